@@ -1,0 +1,2 @@
+//! Kubernetes ingress controller and proxy.
+fn main() {}
