@@ -1,1 +1,58 @@
-//! placeholder
+//! What the proxy is to do, as plain data, and everything about a request that can be decided without I/O.
+//!
+//! The control side builds these values from Kubernetes objects; the data side runs them and has never heard of Kubernetes.
+//! Between the two crosses one kind of value: a [`Delta`] of named resources, applied to a [`Snapshot`].
+//!
+//! ```
+//! use fairway_model::{Delta, Host, HostPattern, Resource, Route, Snapshot, TableName};
+//! use fairway_model::{Action, Origin, PathMatch, Respond};
+//!
+//! let table = TableName::from("ingress");
+//! let route = Route::new(
+//!     Origin::new("Ingress", "shop", "web"),
+//!     PathMatch::prefix("/order").unwrap(),
+//!     Action::Respond(Respond::not_found()),
+//! );
+//! let host = Host::new(table.clone(), HostPattern::parse("shop.example").unwrap(), vec![route]);
+//! let snapshot = Snapshot::default().apply(Delta::upsert([Resource::from(host)]));
+//!
+//! let host = snapshot.host(&table, b"shop.example").unwrap();
+//! assert!(host.route(b"/order/7").is_some());
+//! assert!(host.route(b"/orders").is_none());
+//! ```
+
+mod backend;
+mod certificate;
+mod endpoint;
+mod filter;
+mod host;
+mod hostname;
+mod listener;
+mod map;
+mod name;
+mod network;
+mod origin;
+pub mod path;
+mod policy;
+mod route;
+mod settings;
+mod snapshot;
+mod template;
+
+pub use backend::{Affinity, AffinityMode, Backend, Balance, HashBalance, Protocol, SameSite, SessionCookie};
+pub use certificate::{Certificate, PrivateKey};
+pub use endpoint::{Endpoint, EndpointSet, EndpointState, Endpoints};
+pub use filter::{AccessList, Filter, HttpsRedirect, Refusal, Rewrite};
+pub use host::{Host, HostKey};
+pub use hostname::{HostPattern, Hostname, InvalidHostname, canonical_host};
+pub use listener::{Listener, Scheme};
+pub use name::{BackendName, CertificateName, ListenerName, TableName};
+pub use network::NetworkSet;
+pub use origin::Origin;
+pub use policy::{ByteLimit, ForwardPolicy, Retry, RetryOn};
+pub use route::{
+    Action, CaptureTemplate, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, Respond, Route,
+};
+pub use settings::{AccessLog, ForwardedHeaders, HeadBuffers, HeaderTemplate, LogEscape, Settings, UpstreamKeepalive};
+pub use snapshot::{Delta, Resource, ResourceName, Snapshot};
+pub use template::{Segment, Template, Variable};

@@ -1,0 +1,206 @@
+//! What holds for the whole proxy. The defaults are those of the ingress-nginx ConfigMap.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{CertificateName, NetworkSet, Template};
+
+/// Settings of the whole proxy; one resource, always there.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Certificate for names without one; `None` for a self-signed one that the proxy makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_certificate: Option<CertificateName>,
+    /// Who is believed about the client's address, scheme and host.
+    pub forwarded: ForwardedHeaders,
+    /// Value of Strict-Transport-Security where a route asks for it; `None` for no such field.
+    pub strict_transport_security: Option<Box<str>>,
+    /// Fields added to every response (`add-headers`).
+    pub response_fields: Vec<(Box<str>, Box<str>)>,
+    /// Fields of the endpoint's response that are removed, lower case (`hide-headers`).
+    pub hidden_response_fields: Vec<Box<str>>,
+    /// Fields set on every request to an endpoint, after the built-in ones (`proxy-set-headers`); an empty value removes.
+    pub request_fields: Vec<HeaderTemplate>,
+    /// Whether responses name the server (`server-tokens`).
+    pub server_tokens: bool,
+    /// Whether the endpoint's Server field passes, with `server_tokens` only.
+    pub allow_backend_server_header: bool,
+    /// Whether a request without X-Request-ID is given one.
+    pub generate_request_id: bool,
+    /// Whether X-Original-URI tells the target as it came (`proxy-add-original-uri-header`).
+    pub original_uri_header: bool,
+    /// Whether field names with bytes other than letters, digits and `-` are dropped; else they pass.
+    pub ignore_invalid_headers: bool,
+    /// Whether field names may hold `_`.
+    pub underscores_in_headers: bool,
+    /// Idle time of client connections; `None` turns keep-alive off.
+    pub keep_alive: Option<Duration>,
+    /// Requests on one client connection, after which it is closed.
+    pub keep_alive_requests: u64,
+    /// Longest age of a client connection.
+    pub keep_alive_time: Duration,
+    /// Connections kept to endpoints.
+    pub upstream_keepalive: UpstreamKeepalive,
+    /// Time for the whole head of a request, TLS handshake apart.
+    pub header_timeout: Duration,
+    /// Longest gap between two reads of a request body.
+    pub body_timeout: Duration,
+    /// Sizes of request heads.
+    pub head_buffers: HeadBuffers,
+    /// The access log.
+    pub access_log: AccessLog,
+    /// How long connections may go on after the proxy was told to stop (`worker-shutdown-timeout`).
+    pub shutdown_timeout: Duration,
+    /// Worker threads; `None` for one per core that the process may use.
+    pub workers: Option<u16>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            default_certificate: None,
+            forwarded: ForwardedHeaders::default(),
+            strict_transport_security: Some("max-age=31536000; includeSubDomains".into()),
+            response_fields: Vec::new(),
+            hidden_response_fields: Vec::new(),
+            request_fields: Vec::new(),
+            server_tokens: false,
+            allow_backend_server_header: false,
+            generate_request_id: true,
+            original_uri_header: false,
+            ignore_invalid_headers: true,
+            underscores_in_headers: false,
+            keep_alive: Some(Duration::from_secs(75)),
+            keep_alive_requests: 1000,
+            keep_alive_time: Duration::from_secs(3600),
+            upstream_keepalive: UpstreamKeepalive::default(),
+            header_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(60),
+            head_buffers: HeadBuffers::default(),
+            access_log: AccessLog::default(),
+            shutdown_timeout: Duration::from_secs(240),
+            workers: None,
+        }
+    }
+}
+
+/// Who is believed about the client.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ForwardedHeaders {
+    /// `use-forwarded-headers`: X-Forwarded-For, -Host, -Proto and -Port of trusted peers are believed.
+    pub trust: bool,
+    /// `enable-real-ip`: only the address is.
+    pub real_ip: bool,
+    /// `compute-full-forwarded-for`: the peer is appended to X-Forwarded-For instead of replacing it.
+    pub append: bool,
+    /// Field that holds the client address, lower case.
+    pub address_field: Box<str>,
+    /// Field that holds the original host, lower case.
+    pub host_field: Box<str>,
+    /// Peers that are believed, and hops that are looked through.
+    pub trusted: NetworkSet,
+}
+
+impl Default for ForwardedHeaders {
+    fn default() -> Self {
+        Self {
+            trust: false,
+            real_ip: false,
+            append: false,
+            address_field: "x-forwarded-for".into(),
+            host_field: "x-forwarded-host".into(),
+            trusted: ["0.0.0.0/0", "::/0"].iter().filter_map(|net| net.parse().ok()).collect(),
+        }
+    }
+}
+
+/// A field whose value is made for each request.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct HeaderTemplate {
+    /// Field name as it is sent.
+    pub name: Box<str>,
+    /// Its value.
+    pub value: Template,
+}
+
+/// Connections kept to endpoints, in each worker.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct UpstreamKeepalive {
+    /// Idle connections kept; 0 turns keep-alive to endpoints off.
+    pub connections: u32,
+    /// Requests on one connection.
+    pub requests: u64,
+    /// Longest idle time.
+    pub idle: Duration,
+    /// Longest age.
+    pub age: Duration,
+}
+
+impl Default for UpstreamKeepalive {
+    fn default() -> Self {
+        Self { connections: 320, requests: 10_000, idle: Duration::from_secs(60), age: Duration::from_secs(3600) }
+    }
+}
+
+/// Sizes of request heads in bytes (`large-client-header-buffers`).
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct HeadBuffers {
+    /// Largest request line (414) and largest field line (431).
+    pub line: u32,
+    /// Largest head (431).
+    pub total: u32,
+    /// Largest number of fields (431).
+    pub fields: u16,
+}
+
+impl Default for HeadBuffers {
+    fn default() -> Self {
+        Self { line: 8 << 10, total: 32 << 10, fields: 128 }
+    }
+}
+
+/// What is written for each request.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct AccessLog {
+    /// Whether anything is written.
+    pub enabled: bool,
+    /// One line.
+    pub format: Template,
+    /// How values are escaped in it.
+    pub escape: LogEscape,
+    /// Request targets that are not logged: exact, or `~pattern`.
+    pub skip: Vec<Arc<str>>,
+}
+
+/// How values are escaped in the access log.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub enum LogEscape {
+    /// `\xXX` for quotes, backslashes and control bytes.
+    #[default]
+    Default,
+    /// As in JSON strings.
+    Json,
+    /// Not at all, except that line breaks never pass.
+    None,
+}
+
+impl AccessLog {
+    /// The format `upstreaminfo` of ingress-nginx.
+    pub const UPSTREAMINFO: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
+        \"$http_referer\" \"$http_user_agent\" $request_length $request_time [$proxy_upstream_name] \
+        [$proxy_alternative_upstream_name] $upstream_addr $upstream_response_length $upstream_response_time \
+        $upstream_status $req_id";
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            format: Template::parse(Self::UPSTREAMINFO),
+            escape: LogEscape::Default,
+            skip: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! The complete configuration of the proxy, and how it changes.
+//!
+//! A snapshot is immutable. A change makes a new one that shares everything else with the old one, so its cost follows the
+//! change. Invariant: `a.apply(diff(&a, &b)) == b`.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::map::{HASHER, Map};
+use crate::{
+    Backend, BackendName, Certificate, CertificateName, EndpointSet, Host, HostKey, HostPattern, Hostname, Listener,
+    ListenerName, Settings, TableName,
+};
+
+/// The complete immutable configuration that the proxy runs. Cloning one copies pointers.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Snapshot {
+    listeners: BTreeMap<ListenerName, Arc<Listener>>,
+    tables: BTreeMap<TableName, Arc<HostTable>>,
+    backends: Map<BackendName, Backend>,
+    endpoint_sets: Map<BackendName, EndpointSet>,
+    certificates: Map<CertificateName, Certificate>,
+    settings: Arc<Settings>,
+}
+
+/// One named part of a snapshot.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Resource {
+    /// An address that connections are accepted on.
+    Listener(Arc<Listener>),
+    /// A host and its routes.
+    Host(Arc<Host>),
+    /// How to speak to a Service port.
+    Backend(Arc<Backend>),
+    /// The endpoints of a backend.
+    EndpointSet(Arc<EndpointSet>),
+    /// Chain and key.
+    Certificate(Arc<Certificate>),
+    /// What holds for the whole proxy.
+    Settings(Arc<Settings>),
+}
+
+/// The name of a [`Resource`]. Settings have none: they are always there.
+#[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+pub enum ResourceName {
+    /// Of a listener.
+    Listener(ListenerName),
+    /// Of a host.
+    Host(HostKey),
+    /// Of a backend.
+    Backend(BackendName),
+    /// Of an endpoint set.
+    EndpointSet(BackendName),
+    /// Of a certificate.
+    Certificate(CertificateName),
+}
+
+macro_rules! into_resource {
+    ($($variant:ident)*) => {$(
+        impl From<$variant> for Resource {
+            fn from(value: $variant) -> Self {
+                Self::$variant(Arc::new(value))
+            }
+        }
+    )*};
+}
+into_resource!(Listener Host Backend EndpointSet Certificate Settings);
+
+/// What changed: the only kind of value that crosses from the control side to the data side.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Delta {
+    /// Resources that are new or different.
+    pub upserts: Vec<Resource>,
+    /// Resources that are gone. They are removed before the upserts are made.
+    pub removals: Vec<ResourceName>,
+}
+
+impl Delta {
+    /// A delta that only adds or replaces.
+    pub fn upsert(resources: impl IntoIterator<Item = Resource>) -> Self {
+        Self { upserts: resources.into_iter().collect(), removals: Vec::new() }
+    }
+
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.upserts.is_empty() && self.removals.is_empty()
+    }
+}
+
+impl Snapshot {
+    /// The snapshot after a change. What did not change is shared with this one.
+    #[must_use]
+    pub fn apply(&self, delta: Delta) -> Self {
+        let mut next = self.clone();
+        for name in &delta.removals {
+            next.remove(name);
+        }
+        for resource in delta.upserts {
+            next.insert(resource);
+        }
+        next
+    }
+
+    /// What has to be applied to `old` to get `new`, in a stable order.
+    pub fn diff(old: &Self, new: &Self) -> Delta {
+        let mut delta = Delta::default();
+        if old.settings != new.settings {
+            delta.upserts.push(Resource::Settings(new.settings.clone()));
+        }
+        for (name, listener) in &new.listeners {
+            if old.listeners.get(name) != Some(listener) {
+                delta.upserts.push(Resource::Listener(listener.clone()));
+            }
+        }
+        delta.removals.extend(
+            old.listeners.keys().filter(|name| !new.listeners.contains_key(*name)).cloned().map(ResourceName::Listener),
+        );
+        diff_maps(&old.certificates, &new.certificates, Resource::Certificate, ResourceName::Certificate, &mut delta);
+        diff_maps(&old.endpoint_sets, &new.endpoint_sets, Resource::EndpointSet, ResourceName::EndpointSet, &mut delta);
+        diff_maps(&old.backends, &new.backends, Resource::Backend, ResourceName::Backend, &mut delta);
+        let empty = Arc::default();
+        for (name, table) in &new.tables {
+            let before = old.tables.get(name).unwrap_or(&empty);
+            if !Arc::ptr_eq(before, table) {
+                diff_maps(&before.named, &table.named, Resource::Host, |pattern| host_name(name, pattern), &mut delta);
+            }
+        }
+        for (name, table) in &old.tables {
+            if !new.tables.contains_key(name) {
+                diff_maps(&table.named, &empty.named, Resource::Host, |pattern| host_name(name, pattern), &mut delta);
+            }
+        }
+        delta.removals.sort_unstable();
+        delta
+    }
+
+    /// The host that a table has for a canonical host name (see [`canonical_host`](crate::canonical_host)).
+    /// An empty name finds only the catch-all.
+    pub fn host(&self, table: &TableName, host: &[u8]) -> Option<&Arc<Host>> {
+        self.tables.get(table)?.find(host)
+    }
+
+    /// The certificate for a TLS server name: of the host with exactly that name, else of the wildcard host around it, else
+    /// the default one. `None` when there is not even that, or the snapshot doesn't hold it.
+    pub fn certificate_for(&self, table: &TableName, server_name: Option<&[u8]>) -> Option<&Arc<Certificate>> {
+        let own = server_name.and_then(|name| {
+            let table = self.tables.get(table)?;
+            table.patterns(name).find_map(|host| self.certificates.get(host.certificate()?))
+        });
+        own.or_else(|| self.certificates.get(self.settings.default_certificate.as_ref()?))
+    }
+
+    /// A backend by name.
+    pub fn backend(&self, name: &BackendName) -> Option<&Arc<Backend>> {
+        self.backends.get(name)
+    }
+
+    /// The endpoints of a backend.
+    pub fn endpoint_set(&self, name: &BackendName) -> Option<&Arc<EndpointSet>> {
+        self.endpoint_sets.get(name)
+    }
+
+    /// A certificate by name.
+    pub fn certificate(&self, name: &CertificateName) -> Option<&Arc<Certificate>> {
+        self.certificates.get(name)
+    }
+
+    /// What holds for the whole proxy.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// The listeners, by name.
+    pub fn listeners(&self) -> impl ExactSizeIterator<Item = &Arc<Listener>> {
+        self.listeners.values()
+    }
+
+    /// All hosts of all tables, sorted.
+    pub fn hosts(&self) -> Vec<&Arc<Host>> {
+        let mut hosts: Vec<_> =
+            self.tables.values().flat_map(|table| table.named.iter().map(|(_, host)| host)).collect();
+        hosts.sort_unstable_by(|a, b| (a.table(), a.pattern()).cmp(&(b.table(), b.pattern())));
+        hosts
+    }
+
+    /// How many hosts there are.
+    pub fn host_count(&self) -> usize {
+        self.tables.values().map(|table| table.named.len()).sum()
+    }
+
+    /// All backends, sorted.
+    pub fn backends(&self) -> Vec<&Arc<Backend>> {
+        sorted(&self.backends)
+    }
+
+    /// All endpoint sets, sorted.
+    pub fn endpoint_sets(&self) -> Vec<&Arc<EndpointSet>> {
+        sorted(&self.endpoint_sets)
+    }
+
+    /// All certificates, sorted.
+    pub fn certificates(&self) -> Vec<&Arc<Certificate>> {
+        sorted(&self.certificates)
+    }
+
+    fn insert(&mut self, resource: Resource) {
+        match resource {
+            Resource::Listener(listener) => {
+                self.listeners.insert(listener.name.clone(), listener);
+            }
+            Resource::Host(host) => {
+                let table = self.tables.entry(host.table().clone()).or_default();
+                Arc::make_mut(table).insert(host);
+            }
+            Resource::Backend(backend) => self.backends.insert(backend.name.clone(), backend),
+            Resource::EndpointSet(set) => self.endpoint_sets.insert(set.backend.clone(), set),
+            Resource::Certificate(certificate) => self.certificates.insert(certificate.name.clone(), certificate),
+            Resource::Settings(settings) => self.settings = settings,
+        }
+    }
+
+    fn remove(&mut self, name: &ResourceName) {
+        match name {
+            ResourceName::Listener(name) => {
+                self.listeners.remove(name);
+            }
+            ResourceName::Host(key) => {
+                if let Some(table) = self.tables.get_mut(&key.table) {
+                    Arc::make_mut(table).remove(&key.pattern);
+                    if table.named.len() == 0 {
+                        self.tables.remove(&key.table);
+                    }
+                }
+            }
+            ResourceName::Backend(name) => {
+                self.backends.remove(name);
+            }
+            ResourceName::EndpointSet(name) => {
+                self.endpoint_sets.remove(name);
+            }
+            ResourceName::Certificate(name) => {
+                self.certificates.remove(name);
+            }
+        }
+    }
+}
+
+/// For dumps and golden files: sorted, and keys redacted.
+impl Serialize for Snapshot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("Snapshot", 6)?;
+        out.serialize_field("settings", &self.settings)?;
+        out.serialize_field("listeners", &self.listeners().collect::<Vec<_>>())?;
+        out.serialize_field("hosts", &self.hosts())?;
+        out.serialize_field("backends", &self.backends())?;
+        out.serialize_field("endpoint_sets", &self.endpoint_sets())?;
+        out.serialize_field("certificates", &self.certificates())?;
+        out.end()
+    }
+}
+
+/// The hosts of one table. `named` holds them all by pattern, the other fields are what a lookup needs besides exact names.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct HostTable {
+    named: Map<HostPattern, Host>,
+    exact: Map<Hostname, Host>,
+    subdomains: Map<Hostname, Host>,
+    any_suffix: Map<Hostname, Host>,
+    label: Map<Hostname, Host>,
+    regex: BTreeMap<HostPattern, Arc<Host>>,
+    any: Option<Arc<Host>>,
+}
+
+impl HostTable {
+    fn find(&self, host: &[u8]) -> Option<&Arc<Host>> {
+        self.patterns(host).next().or(self.any.as_ref())
+    }
+
+    /// The hosts whose pattern takes the name, in order of precedence, without the catch-all.
+    fn patterns<'a>(&'a self, host: &[u8]) -> impl Iterator<Item = &'a Arc<Host>> {
+        let dots = move || memchr::memchr_iter(b'.', host);
+        let exact = lookup(&self.exact, host);
+        let subdomains = (self.subdomains.len() > 0)
+            .then(|| dots().filter_map(|dot| lookup(&self.subdomains, &host[dot + 1..])))
+            .into_iter()
+            .flatten();
+        let any_suffix = (self.any_suffix.len() > 0)
+            .then(|| dots().rev().filter_map(|dot| lookup(&self.any_suffix, &host[..dot])))
+            .into_iter()
+            .flatten();
+        let label = dots().next().filter(|&dot| dot > 0).and_then(|dot| lookup(&self.label, &host[dot + 1..]));
+        let regex = self.regex.iter().filter_map(move |(pattern, found)| match pattern {
+            HostPattern::Regex(regex) if !host.is_empty() && regex.is_match(host) => Some(found),
+            _ => None,
+        });
+        exact.into_iter().chain(subdomains).chain(any_suffix).chain(label).chain(regex)
+    }
+
+    fn insert(&mut self, host: Arc<Host>) {
+        match host.pattern() {
+            HostPattern::Exact(name) => self.exact.insert(name.clone(), host.clone()),
+            HostPattern::Subdomains(name) => self.subdomains.insert(name.clone(), host.clone()),
+            HostPattern::AnySuffix(name) => self.any_suffix.insert(name.clone(), host.clone()),
+            HostPattern::Label(name) => self.label.insert(name.clone(), host.clone()),
+            HostPattern::Regex(_) => {
+                self.regex.insert(host.pattern().clone(), host.clone());
+            }
+            HostPattern::Any => self.any = Some(host.clone()),
+        }
+        self.named.insert(host.pattern().clone(), host);
+    }
+
+    fn remove(&mut self, pattern: &HostPattern) {
+        match pattern {
+            HostPattern::Exact(name) => {
+                self.exact.remove(name);
+            }
+            HostPattern::Subdomains(name) => {
+                self.subdomains.remove(name);
+            }
+            HostPattern::AnySuffix(name) => {
+                self.any_suffix.remove(name);
+            }
+            HostPattern::Label(name) => {
+                self.label.remove(name);
+            }
+            HostPattern::Regex(_) => {
+                self.regex.remove(pattern);
+            }
+            HostPattern::Any => self.any = None,
+        }
+        self.named.remove(pattern);
+    }
+}
+
+fn lookup<'a>(map: &'a Map<Hostname, Host>, name: &[u8]) -> Option<&'a Arc<Host>> {
+    let mut hasher = HASHER.build_hasher();
+    hasher.write(name);
+    map.find(hasher.finish(), |other| other.as_str().as_bytes() == name)
+}
+
+fn host_name(table: &TableName, pattern: HostPattern) -> ResourceName {
+    ResourceName::Host(HostKey { table: table.clone(), pattern })
+}
+
+fn sorted<K: Clone + Eq + std::hash::Hash + Ord, V>(map: &Map<K, V>) -> Vec<&Arc<V>> {
+    let mut entries: Vec<_> = map.iter().collect();
+    entries.sort_unstable_by_key(|(key, _)| *key);
+    entries.into_iter().map(|(_, value)| value).collect()
+}
+
+fn diff_maps<K: Clone + Eq + std::hash::Hash + Ord, V: PartialEq>(
+    old: &Map<K, V>,
+    new: &Map<K, V>,
+    resource: impl Fn(Arc<V>) -> Resource,
+    name: impl Fn(K) -> ResourceName,
+    delta: &mut Delta,
+) {
+    let mut upserts: Vec<_> = new.newer_than(old).collect();
+    upserts.sort_unstable_by_key(|(key, _)| *key);
+    delta.upserts.extend(upserts.into_iter().map(|(_, value)| resource(value.clone())));
+    delta.removals.extend(old.missing_in(new).cloned().map(name));
+}
+
+#[cfg(test)]
+mod tests;

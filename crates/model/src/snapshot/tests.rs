@@ -1,0 +1,118 @@
+use super::*;
+use crate::{Action, Endpoint, Endpoints, Origin, PathMatch, Respond, Route};
+use proptest::prelude::*;
+
+fn host(pattern: &str, rule: u8) -> Resource {
+    let path = PathMatch::prefix(&format!("/{rule}")).unwrap();
+    let route = Route::new(Origin::new("Ingress", "a", "b"), path, Action::Respond(Respond::not_found()));
+    Host::new("t".into(), HostPattern::parse(pattern).unwrap(), vec![route]).into()
+}
+
+fn endpoints(name: u8, port: u8) -> Resource {
+    let endpoint = Endpoint::ready(([10, 0, 0, 1], u16::from(port)).into());
+    EndpointSet { backend: format!("b{name}").into(), endpoints: Endpoints::Addresses(vec![endpoint]) }.into()
+}
+
+fn listener(name: u8, port: u8) -> Resource {
+    Listener {
+        name: format!("l{name}").into(),
+        address: ([127, 0, 0, 1], u16::from(port)).into(),
+        scheme: crate::Scheme::Http,
+        table: "t".into(),
+    }
+    .into()
+}
+
+fn resources() -> impl Strategy<Value = Vec<Resource>> {
+    let patterns =
+        prop_oneof!["[a-c]\\.[a-c]", "\\*\\.[a-c]", "\\*\\*\\.[a-c]", "[a-c]\\.\\*", "~[a-c]", Just("*".to_owned())];
+    let resource = prop_oneof![
+        (patterns, 0u8..3).prop_map(|(pattern, rule)| host(&pattern, rule)),
+        (0u8..4, 0u8..3).prop_map(|(name, port)| endpoints(name, port)),
+        (0u8..3, 0u8..3).prop_map(|(name, port)| listener(name, port)),
+    ];
+    proptest::collection::vec(resource, 0..20)
+}
+
+proptest! {
+    #[test]
+    fn applying_a_difference_gives_the_other(old in resources(), new in resources(), shared in resources()) {
+        let base = Snapshot::default().apply(Delta::upsert(shared));
+        let old = base.apply(Delta::upsert(old));
+        let new = base.apply(Delta::upsert(new));
+        let delta = Snapshot::diff(&old, &new);
+        prop_assert_eq!(old.apply(delta.clone()), new.clone());
+        prop_assert!(Snapshot::diff(&new, &new).is_empty());
+        let text = serde_json::to_string(&delta).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Delta>(&text).unwrap(), delta);
+    }
+}
+
+fn found(snapshot: &Snapshot, name: &str) -> Option<String> {
+    snapshot.host(&"t".into(), name.as_bytes()).map(|host| host.pattern().to_string())
+}
+
+#[test]
+fn hosts_are_found_in_order_of_precedence() {
+    let all = ["a.b.c", "**.b.c", "**.c", "x.y.*", "x.*", "*.q.r", "~^[0-9]+\\.q\\.r$", "~z", "*"];
+    let snapshot = Snapshot::default().apply(Delta::upsert(all.iter().map(|pattern| host(pattern, 0))));
+    for (name, expected) in [
+        ("a.b.c", "a.b.c"),
+        ("z.z.b.c", "**.b.c"),
+        ("b.c", "**.c"),
+        ("c", "*"),
+        ("x.y.z", "x.y.*"),
+        ("x.z", "x.*"),
+        ("1.q.r", "*.q.r"),
+        ("1.2.q.r", "*"),
+        ("zz", "~z"),
+        ("", "*"),
+    ] {
+        assert_eq!(found(&snapshot, name).as_deref(), Some(expected), "{name}");
+    }
+    assert_eq!(snapshot.host(&"other".into(), b"a.b.c"), None);
+}
+
+#[test]
+fn a_removed_host_is_found_no_more() {
+    let snapshot = Snapshot::default().apply(Delta::upsert([host("a.b", 0), host("*.b", 1)]));
+    let gone = Delta { removals: vec![host_name(&"t".into(), HostPattern::parse("a.b").unwrap())], ..Delta::default() };
+    assert_eq!(found(&snapshot.apply(gone), "a.b").as_deref(), Some("*.b"));
+    assert_eq!(found(&snapshot, "a.b").as_deref(), Some("a.b"), "the old snapshot is as it was");
+}
+
+#[test]
+fn a_host_without_certificate_takes_that_of_the_wildcard_around_it() {
+    let certificate = |name: &str| Certificate {
+        name: name.into(),
+        origin: Origin::new("Secret", "a", name),
+        fingerprint: "".into(),
+        not_after: 0,
+        chain: Vec::new(),
+        key: crate::PrivateKey::default(),
+    };
+    let with = |pattern: &str, certificate: Option<&str>| {
+        Host::new("t".into(), HostPattern::parse(pattern).unwrap(), Vec::new())
+            .with_certificate(certificate.map(Into::into))
+            .into()
+    };
+    let settings = Settings { default_certificate: Some("fallback".into()), ..Settings::default() };
+    let snapshot = Snapshot::default().apply(Delta::upsert([
+        with("a.x", None),
+        with("b.x", Some("own")),
+        with("c.x", Some("unknown")),
+        with("*.x", Some("wild")),
+        certificate("own").into(),
+        certificate("wild").into(),
+        certificate("fallback").into(),
+        settings.into(),
+    ]));
+    let chosen = |name: Option<&str>| {
+        snapshot.certificate_for(&"t".into(), name.map(str::as_bytes)).map(|found| found.name.to_string())
+    };
+    assert_eq!(chosen(Some("b.x")).as_deref(), Some("own"));
+    assert_eq!(chosen(Some("a.x")).as_deref(), Some("wild"));
+    assert_eq!(chosen(Some("c.x")).as_deref(), Some("wild"));
+    assert_eq!(chosen(Some("y")).as_deref(), Some("fallback"));
+    assert_eq!(chosen(None).as_deref(), Some("fallback"));
+}

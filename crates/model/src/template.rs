@@ -1,0 +1,252 @@
+//! Text with variables, as ingress-nginx users write it in log formats, hash keys and header values (`$request_uri`, `${host}`).
+//!
+//! Parsed once; what a variable stands for is data, never text that is parsed again.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// A compiled template. Two are equal when their text is.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Arc<str>", into = "Arc<str>")]
+pub struct Template {
+    text: Arc<str>,
+    segments: Arc<[Segment]>,
+}
+
+/// A piece of a template.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Segment {
+    /// Text that stands for itself.
+    Literal(Box<str>),
+    /// A value of the request.
+    Variable(Variable),
+}
+
+impl Template {
+    /// Compiles a text. Every text is a template: a `$` that starts no variable stands for itself, and a variable that
+    /// nobody knows becomes [`Variable::Unknown`], see [`unknown`](Self::unknown).
+    pub fn parse(text: &str) -> Self {
+        let mut segments = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find('$') {
+            literal.push_str(&rest[..at]);
+            rest = &rest[at + 1..];
+            let (name, after) = match rest.strip_prefix('{') {
+                Some(inner) => match inner.split_once('}') {
+                    Some((name, after)) => (name, after),
+                    None => ("", rest),
+                },
+                None => {
+                    let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+                    rest.split_at(end)
+                }
+            };
+            if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+                literal.push('$');
+                continue;
+            }
+            if !literal.is_empty() {
+                segments.push(Segment::Literal(std::mem::take(&mut literal).into()));
+            }
+            segments.push(Segment::Variable(Variable::from_name(name)));
+            rest = after;
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            segments.push(Segment::Literal(literal.into()));
+        }
+        Self { text: text.into(), segments: segments.into() }
+    }
+
+    /// The pieces in order.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The text that was compiled.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The text when it holds no variable, so that it can be copied as it is.
+    pub fn literal(&self) -> Option<&str> {
+        match &*self.segments {
+            [] => Some(""),
+            [Segment::Literal(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Names of the variables that stand for nothing, for a diagnostic.
+    pub fn unknown(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::Variable(Variable::Unknown(name)) => Some(&**name),
+            _ => None,
+        })
+    }
+}
+
+impl std::hash::Hash for Template {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
+impl From<Arc<str>> for Template {
+    fn from(text: Arc<str>) -> Self {
+        Self::parse(&text)
+    }
+}
+
+impl From<Template> for Arc<str> {
+    fn from(template: Template) -> Self {
+        template.text
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+macro_rules! variables {
+    ($($variant:ident = $($name:literal)|+, $doc:literal;)*) => {
+        /// A value of the request, the response or the route, by its nginx name
+        /// (nginx.org "Alphabetical index of variables", and those that ingress-nginx adds).
+        #[derive(Clone, Debug, Eq, PartialEq)]
+        pub enum Variable {
+            $(#[doc = $doc] $variant,)*
+            /// `http_NAME`: a request field; the name in lower case with hyphens.
+            RequestField(Box<str>),
+            /// `sent_http_NAME`: a field of the response to the client.
+            ResponseField(Box<str>),
+            /// `upstream_http_NAME`: a field of the endpoint's response.
+            UpstreamField(Box<str>),
+            /// `arg_NAME`: a query argument.
+            Argument(Box<str>),
+            /// `cookie_NAME`: a cookie of the request.
+            Cookie(Box<str>),
+            /// A name that stands for nothing; it prints as empty, or as `-` in a log.
+            Unknown(Box<str>),
+        }
+
+        impl Variable {
+            /// The variable of a name without `$`.
+            pub fn from_name(name: &str) -> Self {
+                match name {
+                    $($($name)|+ => return Self::$variant,)*
+                    _ => {}
+                }
+                let field = |name: &str| name.to_ascii_lowercase().replace('_', "-").into_boxed_str();
+                if let Some(name) = name.strip_prefix("http_") {
+                    Self::RequestField(field(name))
+                } else if let Some(name) = name.strip_prefix("sent_http_") {
+                    Self::ResponseField(field(name))
+                } else if let Some(name) = name.strip_prefix("upstream_http_") {
+                    Self::UpstreamField(field(name))
+                } else if let Some(name) = name.strip_prefix("arg_") {
+                    Self::Argument(name.into())
+                } else if let Some(name) = name.strip_prefix("cookie_") {
+                    Self::Cookie(name.into())
+                } else {
+                    Self::Unknown(name.into())
+                }
+            }
+        }
+    };
+}
+
+variables! {
+    RemoteAddr = "remote_addr" | "the_real_ip" | "binary_remote_addr", "Address of the client, after trusted proxies are looked through.";
+    RemotePort = "remote_port", "Port of the peer.";
+    RemoteUser = "remote_user", "User of basic authentication.";
+    PeerAddr = "realip_remote_addr", "Address of the peer itself.";
+    TimeLocal = "time_local", "Time in the common log format, `21/Nov/2026:07:00:00 +0000`.";
+    TimeIso8601 = "time_iso8601", "Time as `2026-11-21T07:00:00+00:00`.";
+    Msec = "msec", "Seconds since 1970 with milliseconds.";
+    Request = "request", "The request line as it came.";
+    RequestMethod = "request_method", "The method.";
+    RequestUri = "request_uri", "The request target as it came.";
+    Uri = "uri" | "document_uri", "The canonical path, after a rewrite the rewritten one.";
+    Args = "args" | "query_string", "The query without `?`.";
+    IsArgs = "is_args", "`?` when there is a query.";
+    Scheme = "scheme" | "pass_access_scheme", "`http` or `https`.";
+    Https = "https", "`on` over TLS.";
+    Host = "host" | "best_http_host", "The host of the request, lower case without port.";
+    ServerName = "server_name", "The host pattern that was chosen.";
+    ServerAddr = "server_addr", "Address that the connection came in on.";
+    ServerPort = "server_port" | "pass_server_port", "Port that the connection came in on.";
+    ServerProtocol = "server_protocol", "`HTTP/1.1`.";
+    Status = "status", "Status of the response.";
+    BodyBytesSent = "body_bytes_sent", "Bytes of the response body.";
+    BytesSent = "bytes_sent", "Bytes of the whole response.";
+    RequestLength = "request_length", "Bytes of the whole request.";
+    RequestTime = "request_time", "Seconds from the first byte of the request, with milliseconds.";
+    RequestId = "req_id" | "request_id", "Id of the request.";
+    Connection = "connection", "Number of the connection.";
+    ConnectionRequests = "connection_requests", "Number of the request on its connection.";
+    ContentLength = "content_length", "The Content-Length field.";
+    ContentType = "content_type", "The Content-Type field.";
+    UpstreamAddr = "upstream_addr", "Addresses of the endpoints tried, separated by commas.";
+    UpstreamStatus = "upstream_status", "Statuses of the tries.";
+    UpstreamResponseTime = "upstream_response_time", "Seconds of each try until its last byte.";
+    UpstreamResponseLength = "upstream_response_length", "Body bytes of each try.";
+    UpstreamConnectTime = "upstream_connect_time", "Seconds to connect, for each try.";
+    UpstreamHeaderTime = "upstream_header_time", "Seconds to the response head, for each try.";
+    UpstreamBytesReceived = "upstream_bytes_received", "Bytes received in each try.";
+    UpstreamBytesSent = "upstream_bytes_sent", "Bytes sent in each try.";
+    SslProtocol = "ssl_protocol", "`TLSv1.3`.";
+    SslCipher = "ssl_cipher", "The cipher suite.";
+    SslServerName = "ssl_server_name", "Name asked for by SNI.";
+    SslSessionReused = "ssl_session_reused", "`r` for a resumed session, else `.`.";
+    Hostname = "hostname", "Name of the machine.";
+    Pid = "pid", "Process id.";
+    NginxVersion = "nginx_version", "Version of the proxy.";
+    Pipe = "pipe", "`p` for a pipelined request, else `.`.";
+    Namespace = "namespace", "Namespace of the route's object.";
+    IngressName = "ingress_name", "Name of the route's object.";
+    ServiceName = "service_name", "Name of the route's Service.";
+    ServicePort = "service_port", "Port of the route's Service.";
+    LocationPath = "location_path", "Path of the rule.";
+    UpstreamName = "proxy_upstream_name", "`namespace-service-port`.";
+    AlternativeUpstreamName = "proxy_alternative_upstream_name", "The canary's upstream name.";
+    ProxyHost = "proxy_host", "Name of the upstream.";
+    ProxyAddXForwardedFor = "proxy_add_x_forwarded_for", "X-Forwarded-For with the client address appended.";
+    ForwardedPort = "pass_port", "Port told to the backend.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_found_with_and_without_braces() {
+        let template = Template::parse("a$host-${request_uri}b $http_X_Foo $ $1 ${oops");
+        assert_eq!(
+            template.segments(),
+            [
+                Segment::Literal("a".into()),
+                Segment::Variable(Variable::Host),
+                Segment::Literal("-".into()),
+                Segment::Variable(Variable::RequestUri),
+                Segment::Literal("b ".into()),
+                Segment::Variable(Variable::RequestField("x-foo".into())),
+                Segment::Literal(" $ ".into()),
+                Segment::Variable(Variable::Unknown("1".into())),
+                Segment::Literal(" ${oops".into()),
+            ]
+        );
+        assert_eq!(template.unknown().collect::<Vec<_>>(), ["1"]);
+    }
+
+    #[test]
+    fn text_without_variables_is_literal() {
+        assert_eq!(Template::parse("plain").literal(), Some("plain"));
+        assert_eq!(Template::parse("").literal(), Some(""));
+        assert_eq!(Template::parse("$host").literal(), None);
+    }
+}
