@@ -1,0 +1,207 @@
+//! The client's TLS: which name, which protocols, which version, and what the server answered.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, HandshakeKind, ProtocolVersion, SignatureScheme, SupportedProtocolVersion,
+};
+use tokio_rustls::{TlsConnector, TlsStream};
+
+use super::{Client, ClientBuilder};
+use crate::stream::Stream;
+use crate::wire::Wire;
+use crate::{Ca, Leaf, within};
+
+const ONLY_TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+const ONLY_TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
+/// Makes connections with TLS. One value (and its clones) keeps its sessions, so a second connection may resume. Make choices before
+/// the first connection.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct TlsClient {
+    name: ServerName<'static>,
+    sni: bool,
+    alpn: Vec<Vec<u8>>,
+    versions: &'static [&'static SupportedProtocolVersion],
+    verifier: Arc<dyn ServerCertVerifier>,
+    certificate: Option<Arc<CertifiedKey>>,
+    transport: ClientBuilder,
+    /// Made once: rustls resumes a session only under the configuration that it was made under.
+    config: OnceLock<Arc<ClientConfig>>,
+}
+
+/// What a handshake settled.
+#[derive(Clone, Debug)]
+pub struct TlsInfo {
+    /// The server's certificates, leaf first, as it sent them.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The protocol chosen by ALPN.
+    pub alpn: Option<String>,
+    /// The TLS version.
+    pub version: ProtocolVersion,
+    /// Whether a session was resumed.
+    pub resumed: bool,
+}
+
+impl TlsClient {
+    /// Trusts `ca`, asks for `name` (an address sends no SNI), offers no ALPN, speaks TLS 1.2 and 1.3.
+    pub fn new(ca: &Ca, name: &str) -> Self {
+        let verifier = WebPkiServerVerifier::builder_with_provider(ca.roots(), provider()).build();
+        Self::with_verifier(name, verifier.expect("a root that rustls can use"))
+    }
+
+    /// Asks for `name` and accepts any certificate: the test looks at [`TlsInfo::chain`] itself.
+    pub fn unverified(name: &str) -> Self {
+        Self::with_verifier(name, Arc::new(AnyCertificate(provider())))
+    }
+
+    fn with_verifier(name: &str, verifier: Arc<dyn ServerCertVerifier>) -> Self {
+        Self {
+            name: ServerName::try_from(name.to_owned()).expect("a DNS name or an address"),
+            sni: true,
+            alpn: Vec::new(),
+            versions: rustls::ALL_VERSIONS,
+            verifier,
+            certificate: None,
+            transport: ClientBuilder::default(),
+            config: OnceLock::new(),
+        }
+    }
+
+    /// Offers these protocols, most wanted first.
+    pub fn alpn(mut self, protocols: &[&str]) -> Self {
+        self.alpn = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        self
+    }
+
+    /// Speaks only TLS 1.2.
+    pub fn only_tls12(mut self) -> Self {
+        self.versions = ONLY_TLS12;
+        self
+    }
+
+    /// Speaks only TLS 1.3.
+    pub fn only_tls13(mut self) -> Self {
+        self.versions = ONLY_TLS13;
+        self
+    }
+
+    /// Sends no server name.
+    pub fn without_sni(mut self) -> Self {
+        self.sni = false;
+        self
+    }
+
+    /// Shows this certificate when the server asks for one.
+    pub fn certificate(mut self, leaf: &Leaf) -> Self {
+        let key = provider().key_provider.load_private_key(leaf.key()).expect("a key that rustls can use");
+        self.certificate = Some(Arc::new(CertifiedKey::new(leaf.chain().to_vec(), key)));
+        self
+    }
+
+    /// Makes the TCP connection with these choices.
+    pub fn transport(mut self, transport: ClientBuilder) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Panics
+    /// When the connection or the handshake fails.
+    pub async fn connect(&self, address: SocketAddr) -> Client {
+        match self.try_connect(address).await {
+            Ok(client) => client,
+            Err(error) => panic!("TLS to {address} as {:?}: {error}", self.name),
+        }
+    }
+
+    /// Connects, or says why it could not.
+    ///
+    /// # Errors
+    /// Those of `connect(2)`; a failed handshake is an error that wraps a `rustls::Error`. In TLS 1.3 a server refuses a client's
+    /// certificate after the handshake: the first read tells.
+    pub async fn try_connect(&self, address: SocketAddr) -> io::Result<Client> {
+        let tcp = self.transport.dial(address).await?;
+        let connector = TlsConnector::from(Arc::clone(self.config.get_or_init(|| self.new_config())));
+        let stream =
+            within(&format!("a TLS handshake with {address}"), connector.connect(self.name.clone(), tcp)).await?;
+        let session = stream.get_ref().1;
+        let info = TlsInfo {
+            chain: session.peer_certificates().unwrap_or_default().to_vec(),
+            alpn: session.alpn_protocol().map(crate::message::text),
+            version: session.protocol_version().expect("a version after the handshake"),
+            resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
+        };
+        let stream = Stream::Tls(Box::new(TlsStream::Client(stream)));
+        Ok(Client { wire: Wire::new(stream), peer: address, tls: Some(info) })
+    }
+
+    fn new_config(&self) -> Arc<ClientConfig> {
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(self.versions)
+            .expect("aws-lc-rs speaks TLS 1.2 and 1.3")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&self.verifier));
+        let mut config = match &self.certificate {
+            Some(certified) => {
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(certified))))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.enable_sni = self.sni;
+        config.alpn_protocols = self.alpn.clone();
+        Arc::new(config)
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// Accepts whoever holds the key of the certificate it shows.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
