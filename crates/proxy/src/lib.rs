@@ -1,1 +1,3 @@
-//! placeholder
+//! Sockets, TLS, HTTP, pools, balancing, retries, drain. Has never heard of Kubernetes.
+
+pub mod http1;

@@ -1,0 +1,116 @@
+//! The host a request is for.
+
+use std::net::Ipv6Addr;
+
+use super::error::HeadError;
+use super::field::Span;
+
+/// A valid `host[:port]`, from the request target if that is absolute, else from `Host`. The case of the host and a trailing
+/// dot are as sent: canonical form is the router's business.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Authority {
+    /// Host and port as sent.
+    pub span: Span,
+    /// Host name, IPv4 address, or IPv6 address in brackets; never empty.
+    pub host: Span,
+    /// The port, if one was sent.
+    pub port: Option<u16>,
+}
+
+impl Authority {
+    /// Reads `buf[start..end]`. Stricter than RFC 3986: no user information, no percent-encoding, no empty label, and a colon
+    /// wants a port. Underscores are let through, as host names of clusters have them.
+    ///
+    /// # Errors
+    /// [`HeadError::InvalidHost`] for everything else.
+    pub(super) fn parse(buf: &[u8], start: usize, end: usize) -> Result<Self, HeadError> {
+        let text = &buf[start..end];
+        let host_len = if text.first() == Some(&b'[') {
+            let close = memchr::memchr(b']', text).ok_or(HeadError::InvalidHost)?;
+            let address = std::str::from_utf8(&text[1..close]).map_err(|_| HeadError::InvalidHost)?;
+            let _: Ipv6Addr = address.parse().map_err(|_| HeadError::InvalidHost)?;
+            close + 1
+        } else {
+            name_len(text)?
+        };
+        let port = match &text[host_len..] {
+            [] => None,
+            [b':', digits @ ..] => Some(port(digits)?),
+            _ => return Err(HeadError::InvalidHost),
+        };
+        Ok(Self { span: Span::new(start, end), host: Span::new(start, start + host_len), port })
+    }
+}
+
+/// Length of the name or IPv4 address at the start of `text`, up to a colon or the end.
+fn name_len(text: &[u8]) -> Result<usize, HeadError> {
+    let mut before = b'.';
+    let mut len = 0;
+    for &byte in text {
+        match byte {
+            b':' => break,
+            b'.' if before == b'.' => return Err(HeadError::InvalidHost),
+            b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {}
+            _ => return Err(HeadError::InvalidHost),
+        }
+        before = byte;
+        len += 1;
+    }
+    // RFC 1035 3.1: 253 characters and a trailing dot.
+    if len == 0 || len > 254 { Err(HeadError::InvalidHost) } else { Ok(len) }
+}
+
+fn port(digits: &[u8]) -> Result<u16, HeadError> {
+    if digits.is_empty() || digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(HeadError::InvalidHost);
+    }
+    let port = digits.iter().fold(0_u32, |sum, digit| sum * 10 + u32::from(digit - b'0'));
+    u16::try_from(port).map_err(|_| HeadError::InvalidHost)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_ports() {
+        let parse = |text: &'static str| {
+            Authority::parse(text.as_bytes(), 0, text.len())
+                .map(|a| (std::str::from_utf8(a.host.of(text.as_bytes())).unwrap(), a.port))
+        };
+        assert_eq!(parse("example.com"), Ok(("example.com", None)));
+        assert_eq!(parse("EXAMPLE.com.:8080"), Ok(("EXAMPLE.com.", Some(8080))));
+        assert_eq!(parse("[::1]:443"), Ok(("[::1]", Some(443))));
+        assert_eq!(parse("127.0.0.1"), Ok(("127.0.0.1", None)));
+        assert_eq!(parse("a_b"), Ok(("a_b", None)));
+        for bad in [
+            "",
+            ":80",
+            "a:",
+            "a:65536",
+            "a:+1",
+            "a:1:2",
+            "user@host",
+            "a b",
+            "a/b",
+            "a,b",
+            "a..b",
+            ".a",
+            ".",
+            "[::1",
+            "[::1]x",
+            "[]",
+            "[fe80::1%25eth0]",
+            "::1",
+            "a%41",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "a:123456",
+            "bücher.example",
+            "*",
+        ] {
+            assert_eq!(parse(bad), Err(HeadError::InvalidHost), "{bad}");
+        }
+    }
+}

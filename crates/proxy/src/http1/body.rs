@@ -1,0 +1,135 @@
+//! Reading a body to its exact end, whatever delimits it.
+
+use super::chunk::{ChunkDecoder, ChunkLimits, Decoded, Event};
+use super::error::BodyError;
+use super::framing::Framing;
+
+/// Reads one body as its [`Framing`] says. A connection may be used again only if [`BodyDecoder::is_done`] before it closed.
+#[derive(Clone, Debug)]
+pub struct BodyDecoder {
+    kind: Kind,
+    data: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// So many bytes are missing.
+    Length(u64),
+    Chunked(ChunkDecoder),
+    UntilClose,
+    /// The peer closed where that ends the body.
+    Closed,
+}
+
+impl BodyDecoder {
+    /// A decoder at the start of a body.
+    pub const fn new(framing: Framing, limits: ChunkLimits) -> Self {
+        let kind = match framing {
+            Framing::None => Kind::Length(0),
+            Framing::Length(length) => Kind::Length(length),
+            Framing::Chunked => Kind::Chunked(ChunkDecoder::new(limits)),
+            Framing::UntilClose => Kind::UntilClose,
+        };
+        Self { kind, data: 0 }
+    }
+
+    /// Reads from the front of `input` up to and including the next event. Input behind the end of the body is not touched.
+    ///
+    /// # Errors
+    /// The chunked coding is malformed; the connection is to be closed.
+    pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, BodyError> {
+        let decoded = match &mut self.kind {
+            Kind::Length(0) | Kind::Closed => Decoded { consumed: 0, event: Event::End },
+            Kind::Length(_) | Kind::UntilClose if input.is_empty() => Decoded { consumed: 0, event: Event::NeedMore },
+            Kind::Length(missing) => {
+                let taken = usize::try_from(*missing).map_or(input.len(), |missing| missing.min(input.len()));
+                *missing -= taken as u64;
+                Decoded { consumed: taken, event: Event::Data(0..taken) }
+            }
+            Kind::UntilClose => Decoded { consumed: input.len(), event: Event::Data(0..input.len()) },
+            Kind::Chunked(decoder) => decoder.decode(input)?,
+        };
+        if let Event::Data(range) = &decoded.event {
+            self.data += range.len() as u64;
+        }
+        Ok(decoded)
+    }
+
+    /// The peer closed its side, and all it sent was decoded.
+    ///
+    /// # Errors
+    /// [`BodyError::Incomplete`] if the body had not ended.
+    pub fn close(&mut self) -> Result<(), BodyError> {
+        if matches!(self.kind, Kind::UntilClose) {
+            self.kind = Kind::Closed;
+        }
+        if self.is_done() { Ok(()) } else { Err(BodyError::Incomplete) }
+    }
+
+    /// Whether the body is complete.
+    pub fn is_done(&self) -> bool {
+        match &self.kind {
+            Kind::Length(missing) => *missing == 0,
+            Kind::Chunked(decoder) => decoder.is_done(),
+            Kind::UntilClose => false,
+            Kind::Closed => true,
+        }
+    }
+
+    /// Bytes of data (coding excluded) so far.
+    pub const fn data_len(&self) -> u64 {
+        self.data
+    }
+
+    /// Bytes that are still to come, if that is known.
+    pub const fn remaining(&self) -> Option<u64> {
+        match self.kind {
+            Kind::Length(missing) => Some(missing),
+            Kind::Closed => Some(0),
+            Kind::Chunked(_) | Kind::UntilClose => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoder(framing: Framing) -> BodyDecoder {
+        BodyDecoder::new(framing, ChunkLimits::default())
+    }
+
+    #[test]
+    fn length_takes_exactly_its_bytes() {
+        let mut body = decoder(Framing::Length(5));
+        assert_eq!(body.decode(b"abc"), Ok(Decoded { consumed: 3, event: Event::Data(0..3) }));
+        assert_eq!(body.close(), Err(BodyError::Incomplete));
+        assert_eq!(body.decode(b"deGET"), Ok(Decoded { consumed: 2, event: Event::Data(0..2) }));
+        assert!(body.is_done());
+        assert_eq!(body.decode(b"GET"), Ok(Decoded { consumed: 0, event: Event::End }));
+        assert_eq!(body.data_len(), 5);
+    }
+
+    #[test]
+    fn no_body_is_done_at_once() {
+        assert!(decoder(Framing::None).is_done());
+        assert!(decoder(Framing::Length(0)).is_done());
+    }
+
+    #[test]
+    fn until_close_ends_with_the_connection_only() {
+        let mut body = decoder(Framing::UntilClose);
+        assert_eq!(body.decode(b"abc"), Ok(Decoded { consumed: 3, event: Event::Data(0..3) }));
+        assert!(!body.is_done());
+        assert_eq!(body.close(), Ok(()));
+        assert!(body.is_done());
+        assert_eq!(body.decode(b""), Ok(Decoded { consumed: 0, event: Event::End }));
+    }
+
+    #[test]
+    fn chunked_must_reach_its_last_chunk() {
+        let mut body = decoder(Framing::Chunked);
+        assert_eq!(body.decode(b"3\r\nabc\r\n"), Ok(Decoded { consumed: 6, event: Event::Data(3..6) }));
+        assert_eq!(body.close(), Err(BodyError::Incomplete));
+    }
+}

@@ -1,0 +1,118 @@
+//! Persistence, the names that `Connection` lists, and protocol upgrades.
+
+use super::byte_class::trim;
+use super::error::HeadError;
+use super::field::{Fields, Span};
+use super::known::{KnownField, KnownSet};
+use super::request::Version;
+
+/// Options in all `Connection` fields of a head. Each is compared with each field, so the number is bounded.
+const MAX_OPTIONS: usize = 32;
+
+/// What a head says about its connection (RFC 9112 9.3). Whether the connection is in fact used again also depends on the body
+/// having been read to its end.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Connection {
+    /// The sender lets the connection be used again: HTTP/1.1 without `close`, or HTTP/1.0 with `keep-alive`.
+    pub keep_alive: bool,
+    /// Protocol change that is asked for or agreed to.
+    pub upgrade: Upgrade,
+    /// `TE: trailers` was sent.
+    pub te_trailers: bool,
+}
+
+/// An `Upgrade` that its `Connection` field covers.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Upgrade {
+    /// None, or not covered by `Connection: upgrade`.
+    #[default]
+    None,
+    /// Exactly `websocket`, the only token that is ever forwarded.
+    WebSocket,
+    /// Anything else, `h2c` above all: never forwarded, the request is served as if the field was absent.
+    Refused,
+}
+
+impl Connection {
+    /// Reads the fields and removes those that `Connection` lists, except the ones that the proxy itself depends on
+    /// ([`KnownSet::NOT_REMOVABLE`]), for which the option is ignored.
+    pub(super) fn take(fields: &mut Fields, version: Version, buf: &[u8]) -> Result<Self, HeadError> {
+        let mut connection = Self { keep_alive: version == Version::Http11, ..Self::default() };
+        if fields.present().contains(KnownField::Te) {
+            connection.te_trailers = fields.all(KnownField::Te, buf).any(|te| te.eq_ignore_ascii_case(b"trailers"));
+        }
+        match fields.get(KnownField::Connection, buf) {
+            None => return Ok(connection),
+            Some(value)
+                if !fields.repeated().contains(KnownField::Connection) && value.eq_ignore_ascii_case(b"keep-alive") =>
+            {
+                connection.keep_alive = true;
+                return Ok(connection);
+            }
+            Some(_) => {}
+        }
+        let options = Options::read(fields, buf)?;
+        let mut close = false;
+        let mut upgrade = false;
+        let mut names = false;
+        for option in options.iter(buf) {
+            if option.eq_ignore_ascii_case(b"close") {
+                close = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                connection.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                upgrade = true;
+            } else if !option.is_empty() {
+                names = true;
+            }
+        }
+        connection.keep_alive &= !close;
+        if upgrade && version == Version::Http11 {
+            connection.upgrade = Upgrade::from_fields(fields, buf);
+        }
+        if names {
+            fields.remove(|field| {
+                !KnownSet::NOT_REMOVABLE.contains(field.known())
+                    && options.iter(buf).any(|option| field.is(option, buf))
+            });
+        }
+        Ok(connection)
+    }
+}
+
+impl Upgrade {
+    fn from_fields(fields: &Fields, buf: &[u8]) -> Self {
+        match fields.get(KnownField::Upgrade, buf) {
+            None => Self::None,
+            Some(_) if fields.repeated().contains(KnownField::Upgrade) => Self::Refused,
+            Some(token) if token.eq_ignore_ascii_case(b"websocket") => Self::WebSocket,
+            Some(_) => Self::Refused,
+        }
+    }
+}
+
+/// Where the elements of all `Connection` fields are; they outlive the borrow of the fields that are about to change.
+struct Options {
+    spans: [Span; MAX_OPTIONS],
+    len: usize,
+}
+
+impl Options {
+    fn read(fields: &Fields, buf: &[u8]) -> Result<Self, HeadError> {
+        let mut options = Self { spans: [Span::default(); MAX_OPTIONS], len: 0 };
+        for field in fields.iter().filter(|field| field.known() == KnownField::Connection) {
+            let mut start = field.value_span().range().start;
+            for element in field.value(buf).split(|&byte| byte == b',') {
+                let slot = options.spans.get_mut(options.len).ok_or(HeadError::TooManyConnectionOptions)?;
+                *slot = Span::new(start, start + element.len());
+                options.len += 1;
+                start += element.len() + 1;
+            }
+        }
+        Ok(options)
+    }
+
+    fn iter<'b>(&self, buf: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
+        self.spans[..self.len].iter().map(|span| trim(span.of(buf)))
+    }
+}

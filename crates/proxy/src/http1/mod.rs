@@ -1,0 +1,66 @@
+//! HTTP/1.0 and 1.1 without I/O: heads are parsed into ranges of the receive buffer, edited while they are serialised,
+//! and bodies are delimited by one framing decision taken from the message alone.
+//!
+//! Invariants the rest of the proxy relies on:
+//! - What is ambiguous is refused, never repaired (RFC 9112 2.2, 5, 6): line ends are CRLF only, there is no folding, no
+//!   space before a colon, no control byte in a value, one `Content-Length` or one `Transfer-Encoding: chunked`.
+//! - A field that the rules remove (invalid names, names listed in `Connection`) is gone from [`Fields`] when
+//!   parsing completes, so matching, authorisation and forwarding see the same message.
+//! - Nothing is allocated per message once the reusable values ([`RequestHead`], [`ResponseHead`], output buffers) have
+//!   reached their working size, and every size has a limit ([`HeadLimits`], [`ChunkLimits`]).
+//!
+//! The heads are split by line and not with `httparse`: that crate accepts a lone LF as line end, knows no limits, can't be
+//! resumed, and tells too little about why a head was refused. The tests use it as an oracle: what this module accepts,
+//! `httparse` reads the same way.
+//!
+//! ```
+//! use fairway_proxy::http1::{Framing, HeadLimits, HeadWriter, KnownSet, Method, Parsed, RequestHead};
+//!
+//! let received = b"GET /a?b HTTP/1.1\r\nHost: example.com\r\nConnection: keep-alive\r\nAccept: */*\r\n\r\n";
+//! let mut head = RequestHead::default();
+//! let parsed = head.parse(received, &HeadLimits::default())?;
+//! assert_eq!(parsed, Parsed::Complete { len: received.len() });
+//! assert_eq!(head.method(), Method::Get);
+//! assert_eq!(head.framing(), Framing::None);
+//! assert!(head.connection().keep_alive);
+//!
+//! let mut out = Vec::new();
+//! let mut writer = HeadWriter::new(&mut out);
+//! writer.request_line(head.method_bytes(received), b"/x")?;
+//! writer.forward(head.fields(), received, KnownSet::HOP_BY_HOP, |_| false);
+//! writer.finish();
+//! assert_eq!(out, b"GET /x HTTP/1.1\r\nHost: example.com\r\nAccept: */*\r\n\r\n");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod authority;
+mod body;
+mod byte_class;
+mod chunk;
+mod connection;
+mod error;
+mod field;
+mod framing;
+mod known;
+mod line;
+mod request;
+mod response;
+mod status;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use authority::Authority;
+pub use body::BodyDecoder;
+pub use chunk::{ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, Decoded, Event, Relay, Relayed};
+pub use connection::{Connection, Upgrade};
+pub use error::{BodyError, HeadError, InvalidField};
+pub use field::{Field, Fields, Span};
+pub use framing::Framing;
+pub use known::{KnownField, KnownSet};
+pub use line::{HeadLimits, Parsed};
+pub use request::{Method, RequestHead, Target, Version};
+pub use response::ResponseHead;
+pub use status::reason;
+pub use write::{CONTINUE, FieldName, HeadWriter, PreparedField};

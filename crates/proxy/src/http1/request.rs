@@ -1,0 +1,334 @@
+//! Request heads.
+
+use super::authority::Authority;
+use super::byte_class::is_target;
+use super::connection::{Connection, Upgrade};
+use super::error::HeadError;
+use super::field::{Fields, Span};
+use super::framing::Framing;
+use super::known::KnownField;
+use super::line::{HeadLimits, Lines, Parsed};
+
+/// Empty lines tolerated before a request line (RFC 9112 2.2 asks for at least one).
+const LEADING_EMPTY_LINES: u8 = 4;
+
+/// Longer than any registered method (`UPDATEREDIRECTREF` has 17 bytes).
+const LONGEST_METHOD: usize = 32;
+
+/// The request method. `CONNECT` and `TRACE` do not get this far.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[allow(missing_docs)] // the names say it
+pub enum Method {
+    #[default]
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Options,
+    Patch,
+    /// Any other name of upper-case letters, `-` and `_`; see [`RequestHead::method_bytes`].
+    Other,
+}
+
+/// Version of a message that is understood.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    #[default]
+    Http11,
+}
+
+/// The form of the request target (RFC 9112 3.2).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Target {
+    /// `/path?query`
+    #[default]
+    Origin,
+    /// `http://host/path?query`; `https` tells which of the two schemes it was.
+    Absolute {
+        /// Whether the scheme is `https`.
+        https: bool,
+    },
+    /// `*`, of `OPTIONS` only.
+    Asterisk,
+}
+
+/// A request head as ranges of the buffer it was parsed from. Reused from request to request.
+#[derive(Clone, Debug, Default)]
+pub struct RequestHead {
+    lines: Lines,
+    empty_lines: u8,
+    started: bool,
+    over: bool,
+    method: Method,
+    version: Version,
+    target: Target,
+    method_span: Span,
+    target_span: Span,
+    path: Span,
+    query: Option<Span>,
+    authority: Option<Authority>,
+    framing: Framing,
+    connection: Connection,
+    expects_continue: bool,
+    fields: Fields,
+}
+
+impl RequestHead {
+    /// Parses the head at the start of `buf`. After [`Parsed::Partial`] call again with the same bytes and more behind them;
+    /// what was searched is not searched again. After completion or an error the next call starts with a new head.
+    ///
+    /// Everything that follows from the head alone is decided here: framing, host, persistence, expectation, upgrade.
+    ///
+    /// # Errors
+    /// Why the request is refused; [`HeadError::status`] is the answer, after which the connection is closed.
+    pub fn parse(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Parsed, HeadError> {
+        if self.over {
+            self.clear();
+        }
+        let parsed = self.advance(buf, limits);
+        self.over = !matches!(parsed, Ok(Parsed::Partial { .. }));
+        parsed
+    }
+
+    /// Forgets what was parsed and keeps the memory.
+    pub fn clear(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Self { fields, ..Self::default() };
+    }
+
+    /// The method.
+    pub const fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The method as sent.
+    pub fn method_bytes<'b>(&self, buf: &'b [u8]) -> &'b [u8] {
+        self.method_span.of(buf)
+    }
+
+    /// The protocol version.
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The form of the target.
+    pub const fn target(&self) -> Target {
+        self.target
+    }
+
+    /// The target as sent.
+    pub const fn target_span(&self) -> Span {
+        self.target_span
+    }
+
+    /// The path as sent; empty in `http://host` and `http://host?query`, `*` in asterisk form.
+    pub const fn path(&self) -> Span {
+        self.path
+    }
+
+    /// What follows the first `?`, if there is one.
+    pub const fn query(&self) -> Option<Span> {
+        self.query
+    }
+
+    /// The host the request is for: that of an absolute target, else that of `Host`. `None` only in HTTP/1.0.
+    pub const fn authority(&self) -> Option<Authority> {
+        self.authority
+    }
+
+    /// How the body ends; never [`Framing::UntilClose`].
+    pub const fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Persistence and upgrade. An upgrade is only ever [`Upgrade::WebSocket`] in a `GET` without body.
+    pub const fn connection(&self) -> Connection {
+        self.connection
+    }
+
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub const fn expects_continue(&self) -> bool {
+        self.expects_continue
+    }
+
+    /// The fields, without those dropped by policy or listed in `Connection`.
+    pub const fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    fn advance(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Parsed, HeadError> {
+        while !self.started {
+            match buf.get(self.lines.position()) {
+                None => return Ok(Parsed::Partial { started: false }),
+                Some(b'A'..=b'Z' | b'\r') => {}
+                Some(b'\n') => return Err(HeadError::BareLineFeed),
+                // Refused before the line is complete: a TLS handshake on the wrong port may never send a line end.
+                Some(_) => return Err(HeadError::InvalidMethod),
+            }
+            let Some(line) = self.lines.next(buf, limits.start_line, HeadError::RequestLineTooLong, limits)? else {
+                return Ok(Parsed::Partial { started: buf.get(self.lines.position()) != Some(&b'\r') });
+            };
+            if line.is_empty() {
+                self.empty_lines += 1;
+                if self.empty_lines > LEADING_EMPTY_LINES {
+                    return Err(HeadError::LeadingEmptyLines);
+                }
+                continue;
+            }
+            self.request_line(buf, line.start, line.end)?;
+            self.started = true;
+        }
+        let rules = limits.request_names();
+        loop {
+            let Some(line) = self.lines.next(buf, limits.field_line, HeadError::FieldTooLong, limits)? else {
+                return Ok(Parsed::Partial { started: true });
+            };
+            if line.is_empty() {
+                self.conclude(buf)?;
+                return Ok(Parsed::Complete { len: self.lines.position() });
+            }
+            self.fields.push(buf, line.start, line.end, rules, limits)?;
+        }
+    }
+
+    /// `method SP target SP version`, with single spaces and nothing else.
+    fn request_line(&mut self, buf: &[u8], start: usize, end: usize) -> Result<(), HeadError> {
+        let line = &buf[start..end];
+        let method_len = memchr::memchr(b' ', line).ok_or(HeadError::InvalidStartLine)?;
+        self.method = method(&line[..method_len])?;
+        self.method_span = Span::new(start, start + method_len);
+        let rest = &line[method_len + 1..];
+        let target_len = match rest {
+            [target @ .., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ (b'0' | b'1')] => {
+                self.version = if *minor == b'1' { Version::Http11 } else { Version::Http10 };
+                target.len()
+            }
+            _ => return Err(unsupported_version(rest)),
+        };
+        let from = start + method_len + 1;
+        self.read_target(buf, from, from + target_len)
+    }
+
+    fn read_target(&mut self, buf: &[u8], start: usize, end: usize) -> Result<(), HeadError> {
+        let target = &buf[start..end];
+        if !is_target(target) {
+            return Err(HeadError::InvalidTarget);
+        }
+        self.target_span = Span::new(start, end);
+        let path_start = match target {
+            [b'/', ..] => start,
+            b"*" if self.method == Method::Options => {
+                self.target = Target::Asterisk;
+                start
+            }
+            _ => {
+                let (https, scheme_len) = scheme(target).ok_or(HeadError::InvalidTarget)?;
+                let rest = &target[scheme_len..];
+                let authority_len = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
+                let host = start + scheme_len;
+                self.target = Target::Absolute { https };
+                self.authority = Some(Authority::parse(buf, host, host + authority_len)?);
+                host + authority_len
+            }
+        };
+        let rest = &buf[path_start..end];
+        match memchr::memchr(b'?', rest) {
+            Some(mark) => {
+                self.path = Span::new(path_start, path_start + mark);
+                self.query = Some(Span::new(path_start + mark + 1, end));
+            }
+            None => self.path = Span::new(path_start, end),
+        }
+        Ok(())
+    }
+
+    /// What follows from the fields taken together.
+    fn conclude(&mut self, buf: &[u8]) -> Result<(), HeadError> {
+        self.framing = Framing::from_fields(&self.fields, self.version, buf)?;
+        self.host(buf)?;
+        if let Some(expectation) = self.fields.get(KnownField::Expect, buf) {
+            let known = expectation.eq_ignore_ascii_case(b"100-continue");
+            if !known || self.fields.repeated().contains(KnownField::Expect) {
+                return Err(HeadError::UnknownExpectation);
+            }
+            // RFC 9110 10.1.1: ignored in HTTP/1.0, and pointless without a body.
+            self.expects_continue = self.version == Version::Http11 && !self.framing.is_empty();
+        }
+        self.connection = Connection::take(&mut self.fields, self.version, buf)?;
+        if self.connection.upgrade == Upgrade::WebSocket && !(self.method == Method::Get && self.framing.is_empty()) {
+            self.connection.upgrade = Upgrade::Refused;
+        }
+        Ok(())
+    }
+
+    fn host(&mut self, buf: &[u8]) -> Result<(), HeadError> {
+        if self.fields.repeated().contains(KnownField::Host) {
+            return Err(HeadError::DuplicateHost);
+        }
+        let host = self.fields.iter().find(|field| field.known() == KnownField::Host);
+        let Some(span) = host.map(|field| field.value_span().range()) else {
+            return if self.version == Version::Http10 { Ok(()) } else { Err(HeadError::MissingHost) };
+        };
+        let authority = Authority::parse(buf, span.start, span.end)?;
+        // RFC 9112 3.2.2: an absolute target wins, but a `Host` that is not one is still refused.
+        self.authority.get_or_insert(authority);
+        Ok(())
+    }
+}
+
+fn method(name: &[u8]) -> Result<Method, HeadError> {
+    Ok(match name {
+        b"GET" => Method::Get,
+        b"HEAD" => Method::Head,
+        b"POST" => Method::Post,
+        b"PUT" => Method::Put,
+        b"DELETE" => Method::Delete,
+        b"OPTIONS" => Method::Options,
+        b"PATCH" => Method::Patch,
+        b"CONNECT" | b"TRACE" => return Err(HeadError::MethodNotAllowed),
+        _ => {
+            let valid = |&byte: &u8| byte.is_ascii_uppercase() || byte == b'-' || byte == b'_';
+            if name.is_empty() || name.len() > LONGEST_METHOD || !name.iter().all(valid) {
+                return Err(HeadError::InvalidMethod);
+            }
+            Method::Other
+        }
+    })
+}
+
+/// Whether the scheme is `https`, and the length of `scheme://`.
+fn scheme(target: &[u8]) -> Option<(bool, usize)> {
+    let is = |scheme: &[u8]| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    if is(b"http://") {
+        Some((false, 7))
+    } else if is(b"https://") {
+        Some((true, 8))
+    } else {
+        None
+    }
+}
+
+/// Why a request line does not end in a version that is served.
+fn unsupported_version(rest: &[u8]) -> HeadError {
+    let Some(space) = memchr::memrchr(b' ', rest) else {
+        return HeadError::InvalidStartLine;
+    };
+    if is_version(&rest[space + 1..]) { HeadError::UnsupportedVersion } else { HeadError::InvalidVersion }
+}
+
+/// `HTTP/x.y`; up to three digits each are still taken for a version number.
+pub(super) fn is_version(text: &[u8]) -> bool {
+    let Some(numbers) = text.strip_prefix(b"HTTP/") else {
+        return false;
+    };
+    let is_number = |digits: &[u8]| (1..=3).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    match memchr::memchr(b'.', numbers) {
+        Some(dot) => is_number(&numbers[..dot]) && is_number(&numbers[dot + 1..]),
+        None => false,
+    }
+}

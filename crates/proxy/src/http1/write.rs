@@ -1,0 +1,289 @@
+//! Serialising heads. Nothing that is written can change the structure of the message: names, values and start lines are
+//! checked here, whoever they come from.
+
+use super::byte_class::{is_target, is_token, is_value};
+use super::error::InvalidField;
+use super::field::{Field, Fields};
+use super::framing::Framing;
+use super::known::KnownSet;
+use super::response::ResponseHead;
+use super::status::reason;
+
+/// The interim response to `Expect: 100-continue`.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// A field name that is known to be a token.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FieldName<'a>(&'a [u8]);
+
+impl FieldName<'static> {
+    /// For names in the source; meant for constants.
+    ///
+    /// # Panics
+    /// If the name has bytes other than letters, digits, `-` and `_`.
+    pub const fn from_static(name: &'static str) -> Self {
+        let bytes = name.as_bytes();
+        assert!(!bytes.is_empty(), "a field name is not empty");
+        let mut index = 0;
+        while index < bytes.len() {
+            assert!(bytes[index].is_ascii_alphanumeric() || matches!(bytes[index], b'-' | b'_'), "not a field name");
+            index += 1;
+        }
+        Self(bytes)
+    }
+}
+
+impl<'a> FieldName<'a> {
+    /// The name.
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for FieldName<'a> {
+    type Error = InvalidField;
+
+    fn try_from(name: &'a [u8]) -> Result<Self, InvalidField> {
+        if is_token(name) { Ok(Self(name)) } else { Err(InvalidField::Name) }
+    }
+}
+
+/// A field line that was checked when it was configured, and is written with one copy.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PreparedField(Box<[u8]>);
+
+impl PreparedField {
+    /// The line `name: value`.
+    ///
+    /// # Errors
+    /// If the name is not a token or the value has control bytes.
+    pub fn new(name: &[u8], value: &[u8]) -> Result<Self, InvalidField> {
+        let name = FieldName::try_from(name)?;
+        if !is_value(value) {
+            return Err(InvalidField::Value);
+        }
+        Ok(Self([name.0, b": ", value, b"\r\n"].concat().into()))
+    }
+}
+
+/// Appends one head to a buffer: a start line, fields, [`HeadWriter::finish`]. Dropped before that, it takes back what it
+/// wrote, so that half a head is never sent.
+#[derive(Debug)]
+pub struct HeadWriter<'o> {
+    out: &'o mut Vec<u8>,
+    start: usize,
+    finished: bool,
+}
+
+impl<'o> HeadWriter<'o> {
+    /// A head at the end of `out`.
+    pub const fn new(out: &'o mut Vec<u8>) -> Self {
+        let start = out.len();
+        Self { out, start, finished: false }
+    }
+
+    /// `METHOD target HTTP/1.1`
+    ///
+    /// # Errors
+    /// If `method` is not a token, or `target` is empty or holds a blank, a control byte or `#`.
+    pub fn request_line(&mut self, method: &[u8], target: &[u8]) -> Result<(), InvalidField> {
+        if !is_token(method) || target.is_empty() || !is_target(target) {
+            return Err(InvalidField::RequestLine);
+        }
+        self.parts(&[method, b" ", target, b" HTTP/1.1\r\n"]);
+        Ok(())
+    }
+
+    /// `HTTP/1.1 status reason`, with the registered reason phrase.
+    ///
+    /// # Errors
+    /// If `status` does not have three digits.
+    pub fn status_line(&mut self, status: u16) -> Result<(), InvalidField> {
+        self.status_line_with_reason(status, reason(status).as_bytes())
+    }
+
+    /// `HTTP/1.1 status reason`
+    ///
+    /// # Errors
+    /// If `status` does not have three digits or `reason` holds control bytes.
+    pub fn status_line_with_reason(&mut self, status: u16, reason: &[u8]) -> Result<(), InvalidField> {
+        if !(100..=999).contains(&status) {
+            return Err(InvalidField::Status);
+        }
+        if !is_value(reason) {
+            return Err(InvalidField::Value);
+        }
+        let digit = |value: u16| b'0' + (value % 10) as u8;
+        self.parts(&[b"HTTP/1.1 ", &[digit(status / 100), digit(status / 10), digit(status), b' '], reason, b"\r\n"]);
+        Ok(())
+    }
+
+    /// The status line of a response from upstream, with its reason phrase, as HTTP/1.1.
+    pub fn forward_status_line(&mut self, head: &ResponseHead, buf: &[u8]) {
+        // Both were checked when the head was parsed.
+        let written = self.status_line_with_reason(head.status(), head.reason().of(buf));
+        debug_assert!(written.is_ok(), "a parsed status line can be written");
+    }
+
+    /// The received `fields` in their order and with their names as sent, without those in `drop` and those for which
+    /// `drop_also` holds (which is only asked about the rest). Neighbours are copied together.
+    ///
+    /// `buf` is what they were parsed from. Keep `Content-Length` only if the body goes on unchanged, and write the framing
+    /// with [`HeadWriter::framing`] otherwise.
+    pub fn forward(&mut self, fields: &Fields, buf: &[u8], drop: KnownSet, mut drop_also: impl FnMut(&Field) -> bool) {
+        let mut run = 0..0;
+        for field in fields {
+            if drop.contains(field.known()) || drop_also(field) {
+                continue;
+            }
+            match field.verbatim_line() {
+                Some(line) if line.start == run.end => run.end = line.end,
+                Some(line) => {
+                    self.out.extend_from_slice(&buf[run]);
+                    run = line;
+                }
+                None => {
+                    self.out.extend_from_slice(&buf[run]);
+                    run = 0..0;
+                    self.parts(&[field.name(buf), b": ", field.value(buf), b"\r\n"]);
+                }
+            }
+        }
+        self.out.extend_from_slice(&buf[run]);
+    }
+
+    /// One field.
+    ///
+    /// # Errors
+    /// If `value` holds control bytes; nothing is written then.
+    pub fn field(&mut self, name: FieldName<'_>, value: &[u8]) -> Result<(), InvalidField> {
+        if !is_value(value) {
+            return Err(InvalidField::Value);
+        }
+        self.parts(&[name.0, b": ", value, b"\r\n"]);
+        Ok(())
+    }
+
+    /// One field whose value is all of `parts` put together.
+    ///
+    /// # Errors
+    /// If a part holds control bytes; nothing is written then.
+    pub fn field_of(&mut self, name: FieldName<'_>, parts: &[&[u8]]) -> Result<(), InvalidField> {
+        if !parts.iter().all(|part| is_value(part)) {
+            return Err(InvalidField::Value);
+        }
+        self.parts(&[name.0, b": "]);
+        self.parts(parts);
+        self.out.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    /// One field with a decimal number.
+    pub fn field_number(&mut self, name: FieldName<'_>, number: u64) {
+        let mut digits = [0; 20];
+        let mut at = digits.len();
+        let mut rest = number;
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.parts(&[name.0, b": ", &digits[at..], b"\r\n"]);
+    }
+
+    /// One field that was checked before.
+    pub fn prepared(&mut self, field: &PreparedField) {
+        self.out.extend_from_slice(&field.0);
+    }
+
+    /// The field that says how the body ends: `Content-Length`, `Transfer-Encoding: chunked`, or none. `Content-Length` and
+    /// `Transfer-Encoding` must then be among the fields dropped from what is forwarded.
+    pub fn framing(&mut self, framing: Framing) {
+        match framing {
+            Framing::None | Framing::UntilClose => {}
+            Framing::Length(length) => {
+                const NAME: FieldName<'_> = FieldName::from_static("Content-Length");
+                self.field_number(NAME, length);
+            }
+            Framing::Chunked => self.out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        }
+    }
+
+    /// Ends the head with an empty line.
+    pub fn finish(mut self) {
+        self.out.extend_from_slice(b"\r\n");
+        self.finished = true;
+    }
+
+    fn parts(&mut self, parts: &[&[u8]]) {
+        self.out.reserve(parts.iter().map(|part| part.len()).sum());
+        for part in parts {
+            self.out.extend_from_slice(part);
+        }
+    }
+}
+
+impl Drop for HeadWriter<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.out.truncate(self.start);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: FieldName<'_> = FieldName::from_static("X-Name");
+
+    #[test]
+    fn control_bytes_are_refused_everywhere() {
+        for evil in [&b"a\r\nb"[..], b"a\nb", b"a\rb", b"a\0b", b"\x7f"] {
+            let mut out = b"before".to_vec();
+            let mut writer = HeadWriter::new(&mut out);
+            assert_eq!(writer.field(NAME, evil), Err(InvalidField::Value));
+            assert_eq!(writer.field_of(NAME, &[b"ok", evil]), Err(InvalidField::Value));
+            assert_eq!(writer.request_line(b"GET", evil), Err(InvalidField::RequestLine));
+            assert_eq!(writer.request_line(evil, b"/"), Err(InvalidField::RequestLine));
+            assert_eq!(writer.status_line_with_reason(200, evil), Err(InvalidField::Value));
+            writer.finish();
+            assert_eq!(out, b"before\r\n");
+            assert_eq!(PreparedField::new(b"a", evil), Err(InvalidField::Value));
+            assert_eq!(PreparedField::new(evil, b"a"), Err(InvalidField::Name));
+            assert!(FieldName::try_from(evil).is_err());
+        }
+        assert_eq!(PreparedField::new(b"", b"a"), Err(InvalidField::Name));
+        assert_eq!(PreparedField::new(b"a:b", b"a"), Err(InvalidField::Name));
+    }
+
+    #[test]
+    fn a_head_that_is_not_finished_is_taken_back() {
+        let mut out = b"before".to_vec();
+        let mut writer = HeadWriter::new(&mut out);
+        writer.status_line(200).unwrap();
+        drop(writer);
+        assert_eq!(out, b"before");
+    }
+
+    #[test]
+    fn lines_are_written_as_expected() {
+        let mut out = Vec::new();
+        let mut writer = HeadWriter::new(&mut out);
+        writer.status_line(404).unwrap();
+        assert_eq!(writer.status_line(99), Err(InvalidField::Status));
+        writer.field_of(NAME, &[b"a", b", ", b"b"]).unwrap();
+        writer.prepared(&PreparedField::new(b"a", b"b").unwrap());
+        writer.framing(Framing::Length(u64::MAX));
+        writer.framing(Framing::Length(0));
+        writer.framing(Framing::Chunked);
+        writer.finish();
+        let expected: &[u8] =
+            b"HTTP/1.1 404 Not Found\r\nX-Name: a, b\r\na: b\r\nContent-Length: 18446744073709551615\r\n\
+            Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(out, expected);
+    }
+}
