@@ -1,0 +1,284 @@
+//! The annotations of an Ingress: one table that says of each name what it is, how it is written, what harm it can do, what
+//! happens to a bad value, and how far it works.
+//!
+//! [`read`] goes once over the annotations that are there. Each bad value is reported, not just the first; a name that is known
+//! and not built is reported with what happens meanwhile; a name that nobody knows is reported with the nearest one.
+//! What restricts access fails closed: if it can't be read or built, [`IngressAnnotations::denial`] says so, and the routes must
+//! answer 503.
+
+mod doc;
+mod read;
+mod table;
+mod unbuilt;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::LazyLock;
+
+use fairway_model::Origin;
+
+pub use doc::annotations_markdown;
+pub use read::{IngressAnnotations, Rejected, Rules, read, screen};
+pub use table::{Access, Affinity, Balancing, HostLevel, Proxying, Redirects, Rewriting};
+
+use crate::value::RiskLevel;
+use crate::verdict::Verdict;
+
+/// The prefix where `--annotations-prefix` names no other.
+pub const DEFAULT_PREFIX: &str = "nginx.ingress.kubernetes.io";
+
+/// The one annotation outside the prefix: the class, in the notation before `spec.ingressClassName`.
+pub const CLASS: &str = "kubernetes.io/ingress.class";
+
+/// What there is to know about one annotation.
+#[derive(Debug)]
+pub struct Spec {
+    /// Its name, without the prefix.
+    pub name: &'static str,
+    /// Older names. One of them counts only where the name itself is absent or empty.
+    pub aliases: &'static [&'static str],
+    /// What is expected, as it completes the sentence "expected …".
+    pub syntax: &'static str,
+    /// What it acts on.
+    pub scope: Scope,
+    /// How much harm it can do; compared with the ConfigMap key `annotations-risk-level`.
+    pub risk: RiskLevel,
+    /// What happens when the value can't be read.
+    pub on_invalid: OnInvalid,
+    /// What it does, in a sentence.
+    pub doc: &'static str,
+    /// How far it works.
+    pub verdict: Verdict,
+    /// What happens to the Ingress where the annotation is set and isn't built.
+    pub meanwhile: Meanwhile,
+    /// Values that ask for what happens anyway, so that nothing is lost while the annotation isn't built.
+    pub neutral: &'static [&'static str],
+}
+
+/// What an annotation acts on, in ingress-nginx's division.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scope {
+    /// The Ingress as a whole: its hosts, or the Services it refers to.
+    Ingress,
+    /// Each of its paths.
+    Location,
+}
+
+/// What happens when a value can't be read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnInvalid {
+    /// As if it were absent: the ConfigMap's value or the default holds.
+    Default,
+    /// What it asks for doesn't happen.
+    Drop,
+    /// All paths of the Ingress answer 503.
+    Deny,
+    /// This version of the Ingress isn't loaded; the last good one stays.
+    Reject,
+}
+
+impl OnInvalid {
+    /// What happens, as the second half of a sentence.
+    pub const fn consequence(self) -> &'static str {
+        match self {
+            Self::Default => "the ConfigMap's value or the default holds instead",
+            Self::Drop => "it is ignored",
+            Self::Deny => "all paths of this Ingress answer 503",
+            Self::Reject => "this version of the Ingress is not loaded",
+        }
+    }
+}
+
+/// What happens to an Ingress with an annotation that isn't built.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Meanwhile {
+    /// It is served as if the annotation were absent.
+    Serve,
+    /// Its paths, or all of its hosts, answer 503: a restriction isn't left out.
+    Deny(Denial),
+    /// As `Deny`, if the ConfigMap has `allow-snippet-annotations`. If not, ingress-nginx drops the annotation as well.
+    DenySnippet(Denial),
+    /// It isn't loaded.
+    Reject,
+}
+
+/// What must answer 503 because a restriction could not be read or isn't built. In rising order.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Denial {
+    /// Nothing.
+    #[default]
+    None,
+    /// The paths of the Ingress.
+    Locations,
+    /// The hosts of the Ingress, also where other Ingresses have paths on them.
+    Hosts,
+}
+
+/// The annotations of one object that stand under our prefix.
+#[derive(Clone, Copy, Debug)]
+pub struct Annotations<'a> {
+    origin: &'a Origin,
+    prefix: &'a str,
+    all: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Annotations<'a> {
+    /// Those of `all` that begin with `prefix` and `/`. `origin` is the object that has them.
+    pub const fn new(origin: &'a Origin, prefix: &'a str, all: &'a BTreeMap<String, String>) -> Self {
+        Self { origin, prefix, all }
+    }
+
+    /// The object that has them.
+    pub const fn origin(&self) -> &'a Origin {
+        self.origin
+    }
+
+    /// Names, without the prefix, and values, as they are written. Costs nothing for annotations of other prefixes.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let prefix = self.prefix;
+        self.all
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+            .map_while(move |(key, value)| key.strip_prefix(prefix).map(|rest| (rest, value.as_str())))
+            .filter_map(|(rest, value)| rest.strip_prefix('/').map(|name| (name, value)))
+    }
+
+    /// The value of a name without the prefix; empty is the same as absent.
+    pub fn value(&self, name: &str) -> Option<&'a str> {
+        let value = self.all.get(&format!("{}/{name}", self.prefix))?;
+        (!value.is_empty()).then_some(value)
+    }
+
+    /// The path of an annotation within the object, for diagnostics.
+    pub fn field(&self, name: &str) -> String {
+        format!("metadata.annotations[\"{}/{}\"]", self.prefix, crate::diagnostic::bounded(name))
+    }
+}
+
+/// Annotations that belong together, for the reference.
+#[derive(Debug)]
+pub struct Group {
+    /// Heading.
+    pub title: &'static str,
+    /// Its members.
+    pub specs: &'static [Spec],
+}
+
+/// The whole table.
+pub static GROUPS: [Group; 8] = [
+    Group { title: "Matching and rewriting", specs: Rewriting::SPECS },
+    Group { title: "Redirects", specs: Redirects::SPECS },
+    Group { title: "Hosts", specs: HostLevel::SPECS },
+    Group { title: "Access", specs: Access::SPECS },
+    Group { title: "Talking to the backend", specs: Proxying::SPECS },
+    Group { title: "Balancing", specs: Balancing::SPECS },
+    Group { title: "Session affinity", specs: Affinity::SPECS },
+    Group { title: "Not built, refused, without effect", specs: unbuilt::SPECS },
+];
+
+/// Puts a text into the field that belongs to the name; `false` if it can't be read.
+type Setter = fn(&mut IngressAnnotations, &str, &str) -> bool;
+
+/// In the order of [`GROUPS`].
+const SETTERS: [Setter; 8] = [
+    |all, name, text| all.rewriting.set(name, text),
+    |all, name, text| all.redirects.set(name, text),
+    |all, name, text| all.hosts.set(name, text),
+    |all, name, text| all.access.set(name, text),
+    |all, name, text| all.proxying.set(name, text),
+    |all, name, text| all.balancing.set(name, text),
+    |all, name, text| all.affinity.set(name, text),
+    |_, _, _| true,
+];
+
+struct Known {
+    name: &'static str,
+    spec: &'static Spec,
+    set: Setter,
+}
+
+/// All names and aliases, sorted.
+static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
+    let mut known: Vec<Known> = GROUPS
+        .iter()
+        .zip(SETTERS)
+        .flat_map(|(group, set)| group.specs.iter().map(move |spec| (spec, set)))
+        .flat_map(|(spec, set)| {
+            let names = std::iter::once(&spec.name).chain(spec.aliases);
+            names.map(move |name| Known { name, spec, set })
+        })
+        .collect();
+    known.sort_unstable_by_key(|known| known.name);
+    known
+});
+
+fn known(name: &str) -> Option<&'static Known> {
+    KNOWN.binary_search_by_key(&name, |known| known.name).ok().map(|index| &KNOWN[index])
+}
+
+/// What there is to know about a name or alias without prefix; `None` if nobody knows it.
+pub fn spec(name: &str) -> Option<&'static Spec> {
+    known(name).map(|known| known.spec)
+}
+
+/// All names and aliases, sorted.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    KNOWN.iter().map(|known| known.name)
+}
+
+/// Declares a struct with one optional field for each annotation, and the table entry of each.
+///
+/// A row is `"name" | "alias" => field: Type [Scope, Risk, OnInvalid]`, and `= Differs("…")` where the verdict isn't `Same`.
+macro_rules! annotations {
+    ($(#[doc = $about:literal])+ $vis:vis struct $table:ident {$(
+        $(#[doc = $doc:literal])+
+        $name:literal $(| $alias:literal)* => $field:ident: $type:ty [$scope:ident, $risk:ident, $invalid:ident]
+            $(= $verdict:expr)?;
+    )+}) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Debug, Default, Eq, PartialEq)]
+        $vis struct $table {$(
+            $(#[doc = $doc])+
+            pub $field: Option<$type>,
+        )+}
+
+        impl $table {
+            /// What there is to know about each field's annotation.
+            pub const SPECS: &'static [Spec] = &[$(Spec {
+                name: $name,
+                aliases: &[$($alias),*],
+                syntax: <$type as Value>::SYNTAX,
+                scope: Scope::$scope,
+                risk: RiskLevel::$risk,
+                on_invalid: OnInvalid::$invalid,
+                doc: concat!($($doc),+),
+                verdict: [$($verdict,)? Verdict::Same][0],
+                meanwhile: Meanwhile::Serve,
+                neutral: &[],
+            },)+];
+
+            /// Reads the text into the field that belongs to the name; `false` if it can't be read.
+            pub(super) fn set(&mut self, name: &str, text: &str) -> bool {
+                match name {
+                    $($name => {
+                        self.$field = Value::parse(text);
+                        self.$field.is_some()
+                    })+
+                    _ => false,
+                }
+            }
+        }
+    };
+}
+use annotations;
+
+/// What answers 503, in words.
+const fn denied(denial: Denial) -> &'static str {
+    match denial {
+        Denial::None => "none of its paths",
+        Denial::Locations => "all paths of the Ingress",
+        Denial::Hosts => "the hosts of the Ingress",
+    }
+}

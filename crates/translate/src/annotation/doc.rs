@@ -1,0 +1,75 @@
+//! The reference of annotations, from the table.
+
+use std::fmt::Write;
+
+use super::{CLASS, DEFAULT_PREFIX, GROUPS, Meanwhile, OnInvalid, Scope, Spec};
+
+/// `docs/annotations.md`.
+pub fn annotations_markdown() -> String {
+    let mut out = format!(
+        "# Annotations\n\nGenerated from the table in `crates/translate/src/annotation/`; `UPDATE_DOCS=1 cargo test -p \
+         fairway-translate --test tables` writes it.\n\n\
+         Names stand under the prefix `{DEFAULT_PREFIX}/`, which `--annotations-prefix` changes. An empty value is the same as \
+         none. `{CLASS}` is read as well, where `spec.ingressClassName` is absent: it must equal `--ingress-class`.\n\n\
+         Verdicts: *same* as ingress-nginx; *differs* as stated; *not yet* built; *refused* for good; *harmless*, since without \
+         effect. Risk is compared with the ConfigMap key `annotations-risk-level`: an Ingress with an annotation above it is not \
+         loaded.\n"
+    );
+    for group in &GROUPS {
+        let _ = write!(out, "\n## {}\n", group.title);
+        for spec in group.specs {
+            entry(&mut out, spec);
+        }
+    }
+    out
+}
+
+fn entry(out: &mut String, spec: &Spec) {
+    let _ = write!(out, "\n### `{}`\n\n{}\n\n", spec.name, spec.doc.trim());
+    if !spec.aliases.is_empty() {
+        let _ = writeln!(
+            out,
+            "- Older name: `{}`, read only where the new one is absent or empty",
+            spec.aliases.join("`, `")
+        );
+    }
+    let scope = match spec.scope {
+        Scope::Ingress => "the Ingress",
+        Scope::Location => "each path",
+    };
+    let _ = writeln!(out, "- Value: {}\n- Acts on: {scope}. Risk: {}", spec.syntax, spec.risk.as_str());
+    if spec.verdict.works() {
+        let consequence = match spec.on_invalid {
+            OnInvalid::Default => "the ConfigMap's value or the default holds",
+            OnInvalid::Drop => "ignored",
+            OnInvalid::Deny => "all paths of the Ingress answer 503",
+            OnInvalid::Reject => "this version of the Ingress is not loaded",
+        };
+        let _ = writeln!(out, "- Invalid value: {consequence}");
+    }
+    let note = spec.verdict.note();
+    let _ = match note.as_str() {
+        "" => writeln!(out, "- Verdict: **{}**", spec.verdict.label()),
+        note => writeln!(out, "- Verdict: **{}**. {}", spec.verdict.label(), sentence(note)),
+    };
+    let meanwhile = match spec.meanwhile {
+        Meanwhile::Serve => return,
+        Meanwhile::Deny(denial) => format!("{} answer 503", super::denied(denial)),
+        Meanwhile::DenySnippet(denial) => {
+            format!(
+                "with `allow-snippet-annotations` {} answer 503, since it may hold a restriction; else dropped",
+                super::denied(denial)
+            )
+        }
+        Meanwhile::Reject => "the Ingress is not loaded".to_owned(),
+    };
+    let _ = writeln!(out, "- Where it is set: {meanwhile}");
+}
+
+/// The text with a capital and a full stop.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    let stop = if text.ends_with('.') { "" } else { "." };
+    format!("{first}{}{stop}", chars.as_str())
+}

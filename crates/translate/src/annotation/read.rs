@@ -1,0 +1,276 @@
+//! Reading the annotations of one Ingress in one pass.
+
+use super::{
+    Access, Affinity, Annotations, Balancing, Denial, HostLevel, Known, Meanwhile, OnInvalid, Proxying, Redirects,
+};
+use super::{DEFAULT_PREFIX, Rewriting, known, names};
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::value::{BackendProtocol, RiskLevel};
+use crate::verdict::{Verdict, nearest};
+
+/// So many unknown names of one object are reported one by one.
+const UNKNOWN_LIMIT: usize = 16;
+
+/// What the annotations of one Ingress say.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct IngressAnnotations {
+    /// How paths are matched and rewritten.
+    pub rewriting: Rewriting,
+    /// Redirects.
+    pub redirects: Redirects,
+    /// What holds for whole hosts.
+    pub hosts: HostLevel,
+    /// Who may connect.
+    pub access: Access,
+    /// How requests are passed on.
+    pub proxying: Proxying,
+    /// How an endpoint is chosen.
+    pub balancing: Balancing,
+    /// Stickiness.
+    pub affinity: Affinity,
+    /// What must answer 503, whatever else the annotations say.
+    pub denial: Denial,
+}
+
+/// The Ingress must not be loaded in this version. Why is among the diagnostics.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the annotations of the Ingress are not acceptable")]
+pub struct Rejected;
+
+/// What an operator has decided about annotations.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rules {
+    /// `--annotations-prefix`.
+    pub prefix: String,
+    /// ConfigMap `annotations-risk-level`: annotations above it are not accepted.
+    pub risk_level: RiskLevel,
+    /// ConfigMap `annotation-value-word-blocklist`: values may hold none of these.
+    pub word_blocklist: Vec<String>,
+    /// ConfigMap `allow-snippet-annotations`. Snippets are never run; with true an Ingress that has one is denied, since the
+    /// snippet might hold a restriction, with false they are dropped, as ingress-nginx does.
+    pub snippets: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            prefix: DEFAULT_PREFIX.to_owned(),
+            risk_level: RiskLevel::High,
+            word_blocklist: Vec::new(),
+            snippets: false,
+        }
+    }
+}
+
+/// Whether the operator accepts these annotations at all, whatever they mean.
+///
+/// # Errors
+/// The first annotation that is above the risk level or that holds a word of the blocklist. The Ingress must not be loaded.
+pub fn screen(annotations: &Annotations<'_>, rules: &Rules) -> Result<(), Box<Diagnostic>> {
+    let refused = |reason, name, value, message: String| {
+        let field = annotations.field(name);
+        Err(Box::new(Diagnostic::new(Severity::Error, reason, annotations.origin(), field, value, message)))
+    };
+    for (name, value) in annotations.iter() {
+        if let Some(known) = known(name).filter(|known| known.spec.risk > rules.risk_level) {
+            let (risk, level) = (known.spec.risk.as_str(), rules.risk_level.as_str());
+            let message = format!(
+                "its risk is {risk}, annotations-risk-level allows {level}; this version of the Ingress is not loaded"
+            );
+            return refused(Reason::AnnotationTooRisky, name, "", message);
+        }
+        let is_word = |word: &&String| !word.is_empty() && value.contains(word.as_str());
+        if let Some(word) = rules.word_blocklist.iter().find(is_word) {
+            let message = format!(
+                "holds \"{}\", which annotation-value-word-blocklist forbids; this version of the Ingress is not loaded",
+                crate::diagnostic::bounded(word)
+            );
+            return refused(Reason::ForbiddenWord, name, value, message);
+        }
+    }
+    Ok(())
+}
+
+/// Reads all annotations of an Ingress. Everything that is wrong is reported.
+///
+/// # Errors
+/// The Ingress must not be loaded in this version; diagnostics of severity `Error` say why.
+pub fn read(
+    annotations: &Annotations<'_>,
+    rules: &Rules,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Result<IngressAnnotations, Rejected> {
+    if let Err(refused) = screen(annotations, rules) {
+        diagnostics.push(*refused);
+        return Err(Rejected);
+    }
+    let mut reading =
+        Reading { annotations, rules, diagnostics, out: IngressAnnotations::default(), rejected: false, unknown: 0 };
+    for (name, value) in annotations.iter() {
+        match known(name) {
+            Some(known) if !value.is_empty() => reading.known(known, value),
+            Some(_) => {}
+            None => reading.unknown(name),
+        }
+    }
+    reading.between_fields();
+    if reading.rejected { Err(Rejected) } else { Ok(reading.out) }
+}
+
+struct Reading<'a> {
+    annotations: &'a Annotations<'a>,
+    rules: &'a Rules,
+    diagnostics: &'a mut Vec<Diagnostic>,
+    out: IngressAnnotations,
+    rejected: bool,
+    unknown: usize,
+}
+
+impl Reading<'_> {
+    fn known(&mut self, known: &Known, value: &str) {
+        let spec = known.spec;
+        if let Some(effective) = self.overruling(known) {
+            let message = format!("an older name for {}; ignored, because {effective} is set", spec.name);
+            self.report(Severity::Info, Reason::IneffectiveAnnotation, known.name, value, message);
+            return;
+        }
+        match spec.verdict {
+            Verdict::Same | Verdict::Differs(_) => {
+                if !(known.set)(&mut self.out, spec.name, value) {
+                    self.invalid(known, value);
+                }
+            }
+            Verdict::Harmless(text) => {
+                self.report(
+                    Severity::Info,
+                    Reason::IneffectiveAnnotation,
+                    known.name,
+                    value,
+                    format!("has no effect: {text}"),
+                );
+            }
+            Verdict::NotYet(_) | Verdict::Refused { .. } => self.unbuilt(known, value),
+        }
+    }
+
+    /// The name that is set and counts more than this one: an alias yields to the name and to aliases before it.
+    fn overruling(&self, known: &Known) -> Option<&'static str> {
+        if known.spec.aliases.is_empty() {
+            return None;
+        }
+        let by_rank = std::iter::once(known.spec.name).chain(known.spec.aliases.iter().copied());
+        by_rank.take_while(|name| *name != known.name).find(|name| self.annotations.value(name).is_some())
+    }
+
+    fn invalid(&mut self, known: &Known, value: &str) {
+        let on_invalid = known.spec.on_invalid;
+        let severity = match on_invalid {
+            OnInvalid::Default | OnInvalid::Drop => Severity::Warning,
+            OnInvalid::Deny => {
+                self.deny(Denial::Locations);
+                Severity::Error
+            }
+            OnInvalid::Reject => {
+                self.rejected = true;
+                Severity::Error
+            }
+        };
+        let message = format!("expected {}; {}", known.spec.syntax, on_invalid.consequence());
+        self.report(severity, Reason::AnnotationParsingFailed, known.name, value, message);
+    }
+
+    fn unbuilt(&mut self, known: &Known, value: &str) {
+        let spec = known.spec;
+        if spec.neutral.contains(&value) {
+            return;
+        }
+        let denial = match spec.meanwhile {
+            Meanwhile::Deny(denial) => denial,
+            Meanwhile::DenySnippet(denial) if self.rules.snippets => denial,
+            Meanwhile::Serve | Meanwhile::DenySnippet(_) | Meanwhile::Reject => Denial::None,
+        };
+        self.deny(denial);
+        let (severity, then) = match (spec.meanwhile, denial) {
+            (_, Denial::Locations) => (Severity::Error, "; all paths of this Ingress answer 503"),
+            (_, Denial::Hosts) => (Severity::Error, "; the hosts of this Ingress answer 503"),
+            (Meanwhile::Reject, _) => {
+                self.rejected = true;
+                (Severity::Error, "; this Ingress is not loaded")
+            }
+            (_, Denial::None) => (Severity::Warning, ""),
+        };
+        let (reason, what) = match spec.verdict {
+            Verdict::Refused { .. } => (Reason::RefusedAnnotation, "refused"),
+            _ => (Reason::UnsupportedAnnotation, "not supported yet"),
+        };
+        self.report(severity, reason, known.name, value, format!("{what}: {}{then}", spec.verdict.note()));
+    }
+
+    fn unknown(&mut self, name: &str) {
+        self.unknown += 1;
+        let message = match self.unknown {
+            ..=UNKNOWN_LIMIT => match nearest(name, names()) {
+                Some(near) => format!("no annotation of this name exists; did you mean {near}?"),
+                None => "no annotation of this name exists".to_owned(),
+            },
+            _ => return,
+        };
+        self.report(Severity::Warning, Reason::UnknownAnnotation, name, "", message);
+    }
+
+    /// Rules between fields, or between a value that can be read and what is built.
+    fn between_fields(&mut self) {
+        if self.unknown > UNKNOWN_LIMIT {
+            let message = format!("{} more annotations of unknown names", self.unknown - UNKNOWN_LIMIT);
+            let origin = self.annotations.origin();
+            let found = Diagnostic::new(
+                Severity::Warning,
+                Reason::UnknownAnnotation,
+                origin,
+                "metadata.annotations",
+                "",
+                message,
+            );
+            self.diagnostics.push(found);
+        }
+
+        let redirects = &mut self.out.redirects;
+        let (permanent, temporal) = (redirects.permanent_code, redirects.temporal_code);
+        redirects.permanent_code = permanent.filter(|code| (300..=308).contains(code));
+        redirects.temporal_code = temporal.filter(|code| (300..=307).contains(code));
+        let is_web = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        let elsewhere = redirects.temporal.take_if(|url| !is_web(url.as_str()));
+        if let Some(code) = permanent.filter(|code| !(300..=308).contains(code)) {
+            let message = "expected a status from 300 to 308; 301 is used";
+            self.warn("permanent-redirect-code", &code.to_string(), message);
+        }
+        if let Some(code) = temporal.filter(|code| !(300..=307).contains(code)) {
+            let message = "expected a status from 300 to 307; 302 is used";
+            self.warn("temporal-redirect-code", &code.to_string(), message);
+        }
+        if let Some(url) = elsewhere {
+            self.warn("temporal-redirect", url.as_str(), "expected an http or https URL; it is ignored");
+        }
+
+        let spoken = self.out.proxying.protocol.is_none_or(|protocol| protocol == BackendProtocol::Http);
+        if !spoken {
+            self.deny(Denial::Locations);
+            let value = self.annotations.value("backend-protocol").unwrap_or_default();
+            let message = "only HTTP is spoken to backends so far; all paths of this Ingress answer 503";
+            self.report(Severity::Error, Reason::UnsupportedAnnotation, "backend-protocol", value, message.to_owned());
+        }
+    }
+
+    fn deny(&mut self, denial: Denial) {
+        self.out.denial = self.out.denial.max(denial);
+    }
+
+    fn warn(&mut self, name: &str, value: &str, message: &str) {
+        self.report(Severity::Warning, Reason::AnnotationParsingFailed, name, value, message.to_owned());
+    }
+
+    fn report(&mut self, severity: Severity, reason: Reason, name: &str, value: &str, message: String) {
+        let field = self.annotations.field(name);
+        self.diagnostics.push(Diagnostic::new(severity, reason, self.annotations.origin(), field, value, message));
+    }
+}

@@ -1,0 +1,309 @@
+//! The rest of ingress-nginx's annotations: not built yet, refused for good, or without effect.
+//!
+//! Authentication that isn't built denies. So does a snippet where snippets were allowed, since it may hold a restriction.
+
+use super::{Denial, Meanwhile, OnInvalid, Scope, Spec};
+use crate::value::RiskLevel;
+use crate::verdict::Verdict::{self, Harmless, NotYet, Refused};
+
+const SERVE: Meanwhile = Meanwhile::Serve;
+const DENY: Meanwhile = Meanwhile::Deny(Denial::Locations);
+const DENY_HOSTS: Meanwhile = Meanwhile::Deny(Denial::Hosts);
+const SNIPPET: Meanwhile = Meanwhile::DenySnippet(Denial::Locations);
+
+const EXTERNAL_AUTH: Verdict = NotYet("it belongs to external authentication (auth-url), which isn't built yet");
+const BASIC_AUTH: Verdict = NotYet("it belongs to basic authentication (auth-type), which isn't built yet");
+const CLIENT_CERTIFICATE: Verdict =
+    NotYet("it belongs to client certificates (auth-tls-secret), which aren't built yet");
+const CANARY: Verdict = NotYet("it belongs to canaries, which aren't built yet");
+const CORS: Verdict = NotYet("CORS isn't built yet: no headers are added, and preflights go to the backend");
+const FAST_CGI: Verdict = NotYet("it belongs to the backend protocol FCGI, which isn't built yet");
+const LIMIT: Verdict = NotYet("rate and connection limits aren't built yet: nothing is limited");
+const BANDWIDTH: Verdict = NotYet("bandwidth isn't limited yet");
+const MIRROR: Verdict = NotYet("mirroring isn't built yet: no copies are sent");
+const TRACING: Verdict = NotYet("tracing isn't built yet");
+const BACKEND_TLS: Verdict = NotYet("it belongs to TLS to backends, which isn't built yet");
+const NO_BUFFERS: Verdict =
+    Harmless("bodies are streamed with bounded memory, there are no such buffers and no temporary files");
+const WAF: Verdict = Refused {
+    reason: "there is no ModSecurity here",
+    instead: "a web application firewall in front of, or behind, this proxy",
+};
+const SNIPPETS: Verdict = Refused {
+    reason: "there is no nginx here that could run it",
+    instead: "the annotation or ConfigMap key for what it does",
+};
+const GLOBAL_RATE_LIMIT: Verdict = Harmless("ingress-nginx removed it in release 1.12 and ignores it");
+const REMOVED: Verdict = Harmless("ingress-nginx removed it and ignores it");
+
+/// A row is `"name" | "alias": "syntax" [Scope, Risk] meanwhile, verdict`, and `, neutral "…"` where values lose nothing.
+macro_rules! unbuilt {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:literal $(| $alias:literal)*: $syntax:literal [$scope:ident, $risk:ident] $meanwhile:expr, $verdict:expr
+            $(, neutral $($neutral:literal)+)?;
+    )+) => {
+        /// One entry for each name.
+        pub(super) const SPECS: &[Spec] = &[$(Spec {
+            name: $name,
+            aliases: &[$($alias),*],
+            syntax: $syntax,
+            scope: Scope::$scope,
+            risk: RiskLevel::$risk,
+            on_invalid: OnInvalid::Drop,
+            doc: concat!($($doc),+),
+            verdict: $verdict,
+            meanwhile: $meanwhile,
+            neutral: &[$($($neutral),+)?],
+        },)+];
+    };
+}
+
+unbuilt! {
+    /// Basic or digest authentication of users.
+    "auth-type": "`basic` or `digest`" [Location, Low] DENY, NotYet("basic authentication isn't built yet");
+    /// The Secret with users and passwords.
+    "auth-secret": "a Secret, `name` or `namespace/name`" [Location, Medium] SERVE, BASIC_AUTH;
+    /// How that Secret is laid out.
+    "auth-secret-type": "`auth-file` or `auth-map`" [Location, Low] SERVE, BASIC_AUTH;
+    /// The realm shown to users.
+    "auth-realm": "text of letters, digits, blanks and `- . _ ~ : /`" [Location, Medium] SERVE, BASIC_AUTH;
+    /// A service that decides about each request.
+    "auth-url": "an http or https URL, which may hold nginx variables" [Location, High] DENY,
+        NotYet("external authentication isn't built yet");
+    /// Method of the request to that service.
+    "auth-method": "an HTTP method in upper case" [Location, Low] SERVE, EXTERNAL_AUTH;
+    /// Where a browser is sent to sign in.
+    "auth-signin": "a URL, which may hold nginx variables" [Location, High] SERVE, EXTERNAL_AUTH;
+    /// The query parameter that carries the original URL there.
+    "auth-signin-redirect-param": "a name" [Location, Medium] SERVE, EXTERNAL_AUTH;
+    /// Value of X-Auth-Request-Redirect.
+    "auth-request-redirect": "a URL" [Location, Medium] SERVE, EXTERNAL_AUTH;
+    /// Headers of the service's answer that are passed on to the backend.
+    "auth-response-headers": "names of headers, parted by commas" [Location, Medium] SERVE, EXTERNAL_AUTH;
+    /// Headers for the service.
+    "auth-proxy-set-headers": "a ConfigMap, `namespace/name`" [Location, Medium] SERVE, EXTERNAL_AUTH;
+    /// Passes cookies of the service on with every status.
+    "auth-always-set-cookie": "`true` or `false`" [Location, Low] SERVE, EXTERNAL_AUTH, neutral "false";
+    /// Caches decisions under this key.
+    "auth-cache-key": "text with nginx variables" [Location, Medium] SERVE, EXTERNAL_AUTH;
+    /// How long decisions are cached.
+    "auth-cache-duration": "statuses and a time, parted by commas" [Location, Medium] SERVE, EXTERNAL_AUTH;
+    /// Idle connections to the service.
+    "auth-keepalive": "a whole number" [Location, Low] SERVE, EXTERNAL_AUTH, neutral "0";
+    /// Requests on one connection to the service.
+    "auth-keepalive-requests": "a whole number" [Location, Low] SERVE, EXTERNAL_AUTH;
+    /// Idle time of connections to the service.
+    "auth-keepalive-timeout": "whole seconds" [Location, Low] SERVE, EXTERNAL_AUTH;
+    /// Shares nginx variables with the request to the service.
+    "auth-keepalive-share-vars": "`true` or `false`" [Location, Low] SERVE,
+        Harmless("nothing here is shared between requests"), neutral "false";
+    /// Raw nginx text for the request to the service.
+    "auth-snippet": "nginx text" [Location, Critical] SNIPPET, SNIPPETS;
+    /// Asks clients of the host for a certificate.
+    "auth-tls-secret": "a Secret with ca.crt, `namespace/name`" [Location, Medium] DENY_HOSTS,
+        NotYet("client certificates aren't built yet");
+    /// Whether a client certificate is required.
+    "auth-tls-verify-client": "`on`, `off`, `optional` or `optional_no_ca`" [Location, Medium] SERVE, CLIENT_CERTIFICATE,
+        neutral "off";
+    /// Longest chain of a client certificate.
+    "auth-tls-verify-depth": "a whole number" [Location, Low] SERVE, CLIENT_CERTIFICATE;
+    /// Where clients without certificate are sent.
+    "auth-tls-error-page": "a URL or path" [Location, High] SERVE, CLIENT_CERTIFICATE;
+    /// Which subject a client certificate must have.
+    "auth-tls-match-cn": "`CN=` and a regex" [Location, High] SERVE, CLIENT_CERTIFICATE;
+    /// Passes the client certificate on to the backend.
+    "auth-tls-pass-certificate-to-upstream": "`true` or `false`" [Location, Low] SERVE, CLIENT_CERTIFICATE, neutral "false";
+    /// Whether passing the address list or passing authentication is enough.
+    "satisfy": "`any` or `all`" [Location, Low] SERVE,
+        NotYet("authentication isn't built yet, so the address list alone decides"), neutral "all";
+
+    /// Makes the Ingress an alternative to the one that has the same host and path.
+    "canary": "`true` or `false`" [Ingress, Low] Meanwhile::Reject,
+        NotYet("canaries aren't built yet, and all requests go to the Ingress it is the alternative of"),
+        neutral "false" "f" "F" "False" "FALSE" "0";
+    /// A header that chooses the canary.
+    "canary-by-header": "the name of a header" [Ingress, Medium] SERVE, CANARY;
+    /// The value of that header.
+    "canary-by-header-value": "text" [Ingress, Medium] SERVE, CANARY;
+    /// A regex for that header.
+    "canary-by-header-pattern": "a regex" [Ingress, Medium] SERVE, CANARY;
+    /// A cookie that chooses the canary.
+    "canary-by-cookie": "the name of a cookie" [Ingress, Medium] SERVE, CANARY;
+    /// The canary's share.
+    "canary-weight": "a whole number" [Ingress, Low] SERVE, CANARY;
+    /// What the share is a share of.
+    "canary-weight-total": "a whole number" [Ingress, Low] SERVE, CANARY;
+    /// Whether stickiness holds a client on its side of a canary.
+    "affinity-canary-behavior": "`sticky` or `legacy`" [Ingress, Low] SERVE, CANARY, neutral "sticky";
+
+    /// Answers cross-origin requests.
+    "enable-cors": "`true` or `false`" [Ingress, Low] SERVE, CORS, neutral "false";
+    /// Origins that may ask.
+    "cors-allow-origin": "origins parted by commas, or `*`" [Ingress, Medium] SERVE, CORS;
+    /// Methods they may use.
+    "cors-allow-methods": "methods parted by commas" [Ingress, Medium] SERVE, CORS;
+    /// Headers they may send.
+    "cors-allow-headers": "names of headers, parted by commas" [Ingress, Medium] SERVE, CORS;
+    /// Headers they may read.
+    "cors-expose-headers": "names of headers, parted by commas" [Ingress, Medium] SERVE, CORS;
+    /// Whether they may send credentials.
+    "cors-allow-credentials": "`true` or `false`" [Ingress, Low] SERVE, CORS;
+    /// How long a browser may remember.
+    "cors-max-age": "whole seconds" [Ingress, Low] SERVE, CORS;
+
+    /// Requests a second for one client address.
+    "limit-rps": "a whole number" [Location, Low] SERVE, LIMIT, neutral "0";
+    /// Requests a minute for one client address.
+    "limit-rpm": "a whole number" [Location, Low] SERVE, LIMIT, neutral "0";
+    /// How far a client may exceed its rate for a moment.
+    "limit-burst-multiplier": "a whole number" [Location, Low] SERVE, LIMIT;
+    /// Requests at the same time for one client address.
+    "limit-connections": "a whole number" [Location, Low] SERVE, LIMIT, neutral "0";
+    /// Clients that aren't limited.
+    "limit-allowlist" | "limit-whitelist": "addresses or CIDRs, parted by commas" [Location, Low] SERVE, LIMIT;
+    /// Bandwidth of a response.
+    "limit-rate": "kilobytes a second" [Location, Low] SERVE, BANDWIDTH, neutral "0";
+    /// How much of a response comes at full speed first.
+    "limit-rate-after": "kilobytes" [Location, Low] SERVE, BANDWIDTH;
+
+    /// Headers that are set on responses.
+    "custom-headers": "a ConfigMap, `namespace/name`" [Location, Medium] SERVE, NotYet("no header is added yet");
+    /// Statuses that are replaced by a page of the default backend.
+    "custom-http-errors": "statuses parted by commas" [Location, Low] SERVE, NotYet("errors are passed on as they are");
+    /// Leaves errors of the backend alone.
+    "disable-proxy-intercept-errors": "`true` or `false`" [Location, Low] SERVE,
+        Harmless("no error of a backend is replaced so far");
+    /// The Connection header for the backend.
+    "connection-proxy-header": "`close` or `keep-alive`" [Location, Low] SERVE,
+        NotYet("connections to backends are always kept alive"), neutral "keep-alive";
+    /// HTTP version to the backend.
+    "proxy-http-version": "`1.0` or `1.1`" [Location, Low] SERVE, NotYet("HTTP/1.1 is always spoken"), neutral "1.1";
+    /// Reads the whole request before the backend gets any of it.
+    "proxy-request-buffering": "`on` or `off`" [Location, Low] SERVE,
+        NotYet("request bodies are streamed, as with off"), neutral "off";
+    /// Reads responses ahead of the client.
+    "proxy-buffering": "`on` or `off`" [Location, Low] SERVE, NotYet("responses are streamed, as with off"), neutral "off";
+    /// Largest header of a response.
+    "proxy-buffer-size": "a size" [Location, Low] SERVE, NotYet("one limit holds for all response headers");
+    /// Number of buffers for a response.
+    "proxy-buffers-number": "a whole number" [Location, Low] SERVE, NO_BUFFERS;
+    /// Buffers that may be busy.
+    "proxy-busy-buffers-size": "a size" [Location, Low] SERVE, NO_BUFFERS;
+    /// Disk space for a response.
+    "proxy-max-temp-file-size": "a size" [Location, Low] SERVE, NO_BUFFERS;
+    /// Memory for a request body.
+    "client-body-buffer-size": "a size" [Location, Low] SERVE, NO_BUFFERS;
+    /// Rewrites the Domain of the backend's cookies.
+    "proxy-cookie-domain": "`off`, or two texts" [Location, Medium] SERVE, NotYet("cookies pass as they are"), neutral "off";
+    /// Rewrites the Path of the backend's cookies.
+    "proxy-cookie-path": "`off`, or two texts" [Location, Medium] SERVE, NotYet("cookies pass as they are"), neutral "off";
+    /// What is replaced in the backend's redirects.
+    "proxy-redirect-from": "`off`, `default` or a prefix" [Location, Medium] SERVE,
+        NotYet("redirects of the backend pass as they are"), neutral "off";
+    /// What it is replaced by.
+    "proxy-redirect-to": "a prefix" [Location, Medium] SERVE, NotYet("redirects of the backend pass as they are"),
+        neutral "off";
+    /// Leaves scheme and host out of the Location of our redirects.
+    "relative-redirects": "`true` or `false`" [Location, Low] SERVE, NotYet("our redirects name scheme and host"),
+        neutral "false";
+    /// Names the https port in our redirects.
+    "use-port-in-redirects": "`true` or `false`" [Location, Low] SERVE, NotYet("our redirects name no port"), neutral "false";
+
+    /// Gives each request to a second place, too.
+    "mirror-target": "a URL" [Ingress, High] SERVE, MIRROR;
+    /// Host of the copies.
+    "mirror-host": "a host name" [Ingress, High] SERVE, MIRROR;
+    /// Whether the copies have a body.
+    "mirror-request-body": "`on` or `off`" [Ingress, Low] SERVE, MIRROR;
+
+    /// The file of a FastCGI directory.
+    "fastcgi-index": "a file name" [Location, Medium] SERVE, FAST_CGI;
+    /// More FastCGI parameters.
+    "fastcgi-params-configmap": "a ConfigMap" [Location, Medium] SERVE, FAST_CGI;
+
+    /// Certificates for TLS to the backend.
+    "proxy-ssl-secret": "a Secret, `namespace/name`" [Ingress, Medium] SERVE, BACKEND_TLS;
+    /// Ciphers of it.
+    "proxy-ssl-ciphers": "OpenSSL names of ciphers" [Ingress, Medium] SERVE, BACKEND_TLS;
+    /// The name the backend's certificate must have.
+    "proxy-ssl-name": "a host name" [Ingress, High] SERVE, BACKEND_TLS;
+    /// Versions of it.
+    "proxy-ssl-protocols": "`TLSv1.2` `TLSv1.3`" [Ingress, Low] SERVE, BACKEND_TLS;
+    /// Whether the backend is told the name.
+    "proxy-ssl-server-name": "`on` or `off`" [Ingress, Low] SERVE, BACKEND_TLS, neutral "off";
+    /// Whether the backend's certificate is checked.
+    "proxy-ssl-verify": "`on` or `off`" [Ingress, Low] SERVE, BACKEND_TLS, neutral "off";
+    /// Longest chain of it.
+    "proxy-ssl-verify-depth": "a whole number" [Ingress, Low] SERVE, BACKEND_TLS;
+    /// Ciphers for clients of the host.
+    "ssl-ciphers": "OpenSSL names of ciphers" [Ingress, Low] SERVE, NotYet("one set of safe ciphers holds for all hosts");
+    /// Whose order of ciphers counts.
+    "ssl-prefer-server-ciphers": "`true` or `false`" [Ingress, Low] SERVE, NotYet("one order holds for all hosts"),
+        neutral "true";
+    /// Passes TLS on to the Service without decrypting it.
+    "ssl-passthrough": "`true` or `false`" [Ingress, Low] SERVE,
+        NotYet("TLS ends at the proxy, as without --enable-ssl-passthrough"), neutral "false";
+
+    /// Whether requests are written to the access log.
+    "enable-access-log": "`true` or `false`" [Location, Low] SERVE, NotYet("all requests are logged"), neutral "true";
+    /// Logs each rewrite.
+    "enable-rewrite-log": "`true` or `false`" [Location, Low] SERVE, Harmless("`fairway explain` shows the rewrite of a request");
+    /// Traces requests.
+    "enable-opentelemetry": "`true` or `false`" [Location, Low] SERVE, TRACING, neutral "false";
+    /// Name of the span.
+    "opentelemetry-operation-name": "a name" [Location, Medium] SERVE, TRACING;
+    /// Whether the client's trace is continued.
+    "opentelemetry-trust-incoming-span": "`true` or `false`" [Location, Low] SERVE, TRACING;
+
+    /// Runs ModSecurity over requests.
+    "enable-modsecurity": "`true` or `false`" [Ingress, Low] SERVE, WAF, neutral "false";
+    /// With the OWASP rules.
+    "enable-owasp-core-rules": "`true` or `false`" [Ingress, Low] SERVE, WAF, neutral "false";
+    /// With these rules.
+    "modsecurity-snippet": "ModSecurity rules" [Ingress, Critical] SNIPPET, WAF;
+    /// With this id.
+    "modsecurity-transaction-id": "text with nginx variables" [Ingress, High] SERVE, WAF;
+    /// Raw nginx text for each path.
+    "configuration-snippet": "nginx text" [Location, Critical] SNIPPET, SNIPPETS;
+    /// Raw nginx text for the host.
+    "server-snippet": "nginx text" [Ingress, Critical] Meanwhile::DenySnippet(Denial::Hosts), SNIPPETS;
+    /// Raw nginx text for TCP and UDP.
+    "stream-snippet": "nginx text" [Ingress, Critical] SERVE, SNIPPETS;
+
+    /// Pushed resources that a Link header names.
+    "http2-push-preload": "`true` or `false`" [Location, Low] SERVE, Harmless("server push is gone from nginx and from browsers");
+    /// Limited requests over all replicas.
+    "global-rate-limit": "(removed)" [Location, Low] SERVE, GLOBAL_RATE_LIMIT;
+    /// Its time window.
+    "global-rate-limit-window": "(removed)" [Location, Low] SERVE, GLOBAL_RATE_LIMIT;
+    /// Its key.
+    "global-rate-limit-key": "(removed)" [Location, Low] SERVE, GLOBAL_RATE_LIMIT;
+    /// Clients it left alone.
+    "global-rate-limit-ignored-cidrs": "(removed)" [Location, Low] SERVE, GLOBAL_RATE_LIMIT;
+    /// Hash of the affinity cookie.
+    "session-cookie-hash": "(removed)" [Ingress, Low] SERVE, REMOVED;
+    /// Wrote to InfluxDB.
+    "enable-influxdb": "(removed)" [Location, Low] SERVE, REMOVED;
+    /// Wrote to InfluxDB.
+    "influxdb-measurement": "(removed)" [Location, Low] SERVE, REMOVED;
+    /// Wrote to InfluxDB.
+    "influxdb-port": "(removed)" [Location, Low] SERVE, REMOVED;
+    /// Wrote to InfluxDB.
+    "influxdb-host": "(removed)" [Location, Low] SERVE, REMOVED;
+    /// Wrote to InfluxDB.
+    "influxdb-server-name": "(removed)" [Location, Low] SERVE, REMOVED;
+    /// Spoke https to the backend.
+    "secure-backends": "(removed)" [Location, Low] SERVE, Harmless("ingress-nginx ignores it; backend-protocol took its place");
+    /// Checked the backend's certificate.
+    "secure-verify-ca-secret": "(removed)" [Location, Low] SERVE,
+        Harmless("ingress-nginx ignores it; proxy-ssl-secret took its place");
+    /// Traced requests.
+    "enable-opentracing": "(removed)" [Location, Low] SERVE, REMOVED;
+    /// Continued the client's trace.
+    "opentracing-trust-incoming-span": "(removed)" [Location, Low] SERVE, REMOVED;
+    /// Put a base element into pages.
+    "add-base-url": "(removed)" [Location, Low] SERVE, REMOVED;
+    /// Scheme of that element.
+    "base-url-scheme": "(removed)" [Location, Low] SERVE, REMOVED;
+}

@@ -1,0 +1,207 @@
+//! What we have to tell users about their objects. A mistake in an object is data, never a failed run: the controller turns the
+//! same value into an Event, a log line and a condition, and `fairway check` prints it.
+
+use std::fmt;
+
+use fairway_model::Origin;
+use serde::{Serialize, Serializer};
+
+/// Longest part of a user's value that is repeated in a diagnostic, in characters.
+const VALUE_LIMIT: usize = 200;
+
+/// One message about one field of one object.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Diagnostic {
+    /// The object that it is about.
+    pub origin: Origin,
+    /// The field, as a user would write it, such as `spec.rules[0].host`; empty for the object as a whole.
+    pub field: String,
+    /// What stands there, cut to 200 characters, control characters escaped; empty if it doesn't matter.
+    pub value: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What kind of finding it is, as one word.
+    pub reason: Reason,
+    /// What was expected and what happens instead.
+    pub message: String,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum Severity {
+    /// Nothing to do: what is written has no effect, or a documented small difference.
+    Info,
+    /// Traffic is served, yet not all that was written is in force.
+    Warning,
+    /// Something isn't served, or is denied.
+    Error,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// The kind of a finding, usable as the `reason` of a Kubernetes Event.
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Reason {
+            /// The reason as one word in CamelCase.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The value of an annotation can't be read (the name is the one of ingress-nginx's Event).
+    AnnotationParsingFailed,
+    /// An annotation under our prefix whose name nobody knows.
+    UnknownAnnotation,
+    /// An annotation of ingress-nginx that isn't built yet.
+    UnsupportedAnnotation,
+    /// An annotation of ingress-nginx that will never be read.
+    RefusedAnnotation,
+    /// An annotation that has no effect here, and had none there.
+    IneffectiveAnnotation,
+    /// An annotation above the risk that `annotations-risk-level` allows.
+    AnnotationTooRisky,
+    /// An annotation whose value holds a word of `annotation-value-word-blocklist`.
+    ForbiddenWord,
+    /// The value of a ConfigMap key can't be read.
+    InvalidConfiguration,
+    /// A ConfigMap key that nobody knows.
+    UnknownConfiguration,
+    /// A ConfigMap key of ingress-nginx that isn't built yet.
+    UnsupportedConfiguration,
+    /// A ConfigMap key of ingress-nginx that will never be read.
+    RefusedConfiguration,
+    /// A ConfigMap key that has no effect here.
+    IneffectiveConfiguration,
+    /// A manifest that can't be read at all.
+    InvalidManifest,
+    /// An object of an API version that isn't served any more.
+    UnsupportedApiVersion,
+    /// A host that is no host name.
+    InvalidHost,
+    /// A path that can't be matched on.
+    InvalidPath,
+    /// Two objects that claim the same host, path and path type.
+    PathConflict,
+    /// Two objects that set different values of what a host has once.
+    HostConflict,
+    /// A backend that isn't described completely.
+    InvalidBackend,
+    /// A backend of a kind that isn't served.
+    UnsupportedBackend,
+    /// A Service that doesn't exist.
+    ServiceNotFound,
+    /// A port that the Service doesn't have.
+    PortNotFound,
+    /// A Service that nobody answers for.
+    NoEndpoints,
+    /// An address that may not be a backend.
+    ForbiddenAddress,
+    /// A Secret that doesn't exist.
+    SecretNotFound,
+    /// A Secret without a usable certificate and key.
+    InvalidSecret,
+    /// A certificate that doesn't cover the host it was named for.
+    CertificateMismatch,
+    /// A certificate that isn't valid yet, or any more.
+    CertificateExpired,
+    /// An IngressClass that doesn't exist.
+    IngressClassNotFound,
+    /// A reference to an object of another namespace that isn't allowed.
+    ForbiddenReference,
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Diagnostic {
+    /// A finding about `field` of `origin`, which holds `value`.
+    pub fn new(
+        severity: Severity,
+        reason: Reason,
+        origin: &Origin,
+        field: impl Into<String>,
+        value: &str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            origin: origin.clone(),
+            field: field.into(),
+            value: bounded(value),
+            severity,
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.origin)?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        if !self.value.is_empty() {
+            write!(f, "value \"{}\": ", self.value)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// The text cut to a length that suits a line of a log or an Event, with everything escaped that could start a new one.
+pub fn bounded(value: &str) -> String {
+    let mut out = String::with_capacity(value.len().min(VALUE_LIMIT));
+    for (count, char) in value.chars().enumerate() {
+        if count == VALUE_LIMIT {
+            out.push('…');
+            break;
+        }
+        match char {
+            '"' | '\\' => out.extend(['\\', char]),
+            // Line and paragraph separators, direction marks and the like can rearrange what a terminal shows.
+            _ if char.is_control() || ('\u{200b}'..='\u{206f}').contains(&char) => out.extend(char.escape_default()),
+            _ => out.push(char),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_names_object_field_value_and_expectation() {
+        let found = Diagnostic::new(
+            Severity::Warning,
+            Reason::AnnotationParsingFailed,
+            &Origin::new("Ingress", "shop", "web"),
+            r#"metadata.annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"]"#,
+            "5s",
+            "expected whole seconds",
+        );
+        assert_eq!(
+            found.to_string(),
+            r#"Ingress shop/web: metadata.annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"]: value "5s": expected whole seconds"#
+        );
+    }
+
+    #[test]
+    fn values_are_cut_and_escaped() {
+        assert_eq!(bounded("a\r\n\"\0\u{202e}"), r#"a\r\n\"\u{0}\u{202e}"#);
+        assert_eq!(bounded(&"é".repeat(1000)).chars().count(), 201);
+    }
+}

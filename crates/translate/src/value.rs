@@ -1,0 +1,78 @@
+//! Small types for what users write as text: annotation values, ConfigMap keys, flags. A value is parsed once, here, and never
+//! checked again.
+//!
+//! Parsing is as strict as ingress-nginx's validators (`internal/ingress/annotations/parser/validators.go`): numbers and booleans
+//! take no blanks around them, text is trimmed, and a value that must be one line doesn't go over several.
+
+mod choice;
+mod list;
+mod network;
+mod size;
+mod text;
+mod time;
+
+#[cfg(test)]
+mod tests;
+
+pub use choice::{
+    AffinityKind, AffinityMode, BackendProtocol, CanaryBehavior, HttpRedirectCode, LoadBalance, NextUpstream,
+    RetryCondition, RiskLevel, SameSite, WorkerProcesses,
+};
+pub use list::{CommaList, HeaderNames, HostAlias, HostAliases, UriPattern, UriPatterns};
+pub use network::{AccessList, IpList};
+pub use size::{HeaderBuffers, Size};
+pub use text::{
+    AppRoot, CookieDomain, CookieName, CookiePath, ForwardedPrefix, HashKey, HeaderName, LogFormat, ObjectRef,
+    RedirectUrl, RewriteTarget, ServiceName, Text, Vhost,
+};
+pub use time::{GoDuration, NginxTime, Seconds, SignedSeconds};
+
+/// Something a user writes as text.
+pub trait Value: Sized {
+    /// What is expected, as it completes the sentence "expected …".
+    const SYNTAX: &'static str;
+
+    /// Reads the text; `None` if it isn't of this syntax.
+    fn parse(text: &str) -> Option<Self>;
+}
+
+/// Go's `strconv.ParseBool`.
+impl Value for bool {
+    const SYNTAX: &'static str = "`true` or `false` (also 1 t T TRUE True, 0 f F FALSE False)";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+            "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+            _ => None,
+        }
+    }
+}
+
+/// Go's `strconv.Atoi`: decimal, with an optional sign.
+impl Value for i64 {
+    const SYNTAX: &'static str = "a whole number";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+/// A count: decimal, without a sign.
+impl Value for u32 {
+    const SYNTAX: &'static str = "a whole number of 0 or more";
+
+    fn parse(text: &str) -> Option<Self> {
+        digits(text)?.try_into().ok()
+    }
+}
+
+/// Decimal digits only, unlike `str::parse`, which takes a leading `+` as well.
+fn digits(text: &str) -> Option<u64> {
+    (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+/// Whether the text goes over several lines, which no single-line value may.
+fn is_multi_line(text: &str) -> bool {
+    text.contains(['\r', '\n'])
+}

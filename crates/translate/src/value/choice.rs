@@ -1,0 +1,262 @@
+//! One of a fixed set of words, or several of them.
+
+use std::num::NonZeroU32;
+
+use super::{Value, is_multi_line};
+
+macro_rules! choices {
+    ($($(#[$about:meta])+ $name:ident { $($(#[doc = $doc:literal])+ $word:literal => $variant:ident,)+ })+) => {$(
+        $(#[$about])+
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        pub enum $name { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl $name {
+            /// The word for it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl Value for $name {
+            const SYNTAX: &'static str = concat!("one of" $(, " `", $word, "`")+);
+
+            fn parse(text: &str) -> Option<Self> {
+                match text.trim() {
+                    $($word => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+    )+};
+}
+
+choices! {
+    /// What makes requests sticky.
+    AffinityKind {
+        /// A cookie that we set.
+        "cookie" => Cookie,
+    }
+
+    /// How closely a sticky client is tied to its endpoint.
+    AffinityMode {
+        /// The cookie is hashed over the endpoints: scaling moves some sessions.
+        "balanced" => Balanced,
+        /// The cookie names one endpoint, and moves only when that is gone.
+        "persistent" => Persistent,
+    }
+
+    /// Whether stickiness holds a client on its side of a canary.
+    CanaryBehavior {
+        /// It does.
+        "sticky" => Sticky,
+        /// The canary issues no cookie.
+        "legacy" => Legacy,
+    }
+
+    /// The SameSite attribute of a cookie. The letter case counts.
+    SameSite {
+        /// Sent everywhere.
+        "None" => None,
+        /// Sent when navigating to the site.
+        "Lax" => Lax,
+        /// Sent within the site only.
+        "Strict" => Strict,
+    }
+
+    /// How much harm an annotation can do, in rising order.
+    RiskLevel {
+        /// None beyond its own route.
+        "Low" => Low,
+        /// Some, by a mistake.
+        "Medium" => Medium,
+        /// It can redirect or open other people's traffic.
+        "High" => High,
+        /// It is code.
+        "Critical" => Critical,
+    }
+
+    /// Status of the redirect to https and of that between `www.` and the bare name.
+    HttpRedirectCode {
+        /// Moved permanently.
+        "301" => MovedPermanently,
+        /// Found.
+        "302" => Found,
+        /// Temporary redirect: method and body are kept.
+        "307" => TemporaryRedirect,
+        /// Permanent redirect: method and body are kept.
+        "308" => PermanentRedirect,
+    }
+}
+
+impl HttpRedirectCode {
+    /// The status as a number.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::MovedPermanently => 301,
+            Self::Found => 302,
+            Self::TemporaryRedirect => 307,
+            Self::PermanentRedirect => 308,
+        }
+    }
+}
+
+/// How an endpoint is chosen where neither stickiness nor a hash decides.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum LoadBalance {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+    /// The one that was quicker lately, of two.
+    Ewma,
+}
+
+impl Value for LoadBalance {
+    const SYNTAX: &'static str = "one of `round_robin` `ewma`";
+
+    /// ingress-nginx's check also lets the names of its Lua modules pass. What they would do is chosen by `upstream-hash-by` and
+    /// `affinity`; without those they mean the default.
+    fn parse(text: &str) -> Option<Self> {
+        match text.trim() {
+            "round_robin" | "chash" | "chashsubset" | "sticky_balanced" | "sticky_persistent" => Some(Self::RoundRobin),
+            "ewma" => Some(Self::Ewma),
+            _ => None,
+        }
+    }
+}
+
+/// What is spoken to the endpoints.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum BackendProtocol {
+    /// HTTP/1.1 in the clear.
+    Http,
+    /// HTTP/1.1 over TLS.
+    Https,
+    /// As the client came.
+    AutoHttp,
+    /// HTTP/2 in the clear.
+    Grpc,
+    /// HTTP/2 over TLS.
+    Grpcs,
+    /// FastCGI.
+    Fcgi,
+}
+
+impl Value for BackendProtocol {
+    const SYNTAX: &'static str = "one of `HTTP` `HTTPS` `AUTO_HTTP` `GRPC` `GRPCS` `FCGI`, in any letter case";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text.trim().to_ascii_uppercase().as_str() {
+            "HTTP" => Some(Self::Http),
+            "HTTPS" => Some(Self::Https),
+            "AUTO_HTTP" => Some(Self::AutoHttp),
+            "GRPC" => Some(Self::Grpc),
+            "GRPCS" => Some(Self::Grpcs),
+            "FCGI" => Some(Self::Fcgi),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! retry_conditions {
+    ($($(#[doc = $doc:literal])+ $word:literal => $variant:ident,)+) => {
+        /// A failure after which another endpoint may be tried.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub enum RetryCondition { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl RetryCondition {
+            /// Each of them, in the order of the nginx manual.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// nginx's word for it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+    };
+}
+
+retry_conditions! {
+    /// Connecting, sending or reading failed.
+    "error" => Error,
+    /// Connecting, sending or reading took too long.
+    "timeout" => Timeout,
+    /// The response was empty or malformed.
+    "invalid_header" => InvalidHeader,
+    /// Status 500.
+    "http_500" => Http500,
+    /// Status 502.
+    "http_502" => Http502,
+    /// Status 503.
+    "http_503" => Http503,
+    /// Status 504.
+    "http_504" => Http504,
+    /// Status 403.
+    "http_403" => Http403,
+    /// Status 404.
+    "http_404" => Http404,
+    /// Status 429.
+    "http_429" => Http429,
+    /// Not a failure: POST, LOCK and PATCH are tried again as well.
+    "non_idempotent" => NonIdempotent,
+    /// Not a failure: nothing is ever tried again, whatever else is listed.
+    "off" => Off,
+}
+
+/// The conditions of `proxy-next-upstream`. What is listed replaces the default, it isn't added to it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NextUpstream(u16);
+
+impl NextUpstream {
+    /// Connection errors and timeouts: what holds where nothing else is said.
+    pub const DEFAULT: Self = Self(1 << RetryCondition::Error as u16 | 1 << RetryCondition::Timeout as u16);
+
+    /// Whether the condition is listed, and not overruled by `off`.
+    pub const fn contains(self, condition: RetryCondition) -> bool {
+        let off = self.0 & 1 << RetryCondition::Off as u16 != 0;
+        let listed = self.0 & 1 << condition as u16 != 0;
+        listed && (!off || matches!(condition, RetryCondition::Off))
+    }
+
+    /// The conditions in force.
+    pub fn iter(self) -> impl Iterator<Item = RetryCondition> {
+        RetryCondition::ALL.iter().copied().filter(move |condition| self.contains(*condition))
+    }
+}
+
+impl Value for NextUpstream {
+    const SYNTAX: &'static str = "words parted by single blanks: `error` `timeout` `invalid_header` `http_500` `http_502` \
+         `http_503` `http_504` `http_403` `http_404` `http_429` `non_idempotent` `off`";
+
+    fn parse(text: &str) -> Option<Self> {
+        if is_multi_line(text) {
+            return None;
+        }
+        let words = text.strip_suffix(' ').unwrap_or(text).split([' ', '\t']);
+        let mut bits = words.map(|word| {
+            let condition = RetryCondition::ALL.iter().find(|condition| condition.as_str() == word)?;
+            Some(1 << *condition as u16)
+        });
+        bits.try_fold(0, |all, bit: Option<u16>| Some(all | bit?)).map(Self)
+    }
+}
+
+/// How many threads serve traffic.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum WorkerProcesses {
+    /// As many as there are processors to run on.
+    #[default]
+    Auto,
+    /// So many.
+    Count(NonZeroU32),
+}
+
+impl Value for WorkerProcesses {
+    const SYNTAX: &'static str = "`auto` or a number of 1 or more";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text.trim() {
+            "auto" => Some(Self::Auto),
+            number => u32::parse(number).and_then(NonZeroU32::new).map(Self::Count),
+        }
+    }
+}

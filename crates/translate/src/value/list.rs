@@ -1,0 +1,124 @@
+//! Lists parted by commas.
+
+use super::text::is_pattern;
+use super::{HeaderName, Value};
+
+fn entries(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+}
+
+/// Any words. Blanks around them, and empty ones, don't count.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct CommaList(pub Vec<String>);
+
+impl CommaList {
+    /// The list of these words.
+    pub fn of(words: &[&str]) -> Self {
+        Self(words.iter().map(|word| (*word).to_owned()).collect())
+    }
+}
+
+impl Value for CommaList {
+    const SYNTAX: &'static str = "a list parted by commas";
+
+    fn parse(text: &str) -> Option<Self> {
+        Some(Self(entries(text).map(str::to_owned).collect()))
+    }
+}
+
+/// Names of headers.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct HeaderNames(pub Vec<HeaderName>);
+
+impl Value for HeaderNames {
+    const SYNTAX: &'static str = "names of headers, parted by commas";
+
+    fn parse(text: &str) -> Option<Self> {
+        entries(text).map(HeaderName::parse).collect::<Option<_>>().map(Self)
+    }
+}
+
+/// Which request URIs are meant.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum UriPattern {
+    /// The whole URI, query included, letter case ignored (nginx's `map` compares so).
+    Exact(String),
+    /// URIs that hold a match of the regex.
+    Regex {
+        /// The regex, not compiled yet.
+        pattern: String,
+        /// Written `~*`: letter case is ignored.
+        ignore_case: bool,
+    },
+}
+
+/// A list of [`UriPattern`]s.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct UriPatterns(pub Vec<UriPattern>);
+
+impl Value for UriPatterns {
+    const SYNTAX: &'static str = "URIs, or regexes after `~` or `~*`, parted by commas";
+
+    fn parse(text: &str) -> Option<Self> {
+        let pattern = |entry: &str| match (entry.strip_prefix("~*"), entry.strip_prefix('~')) {
+            (Some(pattern), _) => UriPattern::Regex { pattern: pattern.to_owned(), ignore_case: true },
+            (None, Some(pattern)) => UriPattern::Regex { pattern: pattern.to_owned(), ignore_case: false },
+            (None, None) => UriPattern::Exact(entry.to_owned()),
+        };
+        Some(Self(entries(text).map(pattern).collect()))
+    }
+}
+
+/// One more name for a host, in nginx's notation.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum HostAlias {
+    /// This name. Lower case.
+    Exact(String),
+    /// `*.` and this: any name below it, at any depth. Lower case, without the `*.`.
+    Below(String),
+    /// This and `.*`: the name with anything behind it. Lower case, without the `.*`.
+    Before(String),
+    /// `~` and this regex, not compiled yet, searched in the host.
+    Regex(String),
+}
+
+/// The names of `server-alias`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct HostAliases(pub Vec<HostAlias>);
+
+impl Value for HostAliases {
+    const SYNTAX: &'static str =
+        "host names parted by commas; `*.name`, `name.*`, `.name` and `~regex` as nginx has them";
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut aliases = Vec::new();
+        for entry in entries(text) {
+            if !entry.bytes().all(is_pattern) {
+                return None;
+            }
+            if let Some(regex) = entry.strip_prefix('~') {
+                aliases.push(HostAlias::Regex(regex.to_owned()));
+            } else if let Some(name) = entry.strip_prefix("*.") {
+                aliases.push(HostAlias::Below(host(name)?));
+            } else if let Some(name) = entry.strip_suffix(".*") {
+                aliases.push(HostAlias::Before(host(name)?));
+            } else if let Some(name) = entry.strip_prefix('.') {
+                let name = host(name)?;
+                aliases.extend([HostAlias::Exact(name.clone()), HostAlias::Below(name)]);
+            } else {
+                aliases.push(HostAlias::Exact(host(entry)?));
+            }
+        }
+        aliases.dedup();
+        (!aliases.is_empty()).then_some(Self(aliases))
+    }
+}
+
+/// A name of letters, digits, `-`, `_` and single dots, in lower case.
+fn host(name: &str) -> Option<String> {
+    let is_label = |label: &str| {
+        let inner = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        !label.is_empty() && label.len() <= 63 && inner
+    };
+    (name.len() <= 253 && name.split('.').all(is_label)).then(|| name.to_ascii_lowercase())
+}

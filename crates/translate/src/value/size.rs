@@ -1,0 +1,56 @@
+//! Sizes in bytes.
+
+use super::{Value, digits};
+
+/// A number of bytes: digits and an optional `k`, `m` or `g`, in either case.
+///
+/// ingress-nginx's check lets a `b` pass that nginx then refuses, which breaks the whole configuration; it is refused here.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Size(pub u64);
+
+impl Size {
+    /// The size as a limit, where nginx takes 0 for "no limit".
+    pub const fn limit(self) -> Option<u64> {
+        match self.0 {
+            0 => None,
+            bytes => Some(bytes),
+        }
+    }
+}
+
+impl Value for Size {
+    const SYNTAX: &'static str = "a size: digits and an optional `k`, `m` or `g`, such as `8m`";
+
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim_matches(' ');
+        let (number, unit) = match text.as_bytes().last()? {
+            b'k' | b'K' => (&text[..text.len() - 1], 1 << 10),
+            b'm' | b'M' => (&text[..text.len() - 1], 1 << 20),
+            b'g' | b'G' => (&text[..text.len() - 1], 1 << 30),
+            _ => (text, 1),
+        };
+        // nginx's offsets are signed.
+        let bytes = digits(number)?.checked_mul(unit)?;
+        i64::try_from(bytes).is_ok().then_some(Self(bytes))
+    }
+}
+
+/// How many buffers of which size may hold a request's head: `4 8k`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct HeaderBuffers {
+    /// How many.
+    pub number: u32,
+    /// Bytes of each.
+    pub size: Size,
+}
+
+impl Value for HeaderBuffers {
+    const SYNTAX: &'static str = "a number and a size, such as `4 8k`";
+
+    fn parse(text: &str) -> Option<Self> {
+        let (number, size) = text.trim().split_once(' ')?;
+        let parsed = Self { number: u32::parse(number)?, size: Size::parse(size)? };
+        // nginx refuses zero of either.
+        (parsed.number > 0 && parsed.size.0 > 0).then_some(parsed)
+    }
+}

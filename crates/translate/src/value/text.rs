@@ -1,0 +1,204 @@
+//! Text of a limited alphabet. The alphabets are those of ingress-nginx's validators, so that what passed there passes here.
+
+use std::fmt;
+
+use fairway_model::AccessLog;
+
+use super::{Value, is_multi_line};
+
+/// ingress-nginx's `BasicCharsRegex`.
+fn is_basic(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~/:".contains(&byte)
+}
+
+/// Its `RegexPathWithCapture`.
+fn is_path(byte: u8) -> bool {
+    is_basic(byte) || byte == b'$'
+}
+
+/// Its `URLIsValidRegex`.
+fn is_url(byte: u8) -> bool {
+    is_basic(byte) || b",?&=".contains(&byte)
+}
+
+/// Its `NGINXVariable`.
+fn is_variable(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_${}".contains(&byte)
+}
+
+/// Its `IsValidRegex`.
+pub(super) fn is_pattern(byte: u8) -> bool {
+    is_basic(byte) || b"^$[](){}*+?|&=\\".contains(&byte)
+}
+
+/// RFC 9110, 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn all(text: &str, allowed: fn(u8) -> bool) -> Option<String> {
+    (!text.is_empty() && text.bytes().all(allowed)).then(|| text.to_owned())
+}
+
+macro_rules! texts {
+    ($($(#[doc = $doc:literal])+ $name:ident($syntax:literal): |$text:ident| $parse:expr;)+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Value for $name {
+            const SYNTAX: &'static str = $syntax;
+
+            fn parse($text: &str) -> Option<Self> {
+                $parse.map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(text: $name) -> Self {
+                text.0
+            }
+        }
+    )+};
+}
+
+texts! {
+    /// Where `app-root` sends requests for `/`: an absolute path.
+    AppRoot("an absolute path of letters, digits and `- . _ ~ : / $`"):
+        |text| all(text, is_path).filter(|path| path.starts_with('/'));
+
+    /// The value of X-Forwarded-Prefix; `$1` to `$9` are captures of the rule path.
+    ForwardedPrefix("a path of letters, digits and `- . _ ~ : / $`"): |text| all(text, is_path);
+
+    /// The Location of a redirect.
+    RedirectUrl("a URL or path of letters, digits and `- . _ ~ : / , ? & =`"): |text| all(text, is_url);
+
+    /// What `upstream-hash-by` hashes: text with nginx variables.
+    HashKey("nginx variables and text of letters, digits and `- _ $ { }`, such as `$request_uri`"):
+        |text| all(text.trim_matches(' '), is_variable);
+
+    /// The Host that the endpoints see. May hold nginx variables.
+    Vhost("a host name, which may hold nginx variables"): |text| all(text.trim(), is_pattern);
+
+    /// The name of a cookie.
+    CookieName("letters, digits and `- . _ ~ / :`"): |text| all(text.trim_matches(' '), is_basic);
+
+    /// The Domain attribute of a cookie.
+    CookieDomain("letters, digits and `- . _ ~ / :`"): |text| all(text.trim_matches(' '), is_basic);
+
+    /// The Path attribute of a cookie.
+    CookiePath("a path of letters, digits and `- . _ ~ : / , ? & =`"): |text| all(text.trim_matches(' '), is_url);
+
+    /// The name of a Service in the namespace of the object that names it (a DNS-1035 label).
+    ServiceName("the name of a Service in the same namespace"): |text| {
+        let ends = text.starts_with(|c: char| c.is_ascii_lowercase()) && !text.ends_with('-') && text.len() <= 63;
+        all(text, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-').filter(|_| ends)
+    };
+
+    /// The name of a header, as written.
+    HeaderName("the name of a header"): |text| all(text.trim(), is_token);
+
+    /// Any text.
+    Text("text"): |text| Some(text.to_owned());
+}
+
+/// What the backend gets in place of the path.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RewriteTarget {
+    /// A path, in which `$1` to `$9` are captures of the rule path.
+    Path(String),
+    /// Text that begins with `http://`, `https://` or `$scheme`: nginx answers 302 to it and doesn't proxy.
+    Url(String),
+}
+
+impl RewriteTarget {
+    /// The text as it was written.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Path(text) | Self::Url(text) => text,
+        }
+    }
+}
+
+impl Value for RewriteTarget {
+    const SYNTAX: &'static str =
+        "a path of letters, digits and `- . _ ~ : / $`, where `$1` to `$9` are captures of the rule path";
+
+    fn parse(text: &str) -> Option<Self> {
+        let is_url = ["http://", "https://", "$scheme"].iter().any(|start| text.starts_with(start));
+        all(text, is_path).map(if is_url { Self::Url } else { Self::Path })
+    }
+}
+
+/// A reference to an object: `namespace/name`.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct ObjectRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Value for ObjectRef {
+    const SYNTAX: &'static str = "`namespace/name`";
+
+    fn parse(text: &str) -> Option<Self> {
+        let is_name = |text: &str| {
+            let inner =
+                text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte));
+            !text.is_empty()
+                && text.len() <= 253
+                && inner
+                && !text.starts_with(['-', '.'])
+                && !text.ends_with(['-', '.'])
+        };
+        let (namespace, name) = text.trim().split_once('/')?;
+        (is_name(namespace) && is_name(name)).then(|| Self { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The template of an access log line: nginx variables and text, on one line. The default is ingress-nginx's `upstreaminfo`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LogFormat(String);
+
+impl LogFormat {
+    /// The template.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for LogFormat {
+    fn default() -> Self {
+        Self(AccessLog::UPSTREAMINFO.to_owned())
+    }
+}
+
+impl Value for LogFormat {
+    const SYNTAX: &'static str = "one line of text and nginx variables, at most 16384 bytes";
+
+    fn parse(text: &str) -> Option<Self> {
+        // A block in YAML ends in a line feed, which isn't part of the line.
+        let text = text.trim_end_matches(['\r', '\n']);
+        (!text.is_empty() && text.len() <= 16_384 && !is_multi_line(text)).then(|| Self(text.to_owned()))
+    }
+}

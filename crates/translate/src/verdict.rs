@@ -1,0 +1,103 @@
+//! What becomes of each name that ingress-nginx knows, and hints for names that it doesn't.
+
+use serde::Serialize;
+
+/// How far a name of ingress-nginx works here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// Works, with the same answers.
+    Same,
+    /// Works, with a stated difference.
+    Differs(&'static str),
+    /// Will work, doesn't yet: why, and what happens meanwhile.
+    NotYet(&'static str),
+    /// Will never work.
+    Refused {
+        /// Why not.
+        reason: &'static str,
+        /// What to use in its place.
+        instead: &'static str,
+    },
+    /// Has no effect, and loses nothing by it.
+    Harmless(&'static str),
+}
+
+impl Verdict {
+    /// The verdict as one or two words.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Differs(_) => "differs",
+            Self::NotYet(_) => "not yet",
+            Self::Refused { .. } => "refused",
+            Self::Harmless(_) => "harmless",
+        }
+    }
+
+    /// What is to be said beyond the label; empty for [`Same`](Self::Same).
+    pub fn note(self) -> String {
+        match self {
+            Self::Same => String::new(),
+            Self::Differs(text) | Self::NotYet(text) | Self::Harmless(text) => text.to_owned(),
+            Self::Refused { reason, instead } => format!("{reason}. Instead: {instead}"),
+        }
+    }
+
+    /// Whether the name is read and put in force.
+    pub const fn works(self) -> bool {
+        matches!(self, Self::Same | Self::Differs(_))
+    }
+}
+
+/// The known name that `name` was probably meant to be, if one is near enough.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // No known name is longer than 45 bytes; more is no slip of the finger, and would cost quadratic time.
+    if name.len() > 64 {
+        return None;
+    }
+    let limit = 1 + name.len() / 6;
+    known
+        .into_iter()
+        .filter(|candidate| candidate.len().abs_diff(name.len()) <= limit)
+        .map(|candidate| (edit_distance(name, candidate), candidate))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Fewest insertions, deletions and replacements of bytes that turn one text into the other.
+fn edit_distance(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in right.bytes().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edit_distance_counts_single_edits() {
+        assert_eq!(edit_distance("kitten", "sitting"), 3);
+        assert_eq!(edit_distance("", "abc"), 3);
+        assert_eq!(edit_distance("same", "same"), 0);
+    }
+
+    #[test]
+    fn only_near_names_are_suggested() {
+        let known = ["rewrite-target", "ssl-redirect", "use-regex"];
+        assert_eq!(nearest("rewrite-targt", known), Some("rewrite-target"));
+        assert_eq!(nearest("ssl_redirect", known), Some("ssl-redirect"));
+        assert_eq!(nearest("something-else", known), None);
+        assert_eq!(nearest(&"a".repeat(1 << 20), known), None);
+    }
+}
