@@ -41,7 +41,7 @@ proptest! {
         let old = base.apply(Delta::upsert(old));
         let new = base.apply(Delta::upsert(new));
         let delta = Snapshot::diff(&old, &new);
-        prop_assert_eq!(old.apply(delta.clone()), new.clone());
+        prop_assert_eq!(&old.apply(delta.clone()), &new);
         prop_assert!(Snapshot::diff(&new, &new).is_empty());
         let text = serde_json::to_string(&delta).unwrap();
         prop_assert_eq!(serde_json::from_str::<Delta>(&text).unwrap(), delta);
