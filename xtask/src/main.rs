@@ -1,2 +1,89 @@
-//! Tasks of the repository.
-fn main() {}
+//! Tasks of the repository that take more than a cargo command. `cargo xtask --help` lists them.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+mod cargo;
+mod ci;
+mod console;
+mod fuzz;
+mod generated;
+mod graph;
+mod licence;
+mod needs;
+mod outcome;
+mod rules;
+mod shell;
+mod totals;
+mod words;
+mod workspace;
+
+use console::Console;
+use outcome::Outcome;
+use workspace::Workspace;
+
+const HELP: &str = "\
+Tasks of the repository.
+
+Usage: cargo xtask <TASK> [OPTIONS]
+
+Tasks:
+  ci                  Everything that CI does, in order; stops at the first step that fails
+  needs               Tools that the other tasks use; installs missing Debian packages when root
+  words               No file holds a machine path or the host name of a registry
+  rules               Dependency direction, banned crates, licences
+  fmt                 Formatting
+  clippy              Lints of all targets, warnings are errors
+  doc                 Documentation builds without a warning
+  test                All tests, documentation examples included
+  gen [--check]       Rewrites generated files; with --check says which ones differ
+  fuzz [TARGET] [--seconds N]
+                      Runs every fuzz target, or one, for N seconds each (10 by default)
+
+Examples:
+  cargo xtask ci                        before a push
+  cargo xtask rules                     after a change of dependencies
+  cargo xtask gen                       after a change of what a generated file is made from
+  cargo xtask fuzz annotation --seconds 600
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs one task; `false` when it found something wrong and has said so.
+fn run(arguments: &[String]) -> anyhow::Result<bool> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let console = Console::new(std::io::stdout().is_terminal());
+    let workspace = Workspace::find(console)?;
+    let step = |run: fn(&Workspace) -> anyhow::Result<Outcome>| workspace.console.finish(run(&workspace));
+    Ok(match words.as_slice() {
+        ["ci"] => ci::run(&workspace),
+        ["needs"] => step(needs::check),
+        ["words"] => step(words::check),
+        ["rules"] => step(rules::check),
+        ["fmt"] => step(cargo::fmt),
+        ["clippy"] => step(cargo::clippy),
+        ["doc"] => step(cargo::doc),
+        ["test"] => step(cargo::test),
+        ["gen"] => step(generated::rewrite),
+        ["gen", "--check"] => step(generated::check),
+        ["fuzz", options @ ..] => {
+            let options = fuzz::Options::parse(options)?;
+            workspace.console.finish(fuzz::run(&workspace, &options))
+        }
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            true
+        }
+        _ => anyhow::bail!("unknown task or option: {}\n\n{HELP}", words.join(" ")),
+    })
+}

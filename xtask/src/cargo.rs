@@ -1,0 +1,63 @@
+//! The steps that are one cargo command.
+
+use std::process::Command;
+
+use crate::fuzz;
+use crate::outcome::Outcome;
+use crate::shell;
+use crate::totals::Totals;
+use crate::workspace::Workspace;
+
+/// The workspace, and the fuzz targets outside it.
+pub(crate) fn fmt(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    for manifest in ["Cargo.toml", fuzz::MANIFEST] {
+        let mut command = workspace.cargo();
+        command.args(["fmt", "--check", "--manifest-path", manifest]);
+        if manifest == "Cargo.toml" {
+            command.arg("--all");
+        }
+        let outcome = step(workspace, command.args(["--", "--color", "never"]))?;
+        if outcome.failure.is_some() {
+            return Ok(outcome);
+        }
+    }
+    Ok(Outcome::default())
+}
+
+pub(crate) fn clippy(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    step(
+        workspace,
+        workspace.cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
+    )
+}
+
+pub(crate) fn doc(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let mut command = workspace.cargo();
+    command.args(["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings");
+    step(workspace, &mut command)
+}
+
+/// Every test binary and every documentation example, also after one has failed, so that the totals are whole.
+pub(crate) fn test(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let mut command = workspace.cargo();
+    command.args(["test", "--workspace", "--no-fail-fast", "--locked"]);
+    let finished = shell::run(&workspace.console, &mut command, |line| {
+        let line = line.trim_start();
+        Totals::parse(line).is_some() || line.starts_with("Running ") || line.starts_with("Doc-tests ")
+    })?;
+    let totals = Totals::sum(&finished.output);
+    let failure = if !finished.success {
+        Some(finished.output)
+    } else if totals.passed == 0 {
+        Some(format!("no test was run:\n{}", finished.output))
+    } else {
+        None
+    };
+    Ok(Outcome { note: totals.to_string(), failure, totals })
+}
+
+fn step(workspace: &Workspace, command: &mut Command) -> anyhow::Result<Outcome> {
+    let finished = shell::run(&workspace.console, command, |_| false)?;
+    let failure = (!finished.success).then(|| format!("`{}` failed:\n{}", shell::display(command), finished.output));
+    Ok(Outcome { failure, ..Outcome::default() })
+}

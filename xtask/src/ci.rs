@@ -1,0 +1,56 @@
+//! Everything that CI does, in order: the quick steps first.
+
+use std::time::{Duration, Instant};
+
+use crate::console::{Mark, duration};
+use crate::outcome::Outcome;
+use crate::totals::Totals;
+use crate::workspace::Workspace;
+use crate::{cargo, fuzz, generated, needs, rules, words};
+
+type Step = (&'static str, fn(&Workspace) -> anyhow::Result<Outcome>);
+
+const STEPS: &[Step] = &[
+    ("needs", needs::check),
+    ("words", words::check),
+    ("rules", rules::check),
+    ("fmt", cargo::fmt),
+    ("clippy", cargo::clippy),
+    ("doc", cargo::doc),
+    ("test", cargo::test),
+    ("gen", generated::check),
+    ("fuzz", fuzz::smoke),
+];
+
+/// Runs the steps until one fails, then prints a line per step and the totals of the tests. `true` if all passed.
+pub(crate) fn run(workspace: &Workspace) -> bool {
+    let console = &workspace.console;
+    let begin = Instant::now();
+    let mut summary: Vec<(Mark, &str, Duration, String)> = Vec::new();
+    let mut totals = Totals::default();
+    let mut failed = false;
+    for &(name, step) in STEPS {
+        if failed {
+            summary.push((Mark::NotRun, name, Duration::ZERO, String::new()));
+            continue;
+        }
+        console.progress(name);
+        let start = Instant::now();
+        let outcome = step(workspace)
+            .unwrap_or_else(|error| Outcome { failure: Some(format!("{error:#}")), ..Outcome::default() });
+        totals += outcome.totals;
+        if let Some(failure) = &outcome.failure {
+            failed = true;
+            console.line(failure.trim_end());
+        }
+        let mark = if failed { Mark::Failed } else { Mark::Passed };
+        console.step(mark, name, start.elapsed(), &outcome.note);
+        summary.push((mark, name, start.elapsed(), outcome.note));
+    }
+    console.line(&format!("\nCI {} in {}", if failed { "failed" } else { "passed" }, duration(begin.elapsed())));
+    for (mark, name, took, note) in summary {
+        console.step(mark, name, took, &note);
+    }
+    console.line(&totals.to_string());
+    !failed
+}

@@ -1,0 +1,109 @@
+//! What a person sees: progress while a step runs, colour only on a terminal.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use crate::outcome::Outcome;
+
+/// Without a terminal a long command still shows a line this often.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// Where progress goes.
+#[derive(Debug)]
+pub(crate) struct Console {
+    terminal: bool,
+    last: Cell<Instant>,
+    started: Instant,
+}
+
+/// What a step's line says first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    Passed,
+    Failed,
+    NotRun,
+}
+
+impl Console {
+    pub(crate) fn new(terminal: bool) -> Self {
+        Self { terminal, last: Cell::new(Instant::now()), started: Instant::now() }
+    }
+
+    /// A line that stays.
+    pub(crate) fn line(&self, text: &str) {
+        self.clear();
+        println!("{text}");
+        self.last.set(Instant::now());
+    }
+
+    /// A line of a running command: on a terminal it is replaced by the next one, elsewhere few are shown.
+    pub(crate) fn progress(&self, text: &str) {
+        if self.terminal {
+            let short: String = text.trim().chars().filter(|symbol| !symbol.is_control()).take(100).collect();
+            print!("\r\x1b[K  {short}");
+            let _ = std::io::stdout().flush();
+        } else if self.last.get().elapsed() >= HEARTBEAT {
+            self.line(&format!("  {} ... {}", duration(self.started.elapsed()), text.trim()));
+        }
+    }
+
+    /// The line of a step.
+    pub(crate) fn step(&self, mark: Mark, name: &str, took: Duration, note: &str) {
+        let time = if mark == Mark::NotRun { String::new() } else { duration(took) };
+        let (word, colour) = match mark {
+            Mark::Passed => ("ok", 32),
+            Mark::Failed => ("FAILED", 31),
+            Mark::NotRun => ("not run", 33),
+        };
+        let word = format!("{word:<7}");
+        let word = if self.terminal { format!("\x1b[{colour}m{word}\x1b[0m") } else { word };
+        self.line(format!("{word} {name:<10} {time:>8}  {note}").trim_end());
+    }
+
+    /// Ends a task that was asked for alone; tells whether it passed.
+    pub(crate) fn finish(&self, outcome: anyhow::Result<Outcome>) -> bool {
+        self.clear();
+        match outcome {
+            Ok(Outcome { note, failure: None, .. }) => {
+                self.line(if note.is_empty() { "ok" } else { &note });
+                true
+            }
+            Ok(Outcome { failure: Some(failure), .. }) => {
+                self.line(&failure);
+                false
+            }
+            Err(error) => {
+                self.line(&format!("{error:#}"));
+                false
+            }
+        }
+    }
+
+    fn clear(&self) {
+        if self.terminal {
+            print!("\r\x1b[K");
+        }
+    }
+}
+
+/// Minutes and seconds, as in `3m05s` or `4.2s`.
+pub(crate) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if seconds < 60 {
+        format!("{:.1}s", duration.as_secs_f64())
+    } else {
+        format!("{}m{:02}s", seconds / 60, seconds % 60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        assert_eq!(duration(Duration::from_millis(4_230)), "4.2s");
+        assert_eq!(duration(Duration::from_secs(185)), "3m05s");
+    }
+}

@@ -1,0 +1,178 @@
+//! Runs the fuzz targets for a short time: enough to see that they work and that nothing shallow is broken.
+//!
+//! The targets are built as cargo-fuzz builds them, without needing cargo-fuzz, and without AddressSanitizer: our crates forbid
+//! unsafe code, so there is nothing for it to find there that a panic would not show, and it halves the speed.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::outcome::Outcome;
+use crate::shell;
+use crate::workspace::Workspace;
+
+/// Outside the workspace, because only nightly can build it.
+pub(crate) const MANIFEST: &str = "fuzz/Cargo.toml";
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// What cargo-fuzz 0.13 passes: coverage for libFuzzer, and the checks of a debug build in optimised code.
+const FLAGS: &[&str] = &[
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "--cfg=fuzzing",
+    "-Cdebug-assertions",
+    "-Ccodegen-units=1",
+];
+
+/// What to run.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// One target; all without it.
+    target: Option<String>,
+    /// For how long each target runs.
+    seconds: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { target: None, seconds: 10 }
+    }
+}
+
+impl Options {
+    pub(crate) fn parse(words: &[&str]) -> anyhow::Result<Self> {
+        let mut options = Self::default();
+        let mut words = words.iter();
+        while let Some(&word) = words.next() {
+            if word == "--seconds" {
+                let value = words.next().context("--seconds needs a number")?;
+                options.seconds = value.parse().with_context(|| format!("--seconds {value}"))?;
+            } else if word.starts_with('-') || options.target.is_some() {
+                anyhow::bail!("unknown option of fuzz: {word}");
+            } else {
+                options.target = Some(word.to_owned());
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Every target for ten seconds.
+pub(crate) fn smoke(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    run(workspace, &Options::default())
+}
+
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
+    let mut targets = targets(workspace)?;
+    if let Some(wanted) = &options.target {
+        anyhow::ensure!(targets.contains(wanted), "no fuzz target {wanted}; there are {}", targets.join(", "));
+        targets.retain(|target| target == wanted);
+    }
+    anyhow::ensure!(!targets.is_empty(), "{MANIFEST} declares no target");
+
+    // Not shared with other builds, whose flags differ.
+    let folder = workspace.target_folder()?.join("fuzz");
+    if let Some(failure) = build(workspace, &folder)? {
+        return Ok(Outcome { failure: Some(failure), ..Outcome::default() });
+    }
+    for target in &targets {
+        if let Some(failure) = run_one(workspace, &folder, target, options.seconds)? {
+            return Ok(Outcome { failure: Some(failure), ..Outcome::default() });
+        }
+    }
+    Ok(Outcome::passed(format!("{} targets, {} s each", targets.len(), options.seconds)))
+}
+
+/// The names of the programs in the fuzz package.
+fn targets(workspace: &Workspace) -> anyhow::Result<Vec<String>> {
+    let mut command = workspace.cargo();
+    command.args(["metadata", "--format-version", "1", "--no-deps", "--manifest-path", MANIFEST]);
+    let json = serde_json::from_slice(&shell::read(&mut command)?).context("cargo metadata printed no JSON")?;
+    programs(&json).context("cargo metadata printed something else than expected")
+}
+
+fn programs(metadata: &Value) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    for package in metadata["packages"].as_array()? {
+        for target in package["targets"].as_array()? {
+            if target["kind"].as_array()?.iter().any(|kind| kind == "bin") {
+                names.push(target["name"].as_str()?.to_owned());
+            }
+        }
+    }
+    names.sort();
+    Some(names)
+}
+
+/// Builds all targets; returns what went wrong.
+fn build(workspace: &Workspace, folder: &Path) -> anyhow::Result<Option<String>> {
+    let mut command = workspace.command("rustup");
+    command.args(["run", "nightly", "cargo", "build", "--release", "--bins", "--manifest-path", MANIFEST]);
+    // With a target named, the flags do not reach build scripts and procedural macros.
+    command.args(["--target", TRIPLE, "--target-dir"]).arg(folder);
+    command.env("RUSTFLAGS", FLAGS.join(" ")).env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
+    let finished = shell::run(&workspace.console, &mut command, |_| false)?;
+    Ok((!finished.success).then_some(finished.output))
+}
+
+fn run_one(workspace: &Workspace, folder: &Path, target: &str, seconds: u64) -> anyhow::Result<Option<String>> {
+    let corpus = format!("fuzz/corpus/{target}");
+    let artifacts = format!("fuzz/artifacts/{target}/");
+    for folder in [&corpus, &artifacts] {
+        std::fs::create_dir_all(workspace.root.join(folder)).with_context(|| folder.clone())?;
+    }
+    let mut command = workspace.command(folder.join(TRIPLE).join("release").join(target));
+    command.arg(format!("-max_total_time={seconds}")).arg(format!("-artifact_prefix={artifacts}"));
+    // One input that takes five seconds, or 2 GiB, is a finding.
+    command.args(["-timeout=5", "-rss_limit_mb=2048", "-print_final_stats=1"]).arg(&corpus);
+    // Inputs worth starting from, if the target has some: read, never written.
+    let seeds = format!("fuzz/seeds/{target}");
+    if workspace.root.join(&seeds).is_dir() {
+        command.arg(seeds);
+    }
+    let finished = shell::run(&workspace.console, &mut command, |_| false)?;
+    if !finished.success {
+        return Ok(Some(format!("fuzz target {target} failed; the input is in {artifacts}\n{}", finished.output)));
+    }
+    let runs = executions(&finished.output).context("libFuzzer did not say how many inputs it ran")?;
+    workspace.console.line(&format!("  {target}: {runs} inputs"));
+    Ok(None)
+}
+
+/// How many inputs were run, from the final statistics.
+fn executions(output: &str) -> Option<u64> {
+    output.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:")?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_in_any_order() {
+        let parsed = Options { target: Some("head".to_owned()), seconds: 60 };
+        assert_eq!(Options::parse(&["head", "--seconds", "60"]).unwrap(), parsed);
+        assert_eq!(Options::parse(&["--seconds", "60", "head"]).unwrap(), parsed);
+        assert_eq!(Options::parse(&[]).unwrap(), Options::default());
+        for wrong in [&["--seconds"][..], &["--seconds", "soon"], &["a", "b"], &["--jobs"]] {
+            assert!(Options::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn programs_are_the_targets() {
+        let target = |name: &str, kind: &str| serde_json::json!({ "name": name, "kind": [kind] });
+        let json = serde_json::json!({ "packages": [{ "targets": [target("b", "bin"), target("x", "lib"), target("a", "bin")] }] });
+        assert_eq!(programs(&json), Some(vec!["a".to_owned(), "b".to_owned()]));
+    }
+
+    #[test]
+    fn final_statistics_are_read() {
+        assert_eq!(executions("Done\nstat::number_of_executed_units: 123\nstat::x: 1"), Some(123));
+        assert_eq!(executions("Done"), None);
+    }
+}

@@ -1,0 +1,59 @@
+//! Tools that the other tasks use. Missing Debian packages are installed when we are root; what rustup brings is only named.
+
+use crate::outcome::Outcome;
+use crate::shell;
+use crate::workspace::Workspace;
+
+/// A program, the Debian package that brings it, and what for.
+const PACKAGES: &[(&str, &str, &str)] = &[
+    ("cc", "gcc", "to compile aws-lc"),
+    ("c++", "g++", "to compile libFuzzer"),
+    ("git", "git", "to list the files of the repository"),
+];
+
+/// Commands that must succeed, and what brings them.
+const RUST: &[(&[&str], &str)] = &[
+    (&["cargo", "fmt", "--version"], "rustup component add rustfmt"),
+    (&["cargo", "clippy", "--version"], "rustup component add clippy"),
+    (&["rustup", "run", "nightly", "rustc", "--version"], "rustup toolchain install nightly (for the fuzz targets)"),
+];
+
+pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let mut complaints = Vec::new();
+    for (command, remedy) in RUST {
+        if !shell::succeeds(workspace.command(command[0]).args(&command[1..])) {
+            complaints.push(format!("`{}` does not work. Install it with: {remedy}", command.join(" ")));
+        }
+    }
+    let missing: Vec<_> = PACKAGES.iter().filter(|(program, ..)| !installed(workspace, program)).collect();
+    if !missing.is_empty() {
+        let packages: Vec<_> = missing.iter().map(|(_, package, _)| *package).collect();
+        if let Err(reason) = install(workspace, &packages) {
+            for (program, package, purpose) in missing {
+                complaints.push(format!("{program} is missing ({purpose}): apt-get install {package} ({reason})"));
+            }
+        }
+    }
+    Ok(Outcome::from_complaints(format!("{} tools", RUST.len() + PACKAGES.len()), &complaints))
+}
+
+fn installed(workspace: &Workspace, program: &str) -> bool {
+    shell::succeeds(workspace.command("sh").args(["-c", "command -v -- \"$1\"", "sh", program]))
+}
+
+fn install(workspace: &Workspace, packages: &[&str]) -> Result<(), String> {
+    let user = shell::read(workspace.command("id").arg("-u")).map_err(|error| format!("{error:#}"))?;
+    if user.trim_ascii() != b"0" {
+        return Err("not root, so not installed now".to_owned());
+    }
+    for arguments in [&["update"][..], &[&["install", "-y", "--no-install-recommends"], packages].concat()] {
+        let mut command = workspace.command("apt-get");
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        let finished = shell::run(&workspace.console, &mut command, |_| false).map_err(|error| format!("{error:#}"))?;
+        if !finished.success {
+            let last = finished.output.trim_end().lines().last().unwrap_or_default();
+            return Err(format!("`{}` failed: {last}", shell::display(&command)));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! Rules about dependencies: who may depend on whom, which crates are not wanted, which licences are accepted.
+
+use crate::graph::Graph;
+use crate::outcome::Outcome;
+use crate::workspace::Workspace;
+
+mod ban;
+mod direction;
+mod licences;
+
+pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let graph = Graph::load(workspace)?;
+    let mut complaints = direction::check(&graph);
+    complaints.extend(ban::check(&graph));
+    complaints.extend(licences::check(&graph));
+    Ok(Outcome::from_complaints(format!("{} packages", graph.packages().len()), &complaints))
+}
