@@ -67,6 +67,15 @@ impl Value for u32 {
     }
 }
 
+/// A value that may be left empty.
+impl<T: Value> Value for Option<T> {
+    const SYNTAX: &'static str = T::SYNTAX;
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.trim().is_empty() { Some(None) } else { T::parse(text).map(Some) }
+    }
+}
+
 /// Decimal digits only, unlike `str::parse`, which takes a leading `+` as well.
 fn digits(text: &str) -> Option<u64> {
     (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?

@@ -50,6 +50,14 @@ impl Verdict {
     }
 }
 
+/// The text with a capital and a full stop.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    let stop = if text.ends_with('.') { "" } else { "." };
+    format!("{first}{}{stop}", chars.as_str())
+}
+
 /// The known name that `name` was probably meant to be, if one is near enough.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // No known name is longer than 45 bytes; more is no slip of the finger, and would cost quadratic time.

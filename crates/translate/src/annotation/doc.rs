@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{CLASS, DEFAULT_PREFIX, GROUPS, Meanwhile, OnInvalid, Scope, Spec};
+use crate::verdict::sentence;
 
 /// `docs/annotations.md`.
 pub fn annotations_markdown() -> String {
@@ -64,12 +65,4 @@ fn entry(out: &mut String, spec: &Spec) {
         Meanwhile::Reject => "the Ingress is not loaded".to_owned(),
     };
     let _ = writeln!(out, "- Where it is set: {meanwhile}");
-}
-
-/// The text with a capital and a full stop.
-pub(crate) fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
-    let stop = if text.ends_with('.') { "" } else { "." };
-    format!("{first}{}{stop}", chars.as_str())
 }

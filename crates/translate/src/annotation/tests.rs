@@ -1,1 +1,307 @@
-//! placeholder
+use std::fmt::Debug;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::value::{BackendProtocol, HostAlias, SameSite, Size};
+
+fn map(annotations: &[(&str, &str)]) -> BTreeMap<String, String> {
+    annotations.iter().map(|(name, value)| (format!("{DEFAULT_PREFIX}/{name}"), (*value).to_owned())).collect()
+}
+
+fn read_with(rules: &Rules, annotations: &[(&str, &str)]) -> (Result<IngressAnnotations, Rejected>, Vec<Diagnostic>) {
+    let origin = Origin::new("Ingress", "shop", "web");
+    let all = map(annotations);
+    let mut diagnostics = Vec::new();
+    let out = read(&Annotations::new(&origin, &rules.prefix, &all), rules, &mut diagnostics);
+    (out, diagnostics)
+}
+
+fn read_all(annotations: &[(&str, &str)]) -> (Result<IngressAnnotations, Rejected>, Vec<Diagnostic>) {
+    read_with(&Rules::default(), annotations)
+}
+
+/// What `field` becomes for a value that is read without complaint.
+fn taken<T>(name: &str, value: &str, field: impl Fn(&IngressAnnotations) -> Option<T>) -> T {
+    let (out, diagnostics) = read_all(&[(name, value)]);
+    assert!(diagnostics.is_empty(), "{name}: {diagnostics:?}");
+    field(&out.expect("accepted")).unwrap_or_else(|| panic!("{name}: {value} is valid"))
+}
+
+/// Each annotation that works: a valid value, an invalid one.
+const CASES: &[(&str, &str, &str)] = &[
+    ("use-regex", "true", "yes"),
+    ("rewrite-target", "/$2", "/a?b=c"),
+    ("x-forwarded-prefix", "/shop", "/a b"),
+    ("ssl-redirect", "false", "off"),
+    ("force-ssl-redirect", "true", "TrUe"),
+    ("preserve-trailing-slash", "1", "2"),
+    ("permanent-redirect", "https://new.example/x?y=z", "https://new.example/{x}"),
+    ("permanent-redirect-code", "308", "moved"),
+    ("temporal-redirect", "https://new.example", "https://new.example/\n"),
+    ("temporal-redirect-code", "307", "3o7"),
+    ("server-alias", "a.example,*.b.example", "a b"),
+    ("app-root", "/app", "https://elsewhere.example/"),
+    ("from-to-www-redirect", "true", "www"),
+    ("allowlist-source-range", "10.0.0.0/8", "10.0.0.0/33"),
+    ("denylist-source-range", "192.0.2.1, 2001:db8::/32", "192.0.2.1 2001:db8::/32"),
+    ("enable-global-auth", "false", "no"),
+    ("backend-protocol", "http", "SPDY"),
+    ("default-backend", "errors", "other/errors"),
+    ("upstream-vhost", "shop.internal", "a b"),
+    ("proxy-connect-timeout", "5", "5s"),
+    ("proxy-send-timeout", "60", "1m"),
+    ("proxy-read-timeout", "3600", "-1"),
+    ("proxy-body-size", "8m", "8mb"),
+    ("proxy-next-upstream", "error http_502", "error http_501"),
+    ("proxy-next-upstream-tries", "0", "none"),
+    ("proxy-next-upstream-timeout", "10", "10s"),
+    ("load-balance", "ewma", "least_conn"),
+    ("upstream-hash-by", "$request_uri", "$request_uri;"),
+    ("upstream-hash-by-subset", "true", "x"),
+    ("upstream-hash-by-subset-size", "3", "x"),
+    ("service-upstream", "true", "x"),
+    ("affinity", "cookie", "ip"),
+    ("affinity-mode", "persistent", "Persistent"),
+    ("session-cookie-name", "route", "a;b"),
+    ("session-cookie-path", "/shop", "/shop;"),
+    ("session-cookie-domain", "shop.example", "shop.example\nx"),
+    ("session-cookie-expires", "-172800", "2d"),
+    ("session-cookie-max-age", "172800", "2d"),
+    ("session-cookie-samesite", "Lax", "lax"),
+    ("session-cookie-conditional-samesite-none", "true", "x"),
+    ("session-cookie-secure", "true", "x"),
+    ("session-cookie-change-on-failure", "true", "x"),
+];
+
+#[test]
+fn every_annotation_that_works_has_a_case() {
+    let working = GROUPS.iter().flat_map(|group| group.specs).filter(|spec| spec.verdict.works());
+    for spec in working {
+        assert!(CASES.iter().any(|(name, ..)| *name == spec.name), "{}", spec.name);
+    }
+}
+
+#[test]
+fn valid_values_are_read_without_a_word() {
+    for (name, valid, _) in CASES {
+        let (out, diagnostics) = read_all(&[(name, valid)]);
+        assert!(diagnostics.is_empty(), "{name}: {diagnostics:?}");
+        let out = out.expect("accepted");
+        assert_ne!(out, IngressAnnotations::default(), "{name} fills a field");
+        assert_eq!(out.denial, Denial::None);
+    }
+}
+
+#[test]
+fn invalid_values_are_reported_and_end_as_the_table_says() {
+    for (name, _, invalid) in CASES {
+        let (out, diagnostics) = read_all(&[(name, invalid)]);
+        let spec = spec(name).expect("known");
+        let [found] = diagnostics.as_slice() else { panic!("{name}: {diagnostics:?}") };
+        assert_eq!(found.reason, Reason::AnnotationParsingFailed);
+        let expected = format!("expected {}; {}", spec.syntax, spec.on_invalid.consequence());
+        assert_eq!(found.message, expected);
+        let denied = IngressAnnotations { denial: Denial::Locations, ..IngressAnnotations::default() };
+        match spec.on_invalid {
+            OnInvalid::Default | OnInvalid::Drop => assert_eq!(out, Ok(IngressAnnotations::default()), "{name}"),
+            OnInvalid::Deny => assert_eq!(out, Ok(denied), "{name}"),
+            OnInvalid::Reject => assert_eq!(out, Err(Rejected), "{name}"),
+        }
+    }
+}
+
+#[test]
+fn empty_values_are_absent() {
+    // Only the risk is a matter of the name alone.
+    let rules = Rules { risk_level: RiskLevel::Critical, snippets: true, ..Rules::default() };
+    for name in names() {
+        assert_eq!(read_with(&rules, &[(name, "")]), (Ok(IngressAnnotations::default()), vec![]), "{name}");
+    }
+}
+
+#[test]
+fn values_reach_their_fields() {
+    assert!(taken("use-regex", "true", |all| all.rewriting.use_regex));
+    assert_eq!(taken("proxy-body-size", "0", |all| all.proxying.body_size).limit(), None);
+    assert_eq!(taken("proxy-body-size", "8m", |all| all.proxying.body_size), Size(8 << 20));
+    assert_eq!(taken("backend-protocol", "HTTP", |all| all.proxying.protocol), BackendProtocol::Http);
+    assert_eq!(taken("session-cookie-samesite", "None", |all| all.affinity.cookie_same_site), SameSite::None);
+    let aliases = taken("server-alias", "*.A.example", |all| all.hosts.aliases.clone());
+    assert_eq!(aliases.0, [HostAlias::Below("a.example".into())]);
+}
+
+#[test]
+fn alias_counts_only_where_the_name_is_absent_or_empty() {
+    let networks = |annotations: &[(&str, &str)]| {
+        let (out, diagnostics) = read_all(annotations);
+        let out = out.expect("accepted");
+        let allow = out.access.allow.map(|set| set.networks().iter().map(ToString::to_string).collect::<Vec<_>>());
+        (allow, out.denial, diagnostics.len())
+    };
+    let some = |network: &str| Some(vec![network.to_owned()]);
+    let old = ("whitelist-source-range", "10.0.0.0/8");
+    assert_eq!(networks(&[old]), (some("10.0.0.0/8"), Denial::None, 0));
+    assert_eq!(networks(&[old, ("allowlist-source-range", "")]), (some("10.0.0.0/8"), Denial::None, 0));
+    assert_eq!(networks(&[old, ("allowlist-source-range", "192.0.2.0/24")]), (some("192.0.2.0/24"), Denial::None, 1));
+    assert_eq!(networks(&[("whitelist-source-range", "x")]), (None, Denial::Locations, 1));
+    // The old name, valid or not, has no say beside the new one.
+    let both = [("whitelist-source-range", "x"), ("allowlist-source-range", "192.0.2.0/24")];
+    assert_eq!(networks(&both), (some("192.0.2.0/24"), Denial::None, 1));
+    let both = [old, ("allowlist-source-range", "x")];
+    assert_eq!(networks(&both), (None, Denial::Locations, 2));
+}
+
+#[test]
+fn every_bad_value_is_reported_not_just_the_first() {
+    let (out, diagnostics) = read_all(&[
+        ("allowlist-source-range", "x"),
+        ("load-balance", "x"),
+        ("proxy-read-timeout", "x"),
+        ("rewrite-targt", "/x"),
+    ]);
+    assert_eq!(out, Err(Rejected));
+    assert_eq!(diagnostics.len(), 4);
+    assert_eq!(diagnostics[3].message, "no annotation of this name exists; did you mean rewrite-target?");
+}
+
+#[test]
+fn authentication_that_is_not_built_denies() {
+    let denial = |name, value| {
+        let (out, diagnostics) = read_all(&[(name, value)]);
+        assert!(diagnostics.iter().any(|found| found.severity == Severity::Error), "{name}");
+        out.expect("accepted").denial
+    };
+    assert_eq!(denial("auth-type", "basic"), Denial::Locations);
+    assert_eq!(denial("auth-url", "https://auth.example/"), Denial::Locations);
+    assert_eq!(denial("auth-tls-secret", "shop/ca"), Denial::Hosts);
+    for protocol in ["HTTPS", "grpc", "GRPCS", "AUTO_HTTP", "FCGI"] {
+        assert_eq!(denial("backend-protocol", protocol), Denial::Locations);
+    }
+}
+
+#[test]
+fn limits_that_are_not_built_only_warn() {
+    let (out, diagnostics) = read_all(&[("limit-rps", "5"), ("limit-whitelist", "10.0.0.0/8")]);
+    assert_eq!(out, Ok(IngressAnnotations::default()));
+    assert!(diagnostics.iter().all(|found| found.severity == Severity::Warning));
+    assert_eq!(diagnostics.len(), 2);
+}
+
+#[test]
+fn canary_never_takes_the_place_of_its_main_ingress() {
+    assert_eq!(read_all(&[("canary", "true"), ("canary-weight", "5")]).0, Err(Rejected));
+    assert_eq!(read_all(&[("canary", "false")]), (Ok(IngressAnnotations::default()), vec![]));
+}
+
+#[test]
+fn values_that_ask_for_what_happens_anyway_lose_nothing() {
+    for spec in GROUPS.iter().flat_map(|group| group.specs) {
+        for neutral in spec.neutral {
+            let found = read_all(&[(spec.name, neutral)]).1;
+            assert!(found.iter().all(|found| found.severity == Severity::Info), "{}: {found:?}", spec.name);
+        }
+    }
+}
+
+#[test]
+fn snippets_are_too_risky_then_dropped_then_deny() {
+    let snippet = [("configuration-snippet", "deny all;")];
+    let (out, diagnostics) = read_all(&snippet);
+    assert_eq!((out, diagnostics[0].reason), (Err(Rejected), Reason::AnnotationTooRisky));
+    let mut rules = Rules { risk_level: RiskLevel::Critical, ..Rules::default() };
+    let (out, diagnostics) = read_with(&rules, &snippet);
+    assert_eq!((out, diagnostics[0].severity), (Ok(IngressAnnotations::default()), Severity::Warning));
+    rules.snippets = true;
+    assert_eq!(read_with(&rules, &snippet).0.expect("accepted").denial, Denial::Locations);
+    assert_eq!(read_with(&rules, &[("server-snippet", "x")]).0.expect("accepted").denial, Denial::Hosts);
+}
+
+#[test]
+fn risk_and_words_reject_the_ingress() {
+    let rules = Rules { risk_level: RiskLevel::Low, ..Rules::default() };
+    let (out, diagnostics) = read_with(&rules, &[("whitelist-source-range", "10.0.0.0/8")]);
+    assert_eq!((out, diagnostics[0].reason), (Err(Rejected), Reason::AnnotationTooRisky));
+    assert!(read_with(&rules, &[("ssl-redirect", "true")]).0.is_ok());
+
+    let rules = Rules { word_blocklist: vec![String::new(), "lua".into()], ..Rules::default() };
+    let (out, diagnostics) = read_with(&rules, &[("anything-at-all", "by_lua")]);
+    assert_eq!((out, diagnostics[0].reason), (Err(Rejected), Reason::ForbiddenWord));
+    assert!(read_with(&rules, &[("rewrite-target", "/LUA")]).0.is_ok());
+}
+
+#[test]
+fn only_names_under_the_prefix_count() {
+    let origin = Origin::new("Ingress", "shop", "web");
+    let all: BTreeMap<String, String> = [
+        ("nginx.ingress.kubernetes.io", "x"),
+        ("nginx.ingress.kubernetes.io-old/use-regex", "true"),
+        ("nginx.ingress.kubernetes.iox/use-regex", "true"),
+        ("kubernetes.io/ingress.class", "nginx"),
+        ("other.example/use-regex", "true"),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect();
+    let mut diagnostics = Vec::new();
+    let annotations = Annotations::new(&origin, DEFAULT_PREFIX, &all);
+    assert_eq!(read(&annotations, &Rules::default(), &mut diagnostics), Ok(IngressAnnotations::default()));
+    assert!(diagnostics.is_empty());
+    let other = Annotations::new(&origin, "other.example", &all);
+    let out = read(&other, &Rules::default(), &mut diagnostics).expect("accepted");
+    assert_eq!(out.rewriting.use_regex, Some(true));
+}
+
+#[test]
+fn rules_between_fields() {
+    let (out, diagnostics) = read_all(&[("permanent-redirect-code", "309"), ("temporal-redirect-code", "308")]);
+    let redirects = out.expect("accepted").redirects;
+    assert_eq!((redirects.permanent_code, redirects.temporal_code, diagnostics.len()), (None, None, 2));
+    let (out, diagnostics) = read_all(&[("temporal-redirect", "ftp://x.example")]);
+    assert_eq!((out.expect("accepted").redirects.temporal, diagnostics.len()), (None, 1));
+}
+
+#[test]
+fn unknown_names_are_not_reported_without_end() {
+    let names: Vec<String> = (0..1000).map(|n| format!("name-{n}")).collect();
+    let annotations: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "x")).collect();
+    assert_eq!(read_all(&annotations).1.len(), 17);
+}
+
+#[test]
+fn a_mebibyte_in_any_value_is_bounded_in_what_is_said_of_it() {
+    let large = "(a+)+\u{0}\r\n".repeat((1 << 20) / 8);
+    for name in names() {
+        let rules = Rules { risk_level: RiskLevel::Critical, ..Rules::default() };
+        let (_, diagnostics) = read_with(&rules, &[(name, &large)]);
+        for found in diagnostics {
+            let text = found.to_string();
+            assert!(text.len() < 4000 && !text.contains(char::is_control), "{name}: {text}");
+        }
+    }
+    assert_eq!(read_all(&[(&large, "x")]).1.len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn reading_never_panics_and_never_opens(value in any::<String>()) {
+        for name in names() {
+            let _ = read_all(&[(name, &value)]);
+        }
+        if !value.is_empty() {
+            let (out, _) = read_all(&[("allowlist-source-range", &value)]);
+            let out = out.expect("never rejected");
+            prop_assert!(out.access.allow.is_some() || out.denial == Denial::Locations);
+        }
+    }
+}
+
+/// A struct of options stays small enough to keep one for each of 10,000 Ingresses.
+#[test]
+fn options_are_small() {
+    fn size<T: Debug>() -> usize {
+        size_of::<T>()
+    }
+    assert!(size::<IngressAnnotations>() <= 1024, "{}", size::<IngressAnnotations>());
+}

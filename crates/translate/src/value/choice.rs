@@ -114,10 +114,12 @@ impl Value for LoadBalance {
     const SYNTAX: &'static str = "one of `round_robin` `ewma`";
 
     /// ingress-nginx's check also lets the names of its Lua modules pass. What they would do is chosen by `upstream-hash-by` and
-    /// `affinity`; without those they mean the default.
+    /// `affinity`; without those they mean the default, as an empty ConfigMap key does.
     fn parse(text: &str) -> Option<Self> {
         match text.trim() {
-            "round_robin" | "chash" | "chashsubset" | "sticky_balanced" | "sticky_persistent" => Some(Self::RoundRobin),
+            "" | "round_robin" | "chash" | "chashsubset" | "sticky_balanced" | "sticky_persistent" => {
+                Some(Self::RoundRobin)
+            }
             "ewma" => Some(Self::Ewma),
             _ => None,
         }

@@ -1,0 +1,352 @@
+//! The global ConfigMap (`--configmap`): one table of its keys, with types and defaults, and the struct that they fill.
+//!
+//! A value that can't be read leaves its key at the default, and is reported. Where the default would open what the key was to
+//! close, the key closes instead: an unreadable access list denies, unreadable trusted networks trust nobody.
+
+mod doc;
+mod unbuilt;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use fairway_model::{AccessLog, NetworkSet, Origin};
+
+pub use doc::configmap_markdown;
+
+use crate::annotation::Rules;
+use crate::diagnostic::{Diagnostic, Reason, Severity, bounded};
+use crate::value::{
+    AccessList, CommaList, HeaderBuffers, HeaderName, HeaderNames, HttpRedirectCode, IpList, LoadBalance, LogFormat,
+    NextUpstream, NginxTime, ObjectRef, RiskLevel, Seconds, Size, Text, UriPatterns, Value, WorkerProcesses,
+};
+use crate::verdict::Verdict::{self, Differs};
+use crate::verdict::nearest;
+
+/// So many unknown keys are reported one by one.
+const UNKNOWN_LIMIT: usize = 16;
+
+/// What there is to know about one key.
+#[derive(Debug)]
+pub struct KeySpec {
+    /// The key.
+    pub name: &'static str,
+    /// What is expected, as it completes the sentence "expected …". Empty for keys that aren't read.
+    pub syntax: &'static str,
+    /// What holds where the key is absent, as a user would write it.
+    pub default: &'static str,
+    /// What it does, in a sentence.
+    pub doc: &'static str,
+    /// How far it works.
+    pub verdict: Verdict,
+    /// Whether it keeps requests out, so that its absence is an error and not a loss of comfort.
+    pub restricts: bool,
+    /// What happens to a value that can't be read, where that isn't the default; empty where it is.
+    pub closed: &'static str,
+}
+
+/// Declares the struct, its defaults, the table, and the step from text to field.
+///
+/// A row is `"key" => field: Type = "default"`, then `, [verdict]` where it isn't `Same`, then `, else value, "why"` where a bad
+/// value doesn't mean the default.
+macro_rules! configmap {
+    ($(#[doc = $about:literal])+ pub struct $table:ident {$(
+        $(#[doc = $doc:literal])+
+        $name:literal => $field:ident: $type:ty = $default:expr $(, [$verdict:expr])? $(, else $closed:expr, $why:literal)?;
+    )+}) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Debug, Eq, PartialEq)]
+        pub struct $table {$(
+            $(#[doc = $doc])+
+            pub $field: $type,
+        )+}
+
+        impl Default for $table {
+            fn default() -> Self {
+                Self {$($field: <$type as Value>::parse($default).expect("the table's defaults can be read"),)+}
+            }
+        }
+
+        impl $table {
+            /// What there is to know about each field's key.
+            pub const SPECS: &'static [KeySpec] = &[$(KeySpec {
+                name: $name,
+                syntax: <$type as Value>::SYNTAX,
+                default: $default,
+                doc: concat!($($doc),+),
+                verdict: [$($verdict,)? Verdict::Same][0],
+                restricts: false,
+                closed: [$($why,)? ""][0],
+            },)+];
+
+            /// Reads the text into the field that belongs to the key; `false` if it can't be read.
+            fn set(&mut self, name: &str, text: &str) -> bool {
+                match name {
+                    $($name => match <$type as Value>::parse(text) {
+                        Some(value) => self.$field = value,
+                        None => {
+                            $(self.$field = $closed;)?
+                            return false;
+                        }
+                    },)+
+                    _ => return false,
+                }
+                true
+            }
+        }
+    };
+}
+
+configmap! {
+    /// What holds for all Ingresses that say nothing else.
+    pub struct GlobalConfig {
+        /// Redirects plain HTTP to https on hosts with a TLS entry.
+        "ssl-redirect" => ssl_redirect: bool = "true";
+        /// Redirects plain HTTP to https on all hosts.
+        "force-ssl-redirect" => force_ssl_redirect: bool = "false";
+        /// Status of the redirects to https and between `www.` and the bare name.
+        "http-redirect-code" => http_redirect_code: HttpRedirectCode = "308";
+        /// Keeps a final `/` in the Location of the redirect to https.
+        "preserve-trailing-slash" => preserve_trailing_slash: bool = "false";
+        /// Rule paths that begin with one of these are never redirected to https.
+        "no-tls-redirect-locations" => no_tls_redirect_locations: CommaList = "/.well-known/acme-challenge";
+        /// Rule paths that begin with one of these need no authentication.
+        "no-auth-locations" => no_auth_locations: CommaList = "/.well-known/acme-challenge";
+        /// External authentication for all paths.
+        "global-auth-url" => global_auth_url: Option<Text> = "",
+            [Differs("not built yet: paths that it would guard answer 503, except below no-auth-locations and with enable-global-auth false")];
+
+        /// Adds Strict-Transport-Security to https responses.
+        "hsts" => hsts: bool = "true";
+        /// With includeSubDomains.
+        "hsts-include-subdomains" => hsts_include_subdomains: bool = "true";
+        /// With this max-age.
+        "hsts-max-age" => hsts_max_age: Seconds = "31536000";
+        /// With preload.
+        "hsts-preload" => hsts_preload: bool = "false";
+
+        /// Believes what trusted peers say about client, scheme, host and port.
+        "use-forwarded-headers" => use_forwarded_headers: bool = "false",
+            [Differs("believed only from peers in proxy-real-ip-cidr, not from anyone")];
+        /// Believes what trusted peers say about the client's address only.
+        "enable-real-ip" => enable_real_ip: bool = "false";
+        /// Appends the peer to X-Forwarded-For instead of replacing it.
+        "compute-full-forwarded-for" => compute_full_forwarded_for: bool = "false";
+        /// The header that holds the client's address.
+        "forwarded-for-header" => forwarded_for_header: HeaderName = "X-Forwarded-For";
+        /// The header that holds the original host.
+        "forwarded-host-header" => forwarded_host_header: HeaderName = "X-Forwarded-Host";
+        /// Peers that are trusted.
+        "proxy-real-ip-cidr" => proxy_real_ip_cidr: NetworkSet = "0.0.0.0/0",
+            else NetworkSet::default(), "nobody is trusted";
+
+        /// How long connecting to an endpoint may take.
+        "proxy-connect-timeout" => proxy_connect_timeout: Seconds = "5";
+        /// Longest gap between two writes to an endpoint.
+        "proxy-send-timeout" => proxy_send_timeout: Seconds = "60";
+        /// Longest gap between two reads from an endpoint.
+        "proxy-read-timeout" => proxy_read_timeout: Seconds = "60";
+        /// Largest request body; 0 means no limit.
+        "proxy-body-size" => proxy_body_size: Size = "1m";
+        /// Failures after which another endpoint is tried.
+        "proxy-next-upstream" => proxy_next_upstream: NextUpstream = "error timeout";
+        /// For how long further tries may start; 0 means no limit.
+        "proxy-next-upstream-timeout" => proxy_next_upstream_timeout: Seconds = "0";
+        /// How many endpoints are tried at most; 0 means no limit.
+        "proxy-next-upstream-tries" => proxy_next_upstream_tries: u32 = "3";
+        /// Tries POST, LOCK and PATCH again as well.
+        "retry-non-idempotent" => retry_non_idempotent: bool = "false";
+        /// How endpoints are chosen.
+        "load-balance" => load_balance: LoadBalance = "round_robin";
+        /// Sends to cluster addresses of Services instead of to their endpoints.
+        "service-upstream" => service_upstream: bool = "false";
+
+        /// Idle time of client connections; 0 turns keep-alive off.
+        "keep-alive" => keep_alive: Seconds = "75";
+        /// Requests on one client connection.
+        "keep-alive-requests" => keep_alive_requests: u32 = "1000";
+        /// Idle connections to endpoints that each worker keeps; 0 turns keep-alive off.
+        "upstream-keepalive-connections" => upstream_keepalive_connections: u32 = "320";
+        /// Requests on one connection to an endpoint.
+        "upstream-keepalive-requests" => upstream_keepalive_requests: u32 = "10000";
+        /// Longest life of a connection to an endpoint.
+        "upstream-keepalive-time" => upstream_keepalive_time: NginxTime = "1h";
+        /// Idle time of connections to endpoints.
+        "upstream-keepalive-timeout" => upstream_keepalive_timeout: Seconds = "60";
+        /// Time for the head of a request.
+        "client-header-timeout" => client_header_timeout: Seconds = "60";
+        /// Longest gap between two reads of a request body.
+        "client-body-timeout" => client_body_timeout: Seconds = "60";
+        /// The buffer for heads that most requests fit in.
+        "client-header-buffer-size" => client_header_buffer_size: Size = "1k",
+            [Differs("buffers grow as needed within large-client-header-buffers, so this sets no limit")];
+        /// Largest lines and head of a request.
+        "large-client-header-buffers" => large_client_header_buffers: HeaderBuffers = "4 8k",
+            [Differs("too large a header answers 431, not 400")];
+
+        /// Client networks that are let in where an Ingress has no list of its own.
+        "whitelist-source-range" => allow: AccessList = "",
+            else AccessList::Unreadable, "paths without a list of their own answer 503";
+        /// Client networks that are kept out where an Ingress has no list of its own.
+        "denylist-source-range" => deny: AccessList = "",
+            else AccessList::Unreadable, "paths without a list of their own answer 503";
+        /// Client networks that are kept out of paths that no list, of either kind and place, applies to.
+        "block-cidrs" => block: AccessList = "",
+            else AccessList::Unreadable, "paths without a list of their own answer 503";
+
+        /// Names the server in responses.
+        "server-tokens" => server_tokens: bool = "false";
+        /// Passes the Server header of backends on; needs `server-tokens`.
+        "allow-backend-server-header" => allow_backend_server_header: bool = "false";
+        /// Headers of backends' responses that are removed.
+        "hide-headers" => hide_headers: HeaderNames = "";
+        /// A ConfigMap of headers for all responses.
+        "add-headers" => add_headers: Option<ObjectRef> = "";
+        /// A ConfigMap of headers for all requests to backends.
+        "proxy-set-headers" => proxy_set_headers: Option<ObjectRef> = "";
+        /// Tells backends the target as it came, in X-Original-URI.
+        "proxy-add-original-uri-header" => proxy_add_original_uri_header: bool = "false";
+        /// Gives requests without X-Request-ID one.
+        "generate-request-id" => generate_request_id: bool = "true";
+        /// Drops headers with names of other characters than letters, digits and `-`.
+        "ignore-invalid-headers" => ignore_invalid_headers: bool = "true";
+        /// Takes names with `_` for valid.
+        "enable-underscores-in-headers" => enable_underscores_in_headers: bool = "false";
+        /// Reports paths of type Exact and Prefix that hold other characters than letters, digits and `/ - . _`.
+        "strict-validate-path-type" => strict_validate_path_type: bool = "true";
+
+        /// One line of the access log.
+        "log-format-upstream" => log_format_upstream: LogFormat = AccessLog::UPSTREAMINFO;
+        /// Escapes values in it as in JSON.
+        "log-format-escape-json" => log_format_escape_json: bool = "false";
+        /// Doesn't escape them at all.
+        "log-format-escape-none" => log_format_escape_none: bool = "false",
+            [Differs("line breaks are escaped all the same")];
+        /// Writes no access log.
+        "disable-access-log" => disable_access_log: bool = "false";
+        /// Writes no access log for HTTP.
+        "disable-http-access-log" => disable_http_access_log: bool = "false";
+        /// Requests that are not logged.
+        "skip-access-log-urls" => skip_access_log_urls: UriPatterns = "";
+
+        /// Addresses to listen on; all if there are none.
+        "bind-address" => bind_address: IpList = "";
+        /// Listens on no IPv6 address.
+        "disable-ipv6" => disable_ipv6: bool = "false";
+        /// Threads that serve traffic.
+        "worker-processes" => worker_processes: WorkerProcesses = "auto",
+            [Differs("threads of one process; auto respects the CPU quota of the container")];
+        /// How long connections may go on after the order to stop.
+        "worker-shutdown-timeout" => worker_shutdown_timeout: NginxTime = "240s";
+
+        /// The highest risk of an annotation that is accepted.
+        "annotations-risk-level" => annotations_risk_level: RiskLevel = "High", else RiskLevel::Low, "Low holds";
+        /// Words that no annotation may hold.
+        "annotation-value-word-blocklist" => annotation_value_word_blocklist: CommaList = "",
+            [Differs("an empty word, as after a comma at the end, matches nothing instead of everything")];
+        /// Whether snippet annotations are read.
+        "allow-snippet-annotations" => allow_snippet_annotations: bool = "false",
+            [Differs("snippets are never run: with true, an Ingress that has one answers 503, since it may hold a restriction")];
+    }
+}
+
+impl GlobalConfig {
+    /// Reads the data of a ConfigMap over the defaults. Everything that is wrong, unknown or not built is reported against
+    /// `origin`.
+    pub fn read(origin: &Origin, data: &BTreeMap<String, String>, diagnostics: &mut Vec<Diagnostic>) -> Self {
+        let mut config = Self::default();
+        let mut report = |severity, reason, key: &str, value: &str, message: String| {
+            let field = format!("data[\"{}\"]", bounded(key));
+            diagnostics.push(Diagnostic::new(severity, reason, origin, field, value, message));
+        };
+        let mut unknown = 0;
+        for (key, value) in data {
+            let Some(spec) = spec(key) else {
+                unknown += 1;
+                if unknown <= UNKNOWN_LIMIT {
+                    let message = match nearest(key, names()) {
+                        Some(near) => format!("no key of this name exists; did you mean {near}?"),
+                        None => "no key of this name exists".to_owned(),
+                    };
+                    report(Severity::Warning, Reason::UnknownConfiguration, key, "", message);
+                }
+                continue;
+            };
+            match spec.verdict {
+                Verdict::Same | Differs(_) => {
+                    if config.set(key, value) {
+                        continue;
+                    }
+                    let then = match spec.closed {
+                        "" => format!("the default \"{}\" holds", spec.default),
+                        closed => closed.to_owned(),
+                    };
+                    let message = format!("expected {}; {then}", spec.syntax);
+                    report(Severity::Error, Reason::InvalidConfiguration, key, value, message);
+                }
+                Verdict::Harmless(text) => {
+                    let message = format!("has no effect: {text}");
+                    report(Severity::Info, Reason::IneffectiveConfiguration, key, value, message);
+                }
+                // What is written out is what happens anyway.
+                Verdict::NotYet(_) | Verdict::Refused { .. } if value == spec.default || value.is_empty() => {}
+                Verdict::NotYet(_) => {
+                    let severity = if spec.restricts { Severity::Error } else { Severity::Warning };
+                    let message = format!("not supported yet: {}", spec.verdict.note());
+                    report(severity, Reason::UnsupportedConfiguration, key, value, message);
+                }
+                Verdict::Refused { .. } => {
+                    let message = format!("refused: {}", spec.verdict.note());
+                    report(Severity::Error, Reason::RefusedConfiguration, key, value, message);
+                }
+            }
+        }
+        if unknown > UNKNOWN_LIMIT {
+            let message = format!("{} more keys of unknown names", unknown - UNKNOWN_LIMIT);
+            diagnostics.push(Diagnostic::new(
+                Severity::Warning,
+                Reason::UnknownConfiguration,
+                origin,
+                "data",
+                "",
+                message,
+            ));
+        }
+        config
+    }
+
+    /// What it says about which annotations are acceptable, those with `prefix`.
+    pub fn annotation_rules(&self, prefix: &str) -> Rules {
+        Rules {
+            prefix: prefix.to_owned(),
+            risk_level: self.annotations_risk_level,
+            word_blocklist: self.annotation_value_word_blocklist.0.clone(),
+            snippets: self.allow_snippet_annotations,
+        }
+    }
+
+    /// The value of Strict-Transport-Security (RFC 6797, 6.1); `None` if there is to be none.
+    pub fn strict_transport_security(&self) -> Option<String> {
+        self.hsts.then(|| {
+            let subdomains = if self.hsts_include_subdomains { "; includeSubDomains" } else { "" };
+            let preload = if self.hsts_preload { "; preload" } else { "" };
+            format!("max-age={}{subdomains}{preload}", self.hsts_max_age.0)
+        })
+    }
+}
+
+/// All keys: those that work, then the others.
+pub fn specs() -> impl Iterator<Item = &'static KeySpec> {
+    GlobalConfig::SPECS.iter().chain(unbuilt::SPECS)
+}
+
+/// What there is to know about a key; `None` if nobody knows it.
+pub fn spec(name: &str) -> Option<&'static KeySpec> {
+    specs().find(|spec| spec.name == name)
+}
+
+/// The names of all keys.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    specs().map(|spec| spec.name)
+}

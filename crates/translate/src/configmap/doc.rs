@@ -1,0 +1,42 @@
+//! The reference of ConfigMap keys, from the table.
+
+use std::fmt::Write;
+
+use super::{GlobalConfig, KeySpec, unbuilt};
+use crate::verdict::sentence;
+
+/// `docs/configmap.md`.
+pub fn configmap_markdown() -> String {
+    let mut out = "# The global ConfigMap\n\nGenerated from the table in `crates/translate/src/configmap.rs`; `UPDATE_DOCS=1 cargo test -p \
+         fairway-translate --test tables` writes it.\n\n`--configmap NAMESPACE/NAME` names it. Without it, all defaults hold. A value \
+         that can't be read is reported and leaves its key at the default, except where the entry says otherwise. A key that nobody \
+         knows is reported, with the nearest one that exists.\n\n## Keys that work\n"
+        .to_owned();
+    for spec in GlobalConfig::SPECS {
+        entry(&mut out, spec);
+    }
+    out.push_str("\n## Not built, refused, without effect\n");
+    for spec in unbuilt::SPECS {
+        entry(&mut out, spec);
+    }
+    out
+}
+
+fn entry(out: &mut String, spec: &KeySpec) {
+    let _ = write!(out, "\n### `{}`\n\n{}\n\n", spec.name, spec.doc.trim());
+    if !spec.syntax.is_empty() {
+        let _ = writeln!(out, "- Value: {}", spec.syntax);
+    }
+    let _ = match spec.default {
+        "" => writeln!(out, "- Default: none"),
+        default => writeln!(out, "- Default: `{default}`"),
+    };
+    if !spec.closed.is_empty() {
+        let _ = writeln!(out, "- Invalid value: {}", spec.closed);
+    }
+    let note = spec.verdict.note();
+    let _ = match note.as_str() {
+        "" => writeln!(out, "- Verdict: **{}**", spec.verdict.label()),
+        note => writeln!(out, "- Verdict: **{}**. {}", spec.verdict.label(), sentence(note)),
+    };
+}

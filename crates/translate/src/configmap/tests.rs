@@ -1,0 +1,115 @@
+use super::*;
+use crate::value::UriPattern;
+
+fn origin() -> Origin {
+    Origin::new("ConfigMap", "ingress-nginx", "controller")
+}
+
+fn read(data: &[(&str, &str)]) -> (GlobalConfig, Vec<Diagnostic>) {
+    let data = data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let mut diagnostics = Vec::new();
+    (GlobalConfig::read(&origin(), &data, &mut diagnostics), diagnostics)
+}
+
+#[test]
+fn empty_config_map_is_the_default() {
+    let (config, diagnostics) = read(&[]);
+    assert_eq!(config, GlobalConfig::default());
+    assert!(diagnostics.is_empty());
+    assert_eq!(config.strict_transport_security().as_deref(), Some("max-age=31536000; includeSubDomains"));
+    assert_eq!(config.annotation_rules("x.example"), Rules { prefix: "x.example".into(), ..Rules::default() });
+}
+
+#[test]
+fn each_default_written_out_is_the_default() {
+    for spec in specs().filter(|spec| !spec.default.is_empty()) {
+        let (config, diagnostics) = read(&[(spec.name, spec.default)]);
+        assert_eq!(config, GlobalConfig::default(), "{}", spec.name);
+        let silent = diagnostics.iter().all(|found| found.severity == Severity::Info);
+        assert!(silent, "{diagnostics:?}");
+    }
+}
+
+#[test]
+fn values_reach_their_fields() {
+    let (config, diagnostics) = read(&[
+        ("hsts", "false"),
+        ("proxy-body-size", "8m"),
+        ("hide-headers", "X-Powered-By, Server"),
+        ("add-headers", "ingress-nginx/headers"),
+        ("whitelist-source-range", "10.0.0.0/8 , 192.0.2.1"),
+        ("skip-access-log-urls", "/healthz,~^/static/"),
+        ("worker-shutdown-timeout", "1h"),
+        ("no-tls-redirect-locations", ""),
+        ("large-client-header-buffers", "8 16k"),
+    ]);
+    assert!(diagnostics.is_empty(), "{diagnostics:?}");
+    assert_eq!(config.strict_transport_security(), None);
+    assert_eq!(config.proxy_body_size, Size(8 << 20));
+    assert_eq!(config.hide_headers.0.len(), 2);
+    assert_eq!(config.add_headers.map(|name| name.to_string()).as_deref(), Some("ingress-nginx/headers"));
+    assert!(matches!(config.allow, AccessList::Networks(set) if set.networks().len() == 2));
+    assert_eq!(
+        config.skip_access_log_urls.0,
+        [UriPattern::Exact("/healthz".into()), UriPattern::Regex { pattern: "^/static/".into(), ignore_case: false }]
+    );
+    assert_eq!(config.worker_shutdown_timeout.0.as_secs(), 3600);
+    assert!(config.no_tls_redirect_locations.0.is_empty());
+    assert_eq!(config.large_client_header_buffers, HeaderBuffers { number: 8, size: Size(16 << 10) });
+}
+
+#[test]
+fn bad_value_keeps_the_default_of_its_key_only() {
+    let (config, diagnostics) = read(&[("proxy-read-timeout", "5s"), ("proxy-send-timeout", "5"), ("hsts", "yes")]);
+    assert_eq!(config.proxy_read_timeout, Seconds(60));
+    assert_eq!(config.proxy_send_timeout, Seconds(5));
+    assert!(config.hsts);
+    let messages: Vec<_> = diagnostics.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        messages,
+        [
+            "ConfigMap ingress-nginx/controller: data[\"hsts\"]: value \"yes\": expected `true` or `false` (also 1 t T TRUE True, \
+             0 f F FALSE False); the default \"true\" holds",
+            "ConfigMap ingress-nginx/controller: data[\"proxy-read-timeout\"]: value \"5s\": expected whole seconds without a unit, \
+             such as `60`; the default \"60\" holds",
+        ]
+    );
+}
+
+#[test]
+fn what_restricts_fails_closed() {
+    let (config, diagnostics) = read(&[
+        ("whitelist-source-range", "10.0.0.0/33"),
+        ("denylist-source-range", "all"),
+        ("block-cidrs", ","),
+        ("proxy-real-ip-cidr", "10.0.0.0/8;"),
+        ("annotations-risk-level", "medium"),
+    ]);
+    assert_eq!(diagnostics.len(), 5);
+    assert_eq!(config.allow, AccessList::Unreadable);
+    assert_eq!(config.deny, AccessList::Unreadable);
+    assert_eq!(config.block, AccessList::Unreadable);
+    assert!(config.proxy_real_ip_cidr.is_empty());
+    assert_eq!(config.annotations_risk_level, RiskLevel::Low);
+}
+
+#[test]
+fn unknown_keys_are_reported_with_the_nearest_one_and_not_without_end() {
+    let (config, diagnostics) = read(&[("proxy-body-sise", "8m")]);
+    assert_eq!(config, GlobalConfig::default());
+    assert_eq!(diagnostics[0].message, "no key of this name exists; did you mean proxy-body-size?");
+    let many: Vec<String> = (0..1000).map(|n| format!("key-{n}")).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|key| (key.as_str(), "x")).collect();
+    assert_eq!(read(&many).1.len(), UNKNOWN_LIMIT + 1);
+}
+
+#[test]
+fn verdicts_become_diagnostics() {
+    let reasons =
+        |data: &[(&str, &str)]| read(data).1.iter().map(|found| (found.severity, found.reason)).collect::<Vec<_>>();
+    assert_eq!(reasons(&[("main-snippet", "x")]), [(Severity::Error, Reason::RefusedConfiguration)]);
+    assert_eq!(reasons(&[("use-gzip", "true")]), [(Severity::Warning, Reason::UnsupportedConfiguration)]);
+    assert_eq!(reasons(&[("use-gzip", "false")]), []);
+    assert_eq!(reasons(&[("block-user-agents", "bot")]), [(Severity::Error, Reason::UnsupportedConfiguration)]);
+    assert_eq!(reasons(&[("reuse-port", "true")]), [(Severity::Info, Reason::IneffectiveConfiguration)]);
+}

@@ -1,0 +1,344 @@
+//! The rest of ingress-nginx's keys: not built yet, refused for good, or without effect.
+
+use super::KeySpec;
+use crate::verdict::Verdict::{self, Harmless, NotYet, Refused};
+
+const SNIPPET: Verdict = Refused {
+    reason: "there is no nginx here that could run it",
+    instead: "the ConfigMap key or annotation for what it does",
+};
+const WAF: Verdict = Refused {
+    reason: "there is no ModSecurity here",
+    instead: "a web application firewall in front of, or behind, this proxy",
+};
+const NGINX_ONLY: Verdict = Harmless("it tunes something inside nginx that isn't here");
+const BUFFERS: Verdict =
+    Harmless("bodies are streamed with bounded memory, there are no such buffers and no temporary files");
+const NEVER_USED: Verdict = Harmless("ingress-nginx accepts and never uses it");
+const GONE: Verdict = Harmless("ingress-nginx documents it and doesn't know it any more");
+const LOG_FILE: Verdict = Harmless("logs go to standard output and standard error");
+const GEO: Verdict = NotYet("there are no geographic variables yet; they are empty");
+const COMPRESSION: Verdict = NotYet("responses aren't compressed yet");
+const TRACING: Verdict = NotYet("tracing isn't built yet");
+const STREAMS: Verdict = NotYet("TCP and UDP services aren't built yet");
+const GLOBAL_AUTH: Verdict = NotYet("external authentication isn't built yet");
+const LIMITS: Verdict = NotYet("rate and connection limits aren't built yet");
+const BANDWIDTH: Verdict = NotYet("bandwidth isn't limited yet");
+const TLS: Verdict = NotYet("TLS 1.2 and 1.3 with safe ciphers, fixed so far");
+const HTTP_2: Verdict = NotYet("HTTP/2 isn't built yet; clients are offered HTTP/1.1");
+const SYSLOG: Verdict = NotYet("logs go to standard output and standard error only");
+const PASS: Verdict = NotYet("redirects and cookies of backends pass as they are");
+
+/// A row is `"key" = "default": verdict`, and `restricts` where the key keeps requests out.
+macro_rules! unbuilt {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:literal = $default:literal: $verdict:expr $(, $restricts:ident)?;
+    )+) => {
+        /// One entry for each key.
+        pub(super) const SPECS: &[KeySpec] = &[$(KeySpec {
+            name: $name,
+            syntax: "",
+            default: $default,
+            doc: concat!($($doc),+),
+            verdict: $verdict,
+            restricts: [$(stringify!($restricts),)? ""][0].len() > 0,
+            closed: "",
+        },)+];
+    };
+}
+
+unbuilt! {
+    /// Parameters of the log directive.
+    "access-log-params" = "": LOG_FILE;
+    /// Access log file.
+    "access-log-path" = "/var/log/nginx/access.log": LOG_FILE;
+    /// Whether annotations may name objects of other namespaces.
+    "allow-cross-namespace-resources" = "false": NotYet("no annotation that works names such an object yet");
+    /// A path for requests for `/`.
+    "app-root" = "": NEVER_USED;
+    /// Referers that get 403.
+    "block-referers" = "": NotYet("requests aren't blocked by Referer yet"), restricts;
+    /// Browsers that get 403.
+    "block-user-agents" = "": NotYet("requests aren't blocked by User-Agent yet"), restricts;
+    /// Brotli level.
+    "brotli-level" = "4": COMPRESSION;
+    /// Smallest response that brotli compresses.
+    "brotli-min-length" = "20": COMPRESSION;
+    /// Types that brotli compresses.
+    "brotli-types" = "": COMPRESSION;
+    /// Memory for a request body.
+    "client-body-buffer-size" = "8k": BUFFERS;
+    /// Statuses that are replaced by a page of the default backend.
+    "custom-http-errors" = "": NotYet("errors are passed on as they are");
+    /// Debug log for these clients.
+    "debug-connections" = "": NGINX_ONLY;
+    /// Content type of our own answers.
+    "default-type" = "text/html": NotYet("our own answers say their type themselves");
+    /// Looks up no IPv6 addresses.
+    "disable-ipv6-dns" = "": NotYet("both kinds of addresses are looked up");
+    /// Leaves errors of backends alone.
+    "disable-proxy-intercept-errors" = "false": Harmless("no error of a backend is replaced so far");
+    /// No access log for TCP and UDP.
+    "disable-stream-access-log" = "false": STREAMS;
+    /// Logs requests that the built-in default backend answers.
+    "enable-access-log-for-default-backend" = "false": NotYet("they are logged like all others");
+    /// Asynchronous writing of files.
+    "enable-aio-write" = "true": NGINX_ONLY;
+    /// Logs requests to the authentication service.
+    "enable-auth-access-log" = "false": GLOBAL_AUTH;
+    /// Compresses with brotli.
+    "enable-brotli" = "false": COMPRESSION;
+    /// Runs ModSecurity everywhere.
+    "enable-modsecurity" = "false": WAF;
+    /// Accepts many connections at once.
+    "enable-multi-accept" = "true": NGINX_ONLY;
+    /// Staples OCSP answers.
+    "enable-ocsp" = "false": NotYet("no OCSP answers are stapled");
+    /// Traces requests.
+    "enable-opentelemetry" = "false": TRACING;
+    /// Runs the OWASP rules everywhere.
+    "enable-owasp-modsecurity-crs" = "false": WAF;
+    /// One reload after the other.
+    "enable-serial-reloads" = "false": Harmless("there are no reloads");
+    /// Logs to syslog.
+    "enable-syslog" = "false": SYSLOG;
+    /// Level of the error log.
+    "error-log-level" = "notice": Harmless("the flag --v sets the level");
+    /// Error log file.
+    "error-log-path" = "/var/log/nginx/error.log": LOG_FILE;
+    /// The header that holds the client's address with PROXY protocol.
+    "forwarded-for-proxy-protocol-header" = "X-Forwarded-For-Proxy-Protocol": NotYet("PROXY protocol isn't built yet");
+    /// How often geographic databases are read.
+    "geoip2-autoreload-in-minutes" = "0": GEO;
+    /// Headers that `custom-headers` may set.
+    "global-allowed-response-headers" = "": NotYet("the annotation custom-headers isn't built yet");
+    /// See the annotation auth-always-set-cookie.
+    "global-auth-always-set-cookie" = "false": GLOBAL_AUTH;
+    /// See the annotation auth-cache-duration.
+    "global-auth-cache-duration" = "200 202 401 5m": GLOBAL_AUTH;
+    /// See the annotation auth-cache-key.
+    "global-auth-cache-key" = "": GLOBAL_AUTH;
+    /// See the annotation auth-method.
+    "global-auth-method" = "": GLOBAL_AUTH;
+    /// See the annotation auth-request-redirect.
+    "global-auth-request-redirect" = "": GLOBAL_AUTH;
+    /// See the annotation auth-response-headers.
+    "global-auth-response-headers" = "": GLOBAL_AUTH;
+    /// See the annotation auth-signin.
+    "global-auth-signin" = "": GLOBAL_AUTH;
+    /// See the annotation auth-signin-redirect-param.
+    "global-auth-signin-redirect-param" = "rd": GLOBAL_AUTH;
+    /// Raw nginx text for global authentication.
+    "global-auth-snippet" = "": SNIPPET;
+    /// Buffer for gRPC responses.
+    "grpc-buffer-size-kb" = "0": BUFFERS;
+    /// Clients without gzip.
+    "gzip-disable" = "": COMPRESSION;
+    /// gzip level.
+    "gzip-level" = "1": COMPRESSION;
+    /// Smallest response that gzip compresses.
+    "gzip-min-length" = "256": COMPRESSION;
+    /// Types that gzip compresses.
+    "gzip-types" = "": COMPRESSION;
+    /// Access log file for HTTP.
+    "http-access-log-path" = "": LOG_FILE;
+    /// Raw nginx text.
+    "http-snippet" = "": SNIPPET;
+    /// Streams on one HTTP/2 connection.
+    "http2-max-concurrent-streams" = "128": HTTP_2;
+    /// Obsolete.
+    "http2-max-field-size" = "": Harmless("obsolete in nginx; large-client-header-buffers took its place");
+    /// Obsolete.
+    "http2-max-header-size" = "": Harmless("obsolete in nginx; large-client-header-buffers took its place");
+    /// Obsolete.
+    "http2-max-requests" = "0": Harmless("obsolete in nginx; keep-alive-requests took its place");
+    /// Status where too many requests run at the same time.
+    "limit-conn-status-code" = "503": LIMITS;
+    /// What limits are counted by.
+    "limit-conn-zone-variable" = "$binary_remote_addr": LIMITS;
+    /// Bandwidth of a response.
+    "limit-rate" = "0": BANDWIDTH;
+    /// How much of a response comes at full speed first.
+    "limit-rate-after" = "0": BANDWIDTH;
+    /// Status where requests come too fast.
+    "limit-req-status-code" = "503": LIMITS;
+    /// Raw nginx text.
+    "location-snippet" = "": SNIPPET;
+    /// The log line of TCP and UDP.
+    "log-format-stream" = "[$remote_addr] [$time_local] $protocol $status $bytes_sent $bytes_received $session_time": STREAMS;
+    /// Memory of Lua.
+    "lua-shared-dicts" = "": Harmless("there is no Lua here");
+    /// Raw nginx text.
+    "main-snippet" = "": SNIPPET;
+    /// Hash tuning.
+    "map-hash-bucket-size" = "64": NGINX_ONLY;
+    /// Connections of one worker.
+    "max-worker-connections" = "16384": NotYet("the limit of open files decides");
+    /// Open files of one worker.
+    "max-worker-open-files" = "0": NotYet("the limit of the process holds");
+    /// ModSecurity rules.
+    "modsecurity-snippet" = "": WAF;
+    /// Who may read nginx's status.
+    "nginx-status-ipv4-whitelist" = "127.0.0.1": Harmless("there is no such page; metrics have a listener of their own");
+    /// Who may read nginx's status.
+    "nginx-status-ipv6-whitelist" = "::1": Harmless("there is no such page; metrics have a listener of their own");
+    /// A file of nginx's tracing module.
+    "opentelemetry-config" = "/etc/ingress-controller/telemetry/opentelemetry.toml": NGINX_ONLY;
+    /// Name of the span.
+    "opentelemetry-operation-name" = "": TRACING;
+    /// Continues clients' traces.
+    "opentelemetry-trust-incoming-span" = "true": TRACING;
+    /// Spans sent at once.
+    "otel-max-export-batch-size" = "512": TRACING;
+    /// Spans that wait.
+    "otel-max-queuesize" = "2048": TRACING;
+    /// Which requests are traced.
+    "otel-sampler" = "AlwaysOn": TRACING;
+    /// Follows the client's choice.
+    "otel-sampler-parent-based" = "true": TRACING;
+    /// Share of requests traced.
+    "otel-sampler-ratio" = "0.01": TRACING;
+    /// How often spans are sent.
+    "otel-schedule-delay-millis" = "5000": TRACING;
+    /// Name of the service in traces.
+    "otel-service-name" = "nginx": TRACING;
+    /// Where traces go.
+    "otlp-collector-host" = "": TRACING;
+    /// Its port.
+    "otlp-collector-port" = "4317": TRACING;
+    /// Largest header of a response.
+    "proxy-buffer-size" = "4k": NotYet("one limit holds for all response headers");
+    /// Reads responses ahead of the client.
+    "proxy-buffering" = "off": NotYet("responses are streamed, as with off");
+    /// Buffers of a response.
+    "proxy-buffers-number" = "4": BUFFERS;
+    /// Buffers that may be busy.
+    "proxy-busy-buffers-size" = "": BUFFERS;
+    /// Rewrites the Domain of cookies.
+    "proxy-cookie-domain" = "off": PASS;
+    /// Rewrites the Path of cookies.
+    "proxy-cookie-path" = "off": PASS;
+    /// Hash tuning.
+    "proxy-headers-hash-bucket-size" = "64": NGINX_ONLY;
+    /// Hash tuning.
+    "proxy-headers-hash-max-size" = "512": NGINX_ONLY;
+    /// HTTP version to backends.
+    "proxy-http-version" = "1.1": NotYet("HTTP/1.1 is always spoken");
+    /// Disk space for a response.
+    "proxy-max-temp-file-size" = "1024m": BUFFERS;
+    /// Time for the PROXY header.
+    "proxy-protocol-header-timeout" = "5s": NotYet("PROXY protocol isn't built yet");
+    /// What is replaced in redirects of backends.
+    "proxy-redirect-from" = "off": PASS;
+    /// What it is replaced by.
+    "proxy-redirect-to" = "off": PASS;
+    /// Reads the whole request before a backend gets any of it.
+    "proxy-request-buffering" = "on": NotYet("request bodies are streamed, as with off");
+    /// Restricts proxy-ssl annotations to their own paths.
+    "proxy-ssl-location-only" = "false": NotYet("TLS to backends isn't built yet");
+    /// Tries another endpoint.
+    "proxy-stream-next-upstream" = "true": STREAMS;
+    /// For how long.
+    "proxy-stream-next-upstream-timeout" = "600s": STREAMS;
+    /// How often.
+    "proxy-stream-next-upstream-tries" = "3": STREAMS;
+    /// Answers to one datagram.
+    "proxy-stream-responses" = "1": STREAMS;
+    /// Idle time of sessions.
+    "proxy-stream-timeout" = "600s": STREAMS;
+    /// Leaves scheme and host out of our redirects.
+    "relative-redirects" = "false": NotYet("our redirects name scheme and host");
+    /// A listening socket for each worker.
+    "reuse-port" = "true": Harmless("each worker always has its own listening socket");
+    /// Hash tuning.
+    "server-name-hash-bucket-size" = "": NGINX_ONLY;
+    /// Hash tuning.
+    "server-name-hash-max-size" = "1024": NGINX_ONLY;
+    /// Raw nginx text.
+    "server-snippet" = "": SNIPPET;
+    /// Size of TLS records.
+    "ssl-buffer-size" = "4k": NGINX_ONLY;
+    /// Ciphers.
+    "ssl-ciphers" = "": TLS;
+    /// Diffie-Hellman parameters.
+    "ssl-dh-param" = "": Harmless("key exchange is by elliptic curves only");
+    /// Early data.
+    "ssl-early-data" = "false": TLS;
+    /// Curves.
+    "ssl-ecdh-curve" = "auto": TLS;
+    /// Versions.
+    "ssl-protocols" = "TLSv1.2 TLSv1.3": TLS;
+    /// Refuses handshakes for unknown names.
+    "ssl-reject-handshake" = "false": NotYet("unknown names get the default certificate"), restricts;
+    /// Remembers sessions.
+    "ssl-session-cache" = "true": NotYet("sessions are always remembered");
+    /// How many.
+    "ssl-session-cache-size" = "10m": NotYet("the number of remembered sessions is fixed");
+    /// A key for session tickets.
+    "ssl-session-ticket-key" = "": NotYet("tickets have keys of their own, changed regularly");
+    /// Session tickets.
+    "ssl-session-tickets" = "false": TLS;
+    /// How long sessions are remembered.
+    "ssl-session-timeout" = "10m": TLS;
+    /// Access log file for TCP and UDP.
+    "stream-access-log-path" = "": LOG_FILE;
+    /// Raw nginx text.
+    "stream-snippet" = "": SNIPPET;
+    /// Where syslog is.
+    "syslog-host" = "": SYSLOG;
+    /// Its port.
+    "syslog-port" = "514": SYSLOG;
+    /// A hash for all.
+    "upstream-hash-by" = "": NEVER_USED;
+    /// A hash for all.
+    "upstream-hash-by-subset" = "": NEVER_USED;
+    /// A hash for all.
+    "upstream-hash-by-subset-size" = "": NEVER_USED;
+    /// Geographic databases.
+    "use-geoip2" = "false": GEO;
+    /// Compresses with gzip.
+    "use-gzip" = "false": COMPRESSION;
+    /// Offers HTTP/2.
+    "use-http2" = "true": HTTP_2;
+    /// Names the https port in our redirects.
+    "use-port-in-redirects" = "false": NotYet("our redirects name no port");
+    /// Expects a PROXY header on each connection.
+    "use-proxy-protocol" = "false": NotYet("PROXY protocol isn't built yet: connections that begin with it get 400"), restricts;
+    /// Hash tuning.
+    "variables-hash-bucket-size" = "256": NGINX_ONLY;
+    /// Hash tuning.
+    "variables-hash-max-size" = "2048": NGINX_ONLY;
+    /// Binds workers to processors.
+    "worker-cpu-affinity" = "": NotYet("the system decides where workers run");
+    /// Geographic databases, older.
+    "use-geoip" = "": GONE;
+    /// OpenTracing.
+    "jaeger-collector-host" = "": GONE;
+    /// OpenTracing.
+    "jaeger-collector-port" = "": GONE;
+    /// OpenTracing.
+    "jaeger-endpoint" = "": GONE;
+    /// OpenTracing.
+    "jaeger-service-name" = "": GONE;
+    /// OpenTracing.
+    "jaeger-propagation-format" = "": GONE;
+    /// OpenTracing.
+    "jaeger-sampler-type" = "": GONE;
+    /// OpenTracing.
+    "jaeger-sampler-param" = "": GONE;
+    /// OpenTracing.
+    "jaeger-sampler-host" = "": GONE;
+    /// OpenTracing.
+    "jaeger-sampler-port" = "": GONE;
+    /// OpenTracing.
+    "jaeger-trace-context-header-name" = "": GONE;
+    /// OpenTracing.
+    "jaeger-debug-header" = "": GONE;
+    /// OpenTracing.
+    "jaeger-baggage-header" = "": GONE;
+    /// OpenTracing.
+    "jaeger-trace-baggage-header-prefix" = "": GONE;
+    /// OpenTracing.
+    "jaeger-tracer-baggage-header-prefix" = "": GONE;
+}
