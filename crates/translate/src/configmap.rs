@@ -138,8 +138,8 @@ configmap! {
         /// The header that holds the original host.
         "forwarded-host-header" => forwarded_host_header: HeaderName = "X-Forwarded-Host";
         /// Peers that are trusted.
-        "proxy-real-ip-cidr" => proxy_real_ip_cidr: NetworkSet = "0.0.0.0/0",
-            else NetworkSet::default(), "nobody is trusted";
+        "proxy-real-ip-cidr" => proxy_real_ip_cidr: NetworkSet = "0.0.0.0/0,::/0",
+            [Differs("the default holds for IPv6 peers as well")], else NetworkSet::default(), "nobody is trusted";
 
         /// How long connecting to an endpoint may take.
         "proxy-connect-timeout" => proxy_connect_timeout: Seconds = "5";
@@ -316,10 +316,9 @@ impl GlobalConfig {
         config
     }
 
-    /// What it says about which annotations are acceptable, those with `prefix`.
-    pub fn annotation_rules(&self, prefix: &str) -> Rules {
+    /// What it says about which annotations are acceptable.
+    pub fn annotation_rules(&self) -> Rules {
         Rules {
-            prefix: prefix.to_owned(),
             risk_level: self.annotations_risk_level,
             word_blocklist: self.annotation_value_word_blocklist.0.clone(),
             snippets: self.allow_snippet_annotations,

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use crate::value::Value;
 use crate::verdict::Verdict::{self, Differs, Harmless, NotYet, Refused, Same};
 use crate::verdict::{nearest, sentence};
 
@@ -69,6 +70,17 @@ const BUCKETS: Verdict = NotYet("histograms have ingress-nginx's default buckets
 const LOG_LIBRARY: Verdict = Harmless("logs are lines on standard error, and Go's logging library isn't here");
 const ADMISSION: Verdict = NotYet("there is no admission webhook yet; objects are checked when they are read");
 const PASSTHROUGH: Verdict = NotYet("TLS isn't passed through yet, it ends at the proxy");
+
+impl Flag {
+    /// What to say to someone who gives the flag this value; `None` where it works, or asks for what happens anyway.
+    pub fn notice(&self, value: &str) -> Option<String> {
+        let same_switch = self.takes == Takes::Bool && bool::parse(value) == bool::parse(self.default);
+        if self.verdict.works() || value == self.default || same_switch {
+            return None;
+        }
+        Some(format!("--{}: {}: {}", self.name, self.verdict.label(), self.verdict.note()))
+    }
+}
 
 /// A row is `"name" Takes = "default": verdict`.
 macro_rules! flags {
@@ -291,4 +303,23 @@ pub fn flags_markdown() -> String {
         let _ = writeln!(out, "| {short}`--{name}{value}` | {default} | {doc} | **{label}**{note} |");
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_values_that_lose_something_are_worth_a_notice() {
+        let notice = |name, value| flag(name).expect("known").notice(value);
+        assert_eq!(notice("ingress-class", "public"), None);
+        assert_eq!(notice("enable-annotation-validation", "TRUE"), None);
+        assert!(notice("enable-annotation-validation", "false").is_some_and(|text| text.contains("always checked")));
+        assert_eq!(notice("sync-rate-limit", "0.3"), None);
+        assert!(
+            notice("tcp-services-configmap", "a/b")
+                .is_some_and(|text| text.starts_with("--tcp-services-configmap: not yet"))
+        );
+        assert_eq!(nearest_flag("ingres-class"), Some("ingress-class"));
+    }
 }

@@ -3,9 +3,9 @@
 use super::{
     Access, Affinity, Annotations, Balancing, Denial, HostLevel, Known, Meanwhile, OnInvalid, Proxying, Redirects,
 };
-use super::{DEFAULT_PREFIX, Rewriting, known, names};
+use super::{Rewriting, known, names};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
-use crate::value::{BackendProtocol, RiskLevel};
+use crate::value::{BackendProtocol, RiskLevel, Value};
 use crate::verdict::{Verdict, nearest};
 
 /// So many unknown names of one object are reported one by one.
@@ -40,8 +40,6 @@ pub struct Rejected;
 /// What an operator has decided about annotations.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rules {
-    /// `--annotations-prefix`.
-    pub prefix: String,
     /// ConfigMap `annotations-risk-level`: annotations above it are not accepted.
     pub risk_level: RiskLevel,
     /// ConfigMap `annotation-value-word-blocklist`: values may hold none of these.
@@ -53,12 +51,7 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self {
-            prefix: DEFAULT_PREFIX.to_owned(),
-            risk_level: RiskLevel::High,
-            word_blocklist: Vec::new(),
-            snippets: false,
-        }
+        Self { risk_level: RiskLevel::High, word_blocklist: Vec::new(), snippets: false }
     }
 }
 
@@ -181,8 +174,15 @@ impl Reading<'_> {
 
     fn unbuilt(&mut self, known: &Known, value: &str) {
         let spec = known.spec;
-        if spec.neutral.contains(&value) {
-            return;
+        let is_switch = spec.neutral.iter().any(|neutral| matches!(*neutral, "true" | "false"));
+        match bool::parse(value) {
+            None if is_switch => {
+                let message = format!("expected {}; {}", bool::SYNTAX, spec.on_invalid.consequence());
+                return self.report(Severity::Warning, Reason::AnnotationParsingFailed, known.name, value, message);
+            }
+            Some(on) if spec.neutral.contains(&if on { "true" } else { "false" }) => return,
+            _ if spec.neutral.contains(&value) => return,
+            _ => {}
         }
         let denial = match spec.meanwhile {
             Meanwhile::Deny(denial) => denial,
@@ -238,6 +238,7 @@ impl Reading<'_> {
         let (permanent, temporal) = (redirects.permanent_code, redirects.temporal_code);
         redirects.permanent_code = permanent.filter(|code| (300..=308).contains(code));
         redirects.temporal_code = temporal.filter(|code| (300..=307).contains(code));
+        self.out.balancing.hash_by_subset_size.take_if(|size| *size == 0);
         let is_web = |url: &str| url.starts_with("http://") || url.starts_with("https://");
         let elsewhere = redirects.temporal.take_if(|url| !is_web(url.as_str()));
         if let Some(code) = permanent.filter(|code| !(300..=308).contains(code)) {

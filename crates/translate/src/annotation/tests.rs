@@ -14,7 +14,7 @@ fn read_with(rules: &Rules, annotations: &[(&str, &str)]) -> (Result<IngressAnno
     let origin = Origin::new("Ingress", "shop", "web");
     let all = map(annotations);
     let mut diagnostics = Vec::new();
-    let out = read(&Annotations::new(&origin, &rules.prefix, &all), rules, &mut diagnostics);
+    let out = read(&Annotations::new(&origin, DEFAULT_PREFIX, &all), rules, &mut diagnostics);
     (out, diagnostics)
 }
 
@@ -192,7 +192,12 @@ fn limits_that_are_not_built_only_warn() {
 #[test]
 fn canary_never_takes_the_place_of_its_main_ingress() {
     assert_eq!(read_all(&[("canary", "true"), ("canary-weight", "5")]).0, Err(Rejected));
-    assert_eq!(read_all(&[("canary", "false")]), (Ok(IngressAnnotations::default()), vec![]));
+    assert_eq!(read_all(&[("canary", "T")]).0, Err(Rejected));
+    for off in ["false", "0", "F"] {
+        assert_eq!(read_all(&[("canary", off)]), (Ok(IngressAnnotations::default()), vec![]));
+    }
+    let (out, diagnostics) = read_all(&[("canary", "yes")]);
+    assert_eq!((out, diagnostics[0].severity), (Ok(IngressAnnotations::default()), Severity::Warning));
 }
 
 #[test]
@@ -260,6 +265,8 @@ fn rules_between_fields() {
     assert_eq!((redirects.permanent_code, redirects.temporal_code, diagnostics.len()), (None, None, 2));
     let (out, diagnostics) = read_all(&[("temporal-redirect", "ftp://x.example")]);
     assert_eq!((out.expect("accepted").redirects.temporal, diagnostics.len()), (None, 1));
+    let (out, diagnostics) = read_all(&[("upstream-hash-by-subset-size", "0")]);
+    assert_eq!((out.expect("accepted").balancing.hash_by_subset_size, diagnostics.len()), (None, 0));
 }
 
 #[test]

@@ -121,7 +121,7 @@ unbuilt! {
     /// Makes the Ingress an alternative to the one that has the same host and path.
     "canary": "`true` or `false`" [Ingress, Low] Meanwhile::Reject,
         NotYet("canaries aren't built yet, and all requests go to the Ingress it is the alternative of"),
-        neutral "false" "f" "F" "False" "FALSE" "0";
+        neutral "false";
     /// A header that chooses the canary.
     "canary-by-header": "the name of a header" [Ingress, Medium] SERVE, CANARY;
     /// The value of that header.
