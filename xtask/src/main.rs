@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+mod bench;
 mod cargo;
 mod ci;
 mod console;
@@ -36,6 +37,7 @@ Tasks:
   clippy              Lints of all targets, warnings are errors
   doc                 Documentation builds without a warning
   test                All tests, documentation examples included
+  bench               Counts the instructions of what must stay cheap (valgrind)
   gen [--check]       Rewrites generated files; with --check says which ones differ
   fuzz [TARGET] [--seconds N]
                       Runs every fuzz target, or one, for N seconds each (10 by default)
@@ -74,6 +76,7 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
         ["clippy"] => step(cargo::clippy),
         ["doc"] => step(cargo::doc),
         ["test"] => step(cargo::test),
+        ["bench"] => step(bench::run),
         ["gen"] => step(generated::rewrite),
         ["gen", "--check"] => step(generated::check),
         ["fuzz", options @ ..] => {

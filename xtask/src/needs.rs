@@ -8,6 +8,7 @@ use crate::workspace::Workspace;
 const PACKAGES: &[(&str, &str, &str)] = &[
     ("cc", "gcc", "to compile aws-lc"),
     ("c++", "g++", "to compile libFuzzer"),
+    ("valgrind", "valgrind", "to count instructions"),
     ("git", "git", "to list the files of the repository"),
 ];
 
