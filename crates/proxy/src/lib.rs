@@ -1,3 +1,8 @@
 //! Sockets, TLS, HTTP, pools, balancing, retries, drain. Has never heard of Kubernetes.
 
+pub mod access_log;
+pub mod balance;
+pub mod client;
 pub mod http1;
+pub mod random;
+pub mod record;

@@ -1,0 +1,107 @@
+//! The access log: one line a request, made by a format that is compiled once and written by a thread of its own.
+//!
+//! A worker appends lines to a buffer and hands it over when it is large or a tenth of a second old, so that the path of a
+//! request knows no lock and no system call. When the writer can't keep up, lines are dropped and counted; requests never wait.
+
+mod clock;
+mod escape;
+mod format;
+mod value;
+mod writer;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use fairway_model::{AccessLog, LogEscape, Template};
+use regex::bytes::RegexSet;
+
+use crate::record::RequestRecord;
+
+pub use self::clock::Clock;
+pub use self::format::Format;
+pub use self::writer::{LogHandle, LogSink, LogThread, LogWriter};
+
+/// What is logged and how, compiled from the settings whenever they change.
+#[derive(Debug)]
+pub struct LogRules {
+    enabled: bool,
+    format: Format,
+    skip: Skip,
+}
+
+impl LogRules {
+    /// Compiles the settings. `instead` is a format that the command line asked for.
+    pub fn new(settings: &AccessLog, instead: Option<&(Template, LogEscape)>) -> Self {
+        let format = match instead {
+            Some((template, escape)) => Format::compile(template, *escape),
+            None => Format::compile(&settings.format, settings.escape),
+        };
+        Self { enabled: settings.enabled, format, skip: Skip::new(&settings.skip) }
+    }
+
+    /// Whether a request is logged.
+    pub fn admits(&self, record: &RequestRecord<'_>) -> bool {
+        let target = || record.head.map_or(&b""[..], |head| head.parsed.target_span().of(head.bytes));
+        self.enabled && record.route.is_none_or(|route| route.access_log) && !self.skip.contains(target())
+    }
+
+    /// How a line is made.
+    pub fn format(&self) -> &Format {
+        &self.format
+    }
+}
+
+/// Request targets that are not logged (`skip-access-log-urls`), by the rules of an nginx `map` on `$request_uri`: plain text
+/// means the whole target in any case, `~` starts a regular expression and `~*` one that ignores case.
+#[derive(Debug, Default)]
+struct Skip {
+    exact: HashSet<Box<[u8]>>,
+    longest: usize,
+    patterns: RegexSet,
+}
+
+impl Skip {
+    fn new(targets: &[Arc<str>]) -> Self {
+        let patterns = targets.iter().filter_map(|target| target.strip_prefix('~')).map(|pattern| {
+            match pattern.strip_prefix('*') {
+                Some(pattern) => format!("(?i-u){pattern}"),
+                None => format!("(?-u){pattern}"),
+            }
+        });
+        // One by one first: a pattern that is wrong must not take the others with it. The control side has told the user.
+        let valid = patterns.filter(|pattern| regex::bytes::Regex::new(pattern).is_ok());
+        let exact: HashSet<Box<[u8]>> = targets
+            .iter()
+            .filter(|target| !target.starts_with('~'))
+            .map(|target| target.to_ascii_lowercase().into_bytes().into())
+            .collect();
+        Self {
+            longest: exact.iter().map(|target| target.len()).max().unwrap_or(0),
+            exact,
+            patterns: RegexSet::new(valid).unwrap_or_default(),
+        }
+    }
+
+    fn contains(&self, target: &[u8]) -> bool {
+        self.contains_exactly(target) || (!self.patterns.is_empty() && self.patterns.is_match(target))
+    }
+
+    fn contains_exactly(&self, target: &[u8]) -> bool {
+        const ROOM: usize = 256;
+        if self.exact.is_empty() || target.len() > self.longest {
+            return false;
+        }
+        let mut lower = [0; ROOM];
+        match lower.get_mut(..target.len()) {
+            Some(lower) => {
+                lower.copy_from_slice(target);
+                lower.make_ascii_lowercase();
+                self.exact.contains(&*lower)
+            }
+            None => self.exact.iter().any(|exact| exact.eq_ignore_ascii_case(target)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

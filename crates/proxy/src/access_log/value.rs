@@ -1,0 +1,364 @@
+//! What each variable stands for.
+
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use fairway_model::{Action, HostPattern, LogEscape, Scheme, Variable};
+
+use super::{Clock, escape};
+use crate::balance::cookie;
+use crate::http1::{Fields, KnownField};
+use crate::record::{RequestRecord, Try};
+
+/// A variable, ready to be looked up.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    /// One that is read from the record.
+    Plain(Variable),
+    /// A request field.
+    RequestField(Name),
+    /// A field of the endpoint's response.
+    UpstreamField(Name),
+    /// A field of the response as it was sent.
+    SentField(Box<[u8]>),
+    /// A query argument.
+    Argument(Box<[u8]>),
+    /// A cookie.
+    Cookie(Box<[u8]>),
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Name {
+    Known(KnownField),
+    Other(Box<[u8]>),
+}
+
+/// Whether there was a value; an empty one is one.
+type Found = Option<()>;
+
+/// The value of a variable that never changes.
+pub(super) fn constant(variable: &Variable) -> Option<&'static str> {
+    static HOSTNAME: LazyLock<String> = LazyLock::new(|| {
+        std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .map(|name| name.trim_end().to_owned())
+            .or_else(|_| std::env::var("HOSTNAME"))
+            .unwrap_or_default()
+    });
+    static PID: LazyLock<String> = LazyLock::new(|| std::process::id().to_string());
+    match variable {
+        Variable::Hostname => Some(&HOSTNAME),
+        Variable::Pid => Some(&PID),
+        Variable::NginxVersion => Some(env!("CARGO_PKG_VERSION")),
+        _ => None,
+    }
+}
+
+impl Value {
+    pub(super) fn new(variable: &Variable) -> Self {
+        let bytes = |text: &str| text.as_bytes().into();
+        match variable {
+            Variable::RequestField(name) => Self::RequestField(Name::new(name)),
+            Variable::UpstreamField(name) => Self::UpstreamField(Name::new(name)),
+            Variable::ContentLength => Self::RequestField(Name::Known(KnownField::ContentLength)),
+            Variable::ContentType => Self::RequestField(Name::Known(KnownField::ContentType)),
+            Variable::ResponseField(name) => Self::SentField(bytes(name)),
+            Variable::Argument(name) => Self::Argument(bytes(name)),
+            Variable::Cookie(name) => Self::Cookie(bytes(name)),
+            plain => Self::Plain(plain.clone()),
+        }
+    }
+
+    pub(super) fn append(
+        &self,
+        record: &RequestRecord<'_>,
+        clock: &mut Clock,
+        escape: LogEscape,
+        out: &mut Vec<u8>,
+    ) -> Found {
+        let mut text = |value: &[u8]| escape::append(value, escape, out);
+        match self {
+            Self::Plain(variable) => plain(variable, record, clock, escape, out),
+            Self::RequestField(name) => {
+                let head = record.head?;
+                name.append(head.parsed.fields(), head.bytes, text)
+            }
+            Self::UpstreamField(name) => {
+                let fields = record.upstream_fields?;
+                name.append(fields.parsed, fields.bytes, text)
+            }
+            Self::SentField(name) => {
+                text(sent_field(record.sent_head, name)?);
+                Some(())
+            }
+            Self::Argument(name) => {
+                text(argument(query(record)?, name)?);
+                Some(())
+            }
+            Self::Cookie(name) => {
+                let head = record.head?;
+                text(cookie::all(head.parsed.fields(), head.bytes, name).next()?);
+                Some(())
+            }
+        }
+    }
+}
+
+impl Name {
+    fn new(name: &str) -> Self {
+        let known = KnownField::classify(name.as_bytes());
+        // The rest of a family stands for many names.
+        if known.name().eq_ignore_ascii_case(name) { Self::Known(known) } else { Self::Other(name.as_bytes().into()) }
+    }
+
+    /// Appends all lines of the field, joined as nginx joins them.
+    fn append(&self, fields: &Fields, bytes: &[u8], mut text: impl FnMut(&[u8])) -> Found {
+        let mut found = None;
+        let mut take = |value: &[u8]| {
+            if found.replace(()).is_some() {
+                text(b", ");
+            }
+            text(value);
+        };
+        match self {
+            Self::Known(known) => fields.all(*known, bytes).for_each(take),
+            Self::Other(name) => {
+                fields.iter().filter(|field| field.is(name, bytes)).for_each(|field| take(field.value(bytes)));
+            }
+        }
+        found
+    }
+}
+
+#[allow(clippy::too_many_lines)] // one match, a line or two for each variable
+fn plain(
+    variable: &Variable,
+    record: &RequestRecord<'_>,
+    clock: &mut Clock,
+    escape: LogEscape,
+    out: &mut Vec<u8>,
+) -> Found {
+    let client = record.client;
+    let text = |value: &[u8], out: &mut Vec<u8>| escape::append(value, escape, out);
+    let route = record.route;
+    match variable {
+        Variable::RemoteAddr => out.extend_from_slice(client.address_text()),
+        Variable::RemotePort => number(client.port().into(), out),
+        Variable::RemoteUser if record.user.is_empty() => return None,
+        Variable::RemoteUser => text(record.user, out),
+        Variable::PeerAddr => ip(record.peer.ip(), out),
+        Variable::TimeLocal => out.extend_from_slice({
+            let (second, _) = clock.now();
+            clock.local(second)
+        }),
+        Variable::TimeIso8601 => out.extend_from_slice({
+            let (second, _) = clock.now();
+            clock.iso8601(second)
+        }),
+        Variable::Msec => {
+            let (second, millis) = clock.now();
+            number(second.unsigned_abs(), out);
+            fraction(millis, out);
+        }
+        Variable::Request => match record.head {
+            Some(head) => {
+                // Target and version follow the method on the same line, and no line is longer than the limit of heads.
+                let from = head.parsed.target_span().range();
+                let method = head.parsed.method_bytes(head.bytes);
+                let start = from.start.saturating_sub(method.len() + 1);
+                text(&head.bytes[start..(from.end + " HTTP/1.1".len()).min(head.bytes.len())], out);
+            }
+            None => text(record.broken_line, out),
+        },
+        Variable::RequestMethod => text(record.head?.parsed.method_bytes(record.head?.bytes), out),
+        Variable::RequestUri => text(record.head?.parsed.target_span().of(record.head?.bytes), out),
+        Variable::Uri => text(record.path, out),
+        Variable::Args => text(query(record)?, out),
+        Variable::IsArgs if query(record).is_some_and(|query| !query.is_empty()) => out.push(b'?'),
+        Variable::IsArgs => {}
+        Variable::Scheme => out.extend_from_slice(client.scheme().as_str().as_bytes()),
+        Variable::Https if client.scheme() == Scheme::Https => out.extend_from_slice(b"on"),
+        Variable::Https => {}
+        Variable::Host => {
+            let from = out.len();
+            text(without_port(client.host()), out);
+            out[from..].make_ascii_lowercase();
+        }
+        Variable::ServerName => match record.host?.pattern() {
+            HostPattern::Any => out.push(b'_'),
+            pattern => format(pattern, out),
+        },
+        Variable::ServerAddr => ip(record.local.ip(), out),
+        Variable::ServerPort => number(record.local.port().into(), out),
+        Variable::ServerProtocol => out.extend_from_slice(match record.head?.parsed.version() {
+            crate::http1::Version::Http10 => b"HTTP/1.0",
+            crate::http1::Version::Http11 => b"HTTP/1.1",
+        }),
+        Variable::Status => status(record.status, out),
+        Variable::BodyBytesSent => number(record.body_sent, out),
+        Variable::BytesSent => number(record.sent, out),
+        Variable::RequestLength => number(record.received, out),
+        Variable::RequestTime => seconds(record.duration, out),
+        Variable::RequestId if client.request_id().is_empty() => return None,
+        Variable::RequestId => text(client.request_id(), out),
+        Variable::Connection => number(record.connection, out),
+        Variable::ConnectionRequests => number(record.connection_requests, out),
+        Variable::UpstreamAddr => return tries(record, out, |each, out| Some(socket(each.endpoint, out))),
+        Variable::UpstreamStatus => return tries(record, out, |each, out| Some(status(each.status, out))),
+        Variable::UpstreamResponseTime => return tries(record, out, |each, out| Some(seconds(each.response, out))),
+        Variable::UpstreamResponseLength => {
+            return tries(record, out, |each, out| Some(number(each.body_received, out)));
+        }
+        Variable::UpstreamConnectTime => return tries(record, out, |each, out| Some(seconds(each.connect?, out))),
+        Variable::UpstreamHeaderTime => return tries(record, out, |each, out| Some(seconds(each.header?, out))),
+        Variable::UpstreamBytesReceived => return tries(record, out, |each, out| Some(number(each.received, out))),
+        Variable::UpstreamBytesSent => return tries(record, out, |each, out| Some(number(each.sent, out))),
+        Variable::SslProtocol => out.extend_from_slice(record.tls?.protocol.as_bytes()),
+        Variable::SslCipher => out.extend_from_slice(record.tls?.cipher.as_bytes()),
+        Variable::SslServerName => text(record.tls?.server_name?.as_bytes(), out),
+        Variable::SslSessionReused => out.push(if record.tls?.resumed { b'r' } else { b'.' }),
+        Variable::Pipe => out.push(if record.pipelined { b'p' } else { b'.' }),
+        Variable::Namespace => text(route.map_or(&b""[..], |route| route.origin.namespace.as_bytes()), out),
+        Variable::IngressName => text(route.map_or(&b""[..], |route| route.origin.name.as_bytes()), out),
+        Variable::ServiceName => text(record.backend.map_or(&b""[..], |backend| backend.origin.name.as_bytes()), out),
+        Variable::ServicePort => text(record.backend.map_or(&b""[..], |backend| backend.port.as_bytes()), out),
+        Variable::LocationPath => text(route.map_or(&b""[..], |route| route.rule.as_bytes()), out),
+        Variable::UpstreamName | Variable::ProxyHost => match (record.backend, route.map(|route| &route.action)) {
+            (Some(backend), _) => text(backend.upstream_name.as_bytes(), out),
+            // The name that a backend would have which the snapshot does not hold.
+            (None, Some(Action::Forward(forward))) => text(forward.backend.as_str().as_bytes(), out),
+            (None, _) => out.push(b'-'),
+        },
+        Variable::AlternativeUpstreamName => {}
+        Variable::ProxyAddXForwardedFor => {
+            let received = client.received_forwarded_for();
+            if !received.is_empty() {
+                text(received, out);
+                out.extend_from_slice(b", ");
+            }
+            out.extend_from_slice(client.address_text());
+        }
+        Variable::ForwardedPort => number(client.forwarded_port().into(), out),
+        Variable::Hostname | Variable::Pid | Variable::NginxVersion => {
+            out.extend_from_slice(constant(variable)?.as_bytes());
+        }
+        Variable::ContentLength
+        | Variable::ContentType
+        | Variable::RequestField(_)
+        | Variable::ResponseField(_)
+        | Variable::UpstreamField(_)
+        | Variable::Argument(_)
+        | Variable::Cookie(_)
+        | Variable::Unknown(_) => return None,
+    }
+    Some(())
+}
+
+/// A value of each try, separated by commas; `-` for a try that has none.
+fn tries(record: &RequestRecord<'_>, out: &mut Vec<u8>, mut append: impl FnMut(&Try, &mut Vec<u8>) -> Found) -> Found {
+    for (at, each) in record.tries.iter().enumerate() {
+        if at > 0 {
+            out.extend_from_slice(b", ");
+        }
+        if append(each, out).is_none() {
+            out.push(b'-');
+        }
+    }
+    (!record.tries.is_empty()).then_some(())
+}
+
+fn query<'a>(record: &RequestRecord<'a>) -> Option<&'a [u8]> {
+    let head = record.head?;
+    head.parsed.query().map(|query| query.of(head.bytes))
+}
+
+/// The first argument of a name, as it was sent; nginx ignores the case of the name.
+fn argument<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    query.split(|&byte| byte == b'&').find_map(|pair| {
+        let (key, value) = pair.split_at(memchr::memchr(b'=', pair)?);
+        key.eq_ignore_ascii_case(name).then_some(&value[1..])
+    })
+}
+
+/// The first line of a field in a head that was serialised.
+fn sent_field<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    head.split(|&byte| byte == b'\n').skip(1).find_map(|line| {
+        let (key, value) = line.split_at(memchr::memchr(b':', line)?);
+        key.eq_ignore_ascii_case(name).then(|| value[1..].trim_ascii())
+    })
+}
+
+fn without_port(host: &[u8]) -> &[u8] {
+    match memchr::memrchr(b':', host) {
+        Some(colon) if !host[colon..].contains(&b']') => &host[..colon],
+        _ => host,
+    }
+}
+
+fn number(value: u64, out: &mut Vec<u8>) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut rest = value;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+fn status(value: u16, out: &mut Vec<u8>) {
+    let digit = |value: u16| b'0' + (value % 10) as u8;
+    out.extend_from_slice(&[digit(value / 100), digit(value / 10), digit(value)]);
+}
+
+/// Seconds with milliseconds, rounded down as nginx does.
+fn seconds(value: Duration, out: &mut Vec<u8>) {
+    number(value.as_secs(), out);
+    fraction(value.subsec_millis(), out);
+}
+
+fn fraction(millis: u32, out: &mut Vec<u8>) {
+    let digit = |value: u32| b'0' + (value % 10) as u8;
+    out.extend_from_slice(&[b'.', digit(millis / 100), digit(millis / 10), digit(millis)]);
+}
+
+fn socket(address: SocketAddr, out: &mut Vec<u8>) {
+    match address.ip() {
+        IpAddr::V4(_) => ip(address.ip(), out),
+        IpAddr::V6(v6) => format(&format_args!("[{v6}]"), out),
+    }
+    out.push(b':');
+    number(address.port().into(), out);
+}
+
+fn ip(address: IpAddr, out: &mut Vec<u8>) {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            for (at, octet) in v4.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                number(octet.into(), out);
+            }
+        }
+        IpAddr::V6(v6) => format(&v6, out),
+    }
+}
+
+/// Appends what is displayed.
+fn format(value: &impl std::fmt::Display, out: &mut Vec<u8>) {
+    struct Text<'a>(&'a mut Vec<u8>);
+    impl Write for Text<'_> {
+        fn write_str(&mut self, text: &str) -> std::fmt::Result {
+            self.0.extend_from_slice(text.as_bytes());
+            Ok(())
+        }
+    }
+    let written = write!(Text(out), "{value}");
+    debug_assert!(written.is_ok(), "a vector takes everything");
+}

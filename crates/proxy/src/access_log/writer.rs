@@ -1,0 +1,251 @@
+//! From the workers to the output: buffers go to one thread that writes them, and come back empty.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::{Clock, Format};
+use crate::record::RequestRecord;
+
+/// A buffer of this size is handed over: some hundred lines, few enough that the log is fresh and one write suffices.
+const FULL: usize = 32 << 10;
+
+/// Age at which a buffer is handed over, however small.
+const OLD: Duration = Duration::from_millis(100);
+
+/// Buffers of one worker that wait for the writer. When all do, the worker's own grows up to [`MOST`], then lines are dropped.
+const BUFFERS: usize = 4;
+
+/// Largest size that a buffer grows to.
+const MOST: usize = 256 << 10;
+
+/// Messages that wait for the writer, of all workers.
+const QUEUE: usize = 1024;
+
+/// Where lines go.
+pub enum LogSink {
+    /// Nowhere.
+    Off,
+    /// To standard output.
+    Stdout,
+    /// To anything else.
+    Writer(Box<dyn Write + Send>),
+}
+
+impl fmt::Debug for LogSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "Off",
+            Self::Stdout => "Stdout",
+            Self::Writer(_) => "Writer",
+        })
+    }
+}
+
+/// The thread that writes.
+#[derive(Debug)]
+pub struct LogThread {
+    handle: LogHandle,
+}
+
+/// What a worker needs to make its [`LogWriter`].
+#[derive(Clone, Debug)]
+pub struct LogHandle {
+    queue: Option<SyncSender<Message>>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// The log of one worker. Clones share one buffer.
+#[derive(Clone, Debug)]
+pub struct LogWriter(Option<Rc<Shared>>);
+
+enum Message {
+    Lines { buffer: Vec<u8>, home: SyncSender<Vec<u8>> },
+    Synchronize(SyncSender<()>),
+}
+
+#[derive(Debug)]
+struct Shared {
+    pending: RefCell<Pending>,
+    started: Notify,
+}
+
+#[derive(Debug)]
+struct Pending {
+    buffer: Vec<u8>,
+    clock: Clock,
+    away: usize,
+    home: SyncSender<Vec<u8>>,
+    returned: Receiver<Vec<u8>>,
+    queue: SyncSender<Message>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl LogThread {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub fn start(sink: LogSink) -> io::Result<Self> {
+        let dropped = Arc::default();
+        let output: Box<dyn Write + Send> = match sink {
+            LogSink::Off => return Ok(Self { handle: LogHandle { queue: None, dropped } }),
+            LogSink::Stdout => Box::new(io::stdout()),
+            LogSink::Writer(output) => output,
+        };
+        let (queue, messages) = sync_channel(QUEUE);
+        thread::Builder::new().name("access-log".into()).spawn(move || write_all(&messages, output))?;
+        Ok(Self { handle: LogHandle { queue: Some(queue), dropped } })
+    }
+
+    /// For a worker.
+    pub fn handle(&self) -> LogHandle {
+        self.handle.clone()
+    }
+
+    /// Lines dropped so far, because the output was too slow.
+    pub fn dropped(&self) -> u64 {
+        self.handle.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything that was handed over before is written, `limit` at most; says whether it is. Blocks.
+    pub fn synchronize(&self, limit: Duration) -> bool {
+        let Some(queue) = &self.handle.queue else {
+            return true;
+        };
+        let (done, written) = sync_channel(1);
+        queue.try_send(Message::Synchronize(done)).is_ok()
+            && written.recv_timeout(limit) != Err(RecvTimeoutError::Timeout)
+    }
+}
+
+impl LogHandle {
+    /// The log of the worker that calls this.
+    pub fn writer(&self) -> LogWriter {
+        let Some(queue) = self.queue.clone() else {
+            return LogWriter(None);
+        };
+        let (home, returned) = sync_channel(BUFFERS);
+        let pending = Pending {
+            buffer: Vec::with_capacity(FULL + FULL / 2),
+            clock: Clock::new(),
+            away: 0,
+            home,
+            returned,
+            queue,
+            dropped: self.dropped.clone(),
+        };
+        LogWriter(Some(Rc::new(Shared { pending: RefCell::new(pending), started: Notify::new() })))
+    }
+}
+
+impl LogWriter {
+    /// Writes one line.
+    pub fn log(&self, format: &Format, record: &RequestRecord<'_>) {
+        let Some(shared) = &self.0 else {
+            return;
+        };
+        let pending = &mut *shared.pending.borrow_mut();
+        if pending.buffer.len() >= FULL && !pending.hand_over() && pending.buffer.len() >= MOST {
+            pending.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        if pending.buffer.is_empty() {
+            shared.started.notify_one();
+        }
+        format.append(record, &mut pending.clock, &mut pending.buffer);
+        pending.buffer.push(b'\n');
+    }
+
+    /// Hands over what there is, as far as the writer takes it. For the end of a worker.
+    pub fn flush(&self) {
+        if let Some(shared) = &self.0 {
+            shared.pending.borrow_mut().hand_over();
+        }
+    }
+
+    /// Hands over what gets old. To be spawned once on each worker; never ends.
+    pub async fn run(self) {
+        let Some(shared) = self.0 else {
+            return std::future::pending().await;
+        };
+        loop {
+            shared.started.notified().await;
+            tokio::time::sleep(OLD).await;
+            while !shared.pending.borrow_mut().hand_over() {
+                tokio::time::sleep(OLD).await;
+            }
+        }
+    }
+}
+
+impl Pending {
+    /// Whether the buffer is empty now.
+    fn hand_over(&mut self) -> bool {
+        if self.buffer.is_empty() {
+            return true;
+        }
+        let empty = match self.returned.try_recv() {
+            Ok(mut buffer) => {
+                self.away -= 1;
+                buffer.clear();
+                // One burst must not be remembered forever.
+                buffer.shrink_to(FULL * 2);
+                buffer
+            }
+            Err(TryRecvError::Empty) if self.away < BUFFERS => Vec::with_capacity(FULL + FULL / 2),
+            Err(_) => return false,
+        };
+        let buffer = std::mem::replace(&mut self.buffer, empty);
+        self.away += 1;
+        if let Err(refused) = self.queue.try_send(Message::Lines { buffer, home: self.home.clone() }) {
+            self.away -= 1;
+            let (std::sync::mpsc::TrySendError::Full(message) | std::sync::mpsc::TrySendError::Disconnected(message)) =
+                refused;
+            if let Message::Lines { buffer, .. } = message {
+                self.buffer = buffer;
+            }
+            return false;
+        }
+        true
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.hand_over();
+    }
+}
+
+/// Writes until nobody is left who could send. An output that fails is not given up: it may be a pipe that comes back.
+fn write_all(messages: &Receiver<Message>, mut output: Box<dyn Write + Send>) {
+    let mut failing = false;
+    while let Ok(message) = messages.recv() {
+        match message {
+            Message::Lines { buffer, home } => {
+                let written = output.write_all(&buffer).and_then(|()| output.flush());
+                match written {
+                    Err(error) if !failing => {
+                        tracing::error!(%error, "writing the access log");
+                        failing = true;
+                    }
+                    Err(_) => {}
+                    Ok(()) => failing = false,
+                }
+                // A worker that is gone needs no buffer.
+                home.try_send(buffer).ok();
+            }
+            Message::Synchronize(done) => {
+                done.try_send(()).ok();
+            }
+        }
+    }
+}

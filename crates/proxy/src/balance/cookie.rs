@@ -1,0 +1,99 @@
+//! The session cookie: finding it in a request and writing it for a response, as lua-resty-cookie does for ingress-nginx.
+
+use std::io::Write;
+
+use fairway_model::{SameSite, SessionCookie};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::SessionKey;
+use crate::http1::{Fields, KnownField};
+
+/// What the attributes of a session cookie depend on besides its configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// Path attribute, from the route.
+    pub path: &'a str,
+    /// Whether the client's connection is TLS.
+    pub tls: bool,
+    /// The User-Agent field; empty without one.
+    pub user_agent: &'a [u8],
+    /// The present in seconds since 1970.
+    pub now: i64,
+}
+
+/// The value of the session cookie of a request. Among several of the same name the last one counts, as in ingress-nginx.
+pub fn find<'b>(fields: &Fields, bytes: &'b [u8], name: &[u8]) -> Option<&'b [u8]> {
+    all(fields, bytes, name).last()
+}
+
+/// The values of all cookies of a name, in order.
+pub fn all<'b>(fields: &Fields, bytes: &'b [u8], name: &[u8]) -> impl Iterator<Item = &'b [u8]> {
+    let pairs = fields.all(KnownField::Cookie, bytes).flat_map(|value| value.split(|&byte| byte == b';'));
+    pairs.filter_map(move |pair| {
+        let value = pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"=")?;
+        // A blank ends the value.
+        value.split(u8::is_ascii_whitespace).next()
+    })
+}
+
+/// Appends the value of the Set-Cookie field that starts a session.
+pub fn write(
+    out: &mut Vec<u8>,
+    cookie: &SessionCookie,
+    key: &SessionKey,
+    backend_key: &[u8; 32],
+    at: &Circumstances<'_>,
+) {
+    let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
+    put(&[cookie.name.as_bytes(), b"=", key.as_bytes(), b"|", backend_key]);
+    if let Some(date) = cookie.expires.and_then(|after| Timestamp::from_second(at.now.checked_add(after)?).ok()) {
+        let utc = date.to_zoned(TimeZone::UTC);
+        // Four digits from 2038 on, as ngx.cookie_time writes them: two would be read as the past.
+        let format = if utc.year() > 2037 { "%a, %d-%b-%Y %H:%M:%S GMT" } else { "%a, %d-%b-%y %H:%M:%S GMT" };
+        let written = write!(out, "; Expires={}", utc.strftime(format));
+        debug_assert!(written.is_ok(), "a vector takes everything");
+    }
+    if let Some(seconds) = cookie.max_age {
+        let written = write!(out, "; Max-Age={seconds}");
+        debug_assert!(written.is_ok(), "a vector takes everything");
+    }
+    let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
+    if let Some(domain) = &cookie.domain {
+        put(&[b"; Domain=", domain.as_bytes()]);
+    }
+    // A path that no cookie can hold (RFC 6265 4.1.1) would end the attribute and start another.
+    if !at.path.bytes().any(|byte| byte == b';' || byte.is_ascii_control()) {
+        put(&[b"; Path=", at.path.as_bytes()]);
+    }
+    if cookie.secure || at.tls {
+        put(&[b"; Secure"]);
+    }
+    put(&[b"; HttpOnly"]);
+    match cookie.same_site {
+        Some(SameSite::None) if cookie.conditional_same_site_none && !knows_same_site_none(at.user_agent) => {}
+        Some(same_site) => put(&[b"; SameSite=", name(same_site)]),
+        None => {}
+    }
+}
+
+fn name(same_site: SameSite) -> &'static [u8] {
+    match same_site {
+        SameSite::None => b"None",
+        SameSite::Lax => b"Lax",
+        SameSite::Strict => b"Strict",
+    }
+}
+
+/// Whether a browser understands `SameSite=None`; those that do not drop the cookie or take it for `Strict`
+/// (chromium.org "SameSite=None: Known Incompatible Clients", as far as ingress-nginx follows it).
+fn knows_same_site_none(user_agent: &[u8]) -> bool {
+    let has = |text: &str| memchr::memmem::find(user_agent, text.as_bytes()).is_some();
+    let old_chrome = has("Chrome/4") || has("Chrome/5") || has("Chrome/6");
+    let ios_12 = has("CPU iPhone OS 12") || has("iPad; CPU OS 12");
+    let old_safari = has("Macintosh") && has("Intel Mac OS X 10_14") && has("Safari") && !has("Chrome");
+    !(old_chrome || ios_12 || old_safari)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! The choice of an endpoint for one request: session affinity first, then round robin, EWMA or a consistent hash.
+//!
+//! A [`Balancer`] belongs to one backend in one worker and is told about every change of the endpoints. Workers and replicas
+//! share no state, so whatever has to map the same way everywhere (session keys, hash rings) follows from names and addresses
+//! alone. A draining endpoint is chosen only for sessions that it already has. In steady state nothing is allocated.
+
+pub mod cookie;
+mod ewma;
+mod ring;
+mod round_robin;
+mod session;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use fairway_model::{Backend, Balance, Endpoint, EndpointState};
+
+use self::ewma::Ewma;
+use self::ring::{Ring, Subsets};
+use self::round_robin::RoundRobin;
+use self::session::Sessions;
+use crate::random::Rng;
+
+pub use self::session::{SessionKey, backend_key};
+
+/// Chooses among the endpoints of one backend, in one worker.
+#[derive(Debug)]
+pub struct Balancer {
+    nodes: Vec<Node>,
+    /// Nodes that take new requests, by index.
+    open: Vec<u32>,
+    choice: Choice,
+    sessions: Option<Sessions>,
+    rng: Rng,
+}
+
+/// What a choice may depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// Value of the session cookie, see [`cookie::find`]; `None` without affinity or without cookie.
+    pub session: Option<&'a [u8]>,
+    /// The evaluated key of `upstream-hash-by`; empty where there is none.
+    pub hash_key: &'a [u8],
+    /// Endpoints that failed this request. They are avoided while there is another one.
+    pub tried: &'a [SocketAddr],
+    /// The present.
+    pub now: Instant,
+}
+
+/// A choice.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pick {
+    /// Where to send the request.
+    pub endpoint: SocketAddr,
+    /// The new key of the session, when the client has to be told one (if its route sets cookies).
+    pub session: Option<SessionKey>,
+    node: u32,
+}
+
+/// How a try ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// With a response; time to connect and to its end, together.
+    Answered(Duration),
+    /// With an error or a timeout.
+    Failed,
+}
+
+/// An endpoint as the balancer sees it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Node {
+    address: SocketAddr,
+    weight: u16,
+    draining: bool,
+}
+
+#[derive(Debug)]
+enum Choice {
+    RoundRobin(RoundRobin),
+    Ewma(Ewma),
+    Hash(Ring),
+    Subsets(Subsets),
+}
+
+impl Balancer {
+    /// A balancer for a backend. `rng` only gives it a random start.
+    pub fn new(backend: &Backend, endpoints: &[Endpoint], rng: &mut Rng, now: Instant) -> Self {
+        let mut balancer = Self {
+            nodes: Vec::new(),
+            open: Vec::new(),
+            choice: Choice::RoundRobin(RoundRobin::default()),
+            sessions: None,
+            rng: rng.fork(),
+        };
+        balancer.update(backend, endpoints, now);
+        balancer
+    }
+
+    /// Takes over a change of the backend or of its endpoints. What is known about endpoints that stay is kept.
+    pub fn update(&mut self, backend: &Backend, endpoints: &[Endpoint], now: Instant) {
+        let nodes: Vec<_> = endpoints.iter().map(Node::from).collect();
+        let previous = std::mem::replace(&mut self.nodes, nodes);
+        self.open = (0..).zip(&self.nodes).filter(|(_, node)| node.is_open()).map(|(at, _)| at).collect();
+        self.sessions = backend.affinity.as_ref().map(|affinity| {
+            Sessions::new(affinity, &backend.upstream_name, self.sessions.take(), &previous, &self.nodes)
+        });
+        // A session cookie beats the hash, which would be asked only for the first request of a session.
+        let hash = if self.sessions.is_some() { None } else { Some(()) };
+        let before = std::mem::replace(&mut self.choice, Choice::RoundRobin(RoundRobin::default()));
+        self.choice = match (&backend.balance, hash) {
+            (Balance::Ewma, _) => {
+                let known = if let Choice::Ewma(ewma) = before { Some(ewma) } else { None };
+                Choice::Ewma(Ewma::new(known, &previous, &self.nodes, now))
+            }
+            (Balance::Hash(hash), Some(())) => match hash.subset {
+                Some(size) => Choice::Subsets(Subsets::new(self.open.len(), size)),
+                None => {
+                    let known = if let Choice::Hash(ring) = before { Some(ring) } else { None };
+                    Choice::Hash(Ring::new(known, &previous, &self.nodes, Node::is_open))
+                }
+            },
+            (Balance::RoundRobin | Balance::Hash(_), _) => {
+                let known = if let Choice::RoundRobin(turns) = before { Some(turns) } else { None };
+                Choice::RoundRobin(RoundRobin::new(known, &self.nodes, &self.open, &mut self.rng))
+            }
+        };
+    }
+
+    /// Whether there is an endpoint that takes new requests.
+    pub fn is_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Chooses an endpoint, `None` when there is none for this request. When all were tried already, one of them is taken
+    /// again: how often is for the retry policy to say.
+    pub fn pick(&mut self, ask: &Ask<'_>) -> Option<Pick> {
+        let Some(sessions) = &mut self.sessions else {
+            return self.choose(ask).map(|node| self.picked(node, None));
+        };
+        if let Some(node) = ask.session.and_then(|value| sessions.find(value)) {
+            let failed = ask.tried.contains(&self.nodes[node as usize].address);
+            if !failed || !sessions.change_on_failure() {
+                return Some(self.picked(node, None));
+            }
+        }
+        if let Some((node, key)) = sessions.open(&self.nodes, ask.tried, &mut self.rng) {
+            return Some(self.picked(node, Some(key)));
+        }
+        let node = self.choose(ask)?;
+        let key = self.sessions.as_ref().and_then(|sessions| sessions.key_of(node));
+        Some(self.picked(node, key))
+    }
+
+    /// Tells how a try ended.
+    pub fn done(&mut self, pick: &Pick, outcome: Outcome, now: Instant) {
+        if let Choice::Ewma(ewma) = &mut self.choice {
+            let stays = |node: &Node| node.address == pick.endpoint;
+            let at = match self.nodes.get(pick.node as usize) {
+                Some(node) if stays(node) => Some(pick.node as usize),
+                _ => self.nodes.iter().position(stays),
+            };
+            if let Some(at) = at {
+                ewma.observe(at, outcome, now);
+            }
+        }
+    }
+
+    fn choose(&mut self, ask: &Ask<'_>) -> Option<u32> {
+        let (nodes, open) = (self.nodes.as_slice(), self.open.as_slice());
+        let fresh = |node: u32| !ask.tried.contains(&nodes[node as usize].address);
+        let any_fresh = ask.tried.is_empty() || open.iter().any(|&node| fresh(node));
+        let may = |node: u32| !any_fresh || fresh(node);
+        match &mut self.choice {
+            Choice::RoundRobin(turns) => turns.next(open, may),
+            Choice::Ewma(ewma) => ewma.best(open, may, &mut self.rng, ask.now),
+            Choice::Hash(ring) => ring.find_where(ask.hash_key, may),
+            Choice::Subsets(subsets) => subsets.find(ask.hash_key, open, may, &mut self.rng),
+        }
+    }
+
+    fn picked(&self, node: u32, session: Option<SessionKey>) -> Pick {
+        Pick { endpoint: self.nodes[node as usize].address, session, node }
+    }
+}
+
+impl Node {
+    fn is_open(&self) -> bool {
+        !self.draining && self.weight > 0
+    }
+}
+
+impl From<&Endpoint> for Node {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self { address: endpoint.address, weight: endpoint.weight, draining: endpoint.state == EndpointState::Draining }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! Which endpoint a session belongs to (ingress-nginx `balancer/sticky*.lua`, `util/nodemap.lua`).
+//!
+//! The value of a session cookie is `<key>|<backend key>`. In the mode `persistent` the key names an endpoint, in `balanced`
+//! it is hashed onto a ring. Cookies that ingress-nginx has set keep their meaning, with and without the second part.
+
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fairway_model::{Affinity, AffinityMode};
+use md5::{Digest, Md5};
+
+use super::Node;
+use super::ring::Ring;
+use crate::random::Rng;
+
+/// Keys tried for a new session until one falls to an endpoint that may be taken. With half of the endpoints draining, one in
+/// 2^64 sessions starts without a key; ingress-nginx gives up after 20.
+const KEYS_TRIED: u32 = 64;
+
+/// The first part of a session cookie.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SessionKey {
+    bytes: [u8; SessionKey::CAPACITY],
+    len: u8,
+}
+
+impl SessionKey {
+    /// Seconds (20 digits at most), milliseconds, process id and a random number, with dots between them.
+    const CAPACITY: usize = 44;
+
+    /// The key as it stands in the cookie.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    fn of_hex(hex: &[u8; 32]) -> Self {
+        let mut key = Self { bytes: [0; Self::CAPACITY], len: 32 };
+        key.bytes[..32].copy_from_slice(hex);
+        key
+    }
+
+    /// `<time>.<process>.<random>`, as ingress-nginx makes it.
+    fn generate(since_1970: std::time::Duration, rng: &mut Rng) -> Self {
+        use std::io::Write;
+        let mut key = Self { bytes: [0; Self::CAPACITY], len: 0 };
+        let mut rest = &mut key.bytes[..];
+        let (seconds, millis) = (since_1970.as_secs(), since_1970.subsec_millis());
+        let written = write!(rest, "{seconds}.{millis:03}.{}.{}", std::process::id(), rng.below(1_000_000));
+        debug_assert!(written.is_ok(), "the buffer holds the longest key");
+        let left = rest.len();
+        key.len = (Self::CAPACITY - left) as u8;
+        key
+    }
+}
+
+/// The second part of a session cookie, md5(md5(name) + name) of the upstream name in hexadecimal.
+pub fn backend_key(upstream_name: &str) -> [u8; 32] {
+    let inner = hex(Md5::digest(upstream_name).into());
+    hex(Md5::new().chain_update(inner).chain_update(upstream_name).finalize().into())
+}
+
+/// The sessions of one backend.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    change_on_failure: bool,
+    map: Map,
+}
+
+#[derive(Debug)]
+enum Map {
+    Balanced(Ring),
+    Persistent {
+        /// Node by key, sorted.
+        by_key: Vec<([u8; 32], u32)>,
+        /// Key by node.
+        keys: Vec<[u8; 32]>,
+    },
+}
+
+impl Sessions {
+    pub(super) fn new(
+        affinity: &Affinity,
+        upstream_name: &str,
+        known: Option<Self>,
+        previous: &[Node],
+        nodes: &[Node],
+    ) -> Self {
+        let map = match affinity.mode {
+            AffinityMode::Balanced => {
+                let known = match known {
+                    Some(Self { map: Map::Balanced(ring), .. }) => Some(ring),
+                    _ => None,
+                };
+                // Draining endpoints stay on the ring: their sessions do not move before they are gone.
+                Map::Balanced(Ring::new(known, previous, nodes, |_| true))
+            }
+            AffinityMode::Persistent => {
+                let keys: Vec<_> = nodes.iter().map(|node| endpoint_key(upstream_name, node.address)).collect();
+                let mut by_key: Vec<_> = keys.iter().copied().zip(0..).collect();
+                by_key.sort_unstable();
+                Map::Persistent { by_key, keys }
+            }
+        };
+        Self { change_on_failure: affinity.change_on_failure, map }
+    }
+
+    pub(super) fn change_on_failure(&self) -> bool {
+        self.change_on_failure
+    }
+
+    /// The node that the value of a session cookie stands for.
+    pub(super) fn find(&self, value: &[u8]) -> Option<u32> {
+        let key = value.split(|&byte| byte == b'|').next().filter(|key| !key.is_empty())?;
+        match &self.map {
+            Map::Balanced(ring) => ring.find(key),
+            Map::Persistent { by_key, .. } => {
+                let at = by_key.binary_search_by(|(known, _)| known.as_slice().cmp(key)).ok()?;
+                Some(by_key[at].1)
+            }
+        }
+    }
+
+    /// A new session whose endpoint follows from its key; `None` when the balancer has to choose the endpoint.
+    pub(super) fn open(&self, nodes: &[Node], tried: &[SocketAddr], rng: &mut Rng) -> Option<(u32, SessionKey)> {
+        let Map::Balanced(ring) = &self.map else {
+            return None;
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (0..KEYS_TRIED).find_map(|_| {
+            let key = SessionKey::generate(now, rng);
+            let node = ring.find(key.as_bytes())?;
+            let found = &nodes[node as usize];
+            (found.is_open() && !tried.contains(&found.address)).then_some((node, key))
+        })
+    }
+
+    /// The key of a session with a node that the balancer chose, where there is such a key.
+    pub(super) fn key_of(&self, node: u32) -> Option<SessionKey> {
+        match &self.map {
+            Map::Balanced(_) => None,
+            Map::Persistent { keys, .. } => keys.get(node as usize).map(SessionKey::of_hex),
+        }
+    }
+}
+
+/// md5(upstream name + address) in hexadecimal.
+fn endpoint_key(upstream_name: &str, address: SocketAddr) -> [u8; 32] {
+    hex(Md5::new().chain_update(upstream_name).chain_update(address.to_string()).finalize().into())
+}
+
+fn hex(digest: [u8; 16]) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    std::array::from_fn(|at| {
+        let byte = digest[at / 2];
+        DIGITS[usize::from(if at % 2 == 0 { byte >> 4 } else { byte & 15 })]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_those_of_ingress_nginx() {
+        // printf %s web-80 | md5sum, and that text with the name behind it once more.
+        assert_eq!(hex(Md5::digest("").into()), *b"d41d8cd98f00b204e9800998ecf8427e");
+        assert_eq!(std::str::from_utf8(&backend_key("default-web-80")).unwrap(), "6cde5721ec2c7e2bce07cff7d0e4ac37");
+        let address = "10.184.7.40:8080".parse().unwrap();
+        assert_eq!(
+            std::str::from_utf8(&endpoint_key("default-web-80", address)).unwrap(),
+            "1a6e1b519587043c69d14e9033a4e665"
+        );
+    }
+
+    #[test]
+    fn the_longest_key_fits() {
+        let longest = std::time::Duration::new(99_999_999_999, 999_000_000);
+        let key = SessionKey::generate(longest, &mut Rng::from_seed(1));
+        let text = std::str::from_utf8(key.as_bytes()).unwrap();
+        assert_eq!(text.split('.').count(), 4);
+        assert!(text.starts_with("99999999999.999."));
+    }
+}

@@ -1,0 +1,411 @@
+//! Who the client is and which host, scheme and port it asked for, decided once per request from the connection, the head
+//! and the settings; and the fields that tell the endpoint (ingress-nginx template `nginx.tmpl`, `lua_ingress.lua`).
+//!
+//! Invariant: what a peer that is not trusted says about these things reaches an endpoint only under a name that starts with
+//! `X-Original-`, where nobody takes it for a fact.
+
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+
+use fairway_model::{ForwardedHeaders, NetworkSet, Scheme, Settings};
+
+use crate::http1::{FieldName, Fields, HeadWriter, KnownField, KnownSet, RequestHead};
+use crate::random::Rng;
+
+/// Port told to endpoints for every TLS listener, whatever port it is on: clients reach it there through a Service.
+const HTTPS_PORT: u16 = 443;
+
+/// Where a connection came from and where it came in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Arrival {
+    /// Address of the peer, or of the client that the PROXY protocol names.
+    pub peer: SocketAddr,
+    /// Our end of the connection.
+    pub local: SocketAddr,
+    /// What is spoken on the connection itself.
+    pub scheme: Scheme,
+}
+
+/// What was decided about the client of one request. Reused from request to request, so that nothing is allocated.
+#[derive(Clone, Debug)]
+pub struct ClientView {
+    address: IpAddr,
+    port: u16,
+    scheme: Scheme,
+    forwarded_port: u16,
+    trusted: bool,
+    text: Vec<u8>,
+    address_text: Range<usize>,
+    host: Range<usize>,
+    request_id: Range<usize>,
+    forwarded_for: Range<usize>,
+    full_forwarded_for: Range<usize>,
+    original_for: Range<usize>,
+    original_host: Range<usize>,
+}
+
+impl ClientView {
+    /// A client of which only the connection is known, for answers to requests that could not be read.
+    pub fn of_connection(arrival: &Arrival) -> Self {
+        let mut view = Self::default();
+        view.restart(arrival);
+        view
+    }
+
+    /// Decides everything about the client of a request.
+    pub fn decide(&mut self, arrival: &Arrival, head: &RequestHead, bytes: &[u8], settings: &Settings, rng: &mut Rng) {
+        let rules = &settings.forwarded;
+        let fields = head.fields();
+        self.restart(arrival);
+        let peer_trusted = (rules.trust || rules.real_ip) && rules.trusted.contains(arrival.peer.ip());
+        self.trusted = rules.trust && peer_trusted;
+
+        let address_field = Named::new(&rules.address_field);
+        if peer_trusted {
+            (self.address, self.port) = walk(arrival.peer, fields, bytes, address_field, &rules.trusted);
+        }
+        if self.trusted {
+            self.believe_scheme_and_port(fields, bytes);
+        }
+        self.host = self.push_host(head, bytes, rules);
+        self.address_text = self.push_address(self.address);
+        self.forwarded_for = self.push_joined(fields, bytes, Named::Known(KnownField::XForwardedFor));
+        self.full_forwarded_for = if self.trusted && rules.append && !self.forwarded_for.is_empty() {
+            let from = self.forwarded_for.clone();
+            let start = self.text.len();
+            self.text.extend_from_within(from);
+            self.text.extend_from_slice(b", ");
+            start..self.push_address(arrival.peer.ip()).end
+        } else if self.trusted && rules.append {
+            self.push_address(arrival.peer.ip())
+        } else {
+            self.address_text.clone()
+        };
+        self.original_for = match address_field {
+            Named::Known(KnownField::XForwardedFor) => self.forwarded_for.clone(),
+            other => self.push_joined(fields, bytes, other),
+        };
+        self.original_host = self.push_joined(fields, bytes, Named::new(&rules.host_field));
+        self.request_id = self.push_joined(fields, bytes, Named::Known(KnownField::XRequestId));
+        if self.request_id.is_empty() && settings.generate_request_id {
+            self.request_id = self.push_random_id(rng);
+        }
+    }
+
+    /// Address of the client, after trusted proxies are looked through.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// The address as text, without brackets.
+    pub fn address_text(&self) -> &[u8] {
+        &self.text[self.address_text.clone()]
+    }
+
+    /// Port of the client; 0 when a trusted proxy named the address without one.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Scheme that the client used, as far as it is known.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// Host that the client asked for, with the port if it sent one, as it spelt it. It is what the endpoint is told in Host,
+    /// unless the route says otherwise. Never empty: `_` for a request without host, as ingress-nginx has it.
+    pub fn host(&self) -> &[u8] {
+        &self.text[self.host.clone()]
+    }
+
+    /// Port told to the endpoint.
+    pub fn forwarded_port(&self) -> u16 {
+        self.forwarded_port
+    }
+
+    /// Id of the request, the client's own if it sent one; empty when there is none and none is made.
+    pub fn request_id(&self) -> &[u8] {
+        &self.text[self.request_id.clone()]
+    }
+
+    /// Value of X-Forwarded-For for the endpoint.
+    pub fn forwarded_for(&self) -> &[u8] {
+        &self.text[self.full_forwarded_for.clone()]
+    }
+
+    /// What the client itself sent as X-Forwarded-For.
+    pub fn received_forwarded_for(&self) -> &[u8] {
+        &self.text[self.forwarded_for.clone()]
+    }
+
+    /// The client's fields that must not be forwarded: those that [`write_fields`](Self::write_fields) writes, and unless the
+    /// peer is trusted the rest of the family too. Variant spellings count as the field itself, see [`KnownField`].
+    pub fn removed(&self) -> KnownSet {
+        if self.trusted { REPLACED } else { REPLACED | KnownSet::FORWARDED | KnownSet::SSL_CLIENT }
+    }
+
+    /// Writes the whole family, in the order of ingress-nginx. What has no value is not written.
+    pub fn write_fields(&self, writer: &mut HeadWriter<'_>) {
+        let mut port = Digits::default();
+        let scheme = self.scheme.as_str().as_bytes();
+        for (name, value) in [
+            (X_REQUEST_ID, self.request_id()),
+            (X_REAL_IP, self.address_text()),
+            (X_FORWARDED_FOR, self.forwarded_for()),
+            (X_FORWARDED_HOST, self.host()),
+            (X_FORWARDED_PORT, port.of(self.forwarded_port)),
+            (X_FORWARDED_PROTO, scheme),
+            (X_FORWARDED_SCHEME, scheme),
+            (X_SCHEME, scheme),
+            (X_ORIGINAL_FORWARDED_FOR, &self.text[self.original_for.clone()]),
+            (X_ORIGINAL_FORWARDED_HOST, &self.text[self.original_host.clone()]),
+        ] {
+            if !value.is_empty() {
+                // The parts come from parsed fields or from here, so no value can be refused.
+                let written = writer.field(name, value);
+                debug_assert!(written.is_ok(), "values of received fields can be sent");
+            }
+        }
+    }
+
+    fn restart(&mut self, arrival: &Arrival) {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        *self = Self { text, ..Self::default() };
+        self.address = arrival.peer.ip().to_canonical();
+        self.port = arrival.peer.port();
+        self.scheme = arrival.scheme;
+        self.forwarded_port = match arrival.scheme {
+            Scheme::Http => arrival.local.port(),
+            Scheme::Https => HTTPS_PORT,
+        };
+        self.address_text = self.push_address(self.address);
+        self.full_forwarded_for = self.address_text.clone();
+    }
+
+    fn believe_scheme_and_port(&mut self, fields: &Fields, bytes: &[u8]) {
+        match fields.get(KnownField::XForwardedProto, bytes).map(first_element) {
+            Some(proto) if proto.eq_ignore_ascii_case(b"https") => self.scheme = Scheme::Https,
+            Some(proto) if proto.eq_ignore_ascii_case(b"http") => self.scheme = Scheme::Http,
+            _ => {}
+        }
+        let port = fields.get(KnownField::XForwardedPort, bytes).map(first_element);
+        if let Some(port) =
+            port.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).filter(|&port| port > 0)
+        {
+            self.forwarded_port = port;
+        }
+    }
+
+    fn push_host(&mut self, head: &RequestHead, bytes: &[u8], rules: &ForwardedHeaders) -> Range<usize> {
+        if self.trusted {
+            let told = Named::new(&rules.host_field).first(head.fields(), bytes).map(first_element);
+            if let Some(host) = told.filter(|host| is_host(host)) {
+                return self.push(host);
+            }
+        }
+        match head.authority() {
+            Some(authority) => self.push(authority.span.of(bytes)),
+            None => self.push(b"_"),
+        }
+    }
+
+    fn push_joined(&mut self, fields: &Fields, bytes: &[u8], name: Named<'_>) -> Range<usize> {
+        let start = self.text.len();
+        let text = &mut self.text;
+        name.each(fields, bytes, |value| {
+            if text.len() > start && !value.is_empty() {
+                text.extend_from_slice(b", ");
+            }
+            text.extend_from_slice(value);
+        });
+        start..self.text.len()
+    }
+
+    fn push_random_id(&mut self, rng: &mut Rng) -> Range<usize> {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let start = self.text.len();
+        for word in [rng.next(), rng.next()] {
+            self.text.extend((0..16).map(|digit| HEX[(word >> (60 - 4 * digit)) as usize & 15]));
+        }
+        start..self.text.len()
+    }
+
+    fn push_address(&mut self, address: IpAddr) -> Range<usize> {
+        let start = self.text.len();
+        let written = write!(Text(&mut self.text), "{}", address.to_canonical());
+        debug_assert!(written.is_ok(), "a vector takes everything");
+        start..self.text.len()
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.text.len();
+        self.text.extend_from_slice(bytes);
+        start..self.text.len()
+    }
+}
+
+impl Default for ClientView {
+    fn default() -> Self {
+        Self {
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port: 0,
+            scheme: Scheme::Http,
+            forwarded_port: 0,
+            trusted: false,
+            text: Vec::new(),
+            address_text: 0..0,
+            host: 0..0,
+            request_id: 0..0,
+            forwarded_for: 0..0,
+            full_forwarded_for: 0..0,
+            original_for: 0..0,
+            original_host: 0..0,
+        }
+    }
+}
+
+const X_REQUEST_ID: FieldName<'_> = FieldName::from_static("X-Request-ID");
+const X_REAL_IP: FieldName<'_> = FieldName::from_static("X-Real-IP");
+const X_FORWARDED_FOR: FieldName<'_> = FieldName::from_static("X-Forwarded-For");
+const X_FORWARDED_HOST: FieldName<'_> = FieldName::from_static("X-Forwarded-Host");
+const X_FORWARDED_PORT: FieldName<'_> = FieldName::from_static("X-Forwarded-Port");
+const X_FORWARDED_PROTO: FieldName<'_> = FieldName::from_static("X-Forwarded-Proto");
+const X_FORWARDED_SCHEME: FieldName<'_> = FieldName::from_static("X-Forwarded-Scheme");
+const X_SCHEME: FieldName<'_> = FieldName::from_static("X-Scheme");
+const X_ORIGINAL_FORWARDED_FOR: FieldName<'_> = FieldName::from_static("X-Original-Forwarded-For");
+const X_ORIGINAL_FORWARDED_HOST: FieldName<'_> = FieldName::from_static("X-Original-Forwarded-Host");
+
+/// Fields of the client that never pass, because the proxy writes them itself or (`Proxy`, CVE-2016-5385) nobody may.
+const REPLACED: KnownSet = KnownSet::of(&[
+    KnownField::XRequestId,
+    KnownField::XRealIp,
+    KnownField::XForwardedFor,
+    KnownField::XForwardedHost,
+    KnownField::XForwardedPort,
+    KnownField::XForwardedProto,
+    KnownField::XForwardedScheme,
+    KnownField::XScheme,
+    KnownField::XOriginalForwardedFor,
+    KnownField::XOriginalForwardedHost,
+    KnownField::XOriginalUri,
+    KnownField::Proxy,
+]);
+
+/// A field that the settings name: one of the known ones, or any other.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Named<'a> {
+    Known(KnownField),
+    Other(&'a [u8]),
+}
+
+impl<'a> Named<'a> {
+    fn new(name: &'a str) -> Self {
+        let known = KnownField::classify(name.as_bytes());
+        // The rest of a family stands for many names.
+        if known.name().eq_ignore_ascii_case(name) { Self::Known(known) } else { Self::Other(name.as_bytes()) }
+    }
+
+    fn first<'b>(self, fields: &Fields, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        match self {
+            Self::Known(known) => fields.get(known, bytes),
+            Self::Other(name) => fields.iter().find(|field| field.is(name, bytes)).map(|field| field.value(bytes)),
+        }
+    }
+
+    fn each<'b>(self, fields: &Fields, bytes: &'b [u8], mut take: impl FnMut(&'b [u8])) {
+        match self {
+            Self::Known(known) => fields.all(known, bytes).for_each(take),
+            Self::Other(name) => {
+                for field in fields.iter().filter(|field| field.is(name, bytes)) {
+                    take(field.value(bytes));
+                }
+            }
+        }
+    }
+
+    /// Whether a field has this name.
+    fn is(self, field: &crate::http1::Field, bytes: &[u8]) -> bool {
+        match self {
+            Self::Known(known) => field.known() == known,
+            Self::Other(name) => field.is(name, bytes),
+        }
+    }
+}
+
+/// Walks the list of hops from the right, as nginx does with `real_ip_recursive on`: each address that is trusted is looked
+/// through, the first that is not is the client. What is no address ends the walk at the hop before it.
+fn walk(peer: SocketAddr, fields: &Fields, bytes: &[u8], field: Named<'_>, trusted: &NetworkSet) -> (IpAddr, u16) {
+    let mut client = (peer.ip().to_canonical(), peer.port());
+    for line in fields.iter().as_slice().iter().rev().filter(|line| field.is(line, bytes)) {
+        for element in line.value(bytes).rsplit(|&byte| byte == b',') {
+            let element = element.trim_ascii();
+            if element.is_empty() {
+                continue;
+            }
+            let Some(hop) = address(element) else {
+                return client;
+            };
+            client = hop;
+            if !trusted.contains(client.0) {
+                return client;
+            }
+        }
+    }
+    client
+}
+
+/// An address with or without port, IPv6 with or without brackets.
+fn address(text: &[u8]) -> Option<(IpAddr, u16)> {
+    let text = std::str::from_utf8(text).ok()?;
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some((address.to_canonical(), 0));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Some((address.ip().to_canonical(), address.port()));
+    }
+    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+    Some((inner.parse::<IpAddr>().ok()?.to_canonical(), 0))
+}
+
+fn first_element(list: &[u8]) -> &[u8] {
+    list.split(|&byte| byte == b',').next().unwrap_or_default().trim_ascii()
+}
+
+/// Whether a text from a trusted proxy can stand as a host: nothing that would mean more than a name and a port.
+fn is_host(text: &[u8]) -> bool {
+    let ordinary = |&byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+    (1..=262).contains(&text.len()) && text.iter().all(ordinary)
+}
+
+/// Lets a formatter write to the end of a buffer.
+struct Text<'a>(&'a mut Vec<u8>);
+
+impl Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Room for a port as text.
+#[derive(Default)]
+struct Digits([u8; 5]);
+
+impl Digits {
+    fn of(&mut self, mut number: u16) -> &[u8] {
+        let mut at = self.0.len();
+        loop {
+            at -= 1;
+            self.0[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return &self.0[at..];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! What is known about one request: what templates, the access log and the metrics read.
+//!
+//! The connection fills it from what it has at hand; while the request is still under way the parts that come later are
+//! empty, so that the same templates make hash keys and header values.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fairway_model::{Backend, Host, Route};
+
+use crate::client::ClientView;
+use crate::http1::{Fields, RequestHead};
+
+/// One request, with everything borrowed from the task that serves it.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestRecord<'a> {
+    /// Address of the peer.
+    pub peer: SocketAddr,
+    /// Address that the connection came in on.
+    pub local: SocketAddr,
+    /// The TLS session, when there is one.
+    pub tls: Option<TlsView<'a>>,
+    /// Number of the connection, unique in the process.
+    pub connection: u64,
+    /// Number of the request on its connection, from 1.
+    pub connection_requests: u64,
+    /// Whether the request was already there when the one before it ended.
+    pub pipelined: bool,
+    /// The request head; `None` when it could not be parsed.
+    pub head: Option<Message<'a, RequestHead>>,
+    /// The first line of a request whose head could not be parsed, as far as it came; else empty.
+    pub broken_line: &'a [u8],
+    /// What was decided about the client.
+    pub client: &'a ClientView,
+    /// Canonical path, after a rewrite the rewritten one.
+    pub path: &'a [u8],
+    /// User of basic authentication; empty for none.
+    pub user: &'a [u8],
+    /// The host that was chosen.
+    pub host: Option<&'a Host>,
+    /// The route that was chosen.
+    pub route: Option<&'a Route>,
+    /// The backend that was chosen, also when it had no endpoint.
+    pub backend: Option<&'a Backend>,
+    /// Status of the answer; 0 before there is one, 499 when the client went away before.
+    pub status: u16,
+    /// Bytes of the response body sent to the client.
+    pub body_sent: u64,
+    /// Bytes of the whole response sent to the client.
+    pub sent: u64,
+    /// Bytes of the whole request received: head and body.
+    pub received: u64,
+    /// From the first byte of the request to the last of the response.
+    pub duration: Duration,
+    /// The tries to get a response from an endpoint, in order.
+    pub tries: &'a [Try],
+    /// Fields of the endpoint's response.
+    pub upstream_fields: Option<Message<'a, Fields>>,
+    /// The head of the response as it was sent to the client; empty before that.
+    pub sent_head: &'a [u8],
+}
+
+/// Something parsed, and the bytes that its ranges refer to.
+#[derive(Debug)]
+pub struct Message<'a, T> {
+    /// What was parsed.
+    pub parsed: &'a T,
+    /// What it was parsed from.
+    pub bytes: &'a [u8],
+}
+
+impl<T> Clone for Message<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Message<'_, T> {}
+
+/// What the log tells about a TLS session.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TlsView<'a> {
+    /// As nginx prints it, `TLSv1.3`.
+    pub protocol: &'static str,
+    /// Name of the cipher suite.
+    pub cipher: &'static str,
+    /// Name asked for by SNI.
+    pub server_name: Option<&'a str>,
+    /// Whether the session was resumed.
+    pub resumed: bool,
+}
+
+/// One try to get a response from an endpoint.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Try {
+    /// Where it went.
+    pub endpoint: SocketAddr,
+    /// Status of the response, or what the failure amounts to: 502, 504 for a timeout, 499 when the client went away.
+    pub status: u16,
+    /// Time to connect, zero on a kept connection; `None` when that failed.
+    pub connect: Option<Duration>,
+    /// Time to the end of the response head, from the start of the try; `None` when none came.
+    pub header: Option<Duration>,
+    /// Time to the end of the try, from its start.
+    pub response: Duration,
+    /// Body bytes of the response.
+    pub body_received: u64,
+    /// Bytes of the response.
+    pub received: u64,
+    /// Bytes of the request that were sent.
+    pub sent: u64,
+}
