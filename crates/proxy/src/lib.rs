@@ -4,5 +4,6 @@ pub mod access_log;
 pub mod balance;
 pub mod client;
 pub mod http1;
+pub mod metrics;
 pub mod random;
 pub mod record;

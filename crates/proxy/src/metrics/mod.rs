@@ -1,0 +1,88 @@
+//! Counters under the names that dashboards for ingress-nginx know, and a few of our own under `fairway_`.
+//!
+//! Each worker counts for itself; when `/metrics` is read it is asked for a [`WorkerReport`], and the reports are added up.
+//! So no request waits for a lock or shares a cache line, and nothing is allocated once a route has been seen.
+//!
+//! Labels come from configuration only, except status and method, which are bounded: methods that are not among the usual
+//! ones count as `OTHER`, and a route with more than 64 pairs of method and status counts the rest by status class.
+
+mod histogram;
+mod label;
+mod process;
+mod report;
+mod text;
+mod worker;
+
+pub use self::histogram::{Buckets, InvalidBuckets};
+pub use self::label::{LiveIngresses, RequestLabels};
+pub use self::process::ProcessFigures;
+pub use self::report::{ConfigStatus, Exposition, ProxyFigures};
+pub use self::worker::{ConnectionCounts, Phase, UpstreamCounts, WorkerMetrics, WorkerReport};
+
+use std::collections::BTreeSet;
+
+/// What is counted and how it is labelled; the same for all workers.
+#[derive(Clone, Debug)]
+pub struct MetricOptions {
+    /// Labels that every series has.
+    pub constant: ConstantLabels,
+    /// Whether there is a label `host` (`--metrics-per-host`).
+    pub per_host: bool,
+    /// Whether requests that no Ingress takes are counted too (`--metrics-per-undefined-host`).
+    pub undefined_hosts: bool,
+    /// Whether `status` is a class, `2xx` (`--report-status-classes`).
+    pub status_classes: bool,
+    /// Request metrics that are left out, without prefix (`--exclude-socket-metrics`).
+    pub excluded: BTreeSet<String>,
+    /// Upper bounds of durations in seconds (`--time-buckets`).
+    pub time_buckets: Buckets,
+    /// Upper bounds of request and response sizes in bytes (`--length-buckets`).
+    pub length_buckets: Buckets,
+    /// Upper bounds of `bytes_sent` in bytes (`--size-buckets`).
+    pub size_buckets: Buckets,
+}
+
+impl Default for MetricOptions {
+    fn default() -> Self {
+        Self {
+            constant: ConstantLabels::default(),
+            per_host: true,
+            undefined_hosts: false,
+            status_classes: false,
+            excluded: BTreeSet::new(),
+            time_buckets: Buckets::times(),
+            length_buckets: Buckets::lengths(),
+            size_buckets: Buckets::sizes(),
+        }
+    }
+}
+
+impl MetricOptions {
+    /// Whether a request metric is shown; its name comes without prefix.
+    fn shows(&self, name: &str) -> bool {
+        !self.excluded.contains(name)
+    }
+
+    /// Leaves out metrics by name, with or without the prefix `nginx_ingress_controller_`.
+    pub fn exclude<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) {
+        let bare = |name: &'a str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
+        self.excluded.extend(names.into_iter().map(bare));
+    }
+}
+
+/// Labels that every series of ingress-nginx has.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ConstantLabels {
+    /// Namespace of the controller.
+    pub namespace: String,
+    /// Its Ingress class.
+    pub class: String,
+    /// Its pod.
+    pub pod: String,
+}
+
+/// What the names of ingress-nginx start with.
+const PREFIX: &str = "nginx_ingress_controller_";
+
+#[cfg(test)]
+mod tests;
