@@ -17,6 +17,7 @@ pub use self::histogram::{Buckets, InvalidBuckets};
 pub use self::label::{LiveIngresses, RequestLabels};
 pub use self::process::ProcessFigures;
 pub use self::report::{ConfigStatus, Exposition, ProxyFigures};
+pub(crate) use self::text::CONTENT_TYPE;
 pub use self::worker::{ConnectionCounts, Phase, UpstreamCounts, WorkerMetrics, WorkerReport};
 
 use std::collections::BTreeSet;

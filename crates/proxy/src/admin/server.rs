@@ -1,0 +1,150 @@
+//! A small HTTP/1 server over the codec of the data path: GET and HEAD, no bodies.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::{AdminSource, Answer};
+use crate::http1::{FieldName, Framing, HeadLimits, HeadWriter, Method, Parsed, RequestHead};
+
+/// Connections at a time. Probes and scrapers need a handful.
+const CONNECTIONS: usize = 64;
+
+/// Size of the buffer that a request head has to fit in.
+const HEAD: usize = 8 << 10;
+
+/// Time for a request to arrive, on a new connection or between two requests.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Time for an answer to be taken.
+const SENDING: Duration = Duration::from_secs(30);
+
+/// Pause after a failed accept, which means that descriptors are used up.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The admin listener, bound and not yet answering.
+#[derive(Debug)]
+pub struct AdminServer {
+    listener: TcpListener,
+}
+
+impl AdminServer {
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// If it is taken or not ours.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await? })
+    }
+
+    /// The address that it is bound to.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers requests until it is dropped.
+    pub async fn run(self, source: Arc<AdminSource>) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "accepting an admin connection");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(place) = places.clone().try_acquire_owned() else {
+                continue;
+            };
+            let source = source.clone();
+            tokio::spawn(async move {
+                if let Err(error) = serve(stream, &source).await {
+                    tracing::debug!(%error, "an admin connection ended");
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+async fn serve(mut stream: TcpStream, source: &AdminSource) -> io::Result<()> {
+    let limits = HeadLimits::default();
+    let mut head = RequestHead::default();
+    let mut buffer = Vec::with_capacity(HEAD);
+    loop {
+        let length = match timeout(IDLE, receive(&mut stream, &mut head, &mut buffer, &limits)).await?? {
+            Received::Head(length) => length,
+            Received::End => return Ok(()),
+            Received::Refused(status) => {
+                return send(&mut stream, &Answer::text(status, "bad request"), true, false).await;
+            }
+        };
+        let last = !head.connection().keep_alive || head.framing() != Framing::None;
+        let answer = match head.method() {
+            Method::Get | Method::Head => source.answer(head.path().of(&buffer)).await,
+            _ => Answer::text(405, "only GET and HEAD are answered here"),
+        };
+        send(&mut stream, &answer, last, head.method() == Method::Head).await?;
+        if last {
+            return Ok(());
+        }
+        buffer.drain(..length);
+    }
+}
+
+enum Received {
+    /// A request head of so many bytes.
+    Head(usize),
+    /// The peer closed.
+    End,
+    /// Not a request that can be answered otherwise.
+    Refused(u16),
+}
+
+async fn receive(
+    stream: &mut TcpStream,
+    head: &mut RequestHead,
+    buffer: &mut Vec<u8>,
+    limits: &HeadLimits,
+) -> io::Result<Received> {
+    loop {
+        match head.parse(buffer, limits) {
+            Ok(Parsed::Complete { len }) => return Ok(Received::Head(len)),
+            Ok(Parsed::Partial { .. }) if buffer.len() >= HEAD => return Ok(Received::Refused(431)),
+            Ok(Parsed::Partial { .. }) => {}
+            Err(error) => return Ok(Received::Refused(error.status())),
+        }
+        let room = HEAD - buffer.len();
+        if stream.take(room as u64).read_buf(buffer).await? == 0 {
+            return Ok(Received::End);
+        }
+    }
+}
+
+async fn send(stream: &mut TcpStream, answer: &Answer, last: bool, head_only: bool) -> io::Result<()> {
+    const CONTENT_TYPE: FieldName<'_> = FieldName::from_static("Content-Type");
+    const CONNECTION: FieldName<'_> = FieldName::from_static("Connection");
+    let mut out = Vec::with_capacity(answer.body.len() + 256);
+    let mut writer = HeadWriter::new(&mut out);
+    let written = writer
+        .status_line(answer.status)
+        .and_then(|()| writer.field(CONTENT_TYPE, answer.content_type.as_bytes()))
+        .and_then(|()| if last { writer.field(CONNECTION, b"close") } else { Ok(()) });
+    written.map_err(io::Error::other)?;
+    writer.framing(Framing::Length(answer.body.len() as u64));
+    writer.finish();
+    if !head_only {
+        out.extend_from_slice(&answer.body);
+    }
+    timeout(SENDING, stream.write_all(&out)).await?
+}

@@ -1,0 +1,361 @@
+//! Names of Services of type ExternalName, resolved again and again as their TTL says.
+//!
+//! One task on the control runtime keeps a list of names and tells every change of their addresses; workers see plain
+//! endpoints and never wait for DNS. What was found last stays in force while a name can't be resolved. Addresses that would
+//! lead back into this machine or to the cloud's metadata are refused, whatever DNS says about them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fairway_model::{BackendName, Delta, Endpoint, Endpoints, NetworkSet, Resource, ResourceName};
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::system_conf::read_system_conf;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+/// Shortest time between two queries for a name, whatever its TTL (ingress-nginx asks once a second).
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Longest time, so that a mistaken TTL of a week does not outlive its correction by more than this.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// Longest pause after failures, which double it from [`SHORTEST`].
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Queries under way at a time.
+const AT_ONCE: usize = 32;
+
+/// Addresses taken of one name.
+const MOST_ADDRESSES: usize = 256;
+
+/// Which addresses a name may lead to.
+#[derive(Clone, Debug, Default)]
+pub struct AddressPolicy {
+    /// Networks that are allowed although they lie in a range that is refused.
+    pub allowed: NetworkSet,
+    /// Addresses of our own that are refused (the admin listener). An unspecified one stands for its port on every address.
+    pub own: Vec<SocketAddr>,
+}
+
+/// Keeps the addresses of names up to date. Dropping it ends the task.
+#[derive(Debug)]
+pub struct Resolver {
+    commands: mpsc::UnboundedSender<Command>,
+    counts: Arc<Counts>,
+}
+
+/// The endpoints that the name of a backend leads to now.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Resolved {
+    /// The backend.
+    pub backend: BackendName,
+    /// Its endpoints, sorted. Empty when every address is refused.
+    pub endpoints: Arc<[Endpoint]>,
+}
+
+/// Why names can't be resolved at all.
+#[derive(Debug, thiserror::Error)]
+#[error("reading the configuration of the resolver")]
+pub struct ResolverError(#[from] NetError);
+
+/// How much was resolved.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ResolverCounts {
+    /// Names that are kept up to date now.
+    pub names: u64,
+    /// Queries so far.
+    pub queries: u64,
+    /// Of these, those that failed or led nowhere.
+    pub failures: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    names: AtomicU64,
+    queries: AtomicU64,
+    failures: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Command {
+    Resolve { backend: BackendName, host: Box<str>, port: u16 },
+    Forget(BackendName),
+}
+
+impl AddressPolicy {
+    /// Whether requests may be sent to an address.
+    pub fn admits(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        let own = self
+            .own
+            .iter()
+            .any(|own| own.port() == address.port() && (own.ip().is_unspecified() || own.ip().to_canonical() == ip));
+        !own && (!is_special(ip) || self.allowed.contains(ip))
+    }
+}
+
+/// Whether an address is one that no Service outside of the cluster has: of this machine, of this link, of nobody, of many,
+/// or where clouds serve credentials.
+fn is_special(address: IpAddr) -> bool {
+    /// Metadata of AWS over IPv6, and of Alibaba Cloud; those of the others are link-local.
+    const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    const METADATA_V4: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
+    match address {
+        IpAddr::V4(v4) => {
+            // All of 0.0.0.0/8 is this machine (RFC 1122 3.2.1.3).
+            let this_network = v4.octets()[0] == 0;
+            this_network
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.is_broadcast()
+                || v4 == METADATA_V4
+        }
+        IpAddr::V6(v6) => {
+            // IPv4 in the clothes of a transition mechanism (NAT64, 6to4) reaches the same places.
+            let [a, b, c, d, e, f, g, h] = v6.segments();
+            let inner = match [a, b, c, d, e, f] {
+                [0x64, 0xff9b, 0, 0, 0, 0] | [0, 0, 0, 0, 0, 0] => Some((g, h)),
+                [0x2002, high, low, ..] => Some((high, low)),
+                _ => None,
+            };
+            let inner = inner.map(|(high, low)| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6.is_unicast_link_local()
+                || v6 == METADATA_V6
+                || inner.is_some_and(|v4| is_special(v4.into()))
+        }
+    }
+}
+
+impl Resolver {
+    /// Starts the task on the current runtime, with name servers, search domains and `ndots` of `/etc/resolv.conf`. Every
+    /// change of a backend's addresses comes out of the receiver.
+    ///
+    /// # Errors
+    /// If the configuration of the system can't be read.
+    pub fn start(policy: AddressPolicy) -> Result<(Self, mpsc::Receiver<Resolved>), ResolverError> {
+        let (config, options) = read_system_conf()?;
+        Self::start_with(config, options, policy, SHORTEST)
+    }
+
+    /// Starts the task with a configuration of its own.
+    fn start_with(
+        config: ResolverConfig,
+        mut options: ResolverOpts,
+        policy: AddressPolicy,
+        shortest: Duration,
+    ) -> Result<(Self, mpsc::Receiver<Resolved>), ResolverError> {
+        options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
+        // The task asks when a TTL is over and not before; a second clock would only make answers older.
+        options.cache_size = 0;
+        let resolver = hickory_resolver::Resolver::builder_with_config(config, TokioRuntimeProvider::default())
+            .with_options(options)
+            .build()?;
+        let (commands, received) = mpsc::unbounded_channel();
+        let (changes, out) = mpsc::channel(AT_ONCE);
+        let counts = Arc::<Counts>::default();
+        let task = Task {
+            resolver,
+            policy,
+            shortest,
+            names: HashMap::new(),
+            due: BTreeSet::new(),
+            queries: JoinSet::new(),
+            next_id: 0,
+            changes,
+            counts: counts.clone(),
+        };
+        tokio::spawn(task.run(received));
+        Ok((Self { commands, counts }, out))
+    }
+
+    /// Takes over which names there are, from every delta that is applied to the snapshot, the first one included.
+    pub fn apply(&self, delta: &Delta) {
+        // The task ends after this value does, so sending can't fail.
+        for removed in &delta.removals {
+            if let ResourceName::EndpointSet(backend) = removed {
+                self.commands.send(Command::Forget(backend.clone())).ok();
+            }
+        }
+        for resource in &delta.upserts {
+            if let Resource::EndpointSet(set) = resource {
+                let backend = set.backend.clone();
+                let command = match &set.endpoints {
+                    Endpoints::Name { host, port } => Command::Resolve { backend, host: host.clone(), port: *port },
+                    Endpoints::Addresses(_) => Command::Forget(backend),
+                };
+                self.commands.send(command).ok();
+            }
+        }
+    }
+
+    /// How much was resolved so far.
+    pub fn counts(&self) -> ResolverCounts {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        ResolverCounts {
+            names: read(&self.counts.names),
+            queries: read(&self.counts.queries),
+            failures: read(&self.counts.failures),
+        }
+    }
+}
+
+struct Task {
+    resolver: TokioResolver,
+    policy: AddressPolicy,
+    shortest: Duration,
+    names: HashMap<BackendName, Name>,
+    /// When to ask for whom. A name that is being asked for is not here.
+    due: BTreeSet<(Instant, BackendName)>,
+    queries: JoinSet<Answer>,
+    next_id: u64,
+    changes: mpsc::Sender<Resolved>,
+    counts: Arc<Counts>,
+}
+
+struct Name {
+    /// Tells this name from one that the backend had before.
+    id: u64,
+    host: Arc<str>,
+    port: u16,
+    due: Option<Instant>,
+    pause: Duration,
+    endpoints: Option<Arc<[Endpoint]>>,
+}
+
+struct Answer {
+    backend: BackendName,
+    id: u64,
+    found: Result<(Vec<IpAddr>, std::time::Instant), NetError>,
+}
+
+impl Task {
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        loop {
+            let next = self.due.first().map(|(due, _)| *due);
+            let may_ask = self.queries.len() < AT_ONCE;
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => return,
+                },
+                Some(answer) = self.queries.join_next() => {
+                    // A query that panicked is one that never was; its name stays as it is.
+                    if let Ok(answer) = answer
+                        && let Some(change) = self.take(answer)
+                        && self.changes.send(change).await.is_err()
+                    {
+                        return;
+                    }
+                }
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if may_ask && next.is_some() => self.ask(),
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Resolve { backend, host, port } => {
+                if self.names.get(&backend).is_some_and(|name| *name.host == *host && name.port == port) {
+                    return;
+                }
+                self.forget(&backend);
+                let now = Instant::now();
+                self.next_id += 1;
+                let name = Name {
+                    id: self.next_id,
+                    host: host.into(),
+                    port,
+                    due: Some(now),
+                    pause: self.shortest,
+                    endpoints: None,
+                };
+                self.names.insert(backend.clone(), name);
+                self.due.insert((now, backend));
+            }
+            Command::Forget(backend) => self.forget(&backend),
+        }
+        self.counts.names.store(self.names.len() as u64, Ordering::Relaxed);
+    }
+
+    fn forget(&mut self, backend: &BackendName) {
+        if let Some(Name { due: Some(due), .. }) = self.names.remove(backend) {
+            self.due.remove(&(due, backend.clone()));
+        }
+    }
+
+    fn ask(&mut self) {
+        let Some((_, backend)) = self.due.pop_first() else {
+            return;
+        };
+        let Some(name) = self.names.get_mut(&backend) else {
+            return;
+        };
+        name.due = None;
+        self.counts.queries.fetch_add(1, Ordering::Relaxed);
+        let (resolver, host, id) = (self.resolver.clone(), name.host.clone(), name.id);
+        self.queries.spawn(async move {
+            let found = match host.parse::<IpAddr>() {
+                Ok(address) => Ok((vec![address], std::time::Instant::now() + LONGEST)),
+                Err(_) => {
+                    let found = resolver.lookup_ip(&*host).await;
+                    found.map(|found| (found.iter().take(MOST_ADDRESSES).collect(), found.valid_until()))
+                }
+            };
+            Answer { backend, id, found }
+        });
+    }
+
+    /// What an answer changes.
+    fn take(&mut self, answer: Answer) -> Option<Resolved> {
+        let backend = answer.backend;
+        let name = self.names.get_mut(&backend).filter(|name| name.id == answer.id)?;
+        let (wait, change) = match answer.found {
+            Ok((addresses, valid_until)) => {
+                name.pause = self.shortest;
+                let left = valid_until.saturating_duration_since(std::time::Instant::now());
+                (left.clamp(self.shortest, LONGEST), Some(admitted(&addresses, name.port, &self.policy)))
+            }
+            Err(error) => {
+                self.counts.failures.fetch_add(1, Ordering::Relaxed);
+                if name.pause <= self.shortest {
+                    tracing::warn!(backend = %backend, host = %name.host, %error, "a name is not resolved");
+                }
+                let wait = name.pause;
+                name.pause = (name.pause * 2).min(LONGEST_PAUSE);
+                (wait, None)
+            }
+        };
+        let due = Instant::now() + wait;
+        name.due = Some(due);
+        self.due.insert((due, backend.clone()));
+        let endpoints: Arc<[Endpoint]> = change?.into();
+        if name.endpoints.as_ref() == Some(&endpoints) {
+            return None;
+        }
+        if endpoints.is_empty() {
+            tracing::warn!(backend = %backend, host = %name.host, "a name leads to no address that is allowed");
+        }
+        name.endpoints = Some(endpoints.clone());
+        Some(Resolved { backend, endpoints })
+    }
+}
+
+fn admitted(addresses: &[IpAddr], port: u16, policy: &AddressPolicy) -> Vec<Endpoint> {
+    let addresses = addresses.iter().map(|address| SocketAddr::new(address.to_canonical(), port));
+    let sorted: BTreeSet<_> = addresses.filter(|address| policy.admits(*address)).collect();
+    sorted.into_iter().map(Endpoint::ready).collect()
+}
+
+#[cfg(test)]
+mod tests;
