@@ -45,9 +45,13 @@ pub(crate) fn test(workspace: &Workspace) -> anyhow::Result<Outcome> {
         let line = line.trim_start();
         Totals::parse(line).is_some() || line.starts_with("Running ") || line.starts_with("Doc-tests ")
     })?;
-    let totals = Totals::sum(&finished.output);
+    let mut totals = Totals::sum(&finished.output);
+    if !finished.success && totals.failed == 0 {
+        // A binary that was not built or that died prints no counts; the totals must not look clean.
+        totals.failed = 1;
+    }
     let failure = if !finished.success {
-        Some(finished.output)
+        Some(without_passed(&finished.output))
     } else if totals.passed == 0 {
         Some(format!("no test was run:\n{}", finished.output))
     } else {
@@ -56,8 +60,25 @@ pub(crate) fn test(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome { note: totals.to_string(), failure, totals })
 }
 
+/// The output without the lines of tests that passed: a failure is found sooner.
+fn without_passed(output: &str) -> String {
+    let passed = |line: &&str| line.starts_with("test ") && line.trim_end().ends_with(" ... ok");
+    output.split_inclusive('\n').filter(|line| !passed(line)).collect()
+}
+
 fn step(workspace: &Workspace, command: &mut Command) -> anyhow::Result<Outcome> {
     let finished = shell::run(&workspace.console, command, |_| false)?;
     let failure = (!finished.success).then(|| format!("`{}` failed:\n{}", shell::display(command), finished.output));
     Ok(Outcome { failure, ..Outcome::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_stays() {
+        let output = "running 2 tests\ntest a ... ok\ntest b ... FAILED\n\nfailures:\n";
+        assert_eq!(without_passed(output), "running 2 tests\ntest b ... FAILED\n\nfailures:\n");
+    }
 }
