@@ -77,6 +77,12 @@ reasons! {
     RefusedConfiguration,
     /// A ConfigMap key that has no effect here.
     IneffectiveConfiguration,
+    /// A text that `--deep-inspect` refuses.
+    SuspiciousText,
+    /// An Ingress with a default backend, with `--disable-catch-all`.
+    CatchAllDisabled,
+    /// A version of an object that can't be loaded, so that the one before stays in force.
+    LastGoodVersion,
     /// A manifest that can't be read at all.
     InvalidManifest,
     /// An object of an API version that isn't served any more.

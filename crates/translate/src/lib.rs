@@ -1,8 +1,21 @@
 //! Kubernetes objects in, model out, plus status and diagnostics: pure functions, without I/O, clock or randomness.
 
 pub mod annotation;
+mod class;
 pub mod configmap;
 pub mod diagnostic;
 pub mod flag;
+mod ingress;
+pub mod objects;
+pub mod options;
+mod secret;
+mod service;
+mod settings;
+pub mod translator;
 pub mod value;
 pub mod verdict;
+
+pub use diagnostic::Diagnostic;
+pub use objects::{Change, Kind, Object, ObjectKey, Objects};
+pub use options::Options;
+pub use translator::{Translation, Translator, Update, translate};

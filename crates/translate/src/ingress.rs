@@ -1,0 +1,10 @@
+//! Ingress as ingress-nginx reads it: each object on its own first ([`part`]), then all that name a host together ([`merge`]).
+
+mod inspect;
+mod merge;
+mod part;
+mod route;
+
+pub(crate) use merge::{HostInput, Merged, merge};
+pub(crate) use part::{Age, Part, parse};
+pub(crate) use route::Policies;

@@ -1,0 +1,363 @@
+//! All that Ingresses say about one host, as its routes.
+//!
+//! The oldest Ingress wins every conflict; the others are told. Where ingress-nginx and the Kubernetes documentation disagree,
+//! ingress-nginx is followed, with one exception: `Exact /foo/` takes `/foo/` only, without a redirect from `/foo`, since Exact
+//! means exact and the Ingress conformance suite asks for it.
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
+
+use fairway_model::{
+    Action, BackendName, Filter, Forward, HostPattern, Location as RedirectLocation, Origin, PathMatch, PathRegex,
+    Redirect, Respond, Route,
+};
+
+use super::part::{Age, Part, PathKind, PathRule, Target};
+use super::route::{Common, HostScope, Leads, Policies, built_in_gate};
+use crate::annotation::Denial;
+use crate::configmap::GlobalConfig;
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::objects::ObjectKey;
+
+/// What a host is made from.
+pub(crate) struct HostInput<'a> {
+    pub(crate) pattern: &'a HostPattern,
+    /// The Ingresses that name the host, oldest first. For the catch-all also those that have a default backend and no rules.
+    pub(crate) parts: Vec<&'a Part>,
+    pub(crate) certificate_entry: bool,
+    pub(crate) config: &'a GlobalConfig,
+    /// `--default-backend-service`.
+    pub(crate) default_backend: Option<&'a BackendName>,
+}
+
+/// A host, merged.
+pub(crate) struct Merged {
+    pub(crate) routes: Vec<Route>,
+    /// The Ingress by which the sibling with or without `www.` redirects here.
+    pub(crate) www: Option<(Age, ObjectKey)>,
+    pub(crate) diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
+}
+
+/// One path that won its place.
+struct Location<'a> {
+    part: &'a Part,
+    rule: &'a PathRule,
+    at: usize,
+}
+
+/// Merges what all Ingresses of a host say.
+pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
+    let mut merging = Merging { input, diagnostics: BTreeMap::new(), routes: Vec::new() };
+    let locations = merging.locations();
+    let denied = input.parts.iter().find(|part| part.annotations.denial == Denial::Hosts).map(|part| {
+        let name = format!("{}/{}", part.key.namespace, part.key.name);
+        format!("an annotation of Ingress {name} restricts access to the whole host and can't be put in force").into()
+    });
+    let regex = locations.iter().any(|location| location.part.is_regex(&location.rule.text));
+    let scope = HostScope { config: input.config, certificate_entry: input.certificate_entry, denied, regex };
+    let commons: Vec<Common<'_>> = input.parts.iter().map(|part| Common::new(part, &scope, policies)).collect();
+    merging.app_root(&locations, &commons);
+    if regex {
+        merging.regex_mode(&locations);
+        merging.patterns(&locations, &commons);
+    } else {
+        merging.plain(&locations, &commons);
+    }
+    let has_root = locations.iter().any(|location| is_root(location.rule));
+    if !has_root {
+        merging.implicit_root(&commons, policies);
+    }
+    if *input.pattern == HostPattern::Any {
+        merging.health(&locations);
+    }
+    let www = locations.iter().filter(|location| location.part.annotations.hosts.www_redirect == Some(true));
+    Merged {
+        www: www.map(|location| (location.part.age.clone(), location.part.key.clone())).min(),
+        routes: merging.routes,
+        diagnostics: merging.diagnostics,
+    }
+}
+
+struct Merging<'a> {
+    input: &'a HostInput<'a>,
+    diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
+    routes: Vec<Route>,
+}
+
+impl<'a> Merging<'a> {
+    /// The paths of all Ingresses, each path and type once: the oldest wins.
+    fn locations(&mut self) -> Vec<Location<'a>> {
+        let mut winners: HashMap<(bool, Cow<'a, str>), (&'a Part, &'a PathRule)> = HashMap::new();
+        let mut locations = Vec::new();
+        for (at, part) in self.input.parts.iter().copied().enumerate() {
+            let rules = part.hosts.iter().filter(|rules| rules.pattern == *self.input.pattern);
+            for rule in rules.flat_map(|rules| &rules.paths) {
+                match winners.entry((rule.kind == PathKind::Exact, canonical(part, rule))) {
+                    hash_map::Entry::Vacant(entry) => {
+                        entry.insert((part, rule));
+                        locations.push(Location { part, rule, at });
+                    }
+                    hash_map::Entry::Occupied(entry) => {
+                        let (winner, won) = entry.get();
+                        let message = format!(
+                            "host {} and this path already belong to Ingress {}/{}, {}, which is older; this one is ignored",
+                            self.input.pattern,
+                            winner.key.namespace,
+                            winner.key.name,
+                            won.section()
+                        );
+                        self.report(part, rule, Severity::Warning, Reason::PathConflict, message);
+                    }
+                }
+            }
+        }
+        locations
+    }
+
+    /// Prefix and Exact, as Kubernetes documents them.
+    fn plain(&mut self, locations: &[Location<'a>], commons: &[Common<'_>]) {
+        let mut taken: HashSet<String> = HashSet::new();
+        let mut below: Vec<(&Location<'a>, String)> = Vec::new();
+        for location in locations {
+            let (part, rule) = (location.part, location.rule);
+            self.check_characters(part, rule);
+            let path = match rule.kind {
+                PathKind::Exact => PathMatch::exact(&rule.text),
+                PathKind::Prefix | PathKind::Any => PathMatch::prefix(&rule.text),
+            };
+            match path {
+                Ok(path) => {
+                    let text = path.text();
+                    match text.strip_suffix('/').filter(|bare| !bare.is_empty()) {
+                        Some(bare) if rule.kind != PathKind::Exact => below.push((location, bare.to_owned())),
+                        _ => {
+                            taken.insert(text.to_owned());
+                        }
+                    }
+                    let route = commons[location.at].route(&rule.section(), &rule.text, path, leads(rule));
+                    self.routes.push(route);
+                }
+                Err(error) => {
+                    // No request has such a path: there is nothing that could fall through to a wider route.
+                    let message = format!("{error}; no request can have this path, so it is ignored");
+                    self.report(part, rule, Severity::Error, Reason::InvalidPath, message);
+                }
+            }
+        }
+        for (location, bare) in below {
+            if taken.contains(&bare) {
+                continue;
+            }
+            let Ok(path) = PathMatch::exact(&bare) else { continue };
+            let action = Action::Redirect(Redirect { status: 301, location: RedirectLocation::AppendSlash });
+            let origin = location.part.origin.section(location.rule.section());
+            let filters = vec![Filter::StrictTransportSecurity];
+            self.routes.push(Route { rule: location.rule.text.clone(), filters, ..Route::new(origin, path, action) });
+        }
+    }
+
+    /// Regular expressions in the order in which nginx tries them: longest text first, then by text, descending.
+    fn patterns(&mut self, locations: &[Location<'a>], commons: &[Common<'_>]) {
+        let exact: HashSet<&str> = locations
+            .iter()
+            .filter(|location| location.rule.kind == PathKind::Exact)
+            .map(|location| &*location.rule.text)
+            .collect();
+        let mut ordered: Vec<(Cow<'_, str>, Route)> = Vec::new();
+        for location in locations {
+            let (part, rule) = (location.part, location.rule);
+            let common = &commons[location.at];
+            let mut add = |text: Cow<'a, str>, path: Result<PathRegex, String>| match path {
+                Ok(regex) => {
+                    let path = PathMatch::Regex(regex);
+                    ordered.push((text, common.route(&rule.section(), &rule.text, path, leads(rule))));
+                    None
+                }
+                Err(error) => {
+                    let refused = literal_prefix(&rule.text);
+                    if let Ok(regex) = refused.parse() {
+                        let reason =
+                            format!("the path {} can't be matched on: {error}", crate::diagnostic::bounded(&rule.text));
+                        let path = PathMatch::Regex(regex);
+                        ordered.push((text, common.refused(&rule.section(), &rule.text, path, reason)));
+                    }
+                    Some(error)
+                }
+            };
+            let whole = || rule.regex().clone().map_err(|error| error.to_string());
+            let as_is = part.is_regex(&rule.text) || rule.kind == PathKind::Exact || &*rule.text == "/";
+            let error = if as_is || rule.text.ends_with('/') {
+                add(Cow::Borrowed(&rule.text), whole())
+            } else {
+                // A Prefix without trailing slash is two locations in nginx, `/foo/` and `/foo`.
+                let below = format!("{}/", rule.text);
+                let path = below.parse().map_err(|error: fairway_model::InvalidPathMatch| error.to_string());
+                let error = add(Cow::Owned(below), path);
+                if !exact.contains(&*rule.text) && error.is_none() {
+                    add(Cow::Borrowed(&rule.text), whole());
+                }
+                error
+            };
+            if let Some(error) = error {
+                let message = format!(
+                    "expected a regex that runs in linear time and is not too large: {error}; what it begins with answers 503"
+                );
+                self.report(part, rule, Severity::Error, Reason::InvalidPath, message);
+            }
+        }
+        ordered.sort_by(|(a, _), (b, _)| (Reverse(a.len()), Reverse(a)).cmp(&(Reverse(b.len()), Reverse(b))));
+        self.routes.extend(ordered.into_iter().map(|(_, route)| route));
+    }
+
+    /// Tells those whose paths changed their meaning by somebody else's annotation.
+    fn regex_mode(&mut self, locations: &[Location<'a>]) {
+        let Some(cause) = locations.iter().find(|location| location.part.is_regex(&location.rule.text)) else { return };
+        for location in locations {
+            let (part, rule) = (location.part, location.rule);
+            let annotations = &part.annotations;
+            if annotations.affinity.kind.is_some()
+                && annotations.affinity.cookie_path.is_none()
+                && part.is_regex(&rule.text)
+            {
+                let message =
+                    "the path is a regex, which makes a useless Path of the session cookie; set session-cookie-path";
+                self.report(part, rule, Severity::Warning, Reason::IneffectiveAnnotation, message.to_owned());
+            }
+            if part.key != cause.part.key && !part.is_regex(&rule.text) {
+                let message = format!(
+                    "Ingress {}/{} puts host {} into regex mode: this path is a case-insensitive regex, anchored at the start only",
+                    cause.part.key.namespace, cause.part.key.name, self.input.pattern
+                );
+                self.report(part, rule, Severity::Info, Reason::HostConflict, message);
+            }
+        }
+    }
+
+    /// The location `/` that ingress-nginx gives every host: the first Ingress's default backend, or the global one, with all
+    /// path annotations of the first Ingress. On the catch-all it belongs to the first Ingress that has nothing but a default
+    /// backend, whose redirects and rewrites have no effect there.
+    fn implicit_root(&mut self, commons: &[Common<'_>], policies: &mut Policies) {
+        let regex = commons.first().is_some_and(Common::is_regex_host);
+        let path = if regex { PathMatch::regex("/") } else { PathMatch::prefix("/") };
+        let Ok(path) = path else { return };
+        let global = || match self.input.default_backend {
+            Some(backend) => Leads::To(backend.clone()),
+            None => Leads::Nowhere,
+        };
+        let own = |part: &Part| part.default_backend.as_ref().map_or_else(global, |backend| Leads::To(backend.name()));
+        let parts = self.input.parts.iter().zip(commons);
+        if *self.input.pattern != HostPattern::Any {
+            if let Some((part, common)) = parts.into_iter().next() {
+                let section = if part.default_backend.is_some() { "defaultBackend" } else { "" };
+                self.routes.push(common.route(section, "/", path, own(part)));
+            }
+            return;
+        }
+        let catch_all = parts.into_iter().find(|(part, _)| part.catch_all && part.default_backend.is_some());
+        if let Some((part, common)) = catch_all {
+            self.routes.push(common.catch_all(path, own(part)));
+            return;
+        }
+        let mut filters = built_in_gate(self.input.config);
+        let action = match self.input.default_backend {
+            Some(backend) => {
+                filters.insert(1, Filter::RequireEndpoints);
+                Action::Forward(Forward {
+                    backend: backend.clone(),
+                    fallback: None,
+                    session_cookie_path: None,
+                    policy: policies.plain(self.input.config),
+                })
+            }
+            None => Action::Respond(Respond::not_found()),
+        };
+        self.routes.push(Route { filters, ..Route::new(Origin::built_in("default backend"), path, action) });
+    }
+
+    /// `app-root` is for the whole host: the one of the longest path that has it. It comes before everything else.
+    fn app_root(&mut self, locations: &[Location<'a>], commons: &[Common<'_>]) {
+        let implicit = match *self.input.pattern {
+            HostPattern::Any => None,
+            _ => self.input.parts.first().map(|part| ("/", *part, "")),
+        };
+        let root_taken = locations.iter().any(|location| is_root(location.rule));
+        let implicit = implicit.filter(|_| !root_taken && !commons.is_empty());
+        let explicit = locations.iter().map(|location| (&*location.rule.text, location.part, location.rule));
+        let longest = explicit
+            .map(|(text, part, rule)| (text, part, rule.section()))
+            .chain(implicit.map(|(text, part, section)| (text, part, section.to_owned())))
+            .filter_map(|(text, part, section)| Some((text, part, section, part.annotations.hosts.app_root.as_ref()?)))
+            .max_by_key(|(text, part, ..)| (text.len(), *text, Reverse(&part.age)));
+        let Some((_, part, section, target)) = longest else { return };
+        let Ok(path) = PathMatch::exact("/") else { return };
+        let location = RedirectLocation::AppRoot(target.as_str().into());
+        let action = Action::Redirect(Redirect { status: 302, location });
+        self.routes.push(Route::new(part.origin.section(section), path, action));
+    }
+
+    /// What load balancers of clouds ask for, unless a user has defined it.
+    fn health(&mut self, locations: &[Location<'a>]) {
+        if locations.iter().any(|location| location.rule.text.trim_end_matches('/') == "/healthz") {
+            return;
+        }
+        let Ok(path) = PathMatch::exact("/healthz") else { return };
+        let action = Action::Respond(Respond { status: 200, page: false });
+        let route = Route::new(Origin::built_in("health"), path, action);
+        self.routes.push(Route { access_log: false, ..route });
+    }
+
+    /// What the API server's admission of ingress-nginx would refuse; served all the same.
+    fn check_characters(&mut self, part: &Part, rule: &PathRule) {
+        let ordinary = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._".contains(&byte);
+        if self.input.config.strict_validate_path_type && rule.kind != PathKind::Any && !rule.text.bytes().all(ordinary)
+        {
+            let message =
+                "expected letters, digits and / - . _ only for this path type; ImplementationSpecific takes others";
+            self.report(part, rule, Severity::Warning, Reason::InvalidPath, message.to_owned());
+        }
+    }
+
+    fn report(&mut self, part: &Part, rule: &PathRule, severity: Severity, reason: Reason, message: String) {
+        let found = Diagnostic::new(severity, reason, &part.origin, rule.field("path"), &rule.text, message);
+        self.diagnostics.entry(part.key.clone()).or_default().push(found);
+    }
+}
+
+/// The form in which two paths are the same location.
+fn canonical<'a>(part: &Part, rule: &'a PathRule) -> Cow<'a, str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_".contains(&byte);
+    if part.is_regex(&rule.text) || (rule.text.bytes().all(plain) && !rule.text.contains("//")) {
+        return Cow::Borrowed(&rule.text);
+    }
+    match PathMatch::exact(&rule.text) {
+        Ok(path) => Cow::Owned(path.text().to_owned()),
+        Err(_) => Cow::Borrowed(&rule.text),
+    }
+}
+
+fn is_root(rule: &PathRule) -> bool {
+    rule.kind != PathKind::Exact && &*rule.text == "/"
+}
+
+fn leads(rule: &PathRule) -> Leads {
+    match &rule.target {
+        Target::Service(backend) => Leads::To(backend.name()),
+        Target::Invalid => Leads::Broken,
+    }
+}
+
+/// What every path begins with that a pattern which doesn't compile could have been meant for, as a pattern. Where that is
+/// nothing but `/`, the whole text stands for itself: a broken pattern must not close the host for everyone.
+fn literal_prefix(pattern: &str) -> String {
+    let end = pattern.find(|c: char| "\\.+*?()|[]{}^$".contains(c)).unwrap_or(pattern.len());
+    let mut literal = &pattern[..end];
+    // A repetition or an alternative makes what stands before it optional.
+    if pattern[end..].starts_with(['*', '?', '{']) {
+        literal = &literal[..literal.char_indices().next_back().map_or(0, |(at, _)| at)];
+    }
+    let literal = if literal.len() > 1 { literal } else { pattern };
+    let short = literal.char_indices().map(|(at, _)| at).take_while(|at| *at <= 1024).last().unwrap_or(0);
+    let cut = if literal.len() > 1024 { &literal[..short] } else { literal };
+    regex::escape(cut)
+}

@@ -1,0 +1,405 @@
+//! One Ingress, read on its own: what it asks for, with every value parsed. What that means on a host that it shares with
+//! others is decided in [`merge`](super::merge).
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, LazyLock, OnceLock};
+
+use fairway_model::{HostPattern, Hostname, InvalidPathMatch, Origin, PathRegex};
+use jiff::Timestamp;
+use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressSpec, IngressTLS};
+
+use super::inspect::inspect;
+use crate::annotation::{self, Annotations, IngressAnnotations, Rules};
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::objects::ObjectKey;
+use crate::options::Options;
+use crate::service::{BackendKey, BackendPort};
+use crate::value::{HostAlias, RewriteTarget};
+
+/// So many names of `server-alias` are taken. A regex among them may cost a quarter of a megabyte.
+const ALIAS_LIMIT: usize = 64;
+
+/// Which of two Ingresses is older: that one wins every conflict.
+///
+/// ingress-nginx's rule: by creation time, and on a tie the one whose `namespace/name` comes last in the alphabet. Those that say
+/// no creation time come after all that do, in the order in which they were read.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Age {
+    Created(Timestamp, Reverse<Arc<str>>),
+    Read(u64),
+}
+
+impl Age {
+    pub(crate) fn of(ingress: &Ingress, key: &ObjectKey, sequence: u64) -> Self {
+        match &ingress.metadata.creation_timestamp {
+            Some(created) => Self::Created(created.0, Reverse(format!("{}/{}", key.namespace, key.name).into())),
+            None => Self::Read(sequence),
+        }
+    }
+}
+
+/// What one Ingress asks for.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) key: ObjectKey,
+    pub(crate) age: Age,
+    pub(crate) origin: Origin,
+    pub(crate) annotations: Arc<IngressAnnotations>,
+    /// Each host once, in the order of the rules.
+    pub(crate) hosts: Vec<HostRules>,
+    /// `spec.defaultBackend`, when it is a Service.
+    pub(crate) default_backend: Option<BackendKey>,
+    /// Whether there are no rules at all, so that the default backend serves the catch-all.
+    pub(crate) catch_all: bool,
+    /// Service of the `default-backend` annotation.
+    pub(crate) fallback: Option<BackendKey>,
+    pub(crate) tls: Vec<Tls>,
+    /// Names of `server-alias`.
+    pub(crate) aliases: Vec<HostPattern>,
+    /// Every backend that is referred to, and the field that does so first.
+    pub(crate) backends: Vec<(BackendKey, Box<str>)>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+/// What one Ingress says about one host.
+#[derive(Debug)]
+pub(crate) struct HostRules {
+    pub(crate) pattern: HostPattern,
+    pub(crate) paths: Vec<PathRule>,
+}
+
+/// One path of a rule.
+#[derive(Debug)]
+pub(crate) struct PathRule {
+    /// Where it stands: rule and path.
+    pub(crate) place: (u32, u32),
+    /// The path as it is written; `/` for none.
+    pub(crate) text: Box<str>,
+    pub(crate) kind: PathKind,
+    pub(crate) target: Target,
+    /// The pattern that the text is in regex mode: compiled when first needed, and once.
+    regex: OnceLock<Result<PathRegex, InvalidPathMatch>>,
+}
+
+/// The three path types; `ImplementationSpecific` and an absent one count as `Prefix`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum PathKind {
+    Exact,
+    Prefix,
+    Any,
+}
+
+/// Where a path leads.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Target {
+    Service(BackendKey),
+    /// To a Service that is described so badly that it has no name: 503.
+    Invalid,
+}
+
+/// One entry of `spec.tls`.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    /// Lower case.
+    pub(crate) hosts: Vec<Box<str>>,
+    /// Name of the Secret in the namespace of the Ingress.
+    pub(crate) secret: Option<Arc<str>>,
+}
+
+impl PathRule {
+    pub(crate) fn regex(&self) -> &Result<PathRegex, InvalidPathMatch> {
+        self.regex.get_or_init(|| self.text.parse())
+    }
+
+    /// The part of the Ingress, as origins name it.
+    pub(crate) fn section(&self) -> String {
+        format!("rules[{}].paths[{}]", self.place.0, self.place.1)
+    }
+
+    /// The field of the Ingress, as diagnostics name it.
+    pub(crate) fn field(&self, field: &str) -> String {
+        format!("spec.rules[{}].http.paths[{}].{field}", self.place.0, self.place.1)
+    }
+}
+
+impl Part {
+    /// Whether the annotations of this Ingress put the location of this path into regex mode, and with it the whole host.
+    pub(crate) fn is_regex(&self, path: &str) -> bool {
+        self.annotations.rewriting.use_regex == Some(true) || self.rewrites(path)
+    }
+
+    /// Whether `rewrite-target` is in force on this path.
+    pub(crate) fn rewrites(&self, path: &str) -> bool {
+        self.annotations.rewriting.rewrite_target.as_ref().is_some_and(|target| target.as_str() != path)
+    }
+
+    /// The Secrets that it refers to.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = (usize, &Arc<str>)> {
+        self.tls.iter().enumerate().filter_map(|(at, tls)| Some((at, tls.secret.as_ref()?)))
+    }
+}
+
+/// Most Ingresses have no annotation of ours: those share one.
+static NO_ANNOTATIONS: LazyLock<Arc<IngressAnnotations>> = LazyLock::new(Arc::default);
+
+/// Reads an Ingress that is ours.
+///
+/// # Errors
+/// This version must not be loaded; the diagnostics say why.
+pub(crate) fn parse(
+    ingress: &Ingress,
+    key: &ObjectKey,
+    age: Age,
+    rules: &Rules,
+    options: &Options,
+) -> Result<Part, Vec<Diagnostic>> {
+    let origin = key.origin();
+    let mut diagnostics = Vec::new();
+    let empty = IngressSpec::default();
+    let spec = ingress.spec.as_ref().unwrap_or(&empty);
+    if options.deep_inspect
+        && let Some((field, value, what)) = inspect(spec)
+    {
+        let message = format!("looks like {what}; this version of the Ingress is not loaded (--deep-inspect)");
+        diagnostics.push(Diagnostic::new(Severity::Error, Reason::SuspiciousText, &origin, field, value, message));
+        return Err(diagnostics);
+    }
+    let annotations = match &ingress.metadata.annotations {
+        Some(all) => {
+            let all = Annotations::new(&origin, &options.annotations_prefix, all);
+            let Ok(read) = annotation::read(&all, rules, &mut diagnostics) else { return Err(diagnostics) };
+            if read == IngressAnnotations::default() { NO_ANNOTATIONS.clone() } else { read.into() }
+        }
+        None => NO_ANNOTATIONS.clone(),
+    };
+    let mut reading =
+        Reading { key, origin: &origin, diagnostics, backends: Vec::new(), seen: HashSet::new(), hosts: Vec::new() };
+    reading.rules(spec);
+    let default_backend = spec.default_backend.as_ref().and_then(|backend| reading.default_backend(backend));
+    let fallback = annotations.proxying.default_backend.as_ref().map(|name| {
+        let fallback = BackendKey::new(&key.namespace, name.as_str(), BackendPort::First);
+        reading.refer(&fallback, "metadata.annotations");
+        fallback
+    });
+    let catch_all = spec.rules.as_ref().is_none_or(Vec::is_empty);
+    if catch_all && spec.default_backend.is_none() {
+        let message = "expected rules or a default backend; the Ingress serves nothing";
+        reading.report(Severity::Warning, Reason::InvalidBackend, "spec".into(), "", message);
+    }
+    let aliases = reading.aliases(&annotations, &options.annotations_prefix);
+    reading.rewrite_variables(&annotations, &options.annotations_prefix);
+    let Reading { diagnostics, backends, hosts, .. } = reading;
+    Ok(Part {
+        key: key.clone(),
+        age,
+        annotations,
+        hosts,
+        default_backend,
+        catch_all,
+        fallback,
+        tls: spec.tls.iter().flatten().map(Tls::read).collect(),
+        aliases,
+        backends,
+        diagnostics,
+        origin,
+    })
+}
+
+struct Reading<'a> {
+    key: &'a ObjectKey,
+    origin: &'a Origin,
+    diagnostics: Vec<Diagnostic>,
+    backends: Vec<(BackendKey, Box<str>)>,
+    seen: HashSet<BackendKey>,
+    hosts: Vec<HostRules>,
+}
+
+impl Reading<'_> {
+    fn rules(&mut self, spec: &IngressSpec) {
+        let mut by_pattern: HashMap<HostPattern, usize> = HashMap::new();
+        for (at, rule) in spec.rules.iter().flatten().enumerate() {
+            let text = rule.host.as_deref().unwrap_or_default();
+            let Some(pattern) = host(text) else {
+                let field = format!("spec.rules[{at}].host");
+                let message = "expected a DNS name, or `*.` and a DNS name; the rule is ignored";
+                self.report(Severity::Error, Reason::InvalidHost, field, text, message);
+                continue;
+            };
+            let slot = *by_pattern.entry(pattern.clone()).or_insert_with(|| {
+                self.hosts.push(HostRules { pattern, paths: Vec::new() });
+                self.hosts.len() - 1
+            });
+            for (path_at, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
+                let place = (u32::try_from(at).unwrap_or(u32::MAX), u32::try_from(path_at).unwrap_or(u32::MAX));
+                if let Some(path) = self.path(place, path) {
+                    self.hosts[slot].paths.push(path);
+                }
+            }
+        }
+    }
+
+    fn path(&mut self, place: (u32, u32), path: &HTTPIngressPath) -> Option<PathRule> {
+        let field = |name: &str| format!("spec.rules[{}].http.paths[{}].{name}", place.0, place.1);
+        let kind = match path.path_type.as_str() {
+            "Exact" => PathKind::Exact,
+            "Prefix" => PathKind::Prefix,
+            "ImplementationSpecific" | "" => PathKind::Any,
+            other => {
+                let message = "expected Exact, Prefix or ImplementationSpecific; Prefix holds instead";
+                self.report(Severity::Warning, Reason::InvalidPath, field("pathType"), other, message);
+                PathKind::Prefix
+            }
+        };
+        let text = path.path.as_deref().filter(|text| !text.is_empty()).unwrap_or("/");
+        if !text.starts_with('/') {
+            let message = "expected a path that starts with /; no request has another, so the path is ignored";
+            self.report(Severity::Error, Reason::InvalidPath, field("path"), text, message);
+            return None;
+        }
+        let target = match &path.backend {
+            IngressBackend { service: Some(_), .. } => {
+                self.service(&path.backend, &field("backend")).map_or(Target::Invalid, Target::Service)
+            }
+            IngressBackend { resource: Some(resource), .. } => {
+                let message = "expected a Service: backends of other kinds are not served; the path is ignored, and what the host \
+                               has for all other paths answers";
+                let value = format!("{} {}", resource.kind, resource.name);
+                self.report(Severity::Error, Reason::UnsupportedBackend, field("backend.resource"), &value, message);
+                return None;
+            }
+            _ => {
+                let message =
+                    "expected a Service; the path is ignored, and what the host has for all other paths answers";
+                self.report(Severity::Error, Reason::InvalidBackend, field("backend"), "", message);
+                return None;
+            }
+        };
+        Some(PathRule { place, text: text.into(), kind, target, regex: OnceLock::new() })
+    }
+
+    fn default_backend(&mut self, backend: &IngressBackend) -> Option<BackendKey> {
+        if backend.service.is_some() {
+            return self.service(backend, "spec.defaultBackend");
+        }
+        let message = "expected a Service: backends of other kinds are not served; it is ignored";
+        let value = backend.resource.as_ref().map(|resource| format!("{} {}", resource.kind, resource.name));
+        let field = "spec.defaultBackend".to_owned();
+        self.report(Severity::Error, Reason::UnsupportedBackend, field, value.as_deref().unwrap_or_default(), message);
+        None
+    }
+
+    fn service(&mut self, backend: &IngressBackend, field: &str) -> Option<BackendKey> {
+        let service = backend.service.as_ref()?;
+        if !is_name(&service.name) || !is_name(&self.key.namespace) {
+            let field = format!("{field}.service.name");
+            let message = "expected the name of a Service; the path answers 503";
+            self.report(Severity::Error, Reason::InvalidBackend, field, &service.name, message);
+            return None;
+        }
+        let port = service.port.as_ref();
+        let name = port.and_then(|port| port.name.as_deref()).filter(|name| !name.is_empty());
+        let number = port.and_then(|port| port.number).filter(|number| *number != 0);
+        let port = match (name, number) {
+            (Some(name), _) if is_name(name) => BackendPort::named(name),
+            (None, Some(number)) => BackendPort::Number(number),
+            _ => {
+                let field = format!("{field}.service.port");
+                let message = "expected the name or the number of a port; the path answers 503";
+                self.report(Severity::Error, Reason::InvalidBackend, field, name.unwrap_or_default(), message);
+                return None;
+            }
+        };
+        let backend = BackendKey::new(&self.key.namespace, &service.name, port);
+        self.refer(&backend, field);
+        Some(backend)
+    }
+
+    fn refer(&mut self, backend: &BackendKey, field: &str) {
+        if self.seen.insert(backend.clone()) {
+            self.backends.push((backend.clone(), field.into()));
+        }
+    }
+
+    fn aliases(&mut self, annotations: &IngressAnnotations, prefix: &str) -> Vec<HostPattern> {
+        let mut patterns = Vec::new();
+        let mut seen = HashSet::new();
+        let field = || format!("metadata.annotations[\"{}/server-alias\"]", prefix);
+        for alias in annotations.hosts.aliases.iter().flat_map(|aliases| &aliases.0) {
+            if seen.len() == ALIAS_LIMIT {
+                let message = format!("expected at most {ALIAS_LIMIT} names; the others are ignored");
+                self.report(Severity::Error, Reason::InvalidHost, field(), "", &message);
+                break;
+            }
+            let text = match alias {
+                HostAlias::Exact(name) => name.clone(),
+                HostAlias::Below(name) => format!("**.{name}"),
+                HostAlias::Before(name) => format!("{name}.*"),
+                HostAlias::Regex(pattern) => format!("~{pattern}"),
+            };
+            match HostPattern::parse(&text) {
+                Ok(pattern) => {
+                    if seen.insert(pattern.clone()) {
+                        patterns.push(pattern);
+                    }
+                }
+                Err(_) => {
+                    let message = "expected a host name, or a regex that runs in linear time and is not too large; \
+                                   this alias is ignored";
+                    self.report(Severity::Error, Reason::InvalidHost, field(), &text, message);
+                }
+            }
+        }
+        patterns
+    }
+
+    /// nginx would evaluate variables in the target; the alphabet of the annotation lets them pass.
+    fn rewrite_variables(&mut self, annotations: &IngressAnnotations, prefix: &str) {
+        let Some(target) = &annotations.rewriting.rewrite_target else { return };
+        let text = target.as_str();
+        let variable =
+            text.split('$').skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'));
+        if variable {
+            let field = format!("metadata.annotations[\"{}/rewrite-target\"]", prefix);
+            let message = match target {
+                RewriteTarget::Path(_) => {
+                    "expected captures $1 to $9 only; nginx variables are sent as they are written"
+                }
+                RewriteTarget::Url(_) => {
+                    "expected captures $1 to $9 only; a redirect with nginx variables isn't built, the paths answer 503"
+                }
+            };
+            self.report(Severity::Warning, Reason::InvalidPath, field, text, message);
+        }
+    }
+
+    fn report(&mut self, severity: Severity, reason: Reason, field: String, value: &str, message: &str) {
+        self.diagnostics.push(Diagnostic::new(severity, reason, self.origin, field, value, message));
+    }
+}
+
+impl Tls {
+    fn read(tls: &IngressTLS) -> Self {
+        Self {
+            hosts: tls.hosts.iter().flatten().map(|host| host.to_ascii_lowercase().into()).collect(),
+            secret: tls.secret_name.as_deref().filter(|name| !name.is_empty()).map(Into::into),
+        }
+    }
+}
+
+/// The pattern of a rule's host: a name, `*.` and a name, or nothing for all.
+fn host(text: &str) -> Option<HostPattern> {
+    if text.is_empty() {
+        return Some(HostPattern::Any);
+    }
+    match text.strip_prefix("*.") {
+        Some(parent) => parent.parse().ok().map(HostPattern::Label),
+        None => text.parse::<Hostname>().ok().map(HostPattern::Exact),
+    }
+}
+
+/// Whether the text can be the name of a Kubernetes object or port, so that joined names can't run into each other.
+fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    !text.is_empty() && text.len() <= 253 && text.bytes().all(allowed)
+}

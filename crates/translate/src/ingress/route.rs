@@ -1,0 +1,312 @@
+//! One location of ingress-nginx as a route: the filters in their order, and the action.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use fairway_model::{
+    AccessList, Action, BackendName, ByteLimit, Filter, Forward, ForwardPolicy, HttpsRedirect, Location, PathMatch,
+    Redirect, Refusal, Respond, Retry, RetryOn, Rewrite, Route, Template,
+};
+
+use super::part::Part;
+use crate::annotation::{Denial, IngressAnnotations};
+use crate::configmap::GlobalConfig;
+use crate::value::{self, RedirectUrl, RetryCondition, RewriteTarget};
+
+/// What holds for all routes of one host.
+pub(crate) struct HostScope<'a> {
+    pub(crate) config: &'a GlobalConfig,
+    /// Whether the host has an entry for a certificate, so that `ssl-redirect` is in force.
+    pub(crate) certificate_entry: bool,
+    /// Why all routes of the host are denied.
+    pub(crate) denied: Option<Box<str>>,
+    /// Whether the routes match by regular expressions.
+    pub(crate) regex: bool,
+}
+
+/// What one Ingress asks for on all of its paths of a host, computed once for them.
+pub(crate) struct Common<'a> {
+    part: &'a Part,
+    scope: &'a HostScope<'a>,
+    policy: Arc<ForwardPolicy>,
+    access: Option<Filter>,
+    denied: Option<Box<str>>,
+}
+
+/// Where a location leads.
+pub(crate) enum Leads {
+    /// To a Service.
+    To(BackendName),
+    /// Nowhere: the built-in 404.
+    Nowhere,
+    /// To a Service that can't be named: 503.
+    Broken,
+}
+
+impl<'a> Common<'a> {
+    pub(crate) fn new(part: &'a Part, scope: &'a HostScope<'a>, policies: &mut Policies) -> Self {
+        let own_denial = (part.annotations.denial != Denial::None).then(|| {
+            let name = format!("{}/{}", part.key.namespace, part.key.name);
+            format!("an annotation of Ingress {name} restricts access and can't be put in force").into()
+        });
+        let (access, unreadable) = access(&part.annotations, scope.config);
+        Self {
+            part,
+            scope,
+            policy: policies.of(&part.annotations, scope.config),
+            access,
+            denied: own_denial.or_else(|| scope.denied.clone()).or(unreadable),
+        }
+    }
+
+    /// The route of a location with path `rule`.
+    pub(crate) fn route(&self, section: &str, rule: &str, path: PathMatch, leads: Leads) -> Route {
+        let annotations = &self.part.annotations;
+        let mut filters = self.gate(rule);
+        let redirect = self.redirect(rule);
+        let action = match (redirect, leads) {
+            (Some(redirect), _) => Action::Redirect(redirect),
+            (None, leads) => {
+                // TLS comes before what is denied or missing: nothing that was to be encrypted is asked for in the clear twice.
+                filters.splice(1..1, self.https_redirect(rule));
+                self.answer(rule, leads, &mut filters)
+            }
+        };
+        if let (Some(RewriteTarget::Path(target)), Action::Forward(_)) =
+            (annotations.rewriting.rewrite_target.as_ref().filter(|target| target.as_str() != rule), &action)
+        {
+            let forwarded_prefix = annotations.rewriting.forwarded_prefix.as_ref();
+            filters.push(Filter::Rewrite(Rewrite {
+                target: target.as_str().into(),
+                forwarded_prefix: forwarded_prefix.map(|prefix| prefix.as_str().into()),
+            }));
+        }
+        Route { rule: rule.into(), filters, ..Route::new(self.part.origin.section(section), path, action) }
+    }
+
+    /// The route of the catch-all's default backend, on which redirects, rewrites and TLS redirects have no effect.
+    pub(crate) fn catch_all(&self, path: PathMatch, leads: Leads) -> Route {
+        let mut filters = self.gate("/");
+        let action = self.answer("/", leads, &mut filters);
+        Route { rule: "/".into(), filters, ..Route::new(self.part.origin.section("defaultBackend"), path, action) }
+    }
+
+    /// The answer for requests that a path would have taken which can't be matched on: nobody gets through to a wider route.
+    pub(crate) fn refused(&self, section: &str, rule: &str, path: PathMatch, reason: String) -> Route {
+        let mut filters = vec![Filter::StrictTransportSecurity];
+        filters.push(Filter::Refuse(Refusal { reason: reason.into() }));
+        let action = Action::Respond(Respond { status: 503, page: true });
+        Route { rule: rule.into(), filters, ..Route::new(self.part.origin.section(section), path, action) }
+    }
+
+    fn gate(&self, rule: &str) -> Vec<Filter> {
+        let mut filters = Vec::with_capacity(3);
+        filters.push(Filter::StrictTransportSecurity);
+        if let Some(reason) = self.denied.clone().or_else(|| self.global_authentication(rule)) {
+            filters.push(Filter::Refuse(Refusal { reason }));
+        }
+        filters
+    }
+
+    fn global_authentication(&self, rule: &str) -> Option<Box<str>> {
+        let config = self.scope.config;
+        config.global_auth_url.as_ref()?;
+        let exempt = self.part.annotations.access.global_auth == Some(false)
+            || starts_with_any(rule, &config.no_auth_locations.0);
+        (!exempt).then(|| "global-auth-url of the ConfigMap can't be put in force".into())
+    }
+
+    fn https_redirect(&self, rule: &str) -> Option<Filter> {
+        let (config, redirects) = (self.scope.config, &self.part.annotations.redirects);
+        let forced = redirects.force_ssl_redirect.unwrap_or(config.force_ssl_redirect);
+        let asked = redirects.ssl_redirect.unwrap_or(config.ssl_redirect) && self.scope.certificate_entry;
+        if !(forced || asked) || starts_with_any(rule, &config.no_tls_redirect_locations.0) {
+            return None;
+        }
+        Some(Filter::HttpsRedirect(HttpsRedirect {
+            status: config.http_redirect_code.status(),
+            preserve_trailing_slash: redirects.preserve_trailing_slash.unwrap_or(config.preserve_trailing_slash),
+        }))
+    }
+
+    /// The redirect that is the whole answer, by annotation. It comes before TLS and access lists.
+    fn redirect(&self, rule: &str) -> Option<Redirect> {
+        let annotations = &self.part.annotations;
+        let redirects = &annotations.redirects;
+        let fixed = |url: &RedirectUrl, code: Option<i64>, default: u16| Redirect {
+            status: code.and_then(|code| u16::try_from(code).ok()).unwrap_or(default),
+            location: Location::Fixed(url.as_str().into()),
+        };
+        if let Some(url) = &redirects.temporal {
+            return Some(fixed(url, redirects.temporal_code, 302));
+        }
+        if let Some(url) = &redirects.permanent {
+            return Some(fixed(url, redirects.permanent_code, 301));
+        }
+        match &annotations.rewriting.rewrite_target {
+            Some(RewriteTarget::Url(url)) if url != rule && !has_variable(url) => {
+                Some(Redirect { status: 302, location: Location::Captures(url.as_str().into()) })
+            }
+            _ => None,
+        }
+    }
+
+    fn answer(&self, rule: &str, leads: Leads, filters: &mut Vec<Filter>) -> Action {
+        let annotations = &self.part.annotations;
+        let backend = match leads {
+            Leads::To(backend) => backend,
+            Leads::Nowhere => {
+                filters.extend(self.access.clone());
+                return Action::Respond(Respond::not_found());
+            }
+            Leads::Broken => return Action::Respond(Respond { status: 503, page: true }),
+        };
+        if matches!(&annotations.rewriting.rewrite_target, Some(RewriteTarget::Url(url)) if has_variable(url)) {
+            let reason = "a redirect by rewrite-target with variables can't be built".into();
+            filters.push(Filter::Refuse(Refusal { reason }));
+        }
+        // Before what denies: a Service without endpoints answers 503 to those as well that would not be let in.
+        let at = filters.iter().position(|filter| matches!(filter, Filter::Refuse(_))).unwrap_or(filters.len());
+        filters.insert(at, Filter::RequireEndpoints);
+        filters.extend(self.access.clone());
+        let affinity = &annotations.affinity;
+        let cookie_path =
+            affinity.kind.map(|_| affinity.cookie_path.as_ref().map_or(rule, |path| path.as_str()).into());
+        Action::Forward(Forward {
+            backend,
+            fallback: self.part.fallback.as_ref().map(|fallback| fallback.name()),
+            session_cookie_path: cookie_path,
+            policy: self.policy.clone(),
+        })
+    }
+
+    /// Whether the routes of this host match by regular expressions.
+    pub(crate) fn is_regex_host(&self) -> bool {
+        self.scope.regex
+    }
+}
+
+/// Who may connect, and why nobody may if a list of the ConfigMap can't be read. A list of the Ingress replaces the ConfigMap's
+/// of the same kind.
+fn access(annotations: &IngressAnnotations, config: &GlobalConfig) -> (Option<Filter>, Option<Box<str>>) {
+    use value::AccessList::{Networks, Unreadable, Unset};
+    let pick = |own: &Option<fairway_model::NetworkSet>, global: &value::AccessList| match (own, global) {
+        (Some(own), _) => Networks(own.clone()),
+        (None, global) => global.clone(),
+    };
+    let allow = pick(&annotations.access.allow, &config.allow);
+    let mut deny = pick(&annotations.access.deny, &config.deny);
+    if allow == Unset && deny == Unset {
+        deny = config.block.clone();
+    }
+    if allow == Unreadable || deny == Unreadable {
+        return (None, Some("an address list of the ConfigMap can't be read".into()));
+    }
+    let (allow, deny) = match (allow, deny) {
+        (Unset, Unset) => return (None, None),
+        (allow, deny) => (allow, deny),
+    };
+    let networks = |list| match list {
+        Networks(networks) => Some(networks),
+        Unset | Unreadable => None,
+    };
+    let list = AccessList { deny: networks(deny).unwrap_or_default(), allow: networks(allow) };
+    (Some(Filter::AccessList(list)), None)
+}
+
+/// The access list of what belongs to no Ingress: the built-in catch-all.
+pub(crate) fn built_in_gate(config: &GlobalConfig) -> Vec<Filter> {
+    let mut filters = vec![Filter::StrictTransportSecurity];
+    match &config.block {
+        value::AccessList::Unset => {}
+        value::AccessList::Networks(deny) => {
+            filters.push(Filter::AccessList(AccessList { deny: deny.clone(), allow: None }));
+        }
+        value::AccessList::Unreadable => {
+            let reason = "an address list of the ConfigMap can't be read".into();
+            filters.push(Filter::Refuse(Refusal { reason }));
+        }
+    }
+    filters
+}
+
+fn starts_with_any(rule: &str, starts: &[String]) -> bool {
+    starts.iter().map(|start| start.trim()).any(|start| !start.is_empty() && rule.starts_with(start))
+}
+
+fn has_variable(text: &str) -> bool {
+    text.split('$').skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '{'))
+}
+
+/// Forwarding policies that are in use: routes that forward alike share one.
+#[derive(Debug, Default)]
+pub(crate) struct Policies {
+    known: HashSet<Arc<ForwardPolicy>>,
+    /// When so many are known, those that nobody uses are dropped.
+    limit: usize,
+}
+
+impl Policies {
+    fn of(&mut self, annotations: &IngressAnnotations, config: &GlobalConfig) -> Arc<ForwardPolicy> {
+        let policy = policy(annotations, config);
+        if let Some(known) = self.known.get(&policy) {
+            return known.clone();
+        }
+        if self.known.len() >= self.limit.max(64) {
+            self.known.retain(|known| Arc::strong_count(known) > 1);
+            self.limit = self.known.len() * 2;
+        }
+        let policy = Arc::new(policy);
+        self.known.insert(policy.clone());
+        policy
+    }
+
+    /// The policy where no Ingress says anything.
+    pub(crate) fn plain(&mut self, config: &GlobalConfig) -> Arc<ForwardPolicy> {
+        self.of(&IngressAnnotations::default(), config)
+    }
+}
+
+fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPolicy {
+    let proxying = &annotations.proxying;
+    let seconds = |own: Option<value::Seconds>, global: value::Seconds| own.unwrap_or(global).duration();
+    let on = proxying.next_upstream.unwrap_or(config.proxy_next_upstream);
+    let has = |condition| on.contains(condition);
+    let mut retry = RetryOn::default();
+    if !has(RetryCondition::Off) {
+        retry = RetryOn {
+            error: has(RetryCondition::Error),
+            timeout: has(RetryCondition::Timeout),
+            invalid_header: has(RetryCondition::InvalidHeader),
+            non_idempotent: has(RetryCondition::NonIdempotent) || config.retry_non_idempotent,
+            statuses: on.iter().filter_map(status).collect(),
+        };
+    }
+    let tries = proxying.next_upstream_tries.unwrap_or(config.proxy_next_upstream_tries);
+    let within = seconds(proxying.next_upstream_timeout, config.proxy_next_upstream_timeout);
+    ForwardPolicy {
+        connect_timeout: seconds(proxying.connect_timeout, config.proxy_connect_timeout),
+        send_timeout: seconds(proxying.send_timeout, config.proxy_send_timeout),
+        read_timeout: seconds(proxying.read_timeout, config.proxy_read_timeout),
+        max_body: proxying.body_size.unwrap_or(config.proxy_body_size).limit().map_or(ByteLimit::NONE, ByteLimit::of),
+        retry: Retry {
+            on: retry,
+            tries: Some(tries).filter(|tries| *tries > 0),
+            within: Some(within).filter(|within| !within.is_zero()),
+        },
+        upstream_host: proxying.vhost.as_ref().map(|vhost| Template::parse(vhost.as_str())),
+    }
+}
+
+fn status(condition: RetryCondition) -> Option<u16> {
+    match condition {
+        RetryCondition::Http500 => Some(500),
+        RetryCondition::Http502 => Some(502),
+        RetryCondition::Http503 => Some(503),
+        RetryCondition::Http504 => Some(504),
+        RetryCondition::Http403 => Some(403),
+        RetryCondition::Http404 => Some(404),
+        RetryCondition::Http429 => Some(429),
+        _ => None,
+    }
+}

@@ -1,0 +1,211 @@
+//! The Kubernetes objects that translation reads, wherever they come from: the API server or files.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, btree_map};
+use std::fmt;
+use std::sync::Arc;
+
+use fairway_model::Origin;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize};
+
+macro_rules! kinds {
+    ($($kind:ident $group:literal)*) => {
+        /// The kinds of object that translation reads.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+        pub enum Kind {
+            $(#[doc = concat!($group, "/v1")] $kind,)*
+        }
+
+        impl Kind {
+            /// All kinds.
+            pub const ALL: &'static [Self] = &[$(Self::$kind),*];
+
+            /// The kind as it stands in a manifest.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$kind => stringify!($kind),)* }
+            }
+
+            /// The `apiVersion` that is read.
+            pub fn api_version(self) -> &'static str {
+                match self { $(Self::$kind => if $group.is_empty() { "v1" } else { concat!($group, "/v1") },)* }
+            }
+        }
+
+        /// One object. Cloning one copies a pointer.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Object {
+            $(#[doc = concat!($group, "/v1")] $kind(Arc<$kind>),)*
+        }
+
+        impl Object {
+            /// What kind of object it is.
+            pub fn kind(&self) -> Kind {
+                match self { $(Self::$kind(_) => Kind::$kind,)* }
+            }
+
+            /// Its metadata.
+            pub fn metadata(&self) -> &ObjectMeta {
+                match self { $(Self::$kind(object) => &object.metadata,)* }
+            }
+        }
+
+        $(impl From<$kind> for Object {
+            fn from(object: $kind) -> Self {
+                Self::$kind(Arc::new(object))
+            }
+        })*
+    };
+}
+
+kinds! {
+    Ingress "networking.k8s.io"
+    IngressClass "networking.k8s.io"
+    Service ""
+    EndpointSlice "discovery.k8s.io"
+    Secret ""
+    ConfigMap ""
+    Namespace ""
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Object {
+    /// The name under which it is kept.
+    pub fn key(&self) -> ObjectKey {
+        let metadata = self.metadata();
+        ObjectKey::new(
+            self.kind(),
+            metadata.namespace.as_deref().unwrap_or_default(),
+            metadata.name.as_deref().unwrap_or_default(),
+        )
+    }
+}
+
+/// Kind, namespace and name of an object; the namespace is empty for what is cluster-wide.
+#[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+pub struct ObjectKey {
+    /// What kind of object.
+    pub kind: Kind,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+impl ObjectKey {
+    /// A key from its parts.
+    pub fn new<'a>(kind: Kind, namespace: impl Into<Cow<'a, str>>, name: impl Into<Cow<'a, str>>) -> Self {
+        Self { kind, namespace: (&*namespace.into()).into(), name: (&*name.into()).into() }
+    }
+
+    /// The object as the origin of model values.
+    pub fn origin(&self) -> Origin {
+        Origin::new(self.kind.as_str(), self.namespace.clone(), self.name.clone())
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.origin().fmt(f)
+    }
+}
+
+/// One event of a watch or of a changed file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The object is there, new or with other content.
+    Upsert(Object),
+    /// The object is gone.
+    Remove(ObjectKey),
+}
+
+/// All objects that are there, and the order in which they came. That order decides who is older where no object says when
+/// it was created: manifests that never were in a cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    objects: BTreeMap<ObjectKey, Entry>,
+    next: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    sequence: u64,
+    object: Object,
+}
+
+impl Objects {
+    /// Takes one change. An object that is replaced keeps its place in the order.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Upsert(object) => match self.objects.entry(object.key()) {
+                btree_map::Entry::Occupied(mut entry) => entry.get_mut().object = object,
+                btree_map::Entry::Vacant(entry) => {
+                    entry.insert(Entry { sequence: self.next, object });
+                    self.next += 1;
+                }
+            },
+            Change::Remove(key) => {
+                self.objects.remove(&key);
+            }
+        }
+    }
+
+    /// One object.
+    pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
+        self.objects.get(key).map(|entry| &entry.object)
+    }
+
+    /// The place of an object in the order in which they came.
+    pub fn sequence(&self, key: &ObjectKey) -> Option<u64> {
+        self.objects.get(key).map(|entry| entry.sequence)
+    }
+
+    /// All objects by kind, namespace and name.
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        self.objects.iter().map(|(key, entry)| (key, &entry.object))
+    }
+
+    /// The objects of one kind, by namespace and name.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        self.objects
+            .range(ObjectKey::new(kind, "", "")..)
+            .take_while(move |(key, _)| key.kind == kind)
+            .map(|(key, entry)| (key, &entry.object))
+    }
+
+    /// All objects in the order in which they came.
+    pub fn in_order(&self) -> Vec<&Object> {
+        let mut entries: Vec<_> = self.objects.values().collect();
+        entries.sort_unstable_by_key(|entry| entry.sequence);
+        entries.into_iter().map(|entry| &entry.object).collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+}
+
+/// In the order of the iterator.
+impl FromIterator<Object> for Objects {
+    fn from_iter<I: IntoIterator<Item = Object>>(objects: I) -> Self {
+        let mut all = Self::default();
+        for object in objects {
+            all.apply(Change::Upsert(object));
+        }
+        all
+    }
+}

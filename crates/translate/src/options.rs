@@ -1,0 +1,206 @@
+//! What the operator decides by flags, as opposed to what users write in objects.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::objects::ObjectKey;
+
+/// How objects are read. Flag names and meanings are those of ingress-nginx.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Options {
+    /// `--annotations-prefix`, without slash.
+    pub annotations_prefix: String,
+    /// `--controller-class`: the `spec.controller` of our IngressClasses.
+    pub controller_class: String,
+    /// `--ingress-class`: the value of the old annotation.
+    pub ingress_class: String,
+    /// `--ingress-class-by-name`: also take the IngressClass of that name, whatever its controller.
+    pub ingress_class_by_name: bool,
+    /// `--watch-ingress-without-class`.
+    pub watch_ingress_without_class: bool,
+    /// Whether an Ingress without any class belongs to the IngressClass marked as default, if that is ours. In a cluster the API
+    /// server has filled the class in; for files nobody has. Implied by [`development`](Self::development).
+    pub default_class_by_mark: bool,
+    /// Whether IngressClass objects can be read. Without, `spec.ingressClassName` is never ours.
+    pub ingress_classes_readable: bool,
+    /// `--watch-namespace`: only this one.
+    pub watch_namespace: Option<String>,
+    /// `--watch-namespace-selector`: only namespaces with these labels.
+    pub namespace_selector: Option<LabelSelector>,
+    /// `--configmap`: the global ConfigMap, namespace and name.
+    pub configmap: Option<(String, String)>,
+    /// `--default-backend-service`, namespace and name.
+    pub default_backend_service: Option<(String, String)>,
+    /// `--default-ssl-certificate`, namespace and name of the Secret.
+    pub default_ssl_certificate: Option<(String, String)>,
+    /// `--disable-catch-all`.
+    pub disable_catch_all: bool,
+    /// `--disable-svc-external-name`.
+    pub disable_external_name: bool,
+    /// `--deep-inspect`.
+    pub deep_inspect: bool,
+    /// `--enable-annotation-validation`.
+    pub annotation_validation: bool,
+    /// Addresses of the plain and of the TLS listener. The ConfigMap's `bind-address` replaces the IP, never the port.
+    pub http: Vec<SocketAddr>,
+    /// See [`http`](Self::http).
+    pub https: Vec<SocketAddr>,
+    /// Addresses that ExternalName Services may lead to though they are loopback, link-local or metadata addresses.
+    pub allowed_backend_addresses: Vec<IpAddr>,
+    /// Answers for Services without endpoints, and local processes in their place (`fairway dev` only).
+    pub development: Option<Development>,
+}
+
+/// What `fairway dev` puts in the place of a cluster.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Development {
+    /// The built-in echo, which answers for Services of which no endpoints are known. `None` with `--no-echo`.
+    pub echo: Option<SocketAddr>,
+    /// `--backend NAMESPACE/SERVICE:PORT=HOST:PORT`: the Service port (as the Ingress names it) and where it leads.
+    pub backends: BTreeMap<(ObjectKey, String), SocketAddr>,
+}
+
+/// Field of a request to the echo that names the Service it answers for.
+pub const ECHO_SERVICE_FIELD: &str = "X-Fairway-Echo-Service";
+
+/// A label selector in its text form: `key=value`, `key!=value`, `key in (a,b)`, `key notin (a,b)`, `key`, `!key`, joined by commas.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LabelSelector {
+    requirements: Vec<Requirement>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Requirement {
+    In(String, Vec<String>),
+    NotIn(String, Vec<String>),
+    Exists(String),
+    Absent(String),
+}
+
+/// Why a text is not a label selector.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "{0:?} is not a label selector: expected key=value, key!=value, key in (a,b), key notin (a,b), key or !key, joined by commas"
+)]
+pub struct InvalidLabelSelector(String);
+
+impl std::str::FromStr for LabelSelector {
+    type Err = InvalidLabelSelector;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLabelSelector> {
+        let invalid = || InvalidLabelSelector(text.to_owned());
+        let mut requirements = Vec::new();
+        let mut rest = text.trim();
+        while !rest.is_empty() {
+            // A comma within parentheses belongs to the list of values.
+            let open = rest.find('(');
+            let comma = rest.find(',');
+            let end = match (open, comma) {
+                (Some(open), Some(comma)) if open < comma => {
+                    let close = rest.find(')').ok_or_else(invalid)?;
+                    rest[close..].find(',').map(|at| close + at)
+                }
+                (_, comma) => comma,
+            };
+            let (part, tail) = end.map_or((rest, ""), |end| (&rest[..end], &rest[end + 1..]));
+            requirements.push(Requirement::parse(part.trim()).ok_or_else(invalid)?);
+            rest = tail.trim();
+        }
+        if requirements.is_empty() { Err(invalid()) } else { Ok(Self { requirements }) }
+    }
+}
+
+impl Requirement {
+    fn parse(text: &str) -> Option<Self> {
+        let key = |text: &str| {
+            let key = text.trim();
+            let valid = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
+            valid.then(|| key.to_owned())
+        };
+        let list = |text: &str| {
+            let inner = text.trim().strip_prefix('(')?.strip_suffix(')')?;
+            Some(inner.split(',').map(|value| value.trim().to_owned()).collect())
+        };
+        if let Some(name) = text.strip_prefix('!') {
+            return Some(Self::Absent(key(name)?));
+        }
+        if let Some((name, values)) = text.split_once(" notin ") {
+            return Some(Self::NotIn(key(name)?, list(values)?));
+        }
+        if let Some((name, values)) = text.split_once(" in ") {
+            return Some(Self::In(key(name)?, list(values)?));
+        }
+        if let Some((name, value)) = text.split_once("!=") {
+            return Some(Self::NotIn(key(name)?, vec![value.trim().to_owned()]));
+        }
+        if let Some((name, value)) = text.split_once("==").or_else(|| text.split_once('=')) {
+            return Some(Self::In(key(name)?, vec![value.trim().to_owned()]));
+        }
+        Some(Self::Exists(key(text)?))
+    }
+}
+
+impl LabelSelector {
+    /// Whether an object with these labels is selected.
+    pub fn selects(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
+        let value = |key: &String| labels.and_then(|labels| labels.get(key));
+        self.requirements.iter().all(|requirement| match requirement {
+            Requirement::In(key, values) => value(key).is_some_and(|value| values.contains(value)),
+            Requirement::NotIn(key, values) => value(key).is_none_or(|value| !values.contains(value)),
+            Requirement::Exists(key) => value(key).is_some(),
+            Requirement::Absent(key) => value(key).is_none(),
+        })
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            annotations_prefix: "nginx.ingress.kubernetes.io".into(),
+            controller_class: "k8s.io/ingress-nginx".into(),
+            ingress_class: "nginx".into(),
+            ingress_class_by_name: false,
+            watch_ingress_without_class: false,
+            default_class_by_mark: false,
+            ingress_classes_readable: true,
+            watch_namespace: None,
+            namespace_selector: None,
+            configmap: None,
+            default_backend_service: None,
+            default_ssl_certificate: None,
+            disable_catch_all: false,
+            disable_external_name: false,
+            deep_inspect: true,
+            annotation_validation: true,
+            http: vec![SocketAddr::from(([0, 0, 0, 0], 80))],
+            https: vec![SocketAddr::from(([0, 0, 0, 0], 443))],
+            allowed_backend_addresses: Vec::new(),
+            development: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_select_as_kubernetes_does() {
+        let labels: BTreeMap<_, _> = [("env".to_owned(), "prod".to_owned())].into();
+        for (text, selected) in [
+            ("env=prod", true),
+            ("env==prod", true),
+            ("env!=prod", false),
+            ("env in (dev, prod),env", true),
+            ("env notin (dev,prod)", false),
+            ("team!=a", true),
+            ("!team", true),
+            ("team", false),
+        ] {
+            assert_eq!(text.parse::<LabelSelector>().unwrap().selects(Some(&labels)), selected, "{text}");
+        }
+        for bad in ["", "=x", "a in b", "a in (b", "a b"] {
+            assert!(bad.parse::<LabelSelector>().is_err(), "{bad:?}");
+        }
+    }
+}

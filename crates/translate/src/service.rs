@@ -1,0 +1,244 @@
+//! Backends and their endpoints, from Services and EndpointSlices.
+//!
+//! A backend is one port of one Service as an object names it; all Ingresses of a namespace share it. How it is spoken to comes
+//! from those Ingresses, where its endpoints are from the Service and its slices: two resources, because the second changes
+//! with every rollout and must touch nothing else.
+
+mod endpoints;
+mod external;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use fairway_model::{
+    Affinity, AffinityMode, Backend, BackendName, Balance, EndpointSet, Endpoints, HashBalance, Origin, Protocol,
+    SameSite, SessionCookie, Template,
+};
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::configmap::GlobalConfig;
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::ingress::Part;
+use crate::objects::{Kind, ObjectKey};
+use crate::options::{Development, ECHO_SERVICE_FIELD, Options};
+use crate::value;
+
+/// A port of a Service, as an object of the same namespace names it.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) struct BackendKey {
+    pub(crate) namespace: Arc<str>,
+    pub(crate) service: Arc<str>,
+    pub(crate) port: BackendPort,
+}
+
+/// How a port is named.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) enum BackendPort {
+    /// The first one that the Service has (default backends).
+    First,
+    /// By number.
+    Number(i32),
+    /// By name.
+    Name(Arc<str>),
+}
+
+impl BackendPort {
+    /// A port by name; digits are a number, as they are for ingress-nginx.
+    pub(crate) fn named(name: &str) -> Self {
+        name.parse().map_or_else(|_| Self::Name(name.into()), Self::Number)
+    }
+}
+
+impl fmt::Display for BackendPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::First => Ok(()),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl BackendKey {
+    pub(crate) fn new(namespace: &str, service: &str, port: BackendPort) -> Self {
+        Self { namespace: namespace.into(), service: service.into(), port }
+    }
+
+    /// `namespace/service:port`, and `namespace/service` for the first port.
+    pub(crate) fn name(&self) -> BackendName {
+        match self.port {
+            BackendPort::First => format!("{}/{}", self.namespace, self.service).into(),
+            _ => format!("{}/{}:{}", self.namespace, self.service, self.port).into(),
+        }
+    }
+
+    /// The Service.
+    pub(crate) fn service(&self) -> ObjectKey {
+        ObjectKey { kind: Kind::Service, namespace: self.namespace.clone(), name: self.service.clone() }
+    }
+}
+
+/// What is wrong with a backend; its routes answer 503.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Problem {
+    pub(crate) severity: Severity,
+    reason: Reason,
+    message: String,
+}
+
+impl Problem {
+    fn new(severity: Severity, reason: Reason, message: impl Into<String>) -> Self {
+        Self { severity, reason, message: message.into() }
+    }
+
+    /// The problem as a finding about the object that refers to the backend.
+    pub(crate) fn diagnostic(&self, origin: &Origin, field: &str, backend: &BackendKey) -> Diagnostic {
+        let value = match backend.port {
+            BackendPort::First => backend.service.to_string(),
+            _ => format!("{}:{}", backend.service, backend.port),
+        };
+        Diagnostic::new(self.severity, self.reason, origin, field, &value, self.message.clone())
+    }
+}
+
+/// A backend with its endpoints.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    pub(crate) backend: Backend,
+    pub(crate) endpoints: EndpointSet,
+    pub(crate) problem: Option<Problem>,
+}
+
+/// What a backend is made from.
+pub(crate) struct Sources<'a> {
+    pub(crate) service: Option<&'a Service>,
+    pub(crate) slices: Vec<&'a EndpointSlice>,
+    /// The Ingresses that refer to it, oldest first.
+    pub(crate) parts: Vec<&'a Part>,
+    /// Whether it is the global default backend.
+    pub(crate) is_default: bool,
+}
+
+/// Makes a backend and its endpoints.
+pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalConfig, options: &Options) -> Resolved {
+    let name = key.name();
+    let port = sources.service.and_then(|service| find_port(service, &key.port));
+    // The first Ingress of the namespace decides, as for everything that a backend has once.
+    let first = sources.parts.first().map(|part| &part.annotations.balancing);
+    let by_cluster_address = first.and_then(|first| first.service_upstream).unwrap_or(config.service_upstream);
+    let (mut endpoints, mut problem) = match endpoints::find(key, sources, port, by_cluster_address, options) {
+        Ok(endpoints) => (endpoints, None),
+        Err(problem) => (Endpoints::Addresses(Vec::new()), Some(problem)),
+    };
+    let mut request_fields = Vec::new();
+    if let Some(development) = &options.development {
+        if let Some(address) = local_process(key, port, development) {
+            (endpoints, problem) = (one(address), None);
+        } else if let (Endpoints::Addresses(none), Some(echo)) = (&endpoints, development.echo)
+            && none.is_empty()
+        {
+            endpoints = one(echo);
+            let value = match key.port {
+                BackendPort::First => format!("{}/{}", key.namespace, key.service),
+                _ => name.to_string(),
+            };
+            request_fields.push((ECHO_SERVICE_FIELD.into(), value.into()));
+            problem = problem.map(|problem| Problem { severity: Severity::Info, ..problem });
+        }
+    }
+    let port_text = match (&key.port, port) {
+        (BackendPort::First, Some(port)) => port.port.to_string(),
+        (port, _) => port.to_string(),
+    };
+    let upstream_name = match key.port {
+        BackendPort::First if sources.is_default => "upstream-default-backend".into(),
+        BackendPort::First => format!("custom-default-backend-{}-{}", key.namespace, key.service).into(),
+        _ => format!("{}-{}-{}", key.namespace, key.service, key.port).into(),
+    };
+    let backend = Backend {
+        name: name.clone(),
+        origin: key.service().origin(),
+        port: port_text.into(),
+        upstream_name,
+        protocol: Protocol::Http1,
+        balance: balance(&sources.parts, config),
+        affinity: affinity(&sources.parts),
+        request_fields,
+    };
+    Resolved { backend, endpoints: EndpointSet { backend: name, endpoints }, problem }
+}
+
+fn one(address: SocketAddr) -> Endpoints {
+    Endpoints::Addresses(vec![fairway_model::Endpoint::ready(address)])
+}
+
+/// The local process that stands in for a Service (`--backend`). Name and number of a port both find it.
+fn local_process(key: &BackendKey, port: Option<&ServicePort>, development: &Development) -> Option<SocketAddr> {
+    let find = |port: String| development.backends.get(&(key.service(), port)).copied();
+    find(key.port.to_string()).or_else(|| find(port?.port.to_string())).or_else(|| find(port?.name.clone()?))
+}
+
+/// The port of a Service: by number, by name, or by an equal target port. Only TCP ones count, so that the number of a port that
+/// is there for both protocols finds the right one.
+fn find_port<'a>(service: &'a Service, port: &BackendPort) -> Option<&'a ServicePort> {
+    let ports = service.spec.as_ref()?.ports.as_deref().unwrap_or_default();
+    let mut tcp = ports.iter().filter(|port| is_tcp(port.protocol.as_deref()));
+    match port {
+        BackendPort::First => tcp.next(),
+        BackendPort::Number(number) => tcp.find(|port| {
+            let target = match &port.target_port {
+                Some(IntOrString::Int(target)) => target == number,
+                Some(IntOrString::String(target)) => target.parse() == Ok(*number),
+                None => false,
+            };
+            port.port == *number || target
+        }),
+        BackendPort::Name(name) => tcp.find(|port| {
+            let target = matches!(&port.target_port, Some(IntOrString::String(target)) if **target == **name);
+            port.name.as_deref() == Some(name) || target
+        }),
+    }
+}
+
+fn is_tcp(protocol: Option<&str>) -> bool {
+    protocol.is_none_or(|protocol| protocol == "TCP" || protocol.is_empty())
+}
+
+/// The first Ingress that refers to the backend decides; the ConfigMap where it says nothing.
+fn balance(parts: &[&Part], config: &GlobalConfig) -> Balance {
+    let first = parts.first().map(|part| &part.annotations.balancing);
+    if let Some(key) = first.and_then(|first| first.hash_by.as_ref()) {
+        return Balance::Hash(HashBalance { key: Template::parse(key.as_str()), subset: None });
+    }
+    match first.and_then(|first| first.algorithm).unwrap_or(config.load_balance) {
+        value::LoadBalance::RoundRobin => Balance::RoundRobin,
+        value::LoadBalance::Ewma => Balance::Ewma,
+    }
+}
+
+/// Type and mode come from the first Ingress that has them, the cookie from the last one (section 3 of the behaviour file).
+fn affinity(parts: &[&Part]) -> Option<Affinity> {
+    let last = parts.iter().map(|part| &part.annotations.affinity).rfind(|affinity| affinity.kind.is_some())?;
+    let mode = parts.iter().find_map(|part| part.annotations.affinity.mode);
+    let cookie = SessionCookie {
+        name: last.cookie_name.as_ref().map_or("INGRESSCOOKIE", |name| name.as_str()).into(),
+        expires: last.cookie_expires.map(|seconds| seconds.0),
+        max_age: last.cookie_max_age.map(|seconds| seconds.0),
+        domain: last.cookie_domain.as_ref().map(|domain| domain.as_str().into()),
+        secure: last.cookie_secure.unwrap_or_default(),
+        same_site: last.cookie_same_site.map(|same_site| match same_site {
+            value::SameSite::None => SameSite::None,
+            value::SameSite::Lax => SameSite::Lax,
+            value::SameSite::Strict => SameSite::Strict,
+        }),
+        conditional_same_site_none: last.cookie_conditional_same_site_none.unwrap_or_default(),
+    };
+    let mode = match mode {
+        Some(value::AffinityMode::Persistent) => AffinityMode::Persistent,
+        Some(value::AffinityMode::Balanced) | None => AffinityMode::Balanced,
+    };
+    Some(Affinity { mode, cookie, change_on_failure: last.cookie_change_on_failure.unwrap_or_default() })
+}

@@ -1,0 +1,132 @@
+//! Where the endpoints of a backend are.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use fairway_model::{Endpoint, EndpointState, Endpoints};
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{BackendKey, BackendPort, Problem, Sources, external, is_tcp};
+use crate::diagnostic::{Reason, Severity};
+use crate::options::Options;
+
+/// The endpoints of a backend, in a stable order.
+pub(super) fn find(
+    key: &BackendKey,
+    sources: &Sources<'_>,
+    port: Option<&ServicePort>,
+    by_cluster_address: bool,
+    options: &Options,
+) -> Result<Endpoints, Problem> {
+    let Some(service) = sources.service else {
+        let message = format!("there is no Service {}/{}; requests answer 503", key.namespace, key.service);
+        return Err(Problem::new(Severity::Warning, Reason::ServiceNotFound, message));
+    };
+    if service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
+        return external::find(key, service, port, options);
+    }
+    if by_cluster_address && let Some(address) = cluster_address(service) {
+        // ingress-nginx takes the number of the Ingress as it is; a target port that leads to the Service's own is better.
+        let number = match (&key.port, port) {
+            (_, Some(port)) => port_number(port.port),
+            (BackendPort::Number(number), None) => port_number(*number),
+            _ => None,
+        };
+        return match number {
+            Some(number) => Ok(super::one(SocketAddr::new(address, number))),
+            None => Err(port_missing(key, service)),
+        };
+    }
+    let Some(port) = port else { return Err(port_missing(key, service)) };
+    Ok(Endpoints::Addresses(from_slices(&sources.slices, port)))
+}
+
+pub(super) fn port_missing(key: &BackendKey, service: &Service) -> Problem {
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+    let known: Vec<String> = ports
+        .iter()
+        .filter(|port| is_tcp(port.protocol.as_deref()))
+        .take(8)
+        .map(|port| match port.name.as_deref() {
+            Some(name) if !name.is_empty() => format!("{} ({name})", port.port),
+            _ => port.port.to_string(),
+        })
+        .collect();
+    let known = if known.is_empty() { "no TCP port".to_owned() } else { known.join(", ") };
+    let message = format!("Service {}/{} has {known}; requests answer 503", key.namespace, key.service);
+    Problem::new(Severity::Warning, Reason::PortNotFound, message)
+}
+
+pub(super) fn port_number(number: i32) -> Option<u16> {
+    u16::try_from(number).ok().filter(|number| *number != 0)
+}
+
+/// The cluster address, which a headless Service has not.
+fn cluster_address(service: &Service) -> Option<IpAddr> {
+    service.spec.as_ref()?.cluster_ip.as_deref()?.parse().ok()
+}
+
+fn from_slices(slices: &[&EndpointSlice], port: &ServicePort) -> Vec<Endpoint> {
+    // One address may be in several slices; ready in one of them is ready.
+    let mut found: BTreeMap<SocketAddr, EndpointState> = BTreeMap::new();
+    for slice in slices {
+        let Some(number) = slice_port(slice, port) else { continue };
+        for endpoint in slice.endpoints.iter().flatten() {
+            let Some(state) = state(endpoint) else { continue };
+            for address in endpoint.addresses.iter().filter_map(|text| address(&slice.address_type, text)) {
+                let known = found.entry(SocketAddr::new(address, number)).or_insert(state);
+                if state == EndpointState::Ready {
+                    *known = state;
+                }
+            }
+        }
+    }
+    found.into_iter().map(|(address, state)| Endpoint { state, ..Endpoint::ready(address) }).collect()
+}
+
+/// The number that a port of the Service has in one slice: pods may differ where the target port is a name.
+fn slice_port(slice: &EndpointSlice, port: &ServicePort) -> Option<u16> {
+    let ports = slice.ports.as_deref().unwrap_or_default();
+    let tcp: Vec<(&EndpointPort, u16)> = ports
+        .iter()
+        .filter(|port| is_tcp(port.protocol.as_deref()))
+        .filter_map(|port| Some((port, port_number(port.port?)?)))
+        .collect();
+    let wanted = port.name.as_deref().unwrap_or_default();
+    let name = |port: &EndpointPort| port.name.clone().unwrap_or_default();
+    if let Some((_, number)) = tcp.iter().find(|(port, _)| name(port) == wanted) {
+        return Some(*number);
+    }
+    // Slices made by hand often leave names out.
+    let unnamed: Vec<u16> =
+        tcp.iter().filter(|(port, _)| wanted.is_empty() || name(port).is_empty()).map(|(_, number)| *number).collect();
+    let target = match port.target_port {
+        Some(IntOrString::Int(target)) => port_number(target),
+        _ => port_number(port.port),
+    };
+    match unnamed[..] {
+        [only] => Some(only),
+        _ => target.filter(|target| unnamed.contains(target)),
+    }
+}
+
+/// What an endpoint may still take; `None` for nothing. An absent `ready` means ready.
+fn state(endpoint: &SliceEndpoint) -> Option<EndpointState> {
+    let Some(conditions) = &endpoint.conditions else { return Some(EndpointState::Ready) };
+    if conditions.ready.unwrap_or(true) {
+        return Some(EndpointState::Ready);
+    }
+    let draining = conditions.terminating == Some(true) && conditions.serving == Some(true);
+    draining.then_some(EndpointState::Draining)
+}
+
+/// An address of a slice; FQDN slices are deprecated and never were served.
+fn address(address_type: &str, text: &str) -> Option<IpAddr> {
+    match address_type {
+        "IPv4" => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+        "IPv6" => text.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        _ => None,
+    }
+}

@@ -1,0 +1,80 @@
+//! Services of type ExternalName: a DNS name in the place of endpoints.
+//!
+//! Whoever may make a Service could lead the proxy to itself, to its node or to the cloud's metadata server by such a name. What
+//! can be told from the name is refused here; what a name resolves to is checked by the proxy.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use fairway_model::{Endpoints, Hostname};
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::endpoints::{port_missing, port_number};
+use super::{BackendKey, BackendPort, Problem};
+use crate::diagnostic::{Reason, Severity, bounded};
+use crate::options::Options;
+
+/// Where an ExternalName Service leads.
+pub(super) fn find(
+    key: &BackendKey,
+    service: &Service,
+    port: Option<&ServicePort>,
+    options: &Options,
+) -> Result<Endpoints, Problem> {
+    let forbidden = |message: String| Problem::new(Severity::Error, Reason::ForbiddenAddress, message);
+    if options.disable_external_name {
+        return Err(forbidden("Services of type ExternalName are turned off; requests answer 503".into()));
+    }
+    let number = match (port, &key.port) {
+        (Some(port), _) => match port.target_port {
+            Some(IntOrString::Int(target)) if target != 0 => port_number(target),
+            _ => port_number(port.port),
+        },
+        (None, BackendPort::Number(number)) => port_number(*number),
+        (None, _) => None,
+    };
+    let Some(number) = number else { return Err(port_missing(key, service)) };
+    let name = service.spec.as_ref().and_then(|spec| spec.external_name.as_deref()).unwrap_or_default();
+    if let Ok(address) = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        if is_forbidden(address) && !options.allowed_backend_addresses.contains(&address) {
+            return Err(forbidden(format!("{address} may not be a backend; requests answer 503")));
+        }
+        return Ok(super::one(SocketAddr::new(address, number)));
+    }
+    let Ok(host) = name.parse::<Hostname>() else {
+        let message = format!("externalName \"{}\" is no DNS name; requests answer 503", bounded(name));
+        return Err(Problem::new(Severity::Error, Reason::InvalidBackend, message));
+    };
+    let last = host.as_str().rsplit('.').next().unwrap_or_default();
+    // `127.1` and `0x7f000001` are addresses to some resolvers.
+    let looks_like_address = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
+    let is_local = last == "localhost" || last == "localdomain";
+    let loopback_allowed = options.allowed_backend_addresses.iter().any(IpAddr::is_loopback);
+    if looks_like_address || (is_local && !loopback_allowed) {
+        return Err(forbidden(format!("{host} may not be a backend; requests answer 503")));
+    }
+    Ok(Endpoints::Name { host: host.as_str().into(), port: number })
+}
+
+/// Addresses that lead to the proxy itself, its node, or a metadata server.
+fn is_forbidden(address: IpAddr) -> bool {
+    const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    const ALIBABA_METADATA: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            v4.is_loopback()
+                || v4.is_link_local()
+                || v4.octets()[0] == 0
+                || v4.is_multicast()
+                || v4.is_broadcast()
+                || v4 == ALIBABA_METADATA
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_unicast_link_local()
+                || v6.is_multicast()
+                || v6 == AWS_METADATA
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The settings of the whole proxy and its listeners, from the global ConfigMap, the ConfigMaps that it names, and the flags.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use fairway_model::{
+    AccessLog, ForwardedHeaders, HeadBuffers, HeaderTemplate, Listener, LogEscape, Origin, Scheme, Settings, TableName,
+    Template, UpstreamKeepalive,
+};
+use regex::bytes::RegexBuilder;
+
+use crate::configmap::GlobalConfig;
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::objects::{Kind, ObjectKey};
+use crate::options::Options;
+use crate::secret::certificate_name;
+use crate::value::{HeaderName, UriPattern, Value, WorkerProcesses};
+
+/// Fields that the proxy makes itself: a ConfigMap that sets them would break the framing of messages (RFC 9112).
+const FRAMING: [&str; 6] = ["connection", "content-length", "host", "keep-alive", "transfer-encoding", "upgrade"];
+
+/// Longest value of a field that is added to messages.
+const FIELD_LIMIT: usize = 8 << 10;
+
+/// The ConfigMaps that the settings are made from.
+pub(crate) struct Sources<'a> {
+    pub(crate) config: &'a GlobalConfig,
+    /// The global ConfigMap.
+    pub(crate) origin: &'a Origin,
+    /// Data of the ConfigMap of `add-headers`, if it is there.
+    pub(crate) add_headers: Option<(&'a ObjectKey, &'a BTreeMap<String, String>)>,
+    /// Data of the ConfigMap of `proxy-set-headers`, if it is there.
+    pub(crate) proxy_set_headers: Option<(&'a ObjectKey, &'a BTreeMap<String, String>)>,
+}
+
+/// The settings; everything that is wrong with the named ConfigMaps is reported.
+pub(crate) fn settings(sources: &Sources<'_>, options: &Options, diagnostics: &mut Vec<Diagnostic>) -> Settings {
+    let config = sources.config;
+    for (key, wanted, found) in [
+        ("add-headers", &config.add_headers, sources.add_headers),
+        ("proxy-set-headers", &config.proxy_set_headers, sources.proxy_set_headers),
+    ] {
+        if let (Some(wanted), None) = (wanted, found) {
+            let field = format!("data[\"{key}\"]");
+            let message = "there is no such ConfigMap; no header is set";
+            diagnostics.push(Diagnostic::new(
+                Severity::Error,
+                Reason::InvalidConfiguration,
+                sources.origin,
+                field,
+                &wanted.to_string(),
+                message,
+            ));
+        }
+    }
+    let response_fields = fields(sources.add_headers, diagnostics);
+    let request_fields = fields(sources.proxy_set_headers, diagnostics)
+        .into_iter()
+        .map(|(name, value)| HeaderTemplate { name, value: Template::parse(&value) })
+        .collect();
+    let default_certificate = options
+        .default_ssl_certificate
+        .as_ref()
+        .map(|(namespace, name)| certificate_name(&ObjectKey::new(Kind::Secret, namespace, name)));
+    Settings {
+        default_certificate,
+        forwarded: ForwardedHeaders {
+            trust: config.use_forwarded_headers,
+            real_ip: config.enable_real_ip,
+            append: config.compute_full_forwarded_for,
+            address_field: config.forwarded_for_header.as_str().to_ascii_lowercase().into(),
+            host_field: config.forwarded_host_header.as_str().to_ascii_lowercase().into(),
+            trusted: trusted(config),
+        },
+        strict_transport_security: config.strict_transport_security().map(Into::into),
+        response_fields,
+        hidden_response_fields: config
+            .hide_headers
+            .0
+            .iter()
+            .map(|name| name.as_str().to_ascii_lowercase().into())
+            .collect(),
+        request_fields,
+        server_tokens: config.server_tokens,
+        allow_backend_server_header: config.allow_backend_server_header,
+        generate_request_id: config.generate_request_id,
+        original_uri_header: config.proxy_add_original_uri_header,
+        ignore_invalid_headers: config.ignore_invalid_headers,
+        underscores_in_headers: config.enable_underscores_in_headers,
+        keep_alive: Some(config.keep_alive.duration()).filter(|idle| !idle.is_zero()),
+        keep_alive_requests: config.keep_alive_requests.into(),
+        keep_alive_time: Settings::default().keep_alive_time,
+        upstream_keepalive: UpstreamKeepalive {
+            connections: config.upstream_keepalive_connections,
+            requests: config.upstream_keepalive_requests.into(),
+            idle: config.upstream_keepalive_timeout.duration(),
+            age: config.upstream_keepalive_time.0,
+        },
+        header_timeout: nonzero(config.client_header_timeout.duration(), 60),
+        body_timeout: nonzero(config.client_body_timeout.duration(), 60),
+        head_buffers: head_buffers(config),
+        access_log: access_log(config, sources.origin, diagnostics),
+        shutdown_timeout: config.worker_shutdown_timeout.0,
+        workers: match config.worker_processes {
+            WorkerProcesses::Auto => None,
+            // More threads than that serve nobody.
+            WorkerProcesses::Count(count) => Some(count.get().min(1024) as u16),
+        },
+    }
+}
+
+/// The default, all of IPv4, means everybody, as ingress-nginx uses it; IPv6 peers are part of that.
+fn trusted(config: &GlobalConfig) -> fairway_model::NetworkSet {
+    if config.proxy_real_ip_cidr == GlobalConfig::default().proxy_real_ip_cidr {
+        ForwardedHeaders::default().trusted
+    } else {
+        config.proxy_real_ip_cidr.clone()
+    }
+}
+
+/// A time limit of zero would end every request; nginx reads it so, nobody means it.
+fn nonzero(time: Duration, default: u64) -> Duration {
+    if time.is_zero() { Duration::from_secs(default) } else { time }
+}
+
+fn head_buffers(config: &GlobalConfig) -> HeadBuffers {
+    // Above this a single head could fill memory: a million connections are not the place for megabytes of head each.
+    const LARGEST: u64 = 1 << 20;
+    let buffers = &config.large_client_header_buffers;
+    let line = buffers.size.0.clamp(1, LARGEST);
+    let total = line.saturating_mul(buffers.number.into()).clamp(line, LARGEST);
+    HeadBuffers { line: line as u32, total: total as u32, ..HeadBuffers::default() }
+}
+
+fn access_log(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diagnostic>) -> AccessLog {
+    let mut skip = Vec::new();
+    for pattern in &config.skip_access_log_urls.0 {
+        let entry = match pattern {
+            UriPattern::Exact(uri) => uri.clone(),
+            UriPattern::Regex { pattern, ignore_case: false } => format!("~{pattern}"),
+            UriPattern::Regex { pattern, ignore_case: true } => format!("~(?i){pattern}"),
+        };
+        let valid = entry
+            .strip_prefix('~')
+            .is_none_or(|pattern| RegexBuilder::new(pattern).unicode(false).size_limit(256 << 10).build().is_ok());
+        if valid {
+            skip.push(entry.into());
+        } else {
+            diagnostics.push(Diagnostic::new(
+                Severity::Error,
+                Reason::InvalidConfiguration,
+                origin,
+                "data[\"skip-access-log-urls\"]",
+                &entry,
+                "expected a regex that runs in linear time and is not too large; it is ignored",
+            ));
+        }
+    }
+    let format = Template::parse(config.log_format_upstream.as_str());
+    for name in format.unknown().take(8) {
+        diagnostics.push(Diagnostic::new(
+            Severity::Warning,
+            Reason::InvalidConfiguration,
+            origin,
+            "data[\"log-format-upstream\"]",
+            name,
+            "no variable of this name exists; it is logged as -",
+        ));
+    }
+    AccessLog {
+        enabled: !config.disable_access_log && !config.disable_http_access_log,
+        format,
+        escape: match (config.log_format_escape_json, config.log_format_escape_none) {
+            (true, _) => LogEscape::Json,
+            (false, true) => LogEscape::None,
+            (false, false) => LogEscape::Default,
+        },
+        skip,
+    }
+}
+
+/// Names and values of fields, from the data of a ConfigMap.
+fn fields(
+    source: Option<(&ObjectKey, &BTreeMap<String, String>)>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Vec<(Box<str>, Box<str>)> {
+    let Some((key, data)) = source else { return Vec::new() };
+    let mut fields = Vec::new();
+    for (name, value) in data {
+        // A block in YAML ends in a line feed, which isn't part of the value.
+        let trimmed = value.trim();
+        let visible = trimmed.bytes().all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f));
+        let problem = match HeaderName::parse(name) {
+            None => Some("expected the name of a header; it is ignored"),
+            Some(_) if FRAMING.contains(&name.trim().to_ascii_lowercase().as_str()) => {
+                Some("this header belongs to the proxy; it is ignored")
+            }
+            Some(_) if !visible || trimmed.len() > FIELD_LIMIT => {
+                Some("expected one line of at most 8192 bytes; it is ignored")
+            }
+            Some(name) => {
+                fields.push((name.as_str().into(), trimmed.into()));
+                None
+            }
+        };
+        if let Some(message) = problem {
+            let field = format!("data[\"{}\"]", crate::diagnostic::bounded(name));
+            diagnostics.push(Diagnostic::new(
+                Severity::Error,
+                Reason::InvalidConfiguration,
+                &key.origin(),
+                field,
+                value,
+                message,
+            ));
+        }
+    }
+    fields
+}
+
+/// The listeners: the addresses of the flags, with the ConfigMap's `bind-address` in place of their IP.
+pub(crate) fn listeners(config: &GlobalConfig, options: &Options, table: &TableName) -> Vec<Listener> {
+    let plain = addresses(&options.http, config).into_iter().map(|address| (Scheme::Http, address));
+    let tls = addresses(&options.https, config).into_iter().map(|address| (Scheme::Https, address));
+    let mut seen = BTreeMap::new();
+    plain
+        .chain(tls)
+        .map(|(scheme, address)| {
+            let count = seen.entry(scheme).or_insert(0u32);
+            *count += 1;
+            let name = if *count == 1 { scheme.to_string() } else { format!("{scheme}-{count}") };
+            Listener { name: name.into(), address, scheme, table: table.clone() }
+        })
+        .collect()
+}
+
+fn addresses(given: &[SocketAddr], config: &GlobalConfig) -> Vec<SocketAddr> {
+    let allowed = |address: &IpAddr| !(config.disable_ipv6 && address.is_ipv6());
+    let mut bound: Vec<SocketAddr> = given.to_vec();
+    if !config.bind_address.0.is_empty() {
+        let ports: BTreeSet<u16> = given.iter().map(SocketAddr::port).collect();
+        let all = config.bind_address.0.iter();
+        bound = all.flat_map(|ip| ports.iter().map(|port| SocketAddr::new(*ip, *port))).collect();
+    }
+    // Without IPv6, "all addresses of both families" becomes "all of IPv4".
+    for address in &mut bound {
+        if config.disable_ipv6 && address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+            address.set_ip(IpAddr::from([0, 0, 0, 0]));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    bound.into_iter().filter(|address| allowed(&address.ip()) && seen.insert(*address)).collect()
+}
+
+#[cfg(test)]
+mod tests;

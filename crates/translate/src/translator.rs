@@ -1,0 +1,361 @@
+//! The translation itself: changes of objects in, changes of the model out.
+//!
+//! [`translate`] is the function that is meant: all objects to all resources. [`Translator`] gives the same result at a cost that
+//! follows the change. It keeps what each object means on its own and redoes only the hosts, backends and certificates that a
+//! changed object names. What differs from [`translate`] is said in one sentence: a version of an object that can't be accepted
+//! leaves the last good one in force, as long as the object is there.
+
+mod backends;
+mod certificates;
+mod global;
+mod ingresses;
+mod names;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use fairway_model::{BackendName, Delta, HostPattern, Resource, ResourceName, Snapshot, TableName};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use self::backends::BackendState;
+use self::certificates::SecretState;
+use self::global::Global;
+use self::ingresses::IngressState;
+use self::names::NameState;
+use crate::annotation::{self, Annotations};
+use crate::class::Classes;
+use crate::diagnostic::Diagnostic;
+use crate::ingress::Policies;
+use crate::objects::{Change, Kind, Object, ObjectKey, Objects};
+use crate::options::Options;
+use crate::service::{BackendKey, BackendPort};
+use crate::verdict::Verdict;
+
+/// The label of an EndpointSlice that names its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// What all objects mean together.
+#[derive(Clone, Debug)]
+pub struct Translation {
+    /// The model.
+    pub snapshot: Snapshot,
+    /// What there is to tell, by object.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The Ingresses that are ours and in force: these get a status.
+    pub served: BTreeSet<ObjectKey>,
+}
+
+/// Translates all objects. Total: bad objects yield diagnostics, never a failure. `now` is in seconds since 1970; the validity of
+/// certificates is judged by it, nothing else.
+pub fn translate(objects: &Objects, options: &Options, now: i64) -> Translation {
+    let mut translator = Translator::new(options.clone());
+    translator.apply(objects.in_order().into_iter().cloned().map(Change::Upsert), now);
+    Translation {
+        diagnostics: translator.reported.into_values().flatten().collect(),
+        snapshot: translator.snapshot,
+        served: translator.served,
+    }
+}
+
+/// What changed in the meaning.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Update {
+    /// Of the model. Empty when nothing did.
+    pub delta: Delta,
+    /// The objects about which something else is to be told than before, with all there is to tell now; nothing means that all is
+    /// well.
+    pub diagnostics: Vec<(ObjectKey, Vec<Diagnostic>)>,
+    /// Ingresses that are ours and in force from now on.
+    pub served: Vec<ObjectKey>,
+    /// Ingresses that were and are not any more, or are gone.
+    pub unserved: Vec<ObjectKey>,
+    /// Secrets and ConfigMaps that are needed from now on.
+    pub wanted: Vec<ObjectKey>,
+    /// Secrets and ConfigMaps that are not needed any more.
+    pub unwanted: Vec<ObjectKey>,
+}
+
+impl Update {
+    /// Whether nothing changed at all.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A translation that is kept up to date.
+#[derive(Debug)]
+pub struct Translator {
+    options: Options,
+    objects: Objects,
+    table: TableName,
+    classes: Classes,
+    global: Global,
+    ingresses: BTreeMap<ObjectKey, IngressState>,
+    names: BTreeMap<HostPattern, NameState>,
+    backends: BTreeMap<BackendKey, BackendState>,
+    /// The EndpointSlices of each Service.
+    slices: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    secrets: BTreeMap<ObjectKey, SecretState>,
+    /// When certificates begin or end to be valid.
+    validity: BTreeSet<(i64, ObjectKey)>,
+    default_backend: Option<BackendName>,
+    policies: Policies,
+    snapshot: Snapshot,
+    reported: BTreeMap<ObjectKey, Vec<Diagnostic>>,
+    served: BTreeSet<ObjectKey>,
+    now: i64,
+    pending: Work,
+}
+
+/// What has to be done again.
+#[derive(Debug, Default)]
+struct Work {
+    config: bool,
+    all_ingresses: bool,
+    namespaces: BTreeSet<Arc<str>>,
+    ingresses: BTreeSet<ObjectKey>,
+    secrets: BTreeSet<ObjectKey>,
+    backends: BTreeSet<BackendKey>,
+    /// Hosts whose choice of a certificate has to be looked at.
+    certificates: BTreeSet<HostPattern>,
+    /// Hosts that have to be merged.
+    names: BTreeSet<HostPattern>,
+    /// Objects about which there may be something else to tell.
+    reports: BTreeSet<ObjectKey>,
+    /// Secrets and ConfigMaps, and whether they were wanted before.
+    wants: BTreeMap<ObjectKey, bool>,
+    /// Ingresses, and whether they were served before.
+    served: BTreeMap<ObjectKey, bool>,
+    upserts: Vec<Resource>,
+    removals: Vec<ResourceName>,
+}
+
+impl Translator {
+    /// A translation of no objects. The first [`apply`](Self::apply) gives what holds without any: settings, listeners and the
+    /// catch-all host.
+    pub fn new(options: Options) -> Self {
+        let mut pending = Work { config: true, ..Work::default() };
+        pending.names.insert(HostPattern::Any);
+        let mut translator = Self {
+            objects: Objects::default(),
+            table: TableName::from("ingress"),
+            classes: Classes::default(),
+            global: Global::new(&options),
+            ingresses: BTreeMap::new(),
+            names: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            slices: HashMap::new(),
+            secrets: BTreeMap::new(),
+            validity: BTreeSet::new(),
+            default_backend: None,
+            policies: Policies::default(),
+            snapshot: Snapshot::default(),
+            reported: BTreeMap::new(),
+            served: BTreeSet::new(),
+            now: i64::MIN,
+            pending: Work::default(),
+            options,
+        };
+        translator.names.insert(HostPattern::Any, NameState::default());
+        if let Some((namespace, service)) = &translator.options.default_backend_service {
+            let key = BackendKey::new(namespace, service, BackendPort::First);
+            translator.default_backend = Some(key.name());
+            pending.backends.insert(key.clone());
+            translator.backends.insert(key, BackendState::pinned());
+        }
+        if let Some((namespace, name)) = &translator.options.default_ssl_certificate {
+            let key = ObjectKey::new(Kind::Secret, namespace, name);
+            pending.secrets.insert(key.clone());
+            pending.wants.insert(key.clone(), false);
+            translator.secrets.insert(key, SecretState::pinned());
+        }
+        if let Some(key) = translator.global.key() {
+            pending.wants.insert(key.clone(), false);
+        }
+        translator.pending = pending;
+        translator
+    }
+
+    /// Takes changes and says what they change. `now` is in seconds since 1970.
+    ///
+    /// Applying no changes at all is worth it as time goes by: certificates begin and end to be valid.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now: i64) -> Update {
+        let mut work = std::mem::take(&mut self.pending);
+        for change in changes {
+            self.take(change, &mut work);
+        }
+        self.pass_time(now, &mut work);
+        self.settle_config(&mut work);
+        self.settle_ingresses(&mut work);
+        self.settle_secrets(&mut work);
+        self.settle_backends(&mut work);
+        self.settle_names(&mut work);
+        let diagnostics = self.settle_reports(&mut work);
+        self.finish(work, diagnostics)
+    }
+
+    fn finish(&mut self, mut work: Work, diagnostics: Vec<(ObjectKey, Vec<Diagnostic>)>) -> Update {
+        work.removals.sort_unstable();
+        let delta = Delta { upserts: work.upserts, removals: work.removals };
+        if !delta.is_empty() {
+            self.snapshot = self.snapshot.apply(delta.clone());
+        }
+        let mut update = Update { delta, diagnostics, ..Update::default() };
+        for (key, before) in work.served {
+            match (before, self.served.contains(&key)) {
+                (false, true) => update.served.push(key),
+                (true, false) => update.unserved.push(key),
+                _ => {}
+            }
+        }
+        for (key, before) in work.wants {
+            match (before, self.wants(&key)) {
+                (false, true) => update.wanted.push(key),
+                (true, false) => update.unwanted.push(key),
+                _ => {}
+            }
+        }
+        update
+    }
+
+    /// The model as it is now.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// All there is to tell, by object.
+    pub fn diagnostics(&self) -> &BTreeMap<ObjectKey, Vec<Diagnostic>> {
+        &self.reported
+    }
+
+    /// The Ingresses that are ours and in force: these get a status.
+    pub fn served(&self) -> &BTreeSet<ObjectKey> {
+        &self.served
+    }
+
+    /// The objects as they are now.
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// Whether an object is needed. Secrets and ConfigMaps are only when something refers to them, Namespaces only with a
+    /// selector; all else always is.
+    pub fn wants(&self, key: &ObjectKey) -> bool {
+        match key.kind {
+            Kind::Secret => self.secrets.contains_key(key),
+            Kind::ConfigMap => self.global.wants(key),
+            Kind::Namespace => self.options.namespace_selector.is_some(),
+            Kind::Ingress | Kind::IngressClass | Kind::Service | Kind::EndpointSlice => true,
+        }
+    }
+
+    /// Each annotation of an Ingress that is known, without the prefix, and how far it works. Empty for one that isn't ours.
+    pub fn verdicts(&self, key: &ObjectKey) -> Vec<(&'static str, Verdict)> {
+        let Some(Object::Ingress(ingress)) = self.objects.get(key) else { return Vec::new() };
+        let (Some(all), true) = (&ingress.metadata.annotations, self.ingresses.contains_key(key)) else {
+            return Vec::new();
+        };
+        let origin = key.origin();
+        Annotations::new(&origin, &self.options.annotations_prefix, all)
+            .iter()
+            .filter_map(|(name, _)| annotation::spec(name))
+            .map(|spec| (spec.name, spec.verdict))
+            .collect()
+    }
+
+    /// Takes one change into the store, and notes what it concerns. What means the same as before concerns nothing.
+    fn take(&mut self, change: Change, work: &mut Work) {
+        let key = match &change {
+            Change::Upsert(object) => object.key(),
+            Change::Remove(key) => key.clone(),
+        };
+        let before = self.objects.get(&key).cloned();
+        let unchanged = match (&before, &change) {
+            (Some(before), Change::Upsert(after)) => means_the_same(before, after),
+            (None, Change::Remove(_)) => return,
+            _ => false,
+        };
+        self.objects.apply(change);
+        if unchanged {
+            return;
+        }
+        let after = self.objects.get(&key);
+        match key.kind {
+            Kind::Ingress => {
+                work.ingresses.insert(key);
+            }
+            Kind::IngressClass => {
+                let class = match after {
+                    Some(Object::IngressClass(class)) => Some(&**class),
+                    _ => None,
+                };
+                work.all_ingresses |= self.classes.update_class(&key.name, class, &self.options);
+            }
+            Kind::Namespace => {
+                let namespace = match after {
+                    Some(Object::Namespace(namespace)) => Some(&**namespace),
+                    _ => None,
+                };
+                if self.classes.update_namespace(&key.name, namespace, &self.options) {
+                    work.namespaces.insert(key.name);
+                }
+            }
+            Kind::Service => self.touch_service(&key, work),
+            Kind::EndpointSlice => {
+                let after = after.cloned();
+                for (object, there) in [(before, false), (after, true)] {
+                    if let Some(Object::EndpointSlice(slice)) = object
+                        && let Some(service) = service_of(&key, &slice)
+                    {
+                        self.index_slice(&key, service, there, work);
+                    }
+                }
+            }
+            Kind::Secret => {
+                if self.secrets.contains_key(&key) {
+                    work.secrets.insert(key);
+                }
+            }
+            Kind::ConfigMap => work.config |= self.global.update(&key, after),
+        }
+    }
+}
+
+/// Whether two versions of an object mean the same here: status, managed fields and the like mean nothing.
+fn means_the_same(before: &Object, after: &Object) -> bool {
+    match (before, after) {
+        (Object::Ingress(a), Object::Ingress(b)) => {
+            Arc::ptr_eq(a, b)
+                || (a.spec == b.spec
+                    && a.metadata.annotations == b.metadata.annotations
+                    && a.metadata.creation_timestamp == b.metadata.creation_timestamp)
+        }
+        (Object::IngressClass(a), Object::IngressClass(b)) => {
+            a.spec == b.spec && a.metadata.annotations == b.metadata.annotations
+        }
+        (Object::Service(a), Object::Service(b)) => Arc::ptr_eq(a, b) || a.spec == b.spec,
+        (Object::EndpointSlice(a), Object::EndpointSlice(b)) => {
+            let label = |slice: &EndpointSlice| {
+                slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)).cloned()
+            };
+            Arc::ptr_eq(a, b)
+                || (a.endpoints == b.endpoints
+                    && a.ports == b.ports
+                    && a.address_type == b.address_type
+                    && label(a) == label(b))
+        }
+        (Object::Secret(a), Object::Secret(b)) => Arc::ptr_eq(a, b) || a.data == b.data,
+        (Object::ConfigMap(a), Object::ConfigMap(b)) => Arc::ptr_eq(a, b) || a.data == b.data,
+        (Object::Namespace(a), Object::Namespace(b)) => a.metadata.labels == b.metadata.labels,
+        _ => false,
+    }
+}
+
+fn service_of(key: &ObjectKey, slice: &EndpointSlice) -> Option<ObjectKey> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    Some(ObjectKey { kind: Kind::Service, namespace: key.namespace.clone(), name: name.as_str().into() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Backends and endpoint sets, kept up to date.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fairway_model::{Backend, EndpointSet, Resource, ResourceName};
+
+use super::{Translator, Work};
+use crate::ingress::{Age, Part};
+use crate::objects::{Object, ObjectKey};
+use crate::service::{self, BackendKey, BackendPort, Problem, Sources};
+
+/// One backend that something refers to.
+#[derive(Debug, Default)]
+pub(super) struct BackendState {
+    /// The Ingresses that refer to it, oldest first.
+    pub(super) parts: BTreeMap<Age, Arc<Part>>,
+    pub(super) problem: Option<Problem>,
+    /// Whether it is there without any Ingress: the global default backend.
+    pinned: bool,
+    backend: Option<Arc<Backend>>,
+    endpoints: Option<Arc<EndpointSet>>,
+}
+
+impl BackendState {
+    pub(super) fn pinned() -> Self {
+        Self { pinned: true, ..Self::default() }
+    }
+}
+
+impl Translator {
+    /// Notes everything that a Service is the source of.
+    pub(super) fn touch_service(&self, service: &ObjectKey, work: &mut Work) {
+        let start = BackendKey {
+            namespace: service.namespace.clone(),
+            service: service.name.clone(),
+            port: BackendPort::First,
+        };
+        let same = |key: &&BackendKey| key.namespace == service.namespace && key.service == service.name;
+        work.backends.extend(self.backends.range(start..).map(|(key, _)| key).take_while(same).cloned());
+    }
+
+    pub(super) fn index_slice(&mut self, slice: &ObjectKey, service: ObjectKey, there: bool, work: &mut Work) {
+        self.touch_service(&service, work);
+        if there {
+            self.slices.entry(service).or_default().insert(slice.clone());
+        } else if let Some(slices) = self.slices.get_mut(&service) {
+            slices.remove(slice);
+            if slices.is_empty() {
+                self.slices.remove(&service);
+            }
+        }
+    }
+
+    pub(super) fn settle_backends(&mut self, work: &mut Work) {
+        for key in std::mem::take(&mut work.backends) {
+            let Some(state) = self.backends.get(&key) else { continue };
+            if state.parts.is_empty() && !state.pinned {
+                if state.backend.is_some() {
+                    work.removals.push(ResourceName::Backend(key.name()));
+                    work.removals.push(ResourceName::EndpointSet(key.name()));
+                }
+                self.backends.remove(&key);
+                continue;
+            }
+            let service_key = key.service();
+            let service = match self.objects.get(&service_key) {
+                Some(Object::Service(service)) => Some(&**service),
+                _ => None,
+            };
+            let slices = self.slices.get(&service_key).into_iter().flatten();
+            let sources = Sources {
+                service,
+                slices: slices
+                    .filter_map(|slice| match self.objects.get(slice) {
+                        Some(Object::EndpointSlice(slice)) => Some(&**slice),
+                        _ => None,
+                    })
+                    .collect(),
+                parts: state.parts.values().map(|part| &**part).collect(),
+                is_default: state.pinned,
+            };
+            let resolved = service::resolve(&key, &sources, &self.global.config, &self.options);
+            let Some(state) = self.backends.get_mut(&key) else { continue };
+            if state.endpoints.as_deref() != Some(&resolved.endpoints) {
+                let endpoints = Arc::new(resolved.endpoints);
+                work.upserts.push(Resource::EndpointSet(endpoints.clone()));
+                state.endpoints = Some(endpoints);
+            }
+            if state.backend.as_deref() != Some(&resolved.backend) {
+                let backend = Arc::new(resolved.backend);
+                work.upserts.push(Resource::Backend(backend.clone()));
+                state.backend = Some(backend);
+            }
+            if state.problem != resolved.problem {
+                work.reports.extend(state.parts.values().map(|part| part.key.clone()));
+                if state.pinned {
+                    work.reports.insert(service_key);
+                }
+                state.problem = resolved.problem;
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Certificates, kept up to date, and which host has which.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fairway_model::{CertificateName, HostPattern, Resource, ResourceName};
+use k8s_openapi::api::core::v1::Secret;
+
+use super::ingresses::secret_key;
+use super::{Translator, Work};
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::ingress::{Age, Part};
+use crate::objects::{Object, ObjectKey};
+use crate::secret::{self, TlsSecret, certificate_name};
+
+/// One Secret that something refers to.
+#[derive(Debug, Default)]
+pub(super) struct SecretState {
+    /// The Ingresses that refer to it.
+    pub(super) parts: BTreeMap<Age, Arc<Part>>,
+    /// The newest version that could be used.
+    pub(super) good: Option<TlsSecret>,
+    pub(super) problem: Option<Problem>,
+    /// The version that `good` and `problem` were read from.
+    read: Option<Arc<Secret>>,
+    /// Whether it is the default certificate.
+    pub(super) pinned: bool,
+}
+
+/// Why the newest version of a Secret isn't used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Problem {
+    Missing,
+    Unusable(String),
+}
+
+impl SecretState {
+    pub(super) fn pinned() -> Self {
+        Self { pinned: true, ..Self::default() }
+    }
+}
+
+/// What was decided about the certificate of one host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Choice {
+    /// Whether the host has an entry at all, if only for the default certificate: `ssl-redirect` needs one.
+    pub(super) entry: bool,
+    /// The certificate, if it isn't the default one.
+    pub(super) certificate: Option<CertificateName>,
+    /// What there is to tell the Ingress that decided.
+    pub(super) diagnostic: Option<(ObjectKey, Diagnostic)>,
+}
+
+impl Translator {
+    /// Notes the certificates that began or ended to be valid.
+    pub(super) fn pass_time(&mut self, now: i64, work: &mut Work) {
+        self.now = self.now.max(now);
+        while let Some((at, _)) = self.validity.first()
+            && *at <= self.now
+        {
+            let Some((_, key)) = self.validity.pop_first() else { break };
+            self.report_users(&key, work);
+        }
+    }
+
+    pub(super) fn settle_secrets(&mut self, work: &mut Work) {
+        for key in std::mem::take(&mut work.secrets) {
+            let Some(state) = self.secrets.get_mut(&key) else { continue };
+            let was_good = state.good.as_ref().map(|good| good.certificate.clone());
+            if state.parts.is_empty() && !state.pinned {
+                if was_good.is_some() {
+                    work.removals.push(ResourceName::Certificate(certificate_name(&key)));
+                }
+                if let Some(state) = self.secrets.remove(&key) {
+                    forget_turns(&mut self.validity, &key, state.good.as_ref());
+                }
+                continue;
+            }
+            let secret = match self.objects.get(&key) {
+                Some(Object::Secret(secret)) => Some(secret),
+                _ => None,
+            };
+            let same = match (&state.read, secret) {
+                (Some(read), Some(secret)) => Arc::ptr_eq(read, secret),
+                (None, None) => state.problem.is_some(),
+                _ => false,
+            };
+            if same {
+                continue;
+            }
+            let problem = match secret.map(|secret| secret::read(&key, secret)) {
+                Some(Ok(good)) => {
+                    forget_turns(&mut self.validity, &key, state.good.as_ref());
+                    let turns = good.turns().into_iter().filter(|at| *at > self.now);
+                    self.validity.extend(turns.map(|at| (at, key.clone())));
+                    state.good = Some(good);
+                    None
+                }
+                Some(Err(reason)) => Some(Problem::Unusable(reason)),
+                None => Some(Problem::Missing),
+            };
+            state.read = secret.cloned();
+            let told_otherwise = state.problem != problem;
+            state.problem = problem;
+            let good = state.good.as_ref().map(|good| &good.certificate);
+            let replaced = was_good.as_ref() != good;
+            if let (true, Some(good)) = (replaced, good) {
+                work.upserts.push(Resource::Certificate(good.clone()));
+            }
+            if told_otherwise || replaced {
+                let hosts = state.parts.values().flat_map(|part| &part.hosts);
+                work.certificates.extend(hosts.map(|rules| rules.pattern.clone()));
+                self.report_users(&key, work);
+            }
+        }
+    }
+
+    /// Everybody who has to be told about a Secret.
+    fn report_users(&self, key: &ObjectKey, work: &mut Work) {
+        let Some(state) = self.secrets.get(key) else { return };
+        work.reports.extend(state.parts.values().map(|part| part.key.clone()));
+        if state.pinned {
+            work.reports.insert(key.clone());
+        }
+    }
+
+    /// The certificate of a host: the oldest Ingress of the host that has a `tls` section decides.
+    ///
+    /// Its entry that lists the host names the Secret. If none does, the first of its Secrets that covers the host counts. What
+    /// is missing, broken, or doesn't cover the host means the default certificate.
+    pub(super) fn choose(&self, pattern: &HostPattern) -> Choice {
+        let parts = self.names.get(pattern).map(|name| &name.parts);
+        let decides = parts.and_then(|parts| parts.values().find(|part| !part.tls.is_empty()));
+        let Some(part) = decides.filter(|_| *pattern != HostPattern::Any) else { return Choice::default() };
+        let by_default = Choice { entry: true, ..Choice::default() };
+        let usable = |name: &Arc<str>| self.secrets.get(&secret_key(part, name)).and_then(|state| state.good.as_ref());
+        let host = pattern.to_string();
+        let listed = part
+            .tls
+            .iter()
+            .position(|tls| tls.hosts.iter().any(|listed| listed.strip_suffix('.').unwrap_or(listed) == host));
+        if let Some(at) = listed {
+            let Some(good) = part.tls[at].secret.as_ref().and_then(usable) else { return by_default };
+            if good.covers(pattern) {
+                return Choice { certificate: Some(good.certificate.name.clone()), ..by_default };
+            }
+            let message = format!(
+                "the certificate is for {}, not for host {host}, which gets the default certificate",
+                crate::diagnostic::bounded(&good.names())
+            );
+            let name = part.tls[at].secret.as_deref().unwrap_or_default();
+            let field = format!("spec.tls[{at}].secretName");
+            let (severity, reason) = (Severity::Warning, Reason::CertificateMismatch);
+            let found = Diagnostic::new(severity, reason, &part.origin, field, name, message);
+            return Choice { diagnostic: Some((part.key.clone(), found)), ..by_default };
+        }
+        let covering = part.secrets().filter_map(|(_, name)| usable(name)).find(|good| good.covers(pattern));
+        Choice { certificate: covering.map(|good| good.certificate.name.clone()), ..by_default }
+    }
+
+    /// Whether a certificate that was chosen for one name of a host covers another one.
+    pub(super) fn covers(&self, certificate: &CertificateName, pattern: &HostPattern) -> bool {
+        let Some((namespace, name)) = certificate.as_str().split_once('/') else { return false };
+        let key = ObjectKey::new(crate::objects::Kind::Secret, namespace, name);
+        self.secrets.get(&key).and_then(|state| state.good.as_ref()).is_some_and(|good| good.covers(pattern))
+    }
+}
+
+fn forget_turns(validity: &mut BTreeSet<(i64, ObjectKey)>, key: &ObjectKey, good: Option<&TlsSecret>) {
+    for at in good.into_iter().flat_map(TlsSecret::turns) {
+        validity.remove(&(at, key.clone()));
+    }
+}

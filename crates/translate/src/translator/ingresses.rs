@@ -1,0 +1,156 @@
+//! Which Ingresses are in force, in which version.
+
+use std::sync::Arc;
+
+use fairway_model::HostPattern;
+use k8s_openapi::api::networking::v1::Ingress;
+
+use super::{Translator, Work};
+use crate::class::Membership;
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::ingress::{Age, Part, parse};
+use crate::objects::{Kind, Object, ObjectKey};
+
+/// An Ingress that is ours, or that there is something to tell about.
+#[derive(Debug, Default)]
+pub(super) struct IngressState {
+    /// What is in force.
+    pub(super) part: Option<Arc<Part>>,
+    /// The newest version that was acceptable when it came.
+    good: Option<Arc<Ingress>>,
+    /// Why the newest version is not in force.
+    pub(super) rejection: Vec<Diagnostic>,
+}
+
+impl Translator {
+    pub(super) fn settle_ingresses(&mut self, work: &mut Work) {
+        let mut keys = std::mem::take(&mut work.ingresses);
+        if work.all_ingresses {
+            keys.extend(self.objects.of_kind(Kind::Ingress).map(|(key, _)| key.clone()));
+        }
+        for namespace in &work.namespaces {
+            let all = self.objects.of_kind(Kind::Ingress).map(|(key, _)| key);
+            keys.extend(all.filter(|key| key.namespace == *namespace).cloned());
+        }
+        for key in keys {
+            self.update_ingress(key, work);
+        }
+    }
+
+    fn update_ingress(&mut self, key: ObjectKey, work: &mut Work) {
+        let before = self.ingresses.remove(&key).unwrap_or_default();
+        let after = self.read_ingress(&key, before.good);
+        if let Some(part) = &before.part {
+            self.detach(part, work);
+        }
+        let was_served = match &after.part {
+            Some(part) => {
+                self.attach(part, work);
+                !self.served.insert(key.clone())
+            }
+            None => self.served.remove(&key),
+        };
+        work.served.entry(key.clone()).or_insert(was_served);
+        work.reports.insert(key.clone());
+        if after.part.is_some() || !after.rejection.is_empty() {
+            self.ingresses.insert(key, after);
+        }
+    }
+
+    fn read_ingress(&self, key: &ObjectKey, good: Option<Arc<Ingress>>) -> IngressState {
+        let Some(Object::Ingress(ingress)) = self.objects.get(key) else { return IngressState::default() };
+        let notice = |severity, reason, field: &str, value: &str, message: &str| IngressState {
+            rejection: vec![Diagnostic::new(severity, reason, &key.origin(), field, value, message)],
+            ..IngressState::default()
+        };
+        match self.classes.membership(&key.namespace, ingress, &self.options) {
+            Membership::Ours => {}
+            Membership::Foreign => return IngressState::default(),
+            Membership::ClassMissing => {
+                let message = "there is no IngressClass of this name, so nobody serves the Ingress";
+                let field = "spec.ingressClassName";
+                return notice(
+                    Severity::Warning,
+                    Reason::IngressClassNotFound,
+                    field,
+                    &self.options.ingress_class,
+                    message,
+                );
+            }
+            Membership::CatchAll => {
+                let message = "Ingresses with a default backend are not served (--disable-catch-all)";
+                return notice(Severity::Warning, Reason::CatchAllDisabled, "spec.defaultBackend", "", message);
+            }
+        }
+        let sequence = self.objects.sequence(key).unwrap_or(u64::MAX);
+        let read = |ingress: &Ingress| {
+            let age = Age::of(ingress, key, sequence);
+            parse(ingress, key, age, &self.global.rules, &self.options).map(Arc::new)
+        };
+        match read(ingress) {
+            Ok(part) => IngressState { part: Some(part), good: Some(ingress.clone()), rejection: Vec::new() },
+            Err(rejection) => {
+                let part = good.as_ref().and_then(|good| read(good).ok());
+                IngressState { part, good, rejection }
+            }
+        }
+    }
+
+    /// Takes a part out of everything that it is part of.
+    fn detach(&mut self, part: &Part, work: &mut Work) {
+        for pattern in patterns(part) {
+            if let Some(name) = self.names.get_mut(&pattern) {
+                name.parts.remove(&part.age);
+            }
+            work.names.insert(pattern);
+        }
+        for (backend, _) in &part.backends {
+            if let Some(state) = self.backends.get_mut(backend) {
+                state.parts.remove(&part.age);
+            }
+            work.backends.insert(backend.clone());
+        }
+        for key in secrets(part) {
+            work.wants.entry(key.clone()).or_insert(true);
+            if let Some(state) = self.secrets.get_mut(&key) {
+                state.parts.remove(&part.age);
+            }
+            work.secrets.insert(key);
+        }
+    }
+
+    fn attach(&mut self, part: &Arc<Part>, work: &mut Work) {
+        for pattern in patterns(part) {
+            self.names.entry(pattern.clone()).or_default().parts.insert(part.age.clone(), part.clone());
+            work.names.insert(pattern);
+        }
+        for (backend, _) in &part.backends {
+            let state = self.backends.entry(backend.clone()).or_default();
+            state.parts.insert(part.age.clone(), part.clone());
+            work.backends.insert(backend.clone());
+        }
+        for key in secrets(part) {
+            work.wants.entry(key.clone()).or_insert_with(|| self.secrets.contains_key(&key));
+            let state = self.secrets.entry(key.clone()).or_default();
+            state.parts.insert(part.age.clone(), part.clone());
+            work.secrets.insert(key);
+        }
+    }
+}
+
+/// The hosts that a part has a say in.
+fn patterns(part: &Part) -> impl Iterator<Item = HostPattern> {
+    let catch_all = part.catch_all && part.default_backend.is_some();
+    let hosts = part.hosts.iter().map(|rules| rules.pattern.clone());
+    hosts.chain(catch_all.then_some(HostPattern::Any))
+}
+
+/// The Secrets that a part refers to.
+pub(super) fn secrets(part: &Part) -> impl Iterator<Item = ObjectKey> {
+    part.secrets().map(|(_, name)| secret_key(part, name))
+}
+
+/// The key of a Secret in the namespace of a part.
+pub(super) fn secret_key(part: &Part, name: &Arc<str>) -> ObjectKey {
+    ObjectKey { kind: Kind::Secret, namespace: part.key.namespace.clone(), name: name.clone() }
+}

@@ -1,0 +1,296 @@
+//! Hosts, kept up to date: those that Ingresses name, and the other names that lead to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fairway_model::{
+    Action, Host, HostKey, HostPattern, Hostname, Location, Origin, PathMatch, Redirect, Resource, ResourceName, Route,
+};
+
+use super::certificates::Choice;
+use super::{Translator, Work};
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::ingress::{Age, HostInput, Merged, Part, merge};
+use crate::objects::ObjectKey;
+
+/// One name under which something may be served.
+#[derive(Debug, Default)]
+pub(super) struct NameState {
+    /// The Ingresses that name it as a host, oldest first.
+    pub(super) parts: BTreeMap<Age, Arc<Part>>,
+    choice: Choice,
+    /// Other hosts that lead here, if no Ingress names this one as its host. The first one does.
+    claims: BTreeMap<Claim, ObjectKey>,
+    /// The names that this host claims.
+    claimed: BTreeSet<(HostPattern, Claim)>,
+    /// What there is to tell about this name.
+    pub(super) diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
+    /// What there is to tell about claims to this name.
+    pub(super) claim_diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
+    published: Option<Arc<Host>>,
+}
+
+/// Why a name leads to a host. In order of precedence.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Claim {
+    /// It is a `server-alias` of this host, by an Ingress of this age.
+    Alias(Age, HostPattern),
+    /// It redirects to this host, with or without `www.`.
+    Www(Age, Hostname),
+}
+
+impl NameState {
+    /// Whether an Ingress names this host.
+    pub(super) fn is_primary(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
+    /// The names that this host claims for itself.
+    pub(super) fn claimed_names(&self) -> impl Iterator<Item = &HostPattern> {
+        self.claimed.iter().map(|(name, _)| name)
+    }
+}
+
+impl Translator {
+    pub(super) fn settle_names(&mut self, work: &mut Work) {
+        self.settle_choices(work);
+        let mut derived = BTreeSet::new();
+        let names = std::mem::take(&mut work.names);
+        let mut later = Vec::new();
+        for pattern in names {
+            let Some(state) = self.names.get(&pattern) else { continue };
+            let primary = state.is_primary() || pattern == HostPattern::Any;
+            let merged = primary.then(|| self.merge(&pattern, self.has_entry(&pattern)));
+            let claimed = merged.as_ref().map(|merged| self.claims(&pattern, merged)).unwrap_or_default();
+            self.replace_claims(&pattern, claimed, &mut derived);
+            match merged {
+                Some(merged) => self.publish_merged(&pattern, merged, work),
+                None => later.push(pattern),
+            }
+        }
+        derived.extend(later);
+        for pattern in derived {
+            self.publish_derived(&pattern, work);
+        }
+    }
+
+    /// Decides which host has which certificate, and notes the hosts for which that changes something.
+    fn settle_choices(&mut self, work: &mut Work) {
+        let patterns: BTreeSet<HostPattern> = work.names.union(&work.certificates).cloned().collect();
+        for pattern in patterns {
+            let choice = self.choose(&pattern);
+            let Some(state) = self.names.get_mut(&pattern) else { continue };
+            if state.choice == choice {
+                // A certificate that changed may cover other names of the host than before.
+                if !state.claimed.is_empty() {
+                    work.names.insert(pattern);
+                }
+                continue;
+            }
+            let turned = state.choice.entry != choice.entry;
+            state.choice = choice;
+            if let (HostPattern::Label(parent), true) = (&pattern, turned) {
+                let below = self
+                    .names
+                    .keys()
+                    .filter(|name| matches!(name, HostPattern::Exact(name) if name.parent() == Some(parent.as_str())));
+                work.names.extend(below.cloned());
+            }
+            work.names.insert(pattern);
+        }
+    }
+
+    /// Whether there is an entry for a certificate of this name: its own, or that of the wildcard around it.
+    fn has_entry(&self, pattern: &HostPattern) -> bool {
+        self.names.get(pattern).is_some_and(|state| state.choice.entry) || self.has_wildcard_entry(pattern)
+    }
+
+    fn has_wildcard_entry(&self, pattern: &HostPattern) -> bool {
+        let HostPattern::Exact(name) = pattern else { return false };
+        let Some(parent) = name.parent().and_then(|parent| parent.parse().ok()) else { return false };
+        self.names.get(&HostPattern::Label(parent)).is_some_and(|state| state.choice.entry)
+    }
+
+    fn merge(&mut self, pattern: &HostPattern, certificate_entry: bool) -> Merged {
+        let parts = self.names.get(pattern).into_iter().flat_map(|state| state.parts.values());
+        let input = HostInput {
+            pattern,
+            parts: parts.map(|part| &**part).collect(),
+            certificate_entry,
+            config: &self.global.config,
+            default_backend: self.default_backend.as_ref(),
+        };
+        merge(&input, &mut self.policies)
+    }
+
+    /// The other names that lead to a host.
+    fn claims(&self, pattern: &HostPattern, merged: &Merged) -> BTreeMap<(HostPattern, Claim), ObjectKey> {
+        let mut claims = BTreeMap::new();
+        let parts = self.names.get(pattern).into_iter().flat_map(|state| state.parts.values());
+        // The first Ingress of the host that sets any aliases decides.
+        if let Some(part) = parts.into_iter().find(|part| !part.aliases.is_empty()) {
+            let others = part.aliases.iter().filter(|alias| *alias != pattern);
+            claims.extend(
+                others
+                    .map(|alias| ((alias.clone(), Claim::Alias(part.age.clone(), pattern.clone())), part.key.clone())),
+            );
+        }
+        if let (Some((age, key)), HostPattern::Exact(name)) = (&merged.www, pattern) {
+            let sibling = match name.as_str().strip_prefix("www.") {
+                Some(bare) => bare.parse::<Hostname>(),
+                None => format!("www.{name}").parse(),
+            };
+            if let Ok(sibling) = sibling {
+                claims.insert((HostPattern::Exact(sibling), Claim::Www(age.clone(), name.clone())), key.clone());
+            }
+        }
+        claims
+    }
+
+    fn replace_claims(
+        &mut self,
+        pattern: &HostPattern,
+        claims: BTreeMap<(HostPattern, Claim), ObjectKey>,
+        derived: &mut BTreeSet<HostPattern>,
+    ) {
+        let before = self.names.get_mut(pattern).map(|state| std::mem::take(&mut state.claimed)).unwrap_or_default();
+        for (target, claim) in &before {
+            derived.insert(target.clone());
+            if let Some(state) = self.names.get_mut(target) {
+                state.claims.remove(claim);
+            }
+        }
+        for ((target, claim), owner) in &claims {
+            derived.insert(target.clone());
+            self.names.entry(target.clone()).or_default().claims.insert(claim.clone(), owner.clone());
+        }
+        if let Some(state) = self.names.get_mut(pattern) {
+            state.claimed = claims.into_keys().collect();
+        }
+    }
+
+    fn publish_merged(&mut self, pattern: &HostPattern, mut merged: Merged, work: &mut Work) {
+        let Some(state) = self.names.get_mut(pattern) else { return };
+        if let Some((key, diagnostic)) = &state.choice.diagnostic {
+            merged.diagnostics.entry(key.clone()).or_default().push(diagnostic.clone());
+        }
+        let mut decided = None;
+        for part in state.parts.values().filter(|part| !part.aliases.is_empty()) {
+            let Some(first) = &decided else {
+                decided = Some(&part.key);
+                continue;
+            };
+            let message = format!(
+                "host {pattern} has the aliases of Ingress {}/{}, which is older; these are ignored",
+                first.namespace, first.name
+            );
+            let field = format!("metadata.annotations[\"{}/server-alias\"]", self.options.annotations_prefix);
+            let (severity, reason) = (Severity::Warning, Reason::HostConflict);
+            let found = Diagnostic::new(severity, reason, &part.origin, field, "", message);
+            merged.diagnostics.entry(part.key.clone()).or_default().push(found);
+        }
+        if state.diagnostics != merged.diagnostics {
+            let keys = state.diagnostics.keys().chain(merged.diagnostics.keys());
+            work.reports.extend(keys.cloned());
+            state.diagnostics = merged.diagnostics;
+        }
+        let host = Host::new(self.table.clone(), pattern.clone(), merged.routes)
+            .with_certificate(state.choice.certificate.clone());
+        self.publish(pattern, Some(host), work);
+        self.report_claims(pattern, work);
+    }
+
+    /// Publishes a name that no Ingress has as its host: as another host has it, or not at all.
+    fn publish_derived(&mut self, pattern: &HostPattern, work: &mut Work) {
+        let Some(state) = self.names.get_mut(pattern) else { return };
+        if state.is_primary() || *pattern == HostPattern::Any {
+            self.report_claims(pattern, work);
+            return;
+        }
+        let reported = std::mem::take(&mut state.diagnostics);
+        work.reports.extend(reported.into_keys());
+        let first = state.claims.keys().next().cloned();
+        let host = first.and_then(|claim| match claim {
+            Claim::Alias(_, primary) => self.alias(pattern, &primary),
+            Claim::Www(age, name) => self.www(pattern, &age, &name),
+        });
+        self.publish(pattern, host, work);
+        self.report_claims(pattern, work);
+        if self.names.get(pattern).is_some_and(|state| state.claims.is_empty() && state.claimed.is_empty()) {
+            self.names.remove(pattern);
+        }
+    }
+
+    /// Another name of a host. It has the certificate only if that covers it, and without one no redirect to https.
+    fn alias(&mut self, pattern: &HostPattern, primary: &HostPattern) -> Option<Host> {
+        let state = self.names.get(primary)?;
+        let host = state.published.clone()?;
+        let certificate = state.choice.certificate.clone().filter(|certificate| self.covers(certificate, pattern));
+        let entry = certificate.is_some() || self.has_wildcard_entry(pattern);
+        if entry == self.has_entry(primary) {
+            return Some(host.alias(pattern.clone()).with_certificate(certificate));
+        }
+        let merged = self.merge(primary, entry);
+        Some(Host::new(self.table.clone(), pattern.clone(), merged.routes).with_certificate(certificate))
+    }
+
+    /// The sibling of a host with or without `www.`: everything redirects to the host.
+    fn www(&mut self, pattern: &HostPattern, age: &Age, name: &Hostname) -> Option<Host> {
+        let state = self.names.get(&HostPattern::Exact(name.clone()))?;
+        let origin = state.parts.get(age).map_or_else(|| Origin::built_in("www"), |part| part.origin.clone());
+        let certificate = state.choice.certificate.clone().filter(|certificate| self.covers(certificate, pattern));
+        let status = self.global.config.http_redirect_code.status();
+        let action = Action::Redirect(Redirect { status, location: Location::OtherHost(name.clone()) });
+        let route = Route::new(origin, PathMatch::prefix("/").ok()?, action);
+        Some(Host::new(self.table.clone(), pattern.clone(), vec![route]).with_certificate(certificate))
+    }
+
+    fn publish(&mut self, pattern: &HostPattern, host: Option<Host>, work: &mut Work) {
+        let Some(state) = self.names.get_mut(pattern) else { return };
+        match host {
+            Some(host) if state.published.as_deref() == Some(&host) => {}
+            Some(host) => {
+                let host = Arc::new(host);
+                work.upserts.push(Resource::Host(host.clone()));
+                state.published = Some(host);
+            }
+            None => {
+                if state.published.take().is_some() {
+                    let key = HostKey { table: self.table.clone(), pattern: pattern.clone() };
+                    work.removals.push(ResourceName::Host(key));
+                }
+            }
+        }
+    }
+
+    /// Tells those whose claim to a name is in vain.
+    fn report_claims(&mut self, pattern: &HostPattern, work: &mut Work) {
+        let prefix = &self.options.annotations_prefix;
+        let Some(state) = self.names.get_mut(pattern) else { return };
+        let mut found: BTreeMap<ObjectKey, Vec<Diagnostic>> = BTreeMap::new();
+        let primary = state.parts.values().next().map(|part| part.key.clone());
+        let served = state.claims.values().next().cloned();
+        let vain = state.claims.iter().skip(usize::from(primary.is_none()));
+        for (claim, owner) in vain {
+            let message = match (&primary, &served) {
+                (Some(key), _) => format!("Ingress {}/{} defines this host, so it is skipped", key.namespace, key.name),
+                (None, Some(key)) => {
+                    format!("this name belongs to Ingress {}/{} already, so it is skipped", key.namespace, key.name)
+                }
+                (None, None) => "this name is taken".to_owned(),
+            };
+            let name = match claim {
+                Claim::Alias(..) => "server-alias",
+                Claim::Www(..) => "from-to-www-redirect",
+            };
+            let field = format!("metadata.annotations[\"{prefix}/{name}\"]");
+            let (severity, reason) = (Severity::Warning, Reason::HostConflict);
+            let diagnostic = Diagnostic::new(severity, reason, &owner.origin(), field, &pattern.to_string(), message);
+            found.entry(owner.clone()).or_default().push(diagnostic);
+        }
+        if state.claim_diagnostics != found {
+            work.reports.extend(state.claim_diagnostics.keys().chain(found.keys()).cloned());
+            state.claim_diagnostics = found;
+        }
+    }
+}
