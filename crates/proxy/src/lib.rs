@@ -9,3 +9,27 @@ pub mod metrics;
 pub mod random;
 pub mod record;
 pub mod resolve;
+
+mod buffer;
+mod config;
+mod connection;
+mod error;
+mod exchange;
+mod listener;
+mod live;
+mod message;
+mod pipeline;
+mod prepared;
+mod proxy;
+mod relay;
+mod respond;
+mod stream;
+mod timer;
+mod tls;
+mod upstream;
+mod websocket;
+mod work;
+mod worker;
+
+pub use config::ProxyConfig;
+pub use proxy::{Drained, Proxy, Published, Publisher, RefusedListener, StartError};

@@ -1,0 +1,55 @@
+//! The end of a connection on which the client is still sending.
+//!
+//! If such a connection were closed at once, the kernel would answer the client's next bytes with a reset, and the reset may
+//! overtake the response (RFC 9112 9.6). So writing is shut down first, and what comes is thrown away for a while.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::{Connection, within};
+use crate::stream::WriteFrom;
+use crate::timer::{Millis, NEVER};
+use crate::work::Work;
+
+/// Longest time without a byte (nginx `lingering_timeout`).
+pub(super) const GAP: Duration = Duration::from_secs(5);
+
+/// Longest time in all (nginx `lingering_time`).
+const TIME: Duration = Duration::from_secs(30);
+
+/// Bytes after which a client that does not stop is cut off: 16 MiB, more than most bodies that are refused.
+const BYTES: u64 = 16 << 20;
+
+impl Connection {
+    /// Shuts down writing and reads until the client has ended, or long enough.
+    pub(super) async fn linger(&mut self, work: &mut Work) {
+        let end = self.worker.timers.after(TIME);
+        self.deadline.set_after(GAP);
+        if within(&self.deadline, poll_fn(|cx| self.stream.poll_finish(cx))).await.is_none() {
+            return;
+        }
+        let mut left = BYTES;
+        work.inbound.clear();
+        poll_fn(|cx| self.poll_discard(cx, work, &mut left, end)).await;
+        self.deadline.set(NEVER);
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>, work: &mut Work, left: &mut u64, end: Millis) -> Poll<()> {
+        loop {
+            match work.inbound.poll_fill(&mut self.stream, cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(count)) => {
+                    work.inbound.clear();
+                    *left = left.saturating_sub(count as u64);
+                    self.deadline.set(self.worker.timers.after(GAP).min(end));
+                    if *left == 0 || self.worker.timers.now() >= end {
+                        return Poll::Ready(());
+                    }
+                }
+                Poll::Pending if self.deadline.expired() => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}

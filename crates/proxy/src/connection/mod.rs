@@ -1,0 +1,271 @@
+//! A client's connection, from accepting it to closing it: TLS, one request after the other, the end.
+
+mod linger;
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use fairway_model::Scheme;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use crate::client::Arrival;
+use crate::error::Failure;
+use crate::exchange::{After, Exchange};
+use crate::http1::Parsed;
+use crate::listener::OpenListener;
+use crate::live::Live;
+use crate::record::TlsView;
+use crate::stream::Downstream;
+use crate::timer::{Deadline, Millis, NEVER};
+use crate::tls;
+use crate::work::Work;
+use crate::worker::{Admission, Worker};
+
+/// How long a connection that has not sent anything yet may wait once the worker drains: its first request may be on the way.
+const FIRST_REQUEST_WHILE_DRAINING: Duration = Duration::from_secs(1);
+
+/// A client's connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// The worker that serves it.
+    pub(crate) worker: Rc<Worker>,
+    /// Where it came in.
+    pub(crate) listener: Rc<OpenListener>,
+    /// Both ends of it.
+    pub(crate) arrival: Arrival,
+    /// Its bytes.
+    pub(crate) stream: Downstream,
+    /// The one deadline of its task.
+    pub(crate) deadline: Deadline,
+    /// Its number, unique in the process.
+    pub(crate) number: u64,
+    /// Requests so far.
+    pub(crate) requests: u64,
+    opened: Millis,
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    admission: Admission,
+    listener: Rc<OpenListener>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let deadline = Deadline::of_task(worker.timers.clone()).await;
+    let mut local = listener.local();
+    if local.ip().is_unspecified() {
+        local = stream.local_addr().unwrap_or(local);
+    }
+    let mut connection = Connection {
+        arrival: Arrival { peer, local, scheme: listener.scheme() },
+        number: worker.next_number(),
+        opened: worker.timers.now(),
+        requests: 0,
+        stream: Downstream::Plain(stream),
+        worker,
+        listener,
+        deadline,
+    };
+    if connection.arrival.scheme == Scheme::Https {
+        match connection.handshake().await {
+            Some(stream) => connection = stream,
+            None => return,
+        }
+    }
+    connection.run().await;
+    drop(admission);
+}
+
+impl Connection {
+    /// Whether the connection may serve another request after this one.
+    pub(crate) fn may_keep(&self, live: &Live) -> bool {
+        let settings = live.snapshot.settings();
+        settings.keep_alive.is_some()
+            && self.requests < settings.keep_alive_requests
+            && Duration::from_millis(self.worker.timers.now().saturating_sub(self.opened)) < settings.keep_alive_time
+            && !self.worker.is_draining()
+    }
+
+    /// What the log tells about TLS.
+    pub(crate) fn tls_view(&self) -> Option<TlsView<'_>> {
+        match &self.stream {
+            Downstream::Plain(_) => None,
+            Downstream::Tls(tls) => Some(tls::view(tls.get_ref().1)),
+        }
+    }
+
+    /// The TLS handshake, within its deadline. `None` when it failed; a client that speaks plain HTTP is told so.
+    async fn handshake(mut self) -> Option<Self> {
+        let config = self.listener.tls()?;
+        let timeout = self.worker.running().snapshot.settings().header_timeout;
+        self.deadline.set_after(timeout);
+        let Downstream::Plain(tcp) = self.stream else { return None };
+        let mut first = [0; 1];
+        let peeked = within(&self.deadline, tcp.peek(&mut first)).await?.ok()?;
+        if peeked == 0 {
+            return None;
+        }
+        if first[0].is_ascii_uppercase() {
+            self.stream = Downstream::Plain(tcp);
+            let mut work = self.worker.store.lend();
+            let running = self.worker.running();
+            Exchange::new(&mut self, &mut work, &running, Instant::now(), false).refuse(Failure::PlainOnTls).await;
+            self.linger(&mut work).await;
+            return None;
+        }
+        // Only while it lasts does the handshake need its memory.
+        let accepting = Box::pin(TlsAcceptor::from(config).accept(tcp));
+        match within(&self.deadline, accepting).await? {
+            Ok(stream) => {
+                self.stream = Downstream::Tls(Box::new(stream));
+                Some(self)
+            }
+            Err(error) => {
+                tracing::debug!(%error, downstream.addr = %self.arrival.peer, "TLS handshake failed");
+                None
+            }
+        }
+    }
+
+    async fn run(&mut self) {
+        let mut waiting: Option<Box<Work>> = None;
+        loop {
+            let pipelined = waiting.is_some();
+            let mut work = match waiting.take() {
+                Some(work) => work,
+                None => match self.next_request().await {
+                    Some(work) => work,
+                    None => break,
+                },
+            };
+            match self.request(&mut work, pipelined).await {
+                After::Keep => {
+                    work.inbound.release();
+                    work.from_upstream.clear();
+                    if work.inbound.is_empty() {
+                        self.worker.store.give_back(work);
+                    } else {
+                        waiting = Some(work);
+                    }
+                }
+                After::Close => {
+                    self.worker.store.give_back(work);
+                    self.finish().await;
+                    break;
+                }
+                After::Linger => {
+                    self.linger(&mut work).await;
+                    self.worker.store.give_back(work);
+                    break;
+                }
+                After::Reset => {
+                    let _ = socket2::SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO));
+                    self.worker.store.give_back(work);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Waits for the first bytes of a request, holding no memory for it. `None` when the connection is over.
+    async fn next_request(&mut self) -> Option<Box<Work>> {
+        let running = self.worker.running();
+        let settings = running.snapshot.settings();
+        let patience =
+            if self.requests == 0 { settings.header_timeout } else { settings.keep_alive.unwrap_or_default() };
+        drop(running);
+        self.deadline.set_after(patience);
+        poll_fn(|cx| self.poll_first_bytes(cx)).await
+    }
+
+    fn poll_first_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<Work>>> {
+        let mut work = self.worker.store.lend();
+        let read = work.inbound.poll_fill(&mut self.stream, cx);
+        if let Poll::Ready(Ok(1..)) = read {
+            return Poll::Ready(Some(work));
+        }
+        self.worker.store.give_back(work);
+        if read.is_ready() || self.deadline.expired() {
+            return Poll::Ready(None);
+        }
+        if self.worker.is_draining() {
+            if self.requests > 0 {
+                return Poll::Ready(None);
+            }
+            self.deadline.bring_forward(FIRST_REQUEST_WHILE_DRAINING);
+        }
+        Poll::Pending
+    }
+
+    /// One request whose first bytes are there.
+    async fn request(&mut self, work: &mut Work, pipelined: bool) -> After {
+        let begun = Instant::now();
+        let running = self.worker.running();
+        let received = self.receive_head(work, &running).await;
+        match received {
+            Ok(()) => Exchange::new(self, work, &running, begun, pipelined).serve().await,
+            // Nothing but empty lines came: nobody has asked anything.
+            Err(None) => After::Close,
+            Err(Some(failure)) => Exchange::new(self, work, &running, begun, pipelined).refuse(failure).await,
+        }
+    }
+
+    /// Receives the rest of the head and holds it.
+    async fn receive_head(&mut self, work: &mut Work, live: &Live) -> Result<(), Option<Failure>> {
+        let limits = &live.prepared.request;
+        let mut armed = false;
+        loop {
+            let started = match work.head.parse(work.inbound.filled(), limits) {
+                Ok(Parsed::Complete { len }) => {
+                    work.inbound.hold(len);
+                    return Ok(());
+                }
+                Ok(Parsed::Partial { started }) => started,
+                Err(error) => return Err(Some(Failure::RequestHead(error))),
+            };
+            if !armed {
+                armed = true;
+                self.deadline.set_after(live.snapshot.settings().header_timeout);
+            }
+            // The parser refuses a head before it outgrows this.
+            work.inbound.make_room(limits.total.max(crate::work::ORDINARY));
+            let read = poll_fn(|cx| match work.inbound.poll_fill(&mut self.stream, cx) {
+                Poll::Pending if self.deadline.expired() => Poll::Ready(Err(Failure::HeadTimeout)),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(1..)) => Poll::Ready(Ok(())),
+                Poll::Ready(_) => Poll::Ready(Err(Failure::ClientGone)),
+            })
+            .await;
+            if let Err(failure) = read {
+                work.head.clear();
+                return Err(started.then_some(failure));
+            }
+        }
+    }
+
+    /// Closes in good order: over TLS the client is told, so that it can tell the end from an attack.
+    async fn finish(&mut self) {
+        use crate::stream::WriteFrom;
+        if matches!(self.stream, Downstream::Tls(_)) {
+            self.deadline.set_after(linger::GAP);
+            within(&self.deadline, poll_fn(|cx| self.stream.poll_finish(cx))).await;
+        }
+        self.deadline.set(NEVER);
+    }
+}
+
+/// Awaits something until the deadline passes.
+async fn within<F: Future>(deadline: &Deadline, future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if deadline.expired() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}

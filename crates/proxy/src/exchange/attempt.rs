@@ -1,0 +1,337 @@
+//! Sending a request to a backend: the choice of an endpoint, the tries, and the response.
+
+use std::future::poll_fn;
+use std::time::{Duration, Instant};
+
+use fairway_model::{Forward, Retry, RetryOn};
+
+use super::transfer::Sending;
+use super::{After, Allowance, Exchange, Gaps};
+use crate::access_log::Format;
+use crate::balance::{Ask, Outcome, Pick};
+use crate::error::{Failure, Side};
+use crate::http1::{Framing, Method, Version};
+use crate::message::{ClientResponse, UpstreamRequest};
+use crate::record::Try;
+use crate::relay::Body;
+use crate::upstream::{self, Service, connect};
+use crate::work::Work;
+
+/// Tries of a request whose policy sets no limit: enough to get past any rollout, and an end if nothing answers.
+const MOST_TRIES: u32 = 32;
+
+/// A try under way.
+#[derive(Debug)]
+struct Attempt {
+    pick: Pick,
+    begun: Instant,
+    /// Whether the connection was taken from the pool.
+    kept: bool,
+    connect: Option<Duration>,
+    header: Option<Duration>,
+    sending: Sending,
+}
+
+impl Attempt {
+    fn new(pick: Pick) -> Self {
+        Self { pick, begun: Instant::now(), kept: false, connect: None, header: None, sending: Sending::new() }
+    }
+}
+
+impl Exchange<'_> {
+    /// Sends the request to a backend and the response to the client.
+    ///
+    /// # Errors
+    /// If there is no response from any endpoint, or the one that was begun could not be finished.
+    pub(super) async fn forward(&mut self, forward: &Forward) -> Result<(), Failure> {
+        let policy = &*forward.policy;
+        self.allowance = Allowance { send: policy.send_timeout, read: policy.read_timeout, max_body: policy.max_body };
+        if let Framing::Length(length) = self.work.head.framing()
+            && !policy.max_body.admits(length)
+        {
+            return Err(Failure::BodyTooLarge);
+        }
+        let worker = self.connection.worker.clone();
+        let service = worker.upstreams.choose(self.live, forward, &worker.rng).ok_or(Failure::NoEndpoint)?;
+        self.service = Some(service.clone());
+        self.upgrade = self.asks_for_websocket();
+        let begun = Instant::now();
+        let mut tries = 0;
+        // Set when a kept connection turned out to be closed: its endpoint gets the request again, on a new one.
+        let mut again = None;
+        loop {
+            let fresh = again.is_some();
+            let pick = match again.take() {
+                Some(pick) => pick,
+                None => {
+                    tries += 1;
+                    self.pick(&service).ok_or(Failure::NoEndpoint)?
+                }
+            };
+            let mut attempt = Attempt::new(pick);
+            let failure = match self.attempt(forward, &service, &mut attempt, fresh).await {
+                Ok(up) => {
+                    let status = self.work.response.status();
+                    if policy.retry.on.statuses.contains(&status)
+                        && self.may_retry(&policy.retry, &attempt, tries, begun)
+                    {
+                        self.end_try(&service, &attempt, status);
+                        continue;
+                    }
+                    return self.respond(forward, &service, attempt, up).await;
+                }
+                Err(failure) => failure,
+            };
+            // Nothing came back on a kept connection: most likely the endpoint had closed it before.
+            let stale = attempt.kept && failure == Failure::UpstreamClosed && attempt.sending.received == 0;
+            if stale && self.may_send_again(&policy.retry, &attempt) {
+                again = Some(attempt.pick);
+                continue;
+            }
+            self.end_try(&service, &attempt, failure.answer().0);
+            let retry = failure.side() == Side::Upstream
+                && covers(&policy.retry.on, failure)
+                && self.may_retry(&policy.retry, &attempt, tries, begun);
+            if !retry {
+                return Err(failure);
+            }
+        }
+    }
+
+    fn pick(&mut self, service: &Service) -> Option<Pick> {
+        let mut key = std::mem::take(&mut self.work.scratch.value);
+        key.clear();
+        if let Some(format) = &service.hash_key() {
+            self.expand(format, &mut key);
+        }
+        let Work { inbound, head, scratch, .. } = &*self.work;
+        let pick = service.pick(|cookie| Ask {
+            session: cookie
+                .and_then(|name| crate::balance::cookie::find(head.fields(), inbound.held(), name.as_bytes())),
+            hash_key: &key,
+            tried: &scratch.tried,
+            now: self.begun,
+        });
+        self.work.scratch.value = key;
+        pick
+    }
+
+    /// One try, up to the head of the response, which is held then.
+    async fn attempt(
+        &mut self,
+        forward: &Forward,
+        service: &Service,
+        attempt: &mut Attempt,
+        fresh: bool,
+    ) -> Result<upstream::Connection, Failure> {
+        let worker = self.connection.worker.clone();
+        self.begin_try();
+        let endpoint = attempt.pick.endpoint;
+        let certain = !self.is_idempotent();
+        let kept = if fresh { None } else { worker.upstreams.take(endpoint, certain) };
+        let mut up = match kept {
+            Some(up) => {
+                attempt.kept = true;
+                attempt.connect = Some(Duration::ZERO);
+                up
+            }
+            None => {
+                let deadline = &self.connection.deadline;
+                deadline.set_after(forward.policy.connect_timeout);
+                let mut connecting = Box::pin(connect::open(endpoint));
+                let stream = poll_fn(|cx| self.poll_connect(cx, connecting.as_mut())).await?;
+                attempt.connect = Some(attempt.begun.elapsed());
+                upstream::Connection { stream, endpoint, opened: worker.timers.now(), requests: 0 }
+            }
+        };
+        up.requests += 1;
+        self.write_request(service, forward)?;
+        poll_fn(|cx| self.poll_response_head(cx, &mut up, &mut attempt.sending)).await?;
+        attempt.header = Some(attempt.begun.elapsed());
+        if self.work.response.status() == 101 && !(self.upgrade && self.accepts_websocket()) {
+            return Err(Failure::Upgrade);
+        }
+        Ok(up)
+    }
+
+    /// Brings everything back to where it was before the first byte was sent.
+    fn begin_try(&mut self) {
+        let Work { inbound, head, from_upstream, response, to_upstream, .. } = &mut *self.work;
+        let rewound = inbound.rewind();
+        debug_assert!(rewound, "a try begins with the whole request");
+        from_upstream.clear();
+        response.clear();
+        to_upstream.clear();
+        self.body = Body::new(head.framing(), true);
+        self.limits = Gaps::NONE;
+    }
+
+    fn write_request(&mut self, service: &Service, forward: &Forward) -> Result<(), Failure> {
+        let mut out = std::mem::take(&mut self.work.to_upstream.lead);
+        let mut value = std::mem::take(&mut self.work.scratch.value);
+        let written = service.with_backend(|backend| {
+            let request = UpstreamRequest {
+                head: &self.work.head,
+                bytes: self.work.inbound.held(),
+                scratch: &self.work.scratch,
+                live: self.live,
+                upstream_host: forward.policy.upstream_host.as_ref(),
+                backend,
+                upgrade: self.upgrade,
+                close: self.live.prepared.pool.connections == 0,
+            };
+            request.write(&mut out, &mut value, |format, value| self.expand(format, value))
+        });
+        self.work.to_upstream.lead = out;
+        self.work.scratch.value = value;
+        written
+    }
+
+    /// Appends what a template makes of this request.
+    fn expand(&self, format: &Format, out: &mut Vec<u8>) {
+        self.with_record(|record| format.append(record, &mut self.connection.worker.log_clock.borrow_mut(), out));
+    }
+
+    /// Whether a method may be sent twice without being asked to (nginx `ngx_http_upstream_test_next`).
+    fn is_idempotent(&self) -> bool {
+        let head = &self.work.head;
+        match head.method() {
+            Method::Post | Method::Patch => false,
+            Method::Other => head.method_bytes(self.work.inbound.held()) != b"LOCK",
+            _ => true,
+        }
+    }
+
+    /// Whether the same request may go out once more, as far as the request itself is concerned.
+    fn may_send_again(&self, retry: &Retry, attempt: &Attempt) -> bool {
+        let safe = attempt.sending.sent == 0 || self.is_idempotent() || retry.on.non_idempotent;
+        safe && !self.answered && self.work.inbound.can_rewind()
+    }
+
+    /// Whether the policy leaves room for another try.
+    fn may_retry(&self, retry: &Retry, attempt: &Attempt, tries: u32, begun: Instant) -> bool {
+        tries < retry.tries.unwrap_or(MOST_TRIES).min(MOST_TRIES)
+            && retry.within.is_none_or(|within| begun.elapsed() < within)
+            && self.may_send_again(retry, attempt)
+    }
+
+    /// Notes how a try ended.
+    fn end_try(&mut self, service: &Service, attempt: &Attempt, status: u16) {
+        let response = attempt.begun.elapsed();
+        let now = attempt.begun + response;
+        let head = self.work.from_upstream.held().len() as u64;
+        let failed = attempt.header.is_none();
+        let outcome = if failed { Outcome::Failed } else { Outcome::Answered(response) };
+        service.done(&attempt.pick, outcome, now);
+        let scratch = &mut self.work.scratch;
+        if scratch.tries.len() < MOST_TRIES as usize {
+            scratch.tried.push(attempt.pick.endpoint);
+            scratch.tries.push(Try {
+                endpoint: attempt.pick.endpoint,
+                status,
+                connect: attempt.connect,
+                header: attempt.header,
+                response,
+                body_received: attempt.sending.received.saturating_sub(head),
+                received: attempt.sending.received,
+                sent: attempt.sending.sent,
+            });
+        }
+    }
+
+    /// Passes the response on to the client.
+    async fn respond(
+        &mut self,
+        forward: &Forward,
+        service: &Service,
+        mut attempt: Attempt,
+        mut up: upstream::Connection,
+    ) -> Result<(), Failure> {
+        let status = self.work.response.status();
+        if status == 101 {
+            let tunnelled = self.tunnel(&mut up, &mut attempt.sending).await;
+            self.end_try(service, &attempt, status);
+            return tunnelled;
+        }
+        if self.upgrade {
+            // The client may have sent bytes of the other protocol already.
+            self.after = After::Close;
+        }
+        let method = self.work.head.method();
+        let version = self.work.head.version();
+        let framing = self.work.response.framing(method);
+        let mut body = Body::new(framing, version == Version::Http11);
+        let announced = body.announced(framing);
+        if !self.body.has_ended() {
+            // The client still sends, and it is not certain that all of it will be read.
+            self.keep_no_longer(After::Linger);
+        }
+        if announced == Framing::UntilClose {
+            self.keep_no_longer(After::Close);
+        }
+        if self.connection.worker.is_draining() {
+            self.keep_no_longer(After::Close);
+        }
+        self.start_session(forward, service, &attempt.pick);
+        self.write_response(announced, announced == framing && status != 204);
+        self.status = status;
+        self.answered = true;
+        let relayed = poll_fn(|cx| self.poll_response_body(cx, &mut up, &mut attempt.sending, &mut body)).await;
+        self.end_try(service, &attempt, status);
+        self.ends_with_connection = announced == Framing::UntilClose;
+        relayed?;
+        if self.body.has_ended() && self.work.to_upstream.is_empty() {
+            if self.after == After::Linger {
+                self.after = After::Close;
+            }
+            let reusable = self.work.response.allows_reuse(method)
+                && !attempt.sending.broken
+                && self.work.from_upstream.is_empty();
+            let worker = &self.connection.worker;
+            if reusable && !worker.is_draining() {
+                let limits = &self.live.prepared.pool;
+                worker.upstreams.pool.borrow_mut().put(up, worker.timers.now(), limits);
+            }
+        } else if !self.skip_body() {
+            // The endpoint answered before it had the whole request.
+            self.after = After::Linger;
+        }
+        Ok(())
+    }
+
+    fn keep_no_longer(&mut self, after: After) {
+        if self.after == After::Keep || after == After::Linger {
+            self.after = after;
+        }
+    }
+
+    fn write_response(&mut self, framing: Framing, framing_kept: bool) {
+        let persistence = self.persistence();
+        let Work { from_upstream, response, to_client, scratch, .. } = &mut *self.work;
+        let written = to_client.lead.len();
+        ClientResponse {
+            head: response,
+            bytes: from_upstream.held(),
+            live: self.live,
+            framing,
+            framing_kept,
+            strict_transport_security: self.strict_transport_security,
+            session_cookie: &scratch.cookie,
+            persistence,
+        }
+        .write(&mut to_client.lead, &self.connection.worker.clock);
+        self.sent_head = self.sent + (to_client.lead.len() - written) as u64;
+    }
+}
+
+/// Whether a failure is among the conditions for another try. A failure to connect always is, unless there are none.
+fn covers(on: &RetryOn, failure: Failure) -> bool {
+    if failure.is_connect() && *on != RetryOn::default() {
+        return true;
+    }
+    match failure {
+        Failure::ResponseHead(_) | Failure::Upgrade => on.invalid_header,
+        failure if failure.is_timeout() => on.timeout,
+        _ => on.error,
+    }
+}

@@ -1,0 +1,33 @@
+//! The cookie that tells a client which endpoint its session belongs to.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fairway_model::{Forward, Scheme};
+
+use super::Exchange;
+use crate::balance::Pick;
+use crate::balance::cookie::{self, Circumstances};
+use crate::http1::KnownField;
+use crate::upstream::Service;
+use crate::work::Work;
+
+impl Exchange<'_> {
+    /// Makes the value of Set-Cookie, or leaves it empty: when the session is not new, or the route sets no cookies.
+    pub(super) fn start_session(&mut self, forward: &Forward, service: &Service, pick: &Pick) {
+        let Work { inbound, head, scratch, .. } = &mut *self.work;
+        scratch.cookie.clear();
+        let (Some(key), Some(path)) = (&pick.session, &forward.session_cookie_path) else {
+            return;
+        };
+        service.with_backend(|backend| {
+            let Some(affinity) = &backend.affinity else { return };
+            let circumstances = Circumstances {
+                path,
+                tls: self.connection.arrival.scheme == Scheme::Https,
+                user_agent: head.fields().get(KnownField::UserAgent, inbound.held()).unwrap_or_default(),
+                now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64),
+            };
+            cookie::write(&mut scratch.cookie, &affinity.cookie, key, service.key(), &circumstances);
+        });
+    }
+}

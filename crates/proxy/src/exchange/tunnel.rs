@@ -1,0 +1,118 @@
+//! WebSocket: after a valid 101 the bytes of both sides pass, until both have ended or neither has sent anything for too long.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use super::transfer::Sending;
+use super::{After, Exchange, Gaps};
+use crate::buffer::Buffer;
+use crate::error::Failure;
+use crate::http1::{KnownField, Upgrade};
+use crate::message;
+use crate::stream::{ReadInto, WriteFrom};
+use crate::timer::NEVER;
+use crate::upstream;
+use crate::websocket;
+use crate::work::Work;
+
+/// One direction of a tunnel.
+#[derive(Debug, Default)]
+struct Way {
+    /// The reader has ended.
+    ended: bool,
+    /// The writer was told.
+    over: bool,
+}
+
+impl Exchange<'_> {
+    /// Whether a 101 is the answer that RFC 6455 4.2.2 demands: without it, what looks like a tunnel may be an endpoint that
+    /// understood nothing, and whose next bytes belong to somebody else.
+    pub(super) fn accepts_websocket(&self) -> bool {
+        let Work { inbound, head, from_upstream, response, .. } = &*self.work;
+        let key = head.fields().get(KnownField::SecWebSocketKey, inbound.held());
+        let fields = response.fields();
+        let accept = fields.get(KnownField::SecWebSocketAccept, from_upstream.held());
+        response.connection().upgrade == Upgrade::WebSocket
+            && !fields.repeated().contains(KnownField::SecWebSocketAccept)
+            && key.zip(accept).is_some_and(|(key, accept)| websocket::accept(key) == *accept)
+    }
+
+    /// Tells the client, and passes bytes until the tunnel ends.
+    pub(super) async fn tunnel(&mut self, up: &mut upstream::Connection, sending: &mut Sending) -> Result<(), Failure> {
+        self.after = After::Close;
+        let Work { from_upstream, response, to_client, .. } = &mut *self.work;
+        message::write_switch(response, from_upstream.held(), &mut to_client.lead);
+        self.sent_head = self.sent + to_client.lead.len() as u64;
+        self.status = 101;
+        self.answered = true;
+        self.limits = Gaps::NONE;
+        let (mut to_up, mut to_down) = (Way::default(), Way::default());
+        poll_fn(|cx| self.poll_tunnel(cx, up, sending, &mut to_up, &mut to_down)).await
+    }
+
+    fn poll_tunnel(
+        &mut self,
+        cx: &mut Context<'_>,
+        up: &mut upstream::Connection,
+        sending: &mut Sending,
+        to_up: &mut Way,
+        to_down: &mut Way,
+    ) -> Poll<Result<(), Failure>> {
+        if let Poll::Ready(Err(failure)) = self.poll_write_client(cx) {
+            return Poll::Ready(Err(failure));
+        }
+        let before = (self.sent, sending.sent);
+        let Work { inbound, from_upstream, to_client, .. } = &mut *self.work;
+        let stream = &mut self.connection.stream;
+        let up_way = to_up.poll(cx, inbound, stream, &mut up.stream, &mut sending.sent);
+        let down_way = if to_client.is_empty() {
+            to_down.poll(cx, from_upstream, &mut up.stream, stream, &mut self.sent)
+        } else {
+            Poll::Pending
+        };
+        match (up_way, down_way) {
+            (Poll::Ready(Err(())), _) => Poll::Ready(Err(Failure::UpstreamClosed)),
+            (_, Poll::Ready(Err(()))) => Poll::Ready(Err(Failure::ClientGone)),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
+            _ => {
+                if self.limits.read == NEVER || before != (self.sent, sending.sent) {
+                    self.limits = Gaps { read: self.after_gap(self.allowance.read), ..Gaps::NONE };
+                }
+                self.poll_limits().map(Err)
+            }
+        }
+    }
+}
+
+impl Way {
+    /// Passes bytes on; ready when the reader has ended and the writer knows.
+    fn poll<R: ReadInto, W: WriteFrom>(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut Buffer,
+        from: &mut R,
+        to: &mut W,
+        count: &mut u64,
+    ) -> Poll<Result<(), ()>> {
+        while !self.over {
+            while !buffer.is_empty() {
+                let written =
+                    ready!(to.poll_write_from(cx, &[std::io::IoSlice::new(buffer.filled())])).map_err(|_| ())?;
+                *count += written as u64;
+                buffer.consume(written);
+            }
+            ready!(to.poll_flush_all(cx)).map_err(|_| ())?;
+            if self.ended {
+                ready!(to.poll_finish(cx)).map_err(|_| ())?;
+                self.over = true;
+                break;
+            }
+            buffer.make_room(0);
+            match ready!(buffer.poll_fill(from, cx)) {
+                Ok(0) | Err(_) => self.ended = true,
+                Ok(_) => {}
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

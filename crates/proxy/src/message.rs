@@ -1,0 +1,207 @@
+//! The heads that the proxy sends: the client's request as an endpoint gets it, an endpoint's response as the client gets it.
+
+use fairway_model::{Backend, Template};
+
+use crate::access_log::Format;
+use crate::error::Failure;
+use crate::http1::{FieldName, Framing, HeadWriter, KnownField, KnownSet, RequestHead, ResponseHead, Version};
+use crate::live::Live;
+use crate::respond::{Clock, Persistence};
+use crate::work::Scratch;
+
+const HOST: FieldName<'_> = FieldName::from_static("Host");
+const CONNECTION: FieldName<'_> = FieldName::from_static("Connection");
+const UPGRADE: FieldName<'_> = FieldName::from_static("Upgrade");
+const X_FORWARDED_PREFIX: FieldName<'_> = FieldName::from_static("X-Forwarded-Prefix");
+const X_ORIGINAL_URI: FieldName<'_> = FieldName::from_static("X-Original-URI");
+const SET_COOKIE: FieldName<'_> = FieldName::from_static("Set-Cookie");
+
+/// Fields of the client's request that never pass as they are: this hop's, those written anew, and the expectation, which is
+/// answered here.
+const DROPPED: KnownSet = KnownSet::HOP_BY_HOP.with(KnownField::Host).with(KnownField::Expect);
+
+/// Fields of the endpoint's response that never pass.
+const DROPPED_FROM_RESPONSE: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL);
+
+/// A request head for an endpoint.
+#[derive(Debug)]
+pub(crate) struct UpstreamRequest<'a> {
+    /// The client's head.
+    pub(crate) head: &'a RequestHead,
+    /// What it was parsed from.
+    pub(crate) bytes: &'a [u8],
+    /// Target, client and prefix.
+    pub(crate) scratch: &'a Scratch,
+    /// The snapshot.
+    pub(crate) live: &'a Live,
+    /// Host for the endpoint in place of the client's.
+    pub(crate) upstream_host: Option<&'a Template>,
+    /// The backend.
+    pub(crate) backend: &'a Backend,
+    /// Whether a WebSocket is asked for.
+    pub(crate) upgrade: bool,
+    /// Whether the endpoint connection is not kept.
+    pub(crate) close: bool,
+}
+
+impl UpstreamRequest<'_> {
+    /// Appends the head.
+    ///
+    /// # Errors
+    /// If a configured value makes it unwritable.
+    pub(crate) fn write(
+        &self,
+        out: &mut Vec<u8>,
+        value: &mut Vec<u8>,
+        expand: impl Fn(&Format, &mut Vec<u8>),
+    ) -> Result<(), Failure> {
+        let Self { head, bytes, scratch, live, backend, .. } = *self;
+        let prepared = &live.prepared;
+        let client = &scratch.client;
+        let mut writer = HeadWriter::new(out);
+        writer.request_line(head.method_bytes(bytes), &scratch.target).map_err(|_| Failure::Unwritable)?;
+        value.clear();
+        match self.upstream_host {
+            None => value.extend_from_slice(client.host()),
+            Some(template) => match template.literal() {
+                Some(text) => value.extend_from_slice(text.as_bytes()),
+                None => expand(&Format::plain(template), value),
+            },
+        }
+        if !prepared.replaced_known.contains(KnownField::Host) {
+            writer.field(HOST, value).map_err(|_| Failure::Unwritable)?;
+        }
+        client.write_fields(&mut writer);
+        if live.snapshot.settings().original_uri_header {
+            let _ = writer.field(X_ORIGINAL_URI, head.target_span().of(bytes));
+        }
+        if !scratch.prefix.is_empty() {
+            let _ = writer.field(X_FORWARDED_PREFIX, &scratch.prefix);
+        }
+        let dropped = DROPPED | client.removed() | prepared.replaced_known;
+        let backend_sets =
+            |name: &[u8]| backend.request_fields.iter().any(|(own, _)| own.as_bytes().eq_ignore_ascii_case(name));
+        writer.forward(head.fields(), bytes, dropped, |field| {
+            let name = field.name(bytes);
+            prepared.replaced.iter().any(|own| name.eq_ignore_ascii_case(own)) || backend_sets(name)
+        });
+        for (name, format) in &prepared.request_fields {
+            value.clear();
+            expand(format, value);
+            if let Ok(name) = FieldName::try_from(&**name)
+                && !value.is_empty()
+            {
+                // A value that cannot stand in a field is left out, as an empty one is.
+                let _ = writer.field(name, value);
+            }
+        }
+        for (name, text) in &backend.request_fields {
+            if let Ok(name) = FieldName::try_from(name.as_bytes()) {
+                let _ = writer.field(name, text.as_bytes());
+            }
+        }
+        if head.framing() == Framing::Chunked {
+            writer.framing(Framing::Chunked);
+        }
+        if self.upgrade {
+            let _ = writer.field(CONNECTION, b"upgrade");
+            let _ = writer.field(UPGRADE, b"websocket");
+        } else if self.close {
+            let _ = writer.field(CONNECTION, b"close");
+        }
+        writer.finish();
+        Ok(())
+    }
+}
+
+/// A response head for a client.
+#[derive(Debug)]
+pub(crate) struct ClientResponse<'a> {
+    /// The endpoint's head.
+    pub(crate) head: &'a ResponseHead,
+    /// What it was parsed from.
+    pub(crate) bytes: &'a [u8],
+    /// The snapshot.
+    pub(crate) live: &'a Live,
+    /// How the body is framed for the client.
+    pub(crate) framing: Framing,
+    /// Whether the endpoint's framing field goes on as it is.
+    pub(crate) framing_kept: bool,
+    /// Whether it carries Strict-Transport-Security.
+    pub(crate) strict_transport_security: bool,
+    /// The cookie that starts a session; empty for none.
+    pub(crate) session_cookie: &'a [u8],
+    /// What becomes of the connection.
+    pub(crate) persistence: Persistence,
+}
+
+impl ClientResponse<'_> {
+    /// Appends the head.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, clock: &Clock) {
+        let Self { head, bytes, live, .. } = *self;
+        let prepared = &live.prepared;
+        let settings = live.snapshot.settings();
+        let mut writer = HeadWriter::new(out);
+        writer.forward_status_line(head, bytes);
+        if !head.fields().present().contains(KnownField::Date) {
+            clock.write(&mut writer);
+        }
+        let mut dropped = DROPPED_FROM_RESPONSE | prepared.hidden_known;
+        if !(settings.server_tokens && settings.allow_backend_server_header) {
+            dropped = dropped.with(KnownField::Server);
+            if let Some(server) = &prepared.server {
+                writer.prepared(server);
+            }
+        }
+        let security = prepared.strict_transport_security.as_ref().filter(|_| self.strict_transport_security);
+        if security.is_some() {
+            dropped = dropped.with(KnownField::StrictTransportSecurity);
+        }
+        if !self.framing_kept {
+            dropped = dropped.with(KnownField::ContentLength);
+        }
+        if prepared.hidden.is_empty() {
+            writer.forward(head.fields(), bytes, dropped, |_| false);
+        } else {
+            writer.forward(head.fields(), bytes, dropped, |field| {
+                prepared.hidden.iter().any(|name| field.name(bytes).eq_ignore_ascii_case(name))
+            });
+        }
+        if let Some(field) = security {
+            writer.prepared(field);
+        }
+        for field in &prepared.response_fields {
+            writer.prepared(field);
+        }
+        if !self.session_cookie.is_empty() {
+            let _ = writer.field(SET_COOKIE, self.session_cookie);
+        }
+        if self.framing == Framing::Chunked {
+            writer.framing(Framing::Chunked);
+        }
+        self.persistence.write(&mut writer);
+        writer.finish();
+    }
+}
+
+/// Appends the head of a 101, after which the bytes belong to the new protocol.
+pub(crate) fn write_switch(head: &ResponseHead, bytes: &[u8], out: &mut Vec<u8>) {
+    let mut writer = HeadWriter::new(out);
+    writer.forward_status_line(head, bytes);
+    let dropped = DROPPED_FROM_RESPONSE.with(KnownField::ContentLength).with(KnownField::Server);
+    writer.forward(head.fields(), bytes, dropped, |_| false);
+    let _ = writer.field(CONNECTION, b"upgrade");
+    let _ = writer.field(UPGRADE, b"websocket");
+    writer.finish();
+}
+
+/// Appends an interim response (103 and the like). Clients of HTTP/1.0 know none (RFC 9110 15.2).
+pub(crate) fn write_interim(head: &ResponseHead, bytes: &[u8], to: Version, out: &mut Vec<u8>) {
+    if to == Version::Http10 {
+        return;
+    }
+    let mut writer = HeadWriter::new(out);
+    writer.forward_status_line(head, bytes);
+    writer.forward(head.fields(), bytes, DROPPED_FROM_RESPONSE.with(KnownField::ContentLength), |_| false);
+    writer.finish();
+}

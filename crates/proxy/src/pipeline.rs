@@ -1,0 +1,251 @@
+//! What is to happen to a request, decided from its head without I/O: canonical form, client, host, route, filters, action.
+//!
+//! The same bytes are matched, authorised and forwarded (`design.md`, security rule 3). Nothing here knows how the request
+//! came in, so that every version of HTTP goes through the same steps in the same order.
+
+use fairway_model::{
+    Action, Filter, Forward, Host, HttpsRedirect, Location, PathMatch, Redirect, Rewrite, Route, Scheme, TableName,
+    canonical_host, path,
+};
+
+use crate::client::Arrival;
+use crate::error::Failure;
+use crate::http1::{RequestHead, Target};
+use crate::live::Live;
+use crate::work::Scratch;
+use crate::worker::Worker;
+
+/// What is to happen to a request.
+#[derive(Debug)]
+pub(crate) struct Plan<'l> {
+    /// The host that was chosen.
+    pub(crate) host: Option<&'l Host>,
+    /// The route that was chosen.
+    pub(crate) route: Option<&'l Route>,
+    /// Whether the answer carries Strict-Transport-Security.
+    pub(crate) strict_transport_security: bool,
+    /// What answers it.
+    pub(crate) step: Step<'l>,
+}
+
+/// What answers a request.
+#[derive(Debug)]
+pub(crate) enum Step<'l> {
+    /// A backend; it gets [`Scratch::target`].
+    Forward(&'l Forward),
+    /// A redirect to [`Scratch::value`].
+    Redirect(u16),
+    /// The proxy itself: status, and whether there is a page.
+    Respond(u16, bool),
+    /// The proxy itself, because something is wrong.
+    Fail(Failure),
+}
+
+/// A request as it came, and what is known about its connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received<'a> {
+    /// The parsed head.
+    pub(crate) head: &'a RequestHead,
+    /// What it was parsed from.
+    pub(crate) bytes: &'a [u8],
+    /// Where it came from and where it came in.
+    pub(crate) arrival: &'a Arrival,
+    /// The hosts that are served there.
+    pub(crate) table: &'a TableName,
+}
+
+/// Decides what is to happen.
+pub(crate) fn decide<'l>(worker: &Worker, live: &'l Live, request: Received<'_>, scratch: &mut Scratch) -> Plan<'l> {
+    let settings = live.snapshot.settings();
+    let Received { head, bytes, arrival, table } = request;
+    scratch.client.decide(arrival, head, bytes, settings, &mut worker.rng.borrow_mut());
+    scratch.matched.clear();
+    scratch.target.clear();
+    scratch.prefix.clear();
+    let mut plan = Plan { host: None, route: None, strict_transport_security: false, step: Step::Respond(404, true) };
+    if head.target() == Target::Asterisk {
+        // RFC 9110 9.3.7: about the server as a whole. It serves nothing by itself.
+        plan.step = Step::Respond(204, false);
+        return plan;
+    }
+    let raw = match head.path().of(bytes) {
+        [] => b"/",
+        raw => raw,
+    };
+    let Ok(path) = path::canonicalize(raw, &mut scratch.path) else {
+        plan.step = Step::Fail(Failure::RequestPath);
+        return plan;
+    };
+    scratch.matched.extend_from_slice(path.matched);
+    scratch.target.extend_from_slice(path.forwarded);
+    let authority = head.authority().map_or(&b""[..], |authority| authority.span.of(bytes));
+    let Some(host) = canonical_host(authority, &mut scratch.host) else {
+        plan.step = Step::Fail(Failure::RequestHead(crate::http1::HeadError::InvalidHost));
+        return plan;
+    };
+    let Some(host) = live.snapshot.host(table, host) else {
+        return plan;
+    };
+    plan.host = Some(host);
+    let Some(route) = host.route(&scratch.matched) else {
+        return plan;
+    };
+    plan.route = Some(route);
+    for filter in &route.filters {
+        if let Some(step) = apply(filter, worker, live, route, request, scratch, &mut plan) {
+            plan.step = step;
+            return plan;
+        }
+    }
+    plan.step = match &route.action {
+        Action::Forward(forward) => {
+            push_query(&request, &mut scratch.target);
+            Step::Forward(forward)
+        }
+        Action::Redirect(redirect) => locate(redirect, route, &request, scratch),
+        Action::Respond(respond) => Step::Respond(respond.status, respond.page),
+    };
+    plan
+}
+
+/// One filter; a step ends the request.
+fn apply<'l>(
+    filter: &Filter,
+    worker: &Worker,
+    live: &'l Live,
+    route: &'l Route,
+    request: Received<'_>,
+    scratch: &mut Scratch,
+    plan: &mut Plan<'l>,
+) -> Option<Step<'l>> {
+    match filter {
+        Filter::StrictTransportSecurity => {
+            plan.strict_transport_security = request.arrival.scheme == Scheme::Https;
+            None
+        }
+        Filter::HttpsRedirect(redirect) => {
+            (scratch.client.scheme() == Scheme::Http).then(|| to_https(redirect, &request, scratch))
+        }
+        Filter::RequireEndpoints => match &route.action {
+            Action::Forward(forward) => {
+                let service = worker.upstreams.choose(live, forward, &worker.rng);
+                let open = service.is_some_and(|service| service.is_open());
+                (!open).then_some(Step::Fail(Failure::NoEndpoint))
+            }
+            Action::Redirect(_) | Action::Respond(_) => None,
+        },
+        Filter::Refuse(_) => Some(Step::Respond(503, true)),
+        Filter::AccessList(list) => (!list.admits(scratch.client.address())).then_some(Step::Respond(403, true)),
+        Filter::Rewrite(rewrite) => rewrite_path(rewrite, route, scratch).err().map(Step::Fail),
+    }
+}
+
+fn push_query(request: &Received<'_>, target: &mut Vec<u8>) {
+    if let Some(query) = request.head.query() {
+        target.push(b'?');
+        target.extend_from_slice(query.of(request.bytes));
+    }
+}
+
+/// Replaces the path. What comes out has to be canonical too: otherwise the backend could read a path that nobody matched.
+fn rewrite_path(rewrite: &Rewrite, route: &Route, scratch: &mut Scratch) -> Result<(), Failure> {
+    let expand = |template: &fairway_model::CaptureTemplate, path: &[u8]| match &route.path {
+        PathMatch::Regex(regex) => regex.rewrite(path, template),
+        PathMatch::Exact(_) | PathMatch::Prefix(_) => {
+            let mut out = Vec::new();
+            template.expand(|_| &[], &mut out);
+            Some(out)
+        }
+    };
+    let Some(mut rewritten) = expand(&rewrite.target, &scratch.matched) else {
+        return Ok(());
+    };
+    if let Some(prefix) = &rewrite.forwarded_prefix {
+        scratch.prefix = expand(prefix, &scratch.matched).unwrap_or_default();
+    }
+    if rewritten.first() != Some(&b'/') {
+        rewritten.insert(0, b'/');
+    }
+    scratch.target.clear();
+    path::encode(&rewritten, &mut scratch.target);
+    match path::canonicalize(&scratch.target, &mut scratch.path) {
+        Ok(path) if path.forwarded == scratch.target => {
+            scratch.matched = rewritten;
+            Ok(())
+        }
+        _ => Err(Failure::RequestPath),
+    }
+}
+
+/// `https://` + host without port + the target as it came, without one slash at the end.
+fn to_https<'l>(redirect: &HttpsRedirect, request: &Received<'_>, scratch: &mut Scratch) -> Step<'l> {
+    let location = &mut scratch.value;
+    location.clear();
+    location.extend_from_slice(b"https://");
+    location.extend_from_slice(without_port(scratch.client.host()));
+    push_target(request, redirect.preserve_trailing_slash, location);
+    Step::Redirect(redirect.status)
+}
+
+fn locate<'l>(redirect: &Redirect, route: &Route, request: &Received<'_>, scratch: &mut Scratch) -> Step<'l> {
+    let location = &mut scratch.value;
+    let client = &scratch.client;
+    location.clear();
+    let origin = |location: &mut Vec<u8>, scheme: Scheme| {
+        for part in [scheme.as_str().as_bytes(), b"://", client.host()] {
+            location.extend_from_slice(part);
+        }
+    };
+    match &redirect.location {
+        Location::Fixed(text) => {
+            if text.starts_with('/') {
+                origin(location, client.scheme());
+            }
+            location.extend_from_slice(text.as_bytes());
+        }
+        Location::Captures(template) => {
+            let PathMatch::Regex(regex) = &route.path else {
+                template.expand(|_| &[], location);
+                return Step::Redirect(redirect.status);
+            };
+            // Captures are parts of the canonical path: what a URI may not hold is encoded, so that no value can end the field.
+            let expanded = regex.rewrite(&scratch.matched, template).unwrap_or_default();
+            path::encode(&expanded, location);
+        }
+        Location::AppRoot(path) => {
+            origin(location, request.arrival.scheme);
+            location.extend_from_slice(path.as_bytes());
+        }
+        Location::AppendSlash => {
+            origin(location, client.scheme());
+            location.extend_from_slice(&scratch.target);
+            location.push(b'/');
+            push_query(request, location);
+        }
+        Location::OtherHost(name) => {
+            for part in [client.scheme().as_str(), "://", name.as_str(), ":"] {
+                location.extend_from_slice(part.as_bytes());
+            }
+            crate::respond::push_number(u64::from(client.forwarded_port()), location);
+            push_target(request, false, location);
+        }
+    }
+    Step::Redirect(redirect.status)
+}
+
+/// The target as the client sent it, reduced to path and query, without one slash at the end unless that is to stay.
+fn push_target(request: &Received<'_>, keep_slash: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(request.head.path().of(request.bytes));
+    push_query(request, out);
+    if !keep_slash && out.last() == Some(&b'/') {
+        out.pop();
+    }
+}
+
+fn without_port(host: &[u8]) -> &[u8] {
+    let from = memchr::memrchr(b']', host).unwrap_or(0);
+    match memchr::memrchr(b':', &host[from..]) {
+        Some(colon) => &host[..from + colon],
+        None => host,
+    }
+}

@@ -1,0 +1,345 @@
+//! The running proxy: its workers, and the one way to change what they serve.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use fairway_model::{Delta, Listener, ListenerName, LogEscape, Snapshot, Template};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::access_log::{LogSink, LogThread};
+use crate::config::ProxyConfig;
+use crate::listener;
+use crate::live::Live;
+use crate::tls::Certificates;
+use crate::worker::{self, Common, Message};
+
+/// Why the proxy did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address could not be bound, most likely because somebody else listens there.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        error: io::Error,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// The running proxy. Dropping it stops it at once.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    log: Option<LogThread>,
+}
+
+/// Publishes changes of the configuration. Clones are the same publisher.
+#[derive(Clone, Debug)]
+pub struct Publisher(Arc<Shared>);
+
+/// A change that is in force.
+#[derive(Debug)]
+pub struct Published {
+    /// Number of the version, from 1 for the one that the proxy started with.
+    pub version: u64,
+    /// Hosts that are served now.
+    pub hosts: usize,
+    /// From the call until every worker served it.
+    pub took: Duration,
+    /// Listeners that could not be opened. All else of the change is in force.
+    pub refused: Vec<RefusedListener>,
+}
+
+/// A listener that could not be opened.
+#[derive(Debug)]
+pub struct RefusedListener {
+    /// Its name.
+    pub listener: ListenerName,
+    /// Its address.
+    pub address: SocketAddr,
+    /// What the operating system said.
+    pub error: io::Error,
+}
+
+/// How draining ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Drained {
+    /// Client connections that the deadline cut.
+    pub cut: usize,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// One change after the other.
+    change: tokio::sync::Mutex<Listening>,
+    live: Mutex<Arc<Live>>,
+    workers: Vec<mpsc::UnboundedSender<Message>>,
+    local: Mutex<BTreeMap<ListenerName, SocketAddr>>,
+    certificates: Arc<Certificates>,
+    log_format: Option<(Template, LogEscape)>,
+}
+
+/// The listener resources whose sockets are open.
+type Listening = HashMap<ListenerName, Arc<Listener>>;
+
+impl Proxy {
+    /// Binds every listener of the snapshot and starts the workers. When it returns, connections are accepted.
+    ///
+    /// # Errors
+    /// If an address is taken, or the operating system gives no thread.
+    pub fn start(snapshot: Snapshot, config: ProxyConfig) -> Result<Self, StartError> {
+        let ProxyConfig { workers, connections, log, log_format } = config;
+        let count = worker_count(workers, &snapshot);
+        let live = Live::first(snapshot, log_format.as_ref());
+        let certificates = Certificates::new(live.snapshot.clone());
+        let mut sockets: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
+        let mut local = BTreeMap::new();
+        let mut listening = Listening::new();
+        for resource in live.snapshot.listeners() {
+            let bound = listener::bind(resource.address, count)
+                .map_err(|error| StartError::Listen { address: resource.address, error })?;
+            if let Some(address) = bound.first().and_then(|socket| socket.local_addr().ok()) {
+                local.insert(resource.name.clone(), address);
+            }
+            listening.insert(resource.name.clone(), resource.clone());
+            for (own, socket) in sockets.iter_mut().zip(bound) {
+                own.push((resource.clone(), socket));
+            }
+        }
+        let log = match log {
+            LogSink::Off => None,
+            sink => Some(LogThread::start(sink).map_err(StartError::Thread)?),
+        };
+        let common = Arc::new(Common {
+            certificates: certificates.clone(),
+            connections,
+            numbers: AtomicU64::new(1),
+            log: log.as_ref().map(LogThread::handle),
+        });
+        let mut senders = Vec::with_capacity(count);
+        let mut threads = Vec::with_capacity(count);
+        let (done, mut all_done) = mpsc::channel(1);
+        for (index, open) in sockets.into_iter().enumerate() {
+            let (sender, thread) = worker::start(index, common.clone(), live.clone()).map_err(StartError::Thread)?;
+            let first = Message::Publish {
+                live: live.clone(),
+                open,
+                change: Vec::new(),
+                close: Vec::new(),
+                done: done.clone(),
+            };
+            // A worker that is gone already has dropped its end of `done` as well.
+            let _ = sender.send(first);
+            senders.push(sender);
+            threads.push(thread);
+        }
+        drop(done);
+        wait_blocking(&mut all_done);
+        let shared = Shared {
+            change: tokio::sync::Mutex::new(listening),
+            live: Mutex::new(live),
+            workers: senders,
+            local: Mutex::new(local),
+            certificates,
+            log_format,
+        };
+        Ok(Self { shared: Arc::new(shared), threads, log })
+    }
+
+    /// Publishes changes.
+    pub fn publisher(&self) -> Publisher {
+        Publisher(self.shared.clone())
+    }
+
+    /// Where the listeners accept connections, with the ports that the kernel chose.
+    pub fn local_addresses(&self) -> BTreeMap<ListenerName, SocketAddr> {
+        locked(&self.shared.local).clone()
+    }
+
+    /// Number of worker threads.
+    pub fn workers(&self) -> usize {
+        self.shared.workers.len()
+    }
+
+    /// Client connections of all workers.
+    pub async fn connections(&self) -> usize {
+        self.shared.connections().await
+    }
+
+    /// Stops accepting, closes what is idle, lets the rest finish, and stops at the deadline. The grace period before that is
+    /// for those who still send new connections here: nothing changes during it.
+    pub async fn drain(&mut self, grace: Duration, deadline: Duration) -> Drained {
+        if !grace.is_zero() {
+            tokio::time::sleep(grace).await;
+        }
+        let (done, mut all_done) = mpsc::channel(1);
+        self.shared.tell(|| Message::Drain { done: done.clone() });
+        drop(done);
+        let finished = tokio::time::timeout(deadline, all_done.recv()).await.is_ok();
+        let cut = if finished { 0 } else { self.shared.connections().await };
+        self.stop();
+        Drained { cut }
+    }
+
+    /// Ends all connections and the workers.
+    pub fn stop_now(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.shared.tell(|| Message::Stop);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        if let Some(log) = self.log.take() {
+            log.synchronize(Duration::from_secs(1));
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Publisher {
+    /// Applies a change. Resolves when every worker serves it; requests that run keep what they began with.
+    pub async fn publish(&self, delta: Delta) -> Published {
+        let begun = Instant::now();
+        let shared = &*self.0;
+        let mut listening = shared.change.lock().await;
+        let current = shared.live();
+        let snapshot = current.snapshot.apply(delta);
+        let live = current.next(snapshot, shared.log_format.as_ref());
+        let (open, change, close, refused) = shared.relisten(&mut listening, &live.snapshot);
+        // Handshakes may see it a moment before the requests do.
+        shared.certificates.publish(live.snapshot.clone());
+        *locked(&shared.live) = live.clone();
+        let (done, mut all_done) = mpsc::channel(1);
+        for (worker, open) in shared.workers.iter().zip(open) {
+            let message = Message::Publish {
+                live: live.clone(),
+                open,
+                change: change.clone(),
+                close: close.clone(),
+                done: done.clone(),
+            };
+            let _ = worker.send(message);
+        }
+        drop(done);
+        // Ends with `None` once every worker has dropped its end.
+        while all_done.recv().await.is_some() {}
+        Published { version: live.version, hosts: live.snapshot.host_count(), took: begun.elapsed(), refused }
+    }
+
+    /// The snapshot in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.live().snapshot.clone()
+    }
+
+    /// Number of the version in force.
+    pub fn version(&self) -> u64 {
+        self.0.live().version
+    }
+}
+
+/// For each worker the sockets that it opens.
+type Open = Vec<Vec<(Arc<Listener>, std::net::TcpListener)>>;
+
+impl Shared {
+    fn live(&self) -> Arc<Live> {
+        locked(&self.live).clone()
+    }
+
+    fn tell(&self, message: impl Fn() -> Message) {
+        for worker in &self.workers {
+            let _ = worker.send(message());
+        }
+    }
+
+    async fn connections(&self) -> usize {
+        let mut sum = 0;
+        for worker in &self.workers {
+            let (reply, answer) = oneshot::channel();
+            if worker.send(Message::Connections(reply)).is_ok() {
+                sum += answer.await.unwrap_or(0);
+            }
+        }
+        sum
+    }
+
+    /// Binds what is new. A listener with another address is a new one; with another scheme or table it stays open.
+    fn relisten(
+        &self,
+        listening: &mut Listening,
+        snapshot: &Snapshot,
+    ) -> (Open, Vec<Arc<Listener>>, Vec<Arc<Listener>>, Vec<RefusedListener>) {
+        let mut open: Open = self.workers.iter().map(|_| Vec::new()).collect();
+        let (mut change, mut close, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        let mut local = locked(&self.local);
+        listening.retain(|name, resource| {
+            let kept = snapshot.listeners().any(|new| new.name == *name && new.address == resource.address);
+            if !kept {
+                close.push(resource.clone());
+                local.remove(name);
+            }
+            kept
+        });
+        for resource in snapshot.listeners() {
+            match listening.get(&resource.name) {
+                Some(known) if Arc::ptr_eq(known, resource) => {}
+                Some(_) => {
+                    change.push(resource.clone());
+                    listening.insert(resource.name.clone(), resource.clone());
+                }
+                None => match listener::bind(resource.address, self.workers.len()) {
+                    Ok(sockets) => {
+                        if let Some(address) = sockets.first().and_then(|socket| socket.local_addr().ok()) {
+                            local.insert(resource.name.clone(), address);
+                        }
+                        for (own, socket) in open.iter_mut().zip(sockets) {
+                            own.push((resource.clone(), socket));
+                        }
+                        listening.insert(resource.name.clone(), resource.clone());
+                    }
+                    Err(error) => refused.push(RefusedListener {
+                        listener: resource.name.clone(),
+                        address: resource.address,
+                        error,
+                    }),
+                },
+            }
+        }
+        (open, change, close, refused)
+    }
+}
+
+/// Before there is a runtime to await on: the channel is closed when every worker has taken its first message.
+fn wait_blocking(done: &mut mpsc::Receiver<()>) {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    // Workers take microseconds; polling is simpler than a second kind of channel in the message.
+    while done.poll_recv(&mut context).is_pending() {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+fn worker_count(configured: Option<NonZeroUsize>, snapshot: &Snapshot) -> usize {
+    let from_settings = snapshot.settings().workers.map(usize::from).and_then(NonZeroUsize::new);
+    // Knows CPU affinity and the quota of cgroups, both versions.
+    let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    configured.or(from_settings).unwrap_or_else(available).get()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

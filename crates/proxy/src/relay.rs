@@ -1,0 +1,265 @@
+//! Bodies on their way from one side to the other: what is to be written next, and how the framing changes.
+//!
+//! Data is written from the buffer that it was received in. Small pieces are copied together with the head in front of them,
+//! because one `write` of a contiguous block costs less than anything else.
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::task::{Context, Poll, ready};
+
+use crate::buffer::Buffer;
+use crate::http1::{
+    BodyDecoder, BodyError, ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, Event, Framing, Relay,
+};
+use crate::stream::WriteFrom;
+
+/// Pieces up to this size are copied behind the head instead of being written from where they are. Two pages: copying them
+/// costs about as much as the kernel spends on a second element of `writev`.
+const COPIED: usize = 8 << 10;
+
+/// What is to be written next: bytes of our own, then a part of the source buffer, then perhaps the end of a chunk.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    /// Bytes of our own: append to them, then write.
+    pub(crate) lead: Vec<u8>,
+    written: usize,
+    /// A part of the filled bytes of the source buffer.
+    body: Range<usize>,
+    /// Bytes to consume from the source buffer once `body` is written.
+    taken: usize,
+    /// Whether the end of a chunk follows.
+    tail: bool,
+}
+
+impl Outgoing {
+    /// Whether everything was written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.written == self.lead.len() && self.taken == 0 && !self.tail
+    }
+
+    /// Forgets what was not written.
+    pub(crate) fn clear(&mut self) {
+        self.lead.clear();
+        self.written = 0;
+        self.body = 0..0;
+        self.taken = 0;
+        self.tail = false;
+    }
+
+    /// Takes as much of the body from `source` as can be written together. `true` if there is now something to write or the
+    /// body has ended.
+    ///
+    /// # Errors
+    /// The body is malformed.
+    pub(crate) fn fill(&mut self, body: &mut Body, source: &mut Buffer) -> Result<bool, BodyError> {
+        debug_assert!(self.taken == 0 && !self.tail, "what was taken is written first");
+        if self.written > 0 && self.written == self.lead.len() {
+            self.lead.clear();
+            self.written = 0;
+        }
+        while !body.ended && self.lead.len() < 2 * COPIED {
+            let Some(piece) = body.next(source.filled(), &mut self.lead)? else {
+                break;
+            };
+            if piece.send.len() > COPIED {
+                self.body = piece.send;
+                self.taken = piece.taken;
+                self.tail = piece.tail;
+                break;
+            }
+            self.lead.extend_from_slice(&source.filled()[piece.send]);
+            if piece.tail {
+                self.lead.extend_from_slice(ChunkEncoder::CHUNK_END);
+            }
+            source.consume(piece.taken);
+        }
+        Ok(!self.is_empty() || body.ended)
+    }
+
+    /// Writes until everything is written, and says how many bytes of it a call that is interrupted has written.
+    pub(crate) fn poll_write<W: WriteFrom>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut W,
+        source: &mut Buffer,
+        count: &mut u64,
+    ) -> Poll<io::Result<()>> {
+        while !self.is_empty() {
+            let lead = &self.lead[self.written..];
+            let body = &source.filled()[self.body.clone()];
+            let tail = if self.tail { ChunkEncoder::CHUNK_END } else { &[] };
+            let written = match (lead.is_empty(), body.is_empty() && tail.is_empty()) {
+                (false, true) => ready!(to.poll_write_from(cx, &[IoSlice::new(lead)]))?,
+                (true, false) if tail.is_empty() => ready!(to.poll_write_from(cx, &[IoSlice::new(body)]))?,
+                (true, _) => ready!(to.poll_write_from(cx, &[IoSlice::new(body), IoSlice::new(tail)]))?,
+                (false, _) if tail.is_empty() => {
+                    ready!(to.poll_write_from(cx, &[IoSlice::new(lead), IoSlice::new(body)]))?
+                }
+                (false, _) => {
+                    let pieces = [IoSlice::new(lead), IoSlice::new(body), IoSlice::new(tail)];
+                    ready!(to.poll_write_from(cx, &pieces))?
+                }
+            };
+            *count += written as u64;
+            self.advance(written, source);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn advance(&mut self, written: usize, source: &mut Buffer) {
+        let lead = written.min(self.lead.len() - self.written);
+        self.written += lead;
+        let body = (written - lead).min(self.body.len());
+        self.body.start += body;
+        let tail = written - lead - body;
+        if tail == 1 {
+            // Half of CRLF was written: the other half becomes a lead of its own.
+            self.lead.clear();
+            self.lead.push(b'\n');
+            self.written = 0;
+        }
+        if tail > 0 {
+            self.tail = false;
+        }
+        if self.body.is_empty() && self.taken > 0 {
+            source.consume(self.taken);
+            self.taken = 0;
+            self.body = 0..0;
+        }
+    }
+}
+
+/// A body on its way, read by one framing and written by another.
+#[derive(Debug)]
+pub(crate) struct Body {
+    kind: Kind,
+    ended: bool,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Data as it comes.
+    Plain(BodyDecoder),
+    /// Chunked on both sides.
+    Chunked(ChunkRelay),
+    /// Data that gets chunks put on.
+    Chunking(BodyDecoder),
+    /// Chunks that are taken off, for recipients of HTTP/1.0. Trailers are lost.
+    Unchunking(ChunkDecoder, u64),
+}
+
+/// What comes next.
+struct Piece {
+    /// Bytes to consume from the source.
+    taken: usize,
+    /// Those of them to send.
+    send: Range<usize>,
+    /// Whether the end of a chunk follows.
+    tail: bool,
+}
+
+impl Body {
+    /// A body that is passed on to a recipient that takes chunks, or does not.
+    pub(crate) fn new(framing: Framing, chunks: bool) -> Self {
+        let limits = ChunkLimits::default();
+        let kind = match framing {
+            Framing::Chunked if chunks => Kind::Chunked(ChunkRelay::new(limits)),
+            Framing::Chunked => Kind::Unchunking(ChunkDecoder::new(limits), 0),
+            Framing::UntilClose if chunks => Kind::Chunking(BodyDecoder::new(framing, limits)),
+            _ => Kind::Plain(BodyDecoder::new(framing, limits)),
+        };
+        Self { kind, ended: framing.is_empty() }
+    }
+
+    /// The framing that the recipient is told.
+    pub(crate) fn announced(&self, declared: Framing) -> Framing {
+        match self.kind {
+            Kind::Chunked(_) | Kind::Chunking(_) => Framing::Chunked,
+            Kind::Unchunking(..) => Framing::UntilClose,
+            Kind::Plain(_) => declared,
+        }
+    }
+
+    /// Whether all of it was taken from the source.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Bytes of data so far.
+    pub(crate) fn data_len(&self) -> u64 {
+        match &self.kind {
+            Kind::Plain(decoder) | Kind::Chunking(decoder) => decoder.data_len(),
+            Kind::Chunked(relay) => relay.data_len(),
+            Kind::Unchunking(_, len) => *len,
+        }
+    }
+
+    /// Bytes of data that are still to come, if that is known.
+    pub(crate) fn remaining(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Plain(decoder) => decoder.remaining(),
+            _ => None,
+        }
+    }
+
+    /// The sender closed its side, and all it sent was taken. What that adds to the end is appended to `out`.
+    ///
+    /// # Errors
+    /// [`BodyError::Incomplete`] if the body had not ended.
+    pub(crate) fn close(&mut self, out: &mut Outgoing) -> Result<(), BodyError> {
+        match &mut self.kind {
+            Kind::Plain(decoder) => decoder.close()?,
+            Kind::Chunking(decoder) => {
+                decoder.close()?;
+                out.lead.extend_from_slice(ChunkEncoder::END);
+            }
+            Kind::Chunked(_) | Kind::Unchunking(..) if !self.ended => return Err(BodyError::Incomplete),
+            Kind::Chunked(_) | Kind::Unchunking(..) => {}
+        }
+        self.ended = true;
+        Ok(())
+    }
+
+    /// The next piece of `input`; what is not sent as it is gets appended to `lead`. `None` if more input is needed.
+    fn next(&mut self, input: &[u8], lead: &mut Vec<u8>) -> Result<Option<Piece>, BodyError> {
+        match &mut self.kind {
+            Kind::Plain(decoder) => {
+                let decoded = decoder.decode(input)?;
+                self.ended = decoder.is_done();
+                Ok(match decoded.event {
+                    Event::Data(send) => Some(Piece { taken: decoded.consumed, send, tail: false }),
+                    _ => None,
+                })
+            }
+            Kind::Chunking(decoder) => Ok(match decoder.decode(input)?.event {
+                Event::Data(send) => {
+                    ChunkEncoder::begin(send.len(), lead);
+                    Some(Piece { taken: send.end, send, tail: true })
+                }
+                _ => None,
+            }),
+            Kind::Chunked(relay) => {
+                let relayed = relay.relay(input, lead)?;
+                self.ended = relay.is_done();
+                let send = match relayed.relay {
+                    Relay::Forward(range) => range,
+                    Relay::Rewritten | Relay::End => 0..0,
+                    Relay::NeedMore => return Ok(None),
+                };
+                Ok(Some(Piece { taken: relayed.consumed, send, tail: false }))
+            }
+            Kind::Unchunking(decoder, len) => {
+                let decoded = decoder.decode(input)?;
+                self.ended = decoder.is_done();
+                let send = match decoded.event {
+                    Event::Data(range) => range,
+                    Event::Trailer { .. } | Event::End => 0..0,
+                    Event::NeedMore if decoded.consumed == 0 => return Ok(None),
+                    Event::NeedMore => 0..0,
+                };
+                *len += send.len() as u64;
+                Ok(Some(Piece { taken: decoded.consumed, send, tail: false }))
+            }
+        }
+    }
+}

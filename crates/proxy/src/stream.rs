@@ -1,0 +1,115 @@
+//! Byte streams as the data path sees them: polled, with plain counts, the same for TCP and TLS.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+/// Something to read from.
+pub(crate) trait ReadInto {
+    /// Reads into initialised memory and says how much; 0 at the end of the stream.
+    fn poll_read_into(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>>;
+}
+
+/// Something to write to.
+pub(crate) trait WriteFrom {
+    /// Writes from up to three pieces of which none but the first may be empty.
+    fn poll_write_from(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+
+    /// Hands everything that was written to the kernel.
+    fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Says that nothing more will be written.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl ReadInto for TcpStream {
+    fn poll_read_into(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        read(Pin::new(self), cx, room)
+    }
+}
+
+impl WriteFrom for TcpStream {
+    fn poll_write_from(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        write(Pin::new(self), cx, pieces)
+    }
+
+    fn poll_flush_all(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_shutdown(cx)
+    }
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub(crate) enum Downstream {
+    /// As it is.
+    Plain(TcpStream),
+    /// Over TLS, after the handshake.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Downstream {
+    /// The socket below.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+}
+
+impl ReadInto for Downstream {
+    fn poll_read_into(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(tcp) => read(Pin::new(tcp), cx, room),
+            Self::Tls(tls) => read(Pin::new(&mut **tls), cx, room),
+        }
+    }
+}
+
+impl WriteFrom for Downstream {
+    fn poll_write_from(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(tcp) => write(Pin::new(tcp), cx, pieces),
+            Self::Tls(tls) => write(Pin::new(&mut **tls), cx, pieces),
+        }
+    }
+
+    fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
+        }
+    }
+}
+
+fn read<S: AsyncRead>(stream: Pin<&mut S>, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+    let mut room = ReadBuf::new(room);
+    stream.poll_read(cx, &mut room).map_ok(|()| room.filled().len())
+}
+
+/// One piece is written with `write`, which costs the kernel less than `writev`.
+fn write<S: AsyncWrite>(stream: Pin<&mut S>, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    let written = match pieces {
+        [piece] => stream.poll_write(cx, piece),
+        _ => stream.poll_write_vectored(cx, pieces),
+    };
+    match written {
+        Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        other => other,
+    }
+}

@@ -1,0 +1,213 @@
+//! Deadlines without timers: each worker keeps a coarse clock, and a connection's deadline is one number in a table that a
+//! single task looks through on every tick.
+//!
+//! A tokio timer per read and per request would cost more than the parsing of the request. Here, to set or to move a deadline
+//! is to store a number. Invariant: a deadline never fires early, and fires at most two ticks late.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
+
+/// How often the table is looked through. The timeouts that users set are whole seconds.
+pub(crate) const TICK: Duration = Duration::from_millis(50);
+
+/// Milliseconds since the worker started.
+pub(crate) type Millis = u64;
+
+/// Later than every moment.
+pub(crate) const NEVER: Millis = Millis::MAX;
+
+/// The clock of a worker and the deadlines of its connections.
+#[derive(Debug)]
+pub(crate) struct Timers {
+    start: Instant,
+    now: Cell<Millis>,
+    table: RefCell<Table>,
+    /// Tells the ticking task that there is something to tick for.
+    busy: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    used: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    at: Millis,
+    waker: Option<Waker>,
+}
+
+impl Timers {
+    /// A clock that starts now.
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Self { start: Instant::now(), now: Cell::new(0), table: RefCell::default(), busy: Notify::new() })
+    }
+
+    /// The time at the last tick. While nothing is connected the clock stands still.
+    pub(crate) fn now(&self) -> Millis {
+        self.now.get()
+    }
+
+    /// Looks at the real clock.
+    pub(crate) fn refresh(&self) -> Millis {
+        let now = Millis::try_from(self.start.elapsed().as_millis()).unwrap_or(NEVER - 1);
+        self.now.set(now);
+        now
+    }
+
+    /// The moment that lies `duration` ahead at least.
+    pub(crate) fn after(&self, duration: Duration) -> Millis {
+        let millis = Millis::try_from(duration.as_millis()).unwrap_or(NEVER);
+        self.now().saturating_add(millis).saturating_add(TICK.as_millis() as Millis)
+    }
+
+    /// Ticks forever. `housekeeping` is called once a second.
+    pub(crate) async fn run(&self, mut housekeeping: impl FnMut()) {
+        let mut interval = tokio::time::interval(TICK);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = 0u32;
+        loop {
+            if self.table.borrow().used == 0 {
+                housekeeping();
+                self.busy.notified().await;
+                interval.reset();
+                self.refresh();
+            }
+            interval.tick().await;
+            self.tick();
+            ticks = ticks.wrapping_add(1);
+            if ticks.is_multiple_of(1000 / TICK.as_millis() as u32) {
+                housekeeping();
+            }
+        }
+    }
+
+    /// Wakes every task that has a deadline.
+    pub(crate) fn wake_all(&self) {
+        for waker in self.table.borrow().slots.iter().filter_map(|slot| slot.waker.as_ref()) {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn tick(&self) {
+        let now = self.refresh();
+        for slot in &self.table.borrow().slots {
+            if slot.at <= now
+                && let Some(waker) = &slot.waker
+            {
+                waker.wake_by_ref();
+            }
+        }
+    }
+}
+
+/// The deadline of one task, which is woken when it has passed (again on every tick, until the deadline is moved).
+#[derive(Debug)]
+pub(crate) struct Deadline {
+    timers: Rc<Timers>,
+    slot: u32,
+}
+
+impl Deadline {
+    /// A deadline of the task that polls with this context, not set yet.
+    pub(crate) fn new(timers: Rc<Timers>, cx: &Context<'_>) -> Self {
+        let slot = Slot { at: NEVER, waker: Some(cx.waker().clone()) };
+        let mut table = timers.table.borrow_mut();
+        let slot = if let Some(free) = table.free.pop() {
+            table.slots[free as usize] = slot;
+            free
+        } else {
+            table.slots.push(slot);
+            (table.slots.len() - 1) as u32
+        };
+        table.used += 1;
+        if table.used == 1 {
+            timers.busy.notify_one();
+            // The clock may have stood still for long.
+            timers.refresh();
+        }
+        drop(table);
+        Self { timers, slot }
+    }
+
+    /// The deadline of the current task.
+    pub(crate) async fn of_task(timers: Rc<Timers>) -> Self {
+        let mut timers = Some(timers);
+        std::future::poll_fn(move |cx| match timers.take() {
+            Some(timers) => std::task::Poll::Ready(Self::new(timers, cx)),
+            None => std::task::Poll::Pending,
+        })
+        .await
+    }
+
+    /// Moves it to a moment; [`NEVER`] turns it off.
+    pub(crate) fn set(&self, at: Millis) {
+        self.timers.table.borrow_mut().slots[self.slot as usize].at = at;
+    }
+
+    /// Moves it so far ahead.
+    pub(crate) fn set_after(&self, duration: Duration) {
+        self.set(self.timers.after(duration));
+    }
+
+    /// Moves it to so far ahead, unless it comes before that.
+    pub(crate) fn bring_forward(&self, duration: Duration) {
+        let at = self.timers.after(duration);
+        let slot = &mut self.timers.table.borrow_mut().slots[self.slot as usize];
+        slot.at = slot.at.min(at);
+    }
+
+    /// Whether it has passed.
+    pub(crate) fn expired(&self) -> bool {
+        self.timers.table.borrow().slots[self.slot as usize].at <= self.timers.now()
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        let mut table = self.timers.table.borrow_mut();
+        table.slots[self.slot as usize] = Slot { at: NEVER, waker: None };
+        table.free.push(self.slot);
+        table.used -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_deadline_wakes_its_task_and_never_early() {
+        let timers = Timers::new();
+        let deadline = Deadline::of_task(timers.clone()).await;
+        let begin = Instant::now();
+        deadline.set_after(Duration::from_millis(60));
+        let wait = poll_fn(|_| if deadline.expired() { Poll::Ready(()) } else { Poll::Pending });
+        tokio::select! {
+            () = wait => {}
+            () = timers.run(|| {}) => {}
+        }
+        assert!(begin.elapsed() >= Duration::from_millis(60));
+        deadline.set(NEVER);
+        assert!(!deadline.expired());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn slots_are_used_again() {
+        let timers = Timers::new();
+        for _ in 0..100 {
+            drop(Deadline::of_task(timers.clone()).await);
+        }
+        assert_eq!(timers.table.borrow().slots.len(), 1);
+    }
+}

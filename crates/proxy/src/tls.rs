@@ -1,0 +1,182 @@
+//! TLS on client connections: certificates by server name from the snapshot in force, versions 1.2 and 1.3, sessions that can
+//! be resumed in any worker.
+//!
+//! A handshake sees the newest snapshot; what comes after the handshake is not touched by any change.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use fairway_model::{Certificate, CertificateName, Snapshot, TableName};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions};
+use rustls::sign::CertifiedKey;
+use rustls::{CipherSuite, ProtocolVersion, ServerConfig, ServerConnection};
+
+use crate::record::TlsView;
+
+/// Sessions kept for resumption. nginx keeps about 40,000 in the 10 MiB that ingress-nginx gives it.
+const SESSIONS: usize = 20_480;
+
+/// Protocols that clients may choose by ALPN.
+const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+
+/// The certificates of the snapshot in force, ready for use.
+pub(crate) struct Certificates {
+    snapshot: RwLock<Arc<Snapshot>>,
+    /// Keys that were parsed, for as long as their resource is the one in force.
+    parsed: Mutex<HashMap<CertificateName, (Arc<Certificate>, Option<Arc<CertifiedKey>>)>>,
+    configs: Mutex<HashMap<TableName, Arc<ServerConfig>>>,
+    sessions: Arc<dyn StoresServerSessions>,
+    fallback: OnceLock<Option<Arc<CertifiedKey>>>,
+}
+
+impl Certificates {
+    /// The certificates of a snapshot.
+    pub(crate) fn new(snapshot: Arc<Snapshot>) -> Arc<Self> {
+        Arc::new(Self {
+            snapshot: RwLock::new(snapshot),
+            parsed: Mutex::default(),
+            configs: Mutex::default(),
+            sessions: ServerSessionMemoryCache::new(SESSIONS),
+            fallback: OnceLock::new(),
+        })
+    }
+
+    /// From now on handshakes use this snapshot.
+    pub(crate) fn publish(&self, snapshot: Arc<Snapshot>) {
+        locked(&self.parsed).retain(|name, (resource, _)| {
+            snapshot.certificate(name).is_some_and(|current| Arc::ptr_eq(current, resource))
+        });
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+
+    /// The TLS configuration of the listeners that serve a table of hosts.
+    pub(crate) fn server_config(self: &Arc<Self>, table: &TableName) -> Arc<ServerConfig> {
+        locked(&self.configs).entry(table.clone()).or_insert_with(|| self.make_config(table.clone())).clone()
+    }
+
+    fn make_config(self: &Arc<Self>, table: TableName) -> Arc<ServerConfig> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let resolver = Arc::new(Resolver { certificates: self.clone(), table });
+        let versions: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+        let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions);
+        // The provider is the one that knows both versions.
+        let Ok(builder) = builder else { unreachable!("aws-lc-rs has cipher suites for TLS 1.2 and 1.3") };
+        let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
+        config.session_storage = self.sessions.clone();
+        config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+        config.max_early_data_size = 0;
+        Arc::new(config)
+    }
+
+    /// The certificate for a name: its own, else the default one, else the one that we sign ourselves. One that cannot be used
+    /// counts as not there.
+    fn resolve(&self, table: &TableName, name: Option<&[u8]>) -> Option<Arc<CertifiedKey>> {
+        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let own = snapshot.certificate_for(table, name).and_then(|certificate| self.parse(certificate));
+        let default = || {
+            let name = snapshot.settings().default_certificate.as_ref()?;
+            self.parse(snapshot.certificate(name)?)
+        };
+        own.or_else(default).or_else(|| self.fallback.get_or_init(self_signed).clone())
+    }
+
+    fn parse(&self, certificate: &Arc<Certificate>) -> Option<Arc<CertifiedKey>> {
+        let mut parsed = locked(&self.parsed);
+        if let Some((resource, key)) = parsed.get(&certificate.name)
+            && Arc::ptr_eq(resource, certificate)
+        {
+            return key.clone();
+        }
+        let key = certified(certificate);
+        if let Err(error) = &key {
+            tracing::warn!(%error, origin = %certificate.origin, "a certificate cannot be used");
+        }
+        let key = key.ok().map(Arc::new);
+        parsed.insert(certificate.name.clone(), (certificate.clone(), key.clone()));
+        key
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").finish_non_exhaustive()
+    }
+}
+
+/// A panic while a lock is held leaves maps that are still maps.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn certified(certificate: &Certificate) -> Result<CertifiedKey, rustls::Error> {
+    let chain = certificate.chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(certificate.key.der().to_vec()));
+    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
+}
+
+/// The certificate of ingress-nginx for names that have none, and whose default is missing.
+fn self_signed() -> Option<Arc<CertifiedKey>> {
+    let made = || -> Result<CertifiedKey, Box<dyn std::error::Error>> {
+        let mut params = rcgen::CertificateParams::new(vec!["ingress.local".to_owned()])?;
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "Acme Co");
+        params.distinguished_name.push(rcgen::DnType::CommonName, "Kubernetes Ingress Controller Fake Certificate");
+        let key = rcgen::KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?;
+        let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Ok(CertifiedKey::from_der(vec![certificate.der().clone()], der, &aws_lc_rs::default_provider())?)
+    };
+    made().inspect_err(|error| tracing::error!(%error, "no self-signed certificate can be made")).ok().map(Arc::new)
+}
+
+struct Resolver {
+    certificates: Arc<Certificates>,
+    table: TableName,
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver").field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // rustls refuses names that are no DNS names; case is all that is left to canonicalise.
+        let name = hello.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+        self.certificates.resolve(&self.table, name.as_deref().map(str::as_bytes))
+    }
+}
+
+/// What the log tells about the session of a connection.
+pub(crate) fn view(connection: &ServerConnection) -> TlsView<'_> {
+    TlsView {
+        protocol: match connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "",
+        },
+        cipher: connection.negotiated_cipher_suite().map_or("", |suite| cipher_name(suite.suite())),
+        server_name: connection.server_name(),
+        resumed: connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+    }
+}
+
+/// Names as OpenSSL has them, which is what nginx logs.
+fn cipher_name(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-ECDSA-CHACHA20-POLY1305",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
+        _ => "",
+    }
+}

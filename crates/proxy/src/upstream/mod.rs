@@ -1,0 +1,83 @@
+//! Endpoints as one worker sees them: which one a request goes to, and the connections that are kept to them.
+
+pub(crate) mod connect;
+pub(crate) mod pool;
+mod service;
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use fairway_model::{BackendName, Forward};
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use crate::live::Live;
+use crate::random::Rng;
+use crate::timer::Millis;
+
+pub(crate) use self::pool::{Connection, Pool};
+pub(crate) use self::service::Service;
+
+/// The endpoints of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Upstreams {
+    /// Idle connections.
+    pub(crate) pool: RefCell<Pool>,
+    services: RefCell<HashMap<BackendName, Rc<Service>, RandomState>>,
+}
+
+impl Upstreams {
+    /// The state of a backend, made when it is first asked for and brought up to date when the snapshot is newer. `None` when
+    /// the snapshot does not hold the backend.
+    pub(crate) fn service(&self, live: &Live, name: &BackendName, rng: &RefCell<Rng>) -> Option<Rc<Service>> {
+        let mut services = self.services.borrow_mut();
+        if let Some(service) = services.get(name) {
+            if service.is_current(live) {
+                return Some(service.clone());
+            }
+            if service.update(live, name) {
+                return Some(service.clone());
+            }
+            services.remove(name);
+            return None;
+        }
+        let service = Rc::new(Service::new(live, name, &mut rng.borrow_mut())?);
+        services.insert(name.clone(), service.clone());
+        Some(service)
+    }
+
+    /// The backend that a request is sent to: the one of the route, or its fallback when that one has no endpoint. The first
+    /// when neither has one, so that the log can name it.
+    pub(crate) fn choose(&self, live: &Live, forward: &Forward, rng: &RefCell<Rng>) -> Option<Rc<Service>> {
+        let first = self.service(live, &forward.backend, rng);
+        if first.as_ref().is_some_and(|service| service.is_open()) {
+            return first;
+        }
+        let second = forward.fallback.as_ref().and_then(|name| self.service(live, name, rng));
+        match second {
+            Some(service) if service.is_open() => Some(service),
+            _ => first,
+        }
+    }
+
+    /// Takes an idle connection to an endpoint. `certain` spends a system call on whether it is still open: for requests that
+    /// may not be sent twice.
+    pub(crate) fn take(&self, endpoint: SocketAddr, certain: bool) -> Option<Connection> {
+        let mut pool = self.pool.borrow_mut();
+        loop {
+            let connection = pool.take(endpoint)?;
+            if !certain || connection.is_open() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Forgets what is no longer used. Called now and then.
+    pub(crate) fn keep_house(&self, now: Millis, live: &Live) {
+        self.pool.borrow_mut().sweep(now, &live.prepared.pool);
+        self.services.borrow_mut().retain(|name, service| {
+            service.is_current(live) || live.snapshot.backend(name).is_some() || Rc::strong_count(service) > 1
+        });
+    }
+}

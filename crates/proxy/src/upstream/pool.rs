@@ -1,0 +1,261 @@
+//! Idle connections to endpoints, of one worker.
+//!
+//! The one that was used last is taken first, so that the others can age out. Invariant: a connection that comes out of the
+//! pool has, as far as the worker's event loop knows, neither been closed nor received a byte since its last response.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::task::{Context, Poll, Waker};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use crate::timer::Millis;
+
+/// A connection to an endpoint.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// The socket.
+    pub(crate) stream: TcpStream,
+    /// Where it leads.
+    pub(crate) endpoint: SocketAddr,
+    /// When it was made.
+    pub(crate) opened: Millis,
+    /// Requests that were sent on it.
+    pub(crate) requests: u64,
+}
+
+impl Connection {
+    /// Asks the kernel whether the peer has closed it or sent something unasked.
+    pub(crate) fn is_open(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit(); 1];
+        let peeked = SockRef::from(&self.stream).peek(&mut byte);
+        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Whether the peer has closed it or sent something unasked. Costs a system call only when something has happened.
+    fn is_stale(&self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        match self.stream.poll_read_ready(&mut context) {
+            Poll::Pending => false,
+            Poll::Ready(_) => {
+                // Readiness may be left over from the last response: only the kernel can tell.
+                let mut byte = [0; 1];
+                !matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+        }
+    }
+}
+
+/// Limits of the pool.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Idle connections in all.
+    pub(crate) connections: usize,
+    /// Requests on one connection.
+    pub(crate) requests: u64,
+    /// Longest idle time.
+    pub(crate) idle: Millis,
+    /// Longest age.
+    pub(crate) age: Millis,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// The pool: a slab of idle connections in two lists, one of all in the order of their last use, one for each endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    heads: HashMap<SocketAddr, u32, RandomState>,
+    newest: Option<u32>,
+    oldest: Option<u32>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    connection: Option<Connection>,
+    since: Millis,
+    older: u32,
+    newer: u32,
+    /// The next one of the same endpoint, used longer ago.
+    below: u32,
+    /// The one of the same endpoint used after this one.
+    above: u32,
+}
+
+impl Pool {
+    /// Takes the connection to an endpoint that was used last, if there is one that still works.
+    pub(crate) fn take(&mut self, endpoint: SocketAddr) -> Option<Connection> {
+        loop {
+            let slot = *self.heads.get(&endpoint).filter(|&&slot| slot != NONE)?;
+            let connection = self.remove(slot)?;
+            if !connection.is_stale() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Keeps a connection whose response was read to its end, within the limits.
+    pub(crate) fn put(&mut self, connection: Connection, now: Millis, limits: &Limits) {
+        if limits.connections == 0
+            || connection.requests >= limits.requests
+            || now.saturating_sub(connection.opened) >= limits.age
+        {
+            return;
+        }
+        while self.len >= limits.connections {
+            let Some(oldest) = self.oldest else { return };
+            self.remove(oldest);
+        }
+        self.insert(connection, now);
+    }
+
+    /// Closes connections that were idle for too long, are too old, or were closed by the endpoint.
+    pub(crate) fn sweep(&mut self, now: Millis, limits: &Limits) {
+        for slot in 0..self.slots.len() as u32 {
+            let entry = &self.slots[slot as usize];
+            let expired = entry.connection.as_ref().is_some_and(|connection| {
+                now.saturating_sub(entry.since) >= limits.idle
+                    || now.saturating_sub(connection.opened) >= limits.age
+                    || connection.is_stale()
+            });
+            if expired {
+                self.remove(slot);
+            }
+        }
+        self.heads.retain(|_, head| *head != NONE);
+    }
+
+    /// Closes all of them.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Number of idle connections, for tests.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn insert(&mut self, connection: Connection, now: Millis) {
+        let endpoint = connection.endpoint;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { connection: None, since: 0, older: NONE, newer: NONE, below: NONE, above: NONE });
+            (self.slots.len() - 1) as u32
+        });
+        let below = self.heads.insert(endpoint, slot).unwrap_or(NONE);
+        let older = self.newest.replace(slot).unwrap_or(NONE);
+        if let Some(next) = self.slots.get_mut(below as usize) {
+            next.above = slot;
+        }
+        match self.slots.get_mut(older as usize) {
+            Some(next) => next.newer = slot,
+            None => self.oldest = Some(slot),
+        }
+        self.slots[slot as usize] =
+            Slot { connection: Some(connection), since: now, older, newer: NONE, below, above: NONE };
+        self.len += 1;
+    }
+
+    fn remove(&mut self, slot: u32) -> Option<Connection> {
+        let entry = &mut self.slots[slot as usize];
+        let connection = entry.connection.take()?;
+        let (older, newer, below, above) = (entry.older, entry.newer, entry.below, entry.above);
+        match self.slots.get_mut(older as usize) {
+            Some(next) => next.newer = newer,
+            None => self.oldest = (newer != NONE).then_some(newer),
+        }
+        match self.slots.get_mut(newer as usize) {
+            Some(next) => next.older = older,
+            None => self.newest = (older != NONE).then_some(older),
+        }
+        if let Some(next) = self.slots.get_mut(below as usize) {
+            next.above = above;
+        }
+        match self.slots.get_mut(above as usize) {
+            Some(next) => next.below = below,
+            None => {
+                // The entry stays when it becomes empty, because it will be needed again; `sweep` removes it.
+                if let Some(head) = self.heads.get_mut(&connection.endpoint) {
+                    *head = below;
+                }
+            }
+        }
+        self.free.push(slot);
+        self.len -= 1;
+        Some(connection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { connections: 3, requests: 10, idle: 100, age: 1000 };
+
+    async fn connection(listener: &TcpListener) -> (Connection, TcpStream) {
+        let endpoint = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(endpoint).await.unwrap();
+        (Connection { stream, endpoint, opened: 0, requests: 1 }, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn the_last_one_used_is_taken_first_and_the_oldest_is_dropped() {
+        let (a, b) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let (at_a, at_b) = (a.local_addr().unwrap(), b.local_addr().unwrap());
+        let mut pool = Pool::default();
+        let mut peers = Vec::new();
+        let mut ports = Vec::new();
+        for listener in [&a, &b, &a, &a] {
+            let (connection, peer) = connection(listener).await;
+            peers.push(peer);
+            ports.push(connection.stream.local_addr().unwrap());
+            pool.put(connection, 0, &LIMITS);
+        }
+        assert_eq!(pool.len(), 3);
+        let mut taken = |endpoint| pool.take(endpoint).map(|connection| connection.stream.local_addr().unwrap());
+        assert_eq!(taken(at_a), Some(ports[3]));
+        assert_eq!(taken(at_a), Some(ports[2]));
+        assert_eq!(taken(at_a), None, "the first one made room for the fourth");
+        assert_eq!(taken(at_b), Some(ports[1]));
+        assert_eq!(taken(at_b), None);
+        assert_eq!(pool.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn closed_stray_idle_and_worn_out_connections_are_not_handed_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = listener.local_addr().unwrap();
+        let mut pool = Pool::default();
+        let (closed, peer) = connection(&listener).await;
+        drop(peer);
+        closed.stream.readable().await.unwrap();
+        pool.put(closed, 0, &LIMITS);
+        assert!(pool.take(endpoint).is_none());
+
+        let (stray, peer) = connection(&listener).await;
+        peer.try_write(b"HTTP/1.1 200 OK\r\n").unwrap();
+        stray.stream.readable().await.unwrap();
+        pool.put(stray, 0, &LIMITS);
+        assert!(pool.take(endpoint).is_none());
+
+        let (idle, _peer) = connection(&listener).await;
+        pool.put(idle, 0, &LIMITS);
+        pool.sweep(99, &LIMITS);
+        assert_eq!(pool.len(), 1);
+        pool.sweep(100, &LIMITS);
+        assert_eq!((pool.len(), pool.heads.len()), (0, 0));
+
+        let (mut worn, _peer) = connection(&listener).await;
+        worn.requests = LIMITS.requests;
+        pool.put(worn, 0, &LIMITS);
+        assert_eq!(pool.len(), 0);
+    }
+}

@@ -1,0 +1,119 @@
+//! One backend in one worker: its resource, its endpoints and the balancer over them.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use fairway_model::{Backend, BackendName, Balance, Endpoint, EndpointSet, Endpoints};
+
+use crate::access_log::Format;
+use crate::balance::{self, Ask, Balancer, Outcome, Pick};
+use crate::live::Live;
+use crate::random::Rng;
+
+/// A backend, as it was in the newest snapshot that any request came with.
+#[derive(Debug)]
+pub(crate) struct Service {
+    version: Cell<u64>,
+    backend: RefCell<Arc<Backend>>,
+    endpoints: RefCell<Option<Arc<EndpointSet>>>,
+    /// The second part of its session cookies.
+    key: [u8; 32],
+    /// What is hashed, when the endpoint follows from a hash.
+    hash_key: RefCell<Option<Rc<Format>>>,
+    balancer: RefCell<Balancer>,
+}
+
+impl Service {
+    /// The state of a backend of the snapshot.
+    pub(crate) fn new(live: &Live, name: &BackendName, rng: &mut Rng) -> Option<Self> {
+        let backend = live.snapshot.backend(name)?.clone();
+        let endpoints = live.snapshot.endpoint_set(name).cloned();
+        let balancer = Balancer::new(&backend, addresses(endpoints.as_deref()), rng, Instant::now());
+        Some(Self {
+            version: Cell::new(live.version),
+            key: balance::backend_key(&backend.upstream_name),
+            hash_key: RefCell::new(hash_key(&backend)),
+            backend: RefCell::new(backend),
+            endpoints: RefCell::new(endpoints),
+            balancer: RefCell::new(balancer),
+        })
+    }
+
+    /// Whether it is as new as the snapshot.
+    pub(crate) fn is_current(&self, live: &Live) -> bool {
+        // A request that began before a change may come later than one that began after it.
+        self.version.get() >= live.version
+    }
+
+    /// Takes over what changed; `false` when the snapshot no longer holds the backend.
+    pub(crate) fn update(&self, live: &Live, name: &BackendName) -> bool {
+        let Some(backend) = live.snapshot.backend(name) else {
+            return false;
+        };
+        let endpoints = live.snapshot.endpoint_set(name);
+        let mut own_backend = self.backend.borrow_mut();
+        let mut own_endpoints = self.endpoints.borrow_mut();
+        let same_endpoints = match (&*own_endpoints, endpoints) {
+            (Some(own), Some(new)) => Arc::ptr_eq(own, new),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same_endpoints || !Arc::ptr_eq(&own_backend, backend) {
+            *self.hash_key.borrow_mut() = hash_key(backend);
+            *own_backend = backend.clone();
+            *own_endpoints = endpoints.cloned();
+            let mut balancer = self.balancer.borrow_mut();
+            balancer.update(&own_backend, addresses(own_endpoints.as_deref()), Instant::now());
+        }
+        self.version.set(live.version);
+        true
+    }
+
+    /// The backend. Cloned: whoever needs more than a look keeps it for the whole request.
+    pub(crate) fn with_backend<T>(&self, look: impl FnOnce(&Backend) -> T) -> T {
+        look(&self.backend.borrow())
+    }
+
+    /// The second part of its session cookies.
+    pub(crate) fn key(&self) -> &[u8; 32] {
+        &self.key
+    }
+
+    /// Whether there is an endpoint that takes new requests.
+    pub(crate) fn is_open(&self) -> bool {
+        self.balancer.borrow().is_open()
+    }
+
+    /// What is hashed, when the endpoint follows from a hash.
+    pub(crate) fn hash_key(&self) -> Option<Rc<Format>> {
+        self.hash_key.borrow().clone()
+    }
+
+    /// Chooses an endpoint. `ask` is told the name of the session cookie, if there is one.
+    pub(crate) fn pick<'a>(&self, ask: impl FnOnce(Option<&str>) -> Ask<'a>) -> Option<Pick> {
+        let backend = self.backend.borrow();
+        let cookie = backend.affinity.as_ref().map(|affinity| &*affinity.cookie.name);
+        self.balancer.borrow_mut().pick(&ask(cookie))
+    }
+
+    /// Tells how a try ended.
+    pub(crate) fn done(&self, pick: &Pick, outcome: Outcome, now: Instant) {
+        self.balancer.borrow_mut().done(pick, outcome, now);
+    }
+}
+
+fn hash_key(backend: &Backend) -> Option<Rc<Format>> {
+    match &backend.balance {
+        Balance::Hash(hash) => Some(Rc::new(Format::plain(&hash.key))),
+        Balance::RoundRobin | Balance::Ewma => None,
+    }
+}
+
+fn addresses(set: Option<&EndpointSet>) -> &[Endpoint] {
+    match set.map(|set| &set.endpoints) {
+        Some(Endpoints::Addresses(list)) => list,
+        Some(Endpoints::Name { .. }) | None => &[],
+    }
+}

@@ -1,0 +1,257 @@
+//! A worker: one thread with its own event loop, listeners, connections, pools and memory. Workers share nothing that is
+//! written while requests are served.
+//!
+//! The rest of the process talks to a worker by messages. A message is acknowledged by dropping what it carries, so that a
+//! worker that is gone never leaves anybody waiting.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use fairway_model::Listener;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::access_log::{self, LogHandle, LogWriter};
+use crate::listener::{self, OpenListener};
+use crate::live::Live;
+use crate::random::Rng;
+use crate::record::RequestRecord;
+use crate::respond::Clock;
+use crate::timer::Timers;
+use crate::tls::Certificates;
+use crate::upstream::Upstreams;
+use crate::work::Store;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// From now on requests are served by this snapshot; some listeners are opened, some closed.
+    Publish {
+        /// The snapshot.
+        live: Arc<Live>,
+        /// Sockets of this worker, bound and listening.
+        open: Vec<(Arc<Listener>, std::net::TcpListener)>,
+        /// Listeners whose resource changed without a change of address.
+        change: Vec<Arc<Listener>>,
+        /// Listeners that are no more.
+        close: Vec<Arc<Listener>>,
+        /// Dropped once it is in force.
+        done: mpsc::Sender<()>,
+    },
+    /// Accept nothing more, close what is idle, let the rest finish.
+    Drain {
+        /// Dropped when the last connection has ended.
+        done: mpsc::Sender<()>,
+    },
+    /// How many client connections there are.
+    Connections(oneshot::Sender<usize>),
+    /// End at once.
+    Stop,
+}
+
+/// What all workers of the process have in common; nothing in it is written by a request.
+#[derive(Debug)]
+pub(crate) struct Common {
+    /// Certificates and TLS configurations.
+    pub(crate) certificates: Arc<Certificates>,
+    /// Client connections that one worker holds at most.
+    pub(crate) connections: usize,
+    /// Gives each connection its number; written once a connection.
+    pub(crate) numbers: AtomicU64,
+    /// The access log, if there is one.
+    pub(crate) log: Option<LogHandle>,
+}
+
+/// The state of one worker, shared by its tasks.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    /// What all workers have in common.
+    pub(crate) common: Arc<Common>,
+    /// The clock and the deadlines.
+    pub(crate) timers: Rc<Timers>,
+    /// Memory for requests.
+    pub(crate) store: Store,
+    /// Connections to endpoints, and how they are chosen.
+    pub(crate) upstreams: Upstreams,
+    /// The value of Date.
+    pub(crate) clock: Clock,
+    /// The access log, if there is one.
+    log: Option<LogWriter>,
+    /// For templates with the time in them.
+    pub(crate) log_clock: RefCell<access_log::Clock>,
+    /// Random numbers.
+    pub(crate) rng: RefCell<Rng>,
+    running: RefCell<Rc<Arc<Live>>>,
+    connections: Cell<usize>,
+    /// Signalled when a connection ends.
+    ended: Notify,
+    draining: Cell<bool>,
+    listeners: RefCell<Vec<(Rc<OpenListener>, JoinHandle<()>)>>,
+}
+
+/// Starts a worker thread.
+///
+/// # Errors
+/// If the operating system gives no thread.
+pub(crate) fn start(
+    index: usize,
+    common: Arc<Common>,
+    live: Arc<Live>,
+) -> io::Result<(mpsc::UnboundedSender<Message>, thread::JoinHandle<()>)> {
+    let (sender, messages) = mpsc::unbounded_channel();
+    let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || run(common, live, messages))?;
+    Ok((sender, thread))
+}
+
+fn run(common: Arc<Common>, live: Arc<Live>, messages: mpsc::UnboundedReceiver<Message>) {
+    // Each turn of the loop asks the kernel for events after so many tasks. The default of 61 suits compute tasks; ours are
+    // short, and the answer of a fast endpoint is often there within that time.
+    let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "a worker cannot start");
+            return;
+        }
+    };
+    let worker = Rc::new(Worker {
+        log: common.log.as_ref().map(LogHandle::writer),
+        log_clock: RefCell::new(access_log::Clock::new()),
+        common,
+        timers: Timers::new(),
+        store: Store::default(),
+        upstreams: Upstreams::default(),
+        clock: Clock::default(),
+        rng: RefCell::new(Rng::from_os()),
+        running: RefCell::new(Rc::new(live)),
+        connections: Cell::new(0),
+        ended: Notify::new(),
+        draining: Cell::new(false),
+        listeners: RefCell::default(),
+    });
+    runtime.block_on(worker.serve(messages));
+    // The tasks that are left hold the worker, and the runtime holds them.
+    drop(runtime);
+}
+
+impl Worker {
+    /// The snapshot in force. A request keeps what it got to its end.
+    pub(crate) fn running(&self) -> Rc<Arc<Live>> {
+        self.running.borrow().clone()
+    }
+
+    /// Whether connections are to end as soon as they are idle.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Counts a connection for as long as the result lives.
+    pub(crate) fn admit(self: &Rc<Self>) -> Admission {
+        self.connections.set(self.connections.get() + 1);
+        Admission(self.clone())
+    }
+
+    /// Waits until there is room for another connection.
+    pub(crate) async fn room(&self) {
+        while self.connections.get() >= self.common.connections {
+            self.ended.notified().await;
+        }
+    }
+
+    /// The number of a new connection.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.common.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Records a request that has ended.
+    pub(crate) fn observe(&self, live: &Live, record: &RequestRecord<'_>) {
+        if let Some(log) = &self.log
+            && live.prepared.log.admits(record)
+        {
+            log.log(live.prepared.log.format(), record);
+        }
+    }
+
+    async fn serve(self: Rc<Self>, mut messages: mpsc::UnboundedReceiver<Message>) {
+        let this = self.clone();
+        tokio::task::spawn_local(async move {
+            this.timers.run(|| this.keep_house()).await;
+        });
+        // The other end is gone when the proxy was dropped.
+        while let Some(message) = messages.recv().await {
+            match message {
+                Message::Publish { live, open, change, close, done } => {
+                    self.close_listeners(|listener| close.iter().any(|gone| gone.name == listener.name)).await;
+                    *self.running.borrow_mut() = Rc::new(live);
+                    for (open, _) in self.listeners.borrow().iter() {
+                        if let Some(changed) = change.iter().find(|changed| changed.name == open.name()) {
+                            open.change(changed.clone());
+                        }
+                    }
+                    for (resource, socket) in open {
+                        self.open_listener(resource, socket);
+                    }
+                    drop(done);
+                }
+                Message::Drain { done } => {
+                    self.draining.set(true);
+                    self.close_listeners(|_| true).await;
+                    self.upstreams.pool.borrow_mut().clear();
+                    self.timers.wake_all();
+                    let this = self.clone();
+                    tokio::task::spawn_local(async move {
+                        while this.connections.get() > 0 {
+                            this.ended.notified().await;
+                        }
+                        drop(done);
+                    });
+                }
+                Message::Connections(reply) => {
+                    let _ = reply.send(self.connections.get());
+                }
+                Message::Stop => return,
+            }
+        }
+    }
+
+    fn open_listener(self: &Rc<Self>, resource: Arc<Listener>, socket: std::net::TcpListener) {
+        match OpenListener::new(resource, socket, &self.common.certificates) {
+            Ok((open, socket)) => {
+                let open = Rc::new(open);
+                let task = tokio::task::spawn_local(listener::accept(self.clone(), open.clone(), socket));
+                self.listeners.borrow_mut().push((open, task));
+            }
+            Err(error) => tracing::error!(%error, "a listener cannot be used"),
+        }
+    }
+
+    /// Closes listeners after they have taken what waits in their queues, which would be reset otherwise.
+    async fn close_listeners(&self, gone: impl Fn(&Listener) -> bool) {
+        let closing: Vec<_> = self.listeners.borrow_mut().extract_if(.., |(open, _)| gone(&open.resource())).collect();
+        for (open, task) in closing {
+            open.close();
+            let _ = task.await;
+        }
+    }
+
+    fn keep_house(&self) {
+        let running = self.running();
+        self.upstreams.keep_house(self.timers.now(), &running);
+    }
+}
+
+/// One connection's place among those that the worker admits.
+#[derive(Debug)]
+pub(crate) struct Admission(Rc<Worker>);
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        self.0.ended.notify_waiters();
+        self.0.ended.notify_one();
+    }
+}
