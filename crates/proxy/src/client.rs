@@ -226,7 +226,7 @@ impl ClientView {
     fn push_random_id(&mut self, rng: &mut Rng) -> Range<usize> {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let start = self.text.len();
-        for word in [rng.next(), rng.next()] {
+        for word in [rng.bits(), rng.bits()] {
             self.text.extend((0..16).map(|digit| HEX[(word >> (60 - 4 * digit)) as usize & 15]));
         }
         start..self.text.len()

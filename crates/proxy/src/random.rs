@@ -38,11 +38,11 @@ impl Rng {
     /// A generator that goes its own way from here on.
     #[must_use]
     pub fn fork(&mut self) -> Self {
-        Self::from_seed(self.next())
+        Self::from_seed(self.bits())
     }
 
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         let s = &mut self.0;
         let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
         let t = s[1] << 17;
@@ -57,7 +57,7 @@ impl Rng {
 
     /// A number below `bound`, or 0 when that is 0. The bias of one in 2^32 does not matter to a balancer.
     pub fn below(&mut self, bound: u32) -> u32 {
-        let wide = u128::from(self.next()) * u128::from(bound);
+        let wide = u128::from(self.bits()) * u128::from(bound);
         (wide >> 64) as u32
     }
 
@@ -85,8 +85,8 @@ mod tests {
 
     #[test]
     fn generators_of_the_operating_system_differ() {
-        assert_ne!(Rng::from_os().next(), Rng::from_os().next());
+        assert_ne!(Rng::from_os().bits(), Rng::from_os().bits());
         let mut parent = Rng::from_seed(1);
-        assert_ne!(parent.fork().next(), parent.fork().next());
+        assert_ne!(parent.fork().bits(), parent.fork().bits());
     }
 }

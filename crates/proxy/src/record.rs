@@ -110,3 +110,6 @@ pub struct Try {
     /// Bytes of the request that were sent.
     pub sent: u64,
 }
+
+#[cfg(test)]
+pub(crate) mod fixture;

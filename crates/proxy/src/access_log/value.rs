@@ -204,16 +204,14 @@ fn plain(
         Variable::RequestId => text(client.request_id(), out),
         Variable::Connection => number(record.connection, out),
         Variable::ConnectionRequests => number(record.connection_requests, out),
-        Variable::UpstreamAddr => return tries(record, out, |each, out| Some(socket(each.endpoint, out))),
-        Variable::UpstreamStatus => return tries(record, out, |each, out| Some(status(each.status, out))),
-        Variable::UpstreamResponseTime => return tries(record, out, |each, out| Some(seconds(each.response, out))),
-        Variable::UpstreamResponseLength => {
-            return tries(record, out, |each, out| Some(number(each.body_received, out)));
-        }
-        Variable::UpstreamConnectTime => return tries(record, out, |each, out| Some(seconds(each.connect?, out))),
-        Variable::UpstreamHeaderTime => return tries(record, out, |each, out| Some(seconds(each.header?, out))),
-        Variable::UpstreamBytesReceived => return tries(record, out, |each, out| Some(number(each.received, out))),
-        Variable::UpstreamBytesSent => return tries(record, out, |each, out| Some(number(each.sent, out))),
+        Variable::UpstreamAddr => return tries(record, out, |each, out| socket(each.endpoint, out)),
+        Variable::UpstreamStatus => return tries(record, out, |each, out| status(each.status, out)),
+        Variable::UpstreamResponseTime => return tries(record, out, |each, out| seconds(each.response, out)),
+        Variable::UpstreamResponseLength => return tries(record, out, |each, out| number(each.body_received, out)),
+        Variable::UpstreamConnectTime => return tries(record, out, |each, out| seconds_if(each.connect, out)),
+        Variable::UpstreamHeaderTime => return tries(record, out, |each, out| seconds_if(each.header, out)),
+        Variable::UpstreamBytesReceived => return tries(record, out, |each, out| number(each.received, out)),
+        Variable::UpstreamBytesSent => return tries(record, out, |each, out| number(each.sent, out)),
         Variable::SslProtocol => out.extend_from_slice(record.tls?.protocol.as_bytes()),
         Variable::SslCipher => out.extend_from_slice(record.tls?.cipher.as_bytes()),
         Variable::SslServerName => text(record.tls?.server_name?.as_bytes(), out),
@@ -255,15 +253,13 @@ fn plain(
     Some(())
 }
 
-/// A value of each try, separated by commas; `-` for a try that has none.
-fn tries(record: &RequestRecord<'_>, out: &mut Vec<u8>, mut append: impl FnMut(&Try, &mut Vec<u8>) -> Found) -> Found {
+/// A value of each try, separated by commas.
+fn tries(record: &RequestRecord<'_>, out: &mut Vec<u8>, append: impl Fn(&Try, &mut Vec<u8>)) -> Found {
     for (at, each) in record.tries.iter().enumerate() {
         if at > 0 {
             out.extend_from_slice(b", ");
         }
-        if append(each, out).is_none() {
-            out.push(b'-');
-        }
+        append(each, out);
     }
     (!record.tries.is_empty()).then_some(())
 }
@@ -320,6 +316,14 @@ fn status(value: u16, out: &mut Vec<u8>) {
 fn seconds(value: Duration, out: &mut Vec<u8>) {
     number(value.as_secs(), out);
     fraction(value.subsec_millis(), out);
+}
+
+/// Seconds, or `-` for a step that was not reached.
+fn seconds_if(value: Option<Duration>, out: &mut Vec<u8>) {
+    match value {
+        Some(value) => seconds(value, out),
+        None => out.push(b'-'),
+    }
 }
 
 fn fraction(millis: u32, out: &mut Vec<u8>) {

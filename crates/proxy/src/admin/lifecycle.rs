@@ -46,9 +46,10 @@ mod tests {
     #[test]
     fn a_process_that_stops_never_serves_again() {
         let lifecycle = Lifecycle::default();
+        let seen = lifecycle.clone();
         assert_eq!(lifecycle.stage(), Stage::Starting);
         lifecycle.serving();
-        assert_eq!(lifecycle.clone().stage(), Stage::Serving);
+        assert_eq!(seen.stage(), Stage::Serving);
         lifecycle.stopping();
         lifecycle.serving();
         assert_eq!(lifecycle.stage(), Stage::Stopping);

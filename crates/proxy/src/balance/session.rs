@@ -20,7 +20,7 @@ const KEYS_TRIED: u32 = 64;
 /// The first part of a session cookie.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SessionKey {
-    bytes: [u8; SessionKey::CAPACITY],
+    bytes: [u8; Self::CAPACITY],
     len: u8,
 }
 
@@ -154,6 +154,14 @@ fn hex(digest: [u8; 16]) -> [u8; 32] {
         let byte = digest[at / 2];
         DIGITS[usize::from(if at % 2 == 0 { byte >> 4 } else { byte & 15 })]
     })
+}
+
+/// A key of its own choice, for tests of what is done with keys.
+#[cfg(test)]
+pub(super) fn tests_key(text: &[u8]) -> SessionKey {
+    let mut key = SessionKey { bytes: [0; SessionKey::CAPACITY], len: text.len() as u8 };
+    key.bytes[..text.len()].copy_from_slice(text);
+    key
 }
 
 #[cfg(test)]

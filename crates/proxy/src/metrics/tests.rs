@@ -1,1 +1,226 @@
 use super::*;
+use crate::record::RequestRecord;
+use crate::record::fixture::{Fixture, host, one_try};
+use fairway_model::{Certificate, Delta, PrivateKey, Resource, Snapshot};
+use std::sync::Arc;
+
+fn worker(change: impl FnOnce(&mut MetricOptions)) -> (Arc<MetricOptions>, WorkerMetrics) {
+    let constant = ConstantLabels { namespace: "ns".to_owned(), class: "nginx".to_owned(), pod: "pod-1".to_owned() };
+    let mut options = MetricOptions { constant, ..MetricOptions::default() };
+    change(&mut options);
+    let options = Arc::new(options);
+    (options.clone(), WorkerMetrics::new(options))
+}
+
+fn snapshot(ingresses: &[&str]) -> Snapshot {
+    let hosts = ingresses.iter().map(|name| Resource::from(host(&format!("{name}.example"), name)));
+    Snapshot::default().apply(Delta::upsert(hosts))
+}
+
+fn rendered(options: &MetricOptions, snapshot: &Snapshot, reports: &[WorkerReport]) -> String {
+    Exposition {
+        options,
+        reports,
+        snapshot,
+        config: &ConfigStatus {
+            successes: 2,
+            errors: 1,
+            hash: u64::MAX,
+            last_succeeded: true,
+            last_success: 1000.5,
+            version: 7,
+        },
+        proxy: &ProxyFigures { workers: 2, ..ProxyFigures::default() },
+        process: &ProcessFigures { resident_bytes: 5_000_000_000, ..ProcessFigures::default() },
+    }
+    .render()
+}
+
+const CONSTANT: &str = "controller_class=\"nginx\",controller_namespace=\"ns\",controller_pod=\"pod-1\"";
+
+fn series(text: &str, start: &str) -> Vec<String> {
+    let full = format!("nginx_ingress_controller_{start}");
+    text.lines().filter(|line| line.starts_with(&full)).map(|line| line.replace(CONSTANT, "C")).collect()
+}
+
+#[test]
+fn requests_are_counted_under_the_names_of_ingress_nginx() {
+    let (options, mut one) = worker(|_| {});
+    let mut other = WorkerMetrics::new(options.clone());
+    let fixture = Fixture::new("GET /a HTTP/1.1", "");
+    one.record(&fixture.record());
+    one.record(&fixture.record());
+    other.record(&fixture.record());
+    other.record(&RequestRecord { status: 404, tries: &[], ..fixture.record() });
+    let snapshot = snapshot(&["web"]);
+    let live = LiveIngresses::of(&snapshot);
+    let text = rendered(&options, &snapshot, &[one.report(&live), other.report(&live)]);
+    let labels =
+        "C,canary=\"\",ingress=\"web\",namespace=\"default\",path=\"/a\",service=\"web\",host=\"shop.example\"";
+    assert_eq!(
+        series(&text, "requests{"),
+        [
+            format!("nginx_ingress_controller_requests{{{labels},method=\"GET\",status=\"200\"}} 3"),
+            format!("nginx_ingress_controller_requests{{{labels},method=\"GET\",status=\"404\"}} 1"),
+        ]
+    );
+    let durations = series(&text, "request_duration_seconds_bucket");
+    assert_eq!(durations.len(), 24);
+    assert!(durations[0].ends_with("status=\"200\",le=\"0.005\"} 0"), "{}", durations[0]);
+    assert!(durations[2].ends_with("status=\"200\",le=\"0.025\"} 3"), "{}", durations[2]);
+    assert!(durations[11].ends_with("le=\"+Inf\"} 3"));
+    assert_eq!(series(&text, "connect_duration_seconds_count").len(), 1, "no sample without a try, and no series");
+    assert!(series(&text, "response_size_sum")[0].ends_with(" 450"));
+    assert!(series(&text, "request_size_count")[0].ends_with(" 3"));
+    assert_eq!(series(&text, "bytes_sent_bucket").len(), 16);
+}
+
+#[test]
+fn several_tries_have_no_single_time() {
+    let (options, mut metrics) = worker(|_| {});
+    let mut fixture = Fixture::new("GET /a HTTP/1.1", "");
+    fixture.tries.push(one_try("10.0.0.2:80", 200));
+    metrics.record(&fixture.record());
+    let snapshot = snapshot(&["web"]);
+    let text = rendered(&options, &snapshot, &[metrics.report(&LiveIngresses::of(&snapshot))]);
+    assert!(series(&text, "header_duration_seconds").is_empty());
+    assert!(series(&text, "response_duration_seconds").is_empty());
+    assert_eq!(series(&text, "request_duration_seconds_count").len(), 1);
+}
+
+#[test]
+fn labels_follow_the_flags() {
+    let snapshot = snapshot(&["web"]);
+    let text = |change: fn(&mut MetricOptions), no_route: bool| {
+        let (options, mut metrics) = worker(change);
+        let fixture = Fixture::new("PROPFIND /a HTTP/1.1", "");
+        let mut record = fixture.record();
+        if no_route {
+            (record.route, record.host, record.backend) = (None, None, None);
+        }
+        metrics.record(&record);
+        metrics.record(&record);
+        series(&rendered(&options, &snapshot, &[metrics.report(&LiveIngresses::of(&snapshot))]), "requests{").join("\n")
+    };
+    assert!(text(|_| {}, false).contains("method=\"OTHER\",status=\"200\"} 2"));
+    assert!(text(|options| options.status_classes = true, false).contains("status=\"2xx\""));
+    assert!(!text(|options| options.per_host = false, false).contains("host="));
+    assert_eq!(text(|options| options.exclude(["nginx_ingress_controller_requests"]), false), "");
+    assert_eq!(text(|_| {}, true), "");
+    assert!(text(|options| options.undefined_hosts = true, true).contains("ingress=\"\""));
+    assert!(text(|options| options.undefined_hosts = true, true).contains("host=\"_\""));
+    assert!(text(|options| options.per_host = false, true).contains("ingress=\"\""));
+}
+
+#[test]
+fn invented_statuses_are_bounded() {
+    let (_, mut metrics) = worker(|_| {});
+    let fixture = Fixture::new("GET /a HTTP/1.1", "");
+    for status in 200..600 {
+        metrics.record(&RequestRecord { status, ..fixture.record() });
+    }
+    let report = metrics.report(&LiveIngresses::of(&snapshot(&["web"])));
+    assert!(report.routes[0].slots.len() <= 64 + 5);
+    let requests: u64 = report.routes[0].slots.iter().map(|slot| slot.requests).sum();
+    assert_eq!(requests, 400);
+}
+
+#[test]
+fn series_of_ingresses_that_are_gone_are_forgotten() {
+    let (options, mut metrics) = worker(|_| {});
+    let (kept, gone) = (host("kept.example", "kept"), host("gone.example", "gone"));
+    let fixture = Fixture::new("GET /a HTTP/1.1", "");
+    let count = |metrics: &mut WorkerMetrics, host| {
+        let host: &fairway_model::Host = host;
+        metrics.record(&RequestRecord { host: Some(host), route: host.routes().first(), ..fixture.record() });
+    };
+    count(&mut metrics, &gone);
+    count(&mut metrics, &kept);
+    let after = snapshot(&["kept"]);
+    let live = LiveIngresses::of(&after);
+    let text = rendered(&options, &after, &[metrics.report(&live)]);
+    assert_eq!(series(&text, "requests{").len(), 1);
+    count(&mut metrics, &kept);
+    let text = rendered(&options, &after, &[metrics.report(&live)]);
+    assert!(series(&text, "requests{")[0].contains("ingress=\"kept\""));
+    assert!(series(&text, "requests{")[0].ends_with(" 2"));
+}
+
+#[test]
+fn another_route_in_the_same_place_is_told_apart() {
+    let (_, mut metrics) = worker(|_| {});
+    let fixture = Fixture::new("GET /a HTTP/1.1", "");
+    let mut place = host("one.example", "one");
+    for next in ["two", "three"] {
+        metrics.record(&RequestRecord { host: Some(&place), route: place.routes().first(), ..fixture.record() });
+        place = host(&format!("{next}.example"), next);
+        metrics.snapshot_changed();
+    }
+    metrics.record(&RequestRecord { host: Some(&place), route: place.routes().first(), ..fixture.record() });
+    let report = metrics.report(&LiveIngresses::of(&snapshot(&["one", "two", "three"])));
+    assert_eq!(report.routes.len(), 3);
+}
+
+#[test]
+fn connections_process_and_configuration_are_shown() {
+    let (options, mut metrics) = worker(|_| {});
+    metrics.connections.opened();
+    metrics.connections.opened();
+    metrics.connections.refused();
+    metrics.connections.changed(Phase::Reading, Phase::Writing);
+    metrics.connections.changed(Phase::Writing, Phase::Waiting);
+    metrics.connections.changed(Phase::Waiting, Phase::Writing);
+    metrics.connections.closed(Phase::Reading);
+    metrics.upstream.reused = 4;
+    let certificate = Certificate {
+        name: "default/tls".into(),
+        origin: fairway_model::Origin::new("Secret", "default", "tls"),
+        fingerprint: "f00d".into(),
+        not_after: 1_800_000_000,
+        chain: Vec::new(),
+        key: PrivateKey::default(),
+    };
+    let with = host("tls.example", "web").with_certificate(Some("default/tls".into()));
+    let snapshot = Snapshot::default().apply(Delta::upsert([certificate.into(), with.into()]));
+    let text = rendered(&options, &snapshot, &[metrics.report(&LiveIngresses::of(&snapshot))]);
+    for expected in [
+        "nginx_ingress_controller_nginx_process_connections{C,state=\"active\"} 1",
+        "nginx_ingress_controller_nginx_process_connections{C,state=\"writing\"} 1",
+        "nginx_ingress_controller_nginx_process_connections_total{C,state=\"accepted\"} 3",
+        "nginx_ingress_controller_nginx_process_connections_total{C,state=\"handled\"} 2",
+        "nginx_ingress_controller_nginx_process_requests_total{C} 2",
+        "nginx_ingress_controller_nginx_process_resident_memory_bytes{C} 5000000000",
+        "nginx_ingress_controller_success{C} 2",
+        "nginx_ingress_controller_errors{C} 1",
+        "nginx_ingress_controller_config_hash{C} 9007199254740991",
+        "nginx_ingress_controller_config_last_reload_successful{C} 1",
+        "nginx_ingress_controller_config_last_reload_successful_timestamp_seconds{C} 1000.5",
+        "nginx_ingress_controller_ssl_expire_time_seconds{C,class=\"nginx\",host=\"tls.example\",identifier=\"f00d\",\
+         namespace=\"default\",secret_name=\"tls\"} 1800000000",
+        "fairway_snapshot_version 7",
+        "fairway_upstream_reused_total 4",
+        "fairway_routes_without_backend 1",
+    ] {
+        assert!(text.replace(CONSTANT, "C").lines().any(|line| line == expected), "{expected} in\n{text}");
+    }
+    assert!(series(&text, "build_info{")[0].ends_with("} 1"));
+}
+
+#[test]
+fn the_text_is_well_formed() {
+    let (options, mut metrics) = worker(|_| {});
+    metrics.record(&Fixture::new("GET /a HTTP/1.1", "").record());
+    let snapshot = snapshot(&["web"]);
+    let text = rendered(&options, &snapshot, &[metrics.report(&LiveIngresses::of(&snapshot))]);
+    let mut seen = std::collections::HashSet::new();
+    let mut names = std::collections::HashSet::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            assert!(names.insert(rest.split(' ').next().unwrap().to_owned()), "{line} twice");
+        } else if !line.starts_with('#') {
+            let (key, value) = line.rsplit_once(' ').unwrap();
+            assert!(seen.insert(key.to_owned()), "{key} twice");
+            value.parse::<f64>().unwrap();
+        }
+    }
+}
