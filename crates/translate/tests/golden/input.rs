@@ -1,0 +1,205 @@
+//! The input of a case: settings, then manifests.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
+use fairway_translate::options::{Development, Options};
+use libtest_mimic::Failed;
+use serde::Deserialize;
+use serde_norway::Value;
+
+/// The first document.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Case {
+    /// What the case shows.
+    about: String,
+    /// Flags, by the names of ingress-nginx.
+    #[serde(default)]
+    flags: Flags,
+    /// Seconds since 1970.
+    #[serde(default = "today")]
+    now: i64,
+    /// Requests as `URL`, whose routes the output tells.
+    #[serde(default)]
+    requests: Vec<String>,
+    /// TLS Secrets to be made.
+    #[serde(default)]
+    certificates: Vec<Certificate>,
+    /// Parts of the output to show beside hosts, backends and diagnostics: `settings`, `listeners`, `catch-all`.
+    #[serde(default)]
+    show: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct Flags {
+    annotations_prefix: Option<String>,
+    controller_class: Option<String>,
+    ingress_class: Option<String>,
+    ingress_class_by_name: bool,
+    watch_ingress_without_class: bool,
+    watch_namespace: Option<String>,
+    watch_namespace_selector: Option<String>,
+    configmap: Option<String>,
+    default_backend_service: Option<String>,
+    default_ssl_certificate: Option<String>,
+    disable_catch_all: bool,
+    disable_svc_external_name: bool,
+    http: Option<Vec<SocketAddr>>,
+    https: Option<Vec<SocketAddr>>,
+    allowed_backend_addresses: Vec<IpAddr>,
+    development: bool,
+    no_echo: bool,
+    backend: BTreeMap<String, SocketAddr>,
+}
+
+/// A Secret with a self-signed certificate.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Certificate {
+    /// `namespace/name`.
+    secret: String,
+    /// Subject alternative names.
+    #[serde(default)]
+    names: Vec<String>,
+    /// Common name.
+    #[serde(default)]
+    common_name: Option<String>,
+    /// Year in which it ends to be valid.
+    #[serde(default = "far")]
+    until: i32,
+    /// Year in which it begins.
+    #[serde(default = "long_ago")]
+    from: i32,
+    /// Whether the key belongs to another certificate.
+    #[serde(default)]
+    wrong_key: bool,
+}
+
+/// 2026-01-01.
+fn today() -> i64 {
+    1_767_225_600
+}
+
+fn far() -> i32 {
+    2036
+}
+
+fn long_ago() -> i32 {
+    2020
+}
+
+/// A case, ready to be translated.
+pub(crate) struct Ready {
+    pub(crate) about: String,
+    pub(crate) objects: Objects,
+    pub(crate) options: Options,
+    pub(crate) now: i64,
+    pub(crate) requests: Vec<String>,
+    pub(crate) show: Vec<String>,
+}
+
+pub(crate) fn read(text: &str) -> Result<Ready, Failed> {
+    let mut documents = serde_norway::Deserializer::from_str(text);
+    let case = Case::deserialize(documents.next().ok_or("no documents")?)?;
+    let mut objects = Vec::new();
+    for document in documents {
+        let value = Value::deserialize(document)?;
+        if !value.is_null() {
+            objects.push(object(value)?);
+        }
+    }
+    for certificate in &case.certificates {
+        objects.push(certificate.make()?);
+    }
+    Ok(Ready {
+        about: case.about,
+        objects: objects.into_iter().collect(),
+        options: case.flags.options()?,
+        now: case.now,
+        requests: case.requests,
+        show: case.show,
+    })
+}
+
+fn object(value: Value) -> Result<Object, Failed> {
+    let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+    macro_rules! read {
+        ($($kind:ident)*) => {
+            match kind.as_str() {
+                $(stringify!($kind) => Object::$kind(serde_norway::from_value(value)?),)*
+                _ => return Err(format!("kind {kind:?}").into()),
+            }
+        };
+    }
+    Ok(read!(Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace))
+}
+
+impl Flags {
+    fn options(self) -> Result<Options, Failed> {
+        let pair = |text: Option<String>| {
+            text.and_then(|text| text.split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())))
+        };
+        let defaults = Options::default();
+        let development = if self.development || !self.backend.is_empty() {
+            let mut backends = BTreeMap::new();
+            for (name, address) in self.backend {
+                let (service, port) = name.split_once(':').ok_or("namespace/service:port")?;
+                let (namespace, service) = service.split_once('/').ok_or("namespace/service:port")?;
+                backends.insert((ObjectKey::new(Kind::Service, namespace, service), port.to_owned()), address);
+            }
+            let echo = (!self.no_echo).then(|| SocketAddr::from(([127, 0, 0, 1], 9999)));
+            Some(Development { echo, backends })
+        } else {
+            None
+        };
+        Ok(Options {
+            annotations_prefix: self.annotations_prefix.unwrap_or(defaults.annotations_prefix),
+            controller_class: self.controller_class.unwrap_or(defaults.controller_class),
+            ingress_class: self.ingress_class.unwrap_or(defaults.ingress_class),
+            ingress_class_by_name: self.ingress_class_by_name,
+            watch_ingress_without_class: self.watch_ingress_without_class,
+            watch_namespace: self.watch_namespace,
+            namespace_selector: self.watch_namespace_selector.map(|text| text.parse()).transpose()?,
+            configmap: pair(self.configmap),
+            default_backend_service: pair(self.default_backend_service),
+            default_ssl_certificate: pair(self.default_ssl_certificate),
+            disable_catch_all: self.disable_catch_all,
+            disable_external_name: self.disable_svc_external_name,
+            http: self.http.unwrap_or(defaults.http),
+            https: self.https.unwrap_or(defaults.https),
+            allowed_backend_addresses: self.allowed_backend_addresses,
+            development,
+            ..Options::default()
+        })
+    }
+}
+
+impl Certificate {
+    fn make(&self) -> Result<Object, Failed> {
+        let mut params = rcgen::CertificateParams::new(self.names.clone())?;
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        if let Some(name) = &self.common_name {
+            params.distinguished_name.push(rcgen::DnType::CommonName, name.as_str());
+        }
+        params.not_before = rcgen::date_time_ymd(self.from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(self.until, 1, 1);
+        let key = rcgen::KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?;
+        let written = if self.wrong_key { rcgen::KeyPair::generate()? } else { key };
+        let (namespace, name) = self.secret.split_once('/').ok_or("namespace/name")?;
+        let secret = serde_json::json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": { "namespace": namespace, "name": name },
+            "data": {},
+        });
+        let mut secret: k8s_openapi::api::core::v1::Secret = serde_json::from_value(secret)?;
+        let bytes = |text: String| k8s_openapi::ByteString(text.into_bytes());
+        secret.data = Some(
+            [("tls.crt".to_owned(), bytes(certificate.pem())), ("tls.key".to_owned(), bytes(written.serialize_pem()))].into(),
+        );
+        Ok(secret.into())
+    }
+}
