@@ -4,12 +4,12 @@
 //! Invariant: what a peer that is not trusted says about these things reaches an endpoint only under a name that starts with
 //! `X-Original-`, where nobody takes it for a fact.
 
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
 use fairway_model::{ForwardedHeaders, NetworkSet, Scheme, Settings};
 
+use crate::decimal;
 use crate::http1::{FieldName, Fields, HeadWriter, KnownField, KnownSet, RequestHead};
 use crate::random::Rng;
 
@@ -69,7 +69,9 @@ impl ClientView {
             self.believe_scheme_and_port(fields, bytes);
         }
         self.host = self.push_host(head, bytes, rules);
-        self.address_text = self.push_address(self.address);
+        if self.address != arrival.peer.ip().to_canonical() {
+            self.address_text = self.push_address(self.address);
+        }
         self.forwarded_for = self.push_joined(fields, bytes, Named::Known(KnownField::XForwardedFor));
         self.full_forwarded_for = if self.trusted && rules.append && !self.forwarded_for.is_empty() {
             let from = self.forwarded_for.clone();
@@ -145,28 +147,26 @@ impl ClientView {
         if self.trusted { REPLACED } else { REPLACED | KnownSet::FORWARDED | KnownSet::SSL_CLIENT }
     }
 
-    /// Writes the whole family, in the order of ingress-nginx. What has no value is not written.
+    /// Writes the whole family. What has no value is not written.
     pub fn write_fields(&self, writer: &mut HeadWriter<'_>) {
-        let mut port = Digits::default();
         let scheme = self.scheme.as_str().as_bytes();
-        for (name, value) in [
-            (X_REQUEST_ID, self.request_id()),
-            (X_REAL_IP, self.address_text()),
-            (X_FORWARDED_FOR, self.forwarded_for()),
-            (X_FORWARDED_HOST, self.host()),
-            (X_FORWARDED_PORT, port.of(self.forwarded_port)),
-            (X_FORWARDED_PROTO, scheme),
-            (X_FORWARDED_SCHEME, scheme),
-            (X_SCHEME, scheme),
-            (X_ORIGINAL_FORWARDED_FOR, &self.text[self.original_for.clone()]),
-            (X_ORIGINAL_FORWARDED_HOST, &self.text[self.original_host.clone()]),
-        ] {
+        let mut field = |name, value: &[u8]| {
             if !value.is_empty() {
                 // The parts come from parsed fields or from here, so no value can be refused.
                 let written = writer.field(name, value);
                 debug_assert!(written.is_ok(), "values of received fields can be sent");
             }
-        }
+        };
+        field(X_REQUEST_ID, self.request_id());
+        field(X_REAL_IP, self.address_text());
+        field(X_FORWARDED_FOR, self.forwarded_for());
+        field(X_FORWARDED_HOST, self.host());
+        field(X_FORWARDED_PROTO, scheme);
+        field(X_FORWARDED_SCHEME, scheme);
+        field(X_SCHEME, scheme);
+        field(X_ORIGINAL_FORWARDED_FOR, &self.text[self.original_for.clone()]);
+        field(X_ORIGINAL_FORWARDED_HOST, &self.text[self.original_host.clone()]);
+        writer.field_number(X_FORWARDED_PORT, self.forwarded_port.into());
     }
 
     fn restart(&mut self, arrival: &Arrival) {
@@ -234,8 +234,7 @@ impl ClientView {
 
     fn push_address(&mut self, address: IpAddr) -> Range<usize> {
         let start = self.text.len();
-        let written = write!(Text(&mut self.text), "{}", address.to_canonical());
-        debug_assert!(written.is_ok(), "a vector takes everything");
+        decimal::ip(address, &mut self.text);
         start..self.text.len()
     }
 
@@ -377,34 +376,6 @@ fn first_element(list: &[u8]) -> &[u8] {
 fn is_host(text: &[u8]) -> bool {
     let ordinary = |&byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
     (1..=262).contains(&text.len()) && text.iter().all(ordinary)
-}
-
-/// Lets a formatter write to the end of a buffer.
-struct Text<'a>(&'a mut Vec<u8>);
-
-impl Write for Text<'_> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
-    }
-}
-
-/// Room for a port as text.
-#[derive(Default)]
-struct Digits([u8; 5]);
-
-impl Digits {
-    fn of(&mut self, mut number: u16) -> &[u8] {
-        let mut at = self.0.len();
-        loop {
-            at -= 1;
-            self.0[at] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                return &self.0[at..];
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! What each variable stands for.
 
-use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use fairway_model::{Action, HostPattern, LogEscape, Scheme, Variable};
 
 use super::{Clock, escape};
 use crate::balance::cookie;
+use crate::decimal::{display, ip, number};
 use crate::http1::{Fields, KnownField};
 use crate::record::{RequestRecord, Try};
 
@@ -187,7 +187,7 @@ fn plain(
         }
         Variable::ServerName => match record.host?.pattern() {
             HostPattern::Any => out.push(b'_'),
-            pattern => format(pattern, out),
+            pattern => display(pattern, out),
         },
         Variable::ServerAddr => ip(record.local.ip(), out),
         Variable::ServerPort => number(record.local.port().into(), out),
@@ -292,21 +292,6 @@ fn without_port(host: &[u8]) -> &[u8] {
     }
 }
 
-fn number(value: u64, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut rest = value;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
 fn status(value: u16, out: &mut Vec<u8>) {
     let digit = |value: u16| b'0' + (value % 10) as u8;
     out.extend_from_slice(&[digit(value / 100), digit(value / 10), digit(value)]);
@@ -334,35 +319,8 @@ fn fraction(millis: u32, out: &mut Vec<u8>) {
 fn socket(address: SocketAddr, out: &mut Vec<u8>) {
     match address.ip() {
         IpAddr::V4(_) => ip(address.ip(), out),
-        IpAddr::V6(v6) => format(&format_args!("[{v6}]"), out),
+        IpAddr::V6(v6) => display(&format_args!("[{v6}]"), out),
     }
     out.push(b':');
     number(address.port().into(), out);
-}
-
-fn ip(address: IpAddr, out: &mut Vec<u8>) {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            for (at, octet) in v4.octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
-                }
-                number(octet.into(), out);
-            }
-        }
-        IpAddr::V6(v6) => format(&v6, out),
-    }
-}
-
-/// Appends what is displayed.
-fn format(value: &impl std::fmt::Display, out: &mut Vec<u8>) {
-    struct Text<'a>(&'a mut Vec<u8>);
-    impl Write for Text<'_> {
-        fn write_str(&mut self, text: &str) -> std::fmt::Result {
-            self.0.extend_from_slice(text.as_bytes());
-            Ok(())
-        }
-    }
-    let written = write!(Text(out), "{value}");
-    debug_assert!(written.is_ok(), "a vector takes everything");
 }

@@ -59,8 +59,8 @@ fn by_default_nobody_is_believed() {
     assert_eq!(
         sent(&view),
         "X-Request-ID: abc\nX-Real-IP: 10.9.9.9\nX-Forwarded-For: 10.9.9.9\nX-Forwarded-Host: Shop.example:8080\n\
-         X-Forwarded-Port: 80\nX-Forwarded-Proto: http\nX-Forwarded-Scheme: http\nX-Scheme: http\n\
-         X-Original-Forwarded-For: 1.2.3.4\nX-Original-Forwarded-Host: evil.example"
+         X-Forwarded-Proto: http\nX-Forwarded-Scheme: http\nX-Scheme: http\nX-Original-Forwarded-For: 1.2.3.4\n\
+         X-Original-Forwarded-Host: evil.example\nX-Forwarded-Port: 80"
     );
     assert_eq!(view.address(), "10.9.9.9".parse::<IpAddr>().unwrap());
     assert_eq!((view.port(), view.scheme(), view.forwarded_port()), (5555, Scheme::Http, 80));
