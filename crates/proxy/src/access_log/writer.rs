@@ -219,9 +219,14 @@ impl Pending {
     }
 }
 
+/// The last lines of a worker go out even when all its other buffers still wait.
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.hand_over();
+        let buffer = std::mem::take(&mut self.buffer);
+        let lines = memchr::memchr_iter(b'\n', &buffer).count();
+        if lines > 0 && self.queue.try_send(Message::Lines { buffer, home: self.home.clone() }).is_err() {
+            self.dropped.fetch_add(lines as u64, Ordering::Relaxed);
+        }
     }
 }
 
