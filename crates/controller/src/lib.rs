@@ -1,1 +1,51 @@
-//! placeholder
+//! The Kubernetes side: watches the API server, has what it sees translated, hands the result on as deltas, and tells users
+//! about their objects by status and Events.
+//!
+//! Invariants: nothing is published before the first list of every watch is complete and what served objects refer to is there;
+//! an API server that is away changes nothing but the age of what is served; no object that a user writes keeps another one's
+//! changes from being served. This crate opens no socket but the one to the API server and doesn't know the proxy: it sends
+//! [`Publish`] values into a channel.
+//!
+//! ```no_run
+//! use fairway_controller::{Controller, ControllerConfig, Publish};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = ControllerConfig::default();
+//! let client = fairway_controller::connect(&config.api).await?;
+//! let (sink, mut changes) = tokio::sync::mpsc::channel(1);
+//! let controller = Controller::new(client, config, sink)?;
+//! let ready = controller.readiness();
+//! tokio::spawn(async move {
+//!     while let Some(Publish { delta, live }) = changes.recv().await {
+//!         // Have every worker take the delta, then:
+//!         let _ = live.send(());
+//!     }
+//! });
+//! let leave = std::future::pending();
+//! let stop = std::future::pending();
+//! controller.run(leave, stop).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod address;
+mod api;
+mod backoff;
+mod config;
+mod connect;
+mod controller;
+mod debounce;
+mod event;
+mod leader;
+mod nodes;
+mod publish;
+mod reference;
+mod source;
+mod status;
+mod store;
+mod watch;
+
+pub use config::{AddressSource, ApiConfig, ControllerConfig, Election, Pod, StatusConfig};
+pub use connect::{ConnectError, connect};
+pub use controller::{Controller, InvalidConfig, RunError};
+pub use publish::Publish;

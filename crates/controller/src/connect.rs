@@ -1,0 +1,108 @@
+//! The way to the API server.
+
+use std::path::PathBuf;
+
+use kube::Client;
+use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+
+use crate::config::ApiConfig;
+
+/// Why there is no way to the API server.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The file of `--kubeconfig` can't be used.
+    #[error("reading the kubeconfig {path}")]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<KubeconfigError>,
+    },
+    /// Neither a file nor a pod's service account.
+    #[error("finding the API server from within a pod (outside a cluster, --kubeconfig names a file)")]
+    InCluster(#[source] Box<InClusterError>),
+    /// The value of `--apiserver-host` is no URL.
+    #[error("--apiserver-host {0:?} is not a URL with http or https")]
+    Host(String),
+    /// What was found can't be used to make a client.
+    #[error("preparing the connection to the API server")]
+    Client(#[source] Box<kube::Error>),
+}
+
+/// A client of the API server. Nothing is sent yet: an API server that is away is no error, watches wait for it.
+///
+/// # Errors
+/// When the kubeconfig, the service account or a flag can't be used.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub async fn connect(api: &ApiConfig) -> Result<Client, ConnectError> {
+    let mut config = match (&api.kubeconfig, &api.host) {
+        (Some(path), _) => {
+            let failed = |source| ConnectError::Kubeconfig { path: path.clone(), source: Box::new(source) };
+            let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?
+        }
+        (None, Some(host)) => Config::new(url(host)?),
+        (None, None) => Config::incluster().map_err(|error| ConnectError::InCluster(Box::new(error)))?,
+    };
+    if let Some(host) = &api.host {
+        config.cluster_url = url(host)?;
+        if let Some(path) = &api.certificate_authority {
+            config.root_cert_file = Some(path.clone());
+        }
+    }
+    // Watches, elections and writes each know best when to try again.
+    config.default_retry = false;
+    Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))
+}
+
+fn url(host: &str) -> Result<http::Uri, ConnectError> {
+    let invalid = || ConnectError::Host(host.to_owned());
+    let url: http::Uri = host.parse().map_err(|_| invalid())?;
+    let usable = matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
+    if usable { Ok(url) } else { Err(invalid()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn flags_are_checked_before_anything_is_sent() {
+        for host in ["", "example.com", "ftp://example.com", "https://"] {
+            let api = ApiConfig { host: Some(host.into()), ..ApiConfig::default() };
+            assert!(matches!(connect(&api).await, Err(ConnectError::Host(_))), "{host:?}");
+        }
+        let api = ApiConfig { kubeconfig: Some("/nowhere/config".into()), ..ApiConfig::default() };
+        let error = connect(&api).await.err().map(|error| error.to_string());
+        assert_eq!(error.as_deref(), Some("reading the kubeconfig /nowhere/config"));
+        let host = Some("https://192.0.2.1:6443".into());
+        let missing = Some("/nowhere/ca.crt".into());
+        let api = ApiConfig { host: host.clone(), certificate_authority: missing, ..ApiConfig::default() };
+        assert!(matches!(connect(&api).await, Err(ConnectError::Client(_))));
+        assert!(connect(&ApiConfig { host, ..ApiConfig::default() }).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_host_replaces_the_one_of_the_kubeconfig() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config");
+        let text = "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+            clusters: [{name: k, cluster: {server: 'https://192.0.2.1:6443'}}]\n\
+            users: [{name: u, user: {token: t}}]\n\
+            contexts: [{name: c, context: {cluster: k, user: u}}]\n";
+        std::fs::write(&path, text).unwrap();
+        let origin = fairway_testkit::Origin::new("api").start();
+        let api = ApiConfig {
+            kubeconfig: Some(path),
+            host: Some(format!("http://{}", origin.address())),
+            ..ApiConfig::default()
+        };
+        // The answer is no version; what matters is who was asked, and as whom.
+        let _ = connect(&api).await.unwrap().apiserver_version().await;
+        let asked = origin.next_request().await;
+        assert_eq!(asked.target, "/version");
+        assert_eq!(asked.headers().get("authorization"), Some("Bearer t"));
+    }
+}

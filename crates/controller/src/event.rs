@@ -1,0 +1,344 @@
+//! Events on users' objects: what `kubectl describe` shows.
+//!
+//! Each is sent once: its name follows from the object, the reason and the text, so the API server itself refuses the second
+//! one, whether it comes from a resync, a restart or another replica. Invariants: no more waits than the objects' present
+//! diagnostics and a bounded number of notes on syncs; no failure stops anything but the Event itself.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::future::pending;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
+use fairway_translate::objects::ObjectKey;
+use jiff::Timestamp;
+use kube::api::PostParams;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, warn};
+
+use crate::api::{ApiServer, CallError, collection};
+use crate::backoff::Backoff;
+use crate::watch::Identity;
+
+/// Who sends.
+const COMPONENT: &str = "fairway";
+
+/// How many notes on syncs wait at most. They say little; diagnostics are never dropped for them.
+const SYNCS: usize = 1000;
+
+/// How many diagnostics of one object become Events.
+const PER_OBJECT: usize = 20;
+
+/// How many names of sent Events are remembered, in each of two generations. Who is forgotten is refused by the API server.
+const REMEMBERED: usize = 20_000;
+
+/// Pause between two Events, so that thousands of faulty objects don't take the share that the API server has for us.
+const PACE: Duration = Duration::from_millis(20);
+
+/// Longest text, in bytes (the API's own limit).
+const TEXT: usize = 1024;
+
+/// The object that an Event is about.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) key: ObjectKey,
+    pub(crate) identity: Identity,
+}
+
+/// What the sender is told.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// All present diagnostics of an object.
+    Diagnostics(Subject, Vec<Diagnostic>),
+    /// An Ingress of ours is new or changed.
+    Sync(Subject),
+    /// An object is gone.
+    Gone(ObjectKey),
+}
+
+/// One Event.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Note {
+    warning: bool,
+    reason: &'static str,
+    text: String,
+}
+
+/// Sends Events one after the other.
+pub(crate) struct Sender {
+    api: ApiServer,
+    /// The pod that sends.
+    instance: String,
+    diagnostics: BTreeMap<ObjectKey, (Identity, VecDeque<Note>)>,
+    syncs: VecDeque<Subject>,
+    sent: Remembered,
+    backoff: Backoff,
+    refused: bool,
+}
+
+impl Sender {
+    pub(crate) fn new(api: ApiServer, instance: &str) -> Self {
+        Self {
+            api,
+            instance: instance.to_owned(),
+            diagnostics: BTreeMap::new(),
+            syncs: VecDeque::new(),
+            sent: Remembered::default(),
+            backoff: Backoff::default(),
+            refused: false,
+        }
+    }
+
+    /// Sends until nobody reports any more. Reports are taken at once, also while an Event is on its way.
+    pub(crate) async fn run(mut self, mut reports: mpsc::Receiver<Report>) {
+        let mut next = Instant::now();
+        let mut flight = None;
+        loop {
+            let waiting = if flight.is_none() { self.pick() } else { None };
+            let arrival = async {
+                match &mut flight {
+                    Some(flight) => flight.await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                report = reports.recv() => match report {
+                    Some(report) => self.take(report),
+                    None => return,
+                },
+                (subject, note, result) = arrival => {
+                    next = Instant::now() + self.sent(&subject, &note, result);
+                    flight = None;
+                }
+                () = sleep_until(next), if waiting.is_some() => {
+                    flight = waiting.map(|(subject, note)| Box::pin(self.send(subject, note)));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, report: Report) {
+        match report {
+            Report::Diagnostics(Subject { key, identity }, diagnostics) => {
+                let notes: VecDeque<_> = diagnostics
+                    .iter()
+                    .map(Note::from_diagnostic)
+                    .filter(|note| !self.sent.holds(note.name_hash(&key, &identity)))
+                    .take(PER_OBJECT)
+                    .collect();
+                if notes.is_empty() {
+                    self.diagnostics.remove(&key);
+                } else {
+                    self.diagnostics.insert(key, (identity, notes));
+                }
+            }
+            Report::Sync(subject) => {
+                if self.syncs.len() < SYNCS {
+                    self.syncs.push_back(subject);
+                }
+            }
+            Report::Gone(key) => {
+                self.diagnostics.remove(&key);
+            }
+        }
+    }
+
+    /// What is to be sent next: diagnostics first.
+    fn pick(&self) -> Option<(Subject, Note)> {
+        if let Some((key, (identity, notes))) = self.diagnostics.first_key_value() {
+            let note = notes.front().expect("no entry without notes");
+            return Some((Subject { key: key.clone(), identity: identity.clone() }, note.clone()));
+        }
+        let subject = self.syncs.front()?;
+        Some((subject.clone(), Note::sync()))
+    }
+
+    fn send(
+        &self,
+        subject: Subject,
+        note: Note,
+    ) -> impl Future<Output = (Subject, Note, Result<Value, CallError>)> + use<> {
+        // Events on cluster-wide objects live in this namespace.
+        let namespace = if subject.key.namespace.is_empty() { "default" } else { &*subject.key.namespace };
+        let body = note.event(&subject, namespace, &self.instance).to_string().into_bytes();
+        let request = collection("v1", "events", Some(namespace)).create(&PostParams::default(), body);
+        let api = self.api.clone();
+        async move {
+            let result = api.call(request).await;
+            (subject, note, result)
+        }
+    }
+
+    /// Takes note of how it ended. Returns how long to wait before the next one.
+    fn sent(&mut self, subject: &Subject, note: &Note, result: Result<Value, CallError>) -> Duration {
+        match result {
+            Ok(_) => self.backoff.reset(),
+            // It is there already.
+            Err(error) if error.code() == Some(409) => self.backoff.reset(),
+            Err(error) if is_final(&error) => {
+                let error = &error as &dyn std::error::Error;
+                if self.refused {
+                    debug!(error, "the API server refuses an Event");
+                } else {
+                    self.refused = true;
+                    warn!(error, "the API server refuses an Event; this is said only once");
+                }
+            }
+            Err(error) => return self.backoff.after(Some(&error)),
+        }
+        self.sent.insert(note.name_hash(&subject.key, &subject.identity));
+        if note.is_sync() {
+            self.syncs.pop_front();
+        } else if let Some((_, notes)) = self.diagnostics.get_mut(&subject.key) {
+            // The report may have been replaced meanwhile.
+            notes.retain(|waiting| waiting != note);
+            if notes.is_empty() {
+                self.diagnostics.remove(&subject.key);
+            }
+        }
+        PACE
+    }
+}
+
+/// Whether trying again is useless: the namespace goes away, or we have no right to create Events in it.
+fn is_final(error: &CallError) -> bool {
+    error.code().is_some_and(|code| (400..500).contains(&code) && code != 408 && code != 429)
+}
+
+impl Note {
+    fn from_diagnostic(diagnostic: &Diagnostic) -> Self {
+        // Readers of ingress-nginx's Events look for the words with which it begins this one.
+        let prefix =
+            if diagnostic.reason == Reason::AnnotationParsingFailed { "Error parsing annotations: " } else { "" };
+        let Diagnostic { field, value, message, .. } = diagnostic;
+        let mut text = String::from(prefix);
+        for (before, part, after) in [("", field, ": "), ("value \"", value, "\": ")] {
+            if !part.is_empty() {
+                text.extend([before, part, after]);
+            }
+        }
+        text.push_str(message);
+        text.truncate(text.floor_char_boundary(TEXT));
+        Self { warning: diagnostic.severity > Severity::Info, reason: diagnostic.reason.as_str(), text }
+    }
+
+    /// ingress-nginx's Event for each Ingress that it has taken in.
+    fn sync() -> Self {
+        Self { warning: false, reason: "Sync", text: "Scheduled for sync".to_owned() }
+    }
+
+    fn is_sync(&self) -> bool {
+        self.reason == "Sync"
+    }
+
+    /// Equal for what is to be sent once only. A sync is one of a version, everything else one of the object.
+    fn name_hash(&self, key: &ObjectKey, identity: &Identity) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (key, &identity.uid, self.warning, self.reason, &self.text).hash(&mut hasher);
+        if self.is_sync() {
+            identity.version.hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    fn event(&self, subject: &Subject, namespace: &str, instance: &str) -> Value {
+        let Subject { key, identity } = subject;
+        // A name has at most 253 characters.
+        let stem = &key.name[..key.name.floor_char_boundary(230)];
+        let name = format!("{stem}.{:016x}", self.name_hash(key, identity));
+        let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        json!({
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"namespace": namespace, "name": name},
+            "involvedObject": {
+                "apiVersion": key.kind.api_version(),
+                "kind": key.kind.as_str(),
+                "namespace": &*key.namespace,
+                "name": &*key.name,
+                "uid": identity.uid,
+                "resourceVersion": identity.version,
+            },
+            "type": if self.warning { "Warning" } else { "Normal" },
+            "reason": self.reason,
+            "message": self.text,
+            "source": {"component": COMPONENT},
+            "reportingComponent": COMPONENT,
+            "reportingInstance": instance,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        })
+    }
+}
+
+/// Names of Events that were sent; the older half is forgotten when it gets too many.
+#[derive(Default)]
+struct Remembered {
+    new: HashSet<u64>,
+    old: HashSet<u64>,
+}
+
+impl Remembered {
+    fn holds(&self, name: u64) -> bool {
+        self.new.contains(&name) || self.old.contains(&name)
+    }
+
+    fn insert(&mut self, name: u64) {
+        if self.new.len() == REMEMBERED {
+            self.old = std::mem::take(&mut self.new);
+        }
+        self.new.insert(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairway_model::Origin;
+    use fairway_translate::objects::Kind;
+
+    fn subject(version: &str) -> Subject {
+        Subject {
+            key: ObjectKey::new(Kind::Ingress, "shop", "web"),
+            identity: Identity { uid: "u1".into(), version: version.into() },
+        }
+    }
+
+    fn note(message: &str) -> Note {
+        let origin = Origin::new("Ingress", "shop", "web");
+        let reason = Reason::AnnotationParsingFailed;
+        Note::from_diagnostic(&Diagnostic::new(Severity::Warning, reason, &origin, "metadata", "5s", message))
+    }
+
+    #[test]
+    fn the_same_finding_has_the_same_name() {
+        let name = |note: &Note, version| note.event(&subject(version), "shop", "pod")["metadata"]["name"].clone();
+        assert_eq!(name(&note("a"), "1"), name(&note("a"), "2"));
+        assert_ne!(name(&note("a"), "1"), name(&note("b"), "1"));
+        assert_ne!(name(&Note::sync(), "1"), name(&Note::sync(), "2"));
+    }
+
+    #[test]
+    fn texts_keep_to_the_limit_of_the_api() {
+        assert_eq!(
+            note("expected seconds").text,
+            "Error parsing annotations: metadata: value \"5s\": expected seconds"
+        );
+        assert!(note(&"é".repeat(2000)).text.len() <= TEXT);
+    }
+
+    #[test]
+    fn memory_of_names_is_bounded() {
+        let mut sent = Remembered::default();
+        for name in 0..(3 * REMEMBERED as u64) {
+            sent.insert(name);
+        }
+        assert!(sent.holds(3 * REMEMBERED as u64 - 1));
+        assert!(!sent.holds(0));
+        assert!(sent.new.len() + sent.old.len() <= 2 * REMEMBERED);
+    }
+}

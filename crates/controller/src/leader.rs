@@ -1,0 +1,216 @@
+//! Which of several replicas may write: the holder of a Lease.
+//!
+//! The algorithm and the fields are those of client-go, so a replica of ingress-nginx and one of ours with the same election id
+//! exclude each other. Time is measured with the monotonic clock of this process from the moment at which a record was first
+//! seen, so the clocks of nodes need not agree. Invariant: who leads has renewed within half of the Lease's duration, and
+//! everybody else waits for the whole of it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::{GetParams, PostParams};
+use kube::core::Request;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::{info, warn};
+
+use crate::api::{ApiServer, CallError, collection};
+
+/// Until when we lead; `None` if we don't.
+pub(crate) type Term = Option<Instant>;
+
+/// Competes for one Lease.
+pub(crate) struct Candidate {
+    api: ApiServer,
+    request: Request,
+    namespace: String,
+    name: String,
+    identity: String,
+    ttl: Duration,
+    /// The record of the holder, and when we saw it first.
+    observed: Option<(LeaseSpec, Instant)>,
+    /// When the current request for the Lease began.
+    attempt: Instant,
+}
+
+/// How an attempt ended.
+enum Attempt {
+    /// We hold the Lease.
+    Held,
+    /// Somebody else does.
+    HeldBy(String),
+    /// Somebody wrote to it between our reading and our writing. Nothing is known but that we did not renew.
+    Contested,
+}
+
+impl Candidate {
+    /// `identity` must differ between replicas.
+    pub(crate) fn new(api: ApiServer, namespace: &str, name: &str, identity: &str, ttl: Duration) -> Self {
+        Self {
+            api,
+            request: collection("coordination.k8s.io/v1", "leases", Some(namespace)),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            identity: identity.to_owned(),
+            ttl,
+            observed: None,
+            attempt: Instant::now(),
+        }
+    }
+
+    /// Competes and renews until `stop` resolves, then gives the Lease back.
+    pub(crate) async fn run(mut self, term: watch::Sender<Term>, stop: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.compete(&term) => (),
+            () = stop => (),
+        }
+        let until = term.send_replace(None);
+        if let Some(until) = until.filter(|until| Instant::now() < *until) {
+            match timeout_at(until, self.release()).await {
+                Ok(Ok(())) => info!(lease = self.name, "gave the Lease back"),
+                Ok(Err(error)) => {
+                    warn!(lease = self.name, error = &error as &dyn std::error::Error, "giving the Lease back");
+                }
+                Err(_) => (),
+            }
+        }
+    }
+
+    async fn compete(&mut self, term: &watch::Sender<Term>) {
+        let mut failing = false;
+        loop {
+            let begin = Instant::now();
+            self.attempt = begin;
+            // The time to renew counts from before the request: the API server may have stored it at any moment since.
+            let lead_until = begin + self.ttl / 2;
+            let deadline = term.borrow().unwrap_or(lead_until).max(begin);
+            let result = timeout_at(deadline, self.attempt()).await;
+            let leading = term.borrow().is_some();
+            // Leading, or about to, we try again soon; who waits for another replica need not hurry.
+            let mut next = begin + self.ttl / 16;
+            match result {
+                Ok(Ok(Attempt::Held)) => {
+                    failing = false;
+                    next = begin + self.ttl / 4;
+                    if !leading {
+                        info!(lease = self.name, namespace = self.namespace, "leading: this replica writes status");
+                    }
+                    term.send_replace(Some(lead_until));
+                }
+                Ok(Ok(Attempt::HeldBy(holder))) => {
+                    failing = false;
+                    next = begin + self.ttl / 4;
+                    if leading {
+                        warn!(lease = self.name, holder, "lost the Lease");
+                        term.send_replace(None);
+                    }
+                }
+                Ok(Err(error)) if !failing => {
+                    failing = true;
+                    let error = &error as &dyn std::error::Error;
+                    warn!(lease = self.name, namespace = self.namespace, error, "asking for the Lease");
+                }
+                Ok(Ok(Attempt::Contested)) | Ok(Err(_)) | Err(_) => (),
+            }
+            let next = next.max(Instant::now() + self.ttl / 64);
+            // Without renewal the term ends on its own, between two attempts as well.
+            let end = *term.borrow();
+            if let Some(end) = end.filter(|end| *end <= next) {
+                sleep_until(end).await;
+                warn!(lease = self.name, "could not renew the Lease in time: this replica stops writing");
+                term.send_replace(None);
+            }
+            sleep_until(next).await;
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<Attempt, CallError> {
+        let now = MicroTime(Timestamp::now());
+        let found: Result<Lease, _> = self.api.call(self.request.get(&self.name, &GetParams::default())).await;
+        let mut lease = match found {
+            Ok(lease) => lease,
+            Err(error) if error.code() == Some(404) => {
+                let metadata = ObjectMeta {
+                    name: Some(self.name.clone()),
+                    namespace: Some(self.namespace.clone()),
+                    ..ObjectMeta::default()
+                };
+                let lease = Lease { metadata, spec: Some(self.record(None, now)) };
+                let body = serde_json::to_vec(&lease).map_err(CallError::Decode)?;
+                return self.settle(self.api.call(self.request.create(&PostParams::default(), body)).await);
+            }
+            Err(error) => return Err(error),
+        };
+        let spec = lease.spec.take().unwrap_or_default();
+        self.observe(&spec);
+        let holder = spec.holder_identity.as_deref().unwrap_or_default();
+        if !holder.is_empty() && holder != self.identity && self.is_current() {
+            return Ok(Attempt::HeldBy(holder.to_owned()));
+        }
+        lease.spec = Some(self.record(Some(&spec), now));
+        let body = serde_json::to_vec(&lease).map_err(CallError::Decode)?;
+        // The version in the body makes the API server refuse if somebody else wrote meanwhile.
+        let request = self.request.replace(&self.name, &PostParams::default(), body);
+        self.settle(self.api.call(request).await)
+    }
+
+    /// What a write led to. Who comes second hears of it by a conflict.
+    fn settle(&mut self, result: Result<Lease, CallError>) -> Result<Attempt, CallError> {
+        match result {
+            Ok(lease) => {
+                self.observe(&lease.spec.unwrap_or_default());
+                Ok(Attempt::Held)
+            }
+            Err(error) if error.code() == Some(409) => Ok(Attempt::Contested),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn observe(&mut self, spec: &LeaseSpec) {
+        if self.observed.as_ref().is_none_or(|(observed, _)| observed != spec) {
+            self.observed = Some((spec.clone(), Instant::now()));
+        }
+    }
+
+    /// Whether the record that we saw last may still be in force.
+    fn is_current(&self) -> bool {
+        self.observed.as_ref().is_some_and(|(spec, since)| {
+            let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+            let ttl = seconds.map_or(self.ttl, Duration::from_secs);
+            since.checked_add(ttl).is_none_or(|end| Instant::now() < end)
+        })
+    }
+
+    fn record(&self, before: Option<&LeaseSpec>, now: MicroTime) -> LeaseSpec {
+        let ours = before.filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity));
+        let transitions = before.and_then(|spec| spec.lease_transitions).unwrap_or(0);
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: Some(i32::try_from(self.ttl.as_secs().max(1)).unwrap_or(i32::MAX)),
+            acquire_time: ours.and_then(|spec| spec.acquire_time.clone()).or_else(|| Some(now.clone())),
+            renew_time: Some(now),
+            lease_transitions: Some(if ours.is_some() || before.is_none() {
+                transitions
+            } else {
+                transitions.saturating_add(1)
+            }),
+            ..before.cloned().unwrap_or_default()
+        }
+    }
+
+    /// Leaves the Lease without holder, so that the next replica need not wait.
+    async fn release(&self) -> Result<(), CallError> {
+        let mut lease: Lease = self.api.call(self.request.get(&self.name, &GetParams::default())).await?;
+        let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity))
+        else {
+            return Ok(());
+        };
+        spec.holder_identity = Some(String::new());
+        spec.lease_duration_seconds = Some(1);
+        spec.renew_time = Some(MicroTime(Timestamp::now()));
+        let body = serde_json::to_vec(&lease).map_err(CallError::Decode)?;
+        self.api.call::<Lease>(self.request.replace(&self.name, &PostParams::default(), body)).await.map(drop)
+    }
+}

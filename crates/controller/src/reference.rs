@@ -1,0 +1,187 @@
+//! The contents of Secrets and ConfigMaps: fetched for those that a served object refers to, of all others nothing but the name
+//! is ever held.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::RandomState;
+
+use fairway_translate::objects::{Kind, ObjectKey};
+use kube::api::ListParams;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use crate::api::{ApiServer, CallError, collection};
+use crate::backoff::Backoff;
+use crate::watch::{Seen, Wanted, decode, plural};
+
+/// How many are fetched at once.
+const CONCURRENT: usize = 16;
+
+/// Whether the content of objects of this kind is fetched by reference.
+pub(crate) fn is_referenced(kind: Kind) -> bool {
+    matches!(kind, Kind::Secret | Kind::ConfigMap)
+}
+
+/// Which contents are wanted and which are there.
+#[derive(Debug, Default)]
+pub(crate) struct References {
+    /// Those that exist, are wanted and have never been there.
+    fresh: HashSet<ObjectKey>,
+    /// The version that is there.
+    fetched: HashMap<ObjectKey, Box<str>>,
+    queue: BTreeSet<ObjectKey>,
+    fetching: HashSet<ObjectKey>,
+    failed: BTreeSet<ObjectKey>,
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl References {
+    /// A wanted object exists in this version.
+    pub(crate) fn seen(&mut self, key: &ObjectKey, version: &str) {
+        match self.fetched.get(key) {
+            Some(fetched) if **fetched == *version => return,
+            Some(_) => (),
+            None => {
+                self.fresh.insert(key.clone());
+            }
+        }
+        self.queue.insert(key.clone());
+    }
+
+    /// An object is gone, or nobody wants it any more. Returns whether its content was there.
+    pub(crate) fn drop(&mut self, key: &ObjectKey) -> bool {
+        self.fresh.remove(key);
+        self.queue.remove(key);
+        self.failed.remove(key);
+        self.fetched.remove(key).is_some()
+    }
+
+    /// The next object to fetch.
+    pub(crate) fn next(&mut self) -> Option<ObjectKey> {
+        if self.fetching.len() >= CONCURRENT {
+            return None;
+        }
+        // One that changes again while it is fetched waits for the end of that.
+        let key = self.queue.iter().find(|key| !self.fetching.contains(key))?.clone();
+        self.queue.remove(&key);
+        self.fetching.insert(key.clone());
+        Some(key)
+    }
+
+    /// How a fetch ended; `version` is the one that came.
+    pub(crate) fn ended(&mut self, key: ObjectKey, result: Result<Option<&str>, &CallError>) {
+        self.fetching.remove(&key);
+        match result {
+            Ok(version) => {
+                self.backoff.reset();
+                self.fresh.remove(&key);
+                match version {
+                    Some(version) => self.fetched.insert(key, version.into()),
+                    None => self.fetched.remove(&key),
+                };
+            }
+            Err(error) => {
+                if self.backoff.failures() == 0 {
+                    let (kind, namespace, name) = (key.kind, &*key.namespace, &*key.name);
+                    let forbidden = error.code() == Some(403);
+                    let error = error as &dyn std::error::Error;
+                    if forbidden {
+                        error!(%kind, namespace, name, error, "no right to read what is referred to");
+                    } else {
+                        warn!(%kind, namespace, name, error, "fetching what is referred to");
+                    }
+                }
+                self.failed.insert(key);
+                if self.retry_at.is_none() {
+                    self.retry_at = Some(Instant::now() + self.backoff.after(Some(error)));
+                }
+            }
+        }
+    }
+
+    /// Whether something that is wanted and exists has never been there, so that what refers to it isn't complete.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
+    /// What refers to contents that have never been there goes out without them.
+    pub(crate) fn wait_no_longer(&mut self) {
+        self.fresh.clear();
+    }
+
+    /// When [`retry`](Self::retry) is due.
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Tries again what failed.
+    pub(crate) fn retry(&mut self) {
+        self.retry_at = None;
+        self.queue.append(&mut self.failed);
+    }
+}
+
+/// The object of this name; `None` if there is none.
+///
+/// It is a list of one name because the roles of ingress-nginx allow `list` and `watch` of Secrets and not `get`.
+pub(crate) async fn fetch(api: &ApiServer, key: &ObjectKey, hasher: &RandomState) -> Result<Option<Seen>, CallError> {
+    #[derive(Deserialize)]
+    struct List<'a> {
+        #[serde(borrow, default)]
+        items: Option<Vec<&'a RawValue>>,
+    }
+    let request = collection(key.kind.api_version(), plural(key.kind), Some(&key.namespace));
+    let params = ListParams { field_selector: Some(format!("metadata.name={}", key.name)), ..ListParams::default() };
+    let text = api.page(request.list(&params)).await?;
+    let list: List<'_> = serde_json::from_slice(text.as_ref()).map_err(CallError::Decode)?;
+    let Some(item) = list.items.into_iter().flatten().next() else { return Ok(None) };
+    decode(key.kind, item.get(), Wanted::Object, hasher).map(Some).map_err(CallError::Decode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> ObjectKey {
+        ObjectKey::new(Kind::Secret, "n", "s")
+    }
+
+    #[test]
+    fn a_version_is_fetched_once() {
+        let mut references = References::default();
+        references.seen(&key(), "1");
+        assert!(references.is_incomplete());
+        assert_eq!(references.next(), Some(key()));
+        references.ended(key(), Ok(Some("1")));
+        assert!(!references.is_incomplete());
+        references.seen(&key(), "1");
+        assert_eq!(references.next(), None);
+        references.seen(&key(), "2");
+        assert_eq!(references.next(), Some(key()));
+        assert!(!references.is_incomplete(), "the content before serves meanwhile");
+    }
+
+    #[test]
+    fn a_change_during_a_fetch_leads_to_another_one() {
+        let mut references = References::default();
+        references.seen(&key(), "1");
+        references.next();
+        references.seen(&key(), "2");
+        assert_eq!(references.next(), None);
+        references.ended(key(), Ok(Some("1")));
+        assert_eq!(references.next(), Some(key()));
+    }
+
+    #[tokio::test]
+    async fn a_failed_fetch_is_tried_again() {
+        let mut references = References::default();
+        references.seen(&key(), "1");
+        references.next();
+        references.ended(key(), Err(&CallError::Endless));
+        assert_eq!(references.next(), None);
+        references.retry();
+        assert_eq!(references.next(), Some(key()));
+    }
+}

@@ -1,0 +1,87 @@
+//! What is watched: as little as the flags allow.
+
+use fairway_translate::objects::Kind;
+use fairway_translate::options::Options;
+
+use crate::config::{AddressSource, ControllerConfig};
+use crate::watch::{Source, Wanted};
+
+/// The watches for this configuration.
+///
+/// With `--watch-namespace` nothing but IngressClass is read cluster-wide. Objects that flags name may live elsewhere: their
+/// namespaces are watched for that kind, too.
+pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
+    let Options { watch_namespace, configmap, default_backend_service, default_ssl_certificate, .. } = &config.options;
+    let namespaces = |named: &Option<(String, String)>| -> Vec<Option<String>> {
+        let Some(watched) = watch_namespace else { return vec![None] };
+        let named = named.iter().map(|(namespace, _)| namespace).filter(|namespace| *namespace != watched);
+        [watched].into_iter().chain(named).cloned().map(Some).collect()
+    };
+    let mut sources = Vec::new();
+    let mut add = |kind, named, wanted, optional| {
+        for namespace in namespaces(named) {
+            sources.push(Source { optional, ..Source::new(kind, namespace.as_deref(), wanted) });
+        }
+    };
+    add(Kind::Ingress, &None, Wanted::Object, false);
+    add(Kind::Service, default_backend_service, Wanted::Object, false);
+    add(Kind::EndpointSlice, default_backend_service, Wanted::Object, false);
+    add(Kind::Secret, default_ssl_certificate, Wanted::Metadata, false);
+    // Who names no ConfigMap by a flag may do without the right to see any.
+    add(Kind::ConfigMap, configmap, Wanted::Metadata, configmap.is_none());
+    sources.push(Source { optional: true, ..Source::new(Kind::IngressClass, None, Wanted::Object) });
+    if config.options.namespace_selector.is_some() {
+        sources.push(Source::new(Kind::Namespace, None, Wanted::Object));
+    }
+    if let AddressSource::Service { namespace, name } = &config.status.addresses
+        && config.status.update
+    {
+        let name = Some(name.clone());
+        sources.push(Source { name, optional: true, ..Source::new(Kind::Service, Some(namespace), Wanted::Addresses) });
+    }
+    sources
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watched(config: &ControllerConfig) -> Vec<String> {
+        let text = |source: Source| {
+            let namespace = source.namespace.as_deref().unwrap_or("*");
+            let name = source.name.map(|name| format!("/{name}")).unwrap_or_default();
+            format!("{} {namespace}{name}", source.kind)
+        };
+        sources(config).into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_namespaced_controller_reads_nothing_cluster_wide_but_classes() {
+        let mut config = ControllerConfig::default();
+        config.options.watch_namespace = Some("shop".into());
+        config.options.default_ssl_certificate = Some(("certs".into(), "default".into()));
+        config.options.configmap = Some(("shop".into(), "config".into()));
+        config.status.addresses = AddressSource::Service { namespace: "edge".into(), name: "lb".into() };
+        assert_eq!(
+            watched(&config),
+            [
+                "Ingress shop",
+                "Service shop",
+                "EndpointSlice shop",
+                "Secret shop",
+                "Secret certs",
+                "ConfigMap shop",
+                "IngressClass *",
+                "Service edge/lb"
+            ]
+        );
+    }
+
+    #[test]
+    fn namespaces_are_watched_only_for_a_selector() {
+        let mut config = ControllerConfig::default();
+        assert!(!watched(&config).contains(&"Namespace *".to_owned()));
+        config.options.namespace_selector = Some("team=a".parse().unwrap());
+        assert!(watched(&config).contains(&"Namespace *".to_owned()));
+    }
+}

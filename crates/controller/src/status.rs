@@ -1,0 +1,349 @@
+//! Which Ingress shows which addresses, and which has to be told otherwise.
+//!
+//! Only bookkeeping: what has to be written comes out of [`Status::next`], and the controller does it. Invariants: an Ingress is
+//! written to only while it is ours, we lead, the addresses are known and not the ones it shows; an empty list is written only
+//! to take back what is ours, on the way out.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairway_translate::objects::ObjectKey;
+use kube::api::{GetParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tracing::{debug, error, warn};
+
+use crate::address::Addresses;
+use crate::api::{ApiServer, CallError, collection};
+use crate::backoff::Backoff;
+use crate::watch::Identity;
+
+/// How many writes are under way at once. One of many thousands after a change of address must not take the whole share that
+/// the API server has for us.
+const CONCURRENT: usize = 8;
+
+/// The state of all Ingresses' status.
+#[derive(Debug, Default)]
+pub(crate) struct Status {
+    ingresses: HashMap<ObjectKey, Entry>,
+    served: HashSet<ObjectKey>,
+    /// What is to be shown. `None` while it isn't known.
+    addresses: Option<Arc<Addresses>>,
+    /// Who has to be looked at.
+    queue: BTreeSet<ObjectKey>,
+    writing: HashSet<ObjectKey>,
+    /// Who has to be looked at again, and when.
+    failed: BTreeSet<ObjectKey>,
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+    leaving: bool,
+    /// Whether somebody was told that we have no right to write.
+    forbidden: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    identity: Identity,
+    shown: Arc<Addresses>,
+}
+
+/// One write to be done.
+#[derive(Debug)]
+pub(crate) struct Write {
+    pub(crate) key: ObjectKey,
+    identity: Identity,
+    addresses: Arc<Addresses>,
+}
+
+/// What a write led to: the version of the Ingress after it.
+pub(crate) type Written = Result<Box<str>, CallError>;
+
+impl Status {
+    /// An Ingress is there and shows these addresses.
+    pub(crate) fn seen(&mut self, key: &ObjectKey, identity: &Identity, shown: Addresses) {
+        // Nearly all show the same: one copy of it is enough.
+        let same = self.addresses.as_ref().filter(|addresses| ***addresses == shown);
+        let shown = same.cloned().unwrap_or_else(|| Arc::new(shown));
+        self.ingresses.insert(key.clone(), Entry { identity: identity.clone(), shown });
+        self.queue.insert(key.clone());
+    }
+
+    /// An Ingress is gone.
+    pub(crate) fn gone(&mut self, key: &ObjectKey) {
+        self.ingresses.remove(key);
+        self.served.remove(key);
+        self.queue.remove(key);
+        self.failed.remove(key);
+    }
+
+    /// Whether an Ingress is ours.
+    pub(crate) fn serve(&mut self, key: &ObjectKey, served: bool) {
+        if served {
+            self.served.insert(key.clone());
+            self.queue.insert(key.clone());
+        } else {
+            self.served.remove(key);
+        }
+    }
+
+    /// Whether an Ingress is ours.
+    pub(crate) fn is_served(&self, key: &ObjectKey) -> bool {
+        self.served.contains(key)
+    }
+
+    /// The addresses under which we are reached. An empty list means that they aren't known (yet, or any more): what stands in
+    /// the status of Ingresses then stays.
+    pub(crate) fn publish(&mut self, addresses: Addresses) {
+        let addresses = (!addresses.is_empty()).then_some(addresses);
+        if !self.leaving && self.addresses.as_deref() != addresses.as_ref() {
+            debug!(?addresses, "addresses for the status of Ingresses");
+            self.addresses = addresses.map(Arc::new);
+            self.check();
+        }
+    }
+
+    /// Looks at every Ingress again.
+    pub(crate) fn check(&mut self) {
+        self.queue.extend(self.served.iter().cloned());
+    }
+
+    /// From now on takes back what is ours.
+    pub(crate) fn leave(&mut self) {
+        self.leaving = true;
+        self.check();
+    }
+
+    /// The next write, if there is one and not too many are under way. Whoever takes it must report [`written`](Self::written)
+    /// or [`abandoned`](Self::abandoned).
+    pub(crate) fn next(&mut self) -> Option<Write> {
+        while self.writing.len() < CONCURRENT
+            && let Some(addresses) = &self.addresses
+            && let Some(key) = self.queue.pop_first()
+        {
+            if self.writing.contains(&key) || !self.served.contains(&key) {
+                continue;
+            }
+            let Some(entry) = self.ingresses.get(&key) else { continue };
+            let addresses = if !self.leaving {
+                addresses.clone()
+            } else if entry.shown == *addresses {
+                Arc::default()
+            } else {
+                continue;
+            };
+            if entry.shown == addresses {
+                continue;
+            }
+            self.writing.insert(key.clone());
+            return Some(Write { key, identity: entry.identity.clone(), addresses });
+        }
+        None
+    }
+
+    /// How a write ended.
+    pub(crate) fn written(&mut self, write: Write, result: Written) {
+        let Write { key, identity, addresses } = write;
+        self.writing.remove(&key);
+        match result {
+            Ok(version) => {
+                self.backoff.reset();
+                // Unless a newer version has come from the watch meanwhile, this is what is there now.
+                if let Some(entry) = self.ingresses.get_mut(&key)
+                    && entry.identity == identity
+                {
+                    entry.shown = addresses;
+                    entry.identity.version = version;
+                }
+                self.queue.insert(key);
+            }
+            Err(error) => match error.code() {
+                Some(404) => (),
+                // Not by us alone: what the watch brings decides.
+                Some(409) => self.try_again(key, &error),
+                Some(400 | 422) => {
+                    warn!(namespace = %key.namespace, name = %key.name, error = &error as &dyn std::error::Error,
+                        "the API server refuses the status of this Ingress; it is tried again when the Ingress changes");
+                }
+                Some(403) if !self.forbidden => {
+                    self.forbidden = true;
+                    error!(error = &error as &dyn std::error::Error, "no right to write the status of Ingresses");
+                    self.try_again(key, &error);
+                }
+                _ => {
+                    debug!(namespace = %key.namespace, name = %key.name, error = &error as &dyn std::error::Error,
+                        "writing the status of an Ingress");
+                    self.try_again(key, &error);
+                }
+            },
+        }
+    }
+
+    /// A write was broken off.
+    pub(crate) fn abandoned(&mut self, key: ObjectKey) {
+        self.writing.remove(&key);
+        self.queue.insert(key);
+    }
+
+    fn try_again(&mut self, key: ObjectKey, error: &CallError) {
+        self.failed.insert(key);
+        if self.retry_at.is_none() {
+            self.retry_at = Some(Instant::now() + self.backoff.after(Some(error)));
+        }
+    }
+
+    /// When [`retry`](Self::retry) is due.
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Looks again at what failed.
+    pub(crate) fn retry(&mut self) {
+        self.retry_at = None;
+        self.queue.append(&mut self.failed);
+    }
+
+    /// Whether nothing is under way or left to do.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.writing.is_empty() && self.queue.is_empty() && self.failed.is_empty()
+    }
+}
+
+impl Write {
+    /// Writes the addresses, on the condition that the Ingress is still the version that we looked at.
+    pub(crate) async fn run(&self, api: &ApiServer) -> Written {
+        let request = collection("networking.k8s.io/v1", "ingresses", Some(&self.key.namespace));
+        let Identity { uid, version } = &self.identity;
+        let status = json!({"loadBalancer": {"ingress": *self.addresses}});
+        let patch = json!({"metadata": {"uid": uid, "resourceVersion": version}, "status": status});
+        let patch = Patch::Merge(patch);
+        let request_patch = request.patch_subresource("status", &self.key.name, &PatchParams::default(), &patch);
+        match api.call::<Value>(request_patch).await {
+            // The roles of ingress-nginx allow `update` and not `patch`.
+            Err(error) if error.code() == Some(403) => (),
+            result => return result.map(version_of),
+        }
+        let mut ingress: Value = api.call(request.get(&self.key.name, &GetParams::default())).await?;
+        if version_of_ref(&ingress) != Some(version) {
+            return Err(CallError::Refused {
+                code: 409,
+                reason: "Conflict".to_owned(),
+                message: "the Ingress has changed".to_owned(),
+                retry_after: None,
+            });
+        }
+        ingress["status"] = status;
+        let body = ingress.to_string().into_bytes();
+        let request = request.replace_subresource("status", &self.key.name, &PostParams::default(), body);
+        api.call::<Value>(request).await.map(version_of)
+    }
+}
+
+fn version_of_ref(object: &Value) -> Option<&str> {
+    object["metadata"]["resourceVersion"].as_str()
+}
+
+fn version_of(object: Value) -> Box<str> {
+    version_of_ref(&object).unwrap_or_default().into()
+}
+
+/// How often the addresses and all Ingresses are looked at again.
+pub(crate) fn check_interval(configured: Duration) -> Duration {
+    // ingress-nginx takes five seconds as the least.
+    configured.max(Duration::from_secs(5))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Address;
+    use fairway_translate::objects::Kind;
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::new(Kind::Ingress, "n", name)
+    }
+
+    fn identity(version: &str) -> Identity {
+        Identity { uid: "u".into(), version: version.into() }
+    }
+
+    fn addresses(texts: &[&str]) -> Addresses {
+        texts.iter().filter_map(|text| Address::from_text(text)).collect()
+    }
+
+    fn refused(code: u16) -> CallError {
+        CallError::Refused { code, reason: String::new(), message: String::new(), retry_after: None }
+    }
+
+    fn status(shown: &[&str]) -> Status {
+        let mut status = Status::default();
+        status.seen(&key("a"), &identity("1"), addresses(shown));
+        status.serve(&key("a"), true);
+        status
+    }
+
+    #[test]
+    fn equal_addresses_are_not_written() {
+        let mut status = status(&["192.0.2.2", "192.0.2.1"]);
+        status.publish(addresses(&["192.0.2.1", "192.0.2.2"]));
+        assert!(status.next().is_none());
+    }
+
+    #[test]
+    fn unknown_addresses_are_not_written() {
+        let mut status = status(&["192.0.2.1"]);
+        assert!(status.next().is_none());
+        status.publish(addresses(&[]));
+        assert!(status.next().is_none());
+        status.publish(addresses(&["192.0.2.2"]));
+        assert!(status.next().is_some());
+    }
+
+    #[test]
+    fn what_is_not_ours_is_left_alone() {
+        let mut status = status(&[]);
+        status.publish(addresses(&["192.0.2.1"]));
+        status.serve(&key("a"), false);
+        assert!(status.next().is_none());
+        status.serve(&key("a"), true);
+        assert!(status.next().is_some());
+    }
+
+    #[test]
+    fn after_a_write_the_watch_has_nothing_new_to_say() {
+        let mut status = status(&[]);
+        status.publish(addresses(&["192.0.2.1"]));
+        let write = status.next().unwrap();
+        assert!(status.next().is_none(), "one write at a time for an Ingress");
+        status.written(write, Ok("2".into()));
+        status.seen(&key("a"), &identity("2"), addresses(&["192.0.2.1"]));
+        assert!(status.next().is_none());
+        assert!(status.is_idle());
+    }
+
+    #[tokio::test]
+    async fn a_conflict_is_decided_anew() {
+        let mut status = status(&[]);
+        status.publish(addresses(&["192.0.2.1"]));
+        let write = status.next().unwrap();
+        status.seen(&key("a"), &identity("2"), addresses(&["192.0.2.1"]));
+        status.written(write, Err(refused(409)));
+        assert!(status.retry_at().is_some());
+        status.retry();
+        assert!(status.next().is_none(), "somebody else wrote what we wanted");
+    }
+
+    #[test]
+    fn leaving_takes_back_only_what_is_ours() {
+        let mut status = status(&["192.0.2.1"]);
+        status.seen(&key("b"), &identity("1"), addresses(&["198.51.100.1"]));
+        status.publish(addresses(&["192.0.2.1"]));
+        status.leave();
+        status.serve(&key("b"), true);
+        let write = status.next().unwrap();
+        assert_eq!((write.key.clone(), write.addresses.len()), (key("a"), 0));
+        status.written(write, Ok("2".into()));
+        assert!(status.next().is_none());
+        assert!(status.is_idle());
+    }
+}

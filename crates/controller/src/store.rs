@@ -1,0 +1,225 @@
+//! What the watches have told so far: which objects exist, and which changes translation hasn't seen yet.
+//!
+//! Invariant: nothing is handed on before the first list of every source is complete. Changes are kept by object, so however
+//! long translation is busy, no more waits than there are objects.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use fairway_translate::objects::{Change, Kind, ObjectKey};
+
+use crate::watch::{Content, Identity, Seen};
+
+/// All that is known of the objects that are watched. Their contents are kept by the translator only.
+#[derive(Debug)]
+pub(crate) struct Store {
+    sources: Vec<Progress>,
+    known: HashMap<ObjectKey, Known>,
+    pending: BTreeMap<ObjectKey, Change>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// A first list is complete.
+    listed: bool,
+    /// What the list that is under way has brought so far.
+    relisting: Option<HashSet<ObjectKey>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    source: usize,
+    identity: Identity,
+    /// Of the content that translation has, or will have with the pending change.
+    fingerprint: Option<u64>,
+}
+
+/// What a message of a watch changes beside the pending changes.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum News {
+    /// The object is there, perhaps as it was.
+    There(ObjectKey),
+    /// The object is there, but can't be decoded; translation keeps what it had.
+    Malformed(ObjectKey, String),
+    /// The object is gone.
+    Gone(ObjectKey),
+}
+
+impl Store {
+    /// For a number of sources.
+    pub(crate) fn new(sources: usize) -> Self {
+        Self {
+            sources: std::iter::repeat_with(Progress::default).take(sources).collect(),
+            known: HashMap::new(),
+            pending: BTreeMap::new(),
+        }
+    }
+
+    /// A list of this source begins.
+    pub(crate) fn relist(&mut self, source: usize) {
+        self.sources[source].relisting = Some(HashSet::new());
+    }
+
+    /// The list of this source is complete: what it doesn't hold is gone. Returns what is.
+    pub(crate) fn listed(&mut self, source: usize) -> Vec<News> {
+        let progress = &mut self.sources[source];
+        progress.listed = true;
+        let Some(there) = progress.relisting.take() else { return Vec::new() };
+        let of_source = self.known.iter().filter(|(_, known)| known.source == source);
+        let gone: Vec<_> = of_source.map(|(key, _)| key).filter(|key| !there.contains(key)).cloned().collect();
+        gone.into_iter().filter_map(|key| self.gone(&key)).collect()
+    }
+
+    /// An object is there.
+    pub(crate) fn seen(&mut self, source: usize, seen: Seen) -> News {
+        let Seen { key, identity, content } = seen;
+        if let Some(there) = &mut self.sources[source].relisting {
+            there.insert(key.clone());
+        }
+        let known = self.known.entry(key.clone()).or_insert_with(|| Known {
+            source,
+            identity: Identity::default(),
+            fingerprint: None,
+        });
+        known.identity = identity;
+        known.source = source;
+        match content {
+            Content::Object { object, fingerprint, .. } => {
+                if known.fingerprint != Some(fingerprint) {
+                    known.fingerprint = Some(fingerprint);
+                    self.pending.insert(key.clone(), Change::Upsert(object));
+                }
+            }
+            Content::Malformed(why) => return News::Malformed(key, why),
+            Content::Metadata | Content::Addresses(_) => (),
+        }
+        News::There(key)
+    }
+
+    /// An object is gone. `None` if it wasn't known.
+    pub(crate) fn gone(&mut self, key: &ObjectKey) -> Option<News> {
+        self.known.remove(key)?;
+        self.pending.insert(key.clone(), Change::Remove(key.clone()));
+        Some(News::Gone(key.clone()))
+    }
+
+    /// The content of an object of which only the metadata is watched; `None` takes it away.
+    pub(crate) fn content(&mut self, key: &ObjectKey, content: Option<(Change, u64)>) {
+        let fingerprint = content.as_ref().map(|(_, fingerprint)| *fingerprint);
+        match self.known.get_mut(key) {
+            Some(known) if known.fingerprint == fingerprint => return,
+            Some(known) => known.fingerprint = fingerprint,
+            // It went away while it was being fetched: its removal is pending.
+            None => return,
+        }
+        let change = content.map_or_else(|| Change::Remove(key.clone()), |(change, _)| change);
+        self.pending.insert(key.clone(), change);
+    }
+
+    /// Which object has this name at present.
+    pub(crate) fn identity(&self, key: &ObjectKey) -> Option<&Identity> {
+        Some(&self.known.get(key)?.identity)
+    }
+
+    /// Whether every source has brought its first list.
+    pub(crate) fn synced(&self) -> bool {
+        self.sources.iter().all(|progress| progress.listed)
+    }
+
+    /// Whether there is something to translate.
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// What translation hasn't seen yet, sorted by kind, namespace and name.
+    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.pending).into_values().collect()
+    }
+
+    /// How many objects of a kind there are.
+    pub(crate) fn count(&self, kind: Kind) -> usize {
+        self.known.keys().filter(|key| key.kind == kind).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairway_translate::objects::Object;
+    use k8s_openapi::api::networking::v1::Ingress;
+    use kube::core::ObjectMeta;
+
+    fn seen(name: &str, fingerprint: u64) -> Seen {
+        let metadata = ObjectMeta { namespace: Some("n".into()), name: Some(name.into()), ..ObjectMeta::default() };
+        let object = Object::from(Ingress { metadata, ..Ingress::default() });
+        Seen {
+            key: object.key(),
+            identity: Identity::default(),
+            content: Content::Object { object, fingerprint, shown: Default::default() },
+        }
+    }
+
+    fn names(changes: Vec<Change>) -> Vec<String> {
+        let name = |change: Change| match change {
+            Change::Upsert(object) => format!("+{}", object.key().name),
+            Change::Remove(key) => format!("-{}", key.name),
+        };
+        changes.into_iter().map(name).collect()
+    }
+
+    #[test]
+    fn what_a_new_list_lacks_is_gone() {
+        let mut store = Store::new(2);
+        store.relist(0);
+        for name in ["a", "b", "c"] {
+            store.seen(0, seen(name, 1));
+        }
+        assert!(!store.synced());
+        assert_eq!(store.listed(0), []);
+        store.relist(1);
+        store.listed(1);
+        assert!(store.synced());
+        assert_eq!(names(store.take_changes()), ["+a", "+b", "+c"]);
+
+        store.relist(0);
+        store.seen(0, seen("a", 1));
+        // The list broke off and began again.
+        store.relist(0);
+        store.seen(0, seen("b", 2));
+        store.seen(0, seen("c", 1));
+        assert_eq!(store.listed(0).len(), 1);
+        assert_eq!(names(store.take_changes()), ["-a", "+b"]);
+    }
+
+    #[test]
+    fn unchanged_content_wakes_nobody() {
+        let mut store = Store::new(1);
+        store.seen(0, seen("a", 1));
+        store.take_changes();
+        store.seen(0, seen("a", 1));
+        assert!(!store.has_changes());
+    }
+
+    #[test]
+    fn a_malformed_version_keeps_the_last_good_one() {
+        let mut store = Store::new(1);
+        store.seen(0, seen("a", 1));
+        store.take_changes();
+        let bad = Seen { content: Content::Malformed("why".into()), ..seen("a", 0) };
+        let key = bad.key.clone();
+        assert_eq!(store.seen(0, bad), News::Malformed(key, "why".into()));
+        assert!(!store.has_changes());
+    }
+
+    #[test]
+    fn content_of_what_vanished_meanwhile_is_dropped() {
+        let mut store = Store::new(1);
+        let Seen { key, identity, content: Content::Object { object, .. } } = seen("a", 0) else { unreachable!() };
+        store.seen(0, Seen { key: key.clone(), identity, content: Content::Metadata });
+        assert!(!store.has_changes());
+        store.content(&key, Some((Change::Upsert(object.clone()), 1)));
+        assert_eq!(names(store.take_changes()), ["+a"]);
+        store.gone(&key);
+        store.content(&key, Some((Change::Upsert(object), 2)));
+        assert_eq!(names(store.take_changes()), ["-a"]);
+    }
+}

@@ -1,0 +1,319 @@
+//! One watch: list, then follow, for ever.
+//!
+//! Invariants: objects arrive in the order in which the API server sent them; a list is framed by [`Message::Relist`] and
+//! [`Message::Listed`], so whoever receives it can tell which objects vanished while nobody looked; no failure ends the watch.
+
+use std::hash::RandomState;
+use std::time::Duration;
+
+use fairway_translate::objects::{Kind, ObjectKey};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
+use kube::api::{ListParams, WatchParams};
+use kube::core::{Request, Status};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{error, info, warn};
+
+use crate::api::{ApiServer, CallError, collection};
+use crate::backoff::Backoff;
+
+mod decode;
+
+pub(crate) use decode::{Content, Identity, Seen, Wanted, decode};
+
+/// How many objects a page of a list has: as many as kubectl and client-go ask for.
+const PAGE: u32 = 500;
+
+/// How long the API server keeps one watch open, in seconds. A connection that died without a word (a node that lost power,
+/// a firewall that forgot) is noticed this late, so it is shorter than the five to ten minutes of client-go; resuming is cheap.
+const WATCH_SECONDS: u32 = 120;
+
+/// How long after the end of a watch we wait for the API server to say so.
+const WATCH_GRACE: Duration = Duration::from_secs(5);
+
+/// How often an optional kind that we may not read is tried again.
+const FORBIDDEN_RETRY: Duration = Duration::from_secs(60);
+
+/// What one watch covers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Source {
+    pub(crate) kind: Kind,
+    /// Only this namespace.
+    pub(crate) namespace: Option<String>,
+    /// Only the object of this name.
+    pub(crate) name: Option<String>,
+    pub(crate) wanted: Wanted,
+    /// Whether we do without if we aren't allowed to read it.
+    pub(crate) optional: bool,
+}
+
+impl Source {
+    pub(crate) fn new(kind: Kind, namespace: Option<&str>, wanted: Wanted) -> Self {
+        Self { kind, namespace: namespace.map(str::to_owned), name: None, wanted, optional: false }
+    }
+}
+
+/// What a watch tells.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A list begins, perhaps after a part of another one.
+    Relist,
+    /// An object is there, new or changed.
+    Seen(Box<Seen>),
+    /// The list is complete.
+    Listed,
+    /// An object is gone.
+    Gone(ObjectKey),
+    /// We may not read this; the source is optional.
+    Forbidden,
+}
+
+/// The name of the collection of a kind in a path.
+pub(crate) fn plural(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Ingress => "ingresses",
+        Kind::IngressClass => "ingressclasses",
+        Kind::Service => "services",
+        Kind::EndpointSlice => "endpointslices",
+        Kind::Secret => "secrets",
+        Kind::ConfigMap => "configmaps",
+        Kind::Namespace => "namespaces",
+    }
+}
+
+/// Sends what happens to the objects of `source` until nobody listens any more.
+pub(crate) async fn watch(
+    api: ApiServer,
+    source: Source,
+    index: usize,
+    hasher: RandomState,
+    out: mpsc::Sender<(usize, Message)>,
+) {
+    let mut watch = Watch {
+        request: collection(source.kind.api_version(), plural(source.kind), source.namespace.as_deref()),
+        api,
+        source,
+        index,
+        hasher,
+        out,
+        backoff: Backoff::default(),
+    };
+    // Ends when the receiver is gone.
+    let Err(Closed) = watch.run().await;
+}
+
+/// The receiver is gone.
+struct Closed;
+
+/// Why a list or the following of a watch ended.
+enum Ended {
+    Closed,
+    Failed(CallError),
+}
+
+impl From<CallError> for Ended {
+    fn from(error: CallError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Closed> for Ended {
+    fn from(Closed: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+struct Watch {
+    api: ApiServer,
+    source: Source,
+    request: Request,
+    index: usize,
+    hasher: RandomState,
+    out: mpsc::Sender<(usize, Message)>,
+    backoff: Backoff,
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(default)]
+    metadata: ListMeta,
+    #[serde(borrow, default)]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    r#type: &'a str,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+impl Watch {
+    async fn run(&mut self) -> Result<std::convert::Infallible, Closed> {
+        let mut version = None;
+        loop {
+            let result = match version.clone() {
+                None => self.list().await.map(|listed| version = Some(listed)),
+                Some(mut at) => {
+                    let result = self.follow(&mut at).await;
+                    version = Some(at);
+                    result
+                }
+            };
+            match result {
+                Ok(()) => (),
+                Err(Ended::Closed) => return Err(Closed),
+                Err(Ended::Failed(error)) => {
+                    if error.is_gone() {
+                        version = None;
+                    }
+                    self.wait(&error).await?;
+                }
+            }
+        }
+    }
+
+    /// All objects, page by page. Returns the version to follow from.
+    async fn list(&mut self) -> Result<String, Ended> {
+        let mut params =
+            ListParams { limit: Some(PAGE), field_selector: self.field_selector(), ..ListParams::default() };
+        self.tell(Message::Relist).await?;
+        loop {
+            let request = match self.source.wanted {
+                Wanted::Metadata => self.request.list_metadata(&params),
+                Wanted::Object | Wanted::Addresses => self.request.list(&params),
+            };
+            let text = self.api.page(request).await?;
+            let page: Page<'_> = serde_json::from_slice(text.as_ref()).map_err(CallError::Decode)?;
+            for item in page.items.into_iter().flatten() {
+                self.see(item.get()).await?;
+            }
+            params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+            if params.continue_token.is_none() {
+                self.recovered();
+                self.tell(Message::Listed).await?;
+                return Ok(page.metadata.resource_version.unwrap_or_default());
+            }
+        }
+    }
+
+    /// What happens after `version`, which moves on as the API server says.
+    async fn follow(&mut self, version: &mut String) -> Result<(), Ended> {
+        let params = WatchParams {
+            bookmarks: true,
+            timeout: Some(WATCH_SECONDS),
+            field_selector: self.field_selector(),
+            ..WatchParams::default()
+        };
+        let request = match self.source.wanted {
+            Wanted::Metadata => self.request.watch_metadata(&params, version),
+            Wanted::Object | Wanted::Addresses => self.request.watch(&params, version),
+        };
+        let begin = Instant::now();
+        let mut lines = self.api.lines(request).await?;
+        let limit = Duration::from_secs(WATCH_SECONDS.into()) + WATCH_GRACE;
+        let mut quiet = true;
+        loop {
+            let next = timeout(limit, lines.next()).await.map_err(|_| CallError::TimedOut(limit))?;
+            let Some(line) = next? else { break };
+            quiet = false;
+            let event: Event<'_> = serde_json::from_slice(&line).map_err(CallError::Decode)?;
+            let object = event.object.get();
+            match event.r#type {
+                "ADDED" | "MODIFIED" => note(version, self.see(object).await?),
+                "DELETED" => match self.decode(object) {
+                    Some(seen) => {
+                        note(version, Some(seen.identity.version));
+                        self.tell(Message::Gone(seen.key)).await?;
+                    }
+                    None => continue,
+                },
+                "BOOKMARK" => note(version, bookmark(object)),
+                _ => {
+                    let status: Status = serde_json::from_str(object).map_err(CallError::Decode)?;
+                    return Err(CallError::from_status(status, None).into());
+                }
+            }
+            self.recovered();
+        }
+        if quiet && begin.elapsed() < Duration::from_secs(1) {
+            // Something between us and the API server cuts watches short. Don't spin.
+            sleep(self.backoff.after(None)).await;
+        } else {
+            self.recovered();
+        }
+        Ok(())
+    }
+
+    fn field_selector(&self) -> Option<String> {
+        self.source.name.as_ref().map(|name| format!("metadata.name={name}"))
+    }
+
+    /// Passes an object on. Returns its version.
+    async fn see(&self, text: &str) -> Result<Option<Box<str>>, Closed> {
+        let Some(seen) = self.decode(text) else { return Ok(None) };
+        let version = seen.identity.version.clone();
+        self.tell(Message::Seen(Box::new(seen))).await?;
+        Ok(Some(version))
+    }
+
+    fn decode(&self, text: &str) -> Option<Seen> {
+        let wanted = self.source.wanted;
+        decode(self.source.kind, text, wanted, &self.hasher)
+            .inspect_err(|error| {
+                error!(kind = %self.source.kind, column = error.column(), "the API server sent an object without a name");
+            })
+            .ok()
+    }
+
+    async fn tell(&self, message: Message) -> Result<(), Closed> {
+        self.out.send((self.index, message)).await.map_err(|_| Closed)
+    }
+
+    fn recovered(&mut self) {
+        if self.backoff.failures() > 0 {
+            info!(kind = %self.source.kind, namespace = self.source.namespace, "watch resumed");
+            self.backoff.reset();
+        }
+    }
+
+    async fn wait(&mut self, error: &CallError) -> Result<(), Closed> {
+        let first = self.backoff.failures() == 0;
+        let mut pause = self.backoff.after(Some(error));
+        let (kind, namespace) = (self.source.kind, &self.source.namespace);
+        if error.code() == Some(403) && self.source.optional {
+            if first {
+                warn!(%kind, namespace, "no right to read this kind, going on without it");
+            }
+            self.tell(Message::Forbidden).await?;
+            pause = FORBIDDEN_RETRY;
+        } else if first && !error.is_gone() {
+            let code = error.code();
+            let error = error as &dyn std::error::Error;
+            if matches!(code, Some(401 | 403)) {
+                error!(%kind, namespace, error, "no right to read what is needed");
+            } else {
+                warn!(%kind, namespace, error, "watch interrupted, traffic goes on with what is known");
+            }
+        }
+        sleep(pause).await;
+        Ok(())
+    }
+}
+
+fn note(version: &mut String, seen: Option<Box<str>>) {
+    if let Some(seen) = seen.filter(|seen| !seen.is_empty()) {
+        *version = seen.into();
+    }
+}
+
+fn bookmark(text: &str) -> Option<Box<str>> {
+    #[derive(Deserialize)]
+    struct Bookmark {
+        metadata: ListMeta,
+    }
+    let bookmark: Bookmark = serde_json::from_str(text).ok()?;
+    bookmark.metadata.resource_version.map(Into::into)
+}

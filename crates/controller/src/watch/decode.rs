@@ -1,0 +1,260 @@
+//! One object as the API server sends it, reduced to what translation reads.
+//!
+//! Objects are decoded one by one, so an object that can't be decoded (written by a newer API server, say) harms no other.
+//! Each gets a fingerprint of what translation reads: a change of status, of `managedFields` or of a heartbeat annotation leaves
+//! it as it was, and then nobody is woken.
+
+use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
+use std::io;
+
+use fairway_translate::objects::{Kind, Object, ObjectKey};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::address::{self, Addresses};
+
+/// One object of a watch or of a list.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) key: ObjectKey,
+    pub(crate) identity: Identity,
+    pub(crate) content: Content,
+}
+
+/// Which of the objects that had this name it is, and which of its versions.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Identity {
+    pub(crate) uid: Box<str>,
+    pub(crate) version: Box<str>,
+}
+
+/// What is known of the object.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    /// What translation reads, and for an Ingress what its status says at present.
+    Object { object: Object, fingerprint: u64, shown: Addresses },
+    /// That it exists.
+    Metadata,
+    /// The addresses of the Service in front of us.
+    Addresses(Addresses),
+    /// It can't be decoded; why.
+    Malformed(String),
+}
+
+/// What is wanted of each object.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Wanted {
+    /// All that translation reads.
+    Object,
+    /// Only its name and version.
+    Metadata,
+    /// Of a Service: the addresses under which it is reached.
+    Addresses,
+}
+
+/// The parts of an object that can be read even if the rest is malformed.
+#[derive(Deserialize)]
+struct Envelope {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: String,
+    #[serde(default)]
+    namespace: Option<String>,
+    #[serde(default)]
+    uid: Option<String>,
+    #[serde(default)]
+    resource_version: Option<String>,
+}
+
+/// The object in `text`. An error means that it doesn't even have a name.
+pub(crate) fn decode(kind: Kind, text: &str, wanted: Wanted, hasher: &RandomState) -> serde_json::Result<Seen> {
+    let Metadata { name, namespace, uid, resource_version } = serde_json::from_str::<Envelope>(text)?.metadata;
+    let content = match wanted {
+        Wanted::Metadata => Content::Metadata,
+        Wanted::Addresses => match lenient::<Service>(text) {
+            Ok(service) => Content::Addresses(address::of_service(&service)),
+            Err(error) => malformed(kind, &error),
+        },
+        Wanted::Object => match object(kind, text, hasher) {
+            Ok((object, fingerprint, shown)) => Content::Object { object, fingerprint, shown },
+            Err(error) => malformed(kind, &error),
+        },
+    };
+    Ok(Seen {
+        key: ObjectKey::new(kind, namespace.unwrap_or_default(), name),
+        identity: Identity {
+            uid: uid.unwrap_or_default().into(),
+            version: resource_version.unwrap_or_default().into(),
+        },
+        content,
+    })
+}
+
+fn malformed(kind: Kind, error: &serde_json::Error) -> Content {
+    Content::Malformed(if kind == Kind::Secret {
+        // The message of serde repeats the value that it stumbled on.
+        format!("can't be decoded at column {}", error.column())
+    } else {
+        format!("can't be decoded: {}", fairway_translate::diagnostic::bounded(&error.to_string()))
+    })
+}
+
+/// The object, its fingerprint and, of an Ingress, the addresses that it shows.
+fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(Object, u64, Addresses)> {
+    let mut shown = Addresses::new();
+    let (object, fingerprint) = match kind {
+        Kind::Ingress => {
+            let mut ingress: Ingress = lenient(text)?;
+            shown = address::of_ingress(ingress.status.take().as_ref());
+            slim(ingress, hasher)
+        }
+        Kind::Service => {
+            let mut service: Service = lenient(text)?;
+            service.status = None;
+            slim(service, hasher)
+        }
+        Kind::EndpointSlice => {
+            let mut slice: EndpointSlice = lenient(text)?;
+            // Heartbeats: the time of the last change that led to this slice, and election records of mirrored Endpoints.
+            slice.metadata.annotations = None;
+            slim(slice, hasher)
+        }
+        Kind::Namespace => {
+            let mut namespace: Namespace = lenient(text)?;
+            namespace.metadata.annotations = None;
+            (namespace.spec, namespace.status) = (None, None);
+            slim(namespace, hasher)
+        }
+        Kind::IngressClass => slim(lenient::<IngressClass>(text)?, hasher),
+        Kind::Secret => slim(lenient::<Secret>(text)?, hasher),
+        Kind::ConfigMap => slim(lenient::<ConfigMap>(text)?, hasher),
+    };
+    Ok((object, fingerprint, shown))
+}
+
+/// Decodes; what can't be decoded gets a second chance without `managedFields`, which are nobody's business here.
+fn lenient<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+    serde_json::from_str(text).or_else(|error| {
+        let mut value: serde_json::Value = serde_json::from_str(text)?;
+        let metadata = value.get_mut("metadata").and_then(|metadata| metadata.as_object_mut());
+        match metadata.and_then(|metadata| metadata.remove("managedFields")) {
+            Some(_) => serde_json::from_value(value).map_err(|_| error),
+            None => Err(error),
+        }
+    })
+}
+
+/// Leaves away what nobody reads, and hashes everything that remains but the version. The hasher's seed is random, so no user
+/// can make two contents collide.
+fn slim<T>(mut object: T, hasher: &RandomState) -> (Object, u64)
+where
+    T: k8s_openapi::Metadata<Ty = ObjectMeta> + Serialize + Into<Object>,
+{
+    let metadata = object.metadata_mut();
+    metadata.managed_fields = None;
+    metadata.owner_references = None;
+    metadata.generation = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        // A second copy of the whole object; for a Secret, of its content.
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+    let version = metadata.resource_version.take();
+    let mut sink = HashSink(hasher.build_hasher());
+    serde_json::to_writer(&mut sink, &object).expect("objects serialize, and the writer takes everything");
+    object.metadata_mut().resource_version = version;
+    (object.into(), sink.0.finish())
+}
+
+struct HashSink(DefaultHasher);
+
+impl io::Write for HashSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn ingress(change: impl FnOnce(&mut Value)) -> Seen {
+        let mut value = json!({
+            "metadata": {"name": "web", "namespace": "shop", "uid": "u1", "resourceVersion": "5"},
+            "spec": {"rules": [{"host": "a.example.com"}]},
+        });
+        change(&mut value);
+        static HASHER: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
+        decode(Kind::Ingress, &value.to_string(), Wanted::Object, &HASHER).unwrap()
+    }
+
+    fn print(seen: &Seen) -> u64 {
+        match &seen.content {
+            Content::Object { fingerprint, .. } => *fingerprint,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_what_translation_reads_changes_the_fingerprint() {
+        let first = ingress(|_| ());
+        let same = ingress(|value| {
+            value["metadata"]["resourceVersion"] = json!("6");
+            value["metadata"]["generation"] = json!(7);
+            value["metadata"]["managedFields"] = json!([{"manager": "kubectl"}]);
+            value["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}});
+        });
+        assert_eq!(print(&first), print(&same));
+        assert_ne!(print(&first), print(&ingress(|value| value["spec"] = json!({}))));
+        assert_ne!(print(&first), print(&ingress(|value| value["metadata"]["annotations"] = json!({"a": "b"}))));
+        assert_ne!(print(&first), print(&ingress(|value| value["metadata"]["uid"] = json!("u2"))));
+    }
+
+    #[test]
+    fn a_malformed_object_still_has_a_name() {
+        let seen = ingress(|value| value["spec"] = json!("nonsense\n"));
+        assert_eq!(seen.key, ObjectKey::new(Kind::Ingress, "shop", "web"));
+        assert_eq!(&*seen.identity.uid, "u1");
+        assert!(matches!(&seen.content, Content::Malformed(why) if why.contains("nonsense")));
+    }
+
+    #[test]
+    fn managed_fields_never_make_an_object_malformed() {
+        let seen = ingress(|value| value["metadata"]["managedFields"] = json!([{"time": "yesterday"}]));
+        assert_eq!(print(&seen), print(&ingress(|_| ())));
+    }
+
+    #[test]
+    fn the_content_of_a_malformed_secret_is_not_repeated() {
+        let text = json!({"metadata": {"name": "s", "namespace": "n"}, "data": "hunter2"}).to_string();
+        let seen = decode(Kind::Secret, &text, Wanted::Object, &RandomState::new()).unwrap();
+        assert!(matches!(&seen.content, Content::Malformed(why) if !why.contains("hunter2")));
+    }
+
+    #[test]
+    fn heartbeats_of_endpoint_slices_are_not_changes() {
+        let hasher = RandomState::new();
+        let slice = |time: &str| {
+            let text = json!({
+                "metadata": {"name": "web-1", "namespace": "shop",
+                    "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": time}},
+                "addressType": "IPv4", "endpoints": [],
+            });
+            print(&decode(Kind::EndpointSlice, &text.to_string(), Wanted::Object, &hasher).unwrap())
+        };
+        assert_eq!(slice("2026-01-01T00:00:00Z"), slice("2026-01-01T00:00:01Z"));
+    }
+}

@@ -1,0 +1,133 @@
+//! Events on users' objects.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::apiserver::ApiServer;
+use crate::rig::{Rig, cluster, config, ingress};
+
+fn faulty(name: &str) -> Value {
+    let mut ingress = ingress(name);
+    ingress["metadata"]["annotations"] = json!({"nginx.ingress.kubernetes.io/proxy-read-timeout": "soon"});
+    ingress
+}
+
+fn about(api: &ApiServer, reason: &str) -> Vec<Value> {
+    api.all("events").into_iter().filter(|event| event["reason"] == reason).collect()
+}
+
+const FAULT: &str = "AnnotationParsingFailed";
+
+#[tokio::test(start_paused = true)]
+async fn a_diagnostic_becomes_an_event_on_the_object() {
+    let api = cluster(&["a"]);
+    api.put(faulty("bad"));
+    let _rig = Rig::start(&api, config("one"));
+    api.until("the Event", |api| about(api, FAULT).len() == 1).await;
+    let event = &about(&api, FAULT)[0];
+    assert_eq!(event["involvedObject"]["kind"], "Ingress");
+    assert_eq!(event["involvedObject"]["name"], "bad");
+    assert_eq!(event["involvedObject"]["uid"], api.get("ingresses", "shop", "bad").unwrap()["metadata"]["uid"]);
+    assert_eq!((&event["type"], &event["source"]["component"]), (&json!("Warning"), &json!("fairway")));
+    let text = event["message"].as_str().unwrap();
+    assert!(text.starts_with("Error parsing annotations"), "{text}");
+    assert!(text.contains("proxy-read-timeout") && text.contains("soon"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_come_once() {
+    let api = cluster(&[]);
+    api.put(faulty("bad"));
+    let one = Rig::start(&api, config("one"));
+    api.until("the Event", |api| about(api, FAULT).len() == 1).await;
+    let posts =
+        |api: &ApiServer| api.asked("POST", "/events").iter().filter(|post| post.body["reason"] == FAULT).count();
+    // New lists and unimportant changes don't repeat it.
+    for round in 0..5 {
+        let mut touched = faulty("bad");
+        touched["metadata"]["labels"] = json!({"round": round.to_string()});
+        api.put(touched);
+        api.compact();
+        api.disconnect();
+        sleep(Duration::from_secs(600)).await;
+    }
+    assert_eq!(posts(&api), 1);
+    // A new process tries, and is told that it is there already.
+    one.stop().await;
+    let _two = Rig::start(&api, config("two"));
+    api.until("another try", |api| posts(api) == 2).await;
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!((about(&api, FAULT).len(), posts(&api)), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_mistake_is_another_event() {
+    let api = cluster(&[]);
+    api.put(faulty("bad"));
+    let _rig = Rig::start(&api, config("one"));
+    api.until("the Event", |api| about(api, FAULT).len() == 1).await;
+    let mut changed = faulty("bad");
+    changed["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-read-timeout"] = json!("later");
+    api.put(changed);
+    api.until("the second Event", |api| about(api, FAULT).len() == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_ours_gets_no_event() {
+    let api = cluster(&["a"]);
+    let mut foreign = faulty("foreign");
+    foreign["spec"]["ingressClassName"] = json!("other");
+    api.put(foreign);
+    let _rig = Rig::start(&api, config("one"));
+    api.until("an Event", |api| !about(api, "Sync").is_empty()).await;
+    sleep(Duration::from_secs(600)).await;
+    assert!(api.all("events").iter().all(|event| event["involvedObject"]["name"] != "foreign"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_version_of_an_ingress_of_ours_has_a_sync() {
+    let api = cluster(&["a"]);
+    let _rig = Rig::start(&api, config("one"));
+    api.until("the first Sync", |api| about(api, "Sync").len() == 1).await;
+    let event = &about(&api, "Sync")[0];
+    assert_eq!((&event["type"], &event["message"]), (&json!("Normal"), &json!("Scheduled for sync")));
+    let mut changed = ingress("a");
+    changed["metadata"]["annotations"] = json!({"example.com/note": "b"});
+    api.put(changed);
+    api.until("the second Sync", |api| about(api, "Sync").len() == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn syncs_can_be_turned_off() {
+    let api = cluster(&["a"]);
+    api.put(faulty("bad"));
+    let mut config = config("one");
+    config.disable_sync_events = true;
+    let _rig = Rig::start(&api, config);
+    api.until("the Event", |api| about(api, FAULT).len() == 1).await;
+    sleep(Duration::from_secs(600)).await;
+    assert!(about(&api, "Sync").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_cannot_be_written_stop_nothing() {
+    let api = cluster(&["a"]);
+    api.put(faulty("bad"));
+    api.fail("POST", "/events", 403, 3);
+    let mut rig = Rig::start(&api, config("one"));
+    rig.serves(&["a.example.com", "bad.example.com"]).await;
+    api.put(ingress("c"));
+    rig.serves(&["a.example.com", "bad.example.com", "c.example.com"]).await;
+    api.until("the Event on another object", |api| !api.all("events").is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_wait_for_an_api_server_that_is_away() {
+    let api = cluster(&[]);
+    api.put(faulty("bad"));
+    api.fail("POST", "/events", 503, 5);
+    let _rig = Rig::start(&api, config("one"));
+    api.until("the Event", |api| about(api, FAULT).len() == 1).await;
+}

@@ -1,0 +1,9 @@
+//! The controller against a scripted API server. Time is paused: it moves on by itself when everybody waits.
+#![allow(clippy::unwrap_used, reason = "a test that goes wrong panics")]
+
+mod apiserver;
+mod election;
+mod events;
+mod rig;
+mod status;
+mod sync;

@@ -1,0 +1,165 @@
+//! A controller against the API server in memory, and in the place of the proxy a snapshot that can be waited for.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fairway_controller::{AddressSource, Controller, ControllerConfig, Pod, Publish, RunError};
+use fairway_model::Snapshot;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::apiserver::ApiServer;
+
+pub(crate) struct Rig {
+    snapshot: watch::Receiver<Snapshot>,
+    ready: watch::Receiver<bool>,
+    /// Every snapshot that was live, from the first on.
+    pub(crate) history: mpsc::UnboundedReceiver<Snapshot>,
+    leave: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<(), RunError>>,
+    cut: Arc<AtomicBool>,
+}
+
+/// A configuration with one fixed address for status, in the pod `name` of the namespace `ingress`.
+pub(crate) fn config(name: &str) -> ControllerConfig {
+    let mut config = ControllerConfig {
+        pod: Some(Pod { name: name.into(), namespace: "ingress".into() }),
+        ..ControllerConfig::default()
+    };
+    config.status.addresses = AddressSource::Fixed(vec!["192.0.2.1".into()]);
+    config
+}
+
+impl Rig {
+    pub(crate) fn start(api: &ApiServer, config: ControllerConfig) -> Self {
+        let (sink, mut changes) = mpsc::channel::<Publish>(1);
+        let (publish, snapshot) = watch::channel(Snapshot::default());
+        let (past, history) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Publish { delta, live }) = changes.recv().await {
+                publish.send_modify(|snapshot| *snapshot = snapshot.apply(delta));
+                // The test may have ended.
+                let _ = past.send(publish.borrow().clone());
+                let _ = live.send(());
+            }
+        });
+        let cut = Arc::<AtomicBool>::default();
+        let controller = Controller::new(api.client(cut.clone()), config, sink).unwrap();
+        let ready = controller.readiness();
+        let (leave, left) = oneshot::channel::<()>();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(controller.run(
+            async {
+                let _ = left.await;
+            },
+            async {
+                let _ = stopped.await;
+            },
+        ));
+        Self { snapshot, ready, history, leave: Some(leave), stop: Some(stop), task, cut }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    pub(crate) async fn ready(&mut self) {
+        let ready = timeout(Duration::from_secs(3600), self.ready.wait_for(|ready| *ready)).await;
+        ready.expect("not ready").unwrap();
+    }
+
+    /// The snapshot that is live.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Waits until exactly these hosts (beside the catch-all) are served.
+    pub(crate) async fn serves(&mut self, hosts: &[&str]) {
+        let expected: BTreeSet<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let wait = self.snapshot.wait_for(|snapshot| hosts_of(snapshot) == expected);
+        let arrived = timeout(Duration::from_secs(3600), wait).await.is_ok();
+        assert!(arrived, "waited for {expected:?}, got {:?}", hosts_of(&self.snapshot()));
+    }
+
+    /// What the process does when it is asked to end.
+    pub(crate) fn leave(&mut self) {
+        self.leave.take().unwrap().send(()).unwrap();
+    }
+
+    /// Ends the controller as it should.
+    pub(crate) async fn stop(mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+        self.task.await.unwrap().unwrap();
+    }
+
+    /// Ends the controller as a power cut does.
+    pub(crate) fn kill(self) {
+        self.cut.store(true, Ordering::Relaxed);
+        self.task.abort();
+    }
+}
+
+/// The names of the hosts, without the catch-all.
+pub(crate) fn hosts_of(snapshot: &Snapshot) -> BTreeSet<String> {
+    snapshot.hosts().iter().map(|host| host.pattern().to_string()).filter(|host| host != "*").collect()
+}
+
+/// An Ingress of class nginx for one host, which is also its name with `.example.com`.
+pub(crate) fn ingress(name: &str) -> Value {
+    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+    let path = json!({"path": "/", "pathType": "Prefix", "backend": backend});
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"namespace": "shop", "name": name, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {
+            "ingressClassName": "nginx",
+            "rules": [{"host": format!("{name}.example.com"), "http": {"paths": [path]}}],
+        },
+    })
+}
+
+pub(crate) fn class() -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "IngressClass",
+        "metadata": {"name": "nginx"},
+        "spec": {"controller": "k8s.io/ingress-nginx"},
+    })
+}
+
+/// A cluster with the class, a Service, and an Ingress for each name.
+pub(crate) fn cluster(ingresses: &[&str]) -> ApiServer {
+    let api = ApiServer::start();
+    api.put(class());
+    api.put(json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 80}]},
+    }));
+    for name in ingresses {
+        api.put(ingress(name));
+    }
+    api
+}
+
+/// The pod of a replica.
+pub(crate) fn pod(name: &str, node: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "namespace": "ingress",
+            "name": name,
+            "labels": {"app": "fairway", "pod-template-hash": name},
+        },
+        "spec": {"nodeName": node, "containers": []},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+    })
+}

@@ -1,0 +1,240 @@
+//! The status of Ingresses.
+
+use std::time::Duration;
+
+use fairway_controller::AddressSource;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::apiserver::ApiServer;
+use crate::rig::{Rig, cluster, config, ingress, pod};
+
+fn shown(api: &ApiServer, name: &str) -> Value {
+    api.get("ingresses", "shop", name).unwrap()["status"]["loadBalancer"]["ingress"].clone()
+}
+
+async fn shows(api: &ApiServer, name: &str, expected: Value) {
+    api.until(&format!("{name} showing {expected}"), |api| shown(api, name) == expected).await;
+}
+
+fn writes(api: &ApiServer) -> usize {
+    api.asked("PATCH", "/status").len() + api.asked("PUT", "/status").len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn ingresses_of_our_class_show_our_address() {
+    let api = cluster(&["a"]);
+    let mut foreign = ingress("foreign");
+    foreign["spec"]["ingressClassName"] = json!("other");
+    foreign["status"] = json!({"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}]}});
+    api.put(foreign);
+    let _rig = Rig::start(&api, config("one"));
+    shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
+    // A new one without waiting for the interval.
+    api.put(ingress("b"));
+    shows(&api, "b", json!([{"ip": "192.0.2.1"}])).await;
+    assert_eq!(shown(&api, "foreign"), json!([{"ip": "198.51.100.1"}]));
+    assert_eq!(writes(&api), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_when_nothing_changes() {
+    let api = cluster(&["a", "b"]);
+    let mut same = ingress("a");
+    same["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}});
+    api.put(same);
+    let _rig = Rig::start(&api, config("one"));
+    shows(&api, "b", json!([{"ip": "192.0.2.1"}])).await;
+    // An hour with its sixty checks, and new lists.
+    for _ in 0..4 {
+        sleep(Duration::from_secs(900)).await;
+        api.compact();
+        api.disconnect();
+    }
+    assert_eq!(writes(&api), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_is_tried_again_with_what_is_there_now() {
+    let api = cluster(&["a"]);
+    api.fail("PATCH", "/status", 409, 2);
+    let _rig = Rig::start(&api, config("one"));
+    shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
+    assert_eq!(writes(&api), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_name_the_version_they_are_about() {
+    let api = cluster(&["a"]);
+    let _rig = Rig::start(&api, config("one"));
+    shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
+    for patch in api.asked("PATCH", "/status") {
+        assert!(patch.body["metadata"]["uid"].is_string() && patch.body["metadata"]["resourceVersion"].is_string());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_roles_of_ingress_nginx_are_enough() {
+    let api = cluster(&["a"]);
+    api.fail("PATCH", "/status", 403, usize::MAX);
+    let _rig = Rig::start(&api, config("one"));
+    shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
+    assert_eq!(api.asked("PUT", "/status").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_refused_ingress_keeps_no_other_one_waiting() {
+    let api = cluster(&["a", "b"]);
+    api.fail("PATCH", "/ingresses/a/status", 422, usize::MAX);
+    let _rig = Rig::start(&api, config("one"));
+    shows(&api, "b", json!([{"ip": "192.0.2.1"}])).await;
+    api.heal();
+    let mut changed = ingress("a");
+    changed["metadata"]["labels"] = json!({"changed": "true"});
+    api.put(changed);
+    shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
+}
+
+fn balancer(addresses: Value) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": "edge", "name": "lb"},
+        "spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.2", "ports": [{"port": 80}]},
+        "status": {"loadBalancer": {"ingress": addresses}},
+    })
+}
+
+fn behind_service() -> fairway_controller::ControllerConfig {
+    let mut config = config("one");
+    config.options.watch_namespace = Some("shop".into());
+    config.status.addresses = AddressSource::Service { namespace: "edge".into(), name: "lb".into() };
+    config
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_address_of_the_service_in_front_is_followed() {
+    let api = cluster(&["a"]);
+    api.put(balancer(json!([])));
+    let mut rig = Rig::start(&api, behind_service());
+    rig.ready().await;
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!(writes(&api), 0, "an address that isn't known yet is not written");
+    api.put(balancer(json!([{"hostname": "lb.example.com"}, {"ip": "192.0.2.8"}])));
+    shows(&api, "a", json!([{"ip": "192.0.2.8"}, {"hostname": "lb.example.com"}])).await;
+    // Gone for a while: what users see stays.
+    api.delete("services", "edge", "lb");
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!(shown(&api, "a"), json!([{"ip": "192.0.2.8"}, {"hostname": "lb.example.com"}]));
+    api.put(balancer(json!([{"ip": "192.0.2.9"}])));
+    shows(&api, "a", json!([{"ip": "192.0.2.9"}])).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_service_in_front_is_no_backend() {
+    let api = cluster(&["a"]);
+    api.put(balancer(json!([{"ip": "192.0.2.8"}])));
+    let mut rig = Rig::start(&api, behind_service());
+    rig.ready().await;
+    shows(&api, "a", json!([{"ip": "192.0.2.8"}])).await;
+    assert!(api.asked("GET", "/namespaces/edge/").iter().all(|asked| asked.target.contains("metadata.name%3Dlb")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_service_the_nodes_of_ready_pods_count() {
+    let api = cluster(&["a"]);
+    for (node, internal, external) in
+        [("n1", "10.1.0.1", Some("192.0.2.11")), ("n2", "10.1.0.2", None), ("n3", "10.1.0.3", None)]
+    {
+        let external = external.map(|address| json!({"type": "ExternalIP", "address": address}));
+        let addresses: Vec<_> =
+            [json!({"type": "InternalIP", "address": internal})].into_iter().chain(external).collect();
+        api.put(
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}, "status": {"addresses": addresses}}),
+        );
+    }
+    let mut unready = pod("one", "n1");
+    unready["status"]["conditions"] = json!([]);
+    api.put(unready);
+    let mut config = config("one");
+    config.status.addresses = AddressSource::Nodes { internal: false };
+    let mut rig = Rig::start(&api, config);
+    rig.ready().await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(writes(&api), 0);
+    api.put(pod("one", "n1"));
+    shows(&api, "a", json!([{"ip": "192.0.2.11"}])).await;
+    api.put(pod("two", "n2"));
+    let mut stranger = pod("stranger", "n3");
+    stranger["metadata"]["labels"] = json!({"app": "other"});
+    api.put(stranger);
+    shows(&api, "a", json!([{"ip": "10.1.0.2"}, {"ip": "192.0.2.11"}])).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_replica_takes_its_addresses_back() {
+    let api = cluster(&["a", "b"]);
+    api.put(pod("one", "n1"));
+    let rig = Rig::start(&api, config("one"));
+    shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
+    shows(&api, "b", json!([{"ip": "192.0.2.1"}])).await;
+    let mut foreign = ingress("b");
+    foreign["status"] = json!({"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}]}});
+    let before = writes(&api);
+    // Somebody else writes to `b`, and no write of ours gets through before we end.
+    api.fail("PATCH", "/ingresses/b/status", 409, usize::MAX);
+    api.put(foreign);
+    api.until("an attempt to write", |api| writes(api) > before).await;
+    rig.stop().await;
+    assert_eq!(shown(&api, "a"), json!([]));
+    assert_eq!(shown(&api, "b"), json!([{"ip": "198.51.100.1"}]), "only what is ours is taken back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_stay_while_another_replica_runs() {
+    let api = cluster(&["a"]);
+    api.put(pod("one", "n1"));
+    api.put(pod("two", "n2"));
+    let rig = Rig::start(&api, config("one"));
+    shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
+    rig.stop().await;
+    assert_eq!(shown(&api, "a"), json!([{"ip": "192.0.2.1"}]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_stay_if_the_flag_says_so() {
+    let api = cluster(&["a"]);
+    api.put(pod("one", "n1"));
+    let mut config = config("one");
+    config.status.update_on_shutdown = false;
+    let rig = Rig::start(&api, config);
+    shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
+    rig.stop().await;
+    assert_eq!(shown(&api, "a"), json!([{"ip": "192.0.2.1"}]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_are_served_while_the_process_drains() {
+    let api = cluster(&["a"]);
+    api.put(pod("one", "n1"));
+    let mut rig = Rig::start(&api, config("one"));
+    shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
+    rig.leave();
+    shows(&api, "a", json!([])).await;
+    let before = writes(&api);
+    api.put(ingress("b"));
+    rig.serves(&["a.example.com", "b.example.com"]).await;
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!(writes(&api), before, "who leaves writes no address any more");
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_away_keeps_nobody_from_ending() {
+    let api = cluster(&["a"]);
+    api.put(pod("one", "n1"));
+    let rig = Rig::start(&api, config("one"));
+    shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
+    api.set_away(true);
+    rig.stop().await;
+}

@@ -1,0 +1,235 @@
+//! From the API server to the proxy.
+
+use fairway_testkit::Ca;
+use serde_json::{Value, json};
+
+use crate::apiserver::ApiServer;
+use crate::rig::{Rig, cluster, config, hosts_of, ingress};
+
+#[tokio::test(start_paused = true)]
+async fn ready_once_the_first_complete_state_is_live() {
+    let api = cluster(&["a", "b"]);
+    api.fail("GET", "/services", 500, 3);
+    let mut rig = Rig::start(&api, config("one"));
+    api.until("a failed list", |api| api.asked("GET", "/services").len() == 3).await;
+    assert!(!rig.is_ready());
+    rig.ready().await;
+    let first = rig.history.recv().await.unwrap();
+    assert_eq!(hosts_of(&first).len(), 2, "nothing was published before everything was known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_cluster_is_ready() {
+    Rig::start(&ApiServer::start(), config("one")).ready().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_are_published() {
+    let api = cluster(&["a"]);
+    let mut rig = Rig::start(&api, config("one"));
+    rig.serves(&["a.example.com"]).await;
+    api.put(ingress("b"));
+    rig.serves(&["a.example.com", "b.example.com"]).await;
+    let mut changed = ingress("b");
+    changed["spec"]["rules"][0]["host"] = json!("c.example.com");
+    api.put(changed);
+    rig.serves(&["a.example.com", "c.example.com"]).await;
+    api.delete("ingresses", "shop", "a");
+    rig.serves(&["c.example.com"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_of_many_pages_are_complete() {
+    let names: Vec<String> = (0..1201).map(|number| format!("h{number}")).collect();
+    let api = cluster(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut rig = Rig::start(&api, config("one"));
+    rig.ready().await;
+    assert_eq!(hosts_of(&rig.snapshot()).len(), 1201);
+    let pages = api.asked("GET", "/ingresses?");
+    assert_eq!(pages.iter().filter(|page| !page.target.contains("watch=")).count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_vanished_while_nobody_watched_is_removed() {
+    let api = cluster(&["a", "b"]);
+    let mut rig = Rig::start(&api, config("one"));
+    rig.serves(&["a.example.com", "b.example.com"]).await;
+    api.set_away(true);
+    api.delete("ingresses", "shop", "a");
+    api.put(ingress("c"));
+    api.compact();
+    api.set_away(false);
+    rig.serves(&["b.example.com", "c.example.com"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_resumes_where_it_broke_off() {
+    let api = cluster(&["a"]);
+    let mut rig = Rig::start(&api, config("one"));
+    rig.ready().await;
+    let lists = |api: &ApiServer| {
+        api.asked("GET", "/ingresses?").iter().filter(|asked| !asked.target.contains("watch=")).count()
+    };
+    assert_eq!(lists(&api), 1);
+    api.set_away(true);
+    let tries = |api: &ApiServer| api.asked("GET", "/ingresses?").len();
+    let before = tries(&api);
+    api.until("tries while the API server is away", |api| tries(api) > before + 3).await;
+    assert_eq!(hosts_of(&rig.snapshot()).len(), 1, "traffic goes on");
+    api.put(ingress("b"));
+    api.set_away(false);
+    rig.serves(&["a.example.com", "b.example.com"]).await;
+    assert_eq!(lists(&api), 1, "no new list was needed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_refused_as_too_old_lists_again() {
+    let api = cluster(&["a"]);
+    let mut rig = Rig::start(&api, config("one"));
+    rig.ready().await;
+    // As a status code this time, not as an event.
+    api.fail("GET", "/ingresses?", 410, 1);
+    api.disconnect();
+    api.delete("ingresses", "shop", "a");
+    rig.serves(&[]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_among_good_objects_harms_only_itself() {
+    let api = cluster(&["a", "b", "c"]);
+    let mut garbage = ingress("b");
+    garbage["spec"]["rules"] = json!("all of them");
+    api.put(garbage.clone());
+    let mut rig = Rig::start(&api, config("one"));
+    rig.serves(&["a.example.com", "c.example.com"]).await;
+    api.put(ingress("b"));
+    rig.serves(&["a.example.com", "b.example.com", "c.example.com"]).await;
+    // What was there before stays in force, and others go on.
+    api.put(garbage);
+    api.put(ingress("d"));
+    rig.serves(&["a.example.com", "b.example.com", "c.example.com", "d.example.com"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_and_managed_fields_wake_nobody() {
+    let api = cluster(&["a"]);
+    let mut rig = Rig::start(&api, config("one"));
+    rig.ready().await;
+    rig.history.recv().await.unwrap();
+    for number in 0..50 {
+        let mut touched = ingress("a");
+        touched["metadata"]["managedFields"] = json!([{"manager": number.to_string()}]);
+        touched["status"] = json!({"loadBalancer": {"ingress": [{"hostname": number.to_string()}]}});
+        api.put(touched);
+    }
+    api.put(ingress("b"));
+    let next = rig.history.recv().await.unwrap();
+    assert_eq!(hosts_of(&next).len(), 2);
+    assert!(rig.history.try_recv().is_err());
+}
+
+fn tls_secret(name: &str, host: &str) -> Value {
+    let leaf = Ca::new("test").leaf(&[host]);
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"namespace": "shop", "name": name},
+        "type": "kubernetes.io/tls",
+        "data": {"tls.crt": base64(leaf.certificate_pem().as_bytes()), "tls.key": base64(leaf.key_pem().as_bytes())},
+    })
+}
+
+fn base64(bytes: &[u8]) -> Value {
+    serde_json::to_value(k8s_openapi::ByteString(bytes.to_vec())).unwrap()
+}
+
+fn with_tls(name: &str, secret: &str) -> Value {
+    let mut ingress = ingress(name);
+    ingress["spec"]["tls"] = json!([{"hosts": [format!("{name}.example.com")], "secretName": secret}]);
+    ingress
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_secrets_that_are_referred_to_are_read() {
+    let api = cluster(&[]);
+    api.put(tls_secret("used", "a.example.com"));
+    api.put(tls_secret("unused", "b.example.com"));
+    api.put(with_tls("a", "used"));
+    let mut rig = Rig::start(&api, config("one"));
+    rig.ready().await;
+    assert_eq!(rig.snapshot().certificates().len(), 1, "the first state has the certificate");
+
+    api.put(with_tls("c", "later"));
+    rig.serves(&["a.example.com", "c.example.com"]).await;
+    api.put(tls_secret("later", "c.example.com"));
+    api.until("the new Secret", |api| !api.asked("GET", "metadata.name%3Dlater").is_empty()).await;
+
+    for asked in api.asked("GET", "/secrets") {
+        assert!(asked.metadata || asked.target.contains("fieldSelector=metadata.name"), "{}", asked.target);
+    }
+    assert!(api.asked("GET", "metadata.name%3Dunused").is_empty());
+    assert_eq!(api.asked("GET", "metadata.name%3Dused").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_never_appears_without_its_certificate() {
+    let api = cluster(&[]);
+    api.put(tls_secret("used", "a.example.com"));
+    let mut rig = Rig::start(&api, config("one"));
+    rig.ready().await;
+    api.put(with_tls("a", "used"));
+    rig.serves(&["a.example.com"]).await;
+    assert_eq!(rig.snapshot().certificates().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_cannot_be_read_holds_nobody_up() {
+    let api = cluster(&["b"]);
+    api.put(tls_secret("used", "a.example.com"));
+    api.put(with_tls("a", "used"));
+    api.fail("GET", "metadata.name%3Dused", 500, usize::MAX);
+    let mut rig = Rig::start(&api, config("one"));
+    rig.serves(&["a.example.com", "b.example.com"]).await;
+    api.put(ingress("c"));
+    rig.serves(&["a.example.com", "b.example.com", "c.example.com"]).await;
+    assert_eq!(rig.snapshot().certificates().len(), 0);
+    api.heal();
+    api.until("another try", |_| rig.snapshot().certificates().len() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_right_to_read_classes_only_the_annotation_counts() {
+    let api = cluster(&["a"]);
+    let mut old = ingress("b");
+    old["spec"].as_object_mut().unwrap().remove("ingressClassName");
+    old["metadata"]["annotations"] = json!({"kubernetes.io/ingress.class": "nginx"});
+    api.put(old);
+    api.fail("GET", "/ingressclasses", 403, usize::MAX);
+    let mut rig = Rig::start(&api, config("one"));
+    rig.serves(&["b.example.com"]).await;
+    // The right is tried again now and then.
+    api.heal();
+    rig.serves(&["a.example.com", "b.example.com"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_api_server_says_how_long_to_wait() {
+    let api = cluster(&["a"]);
+    api.fail("GET", "/ingresses", 429, 5);
+    let mut rig = Rig::start(&api, config("one"));
+    rig.serves(&["a.example.com"]).await;
+    assert_eq!(api.asked("GET", "/ingresses?").iter().filter(|asked| !asked.target.contains("watch=")).count(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespaced_controller_asks_for_its_namespace_only() {
+    let api = cluster(&["a"]);
+    let mut config = config("one");
+    config.options.watch_namespace = Some("shop".into());
+    let mut rig = Rig::start(&api, config);
+    rig.serves(&["a.example.com"]).await;
+    for asked in api.asked("GET", "") {
+        let narrow = asked.target.contains("/namespaces/") || asked.target.contains("/ingressclasses");
+        assert!(narrow, "{}", asked.target);
+    }
+}
