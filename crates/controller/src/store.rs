@@ -120,6 +120,11 @@ impl Store {
         Some(&self.known.get(key)?.identity)
     }
 
+    /// Whether a source has brought its first list.
+    pub(crate) fn is_listed(&self, source: usize) -> bool {
+        self.sources[source].listed
+    }
+
     /// Whether every source has brought its first list.
     pub(crate) fn synced(&self) -> bool {
         self.sources.iter().all(|progress| progress.listed)

@@ -154,6 +154,7 @@ impl Watch {
     async fn run(&mut self) -> Result<std::convert::Infallible, Closed> {
         let mut version = None;
         loop {
+            let listing = version.is_none();
             let result = match version.clone() {
                 None => self.list().await.map(|listed| version = Some(listed)),
                 Some(mut at) => {
@@ -166,10 +167,11 @@ impl Watch {
                 Ok(()) => (),
                 Err(Ended::Closed) => return Err(Closed),
                 Err(Ended::Failed(error)) => {
-                    if error.is_gone() {
+                    // Who may list and not watch lists now and then.
+                    if error.is_gone() || error.code() == Some(403) {
                         version = None;
                     }
-                    self.wait(&error).await?;
+                    self.wait(&error, listing).await?;
                 }
             }
         }
@@ -279,27 +281,33 @@ impl Watch {
         }
     }
 
-    async fn wait(&mut self, error: &CallError) -> Result<(), Closed> {
-        let first = self.backoff.failures() == 0;
+    async fn wait(&mut self, error: &CallError, listing: bool) -> Result<(), Closed> {
+        if self.backoff.failures() == 0 {
+            self.complain(error);
+        }
         let mut pause = self.backoff.after(Some(error));
-        let (kind, namespace) = (self.source.kind, &self.source.namespace);
         if error.code() == Some(403) && self.source.optional {
-            if first {
-                warn!(%kind, namespace, "no right to read this kind, going on without it");
+            if listing {
+                self.tell(Message::Forbidden).await?;
             }
-            self.tell(Message::Forbidden).await?;
             pause = FORBIDDEN_RETRY;
-        } else if first && !error.is_gone() {
-            let code = error.code();
-            let error = error as &dyn std::error::Error;
-            if matches!(code, Some(401 | 403)) {
-                error!(%kind, namespace, error, "no right to read what is needed");
-            } else {
-                warn!(%kind, namespace, error, "watch interrupted, traffic goes on with what is known");
-            }
         }
         sleep(pause).await;
         Ok(())
+    }
+
+    fn complain(&self, error: &CallError) {
+        let (kind, namespace) = (self.source.kind, &self.source.namespace);
+        let (code, gone) = (error.code(), error.is_gone());
+        let error = error as &dyn std::error::Error;
+        match code {
+            Some(403) if self.source.optional => {
+                warn!(%kind, namespace, error, "no right to read this kind, going on without it");
+            }
+            Some(401 | 403) => error!(%kind, namespace, error, "no right to read what is needed"),
+            _ if gone => (),
+            _ => warn!(%kind, namespace, error, "watch interrupted, traffic goes on with what is known"),
+        }
     }
 }
 

@@ -227,14 +227,13 @@ impl Running {
                 self.missing(source);
                 debug!(%kind, objects = self.store.count(kind), "list complete");
             }
+            // Whoever takes the right away later doesn't take the routes away.
+            Message::Forbidden if self.store.is_listed(source) => (),
             Message::Forbidden => {
                 if kind == Kind::IngressClass {
                     self.read_classes(false);
                 }
-                // What we knew as long as we could read it is not true for ever.
-                self.store.relist(source);
-                let news = self.store.listed(source);
-                self.gone(wanted, news).await;
+                self.store.listed(source);
             }
         }
         // An empty cluster is a state that can be served, too.

@@ -213,6 +213,63 @@ async fn without_the_right_to_read_classes_only_the_annotation_counts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn losing_the_right_to_read_classes_later_takes_no_route_away() {
+    let api = cluster(&["a"]);
+    let mut rig = Rig::start(&api, config("one"));
+    rig.serves(&["a.example.com"]).await;
+    api.fail("GET", "/ingressclasses", 403, 4);
+    api.disconnect();
+    api.until("four refusals and a list", |api| api.asked("GET", "/ingressclasses").len() >= 7).await;
+    api.put(ingress("b"));
+    rig.serves(&["a.example.com", "b.example.com"]).await;
+    while let Ok(snapshot) = rig.history.try_recv() {
+        assert!(hosts_of(&snapshot).contains("a.example.com"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_global_configuration_is_there_from_the_start() {
+    let api = cluster(&["a"]);
+    let map = |seconds: &str| {
+        json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"namespace": "ingress", "name": "config"},
+            "data": {"keep-alive": seconds},
+        })
+    };
+    api.put(map("11"));
+    let mut config = config("one");
+    config.options.configmap = Some(("ingress".into(), "config".into()));
+    let mut rig = Rig::start(&api, config);
+    rig.ready().await;
+    let first = rig.snapshot();
+    assert_eq!(Some(first.settings()), rig.history.recv().await.as_ref().map(|snapshot| snapshot.settings()));
+    api.put(map("12"));
+    let second = rig.history.recv().await.unwrap();
+    assert_ne!(first.settings(), second.settings());
+    let mut plain = Rig::start(&api, crate::rig::config("two"));
+    plain.ready().await;
+    assert_ne!(plain.snapshot().settings(), first.settings());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_gets_the_label_is_served_at_once() {
+    let api = cluster(&["a"]);
+    let namespace = |team: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": {"team": team}}});
+    api.put(namespace("b"));
+    let mut config = config("one");
+    config.options.namespace_selector = Some("team=a".parse().unwrap());
+    let mut rig = Rig::start(&api, config);
+    rig.ready().await;
+    assert!(hosts_of(&rig.snapshot()).is_empty());
+    api.put(namespace("a"));
+    rig.serves(&["a.example.com"]).await;
+    api.put(namespace("b"));
+    rig.serves(&[]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_api_server_says_how_long_to_wait() {
     let api = cluster(&["a"]);
     api.fail("GET", "/ingresses", 429, 5);
