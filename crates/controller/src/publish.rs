@@ -45,3 +45,38 @@ fn name(resource: &Resource) -> Option<ResourceName> {
         Resource::Settings(_) => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairway_model::{Host, HostPattern, Settings, Snapshot, TableName};
+
+    const NAMES: [&str; 3] = ["a.example.com", "b.example.com", "~^c"];
+
+    /// A state with the hosts whose digit is not 0. One that is 2 differs from one that is 1.
+    fn state(digits: [u8; 3]) -> Snapshot {
+        let hosts = NAMES.iter().zip(digits).filter(|(_, digit)| *digit > 0).map(|(name, digit)| {
+            let pattern = HostPattern::parse(name).unwrap();
+            let certificate = (digit > 1).then(|| "n/certificate".into());
+            Resource::from(Host::new(TableName::from("t"), pattern, Vec::new()).with_certificate(certificate))
+        });
+        let settings =
+            Settings { default_certificate: (digits[0] > 1).then(|| "n/default".into()), ..Settings::default() };
+        Snapshot::default().apply(Delta::upsert(hosts.chain([settings.into()])))
+    }
+
+    #[test]
+    fn one_after_the_other_or_joined_is_the_same() {
+        // Every fifth is enough: all digits occur at all places, and each digit before and after each other one.
+        let numbers = (0..27).step_by(5);
+        let states: Vec<_> = numbers.map(|number: u8| state([number % 3, number / 3 % 3, number / 9])).collect();
+        for before in &states {
+            for between in &states {
+                for after in &states {
+                    let joined = join(Snapshot::diff(before, between), Snapshot::diff(between, after));
+                    assert_eq!(before.apply(joined), *after);
+                }
+            }
+        }
+    }
+}
