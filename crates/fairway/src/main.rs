@@ -1,2 +1,48 @@
-//! Kubernetes ingress controller and proxy.
-fn main() {}
+//! Kubernetes ingress controller and proxy: one binary whose modes are the modules below.
+
+mod check;
+mod cli;
+mod dev;
+mod echo;
+mod explain;
+mod flags;
+mod manifest;
+mod reading;
+mod report;
+mod run;
+mod table;
+mod telemetry;
+mod terminal;
+mod wiring;
+
+use std::process::ExitCode;
+
+/// Exit status for a command line that can't be carried out as it is written; clap uses the same.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    // The first call starts the clock that tells how long the start took.
+    wiring::age();
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let usage = error.is::<flags::UsageError>() || error.is::<manifest::NoSuchPath>();
+            if usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let matches = cli::command().get_matches();
+    match matches.subcommand() {
+        Some(("dev", matches)) => dev::main(matches),
+        Some(("check", matches)) => check::main(matches),
+        Some(("explain", matches)) => explain::main(matches),
+        Some(("run", matches)) => run::main(matches),
+        _ => {
+            println!("fairway {}", env!("CARGO_PKG_VERSION"));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The command line as it is written, and its help. What the words mean is decided by the module of each command.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::flags;
+
+const ABOUT: &str = "Kubernetes ingress controller and proxy, a successor for users of ingress-nginx";
+
+const EXAMPLES: &str = "\
+Examples:
+  fairway dev examples/shop              serve a folder of manifests on this machine, every edit live on save
+  fairway check manifests/               everything there is to say about them, for CI
+  fairway explain manifests/ GET http://shop.localhost/order/7
+                                         which route a request takes, and why
+  fairway run --configmap=ingress-nginx/ingress-nginx-controller
+                                         control a cluster's Ingresses and serve them";
+
+const DEV_EXAMPLES: &str = "\
+Examples:
+  fairway dev ingress.yaml
+  fairway dev manifests/ --http 127.0.0.1:9080
+  fairway dev manifests/ --backend shop/cart:80=127.0.0.1:3000
+                                         the Service cart is the process that you are working on
+  fairway dev manifests/ --configmap ingress-nginx/ingress-nginx-controller
+                                         with the global settings of the cluster, from the same files
+  fairway dev manifests/ --access-log '$status $request_uri $request_time'
+
+Services for which the files hold no endpoints are answered by a built-in echo. An Ingress is served if it names no class, the
+class of --ingress-class, or one whose IngressClass in the files has --controller-class as controller.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  fairway check manifests/
+  fairway check --output json manifests/ | jq '.diagnostics[] | select(.severity == \"Error\")'
+  kubectl get ingress,ingressclass,service,secret,configmap -A -o yaml | fairway check /dev/stdin
+
+Exit status: 0 if there are no errors, 1 if there are, 2 if the command line is wrong.";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  fairway explain manifests/ GET http://shop.localhost/order/7
+  fairway explain manifests/ POST https://shop.localhost/cart -H 'Cookie: route=a'
+
+Without PATH the manifests of the current folder are read. Exit status: 0 if a route takes the request, 1 if none does.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  fairway run                            in a pod, with the rights of its service account
+  fairway run --kubeconfig ~/.kube/config --http-port 8080 --https-port 8443 --disable-leader-election
+  fairway run --controller-class=k8s.io/ingress-nginx --configmap=$(POD_NAMESPACE)/ingress-nginx-controller
+
+All flags of ingress-nginx are accepted, also those that are not shown here; docs/flags.md says what becomes of each.
+The environment variables POD_NAME and POD_NAMESPACE name the pod, as they do for ingress-nginx.";
+
+/// The whole command line.
+pub(crate) fn command() -> Command {
+    Command::new("fairway")
+        .about(ABOUT)
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(EXAMPLES)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .max_term_width(120)
+        .subcommand(dev())
+        .subcommand(check())
+        .subcommand(explain())
+        .subcommand(run())
+        .subcommand(Command::new("version").about("Print the version"))
+}
+
+fn dev() -> Command {
+    let command = Command::new("dev")
+        .about("Serve manifests from files on this machine, without a cluster")
+        .after_help(DEV_EXAMPLES)
+        .arg(paths().required(true))
+        .arg(address("http").help("Where plain HTTP is served; port 0 takes any free one [default: 127.0.0.1:8080]"))
+        .arg(address("https").help("Where TLS is served [default: 127.0.0.1:8443]"))
+        .arg(address("admin").help("Serve /healthz, /readyz, /metrics and /debug/snapshot there"))
+        .arg(
+            access_log()
+                .help("How requests are shown: off, json, or a template with nginx variables [default: a short line]"),
+        )
+        .arg(
+            Arg::new("backend")
+                .long("backend")
+                .value_name("NAMESPACE/SERVICE:PORT=HOST:PORT")
+                .action(ArgAction::Append)
+                .help("Send a Service port to a local process"),
+        )
+        .arg(
+            Arg::new("no-echo")
+                .long("no-echo")
+                .action(ArgAction::SetTrue)
+                .help("Answer 503 for Services without endpoints, as a cluster would"),
+        )
+        .arg(workers())
+        .arg(allow_address());
+    flags::add(command, false)
+}
+
+fn check() -> Command {
+    let command = Command::new("check")
+        .about("Say everything there is to say about manifests: mistakes, and what becomes of each annotation")
+        .after_help(CHECK_EXAMPLES)
+        .arg(paths().required(true))
+        .arg(
+            Arg::new("output")
+                .long("output")
+                .short('o')
+                .value_name("FORMAT")
+                .value_parser(["text", "json"])
+                .default_value("text")
+                .help("Form of the report"),
+        );
+    flags::add(command, false)
+}
+
+fn explain() -> Command {
+    let command = Command::new("explain")
+        .about("Say which route a request takes, and why")
+        .override_usage("fairway explain [OPTIONS] [PATH]... METHOD URL")
+        .after_help(EXPLAIN_EXAMPLES)
+        .arg(
+            Arg::new("words")
+                .value_name("[PATH]... METHOD URL")
+                .num_args(2..)
+                .required(true)
+                .help("Files and folders of manifests, then the method and the URL of a request"),
+        )
+        .arg(
+            Arg::new("header")
+                .short('H')
+                .long("header")
+                .value_name("NAME:VALUE")
+                .action(ArgAction::Append)
+                .help("A field of the request"),
+        )
+        .arg(
+            Arg::new("client")
+                .long("client")
+                .value_name("ADDRESS")
+                .value_parser(value_parser!(std::net::IpAddr))
+                .help("Address of the client, for access lists [default: 127.0.0.1]"),
+        );
+    flags::add(command, false)
+}
+
+fn run() -> Command {
+    let command = Command::new("run")
+        .about("Control the Ingresses of a cluster and serve them, in one process")
+        .after_help(RUN_EXAMPLES)
+        .disable_version_flag(true)
+        .arg(
+            access_log()
+                .help("off, json, or a template with nginx variables [default: log-format-upstream of the ConfigMap]"),
+        )
+        .arg(
+            Arg::new("log-format")
+                .long("log-format")
+                .value_name("FORMAT")
+                .value_parser(["text", "json"])
+                .default_value("text")
+                .help("Form of the log on standard error"),
+        )
+        .arg(workers())
+        .arg(allow_address());
+    flags::add(command, true)
+}
+
+fn paths() -> Arg {
+    Arg::new("paths")
+        .value_name("PATH")
+        .num_args(1..)
+        .value_parser(value_parser!(PathBuf))
+        .help("Files and folders of manifests (.yaml, .yml, .json)")
+}
+
+fn address(name: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("ADDRESS:PORT").value_parser(value_parser!(SocketAddr))
+}
+
+fn access_log() -> Arg {
+    Arg::new("access-log").long("access-log").value_name("off|json|TEMPLATE")
+}
+
+fn workers() -> Arg {
+    Arg::new("workers")
+        .long("workers")
+        .value_name("NUMBER")
+        .value_parser(value_parser!(std::num::NonZeroUsize))
+        .help("Worker threads [default: one for each core that the process may use]")
+}
+
+fn allow_address() -> Arg {
+    Arg::new("allow-backend-address")
+        .long("allow-backend-address")
+        .value_name("ADDRESS")
+        .action(ArgAction::Append)
+        .value_parser(value_parser!(std::net::IpAddr))
+        .help("Let ExternalName Services lead to this loopback, link-local or metadata address")
+}
+
+/// The values of an option that may be given several times.
+pub(crate) fn all<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, name: &str) -> Vec<T> {
+    matches.get_many::<T>(name).into_iter().flatten().cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        for command in command().get_subcommands().filter(|command| command.get_name() != "version") {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Examples:\n  fairway "), "{}", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! `fairway dev`: manifests from files, served on this machine; every saved edit is live at once.
+
+mod backend;
+mod change;
+mod request_lines;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::ArgMatches;
+use fairway_model::{LogEscape, Scheme, Template};
+use fairway_proxy::access_log::LogSink;
+use fairway_proxy::{Proxy, ProxyConfig, Publisher};
+use fairway_translate::options::{Development, Options};
+use fairway_translate::{Diagnostic, Translator};
+
+use crate::cli;
+use crate::flags::Flags;
+use crate::manifest::watch::{Saved, Watcher};
+use crate::manifest::{Finding, Manifests};
+use crate::table::{Doors, routing_table};
+use crate::terminal::{Style, Terminal, count};
+use crate::wiring::{self, Admin, Signals};
+use crate::{echo, reading, report, telemetry};
+
+/// How long requests may go on after Ctrl-C. A second one ends at once.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How many findings are listed at the start.
+const FINDINGS: usize = 30;
+/// How often certificates are looked at that expire while nothing is saved.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Runs the command until it is interrupted.
+pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let flags = Flags::from_matches(matches);
+    telemetry::start(telemetry::Form::Text, flags.int("v"), true);
+    let paths = cli::all::<PathBuf>(matches, "paths");
+    let manifests = Manifests::open(&paths)?;
+    let options = options(matches, &flags)?;
+    let terminal = Terminal::new();
+    for flag in flags.not_honoured() {
+        terminal.print(&format!("--{}: {}: {}\n", flag.name, flag.verdict.label(), flag.verdict.note()));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(matches, &flags, manifests, options, terminal))
+}
+
+fn options(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Options> {
+    let mut options = reading::options(flags)?;
+    let address = |name: &str, flag: &str, default: u16| {
+        let port = if flags.is_set(flag) { flags.port(flag) } else { default };
+        matches.get_one(name).copied().unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    };
+    options.http = vec![address("http", "http-port", 8080)];
+    options.https = vec![address("https", "https-port", 8443)];
+    options.allowed_backend_addresses = cli::all(matches, "allow-backend-address");
+    let backends = backend::parse(&cli::all::<String>(matches, "backend"))?;
+    let echo = if matches.get_flag("no-echo") { None } else { Some(echo::start().context("starting the echo")?) };
+    options.development = Some(Development { echo, backends });
+    Ok(options)
+}
+
+async fn serve(
+    matches: &ArgMatches,
+    flags: &Flags,
+    mut manifests: Manifests,
+    options: Options,
+    terminal: Terminal,
+) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    // Watching begins before reading, so that no save falls in between.
+    let mut watcher = Watcher::new()?;
+    watcher.watch(manifests.folders())?;
+    let mut translator = Translator::new(options.clone());
+    let changes = manifests.reload(None);
+    translator.apply(changes, now());
+    let (log, log_format) = access_log(matches, terminal);
+    let config =
+        ProxyConfig { workers: matches.get_one("workers").copied(), log, log_format, ..ProxyConfig::default() };
+    let mut proxy = Proxy::start(translator.snapshot().clone(), config)
+        .context("the proxy can't start; --http and --https choose other addresses, with port 0 any free one")?;
+    let admin = Admin::start(matches.get_one("admin").copied(), &proxy, flags, &options).await?;
+    admin.serving();
+    let mut session =
+        Session { manifests, translator, options, publisher: proxy.publisher(), findings: Vec::new(), terminal };
+    session.greet(&proxy, &admin);
+
+    let mut look_again = tokio::time::interval(LOOK_AGAIN);
+    loop {
+        tokio::select! {
+            saved = watcher.saved() => {
+                session.saved(saved).await;
+                watcher.watch(session.manifests.folders())?;
+            }
+            _ = look_again.tick() => session.time_passed().await,
+            () = signals.next() => break,
+        }
+    }
+    admin.stopping();
+    tokio::select! {
+        _ = proxy.drain(Duration::ZERO, DRAIN) => {}
+        () = signals.next() => wiring::end_at_once(),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Everything that a saved change goes through.
+struct Session {
+    manifests: Manifests,
+    translator: Translator,
+    options: Options,
+    publisher: Publisher,
+    /// What the user was told and what still holds.
+    findings: Vec<Finding>,
+    terminal: Terminal,
+}
+
+impl Session {
+    /// Prints where what is served.
+    fn greet(&mut self, proxy: &Proxy, admin: &Admin) {
+        let terminal = self.terminal;
+        self.findings = self.current_findings();
+        let doors = doors(proxy, &self.options, &self.publisher);
+        let snapshot = self.publisher.snapshot();
+        let counts = self.manifests.counts();
+        let mut out = String::new();
+        for finding in self.findings.iter().take(FINDINGS) {
+            out.push_str(&report::line(finding, terminal));
+        }
+        if self.findings.len() > FINDINGS {
+            let more = count(self.findings.len() - FINDINGS, "more finding", "more findings");
+            let _ = writeln!(out, "… and {more}: see `fairway check`");
+        }
+        out.push_str(&routing_table(&snapshot, &doors, self.options.development.as_ref(), &self.manifests, terminal));
+        let backends = self.options.development.iter().flat_map(|development| development.backends.keys());
+        for (service, port) in backends {
+            let name = fairway_model::BackendName::from(format!("{}/{}:{port}", service.namespace, service.name));
+            if snapshot.backend(&name).is_none() {
+                let _ = writeln!(out, "--backend {name}: no Ingress refers to this Service port");
+            }
+        }
+        let _ = write!(
+            out,
+            "{} from {} in {}; watching for changes\n{}",
+            count(counts.objects, "object", "objects"),
+            count(counts.files, "file", "files"),
+            terminal.style(Style::Dim, format!("{:.0} ms", wiring::age().as_secs_f64() * 1e3)),
+            addresses(&doors, admin),
+        );
+        terminal.print(&out);
+    }
+
+    /// Takes over what was saved, and prints what it changed.
+    async fn saved(&mut self, saved: Saved) {
+        let changes = self.manifests.reload(saved.paths.as_ref());
+        if changes.is_empty() {
+            // A file of no concern, the same content, or something that can't be read.
+            let findings = self.current_findings();
+            let (new, cleared) = change::compare_findings(&self.findings, &findings);
+            self.findings = findings;
+            if !new.is_empty() || !cleared.is_empty() {
+                self.terminal.print(&change::render(&[], Duration::ZERO, &new, &cleared, self.terminal));
+            }
+            return;
+        }
+        let update = self.translator.apply(changes, now());
+        self.publish(update, saved.at).await;
+    }
+
+    async fn time_passed(&mut self) {
+        let update = self.translator.apply([], now());
+        if !update.is_empty() {
+            self.publish(update, Instant::now()).await;
+        }
+    }
+
+    async fn publish(&mut self, update: fairway_translate::Update, since: Instant) {
+        let before = self.publisher.snapshot();
+        let published = self.publisher.publish(update.delta.clone()).await;
+        let took = since.elapsed();
+        let after = self.publisher.snapshot();
+        let lines = change::lines(&before, &after, &update.delta, self.options.development.as_ref());
+        let findings = self.current_findings();
+        let (new, cleared) = change::compare_findings(&self.findings, &findings);
+        self.findings = findings;
+        let mut text = change::render(&lines, took, &new, &cleared, self.terminal);
+        for refused in published.refused {
+            let _ = writeln!(text, "  {} can't be listened on: {}", refused.address, refused.error);
+        }
+        self.terminal.print(&text);
+    }
+
+    /// All there is to say now.
+    fn current_findings(&self) -> Vec<Finding> {
+        let mut findings = self.manifests.findings();
+        let told: Vec<Diagnostic> = self.translator.diagnostics().values().flatten().cloned().collect();
+        findings.extend(self.manifests.locate(told));
+        findings.extend(self.manifests.locate(reading::not_served(
+            &self.manifests,
+            self.translator.served(),
+            &self.options,
+        )));
+        report::sort(&mut findings);
+        findings
+    }
+}
+
+/// The addresses that the kernel gave.
+fn doors(proxy: &Proxy, options: &Options, publisher: &Publisher) -> Doors {
+    let local: BTreeMap<_, _> = proxy.local_addresses();
+    let snapshot = publisher.snapshot();
+    let of = |scheme: Scheme| {
+        let mut found = snapshot.listeners().filter(|listener| listener.scheme == scheme);
+        found.find_map(|listener| local.get(&listener.name).copied())
+    };
+    let known = |found: Option<SocketAddr>, asked: &[SocketAddr]| found.or_else(|| asked.first().copied());
+    Doors { http: known(of(Scheme::Http), &options.http), https: known(of(Scheme::Https), &options.https) }
+}
+
+fn addresses(doors: &Doors, admin: &Admin) -> String {
+    let mut out = String::new();
+    for (name, door) in [("http", doors.http), ("https", doors.https)] {
+        if let Some(door) = door {
+            let _ = writeln!(out, "{name:<5} on {door}");
+        }
+    }
+    if let Some(address) = admin.address() {
+        let _ = writeln!(out, "admin on {address}");
+    }
+    out
+}
+
+/// Where requests are shown and how.
+fn access_log(matches: &ArgMatches, terminal: Terminal) -> (LogSink, Option<(Template, LogEscape)>) {
+    let lines = || LogSink::Writer(Box::new(request_lines::RequestLines::new(terminal)));
+    match matches.get_one::<String>("access-log").map(String::as_str) {
+        Some("off") => (LogSink::Off, None),
+        Some(other) => (LogSink::Stdout, Some(wiring::log_format(other))),
+        None => (lines(), Some((Template::parse(request_lines::TEMPLATE), LogEscape::Default))),
+    }
+}
+
+fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}

@@ -1,0 +1,269 @@
+//! What a saved change comes to, in a few lines: routes by host and path, endpoints, certificates, what there is to say.
+
+use std::fmt::Write as _;
+
+use fairway_model::{Action, Delta, EndpointSet, Endpoints, Host, HostKey, Resource, ResourceName, Route, Snapshot};
+use fairway_translate::options::Development;
+
+use crate::manifest::Finding;
+use crate::report;
+use crate::table::{is_implied, target};
+use crate::terminal::{Style, Terminal, count, printable};
+
+/// More than this is counted and not listed.
+const LINES: usize = 20;
+
+/// One thing that is different.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Line {
+    sign: char,
+    text: String,
+}
+
+/// Compares what a delta brings with what was there before.
+pub(super) fn lines(
+    before: &Snapshot,
+    after: &Snapshot,
+    delta: &Delta,
+    development: Option<&Development>,
+) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut add = |sign: char, text: String| lines.push(Line { sign, text });
+    let hosts = before.hosts();
+    let host_before = |key: &HostKey| {
+        let found = hosts.binary_search_by(|host| (host.table(), host.pattern()).cmp(&(&key.table, &key.pattern)));
+        found.ok().map(|at| hosts[at])
+    };
+    for name in &delta.removals {
+        match name {
+            ResourceName::Host(key) => {
+                let old = host_before(key);
+                for route in old.iter().flat_map(|host| shown(host)) {
+                    add('-', route_line(&old, route, before, development));
+                }
+            }
+            ResourceName::Listener(name) => add('-', format!("listener {name}")),
+            ResourceName::Certificate(name) => add('-', format!("certificate {name}")),
+            ResourceName::Backend(_) | ResourceName::EndpointSet(_) => {}
+        }
+    }
+    for resource in &delta.upserts {
+        match resource {
+            Resource::Host(host) => compare_host(host_before(&host.key()), host, before, after, development, &mut add),
+            Resource::EndpointSet(set) => {
+                compare_endpoints(before.endpoint_set(&set.backend), set, development, &mut add)
+            }
+            Resource::Certificate(certificate) => {
+                let sign = if before.certificate(&certificate.name).is_some() { '~' } else { '+' };
+                add(sign, format!("certificate {}", certificate.name));
+            }
+            Resource::Backend(backend) => {
+                if before.backend(&backend.name).is_some() {
+                    add('~', format!("how {} is spoken to", backend.name));
+                }
+            }
+            Resource::Settings(_) => add('~', "settings of the whole proxy".to_owned()),
+            Resource::Listener(listener) => add('~', format!("listener {} {}", listener.name, listener.address)),
+        }
+    }
+    lines
+}
+
+fn shown(host: &Host) -> impl Iterator<Item = &Route> {
+    host.routes().iter().filter(|route| !is_implied(route))
+}
+
+fn route_line(
+    host: &Option<&std::sync::Arc<Host>>,
+    route: &Route,
+    snapshot: &Snapshot,
+    development: Option<&Development>,
+) -> String {
+    let name = host.map(|host| host.pattern().to_string()).unwrap_or_default();
+    format!("{name}{} → {}", route.path.text(), target(route, snapshot, development))
+}
+
+fn compare_host(
+    old: Option<&std::sync::Arc<Host>>,
+    new: &std::sync::Arc<Host>,
+    before: &Snapshot,
+    after: &Snapshot,
+    development: Option<&Development>,
+    add: &mut impl FnMut(char, String),
+) {
+    let find = |host: Option<&std::sync::Arc<Host>>, route: &Route| {
+        host.and_then(|host| host.routes().iter().find(|other| other.path == route.path)).cloned()
+    };
+    for route in old.iter().flat_map(|host| shown(host)) {
+        if find(Some(new), route).is_none() {
+            add('-', route_line(&old, route, before, development));
+        }
+    }
+    for route in shown(new) {
+        match find(old, route) {
+            None => add('+', route_line(&Some(new), route, after, development)),
+            Some(other) if other != *route => {
+                let line = route_line(&Some(new), route, after, development);
+                let what = difference(&other, route);
+                add('~', format!("{line}{what}"));
+            }
+            Some(_) => {}
+        }
+    }
+    if let Some(old) = old
+        && old.certificate() != new.certificate()
+    {
+        let name = new.certificate().map_or("the default one".to_owned(), ToString::to_string);
+        add('~', format!("{} has the certificate {name}", new.pattern()));
+    }
+}
+
+/// In what a route differs, where its line doesn't show it.
+fn difference(old: &Route, new: &Route) -> &'static str {
+    match (&old.action, &new.action) {
+        _ if old.filters != new.filters => " (filters)",
+        (Action::Forward(a), Action::Forward(b)) if a.backend != b.backend => "",
+        (Action::Forward(a), Action::Forward(b)) if a.policy != b.policy => " (limits and timeouts)",
+        _ if old.action != new.action => "",
+        _ if old.origin != new.origin => " (of another object)",
+        _ => " (logging)",
+    }
+}
+
+fn compare_endpoints(
+    old: Option<&std::sync::Arc<EndpointSet>>,
+    new: &EndpointSet,
+    development: Option<&Development>,
+    add: &mut impl FnMut(char, String),
+) {
+    // A new backend is told of with its route.
+    let Some(old) = old else { return };
+    let list = |set: &EndpointSet| match &set.endpoints {
+        Endpoints::Addresses(list) => list
+            .iter()
+            .map(|endpoint| match development {
+                Some(development) if development.echo == Some(endpoint.address) => "echo".to_owned(),
+                _ => endpoint.address.to_string(),
+            })
+            .collect::<Vec<_>>(),
+        Endpoints::Name { host, port } => vec![format!("{host}:{port}")],
+    };
+    let (was, is) = (list(old), list(new));
+    let gone = was.iter().filter(|address| !is.contains(address)).map(|address| format!(" -{address}"));
+    let fresh = is.iter().filter(|address| !was.contains(address)).map(|address| format!(" +{address}"));
+    add('~', format!("endpoints of {}{}", new.backend, gone.chain(fresh).take(8).collect::<String>()));
+}
+
+/// Puts lines and findings into words. `took` says how long it was until all workers had it.
+pub(super) fn render(
+    lines: &[Line],
+    took: std::time::Duration,
+    new: &[Finding],
+    cleared: &[Finding],
+    terminal: Terminal,
+) -> String {
+    let mut out = String::new();
+    for line in lines.iter().take(LINES) {
+        let style = match line.sign {
+            '+' => Style::Green,
+            '-' => Style::Red,
+            _ => Style::Yellow,
+        };
+        let _ = writeln!(out, "  {} {}", terminal.style(style, line.sign), printable(&line.text));
+    }
+    if lines.len() > LINES {
+        let _ = writeln!(out, "  … and {}", count(lines.len() - LINES, "more change", "more changes"));
+    }
+    for finding in new.iter().take(LINES) {
+        let _ = write!(out, "  {}", report::line(finding, terminal));
+    }
+    if new.len() > LINES {
+        let _ =
+            writeln!(out, "  … and {}: see `fairway check`", count(new.len() - LINES, "more finding", "more findings"));
+    }
+    for finding in cleared.iter().take(LINES) {
+        let text = format!("{}: {}", finding.diagnostic.origin, finding.diagnostic.message);
+        let _ = writeln!(out, "  {} {}", terminal.style(Style::Green, "cleared"), printable(&text));
+    }
+    let head = match (lines.len(), new.len() + cleared.len()) {
+        (0, 0) => "saved, and nothing is different".to_owned(),
+        (0, _) => "saved, and no route is different".to_owned(),
+        (changes, _) => format!("{} live in {:.1} ms", count(changes, "change", "changes"), took.as_secs_f64() * 1e3),
+    };
+    format!("{}\n{out}", terminal.style(Style::Bold, head))
+}
+
+/// The findings that are new, and those that are gone; where they stand is no difference.
+pub(super) fn compare_findings(before: &[Finding], after: &[Finding]) -> (Vec<Finding>, Vec<Finding>) {
+    let key = |finding: &Finding| {
+        let found = &finding.diagnostic;
+        (found.origin.clone(), found.field.clone(), found.value.clone(), found.message.clone())
+    };
+    let (old, new): (std::collections::HashSet<_>, std::collections::HashSet<_>) =
+        (before.iter().map(key).collect(), after.iter().map(key).collect());
+    let fresh = after.iter().filter(|finding| !old.contains(&key(finding))).cloned().collect();
+    let cleared = before.iter().filter(|finding| !new.contains(&key(finding))).cloned().collect();
+    (fresh, cleared)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairway_model::{HostPattern, Origin, PathMatch, Redirect, Respond};
+
+    fn snapshot(paths: &[(&str, u16)]) -> Snapshot {
+        let origin = Origin::new("Ingress", "n", "i");
+        let route = |(path, status): &(&str, u16)| {
+            Route::new(
+                origin.clone(),
+                PathMatch::prefix(path).unwrap(),
+                Action::Respond(Respond { status: *status, page: false }),
+            )
+        };
+        let host =
+            Host::new("ingress".into(), HostPattern::parse("a.example").unwrap(), paths.iter().map(route).collect());
+        let empty = paths.is_empty();
+        Snapshot::default().apply(if empty { Delta::default() } else { Delta::upsert([Resource::from(host)]) })
+    }
+
+    fn told(before: &Snapshot, after: &Snapshot) -> Vec<String> {
+        let lines = lines(before, after, &Snapshot::diff(before, after), None);
+        lines.into_iter().map(|line| format!("{}{}", line.sign, line.text)).collect()
+    }
+
+    #[test]
+    fn routes_are_told_by_host_and_path() {
+        let (none, one) = (snapshot(&[]), snapshot(&[("/", 200)]));
+        assert_eq!(told(&none, &one), ["+a.example/ → 200"]);
+        assert_eq!(told(&one, &none), ["-a.example/ → 200"]);
+        let two = snapshot(&[("/", 404), ("/b", 200)]);
+        let mut changes = told(&one, &two);
+        changes.sort();
+        assert_eq!(changes, ["+a.example/b → 200", "~a.example/ → 404"]);
+        assert_eq!(told(&two, &two), Vec::<String>::new());
+    }
+
+    #[test]
+    fn implied_routes_are_not_told() {
+        let mut route = Route::new(
+            Origin::new("Ingress", "n", "i"),
+            PathMatch::exact("/x").unwrap(),
+            Action::Redirect(Redirect { status: 301, location: fairway_model::Location::AppendSlash }),
+        );
+        assert!(is_implied(&route));
+        route.action = Action::Respond(Respond::not_found());
+        assert!(!is_implied(&route));
+    }
+
+    #[test]
+    fn a_change_says_how_long_it_took() {
+        let text = render(
+            &[Line { sign: '+', text: "x".into() }],
+            std::time::Duration::from_micros(4200),
+            &[],
+            &[],
+            Terminal::plain(),
+        );
+        assert_eq!(text, "1 change live in 4.2 ms\n  + x\n");
+    }
+}

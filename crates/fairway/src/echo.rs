@@ -1,0 +1,296 @@
+//! The built-in echo of `fairway dev`: it stands in for every Service of which no endpoints are known, and answers with the name
+//! of the Service and the request as a backend would get it.
+//!
+//! It listens on loopback only and everything about it is bounded: connections, heads, the part of a body that is repeated,
+//! and the time that a connection may be idle.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairway_proxy::http1::{
+    BodyDecoder, CONTINUE, ChunkLimits, Event, FieldName, Framing, HeadLimits, HeadWriter, KnownField, Method, Parsed,
+    RequestHead, Version,
+};
+use fairway_translate::options::ECHO_SERVICE_FIELD;
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// Connections at the same time; more wait. The proxy keeps a few hundred to one endpoint.
+const CONNECTIONS: usize = 1024;
+/// How much of a body is repeated.
+const BODY: usize = 64 << 10;
+/// Idle time of a connection. Longer than the proxy's, so that the proxy is the one that closes.
+const IDLE: Duration = Duration::from_secs(120);
+/// Heads as large as any proxy in front may send; names of fields are shown whatever they are.
+const LIMITS: HeadLimits = HeadLimits {
+    start_line: 64 << 10,
+    field_line: 64 << 10,
+    total: 256 << 10,
+    fields: 1024,
+    ignore_invalid_headers: false,
+    underscores_in_headers: true,
+};
+
+const CONTENT_TYPE: FieldName<'static> = FieldName::from_static("Content-Type");
+const CONTENT_LENGTH: FieldName<'static> = FieldName::from_static("Content-Length");
+const CONNECTION: FieldName<'static> = FieldName::from_static("Connection");
+
+/// Starts the echo on a thread of its own, on a port of the kernel's choice. It runs as long as the process does.
+pub(crate) fn start() -> io::Result<SocketAddr> {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("echo".into()).spawn(move || runtime.block_on(serve(listener)))?;
+    Ok(address)
+}
+
+async fn serve(listener: std::net::TcpListener) {
+    let Ok(listener) = TcpListener::from_std(listener) else { return };
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    while let Ok(place) = places.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(async move {
+                    // Whatever ends the connection is of no interest to anyone but its peer.
+                    let _ = connection(stream).await;
+                    drop(place);
+                });
+            }
+            // Out of file descriptors, say: the next attempt would fail at once, too.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// Serves one connection until it is closed, is idle too long or no longer HTTP.
+async fn connection(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut received = Vec::with_capacity(4 << 10);
+    let mut head = RequestHead::default();
+    loop {
+        let length = loop {
+            match head.parse(&received, &LIMITS) {
+                Ok(Parsed::Complete { len }) => break len,
+                Ok(Parsed::Partial { .. }) => {
+                    if read(&mut stream, &mut received).await? == 0 {
+                        return Ok(());
+                    }
+                }
+                Err(error) => {
+                    let answer =
+                        Answer { status: error.status(), json: false, text: format!("{error}\n"), close: true };
+                    return stream.write_all(&answer.bytes(false)).await;
+                }
+            }
+        };
+        let mut rest = received.split_off(length);
+        if head.expects_continue() && rest.is_empty() {
+            stream.write_all(CONTINUE).await?;
+        }
+        let (body, total) = match body(&mut stream, head.framing(), &mut rest).await? {
+            Some(body) => body,
+            None => return Ok(()),
+        };
+        let close = !head.connection().keep_alive;
+        let json = head.fields().get(KnownField::Accept, &received).is_some_and(accepts_json);
+        let seen = Seen::new(&head, &received, &body, total);
+        let text = if json { seen.json() } else { seen.text() };
+        let answer = Answer { status: 200, json, text, close };
+        stream.write_all(&answer.bytes(head.method() == Method::Head)).await?;
+        if close {
+            return stream.shutdown().await;
+        }
+        received = rest;
+    }
+}
+
+async fn read(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<usize> {
+    received.reserve(4 << 10);
+    tokio::time::timeout(IDLE, stream.read_buf(received)).await.unwrap_or(Ok(0))
+}
+
+/// Reads the body to its end: the first part of it and its length. `None` if it never came to its end. What follows stays in
+/// `rest`.
+async fn body(stream: &mut TcpStream, framing: Framing, rest: &mut Vec<u8>) -> io::Result<Option<(Vec<u8>, u64)>> {
+    let mut decoder = BodyDecoder::new(framing, ChunkLimits::default());
+    let (mut kept, mut total) = (Vec::new(), 0);
+    let mut at = 0;
+    loop {
+        let Ok(decoded) = decoder.decode(&rest[at..]) else { return Ok(None) };
+        match decoded.event {
+            Event::Data(range) => {
+                let data = &rest[at + range.start..at + range.end];
+                total += data.len() as u64;
+                kept.extend_from_slice(&data[..data.len().min(BODY - kept.len())]);
+                at += decoded.consumed;
+            }
+            Event::Trailer { .. } => at += decoded.consumed,
+            Event::End => {
+                rest.drain(..at + decoded.consumed);
+                return Ok(Some((kept, total)));
+            }
+            Event::NeedMore => {
+                rest.drain(..at + decoded.consumed);
+                at = 0;
+                if read(stream, rest).await? == 0 {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+/// Whether JSON is asked for. A browser lists `application/xml` and the like, never this.
+fn accepts_json(accept: &[u8]) -> bool {
+    accept.to_ascii_lowercase().windows(4).any(|window| window == b"json")
+}
+
+/// A request as it arrived here.
+#[derive(Serialize)]
+struct Seen {
+    service: String,
+    method: String,
+    path: String,
+    proto: &'static str,
+    host: String,
+    headers: std::collections::BTreeMap<String, Vec<String>>,
+    #[serde(skip)]
+    lines: Vec<(String, String)>,
+    body: String,
+    body_length: u64,
+}
+
+impl Seen {
+    fn new(head: &RequestHead, received: &[u8], body: &[u8], body_length: u64) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut service = String::new();
+        let mut lines = Vec::with_capacity(head.fields().len());
+        for field in head.fields().iter() {
+            let (name, value) = (text(field.name(received)), text(field.value(received)));
+            if name.eq_ignore_ascii_case(ECHO_SERVICE_FIELD) {
+                service = value;
+            } else {
+                lines.push((name, value));
+            }
+        }
+        let mut headers = std::collections::BTreeMap::<_, Vec<_>>::new();
+        for (name, value) in &lines {
+            headers.entry(name.clone()).or_default().push(value.clone());
+        }
+        Self {
+            service,
+            method: text(head.method_bytes(received)),
+            path: text(head.target_span().of(received)),
+            proto: if head.version() == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            host: head.fields().get(KnownField::Host, received).map(text).unwrap_or_default(),
+            headers,
+            lines,
+            body: text(body),
+            body_length,
+        }
+    }
+
+    fn json(&self) -> String {
+        // Texts and numbers only, so there is nothing that can't be written.
+        let mut json = serde_json::to_string_pretty(self).unwrap_or_default();
+        json.push('\n');
+        json
+    }
+
+    fn text(&self) -> String {
+        let mut out = format!("Service {}\n\n{} {} {}\n", self.service, self.method, self.path, self.proto);
+        for (name, value) in &self.lines {
+            let _ = writeln!(out, "{name}: {value}");
+        }
+        if !self.body.is_empty() {
+            let _ = write!(out, "\n{}", self.body);
+            if self.body_length > BODY as u64 {
+                let _ = write!(out, "\n… {} bytes in all", self.body_length);
+            }
+            if !out.ends_with('\n') {
+                out.push('\n');
+            }
+        }
+        out
+    }
+}
+
+struct Answer {
+    status: u16,
+    json: bool,
+    text: String,
+    close: bool,
+}
+
+impl Answer {
+    fn bytes(&self, head_only: bool) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.text.len() + 128);
+        let mut writer = HeadWriter::new(&mut out);
+        let kind: &[u8] = if self.json { b"application/json" } else { b"text/plain; charset=utf-8" };
+        // All of these are constants that a head may hold.
+        let _ = writer.status_line(self.status);
+        let _ = writer.field(CONTENT_TYPE, kind);
+        writer.field_number(CONTENT_LENGTH, self.text.len() as u64);
+        if self.close {
+            let _ = writer.field(CONNECTION, b"close");
+        }
+        writer.finish();
+        if !head_only {
+            out.extend_from_slice(self.text.as_bytes());
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairway_testkit::Client;
+
+    #[tokio::test]
+    async fn requests_come_back_without_the_field_that_names_the_service() {
+        let mut client = Client::connect(start().unwrap()).await;
+        let fields = [("host", "a.example"), ("X-Fairway-Echo-Service", "shop/order:80"), ("X_y", "1")];
+        let response = client.request("POST", "/x?y=1", &fields, b"hello").await;
+        assert_eq!(response.status, 200);
+        assert_eq!(
+            response.text(),
+            "Service shop/order:80\n\nPOST /x?y=1 HTTP/1.1\nhost: a.example\nX_y: 1\ncontent-length: 5\n\nhello\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn json_is_given_to_those_who_ask_for_it() {
+        let mut client = Client::connect(start().unwrap()).await;
+        let fields = [("host", "a"), ("accept", "application/json"), ("x-fairway-echo-service", "n/s:http")];
+        let json = client.request("GET", "/", &fields, b"").await.json();
+        assert_eq!(json["service"], "n/s:http");
+        assert_eq!(json["headers"]["accept"][0], "application/json");
+        assert_eq!(client.request("HEAD", "/", &fields, b"").await.text(), "");
+        assert_eq!(client.get("a", "/again").await.status, 200);
+    }
+
+    #[tokio::test]
+    async fn long_bodies_are_read_to_their_end_and_repeated_in_part() {
+        let mut client = Client::connect(start().unwrap()).await;
+        let response = client.request("POST", "/", &[("host", "a")], &vec![b'x'; 300_000]).await;
+        assert!(response.body.len() < 70_000 && response.text().contains("300000 bytes in all"));
+        client.send("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").await;
+        assert!(client.read_response().await.text().ends_with("\nabc\n"));
+        assert_eq!(client.get("a", "/").await.status, 200);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_refused() {
+        let mut client = Client::connect(start().unwrap()).await;
+        client.send("GET / HTTP/1.1\r\n\r\n").await;
+        assert_eq!(client.read_response().await.status, 400);
+        client.ended().await;
+    }
+}

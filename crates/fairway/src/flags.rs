@@ -1,0 +1,374 @@
+//! The flags of ingress-nginx, read as Go's flags are: `--flag value`, `--flag=value`, and for switches `--flag` or `--flag=false`.
+//!
+//! Which flags there are is said by one table, `fairway_translate::flag`. All of them are accepted, so that the arguments of a
+//! Deployment can stay as they are; those that aren't honoured are answered with their verdict when the process starts.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use fairway_translate::flag::{FLAGS, Flag, Takes, flag};
+use fairway_translate::options::{LabelSelector, Options};
+
+/// The flags that decide how objects are read: they mean the same in `dev`, `check` and `explain` as in `run`.
+const READING: [&str; 17] = [
+    "annotations-prefix",
+    "configmap",
+    "controller-class",
+    "deep-inspect",
+    "default-backend-service",
+    "default-ssl-certificate",
+    "disable-catch-all",
+    "disable-svc-external-name",
+    "enable-annotation-validation",
+    "http-port",
+    "https-port",
+    "ingress-class",
+    "ingress-class-by-name",
+    "report-status-classes",
+    "watch-ingress-without-class",
+    "watch-namespace",
+    "watch-namespace-selector",
+];
+
+/// What a flag was given.
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    Bool(bool),
+    Int(i64),
+    Number(f64),
+    Port(u16),
+    Time(Duration),
+    Object(String, String),
+    List(Vec<String>),
+    Text(String),
+}
+
+/// The flags that the user set, by name. What is not set has the table's default.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Flags {
+    set: BTreeMap<&'static str, Value>,
+}
+
+/// Flags that contradict each other, or a value that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct UsageError(pub(crate) String);
+
+/// Adds all flags to a command. `complete` shows all that work in its help, else only those that concern reading objects.
+pub(crate) fn add(command: Command, complete: bool) -> Command {
+    FLAGS.iter().filter(|flag| flag.name != "version" || complete).fold(command, |command, flag| {
+        let shown = flag.verdict.works() && (complete || READING.contains(&flag.name));
+        command.arg(arg(flag).hide(!shown))
+    })
+}
+
+fn arg(flag: &'static Flag) -> Arg {
+    let default = match flag.default {
+        "" | "false" => String::new(),
+        default => format!(" [default: {default}]"),
+    };
+    let arg = Arg::new(flag.name)
+        .long(flag.name)
+        .help(format!("{}{default}", flag.doc.trim().trim_end_matches('.')))
+        .help_heading("Flags of ingress-nginx")
+        .action(ArgAction::Set)
+        .allow_hyphen_values(matches!(flag.takes, Takes::Int | Takes::Number | Takes::Seconds))
+        // The last one counts, as with Go's flags.
+        .overrides_with(flag.name)
+        .value_parser(parser(flag.takes));
+    let arg = match flag.short {
+        Some(short) => arg.short(short),
+        None => arg,
+    };
+    match flag.takes {
+        Takes::Bool => arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("true|false"),
+        takes => arg.num_args(1).value_name(takes.placeholder()),
+    }
+}
+
+fn parser(takes: Takes) -> ValueParser {
+    match takes {
+        // What Go's strconv.ParseBool takes.
+        Takes::Bool => {
+            PossibleValuesParser::new(["true", "false", "1", "0", "t", "f", "T", "F", "TRUE", "FALSE", "True", "False"])
+                .map(|text| Value::Bool(text.starts_with(['1', 't', 'T'])))
+                .into()
+        }
+        Takes::Int => {
+            ValueParser::new(|text: &str| text.parse().map(Value::Int).map_err(|_| "expected a whole number"))
+        }
+        Takes::Number => {
+            ValueParser::new(|text: &str| text.parse().map(Value::Number).map_err(|_| "expected a number"))
+        }
+        Takes::Port => {
+            ValueParser::new(|text: &str| text.parse().map(Value::Port).map_err(|_| "expected a port, 0 to 65535"))
+        }
+        Takes::Seconds => ValueParser::new(|text: &str| {
+            let seconds: i64 = text.parse().map_err(|_| "expected a whole number of seconds")?;
+            Ok::<_, &str>(Value::Time(Duration::from_secs(u64::try_from(seconds).unwrap_or_default())))
+        }),
+        Takes::Duration => ValueParser::new(|text: &str| {
+            duration(text).map(Value::Time).ok_or("expected a duration as Go writes it, such as 30s or 1m30s")
+        }),
+        Takes::Object => ValueParser::new(|text: &str| match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(Value::Object(namespace.to_owned(), name.to_owned()))
+            }
+            _ => Err("expected NAMESPACE/NAME"),
+        }),
+        Takes::List => ValueParser::new(|text: &str| {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            Ok::<_, &str>(Value::List(items.map(str::to_owned).collect()))
+        }),
+        Takes::Text => ValueParser::new(|text: &str| Ok::<_, &str>(Value::Text(text.to_owned()))),
+    }
+}
+
+/// Go's notation of durations: numbers with units, one after the other. Negative ones count as zero.
+fn duration(text: &str) -> Option<Duration> {
+    let (negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+        let (name, factor) = unit.into_iter().find(|(name, _)| rest.starts_with(name))?;
+        seconds += number * factor;
+        rest = &rest[name.len()..];
+    }
+    if text.is_empty() || text == "-" {
+        return None;
+    }
+    if negative { Some(Duration::ZERO) } else { Duration::try_from_secs_f64(seconds).ok() }
+}
+
+impl Flags {
+    /// What was given on the command line.
+    pub(crate) fn from_matches(matches: &ArgMatches) -> Self {
+        let given = |flag: &'static Flag| {
+            let value = matches.try_get_one::<Value>(flag.name).ok().flatten()?;
+            Some((flag.name, value.clone()))
+        };
+        Self { set: FLAGS.iter().filter_map(given).collect() }
+    }
+
+    /// The flags that were set and aren't honoured as they are with ingress-nginx.
+    pub(crate) fn not_honoured(&self) -> impl Iterator<Item = &'static Flag> {
+        self.set.keys().filter_map(|name| flag(name)).filter(|flag| !flag.verdict.works())
+    }
+
+    /// Whether the user set the flag.
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.set.contains_key(name)
+    }
+
+    /// A switch.
+    pub(crate) fn bool(&self, name: &str) -> bool {
+        match self.set.get(name) {
+            Some(Value::Bool(value)) => *value,
+            _ => default(name) == "true",
+        }
+    }
+
+    /// A text; `None` for an empty one.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        let text = match self.set.get(name) {
+            Some(Value::Text(text)) => text,
+            _ => default(name),
+        };
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+
+    /// A port.
+    pub(crate) fn port(&self, name: &str) -> u16 {
+        match self.set.get(name) {
+            Some(Value::Port(port)) => *port,
+            _ => default(name).parse().expect("the default of a port is a port"),
+        }
+    }
+
+    /// A whole number.
+    pub(crate) fn int(&self, name: &str) -> i64 {
+        match self.set.get(name) {
+            Some(Value::Int(value)) => *value,
+            _ => default(name).parse().expect("the default of a number is a number"),
+        }
+    }
+
+    /// A time, whatever its notation.
+    pub(crate) fn time(&self, name: &str) -> Duration {
+        match self.set.get(name) {
+            Some(Value::Time(time)) => *time,
+            _ => {
+                let text = default(name);
+                let seconds = text.parse().ok().map(Duration::from_secs);
+                seconds.or_else(|| duration(text)).expect("the default of a time is a time")
+            }
+        }
+    }
+
+    /// Namespace and name of an object.
+    pub(crate) fn object(&self, name: &str) -> Option<(String, String)> {
+        match self.set.get(name) {
+            Some(Value::Object(namespace, name)) => Some((namespace.clone(), name.clone())),
+            _ => None,
+        }
+    }
+
+    /// A list.
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
+        match self.set.get(name) {
+            Some(Value::List(items)) => items.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// How objects are to be read. Listeners are those of a cluster: all addresses, the ports of the flags.
+    pub(crate) fn options(&self) -> Result<Options, UsageError> {
+        let exclusive = |one: &str, other: &str| {
+            let both = self.is_set(one) && self.is_set(other);
+            if both {
+                Err(UsageError(format!("--{one} and --{other} exclude each other: give one of them")))
+            } else {
+                Ok(())
+            }
+        };
+        exclusive("watch-namespace", "watch-namespace-selector")?;
+        exclusive("publish-service", "publish-status-address")?;
+        if self.bool("metrics-per-undefined-host") && !self.bool("metrics-per-host") {
+            return Err(UsageError("--metrics-per-undefined-host needs --metrics-per-host: give both or none".into()));
+        }
+        let selector = self.text("watch-namespace-selector").map(|text| text.parse::<LabelSelector>()).transpose();
+        let defaults = Options::default();
+        let anywhere = [IpAddr::from([0, 0, 0, 0])];
+        Ok(Options {
+            annotations_prefix: self.text("annotations-prefix").unwrap_or_else(|| defaults.annotations_prefix.clone()),
+            controller_class: self.text("controller-class").unwrap_or_else(|| defaults.controller_class.clone()),
+            ingress_class: self.text("ingress-class").unwrap_or_else(|| defaults.ingress_class.clone()),
+            ingress_class_by_name: self.bool("ingress-class-by-name"),
+            watch_ingress_without_class: self.bool("watch-ingress-without-class"),
+            watch_namespace: self.text("watch-namespace"),
+            namespace_selector: selector.map_err(|error| UsageError(format!("--watch-namespace-selector: {error}")))?,
+            configmap: self.object("configmap"),
+            default_backend_service: self.object("default-backend-service"),
+            default_ssl_certificate: self.object("default-ssl-certificate"),
+            disable_catch_all: self.bool("disable-catch-all"),
+            disable_external_name: self.bool("disable-svc-external-name"),
+            deep_inspect: self.bool("deep-inspect"),
+            annotation_validation: self.bool("enable-annotation-validation"),
+            http: anywhere.iter().map(|ip| SocketAddr::new(*ip, self.port("http-port"))).collect(),
+            https: anywhere.iter().map(|ip| SocketAddr::new(*ip, self.port("https-port"))).collect(),
+            ..defaults
+        })
+    }
+}
+
+fn default(name: &str) -> &'static str {
+    flag(name).map_or("", |flag| flag.default)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Flags, clap::Error> {
+        let command = add(Command::new("run").disable_version_flag(true), true);
+        let args = std::iter::once("run").chain(args.iter().copied());
+        command.try_get_matches_from(args).map(|matches| Flags::from_matches(&matches))
+    }
+
+    #[test]
+    fn every_flag_is_accepted_in_all_notations() {
+        for flag in FLAGS {
+            let value = match flag.takes {
+                Takes::Bool => "false",
+                Takes::Int | Takes::Number | Takes::Port | Takes::Seconds => "3",
+                Takes::Duration => "1m30s",
+                Takes::Object => "a/b",
+                Takes::List | Takes::Text => "x",
+            };
+            let flags = parse(&[&format!("--{}={value}", flag.name)]).unwrap_or_else(|error| panic!("{error}"));
+            assert!(flags.is_set(flag.name), "{}", flag.name);
+            if flag.takes == Takes::Bool {
+                assert!(parse(&[&format!("--{}", flag.name)]).unwrap().bool(flag.name));
+            } else {
+                assert!(parse(&[&format!("--{}", flag.name), value]).unwrap().is_set(flag.name));
+            }
+            if let Some(short) = flag.short {
+                assert!(parse(&[&format!("-{short}={value}")]).unwrap().is_set(flag.name));
+            }
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_table() {
+        let flags = parse(&[]).unwrap();
+        for flag in FLAGS {
+            match flag.takes {
+                Takes::Bool => assert_eq!(flags.bool(flag.name).to_string(), flag.default),
+                Takes::Port => assert_eq!(flags.port(flag.name).to_string(), flag.default),
+                Takes::Int => assert_eq!(flags.int(flag.name).to_string(), flag.default),
+                Takes::Seconds | Takes::Duration => assert!(flags.time(flag.name) < Duration::from_secs(1000)),
+                Takes::Number | Takes::Object | Takes::List | Takes::Text => {}
+            }
+        }
+        assert_eq!(flags.options().unwrap(), Options::default());
+    }
+
+    #[test]
+    fn the_last_of_several_counts() {
+        let flags = parse(&["--http-port=1", "--http-port=2", "--deep-inspect", "--deep-inspect=0"]).unwrap();
+        assert_eq!((flags.port("http-port"), flags.bool("deep-inspect")), (2, false));
+    }
+
+    #[test]
+    fn durations_are_those_of_go() {
+        for (text, expected) in [
+            ("30s", Some(30_000)),
+            ("1m30s", Some(90_000)),
+            ("1.5h", Some(5_400_000)),
+            ("0", Some(0)),
+            ("-1s", Some(0)),
+            ("100ms", Some(100)),
+            ("5", None),
+            ("s", None),
+            ("", None),
+            ("1x", None),
+        ] {
+            assert_eq!(duration(text).map(|found| found.as_millis()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_values_and_contradictions_are_told() {
+        for bad in [
+            "--http-port=x",
+            "--configmap=a",
+            "--configmap=a/b/c",
+            "--deep-inspect=maybe",
+            "--election-ttl=5",
+            "--nope",
+        ] {
+            assert!(parse(&[bad]).is_err(), "{bad}");
+        }
+        let flags = parse(&["--watch-namespace=a", "--watch-namespace-selector=b=c"]).unwrap();
+        assert!(flags.options().unwrap_err().to_string().contains("exclude each other"));
+    }
+
+    #[test]
+    fn flags_without_effect_are_named() {
+        let flags = parse(&["--profiling", "--http-port=1", "--sync-period=1s"]).unwrap();
+        let names: Vec<_> = flags.not_honoured().map(|flag| flag.name).collect();
+        assert_eq!(names, ["profiling", "sync-period"]);
+    }
+}

@@ -1,0 +1,278 @@
+//! Manifests as a source of objects: files and folders, as `kubectl apply -f` takes them.
+//!
+//! Invariants: the objects that are live are those of the last content of each file that could be parsed; files are read in the
+//! order of their paths, documents in the order of the file; of an object that stands twice the last one counts, and the
+//! user hears of it. A change of one document costs one document, however large its file.
+
+mod decode;
+mod file;
+mod node;
+mod object;
+mod order;
+mod scan;
+mod split;
+pub(crate) mod watch;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fairway_model::Origin;
+use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
+use fairway_translate::objects::{Change, Kind, Object, ObjectKey};
+use foldhash::quality::RandomState;
+
+use file::FileState;
+use node::Node;
+pub(crate) use scan::NoSuchPath;
+
+/// The objects of a set of files and folders.
+#[derive(Debug)]
+pub(crate) struct Manifests {
+    roots: Vec<PathBuf>,
+    files: BTreeMap<Arc<Path>, FileState>,
+    live: HashMap<ObjectKey, Live, RandomState>,
+    /// Found when the files are seen together.
+    duplicates: Vec<Finding>,
+    hasher: RandomState,
+}
+
+/// An object that is live, and where it comes from.
+#[derive(Clone, Debug)]
+struct Live {
+    object: Object,
+    file: Arc<Path>,
+    /// Line of the document and of the object within it.
+    lines: (u32, u32),
+}
+
+/// A diagnostic, and where in which file the user finds what it is about.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Finding {
+    pub(crate) place: Option<Place>,
+    pub(crate) diagnostic: Diagnostic,
+}
+
+/// A line of a file; without line the file as a whole.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Place {
+    pub(crate) file: Arc<Path>,
+    pub(crate) line: Option<u32>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        self.line.map_or(Ok(()), |line| write!(f, ":{line}"))
+    }
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Counts {
+    pub(crate) files: usize,
+    pub(crate) objects: usize,
+    /// Objects of kinds that are not read.
+    pub(crate) ignored: usize,
+}
+
+impl Manifests {
+    /// Remembers the paths; [`reload`](Self::reload) reads them. A path that isn't there is an error now, and none later.
+    pub(crate) fn open(paths: &[PathBuf]) -> Result<Self, NoSuchPath> {
+        scan::check(paths)?;
+        let hasher = RandomState::default();
+        Ok(Self {
+            roots: paths.to_vec(),
+            files: BTreeMap::new(),
+            live: HashMap::with_hasher(hasher.clone()),
+            duplicates: Vec::new(),
+            hasher,
+        })
+    }
+
+    /// Reads what is new or different since last time, and says which objects changed. `touched` are the paths that something
+    /// happened to, if that is known: as long as all of them are files that are read, no folder is looked through.
+    pub(crate) fn reload(&mut self, touched: Option<&HashSet<PathBuf>>) -> Vec<Change> {
+        let known =
+            touched.filter(|paths| paths.iter().all(|path| self.files.contains_key(path.as_path()) && path.is_file()));
+        let mut different = false;
+        match known {
+            Some(paths) => {
+                for path in paths {
+                    if let Some(state) = self.files.get_mut(path.as_path()) {
+                        different |= state.refresh(path, &self.hasher);
+                    }
+                }
+            }
+            None => {
+                let found = scan::files(&self.roots);
+                different |= self.files.keys().any(|path| !found.contains(path));
+                self.files.retain(|path, _| found.contains(path));
+                for path in found {
+                    let state = self.files.entry(path.clone()).or_default();
+                    different |= state.refresh(&path, &self.hasher);
+                }
+            }
+        }
+        if different { self.settle() } else { Vec::new() }
+    }
+
+    /// Folders that have to be watched for all changes to be seen.
+    pub(crate) fn folders(&self) -> HashSet<PathBuf> {
+        scan::folders(&self.roots)
+    }
+
+    /// How much there is.
+    pub(crate) fn counts(&self) -> Counts {
+        let ignored =
+            self.files.values().flat_map(|file| &file.documents).map(|document| document.ignored as usize).sum();
+        Counts { files: self.files.len(), objects: self.live.len(), ignored }
+    }
+
+    /// The kinds of the live objects, with their number.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.live.values().map(|live| &live.object)
+    }
+
+    /// What is wrong with the files themselves, sorted by place.
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        let mut findings = self.duplicates.clone();
+        for (path, file) in &self.files {
+            let at = |line| Some(Place { file: path.clone(), line });
+            if let Some(broken) = &file.broken {
+                findings.push(Finding { place: at(broken.line), diagnostic: broken.diagnostic.clone() });
+            }
+            for document in &file.documents {
+                findings.extend(document.findings.iter().map(|(line, diagnostic)| Finding {
+                    place: at(Some(document.line + line.max(&1) - 1)),
+                    diagnostic: diagnostic.clone(),
+                }));
+            }
+        }
+        findings.sort_by(|a, b| a.place.cmp(&b.place));
+        findings
+    }
+
+    /// Where an object stands.
+    pub(crate) fn place(&self, origin: &Origin) -> Option<Place> {
+        let live = self.live.get(&key_of(origin)?)?;
+        Some(Place { file: live.file.clone(), line: Some(live.lines.0 + live.lines.1.max(1) - 1) })
+    }
+
+    /// Where a field of an object stands, or the object itself if the field isn't there.
+    pub(crate) fn place_of(&self, origin: &Origin, field: &str) -> Option<Place> {
+        self.places(&[(origin, field)]).pop().flatten()
+    }
+
+    /// Finds the place of each diagnostic, down to the line of its field.
+    pub(crate) fn locate(&self, diagnostics: impl IntoIterator<Item = Diagnostic>) -> Vec<Finding> {
+        let diagnostics: Vec<_> = diagnostics.into_iter().collect();
+        let fields: Vec<_> = diagnostics.iter().map(|found| (&found.origin, found.field.as_str())).collect();
+        let places = self.places(&fields);
+        let finding = |(diagnostic, place)| Finding { place, diagnostic };
+        diagnostics.into_iter().zip(places).map(finding).collect()
+    }
+
+    /// Finds the places of fields. Reads the files again that it needs, and parses each document once.
+    pub(crate) fn places(&self, fields: &[(&Origin, &str)]) -> Vec<Option<Place>> {
+        let mut places: Vec<_> = fields.iter().map(|(origin, _)| self.place(origin)).collect();
+        let mut by_document: BTreeMap<(&Arc<Path>, u32), Vec<(usize, ObjectKey)>> = BTreeMap::new();
+        for (at, (origin, _)) in fields.iter().enumerate().filter(|(_, (_, field))| !field.is_empty()) {
+            let Some(key) = key_of(origin) else { continue };
+            if let Some(live) = self.live.get(&key) {
+                by_document.entry((&live.file, live.lines.0)).or_default().push((at, key));
+            }
+        }
+        let mut text: Option<(&Arc<Path>, String)> = None;
+        for ((path, line), members) in by_document {
+            if text.as_ref().is_none_or(|(read, _)| *read != path) {
+                text = file::read(path).ok().map(|text| (path, text));
+            }
+            let document = self.files.get(path).and_then(|file| file.documents.iter().find(|found| found.line == line));
+            let (Some((_, text)), Some(document)) = (&text, document) else { continue };
+            let Some(text) = file::document_text(text, document, &self.hasher) else { continue };
+            let Ok(Some(root)) = Node::parse(text) else { continue };
+            for (at, key) in members {
+                if let (Some(place), Some(node)) = (&mut places[at], object::find(&root, &key)) {
+                    place.line = Some(line + node.line_of(fields[at].1).max(1) - 1);
+                }
+            }
+        }
+        places
+    }
+
+    /// Sees all files together: dates, duplicates, and what is different from before.
+    fn settle(&mut self) -> Vec<Change> {
+        let documents = self.files.values_mut().flat_map(|file| &mut file.documents);
+        let mut undated: Vec<_> = documents
+            .flat_map(|document| &mut document.objects)
+            .filter(|held| !held.dated)
+            .map(|held| &mut held.object)
+            .collect();
+        order::date(&mut undated);
+
+        let mut live = HashMap::with_capacity_and_hasher(self.live.len(), self.hasher.clone());
+        let mut order = Vec::new();
+        self.duplicates.clear();
+        for (path, file) in &self.files {
+            for document in &file.documents {
+                for held in &document.objects {
+                    let lines = (document.line, held.line);
+                    let now = Live { object: held.object.clone(), file: path.clone(), lines };
+                    match live.insert(held.key.clone(), now) {
+                        None => order.push(&held.key),
+                        Some(before) => self.duplicates.push(duplicate(&held.key, &before, path, lines)),
+                    }
+                }
+            }
+        }
+        let mut changes: Vec<_> =
+            self.live.keys().filter(|key| !live.contains_key(*key)).cloned().map(Change::Remove).collect();
+        changes.sort_by(|a, b| removed(a).cmp(&removed(b)));
+        for key in order {
+            let Some(now) = live.get(key) else { continue };
+            if self.live.get(key).is_none_or(|before| !same(&before.object, &now.object)) {
+                changes.push(Change::Upsert(now.object.clone()));
+            }
+        }
+        self.live = live;
+        changes
+    }
+}
+
+/// The object that an origin names, if it is of a kind that manifests hold.
+fn key_of(origin: &Origin) -> Option<ObjectKey> {
+    let kind = Kind::ALL.iter().find(|kind| kind.as_str() == &*origin.kind)?;
+    Some(ObjectKey { kind: *kind, namespace: origin.namespace.clone(), name: origin.name.clone() })
+}
+
+fn removed(change: &Change) -> Option<&ObjectKey> {
+    match change {
+        Change::Remove(key) => Some(key),
+        Change::Upsert(_) => None,
+    }
+}
+
+/// Whether two objects are one and the same, or equal.
+fn same(a: &Object, b: &Object) -> bool {
+    let pointers = match (a, b) {
+        (Object::Ingress(a), Object::Ingress(b)) => Arc::ptr_eq(a, b),
+        (Object::Service(a), Object::Service(b)) => Arc::ptr_eq(a, b),
+        (Object::EndpointSlice(a), Object::EndpointSlice(b)) => Arc::ptr_eq(a, b),
+        (Object::Secret(a), Object::Secret(b)) => Arc::ptr_eq(a, b),
+        _ => false,
+    };
+    pointers || a == b
+}
+
+fn duplicate(key: &ObjectKey, before: &Live, file: &Arc<Path>, lines: (u32, u32)) -> Finding {
+    let at = |lines: (u32, u32)| Some(lines.0 + lines.1.max(1) - 1);
+    let earlier = Place { file: before.file.clone(), line: at(before.lines) };
+    let message = format!("the object stands in {earlier} too; this one counts, as it is read later");
+    let diagnostic = Diagnostic::new(Severity::Warning, Reason::InvalidManifest, &key.origin(), "", "", message);
+    Finding { place: Some(Place { file: file.clone(), line: at(lines) }), diagnostic }
+}
+
+#[cfg(test)]
+mod tests;

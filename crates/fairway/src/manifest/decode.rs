@@ -1,0 +1,466 @@
+//! From a [`Node`] to a Kubernetes type, as strict as the API server is, with the line and the field of whatever doesn't fit.
+//!
+//! What only `kubectl` would complain about (unknown fields, keys that stand twice, `true` where a text is expected) is noted and
+//! the object is read all the same; a value of the wrong kind is an error.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use fairway_translate::verdict::nearest;
+use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::forward_to_deserialize_any;
+
+use super::node::{Entry, Node, Value};
+
+/// A blemish that does not keep the object from being read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Note {
+    /// Line within the document, from 1.
+    pub(super) line: u32,
+    /// The field, as in `spec.rules[0].host`.
+    pub(super) field: String,
+    pub(super) blemish: Blemish,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Blemish {
+    /// Nobody knows the field; perhaps this one was meant.
+    UnknownField(Option<&'static str>),
+    /// The key stands twice, the last one counts.
+    DuplicateKey,
+    /// A plain scalar that is no text for the API server stands where a text is expected.
+    NotText {
+        /// As it is written.
+        written: String,
+        /// What the API server takes it for.
+        kind: &'static str,
+    },
+}
+
+/// Why an object can't be read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct DecodeError {
+    /// Line within the document, from 1; 0 as long as nobody knows it.
+    pub(super) line: u32,
+    /// The field.
+    pub(super) field: String,
+    message: String,
+}
+
+/// Reads a value of a type; blemishes are added to `notes`.
+pub(super) fn decode<T: DeserializeOwned>(node: &Node<'_>, notes: &mut Vec<Note>) -> Result<T, DecodeError> {
+    let found = RefCell::new(std::mem::take(notes));
+    let root = Path { parent: None, step: Step::Root };
+    let result = T::deserialize(Decoder { node, path: &root, siblings: &[], notes: &found });
+    *notes = found.into_inner();
+    result
+}
+
+/// A scalar as YAML 1.1 has it, which `kubectl` goes by.
+enum Scalar<'a> {
+    Null,
+    Bool(bool),
+    Integer(i64),
+    Float(f64),
+    Text(&'a str),
+}
+
+impl<'a> Scalar<'a> {
+    fn of(text: &'a str, plain: bool) -> Self {
+        if !plain {
+            return Self::Text(text);
+        }
+        match text {
+            "" | "~" | "null" | "Null" | "NULL" => Self::Null,
+            "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" | "y" | "Y" => Self::Bool(true),
+            "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" | "n" | "N" => Self::Bool(false),
+            _ => Self::number(text),
+        }
+    }
+
+    fn number(text: &'a str) -> Self {
+        let (negative, digits) = match text.as_bytes().first() {
+            Some(b'-') => (true, &text[1..]),
+            Some(b'+') => (false, &text[1..]),
+            _ => (false, text),
+        };
+        if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+            return Self::Text(text);
+        }
+        let radix = |prefix: &str, radix| {
+            let rest = digits.strip_prefix(prefix)?;
+            i64::from_str_radix(&rest.replace('_', ""), radix).ok()
+        };
+        let decimal = || digits.bytes().all(|b| b.is_ascii_digit() || b == b'_').then(|| digits.replace('_', ""));
+        let integer = radix("0x", 16)
+            .or_else(|| radix("0o", 8))
+            .or_else(|| radix("0b", 2))
+            .or_else(|| decimal().and_then(|digits| digits.parse().ok()));
+        if let Some(value) = integer {
+            return Self::Integer(if negative { -value } else { value });
+        }
+        let numeric = digits.bytes().all(|b| b.is_ascii_digit() || b".eE+-".contains(&b));
+        match text.parse() {
+            Ok(value) if numeric => Self::Float(value),
+            _ if matches!(digits, ".inf" | ".Inf" | ".INF") => Self::Float(f64::INFINITY),
+            _ => Self::Text(text),
+        }
+    }
+
+    fn unexpected(&self) -> Unexpected<'_> {
+        match *self {
+            Self::Null => Unexpected::Unit,
+            Self::Bool(value) => Unexpected::Bool(value),
+            Self::Integer(value) => Unexpected::Signed(value),
+            Self::Float(value) => Unexpected::Float(value),
+            Self::Text(text) => Unexpected::Str(text),
+        }
+    }
+}
+
+/// Where a value stands, kept on the stack and put into words only when there is something to say.
+struct Path<'p> {
+    parent: Option<&'p Self>,
+    step: Step<'p>,
+}
+
+enum Step<'p> {
+    Root,
+    Key(&'p str),
+    Index(usize),
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        match self.step {
+            Step::Root => Ok(()),
+            Step::Index(index) => write!(f, "[{index}]"),
+            Step::Key(key) if key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') => {
+                let at_root = self.parent.is_none_or(|parent| matches!(parent.step, Step::Root));
+                write!(f, "{}{key}", if at_root { "" } else { "." })
+            }
+            Step::Key(key) => write!(f, "[\"{}\"]", fairway_translate::diagnostic::bounded(key)),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Decoder<'n, 'p> {
+    node: &'n Node<'n>,
+    path: &'p Path<'p>,
+    /// Names of the fields that could stand here, for a hint.
+    siblings: &'static [&'static str],
+    notes: &'p RefCell<Vec<Note>>,
+}
+
+impl<'n> Decoder<'n, '_> {
+    fn note(&self, blemish: Blemish) {
+        self.notes.borrow_mut().push(Note { line: self.node.line, field: self.path.to_string(), blemish });
+    }
+
+    fn located(&self, mut error: DecodeError) -> DecodeError {
+        if error.line == 0 {
+            error.line = self.node.line;
+            error.field = self.path.to_string();
+        }
+        error
+    }
+
+    fn scalar(&self) -> Option<Scalar<'n>> {
+        match &self.node.value {
+            Value::Scalar { text, plain } => Some(Scalar::of(text, *plain)),
+            _ => None,
+        }
+    }
+
+    fn mismatch(&self, visitor: &dyn de::Expected) -> DecodeError {
+        let error = match &self.node.value {
+            Value::Sequence(_) => de::Error::invalid_type(Unexpected::Seq, visitor),
+            Value::Mapping(_) => de::Error::invalid_type(Unexpected::Map, visitor),
+            Value::Scalar { text, plain } => de::Error::invalid_type(Scalar::of(text, *plain).unexpected(), visitor),
+        };
+        self.located(error)
+    }
+
+    fn map<V: Visitor<'n>>(self, visitor: V, fields: &'static [&'static str]) -> Result<V::Value, DecodeError> {
+        let Value::Mapping(entries) = &self.node.value else { return Err(self.mismatch(&visitor)) };
+        for (at, entry) in entries.iter().enumerate() {
+            // Quadratic, and cheaper than a set for the few keys that objects have; a ConfigMap of many is not worth more.
+            if at < 64 && entries[..at].iter().any(|earlier| earlier.key == entry.key && !earlier.merged) {
+                let path = Path { parent: Some(self.path), step: Step::Key(&entry.key) };
+                let field = path.to_string();
+                self.notes.borrow_mut().push(Note { line: entry.line, field, blemish: Blemish::DuplicateKey });
+            }
+        }
+        let entries = Entries { decoder: self, fields, rest: entries.iter(), value: None };
+        visitor.visit_map(entries).map_err(|error| self.located(error))
+    }
+}
+
+macro_rules! numbers {
+    ($($method:ident)*) => {$(
+        fn $method<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+            match self.scalar() {
+                Some(Scalar::Integer(value)) => visitor.visit_i64(value),
+                Some(Scalar::Float(value)) => visitor.visit_f64(value),
+                _ => return Err(self.mismatch(&visitor)),
+            }
+            .map_err(|error| self.located(error))
+        }
+    )*};
+}
+
+impl<'n> de::Deserializer<'n> for Decoder<'n, '_> {
+    type Error = DecodeError;
+
+    fn deserialize_any<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        let Some(scalar) = self.scalar() else {
+            return match &self.node.value {
+                Value::Sequence(_) => self.deserialize_seq(visitor),
+                _ => self.map(visitor, &[]),
+            };
+        };
+        match scalar {
+            Scalar::Null => visitor.visit_unit(),
+            Scalar::Bool(value) => visitor.visit_bool(value),
+            Scalar::Integer(value) => visitor.visit_i64(value),
+            Scalar::Float(value) => visitor.visit_f64(value),
+            Scalar::Text(text) => visitor.visit_borrowed_str(text),
+        }
+        .map_err(|error| self.located(error))
+    }
+
+    fn deserialize_bool<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match self.scalar() {
+            Some(Scalar::Bool(value)) => visitor.visit_bool(value).map_err(|error| self.located(error)),
+            _ => Err(self.mismatch(&visitor)),
+        }
+    }
+
+    numbers! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16 deserialize_u32
+        deserialize_u64 deserialize_f32 deserialize_f64
+    }
+
+    fn deserialize_str<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        let Value::Scalar { text, plain } = &self.node.value else { return Err(self.mismatch(&visitor)) };
+        let kind = match Scalar::of(text, *plain) {
+            Scalar::Text(_) => None,
+            Scalar::Null => return visitor.visit_str("").map_err(|error| self.located(error)),
+            Scalar::Bool(_) => Some("a boolean"),
+            Scalar::Integer(_) | Scalar::Float(_) => Some("a number"),
+        };
+        if let Some(kind) = kind {
+            self.note(Blemish::NotText { written: text.to_string(), kind });
+        }
+        visitor.visit_borrowed_str(text).map_err(|error| self.located(error))
+    }
+
+    fn deserialize_string<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match self.scalar() {
+            Some(Scalar::Null) => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+        .map_err(|error| self.located(error))
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'n>>(self, _: &'static str, visitor: V) -> Result<V::Value, DecodeError> {
+        visitor.visit_newtype_struct(self).map_err(|error| self.located(error))
+    }
+
+    fn deserialize_seq<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        let Value::Sequence(items) = &self.node.value else { return Err(self.mismatch(&visitor)) };
+        let items = Items { decoder: self, rest: items.iter().enumerate() };
+        visitor.visit_seq(items).map_err(|error| self.located(error))
+    }
+
+    fn deserialize_map<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        self.map(visitor, &[])
+    }
+
+    fn deserialize_struct<V: Visitor<'n>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        self.map(visitor, fields)
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        if let Step::Key(key) = self.path.step {
+            self.note(Blemish::UnknownField(nearest(key, self.siblings.iter().copied())));
+        }
+        visitor.visit_unit()
+    }
+
+    forward_to_deserialize_any! {
+        <V: Visitor<'n>>
+        i128 u128 char bytes byte_buf unit unit_struct tuple tuple_struct enum identifier
+    }
+}
+
+struct Entries<'n, 'p> {
+    decoder: Decoder<'n, 'p>,
+    fields: &'static [&'static str],
+    rest: std::slice::Iter<'n, Entry<'n>>,
+    value: Option<&'n Entry<'n>>,
+}
+
+impl<'n> MapAccess<'n> for Entries<'n, '_> {
+    type Error = DecodeError;
+
+    fn next_key_seed<K: DeserializeSeed<'n>>(&mut self, seed: K) -> Result<Option<K::Value>, DecodeError> {
+        let Some(entry) = self.rest.next() else { return Ok(None) };
+        self.value = Some(entry);
+        seed.deserialize((&*entry.key).into_deserializer()).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'n>>(&mut self, seed: V) -> Result<V::Value, DecodeError> {
+        let entry = self.value.take().ok_or_else(|| de::Error::custom("a value without a key"))?;
+        let path = Path { parent: Some(self.decoder.path), step: Step::Key(&entry.key) };
+        seed.deserialize(Decoder { node: &entry.value, path: &path, siblings: self.fields, ..self.decoder })
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.rest.len())
+    }
+}
+
+struct Items<'n, 'p> {
+    decoder: Decoder<'n, 'p>,
+    rest: std::iter::Enumerate<std::slice::Iter<'n, Node<'n>>>,
+}
+
+impl<'n> SeqAccess<'n> for Items<'n, '_> {
+    type Error = DecodeError;
+
+    fn next_element_seed<T: DeserializeSeed<'n>>(&mut self, seed: T) -> Result<Option<T::Value>, DecodeError> {
+        let Some((index, node)) = self.rest.next() else { return Ok(None) };
+        let path = Path { parent: Some(self.decoder.path), step: Step::Index(index) };
+        seed.deserialize(Decoder { node, path: &path, siblings: &[], ..self.decoder }).map(Some)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.rest.len())
+    }
+}
+
+impl de::Error for DecodeError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self { line: 0, field: String::new(), message: message.to_string() }
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Service;
+    use k8s_openapi::api::networking::v1::Ingress;
+
+    fn read<T: DeserializeOwned>(text: &str) -> (Result<T, DecodeError>, Vec<Note>) {
+        let mut notes = Vec::new();
+        let result = decode(&Node::parse(text).unwrap().unwrap(), &mut notes);
+        (result, notes)
+    }
+
+    #[test]
+    fn unknown_fields_are_noted_with_line_and_hint() {
+        let (ingress, notes) = read::<Ingress>(
+            "metadata: {name: a}\nspec:\n  rules:\n  - hosts: x\n    http:\n      paths:\n      - path: /\n        pathTyp: Exact\n",
+        );
+        assert_eq!(ingress.unwrap().metadata.name.as_deref(), Some("a"));
+        let found: Vec<_> = notes.iter().map(|note| (note.line, note.field.as_str(), &note.blemish)).collect();
+        assert_eq!(
+            found,
+            [
+                (4, "spec.rules[0].hosts", &Blemish::UnknownField(Some("host"))),
+                (8, "spec.rules[0].http.paths[0].pathTyp", &Blemish::UnknownField(Some("pathType"))),
+            ]
+        );
+    }
+
+    #[test]
+    fn wrong_kinds_are_errors_with_line_and_field() {
+        let (ingress, _) = read::<Ingress>("spec:\n  rules:\n  - http:\n      paths: yes please\n");
+        let error = ingress.unwrap_err();
+        assert_eq!((error.line, error.field.as_str()), (4, "spec.rules[0].http.paths"));
+        assert!(error.to_string().contains("expected"), "{error}");
+        let text = "spec:\n  defaultBackend:\n    service:\n      name: a\n      port:\n        number: \"80\"\n";
+        assert_eq!(read::<Ingress>(text).0.unwrap_err().line, 6);
+    }
+
+    #[test]
+    fn texts_without_quotes_are_noted() {
+        let (ingress, notes) =
+            read::<Ingress>("metadata:\n  annotations:\n    a/b: true\n    c: 5\n    d: v1\n    e: \"1\"\n");
+        let annotations = ingress.unwrap().metadata.annotations.unwrap();
+        assert_eq!(annotations["a/b"], "true");
+        let fields: Vec<_> = notes.iter().map(|note| note.field.as_str()).collect();
+        assert_eq!(fields, ["metadata.annotations[\"a/b\"]", "metadata.annotations.c"]);
+    }
+
+    #[test]
+    fn keys_that_stand_twice_are_noted_and_the_last_counts() {
+        let (ingress, notes) = read::<Ingress>("spec:\n  ingressClassName: a\n  ingressClassName: b\n");
+        assert_eq!(ingress.unwrap().spec.unwrap().ingress_class_name.as_deref(), Some("b"));
+        assert_eq!(notes[0].blemish, Blemish::DuplicateKey);
+        assert_eq!(notes[0].line, 3);
+    }
+
+    #[test]
+    fn ports_are_numbers_or_names() {
+        let text = "spec:\n  ports:\n  - {port: 80, targetPort: http}\n  - {port: 81, targetPort: 8081}\n";
+        let ports = read::<Service>(text).0.unwrap().spec.unwrap().ports.unwrap();
+        assert_eq!(format!("{:?}", ports[0].target_port), "Some(String(\"http\"))");
+        assert_eq!(format!("{:?}", ports[1].target_port), "Some(Int(8081))");
+    }
+
+    #[test]
+    fn scalars_are_what_kubectl_takes_them_for() {
+        let kind = |text| match Scalar::of(text, true) {
+            Scalar::Null => "null",
+            Scalar::Bool(_) => "bool",
+            Scalar::Integer(_) => "integer",
+            Scalar::Float(_) => "float",
+            Scalar::Text(_) => "text",
+        };
+        for (text, expected) in [
+            ("", "null"),
+            ("~", "null"),
+            ("yes", "bool"),
+            ("off", "bool"),
+            ("0", "integer"),
+            ("-12", "integer"),
+            ("0x1F", "integer"),
+            ("1_000", "integer"),
+            ("1.5", "float"),
+            ("1e3", "float"),
+            ("5s", "text"),
+            ("1.2.3", "text"),
+            ("10.0.0.0/8", "text"),
+            ("2026-11-21", "text"),
+            ("a", "text"),
+            (".", "text"),
+            ("1m", "text"),
+            ("-", "text"),
+        ] {
+            assert_eq!(kind(text), expected, "{text}");
+        }
+    }
+}

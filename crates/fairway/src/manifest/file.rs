@@ -1,0 +1,225 @@
+//! One file: its documents, of which only those are parsed anew whose text changed.
+
+use std::collections::HashMap;
+use std::fs::{File, Metadata};
+use std::hash::BuildHasher;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use fairway_model::Origin;
+use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
+use fairway_translate::objects::{Object, ObjectKey};
+use foldhash::quality::RandomState;
+
+use super::node::Node;
+use super::object::{self, Contents};
+use super::split::documents;
+
+/// Largest file that is read, in bytes; a cluster's worth of manifests is a tenth of it.
+const SIZE_LIMIT: u64 = 256 << 20;
+
+/// What is known of a file.
+#[derive(Debug, Default)]
+pub(super) struct FileState {
+    /// What the file system said when the content was read.
+    stamp: Option<Stamp>,
+    /// The last good content.
+    pub(super) documents: Vec<DocumentState>,
+    /// Why the content of now is not the one that counts.
+    pub(super) broken: Option<Broken>,
+}
+
+/// A file that can't be read or parsed.
+#[derive(Clone, Debug)]
+pub(super) struct Broken {
+    pub(super) line: Option<u32>,
+    pub(super) diagnostic: Diagnostic,
+}
+
+/// What is kept of a document when its text is dropped.
+#[derive(Clone, Debug)]
+pub(super) struct DocumentState {
+    hash: u64,
+    /// Line of the file that it begins in, from 1.
+    pub(super) line: u32,
+    pub(super) objects: Vec<Held>,
+    /// With lines counted within the document.
+    pub(super) findings: Vec<(u32, Diagnostic)>,
+    pub(super) ignored: u32,
+}
+
+/// An object, and where it stands in the order of reading.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) key: ObjectKey,
+    pub(super) object: Object,
+    /// Line within the document.
+    pub(super) line: u32,
+    /// Whether the file itself says when the object was created.
+    pub(super) dated: bool,
+}
+
+/// Tells whether a file is still the one that was read: whatever an editor does to it changes one of these.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+impl FileState {
+    /// Looks at the file again; says whether anything is different.
+    pub(super) fn refresh(&mut self, path: &Path, hasher: &RandomState) -> bool {
+        let stamp = std::fs::metadata(path).map(|metadata| Stamp::of(&metadata));
+        if stamp.as_ref().ok().copied() == self.stamp && self.stamp.is_some() {
+            return false;
+        }
+        let text = stamp.and_then(|stamp| read(path).map(|text| (stamp, text)));
+        let file = file_origin(path);
+        match text {
+            Ok((stamp, text)) => {
+                self.stamp = Some(stamp);
+                self.take(&text, &file, hasher);
+            }
+            Err(error) => {
+                self.stamp = None;
+                let kept = if self.documents.is_empty() { "" } else { "; its last content stays in force" };
+                let message = format!("can't be read: {error}{kept}");
+                self.broken = Some(Broken { line: None, diagnostic: invalid(&file, &message) });
+            }
+        }
+        true
+    }
+
+    fn take(&mut self, text: &str, file: &Origin, hasher: &RandomState) {
+        let mut places: HashMap<u64, Vec<usize>> = HashMap::new();
+        for (at, document) in self.documents.iter().enumerate().rev() {
+            places.entry(document.hash).or_default().push(at);
+        }
+        // Everything is parsed before anything is taken over: a text that is no YAML leaves all as it was.
+        let mut parsed: Vec<(u64, u32, Option<Contents>)> = Vec::new();
+        let mut broken = None;
+        for document in documents(text) {
+            let hash = hasher.hash_one(document.text);
+            if places.contains_key(&hash) {
+                parsed.push((hash, document.line, None));
+                continue;
+            }
+            match Node::parse(document.text) {
+                Ok(Some(node)) => parsed.push((hash, document.line, Some(object::read(&node, file)))),
+                Ok(None) => {}
+                Err(error) => {
+                    let line = document.line + error.line.max(1) - 1;
+                    broken.get_or_insert((line, error.to_string()));
+                }
+            }
+        }
+        if let Some((line, reason)) = broken {
+            let kept = !self.documents.is_empty();
+            let consequence =
+                if kept { "the file's last good content stays in force" } else { "the document is left out" };
+            let diagnostic = invalid(file, &format!("can't be parsed: {reason}; {consequence}"));
+            self.broken = Some(Broken { line: Some(line), diagnostic });
+            if kept {
+                return;
+            }
+        } else {
+            self.broken = None;
+        }
+        let mut old: Vec<Option<DocumentState>> = std::mem::take(&mut self.documents).into_iter().map(Some).collect();
+        let mut last_good: Option<HashMap<ObjectKey, Held>> = None;
+        let mut fresh: Vec<DocumentState> = Vec::with_capacity(parsed.len());
+        for (hash, line, contents) in parsed {
+            let state = match contents {
+                None => match places.get_mut(&hash).and_then(Vec::pop).and_then(|place| old[place].take()) {
+                    Some(state) => state,
+                    // One more copy of a text than there was.
+                    None => {
+                        fresh.iter().find(|state| state.hash == hash).cloned().expect("the first copy is taken over")
+                    }
+                },
+                Some(contents) => {
+                    let (mut state, unreadable) = DocumentState::new(hash, contents);
+                    for key in unreadable {
+                        let good = last_good.get_or_insert_with(|| by_key(&old));
+                        state.objects.extend(good.remove(&key));
+                    }
+                    state
+                }
+            };
+            fresh.push(DocumentState { line, ..state });
+        }
+        fresh.shrink_to_fit();
+        self.documents = fresh;
+    }
+}
+
+impl DocumentState {
+    fn new(hash: u64, contents: Contents) -> (Self, Vec<ObjectKey>) {
+        let Contents { objects, unreadable, mut findings, ignored } = contents;
+        let held = |(line, object): (u32, Object)| {
+            let dated = object.metadata().creation_timestamp.is_some();
+            Held { key: object.key(), object, line, dated }
+        };
+        let objects: Vec<_> = objects.into_iter().map(held).collect();
+        findings.shrink_to_fit();
+        (Self { hash, line: 0, objects, findings, ignored }, unreadable)
+    }
+}
+
+/// The text of one document of a file, if it is still the one that is known.
+pub(super) fn document_text<'a>(text: &'a str, document: &DocumentState, hasher: &RandomState) -> Option<&'a str> {
+    let found = documents(text).into_iter().find(|found| found.line == document.line)?;
+    (hasher.hash_one(found.text) == document.hash).then_some(found.text)
+}
+
+/// The text of a file; not UTF-8 or too long is an error.
+pub(super) fn read(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    if length > SIZE_LIMIT {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {} MiB", SIZE_LIMIT >> 20)));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default() + 1);
+    Read::by_ref(&mut file).take(SIZE_LIMIT).read_to_end(&mut bytes)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("no UTF-8 text: {}", error.utf8_error()))
+    })?;
+    Ok(match text.strip_prefix('\u{feff}') {
+        Some(rest) => rest.to_owned(),
+        None => text,
+    })
+}
+
+pub(super) fn file_origin(path: &Path) -> Origin {
+    Origin::new("File", "", Arc::<str>::from(path.to_string_lossy()))
+}
+
+fn invalid(file: &Origin, message: &str) -> Diagnostic {
+    Diagnostic::new(Severity::Error, Reason::InvalidManifest, file, "", "", message)
+}
+
+fn by_key(documents: &[Option<DocumentState>]) -> HashMap<ObjectKey, Held> {
+    documents
+        .iter()
+        .flatten()
+        .flat_map(|document| &document.objects)
+        .map(|held| (held.key.clone(), held.clone()))
+        .collect()
+}

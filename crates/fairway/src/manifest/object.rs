@@ -1,0 +1,292 @@
+//! From a document to the objects in it: kinds that are read, lists of them, kinds that are left alone, and API versions that no
+//! cluster serves any more.
+
+use std::collections::BTreeMap;
+
+use fairway_model::Origin;
+use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
+use fairway_translate::objects::{Kind, Object, ObjectKey};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::DeserializeOwned;
+
+use super::decode::{Blemish, Note, decode};
+use super::node::{Node, Value};
+
+/// What `kubectl apply` leaves in the annotations: a copy of the whole object, which nobody here reads.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Lists within lists.
+const LIST_DEPTH: u8 = 4;
+
+/// What one document holds.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// The objects, with the line that each begins in, counted from 1 within the document.
+    pub(super) objects: Vec<(u32, Object)>,
+    /// Objects that are there and can't be read: their last good form counts.
+    pub(super) unreadable: Vec<ObjectKey>,
+    /// What there is to say, with the line.
+    pub(super) findings: Vec<(u32, Diagnostic)>,
+    /// Objects of kinds that are not read.
+    pub(super) ignored: u32,
+}
+
+/// Reads the objects of a document. `file` stands in for an object that has no name.
+pub(super) fn read(root: &Node<'_>, file: &Origin) -> Contents {
+    let mut contents = Contents::default();
+    Reader { file, contents: &mut contents }.item(root, None, LIST_DEPTH);
+    contents
+}
+
+/// The node of an object within a document that holds it; the last one, should there be several.
+pub(super) fn find<'n, 'a>(node: &'n Node<'a>, key: &ObjectKey) -> Option<&'n Node<'a>> {
+    find_in(node, key, false, LIST_DEPTH)
+}
+
+fn find_in<'n, 'a>(node: &'n Node<'a>, key: &ObjectKey, member: bool, depth: u8) -> Option<&'n Node<'a>> {
+    if let Some(Node { value: Value::Sequence(items), .. }) = node.get("items") {
+        let depth = depth.checked_sub(1)?;
+        return items.iter().rev().find_map(|item| find_in(item, key, true, depth));
+    }
+    let kind = node.get("kind").and_then(Node::text);
+    let fits = kind.map_or(member, |kind| kind == key.kind.as_str());
+    (fits && key_of(node, key.kind).is_some_and(|found| found == *key)).then_some(node)
+}
+
+struct Reader<'a> {
+    file: &'a Origin,
+    contents: &'a mut Contents,
+}
+
+impl Reader<'_> {
+    /// One object, or a list of them. Members of a typed list may leave out what the list says.
+    fn item(&mut self, node: &Node<'_>, list: Option<(&str, &str)>, depth: u8) {
+        let text = |key| node.get(key).and_then(Node::text).filter(|text| !text.is_empty());
+        let (Some(version), Some(kind)) =
+            (text("apiVersion").or(list.map(|list| list.0)), text("kind").or(list.map(|list| list.1)))
+        else {
+            let message = "no Kubernetes object: expected a mapping with apiVersion and kind; it is left alone";
+            return self.find(node.line, Severity::Info, Reason::InvalidManifest, self.file, "", "", message);
+        };
+        if let Some(member) = kind.strip_suffix("List")
+            && let Some(Node { value: Value::Sequence(items), .. }) = node.get("items")
+        {
+            if depth == 0 {
+                let message = "lists within lists are read four deep; this one is left alone";
+                return self.find(
+                    node.line,
+                    Severity::Warning,
+                    Reason::InvalidManifest,
+                    self.file,
+                    "items",
+                    "",
+                    message,
+                );
+            }
+            let member = (!member.is_empty()).then_some((version, member));
+            return items.iter().for_each(|item| self.item(item, member, depth - 1));
+        }
+        if let Some(advice) = outdated(version, kind) {
+            let origin = named_origin(node, kind).unwrap_or_else(|| self.file.clone());
+            let line = node.line_of("apiVersion");
+            let reason = Reason::UnsupportedApiVersion;
+            return self.find(line, Severity::Error, reason, &origin, "apiVersion", version, advice);
+        }
+        let known = Kind::ALL.iter().find(|known| known.as_str() == kind && known.api_version() == version);
+        match known {
+            Some(Kind::Ingress) => self.object::<Ingress>(node, Kind::Ingress, |ingress| ingress.status = None),
+            Some(Kind::Secret) => self.object(node, Kind::Secret, merge_string_data),
+            Some(Kind::IngressClass) => {
+                self.object::<k8s_openapi::api::networking::v1::IngressClass>(node, Kind::IngressClass, |_| {});
+            }
+            Some(Kind::Service) => self.object::<k8s_openapi::api::core::v1::Service>(node, Kind::Service, |_| {}),
+            Some(Kind::EndpointSlice) => {
+                self.object::<k8s_openapi::api::discovery::v1::EndpointSlice>(node, Kind::EndpointSlice, |_| {});
+            }
+            Some(Kind::ConfigMap) => {
+                self.object::<k8s_openapi::api::core::v1::ConfigMap>(node, Kind::ConfigMap, |_| {})
+            }
+            Some(Kind::Namespace) => {
+                self.object::<k8s_openapi::api::core::v1::Namespace>(node, Kind::Namespace, |_| {})
+            }
+            None => self.contents.ignored += 1,
+        }
+    }
+
+    fn object<T>(&mut self, node: &Node<'_>, kind: Kind, prepare: impl FnOnce(&mut T))
+    where
+        T: DeserializeOwned + Into<Object> + k8s_openapi::Metadata<Ty = ObjectMeta>,
+    {
+        let Some(key) = key_of(node, kind) else {
+            let message = "expected a name of letters, digits, - and .; the object is left alone";
+            let line = node.line_of("metadata.name");
+            let origin = &self.file.section(kind.as_str());
+            return self.find(line, Severity::Error, Reason::InvalidManifest, origin, "metadata.name", "", message);
+        };
+        let origin = key.origin();
+        let mut notes = Vec::new();
+        match decode::<T>(node, &mut notes) {
+            Ok(mut object) => {
+                tidy(object.metadata_mut(), &key);
+                prepare(&mut object);
+                self.contents.objects.push((node.line, object.into()));
+            }
+            Err(error) => {
+                let message = format!("{error}; the object is not read");
+                let reason = Reason::InvalidManifest;
+                self.find(error.line, Severity::Error, reason, &origin, &error.field, "", &message);
+                self.contents.unreadable.push(key);
+            }
+        }
+        for note in notes {
+            self.note(&origin, note);
+        }
+    }
+
+    fn note(&mut self, origin: &Origin, note: Note) {
+        let (value, message) = match note.blemish {
+            Blemish::UnknownField(Some(near)) => {
+                (String::new(), format!("unknown field, it has no effect; is {near} meant?"))
+            }
+            Blemish::UnknownField(None) => (String::new(), "unknown field, it has no effect".to_owned()),
+            Blemish::DuplicateKey => (String::new(), "the key stands twice; the last one counts".to_owned()),
+            Blemish::NotText { written, kind } => {
+                let message =
+                    format!("expected a text in quotes: the API server takes this for {kind} and refuses the object");
+                (written, message)
+            }
+        };
+        self.find(note.line, Severity::Warning, Reason::InvalidManifest, origin, &note.field, &value, &message);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of a diagnostic and its line")]
+    fn find(
+        &mut self,
+        line: u32,
+        severity: Severity,
+        reason: Reason,
+        origin: &Origin,
+        field: &str,
+        value: &str,
+        message: &str,
+    ) {
+        self.contents.findings.push((line, Diagnostic::new(severity, reason, origin, field, value, message)));
+    }
+}
+
+/// What to write in place of an API version that is gone; `None` if it is not known to be gone.
+fn outdated(version: &str, kind: &str) -> Option<&'static str> {
+    Some(match (version, kind) {
+        ("extensions/v1beta1" | "networking.k8s.io/v1beta1", "Ingress") => {
+            "expected networking.k8s.io/v1, no cluster since Kubernetes 1.22 serves this one: write backend.service.name and \
+             backend.service.port.number (or .name) for serviceName and servicePort, spec.defaultBackend for spec.backend, and \
+             give each path a pathType"
+        }
+        ("networking.k8s.io/v1beta1", "IngressClass") => {
+            "expected networking.k8s.io/v1, no cluster since Kubernetes 1.22 serves this one; the fields stay as they are"
+        }
+        ("discovery.k8s.io/v1beta1", "EndpointSlice") => {
+            "expected discovery.k8s.io/v1, no cluster since Kubernetes 1.25 serves this one: write nodeName and zone for topology"
+        }
+        _ => return None,
+    })
+}
+
+/// Kind, namespace and name as they are written; `None` without a usable name.
+fn key_of(node: &Node<'_>, kind: Kind) -> Option<ObjectKey> {
+    let metadata = node.get("metadata")?;
+    let name = metadata.get("name").and_then(Node::text).filter(|name| is_name(name))?;
+    let namespace = match kind {
+        Kind::IngressClass | Kind::Namespace => "",
+        _ => metadata.get("namespace").and_then(Node::text).filter(|namespace| is_name(namespace)).unwrap_or("default"),
+    };
+    Some(ObjectKey::new(kind, namespace, name))
+}
+
+fn named_origin(node: &Node<'_>, kind: &str) -> Option<Origin> {
+    let metadata = node.get("metadata")?;
+    let text = |key| metadata.get(key).and_then(Node::text).filter(|text| is_name(text));
+    Some(Origin::new(kind, text("namespace").unwrap_or("default"), text("name")?))
+}
+
+/// Names of objects are DNS subdomains (Kubernetes documentation, "Object Names and IDs"); those of some kinds may hold more.
+fn is_name(text: &str) -> bool {
+    (1..=253).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b))
+}
+
+/// Gives the metadata the name under which the object is kept, and drops what nobody reads.
+fn tidy(metadata: &mut ObjectMeta, key: &ObjectKey) {
+    metadata.namespace = (!key.namespace.is_empty()).then(|| key.namespace.to_string());
+    metadata.managed_fields = None;
+    metadata.owner_references = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+}
+
+/// The API server does the same when a Secret is written.
+fn merge_string_data(secret: &mut Secret) {
+    if let Some(texts) = secret.string_data.take() {
+        let data = secret.data.get_or_insert_with(BTreeMap::new);
+        data.extend(texts.into_iter().map(|(key, text)| (key, k8s_openapi::ByteString(text.into_bytes()))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents(text: &str) -> Contents {
+        read(&Node::parse(text).unwrap().unwrap(), &Origin::new("File", "", "a.yaml"))
+    }
+
+    fn keys(contents: &Contents) -> Vec<String> {
+        contents.objects.iter().map(|(line, object)| format!("{line} {}", object.key())).collect()
+    }
+
+    #[test]
+    fn lists_are_opened() {
+        let found = contents(
+            "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Service, metadata: {name: a, namespace: n}}\n\
+             - apiVersion: networking.k8s.io/v1\n  kind: IngressList\n  items:\n  - metadata: {name: b}\n",
+        );
+        assert_eq!(keys(&found), ["4 Service n/a", "8 Ingress default/b"]);
+    }
+
+    #[test]
+    fn other_kinds_are_counted_and_left_alone() {
+        let found = contents("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n");
+        assert_eq!((found.ignored, found.findings.len()), (1, 0));
+        assert_eq!(contents("just: values\n").findings[0].1.severity, Severity::Info);
+    }
+
+    #[test]
+    fn older_versions_are_told_what_to_write() {
+        for version in ["extensions/v1beta1", "networking.k8s.io/v1beta1"] {
+            let found = contents(&format!("kind: Ingress\napiVersion: {version}\nmetadata: {{name: a}}\n"));
+            let (line, finding) = &found.findings[0];
+            assert_eq!((*line, finding.reason, finding.severity), (2, Reason::UnsupportedApiVersion, Severity::Error));
+            assert!(finding.message.contains("backend.service.name"), "{finding}");
+        }
+    }
+
+    #[test]
+    fn texts_of_a_secret_become_data() {
+        let found =
+            contents("apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {a: eA==}\nstringData: {b: y}\n");
+        let Object::Secret(secret) = &found.objects[0].1 else { panic!("{found:?}") };
+        assert_eq!(secret.data.as_ref().unwrap()["b"].0, b"y");
+        assert_eq!(secret.data.as_ref().unwrap()["a"].0, b"x");
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_read_is_named() {
+        let found =
+            contents("apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: a}\nspec: {rules: 5}\n");
+        assert_eq!(found.unreadable.len(), 1);
+        assert_eq!((found.findings[0].0, found.findings[0].1.field.as_str()), (4, "spec.rules"));
+        let found = contents("apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {generateName: a-}\n");
+        assert!(found.objects.is_empty() && found.findings[0].1.severity == Severity::Error);
+    }
+}

@@ -1,0 +1,94 @@
+//! Which files a set of paths stands for, and which folders have to be watched.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Names of files that are read in folders. A file that is named itself is read whatever its name.
+const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+/// Folders within folders.
+const DEPTH: u8 = 32;
+
+/// A path on the command line that can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error("reading {}", path.display())]
+pub(crate) struct NoSuchPath {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+/// Fails for the first path that isn't there.
+pub(super) fn check(paths: &[PathBuf]) -> Result<(), NoSuchPath> {
+    paths.iter().try_for_each(|path| match std::fs::metadata(path) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(NoSuchPath { path: path.clone(), source }),
+    })
+}
+
+/// The files that the paths stand for, sorted. A root that is gone meanwhile stands for nothing.
+pub(super) fn files(roots: &[PathBuf]) -> BTreeSet<Arc<Path>> {
+    let mut files = BTreeSet::new();
+    for root in roots {
+        if root.is_dir() {
+            walk(root, DEPTH, &mut HashSet::new(), &mut |entry, is_folder| {
+                if !is_folder && entry.extension().is_some_and(|found| EXTENSIONS.iter().any(|known| found == *known)) {
+                    files.insert(entry.into());
+                }
+            });
+        } else if root.exists() {
+            files.insert(root.as_path().into());
+        }
+    }
+    files
+}
+
+/// The folders in which something may happen that matters: those of the paths, and those that their links lead to.
+pub(super) fn folders(roots: &[PathBuf]) -> HashSet<PathBuf> {
+    let mut folders = HashSet::new();
+    let holder = |path: &Path| match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    for root in roots {
+        let mut note = |entry: &Path, is_folder: bool| {
+            if is_folder {
+                folders.insert(entry.to_owned());
+            }
+            if entry.is_symlink()
+                && let Ok(target) = entry.canonicalize()
+            {
+                folders.insert(if is_folder { target } else { holder(&target) });
+            }
+        };
+        note(root, root.is_dir());
+        if root.is_dir() {
+            walk(root, DEPTH, &mut HashSet::new(), &mut note);
+        }
+        // The root itself may be replaced, as a file is by most editors.
+        folders.insert(holder(root));
+    }
+    folders
+}
+
+/// Visits what is below a folder, links followed, hidden names left out: they are editors' files, or the versions behind the
+/// links of a mounted ConfigMap, which would count twice.
+fn walk(folder: &Path, depth: u8, seen: &mut HashSet<PathBuf>, visit: &mut dyn FnMut(&Path, bool)) {
+    let Ok(real) = folder.canonicalize() else { return };
+    if depth == 0 || !seen.insert(real) {
+        return;
+    }
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b".")) {
+            continue;
+        }
+        // Follows a link; one that leads nowhere is no file yet.
+        let Ok(metadata) = std::fs::metadata(&path) else { continue };
+        visit(&path, metadata.is_dir());
+        if metadata.is_dir() {
+            walk(&path, depth - 1, seen, visit);
+        }
+    }
+}

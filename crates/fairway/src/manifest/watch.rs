@@ -1,0 +1,218 @@
+//! Tells when files are saved. Editors write in several steps (truncate and write, or a new file that is renamed), so a change is
+//! told once the file has been closed, or when it has been quiet for a while.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use notify::event::{AccessKind, AccessMode, EventKind};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::Notify;
+
+/// How long to wait for more once everything that was written is closed: a save by rename is several events, and `git checkout`
+/// writes many files in a row.
+const SETTLED: Duration = Duration::from_millis(3);
+/// How long to wait for a file that is still being written.
+const WRITING: Duration = Duration::from_millis(100);
+/// How many paths are remembered; more are looked for in the folders themselves.
+const PATHS: usize = 1024;
+
+/// Watches folders.
+pub(crate) struct Watcher {
+    watcher: RecommendedWatcher,
+    watched: HashSet<PathBuf>,
+    shared: Arc<Shared>,
+}
+
+/// What happened until everything was quiet.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    /// Which paths something happened to; `None` if they were too many to remember.
+    pub(crate) paths: Option<HashSet<PathBuf>>,
+    /// When the last of it happened.
+    pub(crate) at: Instant,
+}
+
+#[derive(Default)]
+struct Shared {
+    pending: Mutex<Pending>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Pending {
+    paths: HashSet<PathBuf>,
+    overflow: bool,
+    /// Files that are being written and aren't closed.
+    open: HashSet<PathBuf>,
+    last: Option<Instant>,
+}
+
+/// Why the files can't be watched.
+#[derive(Debug, thiserror::Error)]
+#[error("watching {}", folder.display())]
+pub(crate) struct WatchError {
+    folder: PathBuf,
+    source: notify::Error,
+}
+
+impl Watcher {
+    /// A watcher that watches nothing yet.
+    pub(crate) fn new() -> Result<Self, WatchError> {
+        let shared = Arc::new(Shared::default());
+        let events = shared.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| events.take(event))
+            .map_err(|source| WatchError { folder: PathBuf::from("."), source })?;
+        Ok(Self { watcher, watched: HashSet::new(), shared })
+    }
+
+    /// Watches these folders and no others. One that disappeared meanwhile is left out: its parent tells when it is back.
+    pub(crate) fn watch(&mut self, folders: HashSet<PathBuf>) -> Result<(), WatchError> {
+        for gone in self.watched.extract_if(|folder| !folders.contains(folder)) {
+            // The kernel has forgotten it already if it was deleted.
+            let _ = self.watcher.unwatch(&gone);
+        }
+        for folder in folders {
+            if self.watched.contains(&folder) {
+                continue;
+            }
+            match self.watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.watched.insert(folder);
+                }
+                Err(source) if folder.exists() => return Err(WatchError { folder, source }),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something was saved. May be dropped and called again, nothing is lost.
+    pub(crate) async fn saved(&self) -> Saved {
+        loop {
+            let wait = self.shared.lock().quiet_in();
+            match wait {
+                None => self.shared.changed.notified().await,
+                Some(Duration::ZERO) => return self.shared.lock().take(),
+                Some(wait) => {
+                    // Whatever happens meanwhile is judged anew.
+                    let _ = tokio::time::timeout(wait, self.shared.changed.notified()).await;
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Pending> {
+        // Nothing in here can panic half-way.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, event: notify::Result<Event>) {
+        let mut pending = self.lock();
+        match event {
+            Ok(event) => pending.note(event),
+            // The queue of the kernel ran over, or something like it: look at everything.
+            Err(_) => pending.overflow(),
+        }
+        drop(pending);
+        self.changed.notify_one();
+    }
+}
+
+impl Pending {
+    fn note(&mut self, event: Event) {
+        if event.need_rescan() {
+            return self.overflow();
+        }
+        let closed = match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+            EventKind::Access(_) => return,
+            EventKind::Modify(notify::event::ModifyKind::Data(_)) => false,
+            // Renames, removals, new names and changed rights are complete as they come.
+            _ => true,
+        };
+        for path in event.paths {
+            let path = without_dot(&path);
+            if closed {
+                self.open.remove(&path);
+            } else if self.open.len() < PATHS {
+                self.open.insert(path.clone());
+            }
+            if self.paths.len() < PATHS {
+                self.paths.insert(path);
+            } else {
+                self.overflow = true;
+            }
+        }
+        self.last = Some(Instant::now());
+    }
+
+    fn overflow(&mut self) {
+        self.overflow = true;
+        self.last = Some(Instant::now());
+    }
+
+    /// How long until what happened counts as complete; `None` if nothing happened.
+    fn quiet_in(&self) -> Option<Duration> {
+        let pause = if self.open.is_empty() { SETTLED } else { WRITING };
+        Some(pause.saturating_sub(self.last?.elapsed()))
+    }
+
+    fn take(&mut self) -> Saved {
+        let pending = std::mem::take(self);
+        let paths = (!pending.overflow).then_some(pending.paths);
+        Saved { paths, at: pending.last.unwrap_or_else(Instant::now) }
+    }
+}
+
+/// The folder `.` is watched for a file named without folder; its events begin with `./`.
+fn without_dot(path: &Path) -> PathBuf {
+    path.strip_prefix("./").unwrap_or(path).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    async fn one_save(folder: &Path, save: impl FnOnce()) -> HashSet<PathBuf> {
+        let mut watcher = Watcher::new().unwrap();
+        watcher.watch(HashSet::from([folder.to_owned()])).unwrap();
+        save();
+        let saved = tokio::time::timeout(Duration::from_secs(10), watcher.saved()).await.expect("the save is told");
+        saved.paths.expect("few paths")
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_written_in_place_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        let paths = one_save(folder.path(), || fs::write(&file, "a: 1").unwrap()).await;
+        assert_eq!(paths, HashSet::from([file]));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_renamed_into_place_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, file) = (folder.path().join(".a.swp"), folder.path().join("a.yaml"));
+        fs::write(&new, "a: 1").unwrap();
+        let paths = one_save(folder.path(), || fs::rename(&new, &file).unwrap()).await;
+        assert!(paths.contains(&file), "{paths:?}");
+    }
+
+    #[tokio::test]
+    async fn reading_is_no_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let (read, written) = (folder.path().join("a.yaml"), folder.path().join("b.yaml"));
+        fs::write(&read, "a: 1").unwrap();
+        let paths = one_save(folder.path(), || {
+            fs::read(&read).unwrap();
+            fs::write(&written, "b: 1").unwrap();
+        })
+        .await;
+        assert_eq!(paths, HashSet::from([written]));
+    }
+}

@@ -1,0 +1,197 @@
+//! `fairway run`: controller and proxy in one process, for small installs and for the switch from ingress-nginx.
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::ArgMatches;
+use fairway_controller::{
+    AddressSource, ApiConfig, Controller, ControllerConfig, Election, Pod, Publish, StatusConfig,
+};
+use fairway_model::Snapshot;
+use fairway_proxy::access_log::LogSink;
+use fairway_proxy::{Proxy, ProxyConfig, Publisher};
+use fairway_translate::options::Options;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::cli;
+use crate::flags::Flags;
+use crate::telemetry::{self, Form};
+use crate::wiring::{self, Admin, Signals};
+
+/// Runs the command until it is told to end.
+pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let flags = Flags::from_matches(matches);
+    if flags.bool("version") {
+        println!("fairway {}", env!("CARGO_PKG_VERSION"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let json = matches.get_one::<String>("log-format").is_some_and(|form| form == "json");
+    telemetry::start(if json { Form::Json } else { Form::Text }, flags.int("v"), false);
+    let mut options = flags.options()?;
+    options.allowed_backend_addresses = cli::all(matches, "allow-backend-address");
+    let config = controller_config(&flags, options);
+    info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    for flag in flags.not_honoured() {
+        warn!(flag = flag.name, verdict = flag.verdict.label(), note = flag.verdict.note(), "flag is not honoured");
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("control").build()?;
+    runtime.block_on(serve(matches, &flags, config))
+}
+
+async fn serve(matches: &ArgMatches, flags: &Flags, config: ControllerConfig) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    check_addresses(&config.options)?;
+    let client = fairway_controller::connect(&config.api).await.context(
+        "the API server can't be found; outside a cluster give --kubeconfig, and without any cluster use `fairway dev`",
+    )?;
+    let (log, log_format) = match matches.get_one::<String>("access-log").map(String::as_str) {
+        Some("off") => (LogSink::Off, None),
+        Some(other) => (LogSink::Stdout, Some(wiring::log_format(other))),
+        None => (LogSink::Stdout, None),
+    };
+    let proxy_config =
+        ProxyConfig { workers: matches.get_one("workers").copied(), log, log_format, ..ProxyConfig::default() };
+    // No listener yet: whoever asks before the first complete configuration would be told 404.
+    let mut proxy = Proxy::start(Snapshot::default(), proxy_config)?;
+    let admin = Admin::start(Some(admin_address(flags)?), &proxy, flags, &config.options).await?;
+
+    let (sink, changes) = mpsc::channel(1);
+    let options = config.options.clone();
+    let controller = Controller::new(client, config, sink)?;
+    let ready = controller.readiness();
+    let (leave, left) = watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
+    let pump = tokio::spawn(publish_all(changes, proxy.publisher()));
+    let mut control = tokio::spawn(controller.run(raised(left), raised(stopped)));
+    tokio::select! {
+        () = signals.next() => {}
+        () = serve_until_ended(ready, &admin, &proxy, &options) => {}
+        ended = &mut control => {
+            // It ends by itself only if it can't go on; the orchestrator starts the process anew.
+            let error = ended.map_err(anyhow::Error::from).and_then(|result| result.map_err(anyhow::Error::from));
+            error.context("the controller ended")?;
+        }
+    }
+
+    info!("asked to end; draining");
+    admin.stopping();
+    let grace = flags.time("shutdown-grace-period");
+    let deadline = proxy.publisher().snapshot().settings().shutdown_timeout;
+    let after = flags.time("post-shutdown-grace-period");
+    let ending = async {
+        let _ = leave.send(true);
+        let drained = proxy.drain(grace, deadline).await;
+        info!(cut = drained.cut, "drained");
+        let _ = stop.send(true);
+        if let Err(error) = control.await {
+            error!(%error, "the controller failed while it ended");
+        }
+        pump.abort();
+        tokio::time::sleep(after).await;
+    };
+    tokio::select! {
+        () = ending => {}
+        () = signals.next() => wiring::end_at_once(),
+    }
+    info!("ended");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tells the probes when the first complete configuration is live. Never ends.
+async fn serve_until_ended(mut ready: watch::Receiver<bool>, admin: &Admin, proxy: &Proxy, options: &Options) {
+    if ready.wait_for(|ready| *ready).await.is_ok() {
+        admin.serving();
+        let hosts = proxy.publisher().snapshot().host_count();
+        info!(hosts, class = options.ingress_class, addresses = ?proxy.local_addresses(), "serving");
+    }
+    std::future::pending().await
+}
+
+/// Hands every change of the controller to the proxy, one after the other.
+async fn publish_all(mut changes: mpsc::Receiver<Publish>, publisher: Publisher) {
+    while let Some(Publish { delta, live }) = changes.recv().await {
+        let published = publisher.publish(delta).await;
+        info!(
+            snapshot = published.version,
+            hosts = published.hosts,
+            took_ms = u64::try_from(published.took.as_millis()).unwrap_or(u64::MAX),
+            "published"
+        );
+        for refused in published.refused {
+            error!(listener = %refused.listener, address = %refused.address, error = %refused.error, "can't listen");
+        }
+        // The controller may be gone already.
+        let _ = live.send(());
+    }
+}
+
+/// Resolves when the flag is raised, or when nobody can raise it any more.
+fn raised(mut flag: watch::Receiver<bool>) -> impl Future<Output = ()> {
+    async move {
+        let _ = flag.wait_for(|raised| *raised).await;
+    }
+}
+
+/// A port that somebody else has is an error at the start, not in the middle of the first synchronisation.
+fn check_addresses(options: &Options) -> anyhow::Result<()> {
+    for address in options.http.iter().chain(&options.https) {
+        TcpListener::bind(address).with_context(|| {
+            format!("{address} can't be listened on; --http-port and --https-port choose other ports")
+        })?;
+    }
+    Ok(())
+}
+
+fn admin_address(flags: &Flags) -> anyhow::Result<SocketAddr> {
+    let ip: IpAddr = match flags.text("healthz-host") {
+        None => Ipv6Addr::UNSPECIFIED.into(),
+        Some(text) => text.parse().with_context(|| format!("--healthz-host={text}: expected an IP address"))?,
+    };
+    let address = SocketAddr::new(ip, flags.port("healthz-port"));
+    // Nodes without IPv6 have no such address at all.
+    let has_v6 = || TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).is_ok();
+    Ok(if ip == Ipv6Addr::UNSPECIFIED && !has_v6() {
+        SocketAddr::from(([0, 0, 0, 0], address.port()))
+    } else {
+        address
+    })
+}
+
+fn controller_config(flags: &Flags, options: Options) -> ControllerConfig {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let pod = variable("POD_NAME").zip(variable("POD_NAMESPACE")).map(|(name, namespace)| Pod { name, namespace });
+    let fixed = flags.list("publish-status-address");
+    let addresses = match flags.object("publish-service") {
+        Some((namespace, name)) => AddressSource::Service { namespace, name },
+        None if !fixed.is_empty() => AddressSource::Fixed(fixed),
+        None => AddressSource::Nodes { internal: flags.bool("report-node-internal-ip-address") },
+    };
+    let path = |name: &str| flags.text(name).map(Into::into);
+    let ttl = flags.time("election-ttl");
+    ControllerConfig {
+        options,
+        api: ApiConfig {
+            kubeconfig: path("kubeconfig"),
+            host: flags.text("apiserver-host"),
+            certificate_authority: path("certificate-authority"),
+        },
+        pod,
+        election: Election {
+            id: flags.text("election-id").unwrap_or_else(|| Election::default().id),
+            ttl: if ttl.is_zero() { Election::default().ttl } else { ttl },
+            disabled: flags.bool("disable-leader-election"),
+        },
+        status: StatusConfig {
+            update: flags.bool("update-status"),
+            update_on_shutdown: flags.bool("update-status-on-shutdown"),
+            addresses,
+            interval: flags.time("status-update-interval").max(Duration::from_secs(5)),
+        },
+        disable_sync_events: flags.bool("disable-sync-events"),
+    }
+}

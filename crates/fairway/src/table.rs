@@ -1,0 +1,156 @@
+//! The routing table as a person reads it: one line a route, with a URL that can be clicked.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use fairway_model::{Action, Endpoints, Host, HostPattern, Location, Origin, PathMatch, Route, Scheme, Snapshot};
+use fairway_translate::options::Development;
+
+use crate::manifest::Manifests;
+use crate::terminal::{Style, Terminal, count, printable};
+
+/// Lines that fit a few screens; whoever has more hosts doesn't read them one by one.
+const LINES: usize = 60;
+
+/// Where the proxy really listens.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Doors {
+    pub(crate) http: Option<SocketAddr>,
+    pub(crate) https: Option<SocketAddr>,
+}
+
+/// All routes that users asked for, each with its object and file.
+pub(crate) fn routing_table(
+    snapshot: &Snapshot,
+    doors: &Doors,
+    development: Option<&Development>,
+    manifests: &Manifests,
+    terminal: Terminal,
+) -> String {
+    let mut rows = Vec::new();
+    let mut shown = Vec::new();
+    let mut total = 0;
+    for host in snapshot.hosts() {
+        for route in host.routes().iter().filter(|route| !is_implied(route)) {
+            total += 1;
+            if rows.len() < LINES {
+                rows.push(Row {
+                    url: url(host, route, doors, snapshot),
+                    kind: match &route.path {
+                        PathMatch::Exact(_) => " Exact",
+                        PathMatch::Prefix(_) => "",
+                        PathMatch::Regex(_) => " Regex",
+                    },
+                    target: target(route, snapshot, development),
+                    origin: format!("{}/{}", route.origin.namespace, route.origin.name),
+                });
+                shown.push((&route.origin, field(&route.origin)));
+            }
+        }
+    }
+    let fields: Vec<_> = shown.iter().map(|(origin, field)| (*origin, field.as_str())).collect();
+    let places = manifests.places(&fields);
+    let width = |cell: fn(&Row) -> &str| rows.iter().map(|row| cell(row).chars().count()).max().unwrap_or(0).min(60);
+    let (urls, targets) = (width(|row| &row.url), width(|row| &row.target));
+    let mut out = String::new();
+    for (row, place) in rows.iter().zip(places) {
+        let gap = |text: &str, width: usize| " ".repeat(width.saturating_sub(text.chars().count()));
+        let place = place.map(|place| format!(" {place}")).unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "  {}{}  {} {}{}  {}",
+            terminal.link(&row.url),
+            gap(&row.url, urls),
+            terminal.style(Style::Dim, "→"),
+            printable(&row.target),
+            gap(&row.target, targets),
+            terminal.style(Style::Dim, printable(&format!("{}{place}{}", row.origin, row.kind))),
+        );
+    }
+    if total > rows.len() {
+        let _ = writeln!(out, "  … and {}", count(total - rows.len(), "more route", "more routes"));
+    }
+    out
+}
+
+struct Row {
+    url: String,
+    kind: &'static str,
+    target: String,
+    origin: String,
+}
+
+/// The field that the section of a route's origin stands for; the section leaves out what is the same in every Ingress.
+pub(crate) fn field(origin: &Origin) -> String {
+    match origin.section.split_once(".paths") {
+        Some((rule, path)) => format!("spec.{rule}.http.paths{path}"),
+        None if origin.section.is_empty() => String::new(),
+        None => format!("spec.{}", origin.section),
+    }
+}
+
+/// Whether a route is there without anybody having written it: the `/` of a host, the redirect for a missing slash.
+pub(crate) fn is_implied(route: &Route) -> bool {
+    let built_in = &*route.origin.kind == "Fairway";
+    let slash = matches!(&route.action, Action::Redirect(redirect) if redirect.location == Location::AppendSlash);
+    let twin = matches!(&route.path, PathMatch::Exact(path) if &*route.rule == format!("{path}/"));
+    built_in || slash || twin
+}
+
+/// A URL that takes the route: over TLS where the host has a certificate of its own.
+fn url(host: &Host, route: &Route, doors: &Doors, snapshot: &Snapshot) -> String {
+    let own = host.certificate().is_some_and(|name| snapshot.certificate(name).is_some());
+    let (scheme, door) = match (own, doors.http, doors.https) {
+        (true, _, Some(door)) | (false, None, Some(door)) => (Scheme::Https, Some(door)),
+        (_, door, _) => (Scheme::Http, door),
+    };
+    let standard = if scheme == Scheme::Https { 443 } else { 80 };
+    let port = door.filter(|door| door.port() != standard).map(|door| format!(":{}", door.port())).unwrap_or_default();
+    let name = match host.pattern() {
+        HostPattern::Exact(name) => name.to_string(),
+        HostPattern::Any => door.map_or("localhost".to_owned(), |door| match door {
+            SocketAddr::V4(v4) => v4.ip().to_string(),
+            SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+        }),
+        pattern => pattern.to_string(),
+    };
+    let mut path = Vec::new();
+    match &route.path {
+        // The pattern as it is written: nobody can say which path takes it.
+        PathMatch::Regex(regex) => path.extend_from_slice(regex.text().as_bytes()),
+        PathMatch::Exact(text) | PathMatch::Prefix(text) => fairway_model::path::encode(text.as_bytes(), &mut path),
+    }
+    format!("{scheme}://{name}{port}{}", String::from_utf8_lossy(&path))
+}
+
+/// What a route leads to, in a few words.
+pub(crate) fn target(route: &Route, snapshot: &Snapshot, development: Option<&Development>) -> String {
+    match &route.action {
+        Action::Forward(forward) => {
+            let endpoints = match snapshot.endpoint_set(&forward.backend).map(|set| &set.endpoints) {
+                Some(Endpoints::Addresses(list)) => match &list[..] {
+                    [] => "no endpoints: 503".to_owned(),
+                    [one] if development.is_some_and(|dev| dev.echo == Some(one.address)) => "echo".to_owned(),
+                    [one] => one.address.to_string(),
+                    many => count(many.len(), "endpoint", "endpoints"),
+                },
+                Some(Endpoints::Name { host, port }) => format!("{host}:{port}"),
+                None => "no endpoints: 503".to_owned(),
+            };
+            format!("{} ({endpoints})", forward.backend)
+        }
+        Action::Redirect(redirect) => format!("{} {}", redirect.status, location(&redirect.location)),
+        Action::Respond(respond) => format!("{}", respond.status),
+    }
+}
+
+/// Where a redirect leads, in words where it depends on the request.
+pub(crate) fn location(location: &Location) -> String {
+    match location {
+        Location::Fixed(text) => text.to_string(),
+        Location::Captures(template) => template.text().to_owned(),
+        Location::AppRoot(path) => format!("{path} of the same host"),
+        Location::AppendSlash => "the same URL with a slash at its end".to_owned(),
+        Location::OtherHost(name) => format!("the same URL on {name}"),
+    }
+}

@@ -1,0 +1,32 @@
+//! The log of the process itself, on standard error. Requests have a log of their own, the access log.
+
+use tracing_subscriber::EnvFilter;
+
+/// Libraries whose messages are of no use to an operator as long as nothing is wrong.
+const QUIET: &str =
+    "kube=warn,kube_client=warn,hyper=warn,hyper_util=warn,tower=warn,rustls=warn,h2=warn,hickory_proto=warn";
+
+/// Form of a line.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Form {
+    Text,
+    Json,
+}
+
+/// Starts the log. `verbosity` is the number of `-v`; `quiet` leaves out what isn't wrong, for a terminal that shows other things.
+/// The variable `RUST_LOG` decides alone when it is set.
+pub(crate) fn start(form: Form, verbosity: i64, quiet: bool) {
+    let level = match verbosity {
+        i64::MIN..=1 if quiet => "warn",
+        i64::MIN..=1 => "info",
+        2..=4 => "info,fairway=debug,fairway_controller=debug,fairway_translate=debug",
+        5..=8 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},{QUIET}")));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match form {
+        Form::Json => builder.json().flatten_event(true).init(),
+        Form::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+    }
+}

@@ -1,0 +1,124 @@
+//! What is printed for people: colours and links where they can be seen, plain text where they can't.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+
+/// How to print on standard output.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terminal {
+    styled: bool,
+}
+
+/// How a word looks on a terminal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Style {
+    Plain,
+    Bold,
+    Dim,
+    Red,
+    Green,
+    Yellow,
+    Cyan,
+}
+
+impl Terminal {
+    /// Looks at standard output; `NO_COLOR` and a terminal that calls itself dumb are respected (no-color.org).
+    pub(crate) fn new() -> Self {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { styled: io::stdout().is_terminal() && !set("NO_COLOR") && !dumb }
+    }
+
+    /// Prints without any escape sequence.
+    pub(crate) fn plain() -> Self {
+        Self { styled: false }
+    }
+
+    /// The text in a style.
+    pub(crate) fn style<T: fmt::Display>(self, style: Style, text: T) -> impl fmt::Display {
+        let code = match style {
+            _ if !self.styled => "",
+            Style::Plain => "",
+            Style::Bold => "1",
+            Style::Dim => "2",
+            Style::Red => "31",
+            Style::Green => "32",
+            Style::Yellow => "33",
+            Style::Cyan => "36",
+        };
+        fmt::from_fn(
+            move |f| if code.is_empty() { write!(f, "{text}") } else { write!(f, "\x1b[{code}m{text}\x1b[0m") },
+        )
+    }
+
+    /// A URL that can be clicked (OSC 8); terminals that don't know these show the text.
+    pub(crate) fn link(self, url: &str) -> String {
+        let url = printable(url);
+        if self.styled { format!("\x1b]8;;{url}\x1b\\{url}\x1b]8;;\x1b\\") } else { url }
+    }
+
+    /// Prints a text at once. That nobody reads it any more is no failure of ours.
+    pub(crate) fn print(self, text: &str) {
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
+}
+
+/// The text with everything escaped that would steer a terminal. Users' objects and clients' requests are printed.
+pub(crate) fn printable(text: &str) -> String {
+    if text.chars().all(|char| !char.is_control()) {
+        return text.to_owned();
+    }
+    text.chars()
+        .flat_map(|char| {
+            let escaped = char.is_control().then(|| char.escape_default());
+            let plain = escaped.is_none().then_some(char);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+/// `1 file`, `2 files`.
+pub(crate) fn count(number: usize, singular: &str, plural: &str) -> String {
+    format!("{} {}", thousands(number), if number == 1 { singular } else { plural })
+}
+
+fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_printed_steers_the_terminal() {
+        assert_eq!(printable("a\x1b[31mb\r\n"), "a\\u{1b}[31mb\\r\\n");
+        assert_eq!(printable("ä/ö"), "ä/ö");
+        assert_eq!(
+            Terminal { styled: true }.link("http://a/\x1b"),
+            "\x1b]8;;http://a/\\u{1b}\x1b\\http://a/\\u{1b}\x1b]8;;\x1b\\"
+        );
+    }
+
+    #[test]
+    fn plain_output_has_no_escapes() {
+        assert_eq!(Terminal::plain().style(Style::Red, "x").to_string(), "x");
+        assert_eq!(Terminal::plain().link("http://a/"), "http://a/");
+        assert_eq!(Terminal { styled: true }.style(Style::Red, "x").to_string(), "\x1b[31mx\x1b[0m");
+    }
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(count(1, "file", "files"), "1 file");
+        assert_eq!(count(1_234_567, "file", "files"), "1,234,567 files");
+    }
+}

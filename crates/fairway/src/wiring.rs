@@ -1,0 +1,77 @@
+//! What `dev` and `run` share: signals, the access log of the command line, and the admin listener on top of the proxy.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use fairway_model::{LogEscape, Template};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+mod admin;
+
+pub(crate) use admin::Admin;
+
+/// One JSON object a line, with the names that the process log uses.
+const JSON: &str = "{\"time\":\"$time_iso8601\",\"remote_addr\":\"$remote_addr\",\"request_id\":\"$req_id\",\
+    \"method\":\"$request_method\",\"scheme\":\"$scheme\",\"host\":\"$host\",\"path\":\"$request_uri\",\
+    \"protocol\":\"$server_protocol\",\"status\":\"$status\",\"bytes_in\":\"$request_length\",\"bytes_out\":\"$body_bytes_sent\",\
+    \"duration\":\"$request_time\",\"route\":\"$namespace/$ingress_name#$location_path\",\"backend\":\"$proxy_upstream_name\",\
+    \"upstream_addr\":\"$upstream_addr\",\"upstream_status\":\"$upstream_status\",\
+    \"upstream_response_time\":\"$upstream_response_time\",\"referer\":\"$http_referer\",\"user_agent\":\"$http_user_agent\"}";
+
+/// The format of `--access-log json|TEMPLATE`.
+pub(crate) fn log_format(text: &str) -> (Template, LogEscape) {
+    if text == "json" { (Template::parse(JSON), LogEscape::Json) } else { (Template::parse(text), LogEscape::Default) }
+}
+
+/// How long the process has been running, counted from the first call.
+pub(crate) fn age() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
+/// The signals by which an operator, a terminal or the kubelet asks the process to end.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes the signals over from the operating system, which would just end the process.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Ends the process without waiting for anything: what a second signal asks for.
+pub(crate) fn end_at_once() -> ! {
+    std::process::exit(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_format_knows_all_its_variables() {
+        let (template, escape) = log_format("json");
+        assert_eq!(template.unknown().collect::<Vec<_>>(), Vec::<&str>::new());
+        assert_eq!(escape, LogEscape::Json);
+        let plain: String = template
+            .segments()
+            .iter()
+            .map(|segment| match segment {
+                fairway_model::Segment::Literal(text) => text.to_string(),
+                fairway_model::Segment::Variable(_) => "x".to_owned(),
+            })
+            .collect();
+        assert!(serde_json::from_str::<serde_json::Value>(&plain).is_ok(), "{plain}");
+    }
+}

@@ -1,0 +1,191 @@
+//! `fairway dev` as somebody uses it who edits manifests.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use fairway_testkit::{Client, Origin, Reply, eventually};
+use support::{Dev, example, fairway};
+
+fn ingress(name: &str, host: &str, class: &str) -> String {
+    format!(
+        "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n{class}  \
+         rules:\n  - host: {host}\n    http:\n      paths:\n      - path: /\n        pathType: Prefix\n        \
+         backend: {{service: {{name: {name}, port: {{number: 80}}}}}}\n"
+    )
+}
+
+fn write(folder: &Path, file: &str, text: &str) {
+    fs::write(folder.join(file), text).expect("the file can be written");
+}
+
+#[tokio::test]
+async fn a_saved_edit_is_live_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "a.yaml", &ingress("web", "a.example", ""));
+    let mut dev = Dev::start([folder.path()]);
+    assert_eq!(dev.service("a.example", "/").await, "shop/web:80");
+
+    write(folder.path(), "a.yaml", &(ingress("web", "a.example", "") + &ingress("api", "b.example", "")));
+    let live = dev.line_with(" live in ");
+    assert!(live.starts_with("1 change live in ") && live.ends_with(" ms"), "{live}");
+    let added = dev.line_with("+ b.example/");
+    assert!(added.contains("shop/api:80 (echo)"), "{added}");
+    assert_eq!(dev.service("b.example", "/").await, "shop/api:80");
+
+    // As editors do: a new file that is renamed over the old one.
+    write(folder.path(), ".a.yaml.new", &ingress("api", "b.example", ""));
+    fs::rename(folder.path().join(".a.yaml.new"), folder.path().join("a.yaml")).unwrap();
+    dev.line_with("- a.example/");
+    assert_eq!(dev.service("a.example", "/").await, "404");
+
+    write(folder.path(), "new.json", &serde_json_of(&ingress("late", "c.example", "")));
+    dev.line_with("+ c.example/");
+    fs::remove_file(folder.path().join("new.json")).unwrap();
+    dev.line_with("- c.example/");
+}
+
+/// The same Ingress as JSON.
+fn serde_json_of(yaml: &str) -> String {
+    assert!(yaml.contains("name: late"));
+    r#"{"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "late", "namespace": "shop"},
+        "spec": {"rules": [{"host": "c.example", "http": {"paths": [{"path": "/", "pathType": "Prefix",
+        "backend": {"service": {"name": "late", "port": {"number": 80}}}}]}}]}}"#
+        .to_owned()
+}
+
+#[tokio::test]
+async fn a_file_that_is_broken_keeps_its_last_good_content() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "a.yaml", &ingress("web", "a.example", ""));
+    let mut dev = Dev::start([folder.path()]);
+    write(folder.path(), "a.yaml", "apiVersion: networking.k8s.io/v1\nkind: [Ingress\n");
+    let told = dev.line_with("a.yaml:");
+    assert!(told.contains("error") && told.contains("last good content"), "{told}");
+    assert_eq!(dev.service("a.example", "/").await, "shop/web:80");
+    write(folder.path(), "a.yaml", &ingress("web", "b.example", ""));
+    dev.line_with("+ b.example/");
+    dev.line_with("cleared");
+    assert_eq!(dev.service("a.example", "/").await, "404");
+}
+
+#[tokio::test]
+async fn a_local_process_can_stand_in_for_a_service() {
+    let origin = Origin::new("mine").reply(Reply::ok().body("from my process")).start();
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "a.yaml", &(ingress("web", "a.example", "") + &ingress("api", "b.example", "")));
+    let backend = format!("--backend=shop/web:80={}", origin.address());
+    let dev = Dev::start([folder.path().as_os_str(), backend.as_ref()]);
+    assert_eq!(dev.get("a.example", "/").await.text(), "from my process");
+    assert_eq!(dev.service("b.example", "/").await, "shop/api:80");
+    let request = origin.next_request().await;
+    assert!(request.headers().iter().all(|(name, _)| !name.to_lowercase().contains("fairway")), "{request:?}");
+}
+
+#[tokio::test]
+async fn without_echo_a_service_without_endpoints_is_unavailable() {
+    let dev = Dev::start([example("shop").as_os_str(), "--no-echo".as_ref()]);
+    assert_eq!(dev.service("shop.localhost", "/").await, "503");
+    assert!(dev.greeting.contains("no endpoints: 503"), "{}", dev.greeting);
+}
+
+#[tokio::test]
+async fn ingresses_of_other_classes_are_listed_and_not_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let classes = [
+        ("none", ""),
+        ("ours", "  ingressClassName: nginx\n"),
+        ("other", "  ingressClassName: alb\n"),
+        ("named", "  ingressClassName: mine\n"),
+    ];
+    let mut text = "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: mine}\nspec: {controller: k8s.io/ingress-nginx}\n".to_owned();
+    for (name, class) in classes {
+        text.push_str(&ingress(name, &format!("{name}.example"), class));
+    }
+    write(folder.path(), "a.yaml", &text);
+    let dev = Dev::start([folder.path()]);
+    for (name, service) in
+        [("none", "shop/none:80"), ("ours", "shop/ours:80"), ("other", "404"), ("named", "shop/named:80")]
+    {
+        assert_eq!(dev.service(&format!("{name}.example"), "/").await, service);
+    }
+    assert!(
+        dev.greeting.contains("Ingress shop/other: spec.ingressClassName: \"alb\": not served"),
+        "{}",
+        dev.greeting
+    );
+}
+
+#[tokio::test]
+async fn the_global_configmap_and_flags_are_looked_up_in_the_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: global, namespace: ops}\ndata: {force-ssl-redirect: \"true\"}\n";
+    write(folder.path(), "a.yaml", &(ingress("web", "a.example", "") + settings));
+    assert_eq!(Dev::start([folder.path()]).get("a.example", "/").await.status, 200);
+    let dev = Dev::start([folder.path().as_os_str(), "--configmap=ops/global".as_ref()]);
+    assert_eq!(dev.get("a.example", "/").await.status, 308);
+}
+
+#[tokio::test]
+async fn requests_are_shown_as_asked_for() {
+    let mut dev = Dev::start([example("shop")]);
+    dev.get("shop.localhost", "/order").await;
+    let line = dev.line_with("GET http://shop.localhost/order");
+    assert!(line.starts_with("200 "), "{line}");
+
+    let mut dev = Dev::start([example("shop").as_os_str(), "--access-log=json".as_ref()]);
+    dev.get("shop.localhost", "/a\"b").await;
+    dev.get("shop.localhost", "/a").await;
+    let json: serde_json::Value = serde_json::from_str(&dev.line_with("\"path\":\"/a\"")).expect("a line of JSON");
+    assert_eq!((json["status"].as_str(), json["route"].as_str()), (Some("200"), Some("default/shop#/a")));
+
+    let mut dev = Dev::start([example("shop").as_os_str(), "--access-log=<$request_uri>".as_ref()]);
+    dev.get("shop.localhost", "/x").await;
+    assert_eq!(dev.line_with("</x>"), "</x>");
+}
+
+#[tokio::test]
+async fn the_admin_listener_answers_and_shows_no_secrets() {
+    let dev = Dev::start([example("tls")]);
+    let mut admin = Client::connect(dev.admin).await;
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(admin.get("x", path).await.status, 200, "{path}");
+    }
+    let dump = admin.get("x", "/debug/snapshot").await.text();
+    assert!(dump.contains("bank.localhost") && dump.contains("[redacted]"), "{dump}");
+    assert_eq!(admin.get("x", "/metrics").await.status, 200);
+}
+
+#[tokio::test]
+async fn it_ends_when_it_is_told_to_and_finishes_what_runs() {
+    let origin = Origin::new("slow").reply(Reply::ok().body("done")).start();
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "a.yaml", &ingress("web", "a.example", ""));
+    let backend = format!("--backend=shop/web:80={}", origin.address());
+    let dev = Dev::start([folder.path().as_os_str(), backend.as_ref()]);
+    let mut client = Client::connect(dev.http).await;
+    assert_eq!(client.get("a.example", "/").await.status, 200);
+    let http = dev.http;
+    assert!(dev.terminate().success());
+    eventually("the port is free", || async { Client::try_connect(http).await.is_err() }).await;
+}
+
+#[test]
+fn what_cannot_be_started_says_why_and_what_to_do() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let shop = example("shop");
+    for (args, code, part) in [
+        (vec!["--http", &address], 1, "--http and --https choose other addresses"),
+        (vec!["--backend", "web:80"], 2, "NAMESPACE/SERVICE:PORT=HOST:PORT"),
+        (vec!["--configmap", "x"], 2, "NAMESPACE/NAME"),
+        (vec!["--no-such-flag"], 2, "--help"),
+        (vec!["/no/such/folder"], 2, "/no/such/folder"),
+    ] {
+        let output = fairway().arg("dev").arg(&shop).args(&args).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
+        assert!(error.contains(part), "{args:?}: {error}");
+    }
+}

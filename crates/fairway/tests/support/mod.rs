@@ -1,0 +1,133 @@
+//! Runs the real binary: `fairway dev` until the test ends, the other commands to their end.
+
+#![allow(dead_code, reason = "each test file uses its part of it")]
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use fairway_testkit::{Client, DEADLINE, Response};
+
+/// `fairway dev` on ports of the kernel's choice. Ends with the value.
+pub(crate) struct Dev {
+    child: Child,
+    lines: Receiver<String>,
+    /// What was printed until everything listened.
+    pub(crate) greeting: String,
+    pub(crate) http: SocketAddr,
+    pub(crate) https: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+/// The folder of an example.
+pub(crate) fn example(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name)
+}
+
+/// The binary, in a state that doesn't depend on who runs the tests.
+pub(crate) fn fairway() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fairway"));
+    command.env_remove("RUST_LOG").env("NO_COLOR", "1");
+    command
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
+    fairway().args(args).output().expect("the binary runs")
+}
+
+/// What a command printed on standard output.
+pub(crate) fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("the output is text")
+}
+
+impl Dev {
+    /// Starts and waits until it listens.
+    pub(crate) fn start(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let any = "127.0.0.1:0";
+        let mut child = fairway()
+            .arg("dev")
+            .args(args)
+            .args(["--http", any, "--https", any, "--admin", any])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let output = child.stdout.take().expect("standard output is a pipe");
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut dev = Self { child, lines, greeting: String::new(), http: nowhere, https: nowhere, admin: nowhere };
+        let address = |dev: &mut Self, name: &str| {
+            let line = dev.line_with(&format!("{name:<5} on "));
+            line.rsplit(' ').next().and_then(|address| address.parse().ok()).expect("an address at the end of the line")
+        };
+        dev.http = address(&mut dev, "http");
+        dev.https = address(&mut dev, "https");
+        dev.admin = address(&mut dev, "admin");
+        dev
+    }
+
+    /// The next line that holds a text; what is printed before it is kept in `greeting`.
+    pub(crate) fn line_with(&mut self, part: &str) -> String {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    self.greeting.push_str(&line);
+                    self.greeting.push('\n');
+                    if line.contains(part) {
+                        return line;
+                    }
+                }
+                Err(error) => panic!("waited for {part:?}: {error}; printed so far:\n{}", self.greeting),
+            }
+        }
+    }
+
+    /// One GET on a connection of its own.
+    pub(crate) async fn get(&self, host: &str, target: &str) -> Response {
+        Client::connect(self.http).await.get(host, target).await
+    }
+
+    /// The first line of an answer, which the echo begins with the name of the Service.
+    pub(crate) async fn service(&self, host: &str, target: &str) -> String {
+        let response = self.get(host, target).await;
+        match response.text().lines().next().and_then(|line| line.strip_prefix("Service ")) {
+            Some(service) => service.to_owned(),
+            None => response.status.to_string(),
+        }
+    }
+
+    /// Asks it to end, as Ctrl-C and the kubelet do, and waits until it has.
+    pub(crate) fn terminate(mut self) -> ExitStatus {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        assert!(sent.success());
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child of ours") {
+                return status;
+            }
+            assert!(Instant::now() < end, "the process goes on after SIGTERM");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
