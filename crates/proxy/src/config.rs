@@ -1,10 +1,14 @@
 //! What the proxy is told when it starts. Everything that can change while it runs is in the snapshot.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use fairway_model::{LogEscape, Template};
 
 use crate::access_log::LogSink;
+use crate::metrics::MetricOptions;
+use crate::resolve::AddressPolicy;
 
 /// Choices of the process, as opposed to those of the users' objects.
 #[derive(Debug)]
@@ -19,10 +23,30 @@ pub struct ProxyConfig {
     pub log: LogSink,
     /// A format of the access log in place of that of the settings.
     pub log_format: Option<(Template, LogEscape)>,
+    /// Where health, readiness and metrics are served; `None` for nowhere.
+    pub admin: Option<SocketAddr>,
+    /// Path of the health endpoint (`--health-check-path`).
+    pub health_path: String,
+    /// Time for the workers to answer a probe (`--health-check-timeout`).
+    pub patience: Duration,
+    /// What is counted and how it is labelled.
+    pub metrics: MetricOptions,
+    /// Which addresses the names of ExternalName Services may lead to.
+    pub addresses: AddressPolicy,
 }
 
 impl Default for ProxyConfig {
     fn default() -> Self {
-        Self { workers: None, connections: 16_384, log: LogSink::Off, log_format: None }
+        Self {
+            workers: None,
+            connections: 16_384,
+            log: LogSink::Off,
+            log_format: None,
+            admin: None,
+            health_path: "/healthz".to_owned(),
+            patience: Duration::from_secs(10),
+            metrics: MetricOptions::default(),
+            addresses: AddressPolicy::default(),
+        }
     }
 }

@@ -13,6 +13,7 @@ pub mod resolve;
 mod buffer;
 mod config;
 mod connection;
+mod control;
 mod decimal;
 mod error;
 mod exchange;

@@ -1,8 +1,9 @@
 //! The snapshot that is being served, with what was compiled for it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use fairway_model::Snapshot;
+use fairway_model::{BackendName, Endpoint, Endpoints, Snapshot};
 
 use crate::prepared::{LogFormat, Prepared};
 
@@ -15,13 +16,15 @@ pub(crate) struct Live {
     pub(crate) snapshot: Arc<Snapshot>,
     /// What follows from its settings.
     pub(crate) prepared: Arc<Prepared>,
+    /// Where the names of backends lead that are names.
+    pub(crate) resolved: Arc<HashMap<BackendName, Arc<[Endpoint]>>>,
 }
 
 impl Live {
     /// The first version.
     pub(crate) fn first(snapshot: Snapshot, log_format: Option<&LogFormat>) -> Arc<Self> {
         let prepared = Arc::new(Prepared::new(snapshot.settings(), log_format));
-        Arc::new(Self { version: 1, snapshot: Arc::new(snapshot), prepared })
+        Arc::new(Self { version: 1, snapshot: Arc::new(snapshot), prepared, resolved: Arc::default() })
     }
 
     /// The version after this one. What was compiled is shared unless the settings changed.
@@ -31,6 +34,26 @@ impl Live {
         } else {
             Arc::new(Prepared::new(snapshot.settings(), log_format))
         };
-        Arc::new(Self { version: self.version + 1, snapshot: Arc::new(snapshot), prepared })
+        let mut resolved = self.resolved.clone();
+        let gone = |name: &BackendName| {
+            let set = snapshot.endpoint_set(name);
+            !set.is_some_and(|set| matches!(set.endpoints, Endpoints::Name { .. }))
+        };
+        if self.resolved.keys().any(gone) {
+            Arc::make_mut(&mut resolved).retain(|name, _| !gone(name));
+        }
+        Arc::new(Self { version: self.version + 1, snapshot: Arc::new(snapshot), prepared, resolved })
+    }
+
+    /// The version after this one, in which a name leads somewhere else.
+    pub(crate) fn resolved(&self, backend: BackendName, endpoints: Arc<[Endpoint]>) -> Arc<Self> {
+        let mut resolved = self.resolved.clone();
+        Arc::make_mut(&mut resolved).insert(backend, endpoints);
+        Arc::new(Self {
+            version: self.version + 1,
+            snapshot: self.snapshot.clone(),
+            prepared: self.prepared.clone(),
+            resolved,
+        })
     }
 }

@@ -6,15 +6,19 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use fairway_model::{Delta, Listener, ListenerName, LogEscape, Snapshot, Template};
+use fairway_model::{Delta, Endpoints, Listener, ListenerName, LogEscape, Snapshot, Template};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::access_log::{LogSink, LogThread};
+use crate::admin::{AdminSource, Lifecycle};
 use crate::config::ProxyConfig;
+use crate::control::{self, Control};
 use crate::listener;
 use crate::live::Live;
+use crate::metrics::{ConfigStatus, ProxyFigures};
+use crate::resolve::{Resolved, Resolver};
 use crate::tls::Certificates;
 use crate::worker::{self, Common, Message};
 
@@ -29,6 +33,9 @@ pub enum StartError {
         /// What the operating system said.
         error: io::Error,
     },
+    /// The admin listener or the control thread's event loop could not be set up.
+    #[error("cannot listen for administration: {0}")]
+    Admin(io::Error),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -39,7 +46,10 @@ pub enum StartError {
 pub struct Proxy {
     shared: Arc<Shared>,
     threads: Vec<std::thread::JoinHandle<()>>,
-    log: Option<LogThread>,
+    log: Option<Arc<LogThread>>,
+    lifecycle: Lifecycle,
+    admin: Option<SocketAddr>,
+    control: Option<Control>,
 }
 
 /// Publishes changes of the configuration. Clones are the same publisher.
@@ -86,6 +96,8 @@ struct Shared {
     local: Mutex<BTreeMap<ListenerName, SocketAddr>>,
     certificates: Arc<Certificates>,
     log_format: Option<(Template, LogEscape)>,
+    resolver: Option<Arc<Resolver>>,
+    status: Mutex<ConfigStatus>,
 }
 
 /// The listener resources whose sockets are open.
@@ -97,7 +109,10 @@ impl Proxy {
     /// # Errors
     /// If an address is taken, or the operating system gives no thread.
     pub fn start(snapshot: Snapshot, config: ProxyConfig) -> Result<Self, StartError> {
-        let ProxyConfig { workers, connections, log, log_format } = config;
+        let ProxyConfig { workers, connections, log, log_format, admin, health_path, patience, metrics, addresses } =
+            config;
+        let control = control::Prepared::new(admin, addresses).map_err(StartError::Admin)?;
+        let metrics = Arc::new(metrics);
         let count = worker_count(workers, &snapshot);
         let live = Live::first(snapshot, log_format.as_ref());
         let certificates = Certificates::new(live.snapshot.clone());
@@ -117,13 +132,14 @@ impl Proxy {
         }
         let log = match log {
             LogSink::Off => None,
-            sink => Some(LogThread::start(sink).map_err(StartError::Thread)?),
+            sink => Some(Arc::new(LogThread::start(sink).map_err(StartError::Thread)?)),
         };
         let common = Arc::new(Common {
             certificates: certificates.clone(),
             connections,
             numbers: AtomicU64::new(1),
-            log: log.as_ref().map(LogThread::handle),
+            log: log.as_ref().map(|log| log.handle()),
+            metrics: metrics.clone(),
         });
         let mut senders = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
@@ -151,8 +167,48 @@ impl Proxy {
             local: Mutex::new(local),
             certificates,
             log_format,
+            resolver: control.resolver(),
+            status: Mutex::new(ConfigStatus::default()),
         };
-        Ok(Self { shared: Arc::new(shared), threads, log })
+        let shared = Arc::new(shared);
+        shared.note(true);
+        if let Some(resolver) = &shared.resolver {
+            resolver.apply(&Snapshot::diff(&Snapshot::default(), &shared.live().snapshot));
+        }
+        let lifecycle = Lifecycle::default();
+        let source = AdminSource {
+            lifecycle: lifecycle.clone(),
+            health_path,
+            patience,
+            metrics,
+            ping: asking(&shared, |shared| shared.ask(Message::Ping)),
+            reports: {
+                let shared = Arc::downgrade(&shared);
+                Box::new(move |live| {
+                    let ask = |shared: Arc<Shared>| shared.ask(|reply| Message::Report(live.clone(), reply));
+                    shared.upgrade().map(ask).unwrap_or_default()
+                })
+            },
+            running: asking(&shared, |shared| (shared.live().snapshot.clone(), locked(&shared.status).clone())),
+            figures: {
+                let log = log.clone();
+                asking(&shared, move |shared| shared.figures(log.as_deref()))
+            },
+        };
+        let address = control.admin_address();
+        let control = control.run(source, Publisher(shared.clone())).map_err(StartError::Thread)?;
+        Ok(Self { shared, threads, log, lifecycle, admin: address, control: Some(control) })
+    }
+
+    /// Where the admin listener is, with the port that the kernel chose.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Where in its life the process is, as probes see it. The proxy itself moves it only to stopping, when it drains: that the
+    /// first complete configuration is live is for whoever publishes it to say.
+    pub fn readiness(&self) -> Lifecycle {
+        self.lifecycle.clone()
     }
 
     /// Publishes changes.
@@ -178,6 +234,7 @@ impl Proxy {
     /// Stops accepting, closes what is idle, lets the rest finish, and stops at the deadline. The grace period before that is
     /// for those who still send new connections here: nothing changes during it.
     pub async fn drain(&mut self, grace: Duration, deadline: Duration) -> Drained {
+        self.lifecycle.stopping();
         if !grace.is_zero() {
             tokio::time::sleep(grace).await;
         }
@@ -196,6 +253,8 @@ impl Proxy {
     }
 
     fn stop(&mut self) {
+        self.lifecycle.stopping();
+        drop(self.control.take());
         self.shared.tell(|| Message::Stop);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -219,27 +278,29 @@ impl Publisher {
         let shared = &*self.0;
         let mut listening = shared.change.lock().await;
         let current = shared.live();
-        let snapshot = current.snapshot.apply(delta);
-        let live = current.next(snapshot, shared.log_format.as_ref());
+        if let Some(resolver) = &shared.resolver {
+            resolver.apply(&delta);
+        }
+        let live = current.next(current.snapshot.apply(delta), shared.log_format.as_ref());
         let (open, change, close, refused) = shared.relisten(&mut listening, &live.snapshot);
         // Handshakes may see it a moment before the requests do.
         shared.certificates.publish(live.snapshot.clone());
-        *locked(&shared.live) = live.clone();
-        let (done, mut all_done) = mpsc::channel(1);
-        for (worker, open) in shared.workers.iter().zip(open) {
-            let message = Message::Publish {
-                live: live.clone(),
-                open,
-                change: change.clone(),
-                close: close.clone(),
-                done: done.clone(),
-            };
-            let _ = worker.send(message);
-        }
-        drop(done);
-        // Ends with `None` once every worker has dropped its end.
-        while all_done.recv().await.is_some() {}
+        shared.distribute(&live, open, &change, &close).await;
+        shared.note(refused.is_empty());
         Published { version: live.version, hosts: live.snapshot.host_count(), took: begun.elapsed(), refused }
+    }
+
+    /// Takes over where a name leads.
+    pub(crate) async fn resolved(&self, change: Resolved) {
+        let shared = &*self.0;
+        let _order = shared.change.lock().await;
+        let current = shared.live();
+        let still = current.snapshot.endpoint_set(&change.backend);
+        if still.is_some_and(|set| matches!(set.endpoints, Endpoints::Name { .. })) {
+            let live = current.resolved(change.backend, change.endpoints);
+            let open = shared.workers.iter().map(|_| Vec::new()).collect();
+            shared.distribute(&live, open, &[], &[]).await;
+        }
     }
 
     /// The snapshot in force.
@@ -267,13 +328,66 @@ impl Shared {
         }
     }
 
+    /// Makes a version the one in force, and waits until every worker serves it.
+    async fn distribute(&self, live: &Arc<Live>, open: Open, change: &[Arc<Listener>], close: &[Arc<Listener>]) {
+        *locked(&self.live) = live.clone();
+        let (done, mut all_done) = mpsc::channel(1);
+        for (worker, open) in self.workers.iter().zip(open) {
+            let message = Message::Publish {
+                live: live.clone(),
+                open,
+                change: change.to_vec(),
+                close: close.to_vec(),
+                done: done.clone(),
+            };
+            // A worker that is gone has nothing to serve.
+            let _ = worker.send(message);
+        }
+        drop(done);
+        // Ends with `None` once every worker has dropped its end.
+        while all_done.recv().await.is_some() {}
+    }
+
+    /// Notes a change for the metrics.
+    fn note(&self, whole: bool) {
+        let version = self.live().version;
+        let mut status = locked(&self.status);
+        status.version = version;
+        status.hash = version;
+        status.last_succeeded = whole;
+        if whole {
+            status.successes += 1;
+            status.last_success = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        } else {
+            status.errors += 1;
+        }
+    }
+
+    fn figures(&self, log: Option<&LogThread>) -> ProxyFigures {
+        let names = self.resolver.as_ref().map(|resolver| resolver.counts()).unwrap_or_default();
+        ProxyFigures {
+            workers: self.workers.len() as u64,
+            log_lines_dropped: log.map_or(0, LogThread::dropped),
+            resolver_names: names.names,
+            resolver_queries: names.queries,
+            resolver_failures: names.failures,
+        }
+    }
+
+    /// Asks each worker. One that is gone drops the question, which its answer tells.
+    fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Message) -> Vec<oneshot::Receiver<T>> {
+        let ask = |worker: &mpsc::UnboundedSender<Message>| {
+            let (reply, answer) = oneshot::channel();
+            let _ = worker.send(question(reply));
+            answer
+        };
+        self.workers.iter().map(ask).collect()
+    }
+
     async fn connections(&self) -> usize {
         let mut sum = 0;
-        for worker in &self.workers {
-            let (reply, answer) = oneshot::channel();
-            if worker.send(Message::Connections(reply)).is_ok() {
-                sum += answer.await.unwrap_or(0);
-            }
+        for answer in self.ask(Message::Connections) {
+            sum += answer.await.unwrap_or(0);
         }
         sum
     }
@@ -322,6 +436,15 @@ impl Shared {
         }
         (open, change, close, refused)
     }
+}
+
+/// A question of the admin listener, which must not keep the proxy alive.
+fn asking<T: Default>(
+    shared: &Arc<Shared>,
+    ask: impl Fn(&Shared) -> T + Send + Sync + 'static,
+) -> Box<dyn Fn() -> T + Send + Sync> {
+    let shared = Arc::downgrade(shared);
+    Box::new(move || shared.upgrade().map(|shared| ask(&shared)).unwrap_or_default())
 }
 
 /// Before there is a runtime to await on: the channel is closed when every worker has taken its first message.

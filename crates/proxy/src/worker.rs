@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use crate::access_log::{self, LogHandle, LogWriter};
 use crate::listener::{self, OpenListener};
 use crate::live::Live;
+use crate::metrics::{LiveIngresses, MetricOptions, WorkerMetrics, WorkerReport};
 use crate::random::Rng;
 use crate::record::RequestRecord;
 use crate::respond::Clock;
@@ -50,6 +51,10 @@ pub(crate) enum Message {
     },
     /// How many client connections there are.
     Connections(oneshot::Sender<usize>),
+    /// Whether the worker still turns.
+    Ping(oneshot::Sender<()>),
+    /// What was counted so far.
+    Report(Arc<LiveIngresses>, oneshot::Sender<WorkerReport>),
     /// End at once.
     Stop,
 }
@@ -65,6 +70,8 @@ pub(crate) struct Common {
     pub(crate) numbers: AtomicU64,
     /// The access log, if there is one.
     pub(crate) log: Option<LogHandle>,
+    /// What is counted and how.
+    pub(crate) metrics: Arc<MetricOptions>,
 }
 
 /// The state of one worker, shared by its tasks.
@@ -82,6 +89,8 @@ pub(crate) struct Worker {
     pub(crate) clock: Clock,
     /// The access log, if there is one.
     log: Option<LogWriter>,
+    /// The counters.
+    pub(crate) metrics: RefCell<WorkerMetrics>,
     /// For templates with the time in them.
     pub(crate) log_clock: RefCell<access_log::Clock>,
     /// Random numbers.
@@ -120,6 +129,7 @@ fn run(common: Arc<Common>, live: Arc<Live>, messages: mpsc::UnboundedReceiver<M
     };
     let worker = Rc::new(Worker {
         log: common.log.as_ref().map(LogHandle::writer),
+        metrics: RefCell::new(WorkerMetrics::new(common.metrics.clone())),
         log_clock: RefCell::new(access_log::Clock::new()),
         common,
         timers: Timers::new(),
@@ -169,6 +179,13 @@ impl Worker {
 
     /// Records a request that has ended.
     pub(crate) fn observe(&self, live: &Live, record: &RequestRecord<'_>) {
+        let mut metrics = self.metrics.borrow_mut();
+        metrics.record(record);
+        if live.version < self.running.borrow().version {
+            // What was learnt about a snapshot that is about to go would be wrong for whatever takes its place in memory.
+            metrics.snapshot_changed();
+        }
+        drop(metrics);
         if let Some(log) = &self.log
             && live.prepared.log.admits(record)
         {
@@ -187,6 +204,7 @@ impl Worker {
                 Message::Publish { live, open, change, close, done } => {
                     self.close_listeners(|listener| close.iter().any(|gone| gone.name == listener.name)).await;
                     *self.running.borrow_mut() = Rc::new(live);
+                    self.metrics.borrow_mut().snapshot_changed();
                     for (open, _) in self.listeners.borrow().iter() {
                         if let Some(changed) = change.iter().find(|changed| changed.name == open.name()) {
                             open.change(changed.clone());
@@ -212,6 +230,14 @@ impl Worker {
                 }
                 Message::Connections(reply) => {
                     let _ = reply.send(self.connections.get());
+                }
+                Message::Ping(reply) => {
+                    let _ = reply.send(());
+                }
+                Message::Report(live, reply) => {
+                    let mut metrics = self.metrics.borrow_mut();
+                    metrics.upstream.idle = self.upstreams.pool.borrow().len() as u64;
+                    let _ = reply.send(metrics.report(&live));
                 }
                 Message::Stop => return,
             }

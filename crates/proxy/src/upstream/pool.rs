@@ -136,8 +136,7 @@ impl Pool {
         *self = Self::default();
     }
 
-    /// Number of idle connections, for tests.
-    #[cfg(test)]
+    /// Number of idle connections.
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -17,7 +17,7 @@ use crate::random::Rng;
 pub(crate) struct Service {
     version: Cell<u64>,
     backend: RefCell<Arc<Backend>>,
-    endpoints: RefCell<Option<Arc<EndpointSet>>>,
+    endpoints: RefCell<Source>,
     /// The second part of its session cookies.
     key: [u8; 32],
     /// What is hashed, when the endpoint follows from a hash.
@@ -29,8 +29,8 @@ impl Service {
     /// The state of a backend of the snapshot.
     pub(crate) fn new(live: &Live, name: &BackendName, rng: &mut Rng) -> Option<Self> {
         let backend = live.snapshot.backend(name)?.clone();
-        let endpoints = live.snapshot.endpoint_set(name).cloned();
-        let balancer = Balancer::new(&backend, addresses(endpoints.as_deref()), rng, Instant::now());
+        let endpoints = Source::of(live, name);
+        let balancer = Balancer::new(&backend, endpoints.list(), rng, Instant::now());
         Some(Self {
             version: Cell::new(live.version),
             key: balance::backend_key(&backend.upstream_name),
@@ -52,20 +52,14 @@ impl Service {
         let Some(backend) = live.snapshot.backend(name) else {
             return false;
         };
-        let endpoints = live.snapshot.endpoint_set(name);
         let mut own_backend = self.backend.borrow_mut();
         let mut own_endpoints = self.endpoints.borrow_mut();
-        let same_endpoints = match (&*own_endpoints, endpoints) {
-            (Some(own), Some(new)) => Arc::ptr_eq(own, new),
-            (None, None) => true,
-            _ => false,
-        };
-        if !same_endpoints || !Arc::ptr_eq(&own_backend, backend) {
+        let endpoints = Source::of(live, name);
+        if !own_endpoints.same(&endpoints) || !Arc::ptr_eq(&own_backend, backend) {
             *self.hash_key.borrow_mut() = hash_key(backend);
             *own_backend = backend.clone();
-            *own_endpoints = endpoints.cloned();
-            let mut balancer = self.balancer.borrow_mut();
-            balancer.update(&own_backend, addresses(own_endpoints.as_deref()), Instant::now());
+            *own_endpoints = endpoints;
+            self.balancer.borrow_mut().update(&own_backend, own_endpoints.list(), Instant::now());
         }
         self.version.set(live.version);
         true
@@ -111,9 +105,47 @@ fn hash_key(backend: &Backend) -> Option<Rc<Format>> {
     }
 }
 
-fn addresses(set: Option<&EndpointSet>) -> &[Endpoint] {
-    match set.map(|set| &set.endpoints) {
-        Some(Endpoints::Addresses(list)) => list,
-        Some(Endpoints::Name { .. }) | None => &[],
+/// Where the endpoints of a backend come from.
+#[derive(Debug)]
+enum Source {
+    /// Nowhere.
+    None,
+    /// The snapshot.
+    Set(Arc<EndpointSet>),
+    /// DNS.
+    Resolved(Arc<[Endpoint]>),
+}
+
+impl Source {
+    fn of(live: &Live, name: &BackendName) -> Self {
+        match live.snapshot.endpoint_set(name) {
+            None => Self::None,
+            Some(set) => match (&set.endpoints, live.resolved.get(name)) {
+                (Endpoints::Addresses(_), _) => Self::Set(set.clone()),
+                (Endpoints::Name { .. }, Some(list)) => Self::Resolved(list.clone()),
+                (Endpoints::Name { .. }, None) => Self::None,
+            },
+        }
+    }
+
+    /// Whether it is one and the same list.
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::None, Self::None) => true,
+            (Self::Set(own), Self::Set(other)) => Arc::ptr_eq(own, other),
+            (Self::Resolved(own), Self::Resolved(other)) => Arc::ptr_eq(own, other),
+            _ => false,
+        }
+    }
+
+    fn list(&self) -> &[Endpoint] {
+        match self {
+            Self::None => &[],
+            Self::Set(set) => match &set.endpoints {
+                Endpoints::Addresses(list) => list,
+                Endpoints::Name { .. } => &[],
+            },
+            Self::Resolved(list) => list,
+        }
     }
 }

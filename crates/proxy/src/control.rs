@@ -1,0 +1,97 @@
+//! What the proxy does beside serving requests: the admin listener and the resolution of names, on a thread of its own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+
+use crate::admin::{AdminServer, AdminSource};
+use crate::proxy::Publisher;
+use crate::resolve::{AddressPolicy, Resolved, Resolver};
+
+/// The thread; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Control {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// The parts of the control thread before it runs.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    runtime: Runtime,
+    admin: Option<AdminServer>,
+    resolver: Option<(Arc<Resolver>, tokio::sync::mpsc::Receiver<Resolved>)>,
+    address: Option<SocketAddr>,
+}
+
+impl Prepared {
+    /// Binds the admin listener and reads the configuration of the resolver. Without the latter names stay unresolved, which
+    /// is reported and harms nothing else.
+    ///
+    /// # Errors
+    /// If the address is taken or there is no event loop.
+    pub(crate) fn new(admin: Option<SocketAddr>, mut policy: AddressPolicy) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let admin = admin.map(|address| runtime.block_on(AdminServer::bind(address))).transpose()?;
+        let address = admin.as_ref().map(AdminServer::local_address).transpose()?;
+        policy.own.extend(address);
+        let resolver = runtime.block_on(async { Resolver::start(policy) });
+        let resolver = match resolver {
+            Ok((resolver, changes)) => Some((Arc::new(resolver), changes)),
+            Err(error) => {
+                tracing::error!(%error, "names of backends cannot be resolved");
+                None
+            }
+        };
+        Ok(Self { runtime, admin, resolver, address })
+    }
+
+    /// Where the admin listener is.
+    pub(crate) fn admin_address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// The resolver, to be told of every change.
+    pub(crate) fn resolver(&self) -> Option<Arc<Resolver>> {
+        self.resolver.as_ref().map(|(resolver, _)| resolver.clone())
+    }
+
+    /// Runs until the result is dropped.
+    ///
+    /// # Errors
+    /// If there is no thread.
+    pub(crate) fn run(self, source: AdminSource, publisher: Publisher) -> io::Result<Control> {
+        let Self { runtime, admin, resolver, .. } = self;
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
+            runtime.block_on(async move {
+                if let Some(admin) = admin {
+                    tokio::spawn(admin.run(Arc::new(source)));
+                }
+                if let Some((_, mut changes)) = resolver {
+                    tokio::spawn(async move {
+                        while let Some(change) = changes.recv().await {
+                            publisher.resolved(change).await;
+                        }
+                    });
+                }
+                let _ = stopped.await;
+            });
+            runtime.shutdown_background();
+        })?;
+        Ok(Control { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
