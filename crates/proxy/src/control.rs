@@ -36,10 +36,16 @@ impl Prepared {
     /// If the address is taken or there is no event loop.
     pub(crate) fn new(admin: Option<SocketAddr>, mut policy: AddressPolicy) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let admin = admin.map(|address| runtime.block_on(AdminServer::bind(address))).transpose()?;
+        // The caller may be on an event loop of his own, where another one must not block.
+        let bind = || runtime.block_on(async { Some(AdminServer::bind(admin?).await) });
+        let bound: Option<io::Result<AdminServer>> =
+            thread::scope(|scope| scope.spawn(bind).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let admin = bound.transpose()?;
         let address = admin.as_ref().map(AdminServer::local_address).transpose()?;
         policy.own.extend(address);
-        let resolver = runtime.block_on(async { Resolver::start(policy) });
+        let entered = runtime.enter();
+        let resolver = Resolver::start(policy);
+        drop(entered);
         let resolver = match resolver {
             Ok((resolver, changes)) => Some((Arc::new(resolver), changes)),
             Err(error) => {

@@ -1,5 +1,5 @@
 //! A proxy built by hand for a test: hosts, routes and backends in as few words as possible.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
