@@ -1,0 +1,184 @@
+//! When another endpoint is tried, and when it must not be.
+
+mod support;
+
+use std::time::Duration;
+
+use fairway_model::{ForwardPolicy, Retry, RetryOn};
+use fairway_testkit::{Fault, Gate, Origin, Reply};
+use support::{HOST, TestProxy, forward, host, route};
+
+fn on(retry: Retry) -> ForwardPolicy {
+    ForwardPolicy { retry, connect_timeout: Duration::from_millis(100), ..ForwardPolicy::default() }
+}
+
+fn only(on: RetryOn) -> Retry {
+    Retry { on, ..Retry::default() }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_cannot_be_reached_is_passed_over() {
+    for fault in [Fault::Refuse, Fault::Unreachable] {
+        let (down, up) = (Origin::new("down").fault(fault).start(), Origin::start("up"));
+        let proxy = TestProxy::with_policy(&[&down, &up], on(Retry::default()));
+        let mut client = proxy.connect().await;
+        for _ in 0..4 {
+            let response = client.request("POST", "/", &[("host", HOST)], b"body").await;
+            assert_eq!((response.echo().origin.as_str(), response.echo().body.as_str()), ("up", "body"), "{fault:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_reached_within_the_tries() {
+    let refused = Origin::new("down").fault(Fault::Refuse).start();
+    let silent = Origin::new("far").fault(Fault::Unreachable).start();
+    let proxy = TestProxy::with_policy(&[&refused], on(Retry::default()));
+    assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 502);
+    let proxy = TestProxy::with_policy(&[&silent], on(Retry { tries: Some(1), ..Retry::default() }));
+    assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 504);
+    // No limit is still an end.
+    let proxy = TestProxy::with_policy(&[&refused], on(Retry { tries: None, ..Retry::default() }));
+    assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 502);
+}
+
+#[tokio::test]
+async fn off_means_one_try() {
+    let (down, up) = (Origin::new("down").fault(Fault::Refuse).start(), Origin::start("up"));
+    let proxy = TestProxy::with_policy(&[&down, &up], on(only(RetryOn::default())));
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(proxy.connect().await.get(HOST, "/").await.status);
+    }
+    assert!(statuses.contains(&502) && statuses.contains(&200), "{statuses:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_may_have_been_processed_is_sent_again_only_if_it_may() {
+    let failing = || Origin::new("bad").reply(Reply::nothing().then_reset()).start();
+    for (method, retry, expected) in [
+        ("GET", Retry::default(), 200),
+        ("PUT", Retry::default(), 200),
+        ("POST", Retry::default(), 502),
+        ("PATCH", Retry::default(), 502),
+        ("LOCK", Retry::default(), 502),
+        ("POST", only(RetryOn { error: true, non_idempotent: true, ..RetryOn::default() }), 200),
+        ("GET", only(RetryOn { timeout: true, ..RetryOn::default() }), 502),
+    ] {
+        let (bad, good) = (failing(), Origin::start("good"));
+        let proxy = TestProxy::with_policy(&[&bad, &good], on(retry));
+        // Each worker begins with another endpoint: go on until the bad one was asked.
+        let response = loop {
+            let response = proxy.connect().await.request(method, "/", &[("host", HOST)], b"body").await;
+            if bad.requests() > 0 {
+                break response;
+            }
+        };
+        assert_eq!(response.status, expected, "{method}");
+        if expected == 200 {
+            assert_eq!((response.echo().origin.as_str(), response.echo().body.as_str()), ("good", "body"), "{method}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn statuses_lead_to_another_try_and_the_last_one_passes() {
+    let busy = || Origin::new("busy").reply(Reply::status(503).body("busy")).start();
+    let (a, b) = (busy(), busy());
+    let policy = || on(only(RetryOn { statuses: vec![503], ..RetryOn::default() }));
+    let proxy = TestProxy::with_policy(&[&a, &b], policy());
+    let response = proxy.connect().await.get(HOST, "/").await;
+    assert_eq!((response.status, response.text().as_str()), (503, "busy"));
+    assert_eq!(a.requests() + b.requests(), 3);
+    let response = proxy.connect().await.request("POST", "/", &[("host", HOST)], b"x").await;
+    assert_eq!((response.status, a.requests() + b.requests()), (503, 4));
+    let good = Origin::start("good");
+    let proxy = TestProxy::with_policy(&[&a, &good], policy());
+    for _ in 0..4 {
+        assert_eq!(proxy.connect().await.get(HOST, "/").await.echo().origin, "good");
+    }
+}
+
+#[tokio::test]
+async fn an_invalid_answer_leads_to_another_try_only_when_asked() {
+    let (bad, good) = (Origin::new("bad").reply(Reply::garbage()).start(), Origin::start("good"));
+    let policy = on(only(RetryOn { invalid_header: true, ..RetryOn::default() }));
+    let proxy = TestProxy::with_policy(&[&bad, &good], policy);
+    for _ in 0..4 {
+        assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200);
+    }
+    let proxy = TestProxy::with_policy(&[&bad], on(Retry::default()));
+    let before = bad.requests();
+    assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 502);
+    assert_eq!(bad.requests() - before, 1);
+}
+
+#[tokio::test]
+async fn a_slow_endpoint_is_left_and_the_time_for_tries_is_kept() {
+    let slow = || Origin::new("slow").fault(Fault::Silent).start();
+    let (a, good) = (slow(), Origin::start("good"));
+    let policy = |retry| ForwardPolicy { read_timeout: Duration::from_millis(50), ..on(retry) };
+    let proxy = TestProxy::with_policy(&[&a, &good], policy(Retry::default()));
+    for _ in 0..4 {
+        assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200);
+    }
+    let b = slow();
+    let retry = Retry { within: Some(Duration::from_millis(10)), ..Retry::default() };
+    let proxy = TestProxy::with_policy(&[&a, &b], policy(retry));
+    let before = a.connections() + b.connections();
+    assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 504);
+    assert_eq!(a.connections() + b.connections() - before, 1, "no try may start after the time");
+}
+
+#[tokio::test]
+async fn nothing_is_retried_once_the_client_has_seen_a_byte() {
+    let cut = || Origin::new("cut").reply(Reply::ok().body("abcdef").cut_body_after(3).then_reset()).start();
+    let (a, b) = (cut(), cut());
+    let proxy = TestProxy::with_policy(&[&a, &b], on(Retry::default()));
+    let mut client = proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    assert!(client.try_read_response().await.is_err());
+    assert_eq!(a.requests() + b.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_body_that_was_partly_sent_and_let_go_is_never_sent_again() {
+    let bad = Origin::new("bad").reply(Reply::nothing().then_reset()).start();
+    let good = Origin::start("good");
+    let retry = only(RetryOn { error: true, non_idempotent: true, ..RetryOn::default() });
+    let proxy = TestProxy::with_policy(&[&bad, &good], on(retry));
+    let body = vec![b'x'; 900_000];
+    loop {
+        let response = proxy.connect().await.request("PUT", "/", &[("host", HOST)], &body).await;
+        match response.status {
+            200 => assert_eq!(response.echo().body_length, 900_000),
+            status => {
+                assert_eq!(status, 502);
+                break;
+            }
+        }
+    }
+    assert!(good.seen().iter().all(|request| request.body.len() == 900_000));
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_backend_closed_is_no_failure() {
+    let origin = Origin::new("a").reply(Reply::ok().body("x").then_close()).start();
+    let proxy = TestProxy::with_policy(&[&origin], on(only(RetryOn::default())));
+    let mut client = proxy.connect().await;
+    for at in 0..20 {
+        // A reply without `Connection: close` that is followed by a close: the proxy keeps a connection that is going.
+        let method = if at % 2 == 0 { "GET" } else { "PUT" };
+        assert_eq!(client.request(method, "/", &[("host", HOST)], b"y").await.status, 200, "{at}");
+    }
+    let gate = Gate::new();
+    let held = Origin::new("b").reply(Reply::ok().held_by(&gate)).start();
+    let resources = support::backend("held", &[held.address()]);
+    let routes = vec![route("/", forward("held", on(only(RetryOn::default()))))];
+    proxy.publish(resources.into_iter().chain([host("held.example", routes)])).await;
+    let mut waiting = proxy.connect().await;
+    waiting.send("GET / HTTP/1.1\r\nHost: held.example\r\n\r\n").await;
+    gate.reached(1).await;
+    held.reset_connections();
+    assert_eq!(waiting.read_response().await.status, 502, "on a new connection it is one, with retries off");
+}
