@@ -68,7 +68,7 @@ fn verdicts(reading: &Reading) -> Verdicts {
         let origin = key.origin();
         match object {
             // What is said of a foreign Ingress would be no use to anyone.
-            Object::Ingress(ingress) if reading.served.contains(&key) => {
+            Object::Ingress(ingress) if !reading.foreign.contains(&origin) => {
                 for name in ingress.metadata.annotations.iter().flatten().map(|(name, _)| name) {
                     let Some(short) = name.strip_prefix(&**prefix).and_then(|rest| rest.strip_prefix('/')) else {
                         continue;

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use clap::ArgMatches;
 use fairway_model::{LogEscape, Scheme, Template};
 use fairway_proxy::access_log::LogSink;
-use fairway_proxy::{Proxy, ProxyConfig, Publisher};
+use fairway_proxy::{Proxy, Publisher};
 use fairway_translate::options::{Development, Options};
 use fairway_translate::{Diagnostic, Translator};
 
@@ -25,7 +25,7 @@ use crate::manifest::watch::{Saved, Watcher};
 use crate::manifest::{Finding, Manifests};
 use crate::table::{Doors, routing_table};
 use crate::terminal::{Style, Terminal, count};
-use crate::wiring::{self, Admin, Signals};
+use crate::wiring::{self, Signals};
 use crate::{echo, reading, report, telemetry};
 
 /// How long requests may go on after Ctrl-C. A second one ends at once.
@@ -40,14 +40,28 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
     telemetry::start(telemetry::Form::Text, flags.int("v"), true);
     let paths = cli::all::<PathBuf>(matches, "paths");
-    let manifests = Manifests::open(&paths)?;
+    let mut manifests = Manifests::open(&paths)?;
     let options = options(matches, &flags)?;
     let terminal = Terminal::new();
     for flag in flags.not_honoured() {
         terminal.print(&format!("--{}: {}: {}\n", flag.name, flag.verdict.label(), flag.verdict.note()));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(matches, &flags, manifests, options, terminal))
+    // Watching begins before reading, so that no save falls in between.
+    let mut watcher = Watcher::new()?;
+    watcher.watch(manifests.folders())?;
+    let mut translator = Translator::new(options.clone());
+    translator.apply(manifests.reload(None), now());
+    let admin = matches.get_one("admin").copied();
+    let config = wiring::proxy_config(matches, &flags, &options, admin, access_log(matches, terminal))?;
+    let proxy = Proxy::start(translator.snapshot().clone(), config).context(
+        "the proxy can't start; --http, --https and --admin choose other addresses, with port 0 any free one",
+    )?;
+    proxy.readiness().serving();
+    let publisher = proxy.publisher();
+    let mut session = Session { manifests, translator, options, publisher, findings: Vec::new(), terminal };
+    session.greet(&proxy);
+    runtime.block_on(serve(session, watcher, proxy))
 }
 
 fn options(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Options> {
@@ -65,31 +79,9 @@ fn options(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Options> {
     Ok(options)
 }
 
-async fn serve(
-    matches: &ArgMatches,
-    flags: &Flags,
-    mut manifests: Manifests,
-    options: Options,
-    terminal: Terminal,
-) -> anyhow::Result<ExitCode> {
+/// Takes over what is saved, until the process is asked to end.
+async fn serve(mut session: Session, mut watcher: Watcher, mut proxy: Proxy) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    // Watching begins before reading, so that no save falls in between.
-    let mut watcher = Watcher::new()?;
-    watcher.watch(manifests.folders())?;
-    let mut translator = Translator::new(options.clone());
-    let changes = manifests.reload(None);
-    translator.apply(changes, now());
-    let (log, log_format) = access_log(matches, terminal);
-    let config =
-        ProxyConfig { workers: matches.get_one("workers").copied(), log, log_format, ..ProxyConfig::default() };
-    let mut proxy = Proxy::start(translator.snapshot().clone(), config)
-        .context("the proxy can't start; --http and --https choose other addresses, with port 0 any free one")?;
-    let admin = Admin::start(matches.get_one("admin").copied(), &proxy, flags, &options).await?;
-    admin.serving();
-    let mut session =
-        Session { manifests, translator, options, publisher: proxy.publisher(), findings: Vec::new(), terminal };
-    session.greet(&proxy, &admin);
-
     let mut look_again = tokio::time::interval(LOOK_AGAIN);
     loop {
         tokio::select! {
@@ -101,7 +93,6 @@ async fn serve(
             () = signals.next() => break,
         }
     }
-    admin.stopping();
     tokio::select! {
         _ = proxy.drain(Duration::ZERO, DRAIN) => {}
         () = signals.next() => wiring::end_at_once(),
@@ -122,7 +113,7 @@ struct Session {
 
 impl Session {
     /// Prints where what is served.
-    fn greet(&mut self, proxy: &Proxy, admin: &Admin) {
+    fn greet(&mut self, proxy: &Proxy) {
         let terminal = self.terminal;
         self.findings = self.current_findings();
         let doors = doors(proxy, &self.options, &self.publisher);
@@ -150,7 +141,7 @@ impl Session {
             count(counts.objects, "object", "objects"),
             count(counts.files, "file", "files"),
             terminal.style(Style::Dim, format!("{:.0} ms", wiring::age().as_secs_f64() * 1e3)),
-            addresses(&doors, admin),
+            addresses(&doors, proxy.admin_address()),
         );
         terminal.print(&out);
     }
@@ -200,11 +191,9 @@ impl Session {
         let mut findings = self.manifests.findings();
         let told: Vec<Diagnostic> = self.translator.diagnostics().values().flatten().cloned().collect();
         findings.extend(self.manifests.locate(told));
-        findings.extend(self.manifests.locate(reading::not_served(
-            &self.manifests,
-            self.translator.served(),
-            &self.options,
-        )));
+        let (served, told) = (self.translator.served(), self.translator.diagnostics());
+        let known = |key: &_| served.contains(key) || told.contains_key(key);
+        findings.extend(self.manifests.locate(reading::not_served(&self.manifests, &self.options, known)));
         report::sort(&mut findings);
         findings
     }
@@ -222,15 +211,12 @@ fn doors(proxy: &Proxy, options: &Options, publisher: &Publisher) -> Doors {
     Doors { http: known(of(Scheme::Http), &options.http), https: known(of(Scheme::Https), &options.https) }
 }
 
-fn addresses(doors: &Doors, admin: &Admin) -> String {
+fn addresses(doors: &Doors, admin: Option<SocketAddr>) -> String {
     let mut out = String::new();
-    for (name, door) in [("http", doors.http), ("https", doors.https)] {
+    for (name, door) in [("http", doors.http), ("https", doors.https), ("admin", admin)] {
         if let Some(door) = door {
             let _ = writeln!(out, "{name:<5} on {door}");
         }
-    }
-    if let Some(address) = admin.address() {
-        let _ = writeln!(out, "admin on {address}");
     }
     out
 }

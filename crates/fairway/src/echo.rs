@@ -93,10 +93,7 @@ async fn connection(mut stream: TcpStream) -> io::Result<()> {
         if head.expects_continue() && rest.is_empty() {
             stream.write_all(CONTINUE).await?;
         }
-        let (body, total) = match body(&mut stream, head.framing(), &mut rest).await? {
-            Some(body) => body,
-            None => return Ok(()),
-        };
+        let Some((body, total)) = body(&mut stream, head.framing(), &mut rest).await? else { return Ok(()) };
         let close = !head.connection().keep_alive;
         let json = head.fields().get(KnownField::Accept, &received).is_some_and(accepts_json);
         let seen = Seen::new(&head, &received, &body, total);

@@ -311,7 +311,7 @@ impl Explanation<'_> {
                 }
             }
             Some(Endpoints::Name { host, port }) => {
-                self.line("Endpoints", &format!("what {host} resolves to, port {port}"))
+                self.line("Endpoints", &format!("what {host} resolves to, port {port}"));
             }
             _ => self.line("Endpoints", "none: the answer is 503"),
         }

@@ -177,7 +177,7 @@ impl Manifests {
     /// Finds the places of fields. Reads the files again that it needs, and parses each document once.
     pub(crate) fn places(&self, fields: &[(&Origin, &str)]) -> Vec<Option<Place>> {
         let mut places: Vec<_> = fields.iter().map(|(origin, _)| self.place(origin)).collect();
-        let mut by_document: BTreeMap<(&Arc<Path>, u32), Vec<(usize, ObjectKey)>> = BTreeMap::new();
+        let mut by_document: BTreeMap<_, Vec<(usize, ObjectKey)>> = BTreeMap::new();
         for (at, (origin, _)) in fields.iter().enumerate().filter(|(_, (_, field))| !field.is_empty()) {
             let Some(key) = key_of(origin) else { continue };
             if let Some(live) = self.live.get(&key) {

@@ -1,9 +1,10 @@
 //! Manifests read once and translated, for the commands that only look: `check` and `explain`.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use fairway_model::Snapshot;
+use fairway_model::{Origin, Snapshot};
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use fairway_translate::objects::{Object, ObjectKey, Objects};
 use fairway_translate::options::{Development, Options};
@@ -21,7 +22,8 @@ pub(crate) struct Reading {
     pub(crate) options: Options,
     pub(crate) snapshot: Snapshot,
     pub(crate) findings: Vec<Finding>,
-    pub(crate) served: Vec<ObjectKey>,
+    /// Ingresses that are left alone: another controller's, most likely.
+    pub(crate) foreign: HashSet<Origin>,
 }
 
 /// Reads files and folders, and translates what is in them.
@@ -33,11 +35,14 @@ pub(crate) fn read(paths: &[PathBuf], flags: &Flags) -> anyhow::Result<Reading> 
     let objects: Objects = manifests.objects().cloned().collect();
     let translation = fairway_translate::translate(&objects, &options, jiff::Timestamp::now().as_second());
     let mut findings = manifests.findings();
+    let told: HashSet<_> = translation.diagnostics.iter().map(|found| found.origin.section("")).collect();
+    let foreign =
+        not_served(&manifests, &options, |key| translation.served.contains(key) || told.contains(&key.origin()));
+    let foreign_origins = foreign.iter().map(|found| found.origin.clone()).collect();
     findings.extend(manifests.locate(translation.diagnostics));
-    findings.extend(manifests.locate(not_served(&manifests, &translation.served, &options)));
+    findings.extend(manifests.locate(foreign));
     report::sort(&mut findings);
-    let served = translation.served.into_iter().collect();
-    Ok(Reading { manifests, options, snapshot: translation.snapshot, findings, served })
+    Ok(Reading { manifests, options, snapshot: translation.snapshot, findings, foreign: foreign_origins })
 }
 
 /// The options of a command that reads files: nobody has filled in the class of an Ingress, so one without any is served.
@@ -56,18 +61,18 @@ impl Reading {
     }
 }
 
-/// Says of each Ingress that is left alone why, so that nobody waits for it in vain.
-pub(crate) fn not_served<'a>(
+/// Says of each Ingress that is left alone why, so that nobody waits for it in vain. `known` are those that are served, or about
+/// which something else is said.
+pub(crate) fn not_served(
     manifests: &Manifests,
-    served: impl IntoIterator<Item = &'a ObjectKey>,
     options: &Options,
+    known: impl Fn(&ObjectKey) -> bool,
 ) -> Vec<Diagnostic> {
-    let served: std::collections::HashSet<_> = served.into_iter().collect();
     let mut found = Vec::new();
     for object in manifests.objects() {
         let Object::Ingress(ingress) = object else { continue };
         let key = object.key();
-        if served.contains(&key) {
+        if known(&key) {
             continue;
         }
         let annotation =
@@ -82,7 +87,7 @@ pub(crate) fn not_served<'a>(
         };
         let ours = &options.ingress_class;
         let message = match (name, class) {
-            // Something else about it: that has a diagnostic of its own, or the operator chose so by a flag.
+            // The operator chose so by a flag: another namespace, no catch-all.
             (_, class) if class == ours => continue,
             (_, "") => format!("not served: it names no class; ours is {ours}"),
             (Some(class), _) => format!(

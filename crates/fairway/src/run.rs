@@ -1,6 +1,5 @@
 //! `fairway run`: controller and proxy in one process, for small installs and for the switch from ingress-nginx.
 
-use std::future::Future;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use fairway_controller::{
 };
 use fairway_model::Snapshot;
 use fairway_proxy::access_log::LogSink;
-use fairway_proxy::{Proxy, ProxyConfig, Publisher};
+use fairway_proxy::{Proxy, Publisher};
 use fairway_translate::options::Options;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -20,7 +19,7 @@ use tracing::{error, info, warn};
 use crate::cli;
 use crate::flags::Flags;
 use crate::telemetry::{self, Form};
-use crate::wiring::{self, Admin, Signals};
+use crate::wiring::{self, Signals};
 
 /// Runs the command until it is told to end.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
@@ -40,29 +39,33 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("control").build()?;
-    runtime.block_on(serve(matches, &flags, config))
-}
-
-async fn serve(matches: &ArgMatches, flags: &Flags, config: ControllerConfig) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::new()?;
     check_addresses(&config.options)?;
-    let client = fairway_controller::connect(&config.api).await.context(
+    let client = runtime.block_on(fairway_controller::connect(&config.api)).context(
         "the API server can't be found; outside a cluster give --kubeconfig, and without any cluster use `fairway dev`",
     )?;
-    let (log, log_format) = match matches.get_one::<String>("access-log").map(String::as_str) {
+    let (sink, changes) = mpsc::channel(1);
+    let controller = Controller::new(client, config.clone(), sink)?;
+    let log = match matches.get_one::<String>("access-log").map(String::as_str) {
         Some("off") => (LogSink::Off, None),
         Some(other) => (LogSink::Stdout, Some(wiring::log_format(other))),
         None => (LogSink::Stdout, None),
     };
-    let proxy_config =
-        ProxyConfig { workers: matches.get_one("workers").copied(), log, log_format, ..ProxyConfig::default() };
+    let proxy_config = wiring::proxy_config(matches, &flags, &config.options, Some(admin_address(&flags)?), log)?;
     // No listener yet: whoever asks before the first complete configuration would be told 404.
-    let mut proxy = Proxy::start(Snapshot::default(), proxy_config)?;
-    let admin = Admin::start(Some(admin_address(flags)?), &proxy, flags, &config.options).await?;
+    let proxy = Proxy::start(Snapshot::default(), proxy_config)
+        .context("the proxy can't start; --healthz-port chooses another port for health and metrics")?;
+    runtime.block_on(serve(&flags, &config.options, controller, changes, proxy))
+}
 
-    let (sink, changes) = mpsc::channel(1);
-    let options = config.options.clone();
-    let controller = Controller::new(client, config, sink)?;
+async fn serve(
+    flags: &Flags,
+    options: &Options,
+    controller: Controller,
+    changes: mpsc::Receiver<Publish>,
+    mut proxy: Proxy,
+) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let lifecycle = proxy.readiness();
     let ready = controller.readiness();
     let (leave, left) = watch::channel(false);
     let (stop, stopped) = watch::channel(false);
@@ -70,7 +73,7 @@ async fn serve(matches: &ArgMatches, flags: &Flags, config: ControllerConfig) ->
     let mut control = tokio::spawn(controller.run(raised(left), raised(stopped)));
     tokio::select! {
         () = signals.next() => {}
-        () = serve_until_ended(ready, &admin, &proxy, &options) => {}
+        () = serve_until_ended(ready, &proxy, options) => {}
         ended = &mut control => {
             // It ends by itself only if it can't go on; the orchestrator starts the process anew.
             let error = ended.map_err(anyhow::Error::from).and_then(|result| result.map_err(anyhow::Error::from));
@@ -79,7 +82,7 @@ async fn serve(matches: &ArgMatches, flags: &Flags, config: ControllerConfig) ->
     }
 
     info!("asked to end; draining");
-    admin.stopping();
+    lifecycle.stopping();
     let grace = flags.time("shutdown-grace-period");
     let deadline = proxy.publisher().snapshot().settings().shutdown_timeout;
     let after = flags.time("post-shutdown-grace-period");
@@ -103,13 +106,13 @@ async fn serve(matches: &ArgMatches, flags: &Flags, config: ControllerConfig) ->
 }
 
 /// Tells the probes when the first complete configuration is live. Never ends.
-async fn serve_until_ended(mut ready: watch::Receiver<bool>, admin: &Admin, proxy: &Proxy, options: &Options) {
+async fn serve_until_ended(mut ready: watch::Receiver<bool>, proxy: &Proxy, options: &Options) {
     if ready.wait_for(|ready| *ready).await.is_ok() {
-        admin.serving();
+        proxy.readiness().serving();
         let hosts = proxy.publisher().snapshot().host_count();
         info!(hosts, class = options.ingress_class, addresses = ?proxy.local_addresses(), "serving");
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Hands every change of the controller to the proxy, one after the other.
@@ -130,11 +133,10 @@ async fn publish_all(mut changes: mpsc::Receiver<Publish>, publisher: Publisher)
     }
 }
 
-/// Resolves when the flag is raised, or when nobody can raise it any more.
-fn raised(mut flag: watch::Receiver<bool>) -> impl Future<Output = ()> {
-    async move {
-        let _ = flag.wait_for(|raised| *raised).await;
-    }
+/// Resolves when the flag is raised.
+async fn raised(mut flag: watch::Receiver<bool>) {
+    // Nobody is left to raise it: that ends the wait, too.
+    let _ = flag.wait_for(|raised| *raised).await;
 }
 
 /// A port that somebody else has is an error at the start, not in the middle of the first synchronisation.

@@ -93,7 +93,7 @@ pub(crate) fn field(origin: &Origin) -> String {
 pub(crate) fn is_implied(route: &Route) -> bool {
     let built_in = &*route.origin.kind == "Fairway";
     let slash = matches!(&route.action, Action::Redirect(redirect) if redirect.location == Location::AppendSlash);
-    let twin = matches!(&route.path, PathMatch::Exact(path) if &*route.rule == format!("{path}/"));
+    let twin = matches!(&route.path, PathMatch::Exact(path) if *route.rule == format!("{path}/"));
     built_in || slash || twin
 }
 

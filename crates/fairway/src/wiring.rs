@@ -1,14 +1,20 @@
-//! What `dev` and `run` share: signals, the access log of the command line, and the admin listener on top of the proxy.
+//! What `dev` and `run` share: the configuration of the proxy by flags, the access log of the command line, signals.
 
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use clap::ArgMatches;
 use fairway_model::{LogEscape, Template};
+use fairway_proxy::ProxyConfig;
+use fairway_proxy::access_log::LogSink;
+use fairway_proxy::resolve::AddressPolicy;
+use fairway_translate::options::Options;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-mod admin;
+use crate::flags::{Flags, UsageError};
 
-pub(crate) use admin::Admin;
+mod metrics;
 
 /// One JSON object a line, with the names that the process log uses.
 const JSON: &str = "{\"time\":\"$time_iso8601\",\"remote_addr\":\"$remote_addr\",\"request_id\":\"$req_id\",\
@@ -21,6 +27,32 @@ const JSON: &str = "{\"time\":\"$time_iso8601\",\"remote_addr\":\"$remote_addr\"
 /// The format of `--access-log json|TEMPLATE`.
 pub(crate) fn log_format(text: &str) -> (Template, LogEscape) {
     if text == "json" { (Template::parse(JSON), LogEscape::Json) } else { (Template::parse(text), LogEscape::Default) }
+}
+
+/// What the proxy is told, where that isn't for the snapshot to say.
+pub(crate) fn proxy_config(
+    matches: &ArgMatches,
+    flags: &Flags,
+    options: &Options,
+    admin: Option<SocketAddr>,
+    log: (LogSink, Option<(Template, LogEscape)>),
+) -> Result<ProxyConfig, UsageError> {
+    let network = |ip: &std::net::IpAddr| format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 }).parse().ok();
+    let defaults = ProxyConfig::default();
+    Ok(ProxyConfig {
+        workers: matches.get_one("workers").copied(),
+        log: log.0,
+        log_format: log.1,
+        admin,
+        health_path: flags.text("health-check-path").unwrap_or_else(|| defaults.health_path.clone()),
+        patience: Some(flags.time("health-check-timeout")).filter(|time| !time.is_zero()).unwrap_or(defaults.patience),
+        metrics: metrics::options(flags, options)?,
+        addresses: AddressPolicy {
+            allowed: options.allowed_backend_addresses.iter().filter_map(network).collect(),
+            own: admin.into_iter().collect(),
+        },
+        ..defaults
+    })
 }
 
 /// How long the process has been running, counted from the first call.

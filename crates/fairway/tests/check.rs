@@ -15,7 +15,6 @@ metadata:
     nginx.ingress.kubernetes.io/proxy-read-timeout: 5s
     nginx.ingress.kubernetes.io/rewrite-targt: /
     nginx.ingress.kubernetes.io/auth-url: https://auth.example/
-    nginx.ingress.kubernetes.io/configuration-snippet: more_clear_headers a;
 spec:
   ingressClassName: nginx
   rules:
@@ -26,6 +25,13 @@ spec:
         pathType: Prefix
         backend: {service: {name: web, port: {number: 80}}}
   - hots: b.example
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: risky
+  annotations:
+    nginx.ingress.kubernetes.io/configuration-snippet: more_clear_headers a;
 ---
 apiVersion: extensions/v1beta1
 kind: Ingress
@@ -55,9 +61,9 @@ fn every_finding_names_file_line_object_field_and_value() {
     for parts in [
         ["bad.yaml:6: ", "Ingress default/web", "proxy-read-timeout", "\"5s\""],
         ["bad.yaml:7: ", "Ingress default/web", "rewrite-targt", "rewrite-target"],
-        ["bad.yaml:13: error", "Ingress default/web", "spec.rules[0].host", "\"a b.example\""],
-        ["bad.yaml:19: warning", "spec.rules[1].hots", "unknown field", "host"],
-        ["bad.yaml:21: error", "Ingress default/old", "apiVersion", "backend.service.name"],
+        ["bad.yaml:12: error", "Ingress default/web", "spec.rules[0].host", "\"a b.example\""],
+        ["bad.yaml:18: warning", "spec.rules[1].hots", "unknown field", "hots"],
+        ["bad.yaml:27: error", "Ingress default/old", "apiVersion", "backend.service.name"],
     ] {
         assert!(report.lines().any(|line| parts.iter().all(|part| line.contains(part))), "{parts:?} in\n{report}");
     }
@@ -85,12 +91,12 @@ fn the_json_report_holds_the_same() {
     let host = diagnostics.iter().find(|found| found["field"] == "spec.rules[0].host").unwrap();
     assert_eq!(
         (host["line"].as_u64(), host["severity"].as_str(), host["name"].as_str()),
-        (Some(13), Some("Error"), Some("web"))
+        (Some(12), Some("Error"), Some("web"))
     );
     assert!(host["file"].as_str().unwrap().ends_with("bad.yaml"));
     let verdicts = report["annotations"].as_array().unwrap();
     let snippet = verdicts.iter().find(|found| found["verdict"] == "refused").unwrap();
-    assert!(snippet["instead"].is_string() && snippet["line"] == 9, "{snippet}");
+    assert!(snippet["instead"].is_string() && snippet["line"] == 25, "{snippet}");
     assert_eq!(
         report["errors"].as_u64(),
         Some(diagnostics.iter().filter(|found| found["severity"] == "Error").count() as u64)

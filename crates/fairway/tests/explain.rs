@@ -5,7 +5,7 @@ mod support;
 use support::{example, run, text};
 
 fn explain(name: &str, words: &[&str]) -> (Option<i32>, String) {
-    let folder = example(name).into_os_string().into_string().unwrap();
+    let folder = example(name).into_os_string().into_string().expect("a path in UTF-8");
     let output = run(["explain", &folder].into_iter().chain(words.iter().copied()));
     (output.status.code(), text(&output))
 }

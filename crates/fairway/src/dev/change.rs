@@ -51,7 +51,7 @@ pub(super) fn lines(
         match resource {
             Resource::Host(host) => compare_host(host_before(&host.key()), host, before, after, development, &mut add),
             Resource::EndpointSet(set) => {
-                compare_endpoints(before.endpoint_set(&set.backend), set, development, &mut add)
+                compare_endpoints(before.endpoint_set(&set.backend), set, development, &mut add);
             }
             Resource::Certificate(certificate) => {
                 let sign = if before.certificate(&certificate.name).is_some() { '~' } else { '+' };

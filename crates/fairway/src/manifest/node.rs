@@ -296,10 +296,10 @@ mod tests {
         let mut bomb = "a0: &a0 x\n".to_owned();
         for level in 1..12 {
             let before = format!("*a{}", level - 1);
-            bomb.push_str(&format!("a{level}: &a{level} [{}]\n", vec![before.as_str(); 10].join(", ")));
+            bomb.push_str(&format!("a{level}: &a{level} [{}]\n", [before.as_str(); 10].join(", ")));
         }
         assert!(Node::parse(&bomb).unwrap_err().to_string().contains("too much"));
-        let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(100_000), vec!["*a"; 100].join(", "));
+        let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(100_000), ["*a"; 100].join(", "));
         assert!(Node::parse(&long).unwrap_err().to_string().contains("too much"));
         assert!(Node::parse("a: &a [*a]").is_err());
     }

@@ -105,10 +105,10 @@ impl Reader<'_> {
                 self.object::<k8s_openapi::api::discovery::v1::EndpointSlice>(node, Kind::EndpointSlice, |_| {});
             }
             Some(Kind::ConfigMap) => {
-                self.object::<k8s_openapi::api::core::v1::ConfigMap>(node, Kind::ConfigMap, |_| {})
+                self.object::<k8s_openapi::api::core::v1::ConfigMap>(node, Kind::ConfigMap, |_| {});
             }
             Some(Kind::Namespace) => {
-                self.object::<k8s_openapi::api::core::v1::Namespace>(node, Kind::Namespace, |_| {})
+                self.object::<k8s_openapi::api::core::v1::Namespace>(node, Kind::Namespace, |_| {});
             }
             None => self.contents.ignored += 1,
         }
