@@ -198,6 +198,10 @@ impl Worker {
         tokio::task::spawn_local(async move {
             this.timers.run(|| this.keep_house()).await;
         });
+        if let Some(log) = self.log.clone() {
+            // Without it a line would wait for those that fill the buffer.
+            tokio::task::spawn_local(log.run());
+        }
         // The other end is gone when the proxy was dropped.
         while let Some(message) = messages.recv().await {
             match message {
