@@ -125,15 +125,15 @@ mod tests {
     use k8s_openapi::api::networking::v1::{IngressClassSpec, IngressSpec};
 
     fn class(controller: &str, default: bool) -> IngressClass {
-        let mut class = IngressClass::default();
-        class.spec = Some(IngressClassSpec { controller: Some(controller.into()), parameters: None });
+        let spec = Some(IngressClassSpec { controller: Some(controller.into()), parameters: None });
+        let mut class = IngressClass { spec, ..IngressClass::default() };
         class.metadata.annotations = default.then(|| [(DEFAULT_CLASS.to_owned(), "true".to_owned())].into());
         class
     }
 
     fn ingress(name: Option<&str>, annotation: Option<&str>) -> Ingress {
-        let mut ingress = Ingress::default();
-        ingress.spec = Some(IngressSpec { ingress_class_name: name.map(Into::into), ..IngressSpec::default() });
+        let spec = Some(IngressSpec { ingress_class_name: name.map(Into::into), ..IngressSpec::default() });
+        let mut ingress = Ingress { spec, ..Ingress::default() };
         ingress.metadata.annotations = annotation.map(|value| [(CLASS.to_owned(), value.to_owned())].into());
         ingress
     }

@@ -145,18 +145,18 @@ impl Diagnostic {
     ) -> Self {
         Self {
             origin: origin.clone(),
-            field: field.into(),
+            field: one_line(field.into()),
             value: bounded(value),
             severity,
             reason,
-            message: message.into(),
+            message: one_line(message.into()),
         }
     }
 }
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.origin)?;
+        write!(f, "{}: ", one_line(self.origin.to_string()))?;
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }
@@ -177,12 +177,28 @@ pub fn bounded(value: &str) -> String {
         }
         match char {
             '"' | '\\' => out.extend(['\\', char]),
-            // Line and paragraph separators, direction marks and the like can rearrange what a terminal shows.
-            _ if char.is_control() || ('\u{200b}'..='\u{206f}').contains(&char) => out.extend(char.escape_default()),
+            _ if is_unsafe(char) => out.extend(char.escape_default()),
             _ => out.push(char),
         }
     }
     out
+}
+
+/// The text with the same characters escaped, and nothing cut: names of objects in files may hold anything.
+fn one_line(text: String) -> String {
+    if !text.contains(is_unsafe) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for char in text.chars() {
+        if is_unsafe(char) { out.extend(char.escape_default()) } else { out.push(char) }
+    }
+    out
+}
+
+/// Line and paragraph separators, direction marks and the like can rearrange what a terminal shows.
+fn is_unsafe(char: char) -> bool {
+    char.is_control() || ('\u{200b}'..='\u{206f}').contains(&char)
 }
 
 #[cfg(test)]

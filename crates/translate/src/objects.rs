@@ -142,19 +142,18 @@ struct Entry {
 }
 
 impl Objects {
-    /// Takes one change. An object that is replaced keeps its place in the order.
-    pub fn apply(&mut self, change: Change) {
+    /// Takes one change, and gives the object as it was before. An object that is replaced keeps its place in the order.
+    pub fn apply(&mut self, change: Change) -> Option<Object> {
         match change {
             Change::Upsert(object) => match self.objects.entry(object.key()) {
-                btree_map::Entry::Occupied(mut entry) => entry.get_mut().object = object,
+                btree_map::Entry::Occupied(mut entry) => Some(std::mem::replace(&mut entry.get_mut().object, object)),
                 btree_map::Entry::Vacant(entry) => {
                     entry.insert(Entry { sequence: self.next, object });
                     self.next += 1;
+                    None
                 }
             },
-            Change::Remove(key) => {
-                self.objects.remove(&key);
-            }
+            Change::Remove(key) => self.objects.remove(&key).map(|entry| entry.object),
         }
     }
 

@@ -101,7 +101,7 @@ impl TlsSecret {
     pub(crate) fn names(&self) -> String {
         match self.names.len() {
             0 => "no name".to_owned(),
-            ..=5 => self.names.join(", "),
+            1..=5 => self.names.join(", "),
             more => format!("{} and {} more", self.names[..5].join(", "), more - 5),
         }
     }

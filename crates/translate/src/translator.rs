@@ -266,34 +266,32 @@ impl Translator {
 
     /// Takes one change into the store, and notes what it concerns. What means the same as before concerns nothing.
     fn take(&mut self, change: Change, work: &mut Work) {
-        let key = match &change {
-            Change::Upsert(object) => object.key(),
-            Change::Remove(key) => key.clone(),
+        let (key, after) = match &change {
+            Change::Upsert(object) => (object.key(), Some(object.clone())),
+            Change::Remove(key) => (key.clone(), None),
         };
-        let before = self.objects.get(&key).cloned();
-        let unchanged = match (&before, &change) {
-            (Some(before), Change::Upsert(after)) => means_the_same(before, after),
-            (None, Change::Remove(_)) => return,
+        let before = self.objects.apply(change);
+        let unchanged = match (&before, &after) {
+            (Some(before), Some(after)) => means_the_same(before, after),
+            (None, None) => true,
             _ => false,
         };
-        self.objects.apply(change);
         if unchanged {
             return;
         }
-        let after = self.objects.get(&key);
         match key.kind {
             Kind::Ingress => {
                 work.ingresses.insert(key);
             }
             Kind::IngressClass => {
-                let class = match after {
+                let class = match &after {
                     Some(Object::IngressClass(class)) => Some(&**class),
                     _ => None,
                 };
                 work.all_ingresses |= self.classes.update_class(&key.name, class, &self.options);
             }
             Kind::Namespace => {
-                let namespace = match after {
+                let namespace = match &after {
                     Some(Object::Namespace(namespace)) => Some(&**namespace),
                     _ => None,
                 };
@@ -303,7 +301,6 @@ impl Translator {
             }
             Kind::Service => self.touch_service(&key, work),
             Kind::EndpointSlice => {
-                let after = after.cloned();
                 for (object, there) in [(before, false), (after, true)] {
                     if let Some(Object::EndpointSlice(slice)) = object
                         && let Some(service) = service_of(&key, &slice)
@@ -317,7 +314,7 @@ impl Translator {
                     work.secrets.insert(key);
                 }
             }
-            Kind::ConfigMap => work.config |= self.global.update(&key, after),
+            Kind::ConfigMap => work.config |= self.global.update(&key, after.as_ref()),
         }
     }
 }

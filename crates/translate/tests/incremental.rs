@@ -11,14 +11,17 @@ use fairway_translate::objects::{Change, Kind, Object, ObjectKey, Objects};
 use fairway_translate::options::Options;
 use fairway_translate::{Translator, translate};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 const NOW: i64 = 1_767_225_600;
 const NAMESPACES: [&str; 2] = ["a", "b"];
 const HOSTS: [&str; 7] = ["", "a.example", "www.a.example", "b.example", "*.example", "c.x.example", "bad host"];
-const PATHS: [&str; 9] = ["/", "/foo", "/foo/", "/foo/bar", "/x(/|$)(.*)", "/y(", "/a%zz", "/.well-known/acme-challenge/t", ""];
+const PATHS: [&str; 9] =
+    ["/", "/foo", "/foo/", "/foo/bar", "/x(/|$)(.*)", "/y(", "/a%zz", "/.well-known/acme-challenge/t", ""];
 const ANNOTATIONS: [(&str, &str); 22] = [
     ("use-regex", "true"),
     ("rewrite-target", "/$2"),
@@ -49,7 +52,7 @@ const ANNOTATIONS: [(&str, &str); 22] = [
 static SECRETS: LazyLock<Vec<BTreeMap<String, ByteString>>> = LazyLock::new(|| {
     let make = |names: &[&str]| {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
         let bytes = |text: String| ByteString(text.into_bytes());
         [
             ("tls.crt".to_owned(), bytes(made.cert.pem())),
@@ -72,16 +75,15 @@ fn options() -> Options {
 }
 
 fn object(value: Value) -> Object {
-    match value["kind"].as_str().unwrap() {
-        "Ingress" => Object::Ingress(serde_json::from_value::<k8s_openapi::api::networking::v1::Ingress>(value).unwrap().into()),
-        "IngressClass" => {
-            Object::IngressClass(serde_json::from_value::<k8s_openapi::api::networking::v1::IngressClass>(value).unwrap().into())
-        }
-        "Service" => Object::Service(serde_json::from_value::<k8s_openapi::api::core::v1::Service>(value).unwrap().into()),
-        "EndpointSlice" => {
-            Object::EndpointSlice(serde_json::from_value::<k8s_openapi::api::discovery::v1::EndpointSlice>(value).unwrap().into())
-        }
-        _ => Object::ConfigMap(serde_json::from_value::<k8s_openapi::api::core::v1::ConfigMap>(value).unwrap().into()),
+    fn read<T: serde::de::DeserializeOwned + Into<Object>>(value: Value) -> Object {
+        serde_json::from_value::<T>(value).expect("a manifest").into()
+    }
+    match value["kind"].as_str() {
+        Some("Ingress") => read::<Ingress>(value),
+        Some("IngressClass") => read::<IngressClass>(value),
+        Some("Service") => read::<Service>(value),
+        Some("EndpointSlice") => read::<EndpointSlice>(value),
+        _ => read::<ConfigMap>(value),
     }
 }
 
@@ -155,8 +157,11 @@ fn other_object() -> impl Strategy<Value = Object> {
             let endpoints: Vec<_> = endpoints
                 .into_iter()
                 .map(|(last, state)| {
-                    let conditions =
-                        [json!({}), json!({ "ready": false }), json!({ "ready": false, "serving": true, "terminating": true })];
+                    let conditions = [
+                        json!({}),
+                        json!({ "ready": false }),
+                        json!({ "ready": false, "serving": true, "terminating": true }),
+                    ];
                     json!({ "addresses": [format!("10.0.0.{last}")], "conditions": conditions[state] })
                 })
                 .collect();
@@ -255,9 +260,10 @@ impl Record {
         }
         good.retain(|key, _| key.kind != Kind::Secret || wanted.contains(key));
         for key in &wanted {
-            let usable = self.objects.get(key).filter(|secret| {
-                matches!(secret, Object::Secret(secret) if secret.data.as_ref() != Some(&SECRETS[2]))
-            });
+            let usable = self
+                .objects
+                .get(key)
+                .filter(|secret| matches!(secret, Object::Secret(secret) if secret.data.as_ref() != Some(&SECRETS[2])));
             if let Some(secret) = usable {
                 good.insert(key.clone(), secret.clone());
             }
@@ -283,7 +289,8 @@ impl Record {
             let (namespace, name) = global.data.as_ref()?.get(name)?.split_once('/')?;
             Some(ObjectKey::new(Kind::ConfigMap, namespace, name))
         };
-        let wanted: Vec<ObjectKey> = [refers("add-headers"), refers("proxy-set-headers")].into_iter().flatten().collect();
+        let wanted: Vec<ObjectKey> =
+            [refers("add-headers"), refers("proxy-set-headers")].into_iter().flatten().collect();
         self.good.retain(|other, _| other.kind != Kind::ConfigMap || *other == key || wanted.contains(other));
         for key in wanted {
             if let Some(object) = self.objects.get(&key) {

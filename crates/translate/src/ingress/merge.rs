@@ -9,8 +9,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 
 use fairway_model::{
-    Action, BackendName, Filter, Forward, HostPattern, Location as RedirectLocation, Origin, PathMatch, PathRegex,
-    Redirect, Respond, Route,
+    Action, BackendName, Filter, Forward, HostPattern, InvalidPathMatch, Location as RedirectLocation, Origin,
+    PathMatch, PathRegex, Redirect, Respond, Route,
 };
 
 use super::part::{Age, Part, PathKind, PathRule, Target};
@@ -52,7 +52,7 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     let locations = merging.locations();
     let denied = input.parts.iter().find(|part| part.annotations.denial == Denial::Hosts).map(|part| {
         let name = format!("{}/{}", part.key.namespace, part.key.name);
-        format!("an annotation of Ingress {name} restricts access to the whole host and can't be put in force").into()
+        format!("an annotation of Ingress {name} is for the whole host and can't be put in force").into()
     });
     let regex = locations.iter().any(|location| location.part.is_regex(&location.rule.text));
     let scope = HostScope { config: input.config, certificate_entry: input.certificate_entry, denied, regex };
@@ -101,7 +101,7 @@ impl<'a> Merging<'a> {
                     hash_map::Entry::Occupied(entry) => {
                         let (winner, won) = entry.get();
                         let message = format!(
-                            "host {} and this path already belong to Ingress {}/{}, {}, which is older; this one is ignored",
+                            "host {} has this path from Ingress {}/{}, {}, already; the oldest wins, so this one is ignored",
                             self.input.pattern,
                             winner.key.namespace,
                             winner.key.name,
@@ -185,14 +185,14 @@ impl<'a> Merging<'a> {
                     Some(error)
                 }
             };
-            let whole = || rule.regex().clone().map_err(|error| error.to_string());
+            let whole = || rule.regex().clone().map_err(|error| reason(&error));
             let as_is = part.is_regex(&rule.text) || rule.kind == PathKind::Exact || &*rule.text == "/";
             let error = if as_is || rule.text.ends_with('/') {
                 add(Cow::Borrowed(&rule.text), whole())
             } else {
                 // A Prefix without trailing slash is two locations in nginx, `/foo/` and `/foo`.
                 let below = format!("{}/", rule.text);
-                let path = below.parse().map_err(|error: fairway_model::InvalidPathMatch| error.to_string());
+                let path = below.parse().map_err(|error| reason(&error));
                 let error = add(Cow::Owned(below), path);
                 if !exact.contains(&*rule.text) && error.is_none() {
                     add(Cow::Borrowed(&rule.text), whole());
@@ -334,6 +334,10 @@ fn canonical<'a>(part: &Part, rule: &'a PathRule) -> Cow<'a, str> {
         Ok(path) => Cow::Owned(path.text().to_owned()),
         Err(_) => Cow::Borrowed(&rule.text),
     }
+}
+
+fn reason(error: &InvalidPathMatch) -> String {
+    error.to_string().trim_end_matches('.').to_owned()
 }
 
 fn is_root(rule: &PathRule) -> bool {

@@ -359,18 +359,20 @@ impl Reading<'_> {
         let text = target.as_str();
         let variable =
             text.split('$').skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'));
-        if variable {
-            let field = format!("metadata.annotations[\"{}/rewrite-target\"]", prefix);
-            let message = match target {
-                RewriteTarget::Path(_) => {
-                    "expected captures $1 to $9 only; nginx variables are sent as they are written"
-                }
-                RewriteTarget::Url(_) => {
-                    "expected captures $1 to $9 only; a redirect with nginx variables isn't built, the paths answer 503"
-                }
-            };
-            self.report(Severity::Warning, Reason::InvalidPath, field, text, message);
+        if !variable {
+            return;
         }
+        let field = format!("metadata.annotations[\"{prefix}/rewrite-target\"]");
+        let (severity, message) = match target {
+            RewriteTarget::Path(_) => {
+                (Severity::Warning, "expected captures $1 to $9 only; nginx variables are sent as they are written")
+            }
+            RewriteTarget::Url(_) => (
+                Severity::Error,
+                "expected captures $1 to $9 only: redirects with nginx variables aren't built; the paths answer 503",
+            ),
+        };
+        self.report(severity, Reason::InvalidPath, field, text, message);
     }
 
     fn report(&mut self, severity: Severity, reason: Reason, field: String, value: &str, message: &str) {

@@ -47,7 +47,7 @@ impl<'a> Common<'a> {
     pub(crate) fn new(part: &'a Part, scope: &'a HostScope<'a>, policies: &mut Policies) -> Self {
         let own_denial = (part.annotations.denial != Denial::None).then(|| {
             let name = format!("{}/{}", part.key.namespace, part.key.name);
-            format!("an annotation of Ingress {name} restricts access and can't be put in force").into()
+            format!("an annotation of Ingress {name} can't be put in force").into()
         });
         let (access, unreadable) = access(&part.annotations, scope.config);
         Self {

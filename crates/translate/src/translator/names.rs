@@ -235,7 +235,7 @@ impl Translator {
     }
 
     /// The sibling of a host with or without `www.`: everything redirects to the host.
-    fn www(&mut self, pattern: &HostPattern, age: &Age, name: &Hostname) -> Option<Host> {
+    fn www(&self, pattern: &HostPattern, age: &Age, name: &Hostname) -> Option<Host> {
         let state = self.names.get(&HostPattern::Exact(name.clone()))?;
         let origin = state.parts.get(age).map_or_else(|| Origin::built_in("www"), |part| part.origin.clone());
         let certificate = state.choice.certificate.clone().filter(|certificate| self.covers(certificate, pattern));
@@ -284,7 +284,9 @@ impl Translator {
                 Claim::Www(..) => "from-to-www-redirect",
             };
             let field = format!("metadata.annotations[\"{prefix}/{name}\"]");
-            let (severity, reason) = (Severity::Warning, Reason::HostConflict);
+            // Whoever defines both names knows what he does.
+            let severity = if primary.as_ref() == Some(owner) { Severity::Info } else { Severity::Warning };
+            let reason = Reason::HostConflict;
             let diagnostic = Diagnostic::new(severity, reason, &owner.origin(), field, &pattern.to_string(), message);
             found.entry(owner.clone()).or_default().push(diagnostic);
         }

@@ -1,1 +1,241 @@
+use super::*;
+use crate::diagnostic::{Reason, Severity};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::networking::v1::Ingress;
+use serde_json::{Value, json};
 
+fn read<T: serde::de::DeserializeOwned + Into<Object>>(value: Value) -> Change {
+    Change::Upsert(serde_json::from_value::<T>(value).unwrap().into())
+}
+
+fn ingress(name: &str, host: &str, annotations: Value) -> Change {
+    ingress_with(name, annotations, json!({ "rules": [rule(host)] }))
+}
+
+fn rule(host: &str) -> Value {
+    let backend = json!({ "service": { "name": "web", "port": { "number": 80 } } });
+    json!({ "host": host, "http": { "paths": [{ "path": "/", "pathType": "Prefix", "backend": backend }] } })
+}
+
+fn ingress_with(name: &str, annotations: Value, spec: Value) -> Change {
+    read::<Ingress>(json!({
+        "kind": "Ingress", "apiVersion": "networking.k8s.io/v1",
+        "metadata": { "namespace": "a", "name": name, "annotations": annotations, "creationTimestamp": "2026-01-01T00:00:00Z" },
+        "spec": spec,
+    }))
+}
+
+fn service() -> Change {
+    read::<Service>(json!({
+        "kind": "Service", "apiVersion": "v1", "metadata": { "namespace": "a", "name": "web" },
+        "spec": { "ports": [{ "port": 80, "targetPort": 8080 }] },
+    }))
+}
+
+fn slice(addresses: &[&str]) -> Change {
+    let endpoints: Vec<_> = addresses.iter().map(|address| json!({ "addresses": [address] })).collect();
+    read::<EndpointSlice>(json!({
+        "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "addressType": "IPv4",
+        "metadata": { "namespace": "a", "name": "web-1", "labels": { "kubernetes.io/service-name": "web" } },
+        "endpoints": endpoints, "ports": [{ "port": 8080 }],
+    }))
+}
+
+fn key(kind: Kind, name: &str) -> ObjectKey {
+    ObjectKey::new(kind, "a", name)
+}
+
+fn options() -> Options {
+    Options { watch_ingress_without_class: true, ..Options::default() }
+}
+
+fn started(changes: impl IntoIterator<Item = Change>) -> Translator {
+    let mut translator = Translator::new(options());
+    translator.apply(changes, 0);
+    translator
+}
+
+fn names(update: &Update) -> Vec<String> {
+    update
+        .delta
+        .upserts
+        .iter()
+        .map(|resource| match resource {
+            Resource::Listener(one) => format!("Listener {}", one.name),
+            Resource::Host(one) => format!("Host {}", one.pattern()),
+            Resource::Backend(one) => format!("Backend {}", one.name),
+            Resource::EndpointSet(one) => format!("EndpointSet {}", one.backend),
+            Resource::Certificate(one) => format!("Certificate {}", one.name),
+            Resource::Settings(_) => "Settings".to_owned(),
+        })
+        .collect()
+}
+
+fn host_names(translator: &Translator) -> Vec<String> {
+    translator.snapshot().hosts().iter().map(|host| host.pattern().to_string()).collect()
+}
+
+#[test]
+fn without_objects_there_are_settings_listeners_and_the_catch_all() {
+    let mut translator = Translator::new(options());
+    let update = translator.apply([], 0);
+    assert_eq!(names(&update), ["Settings", "Listener http", "Listener https", "Host *"]);
+    assert!(translator.apply([], 0).is_empty());
+}
+
+#[test]
+fn a_change_of_endpoints_touches_one_endpoint_set() {
+    let mut translator = started([ingress("i", "a.example", json!({})), service(), slice(&["10.0.0.1"])]);
+    let update = translator.apply([slice(&["10.0.0.1", "10.0.0.2"])], 0);
+    assert_eq!(names(&update), ["EndpointSet a/web:80"]);
+    assert!(update.delta.removals.is_empty() && update.diagnostics.is_empty());
+}
+
+#[test]
+fn what_means_the_same_touches_nothing() {
+    let mut translator = started([ingress("i", "a.example", json!({})), service(), slice(&["10.0.0.1"])]);
+    let Change::Upsert(Object::Ingress(same)) = ingress("i", "a.example", json!({})) else { unreachable!() };
+    let mut same = (*same).clone();
+    same.metadata.resource_version = Some("2".into());
+    same.metadata.managed_fields = Some(Vec::new());
+    same.status = Some(Default::default());
+    assert!(translator.apply([Change::Upsert(same.into()), service(), slice(&["10.0.0.1"])], 0).is_empty());
+    assert!(translator.apply([Change::Remove(key(Kind::Service, "unknown"))], 0).is_empty());
+}
+
+#[test]
+fn one_ingress_touches_its_own_host() {
+    let mut translator =
+        started([ingress("i", "a.example", json!({})), ingress("j", "b.example", json!({})), service()]);
+    let changed = ingress("i", "a.example", json!({ "nginx.ingress.kubernetes.io/proxy-read-timeout": "9" }));
+    assert_eq!(names(&translator.apply([changed], 0)), ["Host a.example"]);
+    let update = translator.apply([Change::Remove(key(Kind::Ingress, "i"))], 0);
+    assert!(names(&update).is_empty());
+    assert_eq!(update.unserved, [key(Kind::Ingress, "i")]);
+    assert_eq!(host_names(&translator), ["b.example", "*"]);
+}
+
+#[test]
+fn a_version_that_cannot_be_loaded_leaves_the_last_good_one() {
+    let good = json!({ "nginx.ingress.kubernetes.io/permanent-redirect": "https://good.example/" });
+    let bad = json!({ "nginx.ingress.kubernetes.io/permanent-redirect": "no url" });
+    let mut translator = started([ingress("i", "a.example", good), service()]);
+    let before = translator.snapshot().clone();
+    let update = translator.apply([ingress("i", "other.example", bad.clone())], 0);
+    assert!(update.delta.is_empty() && update.unserved.is_empty());
+    assert_eq!(*translator.snapshot(), before);
+    let reasons: Vec<_> = update.diagnostics[0].1.iter().map(|found| found.reason).collect();
+    assert_eq!(reasons, [Reason::AnnotationParsingFailed, Reason::LastGoodVersion]);
+    // Gone and back, it is a new object.
+    translator.apply([Change::Remove(key(Kind::Ingress, "i"))], 0);
+    let update = translator.apply([ingress("i", "other.example", bad)], 0);
+    assert!(update.served.is_empty());
+    assert_eq!(host_names(&translator), ["*"]);
+}
+
+#[test]
+fn an_ingress_comes_and_goes_with_its_class() {
+    let class = |controller: &str| {
+        read::<k8s_openapi::api::networking::v1::IngressClass>(json!({
+            "kind": "IngressClass", "apiVersion": "networking.k8s.io/v1", "metadata": { "name": "public" },
+            "spec": { "controller": controller },
+        }))
+    };
+    let spec = json!({ "ingressClassName": "public", "rules": [rule("a.example")] });
+    let mut translator = started([ingress_with("i", json!({}), spec)]);
+    assert_eq!(host_names(&translator), ["*"]);
+    assert_eq!(translator.apply([class("k8s.io/ingress-nginx")], 0).served, [key(Kind::Ingress, "i")]);
+    assert_eq!(host_names(&translator), ["a.example", "*"]);
+    assert_eq!(translator.apply([class("example.com/other")], 0).unserved, [key(Kind::Ingress, "i")]);
+    assert_eq!(host_names(&translator), ["*"]);
+}
+
+#[test]
+fn a_lower_risk_level_takes_out_what_is_above_it() {
+    let config = |level: &str| {
+        read::<ConfigMap>(json!({
+            "kind": "ConfigMap", "apiVersion": "v1", "metadata": { "namespace": "a", "name": "global" },
+            "data": { "annotations-risk-level": level },
+        }))
+    };
+    let risky = json!({ "nginx.ingress.kubernetes.io/server-alias": "alias.example" });
+    let options = Options { configmap: Some(("a".into(), "global".into())), ..options() };
+    let mut translator = Translator::new(options);
+    translator.apply([ingress("i", "a.example", risky), ingress("j", "b.example", json!({}))], 0);
+    assert_eq!(host_names(&translator), ["a.example", "alias.example", "b.example", "*"]);
+    translator.apply([config("Low")], 0);
+    assert_eq!(host_names(&translator), ["b.example", "*"]);
+    // A ConfigMap that is deleted goes on holding.
+    translator.apply([Change::Remove(key(Kind::ConfigMap, "global"))], 0);
+    assert_eq!(host_names(&translator), ["b.example", "*"]);
+    translator.apply([config("High")], 0);
+    assert_eq!(host_names(&translator), ["a.example", "alias.example", "b.example", "*"]);
+}
+
+#[test]
+fn secrets_are_wanted_as_long_as_something_refers_to_them() {
+    let spec = json!({ "rules": [rule("a.example")], "tls": [{ "hosts": ["a.example"], "secretName": "tls" }] });
+    let mut translator = started([]);
+    let tls = key(Kind::Secret, "tls");
+    assert!(!translator.wants(&tls));
+    assert_eq!(translator.apply([ingress_with("i", json!({}), spec.clone())], 0).wanted, std::slice::from_ref(&tls));
+    assert!(translator.wants(&tls));
+    assert!(translator.apply([ingress_with("j", json!({}), spec)], 0).wanted.is_empty());
+    assert!(translator.apply([Change::Remove(key(Kind::Ingress, "i"))], 0).unwanted.is_empty());
+    assert_eq!(translator.apply([Change::Remove(key(Kind::Ingress, "j"))], 0).unwanted, [tls]);
+}
+
+fn secret(names: &[&str]) -> Change {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = rcgen::CertificateParams::new(names).unwrap();
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&pair).unwrap();
+    let bytes = |text: String| k8s_openapi::ByteString(text.into_bytes());
+    let mut secret = Secret::default();
+    secret.metadata.namespace = Some("a".into());
+    secret.metadata.name = Some("tls".into());
+    let data = [("tls.crt".to_owned(), bytes(certificate.pem())), ("tls.key".to_owned(), bytes(pair.serialize_pem()))];
+    secret.data = Some(data.into());
+    Change::Upsert(secret.into())
+}
+
+#[test]
+fn a_new_certificate_touches_no_host() {
+    let spec = json!({ "rules": [rule("a.example")], "tls": [{ "hosts": ["a.example"], "secretName": "tls" }] });
+    let mut translator = started([ingress_with("i", json!({}), spec), service(), secret(&["a.example"])]);
+    assert_eq!(names(&translator.apply([secret(&["a.example"])], 0)), ["Certificate a/tls"]);
+    // Gone or broken, the last one goes on.
+    let update = translator.apply([Change::Remove(key(Kind::Secret, "tls"))], 0);
+    assert!(update.delta.is_empty());
+    assert_eq!(update.diagnostics[0].1[0].reason, Reason::SecretNotFound);
+}
+
+#[test]
+fn certificates_expire_as_time_goes_by() {
+    let spec = json!({ "rules": [rule("a.example")], "tls": [{ "hosts": ["a.example"], "secretName": "tls" }] });
+    const IN_2025: i64 = 1_735_689_600;
+    const IN_2031: i64 = 1_925_000_000;
+    let mut translator = Translator::new(options());
+    let update = translator.apply([ingress_with("i", json!({}), spec), service(), secret(&["a.example"])], IN_2025);
+    assert!(update.diagnostics.is_empty(), "{:?}", update.diagnostics);
+    let update = translator.apply([], IN_2031);
+    let found = &update.diagnostics[0].1[0];
+    assert_eq!((found.severity, found.reason), (Severity::Warning, Reason::CertificateExpired));
+    assert!(update.delta.is_empty());
+    assert!(translator.apply([], IN_2031).is_empty());
+}
+
+#[test]
+fn verdicts_are_those_of_the_annotations_met() {
+    let annotations = json!({
+        "nginx.ingress.kubernetes.io/ssl-redirect": "true",
+        "nginx.ingress.kubernetes.io/whitelist-source-range": "10.0.0.0/8",
+        "nginx.ingress.kubernetes.io/nobody-knows": "x",
+        "example.com/other": "x",
+    });
+    let translator = started([ingress("i", "a.example", annotations)]);
+    let names: Vec<_> = translator.verdicts(&key(Kind::Ingress, "i")).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["ssl-redirect", "allowlist-source-range"]);
+}

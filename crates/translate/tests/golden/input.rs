@@ -198,7 +198,8 @@ impl Certificate {
         let mut secret: k8s_openapi::api::core::v1::Secret = serde_json::from_value(secret)?;
         let bytes = |text: String| k8s_openapi::ByteString(text.into_bytes());
         secret.data = Some(
-            [("tls.crt".to_owned(), bytes(certificate.pem())), ("tls.key".to_owned(), bytes(written.serialize_pem()))].into(),
+            [("tls.crt".to_owned(), bytes(certificate.pem())), ("tls.key".to_owned(), bytes(written.serialize_pem()))]
+                .into(),
         );
         Ok(secret.into())
     }

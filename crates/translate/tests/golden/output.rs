@@ -45,8 +45,11 @@ pub(crate) fn render(case: &Ready, translation: &Translation) -> Result<String, 
         let listeners = snapshot.listeners().map(|one| format!("{} {} {}", one.name, one.scheme, one.address).into());
         section("listeners", listeners.collect::<Vec<Value>>().into())?;
     }
-    let diagnostics: Vec<Value> =
-        translation.diagnostics.iter().map(|found| format!("{:?} {}: {found}", found.severity, found.reason).into()).collect();
+    let diagnostics: Vec<Value> = translation
+        .diagnostics
+        .iter()
+        .map(|found| format!("{:?} {}: {found}", found.severity, found.reason).into())
+        .collect();
     section("diagnostics", diagnostics.into())?;
     let served: Vec<Value> =
         translation.served.iter().map(|key| format!("{}/{}", key.namespace, key.name).into()).collect();
@@ -70,6 +73,10 @@ fn pruned(value: &impl Serialize) -> Result<Value, Failed> {
 }
 
 fn prune(value: &mut Value, policy: &Value) {
+    if let Some(line) = endpoint(value) {
+        *value = line.into();
+        return;
+    }
     match value {
         Value::Sequence(all) => all.iter_mut().for_each(|one| prune(one, policy)),
         Value::Tagged(tagged) => prune(&mut tagged.value, policy),
@@ -86,6 +93,9 @@ fn prune(value: &mut Value, policy: &Value) {
             if map.get("protocol").and_then(Value::as_str) == Some("Http1") {
                 map.remove("protocol");
             }
+            if map.get("balance").and_then(Value::as_str) == Some("RoundRobin") {
+                map.remove("balance");
+            }
             if let Some(origin) = map.get_mut("origin") {
                 let text = |key: &str| origin.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
                 let (kind, namespace, name, section) = (text("kind"), text("namespace"), text("name"), text("section"));
@@ -101,6 +111,12 @@ fn prune(value: &mut Value, policy: &Value) {
     }
 }
 
+/// An endpoint as one text: its address, and what is not as usual.
+fn endpoint(value: &Value) -> Option<String> {
+    let (address, state) = (value.get("address")?.as_str()?, value.get("state")?.as_str()?);
+    Some(if state == "Ready" { address.to_owned() } else { format!("{address} {state}") })
+}
+
 /// Where a request goes, found by the model's own matching.
 fn answer(snapshot: &Snapshot, url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
@@ -108,7 +124,9 @@ fn answer(snapshot: &Snapshot, url: &str) -> String {
     let (authority, target) = rest.split_at(at);
     let raw = target.split('?').next().filter(|path| !path.is_empty()).unwrap_or("/");
     let (mut host_scratch, mut scratch) = (Vec::new(), Scratch::default());
-    let Some(name) = canonical_host(authority.as_bytes(), &mut host_scratch) else { return format!("{url}: 400, bad host") };
+    let Some(name) = canonical_host(authority.as_bytes(), &mut host_scratch) else {
+        return format!("{url}: 400, bad host");
+    };
     let path = match canonicalize(raw.as_bytes(), &mut scratch) {
         Ok(path) => path,
         Err(error) => return format!("{url}: 400, {error}"),
@@ -124,7 +142,12 @@ fn answer(snapshot: &Snapshot, url: &str) -> String {
         String::new()
     };
     match host.route(path.matched) {
-        Some(route) => format!("{url}{tls} -> {} {} -> {}", host.pattern(), route.path, told(snapshot, route, scheme, path.matched)),
+        Some(route) => format!(
+            "{url}{tls} -> {} {} -> {}",
+            host.pattern(),
+            route.path,
+            told(snapshot, route, scheme, path.matched)
+        ),
         None => format!("{url}{tls} -> {} no route", host.pattern()),
     }
 }
