@@ -77,6 +77,8 @@ reasons! {
     RefusedConfiguration,
     /// A ConfigMap key that has no effect here.
     IneffectiveConfiguration,
+    /// Something that ingress-nginx does in another way.
+    DiffersFromIngressNginx,
     /// A text that `--deep-inspect` refuses.
     SuspiciousText,
     /// An Ingress with a default backend, with `--disable-catch-all`.

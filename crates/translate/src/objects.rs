@@ -180,6 +180,18 @@ impl Objects {
             .map(|(key, entry)| (key, &entry.object))
     }
 
+    /// The objects of one kind and namespace, by name.
+    pub fn in_namespace<'a>(
+        &'a self,
+        kind: Kind,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = (&'a ObjectKey, &'a Object)> {
+        self.objects
+            .range(ObjectKey::new(kind, namespace, "")..)
+            .take_while(move |(key, _)| key.kind == kind && *key.namespace == *namespace)
+            .map(|(key, entry)| (key, &entry.object))
+    }
+
     /// All objects in the order in which they came.
     pub fn in_order(&self) -> Vec<&Object> {
         let mut entries: Vec<_> = self.objects.values().collect();

@@ -81,17 +81,19 @@ impl BackendKey {
     }
 }
 
-/// What is wrong with a backend; its routes answer 503.
+/// What is wrong with a backend.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Problem {
-    pub(crate) severity: Severity,
+    severity: Severity,
     reason: Reason,
     message: String,
+    /// Whether the built-in echo answers all the same; else requests answer 503.
+    echo: bool,
 }
 
 impl Problem {
     fn new(severity: Severity, reason: Reason, message: impl Into<String>) -> Self {
-        Self { severity, reason, message: message.into() }
+        Self { severity, reason, message: message.into(), echo: false }
     }
 
     /// The problem as a finding about the object that refers to the backend.
@@ -100,7 +102,11 @@ impl Problem {
             BackendPort::First => backend.service.to_string(),
             _ => format!("{}:{}", backend.service, backend.port),
         };
-        Diagnostic::new(self.severity, self.reason, origin, field, &value, self.message.clone())
+        let (severity, then) = match self.echo {
+            true => (Severity::Info, "the built-in echo answers"),
+            false => (self.severity, "requests answer 503"),
+        };
+        Diagnostic::new(severity, self.reason, origin, field, &value, format!("{}; {then}", self.message))
     }
 }
 
@@ -139,6 +145,8 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
             (endpoints, problem) = (one(address), None);
         } else if let (Endpoints::Addresses(none), Some(echo)) = (&endpoints, development.echo)
             && none.is_empty()
+            // A wrong port or a forbidden address is a mistake that shows here as it would in a cluster.
+            && problem.as_ref().is_none_or(|problem| problem.reason == Reason::ServiceNotFound)
         {
             endpoints = one(echo);
             let value = match key.port {
@@ -146,7 +154,7 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
                 _ => name.to_string(),
             };
             request_fields.push((ECHO_SERVICE_FIELD.into(), value.into()));
-            problem = problem.map(|problem| Problem { severity: Severity::Info, ..problem });
+            problem = problem.map(|problem| Problem { echo: true, ..problem });
         }
     }
     let port_text = match (&key.port, port) {

@@ -131,8 +131,14 @@ impl<'a> Merging<'a> {
                     let text = path.text();
                     match text.strip_suffix('/').filter(|bare| !bare.is_empty()) {
                         Some(bare) if rule.kind != PathKind::Exact => below.push((location, bare.to_owned())),
-                        _ => {
+                        bare => {
                             taken.insert(text.to_owned());
+                            if let Some(bare) = bare {
+                                let message = format!(
+                                    "Exact takes this path only; ingress-nginx would answer {bare} with a redirect to it"
+                                );
+                                self.report(part, rule, Severity::Info, Reason::DiffersFromIngressNginx, message);
+                            }
                         }
                     }
                     let route = commons[location.at].route(&rule.section(), &rule.text, path, leads(rule));

@@ -21,7 +21,7 @@ pub(super) fn find(
     options: &Options,
 ) -> Result<Endpoints, Problem> {
     let Some(service) = sources.service else {
-        let message = format!("there is no Service {}/{}; requests answer 503", key.namespace, key.service);
+        let message = format!("there is no Service {}/{}", key.namespace, key.service);
         return Err(Problem::new(Severity::Warning, Reason::ServiceNotFound, message));
     };
     if service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
@@ -55,7 +55,7 @@ pub(super) fn port_missing(key: &BackendKey, service: &Service) -> Problem {
         })
         .collect();
     let known = if known.is_empty() { "no TCP port".to_owned() } else { known.join(", ") };
-    let message = format!("Service {}/{} has {known}; requests answer 503", key.namespace, key.service);
+    let message = format!("Service {}/{} has {known}", key.namespace, key.service);
     Problem::new(Severity::Warning, Reason::PortNotFound, message)
 }
 

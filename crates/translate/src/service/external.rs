@@ -23,7 +23,7 @@ pub(super) fn find(
 ) -> Result<Endpoints, Problem> {
     let forbidden = |message: String| Problem::new(Severity::Error, Reason::ForbiddenAddress, message);
     if options.disable_external_name {
-        return Err(forbidden("Services of type ExternalName are turned off; requests answer 503".into()));
+        return Err(forbidden("Services of type ExternalName are turned off".into()));
     }
     let number = match (port, &key.port) {
         (Some(port), _) => match port.target_port {
@@ -37,12 +37,12 @@ pub(super) fn find(
     let name = service.spec.as_ref().and_then(|spec| spec.external_name.as_deref()).unwrap_or_default();
     if let Ok(address) = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
         if is_forbidden(address) && !options.allowed_backend_addresses.contains(&address) {
-            return Err(forbidden(format!("{address} may not be a backend; requests answer 503")));
+            return Err(forbidden(format!("{address} may not be a backend")));
         }
         return Ok(super::one(SocketAddr::new(address, number)));
     }
     let Ok(host) = name.parse::<Hostname>() else {
-        let message = format!("externalName \"{}\" is no DNS name; requests answer 503", bounded(name));
+        let message = format!("externalName \"{}\" is no DNS name", bounded(name));
         return Err(Problem::new(Severity::Error, Reason::InvalidBackend, message));
     };
     let last = host.as_str().rsplit('.').next().unwrap_or_default();
@@ -51,7 +51,7 @@ pub(super) fn find(
     let is_local = last == "localhost" || last == "localdomain";
     let loopback_allowed = options.allowed_backend_addresses.iter().any(IpAddr::is_loopback);
     if looks_like_address || (is_local && !loopback_allowed) {
-        return Err(forbidden(format!("{host} may not be a backend; requests answer 503")));
+        return Err(forbidden(format!("{host} may not be a backend")));
     }
     Ok(Endpoints::Name { host: host.as_str().into(), port: number })
 }

@@ -29,8 +29,7 @@ impl Translator {
             keys.extend(self.objects.of_kind(Kind::Ingress).map(|(key, _)| key.clone()));
         }
         for namespace in &work.namespaces {
-            let all = self.objects.of_kind(Kind::Ingress).map(|(key, _)| key);
-            keys.extend(all.filter(|key| key.namespace == *namespace).cloned());
+            keys.extend(self.objects.in_namespace(Kind::Ingress, namespace).map(|(key, _)| key.clone()));
         }
         for key in keys {
             self.update_ingress(key, work);
