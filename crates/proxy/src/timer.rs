@@ -68,14 +68,14 @@ impl Timers {
         self.now().saturating_add(millis).saturating_add(TICK.as_millis() as Millis)
     }
 
-    /// Ticks forever. `housekeeping` is called once a second.
-    pub(crate) async fn run(&self, mut housekeeping: impl FnMut()) {
+    /// Ticks forever, except while there is nothing to tick for. `housekeeping` is called once a second, and says whether it
+    /// wants to be called again although nothing is connected.
+    pub(crate) async fn run(&self, mut housekeeping: impl FnMut() -> bool) {
         let mut interval = tokio::time::interval(TICK);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticks = 0u32;
         loop {
-            if self.table.borrow().used == 0 {
-                housekeeping();
+            if self.table.borrow().used == 0 && !housekeeping() {
                 self.busy.notified().await;
                 interval.reset();
                 self.refresh();
@@ -195,7 +195,7 @@ mod tests {
         let wait = poll_fn(|_| if deadline.expired() { Poll::Ready(()) } else { Poll::Pending });
         tokio::select! {
             () = wait => {}
-            () = timers.run(|| {}) => {}
+            () = timers.run(|| false) => {}
         }
         assert!(begin.elapsed() >= Duration::from_millis(60));
         deadline.set(NEVER);

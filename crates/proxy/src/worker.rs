@@ -268,9 +268,11 @@ impl Worker {
         }
     }
 
-    fn keep_house(&self) {
+    /// Whether there is something that will need it again.
+    fn keep_house(&self) -> bool {
         let running = self.running();
         self.upstreams.keep_house(self.timers.now(), &running);
+        self.upstreams.pool.borrow().len() > 0
     }
 }
 

@@ -1,0 +1,199 @@
+//! Every wait has an end, and each end has its documented answer. Settings are short here and tests never sleep: they wait for
+//! what has to follow.
+
+mod support;
+
+use std::time::Duration;
+
+use fairway_model::{ForwardPolicy, Retry, RetryOn, Settings};
+use fairway_testkit::{Client, Ended, Fault, Gate, Origin, Reply, When, eventually};
+use support::{HOST, TestProxy, forwarding};
+
+const SHORT: Duration = Duration::from_millis(60);
+
+fn one_try() -> Retry {
+    Retry { on: RetryOn::default(), ..Retry::default() }
+}
+
+fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
+    let mut settings = Settings::default();
+    change(&mut settings);
+    settings
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_is_answered_408_and_silence_is_closed_silently() {
+    let proxy = TestProxy::with_settings(&[], settings(|s| s.header_timeout = SHORT));
+    let mut slow = proxy.connect().await;
+    slow.send("GET / HTTP/1.1\r\nHost: a\r\n").await;
+    let response = slow.read_response().await;
+    assert_eq!((response.status, response.header("connection")), (408, Some("close")));
+    let mut silent = proxy.connect().await;
+    assert_eq!(silent.ended().await, Ended::Closed);
+    let mut empty = proxy.connect().await;
+    empty.send("\r\n").await;
+    assert_eq!(empty.ended().await, Ended::Closed);
+}
+
+#[tokio::test]
+async fn the_time_for_a_head_is_a_total() {
+    let proxy = TestProxy::with_settings(&[], settings(|s| s.header_timeout = Duration::from_millis(200)));
+    let mut slow = proxy.connect().await;
+    slow.send("GET / HTTP/1.1\r\nHost: a\r\n").await;
+    let mut sent = 0;
+    // One more byte whenever there is time: no byte moves the deadline.
+    while slow.unread().is_empty() && !slow.is_closed().await {
+        if slow.try_send("x").await.is_err() {
+            break;
+        }
+        sent += 1;
+        tokio::task::yield_now().await;
+    }
+    assert!(sent > 0);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let origin = Origin::start("a");
+    let proxy = TestProxy::with_settings(&[&origin], settings(|s| s.keep_alive = Some(SHORT)));
+    let mut client = proxy.connect().await;
+    assert_eq!(client.get(HOST, "/").await.status, 200);
+    assert_eq!(client.ended().await, Ended::Closed);
+    eventually("no connection is left", || async { proxy.proxy.connections().await == 0 }).await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_to_a_backend_is_closed() {
+    let origin = Origin::start("a");
+    let proxy = TestProxy::with_settings(&[&origin], settings(|s| s.upstream_keepalive.idle = SHORT));
+    let mut client = proxy.connect().await;
+    assert_eq!(client.get(HOST, "/").await.status, 200);
+    assert_eq!(origin.ended(1).await, Ended::Closed);
+}
+
+#[tokio::test]
+async fn a_body_that_stops_is_answered_408() {
+    let origin = Origin::start("a");
+    let proxy = TestProxy::with_settings(&[&origin], settings(|s| s.body_timeout = SHORT));
+    let mut client = proxy.connect().await;
+    client.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 10\r\n\r\nhello")).await;
+    let response = client.read_response().await;
+    assert_eq!((response.status, response.header("connection")), (408, Some("close")));
+    origin.idle().await;
+    assert_eq!(origin.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_answer_is_504() {
+    let silent = Origin::new("a").fault(Fault::Silent).start();
+    let policy = ForwardPolicy { read_timeout: SHORT, retry: one_try(), ..ForwardPolicy::default() };
+    let proxy = TestProxy::with_policy(&[&silent], policy);
+    let mut client = proxy.connect().await;
+    assert_eq!(client.get(HOST, "/").await.status, 504);
+    assert_eq!(silent.ended(1).await, Ended::Closed, "the connection is not kept");
+    assert_eq!(client.get(HOST, "/").await.status, 504, "the client's connection is");
+}
+
+#[tokio::test]
+async fn a_backend_that_cannot_be_connected_to_in_time_is_504() {
+    let far = Origin::new("a").fault(Fault::Unreachable).start();
+    let policy = ForwardPolicy { connect_timeout: SHORT, retry: one_try(), ..ForwardPolicy::default() };
+    let proxy = TestProxy::with_policy(&[&far], policy);
+    assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 504);
+}
+
+#[tokio::test]
+async fn a_backend_that_takes_nothing_is_504() {
+    let deaf = Origin::new("a").fault(Fault::Deaf).start();
+    let policy = ForwardPolicy {
+        send_timeout: SHORT,
+        retry: one_try(),
+        max_body: fairway_model::ByteLimit::NONE,
+        ..ForwardPolicy::default()
+    };
+    let proxy = TestProxy::with_policy(&[&deaf], policy);
+    let mut client = proxy.connect().await;
+    client.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 100000000\r\n\r\n")).await;
+    let piece = vec![b'x'; 1 << 16];
+    while client.try_send(&piece).await.is_ok() && !client.is_closed().await && client.unread().is_empty() {}
+    assert!(client.drain().await.0.starts_with(b"HTTP/1.1 504 "));
+}
+
+#[tokio::test]
+async fn a_response_that_stops_is_cut() {
+    let gate = Gate::new();
+    let origin = Origin::new("a").reply(Reply::ok().chunked(["one", "two"]).body_held_by(&gate)).start();
+    let policy = ForwardPolicy { read_timeout: SHORT, ..ForwardPolicy::default() };
+    let proxy = TestProxy::with_policy(&[&origin], policy);
+    let mut client = proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    gate.release_one();
+    assert!(client.try_read_response().await.is_err());
+    origin.idle().await;
+}
+
+#[tokio::test]
+async fn a_gap_is_no_total() {
+    let gate = Gate::new();
+    let origin = Origin::new("a").reply(Reply::ok().chunked(["a"; 8]).body_held_by(&gate)).start();
+    let policy = ForwardPolicy { read_timeout: Duration::from_millis(300), ..ForwardPolicy::default() };
+    let proxy = TestProxy::with_policy(&[&origin], policy);
+    let mut client = proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    client.read_head().await;
+    let begun = std::time::Instant::now();
+    let opener = tokio::spawn(async move {
+        let mut pause = tokio::time::interval(Duration::from_millis(100));
+        for _ in 0..9 {
+            pause.tick().await;
+            gate.release_one();
+        }
+    });
+    client.read_until("0\r\n\r\n").await;
+    assert!(begun.elapsed() > Duration::from_millis(600));
+    opener.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_frees_the_backend() {
+    let gate = Gate::new();
+    let origin = Origin::new("a").reply(Reply::ok().held_by(&gate)).start();
+    let proxy = TestProxy::to(&[&origin]);
+    for reset in [false, true] {
+        let mut client = proxy.connect().await;
+        client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+        let number = origin.next_connection().await;
+        origin.next_head().await;
+        if reset {
+            client.reset()
+        } else {
+            drop(client)
+        }
+        origin.ended(number).await;
+    }
+    eventually("no connection is left", || async { proxy.proxy.connections().await == 0 }).await;
+}
+
+#[tokio::test]
+async fn a_client_that_stops_in_the_middle_of_its_body_frees_the_backend() {
+    let origin = Origin::new("a").when(When::Complete).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let mut client = proxy.connect().await;
+    client.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 10\r\n\r\nhello")).await;
+    origin.has_received(1, "hello").await;
+    drop(client);
+    origin.ended(1).await;
+    assert_eq!(origin.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_come_is_closed() {
+    let mut resources = forwarding(&[], ForwardPolicy::default());
+    resources.push(settings(|s| s.header_timeout = SHORT).into());
+    let proxy = TestProxy::start(resources);
+    let mut silent = Client::connect(proxy.https).await;
+    assert_eq!(silent.ended().await, Ended::Closed);
+    let mut partial = Client::connect(proxy.https).await;
+    partial.send(b"\x16\x03\x01\x02\x00\x01\x00").await;
+    partial.ended().await;
+}

@@ -1,0 +1,182 @@
+//! TLS: which certificate, which version, resumption, and changes that touch no connection.
+
+mod support;
+
+use fairway_model::{ForwardPolicy, Resource, Settings};
+use fairway_testkit::{Ca, Client, Leaf, Origin, TlsClient};
+use support::{HOST, TestProxy, backend, certificate, filtered, forward, host, host_with_certificate, route};
+
+struct Site {
+    ca: Ca,
+    origin: Origin,
+    proxy: TestProxy,
+    own: Leaf,
+    wild: Leaf,
+}
+
+fn site() -> Site {
+    let ca = Ca::new("root");
+    let (own, wild, default) = (ca.leaf(&[HOST]), ca.leaf(&["*.wild.example"]), ca.leaf(&["default.example"]));
+    let origin = Origin::start("a");
+    let routes = || {
+        let secure = vec![fairway_model::Filter::StrictTransportSecurity];
+        vec![filtered(route("/", forward("web", ForwardPolicy::default())), secure)]
+    };
+    let mut resources = backend("web", &[origin.address()]);
+    resources.extend([
+        certificate("own", &own),
+        certificate("wild", &wild),
+        certificate("default", &default),
+        host_with_certificate(HOST, routes(), "own"),
+        host_with_certificate("*.wild.example", routes(), "wild"),
+        host("plain.example", routes()),
+        Settings { default_certificate: Some("default".into()), ..Settings::default() }.into(),
+    ]);
+    let proxy = TestProxy::start(resources);
+    Site { ca, origin, proxy, own, wild }
+}
+
+async fn leaf_for(site: &Site, name: &str) -> Vec<u8> {
+    let client = TlsClient::unverified(name).connect(site.proxy.https).await;
+    client.tls().chain[0].to_vec()
+}
+
+#[tokio::test]
+async fn the_certificate_follows_the_server_name() {
+    let site = site();
+    assert_eq!(leaf_for(&site, HOST).await, site.own.der().to_vec());
+    assert_eq!(leaf_for(&site, "APP.example").await, site.own.der().to_vec());
+    assert_eq!(leaf_for(&site, "x.wild.example").await, site.wild.der().to_vec());
+    let default = leaf_for(&site, "unknown.example").await;
+    assert!(default != site.own.der().to_vec() && default != site.wild.der().to_vec());
+    assert_eq!(leaf_for(&site, "plain.example").await, default);
+    let without = TlsClient::unverified(HOST).without_sni().connect(site.proxy.https).await;
+    assert_eq!(without.tls().chain[0].to_vec(), default);
+}
+
+#[tokio::test]
+async fn both_versions_are_spoken_and_the_backend_is_told() {
+    let site = site();
+    for client in [TlsClient::new(&site.ca, HOST).only_tls12(), TlsClient::new(&site.ca, HOST).only_tls13()] {
+        let mut client = client.alpn(&["h2", "http/1.1"]).connect(site.proxy.https).await;
+        assert_eq!(client.tls().alpn.as_deref(), Some("http/1.1"));
+        let response = client.get(HOST, "/").await;
+        assert_eq!(response.header("strict-transport-security"), Some("max-age=31536000; includeSubDomains"));
+        let echo = response.echo();
+        assert_eq!(echo.header("x-forwarded-proto"), Some("https"));
+        assert_eq!(echo.header("x-forwarded-port"), Some("443"));
+    }
+    let plain = site.proxy.connect().await.get(HOST, "/").await;
+    assert_eq!(plain.header("strict-transport-security"), None);
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_in_any_worker() {
+    let site = site();
+    for client in [TlsClient::new(&site.ca, HOST).only_tls12(), TlsClient::new(&site.ca, HOST).only_tls13()] {
+        let mut resumed = 0;
+        for _ in 0..6 {
+            // A request and its answer, so that the tickets of TLS 1.3 have come.
+            let mut connection = client.connect(site.proxy.https).await;
+            connection.get(HOST, "/").await;
+            resumed += usize::from(connection.tls().resumed);
+        }
+        assert!(resumed >= 5, "{resumed}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_certificate_touches_no_connection() {
+    let site = site();
+    let mut before = TlsClient::new(&site.ca, HOST).connect(site.proxy.https).await;
+    let renewed = site.ca.leaf(&[HOST]);
+    site.proxy.publish([certificate("own", &renewed)]).await;
+    assert_eq!(before.get(HOST, "/").await.status, 200);
+    assert_eq!(leaf_for(&site, HOST).await, renewed.der().to_vec());
+    assert_eq!(before.get(HOST, "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_used_harms_only_its_host() {
+    let site = site();
+    let broken = site.ca.certificate(&[HOST]).mismatched_key().issue();
+    site.proxy.publish([certificate("own", &broken)]).await;
+    let default = leaf_for(&site, "unknown.example").await;
+    assert_eq!(leaf_for(&site, HOST).await, default);
+    assert_eq!(leaf_for(&site, "x.wild.example").await, site.wild.der().to_vec());
+}
+
+#[tokio::test]
+async fn without_any_certificate_there_is_still_one() {
+    let origin = Origin::start("a");
+    let proxy = TestProxy::to(&[&origin]);
+    let mut client = TlsClient::unverified(HOST).connect(proxy.https).await;
+    assert_eq!(client.get(HOST, "/").await.status, 200);
+    let first = client.tls().chain[0].clone();
+    let again = TlsClient::unverified("other.example").connect(proxy.https).await;
+    assert_eq!(again.tls().chain[0], first, "made once");
+    assert!(memmem(&first, b"Kubernetes Ingress Controller Fake Certificate"));
+}
+
+#[tokio::test]
+async fn plain_http_on_a_tls_port_is_told_so() {
+    let site = site();
+    let mut client = Client::connect(site.proxy.https).await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    let response = client.read_response().await;
+    assert_eq!(response.status, 400);
+    assert!(response.text().contains("The plain HTTP request was sent to HTTPS port"));
+    client.half_close().await;
+    client.ended().await;
+    assert_eq!(site.origin.connections(), 0);
+}
+
+#[tokio::test]
+async fn garbage_and_refused_protocols_end_one_connection_only() {
+    let site = site();
+    let mut good = TlsClient::new(&site.ca, HOST).connect(site.proxy.https).await;
+    let mut garbage = Client::connect(site.proxy.https).await;
+    garbage.send(b"\x16\x03\x01\x00\x05hello").await;
+    garbage.drain().await;
+    assert!(TlsClient::new(&site.ca, HOST).alpn(&["spdy/3"]).try_connect(site.proxy.https).await.is_err());
+    assert_eq!(good.get(HOST, "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn large_bodies_go_through_tls_both_ways() {
+    let site = site();
+    let mut client = TlsClient::new(&site.ca, HOST).connect(site.proxy.https).await;
+    let body = vec![b'x'; 1 << 20];
+    assert_eq!(client.request("POST", "/", &[("host", HOST)], &body).await.echo().body_length, 1 << 20);
+    site.origin.set_reply(fairway_testkit::Reply::ok().body(vec![b'y'; 5 << 20]));
+    assert_eq!(client.get(HOST, "/").await.body.len(), 5 << 20);
+    site.origin.set_reply(fairway_testkit::Reply::ok().body("end"));
+    assert_eq!(client.get(HOST, "/").await.text(), "end");
+}
+
+#[tokio::test]
+async fn a_listener_for_tls_can_come_and_go() {
+    let site = site();
+    let mut resources = vec![];
+    resources.push(Resource::from(fairway_model::Listener {
+        name: "more".into(),
+        address: ([127, 0, 0, 1], 0).into(),
+        scheme: fairway_model::Scheme::Https,
+        table: support::table(),
+    }));
+    site.proxy.publish(resources).await;
+    let address = site.proxy.proxy.local_addresses()[&"more".into()];
+    let mut client = TlsClient::new(&site.ca, HOST).connect(address).await;
+    assert_eq!(client.get(HOST, "/").await.status, 200);
+    let removal = fairway_model::Delta {
+        removals: vec![fairway_model::ResourceName::Listener("more".into())],
+        ..fairway_model::Delta::default()
+    };
+    site.proxy.publisher.publish(removal).await;
+    assert!(Client::try_connect(address).await.is_err());
+    assert_eq!(client.get(HOST, "/").await.status, 200, "its connections go on");
+}
+
+fn memmem(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}

@@ -1,0 +1,165 @@
+//! Upgrades: a tunnel after a valid 101 for WebSocket, and for nothing else.
+
+mod support;
+
+use std::time::Duration;
+
+use fairway_model::{ForwardPolicy, Settings};
+use fairway_testkit::{Client, Ended, Origin, Reply};
+use support::{HOST, TestProxy};
+
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+fn request(fields: &str) -> String {
+    format!(
+        "GET /chat HTTP/1.1\r\nHost: {HOST}\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{fields}\r\n"
+    )
+}
+
+fn agreeing() -> Reply {
+    Reply::upgrade("websocket").header("Sec-WebSocket-Accept", ACCEPT).header("Sec-WebSocket-Protocol", "chat")
+}
+
+async fn opened(proxy: &TestProxy) -> Client {
+    let mut client = proxy.connect().await;
+    client.send(request("Sec-WebSocket-Protocol: chat\r\n")).await;
+    let head = client.read_head().await;
+    assert_eq!(head.start, "HTTP/1.1 101 Switching Protocols");
+    for (name, value) in [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-accept", ACCEPT),
+        ("sec-websocket-protocol", "chat"),
+    ] {
+        assert_eq!(head.headers.get(name), Some(value), "{head:?}");
+    }
+    client
+}
+
+#[tokio::test]
+async fn bytes_pass_both_ways_after_a_valid_101() {
+    let origin = Origin::new("a").reply(agreeing()).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let mut client = opened(&proxy).await;
+    let request = origin.next_head().await;
+    assert_eq!((request.header("connection"), request.header("upgrade")), (Some("upgrade"), Some("websocket")));
+    assert_eq!(request.header("sec-websocket-key"), Some(KEY));
+    for text in ["hello", "again", &"x".repeat(200_000)] {
+        client.send(text).await;
+        assert_eq!(client.read_exact(text.len()).await, text.as_bytes());
+    }
+    client.half_close().await;
+    assert_eq!(client.ended().await, Ended::Closed);
+}
+
+#[tokio::test]
+async fn bytes_sent_too_early_wait_for_the_101() {
+    let origin = Origin::new("a").reply(agreeing()).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let mut client = proxy.connect().await;
+    client.send(request("") + "early").await;
+    assert_eq!(client.read_head().await.status_text(), "101");
+    assert_eq!(client.read_exact(5).await, b"early");
+}
+
+#[tokio::test]
+async fn what_is_no_valid_101_is_no_tunnel() {
+    let origin = Origin::new("a").start();
+    let proxy = TestProxy::to(&[&origin]);
+    for (reply, status) in [
+        (Reply::upgrade("websocket"), 502),
+        (Reply::upgrade("websocket").header("Sec-WebSocket-Accept", "AAAAAAAAAAAAAAAAAAAAAAAAAAA="), 502),
+        (Reply::upgrade("h2c").header("Sec-WebSocket-Accept", ACCEPT), 502),
+        (Reply::status(101).header("Sec-WebSocket-Accept", ACCEPT), 502),
+        (Reply::status(426).header("Upgrade", "h2c").body("no"), 426),
+        (Reply::ok().body("no"), 200),
+    ] {
+        origin.set_reply(reply.clone());
+        let mut client = proxy.connect().await;
+        let smuggled = format!("GET /admin HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+        client.send(request("") + &smuggled).await;
+        let response = client.read_response().await;
+        assert_eq!(response.status, status, "{reply:?}");
+        if status != 502 {
+            assert_eq!(response.header("connection"), Some("close"));
+            assert_eq!(client.ended().await, Ended::Closed, "{reply:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_protocols_are_never_asked_for() {
+    let origin = Origin::start("a");
+    let proxy = TestProxy::to(&[&origin]);
+    let mut client = proxy.connect().await;
+    for fields in [
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n",
+        "Connection: Upgrade\r\nUpgrade: TLS/1.0\r\n",
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 12\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+    ] {
+        client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n")).await;
+        let echo = client.read_response().await.echo();
+        for gone in ["upgrade", "connection", "http2-settings"] {
+            assert!(!echo.headers.has(gone), "{fields}: {echo:?}");
+        }
+    }
+    client
+        .send(format!(
+            "POST / HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: {KEY}\r\nContent-Length: 0\r\n\r\n"
+        ))
+        .await;
+    assert!(!client.read_response().await.echo().headers.has("upgrade"));
+}
+
+#[tokio::test]
+async fn a_silent_tunnel_ends_and_one_that_talks_does_not() {
+    let origin = Origin::new("a").reply(agreeing()).start();
+    let policy = ForwardPolicy { read_timeout: Duration::from_millis(200), ..ForwardPolicy::default() };
+    let proxy = TestProxy::with_policy(&[&origin], policy);
+    let mut client = opened(&proxy).await;
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_millis(500) {
+        client.send("x").await;
+        client.read_exact(1).await;
+    }
+    client.drain().await;
+    origin.ended(1).await;
+}
+
+#[tokio::test]
+async fn either_end_of_a_tunnel_ends_it() {
+    let origin = Origin::new("a").reply(agreeing()).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let client = opened(&proxy).await;
+    client.reset();
+    origin.ended(1).await;
+    let mut client = opened(&proxy).await;
+    origin.reset_connections();
+    client.drain().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_outlives_every_change() {
+    let origin = Origin::new("a").reply(agreeing()).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let mut client = opened(&proxy).await;
+    proxy.publish([Settings { keep_alive: None, ..Settings::default() }.into(), support::endpoints("web", &[])]).await;
+    client.send("still").await;
+    assert_eq!(client.read_exact(5).await, b"still");
+}
+
+trait StatusText {
+    fn status_text(&self) -> &str;
+}
+
+impl StatusText for fairway_testkit::Head {
+    fn status_text(&self) -> &str {
+        self.start.split(' ').nth(1).unwrap_or_default()
+    }
+}
