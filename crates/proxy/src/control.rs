@@ -22,7 +22,8 @@ pub(crate) struct Control {
 /// The parts of the control thread before it runs.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    runtime: Runtime,
+    /// Taken out when it runs, or when it is dropped.
+    runtime: Option<Runtime>,
     admin: Option<AdminServer>,
     resolver: Option<(Arc<Resolver>, tokio::sync::mpsc::Receiver<Resolved>)>,
     address: Option<SocketAddr>,
@@ -40,20 +41,18 @@ impl Prepared {
         let bind = || runtime.block_on(async { Some(AdminServer::bind(admin?).await) });
         let bound: Option<io::Result<AdminServer>> =
             thread::scope(|scope| scope.spawn(bind).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        let admin = bound.transpose()?;
-        let address = admin.as_ref().map(AdminServer::local_address).transpose()?;
-        policy.own.extend(address);
-        let entered = runtime.enter();
+        let mut this = Self { runtime: Some(runtime), admin: None, resolver: None, address: None };
+        this.admin = bound.transpose()?;
+        this.address = this.admin.as_ref().map(AdminServer::local_address).transpose()?;
+        policy.own.extend(this.address);
+        let entered = this.runtime.as_ref().map(Runtime::enter);
         let resolver = Resolver::start(policy);
         drop(entered);
-        let resolver = match resolver {
-            Ok((resolver, changes)) => Some((Arc::new(resolver), changes)),
-            Err(error) => {
-                tracing::error!(%error, "names of backends cannot be resolved");
-                None
-            }
-        };
-        Ok(Self { runtime, admin, resolver, address })
+        match resolver {
+            Ok((resolver, changes)) => this.resolver = Some((Arc::new(resolver), changes)),
+            Err(error) => tracing::error!(%error, "names of backends cannot be resolved"),
+        }
+        Ok(this)
     }
 
     /// Where the admin listener is.
@@ -70,8 +69,11 @@ impl Prepared {
     ///
     /// # Errors
     /// If there is no thread.
-    pub(crate) fn run(self, source: AdminSource, publisher: Publisher) -> io::Result<Control> {
-        let Self { runtime, admin, resolver, .. } = self;
+    pub(crate) fn run(mut self, source: AdminSource, publisher: Publisher) -> io::Result<Control> {
+        let (runtime, admin, resolver) = (self.runtime.take(), self.admin.take(), self.resolver.take());
+        let Some(runtime) = runtime else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
             runtime.block_on(async move {
@@ -90,6 +92,15 @@ impl Prepared {
             runtime.shutdown_background();
         })?;
         Ok(Control { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+/// A runtime that is merely dropped would wait for its blocking tasks, which an event loop of the caller forbids.
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

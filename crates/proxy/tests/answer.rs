@@ -1,0 +1,226 @@
+//! Answers that come from filters and actions, in their order.
+
+mod support;
+
+use std::sync::Arc;
+
+use fairway_model::{
+    AccessList, Action, CaptureTemplate, Filter, Forward, ForwardPolicy, HttpsRedirect, Location, NetworkSet,
+    PathMatch, Redirect, Refusal, Respond, Rewrite, Route, Settings,
+};
+use fairway_testkit::{Ca, Origin, TlsClient};
+use support::{HOST, TestProxy, backend, filtered, forward, host, route};
+
+fn networks(list: &[&str]) -> NetworkSet {
+    list.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn proxy(origin: &Origin, routes: Vec<Route>) -> TestProxy {
+    let mut resources = backend("web", &[origin.address()]);
+    resources.extend(backend("empty", &[]));
+    resources.push(host(HOST, routes));
+    TestProxy::start(resources)
+}
+
+fn to(service: &str) -> Action {
+    forward(service, ForwardPolicy::default())
+}
+
+fn redirect(status: u16, location: Location) -> Action {
+    Action::Redirect(Redirect { status, location })
+}
+
+fn regex(pattern: &str, action: Action) -> Route {
+    Route { path: PathMatch::regex(pattern).unwrap(), ..route("/", action) }
+}
+
+#[tokio::test]
+async fn plain_http_is_sent_to_https() {
+    let origin = Origin::start("a");
+    let https = |keep| vec![Filter::HttpsRedirect(HttpsRedirect { status: 308, preserve_trailing_slash: keep })];
+    let routes = vec![filtered(route("/", to("web")), https(false)), filtered(route("/keep", to("web")), https(true))];
+    let proxy = proxy(&origin, routes);
+    let mut client = proxy.connect().await;
+    for (target, location) in [
+        ("/", "https://app.example"),
+        ("/x/?q=1", "https://app.example/x/?q=1"),
+        ("/x/", "https://app.example/x"),
+        ("/keep/", "https://app.example/keep/"),
+    ] {
+        let response = client.get("app.example:8080", target).await;
+        assert_eq!((response.status, response.header("location")), (308, Some(location)), "{target}");
+        assert!(response.header("date").is_some() && response.text().contains("308"));
+    }
+    let mut secure = TlsClient::unverified(HOST).connect(proxy.https).await;
+    assert_eq!(secure.get(HOST, "/").await.status, 200);
+    assert_eq!(origin.requests(), 1);
+}
+
+#[tokio::test]
+async fn redirects_lead_where_they_say() {
+    let origin = Origin::start("a");
+    let proxy = proxy(
+        &origin,
+        vec![
+            route("/fixed", redirect(301, Location::Fixed("https://else.example/x".into()))),
+            route("/local", redirect(302, Location::Fixed("/there".into()))),
+            route("/root", redirect(302, Location::AppRoot("/app".into()))),
+            route("/slash", redirect(301, Location::AppendSlash)),
+            route("/www", redirect(308, Location::OtherHost("www.app.example".parse().unwrap()))),
+            regex("/from/(.*)", redirect(302, Location::Captures("https://else.example/$1".into()))),
+        ],
+    );
+    let mut client = proxy.connect().await;
+    let port = proxy.http.port();
+    for (target, status, location) in [
+        ("/fixed/y?z", 301, "https://else.example/x".to_owned()),
+        ("/local", 302, "http://app.example:81/there".to_owned()),
+        ("/root", 302, "http://app.example:81/app".to_owned()),
+        ("/slash?q", 301, "http://app.example:81/slash/?q".to_owned()),
+        ("/www/?q", 308, format!("http://www.app.example:{port}/www/?q")),
+        ("/www/", 308, format!("http://www.app.example:{port}/www")),
+        ("/from/a%20b%0d%0aX:y", 302, "https://else.example/a%20b%0D%0AX:y".to_owned()),
+    ] {
+        let response = client.get("app.example:81", target).await;
+        assert_eq!((response.status, response.header("location")), (status, Some(&*location)), "{target}");
+        assert_eq!(response.header("x"), None);
+    }
+    assert_eq!(origin.connections(), 0);
+}
+
+#[tokio::test]
+async fn restrictions_restrict() {
+    let origin = Origin::start("a");
+    let list = |deny: &[&str], allow: Option<&[&str]>| {
+        vec![Filter::AccessList(AccessList { deny: networks(deny), allow: allow.map(networks) })]
+    };
+    let proxy = proxy(
+        &origin,
+        vec![
+            filtered(route("/in", to("web")), list(&[], Some(&["127.0.0.0/8"]))),
+            filtered(route("/out", to("web")), list(&[], Some(&["10.0.0.0/8"]))),
+            filtered(route("/denied", to("web")), list(&["127.0.0.1/32"], Some(&["127.0.0.0/8"]))),
+            filtered(route("/nobody", to("web")), list(&[], Some(&[]))),
+            filtered(route("/broken", to("web")), vec![Filter::Refuse(Refusal { reason: "x".into() })]),
+        ],
+    );
+    let mut client = proxy.connect().await;
+    for (target, status) in [("/in", 200), ("/out", 403), ("/denied", 403), ("/nobody", 403), ("/broken", 503)] {
+        let response = client.request("GET", target, &[("host", HOST), ("x-forwarded-for", "10.1.1.1")], b"").await;
+        assert_eq!(response.status, status, "{target}");
+    }
+    assert_eq!(origin.requests(), 1);
+    // Whoever trusts everybody believes everybody.
+    let mut settings = Settings::default();
+    settings.forwarded.trust = true;
+    proxy.publish([settings.into()]).await;
+    let response = client.request("GET", "/out", &[("host", HOST), ("x-forwarded-for", "10.1.1.1")], b"").await;
+    assert_eq!(response.status, 200);
+}
+
+#[tokio::test]
+async fn filters_run_in_order() {
+    let origin = Origin::start("a");
+    let deny = || Filter::AccessList(AccessList { deny: networks(&["127.0.0.0/8"]), allow: None });
+    let proxy = proxy(
+        &origin,
+        vec![
+            filtered(route("/a", to("empty")), vec![Filter::RequireEndpoints, deny()]),
+            filtered(route("/b", to("empty")), vec![deny(), Filter::RequireEndpoints]),
+        ],
+    );
+    let mut client = proxy.connect().await;
+    assert_eq!(client.get(HOST, "/a").await.status, 503);
+    assert_eq!(client.get(HOST, "/b").await.status, 403);
+}
+
+#[tokio::test]
+async fn rewrites_give_the_backend_another_path() {
+    let origin = Origin::start("a");
+    let rewrite = |target: &str, prefix: Option<&str>| {
+        vec![Filter::Rewrite(Rewrite { target: target.into(), forwarded_prefix: prefix.map(CaptureTemplate::from) })]
+    };
+    let proxy = proxy(
+        &origin,
+        vec![
+            filtered(regex("/api(/|$)(.*)", to("web")), rewrite("/$2", Some("/api"))),
+            filtered(regex("/dots/(.*)", to("web")), rewrite("/x/$1/..", None)),
+            filtered(regex("/bare/(.*)", to("web")), rewrite("$1", None)),
+        ],
+    );
+    let mut client = proxy.connect().await;
+    for (target, expected) in [
+        ("/api/v1/x?q=1", "/v1/x?q=1"),
+        ("/api", "/"),
+        ("/api/a%20b", "/a%20b"),
+        ("/api/a%2Fb", "/a%2Fb"),
+        ("/bare/y", "/y"),
+    ] {
+        let echo = client.get(HOST, target).await.echo();
+        assert_eq!(echo.target, expected, "{target}");
+        assert_eq!(echo.header("x-forwarded-prefix"), target.starts_with("/api").then_some("/api"));
+    }
+    assert_eq!(client.get(HOST, "/dots/y").await.status, 400);
+}
+
+#[tokio::test]
+async fn a_fallback_takes_over_when_there_is_no_endpoint() {
+    let origin = Origin::start("a");
+    let with = |fallback: &str| {
+        Action::Forward(Forward {
+            backend: "default/empty:80".into(),
+            fallback: Some(format!("default/{fallback}:80").into()),
+            session_cookie_path: None,
+            policy: Arc::new(ForwardPolicy::default()),
+        })
+    };
+    let filters = || vec![Filter::RequireEndpoints];
+    let proxy = proxy(
+        &origin,
+        vec![filtered(route("/", with("web")), filters()), filtered(route("/none", with("nowhere")), filters())],
+    );
+    let mut client = proxy.connect().await;
+    assert_eq!(client.get(HOST, "/").await.echo().origin, "a");
+    assert_eq!(client.get(HOST, "/none").await.status, 503);
+}
+
+#[tokio::test]
+async fn the_proxy_answers_for_itself() {
+    let origin = Origin::start("a");
+    let respond = |status, page| Action::Respond(Respond { status, page });
+    let secure = vec![Filter::StrictTransportSecurity];
+    let proxy = proxy(
+        &origin,
+        vec![
+            route("/healthz", respond(200, false)),
+            route("/gone", respond(410, true)),
+            filtered(route("/safe", respond(404, true)), secure),
+        ],
+    );
+    let mut client = proxy.connect().await;
+    let empty = client.get(HOST, "/healthz").await;
+    assert_eq!((empty.status, empty.text().as_str(), empty.header("content-length")), (200, "", Some("0")));
+    let gone = client.get(HOST, "/gone").await;
+    assert_eq!((gone.status, gone.header("content-type")), (410, Some("text/html")));
+    assert!(gone.text().contains("fairway") && gone.header("server").is_none());
+    let head = client.request("HEAD", "/gone", &[("host", HOST)], b"").await;
+    assert_eq!((head.header("content-length"), head.body.len()), (gone.header("content-length"), 0));
+    // The connection is kept over a body that was received, and a page is no reason to close it.
+    let post = client.request("POST", "/gone", &[("host", HOST)], b"body").await;
+    assert_eq!((post.status, post.header("connection")), (410, None));
+    assert_eq!(client.get(HOST, "/healthz").await.status, 200);
+    let ca = Ca::new("x");
+    drop(ca);
+    let mut tls = TlsClient::unverified(HOST).connect(proxy.https).await;
+    assert!(tls.get(HOST, "/safe").await.header("strict-transport-security").is_some());
+    proxy
+        .publish([Settings {
+            server_tokens: true,
+            response_fields: vec![("X-Always".into(), "1".into())],
+            ..Settings::default()
+        }
+        .into()])
+        .await;
+    let gone = client.get(HOST, "/gone").await;
+    assert_eq!((gone.header("server"), gone.header("x-always")), (Some("fairway"), Some("1")));
+}

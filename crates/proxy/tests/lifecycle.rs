@@ -1,0 +1,272 @@
+//! What happens while the configuration changes and when the proxy stops.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use fairway_model::{Delta, ForwardPolicy, Listener, ResourceName, Scheme, Snapshot};
+use fairway_proxy::{Drained, Proxy, ProxyConfig, StartError};
+use fairway_testkit::{Client, Ended, Gate, Origin, Reply, eventually};
+use support::{HOST, TestProxy, config, endpoints, forward, host, listener, route, table};
+
+const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_changes_under_load_cut_nothing() {
+    let (a, b) =
+        (Origin::new("a").reply(Reply::ok().body("x")).start(), Origin::new("b").reply(Reply::ok().body("x")).start());
+    let proxy = Arc::new(TestProxy::to(&[&a, &b]));
+    let stop = Arc::new(AtomicBool::new(false));
+    let served = Arc::new(AtomicU64::new(0));
+    let clients: Vec<_> = (0..8)
+        .map(|at| {
+            let (proxy, stop, served) = (proxy.clone(), stop.clone(), served.clone());
+            tokio::spawn(async move {
+                let mut client = proxy.connect().await;
+                while !stop.load(Ordering::Relaxed) {
+                    let response = client.get(HOST, "/").await;
+                    assert_eq!((response.status, response.text().as_str()), (200, "x"));
+                    served.fetch_add(1, Ordering::Relaxed);
+                    if at % 2 == 0 {
+                        client = proxy.connect().await;
+                    }
+                }
+            })
+        })
+        .collect();
+    for change in 0..500 {
+        let one = if change % 2 == 0 { &a } else { &b };
+        let mut delta = Delta::upsert([
+            endpoints("web", &[one.address()]),
+            host(&format!("h{change}.example"), vec![route("/", forward("web", ForwardPolicy::default()))]),
+        ]);
+        if change % 3 == 0 {
+            let policy = ForwardPolicy { read_timeout: Duration::from_secs(100 + change), ..ForwardPolicy::default() };
+            delta.upserts.push(host(HOST, vec![route("/", forward("web", policy))]));
+        }
+        let published = proxy.publisher.publish(delta).await;
+        assert!(published.took < Duration::from_secs(5), "{published:?}");
+    }
+    assert_eq!(proxy.publisher.version(), 501);
+    let before = served.load(Ordering::Relaxed);
+    eventually("requests after the last change", || async { served.load(Ordering::Relaxed) > before + 100 }).await;
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_in_force_for_the_next_request_when_publish_returns() {
+    let (a, b) = (Origin::start("a"), Origin::start("b"));
+    let proxy = TestProxy::to(&[&a]);
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let mut client = proxy.connect().await;
+        assert_eq!(client.get(HOST, "/").await.echo().origin, "a");
+        clients.push(client);
+    }
+    for origin in [&b, &a, &b] {
+        proxy.publish([endpoints("web", &[origin.address()])]).await;
+        for client in &mut clients {
+            assert_eq!(client.get(HOST, "/").await.echo().origin, origin.name());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_keeps_the_configuration_that_it_began_with() {
+    let gate = Gate::new();
+    let origin = Origin::new("a").reply(Reply::ok().body("done").held_by(&gate)).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let mut client = proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    gate.reached(1).await;
+    let removal = |name: &str| {
+        ResourceName::Host(fairway_model::HostKey {
+            table: table(),
+            pattern: fairway_model::HostPattern::parse(name).unwrap(),
+        })
+    };
+    let gone = Delta {
+        removals: vec![
+            removal(HOST),
+            ResourceName::Backend("default/web:80".into()),
+            ResourceName::EndpointSet("default/web:80".into()),
+        ],
+        ..Delta::default()
+    };
+    assert_eq!(proxy.publisher.publish(gone).await.hosts, 0);
+    gate.release();
+    assert_eq!(client.read_response().await.text(), "done");
+    assert_eq!(client.get(HOST, "/").await.status, 404);
+}
+
+#[tokio::test]
+async fn listeners_come_and_go_and_connections_stay() {
+    let origin = Origin::start("a");
+    let proxy = TestProxy::to(&[&origin]);
+    let mut old = proxy.connect().await;
+    assert_eq!(old.get(HOST, "/").await.status, 200);
+    let more = |address: &str| {
+        fairway_model::Resource::from(Listener {
+            name: "more".into(),
+            address: address.parse().unwrap(),
+            scheme: Scheme::Http,
+            table: table(),
+        })
+    };
+    proxy.publish([more("127.0.0.1:0")]).await;
+    let first = proxy.proxy.local_addresses()[&"more".into()];
+    let mut client = Client::connect(first).await;
+    assert_eq!(client.get(HOST, "/").await.status, 200);
+    // Another address is another listener.
+    proxy.publish([more("127.0.0.2:0")]).await;
+    let second = proxy.proxy.local_addresses()[&"more".into()];
+    assert_eq!(second.ip().to_string(), "127.0.0.2");
+    assert!(Client::try_connect(first).await.is_err());
+    assert_eq!(Client::connect(second).await.get(HOST, "/").await.status, 200);
+    assert_eq!(client.get(HOST, "/").await.status, 200);
+    // A taken address is reported, and all else goes on.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let published = proxy.publisher.publish(Delta::upsert([more(&taken.local_addr().unwrap().to_string())])).await;
+    assert_eq!(published.refused.len(), 1);
+    assert_eq!(old.get(HOST, "/").await.status, 200);
+    drop(taken);
+    let removed = Delta { removals: vec![ResourceName::Listener("http".into())], ..Delta::default() };
+    proxy.publisher.publish(removed).await;
+    assert!(Client::try_connect(proxy.http).await.is_err());
+    assert_eq!(old.get(HOST, "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_taken_port_stops_the_start() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let resource = Listener { name: "http".into(), address, scheme: Scheme::Http, table: table() };
+    let start = |address| {
+        let resource = Listener { address, ..resource.clone() };
+        Proxy::start(Snapshot::default().apply(Delta::upsert([resource.into()])), config())
+    };
+    assert!(matches!(start(address), Err(StartError::Listen { address: told, .. }) if told == address));
+    // A second proxy does not share the port of the first, though the sockets of one proxy share it.
+    let first = start(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = first.local_addresses()[&"http".into()];
+    assert!(matches!(start(address), Err(StartError::Listen { .. })));
+    first.stop_now();
+    start(address).unwrap();
+    let admin = ProxyConfig { admin: Some(taken.local_addr().unwrap()), ..config() };
+    assert!(matches!(Proxy::start(Snapshot::default(), admin), Err(StartError::Admin(_))));
+}
+
+#[tokio::test]
+async fn draining_lets_requests_finish_and_closes_the_rest() {
+    let gate = Gate::new();
+    let origin = Origin::new("a").start();
+    let mut proxy = TestProxy::to(&[&origin]);
+    let mut idle = proxy.connect().await;
+    assert_eq!(idle.get(HOST, "/").await.status, 200);
+    origin.set_reply(Reply::ok().body("done").held_by(&gate));
+    let mut busy = proxy.connect().await;
+    busy.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    gate.reached(1).await;
+    let http = proxy.http;
+    let draining = tokio::spawn(async move { proxy.proxy.drain(Duration::ZERO, Duration::from_secs(10)).await });
+    assert_eq!(idle.ended().await, Ended::Closed);
+    eventually("no more connections", || async { Client::try_connect(http).await.is_err() }).await;
+    gate.release();
+    let response = busy.read_response().await;
+    assert_eq!((response.text().as_str(), response.header("connection")), ("done", Some("close")));
+    busy.ended().await;
+    assert_eq!(draining.await.unwrap(), Drained { cut: 0 });
+}
+
+#[tokio::test]
+async fn tunnels_live_until_the_deadline_of_draining() {
+    let reply = Reply::upgrade("websocket").header("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    let origin = Origin::new("a").reply(reply).start();
+    let mut proxy = TestProxy::to(&[&origin]);
+    let mut client = proxy.connect().await;
+    client
+        .send(format!(
+            "GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n{KEY}\r\n\r\n"
+        ))
+        .await;
+    client.read_head().await;
+    let http = proxy.http;
+    let draining = tokio::spawn(async move { proxy.proxy.drain(Duration::ZERO, Duration::from_millis(500)).await });
+    eventually("no more connections", || async { Client::try_connect(http).await.is_err() }).await;
+    client.send("alive").await;
+    assert_eq!(client.read_exact(5).await, b"alive");
+    client.drain().await;
+    assert_eq!(draining.await.unwrap(), Drained { cut: 1 });
+}
+
+#[tokio::test]
+async fn a_connection_in_the_queue_of_a_draining_listener_is_served() {
+    let origin = Origin::new("a").reply(Reply::ok().body("x")).start();
+    let mut proxy = TestProxy::to(&[&origin]);
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut client = proxy.connect().await;
+        client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+        clients.push(client);
+    }
+    let draining = tokio::spawn(async move { proxy.proxy.drain(Duration::ZERO, Duration::from_secs(10)).await });
+    for client in &mut clients {
+        assert_eq!(client.read_response().await.text(), "x");
+    }
+    assert_eq!(draining.await.unwrap(), Drained { cut: 0 });
+}
+
+#[tokio::test]
+async fn stopping_at_once_is_at_once() {
+    let gate = Gate::new();
+    let origin = Origin::new("a").reply(Reply::ok().held_by(&gate)).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let mut client = proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    gate.reached(1).await;
+    let begun = Instant::now();
+    proxy.proxy.stop_now();
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    client.drain().await;
+}
+
+#[tokio::test]
+async fn a_worker_takes_no_more_connections_than_it_may() {
+    let origin = Origin::new("a").reply(Reply::ok().body("x")).start();
+    let config = ProxyConfig { connections: 2, workers: std::num::NonZeroUsize::new(1), ..ProxyConfig::default() };
+    let resources = support::forwarding(&[&origin], ForwardPolicy::default());
+    let proxy = TestProxy::start_with(resources, config);
+    let mut first = proxy.connect().await;
+    let mut second = proxy.connect().await;
+    assert_eq!(first.get(HOST, "/").await.status, 200);
+    assert_eq!(second.get(HOST, "/").await.status, 200);
+    let mut third = proxy.connect().await;
+    third.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    for _ in 0..20 {
+        assert_eq!(first.get(HOST, "/").await.status, 200);
+    }
+    assert!(third.unread().is_empty() && !third.is_closed().await);
+    drop(second);
+    assert_eq!(third.read_response().await.text(), "x");
+}
+
+#[tokio::test]
+async fn every_worker_is_used_and_ipv6_is_served() {
+    let origin = Origin::start("a");
+    let mut resources = support::forwarding(&[&origin], ForwardPolicy::default());
+    resources.push(
+        Listener { name: "six".into(), address: "[::1]:0".parse().unwrap(), scheme: Scheme::Http, table: table() }
+            .into(),
+    );
+    resources.push(listener("another", Scheme::Http));
+    let proxy = TestProxy::start(resources);
+    assert_eq!(proxy.proxy.workers(), 2);
+    let six = proxy.proxy.local_addresses()[&"six".into()];
+    let echo = Client::connect(six).await.get(HOST, "/").await.echo();
+    assert_eq!(echo.header("x-real-ip"), Some("::1"));
+}

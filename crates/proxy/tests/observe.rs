@@ -1,0 +1,166 @@
+//! One record for each request: in the access log, in the metrics, whatever became of it.
+
+mod support;
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fairway_model::{Backend, Balance, EndpointSet, Endpoints, ForwardPolicy, LogEscape, Resource, Retry, Template};
+use fairway_proxy::ProxyConfig;
+use fairway_proxy::access_log::LogSink;
+use fairway_testkit::{Client, Fault, Gate, Origin, Reply, eventually};
+use support::{HOST, TestProxy, config, forward, forwarding, host, route};
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    async fn after(&self, count: usize) -> Vec<String> {
+        eventually(&format!("{count} lines"), || async { self.text().lines().count() >= count }).await;
+        let lines: Vec<_> = self.text().lines().map(str::to_owned).collect();
+        assert_eq!(lines.len(), count, "{lines:?}");
+        lines
+    }
+}
+
+fn logging(lines: &Lines, format: &str) -> ProxyConfig {
+    ProxyConfig {
+        log: LogSink::Writer(Box::new(lines.clone())),
+        log_format: Some((Template::parse(format), LogEscape::Default)),
+        ..config()
+    }
+}
+
+#[tokio::test]
+async fn each_request_is_one_line_whatever_became_of_it() {
+    let lines = Lines::default();
+    let format = "$status $request_method $request_uri $host $proxy_upstream_name $upstream_addr $upstream_status \
+                  $body_bytes_sent $request_length $ingress_name";
+    let gate = Gate::new();
+    let origin = Origin::new("a").reply(Reply::ok().body("hello")).start();
+    let refused = Origin::new("down").fault(Fault::Refuse).start();
+    let mut resources = forwarding(&[&origin], ForwardPolicy::default());
+    resources.extend(support::backend("down", &[refused.address()]));
+    let policy = ForwardPolicy { retry: Retry { tries: Some(2), ..Retry::default() }, ..ForwardPolicy::default() };
+    resources.push(host("down.example", vec![route("/", forward("down", policy))]));
+    let proxy = TestProxy::start_with(resources, logging(&lines, format));
+    let at = origin.address();
+    let mut client = proxy.connect().await;
+    client.get(HOST, "/x?y").await;
+    client.get("down.example", "/").await;
+    client.get("unknown.example", "/").await;
+    client.send("GET / HTTP/1.1\r\nHost: a b\r\n\r\n").await;
+    client.read_response().await;
+    origin.set_reply(Reply::ok().held_by(&gate));
+    let mut gone = proxy.connect().await;
+    gone.send(format!("GET /gone HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    gate.reached(1).await;
+    drop(gone);
+    let lines = lines.after(5).await;
+    let line = format!("200 GET /x?y {HOST} default-web-80 {at} 200 5 ");
+    assert!(lines[0].starts_with(&line), "{lines:?}");
+    assert!(lines[0].ends_with(" app"), "{lines:?}");
+    let twice = format!("{0}, {0} 502, 502", refused.address());
+    assert!(lines[1].starts_with(&format!("502 GET / down.example default-down-80 {twice}")), "{lines:?}");
+    assert!(lines[2].starts_with("404 GET / unknown.example"), "{lines:?}");
+    assert!(lines[3].starts_with("400 "), "{lines:?}");
+    assert!(lines[4].starts_with(&format!("499 GET /gone {HOST} default-web-80 {at} 499")), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_was_cut_and_a_request_at_the_stop_are_lines_too() {
+    let lines = Lines::default();
+    let gate = Gate::new();
+    let origin = Origin::new("a").reply(Reply::ok().body("abcdef").cut_body_after(3).then_close()).start();
+    let resources = forwarding(&[&origin], ForwardPolicy::default());
+    let proxy = TestProxy::start_with(resources, logging(&lines, "$status $body_bytes_sent $request_uri"));
+    let mut client = proxy.connect().await;
+    client.send(format!("GET /cut HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    assert!(client.try_read_response().await.is_err());
+    origin.set_reply(Reply::ok().held_by(&gate));
+    let mut waiting = proxy.connect().await;
+    waiting.send(format!("GET /waiting HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    gate.reached(1).await;
+    proxy.proxy.stop_now();
+    assert_eq!(lines.after(2).await, ["200 3 /cut", "499 0 /waiting"]);
+}
+
+#[tokio::test]
+async fn health_readiness_metrics_and_the_snapshot_are_served_apart() {
+    let origin = Origin::new("a").reply(Reply::ok().body("hello")).start();
+    let config = ProxyConfig { admin: Some(([127, 0, 0, 1], 0).into()), ..config() };
+    let proxy = TestProxy::start_with(forwarding(&[&origin], ForwardPolicy::default()), config);
+    let mut admin = Client::connect(proxy.proxy.admin_address().unwrap()).await;
+    assert_eq!(admin.get("a", "/readyz").await.status, 503);
+    proxy.proxy.readiness().serving();
+    assert_eq!(admin.get("a", "/readyz").await.status, 200);
+    assert_eq!(admin.get("a", "/healthz").await.status, 200);
+    let mut client = proxy.connect().await;
+    for _ in 0..3 {
+        client.get(HOST, "/").await;
+    }
+    // The record of the last request is made after its answer.
+    let line = eventually("three requests in the metrics", || {
+        let address = proxy.proxy.admin_address().unwrap();
+        // Clients are large: on the stack of several layers of a debug build one is too many.
+        Box::pin(async move {
+            let text = Client::connect(address).await.get("a", "/metrics").await.text();
+            let found = text.lines().find(|line| line.starts_with("nginx_ingress_controller_requests{"))?;
+            found.ends_with(" 3").then(|| found.to_owned())
+        })
+    })
+    .await;
+    for label in ["ingress=\"app\"", "namespace=\"default\"", "service=\"web\"", "status=\"200\"", "method=\"GET\""] {
+        assert!(line.contains(label), "{line}");
+    }
+    let text = admin.get("a", "/metrics").await.text();
+    assert!(text.contains("nginx_process_connections{"), "{text}");
+    let snapshot = admin.get("a", "/debug/snapshot").await.text();
+    assert!(snapshot.contains(HOST), "{snapshot}");
+    let mut stopping = proxy;
+    let readiness = stopping.proxy.readiness();
+    stopping.proxy.drain(Duration::ZERO, Duration::from_secs(5)).await;
+    assert_eq!(readiness.stage(), fairway_proxy::admin::Stage::Stopping);
+}
+
+#[tokio::test]
+async fn a_name_as_endpoint_is_resolved_and_loopback_is_refused() {
+    let origin = Origin::start("a");
+    let named = |host: &str| {
+        Resource::from(EndpointSet {
+            backend: "default/web:80".into(),
+            endpoints: Endpoints::Name { host: host.into(), port: origin.port() },
+        })
+    };
+    let resources = |config| {
+        let backend = Backend { balance: Balance::RoundRobin, ..support::backend_alone("web") };
+        let routes = vec![route("/", forward("web", ForwardPolicy::default()))];
+        TestProxy::start_with([backend.into(), named("127.0.0.1"), host(HOST, routes)], config)
+    };
+    let refused = resources(config());
+    assert_eq!(refused.connect().await.get(HOST, "/").await.status, 503);
+    let mut allowing = config();
+    allowing.addresses.allowed = ["127.0.0.0/8".parse().unwrap()].into_iter().collect();
+    let allowed = resources(allowing);
+    let http = allowed.http;
+    eventually("the name to lead somewhere", || {
+        Box::pin(async move { Client::connect(http).await.get(HOST, "/").await.status == 200 })
+    })
+    .await;
+}
