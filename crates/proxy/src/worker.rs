@@ -127,28 +127,32 @@ fn run(common: Arc<Common>, live: Arc<Live>, messages: mpsc::UnboundedReceiver<M
             return;
         }
     };
-    let worker = Rc::new(Worker {
-        log: common.log.as_ref().map(LogHandle::writer),
-        metrics: RefCell::new(WorkerMetrics::new(common.metrics.clone())),
-        log_clock: RefCell::new(access_log::Clock::new()),
-        common,
-        timers: Timers::new(),
-        store: Store::default(),
-        upstreams: Upstreams::default(),
-        clock: Clock::default(),
-        rng: RefCell::new(Rng::from_os()),
-        running: RefCell::new(Rc::new(live)),
-        connections: Cell::new(0),
-        ended: Notify::new(),
-        draining: Cell::new(false),
-        listeners: RefCell::default(),
-    });
+    let worker = Worker::new(common, live);
     runtime.block_on(worker.serve(messages));
     // The tasks that are left hold the worker, and the runtime holds them.
     drop(runtime);
 }
 
 impl Worker {
+    fn new(common: Arc<Common>, live: Arc<Live>) -> Rc<Self> {
+        Rc::new(Self {
+            log: common.log.as_ref().map(LogHandle::writer),
+            metrics: RefCell::new(WorkerMetrics::new(common.metrics.clone())),
+            log_clock: RefCell::new(access_log::Clock::new()),
+            common,
+            timers: Timers::new(),
+            store: Store::default(),
+            upstreams: Upstreams::default(),
+            clock: Clock::default(),
+            rng: RefCell::new(Rng::from_os()),
+            running: RefCell::new(Rc::new(live)),
+            connections: Cell::new(0),
+            ended: Notify::new(),
+            draining: Cell::new(false),
+            listeners: RefCell::default(),
+        })
+    }
+
     /// The snapshot in force. A request keeps what it got to its end.
     pub(crate) fn running(&self) -> Rc<Arc<Live>> {
         self.running.borrow().clone()
@@ -287,3 +291,6 @@ impl Drop for Admission {
         self.0.ended.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests;

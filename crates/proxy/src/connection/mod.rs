@@ -269,3 +269,12 @@ async fn within<F: Future>(deadline: &Deadline, future: F) -> Option<F::Output> 
     })
     .await
 }
+
+/// Size of the future that a connection is, which is its memory while it is idle.
+#[cfg(test)]
+pub(crate) fn future_size() -> usize {
+    fn size_of_output<A, B, C, D, E, F: Future>(_: impl FnOnce(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+    size_of_output(serve)
+}

@@ -1,0 +1,155 @@
+//! What a connection costs in memory. The worker runs on the thread of the test, its clients and endpoints on others: allocations
+//! are counted by thread.
+
+use std::net::SocketAddr;
+use std::sync::mpsc as std_mpsc;
+use std::thread;
+
+use allocation_counter::measure;
+use fairway_model::{
+    Action, Backend, Balance, Delta, Endpoint, EndpointSet, Endpoints, Filter, Forward, ForwardPolicy, Host,
+    HostPattern, Listener, Origin as Owner, PathMatch, Protocol, Resource, Route, Scheme, Settings, Snapshot,
+    TableName,
+};
+use fairway_testkit::{Client, Origin, Reply};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::access_log::{LogSink, LogThread};
+
+const REQUESTS: usize = 200;
+
+fn snapshot(origin: SocketAddr) -> Snapshot {
+    let table = TableName::from("t");
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let forward = Forward {
+        backend: "b".into(),
+        fallback: None,
+        session_cookie_path: None,
+        policy: Arc::new(ForwardPolicy::default()),
+    };
+    let mut route =
+        Route::new(Owner::new("Ingress", "n", "i"), PathMatch::prefix("/").unwrap(), Action::Forward(forward));
+    route.filters = vec![Filter::StrictTransportSecurity, Filter::RequireEndpoints];
+    Snapshot::default().apply(Delta::upsert([
+        Resource::from(Listener { name: "http".into(), address, scheme: Scheme::Http, table: table.clone() }),
+        Resource::from(Host::new(table, HostPattern::parse("app.example").unwrap(), vec![route])),
+        Resource::from(Backend {
+            name: "b".into(),
+            origin: Owner::new("Service", "n", "b"),
+            port: "80".into(),
+            upstream_name: "n-b-80".into(),
+            protocol: Protocol::Http1,
+            balance: Balance::RoundRobin,
+            affinity: None,
+            request_fields: Vec::new(),
+        }),
+        Resource::from(EndpointSet {
+            backend: "b".into(),
+            endpoints: Endpoints::Addresses(vec![Endpoint::ready(origin)]),
+        }),
+        Resource::from(Settings { keep_alive_requests: u64::MAX, ..Settings::default() }),
+    ]))
+}
+
+/// An endpoint on a thread of its own, for as long as the sender lives.
+fn origin(reply: Reply) -> (SocketAddr, std_mpsc::Sender<()>) {
+    let (address, told) = std_mpsc::channel();
+    let (alive, ended) = std_mpsc::channel::<()>();
+    thread::spawn(move || {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let origin = runtime.block_on(async { Origin::new("o").reply(reply).start() });
+        address.send(origin.address()).unwrap();
+        let _ = ended.recv();
+    });
+    (told.recv().unwrap(), alive)
+}
+
+/// Allocations in the worker's thread while `exchange` runs [`REQUESTS`] times on one connection, after as many to warm up.
+fn allocations<F>(reply: Reply, log: LogSink, exchange: F) -> u64
+where
+    F: AsyncFn(&mut Client) + Send + 'static,
+{
+    let (endpoint, _alive) = origin(reply);
+    let live = Live::first(snapshot(endpoint), None);
+    let thread = LogThread::start(log).unwrap();
+    let common = Arc::new(Common {
+        certificates: Certificates::new(live.snapshot.clone()),
+        connections: 100,
+        numbers: AtomicU64::new(1),
+        log: Some(thread.handle()),
+        metrics: Arc::default(),
+    });
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    let worker = Worker::new(common, live.clone());
+    let resource = live.snapshot.listeners().next().unwrap().clone();
+    let socket = listener::bind(resource.address, 1).unwrap().remove(0);
+    let address = socket.local_addr().unwrap();
+    let (reached, mut phases) = mpsc::channel(2);
+    let client = thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut client = Client::connect(address).await;
+            for _ in 0..2 {
+                for _ in 0..REQUESTS {
+                    exchange(&mut client).await;
+                }
+                reached.send(()).await.unwrap();
+            }
+        });
+    });
+    let serving = worker.clone();
+    runtime.block_on(async {
+        tokio::task::spawn_local(async move { serving.timers.run(|| false).await });
+        worker.open_listener(resource, socket);
+        phases.recv().await.unwrap();
+    });
+    let counted = measure(|| {
+        runtime.block_on(phases.recv()).unwrap();
+    });
+    client.join().unwrap();
+    counted.count_total
+}
+
+async fn get(client: &mut Client) {
+    let response = client.get("app.example", "/some/path?and=query").await;
+    assert_eq!(response.status, 200);
+}
+
+#[test]
+fn a_request_allocates_nothing_in_steady_state() {
+    assert_eq!(allocations(Reply::ok().body("x".repeat(100)), LogSink::Off, get), 0);
+}
+
+#[test]
+fn nor_does_its_line_in_the_log() {
+    let log = LogSink::Writer(Box::new(io::sink()));
+    // Lines travel in a few buffers that come back.
+    let allocated = allocations(Reply::ok().body("x".repeat(100)), log, get);
+    assert!(allocated <= 4, "{allocated}");
+}
+
+#[test]
+fn nor_do_chunks_and_request_bodies() {
+    let reply = Reply::ok().chunked(["hello", "world"]);
+    let post = async |client: &mut Client| {
+        let fields = [("host", "app.example"), ("content-type", "text/plain")];
+        assert_eq!(client.request("POST", "/", &fields, b"body").await.status, 200);
+    };
+    assert_eq!(allocations(reply, LogSink::Off, post), 0);
+}
+
+#[test]
+fn nor_do_answers_of_our_own() {
+    let missing = async |client: &mut Client| {
+        assert_eq!(client.get("unknown.example", "/").await.status, 404);
+    };
+    assert_eq!(allocations(Reply::ok(), LogSink::Off, missing), 0);
+}
+
+#[test]
+fn an_idle_connection_is_small() {
+    let size = crate::connection::future_size();
+    // One allocation for the task, which holds this and little more.
+    assert!(size <= 2560, "{size} bytes");
+}
