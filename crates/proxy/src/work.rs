@@ -124,6 +124,23 @@ impl Store {
         }
     }
 
+    /// Takes the memory of a buffer in which nothing but the held prefix is left; that moves to `idle`.
+    pub(crate) fn park(&self, buffer: &mut Buffer, idle: &mut Vec<u8>) {
+        buffer.make_room(0);
+        if idle.len() < buffer.held().len() {
+            *idle = vec![0; buffer.held().len()];
+        }
+        buffer.exchange(idle);
+        self.keep(std::mem::take(idle));
+    }
+
+    /// Gives a buffer memory again.
+    pub(crate) fn unpark(&self, buffer: &mut Buffer, idle: &mut Vec<u8>) {
+        let mut memory = self.ordinary.borrow_mut().pop().unwrap_or_else(|| vec![0; ORDINARY]);
+        buffer.exchange(&mut memory);
+        *idle = memory;
+    }
+
     fn shrink(&self, buffer: &mut Buffer) {
         if buffer.size() != ORDINARY {
             let mut memory = self.ordinary.borrow_mut().pop().unwrap_or_else(|| vec![0; ORDINARY]);

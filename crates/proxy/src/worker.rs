@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::access_log::{self, LogHandle, LogWriter};
 use crate::listener::{self, OpenListener};
 use crate::live::Live;
-use crate::metrics::{LiveIngresses, MetricOptions, WorkerMetrics, WorkerReport};
+use crate::metrics::{LiveIngresses, MetricOptions, Phase, WorkerMetrics, WorkerReport};
 use crate::random::Rng;
 use crate::record::RequestRecord;
 use crate::respond::Clock;
@@ -166,7 +166,8 @@ impl Worker {
     /// Counts a connection for as long as the result lives.
     pub(crate) fn admit(self: &Rc<Self>) -> Admission {
         self.connections.set(self.connections.get() + 1);
-        Admission(self.clone())
+        self.metrics.borrow_mut().connections.opened();
+        Admission { worker: self.clone(), phase: Phase::Reading }
     }
 
     /// Waits until there is room for another connection.
@@ -280,15 +281,30 @@ impl Worker {
     }
 }
 
-/// One connection's place among those that the worker admits.
+/// One connection's place among those that the worker admits, and what it is counted as.
 #[derive(Debug)]
-pub(crate) struct Admission(Rc<Worker>);
+pub(crate) struct Admission {
+    worker: Rc<Worker>,
+    phase: Phase,
+}
+
+impl Admission {
+    /// The connection does something else now.
+    pub(crate) fn enter(&mut self, phase: Phase) {
+        if phase != self.phase {
+            self.worker.metrics.borrow_mut().connections.changed(self.phase, phase);
+            self.phase = phase;
+        }
+    }
+}
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
-        self.0.ended.notify_waiters();
-        self.0.ended.notify_one();
+        let worker = &self.worker;
+        worker.connections.set(worker.connections.get() - 1);
+        worker.metrics.borrow_mut().connections.closed(self.phase);
+        worker.ended.notify_waiters();
+        worker.ended.notify_one();
     }
 }
 

@@ -18,6 +18,7 @@ use crate::exchange::{After, Exchange};
 use crate::http1::Parsed;
 use crate::listener::OpenListener;
 use crate::live::Live;
+use crate::metrics::Phase;
 use crate::record::TlsView;
 use crate::stream::Downstream;
 use crate::timer::{Deadline, Millis, NEVER};
@@ -46,6 +47,7 @@ pub(crate) struct Connection {
     /// Requests so far.
     pub(crate) requests: u64,
     opened: Millis,
+    admission: Admission,
 }
 
 /// Serves a connection to its end.
@@ -65,6 +67,7 @@ pub(crate) async fn serve(
         arrival: Arrival { peer, local, scheme: listener.scheme() },
         number: worker.next_number(),
         opened: worker.timers.now(),
+        admission,
         requests: 0,
         stream: Downstream::Plain(stream),
         worker,
@@ -78,7 +81,6 @@ pub(crate) async fn serve(
         }
     }
     connection.run().await;
-    drop(admission);
 }
 
 impl Connection {
@@ -179,6 +181,9 @@ impl Connection {
         let patience =
             if self.requests == 0 { settings.header_timeout } else { settings.keep_alive.unwrap_or_default() };
         drop(running);
+        if self.requests > 0 {
+            self.admission.enter(Phase::Waiting);
+        }
         self.deadline.set_after(patience);
         poll_fn(|cx| self.poll_first_bytes(cx)).await
     }
@@ -206,7 +211,9 @@ impl Connection {
     async fn request(&mut self, work: &mut Work, pipelined: bool) -> After {
         let begun = Instant::now();
         let running = self.worker.running();
+        self.admission.enter(Phase::Reading);
         let received = self.receive_head(work, &running).await;
+        self.admission.enter(Phase::Writing);
         match received {
             Ok(()) => Exchange::new(self, work, &running, begun, pipelined).serve().await,
             // Nothing but empty lines came: nobody has asked anything.

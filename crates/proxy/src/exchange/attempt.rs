@@ -132,6 +132,7 @@ impl Exchange<'_> {
         let mut up = match kept {
             Some(up) => {
                 attempt.kept = true;
+                worker.metrics.borrow_mut().upstream.reused += 1;
                 attempt.connect = Some(Duration::ZERO);
                 up
             }
@@ -139,7 +140,10 @@ impl Exchange<'_> {
                 let deadline = &self.connection.deadline;
                 deadline.set_after(forward.policy.connect_timeout);
                 let mut connecting = Box::pin(connect::open(endpoint));
-                let stream = poll_fn(|cx| self.poll_connect(cx, connecting.as_mut())).await?;
+                let connected = poll_fn(|cx| self.poll_connect(cx, connecting.as_mut())).await;
+                let counts = &mut worker.metrics.borrow_mut().upstream;
+                let stream = connected.inspect_err(|_| counts.failed += 1)?;
+                counts.connected += 1;
                 attempt.connect = Some(attempt.begun.elapsed());
                 upstream::Connection { stream, endpoint, opened: worker.timers.now(), requests: 0 }
             }

@@ -13,15 +13,19 @@ use crate::stream::{ReadInto, WriteFrom};
 use crate::timer::NEVER;
 use crate::upstream;
 use crate::websocket;
-use crate::work::Work;
+use crate::work::{Store, Work};
 
-/// One direction of a tunnel.
+/// One direction of a tunnel. While nothing comes it holds no more memory than the head that opened it: most tunnels are silent
+/// most of the time.
 #[derive(Debug, Default)]
 struct Way {
     /// The reader has ended.
     ended: bool,
     /// The writer was told.
     over: bool,
+    /// What the buffer has while it is idle; then the memory of the buffer is with the worker.
+    idle: Vec<u8>,
+    parked: bool,
 }
 
 impl Exchange<'_> {
@@ -64,9 +68,10 @@ impl Exchange<'_> {
         let before = (self.sent, sending.sent);
         let Work { inbound, from_upstream, to_client, .. } = &mut *self.work;
         let stream = &mut self.connection.stream;
-        let up_way = to_up.poll(cx, inbound, stream, &mut up.stream, &mut sending.sent);
+        let store = &self.connection.worker.store;
+        let up_way = to_up.poll(cx, store, inbound, stream, &mut up.stream, &mut sending.sent);
         let down_way = if to_client.is_empty() {
-            to_down.poll(cx, from_upstream, &mut up.stream, stream, &mut self.sent)
+            to_down.poll(cx, store, from_upstream, &mut up.stream, stream, &mut self.sent)
         } else {
             Poll::Pending
         };
@@ -87,6 +92,26 @@ impl Exchange<'_> {
 impl Way {
     /// Passes bytes on; ready when the reader has ended and the writer knows.
     fn poll<R: ReadInto, W: WriteFrom>(
+        &mut self,
+        cx: &mut Context<'_>,
+        store: &Store,
+        buffer: &mut Buffer,
+        from: &mut R,
+        to: &mut W,
+        count: &mut u64,
+    ) -> Poll<Result<(), ()>> {
+        if std::mem::take(&mut self.parked) {
+            store.unpark(buffer, &mut self.idle);
+        }
+        let passed = self.pass(cx, buffer, from, to, count);
+        if passed.is_pending() && buffer.is_empty() {
+            store.park(buffer, &mut self.idle);
+            self.parked = true;
+        }
+        passed
+    }
+
+    fn pass<R: ReadInto, W: WriteFrom>(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut Buffer,

@@ -1,0 +1,131 @@
+//! Sessions and hashes through the whole proxy.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use fairway_model::{
+    Action, Affinity, AffinityMode, Backend, Balance, Forward, ForwardPolicy, HashBalance, SameSite, SessionCookie,
+    Template,
+};
+use fairway_testkit::{Client, Fault, Origin, TlsClient};
+use support::{HOST, TestProxy, backend_alone, endpoints, host, route};
+
+fn action(cookie_path: Option<&str>) -> Action {
+    Action::Forward(Forward {
+        backend: "default/web:80".into(),
+        fallback: None,
+        session_cookie_path: cookie_path.map(Into::into),
+        policy: Arc::new(ForwardPolicy::default()),
+    })
+}
+
+fn sticky(mode: AffinityMode, change_on_failure: bool) -> Backend {
+    let cookie = SessionCookie {
+        name: "INGRESSCOOKIE".into(),
+        expires: None,
+        max_age: Some(60),
+        domain: None,
+        secure: false,
+        same_site: Some(SameSite::Lax),
+        conditional_same_site_none: false,
+    };
+    Backend { affinity: Some(Affinity { mode, cookie, change_on_failure }), ..backend_alone("web") }
+}
+
+fn proxy(backend: Backend, origins: &[&Origin]) -> TestProxy {
+    let addresses: Vec<_> = origins.iter().map(|origin| origin.address()).collect();
+    let routes = vec![route("/", action(Some("/shop"))), route("/quiet", action(None))];
+    TestProxy::start([backend.into(), endpoints("web", &addresses), host(HOST, routes)])
+}
+
+async fn ask(client: &mut Client, target: &str, cookie: Option<&str>) -> (String, Option<String>) {
+    let mut fields = vec![("host", HOST)];
+    fields.extend(cookie.map(|cookie| ("cookie", cookie)));
+    let response = client.request("GET", target, &fields, b"").await;
+    assert_eq!(response.status, 200);
+    (response.echo().origin, response.header("set-cookie").map(str::to_owned))
+}
+
+#[tokio::test]
+async fn a_session_stays_where_its_cookie_says() {
+    for mode in [AffinityMode::Balanced, AffinityMode::Persistent] {
+        let (a, b, c) = (Origin::start("a"), Origin::start("b"), Origin::start("c"));
+        let proxy = proxy(sticky(mode, false), &[&a, &b, &c]);
+        let mut client = proxy.connect().await;
+        for _ in 0..6 {
+            let (chosen, cookie) = ask(&mut client, "/", None).await;
+            let cookie = cookie.expect("a new session");
+            assert!(cookie.starts_with("INGRESSCOOKIE="), "{cookie}");
+            assert!(cookie.ends_with("; Max-Age=60; Path=/shop; HttpOnly; SameSite=Lax"), "{cookie}");
+            let pair = cookie.split(';').next().unwrap();
+            for _ in 0..4 {
+                // In whatever worker.
+                let mut other = proxy.connect().await;
+                assert_eq!(ask(&mut other, "/", Some(pair)).await, (chosen.clone(), None));
+                assert_eq!(ask(&mut other, "/quiet", Some(pair)).await, (chosen.clone(), None));
+            }
+        }
+        assert_eq!(ask(&mut client, "/quiet", None).await.1, None);
+        let mut secure = TlsClient::unverified(HOST).connect(proxy.https).await;
+        assert!(ask(&mut secure, "/", None).await.1.unwrap().contains("; Secure; HttpOnly"));
+    }
+}
+
+#[tokio::test]
+async fn a_session_moves_only_if_it_may() {
+    let (down, up) = (Origin::new("down").fault(Fault::Refuse).start(), Origin::start("up"));
+    // Which key leads to the endpoint that is down is found by asking while both are up.
+    let address = down.address();
+    drop(down);
+    let was_up = Origin::new("down").bind(address).start();
+    let moving = proxy(sticky(AffinityMode::Persistent, true), &[&was_up, &up]);
+    let staying = proxy(sticky(AffinityMode::Persistent, false), &[&was_up, &up]);
+    let mut client = moving.connect().await;
+    let pair = loop {
+        let (chosen, cookie) = ask(&mut client, "/", None).await;
+        if chosen == "down" {
+            break cookie.unwrap().split(';').next().unwrap().to_owned();
+        }
+    };
+    drop(was_up);
+    let (chosen, cookie) = ask(&mut client, "/", Some(&pair)).await;
+    assert_eq!(chosen, "up");
+    assert!(cookie.is_some_and(|cookie| !cookie.starts_with(&pair)));
+    let mut client = staying.connect().await;
+    let response = client.request("GET", "/", &[("host", HOST), ("cookie", &pair)], b"").await;
+    assert_eq!(response.status, 502);
+}
+
+#[tokio::test]
+async fn a_hash_of_the_request_chooses_the_endpoint() {
+    let origins: Vec<_> = ["a", "b", "c", "d"].into_iter().map(Origin::start).collect();
+    let hash = HashBalance { key: Template::parse("$request_uri"), subset: None };
+    let backend = Backend { balance: Balance::Hash(hash), ..backend_alone("web") };
+    let proxy = proxy(backend, &origins.iter().collect::<Vec<_>>());
+    let mut chosen = BTreeSet::new();
+    for at in 0..40 {
+        let target = format!("/{at}");
+        let first = ask(&mut proxy.connect().await, &target, None).await.0;
+        for _ in 0..3 {
+            assert_eq!(ask(&mut proxy.connect().await, &target, None).await.0, first);
+        }
+        chosen.insert(first);
+    }
+    assert!(chosen.len() > 2, "{chosen:?}");
+}
+
+#[tokio::test]
+async fn requests_are_spread() {
+    let (a, b) = (Origin::start("a"), Origin::start("b"));
+    for balance in [Balance::RoundRobin, Balance::Ewma] {
+        let proxy = proxy(Backend { balance, ..backend_alone("web") }, &[&a, &b]);
+        let mut client = proxy.connect().await;
+        let mut chosen = BTreeSet::new();
+        for _ in 0..50 {
+            chosen.insert(ask(&mut client, "/", None).await.0);
+        }
+        assert_eq!(chosen.len(), 2);
+    }
+}
