@@ -1,14 +1,19 @@
 //! Sets of networks, for access lists and trusted peers.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// A set of IPv4 and IPv6 networks. Kept as sorted, merged ranges, so that a lookup among thousands is a binary search.
+/// Cloning one copies a pointer: many routes have the same set.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Vec<IpNet>", into = "Vec<IpNet>")]
-pub struct NetworkSet {
+pub struct NetworkSet(Arc<Ranges>);
+
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Ranges {
     networks: Vec<IpNet>,
     v4: Vec<(u32, u32)>,
     v6: Vec<(u128, u128)>,
@@ -22,19 +27,19 @@ impl NetworkSet {
             after > 0 && address <= ranges[after - 1].1
         }
         match address.to_canonical() {
-            IpAddr::V4(v4) => within(&self.v4, v4.to_bits()),
-            IpAddr::V6(v6) => within(&self.v6, v6.to_bits()),
+            IpAddr::V4(v4) => within(&self.0.v4, v4.to_bits()),
+            IpAddr::V6(v6) => within(&self.0.v6, v6.to_bits()),
         }
     }
 
     /// Whether no address is in the set.
     pub fn is_empty(&self) -> bool {
-        self.networks.is_empty()
+        self.0.networks.is_empty()
     }
 
     /// The networks as they were given, host bits cleared.
     pub fn networks(&self) -> &[IpNet] {
-        &self.networks
+        &self.0.networks
     }
 }
 
@@ -54,13 +59,13 @@ impl FromIterator<IpNet> for NetworkSet {
                 IpNet::V6(net) => v6.push((net.network().to_bits(), net.broadcast().to_bits())),
             }
         }
-        Self { networks, v4: merged(v4), v6: merged(v6) }
+        Self(Arc::new(Ranges { networks, v4: merged(v4), v6: merged(v6) }))
     }
 }
 
 impl From<NetworkSet> for Vec<IpNet> {
     fn from(set: NetworkSet) -> Self {
-        set.networks
+        set.0.networks.clone()
     }
 }
 

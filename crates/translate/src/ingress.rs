@@ -6,5 +6,5 @@ mod part;
 mod route;
 
 pub(crate) use merge::{HostInput, Merged, merge};
-pub(crate) use part::{Age, Part, parse};
+pub(crate) use part::{Age, Part, Parts, parse};
 pub(crate) use route::Policies;

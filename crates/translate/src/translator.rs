@@ -94,8 +94,8 @@ pub struct Translator {
     ingresses: BTreeMap<ObjectKey, IngressState>,
     names: BTreeMap<HostPattern, NameState>,
     backends: BTreeMap<BackendKey, BackendState>,
-    /// The EndpointSlices of each Service.
-    slices: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// The EndpointSlices of each Service, sorted.
+    slices: HashMap<ObjectKey, Vec<ObjectKey>>,
     secrets: BTreeMap<ObjectKey, SecretState>,
     /// When certificates begin or end to be valid.
     validity: BTreeSet<(i64, ObjectKey)>,

@@ -2,7 +2,7 @@
 //! others is decided in [`merge`](super::merge).
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use fairway_model::{HostPattern, Hostname, InvalidPathMatch, Origin, PathRegex};
@@ -62,6 +62,59 @@ pub(crate) struct Part {
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
+/// The Ingresses that have a say in something, oldest first.
+///
+/// Nearly always it is one: a vector then, since a tree would take half a kilobyte. Some Services and Secrets have thousands.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    few: Vec<Arc<Part>>,
+    /// All of them, once there were more than a few.
+    many: BTreeMap<Age, Arc<Part>>,
+}
+
+impl Parts {
+    const FEW: usize = 16;
+
+    pub(crate) fn insert(&mut self, part: &Arc<Part>) {
+        if !self.many.is_empty() {
+            self.many.insert(part.age.clone(), part.clone());
+            return;
+        }
+        match self.few.binary_search_by(|other| other.age.cmp(&part.age)) {
+            Ok(at) => self.few[at] = part.clone(),
+            Err(at) if self.few.len() < Self::FEW => {
+                if self.few.is_empty() {
+                    self.few.reserve_exact(1);
+                }
+                self.few.insert(at, part.clone());
+            }
+            Err(_) => {
+                let all = std::mem::take(&mut self.few).into_iter().chain([part.clone()]);
+                self.many = all.map(|part| (part.age.clone(), part)).collect();
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, age: &Age) {
+        self.many.remove(age);
+        if let Ok(at) = self.few.binary_search_by(|other| other.age.cmp(age)) {
+            self.few.remove(at);
+        }
+    }
+
+    pub(crate) fn get(&self, age: &Age) -> Option<&Arc<Part>> {
+        self.many.get(age).or_else(|| self.few.iter().find(|part| part.age == *age))
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Arc<Part>> {
+        self.few.iter().chain(self.many.values())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.few.is_empty() && self.many.is_empty()
+    }
+}
+
 /// What one Ingress says about one host.
 #[derive(Debug)]
 pub(crate) struct HostRules {
@@ -79,7 +132,7 @@ pub(crate) struct PathRule {
     pub(crate) kind: PathKind,
     pub(crate) target: Target,
     /// The pattern that the text is in regex mode: compiled when first needed, and once.
-    regex: OnceLock<Result<PathRegex, InvalidPathMatch>>,
+    regex: OnceLock<Box<Result<PathRegex, InvalidPathMatch>>>,
 }
 
 /// The three path types; `ImplementationSpecific` and an absent one count as `Prefix`.
@@ -109,7 +162,7 @@ pub(crate) struct Tls {
 
 impl PathRule {
     pub(crate) fn regex(&self) -> &Result<PathRegex, InvalidPathMatch> {
-        self.regex.get_or_init(|| self.text.parse())
+        self.regex.get_or_init(|| Box::new(self.text.parse()))
     }
 
     /// The part of the Ingress, as origins name it.
@@ -189,7 +242,12 @@ pub(crate) fn parse(
     }
     let aliases = reading.aliases(&annotations, &options.annotations_prefix);
     reading.rewrite_variables(&annotations, &options.annotations_prefix);
-    let Reading { diagnostics, backends, hosts, .. } = reading;
+    let Reading { mut diagnostics, mut backends, mut hosts, .. } = reading;
+    // There may be tens of thousands of these.
+    diagnostics.shrink_to_fit();
+    backends.shrink_to_fit();
+    hosts.iter_mut().for_each(|rules| rules.paths.shrink_to_fit());
+    hosts.shrink_to_fit();
     Ok(Part {
         key: key.clone(),
         age,

@@ -81,6 +81,7 @@ impl<'a> Common<'a> {
                 forwarded_prefix: forwarded_prefix.map(|prefix| prefix.as_str().into()),
             }));
         }
+        filters.shrink_to_fit();
         Route { rule: rule.into(), filters, ..Route::new(self.part.origin.section(section), path, action) }
     }
 

@@ -1,12 +1,11 @@
 //! Backends and endpoint sets, kept up to date.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fairway_model::{Backend, EndpointSet, Resource, ResourceName};
 
 use super::{Translator, Work};
-use crate::ingress::{Age, Part};
+use crate::ingress::Parts;
 use crate::objects::{Object, ObjectKey};
 use crate::service::{self, BackendKey, BackendPort, Problem, Sources};
 
@@ -14,7 +13,7 @@ use crate::service::{self, BackendKey, BackendPort, Problem, Sources};
 #[derive(Debug, Default)]
 pub(super) struct BackendState {
     /// The Ingresses that refer to it, oldest first.
-    pub(super) parts: BTreeMap<Age, Arc<Part>>,
+    pub(super) parts: Parts,
     pub(super) problem: Option<Problem>,
     /// Whether it is there without any Ingress: the global default backend.
     pinned: bool,
@@ -43,9 +42,12 @@ impl Translator {
     pub(super) fn index_slice(&mut self, slice: &ObjectKey, service: ObjectKey, there: bool, work: &mut Work) {
         self.touch_service(&service, work);
         if there {
-            self.slices.entry(service).or_default().insert(slice.clone());
+            let slices = self.slices.entry(service).or_default();
+            if let Err(at) = slices.binary_search(slice) {
+                slices.insert(at, slice.clone());
+            }
         } else if let Some(slices) = self.slices.get_mut(&service) {
-            slices.remove(slice);
+            slices.retain(|other| other != slice);
             if slices.is_empty() {
                 self.slices.remove(&service);
             }

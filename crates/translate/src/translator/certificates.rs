@@ -1,6 +1,6 @@
 //! Certificates, kept up to date, and which host has which.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fairway_model::{CertificateName, HostPattern, Resource, ResourceName};
@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use super::ingresses::secret_key;
 use super::{Translator, Work};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
-use crate::ingress::{Age, Part};
+use crate::ingress::Parts;
 use crate::objects::{Object, ObjectKey};
 use crate::secret::{self, TlsSecret, certificate_name};
 
@@ -17,7 +17,7 @@ use crate::secret::{self, TlsSecret, certificate_name};
 #[derive(Debug, Default)]
 pub(super) struct SecretState {
     /// The Ingresses that refer to it.
-    pub(super) parts: BTreeMap<Age, Arc<Part>>,
+    pub(super) parts: Parts,
     /// The newest version that could be used.
     pub(super) good: Option<TlsSecret>,
     pub(super) problem: Option<Problem>,
@@ -48,7 +48,7 @@ pub(super) struct Choice {
     /// The certificate, if it isn't the default one.
     pub(super) certificate: Option<CertificateName>,
     /// What there is to tell the Ingress that decided.
-    pub(super) diagnostic: Option<(ObjectKey, Diagnostic)>,
+    pub(super) diagnostic: Option<Box<(ObjectKey, Diagnostic)>>,
 }
 
 impl Translator {
@@ -152,7 +152,7 @@ impl Translator {
             let field = format!("spec.tls[{at}].secretName");
             let (severity, reason) = (Severity::Warning, Reason::CertificateMismatch);
             let found = Diagnostic::new(severity, reason, &part.origin, field, name, message);
-            return Choice { diagnostic: Some((part.key.clone(), found)), ..by_default };
+            return Choice { diagnostic: Some(Box::new((part.key.clone(), found))), ..by_default };
         }
         let covering = part.secrets().filter_map(|(_, name)| usable(name)).find(|good| good.covers(pattern));
         Choice { certificate: covering.map(|good| good.certificate.name.clone()), ..by_default }

@@ -120,18 +120,18 @@ impl Translator {
 
     fn attach(&mut self, part: &Arc<Part>, work: &mut Work) {
         for pattern in patterns(part) {
-            self.names.entry(pattern.clone()).or_default().parts.insert(part.age.clone(), part.clone());
+            self.names.entry(pattern.clone()).or_default().parts.insert(part);
             work.names.insert(pattern);
         }
         for (backend, _) in &part.backends {
             let state = self.backends.entry(backend.clone()).or_default();
-            state.parts.insert(part.age.clone(), part.clone());
+            state.parts.insert(part);
             work.backends.insert(backend.clone());
         }
         for key in secrets(part) {
             work.wants.entry(key.clone()).or_insert_with(|| self.secrets.contains_key(&key));
             let state = self.secrets.entry(key.clone()).or_default();
-            state.parts.insert(part.age.clone(), part.clone());
+            state.parts.insert(part);
             work.secrets.insert(key);
         }
     }

@@ -10,14 +10,14 @@ use fairway_model::{
 use super::certificates::Choice;
 use super::{Translator, Work};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
-use crate::ingress::{Age, HostInput, Merged, Part, merge};
+use crate::ingress::{Age, HostInput, Merged, Parts, merge};
 use crate::objects::ObjectKey;
 
 /// One name under which something may be served.
 #[derive(Debug, Default)]
 pub(super) struct NameState {
     /// The Ingresses that name it as a host, oldest first.
-    pub(super) parts: BTreeMap<Age, Arc<Part>>,
+    pub(super) parts: Parts,
     choice: Choice,
     /// Other hosts that lead here, if no Ingress names this one as its host. The first one does.
     claims: BTreeMap<Claim, ObjectKey>,
@@ -171,7 +171,7 @@ impl Translator {
 
     fn publish_merged(&mut self, pattern: &HostPattern, mut merged: Merged, work: &mut Work) {
         let Some(state) = self.names.get_mut(pattern) else { return };
-        if let Some((key, diagnostic)) = &state.choice.diagnostic {
+        if let Some((key, diagnostic)) = state.choice.diagnostic.as_deref() {
             merged.diagnostics.entry(key.clone()).or_default().push(diagnostic.clone());
         }
         let mut decided = None;
