@@ -16,6 +16,7 @@ use clap::ArgMatches;
 use fairway_model::{LogEscape, Scheme, Template};
 use fairway_proxy::access_log::LogSink;
 use fairway_proxy::{Proxy, Publisher};
+use fairway_translate::diagnostic::{Reason, Severity};
 use fairway_translate::options::{Development, Options};
 use fairway_translate::{Diagnostic, Translator};
 
@@ -189,7 +190,12 @@ impl Session {
     /// All there is to say now.
     fn current_findings(&self) -> Vec<Finding> {
         let mut findings = self.manifests.findings();
-        let told: Vec<Diagnostic> = self.translator.diagnostics().values().flatten().cloned().collect();
+        // That the echo answers is seen in the table.
+        let echoed = |found: &&Diagnostic| {
+            let missing = matches!(found.reason, Reason::ServiceNotFound | Reason::NoEndpoints);
+            !(missing && found.severity == Severity::Info)
+        };
+        let told: Vec<_> = self.translator.diagnostics().values().flatten().filter(echoed).cloned().collect();
         findings.extend(self.manifests.locate(told));
         let (served, told) = (self.translator.served(), self.translator.diagnostics());
         let known = |key: &_| served.contains(key) || told.contains_key(key);

@@ -23,7 +23,7 @@ use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use fairway_translate::objects::{Change, Kind, Object, ObjectKey};
 use foldhash::quality::RandomState;
 
-use file::FileState;
+use file::{FileState, Texts};
 use node::Node;
 pub(crate) use scan::NoSuchPath;
 
@@ -184,18 +184,19 @@ impl Manifests {
                 by_document.entry((&live.file, live.lines.0)).or_default().push((at, key));
             }
         }
-        let mut text: Option<(&Arc<Path>, String)> = None;
-        for ((path, line), members) in by_document {
-            if text.as_ref().is_none_or(|(read, _)| *read != path) {
-                text = file::read(path).ok().map(|text| (path, text));
-            }
-            let document = self.files.get(path).and_then(|file| file.documents.iter().find(|found| found.line == line));
-            let (Some((_, text)), Some(document)) = (&text, document) else { continue };
-            let Some(text) = file::document_text(text, document, &self.hasher) else { continue };
-            let Ok(Some(root)) = Node::parse(text) else { continue };
-            for (at, key) in members {
-                if let (Some(place), Some(node)) = (&mut places[at], object::find(&root, &key)) {
-                    place.line = Some(line + node.line_of(fields[at].1).max(1) - 1);
+        // In the order of files, so that each is read and cut once.
+        let mut by_document = by_document.into_iter().peekable();
+        while let Some(((path, _), _)) = by_document.peek() {
+            let path = *path;
+            let (text, file) = (file::read(path).unwrap_or_default(), self.files.get(path));
+            let texts = Texts::of(&text, &self.hasher);
+            while let Some(((_, line), members)) = by_document.next_if(|((next, _), _)| *next == path) {
+                let Some(text) = file.and_then(|file| texts.get(file, line)) else { continue };
+                let Ok(Some(root)) = Node::parse(text) else { continue };
+                for (at, key) in members {
+                    if let (Some(place), Some(node)) = (&mut places[at], object::find(&root, &key)) {
+                        place.line = Some(line + node.line_of(fields[at].1).max(1) - 1);
+                    }
                 }
             }
         }

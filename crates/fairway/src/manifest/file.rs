@@ -15,7 +15,7 @@ use foldhash::quality::RandomState;
 
 use super::node::Node;
 use super::object::{self, Contents};
-use super::split::documents;
+use super::split::{Document, documents};
 
 /// Largest file that is read, in bytes; a cluster's worth of manifests is a tenth of it.
 const SIZE_LIMIT: u64 = 256 << 20;
@@ -183,10 +183,24 @@ impl DocumentState {
     }
 }
 
-/// The text of one document of a file, if it is still the one that is known.
-pub(super) fn document_text<'a>(text: &'a str, document: &DocumentState, hasher: &RandomState) -> Option<&'a str> {
-    let found = documents(text).into_iter().find(|found| found.line == document.line)?;
-    (hasher.hash_one(found.text) == document.hash).then_some(found.text)
+/// The texts of the documents of a file, to look up those that are still the ones that are known.
+pub(super) struct Texts<'a> {
+    documents: Vec<Document<'a>>,
+    hasher: &'a RandomState,
+}
+
+impl<'a> Texts<'a> {
+    pub(super) fn of(text: &'a str, hasher: &'a RandomState) -> Self {
+        Self { documents: documents(text), hasher }
+    }
+
+    /// The text of the document that begins in a line, unless it changed since it was read.
+    pub(super) fn get(&self, file: &FileState, line: u32) -> Option<&'a str> {
+        let state = file.documents.binary_search_by_key(&line, |state| state.line).ok()?;
+        let text = self.documents.binary_search_by_key(&line, |document| document.line).ok()?;
+        let text = self.documents[text].text;
+        (self.hasher.hash_one(text) == file.documents[state].hash).then_some(text)
+    }
 }
 
 /// The text of a file; not UTF-8 or too long is an error.
