@@ -49,11 +49,11 @@ pub(crate) struct Part {
     /// Each host once, in the order of the rules.
     pub(crate) hosts: Vec<HostRules>,
     /// `spec.defaultBackend`, when it is a Service.
-    pub(crate) default_backend: Option<BackendKey>,
+    pub(crate) default_backend: Option<Box<BackendKey>>,
     /// Whether there are no rules at all, so that the default backend serves the catch-all.
     pub(crate) catch_all: bool,
     /// Service of the `default-backend` annotation.
-    pub(crate) fallback: Option<BackendKey>,
+    pub(crate) fallback: Option<Box<BackendKey>>,
     pub(crate) tls: Vec<Tls>,
     /// Names of `server-alias`.
     pub(crate) aliases: Vec<HostPattern>,
@@ -253,9 +253,9 @@ pub(crate) fn parse(
         age,
         annotations,
         hosts,
-        default_backend,
+        default_backend: default_backend.map(Box::new),
         catch_all,
-        fallback,
+        fallback: fallback.map(Box::new),
         tls: spec.tls.iter().flatten().map(Tls::read).collect(),
         aliases,
         backends,

@@ -26,6 +26,7 @@ impl Translator {
                 let message = format!("{more} more findings about this object");
                 now.push(Diagnostic::new(Severity::Warning, Reason::InvalidManifest, &key.origin(), "", "", message));
             }
+            now.shrink_to_fit();
             let before = self.reported.get(&key).map(Vec::as_slice).unwrap_or_default();
             if before == now.as_slice() {
                 continue;
