@@ -48,6 +48,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         terminal.print(&format!("--{}: {}: {}\n", flag.name, flag.verdict.label(), flag.verdict.note()));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signals = Signals::new(&runtime)?;
     // Watching begins before reading, so that no save falls in between.
     let mut watcher = Watcher::new()?;
     watcher.watch(manifests.folders())?;
@@ -62,7 +63,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let publisher = proxy.publisher();
     let mut session = Session { manifests, translator, options, publisher, findings: Vec::new(), terminal };
     session.greet(&proxy);
-    runtime.block_on(serve(session, watcher, proxy))
+    runtime.block_on(serve(session, watcher, proxy, signals))
 }
 
 fn options(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Options> {
@@ -81,8 +82,12 @@ fn options(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Options> {
 }
 
 /// Takes over what is saved, until the process is asked to end.
-async fn serve(mut session: Session, mut watcher: Watcher, mut proxy: Proxy) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::new()?;
+async fn serve(
+    mut session: Session,
+    mut watcher: Watcher,
+    mut proxy: Proxy,
+    mut signals: Signals,
+) -> anyhow::Result<ExitCode> {
     let mut look_again = tokio::time::interval(LOOK_AGAIN);
     loop {
         tokio::select! {

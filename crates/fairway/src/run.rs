@@ -39,6 +39,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("control").build()?;
+    let signals = Signals::new(&runtime)?;
     check_addresses(&config.options)?;
     let client = runtime.block_on(fairway_controller::connect(&config.api)).context(
         "the API server can't be found; outside a cluster give --kubeconfig, and without any cluster use `fairway dev`",
@@ -54,7 +55,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     // No listener yet: whoever asks before the first complete configuration would be told 404.
     let proxy = Proxy::start(Snapshot::default(), proxy_config)
         .context("the proxy can't start; --healthz-port chooses another port for health and metrics")?;
-    runtime.block_on(serve(&flags, &config.options, controller, changes, proxy))
+    runtime.block_on(serve(&flags, &config.options, controller, changes, proxy, signals))
 }
 
 async fn serve(
@@ -63,8 +64,8 @@ async fn serve(
     controller: Controller,
     changes: mpsc::Receiver<Publish>,
     mut proxy: Proxy,
+    mut signals: Signals,
 ) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::new()?;
     let lifecycle = proxy.readiness();
     let ready = controller.readiness();
     let (leave, left) = watch::channel(false);

@@ -69,7 +69,8 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// Takes the signals over from the operating system, which would just end the process.
-    pub(crate) fn new() -> std::io::Result<Self> {
+    pub(crate) fn new(runtime: &tokio::runtime::Runtime) -> std::io::Result<Self> {
+        let _within = runtime.enter();
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
