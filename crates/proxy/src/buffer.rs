@@ -57,7 +57,7 @@ impl Buffer {
     /// Lets go of the prefix and moves what is left to the front.
     pub(crate) fn release(&mut self) {
         self.held = 0;
-        self.to_front();
+        self.compact();
     }
 
     /// Forgets `count` bytes at the front of what is filled.
@@ -92,7 +92,7 @@ impl Buffer {
     /// Makes room by dropping what was consumed, and by growing up to `limit` bytes; `false` if that was not enough.
     pub(crate) fn make_room(&mut self, limit: usize) -> bool {
         if self.start == self.end || !self.has_room() {
-            self.to_front();
+            self.compact();
         }
         if !self.has_room() && self.data.len() < limit {
             let size = (self.data.len() * 2).clamp(1, limit);
@@ -117,7 +117,7 @@ impl Buffer {
         read
     }
 
-    fn to_front(&mut self) {
+    fn compact(&mut self) {
         if self.start > self.held {
             self.data.copy_within(self.start..self.end, self.held);
             self.end -= self.start - self.held;

@@ -10,7 +10,7 @@ use std::ops::Range;
 use fairway_model::{ForwardedHeaders, NetworkSet, Scheme, Settings};
 
 use crate::decimal;
-use crate::http1::{FieldName, Fields, HeadWriter, KnownField, KnownSet, RequestHead};
+use crate::http1::{FieldName, Fields, HeadWriter, KnownField, KnownSet, PreparedField, RequestHead};
 use crate::random::Rng;
 
 /// Port told to endpoints for every TLS listener, whatever port it is on: clients reach it there through a Service.
@@ -34,6 +34,7 @@ pub struct ClientView {
     port: u16,
     scheme: Scheme,
     forwarded_port: u16,
+    peer_trusted: bool,
     trusted: bool,
     text: Vec<u8>,
     address_text: Range<usize>,
@@ -59,6 +60,7 @@ impl ClientView {
         let fields = head.fields();
         self.restart(arrival);
         let peer_trusted = (rules.trust || rules.real_ip) && rules.trusted.contains(arrival.peer.ip());
+        self.peer_trusted = peer_trusted;
         self.trusted = rules.trust && peer_trusted;
 
         let address_field = Named::new(&rules.address_field);
@@ -147,26 +149,54 @@ impl ClientView {
         if self.trusted { REPLACED } else { REPLACED | KnownSet::FORWARDED | KnownSet::SSL_CLIENT }
     }
 
-    /// Writes the whole family. What has no value is not written.
-    pub fn write_fields(&self, writer: &mut HeadWriter<'_>) {
+    /// The fields that are the same for every request of a connection whose peer is not trusted: those of address, scheme and
+    /// port. `None` when the peer is trusted, for then every request may say something else.
+    pub fn of_every_request(&self) -> Option<PreparedField> {
+        let line = |name: FieldName<'_>, value: &[u8]| PreparedField::new(name.as_bytes(), value).ok();
         let scheme = self.scheme.as_str().as_bytes();
-        let mut field = |name, value: &[u8]| {
-            if !value.is_empty() {
+        let mut port = Vec::new();
+        decimal::number(self.forwarded_port.into(), &mut port);
+        let lines = [
+            line(X_REAL_IP, self.address_text()),
+            line(X_FORWARDED_FOR, self.forwarded_for()),
+            line(X_FORWARDED_PROTO, scheme),
+            line(X_FORWARDED_SCHEME, scheme),
+            line(X_SCHEME, scheme),
+            line(X_FORWARDED_PORT, &port),
+        ];
+        if self.peer_trusted { None } else { lines.into_iter().collect() }
+    }
+
+    /// Writes the whole family, without `except`. What has no value is not written. `prepared` is what
+    /// [`of_every_request`](Self::of_every_request) made for this connection.
+    pub fn write_fields(&self, writer: &mut HeadWriter<'_>, except: KnownSet, prepared: Option<&PreparedField>) {
+        let prepared = prepared.filter(|_| !self.peer_trusted && !except.intersects(REPLACED));
+        let scheme = self.scheme.as_str().as_bytes();
+        let mut field = |known, name, value: &[u8]| {
+            if !value.is_empty() && !except.contains(known) {
                 // The parts come from parsed fields or from here, so no value can be refused.
                 let written = writer.field(name, value);
                 debug_assert!(written.is_ok(), "values of received fields can be sent");
             }
         };
-        field(X_REQUEST_ID, self.request_id());
-        field(X_REAL_IP, self.address_text());
-        field(X_FORWARDED_FOR, self.forwarded_for());
-        field(X_FORWARDED_HOST, self.host());
-        field(X_FORWARDED_PROTO, scheme);
-        field(X_FORWARDED_SCHEME, scheme);
-        field(X_SCHEME, scheme);
-        field(X_ORIGINAL_FORWARDED_FOR, &self.text[self.original_for.clone()]);
-        field(X_ORIGINAL_FORWARDED_HOST, &self.text[self.original_host.clone()]);
-        writer.field_number(X_FORWARDED_PORT, self.forwarded_port.into());
+        field(KnownField::XRequestId, X_REQUEST_ID, self.request_id());
+        field(KnownField::XForwardedHost, X_FORWARDED_HOST, self.host());
+        let original_for = &self.text[self.original_for.clone()];
+        field(KnownField::XOriginalForwardedFor, X_ORIGINAL_FORWARDED_FOR, original_for);
+        let original_host = &self.text[self.original_host.clone()];
+        field(KnownField::XOriginalForwardedHost, X_ORIGINAL_FORWARDED_HOST, original_host);
+        if let Some(prepared) = prepared {
+            writer.prepared(prepared);
+            return;
+        }
+        field(KnownField::XRealIp, X_REAL_IP, self.address_text());
+        field(KnownField::XForwardedFor, X_FORWARDED_FOR, self.forwarded_for());
+        field(KnownField::XForwardedProto, X_FORWARDED_PROTO, scheme);
+        field(KnownField::XForwardedScheme, X_FORWARDED_SCHEME, scheme);
+        field(KnownField::XScheme, X_SCHEME, scheme);
+        if !except.contains(KnownField::XForwardedPort) {
+            writer.field_number(X_FORWARDED_PORT, self.forwarded_port.into());
+        }
     }
 
     fn restart(&mut self, arrival: &Arrival) {
@@ -252,6 +282,7 @@ impl Default for ClientView {
             port: 0,
             scheme: Scheme::Http,
             forwarded_port: 0,
+            peer_trusted: false,
             trusted: false,
             text: Vec::new(),
             address_text: 0..0,
@@ -301,6 +332,11 @@ enum Named<'a> {
 
 impl<'a> Named<'a> {
     fn new(name: &'a str) -> Self {
+        match name {
+            "x-forwarded-for" => return Self::Known(KnownField::XForwardedFor),
+            "x-forwarded-host" => return Self::Known(KnownField::XForwardedHost),
+            _ => {}
+        }
         let known = KnownField::classify(name.as_bytes());
         // The rest of a family stands for many names.
         if known.name().eq_ignore_ascii_case(name) { Self::Known(known) } else { Self::Other(name.as_bytes()) }

@@ -1,6 +1,7 @@
 //! The snapshot that is being served, with what was compiled for it.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use fairway_model::{BackendName, Endpoint, Endpoints, Snapshot};
@@ -18,6 +19,18 @@ pub(crate) struct Live {
     pub(crate) prepared: Arc<Prepared>,
     /// Where the names of backends lead that are names.
     pub(crate) resolved: Arc<HashMap<BackendName, Arc<[Endpoint]>>>,
+}
+
+/// The version that a worker serves. Requests count references to this, and not to what all workers share.
+#[derive(Debug)]
+pub(crate) struct InForce(pub(crate) Arc<Live>);
+
+impl Deref for InForce {
+    type Target = Live;
+
+    fn deref(&self) -> &Live {
+        &self.0
+    }
 }
 
 impl Live {

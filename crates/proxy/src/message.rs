@@ -4,7 +4,9 @@ use fairway_model::{Backend, Template};
 
 use crate::access_log::Format;
 use crate::error::Failure;
-use crate::http1::{FieldName, Framing, HeadWriter, KnownField, KnownSet, RequestHead, ResponseHead, Version};
+use crate::http1::{
+    FieldName, Framing, HeadWriter, KnownField, KnownSet, PreparedField, RequestHead, ResponseHead, Version,
+};
 use crate::live::Live;
 use crate::respond::{Clock, Persistence};
 use crate::work::Scratch;
@@ -36,6 +38,8 @@ pub(crate) struct UpstreamRequest<'a> {
     pub(crate) live: &'a Live,
     /// Host for the endpoint in place of the client's.
     pub(crate) upstream_host: Option<&'a Template>,
+    /// The fields about the client that are the same for every request of the connection.
+    pub(crate) family: Option<&'a PreparedField>,
     /// The backend.
     pub(crate) backend: &'a Backend,
     /// Whether a WebSocket is asked for.
@@ -71,7 +75,7 @@ impl UpstreamRequest<'_> {
         if !prepared.replaced_known.contains(KnownField::Host) {
             writer.field(HOST, value).map_err(|_| Failure::Unwritable)?;
         }
-        client.write_fields(&mut writer);
+        client.write_fields(&mut writer, prepared.replaced_known, self.family);
         if live.snapshot.settings().original_uri_header {
             let _ = writer.field(X_ORIGINAL_URI, head.target_span().of(bytes));
         }

@@ -78,8 +78,12 @@ pub(crate) fn decide<'l>(worker: &Worker, live: &'l Live, request: Received<'_>,
     };
     scratch.matched.extend_from_slice(path.matched);
     scratch.target.extend_from_slice(path.forwarded);
-    let authority = head.authority().map_or(&b""[..], |authority| authority.span.of(bytes));
-    let Some(host) = canonical_host(authority, &mut scratch.host) else {
+    let host = match head.authority() {
+        None => Some(&b""[..]),
+        Some(authority) if authority.canonical => Some(authority.host.of(bytes)),
+        Some(authority) => canonical_host(authority.span.of(bytes), &mut scratch.host),
+    };
+    let Some(host) = host else {
         plan.step = Step::Fail(Failure::RequestHead(crate::http1::HeadError::InvalidHost));
         return plan;
     };

@@ -1,24 +1,27 @@
 //! The running proxy: its workers, and the one way to change what they serve.
 
-use std::collections::{BTreeMap, HashMap};
+mod shared;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use fairway_model::{Delta, Endpoints, Listener, ListenerName, LogEscape, Snapshot, Template};
-use tokio::sync::{mpsc, oneshot};
+use fairway_model::{Delta, Endpoints, ListenerName, Snapshot};
+use tokio::sync::mpsc;
 
+use self::shared::{Listening, Relisten, Shared, locked};
 use crate::access_log::{LogSink, LogThread};
 use crate::admin::{AdminSource, Lifecycle};
 use crate::config::ProxyConfig;
 use crate::control::{self, Control};
 use crate::listener;
 use crate::live::Live;
-use crate::metrics::{ConfigStatus, ProxyFigures};
-use crate::resolve::{Resolved, Resolver};
+use crate::metrics::ConfigStatus;
+use crate::resolve::Resolved;
 use crate::tls::Certificates;
 use crate::worker::{self, Common, Message};
 
@@ -86,22 +89,6 @@ pub struct Drained {
     /// Client connections that the deadline cut.
     pub cut: usize,
 }
-
-#[derive(Debug)]
-struct Shared {
-    /// One change after the other.
-    change: tokio::sync::Mutex<Listening>,
-    live: Mutex<Arc<Live>>,
-    workers: Vec<mpsc::UnboundedSender<Message>>,
-    local: Mutex<BTreeMap<ListenerName, SocketAddr>>,
-    certificates: Arc<Certificates>,
-    log_format: Option<(Template, LogEscape)>,
-    resolver: Option<Arc<Resolver>>,
-    status: Mutex<ConfigStatus>,
-}
-
-/// The listener resources whose sockets are open.
-type Listening = HashMap<ListenerName, Arc<Listener>>;
 
 impl Proxy {
     /// Binds every listener of the snapshot and starts the workers. When it returns, connections are accepted.
@@ -282,10 +269,11 @@ impl Publisher {
             resolver.apply(&delta);
         }
         let live = current.next(current.snapshot.apply(delta), shared.log_format.as_ref());
-        let (open, change, close, refused) = shared.relisten(&mut listening, &live.snapshot);
+        let mut listeners = shared.relisten(&mut listening, &live.snapshot);
+        let refused = std::mem::take(&mut listeners.refused);
         // Handshakes may see it a moment before the requests do.
         shared.certificates.publish(live.snapshot.clone());
-        shared.distribute(&live, open, &change, &close).await;
+        shared.distribute(&live, listeners).await;
         shared.note(refused.is_empty());
         Published { version: live.version, hosts: live.snapshot.host_count(), took: begun.elapsed(), refused }
     }
@@ -298,8 +286,7 @@ impl Publisher {
         let still = current.snapshot.endpoint_set(&change.backend);
         if still.is_some_and(|set| matches!(set.endpoints, Endpoints::Name { .. })) {
             let live = current.resolved(change.backend, change.endpoints);
-            let open = shared.workers.iter().map(|_| Vec::new()).collect();
-            shared.distribute(&live, open, &[], &[]).await;
+            shared.distribute(&live, Relisten::default()).await;
         }
     }
 
@@ -311,130 +298,6 @@ impl Publisher {
     /// Number of the version in force.
     pub fn version(&self) -> u64 {
         self.0.live().version
-    }
-}
-
-/// For each worker the sockets that it opens.
-type Open = Vec<Vec<(Arc<Listener>, std::net::TcpListener)>>;
-
-impl Shared {
-    fn live(&self) -> Arc<Live> {
-        locked(&self.live).clone()
-    }
-
-    fn tell(&self, message: impl Fn() -> Message) {
-        for worker in &self.workers {
-            let _ = worker.send(message());
-        }
-    }
-
-    /// Makes a version the one in force, and waits until every worker serves it.
-    async fn distribute(&self, live: &Arc<Live>, open: Open, change: &[Arc<Listener>], close: &[Arc<Listener>]) {
-        *locked(&self.live) = live.clone();
-        let (done, mut all_done) = mpsc::channel(1);
-        for (worker, open) in self.workers.iter().zip(open) {
-            let message = Message::Publish {
-                live: live.clone(),
-                open,
-                change: change.to_vec(),
-                close: close.to_vec(),
-                done: done.clone(),
-            };
-            // A worker that is gone has nothing to serve.
-            let _ = worker.send(message);
-        }
-        drop(done);
-        // Ends with `None` once every worker has dropped its end.
-        while all_done.recv().await.is_some() {}
-    }
-
-    /// Notes a change for the metrics.
-    fn note(&self, whole: bool) {
-        let version = self.live().version;
-        let mut status = locked(&self.status);
-        status.version = version;
-        status.hash = version;
-        status.last_succeeded = whole;
-        if whole {
-            status.successes += 1;
-            status.last_success = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        } else {
-            status.errors += 1;
-        }
-    }
-
-    fn figures(&self, log: Option<&LogThread>) -> ProxyFigures {
-        let names = self.resolver.as_ref().map(|resolver| resolver.counts()).unwrap_or_default();
-        ProxyFigures {
-            workers: self.workers.len() as u64,
-            log_lines_dropped: log.map_or(0, LogThread::dropped),
-            resolver_names: names.names,
-            resolver_queries: names.queries,
-            resolver_failures: names.failures,
-        }
-    }
-
-    /// Asks each worker. One that is gone drops the question, which its answer tells.
-    fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Message) -> Vec<oneshot::Receiver<T>> {
-        let ask = |worker: &mpsc::UnboundedSender<Message>| {
-            let (reply, answer) = oneshot::channel();
-            let _ = worker.send(question(reply));
-            answer
-        };
-        self.workers.iter().map(ask).collect()
-    }
-
-    async fn connections(&self) -> usize {
-        let mut sum = 0;
-        for answer in self.ask(Message::Connections) {
-            sum += answer.await.unwrap_or(0);
-        }
-        sum
-    }
-
-    /// Binds what is new. A listener with another address is a new one; with another scheme or table it stays open.
-    fn relisten(
-        &self,
-        listening: &mut Listening,
-        snapshot: &Snapshot,
-    ) -> (Open, Vec<Arc<Listener>>, Vec<Arc<Listener>>, Vec<RefusedListener>) {
-        let mut open: Open = self.workers.iter().map(|_| Vec::new()).collect();
-        let (mut change, mut close, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-        let mut local = locked(&self.local);
-        listening.retain(|name, resource| {
-            let kept = snapshot.listeners().any(|new| new.name == *name && new.address == resource.address);
-            if !kept {
-                close.push(resource.clone());
-                local.remove(name);
-            }
-            kept
-        });
-        for resource in snapshot.listeners() {
-            match listening.get(&resource.name) {
-                Some(known) if Arc::ptr_eq(known, resource) => {}
-                Some(_) => {
-                    change.push(resource.clone());
-                    listening.insert(resource.name.clone(), resource.clone());
-                }
-                None => match listener::bind(resource.address, self.workers.len()) {
-                    Ok(sockets) => {
-                        if let Some(address) = sockets.first().and_then(|socket| socket.local_addr().ok()) {
-                            local.insert(resource.name.clone(), address);
-                        }
-                        for (own, socket) in open.iter_mut().zip(sockets) {
-                            own.push((resource.clone(), socket));
-                        }
-                        listening.insert(resource.name.clone(), resource.clone());
-                    }
-                    Err(error) => refused.push(RefusedListener {
-                        listener: resource.name.clone(),
-                        address: resource.address,
-                        error,
-                    }),
-                },
-            }
-        }
-        (open, change, close, refused)
     }
 }
 
@@ -461,8 +324,4 @@ fn worker_count(configured: Option<NonZeroUsize>, snapshot: &Snapshot) -> usize 
     // Knows CPU affinity and the quota of cgroups, both versions.
     let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     configured.or(from_settings).unwrap_or_else(available).get()
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -46,13 +46,15 @@ impl Outgoing {
         self.tail = false;
     }
 
-    /// Takes as much of the body from `source` as can be written together. `true` if there is now something to write or the
-    /// body has ended.
+    /// Takes as much of the body from `source` as can be written together with what is to be written already. `true` if there is
+    /// now something to write.
     ///
     /// # Errors
     /// The body is malformed.
     pub(crate) fn fill(&mut self, body: &mut Body, source: &mut Buffer) -> Result<bool, BodyError> {
-        debug_assert!(self.taken == 0 && !self.tail, "what was taken is written first");
+        if self.taken > 0 || self.tail {
+            return Ok(true);
+        }
         if self.written > 0 && self.written == self.lead.len() {
             self.lead.clear();
             self.written = 0;
@@ -73,7 +75,7 @@ impl Outgoing {
             }
             source.consume(piece.taken);
         }
-        Ok(!self.is_empty() || body.ended)
+        Ok(!self.is_empty())
     }
 
     /// Writes until everything is written, and says how many bytes of it a call that is interrupted has written.

@@ -26,11 +26,14 @@ const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
 pub(crate) struct Certificates {
     snapshot: RwLock<Arc<Snapshot>>,
     /// Keys that were parsed, for as long as their resource is the one in force.
-    parsed: Mutex<HashMap<CertificateName, (Arc<Certificate>, Option<Arc<CertifiedKey>>)>>,
+    parsed: Mutex<HashMap<CertificateName, Parsed>>,
     configs: Mutex<HashMap<TableName, Arc<ServerConfig>>>,
     sessions: Arc<dyn StoresServerSessions>,
     fallback: OnceLock<Option<Arc<CertifiedKey>>>,
 }
+
+/// A certificate resource and its key; none if it cannot be used.
+type Parsed = (Arc<Certificate>, Option<Arc<CertifiedKey>>);
 
 impl Certificates {
     /// The certificates of a snapshot.

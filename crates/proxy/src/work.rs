@@ -70,7 +70,7 @@ pub(crate) struct Scratch {
 }
 
 impl Work {
-    fn new() -> Box<Self> {
+    fn with_buffers() -> Box<Self> {
         Box::new(Self {
             inbound: Buffer::with_size(ORDINARY),
             from_upstream: Buffer::with_size(ORDINARY),
@@ -92,7 +92,7 @@ pub(crate) struct Store {
 impl Store {
     /// A set, as empty as a new one.
     pub(crate) fn lend(&self) -> Box<Work> {
-        self.sets.borrow_mut().pop().unwrap_or_else(Work::new)
+        self.sets.borrow_mut().pop().unwrap_or_else(Work::with_buffers)
     }
 
     /// Takes a set back.

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::access_log::{self, LogHandle, LogWriter};
 use crate::listener::{self, OpenListener};
-use crate::live::Live;
+use crate::live::{InForce, Live};
 use crate::metrics::{LiveIngresses, MetricOptions, Phase, WorkerMetrics, WorkerReport};
 use crate::random::Rng;
 use crate::record::RequestRecord;
@@ -95,7 +95,7 @@ pub(crate) struct Worker {
     pub(crate) log_clock: RefCell<access_log::Clock>,
     /// Random numbers.
     pub(crate) rng: RefCell<Rng>,
-    running: RefCell<Rc<Arc<Live>>>,
+    running: RefCell<Rc<InForce>>,
     connections: Cell<usize>,
     /// Signalled when a connection ends.
     ended: Notify,
@@ -145,7 +145,7 @@ impl Worker {
             upstreams: Upstreams::default(),
             clock: Clock::default(),
             rng: RefCell::new(Rng::from_os()),
-            running: RefCell::new(Rc::new(live)),
+            running: RefCell::new(Rc::new(InForce(live))),
             connections: Cell::new(0),
             ended: Notify::new(),
             draining: Cell::new(false),
@@ -154,7 +154,7 @@ impl Worker {
     }
 
     /// The snapshot in force. A request keeps what it got to its end.
-    pub(crate) fn running(&self) -> Rc<Arc<Live>> {
+    pub(crate) fn running(&self) -> Rc<InForce> {
         self.running.borrow().clone()
     }
 
@@ -212,7 +212,7 @@ impl Worker {
             match message {
                 Message::Publish { live, open, change, close, done } => {
                     self.close_listeners(|listener| close.iter().any(|gone| gone.name == listener.name)).await;
-                    *self.running.borrow_mut() = Rc::new(live);
+                    *self.running.borrow_mut() = Rc::new(InForce(live));
                     self.metrics.borrow_mut().snapshot_changed();
                     for (open, _) in self.listeners.borrow().iter() {
                         if let Some(changed) = change.iter().find(|changed| changed.name == open.name()) {

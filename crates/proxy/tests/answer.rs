@@ -12,7 +12,7 @@ use fairway_testkit::{Ca, Origin, TlsClient};
 use support::{HOST, TestProxy, backend, filtered, forward, host, route};
 
 fn networks(list: &[&str]) -> NetworkSet {
-    list.iter().map(|text| text.parse().unwrap()).collect()
+    list.iter().map(|text| text.parse().expect("a network")).collect()
 }
 
 fn proxy(origin: &Origin, routes: Vec<Route>) -> TestProxy {
@@ -31,7 +31,7 @@ fn redirect(status: u16, location: Location) -> Action {
 }
 
 fn regex(pattern: &str, action: Action) -> Route {
-    Route { path: PathMatch::regex(pattern).unwrap(), ..route("/", action) }
+    Route { path: PathMatch::regex(pattern).expect("a pattern"), ..route("/", action) }
 }
 
 #[tokio::test]

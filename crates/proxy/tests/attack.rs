@@ -261,17 +261,28 @@ async fn backends_that_lie_about_length_never_meet_another_client() {
 async fn a_response_that_is_cut_is_seen_to_be_cut() {
     let origin = Origin::new("a").start();
     let proxy = TestProxy::to(&[&origin]);
+    let long = "x".repeat(100_000);
     for reply in [
-        Reply::ok().body("abcdef").cut_body_after(3).then_close(),
+        Reply::ok().body(&long).cut_body_after(70_000).then_close(),
         Reply::ok().chunked(["abc", "def"]).cut_body_after(5).then_close(),
         Reply::ok().chunked(["abc", "def"]).cut_body_after(5).then_reset(),
-        Reply::ok().header("transfer-encoding", "chunked").unframed("3\r\nabc\r\nzz\r\n").then_close(),
     ] {
         origin.set_reply(reply.clone());
         let mut client = proxy.connect().await;
         client.send(get("")).await;
         let read = client.try_read_response().await;
         assert!(matches!(read, Err(fairway_testkit::ReadError::Truncated(..))), "{reply:?}: {read:?}");
+    }
+    // What fits one buffer is cut before anything of it is passed on.
+    origin.set_reply(Reply::ok().body("abcdef").cut_body_after(3).then_close());
+    assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 502);
+    // A chunk that is none: the answer is cut there, or if nothing of it was passed on yet, it is another one.
+    origin.set_reply(Reply::ok().header("transfer-encoding", "chunked").unframed("3\r\nabc\r\nzz\r\n").then_close());
+    let mut client = proxy.connect().await;
+    client.send(get("")).await;
+    match client.try_read_response().await {
+        Ok(response) => assert_eq!(response.status, 502),
+        Err(error) => assert!(matches!(error, fairway_testkit::ReadError::Truncated(..)), "{error}"),
     }
     // A client of HTTP/1.0 knows the end of a body only by the end of the connection.
     origin.set_reply(Reply::ok().chunked(["abc", "def"]).cut_body_after(5).then_close());

@@ -132,7 +132,7 @@ async fn a_slow_endpoint_is_left_and_the_time_for_tries_is_kept() {
 
 #[tokio::test]
 async fn nothing_is_retried_once_the_client_has_seen_a_byte() {
-    let cut = || Origin::new("cut").reply(Reply::ok().body("abcdef").cut_body_after(3).then_reset()).start();
+    let cut = || Origin::new("cut").reply(Reply::ok().chunked(["abcdef"]).cut_body_after(6).then_close()).start();
     let (a, b) = (cut(), cut());
     let proxy = TestProxy::with_policy(&[&a, &b], on(Retry::default()));
     let mut client = proxy.connect().await;

@@ -12,7 +12,7 @@ use fairway_model::{
 use fairway_proxy::access_log::{LogRules, LogSink, LogThread};
 use fairway_proxy::balance::{Ask, Balancer, Outcome, backend_key, cookie};
 use fairway_proxy::client::{Arrival, ClientView};
-use fairway_proxy::http1::{HeadLimits, HeadWriter, RequestHead};
+use fairway_proxy::http1::{HeadLimits, HeadWriter, KnownSet, RequestHead};
 use fairway_proxy::metrics::{MetricOptions, WorkerMetrics};
 use fairway_proxy::random::Rng;
 use fairway_proxy::record::{Message, RequestRecord, Try};
@@ -129,7 +129,7 @@ fn deciding_about_the_client_counting_and_logging() {
         client.decide(&arrival, &head, REQUEST, &settings, &mut rng);
         out.clear();
         let mut writer = HeadWriter::new(&mut out);
-        client.write_fields(&mut writer);
+        client.write_fields(&mut writer, KnownSet::EMPTY, None);
         writer.finish();
         let record = RequestRecord {
             peer: arrival.peer,

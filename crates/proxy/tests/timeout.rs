@@ -165,9 +165,9 @@ async fn a_client_that_goes_away_frees_the_backend() {
         let number = origin.next_connection().await;
         origin.next_head().await;
         if reset {
-            client.reset()
+            client.reset();
         } else {
-            drop(client)
+            drop(client);
         }
         origin.ended(number).await;
     }

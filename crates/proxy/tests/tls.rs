@@ -157,14 +157,13 @@ async fn large_bodies_go_through_tls_both_ways() {
 #[tokio::test]
 async fn a_listener_for_tls_can_come_and_go() {
     let site = site();
-    let mut resources = vec![];
-    resources.push(Resource::from(fairway_model::Listener {
+    let more = Resource::from(fairway_model::Listener {
         name: "more".into(),
         address: ([127, 0, 0, 1], 0).into(),
         scheme: fairway_model::Scheme::Https,
         table: support::table(),
-    }));
-    site.proxy.publish(resources).await;
+    });
+    site.proxy.publish([more]).await;
     let address = site.proxy.proxy.local_addresses()[&"more".into()];
     let mut client = TlsClient::new(&site.ca, HOST).connect(address).await;
     assert_eq!(client.get(HOST, "/").await.status, 200);

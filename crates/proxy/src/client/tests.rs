@@ -42,7 +42,7 @@ fn decided(fields: &str, arrival: &Arrival, settings: &Settings) -> ClientView {
 fn sent(view: &ClientView) -> String {
     let mut out = Vec::new();
     let mut writer = HeadWriter::new(&mut out);
-    view.write_fields(&mut writer);
+    view.write_fields(&mut writer, KnownSet::EMPTY, view.of_every_request().as_ref());
     writer.finish();
     String::from_utf8(out).unwrap().trim_end().replace("\r\n", "\n")
 }
@@ -58,9 +58,9 @@ fn by_default_nobody_is_believed() {
     let view = decided(fields, &arrival(PEER, Scheme::Http), &Settings::default());
     assert_eq!(
         sent(&view),
-        "X-Request-ID: abc\nX-Real-IP: 10.9.9.9\nX-Forwarded-For: 10.9.9.9\nX-Forwarded-Host: Shop.example:8080\n\
-         X-Forwarded-Proto: http\nX-Forwarded-Scheme: http\nX-Scheme: http\nX-Original-Forwarded-For: 1.2.3.4\n\
-         X-Original-Forwarded-Host: evil.example\nX-Forwarded-Port: 80"
+        "X-Request-ID: abc\nX-Forwarded-Host: Shop.example:8080\nX-Original-Forwarded-For: 1.2.3.4\n\
+         X-Original-Forwarded-Host: evil.example\nX-Real-IP: 10.9.9.9\nX-Forwarded-For: 10.9.9.9\n\
+         X-Forwarded-Proto: http\nX-Forwarded-Scheme: http\nX-Scheme: http\nX-Forwarded-Port: 80"
     );
     assert_eq!(view.address(), "10.9.9.9".parse::<IpAddr>().unwrap());
     assert_eq!((view.port(), view.scheme(), view.forwarded_port()), (5555, Scheme::Http, 80));

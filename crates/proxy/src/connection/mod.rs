@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::client::Arrival;
 use crate::error::Failure;
 use crate::exchange::{After, Exchange};
-use crate::http1::Parsed;
+use crate::http1::{Parsed, PreparedField};
 use crate::listener::OpenListener;
 use crate::live::Live;
 use crate::metrics::Phase;
@@ -46,6 +46,8 @@ pub(crate) struct Connection {
     pub(crate) number: u64,
     /// Requests so far.
     pub(crate) requests: u64,
+    /// What endpoints are told about the client in every request, once it is known.
+    pub(crate) family: Option<PreparedField>,
     opened: Millis,
     admission: Admission,
 }
@@ -69,6 +71,7 @@ pub(crate) async fn serve(
         opened: worker.timers.now(),
         admission,
         requests: 0,
+        family: None,
         stream: Downstream::Plain(stream),
         worker,
         listener,
@@ -215,22 +218,26 @@ impl Connection {
         let received = self.receive_head(work, &running).await;
         self.admission.enter(Phase::Writing);
         match received {
-            Ok(()) => Exchange::new(self, work, &running, begun, pipelined).serve().await,
+            Ok(waited) => {
+                // The clock is not free, and most heads come in one piece.
+                let dispatched = if waited { Instant::now() } else { begun };
+                Exchange::new(self, work, &running, begun, pipelined).serve(dispatched).await
+            }
             // Nothing but empty lines came: nobody has asked anything.
             Err(None) => After::Close,
             Err(Some(failure)) => Exchange::new(self, work, &running, begun, pipelined).refuse(failure).await,
         }
     }
 
-    /// Receives the rest of the head and holds it.
-    async fn receive_head(&mut self, work: &mut Work, live: &Live) -> Result<(), Option<Failure>> {
+    /// Receives the rest of the head and holds it. Says whether that took time.
+    async fn receive_head(&mut self, work: &mut Work, live: &Live) -> Result<bool, Option<Failure>> {
         let limits = &live.prepared.request;
         let mut armed = false;
         loop {
             let started = match work.head.parse(work.inbound.filled(), limits) {
                 Ok(Parsed::Complete { len }) => {
                     work.inbound.hold(len);
-                    return Ok(());
+                    return Ok(armed);
                 }
                 Ok(Parsed::Partial { started }) => started,
                 Err(error) => return Err(Some(Failure::RequestHead(error))),

@@ -14,8 +14,9 @@ use crate::http1::{Framing, Method, Version};
 use crate::message::{ClientResponse, UpstreamRequest};
 use crate::record::Try;
 use crate::relay::Body;
+use crate::timer::NEVER;
 use crate::upstream::{self, Service, connect};
-use crate::work::Work;
+use crate::work::{ORDINARY, Work};
 
 /// Tries of a request whose policy sets no limit: enough to get past any rollout, and an end if nothing answers.
 const MOST_TRIES: u32 = 32;
@@ -33,8 +34,8 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn new(pick: Pick) -> Self {
-        Self { pick, begun: Instant::now(), kept: false, connect: None, header: None, sending: Sending::new() }
+    fn new(pick: Pick, begun: Instant) -> Self {
+        Self { pick, begun, kept: false, connect: None, header: None, sending: Sending::new() }
     }
 }
 
@@ -55,7 +56,6 @@ impl Exchange<'_> {
         let service = worker.upstreams.choose(self.live, forward, &worker.rng).ok_or(Failure::NoEndpoint)?;
         self.service = Some(service.clone());
         self.upgrade = self.asks_for_websocket();
-        let begun = Instant::now();
         let mut tries = 0;
         // Set when a kept connection turned out to be closed: its endpoint gets the request again, on a new one.
         let mut again = None;
@@ -68,13 +68,12 @@ impl Exchange<'_> {
                     self.pick(&service).ok_or(Failure::NoEndpoint)?
                 }
             };
-            let mut attempt = Attempt::new(pick);
+            let begun = if tries == 1 && !fresh { self.dispatched } else { Instant::now() };
+            let mut attempt = Attempt::new(pick, begun);
             let failure = match self.attempt(forward, &service, &mut attempt, fresh).await {
                 Ok(up) => {
                     let status = self.work.response.status();
-                    if policy.retry.on.statuses.contains(&status)
-                        && self.may_retry(&policy.retry, &attempt, tries, begun)
-                    {
+                    if policy.retry.on.statuses.contains(&status) && self.may_retry(&policy.retry, &attempt, tries) {
                         self.end_try(&service, &attempt, status);
                         continue;
                     }
@@ -91,7 +90,7 @@ impl Exchange<'_> {
             self.end_try(&service, &attempt, failure.answer().0);
             let retry = failure.side() == Side::Upstream
                 && covers(&policy.retry.on, failure)
-                && self.may_retry(&policy.retry, &attempt, tries, begun);
+                && self.may_retry(&policy.retry, &attempt, tries);
             if !retry {
                 return Err(failure);
             }
@@ -110,7 +109,7 @@ impl Exchange<'_> {
                 .and_then(|name| crate::balance::cookie::find(head.fields(), inbound.held(), name.as_bytes())),
             hash_key: &key,
             tried: &scratch.tried,
-            now: self.begun,
+            now: self.dispatched,
         });
         self.work.scratch.value = key;
         pick
@@ -173,6 +172,9 @@ impl Exchange<'_> {
     fn write_request(&mut self, service: &Service, forward: &Forward) -> Result<(), Failure> {
         let mut out = std::mem::take(&mut self.work.to_upstream.lead);
         let mut value = std::mem::take(&mut self.work.scratch.value);
+        if self.connection.family.is_none() {
+            self.connection.family = self.work.scratch.client.of_every_request();
+        }
         let written = service.with_backend(|backend| {
             let request = UpstreamRequest {
                 head: &self.work.head,
@@ -180,6 +182,7 @@ impl Exchange<'_> {
                 scratch: &self.work.scratch,
                 live: self.live,
                 upstream_host: forward.policy.upstream_host.as_ref(),
+                family: self.connection.family.as_ref(),
                 backend,
                 upgrade: self.upgrade,
                 close: self.live.prepared.pool.connections == 0,
@@ -213,16 +216,16 @@ impl Exchange<'_> {
     }
 
     /// Whether the policy leaves room for another try.
-    fn may_retry(&self, retry: &Retry, attempt: &Attempt, tries: u32, begun: Instant) -> bool {
+    fn may_retry(&self, retry: &Retry, attempt: &Attempt, tries: u32) -> bool {
         tries < retry.tries.unwrap_or(MOST_TRIES).min(MOST_TRIES)
-            && retry.within.is_none_or(|within| begun.elapsed() < within)
+            && retry.within.is_none_or(|within| self.dispatched.elapsed() < within)
             && self.may_send_again(retry, attempt)
     }
 
     /// Notes how a try ended.
-    fn end_try(&mut self, service: &Service, attempt: &Attempt, status: u16) {
-        let response = attempt.begun.elapsed();
-        let now = attempt.begun + response;
+    fn end_try(&mut self, service: &Service, attempt: &Attempt, status: u16) -> Instant {
+        let now = Instant::now();
+        let response = now - attempt.begun;
         let head = self.work.from_upstream.held().len() as u64;
         let failed = attempt.header.is_none();
         let outcome = if failed { Outcome::Failed } else { Outcome::Answered(response) };
@@ -241,6 +244,7 @@ impl Exchange<'_> {
                 sent: attempt.sending.sent,
             });
         }
+        now
     }
 
     /// Passes the response on to the client.
@@ -278,12 +282,24 @@ impl Exchange<'_> {
         }
         self.start_session(forward, service, &attempt.pick);
         self.write_response(announced, announced == framing && status != 204);
+        let before = self.sent;
         self.status = status;
         self.answered = true;
+        self.limits.hold = match body.remaining() {
+            Some(left) if left > 0 && left <= ORDINARY as u64 => self.after_gap(Duration::ZERO),
+            _ => NEVER,
+        };
         let relayed = poll_fn(|cx| self.poll_response_body(cx, &mut up, &mut attempt.sending, &mut body)).await;
-        self.end_try(service, &attempt, status);
+        self.ended = Some(self.end_try(service, &attempt, status));
         self.ends_with_connection = announced == Framing::UntilClose;
-        relayed?;
+        if let Err(failure) = relayed {
+            if self.sent == before && failure.side() == Side::Upstream {
+                // Not a byte of it was written: the client gets an answer that says what happened.
+                self.work.to_client.clear();
+                self.status = 0;
+            }
+            return Err(failure);
+        }
         if self.body.has_ended() && self.work.to_upstream.is_empty() {
             if self.after == After::Linger {
                 self.after = After::Close;

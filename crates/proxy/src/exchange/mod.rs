@@ -59,6 +59,10 @@ pub(crate) struct Exchange<'a> {
     parsed: bool,
     pipelined: bool,
     begun: Instant,
+    /// When the head was complete.
+    dispatched: Instant,
+    /// When the last byte of a response was written.
+    ended: Option<Instant>,
     /// Length of the head.
     head_len: usize,
     /// The request body on its way to the endpoint.
@@ -100,13 +104,15 @@ struct Gaps {
     body: Millis,
     /// For the client to take more.
     client: Millis,
+    /// For the rest of a response that is held back to be written at once.
+    hold: Millis,
 }
 
 impl Gaps {
-    const NONE: Self = Self { send: NEVER, read: NEVER, body: NEVER, client: NEVER };
+    const NONE: Self = Self { send: NEVER, read: NEVER, body: NEVER, client: NEVER, hold: NEVER };
 
     fn first(&self) -> Millis {
-        self.send.min(self.read).min(self.body).min(self.client)
+        self.send.min(self.read).min(self.body).min(self.client).min(self.hold)
     }
 }
 
@@ -133,6 +139,8 @@ impl<'a> Exchange<'a> {
             parsed: false,
             pipelined,
             begun,
+            dispatched: begun,
+            ended: None,
             head_len: 0,
             body: Body::new(crate::http1::Framing::None, true),
             expects_continue: false,
@@ -150,8 +158,9 @@ impl<'a> Exchange<'a> {
     }
 
     /// Serves a request whose head was parsed and is held.
-    pub(crate) async fn serve(&mut self) -> After {
+    pub(crate) async fn serve(&mut self, dispatched: Instant) -> After {
         self.parsed = true;
+        self.dispatched = dispatched;
         self.head_len = self.work.inbound.held().len();
         let head = &self.work.head;
         self.body = Body::new(head.framing(), true);
@@ -292,10 +301,7 @@ impl<'a> Exchange<'a> {
     /// Writes what is to be written to the client.
     fn poll_client_output(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<(), Failure>> {
         match self.poll_write_client(cx) {
-            Poll::Ready(result) => {
-                self.limits.client = NEVER;
-                Poll::Ready(result)
-            }
+            Poll::Ready(result) => Poll::Ready(result),
             Poll::Pending => self.poll_limits().map(Err),
         }
     }
@@ -323,7 +329,7 @@ impl<'a> Exchange<'a> {
                 body_sent: self.sent.saturating_sub(self.sent_head),
                 sent: self.sent,
                 received: self.head_len as u64 + self.body.data_len(),
-                duration: self.begun.elapsed(),
+                duration: self.ended.unwrap_or_else(Instant::now) - self.begun,
                 tries: &scratch.tries,
                 upstream_fields: (!from_upstream.held().is_empty())
                     .then(|| Message { parsed: response.fields(), bytes: from_upstream.held() }),

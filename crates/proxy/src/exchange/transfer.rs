@@ -142,18 +142,22 @@ impl Exchange<'_> {
             if let Poll::Ready(sent) = self.poll_send(cx, up, sending) {
                 sent?;
             }
-            match self.poll_write_client(cx) {
-                Poll::Ready(written) => written?,
-                Poll::Pending => return self.poll_limits().map(Err),
+            if !self.waits_for_rest(body) {
+                // Head and body go out in one write when both are there.
+                let Work { from_upstream, to_client, .. } = &mut *self.work;
+                let filled = to_client.fill(body, from_upstream).map_err(Failure::ResponseBody)?;
+                match self.poll_write_client(cx) {
+                    Poll::Ready(written) => written?,
+                    Poll::Pending => return self.poll_limits().map(Err),
+                }
+                if body.has_ended() {
+                    return Poll::Ready(Ok(()));
+                }
+                if filled {
+                    continue;
+                }
             }
-            self.limits.client = NEVER;
             let Work { from_upstream, to_client, .. } = &mut *self.work;
-            if body.has_ended() {
-                return Poll::Ready(Ok(()));
-            }
-            if to_client.fill(body, from_upstream).map_err(Failure::ResponseBody)? {
-                continue;
-            }
             if body.remaining().is_none_or(|left| left > from_upstream.size() as u64) && !from_upstream.has_room() {
                 from_upstream.make_room(0);
                 self.connection.worker.store.enlarge(from_upstream);
@@ -181,6 +185,22 @@ impl Exchange<'_> {
         }
     }
 
+    /// Whether the head is held back for a moment, because all of a small body will most likely follow at once: endpoints often
+    /// send the two apart, and each write to a client costs more than all that we do ourselves.
+    fn waits_for_rest(&mut self, body: &Body) -> bool {
+        if self.limits.hold == NEVER {
+            return false;
+        }
+        let there = self.work.from_upstream.filled().len() as u64;
+        let waits = body.remaining().is_some_and(|left| left > there)
+            && self.work.from_upstream.has_room()
+            && self.connection.worker.timers.now() < self.limits.hold;
+        if !waits {
+            self.limits.hold = NEVER;
+        }
+        waits
+    }
+
     /// Sends the request: what is written already, then the body as it comes. Ready when nothing more is to be sent.
     fn poll_send(
         &mut self,
@@ -190,6 +210,10 @@ impl Exchange<'_> {
     ) -> Poll<Result<(), Failure>> {
         while !sending.over {
             let Work { inbound, to_upstream, .. } = &mut *self.work;
+            let filled = to_upstream.fill(&mut self.body, inbound).map_err(Failure::RequestBody)?;
+            if !self.allowance.max_body.admits(self.body.data_len()) {
+                return Poll::Ready(Err(Failure::BodyTooLarge));
+            }
             let before = sending.sent;
             match to_upstream.poll_write(cx, &mut up.stream, inbound, &mut sending.sent) {
                 Poll::Ready(Ok(())) => {}
@@ -209,10 +233,6 @@ impl Exchange<'_> {
             if self.body.has_ended() {
                 sending.over = true;
                 break;
-            }
-            let filled = to_upstream.fill(&mut self.body, inbound).map_err(Failure::RequestBody)?;
-            if !self.allowance.max_body.admits(self.body.data_len()) {
-                return Poll::Ready(Err(Failure::BodyTooLarge));
             }
             if !filled {
                 ready!(self.poll_receive(cx))?;
@@ -270,7 +290,10 @@ impl Exchange<'_> {
             other => other,
         };
         match written {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(())) => {
+                self.limits.client = NEVER;
+                Poll::Ready(Ok(()))
+            }
             Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::ClientGone)),
             Poll::Pending => {
                 if self.limits.client == NEVER || self.sent > before {
@@ -298,7 +321,7 @@ impl Exchange<'_> {
     }
 
     /// Whether anybody was waited for too long. Call it last, before the task waits.
-    pub(super) fn poll_limits(&mut self) -> Poll<Failure> {
+    pub(super) fn poll_limits(&self) -> Poll<Failure> {
         let first = self.limits.first();
         self.connection.deadline.set(first);
         let now = self.connection.worker.timers.now();

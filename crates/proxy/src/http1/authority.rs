@@ -15,6 +15,8 @@ pub struct Authority {
     pub host: Span,
     /// The port, if one was sent.
     pub port: Option<u16>,
+    /// Whether the host is in lower case and has no trailing dot, so that it can be looked up as it is.
+    pub canonical: bool,
 }
 
 impl Authority {
@@ -25,39 +27,68 @@ impl Authority {
     /// [`HeadError::InvalidHost`] for everything else.
     pub(super) fn parse(buf: &[u8], start: usize, end: usize) -> Result<Self, HeadError> {
         let text = &buf[start..end];
+        let mut canonical = true;
         let host_len = if text.first() == Some(&b'[') {
             let close = memchr::memchr(b']', text).ok_or(HeadError::InvalidHost)?;
             let address = std::str::from_utf8(&text[1..close]).map_err(|_| HeadError::InvalidHost)?;
             let _: Ipv6Addr = address.parse().map_err(|_| HeadError::InvalidHost)?;
+            canonical = !text[..close].iter().any(u8::is_ascii_uppercase);
             close + 1
         } else {
-            name_len(text)?
+            let (len, seen) = name_len(text)?;
+            canonical &= seen & UPPER == 0 && text[len - 1] != b'.';
+            len
         };
         let port = match &text[host_len..] {
             [] => None,
             [b':', digits @ ..] => Some(port(digits)?),
             _ => return Err(HeadError::InvalidHost),
         };
-        Ok(Self { span: Span::new(start, end), host: Span::new(start, start + host_len), port })
+        Ok(Self { span: Span::new(start, end), host: Span::new(start, start + host_len), port, canonical })
     }
 }
 
-/// Length of the name or IPv4 address at the start of `text`, up to a colon or the end.
-fn name_len(text: &[u8]) -> Result<usize, HeadError> {
-    let mut before = b'.';
+const UPPER: u8 = 1;
+const DOT: u8 = 2;
+const COLON: u8 = 4;
+const OTHER: u8 = 8;
+
+/// What the bytes of a name are; 0 is a lower-case letter, a digit, `-` or `_`.
+static HOST_CLASS: [u8; 256] = {
+    let mut table = [OTHER; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = match byte as u8 {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => 0,
+            b'A'..=b'Z' => UPPER,
+            b'.' => DOT,
+            b':' => COLON,
+            _ => OTHER,
+        };
+        byte += 1;
+    }
+    table
+};
+
+/// Length of the name or IPv4 address at the start of `text`, up to a colon or the end, and the classes of its bytes.
+fn name_len(text: &[u8]) -> Result<(usize, u8), HeadError> {
+    let mut before = DOT;
+    let mut seen = 0;
     let mut len = 0;
     for &byte in text {
-        match byte {
-            b':' => break,
-            b'.' if before == b'.' => return Err(HeadError::InvalidHost),
-            b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {}
-            _ => return Err(HeadError::InvalidHost),
+        let class = HOST_CLASS[usize::from(byte)];
+        if class & before & DOT != 0 || class == OTHER {
+            return Err(HeadError::InvalidHost);
         }
-        before = byte;
+        if class == COLON {
+            break;
+        }
+        before = class;
+        seen |= class;
         len += 1;
     }
     // RFC 1035 3.1: 253 characters and a trailing dot.
-    if len == 0 || len > 254 { Err(HeadError::InvalidHost) } else { Ok(len) }
+    if len == 0 || len > 254 { Err(HeadError::InvalidHost) } else { Ok((len, seen)) }
 }
 
 fn port(digits: &[u8]) -> Result<u16, HeadError> {

@@ -48,14 +48,42 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
 
 /// True if `bytes` may stand in a field value: no control byte but HTAB, no DEL (RFC 9110 5.5). Obs-text passes.
 pub(super) fn is_value(bytes: &[u8]) -> bool {
-    // No early exit, so that the loop is vectorised.
-    !bytes.iter().fold(false, |bad, &b| bad | ((b < 0x20) & (b != b'\t')) | (b == 0x7f))
+    // Tabs are rare: only where there may be one does each byte get a look of its own.
+    !any_word(bytes, b' ', |word| below(word, 0x20) | equal(word, 0x7f))
+        || bytes.iter().all(|&byte| (byte >= 0x20 && byte != 0x7f) || byte == b'\t')
 }
 
 /// True if `bytes` may stand in a request target: no blank, control byte, DEL or fragment sign. Raw bytes above ASCII pass,
 /// as in nginx; what they mean is for the canonical form of the path to say.
 pub(super) fn is_target(bytes: &[u8]) -> bool {
-    !bytes.iter().fold(false, |bad, &b| bad | (b <= 0x20) | (b == 0x7f) | (b == b'#'))
+    !any_word(bytes, b'/', |word| below(word, 0x21) | equal(word, 0x7f) | equal(word, b'#'))
+}
+
+/// Whether `found` is not zero for any eight bytes at a time. The last eight overlap the ones before; fewer than eight are filled up
+/// with `filler`, which must be a byte that is not found.
+fn any_word(bytes: &[u8], filler: u8, found: impl Fn(u64) -> u64) -> bool {
+    let Some(last) = bytes.last_chunk::<8>() else {
+        let mut word = u64::from_ne_bytes([filler; 8]);
+        for &byte in bytes {
+            word = word << 8 | u64::from(byte);
+        }
+        return found(word) != 0;
+    };
+    let words = bytes.as_chunks::<8>().0.iter().chain(std::iter::once(last));
+    words.fold(0, |sum, word| sum | found(u64::from_ne_bytes(*word))) != 0
+}
+
+const EACH: u64 = 0x0101_0101_0101_0101;
+const TOP: u64 = 0x8080_8080_8080_8080;
+
+/// Not zero exactly if a byte of `word` is below `limit`, which is at most 128 (Anderson, "Bit Twiddling Hacks", hasless).
+const fn below(word: u64, limit: u8) -> u64 {
+    word.wrapping_sub(EACH * limit as u64) & !word & TOP
+}
+
+/// Not zero exactly if a byte of `word` is `byte`, which is below 128.
+const fn equal(word: u64, byte: u8) -> u64 {
+    below(word ^ (EACH * byte as u64), 1)
 }
 
 /// `bytes` without the optional white space (SP, HTAB) around it.
@@ -68,4 +96,28 @@ pub(super) fn trim(bytes: &[u8]) -> &[u8] {
         rest = front;
     }
     rest
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn eight_bytes_at_a_time_see_what_one_at_a_time_sees(
+            plain in "[ -~\\PC]{0,20}", at in any::<prop::sample::Index>(), byte in any::<u8>(),
+        ) {
+            let mut bytes = plain.into_bytes();
+            if !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let value = bytes.iter().all(|&b| (b >= 0x20 && b != 0x7f) || b == b'\t');
+            prop_assert_eq!(is_value(&bytes), value);
+            let target = bytes.iter().all(|&b| b > 0x20 && b != 0x7f && b != b'#');
+            prop_assert_eq!(is_target(&bytes), target);
+        }
+    }
 }

@@ -153,7 +153,8 @@ impl KnownField {
             if index == 0 {
                 break;
             }
-            if is_spelling_of(name, NAMES[index]) {
+            // Most senders spell names the usual way.
+            if name == NAMES[index].as_bytes() || is_spelling_of(name, NAMES[index]) {
                 return VARIANTS[index];
             }
             slot = (slot + 1) % SLOTS;

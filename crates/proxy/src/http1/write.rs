@@ -52,6 +52,13 @@ impl<'a> TryFrom<&'a [u8]> for FieldName<'a> {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PreparedField(Box<[u8]>);
 
+impl FromIterator<Self> for PreparedField {
+    /// Several lines, which are written together.
+    fn from_iter<I: IntoIterator<Item = Self>>(lines: I) -> Self {
+        Self(lines.into_iter().flat_map(|line| line.0).collect())
+    }
+}
+
 impl PreparedField {
     /// The line `name: value`.
     ///
@@ -160,7 +167,12 @@ impl<'o> HeadWriter<'o> {
         if !is_value(value) {
             return Err(InvalidField::Value);
         }
-        self.parts(&[name.0, b": ", value, b"\r\n"]);
+        let out = &mut *self.out;
+        out.reserve(name.0.len() + value.len() + 4);
+        out.extend_from_slice(name.0);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
         Ok(())
     }
 

@@ -1,0 +1,174 @@
+//! What the proxy, its publishers and its control thread have in common: the workers, and the configuration in force.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fairway_model::{Listener, ListenerName, Snapshot};
+use tokio::sync::{mpsc, oneshot};
+
+use super::RefusedListener;
+use crate::access_log::LogThread;
+use crate::listener;
+use crate::live::Live;
+use crate::metrics::{ConfigStatus, ProxyFigures};
+use crate::prepared::LogFormat;
+use crate::resolve::Resolver;
+use crate::tls::Certificates;
+use crate::worker::Message;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// One change after the other.
+    pub(super) change: tokio::sync::Mutex<Listening>,
+    pub(super) live: Mutex<Arc<Live>>,
+    pub(super) workers: Vec<mpsc::UnboundedSender<Message>>,
+    pub(super) local: Mutex<BTreeMap<ListenerName, SocketAddr>>,
+    pub(super) certificates: Arc<Certificates>,
+    pub(super) log_format: Option<LogFormat>,
+    pub(super) resolver: Option<Arc<Resolver>>,
+    pub(super) status: Mutex<ConfigStatus>,
+}
+
+/// The listener resources whose sockets are open.
+pub(super) type Listening = HashMap<ListenerName, Arc<Listener>>;
+
+/// For each worker the sockets that it opens.
+pub(super) type Open = Vec<Vec<(Arc<Listener>, std::net::TcpListener)>>;
+
+/// What becomes of listeners with a change.
+#[derive(Debug, Default)]
+pub(super) struct Relisten {
+    /// Sockets of new ones.
+    pub(super) open: Open,
+    /// Those that stay open and serve something else.
+    pub(super) change: Vec<Arc<Listener>>,
+    /// Those that are no more.
+    pub(super) close: Vec<Arc<Listener>>,
+    /// Those that could not be opened.
+    pub(super) refused: Vec<RefusedListener>,
+}
+
+impl Shared {
+    pub(super) fn live(&self) -> Arc<Live> {
+        locked(&self.live).clone()
+    }
+
+    pub(super) fn tell(&self, message: impl Fn() -> Message) {
+        for worker in &self.workers {
+            let _ = worker.send(message());
+        }
+    }
+
+    /// Makes a version the one in force, and waits until every worker serves it.
+    pub(super) async fn distribute(&self, live: &Arc<Live>, listeners: Relisten) {
+        let Relisten { mut open, change, close, .. } = listeners;
+        open.resize_with(self.workers.len(), Vec::new);
+        *locked(&self.live) = live.clone();
+        let (done, mut all_done) = mpsc::channel(1);
+        for (worker, open) in self.workers.iter().zip(open) {
+            let message = Message::Publish {
+                live: live.clone(),
+                open,
+                change: change.clone(),
+                close: close.clone(),
+                done: done.clone(),
+            };
+            // A worker that is gone has nothing to serve.
+            let _ = worker.send(message);
+        }
+        drop(done);
+        // Ends with `None` once every worker has dropped its end.
+        while all_done.recv().await.is_some() {}
+    }
+
+    /// Notes a change for the metrics.
+    pub(super) fn note(&self, whole: bool) {
+        let version = self.live().version;
+        let mut status = locked(&self.status);
+        status.version = version;
+        status.hash = version;
+        status.last_succeeded = whole;
+        if whole {
+            status.successes += 1;
+            status.last_success = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        } else {
+            status.errors += 1;
+        }
+    }
+
+    pub(super) fn figures(&self, log: Option<&LogThread>) -> ProxyFigures {
+        let names = self.resolver.as_ref().map(|resolver| resolver.counts()).unwrap_or_default();
+        ProxyFigures {
+            workers: self.workers.len() as u64,
+            log_lines_dropped: log.map_or(0, LogThread::dropped),
+            resolver_names: names.names,
+            resolver_queries: names.queries,
+            resolver_failures: names.failures,
+        }
+    }
+
+    /// Asks each worker. One that is gone drops the question, which its answer tells.
+    pub(super) fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Message) -> Vec<oneshot::Receiver<T>> {
+        let ask = |worker: &mpsc::UnboundedSender<Message>| {
+            let (reply, answer) = oneshot::channel();
+            let _ = worker.send(question(reply));
+            answer
+        };
+        self.workers.iter().map(ask).collect()
+    }
+
+    pub(super) async fn connections(&self) -> usize {
+        let mut sum = 0;
+        for answer in self.ask(Message::Connections) {
+            sum += answer.await.unwrap_or(0);
+        }
+        sum
+    }
+
+    /// Binds what is new. A listener with another address is a new one; with another scheme or table it stays open.
+    pub(super) fn relisten(&self, listening: &mut Listening, snapshot: &Snapshot) -> Relisten {
+        let mut open: Open = self.workers.iter().map(|_| Vec::new()).collect();
+        let (mut change, mut close, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        let mut local = locked(&self.local);
+        listening.retain(|name, resource| {
+            let kept = snapshot.listeners().any(|new| new.name == *name && new.address == resource.address);
+            if !kept {
+                close.push(resource.clone());
+                local.remove(name);
+            }
+            kept
+        });
+        for resource in snapshot.listeners() {
+            match listening.get(&resource.name) {
+                Some(known) if Arc::ptr_eq(known, resource) => {}
+                Some(_) => {
+                    change.push(resource.clone());
+                    listening.insert(resource.name.clone(), resource.clone());
+                }
+                None => match listener::bind(resource.address, self.workers.len()) {
+                    Ok(sockets) => {
+                        if let Some(address) = sockets.first().and_then(|socket| socket.local_addr().ok()) {
+                            local.insert(resource.name.clone(), address);
+                        }
+                        for (own, socket) in open.iter_mut().zip(sockets) {
+                            own.push((resource.clone(), socket));
+                        }
+                        listening.insert(resource.name.clone(), resource.clone());
+                    }
+                    Err(error) => refused.push(RefusedListener {
+                        listener: resource.name.clone(),
+                        address: resource.address,
+                        error,
+                    }),
+                },
+            }
+        }
+        Relisten { open, change, close, refused }
+    }
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
