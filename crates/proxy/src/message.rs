@@ -199,13 +199,14 @@ pub(crate) fn write_switch(head: &ResponseHead, bytes: &[u8], out: &mut Vec<u8>)
     writer.finish();
 }
 
-/// Appends an interim response (103 and the like). Clients of HTTP/1.0 know none (RFC 9110 15.2).
-pub(crate) fn write_interim(head: &ResponseHead, bytes: &[u8], to: Version, out: &mut Vec<u8>) {
+/// Appends an interim response (103 and the like). Clients of HTTP/1.0 know none (RFC 9110 15.2): for them nothing is appended.
+pub(crate) fn write_interim(head: &ResponseHead, bytes: &[u8], to: Version, out: &mut Vec<u8>) -> bool {
     if to == Version::Http10 {
-        return;
+        return false;
     }
     let mut writer = HeadWriter::new(out);
     writer.forward_status_line(head, bytes);
     writer.forward(head.fields(), bytes, DROPPED_FROM_RESPONSE.with(KnownField::ContentLength), |_| false);
     writer.finish();
+    true
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fairway_model::{LogEscape, Settings, Template};
+use fairway_model::{LogEscape, Segment, Settings, Template, Variable};
 
 use crate::access_log::{Format, LogRules};
 use crate::http1::{HeadLimits, KnownField, KnownSet, PreparedField};
@@ -19,6 +19,8 @@ pub(crate) type LogFormat = (Template, LogEscape);
 pub(crate) struct Prepared {
     /// What is logged and how.
     pub(crate) log: LogRules,
+    /// Whether the log tells fields of responses, so that their heads have to be remembered.
+    pub(crate) log_tells_response: bool,
     /// Limits of request heads.
     pub(crate) request: HeadLimits,
     /// Limits of response heads.
@@ -56,7 +58,10 @@ impl Prepared {
         let (hidden_known, hidden) = split(settings.hidden_response_fields.iter().map(|name| &**name));
         let (replaced_known, replaced) =
             split(settings.request_fields.iter().map(|field| &*field.name).filter(|name| !is_structure(name)));
+        let log_template = log_format.map_or(&settings.access_log.format, |(template, _)| template);
+        let of_response = |segment: &Segment| matches!(segment, Segment::Variable(Variable::ResponseField(_)));
         Self {
+            log_tells_response: log_template.segments().iter().any(of_response),
             log: LogRules::new(&settings.access_log, log_format),
             request: HeadLimits {
                 start_line: line,

@@ -63,6 +63,8 @@ pub(crate) struct Scratch {
     pub(crate) value: Vec<u8>,
     /// The cookie that starts a session; empty for none.
     pub(crate) cookie: Vec<u8>,
+    /// The head of the response as the client got it, if the log tells something of it.
+    pub(crate) sent_head: Vec<u8>,
     /// The tries so far.
     pub(crate) tries: Vec<Try>,
     /// Where they went.

@@ -100,6 +100,8 @@ pub(crate) struct Worker {
     /// Signalled when a connection ends.
     ended: Notify,
     draining: Cell<bool>,
+    /// Idle connections that are to close, because others wait for their places.
+    shed: Cell<usize>,
     listeners: RefCell<Vec<(Rc<OpenListener>, JoinHandle<()>)>>,
 }
 
@@ -149,6 +151,7 @@ impl Worker {
             connections: Cell::new(0),
             ended: Notify::new(),
             draining: Cell::new(false),
+            shed: Cell::new(0),
             listeners: RefCell::default(),
         })
     }
@@ -170,11 +173,27 @@ impl Worker {
         Admission { worker: self.clone(), phase: Phase::Reading }
     }
 
-    /// Waits until there is room for another connection.
+    /// Waits until there is room for another connection. Idle ones make room, some at a time, as in nginx; if there are none, the
+    /// next that becomes idle does.
     pub(crate) async fn room(&self) {
         while self.connections.get() >= self.common.connections {
+            if self.shed.get() == 0 {
+                self.shed.set((self.common.connections / 16).max(1));
+                self.timers.wake_all();
+            }
             self.ended.notified().await;
         }
+    }
+
+    /// Whether an idle connection that asks is to close, to make room for another one.
+    pub(crate) fn sheds(&self) -> bool {
+        let left = self.shed.get();
+        if left > 0 && self.connections.get() < self.common.connections {
+            self.shed.set(0);
+            return false;
+        }
+        self.shed.set(left.saturating_sub(1));
+        left > 0
     }
 
     /// The number of a new connection.

@@ -236,23 +236,34 @@ async fn stopping_at_once_is_at_once() {
 }
 
 #[tokio::test]
-async fn a_worker_takes_no_more_connections_than_it_may() {
-    let origin = Origin::new("a").reply(Reply::ok().body("x")).start();
+async fn a_worker_takes_no_more_connections_than_it_may_and_idle_ones_make_room() {
+    let gate = Gate::new();
+    let origin = Origin::new("a").reply(Reply::ok().body("x").held_by(&gate)).start();
     let config = ProxyConfig { connections: 2, workers: std::num::NonZeroUsize::new(1), ..ProxyConfig::default() };
     let resources = support::forwarding(&[&origin], ForwardPolicy::default());
     let proxy = TestProxy::start_with(resources, config);
-    let mut first = proxy.connect().await;
-    let mut second = proxy.connect().await;
-    assert_eq!(first.get(HOST, "/").await.status, 200);
-    assert_eq!(second.get(HOST, "/").await.status, 200);
-    let mut third = proxy.connect().await;
-    third.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
-    for _ in 0..20 {
-        assert_eq!(first.get(HOST, "/").await.status, 200);
+    let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = proxy.connect().await;
+        client.send(&request).await;
+        clients.push(client);
     }
-    assert!(third.unread().is_empty() && !third.is_closed().await);
-    drop(second);
+    gate.reached(2).await;
+    assert_eq!(proxy.proxy.connections().await, 2);
+    assert_eq!(origin.connections(), 2, "the third waits in the queue of the kernel");
+    gate.release();
+    let mut third = clients.pop().unwrap();
+    for client in &mut clients {
+        assert_eq!(client.read_response().await.text(), "x");
+    }
+    // One of the two is idle now and gives its place away.
     assert_eq!(third.read_response().await.text(), "x");
+    let [first, second] = &mut clients[..] else { unreachable!("two are left") };
+    tokio::select! {
+        _ = first.ended() => {}
+        _ = second.ended() => {}
+    }
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ fn logging(lines: &Lines, format: &str) -> ProxyConfig {
 async fn each_request_is_one_line_whatever_became_of_it() {
     let lines = Lines::default();
     let format = "$status $request_method $request_uri $host $proxy_upstream_name $upstream_addr $upstream_status \
-                  $body_bytes_sent $request_length $ingress_name";
+                  $body_bytes_sent $request_length $sent_http_content_length $ingress_name";
     let gate = Gate::new();
     let origin = Origin::new("a").reply(Reply::ok().body("hello")).start();
     let refused = Origin::new("down").fault(Fault::Refuse).start();
@@ -75,7 +75,7 @@ async fn each_request_is_one_line_whatever_became_of_it() {
     let lines = lines.after(5).await;
     let line = format!("200 GET /x?y {HOST} default-web-80 {at} 200 5 ");
     assert!(lines[0].starts_with(&line), "{lines:?}");
-    assert!(lines[0].ends_with(" app"), "{lines:?}");
+    assert!(lines[0].ends_with(" 5 app"), "{lines:?}");
     let twice = format!("{0}, {0} 502, 502", refused.address());
     assert!(lines[1].starts_with(&format!("502 GET / down.example default-down-80 {twice}")), "{lines:?}");
     assert!(lines[2].starts_with("404 GET / unknown.example"), "{lines:?}");

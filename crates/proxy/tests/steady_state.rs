@@ -203,6 +203,7 @@ fn a_busy_log_recycles_its_buffers() {
     // The channel that waiting for the writer takes allocates on its own, in the test only.
     let waiting = measure(|| assert!(thread.synchronize(Duration::from_secs(10)))).count_total;
     let counted = measure(|| (0..10).for_each(|_| round()));
-    assert!(counted.count_total <= 10 * (waiting + 1), "{counted:?}, {waiting} for waiting");
+    // Waiting costs more when it has to wait; a thousand lines would cost a thousand.
+    assert!(counted.count_total <= 10 * (waiting + 4), "{counted:?}, {waiting} for waiting");
     assert_eq!(thread.dropped(), 0);
 }

@@ -201,6 +201,9 @@ impl Connection {
         if read.is_ready() || self.deadline.expired() {
             return Poll::Ready(None);
         }
+        if self.requests > 0 && self.worker.sheds() {
+            return Poll::Ready(None);
+        }
         if self.worker.is_draining() {
             if self.requests > 0 {
                 return Poll::Ready(None);

@@ -341,6 +341,9 @@ impl Exchange<'_> {
         }
         .write(&mut to_client.lead, &self.connection.worker.clock);
         self.sent_head = self.sent + (to_client.lead.len() - written) as u64;
+        if self.live.prepared.log_tells_response {
+            scratch.sent_head.extend_from_slice(&to_client.lead[written..]);
+        }
     }
 }
 

@@ -127,6 +127,7 @@ impl<'a> Exchange<'a> {
     ) -> Self {
         work.scratch.tries.clear();
         work.scratch.tried.clear();
+        work.scratch.sent_head.clear();
         connection.requests += 1;
         Self {
             connection,
@@ -204,9 +205,9 @@ impl<'a> Exchange<'a> {
 
     /// Ends a request that went wrong, with an answer if none was started.
     async fn fail(&mut self, failure: Failure) {
-        tracing::debug!(%failure, downstream.addr = %self.connection.arrival.peer, "request failed");
         self.failure = Some(failure);
-        let (status, _) = failure.answer();
+        let (status, flag) = failure.answer();
+        tracing::debug!(flag, %failure, downstream.addr = %self.connection.arrival.peer, "request failed");
         if self.status != 0 {
             // The response is cut. A client that cannot tell by its framing is told by a reset.
             let told = failure.side() == Side::Downstream || !self.ends_with_connection;
@@ -256,7 +257,11 @@ impl<'a> Exchange<'a> {
                 plain.write(&mut to_client.lead, &self.live.prepared, clock).unwrap_or_default()
             }
         };
-        self.sent_head = (to_client.lead.len() - body) as u64;
+        let head = to_client.lead.len() - body;
+        self.sent_head = head as u64;
+        if self.live.prepared.log_tells_response {
+            scratch.sent_head.extend_from_slice(&to_client.lead[..head]);
+        }
         self.answered = true;
         self.limits = Gaps { client: self.after_gap(CLIENT_SEND_TIMEOUT), ..Gaps::NONE };
         if let Err(failure) = poll_fn(|cx| self.poll_client_output(cx)).await {
@@ -333,7 +338,7 @@ impl<'a> Exchange<'a> {
                 tries: &scratch.tries,
                 upstream_fields: (!from_upstream.held().is_empty())
                     .then(|| Message { parsed: response.fields(), bytes: from_upstream.held() }),
-                sent_head: &[],
+                sent_head: &scratch.sent_head,
             })
         };
         match &self.service {

@@ -112,8 +112,8 @@ impl Exchange<'_> {
                         // A 100 was ours to send: the expectation was not passed on.
                         if response.status() != 100 {
                             let bytes = from_upstream.filled();
-                            message::write_interim(response, bytes, head.version(), &mut to_client.lead);
-                            self.answered = true;
+                            let written = message::write_interim(response, bytes, head.version(), &mut to_client.lead);
+                            self.answered |= written;
                         }
                         from_upstream.consume(len);
                         from_upstream.release();
