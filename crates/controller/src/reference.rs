@@ -106,6 +106,11 @@ impl References {
         !self.fresh.is_empty()
     }
 
+    /// Whether contents that have never been there are being fetched. What has failed doesn't count until it is tried again.
+    pub(crate) fn is_fetching_new(&self) -> bool {
+        self.fetching.iter().chain(&self.queue).any(|key| !self.fetched.contains_key(key))
+    }
+
     /// What refers to contents that have never been there goes out without them.
     pub(crate) fn wait_no_longer(&mut self) {
         self.fresh.clear();

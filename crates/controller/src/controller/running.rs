@@ -1,6 +1,6 @@
 //! A controller at work: what each of the things that can happen leads to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::RandomState;
 use std::time::Duration;
 
@@ -91,6 +91,9 @@ pub(super) struct Running {
     /// What is translated and not yet on its way, and until when it may wait for what it refers to.
     held: Option<(Delta, Instant)>,
     publishing: bool,
+    /// What there is to say about objects once nothing that they refer to is on its way: a Secret that has not been fetched yet
+    /// looks like one that doesn't exist.
+    findings: BTreeMap<ObjectKey, Vec<Diagnostic>>,
     status: Status,
     /// Writes of status that are under way.
     writes: HashMap<ObjectKey, AbortHandle>,
@@ -162,6 +165,7 @@ impl Running {
             debounce: Debounce::default(),
             held: None,
             publishing: false,
+            findings: BTreeMap::new(),
             status,
             writes: HashMap::new(),
             term,
@@ -325,7 +329,7 @@ impl Running {
                 result?;
                 self.publishing = false;
                 let first = !self.ready.send_replace(true);
-                info!(took_ms = begin.elapsed().as_millis() as u64, resources, first, "published");
+                debug!(took_ms = begin.elapsed().as_millis() as u64, resources, first, "live");
             }
             Job::Last(result) => match result {
                 Ok(true) if self.stage == Stage::Asking => {
@@ -431,6 +435,12 @@ impl Running {
             });
         }
         self.publish();
+        if self.held.is_none() && !self.references.is_fetching_new() {
+            for (key, diagnostics) in std::mem::take(&mut self.findings) {
+                diagnostics.iter().for_each(log);
+                self.report(key, diagnostics).await;
+            }
+        }
         self.write();
     }
 
@@ -483,10 +493,7 @@ impl Running {
                 self.references.seen(&key, &identity.version);
             }
         }
-        for (key, diagnostics) in diagnostics {
-            diagnostics.iter().for_each(log);
-            self.report(key, diagnostics).await;
-        }
+        self.findings.extend(diagnostics);
         let first = !*self.ready.borrow();
         if first || !delta.is_empty() || self.held.is_some() {
             let hold = if first { FIRST_HOLD } else { HOLD };

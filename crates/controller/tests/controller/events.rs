@@ -7,6 +7,7 @@ use tokio::time::sleep;
 
 use crate::apiserver::ApiServer;
 use crate::rig::{Rig, cluster, config, ingress};
+use crate::sync::{tls_secret, with_tls};
 
 fn faulty(name: &str) -> Value {
     let mut ingress = ingress(name);
@@ -97,6 +98,27 @@ async fn each_version_of_an_ingress_of_ours_has_a_sync() {
     changed["metadata"]["annotations"] = json!({"example.com/note": "b"});
     api.put(changed);
     api.until("the second Sync", |api| about(api, "Sync").len() == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_is_on_its_way_is_not_said_to_be_missing() {
+    let api = cluster(&[]);
+    api.put(tls_secret("used", "a.example.com"));
+    api.put(with_tls("a", "used"));
+    let mut config = config("one");
+    config.options.default_ssl_certificate = Some(("shop".into(), "used".into()));
+    let mut rig = Rig::start(&api, config);
+    rig.serves(&["a.example.com"]).await;
+    api.put(tls_secret("other", "b.example.com"));
+    api.put(with_tls("b", "other"));
+    rig.serves(&["a.example.com", "b.example.com"]).await;
+    // One that is really missing is told.
+    api.put(with_tls("c", "missing"));
+    api.until("the Event", |api| !about(api, "SecretNotFound").is_empty()).await;
+    sleep(Duration::from_secs(600)).await;
+    let named: Vec<_> =
+        about(&api, "SecretNotFound").iter().map(|event| event["involvedObject"]["name"].clone()).collect();
+    assert_eq!(named, ["c"]);
 }
 
 #[tokio::test(start_paused = true)]

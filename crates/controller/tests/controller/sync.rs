@@ -128,7 +128,7 @@ async fn status_and_managed_fields_wake_nobody() {
     assert!(rig.history.try_recv().is_err());
 }
 
-fn tls_secret(name: &str, host: &str) -> Value {
+pub(crate) fn tls_secret(name: &str, host: &str) -> Value {
     let leaf = Ca::new("test").leaf(&[host]);
     json!({
         "apiVersion": "v1",
@@ -143,7 +143,7 @@ fn base64(bytes: &[u8]) -> Value {
     serde_json::to_value(k8s_openapi::ByteString(bytes.to_vec())).unwrap()
 }
 
-fn with_tls(name: &str, secret: &str) -> Value {
+pub(crate) fn with_tls(name: &str, secret: &str) -> Value {
     let mut ingress = ingress(name);
     ingress["spec"]["tls"] = json!([{"hosts": [format!("{name}.example.com")], "secretName": secret}]);
     ingress
