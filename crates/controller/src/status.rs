@@ -40,6 +40,18 @@ pub(crate) struct Status {
     leaving: bool,
     /// Whether somebody was told that we have no right to write.
     forbidden: bool,
+    /// What the last write needed; the next ones begin with it.
+    verb: Verb,
+}
+
+/// How a status is written. Both are done under the condition that the Ingress is still the version that we looked at.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Verb {
+    /// One request.
+    #[default]
+    Patch,
+    /// Two requests, for the roles of ingress-nginx, which allow `get` and `update` and not `patch`.
+    Update,
 }
 
 #[derive(Debug)]
@@ -54,10 +66,11 @@ pub(crate) struct Write {
     pub(crate) key: ObjectKey,
     identity: Identity,
     addresses: Arc<Addresses>,
+    verb: Verb,
 }
 
-/// What a write led to: the version of the Ingress after it.
-pub(crate) type Written = Result<Box<str>, CallError>;
+/// What a write led to: the version of the Ingress after it, and what it took.
+pub(crate) type Written = Result<(Box<str>, Verb), CallError>;
 
 impl Status {
     /// An Ingress is there and shows these addresses.
@@ -136,18 +149,19 @@ impl Status {
                 continue;
             }
             self.writing.insert(key.clone());
-            return Some(Write { key, identity: entry.identity.clone(), addresses });
+            return Some(Write { key, identity: entry.identity.clone(), addresses, verb: self.verb });
         }
         None
     }
 
     /// How a write ended.
     pub(crate) fn written(&mut self, write: Write, result: Written) {
-        let Write { key, identity, addresses } = write;
+        let Write { key, identity, addresses, .. } = write;
         self.writing.remove(&key);
         match result {
-            Ok(version) => {
+            Ok((version, verb)) => {
                 self.backoff.reset();
+                self.verb = verb;
                 // Unless a newer version has come from the watch meanwhile, this is what is there now.
                 if let Some(entry) = self.ingresses.get_mut(&key)
                     && entry.identity == identity
@@ -210,18 +224,26 @@ impl Status {
 }
 
 impl Write {
-    /// Writes the addresses, on the condition that the Ingress is still the version that we looked at.
+    /// Writes the addresses; what we have no right to do in one way is done in the other.
     pub(crate) async fn run(&self, api: &ApiServer) -> Written {
+        let other = match self.verb {
+            Verb::Patch => Verb::Update,
+            Verb::Update => Verb::Patch,
+        };
+        match self.write(api, self.verb).await {
+            Err(error) if error.code() == Some(403) => self.write(api, other).await.map(|version| (version, other)),
+            result => result.map(|version| (version, self.verb)),
+        }
+    }
+
+    async fn write(&self, api: &ApiServer, verb: Verb) -> Result<Box<str>, CallError> {
         let request = collection("networking.k8s.io/v1", "ingresses", Some(&self.key.namespace));
         let Identity { uid, version } = &self.identity;
         let status = json!({"loadBalancer": {"ingress": *self.addresses}});
-        let patch = json!({"metadata": {"uid": uid, "resourceVersion": version}, "status": status});
-        let patch = Patch::Merge(patch);
-        let request_patch = request.patch_subresource("status", &self.key.name, &PatchParams::default(), &patch);
-        match api.call::<Value>(request_patch).await {
-            // The roles of ingress-nginx allow `update` and not `patch`.
-            Err(error) if error.code() == Some(403) => (),
-            result => return result.map(version_of),
+        if verb == Verb::Patch {
+            let patch = Patch::Merge(json!({"metadata": {"uid": uid, "resourceVersion": version}, "status": status}));
+            let request = request.patch_subresource("status", &self.key.name, &PatchParams::default(), &patch);
+            return api.call::<Value>(request).await.map(version_of);
         }
         let mut ingress: Value = api.call(request.get(&self.key.name, &GetParams::default())).await?;
         if version_of_ref(&ingress) != Some(version) {
@@ -315,7 +337,7 @@ mod tests {
         status.publish(addresses(&["192.0.2.1"]));
         let write = status.next().unwrap();
         assert!(status.next().is_none(), "one write at a time for an Ingress");
-        status.written(write, Ok("2".into()));
+        status.written(write, Ok(("2".into(), Verb::Patch)));
         status.seen(&key("a"), &identity("2"), addresses(&["192.0.2.1"]));
         assert!(status.next().is_none());
         assert!(status.is_idle());
@@ -342,7 +364,7 @@ mod tests {
         status.serve(&key("b"), true);
         let write = status.next().unwrap();
         assert_eq!((write.key.clone(), write.addresses.len()), (key("a"), 0));
-        status.written(write, Ok("2".into()));
+        status.written(write, Ok(("2".into(), Verb::Patch)));
         assert!(status.next().is_none());
         assert!(status.is_idle());
     }

@@ -79,7 +79,22 @@ async fn the_roles_of_ingress_nginx_are_enough() {
     api.fail("PATCH", "/status", 403, usize::MAX);
     let _rig = Rig::start(&api, config("one"));
     shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
-    assert_eq!(api.asked("PUT", "/status").len(), 1);
+    // Later writes don't ask again for what was refused.
+    api.put(ingress("b"));
+    shows(&api, "b", json!([{"ip": "192.0.2.1"}])).await;
+    assert_eq!((api.asked("PATCH", "/status").len(), api.asked("PUT", "/status").len()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rights_may_change_while_we_run() {
+    let api = cluster(&["a"]);
+    api.fail("PATCH", "/status", 403, usize::MAX);
+    let _rig = Rig::start(&api, config("one"));
+    shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
+    api.heal();
+    api.fail("PUT", "/status", 403, usize::MAX);
+    api.put(ingress("b"));
+    shows(&api, "b", json!([{"ip": "192.0.2.1"}])).await;
 }
 
 #[tokio::test(start_paused = true)]
