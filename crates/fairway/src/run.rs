@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::ArgMatches;
 use fairway_controller::{
-    AddressSource, ApiConfig, Controller, ControllerConfig, Election, Pod, Publish, StatusConfig,
+    AddressSource, ApiConfig, ConnectError, Controller, ControllerConfig, Election, Pod, Publish, StatusConfig,
 };
 use fairway_model::Snapshot;
 use fairway_proxy::access_log::LogSink;
@@ -41,9 +41,12 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("control").build()?;
     let signals = Signals::new(&runtime)?;
     check_addresses(&config.options)?;
-    let client = runtime.block_on(fairway_controller::connect(&config.api)).context(
-        "the API server can't be found; outside a cluster give --kubeconfig, and without any cluster use `fairway dev`",
-    )?;
+    let client = runtime.block_on(fairway_controller::connect(&config.api)).map_err(|error| match error {
+        ConnectError::InCluster(_) => {
+            anyhow::Error::from(error).context("there is no API server; without any cluster use `fairway dev`")
+        }
+        _ => error.into(),
+    })?;
     let (sink, changes) = mpsc::channel(1);
     let controller = Controller::new(client, config.clone(), sink)?;
     let log = match matches.get_one::<String>("access-log").map(String::as_str) {
@@ -55,6 +58,9 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     // No listener yet: whoever asks before the first complete configuration would be told 404.
     let proxy = Proxy::start(Snapshot::default(), proxy_config)
         .context("the proxy can't start; --healthz-port chooses another port for health and metrics")?;
+    if let Some(address) = proxy.admin_address() {
+        info!(%address, "health and metrics");
+    }
     runtime.block_on(serve(&flags, &config.options, controller, changes, proxy, signals))
 }
 

@@ -1,0 +1,301 @@
+//! `fairway run` as an orchestrator runs it: how it starts, when it says that it is ready, and how it ends.
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
+
+use fairway_testkit::{Client, DEADLINE, Gate, Origin, Reply, Request, eventually};
+use serde_json::{Value, json};
+use support::fairway;
+use tempfile::TempDir;
+
+/// `fairway run` against a server of the test's choice, on ports of the kernel's choice. Ends with the value.
+struct Run {
+    child: Child,
+    log: Receiver<String>,
+    seen: String,
+    /// Health and metrics.
+    admin: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Run {
+    /// Starts it with the API server at this address, and without any pod: nobody is elected, no status is written.
+    fn start(api: SocketAddr, args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut child = fairway()
+            .arg("run")
+            .arg("--kubeconfig")
+            .arg(kubeconfig(&folder, &format!("http://{api}")))
+            .args(["--update-status=false", "--healthz-host=127.0.0.1", "--healthz-port=0"])
+            .args(["--http-port=0", "--https-port=0", "--post-shutdown-grace-period=0"])
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let stderr = child.stderr.take().expect("standard error is a pipe");
+        let (sender, log) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut run = Self { child, log, seen: String::new(), admin: nowhere, _folder: folder };
+        let line = run.line_with("health and metrics");
+        run.admin = line.rsplit('=').next().and_then(|address| address.parse().ok()).expect("an address at the end");
+        run
+    }
+
+    /// The next line of the log that holds a text.
+    fn line_with(&mut self, part: &str) -> String {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            match self.log.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.seen.extend([&line, "\n"]);
+                    if line.contains(part) {
+                        return line;
+                    }
+                }
+                Err(error) => panic!("waited for {part:?}: {error}; the log so far:\n{}", self.seen),
+            }
+        }
+    }
+
+    /// Waits until it serves. Returns where plain HTTP is served.
+    fn serving(&mut self) -> SocketAddr {
+        let line = self.line_with(" serving ");
+        let port = line.split("0.0.0.0:").nth(1).and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+        let port = port.and_then(|port| port.parse().ok()).expect("the address of the first listener");
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    async fn status_of(&self, path: &str) -> u16 {
+        // Boxed: the buffers of a client, inside of what polls it again and again, would not fit on the stack of a test.
+        Box::pin(async { Client::connect(self.admin).await.get("localhost", path).await.status }).await
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// Waits until it has ended.
+    fn ended(&mut self) -> ExitStatus {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child of ours") {
+                return status;
+            }
+            assert!(Instant::now() < end, "the process goes on; the log so far:\n{}", self.seen);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn kubeconfig(folder: &TempDir, server: &str) -> PathBuf {
+    let path = folder.path().join("config");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: k, cluster: {{server: '{server}'}}}}]\n\
+         users: [{{name: u, user: {{token: t}}}}]\ncontexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n"
+    );
+    std::fs::write(&path, text).expect("the file can be written");
+    path
+}
+
+/// An API server in which nothing ever changes: the Ingress `shop/web` sends a.example to `origin`. Lists wait for `gate`.
+fn api_server(origin: &Origin, gate: &Gate) -> Origin {
+    let (port, gate) = (origin.port(), gate.clone());
+    let answer = move |request: &Request| {
+        let path = request.target.split('?').next().unwrap_or_default();
+        if request.target.contains("watch=true") {
+            return Reply::ok().header("transfer-encoding", "chunked").unframed("").then_stall();
+        }
+        if request.method != "GET" {
+            return Reply::status(201).body("{}");
+        }
+        let items = objects(path.rsplit('/').next().unwrap_or_default(), port);
+        let list = json!({"kind": "List", "metadata": {"resourceVersion": "1"}, "items": items});
+        Reply::ok().header("content-type", "application/json").body(list.to_string()).held_by(&gate)
+    };
+    Origin::new("api").reply_with(answer).start()
+}
+
+fn objects(plural: &str, port: u16) -> Vec<Value> {
+    let mut object = match plural {
+        "ingressclasses" => json!({"spec": {"controller": "k8s.io/ingress-nginx"}}),
+        "services" => json!({"spec": {"clusterIP": "None", "ports": [{"port": 80}]}}),
+        "endpointslices" => {
+            json!({"addressType": "IPv4", "ports": [{"port": port}], "endpoints": [{"addresses": ["127.0.0.1"]}]})
+        }
+        "ingresses" => {
+            let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+            let path = json!({"path": "/", "pathType": "Prefix", "backend": backend});
+            let rule = json!({"host": "a.example", "http": {"paths": [path]}});
+            json!({"spec": {"ingressClassName": "nginx", "rules": [rule]}})
+        }
+        _ => return Vec::new(),
+    };
+    object["metadata"] = match plural {
+        "ingressclasses" => json!({"name": "nginx", "uid": "u", "resourceVersion": "1"}),
+        _ => json!({"namespace": "shop", "name": "web", "uid": "u", "resourceVersion": "1",
+            "labels": {"kubernetes.io/service-name": "web"}}),
+    };
+    vec![object]
+}
+
+fn run_to_its_end(args: &[&str]) -> Output {
+    let pod = ["POD_NAME", "POD_NAMESPACE", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"];
+    let mut command = fairway();
+    pod.iter().for_each(|name| {
+        command.env_remove(name);
+    });
+    command.arg("run").args(args).output().expect("the binary runs")
+}
+
+/// What it complains about, and its exit status.
+fn complaint(args: &[&str]) -> (String, Option<i32>) {
+    let output = run_to_its_end(args);
+    (String::from_utf8(output.stderr).expect("the log is text"), output.status.code())
+}
+
+const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a.example\r\n\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_ready_only_when_the_first_configuration_is_live() {
+    let (origin, lists) = (Origin::start("web"), Gate::new());
+    let api = api_server(&origin, &lists);
+    let mut run = Run::start(api.address(), &[]);
+    lists.reached(1).await;
+    assert_eq!((run.status_of("/readyz").await, run.status_of("/healthz").await), (503, 500));
+    lists.release();
+    let http = run.serving();
+    assert_eq!(Client::connect(http).await.get("a.example", "/").await.status, 200);
+    assert_eq!((run.status_of("/readyz").await, run.status_of("/healthz").await), (200, 200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_in_flight_is_answered_before_the_end() {
+    let (held, lists) = (Gate::new(), Gate::new());
+    lists.release();
+    let origin = Origin::new("web").reply(Reply::ok().body("done").held_by(&held)).start();
+    let api = api_server(&origin, &lists);
+    let mut run = Run::start(api.address(), &[]);
+    let http = run.serving();
+    let mut client = Client::connect(http).await;
+    client.send(REQUEST).await;
+    origin.next_request().await;
+
+    run.signal("-TERM");
+    eventually("no more connections", || async { Client::try_connect(http).await.is_err() }).await;
+    assert_eq!((run.status_of("/readyz").await, run.status_of("/healthz").await), (503, 500));
+    held.release();
+    let response = client.read_response().await;
+    assert_eq!((response.status, response.text()), (200, "done".into()));
+    assert_eq!(response.headers().get("connection"), Some("close"));
+    assert_eq!(run.ended().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_fail_before_connections_are_refused() {
+    let lists = Gate::new();
+    lists.release();
+    let origin = Origin::start("web");
+    let api = api_server(&origin, &lists);
+    let mut run = Run::start(api.address(), &["--shutdown-grace-period=1"]);
+    let http = run.serving();
+    run.signal("-TERM");
+    run.line_with("draining");
+    eventually("a failing probe", || async { run.status_of("/healthz").await == 500 }).await;
+    assert_eq!(Client::connect(http).await.get("a.example", "/").await.status, 200);
+    assert_eq!(run.ended().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_at_once() {
+    let (held, lists) = (Gate::new(), Gate::new());
+    lists.release();
+    let origin = Origin::new("web").reply(Reply::ok().held_by(&held)).start();
+    let api = api_server(&origin, &lists);
+    let mut run = Run::start(api.address(), &[]);
+    let mut client = Client::connect(run.serving()).await;
+    client.send(REQUEST).await;
+    origin.next_request().await;
+    run.signal("-TERM");
+    run.line_with("draining");
+    run.signal("-TERM");
+    assert_eq!(run.ended().code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_is_away_is_waited_for() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = taken.local_addr().unwrap();
+    drop(taken);
+    let mut run = Run::start(nobody, &[]);
+    run.line_with("watch interrupted");
+    assert_eq!(run.status_of("/readyz").await, 503);
+    run.signal("-INT");
+    assert_eq!(run.ended().code(), Some(0));
+}
+
+#[test]
+fn version_is_printed() {
+    let output = run_to_its_end(&["--version"]);
+    assert_eq!(support::text(&output), concat!("fairway ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert!(output.status.success());
+}
+
+#[test]
+fn what_cannot_be_carried_out_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken");
+    std::fs::write(&broken, "clusters: [").unwrap();
+    let good = kubeconfig(&folder, "http://192.0.2.1:1");
+    let (broken, good) = (broken.display().to_string(), good.display().to_string());
+    let taken = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let any = ["--http-port=0", "--https-port=0", "--healthz-port=0"];
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["--kubeconfig=/nowhere/config"], 1, "/nowhere/config"),
+        (&["--kubeconfig", &broken], 1, &broken),
+        (&[], 1, "fairway dev"),
+        (&["--kubeconfig", &good], 1, "POD_NAME and POD_NAMESPACE must be set"),
+        (&["--kubeconfig", &good, "--http-port", &port], 1, "--http-port and --https-port choose other ports"),
+        (&["--watch-namespace=a", "--watch-namespace-selector=b=c"], 2, "exclude each other"),
+    ];
+    for (args, code, part) in cases {
+        let (log, status) = complaint(&[&any[..], args].concat());
+        let error = log.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+        assert!(error.contains(part), "{args:?}: {log}");
+        assert_eq!(error.contains("fairway dev"), part == "fairway dev", "advice that fits: {log}");
+        assert_eq!(status, Some(code), "{args:?}: {log}");
+    }
+}
+
+#[test]
+fn flags_that_change_nothing_are_answered() {
+    let any = ["--http-port=0", "--https-port=0", "--healthz-port=0", "--kubeconfig=/nowhere"];
+    let (log, _) = complaint(&[&any[..], &["--profiling", "--sync-period=1s", "--ingress-class=x"]].concat());
+    for flag in ["profiling", "sync-period"] {
+        let line = log.lines().find(|line| line.contains(&format!("flag=\"{flag}\"")));
+        assert!(line.is_some_and(|line| line.contains("verdict=")), "{flag}: {log}");
+    }
+    assert!(!log.contains("flag=\"ingress-class\""), "{log}");
+}
