@@ -38,8 +38,21 @@ pub(super) static NAME_CLASS: [u8; 256] = {
 /// Folds the spellings that backends take for the same field: lower case, and every token byte that is neither letter nor
 /// digit becomes a hyphen (CGI-like backends do the same on their side).
 pub(super) const fn fold(byte: u8) -> u8 {
-    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
+    FOLDED[byte as usize]
 }
+
+static FOLDED: [u8; 256] = {
+    let mut table = [b'-'; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let b = byte as u8;
+        if b.is_ascii_alphanumeric() {
+            table[byte] = b.to_ascii_lowercase();
+        }
+        byte += 1;
+    }
+    table
+};
 
 /// True for a non-empty `token` (RFC 9110 5.6.2).
 pub(super) fn is_token(bytes: &[u8]) -> bool {

@@ -214,21 +214,18 @@ pub(super) enum NameRules {
 pub(super) fn parse_line(buf: &[u8], start: usize, rules: NameRules) -> Result<Option<Field>, HeadError> {
     let line = &buf[start..];
     let mut seen = 0;
-    let mut name_len = 0;
-    loop {
-        let Some(&byte) = line.get(name_len) else {
-            return Err(HeadError::InvalidFieldName); // no colon
-        };
+    let end = line.iter().position(|&byte| {
         let class = NAME_CLASS[usize::from(byte)];
-        if class & (COLON | FATAL) != 0 {
-            if class == COLON && name_len > 0 {
-                break;
-            }
-            let folded = name_len == 0 && (byte == b' ' || byte == b'\t');
-            return Err(if folded { HeadError::ObsoleteFold } else { HeadError::InvalidFieldName });
-        }
         seen |= class;
-        name_len += 1;
+        class & (COLON | FATAL) != 0
+    });
+    let Some(name_len) = end else {
+        return Err(HeadError::InvalidFieldName); // no colon
+    };
+    seen &= !(COLON | FATAL);
+    if line[name_len] != b':' || name_len == 0 {
+        let folded = name_len == 0 && matches!(line[0], b' ' | b'\t');
+        return Err(if folded { HeadError::ObsoleteFold } else { HeadError::InvalidFieldName });
     }
     let name = &line[..name_len];
 
