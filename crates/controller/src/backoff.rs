@@ -8,8 +8,11 @@ use crate::api::CallError;
 /// First wait. An API server that restarts is back within seconds, so the first tries are close together.
 const FIRST: Duration = Duration::from_millis(200);
 
-/// Longest wait: also the longest time that a change stays unseen once the API server is back.
+/// Longest wait after an answer that is a refusal.
 const LONGEST: Duration = Duration::from_secs(10);
+
+/// Longest wait while there is no answer at all: nearly the longest time that a change stays unseen once the API server is back.
+const LONGEST_AWAY: Duration = Duration::from_secs(3);
 
 /// Doubling waits with jitter, so that the replicas don't all come back in the same instant.
 #[derive(Debug, Default)]
@@ -20,7 +23,8 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// How long to wait after this failure; at least as long as the API server asks for, at most a minute.
     pub(crate) fn after(&mut self, error: Option<&CallError>) -> Duration {
-        let wait = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
+        let longest = if matches!(error, Some(CallError::Transport(_))) { LONGEST_AWAY } else { LONGEST };
+        let wait = FIRST.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1);
         // A hasher with a random seed is the standard library's source of randomness.
         let jitter = std::hash::RandomState::new().hash_one(self.failures) % 1024;

@@ -171,6 +171,10 @@ impl Watch {
                     if error.is_gone() || error.code() == Some(403) {
                         version = None;
                     }
+                    if error.is_gone() {
+                        // The API server is there, however long it was away before.
+                        self.recovered();
+                    }
                     self.wait(&error, listing).await?;
                 }
             }

@@ -1,7 +1,10 @@
 //! From the API server to the proxy.
 
+use std::time::Duration;
+
 use fairway_testkit::Ca;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use crate::apiserver::ApiServer;
 use crate::rig::{Rig, cluster, config, hosts_of, ingress};
@@ -92,6 +95,22 @@ async fn a_watch_that_is_refused_as_too_old_lists_again() {
     api.disconnect();
     api.delete("ingresses", "shop", "a");
     rig.serves(&[]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_are_live_soon_after_an_api_server_is_back() {
+    let api = cluster(&["a"]);
+    let mut rig = Rig::start(&api, config("one"));
+    rig.serves(&["a.example.com"]).await;
+    api.set_away(true);
+    sleep(Duration::from_secs(600)).await;
+    // It comes back as after a restart: with no memory of the versions before.
+    api.compact();
+    api.set_away(false);
+    api.put(ingress("b"));
+    let begin = Instant::now();
+    rig.serves(&["a.example.com", "b.example.com"]).await;
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
