@@ -101,7 +101,9 @@ impl Candidate {
                 }
                 Ok(Ok(Attempt::HeldBy(holder))) => {
                     failing = false;
-                    next = begin + self.ttl / 4;
+                    // The holder may be dead: then the moment at which its record runs out is ours.
+                    let retry = begin + self.ttl / 4;
+                    next = self.end_of_record().map_or(retry, |end| end.min(retry));
                     if leading {
                         warn!(lease = self.name, holder, "lost the Lease");
                         term.send_replace(None);
@@ -176,11 +178,14 @@ impl Candidate {
 
     /// Whether the record that we saw last may still be in force.
     fn is_current(&self) -> bool {
-        self.observed.as_ref().is_some_and(|(spec, since)| {
-            let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-            let ttl = seconds.map_or(self.ttl, Duration::from_secs);
-            since.checked_add(ttl).is_none_or(|end| Instant::now() < end)
-        })
+        self.observed.is_some() && self.end_of_record().is_none_or(|end| Instant::now() < end)
+    }
+
+    /// When the record that we saw last runs out; `None` if it never does, or if there is none.
+    fn end_of_record(&self) -> Option<Instant> {
+        let (spec, since) = self.observed.as_ref()?;
+        let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        since.checked_add(seconds.map_or(self.ttl, Duration::from_secs))
     }
 
     fn record(&self, before: Option<&LeaseSpec>, now: MicroTime) -> LeaseSpec {
