@@ -1,4 +1,5 @@
-//! The one canonical form of a request path. It is made once, and the same form is matched, authorised and forwarded.
+//! The one canonical form of a request path. It is made once; it is what is matched and authorised, and what is forwarded means
+//! the same.
 //!
 //! - Percent-encoding is undone, except for what would change the meaning of the path when decoded: `%2F`, `%5C`, `%25` and
 //!   control bytes stay encoded (upper case) and are opaque to matching (RFC 3986 section 2.2).
@@ -8,6 +9,7 @@
 //!
 //! A path with dot segments is forwarded in canonical form. Any other is forwarded byte for byte as it came, as ingress-nginx
 //! does: what differs then is only the spelling of characters, or doubled slashes that backends may need (`/resize/https://…`).
+//! A backend that gives `//admin` another meaning than `/admin` has to guard it itself.
 
 /// Why a request path is answered with 400.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

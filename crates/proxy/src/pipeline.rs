@@ -1,6 +1,6 @@
 //! What is to happen to a request, decided from its head without I/O: canonical form, client, host, route, filters, action.
 //!
-//! The same bytes are matched, authorised and forwarded (`design.md`, security rule 3). Nothing here knows how the request
+//! One canonical path is matched and authorised, and what is forwarded means the same. Nothing here knows how the request
 //! came in, so that every version of HTTP goes through the same steps in the same order.
 
 use fairway_model::{

@@ -1,5 +1,4 @@
-//! What a hostile client sends, through the real proxy: the answer, and that nothing of it reaches a backend
-//! (`attacks.md`, section 2).
+//! What a hostile client sends, through the real proxy: the answer, and that nothing of it reaches a backend.
 
 mod support;
 

@@ -66,7 +66,6 @@ impl Takes {
 const TUNING: Verdict = Harmless("it tunes something inside ingress-nginx that isn't here");
 const PROFILER: Verdict = Harmless("there is no Go profiler here");
 const GEO: Verdict = NotYet("there are no geographic variables yet");
-const BUCKETS: Verdict = NotYet("histograms have ingress-nginx's default buckets");
 const LOG_LIBRARY: Verdict = Harmless("logs are lines on standard error, and Go's logging library isn't here");
 const ADMISSION: Verdict = NotYet("there is no admission webhook yet; objects are checked when they are read");
 const PASSTHROUGH: Verdict = NotYet("TLS isn't passed through yet, it ends at the proxy");
@@ -147,7 +146,7 @@ flags! {
     /// Prefers endpoints of the own zone.
     "enable-topology-aware-routing" Bool = "false": NotYet("all zones are used alike");
     /// Metrics of requests that are not kept.
-    "exclude-socket-metrics" List = "": NotYet("all metrics are kept");
+    "exclude-socket-metrics" List = "": Same;
     /// Path of the health check.
     "health-check-path" Text = "/healthz": Same;
     /// Time for a health check.
@@ -169,7 +168,7 @@ flags! {
     /// A kubeconfig file.
     "kubeconfig" Text = "": Same;
     /// Buckets of the histograms of lengths.
-    "length-buckets" List = "10,20,30,40,50,60,70,80,90,100": BUCKETS;
+    "length-buckets" List = "10,20,30,40,50,60,70,80,90,100": Same;
     /// Buckets of a native histogram.
     "max-buckets" Int = "100": NotYet("there are no native histograms");
     /// Geographic databases.
@@ -207,7 +206,7 @@ flags! {
     /// Time between the order to stop and the first closed listener, while the health check already fails.
     "shutdown-grace-period" Seconds = "0": Same;
     /// Buckets of the histograms of sizes.
-    "size-buckets" List = "10,100,1000,10000,100000,1000000,10000000": BUCKETS;
+    "size-buckets" List = "10,100,1000,10000,100000,1000000,10000000": Same;
     /// Port behind the router by server name.
     "ssl-passthrough-proxy-port" Port = "442": PASSTHROUGH;
     /// Port on which nginx takes endpoints.
@@ -223,7 +222,7 @@ flags! {
     /// TCP services.
     "tcp-services-configmap" Object = "": NotYet("TCP services aren't built yet");
     /// Buckets of the histograms of times.
-    "time-buckets" List = "0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10": BUCKETS;
+    "time-buckets" List = "0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10": Same;
     /// UDP services.
     "udp-services-configmap" Object = "": NotYet("UDP services aren't built yet");
     /// Writes the status of Ingresses.
