@@ -63,7 +63,7 @@ impl fmt::Display for BackendPort {
 }
 
 impl BackendKey {
-    pub(crate) fn new(namespace: &str, service: &str, port: BackendPort) -> Self {
+    pub(crate) fn new(namespace: impl Into<Arc<str>>, service: &str, port: BackendPort) -> Self {
         Self { namespace: namespace.into(), service: service.into(), port }
     }
 
@@ -87,13 +87,11 @@ pub(crate) struct Problem {
     severity: Severity,
     reason: Reason,
     message: String,
-    /// Whether the built-in echo answers all the same; else requests answer 503.
-    echo: bool,
 }
 
 impl Problem {
     fn new(severity: Severity, reason: Reason, message: impl Into<String>) -> Self {
-        Self { severity, reason, message: message.into(), echo: false }
+        Self { severity, reason, message: message.into() }
     }
 
     /// The problem as a finding about the object that refers to the backend.
@@ -102,11 +100,8 @@ impl Problem {
             BackendPort::First => backend.service.to_string(),
             _ => format!("{}:{}", backend.service, backend.port),
         };
-        let (severity, then) = match self.echo {
-            true => (Severity::Info, "the built-in echo answers"),
-            false => (self.severity, "requests answer 503"),
-        };
-        Diagnostic::new(severity, self.reason, origin, field, &value, format!("{}; {then}", self.message))
+        let message = format!("{}; requests answer 503", self.message);
+        Diagnostic::new(self.severity, self.reason, origin, field, &value, message)
     }
 }
 
@@ -148,13 +143,13 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
             // A wrong port or a forbidden address is a mistake that shows here as it would in a cluster.
             && problem.as_ref().is_none_or(|problem| problem.reason == Reason::ServiceNotFound)
         {
-            endpoints = one(echo);
+            // Nothing to tell: that the echo answers is what development is about, and who lists the routes sees it.
+            (endpoints, problem) = (one(echo), None);
             let value = match key.port {
                 BackendPort::First => format!("{}/{}", key.namespace, key.service),
                 _ => name.to_string(),
             };
-            request_fields.push((ECHO_SERVICE_FIELD.into(), value.into()));
-            problem = problem.map(|problem| Problem { echo: true, ..problem });
+            request_fields = vec![(ECHO_SERVICE_FIELD.into(), value.into())];
         }
     }
     let port_text = match (&key.port, port) {
@@ -227,7 +222,7 @@ fn balance(parts: &[&Part], config: &GlobalConfig) -> Balance {
     }
 }
 
-/// Type and mode come from the first Ingress that has them, the cookie from the last one (section 3 of the behaviour file).
+/// Type and mode come from the first Ingress that has them, the cookie from the last one, as in ingress-nginx.
 fn affinity(parts: &[&Part]) -> Option<Affinity> {
     let last = parts.iter().map(|part| &part.annotations.affinity).rfind(|affinity| affinity.kind.is_some())?;
     let mode = parts.iter().find_map(|part| part.annotations.affinity.mode);
