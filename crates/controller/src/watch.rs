@@ -33,6 +33,10 @@ const WATCH_SECONDS: u32 = 120;
 /// How long after the end of a watch we wait for the API server to say so.
 const WATCH_GRACE: Duration = Duration::from_secs(5);
 
+/// After how many refusals we do without an optional kind. An API server that has just started refuses everything until it knows
+/// its roles, which takes less than the three seconds that these attempts do.
+const FORBIDDEN_TRIES: u32 = 5;
+
 /// How often an optional kind that we may not read is tried again.
 const FORBIDDEN_RETRY: Duration = Duration::from_secs(60);
 
@@ -99,6 +103,7 @@ pub(crate) async fn watch(
         hasher,
         out,
         backoff: Backoff::default(),
+        refusals: 0,
     };
     // Ends when the receiver is gone.
     let Err(Closed) = watch.run().await;
@@ -133,6 +138,8 @@ struct Watch {
     hasher: RandomState,
     out: mpsc::Sender<(usize, Message)>,
     backoff: Backoff,
+    /// How many times in a row we were told that we may not read this kind, if it is optional.
+    refusals: u32,
 }
 
 #[derive(Deserialize)]
@@ -279,6 +286,7 @@ impl Watch {
     }
 
     fn recovered(&mut self) {
+        self.refusals = 0;
         if self.backoff.failures() > 0 {
             info!(kind = %self.source.kind, namespace = self.source.namespace, "watch resumed");
             self.backoff.reset();
@@ -286,17 +294,26 @@ impl Watch {
     }
 
     async fn wait(&mut self, error: &CallError, listing: bool) -> Result<(), Closed> {
-        if self.backoff.failures() == 0 {
+        if error.code() == Some(403) && self.source.optional {
+            if self.refusals == 0 {
+                // However long there was no answer before, now there is one.
+                self.backoff.reset();
+            }
+            self.refusals = self.refusals.saturating_add(1);
+            if self.refusals == FORBIDDEN_TRIES {
+                self.complain(error);
+            }
+            if self.refusals >= FORBIDDEN_TRIES {
+                if listing {
+                    self.tell(Message::Forbidden).await?;
+                }
+                sleep(FORBIDDEN_RETRY).await;
+                return Ok(());
+            }
+        } else if self.backoff.failures() == 0 {
             self.complain(error);
         }
-        let mut pause = self.backoff.after(Some(error));
-        if error.code() == Some(403) && self.source.optional {
-            if listing {
-                self.tell(Message::Forbidden).await?;
-            }
-            pause = FORBIDDEN_RETRY;
-        }
-        sleep(pause).await;
+        sleep(self.backoff.after(Some(error))).await;
         Ok(())
     }
 

@@ -232,13 +232,25 @@ async fn without_the_right_to_read_classes_only_the_annotation_counts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_api_server_that_does_not_know_its_roles_yet_is_waited_for() {
+    let api = cluster(&["a"]);
+    for plural in ["/ingresses", "/ingressclasses", "/services", "/configmaps"] {
+        api.fail("GET", plural, 403, 3);
+    }
+    let mut rig = Rig::start(&api, config("one"));
+    rig.ready().await;
+    let first = rig.history.recv().await.unwrap();
+    assert!(hosts_of(&first).contains("a.example.com"), "the class was unknown at first");
+}
+
+#[tokio::test(start_paused = true)]
 async fn losing_the_right_to_read_classes_later_takes_no_route_away() {
     let api = cluster(&["a"]);
     let mut rig = Rig::start(&api, config("one"));
     rig.serves(&["a.example.com"]).await;
-    api.fail("GET", "/ingressclasses", 403, 4);
+    api.fail("GET", "/ingressclasses", 403, 8);
     api.disconnect();
-    api.until("four refusals and a list", |api| api.asked("GET", "/ingressclasses").len() >= 7).await;
+    api.until("refusals and a list", |api| api.asked("GET", "/ingressclasses").len() >= 11).await;
     api.put(ingress("b"));
     rig.serves(&["a.example.com", "b.example.com"]).await;
     while let Ok(snapshot) = rig.history.try_recv() {
