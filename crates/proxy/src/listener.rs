@@ -33,6 +33,14 @@ pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::n
     if address.port() != 0 {
         socket(address)?.bind(&address.into())?;
     }
+    bind_beside(address, workers)
+}
+
+/// The same for a port that sockets of our own hold, which are closed once these are open.
+///
+/// # Errors
+/// Those of `bind(2)`.
+pub(crate) fn bind_beside(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
     let mut address = address;
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {

@@ -142,6 +142,41 @@ async fn listeners_come_and_go_and_connections_stay() {
 }
 
 #[tokio::test]
+async fn a_port_answers_while_its_address_changes() {
+    let origin = Origin::start("a");
+    let proxy = TestProxy::to(&[&origin]);
+    let port = proxy.http.port();
+    let at = |address: [u8; 4]| {
+        fairway_model::Resource::from(Listener {
+            name: "http".into(),
+            address: (address, port).into(),
+            scheme: Scheme::Http,
+            table: table(),
+        })
+    };
+    let elsewhere = ([127, 0, 0, 9], port).into();
+    for address in [[0, 0, 0, 0], [127, 0, 0, 1], [0, 0, 0, 0], [127, 0, 0, 1]] {
+        proxy.publish([at(address)]).await;
+        assert_eq!(proxy.proxy.local_addresses()[&"http".into()], (address, port).into());
+        assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200);
+        assert_eq!(Client::try_connect(elsewhere).await.is_ok(), address == [0, 0, 0, 0]);
+    }
+    // Somebody else is in the way: the old address stays in force, until he is gone and anything changes.
+    let taken = std::net::TcpListener::bind(elsewhere).unwrap();
+    assert_eq!(proxy.publisher.publish(Delta::upsert([at([0, 0, 0, 0])])).await.refused.len(), 1);
+    assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200);
+    drop(taken);
+    proxy.publish([]).await;
+    assert_eq!(Client::connect(elsewhere).await.get(HOST, "/").await.status, 200);
+    // Two listeners of our own do not share an address.
+    let mut second = at([127, 0, 0, 1]);
+    if let fairway_model::Resource::Listener(listener) = &mut second {
+        Arc::make_mut(listener).name = "second".into();
+    }
+    assert_eq!(proxy.publisher.publish(Delta::upsert([second])).await.refused.len(), 1);
+}
+
+#[tokio::test]
 async fn a_taken_port_stops_the_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();

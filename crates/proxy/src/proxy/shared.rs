@@ -1,6 +1,7 @@
 //! What the proxy, its publishers and its control thread have in common: the workers, and the configuration in force.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -127,13 +128,22 @@ impl Shared {
         sum
     }
 
-    /// Binds what is new. A listener with another address is a new one; with another scheme or table it stays open.
+    /// Binds what is new. A listener with another address is a new one, and the old one stays in force until that is bound;
+    /// with another scheme or table it stays open. What could not be bound is tried again with every change.
     pub(super) fn relisten(&self, listening: &mut Listening, snapshot: &Snapshot) -> Relisten {
         let mut open: Open = self.workers.iter().map(|_| Vec::new()).collect();
         let (mut change, mut close, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         let mut local = locked(&self.local);
+        let stays = |resource: &Listener| {
+            snapshot.listeners().any(|new| new.name == resource.name && new.address == resource.address)
+        };
+        // Where we listen now, with the ports that the kernel chose, and whether we go on there.
+        let ours: Vec<_> = listening
+            .values()
+            .filter_map(|resource| local.get(&resource.name).map(|address| (*address, stays(resource))))
+            .collect();
         listening.retain(|name, resource| {
-            let kept = snapshot.listeners().any(|new| new.name == *name && new.address == resource.address);
+            let kept = snapshot.listeners().any(|new| new.name == *name);
             if !kept {
                 close.push(resource.clone());
                 local.remove(name);
@@ -141,32 +151,49 @@ impl Shared {
             kept
         });
         for resource in snapshot.listeners() {
-            match listening.get(&resource.name) {
-                Some(known) if Arc::ptr_eq(known, resource) => {}
-                Some(_) => {
+            let old = listening.get(&resource.name);
+            match old {
+                Some(known) if Arc::ptr_eq(known, resource) => continue,
+                Some(known) if known.address == resource.address => {
                     change.push(resource.clone());
                     listening.insert(resource.name.clone(), resource.clone());
+                    continue;
                 }
-                None => match listener::bind(resource.address, self.workers.len()) {
-                    Ok(sockets) => {
-                        if let Some(address) = sockets.first().and_then(|socket| socket.local_addr().ok()) {
-                            local.insert(resource.name.clone(), address);
-                        }
-                        for (own, socket) in open.iter_mut().zip(sockets) {
-                            own.push((resource.clone(), socket));
-                        }
-                        listening.insert(resource.name.clone(), resource.clone());
+                Some(_) | None => {}
+            }
+            match bind(resource.address, &ours, self.workers.len()) {
+                Ok(sockets) => {
+                    close.extend(old.cloned());
+                    if let Some(address) = sockets.first().and_then(|socket| socket.local_addr().ok()) {
+                        local.insert(resource.name.clone(), address);
                     }
-                    Err(error) => refused.push(RefusedListener {
-                        listener: resource.name.clone(),
-                        address: resource.address,
-                        error,
-                    }),
-                },
+                    for (own, socket) in open.iter_mut().zip(sockets) {
+                        own.push((resource.clone(), socket));
+                    }
+                    listening.insert(resource.name.clone(), resource.clone());
+                }
+                Err(error) => refused.push(RefusedListener {
+                    listener: resource.name.clone(),
+                    address: resource.address,
+                    error,
+                }),
             }
         }
         Relisten { open, change, close, refused }
     }
+}
+
+/// Binds an address. A socket of our own that is about to close is not in the way; one that stays is, as anybody's would be.
+fn bind(address: SocketAddr, ours: &[(SocketAddr, bool)], workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    let overlaps = |own: &SocketAddr| {
+        let either = own.ip().is_unspecified() || address.ip().is_unspecified() || own.ip() == address.ip();
+        own.port() == address.port() && own.is_ipv4() == address.is_ipv4() && either
+    };
+    let mut beside = ours.iter().filter(|(own, _)| overlaps(own)).peekable();
+    if beside.peek().is_none() || beside.any(|(_, stays)| *stays) {
+        return listener::bind(address, workers);
+    }
+    listener::bind_beside(address, workers)
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
