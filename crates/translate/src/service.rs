@@ -213,8 +213,9 @@ fn is_tcp(protocol: Option<&str>) -> bool {
 /// The first Ingress that refers to the backend decides; the ConfigMap where it says nothing.
 fn balance(parts: &[&Part], config: &GlobalConfig) -> Balance {
     let first = parts.first().map(|part| &part.annotations.balancing);
-    if let Some(key) = first.and_then(|first| first.hash_by.as_ref()) {
-        return Balance::Hash(HashBalance { key: Template::parse(key.as_str()), subset: None });
+    if let Some((first, key)) = first.and_then(|first| Some((first, first.hash_by.as_ref()?))) {
+        let subset = first.hash_by_subset.unwrap_or(false).then(|| first.hash_by_subset_size.unwrap_or(3));
+        return Balance::Hash(HashBalance { key: Template::parse(key.as_str()), subset });
     }
     match first.and_then(|first| first.algorithm).unwrap_or(config.load_balance) {
         value::LoadBalance::RoundRobin => Balance::RoundRobin,
