@@ -1,5 +1,6 @@
 //! Ingress as ingress-nginx reads it: each object on its own first ([`part`]), then all that name a host together ([`merge`]).
 
+mod guard;
 mod inspect;
 mod merge;
 mod part;

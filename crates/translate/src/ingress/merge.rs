@@ -13,6 +13,7 @@ use fairway_model::{
     PathMatch, PathRegex, Redirect, Respond, Route,
 };
 
+use super::guard::guard;
 use super::part::{Age, Part, PathKind, PathRule, Target};
 use super::route::{Common, HostScope, Leads, Policies, built_in_gate};
 use crate::annotation::Denial;
@@ -174,6 +175,9 @@ impl<'a> Merging<'a> {
         for location in locations {
             let (part, rule) = (location.part, location.rule);
             let common = &commons[location.at];
+            let access = &part.annotations.access;
+            let restricts = access.allow.is_some() || access.deny.is_some();
+            let strict = restricts || part.annotations.denial != Denial::None;
             let mut add = |text: Cow<'a, str>, path: Result<PathRegex, String>| match path {
                 Ok(regex) => {
                     let path = PathMatch::Regex(regex);
@@ -181,8 +185,8 @@ impl<'a> Merging<'a> {
                     None
                 }
                 Err(error) => {
-                    let refused = literal_prefix(&rule.text);
-                    if let Ok(regex) = refused.parse() {
+                    // In its place among the others: what comes before it would have been tried before it.
+                    if let Some(Ok(regex)) = guard(&rule.text, strict).map(|guard| guard.parse()) {
                         let reason =
                             format!("the path {} can't be matched on: {error}", crate::diagnostic::bounded(&rule.text));
                         let path = PathMatch::Regex(regex);
@@ -206,9 +210,13 @@ impl<'a> Merging<'a> {
                 error
             };
             if let Some(error) = error {
-                let message = format!(
-                    "expected a regex that runs in linear time and is not too large: {error}; what it begins with answers 503"
-                );
+                let then = match guard(&rule.text, strict).as_deref() {
+                    Some("/") => "nobody may get around it, so all that no longer path takes answers 503",
+                    Some(_) => "what it begins with answers 503",
+                    None => "it is ignored",
+                };
+                let message =
+                    format!("expected a regex that runs in linear time and is not too large: {error}; {then}");
                 self.report(part, rule, Severity::Error, Reason::InvalidPath, message);
             }
         }
@@ -355,19 +363,4 @@ fn leads(rule: &PathRule) -> Leads {
         Target::Service(backend) => Leads::To(backend.name()),
         Target::Invalid => Leads::Broken,
     }
-}
-
-/// What every path begins with that a pattern which doesn't compile could have been meant for, as a pattern. Where that is
-/// nothing but `/`, the whole text stands for itself: a broken pattern must not close the host for everyone.
-fn literal_prefix(pattern: &str) -> String {
-    let end = pattern.find(|c: char| "\\.+*?()|[]{}^$".contains(c)).unwrap_or(pattern.len());
-    let mut literal = &pattern[..end];
-    // A repetition or an alternative makes what stands before it optional.
-    if pattern[end..].starts_with(['*', '?', '{']) {
-        literal = &literal[..literal.char_indices().next_back().map_or(0, |(at, _)| at)];
-    }
-    let literal = if literal.len() > 1 { literal } else { pattern };
-    let short = literal.char_indices().map(|(at, _)| at).take_while(|at| *at <= 1024).last().unwrap_or(0);
-    let cut = if literal.len() > 1024 { &literal[..short] } else { literal };
-    regex::escape(cut)
 }
