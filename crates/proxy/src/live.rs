@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use fairway_model::{BackendName, Endpoint, Endpoints, Snapshot};
+use fairway_model::{BackendName, Snapshot};
 
 use crate::prepared::{LogFormat, Prepared};
+use crate::resolve::Resolved;
 
 /// One version of the configuration. Shared by all workers and never changed.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub(crate) struct Live {
     /// What follows from its settings.
     pub(crate) prepared: Arc<Prepared>,
     /// Where the names of backends lead that are names.
-    pub(crate) resolved: Arc<HashMap<BackendName, Arc<[Endpoint]>>>,
+    pub(crate) resolved: Arc<HashMap<BackendName, Resolved>>,
 }
 
 /// The version that a worker serves. Requests count references to this, and not to what all workers share.
@@ -48,20 +49,18 @@ impl Live {
             Arc::new(Prepared::new(snapshot.settings(), log_format))
         };
         let mut resolved = self.resolved.clone();
-        let gone = |name: &BackendName| {
-            let set = snapshot.endpoint_set(name);
-            !set.is_some_and(|set| matches!(set.endpoints, Endpoints::Name { .. }))
-        };
-        if self.resolved.keys().any(gone) {
-            Arc::make_mut(&mut resolved).retain(|name, _| !gone(name));
+        // A backend that has another name now leads nowhere until that is resolved.
+        let known = |name: &BackendName, to: &Resolved| snapshot.endpoint_set(name).is_some_and(|set| to.is_of(set));
+        if !self.resolved.iter().all(|(name, to)| known(name, to)) {
+            Arc::make_mut(&mut resolved).retain(|name, to| known(name, to));
         }
         Arc::new(Self { version: self.version + 1, snapshot: Arc::new(snapshot), prepared, resolved })
     }
 
     /// The version after this one, in which a name leads somewhere else.
-    pub(crate) fn resolved(&self, backend: BackendName, endpoints: Arc<[Endpoint]>) -> Arc<Self> {
+    pub(crate) fn resolved(&self, change: Resolved) -> Arc<Self> {
         let mut resolved = self.resolved.clone();
-        Arc::make_mut(&mut resolved).insert(backend, endpoints);
+        Arc::make_mut(&mut resolved).insert(change.backend.clone(), change);
         Arc::new(Self {
             version: self.version + 1,
             snapshot: self.snapshot.clone(),

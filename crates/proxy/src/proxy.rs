@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fairway_model::{Delta, Endpoints, ListenerName, Snapshot};
+use fairway_model::{Delta, ListenerName, Snapshot};
 use tokio::sync::mpsc;
 
 use self::shared::{Listening, Relisten, Shared, locked};
@@ -283,9 +283,8 @@ impl Publisher {
         let shared = &*self.0;
         let _order = shared.change.lock().await;
         let current = shared.live();
-        let still = current.snapshot.endpoint_set(&change.backend);
-        if still.is_some_and(|set| matches!(set.endpoints, Endpoints::Name { .. })) {
-            let live = current.resolved(change.backend, change.endpoints);
+        if current.snapshot.endpoint_set(&change.backend).is_some_and(|set| change.is_of(set)) {
+            let live = current.resolved(change);
             shared.distribute(&live, Relisten::default()).await;
         }
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fairway_model::{BackendName, Delta, Endpoint, Endpoints, NetworkSet, Resource, ResourceName};
+use fairway_model::{BackendName, Delta, Endpoint, EndpointSet, Endpoints, NetworkSet, Resource, ResourceName};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
@@ -56,6 +56,10 @@ pub struct Resolver {
 pub struct Resolved {
     /// The backend.
     pub backend: BackendName,
+    /// The name, as the backend had it when it was asked for.
+    pub host: Arc<str>,
+    /// Port of every endpoint.
+    pub port: u16,
     /// Its endpoints, sorted. Empty when every address is refused.
     pub endpoints: Arc<[Endpoint]>,
 }
@@ -87,6 +91,16 @@ struct Counts {
 enum Command {
     Resolve { backend: BackendName, host: Box<str>, port: u16 },
     Forget(BackendName),
+}
+
+impl Resolved {
+    /// Whether this is about the name that an endpoint set has, and not about one that it had before.
+    pub(crate) fn is_of(&self, set: &EndpointSet) -> bool {
+        match &set.endpoints {
+            Endpoints::Name { host, port } => **host == *self.host && *port == self.port,
+            Endpoints::Addresses(_) => false,
+        }
+    }
 }
 
 impl AddressPolicy {
@@ -347,7 +361,7 @@ impl Task {
             tracing::warn!(backend = %backend, host = %name.host, "a name leads to no address that is allowed");
         }
         name.endpoints = Some(endpoints.clone());
-        Some(Resolved { backend, endpoints })
+        Some(Resolved { backend, host: name.host.clone(), port: name.port, endpoints })
     }
 }
 

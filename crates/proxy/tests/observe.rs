@@ -168,3 +168,39 @@ async fn a_name_as_endpoint_is_resolved_and_loopback_is_refused() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_name_that_is_edited_leads_to_the_old_one_no_more() {
+    let (old, new) = (Origin::start("old"), Origin::start("new"));
+    let named = |host: &str, port| {
+        Resource::from(EndpointSet {
+            backend: "default/web:80".into(),
+            endpoints: Endpoints::Name { host: host.into(), port },
+        })
+    };
+    let mut config = config();
+    config.addresses.allowed = ["127.0.0.0/8".parse().unwrap()].into_iter().collect();
+    let routes = vec![route("/", forward("web", ForwardPolicy::default()))];
+    let resources = [support::backend_alone("web").into(), named("127.0.0.1", old.port()), host(HOST, routes)];
+    let proxy = TestProxy::start_with(resources, config);
+    let http = proxy.http;
+    let answers = |origin: &'static str| async move {
+        eventually("the name to lead somewhere", || {
+            Box::pin(async move {
+                let response = Client::connect(http).await.get(HOST, "/").await;
+                response.status == 200 && response.echo().origin == origin
+            })
+        })
+        .await;
+    };
+    answers("old").await;
+    // Names under .invalid never exist (RFC 6761 6.4).
+    proxy.publish([named("gone.invalid", old.port())]).await;
+    assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 503);
+    proxy.publish([named("127.0.0.1", new.port())]).await;
+    answers("new").await;
+    proxy.publish([named("127.0.0.1", old.port())]).await;
+    let response = proxy.connect().await.get(HOST, "/").await;
+    assert!(response.status == 503 || response.echo().origin == "old", "{}", response.status);
+    answers("old").await;
+}

@@ -172,11 +172,9 @@ impl Shared {
                     }
                     listening.insert(resource.name.clone(), resource.clone());
                 }
-                Err(error) => refused.push(RefusedListener {
-                    listener: resource.name.clone(),
-                    address: resource.address,
-                    error,
-                }),
+                Err(error) => {
+                    refused.push(RefusedListener { listener: resource.name.clone(), address: resource.address, error })
+                }
             }
         }
         Relisten { open, change, close, refused }

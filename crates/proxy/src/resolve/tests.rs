@@ -1,5 +1,4 @@
 use super::*;
-use fairway_model::EndpointSet;
 use fairway_testkit::within;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig};
 use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};

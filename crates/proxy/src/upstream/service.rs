@@ -122,7 +122,7 @@ impl Source {
             None => Self::None,
             Some(set) => match (&set.endpoints, live.resolved.get(name)) {
                 (Endpoints::Addresses(_), _) => Self::Set(set.clone()),
-                (Endpoints::Name { .. }, Some(list)) => Self::Resolved(list.clone()),
+                (Endpoints::Name { .. }, Some(to)) => Self::Resolved(to.endpoints.clone()),
                 (Endpoints::Name { .. }, None) => Self::None,
             },
         }
