@@ -180,7 +180,7 @@ impl Watch {
                     }
                     if error.is_gone() {
                         // The API server is there, however long it was away before.
-                        self.recovered();
+                        self.backoff.reset();
                     }
                     self.wait(&error, listing).await?;
                 }
