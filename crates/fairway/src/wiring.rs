@@ -50,6 +50,7 @@ pub(crate) fn proxy_config(
         addresses: AddressPolicy {
             allowed: options.allowed_backend_addresses.iter().filter_map(network).collect(),
             own: admin.into_iter().collect(),
+            loopback_endpoints: false,
         },
         ..defaults
     })

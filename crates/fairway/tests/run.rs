@@ -34,6 +34,7 @@ impl Run {
             .arg(kubeconfig(&folder, &format!("http://{api}")))
             .args(["--update-status=false", "--healthz-host=127.0.0.1", "--healthz-port=0"])
             .args(["--http-port=0", "--https-port=0", "--post-shutdown-grace-period=0"])
+            .arg("--allow-backend-address=127.0.0.1")
             .args(args)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

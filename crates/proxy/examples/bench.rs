@@ -10,6 +10,7 @@ use fairway_model::{
     ForwardPolicy, Host, HostPattern, Listener, Origin, PathMatch, PrivateKey, Protocol, Resource, Route, Scheme,
     Settings, Snapshot, TableName,
 };
+use fairway_proxy::resolve::AddressPolicy;
 use fairway_proxy::{Proxy, ProxyConfig};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -19,7 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = arguments.next().ok_or("usage: bench DIR [WORKERS]")?;
     let workers = arguments.next().map(|count| count.parse::<NonZeroUsize>()).transpose()?;
     let snapshot = Snapshot::default().apply(Delta::upsert(resources(&directory)?));
-    let proxy = Proxy::start(snapshot, ProxyConfig { workers, ..ProxyConfig::default() })?;
+    let addresses = AddressPolicy { loopback_endpoints: true, ..AddressPolicy::default() };
+    let proxy = Proxy::start(snapshot, ProxyConfig { workers, addresses, ..ProxyConfig::default() })?;
     println!("{} workers on {:?}", proxy.workers(), proxy.local_addresses());
     loop {
         std::thread::park();

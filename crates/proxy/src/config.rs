@@ -31,7 +31,7 @@ pub struct ProxyConfig {
     pub patience: Duration,
     /// What is counted and how it is labelled.
     pub metrics: MetricOptions,
-    /// Which addresses the names of ExternalName Services may lead to.
+    /// Which addresses requests may be sent to.
     pub addresses: AddressPolicy,
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Prepared {
     admin: Option<AdminServer>,
     resolver: Option<(Arc<Resolver>, tokio::sync::mpsc::Receiver<Resolved>)>,
     address: Option<SocketAddr>,
+    /// Where requests may be sent, with our own address.
+    policy: AddressPolicy,
 }
 
 impl Prepared {
@@ -35,18 +37,18 @@ impl Prepared {
     ///
     /// # Errors
     /// If the address is taken or there is no event loop.
-    pub(crate) fn new(admin: Option<SocketAddr>, mut policy: AddressPolicy) -> io::Result<Self> {
+    pub(crate) fn new(admin: Option<SocketAddr>, policy: AddressPolicy) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         // The caller may be on an event loop of his own, where another one must not block.
         let bind = || runtime.block_on(async { Some(AdminServer::bind(admin?).await) });
         let bound: Option<io::Result<AdminServer>> =
             thread::scope(|scope| scope.spawn(bind).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        let mut this = Self { runtime: Some(runtime), admin: None, resolver: None, address: None };
+        let mut this = Self { runtime: Some(runtime), admin: None, resolver: None, address: None, policy };
         this.admin = bound.transpose()?;
         this.address = this.admin.as_ref().map(AdminServer::local_address).transpose()?;
-        policy.own.extend(this.address);
+        this.policy.own.extend(this.address);
         let entered = this.runtime.as_ref().map(Runtime::enter);
-        let resolver = Resolver::start(policy);
+        let resolver = Resolver::start(this.policy.clone());
         drop(entered);
         match resolver {
             Ok((resolver, changes)) => this.resolver = Some((Arc::new(resolver), changes)),
@@ -58,6 +60,11 @@ impl Prepared {
     /// Where the admin listener is.
     pub(crate) fn admin_address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// Where requests may be sent.
+    pub(crate) fn policy(&self) -> AddressPolicy {
+        self.policy.clone()
     }
 
     /// The resolver, to be told of every change.

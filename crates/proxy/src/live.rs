@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fairway_model::{BackendName, Snapshot};
 
 use crate::prepared::{LogFormat, Prepared};
-use crate::resolve::Resolved;
+use crate::resolve::{AddressPolicy, Resolved};
 
 /// One version of the configuration. Shared by all workers and never changed.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct Live {
     pub(crate) prepared: Arc<Prepared>,
     /// Where the names of backends lead that are names.
     pub(crate) resolved: Arc<HashMap<BackendName, Resolved>>,
+    /// Where endpoints may be; the same in all versions.
+    pub(crate) addresses: Arc<AddressPolicy>,
 }
 
 /// The version that a worker serves. Requests count references to this, and not to what all workers share.
@@ -36,9 +38,15 @@ impl Deref for InForce {
 
 impl Live {
     /// The first version.
-    pub(crate) fn first(snapshot: Snapshot, log_format: Option<&LogFormat>) -> Arc<Self> {
+    pub(crate) fn first(snapshot: Snapshot, log_format: Option<&LogFormat>, addresses: AddressPolicy) -> Arc<Self> {
         let prepared = Arc::new(Prepared::new(snapshot.settings(), log_format));
-        Arc::new(Self { version: 1, snapshot: Arc::new(snapshot), prepared, resolved: Arc::default() })
+        Arc::new(Self {
+            version: 1,
+            snapshot: Arc::new(snapshot),
+            prepared,
+            resolved: Arc::default(),
+            addresses: Arc::new(addresses),
+        })
     }
 
     /// The version after this one. What was compiled is shared unless the settings changed.
@@ -54,7 +62,13 @@ impl Live {
         if !self.resolved.iter().all(|(name, to)| known(name, to)) {
             Arc::make_mut(&mut resolved).retain(|name, to| known(name, to));
         }
-        Arc::new(Self { version: self.version + 1, snapshot: Arc::new(snapshot), prepared, resolved })
+        Arc::new(Self {
+            version: self.version + 1,
+            snapshot: Arc::new(snapshot),
+            prepared,
+            resolved,
+            addresses: self.addresses.clone(),
+        })
     }
 
     /// The version after this one, in which a name leads somewhere else.
@@ -66,6 +80,7 @@ impl Live {
             snapshot: self.snapshot.clone(),
             prepared: self.prepared.clone(),
             resolved,
+            addresses: self.addresses.clone(),
         })
     }
 }

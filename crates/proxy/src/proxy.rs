@@ -101,7 +101,7 @@ impl Proxy {
         let control = control::Prepared::new(admin, addresses).map_err(StartError::Admin)?;
         let metrics = Arc::new(metrics);
         let count = worker_count(workers, &snapshot);
-        let live = Live::first(snapshot, log_format.as_ref());
+        let live = Live::first(snapshot, log_format.as_ref(), control.policy());
         let certificates = Certificates::new(live.snapshot.clone());
         let mut sockets: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
         let mut local = BTreeMap::new();
@@ -156,12 +156,11 @@ impl Proxy {
             log_format,
             resolver: control.resolver(),
             status: Mutex::new(ConfigStatus::default()),
+            refused_endpoints: AtomicU64::new(0),
         };
         let shared = Arc::new(shared);
         shared.note(true);
-        if let Some(resolver) = &shared.resolver {
-            resolver.apply(&Snapshot::diff(&Snapshot::default(), &shared.live().snapshot));
-        }
+        shared.announce(&Snapshot::diff(&Snapshot::default(), &shared.live().snapshot), &Snapshot::default());
         let lifecycle = Lifecycle::default();
         let source = AdminSource {
             lifecycle: lifecycle.clone(),
@@ -265,9 +264,7 @@ impl Publisher {
         let shared = &*self.0;
         let mut listening = shared.change.lock().await;
         let current = shared.live();
-        if let Some(resolver) = &shared.resolver {
-            resolver.apply(&delta);
-        }
+        shared.announce(&delta, &current.snapshot);
         let live = current.next(current.snapshot.apply(delta), shared.log_format.as_ref());
         let mut listeners = shared.relisten(&mut listening, &live.snapshot);
         let refused = std::mem::take(&mut listeners.refused);

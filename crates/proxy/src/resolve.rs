@@ -4,13 +4,17 @@
 //! endpoints and never wait for DNS. What was found last stays in force while a name can't be resolved. Addresses that would
 //! lead back into this machine or to the cloud's metadata are refused, whatever DNS says about them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fairway_model::{BackendName, Delta, Endpoint, EndpointSet, Endpoints, NetworkSet, Resource, ResourceName};
+use fairway_model::{
+    BackendName, Delta, Endpoint, EndpointSet, Endpoints, NetworkSet, Resource, ResourceName, Snapshot,
+};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
@@ -35,13 +39,15 @@ const AT_ONCE: usize = 32;
 /// Addresses taken of one name.
 const MOST_ADDRESSES: usize = 256;
 
-/// Which addresses a name may lead to.
+/// Which addresses requests may be sent to.
 #[derive(Clone, Debug, Default)]
 pub struct AddressPolicy {
     /// Networks that are allowed although they lie in a range that is refused.
     pub allowed: NetworkSet,
     /// Addresses of our own that are refused (the admin listener). An unspecified one stands for its port on every address.
     pub own: Vec<SocketAddr>,
+    /// Whether endpoints may lie on loopback, where they are given as addresses and not by a name.
+    pub loopback_endpoints: bool,
 }
 
 /// Keeps the addresses of names up to date. Dropping it ends the task.
@@ -104,7 +110,7 @@ impl Resolved {
 }
 
 impl AddressPolicy {
-    /// Whether requests may be sent to an address.
+    /// Whether a name may lead to an address.
     pub fn admits(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         let own = self
@@ -113,6 +119,57 @@ impl AddressPolicy {
             .any(|own| own.port() == address.port() && (own.ip().is_unspecified() || own.ip().to_canonical() == ip));
         !own && (!is_special(ip) || self.allowed.contains(ip))
     }
+
+    /// Whether an endpoint may have an address: the same as for names, but other machines may serve on the port of our own
+    /// listener, as pods of a second controller do.
+    pub fn admits_endpoint(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        let own = |own: &SocketAddr| {
+            let here = || if own.ip().is_unspecified() { is_local(ip) } else { own.ip().to_canonical() == ip };
+            own.port() == address.port() && here()
+        };
+        let admitted = self.loopback_endpoints && ip.is_loopback();
+        (admitted || !is_special(ip) || self.allowed.contains(ip)) && !self.own.iter().any(own)
+    }
+
+    /// Those endpoints that may have their addresses. Copied only if there are others among them.
+    pub(crate) fn endpoints<'a>(&self, all: &'a [Endpoint]) -> Cow<'a, [Endpoint]> {
+        let admitted = |endpoint: &&Endpoint| self.admits_endpoint(endpoint.address);
+        if all.iter().all(|endpoint| admitted(&endpoint)) {
+            return Cow::Borrowed(all);
+        }
+        Cow::Owned(all.iter().filter(admitted).cloned().collect())
+    }
+
+    /// Tells of endpoints that are refused and that `before` did not hold, and counts them.
+    pub(crate) fn report(&self, delta: &Delta, before: &Snapshot) -> u64 {
+        let mut count = 0;
+        for resource in &delta.upserts {
+            let Resource::EndpointSet(set) = resource else {
+                continue;
+            };
+            let known = before.endpoint_set(&set.backend).map_or(&[][..], |set| addresses(set));
+            for endpoint in addresses(set) {
+                if !self.admits_endpoint(endpoint.address) && !known.contains(endpoint) {
+                    tracing::warn!(backend = %set.backend, address = %endpoint.address, "an endpoint is refused");
+                    count += 1;
+                }
+            }
+        }
+        count
+    }
+}
+
+fn addresses(set: &EndpointSet) -> &[Endpoint] {
+    match &set.endpoints {
+        Endpoints::Addresses(list) => list,
+        Endpoints::Name { .. } => &[],
+    }
+}
+
+/// Whether this machine has an address: nobody can bind one that it does not have.
+fn is_local(address: IpAddr) -> bool {
+    !matches!(UdpSocket::bind((address, 0)), Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// Whether an address is one that no Service outside of the cluster has: of this machine, of this link, of nobody, of many,

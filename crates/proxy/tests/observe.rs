@@ -204,3 +204,27 @@ async fn a_name_that_is_edited_leads_to_the_old_one_no_more() {
     assert!(response.status == 503 || response.echo().origin == "old", "{}", response.status);
     answers("old").await;
 }
+
+#[tokio::test]
+async fn endpoints_here_are_refused_and_counted() {
+    let origin = Origin::start("a");
+    let mut config = ProxyConfig { admin: Some(([127, 0, 0, 1], 0).into()), ..config() };
+    config.addresses.loopback_endpoints = false;
+    let proxy = TestProxy::start_with(forwarding(&[&origin], ForwardPolicy::default()), config);
+    assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 503);
+    let admin = proxy.proxy.admin_address().unwrap();
+    let text = Client::connect(admin).await.get("a", "/metrics").await.text();
+    assert!(text.contains("\nfairway_endpoints_refused_total 1\n"), "{text}");
+}
+
+#[tokio::test]
+async fn the_admin_listener_is_no_endpoint() {
+    let origin = Origin::start("a");
+    let config = ProxyConfig { admin: Some(([0, 0, 0, 0], 0).into()), ..config() };
+    let proxy = TestProxy::start_with(forwarding(&[&origin], ForwardPolicy::default()), config);
+    let mut client = proxy.connect().await;
+    assert_eq!(client.get(HOST, "/").await.status, 200);
+    let admin = ([127, 0, 0, 1], proxy.proxy.admin_address().unwrap().port()).into();
+    proxy.publish([support::endpoints("web", &[admin])]).await;
+    assert_eq!(client.get(HOST, "/").await.status, 503);
+}

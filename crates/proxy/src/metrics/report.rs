@@ -41,6 +41,8 @@ pub struct ProxyFigures {
     pub resolver_queries: u64,
     /// Of these, how many failed or led nowhere.
     pub resolver_failures: u64,
+    /// Endpoints so far whose addresses were refused.
+    pub refused_endpoints: u64,
 }
 
 /// Everything that one answer is made of.
@@ -270,6 +272,12 @@ impl Exposition<'_> {
             ("resolver_names", "gauge", "Names of Services that are resolved.", self.proxy.resolver_names as f64),
             ("resolver_queries_total", "counter", "Queries for these.", self.proxy.resolver_queries as f64),
             ("resolver_failures_total", "counter", "Queries that failed.", self.proxy.resolver_failures as f64),
+            (
+                "endpoints_refused_total",
+                "counter",
+                "Endpoints at forbidden addresses.",
+                self.proxy.refused_endpoints as f64,
+            ),
         ] {
             text.metric("fairway_", name, kind, help);
             text.value("", &Labels::default(), "", value);

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use fairway_model::{Listener, ListenerName, Snapshot};
+use fairway_model::{Delta, Listener, ListenerName, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
 use super::RefusedListener;
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     pub(super) log_format: Option<LogFormat>,
     pub(super) resolver: Option<Arc<Resolver>>,
     pub(super) status: Mutex<ConfigStatus>,
+    /// Endpoints so far whose addresses were refused.
+    pub(super) refused_endpoints: AtomicU64,
 }
 
 /// The listener resources whose sockets are open.
@@ -84,6 +87,15 @@ impl Shared {
         while all_done.recv().await.is_some() {}
     }
 
+    /// Tells those of a change who look after the addresses of endpoints.
+    pub(super) fn announce(&self, delta: &Delta, before: &Snapshot) {
+        if let Some(resolver) = &self.resolver {
+            resolver.apply(delta);
+        }
+        let refused = self.live().addresses.report(delta, before);
+        self.refused_endpoints.fetch_add(refused, Ordering::Relaxed);
+    }
+
     /// Notes a change for the metrics.
     pub(super) fn note(&self, whole: bool) {
         let version = self.live().version;
@@ -107,6 +119,7 @@ impl Shared {
             resolver_names: names.names,
             resolver_queries: names.queries,
             resolver_failures: names.failures,
+            refused_endpoints: self.refused_endpoints.load(Ordering::Relaxed),
         }
     }
 

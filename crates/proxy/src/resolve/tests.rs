@@ -5,13 +5,13 @@ use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA};
 use hickory_resolver::proto::rr::{Name as DnsName, RData, Record, RecordType};
 use std::sync::Mutex;
-use tokio::net::UdpSocket;
+use tokio::net::UdpSocket as Socket;
 
 /// What a name server on loopback answers: addresses by name, without the root dot. An absent name does not exist.
 type Zone = Arc<Mutex<HashMap<String, Vec<IpAddr>>>>;
 
 async fn name_server(zone: Zone, ttl: u32) -> SocketAddr {
-    let socket = UdpSocket::bind(("127.0.0.1", 0)).await.unwrap();
+    let socket = Socket::bind(("127.0.0.1", 0)).await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
         let mut buffer = [0; 1500];
@@ -171,7 +171,41 @@ fn special_addresses_are_known_in_every_form() {
     let lenient = AddressPolicy {
         allowed: ["127.0.0.0/8".parse().unwrap()].into_iter().collect(),
         own: vec!["0.0.0.0:10254".parse().unwrap(), "127.0.0.2:9".parse().unwrap()],
+        loopback_endpoints: false,
     };
     assert!(lenient.admits("127.0.0.1:80".parse().unwrap()) && !lenient.admits("169.254.0.1:80".parse().unwrap()));
     assert!(!lenient.admits("127.0.0.1:10254".parse().unwrap()) && !lenient.admits("127.0.0.2:9".parse().unwrap()));
+}
+
+#[test]
+fn endpoints_lie_neither_here_nor_where_credentials_are() {
+    let policy =
+        |loopback_endpoints| AddressPolicy { own: vec![own()], loopback_endpoints, ..AddressPolicy::default() };
+    fn own() -> SocketAddr {
+        "0.0.0.0:10254".parse().unwrap()
+    }
+    let (strict, lenient) = (policy(false), policy(true));
+    for refused in ["169.254.169.254:80", "[fe80::1]:80", "[fd00:ec2::254]:80", "100.100.100.200:80", "127.0.0.1:10254"]
+    {
+        let address = refused.parse().unwrap();
+        assert!(!strict.admits_endpoint(address) && !lenient.admits_endpoint(address), "{refused}");
+    }
+    for local in ["127.0.0.1:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
+        let address = local.parse().unwrap();
+        assert!(!strict.admits_endpoint(address) && lenient.admits_endpoint(address), "{local}");
+    }
+    // The port is ours only on this machine.
+    assert!(strict.admits_endpoint("192.0.2.1:10254".parse().unwrap()));
+    let allowing = AddressPolicy { allowed: ["169.254.0.0/16".parse().unwrap()].into_iter().collect(), ..strict };
+    assert!(allowing.admits_endpoint("169.254.169.254:80".parse().unwrap()));
+    let list = ["10.0.0.1:80", "169.254.169.254:80", "127.0.0.1:80"];
+    let list: Vec<_> = list.iter().map(|address| Endpoint::ready(address.parse().unwrap())).collect();
+    assert_eq!(*lenient.endpoints(&list), [list[0].clone(), list[2].clone()]);
+    let delta = |list: &[Endpoint]| {
+        let endpoints = Endpoints::Addresses(list.to_vec());
+        Delta::upsert([EndpointSet { backend: "web".into(), endpoints }.into()])
+    };
+    let before = Snapshot::default();
+    assert_eq!(lenient.report(&delta(&list), &before), 1);
+    assert_eq!(lenient.report(&delta(&list[1..]), &before.apply(delta(&list))), 0);
 }

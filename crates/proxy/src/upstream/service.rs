@@ -1,5 +1,6 @@
 //! One backend in one worker: its resource, its endpoints and the balancer over them.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ impl Service {
     pub(crate) fn new(live: &Live, name: &BackendName, rng: &mut Rng) -> Option<Self> {
         let backend = live.snapshot.backend(name)?.clone();
         let endpoints = Source::of(live, name);
-        let balancer = Balancer::new(&backend, endpoints.list(), rng, Instant::now());
+        let balancer = Balancer::new(&backend, &endpoints.list(live), rng, Instant::now());
         Some(Self {
             version: Cell::new(live.version),
             key: balance::backend_key(&backend.upstream_name),
@@ -59,7 +60,7 @@ impl Service {
             *self.hash_key.borrow_mut() = hash_key(backend);
             *own_backend = backend.clone();
             *own_endpoints = endpoints;
-            self.balancer.borrow_mut().update(&own_backend, own_endpoints.list(), Instant::now());
+            self.balancer.borrow_mut().update(&own_backend, &own_endpoints.list(live), Instant::now());
         }
         self.version.set(live.version);
         true
@@ -138,14 +139,15 @@ impl Source {
         }
     }
 
-    fn list(&self) -> &[Endpoint] {
+    /// The endpoints that may be asked. Those that a name leads to were looked at when it was resolved.
+    fn list(&self, live: &Live) -> Cow<'_, [Endpoint]> {
         match self {
-            Self::None => &[],
+            Self::None => Cow::Borrowed(&[]),
             Self::Set(set) => match &set.endpoints {
-                Endpoints::Addresses(list) => list,
-                Endpoints::Name { .. } => &[],
+                Endpoints::Addresses(list) => live.addresses.endpoints(list),
+                Endpoints::Name { .. } => Cow::Borrowed(&[]),
             },
-            Self::Resolved(list) => list,
+            Self::Resolved(list) => Cow::Borrowed(list),
         }
     }
 }

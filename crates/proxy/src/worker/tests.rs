@@ -71,7 +71,7 @@ where
     F: AsyncFn(&mut Client) + Send + 'static,
 {
     let (endpoint, _alive) = origin(reply);
-    let live = Live::first(snapshot(endpoint), None);
+    let live = Live::first(snapshot(endpoint), None, local());
     let thread = LogThread::start(log).unwrap();
     let common = Arc::new(Common {
         certificates: Certificates::new(live.snapshot.clone()),
@@ -152,4 +152,8 @@ fn an_idle_connection_is_small() {
     let size = crate::connection::future_size();
     // One allocation for the task, which holds this and little more.
     assert!(size <= 2560, "{size} bytes");
+}
+
+fn local() -> crate::resolve::AddressPolicy {
+    crate::resolve::AddressPolicy { loopback_endpoints: true, ..Default::default() }
 }

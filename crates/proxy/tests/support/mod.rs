@@ -10,6 +10,7 @@ use fairway_model::{
     ForwardPolicy, Host, HostPattern, Listener, Origin as Owner, PathMatch, PrivateKey, Protocol, Resource, Route,
     Scheme, Settings, Snapshot, TableName,
 };
+use fairway_proxy::resolve::AddressPolicy;
 use fairway_proxy::{Proxy, ProxyConfig, Publisher};
 use fairway_testkit::{Client, Leaf, Origin};
 
@@ -68,7 +69,12 @@ impl TestProxy {
 
 /// Two workers, so that nothing works only because there is one; no log.
 pub fn config() -> ProxyConfig {
-    ProxyConfig { workers: NonZeroUsize::new(2), ..ProxyConfig::default() }
+    ProxyConfig { workers: NonZeroUsize::new(2), addresses: local(), ..ProxyConfig::default() }
+}
+
+/// Origins of tests are on loopback.
+pub fn local() -> AddressPolicy {
+    AddressPolicy { loopback_endpoints: true, ..AddressPolicy::default() }
 }
 
 pub fn table() -> TableName {
