@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use crate::cli;
 use crate::flags::Flags;
 use crate::manifest::Place;
-use crate::reading::{Reading, read};
+use crate::reading::{Missing, Reading, read};
 use crate::report;
 use crate::terminal::{Style, Terminal, count, printable};
 
 /// Runs the command: success without errors, failure with some.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
-    let reading = read(&cli::all::<PathBuf>(matches, "paths"), &flags)?;
+    let reading = read(&cli::all::<PathBuf>(matches, "paths"), &flags, Missing::Told)?;
     let verdicts = verdicts(&reading);
     let (errors, _) = report::totals(&reading.findings);
     match matches.get_one::<String>("output").map(String::as_str) {
@@ -69,7 +69,7 @@ fn verdicts(reading: &Reading) -> Verdicts {
         match object {
             // What is said of a foreign Ingress would be no use to anyone.
             Object::Ingress(ingress) if !reading.foreign.contains(&origin) => {
-                for name in ingress.metadata.annotations.iter().flatten().map(|(name, _)| name) {
+                for name in ingress.read().metadata.annotations.iter().flatten().map(|(name, _)| name) {
                     let Some(short) = name.strip_prefix(&**prefix).and_then(|rest| rest.strip_prefix('/')) else {
                         continue;
                     };

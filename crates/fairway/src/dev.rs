@@ -16,9 +16,8 @@ use clap::ArgMatches;
 use fairway_model::{LogEscape, Scheme, Template};
 use fairway_proxy::access_log::LogSink;
 use fairway_proxy::{Proxy, Publisher};
-use fairway_translate::diagnostic::{Reason, Severity};
+use fairway_translate::Translator;
 use fairway_translate::options::{Development, Options};
-use fairway_translate::{Diagnostic, Translator};
 
 use crate::cli;
 use crate::flags::Flags;
@@ -55,9 +54,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let mut translator = Translator::new(options.clone());
     translator.apply(manifests.reload(None), now());
     let admin = matches.get_one("admin").copied();
-    let mut config = wiring::proxy_config(matches, &flags, &options, admin, access_log(matches, terminal))?;
-    // The server that stands for all pods is there.
-    config.addresses.loopback_endpoints = true;
+    let config = wiring::proxy_config(matches, &flags, &options, admin, access_log(matches, terminal))?;
     let proxy = Proxy::start(translator.snapshot().clone(), config).context(
         "the proxy can't start; --http, --https and --admin choose other addresses, with port 0 any free one",
     )?;
@@ -197,12 +194,7 @@ impl Session {
     /// All there is to say now.
     fn current_findings(&self) -> Vec<Finding> {
         let mut findings = self.manifests.findings();
-        // That the echo answers is seen in the table.
-        let echoed = |found: &&Diagnostic| {
-            let missing = matches!(found.reason, Reason::ServiceNotFound | Reason::NoEndpoints);
-            !(missing && found.severity == Severity::Info)
-        };
-        let told: Vec<_> = self.translator.diagnostics().values().flatten().filter(echoed).cloned().collect();
+        let told = self.translator.diagnostics().values().flatten().cloned();
         findings.extend(self.manifests.locate(told));
         let (served, told) = (self.translator.served(), self.translator.diagnostics());
         let known = |key: &_| served.contains(key) || told.contains_key(key);

@@ -17,7 +17,7 @@ use fairway_translate::options::Development;
 use crate::cli;
 use crate::flags::{Flags, UsageError};
 use crate::manifest::Manifests;
-use crate::reading::{Reading, read};
+use crate::reading::{Missing, Reading, read};
 use crate::table::{field, location};
 use crate::terminal::{Style, Terminal, printable};
 
@@ -41,7 +41,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let request = Request::parse(method, url, &cli::all::<String>(matches, "header"), client)?;
     let paths: Vec<PathBuf> =
         if paths.is_empty() { vec![".".into()] } else { paths.iter().map(PathBuf::from).collect() };
-    let reading = read(&paths, &Flags::from_matches(matches))?;
+    let reading = read(&paths, &Flags::from_matches(matches), Missing::Echo)?;
     let terminal = Terminal::new();
     let (text, taken) = Explanation { request: &request, reading: &reading, terminal, out: String::new() }.explain();
     terminal.print(&text);

@@ -258,7 +258,6 @@ fn removed(change: &Change) -> Option<&ObjectKey> {
 /// Whether two objects are one and the same, or equal.
 fn same(a: &Object, b: &Object) -> bool {
     let pointers = match (a, b) {
-        (Object::Ingress(a), Object::Ingress(b)) => Arc::ptr_eq(a, b),
         (Object::Service(a), Object::Service(b)) => Arc::ptr_eq(a, b),
         (Object::EndpointSlice(a), Object::EndpointSlice(b)) => Arc::ptr_eq(a, b),
         (Object::Secret(a), Object::Secret(b)) => Arc::ptr_eq(a, b),

@@ -26,10 +26,20 @@ pub(crate) struct Reading {
     pub(crate) foreign: HashSet<Origin>,
 }
 
+/// What answers for a Service of which the files hold nothing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Missing {
+    /// Nobody: there is something to say.
+    Told,
+    /// The echo of `fairway dev`.
+    Echo,
+}
+
 /// Reads files and folders, and translates what is in them.
-pub(crate) fn read(paths: &[PathBuf], flags: &Flags) -> anyhow::Result<Reading> {
+pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing) -> anyhow::Result<Reading> {
     let mut options = options(flags)?;
-    options.development = Some(Development { echo: Some(ECHO), ..Development::default() });
+    let echo = (missing == Missing::Echo).then_some(ECHO);
+    options.development = Some(Development { echo, ..Development::default() });
     let mut manifests = Manifests::open(paths)?;
     manifests.reload(None);
     let objects: Objects = manifests.objects().cloned().collect();
@@ -75,6 +85,7 @@ pub(crate) fn not_served(
         if known(&key) {
             continue;
         }
+        let ingress = ingress.read();
         let annotation =
             ingress.metadata.annotations.as_ref().and_then(|all| all.get(fairway_translate::annotation::CLASS));
         let name = ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_ref());

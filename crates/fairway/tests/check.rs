@@ -80,6 +80,33 @@ fn every_finding_names_file_line_object_field_and_value() {
     assert!(report.contains("(1 object of other kinds left alone)"), "{report}");
 }
 
+/// `fairway dev` has its echo; a cluster has nothing that answers.
+#[test]
+fn a_service_that_the_files_do_not_hold_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(
+        folder.path().join("alone.yaml"),
+        "apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web}
+spec:
+  ingressClassName: nginx
+  rules:
+  - host: a.example
+    http:
+      paths:
+      - {path: /, pathType: Prefix, backend: {service: {name: api, port: {number: 80}}}}
+",
+    )
+    .unwrap();
+    let output = run(["check".as_ref(), folder.path().as_os_str()]);
+    let report = text(&output);
+    assert!(output.status.success(), "{report}");
+    let parts = ["alone.yaml:10: warning", "no Service default/api", "[ServiceNotFound]"];
+    assert!(report.lines().any(|line| parts.iter().all(|part| line.contains(part))), "{report}");
+    assert!(report.ends_with("1 object in 1 file: 0 errors, 1 warning\n"), "{report}");
+}
+
 #[test]
 fn the_json_report_holds_the_same() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,16 +1,21 @@
 //! The Kubernetes objects that translation reads, wherever they come from: the API server or files.
 
+mod ingress;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, btree_map};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use fairway_model::Origin;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Serialize};
+
+pub use ingress::StoredIngress;
 
 macro_rules! kinds {
     ($($kind:ident $group:literal)*) => {
@@ -34,22 +39,58 @@ macro_rules! kinds {
                 match self { $(Self::$kind => if $group.is_empty() { "v1" } else { concat!($group, "/v1") },)* }
             }
         }
+    };
+}
 
+macro_rules! objects {
+    ($($kind:ident $group:literal)*) => {
         /// One object. Cloning one copies a pointer.
         #[derive(Clone, Debug, PartialEq)]
         pub enum Object {
+            /// networking.k8s.io/v1
+            Ingress(StoredIngress),
             $(#[doc = concat!($group, "/v1")] $kind(Arc<$kind>),)*
         }
 
         impl Object {
             /// What kind of object it is.
             pub fn kind(&self) -> Kind {
-                match self { $(Self::$kind(_) => Kind::$kind,)* }
+                match self {
+                    Self::Ingress(_) => Kind::Ingress,
+                    $(Self::$kind(_) => Kind::$kind,)*
+                }
             }
 
-            /// Its metadata.
-            pub fn metadata(&self) -> &ObjectMeta {
-                match self { $(Self::$kind(object) => &object.metadata,)* }
+            /// The name under which it is kept.
+            pub fn key(&self) -> ObjectKey {
+                match self {
+                    Self::Ingress(ingress) => ingress.key().clone(),
+                    $(Self::$kind(object) => ObjectKey::of(Kind::$kind, &object.metadata),)*
+                }
+            }
+
+            /// When it was created, if that is known.
+            pub fn created(&self) -> Option<Timestamp> {
+                match self {
+                    Self::Ingress(ingress) => ingress.created(),
+                    $(Self::$kind(object) => object.metadata.creation_timestamp.as_ref().map(|time| time.0),)*
+                }
+            }
+
+            /// Says when it was created.
+            pub fn set_created(&mut self, created: Timestamp) {
+                match self {
+                    Self::Ingress(ingress) => ingress.set_created(created),
+                    $(Self::$kind(object) => {
+                        Arc::make_mut(object).metadata.creation_timestamp = Some(Time(created));
+                    })*
+                }
+            }
+        }
+
+        impl From<Ingress> for Object {
+            fn from(ingress: Ingress) -> Self {
+                Self::Ingress(ingress.into())
             }
         }
 
@@ -71,23 +112,23 @@ kinds! {
     Namespace ""
 }
 
+objects! {
+    IngressClass "networking.k8s.io"
+    Service ""
+    EndpointSlice "discovery.k8s.io"
+    Secret ""
+    ConfigMap ""
+    Namespace ""
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl Object {
-    /// The name under which it is kept.
-    pub fn key(&self) -> ObjectKey {
-        let metadata = self.metadata();
-        ObjectKey::new(
-            self.kind(),
-            metadata.namespace.as_deref().unwrap_or_default(),
-            metadata.name.as_deref().unwrap_or_default(),
-        )
-    }
-}
+/// The names of the kinds: origins share them.
+static KINDS: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| Kind::ALL.iter().map(|kind| kind.as_str().into()).collect());
 
 /// Kind, namespace and name of an object; the namespace is empty for what is cluster-wide.
 #[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
@@ -106,9 +147,14 @@ impl ObjectKey {
         Self { kind, namespace: (&*namespace.into()).into(), name: (&*name.into()).into() }
     }
 
+    fn of(kind: Kind, metadata: &ObjectMeta) -> Self {
+        let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
+        Self { kind, namespace: text(&metadata.namespace), name: text(&metadata.name) }
+    }
+
     /// The object as the origin of model values.
     pub fn origin(&self) -> Origin {
-        Origin::new(self.kind.as_str(), self.namespace.clone(), self.name.clone())
+        Origin::new(KINDS[self.kind as usize].clone(), self.namespace.clone(), self.name.clone())
     }
 }
 
@@ -155,6 +201,11 @@ impl Objects {
             },
             Change::Remove(key) => self.objects.remove(&key).map(|entry| entry.object),
         }
+    }
+
+    /// Lets what is kept take no more room than it needs: worth its time after thousands of changes.
+    pub(crate) fn compact(&mut self) {
+        self.objects = std::mem::take(&mut self.objects).into_iter().collect();
     }
 
     /// One object.

@@ -35,6 +35,9 @@ use crate::verdict::Verdict;
 /// The label of an EndpointSlice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
+/// After so many changes at once it is worth the time to pack what is kept: trees that were filled in order are half empty.
+const MANY: usize = 1000;
+
 /// What all objects mean together.
 #[derive(Clone, Debug)]
 pub struct Translation {
@@ -159,7 +162,7 @@ impl Translator {
         };
         translator.names.insert(HostPattern::Any, NameState::default());
         if let Some((namespace, service)) = &translator.options.default_backend_service {
-            let key = BackendKey::new(namespace, service, BackendPort::First);
+            let key = BackendKey::new(namespace.as_str(), service, BackendPort::First);
             translator.default_backend = Some(key.name());
             pending.backends.insert(key.clone());
             translator.backends.insert(key, BackendState::pinned());
@@ -182,8 +185,13 @@ impl Translator {
     /// Applying no changes at all is worth it as time goes by: certificates begin and end to be valid.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now: i64) -> Update {
         let mut work = std::mem::take(&mut self.pending);
+        let mut taken = 0;
         for change in changes {
             self.take(change, &mut work);
+            taken += 1;
+        }
+        if taken >= MANY {
+            self.objects.compact();
         }
         self.pass_time(now, &mut work);
         self.settle_config(&mut work);
@@ -253,11 +261,12 @@ impl Translator {
     /// Each annotation of an Ingress that is known, without the prefix, and how far it works. Empty for one that isn't ours.
     pub fn verdicts(&self, key: &ObjectKey) -> Vec<(&'static str, Verdict)> {
         let Some(Object::Ingress(ingress)) = self.objects.get(key) else { return Vec::new() };
-        let (Some(all), true) = (&ingress.metadata.annotations, self.ingresses.contains_key(key)) else {
+        if !self.ingresses.contains_key(key) {
             return Vec::new();
-        };
+        }
+        let Some(all) = ingress.read().metadata.annotations else { return Vec::new() };
         let origin = key.origin();
-        Annotations::new(&origin, &self.options.annotations_prefix, all)
+        Annotations::new(&origin, &self.options.annotations_prefix, &all)
             .iter()
             .filter_map(|(name, _)| annotation::spec(name))
             .map(|spec| (spec.name, spec.verdict))
@@ -322,12 +331,7 @@ impl Translator {
 /// Whether two versions of an object mean the same here: status, managed fields and the like mean nothing.
 fn means_the_same(before: &Object, after: &Object) -> bool {
     match (before, after) {
-        (Object::Ingress(a), Object::Ingress(b)) => {
-            Arc::ptr_eq(a, b)
-                || (a.spec == b.spec
-                    && a.metadata.annotations == b.metadata.annotations
-                    && a.metadata.creation_timestamp == b.metadata.creation_timestamp)
-        }
+        (Object::Ingress(a), Object::Ingress(b)) => a == b,
         (Object::IngressClass(a), Object::IngressClass(b)) => {
             a.spec == b.spec && a.metadata.annotations == b.metadata.annotations
         }

@@ -229,7 +229,7 @@ impl Record {
         let ours = |object: &Object| {
             let Object::Ingress(ingress) = object else { return false };
             let class = ObjectKey::new(Kind::IngressClass, "", "nginx");
-            let named = ingress.spec.as_ref().is_some_and(|spec| spec.ingress_class_name.as_deref() == Some("nginx"));
+            let named = ingress.read().spec.is_some_and(|spec| spec.ingress_class_name.as_deref() == Some("nginx"));
             named
                 && matches!(self.objects.get(&class), Some(Object::IngressClass(class))
                     if class.spec.as_ref().is_some_and(|spec| spec.controller.as_deref() == Some("k8s.io/ingress-nginx")))
@@ -253,7 +253,8 @@ impl Record {
         let mut wanted: BTreeSet<ObjectKey> = [ObjectKey::new(Kind::Secret, "a", "t1")].into();
         for object in out.iter().filter(|object| accepts(object)) {
             let Object::Ingress(ingress) = object else { continue };
-            let tls = ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten());
+            let spec = ingress.read().spec;
+            let tls = spec.iter().flat_map(|spec| spec.tls.iter().flatten());
             wanted.extend(tls.filter_map(|tls| {
                 Some(ObjectKey::new(Kind::Secret, &*object.key().namespace, tls.secret_name.as_deref()?))
             }));

@@ -174,7 +174,7 @@ impl DocumentState {
     fn new(hash: u64, contents: Contents) -> (Self, Vec<ObjectKey>) {
         let Contents { objects, unreadable, mut findings, ignored } = contents;
         let held = |(line, object): (u32, Object)| {
-            let dated = object.metadata().creation_timestamp.is_some();
+            let dated = object.created().is_some();
             Held { key: object.key(), object, line, dated }
         };
         let objects: Vec<_> = objects.into_iter().map(held).collect();

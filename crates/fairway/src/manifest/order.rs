@@ -4,8 +4,6 @@
 //! large file changes nothing but itself; it gets a time between those of its neighbours.
 
 use fairway_translate::objects::Object;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use std::sync::Arc;
 
 /// The year 3000 in seconds since 1970: whatever has a time of its own is older than what has none.
 const FIRST: i128 = 32_503_680_000 * SECOND;
@@ -56,21 +54,12 @@ fn labels(old: &[Option<i128>]) -> Option<Vec<i128>> {
 }
 
 fn time(object: &Object) -> Option<i128> {
-    object.metadata().creation_timestamp.as_ref().map(|time| time.0.as_nanosecond())
+    object.created().map(jiff::Timestamp::as_nanosecond)
 }
 
 fn set(object: &mut Object, label: i128) {
     let Ok(timestamp) = jiff::Timestamp::from_nanosecond(label) else { return };
-    let metadata = match object {
-        Object::Ingress(object) => &mut Arc::make_mut(object).metadata,
-        Object::IngressClass(object) => &mut Arc::make_mut(object).metadata,
-        Object::Service(object) => &mut Arc::make_mut(object).metadata,
-        Object::EndpointSlice(object) => &mut Arc::make_mut(object).metadata,
-        Object::Secret(object) => &mut Arc::make_mut(object).metadata,
-        Object::ConfigMap(object) => &mut Arc::make_mut(object).metadata,
-        Object::Namespace(object) => &mut Arc::make_mut(object).metadata,
-    };
-    metadata.creation_timestamp = Some(Time(timestamp));
+    object.set_created(timestamp);
 }
 
 #[cfg(test)]

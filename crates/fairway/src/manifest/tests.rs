@@ -22,7 +22,7 @@ fn names(changes: &[Change]) -> Vec<String> {
 
 fn order(manifests: &Manifests) -> Vec<String> {
     let mut objects: Vec<_> = manifests.objects().collect();
-    objects.sort_by_key(|object| object.metadata().creation_timestamp.as_ref().map(|time| time.0));
+    objects.sort_by_key(|object| object.created());
     objects.iter().map(|object| object.key().name.to_string()).collect()
 }
 
@@ -102,7 +102,7 @@ fn of_an_object_that_stands_twice_the_last_one_counts() {
     let mut manifests = open(folder.path());
     let changes = manifests.reload(None);
     let Change::Upsert(Object::Ingress(ingress)) = &changes[0] else { panic!("{changes:?}") };
-    assert_eq!(ingress.spec.as_ref().unwrap().ingress_class_name.as_deref(), Some("nginx-second"));
+    assert_eq!(ingress.read().spec.unwrap().ingress_class_name.as_deref(), Some("nginx-second"));
     let findings = manifests.findings();
     assert!(findings[0].place.as_ref().unwrap().file.ends_with("b.yaml"));
     assert!(findings[0].diagnostic.message.contains("a.yaml:2"), "{findings:?}");

@@ -58,7 +58,7 @@ pub(crate) struct Part {
     /// Names of `server-alias`.
     pub(crate) aliases: Vec<HostPattern>,
     /// Every backend that is referred to, and the field that does so first.
-    pub(crate) backends: Vec<(BackendKey, Box<str>)>,
+    pub(crate) backends: Vec<(BackendKey, Referrer)>,
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
@@ -141,6 +141,28 @@ pub(crate) enum PathKind {
     Exact,
     Prefix,
     Any,
+}
+
+/// The field that refers to a backend.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Referrer {
+    /// A path, by rule and path.
+    Path(u32, u32),
+    /// `spec.defaultBackend`.
+    DefaultBackend,
+    /// The `default-backend` annotation.
+    Annotation,
+}
+
+impl Referrer {
+    /// The field, as diagnostics name it.
+    pub(crate) fn field(self, annotations_prefix: &str) -> String {
+        match self {
+            Self::Path(rule, path) => format!("spec.rules[{rule}].http.paths[{path}].backend.service"),
+            Self::DefaultBackend => "spec.defaultBackend.service".to_owned(),
+            Self::Annotation => format!("metadata.annotations[\"{annotations_prefix}/default-backend\"]"),
+        }
+    }
 }
 
 /// Where a path leads.
@@ -231,8 +253,8 @@ pub(crate) fn parse(
     reading.rules(spec);
     let default_backend = spec.default_backend.as_ref().and_then(|backend| reading.default_backend(backend));
     let fallback = annotations.proxying.default_backend.as_ref().map(|name| {
-        let fallback = BackendKey::new(&key.namespace, name.as_str(), BackendPort::First);
-        reading.refer(&fallback, "metadata.annotations");
+        let fallback = BackendKey::new(key.namespace.clone(), name.as_str(), BackendPort::First);
+        reading.refer(&fallback, Referrer::Annotation);
         fallback
     });
     let catch_all = spec.rules.as_ref().is_none_or(Vec::is_empty);
@@ -268,7 +290,7 @@ struct Reading<'a> {
     key: &'a ObjectKey,
     origin: &'a Origin,
     diagnostics: Vec<Diagnostic>,
-    backends: Vec<(BackendKey, Box<str>)>,
+    backends: Vec<(BackendKey, Referrer)>,
     seen: HashSet<BackendKey>,
     hosts: Vec<HostRules>,
 }
@@ -317,7 +339,7 @@ impl Reading<'_> {
         }
         let target = match &path.backend {
             IngressBackend { service: Some(_), .. } => {
-                self.service(&path.backend, &field("backend")).map_or(Target::Invalid, Target::Service)
+                self.service(&path.backend, Referrer::Path(place.0, place.1)).map_or(Target::Invalid, Target::Service)
             }
             IngressBackend { resource: Some(resource), .. } => {
                 let message = "expected a Service: backends of other kinds are not served; the path is ignored, and what the host \
@@ -338,7 +360,7 @@ impl Reading<'_> {
 
     fn default_backend(&mut self, backend: &IngressBackend) -> Option<BackendKey> {
         if backend.service.is_some() {
-            return self.service(backend, "spec.defaultBackend");
+            return self.service(backend, Referrer::DefaultBackend);
         }
         let message = "expected a Service: backends of other kinds are not served; it is ignored";
         let value = backend.resource.as_ref().map(|resource| format!("{} {}", resource.kind, resource.name));
@@ -347,10 +369,10 @@ impl Reading<'_> {
         None
     }
 
-    fn service(&mut self, backend: &IngressBackend, field: &str) -> Option<BackendKey> {
+    fn service(&mut self, backend: &IngressBackend, referrer: Referrer) -> Option<BackendKey> {
         let service = backend.service.as_ref()?;
         if !is_name(&service.name) || !is_name(&self.key.namespace) {
-            let field = format!("{field}.service.name");
+            let field = referrer.field("") + ".name";
             let message = "expected the name of a Service; the path answers 503";
             self.report(Severity::Error, Reason::InvalidBackend, field, &service.name, message);
             return None;
@@ -362,20 +384,20 @@ impl Reading<'_> {
             (Some(name), _) if is_name(name) => BackendPort::named(name),
             (None, Some(number)) => BackendPort::Number(number),
             _ => {
-                let field = format!("{field}.service.port");
+                let field = referrer.field("") + ".port";
                 let message = "expected the name or the number of a port; the path answers 503";
                 self.report(Severity::Error, Reason::InvalidBackend, field, name.unwrap_or_default(), message);
                 return None;
             }
         };
-        let backend = BackendKey::new(&self.key.namespace, &service.name, port);
-        self.refer(&backend, field);
+        let backend = BackendKey::new(self.key.namespace.clone(), &service.name, port);
+        self.refer(&backend, referrer);
         Some(backend)
     }
 
-    fn refer(&mut self, backend: &BackendKey, field: &str) {
+    fn refer(&mut self, backend: &BackendKey, referrer: Referrer) {
         if self.seen.insert(backend.clone()) {
-            self.backends.push((backend.clone(), field.into()));
+            self.backends.push((backend.clone(), referrer));
         }
     }
 

@@ -1,15 +1,15 @@
 //! Which Ingresses are in force, in which version.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fairway_model::HostPattern;
-use k8s_openapi::api::networking::v1::Ingress;
 
-use super::{Translator, Work};
+use super::{MANY, Translator, Work};
 use crate::class::Membership;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::ingress::{Age, Part, parse};
-use crate::objects::{Kind, Object, ObjectKey};
+use crate::objects::{Kind, Object, ObjectKey, StoredIngress};
 
 /// An Ingress that is ours, or that there is something to tell about.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub(super) struct IngressState {
     /// What is in force.
     pub(super) part: Option<Arc<Part>>,
     /// The newest version that was acceptable when it came.
-    good: Option<Arc<Ingress>>,
+    good: Option<StoredIngress>,
     /// Why the newest version is not in force.
     pub(super) rejection: Vec<Diagnostic>,
 }
@@ -31,8 +31,15 @@ impl Translator {
         for namespace in &work.namespaces {
             keys.extend(self.objects.in_namespace(Kind::Ingress, namespace).map(|(key, _)| key.clone()));
         }
+        let many = keys.len() >= MANY;
         for key in keys {
             self.update_ingress(key, work);
+        }
+        if many {
+            compact(&mut self.ingresses);
+            compact(&mut self.names);
+            compact(&mut self.backends);
+            self.served = std::mem::take(&mut self.served).into_iter().collect();
         }
     }
 
@@ -56,13 +63,14 @@ impl Translator {
         }
     }
 
-    fn read_ingress(&self, key: &ObjectKey, good: Option<Arc<Ingress>>) -> IngressState {
-        let Some(Object::Ingress(ingress)) = self.objects.get(key) else { return IngressState::default() };
+    fn read_ingress(&self, key: &ObjectKey, good: Option<StoredIngress>) -> IngressState {
+        let Some(Object::Ingress(stored)) = self.objects.get(key) else { return IngressState::default() };
+        let ingress = stored.read();
         let notice = |severity, reason, field: &str, value: &str, message: &str| IngressState {
             rejection: vec![Diagnostic::new(severity, reason, &key.origin(), field, value, message)],
             ..IngressState::default()
         };
-        match self.classes.membership(&key.namespace, ingress, &self.options) {
+        match self.classes.membership(&key.namespace, &ingress, &self.options) {
             Membership::Ours => {}
             Membership::Foreign => return IngressState::default(),
             Membership::ClassMissing => {
@@ -82,14 +90,14 @@ impl Translator {
             }
         }
         let sequence = self.objects.sequence(key).unwrap_or(u64::MAX);
-        let read = |ingress: &Ingress| {
-            let age = Age::of(ingress, key, sequence);
-            parse(ingress, key, age, &self.global.rules, &self.options).map(Arc::new)
+        let read = |ingress| {
+            let age = Age::of(&ingress, key, sequence);
+            parse(&ingress, key, age, &self.global.rules, &self.options).map(Arc::new)
         };
         match read(ingress) {
-            Ok(part) => IngressState { part: Some(part), good: Some(ingress.clone()), rejection: Vec::new() },
+            Ok(part) => IngressState { part: Some(part), good: Some(stored.clone()), rejection: Vec::new() },
             Err(rejection) => {
-                let part = good.as_ref().and_then(|good| read(good).ok());
+                let part = good.as_ref().and_then(|good| read(good.read()).ok());
                 IngressState { part, good, rejection }
             }
         }
@@ -135,6 +143,11 @@ impl Translator {
             work.secrets.insert(key);
         }
     }
+}
+
+/// Fills the nodes of a tree up.
+fn compact<K: Ord, V>(tree: &mut BTreeMap<K, V>) {
+    *tree = std::mem::take(tree).into_iter().collect();
 }
 
 /// The hosts that a part has a say in.

@@ -1,6 +1,7 @@
 //! Hosts, kept up to date: those that Ingresses name, and the other names that lead to them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use fairway_model::{
@@ -19,6 +20,16 @@ pub(super) struct NameState {
     /// The Ingresses that name it as a host, oldest first.
     pub(super) parts: Parts,
     choice: Choice,
+    published: Option<Arc<Host>>,
+    pub(super) rare: Rare,
+}
+
+/// What few names have, apart from the state because there may be tens of thousands of those. Reading makes none; writing does.
+#[derive(Debug, Default)]
+pub(super) struct Rare(Option<Box<RareState>>);
+
+#[derive(Debug)]
+pub(super) struct RareState {
     /// Other hosts that lead here, if no Ingress names this one as its host. The first one does.
     claims: BTreeMap<Claim, ObjectKey>,
     /// The names that this host claims.
@@ -27,7 +38,33 @@ pub(super) struct NameState {
     pub(super) diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
     /// What there is to tell about claims to this name.
     pub(super) claim_diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
-    published: Option<Arc<Host>>,
+}
+
+static NOTHING_RARE: RareState = RareState::new();
+
+impl RareState {
+    const fn new() -> Self {
+        Self {
+            claims: BTreeMap::new(),
+            claimed: BTreeSet::new(),
+            diagnostics: BTreeMap::new(),
+            claim_diagnostics: BTreeMap::new(),
+        }
+    }
+}
+
+impl Deref for Rare {
+    type Target = RareState;
+
+    fn deref(&self) -> &RareState {
+        self.0.as_deref().unwrap_or(&NOTHING_RARE)
+    }
+}
+
+impl DerefMut for Rare {
+    fn deref_mut(&mut self) -> &mut RareState {
+        self.0.get_or_insert_with(|| Box::new(RareState::new()))
+    }
 }
 
 /// Why a name leads to a host. In order of precedence.
@@ -47,7 +84,7 @@ impl NameState {
 
     /// The names that this host claims for itself.
     pub(super) fn claimed_names(&self) -> impl Iterator<Item = &HostPattern> {
-        self.claimed.iter().map(|(name, _)| name)
+        self.rare.claimed.iter().map(|(name, _)| name)
     }
 }
 
@@ -82,7 +119,7 @@ impl Translator {
             let Some(state) = self.names.get_mut(&pattern) else { continue };
             if state.choice == choice {
                 // A certificate that changed may cover other names of the host than before.
-                if !state.claimed.is_empty() {
+                if !state.rare.claimed.is_empty() {
                     work.names.insert(pattern);
                 }
                 continue;
@@ -153,19 +190,20 @@ impl Translator {
         claims: BTreeMap<(HostPattern, Claim), ObjectKey>,
         derived: &mut BTreeSet<HostPattern>,
     ) {
-        let before = self.names.get_mut(pattern).map(|state| std::mem::take(&mut state.claimed)).unwrap_or_default();
+        let claiming = self.names.get_mut(pattern).filter(|state| !state.rare.claimed.is_empty());
+        let before = claiming.map(|state| std::mem::take(&mut state.rare.claimed)).unwrap_or_default();
         for (target, claim) in &before {
             derived.insert(target.clone());
-            if let Some(state) = self.names.get_mut(target) {
-                state.claims.remove(claim);
+            if let Some(state) = self.names.get_mut(target).filter(|state| !state.rare.claims.is_empty()) {
+                state.rare.claims.remove(claim);
             }
         }
         for ((target, claim), owner) in &claims {
             derived.insert(target.clone());
-            self.names.entry(target.clone()).or_default().claims.insert(claim.clone(), owner.clone());
+            self.names.entry(target.clone()).or_default().rare.claims.insert(claim.clone(), owner.clone());
         }
-        if let Some(state) = self.names.get_mut(pattern) {
-            state.claimed = claims.into_keys().collect();
+        if let Some(state) = self.names.get_mut(pattern).filter(|_| !claims.is_empty()) {
+            state.rare.claimed = claims.into_keys().collect();
         }
     }
 
@@ -189,10 +227,10 @@ impl Translator {
             let found = Diagnostic::new(severity, reason, &part.origin, field, "", message);
             merged.diagnostics.entry(part.key.clone()).or_default().push(found);
         }
-        if state.diagnostics != merged.diagnostics {
-            let keys = state.diagnostics.keys().chain(merged.diagnostics.keys());
+        if state.rare.diagnostics != merged.diagnostics {
+            let keys = state.rare.diagnostics.keys().chain(merged.diagnostics.keys());
             work.reports.extend(keys.cloned());
-            state.diagnostics = merged.diagnostics;
+            state.rare.diagnostics = merged.diagnostics;
         }
         let host = Host::new(self.table.clone(), pattern.clone(), merged.routes)
             .with_certificate(state.choice.certificate.clone());
@@ -207,16 +245,17 @@ impl Translator {
             self.report_claims(pattern, work);
             return;
         }
-        let reported = std::mem::take(&mut state.diagnostics);
-        work.reports.extend(reported.into_keys());
-        let first = state.claims.keys().next().cloned();
+        if !state.rare.diagnostics.is_empty() {
+            work.reports.extend(std::mem::take(&mut state.rare.diagnostics).into_keys());
+        }
+        let first = state.rare.claims.keys().next().cloned();
         let host = first.and_then(|claim| match claim {
             Claim::Alias(_, primary) => self.alias(pattern, &primary),
             Claim::Www(age, name) => self.www(pattern, &age, &name),
         });
         self.publish(pattern, host, work);
         self.report_claims(pattern, work);
-        if self.names.get(pattern).is_some_and(|state| state.claims.is_empty() && state.claimed.is_empty()) {
+        if self.names.get(pattern).is_some_and(|state| state.rare.claims.is_empty() && state.rare.claimed.is_empty()) {
             self.names.remove(pattern);
         }
     }
@@ -269,8 +308,8 @@ impl Translator {
         let Some(state) = self.names.get_mut(pattern) else { return };
         let mut found: BTreeMap<ObjectKey, Vec<Diagnostic>> = BTreeMap::new();
         let primary = state.parts.values().next().map(|part| part.key.clone());
-        let served = state.claims.values().next().cloned();
-        let vain = state.claims.iter().skip(usize::from(primary.is_none()));
+        let served = state.rare.claims.values().next().cloned();
+        let vain = state.rare.claims.iter().skip(usize::from(primary.is_none()));
         for (claim, owner) in vain {
             let message = match (&primary, &served) {
                 (Some(key), _) => format!("Ingress {}/{} defines this host, so it is skipped", key.namespace, key.name),
@@ -290,9 +329,9 @@ impl Translator {
             let diagnostic = Diagnostic::new(severity, reason, &owner.origin(), field, &pattern.to_string(), message);
             found.entry(owner.clone()).or_default().push(diagnostic);
         }
-        if state.claim_diagnostics != found {
-            work.reports.extend(state.claim_diagnostics.keys().chain(found.keys()).cloned());
-            state.claim_diagnostics = found;
+        if state.rare.claim_diagnostics != found {
+            work.reports.extend(state.rare.claim_diagnostics.keys().chain(found.keys()).cloned());
+            state.rare.claim_diagnostics = found;
         }
     }
 }

@@ -66,22 +66,17 @@ impl Translator {
         }
         for name in &names {
             let state = self.names.get(*name);
-            found.extend(state.and_then(|state| state.diagnostics.get(key)).into_iter().flatten().cloned());
+            found.extend(state.and_then(|state| state.rare.diagnostics.get(key)).into_iter().flatten().cloned());
         }
         let claimed: BTreeSet<&HostPattern> =
             names.iter().filter_map(|name| self.names.get(*name)).flat_map(|state| state.claimed_names()).collect();
         for name in claimed {
             let state = self.names.get(name);
-            found.extend(state.and_then(|state| state.claim_diagnostics.get(key)).into_iter().flatten().cloned());
+            found.extend(state.and_then(|state| state.rare.claim_diagnostics.get(key)).into_iter().flatten().cloned());
         }
-        for (backend, field) in &part.backends {
+        for (backend, referrer) in &part.backends {
             if let Some(problem) = self.backends.get(backend).and_then(|state| state.problem.as_ref()) {
-                let named_by_annotation = backend.port == BackendPort::First;
-                let field = if named_by_annotation {
-                    format!("metadata.annotations[\"{}/default-backend\"]", self.options.annotations_prefix)
-                } else {
-                    format!("{field}.service")
-                };
+                let field = referrer.field(&self.options.annotations_prefix);
                 found.push(problem.diagnostic(&part.origin, &field, backend));
             }
         }
@@ -139,7 +134,7 @@ impl Translator {
     }
 
     fn report_default_backend(&self, key: &ObjectKey) -> Vec<Diagnostic> {
-        let backend = BackendKey::new(&key.namespace, &key.name, BackendPort::First);
+        let backend = BackendKey::new(key.namespace.clone(), &key.name, BackendPort::First);
         let is_default = self.default_backend.as_ref() == Some(&backend.name());
         let problem = self.backends.get(&backend).filter(|_| is_default).and_then(|state| state.problem.as_ref());
         problem.map(|problem| problem.diagnostic(&key.origin(), "", &backend)).into_iter().collect()

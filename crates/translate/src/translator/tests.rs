@@ -95,7 +95,7 @@ fn a_change_of_endpoints_touches_one_endpoint_set() {
 fn what_means_the_same_touches_nothing() {
     let mut translator = started([ingress("i", "a.example", json!({})), service(), slice(&["10.0.0.1"])]);
     let Change::Upsert(Object::Ingress(same)) = ingress("i", "a.example", json!({})) else { unreachable!() };
-    let mut same = (*same).clone();
+    let mut same = same.read();
     same.metadata.resource_version = Some("2".into());
     same.metadata.managed_fields = Some(Vec::new());
     same.status = Some(Default::default());

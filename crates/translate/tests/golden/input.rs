@@ -5,6 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
 use fairway_translate::options::{Development, Options};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use libtest_mimic::Failed;
 use serde::Deserialize;
 use serde_norway::Value;
@@ -129,7 +132,7 @@ fn object(value: Value) -> Result<Object, Failed> {
     macro_rules! read {
         ($($kind:ident)*) => {
             match kind.as_str() {
-                $(stringify!($kind) => Object::$kind(serde_norway::from_value(value)?),)*
+                $(stringify!($kind) => serde_norway::from_value::<$kind>(value)?.into(),)*
                 _ => return Err(format!("kind {kind:?}").into()),
             }
         };
@@ -195,7 +198,7 @@ impl Certificate {
             "metadata": { "namespace": namespace, "name": name },
             "data": {},
         });
-        let mut secret: k8s_openapi::api::core::v1::Secret = serde_json::from_value(secret)?;
+        let mut secret: Secret = serde_json::from_value(secret)?;
         let bytes = |text: String| k8s_openapi::ByteString(text.into_bytes());
         secret.data = Some(
             [("tls.crt".to_owned(), bytes(certificate.pem())), ("tls.key".to_owned(), bytes(written.serialize_pem()))]
