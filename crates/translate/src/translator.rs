@@ -2,8 +2,11 @@
 //!
 //! [`translate`] is the function that is meant: all objects to all resources. [`Translator`] gives the same result at a cost that
 //! follows the change. It keeps what each object means on its own and redoes only the hosts, backends and certificates that a
-//! changed object names. What differs from [`translate`] is said in one sentence: a version of an object that can't be accepted
-//! leaves the last good one in force, as long as the object is there.
+//! changed object names. What differs from [`translate`]: a version of an object that can't be accepted leaves the last good one in
+//! force, as long as the object is there; and a Secret or ConfigMap leaves its last good version in force even when it is gone, as
+//! long as something refers to it. For Secrets that is another behaviour than that of ingress-nginx, which serves the default
+//! certificate until the Secret is back: a certificate that was deleted by mistake takes nobody's site down. The Ingresses that
+//! refer to it are told.
 
 mod backends;
 mod certificates;

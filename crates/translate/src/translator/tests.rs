@@ -209,7 +209,10 @@ fn a_new_certificate_touches_no_host() {
     // Gone or broken, the last one goes on.
     let update = translator.apply([Change::Remove(key(Kind::Secret, "tls"))], 0);
     assert!(update.delta.is_empty());
-    assert_eq!(update.diagnostics[0].1[0].reason, Reason::SecretNotFound);
+    let (told, found) = &update.diagnostics[0];
+    assert_eq!((told, found[0].reason), (&key(Kind::Ingress, "i"), Reason::SecretNotFound));
+    let message = &found[0].message;
+    assert!(message.contains("the last usable version is served, where ingress-nginx would serve the default"), "{message}");
 }
 
 #[test]
