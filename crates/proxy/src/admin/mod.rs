@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::Snapshot;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::metrics::{
     ConfigStatus, Exposition, LiveIngresses, MetricOptions, ProcessFigures, ProxyFigures, WorkerReport,
@@ -61,6 +61,19 @@ struct Answer {
     body: Vec<u8>,
 }
 
+/// Answers that only one may ask for at a time.
+#[derive(Debug)]
+struct Places {
+    metrics: Semaphore,
+    snapshot: Semaphore,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { metrics: Semaphore::new(1), snapshot: Semaphore::new(1) }
+    }
+}
+
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
@@ -71,14 +84,22 @@ impl Answer {
 }
 
 impl AdminSource {
-    async fn answer(&self, path: &[u8]) -> Answer {
+    async fn answer(&self, path: &[u8], places: &Places) -> Answer {
         match path {
             // Asked first, so that a configured path can be any.
             path if path == self.health_path.as_bytes() => self.health(500).await,
             b"/readyz" => self.health(503).await,
-            b"/metrics" => self.metrics().await,
-            b"/debug/snapshot" => self.snapshot().await,
+            b"/metrics" => self.alone(&places.metrics, self.metrics()).await,
+            b"/debug/snapshot" => self.alone(&places.snapshot, self.snapshot()).await,
             _ => Answer::text(404, "not found"),
+        }
+    }
+
+    /// An answer that goes through the whole configuration: one at a time, the others wait as long as workers may take.
+    async fn alone(&self, place: &Semaphore, answer: impl Future<Output = Answer>) -> Answer {
+        match timeout(self.patience, place.acquire()).await {
+            Ok(Ok(_place)) => answer.await,
+            Ok(Err(_)) | Err(_) => Answer::text(503, "others are asking"),
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::{AdminSource, Answer};
+use super::{AdminSource, Answer, Places};
 use crate::http1::{FieldName, Framing, HeadLimits, HeadWriter, Method, Parsed, RequestHead};
 
 /// Connections at a time. Probes and scrapers need a handful.
@@ -53,7 +53,8 @@ impl AdminServer {
 
     /// Answers requests until it is dropped.
     pub async fn run(self, source: Arc<AdminSource>) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        let places = Arc::new(Places::default());
         loop {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -63,12 +64,12 @@ impl AdminServer {
                     continue;
                 }
             };
-            let Ok(place) = places.clone().try_acquire_owned() else {
+            let Ok(place) = connections.clone().try_acquire_owned() else {
                 continue;
             };
-            let source = source.clone();
+            let (source, places) = (source.clone(), places.clone());
             tokio::spawn(async move {
-                if let Err(error) = serve(stream, &source).await {
+                if let Err(error) = serve(stream, &source, &places).await {
                     tracing::debug!(%error, "an admin connection ended");
                 }
                 drop(place);
@@ -77,7 +78,7 @@ impl AdminServer {
     }
 }
 
-async fn serve(mut stream: TcpStream, source: &AdminSource) -> io::Result<()> {
+async fn serve(mut stream: TcpStream, source: &AdminSource, places: &Places) -> io::Result<()> {
     let limits = HeadLimits::default();
     let mut head = RequestHead::default();
     let mut buffer = Vec::with_capacity(HEAD);
@@ -91,7 +92,7 @@ async fn serve(mut stream: TcpStream, source: &AdminSource) -> io::Result<()> {
         };
         let last = !head.connection().keep_alive || head.framing() != Framing::None;
         let answer = match head.method() {
-            Method::Get | Method::Head => source.answer(head.path().of(&buffer)).await,
+            Method::Get | Method::Head => source.answer(head.path().of(&buffer), places).await,
             _ => Answer::text(405, "only GET and HEAD are answered here"),
         };
         send(&mut stream, &answer, last, head.method() == Method::Head).await?;

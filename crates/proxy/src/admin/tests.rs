@@ -17,13 +17,23 @@ struct Setting {
 async fn start() -> Setting {
     let server = AdminServer::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = server.local_address().unwrap();
-    let lifecycle = Lifecycle::default();
-    let silent = Arc::new(Mutex::new(None::<Vec<_>>));
+    let silent = Arc::default();
+    let source = source_with(&silent);
+    let lifecycle = source.lifecycle.clone();
+    tokio::spawn(server.run(Arc::new(source)));
+    Setting { address, lifecycle, silent }
+}
+
+fn source() -> AdminSource {
+    source_with(&Arc::default())
+}
+
+fn source_with(silent: &Arc<Mutex<Option<Vec<oneshot::Sender<()>>>>>) -> AdminSource {
     let metrics = Arc::new(MetricOptions::default());
     let snapshot = Arc::new(Snapshot::default().apply(Delta::upsert([Resource::from(host("a.b", "web"))])));
     let (held, options) = (silent.clone(), metrics.clone());
-    let source = AdminSource {
-        lifecycle: lifecycle.clone(),
+    AdminSource {
+        lifecycle: Lifecycle::default(),
         health_path: "/healthz".to_owned(),
         patience: Duration::from_millis(50),
         metrics,
@@ -44,9 +54,7 @@ async fn start() -> Setting {
         }),
         running: Box::new(move || (snapshot.clone(), ConfigStatus::default())),
         figures: Box::new(ProxyFigures::default),
-    };
-    tokio::spawn(server.run(Arc::new(source)));
-    Setting { address, lifecycle, silent }
+    }
 }
 
 async fn get(address: SocketAddr, path: &str) -> (u16, String) {
@@ -84,6 +92,33 @@ async fn metrics_and_snapshot_are_served_on_one_connection() {
     assert!(json.to_string().contains("a.b"), "{json}");
     client.send("GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     assert_eq!(client.read_response().await.status, 404);
+}
+
+#[tokio::test]
+async fn one_asks_for_the_whole_configuration_at_a_time() {
+    let mut source = source();
+    source.patience = Duration::from_secs(5);
+    let (places, asked) = (Places::default(), std::sync::atomic::AtomicUsize::new(0));
+    let count = || asked.load(std::sync::atomic::Ordering::Relaxed);
+    let answer = async || {
+        let now = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        tokio::task::yield_now().await;
+        asked.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        Answer::text(200, &now.to_string())
+    };
+    let place = &places.metrics;
+    let all = tokio::join!(source.alone(place, answer()), source.alone(place, answer()), source.alone(place, answer()));
+    for answer in [all.0, all.1, all.2] {
+        assert_eq!((answer.status, answer.body.as_slice()), (200, &b"1\n"[..]));
+    }
+    assert_eq!(count(), 0);
+    // Nobody waits for ever, and the two do not wait for each other.
+    source.patience = Duration::from_millis(20);
+    let held = places.snapshot.acquire().await.unwrap();
+    assert_eq!(source.answer(b"/debug/snapshot", &places).await.status, 503);
+    assert_eq!(source.answer(b"/metrics", &places).await.status, 200);
+    drop(held);
+    assert_eq!(source.answer(b"/debug/snapshot", &places).await.status, 200);
 }
 
 #[tokio::test]
