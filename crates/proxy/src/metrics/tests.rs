@@ -166,7 +166,6 @@ fn connections_process_and_configuration_are_shown() {
     let (options, mut metrics) = worker(|_| {});
     metrics.connections.opened();
     metrics.connections.opened();
-    metrics.connections.refused();
     metrics.connections.changed(Phase::Reading, Phase::Writing);
     metrics.connections.changed(Phase::Writing, Phase::Waiting);
     metrics.connections.changed(Phase::Waiting, Phase::Writing);
@@ -186,7 +185,7 @@ fn connections_process_and_configuration_are_shown() {
     for expected in [
         "nginx_ingress_controller_nginx_process_connections{C,state=\"active\"} 1",
         "nginx_ingress_controller_nginx_process_connections{C,state=\"writing\"} 1",
-        "nginx_ingress_controller_nginx_process_connections_total{C,state=\"accepted\"} 3",
+        "nginx_ingress_controller_nginx_process_connections_total{C,state=\"accepted\"} 2",
         "nginx_ingress_controller_nginx_process_connections_total{C,state=\"handled\"} 2",
         "nginx_ingress_controller_nginx_process_requests_total{C} 2",
         "nginx_ingress_controller_nginx_process_resident_memory_bytes{C} 5000000000",

@@ -91,7 +91,7 @@ pub(super) struct Shape {
 pub struct ConnectionCounts {
     /// Accepted so far.
     pub accepted: u64,
-    /// Of these, served: those refused by a limit are not.
+    /// Of these, served. All are: what is over a limit is not accepted.
     pub handled: u64,
     /// Requests so far, also those that could not be read.
     pub requests: u64,
@@ -322,11 +322,6 @@ impl ConnectionCounts {
         self.accepted += 1;
         self.handled += 1;
         self.reading += 1;
-    }
-
-    /// A connection was accepted and closed at once, because of a limit.
-    pub fn refused(&mut self) {
-        self.accepted += 1;
     }
 
     /// A connection does something else now.
