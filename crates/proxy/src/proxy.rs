@@ -29,19 +29,19 @@ use crate::worker::{self, Common, Message};
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address could not be bound, most likely because somebody else listens there.
-    #[error("cannot listen on {address}: {error}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
         /// What the operating system said.
-        error: io::Error,
+        source: io::Error,
     },
     /// The admin listener or the control thread's event loop could not be set up.
-    #[error("cannot listen for administration: {0}")]
-    Admin(io::Error),
+    #[error("cannot listen for administration")]
+    Admin(#[source] io::Error),
     /// A thread could not be started.
-    #[error("cannot start a thread: {0}")]
-    Thread(io::Error),
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
 }
 
 /// The running proxy. Dropping it stops it at once.
@@ -108,7 +108,7 @@ impl Proxy {
         let mut listening = Listening::new();
         for resource in live.snapshot.listeners() {
             let bound = listener::bind(resource.address, count)
-                .map_err(|error| StartError::Listen { address: resource.address, error })?;
+                .map_err(|source| StartError::Listen { address: resource.address, source })?;
             if let Some(address) = bound.first().and_then(|socket| socket.local_addr().ok()) {
                 local.insert(resource.name.clone(), address);
             }
