@@ -190,13 +190,17 @@ impl Explanation<'_> {
                 let effect = if acts { "this one is" } else { "this one is https already" };
                 (format!("Plain HTTP is answered {} to the same URL with https: {effect}", redirect.status), acts)
             }
-            Filter::RequireEndpoints => {
+            Filter::RequireEndpoints | Filter::NotFoundWithoutEndpoints => {
                 let empty = match &route.action {
                     Action::Forward(forward) => !self.has_endpoints(forward),
                     _ => false,
                 };
                 let effect = if empty { "so it is here" } else { "there are some" };
-                (format!("Without endpoints the answer is 503, before anybody is let in or kept out: {effect}"), empty)
+                let answer = match filter {
+                    Filter::NotFoundWithoutEndpoints => "404",
+                    _ => "503, before anybody is let in or kept out",
+                };
+                (format!("Without endpoints the answer is {answer}: {effect}"), empty)
             }
             Filter::Refuse(refusal) => {
                 (format!("Everyone is answered 503, since a restriction can't be built: {}", refusal.reason), true)

@@ -13,6 +13,9 @@ pub enum Filter {
     HttpsRedirect(HttpsRedirect),
     /// Answers 503 when neither the backend nor its fallback has an endpoint, before access is checked, as ingress-nginx does.
     RequireEndpoints,
+    /// Answers 404 when neither the backend nor its fallback has an endpoint: what the built-in default backend would answer in
+    /// the place of the global one.
+    NotFoundWithoutEndpoints,
     /// Answers a restriction that could not be built: everyone is refused, with 503.
     Refuse(Refusal),
     /// Who may connect, by client address; others get 403.

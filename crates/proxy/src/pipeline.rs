@@ -128,13 +128,16 @@ fn apply<'l>(
             None
         }
         Filter::HttpsRedirect(redirect) => {
-            (scratch.client.scheme() == Scheme::Http).then(|| to_https(redirect, &request, scratch))
+            scratch.client.is_plain().then(|| to_https(redirect, &request, scratch))
         }
-        Filter::RequireEndpoints => match &route.action {
+        Filter::RequireEndpoints | Filter::NotFoundWithoutEndpoints => match &route.action {
             Action::Forward(forward) => {
                 let service = worker.upstreams.choose(live, forward, &worker.rng);
                 let open = service.is_some_and(|service| service.is_open());
-                (!open).then_some(Step::Fail(Failure::NoEndpoint))
+                (!open).then_some(match filter {
+                    Filter::NotFoundWithoutEndpoints => Step::Respond(404, true),
+                    _ => Step::Fail(Failure::NoEndpoint),
+                })
             }
             Action::Redirect(_) | Action::Respond(_) => None,
         },

@@ -127,11 +127,15 @@ async fn filters_run_in_order() {
         vec![
             filtered(route("/a", to("empty")), vec![Filter::RequireEndpoints, deny()]),
             filtered(route("/b", to("empty")), vec![deny(), Filter::RequireEndpoints]),
+            filtered(route("/c", to("empty")), vec![Filter::NotFoundWithoutEndpoints]),
+            filtered(route("/d", to("web")), vec![Filter::NotFoundWithoutEndpoints]),
         ],
     );
     let mut client = proxy.connect().await;
     assert_eq!(client.get(HOST, "/a").await.status, 503);
     assert_eq!(client.get(HOST, "/b").await.status, 403);
+    assert_eq!(client.get(HOST, "/c").await.status, 404);
+    assert_eq!(client.get(HOST, "/d").await.status, 200);
 }
 
 #[tokio::test]

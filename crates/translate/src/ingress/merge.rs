@@ -256,7 +256,7 @@ impl<'a> Merging<'a> {
         let path = if regex { PathMatch::regex("/") } else { PathMatch::prefix("/") };
         let Ok(path) = path else { return };
         let global = || match self.input.default_backend {
-            Some(backend) => Leads::To(backend.clone()),
+            Some(backend) => Leads::ToDefault(backend.clone()),
             None => Leads::Nowhere,
         };
         let own = |part: &Part| part.default_backend.as_ref().map_or_else(global, |backend| Leads::To(backend.name()));
@@ -276,7 +276,7 @@ impl<'a> Merging<'a> {
         let mut filters = built_in_gate(self.input.config);
         let action = match self.input.default_backend {
             Some(backend) => {
-                filters.insert(1, Filter::RequireEndpoints);
+                filters.push(Filter::NotFoundWithoutEndpoints);
                 Action::Forward(Forward {
                     backend: backend.clone(),
                     fallback: None,

@@ -37,6 +37,8 @@ pub(crate) struct Common<'a> {
 pub(crate) enum Leads {
     /// To a Service.
     To(BackendName),
+    /// To the global default backend, in whose place the built-in one answers 404 if it has no endpoints.
+    ToDefault(BackendName),
     /// Nowhere: the built-in 404.
     Nowhere,
     /// To a Service that can't be named: 503.
@@ -154,8 +156,9 @@ impl<'a> Common<'a> {
 
     fn answer(&self, rule: &str, leads: Leads, filters: &mut Vec<Filter>) -> Action {
         let annotations = &self.part.annotations;
-        let backend = match leads {
-            Leads::To(backend) => backend,
+        let (backend, is_default) = match leads {
+            Leads::To(backend) => (backend, false),
+            Leads::ToDefault(backend) => (backend, true),
             Leads::Nowhere => {
                 filters.extend(self.access.clone());
                 return Action::Respond(Respond::not_found());
@@ -166,10 +169,15 @@ impl<'a> Common<'a> {
             let reason = "a redirect by rewrite-target with variables can't be built".into();
             filters.push(Filter::Refuse(Refusal { reason }));
         }
-        // Before what denies: a Service without endpoints answers 503 to those as well that would not be let in.
-        let at = filters.iter().position(|filter| matches!(filter, Filter::Refuse(_))).unwrap_or(filters.len());
-        filters.insert(at, Filter::RequireEndpoints);
-        filters.extend(self.access.clone());
+        if is_default {
+            filters.extend(self.access.clone());
+            filters.push(Filter::NotFoundWithoutEndpoints);
+        } else {
+            // Before what denies: a Service without endpoints answers 503 to those as well that would not be let in.
+            let at = filters.iter().position(|filter| matches!(filter, Filter::Refuse(_))).unwrap_or(filters.len());
+            filters.insert(at, Filter::RequireEndpoints);
+            filters.extend(self.access.clone());
+        }
         let affinity = &annotations.affinity;
         let cookie_path =
             affinity.kind.map(|_| affinity.cookie_path.as_ref().map_or(rule, |path| path.as_str()).into());

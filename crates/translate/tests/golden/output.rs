@@ -158,6 +158,9 @@ fn told(snapshot: &Snapshot, route: &Route, scheme: &str, path: &[u8]) -> String
         match filter {
             Filter::HttpsRedirect(redirect) if scheme == "http" => return format!("{} to https", redirect.status),
             Filter::RequireEndpoints if !has_endpoints(snapshot, route) => return "503, no endpoints".to_owned(),
+            Filter::NotFoundWithoutEndpoints if !has_endpoints(snapshot, route) => {
+                return "404, no endpoints".to_owned();
+            }
             Filter::Refuse(refusal) => return format!("503, {}", refusal.reason),
             Filter::Rewrite(rewrite) => {
                 if let PathMatch::Regex(regex) = &route.path {
