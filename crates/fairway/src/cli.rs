@@ -126,7 +126,8 @@ fn explain() -> Command {
         .arg(
             Arg::new("words")
                 .value_name("[PATH]... METHOD URL")
-                .num_args(2..)
+                .num_args(1..)
+                .action(ArgAction::Append)
                 .required(true)
                 .help("Files and folders of manifests, then the method and the URL of a request"),
         )

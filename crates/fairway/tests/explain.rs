@@ -71,6 +71,15 @@ fn a_request_that_nothing_takes_ends_with_1() {
     let (code, report) = explain("shop", &["GET", "http://shop.localhost/../x"]);
     assert_eq!(code, Some(1), "{report}");
     assert_lines(&report, &["Answer    400, since the path climbs above the root"]);
+    let (code, report) = explain("shop", &["GET", "http://nobody.localhost/"]);
+    assert_eq!(code, Some(1), "{report}");
     let output = run(["explain", "GET", "shop.localhost/x"]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn flags_may_stand_between_the_words() {
+    let (code, report) = explain("shop", &["--client", "192.0.2.1", "GET", "http://shop.localhost/order"]);
+    assert_eq!(code, Some(0), "{report}");
+    assert_lines(&report, &["Route     Prefix /order"]);
 }

@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 
 use crate::map::HASHER;
+use crate::path::separated;
 use crate::route::ends_at_segment;
 use crate::{CertificateName, HostPattern, PathMatch, Route, TableName};
 
@@ -29,6 +30,11 @@ pub struct HostKey {
     /// The names that it answers for.
     pub pattern: HostPattern,
 }
+
+/// Why a path is answered with 400 though it has a canonical form: it belongs to different routes, depending on who reads it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("an encoded slash or backslash makes the path belong to another route for a backend that decodes it")]
+pub struct AmbiguousPath;
 
 impl fmt::Display for HostKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,6 +89,21 @@ impl Host {
     /// The route of a canonical path.
     pub fn route(&self, path: &[u8]) -> Option<&Route> {
         self.routes.find(path)
+    }
+
+    /// The route of a canonical path, if every backend reads the path as it was matched.
+    ///
+    /// # Errors
+    /// If a backend that decodes `%2F` or `%5C` would read a path that another route takes: what that route asks for could be
+    /// got around (`/admin%2Fusers`, where `/admin` is restricted and `/` is not).
+    pub fn unambiguous_route(&self, path: &[u8]) -> Result<Option<&Route>, AmbiguousPath> {
+        let route = self.route(path);
+        match separated(path) {
+            Some(read) if self.route(&read).map(std::ptr::from_ref) != route.map(std::ptr::from_ref) => {
+                Err(AmbiguousPath)
+            }
+            _ => Ok(route),
+        }
     }
 
     /// All routes that take a canonical path, in order of precedence: the first is [`route`](Self::route), it beat the others.
@@ -250,6 +271,15 @@ mod tests {
         assert_eq!(chosen(&host, "/foo/x").as_deref(), Some("Regex /foo/.*"));
         assert_eq!(chosen(&host, "/FOOBAR").as_deref(), Some("Regex /foo"));
         assert_eq!(chosen(&host, "/x").as_deref(), Some("Regex /"));
+    }
+
+    #[test]
+    fn an_encoded_slash_leads_to_no_other_route() {
+        let host = host(&[PathMatch::prefix("/").unwrap(), PathMatch::prefix("/admin").unwrap()]);
+        assert_eq!(host.unambiguous_route(b"/admin%2Fusers"), Err(AmbiguousPath));
+        for path in [&b"/files/a%2Fb"[..], b"/admin/a%2Fb", b"/admin", b"/x"] {
+            assert_eq!(host.unambiguous_route(path), Ok(host.route(path)));
+        }
     }
 
     #[test]

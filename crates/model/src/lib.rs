@@ -43,7 +43,7 @@ pub use backend::{Affinity, AffinityMode, Backend, Balance, HashBalance, Protoco
 pub use certificate::{Certificate, PrivateKey};
 pub use endpoint::{Endpoint, EndpointSet, EndpointState, Endpoints};
 pub use filter::{AccessList, Filter, HttpsRedirect, Refusal, Rewrite};
-pub use host::{Host, HostKey};
+pub use host::{AmbiguousPath, Host, HostKey};
 pub use hostname::{HostPattern, Hostname, InvalidHostname, canonical_host};
 pub use listener::{Listener, Scheme};
 pub use name::{BackendName, CertificateName, ListenerName, TableName};

@@ -87,6 +87,24 @@ pub(crate) fn canonicalize_configured(text: &str) -> Result<String, InvalidPath>
     String::from_utf8(resolved).map_err(|_| InvalidPath::Encoding)
 }
 
+/// A matched path as a backend reads it that decodes `%2F` and `%5C` after all, or `None` if it holds neither.
+///
+/// Such a backend sees other segments than were matched: `/admin%2Fusers` is one segment here and two there.
+pub fn separated(matched: &[u8]) -> Option<Vec<u8>> {
+    let escaped = |at: &usize| matches!(matched.get(*at..at + 3), Some(b"%2F" | b"%5C"));
+    memchr::memchr_iter(b'%', matched).find(escaped)?;
+    let mut out = Vec::with_capacity(matched.len());
+    let mut at = 0;
+    while at < matched.len() {
+        let (byte, width) = if escaped(&at) { (b'/', 3) } else { (matched[at], 1) };
+        if byte != b'/' || out.last() != Some(&b'/') {
+            out.push(byte);
+        }
+        at += width;
+    }
+    Some(out)
+}
+
 /// Appends a matched path as it may stand in a request line or a Location field: what a URI may not hold is percent-encoded
 /// (RFC 3986 section 3.3), the escapes that the canonical form keeps stay as they are.
 pub fn encode(matched: &[u8], out: &mut Vec<u8>) {
@@ -244,6 +262,19 @@ mod tests {
             assert_eq!(both(raw).unwrap().1, canonical, "{raw}");
         }
         assert_eq!(both("/x/../a%20b").unwrap().1, "/a%20b");
+    }
+
+    #[test]
+    fn encoded_separators_separate_for_some_backends() {
+        for (matched, read) in [
+            ("/admin%2Fusers", Some("/admin/users")),
+            ("/a%5Cb%2F", Some("/a/b/")),
+            ("/a/%2Fb", Some("/a/b")),
+            ("/a%25", None),
+            ("/a", None),
+        ] {
+            assert_eq!(separated(matched.as_bytes()).as_deref(), read.map(str::as_bytes), "{matched}");
+        }
     }
 
     #[test]

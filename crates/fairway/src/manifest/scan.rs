@@ -86,7 +86,10 @@ fn walk(folder: &Path, depth: u8, seen: &mut HashSet<PathBuf>, visit: &mut dyn F
         }
         // Follows a link; one that leads nowhere is no file yet.
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
-        visit(&path, metadata.is_dir());
+        // A pipe or a socket would be waited for without end.
+        if metadata.is_dir() || metadata.is_file() {
+            visit(&path, metadata.is_dir());
+        }
         if metadata.is_dir() {
             walk(&path, depth - 1, seen, visit);
         }
