@@ -1,11 +1,11 @@
 //! Listening sockets: bound once for each worker (SO_REUSEPORT), accepting until they are closed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairway_model::{Listener, ListenerName, Scheme};
 use rustls::ServerConfig;
@@ -22,6 +22,9 @@ const BACKLOG: i32 = 4096;
 
 /// Pause after an error that time may heal, such as running out of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Such an error comes back with every try: it is logged no more often than this.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Binds one socket for each worker. With port 0 all get the one port that the kernel chose.
 ///
@@ -76,6 +79,8 @@ pub(crate) struct OpenListener {
     tls: RefCell<Option<Arc<ServerConfig>>>,
     certificates: Arc<Certificates>,
     closed: Notify,
+    /// When it was last said that nothing can be accepted.
+    warned: Cell<Option<Instant>>,
 }
 
 impl OpenListener {
@@ -95,6 +100,7 @@ impl OpenListener {
             resource: RefCell::new(resource.clone()),
             certificates: certificates.clone(),
             closed: Notify::new(),
+            warned: Cell::new(None),
         };
         open.change(resource);
         Ok((open, socket))
@@ -153,7 +159,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, open: Rc<OpenListener>, socket: T
         };
         match accepted {
             Ok((stream, peer)) => spawn(&worker, &open, stream, peer),
-            Err(error) => pause_after(&error, open.local).await,
+            Err(error) => pause_after(&error, &open).await,
         }
     }
     // Connections in the queue would be reset when the socket closes.
@@ -169,10 +175,33 @@ fn spawn(worker: &Rc<Worker>, open: &Rc<OpenListener>, stream: TcpStream, peer: 
 
 /// A connection that ended before it was accepted concerns nobody; a lack of descriptors or memory takes time to pass, and to
 /// ask again at once would only burn the core.
-async fn pause_after(error: &io::Error, address: SocketAddr) {
+async fn pause_after(error: &io::Error, open: &OpenListener) {
     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         return;
     }
-    tracing::warn!(%error, listener.addr = %address, "cannot accept connections");
+    if is_due(&open.warned, Instant::now()) {
+        tracing::warn!(%error, listener.addr = %open.local, "cannot accept connections");
+    }
     tokio::time::sleep(PAUSE).await;
+}
+
+/// Whether it is time to warn again, which is noted then.
+fn is_due(warned: &Cell<Option<Instant>>, now: Instant) -> bool {
+    let due = warned.get().is_none_or(|last| now.duration_since(last) >= WARNING_INTERVAL);
+    if due {
+        warned.set(Some(now));
+    }
+    due
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_that_lasts_is_told_once_a_minute() {
+        let (warned, start) = (Cell::new(None), Instant::now());
+        let told = (0..1200).filter(|&at| is_due(&warned, start + at * PAUSE)).count();
+        assert_eq!(told, 2, "in two minutes");
+    }
 }
