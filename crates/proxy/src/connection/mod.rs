@@ -49,6 +49,8 @@ pub(crate) struct Connection {
     /// What endpoints are told about the client in every request, once it is known.
     pub(crate) family: Option<PreparedField>,
     opened: Millis,
+    /// When the first head is due, and before it the handshake.
+    head_due: Millis,
     admission: Admission,
 }
 
@@ -65,7 +67,9 @@ pub(crate) async fn serve(
     if local.ip().is_unspecified() {
         local = stream.local_addr().unwrap_or(local);
     }
+    let head_due = worker.timers.after(worker.running().snapshot.settings().header_timeout);
     let mut connection = Connection {
+        head_due,
         arrival: Arrival { peer, local, scheme: listener.scheme() },
         number: worker.next_number(),
         opened: worker.timers.now(),
@@ -107,11 +111,10 @@ impl Connection {
     /// The TLS handshake, within its deadline. `None` when it failed; a client that speaks plain HTTP is told so.
     async fn handshake(mut self) -> Option<Self> {
         let config = self.listener.tls()?;
-        let timeout = self.worker.running().snapshot.settings().header_timeout;
-        self.deadline.set_after(timeout);
+        self.deadline.set(self.head_due);
         let Downstream::Plain(tcp) = self.stream else { return None };
         let mut first = [0; 1];
-        let peeked = within(&self.deadline, tcp.peek(&mut first)).await?.ok()?;
+        let peeked = within(&self.deadline, hurried(&self.worker, &self.deadline, tcp.peek(&mut first))).await?.ok()?;
         if peeked == 0 {
             return None;
         }
@@ -125,7 +128,7 @@ impl Connection {
         }
         // Only while it lasts does the handshake need its memory.
         let accepting = Box::pin(TlsAcceptor::from(config).accept(tcp));
-        match within(&self.deadline, accepting).await? {
+        match within(&self.deadline, hurried(&self.worker, &self.deadline, accepting)).await? {
             Ok(stream) => {
                 self.stream = Downstream::Tls(Box::new(stream));
                 Some(self)
@@ -152,6 +155,8 @@ impl Connection {
                 After::Keep => {
                     work.inbound.release();
                     work.from_upstream.clear();
+                    work.to_client.clear();
+                    work.to_upstream.clear();
                     if work.inbound.is_empty() {
                         self.worker.store.give_back(work);
                     } else {
@@ -159,8 +164,12 @@ impl Connection {
                     }
                 }
                 After::Close => {
+                    if self.has_unread(&mut work).await {
+                        self.linger(&mut work).await;
+                    } else {
+                        self.finish().await;
+                    }
                     self.worker.store.give_back(work);
-                    self.finish().await;
                     break;
                 }
                 After::Linger => {
@@ -181,13 +190,14 @@ impl Connection {
     async fn next_request(&mut self) -> Option<Box<Work>> {
         let running = self.worker.running();
         let settings = running.snapshot.settings();
-        let patience =
-            if self.requests == 0 { settings.header_timeout } else { settings.keep_alive.unwrap_or_default() };
+        let patience = settings.keep_alive.unwrap_or_default();
         drop(running);
         if self.requests > 0 {
             self.admission.enter(Phase::Waiting);
+            self.deadline.set_after(patience);
+        } else {
+            self.deadline.set(self.head_due);
         }
-        self.deadline.set_after(patience);
         poll_fn(|cx| self.poll_first_bytes(cx)).await
     }
 
@@ -247,7 +257,11 @@ impl Connection {
             };
             if !armed {
                 armed = true;
-                self.deadline.set_after(live.snapshot.settings().header_timeout);
+                if self.requests > 0 {
+                    self.deadline.set_after(live.snapshot.settings().header_timeout);
+                } else {
+                    self.deadline.set(self.head_due);
+                }
             }
             // The parser refuses a head before it outgrows this.
             work.inbound.make_room(limits.total.max(crate::work::ORDINARY));
@@ -263,6 +277,19 @@ impl Connection {
                 return Err(started.then_some(failure));
             }
         }
+    }
+
+    /// Whether the client has sent more than was read, or than was served: then closing at once would reset the connection.
+    async fn has_unread(&mut self, work: &mut Work) -> bool {
+        if !work.inbound.is_empty() {
+            return true;
+        }
+        work.inbound.clear();
+        poll_fn(|cx| {
+            let read = work.inbound.poll_fill(&mut self.stream, cx);
+            Poll::Ready(matches!(read, Poll::Ready(Ok(1..))))
+        })
+        .await
     }
 
     /// Closes in good order: over TLS the client is told, so that it can tell the end from an attack.
@@ -283,6 +310,19 @@ async fn within<F: Future>(deadline: &Deadline, future: F) -> Option<F::Output> 
         Poll::Ready(output) => Poll::Ready(Some(output)),
         Poll::Pending if deadline.expired() => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// Awaits something that a client which has not sent a request yet has to do first: not for long once the worker drains.
+async fn hurried<F: Future>(worker: &Worker, deadline: &Deadline, future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    poll_fn(|cx| {
+        let polled = future.as_mut().poll(cx);
+        if polled.is_pending() && worker.is_draining() {
+            deadline.bring_forward(FIRST_REQUEST_WHILE_DRAINING);
+        }
+        polled
     })
     .await
 }
