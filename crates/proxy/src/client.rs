@@ -36,6 +36,8 @@ pub struct ClientView {
     forwarded_port: u16,
     peer_trusted: bool,
     trusted: bool,
+    /// A trusted peer named a scheme that is neither `http` nor `ws`.
+    not_plain: bool,
     text: Vec<u8>,
     address_text: Range<usize>,
     host: Range<usize>,
@@ -117,6 +119,12 @@ impl ClientView {
         self.scheme
     }
 
+    /// Whether the client is to be sent to `https`. Every scheme that a trusted peer names but plain ones stops that, as in
+    /// ingress-nginx, where anything but `http` does: a client that came by `wss` is where it should be.
+    pub fn is_plain(&self) -> bool {
+        self.scheme == Scheme::Http && !self.not_plain
+    }
+
     /// Host that the client asked for, with the port if it sent one, as it spelt it. It is what the endpoint is told in Host,
     /// unless the route says otherwise. Never empty: `_` for a request without host, as ingress-nginx has it.
     pub fn host(&self) -> &[u8] {
@@ -152,6 +160,9 @@ impl ClientView {
     /// The fields that are the same for every request of a connection whose peer is not trusted: those of address, scheme and
     /// port. `None` when the peer is trusted, for then every request may say something else.
     pub fn of_every_request(&self) -> Option<PreparedField> {
+        if self.peer_trusted {
+            return None;
+        }
         let line = |name: FieldName<'_>, value: &[u8]| PreparedField::new(name.as_bytes(), value).ok();
         let scheme = self.scheme.as_str().as_bytes();
         let mut port = Vec::new();
@@ -164,7 +175,7 @@ impl ClientView {
             line(X_SCHEME, scheme),
             line(X_FORWARDED_PORT, &port),
         ];
-        if self.peer_trusted { None } else { lines.into_iter().collect() }
+        lines.into_iter().collect()
     }
 
     /// Writes the whole family, without `except`. What has no value is not written. `prepared` is what
@@ -218,7 +229,8 @@ impl ClientView {
         match fields.get(KnownField::XForwardedProto, bytes).map(first_element) {
             Some(proto) if proto.eq_ignore_ascii_case(b"https") => self.scheme = Scheme::Https,
             Some(proto) if proto.eq_ignore_ascii_case(b"http") => self.scheme = Scheme::Http,
-            _ => {}
+            None | Some(b"") => {}
+            Some(proto) => self.not_plain = !proto.eq_ignore_ascii_case(b"ws"),
         }
         let port = fields.get(KnownField::XForwardedPort, bytes).map(first_element);
         if let Some(port) =
@@ -284,6 +296,7 @@ impl Default for ClientView {
             forwarded_port: 0,
             peer_trusted: false,
             trusted: false,
+            not_plain: false,
             text: Vec::new(),
             address_text: 0..0,
             host: 0..0,

@@ -38,6 +38,8 @@ pub(crate) struct UpstreamRequest<'a> {
     pub(crate) live: &'a Live,
     /// Host for the endpoint in place of the client's.
     pub(crate) upstream_host: Option<&'a Template>,
+    /// The same in the form that is evaluated, if it has variables.
+    pub(crate) host_format: Option<&'a Format>,
     /// The fields about the client that are the same for every request of the connection.
     pub(crate) family: Option<&'a PreparedField>,
     /// The backend.
@@ -65,12 +67,10 @@ impl UpstreamRequest<'_> {
         let mut writer = HeadWriter::new(out);
         writer.request_line(head.method_bytes(bytes), &scratch.target).map_err(|_| Failure::Unwritable)?;
         value.clear();
-        match self.upstream_host {
-            None => value.extend_from_slice(client.host()),
-            Some(template) => match template.literal() {
-                Some(text) => value.extend_from_slice(text.as_bytes()),
-                None => expand(&Format::plain(template), value),
-            },
+        match (self.upstream_host.map(Template::literal), self.host_format) {
+            (Some(Some(text)), _) => value.extend_from_slice(text.as_bytes()),
+            (Some(None), Some(format)) => expand(format, value),
+            _ => value.extend_from_slice(client.host()),
         }
         if !prepared.replaced_known.contains(KnownField::Host) {
             writer.field(HOST, value).map_err(|_| Failure::Unwritable)?;
@@ -82,7 +82,10 @@ impl UpstreamRequest<'_> {
         if !scratch.prefix.is_empty() {
             let _ = writer.field(X_FORWARDED_PREFIX, &scratch.prefix);
         }
-        let dropped = DROPPED | client.removed() | prepared.replaced_known;
+        let mut dropped = DROPPED | client.removed() | prepared.replaced_known;
+        if !scratch.prefix.is_empty() {
+            dropped = dropped.with(KnownField::XForwardedPrefix);
+        }
         let backend_sets =
             |name: &[u8]| backend.request_fields.iter().any(|(own, _)| own.as_bytes().eq_ignore_ascii_case(name));
         writer.forward(head.fields(), bytes, dropped, |field| {

@@ -128,7 +128,7 @@ fn apply<'l>(
             None
         }
         Filter::HttpsRedirect(redirect) => {
-            scratch.client.is_plain().then(|| to_https(redirect, &request, scratch))
+            (scratch.client.scheme() == Scheme::Http).then(|| to_https(redirect, &request, scratch))
         }
         Filter::RequireEndpoints | Filter::NotFoundWithoutEndpoints => match &route.action {
             Action::Forward(forward) => {

@@ -46,6 +46,28 @@ impl Outgoing {
         self.tail = false;
     }
 
+    /// Bytes of our own that were not written yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.lead.len() - self.written
+    }
+
+    /// Forgets what was not written, but not the rest of what was begun: a message that is written in part has to be finished
+    /// before the next one.
+    pub(crate) fn clear_unless_begun(&mut self) {
+        if self.written == 0 || self.written == self.lead.len() {
+            self.clear();
+        }
+    }
+
+    /// Forgets what was appended after the first `len` bytes of our own, none of which was written yet.
+    pub(crate) fn cut(&mut self, len: usize) {
+        debug_assert!(self.written <= len, "what is cut was not written");
+        self.lead.truncate(len);
+        self.body = 0..0;
+        self.taken = 0;
+        self.tail = false;
+    }
+
     /// Takes as much of the body from `source` as can be written together with what is to be written already. `true` if there is
     /// now something to write.
     ///

@@ -5,18 +5,19 @@
 //! worker that is gone never leaves anybody waiting.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use fairway_model::Listener;
+use fairway_model::{Listener, Template};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::access_log::{self, LogHandle, LogWriter};
+use crate::access_log::{self, Format, LogHandle, LogWriter};
 use crate::listener::{self, OpenListener};
 use crate::live::{InForce, Live};
 use crate::metrics::{LiveIngresses, MetricOptions, Phase, WorkerMetrics, WorkerReport};
@@ -93,6 +94,9 @@ pub(crate) struct Worker {
     pub(crate) metrics: RefCell<WorkerMetrics>,
     /// For templates with the time in them.
     pub(crate) log_clock: RefCell<access_log::Clock>,
+    /// Templates of policies that have variables, compiled, by their text. Forgotten with every change, so that there are no more
+    /// than one configuration has.
+    formats: RefCell<HashMap<Box<str>, Rc<Format>>>,
     /// Random numbers.
     pub(crate) rng: RefCell<Rng>,
     running: RefCell<Rc<InForce>>,
@@ -146,6 +150,7 @@ impl Worker {
             store: Store::default(),
             upstreams: Upstreams::default(),
             clock: Clock::default(),
+            formats: RefCell::default(),
             rng: RefCell::new(Rng::from_os()),
             running: RefCell::new(Rc::new(InForce(live))),
             connections: Cell::new(0),
@@ -196,6 +201,17 @@ impl Worker {
         left > 0
     }
 
+    /// A template of a policy in the form that is evaluated.
+    pub(crate) fn format(&self, template: &Template) -> Rc<Format> {
+        let mut formats = self.formats.borrow_mut();
+        if let Some(format) = formats.get(template.text()) {
+            return format.clone();
+        }
+        let format = Rc::new(Format::plain(template));
+        formats.insert(template.text().into(), format.clone());
+        format
+    }
+
     /// The number of a new connection.
     pub(crate) fn next_number(&self) -> u64 {
         self.common.numbers.fetch_add(1, Ordering::Relaxed)
@@ -233,12 +249,14 @@ impl Worker {
                     self.close_listeners(|listener| close.iter().any(|gone| gone.name == listener.name)).await;
                     *self.running.borrow_mut() = Rc::new(InForce(live));
                     self.metrics.borrow_mut().snapshot_changed();
+                    self.formats.borrow_mut().clear();
                     for (open, _) in self.listeners.borrow().iter() {
                         if let Some(changed) = change.iter().find(|changed| changed.name == open.name()) {
                             open.change(changed.clone());
                         }
                     }
-                    for (resource, socket) in open {
+                    // A worker that drains accepts nothing more.
+                    for (resource, socket) in open.into_iter().filter(|_| !self.draining.get()) {
                         self.open_listener(resource, socket);
                     }
                     drop(done);

@@ -228,3 +228,38 @@ async fn the_proxy_answers_for_itself() {
     let gone = client.get(HOST, "/gone").await;
     assert_eq!((gone.header("server"), gone.header("x-always")), (Some("fairway"), Some("1")));
 }
+
+#[tokio::test]
+async fn a_prefix_is_told_once_whoever_is_trusted() {
+    let origin = Origin::start("a");
+    let mut settings = Settings::default();
+    settings.forwarded.trust = true;
+    let mut resources = backend("web", &[origin.address()]);
+    let rewrite = Rewrite { target: "/new".into(), forwarded_prefix: Some(CaptureTemplate::from("/ours")) };
+    let mut rewritten = route("/", forward("web", ForwardPolicy::default()));
+    rewritten.filters = vec![Filter::Rewrite(rewrite)];
+    resources.extend([host(HOST, vec![rewritten]), settings.into()]);
+    let proxy = TestProxy::start(resources);
+    let fields = [("host", HOST), ("x-forwarded-prefix", "/theirs")];
+    let echo = proxy.connect().await.request("GET", "/", &fields, b"").await.echo();
+    let told: Vec<_> =
+        echo.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("x-forwarded-prefix")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(echo.header("x-forwarded-prefix"), Some("/ours"));
+}
+
+#[tokio::test]
+async fn a_scheme_that_a_trusted_peer_names_stops_the_redirect_unless_it_is_plain() {
+    let origin = Origin::start("a");
+    let mut settings = Settings::default();
+    settings.forwarded.trust = true;
+    let mut resources = backend("web", &[origin.address()]);
+    let mut redirected = route("/", forward("web", ForwardPolicy::default()));
+    redirected.filters = vec![Filter::HttpsRedirect(HttpsRedirect { status: 308, preserve_trailing_slash: false })];
+    resources.extend([host(HOST, vec![redirected]), settings.into()]);
+    let proxy = TestProxy::start(resources);
+    for (scheme, status) in [("https", 200), ("wss", 200), ("http", 308), ("ws", 308), ("", 308)] {
+        let fields = [("host", HOST), ("x-forwarded-proto", scheme)];
+        assert_eq!(proxy.connect().await.request("GET", "/", &fields, b"").await.status, status, "{scheme:?}");
+    }
+}

@@ -341,3 +341,22 @@ async fn connections_end_after_so_many_requests() {
     assert_eq!(client.get(HOST, "/").await.header("connection"), Some("close"));
     client.ended().await;
 }
+
+#[tokio::test]
+async fn an_interim_response_that_was_begun_is_finished_before_the_answer() {
+    let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: </{}>\r\n\r\n", "x".repeat(60_000));
+    let origin = Origin::new("a").reply(Reply::raw(hint.repeat(31)).then_close()).start();
+    let proxy = TestProxy::to(&[&origin]);
+    // The kernels of both sides take but a part of it.
+    let mut client = Client::builder().receive_buffer(4096).connect(proxy.http).await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n")).await;
+    origin.next_request().await;
+    origin.idle().await;
+    let (received, _) = client.drain().await;
+    let text = String::from_utf8_lossy(&received);
+    let mut rest = &*text;
+    while let Some(after) = rest.strip_prefix(&*hint) {
+        rest = after;
+    }
+    assert!(rest.starts_with("HTTP/1.1 502 "), "{}", &rest[..rest.len().min(100)]);
+}

@@ -5,6 +5,7 @@ mod support;
 use std::time::Duration;
 
 use fairway_model::{ForwardPolicy, Retry, RetryOn};
+use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Fault, Gate, Origin, Reply};
 use support::{HOST, TestProxy, forward, host, route};
 
@@ -181,4 +182,18 @@ async fn a_kept_connection_that_the_backend_closed_is_no_failure() {
     gate.reached(1).await;
     held.reset_connections();
     assert_eq!(waiting.read_response().await.status, 502, "on a new connection it is one, with retries off");
+}
+
+#[tokio::test]
+async fn the_first_failure_is_told_when_the_endpoints_are_gone_before_the_next_try() {
+    let origin = Origin::new("a").reply(Reply::nothing().then_stall()).start();
+    let one = ProxyConfig { workers: std::num::NonZeroUsize::new(1), ..support::config() };
+    let proxy = TestProxy::start_with(support::forwarding(&[&origin], on(Retry::default())), one);
+    let mut client = proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    origin.next_request().await;
+    proxy.publish([support::endpoints("web", &[])]).await;
+    assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 503);
+    origin.reset_connections();
+    assert_eq!(client.read_response().await.status, 502);
 }

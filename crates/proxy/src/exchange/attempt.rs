@@ -59,13 +59,15 @@ impl Exchange<'_> {
         let mut tries = 0;
         // Set when a kept connection turned out to be closed: its endpoint gets the request again, on a new one.
         let mut again = None;
+        // What the client is told if the endpoints are gone when the next one is chosen.
+        let mut last = Failure::NoEndpoint;
         loop {
             let fresh = again.is_some();
             let pick = match again.take() {
                 Some(pick) => pick,
                 None => {
                     tries += 1;
-                    self.pick(&service).ok_or(Failure::NoEndpoint)?
+                    self.pick(&service).ok_or(last)?
                 }
             };
             let begun = if tries == 1 && !fresh { self.dispatched } else { Instant::now() };
@@ -94,6 +96,7 @@ impl Exchange<'_> {
             if !retry {
                 return Err(failure);
             }
+            last = failure;
         }
     }
 
@@ -175,13 +178,17 @@ impl Exchange<'_> {
         if self.connection.family.is_none() {
             self.connection.family = self.work.scratch.client.of_every_request();
         }
+        let upstream_host = forward.policy.upstream_host.as_ref();
+        let with_variables = upstream_host.filter(|template| template.literal().is_none());
+        let host_format = with_variables.map(|template| self.connection.worker.format(template));
         let written = service.with_backend(|backend| {
             let request = UpstreamRequest {
                 head: &self.work.head,
                 bytes: self.work.inbound.held(),
                 scratch: &self.work.scratch,
                 live: self.live,
-                upstream_host: forward.policy.upstream_host.as_ref(),
+                upstream_host,
+                host_format: host_format.as_deref(),
                 family: self.connection.family.as_ref(),
                 backend,
                 upgrade: self.upgrade,
@@ -281,8 +288,9 @@ impl Exchange<'_> {
             self.keep_no_longer(After::Close);
         }
         self.start_session(forward, service, &attempt.pick);
+        let ahead = self.work.to_client.lead.len();
+        let before = self.sent + self.work.to_client.pending() as u64;
         self.write_response(announced, announced == framing && status != 204);
-        let before = self.sent;
         self.status = status;
         self.answered = true;
         self.limits.hold = match body.remaining() {
@@ -293,9 +301,9 @@ impl Exchange<'_> {
         self.ended = Some(self.end_try(service, &attempt, status));
         self.ends_with_connection = announced == Framing::UntilClose;
         if let Err(failure) = relayed {
-            if self.sent == before && failure.side() == Side::Upstream {
+            if self.sent <= before && failure.side() == Side::Upstream {
                 // Not a byte of it was written: the client gets an answer that says what happened.
-                self.work.to_client.clear();
+                self.work.to_client.cut(ahead);
                 self.status = 0;
             }
             return Err(failure);
@@ -328,7 +336,7 @@ impl Exchange<'_> {
     fn write_response(&mut self, framing: Framing, framing_kept: bool) {
         let persistence = self.persistence();
         let Work { from_upstream, response, to_client, scratch, .. } = &mut *self.work;
-        let written = to_client.lead.len();
+        let before = to_client.lead.len();
         ClientResponse {
             head: response,
             bytes: from_upstream.held(),
@@ -340,9 +348,9 @@ impl Exchange<'_> {
             persistence,
         }
         .write(&mut to_client.lead, &self.connection.worker.clock);
-        self.sent_head = self.sent + (to_client.lead.len() - written) as u64;
+        self.sent_head = self.sent + to_client.pending() as u64;
         if self.live.prepared.log_tells_response {
-            scratch.sent_head.extend_from_slice(&to_client.lead[written..]);
+            scratch.sent_head.extend_from_slice(&to_client.lead[before..]);
         }
     }
 }

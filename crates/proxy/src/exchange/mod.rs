@@ -247,7 +247,9 @@ impl<'a> Exchange<'a> {
             strict_transport_security: self.strict_transport_security,
             persistence,
         };
-        to_client.clear();
+        // What is left of an interim response has to go first.
+        to_client.clear_unless_begun();
+        let before = to_client.lead.len();
         let clock = &self.connection.worker.clock;
         let body = match answer.write(&mut to_client.lead, &self.live.prepared, clock) {
             Ok(body) => body,
@@ -257,10 +259,10 @@ impl<'a> Exchange<'a> {
                 plain.write(&mut to_client.lead, &self.live.prepared, clock).unwrap_or_default()
             }
         };
-        let head = to_client.lead.len() - body;
-        self.sent_head = head as u64;
+        let head = before..to_client.lead.len() - body;
+        self.sent_head = self.sent + (to_client.pending() - body) as u64;
         if self.live.prepared.log_tells_response {
-            scratch.sent_head.extend_from_slice(&to_client.lead[..head]);
+            scratch.sent_head.extend_from_slice(&to_client.lead[head]);
         }
         self.answered = true;
         self.limits = Gaps { client: self.after_gap(CLIENT_SEND_TIMEOUT), ..Gaps::NONE };

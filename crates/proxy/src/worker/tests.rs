@@ -9,7 +9,7 @@ use allocation_counter::measure;
 use fairway_model::{
     Action, Backend, Balance, Delta, Endpoint, EndpointSet, Endpoints, Filter, Forward, ForwardPolicy, Host,
     HostPattern, Listener, Origin as Owner, PathMatch, Protocol, Resource, Route, Scheme, Settings, Snapshot,
-    TableName,
+    TableName, Template,
 };
 use fairway_testkit::{Client, Origin, Reply};
 use tokio::sync::mpsc;
@@ -19,15 +19,10 @@ use crate::access_log::{LogSink, LogThread};
 
 const REQUESTS: usize = 200;
 
-fn snapshot(origin: SocketAddr) -> Snapshot {
+fn snapshot(origin: SocketAddr, settings: Settings, policy: ForwardPolicy) -> Snapshot {
     let table = TableName::from("t");
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let forward = Forward {
-        backend: "b".into(),
-        fallback: None,
-        session_cookie_path: None,
-        policy: Arc::new(ForwardPolicy::default()),
-    };
+    let forward = Forward { backend: "b".into(), fallback: None, session_cookie_path: None, policy: Arc::new(policy) };
     let mut route =
         Route::new(Owner::new("Ingress", "n", "i"), PathMatch::prefix("/").unwrap(), Action::Forward(forward));
     route.filters = vec![Filter::StrictTransportSecurity, Filter::RequireEndpoints];
@@ -48,7 +43,7 @@ fn snapshot(origin: SocketAddr) -> Snapshot {
             backend: "b".into(),
             endpoints: Endpoints::Addresses(vec![Endpoint::ready(origin)]),
         }),
-        Resource::from(Settings { keep_alive_requests: u64::MAX, ..Settings::default() }),
+        Resource::from(Settings { keep_alive_requests: u64::MAX, ..settings }),
     ]))
 }
 
@@ -70,8 +65,15 @@ fn allocations<F>(reply: Reply, log: LogSink, exchange: F) -> u64
 where
     F: AsyncFn(&mut Client) + Send + 'static,
 {
+    allocations_with(Settings::default(), ForwardPolicy::default(), reply, log, exchange)
+}
+
+fn allocations_with<F>(settings: Settings, policy: ForwardPolicy, reply: Reply, log: LogSink, exchange: F) -> u64
+where
+    F: AsyncFn(&mut Client) + Send + 'static,
+{
     let (endpoint, _alive) = origin(reply);
-    let live = Live::first(snapshot(endpoint), None, local());
+    let live = Live::first(snapshot(endpoint, settings, policy), None, local());
     let thread = LogThread::start(log).unwrap();
     let common = Arc::new(Common {
         certificates: Certificates::new(live.snapshot.clone()),
@@ -145,6 +147,33 @@ fn nor_do_answers_of_our_own() {
         assert_eq!(client.get("unknown.example", "/").await.status, 404);
     };
     assert_eq!(allocations(Reply::ok(), LogSink::Off, missing), 0);
+}
+
+#[test]
+fn nor_does_a_peer_that_is_trusted() {
+    let mut settings = Settings::default();
+    settings.forwarded.trust = true;
+    let policy = ForwardPolicy::default();
+    assert_eq!(allocations_with(settings, policy, Reply::ok().body("x"), LogSink::Off, get), 0);
+}
+
+#[test]
+fn nor_does_a_host_with_variables() {
+    let policy = ForwardPolicy { upstream_host: Some(Template::parse("$host.internal")), ..ForwardPolicy::default() };
+    assert_eq!(allocations_with(Settings::default(), policy, Reply::ok().body("x"), LogSink::Off, get), 0);
+}
+
+#[test]
+fn nor_do_the_heads_of_a_pipeline_pile_up() {
+    // Together they are more than a worker keeps.
+    const HEADS: usize = 12;
+    let pipeline = async |client: &mut Client| {
+        client.send("HEAD / HTTP/1.1\r\nHost: app.example\r\n\r\n".repeat(HEADS)).await;
+        for _ in 0..HEADS {
+            assert_eq!(client.read_response_to("HEAD").await.status, 200);
+        }
+    };
+    assert_eq!(allocations(Reply::ok().padding(8000), LogSink::Off, pipeline), 0);
 }
 
 #[test]
