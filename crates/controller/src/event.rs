@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::future::pending;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
@@ -30,6 +31,10 @@ const SYNCS: usize = 1000;
 
 /// How many diagnostics of one object become Events.
 const PER_OBJECT: usize = 20;
+
+/// How often an Event fails, while others don't, before it is given up: an admission webhook of its namespace may be broken for
+/// ever.
+const TRIES: u32 = 5;
 
 /// How many names of sent Events are remembered, in each of two generations. Who is forgotten is refused by the API server.
 const REMEMBERED: usize = 20_000;
@@ -71,8 +76,12 @@ pub(crate) struct Sender {
     api: ApiServer,
     /// The pod that sends.
     instance: String,
-    diagnostics: BTreeMap<ObjectKey, (Identity, VecDeque<Note>)>,
-    syncs: VecDeque<Subject>,
+    /// What waits about each object, and its failures in a row.
+    diagnostics: BTreeMap<ObjectKey, (Identity, VecDeque<Note>, u32)>,
+    /// What waits, and its failures.
+    syncs: VecDeque<(Subject, u32)>,
+    /// The object of the last failure: it comes again after all others.
+    passed: Option<ObjectKey>,
     sent: Remembered,
     backoff: Backoff,
     refused: bool,
@@ -85,6 +94,7 @@ impl Sender {
             instance: instance.to_owned(),
             diagnostics: BTreeMap::new(),
             syncs: VecDeque::new(),
+            passed: None,
             sent: Remembered::default(),
             backoff: Backoff::default(),
             refused: false,
@@ -132,12 +142,13 @@ impl Sender {
                 if notes.is_empty() {
                     self.diagnostics.remove(&key);
                 } else {
-                    self.diagnostics.insert(key, (identity, notes));
+                    let failures = self.diagnostics.get(&key).map_or(0, |(.., failures)| *failures);
+                    self.diagnostics.insert(key, (identity, notes, failures));
                 }
             }
             Report::Sync(subject) => {
                 if self.syncs.len() < SYNCS {
-                    self.syncs.push_back(subject);
+                    self.syncs.push_back((subject, 0));
                 }
             }
             Report::Gone(key) => {
@@ -146,14 +157,21 @@ impl Sender {
         }
     }
 
-    /// What is to be sent next: diagnostics first.
+    /// What is to be sent next: diagnostics first. After a failure the objects behind it have their turn, then a sync, then it
+    /// begins again.
     fn pick(&self) -> Option<(Subject, Note)> {
-        if let Some((key, (identity, notes))) = self.diagnostics.first_key_value() {
-            let note = notes.front().expect("no entry without notes");
-            return Some((Subject { key: key.clone(), identity: identity.clone() }, note.clone()));
+        let behind = match &self.passed {
+            Some(passed) => self.diagnostics.range((Excluded(passed), Unbounded)).next(),
+            None => self.diagnostics.first_key_value(),
+        };
+        if behind.is_none()
+            && let Some((subject, _)) = self.syncs.front()
+        {
+            return Some((subject.clone(), Note::sync()));
         }
-        let subject = self.syncs.front()?;
-        Some((subject.clone(), Note::sync()))
+        let (key, (identity, notes, _)) = behind.or_else(|| self.diagnostics.first_key_value())?;
+        let note = notes.front().expect("no entry without notes");
+        Some((Subject { key: key.clone(), identity: identity.clone() }, note.clone()))
     }
 
     fn send(
@@ -187,19 +205,55 @@ impl Sender {
                     warn!(error, "the API server refuses an Event; this is said only once");
                 }
             }
-            Err(error) => return self.backoff.after(Some(&error)),
+            Err(error) => return self.failed(subject, note, &error),
         }
         self.sent.insert(note.name_hash(&subject.key, &subject.identity));
+        self.settle(subject, note, 0);
+        PACE
+    }
+
+    /// Takes a note off those that wait. What else waits about the object has failed this often.
+    fn settle(&mut self, subject: &Subject, note: &Note, failed: u32) {
         if note.is_sync() {
             self.syncs.pop_front();
-        } else if let Some((_, notes)) = self.diagnostics.get_mut(&subject.key) {
+            self.passed = None;
+        } else if let Some((_, notes, failures)) = self.diagnostics.get_mut(&subject.key) {
             // The report may have been replaced meanwhile.
             notes.retain(|waiting| waiting != note);
+            *failures = failed;
             if notes.is_empty() {
                 self.diagnostics.remove(&subject.key);
             }
         }
-        PACE
+    }
+
+    /// Takes note of a failure that may pass. Returns how long to wait before the next Event, which is one about another object
+    /// if there is one.
+    fn failed(&mut self, subject: &Subject, note: &Note, error: &CallError) -> Duration {
+        // While nothing gets through, it isn't the fault of this Event.
+        let counts = u32::from(self.backoff.failures() == 0);
+        let failures = if note.is_sync() {
+            let (_, failures) = self.syncs.front_mut().expect("it is taken off once it is sent");
+            *failures += counts;
+            *failures
+        } else {
+            match self.diagnostics.get_mut(&subject.key) {
+                Some((_, notes, failures)) if notes.front() == Some(note) => {
+                    *failures += counts;
+                    *failures
+                }
+                _ => 0,
+            }
+        };
+        if counts > 0 && failures >= TRIES {
+            let (error, text) = (error as &dyn std::error::Error, &note.text);
+            warn!(error, about = %subject.key, text, "an Event is given up");
+            self.settle(subject, note, failures);
+        } else if note.is_sync() {
+            self.syncs.rotate_left(1);
+        }
+        self.passed = (!note.is_sync()).then(|| subject.key.clone());
+        self.backoff.after(Some(error))
     }
 }
 

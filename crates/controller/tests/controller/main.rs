@@ -4,6 +4,7 @@
 mod apiserver;
 mod election;
 mod events;
+mod queue;
 mod rig;
 mod status;
 mod sync;
