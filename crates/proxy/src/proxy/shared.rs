@@ -186,7 +186,7 @@ impl Shared {
                     listening.insert(resource.name.clone(), resource.clone());
                 }
                 Err(error) => {
-                    refused.push(RefusedListener { listener: resource.name.clone(), address: resource.address, error })
+                    refused.push(RefusedListener { listener: resource.name.clone(), address: resource.address, error });
                 }
             }
         }
