@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use fairway_model::{Delta, ForwardPolicy, Listener, ResourceName, Scheme, Snapshot};
+use fairway_model::{Delta, ForwardPolicy, Listener, ResourceName, Scheme, Settings, Snapshot};
 use fairway_proxy::{Drained, Proxy, ProxyConfig, StartError};
 use fairway_testkit::{Client, Ended, Gate, Origin, Reply, eventually};
 use support::{HOST, TestProxy, config, endpoints, forward, host, listener, route, table};
@@ -315,4 +315,47 @@ async fn every_worker_is_used_and_ipv6_is_served() {
     let six = proxy.proxy.local_addresses()[&"six".into()];
     let echo = Client::connect(six).await.get(HOST, "/").await.echo();
     assert_eq!(echo.header("x-real-ip"), Some("::1"));
+}
+
+#[tokio::test]
+async fn a_silent_tls_connection_does_not_hold_up_draining() {
+    let origin = Origin::start("a");
+    let mut proxy = TestProxy::to(&[&origin]);
+    let mut client = Client::connect(proxy.https).await;
+    assert_eq!(proxy.proxy.drain(Duration::ZERO, Duration::from_secs(20)).await, Drained { cut: 0 });
+    assert_eq!(client.ended().await, Ended::Closed);
+}
+
+#[tokio::test]
+async fn nothing_is_opened_while_draining() {
+    let gate = Gate::new();
+    let origin = Origin::new("a").reply(Reply::ok().body("done").held_by(&gate)).start();
+    let mut proxy = TestProxy::to(&[&origin]);
+    let mut busy = proxy.connect().await;
+    busy.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    gate.reached(1).await;
+    let (http, publisher) = (proxy.http, proxy.publisher.clone());
+    let draining = tokio::spawn(async move { proxy.proxy.drain(Duration::ZERO, Duration::from_secs(10)).await });
+    eventually("no more connections", || async { Client::try_connect(http).await.is_err() }).await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let late = Listener { name: "late".into(), address: free, scheme: Scheme::Http, table: table() };
+    publisher.publish(Delta::upsert([fairway_model::Resource::from(late)])).await;
+    assert!(Client::try_connect(free).await.is_err());
+    gate.release();
+    assert_eq!(busy.read_response().await.text(), "done");
+    assert_eq!(draining.await.unwrap(), Drained { cut: 0 });
+}
+
+#[tokio::test]
+async fn the_last_response_survives_a_pipeline_that_goes_on() {
+    let origin = Origin::new("a").reply(Reply::ok().body("x")).start();
+    let settings = Settings { keep_alive_requests: 2, ..Settings::default() };
+    let proxy = TestProxy::with_settings(&[&origin], settings);
+    let mut client = proxy.connect().await;
+    // More than the proxy reads at once: what is left in the kernel would make it reset the connection.
+    let requests = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").repeat(5000);
+    client.send(requests).await;
+    let (received, ended) = client.drain().await;
+    let text = String::from_utf8_lossy(&received);
+    assert_eq!((text.matches("HTTP/1.1 200").count(), ended), (2, Ended::Closed), "{text}");
 }
