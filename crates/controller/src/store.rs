@@ -7,22 +7,26 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use fairway_translate::objects::{Change, Kind, ObjectKey};
 
-use crate::watch::{Content, Identity, Seen};
+use crate::watch::{Content, Identity, Seen, Wanted};
 
 /// All that is known of the objects that are watched. Their contents are kept by the translator only.
 #[derive(Debug)]
 pub(crate) struct Store {
     sources: Vec<Progress>,
+    /// What translation has or could have. Of a Service whose addresses are watched, a source of its own tells that.
     known: HashMap<ObjectKey, Known>,
     pending: BTreeMap<ObjectKey, Change>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Progress {
+    wanted: Wanted,
     /// A first list is complete.
     listed: bool,
     /// What the list that is under way has brought so far.
     relisting: Option<HashSet<ObjectKey>>,
+    /// The Services that are there, if their addresses are what is watched: no business of translation.
+    aside: HashMap<ObjectKey, Identity>,
 }
 
 #[derive(Debug)]
@@ -45,13 +49,10 @@ pub(crate) enum News {
 }
 
 impl Store {
-    /// For a number of sources.
-    pub(crate) fn new(sources: usize) -> Self {
-        Self {
-            sources: std::iter::repeat_with(Progress::default).take(sources).collect(),
-            known: HashMap::new(),
-            pending: BTreeMap::new(),
-        }
+    /// For the sources of which this is wanted.
+    pub(crate) fn new(sources: impl IntoIterator<Item = Wanted>) -> Self {
+        let progress = |wanted| Progress { wanted, listed: false, relisting: None, aside: HashMap::new() };
+        Self { sources: sources.into_iter().map(progress).collect(), known: HashMap::new(), pending: BTreeMap::new() }
     }
 
     /// A list of this source begins.
@@ -65,15 +66,24 @@ impl Store {
         progress.listed = true;
         let Some(there) = progress.relisting.take() else { return Vec::new() };
         let of_source = self.known.iter().filter(|(_, known)| known.source == source);
-        let gone: Vec<_> = of_source.map(|(key, _)| key).filter(|key| !there.contains(key)).cloned().collect();
-        gone.into_iter().filter_map(|key| self.gone(&key)).collect()
+        let keys = of_source.map(|(key, _)| key).chain(progress.aside.keys());
+        let gone: Vec<_> = keys.filter(|key| !there.contains(key)).cloned().collect();
+        gone.into_iter().filter_map(|key| self.gone(source, &key)).collect()
     }
 
     /// An object is there.
     pub(crate) fn seen(&mut self, source: usize, seen: Seen) -> News {
         let Seen { key, identity, content } = seen;
-        if let Some(there) = &mut self.sources[source].relisting {
+        let progress = &mut self.sources[source];
+        if let Some(there) = &mut progress.relisting {
             there.insert(key.clone());
+        }
+        if progress.wanted == Wanted::Addresses {
+            progress.aside.insert(key.clone(), identity);
+            return match content {
+                Content::Malformed(why) => News::Malformed(key, why),
+                _ => News::There(key),
+            };
         }
         let known = self.known.entry(key.clone()).or_insert_with(|| Known {
             source,
@@ -95,8 +105,12 @@ impl Store {
         News::There(key)
     }
 
-    /// An object is gone. `None` if it wasn't known.
-    pub(crate) fn gone(&mut self, key: &ObjectKey) -> Option<News> {
+    /// An object of this source is gone. `None` if it wasn't known.
+    pub(crate) fn gone(&mut self, source: usize, key: &ObjectKey) -> Option<News> {
+        let progress = &mut self.sources[source];
+        if progress.wanted == Wanted::Addresses {
+            return progress.aside.remove(key).map(|_| News::Gone(key.clone()));
+        }
         self.known.remove(key)?;
         self.pending.insert(key.clone(), Change::Remove(key.clone()));
         Some(News::Gone(key.clone()))
@@ -117,7 +131,8 @@ impl Store {
 
     /// Which object has this name at present.
     pub(crate) fn identity(&self, key: &ObjectKey) -> Option<&Identity> {
-        Some(&self.known.get(key)?.identity)
+        let aside = || self.sources.iter().find_map(|progress| progress.aside.get(key));
+        self.known.get(key).map(|known| &known.identity).or_else(aside)
     }
 
     /// Whether a source has brought its first list.
@@ -173,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_a_new_list_lacks_is_gone() {
-        let mut store = Store::new(2);
+        let mut store = Store::new([Wanted::Object; 2]);
         store.relist(0);
         for name in ["a", "b", "c"] {
             store.seen(0, seen(name, 1));
@@ -196,8 +211,29 @@ mod tests {
     }
 
     #[test]
+    fn a_service_in_front_may_be_a_backend_too() {
+        let mut store = Store::new([Wanted::Object, Wanted::Addresses]);
+        let looked_at = |name| Seen { content: Content::Addresses(Default::default()), ..seen(name, 0) };
+        let key = seen("lb", 0).key;
+        store.seen(0, seen("lb", 1));
+        store.seen(1, looked_at("lb"));
+        // Both watches tell that it is gone, in either order.
+        assert_eq!(store.gone(0, &key), Some(News::Gone(key.clone())));
+        assert_eq!(names(store.take_changes()), ["-lb"]);
+        assert_eq!(store.gone(1, &key), Some(News::Gone(key.clone())));
+        assert!(!store.has_changes());
+        // Created again before the slower watch tells that it was gone.
+        store.seen(1, looked_at("lb"));
+        store.seen(0, seen("lb", 2));
+        assert_eq!(store.gone(1, &key), Some(News::Gone(key.clone())));
+        store.relist(1);
+        assert_eq!(store.listed(1), []);
+        assert_eq!(names(store.take_changes()), ["+lb"]);
+    }
+
+    #[test]
     fn unchanged_content_wakes_nobody() {
-        let mut store = Store::new(1);
+        let mut store = Store::new([Wanted::Object]);
         store.seen(0, seen("a", 1));
         store.take_changes();
         store.seen(0, seen("a", 1));
@@ -206,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_malformed_version_keeps_the_last_good_one() {
-        let mut store = Store::new(1);
+        let mut store = Store::new([Wanted::Object]);
         store.seen(0, seen("a", 1));
         store.take_changes();
         let bad = Seen { content: Content::Malformed("why".into()), ..seen("a", 0) };
@@ -217,13 +253,13 @@ mod tests {
 
     #[test]
     fn content_of_what_vanished_meanwhile_is_dropped() {
-        let mut store = Store::new(1);
+        let mut store = Store::new([Wanted::Object]);
         let Seen { key, identity, content: Content::Object { object, .. } } = seen("a", 0) else { unreachable!() };
         store.seen(0, Seen { key: key.clone(), identity, content: Content::Metadata });
         assert!(!store.has_changes());
         store.content(&key, Some((Change::Upsert(object.clone()), 1)));
         assert_eq!(names(store.take_changes()), ["+a"]);
-        store.gone(&key);
+        store.gone(0, &key);
         store.content(&key, Some((Change::Upsert(object), 2)));
         assert_eq!(names(store.take_changes()), ["-a"]);
     }

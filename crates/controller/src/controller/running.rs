@@ -151,7 +151,7 @@ impl Running {
             status.publish(texts.iter().filter_map(|text| Address::from_text(text)).collect());
         }
         let running = Self {
-            store: Store::new(sources.len()),
+            store: Store::new(sources.iter().map(|source| source.wanted)),
             api,
             config,
             sink,
@@ -219,7 +219,7 @@ impl Running {
             Message::Relist => self.store.relist(source),
             Message::Seen(seen) => self.seen(source, *seen).await,
             Message::Gone(key) => {
-                let news = self.store.gone(&key);
+                let news = self.store.gone(source, &key);
                 self.gone(wanted, news).await;
             }
             Message::Listed => {
