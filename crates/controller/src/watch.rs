@@ -188,7 +188,8 @@ impl Watch {
         }
     }
 
-    /// All objects, page by page. Returns the version to follow from.
+    /// All objects, page by page, or at once if the API server forgets the version of the first page before we are through: that
+    /// would happen again. Returns the version to follow from.
     async fn list(&mut self) -> Result<String, Ended> {
         let mut params =
             ListParams { limit: Some(PAGE), field_selector: self.field_selector(), ..ListParams::default() };
@@ -198,7 +199,14 @@ impl Watch {
                 Wanted::Metadata => self.request.list_metadata(&params),
                 Wanted::Object | Wanted::Addresses => self.request.list(&params),
             };
-            let text = self.api.page(request).await?;
+            let text = match self.api.page(request).await {
+                Err(error) if error.is_gone() && params.continue_token.is_some() => {
+                    (params.limit, params.continue_token) = (None, None);
+                    self.tell(Message::Relist).await?;
+                    continue;
+                }
+                result => result?,
+            };
             let page: Page<'_> = serde_json::from_slice(text.as_ref()).map_err(CallError::Decode)?;
             for item in page.items.into_iter().flatten() {
                 self.see(item.get()).await?;

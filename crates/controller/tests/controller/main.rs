@@ -4,6 +4,7 @@
 mod apiserver;
 mod election;
 mod events;
+mod paging;
 mod queue;
 mod rig;
 mod status;
