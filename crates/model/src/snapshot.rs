@@ -169,6 +169,19 @@ impl Snapshot {
         self.certificates.get(name)
     }
 
+    /// A resource by name.
+    pub fn resource(&self, name: &ResourceName) -> Option<Resource> {
+        match name {
+            ResourceName::Listener(name) => self.listeners.get(name).cloned().map(Resource::Listener),
+            ResourceName::Host(key) => {
+                self.tables.get(&key.table)?.named.get(&key.pattern).cloned().map(Resource::Host)
+            }
+            ResourceName::Backend(name) => self.backends.get(name).cloned().map(Resource::Backend),
+            ResourceName::EndpointSet(name) => self.endpoint_sets.get(name).cloned().map(Resource::EndpointSet),
+            ResourceName::Certificate(name) => self.certificates.get(name).cloned().map(Resource::Certificate),
+        }
+    }
+
     /// What holds for the whole proxy.
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings

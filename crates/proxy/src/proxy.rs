@@ -1,5 +1,6 @@
 //! The running proxy: its workers, and the one way to change what they serve.
 
+mod fingerprint;
 mod shared;
 
 use std::collections::BTreeMap;
@@ -159,7 +160,7 @@ impl Proxy {
             refused_endpoints: AtomicU64::new(0),
         };
         let shared = Arc::new(shared);
-        shared.note(true);
+        shared.note(true, fingerprint::whole(&shared.live().snapshot));
         shared.announce(&Snapshot::diff(&Snapshot::default(), &shared.live().snapshot), &Snapshot::default());
         let lifecycle = Lifecycle::default();
         let source = AdminSource {
@@ -265,13 +266,15 @@ impl Publisher {
         let mut listening = shared.change.lock().await;
         let current = shared.live();
         shared.announce(&delta, &current.snapshot);
+        let touched = fingerprint::touched(&delta);
         let live = current.next(current.snapshot.apply(delta), shared.log_format.as_ref());
         let mut listeners = shared.relisten(&mut listening, &live.snapshot);
         let refused = std::mem::take(&mut listeners.refused);
         // Handshakes may see it a moment before the requests do.
         shared.certificates.publish(live.snapshot.clone());
         shared.distribute(&live, listeners).await;
-        shared.note(refused.is_empty());
+        let before = locked(&shared.status).hash;
+        shared.note(refused.is_empty(), fingerprint::next(before, &touched, &current.snapshot, &live.snapshot));
         Published { version: live.version, hosts: live.snapshot.host_count(), took: begun.elapsed(), refused }
     }
 

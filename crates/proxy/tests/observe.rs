@@ -228,3 +228,30 @@ async fn the_admin_listener_is_no_endpoint() {
     proxy.publish([support::endpoints("web", &[admin])]).await;
     assert_eq!(client.get(HOST, "/").await.status, 503);
 }
+
+#[tokio::test]
+async fn the_hash_follows_the_configuration() {
+    let start = || {
+        let config = ProxyConfig { admin: Some(([127, 0, 0, 1], 0).into()), ..config() };
+        TestProxy::start_with([], config)
+    };
+    let hash = async |proxy: &TestProxy| {
+        let text = Client::connect(proxy.proxy.admin_address().unwrap()).await.get("a", "/metrics").await.text();
+        let line = text.lines().find(|line| line.starts_with("nginx_ingress_controller_config_hash{")).unwrap();
+        line.rsplit(' ').next().unwrap().to_owned()
+    };
+    let (one, other) = (start(), start());
+    let named = |name: &str, path: &str| host(name, vec![route(path, forward("web", ForwardPolicy::default()))]);
+    let empty = hash(&one).await;
+    one.publish([named("a.example", "/"), named("b.example", "/")]).await;
+    let first = hash(&one).await;
+    assert!(first != empty && first != "0", "{first}");
+    // The same, in another order and by a detour.
+    other.publish([named("b.example", "/x")]).await;
+    other.publish([named("b.example", "/"), named("a.example", "/y"), named("a.example", "/")]).await;
+    assert_eq!(hash(&other).await, first);
+    one.publish([named("a.example", "/z")]).await;
+    assert_ne!(hash(&one).await, first);
+    one.publish([named("a.example", "/")]).await;
+    assert_eq!(hash(&one).await, first);
+}

@@ -97,11 +97,11 @@ impl Shared {
     }
 
     /// Notes a change for the metrics.
-    pub(super) fn note(&self, whole: bool) {
+    pub(super) fn note(&self, whole: bool, hash: u64) {
         let version = self.live().version;
         let mut status = locked(&self.status);
         status.version = version;
-        status.hash = version;
+        status.hash = hash;
         status.last_succeeded = whole;
         if whole {
             status.successes += 1;

@@ -1,0 +1,68 @@
+//! A number that is the same wherever the same configuration runs: the sum of a hash of each resource, so that a change costs
+//! what it changes and the order does not matter.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use fairway_model::{Delta, HostKey, Resource, ResourceName, Snapshot};
+
+/// The number of a whole snapshot.
+pub(super) fn whole(snapshot: &Snapshot) -> u64 {
+    let settings = hash(&Resource::Settings(snapshot.settings().clone()));
+    let delta = Snapshot::diff(&Snapshot::default(), snapshot);
+    let named = delta.upserts.iter().filter(|resource| name(resource).is_some());
+    named.map(hash).fold(settings, u64::wrapping_add)
+}
+
+/// The names of what a change touches, each once. Settings are always looked at.
+pub(super) fn touched(delta: &Delta) -> BTreeSet<ResourceName> {
+    delta.upserts.iter().filter_map(name).chain(delta.removals.iter().cloned()).collect()
+}
+
+/// The number of `new`, from that of `old`, where at most `touched` and the settings differ.
+pub(super) fn next(number: u64, touched: &BTreeSet<ResourceName>, old: &Snapshot, new: &Snapshot) -> u64 {
+    let sum = |snapshot: &Snapshot| {
+        let settings = hash(&Resource::Settings(snapshot.settings().clone()));
+        let named = touched.iter().filter_map(|name| snapshot.resource(name));
+        named.map(|resource| hash(&resource)).fold(settings, u64::wrapping_add)
+    };
+    number.wrapping_sub(sum(old)).wrapping_add(sum(new))
+}
+
+fn name(resource: &Resource) -> Option<ResourceName> {
+    Some(match resource {
+        Resource::Listener(listener) => ResourceName::Listener(listener.name.clone()),
+        Resource::Host(host) => {
+            ResourceName::Host(HostKey { table: host.table().clone(), pattern: host.pattern().clone() })
+        }
+        Resource::Backend(backend) => ResourceName::Backend(backend.name.clone()),
+        Resource::EndpointSet(set) => ResourceName::EndpointSet(set.backend.clone()),
+        Resource::Certificate(certificate) => ResourceName::Certificate(certificate.name.clone()),
+        Resource::Settings(_) => return None,
+    })
+}
+
+fn hash(resource: &Resource) -> u64 {
+    let mut fnv = Fnv(0xcbf2_9ce4_8422_2325);
+    // Neither the resources nor the hash can fail; half of one would be as good as another number.
+    let _ = serde_json::to_writer(&mut fnv, resource);
+    // The upper bits, which are shown, shall depend on all of the text.
+    let mixed = (fnv.0 ^ (fnv.0 >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^ (mixed >> 33)
+}
+
+/// FNV-1a with 64 bits: without a seed, so every process gets the same.
+struct Fnv(u64);
+
+impl io::Write for Fnv {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
