@@ -91,8 +91,13 @@ pub(crate) fn decide<'l>(worker: &Worker, live: &'l Live, request: Received<'_>,
         return plan;
     };
     plan.host = Some(host);
-    let Some(route) = host.route(&scratch.matched) else {
-        return plan;
+    let route = match host.unambiguous_route(&scratch.matched) {
+        Ok(Some(route)) => route,
+        Ok(None) => return plan,
+        Err(_) => {
+            plan.step = Step::Fail(Failure::RequestPath);
+            return plan;
+        }
     };
     plan.route = Some(route);
     for filter in &route.filters {
@@ -127,9 +132,7 @@ fn apply<'l>(
             plan.strict_transport_security = request.arrival.scheme == Scheme::Https;
             None
         }
-        Filter::HttpsRedirect(redirect) => {
-            (scratch.client.scheme() == Scheme::Http).then(|| to_https(redirect, &request, scratch))
-        }
+        Filter::HttpsRedirect(redirect) => scratch.client.is_plain().then(|| to_https(redirect, &request, scratch)),
         Filter::RequireEndpoints | Filter::NotFoundWithoutEndpoints => match &route.action {
             Action::Forward(forward) => {
                 let service = worker.upstreams.choose(live, forward, &worker.rng);
@@ -211,13 +214,15 @@ fn locate<'l>(redirect: &Redirect, route: &Route, request: &Received<'_>, scratc
             location.extend_from_slice(text.as_bytes());
         }
         Location::Captures(template) => {
-            let PathMatch::Regex(regex) = &route.path else {
-                template.expand(|_| &[], location);
-                return Step::Redirect(redirect.status);
-            };
-            // Captures are parts of the canonical path: what a URI may not hold is encoded, so that no value can end the field.
-            let expanded = regex.rewrite(&scratch.matched, template).unwrap_or_default();
-            path::encode(&expanded, location);
+            match &route.path {
+                // Captures are parts of the canonical path: what a URI may not hold is encoded, so that no value can end the
+                // field.
+                PathMatch::Regex(regex) => {
+                    path::encode(&regex.rewrite(&scratch.matched, template).unwrap_or_default(), location);
+                }
+                PathMatch::Exact(_) | PathMatch::Prefix(_) => template.expand(|_| &[], location),
+            }
+            push_query(request, location);
         }
         Location::AppRoot(path) => {
             origin(location, request.arrival.scheme);
