@@ -54,7 +54,9 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let mut translator = Translator::new(options.clone());
     translator.apply(manifests.reload(None), now());
     let admin = matches.get_one("admin").copied();
-    let config = wiring::proxy_config(matches, &flags, &options, admin, access_log(matches, terminal))?;
+    let mut config = wiring::proxy_config(matches, &flags, &options, admin, access_log(matches, terminal))?;
+    // The server that stands for all pods is there.
+    config.addresses.loopback_endpoints = true;
     let proxy = Proxy::start(translator.snapshot().clone(), config).context(
         "the proxy can't start; --http, --https and --admin choose other addresses, with port 0 any free one",
     )?;

@@ -138,9 +138,16 @@ impl Explanation<'_> {
         };
         let name = String::from_utf8_lossy(name).into_owned();
         self.line("Host", &host_reason(host, &name));
-        let Some(route) = host.route(path.matched) else {
-            self.line("Answer", "404, since no route of the host takes the path");
-            return false;
+        let route = match host.unambiguous_route(path.matched) {
+            Ok(Some(route)) => route,
+            Ok(None) => {
+                self.line("Answer", "404, since no route of the host takes the path");
+                return false;
+            }
+            Err(error) => {
+                self.line("Answer", &format!("400, since {error}"));
+                return false;
+            }
         };
         self.line("Route", &format!("{}, of {}", route.path, origin(route, &self.reading.manifests)));
         let beaten: Vec<_> = host.candidates(path.matched).filter(|other| !std::ptr::eq(*other, route)).collect();
@@ -153,7 +160,7 @@ impl Explanation<'_> {
         }
         let forwarded = self.filters(route, path.matched, path.forwarded);
         self.action(route, &forwarded);
-        true
+        !matches!(&route.action, Action::Respond(respond) if respond.status == 404)
     }
 
     /// The filters in order, and the path that the backend gets.
@@ -267,7 +274,7 @@ impl Explanation<'_> {
             let place = self.reading.manifests.place(&backend.origin);
             let place = place.map_or(", which the files do not hold".to_owned(), |place| format!(", {place}"));
             self.line("Backend", &format!("{}, port {}{place}", backend.origin, backend.port));
-            self.line("", &choice(backend, self.request));
+            self.line("", &choice(backend, forward, self.request));
         } else {
             self.line("Backend", &format!("{} is not there: the answer is 503", forward.backend));
         }
@@ -372,13 +379,17 @@ fn origin(route: &Route, manifests: &Manifests) -> String {
 }
 
 /// How an endpoint is chosen.
-fn choice(backend: &Backend, request: &Request) -> String {
+fn choice(backend: &Backend, forward: &Forward, request: &Request) -> String {
     if let Some(affinity) = &backend.affinity {
         let name = &*affinity.cookie.name;
         let sent = request.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case("cookie")).any(|(_, value)| {
             value.split(';').any(|pair| pair.trim().split_once('=').is_some_and(|(key, _)| key == name))
         });
-        let sent = if sent { "this request has it" } else { "this request hasn't, and gets one" };
+        let sent = match (sent, &forward.session_cookie_path) {
+            (true, _) => "this request has it",
+            (false, Some(_)) => "this request hasn't, and gets one",
+            (false, None) => "this request hasn't, and its route gives none",
+        };
         return format!("endpoint by the cookie {name}: {sent}");
     }
     match &backend.balance {

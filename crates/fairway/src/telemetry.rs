@@ -4,8 +4,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Libraries whose messages are of no use to an operator as long as nothing is wrong. What the client of the API server says of
 /// each failed attempt is said by the controller, once.
-const QUIET: &str =
-    "kube=warn,kube_client=warn,kube_client::client::builder=off,hyper=warn,hyper_util=warn,tower=warn,rustls=warn,h2=warn,hickory_proto=warn";
+const QUIET: &str = "kube=warn,kube_client=warn,kube_client::client::builder=off,hyper=warn,hyper_util=warn,tower=warn,rustls=warn,h2=warn,hickory_proto=warn";
 
 /// Form of a line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,6 +1,6 @@
 //! The heads that the proxy sends: the client's request as an endpoint gets it, an endpoint's response as the client gets it.
 
-use fairway_model::{Backend, Template};
+use fairway_model::{Backend, Route, Template};
 
 use crate::access_log::Format;
 use crate::error::Failure;
@@ -17,6 +17,16 @@ const UPGRADE: FieldName<'_> = FieldName::from_static("Upgrade");
 const X_FORWARDED_PREFIX: FieldName<'_> = FieldName::from_static("X-Forwarded-Prefix");
 const X_ORIGINAL_URI: FieldName<'_> = FieldName::from_static("X-Original-URI");
 const SET_COOKIE: FieldName<'_> = FieldName::from_static("Set-Cookie");
+
+/// What a fallback is told about the request that it answers (ingress-nginx, "Custom errors").
+const FALLBACK: [FieldName<'_>; 6] = [
+    FieldName::from_static("X-Code"),
+    FieldName::from_static("X-Format"),
+    FieldName::from_static("X-Namespace"),
+    FieldName::from_static("X-Ingress-Name"),
+    FieldName::from_static("X-Service-Name"),
+    FieldName::from_static("X-Service-Port"),
+];
 
 /// Fields of the client's request that never pass as they are: this hop's, those written anew, and the expectation, which is
 /// answered here.
@@ -44,6 +54,8 @@ pub(crate) struct UpstreamRequest<'a> {
     pub(crate) family: Option<&'a PreparedField>,
     /// The backend.
     pub(crate) backend: &'a Backend,
+    /// The route and the backend of its rule, when the request goes to the fallback in its place.
+    pub(crate) in_place_of: Option<(&'a Route, Option<&'a Backend>)>,
     /// Whether a WebSocket is asked for.
     pub(crate) upgrade: bool,
     /// Whether the endpoint connection is not kept.
@@ -90,8 +102,27 @@ impl UpstreamRequest<'_> {
             |name: &[u8]| backend.request_fields.iter().any(|(own, _)| own.as_bytes().eq_ignore_ascii_case(name));
         writer.forward(head.fields(), bytes, dropped, |field| {
             let name = field.name(bytes);
-            prepared.replaced.iter().any(|own| name.eq_ignore_ascii_case(own)) || backend_sets(name)
+            prepared.replaced.iter().any(|own| name.eq_ignore_ascii_case(own))
+                || backend_sets(name)
+                || (self.in_place_of.is_some() && FALLBACK.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes())))
         });
+        if let Some((route, backend)) = self.in_place_of {
+            let accept = head.fields().get(KnownField::Accept, bytes).unwrap_or_default();
+            let service = backend.map_or(("", ""), |backend| (&*backend.origin.name, &*backend.port));
+            let values: [&[u8]; 6] = [
+                b"503",
+                accept,
+                route.origin.namespace.as_bytes(),
+                route.origin.name.as_bytes(),
+                service.0.as_bytes(),
+                service.1.as_bytes(),
+            ];
+            for (name, value) in FALLBACK.iter().zip(values) {
+                if !value.is_empty() {
+                    let _ = writer.field(*name, value);
+                }
+            }
+        }
         for (name, format) in &prepared.request_fields {
             value.clear();
             expand(format, value);

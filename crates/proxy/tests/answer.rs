@@ -184,7 +184,13 @@ async fn a_fallback_takes_over_when_there_is_no_endpoint() {
         vec![filtered(route("/", with("web")), filters()), filtered(route("/none", with("nowhere")), filters())],
     );
     let mut client = proxy.connect().await;
-    assert_eq!(client.get(HOST, "/").await.echo().origin, "a");
+    let spoofed = [("host", HOST), ("accept", "text/plain"), ("x-code", "200"), ("x-service-name", "other")];
+    let echo = client.request("GET", "/", &spoofed, b"").await.echo();
+    assert_eq!(echo.origin, "a");
+    for (name, value) in [("x-code", "503"), ("x-format", "text/plain"), ("x-namespace", "default")] {
+        assert_eq!(echo.header(name), Some(value), "{name}");
+    }
+    assert_eq!(echo.header("x-service-name"), Some("empty"), "what a client says about it does not count");
     assert_eq!(client.get(HOST, "/none").await.status, 503);
 }
 

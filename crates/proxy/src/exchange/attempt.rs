@@ -191,6 +191,10 @@ impl Exchange<'_> {
                 host_format: host_format.as_deref(),
                 family: self.connection.family.as_ref(),
                 backend,
+                in_place_of: self
+                    .route
+                    .filter(|_| backend.name != forward.backend)
+                    .map(|route| (route, self.live.snapshot.backend(&forward.backend).map(|backend| &**backend))),
                 upgrade: self.upgrade,
                 close: self.live.prepared.pool.connections == 0,
             };

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use fairway_model::{Backend, ByteLimit, Host, Route};
+use fairway_model::{Action, Backend, ByteLimit, Host, Route};
 
 use crate::client::ClientView;
 use crate::connection::Connection;
@@ -345,7 +345,11 @@ impl<'a> Exchange<'a> {
         };
         match &self.service {
             Some(service) => service.with_backend(|backend| with_backend(Some(backend))),
-            None => with_backend(None),
+            // Answered here: the log names the backend that would have been asked.
+            None => with_backend(self.route.and_then(|route| match &route.action {
+                Action::Forward(forward) => self.live.snapshot.backend(&forward.backend).map(|backend| &**backend),
+                Action::Redirect(_) | Action::Respond(_) => None,
+            })),
         }
     }
 

@@ -95,7 +95,9 @@ impl Translator {
     fn secret_finding(&self, key: &ObjectKey) -> Option<(Severity, Reason, String)> {
         let state = self.secrets.get(key)?;
         let instead = match (&state.good, state.pinned) {
-            (Some(_), _) => "the last usable version is served, where ingress-nginx would serve the default certificate",
+            (Some(_), _) => {
+                "the last usable version is served, where ingress-nginx would serve the default certificate"
+            }
             (None, false) => "the default certificate is served",
             (None, true) => "a self-signed certificate is served",
         };

@@ -212,7 +212,10 @@ fn a_new_certificate_touches_no_host() {
     let (told, found) = &update.diagnostics[0];
     assert_eq!((told, found[0].reason), (&key(Kind::Ingress, "i"), Reason::SecretNotFound));
     let message = &found[0].message;
-    assert!(message.contains("the last usable version is served, where ingress-nginx would serve the default"), "{message}");
+    assert!(
+        message.contains("the last usable version is served, where ingress-nginx would serve the default"),
+        "{message}"
+    );
 }
 
 #[test]
