@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use fairway_translate::{Change, Object, Objects, Options, Translator, translate};
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::networking::v1::{
     HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule, IngressServiceBackend, IngressSpec,
     IngressTLS, ServiceBackendPort,
 };
-use k8s_openapi::api::core::v1::ConfigMap;
 use libfuzzer_sys::fuzz_target;
 
 type Paths = Vec<(Option<String>, u8, String, i32)>;

@@ -8,8 +8,7 @@ pub(crate) fn guard(pattern: &str, strict: bool) -> Option<String> {
     if strict && literals.iter().any(|literal| literal.len() < 2) {
         return Some("/".to_owned());
     }
-    let literals: Vec<String> =
-        literals.into_iter().filter(|literal| literal.len() > 1).map(|literal| regex::escape(literal)).collect();
+    let literals: Vec<String> = literals.into_iter().filter(|literal| literal.len() > 1).map(regex::escape).collect();
     (!literals.is_empty()).then(|| literals.join("|"))
 }
 
