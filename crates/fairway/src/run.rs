@@ -32,6 +32,10 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     telemetry::start(if json { Form::Json } else { Form::Text }, flags.int("v"), false);
     let mut options = flags.options()?;
     options.allowed_backend_addresses = cli::all(matches, "allow-backend-address");
+    if has_ipv6() {
+        add_ipv6(&mut options.http);
+        add_ipv6(&mut options.https);
+    }
     let config = controller_config(&flags, options);
     info!(version = env!("CARGO_PKG_VERSION"), "starting");
     for flag in flags.not_honoured() {
@@ -156,15 +160,24 @@ fn check_addresses(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Nodes without IPv6 have no such address at all.
+fn has_ipv6() -> bool {
+    TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).is_ok()
+}
+
+/// All addresses means those of both families, as in ingress-nginx. IPv4 stays first: it keeps the plain listener name.
+fn add_ipv6(addresses: &mut Vec<SocketAddr>) {
+    let ports: Vec<u16> = addresses.iter().map(SocketAddr::port).collect();
+    addresses.extend(ports.into_iter().map(|port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))));
+}
+
 fn admin_address(flags: &Flags) -> anyhow::Result<SocketAddr> {
     let ip: IpAddr = match flags.text("healthz-host") {
         None => Ipv6Addr::UNSPECIFIED.into(),
         Some(text) => text.parse().with_context(|| format!("--healthz-host={text}: expected an IP address"))?,
     };
     let address = SocketAddr::new(ip, flags.port("healthz-port"));
-    // Nodes without IPv6 have no such address at all.
-    let has_v6 = || TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).is_ok();
-    Ok(if ip == Ipv6Addr::UNSPECIFIED && !has_v6() {
+    Ok(if ip == Ipv6Addr::UNSPECIFIED && !has_ipv6() {
         SocketAddr::from(([0, 0, 0, 0], address.port()))
     } else {
         address
@@ -202,5 +215,17 @@ fn controller_config(flags: &Flags, options: Options) -> ControllerConfig {
             interval: flags.time("status-update-interval").max(Duration::from_secs(5)),
         },
         disable_sync_events: flags.bool("disable-sync-events"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_port_is_listened_on_in_both_families() {
+        let mut addresses = vec![SocketAddr::from(([0, 0, 0, 0], 80))];
+        add_ipv6(&mut addresses);
+        assert_eq!(addresses, ["0.0.0.0:80".parse().unwrap(), "[::]:80".parse().unwrap()]);
     }
 }
