@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::ArgMatches;
-use fairway_model::{LogEscape, Scheme, Template};
+use fairway_model::{AccessLog, LogEscape, Scheme, Snapshot, Template};
 use fairway_proxy::access_log::LogSink;
 use fairway_proxy::{Proxy, Publisher};
 use fairway_translate::Translator;
@@ -54,7 +54,8 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let mut translator = Translator::new(options.clone());
     translator.apply(manifests.reload(None), now());
     let admin = matches.get_one("admin").copied();
-    let mut config = wiring::proxy_config(matches, &flags, &options, admin, access_log(matches, terminal))?;
+    let mut config =
+        wiring::proxy_config(matches, &flags, &options, admin, access_log(matches, terminal, translator.snapshot()))?;
     // The server that stands for all pods is there.
     config.addresses.loopback_endpoints = true;
     let proxy = Proxy::start(translator.snapshot().clone(), config).context(
@@ -228,12 +229,18 @@ fn addresses(doors: &Doors, admin: Option<SocketAddr>) -> String {
     out
 }
 
-/// Where requests are shown and how.
-fn access_log(matches: &ArgMatches, terminal: Terminal) -> (LogSink, Option<(Template, LogEscape)>) {
+/// Where requests are shown and how: as the flag says, else as the ConfigMap's `log-format-upstream` does, else shortly.
+fn access_log(
+    matches: &ArgMatches,
+    terminal: Terminal,
+    snapshot: &Snapshot,
+) -> (LogSink, Option<(Template, LogEscape)>) {
     let lines = || LogSink::Writer(Box::new(request_lines::RequestLines::new(terminal)));
+    let own_format = snapshot.settings().access_log.format.text() != AccessLog::UPSTREAMINFO;
     match matches.get_one::<String>("access-log").map(String::as_str) {
         Some("off") => (LogSink::Off, None),
         Some(other) => (LogSink::Stdout, Some(wiring::log_format(other))),
+        None if own_format => (LogSink::Stdout, None),
         None => (lines(), Some((Template::parse(request_lines::TEMPLATE), LogEscape::Default))),
     }
 }

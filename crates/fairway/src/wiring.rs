@@ -24,9 +24,11 @@ const JSON: &str = "{\"time\":\"$time_iso8601\",\"remote_addr\":\"$remote_addr\"
     \"upstream_addr\":\"$upstream_addr\",\"upstream_status\":\"$upstream_status\",\
     \"upstream_response_time\":\"$upstream_response_time\",\"referer\":\"$http_referer\",\"user_agent\":\"$http_user_agent\"}";
 
-/// The format of `--access-log json|TEMPLATE`.
+/// The format of `--access-log json|TEMPLATE`. Values in a template that is a JSON object are escaped as JSON wants it.
 pub(crate) fn log_format(text: &str) -> (Template, LogEscape) {
-    if text == "json" { (Template::parse(JSON), LogEscape::Json) } else { (Template::parse(text), LogEscape::Default) }
+    let text = if text == "json" { JSON } else { text };
+    let escape = if text.trim_start().starts_with('{') { LogEscape::Json } else { LogEscape::Default };
+    (Template::parse(text), escape)
 }
 
 /// What the proxy is told, where that isn't for the snapshot to say.
@@ -92,6 +94,12 @@ pub(crate) fn end_at_once() -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_template_that_is_a_json_object_is_escaped_as_one() {
+        assert_eq!(log_format("{\"agent\":\"$http_user_agent\"}").1, LogEscape::Json);
+        assert_eq!(log_format("$status ${request}").1, LogEscape::Default);
+    }
 
     #[test]
     fn the_json_format_knows_all_its_variables() {
