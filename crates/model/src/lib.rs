@@ -47,7 +47,7 @@ pub use host::{AmbiguousPath, Host, HostKey};
 pub use hostname::{HostPattern, Hostname, InvalidHostname, canonical_host};
 pub use listener::{Listener, Scheme};
 pub use name::{BackendName, CertificateName, ListenerName, TableName};
-pub use network::NetworkSet;
+pub use network::{NetworkSet, is_special};
 pub use origin::Origin;
 pub use policy::{ByteLimit, ForwardPolicy, Retry, RetryOn};
 pub use route::{

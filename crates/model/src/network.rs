@@ -1,6 +1,6 @@
 //! Sets of networks, for access lists and trusted peers.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -69,6 +69,42 @@ impl From<NetworkSet> for Vec<IpNet> {
     }
 }
 
+/// Whether an address is one that no backend outside of the cluster has: of this machine, of this link, of nobody, of many, or
+/// where clouds serve credentials. Requests are sent to such addresses only where an operator allows it.
+pub fn is_special(address: IpAddr) -> bool {
+    /// Metadata of AWS over IPv6, and of Alibaba Cloud; those of the others are link-local.
+    const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    const METADATA_V4: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            // All of 0.0.0.0/8 is this machine (RFC 1122 3.2.1.3).
+            let this_network = v4.octets()[0] == 0;
+            this_network
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.is_broadcast()
+                || v4 == METADATA_V4
+        }
+        IpAddr::V6(v6) => {
+            // IPv4 in the clothes of a transition mechanism (NAT64, 6to4) reaches the same places.
+            let [a, b, c, d, e, f, g, h] = v6.segments();
+            let inner = match [a, b, c, d, e, f] {
+                [0x64, 0xff9b, 0, 0, 0, 0] | [0, 0, 0, 0, 0, 0] => Some((g, h)),
+                [0x2002, high, low, ..] => Some((high, low)),
+                _ => None,
+            };
+            let inner = inner.map(|(high, low)| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6.is_unicast_link_local()
+                || v6 == METADATA_V6
+                || inner.is_some_and(|v4| is_special(v4.into()))
+        }
+    }
+}
+
 fn merged<T: Ord + Copy>(mut ranges: Vec<(T, T)>) -> Vec<(T, T)> {
     ranges.sort_unstable();
     let mut out: Vec<(T, T)> = Vec::with_capacity(ranges.len());
@@ -97,6 +133,33 @@ mod tests {
             let address = IpAddr::V4(address.into());
             let expected = nets.iter().any(|net| net.contains(&address));
             prop_assert_eq!(NetworkSet::from(nets).contains(address), expected);
+        }
+    }
+
+    #[test]
+    fn special_addresses_are_found_in_every_form() {
+        for special in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "100.100.100.200",
+            "::1",
+            "::",
+            "fe80::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "::ffff:127.0.0.1",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+        ] {
+            assert!(is_special(special.parse().unwrap()), "{special}");
+        }
+        for ordinary in ["10.0.0.1", "192.0.2.1", "100.100.100.201", "2001:db8::1", "fd00::1", "64:ff9b::808:808"] {
+            assert!(!is_special(ordinary.parse().unwrap()), "{ordinary}");
         }
     }
 

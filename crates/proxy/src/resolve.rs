@@ -7,13 +7,13 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fairway_model::{
-    BackendName, Delta, Endpoint, EndpointSet, Endpoints, NetworkSet, Resource, ResourceName, Snapshot,
+    BackendName, Delta, Endpoint, EndpointSet, Endpoints, NetworkSet, Resource, ResourceName, Snapshot, is_special,
 };
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
@@ -170,42 +170,6 @@ fn addresses(set: &EndpointSet) -> &[Endpoint] {
 /// Whether this machine has an address: nobody can bind one that it does not have.
 fn is_local(address: IpAddr) -> bool {
     !matches!(UdpSocket::bind((address, 0)), Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
-}
-
-/// Whether an address is one that no Service outside of the cluster has: of this machine, of this link, of nobody, of many,
-/// or where clouds serve credentials.
-fn is_special(address: IpAddr) -> bool {
-    /// Metadata of AWS over IPv6, and of Alibaba Cloud; those of the others are link-local.
-    const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-    const METADATA_V4: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
-    match address {
-        IpAddr::V4(v4) => {
-            // All of 0.0.0.0/8 is this machine (RFC 1122 3.2.1.3).
-            let this_network = v4.octets()[0] == 0;
-            this_network
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_multicast()
-                || v4.is_broadcast()
-                || v4 == METADATA_V4
-        }
-        IpAddr::V6(v6) => {
-            // IPv4 in the clothes of a transition mechanism (NAT64, 6to4) reaches the same places.
-            let [a, b, c, d, e, f, g, h] = v6.segments();
-            let inner = match [a, b, c, d, e, f] {
-                [0x64, 0xff9b, 0, 0, 0, 0] | [0, 0, 0, 0, 0, 0] => Some((g, h)),
-                [0x2002, high, low, ..] => Some((high, low)),
-                _ => None,
-            };
-            let inner = inner.map(|(high, low)| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
-            v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || v6.is_unicast_link_local()
-                || v6 == METADATA_V6
-                || inner.is_some_and(|v4| is_special(v4.into()))
-        }
-    }
 }
 
 impl Resolver {

@@ -3,9 +3,9 @@
 //! Whoever may make a Service could lead the proxy to itself, to its node or to the cloud's metadata server by such a name. What
 //! can be told from the name is refused here; what a name resolves to is checked by the proxy.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use fairway_model::{Endpoints, Hostname};
+use fairway_model::{Endpoints, Hostname, is_special};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -36,7 +36,7 @@ pub(super) fn find(
     let Some(number) = number else { return Err(port_missing(key, service)) };
     let name = service.spec.as_ref().and_then(|spec| spec.external_name.as_deref()).unwrap_or_default();
     if let Ok(address) = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-        if is_forbidden(address) && !options.allowed_backend_addresses.contains(&address) {
+        if is_special(address) && !options.allowed_backend_addresses.contains(&address) {
             return Err(forbidden(format!("{address} may not be a backend")));
         }
         return Ok(super::one(SocketAddr::new(address, number)));
@@ -54,27 +54,4 @@ pub(super) fn find(
         return Err(forbidden(format!("{host} may not be a backend")));
     }
     Ok(Endpoints::Name { host: host.as_str().into(), port: number })
-}
-
-/// Addresses that lead to the proxy itself, its node, or a metadata server.
-fn is_forbidden(address: IpAddr) -> bool {
-    const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-    const ALIBABA_METADATA: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            v4.is_loopback()
-                || v4.is_link_local()
-                || v4.octets()[0] == 0
-                || v4.is_multicast()
-                || v4.is_broadcast()
-                || v4 == ALIBABA_METADATA
-        }
-        IpAddr::V6(v6) => {
-            v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_unicast_link_local()
-                || v6.is_multicast()
-                || v6 == AWS_METADATA
-        }
-    }
 }
