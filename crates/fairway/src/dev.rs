@@ -49,7 +49,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = Signals::new(&runtime)?;
     // Watching begins before reading, so that no save falls in between.
-    let mut watcher = Watcher::new()?;
+    let mut watcher = Watcher::new(&paths)?;
     watcher.watch(manifests.folders())?;
     let mut translator = Translator::new(options.clone());
     translator.apply(manifests.reload(None), now());

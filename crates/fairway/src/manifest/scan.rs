@@ -25,13 +25,18 @@ pub(super) fn check(paths: &[PathBuf]) -> Result<(), NoSuchPath> {
     })
 }
 
+/// Whether a file in a folder is read: by the end of its name.
+pub(super) fn is_manifest(file: &Path) -> bool {
+    file.extension().is_some_and(|found| EXTENSIONS.iter().any(|known| found == *known))
+}
+
 /// The files that the paths stand for, sorted. A root that is gone meanwhile stands for nothing.
 pub(super) fn files(roots: &[PathBuf]) -> BTreeSet<Arc<Path>> {
     let mut files = BTreeSet::new();
     for root in roots {
         if root.is_dir() {
             walk(root, DEPTH, &mut HashSet::new(), &mut |entry, is_folder| {
-                if !is_folder && entry.extension().is_some_and(|found| EXTENSIONS.iter().any(|known| found == *known)) {
+                if !is_folder && is_manifest(entry) {
                     files.insert(entry.into());
                 }
             });

@@ -10,11 +10,15 @@ use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
+use super::scan::is_manifest;
+
 /// How long to wait for more once everything that was written is closed: a save by rename is several events, and `git checkout`
 /// writes many files in a row.
 const SETTLED: Duration = Duration::from_millis(3);
 /// How long to wait for a file that is still being written.
 const WRITING: Duration = Duration::from_millis(100);
+/// How long a change waits at most, however much goes on beside it.
+const LONGEST: Duration = Duration::from_millis(500);
 /// How many paths are remembered; more are looked for in the folders themselves.
 const PATHS: usize = 1024;
 
@@ -36,6 +40,8 @@ pub(crate) struct Saved {
 
 #[derive(Default)]
 struct Shared {
+    /// The files that were named by themselves: any name will do for them.
+    named: HashSet<PathBuf>,
     pending: Mutex<Pending>,
     changed: Notify,
 }
@@ -46,6 +52,7 @@ struct Pending {
     overflow: bool,
     /// Files that are being written and aren't closed.
     open: HashSet<PathBuf>,
+    first: Option<Instant>,
     last: Option<Instant>,
 }
 
@@ -58,9 +65,11 @@ pub(crate) struct WatchError {
 }
 
 impl Watcher {
-    /// A watcher that watches nothing yet.
-    pub(crate) fn new() -> Result<Self, WatchError> {
-        let shared = Arc::new(Shared::default());
+    /// A watcher that watches nothing yet. `paths` are the files and folders whose manifests matter.
+    pub(crate) fn new(paths: &[PathBuf]) -> Result<Self, WatchError> {
+        let real = paths.iter().filter_map(|path| path.canonicalize().ok());
+        let named = paths.iter().map(|path| without_dot(path)).chain(real).collect();
+        let shared = Arc::new(Shared { named, ..Shared::default() });
         let events = shared.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| events.take(event))
             .map_err(|source| WatchError { folder: PathBuf::from("."), source })?;
@@ -113,7 +122,7 @@ impl Shared {
     fn take(&self, event: notify::Result<Event>) {
         let mut pending = self.lock();
         match event {
-            Ok(event) => pending.note(event),
+            Ok(event) => pending.note(event, &self.named),
             // The queue of the kernel ran over, or something like it: look at everything.
             Err(_) => pending.overflow(),
         }
@@ -123,7 +132,7 @@ impl Shared {
 }
 
 impl Pending {
-    fn note(&mut self, event: Event) {
+    fn note(&mut self, event: Event, named: &HashSet<PathBuf>) {
         if event.need_rescan() {
             return self.overflow();
         }
@@ -134,8 +143,15 @@ impl Pending {
             // Renames, removals, new names and changed rights are complete as they come.
             _ => true,
         };
-        for path in event.paths {
-            let path = without_dot(&path);
+        // What is written into other files is of no concern: a log beside the manifests would never be quiet.
+        let content =
+            matches!(event.kind, EventKind::Access(_) | EventKind::Modify(notify::event::ModifyKind::Data(_)));
+        let matters = |path: &PathBuf| !content || is_manifest(path) || named.contains(path);
+        let paths: Vec<_> = event.paths.iter().map(|path| without_dot(path)).filter(matters).collect();
+        if paths.is_empty() {
+            return;
+        }
+        for path in paths {
             if closed {
                 self.open.remove(&path);
             } else if self.open.len() < PATHS {
@@ -147,18 +163,25 @@ impl Pending {
                 self.overflow = true;
             }
         }
-        self.last = Some(Instant::now());
+        self.happened();
     }
 
     fn overflow(&mut self) {
         self.overflow = true;
-        self.last = Some(Instant::now());
+        self.happened();
+    }
+
+    fn happened(&mut self) {
+        let now = Instant::now();
+        self.first.get_or_insert(now);
+        self.last = Some(now);
     }
 
     /// How long until what happened counts as complete; `None` if nothing happened.
     fn quiet_in(&self) -> Option<Duration> {
         let pause = if self.open.is_empty() { SETTLED } else { WRITING };
-        Some(pause.saturating_sub(self.last?.elapsed()))
+        let longest = LONGEST.saturating_sub(self.first?.elapsed());
+        Some(pause.saturating_sub(self.last?.elapsed()).min(longest))
     }
 
     fn take(&mut self) -> Saved {
@@ -179,7 +202,7 @@ mod tests {
     use std::fs;
 
     async fn one_save(folder: &Path, save: impl FnOnce()) -> HashSet<PathBuf> {
-        let mut watcher = Watcher::new().unwrap();
+        let mut watcher = Watcher::new(&[folder.to_owned()]).unwrap();
         watcher.watch(HashSet::from([folder.to_owned()])).unwrap();
         save();
         let saved = tokio::time::timeout(Duration::from_secs(10), watcher.saved()).await.expect("the save is told");
@@ -201,6 +224,31 @@ mod tests {
         fs::write(&new, "a: 1").unwrap();
         let paths = one_save(folder.path(), || fs::rename(&new, &file).unwrap()).await;
         assert!(paths.contains(&file), "{paths:?}");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_written_beside_is_no_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = fs::File::create(folder.path().join("requests.log")).unwrap();
+        let file = folder.path().join("a.yaml");
+        let paths = one_save(folder.path(), || {
+            std::io::Write::write_all(&mut log, b"a line").unwrap();
+            fs::write(&file, "a: 1").unwrap();
+        })
+        .await;
+        assert_eq!(paths, HashSet::from([file]));
+    }
+
+    #[test]
+    fn a_change_waits_no_longer_than_the_longest_wait() {
+        let last = Some(Instant::now() + LONGEST);
+        let pending = Pending {
+            first: Instant::now().checked_sub(LONGEST),
+            last,
+            open: HashSet::from(["a.yaml".into()]),
+            ..Pending::default()
+        };
+        assert_eq!(pending.quiet_in(), Some(Duration::ZERO));
     }
 
     #[tokio::test]
