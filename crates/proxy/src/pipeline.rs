@@ -238,7 +238,7 @@ fn locate<'l>(redirect: &Redirect, route: &Route, request: &Received<'_>, scratc
             for part in [client.scheme().as_str(), "://", name.as_str(), ":"] {
                 location.extend_from_slice(part.as_bytes());
             }
-            crate::respond::push_number(u64::from(client.forwarded_port()), location);
+            crate::decimal::number(client.forwarded_port().into(), location);
             push_target(request, false, location);
         }
     }

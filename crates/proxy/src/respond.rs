@@ -144,12 +144,6 @@ fn put(writer: &mut HeadWriter<'_>, name: FieldName<'_>, value: &[u8]) {
     debug_assert!(written.is_ok(), "{} is a constant without control bytes", KnownField::Other.name());
 }
 
-/// Appends a decimal number.
-pub(crate) fn push_number(number: u64, out: &mut Vec<u8>) {
-    let written = write!(out, "{number}");
-    debug_assert!(written.is_ok(), "a vector takes everything");
-}
-
 /// The current date as HTTP writes it (RFC 9110 5.6.7), made once a second.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {

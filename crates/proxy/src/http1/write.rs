@@ -8,6 +8,7 @@ use super::framing::Framing;
 use super::known::KnownSet;
 use super::response::ResponseHead;
 use super::status::reason;
+use crate::decimal;
 
 /// The interim response to `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -192,18 +193,9 @@ impl<'o> HeadWriter<'o> {
 
     /// One field with a decimal number.
     pub fn field_number(&mut self, name: FieldName<'_>, number: u64) {
-        let mut digits = [0; 20];
-        let mut at = digits.len();
-        let mut rest = number;
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
-        self.parts(&[name.0, b": ", &digits[at..], b"\r\n"]);
+        self.parts(&[name.0, b": "]);
+        decimal::number(number, self.out);
+        self.out.extend_from_slice(b"\r\n");
     }
 
     /// One field that was checked before.
