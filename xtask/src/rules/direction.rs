@@ -10,6 +10,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("fairway-proxy", &["fairway-model"]),
     ("fairway", &["fairway-model", "fairway-translate", "fairway-controller", "fairway-proxy"]),
     ("fairway-testkit", &[]),
+    ("fairway-e2e", &["fairway-testkit"]),
     ("xtask", &[]),
 ];
 
@@ -25,7 +26,7 @@ const WALLS: &[(&str, &[&str], &str)] = &[
 const PURE: &[&str] = &["tokio", "tokio-*", "mio", "hyper*", "h2", "socket2"];
 
 /// Packages that only some of ours may name themselves, tests included.
-const WRAPPERS: &[(&str, &[&str])] = &[("kube", &["fairway-controller", "e2e"])];
+const WRAPPERS: &[(&str, &[&str])] = &[("kube", &["fairway-controller", "fairway-e2e"])];
 
 pub(super) fn check(graph: &Graph) -> Vec<String> {
     let mut complaints = Vec::new();

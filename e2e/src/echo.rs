@@ -1,0 +1,1 @@
+//! The program behind the echo images: answers with what it received.

@@ -1,0 +1,1 @@
+//! The process kubelet: runs the pods that are bound to its Node.

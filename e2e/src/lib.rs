@@ -1,0 +1,14 @@
+//! A real control plane on a bare machine, and what end-to-end tests need on it.
+//!
+//! [`cluster`] starts etcd, kube-apiserver, kube-controller-manager, kube-scheduler and, for each of two Nodes, kube-proxy and
+//! our [`kubelet`], which runs pods as processes in namespaces of the kernel. Everything lives in a network, a mount and a
+//! process namespace of its own: when its first process ends, nothing is left.
+
+pub mod cluster;
+pub mod container;
+pub mod echo;
+pub mod image;
+pub mod kubelet;
+pub mod load;
+pub mod load_balancer;
+pub mod scene;

@@ -1,0 +1,1 @@
+//! HTTP/1 load with an account of every request.

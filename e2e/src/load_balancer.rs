@@ -1,0 +1,1 @@
+//! Gives Services of type LoadBalancer an address from a pool, as MetalLB would.

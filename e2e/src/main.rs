@@ -1,0 +1,3 @@
+//! Starts, shows and stops a cluster.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! End-to-end tests. `cargo xtask e2e` runs them.
