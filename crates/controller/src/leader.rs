@@ -3,7 +3,8 @@
 //! The algorithm and the fields are those of client-go, so a replica of ingress-nginx and one of ours with the same election id
 //! exclude each other. Time is measured with the monotonic clock of this process from the moment at which a record was first
 //! seen, so the clocks of nodes need not agree. Invariant: who leads has renewed within half of the Lease's duration, and
-//! everybody else waits for the whole of it.
+//! everybody else waits for nearly the whole of it: for as much less as a renewal may have gone unseen, so that a dead leader
+//! is replaced within the Lease's duration.
 
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{info, warn};
 
 use crate::api::{ApiServer, CallError, collection};
+
+/// How often, within the Lease's duration, who waits looks at it. With the default of 30 s that is every 2 s, as in client-go.
+const LOOKS: u32 = 16;
 
 /// Until when we lead; `None` if we don't.
 pub(crate) type Term = Option<Instant>;
@@ -88,8 +92,7 @@ impl Candidate {
             let deadline = term.borrow().unwrap_or(lead_until).max(begin);
             let result = timeout_at(deadline, self.attempt()).await;
             let leading = term.borrow().is_some();
-            // Leading, or about to, we try again soon; who waits for another replica need not hurry.
-            let mut next = begin + self.ttl / 16;
+            let mut next = begin + self.ttl / LOOKS;
             match result {
                 Ok(Ok(Attempt::Held)) => {
                     failing = false;
@@ -102,7 +105,7 @@ impl Candidate {
                 Ok(Ok(Attempt::HeldBy(holder))) => {
                     failing = false;
                     // The holder may be dead: then the moment at which its record runs out is ours.
-                    let retry = begin + self.ttl / 4;
+                    let retry = begin + self.ttl / LOOKS;
                     next = self.end_of_record().map_or(retry, |end| end.min(retry));
                     if leading {
                         warn!(lease = self.name, holder, "lost the Lease");
@@ -181,11 +184,13 @@ impl Candidate {
         self.observed.is_some() && self.end_of_record().is_none_or(|end| Instant::now() < end)
     }
 
-    /// When the record that we saw last runs out; `None` if it never does, or if there is none.
+    /// When the record that we saw last runs out; `None` if it never does, or if there is none. It was written up to one look
+    /// before we saw it.
     fn end_of_record(&self) -> Option<Instant> {
         let (spec, since) = self.observed.as_ref()?;
         let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-        since.checked_add(seconds.map_or(self.ttl, Duration::from_secs))
+        let duration = seconds.map_or(self.ttl, Duration::from_secs);
+        since.checked_add(duration - duration / LOOKS)
     }
 
     fn record(&self, before: Option<&LeaseSpec>, now: MicroTime) -> LeaseSpec {

@@ -43,7 +43,7 @@ async fn of_two_replicas_one_writes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_other_one_takes_over_once_the_lease_has_run_out() {
+async fn the_other_one_takes_over_within_the_leases_time() {
     let api = cluster(&["a"]);
     let one = Rig::start(&api, replica("one", "192.0.2.1"));
     held_by(&api, "one").await;
@@ -53,8 +53,8 @@ async fn the_other_one_takes_over_once_the_lease_has_run_out() {
     let killed = Instant::now();
     one.kill();
     held_by(&api, "two").await;
-    assert!(killed.elapsed() >= Duration::from_secs(30 - 8), "not before: {:?}", killed.elapsed());
-    assert!(killed.elapsed() <= Duration::from_secs(30 + 8), "not much later: {:?}", killed.elapsed());
+    assert!(killed.elapsed() >= Duration::from_secs(30 - 8 - 2), "not before: {:?}", killed.elapsed());
+    assert!(killed.elapsed() <= Duration::from_secs(30), "not later: {:?}", killed.elapsed());
     api.until("the new address", |api| shown(api, "a") == json!([{"ip": "192.0.2.2"}])).await;
 }
 
