@@ -1,0 +1,88 @@
+{{/*
+The arguments of the controller. Rights, probes and ports follow from them, so they are worked out in one place.
+*/}}
+
+{{- define "fairway.electionId" -}}
+{{- default (printf "%s-leader" (include "fairway.fullname" .)) .Values.controller.electionID -}}
+{{- end -}}
+
+{{/* The port of health checks and metrics. */}}
+{{- define "fairway.healthPort" -}}
+{{- $metrics := .Values.controller.metrics -}}
+{{- include "fairway.text" (index .Values.controller.extraArgs "healthz-port" | default (ternary $metrics.port 10254 $metrics.enabled)) -}}
+{{- end -}}
+
+{{/* The path of health checks. */}}
+{{- define "fairway.healthPath" -}}
+{{- index .Values.controller.extraArgs "health-check-path" | default .Values.controller.healthCheckPath -}}
+{{- end -}}
+
+{{/*
+All flags as a map from name to text; an empty text is a flag without value. What extraArgs says counts.
+
+The two grace periods: after the order to stop Fairway goes on accepting for the first one, until load balancers have noticed;
+then it drains for up to worker-shutdown-timeout of the ConfigMap (240 s). Together they fit into
+terminationGracePeriodSeconds. Nothing has to happen between that and the end of the process.
+*/}}
+{{- define "fairway.flags" -}}
+{{- $controller := .Values.controller -}}
+{{- $service := $controller.service -}}
+{{- $flags := dict
+  "election-id" (include "fairway.electionId" .)
+  "controller-class" $controller.ingressClassResource.controllerValue
+  "configmap" (printf "%s/%s" (default "$(POD_NAMESPACE)" $controller.configMapNamespace) (include "fairway.controller.fullname" .))
+  "shutdown-grace-period" "10"
+  "post-shutdown-grace-period" "0" -}}
+{{- with $controller.ingressClass -}}{{- $_ := set $flags "ingress-class" . -}}{{- end -}}
+{{- if .Values.defaultBackend.enabled -}}
+{{- $_ := set $flags "default-backend-service" (printf "$(POD_NAMESPACE)/%s" (include "fairway.defaultBackend.fullname" .)) -}}
+{{- end -}}
+{{- if and $controller.publishService.enabled $service.enabled (not (hasKey $controller.extraArgs "publish-status-address")) -}}
+{{- $path := default (printf "$(POD_NAMESPACE)/%s" (include "fairway.controller.fullname" .)) $controller.publishService.pathOverride -}}
+{{- if $service.external.enabled -}}{{- $_ := set $flags "publish-service" $path -}}
+{{- else if $service.internal.enabled -}}{{- $_ := set $flags "publish-service" (printf "%s-internal" $path) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name := list "tcp" "udp" -}}
+{{- if index $.Values $name -}}
+{{- $namespace := default "$(POD_NAMESPACE)" (index $controller $name).configMapNamespace -}}
+{{- $_ := set $flags (printf "%s-services-configmap" $name) (printf "%s/%s-%s" $namespace (include "fairway.fullname" $) $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if $controller.scope.enabled -}}{{- $_ := set $flags "watch-namespace" (default "$(POD_NAMESPACE)" $controller.scope.namespace) -}}
+{{- else if $controller.scope.namespaceSelector -}}{{- $_ := set $flags "watch-namespace-selector" $controller.scope.namespaceSelector -}}
+{{- end -}}
+{{- if and $controller.reportNodeInternalIp $controller.hostNetwork -}}{{- $_ := set $flags "report-node-internal-ip-address" "true" -}}{{- end -}}
+{{- with $controller.healthCheckHost -}}{{- $_ := set $flags "healthz-host" . -}}{{- end -}}
+{{- if ne $controller.healthCheckPath "/healthz" -}}{{- $_ := set $flags "health-check-path" $controller.healthCheckPath -}}{{- end -}}
+{{- if ne (include "fairway.healthPort" .) "10254" -}}{{- $_ := set $flags "healthz-port" (include "fairway.healthPort" .) -}}{{- end -}}
+{{- range $name, $usual := dict "http" 80 "https" 443 -}}
+{{- $port := index $controller.containerPort $name -}}
+{{- if and $port (ne (int $port) $usual) -}}{{- $_ := set $flags (printf "%s-port" $name) (include "fairway.text" $port) -}}{{- end -}}
+{{- end -}}
+{{- if $controller.ingressClassByName -}}{{- $_ := set $flags "ingress-class-by-name" "true" -}}{{- end -}}
+{{- if $controller.watchIngressWithoutClass -}}{{- $_ := set $flags "watch-ingress-without-class" "true" -}}{{- end -}}
+{{- if $controller.enableTopologyAwareRouting -}}{{- $_ := set $flags "enable-topology-aware-routing" "true" -}}{{- end -}}
+{{- if $controller.disableLeaderElection -}}{{- $_ := set $flags "disable-leader-election" "true" -}}{{- end -}}
+{{- with $controller.electionTTL -}}{{- $_ := set $flags "election-ttl" . -}}{{- end -}}
+{{- range $name, $value := $controller.extraArgs -}}
+{{- if kindIs "slice" $value -}}{{- $_ := set $flags $name (join "," $value) -}}
+{{- else if kindIs "invalid" $value -}}{{- $_ := set $flags $name "" -}}
+{{- else -}}{{- $_ := set $flags $name (include "fairway.text" $value) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $flags -}}
+{{- end -}}
+
+{{- define "fairway.args" -}}
+- run
+{{- range $name, $value := include "fairway.flags" . | fromYaml }}
+- {{ ternary (printf "--%s" $name) (printf "--%s=%s" $name $value) (eq $value "") | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* "true" if the switch `name` is on, given all `flags` and its `default`. */}}
+{{- define "fairway.switch" -}}
+{{- $value := ternary (index .flags .name | toString | lower) (toString .default) (hasKey .flags .name) -}}
+{{- if has $value (list "" "true" "t" "1") -}}true{{- end -}}
+{{- end -}}

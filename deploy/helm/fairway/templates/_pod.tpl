@@ -1,0 +1,204 @@
+{{/*
+The controller's pod, which a Deployment and a DaemonSet share.
+*/}}
+
+{{/*
+Ports below 1024 without a right for the process: a sysctl that counts as safe lowers where privileged ports begin, in the pod's
+own network only. On the host's network it can't be set; there the program file carries the capability.
+*/}}
+{{- define "fairway.controller.podSecurityContext" -}}
+{{- $controller := .Values.controller -}}
+{{- $sysctls := dict -}}
+{{- if not $controller.hostNetwork -}}{{- $_ := set $sysctls "net.ipv4.ip_unprivileged_port_start" "0" -}}{{- end -}}
+{{- range $controller.podSecurityContext.sysctls -}}{{- $_ := set $sysctls .name .value -}}{{- end -}}
+{{- range $name, $value := $controller.sysctls -}}{{- $_ := set $sysctls $name $value -}}{{- end -}}
+{{- with omit $controller.podSecurityContext "sysctls" }}
+{{- toYaml . }}
+{{ end }}
+{{- with $sysctls -}}
+sysctls:
+{{- range $name, $value := . }}
+  - name: {{ $name | quote }}
+    value: {{ include "fairway.text" $value | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/*
+A process that isn't root gets the capability to listen on ports below 1024 from the program file, and only if it may gain
+privileges at all. There is just that one program in the image.
+*/}}
+{{- define "fairway.controller.securityContext" -}}
+{{- $controller := .Values.controller -}}
+{{- if $controller.containerSecurityContext -}}
+{{- toYaml $controller.containerSecurityContext -}}
+{{- else -}}
+{{- include "fairway.securityContext" (dict "image" $controller.image "capabilities" (list "NET_BIND_SERVICE") "escalation" $controller.hostNetwork) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The probe `probe`; where it has that chart's path and port, it follows the flags that change them. */}}
+{{- define "fairway.probe" -}}
+{{- $probe := deepCopy .probe -}}
+{{- with $probe.httpGet -}}
+{{- if eq (toString .path) "/healthz" -}}{{- $_ := set . "path" (include "fairway.healthPath" $.root) -}}{{- end -}}
+{{- if eq (toString .port) "10254" -}}{{- $_ := set . "port" (include "fairway.healthPort" $.root | int) -}}{{- end -}}
+{{- end -}}
+{{- toYaml $probe -}}
+{{- end -}}
+
+{{/* "true" if a preStop hook runs a program of ingress-nginx's image. Fairway does what it did when it is told to end. */}}
+{{- define "fairway.waitShutdown" -}}
+{{- with .Values.controller.lifecycle }}{{ with .preStop }}{{ with .exec }}
+{{- if contains "/wait-shutdown" (join " " .command) }}true{{ end }}
+{{- end }}{{ end }}{{ end }}
+{{- end -}}
+
+{{- define "fairway.lifecycle" -}}
+{{- $lifecycle := .Values.controller.lifecycle -}}
+{{- if include "fairway.waitShutdown" . -}}{{- $lifecycle = omit $lifecycle "preStop" -}}{{- end -}}
+{{- with $lifecycle -}}{{- toYaml . -}}{{- end -}}
+{{- end -}}
+
+{{/* A port of the list `ports`: name, port, protocol, and hostPort if there is one. */}}
+{{- define "fairway.controller.ports" -}}
+{{- $controller := .Values.controller -}}
+{{- range $name, $port := $controller.containerPort }}
+- name: {{ $name }}
+  containerPort: {{ $port }}
+  protocol: TCP
+  {{- if $controller.hostPort.enabled }}
+  hostPort: {{ index $controller.hostPort.ports $name | default $port }}
+  {{- end }}
+{{- end }}
+{{- if $controller.metrics.enabled }}
+- name: {{ $controller.metrics.portName }}
+  containerPort: {{ $controller.metrics.port }}
+  protocol: TCP
+{{- end }}
+{{- range $protocol := list "tcp" "udp" }}
+{{- range $port, $_ := index $.Values $protocol }}
+- name: {{ include "fairway.streamPort" (dict "root" $ "port" $port "protocol" $protocol) }}
+  containerPort: {{ $port }}
+  protocol: {{ upper $protocol }}
+  {{- if $controller.hostPort.enabled }}
+  hostPort: {{ $port }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The name of a port of a TCP or UDP service. */}}
+{{- define "fairway.streamPort" -}}
+{{- with .root.Values.portNamePrefix }}{{ . }}-{{ end }}{{ .port }}-{{ .protocol }}
+{{- end -}}
+
+{{/* Replicas spread over nodes and zones if possible; those of the version before don't count. */}}
+{{- define "fairway.controller.spread" -}}
+{{- range $topology := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+- topologyKey: {{ $topology }}
+  maxSkew: 1
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels: {{- include "fairway.selector" (dict "root" $ "component" "controller") | nindent 6 }}
+  {{- if semverCompare ">=1.27.0-0" $.Capabilities.KubeVersion.Version }}
+  matchLabelKeys:
+    - pod-template-hash
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The template of pods of `kind`. */}}
+{{- define "fairway.controller.pod" -}}
+{{- $root := .root -}}
+{{- $controller := $root.Values.controller -}}
+metadata:
+  {{- with $controller.podAnnotations }}
+  annotations: {{- include "fairway.strings" . | nindent 4 }}
+  {{- end }}
+  labels: {{- include "fairway.podLabels" (dict "root" $root "component" "controller" "labels" (list $controller.labels $controller.podLabels)) | nindent 4 }}
+spec:
+  serviceAccountName: {{ include "fairway.serviceAccountName" $root }}
+  automountServiceAccountToken: {{ $root.Values.serviceAccount.automountServiceAccountToken }}
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ $controller.terminationGracePeriodSeconds }}
+  dnsPolicy: {{ $controller.dnsPolicy }}
+  {{- with include "fairway.pick" (dict "from" $controller "names" (list "dnsConfig" "hostname" "hostNetwork" "nodeSelector" "priorityClassName" "runtimeClassName" "shareProcessNamespace" "tolerations")) }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  {{- with $controller.hostAliases }}
+  hostAliases: {{- tpl (toYaml .) $root | nindent 4 }}
+  {{- end }}
+  {{- with $root.Values.imagePullSecrets }}
+  imagePullSecrets: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $controller.affinity }}
+  affinity: {{- tpl (toYaml .) $root | nindent 4 }}
+  {{- end }}
+  {{- if $controller.topologySpreadConstraints }}
+  topologySpreadConstraints: {{- tpl (toYaml $controller.topologySpreadConstraints) $root | nindent 4 }}
+  {{- else if and (not $controller.affinity) (eq .kind "Deployment") }}
+  topologySpreadConstraints: {{- include "fairway.controller.spread" $root | trim | nindent 4 }}
+  {{- end }}
+  {{- with include "fairway.controller.podSecurityContext" $root | trim }}
+  securityContext: {{- . | nindent 4 }}
+  {{- end }}
+  {{- with $controller.extraInitContainers }}
+  initContainers: {{- tpl (toYaml .) $root | nindent 4 }}
+  {{- end }}
+  containers:
+    - name: {{ $controller.containerName }}
+      image: {{ include "fairway.controller.image" $root | quote }}
+      imagePullPolicy: {{ $controller.image.pullPolicy }}
+      command:
+        - /fairway
+      args: {{- include "fairway.args" $root | nindent 8 }}
+      env:
+        - name: POD_NAME
+          valueFrom:
+            fieldRef:
+              fieldPath: metadata.name
+        - name: POD_NAMESPACE
+          valueFrom:
+            fieldRef:
+              fieldPath: metadata.namespace
+        {{- with $controller.extraEnvs }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      ports: {{- include "fairway.controller.ports" $root | trim | nindent 8 }}
+      {{- range $probe := list "startupProbe" "livenessProbe" "readinessProbe" }}
+      {{- with index $controller $probe }}
+      {{ $probe }}: {{- include "fairway.probe" (dict "root" $root "probe" .) | nindent 8 }}
+      {{- end }}
+      {{- end }}
+      {{- with include "fairway.lifecycle" $root }}
+      lifecycle: {{- . | nindent 8 }}
+      {{- end }}
+      securityContext: {{- include "fairway.controller.securityContext" $root | nindent 8 }}
+      {{- with $controller.resources }}
+      resources: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- if semverCompare ">=1.33.0-0" $root.Capabilities.KubeVersion.Version }}
+      {{- with $controller.resizePolicy }}
+      resizePolicy: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- end }}
+      {{- with $controller.extraVolumeMounts }}
+      volumeMounts: {{- toYaml . | nindent 8 }}
+      {{- end }}
+    {{- with $controller.extraContainers }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with $controller.extraVolumes }}
+  volumes: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{/* A mirror named for all images counts for ours, but the registry of the Kubernetes project doesn't have it. */}}
+{{- define "fairway.controller.image" -}}
+{{- $image := deepCopy .Values.image -}}
+{{- $global := .Values.global.image.registry -}}
+{{- if and (not $image.registry) (ne $global "registry.k8s.io") -}}{{- $_ := set $image "registry" $global -}}{{- end -}}
+{{- $_ := set $image "tag" (default .Chart.AppVersion $image.tag) -}}
+{{- include "fairway.imageName" $image -}}
+{{- end -}}

@@ -1,0 +1,132 @@
+{{/*
+What the controller may do at the API server: what it does, and nothing else. It depends on the flags.
+*/}}
+
+{{/* A rule; `names` restricts it to objects of these names. */}}
+{{- define "fairway.rule" -}}
+- apiGroups: [{{ .group | quote }}]
+  resources: {{ toJson .resources }}
+  {{- with .names }}
+  resourceNames: {{ toJson . }}
+  {{- end }}
+  verbs: {{ toJson .verbs }}
+{{- end -}}
+
+{{/* Whether status is written, who may write it, and where the addresses in it come from: a map of switches. */}}
+{{- define "fairway.duties" -}}
+{{- $flags := include "fairway.flags" . | fromYaml -}}
+{{- $status := include "fairway.switch" (dict "flags" $flags "name" "update-status" "default" true) -}}
+{{- $alone := include "fairway.switch" (dict "flags" $flags "name" "disable-leader-election" "default" false) -}}
+{{- $clears := include "fairway.switch" (dict "flags" $flags "name" "update-status-on-shutdown" "default" true) -}}
+{{- $elsewhere := or (hasKey $flags "publish-service") (hasKey $flags "publish-status-address") -}}
+{{- dict
+  "status" (not (empty $status))
+  "lease" (and (not (empty $status)) (empty $alone))
+  "nodes" (and (not (empty $status)) (not $elsewhere))
+  "pods" (and (not (empty $status)) (or (not (empty $clears)) (not $elsewhere)))
+  | toYaml -}}
+{{- end -}}
+
+{{/*
+What is read, and said, in every namespace that is served. An Ingress is written to by patching its status; that is done under
+the condition of its version.
+*/}}
+{{- define "fairway.rules.served" -}}
+{{- $duties := include "fairway.duties" . | fromYaml -}}
+{{- $read := list "list" "watch" -}}
+{{ include "fairway.rule" (dict "group" "" "resources" (list "configmaps" "secrets" "services") "verbs" $read) }}
+{{ include "fairway.rule" (dict "group" "discovery.k8s.io" "resources" (list "endpointslices") "verbs" $read) }}
+{{ include "fairway.rule" (dict "group" "networking.k8s.io" "resources" (list "ingresses") "verbs" $read) }}
+{{- if $duties.status }}
+{{ include "fairway.rule" (dict "group" "networking.k8s.io" "resources" (list "ingresses/status") "verbs" (list "patch")) }}
+{{- end }}
+{{ include "fairway.rule" (dict "group" "" "resources" (list "events") "verbs" (list "create")) }}
+{{- end -}}
+
+{{/* What concerns the controller itself, in its own namespace. */}}
+{{- define "fairway.rules.own" -}}
+{{- $duties := include "fairway.duties" . | fromYaml -}}
+{{- if $duties.pods }}
+{{ include "fairway.rule" (dict "group" "" "resources" (list "pods") "verbs" (list "get" "list")) }}
+{{- end }}
+{{- if $duties.lease }}
+{{- $flags := include "fairway.flags" . | fromYaml }}
+{{ include "fairway.rule" (dict "group" "coordination.k8s.io" "resources" (list "leases") "verbs" (list "create")) }}
+{{ include "fairway.rule" (dict "group" "coordination.k8s.io" "resources" (list "leases") "names" (list (index $flags "election-id")) "verbs" (list "get" "update")) }}
+{{- end }}
+{{- end -}}
+
+{{/* What isn't in any namespace. */}}
+{{- define "fairway.rules.cluster" -}}
+{{- $flags := include "fairway.flags" . | fromYaml -}}
+{{- $duties := include "fairway.duties" . | fromYaml -}}
+{{ include "fairway.rule" (dict "group" "networking.k8s.io" "resources" (list "ingressclasses") "verbs" (list "list" "watch")) }}
+{{- if hasKey $flags "watch-namespace-selector" }}
+{{ include "fairway.rule" (dict "group" "" "resources" (list "namespaces") "verbs" (list "list" "watch")) }}
+{{- end }}
+{{- if $duties.nodes }}
+{{ include "fairway.rule" (dict "group" "" "resources" (list "nodes") "verbs" (list "get")) }}
+{{- end }}
+{{- end -}}
+
+{{/*
+The rules of each namespace when only one is served: a map from namespace to text. Objects that flags name may live elsewhere.
+*/}}
+{{- define "fairway.rules.scoped" -}}
+{{- $own := include "fairway.namespace" . -}}
+{{- $flags := include "fairway.flags" . | fromYaml -}}
+{{- $duties := include "fairway.duties" . | fromYaml -}}
+{{- $watched := index $flags "watch-namespace" | replace "$(POD_NAMESPACE)" $own -}}
+{{- $rules := dict $watched (include "fairway.rules.served" .) -}}
+{{- $named := list
+  (dict "flag" "configmap" "group" "" "resources" (list "configmaps"))
+  (dict "flag" "configmap" "group" "" "resources" (list "events") "verbs" (list "create"))
+  (dict "flag" "tcp-services-configmap" "group" "" "resources" (list "configmaps"))
+  (dict "flag" "udp-services-configmap" "group" "" "resources" (list "configmaps"))
+  (dict "flag" "default-backend-service" "group" "" "resources" (list "services"))
+  (dict "flag" "default-backend-service" "group" "discovery.k8s.io" "resources" (list "endpointslices"))
+  (dict "flag" "default-ssl-certificate" "group" "" "resources" (list "secrets")) -}}
+{{- if $duties.status -}}
+{{- $named = append $named (dict "flag" "publish-service" "group" "" "resources" (list "services") "single" true) -}}
+{{- end -}}
+{{- range $rule := $named -}}
+{{- with index $flags $rule.flag -}}
+{{- $object := splitList "/" (replace "$(POD_NAMESPACE)" $own .) -}}
+{{- $namespace := first $object -}}
+{{- if ne $namespace $watched -}}
+{{- $_ := set $rule "verbs" ($rule.verbs | default (list "list" "watch")) -}}
+{{- if $rule.single -}}{{- $_ := set $rule "names" (list (last $object)) -}}{{- end -}}
+{{- $text := include "fairway.rule" $rule -}}
+{{- $before := index $rules $namespace | default "" -}}
+{{- /* Who may read all Services there needs no right to a single one. */}}
+{{- if not (or (contains $text $before) (and $rule.single (contains (toJson $rule.resources) $before))) -}}{{- $_ := set $rules $namespace (printf "%s\n%s" $before $text) -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with include "fairway.rules.own" . -}}{{- $_ := set $rules $own (printf "%s\n%s" (index $rules $own | default "") (trim .)) -}}{{- end -}}
+{{- toYaml $rules -}}
+{{- end -}}
+
+{{/* A Role or ClusterRole of ours, and what binds it to the controller's account. */}}
+{{- define "fairway.grant" -}}
+{{- $clusterWide := empty .namespace -}}
+{{- $kind := ternary "ClusterRole" "Role" $clusterWide -}}
+{{- $name := include "fairway.fullname" .root -}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ $kind }}
+{{ include "fairway.controller.metadata" (dict "root" .root "name" $name "namespace" .namespace "clusterWide" $clusterWide) }}
+rules: {{- .rules | trim | nindent 2 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ $kind }}Binding
+{{ include "fairway.controller.metadata" (dict "root" .root "name" $name "namespace" .namespace "clusterWide" $clusterWide) }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {{ $kind }}
+  name: {{ $name }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "fairway.serviceAccountName" .root }}
+    namespace: {{ include "fairway.namespace" .root }}
+{{- end -}}
