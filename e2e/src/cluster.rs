@@ -1,1 +1,352 @@
 //! The cluster as a whole, as the command line and the tests see it.
+//!
+//! A running cluster is one network, one mount and one process namespace. Its first process, the [`supervisor`], holds all of it:
+//! when that process ends, however it ends, the kernel ends every other one and removes the namespaces and their mounts. What
+//! stays are files in `target/cluster/NAME`.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use fairway_e2e::cluster::{Action, Cluster, Options};
+//!
+//! let cluster = Cluster::up("example", &Options::default()).await?;
+//! cluster.enter()?; // this thread now sees pods, Nodes and the API server
+//! let version = cluster.client().await?.apiserver_version().await?;
+//! cluster.component("kube-apiserver", Action::Stop).await?;
+//! cluster.component("kube-apiserver", Action::Start).await?;
+//! cluster.down()?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod component;
+mod control;
+mod credential;
+pub mod layout;
+pub mod network;
+mod process;
+pub(crate) mod ready;
+pub mod status;
+pub mod supervisor;
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+pub use self::component::Options;
+pub use self::control::ComponentStatus;
+pub use self::process::{Action, State};
+
+use self::control::{Answer, Connection, Progress, Request};
+use self::layout::{Layout, Logs};
+
+/// How long the end may take before it is forced, and again before it has failed.
+const END: Duration = Duration::from_secs(5);
+
+/// The programs that a cluster is started with.
+const PROGRAMS: [&str; 6] =
+    ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubectl"];
+
+/// A running cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    layout: Layout,
+    /// The supervisor's process id, as this process sees it.
+    supervisor: i32,
+    /// The cluster's own network namespace.
+    network: File,
+}
+
+impl Cluster {
+    /// The running cluster called `name`.
+    ///
+    /// # Errors
+    /// When there is none, with what to do.
+    pub fn find(name: &str) -> anyhow::Result<Self> {
+        let layout = Layout::new(name)?;
+        let Ok(connection) = Connection::open(&layout) else {
+            let others: Vec<String> = layout::names().into_iter().filter(|other| is_running(other)).collect();
+            let others = if others.is_empty() { String::new() } else { format!(" (running: {})", others.join(", ")) };
+            anyhow::bail!(
+                "no cluster called {name} is running{others}; start it with `cargo xtask cluster up --name {name}`"
+            );
+        };
+        let supervisor = connection.supervisor()?;
+        let path = format!("/proc/{supervisor}/ns/net");
+        let network = File::open(&path).with_context(|| format!("opening {path} (root is needed)"))?;
+        Ok(Self { layout, supervisor, network })
+    }
+
+    /// Starts a cluster and waits until it is ready: API server, both Nodes, both kube-proxies. Builds nothing: that is
+    /// `cargo xtask`'s part.
+    ///
+    /// # Errors
+    /// When one of that name runs, when something is missing, or when it does not get ready; then nothing of it runs.
+    pub async fn up(name: &str, options: &Options) -> anyhow::Result<Self> {
+        let (name, options) = (name.to_owned(), options.clone());
+        tokio::task::spawn_blocking(move || Self::start(&name, &options, |_| {})).await?
+    }
+
+    /// Like [`Cluster::up`], and tells `progress` what it is starting.
+    pub fn start(name: &str, options: &Options, mut progress: impl FnMut(&str)) -> anyhow::Result<Self> {
+        let layout = Layout::new(name)?;
+        let program = check()?;
+        let Some(lock) = layout.try_lock()? else {
+            anyhow::bail!(
+                "a cluster called {name} is running already; look at it with `cargo xtask cluster status --name {name}`, \
+                 end it with `cargo xtask cluster down --name {name}`"
+            );
+        };
+        layout.clear(Logs::Remove)?;
+        fs::create_dir_all(layout.logs())?;
+        fs::copy(&program, layout.program()).with_context(|| format!("copying {}", program.display()))?;
+
+        let (ours, theirs) = UnixStream::pair()?;
+        let log = File::create(layout.log("supervisor"))?;
+        let mut command = Command::new("setsid");
+        command.args(["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
+        command.arg(layout.program()).args(["supervise", "--name", name]);
+        if options.control_plane_taint {
+            command.arg("--control-plane-taint");
+        }
+        command.stdin(lock).stdout(OwnedFd::from(theirs)).stderr(log).current_dir(layout.directory());
+        let mut child = command.spawn().context("starting `setsid unshare` (Debian package util-linux)")?;
+        // What is left of the command are handles of the lock and of the socket: their end must be the supervisor's end.
+        drop(command);
+
+        for line in BufReader::new(ours).lines() {
+            match serde_json::from_str(&line.context("reading from the supervisor")?)? {
+                Progress::Step(what) => progress(&what),
+                Progress::Ready => {
+                    // Buries the process when the cluster ends while we still run.
+                    std::thread::spawn(move || child.wait());
+                    return Self::find(name);
+                }
+                Progress::Failed(reason) => {
+                    child.wait()?;
+                    anyhow::bail!("the cluster {name} does not start: {reason}\nAll logs: {}", layout.logs().display());
+                }
+            }
+        }
+        let status = child.wait()?;
+        let log = fs::read_to_string(layout.log("supervisor")).unwrap_or_default();
+        anyhow::bail!(
+            "the supervisor of the cluster {name} ended ({status}). Its log, {}:\n{log}",
+            layout.log("supervisor").display()
+        )
+    }
+
+    /// Ends the cluster and waits until no process of it is left. Its logs stay, until a cluster of that name starts.
+    ///
+    /// # Errors
+    /// When something does not end, and when commands that were started with [`Cluster::command`] still run in its network.
+    pub fn down(&self) -> anyhow::Result<()> {
+        let namespaces = self.namespaces();
+        if let Ok(connection) = Connection::open(&self.layout) {
+            // The end of the connection is the answer.
+            let _ = connection.ask(&Request::Down);
+        }
+        let mut lock = wait_for_lock(&self.layout)?;
+        if lock.is_none() {
+            kill(Pid::from_raw(self.supervisor), Signal::SIGKILL).context("ending the supervisor by force")?;
+            lock = wait_for_lock(&self.layout)?;
+        }
+        let Some(_lock) = lock else {
+            anyhow::bail!("the supervisor, process {}, does not end", self.supervisor);
+        };
+        self.layout.clear(Logs::Keep)?;
+        let left = inhabitants(&namespaces);
+        anyhow::ensure!(
+            left.is_empty(),
+            "these processes still run in the network of the cluster: {}",
+            left.join(", ")
+        );
+        Ok(())
+    }
+
+    /// Moves the calling thread, and only it, into the cluster's own network: it sees pods, Nodes, Services, the API server.
+    pub fn enter(&self) -> anyhow::Result<()> {
+        network::enter(&self.network)
+    }
+
+    /// A runtime whose threads are all in the cluster's network. The calling thread enters it as well, because the future that
+    /// is given to `block_on` runs on it.
+    pub fn runtime(&self) -> anyhow::Result<tokio::runtime::Runtime> {
+        self.enter()?;
+        let network = self.network.try_clone()?;
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            // The calling thread could do it, and nobody can take that right from the others.
+            .on_thread_start(move || network::enter(&network).expect("a thread enters the network like the first one"))
+            .build()
+            .context("building a runtime")
+    }
+
+    /// A client with all rights; use it on a thread that has [entered](Self::enter).
+    pub async fn client(&self) -> anyhow::Result<kube::Client> {
+        ready::client(&self.layout.kubeconfig()).await
+    }
+
+    /// `program` in the cluster's own network, with `KUBECONFIG` and a `PATH` that begins with the built kubectl and helm.
+    /// Its process is the program itself: signals reach it. Wait for it before [`Cluster::down`].
+    pub fn command(&self, program: &str) -> Command {
+        self.command_at(&format!("/proc/{}/ns/net", self.supervisor), program)
+    }
+
+    /// Like [`Cluster::command`], in the network of a Node (`node-a`) or of another namespace that the kubelet has named.
+    pub fn command_in(&self, namespace: &str, program: &str) -> Command {
+        let path = network::namespace(namespace);
+        self.command_at(&format!("/proc/{}/root{}", self.supervisor, path.display()), program)
+    }
+
+    fn command_at(&self, network: &str, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={network}")).arg("--").arg(program);
+        self.environment(&mut command);
+        command
+    }
+
+    /// A command line in all namespaces of the cluster, or with the network of a Node; it ends with the cluster.
+    pub fn shell(&self, node: Option<&str>, words: &[OsString]) -> anyhow::Result<Command> {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={}", self.supervisor)).args(["--mount", "--pid"]);
+        match node {
+            Some(node) => {
+                let path = format!("/proc/{}/root{}", self.supervisor, network::namespace(node).display());
+                anyhow::ensure!(Path::new(&path).exists(), "no Node is called {node}; there are node-a and node-b");
+                command.arg(format!("--net={path}"));
+            }
+            None => drop(command.arg("--net")),
+        }
+        let folder = std::env::current_dir().context("the current folder")?;
+        command.arg(format!("--wdns={}", folder.display())).arg("--");
+        // nsenter stays outside and waits: when it is ended, so is the command.
+        command.args(["setpriv", "--pdeathsig", "TERM", "--"]).args(words);
+        self.environment(&mut command);
+        Ok(command)
+    }
+
+    fn environment(&self, command: &mut Command) {
+        let mut path = layout::tools().into_os_string();
+        if let Some(rest) = std::env::var_os("PATH") {
+            path.push(":");
+            path.push(rest);
+        }
+        command.env("PATH", path).env("KUBECONFIG", self.layout.kubeconfig());
+    }
+
+    /// `target/cluster/NAME`.
+    pub fn directory(&self) -> &Path {
+        self.layout.directory()
+    }
+
+    /// Where its files are.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The supervisor's process id, as this process sees it.
+    pub fn supervisor(&self) -> i32 {
+        self.supervisor
+    }
+
+    /// Does `action` to the component called `name` (`kube-apiserver`, `kube-proxy-node-a`, ...), and returns when it is done.
+    pub async fn component(&self, name: &str, action: Action) -> anyhow::Result<()> {
+        let layout = self.layout.clone();
+        let request = Request::Component { name: name.to_owned(), action };
+        tokio::task::spawn_blocking(move || ask(&layout, &request)).await??;
+        Ok(())
+    }
+
+    /// How the components are.
+    pub fn components(&self) -> anyhow::Result<Vec<ComponentStatus>> {
+        match ask(&self.layout, &Request::Status)? {
+            Answer::Components(components) => Ok(components),
+            answer => anyhow::bail!("the supervisor answered {answer:?}"),
+        }
+    }
+
+    /// The network namespaces of the cluster, as `/proc/PID/ns/net` shows them.
+    fn namespaces(&self) -> Vec<PathBuf> {
+        use std::os::unix::fs::MetadataExt;
+        let root = PathBuf::from(format!("/proc/{}/root{}", self.supervisor, network::namespace("").display()));
+        let named = fs::read_dir(root).into_iter().flatten().flatten().filter_map(|entry| entry.path().metadata().ok());
+        let all = named.chain(self.network.metadata().ok());
+        all.map(|metadata| PathBuf::from(format!("net:[{}]", metadata.ino()))).collect()
+    }
+}
+
+/// Ends the cluster called `name`, or removes what a dead one has left. Returns whether it was running.
+pub fn down(name: &str) -> anyhow::Result<bool> {
+    if let Ok(cluster) = Cluster::find(name) {
+        cluster.down()?;
+        return Ok(true);
+    }
+    let layout = Layout::new(name)?;
+    if !layout.directory().exists() {
+        return Ok(false);
+    }
+    let Some(_lock) = wait_for_lock(&layout)? else {
+        anyhow::bail!("the cluster {name} is just starting or ending; try again, or end its `cargo xtask cluster up`");
+    };
+    layout.clear(Logs::Keep)?;
+    Ok(false)
+}
+
+fn is_running(name: &str) -> bool {
+    Layout::new(name).is_ok_and(|layout| Connection::open(&layout).is_ok())
+}
+
+fn ask(layout: &Layout, request: &Request) -> anyhow::Result<Answer> {
+    let connection = Connection::open(layout).with_context(|| format!("the cluster {} has ended", layout.name()))?;
+    connection.ask(request)
+}
+
+/// What has to be there before a cluster can start; the program that it will run.
+fn check() -> anyhow::Result<PathBuf> {
+    anyhow::ensure!(nix::unistd::geteuid().is_root(), "root is needed: namespaces, bridges and routes are made");
+    for program in PROGRAMS {
+        let path = layout::tools().join(program);
+        anyhow::ensure!(path.exists(), "{} is missing; `cargo xtask cluster up` builds it", path.display());
+    }
+    let current = std::env::current_exe().context("the path of this program")?;
+    if current.file_name().is_some_and(|name| name == "fairway-cluster") {
+        return Ok(current);
+    }
+    // A test: `target/debug/deps/e2e-...`, and the program is `target/debug/fairway-cluster`.
+    let program = current.ancestors().nth(2).unwrap_or(&current).join("fairway-cluster");
+    anyhow::ensure!(program.exists(), "{} is missing; `cargo build -p fairway-e2e` makes it", program.display());
+    Ok(program)
+}
+
+/// The lock of a cluster that is ending; `None` if it has not ended in time.
+fn wait_for_lock(layout: &Layout) -> anyhow::Result<Option<File>> {
+    let start = Instant::now();
+    loop {
+        match layout.try_lock()? {
+            None if start.elapsed() < END => std::thread::sleep(Duration::from_millis(10)),
+            lock => return Ok(lock),
+        }
+    }
+}
+
+/// The processes, other than this one, that are in one of `namespaces`.
+fn inhabitants(namespaces: &[PathBuf]) -> Vec<String> {
+    let own = std::process::id().to_string();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = processes.filter_map(|entry| entry.file_name().into_string().ok());
+    let inside = |process: &String| {
+        let namespace = fs::read_link(format!("/proc/{process}/ns/net"));
+        *process != own && namespace.is_ok_and(|namespace| namespaces.contains(&namespace))
+    };
+    processes.filter(inside).collect()
+}

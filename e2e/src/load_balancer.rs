@@ -1,1 +1,194 @@
 //! Gives Services of type LoadBalancer an address from a pool, as MetalLB would.
+//!
+//! A Service without a class gets an address, in its status and on the way: what the outside sends there arrives at a Node,
+//! whose kube-proxy does the rest. [`pool`] says who gets which address, [`choice`] which Node, [`route`] leads there.
+
+mod choice;
+pub mod pool;
+pub(crate) mod route;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::load_balancer::choice::View;
+use crate::load_balancer::pool::Uid;
+
+/// Changes that come together are handled together.
+const PAUSE: Duration = Duration::from_millis(5);
+/// After a failure, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// What was decided so far.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct Memory {
+    addresses: BTreeMap<Uid, Ipv4Addr>,
+    routes: BTreeMap<Ipv4Addr, String>,
+}
+
+/// The status that a Service is to have.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Write {
+    namespace: String,
+    name: String,
+    address: Option<Ipv4Addr>,
+}
+
+/// Serves the cluster that `client` leads to, for as long as it lives; the API server may come and go.
+pub async fn run(client: Client) {
+    let changes = watch::Sender::new(());
+    let services: Store<Service> = mirror(Api::all(client.clone()), &changes);
+    let nodes: Store<Node> = mirror(Api::all(client.clone()), &changes);
+    let slices: Store<EndpointSlice> = mirror(Api::all(client.clone()), &changes);
+    let mut changed = changes.subscribe();
+    // The tasks that fill the stores live as long as the runtime.
+    let _ = tokio::join!(services.wait_until_ready(), nodes.wait_until_ready(), slices.wait_until_ready());
+
+    let mut memory = Memory::default();
+    let mut delay = RETRY.0;
+    loop {
+        changed.mark_unchanged();
+        let (next, writes) = plan(&services.state(), &nodes.state(), &slices.state(), &memory);
+        match apply(&client, &memory, &next, &writes).await {
+            Ok(()) => {
+                delay = RETRY.0;
+                memory = next;
+                // `changes` is not dropped before we end.
+                let _ = changed.changed().await;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => {
+                tracing::warn!("load balancer: {error:#}");
+                // What was given out stays given out, also when it could not be written down.
+                memory.addresses = next.addresses;
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(RETRY.1);
+            }
+        }
+    }
+}
+
+/// A store that follows `api`, and says so to `changes`.
+fn mirror<K>(api: Api<K>, changes: &watch::Sender<()>) -> Store<K>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let changes = changes.clone();
+    tokio::spawn(async move {
+        let events = watcher(api, watcher::Config::default()).default_backoff();
+        let mut events = pin!(events.reflect(writer));
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(_) => changes.send_replace(()),
+                Err(error) => tracing::debug!(%error, kind = %K::kind(&()), "watch, tried again"),
+            };
+        }
+    });
+    store
+}
+
+/// What is to be, from what is and what was decided before.
+fn plan(
+    services: &[Arc<Service>],
+    nodes: &[Arc<Node>],
+    slices: &[Arc<EndpointSlice>],
+    memory: &Memory,
+) -> (Memory, Vec<Write>) {
+    let addresses = pool::assign(services.iter().map(Arc::as_ref), &memory.addresses);
+    let address = |service: &Service| addresses.get(service.metadata.uid.as_ref()?).copied();
+    let nodes: Vec<&Node> = nodes.iter().map(Arc::as_ref).collect();
+    let slices: Vec<&EndpointSlice> = slices.iter().map(Arc::as_ref).collect();
+    let mut with_address: Vec<(&Service, Ipv4Addr)> =
+        services.iter().filter_map(|service| Some((service.as_ref(), address(service)?))).collect();
+    with_address.sort_by_key(|(_, address)| *address);
+    let routes = choice::all(&with_address, &memory.routes, View { nodes: &nodes, slices: &slices });
+
+    let mut writes = Vec::new();
+    for service in services {
+        let wanted = address(service);
+        let current = pool::in_status(service);
+        // Another class's Service is none of our business, whatever its status says.
+        let foreign = !pool::is_ours(service) && current.is_none();
+        let (Some(namespace), Some(name)) = (service.metadata.namespace.clone(), service.metadata.name.clone()) else {
+            continue;
+        };
+        if wanted != current && !foreign && service.metadata.deletion_timestamp.is_none() {
+            writes.push(Write { namespace, name, address: wanted });
+        }
+    }
+    (Memory { addresses, routes }, writes)
+}
+
+/// Carries the plan out. The way is there before the address is told to anyone.
+async fn apply(client: &Client, memory: &Memory, next: &Memory, writes: &[Write]) -> anyhow::Result<()> {
+    if memory.routes != next.routes {
+        route::replace(&next.routes)?;
+        tracing::info!(routes = ?next.routes, "load balancer");
+    }
+    for Write { namespace, name, address } in writes {
+        let ingress = address.map(|address| json!([{"ip": address}]));
+        let patch = Patch::Merge(json!({"status": {"loadBalancer": {"ingress": ingress}}}));
+        let services: Api<Service> = Api::namespaced(client.clone(), namespace);
+        match services.patch_status(name, &PatchParams::default(), &patch).await {
+            // Deleted meanwhile: we shall hear of it.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            result => drop(result?),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn service(spec: Value, status: Value) -> Arc<Service> {
+        let metadata = json!({"namespace": "default", "name": "web", "uid": "1"});
+        Arc::new(serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap())
+    }
+
+    fn with_address() -> Value {
+        json!({"loadBalancer": {"ingress": [{"ip": "198.19.0.200", "ipMode": "VIP"}]}})
+    }
+
+    fn written(service: Arc<Service>) -> Vec<Option<Ipv4Addr>> {
+        let (_, writes) = plan(&[service], &[], &[], &Memory::default());
+        writes.into_iter().map(|write| write.address).collect()
+    }
+
+    #[test]
+    fn the_status_is_written_once() {
+        let spec = json!({"type": "LoadBalancer"});
+        assert_eq!(written(service(spec.clone(), json!({}))), [Some(pool::FIRST)]);
+        assert!(written(service(spec, with_address())).is_empty());
+    }
+
+    #[test]
+    fn a_service_that_is_no_load_balancer_any_more_loses_its_address() {
+        assert_eq!(written(service(json!({"type": "ClusterIP"}), with_address())), [None]);
+        assert!(written(service(json!({"type": "ClusterIP"}), json!({}))).is_empty());
+    }
+
+    #[test]
+    fn a_service_of_another_class_keeps_its_own_address() {
+        let status = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}});
+        assert!(
+            written(service(json!({"type": "LoadBalancer", "loadBalancerClass": "example.com/lb"}), status)).is_empty()
+        );
+    }
+}

@@ -1,3 +1,133 @@
-//! Starts, shows and stops a cluster.
+//! Starts, shows and stops a cluster; and, called by the cluster itself, is its supervisor and its kubelets.
 
-fn main() {}
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::os::unix::process::CommandExt;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Args, Parser, Subcommand};
+use fairway_e2e::cluster::{self, Action, Cluster, Options, status, supervisor};
+
+/// A real Kubernetes control plane and two Nodes in namespaces of this machine's kernel.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask cluster", bin_name = "cargo xtask cluster", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask cluster up
+  cargo xtask cluster status
+  cargo xtask cluster exec -- kubectl get pods -A -o wide
+  cargo xtask cluster exec -- curl http://198.19.0.200/
+  cargo xtask cluster exec --node node-a -- nft list ruleset
+  cargo xtask cluster component kube-apiserver stop
+  cargo xtask cluster up --name other --control-plane-taint
+  cargo xtask cluster down --name other";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a cluster and wait until it is ready
+    Up {
+        #[command(flatten)]
+        name: Name,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// End a cluster; its logs stay until the next `up`
+    Down(Name),
+    /// Run a command inside the cluster's network; it ends with the cluster
+    Exec {
+        #[command(flatten)]
+        name: Name,
+        /// Run it in the network of this Node instead
+        #[arg(long)]
+        node: Option<String>,
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    /// Show components, Nodes, pods, addresses, and where the logs are
+    Status(Name),
+    /// Stop, kill, start, pause or resume one component
+    Component {
+        #[command(flatten)]
+        name: Name,
+        /// Its name, as `status` shows it
+        component: String,
+        /// What to do
+        action: Action,
+    },
+    #[command(hide = true)]
+    Supervise {
+        #[command(flatten)]
+        name: Name,
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Name {
+    /// The cluster's name
+    #[arg(long, default_value = "dev")]
+    name: String,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up { name: Name { name }, options } => up(&name, &options),
+        Command::Down(Name { name }) => {
+            let was = if cluster::down(&name)? { "is down" } else { "was not running" };
+            println!("cluster {name} {was}");
+            Ok(())
+        }
+        Command::Exec { name: Name { name }, node, command } => {
+            // Returns only if it could not be started.
+            let error = Cluster::find(&name)?.shell(node.as_deref(), &command)?.exec();
+            Err(anyhow::Error::new(error).context("starting nsenter (Debian package util-linux)"))
+        }
+        Command::Status(Name { name }) => {
+            let mut output = std::io::stdout();
+            let text = status::show(&Cluster::find(&name)?, output.is_terminal())?;
+            output.write_all(text.as_bytes())?;
+            Ok(())
+        }
+        Command::Component { name: Name { name }, component, action } => {
+            let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+            runtime.block_on(Cluster::find(&name)?.component(&component, action))
+        }
+        Command::Supervise { name: Name { name }, options } => {
+            log();
+            supervisor::run(&name, &options)
+        }
+    }
+}
+
+fn up(name: &str, options: &Options) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let cluster = Cluster::start(name, options, |step| println!("{:>5.1}s  {step}", start.elapsed().as_secs_f64()))?;
+    println!("{:>5.1}s  ready", start.elapsed().as_secs_f64());
+    println!("\nKUBECONFIG={} works inside its network:", cluster.layout().kubeconfig().display());
+    println!("  cargo xtask cluster exec --name {name} -- kubectl get nodes");
+    Ok(())
+}
+
+/// A line per event on standard error, which is the process's log.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::new("info,kube=warn");
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
