@@ -36,6 +36,7 @@ pub(crate) fn join(first: Delta, second: Delta) -> Delta {
 fn name(resource: &Resource) -> Option<ResourceName> {
     Some(match resource {
         Resource::Listener(listener) => ResourceName::Listener(listener.name.clone()),
+        Resource::StreamListener(listener) => ResourceName::StreamListener(listener.name.clone()),
         Resource::Host(host) => {
             ResourceName::Host(HostKey { table: host.table().clone(), pattern: host.pattern().clone() })
         }

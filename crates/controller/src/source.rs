@@ -1,5 +1,7 @@
 //! What is watched: as little as the flags allow.
 
+use std::collections::BTreeSet;
+
 use fairway_translate::objects::Kind;
 use fairway_translate::options::Options;
 
@@ -11,24 +13,27 @@ use crate::watch::{Source, Wanted};
 /// With `--watch-namespace` nothing but IngressClass is read cluster-wide. Objects that flags name may live elsewhere: their
 /// namespaces are watched for that kind, too.
 pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
-    let Options { watch_namespace, configmap, default_backend_service, default_ssl_certificate, .. } = &config.options;
-    let namespaces = |named: &Option<(String, String)>| -> Vec<Option<String>> {
+    let Options { watch_namespace, default_backend_service, default_ssl_certificate, .. } = &config.options;
+    let Options { configmap, tcp_services, udp_services, .. } = &config.options;
+    let namespaces = |named: &[&Option<(String, String)>]| -> Vec<Option<String>> {
         let Some(watched) = watch_namespace else { return vec![None] };
-        let named = named.iter().map(|(namespace, _)| namespace).filter(|namespace| *namespace != watched);
-        [watched].into_iter().chain(named).cloned().map(Some).collect()
+        let named = named.iter().copied().flatten().map(|(namespace, _)| namespace);
+        let others: BTreeSet<_> = named.filter(|namespace| *namespace != watched).collect();
+        [watched].into_iter().chain(others).cloned().map(Some).collect()
     };
     let mut sources = Vec::new();
-    let mut add = |kind, named, wanted, optional| {
+    let mut add = |kind, named: &[&Option<(String, String)>], wanted, optional| {
         for namespace in namespaces(named) {
             sources.push(Source { optional, ..Source::new(kind, namespace.as_deref(), wanted) });
         }
     };
-    add(Kind::Ingress, &None, Wanted::Object, false);
-    add(Kind::Service, default_backend_service, Wanted::Object, false);
-    add(Kind::EndpointSlice, default_backend_service, Wanted::Object, false);
-    add(Kind::Secret, default_ssl_certificate, Wanted::Metadata, false);
+    add(Kind::Ingress, &[], Wanted::Object, false);
+    add(Kind::Service, &[default_backend_service], Wanted::Object, false);
+    add(Kind::EndpointSlice, &[default_backend_service], Wanted::Object, false);
+    add(Kind::Secret, &[default_ssl_certificate], Wanted::Metadata, false);
     // Who names no ConfigMap by a flag may do without the right to see any.
-    add(Kind::ConfigMap, configmap, Wanted::Metadata, configmap.is_none());
+    let named = [configmap, tcp_services, udp_services];
+    add(Kind::ConfigMap, &named, Wanted::Metadata, named.iter().all(|named| named.is_none()));
     sources.push(Source { optional: true, ..Source::new(Kind::IngressClass, None, Wanted::Object) });
     if config.options.namespace_selector.is_some() {
         sources.push(Source::new(Kind::Namespace, None, Wanted::Object));
@@ -61,6 +66,8 @@ mod tests {
         config.options.watch_namespace = Some("shop".into());
         config.options.default_ssl_certificate = Some(("certs".into(), "default".into()));
         config.options.configmap = Some(("shop".into(), "config".into()));
+        config.options.tcp_services = Some(("edge".into(), "tcp".into()));
+        config.options.udp_services = Some(("edge".into(), "udp".into()));
         config.status.addresses = AddressSource::Service { namespace: "edge".into(), name: "lb".into() };
         assert_eq!(
             watched(&config),
@@ -71,6 +78,7 @@ mod tests {
                 "Secret shop",
                 "Secret certs",
                 "ConfigMap shop",
+                "ConfigMap edge",
                 "IngressClass *",
                 "Service edge/lb"
             ]

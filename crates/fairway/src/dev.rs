@@ -76,6 +76,7 @@ fn options(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Options> {
     };
     options.http = vec![address("http", "http-port", 8080)];
     options.https = vec![address("https", "https-port", 8443)];
+    options.stream_addresses = vec![Ipv4Addr::LOCALHOST.into()];
     options.allowed_backend_addresses = cli::all(matches, "allow-backend-address");
     let backends = backend::parse(&cli::all::<String>(matches, "backend"))?;
     let echo = if matches.get_flag("no-echo") { None } else { Some(echo::start().context("starting the echo")?) };
@@ -138,9 +139,10 @@ impl Session {
         out.push_str(&routing_table(&snapshot, &doors, self.options.development.as_ref(), &self.manifests, terminal));
         let backends = self.options.development.iter().flat_map(|development| development.backends.keys());
         for (service, port) in backends {
-            let name = fairway_model::BackendName::from(format!("{}/{}:{port}", service.namespace, service.name));
-            if snapshot.backend(&name).is_none() {
-                let _ = writeln!(out, "--backend {name}: no Ingress refers to this Service port");
+            let name = format!("{}/{}:{port}", service.namespace, service.name);
+            let known = |suffix| snapshot.backend(&format!("{name}{suffix}").into()).is_some();
+            if !["", "/tcp", "/udp"].into_iter().any(known) {
+                let _ = writeln!(out, "--backend {name}: nothing refers to this Service port");
             }
         }
         let _ = write!(
@@ -149,7 +151,7 @@ impl Session {
             count(counts.objects, "object", "objects"),
             count(counts.files, "file", "files"),
             terminal.style(Style::Dim, format!("{:.0} ms", wiring::age().as_secs_f64() * 1e3)),
-            addresses(&doors, proxy.admin_address()),
+            addresses(&doors, proxy, &snapshot),
         );
         terminal.print(&out);
     }
@@ -219,12 +221,17 @@ fn doors(proxy: &Proxy, options: &Options, publisher: &Publisher) -> Doors {
     Doors { http: known(of(Scheme::Http), &options.http), https: known(of(Scheme::Https), &options.https) }
 }
 
-fn addresses(doors: &Doors, admin: Option<SocketAddr>) -> String {
+fn addresses(doors: &Doors, proxy: &Proxy, snapshot: &Snapshot) -> String {
     let mut out = String::new();
-    for (name, door) in [("http", doors.http), ("https", doors.https), ("admin", admin)] {
+    for (name, door) in [("http", doors.http), ("https", doors.https), ("admin", proxy.admin_address())] {
         if let Some(door) = door {
             let _ = writeln!(out, "{name:<5} on {door}");
         }
+    }
+    let local = proxy.local_addresses();
+    for listener in snapshot.stream_listeners() {
+        let address = local.get(&listener.name).copied().unwrap_or(listener.address);
+        let _ = writeln!(out, "{}", change::stream_line(listener, address));
     }
     out
 }

@@ -10,10 +10,10 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use fairway_translate::flag::{FLAGS, Flag, Takes, flag};
-use fairway_translate::options::{LabelSelector, Options};
+use fairway_translate::options::{LabelSelector, Options, RESERVED_PORTS};
 
 /// The flags that decide how objects are read: they mean the same in `dev`, `check` and `explain` as in `run`.
-const READING: [&str; 17] = [
+const READING: [&str; 19] = [
     "annotations-prefix",
     "configmap",
     "controller-class",
@@ -28,6 +28,8 @@ const READING: [&str; 17] = [
     "ingress-class",
     "ingress-class-by-name",
     "report-status-classes",
+    "tcp-services-configmap",
+    "udp-services-configmap",
     "watch-ingress-without-class",
     "watch-namespace",
     "watch-namespace-selector",
@@ -260,6 +262,9 @@ impl Flags {
             watch_namespace: self.text("watch-namespace"),
             namespace_selector: selector.map_err(|error| UsageError(format!("--watch-namespace-selector: {error}")))?,
             configmap: self.object("configmap"),
+            tcp_services: self.object("tcp-services-configmap"),
+            udp_services: self.object("udp-services-configmap"),
+            reserved_ports: RESERVED_PORTS.iter().map(|(_, flag)| (self.port(flag), (*flag).to_owned())).collect(),
             default_backend_service: self.object("default-backend-service"),
             default_ssl_certificate: self.object("default-ssl-certificate"),
             disable_catch_all: self.bool("disable-catch-all"),

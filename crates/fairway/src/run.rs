@@ -35,6 +35,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     if has_ipv6() {
         add_ipv6(&mut options.http);
         add_ipv6(&mut options.https);
+        options.stream_addresses.push(Ipv6Addr::UNSPECIFIED.into());
     }
     let config = controller_config(&flags, options);
     info!(version = env!("CARGO_PKG_VERSION"), "starting");

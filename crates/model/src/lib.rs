@@ -37,6 +37,7 @@ mod policy;
 mod route;
 mod settings;
 mod snapshot;
+mod stream;
 mod template;
 
 pub use backend::{Affinity, AffinityMode, Backend, Balance, HashBalance, Protocol, SameSite, SessionCookie};
@@ -55,4 +56,7 @@ pub use route::{
 };
 pub use settings::{AccessLog, ForwardedHeaders, HeadBuffers, HeaderTemplate, LogEscape, Settings, UpstreamKeepalive};
 pub use snapshot::{Delta, Resource, ResourceName, Snapshot};
+pub use stream::{
+    StreamListener, StreamLog, StreamRetry, StreamSegment, StreamSettings, StreamTemplate, StreamVariable, Transport,
+};
 pub use template::{Segment, Template, Variable};

@@ -40,7 +40,7 @@ macro_rules! names {
 }
 
 names! {
-    /// Name of a [`Listener`](crate::Listener), for example `http`.
+    /// Name of a [`Listener`](crate::Listener) or [`StreamListener`](crate::StreamListener), for example `http`.
     ListenerName
     /// Name of a set of hosts that listeners serve: `ingress` for all Ingress objects, one for each Gateway listener.
     TableName

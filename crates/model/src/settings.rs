@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CertificateName, NetworkSet, Template};
+use crate::{CertificateName, NetworkSet, StreamSettings, Template};
 
 /// Settings of the whole proxy; one resource, always there.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -51,6 +51,8 @@ pub struct Settings {
     pub head_buffers: HeadBuffers,
     /// The access log.
     pub access_log: AccessLog,
+    /// TCP and UDP services.
+    pub streams: StreamSettings,
     /// How long connections may go on after the proxy was told to stop (`worker-shutdown-timeout`).
     pub shutdown_timeout: Duration,
     /// Worker threads; `None` for one per core that the process may use.
@@ -80,6 +82,7 @@ impl Default for Settings {
             body_timeout: Duration::from_secs(60),
             head_buffers: HeadBuffers::default(),
             access_log: AccessLog::default(),
+            streams: StreamSettings::default(),
             shutdown_timeout: Duration::from_secs(240),
             workers: None,
         }

@@ -13,13 +13,14 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::map::{HASHER, Map};
 use crate::{
     Backend, BackendName, Certificate, CertificateName, EndpointSet, Host, HostKey, HostPattern, Hostname, Listener,
-    ListenerName, Settings, TableName,
+    ListenerName, Settings, StreamListener, TableName,
 };
 
 /// The complete immutable configuration that the proxy runs. Cloning one copies pointers.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Snapshot {
     listeners: BTreeMap<ListenerName, Arc<Listener>>,
+    stream_listeners: BTreeMap<ListenerName, Arc<StreamListener>>,
     tables: BTreeMap<TableName, Arc<HostTable>>,
     backends: Map<BackendName, Backend>,
     endpoint_sets: Map<BackendName, EndpointSet>,
@@ -32,6 +33,8 @@ pub struct Snapshot {
 pub enum Resource {
     /// An address that connections are accepted on.
     Listener(Arc<Listener>),
+    /// A port of a TCP or UDP service.
+    StreamListener(Arc<StreamListener>),
     /// A host and its routes.
     Host(Arc<Host>),
     /// How to speak to a Service port.
@@ -49,6 +52,8 @@ pub enum Resource {
 pub enum ResourceName {
     /// Of a listener.
     Listener(ListenerName),
+    /// Of a port of a TCP or UDP service.
+    StreamListener(ListenerName),
     /// Of a host.
     Host(HostKey),
     /// Of a backend.
@@ -68,7 +73,7 @@ macro_rules! into_resource {
         }
     )*};
 }
-into_resource!(Listener Host Backend EndpointSet Certificate Settings);
+into_resource!(Listener StreamListener Host Backend EndpointSet Certificate Settings);
 
 /// What changed: the only kind of value that crosses from the control side to the data side.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -111,14 +116,9 @@ impl Snapshot {
         if old.settings != new.settings {
             delta.upserts.push(Resource::Settings(new.settings.clone()));
         }
-        for (name, listener) in &new.listeners {
-            if old.listeners.get(name) != Some(listener) {
-                delta.upserts.push(Resource::Listener(listener.clone()));
-            }
-        }
-        delta.removals.extend(
-            old.listeners.keys().filter(|name| !new.listeners.contains_key(*name)).cloned().map(ResourceName::Listener),
-        );
+        diff_trees(&old.listeners, &new.listeners, Resource::Listener, ResourceName::Listener, &mut delta);
+        let (before, after) = (&old.stream_listeners, &new.stream_listeners);
+        diff_trees(before, after, Resource::StreamListener, ResourceName::StreamListener, &mut delta);
         diff_maps(&old.certificates, &new.certificates, Resource::Certificate, ResourceName::Certificate, &mut delta);
         diff_maps(&old.endpoint_sets, &new.endpoint_sets, Resource::EndpointSet, ResourceName::EndpointSet, &mut delta);
         diff_maps(&old.backends, &new.backends, Resource::Backend, ResourceName::Backend, &mut delta);
@@ -173,6 +173,9 @@ impl Snapshot {
     pub fn resource(&self, name: &ResourceName) -> Option<Resource> {
         match name {
             ResourceName::Listener(name) => self.listeners.get(name).cloned().map(Resource::Listener),
+            ResourceName::StreamListener(name) => {
+                self.stream_listeners.get(name).cloned().map(Resource::StreamListener)
+            }
             ResourceName::Host(key) => {
                 self.tables.get(&key.table)?.named.get(&key.pattern).cloned().map(Resource::Host)
             }
@@ -190,6 +193,11 @@ impl Snapshot {
     /// The listeners, by name.
     pub fn listeners(&self) -> impl ExactSizeIterator<Item = &Arc<Listener>> {
         self.listeners.values()
+    }
+
+    /// The ports of TCP and UDP services, by name.
+    pub fn stream_listeners(&self) -> impl ExactSizeIterator<Item = &Arc<StreamListener>> {
+        self.stream_listeners.values()
     }
 
     /// All hosts of all tables, sorted.
@@ -225,6 +233,9 @@ impl Snapshot {
             Resource::Listener(listener) => {
                 self.listeners.insert(listener.name.clone(), listener);
             }
+            Resource::StreamListener(listener) => {
+                self.stream_listeners.insert(listener.name.clone(), listener);
+            }
             Resource::Host(host) => {
                 let table = self.tables.entry(host.table().clone()).or_default();
                 Arc::make_mut(table).insert(host);
@@ -240,6 +251,9 @@ impl Snapshot {
         match name {
             ResourceName::Listener(name) => {
                 self.listeners.remove(name);
+            }
+            ResourceName::StreamListener(name) => {
+                self.stream_listeners.remove(name);
             }
             ResourceName::Host(key) => {
                 if let Some(table) = self.tables.get_mut(&key.table) {
@@ -265,9 +279,10 @@ impl Snapshot {
 /// For dumps and golden files: sorted, and keys redacted.
 impl Serialize for Snapshot {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("Snapshot", 6)?;
+        let mut out = serializer.serialize_struct("Snapshot", 7)?;
         out.serialize_field("settings", &self.settings)?;
         out.serialize_field("listeners", &self.listeners().collect::<Vec<_>>())?;
+        out.serialize_field("stream_listeners", &self.stream_listeners().collect::<Vec<_>>())?;
         out.serialize_field("hosts", &self.hosts())?;
         out.serialize_field("backends", &self.backends())?;
         out.serialize_field("endpoint_sets", &self.endpoint_sets())?;
@@ -364,6 +379,18 @@ fn sorted<K: Clone + Eq + std::hash::Hash + Ord, V>(map: &Map<K, V>) -> Vec<&Arc
     let mut entries: Vec<_> = map.iter().collect();
     entries.sort_unstable_by_key(|(key, _)| *key);
     entries.into_iter().map(|(_, value)| value).collect()
+}
+
+fn diff_trees<V: PartialEq>(
+    old: &BTreeMap<ListenerName, Arc<V>>,
+    new: &BTreeMap<ListenerName, Arc<V>>,
+    resource: impl Fn(Arc<V>) -> Resource,
+    name: impl Fn(ListenerName) -> ResourceName,
+    delta: &mut Delta,
+) {
+    let changed = new.iter().filter(|(name, value)| old.get(*name) != Some(*value));
+    delta.upserts.extend(changed.map(|(_, value)| resource(value.clone())));
+    delta.removals.extend(old.keys().filter(|name| !new.contains_key(*name)).cloned().map(name));
 }
 
 fn diff_maps<K: Clone + Eq + std::hash::Hash + Ord, V: PartialEq>(

@@ -28,37 +28,11 @@ impl Template {
     /// Compiles a text. Every text is a template: a `$` that starts no variable stands for itself, and a variable that
     /// nobody knows becomes [`Variable::Unknown`], see [`unknown`](Self::unknown).
     pub fn parse(text: &str) -> Self {
-        let mut segments = Vec::new();
-        let mut literal = String::new();
-        let mut rest = text;
-        while let Some(at) = rest.find('$') {
-            literal.push_str(&rest[..at]);
-            rest = &rest[at + 1..];
-            let (name, after) = match rest.strip_prefix('{') {
-                Some(inner) => match inner.split_once('}') {
-                    Some((name, after)) => (name, after),
-                    None => ("", rest),
-                },
-                None => {
-                    let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-                    rest.split_at(end)
-                }
-            };
-            if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-                literal.push('$');
-                continue;
-            }
-            if !literal.is_empty() {
-                segments.push(Segment::Literal(std::mem::take(&mut literal).into()));
-            }
-            segments.push(Segment::Variable(Variable::from_name(name)));
-            rest = after;
-        }
-        literal.push_str(rest);
-        if !literal.is_empty() {
-            segments.push(Segment::Literal(literal.into()));
-        }
-        Self { text: text.into(), segments: segments.into() }
+        let segments = pieces(text).into_iter().map(|piece| match piece {
+            Piece::Literal(text) => Segment::Literal(text.into()),
+            Piece::Name(name) => Segment::Variable(Variable::from_name(name)),
+        });
+        Self { text: text.into(), segments: segments.collect() }
     }
 
     /// The pieces in order.
@@ -87,6 +61,49 @@ impl Template {
             _ => None,
         })
     }
+}
+
+/// A part of a text with variables.
+pub(crate) enum Piece<'a> {
+    /// Text that stands for itself.
+    Literal(String),
+    /// The name of a variable.
+    Name(&'a str),
+}
+
+/// Cuts a text at its variables. A `$` that starts none stands for itself.
+pub(crate) fn pieces(text: &str) -> Vec<Piece<'_>> {
+    let mut pieces = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        literal.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        let (name, after) = match rest.strip_prefix('{') {
+            Some(inner) => match inner.split_once('}') {
+                Some((name, after)) => (name, after),
+                None => ("", rest),
+            },
+            None => {
+                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+                rest.split_at(end)
+            }
+        };
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            literal.push('$');
+            continue;
+        }
+        if !literal.is_empty() {
+            pieces.push(Piece::Literal(std::mem::take(&mut literal)));
+        }
+        pieces.push(Piece::Name(name));
+        rest = after;
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() {
+        pieces.push(Piece::Literal(literal));
+    }
+    pieces
 }
 
 impl std::hash::Hash for Template {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fairway_model::{Listener, ListenerName, Scheme};
+use fairway_model::{Listener, ListenerName, Scheme, StreamListener};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,61 +26,175 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Such an error comes back with every try: it is logged no more often than this.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
+/// A resource that listens.
+#[derive(Clone, Debug)]
+pub(crate) enum Door {
+    /// For HTTP.
+    Http(Arc<Listener>),
+    /// For a TCP or UDP service.
+    Stream(Arc<StreamListener>),
+}
+
+impl Door {
+    /// Its name, which no other one has.
+    pub(crate) fn name(&self) -> &ListenerName {
+        match self {
+            Self::Http(listener) => &listener.name,
+            Self::Stream(listener) => &listener.name,
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        match self {
+            Self::Http(listener) => listener.address,
+            Self::Stream(listener) => listener.address,
+        }
+    }
+
+    /// Whether it takes datagrams.
+    pub(crate) fn is_udp(&self) -> bool {
+        matches!(self, Self::Stream(listener) if listener.transport.is_udp())
+    }
+
+    /// Whether it is one and the same resource.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Http(one), Self::Http(other)) => Arc::ptr_eq(one, other),
+            (Self::Stream(one), Self::Stream(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
+    /// Whether the sockets of one do for the other.
+    pub(crate) fn shares_sockets(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+            && self.address() == other.address()
+            && self.is_udp() == other.is_udp()
+    }
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub(crate) enum Bound {
+    /// It listens.
+    Tcp(std::net::TcpListener),
+    /// It takes datagrams.
+    Udp(std::net::UdpSocket),
+}
+
+impl Bound {
+    /// Where it is, with the port that the kernel chose.
+    ///
+    /// # Errors
+    /// Those of `getsockname(2)`.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(socket) => socket.local_addr(),
+            Self::Udp(socket) => socket.local_addr(),
+        }
+    }
+}
+
 /// Binds one socket for each worker. With port 0 all get the one port that the kernel chose.
 ///
 /// # Errors
 /// Those of `bind(2)`: above all that the port is taken, by whomever.
-pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+pub(crate) fn bind(door: &Door, workers: usize) -> io::Result<Vec<Bound>> {
     // Without SO_REUSEPORT the kernel tells whether anybody else listens there; with it, another process of the same user
     // would silently get half of the connections.
+    let address = door.address();
     if address.port() != 0 {
-        socket(address)?.bind(&address.into())?;
+        socket(address, door.is_udp())?.bind(&address.into())?;
     }
-    bind_beside(address, workers)
+    bind_beside(door, workers)
 }
 
 /// The same for a port that sockets of our own hold, which are closed once these are open.
 ///
 /// # Errors
 /// Those of `bind(2)`.
-pub(crate) fn bind_beside(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
-    let mut address = address;
+pub(crate) fn bind_beside(door: &Door, workers: usize) -> io::Result<Vec<Bound>> {
+    let mut address = door.address();
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
-        let socket = socket(address)?;
+        let socket = socket(address, door.is_udp())?;
         socket.set_reuse_port(true)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        let socket = std::net::TcpListener::from(socket);
-        address = socket.local_addr()?;
-        sockets.push(socket);
+        let bound = if door.is_udp() {
+            Bound::Udp(socket.into())
+        } else {
+            socket.listen(BACKLOG)?;
+            Bound::Tcp(socket.into())
+        };
+        address = bound.local_addr()?;
+        sockets.push(bound);
     }
     Ok(sockets)
 }
 
-fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+fn socket(address: SocketAddr, udp: bool) -> io::Result<Socket> {
+    let (kind, protocol) = if udp { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     socket.set_nonblocking(true)?;
-    socket.set_reuse_address(true)?;
-    // Accepted sockets inherit it.
-    socket.set_tcp_nodelay(true)?;
+    if !udp {
+        // For datagrams it would mean that others may take the port as well.
+        socket.set_reuse_address(true)?;
+        // Accepted sockets inherit it.
+        socket.set_tcp_nodelay(true)?;
+    }
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     Ok(socket)
 }
 
+/// What every open socket that listens has.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    /// Our address, with the port that the kernel chose.
+    local: SocketAddr,
+    closed: Notify,
+    /// When it was last said that nothing can be accepted.
+    warned: Cell<Option<Instant>>,
+}
+
+impl Gate {
+    /// For a socket at this address.
+    pub(crate) fn new(local: SocketAddr) -> Self {
+        Self { local, closed: Notify::new(), warned: Cell::new(None) }
+    }
+
+    /// Its address.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Ends whoever accepts.
+    pub(crate) fn close(&self) {
+        self.closed.notify_one();
+    }
+
+    /// Resolves when it is closed.
+    pub(crate) async fn closed(&self) {
+        self.closed.notified().await;
+    }
+
+    /// Says that something can't be accepted, unless that was said shortly before.
+    pub(crate) fn warn(&self, error: &io::Error) {
+        if is_due(&self.warned, Instant::now()) {
+            tracing::warn!(%error, listener.addr = %self.local, "cannot accept connections");
+        }
+    }
+}
+
 /// A listener of one worker.
 #[derive(Debug)]
 pub(crate) struct OpenListener {
     resource: RefCell<Arc<Listener>>,
-    /// Our address, with the port that the kernel chose.
-    local: SocketAddr,
     tls: RefCell<Option<Arc<ServerConfig>>>,
     certificates: Arc<Certificates>,
-    closed: Notify,
-    /// When it was last said that nothing can be accepted.
-    warned: Cell<Option<Instant>>,
+    gate: Gate,
 }
 
 impl OpenListener {
@@ -95,20 +209,13 @@ impl OpenListener {
     ) -> io::Result<(Self, TcpListener)> {
         let socket = TcpListener::from_std(socket)?;
         let open = Self {
-            local: socket.local_addr()?,
+            gate: Gate::new(socket.local_addr()?),
             tls: RefCell::new(None),
             resource: RefCell::new(resource.clone()),
             certificates: certificates.clone(),
-            closed: Notify::new(),
-            warned: Cell::new(None),
         };
         open.change(resource);
         Ok((open, socket))
-    }
-
-    /// The listener resource.
-    pub(crate) fn resource(&self) -> Arc<Listener> {
-        self.resource.borrow().clone()
     }
 
     /// Its name.
@@ -118,7 +225,12 @@ impl OpenListener {
 
     /// Its address.
     pub(crate) fn local(&self) -> SocketAddr {
-        self.local
+        self.gate.local
+    }
+
+    /// What closes it.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// What is spoken here.
@@ -142,46 +254,43 @@ impl OpenListener {
         *self.tls.borrow_mut() = tls;
         *self.resource.borrow_mut() = resource;
     }
-
-    /// Makes [`accept`] end.
-    pub(crate) fn close(&self) {
-        self.closed.notify_one();
-    }
 }
 
-/// Accepts connections until the listener is closed.
-pub(crate) async fn accept(worker: Rc<Worker>, open: Rc<OpenListener>, socket: TcpListener) {
+/// Serves HTTP until the listener is closed.
+pub(crate) async fn serve(worker: Rc<Worker>, open: Rc<OpenListener>, socket: TcpListener) {
+    accept(&worker, &open.gate, socket, |stream, peer| {
+        tokio::task::spawn_local(connection::serve(worker.clone(), worker.admit(), open.clone(), stream, peer));
+    })
+    .await;
+}
+
+/// Accepts connections until the gate is closed.
+pub(crate) async fn accept(worker: &Worker, gate: &Gate, socket: TcpListener, spawn: impl Fn(TcpStream, SocketAddr)) {
     loop {
         let accepted = tokio::select! {
             biased;
-            () = open.closed.notified() => break,
+            () = gate.closed() => break,
             accepted = async { worker.room().await; socket.accept().await } => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => spawn(&worker, &open, stream, peer),
-            Err(error) => pause_after(&error, &open).await,
+            Ok((stream, peer)) => spawn(stream, peer),
+            Err(error) => pause_after(&error, gate).await,
         }
     }
     // Connections in the queue would be reset when the socket closes.
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     while let std::task::Poll::Ready(Ok((stream, peer))) = socket.poll_accept(&mut context) {
-        spawn(&worker, &open, stream, peer);
+        spawn(stream, peer);
     }
-}
-
-fn spawn(worker: &Rc<Worker>, open: &Rc<OpenListener>, stream: TcpStream, peer: SocketAddr) {
-    tokio::task::spawn_local(connection::serve(worker.clone(), worker.admit(), open.clone(), stream, peer));
 }
 
 /// A connection that ended before it was accepted concerns nobody; a lack of descriptors or memory takes time to pass, and to
 /// ask again at once would only burn the core.
-async fn pause_after(error: &io::Error, open: &OpenListener) {
+pub(crate) async fn pause_after(error: &io::Error, gate: &Gate) {
     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         return;
     }
-    if is_due(&open.warned, Instant::now()) {
-        tracing::warn!(%error, listener.addr = %open.local, "cannot accept connections");
-    }
+    gate.warn(error);
     tokio::time::sleep(PAUSE).await;
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fairway_model::{LogEscape, Segment, Settings, Template, Variable};
 
-use crate::access_log::{Format, LogRules};
+use crate::access_log::{Format, LogRules, StreamFormat};
 use crate::http1::{HeadLimits, KnownField, KnownSet, PreparedField};
 use crate::upstream::pool::Limits;
 
@@ -19,6 +19,8 @@ pub(crate) type LogFormat = (Template, LogEscape);
 pub(crate) struct Prepared {
     /// What is logged and how.
     pub(crate) log: LogRules,
+    /// The log line of TCP and UDP services, if they have one.
+    pub(crate) stream_log: Option<StreamFormat>,
     /// Whether the log tells fields of responses, so that their heads have to be remembered.
     pub(crate) log_tells_response: bool,
     /// Limits of request heads.
@@ -63,6 +65,7 @@ impl Prepared {
         Self {
             log_tells_response: log_template.segments().iter().any(of_response),
             log: LogRules::new(&settings.access_log, log_format),
+            stream_log: StreamFormat::of(&settings.streams.log, log_format),
             request: HeadLimits {
                 start_line: line,
                 field_line: line,

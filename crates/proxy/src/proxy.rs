@@ -107,16 +107,16 @@ impl Proxy {
         let mut sockets: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
         let mut local = BTreeMap::new();
         let mut listening = Listening::new();
-        for resource in live.snapshot.listeners() {
-            let bound = listener::bind(resource.address, count)
-                .map_err(|source| StartError::Listen { address: resource.address, source })?;
+        for door in shared::doors(&live.snapshot) {
+            let bound = listener::bind(&door, count)
+                .map_err(|source| StartError::Listen { address: door.address(), source })?;
             if let Some(address) = bound.first().and_then(|socket| socket.local_addr().ok()) {
-                local.insert(resource.name.clone(), address);
+                local.insert(door.name().clone(), address);
             }
-            listening.insert(resource.name.clone(), resource.clone());
             for (own, socket) in sockets.iter_mut().zip(bound) {
-                own.push((resource.clone(), socket));
+                own.push((door.clone(), socket));
             }
+            listening.insert(door.name().clone(), door);
         }
         let log = match log {
             LogSink::Off => None,
@@ -203,7 +203,7 @@ impl Proxy {
         Publisher(self.shared.clone())
     }
 
-    /// Where the listeners accept connections, with the ports that the kernel chose.
+    /// Where the listeners accept connections or datagrams, those of TCP and UDP services too, with the ports that the kernel chose.
     pub fn local_addresses(&self) -> BTreeMap<ListenerName, SocketAddr> {
         locked(&self.shared.local).clone()
     }

@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use fairway_model::{Listener, Template};
+use fairway_model::{ListenerName, Template};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::access_log::{self, Format, LogHandle, LogWriter};
-use crate::listener::{self, OpenListener};
+use crate::access_log::{self, Format, LogHandle, LogWriter, StreamRecord};
+use crate::l4::{self, OpenStream, Sessions};
+use crate::listener::{self, Bound, Door, OpenListener};
 use crate::live::{InForce, Live};
 use crate::metrics::{LiveIngresses, MetricOptions, Phase, WorkerMetrics, WorkerReport};
 use crate::random::Rng;
@@ -37,11 +38,11 @@ pub(crate) enum Message {
         /// The snapshot.
         live: Arc<Live>,
         /// Sockets of this worker, bound and listening.
-        open: Vec<(Arc<Listener>, std::net::TcpListener)>,
+        open: Vec<(Door, Bound)>,
         /// Listeners whose resource changed without a change of address.
-        change: Vec<Arc<Listener>>,
+        change: Vec<Door>,
         /// Listeners that are no more.
-        close: Vec<Arc<Listener>>,
+        close: Vec<Door>,
         /// Dropped once it is in force.
         done: mpsc::Sender<()>,
     },
@@ -107,6 +108,9 @@ pub(crate) struct Worker {
     /// Idle connections that are to close, because others wait for their places.
     shed: Cell<usize>,
     listeners: RefCell<Vec<(Rc<OpenListener>, JoinHandle<()>)>>,
+    streams: RefCell<Vec<(Rc<OpenStream>, JoinHandle<()>)>>,
+    /// Sessions of datagrams.
+    pub(crate) sessions: RefCell<Sessions>,
 }
 
 /// Starts a worker thread.
@@ -158,6 +162,8 @@ impl Worker {
             draining: Cell::new(false),
             shed: Cell::new(0),
             listeners: RefCell::default(),
+            streams: RefCell::default(),
+            sessions: RefCell::default(),
         })
     }
 
@@ -246,29 +252,29 @@ impl Worker {
         while let Some(message) = messages.recv().await {
             match message {
                 Message::Publish { live, open, change, close, done } => {
-                    self.close_listeners(|listener| close.iter().any(|gone| gone.name == listener.name)).await;
+                    self.close_listeners(|name| close.iter().any(|gone| gone.name() == name)).await;
                     *self.running.borrow_mut() = Rc::new(InForce(live));
                     self.metrics.borrow_mut().snapshot_changed();
                     self.formats.borrow_mut().clear();
-                    for (open, _) in self.listeners.borrow().iter() {
-                        if let Some(changed) = change.iter().find(|changed| changed.name == open.name()) {
-                            open.change(changed.clone());
-                        }
-                    }
+                    change.into_iter().for_each(|changed| self.change_listener(changed));
                     // A worker that drains accepts nothing more.
-                    for (resource, socket) in open.into_iter().filter(|_| !self.draining.get()) {
-                        self.open_listener(resource, socket);
+                    for (door, socket) in open.into_iter().filter(|_| !self.draining.get()) {
+                        if let Err(error) = self.open_listener(door, socket) {
+                            tracing::error!(%error, "a listener cannot be used");
+                        }
                     }
                     drop(done);
                 }
                 Message::Drain { done } => {
                     self.draining.set(true);
-                    self.close_listeners(|_| true).await;
+                    // Datagrams come on: sessions that wait for answers get them.
+                    let datagrams = self.datagram_ports();
+                    self.close_listeners(|name| !datagrams.contains(name)).await;
                     self.upstreams.pool.borrow_mut().clear();
                     self.timers.wake_all();
                     let this = self.clone();
                     tokio::task::spawn_local(async move {
-                        while this.connections.get() > 0 {
+                        while this.connections.get() > 0 || !this.sessions.borrow().is_empty() {
                             this.ended.notified().await;
                         }
                         drop(done);
@@ -283,30 +289,86 @@ impl Worker {
                 Message::Report(live, reply) => {
                     let mut metrics = self.metrics.borrow_mut();
                     metrics.upstream.idle = self.upstreams.pool.borrow().len() as u64;
-                    let _ = reply.send(metrics.report(&live));
+                    let mut report = metrics.report(&live);
+                    report.streams = self.streams.borrow().iter().map(|(open, _)| open.report()).collect();
+                    let _ = reply.send(report);
                 }
                 Message::Stop => return,
             }
         }
     }
 
-    fn open_listener(self: &Rc<Self>, resource: Arc<Listener>, socket: std::net::TcpListener) {
-        match OpenListener::new(resource, socket, &self.common.certificates) {
-            Ok((open, socket)) => {
+    fn open_listener(self: &Rc<Self>, door: Door, socket: Bound) -> io::Result<()> {
+        let local = socket.local_addr()?;
+        match (door, socket) {
+            (Door::Http(resource), Bound::Tcp(socket)) => {
+                let (open, socket) = OpenListener::new(resource, socket, &self.common.certificates)?;
                 let open = Rc::new(open);
-                let task = tokio::task::spawn_local(listener::accept(self.clone(), open.clone(), socket));
+                let task = tokio::task::spawn_local(listener::serve(self.clone(), open.clone(), socket));
                 self.listeners.borrow_mut().push((open, task));
             }
-            Err(error) => tracing::error!(%error, "a listener cannot be used"),
+            (Door::Stream(resource), socket) => {
+                let open = Rc::new(OpenStream::new(resource, local));
+                let task = l4::open(self.clone(), open.clone(), socket)?;
+                self.streams.borrow_mut().push((open, task));
+            }
+            (Door::Http(_), Bound::Udp(_)) => return Err(io::ErrorKind::Unsupported.into()),
+        }
+        Ok(())
+    }
+
+    fn change_listener(&self, changed: Door) {
+        match changed {
+            Door::Http(resource) => {
+                let listeners = self.listeners.borrow();
+                listeners.iter().filter(|(open, _)| open.name() == resource.name).for_each(|(open, _)| {
+                    open.change(resource.clone());
+                });
+            }
+            Door::Stream(resource) => {
+                let streams = self.streams.borrow();
+                streams.iter().filter(|(open, _)| open.resource().name == resource.name).for_each(|(open, _)| {
+                    open.change(resource.clone());
+                });
+            }
         }
     }
 
+    /// The names of the listeners that take datagrams.
+    fn datagram_ports(&self) -> Vec<ListenerName> {
+        let streams = self.streams.borrow();
+        let datagrams = streams.iter().map(|(open, _)| open.resource()).filter(|resource| resource.transport.is_udp());
+        datagrams.map(|resource| resource.name.clone()).collect()
+    }
+
     /// Closes listeners after they have taken what waits in their queues, which would be reset otherwise.
-    async fn close_listeners(&self, gone: impl Fn(&Listener) -> bool) {
-        let closing: Vec<_> = self.listeners.borrow_mut().extract_if(.., |(open, _)| gone(&open.resource())).collect();
+    async fn close_listeners(&self, gone: impl Fn(&ListenerName) -> bool) {
+        let closing: Vec<_> = self.listeners.borrow_mut().extract_if(.., |(open, _)| gone(&open.name())).collect();
         for (open, task) in closing {
-            open.close();
+            open.gate().close();
             let _ = task.await;
+        }
+        let streams =
+            self.streams.borrow_mut().extract_if(.., |(open, _)| gone(&open.resource().name)).collect::<Vec<_>>();
+        for (open, task) in streams {
+            open.gate().close();
+            let _ = task.await;
+        }
+    }
+
+    /// Says that a session of datagrams has ended.
+    pub(crate) fn session_ended(&self) {
+        self.ended.notify_waiters();
+        self.ended.notify_one();
+    }
+
+    /// Writes a line about a stream that has ended.
+    pub(crate) fn log_stream(&self, record: &StreamRecord) {
+        if let Some(log) = &self.log {
+            let running = self.running.borrow();
+            if let Some(format) = &running.prepared.stream_log {
+                log.line(|clock, out| format.append(record, clock, out));
+            }
         }
     }
 

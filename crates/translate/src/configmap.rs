@@ -11,7 +11,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use fairway_model::{AccessLog, NetworkSet, Origin};
+use fairway_model::{AccessLog, NetworkSet, Origin, StreamLog};
 
 pub use doc::configmap_markdown;
 
@@ -229,6 +229,23 @@ configmap! {
         "disable-http-access-log" => disable_http_access_log: bool = "false";
         /// Requests that are not logged.
         "skip-access-log-urls" => skip_access_log_urls: UriPatterns = "";
+
+        /// Longest silence of both sides of a TCP connection or UDP session.
+        "proxy-stream-timeout" => proxy_stream_timeout: NginxTime = "600s";
+        /// Tries another endpoint when connecting to one fails.
+        "proxy-stream-next-upstream" => proxy_stream_next_upstream: bool = "true",
+            [Differs("how long connecting may take is said by proxy-connect-timeout; ingress-nginx waits 60 seconds")];
+        /// For how long further tries may start; 0 means no limit.
+        "proxy-stream-next-upstream-timeout" => proxy_stream_next_upstream_timeout: NginxTime = "600s";
+        /// How many endpoints are tried at most; 0 means all of them.
+        "proxy-stream-next-upstream-tries" => proxy_stream_next_upstream_tries: u32 = "3",
+            [Differs("no endpoint is tried twice")];
+        /// Datagrams that answer one of a client, after which a UDP session ends.
+        "proxy-stream-responses" => proxy_stream_responses: u32 = "1";
+        /// The log line of TCP and UDP.
+        "log-format-stream" => log_format_stream: LogFormat = StreamLog::FORMAT;
+        /// No access log for TCP and UDP.
+        "disable-stream-access-log" => disable_stream_access_log: bool = "false";
 
         /// Addresses to listen on; all if there are none.
         "bind-address" => bind_address: IpList = "";

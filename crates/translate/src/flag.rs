@@ -219,12 +219,13 @@ flags! {
     "sync-period" Duration = "0s": Harmless("watches miss nothing, and start anew when they break");
     /// Configurations a second.
     "sync-rate-limit" Number = "0.3": Harmless("a change costs little, and is live at once");
-    /// TCP services.
-    "tcp-services-configmap" Object = "": NotYet("TCP services aren't built yet");
+    /// The ConfigMap of TCP services: port of ours to `namespace/service:port`, and `:PROXY` to read a PROXY header, a second one to send it.
+    "tcp-services-configmap" Object = "":
+        Differs("a port without endpoints is open and closes connections; a half-closed connection stays open; the client of the PROXY header that is read is the one that is sent; what else stands in an entry than PROXY is refused");
     /// Buckets of the histograms of times.
     "time-buckets" List = "0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10": Same;
-    /// UDP services.
-    "udp-services-configmap" Object = "": NotYet("UDP services aren't built yet");
+    /// The ConfigMap of UDP services: port of ours to `namespace/service:port`.
+    "udp-services-configmap" Object = "": Differs("a port without endpoints is open and drops datagrams");
     /// Writes the status of Ingresses.
     "update-status" Bool = "true": Same;
     /// Clears it when the last replica ends.
@@ -315,9 +316,10 @@ mod tests {
         assert_eq!(notice("enable-annotation-validation", "TRUE"), None);
         assert!(notice("enable-annotation-validation", "false").is_some_and(|text| text.contains("always checked")));
         assert_eq!(notice("sync-rate-limit", "0.3"), None);
+        assert_eq!(notice("tcp-services-configmap", "a/b"), None);
         assert!(
-            notice("tcp-services-configmap", "a/b")
-                .is_some_and(|text| text.starts_with("--tcp-services-configmap: not yet"))
+            notice("enable-ssl-passthrough", "true")
+                .is_some_and(|text| text.starts_with("--enable-ssl-passthrough: not yet"))
         );
         assert_eq!(nearest_flag("ingres-class"), Some("ingress-class"));
     }

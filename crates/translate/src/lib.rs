@@ -11,6 +11,7 @@ pub mod options;
 mod secret;
 mod service;
 mod settings;
+mod stream;
 pub mod translator;
 pub mod value;
 pub mod verdict;

@@ -5,6 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::objects::ObjectKey;
 
+/// Ports that ingress-nginx has for itself, with the flags that move them. Those that have no use here stay reserved, so that an entry
+/// means the same in both.
+pub const RESERVED_PORTS: [(u16, &str); 6] = [
+    (442, "ssl-passthrough-proxy-port"),
+    (8181, "default-server-port"),
+    (10245, "profiler-port"),
+    (10246, "status-port"),
+    (10247, "stream-port"),
+    (10254, "healthz-port"),
+];
+
 /// How objects are read. Flag names and meanings are those of ingress-nginx.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Options {
@@ -29,6 +40,15 @@ pub struct Options {
     pub namespace_selector: Option<LabelSelector>,
     /// `--configmap`: the global ConfigMap, namespace and name.
     pub configmap: Option<(String, String)>,
+    /// `--tcp-services-configmap`, namespace and name.
+    pub tcp_services: Option<(String, String)>,
+    /// `--udp-services-configmap`, namespace and name.
+    pub udp_services: Option<(String, String)>,
+    /// Where TCP and UDP services are listened on. The ConfigMap's `bind-address` replaces them.
+    pub stream_addresses: Vec<IpAddr>,
+    /// Ports that can't be those of TCP and UDP services, and the flag that takes each, without dashes. Those of
+    /// [`http`](Self::http) and [`https`](Self::https) can't either.
+    pub reserved_ports: BTreeMap<u16, String>,
     /// `--default-backend-service`, namespace and name.
     pub default_backend_service: Option<(String, String)>,
     /// `--default-ssl-certificate`, namespace and name of the Secret.
@@ -166,6 +186,10 @@ impl Default for Options {
             watch_namespace: None,
             namespace_selector: None,
             configmap: None,
+            tcp_services: None,
+            udp_services: None,
+            stream_addresses: vec![IpAddr::from([0, 0, 0, 0])],
+            reserved_ports: RESERVED_PORTS.iter().map(|(port, flag)| (*port, (*flag).to_owned())).collect(),
             default_backend_service: None,
             default_ssl_certificate: None,
             disable_catch_all: false,

@@ -26,12 +26,41 @@ use crate::objects::{Kind, ObjectKey};
 use crate::options::{Development, ECHO_SERVICE_FIELD, Options};
 use crate::value;
 
-/// A port of a Service, as an object of the same namespace names it.
+/// A port of a Service, as an object names it, and what it is for.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct BackendKey {
     pub(crate) namespace: Arc<str>,
     pub(crate) service: Arc<str>,
+    pub(crate) layer: Layer,
     pub(crate) port: BackendPort,
+}
+
+/// What is sent to a backend. The same port of a Service is another backend for each: they are chosen in other ways, and TCP and
+/// UDP may have the same number.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Layer {
+    /// Requests.
+    Http,
+    /// Bytes of a TCP service.
+    Tcp,
+    /// Datagrams of a UDP service.
+    Udp,
+}
+
+impl Layer {
+    /// Whether the port of a Service or slice is of the right protocol; an absent one means TCP.
+    pub(crate) fn takes(self, protocol: Option<&str>) -> bool {
+        let protocol = protocol.filter(|protocol| !protocol.is_empty()).unwrap_or("TCP");
+        protocol == self.protocol()
+    }
+
+    /// The protocol as Services have it.
+    pub(crate) fn protocol(self) -> &'static str {
+        match self {
+            Self::Http | Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
 }
 
 /// How a port is named.
@@ -63,15 +92,21 @@ impl fmt::Display for BackendPort {
 }
 
 impl BackendKey {
+    /// For requests.
     pub(crate) fn new(namespace: impl Into<Arc<str>>, service: &str, port: BackendPort) -> Self {
-        Self { namespace: namespace.into(), service: service.into(), port }
+        Self { namespace: namespace.into(), service: service.into(), layer: Layer::Http, port }
     }
 
-    /// `namespace/service:port`, and `namespace/service` for the first port.
+    /// `namespace/service:port`, and `namespace/service` for the first port; `/tcp` or `/udp` follows where it takes no requests.
     pub(crate) fn name(&self) -> BackendName {
+        let suffix = match self.layer {
+            Layer::Http => "",
+            Layer::Tcp => "/tcp",
+            Layer::Udp => "/udp",
+        };
         match self.port {
-            BackendPort::First => format!("{}/{}", self.namespace, self.service).into(),
-            _ => format!("{}/{}:{}", self.namespace, self.service, self.port).into(),
+            BackendPort::First => format!("{}/{}{suffix}", self.namespace, self.service).into(),
+            _ => format!("{}/{}:{}{suffix}", self.namespace, self.service, self.port).into(),
         }
     }
 
@@ -100,7 +135,12 @@ impl Problem {
             BackendPort::First => backend.service.to_string(),
             _ => format!("{}:{}", backend.service, backend.port),
         };
-        let message = format!("{}; requests answer 503", self.message);
+        let then = match backend.layer {
+            Layer::Http => "requests answer 503",
+            Layer::Tcp => "connections are closed",
+            Layer::Udp => "datagrams are dropped",
+        };
+        let message = format!("{}; {then}", self.message);
         Diagnostic::new(self.severity, self.reason, origin, field, &value, message)
     }
 }
@@ -126,10 +166,12 @@ pub(crate) struct Sources<'a> {
 /// Makes a backend and its endpoints.
 pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalConfig, options: &Options) -> Resolved {
     let name = key.name();
-    let port = sources.service.and_then(|service| find_port(service, &key.port));
+    let port = sources.service.and_then(|service| find_port(service, key));
     // The first Ingress of the namespace decides, as for everything that a backend has once.
     let first = sources.parts.first().map(|part| &part.annotations.balancing);
-    let by_cluster_address = first.and_then(|first| first.service_upstream).unwrap_or(config.service_upstream);
+    let of_requests = key.layer == Layer::Http;
+    let by_cluster_address =
+        of_requests && first.and_then(|first| first.service_upstream).unwrap_or(config.service_upstream);
     let (mut endpoints, mut problem) = match endpoints::find(key, sources, port, by_cluster_address, options) {
         Ok(endpoints) => (endpoints, None),
         Err(problem) => (Endpoints::Addresses(Vec::new()), Some(problem)),
@@ -140,6 +182,8 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
             (endpoints, problem) = (one(address), None);
         } else if let (Endpoints::Addresses(none), Some(echo)) = (&endpoints, development.echo)
             && none.is_empty()
+            // It speaks HTTP.
+            && of_requests
             // A wrong port or a forbidden address is a mistake that shows here as it would in a cluster.
             && problem.as_ref().is_none_or(|problem| problem.reason == Reason::ServiceNotFound)
         {
@@ -157,6 +201,8 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
         (port, _) => port.to_string(),
     };
     let upstream_name = match key.port {
+        _ if key.layer == Layer::Tcp => format!("tcp-{}-{}-{}", key.namespace, key.service, key.port).into(),
+        _ if key.layer == Layer::Udp => format!("udp-{}-{}-{}", key.namespace, key.service, key.port).into(),
         BackendPort::First if sources.is_default => "upstream-default-backend".into(),
         BackendPort::First => format!("custom-default-backend-{}-{}", key.namespace, key.service).into(),
         _ => format!("{}-{}-{}", key.namespace, key.service, key.port).into(),
@@ -167,7 +213,7 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
         port: port_text.into(),
         upstream_name,
         protocol: Protocol::Http1,
-        balance: balance(&sources.parts, config),
+        balance: if of_requests { balance(&sources.parts, config) } else { Balance::RoundRobin },
         affinity: affinity(&sources.parts),
         request_fields,
     };
@@ -184,14 +230,14 @@ fn local_process(key: &BackendKey, port: Option<&ServicePort>, development: &Dev
     find(key.port.to_string()).or_else(|| find(port?.port.to_string())).or_else(|| find(port?.name.clone()?))
 }
 
-/// The port of a Service: by number, by name, or by an equal target port. Only TCP ones count, so that the number of a port that
-/// is there for both protocols finds the right one.
-fn find_port<'a>(service: &'a Service, port: &BackendPort) -> Option<&'a ServicePort> {
+/// The port of a Service: by number, by name, or by an equal target port. Only those of the right protocol count, so that the
+/// number of a port that is there for both finds the right one.
+fn find_port<'a>(service: &'a Service, key: &BackendKey) -> Option<&'a ServicePort> {
     let ports = service.spec.as_ref()?.ports.as_deref().unwrap_or_default();
-    let mut tcp = ports.iter().filter(|port| is_tcp(port.protocol.as_deref()));
-    match port {
-        BackendPort::First => tcp.next(),
-        BackendPort::Number(number) => tcp.find(|port| {
+    let mut right = ports.iter().filter(|port| key.layer.takes(port.protocol.as_deref()));
+    match &key.port {
+        BackendPort::First => right.next(),
+        BackendPort::Number(number) => right.find(|port| {
             let target = match &port.target_port {
                 Some(IntOrString::Int(target)) => target == number,
                 Some(IntOrString::String(target)) => target.parse() == Ok(*number),
@@ -199,15 +245,11 @@ fn find_port<'a>(service: &'a Service, port: &BackendPort) -> Option<&'a Service
             };
             port.port == *number || target
         }),
-        BackendPort::Name(name) => tcp.find(|port| {
+        BackendPort::Name(name) => right.find(|port| {
             let target = matches!(&port.target_port, Some(IntOrString::String(target)) if **target == **name);
             port.name.as_deref() == Some(name) || target
         }),
     }
-}
-
-fn is_tcp(protocol: Option<&str>) -> bool {
-    protocol.is_none_or(|protocol| protocol == "TCP" || protocol.is_empty())
 }
 
 /// The first Ingress that refers to the backend decides; the ConfigMap where it says nothing.

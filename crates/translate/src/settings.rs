@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use fairway_model::{
-    AccessLog, ForwardedHeaders, HeadBuffers, HeaderTemplate, Listener, LogEscape, Origin, Scheme, Settings, TableName,
-    Template, UpstreamKeepalive,
+    AccessLog, ForwardedHeaders, HeadBuffers, HeaderTemplate, Listener, LogEscape, Origin, Scheme, Settings, StreamLog,
+    StreamRetry, StreamSettings, StreamTemplate, TableName, Template, UpstreamKeepalive,
 };
 use regex::bytes::RegexBuilder;
 
@@ -101,6 +101,7 @@ pub(crate) fn settings(sources: &Sources<'_>, options: &Options, diagnostics: &m
         body_timeout: nonzero(config.client_body_timeout.duration(), 60),
         head_buffers: head_buffers(config),
         access_log: access_log(config, sources.origin, diagnostics),
+        streams: streams(config, sources.origin, diagnostics),
         shutdown_timeout: config.worker_shutdown_timeout.0,
         workers: match config.worker_processes {
             WorkerProcesses::Auto => None,
@@ -171,12 +172,40 @@ fn access_log(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diag
     AccessLog {
         enabled: !config.disable_access_log && !config.disable_http_access_log,
         format,
-        escape: match (config.log_format_escape_json, config.log_format_escape_none) {
-            (true, _) => LogEscape::Json,
-            (false, true) => LogEscape::None,
-            (false, false) => LogEscape::Default,
-        },
+        escape: escape(config),
         skip,
+    }
+}
+
+fn escape(config: &GlobalConfig) -> LogEscape {
+    match (config.log_format_escape_json, config.log_format_escape_none) {
+        (true, _) => LogEscape::Json,
+        (false, true) => LogEscape::None,
+        (false, false) => LogEscape::Default,
+    }
+}
+
+fn streams(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diagnostic>) -> StreamSettings {
+    let format = StreamTemplate::parse(config.log_format_stream.as_str());
+    for name in format.unknown().take(8) {
+        let message = "no variable of this name exists for TCP and UDP services; it is logged as -";
+        let (severity, reason) = (Severity::Warning, Reason::InvalidConfiguration);
+        diagnostics.push(Diagnostic::new(severity, reason, origin, "data[\"log-format-stream\"]", name, message));
+    }
+    StreamSettings {
+        idle: nonzero(config.proxy_stream_timeout.0, 600),
+        connect_timeout: nonzero(config.proxy_connect_timeout.duration(), 5),
+        retry: config.proxy_stream_next_upstream.then(|| StreamRetry {
+            tries: Some(config.proxy_stream_next_upstream_tries).filter(|tries| *tries > 0),
+            within: Some(config.proxy_stream_next_upstream_timeout.0).filter(|within| !within.is_zero()),
+        }),
+        responses: config.proxy_stream_responses,
+        log: StreamLog {
+            enabled: !config.disable_access_log && !config.disable_stream_access_log,
+            format,
+            // ingress-nginx applies the keys of escaping to both logs.
+            escape: escape(config),
+        },
     }
 }
 
@@ -235,7 +264,8 @@ pub(crate) fn listeners(config: &GlobalConfig, options: &Options, table: &TableN
         .collect()
 }
 
-fn addresses(given: &[SocketAddr], config: &GlobalConfig) -> Vec<SocketAddr> {
+/// The addresses that these become by the ConfigMap.
+pub(crate) fn addresses(given: &[SocketAddr], config: &GlobalConfig) -> Vec<SocketAddr> {
     let allowed = |address: &IpAddr| !(config.disable_ipv6 && address.is_ipv6());
     let mut bound: Vec<SocketAddr> = given.to_vec();
     if !config.bind_address.0.is_empty() {

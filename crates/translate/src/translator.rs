@@ -4,7 +4,8 @@
 //! follows the change. It keeps what each object means on its own and redoes only the hosts, backends and certificates that a
 //! changed object names. What differs from [`translate`]: a version of an object that can't be accepted leaves the last good one in
 //! force, as long as the object is there; and a Secret or ConfigMap leaves its last good version in force even when it is gone, as
-//! long as something refers to it. For Secrets that is another behaviour than that of ingress-nginx, which serves the default
+//! long as something refers to it, except for the ConfigMaps of TCP and UDP services, whose deletion closes their ports. For
+//! Secrets that is another behaviour than that of ingress-nginx, which serves the default
 //! certificate until the Secret is back: a certificate that was deleted by mistake takes nobody's site down. The Ingresses that
 //! refer to it are told.
 
@@ -14,6 +15,7 @@ mod global;
 mod ingresses;
 mod names;
 mod report;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use self::certificates::SecretState;
 use self::global::Global;
 use self::ingresses::IngressState;
 use self::names::NameState;
+use self::streams::Streams;
 use crate::annotation::{self, Annotations};
 use crate::class::Classes;
 use crate::diagnostic::Diagnostic;
@@ -97,6 +100,7 @@ pub struct Translator {
     table: TableName,
     classes: Classes,
     global: Global,
+    streams: Streams,
     ingresses: BTreeMap<ObjectKey, IngressState>,
     names: BTreeMap<HostPattern, NameState>,
     backends: BTreeMap<BackendKey, BackendState>,
@@ -118,6 +122,8 @@ pub struct Translator {
 #[derive(Debug, Default)]
 struct Work {
     config: bool,
+    /// The ports of TCP and UDP services.
+    streams: bool,
     all_ingresses: bool,
     namespaces: BTreeSet<Arc<str>>,
     ingresses: BTreeSet<ObjectKey>,
@@ -141,13 +147,14 @@ impl Translator {
     /// A translation of no objects. The first [`apply`](Self::apply) gives what holds without any: settings, listeners and the
     /// catch-all host.
     pub fn new(options: Options) -> Self {
-        let mut pending = Work { config: true, ..Work::default() };
+        let mut pending = Work { config: true, streams: true, ..Work::default() };
         pending.names.insert(HostPattern::Any);
         let mut translator = Self {
             objects: Objects::default(),
             table: TableName::from("ingress"),
             classes: Classes::default(),
             global: Global::new(&options),
+            streams: Streams::new(&options),
             ingresses: BTreeMap::new(),
             names: BTreeMap::new(),
             backends: BTreeMap::new(),
@@ -176,7 +183,7 @@ impl Translator {
             pending.wants.insert(key.clone(), false);
             translator.secrets.insert(key, SecretState::pinned());
         }
-        if let Some(key) = translator.global.key() {
+        for key in translator.global.key().into_iter().chain(translator.streams.config_maps()) {
             pending.wants.insert(key.clone(), false);
         }
         translator.pending = pending;
@@ -198,6 +205,7 @@ impl Translator {
         }
         self.pass_time(now, &mut work);
         self.settle_config(&mut work);
+        self.settle_streams(&mut work);
         self.settle_ingresses(&mut work);
         self.settle_secrets(&mut work);
         self.settle_backends(&mut work);
@@ -255,7 +263,7 @@ impl Translator {
     pub fn wants(&self, key: &ObjectKey) -> bool {
         match key.kind {
             Kind::Secret => self.secrets.contains_key(key),
-            Kind::ConfigMap => self.global.wants(key),
+            Kind::ConfigMap => self.global.wants(key) || self.streams.wants(key),
             Kind::Namespace => self.options.namespace_selector.is_some(),
             Kind::Ingress | Kind::IngressClass | Kind::Service | Kind::EndpointSlice => true,
         }
@@ -326,7 +334,10 @@ impl Translator {
                     work.secrets.insert(key);
                 }
             }
-            Kind::ConfigMap => work.config |= self.global.update(&key, after.as_ref()),
+            Kind::ConfigMap => {
+                work.streams |= self.streams.wants(&key);
+                work.config |= self.global.update(&key, after.as_ref());
+            }
         }
     }
 }

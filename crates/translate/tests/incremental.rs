@@ -68,6 +68,8 @@ static SECRETS: LazyLock<Vec<BTreeMap<String, ByteString>>> = LazyLock::new(|| {
 fn options() -> Options {
     Options {
         configmap: Some(("a".into(), "global".into())),
+        tcp_services: Some(("a".into(), "tcp".into())),
+        udp_services: Some(("a".into(), "udp".into())),
         default_ssl_certificate: Some(("a".into(), "t1".into())),
         default_backend_service: Some(("b".into(), "s1".into())),
         ..Options::default()
@@ -199,7 +201,18 @@ fn other_object() -> impl Strategy<Value = Object> {
             "data": { "X-Value": value.to_string(), "Host": "x" },
         }))
     });
-    prop_oneof![class, service, slice, secret, global, headers]
+    let ports = [
+        json!({}),
+        json!({ "9000": "a/s0:80", "53": "a/s1:udp" }),
+        json!({ "9000": "a/s0:80:PROXY", "9001": "b/s1:http::PROXY", "80": "a/s0:80" }),
+        json!({ "9001": "a/s0:80", "53": "b/s1:53", "x": "y" }),
+        json!({ "9002": "a/s2:80", "9003": "a/s2:80" }),
+    ];
+    let streams = (any::<bool>(), 0..ports.len()).prop_map(move |(udp, at)| {
+        let name = if udp { "udp" } else { "tcp" };
+        object(json!({ "kind": "ConfigMap", "apiVersion": "v1", "metadata": { "namespace": "a", "name": name }, "data": ports[at] }))
+    });
+    prop_oneof![class, service, slice, secret, global, headers, streams]
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -246,6 +259,8 @@ impl Record {
                     let last = good.get(&object.key()).filter(|good| accepts(good));
                     out.push(last.unwrap_or(object).clone());
                 }
+                // Those of TCP and UDP services hold only while they are there.
+                Object::ConfigMap(_) if ["tcp", "udp"].contains(&&*object.key().name) => out.push(object.clone()),
                 Object::Secret(_) | Object::ConfigMap(_) => {}
                 _ => out.push(object.clone()),
             }

@@ -1,8 +1,11 @@
 //! What a saved change comes to, in a few lines: routes by host and path, endpoints, certificates, what there is to say.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
-use fairway_model::{Action, Delta, EndpointSet, Endpoints, Host, HostKey, Resource, ResourceName, Route, Snapshot};
+use fairway_model::{
+    Action, Delta, EndpointSet, Endpoints, Host, HostKey, Resource, ResourceName, Route, Snapshot, StreamListener,
+};
 use fairway_translate::options::Development;
 
 use crate::manifest::Finding;
@@ -42,7 +45,7 @@ pub(super) fn lines(
                     add('-', route_line(&old, route, before, development));
                 }
             }
-            ResourceName::Listener(name) => add('-', format!("listener {name}")),
+            ResourceName::Listener(name) | ResourceName::StreamListener(name) => add('-', format!("listener {name}")),
             ResourceName::Certificate(name) => add('-', format!("certificate {name}")),
             ResourceName::Backend(_) | ResourceName::EndpointSet(_) => {}
         }
@@ -64,9 +67,18 @@ pub(super) fn lines(
             }
             Resource::Settings(_) => add('~', "settings of the whole proxy".to_owned()),
             Resource::Listener(listener) => add('~', format!("listener {} {}", listener.name, listener.address)),
+            Resource::StreamListener(listener) => {
+                let known = before.stream_listeners().any(|other| other.name == listener.name);
+                add(if known { '~' } else { '+' }, stream_line(listener, listener.address));
+            }
         }
     }
     lines
+}
+
+/// Where a TCP or UDP service is and where it goes.
+pub(super) fn stream_line(listener: &StreamListener, address: SocketAddr) -> String {
+    format!("{:<5} on {address} → {}", listener.transport.as_str().to_ascii_lowercase(), listener.backend)
 }
 
 fn shown(host: &Host) -> impl Iterator<Item = &Route> {

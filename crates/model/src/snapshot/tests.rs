@@ -23,6 +23,17 @@ fn listener(name: u8, port: u8) -> Resource {
     .into()
 }
 
+fn stream_listener(name: u8, port: u8) -> Resource {
+    StreamListener {
+        name: format!("tcp-{name}").into(),
+        origin: Origin::new("ConfigMap", "a", "tcp"),
+        address: ([127, 0, 0, 1], u16::from(port)).into(),
+        transport: crate::Transport::Udp,
+        backend: "a/b:c/udp".into(),
+    }
+    .into()
+}
+
 fn resources() -> impl Strategy<Value = Vec<Resource>> {
     let patterns =
         prop_oneof!["[a-c]\\.[a-c]", "\\*\\.[a-c]", "\\*\\*\\.[a-c]", "[a-c]\\.\\*", "~[a-c]", Just("*".to_owned())];
@@ -30,6 +41,7 @@ fn resources() -> impl Strategy<Value = Vec<Resource>> {
         (patterns, 0u8..3).prop_map(|(pattern, rule)| host(&pattern, rule)),
         (0u8..4, 0u8..3).prop_map(|(name, port)| endpoints(name, port)),
         (0u8..3, 0u8..3).prop_map(|(name, port)| listener(name, port)),
+        (0u8..3, 0u8..3).prop_map(|(name, port)| stream_listener(name, port)),
     ];
     proptest::collection::vec(resource, 0..20)
 }

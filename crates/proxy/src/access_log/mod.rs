@@ -6,6 +6,7 @@
 mod clock;
 mod escape;
 mod format;
+mod stream;
 mod value;
 mod writer;
 
@@ -19,6 +20,7 @@ use crate::record::RequestRecord;
 
 pub use self::clock::Clock;
 pub use self::format::Format;
+pub use self::stream::{StreamFormat, StreamRecord};
 pub use self::writer::{LogHandle, LogSink, LogThread, LogWriter};
 
 /// What is logged and how, compiled from the settings whenever they change.

@@ -150,6 +150,11 @@ impl LogHandle {
 impl LogWriter {
     /// Writes one line.
     pub fn log(&self, format: &Format, record: &RequestRecord<'_>) {
+        self.line(|clock, out| format.append(record, clock, out));
+    }
+
+    /// Writes one line that `append` makes.
+    pub fn line(&self, append: impl FnOnce(&mut Clock, &mut Vec<u8>)) {
         let Some(shared) = &self.0 else {
             return;
         };
@@ -161,7 +166,7 @@ impl LogWriter {
         if pending.buffer.is_empty() {
             shared.started.notify_one();
         }
-        format.append(record, &mut pending.clock, &mut pending.buffer);
+        append(&mut pending.clock, &mut pending.buffer);
         pending.buffer.push(b'\n');
     }
 

@@ -304,7 +304,7 @@ impl Connection {
 }
 
 /// Awaits something until the deadline passes.
-async fn within<F: Future>(deadline: &Deadline, future: F) -> Option<F::Output> {
+pub(crate) async fn within<F: Future>(deadline: &Deadline, future: F) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),

@@ -1,32 +1,18 @@
 //! WebSocket: after a valid 101 the bytes of both sides pass, until both have ended or neither has sent anything for too long.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use super::transfer::Sending;
 use super::{After, Exchange, Gaps};
-use crate::buffer::Buffer;
 use crate::error::Failure;
 use crate::http1::{KnownField, Upgrade};
 use crate::message;
-use crate::stream::{ReadInto, WriteFrom};
 use crate::timer::NEVER;
 use crate::upstream;
+use crate::way::Way;
 use crate::websocket;
-use crate::work::{Store, Work};
-
-/// One direction of a tunnel. While nothing comes it holds no more memory than the head that opened it: most tunnels are silent
-/// most of the time.
-#[derive(Debug, Default)]
-struct Way {
-    /// The reader has ended.
-    ended: bool,
-    /// The writer was told.
-    over: bool,
-    /// What the buffer has while it is idle; then the memory of the buffer is with the worker.
-    idle: Vec<u8>,
-    parked: bool,
-}
+use crate::work::Work;
 
 impl Exchange<'_> {
     /// Whether a 101 is the answer that RFC 6455 4.2.2 demands: without it, what looks like a tunnel may be an endpoint that
@@ -86,58 +72,5 @@ impl Exchange<'_> {
                 self.poll_limits().map(Err)
             }
         }
-    }
-}
-
-impl Way {
-    /// Passes bytes on; ready when the reader has ended and the writer knows.
-    fn poll<R: ReadInto, W: WriteFrom>(
-        &mut self,
-        cx: &mut Context<'_>,
-        store: &Store,
-        buffer: &mut Buffer,
-        from: &mut R,
-        to: &mut W,
-        count: &mut u64,
-    ) -> Poll<Result<(), ()>> {
-        if std::mem::take(&mut self.parked) {
-            store.unpark(buffer, &mut self.idle);
-        }
-        let passed = self.pass(cx, buffer, from, to, count);
-        if passed.is_pending() && buffer.is_empty() {
-            store.park(buffer, &mut self.idle);
-            self.parked = true;
-        }
-        passed
-    }
-
-    fn pass<R: ReadInto, W: WriteFrom>(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut Buffer,
-        from: &mut R,
-        to: &mut W,
-        count: &mut u64,
-    ) -> Poll<Result<(), ()>> {
-        while !self.over {
-            while !buffer.is_empty() {
-                let written =
-                    ready!(to.poll_write_from(cx, &[std::io::IoSlice::new(buffer.filled())])).map_err(|_| ())?;
-                *count += written as u64;
-                buffer.consume(written);
-            }
-            ready!(to.poll_flush_all(cx)).map_err(|_| ())?;
-            if self.ended {
-                ready!(to.poll_finish(cx)).map_err(|_| ())?;
-                self.over = true;
-                break;
-            }
-            buffer.make_room(0);
-            match ready!(buffer.poll_fill(from, cx)) {
-                Ok(0) | Err(_) => self.ended = true,
-                Ok(_) => {}
-            }
-        }
-        Poll::Ready(Ok(()))
     }
 }

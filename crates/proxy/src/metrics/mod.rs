@@ -18,7 +18,7 @@ pub use self::label::{LiveIngresses, RequestLabels};
 pub use self::process::ProcessFigures;
 pub use self::report::{ConfigStatus, Exposition, ProxyFigures};
 pub(crate) use self::text::CONTENT_TYPE;
-pub use self::worker::{ConnectionCounts, Phase, UpstreamCounts, WorkerMetrics, WorkerReport};
+pub use self::worker::{ConnectionCounts, Phase, StreamCounts, UpstreamCounts, WorkerMetrics, WorkerReport};
 
 use std::collections::BTreeSet;
 

@@ -8,7 +8,7 @@ use fairway_model::{Action, Host, Snapshot};
 use super::label::RequestLabels;
 use super::process::{self, ProcessFigures};
 use super::text::{Labels, Text};
-use super::worker::{ConnectionCounts, LENGTHS, Pair, SIZES, Shape, Slot, TIMES, UpstreamCounts};
+use super::worker::{ConnectionCounts, LENGTHS, Pair, SIZES, Shape, Slot, StreamCounts, TIMES, UpstreamCounts};
 use super::{MetricOptions, PREFIX, WorkerReport};
 
 /// What is known about the configuration that runs.
@@ -76,6 +76,7 @@ impl Exposition<'_> {
         self.process(&mut text, &labels);
         self.config(&mut text, &labels);
         self.certificates(&mut text, &labels);
+        self.streams(&mut text);
         self.own(&mut text);
         text.finish()
     }
@@ -137,7 +138,7 @@ impl Exposition<'_> {
         self.reports.iter().for_each(|report| sum.add(&report.connections));
         let now = "current number of client connections with state {active, reading, writing, waiting}";
         text.metric(PREFIX, "nginx_process_connections", "gauge", now);
-        let active = sum.reading + sum.writing + sum.waiting;
+        let active = sum.reading + sum.writing + sum.waiting + sum.passing;
         let states = [("active", active), ("reading", sum.reading), ("waiting", sum.waiting), ("writing", sum.writing)];
         for (state, count) in states {
             text.value("", &labels.with("state", state), "", count);
@@ -237,6 +238,31 @@ impl Exposition<'_> {
                 .with("namespace", &namespace)
                 .with("secret_name", &secret);
             text.value("", &labels, "", not_after);
+        }
+    }
+
+    fn streams(&self, text: &mut Text) {
+        let mut sums: BTreeMap<_, (&str, StreamCounts)> = BTreeMap::new();
+        for (name, protocol, counts) in self.reports.iter().flat_map(|report| &report.streams) {
+            sums.entry(name).or_insert((*protocol, StreamCounts::default())).1.add(counts);
+        }
+        if sums.is_empty() {
+            return;
+        }
+        type Figure = fn(&StreamCounts) -> u64;
+        let figures: [(&str, &str, &str, Figure); 5] = [
+            ("stream_sessions_total", "counter", "Connections of TCP, and sessions of UDP services.", |one| one.opened),
+            ("stream_sessions_active", "gauge", "Those that there are now.", |one| one.active),
+            ("stream_failures_total", "counter", "Those that reached no endpoint.", |one| one.failed),
+            ("stream_received_bytes_total", "counter", "Bytes from their clients.", |one| one.received),
+            ("stream_sent_bytes_total", "counter", "Bytes to their clients.", |one| one.sent),
+        ];
+        for (name, kind, help, figure) in figures {
+            text.metric("fairway_", name, kind, help);
+            for (listener, (protocol, counts)) in &sums {
+                let labels = Labels::default().with("listener", listener.as_str()).with("protocol", protocol);
+                text.value("", &labels, "", figure(counts));
+            }
         }
     }
 

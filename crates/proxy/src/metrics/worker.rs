@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use fairway_model::ListenerName;
 use hashbrown::HashTable;
 
 use super::label::{LiveIngresses, RequestLabels};
@@ -101,6 +102,8 @@ pub struct ConnectionCounts {
     pub writing: u64,
     /// Idle connections.
     pub waiting: u64,
+    /// Connections of TCP services.
+    pub passing: u64,
 }
 
 /// What a client's connection is doing.
@@ -112,6 +115,8 @@ pub enum Phase {
     Writing,
     /// Nothing.
     Waiting,
+    /// Bytes pass as they are: a TCP service.
+    Passing,
 }
 
 /// Connections to endpoints.
@@ -127,9 +132,36 @@ pub struct UpstreamCounts {
     pub idle: u64,
 }
 
+/// What passed through the port of a TCP or UDP service.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct StreamCounts {
+    /// Connections or sessions of datagrams so far.
+    pub opened: u64,
+    /// Those that there are now.
+    pub active: u64,
+    /// Those so far that reached no endpoint, or did not say who they are.
+    pub failed: u64,
+    /// Bytes from clients.
+    pub received: u64,
+    /// Bytes to clients.
+    pub sent: u64,
+}
+
+impl StreamCounts {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.opened += other.opened;
+        self.active += other.active;
+        self.failed += other.failed;
+        self.received += other.received;
+        self.sent += other.sent;
+    }
+}
+
 /// What a worker has counted so far.
 #[derive(Clone, Debug)]
 pub struct WorkerReport {
+    /// By the names of listeners, with the protocol of each.
+    pub(crate) streams: Vec<(ListenerName, &'static str, StreamCounts)>,
     pub(super) routes: Vec<RouteSeries>,
     pub(super) connections: ConnectionCounts,
     pub(super) upstream: UpstreamCounts,
@@ -188,7 +220,12 @@ impl WorkerMetrics {
             self.by_labels = (0..).zip(&self.routes).map(|(at, route)| (route.labels.clone(), at)).collect();
             self.known.clear();
         }
-        WorkerReport { routes: self.routes.clone(), connections: self.connections, upstream: self.upstream }
+        WorkerReport {
+            streams: Vec::new(),
+            routes: self.routes.clone(),
+            connections: self.connections,
+            upstream: self.upstream,
+        }
     }
 
     fn route(&mut self, record: &RequestRecord<'_>) -> Option<u32> {
@@ -345,6 +382,7 @@ impl ConnectionCounts {
         self.reading += other.reading;
         self.writing += other.writing;
         self.waiting += other.waiting;
+        self.passing += other.passing;
     }
 
     fn of(&mut self, phase: Phase) -> &mut u64 {
@@ -352,6 +390,7 @@ impl ConnectionCounts {
             Phase::Reading => &mut self.reading,
             Phase::Writing => &mut self.writing,
             Phase::Waiting => &mut self.waiting,
+            Phase::Passing => &mut self.passing,
         }
     }
 }

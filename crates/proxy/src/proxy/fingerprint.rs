@@ -32,6 +32,7 @@ pub(super) fn next(number: u64, touched: &BTreeSet<ResourceName>, old: &Snapshot
 fn name(resource: &Resource) -> Option<ResourceName> {
     Some(match resource {
         Resource::Listener(listener) => ResourceName::Listener(listener.name.clone()),
+        Resource::StreamListener(listener) => ResourceName::StreamListener(listener.name.clone()),
         Resource::Host(host) => {
             ResourceName::Host(HostKey { table: host.table().clone(), pattern: host.pattern().clone() })
         }

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use fairway_model::{Delta, Listener, ListenerName, Snapshot};
+use fairway_model::{Delta, ListenerName, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
 use super::RefusedListener;
 use crate::access_log::LogThread;
-use crate::listener;
+use crate::listener::{self, Bound, Door};
 use crate::live::Live;
 use crate::metrics::{ConfigStatus, ProxyFigures};
 use crate::prepared::LogFormat;
@@ -36,10 +36,16 @@ pub(super) struct Shared {
 }
 
 /// The listener resources whose sockets are open.
-pub(super) type Listening = HashMap<ListenerName, Arc<Listener>>;
+pub(super) type Listening = HashMap<ListenerName, Door>;
 
 /// For each worker the sockets that it opens.
-pub(super) type Open = Vec<Vec<(Arc<Listener>, std::net::TcpListener)>>;
+pub(super) type Open = Vec<Vec<(Door, Bound)>>;
+
+/// The listeners of a snapshot, for HTTP and for streams.
+pub(super) fn doors(snapshot: &Snapshot) -> impl Iterator<Item = Door> {
+    let http = snapshot.listeners().cloned().map(Door::Http);
+    http.chain(snapshot.stream_listeners().cloned().map(Door::Stream))
+}
 
 /// What becomes of listeners with a change.
 #[derive(Debug, Default)]
@@ -47,9 +53,9 @@ pub(super) struct Relisten {
     /// Sockets of new ones.
     pub(super) open: Open,
     /// Those that stay open and serve something else.
-    pub(super) change: Vec<Arc<Listener>>,
+    pub(super) change: Vec<Door>,
     /// Those that are no more.
-    pub(super) close: Vec<Arc<Listener>>,
+    pub(super) close: Vec<Door>,
     /// Those that could not be opened.
     pub(super) refused: Vec<RefusedListener>,
 }
@@ -142,51 +148,57 @@ impl Shared {
     }
 
     /// Binds what is new. A listener with another address is a new one, and the old one stays in force until that is bound;
-    /// with another scheme or table it stays open. What could not be bound is tried again with every change.
+    /// with something else behind it it stays open. What could not be bound is tried again with every change.
     pub(super) fn relisten(&self, listening: &mut Listening, snapshot: &Snapshot) -> Relisten {
         let mut open: Open = self.workers.iter().map(|_| Vec::new()).collect();
         let (mut change, mut close, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        let wanted: HashMap<ListenerName, Door> = doors(snapshot).map(|door| (door.name().clone(), door)).collect();
+        if wanted.len() == listening.len()
+            && wanted.iter().all(|(name, door)| listening.get(name).is_some_and(|known| known.is(door)))
+        {
+            return Relisten::default();
+        }
         let mut local = locked(&self.local);
-        let stays = |resource: &Listener| {
-            snapshot.listeners().any(|new| new.name == resource.name && new.address == resource.address)
-        };
+        let stays = |door: &Door| wanted.get(door.name()).is_some_and(|new| new.shares_sockets(door));
         // Where we listen now, with the ports that the kernel chose, and whether we go on there.
         let ours: Vec<_> = listening
             .values()
-            .filter_map(|resource| local.get(&resource.name).map(|address| (*address, stays(resource))))
+            .filter_map(|door| {
+                local.get(door.name()).map(|address| Ours { address: *address, udp: door.is_udp(), stays: stays(door) })
+            })
             .collect();
-        listening.retain(|name, resource| {
-            let kept = snapshot.listeners().any(|new| new.name == *name);
+        listening.retain(|name, door| {
+            let kept = wanted.contains_key(name);
             if !kept {
-                close.push(resource.clone());
+                close.push(door.clone());
                 local.remove(name);
             }
             kept
         });
-        for resource in snapshot.listeners() {
-            let old = listening.get(&resource.name);
+        for door in doors(snapshot) {
+            let old = listening.get(door.name());
             match old {
-                Some(known) if Arc::ptr_eq(known, resource) => continue,
-                Some(known) if known.address == resource.address => {
-                    change.push(resource.clone());
-                    listening.insert(resource.name.clone(), resource.clone());
+                Some(known) if known.is(&door) => continue,
+                Some(known) if known.shares_sockets(&door) => {
+                    change.push(door.clone());
+                    listening.insert(door.name().clone(), door);
                     continue;
                 }
                 Some(_) | None => {}
             }
-            match bind(resource.address, &ours, self.workers.len()) {
+            match bind(&door, &ours, self.workers.len()) {
                 Ok(sockets) => {
                     close.extend(old.cloned());
                     if let Some(address) = sockets.first().and_then(|socket| socket.local_addr().ok()) {
-                        local.insert(resource.name.clone(), address);
+                        local.insert(door.name().clone(), address);
                     }
                     for (own, socket) in open.iter_mut().zip(sockets) {
-                        own.push((resource.clone(), socket));
+                        own.push((door.clone(), socket));
                     }
-                    listening.insert(resource.name.clone(), resource.clone());
+                    listening.insert(door.name().clone(), door);
                 }
                 Err(error) => {
-                    refused.push(RefusedListener { listener: resource.name.clone(), address: resource.address, error });
+                    refused.push(RefusedListener { listener: door.name().clone(), address: door.address(), error });
                 }
             }
         }
@@ -194,17 +206,28 @@ impl Shared {
     }
 }
 
+/// A socket of our own.
+struct Ours {
+    address: SocketAddr,
+    udp: bool,
+    /// Whether it stays open.
+    stays: bool,
+}
+
 /// Binds an address. A socket of our own that is about to close is not in the way; one that stays is, as anybody's would be.
-fn bind(address: SocketAddr, ours: &[(SocketAddr, bool)], workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
-    let overlaps = |own: &SocketAddr| {
-        let either = own.ip().is_unspecified() || address.ip().is_unspecified() || own.ip() == address.ip();
-        own.port() == address.port() && own.is_ipv4() == address.is_ipv4() && either
+fn bind(door: &Door, ours: &[Ours], workers: usize) -> io::Result<Vec<Bound>> {
+    let address = door.address();
+    let overlaps = |own: &&Ours| {
+        let ip = own.address.ip();
+        let either = ip.is_unspecified() || address.ip().is_unspecified() || ip == address.ip();
+        let same = own.address.port() == address.port() && own.address.is_ipv4() == address.is_ipv4();
+        own.udp == door.is_udp() && same && either
     };
-    let mut beside = ours.iter().filter(|(own, _)| overlaps(own)).peekable();
-    if beside.peek().is_none() || beside.any(|(_, stays)| *stays) {
-        return listener::bind(address, workers);
+    let mut beside = ours.iter().filter(overlaps).peekable();
+    if beside.peek().is_none() || beside.any(|own| own.stays) {
+        return listener::bind(door, workers);
     }
-    listener::bind_beside(address, workers)
+    listener::bind_beside(door, workers)
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -20,7 +20,6 @@ const LOG_FILE: Verdict = Harmless("logs go to standard output and standard erro
 const GEO: Verdict = NotYet("there are no geographic variables yet; they are empty");
 const COMPRESSION: Verdict = NotYet("responses aren't compressed yet");
 const TRACING: Verdict = NotYet("tracing isn't built yet");
-const STREAMS: Verdict = NotYet("TCP and UDP services aren't built yet");
 const GLOBAL_AUTH: Verdict = NotYet("external authentication isn't built yet");
 const LIMITS: Verdict = NotYet("rate and connection limits aren't built yet");
 const BANDWIDTH: Verdict = NotYet("bandwidth isn't limited yet");
@@ -79,8 +78,6 @@ unbuilt! {
     "disable-ipv6-dns" = "": NotYet("both kinds of addresses are looked up");
     /// Leaves errors of backends alone.
     "disable-proxy-intercept-errors" = "false": Harmless("no error of a backend is replaced so far");
-    /// No access log for TCP and UDP.
-    "disable-stream-access-log" = "false": STREAMS;
     /// Logs requests that the built-in default backend answers.
     "enable-access-log-for-default-backend" = "false": NotYet("they are logged like all others");
     /// Asynchronous writing of files.
@@ -165,8 +162,6 @@ unbuilt! {
     "limit-req-status-code" = "503": LIMITS;
     /// Raw nginx text.
     "location-snippet" = "": SNIPPET;
-    /// The log line of TCP and UDP.
-    "log-format-stream" = "[$remote_addr] [$time_local] $protocol $status $bytes_sent $bytes_received $session_time": STREAMS;
     /// Memory of Lua.
     "lua-shared-dicts" = "": Harmless("there is no Lua here");
     /// Raw nginx text.
@@ -237,16 +232,6 @@ unbuilt! {
     "proxy-request-buffering" = "on": NotYet("request bodies are streamed, as with off");
     /// Restricts proxy-ssl annotations to their own paths.
     "proxy-ssl-location-only" = "false": NotYet("TLS to backends isn't built yet");
-    /// Tries another endpoint.
-    "proxy-stream-next-upstream" = "true": STREAMS;
-    /// For how long.
-    "proxy-stream-next-upstream-timeout" = "600s": STREAMS;
-    /// How often.
-    "proxy-stream-next-upstream-tries" = "3": STREAMS;
-    /// Answers to one datagram.
-    "proxy-stream-responses" = "1": STREAMS;
-    /// Idle time of sessions.
-    "proxy-stream-timeout" = "600s": STREAMS;
     /// Leaves scheme and host out of our redirects.
     "relative-redirects" = "false": NotYet("our redirects name scheme and host");
     /// A listening socket for each worker.

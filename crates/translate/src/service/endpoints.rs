@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{BackendKey, BackendPort, Problem, Sources, external, is_tcp};
+use super::{BackendKey, BackendPort, Layer, Problem, Sources, external};
 use crate::diagnostic::{Reason, Severity};
 use crate::options::Options;
 
@@ -40,21 +40,21 @@ pub(super) fn find(
         };
     }
     let Some(port) = port else { return Err(port_missing(key, service)) };
-    Ok(Endpoints::Addresses(from_slices(&sources.slices, port)))
+    Ok(Endpoints::Addresses(from_slices(&sources.slices, port, key.layer)))
 }
 
 pub(super) fn port_missing(key: &BackendKey, service: &Service) -> Problem {
     let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
     let known: Vec<String> = ports
         .iter()
-        .filter(|port| is_tcp(port.protocol.as_deref()))
+        .filter(|port| key.layer.takes(port.protocol.as_deref()))
         .take(8)
         .map(|port| match port.name.as_deref() {
             Some(name) if !name.is_empty() => format!("{} ({name})", port.port),
             _ => port.port.to_string(),
         })
         .collect();
-    let known = if known.is_empty() { "no TCP port".to_owned() } else { known.join(", ") };
+    let known = if known.is_empty() { format!("no {} port", key.layer.protocol()) } else { known.join(", ") };
     let message = format!("Service {}/{} has {known}", key.namespace, key.service);
     Problem::new(Severity::Warning, Reason::PortNotFound, message)
 }
@@ -68,11 +68,11 @@ fn cluster_address(service: &Service) -> Option<IpAddr> {
     service.spec.as_ref()?.cluster_ip.as_deref()?.parse().ok()
 }
 
-fn from_slices(slices: &[&EndpointSlice], port: &ServicePort) -> Vec<Endpoint> {
+fn from_slices(slices: &[&EndpointSlice], port: &ServicePort, layer: Layer) -> Vec<Endpoint> {
     // One address may be in several slices; ready in one of them is ready.
     let mut found: BTreeMap<SocketAddr, EndpointState> = BTreeMap::new();
     for slice in slices {
-        let Some(number) = slice_port(slice, port) else { continue };
+        let Some(number) = slice_port(slice, port, layer) else { continue };
         for endpoint in slice.endpoints.iter().flatten() {
             let Some(state) = state(endpoint) else { continue };
             for address in endpoint.addresses.iter().filter_map(|text| address(&slice.address_type, text)) {
@@ -87,21 +87,24 @@ fn from_slices(slices: &[&EndpointSlice], port: &ServicePort) -> Vec<Endpoint> {
 }
 
 /// The number that a port of the Service has in one slice: pods may differ where the target port is a name.
-fn slice_port(slice: &EndpointSlice, port: &ServicePort) -> Option<u16> {
+fn slice_port(slice: &EndpointSlice, port: &ServicePort, layer: Layer) -> Option<u16> {
     let ports = slice.ports.as_deref().unwrap_or_default();
-    let tcp: Vec<(&EndpointPort, u16)> = ports
+    let right: Vec<(&EndpointPort, u16)> = ports
         .iter()
-        .filter(|port| is_tcp(port.protocol.as_deref()))
+        .filter(|port| layer.takes(port.protocol.as_deref()))
         .filter_map(|port| Some((port, port_number(port.port?)?)))
         .collect();
     let wanted = port.name.as_deref().unwrap_or_default();
     let name = |port: &EndpointPort| port.name.clone().unwrap_or_default();
-    if let Some((_, number)) = tcp.iter().find(|(port, _)| name(port) == wanted) {
+    if let Some((_, number)) = right.iter().find(|(port, _)| name(port) == wanted) {
         return Some(*number);
     }
     // Slices made by hand often leave names out.
-    let unnamed: Vec<u16> =
-        tcp.iter().filter(|(port, _)| wanted.is_empty() || name(port).is_empty()).map(|(_, number)| *number).collect();
+    let unnamed: Vec<u16> = right
+        .iter()
+        .filter(|(port, _)| wanted.is_empty() || name(port).is_empty())
+        .map(|(_, number)| *number)
+        .collect();
     let target = match port.target_port {
         Some(IntOrString::Int(target)) => port_number(target),
         _ => port_number(port.port),

@@ -7,7 +7,7 @@ use fairway_model::{Backend, EndpointSet, Resource, ResourceName};
 use super::{Translator, Work};
 use crate::ingress::Parts;
 use crate::objects::{Object, ObjectKey};
-use crate::service::{self, BackendKey, BackendPort, Problem, Sources};
+use crate::service::{self, BackendKey, BackendPort, Layer, Problem, Sources};
 
 /// One backend that something refers to.
 #[derive(Debug, Default)]
@@ -15,8 +15,8 @@ pub(super) struct BackendState {
     /// The Ingresses that refer to it, oldest first.
     pub(super) parts: Parts,
     pub(super) problem: Option<Problem>,
-    /// Whether it is there without any Ingress: the global default backend.
-    pinned: bool,
+    /// Whether it is there without any Ingress: the global default backend, and those of TCP and UDP services.
+    pub(super) pinned: bool,
     backend: Option<Arc<Backend>>,
     endpoints: Option<Arc<EndpointSet>>,
 }
@@ -33,6 +33,7 @@ impl Translator {
         let start = BackendKey {
             namespace: service.namespace.clone(),
             service: service.name.clone(),
+            layer: Layer::Http,
             port: BackendPort::First,
         };
         let same = |key: &&BackendKey| key.namespace == service.namespace && key.service == service.name;
@@ -80,7 +81,7 @@ impl Translator {
                     })
                     .collect(),
                 parts: state.parts.values().map(|part| &**part).collect(),
-                is_default: state.pinned,
+                is_default: state.pinned && key.layer == Layer::Http,
             };
             let resolved = service::resolve(&key, &sources, &self.global.config, &self.options);
             let Some(state) = self.backends.get_mut(&key) else { continue };
@@ -97,7 +98,7 @@ impl Translator {
             if state.problem != resolved.problem {
                 work.reports.extend(state.parts.values().map(|part| part.key.clone()));
                 if state.pinned {
-                    work.reports.insert(service_key);
+                    work.reports.insert(self.streams.config_map(key.layer).cloned().unwrap_or(service_key));
                 }
                 state.problem = resolved.problem;
             }

@@ -98,6 +98,7 @@ impl Translator {
                 .extend(self.names.iter().filter(|(_, name)| name.is_primary()).map(|(pattern, _)| pattern.clone()));
             work.names.insert(HostPattern::Any);
             work.backends.extend(self.backends.keys().cloned());
+            work.streams = true;
         }
         let refer = |reference: &Option<ObjectRef>| {
             reference.as_ref().map(|object| ObjectKey::new(Kind::ConfigMap, &object.namespace, &object.name))

@@ -44,11 +44,17 @@ impl Translator {
     fn report(&self, key: &ObjectKey) -> Vec<Diagnostic> {
         match key.kind {
             Kind::Ingress => self.report_ingress(key),
-            Kind::ConfigMap => self.global.diagnostics.get(key).cloned().unwrap_or_default(),
+            Kind::ConfigMap => self.report_config_map(key),
             Kind::Secret => self.report_default_certificate(key),
             Kind::Service => self.report_default_backend(key),
             Kind::IngressClass | Kind::EndpointSlice | Kind::Namespace => Vec::new(),
         }
+    }
+
+    fn report_config_map(&self, key: &ObjectKey) -> Vec<Diagnostic> {
+        let mut found = self.global.diagnostics.get(key).cloned().unwrap_or_default();
+        found.extend(self.report_streams(key));
+        found
     }
 
     fn report_ingress(&self, key: &ObjectKey) -> Vec<Diagnostic> {

@@ -62,6 +62,7 @@ fn names(update: &Update) -> Vec<String> {
         .iter()
         .map(|resource| match resource {
             Resource::Listener(one) => format!("Listener {}", one.name),
+            Resource::StreamListener(one) => format!("StreamListener {}", one.name),
             Resource::Host(one) => format!("Host {}", one.pattern()),
             Resource::Backend(one) => format!("Backend {}", one.name),
             Resource::EndpointSet(one) => format!("EndpointSet {}", one.backend),

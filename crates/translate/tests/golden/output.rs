@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 use fairway_model::path::{Scratch, canonicalize};
 use fairway_model::{
-    Action, Filter, ForwardPolicy, HostPattern, Location, PathMatch, Route, Snapshot, TableName, canonical_host,
+    Action, Filter, ForwardPolicy, HostPattern, Location, PathMatch, Route, Snapshot, TableName, Transport,
+    canonical_host,
 };
 use fairway_translate::Translation;
 use libtest_mimic::Failed;
@@ -45,6 +46,15 @@ pub(crate) fn render(case: &Ready, translation: &Translation) -> Result<String, 
         let listeners = snapshot.listeners().map(|one| format!("{} {} {}", one.name, one.scheme, one.address).into());
         section("listeners", listeners.collect::<Vec<Value>>().into())?;
     }
+    let streams = snapshot.stream_listeners().map(|one| {
+        let mut line = format!("{} {} {} -> {}", one.name, one.transport, one.address, one.backend);
+        if let Transport::Tcp { accept_proxy, send_proxy } = one.transport {
+            line.push_str(if accept_proxy { ", reads PROXY" } else { "" });
+            line.push_str(if send_proxy { ", sends PROXY" } else { "" });
+        }
+        Value::from(format!("{line} ({})", one.origin))
+    });
+    section("streams", streams.collect::<Vec<_>>().into())?;
     let diagnostics: Vec<Value> = translation
         .diagnostics
         .iter()

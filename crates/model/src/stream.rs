@@ -1,0 +1,246 @@
+//! TCP and UDP services: ports whose bytes go to a backend without being looked at.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::template::{Piece, pieces};
+use crate::{BackendName, ListenerName, LogEscape, Origin};
+
+/// An address whose connections or datagrams all go to one backend. It shares its set of names with
+/// [`Listener`](crate::Listener).
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct StreamListener {
+    /// Its name, for example `tcp-9000`.
+    pub name: ListenerName,
+    /// The entry of the ConfigMap.
+    pub origin: Origin,
+    /// Where connections or datagrams are accepted.
+    pub address: SocketAddr,
+    /// What is accepted.
+    pub transport: Transport,
+    /// Where it goes. Without endpoints, connections are closed and datagrams dropped.
+    pub backend: BackendName,
+}
+
+/// What a [`StreamListener`] accepts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Transport {
+    /// TCP connections.
+    Tcp {
+        /// Whether each begins with a PROXY header that names the client; without a valid one it is closed.
+        accept_proxy: bool,
+        /// Whether the endpoint gets a PROXY header (version 1) with the client's address.
+        send_proxy: bool,
+    },
+    /// UDP datagrams.
+    Udp,
+}
+
+impl Transport {
+    /// Whether these are datagrams.
+    pub fn is_udp(self) -> bool {
+        self == Self::Udp
+    }
+
+    /// As logs and metrics have it: `TCP` or `UDP`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp { .. } => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What holds for all TCP and UDP services. The defaults are those of the ingress-nginx ConfigMap.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct StreamSettings {
+    /// Longest time in which neither side sends anything (`proxy-stream-timeout`).
+    pub idle: Duration,
+    /// Time for one attempt to connect (`proxy-connect-timeout`).
+    pub connect_timeout: Duration,
+    /// Whether another endpoint is tried when connecting fails (`proxy-stream-next-upstream`); `None` for not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<StreamRetry>,
+    /// Datagrams that an endpoint sends for each of the client's; with the last of them the session ends
+    /// (`proxy-stream-responses`).
+    pub responses: u32,
+    /// The log.
+    pub log: StreamLog,
+}
+
+impl Default for StreamSettings {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(600),
+            connect_timeout: Duration::from_secs(5),
+            retry: Some(StreamRetry::default()),
+            responses: 1,
+            log: StreamLog::default(),
+        }
+    }
+}
+
+/// How often another endpoint is tried. No endpoint is tried twice.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct StreamRetry {
+    /// Tries in all, the first one included; `None` for as many as there are endpoints.
+    pub tries: Option<u32>,
+    /// Time within which further tries may start, from the first one; `None` for no limit.
+    pub within: Option<Duration>,
+}
+
+impl Default for StreamRetry {
+    fn default() -> Self {
+        Self { tries: Some(3), within: Some(Duration::from_secs(600)) }
+    }
+}
+
+/// What is written when a connection or a session of datagrams has ended.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct StreamLog {
+    /// Whether anything is written.
+    pub enabled: bool,
+    /// One line.
+    pub format: StreamTemplate,
+    /// How values are escaped in it.
+    pub escape: LogEscape,
+}
+
+impl StreamLog {
+    /// The format of ingress-nginx.
+    pub const FORMAT: &str = "[$remote_addr] [$time_local] $protocol $status $bytes_sent $bytes_received $session_time";
+}
+
+impl Default for StreamLog {
+    fn default() -> Self {
+        Self { enabled: true, format: StreamTemplate::parse(Self::FORMAT), escape: LogEscape::Default }
+    }
+}
+
+/// A compiled line of the log. Two are equal when their text is.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Arc<str>", into = "Arc<str>")]
+pub struct StreamTemplate {
+    text: Arc<str>,
+    segments: Arc<[StreamSegment]>,
+}
+
+/// A piece of a [`StreamTemplate`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum StreamSegment {
+    /// Text that stands for itself.
+    Literal(Box<str>),
+    /// A value of the session.
+    Variable(StreamVariable),
+    /// A name that stands for nothing.
+    Unknown(Box<str>),
+}
+
+impl StreamTemplate {
+    /// Compiles a text, by the rules of [`Template`](crate::Template). Names that nobody knows become
+    /// [`StreamSegment::Unknown`].
+    pub fn parse(text: &str) -> Self {
+        let segments = pieces(text).into_iter().map(|piece| match piece {
+            Piece::Literal(text) => StreamSegment::Literal(text.into()),
+            Piece::Name(name) => match StreamVariable::from_name(name) {
+                Some(variable) => StreamSegment::Variable(variable),
+                None => StreamSegment::Unknown(name.into()),
+            },
+        });
+        Self { text: text.into(), segments: segments.collect() }
+    }
+
+    /// The pieces in order.
+    pub fn segments(&self) -> &[StreamSegment] {
+        &self.segments
+    }
+
+    /// The text that was compiled.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Names of the variables that stand for nothing, for a diagnostic.
+    pub fn unknown(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter_map(|segment| match segment {
+            StreamSegment::Unknown(name) => Some(&**name),
+            StreamSegment::Literal(_) | StreamSegment::Variable(_) => None,
+        })
+    }
+}
+
+impl From<Arc<str>> for StreamTemplate {
+    fn from(text: Arc<str>) -> Self {
+        Self::parse(&text)
+    }
+}
+
+impl From<StreamTemplate> for Arc<str> {
+    fn from(template: StreamTemplate) -> Self {
+        template.text
+    }
+}
+
+macro_rules! variables {
+    ($($variant:ident = $name:literal, $doc:literal;)*) => {
+        /// A value of a TCP connection or of a session of datagrams, by its nginx name (the `stream` modules of nginx.org).
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub enum StreamVariable {
+            $(#[doc = concat!("`", $name, "`: ", $doc)] $variant,)*
+        }
+
+        impl StreamVariable {
+            /// The variable of a name without `$`.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+variables! {
+    RemoteAddr = "remote_addr", "address of the client.";
+    RemotePort = "remote_port", "port of the client.";
+    ServerAddr = "server_addr", "address that it came in on.";
+    ServerPort = "server_port", "port that it came in on.";
+    TimeLocal = "time_local", "time in the common log format.";
+    TimeIso8601 = "time_iso8601", "time as `2026-11-21T07:00:00+00:00`.";
+    Msec = "msec", "seconds since 1970 with milliseconds.";
+    Protocol = "protocol", "`TCP` or `UDP`.";
+    Status = "status", "200, 400 for a bad PROXY header, 502 when no endpoint was reached.";
+    BytesSent = "bytes_sent", "bytes sent to the client.";
+    BytesReceived = "bytes_received", "bytes received from the client.";
+    SessionTime = "session_time", "seconds from beginning to end, with milliseconds.";
+    Connection = "connection", "number of the connection.";
+    UpstreamAddr = "upstream_addr", "endpoints tried, separated by commas.";
+    UpstreamBytesSent = "upstream_bytes_sent", "bytes sent to the endpoint.";
+    UpstreamBytesReceived = "upstream_bytes_received", "bytes received from the endpoint.";
+    UpstreamConnectTime = "upstream_connect_time", "seconds until an endpoint was connected.";
+    UpstreamName = "proxy_upstream_name", "`tcp-namespace-service-port`.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_format_has_no_unknown_names() {
+        let template = StreamTemplate::parse(StreamLog::FORMAT);
+        assert_eq!(template.unknown().count(), 0);
+        assert_eq!(template.segments()[1], StreamSegment::Variable(StreamVariable::RemoteAddr));
+        assert_eq!(StreamTemplate::parse("$host-${protocol}").unknown().collect::<Vec<_>>(), ["host"]);
+    }
+}

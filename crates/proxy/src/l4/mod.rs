@@ -1,0 +1,172 @@
+//! TCP and UDP services: what comes in at a port goes to an endpoint of its backend, and nobody looks at the bytes.
+//!
+//! Which endpoint is decided by the configuration that holds when a connection or session begins; it keeps that one to its end,
+//! whatever changes. Without an endpoint, connections are closed and datagrams dropped.
+
+mod session;
+mod tcp;
+mod udp;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use fairway_model::{ListenerName, StreamListener, StreamRetry};
+use tokio::task::JoinHandle;
+
+pub(crate) use self::session::Sessions;
+use crate::access_log::StreamRecord;
+use crate::balance::{Ask, Outcome, Pick};
+use crate::listener::{self, Bound, Gate};
+use crate::metrics::StreamCounts;
+use crate::upstream::Service;
+use crate::worker::Worker;
+
+/// The port of a TCP or UDP service, in one worker.
+#[derive(Debug)]
+pub(crate) struct OpenStream {
+    resource: RefCell<Arc<StreamListener>>,
+    gate: Gate,
+    counts: Cell<StreamCounts>,
+}
+
+impl OpenStream {
+    /// For a socket that is bound.
+    pub(crate) fn new(resource: Arc<StreamListener>, local: SocketAddr) -> Self {
+        Self { resource: RefCell::new(resource), gate: Gate::new(local), counts: Cell::default() }
+    }
+
+    /// The resource.
+    pub(crate) fn resource(&self) -> Arc<StreamListener> {
+        self.resource.borrow().clone()
+    }
+
+    /// The resource changed: what begins from now on goes by the new one.
+    pub(crate) fn change(&self, resource: Arc<StreamListener>) {
+        *self.resource.borrow_mut() = resource;
+    }
+
+    /// What closes it.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// What was counted so far.
+    pub(crate) fn report(&self) -> (ListenerName, &'static str, StreamCounts) {
+        let resource = self.resource.borrow();
+        (resource.name.clone(), resource.transport.as_str(), self.counts.get())
+    }
+
+    fn count(&self, change: impl FnOnce(&mut StreamCounts)) {
+        let mut counts = self.counts.get();
+        change(&mut counts);
+        self.counts.set(counts);
+    }
+}
+
+/// Starts to accept.
+///
+/// # Errors
+/// If the event loop does not take the socket.
+pub(crate) fn open(worker: Rc<Worker>, open: Rc<OpenStream>, socket: Bound) -> io::Result<JoinHandle<()>> {
+    match socket {
+        Bound::Tcp(socket) => {
+            let socket = tokio::net::TcpListener::from_std(socket)?;
+            Ok(tokio::task::spawn_local(async move {
+                listener::accept(&worker, &open.gate, socket, |stream, peer| {
+                    tokio::task::spawn_local(tcp::serve(worker.clone(), worker.admit(), open.clone(), stream, peer));
+                })
+                .await;
+            }))
+        }
+        Bound::Udp(socket) => {
+            let port = udp::Port::new(socket)?;
+            Ok(tokio::task::spawn_local(udp::serve(worker, open, port)))
+        }
+    }
+}
+
+/// A connection or a session of datagrams: counted and logged exactly once, when it is dropped.
+#[derive(Debug)]
+struct Passage {
+    worker: Rc<Worker>,
+    open: Rc<OpenStream>,
+    record: StreamRecord,
+}
+
+impl Passage {
+    fn begin(worker: &Rc<Worker>, open: &Rc<OpenStream>, client: SocketAddr, local: SocketAddr) -> Self {
+        open.count(|counts| {
+            counts.opened += 1;
+            counts.active += 1;
+        });
+        let record = StreamRecord {
+            protocol: open.resource.borrow().transport.as_str(),
+            client,
+            local,
+            number: worker.next_number(),
+            begun: Instant::now(),
+            status: 502,
+            sent: 0,
+            received: 0,
+            upstream_sent: 0,
+            upstream_received: 0,
+            tried: Vec::new(),
+            connect: None,
+            upstream_name: Arc::default(),
+        };
+        Self { worker: worker.clone(), open: open.clone(), record }
+    }
+
+    /// The next endpoint to try, `None` when there is none or the policy allows no more. No endpoint is tried twice.
+    fn choose(&mut self, resource: &StreamListener, retry: Option<&StreamRetry>) -> Option<(Rc<Service>, Pick)> {
+        let tries = self.record.tried.len();
+        if tries > 0 {
+            let retry = retry?;
+            let late = retry.within.is_some_and(|within| self.record.begun.elapsed() >= within);
+            if late || retry.tries.is_some_and(|most| tries >= most as usize) {
+                return None;
+            }
+        }
+        let running = self.worker.running();
+        let service = self.worker.upstreams.service(&running, &resource.backend, &self.worker.rng)?;
+        if tries == 0 {
+            self.record.upstream_name = service.with_backend(|backend| backend.upstream_name.clone());
+        }
+        let tried = &self.record.tried;
+        let pick = service.pick(|_| Ask { session: None, hash_key: b"", tried, now: Instant::now() })?;
+        if tried.contains(&pick.endpoint) {
+            return None;
+        }
+        self.record.tried.push(pick.endpoint);
+        Some((service, pick))
+    }
+
+    /// An endpoint was reached.
+    fn reached(&mut self, service: &Service, pick: &Pick, since: Instant) {
+        let took = since.elapsed();
+        self.record.connect = Some(took);
+        self.record.status = 200;
+        service.done(pick, Outcome::Answered(took), Instant::now());
+        self.worker.metrics.borrow_mut().upstream.connected += 1;
+    }
+
+    /// An endpoint was not reached.
+    fn failed(&self, service: &Service, pick: &Pick) {
+        service.done(pick, Outcome::Failed, Instant::now());
+        self.worker.metrics.borrow_mut().upstream.failed += 1;
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.open.count(|counts| {
+            counts.active -= 1;
+            counts.failed += u64::from(self.record.status != 200);
+        });
+        self.worker.log_stream(&self.record);
+    }
+}

@@ -1,0 +1,239 @@
+//! A connection of a TCP service, from accepting it to closing it.
+//!
+//! Each side may end its direction and go on receiving, as if there were no proxy. A side that fails resets the other one, so that a
+//! transfer that was cut never looks complete.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use fairway_model::{StreamListener, StreamSettings, Transport};
+use tokio::net::TcpStream;
+
+use super::{OpenStream, Passage};
+use crate::buffer::Buffer;
+use crate::connection::within;
+use crate::metrics::Phase;
+use crate::proxy_protocol::{self, Decoded, Ends};
+use crate::stream::WriteFrom;
+use crate::timer::Deadline;
+use crate::upstream::connect;
+use crate::way::Way;
+use crate::worker::{Admission, Worker};
+
+/// Time for the PROXY header (nginx `proxy_protocol_timeout`).
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Serves a connection to its end.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    mut admission: Admission,
+    open: Rc<OpenStream>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    admission.enter(Phase::Passing);
+    // Most of the time there is nothing but passing: what comes before needs no room in the task.
+    if let Some(mut passing) = Box::pin(begin(worker, open, stream, peer)).await {
+        passing.run().await;
+    }
+}
+
+async fn begin(worker: Rc<Worker>, open: Rc<OpenStream>, stream: TcpStream, peer: SocketAddr) -> Option<Passing> {
+    let deadline = Deadline::of_task(worker.timers.clone()).await;
+    let mut local = open.gate().local();
+    if local.ip().is_unspecified() {
+        local = stream.local_addr().unwrap_or(local);
+    }
+    let resource = open.resource();
+    let settings = worker.running().snapshot.settings().streams.clone();
+    let connection = Connection {
+        passage: Passage::begin(&worker, &open, peer, local),
+        deadline,
+        ends: Ends { source: peer, destination: local },
+        client: stream,
+        to_up: Way::strict(),
+        inbound: Buffer::default(),
+    };
+    connection.begin(&resource, &settings).await
+}
+
+/// A connection that has no endpoint yet.
+struct Connection {
+    passage: Passage,
+    deadline: Deadline,
+    /// The client, and where it connected to: what a PROXY header tells if there is one.
+    ends: Ends,
+    client: TcpStream,
+    /// From the client to the endpoint.
+    to_up: Way,
+    inbound: Buffer,
+}
+
+/// A connection with both sides.
+struct Passing {
+    passage: Passage,
+    deadline: Deadline,
+    client: TcpStream,
+    endpoint: TcpStream,
+    to_up: Way,
+    inbound: Buffer,
+    to_down: Way,
+    outbound: Buffer,
+    /// Longest silence.
+    idle: Duration,
+}
+
+impl Connection {
+    /// Reads the PROXY header, connects, sends the PROXY header, as far as each is asked for.
+    async fn begin(mut self, resource: &StreamListener, settings: &StreamSettings) -> Option<Passing> {
+        let (accept_proxy, send_proxy) = match resource.transport {
+            Transport::Tcp { accept_proxy, send_proxy } => (accept_proxy, send_proxy),
+            Transport::Udp => return None,
+        };
+        if accept_proxy && !self.read_header().await {
+            let worker = &self.passage.worker;
+            self.to_up.release(&worker.store, &mut self.inbound);
+            self.passage.record.status = 400;
+            return None;
+        }
+        let mut endpoint = self.connect(resource, settings).await?;
+        if send_proxy {
+            let mut header = Vec::with_capacity(108);
+            proxy_protocol::encode(&self.ends, &mut header);
+            self.deadline.set_after(settings.connect_timeout);
+            let written = within(&self.deadline, write_all(&mut endpoint, &header)).await;
+            if !matches!(written, Some(Ok(()))) {
+                self.passage.record.status = 502;
+                return None;
+            }
+        }
+        let Self { passage, deadline, client, to_up, inbound, .. } = self;
+        let (to_down, outbound) = (Way::strict(), Buffer::default());
+        Some(Passing { passage, deadline, client, endpoint, to_up, inbound, to_down, outbound, idle: settings.idle })
+    }
+
+    /// Whether the connection begins with a valid header. What follows it stays in the buffer.
+    async fn read_header(&mut self) -> bool {
+        self.deadline.set_after(HEADER_TIMEOUT);
+        self.to_up.unpark(&self.passage.worker.store, &mut self.inbound);
+        loop {
+            let (inbound, client) = (&mut self.inbound, &mut self.client);
+            // The buffer is larger than any header: it always has room for another byte of one.
+            let read = within(&self.deadline, poll_fn(|cx| inbound.poll_fill(client, cx))).await;
+            let Some(Ok(count @ 1..)) = read else { return false };
+            self.passage.record.received += count as u64;
+            match proxy_protocol::decode(self.inbound.filled()) {
+                Ok(Decoded::Partial) => {}
+                Ok(Decoded::Complete { len, ends }) => {
+                    self.inbound.consume(len);
+                    self.ends = ends.unwrap_or(self.ends);
+                    self.passage.record.client = self.ends.source;
+                    // From now on what is passed is counted.
+                    self.passage.record.received = len as u64;
+                    return true;
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+
+    async fn connect(&mut self, resource: &StreamListener, settings: &StreamSettings) -> Option<TcpStream> {
+        while let Some((service, pick)) = self.passage.choose(resource, settings.retry.as_ref()) {
+            let since = Instant::now();
+            self.deadline.set_after(settings.connect_timeout);
+            match within(&self.deadline, connect::open(pick.endpoint)).await {
+                Some(Ok(stream)) => {
+                    self.passage.reached(&service, &pick, since);
+                    return Some(stream);
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(%error, upstream.addr = %pick.endpoint, "cannot connect");
+                    self.passage.failed(&service, &pick);
+                }
+                None => self.passage.failed(&service, &pick),
+            }
+        }
+        None
+    }
+}
+
+impl Passing {
+    /// Passes bytes until both sides have ended, one fails, or neither sends anything for too long.
+    async fn run(&mut self) {
+        self.deadline.set_after(self.idle);
+        let ended = poll_fn(|cx| self.poll(cx)).await;
+        let worker = self.passage.worker.clone();
+        self.to_up.release(&worker.store, &mut self.inbound);
+        self.to_down.release(&worker.store, &mut self.outbound);
+        if ended == Ended::Broken {
+            for stream in [&self.client, &self.endpoint] {
+                let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let Self { passage, client, endpoint, to_up, inbound, to_down, outbound, deadline, idle } = self;
+        let Passage { worker, open, record } = passage;
+        let (up, down) = (record.upstream_sent, record.sent);
+        let up_way = to_up.poll(cx, &worker.store, inbound, client, endpoint, &mut record.upstream_sent);
+        let down_way = to_down.poll(cx, &worker.store, outbound, endpoint, client, &mut record.sent);
+        let (up, down) = (record.upstream_sent - up, record.sent - down);
+        record.received += up;
+        record.upstream_received += down;
+        if up + down > 0 {
+            open.count(|counts| {
+                counts.received += up;
+                counts.sent += down;
+            });
+            deadline.set_after(*idle);
+        }
+        match (up_way, down_way) {
+            (Poll::Ready(Err(())), _) | (_, Poll::Ready(Err(()))) => Poll::Ready(Ended::Broken),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ended::Whole),
+            _ if deadline.expired() => Poll::Ready(Ended::Idle),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Ended {
+    /// Both sides have ended, and each got all.
+    Whole,
+    /// A side failed.
+    Broken,
+    /// Nothing came for too long.
+    Idle,
+}
+
+async fn write_all(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let written = poll_fn(|cx| stream.poll_write_from(cx, &[std::io::IoSlice::new(rest)])).await?;
+        rest = &rest[written..];
+    }
+    Ok(())
+}
+
+/// Size of the future that a connection is, which is its memory while nothing passes.
+#[cfg(test)]
+pub(super) fn future_size() -> usize {
+    fn size_of_output<A, B, C, D, E, F: Future>(_: impl FnOnce(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+    size_of_output(serve)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_silent_connection_takes_little_memory() {
+        let size = super::future_size();
+        assert!(size <= 1200, "{size} bytes");
+    }
+}
