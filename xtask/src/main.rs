@@ -10,6 +10,7 @@ mod console;
 mod fuzz;
 mod generated;
 mod graph;
+mod image;
 mod licence;
 mod needs;
 mod outcome;
@@ -37,6 +38,7 @@ Tasks:
   clippy              Lints of all targets, warnings are errors
   doc                 Documentation builds without a warning
   test                All tests, documentation examples included
+  image [--build]     Builds target/image/rootfs, what the container image is made of, and runs it (or only builds it)
   bench               Counts the instructions of what must stay cheap (valgrind)
   gen [--check]       Rewrites generated files; with --check says which ones differ
   fuzz [TARGET] [--seconds N]
@@ -76,6 +78,8 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
         ["clippy"] => step(cargo::clippy),
         ["doc"] => step(cargo::doc),
         ["test"] => step(cargo::test),
+        ["image"] => step(image::run),
+        ["image", "--build"] => step(image::build),
         ["bench"] => step(bench::run),
         ["gen"] => step(generated::rewrite),
         ["gen", "--check"] => step(generated::check),

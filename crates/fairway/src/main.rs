@@ -1,5 +1,6 @@
 //! Kubernetes ingress controller and proxy: one binary whose modes are the modules below.
 
+mod capability;
 mod check;
 mod cli;
 mod dev;
@@ -23,6 +24,7 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     // The first call starts the clock that tells how long the start took.
     wiring::age();
+    capability::raise();
     match run() {
         Ok(code) => code,
         Err(error) => {

@@ -1,0 +1,121 @@
+//! The root file system of the container image: one static binary, which may listen on low ports without being root.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+
+use crate::outcome::Outcome;
+use crate::shell;
+use crate::totals::Totals;
+use crate::workspace::Workspace;
+
+/// Relative to the root of the repository, whatever the target folder is.
+pub(crate) const ROOT: &str = "target/image/rootfs";
+/// The image has nothing but the binary.
+const LARGEST: u64 = 25_000_000;
+
+/// Builds it and runs it under chroot, as another user.
+pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let built = build(workspace)?;
+    if built.failure.is_some() {
+        return Ok(built);
+    }
+    let mut command = workspace.cargo();
+    command.args(["test", "--locked", "--package", "fairway-e2e", "--test", "image"]);
+    command.env("FAIRWAY_ROOTFS", workspace.root.join(ROOT));
+    let finished = shell::run(&workspace.console, &mut command, |_| false)?;
+    let totals = Totals::sum(&finished.output);
+    let failure = (!finished.success || totals.passed == 0).then_some(finished.output);
+    Ok(Outcome { note: format!("{}, {totals}", built.note), failure, totals })
+}
+
+/// Builds it.
+pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let target = host(workspace)?;
+    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    flags.push_str(" -C target-feature=+crt-static");
+    let mut command = workspace.cargo();
+    // With --target the flags are not those of build scripts and macros, which can't be static.
+    command.args(["build", "--locked", "--package", "fairway", "--profile", "image", "--target", &target]);
+    let finished = shell::run(&workspace.console, command.env("RUSTFLAGS", flags.trim_start()), |_| false)?;
+    if !finished.success {
+        let failure = Some(format!("`{}` failed:\n{}", shell::display(&command), finished.output));
+        return Ok(Outcome { failure, ..Outcome::default() });
+    }
+    let built = workspace.target_folder()?.join(&target).join("image/fairway");
+    let binary = place(&built, &workspace.root.join(ROOT))?;
+    let size = fs::metadata(&binary)?.len();
+    ensure!(size <= LARGEST, "{} has {size} bytes, more than the {LARGEST} that the image may have", binary.display());
+    ensure!(is_static(&fs::read(&binary)?), "{} needs a dynamic linker", binary.display());
+    allow_low_ports(workspace, &binary)?;
+    Ok(Outcome::passed(format!("{:.1} MB in {ROOT}", size as f64 / 1e6)))
+}
+
+/// The machine's own: nothing is compiled for another one.
+fn host(workspace: &Workspace) -> anyhow::Result<String> {
+    let version = String::from_utf8(shell::read(workspace.command("rustc").arg("-vV"))?)?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc names no host")?.to_owned())
+}
+
+/// Makes a folder that holds the binary and nothing else.
+fn place(built: &Path, root: &Path) -> anyhow::Result<PathBuf> {
+    // Pods of a running cluster may have the old folder as their root: it is replaced as a whole.
+    let fresh = root.with_extension("new");
+    let _ = fs::remove_dir_all(&fresh);
+    fs::create_dir_all(&fresh)?;
+    fs::copy(built, fresh.join("fairway")).with_context(|| format!("copying {}", built.display()))?;
+    fs::set_permissions(fresh.join("fairway"), fs::Permissions::from_mode(0o555))?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
+    let _ = fs::remove_dir_all(root);
+    fs::rename(&fresh, root)?;
+    Ok(root.join("fairway"))
+}
+
+/// Permitted, not effective: a container that drops all capabilities can still start the binary, which takes the right itself.
+fn allow_low_ports(workspace: &Workspace, binary: &Path) -> anyhow::Result<()> {
+    let mut command = workspace.command("setcap");
+    shell::read(command.arg("cap_net_bind_service=+p").arg(binary))
+        .context("setcap needs root, a file system with extended attributes, and the Debian package libcap2-bin")?;
+    Ok(())
+}
+
+/// Whether an ELF file names no interpreter (program header `PT_INTERP`). Both widths, little endian.
+fn is_static(elf: &[u8]) -> bool {
+    const PT_INTERP: u64 = 3;
+    let number = |at: usize, width: usize| -> Option<u64> {
+        let bytes = elf.get(at..at + width)?;
+        Some(bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
+    };
+    let read = || {
+        let wide = number(4, 1)? == 2;
+        let (table, size, count) = if wide {
+            (number(32, 8)?, number(54, 2)?, number(56, 2)?)
+        } else {
+            (number(28, 4)?, number(42, 2)?, number(44, 2)?)
+        };
+        let mut kinds = (0..count).map(|index| number((table + index * size) as usize, 4));
+        Some(elf.starts_with(b"\x7fELF") && count > 0 && kinds.all(|kind| kind.is_some_and(|kind| kind != PT_INTERP)))
+    };
+    read().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_with_an_interpreter_are_told_from_static_ones() {
+        let own = fs::read("/proc/self/exe").unwrap();
+        assert!(!is_static(&own), "a test binary is linked dynamically");
+        let mut header = own[..64].to_vec();
+        // One program header, PT_LOAD, right behind the file's header.
+        header[32..40].copy_from_slice(&64_u64.to_le_bytes());
+        header[56..58].copy_from_slice(&1_u16.to_le_bytes());
+        header.extend_from_slice(&1_u32.to_le_bytes());
+        assert!(is_static(&header));
+        assert!(!is_static(&header[..64]) && !is_static(b""));
+    }
+}
