@@ -13,11 +13,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::reflector::{self, Store};
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use serde_json::json;
@@ -28,8 +30,30 @@ use crate::load_balancer::pool::Uid;
 
 /// Changes that come together are handled together.
 const PAUSE: Duration = Duration::from_millis(5);
-/// After a failure, at first and at most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// An API server that is paused does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long to wait after a failure: 0.1 s at first and 1 s at most, so that all is soon right after an outage.
+#[derive(Clone, Debug, Default)]
+struct Retry {
+    failures: u32,
+}
+
+impl Iterator for Retry {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let delay = Duration::from_millis(100 << self.failures.min(4)).min(Duration::from_secs(1));
+        self.failures = self.failures.saturating_add(1);
+        Some(delay)
+    }
+}
+
+impl Backoff for Retry {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
 
 /// What was decided so far.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -57,13 +81,13 @@ pub async fn run(client: Client) {
     let _ = tokio::join!(services.wait_until_ready(), nodes.wait_until_ready(), slices.wait_until_ready());
 
     let mut memory = Memory::default();
-    let mut delay = RETRY.0;
+    let mut retry = Retry::default();
     loop {
         changed.mark_unchanged();
         let (next, writes) = plan(&services.state(), &nodes.state(), &slices.state(), &memory);
         match apply(&client, &memory, &next, &writes).await {
             Ok(()) => {
-                delay = RETRY.0;
+                retry.reset();
                 memory = next;
                 // `changes` is not dropped before we end.
                 let _ = changed.changed().await;
@@ -73,8 +97,7 @@ pub async fn run(client: Client) {
                 tracing::warn!("load balancer: {error:#}");
                 // What was given out stays given out, also when it could not be written down.
                 memory.addresses = next.addresses;
-                tokio::time::sleep(delay).await;
-                delay = (delay * 2).min(RETRY.1);
+                tokio::time::sleep(retry.next().unwrap_or_default()).await;
             }
         }
     }
@@ -88,7 +111,7 @@ where
     let (store, writer) = reflector::store();
     let changes = changes.clone();
     tokio::spawn(async move {
-        let events = watcher(api, watcher::Config::default()).default_backoff();
+        let events = watcher(api, watcher::Config::default()).backoff(Retry::default());
         let mut events = pin!(events.reflect(writer));
         while let Some(event) = events.next().await {
             match event {
@@ -142,10 +165,12 @@ async fn apply(client: &Client, memory: &Memory, next: &Memory, writes: &[Write]
         let ingress = address.map(|address| json!([{"ip": address}]));
         let patch = Patch::Merge(json!({"status": {"loadBalancer": {"ingress": ingress}}}));
         let services: Api<Service> = Api::namespaced(client.clone(), namespace);
-        match services.patch_status(name, &PatchParams::default(), &patch).await {
+        let parameters = PatchParams::default();
+        let write = services.patch_status(name, &parameters, &patch);
+        match tokio::time::timeout(PATIENCE, write).await.with_context(|| format!("writing {namespace}/{name}"))? {
             // Deleted meanwhile: we shall hear of it.
             Err(kube::Error::Api(status)) if status.code == 404 => {}
-            result => drop(result?),
+            result => drop(result.with_context(|| format!("writing {namespace}/{name}"))?),
         }
     }
     Ok(())
