@@ -6,7 +6,7 @@ use crate::console::{Mark, duration};
 use crate::outcome::Outcome;
 use crate::totals::Totals;
 use crate::workspace::Workspace;
-use crate::{bench, cargo, fuzz, generated, needs, rules, words};
+use crate::{bench, cargo, chart, fuzz, generated, needs, rules, words};
 
 type Step = (&'static str, fn(&Workspace) -> anyhow::Result<Outcome>);
 
@@ -19,6 +19,7 @@ const STEPS: &[Step] = &[
     ("doc", cargo::doc),
     ("test", cargo::test),
     ("gen", generated::check),
+    ("chart", chart::check::run),
     ("bench", bench::run),
     ("fuzz", fuzz::smoke),
 ];

@@ -1,7 +1,9 @@
 //! Files in the repository that a program writes. CI fails when one differs from what it would be now.
 
 use std::fs;
+use std::path::PathBuf;
 
+use crate::chart;
 use crate::outcome::Outcome;
 use crate::shell;
 use crate::workspace::Workspace;
@@ -11,25 +13,29 @@ const FILES: &[(&str, &[&str])] = &[];
 
 /// Writes every file anew.
 pub(crate) fn rewrite(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let (count, differences) = differences(workspace)?;
     let mut changed = Vec::new();
-    for difference in differences(workspace)? {
-        fs::write(workspace.root.join(difference.path), &difference.wanted)?;
-        changed.push(difference.path);
+    for difference in differences {
+        let path = workspace.root.join(&difference.path);
+        fs::create_dir_all(path.parent().unwrap_or(&workspace.root))?;
+        fs::write(path, &difference.wanted)?;
+        changed.push(difference.path.display().to_string());
     }
     Ok(Outcome::passed(match changed.as_slice() {
-        [] => format!("{} generated files, none changed", FILES.len()),
+        [] => format!("{count} generated files, none changed"),
         changed => format!("rewrote {}", changed.join(", ")),
     }))
 }
 
 /// Complains of every file that [`rewrite`] would change.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    let complaints: Vec<_> = differences(workspace)?.iter().map(Difference::describe).collect();
-    Ok(Outcome::from_complaints(format!("{} generated files", FILES.len()), &complaints))
+    let (count, differences) = differences(workspace)?;
+    let complaints: Vec<_> = differences.iter().map(Difference::describe).collect();
+    Ok(Outcome::from_complaints(format!("{count} generated files"), &complaints))
 }
 
 struct Difference {
-    path: &'static str,
+    path: PathBuf,
     found: Vec<u8>,
     wanted: Vec<u8>,
 }
@@ -37,22 +43,30 @@ struct Difference {
 impl Difference {
     fn describe(&self) -> String {
         let line = first_difference(&self.found, &self.wanted);
-        format!("{} is not what its generator prints, from line {line} on: run `cargo xtask gen`", self.path)
+        let path = self.path.display();
+        format!("{path} is not what its generator prints, from line {line} on: run `cargo xtask gen`")
     }
 }
 
-fn differences(workspace: &Workspace) -> anyhow::Result<Vec<Difference>> {
-    let mut differences = Vec::new();
+/// How many files there are, and those that differ.
+fn differences(workspace: &Workspace) -> anyhow::Result<(usize, Vec<Difference>)> {
+    let mut files = Vec::new();
     for &(path, arguments) in FILES {
         workspace.console.progress(path);
-        let wanted = shell::read(workspace.cargo().args(arguments))?;
+        files.push((PathBuf::from(path), shell::read(workspace.cargo().args(arguments))?));
+    }
+    workspace.console.progress("the chart");
+    files.extend(chart::files(workspace)?);
+    let count = files.len();
+    let mut differences = Vec::new();
+    for (path, wanted) in files {
         // A file that is missing differs from any other.
-        let found = fs::read(workspace.root.join(path)).unwrap_or_default();
+        let found = fs::read(workspace.root.join(&path)).unwrap_or_default();
         if found != wanted {
             differences.push(Difference { path, found, wanted });
         }
     }
-    Ok(differences)
+    Ok((count, differences))
 }
 
 /// The number of the first line in which two texts differ, from 1.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 mod bench;
 mod cargo;
+mod chart;
 mod ci;
 mod console;
 mod fuzz;
@@ -39,6 +40,7 @@ Tasks:
   doc                 Documentation builds without a warning
   test                All tests, documentation examples included
   image [--build]     Builds target/image/rootfs, what the container image is made of, and runs it (or only builds it)
+  chart               Renders the Helm chart with every value, and with values files of users
   bench               Counts the instructions of what must stay cheap (valgrind)
   gen [--check]       Rewrites generated files; with --check says which ones differ
   fuzz [TARGET] [--seconds N]
@@ -80,6 +82,7 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
         ["test"] => step(cargo::test),
         ["image"] => step(image::run),
         ["image", "--build"] => step(image::build),
+        ["chart"] => step(chart::check::run),
         ["bench"] => step(bench::run),
         ["gen"] => step(generated::rewrite),
         ["gen", "--check"] => step(generated::check),

@@ -82,7 +82,9 @@ The rules of each namespace when only one is served: a map from namespace to tex
   (dict "flag" "configmap" "group" "" "resources" (list "configmaps"))
   (dict "flag" "configmap" "group" "" "resources" (list "events") "verbs" (list "create"))
   (dict "flag" "tcp-services-configmap" "group" "" "resources" (list "configmaps"))
+  (dict "flag" "tcp-services-configmap" "group" "" "resources" (list "events") "verbs" (list "create"))
   (dict "flag" "udp-services-configmap" "group" "" "resources" (list "configmaps"))
+  (dict "flag" "udp-services-configmap" "group" "" "resources" (list "events") "verbs" (list "create"))
   (dict "flag" "default-backend-service" "group" "" "resources" (list "services"))
   (dict "flag" "default-backend-service" "group" "discovery.k8s.io" "resources" (list "endpointslices"))
   (dict "flag" "default-ssl-certificate" "group" "" "resources" (list "secrets")) -}}

@@ -1,0 +1,43 @@
+//! The Helm chart: what is generated for it, and what is checked about it without a cluster.
+//!
+//! One table, `chart/verdicts.tsv`, says what becomes of each value of the ingress-nginx chart. The documentation, the schema of
+//! the values and the text that tells users what they don't get are made from it, and [`check::run`] holds the chart to it.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use crate::workspace::Workspace;
+
+pub(crate) mod check;
+mod document;
+mod helm;
+mod manifest;
+mod pod;
+mod rights;
+mod schema;
+mod table;
+
+pub(crate) use helm::Helm;
+
+/// The chart, from the root of the repository.
+pub(crate) const FOLDER: &str = "deploy/helm/fairway";
+
+/// Every file that is generated for the chart: path and content.
+pub(crate) fn files(workspace: &Workspace) -> anyhow::Result<Vec<(PathBuf, Vec<u8>)>> {
+    let values = table::read()?;
+    let text = |value: serde_json::Value| {
+        serde_json::to_vec_pretty(&value).map(|mut text| {
+            text.push(b'\n');
+            text
+        })
+    };
+    let folder = PathBuf::from(FOLDER);
+    let mut files = vec![
+        (PathBuf::from("docs/chart-values.md"), document::page(&values).into_bytes()),
+        (folder.join("values.schema.json"), text(schema::schema(&values)).context("the schema")?),
+        (folder.join("files/not-honoured.json"), text(document::not_honoured(&values)).context("what isn't honoured")?),
+    ];
+    files.extend(manifest::files(workspace)?);
+    Ok(files)
+}

@@ -1,0 +1,291 @@
+//! The chart held to the table of verdicts, and values files as users have them, all without a cluster.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+
+use anyhow::{Context, ensure};
+use serde_json::{Map, Value as Json, json};
+
+use super::FOLDER;
+use super::helm::Helm;
+use super::table::{self, Value, Verdict, merge};
+use crate::outcome::Outcome;
+use crate::workspace::Workspace;
+
+/// Values files as users of the ingress-nginx chart have them; the end-to-end tests install them.
+const FILES: &str = "e2e/tests/values";
+
+/// What has to be on for a value to have an effect. A name that ends in a dot stands for all below it.
+const CONTEXTS: &[(&str, &str)] = &[
+    (
+        "controller.service.internal.",
+        r#"{"controller":{"service":{"internal":{"enabled":true,"annotations":{"a":"b"}}}}}"#,
+    ),
+    ("controller.service.internal.nodePorts.tcp", r#"{"tcp":{"9000":"a/b:1"}}"#),
+    ("controller.service.internal.nodePorts.udp", r#"{"udp":{"9001":"a/b:1"}}"#),
+    ("controller.service.nodePorts.tcp", r#"{"tcp":{"9000":"a/b:1"}}"#),
+    ("controller.service.nodePorts.udp", r#"{"udp":{"9001":"a/b:1"}}"#),
+    ("controller.tcp.", r#"{"tcp":{"9000":"a/b:1"}}"#),
+    ("controller.udp.", r#"{"udp":{"9001":"a/b:1"}}"#),
+    ("portNamePrefix", r#"{"tcp":{"9000":"a/b:1"},"udp":{"9001":"a/b:1"}}"#),
+    ("controller.autoscaling.", r#"{"controller":{"autoscaling":{"enabled":true}}}"#),
+    ("controller.autoscalingTemplate", r#"{"controller":{"autoscaling":{"enabled":true}}}"#),
+    ("controller.keda.", r#"{"controller":{"keda":{"enabled":true}}}"#),
+    ("controller.minAvailable", r#"{"controller":{"replicaCount":2}}"#),
+    ("controller.maxUnavailable", r#"{"controller":{"replicaCount":2}}"#),
+    ("controller.unhealthyPodEvictionPolicy", r#"{"controller":{"replicaCount":2}}"#),
+    ("controller.metrics.", r#"{"controller":{"metrics":{"enabled":true}}}"#),
+    ("controller.metrics.service.nodePort", r#"{"controller":{"metrics":{"service":{"type":"NodePort"}}}}"#),
+    ("controller.metrics.serviceMonitor.", r#"{"controller":{"metrics":{"serviceMonitor":{"enabled":true}}}}"#),
+    ("controller.metrics.prometheusRule.", r#"{"controller":{"metrics":{"prometheusRule":{"enabled":true}}}}"#),
+    ("controller.hostPort.ports.", r#"{"controller":{"hostPort":{"enabled":true}}}"#),
+    ("controller.reportNodeInternalIp", r#"{"controller":{"hostNetwork":true}}"#),
+    ("controller.scope.namespace", r#"{"controller":{"scope":{"enabled":true}}}"#),
+    ("rbac.scope", r#"{"controller":{"scope":{"enabled":true}}}"#),
+    ("defaultBackend.", r#"{"defaultBackend":{"enabled":true}}"#),
+    ("defaultBackend.autoscaling.", r#"{"defaultBackend":{"autoscaling":{"enabled":true}}}"#),
+    ("defaultBackend.minAvailable", r#"{"defaultBackend":{"replicaCount":2}}"#),
+    ("defaultBackend.maxUnavailable", r#"{"defaultBackend":{"replicaCount":2}}"#),
+    ("defaultBackend.unhealthyPodEvictionPolicy", r#"{"defaultBackend":{"replicaCount":2}}"#),
+];
+
+/// Values whose defaults differ from those of the ingress-nginx chart; their notes say how.
+const OTHER_DEFAULTS: &[&str] = &[
+    // That chart has a map where Kubernetes wants text.
+    "controller.hostname",
+    "controller.image.readOnlyRootFilesystem",
+    "controller.lifecycle.preStop.exec.command",
+    "controller.livenessProbe.timeoutSeconds",
+    "controller.readinessProbe.httpGet.path",
+    "controller.readinessProbe.initialDelaySeconds",
+    "controller.readinessProbe.periodSeconds",
+    "controller.readinessProbe.timeoutSeconds",
+];
+
+/// Runs all checks. Each complaint names the value or file.
+pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let helm = Helm::new(workspace)?;
+    let values = table::read()?;
+    helm.lint()?;
+    let mut complaints = Vec::new();
+    complaints.extend(identity(workspace)?);
+    complaints.extend(defaults(workspace, &values)?);
+    complaints.extend(honoured(workspace, &helm, &values)?);
+    complaints.extend(harmless(&helm, &values)?);
+    complaints.extend(not_honoured(&helm, &values)?);
+    complaints.extend(misspelt(&helm, &values)?);
+    complaints.extend(invalid_combinations(&helm)?);
+    complaints.extend(super::pod::check(&helm)?);
+    complaints.extend(super::rights::check(&helm)?);
+    let files = files(workspace)?;
+    complaints.extend(users(workspace, &helm, &files)?);
+    Ok(Outcome::from_complaints(format!("{} values, {} values files", values.len(), files.len()), &complaints))
+}
+
+/// The chart is of the version that it installs.
+fn identity(workspace: &Workspace) -> anyhow::Result<Option<String>> {
+    let chart: Json = yaml(&workspace.root.join(FOLDER).join("Chart.yaml"))?;
+    let version = env!("CARGO_PKG_VERSION");
+    let wrong = chart["appVersion"] != json!(version) || chart["version"] != json!(version);
+    Ok(wrong.then(|| format!("{FOLDER}/Chart.yaml: version and appVersion are not {version}, that of the workspace")))
+}
+
+/// What is honoured stands in values.yaml, with the default that users expect.
+fn defaults(workspace: &Workspace, values: &[Value]) -> anyhow::Result<Vec<String>> {
+    let file: Json = yaml(&workspace.root.join(FOLDER).join("values.yaml"))?;
+    let mut complaints = Vec::new();
+    for value in values.iter().filter(|value| value.verdict == Verdict::Honoured) {
+        let found = value.keys().iter().try_fold(&file, |at, key| at.get(key));
+        let differs = OTHER_DEFAULTS.contains(&value.name);
+        if let Some(wanted) = &value.default
+            && (found == Some(wanted)) == differs
+        {
+            let found = found.map_or("nothing".to_owned(), Json::to_string);
+            complaints.push(format!("{}: the default is {found}, that of ingress-nginx is {wanted}", value.name));
+        }
+    }
+    Ok(complaints)
+}
+
+/// A value that is honoured changes what is rendered.
+fn honoured(workspace: &Workspace, helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
+    let values: Vec<&Value> = values.iter().filter(|value| value.verdict == Verdict::Honoured).collect();
+    let rendered: Mutex<BTreeMap<String, String>> = Mutex::default();
+    let before = |name: &str, base: &Json| {
+        let key = base.to_string();
+        if let Some(text) = rendered.lock().expect("nobody panics with it").get(&key) {
+            return Ok::<_, anyhow::Error>(text.clone());
+        }
+        let text = helm.render(&format!("{name}.base"), base)?;
+        rendered.lock().expect("nobody panics with it").insert(key, text.clone());
+        Ok(text)
+    };
+    let check = |value: &Value| -> anyhow::Result<Option<String>> {
+        let mut base = context(value.name);
+        let mut changed = base.clone();
+        let has_other = OTHER_DEFAULTS.contains(&value.name)
+            || value.keys().iter().try_fold(&base, |at, key| at.get(key)).is_some();
+        if let Some(default) = value.default.as_ref().filter(|_| has_other) {
+            merge(&mut base, value.set_to(default.clone()));
+        }
+        merge(&mut changed, value.changed());
+        let same = before(value.name, &base)? == helm.render(value.name, &changed)?;
+        Ok(same.then(|| format!("{}: honoured, but {} changes nothing", value.name, value.sample)))
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(values.len());
+    let results: Vec<_> = thread::scope(|scope| {
+        let share = |part: usize| {
+            let (values, check) = (&values, &check);
+            scope.spawn(move || {
+                values
+                    .iter()
+                    .skip(part)
+                    .step_by(threads)
+                    .map(|value| check(value).context(value.name))
+                    .collect::<Vec<_>>()
+            })
+        };
+        workspace.console.progress("every value of the chart, rendered");
+        let handles: Vec<_> = (0..threads).map(share).collect();
+        handles.into_iter().flat_map(|handle| handle.join().expect("no check panics")).collect()
+    });
+    results.into_iter().filter_map(Result::transpose).collect()
+}
+
+/// Values that are harmless change nothing, set all at once.
+fn harmless(helm: &Helm, values: &[Value]) -> anyhow::Result<Option<String>> {
+    let same = helm.render("none", &json!({}))? == helm.render("harmless", &all(values, Verdict::Harmless))?;
+    Ok((!same).then(|| "a value that is harmless changes what is rendered".to_owned()))
+}
+
+/// Values that are not honoured are named after the installation, if they are set, and only then.
+fn not_honoured(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
+    let warned = |name: &str, set: &Json| -> anyhow::Result<Vec<String>> {
+        let notes = helm.notes(name, &[&helm.write(name, set)?])?;
+        let lines = notes.split_once("\nWARNINGS\n").map_or("", |(_, warnings)| warnings);
+        let named = lines.lines().filter_map(|line| Some(line.strip_prefix("- ")?.split_once(": ")?.0.to_owned()));
+        Ok(named.collect())
+    };
+    let mut complaints = Vec::new();
+    let mut expect = |what: &str, found: Vec<String>, mut wanted: Vec<&str>| {
+        wanted.sort_unstable();
+        if found != wanted {
+            complaints.push(format!("{what}: warned of {found:?}, not of {wanted:?}"));
+        }
+    };
+    expect("nothing set", warned("none", &json!({}))?, Vec::new());
+    let names = values.iter().filter(|value| value.verdict == Verdict::NotHonoured).map(|value| value.name);
+    expect("all set", warned("not-honoured", &all(values, Verdict::NotHonoured))?, names.collect());
+    for value in values.iter().filter(|value| value.verdict == Verdict::NotHonoured) {
+        expect("one set", warned("one", &value.changed())?, vec![value.name]);
+    }
+    // Many keep a copy of all values of the chart and change some.
+    let mut copy = json!({});
+    for value in values {
+        if let Some(default) = &value.default {
+            merge(&mut copy, value.set_to(default.clone()));
+        }
+    }
+    expect("a copy of all defaults", warned("copy", &copy)?, vec!["controller.lifecycle.preStop"]);
+    Ok(complaints)
+}
+
+/// A misspelt name is named.
+fn misspelt(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    let of =
+        ["controller.replicaCount", "controller.service.annotations", "defaultBackend.image.tag", "rbac.create", "tcp"];
+    for value in values.iter().filter(|value| of.contains(&value.name)) {
+        let keys = value.keys();
+        let (last, parents) = keys.split_last().context("a name has a key")?;
+        let wrong = format!("{last}x");
+        let set = parents.iter().rev().fold(json!({&wrong: {}}), |inner, key| json!({*key: inner}));
+        let named = helm.render("misspelt", &set).is_err_and(|error| error.to_string().contains(&wrong));
+        if !named {
+            complaints.push(format!("{}: misspelt as {wrong}, and helm doesn't say so", value.name));
+        }
+    }
+    Ok(complaints)
+}
+
+/// What contradicts itself is refused.
+fn invalid_combinations(helm: &Helm) -> anyhow::Result<Option<String>> {
+    let refused = helm.render("contradiction", &json!({"rbac": {"scope": true}})).is_err();
+    Ok((!refused).then(|| "rbac.scope without controller.scope.enabled is accepted".to_owned()))
+}
+
+/// Values files of users: those in the folder of the end-to-end tests.
+fn files(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
+    let folder = workspace.root.join(FILES);
+    let entries = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<Vec<_>>>()?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    files.sort();
+    ensure!(!files.is_empty(), "{}: no values files", folder.display());
+    Ok(files)
+}
+
+/// They render, and all that is rendered is well-formed.
+fn users(workspace: &Workspace, helm: &Helm, files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    for path in files {
+        let name = path.strip_prefix(&workspace.root).unwrap_or(path).display();
+        match helm.template("ingress-nginx", "ingress-nginx", &[path]).and_then(|text| objects(&text)) {
+            Ok(_) => {}
+            Err(error) => complaints.push(format!("{name}: {error:#}")),
+        }
+    }
+    Ok(complaints)
+}
+
+/// The objects of a manifest.
+pub(crate) fn objects(manifest: &str) -> anyhow::Result<Vec<Json>> {
+    use serde::Deserialize as _;
+    let mut objects = Vec::new();
+    for document in serde_norway::Deserializer::from_str(manifest) {
+        let object = Json::deserialize(document)?;
+        if object.is_null() {
+            continue;
+        }
+        for field in ["/apiVersion", "/kind", "/metadata/name"] {
+            ensure!(object.pointer(field).is_some_and(Json::is_string), "an object without {field}: {object}");
+        }
+        let strings = |field: &str| match object.pointer(field) {
+            Some(Json::Object(map)) => map.values().all(Json::is_string),
+            _ => true,
+        };
+        for field in ["/metadata/labels", "/metadata/annotations", "/spec/template/metadata/labels"] {
+            ensure!(strings(field), "{field} of {} has a value that isn't text", object["metadata"]["name"]);
+        }
+        objects.push(object);
+    }
+    Ok(objects)
+}
+
+/// A values file with all values of a verdict.
+fn all(values: &[Value], verdict: Verdict) -> Json {
+    let mut all = Json::Object(Map::new());
+    for value in values.iter().filter(|value| value.verdict == verdict) {
+        merge(&mut all, value.changed());
+    }
+    all
+}
+
+/// What has to be on for this value.
+fn context(name: &str) -> Json {
+    let mut context = Json::Object(Map::new());
+    for (pattern, values) in CONTEXTS {
+        if *pattern == name || (pattern.ends_with('.') && name.starts_with(pattern)) {
+            merge(&mut context, serde_json::from_str(values).expect("the table is JSON"));
+        }
+    }
+    context
+}
+
+fn yaml(path: &Path) -> anyhow::Result<Json> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    serde_norway::from_str(&text).with_context(|| path.display().to_string())
+}

@@ -1,0 +1,57 @@
+//! What people read about the values.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::table::{Value, Verdict};
+
+const HEAD: &str = "\
+# Values of the chart
+
+Generated from the table `xtask/src/chart/verdicts.tsv` by `cargo xtask gen`.
+
+A values file that was written for the ingress-nginx chart (4.15.1) is a values file for `deploy/helm/fairway`. Each value has a
+verdict: **honoured** means the same as there, **harmless** has no effect and loses nothing, **not honoured** has no effect and is
+named after an installation that sets it. A name that is not in the table is refused, so a misspelt one can't get lost.
+
+";
+
+/// `docs/chart-values.md`.
+pub(crate) fn page(values: &[Value]) -> String {
+    let mut page = HEAD.to_owned();
+    for verdict in [Verdict::Honoured, Verdict::Harmless, Verdict::NotHonoured] {
+        let listed = values.iter().filter(|value| value.default.is_some() && value.verdict == verdict).count();
+        _ = writeln!(page, "- {}: {listed} of the chart's 345 values", verdict.label());
+    }
+    page.push_str("\n| value | default there | verdict |\n| --- | --- | --- |\n");
+    for value in values {
+        let default = match &value.default {
+            Some(Json::String(text)) if text.is_empty() => "\"\"".to_owned(),
+            Some(Json::String(text)) => format!("`{text}`"),
+            Some(other) => format!("`{other}`"),
+            None => "none".to_owned(),
+        };
+        let note = if value.note.is_empty() { String::new() } else { format!(". {}", sentence(value.note)) };
+        _ = writeln!(page, "| `{}` | {default} | **{}**{note} |", value.name, value.verdict.label());
+    }
+    page
+}
+
+/// What the chart reads to warn of values that are set in vain.
+pub(crate) fn not_honoured(values: &[Value]) -> Json {
+    let values = values.iter().filter(|value| value.verdict == Verdict::NotHonoured);
+    let entry = |value: &Value| {
+        let entry = json!({"keys": value.keys(), "default": value.default, "note": sentence(value.note)});
+        (value.name.to_owned(), entry)
+    };
+    Json::Object(values.map(entry).collect::<Map<_, _>>())
+}
+
+fn sentence(text: &str) -> String {
+    // Names begin with a small letter whatever comes before them.
+    let name = text.split(' ').next().is_some_and(|word| word.starts_with('`'));
+    let mut chars = text.chars();
+    let first = chars.next().map(|first| if name { first.to_string() } else { first.to_uppercase().to_string() });
+    format!("{}{}{}", first.unwrap_or_default(), chars.as_str(), if text.ends_with('.') { "" } else { "." })
+}

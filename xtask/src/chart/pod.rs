@@ -1,0 +1,132 @@
+//! What the pods of the chart are like, where it matters: confined, spread, updated without loss, drained in time.
+
+use anyhow::Context;
+use serde_json::{Value as Json, json};
+
+use super::Helm;
+use super::check::objects;
+
+/// How long a drain may last by default (`worker-shutdown-timeout` in docs/configmap.md), in seconds.
+const DRAIN: i64 = 240;
+
+/// Complains of pods that aren't as they should be.
+pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    let mut expect = |what: &str, object: &Json, pointer: &str, wanted: Json| {
+        let found = object.pointer(pointer).unwrap_or(&Json::Null);
+        if *found != wanted {
+            complaints.push(format!("{what}: {pointer} is {found}, not {wanted}"));
+        }
+    };
+    let host = json!({"controller": {"hostNetwork": true, "kind": "DaemonSet"}});
+    for (what, values) in [("the default", json!({})), ("on the host's network", host.clone())] {
+        let workload = workload(helm, &values)?;
+        let on_host = values == host;
+        let container = "/spec/template/spec/containers/0";
+        let context = workload.pointer(&format!("{container}/securityContext")).unwrap_or(&Json::Null);
+        expect(
+            what,
+            context,
+            "",
+            json!({
+                "runAsNonRoot": true, "runAsUser": 101, "runAsGroup": 82, "readOnlyRootFilesystem": true,
+                // The capability of the file is the only way to low ports there.
+                "allowPrivilegeEscalation": on_host,
+                "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+                "seccompProfile": {"type": "RuntimeDefault"},
+            }),
+        );
+        expect(what, &workload, "/spec/template/spec/enableServiceLinks", json!(false));
+        // A pod with a sysctl of the network is refused on the host's network.
+        let sysctl = json!({"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]});
+        expect(what, &workload, "/spec/template/spec/securityContext", if on_host { Json::Null } else { sysctl });
+        let strategy = if on_host { json!({"maxUnavailable": 1}) } else { json!({"maxUnavailable": 0, "maxSurge": 1}) };
+        let field = if on_host { "/spec/updateStrategy/rollingUpdate" } else { "/spec/strategy/rollingUpdate" };
+        expect(what, &workload, field, strategy);
+        let spread = workload.pointer("/spec/template/spec/topologySpreadConstraints").and_then(Json::as_array);
+        let spread =
+            spread.into_iter().flatten().map(|constraint| constraint["topologyKey"].clone()).collect::<Vec<_>>();
+        let topologies = ["kubernetes.io/hostname", "topology.kubernetes.io/zone"];
+        expect(what, &json!(spread), "", if on_host { json!([]) } else { json!(topologies) });
+        let grace = workload.pointer("/spec/template/spec/terminationGracePeriodSeconds").and_then(Json::as_i64);
+        let before = flag(&workload, "shutdown-grace-period").and_then(|text| text.parse::<i64>().ok());
+        let after = flag(&workload, "post-shutdown-grace-period").and_then(|text| text.parse::<i64>().ok());
+        let fits = before.zip(after).zip(grace).is_some_and(|((before, after), grace)| before + DRAIN + after < grace);
+        expect(
+            what,
+            &json!({"fits": fits, "hook": workload.pointer(&format!("{container}/lifecycle"))}),
+            "",
+            json!({"fits": true, "hook": null}),
+        );
+    }
+
+    // Whoever chooses a place for the pods chooses all of it.
+    let placed = workload(helm, &json!({"controller": {"affinity": {"nodeAffinity": {}}}}))?;
+    expect("own affinity", &placed, "/spec/template/spec/topologySpreadConstraints", Json::Null);
+    // Templates in values know the names of that chart.
+    let named = json!({"controller": {"affinity": {"a": "{{ include \"ingress-nginx.name\" . }}"}}});
+    expect("a template", &workload(helm, &named)?, "/spec/template/spec/affinity/a", json!("ingress-nginx"));
+    // Probes and ports follow the flags.
+    let moved = json!({"controller": {"extraArgs": {"healthz-port": "9000"}, "healthCheckPath": "/alive", "containerPort": {"http": 8080}}});
+    let moved = workload(helm, &moved)?;
+    for (probe, path) in [("startupProbe", "/alive"), ("livenessProbe", "/alive"), ("readinessProbe", "/readyz")] {
+        let pointer = format!("/spec/template/spec/containers/0/{probe}/httpGet");
+        expect("moved", &moved, &pointer, json!({"path": path, "port": 9000, "scheme": "HTTP"}));
+    }
+    expect("moved", &json!(flag(&moved, "http-port")), "", json!("8080"));
+    // All notations of flags.
+    let flags = json!({"controller": {"extraArgs": {"a": "", "b": false, "c": 1_000_000, "d": ["x", "y"], "shutdown-grace-period": 30}}});
+    let flags = workload(helm, &flags)?;
+    for (name, wanted) in [("a", ""), ("b", "false"), ("c", "1000000"), ("d", "x,y"), ("shutdown-grace-period", "30")] {
+        expect("a flag", &json!(flag(&flags, name)), "", json!(wanted));
+    }
+    // The hook of old values files runs a program that isn't there.
+    let hook = |command: Json| json!({"controller": {"lifecycle": {"preStop": {"exec": {"command": command}}}}});
+    let pointer = "/spec/template/spec/containers/0/lifecycle/preStop";
+    expect("an old hook", &workload(helm, &hook(json!(["/wait-shutdown"])))?, pointer, Json::Null);
+    let other = json!(["/fairway", "--version"]);
+    expect("another hook", &workload(helm, &hook(other.clone()))?, pointer, json!({"exec": {"command": other}}));
+    complaints.extend(names(helm)?);
+    Ok(complaints)
+}
+
+/// Objects are called as ingress-nginx's are, whatever the release is called, unless it is called after us.
+fn names(helm: &Helm) -> anyhow::Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    let cases = [
+        ("ingress-nginx", "ingress-nginx", "ingress-nginx-controller"),
+        ("web", "ingress-nginx", "web-ingress-nginx-controller"),
+        ("fairway", "fairway", "fairway-controller"),
+    ];
+    for (release, name, full) in cases {
+        let objects = objects(&helm.template(release, "edge", &[])?)?;
+        let deployment = objects.iter().find(|object| object["kind"] == "Deployment").context("no Deployment")?;
+        let labels = json!({
+            "app.kubernetes.io/name": name, "app.kubernetes.io/instance": release, "app.kubernetes.io/component": "controller",
+        });
+        if deployment["metadata"]["name"] != full || deployment["spec"]["selector"]["matchLabels"] != labels {
+            complaints.push(format!(
+                "release {release}: {} selects {}",
+                deployment["metadata"], deployment["spec"]["selector"]
+            ));
+        }
+    }
+    Ok(complaints)
+}
+
+fn workload(helm: &Helm, values: &Json) -> anyhow::Result<Json> {
+    let objects = objects(&helm.render("pod", values)?)?;
+    objects
+        .into_iter()
+        .find(|object| object["kind"] == "Deployment" || object["kind"] == "DaemonSet")
+        .context("no pods")
+}
+
+/// The value of a flag; an empty one if it has none.
+fn flag(workload: &Json, name: &str) -> Option<String> {
+    let arguments = workload.pointer("/spec/template/spec/containers/0/args")?.as_array()?;
+    arguments.iter().find_map(|argument| {
+        let (flag, value) = argument.as_str()?.split_once('=').unwrap_or((argument.as_str()?, ""));
+        (flag.strip_prefix("--")? == name).then(|| value.to_owned())
+    })
+}

@@ -1,0 +1,113 @@
+//! What the chart lets the controller do at the API server: in full, so that a right that is added is seen in review.
+
+use serde_json::{Value as Json, json};
+
+use super::Helm;
+use super::check::objects;
+
+/// What each replica does for itself.
+const OWN: [&str; 3] = [
+    "ingress-nginx: create leases",
+    "ingress-nginx: get update leases ingress-nginx-leader",
+    "ingress-nginx: get list pods",
+];
+
+/// What is read and said of every namespace that is served.
+const SERVED: [&str; 7] = [
+    "create events",
+    "list watch configmaps",
+    "list watch endpointslices",
+    "list watch ingresses",
+    "list watch secrets",
+    "list watch services",
+    "patch ingresses/status",
+];
+
+/// Complains of rights that aren't as listed here.
+pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
+    let of = |namespace: &'static str, rights: &[&str]| {
+        rights.iter().map(move |right| format!("{namespace}: {right}")).collect::<Vec<_>>()
+    };
+    let own = OWN.map(str::to_owned).to_vec();
+    let cluster = || [of("*", &SERVED), of("*", &["list watch ingressclasses"])].concat();
+    let elsewhere = json!({"controller": {"publishService": {"enabled": false}}});
+    let cases = [
+        ("the default", json!({}), [cluster(), own.clone()].concat()),
+        ("node addresses", elsewhere, [cluster(), of("*", &["get nodes"]), own.clone()].concat()),
+        (
+            "namespaces by label",
+            json!({"controller": {"scope": {"namespaceSelector": "team=a"}}}),
+            [cluster(), of("*", &["list watch namespaces"]), own.clone()].concat(),
+        ),
+        (
+            "no status",
+            json!({"controller": {"extraArgs": {"update-status": "false"}}}),
+            cluster().into_iter().filter(|right| !right.contains("status")).collect(),
+        ),
+        (
+            "no election, and addresses stay",
+            json!({"controller": {"disableLeaderElection": true, "extraArgs": {"update-status-on-shutdown": false}}}),
+            cluster(),
+        ),
+        (
+            "its own namespace",
+            json!({"controller": {"scope": {"enabled": true}}}),
+            [of("*", &["list watch ingressclasses"]), of("ingress-nginx", &SERVED), own.clone()].concat(),
+        ),
+        (
+            "another namespace",
+            json!({
+                "controller": {
+                    "scope": {"enabled": true, "namespace": "shop"},
+                    "publishService": {"pathOverride": "edge/lb"},
+                    "extraArgs": {"default-ssl-certificate": "certificates/wildcard"},
+                },
+                "defaultBackend": {"enabled": true},
+                "rbac": {"scope": true},
+            }),
+            [
+                of("shop", &SERVED),
+                of("edge", &["list watch services lb"]),
+                of("certificates", &["list watch secrets"]),
+                of(
+                    "ingress-nginx",
+                    &["create events", "list watch configmaps", "list watch endpointslices", "list watch services"],
+                ),
+                own,
+            ]
+            .concat(),
+        ),
+    ];
+    let mut complaints = Vec::new();
+    for (name, values, mut wanted) in cases {
+        let mut found = rights(&objects(&helm.render("rights", &values)?)?);
+        found.sort_unstable();
+        wanted.sort_unstable();
+        if found != wanted {
+            complaints.push(format!("rights, {name}:\n  found  {}\n  wanted {}", found.join(", "), wanted.join(", ")));
+        }
+    }
+    Ok(complaints)
+}
+
+/// One line for each resource of a rule: where, what may be done, to what, to which.
+fn rights(objects: &[Json]) -> Vec<String> {
+    let words =
+        |value: &Json| value.as_array().into_iter().flatten().filter_map(Json::as_str).collect::<Vec<_>>().join(" ");
+    let mut rights = Vec::new();
+    for object in objects {
+        let namespace = match object["kind"].as_str() {
+            Some("ClusterRole") => "*",
+            Some("Role") => object["metadata"]["namespace"].as_str().unwrap_or_default(),
+            _ => continue,
+        };
+        for rule in object["rules"].as_array().into_iter().flatten() {
+            for resource in rule["resources"].as_array().into_iter().flatten().filter_map(Json::as_str) {
+                let right =
+                    format!("{namespace}: {} {resource} {}", words(&rule["verbs"]), words(&rule["resourceNames"]));
+                rights.push(right.trim_end().to_owned());
+            }
+        }
+    }
+    rights
+}
