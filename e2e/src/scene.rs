@@ -1,1 +1,312 @@
-//! What one end-to-end test works with: a namespace of its own in a cluster.
+//! What one end-to-end test works with: a namespace of its own in a cluster, clients that are in the cluster's network, and
+//! whatever a user would install there.
+//!
+//! ```no_run
+//! use fairway_e2e::scene;
+//!
+//! #[test]
+//! fn a_service_is_reached() -> anyhow::Result<()> {
+//!     scene::run("reach", async |scene| {
+//!         let fairway = scene.fairway(&[]).await?;
+//!         scene.echo("web", 1).await?;
+//!         fairway.ingress("web", "web.example", "web").await?;
+//!         let address = fairway.address().await?;
+//!         scene.until("the host is served", async || Ok(scene.get(address, "web.example", "/").await?.status == 200)).await
+//!     })
+//! }
+//! ```
+//!
+//! A scene that succeeds leaves nothing behind. One that fails keeps what the namespace holds and what its pods wrote in
+//! `target/e2e/NAME`, and says so.
+
+mod release;
+mod report;
+mod request;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::process::Output;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail, ensure};
+use fairway_testkit::Response;
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::{self, ApiCapabilities, ApiResource, Scope};
+use kube::{Api, Client};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+
+use crate::cluster::{Cluster, Options};
+
+pub use self::release::Release;
+pub use self::request::Session;
+
+/// How long a test waits for something that has to come.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often who waits asks again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The field manager of what tests apply.
+const MANAGER: &str = "fairway-e2e";
+
+/// A namespace of its own in a cluster.
+pub struct Scene {
+    cluster: Cluster,
+    client: Client,
+    name: String,
+    namespace: String,
+    kinds: Mutex<BTreeMap<(String, String), (ApiResource, ApiCapabilities)>>,
+}
+
+/// The name of the cluster that tests share: `FAIRWAY_CLUSTER`, or `e2e`.
+pub fn shared_cluster() -> String {
+    std::env::var("FAIRWAY_CLUSTER").unwrap_or_else(|_| "e2e".to_owned())
+}
+
+/// Runs a test in a namespace of its own of the cluster that tests share.
+///
+/// # Errors
+/// What the test returns, and when the shared cluster isn't up.
+pub fn run(name: &str, test: impl AsyncFnOnce(&Scene) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let cluster = Cluster::find(&shared_cluster())?;
+    play(cluster, name, test)
+}
+
+/// Runs a test in a cluster of its own: for those that disturb the control plane, or measure.
+///
+/// # Errors
+/// What the test returns, and when the cluster does not start or end.
+pub fn run_alone(
+    name: &str,
+    options: &Options,
+    test: impl AsyncFnOnce(&Scene) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    if let Ok(left) = Cluster::find(name) {
+        // Of a run that was ended by force.
+        left.down()?;
+    }
+    let cluster = Cluster::start(name, options, |_| {})?;
+    let result = play(Cluster::find(name)?, name, test);
+    result.and(cluster.down())
+}
+
+fn play(cluster: Cluster, name: &str, test: impl AsyncFnOnce(&Scene) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let runtime = cluster.runtime()?;
+    runtime.block_on(async {
+        let scene = Scene::new(cluster, name).await?;
+        // A panic is a failure like any other: what is there to see is kept before it goes on.
+        let result = AssertUnwindSafe(test(&scene)).catch_unwind().await;
+        match result {
+            Ok(Ok(())) => scene.end().await,
+            Ok(Err(error)) => Err(error.context(scene.keep().await)),
+            Err(panic) => {
+                eprintln!("{}", scene.keep().await);
+                resume_unwind(panic)
+            }
+        }
+    })
+}
+
+impl Scene {
+    async fn new(cluster: Cluster, name: &str) -> anyhow::Result<Self> {
+        let client = cluster.client().await?;
+        // Unique among the runs on one cluster.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() % 100_000_000;
+        let namespace = format!("{name}-{now:x}");
+        let labels = json!({"fairway.dev/test": name});
+        let object = json!({"metadata": {"name": namespace, "labels": labels}});
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        namespaces.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+        Ok(Self { cluster, client, name: name.to_owned(), namespace, kinds: Mutex::default() })
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// A client with all rights.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The namespace of the test.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Objects of a kind in the namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Applies the documents of a text of YAML, as `kubectl apply --server-side` does. Objects without a namespace go into that of
+    /// the test; `{ns}` stands for its name.
+    pub async fn apply(&self, text: &str) -> anyhow::Result<()> {
+        for object in self.objects(text)? {
+            let api = self.dynamic(&object).await?;
+            let name = object.metadata.name.clone().context("an object without a name")?;
+            let parameters = PatchParams::apply(MANAGER).force();
+            api.patch(&name, &parameters, &Patch::Apply(&object)).await.with_context(|| format!("applying {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the objects that a text of YAML names, and doesn't wait for their end. What is gone already is no error.
+    pub async fn delete(&self, text: &str) -> anyhow::Result<()> {
+        for object in self.objects(text)? {
+            let api = self.dynamic(&object).await?;
+            let name = object.metadata.name.clone().context("an object without a name")?;
+            match api.delete(&name, &DeleteParams::background()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => (),
+                result => drop(result.with_context(|| format!("deleting {name}"))?),
+            }
+        }
+        Ok(())
+    }
+
+    fn objects(&self, text: &str) -> anyhow::Result<Vec<DynamicObject>> {
+        let text = text.replace("{ns}", &self.namespace);
+        let documents = serde_norway::Deserializer::from_str(&text);
+        let values = documents.map(Value::deserialize).collect::<Result<Vec<_>, _>>().context("YAML of a test")?;
+        let objects = values.into_iter().filter(|value| !value.is_null()).map(serde_json::from_value);
+        Ok(objects.collect::<Result<_, _>>()?)
+    }
+
+    /// Where an object lives. What the API server says of a kind is asked once.
+    async fn dynamic(&self, object: &DynamicObject) -> anyhow::Result<Api<DynamicObject>> {
+        let types = object.types.as_ref().context("an object without apiVersion and kind")?;
+        let key = (types.api_version.clone(), types.kind.clone());
+        let mut kinds = self.kinds.lock().await;
+        if !kinds.contains_key(&key) {
+            let (group, version) = types.api_version.split_once('/').unwrap_or(("", &types.api_version));
+            let kind = GroupVersionKind::gvk(group, version, &types.kind);
+            kinds.insert(key.clone(), discovery::pinned_kind(&self.client, &kind).await?);
+        }
+        let (resource, capabilities) = &kinds[&key];
+        Ok(match capabilities.scope {
+            Scope::Cluster => Api::all_with(self.client.clone(), resource),
+            Scope::Namespaced => {
+                let namespace = object.metadata.namespace.as_deref().unwrap_or(&self.namespace);
+                Api::namespaced_with(self.client.clone(), namespace, resource)
+            }
+        })
+    }
+
+    /// Asks `check` again and again until it says yes, for [`PATIENCE`] at most.
+    ///
+    /// # Errors
+    /// When it never did, with `what` and with its last error, if there was one.
+    pub async fn until(&self, what: &str, mut check: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+        self.find(what, async || Ok(check().await?.then_some(()))).await
+    }
+
+    /// Asks `look` again and again until it finds something, for [`PATIENCE`] at most.
+    ///
+    /// # Errors
+    /// When it never did, with `what` and with its last error, if there was one.
+    pub async fn find<T>(
+        &self,
+        what: &str,
+        mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<T> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = tokio::time::timeout_at(deadline, look()).await;
+            match found {
+                Ok(Ok(Some(value))) => return Ok(value),
+                Ok(_) if Instant::now() < deadline => sleep(PAUSE).await,
+                Ok(Ok(None)) => bail!("not within {PATIENCE:?}: {what}"),
+                Ok(Err(error)) => return Err(error.context(format!("not within {PATIENCE:?}: {what}"))),
+                Err(_) => bail!("not within {PATIENCE:?}, the last look took too long: {what}"),
+            }
+        }
+    }
+
+    /// Runs kubectl in the namespace; what it prints.
+    pub async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut words = vec!["--namespace", &self.namespace];
+        words.extend(arguments);
+        self.read("kubectl", &words).await
+    }
+
+    /// Runs helm in the namespace; what it prints.
+    pub async fn helm(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut words = vec!["--namespace", &self.namespace];
+        words.extend(arguments);
+        self.read("helm", &words).await
+    }
+
+    /// Runs a program in the cluster's network, from the top folder of the repository.
+    pub async fn output(&self, program: &str, arguments: &[&str]) -> anyhow::Result<Output> {
+        let mut command = self.cluster.command(program);
+        command.args(arguments).current_dir(repository());
+        for variable in ["HOME", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            // What helm and kubectl remember is no business of who runs the tests.
+            command.env(variable, self.cluster.directory().join("home"));
+        }
+        let output = tokio::process::Command::from(command).kill_on_drop(true).output();
+        output.await.with_context(|| format!("starting {program}"))
+    }
+
+    async fn read(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self.output(program, arguments).await?;
+        let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "`{program} {}`: {}\n{text}{errors}", arguments.join(" "), output.status);
+        Ok(text.into_owned())
+    }
+
+    /// A Deployment of the echo image and a Service of the same name, port 80, called `http`; waits until all are ready.
+    pub async fn echo(&self, name: &str, replicas: usize) -> anyhow::Result<()> {
+        self.apply(&format!(include_str!("scene/echo.yaml"), name = name, replicas = replicas)).await?;
+        self.ready(name, replicas).await
+    }
+
+    /// Waits until just `count` pods with the label `app: NAME` are there, and ready.
+    pub async fn ready(&self, name: &str, count: usize) -> anyhow::Result<()> {
+        self.until(&format!("{count} ready pods of {name}"), async || {
+            let pods = self.pods(name).await?;
+            Ok(pods.len() == count && pods.iter().all(is_ready))
+        })
+        .await
+    }
+
+    /// The pods with the label `app: NAME`.
+    pub async fn pods(&self, name: &str) -> anyhow::Result<Vec<Pod>> {
+        Ok(self.api::<Pod>().list(&ListParams::default().labels(&format!("app={name}"))).await?.items)
+    }
+
+    /// One request over a connection of its own.
+    pub async fn get(&self, address: std::net::SocketAddr, host: &str, target: &str) -> anyhow::Result<Response> {
+        Session::connect(address).await?.get(host, target).await
+    }
+
+    async fn end(self) -> anyhow::Result<()> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        release::uninstall_all(&self).await?;
+        namespaces.delete(&self.namespace, &DeleteParams::background()).await?;
+        Ok(())
+    }
+}
+
+/// Whether a pod is ready and not on its way out.
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    pod.metadata.deletion_timestamp.is_none()
+        && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// The top folder of the repository.
+pub fn repository() -> &'static std::path::Path {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository")
+}

@@ -1,0 +1,50 @@
+//! Requests as a client of users' hosts sends them. Whatever goes wrong is an error, never a panic: a test may ask again.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use fairway_testkit::{Client, Response, TlsClient};
+use tokio::time::timeout;
+
+/// How long a connection or an answer may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A connection for one request after another.
+pub struct Session {
+    client: Client,
+}
+
+impl Session {
+    /// Connects.
+    pub async fn connect(address: SocketAddr) -> anyhow::Result<Self> {
+        let client = timeout(LIMIT, Client::try_connect(address)).await.context("connecting takes too long")?;
+        Ok(Self { client: client.with_context(|| format!("connecting to {address}"))? })
+    }
+
+    /// Connects with TLS and asks for the certificate of `name`, which is taken as it is: see [`Session::certificate`].
+    pub async fn connect_tls(address: SocketAddr, name: &str) -> anyhow::Result<Self> {
+        let builder = TlsClient::unverified(name);
+        let client = timeout(LIMIT, builder.try_connect(address)).await.context("connecting takes too long")?;
+        Ok(Self { client: client.with_context(|| format!("connecting to {address} with TLS"))? })
+    }
+
+    /// The certificate that the server has shown, in DER.
+    pub fn certificate(&self) -> Vec<u8> {
+        self.client.tls().chain.first().map(|certificate| certificate.to_vec()).unwrap_or_default()
+    }
+
+    /// Asks for `target` of `host`.
+    pub async fn get(&mut self, host: &str, target: &str) -> anyhow::Result<Response> {
+        self.send(&format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n"), "GET").await
+    }
+
+    /// Sends a request as it is and reads what answers a request with `method`.
+    pub async fn send(&mut self, request: &str, method: &str) -> anyhow::Result<Response> {
+        let exchange = async {
+            self.client.try_send(request).await.context("sending")?;
+            self.client.try_read_response_to(method).await.map_err(|error| anyhow!("reading the answer: {error:?}"))
+        };
+        timeout(LIMIT, exchange).await.context("no answer in time")?
+    }
+}
