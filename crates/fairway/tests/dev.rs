@@ -84,6 +84,33 @@ async fn a_local_process_can_stand_in_for_a_service() {
 }
 
 #[tokio::test]
+async fn tcp_services_are_served_and_follow_their_config_map() {
+    let origin = Origin::new("mine").reply(Reply::ok().body("over a port")).start();
+    let folder = tempfile::tempdir().unwrap();
+    let config_map = |port: u16| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: tcp, namespace: edge}}\ndata: {{\"{port}\": \"shop/db:5432\", \
+             \"x\": \"y\"}}\n"
+        )
+    };
+    // Ports that are free now; nothing else in the test binary binds fixed ones.
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (first, second) = (free(), free());
+    write(folder.path(), "a.yaml", &config_map(first));
+    let backend = format!("--backend=shop/db:5432={}", origin.address());
+    let flag = "--tcp-services-configmap=edge/tcp";
+    let mut dev = Dev::start([folder.path().as_os_str(), backend.as_ref(), flag.as_ref()]);
+    dev.line_with(&format!("tcp   on 127.0.0.1:{first} → shop/db:5432/tcp"));
+    assert!(dev.greeting.contains("expected a port from 1 to 65535"), "{}", dev.greeting);
+    let at = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    assert_eq!(Client::connect(at(first)).await.get("any.example", "/").await.text(), "over a port");
+    write(folder.path(), "a.yaml", &config_map(second));
+    dev.line_with(&format!("127.0.0.1:{second}"));
+    assert_eq!(Client::connect(at(second)).await.get("any.example", "/").await.text(), "over a port");
+    assert!(Client::try_connect(at(first)).await.is_err());
+}
+
+#[tokio::test]
 async fn without_echo_a_service_without_endpoints_is_unavailable() {
     let dev = Dev::start([example("shop").as_os_str(), "--no-echo".as_ref()]);
     assert_eq!(dev.service("shop.localhost", "/").await, "503");

@@ -8,4 +8,5 @@ mod paging;
 mod queue;
 mod rig;
 mod status;
+mod stream;
 mod sync;

@@ -86,6 +86,13 @@ impl Rig {
         assert!(arrived, "waited for {expected:?}, got {:?}", hosts_of(&self.snapshot()));
     }
 
+    /// Waits until the snapshot that is live is as it should be.
+    pub(crate) async fn until(&mut self, what: &str, check: impl Fn(&Snapshot) -> bool) {
+        let wait = self.snapshot.wait_for(|snapshot| check(snapshot));
+        let arrived = timeout(Duration::from_secs(3600), wait).await.is_ok();
+        assert!(arrived, "waited for {what}");
+    }
+
     /// What the process does when it is asked to end.
     pub(crate) fn leave(&mut self) {
         self.leave.take().unwrap().send(()).unwrap();
