@@ -80,9 +80,11 @@ impl Console {
         }
     }
 
-    fn clear(&self) {
+    /// Removes the line of progress.
+    pub(crate) fn clear(&self) {
         if self.terminal {
             print!("\r\x1b[K");
+            let _ = std::io::stdout().flush();
         }
     }
 }

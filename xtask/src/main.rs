@@ -7,6 +7,7 @@ mod bench;
 mod cargo;
 mod chart;
 mod ci;
+mod cluster;
 mod console;
 mod fuzz;
 mod generated;
@@ -17,6 +18,7 @@ mod needs;
 mod outcome;
 mod rules;
 mod shell;
+mod tools;
 mod totals;
 mod words;
 mod workspace;
@@ -41,6 +43,8 @@ Tasks:
   test                All tests, documentation examples included
   image [--build]     Builds target/image/rootfs, what the container image is made of, and runs it (or only builds it)
   chart               Renders the Helm chart with every value, and with values files of users
+  cluster [--help]    A real control plane and two Nodes in network namespaces: up, status, exec, down
+  tools               Builds etcd, the Kubernetes programs, kubectl and helm, as far as they are missing
   bench               Counts the instructions of what must stay cheap (valgrind)
   gen [--check]       Rewrites generated files; with --check says which ones differ
   fuzz [TARGET] [--seconds N]
@@ -50,6 +54,7 @@ Examples:
   cargo xtask ci                        before a push
   cargo xtask rules                     after a change of dependencies
   cargo xtask gen                       after a change of what a generated file is made from
+  cargo xtask cluster up                then `cargo xtask cluster exec -- kubectl get pods -A`
   cargo xtask fuzz annotation --seconds 600
 ";
 
@@ -83,6 +88,8 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
         ["image"] => step(image::run),
         ["image", "--build"] => step(image::build),
         ["chart"] => step(chart::check::run),
+        ["cluster", words @ ..] => cluster::run(&workspace, words)?,
+        ["tools"] => step(tools::build),
         ["bench"] => step(bench::run),
         ["gen"] => step(generated::rewrite),
         ["gen", "--check"] => step(generated::check),

@@ -10,12 +10,16 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("c++", "g++", "to compile libFuzzer"),
     ("valgrind", "valgrind", "to count instructions"),
     ("git", "git", "to list the files of the repository"),
+    ("unshare", "util-linux", "to make the namespaces of a cluster"),
+    ("ip", "iproute2", "to make the network of a cluster"),
+    ("nft", "nftables", "for kube-proxy"),
 ];
 
 /// Commands that must succeed, and what brings them.
 const RUST: &[(&[&str], &str)] = &[
     (&["cargo", "fmt", "--version"], "rustup component add rustfmt"),
     (&["cargo", "clippy", "--version"], "rustup component add clippy"),
+    (&["go", "version"], "https://go.dev/dl, Go 1.26 or newer (for the programs of a cluster's control plane)"),
     (&["rustup", "run", "nightly", "rustc", "--version"], "rustup toolchain install nightly (for the fuzz targets)"),
 ];
 

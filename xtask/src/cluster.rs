@@ -1,0 +1,56 @@
+//! `cargo xtask cluster`: builds what a cluster consists of, and calls the program that runs it.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Context;
+
+use crate::outcome::Outcome;
+use crate::workspace::Workspace;
+use crate::{image, shell, tools};
+
+/// Becomes `fairway-cluster` with `words`, which it explains itself (`--help`): its exit status is ours.
+/// Returns only when something could not be built.
+pub(crate) fn run(workspace: &Workspace, words: &[&str]) -> anyhow::Result<bool> {
+    let asks = words.iter().take_while(|word| **word != "--").any(|word| ["-h", "--help"].contains(word));
+    let binary = binary(workspace)?;
+    let steps: &[fn(&Workspace) -> anyhow::Result<Outcome>] = match words.first() {
+        Some(&"up") if !asks => &[tools::build, image_if_missing, build],
+        // What is asked of a running cluster is not held up by a build.
+        _ if binary.exists() => &[],
+        _ => &[build],
+    };
+    for step in steps {
+        match step(workspace) {
+            Ok(Outcome { failure: None, .. }) => {}
+            failed => return Ok(workspace.console.finish(failed)),
+        }
+    }
+    workspace.console.clear();
+    // In the folder of the caller: `exec` runs its command there.
+    let error = Command::new(&binary).args(words).exec();
+    Err(error).with_context(|| format!("starting {}", binary.display()))
+}
+
+/// Builds `fairway-cluster`.
+pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let mut command = workspace.cargo();
+    command.args(["build", "--locked", "--package", "fairway-e2e", "--bin", "fairway-cluster"]);
+    let finished = shell::run(&workspace.console, &mut command, |_| false)?;
+    let failure = (!finished.success).then(|| format!("`{}` failed:\n{}", shell::display(&command), finished.output));
+    Ok(Outcome { failure, ..Outcome::default() })
+}
+
+/// An image that is there stays: it takes minutes to build, and pods of a running cluster start from it.
+fn image_if_missing(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    if workspace.root.join(image::ROOT).join("fairway").exists() {
+        return Ok(Outcome::default());
+    }
+    workspace.console.line("building the image (minutes, once); `cargo xtask image` renews it");
+    image::build(workspace)
+}
+
+fn binary(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    Ok(workspace.target_folder()?.join("debug").join("fairway-cluster"))
+}
