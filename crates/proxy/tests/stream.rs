@@ -8,7 +8,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairway_model::{
     Delta, Origin as Owner, Resource, ResourceName, Settings, StreamListener, StreamRetry, StreamSettings, Transport,
@@ -315,16 +315,20 @@ async fn ports_come_and_go_and_connections_stay() {
 #[tokio::test]
 async fn silence_ends_a_connection() {
     let (listener, endpoint) = listen().await;
-    let streams = StreamSettings { idle: Duration::from_millis(300), ..StreamSettings::default() };
+    let idle = Duration::from_millis(500);
+    let streams = StreamSettings { idle, ..StreamSettings::default() };
     let (_proxy, door) = start_with(TCP, &[endpoint], streams, config());
     let (mut client, mut server) = (connect(door).await, accept(&listener).await);
-    for _ in 0..5 {
+    let begun = Instant::now();
+    let mut last = begun;
+    while begun.elapsed() < idle * 3 / 2 {
+        last = Instant::now();
         server.write_all(b"x").await.unwrap();
-        assert_eq!(read(&mut client, 1).await, b"x");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(read(&mut client, 1).await, b"x", "one side that speaks is enough");
     }
     assert_eq!(read_to_end(&mut client).await, b"");
     assert_eq!(read_to_end(&mut server).await, b"");
+    assert!(last.elapsed() >= idle, "{:?}", last.elapsed());
 }
 
 #[tokio::test]
