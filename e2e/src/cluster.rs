@@ -344,6 +344,7 @@ fn inhabitants(namespaces: &[PathBuf]) -> Vec<String> {
     let own = std::process::id().to_string();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let processes = processes.filter_map(|entry| entry.file_name().into_string().ok());
+    let processes = processes.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
     let inside = |process: &String| {
         let namespace = fs::read_link(format!("/proc/{process}/ns/net"));
         *process != own && namespace.is_ok_and(|namespace| namespaces.contains(&namespace))

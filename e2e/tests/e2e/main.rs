@@ -1,1 +1,3 @@
 //! End-to-end tests. `cargo xtask e2e` runs them.
+
+mod cluster;

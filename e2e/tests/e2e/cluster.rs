@@ -1,0 +1,371 @@
+//! The cluster itself: what starts, ends, and leaves nothing behind.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use fairway_e2e::cluster::layout::Layout;
+use fairway_e2e::cluster::{Action, Cluster, Options, State, down};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_fairway-cluster");
+
+/// Namespaces that a process of a cluster may have to itself.
+const KINDS: [&str; 5] = ["net", "mnt", "pid", "ipc", "uts"];
+
+/// What a cluster consists of in the eyes of the kernel.
+#[derive(Debug)]
+struct Footprint {
+    /// Process ids with the time of their start, for numbers are used again.
+    processes: BTreeSet<(u32, String)>,
+    /// As `/proc/PID/ns` shows them, without those of this process.
+    namespaces: BTreeSet<String>,
+}
+
+/// What a cluster must leave as it was.
+#[derive(Debug, Eq, PartialEq)]
+struct Surroundings {
+    mounts: String,
+    named_namespaces: String,
+    links: BTreeSet<String>,
+    folders: Vec<BTreeSet<String>>,
+}
+
+#[test]
+fn ending_leaves_nothing_whether_asked_for_or_by_force() {
+    let before = Surroundings::look();
+    let (first, second) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| start("side-one"));
+        let second = scope.spawn(|| start("side-two"));
+        (first.join().unwrap(), second.join().unwrap())
+    });
+    let error = Cluster::start("side-one", &Options::default(), |_| {}).unwrap_err();
+    assert!(error.to_string().contains("running already"), "{error:#}");
+
+    succeed(first.command("kubectl").args(["run", "sleeper", "--image=busybox", "--", "sleep", "1000"]));
+    succeed(first.command("kubectl").args(["wait", "pod/sleeper", "--for=condition=Ready", "--timeout=60s"]));
+    let footprint = Footprint::of(&first);
+    assert!(footprint.namespaces.len() > 8, "two Nodes, a pod and a supervisor: {footprint:?}");
+    first.down().unwrap();
+    footprint.assert_gone();
+    assert_eq!(Surroundings::look(), before);
+    assert!(Cluster::find("side-one").unwrap_err().to_string().contains("cargo xtask cluster up --name side-one"));
+    let left: Vec<_> = fs::read_dir(first.directory()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["logs"]);
+
+    // The other one has not noticed, until it is killed.
+    let nodes = succeed(second.command("kubectl").args(["get", "nodes", "--no-headers"]));
+    assert_eq!(nodes.lines().filter(|line| line.contains(" Ready ")).count(), 2, "{nodes}");
+    let footprint = Footprint::of(&second);
+    succeed(Command::new("kill").args(["-KILL", &second.supervisor().to_string()]));
+    eventually("the lock is free", || Layout::new("side-two").unwrap().try_lock().unwrap().is_some());
+    footprint.assert_gone();
+    assert_eq!(Surroundings::look(), before);
+
+    // What the dead one has left is in nobody's way.
+    assert!(Layout::new("side-two").unwrap().kubeconfig().exists());
+    let again = start("side-two");
+    again.down().unwrap();
+}
+
+#[test]
+fn an_interrupted_start_leaves_nothing() {
+    let before = Surroundings::look();
+    let layout = Layout::new("interrupted").unwrap();
+    down("interrupted").unwrap();
+    let _ = fs::remove_dir_all(layout.logs());
+    let mut up = Command::new(PROGRAM).args(["up", "--name", "interrupted"]).stdout(Stdio::null()).spawn().unwrap();
+    eventually("kube-apiserver has started", || layout.log("kube-apiserver").exists());
+    let cluster = Cluster::find("interrupted").unwrap();
+    let footprint = Footprint::of(&cluster);
+    drop(cluster);
+    up.kill().unwrap();
+    up.wait().unwrap();
+    eventually("the lock is free", || layout.try_lock().unwrap().is_some());
+    footprint.assert_gone();
+    assert_eq!(Surroundings::look(), before);
+    assert!(!down("interrupted").unwrap());
+}
+
+#[test]
+fn components_stop_start_and_freeze_and_commands_end_with_the_cluster() {
+    let cluster = start("components");
+    let runtime = cluster.runtime().unwrap();
+    let act = |name: &str, action| runtime.block_on(cluster.component(name, action));
+    let state = |name: &str| {
+        let components = cluster.components().unwrap();
+        components.into_iter().find(|component| component.name == name).unwrap().state
+    };
+    let ready =
+        || cluster.command("kubectl").args(["get", "--raw", "/readyz", "--request-timeout=1s"]).output().unwrap();
+
+    act("kube-apiserver", Action::Stop).unwrap();
+    assert_eq!(state("kube-apiserver"), State::Stopped);
+    assert!(!ready().status.success());
+    act("kube-apiserver", Action::Start).unwrap();
+    eventually("kube-apiserver is back, with its data", || ready().status.success());
+    succeed(cluster.command("kubectl").args(["get", "node", "node-a", "node-b"]));
+    assert!(act("kube-apiserver", Action::Start).unwrap_err().to_string().contains("runs already"));
+
+    act("kube-apiserver", Action::Pause).unwrap();
+    assert!(matches!(state("kube-apiserver"), State::Running { paused: true, .. }));
+    assert!(!ready().status.success());
+    act("kube-apiserver", Action::Resume).unwrap();
+    eventually("kube-apiserver answers again", || ready().status.success());
+
+    // A death that nobody asked for shows.
+    let status = run(Command::new(PROGRAM).args(["status", "--name", "components"]));
+    let line = status.lines().find(|line| line.contains("kube-scheduler")).unwrap();
+    let pid = line.split_whitespace().find(|word| word.parse::<u32>().is_ok()).unwrap();
+    succeed(Command::new("kill").args(["-KILL", pid]));
+    eventually("the death is noted", || matches!(state("kube-scheduler"), State::Died(_)));
+    assert!(act("no-such", Action::Stop).unwrap_err().to_string().contains("kubelet-node-a"));
+
+    // `exec` passes on the exit code, the folder, and its end.
+    let exec = |words: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["exec", "--name", "components", "--"]).args(words).current_dir("/usr");
+        command
+    };
+    assert_eq!(exec(&["sh", "-c", "exit 7"]).status().unwrap().code(), Some(7));
+    assert_eq!(succeed(&mut exec(&["pwd"])), "/usr\n");
+    let mut sleeper = exec(&["sleep", "1000"]).spawn().unwrap();
+    eventually("sleep runs", || {
+        let shown = exec(&["ps", "-C", "sleep"]).output().unwrap();
+        shown.status.success()
+    });
+    cluster.down().unwrap();
+    let status = sleeper.wait().unwrap();
+    assert!(status.signal().is_some() || status.code() != Some(0), "{status}");
+}
+
+#[test]
+fn an_address_of_a_load_balancer_is_reached_and_kept_by_open_connections() {
+    let cluster = start("balanced");
+    let manifest = cluster.directory().join("web.yaml");
+    fs::write(&manifest, WEB).unwrap();
+    succeed(cluster.command("kubectl").arg("apply").arg("-f").arg(&manifest));
+    succeed(cluster.command("kubectl").args(["rollout", "status", "deployment/web", "--timeout=60s"]));
+    let address = |name: &str| {
+        let path = "-o=jsonpath={.status.loadBalancer.ingress[*].ip}";
+        succeed(cluster.command("kubectl").args(["get", "service", name, path]))
+    };
+    eventually("both have an address", || !address("web").is_empty() && !address("local").is_empty());
+    assert_eq!(address("local"), "198.19.0.222");
+    assert_ne!(address("web"), address("local"));
+    let fetch = |address: &str| {
+        cluster.command("curl").args(["--silent", "--fail", "--max-time", "2", address]).output().unwrap()
+    };
+    eventually("web answers", || fetch(&address("web")).status.success());
+    eventually("local answers", || fetch("198.19.0.222").status.success());
+
+    // A connection from now on, over which the second request goes when the address leads to the other Node.
+    cluster.enter().unwrap();
+    let mut kept = Kept::open("198.19.0.222:80");
+    let first = kept.fetch();
+    // The only endpoint of its Node leaves the Service, and goes on serving.
+    succeed(cluster.command("kubectl").args(["label", "pod", &first, "app-"]));
+    eventually("new connections go to the other Node", || {
+        let answer = fetch("198.19.0.222");
+        answer.status.success() && String::from_utf8_lossy(&answer.stdout).trim() != first
+    });
+    assert_eq!(kept.fetch(), first);
+
+    succeed(cluster.command("kubectl").args(["delete", "service", "local"]));
+    succeed(cluster.command("kubectl").args([
+        "patch",
+        "service",
+        "web",
+        "--patch",
+        r#"{"spec":{"type":"ClusterIP"}}"#,
+    ]));
+    eventually("a Service of another type has no address", || address("web").is_empty());
+    cluster.down().unwrap();
+}
+
+/// A server whose pods answer with their names, on both Nodes.
+const WEB: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      topologySpreadConstraints:
+      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule,
+         labelSelector: {matchLabels: {app: web}}}
+      containers:
+      - name: web
+        image: busybox
+        command: [python3, -c]
+        args:
+        - |
+          import http.server, os
+          class Handler(http.server.BaseHTTPRequestHandler):
+              protocol_version = "HTTP/1.1"
+              def do_GET(self):
+                  body = os.environ["NAME"].encode()
+                  self.send_response(200)
+                  self.send_header("Content-Length", str(len(body)))
+                  self.end_headers()
+                  self.wfile.write(body)
+          http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+        env: [{name: NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
+        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: local}
+spec:
+  type: LoadBalancer
+  externalTrafficPolicy: Local
+  loadBalancerIP: 198.19.0.222
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080}]
+"#;
+
+/// A connection that is used again and again.
+struct Kept(std::net::TcpStream);
+
+impl Kept {
+    fn open(address: &str) -> Self {
+        let stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        Self(stream)
+    }
+
+    /// The body of one answer.
+    fn fetch(&mut self) -> String {
+        use std::io::{Read, Write};
+        self.0.write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        loop {
+            let mut buffer = [0; 1024];
+            let read = self.0.read(&mut buffer).unwrap();
+            assert!(read > 0, "the connection was closed");
+            answer.extend_from_slice(&buffer[..read]);
+            let text = String::from_utf8_lossy(&answer);
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+                if body.len() == length.parse::<usize>().unwrap() {
+                    return body.to_owned();
+                }
+            }
+        }
+    }
+}
+
+impl Footprint {
+    fn of(cluster: &Cluster) -> Self {
+        let processes = descendants(cluster.supervisor() as u32);
+        let own: BTreeSet<String> = namespaces(std::process::id()).collect();
+        let namespaces =
+            processes.iter().flat_map(|(process, _)| namespaces(*process)).filter(|it| !own.contains(it)).collect();
+        Self { processes, namespaces }
+    }
+
+    /// No process is left, also none of somebody else in one of the namespaces.
+    fn assert_gone(&self) {
+        for (process, start) in &self.processes {
+            assert_ne!(started(*process).as_ref(), Some(start), "process {process} is left: {}", words(*process));
+        }
+        for process in processes() {
+            for namespace in namespaces(process) {
+                assert!(!self.namespaces.contains(&namespace), "{namespace} is held by {process}: {}", words(process));
+            }
+        }
+    }
+}
+
+impl Surroundings {
+    fn look() -> Self {
+        let list = |path: &str| {
+            let entries = fs::read_dir(path).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path().display().to_string()).collect()
+        };
+        Self {
+            mounts: fs::read_to_string("/proc/self/mounts").unwrap(),
+            named_namespaces: succeed(Command::new("ip").args(["netns", "list"])),
+            links: list("/sys/class/net"),
+            folders: ["/run", "/run/netns", "/var/lib", "/etc"].map(list).into(),
+        }
+    }
+}
+
+fn start(name: &str) -> Cluster {
+    down(name).unwrap();
+    Cluster::start(name, &Options::default(), |_| {}).unwrap()
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// The process and all that come from it; who lost his parent in a process namespace has its first process instead.
+fn descendants(root: u32) -> BTreeSet<(u32, String)> {
+    let parents: Vec<(u32, u32)> = processes().filter_map(|process| Some((process, stat(process)?.0))).collect();
+    let mut found = BTreeSet::from([root]);
+    loop {
+        let more = parents.iter().filter(|(process, parent)| found.contains(parent) && !found.contains(process));
+        let more: Vec<u32> = more.map(|(process, _)| *process).collect();
+        if more.is_empty() {
+            return found.into_iter().filter_map(|process| Some((process, started(process)?))).collect();
+        }
+        found.extend(more);
+    }
+}
+
+fn started(process: u32) -> Option<String> {
+    Some(stat(process)?.1)
+}
+
+/// The parent and the time of the start, from `/proc/PID/stat`: after the name, which may hold anything, the fields 4 and 22.
+fn stat(process: u32) -> Option<(u32, String)> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let fields: Vec<&str> = text.rsplit_once(") ")?.1.split(' ').collect();
+    Some((fields.get(1)?.parse().ok()?, (*fields.get(19)?).to_owned()))
+}
+
+fn namespaces(process: u32) -> impl Iterator<Item = String> {
+    let link = move |kind| fs::read_link(Path::new("/proc").join(process.to_string()).join("ns").join(kind));
+    KINDS.into_iter().filter_map(move |kind| Some(link(kind).ok()?.display().to_string()))
+}
+
+fn words(process: u32) -> String {
+    fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap_or_default().replace('\0', " ")
+}
+
+/// What `command` prints; it must succeed.
+fn succeed(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    text(&output)
+}
+
+fn run(command: &mut Command) -> String {
+    text(&command.output().unwrap())
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Waits until `holds`, which it must within half a minute.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(30), "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
