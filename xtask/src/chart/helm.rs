@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value as Json;
 
 use super::FOLDER;
+use crate::tools;
 use crate::workspace::Workspace;
 
 /// Helm and the chart. Nothing here needs a cluster.
@@ -20,7 +21,10 @@ pub(crate) struct Helm {
 }
 
 impl Helm {
+    /// Builds helm if it is missing.
     pub(crate) fn new(workspace: &Workspace) -> anyhow::Result<Self> {
+        let built = tools::build(workspace)?;
+        ensure!(built.failure.is_none(), "{}", built.failure.unwrap_or_default());
         let scratch = workspace.root.join("target/chart");
         fs::create_dir_all(&scratch).with_context(|| scratch.display().to_string())?;
         let program = workspace.root.join("target/tools/bin/helm");
@@ -78,10 +82,8 @@ fn values<'a>(files: &[&'a Path]) -> impl Iterator<Item = &'a std::ffi::OsStr> {
 
 fn run(command: &mut Command) -> anyhow::Result<String> {
     let program = command.get_program().to_owned();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("starting {}: `cargo xtask tools` builds it", Path::new(&program).display()))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("starting {}", Path::new(&program).display()))?;
     if !output.status.success() {
         bail!("helm: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
