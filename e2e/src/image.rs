@@ -1,1 +1,174 @@
 //! Which program stands for an image.
+//!
+//! There is no container runtime and nothing is pulled: the repository of an image's name decides which program runs. Our own
+//! image is a root file system on disk; every other known image is a program over the host's system directories.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::Deserialize;
+
+/// What a container of an image starts from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Image {
+    /// The files that the container sees.
+    pub root: Root,
+    /// What runs when the container names no command.
+    pub entrypoint: Vec<String>,
+    /// What follows the entrypoint when the container names no arguments.
+    pub arguments: Vec<String>,
+    /// Variables that the container's own come after.
+    pub environment: Vec<(String, String)>,
+    /// The user and group when the security context names none.
+    pub user: (u32, u32),
+    /// The directory that the program starts in.
+    pub working_directory: String,
+    /// What the container's status names as the image that runs.
+    pub id: String,
+}
+
+/// The files of an image.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Root {
+    /// This directory and nothing else.
+    Directory(PathBuf),
+    /// The host's `/usr`, `/bin`, `/lib` and `/lib64`, read-only, and `/fairway-cluster`, which is this program.
+    Host,
+}
+
+/// What programs find in `PATH` when neither image nor container say otherwise, as container runtimes have it.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The user of our image when its configuration file names none: the one that "nonroot" images have.
+const NONROOT: u32 = 65532;
+
+/// Finds the program behind an image's name. `None`: no such image here.
+///
+/// The configuration of our own image is read from `config.json` beside its root directory (`User`, `Entrypoint`, `Cmd`, `Env`,
+/// `WorkingDir`, as in an OCI image); what is left out there is that of a "nonroot" image whose program is `/fairway`.
+///
+/// # Errors
+/// When our own image is asked for and was not built, or its configuration is broken.
+pub fn find(name: &str, image_root: &Path) -> anyhow::Result<Option<Image>> {
+    let host = |id: &str, entrypoint: &[&str], arguments: &[&str]| Image {
+        root: Root::Host,
+        entrypoint: strings(entrypoint),
+        arguments: strings(arguments),
+        environment: Vec::new(),
+        user: (0, 0),
+        working_directory: "/".to_owned(),
+        id: format!("local/{id}"),
+    };
+    Ok(match repository(name) {
+        "fairway/fairway" => Some(own(image_root)?),
+        // Test programs: any subcommand of ours.
+        "fairway/cluster" => Some(host("cluster", &["/fairway-cluster"], &[])),
+        "ingressconformance/echoserver" | "k8s-staging-gateway-api/echo-basic" | "gateway-api/echo-basic" => {
+            Some(host("echo", &["/fairway-cluster", "echo"], &[]))
+        }
+        "busybox" | "library/busybox" => Some(host("busybox", &[], &["sh"])),
+        _ => None,
+    })
+}
+
+/// The part of an image's name without registry, tag and digest.
+fn repository(name: &str) -> &str {
+    let name = name.split_once('@').map_or(name, |(name, _)| name);
+    let name = match name.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => name,
+        _ => name,
+    };
+    match name.split_once('/') {
+        Some((registry, rest)) if registry.contains(['.', ':']) || registry == "localhost" => rest,
+        _ => name,
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Config {
+    user: Option<String>,
+    entrypoint: Option<Vec<String>>,
+    cmd: Vec<String>,
+    env: Vec<String>,
+    working_dir: Option<String>,
+}
+
+fn own(root: &Path) -> anyhow::Result<Image> {
+    if !root.is_dir() {
+        anyhow::bail!("{} does not exist: the image was not built", root.display());
+    }
+    let path = root.with_file_name("config.json");
+    let config: Config = match std::fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Config::default(),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+    };
+    let user = match config.user.as_deref() {
+        None | Some("") => (NONROOT, NONROOT),
+        Some(text) => user(text).with_context(|| format!("{}: User is not of the form UID[:GID]", path.display()))?,
+    };
+    let environment = config.env.iter().filter_map(|pair| pair.split_once('='));
+    Ok(Image {
+        root: Root::Directory(root.to_owned()),
+        entrypoint: config.entrypoint.unwrap_or_else(|| vec!["/fairway".to_owned()]),
+        arguments: config.cmd,
+        environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        user,
+        working_directory: config.working_dir.filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned()),
+        id: "local/fairway".to_owned(),
+    })
+}
+
+fn user(text: &str) -> Option<(u32, u32)> {
+    let (user, group) = text.split_once(':').unwrap_or((text, "0"));
+    Some((user.parse().ok()?, group.parse().ok()?))
+}
+
+fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().copied().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registry_tag_and_digest_do_not_matter() {
+        for name in [
+            "busybox",
+            "busybox:1.36",
+            "busybox@sha256:00",
+            "localhost/busybox",
+            "example.com/busybox:1",
+            "example.com:5000/busybox",
+        ] {
+            assert_eq!(repository(name), "busybox", "{name}");
+        }
+        assert_eq!(repository("fairway/fairway:0.1.0@sha256:00"), "fairway/fairway");
+    }
+
+    #[test]
+    fn unknown_images_are_not_found() {
+        assert_eq!(find("nginx:1.29", Path::new("/nowhere")).expect("no error"), None);
+    }
+
+    #[test]
+    fn our_image_is_an_error_until_it_is_built_and_reads_its_configuration_then() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path().join("rootfs");
+        let error = find("fairway/fairway", &root).expect_err("not built");
+        assert!(error.to_string().contains("was not built"), "{error}");
+
+        std::fs::create_dir(&root).expect("a directory");
+        let image = find("fairway/fairway:dev", &root).expect("an image").expect("known");
+        assert_eq!((image.user, image.entrypoint), ((65532, 65532), vec!["/fairway".to_owned()]));
+
+        let config = r#"{"User":"101:82","Entrypoint":["/fairway","run"],"Env":["A=b=c"],"WorkingDir":"/var"}"#;
+        std::fs::write(directory.path().join("config.json"), config).expect("a file");
+        let image = find("fairway/fairway", &root).expect("an image").expect("known");
+        assert_eq!(image.user, (101, 82));
+        assert_eq!(image.environment, [("A".to_owned(), "b=c".to_owned())]);
+        assert_eq!(image.working_directory, "/var");
+    }
+}
