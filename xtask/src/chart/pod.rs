@@ -43,11 +43,14 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
         let strategy = if on_host { json!({"maxUnavailable": 1}) } else { json!({"maxUnavailable": 0, "maxSurge": 1}) };
         let field = if on_host { "/spec/updateStrategy/rollingUpdate" } else { "/spec/strategy/rollingUpdate" };
         expect(what, &workload, field, strategy);
-        let spread = workload.pointer("/spec/template/spec/topologySpreadConstraints").and_then(Json::as_array);
-        let spread =
-            spread.into_iter().flatten().map(|constraint| constraint["topologyKey"].clone()).collect::<Vec<_>>();
-        let topologies = ["kubernetes.io/hostname", "topology.kubernetes.io/zone"];
-        expect(what, &json!(spread), "", if on_host { json!([]) } else { json!(topologies) });
+        // A constraint on zones would have the scheduler follow neither where nodes have none.
+        let spread = "/spec/template/spec/topologySpreadConstraints";
+        let zones = "/spec/template/spec/affinity/podAntiAffinity/preferredDuringSchedulingIgnoredDuringExecution";
+        let node = if on_host { Json::Null } else { json!("kubernetes.io/hostname") };
+        let zone = if on_host { Json::Null } else { json!("topology.kubernetes.io/zone") };
+        expect(what, &workload, &format!("{spread}/0/topologyKey"), node);
+        expect(what, &workload, &format!("{spread}/1"), Json::Null);
+        expect(what, &workload, &format!("{zones}/0/podAffinityTerm/topologyKey"), zone);
         let grace = workload.pointer("/spec/template/spec/terminationGracePeriodSeconds").and_then(Json::as_i64);
         let before = flag(&workload, "shutdown-grace-period").and_then(|text| text.parse::<i64>().ok());
         let after = flag(&workload, "post-shutdown-grace-period").and_then(|text| text.parse::<i64>().ok());
@@ -63,6 +66,8 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     // Whoever chooses a place for the pods chooses all of it.
     let placed = workload(helm, &json!({"controller": {"affinity": {"nodeAffinity": {}}}}))?;
     expect("own affinity", &placed, "/spec/template/spec/topologySpreadConstraints", Json::Null);
+    let placed = workload(helm, &json!({"controller": {"topologySpreadConstraints": [{"topologyKey": "a"}]}}))?;
+    expect("own constraints", &placed, "/spec/template/spec/affinity", Json::Null);
     // Templates in values know the names of that chart.
     let named = json!({"controller": {"affinity": {"a": "{{ include \"ingress-nginx.name\" . }}"}}});
     expect("a template", &workload(helm, &named)?, "/spec/template/spec/affinity/a", json!("ingress-nginx"));

@@ -93,19 +93,35 @@ privileges at all. There is just that one program in the image.
 {{- with .root.Values.portNamePrefix }}{{ . }}-{{ end }}{{ .port }}-{{ .protocol }}
 {{- end -}}
 
-{{/* Replicas spread over nodes and zones if possible; those of the version before don't count. */}}
+{{/*
+Replicas spread over nodes if possible; those of the version before don't count. Zones are left to the affinity below: where nodes
+don't have all keys of a pod's constraints, the scheduler follows none of them.
+*/}}
 {{- define "fairway.controller.spread" -}}
-{{- range $topology := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
-- topologyKey: {{ $topology }}
+- topologyKey: kubernetes.io/hostname
   maxSkew: 1
   whenUnsatisfiable: ScheduleAnyway
   labelSelector:
-    matchLabels: {{- include "fairway.selector" (dict "root" $ "component" "controller") | nindent 6 }}
-  {{- if semverCompare ">=1.27.0-0" $.Capabilities.KubeVersion.Version }}
+    matchLabels: {{- include "fairway.selector" (dict "root" . "component" "controller") | nindent 6 }}
+  {{- if semverCompare ">=1.27.0-0" .Capabilities.KubeVersion.Version }}
   matchLabelKeys:
     - pod-template-hash
   {{- end }}
-{{- end }}
+{{- end -}}
+
+{{/* And over zones, if there are any. */}}
+{{- define "fairway.controller.affinity" -}}
+podAntiAffinity:
+  preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm:
+        topologyKey: topology.kubernetes.io/zone
+        labelSelector:
+          matchLabels: {{- include "fairway.selector" (dict "root" . "component" "controller") | nindent 12 }}
+        {{- if semverCompare ">=1.31.0-0" .Capabilities.KubeVersion.Version }}
+        matchLabelKeys:
+          - pod-template-hash
+        {{- end }}
 {{- end -}}
 
 {{/* The template of pods of `kind`. */}}
@@ -135,10 +151,12 @@ spec:
   {{- with $controller.affinity }}
   affinity: {{- tpl (toYaml .) $root | nindent 4 }}
   {{- end }}
-  {{- if $controller.topologySpreadConstraints }}
-  topologySpreadConstraints: {{- tpl (toYaml $controller.topologySpreadConstraints) $root | nindent 4 }}
-  {{- else if and (not $controller.affinity) (eq .kind "Deployment") }}
-  topologySpreadConstraints: {{- include "fairway.controller.spread" $root | trim | nindent 4 }}
+  {{- with $controller.topologySpreadConstraints }}
+  topologySpreadConstraints: {{- tpl (toYaml .) $root | nindent 4 }}
+  {{- end }}
+  {{- if not (or $controller.affinity $controller.topologySpreadConstraints (eq .kind "DaemonSet")) }}
+  affinity: {{- include "fairway.controller.affinity" $root | nindent 4 }}
+  topologySpreadConstraints: {{- include "fairway.controller.spread" $root | nindent 4 }}
   {{- end }}
   {{- with include "fairway.controller.podSecurityContext" $root | trim }}
   securityContext: {{- . | nindent 4 }}
