@@ -226,7 +226,7 @@ async fn write_events(client: Client, node: String, mut notes: mpsc::Receiver<(O
             tracing::debug!(%error, "writing an event failed");
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 impl Kubelet {

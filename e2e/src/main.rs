@@ -3,11 +3,14 @@
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use fairway_e2e::cluster::{self, Action, Cluster, Options, status, supervisor};
+use fairway_e2e::{container, echo, kubelet};
 
 /// A real Kubernetes control plane and two Nodes in namespaces of this machine's kernel.
 #[derive(Debug, Parser)]
@@ -61,6 +64,16 @@ enum Command {
         /// What to do
         action: Action,
     },
+    /// The process kubelet of one Node
+    #[command(hide = true)]
+    Kubelet(kubelet::Options),
+    /// The program behind the echo images
+    #[command(hide = true)]
+    Echo(echo::Options),
+    /// The first process of a container
+    #[command(hide = true)]
+    Container { spec: PathBuf },
+    /// The first process of a cluster
     #[command(hide = true)]
     Supervise {
         #[command(flatten)]
@@ -79,7 +92,7 @@ struct Name {
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -87,47 +100,59 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Up { name: Name { name }, options } => up(&name, &options),
+        // Before anything else has happened in this process, a second thread above all.
+        Command::Container { spec } => return Ok(container::main(&spec)),
+        Command::Up { name: Name { name }, options } => up(&name, &options)?,
         Command::Down(Name { name }) => {
             let was = if cluster::down(&name)? { "is down" } else { "was not running" };
             println!("cluster {name} {was}");
-            Ok(())
         }
         Command::Exec { name: Name { name }, node, command } => {
             // Returns only if it could not be started.
             let error = Cluster::find(&name)?.shell(node.as_deref(), &command)?.exec();
-            Err(anyhow::Error::new(error).context("starting nsenter (Debian package util-linux)"))
+            return Err(error).context("starting nsenter (Debian package util-linux)");
         }
         Command::Status(Name { name }) => {
             let mut output = std::io::stdout();
             let text = status::show(&Cluster::find(&name)?, output.is_terminal())?;
             output.write_all(text.as_bytes())?;
-            Ok(())
         }
         Command::Component { name: Name { name }, component, action } => {
             let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-            runtime.block_on(Cluster::find(&name)?.component(&component, action))
+            runtime.block_on(Cluster::find(&name)?.component(&component, action))?;
         }
         Command::Supervise { name: Name { name }, options } => {
             log();
-            supervisor::run(&name, &options)
+            supervisor::run(&name, &options)?;
+        }
+        Command::Kubelet(options) => {
+            log();
+            tokio::runtime::Runtime::new()?.block_on(kubelet::run(options))?;
+        }
+        Command::Echo(options) => {
+            log();
+            tokio::runtime::Runtime::new()?.block_on(echo::run(options))?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn up(name: &str, options: &Options) -> anyhow::Result<()> {
     let start = Instant::now();
-    let cluster = Cluster::start(name, options, |step| println!("{:>5.1}s  {step}", start.elapsed().as_secs_f64()))?;
-    println!("{:>5.1}s  ready", start.elapsed().as_secs_f64());
-    println!("\nKUBECONFIG={} works inside its network:", cluster.layout().kubeconfig().display());
-    println!("  cargo xtask cluster exec --name {name} -- kubectl get nodes");
+    // A reader that has gone is no reason to take the cluster down.
+    let say = |text: &str| drop(writeln!(std::io::stdout(), "{text}"));
+    let step = |step: &str| say(&format!("{:>5.1}s  {step}", start.elapsed().as_secs_f64()));
+    let cluster = Cluster::start(name, options, step)?;
+    step("ready");
+    say(&format!("\nKUBECONFIG={} works inside its network:", cluster.layout().kubeconfig().display()));
+    say(&format!("  cargo xtask cluster exec --name {name} -- kubectl get nodes"));
     Ok(())
 }
 
 /// A line per event on standard error, which is the process's log.
 fn log() {
-    let filter = tracing_subscriber::EnvFilter::new("info,kube=warn");
+    let filter = tracing_subscriber::EnvFilter::new("info,kube=warn,kube_client=off");
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }

@@ -75,18 +75,12 @@ impl Component {
     }
 }
 
-/// Whether `fairway-cluster kubelet` exists; until then there are no Nodes.
-pub(crate) const KUBELETS: bool = false;
-
 /// All components in the order in which they start, with their files written.
 pub(crate) fn all(layout: &Layout, authority: &Authority, options: &Options) -> anyhow::Result<Vec<Component>> {
     let files = Files { layout, authority };
     let mut components = vec![files.etcd(), files.api_server()?, files.controller_manager()?, files.scheduler()?];
     for node in &NODES {
-        let kubelet = files.kubelet(node, options)?;
-        if KUBELETS {
-            components.push(kubelet);
-        }
+        components.push(files.kubelet(node, options)?);
     }
     for node in &NODES {
         components.push(files.kube_proxy(node)?);

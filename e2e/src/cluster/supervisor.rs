@@ -113,15 +113,11 @@ async fn start(processes: &Processes, client: &kube::Client, launcher: &mut Laun
         ready::rights(client).await?;
         launcher.step("controllers, scheduler, kubelets").await?;
         begin(&["kube-controller-manager", "kube-scheduler", "kubelet"]).await?;
-        if component::KUBELETS {
-            ready::nodes(client).await;
-        }
+        ready::nodes(client).await;
         // Before its Node exists, kube-proxy would look for it once a second only.
         launcher.step("kube-proxies").await?;
         begin(&["kube-proxy"]).await?;
-        if component::KUBELETS {
-            ready::proxies().await;
-        }
+        ready::proxies().await;
         ready::accounts(client).await;
         launcher.tell(&Progress::Ready).await
     };

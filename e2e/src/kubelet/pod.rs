@@ -59,7 +59,7 @@ pub(crate) struct Run {
     objects: Objects,
     /// Set once the pod has a network.
     network: OnceLock<(Option<Network>, IpAddr)>,
-    volumes: OnceLock<BTreeMap<String, PathBuf>>,
+    volumes: OnceLock<BTreeMap<String, volume::Ready>>,
     live: Mutex<HashMap<String, Live>>,
     uid: String,
     ip: OnceLock<String>,
@@ -308,7 +308,7 @@ async fn refresh(
                         shown.insert(volume.name.clone(), payload);
                     }
                     Err(error) => {
-                        run.event("Warning", "FailedMount", format!("updating volume {}: {error}", volume.name))
+                        run.event("Warning", "FailedMount", format!("updating volume {}: {error}", volume.name));
                     }
                 }
             }
@@ -482,8 +482,8 @@ impl Run {
         self.kubelet.options.directory.join("logs").join(name).join(container).join(format!("{attempt}.log"))
     }
 
-    /// Where its volumes are on the host.
-    pub(crate) fn volumes(&self) -> BTreeMap<String, PathBuf> {
+    /// Its volumes.
+    pub(crate) fn volumes(&self) -> BTreeMap<String, volume::Ready> {
         self.volumes.get().cloned().unwrap_or_default()
     }
 
@@ -609,7 +609,9 @@ impl Run {
             let failed =
                 |error: std::io::Error| format!("MountVolume.SetUp failed for volume \"{}\" : {error}", volume.name);
             let path = self.volume_path(&volume.name);
-            let path = match volume::kind(&volume).map_err(|error| error.to_string())? {
+            let kind = volume::kind(&volume).map_err(|error| error.to_string())?;
+            let read_only = kind == Kind::Payload;
+            let path = match kind {
                 Kind::Payload => {
                     let payload = self.payload(&volume, tokens).map_err(|error| error.to_string())?;
                     volume::write(&path, &payload, self.ownership()).map_err(failed)?;
@@ -627,7 +629,7 @@ impl Run {
                     path
                 }
             };
-            paths.insert(volume.name.clone(), path);
+            paths.insert(volume.name.clone(), volume::Ready { path, read_only });
         }
         let _ = self.volumes.set(paths);
         Ok(shown)

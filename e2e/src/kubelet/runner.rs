@@ -194,6 +194,11 @@ async fn once(
         finished: Timestamp::now(),
         id: Some(id.clone()),
     };
+    pod.update(which, |state| {
+        state.restarts = attempt;
+        state.id = Some(id.clone());
+        state.image_id.clone_from(&image.id);
+    });
     let directory = pod.directory().join("containers").join(&container.name);
     let last_words = directory.join("termination-log");
     let log = match begin(pod, container, attempt, &directory, &last_words) {
@@ -219,9 +224,6 @@ async fn once(
     let has = |probe: &Option<_>| Option::is_some(probe);
     pod.update(which, |state| {
         state.current = Current::Running(started);
-        state.restarts = attempt;
-        state.id = Some(id.clone());
-        state.image_id.clone_from(&image.id);
         state.started = !has(&container.startup_probe);
         state.ready = state.started && !has(&container.readiness_probe);
     });

@@ -234,13 +234,22 @@ fn is_below(path: &str) -> bool {
     !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
-/// Where a container sees its volumes. `volumes` are their places on the host; `expand` replaces `$(NAME)`.
+/// A volume that is ready.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Ready {
+    /// Where it is on the host.
+    pub path: PathBuf,
+    /// No container can write to it, whatever its mount says: its files follow objects.
+    pub read_only: bool,
+}
+
+/// Where a container sees its volumes; `expand` replaces `$(NAME)`.
 ///
 /// # Errors
 /// When a volume is missing, or a path leads out of its volume.
 pub(crate) fn mounts(
     mounts: &[VolumeMount],
-    volumes: &BTreeMap<String, PathBuf>,
+    volumes: &BTreeMap<String, Ready>,
     expand: &dyn Fn(&str) -> String,
 ) -> Result<Vec<Mount>, String> {
     let mut result = Vec::new();
@@ -252,12 +261,12 @@ pub(crate) fn mounts(
             _ => None,
         };
         let source = match sub {
-            None => volume.clone(),
-            Some(path) if is_below(&path) => sub_path(volume, &path)?,
+            None => volume.path.clone(),
+            Some(path) if is_below(&path) => sub_path(&volume.path, &path)?,
             Some(path) => return Err(format!("subPath {path:?} leads out of volume {}", mount.name)),
         };
         let target = PathBuf::from(&mount.mount_path);
-        result.push(Mount { source, target, read_only: mount.read_only == Some(true) });
+        result.push(Mount { source, target, read_only: volume.read_only || mount.read_only == Some(true) });
     }
     Ok(result)
 }

@@ -90,7 +90,7 @@ async fn what_is_missing_is_named_unless_it_is_optional() {
 #[test]
 fn a_sub_path_stays_in_its_volume() {
     let directory = tempfile::tempdir().expect("a directory");
-    let volumes = BTreeMap::from([("data".to_owned(), directory.path().to_owned())]);
+    let volumes = BTreeMap::from([("data".to_owned(), Ready { path: directory.path().to_owned(), read_only: false })]);
     let mount = |path: &str| VolumeMount {
         name: "data".to_owned(),
         mount_path: "/data".to_owned(),
