@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-use crate::cluster::network::{NODES, feed};
+use crate::cluster::network::{NODES, feed, namespace, within};
 use crate::load_balancer::pool;
 
-/// Makes the table without any address. Called once, in the cluster's own network.
+/// Makes the table without any address, and on each Node what goes with it. Called once, in the cluster's own network.
 pub(crate) fn set_up() -> anyhow::Result<()> {
+    for node in NODES {
+        within(&namespace(node.name), set_up_node)?;
+    }
     let (first, last) = (pool::FIRST, pool::LAST);
     nft(&format!(
         "table ip load-balancer {{
@@ -21,6 +24,20 @@ pub(crate) fn set_up() -> anyhow::Result<()> {
                 type route hook output priority mangle;
                 ip daddr {first}-{last} ct state new ct mark set ip daddr map @nodes
                 ip daddr {first}-{last} meta mark set ct mark
+            }}
+        }}\n"
+    ))
+}
+
+/// A packet whose address kube-proxy does not know yet ends here. If it went on, the kernel would remember the connection as one
+/// without translation, and the client's next attempts would be lost like the first.
+fn set_up_node() -> anyhow::Result<()> {
+    let (first, last) = (pool::FIRST, pool::LAST);
+    nft(&format!(
+        "table ip load-balancer {{
+            chain forward {{
+                type filter hook forward priority filter;
+                ip daddr {first}-{last} drop
             }}
         }}\n"
     ))
