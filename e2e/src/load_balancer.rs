@@ -1,7 +1,7 @@
 //! Gives Services of type LoadBalancer an address from a pool, as MetalLB would.
 //!
 //! A Service without a class gets an address, in its status and on the way: what the outside sends there arrives at a Node,
-//! whose kube-proxy does the rest. [`pool`] says who gets which address, [`choice`] which Node, [`route`] leads there.
+//! whose kube-proxy does the rest. [`pool`] says who gets which address, `choice` which Node, `route` leads there.
 
 mod choice;
 pub mod pool;

@@ -97,7 +97,6 @@ fn set_up_node(node: &Node) -> anyhow::Result<()> {
     batch(&commands)?;
     // Pods of one Node reach each other through the bridge; answers of a Service's endpoint must pass the address translation.
     sysctl("net/bridge/bridge-nf-call-iptables", "1")?;
-    // A pod binds port 80 as any user if its security context says so; that is set in the pod's own namespace.
     routing()
 }
 

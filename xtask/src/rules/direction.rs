@@ -77,7 +77,7 @@ mod tests {
     fn walls_arrows_and_wrappers_hold() {
         let complaints = check(&example(&[("a", "fairway-proxy"), ("b", "fairway-model"), ("y", "kube")]));
         let wall = "fairway-proxy -> x -> kube: the proxy has never heard of Kubernetes";
-        let wrapper = "fairway-model may not name kube: only fairway-controller, e2e may";
+        let wrapper = "fairway-model may not name kube: only fairway-controller, fairway-e2e may";
         assert_eq!(complaints, [wall, wrapper]);
     }
 
