@@ -8,24 +8,39 @@ use crate::api::CallError;
 /// First wait. An API server that restarts is back within seconds, so the first tries are close together.
 const FIRST: Duration = Duration::from_millis(200);
 
-/// Longest wait after an answer that is a refusal.
-const LONGEST: Duration = Duration::from_secs(10);
+/// Longest wait while there is no answer at all, and for the first refusals after that: nearly the longest time that a change
+/// stays unseen once the API server is back. One that starts refuses for some seconds before it is ready.
+const LONGEST_AT_FIRST: Duration = Duration::from_secs(1);
 
-/// Longest wait while there is no answer at all: nearly the longest time that a change stays unseen once the API server is back.
-const LONGEST_AWAY: Duration = Duration::from_secs(3);
+/// How many refusals in a row are taken for those of a start.
+const AT_FIRST: u32 = 15;
+
+/// Longest wait after refusals that go on: a right that is missing, or an API server that has too much to do.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Doubling waits with jitter, so that the replicas don't all come back in the same instant.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
+    /// How many of the last failures were of the same sort: no answer, or a refusal.
+    alike: u32,
+    /// Whether the last failure was that there was no answer.
+    away: bool,
 }
 
 impl Backoff {
     /// How long to wait after this failure; at least as long as the API server asks for, at most a minute.
     pub(crate) fn after(&mut self, error: Option<&CallError>) -> Duration {
-        let longest = if matches!(error, Some(CallError::Transport(_))) { LONGEST_AWAY } else { LONGEST };
-        let wait = FIRST.saturating_mul(1 << self.failures.min(16)).min(longest);
+        let away = matches!(error, Some(CallError::Transport(_) | CallError::TimedOut(_)));
+        if away != self.away {
+            // However long there was no answer, the first one says that it won't be long any more.
+            self.alike = 0;
+            self.away = away;
+        }
+        let longest = if away || self.alike < AT_FIRST { LONGEST_AT_FIRST } else { LONGEST };
+        let wait = FIRST.saturating_mul(1 << self.alike.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1);
+        self.alike = self.alike.saturating_add(1);
         // A hasher with a random seed is the standard library's source of randomness.
         let jitter = std::hash::RandomState::new().hash_one(self.failures) % 1024;
         let wait = wait.mul_f64(0.75 + jitter as f64 / 4096.0);
@@ -40,7 +55,7 @@ impl Backoff {
 
     /// It works again.
     pub(crate) fn reset(&mut self) {
-        self.failures = 0;
+        *self = Self::default();
     }
 }
 
@@ -59,15 +74,29 @@ mod tests {
         assert!(backoff.after(None) <= FIRST);
     }
 
+    fn refused(code: u16, seconds: Option<u64>) -> CallError {
+        let retry_after = seconds.map(Duration::from_secs);
+        CallError::Refused { code, reason: String::new(), message: String::new(), retry_after }
+    }
+
+    #[test]
+    fn the_first_refusal_after_an_outage_is_not_the_end_of_a_long_row() {
+        let mut backoff = Backoff::default();
+        let away = CallError::TimedOut(Duration::ZERO);
+        let waits: Vec<_> = (0..60).map(|_| backoff.after(Some(&away))).collect();
+        assert!(waits.iter().all(|wait| *wait <= LONGEST_AT_FIRST));
+        // As an API server that starts answers.
+        assert!(backoff.after(Some(&refused(403, None))) <= FIRST);
+        assert!(backoff.after(Some(&refused(429, Some(1)))) <= LONGEST_AT_FIRST);
+        let waits: Vec<_> = (2..AT_FIRST).map(|_| backoff.after(Some(&refused(500, None)))).collect();
+        assert!(waits.iter().all(|wait| *wait <= LONGEST_AT_FIRST));
+        assert!(backoff.after(Some(&refused(500, None))) > LONGEST_AT_FIRST);
+        assert_eq!(backoff.failures(), 60 + AT_FIRST + 1);
+    }
+
     #[test]
     fn the_api_server_may_ask_for_more() {
-        let asks = |seconds| CallError::Refused {
-            code: 429,
-            reason: String::new(),
-            message: String::new(),
-            retry_after: Some(Duration::from_secs(seconds)),
-        };
-        assert_eq!(Backoff::default().after(Some(&asks(7))), Duration::from_secs(7));
-        assert_eq!(Backoff::default().after(Some(&asks(86_400))), Duration::from_secs(60));
+        assert_eq!(Backoff::default().after(Some(&refused(429, Some(7)))), Duration::from_secs(7));
+        assert_eq!(Backoff::default().after(Some(&refused(429, Some(86_400)))), Duration::from_secs(60));
     }
 }

@@ -1,11 +1,16 @@
 //! The way to the API server.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kube::Client;
 use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use crate::config::ApiConfig;
+
+/// How long a connection may take to come about. Who takes none at all is asked again after that: packets that are lost are sent
+/// again later and later, and one that is there again would not be noticed for half a minute.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why there is no way to the API server.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +62,7 @@ pub async fn connect(api: &ApiConfig) -> Result<Client, ConnectError> {
     if config.root_cert.is_none() && (plain || config.accept_invalid_certs || config.root_cert_file.is_some()) {
         config.root_cert = Some(Vec::new());
     }
+    config.connect_timeout = Some(CONNECT_LIMIT);
     // Watches, elections and writes each know best when to try again.
     config.default_retry = false;
     Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))
