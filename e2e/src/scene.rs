@@ -19,6 +19,7 @@
 //! A scene that succeeds leaves nothing behind. One that fails keeps what the namespace holds and what its pods wrote in
 //! `target/e2e/NAME`, and says so.
 
+mod process;
 mod release;
 mod report;
 mod request;
@@ -73,7 +74,7 @@ pub fn shared_cluster() -> String {
 ///
 /// # Errors
 /// What the test returns, and when the shared cluster isn't up.
-pub fn run(name: &str, test: impl AsyncFnOnce(&Scene) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub fn run(name: &str, test: impl AsyncFnOnce(&Scene) -> anyhow::Result<()> + Send) -> anyhow::Result<()> {
     let cluster = Cluster::find(&shared_cluster())?;
     play(cluster, name, test)
 }
@@ -85,7 +86,7 @@ pub fn run(name: &str, test: impl AsyncFnOnce(&Scene) -> anyhow::Result<()>) -> 
 pub fn run_alone(
     name: &str,
     options: &Options,
-    test: impl AsyncFnOnce(&Scene) -> anyhow::Result<()>,
+    test: impl AsyncFnOnce(&Scene) -> anyhow::Result<()> + Send,
 ) -> anyhow::Result<()> {
     if let Ok(left) = Cluster::find(name) {
         // Of a run that was ended by force.
@@ -96,11 +97,26 @@ pub fn run_alone(
     result.and(cluster.down())
 }
 
-fn play(cluster: Cluster, name: &str, test: impl AsyncFnOnce(&Scene) -> anyhow::Result<()>) -> anyhow::Result<()> {
+/// How deep a test may nest: its futures are large without optimisation, and the harness gives its threads little.
+const STACK: usize = 16 << 20;
+
+fn play(
+    cluster: Cluster,
+    name: &str,
+    test: impl AsyncFnOnce(&Scene) -> anyhow::Result<()> + Send,
+) -> anyhow::Result<()> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
+        let playing = thread.spawn_scoped(scope, || act(cluster, name, test))?;
+        playing.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
+fn act(cluster: Cluster, name: &str, test: impl AsyncFnOnce(&Scene) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let runtime = cluster.runtime()?;
     runtime.block_on(async {
         let scene = Scene::new(cluster, name).await?;
-        // A panic is a failure like any other: what is there to see is kept before it goes on.
+        // A panic is a failure like any other: what there is to see is kept before it goes on.
         let result = AssertUnwindSafe(test(&scene)).catch_unwind().await;
         match result {
             Ok(Ok(())) => scene.end().await,
