@@ -1,3 +1,4 @@
 //! End-to-end tests. `cargo xtask e2e` runs them.
 
 mod cluster;
+mod rotation;
