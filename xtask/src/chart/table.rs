@@ -155,6 +155,26 @@ mod tests {
         }
     }
 
+    /// Whoever builds what a flag asks for has the value in this table, too.
+    #[test]
+    fn values_that_are_flags_have_the_verdict_of_the_flag() {
+        let flags = include_str!("../../../docs/flags.md");
+        let values = read().unwrap();
+        for (name, flag) in [
+            ("controller.enableAnnotationValidations", "--enable-annotation-validation"),
+            ("controller.enableTopologyAwareRouting", "--enable-topology-aware-routing"),
+            ("controller.maxmindLicenseKey", "--maxmind-license-key VALUE"),
+            ("controller.electionTTL", "--election-ttl DURATION"),
+            ("tcp", "--tcp-services-configmap NAMESPACE/NAME"),
+            ("udp", "--udp-services-configmap NAMESPACE/NAME"),
+        ] {
+            let line = flags.lines().find(|line| line.starts_with(&format!("| `{flag}` |"))).expect(flag);
+            let works = line.contains("**same**") || line.contains("**differs**");
+            let value = values.iter().find(|value| value.name == name).expect(name);
+            assert_eq!(value.verdict == Verdict::Honoured, works, "{name}: {line}");
+        }
+    }
+
     #[test]
     fn keys_of_users_may_have_dots() {
         assert_eq!(
