@@ -10,6 +10,8 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("c++", "g++", "to compile libFuzzer"),
     ("valgrind", "valgrind", "to count instructions"),
     ("git", "git", "to list the files of the repository"),
+    ("curl", "curl", "for the commands in the pages for users"),
+    ("openssl", "openssl", "for the commands in the pages for users"),
     ("unshare", "util-linux", "to make the namespaces of a cluster"),
     ("ip", "iproute2", "to make the network of a cluster"),
     ("nft", "nftables", "for kube-proxy"),
