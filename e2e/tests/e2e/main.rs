@@ -1,5 +1,6 @@
 //! End-to-end tests. `cargo xtask e2e` runs them.
 
+mod acme;
 mod cluster;
 mod docs;
 mod ground;
