@@ -6,7 +6,7 @@ use crate::console::{Mark, duration};
 use crate::outcome::Outcome;
 use crate::totals::Totals;
 use crate::workspace::Workspace;
-use crate::{bench, cargo, chart, fuzz, generated, needs, rules, words};
+use crate::{bench, cargo, chart, e2e, fuzz, generated, image, needs, rules, words};
 
 type Step = (&'static str, fn(&Workspace) -> anyhow::Result<Outcome>);
 
@@ -22,6 +22,8 @@ const STEPS: &[Step] = &[
     ("chart", chart::check::run),
     ("bench", bench::run),
     ("fuzz", fuzz::smoke),
+    ("image", image::run),
+    ("e2e", e2e::all),
 ];
 
 /// Runs the steps until one fails, then prints a line per step and the totals of the tests. `true` if all passed.

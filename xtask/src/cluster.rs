@@ -33,10 +33,11 @@ pub(crate) fn run(workspace: &Workspace, words: &[&str]) -> anyhow::Result<bool>
     Err(error).with_context(|| format!("starting {}", binary.display()))
 }
 
-/// Builds `fairway-cluster`.
+/// Builds `fairway-cluster`, with the whole workspace: dependencies built for one package alone have other features, and would
+/// be built twice.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let mut command = workspace.cargo();
-    command.args(["build", "--locked", "--package", "fairway-e2e", "--bin", "fairway-cluster"]);
+    command.args(["build", "--locked", "--workspace", "--bin", "fairway-cluster"]);
     let finished = shell::run(&workspace.console, &mut command, |_| false)?;
     let failure = (!finished.success).then(|| format!("`{}` failed:\n{}", shell::display(&command), finished.output));
     Ok(Outcome { failure, ..Outcome::default() })
@@ -51,6 +52,7 @@ fn image_if_missing(workspace: &Workspace) -> anyhow::Result<Outcome> {
     image::build(workspace)
 }
 
-fn binary(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+/// Where `fairway-cluster` is once it is built.
+pub(crate) fn binary(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     Ok(workspace.target_folder()?.join("debug").join("fairway-cluster"))
 }

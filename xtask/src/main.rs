@@ -9,6 +9,7 @@ mod chart;
 mod ci;
 mod cluster;
 mod console;
+mod e2e;
 mod fuzz;
 mod generated;
 mod graph;
@@ -44,6 +45,8 @@ Tasks:
   image [--build]     Builds target/image/rootfs, what the container image is made of, and runs it (or only builds it)
   chart               Renders the Helm chart with every value, and with values files of users
   cluster [--help]    A real control plane and two Nodes in network namespaces: up, status, exec, down
+  e2e [NAME...] [--keep]
+                      End-to-end tests on such a cluster, all or those with NAME in theirs; --keep leaves it running
   tools               Builds etcd, the Kubernetes programs, kubectl and helm, as far as they are missing
   bench               Counts the instructions of what must stay cheap (valgrind)
   gen [--check]       Rewrites generated files; with --check says which ones differ
@@ -55,6 +58,7 @@ Examples:
   cargo xtask rules                     after a change of dependencies
   cargo xtask gen                       after a change of what a generated file is made from
   cargo xtask cluster up                then `cargo xtask cluster exec -- kubectl get pods -A`
+  cargo xtask e2e conformance           the tests of one file
   cargo xtask fuzz annotation --seconds 600
 ";
 
@@ -89,6 +93,10 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
         ["image", "--build"] => step(image::build),
         ["chart"] => step(chart::check::run),
         ["cluster", words @ ..] => cluster::run(&workspace, words)?,
+        ["e2e", options @ ..] => {
+            let options = e2e::Options::parse(options)?;
+            workspace.console.finish(e2e::run(&workspace, &options))
+        }
         ["tools"] => step(tools::build),
         ["bench"] => step(bench::run),
         ["gen"] => step(generated::rewrite),
