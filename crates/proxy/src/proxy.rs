@@ -219,11 +219,15 @@ impl Proxy {
     }
 
     /// Stops accepting, closes what is idle, lets the rest finish, and stops at the deadline. The grace period before that is
-    /// for those who still send new connections here: nothing changes during it.
+    /// for those who still send new connections here. In its second half, when they should have noticed, every response tells its
+    /// client that the connection ends with it: whoever keeps connections goes elsewhere then, and none of them is closed just
+    /// when a request is on its way.
     pub async fn drain(&mut self, grace: Duration, deadline: Duration) -> Drained {
         self.lifecycle.stopping();
         if !grace.is_zero() {
-            tokio::time::sleep(grace).await;
+            tokio::time::sleep(grace / 2).await;
+            self.shared.tell(|| Message::Leave);
+            tokio::time::sleep(grace / 2).await;
         }
         let (done, mut all_done) = mpsc::channel(1);
         self.shared.tell(|| Message::Drain { done: done.clone() });

@@ -46,6 +46,8 @@ pub(crate) enum Message {
         /// Dropped once it is in force.
         done: mpsc::Sender<()>,
     },
+    /// Every client connection ends with its next response; everything else goes on.
+    Leave,
     /// Accept nothing more, close what is idle, let the rest finish.
     Drain {
         /// Dropped when the last connection has ended.
@@ -104,6 +106,7 @@ pub(crate) struct Worker {
     connections: Cell<usize>,
     /// Signalled when a connection ends.
     ended: Notify,
+    leaving: Cell<bool>,
     draining: Cell<bool>,
     /// Idle connections that are to close, because others wait for their places.
     shed: Cell<usize>,
@@ -159,6 +162,7 @@ impl Worker {
             running: RefCell::new(Rc::new(InForce(live))),
             connections: Cell::new(0),
             ended: Notify::new(),
+            leaving: Cell::new(false),
             draining: Cell::new(false),
             shed: Cell::new(0),
             listeners: RefCell::default(),
@@ -170,6 +174,11 @@ impl Worker {
     /// The snapshot in force. A request keeps what it got to its end.
     pub(crate) fn running(&self) -> Rc<InForce> {
         self.running.borrow().clone()
+    }
+
+    /// Whether connections are to end with their next response.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.get()
     }
 
     /// Whether connections are to end as soon as they are idle.
@@ -265,7 +274,9 @@ impl Worker {
                     }
                     drop(done);
                 }
+                Message::Leave => self.leaving.set(true),
                 Message::Drain { done } => {
+                    self.leaving.set(true);
                     self.draining.set(true);
                     // Datagrams come on: sessions that wait for answers get them.
                     let datagrams = self.datagram_ports();

@@ -219,6 +219,40 @@ async fn draining_lets_requests_finish_and_closes_the_rest() {
 }
 
 #[tokio::test]
+async fn clients_are_told_to_go_elsewhere_before_their_connections_are_closed() {
+    let origin = Origin::new("a").reply(Reply::ok().body("x")).start();
+    let mut proxy = TestProxy::to(&[&origin]);
+    let http = proxy.http;
+    let mut client = proxy.connect().await;
+    let mut idle = proxy.connect().await;
+    assert_eq!(idle.get(HOST, "/").await.status, 200);
+    let grace = Duration::from_secs(2);
+    let begun = Instant::now();
+    let draining = tokio::spawn(async move { proxy.proxy.drain(grace, Duration::from_secs(10)).await });
+    // So slow that the limit of requests on one connection is not met.
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    let told = loop {
+        ticks.tick().await;
+        let response = client.get(HOST, "/").await;
+        assert_eq!(response.text(), "x");
+        if response.header("connection") == Some("close") {
+            break begun.elapsed();
+        }
+    };
+    assert!(told >= grace / 2, "{told:?}");
+    client.ended().await;
+    // Whoever has not noticed is still served, and so is who waited.
+    let mut late = Client::connect(http).await;
+    for client in [&mut late, &mut idle] {
+        let response = client.get(HOST, "/").await;
+        assert_eq!((response.text().as_str(), response.header("connection")), ("x", Some("close")));
+        client.ended().await;
+    }
+    assert!(begun.elapsed() < grace, "before anything is closed");
+    assert_eq!(draining.await.unwrap(), Drained { cut: 0 });
+}
+
+#[tokio::test]
 async fn tunnels_live_until_the_deadline_of_draining() {
     let reply = Reply::upgrade("websocket").header("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     let origin = Origin::new("a").reply(reply).start();

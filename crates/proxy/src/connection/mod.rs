@@ -97,7 +97,7 @@ impl Connection {
         settings.keep_alive.is_some()
             && self.requests < settings.keep_alive_requests
             && Duration::from_millis(self.worker.timers.now().saturating_sub(self.opened)) < settings.keep_alive_time
-            && !self.worker.is_draining()
+            && !self.worker.is_leaving()
     }
 
     /// What the log tells about TLS.

@@ -288,7 +288,7 @@ impl Exchange<'_> {
         if announced == Framing::UntilClose {
             self.keep_no_longer(After::Close);
         }
-        if self.connection.worker.is_draining() {
+        if self.connection.worker.is_leaving() {
             self.keep_no_longer(After::Close);
         }
         self.start_session(forward, service, &attempt.pick);
