@@ -19,6 +19,7 @@
 //! A scene that succeeds leaves nothing behind. One that fails keeps what the namespace holds and what its pods wrote in
 //! `target/e2e/NAME`, and says so.
 
+mod audit;
 mod process;
 mod release;
 mod report;
@@ -44,6 +45,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::cluster::{Cluster, Options};
 
+pub use self::audit::Request;
 pub use self::release::Release;
 pub use self::request::Session;
 
