@@ -6,3 +6,4 @@ mod docs;
 mod ground;
 mod install;
 mod rotation;
+mod status;

@@ -1,0 +1,279 @@
+//! The addresses in the status of Ingresses: who writes them, when, and how often.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use fairway_e2e::scene::{self, Request, Scene};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use tokio::time::sleep;
+
+/// The Lease's duration in these tests.
+const TERM: Duration = Duration::from_secs(6);
+
+/// How much later than it should something may be seen on a machine that does a lot besides.
+const NOISE: Duration = Duration::from_secs(1);
+
+/// The interval of checks; the shortest that there is.
+const CHECK: Duration = Duration::from_secs(5);
+
+/// From the far end of the pool, where no other test's Service comes to.
+const OTHER_ADDRESSES: [&str; 2] = ["198.19.0.248", "198.19.0.249"];
+
+const SETTINGS: &[&str] = &[
+    "controller.replicaCount=2",
+    "controller.electionTTL=6s",
+    "controller.extraArgs.status-update-interval=5",
+    "controller.terminationGracePeriodSeconds=60",
+];
+
+#[test]
+fn status_follows_the_address_with_one_write_for_each_change() -> anyhow::Result<()> {
+    scene::run("status", async |scene| {
+        let fairway = scene.fairway(SETTINGS).await?;
+        let first = fairway.address().await?.ip().to_string();
+        scene.echo("web", 1).await?;
+        for name in ["a", "b"] {
+            fairway.ingress(name, &format!("{name}.example"), "web").await?;
+        }
+        scene.apply(&other("by-annotation", &format!("kubernetes.io/ingress.class: {}", fairway.class()), "")).await?;
+        let ours = ["a", "b", "by-annotation"];
+        // Others' Ingresses, of which one shows our address.
+        scene.apply(&other("class", "x: y", "ingressClassName: someone-elses")).await?;
+        scene.apply(&other("annotation", "kubernetes.io/ingress.class: someone-elses", "")).await?;
+        scene.apply(&other("none", "x: y", "")).await?;
+        let theirs = ["class", "annotation", "none"];
+        let shown = json!({"status": {"loadBalancer": {"ingress": [{"ip": first}]}}});
+        let ingresses = scene.api::<Ingress>();
+        ingresses.patch_status("class", &PatchParams::default(), &Patch::Merge(&shown)).await?;
+
+        show(scene, &ours, &[&first]).await.context("set")?;
+        Writes::of(scene)?.are_each(&ours, 1).context("set")?;
+
+        // One comes later, and one is changed.
+        fairway.ingress("late", "late.example", "web").await?;
+        fairway.ingress("a", "changed.example", "web").await?;
+        let ours = ["a", "b", "by-annotation", "late"];
+        show(scene, &ours, &[&first]).await.context("one more")?;
+        Writes::of(scene)?.are_each(&ours, 1).context("one more")?;
+
+        let address = OTHER_ADDRESSES[0];
+        let setting = format!("controller.service.loadBalancerIP={address}");
+        fairway.upgrade(&[SETTINGS, &[&setting]].concat()).await?;
+        show(scene, &ours, &[address]).await.context("changed")?;
+        // Two checks of everything, with nothing to be done.
+        sleep(2 * CHECK + NOISE).await;
+        Writes::of(scene)?.are_each(&ours, 2).context("changed, and looked at again")?;
+
+        // Somebody else's hand in what is ours is corrected.
+        let nonsense = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
+        ingresses.patch_status("b", &PatchParams::default(), &Patch::Merge(&nonsense)).await?;
+        show(scene, &ours, &[address]).await.context("corrected")?;
+        let writes = Writes::of(scene)?;
+        writes.are_each(&["a", "by-annotation", "late"], 2)?;
+        writes.are_each(&["b"], 3)?;
+
+        // One of two replicas goes, and then the last one.
+        let deployment = format!("deployment/{}", fairway.controller());
+        scene.kubectl(&["scale", &deployment, "--replicas=1"]).await?;
+        fairway.ready(1).await?;
+        let before = Writes::of(scene)?;
+        scene.kubectl(&["scale", &deployment, "--replicas=0"]).await?;
+        show(scene, &ours, &[]).await.context("cleared")?;
+        fairway.ready(0).await?;
+        let after = Writes::of(scene)?;
+        for name in ours {
+            let (before, after) = (before.count(name), after.count(name));
+            ensure!(after == before + 1, "{name} was written to {} times on the way out", after - before);
+        }
+        after.are_each(&theirs, 0)?;
+        after.have_one_writer_at_a_time(scene)?;
+        ensure!(after.refused == 0, "{} writes failed", after.refused);
+        ensure!(addresses(scene, "class").await? == [first], "the status of another's Ingress has changed");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_killed_leader_is_replaced_within_the_leases_duration() -> anyhow::Result<()> {
+    scene::run("status-killed", async |scene| {
+        let fairway = scene.fairway(SETTINGS).await?;
+        let first = fairway.address().await?.ip().to_string();
+        let ours = ["a", "b", "c"];
+        for name in ours {
+            fairway.ingress(name, &format!("{name}.example"), "none").await?;
+        }
+        show(scene, &ours, &[&first]).await?;
+
+        for round in 1..=2 {
+            fairway.ready(2).await?;
+            let leader = holder(scene).await?;
+            let killed = Instant::now();
+            scene.kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force", "--wait=false"]).await?;
+            let new = next_holder(scene, &leader).await?;
+            let took = killed.elapsed();
+            println!("round {round}: {new} leads {took:?} after {leader} was killed, the Lease lasts {TERM:?}");
+            ensure!(took <= TERM + NOISE, "nobody led for {took:?}");
+            // The new leader has nothing to write; what comes from now on is its.
+            Writes::of(scene)?.are_each(&ours, 1).context("the address is the same after the leader was killed")?;
+            let late = format!("late-{round}");
+            fairway.ingress(&late, &format!("{late}.example"), "none").await?;
+            show(scene, &[&late], &[&first]).await?;
+            let writes = Writes::of(scene)?;
+            let by = writes.by(&late);
+            ensure!(by == [new.as_str()], "{late} was written by {by:?}, the leader is {new}");
+        }
+        let writes = Writes::of(scene)?;
+        writes.are_each(&ours, 1)?;
+        writes.have_one_writer_at_a_time(scene)
+    })
+}
+
+#[test]
+fn a_leader_whose_lease_is_stolen_stops_writing_until_the_thief_is_gone() -> anyhow::Result<()> {
+    scene::run("status-stolen", async |scene| {
+        let fairway = scene.fairway(SETTINGS).await?;
+        let first = fairway.address().await?.ip().to_string();
+        fairway.ingress("a", "a.example", "none").await?;
+        show(scene, &["a"], &[&first]).await?;
+
+        let leader = holder(scene).await?;
+        let leases: Api<Lease> = scene.api();
+        let now = MicroTime(Timestamp::now());
+        let stolen = json!({"spec": {
+            "holderIdentity": "thief", "acquireTime": now, "renewTime": now, "leaseDurationSeconds": TERM.as_secs(),
+        }});
+        leases.patch(&lease(scene), &PatchParams::default(), &Patch::Merge(&stolen)).await?;
+        let (begin, theft) = (Instant::now(), Timestamp::now());
+        scene
+            .until("the leader sees that it leads no more", async || {
+                let looks = |request: &Request| request.pod == leader && request.received > theft && is_lease(request);
+                Ok(scene.audit()?.iter().any(looks))
+            })
+            .await?;
+        println!("the theft was seen after {:?}", begin.elapsed());
+        ensure!(begin.elapsed() <= TERM / 2 + NOISE, "the theft was seen only after {:?}", begin.elapsed());
+
+        // There is something to write, and nobody does before the thief's time is over.
+        fairway.ingress("b", "b.example", "none").await?;
+        show(scene, &["b"], &[&first]).await?;
+        let writes = Writes::of(scene)?;
+        let write = writes.all.iter().find(|request| request.name == "b").context("no write of b")?;
+        let after = Duration::try_from(write.received.duration_since(theft))?;
+        println!("written {after:?} after the theft, which holds for {TERM:?}");
+        ensure!(after >= TERM - TERM / 8, "written {after:?} after the theft: another holds the Lease");
+        ensure!(after <= TERM + TERM / 8 + NOISE, "written only {after:?} after the theft");
+        writes.are_each(&["a", "b"], 1)?;
+        ensure!(holder(scene).await? == write.pod, "{} wrote, and another leads", write.pod);
+        writes.have_one_writer_at_a_time(scene)
+    })
+}
+
+/// The writes of status so far, from the audit log.
+struct Writes {
+    all: Vec<Request>,
+    /// How many more failed.
+    refused: usize,
+}
+
+impl Writes {
+    fn of(scene: &Scene) -> anyhow::Result<Self> {
+        let is_write = |request: &Request| request.verb != "get" && request.resource == "ingresses/status";
+        let all: Vec<_> = scene.audit()?.into_iter().filter(is_write).collect();
+        let (all, refused): (Vec<_>, Vec<_>) = all.into_iter().partition(|request| request.code == 200);
+        Ok(Self { all, refused: refused.len() })
+    }
+
+    fn count(&self, name: &str) -> usize {
+        self.all.iter().filter(|request| request.name == name).count()
+    }
+
+    fn by(&self, name: &str) -> Vec<&str> {
+        self.all.iter().filter(|request| request.name == name).map(|request| request.pod.as_str()).collect()
+    }
+
+    /// Each of these Ingresses was written to so often.
+    fn are_each(&self, names: &[&str], count: usize) -> anyhow::Result<()> {
+        let counts: BTreeMap<_, _> = names.iter().map(|name| (*name, self.count(name))).collect();
+        ensure!(counts.values().all(|found| *found == count), "writes: {counts:?}, expected: {count} of each");
+        Ok(())
+    }
+
+    /// Whoever wrote was the last one who had renewed the Lease before.
+    fn have_one_writer_at_a_time(&self, scene: &Scene) -> anyhow::Result<()> {
+        let renews =
+            |request: &Request| is_lease(request) && request.verb != "get" && (200..300).contains(&request.code);
+        let renewals: Vec<_> = scene.audit()?.into_iter().filter(renews).collect();
+        ensure!(!renewals.is_empty(), "nobody holds the Lease");
+        for write in &self.all {
+            let Some(last) = renewals.iter().rfind(|renewal| renewal.answered <= write.received) else {
+                bail!("{} wrote before anybody held the Lease", write.pod);
+            };
+            ensure!(last.pod == write.pod, "{} wrote to {} while {} led", write.pod, write.name, last.pod);
+        }
+        Ok(())
+    }
+}
+
+fn is_lease(request: &Request) -> bool {
+    request.resource == "leases"
+}
+
+/// Waits until each of these Ingresses shows just these addresses.
+async fn show(scene: &Scene, names: &[&str], expected: &[&str]) -> anyhow::Result<()> {
+    for name in names {
+        let what = format!("{name} shows {expected:?}");
+        scene.until(&what, async || Ok(addresses(scene, name).await? == expected)).await?;
+    }
+    Ok(())
+}
+
+async fn addresses(scene: &Scene, name: &str) -> anyhow::Result<Vec<String>> {
+    let status = scene.api::<Ingress>().get_status(name).await?.status.unwrap_or_default();
+    let entries = status.load_balancer.and_then(|balancer| balancer.ingress).unwrap_or_default();
+    Ok(entries.into_iter().filter_map(|entry| entry.ip).collect())
+}
+
+fn lease(scene: &Scene) -> String {
+    format!("{}-leader", scene.namespace())
+}
+
+/// The pod that holds the Lease.
+async fn holder(scene: &Scene) -> anyhow::Result<String> {
+    let leases: Api<Lease> = scene.api();
+    scene
+        .find("a leader", async || {
+            let spec = leases.get(&lease(scene)).await?.spec.unwrap_or_default();
+            Ok(spec.holder_identity.filter(|holder| !holder.is_empty()))
+        })
+        .await
+}
+
+async fn next_holder(scene: &Scene, before: &str) -> anyhow::Result<String> {
+    let what = format!("another leader than {before}");
+    scene.find(&what, async || Ok(Some(holder(scene).await?).filter(|holder| holder != before))).await
+}
+
+/// An Ingress with one annotation and one field of its own.
+fn other(name: &str, annotation: &str, field: &str) -> String {
+    format!(
+        "
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: {name}, annotations: {{{annotation}}}}}
+spec:
+  {field}
+  rules:
+    - host: {name}.example
+      http:
+        paths:
+          - {{path: /, pathType: Prefix, backend: {{service: {{name: web, port: {{number: 80}}}}}}}}
+"
+    )
+}
