@@ -199,13 +199,13 @@ impl User {
             Some(client) => match self.on(client, end).await {
                 Err(Kind::Closed | Kind::Reset) => {
                     *retried = true;
-                    let client = self.connect(end).await?;
+                    let client = Self::connect(self.address, end).await?;
                     self.on(client, end).await?
                 }
                 other => other?,
             },
             None => {
-                let client = self.connect(end).await?;
+                let client = Self::connect(self.address, end).await?;
                 self.on(client, end).await?
             }
         };
@@ -216,9 +216,9 @@ impl User {
         Ok(pod(&text))
     }
 
-    async fn connect(&mut self, end: Instant) -> Result<Client, Kind> {
+    async fn connect(address: SocketAddr, end: Instant) -> Result<Client, Kind> {
         let left = end - Instant::now();
-        match timeout(left, Client::try_connect(self.address)).await {
+        match timeout(left, Client::try_connect(address)).await {
             Ok(Ok(client)) => Ok(client),
             Ok(Err(error)) => Err(Kind::Connect(error.to_string())),
             Err(_) => Err(Kind::Connect("no answer in time".to_owned())),

@@ -23,7 +23,8 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
         return Ok(built);
     }
     let mut command = workspace.cargo();
-    command.args(["test", "--locked", "--package", "fairway-e2e", "--test", "image"]);
+    // With the whole workspace: dependencies built for one package alone have other features and would be built twice.
+    command.args(["test", "--locked", "--workspace", "--test", "image"]);
     command.env("FAIRWAY_ROOTFS", workspace.root.join(ROOT));
     let finished = shell::run(&workspace.console, &mut command, |_| false)?;
     let totals = Totals::sum(&finished.output);
