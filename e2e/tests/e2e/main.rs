@@ -1,9 +1,12 @@
 //! End-to-end tests. `cargo xtask e2e` runs them.
 
 mod acme;
+mod chart;
+mod churn;
 mod cluster;
 mod docs;
 mod ground;
 mod install;
+mod rights;
 mod rotation;
 mod status;
