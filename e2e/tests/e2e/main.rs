@@ -8,5 +8,6 @@ mod docs;
 mod ground;
 mod install;
 mod rights;
+mod rollout;
 mod rotation;
 mod status;

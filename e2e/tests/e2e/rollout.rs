@@ -1,0 +1,280 @@
+//! Whatever is rolled out, scaled, upgraded, drained or killed: requests go on.
+//!
+//! Clients that keep their connections, clients with a connection for each request, and clients whose requests take a while ask
+//! through the address of the load balancer all the time. Each step has an account of its own.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use fairway_e2e::cluster::{Action, Options};
+use fairway_e2e::load::{Account, Failure, Kind, Load, Running};
+use fairway_e2e::scene::{self, Release, Scene, Session, is_ready};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use nix::sys::signal::Signal;
+use tokio::time::sleep;
+
+const HOST: &str = "shop.example";
+/// Two of Fairway, as in an installation that is to survive the loss of a pod; everything else as the chart has it.
+const TWO: &str = "controller.replicaCount=2";
+/// How many clients of each kind there are: those that keep their connections, those that don't, those with slow requests.
+const CLIENTS: [usize; 3] = [8, 4, 4];
+/// How long a kubelet may take to see that a process is dead: it looks once a second.
+const RELIST: Duration = Duration::from_secs(1);
+/// How soon after that nothing leads to the dead pod any more: kube-proxy writes its rules once a second at most, and the machine
+/// may be busy.
+const SPREAD: Duration = Duration::from_secs(3);
+
+#[test]
+fn no_request_fails_while_the_pods_of_a_backend_are_replaced_or_become_fewer_or_more() -> anyhow::Result<()> {
+    scene::run("rollout-backend", async |scene| {
+        let (_fairway, address) = serve(scene, 20).await?;
+        for round in 1..=2 {
+            unharmed(scene, &format!("rolling update {round} of a backend"), address, async || {
+                restart(scene, "web").await?;
+                scene.ready("web", 20).await
+            })
+            .await?;
+        }
+        unharmed(scene, "a backend of 20 pods becomes one of 1", address, async || scale(scene, 1).await).await?;
+        unharmed(scene, "a backend of 1 pod becomes one of 20", address, async || scale(scene, 20).await).await
+    })
+}
+
+#[test]
+fn no_request_fails_though_the_pods_of_a_backend_stop_listening_before_anybody_knows() -> anyhow::Result<()> {
+    scene::run("rollout-hasty", async |scene| {
+        let (_fairway, address) = serve(scene, 4).await?;
+        let path = "/spec/template/spec/containers/0/args";
+        let patch = format!(r#"[{{"op": "add", "path": "{path}", "value": ["--linger=0"]}}]"#);
+        scene.kubectl(&["patch", "deployment/web", "--type=json", "--patch", &patch]).await?;
+        scene.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]).await?;
+        scene.ready("web", 4).await?;
+        unharmed(scene, "rolling update of a backend that ends at once", address, async || {
+            restart(scene, "web").await?;
+            scene.ready("web", 4).await
+        })
+        .await
+    })
+}
+
+#[test]
+fn no_request_fails_while_fairway_is_restarted_or_upgraded() -> anyhow::Result<()> {
+    scene::run("rollout-fairway", async |scene| {
+        let (fairway, address) = serve(scene, 2).await?;
+        let restarted = async || {
+            restart(scene, &fairway.controller()).await?;
+            fairway.ready(2).await
+        };
+        unharmed(scene, "restart of Fairway", address, restarted).await?;
+        unharmed(scene, "upgrade by the chart", address, async || {
+            fairway.upgrade(&[TWO, "controller.resources.requests.memory=91Mi"]).await?;
+            fairway.ready(2).await
+        })
+        .await?;
+        // The load balancer has to choose a node with a pod, and the last pods of a node serve until it has.
+        fairway.upgrade(&[TWO, "controller.service.externalTrafficPolicy=Local"]).await?;
+        fairway.ready(2).await?;
+        scene.until("the host is served", async || Ok(scene.get(address, HOST, "/").await?.status == 200)).await?;
+        unharmed(scene, "restart of Fairway with externalTrafficPolicy: Local", address, restarted).await
+    })
+}
+
+#[test]
+fn a_killed_pod_of_fairway_takes_no_more_than_its_own_connections_along() -> anyhow::Result<()> {
+    // No other test is to see a kubelet that stands still.
+    scene::run_alone("rollout-kill", &Options::default(), async |scene| {
+        let (fairway, address) = serve(scene, 2).await?;
+        let traffic = Traffic::begin(address).await;
+        let victim = fairway.pods().await?.into_iter().find(is_ready).context("no ready pod of Fairway")?;
+        let name = victim.metadata.name.clone().context("a pod without a name")?;
+        let node = victim.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).context("a pod without a node")?;
+        let kubelet = format!("kubelet-{node}");
+        scene.cluster().component(&kubelet, Action::Pause).await?;
+        let open = connections(&victim).await?;
+        let death = traffic.begun.elapsed();
+        scene.signal(&name, Signal::SIGKILL)?;
+        sleep(RELIST).await;
+        scene.cluster().component(&kubelet, Action::Resume).await?;
+        scene
+            .until("the container runs again and is ready", async || {
+                let pods = fairway.pods().await?;
+                let again = |pod: &Pod| restarts(pod) > restarts(&victim) && is_ready(pod);
+                Ok(pods.iter().any(|pod| pod.metadata.name.as_ref() == Some(&name) && again(pod)))
+            })
+            .await?;
+        let took = traffic.begun.elapsed() - death;
+        let accounts = traffic.end().await;
+        println!("a pod of Fairway with {open} connections is killed, {took:.1?} until it is ready again");
+        show(&accounts);
+
+        // Nobody listens at the address of a dead process until the cluster has heard of its death.
+        let is_refused = |failure: &&Failure| matches!(failure.kind, Kind::Connect(_));
+        let failures = || accounts.iter().flat_map(|account| &account.failures);
+        let refused = failures().filter(is_refused).count();
+        let cut = failures().count() - refused;
+        let resent = accounts.iter().map(|account| account.retried).sum::<u64>() as usize;
+        let last = failures().map(|failure| failure.at + failure.took).max().unwrap_or(death).saturating_sub(death);
+        println!(
+            "its connections: {cut} requests failed, {resent} were sent again; connections that were refused: {refused}; the last \
+             failure {last:.2?} after its death"
+        );
+        ensure!(refused > 0, "nobody asked the dead pod: this shows nothing");
+        for failure in failures() {
+            let may_be = matches!(failure.kind, Kind::Connect(_) | Kind::Reset | Kind::Closed | Kind::Truncated(_));
+            ensure!(may_be && failure.at + failure.took >= death, "not because of the death: {failure}");
+        }
+        ensure!(last < RELIST + SPREAD, "connections lead to the dead pod for too long");
+        // A few come and go between the count and the death.
+        let [_, fresh, slow] = CLIENTS;
+        ensure!(cut + resent <= open + fresh + slow, "more requests were cut than the dead pod had connections");
+        Ok(())
+    })
+}
+
+#[test]
+fn no_request_fails_while_nodes_are_drained() -> anyhow::Result<()> {
+    scene::run_alone("rollout-drain", &Options::default(), async |scene| {
+        let (fairway, address) = serve(scene, 4).await?;
+        let budgets = scene.api::<PodDisruptionBudget>();
+        let budget = budgets.get(&fairway.controller()).await.context("the budget that the chart makes")?;
+        ensure!(budget.status.is_some_and(|status| status.disruptions_allowed == Some(1)), "one pod may go");
+        unharmed(scene, "node-b is drained", address, async || drain(scene, &fairway, "node-b").await).await?;
+        // Now all pods are on the other node: without the budget both of Fairway would go at once.
+        unharmed(scene, "node-a is drained", address, async || drain(scene, &fairway, "node-a").await).await
+    })
+}
+
+/// Fairway, and a backend of so many pods behind it.
+async fn serve<'a>(scene: &'a Scene, pods: usize) -> anyhow::Result<(Release<'a>, SocketAddr)> {
+    let fairway = scene.fairway(&[TWO]).await?;
+    scene.echo("web", pods).await?;
+    fairway.ingress("web", HOST, "web").await?;
+    let address = fairway.address().await?;
+    // Each of the two pods of Fairway has to know the Ingress.
+    for pod in fairway.pods().await? {
+        let address = SocketAddr::new(ip(&pod)?.parse()?, 80);
+        let served = async || Ok(scene.get(address, HOST, "/").await?.status == 200);
+        scene.until("every pod of Fairway serves the host", served).await?;
+    }
+    scene.until("the host is served", async || Ok(scene.get(address, HOST, "/").await?.status == 200)).await?;
+    Ok((fairway, address))
+}
+
+async fn restart(scene: &Scene, deployment: &str) -> anyhow::Result<()> {
+    let deployment = format!("deployment/{deployment}");
+    scene.kubectl(&["rollout", "restart", &deployment]).await?;
+    scene.kubectl(&["rollout", "status", &deployment, "--timeout=120s"]).await?;
+    Ok(())
+}
+
+async fn scale(scene: &Scene, pods: usize) -> anyhow::Result<()> {
+    scene.kubectl(&["scale", "deployment/web", &format!("--replicas={pods}")]).await?;
+    scene.ready("web", pods).await
+}
+
+/// Drains a node as its operator does, and gives it back; then nothing of ours is on it.
+async fn drain(scene: &Scene, fairway: &Release<'_>, node: &str) -> anyhow::Result<()> {
+    let words = ["drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s"];
+    scene.kubectl(&words).await?;
+    scene.ready("web", 4).await?;
+    fairway.ready(2).await?;
+    let pods = [fairway.pods().await?, scene.pods("web").await?].concat();
+    let left = pods.iter().filter(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node));
+    ensure!(left.count() == 0, "pods are left on {node}");
+    scene.kubectl(&["uncordon", node]).await?;
+    Ok(())
+}
+
+/// Makes a change under load, and waits until every pod of the backend that is there then has answered. Not one request may fail,
+/// and none has to be sent twice.
+async fn unharmed(
+    scene: &Scene,
+    what: &str,
+    address: SocketAddr,
+    change: impl AsyncFnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let traffic = Traffic::begin(address).await;
+    let begun = Instant::now();
+    let mut changed = change().await;
+    let took = begun.elapsed();
+    if changed.is_ok() {
+        changed = traffic.reaches_all(scene).await;
+    }
+    let accounts = traffic.end().await;
+    println!("{what}, {took:.1?}");
+    show(&accounts);
+    changed.context(what.to_owned())?;
+    ensure!(accounts.iter().all(|account| account.failed == 0), "{what}: requests failed");
+    ensure!(accounts.iter().all(|account| account.retried == 0), "{what}: connections were closed under requests");
+    Ok(())
+}
+
+fn show(accounts: &[Account; 3]) {
+    let kinds = ["connections that are kept", "a connection for each request", "requests of 300 ms"];
+    for (kind, account) in kinds.iter().zip(accounts) {
+        println!("  {kind}: {account}");
+    }
+}
+
+/// All kinds of load.
+struct Traffic {
+    loads: [Running; 3],
+    begun: Instant,
+}
+
+impl Traffic {
+    async fn begin(address: SocketAddr) -> Self {
+        let begun = Instant::now();
+        let [kept, fresh, slow] = CLIENTS;
+        let load = || Load::to(address).host(HOST);
+        let kept = load().connections(kept).rate(100).start();
+        let fresh = load().connections(fresh).rate(60).new_connections().start();
+        let slow = load().connections(slow).rate(10).target("/?delay=300ms").new_connections().start();
+        let traffic = Self { loads: [kept, fresh, slow], begun };
+        traffic.goes_on().await;
+        traffic
+    }
+
+    /// Waits for a second's worth of answers.
+    async fn goes_on(&self) {
+        let [kept, fresh, slow] = &self.loads;
+        tokio::join!(kept.more(100), fresh.more(60), slow.more(10));
+    }
+
+    /// Waits until all pods of the backend that are there now have answered.
+    async fn reaches_all(&self, scene: &Scene) -> anyhow::Result<()> {
+        let pods = scene.pods("web").await?.into_iter().filter_map(|pod| pod.metadata.name).collect::<Vec<_>>();
+        let answered = async || {
+            let accounts = self.loads.each_ref().map(Running::so_far);
+            Ok(pods.iter().all(|pod| accounts.iter().any(|account| account.pods.contains_key(pod))))
+        };
+        scene.until("every pod of the backend has answered", answered).await
+    }
+
+    async fn end(self) -> [Account; 3] {
+        self.goes_on().await;
+        let [kept, fresh, slow] = self.loads;
+        tokio::join!(kept.stop(), fresh.stop(), slow.stop()).into()
+    }
+}
+
+fn ip(pod: &Pod) -> anyhow::Result<&str> {
+    pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).context("a pod without an address")
+}
+
+fn restarts(pod: &Pod) -> i32 {
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    statuses.map(|status| status.restart_count).sum()
+}
+
+/// How many connections of clients a pod of Fairway has.
+async fn connections(pod: &Pod) -> anyhow::Result<usize> {
+    let mut session = Session::connect(SocketAddr::new(ip(pod)?.parse()?, 10254)).await?;
+    let text = session.get("metrics", "/metrics").await?.text();
+    let lines = text.lines().filter(|line| line.starts_with("nginx_ingress_controller_nginx_process_connections{"));
+    let active = lines.filter(|line| line.contains("state=\"active\""));
+    let mut counts = active.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    counts.next().map(|count| count as usize).context("no metric of open connections")
+}
