@@ -167,13 +167,12 @@ mod tests {
 
     #[test]
     fn lines_are_selected_and_parts_joined() {
-        let all = Selection::default();
-        assert_eq!(select(LINES, &all), b"one\ntwo\nthree  spaced\n");
-        assert_eq!(select(LINES, &Selection { tail: Some(1), ..all.clone() }), b"three  spaced\n");
+        assert_eq!(select(LINES, &Selection::default()), b"one\ntwo\nthree  spaced\n");
+        assert_eq!(select(LINES, &Selection { tail: Some(1), ..Selection::default() }), b"three  spaced\n");
         let since = "2026-01-02T03:04:07Z".parse().ok();
-        let dated = select(LINES, &Selection { since, timestamps: true, ..all.clone() });
+        let dated = select(LINES, &Selection { since, timestamps: true, ..Selection::default() });
         assert_eq!(dated, b"2026-01-02T03:04:07.000000000Z three  spaced\n");
-        assert_eq!(select(LINES, &Selection { limit: Some(2), ..all }), b"on");
+        assert_eq!(select(LINES, &Selection { limit: Some(2), ..Selection::default() }), b"on");
     }
 
     #[tokio::test]

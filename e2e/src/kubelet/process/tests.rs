@@ -47,7 +47,7 @@ fn the_user_is_the_containers_then_the_pods_then_the_images() {
     let found = rights(json!({}), json!({})).expect("rights");
     assert_eq!((found.user, found.group), (65532, 65533));
     let pod = json!({ "runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [4] });
-    let found = rights(pod.clone(), json!({ "runAsUser": 9 })).expect("rights");
+    let found = rights(pod, json!({ "runAsUser": 9 })).expect("rights");
     assert_eq!((found.user, found.group, found.groups), (9, 2, vec![2, 4, 3]));
     let found = rights(json!({}), json!({ "runAsUser": 9 })).expect("rights");
     assert_eq!((found.user, found.group), (9, 0), "the image's group belongs to the image's user");

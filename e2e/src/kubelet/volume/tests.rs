@@ -12,7 +12,10 @@ fn pod(volumes: serde_json::Value) -> Pod {
     .expect("a pod")
 }
 
-fn render(pod: &Pod, objects: &Objects) -> Vec<Result<BTreeMap<String, (String, u32)>, VolumeError>> {
+/// Contents and modes by path.
+type Files = BTreeMap<String, (String, u32)>;
+
+fn render(pod: &Pod, objects: &Objects) -> Vec<Result<Files, VolumeError>> {
     let node = Node::default();
     let tokens = BTreeMap::from([(("token".to_owned(), 0), "jwt".to_owned())]);
     let sources = Sources { pod, pod_ip: "198.18.1.2", host_ip: "198.19.0.11", node: &node };
