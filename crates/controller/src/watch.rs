@@ -35,9 +35,9 @@ const WATCH_GRACE: Duration = Duration::from_secs(5);
 
 /// After how many refusals we do without an optional kind. An API server that has just started refuses everything until it knows
 /// its roles, which takes less than the three seconds that these attempts do.
-const FORBIDDEN_TRIES: u32 = 5;
+const FORBIDDEN_TRIES: u32 = 6;
 
-/// How often an optional kind that we may not read is tried again.
+/// How often an optional kind that we have never been allowed to read is tried again.
 const FORBIDDEN_RETRY: Duration = Duration::from_secs(60);
 
 /// What one watch covers.
@@ -104,6 +104,7 @@ pub(crate) async fn watch(
         out,
         backoff: Backoff::default(),
         refusals: 0,
+        listed: false,
     };
     // Ends when the receiver is gone.
     let Err(Closed) = watch.run().await;
@@ -140,6 +141,8 @@ struct Watch {
     backoff: Backoff,
     /// How many times in a row we were told that we may not read this kind, if it is optional.
     refusals: u32,
+    /// Whether we were allowed to at least once. Who may no more tries again soon: an API server may be slow to learn its roles.
+    listed: bool,
 }
 
 #[derive(Deserialize)]
@@ -213,6 +216,7 @@ impl Watch {
             }
             params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
             if params.continue_token.is_none() {
+                self.listed = true;
                 self.recovered();
                 self.tell(Message::Listed).await?;
                 return Ok(page.metadata.resource_version.unwrap_or_default());
@@ -302,7 +306,7 @@ impl Watch {
     }
 
     async fn wait(&mut self, error: &CallError, listing: bool) -> Result<(), Closed> {
-        if error.code() == Some(403) && self.source.optional {
+        if error.code() == Some(403) && self.source.optional && !self.listed {
             if self.refusals == 0 {
                 // However long there was no answer before, now there is one.
                 self.backoff.reset();
