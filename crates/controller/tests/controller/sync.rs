@@ -249,7 +249,7 @@ async fn losing_the_right_to_read_classes_later_takes_no_route_away() {
     let mut rig = Rig::start(&api, config("one"));
     rig.serves(&["a.example.com"]).await;
     api.fail("GET", "/ingressclasses", 403, 12);
-    let begin = tokio::time::Instant::now();
+    let begin = Instant::now();
     api.disconnect();
     api.until("refusals and a list", |api| api.asked("GET", "/ingressclasses").len() >= 15).await;
     // An API server that starts and is slow to learn its roles does the same: that must not take a minute.
