@@ -59,12 +59,18 @@ pub fn find(name: &str, image_root: &Path) -> anyhow::Result<Option<Image>> {
         working_directory: "/".to_owned(),
         id: format!("local/{id}"),
     };
-    Ok(match repository(name) {
+    let repository = repository(name);
+    // The conformance images have moved from project to project: only the last part of their names has stayed.
+    let last = repository.rsplit_once('/').map_or(repository, |(_, last)| last);
+    Ok(match repository {
         "fairway/fairway" => Some(own(image_root)?),
         // Test programs: any subcommand of ours.
         "fairway/cluster" => Some(host("cluster", &["/fairway-cluster"], &[])),
-        "ingressconformance/echoserver" | "k8s-staging-gateway-api/echo-basic" | "gateway-api/echo-basic" => {
-            Some(host("echo", &["/fairway-cluster", "echo"], &[]))
+        "ingressconformance/echoserver" => Some(host("echo", &["/fairway-cluster", "echo"], &[])),
+        _ if last == "echo-basic" => Some(host("echo", &["/fairway-cluster", "echo"], &[])),
+        // What the chart's `defaultBackend` runs, on every architecture.
+        _ if last == "defaultbackend" || last.starts_with("defaultbackend-") => {
+            Some(host("defaultbackend", &["/fairway-cluster", "echo", "--mode", "default-backend"], &[]))
         }
         "busybox" | "library/busybox" => Some(host("busybox", &[], &["sh"])),
         _ => None,
@@ -151,6 +157,19 @@ mod tests {
     #[test]
     fn unknown_images_are_not_found() {
         assert_eq!(find("nginx:1.29", Path::new("/nowhere")).expect("no error"), None);
+    }
+
+    #[test]
+    fn the_images_of_the_conformance_suites_and_the_default_backend_are_known() {
+        for (name, id) in [
+            ("ingressconformance/echoserver:v0.0.1", "local/echo"),
+            ("gcr.io/k8s-staging-gateway-api/echo-basic:v20240412-v1.0.0-394-g40c666fd", "local/echo"),
+            ("registry.k8s.io/gateway-api/conformance/echo-basic:v0.2.0", "local/echo"),
+            ("registry.k8s.io/defaultbackend-amd64:1.5", "local/defaultbackend"),
+        ] {
+            let image = find(name, Path::new("/nowhere")).expect("no error").expect(name);
+            assert_eq!(image.id, id, "{name}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! restart more in their status.
 
 mod environment;
+mod event;
 mod host_port;
 mod log;
 mod network;
@@ -33,9 +34,8 @@ use anyhow::Context as _;
 use clap::Args;
 use futures::{StreamExt as _, pin_mut};
 use ipnet::Ipv4Net;
-use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Taint};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::events::{Event as Note, EventType, Recorder, Reporter};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Config, Resource as _};
 use nix::sys::signal::{Signal, kill};
@@ -110,7 +110,7 @@ pub(crate) struct Kubelet {
     host_ports: host_port::HostPorts,
     node: Node,
     host_ip: String,
-    events: mpsc::Sender<(ObjectReference, Note)>,
+    events: mpsc::Sender<event::Note>,
     pods: Mutex<BTreeMap<String, Arc<Run>>>,
 }
 
@@ -160,7 +160,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tokio::select! {
         () = server.run() => anyhow::bail!("the server ended"),
         () = node::keep(client.clone(), node) => anyhow::bail!("the Node is no longer kept"),
-        () = write_events(client, kubelet.options.node.clone(), notes) => anyhow::bail!("events are no longer written"),
+        () = event::write(client, kubelet.options.node.clone(), notes) => anyhow::bail!("events are no longer written"),
         () = follow(kubelet.clone(), watching) => anyhow::bail!("the watch of pods ended"),
         _ = terminate.recv() => Ok(()),
         result = tokio::signal::ctrl_c() => result.context("waiting for a signal"),
@@ -218,17 +218,6 @@ async fn follow(kubelet: Arc<Kubelet>, client: Client) {
     }
 }
 
-async fn write_events(client: Client, node: String, mut notes: mpsc::Receiver<(ObjectReference, Note)>) {
-    let recorder = Recorder::new(client, Reporter { controller: "kubelet".to_owned(), instance: Some(node) });
-    while let Some((reference, note)) = notes.recv().await {
-        // Events are told once: an API server that is away does not hear of them.
-        if let Err(error) = recorder.publish(&note, &reference).await {
-            tracing::debug!(%error, "writing an event failed");
-        }
-    }
-    std::future::pending::<()>().await;
-}
-
 impl Kubelet {
     /// The variables that every container has: where the API server is.
     fn fixed_variables(&self) -> Vec<(String, String)> {
@@ -252,15 +241,9 @@ impl Kubelet {
         self.options.directory.join("pods").join(uid)
     }
 
-    fn event(&self, pod: &Pod, kind: &str, reason: &str, mut message: String) {
-        if message.len() > 1000 {
-            message.truncate(message.floor_char_boundary(1000));
-        }
-        let type_ = if kind == "Normal" { EventType::Normal } else { EventType::Warning };
-        let note =
-            Note { type_, reason: reason.to_owned(), note: Some(message), action: reason.to_owned(), secondary: None };
+    fn event(&self, pod: &Pod, kind: &'static str, reason: &'static str, message: String) {
         // Too many at once: the rest is not told.
-        let _ = self.events.try_send((pod.object_ref(&()), note));
+        let _ = self.events.try_send(event::Note { about: pod.object_ref(&()), kind, reason, message });
     }
 
     fn register(&self, run: &Arc<Run>) {

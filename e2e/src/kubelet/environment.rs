@@ -168,7 +168,10 @@ pub(crate) fn variables(
         };
         match objects.data(&key) {
             Some(data) => {
-                for (name, value) in &*data {
+                // The variables of a ConfigMap are its `data`; what is no text can only be in its `binaryData`.
+                let is_text = |value: &[u8]| !value.contains(&0) && std::str::from_utf8(value).is_ok();
+                let all = source.secret_ref.is_some();
+                for (name, value) in data.iter().filter(|(_, value)| all || is_text(value)) {
                     variables.set(&format!("{prefix}{name}"), String::from_utf8_lossy(value).into_owned());
                 }
             }

@@ -437,7 +437,7 @@ impl Run {
     }
 
     /// Writes an Event about the pod, soon.
-    pub(crate) fn event(&self, kind: &str, reason: &str, message: String) {
+    pub(crate) fn event(&self, kind: &'static str, reason: &'static str, message: String) {
         self.kubelet.event(&self.object(), kind, reason, message);
     }
 

@@ -7,11 +7,14 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::environment::expand;
 use super::log::Log;
@@ -184,13 +187,23 @@ pub(crate) struct Process {
     /// Its id, as the kubelet sees it.
     pub id: i32,
     child: Child,
+    output: JoinSet<()>,
 }
+
+/// How long what a process has written is waited for after its end. Only a process that is not in the container any more can
+/// make it last: the others end with the first one.
+const REST: Duration = Duration::from_secs(1);
 
 impl Process {
     /// Waits for its end.
     pub(crate) async fn wait(&mut self) -> ExitStatus {
         // Waiting fails only when someone else has waited, which nobody does.
         self.child.wait().await.unwrap_or_else(|_| ExitStatus::from_raw(9))
+    }
+
+    /// Waits until everything that it wrote before its end is where it should be.
+    pub(crate) async fn drained(&mut self) {
+        let _ = timeout(REST, async { while self.output.join_next().await.is_some() {} }).await;
     }
 }
 
@@ -250,8 +263,9 @@ async fn spawn(
     let stdio = [report_writer.into(), out_writer.into(), err_writer.into()];
     let child = spawner.spawn(network, processes, command, stdio).await.map_err(io)?;
     let receiver = |pipe: std::io::PipeReader| Receiver::from_owned_fd(pipe.into()).map_err(io);
-    output.collect(receiver(out)?, receiver(err)?);
-    let mut process = Process { id: child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or(-1), child };
+    let output = output.collect(receiver(out)?, receiver(err)?);
+    let id = child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or(-1);
+    let mut process = Process { id, child, output };
     let mut message = String::new();
     let _ = receiver(report)?.read_to_string(&mut message).await;
     if message.is_empty() {
@@ -274,16 +288,17 @@ pub(crate) enum Output {
 const COLLECTED: u64 = 64 << 10;
 
 impl Output {
-    fn collect(self, out: Receiver, err: Receiver) {
+    fn collect(self, out: Receiver, err: Receiver) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
         match self {
             Self::Log(log) => {
-                tokio::spawn(log.clone().copy(out, "stdout"));
-                tokio::spawn(log.copy(err, "stderr"));
+                tasks.spawn(log.clone().copy(out, "stdout"));
+                tasks.spawn(log.copy(err, "stderr"));
             }
             Self::Collected(sender) => {
                 for mut pipe in [out, err] {
                     let sender = sender.clone();
-                    tokio::spawn(async move {
+                    tasks.spawn(async move {
                         let mut text = Vec::new();
                         let _ = (&mut pipe).take(COLLECTED).read_to_end(&mut text).await;
                         let _ = sender.send(text).await;
@@ -292,6 +307,14 @@ impl Output {
                 }
             }
         }
+        tasks
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Whoever still writes is read to the end.
+        self.output.detach_all();
     }
 }
 

@@ -230,6 +230,8 @@ async fn once(
     pod.event("Normal", "Started", format!("Container {} started", container.name));
 
     let exit = watch_over(pod, which, container, &mut process, stop).await;
+    // Who sees that it has ended sees all that it said.
+    process.drained().await;
     pod.live(&container.name, None);
     let (exit_code, signal) = process::exit_code(exit);
     let mut message =
@@ -315,7 +317,10 @@ async fn watch_over(
     // Readiness goes on while the container ends; the other probes do not.
     end_sender.send_replace(true);
     match killed {
-        None => end(pod, container, process, stop.clone()).await,
+        None => {
+            pod.event("Normal", "Killing", format!("Stopping container {}", container.name));
+            end(pod, container, process, stop.clone()).await
+        }
         Some(Kill { reason, grace }) => {
             pod.event("Normal", "Killing", reason);
             let deadline = Instant::now() + grace.unwrap_or_else(|| pod.grace());

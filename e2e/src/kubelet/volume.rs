@@ -3,6 +3,7 @@
 mod directory;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{
@@ -275,7 +276,7 @@ fn sub_path(volume: &Path, path: &str) -> Result<PathBuf, String> {
     let error = |error: std::io::Error| format!("subPath {path:?}: {error}");
     let full = volume.join(path);
     if !full.exists() {
-        std::fs::create_dir_all(&full).map_err(error)?;
+        make_like(volume, Path::new(path)).map_err(error)?;
     }
     // Through the links of volumes that follow objects, but not out of the volume.
     let real = full.canonicalize().map_err(error)?;
@@ -283,6 +284,21 @@ fn sub_path(volume: &Path, path: &str) -> Result<PathBuf, String> {
         return Err(format!("subPath {path:?} leads out of its volume"));
     }
     Ok(real)
+}
+
+/// Makes the directories of `path` below `volume` that are missing, for those who may use the volume itself.
+fn make_like(volume: &Path, path: &Path) -> std::io::Result<()> {
+    let model = std::fs::metadata(volume)?;
+    let mut directory = volume.to_owned();
+    for part in path.components() {
+        directory.push(part);
+        if !directory.exists() {
+            std::fs::create_dir(&directory)?;
+            std::os::unix::fs::chown(&directory, None, Some(model.gid()))?;
+            std::fs::set_permissions(&directory, model.permissions())?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod cluster;
 mod docs;
 mod ground;
 mod install;
+mod kubelet;
 mod rights;
 mod rollout;
 mod rotation;
