@@ -8,6 +8,7 @@ mod docs;
 mod ground;
 mod install;
 mod kubelet;
+mod outage;
 mod rights;
 mod rollout;
 mod rotation;
