@@ -126,7 +126,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     };
     std::fs::create_dir_all(options.directory.join("pods")).context("making the directory")?;
     end_leftovers(&options.directory);
-    network::prepare_node()?;
+    let addresses = network::Addresses::new(options.pod_cidr, &options.directory);
+    network::prepare_node(addresses.gateway())?;
 
     let kubeconfig = Kubeconfig::read_from(&options.kubeconfig).context("reading the kubeconfig")?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -142,7 +143,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let node = node::node(&options);
     let kubelet = Arc::new(Kubelet {
         spawner: spawner::Spawner::new(tokio::runtime::Handle::current())?,
-        addresses: network::Addresses::new(options.pod_cidr, &options.directory),
+        addresses,
         cache: objects::Cache::new(watching.clone()),
         host_ports: host_port::HostPorts::default(),
         node: node.clone(),

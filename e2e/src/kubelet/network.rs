@@ -80,11 +80,15 @@ impl Drop for Address {
     }
 }
 
-/// Prepares the Node's namespace: pods that share a Node go through it and are not told of a shorter way.
+/// Prepares the Node's namespace: pods that share a Node go through it and are not told of a shorter way, and their gateway
+/// keeps its hardware address.
 ///
 /// # Errors
 /// When a setting can't be written.
-pub(crate) fn prepare_node() -> anyhow::Result<()> {
+pub(crate) fn prepare_node(gateway: Ipv4Addr) -> anyhow::Result<()> {
+    // A bridge without an address of its own takes the lowest one of its ports: with each pod that comes or goes it could be
+    // another, and what pods send to the one that they know would be lost until they ask again.
+    ip_batch(&format!("link set {BRIDGE} address {}\n", hardware(gateway))).context("setting the gateway's address")?;
     for (name, value) in [
         ("net.ipv4.ip_forward", "1"),
         ("net.ipv4.conf.all.send_redirects", "0"),
@@ -121,9 +125,7 @@ impl PodNetwork {
         let namespace = spawner.network().await.context("making a network namespace")?;
         let interface = interface(uid);
         let ip = address.ip;
-        let [a, b, c, d] = ip.octets();
-        // The hardware address follows from the address, so that no neighbour holds a stale one when an address comes back.
-        let hardware = format!("0a:58:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
+        let hardware = hardware(ip);
         let file = std::os::fd::AsRawFd::as_raw_fd(&*namespace.0);
         let outer = format!(
             "link add {interface} type veth peer name eth0 address {hardware} netns /proc/{}/fd/{file}\n\
@@ -131,13 +133,11 @@ impl PodNetwork {
              link set {interface} type bridge_slave hairpin on\n",
             std::process::id()
         );
-        // One left by an earlier life of the kubelet goes first.
+        // One left by an earlier life of the kubelet goes first; mostly there is none.
         let stale = interface.clone();
         spawner
             .within(None, move || {
-                if Path::new("/sys/class/net").join(&stale).exists() {
-                    ip_batch(&format!("link del {stale}\n"))?;
-                }
+                let _ = ip_batch(&format!("link del {stale}\n"));
                 ip_batch(&outer)
             })
             .await
@@ -168,6 +168,12 @@ impl PodNetwork {
         // The interface may be gone already, and goes with its namespace in any case.
         let _ = spawner.within(None, move || ip_batch(&format!("link del {interface}\n"))).await;
     }
+}
+
+/// A hardware address that follows from the address, so that no neighbour holds a stale one when an address comes back.
+fn hardware(ip: Ipv4Addr) -> String {
+    let [a, b, c, d] = ip.octets();
+    format!("0a:58:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
 
 /// A name of at most 15 bytes that differs between pods.
