@@ -52,6 +52,6 @@ impl Endpoint {
 pub enum EndpointState {
     /// New requests.
     Ready,
-    /// It is terminating but still serves: only sticky sessions and streams that it already has.
+    /// It is terminating but still serves, and others are ready: only sticky sessions and streams that it already has.
     Draining,
 }

@@ -83,6 +83,11 @@ fn from_slices(slices: &[&EndpointSlice], port: &ServicePort, layer: Layer) -> V
             }
         }
     }
+    // Pods that end but still serve are better than none, as kube-proxy has it (KEP-1669): a node that is drained may end all of
+    // a backend's pods at once.
+    if found.values().all(|state| *state == EndpointState::Draining) {
+        found.values_mut().for_each(|state| *state = EndpointState::Ready);
+    }
     found.into_iter().map(|(address, state)| Endpoint { state, ..Endpoint::ready(address) }).collect()
 }
 
