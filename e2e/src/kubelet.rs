@@ -9,6 +9,7 @@
 mod environment;
 mod event;
 mod host_port;
+mod links;
 mod log;
 mod network;
 mod node;

@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::environment;
+use super::links;
 use super::log::{self, Log, Selection};
 use super::pod::{Live, Run};
 use super::probe::{self, Action, Tally};
@@ -75,12 +76,13 @@ struct Kill {
 pub(crate) async fn run(pod: Arc<Run>, which: Which, policy: Policy, mut stop: Stop) -> bool {
     let container = pod.container(which);
     let mut back_off = BackOff::default();
+    let links = OnceCell::new();
     let mut attempt: i32 = pod.state(which).restarts;
     if pod.state(which).last.is_some() {
         attempt += 1;
     }
     loop {
-        let Some(program) = prepare(&pod, which, &container, &mut stop).await else { return false };
+        let Some(program) = prepare(&pod, which, &container, &links, &mut stop).await else { return false };
         let started = Instant::now();
         let ended = once(&pod, which, &container, &program, attempt, &mut stop).await;
         let good = ended.exit_code == 0;
@@ -126,12 +128,20 @@ async fn prepare(
     pod: &Arc<Run>,
     which: Which,
     container: &Container,
+    links: &OnceCell<Vec<(String, String)>>,
     stop: &mut Stop,
 ) -> Option<(Program, image::Image)> {
     let mut told = String::new();
     loop {
         let mut changes = pod.objects().changes();
-        let (reason, message) = match configure(pod, container) {
+        // Asked once: a container starts again also while the API server is away.
+        let object = pod.object();
+        let known = links.get_or_try_init(|| links::find(&pod.node().client, &object)).await;
+        let ready = match known {
+            Ok(links) => configure(pod, container, links),
+            Err(error) => Err(("CreateContainerConfigError", format!("services have not been read: {error}"))),
+        };
+        let (reason, message) = match ready {
             Ok(_) if stop.is_set() => return None,
             Ok(ready) => return Some(ready),
             Err(refused) => refused,
@@ -149,7 +159,11 @@ async fn prepare(
     }
 }
 
-fn configure(pod: &Run, container: &Container) -> Result<(Program, image::Image), (&'static str, String)> {
+fn configure(
+    pod: &Run,
+    container: &Container,
+    links: &[(String, String)],
+) -> Result<(Program, image::Image), (&'static str, String)> {
     let name = container.image.as_deref().unwrap_or_default();
     let image = match image::find(name, &pod.node().options.image_root) {
         Ok(Some(image)) => image,
@@ -168,7 +182,8 @@ fn configure(pod: &Run, container: &Container) -> Result<(Program, image::Image)
         return Err(refused("shareProcessNamespace and hostPID are not supported by this kubelet".to_owned()));
     }
     let sources = pod.sources(&object);
-    let variables = environment::variables(container, &sources, pod.objects(), pod.node().fixed_variables())
+    let fixed = [links, &pod.node().fixed_variables()].concat();
+    let variables = environment::variables(container, &sources, pod.objects(), fixed)
         .map_err(|error| refused(error.to_string()))?;
     let program = process::program(&object, container, &image, variables, &pod.hostname()).map_err(refused)?;
     Ok((program, image))
