@@ -1,10 +1,11 @@
 //! The program behind the echo images: answers with what it received, as `echo-basic` of Gateway API and `echoserver` of the
-//! Ingress conformance suite do; or, with another mode, `defaultbackend-amd64`.
+//! Ingress conformance suite do; or, with another mode, `defaultbackend-amd64`, or one that knows no HTTP.
 //!
 //! It ends as a backend should: after SIGTERM it goes on for a moment, because whoever sends requests learns of its end later
 //! than it does, then it closes idle connections and finishes what runs.
 
 mod answer;
+mod bytes;
 mod tls;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,6 +34,8 @@ pub enum Mode {
     Echo,
     /// Answers 404 on port 8080, and 200 on `/healthz`.
     DefaultBackend,
+    /// Sends back the bytes of connections and the datagrams that come to port 3000.
+    Bytes,
 }
 
 /// What it is told on the command line; the rest comes from the variables that the images have.
@@ -58,6 +61,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             (Answers::echo(port), port)
         }
         Mode::DefaultBackend => (Answers::default_backend(), 8080),
+        Mode::Bytes => {
+            let listener = listen(3000).await?;
+            return tokio::select! {
+                result = bytes::serve(listener) => result,
+                _ = terminated.recv() => Ok(()),
+            };
+        }
     };
     let mut servers = JoinSet::new();
     let (ending, end) = watch::channel(false);
