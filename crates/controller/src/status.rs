@@ -100,11 +100,6 @@ impl Status {
         }
     }
 
-    /// Whether an Ingress is ours.
-    pub(crate) fn is_served(&self, key: &ObjectKey) -> bool {
-        self.served.contains(key)
-    }
-
     /// The addresses under which we are reached. An empty list means that they aren't known (yet, or any more): what stands in
     /// the status of Ingresses then stays.
     pub(crate) fn publish(&mut self, addresses: Addresses) {

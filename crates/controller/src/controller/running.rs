@@ -53,8 +53,8 @@ pub(super) enum Job {
     Fetched(ObjectKey, Result<Option<Seen>, CallError>),
     Written(Write, Written),
     Nodes(Result<Addresses, CallError>),
-    /// Also how many resources changed, and when it was sent.
-    Published(Result<(), RunError>, usize, Instant),
+    /// Also how many resources changed, when it was sent, and which Ingresses are served since.
+    Published(Result<(), RunError>, usize, Instant, Vec<ObjectKey>),
     /// Whether no other replica goes on.
     Last(Result<bool, CallError>),
     /// The Lease is given back.
@@ -91,6 +91,8 @@ pub(super) struct Running {
     /// What is translated and not yet on its way, and until when it may wait for what it refers to.
     held: Option<(Delta, Instant)>,
     publishing: bool,
+    /// Ingresses that will be served once what is held is live. Whoever sees their address may send requests there.
+    coming: Vec<ObjectKey>,
     /// What there is to say about objects once nothing that they refer to is on its way: a Secret that has not been fetched yet
     /// looks like one that doesn't exist.
     findings: BTreeMap<ObjectKey, Vec<Diagnostic>>,
@@ -165,6 +167,7 @@ impl Running {
             debounce: Debounce::default(),
             held: None,
             publishing: false,
+            coming: Vec::new(),
             findings: BTreeMap::new(),
             status,
             writes: HashMap::new(),
@@ -268,7 +271,7 @@ impl Running {
         let found = Diagnostic::new(Severity::Error, Reason::InvalidManifest, &key.origin(), "", "", message);
         log(&found);
         // Of an Ingress that can't be decoded nobody knows the class; only one that was ours before is our business.
-        if key.kind != Kind::Ingress || self.status.is_served(&key) {
+        if key.kind != Kind::Ingress || self.serves(&key) {
             self.report(key, vec![found]).await;
         }
     }
@@ -293,6 +296,20 @@ impl Running {
         let key = ObjectKey::new(*kind, namespace, name.as_str());
         if self.store.identity(&key).is_none() {
             error!(namespace, name, "the Service of --publish-service does not exist: no status is written");
+        }
+    }
+
+    /// Whether an Ingress is ours, live or not yet.
+    fn serves(&self, key: &ObjectKey) -> bool {
+        self.translator.as_ref().is_some_and(|translator| translator.served().contains(key))
+    }
+
+    /// What is live may have its address shown.
+    fn show(&mut self, keys: Vec<ObjectKey>) {
+        for key in keys {
+            if self.serves(&key) {
+                self.status.serve(&key, true);
+            }
         }
     }
 
@@ -325,9 +342,10 @@ impl Running {
                     self.check_at = self.check_at.min(Instant::now() + NODES_RETRY);
                 }
             }
-            Job::Published(result, resources, begin) => {
+            Job::Published(result, resources, begin, served) => {
                 result?;
                 self.publishing = false;
+                self.show(served);
                 let first = !self.ready.send_replace(true);
                 debug!(took_ms = begin.elapsed().as_millis() as u64, resources, first, "live");
             }
@@ -466,7 +484,7 @@ impl Running {
         self.absorb(update).await;
         if !self.config.disable_sync_events {
             for key in ingresses {
-                if self.status.is_served(&key)
+                if self.serves(&key)
                     && let Some(subject) = self.subject(key)
                 {
                     self.tell(Report::Sync(subject)).await;
@@ -478,11 +496,10 @@ impl Running {
     /// Takes what a translation led to.
     async fn absorb(&mut self, update: Update) {
         let Update { delta, diagnostics, served, unserved, wanted, unwanted } = update;
-        for (served, keys) in [(true, served), (false, unserved)] {
-            for key in keys {
-                self.status.serve(&key, served);
-            }
+        for key in unserved {
+            self.status.serve(&key, false);
         }
+        self.coming.extend(served);
         for key in unwanted {
             self.references.drop(&key);
             self.store.content(&key, None);
@@ -499,6 +516,9 @@ impl Running {
             let hold = if first { FIRST_HOLD } else { HOLD };
             let (before, until) = self.held.take().unwrap_or_else(|| (Delta::default(), Instant::now() + hold));
             self.held = Some((join(before, delta), until));
+        } else {
+            let live = std::mem::take(&mut self.coming);
+            self.show(live);
         }
     }
 
@@ -544,14 +564,14 @@ impl Running {
         // What hasn't come by now holds nobody up a second time.
         self.references.wait_no_longer();
         self.publishing = true;
-        let sink = self.sink.clone();
+        let (sink, served) = (self.sink.clone(), std::mem::take(&mut self.coming));
         self.jobs.spawn(async move {
             let begin = Instant::now();
             let resources = delta.upserts.len() + delta.removals.len();
             let (live, is_live) = oneshot::channel();
             let sent = sink.send(Publish { delta, live }).await.is_ok();
             let result = if sent && is_live.await.is_ok() { Ok(()) } else { Err(RunError::SinkClosed) };
-            Job::Published(result, resources, begin)
+            Job::Published(result, resources, begin, served)
         });
     }
 

@@ -1,9 +1,11 @@
 //! The status of Ingresses.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use fairway_controller::AddressSource;
+use fairway_controller::{AddressSource, Controller, Publish};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::apiserver::ApiServer;
@@ -35,6 +37,25 @@ async fn ingresses_of_our_class_show_our_address() {
     shows(&api, "b", json!([{"ip": "192.0.2.1"}])).await;
     assert_eq!(shown(&api, "foreign"), json!([{"ip": "198.51.100.1"}]));
     assert_eq!(writes(&api), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_is_shown_only_once_the_ingress_is_live() {
+    let api = cluster(&["a"]);
+    let (sink, mut changes) = mpsc::channel::<Publish>(1);
+    let controller = Controller::new(api.client(Arc::default()), config("one"), sink).unwrap();
+    let running = tokio::spawn(controller.run(std::future::pending(), std::future::pending()));
+    let first = changes.recv().await.unwrap();
+    first.live.send(()).unwrap();
+    shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
+    api.put(ingress("b"));
+    let second = changes.recv().await.unwrap();
+    // Workers that are slow, and a check of all status meanwhile.
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!(shown(&api, "b"), Value::Null);
+    second.live.send(()).unwrap();
+    shows(&api, "b", json!([{"ip": "192.0.2.1"}])).await;
+    running.abort();
 }
 
 #[tokio::test(start_paused = true)]
