@@ -7,8 +7,12 @@ use anyhow::{Context, anyhow};
 use fairway_testkit::{Client, Response, TlsClient};
 use tokio::time::timeout;
 
-/// How long a connection or an answer may take.
-const LIMIT: Duration = Duration::from_secs(10);
+/// How long an answer may take: less than what the client waits before it panics.
+const LIMIT: Duration = Duration::from_secs(8);
+
+/// How long a connection may take. One whose first packet comes before kube-proxy knows the address is never answered: the
+/// kernel remembers that it leads nowhere.
+const CONNECT: Duration = Duration::from_secs(3);
 
 /// A connection for one request after another.
 pub struct Session {
@@ -18,14 +22,14 @@ pub struct Session {
 impl Session {
     /// Connects.
     pub async fn connect(address: SocketAddr) -> anyhow::Result<Self> {
-        let client = timeout(LIMIT, Client::try_connect(address)).await.context("connecting takes too long")?;
+        let client = timeout(CONNECT, Client::try_connect(address)).await.context("connecting takes too long")?;
         Ok(Self { client: client.with_context(|| format!("connecting to {address}"))? })
     }
 
     /// Connects with TLS and asks for the certificate of `name`, which is taken as it is: see [`Session::certificate`].
     pub async fn connect_tls(address: SocketAddr, name: &str) -> anyhow::Result<Self> {
         let builder = TlsClient::unverified(name);
-        let client = timeout(LIMIT, builder.try_connect(address)).await.context("connecting takes too long")?;
+        let client = timeout(CONNECT, builder.try_connect(address)).await.context("connecting takes too long")?;
         Ok(Self { client: client.with_context(|| format!("connecting to {address} with TLS"))? })
     }
 
