@@ -1,0 +1,207 @@
+//! The pods of Fairway as the chart makes them: what really runs, and with which rights.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use fairway_e2e::cluster::network::NODES;
+use fairway_e2e::scene::{self, Scene, Session};
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::api::DeleteParams;
+use tokio::time::Instant;
+
+const HOST: &str = "web.example";
+/// The capability to listen on ports below 1024, as a set of capabilities in `/proc/PID/status`.
+const NET_BIND_SERVICE: u64 = 1 << 10;
+/// What `worker-shutdown-timeout` is when the ConfigMap says nothing.
+const DRAIN: u64 = 240;
+
+#[test]
+fn pods_run_on_both_nodes_without_any_right_that_they_can_do_without() -> anyhow::Result<()> {
+    scene::run("pod-rights", async |scene| {
+        let fairway = scene.fairway(&["controller.replicaCount=2"]).await?;
+        let pods = fairway.pods().await?;
+        let nodes: BTreeSet<_> = pods.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref()).collect();
+        ensure!(pods.len() == 2 && nodes.len() == 2, "{} pods on {nodes:?}", pods.len());
+        for pod in &pods {
+            let process = Process::of(scene, pod)?;
+            for field in ["Uid", "Gid"] {
+                let expected = if field == "Uid" { "101" } else { "82" };
+                let all = process.field(field)?.split_whitespace().all(|id| id == expected);
+                ensure!(all, "{field}: {}", process.field(field)?);
+            }
+            for field in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+                ensure!(process.set(field)? == 0, "{field}: {}", process.field(field)?);
+            }
+            ensure!(process.set("CapBnd")? & !NET_BIND_SERVICE == 0, "CapBnd: {}", process.field("CapBnd")?);
+            ensure!(process.field("NoNewPrivs")? == "1", "it may gain privileges");
+            ensure!(process.field("Seccomp")? == "2", "no system call is refused to it");
+            // Not even who may do everything can write there.
+            let written = fs::write(format!("/proc/{}/root/written", process.id), "");
+            let refused = written.as_ref().is_err_and(|error| error.kind() == ErrorKind::ReadOnlyFilesystem);
+            ensure!(refused, "writing to its root: {written:?}");
+            // Services of the namespace are no business of its environment. Those of the API server every pod has.
+            let own = ["HOME", "HOSTNAME", "PATH", "POD_NAME", "POD_NAMESPACE"];
+            let others: Vec<_> = process.environment()?.into_keys().collect();
+            let others: Vec<_> = others
+                .iter()
+                .filter(|name| !name.starts_with("KUBERNETES_") && !own.contains(&name.as_str()))
+                .collect();
+            ensure!(others.is_empty(), "variables of no use: {others:?}");
+        }
+        // Another pod has them.
+        scene.echo("web", 1).await?;
+        let other = scene.pods("web").await?.pop().context("no pod")?;
+        let variable = format!("{}_SERVICE_HOST", fairway.controller().to_uppercase().replace('-', "_"));
+        let environment = Process::of(scene, &other)?.environment()?;
+        ensure!(environment.contains_key(&variable), "no {variable} in {environment:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_pod_that_is_to_end_says_so_at_once_serves_on_and_ends_when_its_last_request_is_done() -> anyhow::Result<()> {
+    scene::run("pod-end", async |scene| {
+        let (fairway, ()) = tokio::try_join!(scene.fairway(&[]), scene.echo("web", 1))?;
+        fairway.ingress("web", HOST, "web").await?;
+        let pod = fairway.pods().await?.pop().context("no pod")?;
+        let container = fits_the_drain(&pod)?;
+        let grace = seconds(&container, "--shutdown-grace-period")?;
+        let ip = ip(&pod)?;
+        let (http, health) = (SocketAddr::new(ip, 80), SocketAddr::new(ip, 10254));
+        scene.until("the host is served", async || Ok(scene.get(http, HOST, "/").await?.status == 200)).await?;
+        for path in ["/healthz", "/readyz"] {
+            ensure!(scene.get(health, "health", path).await?.status == 200, "{path} of a pod that is ready");
+        }
+
+        let name = pod.metadata.name.clone().context("a pod without a name")?;
+        let pods = scene.api::<Pod>();
+        let begun = Instant::now();
+        pods.delete(&name, &DeleteParams::default()).await?;
+        // Load balancers ask for the one or for the other; of a pod that is to end, the kubelet asks for readiness only.
+        for (path, status) in [("/readyz", 503), ("/healthz", 500)] {
+            let unready = async || Ok(scene.get(health, "health", path).await?.status == status);
+            scene.until(&format!("it says so at {path}"), unready).await?;
+        }
+        let took = begun.elapsed();
+        ensure!(took < Duration::from_secs(2), "it says so after {took:?}");
+        // They learn of it later: it serves on for so long.
+        while begun.elapsed() < Duration::from_secs(grace) - Duration::from_secs(2) {
+            let response = scene.get(http, HOST, "/").await.context("it is to serve on")?;
+            ensure!(response.status == 200, "{response:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // This one is answered after the grace period: it has to be waited for.
+        let mut session = Session::connect(http).await?;
+        let response = session.get(HOST, "/?delay=4s").await.context("the last request")?;
+        ensure!(response.status == 200 && begun.elapsed() > Duration::from_secs(grace), "{response:?}");
+        let gone = async || Ok(pods.get_opt(&name).await?.is_none());
+        scene.until("the pod is gone", gone).await?;
+        let took = begun.elapsed();
+        println!("the pod was gone {took:.1?} after its deletion");
+        // Nothing of its 300 s is waited for in vain.
+        ensure!(took < Duration::from_secs(grace + 8), "the pod was gone {took:?} after its deletion");
+        Ok(())
+    })
+}
+
+#[test]
+fn on_the_network_of_the_nodes_it_listens_on_port_80_without_being_root() -> anyhow::Result<()> {
+    scene::run("pod-host-network", async |scene| {
+        let values = ["controller.kind=DaemonSet", "controller.hostNetwork=true", "controller.service.type=ClusterIP"];
+        let (fairway, ()) = tokio::try_join!(scene.fairway(&values), scene.echo("web", 1))?;
+        fairway.ingress("web", HOST, "web").await?;
+        fairway.ready(NODES.len()).await?;
+        for pod in fairway.pods().await? {
+            let process = Process::of(scene, &pod)?;
+            ensure!(process.field("Uid")?.split_whitespace().all(|id| id == "101"), "Uid: {}", process.field("Uid")?);
+            // From the program file: the sysctl that makes the port free in a pod's own network can't be set here.
+            for field in ["CapPrm", "CapEff", "CapBnd"] {
+                ensure!(process.set(field)? == NET_BIND_SERVICE, "{field}: {}", process.field(field)?);
+            }
+        }
+        for node in NODES {
+            let address = SocketAddr::from((node.address, 80));
+            let what = format!("{HOST} is served at {address}");
+            scene.until(&what, async || Ok(scene.get(address, HOST, "/").await?.status == 200)).await?;
+        }
+        Ok(())
+    })
+}
+
+/// The container, if its probes are there and its pod has the time for what it does when it is told to end.
+fn fits_the_drain(pod: &Pod) -> anyhow::Result<Container> {
+    let spec = pod.spec.as_ref().context("a pod without a spec")?;
+    let container = spec.containers.first().context("a pod without a container")?;
+    let probes = [&container.startup_probe, &container.liveness_probe, &container.readiness_probe];
+    let paths = probes.map(|probe| probe.as_ref()?.http_get.as_ref()?.path.as_deref());
+    ensure!(paths == [Some("/healthz"), Some("/healthz"), Some("/readyz")], "{paths:?}");
+    // It waits by itself.
+    ensure!(container.lifecycle.is_none(), "{:?}", container.lifecycle);
+    let given = spec.termination_grace_period_seconds.context("no grace period")?;
+    let needed =
+        seconds(container, "--shutdown-grace-period")? + DRAIN + seconds(container, "--post-shutdown-grace-period")?;
+    ensure!(given > i64::try_from(needed)?, "it has {given} s for what may take {needed} s");
+    Ok(container.clone())
+}
+
+/// The value of a flag, in seconds.
+fn seconds(container: &Container, flag: &str) -> anyhow::Result<u64> {
+    let mut arguments = container.args.iter().flatten();
+    let value = arguments.find_map(|argument| argument.strip_prefix(flag)?.strip_prefix('='));
+    Ok(value.with_context(|| format!("no {flag}"))?.parse()?)
+}
+
+fn ip(pod: &Pod) -> anyhow::Result<IpAddr> {
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
+    Ok(address.context("a pod without an address")?.parse()?)
+}
+
+/// The only process of a pod of Fairway, or of the echo image.
+struct Process {
+    id: i32,
+    status: String,
+}
+
+impl Process {
+    fn of(scene: &Scene, pod: &Pod) -> anyhow::Result<Self> {
+        let name = pod.metadata.name.as_deref().context("a pod without a name")?;
+        let mine = |id: i32| {
+            // It may have ended meanwhile.
+            let environment = environment(id).unwrap_or_default();
+            let is = |variable: &str, value: &str| environment.get(variable).is_some_and(|known| known == value);
+            let namespace = ["POD_NAMESPACE", "NAMESPACE"].iter().any(|variable| is(variable, scene.namespace()));
+            is("POD_NAME", name) && namespace
+        };
+        let all = fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let found: Vec<i32> = all.filter(|id| mine(*id)).collect();
+        let [id] = found[..] else { anyhow::bail!("processes of {name}: {found:?}") };
+        Ok(Self { id, status: fs::read_to_string(format!("/proc/{id}/status"))? })
+    }
+
+    /// A line of its status.
+    fn field(&self, name: &str) -> anyhow::Result<&str> {
+        let mut lines = self.status.lines().filter_map(|line| line.split_once(':'));
+        let line = lines.find(|(known, _)| *known == name).with_context(|| format!("no {name} in its status"))?;
+        Ok(line.1.trim())
+    }
+
+    /// A set of capabilities.
+    fn set(&self, name: &str) -> anyhow::Result<u64> {
+        Ok(u64::from_str_radix(self.field(name)?, 16)?)
+    }
+
+    fn environment(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        Ok(environment(self.id)?)
+    }
+}
+
+fn environment(process: i32) -> std::io::Result<BTreeMap<String, String>> {
+    let bytes = fs::read(format!("/proc/{process}/environ"))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let variables = text.split('\0').filter_map(|variable| variable.split_once('='));
+    Ok(variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
