@@ -2,12 +2,13 @@
 
 mod support;
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use fairway_model::{ForwardPolicy, Retry, RetryOn};
 use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Fault, Gate, Origin, Reply};
-use support::{HOST, TestProxy, forward, host, route};
+use support::{HOST, TestProxy, config, endpoints, forward, forwarding, host, route};
 
 fn on(retry: Retry) -> ForwardPolicy {
     ForwardPolicy { retry, connect_timeout: Duration::from_millis(100), ..ForwardPolicy::default() }
@@ -28,6 +29,22 @@ async fn an_endpoint_that_cannot_be_reached_is_passed_over() {
             assert_eq!((response.echo().origin.as_str(), response.echo().body.as_str()), ("up", "body"), "{fault:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_gone_is_no_longer_waited_for_and_none_of_the_others_that_are_gone_is_tried() {
+    let gone = [1, 2, 3].map(|_| Origin::new("gone").fault(Fault::Unreachable).start());
+    let new = Origin::start("new");
+    let policy = ForwardPolicy { connect_timeout: Duration::from_secs(60), ..ForwardPolicy::default() };
+    let one = ProxyConfig { workers: NonZeroUsize::new(1), ..config() };
+    let proxy = TestProxy::start_with(forwarding(&gone.each_ref(), policy), one);
+    let mut client = proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    // Its turn comes after that of the first: there is one worker.
+    assert_eq!(proxy.connect().await.get("unknown.example", "/").await.status, 404);
+    proxy.publish([endpoints("web", &[new.address()])]).await;
+    // The client waits for less time than a connection may take.
+    assert_eq!(client.read_response().await.echo().origin, "new");
 }
 
 #[tokio::test]
@@ -187,12 +204,12 @@ async fn a_kept_connection_that_the_backend_closed_is_no_failure() {
 #[tokio::test]
 async fn the_first_failure_is_told_when_the_endpoints_are_gone_before_the_next_try() {
     let origin = Origin::new("a").reply(Reply::nothing().then_stall()).start();
-    let one = ProxyConfig { workers: std::num::NonZeroUsize::new(1), ..support::config() };
-    let proxy = TestProxy::start_with(support::forwarding(&[&origin], on(Retry::default())), one);
+    let one = ProxyConfig { workers: std::num::NonZeroUsize::new(1), ..config() };
+    let proxy = TestProxy::start_with(forwarding(&[&origin], on(Retry::default())), one);
     let mut client = proxy.connect().await;
     client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
     origin.next_request().await;
-    proxy.publish([support::endpoints("web", &[])]).await;
+    proxy.publish([endpoints("web", &[])]).await;
     assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 503);
     origin.reset_connections();
     assert_eq!(client.read_response().await.status, 502);

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::time::{Duration, Instant};
 
 use fairway_model::{Forward, Retry, RetryOn};
+use tokio::net::TcpStream;
 
 use super::transfer::Sending;
 use super::{After, Allowance, Exchange, Gaps};
@@ -20,6 +21,9 @@ use crate::work::{ORDINARY, Work};
 
 /// Tries of a request whose policy sets no limit: enough to get past any rollout, and an end if nothing answers.
 const MOST_TRIES: u32 = 32;
+
+/// How often who waits for a connection looks whether the endpoint is still there.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A try under way.
 #[derive(Debug)]
@@ -66,6 +70,10 @@ impl Exchange<'_> {
             let pick = match again.take() {
                 Some(pick) => pick,
                 None => {
+                    if tries > 0 {
+                        // The endpoints may be others by now: most likely that is why it failed.
+                        service.refresh(&worker.running());
+                    }
                     tries += 1;
                     self.pick(&service).ok_or(last)?
                 }
@@ -139,10 +147,7 @@ impl Exchange<'_> {
                 up
             }
             None => {
-                let deadline = &self.connection.deadline;
-                deadline.set_after(forward.policy.connect_timeout);
-                let mut connecting = Box::pin(connect::open(endpoint));
-                let connected = poll_fn(|cx| self.poll_connect(cx, connecting.as_mut())).await;
+                let connected = self.connect(forward, service, attempt).await;
                 let counts = &mut worker.metrics.borrow_mut().upstream;
                 let stream = connected.inspect_err(|_| counts.failed += 1)?;
                 counts.connected += 1;
@@ -158,6 +163,28 @@ impl Exchange<'_> {
             return Err(Failure::Upgrade);
         }
         Ok(up)
+    }
+
+    /// A new connection. Waiting for one that takes long ends when its endpoint is gone meanwhile: the packets to the address of
+    /// a pod that was removed are lost without a word.
+    async fn connect(&mut self, forward: &Forward, service: &Service, attempt: &Attempt) -> Result<TcpStream, Failure> {
+        let endpoint = attempt.pick.endpoint;
+        let worker = self.connection.worker.clone();
+        let mut connecting = Box::pin(connect::open(endpoint));
+        let mut left = forward.policy.connect_timeout;
+        loop {
+            self.connection.deadline.set_after(left.min(LOOK));
+            let connected = poll_fn(|cx| self.poll_connect(cx, connecting.as_mut())).await;
+            if left <= LOOK || !matches!(connected, Err(Failure::ConnectTimeout)) {
+                return connected;
+            }
+            left -= LOOK;
+            let newest = worker.running();
+            service.refresh(&newest);
+            if !service.knows(&newest, endpoint) {
+                return Err(Failure::Connect);
+            }
+        }
     }
 
     /// Brings everything back to where it was before the first byte was sent.

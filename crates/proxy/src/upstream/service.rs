@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -64,6 +65,19 @@ impl Service {
         }
         self.version.set(live.version);
         true
+    }
+
+    /// Takes over what has changed since the request began that asks for this.
+    pub(crate) fn refresh(&self, newest: &Live) {
+        if !self.is_current(newest) {
+            let name = self.backend.borrow().name.clone();
+            self.update(newest, &name);
+        }
+    }
+
+    /// Whether an endpoint is there at all, draining or not.
+    pub(crate) fn knows(&self, newest: &Live, address: SocketAddr) -> bool {
+        self.endpoints.borrow().list(newest).iter().any(|endpoint| endpoint.address == address)
     }
 
     /// The backend. Cloned: whoever needs more than a look keeps it for the whole request.
