@@ -204,7 +204,7 @@ async fn a_kept_connection_that_the_backend_closed_is_no_failure() {
 #[tokio::test]
 async fn the_first_failure_is_told_when_the_endpoints_are_gone_before_the_next_try() {
     let origin = Origin::new("a").reply(Reply::nothing().then_stall()).start();
-    let one = ProxyConfig { workers: std::num::NonZeroUsize::new(1), ..config() };
+    let one = ProxyConfig { workers: NonZeroUsize::new(1), ..config() };
     let proxy = TestProxy::start_with(forwarding(&[&origin], on(Retry::default())), one);
     let mut client = proxy.connect().await;
     client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
