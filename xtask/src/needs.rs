@@ -13,6 +13,7 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("curl", "curl", "for the commands in the pages for users"),
     ("openssl", "openssl", "for the commands in the pages for users"),
     ("unshare", "util-linux", "to make the namespaces of a cluster"),
+    ("setcap", "libcap2-bin", "to let the binary of the image listen on low ports"),
     ("ip", "iproute2", "to make the network of a cluster"),
     ("nft", "nftables", "for kube-proxy"),
 ];
