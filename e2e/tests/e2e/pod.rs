@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -40,7 +41,7 @@ fn pods_run_on_both_nodes_without_any_right_that_they_can_do_without() -> anyhow
             ensure!(process.field("NoNewPrivs")? == "1", "it may gain privileges");
             ensure!(process.field("Seccomp")? == "2", "no system call is refused to it");
             // Not even who may do everything can write there.
-            let written = fs::write(format!("/proc/{}/root/written", process.id), "");
+            let written = fs::write(Path::new("/proc").join(process.id.to_string()).join("root").join("written"), "");
             let refused = written.as_ref().is_err_and(|error| error.kind() == ErrorKind::ReadOnlyFilesystem);
             ensure!(refused, "writing to its root: {written:?}");
             // Services of the namespace are no business of its environment. Those of the API server every pod has.

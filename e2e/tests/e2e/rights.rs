@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use fairway_e2e::cluster::Cluster;
@@ -32,15 +32,41 @@ fn no_request_was_denied_and_no_right_was_left_unused() -> anyhow::Result<()> {
     }
     ensure!(granted.len() > 10, "the chart grants next to nothing: {granted:?}");
 
-    let mut used: BTreeSet<Right> = BTreeSet::new();
-    let mut denied: BTreeMap<String, usize> = BTreeMap::new();
-    let mut requests = 0_usize;
-    // Whoever uninstalls takes the rights away while the last pods still end; what they are refused then is no lack of the chart.
-    let mut revoked: BTreeSet<String> = BTreeSet::new();
+    let mut seen = Seen::default();
     let logs = audit_logs()?;
     for log in &logs {
-        let file = File::open(log).with_context(|| format!("opening {}", log.display()))?;
-        for line in BufReader::new(file).lines() {
+        seen.read(log).with_context(|| format!("reading {}", log.display()))?;
+    }
+    let Seen { requests, used, denied } = seen;
+    let (granted_count, used_count) = (granted.len(), used.len());
+    println!(
+        "{requests} requests of pods in {} audit logs, {granted_count} rights granted, {used_count} used",
+        logs.len()
+    );
+    ensure!(requests > 0, "no request of a pod in {logs:?}");
+    ensure!(denied.is_empty(), "denied: {denied:#?}");
+    let unused: Vec<_> = granted.iter().filter(|(right, _)| !used.contains(*right)).collect();
+    ensure!(unused.is_empty(), "granted and never used (with the settings that grant it): {unused:#?}");
+    Ok(())
+}
+
+/// What pods have asked for.
+#[derive(Default)]
+struct Seen {
+    requests: usize,
+    used: BTreeSet<Right>,
+    /// Requests and how often.
+    denied: BTreeMap<String, usize>,
+}
+
+impl Seen {
+    /// Adds the log of one API server. Two denials are no lack of the chart: an API server that has just started refuses for a
+    /// moment what it grants as soon as it knows its roles, and who uninstalls takes the rights away while the last pods end.
+    fn read(&mut self, log: &Path) -> anyhow::Result<()> {
+        let mut revoked: BTreeSet<String> = BTreeSet::new();
+        let mut allowed: BTreeSet<(String, Option<Right>)> = BTreeSet::new();
+        let mut refused: Vec<Event> = Vec::new();
+        for line in BufReader::new(File::open(log)?).lines() {
             let line = line?;
             // Cheaper than parsing every request of every component.
             if !line.contains("system:serviceaccount:") && !line.contains("\"rolebindings\"") {
@@ -48,35 +74,31 @@ fn no_request_was_denied_and_no_right_was_left_unused() -> anyhow::Result<()> {
             }
             // The last line of an API server that was killed may be cut.
             let Ok(event) = serde_json::from_str::<Event>(&line) else { continue };
-            if let Some(namespace) = event.revokes() {
-                revoked.insert(namespace.to_owned());
+            if let Some(namespace) = event.namespace_of_rights() {
+                if event.verb.starts_with("delete") {
+                    revoked.insert(namespace.to_owned());
+                } else if event.verb == "create" {
+                    revoked.remove(namespace);
+                }
             }
-            if !event.is_by_a_pod() || revoked.iter().any(|namespace| event.is_by_one_in(namespace)) {
+            if !event.is_by_a_pod() {
                 continue;
             }
-            requests += 1;
-            match (event.is_denied(), event.right()) {
-                (true, _) => {
-                    *denied
-                        .entry(format!("{} {} {}", event.user.username, event.verb, event.request_uri))
-                        .or_default() += 1;
-                }
-                (false, Some(right)) => drop(used.insert(right)),
-                (false, None) => (),
+            self.requests += 1;
+            if !event.is_denied() {
+                self.used.extend(event.right());
+                allowed.insert((event.user.username.clone(), event.right()));
+            } else if !revoked.iter().any(|namespace| event.is_by_one_in(namespace)) {
+                refused.push(event);
             }
         }
+        refused.retain(|event| !allowed.contains(&(event.user.username.clone(), event.right())));
+        for event in refused {
+            let request = format!("{} {} {}", event.user.username, event.verb, event.request_uri);
+            *self.denied.entry(request).or_default() += 1;
+        }
+        Ok(())
     }
-    println!(
-        "{requests} requests of pods in {} audit logs, {} rights granted, {} used",
-        logs.len(),
-        granted.len(),
-        used.len()
-    );
-    ensure!(requests > 0, "no request of a pod in {logs:?}");
-    ensure!(denied.is_empty(), "denied: {denied:#?}");
-    let unused: Vec<_> = granted.iter().filter(|(right, _)| !used.contains(*right)).collect();
-    ensure!(unused.is_empty(), "granted and never used (with the settings that grant it): {unused:#?}");
-    Ok(())
 }
 
 /// What the audit log says of a request.
@@ -129,10 +151,10 @@ impl Event {
         account.is_some_and(|(of, _)| of == namespace)
     }
 
-    /// The namespace whose accounts lose their rights by this request.
-    fn revokes(&self) -> Option<&str> {
+    /// The namespace whose accounts get or lose rights by this request.
+    fn namespace_of_rights(&self) -> Option<&str> {
         let object = self.object_ref.as_ref()?;
-        (object.resource == "rolebindings" && self.verb.starts_with("delete")).then_some(&object.namespace)
+        (object.resource == "rolebindings").then_some(&object.namespace)
     }
 
     fn is_denied(&self) -> bool {
