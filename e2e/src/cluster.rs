@@ -32,6 +32,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -49,7 +50,7 @@ use self::control::{Answer, Connection, Progress, Request};
 use self::layout::{Layout, Logs};
 
 /// How long the end may take before it is forced, and again before it has failed.
-const END: Duration = Duration::from_secs(5);
+const END: Duration = Duration::from_secs(15);
 
 /// The programs that a cluster is started with.
 const PROGRAMS: [&str; 6] =
@@ -275,13 +276,12 @@ impl Cluster {
         }
     }
 
-    /// The network namespaces of the cluster, as `/proc/PID/ns/net` shows them.
-    fn namespaces(&self) -> Vec<PathBuf> {
-        use std::os::unix::fs::MetadataExt;
+    /// The network namespaces of the cluster, held: the kernel gives the number of one that is gone to the next one.
+    fn namespaces(&self) -> Vec<File> {
         let root = PathBuf::from(format!("/proc/{}/root{}", self.supervisor, network::namespace("").display()));
-        let named = fs::read_dir(root).into_iter().flatten().flatten().filter_map(|entry| entry.path().metadata().ok());
-        let all = named.chain(self.network.metadata().ok());
-        all.map(|metadata| PathBuf::from(format!("net:[{}]", metadata.ino()))).collect()
+        let named =
+            fs::read_dir(root).into_iter().flatten().flatten().filter_map(|entry| File::open(entry.path()).ok());
+        named.chain(self.network.try_clone().ok()).collect()
     }
 }
 
@@ -340,7 +340,9 @@ fn wait_for_lock(layout: &Layout) -> anyhow::Result<Option<File>> {
 }
 
 /// The processes, other than this one, that are in one of `namespaces`.
-fn inhabitants(namespaces: &[PathBuf]) -> Vec<String> {
+fn inhabitants(namespaces: &[File]) -> Vec<String> {
+    let numbers = namespaces.iter().filter_map(|namespace| namespace.metadata().ok());
+    let namespaces: Vec<_> = numbers.map(|metadata| PathBuf::from(format!("net:[{}]", metadata.ino()))).collect();
     let own = std::process::id().to_string();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let processes = processes.filter_map(|entry| entry.file_name().into_string().ok());

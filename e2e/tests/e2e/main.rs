@@ -15,5 +15,6 @@ mod pod;
 mod rights;
 mod rollout;
 mod rotation;
+mod scope;
 mod service;
 mod status;

@@ -61,7 +61,8 @@ struct Seen {
 
 impl Seen {
     /// Adds the log of one API server. Two denials are no lack of the chart: an API server that has just started refuses for a
-    /// moment what it grants as soon as it knows its roles, and who uninstalls takes the rights away while the last pods end.
+    /// moment what it grants as soon as it knows its roles; and who uninstalls, or upgrades to settings that need fewer rights,
+    /// takes them away while pods of before still end.
     fn read(&mut self, log: &Path) -> anyhow::Result<()> {
         let mut revoked: BTreeSet<String> = BTreeSet::new();
         let mut allowed: BTreeSet<(String, Option<Right>)> = BTreeSet::new();
@@ -69,16 +70,19 @@ impl Seen {
         for line in BufReader::new(File::open(log)?).lines() {
             let line = line?;
             // Cheaper than parsing every request of every component.
-            if !line.contains("system:serviceaccount:") && !line.contains("\"rolebindings\"") {
+            if !line.contains("system:serviceaccount:")
+                && !line.contains("\"rolebindings\"")
+                && !line.contains("\"roles\"")
+            {
                 continue;
             }
             // The last line of an API server that was killed may be cut.
             let Ok(event) = serde_json::from_str::<Event>(&line) else { continue };
             if let Some(namespace) = event.namespace_of_rights() {
-                if event.verb.starts_with("delete") {
-                    revoked.insert(namespace.to_owned());
-                } else if event.verb == "create" {
+                if event.verb == "create" {
                     revoked.remove(namespace);
+                } else {
+                    revoked.insert(namespace.to_owned());
                 }
             }
             if !event.is_by_a_pod() {
@@ -154,7 +158,8 @@ impl Event {
     /// The namespace whose accounts get or lose rights by this request.
     fn namespace_of_rights(&self) -> Option<&str> {
         let object = self.object_ref.as_ref()?;
-        (object.resource == "rolebindings").then_some(&object.namespace)
+        let changes = ["create", "update", "patch", "delete", "deletecollection"].contains(&self.verb.as_str());
+        (changes && ["roles", "rolebindings"].contains(&object.resource.as_str())).then_some(&object.namespace)
     }
 
     fn is_denied(&self) -> bool {
