@@ -325,7 +325,9 @@ fn load_balancing() -> anyhow::Result<()> {
 
 #[test]
 fn path_rules() -> anyhow::Result<()> {
-    const RULES: &[(&str, &[(&str, &str, &str)])] = &[
+    /// Path, path type and Service of a rule.
+    type Rule = (&'static str, &'static str, &'static str);
+    const RULES: &[(&str, &[Rule])] = &[
         ("exact-path-rules", &[("/foo", "Exact", "foo-exact")]),
         (
             "prefix-path-rules",

@@ -1,5 +1,8 @@
 //! End-to-end tests. `cargo xtask e2e` runs them.
 
+// What helps a test may panic as the test itself may.
+#![allow(clippy::unwrap_used)]
+
 mod acme;
 mod chart;
 mod churn;

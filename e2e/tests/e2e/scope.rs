@@ -28,7 +28,7 @@ async fn serves(scene: &Scene, fairway: &scene::Release<'_>, selects: bool) -> a
         format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {other}, labels: {{{labels}}}}}}}")
     };
     scene.apply(&namespace("")).await?;
-    let answers = async |host: &str| Ok(scene.get(address, host, "/").await?.status);
+    let answers = async |host: &str| anyhow::Ok(scene.get(address, host, "/").await?.status);
 
     // Its Service doesn't exist: who serves the host answers 503, anybody else 404.
     scene.apply(&ingress(fairway.class(), &other, "theirs")).await?;
