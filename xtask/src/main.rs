@@ -15,6 +15,7 @@ mod generated;
 mod graph;
 mod image;
 mod licence;
+mod lock;
 mod needs;
 mod outcome;
 mod rules;

@@ -1,15 +1,17 @@
-//! The Go programs that clusters are made of: built once per version, and found under one path.
+//! The Go programs that clusters are made of: built once, and found under one path.
 //!
 //! The modules in `e2e/tools/` pin them. A program is built into `target/tools/<module>-<version>/`, and `target/tools/bin/`
-//! holds a link to the version in use.
+//! holds a link to the version in use. Beside a program lies a file that says what it was built from: from anything else it is
+//! built anew.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
 
 use crate::console::duration;
+use crate::lock::Lock;
 use crate::outcome::Outcome;
 use crate::shell;
 use crate::workspace::Workspace;
@@ -22,6 +24,22 @@ struct Module {
     pinned: &'static str,
     /// The programs and their packages.
     programs: &'static [(&'static str, &'static str)],
+}
+
+/// A program of a module, and what it is built from.
+struct Build {
+    program: &'static str,
+    package: &'static str,
+    /// Without the `v`.
+    version: String,
+    /// The folder with the module's files.
+    sources: PathBuf,
+    /// The folder in `target/tools` that it goes into.
+    folder: String,
+    /// The arguments of `go build`.
+    arguments: Vec<String>,
+    /// The module's files.
+    module: String,
 }
 
 const MODULES: &[Module] = &[
@@ -45,60 +63,96 @@ pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let tools = workspace.root.join("target").join("tools");
     let links = tools.join("bin");
     fs::create_dir_all(&links).with_context(|| format!("creating {}", links.display()))?;
-    let lock = File::create(tools.join("lock")).context("the lock of target/tools")?;
-    lock.lock().context("waiting for another build of the same programs")?;
+    let _lock = Lock::wait(&tools.join("lock"), &workspace.console)?;
 
-    let mut built = 0;
-    let mut kept = 0;
+    let mut builds = Vec::new();
     for module in MODULES {
-        let sources = workspace.root.join("e2e/tools").join(module.name);
-        let path = sources.join("go.mod");
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        let version =
-            required(&text, module.pinned).with_context(|| format!("{} in {}", module.pinned, path.display()))?;
-        let folder = format!("{}-{version}", module.name);
-        for &(program, package) in module.programs {
-            let file = tools.join(&folder).join(program);
-            if file.exists() {
-                kept += 1;
-            } else {
-                if let Some(failure) = build_one(workspace, &sources, package, version, &file)? {
-                    return Ok(Outcome { failure: Some(failure), ..Outcome::default() });
-                }
-                built += 1;
-            }
-            link(&links.join(program), &Path::new("..").join(&folder).join(program))?;
-        }
+        builds.extend(module.builds(&workspace.root.join("e2e/tools"))?);
     }
+    let missing = builds.iter().filter(|build| !build.is_done(&tools)).count();
+    let mut built = 0;
+    for build in &builds {
+        if !build.is_done(&tools) {
+            built += 1;
+            if let Some(failure) = build.run(workspace, &tools, &format!("{built} of {missing}"))? {
+                return Ok(Outcome { failure: Some(failure), ..Outcome::default() });
+            }
+        }
+        link(&links.join(build.program), &Path::new("..").join(&build.folder).join(build.program))?;
+    }
+    let kept = builds.len() - built;
     Ok(Outcome::passed(format!("{kept} programs were there, {built} built, in {}", links.display())))
 }
 
-/// Builds one program; what is wrong if it does not build.
-fn build_one(
-    workspace: &Workspace,
-    sources: &Path,
-    package: &str,
-    version: &str,
-    file: &Path,
-) -> anyhow::Result<Option<String>> {
-    let console = &workspace.console;
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    if !shell::succeeds(workspace.command("go").arg("version")) {
-        return Ok(Some(format!("building {name} takes Go 1.26 or newer: install it from https://go.dev/dl")));
+impl Module {
+    /// What the module's files in a folder of `sources` say.
+    fn builds(&self, sources: &Path) -> anyhow::Result<Vec<Build>> {
+        let sources = sources.join(self.name);
+        let read = |name: &str| {
+            let path = sources.join(name);
+            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+        };
+        let (requirements, sums) = (read("go.mod")?, read("go.sum")?);
+        let version = required(&requirements, self.pinned)
+            .with_context(|| format!("no {} in {}", self.pinned, sources.join("go.mod").display()))?;
+        let module = format!("{requirements}\n{sums}");
+        let build = |&(program, package): &(&'static str, &'static str)| Build {
+            program,
+            package,
+            version: version.to_owned(),
+            sources: sources.clone(),
+            folder: format!("{}-{version}", self.name),
+            arguments: vec!["-trimpath".to_owned(), "-ldflags".to_owned(), flags(package, version)],
+            module: module.clone(),
+        };
+        Ok(self.programs.iter().map(build).collect())
     }
-    let start = Instant::now();
-    console.line(&format!("building {name} {version}; once, it is kept in target/tools"));
-    // A build that is interrupted leaves nothing that looks finished.
-    let partial = partial(file);
-    let mut command = workspace.command("go");
-    command.current_dir(sources).args(["build", "-v", "-trimpath", "-ldflags", &flags(package, version), "-o"]);
-    let finished = shell::run(console, command.arg(&partial).arg(package), |_| false)?;
-    if !finished.success {
-        return Ok(Some(format!("`{}` failed:\n{}", shell::display(&command), finished.output)));
+}
+
+impl Build {
+    fn file(&self, tools: &Path) -> PathBuf {
+        tools.join(&self.folder).join(self.program)
     }
-    fs::rename(&partial, file).with_context(|| format!("moving {} to its place", file.display()))?;
-    console.line(&format!("built {name} {version} in {}", duration(start.elapsed())));
-    Ok(None)
+
+    /// The file that says what the program was built from.
+    fn stamp(&self, tools: &Path) -> PathBuf {
+        tools.join(&self.folder).join(format!("{}.from", self.program))
+    }
+
+    /// All that decides what comes out, whole: it shows what has changed, and needs no hash.
+    fn origin(&self) -> String {
+        format!("go build {} {}\n\n{}", self.arguments.join(" "), self.package, self.module)
+    }
+
+    fn is_done(&self, tools: &Path) -> bool {
+        self.file(tools).exists() && fs::read_to_string(self.stamp(tools)).is_ok_and(|origin| origin == self.origin())
+    }
+
+    /// Builds it; what is wrong if it does not build.
+    fn run(&self, workspace: &Workspace, tools: &Path, place: &str) -> anyhow::Result<Option<String>> {
+        let Self { program, version, .. } = self;
+        let (console, file, stamp) = (&workspace.console, self.file(tools), self.stamp(tools));
+        if !shell::succeeds(workspace.command("go").arg("version")) {
+            return Ok(Some(format!("building {program} takes Go 1.26 or newer: install it from https://go.dev/dl")));
+        }
+        let start = Instant::now();
+        console.line(&format!("building {program} {version} ({place}); once, it is kept in target/tools"));
+        // A build that is interrupted leaves nothing that looks finished.
+        let partial = partial(&file);
+        if stamp.exists() {
+            fs::remove_file(&stamp).with_context(|| format!("removing {}", stamp.display()))?;
+        }
+        let mut command = workspace.command("go");
+        command.current_dir(&self.sources).args(["build", "-v"]).args(&self.arguments).arg("-o").arg(&partial);
+        let finished = shell::run(console, command.arg(self.package), |_| false)?;
+        if !finished.success {
+            return Ok(Some(format!("`{}` failed:\n{}", shell::display(&command), finished.output)));
+        }
+        fs::rename(&partial, &file).with_context(|| format!("moving {} to its place", file.display()))?;
+        fs::write(&stamp, self.origin()).with_context(|| format!("writing {}", stamp.display()))?;
+        console.line(&format!("built {program} {version} in {}", duration(start.elapsed())));
+        Ok(None)
+    }
 }
 
 fn partial(file: &Path) -> PathBuf {
@@ -153,6 +207,32 @@ mod tests {
         assert_eq!(required(text, "k8s.io/kubernetes"), Some("1.36.3"));
         assert_eq!(required(text, "helm.sh/helm/v4"), Some("4.3.1"));
         assert_eq!(required(text, "k8s.io/api"), None);
+    }
+
+    #[test]
+    fn what_was_built_from_something_else_is_built_anew() {
+        let folder = std::env::temp_dir().join(format!("fairway-tools-{}", std::process::id()));
+        let sources = folder.join("helm");
+        fs::create_dir_all(&sources).unwrap();
+        fs::write(sources.join("go.mod"), "require helm.sh/helm/v4 v4.3.1\n").unwrap();
+        fs::write(sources.join("go.sum"), "one\n").unwrap();
+        let build = || MODULES[2].builds(&folder).unwrap().remove(0);
+        let done = || build().is_done(&folder);
+        assert!(!done());
+        let file = build().file(&folder);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "a program").unwrap();
+        assert!(!done(), "nobody knows what it was built from");
+        fs::write(build().stamp(&folder), build().origin()).unwrap();
+        assert!(done());
+        fs::write(sources.join("go.sum"), "two\n").unwrap();
+        assert!(!done(), "go.sum has changed");
+        fs::write(sources.join("go.sum"), "one\n").unwrap();
+        assert!(done());
+        let mut other = build();
+        other.arguments.push("-race".to_owned());
+        assert!(!other.is_done(&folder), "the arguments have changed");
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
