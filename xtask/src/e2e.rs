@@ -2,7 +2,11 @@
 
 use std::process::Command;
 
+use anyhow::Context;
+
+use crate::lock::Lock;
 use crate::outcome::Outcome;
+use crate::shell::Finished;
 use crate::totals::Totals;
 use crate::workspace::Workspace;
 use crate::{cluster, image, shell, tools};
@@ -14,7 +18,13 @@ const CLUSTER: &str = "e2e";
 const THREADS: &str = "4";
 
 /// What runs alone, in this order, when everything else has ended: what measures, and what judges the traces of all others.
-const ALONE: [&str; 2] = ["churn::", "rights::"];
+const ALONE: [&str; 2] = ["churn::", JUDGE];
+
+/// What judges the audit logs of all others, and so only in a run of all.
+const JUDGE: &str = "rights::";
+
+/// Held while tests run: a second run would end the cluster of the first one.
+const LOCK: &str = "target/e2e.lock";
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -39,6 +49,17 @@ impl Options {
         }
         Ok(options)
     }
+
+    /// Why these tests can't be run, if they can't.
+    fn refusal(&self) -> Option<String> {
+        let names_judge = |name: &String| name.starts_with(JUDGE.trim_end_matches(':'));
+        self.names.iter().any(names_judge).then(|| {
+            format!(
+                "{JUDGE} judges what all other tests have asked the API server for: run all with `cargo xtask e2e`. What a run of \
+                 all with --keep has left is judged once more by\n  FAIRWAY_CLUSTER={CLUSTER} cargo test --workspace --test e2e {JUDGE}"
+            )
+        })
+    }
 }
 
 /// All tests.
@@ -48,6 +69,15 @@ pub(crate) fn all(workspace: &Workspace) -> anyhow::Result<Outcome> {
 
 /// Builds what is missing, starts the cluster, runs the tests, ends the cluster.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
+    if let Some(refusal) = options.refusal() {
+        return Ok(failed(refusal));
+    }
+    let _lock = match Lock::take(&workspace.root.join(LOCK))? {
+        Ok(lock) => lock,
+        Err(holder) => {
+            return Ok(failed(format!("end-to-end tests run already in this tree, on the same cluster: {holder}")));
+        }
+    };
     if !shell::succeeds(workspace.command("unshare").args([
         "--net",
         "--mount",
@@ -80,16 +110,25 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ou
     if !up.success {
         return Ok(failed(up.output));
     }
-    let outcome = test(workspace, options);
+    let tests = test(workspace, options);
     if options.keep {
         workspace.console.line(&format!("the cluster goes on: cargo xtask cluster status --name {CLUSTER}"));
-    } else {
-        let down = fairway_cluster(&["down", "--name", CLUSTER])?;
-        if !down.success {
-            return Ok(failed(down.output));
-        }
+        return tests;
     }
-    outcome
+    both(tests, fairway_cluster(&["down", "--name", CLUSTER]))
+}
+
+/// The outcome of the tests and of the end of their cluster: neither failure hides the other.
+fn both(tests: anyhow::Result<Outcome>, down: anyhow::Result<Finished>) -> anyhow::Result<Outcome> {
+    let trouble = match down {
+        Ok(Finished { success: true, .. }) => return tests,
+        Ok(Finished { output, .. }) => output,
+        Err(error) => format!("{error:#}"),
+    };
+    let trouble = format!("the cluster {CLUSTER} doesn't end: {trouble}");
+    let mut outcome = tests.with_context(|| trouble.clone())?;
+    outcome.failure = Some(outcome.failure.map(|failure| failure + "\n").unwrap_or_default() + &trouble);
+    Ok(outcome)
 }
 
 /// Compiles the tests, so that none of their time is spent on it. With the whole workspace, because dependencies built for one
@@ -116,7 +155,9 @@ fn test(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
             return Ok(Outcome { failure: Some(finished.output + &place), totals, ..Outcome::default() });
         }
     }
-    let failure = (totals.passed == 0).then(|| format!("no test is called {}", options.names.join(" or ")));
+    let none =
+        || format!("no test is called {}, but for {JUDGE}, which runs only with all", options.names.join(" or "));
+    let failure = (totals.passed == 0).then(none);
     Ok(Outcome { note: totals.to_string(), failure, totals })
 }
 
@@ -124,7 +165,7 @@ fn test(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
 fn passes(names: &[String]) -> Vec<Vec<String>> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     if !names.is_empty() {
-        return vec![[words(&["--test-threads", THREADS, "--nocapture"]), names.to_vec()].concat()];
+        return vec![[words(&["--test-threads", THREADS, "--nocapture", "--skip", JUDGE]), names.to_vec()].concat()];
     }
     let mut together = words(&["--test-threads", THREADS]);
     for name in ALONE {
@@ -150,10 +191,28 @@ mod tests {
     }
 
     #[test]
-    fn names_choose_tests_whatever_they_are() {
-        let options = Options::parse(&["rights", "--keep"]).unwrap();
-        assert_eq!(options, Options { names: vec!["rights".to_owned()], keep: true });
-        assert_eq!(passes(&options.names), [["--test-threads", THREADS, "--nocapture", "rights"]]);
+    fn names_choose_tests_but_the_one_that_judges_all() {
+        let options = Options::parse(&["churn", "--keep"]).unwrap();
+        assert_eq!(options, Options { names: vec!["churn".to_owned()], keep: true });
+        assert_eq!(options.refusal(), None);
+        assert_eq!(passes(&options.names), [["--test-threads", THREADS, "--nocapture", "--skip", "rights::", "churn"]]);
+        for name in ["rights", "rights::no_request"] {
+            let refusal = Options::parse(&["pod", name]).unwrap().refusal().unwrap();
+            assert!(refusal.contains("run all with `cargo xtask e2e`"), "{refusal}");
+        }
         assert!(Options::parse(&["--fast"]).unwrap_err().to_string().contains("unknown option --fast"));
+    }
+
+    #[test]
+    fn a_cluster_that_does_not_end_hides_no_failure() {
+        let down = || Ok(Finished { success: false, output: "it hangs".to_owned() });
+        let tests = |failure: Option<&str>| Outcome { failure: failure.map(str::to_owned), ..Outcome::default() };
+        let failure = |tests| both(tests, down()).unwrap().failure.unwrap();
+        assert_eq!(failure(Ok(tests(Some("a test failed")))), "a test failed\nthe cluster e2e doesn't end: it hangs");
+        assert_eq!(failure(Ok(tests(None))), "the cluster e2e doesn't end: it hangs");
+        let error = both(Err(anyhow::anyhow!("no cargo")), down()).unwrap_err();
+        assert_eq!(format!("{error:#}"), "the cluster e2e doesn't end: it hangs: no cargo");
+        let fine = Finished { success: true, output: String::new() };
+        assert_eq!(both(Ok(tests(Some("a test failed"))), Ok(fine)).unwrap().failure.unwrap(), "a test failed");
     }
 }
