@@ -12,7 +12,15 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("git", "git", "to list the files of the repository"),
     ("curl", "curl", "for the commands in the pages for users"),
     ("openssl", "openssl", "for the commands in the pages for users"),
+    ("bash", "bash", "for the commands in the pages for users, and in the tests of installing"),
+    ("timeout", "coreutils", "to end the commands of a page that hangs"),
+    ("diff", "diffutils", "for the commands in the pages for users"),
     ("unshare", "util-linux", "to make the namespaces of a cluster"),
+    ("setsid", "util-linux", "to start a cluster that outlives its terminal"),
+    ("nsenter", "util-linux", "to run commands in the network of a cluster"),
+    ("setpriv", "util-linux", "to end commands together with who has asked for them"),
+    ("mount", "mount", "for the tests of the kubelet"),
+    ("hostname", "hostname", "for the tests of the kubelet"),
     ("setcap", "libcap2-bin", "to let the binary of the image listen on low ports"),
     ("ip", "iproute2", "to make the network of a cluster"),
     ("nft", "nftables", "for kube-proxy"),
@@ -35,7 +43,7 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
             complaints.push(format!("`{}` does not work. Install it with: {remedy}", command.join(" ")));
         }
     }
-    let missing: Vec<_> = PACKAGES.iter().filter(|(program, ..)| !installed(workspace, program)).collect();
+    let missing: Vec<_> = PACKAGES.iter().filter(|(program, ..)| !is_installed(program)).collect();
     if !missing.is_empty() {
         let packages: Vec<_> = missing.iter().map(|(_, package, _)| *package).collect();
         if let Err(reason) = install(workspace, &packages) {
@@ -47,8 +55,10 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::from_complaints(format!("{} tools", RUST.len() + PACKAGES.len()), &complaints))
 }
 
-fn installed(workspace: &Workspace, program: &str) -> bool {
-    shell::succeeds(workspace.command("sh").args(["-c", "command -v -- \"$1\"", "sh", program]))
+/// Whether there is a file of that name where programs are searched for: what a shell has built in is of no use to others.
+fn is_installed(program: &str) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
 }
 
 fn install(workspace: &Workspace, packages: &[&str]) -> Result<(), String> {
