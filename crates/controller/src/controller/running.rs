@@ -1,19 +1,22 @@
 //! A controller at work: what each of the things that can happen leads to.
 
+mod lead;
+mod translation;
+
 use std::collections::{BTreeMap, HashMap};
 use std::hash::RandomState;
 use std::time::Duration;
 
-use fairway_model::{Delta, Snapshot};
+use fairway_model::Delta;
+use fairway_translate::Translator;
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use fairway_translate::objects::{Change, Kind, ObjectKey};
-use fairway_translate::options::Options;
-use fairway_translate::{Translator, Update};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use self::lead::Stage;
 use super::RunError;
 use crate::address::{Address, Addresses};
 use crate::api::{ApiServer, CallError};
@@ -21,8 +24,7 @@ use crate::config::{AddressSource, ControllerConfig, Pod};
 use crate::debounce::Debounce;
 use crate::event::{Report, Sender, Subject};
 use crate::leader::{Candidate, Term};
-use crate::nodes;
-use crate::publish::{Publish, join};
+use crate::publish::Publish;
 use crate::reference::{References, fetch, is_referenced};
 use crate::source::sources;
 use crate::status::{Status, Write, Written, check_interval};
@@ -34,16 +36,6 @@ pub(super) const MESSAGES: usize = 256;
 
 /// How many reports wait for the sender of Events, which takes them at once.
 const REPORTS: usize = 256;
-
-/// How long a change that refers to a Secret for the first time waits for the content, and the changes of others with it.
-/// Without waiting, a new host would be served with the default certificate for a moment.
-const HOLD: Duration = Duration::from_millis(100);
-
-/// The same before the first publication, when nobody else waits.
-const FIRST_HOLD: Duration = Duration::from_secs(10);
-
-/// How long taking our addresses back and giving the Lease back may last.
-const LEAVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How soon node addresses are looked up again after a failure, or while no pod of ours is ready.
 const NODES_RETRY: Duration = Duration::from_secs(2);
@@ -59,17 +51,6 @@ pub(super) enum Job {
     Last(Result<bool, CallError>),
     /// The Lease is given back.
     Resigned,
-}
-
-/// On the way out.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Stage {
-    Working,
-    /// Asking whether another replica goes on.
-    Asking,
-    TakingBack,
-    Resigning,
-    Left,
 }
 
 /// A controller at work. Dropping it ends all its tasks; the Lease is given back behind it.
@@ -211,10 +192,6 @@ impl Running {
         self.term.clone()
     }
 
-    fn leads(&self) -> bool {
-        self.term.borrow().is_some_and(|until| Instant::now() < until)
-    }
-
     /// A message of a watch.
     pub(super) async fn take(&mut self, source: usize, message: Message) {
         let Source { kind, wanted, .. } = self.sources[source];
@@ -302,15 +279,6 @@ impl Running {
     /// Whether an Ingress is ours, live or not yet.
     fn serves(&self, key: &ObjectKey) -> bool {
         self.translator.as_ref().is_some_and(|translator| translator.served().contains(key))
-    }
-
-    /// What is live may have its address shown.
-    fn show(&mut self, keys: Vec<ObjectKey>) {
-        for key in keys {
-            if self.serves(&key) {
-                self.status.serve(&key, true);
-            }
-        }
     }
 
     fn wants(&self, key: &ObjectKey) -> bool {
@@ -429,16 +397,6 @@ impl Running {
         }
     }
 
-    fn look_up_nodes(&mut self) {
-        let AddressSource::Nodes { internal } = self.config.status.addresses else { return };
-        let (true, false, Some(pod)) = (self.writes_status(), self.looking_up_nodes, self.config.pod.clone()) else {
-            return;
-        };
-        self.looking_up_nodes = true;
-        let api = self.api.clone();
-        self.jobs.spawn(async move { Job::Nodes(nodes::addresses(&api, &pod, internal).await) });
-    }
-
     /// Does what has become possible.
     pub(super) async fn advance(&mut self) {
         let due = self.debounce.due().is_some_and(|due| due <= Instant::now());
@@ -460,197 +418,6 @@ impl Running {
             }
         }
         self.write();
-    }
-
-    async fn translate(&mut self) {
-        self.debounce.reset();
-        let begin = Instant::now();
-        let changes = self.store.take_changes();
-        let now = jiff::Timestamp::now().as_second();
-        let ingress = |change: &Change| match change {
-            Change::Upsert(object) => Some(object.key()).filter(|key| key.kind == Kind::Ingress),
-            Change::Remove(_) => None,
-        };
-        let ingresses: Vec<_> = changes.iter().filter_map(ingress).collect();
-        let update = if std::mem::take(&mut self.rebuild) {
-            self.rebuild(changes, now)
-        } else {
-            let mut translator = self.translator.take().unwrap_or_else(|| self.new_translator());
-            let update = translator.apply(changes, now);
-            self.translator = Some(translator);
-            update
-        };
-        debug!(took_ms = begin.elapsed().as_millis() as u64, upserts = update.delta.upserts.len(), "translated");
-        self.absorb(update).await;
-        if !self.config.disable_sync_events {
-            for key in ingresses {
-                if self.serves(&key)
-                    && let Some(subject) = self.subject(key)
-                {
-                    self.tell(Report::Sync(subject)).await;
-                }
-            }
-        }
-    }
-
-    /// Takes what a translation led to.
-    async fn absorb(&mut self, update: Update) {
-        let Update { delta, diagnostics, served, unserved, wanted, unwanted } = update;
-        for key in unserved {
-            self.status.serve(&key, false);
-        }
-        self.coming.extend(served);
-        for key in unwanted {
-            self.references.drop(&key);
-            self.store.content(&key, None);
-        }
-        for key in wanted {
-            // What doesn't exist may come later, and is fetched then.
-            if let Some(identity) = self.store.identity(&key) {
-                self.references.seen(&key, &identity.version);
-            }
-        }
-        self.findings.extend(diagnostics);
-        let first = !*self.ready.borrow();
-        if first || !delta.is_empty() || self.held.is_some() {
-            let hold = if first { FIRST_HOLD } else { HOLD };
-            let (before, until) = self.held.take().unwrap_or_else(|| (Delta::default(), Instant::now() + hold));
-            self.held = Some((join(before, delta), until));
-        } else {
-            let live = std::mem::take(&mut self.coming);
-            self.show(live);
-        }
-    }
-
-    /// Notes whether IngressClasses can be read. Without, `spec.ingressClassName` is nobody's.
-    fn read_classes(&mut self, readable: bool) {
-        if readable != self.classes_readable {
-            self.classes_readable = readable;
-            self.rebuild = self.translator.is_some();
-        }
-    }
-
-    fn new_translator(&self) -> Translator {
-        let options = self.config.options.clone();
-        let ingress_classes_readable = options.ingress_classes_readable && self.classes_readable;
-        Translator::new(Options { ingress_classes_readable, ..options })
-    }
-
-    /// Translates everything again because an option has changed, and says what differs.
-    fn rebuild(&mut self, changes: Vec<Change>, now: i64) -> Update {
-        let mut new = self.new_translator();
-        let Some(old) = self.translator.take() else { return Update::default() };
-        let objects = old.objects().iter().map(|(_, object)| Change::Upsert(object.clone()));
-        let mut update = new.apply(objects.chain(changes), now);
-        update.delta = Snapshot::diff(old.snapshot(), new.snapshot());
-        update.unserved = old.served().difference(new.served()).cloned().collect();
-        let contents = old.objects().iter().map(|(key, _)| key).filter(|key| is_referenced(key.kind));
-        update.unwanted = contents.filter(|key| !new.wants(key)).cloned().collect();
-        let settled = old.diagnostics().keys().filter(|key| !new.diagnostics().contains_key(*key));
-        update.diagnostics.extend(settled.map(|key| (key.clone(), Vec::new())));
-        self.translator = Some(new);
-        update
-    }
-
-    /// Sends what is translated, unless something that it refers to is still on its way.
-    fn publish(&mut self) {
-        // What has just been fetched has to be translated first.
-        let complete = !self.references.is_incomplete() && !self.store.has_changes();
-        let complete = |until: &Instant| complete || *until <= Instant::now();
-        if self.publishing || !self.held.as_ref().is_some_and(|(_, until)| complete(until)) {
-            return;
-        }
-        let Some((delta, _)) = self.held.take() else { return };
-        // What hasn't come by now holds nobody up a second time.
-        self.references.wait_no_longer();
-        self.publishing = true;
-        let (sink, served) = (self.sink.clone(), std::mem::take(&mut self.coming));
-        self.jobs.spawn(async move {
-            let begin = Instant::now();
-            let resources = delta.upserts.len() + delta.removals.len();
-            let (live, is_live) = oneshot::channel();
-            let sent = sink.send(Publish { delta, live }).await.is_ok();
-            let result = if sent && is_live.await.is_ok() { Ok(()) } else { Err(RunError::SinkClosed) };
-            Job::Published(result, resources, begin, served)
-        });
-    }
-
-    /// Whether this replica is the one that writes status, now.
-    fn writes_status(&self) -> bool {
-        matches!(self.stage, Stage::Working | Stage::TakingBack) && self.config.status.update && self.leads()
-    }
-
-    fn write(&mut self) {
-        let leads = self.writes_status();
-        if leads != self.led {
-            self.led = leads;
-            if leads {
-                self.status.check();
-                self.look_up_nodes();
-            } else {
-                self.abandon_writes();
-            }
-        }
-        if leads && self.translator.is_some() {
-            while let Some(write) = self.status.next() {
-                let (api, key) = (self.api.clone(), write.key.clone());
-                let task = self.jobs.spawn(async move {
-                    let result = write.run(&api).await;
-                    Job::Written(write, result)
-                });
-                self.writes.insert(key, task);
-            }
-        }
-        if self.stage == Stage::TakingBack && (!leads || self.status.is_idle()) {
-            self.resign();
-        }
-    }
-
-    fn abandon_writes(&mut self) {
-        for (key, task) in self.writes.drain() {
-            task.abort();
-            self.status.abandoned(key);
-        }
-    }
-
-    /// Begins the way out: take addresses back if nobody else serves, then give the Lease back.
-    pub(super) fn leave(&mut self) {
-        if self.stage != Stage::Working {
-            return;
-        }
-        self.leave_until = Instant::now() + LEAVE_LIMIT;
-        match self.config.pod.clone() {
-            Some(pod) if self.config.status.update_on_shutdown && self.writes_status() => {
-                self.stage = Stage::Asking;
-                let api = self.api.clone();
-                self.jobs.spawn(async move { Job::Last(nodes::is_last(&api, &pod).await) });
-            }
-            _ => self.resign(),
-        }
-    }
-
-    fn resign(&mut self) {
-        if matches!(self.stage, Stage::Resigning | Stage::Left) {
-            return;
-        }
-        self.abandon_writes();
-        self.resign.take();
-        self.stage = match self.candidate.take() {
-            Some(candidate) => {
-                self.jobs.spawn(async move {
-                    // However it ended, it is over.
-                    let _ = candidate.await;
-                    Job::Resigned
-                });
-                Stage::Resigning
-            }
-            None => Stage::Left,
-        };
-    }
-
-    /// Whether the way out is at its end.
-    pub(super) fn has_left(&self) -> bool {
-        self.stage == Stage::Left
     }
 
     fn subject(&self, key: ObjectKey) -> Option<Subject> {

@@ -1,0 +1,148 @@
+//! From objects that have changed to routes that are live.
+
+use std::time::Duration;
+
+use fairway_model::{Delta, Snapshot};
+use fairway_translate::objects::{Change, Kind, ObjectKey};
+use fairway_translate::options::Options;
+use fairway_translate::{Translator, Update};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::{Job, Running};
+use crate::controller::RunError;
+use crate::event::Report;
+use crate::publish::{Publish, join};
+use crate::reference::is_referenced;
+
+/// How long a change that refers to a Secret for the first time waits for the content, and the changes of others with it.
+/// Without waiting, a new host would be served with the default certificate for a moment.
+const HOLD: Duration = Duration::from_millis(100);
+
+/// The same before the first publication, when nobody else waits.
+const FIRST_HOLD: Duration = Duration::from_secs(10);
+
+impl Running {
+    pub(super) async fn translate(&mut self) {
+        self.debounce.reset();
+        let begin = Instant::now();
+        let changes = self.store.take_changes();
+        let now = jiff::Timestamp::now().as_second();
+        let ingress = |change: &Change| match change {
+            Change::Upsert(object) => Some(object.key()).filter(|key| key.kind == Kind::Ingress),
+            Change::Remove(_) => None,
+        };
+        let ingresses: Vec<_> = changes.iter().filter_map(ingress).collect();
+        let update = if std::mem::take(&mut self.rebuild) {
+            self.rebuild(changes, now)
+        } else {
+            let mut translator = self.translator.take().unwrap_or_else(|| self.new_translator());
+            let update = translator.apply(changes, now);
+            self.translator = Some(translator);
+            update
+        };
+        debug!(took_ms = begin.elapsed().as_millis() as u64, upserts = update.delta.upserts.len(), "translated");
+        self.absorb(update).await;
+        if !self.config.disable_sync_events {
+            for key in ingresses {
+                if self.serves(&key)
+                    && let Some(subject) = self.subject(key)
+                {
+                    self.tell(Report::Sync(subject)).await;
+                }
+            }
+        }
+    }
+
+    /// Takes what a translation led to.
+    async fn absorb(&mut self, update: Update) {
+        let Update { delta, diagnostics, served, unserved, wanted, unwanted } = update;
+        for key in unserved {
+            self.status.serve(&key, false);
+        }
+        self.coming.extend(served);
+        for key in unwanted {
+            self.references.drop(&key);
+            self.store.content(&key, None);
+        }
+        for key in wanted {
+            // What doesn't exist may come later, and is fetched then.
+            if let Some(identity) = self.store.identity(&key) {
+                self.references.seen(&key, &identity.version);
+            }
+        }
+        self.findings.extend(diagnostics);
+        let first = !*self.ready.borrow();
+        if first || !delta.is_empty() || self.held.is_some() {
+            let hold = if first { FIRST_HOLD } else { HOLD };
+            let (before, until) = self.held.take().unwrap_or_else(|| (Delta::default(), Instant::now() + hold));
+            self.held = Some((join(before, delta), until));
+        } else {
+            let live = std::mem::take(&mut self.coming);
+            self.show(live);
+        }
+    }
+
+    /// Notes whether IngressClasses can be read. Without, `spec.ingressClassName` is nobody's.
+    pub(super) fn read_classes(&mut self, readable: bool) {
+        if readable != self.classes_readable {
+            self.classes_readable = readable;
+            self.rebuild = self.translator.is_some();
+        }
+    }
+
+    fn new_translator(&self) -> Translator {
+        let options = self.config.options.clone();
+        let ingress_classes_readable = options.ingress_classes_readable && self.classes_readable;
+        Translator::new(Options { ingress_classes_readable, ..options })
+    }
+
+    /// Translates everything again because an option has changed, and says what differs.
+    fn rebuild(&mut self, changes: Vec<Change>, now: i64) -> Update {
+        let mut new = self.new_translator();
+        let Some(old) = self.translator.take() else { return Update::default() };
+        let objects = old.objects().iter().map(|(_, object)| Change::Upsert(object.clone()));
+        let mut update = new.apply(objects.chain(changes), now);
+        update.delta = Snapshot::diff(old.snapshot(), new.snapshot());
+        update.unserved = old.served().difference(new.served()).cloned().collect();
+        let contents = old.objects().iter().map(|(key, _)| key).filter(|key| is_referenced(key.kind));
+        update.unwanted = contents.filter(|key| !new.wants(key)).cloned().collect();
+        let settled = old.diagnostics().keys().filter(|key| !new.diagnostics().contains_key(*key));
+        update.diagnostics.extend(settled.map(|key| (key.clone(), Vec::new())));
+        self.translator = Some(new);
+        update
+    }
+
+    /// Sends what is translated, unless something that it refers to is still on its way.
+    pub(super) fn publish(&mut self) {
+        // What has just been fetched has to be translated first.
+        let complete = !self.references.is_incomplete() && !self.store.has_changes();
+        let complete = |until: &Instant| complete || *until <= Instant::now();
+        if self.publishing || !self.held.as_ref().is_some_and(|(_, until)| complete(until)) {
+            return;
+        }
+        let Some((delta, _)) = self.held.take() else { return };
+        // What hasn't come by now holds nobody up a second time.
+        self.references.wait_no_longer();
+        self.publishing = true;
+        let (sink, served) = (self.sink.clone(), std::mem::take(&mut self.coming));
+        self.jobs.spawn(async move {
+            let begin = Instant::now();
+            let resources = delta.upserts.len() + delta.removals.len();
+            let (live, is_live) = oneshot::channel();
+            let sent = sink.send(Publish { delta, live }).await.is_ok();
+            let result = if sent && is_live.await.is_ok() { Ok(()) } else { Err(RunError::SinkClosed) };
+            Job::Published(result, resources, begin, served)
+        });
+    }
+
+    /// What is live may have its address shown.
+    pub(super) fn show(&mut self, keys: Vec<ObjectKey>) {
+        for key in keys {
+            if self.serves(&key) {
+                self.status.serve(&key, true);
+            }
+        }
+    }
+}
