@@ -28,14 +28,14 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A resource that listens.
 #[derive(Clone, Debug)]
-pub(crate) enum Door {
+pub(crate) enum AnyListener {
     /// For HTTP.
     Http(Arc<Listener>),
     /// For a TCP or UDP service.
     Stream(Arc<StreamListener>),
 }
 
-impl Door {
+impl AnyListener {
     /// Its name, which no other one has.
     pub(crate) fn name(&self) -> &ListenerName {
         match self {
@@ -100,28 +100,28 @@ impl Bound {
 ///
 /// # Errors
 /// Those of `bind(2)`: above all that the port is taken, by whomever.
-pub(crate) fn bind(door: &Door, workers: usize) -> io::Result<Vec<Bound>> {
+pub(crate) fn bind(listener: &AnyListener, workers: usize) -> io::Result<Vec<Bound>> {
     // Without SO_REUSEPORT the kernel tells whether anybody else listens there; with it, another process of the same user
     // would silently get half of the connections.
-    let address = door.address();
+    let address = listener.address();
     if address.port() != 0 {
-        socket(address, door.is_udp())?.bind(&address.into())?;
+        socket(address, listener.is_udp())?.bind(&address.into())?;
     }
-    bind_beside(door, workers)
+    bind_beside(listener, workers)
 }
 
 /// The same for a port that sockets of our own hold, which are closed once these are open.
 ///
 /// # Errors
 /// Those of `bind(2)`.
-pub(crate) fn bind_beside(door: &Door, workers: usize) -> io::Result<Vec<Bound>> {
-    let mut address = door.address();
+pub(crate) fn bind_beside(listener: &AnyListener, workers: usize) -> io::Result<Vec<Bound>> {
+    let mut address = listener.address();
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
-        let socket = socket(address, door.is_udp())?;
+        let socket = socket(address, listener.is_udp())?;
         socket.set_reuse_port(true)?;
         socket.bind(&address.into())?;
-        let bound = if door.is_udp() {
+        let bound = if listener.is_udp() {
             Bound::Udp(socket.into())
         } else {
             socket.listen(BACKLOG)?;

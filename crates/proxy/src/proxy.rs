@@ -107,16 +107,16 @@ impl Proxy {
         let mut sockets: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
         let mut local = BTreeMap::new();
         let mut listening = Listening::new();
-        for door in shared::doors(&live.snapshot) {
-            let bound = listener::bind(&door, count)
-                .map_err(|source| StartError::Listen { address: door.address(), source })?;
+        for listener in shared::listeners(&live.snapshot) {
+            let bound = listener::bind(&listener, count)
+                .map_err(|source| StartError::Listen { address: listener.address(), source })?;
             if let Some(address) = bound.first().and_then(|socket| socket.local_addr().ok()) {
-                local.insert(door.name().clone(), address);
+                local.insert(listener.name().clone(), address);
             }
             for (own, socket) in sockets.iter_mut().zip(bound) {
-                own.push((door.clone(), socket));
+                own.push((listener.clone(), socket));
             }
-            listening.insert(door.name().clone(), door);
+            listening.insert(listener.name().clone(), listener);
         }
         let log = match log {
             LogSink::Off => None,

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::access_log::{self, Format, LogHandle, LogWriter, StreamRecord};
 use crate::l4::{self, OpenStream, Sessions};
-use crate::listener::{self, Bound, Door, OpenListener};
+use crate::listener::{self, AnyListener, Bound, OpenListener};
 use crate::live::{InForce, Live};
 use crate::metrics::{LiveIngresses, MetricOptions, Phase, WorkerMetrics, WorkerReport};
 use crate::random::Rng;
@@ -38,11 +38,11 @@ pub(crate) enum Message {
         /// The snapshot.
         live: Arc<Live>,
         /// Sockets of this worker, bound and listening.
-        open: Vec<(Door, Bound)>,
+        open: Vec<(AnyListener, Bound)>,
         /// Listeners whose resource changed without a change of address.
-        change: Vec<Door>,
+        change: Vec<AnyListener>,
         /// Listeners that are no more.
-        close: Vec<Door>,
+        close: Vec<AnyListener>,
         /// Dropped once it is in force.
         done: mpsc::Sender<()>,
     },
@@ -267,8 +267,8 @@ impl Worker {
                     self.formats.borrow_mut().clear();
                     change.into_iter().for_each(|changed| self.change_listener(changed));
                     // A worker that drains accepts nothing more.
-                    for (door, socket) in open.into_iter().filter(|_| !self.draining.get()) {
-                        if let Err(error) = self.open_listener(door, socket) {
+                    for (listener, socket) in open.into_iter().filter(|_| !self.draining.get()) {
+                        if let Err(error) = self.open_listener(listener, socket) {
                             tracing::error!(%error, "a listener cannot be used");
                         }
                     }
@@ -309,34 +309,34 @@ impl Worker {
         }
     }
 
-    fn open_listener(self: &Rc<Self>, door: Door, socket: Bound) -> io::Result<()> {
+    fn open_listener(self: &Rc<Self>, listener: AnyListener, socket: Bound) -> io::Result<()> {
         let local = socket.local_addr()?;
-        match (door, socket) {
-            (Door::Http(resource), Bound::Tcp(socket)) => {
+        match (listener, socket) {
+            (AnyListener::Http(resource), Bound::Tcp(socket)) => {
                 let (open, socket) = OpenListener::new(resource, socket, &self.common.certificates)?;
                 let open = Rc::new(open);
                 let task = tokio::task::spawn_local(listener::serve(self.clone(), open.clone(), socket));
                 self.listeners.borrow_mut().push((open, task));
             }
-            (Door::Stream(resource), socket) => {
+            (AnyListener::Stream(resource), socket) => {
                 let open = Rc::new(OpenStream::new(resource, local));
                 let task = l4::open(self.clone(), open.clone(), socket)?;
                 self.streams.borrow_mut().push((open, task));
             }
-            (Door::Http(_), Bound::Udp(_)) => return Err(io::ErrorKind::Unsupported.into()),
+            (AnyListener::Http(_), Bound::Udp(_)) => return Err(io::ErrorKind::Unsupported.into()),
         }
         Ok(())
     }
 
-    fn change_listener(&self, changed: Door) {
+    fn change_listener(&self, changed: AnyListener) {
         match changed {
-            Door::Http(resource) => {
+            AnyListener::Http(resource) => {
                 let listeners = self.listeners.borrow();
                 listeners.iter().filter(|(open, _)| open.name() == resource.name).for_each(|(open, _)| {
                     open.change(resource.clone());
                 });
             }
-            Door::Stream(resource) => {
+            AnyListener::Stream(resource) => {
                 let streams = self.streams.borrow();
                 streams.iter().filter(|(open, _)| open.resource().name == resource.name).for_each(|(open, _)| {
                     open.change(resource.clone());

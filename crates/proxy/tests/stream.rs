@@ -24,7 +24,7 @@ const TCP: Transport = Transport::Tcp { accept_proxy: false, send_proxy: false }
 
 fn stream(address: &str, transport: Transport, service: &str) -> Resource {
     Resource::from(StreamListener {
-        name: "door".into(),
+        name: "service".into(),
         origin: Owner::new("ConfigMap", "ingress", "services").section("9000"),
         address: address.parse().unwrap(),
         transport,
@@ -50,12 +50,12 @@ fn start_with(
     let mut resources = backend("web", endpoints);
     resources.extend([stream("127.0.0.1:0", transport, "web"), settings(streams)]);
     let proxy = TestProxy::start_with(resources, config);
-    let address = door(&proxy);
+    let address = address_of(&proxy);
     (proxy, address)
 }
 
-fn door(proxy: &TestProxy) -> SocketAddr {
-    proxy.proxy.local_addresses()[&"door".into()]
+fn address_of(proxy: &TestProxy) -> SocketAddr {
+    proxy.proxy.local_addresses()[&"service".into()]
 }
 
 fn one_worker() -> ProxyConfig {
@@ -153,8 +153,8 @@ impl Write for Lines {
 #[tokio::test]
 async fn each_side_may_end_before_the_other() {
     let (listener, endpoint) = listen().await;
-    let (_proxy, door) = start(TCP, &[endpoint]);
-    let (mut client, mut server) = (connect(door).await, accept(&listener).await);
+    let (_proxy, port) = start(TCP, &[endpoint]);
+    let (mut client, mut server) = (connect(port).await, accept(&listener).await);
     client.write_all(b"question").await.unwrap();
     client.shutdown().await.unwrap();
     assert_eq!(read_to_end(&mut server).await, b"question");
@@ -163,7 +163,7 @@ async fn each_side_may_end_before_the_other() {
     server.shutdown().await.unwrap();
     assert_eq!(read_to_end(&mut client).await, b"");
 
-    let (mut client, mut server) = (connect(door).await, accept(&listener).await);
+    let (mut client, mut server) = (connect(port).await, accept(&listener).await);
     server.write_all(b"greeting").await.unwrap();
     server.shutdown().await.unwrap();
     assert_eq!(read_to_end(&mut client).await, b"greeting", "the server may speak first");
@@ -176,8 +176,8 @@ async fn each_side_may_end_before_the_other() {
 async fn much_passes_both_ways_at_once() {
     const LEN: usize = 32 << 20;
     let (listener, endpoint) = listen().await;
-    let (_proxy, door) = start(TCP, &[endpoint]);
-    let (client, server) = (connect(door).await, accept(&listener).await);
+    let (_proxy, port) = start(TCP, &[endpoint]);
+    let (client, server) = (connect(port).await, accept(&listener).await);
     let byte = |at: usize, seed: usize| ((at / 7).wrapping_mul(seed) >> 3) as u8;
     let run = |stream: TcpStream, out: usize, back: usize| {
         tokio::spawn(async move {
@@ -207,9 +207,9 @@ async fn much_passes_both_ways_at_once() {
 #[tokio::test]
 async fn a_side_that_fails_resets_the_other() {
     let (listener, endpoint) = listen().await;
-    let (_proxy, door) = start(TCP, &[endpoint]);
+    let (_proxy, port) = start(TCP, &[endpoint]);
     for client_fails in [true, false] {
-        let (mut client, mut server) = (connect(door).await, accept(&listener).await);
+        let (mut client, mut server) = (connect(port).await, accept(&listener).await);
         client.write_all(b"half of it").await.unwrap();
         assert_eq!(read(&mut server, 10).await, b"half of it");
         let (failing, mut other) = if client_fails { (client, server) } else { (server, client) };
@@ -227,18 +227,18 @@ async fn an_endpoint_that_refuses_leads_to_the_next() {
     let dead = [nobody().await, nobody().await];
     let config = ProxyConfig { log: log.sink(), ..one_worker() };
     let streams = StreamSettings::default();
-    let (proxy, door) = start_with(TCP, &[dead[0], dead[1], endpoint], streams.clone(), config);
+    let (proxy, port) = start_with(TCP, &[dead[0], dead[1], endpoint], streams.clone(), config);
     for _ in 0..6 {
-        let (mut client, mut server) = (connect(door).await, accept(&listener).await);
+        let (mut client, mut server) = (connect(port).await, accept(&listener).await);
         server.write_all(b"here").await.unwrap();
         assert_eq!(read(&mut client, 4).await, b"here");
     }
     // Without retries the first try decides; with all endpoints gone every try fails once.
     proxy.publish([settings(StreamSettings { retry: None, ..streams.clone() }), endpoints("web", &dead)]).await;
-    assert_eq!(read_to_end(&mut connect(door).await).await, b"");
+    assert_eq!(read_to_end(&mut connect(port).await).await, b"");
     let retry = Some(StreamRetry { tries: None, within: None });
     proxy.publish([settings(StreamSettings { retry, ..streams }), endpoints("web", &dead)]).await;
-    assert_eq!(read_to_end(&mut connect(door).await).await, b"");
+    assert_eq!(read_to_end(&mut connect(port).await).await, b"");
     let lines = log.wait(8).await;
     assert!(lines[..6].iter().all(|line| line.contains(" TCP 200 4 0 ")), "{lines:?}");
     assert!(lines[6..].iter().all(|line| line.contains(" TCP 502 0 0 ")), "{lines:?}");
@@ -246,14 +246,14 @@ async fn an_endpoint_that_refuses_leads_to_the_next() {
 
 #[tokio::test]
 async fn without_endpoints_connections_are_closed_and_ports_stay_open() {
-    let (proxy, door) = start(TCP, &[]);
-    assert_eq!(read_to_end(&mut connect(door).await).await, b"");
+    let (proxy, port) = start(TCP, &[]);
+    assert_eq!(read_to_end(&mut connect(port).await).await, b"");
     // A backend that nobody knows is the same.
     proxy.publish([stream("127.0.0.1:0", TCP, "nothing")]).await;
-    assert_eq!(read_to_end(&mut connect(door).await).await, b"");
+    assert_eq!(read_to_end(&mut connect(port).await).await, b"");
     let (listener, endpoint) = listen().await;
     proxy.publish([stream("127.0.0.1:0", TCP, "web"), endpoints("web", &[endpoint])]).await;
-    let (mut client, mut server) = (connect(door).await, accept(&listener).await);
+    let (mut client, mut server) = (connect(port).await, accept(&listener).await);
     client.write_all(b"x").await.unwrap();
     assert_eq!(read(&mut server, 1).await, b"x");
 }
@@ -263,8 +263,8 @@ async fn endpoints_on_forbidden_addresses_are_not_asked() {
     let (listener, endpoint) = listen().await;
     let addresses = fairway_proxy::resolve::AddressPolicy { loopback_endpoints: false, ..local() };
     let config = ProxyConfig { addresses, ..config() };
-    let (proxy, door) = start_with(TCP, &[endpoint], StreamSettings::default(), config);
-    assert_eq!(read_to_end(&mut connect(door).await).await, b"");
+    let (proxy, port) = start_with(TCP, &[endpoint], StreamSettings::default(), config);
+    assert_eq!(read_to_end(&mut connect(port).await).await, b"");
     drop(proxy);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(listener.poll_accept(&mut context).is_pending());
@@ -273,8 +273,8 @@ async fn endpoints_on_forbidden_addresses_are_not_asked() {
 #[tokio::test]
 async fn ports_come_and_go_and_connections_stay() {
     let (a, b) = (listen().await, listen().await);
-    let (proxy, door) = start(TCP, &[a.1]);
-    let (mut client, mut server) = (connect(door).await, accept(&a.0).await);
+    let (proxy, port) = start(TCP, &[a.1]);
+    let (mut client, mut server) = (connect(port).await, accept(&a.0).await);
     let mut check = async |what: &str| {
         client.write_all(b"ping").await.unwrap();
         assert_eq!(read(&mut server, 4).await, b"ping", "{what}");
@@ -283,18 +283,18 @@ async fn ports_come_and_go_and_connections_stay() {
     };
     proxy.publish([endpoints("web", &[b.1])]).await;
     check("another endpoint").await;
-    let (mut later, mut other) = (connect(door).await, accept(&b.0).await);
+    let (mut later, mut other) = (connect(port).await, accept(&b.0).await);
     other.write_all(b"b").await.unwrap();
     assert_eq!(read(&mut later, 1).await, b"b", "what begins later goes there");
     let resources = backend("other", &[a.1]);
     proxy.publish(resources.into_iter().chain([stream("127.0.0.1:0", TCP, "other")])).await;
     check("another backend").await;
-    let mut again = connect(door).await;
+    let mut again = connect(port).await;
     accept(&a.0).await.write_all(b"a").await.unwrap();
     assert_eq!(read(&mut again, 1).await, b"a");
-    let gone = Delta { removals: vec![ResourceName::StreamListener("door".into())], ..Delta::default() };
+    let gone = Delta { removals: vec![ResourceName::StreamListener("service".into())], ..Delta::default() };
     proxy.publisher.publish(gone).await;
-    assert!(TcpStream::connect(door).await.is_err());
+    assert!(TcpStream::connect(port).await.is_err());
     check("no port").await;
     // The port that HTTP had is taken by a service in one change, and the other way round.
     let http = proxy.http.to_string();
@@ -317,8 +317,8 @@ async fn silence_ends_a_connection() {
     let (listener, endpoint) = listen().await;
     let idle = Duration::from_millis(500);
     let streams = StreamSettings { idle, ..StreamSettings::default() };
-    let (_proxy, door) = start_with(TCP, &[endpoint], streams, config());
-    let (mut client, mut server) = (connect(door).await, accept(&listener).await);
+    let (_proxy, port) = start_with(TCP, &[endpoint], streams, config());
+    let (mut client, mut server) = (connect(port).await, accept(&listener).await);
     let begun = Instant::now();
     let mut last = begun;
     while begun.elapsed() < idle * 3 / 2 {
@@ -334,8 +334,8 @@ async fn silence_ends_a_connection() {
 #[tokio::test]
 async fn draining_waits_for_connections_until_the_deadline() {
     let (listener, endpoint) = listen().await;
-    let (mut proxy, door) = start(TCP, &[endpoint]);
-    let (mut client, mut server) = (connect(door).await, accept(&listener).await);
+    let (mut proxy, port) = start(TCP, &[endpoint]);
+    let (mut client, mut server) = (connect(port).await, accept(&listener).await);
     client.write_all(b"x").await.unwrap();
     assert_eq!(read(&mut server, 1).await, b"x");
     let http = proxy.http;
@@ -347,8 +347,8 @@ async fn draining_waits_for_connections_until_the_deadline() {
     drop((client, server));
     assert_eq!(within("the end of draining", drain).await.unwrap(), Drained { cut: 0 });
 
-    let (mut proxy, door) = start(TCP, &[endpoint]);
-    let (mut client, mut server) = (connect(door).await, accept(&listener).await);
+    let (mut proxy, port) = start(TCP, &[endpoint]);
+    let (mut client, mut server) = (connect(port).await, accept(&listener).await);
     client.write_all(b"x").await.unwrap();
     assert_eq!(read(&mut server, 1).await, b"x");
     assert_eq!(proxy.proxy.drain(Duration::ZERO, Duration::from_millis(50)).await, Drained { cut: 1 });
@@ -359,10 +359,10 @@ async fn draining_waits_for_connections_until_the_deadline() {
 async fn no_more_connections_are_taken_than_a_worker_may_have() {
     let (listener, endpoint) = listen().await;
     let config = ProxyConfig { connections: 2, ..one_worker() };
-    let (_proxy, door) = start_with(TCP, &[endpoint], StreamSettings::default(), config);
-    let first = (connect(door).await, accept(&listener).await);
-    let _second = (connect(door).await, accept(&listener).await);
-    let mut third = connect(door).await;
+    let (_proxy, port) = start_with(TCP, &[endpoint], StreamSettings::default(), config);
+    let first = (connect(port).await, accept(&listener).await);
+    let _second = (connect(port).await, accept(&listener).await);
+    let mut third = connect(port).await;
     let waits = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
     assert!(waits.is_err(), "it waits in the queue");
     drop(first);
@@ -376,12 +376,12 @@ async fn the_proxy_header_is_read_and_sent_on() {
     let log = Lines::default();
     let config = ProxyConfig { log: log.sink(), ..one_worker() };
     let transport = Transport::Tcp { accept_proxy: true, send_proxy: true };
-    let (proxy, door) = start_with(transport, &[endpoint], StreamSettings::default(), config);
+    let (proxy, port) = start_with(transport, &[endpoint], StreamSettings::default(), config);
     let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\0\x05\x01\xbb";
     let v1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 5 443\r\n";
     for header in [&v1[..], v2] {
         // In two pieces, and with bytes of the client behind it.
-        let mut client = connect(door).await;
+        let mut client = connect(port).await;
         client.write_all(&header[..9]).await.unwrap();
         tokio::task::yield_now().await;
         client.write_all(&[&header[9..], b"hello"].concat()).await.unwrap();
@@ -391,7 +391,7 @@ async fn the_proxy_header_is_read_and_sent_on() {
         drop(server);
     }
     // Whoever sends no header, or a bad one, reaches nobody.
-    let mut client = connect(door).await;
+    let mut client = connect(port).await;
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     assert!(matches!(within("the end", client.read(&mut [0; 1])).await, Ok(0) | Err(_)));
     let lines = log.wait(3).await;
@@ -401,16 +401,16 @@ async fn the_proxy_header_is_read_and_sent_on() {
     // Sent only: it names the client that we see.
     let send = Transport::Tcp { accept_proxy: false, send_proxy: true };
     proxy.publish([stream("127.0.0.1:0", send, "web")]).await;
-    let client = connect(door).await;
+    let client = connect(port).await;
     let mut server = accept(&listener).await;
     let expected =
-        format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n", client.local_addr().unwrap().port(), door.port());
+        format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n", client.local_addr().unwrap().port(), port.port());
     assert_eq!(String::from_utf8(read(&mut server, expected.len()).await).unwrap(), expected);
 
     // Read only: the endpoint sees nothing of it.
     let accept_only = Transport::Tcp { accept_proxy: true, send_proxy: false };
     proxy.publish([stream("127.0.0.1:0", accept_only, "web")]).await;
-    let mut client = connect(door).await;
+    let mut client = connect(port).await;
     client.write_all(b"PROXY UNKNOWN\r\nhello").await.unwrap();
     client.shutdown().await.unwrap();
     assert_eq!(read_to_end(&mut accept(&listener).await).await, b"hello");
@@ -420,22 +420,22 @@ async fn the_proxy_header_is_read_and_sent_on() {
 async fn datagrams_go_to_one_endpoint_of_each_session_and_answers_come_back() {
     let (a, b) = (udp_echo("a").await, udp_echo("b").await);
     let streams = StreamSettings { responses: u32::MAX, ..StreamSettings::default() };
-    let (proxy, door) = start_with(Transport::Udp, &[a, b], streams, config());
+    let (proxy, port) = start_with(Transport::Udp, &[a, b], streams, config());
     let mut clients = Vec::new();
     for _ in 0..16 {
         let (client, _) = udp().await;
-        let first = ask(&client, door, b"one").await;
+        let first = ask(&client, port, b"one").await;
         clients.push((client, first));
     }
     proxy.publish([endpoints("web", &[a])]).await;
     for (client, first) in &clients {
-        let second = String::from_utf8(ask(client, door, b"one").await).unwrap();
+        let second = String::from_utf8(ask(client, port, b"one").await).unwrap();
         assert_eq!(second.as_bytes(), first, "the same endpoint sees the same sender");
     }
     let (of_b, of_a): (Vec<_>, Vec<_>) = clients.iter().partition(|(_, answer)| answer.starts_with(b"b "));
     assert!(!of_a.is_empty() && !of_b.is_empty());
     assert_eq!(
-        &ask(&udp().await.0, door, b"").await[..3],
+        &ask(&udp().await.0, port, b"").await[..3],
         b"a  ",
         "new sessions go where there is one, empty datagrams too"
     );
@@ -446,11 +446,11 @@ async fn a_session_ends_with_its_last_answer() {
     let endpoint = udp_echo("a").await;
     let log = Lines::default();
     let config = ProxyConfig { log: log.sink(), ..one_worker() };
-    let (proxy, door) = start_with(Transport::Udp, &[endpoint], StreamSettings::default(), config);
+    let (proxy, port) = start_with(Transport::Udp, &[endpoint], StreamSettings::default(), config);
     let (client, _) = udp().await;
-    let first = ask(&client, door, b"one").await;
+    let first = ask(&client, port, b"one").await;
     log.wait(1).await;
-    let second = ask(&client, door, b"one").await;
+    let second = ask(&client, port, b"one").await;
     assert_ne!(first, second, "another session has another socket");
     let lines = log.wait(2).await;
     let len = first.len();
@@ -459,7 +459,7 @@ async fn a_session_ends_with_its_last_answer() {
     let (socket, silent) = udp().await;
     let streams = StreamSettings { responses: 0, ..StreamSettings::default() };
     proxy.publish([settings(streams), endpoints("web", &[silent])]).await;
-    client.send_to(b"log line", door).await.unwrap();
+    client.send_to(b"log line", port).await.unwrap();
     let mut room = [0; 64];
     assert_eq!(within("a datagram", socket.recv(&mut room)).await.unwrap(), 8);
     assert!(log.wait(3).await[2].contains(" UDP 200 0 8 "));
@@ -471,8 +471,8 @@ async fn silence_ends_a_session() {
     let log = Lines::default();
     let streams = StreamSettings { idle: Duration::from_millis(100), ..StreamSettings::default() };
     let config = ProxyConfig { log: log.sink(), ..one_worker() };
-    let (_proxy, door) = start_with(Transport::Udp, &[silent], streams, config);
-    udp().await.0.send_to(b"x", door).await.unwrap();
+    let (_proxy, port) = start_with(Transport::Udp, &[silent], streams, config);
+    udp().await.0.send_to(b"x", port).await.unwrap();
     assert!(log.wait(1).await[0].contains(" UDP 200 0 1 "));
 }
 
@@ -482,14 +482,14 @@ async fn the_oldest_session_makes_room_for_a_new_one() {
     let log = Lines::default();
     let streams = StreamSettings { responses: u32::MAX, ..StreamSettings::default() };
     let config = ProxyConfig { log: log.sink(), connections: 2, ..one_worker() };
-    let (_proxy, door) = start_with(Transport::Udp, &[endpoint], streams, config);
+    let (_proxy, port) = start_with(Transport::Udp, &[endpoint], streams, config);
     let (a, b, c) = (udp().await.0, udp().await.0, udp().await.0);
-    let (of_a, of_b) = (ask(&a, door, b"x").await, ask(&b, door, b"x").await);
-    assert_eq!(ask(&a, door, b"x").await, of_a);
-    ask(&c, door, b"x").await;
+    let (of_a, of_b) = (ask(&a, port, b"x").await, ask(&b, port, b"x").await);
+    assert_eq!(ask(&a, port, b"x").await, of_a);
+    ask(&c, port, b"x").await;
     log.wait(1).await;
-    assert_eq!(ask(&a, door, b"x").await, of_a, "it was used after the other one");
-    assert_ne!(ask(&b, door, b"x").await, of_b);
+    assert_eq!(ask(&a, port, b"x").await, of_a, "it was used after the other one");
+    assert_ne!(ask(&b, port, b"x").await, of_b);
 }
 
 #[tokio::test]
@@ -498,7 +498,7 @@ async fn answers_leave_from_the_address_that_was_asked() {
     let mut resources = backend("web", &[endpoint]);
     resources.push(stream("0.0.0.0:0", Transport::Udp, "web"));
     let proxy = TestProxy::start(resources);
-    let port = door(&proxy).port();
+    let port = address_of(&proxy).port();
     let client = UdpSocket::bind("0.0.0.0:0").await.unwrap();
     for last in [1, 2, 77] {
         ask(&client, ([127, 0, 0, last], port).into(), b"x").await;
@@ -507,7 +507,7 @@ async fn answers_leave_from_the_address_that_was_asked() {
     resources.push(stream("[::]:0", Transport::Udp, "web"));
     let proxy = TestProxy::start(resources);
     let client = UdpSocket::bind("[::]:0").await.unwrap();
-    ask(&client, format!("[::1]:{}", door(&proxy).port()).parse().unwrap(), b"x").await;
+    ask(&client, format!("[::1]:{}", address_of(&proxy).port()).parse().unwrap(), b"x").await;
 }
 
 #[tokio::test]
@@ -516,25 +516,25 @@ async fn an_endpoint_where_nobody_is_ends_its_session() {
     let dead = udp().await.1;
     let log = Lines::default();
     let config = ProxyConfig { log: log.sink(), ..one_worker() };
-    let (proxy, door) = start_with(Transport::Udp, &[dead], StreamSettings::default(), config);
+    let (proxy, port) = start_with(Transport::Udp, &[dead], StreamSettings::default(), config);
     let (client, _) = udp().await;
-    client.send_to(b"x", door).await.unwrap();
+    client.send_to(b"x", port).await.unwrap();
     assert!(log.wait(1).await[0].contains(" UDP 502 0 1 "));
     proxy.publish([endpoints("web", &[echo])]).await;
-    ask(&client, door, b"x").await;
+    ask(&client, port, b"x").await;
     // Without endpoints datagrams are dropped, which is told as well.
     proxy.publish([endpoints("web", &[])]).await;
     log.wait(2).await;
-    client.send_to(b"x", door).await.unwrap();
+    client.send_to(b"x", port).await.unwrap();
     assert!(log.wait(3).await[2].contains(" UDP 502 0 0 "));
 }
 
 #[tokio::test]
 async fn draining_lets_answers_come_and_begins_nothing() {
     let (endpoint, address) = udp().await;
-    let (mut proxy, door) = start(Transport::Udp, &[address]);
+    let (mut proxy, port) = start(Transport::Udp, &[address]);
     let (client, _) = udp().await;
-    client.send_to(b"question", door).await.unwrap();
+    client.send_to(b"question", port).await.unwrap();
     let mut room = [0; 64];
     let (_, from) = within("a question", endpoint.recv_from(&mut room)).await.unwrap();
     let http = proxy.http;
@@ -550,12 +550,12 @@ async fn draining_lets_answers_come_and_begins_nothing() {
 #[tokio::test]
 async fn a_closed_udp_port_is_free_again() {
     let endpoint = udp_echo("a").await;
-    let (proxy, door) = start(Transport::Udp, &[endpoint]);
-    ask(&udp().await.0, door, b"x").await;
+    let (proxy, port) = start(Transport::Udp, &[endpoint]);
+    ask(&udp().await.0, port, b"x").await;
     let resource = StreamListener {
         name: "second".into(),
         origin: Owner::built_in("test"),
-        address: door,
+        address: port,
         transport: Transport::Udp,
         backend: "default/web:80".into(),
     };
@@ -563,17 +563,17 @@ async fn a_closed_udp_port_is_free_again() {
     let tcp = StreamListener { name: "third".into(), transport: TCP, ..resource.clone() };
     let refused = proxy.publisher.publish(Delta::upsert([resource.into(), tcp.into()])).await.refused;
     assert_eq!(refused.iter().map(|refused| refused.listener.as_str()).collect::<Vec<_>>(), ["second"]);
-    let removals = ["door", "second"].map(|name| ResourceName::StreamListener(name.into())).to_vec();
+    let removals = ["service", "second"].map(|name| ResourceName::StreamListener(name.into())).to_vec();
     proxy.publisher.publish(Delta { removals, ..Delta::default() }).await;
-    UdpSocket::bind(door).await.unwrap();
+    UdpSocket::bind(port).await.unwrap();
 }
 
 #[tokio::test]
 async fn what_passes_is_counted_by_listener() {
     let (listener, endpoint) = listen().await;
     let config = ProxyConfig { admin: Some(([127, 0, 0, 1], 0).into()), ..one_worker() };
-    let (proxy, door) = start_with(TCP, &[endpoint], StreamSettings::default(), config);
-    let (mut client, mut server) = (connect(door).await, accept(&listener).await);
+    let (proxy, port) = start_with(TCP, &[endpoint], StreamSettings::default(), config);
+    let (mut client, mut server) = (connect(port).await, accept(&listener).await);
     client.write_all(b"12345").await.unwrap();
     assert_eq!(read(&mut server, 5).await, b"12345");
     server.write_all(b"123").await.unwrap();
@@ -586,16 +586,16 @@ async fn what_passes_is_counted_by_listener() {
     };
     let text = scrape().await;
     for expected in [
-        "fairway_stream_sessions_total{listener=\"door\",protocol=\"TCP\"} 1",
-        "fairway_stream_sessions_active{listener=\"door\",protocol=\"TCP\"} 1",
-        "fairway_stream_failures_total{listener=\"door\",protocol=\"TCP\"} 0",
-        "fairway_stream_received_bytes_total{listener=\"door\",protocol=\"TCP\"} 5",
-        "fairway_stream_sent_bytes_total{listener=\"door\",protocol=\"TCP\"} 3",
+        "fairway_stream_sessions_total{listener=\"service\",protocol=\"TCP\"} 1",
+        "fairway_stream_sessions_active{listener=\"service\",protocol=\"TCP\"} 1",
+        "fairway_stream_failures_total{listener=\"service\",protocol=\"TCP\"} 0",
+        "fairway_stream_received_bytes_total{listener=\"service\",protocol=\"TCP\"} 5",
+        "fairway_stream_sent_bytes_total{listener=\"service\",protocol=\"TCP\"} 3",
     ] {
         assert!(text.contains(expected), "{expected} in {text}");
     }
     drop((client, server));
-    let ended = "fairway_stream_sessions_active{listener=\"door\",protocol=\"TCP\"} 0";
+    let ended = "fairway_stream_sessions_active{listener=\"service\",protocol=\"TCP\"} 0";
     eventually("the end", || async { scrape().await.contains(ended) }).await;
 }
 

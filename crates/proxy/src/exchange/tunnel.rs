@@ -5,12 +5,12 @@ use std::task::{Context, Poll};
 
 use super::transfer::Sending;
 use super::{After, Exchange, Gaps};
+use crate::direction::Direction;
 use crate::error::Failure;
 use crate::http1::{KnownField, Upgrade};
 use crate::message;
 use crate::timer::NEVER;
 use crate::upstream;
-use crate::way::Way;
 use crate::websocket;
 use crate::work::Work;
 
@@ -36,7 +36,7 @@ impl Exchange<'_> {
         self.status = 101;
         self.answered = true;
         self.limits = Gaps::NONE;
-        let (mut to_up, mut to_down) = (Way::default(), Way::default());
+        let (mut to_up, mut to_down) = (Direction::default(), Direction::default());
         poll_fn(|cx| self.poll_tunnel(cx, up, sending, &mut to_up, &mut to_down)).await
     }
 
@@ -45,8 +45,8 @@ impl Exchange<'_> {
         cx: &mut Context<'_>,
         up: &mut upstream::Connection,
         sending: &mut Sending,
-        to_up: &mut Way,
-        to_down: &mut Way,
+        to_up: &mut Direction,
+        to_down: &mut Direction,
     ) -> Poll<Result<(), Failure>> {
         if let Poll::Ready(Err(failure)) = self.poll_write_client(cx) {
             return Poll::Ready(Err(failure));
@@ -55,13 +55,13 @@ impl Exchange<'_> {
         let Work { inbound, from_upstream, to_client, .. } = &mut *self.work;
         let stream = &mut self.connection.stream;
         let store = &self.connection.worker.store;
-        let up_way = to_up.poll(cx, store, inbound, stream, &mut up.stream, &mut sending.sent);
-        let down_way = if to_client.is_empty() {
+        let up_result = to_up.poll(cx, store, inbound, stream, &mut up.stream, &mut sending.sent);
+        let down_result = if to_client.is_empty() {
             to_down.poll(cx, store, from_upstream, &mut up.stream, stream, &mut self.sent)
         } else {
             Poll::Pending
         };
-        match (up_way, down_way) {
+        match (up_result, down_result) {
             (Poll::Ready(Err(())), _) => Poll::Ready(Err(Failure::UpstreamClosed)),
             (_, Poll::Ready(Err(()))) => Poll::Ready(Err(Failure::ClientGone)),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),

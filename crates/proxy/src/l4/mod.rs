@@ -91,13 +91,13 @@ pub(crate) fn open(worker: Rc<Worker>, open: Rc<OpenStream>, socket: Bound) -> i
 
 /// A connection or a session of datagrams: counted and logged exactly once, when it is dropped.
 #[derive(Debug)]
-struct Passage {
+struct StreamSession {
     worker: Rc<Worker>,
     open: Rc<OpenStream>,
     record: StreamRecord,
 }
 
-impl Passage {
+impl StreamSession {
     fn begin(worker: &Rc<Worker>, open: &Rc<OpenStream>, client: SocketAddr, local: SocketAddr) -> Self {
         open.count(|counts| {
             counts.opened += 1;
@@ -161,7 +161,7 @@ impl Passage {
     }
 }
 
-impl Drop for Passage {
+impl Drop for StreamSession {
     fn drop(&mut self) {
         self.open.count(|counts| {
             counts.active -= 1;

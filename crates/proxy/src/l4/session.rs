@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use tokio::task::AbortHandle;
 
-use super::udp::Session;
+use super::udp::UdpSession;
 
 /// Whose session it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
@@ -33,7 +33,7 @@ pub(crate) struct Sessions {
 
 #[derive(Debug)]
 struct Entry {
-    session: Rc<Session>,
+    session: Rc<UdpSession>,
     used: Cell<u64>,
     task: AbortHandle,
 }
@@ -45,7 +45,7 @@ impl Sessions {
     }
 
     /// The session of a client, which is the last one used from now on.
-    pub(super) fn touch(&mut self, client: &Client) -> Option<Rc<Session>> {
+    pub(super) fn touch(&mut self, client: &Client) -> Option<Rc<UdpSession>> {
         let entry = self.by_client.get(client)?;
         self.uses += 1;
         self.by_use.remove(&entry.used.replace(self.uses));
@@ -54,7 +54,7 @@ impl Sessions {
     }
 
     /// Adds a session, after the oldest ones have made room for it.
-    pub(super) fn insert(&mut self, client: Client, session: Rc<Session>, task: AbortHandle, most: usize) {
+    pub(super) fn insert(&mut self, client: Client, session: Rc<UdpSession>, task: AbortHandle, most: usize) {
         while self.by_client.len() >= most.max(1) && self.evict() {}
         self.uses += 1;
         self.by_use.insert(self.uses, client);
@@ -75,7 +75,7 @@ impl Sessions {
     }
 
     /// Forgets a session that ends by itself.
-    pub(super) fn remove(&mut self, client: &Client, session: &Rc<Session>) {
+    pub(super) fn remove(&mut self, client: &Client, session: &Rc<UdpSession>) {
         if self.by_client.get(client).is_some_and(|entry| Rc::ptr_eq(&entry.session, session))
             && let Some(entry) = self.by_client.remove(client)
         {

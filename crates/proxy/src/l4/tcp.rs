@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 use fairway_model::{StreamListener, StreamSettings, Transport};
 use tokio::net::TcpStream;
 
-use super::{OpenStream, Passage};
+use super::{OpenStream, StreamSession};
 use crate::buffer::Buffer;
 use crate::connection::within;
+use crate::direction::Direction;
 use crate::metrics::Phase;
 use crate::proxy_protocol::{self, Decoded, Ends};
 use crate::stream::WriteFrom;
 use crate::timer::Deadline;
 use crate::upstream::connect;
-use crate::way::Way;
 use crate::worker::{Admission, Worker};
 
 /// Time for the PROXY header (nginx `proxy_protocol_timeout`).
@@ -50,11 +50,11 @@ async fn begin(worker: Rc<Worker>, open: Rc<OpenStream>, stream: TcpStream, peer
     let resource = open.resource();
     let settings = worker.running().snapshot.settings().streams.clone();
     let connection = Connection {
-        passage: Passage::begin(&worker, &open, peer, local),
+        session: StreamSession::begin(&worker, &open, peer, local),
         deadline,
         ends: Ends { source: peer, destination: local },
         client: stream,
-        to_up: Way::strict(),
+        to_up: Direction::strict(),
         inbound: Buffer::default(),
     };
     connection.begin(&resource, &settings).await
@@ -62,25 +62,25 @@ async fn begin(worker: Rc<Worker>, open: Rc<OpenStream>, stream: TcpStream, peer
 
 /// A connection that has no endpoint yet.
 struct Connection {
-    passage: Passage,
+    session: StreamSession,
     deadline: Deadline,
     /// The client, and where it connected to: what a PROXY header tells if there is one.
     ends: Ends,
     client: TcpStream,
     /// From the client to the endpoint.
-    to_up: Way,
+    to_up: Direction,
     inbound: Buffer,
 }
 
 /// A connection with both sides.
 struct Passing {
-    passage: Passage,
+    session: StreamSession,
     deadline: Deadline,
     client: TcpStream,
     endpoint: TcpStream,
-    to_up: Way,
+    to_up: Direction,
     inbound: Buffer,
-    to_down: Way,
+    to_down: Direction,
     outbound: Buffer,
     /// Longest silence.
     idle: Duration,
@@ -94,9 +94,9 @@ impl Connection {
             Transport::Udp => return None,
         };
         if accept_proxy && !self.read_header().await {
-            let worker = &self.passage.worker;
+            let worker = &self.session.worker;
             self.to_up.release(&worker.store, &mut self.inbound);
-            self.passage.record.status = 400;
+            self.session.record.status = 400;
             return None;
         }
         let mut endpoint = self.connect(resource, settings).await?;
@@ -106,33 +106,33 @@ impl Connection {
             self.deadline.set_after(settings.connect_timeout);
             let written = within(&self.deadline, write_all(&mut endpoint, &header)).await;
             if !matches!(written, Some(Ok(()))) {
-                self.passage.record.status = 502;
+                self.session.record.status = 502;
                 return None;
             }
         }
-        let Self { passage, deadline, client, to_up, inbound, .. } = self;
-        let (to_down, outbound) = (Way::strict(), Buffer::default());
-        Some(Passing { passage, deadline, client, endpoint, to_up, inbound, to_down, outbound, idle: settings.idle })
+        let Self { session, deadline, client, to_up, inbound, .. } = self;
+        let (to_down, outbound) = (Direction::strict(), Buffer::default());
+        Some(Passing { session, deadline, client, endpoint, to_up, inbound, to_down, outbound, idle: settings.idle })
     }
 
     /// Whether the connection begins with a valid header. What follows it stays in the buffer.
     async fn read_header(&mut self) -> bool {
         self.deadline.set_after(HEADER_TIMEOUT);
-        self.to_up.unpark(&self.passage.worker.store, &mut self.inbound);
+        self.to_up.unpark(&self.session.worker.store, &mut self.inbound);
         loop {
             let (inbound, client) = (&mut self.inbound, &mut self.client);
             // The buffer is larger than any header: it always has room for another byte of one.
             let read = within(&self.deadline, poll_fn(|cx| inbound.poll_fill(client, cx))).await;
             let Some(Ok(count @ 1..)) = read else { return false };
-            self.passage.record.received += count as u64;
+            self.session.record.received += count as u64;
             match proxy_protocol::decode(self.inbound.filled()) {
                 Ok(Decoded::Partial) => {}
                 Ok(Decoded::Complete { len, ends }) => {
                     self.inbound.consume(len);
                     self.ends = ends.unwrap_or(self.ends);
-                    self.passage.record.client = self.ends.source;
+                    self.session.record.client = self.ends.source;
                     // From now on what is passed is counted.
-                    self.passage.record.received = len as u64;
+                    self.session.record.received = len as u64;
                     return true;
                 }
                 Err(_) => return false,
@@ -141,19 +141,19 @@ impl Connection {
     }
 
     async fn connect(&mut self, resource: &StreamListener, settings: &StreamSettings) -> Option<TcpStream> {
-        while let Some((service, pick)) = self.passage.choose(resource, settings.retry.as_ref()) {
+        while let Some((service, pick)) = self.session.choose(resource, settings.retry.as_ref()) {
             let since = Instant::now();
             self.deadline.set_after(settings.connect_timeout);
             match within(&self.deadline, connect::open(pick.endpoint)).await {
                 Some(Ok(stream)) => {
-                    self.passage.reached(&service, &pick, since);
+                    self.session.reached(&service, &pick, since);
                     return Some(stream);
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, upstream.addr = %pick.endpoint, "cannot connect");
-                    self.passage.failed(&service, &pick);
+                    self.session.failed(&service, &pick);
                 }
-                None => self.passage.failed(&service, &pick),
+                None => self.session.failed(&service, &pick),
             }
         }
         None
@@ -165,7 +165,7 @@ impl Passing {
     async fn run(&mut self) {
         self.deadline.set_after(self.idle);
         let ended = poll_fn(|cx| self.poll(cx)).await;
-        let worker = self.passage.worker.clone();
+        let worker = self.session.worker.clone();
         self.to_up.release(&worker.store, &mut self.inbound);
         self.to_down.release(&worker.store, &mut self.outbound);
         if ended == Ended::Broken {
@@ -176,11 +176,11 @@ impl Passing {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        let Self { passage, client, endpoint, to_up, inbound, to_down, outbound, deadline, idle } = self;
-        let Passage { worker, open, record } = passage;
+        let Self { session, client, endpoint, to_up, inbound, to_down, outbound, deadline, idle } = self;
+        let StreamSession { worker, open, record } = session;
         let (up, down) = (record.upstream_sent, record.sent);
-        let up_way = to_up.poll(cx, &worker.store, inbound, client, endpoint, &mut record.upstream_sent);
-        let down_way = to_down.poll(cx, &worker.store, outbound, endpoint, client, &mut record.sent);
+        let up_result = to_up.poll(cx, &worker.store, inbound, client, endpoint, &mut record.upstream_sent);
+        let down_result = to_down.poll(cx, &worker.store, outbound, endpoint, client, &mut record.sent);
         let (up, down) = (record.upstream_sent - up, record.sent - down);
         record.received += up;
         record.upstream_received += down;
@@ -191,7 +191,7 @@ impl Passing {
             });
             deadline.set_after(*idle);
         }
-        match (up_way, down_way) {
+        match (up_result, down_result) {
             (Poll::Ready(Err(())), _) | (_, Poll::Ready(Err(()))) => Poll::Ready(Ended::Broken),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ended::Whole),
             _ if deadline.expired() => Poll::Ready(Ended::Idle),

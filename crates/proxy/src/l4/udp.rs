@@ -21,7 +21,7 @@ use tokio::io::{Interest, Ready};
 use tokio::net::UdpSocket;
 
 use super::session::Client;
-use super::{OpenStream, Passage};
+use super::{OpenStream, StreamSession};
 use crate::connection::within;
 use crate::listener::pause_after;
 use crate::timer::{Deadline, Millis, NEVER};
@@ -168,7 +168,7 @@ fn take(worker: &Rc<Worker>, open: &Rc<OpenStream>, port: &Rc<Port>, number: u64
 
 /// A session with its endpoint.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct UdpSession {
     socket: UdpSocket,
     idle: Duration,
     /// Datagrams that answer one of the client's.
@@ -177,42 +177,42 @@ pub(super) struct Session {
     answered: Cell<u64>,
     /// When anything came.
     used: Cell<Millis>,
-    passage: RefCell<Passage>,
+    session: RefCell<StreamSession>,
 }
 
 /// Begins a session; `None` if it can't be, which is counted and logged.
-fn begin(worker: &Rc<Worker>, open: &Rc<OpenStream>, port: &Rc<Port>, client: Client) -> Option<Rc<Session>> {
+fn begin(worker: &Rc<Worker>, open: &Rc<OpenStream>, port: &Rc<Port>, client: Client) -> Option<Rc<UdpSession>> {
     if worker.is_draining() {
         return None;
     }
     let resource = open.resource();
     let settings = worker.running().snapshot.settings().streams.clone();
     let local = SocketAddr::new(client.local.unwrap_or(port.local.ip()), port.local.port());
-    let mut passage = Passage::begin(worker, open, client.address, local);
+    let mut session = StreamSession::begin(worker, open, client.address, local);
     let socket = loop {
-        let (service, pick) = passage.choose(&resource, settings.retry.as_ref())?;
+        let (service, pick) = session.choose(&resource, settings.retry.as_ref())?;
         let since = Instant::now();
         match connect(pick.endpoint) {
             Ok(socket) => {
-                passage.reached(&service, &pick, since);
+                session.reached(&service, &pick, since);
                 break socket;
             }
             Err(error) => {
-                passage.failed(&service, &pick);
+                session.failed(&service, &pick);
                 // Perhaps there are no more descriptors: the oldest session has one.
                 open.gate().warn(&error);
                 worker.sessions.borrow_mut().evict();
             }
         }
     };
-    let session = Rc::new(Session {
+    let session = Rc::new(UdpSession {
         socket,
         idle: settings.idle,
         responses: settings.responses,
         asked: Cell::new(0),
         answered: Cell::new(0),
         used: Cell::new(worker.timers.now()),
-        passage: RefCell::new(passage),
+        session: RefCell::new(session),
     });
     let task = tokio::task::spawn_local(answer(worker.clone(), session.clone(), port.clone(), client));
     let most = worker.common.connections;
@@ -229,7 +229,7 @@ fn connect(endpoint: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// Passes the answers of the endpoint on until the session ends.
-async fn answer(worker: Rc<Worker>, session: Rc<Session>, port: Rc<Port>, client: Client) {
+async fn answer(worker: Rc<Worker>, session: Rc<UdpSession>, port: Rc<Port>, client: Client) {
     let deadline = Deadline::of_task(worker.timers.clone()).await;
     deadline.set_after(session.idle);
     session.used.set(worker.timers.now());
@@ -248,20 +248,20 @@ async fn answer(worker: Rc<Worker>, session: Rc<Session>, port: Rc<Port>, client
     worker.session_ended();
 }
 
-impl Session {
+impl UdpSession {
     /// Sends a datagram of the client. Not by way of the event loop, which does not know a new socket as writable yet.
     fn forward(&self, datagram: &[u8]) {
         let socket = SockRef::from(&self.socket);
         // An error of an earlier datagram comes first, and is none of this one.
         let sent = socket.send(datagram).or_else(|_| socket.send(datagram));
-        let mut passage = self.passage.borrow_mut();
+        let mut session = self.session.borrow_mut();
         self.asked.set(self.asked.get() + 1);
-        self.used.set(passage.worker.timers.now());
+        self.used.set(session.worker.timers.now());
         let len = datagram.len() as u64;
-        passage.record.received += len;
-        passage.open.count(|counts| counts.received += len);
+        session.record.received += len;
+        session.open.count(|counts| counts.received += len);
         if sent.is_ok() {
-            passage.record.upstream_sent += len;
+            session.record.upstream_sent += len;
         }
     }
 
@@ -277,7 +277,7 @@ impl Session {
             if !matches!(SockRef::from(&self.socket).take_error(), Ok(None)) {
                 // The endpoint's machine says that nobody is there: the next datagram may find another one.
                 if self.answered.get() == 0 {
-                    self.passage.borrow_mut().record.status = 502;
+                    self.session.borrow_mut().record.status = 502;
                 }
                 return true;
             }
@@ -313,11 +313,11 @@ impl Session {
     fn note_answer(&self, worker: &Worker, len: u64, sent: bool) {
         self.answered.set(self.answered.get() + 1);
         self.used.set(worker.timers.now());
-        let mut passage = self.passage.borrow_mut();
-        passage.record.upstream_received += len;
+        let mut session = self.session.borrow_mut();
+        session.record.upstream_received += len;
         if sent {
-            passage.record.sent += len;
-            passage.open.count(|counts| counts.sent += len);
+            session.record.sent += len;
+            session.open.count(|counts| counts.sent += len);
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::RefusedListener;
 use crate::access_log::LogThread;
-use crate::listener::{self, Bound, Door};
+use crate::listener::{self, AnyListener, Bound};
 use crate::live::Live;
 use crate::metrics::{ConfigStatus, ProxyFigures};
 use crate::prepared::LogFormat;
@@ -36,15 +36,15 @@ pub(super) struct Shared {
 }
 
 /// The listener resources whose sockets are open.
-pub(super) type Listening = HashMap<ListenerName, Door>;
+pub(super) type Listening = HashMap<ListenerName, AnyListener>;
 
 /// For each worker the sockets that it opens.
-pub(super) type Open = Vec<Vec<(Door, Bound)>>;
+pub(super) type Open = Vec<Vec<(AnyListener, Bound)>>;
 
 /// The listeners of a snapshot, for HTTP and for streams.
-pub(super) fn doors(snapshot: &Snapshot) -> impl Iterator<Item = Door> {
-    let http = snapshot.listeners().cloned().map(Door::Http);
-    http.chain(snapshot.stream_listeners().cloned().map(Door::Stream))
+pub(super) fn listeners(snapshot: &Snapshot) -> impl Iterator<Item = AnyListener> {
+    let http = snapshot.listeners().cloned().map(AnyListener::Http);
+    http.chain(snapshot.stream_listeners().cloned().map(AnyListener::Stream))
 }
 
 /// What becomes of listeners with a change.
@@ -53,9 +53,9 @@ pub(super) struct Relisten {
     /// Sockets of new ones.
     pub(super) open: Open,
     /// Those that stay open and serve something else.
-    pub(super) change: Vec<Door>,
+    pub(super) change: Vec<AnyListener>,
     /// Those that are no more.
-    pub(super) close: Vec<Door>,
+    pub(super) close: Vec<AnyListener>,
     /// Those that could not be opened.
     pub(super) refused: Vec<RefusedListener>,
 }
@@ -152,53 +152,63 @@ impl Shared {
     pub(super) fn relisten(&self, listening: &mut Listening, snapshot: &Snapshot) -> Relisten {
         let mut open: Open = self.workers.iter().map(|_| Vec::new()).collect();
         let (mut change, mut close, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-        let wanted: HashMap<ListenerName, Door> = doors(snapshot).map(|door| (door.name().clone(), door)).collect();
+        let wanted: HashMap<ListenerName, AnyListener> =
+            listeners(snapshot).map(|listener| (listener.name().clone(), listener)).collect();
         if wanted.len() == listening.len()
-            && wanted.iter().all(|(name, door)| listening.get(name).is_some_and(|known| known.is(door)))
+            && wanted.iter().all(|(name, listener)| listening.get(name).is_some_and(|known| known.is(listener)))
         {
             return Relisten::default();
         }
         let mut local = locked(&self.local);
-        let stays = |door: &Door| wanted.get(door.name()).is_some_and(|new| new.shares_sockets(door));
+        let stays =
+            |listener: &AnyListener| wanted.get(listener.name()).is_some_and(|new| new.shares_sockets(listener));
         // Where we listen now, with the ports that the kernel chose, and whether we go on there.
         let ours: Vec<_> = listening
             .values()
-            .filter_map(|door| {
-                local.get(door.name()).map(|address| Ours { address: *address, udp: door.is_udp(), stays: stays(door) })
+            .filter_map(|listener| {
+                local.get(listener.name()).map(|address| Ours {
+                    address: *address,
+                    udp: listener.is_udp(),
+                    stays: stays(listener),
+                })
             })
             .collect();
-        listening.retain(|name, door| {
+        listening.retain(|name, listener| {
             let kept = wanted.contains_key(name);
             if !kept {
-                close.push(door.clone());
+                close.push(listener.clone());
                 local.remove(name);
             }
             kept
         });
-        for door in doors(snapshot) {
-            let old = listening.get(door.name());
+        for listener in listeners(snapshot) {
+            let old = listening.get(listener.name());
             match old {
-                Some(known) if known.is(&door) => continue,
-                Some(known) if known.shares_sockets(&door) => {
-                    change.push(door.clone());
-                    listening.insert(door.name().clone(), door);
+                Some(known) if known.is(&listener) => continue,
+                Some(known) if known.shares_sockets(&listener) => {
+                    change.push(listener.clone());
+                    listening.insert(listener.name().clone(), listener);
                     continue;
                 }
                 Some(_) | None => {}
             }
-            match bind(&door, &ours, self.workers.len()) {
+            match bind(&listener, &ours, self.workers.len()) {
                 Ok(sockets) => {
                     close.extend(old.cloned());
                     if let Some(address) = sockets.first().and_then(|socket| socket.local_addr().ok()) {
-                        local.insert(door.name().clone(), address);
+                        local.insert(listener.name().clone(), address);
                     }
                     for (own, socket) in open.iter_mut().zip(sockets) {
-                        own.push((door.clone(), socket));
+                        own.push((listener.clone(), socket));
                     }
-                    listening.insert(door.name().clone(), door);
+                    listening.insert(listener.name().clone(), listener);
                 }
                 Err(error) => {
-                    refused.push(RefusedListener { listener: door.name().clone(), address: door.address(), error });
+                    refused.push(RefusedListener {
+                        listener: listener.name().clone(),
+                        address: listener.address(),
+                        error,
+                    });
                 }
             }
         }
@@ -215,19 +225,19 @@ struct Ours {
 }
 
 /// Binds an address. A socket of our own that is about to close is not in the way; one that stays is, as anybody's would be.
-fn bind(door: &Door, ours: &[Ours], workers: usize) -> io::Result<Vec<Bound>> {
-    let address = door.address();
+fn bind(listener: &AnyListener, ours: &[Ours], workers: usize) -> io::Result<Vec<Bound>> {
+    let address = listener.address();
     let overlaps = |own: &&Ours| {
         let ip = own.address.ip();
         let either = ip.is_unspecified() || address.ip().is_unspecified() || ip == address.ip();
         let same = own.address.port() == address.port() && own.address.is_ipv4() == address.is_ipv4();
-        own.udp == door.is_udp() && same && either
+        own.udp == listener.is_udp() && same && either
     };
     let mut beside = ours.iter().filter(overlaps).peekable();
     if beside.peek().is_none() || beside.any(|own| own.stays) {
-        return listener::bind(door, workers);
+        return listener::bind(listener, workers);
     }
-    listener::bind_beside(door, workers)
+    listener::bind_beside(listener, workers)
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -85,7 +85,7 @@ where
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
     let worker = Worker::new(common, live.clone());
     let resource = live.snapshot.listeners().next().unwrap().clone();
-    let socket = listener::bind(&Door::Http(resource.clone()), 1).unwrap().remove(0);
+    let socket = listener::bind(&AnyListener::Http(resource.clone()), 1).unwrap().remove(0);
     let address = socket.local_addr().unwrap();
     let (reached, mut phases) = mpsc::channel(2);
     let client = thread::spawn(move || {
@@ -103,7 +103,7 @@ where
     let serving = worker.clone();
     runtime.block_on(async {
         tokio::task::spawn_local(async move { serving.timers.run(|| false).await });
-        worker.open_listener(Door::Http(resource), socket).unwrap();
+        worker.open_listener(AnyListener::Http(resource), socket).unwrap();
         phases.recv().await.unwrap();
     });
     let counted = measure(|| {

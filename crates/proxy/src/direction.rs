@@ -10,7 +10,7 @@ use crate::work::Store;
 /// One direction. While nothing comes it holds no more memory than what its buffer holds: most tunnels are silent most of the
 /// time.
 #[derive(Debug, Default)]
-pub(crate) struct Way {
+pub(crate) struct Direction {
     /// The reader has ended.
     ended: bool,
     /// The writer was told.
@@ -22,7 +22,7 @@ pub(crate) struct Way {
     parked: bool,
 }
 
-impl Way {
+impl Direction {
     /// A direction whose buffer has no memory yet, and in which every failure breaks the connection.
     pub(crate) fn strict() -> Self {
         Self { strict: true, parked: true, ..Self::default() }
