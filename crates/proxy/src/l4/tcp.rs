@@ -87,15 +87,24 @@ struct Passing {
 }
 
 impl Connection {
-    /// Reads the PROXY header, connects, sends the PROXY header, as far as each is asked for.
+    /// Finds the endpoint. Without one the memory goes back to the worker, as at the end of every connection.
     async fn begin(mut self, resource: &StreamListener, settings: &StreamSettings) -> Option<Passing> {
+        let Some(endpoint) = self.reach(resource, settings).await else {
+            self.to_up.release(&self.session.worker.store, &mut self.inbound);
+            return None;
+        };
+        let Self { session, deadline, client, to_up, inbound, .. } = self;
+        let (to_down, outbound) = (Direction::strict(), Buffer::default());
+        Some(Passing { session, deadline, client, endpoint, to_up, inbound, to_down, outbound, idle: settings.idle })
+    }
+
+    /// Reads the PROXY header, connects, sends the PROXY header, as far as each is asked for.
+    async fn reach(&mut self, resource: &StreamListener, settings: &StreamSettings) -> Option<TcpStream> {
         let (accept_proxy, send_proxy) = match resource.transport {
             Transport::Tcp { accept_proxy, send_proxy } => (accept_proxy, send_proxy),
             Transport::Udp => return None,
         };
         if accept_proxy && !self.read_header().await {
-            let worker = &self.session.worker;
-            self.to_up.release(&worker.store, &mut self.inbound);
             self.session.record.status = 400;
             return None;
         }
@@ -110,9 +119,7 @@ impl Connection {
                 return None;
             }
         }
-        let Self { session, deadline, client, to_up, inbound, .. } = self;
-        let (to_down, outbound) = (Direction::strict(), Buffer::default());
-        Some(Passing { session, deadline, client, endpoint, to_up, inbound, to_down, outbound, idle: settings.idle })
+        Some(endpoint)
     }
 
     /// Whether the connection begins with a valid header. What follows it stays in the buffer.
@@ -177,7 +184,7 @@ impl Passing {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let Self { session, client, endpoint, to_up, inbound, to_down, outbound, deadline, idle } = self;
-        let StreamSession { worker, open, record } = session;
+        let StreamSession { worker, open, record, .. } = session;
         let (up, down) = (record.upstream_sent, record.sent);
         let up_result = to_up.poll(cx, &worker.store, inbound, client, endpoint, &mut record.upstream_sent);
         let down_result = to_down.poll(cx, &worker.store, outbound, endpoint, client, &mut record.sent);

@@ -1,6 +1,7 @@
 //! What a connection costs in memory. The worker runs on the thread of the test, its clients and endpoints on others: allocations
 //! are counted by thread.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::mpsc as std_mpsc;
 use std::thread;
@@ -9,13 +10,14 @@ use allocation_counter::measure;
 use fairway_model::{
     Action, Backend, Balance, Delta, Endpoint, EndpointSet, Endpoints, Filter, Forward, ForwardPolicy, Host,
     HostPattern, Listener, Origin as Owner, PathMatch, Protocol, Resource, Route, Scheme, Settings, Snapshot,
-    TableName, Template,
+    StreamListener, TableName, Template, Transport,
 };
 use fairway_testkit::{Client, Origin, Reply};
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::access_log::{LogSink, LogThread};
+use crate::work::ORDINARY;
 
 const REQUESTS: usize = 200;
 
@@ -75,13 +77,7 @@ where
     let (endpoint, _alive) = origin(reply);
     let live = Live::first(snapshot(endpoint, settings, policy), None, local());
     let thread = LogThread::start(log).unwrap();
-    let common = Arc::new(Common {
-        certificates: Certificates::new(live.snapshot.clone()),
-        connections: 100,
-        numbers: AtomicU64::new(1),
-        log: Some(thread.handle()),
-        metrics: Arc::default(),
-    });
+    let common = common(&live, Some(thread.handle()));
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
     let worker = Worker::new(common, live.clone());
     let resource = live.snapshot.listeners().next().unwrap().clone();
@@ -185,4 +181,57 @@ fn an_idle_connection_is_small() {
 
 fn local() -> crate::resolve::AddressPolicy {
     crate::resolve::AddressPolicy { loopback_endpoints: true, ..Default::default() }
+}
+
+#[test]
+fn a_tcp_connection_without_endpoint_gives_its_memory_back() {
+    const CONNECTIONS: u64 = 50;
+    let accept_proxy = Transport::Tcp { accept_proxy: true, send_proxy: false };
+    let resource = Arc::new(StreamListener {
+        name: "s".into(),
+        origin: Owner::built_in("test"),
+        address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        transport: accept_proxy,
+        backend: "nothing".into(),
+    });
+    let live = Live::first(Snapshot::default(), None, local());
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    let worker = Worker::new(common(&live, None), live);
+    let listener = AnyListener::Stream(resource);
+    let socket = listener::bind(&listener, 1).unwrap().remove(0);
+    let address = socket.local_addr().unwrap();
+    let (reached, mut phases) = mpsc::channel(2);
+    let client = thread::spawn(move || {
+        for _ in 0..2 {
+            for _ in 0..CONNECTIONS {
+                let mut client = std::net::TcpStream::connect(address).unwrap();
+                client.write_all(b"PROXY UNKNOWN\r\n").unwrap();
+                assert_eq!(client.read_to_end(&mut Vec::new()).unwrap(), 0);
+            }
+            reached.blocking_send(()).unwrap();
+        }
+    });
+    let serving = worker.clone();
+    runtime.block_on(async {
+        tokio::task::spawn_local(async move { serving.timers.run(|| false).await });
+        worker.open_listener(listener, socket).unwrap();
+        phases.recv().await.unwrap();
+    });
+    let counted = measure(|| {
+        runtime.block_on(phases.recv()).unwrap();
+    });
+    client.join().unwrap();
+    // Its tasks and no buffer.
+    assert!(counted.bytes_total < CONNECTIONS * ORDINARY as u64 / 4, "{} bytes", counted.bytes_total);
+}
+
+/// What the workers of these tests have in common.
+fn common(live: &Live, log: Option<LogHandle>) -> Arc<Common> {
+    Arc::new(Common {
+        certificates: Certificates::new(live.snapshot.clone()),
+        connections: 100,
+        numbers: AtomicU64::new(1),
+        log,
+        metrics: Arc::default(),
+    })
 }
