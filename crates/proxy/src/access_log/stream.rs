@@ -27,7 +27,7 @@ pub struct StreamRecord {
     pub number: u64,
     /// When it began.
     pub begun: Instant,
-    /// 200, 400 for a bad PROXY header, 502 when no endpoint was reached, 503 when there was no room for it.
+    /// 200, 400 for a bad PROXY header, 502 when no endpoint was reached.
     pub status: u16,
     /// Bytes to the client.
     pub sent: u64,

@@ -30,6 +30,9 @@ pub(crate) struct Upstreams {
 impl Upstreams {
     /// The state of a backend, made when it is first asked for and brought up to date when the snapshot is newer. `None` when
     /// the snapshot does not hold the backend.
+    ///
+    /// There is one state for all requests, so a request's endpoints may be newer than the snapshot that its route comes from: it is
+    /// never sent to a pod of the past because it began in the past.
     pub(crate) fn service(&self, live: &Live, name: &BackendName, rng: &RefCell<Rng>) -> Option<Rc<Service>> {
         let mut services = self.services.borrow_mut();
         if let Some(service) = services.get(name) {
