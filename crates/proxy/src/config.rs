@@ -18,6 +18,9 @@ pub struct ProxyConfig {
     pub workers: Option<NonZeroUsize>,
     /// Client connections that one worker holds at most; further ones wait in the kernel's queue
     /// (ingress-nginx `max-worker-connections`).
+    ///
+    /// Of sessions of UDP services it holds no more than this either, and all workers together no more than a quarter of the files that
+    /// the process may have open when it starts: the one that was silent for longest makes room for a new one.
     pub connections: usize,
     /// Where the access log goes.
     pub log: LogSink,

@@ -183,7 +183,7 @@ impl Gate {
     /// Says that something can't be accepted, unless that was said shortly before.
     pub(crate) fn warn(&self, error: &io::Error) {
         if is_due(&self.warned, Instant::now()) {
-            tracing::warn!(%error, listener.addr = %self.local, "cannot accept connections");
+            tracing::warn!(%error, listener.addr = %self.local, "cannot accept connections or datagrams");
         }
     }
 }
@@ -295,7 +295,7 @@ pub(crate) async fn pause_after(error: &io::Error, gate: &Gate) {
 }
 
 /// Whether it is time to warn again, which is noted then.
-fn is_due(warned: &Cell<Option<Instant>>, now: Instant) -> bool {
+pub(crate) fn is_due(warned: &Cell<Option<Instant>>, now: Instant) -> bool {
     let due = warned.get().is_none_or(|last| now.duration_since(last) >= WARNING_INTERVAL);
     if due {
         warned.set(Some(now));

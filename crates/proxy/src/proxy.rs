@@ -19,6 +19,7 @@ use crate::access_log::{LogSink, LogThread};
 use crate::admin::{AdminSource, Lifecycle};
 use crate::config::ProxyConfig;
 use crate::control::{self, Control};
+use crate::l4;
 use crate::listener;
 use crate::live::Live;
 use crate::metrics::ConfigStatus;
@@ -125,6 +126,7 @@ impl Proxy {
         let common = Arc::new(Common {
             certificates: certificates.clone(),
             connections,
+            datagram_sessions: l4::most_sessions(count, connections),
             numbers: AtomicU64::new(1),
             log: log.as_ref().map(|log| log.handle()),
             metrics: metrics.clone(),

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,6 +71,8 @@ pub(crate) struct Common {
     pub(crate) certificates: Arc<Certificates>,
     /// Client connections that one worker holds at most.
     pub(crate) connections: usize,
+    /// Sessions of datagrams that one worker holds at most.
+    pub(crate) datagram_sessions: usize,
     /// Gives each connection its number; written once a connection.
     pub(crate) numbers: AtomicU64,
     /// The access log, if there is one.
@@ -171,7 +174,7 @@ impl Worker {
         })
     }
 
-    /// The snapshot in force. A request keeps what it got to its end.
+    /// The snapshot in force. A request keeps what it got to its end, but for the endpoints, see [`Upstreams::service`].
     pub(crate) fn running(&self) -> Rc<InForce> {
         self.running.borrow().clone()
     }
@@ -345,11 +348,16 @@ impl Worker {
         }
     }
 
+    /// Whether there is such an address among those where datagrams are taken.
+    pub(crate) fn has_udp_port(&self, is_it: impl Fn(SocketAddr) -> bool) -> bool {
+        self.streams.borrow().iter().any(|(open, _)| open.is_udp() && is_it(open.gate().local()))
+    }
+
     /// The names of the listeners that take datagrams.
     fn datagram_ports(&self) -> Vec<ListenerName> {
         let streams = self.streams.borrow();
-        let datagrams = streams.iter().map(|(open, _)| open.resource()).filter(|resource| resource.transport.is_udp());
-        datagrams.map(|resource| resource.name.clone()).collect()
+        let datagrams = streams.iter().filter(|(open, _)| open.is_udp());
+        datagrams.map(|(open, _)| open.resource().name.clone()).collect()
     }
 
     /// Closes listeners after they have taken what waits in their queues, which would be reset otherwise.

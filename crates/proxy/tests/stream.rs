@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fairway_model::{
-    Delta, Origin as Owner, Resource, ResourceName, Settings, StreamListener, StreamRetry, StreamSettings, Transport,
+    Delta, Endpoint, EndpointSet, EndpointState, Endpoints, Origin as Owner, Resource, ResourceName, Settings,
+    StreamListener, StreamRetry, StreamSettings, Transport,
 };
 use fairway_proxy::access_log::LogSink;
 use fairway_proxy::{Drained, Proxy, ProxyConfig};
@@ -23,8 +24,12 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 const TCP: Transport = Transport::Tcp { accept_proxy: false, send_proxy: false };
 
 fn stream(address: &str, transport: Transport, service: &str) -> Resource {
+    stream_named("service", address, transport, service)
+}
+
+fn stream_named(name: &str, address: &str, transport: Transport, service: &str) -> Resource {
     Resource::from(StreamListener {
-        name: "service".into(),
+        name: name.into(),
         origin: Owner::new("ConfigMap", "ingress", "services").section("9000"),
         address: address.parse().unwrap(),
         transport,
@@ -128,6 +133,12 @@ async fn udp_echo(name: &'static str) -> SocketAddr {
         }
     });
     address
+}
+
+async fn scrape(proxy: &TestProxy) -> String {
+    let mut stream = connect(proxy.proxy.admin_address().unwrap()).await;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    String::from_utf8(read_to_end(&mut stream).await).unwrap()
 }
 
 /// The log as it was written.
@@ -438,7 +449,10 @@ async fn datagrams_go_to_one_endpoint_of_each_session_and_answers_come_back() {
         let first = ask(&client, port, b"one").await;
         clients.push((client, first));
     }
-    proxy.publish([endpoints("web", &[a])]).await;
+    // A pod that is about to end keeps what it has.
+    let ending = Endpoint { state: EndpointState::Draining, ..Endpoint::ready(b) };
+    let endpoints = Endpoints::Addresses(vec![Endpoint::ready(a), ending]);
+    proxy.publish([EndpointSet { backend: "default/web:80".into(), endpoints }.into()]).await;
     for (client, first) in &clients {
         let second = String::from_utf8(ask(client, port, b"one").await).unwrap();
         assert_eq!(second.as_bytes(), first, "the same endpoint sees the same sender");
@@ -450,6 +464,129 @@ async fn datagrams_go_to_one_endpoint_of_each_session_and_answers_come_back() {
         b"a  ",
         "new sessions go where there is one, empty datagrams too"
     );
+}
+
+#[tokio::test]
+async fn sessions_leave_an_endpoint_that_the_port_no_longer_leads_to() {
+    let (a, b, c) = (udp_echo("a").await, udp_echo("b").await, udp_echo("c").await);
+    let streams = StreamSettings { responses: u32::MAX, ..StreamSettings::default() };
+    let (proxy, port) = start_with(Transport::Udp, &[a, b], streams, config());
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        let (client, _) = udp().await;
+        let first = ask(&client, port, b"one").await;
+        clients.push((client, first));
+    }
+    // A change of something else is none of theirs.
+    proxy.publish(backend("other", &[c])).await;
+    for (client, first) in &clients {
+        assert_eq!(ask(client, port, b"one").await, *first);
+    }
+    proxy.publish([endpoints("web", &[a])]).await;
+    let mut moved = 0;
+    for (client, first) in &clients {
+        let now = ask(client, port, b"one").await;
+        if first.starts_with(b"a ") {
+            assert_eq!(now, *first, "its endpoint is still there");
+        } else {
+            assert!(now.starts_with(b"a one "), "{}", String::from_utf8_lossy(&now));
+            moved += 1;
+        }
+    }
+    assert!(moved > 0);
+    proxy.publish([stream("127.0.0.1:0", Transport::Udp, "other")]).await;
+    for (client, _) in &clients {
+        assert!(ask(client, port, b"one").await.starts_with(b"c one "));
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_without_a_path_costs_no_other_session() {
+    let echo = udp_echo("a").await;
+    let streams = StreamSettings { responses: u32::MAX, ..StreamSettings::default() };
+    let (proxy, port) = start_with(Transport::Udp, &[echo], streams, one_worker());
+    let (old, _) = udp().await;
+    let first = ask(&old, port, b"x").await;
+    // To connect to a broadcast address fails at once.
+    let broadcast = SocketAddr::from(([127, 255, 255, 255], 9));
+    assert!(udp().await.0.connect(broadcast).await.is_err());
+    proxy.publish([endpoints("web", &[echo, broadcast])]).await;
+    for _ in 0..4 {
+        assert!(ask(&udp().await.0, port, b"x").await.starts_with(b"a "), "the other endpoint is tried");
+    }
+    assert_eq!(ask(&old, port, b"x").await, first, "its session goes on");
+}
+
+/// Sends a datagram in the name of a port of the proxy, as only its own user can; from another machine it takes a forged sender.
+fn forge(from: SocketAddr, to: SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&from.into()).unwrap();
+    assert_eq!(socket.send_to(b"forged", &to.into()).unwrap(), 6);
+}
+
+#[tokio::test]
+async fn senders_that_are_udp_ports_of_ours_are_refused() {
+    let (endpoint, address) = udp().await;
+    let mut resources = backend("web", &[address]);
+    resources.extend([
+        stream("127.0.0.1:0", Transport::Udp, "web"),
+        stream_named("second", "127.0.0.1:0", Transport::Udp, "web"),
+        stream_named("everywhere", "0.0.0.0:0", Transport::Udp, "web"),
+    ]);
+    let proxy = TestProxy::start_with(resources, one_worker());
+    let addresses = proxy.proxy.local_addresses();
+    let (first, second) = (addresses[&"service".into()], addresses[&"second".into()]);
+    let everywhere = addresses[&"everywhere".into()].port();
+    let at = |last| SocketAddr::from(([127, 0, 0, last], everywhere));
+    // Each would go from one port of ours to the other for ever, if the endpoint answers what it gets.
+    for (from, to) in [(second, first), (at(5), first), (first, at(1)), (at(5), at(1))] {
+        forge(from, to);
+        // Datagrams of one port are taken in their order.
+        udp().await.0.send_to(b"honest", to).await.unwrap();
+        let mut room = [0; 64];
+        let len = within("a datagram", endpoint.recv(&mut room)).await.unwrap();
+        assert_eq!(&room[..len], b"honest", "from {from} to {to}");
+    }
+    // A client may well ask from the port number at which we listen, as time servers do.
+    let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+    client.set_reuse_port(true).unwrap();
+    client.bind(&SocketAddr::from(([127, 0, 0, 9], first.port())).into()).unwrap();
+    client.send_to(b"peer", &first.into()).unwrap();
+    let mut room = [0; 64];
+    assert_eq!(within("a datagram", endpoint.recv(&mut room)).await.unwrap(), 4);
+}
+
+#[tokio::test]
+async fn datagrams_that_are_dropped_are_counted_each_and_logged_now_and_then() {
+    let log = Lines::default();
+    let config = ProxyConfig { log: log.sink(), admin: Some(([127, 0, 0, 1], 0).into()), ..one_worker() };
+    let (proxy, port) = start_with(Transport::Udp, &[], StreamSettings::default(), config);
+    let (client, _) = udp().await;
+    for _ in 0..20 {
+        client.send_to(b"x", port).await.unwrap();
+    }
+    let failures = "fairway_stream_failures_total{listener=\"service\",protocol=\"UDP\"} 20";
+    eventually("twenty failures", || async { scrape(&proxy).await.contains(failures) }).await;
+    proxy.publish([endpoints("web", &[udp_echo("a").await])]).await;
+    ask(&client, port, b"x").await;
+    let lines = log.wait(2).await;
+    assert!(lines[0].contains(" UDP 502 0 0 "), "{lines:?}");
+    assert!(lines[1].contains(" UDP 200 "), "nothing was logged in between: {lines:?}");
+}
+
+#[tokio::test]
+async fn sessions_end_with_their_udp_port() {
+    let (endpoint, silent) = udp().await;
+    let log = Lines::default();
+    let config = ProxyConfig { log: log.sink(), ..one_worker() };
+    let (proxy, port) = start_with(Transport::Udp, &[silent], StreamSettings::default(), config);
+    udp().await.0.send_to(b"x", port).await.unwrap();
+    within("a datagram", endpoint.recv(&mut [0; 8])).await.unwrap();
+    let gone = Delta { removals: vec![ResourceName::StreamListener("service".into())], ..Delta::default() };
+    proxy.publisher.publish(gone).await;
+    assert!(log.wait(1).await[0].contains(" UDP 200 0 1 "));
+    UdpSocket::bind(port).await.unwrap();
 }
 
 #[tokio::test]
@@ -589,13 +726,7 @@ async fn what_passes_is_counted_by_listener() {
     assert_eq!(read(&mut server, 5).await, b"12345");
     server.write_all(b"123").await.unwrap();
     assert_eq!(read(&mut client, 3).await, b"123");
-    let admin = proxy.proxy.admin_address().unwrap();
-    let scrape = async || {
-        let mut stream = connect(admin).await;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
-        String::from_utf8(read_to_end(&mut stream).await).unwrap()
-    };
-    let text = scrape().await;
+    let text = scrape(&proxy).await;
     for expected in [
         "fairway_stream_sessions_total{listener=\"service\",protocol=\"TCP\"} 1",
         "fairway_stream_sessions_active{listener=\"service\",protocol=\"TCP\"} 1",
@@ -607,7 +738,7 @@ async fn what_passes_is_counted_by_listener() {
     }
     drop((client, server));
     let ended = "fairway_stream_sessions_active{listener=\"service\",protocol=\"TCP\"} 0";
-    eventually("the end", || async { scrape().await.contains(ended) }).await;
+    eventually("the end", || async { scrape(&proxy).await.contains(ended) }).await;
 }
 
 #[tokio::test]

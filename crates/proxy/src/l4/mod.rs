@@ -1,7 +1,8 @@
 //! TCP and UDP services: what comes in at a port goes to an endpoint of its backend, and nobody looks at the bytes.
 //!
-//! Which endpoint is decided by the configuration that holds when a connection or session begins; it keeps that one to its end,
-//! whatever changes. Without an endpoint, connections are closed and datagrams dropped.
+//! Which backend is decided by the configuration that holds when a connection or session begins. A connection keeps its endpoint to
+//! its end, whatever changes; a session of datagrams for as long as its port leads to that endpoint. Without an endpoint,
+//! connections are closed and datagrams dropped.
 
 mod session;
 mod tcp;
@@ -17,7 +18,7 @@ use std::time::Instant;
 use fairway_model::{ListenerName, StreamListener, StreamRetry};
 use tokio::task::JoinHandle;
 
-pub(crate) use self::session::Sessions;
+pub(crate) use self::session::{Sessions, most_sessions};
 use crate::access_log::StreamRecord;
 use crate::balance::{Ask, Outcome, Pick};
 use crate::listener::{self, Bound, Gate};
@@ -31,12 +32,19 @@ pub(crate) struct OpenStream {
     resource: RefCell<Arc<StreamListener>>,
     gate: Gate,
     counts: Cell<StreamCounts>,
+    /// When it was last logged that a datagram was dropped.
+    dropped: Cell<Option<Instant>>,
 }
 
 impl OpenStream {
     /// For a socket that is bound.
     pub(crate) fn new(resource: Arc<StreamListener>, local: SocketAddr) -> Self {
-        Self { resource: RefCell::new(resource), gate: Gate::new(local), counts: Cell::default() }
+        Self {
+            resource: RefCell::new(resource),
+            gate: Gate::new(local),
+            counts: Cell::default(),
+            dropped: Cell::new(None),
+        }
     }
 
     /// The resource.
@@ -47,6 +55,11 @@ impl OpenStream {
     /// The resource changed: what begins from now on goes by the new one.
     pub(crate) fn change(&self, resource: Arc<StreamListener>) {
         *self.resource.borrow_mut() = resource;
+    }
+
+    /// Whether it takes datagrams.
+    pub(crate) fn is_udp(&self) -> bool {
+        self.resource.borrow().transport.is_udp()
     }
 
     /// What closes it.
@@ -95,6 +108,7 @@ struct StreamSession {
     worker: Rc<Worker>,
     open: Rc<OpenStream>,
     record: StreamRecord,
+    logged: bool,
 }
 
 impl StreamSession {
@@ -118,10 +132,13 @@ impl StreamSession {
             connect: None,
             upstream_name: Arc::default(),
         };
-        Self { worker: worker.clone(), open: open.clone(), record }
+        Self { worker: worker.clone(), open: open.clone(), record, logged: true }
     }
 
     /// The next endpoint to try, `None` when there is none or the policy allows no more. No endpoint is tried twice.
+    ///
+    /// The backend is the one that the port led to when this began. Its endpoints are those of now, which may be of a newer snapshot:
+    /// when the first try fails, most likely because its pod has just gone, the next one finds the pod that took its place.
     fn choose(&mut self, resource: &StreamListener, retry: Option<&StreamRetry>) -> Option<(Rc<Service>, Pick)> {
         let tries = self.record.tried.len();
         if tries > 0 {
@@ -159,6 +176,11 @@ impl StreamSession {
         service.done(pick, Outcome::Failed, Instant::now());
         self.worker.metrics.borrow_mut().upstream.failed += 1;
     }
+
+    /// A datagram is dropped. That is counted each time, but anybody can send any number of them: the log tells one a minute.
+    fn dropped(&mut self) {
+        self.logged = listener::is_due(&self.open.dropped, Instant::now());
+    }
 }
 
 impl Drop for StreamSession {
@@ -167,6 +189,8 @@ impl Drop for StreamSession {
             counts.active -= 1;
             counts.failed += u64::from(self.record.status != 200);
         });
-        self.worker.log_stream(&self.record);
+        if self.logged {
+            self.worker.log_stream(&self.record);
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! The sessions of datagrams of one worker: by client, and by when they were last used.
 //!
-//! There are never more than the worker admits: the one that was silent for longest makes room for a new one.
+//! There are never more than [`most_sessions`]: the one that was silent for longest makes room for a new one.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::task::AbortHandle;
 
 use super::udp::UdpSession;
@@ -20,6 +21,18 @@ pub(super) struct Client {
     pub(super) address: SocketAddr,
     /// The address of ours that it asked, where the port is open on all.
     pub(super) local: Option<IpAddr>,
+}
+
+/// The part of the files which the process may have open that sessions take at most, all workers together. Senders of datagrams can be
+/// forged: whoever does so must not use up what HTTP connections need.
+const SHARE_OF_FILES: u64 = 4;
+
+/// How many sessions each of so many workers may have. Also no more than it may have connections.
+pub(crate) fn most_sessions(workers: usize, connections: usize) -> usize {
+    // It cannot fail for this process and this resource.
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now);
+    let share = usize::try_from(files / SHARE_OF_FILES).unwrap_or(usize::MAX) / workers.max(1);
+    share.min(connections).max(1)
 }
 
 /// All sessions.
@@ -55,7 +68,7 @@ impl Sessions {
 
     /// Adds a session, after the oldest ones have made room for it.
     pub(super) fn insert(&mut self, client: Client, session: Rc<UdpSession>, task: AbortHandle, most: usize) {
-        while self.by_client.len() >= most.max(1) && self.evict() {}
+        while self.by_client.len() >= most && self.evict() {}
         self.uses += 1;
         self.by_use.insert(self.uses, client);
         let entry = Entry { session, used: Cell::new(self.uses), task };

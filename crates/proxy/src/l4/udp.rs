@@ -2,8 +2,9 @@
 //!
 //! A session is a client's address and port. It has one endpoint and a socket of its own, so that the endpoint tells clients apart
 //! and its answers find the way back; they leave from the address that the client asked. A session ends when nothing came for too
-//! long, when the endpoint has sent as many datagrams as were asked for, or when others need its place. What can't be sent at once
-//! is dropped, as networks do.
+//! long, when the endpoint has sent as many datagrams as were asked for, when others need its place, or with its port. When the port
+//! no longer leads to the endpoint, the next datagram begins another session: a client that keeps its port would never get away from a
+//! pod that is gone. What can't be sent at once is dropped, as networks do.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -12,7 +13,7 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
+use nix::libc::{EMFILE, ENFILE, in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
 };
@@ -149,27 +150,47 @@ fn take(worker: &Rc<Worker>, open: &Rc<OpenStream>, port: &Rc<Port>, number: u64
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(More::No),
             received => received?,
         };
-        let own = SocketAddr::new(received.local.unwrap_or(port.local.ip()), port.local.port());
-        if received.client == own {
-            // A forged sender: the answer would be the next question, for ever.
-            continue;
-        }
         let client = Client { port: number, address: received.client, local: received.local };
         let known = worker.sessions.borrow_mut().touch(&client);
-        let Some(session) = known.or_else(|| begin(worker, open, port, client)) else { continue };
+        let session = match known {
+            Some(session) if session.is_served(worker, open) => session,
+            known => {
+                if known.is_some() {
+                    end(worker, &client);
+                }
+                match begin(worker, open, port, client) {
+                    Ok(Some(session)) => session,
+                    Ok(None) => continue,
+                    Err(error) => {
+                        // The session that was silent for longest has a descriptor. It gives it back when its task ends, which is
+                        // when others get their turn.
+                        open.gate().warn(&error);
+                        worker.sessions.borrow_mut().evict();
+                        return Ok(More::Perhaps);
+                    }
+                }
+            }
+        };
         session.forward(&scratch[..received.len]);
         if session.is_answered() {
-            worker.sessions.borrow_mut().end(&client);
-            worker.session_ended();
+            end(worker, &client);
         }
     }
     Ok(More::Perhaps)
+}
+
+fn end(worker: &Worker, client: &Client) {
+    worker.sessions.borrow_mut().end(client);
+    worker.session_ended();
 }
 
 /// A session with its endpoint.
 #[derive(Debug)]
 pub(super) struct UdpSession {
     socket: UdpSocket,
+    endpoint: SocketAddr,
+    /// The newest snapshot in which the port led to the endpoint.
+    version: Cell<u64>,
     idle: Duration,
     /// Datagrams that answer one of the client's.
     responses: u32,
@@ -181,32 +202,48 @@ pub(super) struct UdpSession {
 }
 
 /// Begins a session; `None` if it can't be, which is counted and logged.
-fn begin(worker: &Rc<Worker>, open: &Rc<OpenStream>, port: &Rc<Port>, client: Client) -> Option<Rc<UdpSession>> {
-    if worker.is_draining() {
-        return None;
+///
+/// # Errors
+/// If there is no descriptor for it, which is no fault of the endpoint.
+fn begin(
+    worker: &Rc<Worker>,
+    open: &Rc<OpenStream>,
+    port: &Rc<Port>,
+    client: Client,
+) -> io::Result<Option<Rc<UdpSession>>> {
+    if worker.is_draining() || is_ours(worker, client.address) {
+        return Ok(None);
     }
     let resource = open.resource();
-    let settings = worker.running().snapshot.settings().streams.clone();
+    let running = worker.running();
+    let settings = running.snapshot.settings().streams.clone();
     let local = SocketAddr::new(client.local.unwrap_or(port.local.ip()), port.local.port());
     let mut session = StreamSession::begin(worker, open, client.address, local);
-    let socket = loop {
-        let (service, pick) = session.choose(&resource, settings.retry.as_ref())?;
+    let (socket, endpoint) = loop {
+        let Some((service, pick)) = session.choose(&resource, settings.retry.as_ref()) else {
+            session.dropped();
+            return Ok(None);
+        };
         let since = Instant::now();
-        match connect(pick.endpoint) {
+        match connect(pick.endpoint).and_then(|socket| UdpSocket::from_std(socket.into())) {
             Ok(socket) => {
                 session.reached(&service, &pick, since);
-                break socket;
+                break (socket, pick.endpoint);
+            }
+            Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
+                session.dropped();
+                return Err(error);
             }
             Err(error) => {
+                tracing::debug!(%error, upstream.addr = %pick.endpoint, "cannot connect");
                 session.failed(&service, &pick);
-                // Perhaps there are no more descriptors: the oldest session has one.
-                open.gate().warn(&error);
-                worker.sessions.borrow_mut().evict();
             }
         }
     };
     let session = Rc::new(UdpSession {
         socket,
+        endpoint,
+        version: Cell::new(running.version),
         idle: settings.idle,
         responses: settings.responses,
         asked: Cell::new(0),
@@ -215,17 +252,38 @@ fn begin(worker: &Rc<Worker>, open: &Rc<OpenStream>, port: &Rc<Port>, client: Cl
         session: RefCell::new(session),
     });
     let task = tokio::task::spawn_local(answer(worker.clone(), session.clone(), port.clone(), client));
-    let most = worker.common.connections;
+    let most = worker.common.datagram_sessions;
     worker.sessions.borrow_mut().insert(client, session.clone(), task.abort_handle(), most);
-    Some(session)
+    Ok(Some(session))
 }
 
-/// A socket that speaks with this endpoint only.
-fn connect(endpoint: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(endpoint), Type::DGRAM, Some(Protocol::UDP))?;
+/// A socket that speaks with this peer only.
+fn connect(peer: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
-    socket.connect(&endpoint.into())?;
-    UdpSocket::from_std(socket.into())
+    socket.connect(&peer.into())?;
+    Ok(socket)
+}
+
+/// Whether a sender is a UDP port of ours, and so most likely forged: answers would go to that port as questions, and its answers come
+/// back here as questions, for ever.
+///
+/// A sender that is one of our ports by way of an address that another machine translates (that of a load balancer, say) can't be told
+/// from a client. The port alone does not tell it either: NTP and DNS servers ask from the port at which they answer.
+fn is_ours(worker: &Worker, sender: SocketAddr) -> bool {
+    worker.has_udp_port(|own| {
+        own.port() == sender.port()
+            && own.is_ipv4() == sender.is_ipv4()
+            && (own.ip() == sender.ip() || (own.ip().is_unspecified() && is_local(sender)))
+    })
+}
+
+/// Whether an address is one of this machine, or network namespace: the kernel speaks to itself from the address that is spoken to.
+/// On loopback, where it need not, all addresses are local.
+fn is_local(address: SocketAddr) -> bool {
+    let from = || connect(address)?.local_addr();
+    address.ip().is_loopback()
+        || from().is_ok_and(|from| from.as_socket().is_some_and(|from| from.ip() == address.ip()))
 }
 
 /// Passes the answers of the endpoint on until the session ends.
@@ -249,6 +307,17 @@ async fn answer(worker: Rc<Worker>, session: Rc<UdpSession>, port: Rc<Port>, cli
 }
 
 impl UdpSession {
+    /// Whether the port still leads to the endpoint, be it one that takes nothing new. That is looked up once after each change; else
+    /// two numbers are compared.
+    fn is_served(&self, worker: &Worker, open: &OpenStream) -> bool {
+        let running = worker.running();
+        if self.version.replace(running.version) == running.version {
+            return true;
+        }
+        let service = worker.upstreams.service(&running, &open.resource().backend, &worker.rng);
+        service.is_some_and(|service| service.knows(&running, self.endpoint))
+    }
+
     /// Sends a datagram of the client. Not by way of the event loop, which does not know a new socket as writable yet.
     fn forward(&self, datagram: &[u8]) {
         let socket = SockRef::from(&self.socket);

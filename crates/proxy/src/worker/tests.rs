@@ -230,6 +230,7 @@ fn common(live: &Live, log: Option<LogHandle>) -> Arc<Common> {
     Arc::new(Common {
         certificates: Certificates::new(live.snapshot.clone()),
         connections: 100,
+        datagram_sessions: 100,
         numbers: AtomicU64::new(1),
         log,
         metrics: Arc::default(),
