@@ -4,25 +4,28 @@
 //! The rest of the process talks to a worker by messages. A message is acknowledged by dropping what it carries, so that a
 //! worker that is gone never leaves anybody waiting.
 
+mod admission;
+mod listening;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use fairway_model::{ListenerName, Template};
+use fairway_model::Template;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+pub(crate) use self::admission::Admission;
 use crate::access_log::{self, Format, LogHandle, LogWriter, StreamRecord};
-use crate::l4::{self, OpenStream, Sessions};
-use crate::listener::{self, AnyListener, Bound, OpenListener};
+use crate::l4::{OpenStream, Sessions};
+use crate::listener::{AnyListener, Bound, OpenListener};
 use crate::live::{InForce, Live};
-use crate::metrics::{LiveIngresses, MetricOptions, Phase, WorkerMetrics, WorkerReport};
+use crate::metrics::{LiveIngresses, MetricOptions, WorkerMetrics, WorkerReport};
 use crate::random::Rng;
 use crate::record::RequestRecord;
 use crate::respond::Clock;
@@ -189,36 +192,6 @@ impl Worker {
         self.draining.get()
     }
 
-    /// Counts a connection for as long as the result lives.
-    pub(crate) fn admit(self: &Rc<Self>) -> Admission {
-        self.connections.set(self.connections.get() + 1);
-        self.metrics.borrow_mut().connections.opened();
-        Admission { worker: self.clone(), phase: Phase::Reading }
-    }
-
-    /// Waits until there is room for another connection. Idle ones make room, some at a time, as in nginx; if there are none, the
-    /// next that becomes idle does.
-    pub(crate) async fn room(&self) {
-        while self.connections.get() >= self.common.connections {
-            if self.shed.get() == 0 {
-                self.shed.set((self.common.connections / 16).max(1));
-                self.timers.wake_all();
-            }
-            self.ended.notified().await;
-        }
-    }
-
-    /// Whether an idle connection that asks is to close, to make room for another one.
-    pub(crate) fn sheds(&self) -> bool {
-        let left = self.shed.get();
-        if left > 0 && self.connections.get() < self.common.connections {
-            self.shed.set(0);
-            return false;
-        }
-        self.shed.set(left.saturating_sub(1));
-        left > 0
-    }
-
     /// A template of a policy in the form that is evaluated.
     pub(crate) fn format(&self, template: &Template) -> Rc<Format> {
         let mut formats = self.formats.borrow_mut();
@@ -312,75 +285,6 @@ impl Worker {
         }
     }
 
-    fn open_listener(self: &Rc<Self>, listener: AnyListener, socket: Bound) -> io::Result<()> {
-        let local = socket.local_addr()?;
-        match (listener, socket) {
-            (AnyListener::Http(resource), Bound::Tcp(socket)) => {
-                let (open, socket) = OpenListener::new(resource, socket, &self.common.certificates)?;
-                let open = Rc::new(open);
-                let task = tokio::task::spawn_local(listener::serve(self.clone(), open.clone(), socket));
-                self.listeners.borrow_mut().push((open, task));
-            }
-            (AnyListener::Stream(resource), socket) => {
-                let open = Rc::new(OpenStream::new(resource, local));
-                let task = l4::open(self.clone(), open.clone(), socket)?;
-                self.streams.borrow_mut().push((open, task));
-            }
-            (AnyListener::Http(_), Bound::Udp(_)) => return Err(io::ErrorKind::Unsupported.into()),
-        }
-        Ok(())
-    }
-
-    fn change_listener(&self, changed: AnyListener) {
-        match changed {
-            AnyListener::Http(resource) => {
-                let listeners = self.listeners.borrow();
-                listeners.iter().filter(|(open, _)| open.name() == resource.name).for_each(|(open, _)| {
-                    open.change(resource.clone());
-                });
-            }
-            AnyListener::Stream(resource) => {
-                let streams = self.streams.borrow();
-                streams.iter().filter(|(open, _)| open.resource().name == resource.name).for_each(|(open, _)| {
-                    open.change(resource.clone());
-                });
-            }
-        }
-    }
-
-    /// Whether there is such an address among those where datagrams are taken.
-    pub(crate) fn has_udp_port(&self, is_it: impl Fn(SocketAddr) -> bool) -> bool {
-        self.streams.borrow().iter().any(|(open, _)| open.is_udp() && is_it(open.gate().local()))
-    }
-
-    /// The names of the listeners that take datagrams.
-    fn datagram_ports(&self) -> Vec<ListenerName> {
-        let streams = self.streams.borrow();
-        let datagrams = streams.iter().filter(|(open, _)| open.is_udp());
-        datagrams.map(|(open, _)| open.resource().name.clone()).collect()
-    }
-
-    /// Closes listeners after they have taken what waits in their queues, which would be reset otherwise.
-    async fn close_listeners(&self, gone: impl Fn(&ListenerName) -> bool) {
-        let closing: Vec<_> = self.listeners.borrow_mut().extract_if(.., |(open, _)| gone(&open.name())).collect();
-        for (open, task) in closing {
-            open.gate().close();
-            let _ = task.await;
-        }
-        let streams =
-            self.streams.borrow_mut().extract_if(.., |(open, _)| gone(&open.resource().name)).collect::<Vec<_>>();
-        for (open, task) in streams {
-            open.gate().close();
-            let _ = task.await;
-        }
-    }
-
-    /// Says that a session of datagrams has ended.
-    pub(crate) fn session_ended(&self) {
-        self.ended.notify_waiters();
-        self.ended.notify_one();
-    }
-
     /// Writes a line about a stream that has ended.
     pub(crate) fn log_stream(&self, record: &StreamRecord) {
         if let Some(log) = &self.log {
@@ -396,33 +300,6 @@ impl Worker {
         let running = self.running();
         self.upstreams.keep_house(self.timers.now(), &running);
         self.upstreams.pool.borrow().len() > 0
-    }
-}
-
-/// One connection's place among those that the worker admits, and what it is counted as.
-#[derive(Debug)]
-pub(crate) struct Admission {
-    worker: Rc<Worker>,
-    phase: Phase,
-}
-
-impl Admission {
-    /// The connection does something else now.
-    pub(crate) fn enter(&mut self, phase: Phase) {
-        if phase != self.phase {
-            self.worker.metrics.borrow_mut().connections.changed(self.phase, phase);
-            self.phase = phase;
-        }
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        let worker = &self.worker;
-        worker.connections.set(worker.connections.get() - 1);
-        worker.metrics.borrow_mut().connections.closed(self.phase);
-        worker.ended.notify_waiters();
-        worker.ended.notify_one();
     }
 }
 

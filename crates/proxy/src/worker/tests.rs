@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::access_log::{LogSink, LogThread};
+use crate::listener;
 use crate::work::ORDINARY;
 
 const REQUESTS: usize = 200;
