@@ -171,12 +171,9 @@ impl Proxy {
             patience,
             metrics,
             ping: asking(&shared, |shared| shared.ask(Message::Ping)),
-            reports: {
+            report: {
                 let shared = Arc::downgrade(&shared);
-                Box::new(move |live| {
-                    let ask = |shared: Arc<Shared>| shared.ask(|reply| Message::Report(live.clone(), reply));
-                    shared.upgrade().map(ask).unwrap_or_default()
-                })
+                Box::new(move |worker, live| shared.upgrade()?.ask_one(worker, |reply| Message::Report(live, reply)))
             },
             running: asking(&shared, |shared| (shared.live().snapshot.clone(), locked(&shared.status).clone())),
             figures: {

@@ -5,8 +5,10 @@
 //! | --- | --- |
 //! | `/healthz` (or as configured) | 200 while traffic is served: workers answer, the first configuration is live, no shutdown has begun; else 500, as ingress-nginx |
 //! | `/readyz` | the same, with 503 |
-//! | `/metrics` | counters in the text format of Prometheus |
+//! | `/metrics` | counters in the text format of Prometheus, written as they are read |
 //! | `/debug/snapshot` | the configuration that runs, as JSON; keys never show |
+//!
+//! The last two may be asked for by a few at a time, until they have read the answer: that bounds what slow readers cost.
 
 mod lifecycle;
 mod server;
@@ -16,12 +18,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::Snapshot;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::metrics::{
-    ConfigStatus, Exposition, LiveIngresses, MetricOptions, ProcessFigures, ProxyFigures, WorkerReport,
+    ConfigStatus, Exposition, LiveIngresses, MetricOptions, Pages, ProcessFigures, ProxyFigures, Totals, WorkerReport,
 };
 
 pub use self::lifecycle::{Lifecycle, Stage};
@@ -39,8 +41,9 @@ pub struct AdminSource {
     pub metrics: Arc<MetricOptions>,
     /// Asks each worker for a sign of life.
     pub ping: Box<dyn Fn() -> Vec<oneshot::Receiver<()>> + Send + Sync>,
-    /// Asks each worker for what it counted; see [`WorkerMetrics::report`](crate::metrics::WorkerMetrics::report).
-    pub reports: Box<dyn Fn(Arc<LiveIngresses>) -> Vec<oneshot::Receiver<WorkerReport>> + Send + Sync>,
+    /// Asks the worker of this number for what it counted; `None` when there are no more. See
+    /// [`WorkerMetrics::report`](crate::metrics::WorkerMetrics::report).
+    pub report: Box<dyn Fn(usize, Arc<LiveIngresses>) -> Option<oneshot::Receiver<WorkerReport>> + Send + Sync>,
     /// The snapshot that runs, and what is known about it.
     pub running: Box<dyn Fn() -> (Arc<Snapshot>, ConfigStatus) + Send + Sync>,
     /// Figures of the proxy that no worker counts.
@@ -58,19 +61,30 @@ impl fmt::Debug for AdminSource {
 struct Answer {
     status: u16,
     content_type: &'static str,
-    body: Vec<u8>,
+    body: Body,
+    /// Kept until the answer is read.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
-/// Answers that only one may ask for at a time.
+#[derive(Debug)]
+enum Body {
+    Whole(Vec<u8>),
+    Pages(Box<Pages>),
+}
+
+/// Answers that only few may ask for at a time, because they keep numbers or text for the whole configuration until they are read.
 #[derive(Debug)]
 struct Places {
-    metrics: Semaphore,
-    snapshot: Semaphore,
+    metrics: Arc<Semaphore>,
+    snapshot: Arc<Semaphore>,
 }
+
+/// Scrapes at a time: a pair of Prometheus servers, and two more. Each keeps a copy of all numbers.
+const SCRAPES: usize = 4;
 
 impl Default for Places {
     fn default() -> Self {
-        Self { metrics: Semaphore::new(1), snapshot: Semaphore::new(1) }
+        Self { metrics: Arc::new(Semaphore::new(SCRAPES)), snapshot: Arc::new(Semaphore::new(1)) }
     }
 }
 
@@ -78,8 +92,12 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 impl Answer {
+    fn new(status: u16, content_type: &'static str, body: Body) -> Self {
+        Self { status, content_type, body, _place: None }
+    }
+
     fn text(status: u16, text: &str) -> Self {
-        Self { status, content_type: TEXT, body: format!("{text}\n").into_bytes() }
+        Self::new(status, TEXT, Body::Whole(format!("{text}\n").into_bytes()))
     }
 }
 
@@ -89,16 +107,16 @@ impl AdminSource {
             // Asked first, so that a configured path can be any.
             path if path == self.health_path.as_bytes() => self.health(500).await,
             b"/readyz" => self.health(503).await,
-            b"/metrics" => self.alone(&places.metrics, self.metrics()).await,
-            b"/debug/snapshot" => self.alone(&places.snapshot, self.snapshot()).await,
+            b"/metrics" => self.placed(&places.metrics, self.metrics()).await,
+            b"/debug/snapshot" => self.placed(&places.snapshot, self.snapshot()).await,
             _ => Answer::text(404, "not found"),
         }
     }
 
-    /// An answer that goes through the whole configuration: one at a time, the others wait as long as workers may take.
-    async fn alone(&self, place: &Semaphore, answer: impl Future<Output = Answer>) -> Answer {
-        match timeout(self.patience, place.acquire()).await {
-            Ok(Ok(_place)) => answer.await,
+    /// An answer that goes through the whole configuration: by few at a time, the others wait as long as workers may take.
+    async fn placed(&self, places: &Arc<Semaphore>, answer: impl Future<Output = Answer>) -> Answer {
+        match timeout(self.patience, places.clone().acquire_owned()).await {
+            Ok(Ok(place)) => Answer { _place: Some(place), ..answer.await },
             Ok(Err(_)) | Err(_) => Answer::text(503, "others are asking"),
         }
     }
@@ -120,43 +138,46 @@ impl AdminSource {
 
     async fn metrics(&self) -> Answer {
         let (snapshot, config) = (self.running)();
-        // Both steps go through the whole configuration, which may be large.
+        // This, the sums and the order go through the whole configuration, which may be large.
         let known = snapshot.clone();
-        let Ok(live) = spawn_blocking(move || LiveIngresses::of(&known)).await else {
+        let Ok(live) = spawn_blocking(move || Arc::new(LiveIngresses::of(&known))).await else {
             return Answer::text(500, "cannot read the configuration");
         };
         let deadline = Instant::now() + self.patience;
-        let mut reports = Vec::new();
-        for worker in (self.reports)(Arc::new(live)) {
+        let mut totals = Totals::new(&self.metrics);
+        // One after the other, so that only one report is at hand at a time.
+        for worker in 0.. {
+            let Some(report) = (self.report)(worker, live.clone()) else {
+                break;
+            };
             // Half a sum would look like a restart to whoever computes rates from it.
-            let Ok(Ok(report)) = timeout_at(deadline, worker).await else {
+            let Ok(Ok(report)) = timeout_at(deadline, report).await else {
                 return Answer::text(503, "a worker does not answer");
             };
-            reports.push(report);
+            let add = move || {
+                totals.add(report);
+                totals
+            };
+            totals = match spawn_blocking(add).await {
+                Ok(totals) => totals,
+                Err(_) => return Answer::text(500, "cannot add up the metrics"),
+            };
         }
         let (options, proxy) = (self.metrics.clone(), (self.figures)());
-        let rendered = spawn_blocking(move || {
+        let pages = move || {
             let process = ProcessFigures::read();
-            let all = Exposition {
-                options: &options,
-                reports: &reports,
-                snapshot: &snapshot,
-                config: &config,
-                proxy: &proxy,
-                process: &process,
-            };
-            all.render()
-        });
-        match rendered.await {
-            Ok(body) => Answer { status: 200, content_type: crate::metrics::CONTENT_TYPE, body: body.into_bytes() },
-            Err(_) => Answer::text(500, "cannot render the metrics"),
+            Exposition { options, totals, snapshot, config, proxy, process }.pages()
+        };
+        match spawn_blocking(pages).await {
+            Ok(pages) => Answer::new(200, crate::metrics::CONTENT_TYPE, Body::Pages(Box::new(pages))),
+            Err(_) => Answer::text(500, "cannot write the metrics"),
         }
     }
 
     async fn snapshot(&self) -> Answer {
         let (snapshot, _) = (self.running)();
         match spawn_blocking(move || serde_json::to_vec_pretty(&*snapshot)).await {
-            Ok(Ok(body)) => Answer { status: 200, content_type: JSON, body },
+            Ok(Ok(body)) => Answer::new(200, JSON, Body::Whole(body)),
             Ok(Err(_)) | Err(_) => Answer::text(500, "cannot render the configuration"),
         }
     }

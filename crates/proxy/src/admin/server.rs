@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Buf;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::{AdminSource, Answer, Places};
-use crate::http1::{FieldName, Framing, HeadLimits, HeadWriter, Method, Parsed, RequestHead};
+use super::{AdminSource, Answer, Body, Places};
+use crate::http1::{ChunkEncoder, FieldName, Framing, HeadLimits, HeadWriter, Method, Parsed, RequestHead, Version};
 
 /// Connections at a time. Probes and scrapers need a handful.
 const CONNECTIONS: usize = 64;
@@ -22,7 +23,7 @@ const HEAD: usize = 8 << 10;
 /// Time for a request to arrive, on a new connection or between two requests.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Time for an answer to be taken.
+/// Time for an answer to be taken, however it trickles: so long it keeps its place.
 const SENDING: Duration = Duration::from_secs(30);
 
 /// Pause after a failed accept, which means that descriptors are used up.
@@ -79,6 +80,8 @@ impl AdminServer {
 }
 
 async fn serve(mut stream: TcpStream, source: &AdminSource, places: &Places) -> io::Result<()> {
+    // Answers are written in whole pieces; the last must not wait for the acknowledgement of the one before.
+    stream.set_nodelay(true)?;
     let limits = HeadLimits::default();
     let mut head = RequestHead::default();
     let mut buffer = Vec::with_capacity(HEAD);
@@ -87,16 +90,21 @@ async fn serve(mut stream: TcpStream, source: &AdminSource, places: &Places) -> 
             Received::Head(length) => length,
             Received::End => return Ok(()),
             Received::Refused(status) => {
-                return send(&mut stream, &Answer::text(status, "bad request"), true, false).await;
+                let answer = Answer::text(status, "bad request");
+                timeout(SENDING, send(&mut stream, answer, Sending { last: true, ..Sending::default() })).await??;
+                return Ok(());
             }
         };
-        let last = !head.connection().keep_alive || head.framing() != Framing::None;
+        let how = Sending {
+            last: !head.connection().keep_alive || head.framing() != Framing::None,
+            head_only: head.method() == Method::Head,
+            old: head.version() == Version::Http10,
+        };
         let answer = match head.method() {
             Method::Get | Method::Head => source.answer(head.path().of(&buffer), places).await,
             _ => Answer::text(405, "only GET and HEAD are answered here"),
         };
-        send(&mut stream, &answer, last, head.method() == Method::Head).await?;
-        if last {
+        if !timeout(SENDING, send(&mut stream, answer, how)).await?? {
             return Ok(());
         }
         buffer.drain(..length);
@@ -132,20 +140,55 @@ async fn receive(
     }
 }
 
-async fn send(stream: &mut TcpStream, answer: &Answer, last: bool, head_only: bool) -> io::Result<()> {
+/// How an answer is sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sending {
+    /// Whether nothing follows it.
+    last: bool,
+    /// Whether it has no body.
+    head_only: bool,
+    /// Whether the client may not know of chunks.
+    old: bool,
+}
+
+/// Sends an answer; tells whether the connection can be used again.
+async fn send(stream: &mut TcpStream, answer: Answer, how: Sending) -> io::Result<bool> {
     const CONTENT_TYPE: FieldName<'_> = FieldName::from_static("Content-Type");
     const CONNECTION: FieldName<'_> = FieldName::from_static("Connection");
-    let mut out = Vec::with_capacity(answer.body.len() + 256);
+    let framing = match &answer.body {
+        Body::Whole(body) => Framing::Length(body.len() as u64),
+        Body::Pages(_) if how.old => Framing::UntilClose,
+        Body::Pages(_) => Framing::Chunked,
+    };
+    let last = how.last || framing == Framing::UntilClose;
+    let mut out = Vec::with_capacity(256);
     let mut writer = HeadWriter::new(&mut out);
     let written = writer
         .status_line(answer.status)
         .and_then(|()| writer.field(CONTENT_TYPE, answer.content_type.as_bytes()))
         .and_then(|()| if last { writer.field(CONNECTION, b"close") } else { Ok(()) });
     written.map_err(io::Error::other)?;
-    writer.framing(Framing::Length(answer.body.len() as u64));
+    writer.framing(framing);
     writer.finish();
-    if !head_only {
-        out.extend_from_slice(&answer.body);
+    match answer.body {
+        _ if how.head_only => stream.write_all(&out).await?,
+        Body::Whole(body) => stream.write_all_buf(&mut Buf::chain(out.as_slice(), body.as_slice())).await?,
+        Body::Pages(mut pages) => {
+            let chunked = framing == Framing::Chunked;
+            while let Some(page) = pages.page() {
+                let end: &[u8] = if chunked { ChunkEncoder::CHUNK_END } else { b"" };
+                if chunked {
+                    ChunkEncoder::begin(page.len(), &mut out);
+                }
+                stream.write_all_buf(&mut Buf::chain(Buf::chain(out.as_slice(), page.as_bytes()), end)).await?;
+                out.clear();
+                // A reader as fast as we are would keep this thread from everybody else.
+                tokio::task::yield_now().await;
+            }
+            if chunked {
+                stream.write_all(ChunkEncoder::END).await?;
+            }
+        }
     }
-    timeout(SENDING, stream.write_all(&out)).await?
+    Ok(!last)
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use crate::metrics::WorkerMetrics;
+use crate::record::RequestRecord;
 use crate::record::fixture::{Fixture, host};
 
 struct Setting {
@@ -15,23 +16,29 @@ struct Setting {
 }
 
 async fn start() -> Setting {
+    start_with(1).await
+}
+
+async fn start_with(hosts: usize) -> Setting {
     let server = AdminServer::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = server.local_address().unwrap();
     let silent = Arc::default();
-    let source = source_with(&silent);
+    let source = source_with(&silent, hosts);
     let lifecycle = source.lifecycle.clone();
     tokio::spawn(server.run(Arc::new(source)));
     Setting { address, lifecycle, silent }
 }
 
 fn source() -> AdminSource {
-    source_with(&Arc::default())
+    source_with(&Arc::default(), 1)
 }
 
-fn source_with(silent: &Arc<Mutex<Option<Vec<oneshot::Sender<()>>>>>) -> AdminSource {
+/// Two workers, each of which has counted a request to each host.
+fn source_with(silent: &Arc<Mutex<Option<Vec<oneshot::Sender<()>>>>>, hosts: usize) -> AdminSource {
     let metrics = Arc::new(MetricOptions::default());
-    let snapshot = Arc::new(Snapshot::default().apply(Delta::upsert([Resource::from(host("a.b", "web"))])));
-    let (held, options) = (silent.clone(), metrics.clone());
+    let hosts = (0..hosts).map(|number| Resource::from(host(&format!("a{number}.b"), "web")));
+    let snapshot = Arc::new(Snapshot::default().apply(Delta::upsert(hosts)));
+    let (held, options, known) = (silent.clone(), metrics.clone(), snapshot.clone());
     AdminSource {
         lifecycle: Lifecycle::default(),
         health_path: "/healthz".to_owned(),
@@ -45,12 +52,15 @@ fn source_with(silent: &Arc<Mutex<Option<Vec<oneshot::Sender<()>>>>>) -> AdminSo
             }
             vec![receiver]
         }),
-        reports: Box::new(move |live| {
+        report: Box::new(move |worker, live| {
             let (sender, receiver) = oneshot::channel();
-            let mut worker = WorkerMetrics::new(options.clone());
-            worker.record(&Fixture::new("GET /a HTTP/1.1", "").record());
-            sender.send(worker.report(&live)).unwrap();
-            vec![receiver]
+            let mut metrics = WorkerMetrics::new(options.clone());
+            let fixture = Fixture::new("GET /a HTTP/1.1", "");
+            for host in known.hosts() {
+                metrics.record(&RequestRecord { host: Some(host), route: host.routes().first(), ..fixture.record() });
+            }
+            sender.send(metrics.report(&live)).unwrap();
+            (worker < 2).then_some(receiver)
         }),
         running: Box::new(move || (snapshot.clone(), ConfigStatus::default())),
         figures: Box::new(ProxyFigures::default),
@@ -89,36 +99,73 @@ async fn metrics_and_snapshot_are_served_on_one_connection() {
     assert!(metrics.text().contains("\nnginx_ingress_controller_requests{"), "{}", metrics.text());
     let snapshot = client.read_response().await;
     let json: serde_json::Value = serde_json::from_str(&snapshot.text()).unwrap();
-    assert!(json.to_string().contains("a.b"), "{json}");
+    assert!(json.to_string().contains("a0.b"), "{json}");
     client.send("GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     assert_eq!(client.read_response().await.status, 404);
 }
 
 #[tokio::test]
-async fn one_asks_for_the_whole_configuration_at_a_time() {
+async fn only_a_few_ask_for_the_whole_configuration_at_a_time() {
     let mut source = source();
     source.patience = Duration::from_secs(5);
-    let (places, asked) = (Places::default(), std::sync::atomic::AtomicUsize::new(0));
+    let (places, asked) = (Arc::new(Semaphore::new(1)), std::sync::atomic::AtomicUsize::new(0));
     let count = || asked.load(std::sync::atomic::Ordering::Relaxed);
     let answer = async || {
-        let now = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         tokio::task::yield_now().await;
-        asked.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
-        Answer::text(200, &now.to_string())
+        Answer::text(200, "")
     };
-    let place = &places.metrics;
-    let all = tokio::join!(source.alone(place, answer()), source.alone(place, answer()), source.alone(place, answer()));
-    for answer in [all.0, all.1, all.2] {
-        assert_eq!((answer.status, answer.body.as_slice()), (200, &b"1\n"[..]));
-    }
+    let read = async || {
+        let read = source.placed(&places, answer()).await;
+        let now = asked.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        (read.status, now)
+    };
+    assert_eq!(tokio::join!(read(), read(), read()), ((200, 1), (200, 1), (200, 1)));
     assert_eq!(count(), 0);
-    // Nobody waits for ever, and the two do not wait for each other.
+    // Nobody waits for ever, whoever does not read his answer keeps his place, and the two kinds do not wait for each other.
     source.patience = Duration::from_millis(20);
-    let held = places.snapshot.acquire().await.unwrap();
+    let places = Places::default();
+    let held = source.answer(b"/debug/snapshot", &places).await;
+    assert_eq!(held.status, 200);
     assert_eq!(source.answer(b"/debug/snapshot", &places).await.status, 503);
     assert_eq!(source.answer(b"/metrics", &places).await.status, 200);
     drop(held);
     assert_eq!(source.answer(b"/debug/snapshot", &places).await.status, 200);
+}
+
+#[tokio::test]
+async fn metrics_come_in_chunks_or_until_the_end_of_the_connection() {
+    let setting = start().await;
+    let of_requests = |text: &str| text.lines().find(|line| line.contains("_requests{")).unwrap().to_owned();
+    let mut client = Client::connect(setting.address).await;
+    let chunked = client.get("x", "/metrics").await;
+    assert!(of_requests(&chunked.text()).ends_with(" 2"), "one request of each of two workers");
+    client.send("HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert_eq!(client.read_response_to("HEAD").await.status, 200);
+    client.send("GET /metrics HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n").await;
+    let plain = String::from_utf8(client.read_to_end().await).unwrap();
+    let (head, body) = plain.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("Connection: close") && !head.contains("Transfer-Encoding"), "{head}");
+    assert_eq!(of_requests(body), of_requests(&chunked.text()));
+    assert!(body.starts_with("# HELP nginx_ingress_controller_requests ") && body.ends_with('\n'));
+}
+
+/// More text than kernels buffer for a connection.
+#[tokio::test]
+async fn scrapers_that_do_not_read_are_few_and_leave_room_when_they_go() {
+    let setting = start_with(600).await;
+    let mut silent = Vec::new();
+    for _ in 0..SCRAPES {
+        let mut client = Box::new(Client::builder().receive_buffer(4096).connect(setting.address).await);
+        client.send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        // The answer has begun.
+        client.read_exact(1).await;
+        silent.push(client);
+    }
+    assert_eq!(Box::pin(get(setting.address, "/metrics")).await.0, 503);
+    assert_eq!(Box::pin(get(setting.address, "/debug/snapshot")).await.0, 200);
+    silent.into_iter().for_each(|client| client.reset());
+    fairway_testkit::eventually("room", || Box::pin(async { get(setting.address, "/metrics").await.0 == 200 })).await;
 }
 
 #[tokio::test]

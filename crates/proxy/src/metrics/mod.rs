@@ -1,23 +1,29 @@
 //! Counters under the names that dashboards for ingress-nginx know, and a few of our own under `fairway_`.
 //!
 //! Each worker counts for itself; when `/metrics` is read it is asked for a [`WorkerReport`], and the reports are added up.
-//! So no request waits for a lock or shares a cache line, and nothing is allocated once a route has been seen.
+//! So no request waits for a lock or shares a cache line, and nothing is allocated once a route has been seen. The sum is
+//! written out a page at a time, so that an answer takes little memory however long it is, and however slowly it is read.
 //!
 //! Labels come from configuration only, except status and method, which are bounded: methods that are not among the usual
 //! ones count as `OTHER`, and a route with more than 64 pairs of method and status counts the rest by status class.
 
 mod histogram;
 mod label;
+mod pages;
 mod process;
 mod report;
+mod series;
 mod text;
+mod totals;
 mod worker;
 
 pub use self::histogram::{Buckets, InvalidBuckets};
 pub use self::label::{LiveIngresses, RequestLabels};
+pub use self::pages::Pages;
 pub use self::process::ProcessFigures;
 pub use self::report::{ConfigStatus, Exposition, ProxyFigures};
 pub(crate) use self::text::CONTENT_TYPE;
+pub use self::totals::Totals;
 pub use self::worker::{ConnectionCounts, Phase, StreamCounts, UpstreamCounts, WorkerMetrics, WorkerReport};
 
 use std::collections::BTreeSet;

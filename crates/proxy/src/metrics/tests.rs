@@ -1,6 +1,7 @@
 use super::*;
 use crate::record::RequestRecord;
 use crate::record::fixture::{Fixture, host, one_try};
+use allocation_counter::measure;
 use fairway_model::{Certificate, Delta, PrivateKey, Resource, Snapshot};
 use std::sync::Arc;
 
@@ -17,12 +18,14 @@ fn snapshot(ingresses: &[&str]) -> Snapshot {
     Snapshot::default().apply(Delta::upsert(hosts))
 }
 
-fn rendered(options: &MetricOptions, snapshot: &Snapshot, reports: &[WorkerReport]) -> String {
+fn exposition(options: &MetricOptions, snapshot: &Snapshot, reports: Vec<WorkerReport>) -> Exposition {
+    let mut totals = Totals::new(options);
+    reports.into_iter().for_each(|report| totals.add(report));
     Exposition {
-        options,
-        reports,
-        snapshot,
-        config: &ConfigStatus {
+        options: Arc::new(options.clone()),
+        totals,
+        snapshot: Arc::new(snapshot.clone()),
+        config: ConfigStatus {
             successes: 2,
             errors: 1,
             hash: u64::MAX,
@@ -30,10 +33,18 @@ fn rendered(options: &MetricOptions, snapshot: &Snapshot, reports: &[WorkerRepor
             last_success: 1000.5,
             version: 7,
         },
-        proxy: &ProxyFigures { workers: 2, ..ProxyFigures::default() },
-        process: &ProcessFigures { resident_bytes: 5_000_000_000, ..ProcessFigures::default() },
+        proxy: ProxyFigures { workers: 2, ..ProxyFigures::default() },
+        process: ProcessFigures { resident_bytes: 5_000_000_000, ..ProcessFigures::default() },
     }
-    .render()
+}
+
+fn rendered(options: &MetricOptions, snapshot: &Snapshot, reports: Vec<WorkerReport>) -> String {
+    let mut pages = exposition(options, snapshot, reports).pages();
+    let mut text = String::new();
+    while let Some(page) = pages.page() {
+        text.push_str(page);
+    }
+    text
 }
 
 const CONSTANT: &str = "controller_class=\"nginx\",controller_namespace=\"ns\",controller_pod=\"pod-1\"";
@@ -54,7 +65,7 @@ fn requests_are_counted_under_the_names_of_ingress_nginx() {
     other.record(&RequestRecord { status: 404, tries: &[], ..fixture.record() });
     let snapshot = snapshot(&["web"]);
     let live = LiveIngresses::of(&snapshot);
-    let text = rendered(&options, &snapshot, &[one.report(&live), other.report(&live)]);
+    let text = rendered(&options, &snapshot, vec![one.report(&live), other.report(&live)]);
     let labels =
         "C,canary=\"\",ingress=\"web\",namespace=\"default\",path=\"/a\",service=\"web\",host=\"shop.example\"";
     assert_eq!(
@@ -82,7 +93,7 @@ fn several_tries_have_no_single_time() {
     fixture.tries.push(one_try("10.0.0.2:80", 200));
     metrics.record(&fixture.record());
     let snapshot = snapshot(&["web"]);
-    let text = rendered(&options, &snapshot, &[metrics.report(&LiveIngresses::of(&snapshot))]);
+    let text = rendered(&options, &snapshot, vec![metrics.report(&LiveIngresses::of(&snapshot))]);
     assert!(series(&text, "header_duration_seconds").is_empty());
     assert!(series(&text, "response_duration_seconds").is_empty());
     assert_eq!(series(&text, "request_duration_seconds_count").len(), 1);
@@ -100,7 +111,8 @@ fn labels_follow_the_flags() {
         }
         metrics.record(&record);
         metrics.record(&record);
-        series(&rendered(&options, &snapshot, &[metrics.report(&LiveIngresses::of(&snapshot))]), "requests{").join("\n")
+        series(&rendered(&options, &snapshot, vec![metrics.report(&LiveIngresses::of(&snapshot))]), "requests{")
+            .join("\n")
     };
     assert!(text(|_| {}, false).contains("method=\"OTHER\",status=\"200\"} 2"));
     assert!(text(|options| options.status_classes = true, false).contains("status=\"2xx\""));
@@ -120,8 +132,9 @@ fn invented_statuses_are_bounded() {
         metrics.record(&RequestRecord { status, ..fixture.record() });
     }
     let report = metrics.report(&LiveIngresses::of(&snapshot(&["web"])));
-    assert!(report.routes[0].slots.len() <= 64 + 5);
-    let requests: u64 = report.routes[0].slots.iter().map(|slot| slot.requests).sum();
+    let slots: Vec<_> = report.series.slots_of(0).collect();
+    assert!(slots.len() <= 64 + 5);
+    let requests: u64 = slots.iter().map(|&slot| report.series.at(slot).requests).sum();
     assert_eq!(requests, 400);
 }
 
@@ -138,10 +151,10 @@ fn series_of_ingresses_that_are_gone_are_forgotten() {
     count(&mut metrics, &kept);
     let after = snapshot(&["kept"]);
     let live = LiveIngresses::of(&after);
-    let text = rendered(&options, &after, &[metrics.report(&live)]);
+    let text = rendered(&options, &after, vec![metrics.report(&live)]);
     assert_eq!(series(&text, "requests{").len(), 1);
     count(&mut metrics, &kept);
-    let text = rendered(&options, &after, &[metrics.report(&live)]);
+    let text = rendered(&options, &after, vec![metrics.report(&live)]);
     assert!(series(&text, "requests{")[0].contains("ingress=\"kept\""));
     assert!(series(&text, "requests{")[0].ends_with(" 2"));
 }
@@ -158,7 +171,7 @@ fn another_route_in_the_same_place_is_told_apart() {
     }
     metrics.record(&RequestRecord { host: Some(&place), route: place.routes().first(), ..fixture.record() });
     let report = metrics.report(&LiveIngresses::of(&snapshot(&["one", "two", "three"])));
-    assert_eq!(report.routes.len(), 3);
+    assert_eq!(report.series.len(), 3);
 }
 
 #[test]
@@ -181,7 +194,7 @@ fn connections_process_and_configuration_are_shown() {
     };
     let with = host("tls.example", "web").with_certificate(Some("default/tls".into()));
     let snapshot = Snapshot::default().apply(Delta::upsert([certificate.into(), with.into()]));
-    let text = rendered(&options, &snapshot, &[metrics.report(&LiveIngresses::of(&snapshot))]);
+    let text = rendered(&options, &snapshot, vec![metrics.report(&LiveIngresses::of(&snapshot))]);
     for expected in [
         "nginx_ingress_controller_nginx_process_connections{C,state=\"active\"} 1",
         "nginx_ingress_controller_nginx_process_connections{C,state=\"writing\"} 1",
@@ -210,7 +223,7 @@ fn the_text_is_well_formed() {
     let (options, mut metrics) = worker(|_| {});
     metrics.record(&Fixture::new("GET /a HTTP/1.1", "").record());
     let snapshot = snapshot(&["web"]);
-    let text = rendered(&options, &snapshot, &[metrics.report(&LiveIngresses::of(&snapshot))]);
+    let text = rendered(&options, &snapshot, vec![metrics.report(&LiveIngresses::of(&snapshot))]);
     let mut seen = std::collections::HashSet::new();
     let mut names = std::collections::HashSet::new();
     for line in text.lines() {
@@ -222,4 +235,53 @@ fn the_text_is_well_formed() {
             value.parse::<f64>().unwrap();
         }
     }
+}
+
+/// Routes of many Ingresses, each asked for once.
+fn many(metrics: &mut WorkerMetrics, count: usize) -> Snapshot {
+    let names: Vec<_> = (0..count).map(|number| format!("web-{number}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let snapshot = snapshot(&names);
+    let fixture = Fixture::new("GET /a HTTP/1.1", "");
+    for host in snapshot.hosts() {
+        metrics.record(&RequestRecord { host: Some(host), route: host.routes().first(), ..fixture.record() });
+    }
+    snapshot
+}
+
+#[test]
+fn text_of_any_length_is_written_in_little_memory() {
+    let (options, mut metrics) = worker(|_| {});
+    let snapshot = many(&mut metrics, 1000);
+    let report = metrics.report(&LiveIngresses::of(&snapshot));
+    let mut pages = exposition(&options, &snapshot, vec![report]).pages();
+    let (mut length, mut longest, mut requests) = (0, 0, 0);
+    let written = measure(|| {
+        while let Some(page) = pages.page() {
+            length += page.len();
+            longest = longest.max(page.len());
+            requests += page.matches("nginx_ingress_controller_requests{").count();
+        }
+    });
+    assert_eq!(requests, 1000);
+    assert!(length > 20_000_000, "{length}");
+    assert!(longest < 66_000, "{longest}");
+    assert!(written.bytes_max < 300_000, "{written:?}");
+}
+
+#[test]
+fn a_label_set_takes_little_memory() {
+    const COUNT: usize = 1000;
+    let (_, mut metrics) = worker(|_| {});
+    let snapshot = many(&mut metrics, 1);
+    let grown = measure(|| drop(many(&mut metrics, COUNT)));
+    // What the routes themselves take is given back.
+    let each = usize::try_from(grown.bytes_current).unwrap() / COUNT;
+    assert!(each < 1200, "{each}");
+    let live = LiveIngresses::of(&many(&mut metrics, COUNT));
+    let mut report = None;
+    let copied = measure(|| report = Some(metrics.report(&live)));
+    assert!(copied.count_total < 10, "one piece of memory each, not one for each label set: {copied:?}");
+    assert!(usize::try_from(copied.bytes_current).unwrap() / COUNT < 500, "{copied:?}");
+    drop((snapshot, report));
 }

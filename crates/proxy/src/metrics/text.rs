@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 /// Media type of the format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Writes series of one metric after the other.
+/// Writes lines of one metric after the other.
 #[derive(Debug, Default)]
 pub(super) struct Text {
     out: String,
@@ -22,8 +22,13 @@ impl Text {
         line(&mut self.out, format_args!("# TYPE {} {kind}", self.name));
     }
 
-    /// One value of the metric. `labels` are written by [`Labels`].
-    pub(super) fn value(&mut self, suffix: &str, labels: &Labels, more: &str, value: impl Display) {
+    /// One value of the metric.
+    pub(super) fn value(&mut self, labels: &Labels, value: impl Display) {
+        self.part("", labels, "", value);
+    }
+
+    /// One value that is part of a histogram, with a label more.
+    pub(super) fn part(&mut self, suffix: &str, labels: &Labels, more: &str, value: impl Display) {
         self.out.push_str(&self.name);
         self.out.push_str(suffix);
         let comma = if labels.0.is_empty() || more.is_empty() { "" } else { "," };
@@ -35,27 +40,14 @@ impl Text {
         line(&mut self.out, format_args!(" {value}"));
     }
 
-    /// A histogram of the metric, from counts by bucket.
-    pub(super) fn histogram(&mut self, labels: &Labels, bounds: &[f64], counts: &[u64], sum: f64) {
-        let mut total = 0;
-        let mut more = String::new();
-        for (at, count) in counts.iter().enumerate() {
-            total += count;
-            more.clear();
-            match bounds.get(at) {
-                Some(bound) => write!(more, "le=\"{bound}\""),
-                None => write!(more, "le=\"+Inf\""),
-            }
-            .expect("a string takes everything");
-            self.value("_bucket", labels, &more, total);
-        }
-        self.value("_sum", labels, "", sum);
-        self.value("_count", labels, "", total);
+    /// What was written since the last call of [`Self::clear`].
+    pub(super) fn as_str(&self) -> &str {
+        &self.out
     }
 
-    /// All of it.
-    pub(super) fn finish(self) -> String {
-        self.out
+    /// Forgets what was written and keeps the memory.
+    pub(super) fn clear(&mut self) {
+        self.out.clear();
     }
 }
 
@@ -64,25 +56,34 @@ impl Text {
 pub(super) struct Labels(String);
 
 impl Labels {
-    /// These labels and one more.
-    #[must_use]
-    pub(super) fn with(&self, name: &str, value: &str) -> Self {
-        let mut text = self.0.clone();
+    /// Adds one.
+    pub(super) fn push(&mut self, name: &str, value: &str) {
+        let text = &mut self.0;
         if !text.is_empty() {
             text.push(',');
         }
         text.push_str(name);
         text.push_str("=\"");
-        for character in value.chars() {
-            match character {
-                '\\' => text.push_str("\\\\"),
-                '"' => text.push_str("\\\""),
-                '\n' => text.push_str("\\n"),
-                other => text.push(other),
+        for part in value.split_inclusive(['\\', '"', '\n']) {
+            let plain = part.trim_end_matches(['\\', '"', '\n']);
+            text.push_str(plain);
+            match &part[plain.len()..] {
+                "\n" => text.push_str("\\n"),
+                "" => {}
+                other => text.extend(["\\", other]),
             }
         }
         text.push('"');
-        Self(text)
+    }
+
+    /// Takes away all but the first bytes, as many as [`Self::len`] told then.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
+    /// Bytes.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -96,20 +97,30 @@ mod tests {
 
     #[test]
     fn label_values_can_not_break_out() {
-        let labels = Labels::default().with("path", "/a\"}\n\\x").with("host", "ü");
-        assert_eq!(labels.0, r#"path="/a\"}\n\\x",host="ü""#);
+        let mut labels = Labels::default();
+        labels.push("path", "/a\"}\n\\x\\");
+        let first = labels.len();
+        labels.push("host", "ü");
+        assert_eq!(labels.0, r#"path="/a\"}\n\\x\\",host="ü""#);
+        labels.truncate(first);
+        labels.push("n", "");
+        assert_eq!(labels.0, r#"path="/a\"}\n\\x\\",n="""#);
     }
 
     #[test]
-    fn histograms_are_cumulative() {
+    fn a_line_has_labels_only_if_there_are_some() {
         let mut text = Text::default();
-        text.metric("p_", "x", "histogram", "Help.");
-        text.histogram(&Labels::default().with("a", "b"), &[0.5, 10.0], &[1, 0, 2], 31.25);
-        text.value("", &Labels::default(), "", 7);
+        let mut labels = Labels::default();
+        text.metric("p_", "x", "gauge", "Help.");
+        text.value(&labels, 7);
+        text.part("_bucket", &labels, "le=\"1\"", 8);
+        labels.push("a", "b");
+        text.value(&labels, 0.5);
+        text.part("_bucket", &labels, "le=\"1\"", 9);
         assert_eq!(
-            text.finish(),
-            "# HELP p_x Help.\n# TYPE p_x histogram\np_x_bucket{a=\"b\",le=\"0.5\"} 1\np_x_bucket{a=\"b\",le=\"10\"} 1\n\
-             p_x_bucket{a=\"b\",le=\"+Inf\"} 3\np_x_sum{a=\"b\"} 31.25\np_x_count{a=\"b\"} 3\np_x 7\n"
+            text.as_str(),
+            "# HELP p_x Help.\n# TYPE p_x gauge\np_x 7\np_x_bucket{le=\"1\"} 8\np_x{a=\"b\"} 0.5\n\
+             p_x_bucket{a=\"b\",le=\"1\"} 9\n"
         );
     }
 }

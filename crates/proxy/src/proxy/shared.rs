@@ -139,6 +139,17 @@ impl Shared {
         self.workers.iter().map(ask).collect()
     }
 
+    /// Asks one worker; `None` when there is none of this number.
+    pub(super) fn ask_one<T>(
+        &self,
+        worker: usize,
+        question: impl FnOnce(oneshot::Sender<T>) -> Message,
+    ) -> Option<oneshot::Receiver<T>> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.workers.get(worker)?.send(question(reply));
+        Some(answer)
+    }
+
     pub(super) async fn connections(&self) -> usize {
         let mut sum = 0;
         for answer in self.ask(Message::Connections) {

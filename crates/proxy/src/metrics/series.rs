@@ -1,0 +1,335 @@
+//! Numbers by label set, in a few large pieces of memory.
+//!
+//! A copy for a report is one pass over each piece: it does not hold up the worker, and its memory goes back as a whole.
+//! Counts take four bytes; what the few that outgrow these have beyond them is kept apart, so nothing wraps.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::label::RequestLabels;
+use super::{Buckets, MetricOptions};
+use crate::http1::Method;
+use crate::record::RequestRecord;
+
+/// The histograms of a series, in the order in which they are stored.
+pub(super) const HISTOGRAMS: [&str; 7] = [
+    "request_duration_seconds",
+    "response_duration_seconds",
+    "header_duration_seconds",
+    "connect_duration_seconds",
+    "request_size",
+    "response_size",
+    "bytes_sent",
+];
+
+/// Ends a chain of slots.
+const NONE: u32 = u32::MAX;
+
+/// All series, by route and by method and status.
+#[derive(Clone, Debug)]
+pub(super) struct Series {
+    shape: Shape,
+    routes: Vec<RouteSeries>,
+    slots: Vec<Slot>,
+    /// Counts by bucket modulo 2^32, all buckets of a slot one behind the other.
+    counts: Vec<u32>,
+    /// What counts have beyond 2^32, in units of that, by place in `counts`.
+    carries: HashMap<usize, u64>,
+}
+
+/// The series of a route: a chain through [`Series::slots`].
+#[derive(Clone, Debug)]
+struct RouteSeries {
+    labels: Arc<RequestLabels>,
+    first: u32,
+}
+
+/// The numbers of one pair of method and status that are no buckets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    pub(super) pair: Pair,
+    /// The next slot of the route.
+    next: u32,
+    pub(super) requests: u64,
+    pub(super) sums: [f64; HISTOGRAMS.len()],
+}
+
+/// Method and status as labels.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd)]
+pub(super) struct Pair {
+    pub(super) method: &'static str,
+    pub(super) status: StatusLabel,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd)]
+pub(super) enum StatusLabel {
+    Code(u16),
+    Class(u16),
+}
+
+/// Bounds of the histograms, and where each lies among the buckets of a slot.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    histograms: [(Buckets, usize); HISTOGRAMS.len()],
+    len: usize,
+}
+
+impl Series {
+    /// None yet.
+    pub(super) fn new(options: &MetricOptions) -> Self {
+        Self::of(Shape::new(options))
+    }
+
+    fn of(shape: Shape) -> Self {
+        Self { shape, routes: Vec::new(), slots: Vec::new(), counts: Vec::new(), carries: HashMap::new() }
+    }
+
+    /// How many routes there are. They are numbered from 0.
+    pub(super) fn len(&self) -> u32 {
+        u32::try_from(self.routes.len()).expect("routes are bounded")
+    }
+
+    /// The labels of all routes, by number.
+    pub(super) fn routes(&self) -> impl Iterator<Item = (u32, &Arc<RequestLabels>)> {
+        (0..).zip(self.routes.iter().map(|route| &route.labels))
+    }
+
+    /// The labels of a route.
+    pub(super) fn labels(&self, route: u32) -> &Arc<RequestLabels> {
+        &self.routes[route as usize].labels
+    }
+
+    /// Adds a route, and tells its number.
+    pub(super) fn push(&mut self, labels: Arc<RequestLabels>) -> u32 {
+        self.routes.push(RouteSeries { labels, first: NONE });
+        self.len() - 1
+    }
+
+    /// The slot of a pair. Where there is none yet and the route has `most` already, that of the status class.
+    pub(super) fn slot(&mut self, route: u32, pair: Pair, most: usize) -> u32 {
+        match self.find(route, pair) {
+            Ok(slot) => slot,
+            Err(count) if count >= most => {
+                let pair = pair.coarse();
+                self.find(route, pair).unwrap_or_else(|_| self.push_slot(route, pair))
+            }
+            Err(_) => self.push_slot(route, pair),
+        }
+    }
+
+    /// The slot of a pair, or how many others the route has.
+    fn find(&self, route: u32, pair: Pair) -> Result<u32, usize> {
+        let mut count = 0;
+        for slot in self.slots_of(route) {
+            if self.at(slot).pair == pair {
+                return Ok(slot);
+            }
+            count += 1;
+        }
+        Err(count)
+    }
+
+    fn push_slot(&mut self, route: u32, pair: Pair) -> u32 {
+        let new = u32::try_from(self.slots.len()).expect("slots are bounded");
+        let last = self.slots_of(route).last();
+        self.slots.push(Slot { pair, next: NONE, requests: 0, sums: [0.0; HISTOGRAMS.len()] });
+        self.counts.resize(self.counts.len() + self.shape.len, 0);
+        match last {
+            Some(last) => self.slots[last as usize].next = new,
+            None => self.routes[route as usize].first = new,
+        }
+        new
+    }
+
+    /// The slots of a route.
+    pub(super) fn slots_of(&self, route: u32) -> impl Iterator<Item = u32> {
+        let some = |slot: u32| (slot != NONE).then_some(slot);
+        std::iter::successors(some(self.routes[route as usize].first), move |&slot| some(self.at(slot).next))
+    }
+
+    /// A slot.
+    pub(super) fn at(&self, slot: u32) -> &Slot {
+        &self.slots[slot as usize]
+    }
+
+    /// Counts a request.
+    pub(super) fn request(&mut self, slot: u32) {
+        self.slots[slot as usize].requests += 1;
+    }
+
+    /// Counts a value in a histogram.
+    pub(super) fn observe(&mut self, slot: u32, histogram: usize, value: f64) {
+        let bucket = self.shape.histograms[histogram].0.of(value);
+        self.increase(self.place(slot, histogram) + bucket, 1);
+        self.slots[slot as usize].sums[histogram] += value;
+    }
+
+    /// Upper bounds of a histogram.
+    pub(super) fn bounds(&self, histogram: usize) -> &[f64] {
+        self.shape.histograms[histogram].0.bounds()
+    }
+
+    /// Counts of a histogram by bucket, that above all bounds last.
+    pub(super) fn buckets(&self, slot: u32, histogram: usize) -> impl Iterator<Item = u64> {
+        let start = self.place(slot, histogram);
+        (start..start + self.bounds(histogram).len() + 1).map(|place| self.count(place))
+    }
+
+    /// Adds the series of a route of another, which has the same histograms.
+    pub(super) fn add(&mut self, route: u32, other: &Self, theirs: u32) {
+        for from in other.slots_of(theirs) {
+            let numbers = other.at(from);
+            let to = self.slot(route, numbers.pair, usize::MAX);
+            let slot = &mut self.slots[to as usize];
+            slot.requests += numbers.requests;
+            slot.sums.iter_mut().zip(&numbers.sums).for_each(|(mine, theirs)| *mine += theirs);
+            let (to, from) = (self.place(to, 0), other.place(from, 0));
+            for at in 0..self.shape.len {
+                self.increase(to + at, other.count(from + at));
+            }
+        }
+    }
+
+    /// Forgets routes. The others have new numbers then.
+    pub(super) fn retain(&mut self, keeps: impl Fn(&RequestLabels) -> bool) {
+        let mut kept = Self::of(self.shape.clone());
+        for (route, labels) in self.routes().filter(|(_, labels)| keeps(labels)) {
+            let new = kept.push(labels.clone());
+            kept.add(new, self, route);
+        }
+        *self = kept;
+    }
+
+    /// Every slot with its route, sorted by labels.
+    pub(super) fn sorted(&self) -> Vec<(u32, u32)> {
+        let mut all: Vec<_> =
+            (0..self.len()).flat_map(|route| self.slots_of(route).map(move |slot| (route, slot))).collect();
+        all.sort_unstable_by_key(|&(route, slot)| (self.labels(route), self.at(slot).pair));
+        all
+    }
+
+    fn place(&self, slot: u32, histogram: usize) -> usize {
+        slot as usize * self.shape.len + self.shape.histograms[histogram].1
+    }
+
+    fn count(&self, place: usize) -> u64 {
+        // Hardly ever is there a carry; then nobody looks for one.
+        let carry = if self.carries.is_empty() { 0 } else { self.carries.get(&place).copied().unwrap_or_default() };
+        (carry << 32) + u64::from(self.counts[place])
+    }
+
+    fn increase(&mut self, place: usize, by: u64) {
+        let sum = u64::from(self.counts[place]) + by;
+        self.counts[place] = sum as u32;
+        if sum >> 32 > 0 {
+            *self.carries.entry(place).or_default() += sum >> 32;
+        }
+    }
+}
+
+impl Pair {
+    /// That of a request, with the class of its status if so asked.
+    pub(super) fn of(record: &RequestRecord<'_>, class: bool) -> Self {
+        let method = record.head.map_or("OTHER", |head| match head.parsed.method() {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            Method::Options => "OPTIONS",
+            Method::Patch => "PATCH",
+            Method::Other => "OTHER",
+        });
+        let pair = Self { method, status: StatusLabel::Code(record.status) };
+        if class { Self { status: pair.status.class(), ..pair } } else { pair }
+    }
+
+    fn coarse(self) -> Self {
+        Self { method: "OTHER", status: self.status.class() }
+    }
+}
+
+impl StatusLabel {
+    fn class(self) -> Self {
+        match self {
+            Self::Code(status) => Self::Class(status / 100),
+            Self::Class(class) => Self::Class(class),
+        }
+    }
+}
+
+impl std::fmt::Display for StatusLabel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(status) => write!(f, "{status}"),
+            Self::Class(class) => write!(f, "{class}xx"),
+        }
+    }
+}
+
+impl Shape {
+    fn new(options: &MetricOptions) -> Self {
+        let mut len = 0;
+        let mut place = |buckets: &Buckets| {
+            let start = len;
+            len += buckets.count();
+            (buckets.clone(), start)
+        };
+        let (times, lengths, sizes) = (&options.time_buckets, &options.length_buckets, &options.size_buckets);
+        let histograms = [times, times, times, times, lengths, lengths, sizes].map(&mut place);
+        Self { histograms, len }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAIR: Pair = Pair { method: "GET", status: StatusLabel::Code(200) };
+
+    fn labels(ingress: &str) -> Arc<RequestLabels> {
+        Arc::new(RequestLabels { ingress: ingress.into(), ..RequestLabels::default() })
+    }
+
+    fn with(ingresses: &[&str]) -> Series {
+        let mut series = Series::new(&MetricOptions::default());
+        for (at, ingress) in ingresses.iter().enumerate() {
+            let route = series.push(labels(ingress));
+            let slot = series.slot(route, PAIR, 64);
+            series.request(slot);
+            series.observe(slot, 3, at as f64);
+        }
+        series
+    }
+
+    #[test]
+    fn counts_do_not_wrap() {
+        let mut series = with(&["a"]);
+        series.increase(series.place(0, 3), u64::from(u32::MAX) - 1);
+        assert_eq!(series.buckets(0, 3).next(), Some(u64::from(u32::MAX)));
+        series.observe(0, 3, 0.0);
+        series.observe(0, 3, 0.0);
+        assert_eq!(series.buckets(0, 3).next(), Some(u64::from(u32::MAX) + 2));
+        assert_eq!(series.buckets(0, 3).nth(1), Some(0));
+        let mut sum = Series::new(&MetricOptions::default());
+        let route = sum.push(labels("a"));
+        sum.add(route, &series, 0);
+        sum.add(route, &series, 0);
+        assert_eq!(sum.buckets(0, 3).next(), Some(2 * (u64::from(u32::MAX) + 2)));
+    }
+
+    #[test]
+    fn what_is_kept_keeps_its_numbers() {
+        let mut series = with(&["b", "gone", "a"]);
+        let other = series.slot(2, Pair { method: "PUT", ..PAIR }, 64);
+        series.request(other);
+        series.retain(|labels| &*labels.ingress != "gone");
+        let all: Vec<_> = series
+            .sorted()
+            .into_iter()
+            .map(|(route, slot)| (&*series.labels(route).ingress, series.at(slot).pair.method, series.at(slot).sums[3]))
+            .collect();
+        assert_eq!(all, [("a", "GET", 2.0), ("a", "PUT", 0.0), ("b", "GET", 0.0)]);
+        assert_eq!(series.counts.len(), 3 * series.shape.len);
+    }
+}

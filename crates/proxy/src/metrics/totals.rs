@@ -1,0 +1,55 @@
+//! What all workers have counted, added up one report after the other, so that only one is at hand at a time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use fairway_model::ListenerName;
+
+use super::MetricOptions;
+use super::label::RequestLabels;
+use super::series::Series;
+use super::worker::{ConnectionCounts, StreamCounts, UpstreamCounts, WorkerReport};
+
+/// The sum of the reports of workers.
+#[derive(Debug)]
+pub struct Totals {
+    pub(super) series: Series,
+    by_labels: HashMap<Arc<RequestLabels>, u32>,
+    pub(super) connections: ConnectionCounts,
+    pub(super) upstream: UpstreamCounts,
+    /// By the names of listeners, with the protocol of each.
+    pub(super) streams: BTreeMap<ListenerName, (&'static str, StreamCounts)>,
+}
+
+impl Totals {
+    /// Nothing yet.
+    pub fn new(options: &MetricOptions) -> Self {
+        Self {
+            series: Series::new(options),
+            by_labels: HashMap::new(),
+            connections: ConnectionCounts::default(),
+            upstream: UpstreamCounts::default(),
+            streams: BTreeMap::new(),
+        }
+    }
+
+    /// Adds what one worker has counted, under the same options.
+    pub fn add(&mut self, report: WorkerReport) {
+        self.connections.add(&report.connections);
+        self.upstream.add(&report.upstream);
+        for (name, protocol, counts) in report.streams {
+            self.streams.entry(name).or_insert((protocol, StreamCounts::default())).1.add(&counts);
+        }
+        for (theirs, labels) in report.series.routes() {
+            let route = match self.by_labels.get(labels) {
+                Some(&route) => route,
+                None => {
+                    let route = self.series.push(labels.clone());
+                    self.by_labels.insert(labels.clone(), route);
+                    route
+                }
+            };
+            self.series.add(route, &report.series, theirs);
+        }
+    }
+}
