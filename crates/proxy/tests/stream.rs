@@ -697,8 +697,11 @@ async fn draining_lets_answers_come_and_begins_nothing() {
 
 #[tokio::test]
 async fn a_closed_udp_port_is_free_again() {
-    let endpoint = udp_echo("a").await;
-    let (proxy, port) = start(Transport::Udp, &[endpoint]);
+    let mut resources = backend("web", &[udp_echo("a").await]);
+    // Where nobody else is: on 127.0.0.1 others have TCP ports of any number.
+    resources.push(stream("127.0.0.23:0", Transport::Udp, "web"));
+    let proxy = TestProxy::start(resources);
+    let port = address_of(&proxy);
     ask(&udp().await.0, port, b"x").await;
     let resource = StreamListener {
         name: "second".into(),
