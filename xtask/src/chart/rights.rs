@@ -68,11 +68,36 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
             [
                 of("shop", &SERVED),
                 of("edge", &["list watch services lb"]),
-                of("certificates", &["list watch secrets"]),
+                of("certificates", &["create events", "list watch secrets"]),
                 of(
                     "ingress-nginx",
                     &["create events", "list watch configmaps", "list watch endpointslices", "list watch services"],
                 ),
+                own.clone(),
+            ]
+            .concat(),
+        ),
+        (
+            "objects in many namespaces",
+            json!({
+                "controller": {
+                    "scope": {"enabled": true, "namespace": "shop"},
+                    "configMapNamespace": "settings",
+                    "tcp": {"configMapNamespace": "databases"},
+                    "udp": {"configMapNamespace": "names"},
+                    "extraArgs": {"default-backend-service": "errors/pages"},
+                },
+                "tcp": {"5432": "shop/postgres:5432"},
+                "udp": {"53": "shop/dns:53"},
+            }),
+            [
+                of("*", &["list watch ingressclasses"]),
+                of("shop", &SERVED),
+                of("settings", &["create events", "list watch configmaps"]),
+                of("databases", &["create events", "list watch configmaps"]),
+                of("names", &["create events", "list watch configmaps"]),
+                of("errors", &["create events", "list watch endpointslices", "list watch services"]),
+                of("ingress-nginx", &["list watch services ingress-nginx-controller"]),
                 own,
             ]
             .concat(),

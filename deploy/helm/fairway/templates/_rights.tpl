@@ -80,14 +80,15 @@ The rules of each namespace when only one is served: a map from namespace to tex
 {{- $rules := dict $watched (include "fairway.rules.served" .) -}}
 {{- $named := list
   (dict "flag" "configmap" "group" "" "resources" (list "configmaps"))
-  (dict "flag" "configmap" "group" "" "resources" (list "events") "verbs" (list "create"))
   (dict "flag" "tcp-services-configmap" "group" "" "resources" (list "configmaps"))
-  (dict "flag" "tcp-services-configmap" "group" "" "resources" (list "events") "verbs" (list "create"))
   (dict "flag" "udp-services-configmap" "group" "" "resources" (list "configmaps"))
-  (dict "flag" "udp-services-configmap" "group" "" "resources" (list "events") "verbs" (list "create"))
   (dict "flag" "default-backend-service" "group" "" "resources" (list "services"))
   (dict "flag" "default-backend-service" "group" "discovery.k8s.io" "resources" (list "endpointslices"))
   (dict "flag" "default-ssl-certificate" "group" "" "resources" (list "secrets")) -}}
+{{- /* What is wrong with one of these is said in Events of its own. */}}
+{{- range $flag := list "configmap" "tcp-services-configmap" "udp-services-configmap" "default-backend-service" "default-ssl-certificate" -}}
+{{- $named = append $named (dict "flag" $flag "group" "" "resources" (list "events") "verbs" (list "create")) -}}
+{{- end -}}
 {{- if $duties.status -}}
 {{- $named = append $named (dict "flag" "publish-service" "group" "" "resources" (list "services") "single" true) -}}
 {{- end -}}
