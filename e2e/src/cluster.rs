@@ -18,11 +18,13 @@
 //! # }
 //! ```
 
+pub mod audit;
 mod component;
 mod control;
 mod credential;
 pub mod layout;
 pub mod network;
+mod own;
 mod process;
 pub(crate) mod ready;
 pub mod status;
@@ -32,7 +34,6 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -44,10 +45,12 @@ use nix::unistd::Pid;
 
 pub use self::component::Options;
 pub use self::control::ComponentStatus;
+pub use self::own::{OwnCluster, Turn};
 pub use self::process::{Action, State};
 
 use self::control::{Answer, Connection, Progress, Request};
 use self::layout::{Layout, Logs};
+use crate::procfs::{self, Namespace};
 
 /// How long the end may take before it is forced, and again before it has failed.
 const END: Duration = Duration::from_secs(15);
@@ -55,6 +58,9 @@ const END: Duration = Duration::from_secs(15);
 /// The programs that a cluster is started with.
 const PROGRAMS: [&str; 6] =
     ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubectl"];
+
+/// Where helm keeps things, if it isn't below the home folder.
+const HELM_FOLDERS: [&str; 3] = ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"];
 
 /// A running cluster.
 #[derive(Debug)]
@@ -164,7 +170,9 @@ impl Cluster {
             anyhow::bail!("the supervisor, process {}, does not end", self.supervisor);
         };
         self.layout.clear(Logs::Keep)?;
-        let left = inhabitants(&namespaces);
+        let left = procfs::inhabitants(&namespaces).context("looking for processes that are left")?;
+        let words = |process: &procfs::Process| process.words().unwrap_or_default().join(" ");
+        let left: Vec<_> = left.iter().map(|process| format!("{} ({})", process.id(), words(process))).collect();
         anyhow::ensure!(
             left.is_empty(),
             "these processes still run in the network of the cluster: {}",
@@ -192,12 +200,18 @@ impl Cluster {
             .context("building a runtime")
     }
 
+    /// Runs `work` on a thread of its own in the cluster's network: the calling thread stays where it is.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+        network::inside(&self.network, work)
+    }
+
     /// A client with all rights; use it on a thread that has [entered](Self::enter).
     pub async fn client(&self) -> anyhow::Result<kube::Client> {
         ready::client(&self.layout.kubeconfig()).await
     }
 
-    /// `program` in the cluster's own network, with `KUBECONFIG` and a `PATH` that begins with the built kubectl and helm.
+    /// `program` in the cluster's own network, with `KUBECONFIG`, a `PATH` that begins with the built kubectl and helm, and a home
+    /// folder that ends with the cluster: what programs remember, or find there, is no business of who runs them.
     /// Its process is the program itself: signals reach it. Wait for it before [`Cluster::down`].
     pub fn command(&self, program: &str) -> Command {
         self.command_at(&format!("/proc/{}/ns/net", self.supervisor), program)
@@ -213,6 +227,11 @@ impl Cluster {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={network}")).arg("--").arg(program);
         self.environment(&mut command);
+        let home = self.directory().join("home");
+        for variable in HELM_FOLDERS {
+            command.env(variable, home.join(variable.to_lowercase()));
+        }
+        command.env("HOME", home);
         command
     }
 
@@ -276,12 +295,13 @@ impl Cluster {
         }
     }
 
-    /// The network namespaces of the cluster, held: the kernel gives the number of one that is gone to the next one.
-    fn namespaces(&self) -> Vec<File> {
+    /// The network namespaces of the cluster.
+    fn namespaces(&self) -> Vec<Namespace> {
         let root = PathBuf::from(format!("/proc/{}/root{}", self.supervisor, network::namespace("").display()));
-        let named =
-            fs::read_dir(root).into_iter().flatten().flatten().filter_map(|entry| File::open(entry.path()).ok());
-        named.chain(self.network.try_clone().ok()).collect()
+        let named = fs::read_dir(root).into_iter().flatten().flatten();
+        let named = named.filter_map(|entry| Namespace::open(&entry.path()).ok());
+        let own = self.network.try_clone().and_then(Namespace::of);
+        named.chain(own.ok()).collect()
     }
 }
 
@@ -316,7 +336,7 @@ fn check() -> anyhow::Result<PathBuf> {
     anyhow::ensure!(nix::unistd::geteuid().is_root(), "root is needed: namespaces, bridges and routes are made");
     for program in PROGRAMS {
         let path = layout::tools().join(program);
-        anyhow::ensure!(path.exists(), "{} is missing; `cargo xtask cluster up` builds it", path.display());
+        anyhow::ensure!(path.exists(), "{} is missing; `cargo xtask tools` builds it", path.display());
     }
     let current = std::env::current_exe().context("the path of this program")?;
     if current.file_name().is_some_and(|name| name == "fairway-cluster") {
@@ -324,7 +344,7 @@ fn check() -> anyhow::Result<PathBuf> {
     }
     // A test: `target/debug/deps/e2e-...`, and the program is `target/debug/fairway-cluster`.
     let program = current.ancestors().nth(2).unwrap_or(&current).join("fairway-cluster");
-    anyhow::ensure!(program.exists(), "{} is missing; `cargo build -p fairway-e2e` makes it", program.display());
+    anyhow::ensure!(program.exists(), "{} is missing; `cargo build --bin fairway-cluster` makes it", program.display());
     Ok(program)
 }
 
@@ -337,19 +357,4 @@ fn wait_for_lock(layout: &Layout) -> anyhow::Result<Option<File>> {
             lock => return Ok(lock),
         }
     }
-}
-
-/// The processes, other than this one, that are in one of `namespaces`.
-fn inhabitants(namespaces: &[File]) -> Vec<String> {
-    let numbers = namespaces.iter().filter_map(|namespace| namespace.metadata().ok());
-    let namespaces: Vec<_> = numbers.map(|metadata| PathBuf::from(format!("net:[{}]", metadata.ino()))).collect();
-    let own = std::process::id().to_string();
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let processes = processes.filter_map(|entry| entry.file_name().into_string().ok());
-    let processes = processes.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
-    let inside = |process: &String| {
-        let namespace = fs::read_link(format!("/proc/{process}/ns/net"));
-        *process != own && namespace.is_ok_and(|namespace| namespaces.contains(&namespace))
-    };
-    processes.filter(inside).collect()
 }

@@ -44,6 +44,8 @@ use nix::unistd::Pid;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
+use crate::procfs::Process;
+
 use pod::{Run, Update};
 
 /// What a kubelet is told about its Node.
@@ -263,7 +265,7 @@ impl Kubelet {
 
     /// Remembers a container's first process for the next kubelet, should this one be killed.
     fn remember(&self, process: i32, directory: &Path) {
-        if let Some(birth) = birth(process) {
+        if let Some(birth) = Process::new(process).birth() {
             // Only the kernel's own tie is left then.
             let _ = std::fs::write(directory.join("process"), format!("{process} {birth}"));
         }
@@ -287,16 +289,9 @@ fn end_leftovers(directory: &Path) {
         let text = std::fs::read_to_string(container.join("process")).unwrap_or_default();
         if let Some((process, born)) = text.split_once(' ')
             && let Ok(process) = process.parse()
-            && birth(process).as_deref() == Some(born)
+            && Process::new(process).birth().as_deref() == Some(born)
         {
             let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
         }
     }
-}
-
-/// When a process was started, as the kernel counts: tells it from a later one with the same id.
-fn birth(process: i32) -> Option<String> {
-    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // Field 22; the name in parentheses may hold spaces.
-    text.rsplit_once(')')?.1.split_ascii_whitespace().nth(19).map(str::to_owned)
 }

@@ -11,4 +11,5 @@ pub mod image;
 pub mod kubelet;
 pub mod load;
 pub mod load_balancer;
+pub mod procfs;
 pub mod scene;

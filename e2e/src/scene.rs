@@ -43,8 +43,9 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::{Cluster, Options};
+use crate::cluster::{Cluster, Options, OwnCluster};
 
+use self::audit::Audit;
 pub use self::audit::Request;
 pub use self::release::Release;
 pub use self::request::Session;
@@ -65,6 +66,7 @@ pub struct Scene {
     name: String,
     namespace: String,
     kinds: Mutex<BTreeMap<(String, String), (ApiResource, ApiCapabilities)>>,
+    audit: std::sync::Mutex<Audit>,
 }
 
 /// The name of the cluster that tests share: `FAIRWAY_CLUSTER`, or `e2e`.
@@ -81,7 +83,7 @@ pub fn run(name: &str, test: impl AsyncFnOnce(&Scene) -> anyhow::Result<()> + Se
     play(cluster, name, test)
 }
 
-/// Runs a test in a cluster of its own: for those that disturb the control plane, or measure.
+/// Runs a test in a cluster of its own, [`OwnCluster`]: for those that disturb the control plane, or measure.
 ///
 /// # Errors
 /// What the test returns, and when the cluster does not start or end.
@@ -90,13 +92,12 @@ pub fn run_alone(
     options: &Options,
     test: impl AsyncFnOnce(&Scene) -> anyhow::Result<()> + Send,
 ) -> anyhow::Result<()> {
-    if let Ok(left) = Cluster::find(name) {
-        // Of a run that was ended by force.
-        left.down()?;
-    }
-    let cluster = Cluster::start(name, options, |_| {})?;
+    let cluster = OwnCluster::start(name, options)?;
     let result = play(Cluster::find(name)?, name, test);
-    result.and(cluster.down())
+    match (result, cluster.end()) {
+        (Err(error), Err(end)) => Err(error.context(format!("it failed, and its cluster doesn't end: {end:#}"))),
+        (result, end) => result.and(end),
+    }
 }
 
 /// How deep a test may nest: its futures are large without optimisation, and the harness gives its threads little.
@@ -140,8 +141,9 @@ impl Scene {
         let labels = json!({"fairway.dev/test": name});
         let object = json!({"metadata": {"name": namespace, "labels": labels}});
         let namespaces: Api<Namespace> = Api::all(client.clone());
+        let audit = Audit::begin(&cluster)?;
         namespaces.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
-        Ok(Self { cluster, client, name: name.to_owned(), namespace, kinds: Mutex::default() })
+        Ok(Self { cluster, client, name: name.to_owned(), namespace, kinds: Mutex::default(), audit: audit.into() })
     }
 
     /// The cluster.
@@ -269,10 +271,6 @@ impl Scene {
     pub async fn output(&self, program: &str, arguments: &[&str]) -> anyhow::Result<Output> {
         let mut command = self.cluster.command(program);
         command.args(arguments).current_dir(repository());
-        for variable in ["HOME", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-            // What helm and kubectl remember is no business of who runs the tests.
-            command.env(variable, self.cluster.directory().join("home"));
-        }
         let output = tokio::process::Command::from(command).kill_on_drop(true).output();
         output.await.with_context(|| format!("starting {program}"))
     }

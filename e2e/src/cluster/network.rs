@@ -127,8 +127,13 @@ pub fn enter(namespace: &File) -> anyhow::Result<()> {
 /// Runs `work` on a thread of its own inside the network namespace that `path` stands for.
 pub fn within<T: Send>(path: &Path, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     let file = File::open(path).with_context(|| format!("opening the network namespace {}", path.display()))?;
+    inside(&file, work)
+}
+
+/// Like [`within`], for a namespace that is open.
+pub fn inside<T: Send>(namespace: &File, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     let run = move || {
-        enter(&file)?;
+        enter(namespace)?;
         work()
     };
     thread::scope(|scope| match scope.spawn(run).join() {

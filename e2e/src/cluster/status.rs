@@ -1,8 +1,6 @@
 //! What `cluster status` shows: components, Nodes, pods, Services with an address, and where the logs are.
 
 use std::fmt::Write;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +12,7 @@ use kube::{Api, ResourceExt};
 use crate::cluster::ready::is_ready;
 use crate::cluster::{Cluster, ComponentStatus, State};
 use crate::load_balancer::pool;
+use crate::procfs::{self, Process};
 
 /// An API server that does not answer is said to, rather than waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -183,15 +182,14 @@ impl Table {
 
 /// The number outside of the process with the number `pid` in the process namespace of which `init` is the first.
 fn outside(init: i32, pid: i32) -> Option<i32> {
-    let namespace = |process: &str| Some(fs::metadata(format!("/proc/{process}/ns/pid")).ok()?.ino());
-    let own = namespace(&init.to_string())?;
-    let processes = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut inside = processes.filter(|process| process.parse::<i32>().is_ok() && namespace(process) == Some(own));
-    let inner = |process: &String| {
-        let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-        status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse::<i32>().ok()
+    let own = Process::new(init).namespace("pid").ok()?;
+    let mut inside = procfs::all().ok()?.filter(|process| own.holds(*process, "pid"));
+    // One number for each process namespace that it is in, the innermost last.
+    let is_it = |process: &Process| {
+        let numbers = process.field("NSpid").unwrap_or_default();
+        numbers.split_whitespace().last().and_then(|number| number.parse().ok()) == Some(pid)
     };
-    inside.find(|process| inner(process) == Some(pid))?.parse().ok()
+    Some(inside.find(is_it)?.id())
 }
 
 /// The path from the current folder where that is shorter.

@@ -1,14 +1,12 @@
 //! What pods of the scene's namespace asked the API server, and how it answered: from the audit log of the cluster.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::sync::PoisonError;
 
-use anyhow::Context;
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::Value;
 
 use super::Scene;
+use crate::cluster::Cluster;
+use crate::cluster::audit::{Event, Log};
 
 /// One request, at its end; for a watch, at its beginning and at its end.
 #[derive(Clone, Debug)]
@@ -23,7 +21,7 @@ pub struct Request {
     pub namespace: String,
     /// The name of what was asked for, empty for a list or a watch.
     pub name: String,
-    /// How it was answered.
+    /// How it was answered; 0 if it was not.
     pub code: u16,
     /// When it arrived.
     pub received: Timestamp,
@@ -33,43 +31,18 @@ pub struct Request {
     pub over: bool,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Line {
-    stage: String,
-    verb: String,
-    user: User,
-    #[serde(default)]
-    object_ref: Object,
-    #[serde(default)]
-    response_status: Answer,
-    request_received_timestamp: String,
-    stage_timestamp: String,
+/// What was read so far. Tests ask again and again, and the log of a long run has tens of megabytes.
+#[derive(Debug)]
+pub(super) struct Audit {
+    log: Log,
+    requests: Vec<Request>,
 }
 
-#[derive(Deserialize)]
-struct User {
-    username: String,
-    #[serde(default)]
-    extra: Value,
-}
-
-#[derive(Default, Deserialize)]
-struct Object {
-    #[serde(default)]
-    resource: String,
-    #[serde(default)]
-    subresource: String,
-    #[serde(default)]
-    namespace: String,
-    #[serde(default)]
-    name: String,
-}
-
-#[derive(Default, Deserialize)]
-struct Answer {
-    #[serde(default)]
-    code: u16,
+impl Audit {
+    /// Begins now: before the scene's namespace is there, nobody in it asks.
+    pub(super) fn begin(cluster: &Cluster) -> anyhow::Result<Self> {
+        Ok(Self { log: Log::from_now(cluster.layout())?, requests: Vec::new() })
+    }
 }
 
 impl Scene {
@@ -78,33 +51,32 @@ impl Scene {
     /// # Errors
     /// When the log can't be read.
     pub fn audit(&self) -> anyhow::Result<Vec<Request>> {
-        let path = self.cluster().layout().audit_log();
-        let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
         let account = format!("system:serviceaccount:{}:", self.namespace());
-        let mut requests = Vec::new();
-        for line in BufReader::new(file).lines() {
-            let line = line?;
-            // The last line may be half written.
-            let Some(line) = Some(line).filter(|line| line.contains(&account)) else { continue };
-            let Ok(line) = serde_json::from_str::<Line>(&line) else { continue };
-            let pod = line.user.extra["authentication.kubernetes.io/pod-name"][0].as_str().map(str::to_owned);
-            let Some(pod) = pod.filter(|_| line.user.username.starts_with(&account)) else { continue };
-            let Object { mut resource, subresource, namespace, name } = line.object_ref;
-            if !subresource.is_empty() {
-                resource = format!("{resource}/{subresource}");
-            }
-            requests.push(Request {
-                pod,
-                verb: line.verb,
-                resource,
-                namespace,
-                name,
-                code: line.response_status.code,
-                received: line.request_received_timestamp.parse()?,
-                answered: line.stage_timestamp.parse()?,
-                over: line.stage == "ResponseComplete",
-            });
-        }
-        Ok(requests)
+        let mut audit = self.audit.lock().unwrap_or_else(PoisonError::into_inner);
+        let Audit { log, requests } = &mut *audit;
+        log.read(|line| line.contains(&account), |event| requests.extend(request(event, self.namespace())))?;
+        Ok(requests.clone())
     }
+}
+
+/// The request, if a pod of the namespace made it.
+fn request(event: Event, namespace: &str) -> Option<Request> {
+    let pod = event.pod()?.to_owned();
+    let (own, _) = event.account()?;
+    if own != namespace {
+        return None;
+    }
+    let code = event.code().unwrap_or(0);
+    let object = event.object_ref;
+    Some(Request {
+        pod,
+        verb: event.verb,
+        resource: object.kind(),
+        namespace: object.namespace,
+        name: object.name,
+        code,
+        received: event.received,
+        answered: event.reached,
+        over: event.stage == "ResponseComplete",
+    })
 }

@@ -7,9 +7,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use fairway_e2e::cluster::Options;
+use fairway_e2e::cluster::audit::Log;
+use fairway_e2e::scene::repository;
 use serde_json::Value;
 
-use crate::ground::{Ground, repository};
+use crate::ground::Ground;
 
 /// Kinds that operators of Prometheus and KEDA bring along; what is in them is theirs.
 const CUSTOM_KINDS: [(&str, &str, &str); 3] = [
@@ -102,13 +104,15 @@ fn served_by_each_pod(ground: &Ground) {
 
 /// Requests of our accounts that the API server refused for want of a right.
 fn refused(ground: &Ground) -> Vec<String> {
-    let log = fs::read_to_string(ground.cluster().layout().log("audit")).expect("the audit log");
-    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let ours = events.filter(|event| {
-        let user = event["user"]["username"].as_str().unwrap_or_default();
-        event["responseStatus"]["code"] == 403 && user.starts_with("system:serviceaccount:ingress-nginx:")
+    let mut refused = Vec::new();
+    let by_ours = |line: &str| line.contains("system:serviceaccount:ingress-nginx:");
+    let read = Log::new(ground.cluster().layout()).read(by_ours, |event| {
+        if event.is_denied() && event.account().is_some_and(|(namespace, _)| namespace == "ingress-nginx") {
+            refused.push(format!("{} {}", event.verb, event.request_uri));
+        }
     });
-    ours.map(|event| format!("{} {}", event["verb"], event["requestURI"])).collect()
+    read.expect("the audit log");
+    refused
 }
 
 #[test]

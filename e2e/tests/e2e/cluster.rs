@@ -1,45 +1,30 @@
 //! The cluster itself: what starts, ends, and leaves nothing behind.
 
-use std::collections::BTreeSet;
+mod trace;
+
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fairway_e2e::cluster::layout::Layout;
-use fairway_e2e::cluster::{Action, Cluster, Options, State, down};
+use fairway_e2e::cluster::{Action, Cluster, Options, OwnCluster, State, Turn, down};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use self::trace::{Footprint, Surroundings};
+use crate::ground::Background;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fairway-cluster");
 
-/// Namespaces that a process of a cluster may have to itself.
-const KINDS: [&str; 5] = ["net", "mnt", "pid", "ipc", "uts"];
-
-/// What a cluster consists of in the eyes of the kernel.
-#[derive(Debug)]
-struct Footprint {
-    /// Process ids with the time of their start, for numbers are used again.
-    processes: BTreeSet<(u32, String)>,
-    /// As `/proc/PID/ns` shows them, without those of this process.
-    namespaces: BTreeSet<String>,
-}
-
-/// What a cluster must leave as it was.
-#[derive(Debug, Eq, PartialEq)]
-struct Surroundings {
-    mounts: String,
-    named_namespaces: String,
-    links: BTreeSet<String>,
-    folders: Vec<BTreeSet<String>>,
-}
-
 #[test]
 fn ending_leaves_nothing_whether_asked_for_or_by_force() {
+    let turn = Turn::take();
     let before = Surroundings::look();
     let (first, second) = std::thread::scope(|scope| {
-        let first = scope.spawn(|| start("side-one"));
-        let second = scope.spawn(|| start("side-two"));
-        (first.join().unwrap(), second.join().unwrap())
+        let first = scope.spawn(|| turn.start("side-one", &Options::default()));
+        let second = scope.spawn(|| turn.start("side-two", &Options::default()));
+        (first.join().unwrap().unwrap(), second.join().unwrap().unwrap())
     });
     let error = Cluster::start("side-one", &Options::default(), |_| {}).unwrap_err();
     assert!(error.to_string().contains("running already"), "{error:#}");
@@ -48,51 +33,68 @@ fn ending_leaves_nothing_whether_asked_for_or_by_force() {
     succeed(first.command("kubectl").args(["wait", "pod/sleeper", "--for=condition=Ready", "--timeout=60s"]));
     let footprint = Footprint::of(&first);
     assert!(footprint.namespaces.len() > 8, "two Nodes, a pod and a supervisor: {footprint:?}");
-    first.down().unwrap();
+    let directory = first.directory().to_owned();
+    first.end().unwrap();
     footprint.assert_gone();
     assert_eq!(Surroundings::look(), before);
     assert!(Cluster::find("side-one").unwrap_err().to_string().contains("cargo xtask cluster up --name side-one"));
-    let left: Vec<_> = fs::read_dir(first.directory()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["logs"]);
 
     // The other one has not noticed, until it is killed.
     let nodes = succeed(second.command("kubectl").args(["get", "nodes", "--no-headers"]));
     assert_eq!(nodes.lines().filter(|line| line.contains(" Ready ")).count(), 2, "{nodes}");
     let footprint = Footprint::of(&second);
-    succeed(Command::new("kill").args(["-KILL", &second.supervisor().to_string()]));
+    kill(Pid::from_raw(second.supervisor()), Signal::SIGKILL).unwrap();
     eventually("the lock is free", || Layout::new("side-two").unwrap().try_lock().unwrap().is_some());
     footprint.assert_gone();
     assert_eq!(Surroundings::look(), before);
 
-    // What the dead one has left is in nobody's way.
+    // What the dead one has left is in nobody's way. `second` ends this one, too, should anything go wrong.
     assert!(Layout::new("side-two").unwrap().kubeconfig().exists());
-    let again = start("side-two");
+    let again = Cluster::start("side-two", &Options::default(), |_| {}).unwrap();
     again.down().unwrap();
+    second.end().unwrap();
 }
 
 #[test]
 fn an_interrupted_start_leaves_nothing() {
+    let _turn = Turn::take();
     let before = Surroundings::look();
     let layout = Layout::new("interrupted").unwrap();
     down("interrupted").unwrap();
     let _ = fs::remove_dir_all(layout.logs());
-    let mut up = Command::new(PROGRAM).args(["up", "--name", "interrupted"]).stdout(Stdio::null()).spawn().unwrap();
+    let up = Background::start(Command::new(PROGRAM).args(["up", "--name", "interrupted"]).stdout(Stdio::null()));
     eventually("kube-apiserver has started", || layout.log("kube-apiserver").exists());
     let cluster = Cluster::find("interrupted").unwrap();
     let footprint = Footprint::of(&cluster);
     drop(cluster);
-    up.kill().unwrap();
-    up.wait().unwrap();
+    // By force.
+    drop(up);
     eventually("the lock is free", || layout.try_lock().unwrap().is_some());
     footprint.assert_gone();
     assert_eq!(Surroundings::look(), before);
     assert!(!down("interrupted").unwrap());
 }
 
+/// Ends by its own panic what it has started.
+#[test]
+fn a_cluster_of_ones_own_ends_with_a_panic() {
+    let mut footprint = None;
+    let panicking = std::panic::AssertUnwindSafe(|| {
+        let cluster = start("panic");
+        footprint = Some(Footprint::of(&cluster));
+        panic!("on purpose");
+    });
+    assert_eq!(std::panic::catch_unwind(panicking).unwrap_err().downcast_ref(), Some(&"on purpose"));
+    footprint.unwrap().assert_gone();
+    Cluster::find("panic").unwrap_err();
+}
+
 #[test]
 fn components_stop_start_and_freeze_and_commands_end_with_the_cluster() {
     let cluster = start("components");
-    let runtime = cluster.runtime().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let act = |name: &str, action| runtime.block_on(cluster.component(name, action));
     let state = |name: &str| {
         let components = cluster.components().unwrap();
@@ -118,8 +120,8 @@ fn components_stop_start_and_freeze_and_commands_end_with_the_cluster() {
     // A death that nobody asked for shows.
     let status = run(Command::new(PROGRAM).args(["status", "--name", "components"]));
     let line = status.lines().find(|line| line.contains("kube-scheduler")).unwrap();
-    let pid = line.split_whitespace().find(|word| word.parse::<u32>().is_ok()).unwrap();
-    succeed(Command::new("kill").args(["-KILL", pid]));
+    let pid = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     eventually("the death is noted", || matches!(state("kube-scheduler"), State::Died(_)));
     assert!(act("no-such", Action::Stop).unwrap_err().to_string().contains("kubelet-node-a"));
 
@@ -131,12 +133,12 @@ fn components_stop_start_and_freeze_and_commands_end_with_the_cluster() {
     };
     assert_eq!(exec(&["sh", "-c", "exit 7"]).status().unwrap().code(), Some(7));
     assert_eq!(succeed(&mut exec(&["pwd"])), "/usr\n");
-    let mut sleeper = exec(&["sleep", "1000"]).spawn().unwrap();
+    let mut sleeper = Background::start(&mut exec(&["sleep", "1000"]));
     eventually("sleep runs", || {
         let shown = exec(&["ps", "-C", "sleep"]).output().unwrap();
         shown.status.success()
     });
-    cluster.down().unwrap();
+    cluster.end().unwrap();
     let status = sleeper.wait().unwrap();
     assert!(status.signal().is_some() || status.code() != Some(0), "{status}");
 }
@@ -162,8 +164,7 @@ fn an_address_of_a_load_balancer_is_reached_and_kept_by_open_connections() {
     eventually("local answers", || fetch("198.19.0.222").status.success());
 
     // A connection from now on, over which the second request goes when the address leads to the other Node.
-    cluster.enter().unwrap();
-    let mut kept = Kept::open("198.19.0.222:80");
+    let mut kept = cluster.within(|| Ok(Kept::open("198.19.0.222:80"))).unwrap();
     let first = kept.fetch();
     // The only endpoint of its Node leaves the Service, and goes on serving.
     succeed(cluster.command("kubectl").args(["label", "pod", &first, "app-"]));
@@ -174,15 +175,10 @@ fn an_address_of_a_load_balancer_is_reached_and_kept_by_open_connections() {
     assert_eq!(kept.fetch(), first);
 
     succeed(cluster.command("kubectl").args(["delete", "service", "local"]));
-    succeed(cluster.command("kubectl").args([
-        "patch",
-        "service",
-        "web",
-        "--patch",
-        r#"{"spec":{"type":"ClusterIP"}}"#,
-    ]));
+    let patch = r#"{"spec":{"type":"ClusterIP"}}"#;
+    succeed(cluster.command("kubectl").args(["patch", "service", "web", "--patch", patch]));
     eventually("a Service of another type has no address", || address("web").is_empty());
-    cluster.down().unwrap();
+    cluster.end().unwrap();
 }
 
 /// A server whose pods answer with their names, on both Nodes.
@@ -266,84 +262,8 @@ impl Kept {
     }
 }
 
-impl Footprint {
-    fn of(cluster: &Cluster) -> Self {
-        let processes = descendants(cluster.supervisor() as u32);
-        let own: BTreeSet<String> = namespaces(std::process::id()).collect();
-        let namespaces =
-            processes.iter().flat_map(|(process, _)| namespaces(*process)).filter(|it| !own.contains(it)).collect();
-        Self { processes, namespaces }
-    }
-
-    /// No process is left, also none of somebody else in one of the namespaces.
-    fn assert_gone(&self) {
-        for (process, start) in &self.processes {
-            assert_ne!(started(*process).as_ref(), Some(start), "process {process} is left: {}", words(*process));
-        }
-        for process in processes() {
-            for namespace in namespaces(process) {
-                assert!(!self.namespaces.contains(&namespace), "{namespace} is held by {process}: {}", words(process));
-            }
-        }
-    }
-}
-
-impl Surroundings {
-    fn look() -> Self {
-        let list = |path: &str| {
-            let entries = fs::read_dir(path).into_iter().flatten().flatten();
-            entries.map(|entry| entry.path().display().to_string()).collect()
-        };
-        Self {
-            mounts: fs::read_to_string("/proc/self/mounts").unwrap(),
-            named_namespaces: succeed(Command::new("ip").args(["netns", "list"])),
-            links: list("/sys/class/net"),
-            folders: ["/run", "/run/netns", "/var/lib", "/etc"].map(list).into(),
-        }
-    }
-}
-
-fn start(name: &str) -> Cluster {
-    down(name).unwrap();
-    Cluster::start(name, &Options::default(), |_| {}).unwrap()
-}
-
-fn processes() -> impl Iterator<Item = u32> {
-    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-}
-
-/// The process and all that come from it; who lost his parent in a process namespace has its first process instead.
-fn descendants(root: u32) -> BTreeSet<(u32, String)> {
-    let parents: Vec<(u32, u32)> = processes().filter_map(|process| Some((process, stat(process)?.0))).collect();
-    let mut found = BTreeSet::from([root]);
-    loop {
-        let more = parents.iter().filter(|(process, parent)| found.contains(parent) && !found.contains(process));
-        let more: Vec<u32> = more.map(|(process, _)| *process).collect();
-        if more.is_empty() {
-            return found.into_iter().filter_map(|process| Some((process, started(process)?))).collect();
-        }
-        found.extend(more);
-    }
-}
-
-fn started(process: u32) -> Option<String> {
-    Some(stat(process)?.1)
-}
-
-/// The parent and the time of the start, from `/proc/PID/stat`: after the name, which may hold anything, the fields 4 and 22.
-fn stat(process: u32) -> Option<(u32, String)> {
-    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    let fields: Vec<&str> = text.rsplit_once(") ")?.1.split(' ').collect();
-    Some((fields.get(1)?.parse().ok()?, (*fields.get(19)?).to_owned()))
-}
-
-fn namespaces(process: u32) -> impl Iterator<Item = String> {
-    let link = move |kind| fs::read_link(Path::new("/proc").join(process.to_string()).join("ns").join(kind));
-    KINDS.into_iter().filter_map(move |kind| Some(link(kind).ok()?.display().to_string()))
-}
-
-fn words(process: u32) -> String {
-    fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap_or_default().replace('\0', " ")
+fn start(name: &str) -> OwnCluster {
+    OwnCluster::start(name, &Options::default()).unwrap()
 }
 
 /// What `command` prints; it must succeed.

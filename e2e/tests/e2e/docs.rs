@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use fairway_e2e::cluster::Options;
 use fairway_e2e::cluster::layout;
+use fairway_e2e::scene::repository;
 use tokio::net::{TcpListener, TcpStream};
 
 use self::page::Page;
-use crate::ground::{Ground, private, repository};
+use crate::ground::{Background, Ground};
 
 /// The pages that a test below runs.
 const PAGES: [&str; 8] = [
@@ -115,9 +116,12 @@ fn page_how_it_works() {
 #[test]
 fn page_kind() {
     let walk = Walk::new("docs-kind", &Options { control_plane_taint: true });
-    let runtime = walk.ground.cluster().runtime().expect("a runtime in the cluster's network");
+    let cluster = walk.ground.cluster();
+    let runtime = cluster.within(|| cluster.runtime()).expect("a runtime in the cluster's network");
     for port in [80, 443] {
-        let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", port))).expect("the port is free");
+        // Its threads are in that network, and this one is not.
+        let listener = runtime.block_on(runtime.spawn(TcpListener::bind(("127.0.0.1", port))));
+        let listener = listener.expect("no panic").expect("the port is free");
         runtime.spawn(forward(listener, (KIND_NODE, port)));
     }
     walk.page("docs/install/kind.md");
@@ -142,10 +146,10 @@ fn page_migrate_from_ingress_nginx() {
     let mut watch = walk.ground.cluster().command("kubectl");
     let path = "--output=jsonpath={.status.loadBalancer.ingress[*].ip}{\"\\n\"}";
     watch.args(["get", "ingress", "shop", "--watch", path]).stdout(fs::File::create(&seen).expect("a file"));
-    let mut watch = watch.spawn().expect("kubectl starts");
+    let mut watch = Background::start(&mut watch);
     walk.page("docs/migrate-from-ingress-nginx.md");
     let still_there = watch.try_wait().expect("its state").is_none();
-    watch.kill().and_then(|()| watch.wait()).expect("the watch ends");
+    drop(watch);
     let seen = fs::read_to_string(seen).expect("what was seen");
     let addresses: BTreeSet<&str> = seen.lines().collect();
     assert!(still_there, "the watch broke off");
@@ -255,7 +259,6 @@ impl Walk {
         let mut command = self.ground.cluster().command("timeout");
         // All processes of a script that hangs end with it.
         command.args(["--kill-after=10", "600", "bash"]).arg(&file).current_dir(&self.folder);
-        private(&mut command, self.ground.cluster().directory());
         let path = command.get_envs().find(|(variable, _)| *variable == "PATH").and_then(|(_, value)| value);
         let mut path = path.expect("a search path").to_owned();
         path.push(":");

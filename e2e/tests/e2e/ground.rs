@@ -1,29 +1,19 @@
-//! A cluster for one test alone: for tests about the cluster as a whole, such as installing and removing.
+//! A cluster for one test alone, in which a user types commands; and processes beside a test.
 
-use std::path::Path;
-use std::process::{Command, Output};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ops::{Deref, DerefMut};
+use std::process::{Child, Command, Output};
 
-use fairway_e2e::cluster::{Cluster, Options};
+use fairway_e2e::cluster::{Cluster, Options, OwnCluster};
+use fairway_e2e::scene::repository;
 
-/// One at a time: each is a whole control plane.
-static TURN: Mutex<()> = Mutex::new(());
-
-/// A cluster that ends with the value. Its logs stay in `target/cluster/NAME/logs` until the next run.
+/// A cluster that ends with the value.
 pub(crate) struct Ground {
-    cluster: Cluster,
-    _turn: MutexGuard<'static, ()>,
+    cluster: OwnCluster,
 }
 
 impl Ground {
     pub(crate) fn new(name: &str, options: &Options) -> Self {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(left) = Cluster::find(name) {
-            // Of a run that was ended by force.
-            left.down().expect("the cluster of an earlier run ends");
-        }
-        let cluster = Cluster::start(name, options, |_| {}).expect("the cluster starts");
-        Self { cluster, _turn: turn }
+        Self { cluster: OwnCluster::start(name, options).expect("the cluster starts") }
     }
 
     pub(crate) fn cluster(&self) -> &Cluster {
@@ -34,7 +24,6 @@ impl Ground {
     pub(crate) fn bash(&self, line: &str) -> Output {
         let mut command = self.cluster.command("timeout");
         command.args(["--kill-after=10", "300", "bash", "-euo", "pipefail", "-c", line]).current_dir(repository());
-        private(&mut command, self.cluster.directory());
         command.output().expect("bash starts")
     }
 
@@ -53,26 +42,33 @@ impl Ground {
     }
 }
 
-impl Drop for Ground {
-    fn drop(&mut self) {
-        match self.cluster.down() {
-            Err(error) if !std::thread::panicking() => panic!("the cluster doesn't end: {error:#}"),
-            Err(error) => eprintln!("the cluster doesn't end: {error:#}"),
-            Ok(()) => (),
-        }
+/// A process that ends with the value at the latest. Nothing of it may be left when the cluster ends in whose network it is.
+pub(crate) struct Background(Child);
+
+impl Background {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
     }
 }
 
-/// The top folder of the repository.
-pub(crate) fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository")
+impl Drop for Background {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
-/// Keeps what helm and kubectl remember out of the home folder of who runs the tests.
-pub(crate) fn private(command: &mut Command, directory: &Path) {
-    for (variable, folder) in
-        [("HOME", "home"), ("HELM_CACHE_HOME", "home/c"), ("HELM_CONFIG_HOME", "home/f"), ("HELM_DATA_HOME", "home/d")]
-    {
-        command.env(variable, directory.join(folder));
+impl Deref for Background {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Background {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
     }
 }

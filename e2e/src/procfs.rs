@@ -1,0 +1,175 @@
+//! The processes of this machine and the namespaces that they are in, as `/proc` shows them.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The kinds of namespaces that a process of a cluster may have to itself.
+pub const KINDS: [&str; 5] = ["net", "mnt", "pid", "ipc", "uts"];
+
+/// A process of this machine. It may end at any time: then nothing can be read of it any more.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Process(i32);
+
+/// All processes that there are.
+///
+/// # Errors
+/// When `/proc` can't be read.
+pub fn all() -> io::Result<impl Iterator<Item = Process>> {
+    let entries = fs::read_dir("/proc")?.flatten();
+    Ok(entries.filter_map(|entry| Some(Process(entry.file_name().to_str()?.parse().ok()?))))
+}
+
+/// The processes, other than this one, that are in one of `namespaces`, of whatever kind.
+///
+/// # Errors
+/// When `/proc` can't be read.
+pub fn inhabitants(namespaces: &[Namespace]) -> io::Result<Vec<Process>> {
+    let own = std::process::id();
+    let is_inside = |process: &Process| {
+        let inside = |kind| namespaces.iter().any(|namespace| namespace.holds(*process, kind));
+        u32::try_from(process.0) != Ok(own) && KINDS.into_iter().any(inside)
+    };
+    Ok(all()?.filter(is_inside).collect())
+}
+
+impl Process {
+    /// The one with this id, as this process sees it.
+    pub fn new(id: i32) -> Self {
+        Self(id)
+    }
+
+    /// Its id, as this process sees it.
+    pub fn id(self) -> i32 {
+        self.0
+    }
+
+    /// A file or folder that `/proc` has for it.
+    pub fn path(self, name: &str) -> PathBuf {
+        Path::new("/proc").join(self.0.to_string()).join(name)
+    }
+
+    /// The words of its command line.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn words(self) -> io::Result<Vec<String>> {
+        Ok(self.list("cmdline")?.split_terminator('\0').map(str::to_owned).collect())
+    }
+
+    /// The variables that it was started with.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn environment(self) -> io::Result<BTreeMap<String, String>> {
+        let text = self.list("environ")?;
+        let variables = text.split('\0').filter_map(|variable| variable.split_once('='));
+        Ok(variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    fn list(self, name: &str) -> io::Result<String> {
+        Ok(String::from_utf8_lossy(&fs::read(self.path(name))?).into_owned())
+    }
+
+    /// A line of its status, such as `Uid` or `VmRSS` of proc_pid_status(5).
+    ///
+    /// # Errors
+    /// When it has ended, or has no such line.
+    pub fn field(self, name: &str) -> io::Result<String> {
+        let text = fs::read_to_string(self.path("status"))?;
+        let line = text.lines().filter_map(|line| line.split_once(':')).find(|(known, _)| *known == name);
+        line.map(|(_, value)| value.trim().to_owned())
+            .ok_or_else(|| io::Error::other(format!("no {name} in its status")))
+    }
+
+    /// Who started it, or took it over when that one ended.
+    pub fn parent(self) -> Option<Self> {
+        Some(Self(self.stat(4)?.parse().ok()?))
+    }
+
+    /// When it was started, as the kernel counts: tells it from a later one with the same id.
+    pub fn birth(self) -> Option<String> {
+        self.stat(22)
+    }
+
+    /// A field by its number in proc_pid_stat(5), from 3 on: the second one, in parentheses, may hold anything.
+    fn stat(self, number: usize) -> Option<String> {
+        let text = fs::read_to_string(self.path("stat")).ok()?;
+        text.rsplit_once(')')?.1.split_ascii_whitespace().nth(number - 3).map(str::to_owned)
+    }
+
+    /// A namespace that it is in, one of [`KINDS`].
+    ///
+    /// # Errors
+    /// When it has ended, and without root's rights.
+    pub fn namespace(self, kind: &str) -> io::Result<Namespace> {
+        Namespace::open(&self.path("ns").join(kind))
+    }
+}
+
+/// A namespace that is held open. The kernel tells namespaces apart by a number, and gives the number of one that is gone to the
+/// next one: only as long as it is held does the number mean this one.
+#[derive(Debug)]
+pub struct Namespace {
+    _file: File,
+    number: u64,
+}
+
+impl Namespace {
+    /// The one that the file stands for, which is a link in `/proc/PID/ns` or what `ip netns` has made.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Self::of(File::open(path)?)
+    }
+
+    /// The one that the open file stands for.
+    ///
+    /// # Errors
+    /// When the file can't be looked at.
+    pub fn of(file: File) -> io::Result<Self> {
+        Ok(Self { number: file.metadata()?.ino(), _file: file })
+    }
+
+    /// Whether the process is in it.
+    pub fn holds(&self, process: Process, kind: &str) -> bool {
+        fs::metadata(process.path("ns").join(kind)).is_ok_and(|metadata| metadata.ino() == self.number)
+    }
+}
+
+impl PartialEq for Namespace {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_a_process() {
+        let mut child =
+            Command::new("cat").env("COLOUR", "a=b").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let process = Process::new(child.id().try_into().unwrap());
+        let own = Process::new(std::process::id().try_into().unwrap());
+        assert!(all().unwrap().any(|other| other == process));
+        assert_eq!(process.words().unwrap(), ["cat"]);
+        assert_eq!(process.environment().unwrap()["COLOUR"], "a=b");
+        assert_eq!(process.parent(), Some(own));
+        assert!(process.birth().unwrap().parse::<u64>().unwrap() >= own.birth().unwrap().parse::<u64>().unwrap());
+        assert_eq!(process.field("Pid").unwrap(), process.id().to_string());
+        assert!(process.field("Colour").is_err());
+        let namespace = own.namespace("net").unwrap();
+        assert!(namespace.holds(process, "net") && !namespace.holds(process, "pid"));
+        assert!(inhabitants(&[namespace]).unwrap().contains(&process));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(process.birth().is_none() && process.words().is_err());
+    }
+}
