@@ -24,7 +24,8 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("setcap", "libcap2-bin", "to let the binary of the image listen on low ports"),
     ("ip", "iproute2", "to make the network of a cluster"),
     ("nft", "nftables", "for kube-proxy"),
-    ("python3", "python3", "for a server in the tests of the cluster"),
+    // Where a pod finds it, which sees nothing of other places.
+    ("/usr/bin/python3", "python3", "for a server in the tests of the cluster"),
     ("ps", "procps", "for the tests of the cluster"),
 ];
 
