@@ -5,8 +5,8 @@
 
 mod support;
 
+use std::fs::File;
 use std::num::NonZeroUsize;
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use fairway_model::{ForwardPolicy, Origin as Owner, Resource, Settings, StreamListener, StreamSettings, Transport};
@@ -19,14 +19,10 @@ use tokio::time::timeout;
 
 const FILES: u64 = 256;
 
-fn limit_files(to: u64) {
-    let (_, most) = getrlimit(Limit::RLIMIT_NOFILE).unwrap();
-    setrlimit(Limit::RLIMIT_NOFILE, to, most).unwrap();
-}
-
 #[tokio::test]
 async fn datagrams_leave_files_to_connections() {
-    limit_files(FILES);
+    let (_, most) = getrlimit(Limit::RLIMIT_NOFILE).unwrap();
+    setrlimit(Limit::RLIMIT_NOFILE, FILES, most).unwrap();
     let origin = Origin::start("a");
     let endpoint = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let mut resources = forwarding(&[&origin], ForwardPolicy::default());
@@ -67,8 +63,7 @@ async fn datagrams_leave_files_to_connections() {
 
     // Without any file left, the session that was silent for longest gives its own to the next client.
     let late = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let next = std::fs::File::open("/dev/null").unwrap().as_raw_fd();
-    limit_files(next.unsigned_abs().into());
+    let _held: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
     eventually("a datagram of the late client", || async {
         late.send_to(b"late", port).await.unwrap();
         let mut room = [0; 8];
