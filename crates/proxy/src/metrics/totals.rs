@@ -40,6 +40,12 @@ impl Totals {
         for (name, protocol, counts) in report.streams {
             self.streams.entry(name).or_insert((protocol, StreamCounts::default())).1.add(&counts);
         }
+        if self.series.len() == 0 {
+            // The first is taken as it is: mostly no memory has to grow then.
+            self.series = report.series;
+            self.by_labels = self.series.routes().map(|(route, labels)| (labels.clone(), route)).collect();
+            return;
+        }
         for (theirs, labels) in report.series.routes() {
             let route = match self.by_labels.get(labels) {
                 Some(&route) => route,
