@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fairway_model::{Delta, ListenerName, Snapshot};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use self::shared::{Listening, Relisten, Shared, locked};
 use crate::access_log::{LogSink, LogThread};
@@ -171,9 +171,17 @@ impl Proxy {
             patience,
             metrics,
             ping: asking(&shared, |shared| shared.ask(Message::Ping)),
+            workers: count,
             report: {
                 let shared = Arc::downgrade(&shared);
-                Box::new(move |worker, live| shared.upgrade()?.ask_one(worker, |reply| Message::Report(live, reply)))
+                Box::new(move |worker, live| {
+                    let (reply, answer) = oneshot::channel();
+                    // Where nobody is asked, the answer tells.
+                    if let Some(shared) = shared.upgrade() {
+                        shared.tell_one(worker, Message::Report(live, reply));
+                    }
+                    answer
+                })
             },
             running: asking(&shared, |shared| (shared.live().snapshot.clone(), locked(&shared.status).clone())),
             figures: {

@@ -41,9 +41,11 @@ pub struct AdminSource {
     pub metrics: Arc<MetricOptions>,
     /// Asks each worker for a sign of life.
     pub ping: Box<dyn Fn() -> Vec<oneshot::Receiver<()>> + Send + Sync>,
-    /// Asks the worker of this number for what it counted; `None` when there are no more. See
+    /// How many workers there are.
+    pub workers: usize,
+    /// Asks the worker of this number, from 0, for what it counted; see
     /// [`WorkerMetrics::report`](crate::metrics::WorkerMetrics::report).
-    pub report: Box<dyn Fn(usize, Arc<LiveIngresses>) -> Option<oneshot::Receiver<WorkerReport>> + Send + Sync>,
+    pub report: Box<dyn Fn(usize, Arc<LiveIngresses>) -> oneshot::Receiver<WorkerReport> + Send + Sync>,
     /// The snapshot that runs, and what is known about it.
     pub running: Box<dyn Fn() -> (Arc<Snapshot>, ConfigStatus) + Send + Sync>,
     /// Figures of the proxy that no worker counts.
@@ -146,10 +148,8 @@ impl AdminSource {
         let deadline = Instant::now() + self.patience;
         let mut totals = Totals::new(&self.metrics);
         // One after the other, so that only one report is at hand at a time.
-        for worker in 0.. {
-            let Some(report) = (self.report)(worker, live.clone()) else {
-                break;
-            };
+        for worker in 0..self.workers {
+            let report = (self.report)(worker, live.clone());
             // Half a sum would look like a restart to whoever computes rates from it.
             let Ok(Ok(report)) = timeout_at(deadline, report).await else {
                 return Answer::text(503, "a worker does not answer");

@@ -52,6 +52,7 @@ fn source_with(silent: &Arc<Mutex<Option<Vec<oneshot::Sender<()>>>>>, hosts: usi
             }
             vec![receiver]
         }),
+        workers: 2,
         report: Box::new(move |worker, live| {
             let (sender, receiver) = oneshot::channel();
             let mut metrics = WorkerMetrics::new(options.clone());
@@ -60,7 +61,8 @@ fn source_with(silent: &Arc<Mutex<Option<Vec<oneshot::Sender<()>>>>>, hosts: usi
                 metrics.record(&RequestRecord { host: Some(host), route: host.routes().first(), ..fixture.record() });
             }
             sender.send(metrics.report(&live)).unwrap();
-            (worker < 2).then_some(receiver)
+            assert!(worker < 2);
+            receiver
         }),
         running: Box::new(move || (snapshot.clone(), ConfigStatus::default())),
         figures: Box::new(ProxyFigures::default),

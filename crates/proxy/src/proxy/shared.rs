@@ -139,15 +139,11 @@ impl Shared {
         self.workers.iter().map(ask).collect()
     }
 
-    /// Asks one worker; `None` when there is none of this number.
-    pub(super) fn ask_one<T>(
-        &self,
-        worker: usize,
-        question: impl FnOnce(oneshot::Sender<T>) -> Message,
-    ) -> Option<oneshot::Receiver<T>> {
-        let (reply, answer) = oneshot::channel();
-        let _ = self.workers.get(worker)?.send(question(reply));
-        Some(answer)
+    /// Tells one worker, if it is still there.
+    pub(super) fn tell_one(&self, worker: usize, message: Message) {
+        if let Some(worker) = self.workers.get(worker) {
+            let _ = worker.send(message);
+        }
     }
 
     pub(super) async fn connections(&self) -> usize {
