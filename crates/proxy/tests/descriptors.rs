@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -51,11 +52,14 @@ async fn datagrams_leave_files_to_connections() {
     let mut client = proxy.connect().await;
     assert_eq!(client.get(HOST, "/").await.status, 200);
     let active = format!("fairway_stream_sessions_active{{listener=\"service\",protocol=\"UDP\"}} {}\n", FILES / 4);
+    // Connections are kept: none is to give back a file later.
+    let kept = RefCell::new(Vec::new());
     // In boxes: the buffers of a client are large, and the stack of a test is not.
     let sessions = || {
         Box::pin(async {
             let mut admin = Client::connect(proxy.proxy.admin_address().unwrap()).await;
             let metrics = admin.get("admin", "/metrics").await.text();
+            kept.borrow_mut().push(admin);
             if metrics.contains(&active) { Ok(()) } else { Err(metrics) }
         })
     };
