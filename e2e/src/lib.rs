@@ -12,4 +12,5 @@ pub mod kubelet;
 pub mod load;
 pub mod load_balancer;
 pub mod procfs;
+pub mod rights;
 pub mod scene;

@@ -1,0 +1,99 @@
+//! Whether the chart grants what Fairway asks for, and nothing else: judged by the audit logs of API servers, see [`Judge`].
+//!
+//! It is here and not beside the test that uses it so that its rules are tested without a cluster.
+
+mod audit;
+mod chart;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufRead};
+
+use self::audit::{Decision, Log, Request, Standing};
+
+pub use self::chart::{RELEASE, Right, Scope, rights};
+
+/// Compares what the chart grants with what pods ask for.
+///
+/// A request that was denied is a lack of the chart, with three exceptions; each takes for granted that the chart grants this
+/// right, in this scope, for an object of this name:
+/// - it was taken away: the role or its binding was deleted before, as by who uninstalls while pods still end;
+/// - it was changed while the pod ran: an upgrade to settings that need fewer rights, of which the pod knows nothing;
+/// - the API server didn't know it yet, as one that has just started: the same request of the same account was allowed, and
+///   nobody touched role or binding between the two.
+///
+/// A right of the whole cluster counts as used when one account used it for all namespaces at once, or in two of them: for one
+/// namespace a Role would do. A right of a namespace counts as used when the binding in that namespace allowed a request.
+#[derive(Debug)]
+pub struct Judge {
+    granted: BTreeSet<Right>,
+    used: BTreeSet<Right>,
+    requests: usize,
+    denied: BTreeMap<String, usize>,
+}
+
+impl Judge {
+    /// Judges what the chart grants, with whatever settings.
+    pub fn new(granted: BTreeSet<Right>) -> Self {
+        Self { granted, used: BTreeSet::new(), requests: 0, denied: BTreeMap::new() }
+    }
+
+    /// Takes in the audit log of one API server, a line of JSON for each event.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn read(&mut self, log: impl BufRead) -> io::Result<()> {
+        let log = Log::read(log)?;
+        let mut reached: BTreeMap<_, BTreeSet<&str>> = BTreeMap::new();
+        for request in &log.requests {
+            match &request.decision {
+                Decision::Allowed(by) => {
+                    let has_allowed = |right: &&Right| right.allows(request) && Some(right.grant(request)) == *by;
+                    for right in self.granted.iter().filter(has_allowed) {
+                        reached.entry((right, &request.account)).or_default().insert(&request.action.namespace);
+                    }
+                }
+                Decision::Denied => {
+                    if !self.is_excused(request, &log) {
+                        *self.denied.entry(request.to_string()).or_default() += 1;
+                    }
+                }
+            }
+        }
+        let used = reached.iter().filter(|((right, _), namespaces)| match right.scope {
+            Scope::Cluster => namespaces.contains("") || namespaces.len() > 1,
+            Scope::Namespace => true,
+        });
+        self.used.extend(used.map(|((right, _), _)| (*right).clone()));
+        self.requests += log.requests.len();
+        Ok(())
+    }
+
+    /// How many requests of pods were decided on.
+    pub fn requests(&self) -> usize {
+        self.requests
+    }
+
+    /// What was denied without an excuse, and how often.
+    pub fn denied(&self) -> &BTreeMap<String, usize> {
+        &self.denied
+    }
+
+    /// What the chart grants and no request needed.
+    pub fn unused(&self) -> impl Iterator<Item = &Right> {
+        self.granted.difference(&self.used)
+    }
+
+    fn is_excused(&self, denied: &Request, log: &Log) -> bool {
+        let grants: BTreeSet<_> =
+            self.granted.iter().filter(|right| right.allows(denied)).map(|right| right.grant(denied)).collect();
+        let stands = |standing| move |grant: &&_| log.standing(grant, denied.answered) == standing;
+        let in_force: Vec<_> = grants.iter().filter(stands(Standing::InForce)).collect();
+        if in_force.is_empty() {
+            return grants.iter().any(|grant| stands(Standing::TakenAway)(&grant));
+        }
+        in_force.iter().any(|grant| log.was_changed_under(grant, denied)) || log.was_allowed_as_well(denied, &in_force)
+    }
+}
+
+#[cfg(test)]
+mod tests;

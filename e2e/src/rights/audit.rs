@@ -1,0 +1,283 @@
+//! What the audit log of an API server tells about rights: what pods asked for, and how their grants came and went.
+//!
+//! Sources: `k8s.io/apiserver/pkg/apis/audit/v1` for the fields, `plugin/pkg/auth/authorizer/rbac` of Kubernetes for the reason.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, BufRead};
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+/// The account of a pod.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Account {
+    pub namespace: String,
+    pub name: String,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Action {
+    pub group: String,
+    /// With the subresource: `ingresses/status`.
+    pub resource: String,
+    pub verb: String,
+    /// Empty: in all namespaces, or an object that is in none.
+    pub namespace: String,
+    /// Empty for many objects, and for a new one: names don't restrict who may create.
+    pub name: String,
+}
+
+/// A role and what binds it to an account. The chart gives both the name of the account.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Grant {
+    /// Empty: ClusterRole and ClusterRoleBinding.
+    pub namespace: String,
+    pub name: String,
+}
+
+/// What was decided about a request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Decision {
+    /// By this binding, if it is a binding.
+    Allowed(Option<Grant>),
+    Denied,
+}
+
+/// A request of a pod that was decided on.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub account: Account,
+    pub pod: String,
+    pub action: Action,
+    pub decision: Decision,
+    pub received: Timestamp,
+    pub answered: Timestamp,
+}
+
+/// How a grant is at some time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Standing {
+    /// Nobody has given it so far.
+    Unknown,
+    /// Both role and binding are there.
+    InForce,
+    /// Role or binding was deleted.
+    TakenAway,
+}
+
+/// One log.
+pub(super) struct Log {
+    /// In the order in which they were answered.
+    pub requests: Vec<Request>,
+    changes: Vec<Change>,
+    /// When each pod was heard of first.
+    first: BTreeMap<(Account, String), Timestamp>,
+}
+
+/// A write to a role or to a binding.
+struct Change {
+    part: Part,
+    namespace: String,
+    /// `None`: all of the namespace.
+    name: Option<String>,
+    kind: ChangeKind,
+    /// When it was asked for: it has no effect before.
+    received: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Part {
+    Role,
+    Binding,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum ChangeKind {
+    Created,
+    Changed,
+    Deleted,
+}
+
+impl Log {
+    /// Reads a log, a line of JSON for each event.
+    pub(super) fn read(lines: impl BufRead) -> io::Result<Self> {
+        let mut log = Self { requests: Vec::new(), changes: Vec::new(), first: BTreeMap::new() };
+        for line in lines.lines() {
+            let line = line?;
+            // Cheaper than parsing every request of every component.
+            if !line.contains("system:serviceaccount:") && !line.contains("\"rbac.authorization.k8s.io\"") {
+                continue;
+            }
+            // The last line of an API server that was killed may be cut.
+            let Ok(event) = serde_json::from_str::<Event>(&line) else { continue };
+            log.changes.extend(event.change());
+            if let Some(request) = event.into_request() {
+                let pod = (request.account.clone(), request.pod.clone());
+                log.first.entry(pod).or_insert(request.received);
+                log.requests.push(request);
+            }
+        }
+        Ok(log)
+    }
+
+    /// How a grant was at some time.
+    pub(super) fn standing(&self, grant: &Grant, at: Timestamp) -> Standing {
+        let last = |part| {
+            let until = self.changes_of(grant).filter(|change| change.part == part && change.received <= at);
+            until.max_by_key(|change| change.received).map(|change| change.kind)
+        };
+        match [last(Part::Role), last(Part::Binding)] {
+            [None, _] | [_, None] => Standing::Unknown,
+            parts if parts.contains(&Some(ChangeKind::Deleted)) => Standing::TakenAway,
+            _ => Standing::InForce,
+        }
+    }
+
+    /// Whether role or binding were changed, and not replaced, while the pod was there, before it was denied something.
+    pub(super) fn was_changed_under(&self, grant: &Grant, denied: &Request) -> bool {
+        let first = self.first[&(denied.account.clone(), denied.pod.clone())];
+        self.changes_of(grant).any(|change| {
+            change.kind == ChangeKind::Changed && first < change.received && change.received <= denied.answered
+        })
+    }
+
+    /// Whether what was denied was allowed as well, while the same grants were in force.
+    pub(super) fn was_allowed_as_well(&self, denied: &Request, grants: &[&Grant]) -> bool {
+        let is_same = |request: &&Request| {
+            let allowed = matches!(request.decision, Decision::Allowed(_));
+            allowed && request.account == denied.account && request.action == denied.action
+        };
+        self.requests.iter().filter(is_same).any(|allowed| {
+            let between = allowed.answered.min(denied.answered)..=allowed.answered.max(denied.answered);
+            grants.iter().all(|grant| !self.changes_of(grant).any(|change| between.contains(&change.received)))
+        })
+    }
+
+    fn changes_of(&self, grant: &Grant) -> impl Iterator<Item = &Change> {
+        self.changes.iter().filter(|change| {
+            change.namespace == grant.namespace && change.name.as_ref().is_none_or(|name| *name == grant.name)
+        })
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { account, action: Action { group, resource, verb, namespace, name }, .. } = self;
+        write!(f, "{}/{}: {verb} {resource} of {group:?}", account.namespace, account.name)?;
+        if !namespace.is_empty() || !name.is_empty() {
+            write!(f, ", {namespace}/{name}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A line of the log.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    stage: String,
+    verb: String,
+    user: User,
+    #[serde(default)]
+    object_ref: ObjectRef,
+    #[serde(default)]
+    response_status: ResponseStatus,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    request_received_timestamp: String,
+    stage_timestamp: String,
+}
+
+#[derive(Deserialize)]
+struct User {
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    extra: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ObjectRef {
+    api_group: String,
+    resource: String,
+    subresource: String,
+    namespace: String,
+    name: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ResponseStatus {
+    code: u16,
+}
+
+impl Event {
+    /// The write to a role or a binding that it was, if it succeeded.
+    fn change(&self) -> Option<Change> {
+        let object = &self.object_ref;
+        let part = match (object.api_group.as_str(), object.resource.as_str()) {
+            ("rbac.authorization.k8s.io", "roles" | "clusterroles") => Part::Role,
+            ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => Part::Binding,
+            _ => return None,
+        };
+        let kind = match (self.verb.as_str(), self.response_status.code) {
+            // To apply what isn't there yet is a patch as well.
+            ("create" | "update" | "patch", 201) => ChangeKind::Created,
+            ("update" | "patch", 200) => ChangeKind::Changed,
+            ("delete" | "deletecollection", 200..300) => ChangeKind::Deleted,
+            _ => return None,
+        };
+        let name = (!object.name.is_empty()).then(|| object.name.clone());
+        let received = self.request_received_timestamp.parse().ok()?;
+        Some(Change { part, namespace: object.namespace.clone(), name, kind, received })
+    }
+
+    /// The request of a pod that it was, if it was decided on: who asks too much (429) is sent away before.
+    fn into_request(self) -> Option<Request> {
+        // A watch is answered when it begins; it is in the log once more at its end.
+        if (self.stage == "ResponseStarted") != (self.verb == "watch") {
+            return None;
+        }
+        let (namespace, name) = self.user.username.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+        // The control plane's own controllers.
+        if namespace == "kube-system" {
+            return None;
+        }
+        let decision = match self.annotations.get("authorization.k8s.io/decision")?.as_str() {
+            "allow" => {
+                Decision::Allowed(self.annotations.get("authorization.k8s.io/reason").and_then(|text| binding(text)))
+            }
+            _ => Decision::Denied,
+        };
+        let pod = self.user.extra.get("authentication.kubernetes.io/pod-name").and_then(|names| names.first());
+        let ObjectRef { api_group: group, mut resource, subresource, namespace: object_namespace, name: object } =
+            self.object_ref;
+        if !subresource.is_empty() {
+            resource = format!("{resource}/{subresource}");
+        }
+        let object = if self.verb == "create" { String::new() } else { object };
+        Some(Request {
+            account: Account { namespace: namespace.to_owned(), name: name.to_owned() },
+            pod: pod.cloned().unwrap_or_default(),
+            action: Action { group, resource, verb: self.verb, namespace: object_namespace, name: object },
+            decision,
+            received: self.request_received_timestamp.parse().ok()?,
+            answered: self.stage_timestamp.parse().ok()?,
+        })
+    }
+}
+
+/// The binding that a reason names: `RBAC: allowed by ClusterRoleBinding "name" of ...` or `RoleBinding "name/namespace"`.
+fn binding(reason: &str) -> Option<Grant> {
+    let (kind, rest) = reason.strip_prefix("RBAC: allowed by ")?.split_once(" \"")?;
+    let (text, _) = rest.split_once('"')?;
+    let (name, namespace) = match kind {
+        "ClusterRoleBinding" => (text, ""),
+        "RoleBinding" => text.split_once('/')?,
+        _ => return None,
+    };
+    Some(Grant { namespace: namespace.to_owned(), name: name.to_owned() })
+}
