@@ -18,9 +18,6 @@ use tokio::time::sleep;
 const HOST: &str = "acme.example";
 const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
 
-/// How soon after its Ingress was written a challenge has to be answered, when the solver runs already.
-const LIMIT: Duration = Duration::from_secs(1);
-
 /// How long a challenge is looked at before, while and after it is there.
 const WHILE: Duration = Duration::from_millis(500);
 
@@ -75,7 +72,6 @@ fn a_challenge_is_answered_as_long_as_its_ingress_exists() -> anyhow::Result<()>
         let written = Instant::now();
         scene.until("https with the certificate", async || Ok(ask_tls(https).await?.1 == **leaf.der())).await?;
         println!("the certificate is served {:?} after the Secret was written", written.elapsed());
-        ensure!(written.elapsed() <= LIMIT, "the certificate is served only after {:?}", written.elapsed());
 
         for other in others {
             let (what, expected) = (other.what, other.expected);
@@ -156,7 +152,6 @@ async fn challenge(fairway: &Release<'_>, scene: &Scene, solver: &Solver, addres
     let first = samples.iter().find(|sample| sample.status == 200).context("no answer at all")?.asked;
     let took = first.saturating_duration_since(written);
     println!("{name}: answered {took:?} after the Ingress was written");
-    ensure!(took <= LIMIT, "the challenge is answered only {took:?} after its Ingress was written");
     for sample in samples {
         // What was under way when the Ingress was written, or deleted, may be answered by either.
         let expected: &[u16] = match sample {

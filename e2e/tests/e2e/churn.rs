@@ -66,9 +66,13 @@ fn every_change_is_soon_live_and_disturbs_nobody() -> anyhow::Result<()> {
         println!("{}", histogram(&delays));
         println!("memory every {SAMPLE:?}, MB: {memory:.1?}; bystander: {account}");
         ensure!(account.failed == 0, "unrelated requests failed: {account}");
-        // Until the middle every object has become larger by an annotation, and pools and buffers were filled.
-        let grown = memory[memory.len() - 1] / memory[memory.len() / 2];
-        ensure!(grown < 1.1, "memory grew to {grown:.2} times of what it was in the middle");
+        // Until the middle every object has become larger by an annotation, and pools and buffers were filled. The most of each
+        // half, because what is free goes back to the kernel when the allocator likes.
+        ensure!(memory.len() > 3, "memory was looked at only {} times", memory.len());
+        let most = |half: &[f64]| half.iter().copied().fold(0.0, f64::max);
+        let (first, second) = memory.split_at(memory.len() / 2);
+        let (first, second) = (most(first), most(second));
+        ensure!(second < first * 1.25, "memory grew from {first:.1} MB at most in the first half to {second:.1} MB");
         // The goal is 100 ms (p99). The clock of a machine that others use decides no test: this much is no noise.
         ensure!(percentile(&delays, 99) < Duration::from_secs(1), "changes are late");
         Ok(())
