@@ -1,13 +1,14 @@
 //! What the audit log of an API server tells about rights: what pods asked for, and how their grants came and went.
 //!
-//! Sources: `k8s.io/apiserver/pkg/apis/audit/v1` for the fields, `plugin/pkg/auth/authorizer/rbac` of Kubernetes for the reason.
+//! Source: `plugin/pkg/auth/authorizer/rbac` of Kubernetes for the reason of a decision.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead};
 
 use jiff::Timestamp;
-use serde::Deserialize;
+
+use crate::cluster::audit::{Event, Object};
 
 /// The account of a pod.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -112,8 +113,8 @@ impl Log {
             }
             // The last line of an API server that was killed may be cut.
             let Ok(event) = serde_json::from_str::<Event>(&line) else { continue };
-            log.changes.extend(event.change());
-            if let Some(request) = event.into_request() {
+            log.changes.extend(change(&event));
+            if let Some(request) = request(event) {
                 let pod = (request.account.clone(), request.pod.clone());
                 log.first.entry(pod).or_insert(request.received);
                 log.requests.push(request);
@@ -173,101 +174,55 @@ impl fmt::Display for Request {
     }
 }
 
-/// A line of the log.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Event {
-    stage: String,
-    verb: String,
-    user: User,
-    #[serde(default)]
-    object_ref: ObjectRef,
-    #[serde(default)]
-    response_status: ResponseStatus,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-    request_received_timestamp: String,
-    stage_timestamp: String,
+/// The write to a role or a binding that it was, if it succeeded.
+fn change(event: &Event) -> Option<Change> {
+    let object = &event.object_ref;
+    let part = match (object.api_group.as_str(), object.resource.as_str()) {
+        ("rbac.authorization.k8s.io", "roles" | "clusterroles") => Part::Role,
+        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => Part::Binding,
+        _ => return None,
+    };
+    let kind = match (event.verb.as_str(), event.code()) {
+        // To apply what isn't there yet is a patch as well.
+        ("create" | "update" | "patch", Some(201)) => ChangeKind::Created,
+        ("update" | "patch", Some(200)) => ChangeKind::Changed,
+        ("delete" | "deletecollection", Some(200..300)) => ChangeKind::Deleted,
+        _ => return None,
+    };
+    let name = (!object.name.is_empty()).then(|| object.name.clone());
+    Some(Change { part, namespace: object.namespace.clone(), name, kind, received: event.received })
 }
 
-#[derive(Deserialize)]
-struct User {
-    #[serde(default)]
-    username: String,
-    #[serde(default)]
-    extra: BTreeMap<String, Vec<String>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct ObjectRef {
-    api_group: String,
-    resource: String,
-    subresource: String,
-    namespace: String,
-    name: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ResponseStatus {
-    code: u16,
-}
-
-impl Event {
-    /// The write to a role or a binding that it was, if it succeeded.
-    fn change(&self) -> Option<Change> {
-        let object = &self.object_ref;
-        let part = match (object.api_group.as_str(), object.resource.as_str()) {
-            ("rbac.authorization.k8s.io", "roles" | "clusterroles") => Part::Role,
-            ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => Part::Binding,
-            _ => return None,
-        };
-        let kind = match (self.verb.as_str(), self.response_status.code) {
-            // To apply what isn't there yet is a patch as well.
-            ("create" | "update" | "patch", 201) => ChangeKind::Created,
-            ("update" | "patch", 200) => ChangeKind::Changed,
-            ("delete" | "deletecollection", 200..300) => ChangeKind::Deleted,
-            _ => return None,
-        };
-        let name = (!object.name.is_empty()).then(|| object.name.clone());
-        let received = self.request_received_timestamp.parse().ok()?;
-        Some(Change { part, namespace: object.namespace.clone(), name, kind, received })
+/// The request of a pod that it was, if it was decided on: who asks too much (429) is sent away before.
+fn request(event: Event) -> Option<Request> {
+    // A watch is answered when it begins; it is in the log once more at its end.
+    if (event.stage == "ResponseStarted") != (event.verb == "watch") {
+        return None;
     }
-
-    /// The request of a pod that it was, if it was decided on: who asks too much (429) is sent away before.
-    fn into_request(self) -> Option<Request> {
-        // A watch is answered when it begins; it is in the log once more at its end.
-        if (self.stage == "ResponseStarted") != (self.verb == "watch") {
-            return None;
-        }
-        let (namespace, name) = self.user.username.strip_prefix("system:serviceaccount:")?.split_once(':')?;
-        // The control plane's own controllers.
-        if namespace == "kube-system" {
-            return None;
-        }
-        let decision = match self.annotations.get("authorization.k8s.io/decision")?.as_str() {
-            "allow" => {
-                Decision::Allowed(self.annotations.get("authorization.k8s.io/reason").and_then(|text| binding(text)))
-            }
-            _ => Decision::Denied,
-        };
-        let pod = self.user.extra.get("authentication.kubernetes.io/pod-name").and_then(|names| names.first());
-        let ObjectRef { api_group: group, mut resource, subresource, namespace: object_namespace, name: object } =
-            self.object_ref;
-        if !subresource.is_empty() {
-            resource = format!("{resource}/{subresource}");
-        }
-        let object = if self.verb == "create" { String::new() } else { object };
-        Some(Request {
-            account: Account { namespace: namespace.to_owned(), name: name.to_owned() },
-            pod: pod.cloned().unwrap_or_default(),
-            action: Action { group, resource, verb: self.verb, namespace: object_namespace, name: object },
-            decision,
-            received: self.request_received_timestamp.parse().ok()?,
-            answered: self.stage_timestamp.parse().ok()?,
-        })
+    let (namespace, name) = event.account()?;
+    // The control plane's own controllers.
+    if namespace == "kube-system" {
+        return None;
     }
+    let account = Account { namespace: namespace.to_owned(), name: name.to_owned() };
+    let decision = match event.annotations.get("authorization.k8s.io/decision")?.as_str() {
+        "allow" => {
+            Decision::Allowed(event.annotations.get("authorization.k8s.io/reason").and_then(|text| binding(text)))
+        }
+        _ => Decision::Denied,
+    };
+    let pod = event.pod().unwrap_or_default().to_owned();
+    let resource = event.object_ref.kind();
+    let Object { api_group: group, namespace, name, .. } = event.object_ref;
+    let name = if event.verb == "create" { String::new() } else { name };
+    Some(Request {
+        account,
+        pod,
+        action: Action { group, resource, verb: event.verb, namespace, name },
+        decision,
+        received: event.received,
+        answered: event.reached,
+    })
 }
 
 /// The binding that a reason names: `RBAC: allowed by ClusterRoleBinding "name" of ...` or `RoleBinding "name/namespace"`.
