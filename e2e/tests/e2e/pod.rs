@@ -1,15 +1,15 @@
 //! The pods of Fairway as the chart makes them: what really runs, and with which rights.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use fairway_e2e::cluster::network::NODES;
-use fairway_e2e::scene::{self, Scene};
+use fairway_e2e::procfs::Process;
+use fairway_e2e::scene;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::api::DeleteParams;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -30,20 +30,20 @@ fn pods_run_on_both_nodes_without_any_right_that_they_can_do_without() -> anyhow
         let nodes: BTreeSet<_> = pods.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref()).collect();
         ensure!(pods.len() == 2 && nodes.len() == 2, "{} pods on {nodes:?}", pods.len());
         for pod in &pods {
-            let process = Process::of(scene, pod)?;
+            let process = scene.process(name(pod)?)?;
             for field in ["Uid", "Gid"] {
                 let expected = if field == "Uid" { "101" } else { "82" };
                 let all = process.field(field)?.split_whitespace().all(|id| id == expected);
                 ensure!(all, "{field}: {}", process.field(field)?);
             }
             for field in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
-                ensure!(process.set(field)? == 0, "{field}: {}", process.field(field)?);
+                ensure!(set(process, field)? == 0, "{field}: {}", process.field(field)?);
             }
-            ensure!(process.set("CapBnd")? & !NET_BIND_SERVICE == 0, "CapBnd: {}", process.field("CapBnd")?);
+            ensure!(set(process, "CapBnd")? & !NET_BIND_SERVICE == 0, "CapBnd: {}", process.field("CapBnd")?);
             ensure!(process.field("NoNewPrivs")? == "1", "it may gain privileges");
             ensure!(process.field("Seccomp")? == "2", "no system call is refused to it");
             // Not even who may do everything can write there.
-            let written = fs::write(Path::new("/proc").join(process.id.to_string()).join("root").join("written"), "");
+            let written = fs::write(process.path("root/written"), "");
             let refused = written.as_ref().is_err_and(|error| error.kind() == ErrorKind::ReadOnlyFilesystem);
             ensure!(refused, "writing to its root: {written:?}");
             // Services of the namespace are no business of its environment. Those of the API server every pod has.
@@ -59,7 +59,7 @@ fn pods_run_on_both_nodes_without_any_right_that_they_can_do_without() -> anyhow
         scene.echo("web", 1).await?;
         let other = scene.pods("web").await?.pop().context("no pod")?;
         let variable = format!("{}_SERVICE_HOST", fairway.controller().to_uppercase().replace('-', "_"));
-        let environment = Process::of(scene, &other)?.environment()?;
+        let environment = scene.process(name(&other)?)?.environment()?;
         ensure!(environment.contains_key(&variable), "no {variable} in {environment:?}");
         Ok(())
     })
@@ -119,11 +119,11 @@ fn on_the_network_of_the_nodes_it_listens_on_port_80_without_being_root() -> any
         fairway.ingress("web", HOST, "web").await?;
         fairway.ready(NODES.len()).await?;
         for pod in fairway.pods().await? {
-            let process = Process::of(scene, &pod)?;
+            let process = scene.process(name(&pod)?)?;
             ensure!(process.field("Uid")?.split_whitespace().all(|id| id == "101"), "Uid: {}", process.field("Uid")?);
             // From the program file: the sysctl that makes the port free in a pod's own network can't be set here.
             for field in ["CapPrm", "CapEff", "CapBnd"] {
-                ensure!(process.set(field)? == NET_BIND_SERVICE, "{field}: {}", process.field(field)?);
+                ensure!(set(process, field)? == NET_BIND_SERVICE, "{field}: {}", process.field(field)?);
             }
         }
         for node in NODES {
@@ -185,48 +185,11 @@ fn ip(pod: &Pod) -> anyhow::Result<IpAddr> {
     Ok(address.context("a pod without an address")?.parse()?)
 }
 
-/// The only process of a pod of Fairway, or of the echo image.
-struct Process {
-    id: i32,
-    status: String,
+/// A set of capabilities.
+fn set(process: Process, field: &str) -> anyhow::Result<u64> {
+    Ok(u64::from_str_radix(&process.field(field)?, 16)?)
 }
 
-impl Process {
-    fn of(scene: &Scene, pod: &Pod) -> anyhow::Result<Self> {
-        let name = pod.metadata.name.as_deref().context("a pod without a name")?;
-        let mine = |id: i32| {
-            // It may have ended meanwhile.
-            let environment = environment(id).unwrap_or_default();
-            let is = |variable: &str, value: &str| environment.get(variable).is_some_and(|known| known == value);
-            let namespace = ["POD_NAMESPACE", "NAMESPACE"].iter().any(|variable| is(variable, scene.namespace()));
-            is("POD_NAME", name) && namespace
-        };
-        let all = fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let found: Vec<i32> = all.filter(|id| mine(*id)).collect();
-        let [id] = found[..] else { anyhow::bail!("processes of {name}: {found:?}") };
-        Ok(Self { id, status: fs::read_to_string(format!("/proc/{id}/status"))? })
-    }
-
-    /// A line of its status.
-    fn field(&self, name: &str) -> anyhow::Result<&str> {
-        let mut lines = self.status.lines().filter_map(|line| line.split_once(':'));
-        let line = lines.find(|(known, _)| *known == name).with_context(|| format!("no {name} in its status"))?;
-        Ok(line.1.trim())
-    }
-
-    /// A set of capabilities.
-    fn set(&self, name: &str) -> anyhow::Result<u64> {
-        Ok(u64::from_str_radix(self.field(name)?, 16)?)
-    }
-
-    fn environment(&self) -> anyhow::Result<BTreeMap<String, String>> {
-        Ok(environment(self.id)?)
-    }
-}
-
-fn environment(process: i32) -> std::io::Result<BTreeMap<String, String>> {
-    let bytes = fs::read(format!("/proc/{process}/environ"))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let variables = text.split('\0').filter_map(|variable| variable.split_once('='));
-    Ok(variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+fn name(pod: &Pod) -> anyhow::Result<&str> {
+    pod.metadata.name.as_deref().context("a pod without a name")
 }
