@@ -1,11 +1,11 @@
 //! The API servers of the test: the cluster's own, which comes and goes, and another one that stays.
 
-use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use fairway_e2e::cluster::Cluster;
 use fairway_e2e::cluster::layout::{self, Layout};
+use fairway_e2e::procfs;
 use fairway_e2e::scene::Scene;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
@@ -78,18 +78,10 @@ impl Drop for Other {
 
 /// How the cluster's API server was called.
 fn arguments(layout: &Layout) -> anyhow::Result<Vec<String>> {
-    let own = layout.audit_log();
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let path: PathBuf = entry.path().join("cmdline");
-        let words = std::fs::read(path).unwrap_or_default();
-        let words: Vec<String> =
-            words.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-        let is_own = words.iter().any(|word| *word == format!("--audit-log-path={}", own.display()));
-        if is_own && words[0].ends_with(API_SERVER) {
-            return Ok(words.into_iter().skip(1).filter(|word| !word.is_empty()).collect());
-        }
-    }
-    bail!("no kube-apiserver that writes {}", own.display())
+    let log = format!("--audit-log-path={}", layout.audit_log().display());
+    let mut processes = procfs::all()?.filter_map(|process| process.words().ok());
+    let own = processes.find(|words| words.contains(&log) && words[0].ends_with(API_SERVER));
+    Ok(own.with_context(|| format!("no kube-apiserver with {log}"))?.split_off(1))
 }
 
 /// Has the API server refuse what Fairway asks for, or no more.
