@@ -46,7 +46,7 @@ use tokio::time::sleep;
 
 use crate::procfs::Process;
 
-use pod::{Run, Update};
+use pod::{PodWorker, Update};
 
 /// What a kubelet is told about its Node.
 #[derive(Args, Clone, Debug)]
@@ -113,8 +113,8 @@ pub(crate) struct Kubelet {
     host_ports: host_port::HostPorts,
     node: Node,
     host_ip: String,
-    events: mpsc::Sender<event::Note>,
-    pods: Mutex<BTreeMap<String, Arc<Run>>>,
+    events: mpsc::Sender<event::EventRecord>,
+    pods: Mutex<BTreeMap<String, Arc<PodWorker>>>,
 }
 
 /// Runs until it is told to end by SIGTERM or SIGINT. The containers end with it.
@@ -128,7 +128,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         ..options
     };
     std::fs::create_dir_all(options.directory.join("pods")).context("making the directory")?;
-    end_leftovers(&options.directory);
+    kill_orphans(&options.directory);
     let addresses = network::Addresses::new(options.pod_cidr, &options.directory);
     network::prepare_node(addresses.gateway())?;
 
@@ -142,7 +142,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let client = Client::try_from(config).context("making a client")?;
     let watching = Client::try_from(patient).context("making a client")?;
 
-    let (events, notes) = mpsc::channel(256);
+    let (events, records) = mpsc::channel(256);
     let node = node::node(&options);
     let kubelet = Arc::new(Kubelet {
         spawner: spawner::Spawner::new(tokio::runtime::Handle::current())?,
@@ -164,14 +164,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tokio::select! {
         () = server.run() => anyhow::bail!("the server ended"),
         () = node::keep(client.clone(), node) => anyhow::bail!("the Node is no longer kept"),
-        () = event::write(client, kubelet.options.node.clone(), notes) => anyhow::bail!("events are no longer written"),
+        () = event::write(client, kubelet.options.node.clone(), records) => anyhow::bail!("events are no longer written"),
         () = follow(kubelet.clone(), watching) => anyhow::bail!("the watch of pods ended"),
         _ = terminate.recv() => Ok(()),
         result = tokio::signal::ctrl_c() => result.context("waiting for a signal"),
     }
 }
 
-/// Hears of the Node's pods, and has one task look after each.
+/// Watches the Node's pods, and has a worker for each.
 async fn follow(kubelet: Arc<Kubelet>, client: Client) {
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", kubelet.options.node));
     let events = watcher::watcher(Api::<Pod>::all(client), config);
@@ -193,7 +193,7 @@ async fn follow(kubelet: Arc<Kubelet>, client: Client) {
                     sender.send_replace(update);
                 } else {
                     let (sender, receiver) = watch::channel(update);
-                    tokio::spawn(pod::look_after(kubelet.clone(), receiver));
+                    tokio::spawn(pod::life::run(kubelet.clone(), receiver));
                     pods.insert(uid, sender);
                 }
             }
@@ -205,7 +205,7 @@ async fn follow(kubelet: Arc<Kubelet>, client: Client) {
                     }
                 }
                 if std::mem::take(&mut first) {
-                    kubelet.remove_strangers(&listed);
+                    kubelet.remove_orphans(&listed);
                 }
             }
             Ok(Event::Delete(pod)) => {
@@ -247,19 +247,19 @@ impl Kubelet {
 
     fn event(&self, pod: &Pod, kind: &'static str, reason: &'static str, message: String) {
         // Too many at once: the rest is not told.
-        let _ = self.events.try_send(event::Note { about: pod.object_ref(&()), kind, reason, message });
+        let _ = self.events.try_send(event::EventRecord { about: pod.object_ref(&()), kind, reason, message });
     }
 
-    fn register(&self, run: &Arc<Run>) {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(run.uid().to_owned(), run.clone());
+    fn register(&self, pod: &Arc<PodWorker>) {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(pod.uid().to_owned(), pod.clone());
     }
 
-    fn forget(&self, run: &Run) {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(run.uid());
+    fn forget(&self, pod: &PodWorker) {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(pod.uid());
     }
 
     /// All pods that are known.
-    fn pods(&self) -> Vec<Arc<Run>> {
+    fn pods(&self) -> Vec<Arc<PodWorker>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
@@ -272,7 +272,7 @@ impl Kubelet {
     }
 
     /// Removes what an earlier kubelet left of pods that are gone.
-    fn remove_strangers(&self, known: &[String]) {
+    fn remove_orphans(&self, known: &[String]) {
         let entries = std::fs::read_dir(self.options.directory.join("pods")).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| !known.iter().any(|uid| entry.file_name() == **uid)) {
             if let Err(error) = volume::remove_all(&entry.path()) {
@@ -283,7 +283,7 @@ impl Kubelet {
 }
 
 /// Ends containers of an earlier kubelet that the kernel did not end with it.
-fn end_leftovers(directory: &Path) {
+fn kill_orphans(directory: &Path) {
     let entries = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     for container in entries(directory.join("pods")).flat_map(|pod| entries(pod.join("containers"))) {
         let text = std::fs::read_to_string(container.join("process")).unwrap_or_default();

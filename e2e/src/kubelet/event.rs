@@ -21,9 +21,9 @@ const MEMORY: Duration = Duration::from_secs(600);
 /// How long a message may be, in bytes, as the API server has it.
 const LONGEST: usize = 1000;
 
-/// What is said of a pod.
+/// An Event to be written.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Note {
+pub(crate) struct EventRecord {
     /// The pod, or a container of it.
     pub about: ObjectReference,
     /// `Normal` or `Warning`.
@@ -34,23 +34,23 @@ pub(crate) struct Note {
     pub message: String,
 }
 
-/// What was said already.
-struct Said {
-    note: Note,
+/// An Event that was written, which is counted up when it comes again.
+struct Written {
+    record: EventRecord,
     name: String,
     count: i32,
     since: Instant,
 }
 
 /// Writes Events as they come, forever. Each is tried once: an API server that is away does not hear of it.
-pub(crate) async fn write(client: Client, node: String, mut notes: mpsc::Receiver<Note>) {
-    let mut said: VecDeque<Said> = VecDeque::new();
-    while let Some(mut note) = notes.recv().await {
-        note.message.truncate(note.message.floor_char_boundary(LONGEST));
-        said.retain(|said| said.since.elapsed() < MEMORY);
-        let events = Api::<Event>::namespaced(client.clone(), note.about.namespace.as_deref().unwrap_or("default"));
+pub(crate) async fn write(client: Client, node: String, mut records: mpsc::Receiver<EventRecord>) {
+    let mut written: VecDeque<Written> = VecDeque::new();
+    while let Some(mut record) = records.recv().await {
+        record.message.truncate(record.message.floor_char_boundary(LONGEST));
+        written.retain(|written| written.since.elapsed() < MEMORY);
+        let events = Api::<Event>::namespaced(client.clone(), record.about.namespace.as_deref().unwrap_or("default"));
         let now = Timestamp::now();
-        if let Some(again) = said.iter_mut().find(|said| said.note == note) {
+        if let Some(again) = written.iter_mut().find(|written| written.record == record) {
             again.count += 1;
             let patch = Patch::Merge(json!({ "count": again.count, "lastTimestamp": Time(now) }));
             if let Err(error) = events.patch(&again.name, &PatchParams::default(), &patch).await {
@@ -58,11 +58,11 @@ pub(crate) async fn write(client: Client, node: String, mut notes: mpsc::Receive
             }
             continue;
         }
-        let name = format!("{}.{:x}", note.about.name.as_deref().unwrap_or_default(), now.as_nanosecond());
-        match events.create(&PostParams::default(), &event(&note, name.clone(), now, &node)).await {
+        let name = format!("{}.{:x}", record.about.name.as_deref().unwrap_or_default(), now.as_nanosecond());
+        match events.create(&PostParams::default(), &event(&record, name.clone(), now, &node)).await {
             Ok(_) => {
-                said.truncate(REMEMBERED - 1);
-                said.push_front(Said { note, name, count: 1, since: Instant::now() });
+                written.truncate(REMEMBERED - 1);
+                written.push_front(Written { record, name, count: 1, since: Instant::now() });
             }
             Err(error) => tracing::debug!(%error, "writing an event failed"),
         }
@@ -70,13 +70,13 @@ pub(crate) async fn write(client: Client, node: String, mut notes: mpsc::Receive
     std::future::pending::<()>().await;
 }
 
-fn event(note: &Note, name: String, now: Timestamp, node: &str) -> Event {
+fn event(record: &EventRecord, name: String, now: Timestamp, node: &str) -> Event {
     Event {
-        metadata: ObjectMeta { name: Some(name), namespace: note.about.namespace.clone(), ..ObjectMeta::default() },
-        involved_object: note.about.clone(),
-        type_: Some(note.kind.to_owned()),
-        reason: Some(note.reason.to_owned()),
-        message: Some(note.message.clone()),
+        metadata: ObjectMeta { name: Some(name), namespace: record.about.namespace.clone(), ..ObjectMeta::default() },
+        involved_object: record.about.clone(),
+        type_: Some(record.kind.to_owned()),
+        reason: Some(record.reason.to_owned()),
+        message: Some(record.message.clone()),
         count: Some(1),
         first_timestamp: Some(Time(now)),
         last_timestamp: Some(Time(now)),

@@ -113,7 +113,7 @@ fn port(port: &IntOrString, ports: &[ContainerPort]) -> Result<u16, String> {
 
 /// Whether a probe's result counts: only so many equal ones in a row change what is thought of the container.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Tally {
+pub(crate) struct ProbeCounter {
     /// What is thought now.
     pub good: bool,
     success: u32,
@@ -122,7 +122,7 @@ pub(crate) struct Tally {
     run: u32,
 }
 
-impl Tally {
+impl ProbeCounter {
     /// Begins with `good`.
     pub(crate) fn new(probe: &Probe, good: bool) -> Self {
         let threshold = |value: Option<i32>, default: u32| {
@@ -255,15 +255,15 @@ fn unverified() -> Arc<ClientConfig> {
         let schemes = provider.signature_verification_algorithms.supported_schemes();
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.expect("the provider supports the default versions").dangerous();
-        Arc::new(builder.with_custom_certificate_verifier(Arc::new(Anyone(schemes))).with_no_client_auth())
+        Arc::new(builder.with_custom_certificate_verifier(Arc::new(AcceptAny(schemes))).with_no_client_auth())
     });
     config.clone()
 }
 
 #[derive(Debug)]
-struct Anyone(Vec<SignatureScheme>);
+struct AcceptAny(Vec<SignatureScheme>);
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

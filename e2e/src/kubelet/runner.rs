@@ -1,6 +1,9 @@
 //! The life of one container: start, probes, end, start again.
 
-use std::path::PathBuf;
+mod back_off;
+mod health;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +12,15 @@ use k8s_openapi::api::core::v1::Container;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::{OnceCell, mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use self::back_off::BackOff;
+use self::health::{act, hook_and_probes};
 use super::environment;
 use super::links;
 use super::log::{self, Log, Selection};
-use super::pod::{Live, Run};
-use super::probe::{self, Action, Tally};
+use super::pod::{PodWorker, RunningContainer};
+use super::probe::Action;
 use super::process::{self, Output, Process, Program};
 use super::status::{Current, Terminated};
 use super::stop::Stop;
@@ -43,29 +48,6 @@ pub(crate) enum Policy {
     Never,
 }
 
-/// How long a container waits after its ends: not at all after the first, then 10 s, doubling to 5 minutes; from the start
-/// again after it ran for 10 minutes.
-#[derive(Debug, Default)]
-pub(crate) struct BackOff {
-    next: Option<Duration>,
-}
-
-impl BackOff {
-    const FIRST: Duration = Duration::from_secs(10);
-    const LAST: Duration = Duration::from_secs(300);
-    const FORGET: Duration = Duration::from_secs(600);
-
-    /// What to wait after a run of that length.
-    pub(crate) fn after(&mut self, ran: Duration) -> Duration {
-        if ran >= Self::FORGET {
-            self.next = None;
-        }
-        let wait = self.next.unwrap_or_default();
-        self.next = Some(self.next.map_or(Self::FIRST, |next| (next * 2).min(Self::LAST)));
-        wait
-    }
-}
-
 /// Why a container is to end though nobody ends its pod.
 struct Kill {
     reason: String,
@@ -73,7 +55,7 @@ struct Kill {
 }
 
 /// Runs a container until it is not started again or the pod ends. True: it ended well.
-pub(crate) async fn run(pod: Arc<Run>, which: Which, policy: Policy, mut stop: Stop) -> bool {
+pub(crate) async fn run(pod: Arc<PodWorker>, which: Which, policy: Policy, mut stop: Stop) -> bool {
     let container = pod.container(which);
     let mut back_off = BackOff::default();
     let links = OnceCell::new();
@@ -125,7 +107,7 @@ pub(crate) async fn run(pod: Arc<Run>, which: Which, policy: Policy, mut stop: S
 
 /// Waits until everything that the container needs is there. `None`: the pod ends first.
 async fn prepare(
-    pod: &Arc<Run>,
+    pod: &Arc<PodWorker>,
     which: Which,
     container: &Container,
     links: &OnceCell<Vec<(String, String)>>,
@@ -160,7 +142,7 @@ async fn prepare(
 }
 
 fn configure(
-    pod: &Run,
+    pod: &PodWorker,
     container: &Container,
     links: &[(String, String)],
 ) -> Result<(Program, image::Image), (&'static str, String)> {
@@ -191,7 +173,7 @@ fn configure(
 
 /// One run of a container, from start to end.
 async fn once(
-    pod: &Arc<Run>,
+    pod: &Arc<PodWorker>,
     which: Which,
     container: &Container,
     (program, image): &(Program, image::Image),
@@ -215,12 +197,12 @@ async fn once(
         state.image_id.clone_from(&image.id);
     });
     let directory = pod.directory().join("containers").join(&container.name);
-    let last_words = directory.join("termination-log");
-    let log = match begin(pod, container, attempt, &directory, &last_words) {
+    let termination_log = directory.join("termination-log");
+    let log = match begin(pod, container, attempt, &directory, &termination_log) {
         Ok(log) => log,
         Err(error) => return not_started(error.to_string()),
     };
-    let layout = match layout(pod, container, program, image, &directory, &last_words) {
+    let layout = match layout(pod, container, program, image, &directory, &termination_log) {
         Ok(layout) => layout,
         Err(error) => return not_started(error),
     };
@@ -235,7 +217,10 @@ async fn once(
         }
     };
     pod.node().remember(process.id, &directory);
-    pod.live(&container.name, Some(Live { process: process.id, program: program.clone(), log: log.clone() }));
+    pod.set_running(
+        &container.name,
+        Some(RunningContainer { process: process.id, program: program.clone(), log: log.clone() }),
+    );
     let has = |probe: &Option<_>| Option::is_some(probe);
     pod.update(which, |state| {
         state.current = Current::Running(started);
@@ -247,10 +232,11 @@ async fn once(
     let exit = watch_over(pod, which, container, &mut process, stop).await;
     // Who sees that it has ended sees all that it said.
     process.drained().await;
-    pod.live(&container.name, None);
+    pod.set_running(&container.name, None);
     let (exit_code, signal) = process::exit_code(exit);
-    let mut message =
-        std::fs::read(&last_words).ok().map(|text| String::from_utf8_lossy(&text[..text.len().min(4096)]).into_owned());
+    let mut message = std::fs::read(&termination_log)
+        .ok()
+        .map(|text| String::from_utf8_lossy(&text[..text.len().min(4096)]).into_owned());
     let wants_log = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
     if exit_code != 0 && wants_log && message.as_deref().is_none_or(str::is_empty) {
         let selection = Selection { tail: Some(80), limit: Some(2048), ..Selection::default() };
@@ -268,24 +254,24 @@ async fn once(
 }
 
 fn begin(
-    pod: &Run,
+    pod: &PodWorker,
     container: &Container,
     attempt: i32,
-    directory: &std::path::Path,
-    last_words: &std::path::Path,
+    directory: &Path,
+    termination_log: &Path,
 ) -> std::io::Result<Arc<Log>> {
     std::fs::create_dir_all(directory.join("root"))?;
-    process::termination_file(last_words)?;
+    process::termination_file(termination_log)?;
     Log::new(&pod.log_path(&container.name, attempt))
 }
 
 fn layout(
-    pod: &Run,
+    pod: &PodWorker,
     container: &Container,
     program: &Program,
     image: &image::Image,
-    directory: &std::path::Path,
-    last_words: &std::path::Path,
+    directory: &Path,
+    termination_log: &Path,
 ) -> Result<Layout, String> {
     let known =
         |name: &str| program.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
@@ -293,7 +279,7 @@ fn layout(
     let mounts = container.volume_mounts.as_deref().unwrap_or_default();
     let mut mounts = super::volume::mounts(mounts, &pod.volumes(), &expand)?;
     let path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
-    mounts.push(Mount { source: last_words.to_owned(), target: PathBuf::from(path), read_only: false });
+    mounts.push(Mount { source: termination_log.to_owned(), target: PathBuf::from(path), read_only: false });
     let object = pod.object();
     let hostname = pod.hostname();
     Ok(Layout {
@@ -313,7 +299,7 @@ fn layout(
 
 /// Runs hooks and probes beside the process until it ends, by itself or because it is told to.
 async fn watch_over(
-    pod: &Arc<Run>,
+    pod: &Arc<PodWorker>,
     which: Which,
     container: &Container,
     process: &mut Process,
@@ -345,7 +331,12 @@ async fn watch_over(
 }
 
 /// preStop, SIGTERM, SIGKILL: each when its time has come.
-async fn end(pod: &Arc<Run>, container: &Container, process: &mut Process, stop: Stop) -> std::process::ExitStatus {
+async fn end(
+    pod: &Arc<PodWorker>,
+    container: &Container,
+    process: &mut Process,
+    stop: Stop,
+) -> std::process::ExitStatus {
     let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
     if let Some(hook) = hook {
         let work = async {
@@ -375,177 +366,4 @@ async fn end(pod: &Arc<Run>, container: &Container, process: &mut Process, stop:
     }
     let _ = kill(pid, Signal::SIGKILL);
     process.wait().await
-}
-
-async fn hook_and_probes(
-    pod: Arc<Run>,
-    which: Which,
-    container: Container,
-    kills: mpsc::Sender<Kill>,
-    ending: watch::Receiver<bool>,
-) {
-    let post_start = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
-    if let Some(hook) = post_start {
-        let result = match Action::of_hook(hook, &container) {
-            Ok(action) => act(&pod, &container.name, &action, None).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = result {
-            pod.event("Warning", "FailedPostStartHook", format!("PostStartHook failed: {error}"));
-            let reason = format!("Container {} failed its postStart hook and will be restarted", container.name);
-            let _ = kills.send(Kill { reason, grace: None }).await;
-            return;
-        }
-    }
-    let start = Instant::now();
-    if container.startup_probe.is_some() {
-        let mut ending = ending.clone();
-        tokio::select! {
-            passed = probe(&pod, which, &container, Kind::Startup, start, &kills) => if !passed { return },
-            _ = ending.wait_for(|ending| *ending) => return,
-        }
-    }
-    let start = if container.startup_probe.is_some() { Instant::now() } else { start };
-    let liveness = async {
-        let mut ending = ending.clone();
-        tokio::select! {
-            _ = probe(&pod, which, &container, Kind::Liveness, start, &kills) => {}
-            _ = ending.wait_for(|ending| *ending) => {}
-        }
-    };
-    let readiness = probe(&pod, which, &container, Kind::Readiness, start, &kills);
-    tokio::join!(liveness, readiness);
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
-    Startup,
-    Liveness,
-    Readiness,
-}
-
-/// Probes until the container ends, or, for a startup probe, has started. False: the container is to be ended.
-async fn probe(
-    pod: &Arc<Run>,
-    which: Which,
-    container: &Container,
-    kind: Kind,
-    start: Instant,
-    kills: &mpsc::Sender<Kill>,
-) -> bool {
-    let (spec, word) = match kind {
-        Kind::Startup => (&container.startup_probe, "Startup"),
-        Kind::Liveness => (&container.liveness_probe, "Liveness"),
-        Kind::Readiness => (&container.readiness_probe, "Readiness"),
-    };
-    let Some(spec) = spec else { return true };
-    let seconds = |value: Option<i32>, default: u64| {
-        Duration::from_secs(value.and_then(|value| u64::try_from(value).ok()).unwrap_or(default))
-    };
-    let delay = seconds(spec.initial_delay_seconds, 0);
-    let period = seconds(spec.period_seconds, 10).max(Duration::from_secs(1));
-    let limit = seconds(spec.timeout_seconds, 1).max(Duration::from_secs(1));
-    let action = Action::of_probe(spec, container);
-    let mut tally = Tally::new(spec, kind == Kind::Liveness);
-    let mut told = false;
-    // The kubelet's first probe comes about a second after the start, when it has noticed it. What is ready before is seen
-    // before; what fails before then is not counted.
-    let early = [50, 100, 200, 400, 700].map(Duration::from_millis);
-    let mut early = early.into_iter().filter(|_| delay.is_zero() && kind != Kind::Liveness);
-    let mut due = start + delay;
-    loop {
-        let uncounted = early.next();
-        match uncounted {
-            Some(offset) => sleep_until(start + offset).await,
-            None => {
-                if delay.is_zero() && due == start {
-                    due = start + Duration::from_secs(1);
-                }
-                sleep_until(due).await;
-                due += period;
-                // A probe that took longer than its period is not made up for.
-                due = due.max(Instant::now());
-            }
-        }
-        let result = match &action {
-            Ok(action) => act(pod, &container.name, action, Some(limit)).await,
-            Err(error) => Err(error.clone()),
-        };
-        let good = result.is_ok();
-        if !good && uncounted.is_some() {
-            continue;
-        }
-        if uncounted.is_some() {
-            early.by_ref().for_each(drop);
-            due = Instant::now() + period;
-        }
-        if let Err(error) = result
-            && !told
-        {
-            pod.event("Warning", "Unhealthy", format!("{word} probe failed: {error}"));
-        }
-        told = !good;
-        if !tally.record(good) {
-            continue;
-        }
-        match kind {
-            Kind::Readiness => pod.update(which, |state| state.ready = good),
-            Kind::Startup if good => {
-                let ready = container.readiness_probe.is_none();
-                pod.update(which, |state| {
-                    state.started = true;
-                    state.ready = ready;
-                });
-                return true;
-            }
-            Kind::Liveness if good => {}
-            Kind::Startup | Kind::Liveness => {
-                let failed =
-                    format!("Container {} failed {} probe, will be restarted", container.name, word.to_lowercase());
-                let grace = spec.termination_grace_period_seconds.and_then(|grace| u64::try_from(grace).ok());
-                let _ = kills.send(Kill { reason: failed, grace: grace.map(Duration::from_secs) }).await;
-                return false;
-            }
-        }
-    }
-}
-
-/// Does what a probe or a hook says.
-async fn act(pod: &Arc<Run>, container: &str, action: &Action, limit: Option<Duration>) -> Result<(), String> {
-    let target = pod.target();
-    let work = async {
-        match action {
-            Action::Http { .. } => probe::http(action, target).await,
-            Action::Tcp { host, port } => probe::tcp(host.as_deref(), *port, target).await,
-            Action::Sleep(duration) => {
-                sleep(*duration).await;
-                Ok(())
-            }
-            Action::Exec(command) => match pod.execute(container, command.clone()).await? {
-                (0, _) => Ok(()),
-                (code, output) => Err(format!("exit code {code}: {}", String::from_utf8_lossy(&output).trim_end())),
-            },
-        }
-    };
-    match limit {
-        None => work.await,
-        Some(limit) => match timeout(limit, work).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("timeout: no answer within {limit:?}")),
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn back_off_begins_with_nothing_doubles_and_is_forgotten() {
-        let mut back_off = BackOff::default();
-        let short = Duration::from_secs(1);
-        let waits: Vec<u64> = (0..8).map(|_| back_off.after(short).as_secs()).collect();
-        assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
-        assert_eq!(back_off.after(Duration::from_secs(600)).as_secs(), 0);
-    }
 }

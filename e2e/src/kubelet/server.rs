@@ -38,7 +38,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::log::{self, Selection};
-use super::pod::Run;
+use super::pod::PodWorker;
 use super::{Kubelet, node};
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -114,12 +114,12 @@ async fn answer(kubelet: &Kubelet, request: Request<Incoming>) -> Response<Body>
         (&Method::GET, ["healthz"]) => text(StatusCode::OK, "ok"),
         (&Method::GET, ["pods"]) => text(StatusCode::OK, &pods(kubelet).to_string()),
         (_, [verb @ ("containerLogs" | "run" | "signal"), namespace, pod, container]) => {
-            let Some(run) = find(kubelet, namespace, pod) else {
+            let Some(pod) = find(kubelet, namespace, pod) else {
                 return text(StatusCode::NOT_FOUND, &format!("pod \"{pod}\" not found"));
             };
             match (*verb, request.method()) {
-                ("containerLogs", &Method::GET) => logs(&run, container, &query),
-                ("run", &Method::POST) => match run.execute(container, query.all("cmd")).await {
+                ("containerLogs", &Method::GET) => logs(&pod, container, &query),
+                ("run", &Method::POST) => match pod.execute(container, query.all("cmd")).await {
                     Ok((code, output)) => {
                         let mut response = bytes(StatusCode::OK, output);
                         response.headers_mut().insert("x-exit-code", code.into());
@@ -127,7 +127,7 @@ async fn answer(kubelet: &Kubelet, request: Request<Incoming>) -> Response<Body>
                     }
                     Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error),
                 },
-                ("signal", &Method::POST) => signal(&run, container, &query),
+                ("signal", &Method::POST) => signal(&pod, container, &query),
                 _ => text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
             }
         }
@@ -139,40 +139,41 @@ async fn answer(kubelet: &Kubelet, request: Request<Incoming>) -> Response<Body>
     }
 }
 
-fn find(kubelet: &Kubelet, namespace: &str, name: &str) -> Option<Arc<Run>> {
+fn find(kubelet: &Kubelet, namespace: &str, name: &str) -> Option<Arc<PodWorker>> {
     let mut found = kubelet.pods();
-    found.retain(|run| {
-        let object = run.object();
+    found.retain(|pod| {
+        let object = pod.object();
         object.metadata.namespace.as_deref() == Some(namespace) && object.metadata.name.as_deref() == Some(name)
     });
     // While one ends another of the same name may begin: the newer one is meant.
-    found.into_iter().max_by_key(|run| run.pod_state().start)
+    found.into_iter().max_by_key(|pod| pod.pod_state().start)
 }
 
 fn pods(kubelet: &Kubelet) -> serde_json::Value {
-    let pods = kubelet.pods().into_iter().map(|run| {
-        let object = run.object();
+    let pods = kubelet.pods().into_iter().map(|pod| {
+        let object = pod.object();
         let names = object.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-        let live = names
-            .filter_map(|container| Some((container.name.clone(), run.find_live(&container.name)?.process.into())));
+        let running = names.filter_map(|container| {
+            Some((container.name.clone(), pod.running_container(&container.name)?.process.into()))
+        });
         json!({
             "namespace": object.metadata.namespace,
             "name": object.metadata.name,
-            "uid": run.uid(),
-            "ip": run.pod_state().ip,
-            "processes": live.collect::<serde_json::Map<String, serde_json::Value>>(),
+            "uid": pod.uid(),
+            "ip": pod.pod_state().ip,
+            "processes": running.collect::<serde_json::Map<String, serde_json::Value>>(),
         })
     });
     json!({ "pods": pods.collect::<Vec<_>>() })
 }
 
-fn signal(run: &Run, container: &str, query: &Query) -> Response<Body> {
+fn signal(pod: &PodWorker, container: &str, query: &Query) -> Response<Body> {
     let name = query.first("signal").unwrap_or("TERM");
     let Ok(signal) = format!("SIG{}", name.trim_start_matches("SIG")).parse::<Signal>() else {
         return text(StatusCode::BAD_REQUEST, "unknown signal");
     };
-    match run.find_live(container) {
-        Some(live) => match kill(Pid::from_raw(live.process), signal) {
+    match pod.running_container(container) {
+        Some(running) => match kill(Pid::from_raw(running.process), signal) {
             Ok(()) => text(StatusCode::OK, "sent"),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         },
@@ -180,13 +181,13 @@ fn signal(run: &Run, container: &str, query: &Query) -> Response<Body> {
     }
 }
 
-fn logs(run: &Run, container: &str, query: &Query) -> Response<Body> {
-    let object = run.object();
+fn logs(pod: &PodWorker, container: &str, query: &Query) -> Response<Body> {
+    let object = pod.object();
     let spec = object.spec.as_ref();
     let index = |containers: Option<&Vec<k8s_openapi::api::core::v1::Container>>| {
         containers.and_then(|containers| containers.iter().position(|known| known.name == container))
     };
-    let state = run.pod_state();
+    let state = pod.pod_state();
     let state =
         match (index(spec.map(|spec| &spec.containers)), index(spec.and_then(|spec| spec.init_containers.as_ref()))) {
             (Some(index), _) => &state.containers[index],
@@ -194,7 +195,7 @@ fn logs(run: &Run, container: &str, query: &Query) -> Response<Body> {
             (None, None) => return text(StatusCode::NOT_FOUND, &format!("container \"{container}\" not found in pod")),
         };
     let attempt = if query.is_set("previous") { state.restarts - 1 } else { state.restarts };
-    let path = run.log_path(container, attempt);
+    let path = pod.log_path(container, attempt);
     let now = Timestamp::now();
     let seconds = query.first("sinceSeconds").and_then(|text| text.parse::<i64>().ok());
     let since = seconds.and_then(|seconds| now.checked_sub(jiff::SignedDuration::from_secs(seconds)).ok());
@@ -206,8 +207,8 @@ fn logs(run: &Run, container: &str, query: &Query) -> Response<Body> {
         limit: number("limitBytes"),
     };
     // Before reading, so that nothing which is written meanwhile is missed.
-    let live = run.find_live(container).filter(|live| live.log.path() == path);
-    let follow = query.is_set("follow").then(|| live.map(|live| live.log.progress())).flatten();
+    let running = pod.running_container(container).filter(|running| running.log.path() == path);
+    let follow = query.is_set("follow").then(|| running.map(|running| running.log.progress())).flatten();
     let (content, read) = match log::read(&path, &selection) {
         Ok(read) => read,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

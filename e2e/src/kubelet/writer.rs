@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::pod::{Run, Update};
+use super::pod::{PodWorker, Update};
 use super::status::{self, PodState};
 
 /// Writes until `finish` is set and the last status is written, or the pod is gone.
 pub(crate) async fn write(
-    run: Arc<Run>,
+    pod: Arc<PodWorker>,
     mut states: watch::Receiver<PodState>,
     mut updates: watch::Receiver<Update>,
     mut finish: watch::Receiver<bool>,
@@ -29,17 +29,17 @@ pub(crate) async fn write(
         if gone {
             return;
         }
-        let status = status::of(&object, &state, &run.node().host_ip, written.as_ref(), Timestamp::now());
+        let status = status::of(&object, &state, &pod.node().host_ip, written.as_ref(), Timestamp::now());
         if written.as_ref() != Some(&status) {
             let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-            let api = Api::<Pod>::namespaced(run.node().client.clone(), namespace);
+            let api = Api::<Pod>::namespaced(pod.node().client.clone(), namespace);
             let name = object.metadata.name.as_deref().unwrap_or_default();
-            let patch = Patch::Strategic(patch(run.uid(), &status));
+            let patch = Patch::Strategic(patch(pod.uid(), &status));
             match api.patch_status(name, &PatchParams::default(), &patch).await {
                 Ok(_) => written = Some(status),
                 Err(kube::Error::Api(refused)) if refused.code == 404 || refused.code == 409 => return,
                 Err(error) => {
-                    tracing::debug!(%error, pod = run.name(), "writing the status failed");
+                    tracing::debug!(%error, pod = pod.name(), "writing the status failed");
                     sleep(Duration::from_millis(500)).await;
                 }
             }

@@ -17,7 +17,7 @@ fn action(probe: serde_json::Value) -> Result<Action, String> {
 #[test]
 fn only_so_many_results_in_a_row_count() {
     let probe = Probe { success_threshold: Some(2), failure_threshold: Some(3), ..Probe::default() };
-    let mut tally = Tally::new(&probe, false);
+    let mut tally = ProbeCounter::new(&probe, false);
     let results = [true, false, true, true, false, false, true, false, false, false, true];
     let thought: Vec<bool> = results
         .into_iter()
