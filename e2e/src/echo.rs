@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use self::answer::Answers;
+use self::answer::Responder;
 
 /// Which program it stands for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
@@ -55,12 +55,12 @@ pub struct Options {
 /// When a port is taken, or a certificate can't be read.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
-    let (answers, port) = match options.mode {
+    let (responder, port) = match options.mode {
         Mode::Echo => {
             let port = port("HTTP_PORT", 3000)?;
-            (Answers::echo(port), port)
+            (Responder::echo(port), port)
         }
-        Mode::DefaultBackend => (Answers::default_backend(), 8080),
+        Mode::DefaultBackend => (Responder::default_backend(), 8080),
         Mode::Bytes => {
             let listener = listen(3000).await?;
             return tokio::select! {
@@ -71,9 +71,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     };
     let mut servers = JoinSet::new();
     let (ending, end) = watch::channel(false);
-    servers.spawn(serve(listen(port).await?, None, answers.clone(), end.clone()));
+    servers.spawn(serve(listen(port).await?, None, responder.clone(), end.clone()));
     if let (Mode::Echo, Some(acceptor)) = (options.mode, tls::acceptor_of_variables()?) {
-        servers.spawn(serve(listen(self::port("HTTPS_PORT", 8443)?).await?, Some(acceptor), answers, end.clone()));
+        servers.spawn(serve(listen(self::port("HTTPS_PORT", 8443)?).await?, Some(acceptor), responder, end.clone()));
     }
     terminated.recv().await;
     println!("asked to end");
@@ -97,7 +97,7 @@ fn port(variable: &str, default: u16) -> anyhow::Result<u16> {
 }
 
 /// Accepts connections until the end, then waits for those that there are.
-async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, answers: Answers, mut end: watch::Receiver<bool>) {
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, responder: Responder, mut end: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -108,7 +108,7 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, answers: Answers
         };
         match accepted {
             Ok((stream, peer)) => {
-                connections.spawn(connection(stream, peer, tls.clone(), answers.clone(), end.clone()));
+                connections.spawn(connection(stream, peer, tls.clone(), responder.clone(), end.clone()));
             }
             // Out of descriptors, say: the next attempt would fail at once, too.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -122,17 +122,17 @@ async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     tls: Option<TlsAcceptor>,
-    answers: Answers,
+    responder: Responder,
     end: watch::Receiver<bool>,
 ) {
     // What ends a connection is of no interest to anyone but its peer.
     let _ = stream.set_nodelay(true);
     match tls {
-        None => exchange(stream, peer, None, answers, end).await,
+        None => exchange(stream, peer, None, responder, end).await,
         Some(acceptor) => {
             let Ok(stream) = acceptor.accept(stream).await else { return };
-            let seen = tls::Seen::of(stream.get_ref().1);
-            exchange(stream, peer, Some(seen), answers, end).await;
+            let info = tls::TlsInfo::of(stream.get_ref().1);
+            exchange(stream, peer, Some(info), responder, end).await;
         }
     }
 }
@@ -140,11 +140,11 @@ async fn connection(
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     peer: SocketAddr,
-    tls: Option<tls::Seen>,
-    answers: Answers,
+    tls: Option<tls::TlsInfo>,
+    responder: Responder,
     mut end: watch::Receiver<bool>,
 ) {
-    let service = service_fn(|request| answers.answer(request, peer, tls.as_ref()));
+    let service = service_fn(|request| responder.answer(request, peer, tls.as_ref()));
     let served = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(stream), service);
     let mut served = std::pin::pin!(served);
     tokio::select! {
@@ -161,18 +161,18 @@ mod tests {
     use super::*;
 
     /// A server on a port of the kernel's choice, and what ends it.
-    async fn start(answers: Answers, tls: Option<TlsAcceptor>) -> (SocketAddr, watch::Sender<bool>, JoinSet<()>) {
+    async fn start(responder: Responder, tls: Option<TlsAcceptor>) -> (SocketAddr, watch::Sender<bool>, JoinSet<()>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (ending, end) = watch::channel(false);
         let mut server = JoinSet::new();
-        server.spawn(serve(listener, tls, answers, end));
+        server.spawn(serve(listener, tls, responder, end));
         (address, ending, server)
     }
 
     #[tokio::test]
     async fn requests_come_back_as_the_suites_expect_them() {
-        let (address, _ending, _server) = start(Answers::echo(3000), None).await;
+        let (address, _ending, _server) = start(Responder::echo(3000), None).await;
         let mut client = Client::connect(address).await;
         let fields = [("host", "a.example"), ("x-my-field", "1 & 2"), ("x-my-field", "3"), ("user-agent", "t/1")];
         let response = client.request("POST", "/a/b?c=d", &fields, b"body").await;
@@ -204,7 +204,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_default_backend_knows_nothing_but_its_health() {
-        let (address, _ending, _server) = start(Answers::default_backend(), None).await;
+        let (address, _ending, _server) = start(Responder::default_backend(), None).await;
         let mut client = Client::connect(address).await;
         let response = client.get("a.example", "/").await;
         assert_eq!((response.status, response.text()), (404, "default backend - 404".into()));
@@ -220,7 +220,7 @@ mod tests {
         std::fs::write(&certificate, leaf.certificate_pem()).unwrap();
         std::fs::write(&key, leaf.key_pem()).unwrap();
         let acceptor = tls::acceptor(&certificate, &key).unwrap();
-        let (address, _ending, _server) = start(Answers::echo(3000), Some(acceptor)).await;
+        let (address, _ending, _server) = start(Responder::echo(3000), Some(acceptor)).await;
         let mut client = TlsClient::new(&ca, "a.example").connect(address).await;
         let json = client.get("a.example", "/").await.json();
         assert_eq!((&json["tls"]["version"], &json["tls"]["serverName"]), (&"TLSv1.3".into(), &"a.example".into()));
@@ -228,7 +228,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_runs_is_finished_and_idle_connections_are_closed() {
-        let (address, ending, mut server) = start(Answers::echo(3000), None).await;
+        let (address, ending, mut server) = start(Responder::echo(3000), None).await;
         let mut idle = Client::connect(address).await;
         idle.get("a", "/").await;
         let mut busy = Client::connect(address).await;

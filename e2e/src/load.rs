@@ -117,7 +117,8 @@ impl Load {
             // Requests that could not be sent in time are not made up for.
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let (account, mut stopped) = (account.clone(), stopped.clone());
-            let mut user = User { address: self.address, request: request.clone(), connection: None, pod: None };
+            let mut client =
+                LoadClient { address: self.address, request: request.clone(), connection: None, pod: None };
             let fresh = self.fresh;
             clients.spawn(async move {
                 loop {
@@ -128,22 +129,22 @@ impl Load {
                     }
                     let sent = Instant::now();
                     let mut retried = false;
-                    let result = user.exchange(&mut retried).await;
+                    let result = client.exchange(&mut retried).await;
                     let mut account = account.lock().unwrap_or_else(PoisonError::into_inner);
                     account.retried += u64::from(retried);
-                    let before = user.pod.clone();
+                    let before = client.pod.clone();
                     match result {
                         Ok(pod) => {
                             account.succeeded(sent.elapsed(), pod.as_deref());
-                            user.pod = pod.or(before);
+                            client.pod = pod.or(before);
                         }
                         Err(kind) => {
                             account.failed(Failure { at: sent - begin, took: sent.elapsed(), kind, pod: before });
-                            user.connection = None;
+                            client.connection = None;
                         }
                     }
                     if fresh {
-                        user.connection = None;
+                        client.connection = None;
                     }
                 }
             });
@@ -180,14 +181,14 @@ impl Running {
 }
 
 /// One client with one connection.
-struct User {
+struct LoadClient {
     address: SocketAddr,
     request: String,
     connection: Option<Client>,
     pod: Option<String>,
 }
 
-impl User {
+impl LoadClient {
     /// One request; the pod that answered it.
     async fn exchange(&mut self, retried: &mut bool) -> Result<Option<String>, Kind> {
         let end = Instant::now() + LIMIT;

@@ -57,14 +57,14 @@ impl Backoff for Retry {
 
 /// What was decided so far.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-struct Memory {
+struct Assignments {
     addresses: BTreeMap<Uid, Ipv4Addr>,
     routes: BTreeMap<Ipv4Addr, String>,
 }
 
 /// The status that a Service is to have.
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct Write {
+struct StatusWrite {
     namespace: String,
     name: String,
     address: Option<Ipv4Addr>,
@@ -80,15 +80,15 @@ pub async fn run(client: Client) {
     // The tasks that fill the stores live as long as the runtime.
     let _ = tokio::join!(services.wait_until_ready(), nodes.wait_until_ready(), slices.wait_until_ready());
 
-    let mut memory = Memory::default();
+    let mut assignments = Assignments::default();
     let mut retry = Retry::default();
     loop {
         changed.mark_unchanged();
-        let (next, writes) = plan(&services.state(), &nodes.state(), &slices.state(), &memory);
-        match apply(&client, &memory, &next, &writes).await {
+        let (next, writes) = plan(&services.state(), &nodes.state(), &slices.state(), &assignments);
+        match apply(&client, &assignments, &next, &writes).await {
             Ok(()) => {
                 retry.reset();
-                memory = next;
+                assignments = next;
                 // `changes` is not dropped before we end.
                 let _ = changed.changed().await;
                 tokio::time::sleep(PAUSE).await;
@@ -96,7 +96,7 @@ pub async fn run(client: Client) {
             Err(error) => {
                 tracing::warn!("load balancer: {error:#}");
                 // What was given out stays given out, also when it could not be written down.
-                memory.addresses = next.addresses;
+                assignments.addresses = next.addresses;
                 tokio::time::sleep(retry.next().unwrap_or_default()).await;
             }
         }
@@ -128,16 +128,16 @@ fn plan(
     services: &[Arc<Service>],
     nodes: &[Arc<Node>],
     slices: &[Arc<EndpointSlice>],
-    memory: &Memory,
-) -> (Memory, Vec<Write>) {
-    let addresses = pool::assign(services.iter().map(Arc::as_ref), &memory.addresses);
+    assignments: &Assignments,
+) -> (Assignments, Vec<StatusWrite>) {
+    let addresses = pool::assign(services.iter().map(Arc::as_ref), &assignments.addresses);
     let address = |service: &Service| addresses.get(service.metadata.uid.as_ref()?).copied();
     let nodes: Vec<&Node> = nodes.iter().map(Arc::as_ref).collect();
     let slices: Vec<&EndpointSlice> = slices.iter().map(Arc::as_ref).collect();
     let mut with_address: Vec<(&Service, Ipv4Addr)> =
         services.iter().filter_map(|service| Some((service.as_ref(), address(service)?))).collect();
     with_address.sort_by_key(|(_, address)| *address);
-    let routes = choice::all(&with_address, &memory.routes, View { nodes: &nodes, slices: &slices });
+    let routes = choice::all(&with_address, &assignments.routes, View { nodes: &nodes, slices: &slices });
 
     let mut writes = Vec::new();
     for service in services {
@@ -149,19 +149,24 @@ fn plan(
             continue;
         };
         if wanted != current && !foreign && service.metadata.deletion_timestamp.is_none() {
-            writes.push(Write { namespace, name, address: wanted });
+            writes.push(StatusWrite { namespace, name, address: wanted });
         }
     }
-    (Memory { addresses, routes }, writes)
+    (Assignments { addresses, routes }, writes)
 }
 
 /// Carries the plan out. The way is there before the address is told to anyone.
-async fn apply(client: &Client, memory: &Memory, next: &Memory, writes: &[Write]) -> anyhow::Result<()> {
-    if memory.routes != next.routes {
+async fn apply(
+    client: &Client,
+    assignments: &Assignments,
+    next: &Assignments,
+    writes: &[StatusWrite],
+) -> anyhow::Result<()> {
+    if assignments.routes != next.routes {
         route::replace(&next.routes)?;
         tracing::info!(routes = ?next.routes, "load balancer");
     }
-    for Write { namespace, name, address } in writes {
+    for StatusWrite { namespace, name, address } in writes {
         let ingress = address.map(|address| json!([{"ip": address}]));
         let patch = Patch::Merge(json!({"status": {"loadBalancer": {"ingress": ingress}}}));
         let services: Api<Service> = Api::namespaced(client.clone(), namespace);
@@ -192,7 +197,7 @@ mod tests {
     }
 
     fn written(service: Arc<Service>) -> Vec<Option<Ipv4Addr>> {
-        let (_, writes) = plan(&[service], &[], &[], &Memory::default());
+        let (_, writes) = plan(&[service], &[], &[], &Assignments::default());
         writes.into_iter().map(|write| write.address).collect()
     }
 

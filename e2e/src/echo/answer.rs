@@ -14,18 +14,18 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
-use super::tls::Seen;
+use super::tls::TlsInfo;
 
 /// The longest delay that a request may ask for.
 const LONGEST_DELAY: Duration = Duration::from_secs(300);
 
 /// What all answers of one server have in common.
 #[derive(Clone, Debug)]
-pub(super) struct Answers(Option<Arc<Own>>);
+pub(super) struct Responder(Option<Arc<Identity>>);
 
 /// What the server says of itself.
 #[derive(Clone, Debug, Serialize)]
-struct Own {
+struct Identity {
     #[serde(rename = "httpPort")]
     http_port: String,
     namespace: String,
@@ -43,16 +43,16 @@ struct Echo<'a> {
     proto: &'static str,
     headers: BTreeMap<String, Vec<String>>,
     #[serde(flatten)]
-    own: &'a Own,
+    identity: &'a Identity,
     #[serde(skip_serializing_if = "Option::is_none")]
-    tls: Option<&'a Seen>,
+    tls: Option<&'a TlsInfo>,
 }
 
-impl Answers {
+impl Responder {
     /// The answers of an echo server that listens on `port` and is called as the variables of the images say.
     pub(super) fn echo(port: u16) -> Self {
         let variable = |name| std::env::var(name).unwrap_or_default();
-        Self(Some(Arc::new(Own {
+        Self(Some(Arc::new(Identity {
             http_port: port.to_string(),
             namespace: variable("NAMESPACE"),
             ingress: variable("INGRESS_NAME"),
@@ -70,12 +70,12 @@ impl Answers {
         &self,
         mut request: Request<Incoming>,
         peer: SocketAddr,
-        tls: Option<&Seen>,
+        tls: Option<&TlsInfo>,
     ) -> Result<Response<Full<Bytes>>, Infallible> {
         // Read to its end, so that the connection can be used again.
         while let Some(Ok(_)) = request.body_mut().frame().await {}
         let path = request.uri().path();
-        let Some(own) = &self.0 else {
+        let Some(identity) = &self.0 else {
             return Ok(match path {
                 "/healthz" => text(StatusCode::OK, "ok"),
                 _ => text(StatusCode::NOT_FOUND, "default backend - 404"),
@@ -92,12 +92,12 @@ impl Answers {
         }
         // Tests of mirroring look for this line.
         println!("Echoing back request made to {} to client ({peer})", request.uri());
-        Ok(own.echo(&request, tls))
+        Ok(identity.echo(&request, tls))
     }
 }
 
-impl Own {
-    fn echo(&self, request: &Request<Incoming>, tls: Option<&Seen>) -> Response<Full<Bytes>> {
+impl Identity {
+    fn echo(&self, request: &Request<Incoming>, tls: Option<&TlsInfo>) -> Response<Full<Bytes>> {
         let host = request.headers().get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
         let host = request.uri().authority().map_or_else(|| lossy(host), |authority| authority.to_string());
         let mut headers = BTreeMap::<_, Vec<_>>::new();
@@ -110,7 +110,7 @@ impl Own {
             method: request.method().as_str(),
             proto: if request.version() == hyper::Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
             headers,
-            own: self,
+            identity: self,
             tls,
         };
         let mut json = Vec::new();

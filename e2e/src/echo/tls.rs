@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// What a handshake settled.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Seen {
+pub(super) struct TlsInfo {
     version: String,
     #[serde(rename = "serverName")]
     server_name: String,
@@ -22,7 +22,7 @@ pub(super) struct Seen {
     cipher_suite: String,
 }
 
-impl Seen {
+impl TlsInfo {
     pub(super) fn of(connection: &ServerConnection) -> Self {
         let version = match connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_2) => "TLSv1.2".to_owned(),
