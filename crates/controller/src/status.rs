@@ -23,6 +23,10 @@ use crate::watch::Identity;
 /// the API server has for us.
 const CONCURRENT: usize = 8;
 
+/// How often an Ingress is written to again at once after somebody else has replaced our addresses, between two looks at all of
+/// them. Two controllers that both take an Ingress for theirs would answer each other for ever.
+const REWRITES: u8 = 2;
+
 /// The state of all Ingresses' status.
 #[derive(Debug, Default)]
 pub(crate) struct Status {
@@ -40,6 +44,8 @@ pub(crate) struct Status {
     leaving: bool,
     /// Whether somebody was told that we have no right to write.
     forbidden: bool,
+    /// Whether somebody was told, since the last look at all, that another one writes as well.
+    contested: bool,
     /// What the last write needed; the next ones begin with it.
     verb: Verb,
 }
@@ -58,6 +64,8 @@ pub(crate) enum Verb {
 struct Entry {
     identity: Identity,
     shown: Arc<Addresses>,
+    /// How often somebody else has replaced our addresses since the last look at all.
+    replaced: u8,
 }
 
 /// One write to be done.
@@ -78,7 +86,11 @@ impl Status {
         // Nearly all show the same: one copy of it is enough.
         let same = self.addresses.as_ref().filter(|addresses| ***addresses == shown);
         let shown = same.cloned().unwrap_or_else(|| Arc::new(shown));
-        self.ingresses.insert(key.clone(), Entry { identity: identity.clone(), shown });
+        let before = self.ingresses.get(key).filter(|before| before.identity.uid == identity.uid);
+        let was_ours = before.is_some_and(|before| self.addresses.as_ref() == Some(&before.shown));
+        let is_replaced = was_ours && self.addresses.as_ref() != Some(&shown);
+        let replaced = before.map_or(0, |before| before.replaced).saturating_add(is_replaced.into());
+        self.ingresses.insert(key.clone(), Entry { identity: identity.clone(), shown, replaced });
         self.queue.insert(key.clone());
     }
 
@@ -113,6 +125,10 @@ impl Status {
 
     /// Looks at every Ingress again.
     pub(crate) fn check(&mut self) {
+        self.contested = false;
+        for entry in self.ingresses.values_mut() {
+            entry.replaced = 0;
+        }
         self.queue.extend(self.served.iter().cloned());
     }
 
@@ -141,6 +157,14 @@ impl Status {
                 continue;
             };
             if entry.shown == addresses {
+                continue;
+            }
+            if entry.replaced > REWRITES && !self.leaving {
+                if !std::mem::replace(&mut self.contested, true) {
+                    warn!(namespace = %key.namespace, name = %key.name, theirs = ?entry.shown,
+                        "another controller writes the status of Ingresses that are ours, of this one first: does it have the \
+                        same --controller-class? It is written again after --status-update-interval");
+                }
                 continue;
             }
             self.writing.insert(key.clone());
@@ -348,6 +372,34 @@ mod tests {
         assert!(status.retry_at().is_some());
         status.retry();
         assert!(status.next().is_none(), "somebody else wrote what we wanted");
+    }
+
+    #[test]
+    fn who_else_writes_an_ingress_is_not_answered_for_ever() {
+        let (ours, theirs) = (addresses(&["192.0.2.1"]), addresses(&["198.51.100.1"]));
+        let mut status = status(&[]);
+        status.publish(ours.clone());
+        let mut version = 1;
+        let mut fight = |status: &mut Status| {
+            let mut writes = 0;
+            while let Some(write) = status.next() {
+                writes += 1;
+                assert!(writes < 100);
+                version += 2;
+                status.written(write, Ok((version.to_string().into(), Verb::Patch)));
+                status.seen(&key("a"), &identity(&version.to_string()), ours.clone());
+                status.seen(&key("a"), &identity(&(version + 1).to_string()), theirs.clone());
+            }
+            writes
+        };
+        assert_eq!(fight(&mut status), 3);
+        assert!(status.is_idle());
+        status.check();
+        assert_eq!(fight(&mut status), 3, "each look at all is a new try");
+
+        // Whoever deletes an Ingress and creates it again has replaced nothing.
+        status.seen(&key("a"), &Identity { uid: "v".into(), version: "1".into() }, Addresses::new());
+        assert!(status.next().is_some());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod echo;
 mod explain;
 mod flags;
 mod manifest;
+mod open_files;
 mod reading;
 mod report;
 mod run;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     // The first call starts the clock that tells how long the start took.
     wiring::age();
     capability::raise();
+    open_files::raise_limit();
     match run() {
         Ok(code) => code,
         Err(error) => {

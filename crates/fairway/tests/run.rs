@@ -27,8 +27,13 @@ struct Run {
 impl Run {
     /// Starts it with the API server at this address, and without any pod: nobody is elected, no status is written.
     fn start(api: SocketAddr, args: &[&str]) -> Self {
+        Self::start_as(fairway(), api, args)
+    }
+
+    /// The same by a command to which the words of `fairway` are given.
+    fn start_as(mut command: Command, api: SocketAddr, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut child = fairway()
+        let mut child = command
             .arg("run")
             .arg("--kubeconfig")
             .arg(kubeconfig(&folder, &format!("http://{api}")))
@@ -254,6 +259,20 @@ async fn an_api_server_that_is_away_is_waited_for() {
     assert_eq!(run.status_of("/readyz").await, 503);
     run.signal("-INT");
     assert_eq!(run.ended().code(), Some(0));
+}
+
+/// Container runtimes give 1024 where nobody has asked for more; each connection is one.
+#[test]
+fn it_takes_all_the_files_that_it_may_have() {
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -Sn 256 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_fairway")]);
+    let run = Run::start_as(shell, nobody, &[]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", run.child.id())).expect("the process runs");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("the limit of files");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words[3], words[4], "soft and hard: {line}");
+    assert_ne!(words[3], "256");
 }
 
 #[test]
