@@ -262,6 +262,15 @@ impl Running {
             }
             self.references.drop(&key);
             self.status.gone(&key);
+            if let Some((namespace, name)) = &self.config.options.configmap
+                && key == ObjectKey::new(Kind::ConfigMap, namespace, name)
+            {
+                warn!(
+                    namespace,
+                    name,
+                    "the ConfigMap of --configmap is gone: what it said holds here, and not in pods that start now"
+                );
+            }
             self.tell(Report::Gone(key)).await;
         }
     }
