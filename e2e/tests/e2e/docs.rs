@@ -59,31 +59,13 @@ const SHOP: &str = "kubectl create deployment shop --port=3000 \
      kubectl rollout status deployment/shop --timeout=2m\n\
      kubectl wait ingress/shop --for=jsonpath='{.status.loadBalancer.ingress[0]}' --timeout=1m\n";
 
-/// What ingress-nginx leaves behind when somebody only deletes its pods. Its own says `Fail`; here nobody ever answers.
-const WEBHOOK: &str = "
-{{- if eq .Release.Name \"ingress-nginx\" }}
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingWebhookConfiguration
-metadata:
-  name: ingress-nginx-admission
-webhooks:
-  - name: validate.nginx.ingress.kubernetes.io
-    admissionReviewVersions: [v1]
-    sideEffects: None
-    failurePolicy: Ignore
-    timeoutSeconds: 1
-    rules:
-      - apiGroups: [networking.k8s.io]
-        apiVersions: [v1]
-        operations: [CREATE, UPDATE]
-        resources: [ingresses]
-    clientConfig:
-      service:
-        namespace: ingress-nginx
-        name: ingress-nginx-controller-admission
-        path: /networking/v1/ingresses
-{{- end }}
-";
+/// What the chart of ingress-nginx has beside the controller.
+const WEBHOOK: &str = include_str!("docs/webhook.yaml");
+
+/// The certificate of who answers that webhook.
+const CERTIFICATE: &str = "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=webhook \
+     -addext subjectAltName=DNS:ingress-nginx-controller-admission.ingress-nginx.svc \
+     -keyout \"$OLD_CHART/files/webhook.key\" -out \"$OLD_CHART/files/webhook.crt\"\n";
 
 #[test]
 fn page_helm() {
@@ -127,16 +109,21 @@ fn page_kind() {
     walk.page("docs/install/kind.md");
 }
 
-/// The part of ingress-nginx is played by Fairway's own chart under the old names, with a webhook as ingress-nginx has one,
-/// and installed as helm 3 did it, with patches made by the client: images of ingress-nginx can't be run here, and what the
-/// page is about is who has which name, address and class at which time.
+/// The part of ingress-nginx is played by Fairway's own chart under the old names, with a webhook and a job as ingress-nginx has
+/// them, and installed as helm 3 did it, with patches made by the client: images of ingress-nginx can't be run here, and what
+/// the page is about is who has which name, address and class at which time. The values hold one that Fairway doesn't honour,
+/// and a DNS name that only one Service may have.
 #[test]
 fn page_migrate_from_ingress_nginx() {
     let walk = Walk::new("docs-migrate", &Options::default());
     walk.old_chart();
+    walk.prepare(CERTIFICATE);
     walk.prepare(
         "helm install ingress-nginx \"$OLD_CHART\" --namespace ingress-nginx --create-namespace --server-side=false \
-         --set controller.config.proxy-body-size=8m --set controller.replicaCount=2 --wait --timeout 3m",
+         --set controller.config.proxy-body-size=8m --set controller.replicaCount=2 \
+         --set controller.enableTopologyAwareRouting=true \
+         --set 'controller.service.annotations.external-dns\\.alpha\\.kubernetes\\.io/hostname=shop.example.com' \
+         --wait --timeout 3m",
     );
     walk.prepare(SHOP);
     walk.prepare("kubectl get validatingwebhookconfiguration ingress-nginx-admission");
@@ -245,7 +232,7 @@ impl Walk {
         assert!(complaints.is_empty(), "{name}\n{complaints}{}", self.ground.place());
     }
 
-    /// Our chart with a webhook, in the place of that of ingress-nginx.
+    /// Our chart with a webhook and its job, in the place of that of ingress-nginx.
     fn old_chart(&self) {
         let chart = self.folder.join("old-chart");
         copy(&repository().join("deploy/helm/fairway"), &chart);
