@@ -13,9 +13,11 @@ pub(crate) mod check;
 mod document;
 mod helm;
 mod manifest;
+mod names;
 mod pod;
 mod rights;
 mod schema;
+mod settings;
 mod table;
 
 pub(crate) use helm::Helm;
@@ -26,6 +28,7 @@ pub(crate) const FOLDER: &str = "deploy/helm/fairway";
 /// Every file that is generated for the chart: path and content.
 pub(crate) fn files(workspace: &Workspace) -> anyhow::Result<Vec<(PathBuf, Vec<u8>)>> {
     let values = table::read()?;
+    let (flags, keys) = (names::flags(workspace)?, names::keys(workspace)?);
     let text = |value: serde_json::Value| {
         serde_json::to_vec_pretty(&value).map(|mut text| {
             text.push(b'\n');
@@ -35,8 +38,11 @@ pub(crate) fn files(workspace: &Workspace) -> anyhow::Result<Vec<(PathBuf, Vec<u
     let folder = PathBuf::from(FOLDER);
     let mut files = vec![
         (PathBuf::from("docs/chart-values.md"), document::page(&values).into_bytes()),
-        (folder.join("values.schema.json"), text(schema::schema(&values)).context("the schema")?),
-        (folder.join("files/not-honoured.json"), text(document::not_honoured(&values)).context("what isn't honoured")?),
+        (folder.join("values.schema.json"), text(schema::schema(&values, &flags)).context("the schema")?),
+        (
+            folder.join("files/not-honoured.json"),
+            text(document::not_honoured(&values, &flags, &keys)).context("what isn't honoured")?,
+        ),
     ];
     files.extend(manifest::files(workspace)?);
     Ok(files)

@@ -11,6 +11,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::FOLDER;
 use super::helm::Helm;
+use super::names;
 use super::table::{self, Value, Verdict, merge};
 use crate::outcome::Outcome;
 use crate::workspace::Workspace;
@@ -80,6 +81,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     complaints.extend(invalid_combinations(&helm)?);
     complaints.extend(super::pod::check(&helm)?);
     complaints.extend(super::rights::check(&helm)?);
+    complaints.extend(super::settings::check(&helm, &names::flags(workspace)?, &names::keys(workspace)?)?);
     let files = files(workspace)?;
     complaints.extend(users(workspace, &helm, &files)?);
     Ok(Outcome::from_complaints(format!("{} values, {} values files", values.len(), files.len()), &complaints))
@@ -163,12 +165,7 @@ fn harmless(helm: &Helm, values: &[Value]) -> anyhow::Result<Option<String>> {
 
 /// Values that are not honoured are named after the installation, if they are set, and only then.
 fn not_honoured(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
-    let warned = |name: &str, set: &Json| -> anyhow::Result<Vec<String>> {
-        let notes = helm.notes(name, &[&helm.write(name, set)?])?;
-        let lines = notes.split_once("\nWARNINGS\n").map_or("", |(_, warnings)| warnings);
-        let named = lines.lines().filter_map(|line| Some(line.strip_prefix("- ")?.split_once(": ")?.0.to_owned()));
-        Ok(named.collect())
-    };
+    let warned = |name: &str, set: &Json| super::settings::warned(helm, name, set);
     let mut complaints = Vec::new();
     let mut expect = |what: &str, found: Vec<String>, mut wanted: Vec<&str>| {
         wanted.sort_unstable();

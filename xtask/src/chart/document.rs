@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value as Json, json};
 
+use super::names::Name;
 use super::table::{Value, Verdict};
 
 const HEAD: &str = "\
@@ -38,14 +39,27 @@ pub(crate) fn page(values: &[Value]) -> String {
     page
 }
 
-/// What the chart reads to warn of values that are set in vain.
-pub(crate) fn not_honoured(values: &[Value]) -> Json {
-    let values = values.iter().filter(|value| value.verdict == Verdict::NotHonoured);
-    let entry = |value: &Value| {
+/// What the chart reads to warn of what is set in vain: values, flags in `extraArgs`, keys in `config`.
+///
+/// Flags and keys are text: they are compared as text, and an empty one of a key says nothing.
+pub(crate) fn not_honoured(values: &[Value], flags: &[Name], keys: &[Name]) -> Json {
+    let of_value = |value: &Value| {
         let entry = json!({"keys": value.keys(), "default": value.default, "note": sentence(value.note)});
         (value.name.to_owned(), entry)
     };
-    Json::Object(values.map(entry).collect::<Map<_, _>>())
+    let of_name = |map: &str, name: &Name| {
+        // Whoever asks for a default that isn't built doesn't get it.
+        let default = if name.name == "use-http2" { "false" } else { &name.default };
+        let note = format!("{}.", name.note.trim_end_matches('.'));
+        let entry =
+            json!({"keys": ["controller", map, name.name], "text": default, "switch": name.is_switch(), "note": note});
+        (format!("controller.{map}.{}", name.name), entry)
+    };
+    let mut entries: Map<_, _> =
+        values.iter().filter(|value| value.verdict == Verdict::NotHonoured).map(of_value).collect();
+    entries.extend(flags.iter().filter(|name| name.is_in_vain()).map(|name| of_name("extraArgs", name)));
+    entries.extend(keys.iter().filter(|name| name.is_in_vain()).map(|name| of_name("config", name)));
+    Json::Object(entries)
 }
 
 fn sentence(text: &str) -> String {

@@ -80,9 +80,17 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     }
     expect("moved", &json!(flag(&moved, "http-port")), "", json!("8080"));
     // All notations of flags.
-    let flags = json!({"controller": {"extraArgs": {"a": "", "b": false, "c": 1_000_000, "d": ["x", "y"], "shutdown-grace-period": 30}}});
+    let flags = json!({"controller": {"extraArgs": {
+        "deep-inspect": "", "update-status": false, "max-buckets": 1_000_000, "exclude-socket-metrics": ["x", "y"], "shutdown-grace-period": 30,
+    }}});
     let flags = workload(helm, &flags)?;
-    for (name, wanted) in [("a", ""), ("b", "false"), ("c", "1000000"), ("d", "x,y"), ("shutdown-grace-period", "30")] {
+    for (name, wanted) in [
+        ("deep-inspect", ""),
+        ("update-status", "false"),
+        ("max-buckets", "1000000"),
+        ("exclude-socket-metrics", "x,y"),
+        ("shutdown-grace-period", "30"),
+    ] {
         expect("a flag", &json!(flag(&flags, name)), "", json!(wanted));
     }
     // The hook of old values files runs a program that isn't there.

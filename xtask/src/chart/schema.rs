@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::table::Value;
+use super::names::{Name, OWN_FLAGS};
+use super::table::{Value, Verdict};
 
 /// Maps of which we know some keys, and whose others, at any depth, are for the user, for Kubernetes or for something that isn't here.
 const OPEN: &[&str] = &[
@@ -22,8 +23,32 @@ const OPEN: &[&str] = &[
     "defaultBackend.readinessProbe",
 ];
 
-/// The whole schema.
-pub(crate) fn schema(values: &[Value]) -> Json {
+/// Values of which Kubernetes, or the chart, knows a few words only. A name without map stands for it in every map.
+const WORDS: &[(&str, &[&str])] = &[
+    ("controller.kind", &["Deployment", "DaemonSet", "Both"]),
+    ("controller.dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]),
+    ("controller.service.type", SERVICE_TYPES),
+    ("controller.service.internal.type", SERVICE_TYPES),
+    ("controller.metrics.service.type", SERVICE_TYPES),
+    ("defaultBackend.service.type", SERVICE_TYPES),
+    ("externalTrafficPolicy", &["Cluster", "Local"]),
+    ("ipFamilyPolicy", &["SingleStack", "PreferDualStack", "RequireDualStack"]),
+    ("pullPolicy", &["Always", "IfNotPresent", "Never"]),
+    ("sessionAffinity", &["ClientIP", "None"]),
+    ("unhealthyPodEvictionPolicy", &["AlwaysAllow", "IfHealthyBudget"]),
+];
+
+const SERVICE_TYPES: &[&str] = &["ClusterIP", "LoadBalancer", "NodePort"];
+
+/// Numbers in whose place there may be a percentage, or the name of a port.
+const NOT_ONLY_NUMBERS: &[&str] = &["minAvailable", "maxUnavailable", "port"];
+
+/// A port as a key, and a whole number as text.
+const PORT: &str = "^[1-9][0-9]{0,4}$";
+const NUMBER: &str = "^[0-9]+$";
+
+/// The whole schema. `flags` are those of ingress-nginx.
+pub(crate) fn schema(values: &[Value], flags: &[Name]) -> Json {
     let mut root = node("");
     for value in values {
         let mut at = &mut root;
@@ -35,6 +60,13 @@ pub(crate) fn schema(values: &[Value]) -> Json {
             at = at["properties"].as_object_mut().expect("a map").entry(*key).or_insert_with(|| node(&path));
         }
         at["properties"][last] = leaf(value);
+    }
+    root["properties"]["controller"]["properties"]["extraArgs"] =
+        arguments(&root["properties"]["controller"]["properties"]["extraArgs"], flags);
+    for protocol in ["tcp", "udp"] {
+        let ports = &mut root["properties"][protocol];
+        ports["propertyNames"] = json!({"pattern": PORT});
+        ports["additionalProperties"] = json!({"type": ["string", "null"]});
     }
     root["$schema"] = json!("https://json-schema.org/draft-07/schema#");
     root["title"] = json!("Values of the Fairway chart");
@@ -62,10 +94,18 @@ fn leaf(value: &Value) -> Json {
         Json::Bool(_) => &["boolean", "null"],
         Json::Array(_) => &["array", "null"],
         Json::Object(_) => &["object", "null"],
+        Json::Number(_) if is_number(value) => &["integer", "string", "null"],
         Json::String(_) | Json::Number(_) | Json::Null => &["string", "number", "null"],
     };
     let mut leaf = Map::new();
     leaf.insert("type".into(), json!(types));
+    if is_number(value) {
+        leaf.insert("pattern".into(), json!(NUMBER));
+    }
+    if let Some(words) = words(value) {
+        let empty = value.default.as_ref().is_none_or(|default| *default == json!("")).then(|| json!(""));
+        leaf.insert("enum".into(), words.iter().map(|word| json!(word)).chain(empty).chain([Json::Null]).collect());
+    }
     let description = match (value.verdict.label(), value.note) {
         ("honoured", note) => note.to_owned(),
         (label, note) => format!("{label}: {note}"),
@@ -76,6 +116,46 @@ fn leaf(value: &Value) -> Json {
     Json::Object(leaf)
 }
 
+/// Whether nothing but a whole number makes sense, which may be text.
+fn is_number(value: &Value) -> bool {
+    let last = value.keys().last().copied().unwrap_or_default();
+    value.verdict == Verdict::Honoured
+        && matches!(value.default.as_ref().unwrap_or(&value.sample), Json::Number(_))
+        && (!NOT_ONLY_NUMBERS.contains(&last) || value.name == "controller.metrics.port")
+}
+
+/// The words that are all there are.
+fn words(value: &Value) -> Option<&'static [&'static str]> {
+    let last = value.keys().last().copied().unwrap_or_default();
+    let named = |name: &str| name == value.name || name == last;
+    let found = WORDS.iter().find(|(name, _)| named(name)).map(|(_, words)| *words);
+    found.filter(|_| value.verdict == Verdict::Honoured)
+}
+
+/// The map of flags: a misspelt one would stop the process at its start.
+fn arguments(leaf: &Json, flags: &[Name]) -> Json {
+    let mut properties = Map::new();
+    let own = OWN_FLAGS.iter().map(|(name, takes)| (*name, *takes));
+    for (name, takes) in flags.iter().map(|flag| (flag.name.as_str(), flag.takes.as_str())).chain(own) {
+        let schema = match takes {
+            "" => json!({
+                "type": ["boolean", "integer", "string", "null"],
+                "enum": [true, false, 0, 1, null, "", "true", "false", "1", "0", "t", "f", "T", "F", "TRUE", "FALSE", "True", "False"],
+            }),
+            "PORT" => json!({"type": ["integer", "string"], "minimum": 0, "maximum": 65535, "pattern": NUMBER}),
+            "NUMBER" | "SECONDS" => json!({"type": ["number", "string"], "pattern": "^-?[0-9]+([.][0-9]+)?$"}),
+            "DURATION" => json!({"type": "string", "pattern": "^-?(0|([0-9]*[.]?[0-9]+(ns|us|µs|ms|s|m|h))+)$"}),
+            "NAMESPACE/NAME" => json!({"type": "string", "pattern": "^[^/]+/[^/]+$"}),
+            _ => json!({"type": ["string", "number", "boolean", "array"]}),
+        };
+        properties.insert(name.to_owned(), schema);
+    }
+    let mut map = leaf.clone();
+    map["properties"] = Json::Object(properties);
+    map["additionalProperties"] = json!(false);
+    map
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,7 +163,7 @@ mod tests {
 
     #[test]
     fn fixed_keys_are_closed_and_maps_of_users_are_open() {
-        let schema = schema(&table::read().unwrap());
+        let schema = schema(&table::read().unwrap(), &[]);
         let controller = &schema["properties"]["controller"];
         assert_eq!(schema["additionalProperties"], json!(false));
         assert_eq!(controller["additionalProperties"], json!(false));
@@ -92,6 +172,29 @@ mod tests {
         for open in OPEN.iter().chain(&["controller.admissionWebhooks.patch.image"]) {
             let node = open.split('.').fold(&schema, |node, key| &node["properties"][key]);
             assert!(node.is_object() && node.get("additionalProperties").is_none(), "{open}");
+        }
+    }
+
+    #[test]
+    fn words_and_numbers_are_named_and_samples_are_among_them() {
+        let values = table::read().unwrap();
+        let schema = schema(&values, &[]);
+        let leaf = |name: &str| name.split('.').fold(&schema, |node, key| &node["properties"][key]);
+        assert_eq!(leaf("controller.replicaCount")["pattern"], json!(NUMBER));
+        assert_eq!(leaf("controller.minAvailable").get("pattern"), None);
+        assert_eq!(leaf("tcp")["propertyNames"]["pattern"], json!(PORT));
+        for (name, _) in WORDS {
+            assert!(
+                values.iter().any(|value| words(value).is_some() && value.name.ends_with(name)),
+                "{name}: no value"
+            );
+        }
+        for value in &values {
+            let Some(words) = words(value) else { continue };
+            assert!(value.sample.as_str().is_some_and(|sample| words.contains(&sample)), "{}: the sample", value.name);
+            if let Some(Json::String(default)) = &value.default {
+                assert!(default.is_empty() || words.contains(&default.as_str()), "{}: the default", value.name);
+            }
         }
     }
 }

@@ -44,6 +44,8 @@ privileges at all. There is just that one program in the image.
 {{- if eq (toString .path) "/healthz" -}}{{- $_ := set . "path" (include "fairway.healthPath" $.root) -}}{{- end -}}
 {{- if eq (toString .port) "10254" -}}{{- $_ := set . "port" (include "fairway.healthPort" $.root | int) -}}{{- end -}}
 {{- end -}}
+{{- /* What the API server leaves out again would be a change each time that a manifest is applied. */}}
+{{- if not $probe.initialDelaySeconds -}}{{- $probe = omit $probe "initialDelaySeconds" -}}{{- end -}}
 {{- toYaml $probe -}}
 {{- end -}}
 
@@ -129,7 +131,9 @@ podAntiAffinity:
 {{- $root := .root -}}
 {{- $controller := $root.Values.controller -}}
 metadata:
-  {{- with $controller.podAnnotations }}
+  {{- $annotations := dict }}
+  {{- if $root.Values.rbac.create }}{{- $_ := set $annotations "checksum/rights" (include "fairway.rights" $root | sha256sum) }}{{- end }}
+  {{- with merge (deepCopy ($controller.podAnnotations | default dict)) $annotations }}
   annotations: {{- include "fairway.strings" . | nindent 4 }}
   {{- end }}
   labels: {{- include "fairway.podLabels" (dict "root" $root "component" "controller" "labels" (list $controller.labels $controller.podLabels)) | nindent 4 }}

@@ -110,6 +110,22 @@ The rules of each namespace when only one is served: a map from namespace to tex
 {{- toYaml $rules -}}
 {{- end -}}
 
+{{/*
+All rules: a map from namespace, or `*` for the cluster, to text. A pod learns at its start what it may read, so the template of
+pods has a sum of this, and nothing else of roles: labels change with each version.
+*/}}
+{{- define "fairway.rights" -}}
+{{- $rights := dict -}}
+{{- if hasKey (include "fairway.flags" . | fromYaml) "watch-namespace" -}}
+{{- $rights = include "fairway.rules.scoped" . | fromYaml -}}
+{{- if not .Values.rbac.scope -}}{{- $_ := set $rights "*" (include "fairway.rules.cluster" .) -}}{{- end -}}
+{{- else -}}
+{{- $_ := set $rights "*" (printf "%s\n%s" (include "fairway.rules.served" .) (include "fairway.rules.cluster" .)) -}}
+{{- with include "fairway.rules.own" . -}}{{- $_ := set $rights (include "fairway.namespace" $) . -}}{{- end -}}
+{{- end -}}
+{{- toYaml $rights -}}
+{{- end -}}
+
 {{/* A Role or ClusterRole of ours, and what binds it to the controller's account. */}}
 {{- define "fairway.grant" -}}
 {{- $clusterWide := empty .namespace -}}

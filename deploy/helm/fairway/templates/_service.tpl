@@ -8,6 +8,13 @@ controller.service.internal, and from the former what it doesn't have itself.
 {{- $own := .own -}}
 {{- $service := $root.Values.controller.service -}}
 {{- $type := default $service.type $own.type -}}
+{{- /* The API server says only that there is a duplicate. */}}
+{{- range $name, $enabled := dict "http" $service.enableHttp "https" $service.enableHttps -}}
+{{- $port := index $own.ports $name | default (index $service.ports $name) | include "fairway.text" -}}
+{{- if and $enabled (hasKey $root.Values.tcp $port) -}}
+{{- fail (printf "tcp: the port %s is that of %s (controller.service.ports.%s)" $port $name $name) -}}
+{{- end -}}
+{{- end -}}
 {{- $nodePorts := ternary $own.nodePorts dict (has $type (list "NodePort" "LoadBalancer")) -}}
 apiVersion: v1
 kind: Service

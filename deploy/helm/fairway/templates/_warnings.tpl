@@ -2,6 +2,54 @@
 What the user has set and doesn't get, for the NOTES: one line each.
 */}}
 
+{{/* A flag's or key's `value` as text. Go takes several words for the two sides of a `switch`, and nothing for true. */}}
+{{- define "fairway.settingText" -}}
+{{- $text := "" -}}
+{{- if kindIs "slice" .value -}}{{- $text = join "," .value -}}
+{{- else if not (kindIs "invalid" .value) -}}{{- $text = include "fairway.text" .value -}}
+{{- end -}}
+{{- if not .switch -}}{{- $text -}}
+{{- else if has $text (list "" "1" "t" "T" "true" "True" "TRUE") -}}true
+{{- else if has $text (list "0" "f" "F" "false" "False" "FALSE") -}}false
+{{- else -}}{{- $text -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Ports of the container and of Services that nobody listens on, as a list of lines. Other containers of the pod may listen, too. */}}
+{{- define "fairway.deafPorts" -}}
+{{- $controller := .Values.controller -}}
+{{- $flags := include "fairway.flags" . | fromYaml -}}
+{{- $lines := list -}}
+{{- $heard := list "http" "https" (index $flags "http-port" | default "80") (index $flags "https-port" | default "443") (include "fairway.healthPort" .) -}}
+{{- if $controller.metrics.enabled -}}{{- $heard = append $heard $controller.metrics.portName -}}{{- end -}}
+{{- range $port, $_ := .Values.tcp -}}
+{{- $heard = concat $heard (list $port (include "fairway.streamPort" (dict "root" $ "port" $port "protocol" "tcp"))) -}}
+{{- end -}}
+{{- range $container := concat ($controller.extraContainers | default list) ($controller.extraInitContainers | default list) -}}
+{{- range $port := ternary $container dict (kindIs "map" $container) | dig "ports" list -}}
+{{- $heard = concat $heard (list (toString $port.name) (include "fairway.text" $port.containerPort)) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $port := $controller.containerPort -}}
+{{- if and $port (not (has $name $heard)) -}}
+{{- $lines = append $lines (printf "controller.containerPort.%s: Fairway listens on the ports http and https only, so nobody answers on port %s." $name (include "fairway.text" $port)) -}}
+{{- end -}}
+{{- end -}}
+{{- $services := list (dict "path" "controller.service.targetPorts" "ports" $controller.service.targetPorts "on" $controller.service.external.enabled) -}}
+{{- $services = append $services (dict "path" "controller.service.internal.targetPorts" "ports" $controller.service.internal.targetPorts "on" (and $controller.service.internal.enabled $controller.service.internal.annotations)) -}}
+{{- range $service := $services -}}
+{{- range $name, $enabled := dict "http" $controller.service.enableHttp "https" $controller.service.enableHttps -}}
+{{- with index ($service.ports | default dict) $name -}}
+{{- $target := include "fairway.text" . -}}
+{{- if and $controller.service.enabled $service.on $enabled (not (has $target $heard)) -}}
+{{- $lines = append $lines (printf "%s.%s: nobody listens on the port %s, so connections to the Service's port %s are refused. Only http and https are served." $service.path $name $target $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $lines -}}
+{{- end -}}
+
 {{- define "fairway.warnings" -}}
 {{- $controller := .Values.controller -}}
 {{- $lines := list -}}
@@ -9,13 +57,28 @@ What the user has set and doesn't get, for the NOTES: one line each.
 {{- range $path := keys $unhonoured | sortAlpha -}}
 {{- $entry := index $unhonoured $path -}}
 {{- $value := $.Values -}}
+{{- $set := true -}}
 {{- range $key := $entry.keys -}}
-{{- $value = ternary (index (default dict $value) $key) nil (kindIs "map" $value) -}}
+{{- $set = and $set (kindIs "map" $value) (hasKey (ternary $value dict (kindIs "map" $value)) $key) -}}
+{{- $value = ternary (index (ternary $value dict (kindIs "map" $value)) $key) nil $set -}}
 {{- end -}}
-{{- if and (not (kindIs "invalid" $value)) (ne (toJson $value) (toJson $entry.default)) -}}
-{{- $lines = append $lines (printf "%s: %s" $path $entry.note) -}}
+{{- $vain := false -}}
+{{- if hasKey $entry "text" -}}
+{{- $vain = and $set (ne (include "fairway.settingText" (dict "value" $value "switch" $entry.switch)) $entry.text) -}}
+{{- if and (has "config" $entry.keys) (has $value (list nil "")) -}}{{- $vain = false -}}{{- end -}}
+{{- else if not (kindIs "invalid" $value) -}}
+{{- $vain = ne (toJson $value) (toJson $entry.default) -}}
 {{- end -}}
+{{- if $vain -}}{{- $lines = append $lines (printf "%s: %s" $path $entry.note) -}}{{- end -}}
 {{- end -}}
+{{- $class := $controller.ingressClassResource -}}
+{{- if and $class.enabled (ne $class.name "nginx") (eq $class.controllerValue "k8s.io/ingress-nginx") -}}
+{{- $lines = append $lines (printf "controller.ingressClassResource.name: %s has the controllerValue of the class nginx. Beside another controller with that value, ingress-nginx or Fairway, both serve both classes and fight over the status of their Ingresses. A class of its own needs a controllerValue of its own (such as k8s.io/%s), and controller.ingressClass for the annotation." $class.name $class.name) -}}
+{{- end -}}
+{{- if and .Values.rbac.create .Values.rbac.scope -}}
+{{- $lines = append $lines (printf "rbac.scope: IngressClasses can't be read without a right in the cluster, so the field ingressClassName is not understood: only Ingresses with the annotation kubernetes.io/ingress.class: %s are served." ($controller.ingressClass | default "nginx")) -}}
+{{- end -}}
+{{- $lines = concat $lines (include "fairway.deafPorts" . | fromJsonArray) -}}
 {{- if include "fairway.waitShutdown" . -}}
 {{- $lines = append $lines "controller.lifecycle.preStop: /wait-shutdown is a program of ingress-nginx, the hook is left out. Fairway drains by itself when it is asked to end; extraArgs.shutdown-grace-period says how long it goes on accepting before that (10 s)." -}}
 {{- end -}}

@@ -1,0 +1,211 @@
+//! What users are told of values that render and don't do what was meant, and which values are refused.
+
+use serde_json::{Value as Json, json};
+
+use super::Helm;
+use super::check::objects;
+use super::names::Name;
+
+/// Complains of warnings that are missing or too many, of values that pass, and of pods that are replaced for nothing.
+pub(crate) fn check(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<String>> {
+    let mut complaints = in_vain(helm, flags, keys)?;
+    complaints.extend(warnings(helm)?);
+    complaints.extend(example(helm)?);
+    complaints.extend(refused(helm));
+    complaints.extend(replaced(helm)?);
+    Ok(complaints)
+}
+
+/// The names at the beginning of warnings, in their order.
+pub(crate) fn warned(helm: &Helm, name: &str, set: &Json) -> anyhow::Result<Vec<String>> {
+    let notes = helm.notes(name, &[&helm.write(name, set)?])?;
+    let lines = notes.split_once("\nWARNINGS\n").map_or("", |(_, warnings)| warnings);
+    let named = lines.lines().filter_map(|line| Some(line.strip_prefix("- ")?.split_once(": ")?.0.to_owned()));
+    Ok(named.collect())
+}
+
+/// Flags and keys that aren't honoured are named if they ask for anything, and no others are.
+fn in_vain(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    let file = |map: &str, names: &[Name], text: &dyn Fn(&Name) -> String| {
+        let set = names.iter().map(|name| (name.name.clone(), json!(text(name)))).collect();
+        json!({"controller": {map: Json::Object(set)}})
+    };
+    let other = |name: &Name| match (name.default.as_str(), name.takes.as_str()) {
+        ("true", _) => "false".to_owned(),
+        ("false", _) => "true".to_owned(),
+        (_, "PORT" | "NUMBER" | "SECONDS") => "31".to_owned(),
+        (_, "DURATION") => "31s".to_owned(),
+        (_, "NAMESPACE/NAME") => "a/b".to_owned(),
+        _ => "other".to_owned(),
+    };
+    // These decide what is rendered, and exclude each other.
+    let usable = |name: &&Name| !name.name.starts_with("watch-namespace");
+    let flags: Vec<Name> = flags.iter().filter(usable).cloned().collect();
+    for (map, names) in [("extraArgs", flags.as_slice()), ("config", keys)] {
+        // Of HTTP/2 the default is what isn't built.
+        let offered = |name: &Name| name.name == "use-http2";
+        let set = file(map, names, &|name| if offered(name) { "true".to_owned() } else { other(name) });
+        let mut wanted: Vec<_> = names
+            .iter()
+            .filter(|name| name.is_in_vain())
+            .map(|name| format!("controller.{map}.{}", name.name))
+            .collect();
+        wanted.sort_unstable();
+        let found = warned(helm, map, &set)?;
+        if found != wanted || wanted.len() < 8 {
+            complaints.push(format!("{map}, all set: warned of {found:?}, not of {wanted:?}"));
+        }
+        let names: Vec<Name> = names.iter().filter(|name| !name.default.is_empty()).cloned().collect();
+        let defaults = file(map, &names, &|name| if offered(name) { "false".to_owned() } else { name.default.clone() });
+        let found = warned(helm, map, &defaults)?;
+        if !found.is_empty() {
+            complaints.push(format!("{map}, what is there anyway: warned of {found:?}"));
+        }
+    }
+    Ok(complaints)
+}
+
+/// What is only wrong together with something else.
+fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
+    let service = |service: Json| json!({"controller": {"service": service}});
+    let cases = [
+        (json!({"controller": {"config": {"use-proxy-protocol": true}}}), vec!["controller.config.use-proxy-protocol"]),
+        (json!({"controller": {"config": {"use-proxy-protocol": false, "use-gzip": ""}}}), vec![]),
+        (json!({"controller": {"config": {"global-auth-url": "http://a"}}}), vec!["controller.config.global-auth-url"]),
+        (
+            json!({"controller": {"extraArgs": {"enable-ssl-passthrough": ""}}}),
+            vec!["controller.extraArgs.enable-ssl-passthrough"],
+        ),
+        (json!({"controller": {"extraArgs": {"enable-ssl-passthrough": "false", "profiling": false}}}), vec![]),
+        (
+            json!({"controller": {"ingressClassResource": {"name": "internal"}}}),
+            vec!["controller.ingressClassResource.name"],
+        ),
+        (
+            json!({"controller": {"ingressClassResource": {"name": "internal", "controllerValue": "k8s.io/internal"}}}),
+            vec![],
+        ),
+        (json!({"controller": {"scope": {"enabled": true}}, "rbac": {"scope": true}}), vec!["rbac.scope"]),
+        (json!({"controller": {"scope": {"enabled": true}}}), vec![]),
+        // The pattern of load balancers at which TLS ends.
+        (
+            json!({"controller": {"containerPort": {"tohttps": 2443}, "service": {"targetPorts": {"http": "tohttps", "https": "http"}}}}),
+            vec!["controller.containerPort.tohttps", "controller.service.targetPorts.http"],
+        ),
+        (service(json!({"targetPorts": {"http": 8080}})), vec!["controller.service.targetPorts.http"]),
+        (service(json!({"targetPorts": {"http": 8080}, "enableHttp": false})), vec![]),
+        (service(json!({"targetPorts": {"http": 80, "https": "http"}})), vec![]),
+        (
+            json!({"controller": {"containerPort": {"http": 8080}, "service": {"targetPorts": {"http": 8080, "https": 443}}}}),
+            vec![],
+        ),
+        (
+            service(
+                json!({"internal": {"enabled": true, "annotations": {"a": "b"}, "targetPorts": {"https": "special"}}}),
+            ),
+            vec!["controller.service.internal.targetPorts.https"],
+        ),
+        // Somebody else in the pod listens.
+        (
+            json!({"controller": {
+                "extraContainers": [{"name": "a", "image": "a", "ports": [{"name": "special", "containerPort": 8080}]}],
+                "service": {"targetPorts": {"http": "special", "https": 8080}},
+            }}),
+            vec![],
+        ),
+    ];
+    let mut complaints = Vec::new();
+    for (set, wanted) in cases {
+        let found = warned(helm, "warnings", &set)?;
+        if found != wanted {
+            complaints.push(format!("{set}: warned of {found:?}, not of {wanted:?}"));
+        }
+    }
+    Ok(complaints)
+}
+
+/// The Ingress in the NOTES is one that is served.
+fn example(helm: &Helm) -> anyhow::Result<Vec<String>> {
+    let (field, annotation) = ("ingressClassName: nginx", "kubernetes.io/ingress.class: nginx");
+    let mut complaints = Vec::new();
+    for (set, wanted, other) in [
+        (json!({}), field, annotation),
+        (json!({"controller": {"scope": {"enabled": true}}}), field, annotation),
+        (json!({"controller": {"scope": {"enabled": true}}, "rbac": {"scope": true}}), annotation, field),
+    ] {
+        let notes = helm.notes("example", &[&helm.write("example", &set)?])?;
+        let lines: Vec<&str> = notes.lines().map(str::trim).collect();
+        if !lines.contains(&wanted) || lines.contains(&other) {
+            complaints.push(format!("{set}: the example in the NOTES has not {wanted}:\n{notes}"));
+        }
+    }
+    Ok(complaints)
+}
+
+/// Values that can't work are refused, and the message names them.
+fn refused(helm: &Helm) -> Vec<String> {
+    let cases = [
+        (json!({"controller": {"replicaCount": "three"}}), "/controller/replicaCount"),
+        (json!({"controller": {"replicaCount": 1.5}}), "/controller/replicaCount"),
+        (json!({"controller": {"kind": "StatefulSet"}}), "/controller/kind"),
+        (json!({"controller": {"service": {"type": "LoadBalanser"}}}), "/controller/service/type"),
+        (json!({"controller": {"service": {"externalTrafficPolicy": "local"}}}), "externalTrafficPolicy"),
+        (json!({"controller": {"image": {"pullPolicy": "Sometimes"}}}), "/controller/image/pullPolicy"),
+        (json!({"controller": {"extraArgs": {"publish-servise": "a/b"}}}), "publish-servise"),
+        (json!({"controller": {"extraArgs": {"http-port": "http"}}}), "/controller/extraArgs/http-port"),
+        (json!({"controller": {"extraArgs": {"election-ttl": "30"}}}), "/controller/extraArgs/election-ttl"),
+        (json!({"controller": {"extraArgs": {"update-status": "no"}}}), "/controller/extraArgs/update-status"),
+        (json!({"controller": {"extraArgs": {"default-ssl-certificate": "a"}}}), "default-ssl-certificate"),
+        (json!({"tcp": {"80": "a/b:1"}}), "tcp: the port 80 is that of http"),
+        (json!({"tcp": {"443": "a/b:1"}}), "tcp: the port 443 is that of https"),
+        (json!({"tcp": {"postgres": "a/b:1"}}), "postgres"),
+        (json!({"udp": {"53": 53}}), "/udp/53"),
+    ];
+    let mut complaints = Vec::new();
+    for (set, named) in cases {
+        match helm.render("refused", &set) {
+            Ok(_) => complaints.push(format!("{set} is accepted")),
+            Err(error) if error.to_string().contains(named) => {}
+            Err(error) => complaints.push(format!("{set}: {named} is not named in: {error}")),
+        }
+    }
+    let accepted = [
+        json!({"controller": {"replicaCount": "3", "minAvailable": "50%", "kind": "Both"}}),
+        json!({"controller": {"extraArgs": {"log-format": "json", "workers": 4, "update-status": false, "v": 2}}}),
+        json!({"controller": {"extraArgs": {"election-ttl": "1m30s", "length-buckets": [10, 20], "deep-inspect": null}}}),
+        json!({"tcp": {"80": "a/b:1"}, "controller": {"service": {"enableHttp": false}}}),
+        json!({"tcp": {"80": "a/b:1"}, "udp": {"443": "a/b:1"}, "controller": {"service": {"ports": {"http": 8080}}}}),
+    ];
+    for set in accepted {
+        if let Err(error) = helm.render("accepted", &set) {
+            complaints.push(format!("{set}: {error}"));
+        }
+    }
+    complaints
+}
+
+/// Pods are replaced when their rights change, and only then.
+fn replaced(helm: &Helm) -> anyhow::Result<Vec<String>> {
+    let sum = |set: Json| -> anyhow::Result<Json> {
+        let objects = objects(&helm.render("replaced", &set)?)?;
+        let pods = objects.iter().find_map(|object| object.pointer("/spec/template/metadata"));
+        Ok(pods.map(|metadata| metadata["annotations"]["checksum/rights"].clone()).unwrap_or_default())
+    };
+    let scope = |rbac: Json| json!({"controller": {"scope": {"enabled": true}}, "rbac": rbac});
+    let before = sum(scope(json!({})))?;
+    let mut complaints = Vec::new();
+    if !before.is_string() || before == sum(scope(json!({"scope": true})))? || before == sum(json!({}))? {
+        complaints.push(format!("the rights change, their sum in the pods doesn't: {before}"));
+    }
+    let same = [json!({}), json!({"commonLabels": {"a": "b"}}), json!({"controller": {"podAnnotations": {"a": "b"}}})];
+    for set in same {
+        if sum(set.clone())? != sum(json!({}))? {
+            complaints.push(format!("{set}: the rights stay, their sum in the pods doesn't"));
+        }
+    }
+    if !sum(json!({"rbac": {"create": false}}))?.is_null() {
+        complaints.push("a sum of rights that the chart doesn't grant".to_owned());
+    }
+    Ok(complaints)
+}
