@@ -19,6 +19,9 @@ use crate::reading::{Missing, Reading, read};
 use crate::report;
 use crate::terminal::{Style, Terminal, count, printable};
 
+/// What ingress-nginx does unless this key says otherwise, and Fairway doesn't do: nobody writes it, and everybody misses it.
+const MISSED_DEFAULT: &str = "use-http2";
+
 /// Runs the command: success without errors, failure with some.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
@@ -167,6 +170,10 @@ fn as_text(reading: &Reading, verdicts: &Verdicts, flags: &Flags, terminal: Term
             let _ = writeln!(out, "  --{}  {}: {}", flag.name, flag.verdict.label(), flag.verdict.note());
         }
     }
+    if let Some(note) = missed_default(verdicts) {
+        let gap = if out.is_empty() { "" } else { "\n" };
+        let _ = writeln!(out, "{gap}By default ingress-nginx has {MISSED_DEFAULT} on: {note}");
+    }
     if !out.is_empty() {
         out.push('\n');
     }
@@ -190,6 +197,12 @@ fn as_text(reading: &Reading, verdicts: &Verdicts, flags: &Flags, terminal: Term
             .style(style, format!("{}, {}", count(errors, "error", "errors"), count(warnings, "warning", "warnings"))),
     );
     out
+}
+
+/// What becomes of a default that isn't built, where no file says anything about it.
+fn missed_default(verdicts: &Verdicts) -> Option<String> {
+    let spec = configmap::spec(MISSED_DEFAULT).filter(|spec| !spec.verdict.works())?;
+    (!verdicts.keys.contains_key(MISSED_DEFAULT)).then(|| spec.verdict.note())
 }
 
 fn as_json(reading: &Reading, verdicts: &Verdicts, flags: &Flags) -> Value {
@@ -222,6 +235,10 @@ fn as_json(reading: &Reading, verdicts: &Verdicts, flags: &Flags) -> Value {
         "diagnostics": reading.findings.iter().map(report::json).collect::<Vec<_>>(),
         "annotations": of(&verdicts.annotations),
         "configmap": of(&verdicts.keys),
+        "defaults": missed_default(verdicts)
+            .map(|note| json!({ "name": MISSED_DEFAULT, "verdict": "not yet", "note": note }))
+            .into_iter()
+            .collect::<Vec<_>>(),
         "flags": flags
             .not_honoured()
             .map(|flag| json!({ "name": flag.name, "verdict": flag.verdict.label(), "note": flag.verdict.note() }))

@@ -13,6 +13,7 @@ use fairway_model::Snapshot;
 use fairway_proxy::access_log::LogSink;
 use fairway_proxy::{Proxy, Publisher};
 use fairway_translate::options::Options;
+use fairway_translate::verdict::Verdict;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
@@ -40,7 +41,12 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let config = controller_config(&flags, options);
     info!(version = env!("CARGO_PKG_VERSION"), "starting");
     for flag in flags.not_honoured() {
-        warn!(flag = flag.name, verdict = flag.verdict.label(), note = flag.verdict.note(), "flag is not honoured");
+        match flag.verdict {
+            Verdict::Harmless(note) => info!(flag = flag.name, note, "flag has no effect and needs none"),
+            verdict => {
+                warn!(flag = flag.name, verdict = verdict.label(), note = verdict.note(), "flag is not honoured")
+            }
+        }
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("control").build()?;
