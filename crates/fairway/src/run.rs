@@ -44,7 +44,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         match flag.verdict {
             Verdict::Harmless(note) => info!(flag = flag.name, note, "flag has no effect and needs none"),
             verdict => {
-                warn!(flag = flag.name, verdict = verdict.label(), note = verdict.note(), "flag is not honoured")
+                warn!(flag = flag.name, verdict = verdict.label(), note = verdict.note(), "flag is not honoured");
             }
         }
     }
