@@ -148,6 +148,7 @@ impl PartialEq for Namespace {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::process::{Command, Stdio};
 
     use super::*;
@@ -156,6 +157,9 @@ mod tests {
     fn what_is_known_of_a_process() {
         let mut child =
             Command::new("cat").env("COLOUR", "a=b").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // Before it answers the kernel may still be loading it, and its words are none.
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let process = Process::new(child.id().try_into().unwrap());
         let own = Process::new(std::process::id().try_into().unwrap());
         assert!(all().unwrap().any(|other| other == process));
