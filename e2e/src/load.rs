@@ -139,7 +139,8 @@ impl Load {
                             client.pod = pod.or(before);
                         }
                         Err(kind) => {
-                            account.failed(Failure { at: sent - begin, took: sent.elapsed(), kind, pod: before });
+                            let (at, took) = (sent - begin, sent.elapsed());
+                            account.failed(Failure { sent: sent.into_std(), at, took, kind, pod: before });
                             client.connection = None;
                         }
                     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairway_testkit::Ended;
 
@@ -31,7 +31,9 @@ pub struct Account {
 /// A request without a good answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Failure {
-    /// When it was sent, counted from the start of the load.
+    /// When it was sent.
+    pub sent: Instant,
+    /// The same, counted from the start of the load.
     pub at: Duration,
     /// How long after that it had failed.
     pub took: Duration,
@@ -58,6 +60,13 @@ pub enum Kind {
     Status(u16, String),
     /// No answer came in time.
     Timeout,
+}
+
+impl Failure {
+    /// When it had failed.
+    pub fn ended(&self) -> Instant {
+        self.sent + self.took
+    }
 }
 
 impl Account {

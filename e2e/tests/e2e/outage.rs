@@ -48,7 +48,6 @@ fn traffic_goes_on_and_changes_come_through_whatever_becomes_of_the_api_server()
         ensure!(pods.len() == 2, "pods of Fairway: {pods:?}");
         world.live(&pods, Instant::now() + scene::PATIENCE).await?;
         let other = Other::start(scene).await?;
-        let begin = Instant::now();
         let load = Load::to(fairway.address().await?).host(SHOP).connections(CLIENTS).start();
         load.more(200).await;
 
@@ -60,13 +59,13 @@ fn traffic_goes_on_and_changes_come_through_whatever_becomes_of_the_api_server()
             sleep(Duration::from_secs(3)).await;
         }
         let victim = world.backends[0].0.clone();
-        let killed = begin.elapsed();
+        let killed = Instant::now();
         scene.signal(&victim, Signal::SIGKILL)?;
         while away.elapsed() < Duration::from_secs(60) {
             world.change(&other.client).await?;
             sleep(Duration::from_secs(3)).await;
         }
-        let returned = begin.elapsed();
+        let returned = Instant::now();
         cluster.component(API_SERVER, Action::Start).await?;
         world.back(scene, &pods, LIMIT).await.context("after an outage of a minute")?;
 
@@ -125,7 +124,7 @@ fn traffic_goes_on_and_changes_come_through_whatever_becomes_of_the_api_server()
         let account = load.stop().await;
         println!("{account}");
         for failure in &account.failures {
-            let with_the_victim = failure.at + failure.took >= killed && failure.at <= returned;
+            let with_the_victim = failure.ended() >= killed && failure.sent <= returned;
             ensure!(with_the_victim, "a request failed: {failure}");
         }
         // What was under way there.

@@ -88,7 +88,7 @@ fn a_killed_pod_of_fairway_takes_no_more_than_its_own_connections_along() -> any
         // Nobody hears of the death before somebody was refused.
         scene.cluster().component(&kubelet, Action::Pause).await?;
         let open = connections(&victim).await?;
-        let death = traffic.begun.elapsed();
+        let death = Instant::now();
         scene.signal(&name, Signal::SIGKILL)?;
         scene.until("a connection is refused", async || Ok(traffic.failures().iter().any(is_refused))).await?;
         scene.cluster().component(&kubelet, Action::Resume).await?;
@@ -99,7 +99,7 @@ fn a_killed_pod_of_fairway_takes_no_more_than_its_own_connections_along() -> any
                 Ok(pods.iter().any(|pod| pod.metadata.name.as_ref() == Some(&name) && again(pod)))
             })
             .await?;
-        let took = traffic.begun.elapsed() - death;
+        let took = death.elapsed();
         scene
             .until("a second's worth of requests without a failure", async || {
                 let before = traffic.failures().len();
@@ -115,7 +115,7 @@ fn a_killed_pod_of_fairway_takes_no_more_than_its_own_connections_along() -> any
         let refused = failures().filter(|failure| is_refused(failure)).count();
         let cut = failures().count() - refused;
         let resent = accounts.iter().map(|account| account.retried).sum::<u64>() as usize;
-        let last = failures().map(|failure| failure.at + failure.took).max().unwrap_or(death).saturating_sub(death);
+        let last = failures().map(Failure::ended).max().unwrap_or(death).saturating_duration_since(death);
         println!(
             "its connections: {cut} requests failed, {resent} were sent again; connections that were refused: {refused}; the last \
              failure {last:.2?} after its death"
@@ -123,7 +123,7 @@ fn a_killed_pod_of_fairway_takes_no_more_than_its_own_connections_along() -> any
         for failure in failures() {
             let is_cut = matches!(failure.kind, Kind::Reset | Kind::Closed | Kind::Truncated(_));
             ensure!(is_cut || is_refused(failure), "not because of the death: {failure}");
-            ensure!(failure.at + failure.took >= death, "before the death: {failure}");
+            ensure!(failure.ended() >= death, "before the death: {failure}");
         }
         // A few come and go between the count and the death.
         let [_, fresh, slow] = CLIENTS;
@@ -220,18 +220,16 @@ fn show(accounts: &[Account; 3]) {
 /// All kinds of load.
 struct Traffic {
     loads: [Running; 3],
-    begun: Instant,
 }
 
 impl Traffic {
     async fn begin(address: SocketAddr) -> Self {
-        let begun = Instant::now();
         let [kept, fresh, slow] = CLIENTS;
         let load = || Load::to(address).host(HOST);
         let kept = load().connections(kept).rate(100).start();
         let fresh = load().connections(fresh).rate(60).new_connections().start();
         let slow = load().connections(slow).rate(10).target("/?delay=300ms").new_connections().start();
-        let traffic = Self { loads: [kept, fresh, slow], begun };
+        let traffic = Self { loads: [kept, fresh, slow] };
         traffic.goes_on().await;
         traffic
     }
