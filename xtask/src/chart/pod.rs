@@ -79,6 +79,16 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
         expect("moved", &moved, &pointer, json!({"path": path, "port": 9000, "scheme": "HTTP"}));
     }
     expect("moved", &json!(flag(&moved, "http-port")), "", json!("8080"));
+    // Metrics are where health is.
+    let values = json!({"controller": {
+        "metrics": {"enabled": true}, "networkPolicy": {"enabled": true}, "extraArgs": {"healthz-port": 10255},
+    }});
+    let all = objects(&helm.render("metrics", &values)?)?;
+    let of_kind = |kind: &str| all.iter().find(|object| object["kind"] == kind).with_context(|| format!("no {kind}"));
+    let ports = of_kind("Deployment")?.pointer("/spec/template/spec/containers/0/ports").unwrap_or(&Json::Null);
+    expect("metrics", ports, "/2", json!({"name": "metrics", "containerPort": 10255, "protocol": "TCP"}));
+    let allowed = of_kind("NetworkPolicy")?;
+    expect("metrics", allowed, "/spec/ingress/0/ports/2", json!({"protocol": "TCP", "port": 10255}));
     // All notations of flags.
     let flags = json!({"controller": {"extraArgs": {
         "deep-inspect": "", "update-status": false, "max-buckets": 1_000_000, "exclude-socket-metrics": ["x", "y"], "shutdown-grace-period": 30,

@@ -75,7 +75,7 @@ privileges at all. There is just that one program in the image.
 {{- end }}
 {{- if $controller.metrics.enabled }}
 - name: {{ $controller.metrics.portName }}
-  containerPort: {{ $controller.metrics.port }}
+  containerPort: {{ include "fairway.healthPort" . }}
   protocol: TCP
 {{- end }}
 {{- range $protocol := list "tcp" "udp" }}
