@@ -159,6 +159,32 @@ fn refused(helm: &Helm) -> Vec<String> {
         (json!({"controller": {"extraArgs": {"default-ssl-certificate": "a"}}}), "default-ssl-certificate"),
         (json!({"tcp": {"80": "a/b:1"}}), "tcp: the port 80 is that of http"),
         (json!({"tcp": {"443": "a/b:1"}}), "tcp: the port 443 is that of https"),
+        // Fairway listens there itself, or ignores the entry as ingress-nginx does.
+        (
+            json!({"tcp": {"80": "a/b:1"}, "controller": {"service": {"enableHttp": false}}}),
+            "tcp: the port 80 is reserved",
+        ),
+        (
+            json!({"tcp": {"80": "a/b:1"}, "controller": {"service": {"ports": {"http": 8080}}}}),
+            "tcp: the port 80 is reserved",
+        ),
+        (json!({"udp": {"443": "a/b:1"}}), "udp: the port 443 is reserved (--https-port)"),
+        (json!({"udp": {"8443": "a/b:1"}, "controller": {"containerPort": {"https": 8443}}}), "udp: the port 8443"),
+        (json!({"tcp": {"10254": "a/b:1"}}), "tcp: the port 10254 is reserved (--healthz-port)"),
+        (
+            json!({"tcp": {"9000": "a/b:1"}, "controller": {"metrics": {"enabled": true, "port": 9000}}}),
+            "tcp: the port 9000 is reserved (--healthz-port)",
+        ),
+        (json!({"tcp": {"8181": "a/b:1"}}), "tcp: the port 8181 is reserved (--default-server-port)"),
+        (
+            json!({"udp": {"9001": "a/b:1"}, "controller": {"extraArgs": {"stream-port": 9001}}}),
+            "udp: the port 9001 is reserved (--stream-port)",
+        ),
+        // The port is free in the pod, but not in the Service.
+        (
+            json!({"tcp": {"80": "a/b:1"}, "controller": {"containerPort": {"http": 8080}}}),
+            "tcp: the port 80 is that of http (controller.service.ports.http)",
+        ),
         (json!({"tcp": {"postgres": "a/b:1"}}), "postgres"),
         (json!({"udp": {"53": 53}}), "/udp/53"),
     ];
@@ -174,8 +200,8 @@ fn refused(helm: &Helm) -> Vec<String> {
         json!({"controller": {"replicaCount": "3", "minAvailable": "50%", "kind": "Both"}}),
         json!({"controller": {"extraArgs": {"log-format": "json", "workers": 4, "update-status": false, "v": 2}}}),
         json!({"controller": {"extraArgs": {"election-ttl": "1m30s", "length-buckets": [10, 20], "deep-inspect": null}}}),
-        json!({"tcp": {"80": "a/b:1"}, "controller": {"service": {"enableHttp": false}}}),
-        json!({"tcp": {"80": "a/b:1"}, "udp": {"443": "a/b:1"}, "controller": {"service": {"ports": {"http": 8080}}}}),
+        json!({"tcp": {"80": "a/b:1"}, "controller": {"containerPort": {"http": 8080}, "service": {"enableHttp": false}}}),
+        json!({"tcp": {"10247": "a/b:1"}, "udp": {"443": "a/b:1"}, "controller": {"extraArgs": {"stream-port": "9", "https-port": 8443}}}),
     ];
     for set in accepted {
         if let Err(error) = helm.render("accepted", &set) {

@@ -74,6 +74,24 @@ terminationGracePeriodSeconds. Nothing has to happen between that and the end of
 {{- toYaml $flags -}}
 {{- end -}}
 
+{{/*
+Refuses ports of TCP and UDP services that Fairway has for itself, or that ingress-nginx has: it ignores such entries, and behind the
+Service's port would be whoever listens there.
+*/}}
+{{- define "fairway.checkStreams" -}}
+{{- $flags := include "fairway.flags" . | fromYaml -}}
+{{- $reserved := dict "http-port" "80" "https-port" "443" "healthz-port" "10254" "ssl-passthrough-proxy-port" "442"
+  "default-server-port" "8181" "profiler-port" "10245" "status-port" "10246" "stream-port" "10247" -}}
+{{- range $flag, $usual := $reserved -}}
+{{- $taken := index $flags $flag | default $usual -}}
+{{- range $protocol := list "tcp" "udp" -}}
+{{- if hasKey (index $.Values $protocol | default dict) $taken -}}
+{{- fail (printf "%s: the port %s is reserved (--%s): choose another one%s" $protocol $taken $flag (ternary (printf ", or move it by controller.containerPort.%s" (trimSuffix "-port" $flag)) "" (has $flag (list "http-port" "https-port")))) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "fairway.args" -}}
 - run
 {{- range $name, $value := include "fairway.flags" . | fromYaml }}
