@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 use super::Helm;
 use super::check::objects;
 use super::names::Name;
+use super::table::merge;
 
 /// Complains of warnings that are missing or too many, of values that pass, and of pods that are replaced for nothing.
 pub(crate) fn check(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<String>> {
@@ -12,6 +13,7 @@ pub(crate) fn check(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Resul
     complaints.extend(warnings(helm)?);
     complaints.extend(example(helm)?);
     complaints.extend(refused(helm));
+    complaints.extend(scaled(helm)?);
     complaints.extend(replaced(helm)?);
     Ok(complaints)
 }
@@ -88,6 +90,10 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
         ),
         (json!({"controller": {"scope": {"enabled": true}}, "rbac": {"scope": true}}), vec!["rbac.scope"]),
         (json!({"controller": {"scope": {"enabled": true}}}), vec![]),
+        // A budget that Kubernetes can't work out stands in the way of every eviction.
+        (both(json!({})), vec![]),
+        (both(json!({"maxUnavailable": 1})), vec!["controller.maxUnavailable"]),
+        (both(json!({"minAvailable": "50%"})), vec!["controller.minAvailable"]),
         // The pattern of load balancers at which TLS ends.
         (
             json!({"controller": {"containerPort": {"tohttps": 2443}, "service": {"targetPorts": {"http": "tohttps", "https": "http"}}}}),
@@ -209,6 +215,43 @@ fn refused(helm: &Helm) -> Vec<String> {
         }
     }
     complaints
+}
+
+/// A Deployment with two replicas beside a DaemonSet.
+fn both(mut controller: Json) -> Json {
+    merge(&mut controller, json!({"kind": "Both", "replicaCount": 2}));
+    json!({"controller": controller})
+}
+
+/// A Deployment that something scales has no number of replicas of its own, also beside a DaemonSet, and a budget if that is to keep
+/// more than one.
+fn scaled(helm: &Helm) -> anyhow::Result<Vec<String>> {
+    let scaling = ["HorizontalPodAutoscaler", "ScaledObject", "PodDisruptionBudget"];
+    let by =
+        |scaler: &str, kind: &str| json!({"controller": {"kind": kind, scaler: {"enabled": true, "minReplicas": 2}}});
+    let cases = [
+        (by("autoscaling", "Deployment"), vec![scaling[0], scaling[2]]),
+        (by("autoscaling", "Both"), vec![scaling[0], scaling[2]]),
+        (by("keda", "Both"), vec![scaling[1], scaling[2]]),
+        (by("autoscaling", "DaemonSet"), vec![]),
+        (both(json!({})), vec![scaling[2]]),
+        (both(json!({"maxUnavailable": 1})), vec![]),
+        (both(json!({"minAvailable": "50%"})), vec![]),
+        (json!({"controller": {"replicaCount": 2, "minAvailable": "50%"}}), vec![scaling[2]]),
+    ];
+    let mut complaints = Vec::new();
+    for (set, wanted) in cases {
+        let objects = objects(&helm.render("scaled", &set)?)?;
+        let kinds: Vec<&str> = objects.iter().filter_map(|object| object["kind"].as_str()).collect();
+        let found: Vec<&str> = scaling.into_iter().filter(|kind| kinds.contains(kind)).collect();
+        let fixed = objects.iter().any(|object| object.pointer("/spec/replicas").is_some());
+        let scaler = wanted.iter().any(|kind| *kind != scaling[2]);
+        let deployment = kinds.contains(&"Deployment");
+        if found != wanted || fixed != (deployment && !scaler) {
+            complaints.push(format!("{set}: {found:?} instead of {wanted:?}, replicas are given: {fixed}"));
+        }
+    }
+    Ok(complaints)
 }
 
 /// Pods are replaced when their rights change, and only then.

@@ -126,6 +126,15 @@ podAntiAffinity:
         {{- end }}
 {{- end -}}
 
+{{/*
+"true" if a budget would keep every pod from being evicted: it selects the pods of a DaemonSet as well, of which Kubernetes doesn't
+know how many there should be, so it can't tell how many may be missing, or a part of all.
+*/}}
+{{- define "fairway.controller.uncountable" -}}
+{{- $controller := .Values.controller -}}
+{{- if and (eq $controller.kind "Both") (or (hasKey $controller "maxUnavailable") (contains "%" (toString $controller.minAvailable))) }}true{{ end -}}
+{{- end -}}
+
 {{/* The template of pods of `kind`. */}}
 {{- define "fairway.controller.pod" -}}
 {{- $root := .root -}}
