@@ -71,6 +71,12 @@ fn in_vain(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<Str
 /// What is only wrong together with something else.
 fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let service = |service: Json| json!({"controller": {"service": service}});
+    let without_service = |flags: Json, scoped: bool| {
+        json!({
+            "controller": {"scope": {"enabled": true}, "publishService": {"enabled": false}, "extraArgs": flags},
+            "rbac": {"scope": scoped},
+        })
+    };
     let cases = [
         (json!({"controller": {"config": {"use-proxy-protocol": true}}}), vec!["controller.config.use-proxy-protocol"]),
         (json!({"controller": {"config": {"use-proxy-protocol": false, "use-gzip": ""}}}), vec![]),
@@ -90,6 +96,11 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
         ),
         (json!({"controller": {"scope": {"enabled": true}}, "rbac": {"scope": true}}), vec!["rbac.scope"]),
         (json!({"controller": {"scope": {"enabled": true}}}), vec![]),
+        // Addresses of nodes aren't in any namespace.
+        (without_service(json!({}), true), vec!["rbac.scope", "controller.publishService.enabled"]),
+        (without_service(json!({}), false), vec![]),
+        (without_service(json!({"publish-status-address": "192.0.2.1"}), true), vec!["rbac.scope"]),
+        (without_service(json!({"update-status": "false"}), true), vec!["rbac.scope"]),
         // A budget that Kubernetes can't work out stands in the way of every eviction.
         (both(json!({})), vec![]),
         (both(json!({"maxUnavailable": 1})), vec!["controller.maxUnavailable"]),

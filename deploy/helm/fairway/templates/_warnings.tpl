@@ -78,6 +78,9 @@ What the user has set and doesn't get, for the NOTES: one line each.
 {{- if and .Values.rbac.create .Values.rbac.scope -}}
 {{- $lines = append $lines (printf "rbac.scope: IngressClasses can't be read without a right in the cluster, so the field ingressClassName is not understood: only Ingresses with the annotation kubernetes.io/ingress.class: %s are served." ($controller.ingressClass | default "nginx")) -}}
 {{- end -}}
+{{- if and .Values.rbac.create .Values.rbac.scope (include "fairway.duties" . | fromYaml).nodes -}}
+{{- $lines = append $lines "controller.publishService.enabled: without the address of a Service the addresses of nodes are written to the status of Ingresses, and with rbac.scope they can't be read: Ingresses get no address. Turn it on (it needs controller.service.enabled), name addresses in controller.extraArgs.publish-status-address, or set controller.extraArgs.update-status to false." -}}
+{{- end -}}
 {{- $lines = concat $lines (include "fairway.deafPorts" . | fromJsonArray) -}}
 {{- if include "fairway.waitShutdown" . -}}
 {{- $lines = append $lines "controller.lifecycle.preStop: /wait-shutdown is a program of ingress-nginx, the hook is left out. Fairway drains by itself when it is asked to end; extraArgs.shutdown-grace-period says how long it goes on accepting before that (10 s)." -}}
