@@ -11,6 +11,7 @@ use super::table::merge;
 pub(crate) fn check(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<String>> {
     let mut complaints = in_vain(helm, flags, keys)?;
     complaints.extend(warnings(helm)?);
+    complaints.extend(waits(helm)?);
     complaints.extend(example(helm)?);
     complaints.extend(refused(helm));
     complaints.extend(scaled(helm)?);
@@ -105,6 +106,17 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
         (both(json!({})), vec![]),
         (both(json!({"maxUnavailable": 1})), vec!["controller.maxUnavailable"]),
         (both(json!({"minAvailable": "50%"})), vec!["controller.minAvailable"]),
+        (hook(json!(["/bin/sh", "-c", "sleep 30"])), vec!["controller.lifecycle.preStop"]),
+        (hook(json!(["/fairway", "--version"])), vec![]),
+        // It comes with a volume.
+        (
+            json!({"controller": {
+                "lifecycle": {"preStop": {"exec": {"command": ["/tools/sh", "-c", "sleep 30"]}}},
+                "extraVolumeMounts": [{"name": "tools", "mountPath": "/tools"}],
+            }}),
+            vec![],
+        ),
+        (json!({"controller": {"lifecycle": {"preStop": {"sleep": {"seconds": 30}}}}}), vec![]),
         // The pattern of load balancers at which TLS ends.
         (
             json!({"controller": {"containerPort": {"tohttps": 2443}, "service": {"targetPorts": {"http": "tohttps", "https": "http"}}}}),
@@ -142,6 +154,32 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
+/// Whoever waits in a hook is told what to set instead.
+fn waits(helm: &Helm) -> anyhow::Result<Vec<String>> {
+    let instead = "set controller.extraArgs.shutdown-grace-period: 25.";
+    let cases = [
+        (json!(["/bin/sh", "-c", "sleep 25"]), true),
+        (json!(["sh", "-c", "sleep 25; /usr/local/nginx/sbin/nginx -s quit"]), true),
+        (json!(["/bin/sleep", "25"]), true),
+        (json!(["/bin/sh", "-c", "sleep 25 && /wait-shutdown"]), true),
+        (json!(["/wait-shutdown"]), false),
+        (json!(["/bin/sh", "-c", "true"]), false),
+    ];
+    let mut complaints = Vec::new();
+    for (command, told) in cases {
+        let notes = helm.notes("waits", &[&helm.write("waits", &hook(command.clone()))?])?;
+        if notes.contains(instead) != told || !notes.contains("controller.extraArgs.shutdown-grace-period") {
+            complaints.push(format!("the preStop hook {command}: not {instead:?}, or in vain:\n{notes}"));
+        }
+    }
+    Ok(complaints)
+}
+
+/// A preStop hook.
+fn hook(command: Json) -> Json {
+    json!({"controller": {"lifecycle": {"preStop": {"exec": {"command": command}}}}})
+}
+
 /// The Ingress in the NOTES is one that is served.
 fn example(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let (field, annotation) = ("ingressClassName: nginx", "kubernetes.io/ingress.class: nginx");
@@ -162,6 +200,7 @@ fn example(helm: &Helm) -> anyhow::Result<Vec<String>> {
 
 /// Values that can't work are refused, and the message names them.
 fn refused(helm: &Helm) -> Vec<String> {
+    let shell = json!({"exec": {"command": ["/bin/sh", "-c", "true"]}});
     let cases = [
         (json!({"controller": {"replicaCount": "three"}}), "/controller/replicaCount"),
         (json!({"controller": {"replicaCount": 1.5}}), "/controller/replicaCount"),
@@ -202,6 +241,10 @@ fn refused(helm: &Helm) -> Vec<String> {
             json!({"tcp": {"80": "a/b:1"}, "controller": {"containerPort": {"http": 8080}}}),
             "tcp: the port 80 is that of http (controller.service.ports.http)",
         ),
+        // There is no other program in the image.
+        (json!({"controller": {"lifecycle": {"postStart": shell}}}), "controller.lifecycle.postStart: /bin/sh isn't"),
+        (json!({"controller": {"livenessProbe": shell}}), "controller.livenessProbe: /bin/sh isn't in the image"),
+        (json!({"controller": {"readinessProbe": shell}}), "controller.readinessProbe: /bin/sh isn't in the image"),
         (json!({"tcp": {"postgres": "a/b:1"}}), "postgres"),
         (json!({"udp": {"53": 53}}), "/udp/53"),
     ];
@@ -218,6 +261,7 @@ fn refused(helm: &Helm) -> Vec<String> {
         json!({"controller": {"extraArgs": {"log-format": "json", "workers": 4, "update-status": false, "v": 2}}}),
         json!({"controller": {"extraArgs": {"election-ttl": "1m30s", "length-buckets": [10, 20], "deep-inspect": null}}}),
         json!({"tcp": {"80": "a/b:1"}, "controller": {"containerPort": {"http": 8080}, "service": {"enableHttp": false}}}),
+        json!({"controller": {"lifecycle": {"postStart": {"exec": {"command": ["/fairway", "--version"]}}}}}),
         json!({"tcp": {"10247": "a/b:1"}, "udp": {"443": "a/b:1"}, "controller": {"extraArgs": {"stream-port": "9", "https-port": 8443}}}),
     ];
     for set in accepted {

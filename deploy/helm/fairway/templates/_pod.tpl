@@ -56,7 +56,41 @@ privileges at all. There is just that one program in the image.
 {{- end }}{{ end }}{{ end }}
 {{- end -}}
 
+{{/*
+The program that `handler`, a hook or a probe, runs in the container and that isn't there: /fairway is all that the image holds, and
+what is mounted may hold others.
+*/}}
+{{- define "fairway.missingProgram" -}}
+{{- with .handler }}{{ with .exec }}{{ with .command -}}
+{{- $program := first . -}}
+{{- $found := eq $program "/fairway" -}}
+{{- range $mount := $.root.Values.controller.extraVolumeMounts -}}
+{{- $found = or $found (hasPrefix (printf "%s/" (trimSuffix "/" $mount.mountPath)) $program) -}}
+{{- end -}}
+{{- if not $found }}{{ $program }}{{ end -}}
+{{- end }}{{ end }}{{ end }}
+{{- end -}}
+
+{{/* The seconds for which a preStop hook sleeps in a shell or by itself, as a text. */}}
+{{- define "fairway.sleeps" -}}
+{{- with .Values.controller.lifecycle }}{{ with .preStop }}{{ with .exec }}
+{{- regexFind "\\bsleep +[0-9]+" (join " " .command) | trimPrefix "sleep" | trim -}}
+{{- end }}{{ end }}{{ end }}
+{{- end -}}
+
+{{/* Refuses what would keep a container from running, or from being ready, for ever. */}}
+{{- define "fairway.checkPrograms" -}}
+{{- $handlers := pick .Values.controller "startupProbe" "livenessProbe" "readinessProbe" -}}
+{{- with .Values.controller.lifecycle }}{{ with .postStart }}{{ $_ := set $handlers "lifecycle.postStart" . }}{{ end }}{{ end -}}
+{{- range $name, $handler := $handlers -}}
+{{- with include "fairway.missingProgram" (dict "root" $ "handler" $handler) -}}
+{{- fail (printf "controller.%s: %s isn't in the image, which holds nothing but /fairway: %s" $name . (ternary "the container would be restarted for ever" "ask by httpGet" (eq $name "lifecycle.postStart"))) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "fairway.lifecycle" -}}
+{{- include "fairway.checkPrograms" . -}}
 {{- $lifecycle := .Values.controller.lifecycle -}}
 {{- if include "fairway.waitShutdown" . -}}{{- $lifecycle = omit $lifecycle "preStop" -}}{{- end -}}
 {{- with $lifecycle -}}{{- toYaml . -}}{{- end -}}

@@ -82,8 +82,15 @@ What the user has set and doesn't get, for the NOTES: one line each.
 {{- $lines = append $lines "controller.publishService.enabled: without the address of a Service the addresses of nodes are written to the status of Ingresses, and with rbac.scope they can't be read: Ingresses get no address. Turn it on (it needs controller.service.enabled), name addresses in controller.extraArgs.publish-status-address, or set controller.extraArgs.update-status to false." -}}
 {{- end -}}
 {{- $lines = concat $lines (include "fairway.deafPorts" . | fromJsonArray) -}}
+{{- $wait := "Fairway drains by itself when it is asked to end; controller.extraArgs.shutdown-grace-period says how long it goes on accepting before that (10 s)." -}}
+{{- with include "fairway.sleeps" . -}}
+{{- $wait = printf "In place of the sleep set controller.extraArgs.shutdown-grace-period: %s. That is how long Fairway goes on accepting when it is asked to end, before it drains by itself." . -}}
+{{- end -}}
+{{- $preStop := ($controller.lifecycle | default dict).preStop -}}
 {{- if include "fairway.waitShutdown" . -}}
-{{- $lines = append $lines "controller.lifecycle.preStop: /wait-shutdown is a program of ingress-nginx, the hook is left out. Fairway drains by itself when it is asked to end; extraArgs.shutdown-grace-period says how long it goes on accepting before that (10 s)." -}}
+{{- $lines = append $lines (printf "controller.lifecycle.preStop: /wait-shutdown is a program of ingress-nginx, the hook is left out. %s" $wait) -}}
+{{- else if include "fairway.missingProgram" (dict "root" . "handler" $preStop) -}}
+{{- $lines = append $lines (printf "controller.lifecycle.preStop: %s isn't in the image, which holds nothing but /fairway, so the hook fails and nothing is waited for. %s" (first $preStop.exec.command) $wait) -}}
 {{- end -}}
 {{- if and $controller.service.enabled $controller.service.internal.enabled (not $controller.service.internal.annotations) -}}
 {{- $lines = append $lines "controller.service.internal.enabled: there is no internal Service without controller.service.internal.annotations, as with the ingress-nginx chart." -}}
