@@ -11,7 +11,7 @@
 //!         scene.echo("web", 1).await?;
 //!         fairway.ingress("web", "web.example", "web").await?;
 //!         let address = fairway.address().await?;
-//!         scene.until("the host is served", async || Ok(scene.get(address, "web.example", "/").await?.status == 200)).await
+//!         scene.served(address, "web.example").await
 //!     })
 //! }
 //! ```
@@ -25,7 +25,8 @@ mod release;
 mod report;
 mod request;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::process::Output;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,7 +34,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail, ensure};
 use fairway_testkit::Response;
 use futures::FutureExt;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{self, ApiCapabilities, ApiResource, Scope};
@@ -55,6 +57,10 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often who waits asks again.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// How many right answers in a row, each over a new connection, show that a change has arrived everywhere: each worker of each pod
+/// takes it up when its own turn comes, and the kernel and kube-proxy choose among them by chance.
+const STEADY: usize = 20;
 
 /// The field manager of what tests apply.
 const MANAGER: &str = "fairway-e2e";
@@ -231,6 +237,29 @@ impl Scene {
         self.find(what, async || Ok(check().await?.then_some(()))).await
     }
 
+    /// Asks `check` again and again until it has said yes [`STEADY`] times in a row, for [`PATIENCE`] at most: for what must never be
+    /// otherwise from then on. `check` opens a connection each time.
+    ///
+    /// # Errors
+    /// As [`Scene::until`].
+    pub async fn steady(&self, what: &str, mut check: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+        self.until(&format!("{what}, {STEADY} times in a row"), async || {
+            for _ in 0..STEADY {
+                if !check().await? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Waits until all workers behind an address serve a host.
+    pub async fn served(&self, address: SocketAddr, host: &str) -> anyhow::Result<()> {
+        let what = format!("{host} is served at {address}");
+        self.steady(&what, async || Ok(self.get(address, host, "/").await?.status == 200)).await
+    }
+
     /// Asks `look` again and again until it finds something, for [`PATIENCE`] at most.
     ///
     /// # Errors
@@ -288,13 +317,28 @@ impl Scene {
         self.ready(name, replicas).await
     }
 
-    /// Waits until just `count` pods with the label `app: NAME` are there, and ready.
+    /// Waits until just `count` pods with the label `app: NAME` are there, and ready, and the endpoints of the Service `NAME`, if
+    /// there is one, are just these.
     pub async fn ready(&self, name: &str, count: usize) -> anyhow::Result<()> {
         self.until(&format!("{count} ready pods of {name}"), async || {
             let pods = self.pods(name).await?;
-            Ok(pods.len() == count && pods.iter().all(is_ready))
+            let addresses = pods.iter().filter_map(|pod| pod.status.as_ref()?.pod_ip.clone()).collect::<BTreeSet<_>>();
+            let ready = pods.len() == count && pods.iter().all(is_ready);
+            Ok(ready && self.endpoints(name).await?.is_none_or(|endpoints| endpoints == addresses))
         })
         .await
+    }
+
+    /// The addresses of the ready endpoints of a Service, if it is there.
+    async fn endpoints(&self, service: &str) -> anyhow::Result<Option<BTreeSet<String>>> {
+        if self.api::<Service>().get_opt(service).await?.is_none() {
+            return Ok(None);
+        }
+        let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
+        let slices = self.api::<EndpointSlice>().list(&of_service).await?;
+        let endpoints = slices.items.into_iter().filter_map(|slice| slice.endpoints).flatten();
+        let is_ready = |endpoint: &Endpoint| endpoint.conditions.as_ref().is_some_and(|is| is.ready == Some(true));
+        Ok(Some(endpoints.filter(is_ready).flat_map(|endpoint| endpoint.addresses).collect()))
     }
 
     /// The pods with the label `app: NAME`.
@@ -303,7 +347,7 @@ impl Scene {
     }
 
     /// One request over a connection of its own.
-    pub async fn get(&self, address: std::net::SocketAddr, host: &str, target: &str) -> anyhow::Result<Response> {
+    pub async fn get(&self, address: SocketAddr, host: &str, target: &str) -> anyhow::Result<Response> {
         Session::connect(address).await?.get(host, target).await
     }
 

@@ -21,6 +21,10 @@ const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
 /// How long a challenge is looked at before, while and after it is there.
 const WHILE: Duration = Duration::from_millis(500);
 
+/// When a challenge has to be answered at the latest: its authority asks seconds later. The clock of a machine that others use
+/// decides no test: this much is no noise.
+const SOON: Duration = Duration::from_secs(5);
+
 /// How an issuer is set up, and which version of cert-manager it is.
 struct Solver {
     name: &'static str,
@@ -44,7 +48,7 @@ fn a_challenge_is_answered_as_long_as_its_ingress_exists() -> anyhow::Result<()>
         let address = fairway.address().await?;
         let https = SocketAddr::new(address.ip(), 443);
         scene
-            .until("the user's Ingress is in force", async || {
+            .steady("the user's Ingress is in force", async || {
                 Ok(ask(address, "/").await?.status == 308 && ask_tls(https).await?.0.status == 403)
             })
             .await?;
@@ -96,7 +100,7 @@ fn a_challenge_within_the_users_ingress_is_not_redirected() -> anyhow::Result<()
         scene.echo("web", 1).await?;
         scene.apply(&user(fairway.class(), "0.0.0.0/0,::/0")).await?;
         let address = fairway.address().await?;
-        scene.until("the redirect", async || Ok(ask(address, "/").await?.status == 308)).await?;
+        scene.steady("the redirect", async || Ok(ask(address, "/").await?.status == 308)).await?;
         let target = format!("/.well-known/acme-challenge/{TOKEN}");
         ensure!(ask(address, &target).await?.status == 308, "there is no challenge so far");
 
@@ -142,6 +146,11 @@ async fn challenge(fairway: &Release<'_>, scene: &Scene, solver: &Solver, addres
     scene.apply(&ingress).await?;
     let written = Instant::now();
     scene.until("the answer to the challenge", async || Ok(ask(address, &target).await?.status == 200)).await?;
+    let took = written.elapsed();
+    println!("{name}: answered {took:?} after the Ingress was written");
+    ensure!(took < SOON, "a challenge was answered only after {took:?}");
+    scene.steady("the answer to the challenge", async || Ok(ask(address, &target).await?.status == 200)).await?;
+    let everywhere = Instant::now();
     sleep(WHILE).await;
     let removed = Instant::now();
     scene.delete(&ingress).await?;
@@ -149,14 +158,11 @@ async fn challenge(fairway: &Release<'_>, scene: &Scene, solver: &Solver, addres
     sleep(WHILE).await;
     let samples = poll.end().await?;
 
-    let first = samples.iter().find(|sample| sample.status == 200).context("no answer at all")?.asked;
-    let took = first.saturating_duration_since(written);
-    println!("{name}: answered {took:?} after the Ingress was written");
     for sample in samples {
         // What was under way when the Ingress was written, or deleted, may be answered by either.
         let expected: &[u16] = match sample {
             Sample { answered, .. } if answered < begin => &[308],
-            Sample { asked, answered, .. } if asked >= first && answered < removed => &[200],
+            Sample { asked, answered, .. } if asked >= everywhere && answered < removed => &[200],
             _ => &[308, 200],
         };
         let since = sample.asked.saturating_duration_since(begin);

@@ -157,6 +157,12 @@ fn page_migrate_one_by_one() {
 fn every_page_with_commands_is_run() {
     let mut found = Vec::new();
     markdown(repository(), "docs", &mut found);
+    for page in &found {
+        // A fence of another name, or an indented one, would be run by nobody.
+        for line in read(page).lines().filter(|line| line.trim_start().starts_with("```")) {
+            assert!(["```", "```sh", "```console", "```text"].contains(&line), "{page}: `{line}` is no fence of ours");
+        }
+    }
     found.retain(|page| read(page).contains("\n```sh\n"));
     found.sort();
     assert_eq!(found, PAGES);

@@ -71,11 +71,12 @@ fn ingresses_can_be_written_while_no_pod_can_run() {
         "helm install ingress-nginx deploy/helm/fairway --namespace ingress-nginx --create-namespace \
          --set image.repository=no/such-image",
     );
-    let reason = "{.items[0].status.containerStatuses[0].state.waiting.reason}";
-    ground.read(&format!(
-        "kubectl wait pod --namespace ingress-nginx --all --timeout=1m --for=jsonpath='{}'",
-        reason.replace(".items[0]", "")
-    ));
+    // kubectl waits for no pod that nobody has made yet.
+    ground.read(
+        "until kubectl get pods --namespace ingress-nginx --output name | grep -q .; do sleep 0.1; done
+         kubectl wait pod --namespace ingress-nginx --all --timeout=1m \
+             --for=jsonpath='{.status.containerStatuses[0].state.waiting.reason}'",
+    );
 
     create_shop(&ground);
     ground.read("kubectl annotate ingress shop nginx.ingress.kubernetes.io/proxy-body-size=8m");

@@ -30,7 +30,7 @@ fn behind_a_cluster_address_kube_proxy_alone_chooses_the_pod() -> anyhow::Result
         let (fairway, ()) = tokio::try_join!(scene.fairway(&[FRESH, UPSTREAM_LOG]), scene.echo("web", 2))?;
         fairway.ingress("web", HOST, "web").await?;
         let address = fairway.address().await?;
-        served(scene, address).await?;
+        scene.served(address, HOST).await?;
         let pods = ask(address, "/direct").await?;
         ensure!(pods.len() == 2, "not all pods answer: {pods:?}");
         let (direct, expected) = (upstreams(scene, &fairway, "/direct", ENOUGH).await?, pod_addresses(scene).await?);
@@ -64,7 +64,7 @@ fn behind_a_cluster_address_kube_proxy_alone_chooses_the_pod() -> anyhow::Result
         let refused = async || Ok(scene.get(address, HOST, "/refused").await?.status == 502);
         scene.until("the cluster address refuses connections", refused).await?;
         scene.kubectl(&["scale", "deployment/web", "--replicas=1"]).await?;
-        served(scene, address).await
+        scene.served(address, HOST).await
     })
 }
 
@@ -78,13 +78,13 @@ fn clients_have_the_address_that_the_traffic_policy_says_and_the_way_in_follows_
         let (fairway, ()) = tokio::try_join!(scene.fairway(&values), scene.echo("web", 1))?;
         fairway.ingress("web", HOST, "web").await?;
         let address = fairway.address().await?;
-        served(scene, address).await?;
+        scene.served(address, HOST).await?;
 
         // The default policy: each Node lets clients in, and puts an address of its own in the place of theirs.
         let spec = service(scene, &fairway.controller()).await?;
         let port = node_port(&spec, "http")?;
         let far = SocketAddr::from((second.address, port));
-        served(scene, far).await?;
+        scene.served(far, HOST).await?;
         let seen = client(scene, far).await?;
         ensure!(seen == second.address, "through the Node without a pod the client is {seen}");
         let seen = client(scene, address).await?;
@@ -156,12 +156,6 @@ fn tcp_and_udp_services_of_the_chart_pass_bytes_and_datagrams_in_both_directions
         ensure!(!matches!(other, Ok(Ok(_))), "TCP port 9053 is open");
         Ok(())
     })
-}
-
-/// Waits until the host is served at an address.
-async fn served(scene: &Scene, address: SocketAddr) -> anyhow::Result<()> {
-    let what = format!("{HOST} is served at {address}");
-    scene.until(&what, async || Ok(scene.get(address, HOST, "/").await?.status == 200)).await
 }
 
 /// The pods that answer [`ENOUGH`] requests, each over a connection of its own; all have to be answered.

@@ -70,7 +70,7 @@ fn no_request_fails_while_fairway_is_restarted_or_upgraded() -> anyhow::Result<(
         // The load balancer has to choose a node with a pod, and the last pods of a node serve until it has.
         fairway.upgrade(&[TWO, "controller.service.externalTrafficPolicy=Local"]).await?;
         fairway.ready(2).await?;
-        scene.until("the host is served", async || Ok(scene.get(address, HOST, "/").await?.status == 200)).await?;
+        scene.served(address, HOST).await?;
         unharmed(scene, "restart of Fairway with externalTrafficPolicy: Local", address, restarted).await
     })
 }
@@ -153,11 +153,9 @@ async fn serve<'a>(scene: &'a Scene, pods: usize) -> anyhow::Result<(Release<'a>
     let address = fairway.address().await?;
     // Each of the two pods of Fairway has to know the Ingress.
     for pod in fairway.pods().await? {
-        let address = SocketAddr::new(ip(&pod)?.parse()?, 80);
-        let served = async || Ok(scene.get(address, HOST, "/").await?.status == 200);
-        scene.until("every pod of Fairway serves the host", served).await?;
+        scene.served(SocketAddr::new(ip(&pod)?.parse()?, 80), HOST).await?;
     }
-    scene.until("the host is served", async || Ok(scene.get(address, HOST, "/").await?.status == 200)).await?;
+    scene.served(address, HOST).await?;
     Ok((fairway, address))
 }
 

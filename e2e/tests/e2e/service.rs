@@ -39,9 +39,7 @@ fn affinity_of_a_service_holds_for_its_cluster_ip() -> anyhow::Result<()> {
         // To kube-proxy, the client of the pods is now Fairway.
         scene.apply(&through_the_cluster_ip(fairway.class(), "same.example", "same")).await?;
         let address = fairway.address().await?;
-        scene
-            .until("the host is served", async || Ok(scene.get(address, "same.example", "/").await?.status == 200))
-            .await?;
+        scene.served(address, "same.example").await?;
         let load = Load::to(address).host("same.example").connections(4).rate(400).new_connections().start();
         load.more(60).await;
         let account = load.stop().await;
