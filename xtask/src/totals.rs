@@ -12,7 +12,8 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    /// Reads a line such as `test result: ok. 24 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.35s`.
+    /// Reads a line such as `test result: ok. 24 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.35s`. What
+    /// a filter left out isn't counted: the end-to-end tests run in passes, each of which leaves out the others' tests.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let counts = line.trim_start().strip_prefix("test result: ")?.split_once(". ")?.1;
         let mut totals = Self::default();
@@ -22,7 +23,7 @@ impl Totals {
             match word {
                 "passed" | "measured" => totals.passed += count,
                 "failed" => totals.failed += count,
-                "ignored" | "filtered out" => totals.skipped += count,
+                "ignored" => totals.skipped += count,
                 _ => {}
             }
         }
@@ -65,7 +66,7 @@ test result: ok. 24 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; fin
    Doc-tests model
 test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
 ";
-        assert_eq!(Totals::sum(output).to_string(), "26 passed, 1 failed, 3 skipped");
+        assert_eq!(Totals::sum(output).to_string(), "26 passed, 1 failed, 1 skipped");
     }
 
     #[test]
