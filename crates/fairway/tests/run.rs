@@ -233,6 +233,24 @@ async fn probes_fail_before_connections_are_refused() {
     assert_eq!(run.ended().code(), Some(0));
 }
 
+/// Kubernetes sends to a pod that ends only while it is ready; load balancers that ask for health are told at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_stays_ready_as_long_as_it_takes_connections() {
+    let lists = Gate::new();
+    lists.release();
+    let origin = Origin::start("web");
+    let api = api_server(&origin, &lists);
+    let mut run = Run::start(api.address(), &["--shutdown-grace-period=3600"]);
+    let http = run.serving();
+    run.signal("-TERM");
+    run.line_with("draining");
+    eventually("a failing health check", || async { run.status_of("/healthz").await == 500 }).await;
+    assert_eq!(run.status_of("/readyz").await, 200);
+    assert_eq!(Client::connect(http).await.get("a.example", "/").await.status, 200);
+    run.signal("-TERM");
+    run.ended();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_at_once() {
     let (held, lists) = (Gate::new(), Gate::new());

@@ -199,7 +199,7 @@ impl Proxy {
         self.admin
     }
 
-    /// Where in its life the process is, as probes see it. The proxy itself moves it only to stopping, when it drains: that the
+    /// Where in its life the process is, as probes see it. The proxy itself moves it on only when it drains: that the
     /// first complete configuration is live is for whoever publishes it to say.
     pub fn readiness(&self) -> Lifecycle {
         self.lifecycle.clone()
@@ -236,6 +236,7 @@ impl Proxy {
             self.shared.tell(|| Message::Leave);
             tokio::time::sleep(grace / 2).await;
         }
+        self.lifecycle.draining();
         let (done, mut all_done) = mpsc::channel(1);
         self.shared.tell(|| Message::Drain { done: done.clone() });
         drop(done);
@@ -251,7 +252,7 @@ impl Proxy {
     }
 
     fn stop(&mut self) {
-        self.lifecycle.stopping();
+        self.lifecycle.draining();
         drop(self.control.take());
         self.shared.tell(|| Message::Stop);
         for thread in self.threads.drain(..) {

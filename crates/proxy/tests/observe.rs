@@ -140,7 +140,7 @@ async fn health_readiness_metrics_and_the_snapshot_are_served_apart() {
     let mut stopping = proxy;
     let readiness = stopping.proxy.readiness();
     stopping.proxy.drain(Duration::ZERO, Duration::from_secs(5)).await;
-    assert_eq!(readiness.stage(), fairway_proxy::admin::Stage::Stopping);
+    assert_eq!(readiness.stage(), fairway_proxy::admin::Stage::Draining);
 }
 
 #[tokio::test]

@@ -9,9 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use fairway_e2e::cluster::network::NODES;
 use fairway_e2e::procfs::Process;
-use fairway_e2e::scene;
+use fairway_e2e::scene::{self, Release, Scene};
 use k8s_openapi::api::core::v1::{Container, Pod};
-use kube::api::DeleteParams;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
+use kube::api::{DeleteParams, ListParams};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -86,16 +87,27 @@ fn a_pod_that_is_to_end_says_so_at_once_serves_on_and_ends_when_its_last_request
         let last = Pending::send(http, HOST, grace + Duration::from_secs(4)).await?;
         let begun = Instant::now();
         pods.delete(&name, &DeleteParams::default()).await?;
-        // Load balancers ask for the one or for the other; of a pod that is to end, the kubelet asks for readiness only.
-        for (path, status) in [("/readyz", 503), ("/healthz", 500)] {
-            let unready = async || Ok(scene.get(health, "health", path).await?.status == status);
-            scene.until(&format!("it says so at {path}"), unready).await?;
-        }
+        // Load balancers ask for this one. Of a pod that is to end, the kubelet asks for readiness only.
+        let unhealthy = async || Ok(scene.get(health, "health", "/healthz").await?.status == 500);
+        scene.until("it says so at /healthz", unhealthy).await?;
+        ensure!(
+            scene.get(health, "health", "/readyz").await?.status == 200,
+            "it takes connections and says it doesn't"
+        );
+        // On the ports for traffic this only shows that somebody serves.
+        ensure!(
+            scene.get(http, "unknown.example", "/healthz").await?.status == 200,
+            "/healthz of a host that nobody has"
+        );
         println!("it says so {:.1?} after its deletion", begun.elapsed());
-        // They learn of it later: it serves on for so long, at least.
+        let expected = Some(EndpointConditions { ready: Some(false), serving: Some(true), terminating: Some(true) });
+        let ends = async || Ok(conditions(scene, &fairway, &name).await? == expected);
+        scene.until("its endpoint terminates and serves", ends).await?;
+        // They learn of it later: it serves on for so long, at least. kube-proxy leads to it only as long as that is known.
         loop {
+            let told = conditions(scene, &fairway, &name).await?;
             match scene.get(http, HOST, "/").await {
-                Ok(response) => ensure!(response.status == 200, "{response:?}"),
+                Ok(response) => ensure!(response.status == 200 && told == expected, "{told:?}: {response:?}"),
                 Err(_) if begun.elapsed() >= grace => break,
                 Err(error) => return Err(error.context("it is to serve on")),
             }
@@ -133,6 +145,15 @@ fn on_the_network_of_the_nodes_it_listens_on_port_80_without_being_root() -> any
         }
         Ok(())
     })
+}
+
+/// What Kubernetes tells of the endpoint that is a pod of Fairway, if it is one still.
+async fn conditions(scene: &Scene, fairway: &Release<'_>, pod: &str) -> anyhow::Result<Option<EndpointConditions>> {
+    let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={}", fairway.controller()));
+    let slices = scene.api::<EndpointSlice>().list(&of_service).await?.items;
+    let is_pod = |endpoint: &Endpoint| endpoint.target_ref.as_ref().and_then(|of| of.name.as_deref()) == Some(pod);
+    let endpoint = slices.into_iter().flat_map(|slice| slice.endpoints).find(is_pod);
+    Ok(endpoint.and_then(|endpoint| endpoint.conditions))
 }
 
 /// The container, if its probes are there and its pod has the time for what it does when it is told to end.

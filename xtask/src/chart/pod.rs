@@ -89,6 +89,11 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     expect("metrics", ports, "/2", json!({"name": "metrics", "containerPort": 10255, "protocol": "TCP"}));
     let allowed = of_kind("NetworkPolicy")?;
     expect("metrics", allowed, "/spec/ingress/0/ports/2", json!({"protocol": "TCP", "port": 10255}));
+    // Values of that chart name one path for all. This one is for readiness, and stays good until no connection is taken.
+    let same =
+        json!({"controller": {"readinessProbe": {"httpGet": {"path": "/healthz"}}, "healthCheckPath": "/alive"}});
+    let readiness = "/spec/template/spec/containers/0/readinessProbe/httpGet/path";
+    expect("a path of that chart", &workload(helm, &same)?, readiness, json!("/readyz"));
     // All notations of flags.
     let flags = json!({"controller": {"extraArgs": {
         "deep-inspect": "", "update-status": false, "max-buckets": 1_000_000, "exclude-socket-metrics": ["x", "y"], "shutdown-grace-period": 30,

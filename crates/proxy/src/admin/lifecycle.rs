@@ -14,8 +14,10 @@ pub enum Stage {
     Starting,
     /// Traffic is served.
     Serving,
-    /// Shutdown has begun; traffic should go elsewhere.
+    /// Shutdown has begun; traffic should go elsewhere. What comes until then is served.
     Stopping,
+    /// No new connection is taken any more, or none ever was; those that are open end.
+    Draining,
 }
 
 impl Lifecycle {
@@ -24,9 +26,15 @@ impl Lifecycle {
         self.0.fetch_max(1, Ordering::Relaxed);
     }
 
-    /// Shutdown has begun.
+    /// Shutdown has begun. A process that never served has nothing to go on with.
     pub fn stopping(&self) {
-        self.0.fetch_max(2, Ordering::Relaxed);
+        let next = |stage: u8| Some(if stage == 0 { 3 } else { stage.max(2) });
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    /// No new connection is taken from now on.
+    pub fn draining(&self) {
+        self.0.fetch_max(3, Ordering::Relaxed);
     }
 
     /// The stage of now.
@@ -34,7 +42,8 @@ impl Lifecycle {
         match self.0.load(Ordering::Relaxed) {
             0 => Stage::Starting,
             1 => Stage::Serving,
-            _ => Stage::Stopping,
+            2 => Stage::Stopping,
+            _ => Stage::Draining,
         }
     }
 }
@@ -53,5 +62,16 @@ mod tests {
         lifecycle.stopping();
         lifecycle.serving();
         assert_eq!(lifecycle.stage(), Stage::Stopping);
+        lifecycle.draining();
+        lifecycle.stopping();
+        assert_eq!(lifecycle.stage(), Stage::Draining);
+    }
+
+    #[test]
+    fn a_process_that_ends_before_it_serves_never_does() {
+        let lifecycle = Lifecycle::default();
+        lifecycle.stopping();
+        lifecycle.serving();
+        assert_eq!(lifecycle.stage(), Stage::Draining);
     }
 }

@@ -4,7 +4,7 @@
 //! | path | answer |
 //! | --- | --- |
 //! | `/healthz` (or as configured) | 200 while traffic is served: workers answer, the first configuration is live, no shutdown has begun; else 500, as ingress-nginx |
-//! | `/readyz` | the same, with 503 |
+//! | `/readyz` | 200 as long as new connections are taken: the same, but also in the grace period of a shutdown; else 503 |
 //! | `/metrics` | counters in the text format of Prometheus, written as they are read |
 //! | `/debug/snapshot` | the configuration that runs, as JSON; keys never show |
 //!
@@ -107,8 +107,8 @@ impl AdminSource {
     async fn answer(&self, path: &[u8], places: &Places) -> Answer {
         match path {
             // Asked first, so that a configured path can be any.
-            path if path == self.health_path.as_bytes() => self.health(500).await,
-            b"/readyz" => self.health(503).await,
+            path if path == self.health_path.as_bytes() => self.health().await,
+            b"/readyz" => self.readiness().await,
             b"/metrics" => self.placed(&places.metrics, self.metrics()).await,
             b"/debug/snapshot" => self.placed(&places.snapshot, self.snapshot()).await,
             _ => Answer::text(404, "not found"),
@@ -123,12 +123,27 @@ impl AdminSource {
         }
     }
 
-    async fn health(&self, failure: u16) -> Answer {
+    /// Load balancers that ask for this send elsewhere as soon as a shutdown begins.
+    async fn health(&self) -> Answer {
         match self.lifecycle.stage() {
-            Stage::Starting => return Answer::text(failure, "no configuration yet"),
-            Stage::Stopping => return Answer::text(failure, "stopping"),
-            Stage::Serving => {}
+            Stage::Starting => Answer::text(500, "no configuration yet"),
+            Stage::Serving => self.pinged(500).await,
+            Stage::Stopping | Stage::Draining => Answer::text(500, "stopping"),
         }
+    }
+
+    /// The kubelet goes on asking for this while a pod ends, and kube-proxy sends to such a pod, when there is no other one (on the
+    /// node, with `externalTrafficPolicy: Local`), only as long as it is ready. That the pod ends Kubernetes knows without it.
+    async fn readiness(&self) -> Answer {
+        match self.lifecycle.stage() {
+            Stage::Starting => Answer::text(503, "no configuration yet"),
+            Stage::Serving | Stage::Stopping => self.pinged(503).await,
+            Stage::Draining => Answer::text(503, "no new connections"),
+        }
+    }
+
+    /// Whether all workers answer.
+    async fn pinged(&self, failure: u16) -> Answer {
         let deadline = Instant::now() + self.patience;
         for worker in (self.ping)() {
             if !matches!(timeout_at(deadline, worker).await, Ok(Ok(()))) {

@@ -89,6 +89,19 @@ async fn health_follows_the_life_of_the_process() {
     *setting.silent.lock().unwrap() = None;
     setting.lifecycle.stopping();
     assert_eq!(get(setting.address, "/healthz").await, (500, "stopping\n".to_owned()));
+    assert_eq!(get(setting.address, "/readyz").await, (200, "ok\n".to_owned()), "connections are taken");
+    setting.lifecycle.draining();
+    assert_eq!(get(setting.address, "/healthz").await, (500, "stopping\n".to_owned()));
+    assert_eq!(get(setting.address, "/readyz").await, (503, "no new connections\n".to_owned()));
+}
+
+#[tokio::test]
+async fn a_process_that_ends_before_its_first_configuration_is_not_ready() {
+    let setting = start().await;
+    setting.lifecycle.stopping();
+    setting.lifecycle.serving();
+    assert_eq!(get(setting.address, "/readyz").await.0, 503);
+    assert_eq!(get(setting.address, "/healthz").await.0, 500);
 }
 
 #[tokio::test]

@@ -37,11 +37,15 @@ privileges at all. There is just that one program in the image.
 {{- end -}}
 {{- end -}}
 
-{{/* The probe `probe`; where it has that chart's path and port, it follows the flags that change them. */}}
+{{/*
+The probe `probe`, called `name`; where it has that chart's path and port, it follows the flags that change them. For readiness
+Fairway has a path of its own, which stays good while a pod that ends still takes connections: without a ready pod on a node,
+`externalTrafficPolicy: Local` drops what still comes there.
+*/}}
 {{- define "fairway.probe" -}}
 {{- $probe := deepCopy .probe -}}
 {{- with $probe.httpGet -}}
-{{- if eq (toString .path) "/healthz" -}}{{- $_ := set . "path" (include "fairway.healthPath" $.root) -}}{{- end -}}
+{{- if eq (toString .path) "/healthz" -}}{{- $_ := set . "path" (ternary "/readyz" (include "fairway.healthPath" $.root) (eq $.name "readinessProbe")) -}}{{- end -}}
 {{- if eq (toString .port) "10254" -}}{{- $_ := set . "port" (include "fairway.healthPort" $.root | int) -}}{{- end -}}
 {{- end -}}
 {{- /* What the API server leaves out again would be a change each time that a manifest is applied. */}}
@@ -233,7 +237,7 @@ spec:
       ports: {{- include "fairway.controller.ports" $root | trim | nindent 8 }}
       {{- range $probe := list "startupProbe" "livenessProbe" "readinessProbe" }}
       {{- with index $controller $probe }}
-      {{ $probe }}: {{- include "fairway.probe" (dict "root" $root "probe" .) | nindent 8 }}
+      {{ $probe }}: {{- include "fairway.probe" (dict "root" $root "name" $probe "probe" .) | nindent 8 }}
       {{- end }}
       {{- end }}
       {{- with include "fairway.lifecycle" $root }}
