@@ -5,9 +5,11 @@ mod support;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use fairway_model::{ForwardPolicy, Retry, RetryOn};
+use fairway_model::{
+    ForwardPolicy, Origin as Owner, Retry, RetryOn, Settings, StreamListener, StreamSettings, Transport,
+};
 use fairway_proxy::ProxyConfig;
-use fairway_testkit::{Fault, Gate, Origin, Reply};
+use fairway_testkit::{Client, Fault, Gate, Origin, Reply};
 use support::{HOST, TestProxy, config, endpoints, forward, forwarding, host, route};
 
 fn on(retry: Retry) -> ForwardPolicy {
@@ -31,20 +33,68 @@ async fn an_endpoint_that_cannot_be_reached_is_passed_over() {
     }
 }
 
+/// Waiting for a connection may take so long here that a test which waits for all of it fails.
+const LONG: Duration = Duration::from_secs(60);
+
+fn one_worker() -> ProxyConfig {
+    ProxyConfig { workers: NonZeroUsize::new(1), ..config() }
+}
+
 #[tokio::test]
-async fn an_endpoint_that_is_gone_is_no_longer_waited_for_and_none_of_the_others_that_are_gone_is_tried() {
-    let gone = [1, 2, 3].map(|_| Origin::new("gone").fault(Fault::Unreachable).start());
+async fn an_endpoint_that_is_gone_is_no_longer_waited_for() {
+    let gone = Origin::new("gone").fault(Fault::Unreachable).start();
     let new = Origin::start("new");
-    let policy = ForwardPolicy { connect_timeout: Duration::from_secs(60), ..ForwardPolicy::default() };
-    let one = ProxyConfig { workers: NonZeroUsize::new(1), ..config() };
-    let proxy = TestProxy::start_with(forwarding(&gone.each_ref(), policy), one);
+    let policy = ForwardPolicy { connect_timeout: LONG, ..ForwardPolicy::default() };
+    let proxy = TestProxy::start_with(forwarding(&[&gone], policy), one_worker());
     let mut client = proxy.connect().await;
     client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
-    // Its turn comes after that of the first: there is one worker.
-    assert_eq!(proxy.connect().await.get("unknown.example", "/").await.status, 404);
+    after_the_others(&proxy).await;
     proxy.publish([endpoints("web", &[new.address()])]).await;
-    // The client waits for less time than a connection may take.
     assert_eq!(client.read_response().await.echo().origin, "new");
+}
+
+#[tokio::test]
+async fn endpoints_that_are_gone_are_not_tried() {
+    let gone = [1, 2, 3].map(|_| Origin::new("gone").fault(Fault::Unreachable).start());
+    let new = Origin::start("new");
+    let retry = Retry { tries: Some(2), ..Retry::default() };
+    let policy = ForwardPolicy { connect_timeout: LONG, retry, ..ForwardPolicy::default() };
+    let proxy = TestProxy::start_with(forwarding(&gone.each_ref(), policy), one_worker());
+    let mut client = proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    after_the_others(&proxy).await;
+    proxy.publish([endpoints("web", &[new.address()])]).await;
+    assert_eq!(client.read_response().await.echo().origin, "new", "the second try is the last");
+}
+
+#[tokio::test]
+async fn a_tcp_service_does_not_wait_for_an_endpoint_that_is_gone() {
+    let gone = Origin::new("gone").fault(Fault::Unreachable).start();
+    let new = Origin::start("new");
+    let mut resources = forwarding(&[&gone], ForwardPolicy::default());
+    let streams = StreamSettings { connect_timeout: LONG, ..StreamSettings::default() };
+    resources.push(Settings { streams, ..Settings::default() }.into());
+    resources.push(
+        StreamListener {
+            name: "service".into(),
+            origin: Owner::built_in("test"),
+            address: ([127, 0, 0, 1], 0).into(),
+            transport: Transport::Tcp { accept_proxy: false, send_proxy: false },
+            backend: "default/web:80".into(),
+        }
+        .into(),
+    );
+    let proxy = TestProxy::start_with(resources, one_worker());
+    let mut client = Client::connect(proxy.proxy.local_addresses()[&"service".into()]).await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    after_the_others(&proxy).await;
+    proxy.publish([endpoints("web", &[new.address()])]).await;
+    assert_eq!(client.read_response().await.echo().origin, "new");
+}
+
+/// The turn of this request comes after those that were sent before: there is one worker.
+async fn after_the_others(proxy: &TestProxy) {
+    assert_eq!(proxy.connect().await.get("unknown.example", "/").await.status, 404);
 }
 
 #[tokio::test]
@@ -204,8 +254,7 @@ async fn a_kept_connection_that_the_backend_closed_is_no_failure() {
 #[tokio::test]
 async fn the_first_failure_is_told_when_the_endpoints_are_gone_before_the_next_try() {
     let origin = Origin::new("a").reply(Reply::nothing().then_stall()).start();
-    let one = ProxyConfig { workers: NonZeroUsize::new(1), ..config() };
-    let proxy = TestProxy::start_with(forwarding(&[&origin], on(Retry::default())), one);
+    let proxy = TestProxy::start_with(forwarding(&[&origin], on(Retry::default())), one_worker());
     let mut client = proxy.connect().await;
     client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
     origin.next_request().await;

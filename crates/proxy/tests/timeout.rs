@@ -3,11 +3,13 @@
 
 mod support;
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use fairway_model::{ForwardPolicy, Retry, RetryOn, Settings};
+use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Client, Ended, Fault, Gate, Origin, Reply, When, eventually};
-use support::{HOST, TestProxy, forwarding};
+use support::{HOST, TestProxy, backend, config, forward, forwarding, host, route};
 
 const SHORT: Duration = Duration::from_millis(60);
 
@@ -100,6 +102,38 @@ async fn a_backend_that_cannot_be_connected_to_in_time_is_504() {
     let policy = ForwardPolicy { connect_timeout: SHORT, retry: one_try(), ..ForwardPolicy::default() };
     let proxy = TestProxy::with_policy(&[&far], policy);
     assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 504);
+}
+
+/// Which of two waits is over first is told by the clock of the worker, however slow the machine is.
+#[tokio::test]
+async fn a_connect_timeout_is_no_longer_than_it_says() {
+    let far = Origin::new("far").fault(Fault::Unreachable).start();
+    let silent = Origin::new("silent").fault(Fault::Silent).start();
+    let policy = |connect, read| ForwardPolicy {
+        connect_timeout: Duration::from_millis(connect),
+        read_timeout: Duration::from_millis(read),
+        retry: one_try(),
+        ..ForwardPolicy::default()
+    };
+    let mut resources = backend("far", &[far.address()]);
+    resources.extend(backend("silent", &[silent.address()]));
+    resources.push(host("far.example", vec![route("/", forward("far", policy(2000, 60_000)))]));
+    resources.push(host("silent.example", vec![route("/", forward("silent", policy(60_000, 2300)))]));
+    let proxy = TestProxy::start_with(resources, ProxyConfig { workers: NonZeroUsize::new(1), ..config() });
+    let mut connecting = proxy.connect().await;
+    assert_eq!(connecting.get("unknown.example", "/").await.status, 404);
+    let mut reading = proxy.connect().await;
+    connecting.send("GET / HTTP/1.1\r\nHost: far.example\r\n\r\n").await;
+    // Its turn comes after that of the first: there is one worker.
+    assert_eq!(proxy.connect().await.get("unknown.example", "/").await.status, 404);
+    reading.send("GET / HTTP/1.1\r\nHost: silent.example\r\n\r\n").await;
+    let first = tokio::select! {
+        biased;
+        response = connecting.read_response() => response,
+        _ = reading.read_response() => panic!("15 % more time was over first"),
+    };
+    assert_eq!(first.status, 504);
+    assert_eq!(reading.read_response().await.status, 504);
 }
 
 #[tokio::test]

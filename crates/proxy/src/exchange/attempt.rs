@@ -1,29 +1,30 @@
 //! Sending a request to a backend: the choice of an endpoint, the tries, and the response.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use fairway_model::{Forward, Retry, RetryOn};
 use tokio::net::TcpStream;
 
-use super::transfer::Sending;
+use super::transfer::{Sending, poll_client_gone};
 use super::{After, Allowance, Exchange, Gaps};
 use crate::access_log::Format;
 use crate::balance::{Ask, Outcome, Pick};
+use crate::connection::Connection;
 use crate::error::{Failure, Side};
 use crate::http1::{Framing, Method, Version};
 use crate::message::{ClientResponse, UpstreamRequest};
 use crate::record::Try;
 use crate::relay::Body;
 use crate::timer::NEVER;
-use crate::upstream::{self, Service, connect};
+use crate::upstream::connect::{self, ConnectError};
+use crate::upstream::{self, Service};
 use crate::work::{ORDINARY, Work};
 
 /// Tries of a request whose policy sets no limit: enough to get past any rollout, and an end if nothing answers.
 const MOST_TRIES: u32 = 32;
-
-/// How often who waits for a connection looks whether the endpoint is still there.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// A try under way.
 #[derive(Debug)]
@@ -147,7 +148,7 @@ impl Exchange<'_> {
                 up
             }
             None => {
-                let connected = self.connect(forward, service, attempt).await;
+                let connected = self.connect(forward, service, endpoint).await;
                 let counts = &mut worker.metrics.borrow_mut().upstream;
                 let stream = connected.inspect_err(|_| counts.failed += 1)?;
                 counts.connected += 1;
@@ -165,26 +166,25 @@ impl Exchange<'_> {
         Ok(up)
     }
 
-    /// A new connection. Waiting for one that takes long ends when its endpoint is gone meanwhile: the packets to the address of
-    /// a pod that was removed are lost without a word.
-    async fn connect(&mut self, forward: &Forward, service: &Service, attempt: &Attempt) -> Result<TcpStream, Failure> {
-        let endpoint = attempt.pick.endpoint;
-        let worker = self.connection.worker.clone();
-        let mut connecting = Box::pin(connect::open(endpoint));
-        let mut left = forward.policy.connect_timeout;
-        loop {
-            self.connection.deadline.set_after(left.min(LOOK));
-            let connected = poll_fn(|cx| self.poll_connect(cx, connecting.as_mut())).await;
-            if left <= LOOK || !matches!(connected, Err(Failure::ConnectTimeout)) {
-                return connected;
-            }
-            left -= LOOK;
-            let newest = worker.running();
-            service.refresh(&newest);
-            if !service.knows(&newest, endpoint) {
-                return Err(Failure::Connect);
-            }
-        }
+    /// A new connection, for as long as the client waits for it.
+    async fn connect(
+        &mut self,
+        forward: &Forward,
+        service: &Service,
+        endpoint: SocketAddr,
+    ) -> Result<TcpStream, Failure> {
+        let Connection { worker, deadline, stream, .. } = &mut *self.connection;
+        let (body, inbound) = (&self.body, &mut self.work.inbound);
+        // In a box: it is rarely needed, and would be room in every connection.
+        let mut opening = Box::pin(connect::open(worker, deadline, service, endpoint, forward.policy.connect_timeout));
+        let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
+            Poll::Ready(opened) => Poll::Ready(Ok(opened)),
+            Poll::Pending => poll_client_gone(body, inbound, stream, cx).map(Err),
+        });
+        opened.await?.map_err(|error| match error {
+            ConnectError::Refused(_) | ConnectError::Gone => Failure::Connect,
+            ConnectError::TimedOut => Failure::ConnectTimeout,
+        })
     }
 
     /// Brings everything back to where it was before the first byte was sent.

@@ -3,19 +3,15 @@
 //! In each direction there is one step after the other: write what is pending, take more of the body from the buffer, read.
 //! So a side that does not take anything makes the other side wait, and no more than one buffer is held.
 
-use std::future::Future;
-use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::net::TcpStream;
-
 use super::{CLIENT_SEND_TIMEOUT, Exchange};
+use crate::buffer::Buffer;
 use crate::error::Failure;
 use crate::http1::{BodyError, CONTINUE, Parsed};
 use crate::message;
 use crate::relay::Body;
-use crate::stream::WriteFrom;
+use crate::stream::{Downstream, WriteFrom};
 use crate::timer::NEVER;
 use crate::upstream;
 use crate::work::{LARGE, Work};
@@ -45,27 +41,6 @@ impl Sending {
 }
 
 impl Exchange<'_> {
-    /// Connects, within the deadline that was set and for as long as the client waits.
-    pub(super) fn poll_connect<F>(
-        &mut self,
-        cx: &mut Context<'_>,
-        connecting: Pin<&mut F>,
-    ) -> Poll<Result<TcpStream, Failure>>
-    where
-        F: Future<Output = io::Result<TcpStream>>,
-    {
-        if let Poll::Ready(connected) = connecting.poll(cx) {
-            return Poll::Ready(connected.map_err(|_| Failure::Connect));
-        }
-        if let Poll::Ready(failure) = self.poll_client_gone(cx) {
-            return Poll::Ready(Err(failure));
-        }
-        if self.connection.deadline.expired() {
-            return Poll::Ready(Err(Failure::ConnectTimeout));
-        }
-        Poll::Pending
-    }
-
     /// Sends the request until the head of the response is complete, and holds it.
     pub(super) fn poll_response_head(
         &mut self,
@@ -92,7 +67,8 @@ impl Exchange<'_> {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
                 Poll::Ready(Ok(count)) => sending.received += count as u64,
                 Poll::Pending => {
-                    if let Poll::Ready(failure) = self.poll_client_gone(cx) {
+                    let (inbound, stream) = (&mut self.work.inbound, &mut self.connection.stream);
+                    if let Poll::Ready(failure) = poll_client_gone(&self.body, inbound, stream, cx) {
                         return Poll::Ready(Err(failure));
                     }
                     return self.poll_limits().map(Err);
@@ -176,7 +152,8 @@ impl Exchange<'_> {
                     if self.limits.read == NEVER {
                         self.limits.read = self.after_gap(self.allowance.read);
                     }
-                    if let Poll::Ready(failure) = self.poll_client_gone(cx) {
+                    let (inbound, stream) = (&mut self.work.inbound, &mut self.connection.stream);
+                    if let Poll::Ready(failure) = poll_client_gone(&self.body, inbound, stream, cx) {
                         return Poll::Ready(Err(failure));
                     }
                     return self.poll_limits().map(Err);
@@ -304,22 +281,6 @@ impl Exchange<'_> {
         }
     }
 
-    /// Notices that a client does not wait any more. What it sends meanwhile is kept for later.
-    pub(super) fn poll_client_gone(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
-        if !self.body.has_ended() {
-            // The body is being read anyway.
-            return Poll::Pending;
-        }
-        let inbound = &mut self.work.inbound;
-        while inbound.has_room() {
-            match ready!(inbound.poll_fill(&mut self.connection.stream, cx)) {
-                Ok(0) | Err(_) => return Poll::Ready(Failure::ClientGone),
-                Ok(_) => {}
-            }
-        }
-        Poll::Pending
-    }
-
     /// Whether anybody was waited for too long. Call it last, before the task waits.
     pub(super) fn poll_limits(&self) -> Poll<Failure> {
         let first = self.limits.first();
@@ -339,4 +300,24 @@ impl Exchange<'_> {
             Failure::ReadTimeout
         })
     }
+}
+
+/// Notices that a client does not wait any more. What it sends meanwhile is kept for later.
+pub(super) fn poll_client_gone(
+    body: &Body,
+    inbound: &mut Buffer,
+    stream: &mut Downstream,
+    cx: &mut Context<'_>,
+) -> Poll<Failure> {
+    if !body.has_ended() {
+        // The body is being read anyway.
+        return Poll::Pending;
+    }
+    while inbound.has_room() {
+        match ready!(inbound.poll_fill(stream, cx)) {
+            Ok(0) | Err(_) => return Poll::Ready(Failure::ClientGone),
+            Ok(_) => {}
+        }
+    }
+    Poll::Pending
 }

@@ -150,17 +150,17 @@ impl Connection {
     async fn connect(&mut self, resource: &StreamListener, settings: &StreamSettings) -> Option<TcpStream> {
         while let Some((service, pick)) = self.session.choose(resource, settings.retry.as_ref()) {
             let since = Instant::now();
-            self.deadline.set_after(settings.connect_timeout);
-            match within(&self.deadline, connect::open(pick.endpoint)).await {
-                Some(Ok(stream)) => {
+            let worker = &self.session.worker;
+            let timeout = settings.connect_timeout;
+            match connect::open(worker, &self.deadline, &service, pick.endpoint, timeout).await {
+                Ok(stream) => {
                     self.session.reached(&service, &pick, since);
                     return Some(stream);
                 }
-                Some(Err(error)) => {
+                Err(error) => {
                     tracing::debug!(%error, upstream.addr = %pick.endpoint, "cannot connect");
                     self.session.failed(&service, &pick);
                 }
-                None => self.session.failed(&service, &pick),
             }
         }
         None
