@@ -23,6 +23,9 @@ const BACKLOG: i32 = 4096;
 /// Pause after an error that time may heal, such as running out of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// So many of them a listener that closes makes for the sake of the connections in its queue.
+const MOST_PAUSES: u32 = 10;
+
 /// Such an error comes back with every try: it is logged no more often than this.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -264,7 +267,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, open: Rc<OpenListener>, socket: Tc
     .await;
 }
 
-/// Accepts connections until the gate is closed.
+/// Accepts connections until the gate is closed, and then those that wait in the queue.
 pub(crate) async fn accept(worker: &Worker, gate: &Gate, socket: TcpListener, spawn: impl Fn(TcpStream, SocketAddr)) {
     loop {
         let accepted = tokio::select! {
@@ -277,21 +280,52 @@ pub(crate) async fn accept(worker: &Worker, gate: &Gate, socket: TcpListener, sp
             Err(error) => pause_after(&error, gate).await,
         }
     }
-    // Connections in the queue would be reset when the socket closes.
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    while let std::task::Poll::Ready(Ok((stream, peer))) = socket.poll_accept(&mut context) {
-        spawn(stream, peer);
+    match socket.into_std() {
+        Ok(socket) => accept_queue(gate, &socket, spawn).await,
+        Err(error) => gate.warn(&error),
+    }
+}
+
+/// Accepts what is in the queue, which would be reset when the socket closes.
+///
+/// Asks the kernel itself: the event loop lets a task accept only so many at a time, and may take the queue for empty when it isn't.
+async fn accept_queue(gate: &Gate, socket: &std::net::TcpListener, spawn: impl Fn(TcpStream, SocketAddr)) {
+    let accept = || -> io::Result<_> {
+        let (stream, peer) = socket.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok((TcpStream::from_std(stream)?, peer))
+    };
+    let mut pauses = 0;
+    // More than fit into the queue came after it was to be closed.
+    for _ in 0..=BACKLOG {
+        match accept() {
+            Ok((stream, peer)) => spawn(stream, peer),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => {
+                // Whoever closes the listener waits, and can't wait for long.
+                pauses += u32::from(!is_of_one(&error));
+                if pauses > MOST_PAUSES {
+                    break;
+                }
+                pause_after(&error, gate).await;
+            }
+        }
     }
 }
 
 /// A connection that ended before it was accepted concerns nobody; a lack of descriptors or memory takes time to pass, and to
 /// ask again at once would only burn the core.
 pub(crate) async fn pause_after(error: &io::Error, gate: &Gate) {
-    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
-        return;
+    if !is_of_one(error) {
+        gate.warn(error);
+        tokio::time::sleep(PAUSE).await;
     }
-    gate.warn(error);
-    tokio::time::sleep(PAUSE).await;
+}
+
+/// Whether only the connection that was to be accepted is concerned.
+fn is_of_one(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
 /// Whether it is time to warn again, which is noted then.

@@ -273,20 +273,33 @@ async fn tunnels_live_until_the_deadline_of_draining() {
     assert_eq!(draining.await.unwrap(), Drained { cut: 1 });
 }
 
+/// More than the event loop lets a task accept at a time.
+const QUEUED: usize = 300;
+
 #[tokio::test]
-async fn a_connection_in_the_queue_of_a_draining_listener_is_served() {
-    let origin = Origin::new("a").reply(Reply::ok().body("x")).start();
-    let mut proxy = TestProxy::to(&[&origin]);
-    let mut clients = Vec::new();
-    for _ in 0..20 {
+async fn connections_in_the_queue_of_a_draining_listener_are_served() {
+    let gate = Gate::new();
+    let origin = Origin::new("a").reply(Reply::ok().body("x").held_by(&gate)).start();
+    let resources = support::forwarding(&[&origin], ForwardPolicy::default());
+    // The only connection that the worker may have is busy: all others wait.
+    let config = ProxyConfig { connections: 1, workers: std::num::NonZeroUsize::new(1), ..config() };
+    let mut proxy = TestProxy::start_with(resources, config);
+    let mut busy = proxy.connect().await;
+    busy.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    gate.reached(1).await;
+    let mut queued = Vec::new();
+    for _ in 0..QUEUED {
         let mut client = proxy.connect().await;
-        client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
-        clients.push(client);
+        client.send("GET / HTTP/1.1\r\nHost: unknown.example\r\n\r\n").await;
+        queued.push(client);
     }
+    assert_eq!(proxy.proxy.connections().await, 1);
     let draining = tokio::spawn(async move { proxy.proxy.drain(Duration::ZERO, Duration::from_secs(60)).await });
-    for client in &mut clients {
-        assert_eq!(client.read_response().await.text(), "x");
+    for client in &mut queued {
+        assert_eq!(client.read_response().await.status, 404);
     }
+    gate.release();
+    assert_eq!(busy.read_response().await.text(), "x");
     assert_eq!(draining.await.unwrap(), Drained { cut: 0 });
 }
 
