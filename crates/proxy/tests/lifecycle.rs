@@ -10,6 +10,8 @@ use fairway_model::{Delta, ForwardPolicy, Listener, ResourceName, Scheme, Settin
 use fairway_proxy::{Drained, Proxy, ProxyConfig, StartError};
 use fairway_testkit::{Client, Ended, Gate, Origin, Reply, eventually};
 use support::{HOST, TestProxy, config, endpoints, forward, host, listener, route, table};
+use tokio::runtime::Builder;
+use tokio::time::sleep;
 
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
 
@@ -218,38 +220,52 @@ async fn draining_lets_requests_finish_and_closes_the_rest() {
     assert_eq!(draining.await.unwrap(), Drained { cut: 0 });
 }
 
-#[tokio::test]
-async fn clients_are_told_to_go_elsewhere_before_their_connections_are_closed() {
-    let origin = Origin::new("a").reply(Reply::ok().body("x")).start();
-    let mut proxy = TestProxy::to(&[&origin]);
-    let http = proxy.http;
-    let mut client = proxy.connect().await;
-    let mut idle = proxy.connect().await;
-    assert_eq!(idle.get(HOST, "/").await.status, 200);
-    let grace = Duration::from_secs(10);
-    let begun = Instant::now();
-    let draining = tokio::spawn(async move { proxy.proxy.drain(grace, Duration::from_secs(60)).await });
-    // So slow that the limit of requests on one connection is not met.
-    let mut ticks = tokio::time::interval(Duration::from_millis(20));
-    let told = loop {
-        ticks.tick().await;
+/// The grace period passes when the test says so: draining has an event loop of its own, whose clock stands still.
+#[test]
+fn clients_are_told_to_go_elsewhere_before_their_connections_are_closed() {
+    const GRACE: Duration = Duration::from_secs(60);
+    const MOMENT: Duration = Duration::from_millis(10);
+    let (mut network, mut clock) = (Builder::new_current_thread(), Builder::new_current_thread());
+    let network = network.enable_all().build().unwrap();
+    let clock = clock.enable_all().start_paused(true).build().unwrap();
+    let (_origin, mut proxy, mut client, mut idle) = network.block_on(async {
+        let origin = Origin::new("a").reply(Reply::ok().body("x")).start();
+        let proxy = TestProxy::to(&[&origin]);
+        let (client, mut idle) = (proxy.connect().await, proxy.connect().await);
+        assert_eq!(idle.get(HOST, "/").await.status, 200);
+        (origin, proxy, client, idle)
+    });
+    let (http, publisher) = (proxy.http, proxy.publisher.clone());
+    let draining = clock.spawn(async move { proxy.proxy.drain(GRACE, GRACE).await });
+    let pass = |time| clock.block_on(async move { sleep(time).await });
+    pass(GRACE / 2 - MOMENT);
+    network.block_on(async {
         let response = client.get(HOST, "/").await;
-        assert_eq!(response.text(), "x");
-        if response.header("connection") == Some("close") {
-            break begun.elapsed();
+        assert_eq!((response.text().as_str(), response.header("connection")), ("x", None), "in the first half");
+    });
+    pass(2 * MOMENT);
+    network.block_on(async {
+        // When this is in force, every worker has heard what it was told before.
+        publisher.publish(Delta::default()).await;
+        // Whoever has not noticed is still served, and so is who waited.
+        let mut late = Client::connect(http).await;
+        for client in [&mut client, &mut late, &mut idle] {
+            let response = client.get(HOST, "/").await;
+            assert_eq!((response.text().as_str(), response.header("connection")), ("x", Some("close")));
+            assert_eq!(client.ended().await, Ended::Closed);
         }
-    };
-    assert!(told >= grace / 2, "{told:?}");
-    client.ended().await;
-    // Whoever has not noticed is still served, and so is who waited.
-    let mut late = Client::connect(http).await;
-    for client in [&mut late, &mut idle] {
-        let response = client.get(HOST, "/").await;
-        assert_eq!((response.text().as_str(), response.header("connection")), ("x", Some("close")));
-        client.ended().await;
-    }
-    assert!(begun.elapsed() < grace, "before anything is closed");
-    assert_eq!(draining.await.unwrap(), Drained { cut: 0 });
+    });
+    pass(GRACE / 2 - 2 * MOMENT);
+    network.block_on(async {
+        publisher.publish(Delta::default()).await;
+        assert_eq!(Client::connect(http).await.get(HOST, "/").await.status, 200, "at the end of the second half");
+    });
+    assert!(!draining.is_finished());
+    let drained = clock.block_on(async {
+        tokio::time::resume();
+        draining.await
+    });
+    assert_eq!(drained.unwrap(), Drained { cut: 0 });
 }
 
 #[tokio::test]
