@@ -10,6 +10,7 @@
 //!
 //! The last two may be asked for by a few at a time, until they have read the answer: that bounds what slow readers cost.
 
+mod connections;
 mod lifecycle;
 mod server;
 

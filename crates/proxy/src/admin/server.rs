@@ -8,22 +8,22 @@ use std::time::Duration;
 use bytes::Buf;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::connections::{Connections, Phase, Place};
 use super::{AdminSource, Answer, Body, Places};
 use crate::http1::{ChunkEncoder, FieldName, Framing, HeadLimits, HeadWriter, Method, Parsed, RequestHead, Version};
-
-/// Connections at a time. Probes and scrapers need a handful.
-const CONNECTIONS: usize = 64;
 
 /// Size of the buffer that a request head has to fit in.
 const HEAD: usize = 8 << 10;
 
-/// Time for a request to arrive, on a new connection or between two requests.
+/// Time for the head of the first request: whoever connects has something to ask.
+const FIRST_HEAD: Duration = Duration::from_secs(5);
+
+/// Time for another request to arrive: scrapers keep their connections for the next scrape.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Time for an answer to be taken, however it trickles: so long it keeps its place.
+/// Time for an answer to be taken, however it trickles.
 const SENDING: Duration = Duration::from_secs(30);
 
 /// Pause after a failed accept, which means that descriptors are used up.
@@ -54,7 +54,7 @@ impl AdminServer {
 
     /// Answers requests until it is dropped.
     pub async fn run(self, source: Arc<AdminSource>) {
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        let connections = Arc::new(Connections::default());
         let places = Arc::new(Places::default());
         loop {
             let stream = match self.listener.accept().await {
@@ -65,28 +65,33 @@ impl AdminServer {
                     continue;
                 }
             };
-            let Ok(place) = connections.clone().try_acquire_owned() else {
-                continue;
-            };
+            let (mut place, closed) = connections.enter();
             let (source, places) = (source.clone(), places.clone());
             tokio::spawn(async move {
-                if let Err(error) = serve(stream, &source, &places).await {
-                    tracing::debug!(%error, "an admin connection ended");
+                tokio::select! {
+                    _ = closed => tracing::debug!("an admin connection made room for another one"),
+                    served = serve(stream, &mut place, &source, &places) => if let Err(error) = served {
+                        tracing::debug!(%error, "an admin connection ended");
+                    },
                 }
-                drop(place);
             });
+            // A head that is there already is read before anybody else can take the place.
+            tokio::task::yield_now().await;
         }
     }
 }
 
-async fn serve(mut stream: TcpStream, source: &AdminSource, places: &Places) -> io::Result<()> {
+async fn serve(mut stream: TcpStream, place: &mut Place, source: &AdminSource, places: &Places) -> io::Result<()> {
     // Answers are written in whole pieces; the last must not wait for the acknowledgement of the one before.
     stream.set_nodelay(true)?;
     let limits = HeadLimits::default();
     let mut head = RequestHead::default();
     let mut buffer = Vec::with_capacity(HEAD);
+    let mut patience = FIRST_HEAD;
     loop {
-        let length = match timeout(IDLE, receive(&mut stream, &mut head, &mut buffer, &limits)).await?? {
+        let received = timeout(patience, receive(&mut stream, &mut head, &mut buffer, &limits)).await??;
+        place.begin(Phase::Answered);
+        let length = match received {
             Received::Head(length) => length,
             Received::End => return Ok(()),
             Received::Refused(status) => {
@@ -108,6 +113,8 @@ async fn serve(mut stream: TcpStream, source: &AdminSource, places: &Places) -> 
             return Ok(());
         }
         buffer.drain(..length);
+        place.begin(Phase::Waiting);
+        patience = IDLE;
     }
 }
 

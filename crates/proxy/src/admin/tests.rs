@@ -1,6 +1,6 @@
 use super::*;
 use fairway_model::{Delta, Resource};
-use fairway_testkit::Client;
+use fairway_testkit::{Client, Ended};
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
@@ -181,6 +181,62 @@ async fn scrapers_that_do_not_read_are_few_and_leave_room_when_they_go() {
     assert_eq!(Box::pin(get(setting.address, "/debug/snapshot")).await.0, 200);
     silent.into_iter().for_each(|client| client.reset());
     fairway_testkit::eventually("room", || Box::pin(async { get(setting.address, "/metrics").await.0 == 200 })).await;
+}
+
+#[tokio::test]
+async fn probes_get_through_when_silent_connections_take_all_places() {
+    let setting = start().await;
+    setting.lifecycle.serving();
+    let mut silent = Vec::new();
+    for at in 0..connections::MOST {
+        let mut client = Client::connect(setting.address).await;
+        if at % 2 == 1 {
+            client.send("GET /healthz HTTP/1.1\r\n").await;
+        }
+        silent.push(client);
+    }
+    assert_eq!(get(setting.address, "/healthz").await.0, 200);
+    assert_eq!(silent[0].ended().await, Ended::Closed, "it made room");
+}
+
+#[tokio::test]
+async fn probes_get_through_while_silent_connections_come_again_and_again() {
+    let setting = start().await;
+    setting.lifecycle.serving();
+    let address = setting.address;
+    let silent = tokio::spawn(async move {
+        let mut held = std::collections::VecDeque::new();
+        loop {
+            held.push_back(tokio::net::TcpStream::connect(address).await.unwrap());
+            held.drain(..held.len().saturating_sub(2 * connections::MOST));
+        }
+    });
+    for _ in 0..200 {
+        assert_eq!(get(address, "/healthz").await.0, 200);
+    }
+    assert!(!silent.is_finished());
+}
+
+#[tokio::test]
+async fn a_slow_scrape_goes_on_while_silent_connections_make_room() {
+    let setting = start_with(600).await;
+    setting.lifecycle.serving();
+    let mut scraper = Box::new(Client::builder().receive_buffer(4096).connect(setting.address).await);
+    scraper.send("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    scraper.read_until("\r\n\r\n").await;
+    let mut silent = Vec::new();
+    for _ in 0..2 * connections::MOST {
+        silent.push(tokio::net::TcpStream::connect(setting.address).await.unwrap());
+    }
+    assert_eq!(get(setting.address, "/healthz").await.0, 200);
+    assert!(scraper.read_to_end().await.ends_with(b"\r\n0\r\n\r\n"), "to its end");
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_nothing_is_not_kept_for_long() {
+    let setting = start().await;
+    let mut silent = Client::connect(setting.address).await;
+    assert_eq!(silent.ended().await, Ended::Closed);
 }
 
 #[tokio::test]

@@ -1,0 +1,139 @@
+//! Which admin connections are open, and which of them is closed to make room for another.
+//!
+//! Whoever reaches the port may open connections and say nothing. A probe gets through all the same: were it refused, the kubelet
+//! would restart the pod.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// Connections at a time. Probes and scrapers need a handful.
+pub(super) const MOST: usize = 64;
+
+/// The connections that are open.
+#[derive(Debug, Default)]
+pub(super) struct Connections(Mutex<Open>);
+
+#[derive(Debug, Default)]
+struct Open {
+    /// Whoever comes first makes room first. A connection whose sender is dropped closes.
+    order: BTreeMap<Rank, oneshot::Sender<()>>,
+    turns: u64,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Rank {
+    phase: Phase,
+    /// When the phase began, as a number that counts up.
+    turn: u64,
+}
+
+/// What a connection does.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Phase {
+    /// It waits for a request, or for the rest of its head.
+    Waiting,
+    /// It is being answered.
+    Answered,
+}
+
+impl Connections {
+    /// A place for a new connection, and what resolves when it has to give the place away. If all places are taken, the connection that
+    /// has waited for longest gives its own; one that is being answered does only where none waits.
+    pub(super) fn enter(self: &Arc<Self>) -> (Place, oneshot::Receiver<()>) {
+        let (close, closed) = oneshot::channel();
+        let mut open = self.open();
+        while open.order.len() >= MOST {
+            open.order.pop_first();
+        }
+        let rank = open.insert(Phase::Waiting, close);
+        drop(open);
+        (Place { connections: self.clone(), rank }, closed)
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    fn insert(&mut self, phase: Phase, close: oneshot::Sender<()>) -> Rank {
+        self.turns += 1;
+        let rank = Rank { phase, turn: self.turns };
+        self.order.insert(rank, close);
+        rank
+    }
+}
+
+/// The place of an open connection.
+#[derive(Debug)]
+pub(super) struct Place {
+    connections: Arc<Connections>,
+    rank: Rank,
+}
+
+impl Place {
+    /// The connection does something else now.
+    pub(super) fn begin(&mut self, phase: Phase) {
+        let mut open = self.connections.open();
+        // Nothing is there when the place was given away a moment ago.
+        if let Some(close) = open.order.remove(&self.rank) {
+            self.rank = open.insert(phase, close);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.open().order.remove(&self.rank);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    use super::*;
+
+    fn is_closed((_, closed): &mut (Place, oneshot::Receiver<()>)) -> bool {
+        closed.try_recv() == Err(TryRecvError::Closed)
+    }
+
+    #[test]
+    fn the_one_that_waits_for_longest_makes_room() {
+        let connections = Arc::new(Connections::default());
+        let mut open: Vec<_> = (0..MOST).map(|_| connections.enter()).collect();
+        // The first one is answered and waits again: it has not waited for long.
+        open[0].0.begin(Phase::Answered);
+        open[0].0.begin(Phase::Waiting);
+        let _new = connections.enter();
+        assert_eq!(open.iter_mut().position(is_closed), Some(1));
+        // One that has ended has left room.
+        open.pop();
+        let _new = connections.enter();
+        assert_eq!(open.iter_mut().filter_map(|one| is_closed(one).then_some(())).count(), 1);
+    }
+
+    #[test]
+    fn an_answer_is_cut_only_where_nobody_waits() {
+        let connections = Arc::new(Connections::default());
+        let mut open: Vec<_> = (0..MOST).map(|_| connections.enter()).collect();
+        open[..MOST - 1].iter_mut().for_each(|(place, _)| place.begin(Phase::Answered));
+        let (mut new, _closed) = connections.enter();
+        assert_eq!(open.iter_mut().position(is_closed), Some(MOST - 1));
+        new.begin(Phase::Answered);
+        let _newer = connections.enter();
+        assert_eq!(open.iter_mut().position(is_closed), Some(0));
+    }
+
+    #[test]
+    fn a_place_that_was_given_away_is_not_taken_back() {
+        let connections = Arc::new(Connections::default());
+        let mut open: Vec<_> = (0..=MOST).map(|_| connections.enter()).collect();
+        open[0].0.begin(Phase::Answered);
+        assert!(is_closed(&mut open[0]));
+        drop(open);
+        assert!(connections.open().order.is_empty());
+    }
+}
