@@ -1,4 +1,4 @@
-//! How many files the process may have open: each connection and each UDP session is one.
+//! How many files the process may have open: each connection, be it of a client or to an endpoint, and each UDP session is one.
 //!
 //! Container runtimes and login shells set the soft limit low (often 1024) for programs that use `select`, and leave the raise up to
 //! the hard limit to those that don't.
@@ -10,7 +10,7 @@ pub(crate) fn raise_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
     {
-        // If it stays, fewer connections are taken at a time, and the log says which limit was met.
+        // If it stays, fewer connections are taken at a time: the proxy goes by the soft limit, and its log says so.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }

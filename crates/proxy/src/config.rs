@@ -19,6 +19,9 @@ pub struct ProxyConfig {
     /// Client connections that one worker holds at most; further ones wait in the kernel's queue
     /// (ingress-nginx `max-worker-connections`).
     ///
+    /// All workers together hold no more than five sixteenths of the files that the process may have open when it starts: each may
+    /// need another one for its endpoint.
+    ///
     /// Of sessions of UDP services it holds no more than this either, and all workers together no more than a quarter of the files that
     /// the process may have open when it starts: the one that was silent for longest makes room for a new one.
     pub connections: usize,

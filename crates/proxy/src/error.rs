@@ -46,6 +46,9 @@ pub(crate) enum Failure {
     /// The backend is unknown or has no endpoint.
     #[error("no endpoint")]
     NoEndpoint,
+    /// As many files are open as the process may have.
+    #[error("too many open files")]
+    NoFile,
     /// Connecting to the endpoint failed.
     #[error("connecting failed")]
     Connect,
@@ -99,7 +102,7 @@ impl Failure {
             | Self::ResponseHead(_)
             | Self::Upgrade
             | Self::ResponseBody(_) => Side::Upstream,
-            Self::NoEndpoint | Self::Unwritable => Side::Internal,
+            Self::NoEndpoint | Self::NoFile | Self::Unwritable => Side::Internal,
         }
     }
 
@@ -117,6 +120,7 @@ impl Failure {
             Self::ClientGone => (CLIENT_CLOSED, "client_gone"),
             Self::ClientStalled => (408, "client_stalled"),
             Self::NoEndpoint => (503, "no_endpoint"),
+            Self::NoFile => (503, "no_file"),
             Self::Connect => (502, "connect"),
             Self::ConnectTimeout => (504, "connect_timeout"),
             Self::UpstreamClosed => (502, "upstream_closed"),

@@ -16,6 +16,7 @@ mod config;
 mod connection;
 mod control;
 mod decimal;
+mod descriptors;
 mod direction;
 mod error;
 mod exchange;

@@ -12,8 +12,10 @@ use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
 use crate::connection;
+use crate::descriptors;
 use crate::tls::Certificates;
 use crate::worker::Worker;
 
@@ -277,11 +279,11 @@ pub(crate) async fn accept(worker: &Worker, gate: &Gate, socket: TcpListener, sp
         };
         match accepted {
             Ok((stream, peer)) => spawn(stream, peer),
-            Err(error) => pause_after(&error, gate).await,
+            Err(error) => recover(worker, gate, &error).await,
         }
     }
     match socket.into_std() {
-        Ok(socket) => accept_queue(gate, &socket, spawn).await,
+        Ok(socket) => accept_queue(worker, gate, &socket, spawn).await,
         Err(error) => gate.warn(&error),
     }
 }
@@ -289,7 +291,12 @@ pub(crate) async fn accept(worker: &Worker, gate: &Gate, socket: TcpListener, sp
 /// Accepts what is in the queue, which would be reset when the socket closes.
 ///
 /// Asks the kernel itself: the event loop lets a task accept only so many at a time, and may take the queue for empty when it isn't.
-async fn accept_queue(gate: &Gate, socket: &std::net::TcpListener, spawn: impl Fn(TcpStream, SocketAddr)) {
+async fn accept_queue(
+    worker: &Worker,
+    gate: &Gate,
+    socket: &std::net::TcpListener,
+    spawn: impl Fn(TcpStream, SocketAddr),
+) {
     let accept = || -> io::Result<_> {
         let (stream, peer) = socket.accept()?;
         stream.set_nonblocking(true)?;
@@ -307,9 +314,20 @@ async fn accept_queue(gate: &Gate, socket: &std::net::TcpListener, spawn: impl F
                 if pauses > MOST_PAUSES {
                     break;
                 }
-                pause_after(&error, gate).await;
+                recover(worker, gate, &error).await;
             }
         }
+    }
+}
+
+/// Sees to it that the next connection can be accepted, as far as that is up to us.
+async fn recover(worker: &Worker, gate: &Gate, error: &io::Error) {
+    if !descriptors::is_lack(error) {
+        return pause_after(error, gate).await;
+    }
+    gate.warn(error);
+    if !worker.free_file() {
+        let _ = timeout(PAUSE, worker.ended()).await;
     }
 }
 
@@ -318,7 +336,7 @@ async fn accept_queue(gate: &Gate, socket: &std::net::TcpListener, spawn: impl F
 pub(crate) async fn pause_after(error: &io::Error, gate: &Gate) {
     if !is_of_one(error) {
         gate.warn(error);
-        tokio::time::sleep(PAUSE).await;
+        sleep(PAUSE).await;
     }
 }
 

@@ -19,6 +19,7 @@ use crate::access_log::{LogSink, LogThread};
 use crate::admin::{AdminSource, Lifecycle};
 use crate::config::ProxyConfig;
 use crate::control::{self, Control};
+use crate::descriptors;
 use crate::l4;
 use crate::listener;
 use crate::live::Live;
@@ -103,6 +104,7 @@ impl Proxy {
         let control = control::Prepared::new(admin, addresses).map_err(StartError::Admin)?;
         let metrics = Arc::new(metrics);
         let count = worker_count(workers, &snapshot);
+        let connections = descriptors::most_connections(count, connections);
         let live = Live::first(snapshot, log_format.as_ref(), control.policy());
         let certificates = Certificates::new(live.snapshot.clone());
         let mut sockets: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();

@@ -116,6 +116,8 @@ pub(crate) struct Worker {
     draining: Cell<bool>,
     /// Idle connections that are to close, because others wait for their places.
     shed: Cell<usize>,
+    /// Idle connections that are to close, because others wait for their files.
+    shed_for_files: Cell<usize>,
     listeners: RefCell<Vec<(Rc<OpenListener>, JoinHandle<()>)>>,
     streams: RefCell<Vec<(Rc<OpenStream>, JoinHandle<()>)>>,
     /// Sessions of datagrams.
@@ -171,6 +173,7 @@ impl Worker {
             leaving: Cell::new(false),
             draining: Cell::new(false),
             shed: Cell::new(0),
+            shed_for_files: Cell::new(0),
             listeners: RefCell::default(),
             streams: RefCell::default(),
             sessions: RefCell::default(),

@@ -1,5 +1,5 @@
-//! What datagrams may take of the files that the process may have open. The limit is one of the whole process: this test has one of
-//! its own.
+//! What connections and datagrams may take of the files that the process may have open. The limit is one of the whole process: these
+//! tests have one of their own, and take turns.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
@@ -8,22 +8,117 @@ mod support;
 use std::cell::RefCell;
 use std::fs::File;
 use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use fairway_model::{ForwardPolicy, Origin as Owner, Resource, Settings, StreamListener, StreamSettings, Transport};
 use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Client, Origin, eventually, within};
 use nix::sys::resource::{Resource as Limit, getrlimit, setrlimit};
-use support::{HOST, TestProxy, backend, config, forwarding};
-use tokio::net::UdpSocket;
+use support::{HOST, TestProxy, backend, config, forward, forwarding, host, route};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, UdpSocket};
+use tokio::runtime::Builder;
 use tokio::time::timeout;
 
 const FILES: u64 = 256;
 
-#[tokio::test]
-async fn datagrams_leave_files_to_connections() {
+/// Runs a test while no other one runs. Its event loop needs files as well.
+fn with_few_files(test: impl AsyncFnOnce()) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    allow(FILES);
+    Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
+}
+
+fn allow(files: u64) {
     let (_, most) = getrlimit(Limit::RLIMIT_NOFILE).unwrap();
-    setrlimit(Limit::RLIMIT_NOFILE, FILES, most).unwrap();
+    setrlimit(Limit::RLIMIT_NOFILE, files, most).unwrap();
+}
+
+/// Every file that may still be opened.
+fn all_files() -> Vec<File> {
+    std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
+}
+
+fn one_worker() -> ProxyConfig {
+    ProxyConfig { workers: NonZeroUsize::new(1), ..config() }
+}
+
+/// Clients that wait with nothing to ask, and the proxy keeps no connection to an endpoint for them.
+async fn idle_clients(proxy: &TestProxy, count: usize) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        let mut client = proxy.connect().await;
+        assert_eq!(client.get("unknown.example", "/").await.status, 404);
+        clients.push(client);
+    }
+    clients
+}
+
+#[test]
+fn connections_leave_files_to_requests() {
+    with_few_files(async || {
+        let origin = Origin::start("a");
+        let proxy = TestProxy::start_with(forwarding(&[&origin], ForwardPolicy::default()), one_worker());
+        // The proxy goes by the limit of its start: these are for the clients.
+        allow(4 * FILES);
+        let mut clients = idle_clients(&proxy, FILES as usize / 2).await;
+        let connections = proxy.proxy.connections().await;
+        assert!(connections <= FILES as usize * 5 / 16, "{connections}");
+        assert_eq!(clients.last_mut().unwrap().get(HOST, "/").await.status, 200);
+    });
+}
+
+#[test]
+fn a_request_without_a_file_gets_that_of_an_idle_client() {
+    with_few_files(async || {
+        let origin = Origin::start("a");
+        let proxy = TestProxy::start_with(forwarding(&[&origin], ForwardPolicy::default()), one_worker());
+        let mut clients = idle_clients(&proxy, 20).await;
+        let _held = all_files();
+        assert_eq!(clients.last_mut().unwrap().get(HOST, "/").await.status, 200);
+    });
+}
+
+#[test]
+fn a_request_without_a_file_gets_that_of_an_idle_connection_to_another_endpoint() {
+    with_few_files(async || {
+        let (web, other) = (Origin::start("web"), Origin::start("other"));
+        let mut resources = forwarding(&[&web], ForwardPolicy::default());
+        resources.extend(backend("other", &[other.address()]));
+        let routes = vec![route("/", forward("other", ForwardPolicy::default()))];
+        resources.push(host("other.example", routes));
+        let proxy = TestProxy::start_with(resources, one_worker());
+        let mut client = proxy.connect().await;
+        assert_eq!(client.get(HOST, "/").await.status, 200);
+        let _held = all_files();
+        assert_eq!(client.get("other.example", "/").await.echo().origin, "other");
+        assert_eq!(client.get(HOST, "/").await.echo().origin, "web");
+    });
+}
+
+#[test]
+fn a_new_client_gets_the_file_of_an_idle_one() {
+    with_few_files(async || {
+        let proxy = TestProxy::start_with([], one_worker());
+        let _clients = idle_clients(&proxy, 20).await;
+        let socket = TcpSocket::new_v4().unwrap();
+        let _held = all_files();
+        let mut late = within("a connection", socket.connect(proxy.http)).await.unwrap();
+        late.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut response = Vec::new();
+        within("a response", late.read_to_end(&mut response)).await.unwrap();
+        assert!(response.starts_with(b"HTTP/1.1 404"), "{response:?}");
+    });
+}
+
+#[test]
+fn datagrams_leave_files_to_connections() {
+    with_few_files(datagrams);
+}
+
+async fn datagrams() {
     let origin = Origin::start("a");
     let endpoint = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let mut resources = forwarding(&[&origin], ForwardPolicy::default());
@@ -39,7 +134,7 @@ async fn datagrams_leave_files_to_connections() {
     let streams = StreamSettings { responses: u32::MAX, ..StreamSettings::default() };
     resources.extend([listener.into(), Resource::from(Settings { streams, ..Settings::default() })]);
     let admin = Some(([127, 0, 0, 1], 0).into());
-    let config = ProxyConfig { workers: NonZeroUsize::new(1), admin, ..config() };
+    let config = ProxyConfig { admin, ..one_worker() };
     let proxy = TestProxy::start_with(resources, config);
     let port = proxy.proxy.local_addresses()[&"service".into()];
 
@@ -67,7 +162,7 @@ async fn datagrams_leave_files_to_connections() {
 
     // Without any file left, the session that was silent for longest gives its own to the next client.
     let late = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let _held: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    let _held = all_files();
     eventually("a datagram of the late client", || async {
         late.send_to(b"late", port).await.unwrap();
         let mut room = [0; 8];

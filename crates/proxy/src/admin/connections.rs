@@ -52,6 +52,13 @@ impl Connections {
         (Place { connections: self.clone(), rank }, closed)
     }
 
+    /// Closes the connection that has waited for longest, if one waits: its file is needed.
+    pub(super) fn make_room(&self) {
+        if let Some(first) = self.open().order.first_entry().filter(|first| first.key().phase == Phase::Waiting) {
+            first.remove();
+        }
+    }
+
     fn open(&self) -> MutexGuard<'_, Open> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,6 +132,16 @@ mod tests {
         new.begin(Phase::Answered);
         let _newer = connections.enter();
         assert_eq!(open.iter_mut().position(is_closed), Some(0));
+    }
+
+    #[test]
+    fn for_a_file_nobody_is_cut_who_is_answered() {
+        let connections = Arc::new(Connections::default());
+        let mut open: Vec<_> = (0..2).map(|_| connections.enter()).collect();
+        open[0].0.begin(Phase::Answered);
+        connections.make_room();
+        connections.make_room();
+        assert_eq!(open.iter_mut().map(is_closed).collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]

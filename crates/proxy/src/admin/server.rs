@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::connections::{Connections, Phase, Place};
 use super::{AdminSource, Answer, Body, Places};
+use crate::descriptors;
 use crate::http1::{ChunkEncoder, FieldName, Framing, HeadLimits, HeadWriter, Method, Parsed, RequestHead, Version};
 
 /// Size of the buffer that a request head has to fit in.
@@ -61,6 +62,9 @@ impl AdminServer {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::debug!(%error, "accepting an admin connection");
+                    if descriptors::is_lack(&error) {
+                        connections.make_room();
+                    }
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }

@@ -184,6 +184,7 @@ impl Exchange<'_> {
         opened.await?.map_err(|error| match error {
             ConnectError::Refused(_) | ConnectError::Gone => Failure::Connect,
             ConnectError::TimedOut => Failure::ConnectTimeout,
+            ConnectError::NoFile => Failure::NoFile,
         })
     }
 

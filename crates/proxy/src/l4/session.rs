@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use nix::sys::resource::{Resource, getrlimit};
 use tokio::task::AbortHandle;
 
 use super::udp::UdpSession;
+use crate::descriptors;
 
 /// Whose session it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
@@ -29,9 +29,7 @@ const SHARE_OF_FILES: u64 = 4;
 
 /// How many sessions each of so many workers may have. Also no more than it may have connections.
 pub(crate) fn most_sessions(workers: usize, connections: usize) -> usize {
-    // It cannot fail for this process and this resource.
-    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now);
-    let share = usize::try_from(files / SHARE_OF_FILES).unwrap_or(usize::MAX) / workers.max(1);
+    let share = usize::try_from(descriptors::limit() / SHARE_OF_FILES).unwrap_or(usize::MAX) / workers.max(1);
     share.min(connections).max(1)
 }
 

@@ -20,7 +20,7 @@ use crate::metrics::Phase;
 use crate::proxy_protocol::{self, Decoded, Ends};
 use crate::stream::WriteFrom;
 use crate::timer::Deadline;
-use crate::upstream::connect;
+use crate::upstream::connect::{self, ConnectError};
 use crate::worker::{Admission, Worker};
 
 /// Time for the PROXY header (nginx `proxy_protocol_timeout`).
@@ -160,6 +160,10 @@ impl Connection {
                 Err(error) => {
                     tracing::debug!(%error, upstream.addr = %pick.endpoint, "cannot connect");
                     self.session.failed(&service, &pick);
+                    if matches!(error, ConnectError::NoFile) {
+                        // Nor would there be one for another endpoint.
+                        return None;
+                    }
                 }
             }
         }

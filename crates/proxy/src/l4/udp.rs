@@ -13,7 +13,7 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::libc::{EMFILE, ENFILE, in_addr, in_pktinfo, in6_addr, in6_pktinfo};
+use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
 };
@@ -24,6 +24,7 @@ use tokio::net::UdpSocket;
 use super::session::Client;
 use super::{OpenStream, StreamSession};
 use crate::connection::within;
+use crate::descriptors;
 use crate::listener::pause_after;
 use crate::timer::{Deadline, Millis, NEVER};
 use crate::worker::Worker;
@@ -230,7 +231,7 @@ fn begin(
                 session.reached(&service, &pick, since);
                 break (socket, pick.endpoint);
             }
-            Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
+            Err(error) if descriptors::is_lack(&error) => {
                 session.dropped();
                 return Err(error);
             }

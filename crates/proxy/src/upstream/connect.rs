@@ -9,10 +9,11 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::Service;
 use crate::connection::within;
-use crate::timer::Deadline;
+use crate::descriptors;
+use crate::timer::{Deadline, Millis};
 use crate::worker::Worker;
 
-/// How often who waits for a connection looks whether the endpoint is still there.
+/// How often who waits for a connection looks whether the endpoint is still there, or whether there is a file by now.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Why there is no connection.
@@ -21,6 +22,9 @@ pub(crate) enum ConnectError {
     /// The endpoint or the kernel does not want to.
     #[error(transparent)]
     Refused(#[from] io::Error),
+    /// As many files are open as may be, and none was closed in time.
+    #[error("too many open files")]
+    NoFile,
     /// The service has no such endpoint any more.
     #[error("the endpoint is gone")]
     Gone,
@@ -42,7 +46,9 @@ pub(crate) async fn open(
     timeout: Duration,
 ) -> Result<TcpStream, ConnectError> {
     let end = worker.timers.after(timeout);
-    let mut connecting = pin!(connect(endpoint));
+    let socket = socket(worker, deadline, endpoint, end).await?;
+    socket.set_nodelay(true)?;
+    let mut connecting = pin!(socket.connect(endpoint));
     loop {
         deadline.set(end.min(worker.timers.after(LOOK)));
         if let Some(connected) = within(deadline, connecting.as_mut()).await {
@@ -59,8 +65,25 @@ pub(crate) async fn open(
     }
 }
 
-async fn connect(endpoint: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if endpoint.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_nodelay(true)?;
-    socket.connect(endpoint).await
+/// A socket, as soon as there is a file for it.
+async fn socket(
+    worker: &Worker,
+    deadline: &Deadline,
+    endpoint: SocketAddr,
+    end: Millis,
+) -> Result<TcpSocket, ConnectError> {
+    loop {
+        match if endpoint.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() } {
+            Err(error) if descriptors::is_lack(&error) => {}
+            socket => return Ok(socket?),
+        }
+        if !worker.free_file() {
+            // Others than ours may have closed a file as well.
+            deadline.set(end.min(worker.timers.after(LOOK)));
+            within(deadline, worker.ended()).await;
+            if worker.timers.now() >= end {
+                return Err(ConnectError::NoFile);
+            }
+        }
+    }
 }

@@ -131,6 +131,11 @@ impl Pool {
         self.heads.retain(|_, head| *head != NONE);
     }
 
+    /// Closes the one that was used longest ago; `false` if there is none.
+    pub(crate) fn close_oldest(&mut self) -> bool {
+        self.oldest.is_some_and(|oldest| self.remove(oldest).is_some())
+    }
+
     /// Closes all of them.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();

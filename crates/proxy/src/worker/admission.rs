@@ -5,6 +5,9 @@ use std::rc::Rc;
 use super::Worker;
 use crate::metrics::Phase;
 
+/// Idle connections that close at a time where files are lacking.
+const SHED_FOR_FILES: usize = 16;
+
 impl Worker {
     /// Counts a connection for as long as the result lives.
     pub(crate) fn admit(self: &Rc<Self>) -> Admission {
@@ -25,15 +28,36 @@ impl Worker {
         }
     }
 
+    /// Makes room for a file where as many are open as may be. `true` if there is room now; if there is nothing that can be closed at
+    /// once, idle clients are asked to go, which takes until one has [`ended`](Self::ended).
+    pub(crate) fn free_file(&self) -> bool {
+        if self.upstreams.pool.borrow_mut().close_oldest() {
+            return true;
+        }
+        if self.shed_for_files.get() == 0 {
+            self.shed_for_files.set(SHED_FOR_FILES);
+            self.timers.wake_all();
+        }
+        false
+    }
+
+    /// Waits until a connection ends.
+    pub(crate) async fn ended(&self) {
+        self.ended.notified().await;
+    }
+
     /// Whether an idle connection that asks is to close, to make room for another one.
     pub(crate) fn sheds(&self) -> bool {
-        let left = self.shed.get();
-        if left > 0 && self.connections.get() < self.common.connections {
+        if self.connections.get() < self.common.connections {
             self.shed.set(0);
-            return false;
         }
-        self.shed.set(left.saturating_sub(1));
-        left > 0
+        for due in [&self.shed_for_files, &self.shed] {
+            if due.get() > 0 {
+                due.set(due.get() - 1);
+                return true;
+            }
+        }
+        false
     }
 
     /// Says that a session of datagrams has ended.

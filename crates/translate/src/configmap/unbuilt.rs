@@ -169,7 +169,7 @@ unbuilt! {
     /// Hash tuning.
     "map-hash-bucket-size" = "64": NGINX_ONLY;
     /// Connections of one worker.
-    "max-worker-connections" = "16384": NotYet("the limit of open files decides");
+    "max-worker-connections" = "16384": NotYet("a worker takes 16384 clients, or fewer where the limit of open files is low");
     /// Open files of one worker.
     "max-worker-open-files" = "0": NotYet("the limit of the process holds");
     /// ModSecurity rules.
