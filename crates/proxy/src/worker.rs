@@ -149,9 +149,11 @@ fn run(common: Arc<Common>, live: Arc<Live>, messages: mpsc::UnboundedReceiver<M
         }
     };
     let worker = Worker::new(common, live);
-    runtime.block_on(worker.serve(messages));
+    runtime.block_on(worker.clone().serve(messages));
     // The tasks that are left hold the worker, and the runtime holds them.
     drop(runtime);
+    // So do the sessions of datagrams, which the worker holds. Each is logged now.
+    drop(worker.sessions.take());
 }
 
 impl Worker {

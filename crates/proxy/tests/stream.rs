@@ -590,6 +590,18 @@ async fn sessions_end_with_their_udp_port() {
 }
 
 #[tokio::test]
+async fn sessions_are_logged_when_the_proxy_stops() {
+    let (endpoint, silent) = udp().await;
+    let log = Lines::default();
+    let config = ProxyConfig { log: log.sink(), ..one_worker() };
+    let (proxy, port) = start_with(Transport::Udp, &[silent], StreamSettings::default(), config);
+    udp().await.0.send_to(b"x", port).await.unwrap();
+    within("a datagram", endpoint.recv(&mut [0; 8])).await.unwrap();
+    drop(proxy);
+    assert!(log.wait(1).await[0].contains(" UDP 200 0 1 "));
+}
+
+#[tokio::test]
 async fn a_session_ends_with_its_last_answer() {
     let endpoint = udp_echo("a").await;
     let log = Lines::default();

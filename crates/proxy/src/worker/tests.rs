@@ -2,9 +2,10 @@
 //! are counted by thread.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
-use std::sync::mpsc as std_mpsc;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Mutex, mpsc as std_mpsc};
 use std::thread;
+use std::time::Duration;
 
 use allocation_counter::measure;
 use fairway_model::{
@@ -224,6 +225,63 @@ fn a_tcp_connection_without_endpoint_gives_its_memory_back() {
     client.join().unwrap();
     // Its tasks and no buffer.
     assert!(counted.bytes_total < CONNECTIONS * ORDINARY as u64 / 4, "{} bytes", counted.bytes_total);
+}
+
+#[test]
+fn a_worker_that_ends_logs_its_sessions_and_leaves_nothing() {
+    for last in [Some(Message::Stop), None] {
+        let (endpoint, live, listener) = datagrams();
+        let lines = Lines::default();
+        let log = LogThread::start(LogSink::Writer(Box::new(lines.clone()))).unwrap();
+        let common = common(&live, Some(log.handle()));
+        let (sender, thread) = start(0, common.clone(), live.clone()).unwrap();
+        let socket = listener::bind(&listener, 1).unwrap().remove(0);
+        let address = socket.local_addr().unwrap();
+        let (done, mut in_force) = mpsc::channel(1);
+        let open = vec![(listener, socket)];
+        sender.send(Message::Publish { live, open, change: Vec::new(), close: Vec::new(), done }).unwrap();
+        assert_eq!(in_force.blocking_recv(), None);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(b"question", address).unwrap();
+        assert_eq!(endpoint.recv(&mut [0; 16]).unwrap(), 8);
+        last.into_iter().for_each(|last| sender.send(last).unwrap());
+        drop(sender);
+        thread.join().unwrap();
+        assert_eq!(Arc::strong_count(&common), 1, "a worker has a share in it");
+        assert!(log.synchronize(Duration::from_secs(60)));
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(text.lines().count() == 1 && text.contains(" UDP 200 0 8 "), "{text:?}");
+    }
+}
+
+/// A UDP service, and its only endpoint, which fails rather than wait for ever.
+fn datagrams() -> (UdpSocket, Arc<Live>, AnyListener) {
+    let endpoint = UdpSocket::bind("127.0.0.1:0").unwrap();
+    endpoint.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let snapshot = snapshot(endpoint.local_addr().unwrap(), Settings::default(), ForwardPolicy::default());
+    let listener = StreamListener {
+        name: "s".into(),
+        origin: Owner::built_in("test"),
+        address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        transport: Transport::Udp,
+        backend: "b".into(),
+    };
+    (endpoint, Live::first(snapshot, None, local()), AnyListener::Stream(Arc::new(listener)))
+}
+
+/// The log as it was written.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What the workers of these tests have in common.
