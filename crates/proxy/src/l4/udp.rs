@@ -9,6 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -295,12 +296,15 @@ async fn answer(worker: Rc<Worker>, session: Rc<UdpSession>, port: Rc<Port>, cli
     loop {
         // The kernel tells an error (nobody is there) apart from data.
         let ready = session.socket.ready(Interest::READABLE | Interest::ERROR);
-        let ended = match within(&deadline, ready).await {
+        let next = match within(&deadline, ready).await {
             Some(ready) => session.receive(ready, &worker, &port, &client),
-            None => session.is_over(&worker, &deadline),
+            None if session.is_over(&worker, &deadline) => ControlFlow::Break(()),
+            None => ControlFlow::Continue(More::No),
         };
-        if ended {
-            break;
+        match next {
+            ControlFlow::Continue(More::Perhaps) => tokio::task::yield_now().await,
+            ControlFlow::Continue(More::No) => {}
+            ControlFlow::Break(()) => break,
         }
     }
     worker.sessions.borrow_mut().remove(&client, &session);
@@ -340,16 +344,22 @@ impl UdpSession {
         self.answered.get() >= self.asked.get().saturating_mul(self.responses.into())
     }
 
-    /// Passes on what the endpoint has sent; `true` when that ends the session.
-    fn receive(&self, ready: io::Result<Ready>, worker: &Worker, port: &Port, client: &Client) -> bool {
-        let Ok(ready) = ready else { return true };
+    /// Passes on what the endpoint has sent, unless that ends the session.
+    fn receive(
+        &self,
+        ready: io::Result<Ready>,
+        worker: &Worker,
+        port: &Port,
+        client: &Client,
+    ) -> ControlFlow<(), More> {
+        let Ok(ready) = ready else { return ControlFlow::Break(()) };
         if ready.is_error() {
             if !matches!(SockRef::from(&self.socket).take_error(), Ok(None)) {
                 // The endpoint's machine says that nobody is there: the next datagram may find another one.
                 if self.answered.get() == 0 {
                     self.session.borrow_mut().record.status = 502;
                 }
-                return true;
+                return ControlFlow::Break(());
             }
             // It was taken by a send already. To say that it would block forgets it.
             let _ = self.socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
@@ -361,13 +371,14 @@ impl UdpSession {
                     let sent = port.send(&scratch[..len], client);
                     self.note_answer(worker, len as u64, sent.is_ok());
                     if self.is_answered() {
-                        return true;
+                        return ControlFlow::Break(());
                     }
                 }
-                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return ControlFlow::Continue(More::No),
+                Err(_) => return ControlFlow::Break(()),
             }
         }
-        false
+        ControlFlow::Continue(More::Perhaps)
     }
 
     /// Whether nothing came for too long; else the deadline is moved to when that would be so.

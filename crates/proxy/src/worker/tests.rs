@@ -13,7 +13,7 @@ use fairway_model::{
     HostPattern, Listener, Origin as Owner, PathMatch, Protocol, Resource, Route, Scheme, Settings, Snapshot,
     StreamListener, TableName, Template, Transport,
 };
-use fairway_testkit::{Client, Origin, Reply};
+use fairway_testkit::{Client, Origin, Reply, within};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -230,7 +230,7 @@ fn a_tcp_connection_without_endpoint_gives_its_memory_back() {
 #[test]
 fn a_worker_that_ends_logs_its_sessions_and_leaves_nothing() {
     for last in [Some(Message::Stop), None] {
-        let (endpoint, live, listener) = datagrams();
+        let (endpoint, live, listener) = datagrams(Settings::default());
         let lines = Lines::default();
         let log = LogThread::start(LogSink::Writer(Box::new(lines.clone()))).unwrap();
         let common = common(&live, Some(log.handle()));
@@ -254,11 +254,50 @@ fn a_worker_that_ends_logs_its_sessions_and_leaves_nothing() {
     }
 }
 
+#[test]
+fn an_endpoint_that_sends_without_pause_leaves_others_their_turn() {
+    const DATAGRAMS: usize = 100;
+    let mut settings = Settings::default();
+    settings.streams.responses = u32::MAX;
+    let (endpoint, live, listener) = datagrams(settings);
+    endpoint.set_nonblocking(true).unwrap();
+    let worker = Worker::new(common(&live, None), live);
+    let socket = listener::bind(&listener, 1).unwrap().remove(0);
+    let address = socket.local_addr().unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_nonblocking(true).unwrap();
+    turn_by_turn().block_on(async {
+        let endpoint = tokio::net::UdpSocket::from_std(endpoint).unwrap();
+        worker.open_listener(listener, socket).unwrap();
+        client.send_to(b"question", address).unwrap();
+        let (_, session) = within("a datagram", endpoint.recv_from(&mut [0; 16])).await.unwrap();
+        // All wait before the session has its turn.
+        for _ in 0..DATAGRAMS {
+            endpoint.try_send_to(b"answer", session).unwrap();
+        }
+        let taken = async || loop {
+            tokio::task::yield_now().await;
+            let taken = std::iter::from_fn(|| client.recv(&mut [0; 16]).ok()).count();
+            if taken > 0 {
+                break taken;
+            }
+        };
+        let passed = within("answers", taken()).await;
+        assert!(passed < DATAGRAMS, "nobody else had a turn");
+    });
+}
+
+/// A runtime on which the test has its turn after that of each task.
+fn turn_by_turn() -> tokio::runtime::LocalRuntime {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().event_interval(1).build_local(LocalOptions::default()).unwrap()
+}
+
 /// A UDP service, and its only endpoint, which fails rather than wait for ever.
-fn datagrams() -> (UdpSocket, Arc<Live>, AnyListener) {
+fn datagrams(settings: Settings) -> (UdpSocket, Arc<Live>, AnyListener) {
     let endpoint = UdpSocket::bind("127.0.0.1:0").unwrap();
     endpoint.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let snapshot = snapshot(endpoint.local_addr().unwrap(), Settings::default(), ForwardPolicy::default());
+    let snapshot = snapshot(endpoint.local_addr().unwrap(), settings, ForwardPolicy::default());
     let listener = StreamListener {
         name: "s".into(),
         origin: Owner::built_in("test"),
