@@ -11,7 +11,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
@@ -253,7 +253,7 @@ fn begin(
         used: Cell::new(worker.timers.now()),
         session: RefCell::new(session),
     });
-    let task = tokio::task::spawn_local(answer(worker.clone(), session.clone(), port.clone(), client));
+    let task = tokio::task::spawn_local(answer(worker.clone(), session.clone(), Rc::downgrade(port), client));
     let most = worker.common.datagram_sessions;
     worker.sessions.borrow_mut().insert(client, session.clone(), task.abort_handle(), most);
     Ok(Some(session))
@@ -288,18 +288,18 @@ fn is_local(address: SocketAddr) -> bool {
         || from().is_ok_and(|from| from.as_socket().is_some_and(|from| from.ip() == address.ip()))
 }
 
-/// Passes the answers of the endpoint on until the session ends.
-async fn answer(worker: Rc<Worker>, session: Rc<UdpSession>, port: Rc<Port>, client: Client) {
+/// Passes the answers of the endpoint on until the session ends. The port is free as soon as it is closed: no session holds its socket.
+async fn answer(worker: Rc<Worker>, session: Rc<UdpSession>, port: Weak<Port>, client: Client) {
     let deadline = Deadline::of_task(worker.timers.clone()).await;
     deadline.set_after(session.idle);
     session.used.set(worker.timers.now());
     loop {
         // The kernel tells an error (nobody is there) apart from data.
         let ready = session.socket.ready(Interest::READABLE | Interest::ERROR);
-        let next = match within(&deadline, ready).await {
-            Some(ready) => session.receive(ready, &worker, &port, &client),
-            None if session.is_over(&worker, &deadline) => ControlFlow::Break(()),
-            None => ControlFlow::Continue(More::No),
+        let next = match (within(&deadline, ready).await, port.upgrade()) {
+            (Some(ready), Some(port)) => session.receive(ready, &worker, &port, &client),
+            (None, Some(_)) if !session.is_over(&worker, &deadline) => ControlFlow::Continue(More::No),
+            _ => ControlFlow::Break(()),
         };
         match next {
             ControlFlow::Continue(More::Perhaps) => tokio::task::yield_now().await,

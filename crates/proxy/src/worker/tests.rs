@@ -287,6 +287,25 @@ fn an_endpoint_that_sends_without_pause_leaves_others_their_turn() {
     });
 }
 
+#[test]
+fn a_udp_port_that_was_closed_is_free_at_once() {
+    let (endpoint, live, listener) = datagrams(Settings::default());
+    endpoint.set_nonblocking(true).unwrap();
+    let worker = Worker::new(common(&live, None), live);
+    let socket = listener::bind(&listener, 1).unwrap().remove(0);
+    let address = socket.local_addr().unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    turn_by_turn().block_on(async {
+        let endpoint = tokio::net::UdpSocket::from_std(endpoint).unwrap();
+        worker.open_listener(listener, socket).unwrap();
+        client.send_to(b"question", address).unwrap();
+        assert_eq!(within("a datagram", endpoint.recv(&mut [0; 16])).await.unwrap(), 8);
+        // The next turn is ours, not that of the session.
+        worker.close_listeners(|_| true).await;
+        UdpSocket::bind(address).unwrap();
+    });
+}
+
 /// A runtime on which the test has its turn after that of each task.
 fn turn_by_turn() -> tokio::runtime::LocalRuntime {
     let mut builder = Builder::new_current_thread();
