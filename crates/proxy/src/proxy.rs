@@ -89,7 +89,7 @@ pub struct RefusedListener {
 /// How draining ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Drained {
-    /// Client connections that the deadline cut.
+    /// Client connections and sessions of datagrams that the deadline cut.
     pub cut: usize,
 }
 
@@ -243,7 +243,11 @@ impl Proxy {
         self.shared.tell(|| Message::Drain { done: done.clone() });
         drop(done);
         let finished = tokio::time::timeout(deadline, all_done.recv()).await.is_ok();
-        let cut = if finished { 0 } else { self.shared.connections().await };
+        let open = if finished { Vec::new() } else { self.shared.ask(Message::Open) };
+        let mut cut = 0;
+        for of_worker in open {
+            cut += of_worker.await.unwrap_or(0);
+        }
         self.stop();
         Drained { cut }
     }

@@ -59,6 +59,8 @@ pub(crate) enum Message {
     },
     /// How many client connections there are.
     Connections(oneshot::Sender<usize>),
+    /// How many client connections and sessions of datagrams there are.
+    Open(oneshot::Sender<usize>),
     /// Whether the worker still turns.
     Ping(oneshot::Sender<()>),
     /// What was counted so far.
@@ -266,7 +268,7 @@ impl Worker {
                     self.timers.wake_all();
                     let this = self.clone();
                     tokio::task::spawn_local(async move {
-                        while this.connections.get() > 0 || !this.sessions.borrow().is_empty() {
+                        while this.open() > 0 {
                             this.ended.notified().await;
                         }
                         drop(done);
@@ -274,6 +276,9 @@ impl Worker {
                 }
                 Message::Connections(reply) => {
                     let _ = reply.send(self.connections.get());
+                }
+                Message::Open(reply) => {
+                    let _ = reply.send(self.open());
                 }
                 Message::Ping(reply) => {
                     let _ = reply.send(());
@@ -288,6 +293,11 @@ impl Worker {
                 Message::Stop => return,
             }
         }
+    }
+
+    /// Client connections and sessions of datagrams.
+    fn open(&self) -> usize {
+        self.connections.get() + self.sessions.borrow().len()
     }
 
     /// Writes a line about a stream that has ended.

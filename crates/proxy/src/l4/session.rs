@@ -50,9 +50,9 @@ struct Entry {
 }
 
 impl Sessions {
-    /// Whether there are none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.by_client.is_empty()
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_client.len()
     }
 
     /// The session of a client, which is the last one used from now on.

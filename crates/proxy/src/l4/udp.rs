@@ -2,16 +2,19 @@
 //!
 //! A session is a client's address and port. It has one endpoint and a socket of its own, so that the endpoint tells clients apart
 //! and its answers find the way back; they leave from the address that the client asked. A session ends when nothing came for too
-//! long, when the endpoint has sent as many datagrams as were asked for, when others need its place, or with its port. When the port
-//! no longer leads to the endpoint, the next datagram begins another session: a client that keeps its port would never get away from a
-//! pod that is gone. What can't be sent at once is dropped, as networks do.
+//! long, when the endpoint has sent as many datagrams as were asked for, when others need its place, or with its port. While the
+//! worker drains, what clients send is passed on and prolongs nothing: the silence of the endpoint decides. When the port no longer
+//! leads to the endpoint, the next datagram begins another session: a client that keeps its port would never get away from a pod that
+//! is gone. What can't be sent at once is dropped, as networks do.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::rc::{Rc, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
@@ -35,6 +38,10 @@ const LARGEST: usize = 64 << 10;
 
 /// So many datagrams are taken before others of the worker get their turn.
 const BATCH: usize = 32;
+
+/// Longest silence of an endpoint while the worker drains: endpoints that never answer, as those of syslog and statsd, would keep it
+/// until the deadline. Resolvers wait as long for an answer unless told otherwise (`timeout` in resolv.conf(5)).
+const SILENCE_WHILE_DRAINING: Duration = Duration::from_secs(5);
 
 /// The socket of a UDP service, in one worker.
 #[derive(Debug)]
@@ -193,12 +200,13 @@ pub(super) struct UdpSession {
     endpoint: SocketAddr,
     /// The newest snapshot in which the port led to the endpoint.
     version: Cell<u64>,
-    idle: Duration,
+    /// Longest silence.
+    idle: Cell<Duration>,
     /// Datagrams that answer one of the client's.
     responses: u32,
     asked: Cell<u64>,
     answered: Cell<u64>,
-    /// When anything came.
+    /// When anything came; while the worker drains, from the endpoint.
     used: Cell<Millis>,
     session: RefCell<StreamSession>,
 }
@@ -246,7 +254,7 @@ fn begin(
         socket,
         endpoint,
         version: Cell::new(running.version),
-        idle: settings.idle,
+        idle: Cell::new(settings.idle),
         responses: settings.responses,
         asked: Cell::new(0),
         answered: Cell::new(0),
@@ -291,12 +299,22 @@ fn is_local(address: SocketAddr) -> bool {
 /// Passes the answers of the endpoint on until the session ends. The port is free as soon as it is closed: no session holds its socket.
 async fn answer(worker: Rc<Worker>, session: Rc<UdpSession>, port: Weak<Port>, client: Client) {
     let deadline = Deadline::of_task(worker.timers.clone()).await;
-    deadline.set_after(session.idle);
-    session.used.set(worker.timers.now());
+    session.wait(&worker, &deadline);
+    let mut draining = false;
     loop {
         // The kernel tells an error (nobody is there) apart from data.
         let ready = session.socket.ready(Interest::READABLE | Interest::ERROR);
-        let next = match (within(&deadline, ready).await, port.upgrade()) {
+        let ready = tokio::select! {
+            biased;
+            () = drains(&worker), if !draining => {
+                draining = true;
+                session.idle.set(session.idle.get().min(SILENCE_WHILE_DRAINING));
+                session.wait(&worker, &deadline);
+                continue;
+            }
+            ready = within(&deadline, ready) => ready,
+        };
+        let next = match (ready, port.upgrade()) {
             (Some(ready), Some(port)) => session.receive(ready, &worker, &port, &client),
             (None, Some(_)) if !session.is_over(&worker, &deadline) => ControlFlow::Continue(More::No),
             _ => ControlFlow::Break(()),
@@ -309,6 +327,11 @@ async fn answer(worker: Rc<Worker>, session: Rc<UdpSession>, port: Weak<Port>, c
     }
     worker.sessions.borrow_mut().remove(&client, &session);
     worker.session_ended();
+}
+
+/// Resolves when the worker drains, which wakes each task that has a deadline.
+async fn drains(worker: &Worker) {
+    poll_fn(|_| if worker.is_draining() { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 impl UdpSession {
@@ -330,7 +353,9 @@ impl UdpSession {
         let sent = socket.send(datagram).or_else(|_| socket.send(datagram));
         let mut session = self.session.borrow_mut();
         self.asked.set(self.asked.get() + 1);
-        self.used.set(session.worker.timers.now());
+        if !session.worker.is_draining() {
+            self.used.set(session.worker.timers.now());
+        }
         let len = datagram.len() as u64;
         session.record.received += len;
         session.open.count(|counts| counts.received += len);
@@ -381,9 +406,15 @@ impl UdpSession {
         ControlFlow::Continue(More::Perhaps)
     }
 
+    /// Silence counts from now on.
+    fn wait(&self, worker: &Worker, deadline: &Deadline) {
+        self.used.set(worker.timers.now());
+        deadline.set_after(self.idle.get());
+    }
+
     /// Whether nothing came for too long; else the deadline is moved to when that would be so.
     fn is_over(&self, worker: &Worker, deadline: &Deadline) -> bool {
-        let end = self.used.get().saturating_add(Millis::try_from(self.idle.as_millis()).unwrap_or(NEVER));
+        let end = self.used.get().saturating_add(Millis::try_from(self.idle.get().as_millis()).unwrap_or(NEVER));
         if end > worker.timers.now() {
             deadline.set(end);
             return false;
