@@ -54,7 +54,7 @@ pub(crate) enum Message {
     Leave,
     /// Accept nothing more, close what is idle, let the rest finish.
     Drain {
-        /// Dropped when the last connection has ended.
+        /// Dropped when the last connection and the last session of datagrams have ended.
         done: mpsc::Sender<()>,
     },
     /// How many client connections there are.
@@ -112,7 +112,7 @@ pub(crate) struct Worker {
     pub(crate) rng: RefCell<Rng>,
     running: RefCell<Rc<InForce>>,
     connections: Cell<usize>,
-    /// Signalled when a connection ends.
+    /// Signalled when a connection ends, or sessions of datagrams do.
     ended: Notify,
     leaving: Cell<bool>,
     draining: Cell<bool>,

@@ -60,8 +60,8 @@ impl Worker {
         false
     }
 
-    /// Says that a session of datagrams has ended.
-    pub(crate) fn session_ended(&self) {
+    /// Says that sessions of datagrams have ended, for which draining waits as it does for connections.
+    pub(crate) fn sessions_ended(&self) {
         self.ended.notify_waiters();
         self.ended.notify_one();
     }
