@@ -63,10 +63,10 @@ fn connections_leave_files_to_requests() {
         let proxy = TestProxy::start_with(forwarding(&[&origin], ForwardPolicy::default()), one_worker());
         // The proxy goes by the limit of its start: these are for the clients.
         allow(4 * FILES);
-        let mut clients = idle_clients(&proxy, FILES as usize / 2).await;
+        let _clients = idle_clients(&proxy, FILES as usize / 2).await;
         let connections = proxy.proxy.connections().await;
         assert!(connections <= FILES as usize * 5 / 16, "{connections}");
-        assert_eq!(clients.last_mut().unwrap().get(HOST, "/").await.status, 200);
+        assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200);
     });
 }
 
