@@ -76,7 +76,7 @@ fn a_pod_that_is_to_end_says_so_at_once_serves_on_and_ends_when_its_last_request
         let grace = Duration::from_secs(seconds(&container, "--shutdown-grace-period")?);
         let ip = ip(&pod)?;
         let (http, health) = (SocketAddr::new(ip, 80), SocketAddr::new(ip, 10254));
-        scene.until("the host is served", async || Ok(scene.get(http, HOST, "/").await?.status == 200)).await?;
+        scene.served(http, HOST).await?;
         for path in ["/healthz", "/readyz"] {
             ensure!(scene.get(health, "health", path).await?.status == 200, "{path} of a pod that is ready");
         }
@@ -152,7 +152,7 @@ async fn conditions(scene: &Scene, fairway: &Release<'_>, pod: &str) -> anyhow::
     let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={}", fairway.controller()));
     let slices = scene.api::<EndpointSlice>().list(&of_service).await?.items;
     let is_pod = |endpoint: &Endpoint| endpoint.target_ref.as_ref().and_then(|of| of.name.as_deref()) == Some(pod);
-    let endpoint = slices.into_iter().flat_map(|slice| slice.endpoints).find(is_pod);
+    let endpoint = slices.into_iter().flat_map(|slice| slice.endpoints.unwrap_or_default()).find(is_pod);
     Ok(endpoint.and_then(|endpoint| endpoint.conditions))
 }
 
