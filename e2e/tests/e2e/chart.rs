@@ -95,10 +95,28 @@ fn served_by_each_pod(ground: &Ground) {
     assert!(!pods.is_empty(), "no pods");
     for pod in pods.split(' ') {
         let answer = ground.read(&format!(
-            "curl --silent --show-error --output /dev/null --write-out '%{{http_code}} %{{redirect_url}}' --max-time 10 \
+            "curl --fail --silent --show-error --output /dev/null --write-out '%{{http_code}} %{{redirect_url}}' --max-time 10 \
              --retry 20 --retry-all-errors --retry-delay 1 --header 'Host: hello.example' http://{pod}/ "
         ));
         assert_eq!(answer, "301 https://example.com/hello");
+    }
+}
+
+/// Metrics come by the Service that a ServiceMonitor selects, and from the port of each pod that the annotation of that Service names.
+fn metrics_are_served(ground: &Ground) {
+    let service = "kubectl get service ingress-nginx-controller-metrics --namespace ingress-nginx --output";
+    let service: Value = serde_json::from_str(&ground.read(&format!("{service} json"))).expect("JSON");
+    let text = |pointer: &str| service.pointer(pointer).and_then(Value::as_str).expect("a text").to_owned();
+    let by_service = format!("{}:{}", text("/spec/clusterIP"), service["spec"]["ports"][0]["port"]);
+    let pods = "kubectl get pods --namespace ingress-nginx --selector app.kubernetes.io/component=controller \
+                --output jsonpath='{.items[*].status.podIP}'";
+    let annotated = text("/metadata/annotations/prometheus.io~1port");
+    let by_pod = ground.read(pods).split(' ').map(|pod| format!("{pod}:{annotated}")).collect::<Vec<_>>();
+    for address in [vec![by_service], by_pod].concat() {
+        let metrics = ground.read(&format!(
+            "curl --fail --silent --show-error --max-time 10 --retry 20 --retry-all-errors --retry-delay 1 http://{address}/metrics"
+        ));
+        assert!(metrics.contains("nginx_ingress_controller_"), "{address}: {metrics}");
     }
 }
 
@@ -135,6 +153,9 @@ fn values_files_of_users_install_and_serve() {
         create_ingress(&ground, class);
         // Also where use-proxy-protocol is on: until that is built, connections come without such a header.
         served_by_each_pod(&ground);
+        if name == "prometheus-operator" {
+            metrics_are_served(&ground);
+        }
         ground.read("kubectl delete ingress hello --namespace ingress-nginx");
         // The pods first: the last one needs its rights to take its address back and to give its Lease back.
         ground.read(
@@ -149,7 +170,7 @@ fn values_files_of_users_install_and_serve() {
 #[test]
 fn the_manifests_are_taken_as_they_are() {
     for name in ["baremetal", "cloud", "kind"] {
-        let ground = Ground::new("chart-manifest", &Options::default());
+        let ground = Ground::new(&format!("chart-manifest-{name}"), &Options::default());
         ground.read("kubectl label node node-a ingress-ready=true");
         ground.read(&format!("kubectl apply --filename deploy/manifests/{name}.yaml"));
         ground
@@ -290,7 +311,7 @@ fn an_upgrade_of_a_release_of_ingress_nginx_keeps_its_objects() {
     assert_eq!(ground.read("kubectl get validatingwebhookconfigurations --output name"), "");
     create_ingress(&ground, "nginx");
     let answer = ground.read(&format!(
-        "curl --silent --show-error --output /dev/null --write-out '%{{http_code}}' --max-time 10 --retry 20 \
+        "curl --fail --silent --show-error --output /dev/null --write-out '%{{http_code}}' --max-time 10 --retry 20 \
          --retry-all-errors --retry-delay 1 --header 'Host: hello.example' http://{}/",
         before.1
     ));
