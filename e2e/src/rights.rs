@@ -14,10 +14,11 @@ pub use self::chart::{RELEASE, Right, Scope, rights};
 
 /// Compares what the chart grants with what pods ask for.
 ///
-/// A request that was denied is a lack of the chart, with three exceptions; each takes for granted that the chart grants this
+/// A request that was denied is a lack of the chart, with four exceptions; each takes for granted that the chart grants this
 /// right, in this scope, for an object of this name:
 /// - it was taken away: the role or its binding was deleted before, as by who uninstalls while pods still end;
 /// - it was changed while the pod ran: an upgrade to settings that need fewer rights, of which the pod knows nothing;
+/// - it is to read IngressClasses, and the account only ever had rights in namespaces: Fairway asks, and goes on without;
 /// - the API server didn't know it yet, as one that has just started: the same request of the same account was allowed, and
 ///   nobody touched role or binding between the two.
 ///
@@ -89,7 +90,8 @@ impl Judge {
         let stands = |standing| move |grant: &&_| log.standing(grant, denied.answered) == standing;
         let in_force: Vec<_> = grants.iter().filter(stands(Standing::InForce)).collect();
         if in_force.is_empty() {
-            return grants.iter().any(|grant| stands(Standing::TakenAway)(&grant));
+            let taken_away = grants.iter().any(|grant| stands(Standing::TakenAway)(&grant));
+            return taken_away || (!grants.is_empty() && log.is_of_namespaces_only(denied));
         }
         in_force.iter().any(|grant| log.was_changed_under(grant, denied)) || log.was_allowed_as_well(denied, &in_force)
     }

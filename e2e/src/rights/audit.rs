@@ -144,6 +144,18 @@ impl Log {
         })
     }
 
+    /// Whether it was asked for IngressClasses, by an account that has rights in its own namespace and was never given any in the
+    /// cluster.
+    pub(super) fn is_of_namespaces_only(&self, denied: &Request) -> bool {
+        let Request { account: Account { namespace, name }, action, answered, .. } = denied;
+        let standing = |namespace: &str| {
+            let grant = Grant { namespace: namespace.to_owned(), name: name.clone() };
+            self.standing(&grant, *answered)
+        };
+        let classes = (action.group.as_str(), action.resource.as_str()) == ("networking.k8s.io", "ingressclasses");
+        classes && standing("") == Standing::Unknown && standing(namespace) != Standing::Unknown
+    }
+
     /// Whether what was denied was allowed as well, while the same grants were in force.
     pub(super) fn was_allowed_as_well(&self, denied: &Request, grants: &[&Grant]) -> bool {
         let is_same = |request: &&Request| {

@@ -10,6 +10,7 @@ kind: ClusterRole
 rules:
   - {apiGroups: [''], resources: [secrets], verbs: [list]}
   - {apiGroups: [''], resources: [events], verbs: [create]}
+  - {apiGroups: [networking.k8s.io], resources: [ingressclasses], verbs: [list]}
 ---
 kind: Role
 rules:
@@ -139,6 +140,7 @@ fn the_rights_are_those_of_the_roles() {
         [
             "create events of \"\" in the whole cluster",
             "list secrets of \"\" in the whole cluster",
+            "list ingressclasses of \"networking.k8s.io\" in the whole cluster",
             "get pods of \"\" in a namespace",
             "update leases of \"coordination.k8s.io\" in a namespace, called any-release-leader",
         ]
@@ -159,6 +161,26 @@ fn what_was_never_given_is_a_lack() {
     let mut log = Written::default();
     log.denied(POD, GET_POD);
     assert_eq!(log.complaints().len(), 1);
+}
+
+/// With `rbac.scope` Fairway asks for classes, and goes on without.
+#[test]
+fn who_has_rights_in_namespaces_only_may_ask_for_classes() {
+    let classes =
+        Asked { verb: "list", group: "networking.k8s.io", resource: "ingressclasses", namespace: "", name: "" };
+    let scoped = || {
+        let mut log = Written::default();
+        log.rbac("patch", 201, "roles", "shop", "shop").rbac("patch", 201, "rolebindings", "shop", "shop");
+        log
+    };
+    assert!(scoped().denied(POD, classes).complaints().is_empty());
+    assert_eq!(scoped().denied(POD, LIST_SECRETS).complaints().len(), 1, "another kind");
+    assert_eq!(scoped().denied(POD, Asked { verb: "delete", ..classes }).complaints().len(), 1, "another verb");
+    assert_eq!(scoped().denied("shop:another@pod-1", classes).complaints().len(), 1, "an account without rights");
+    assert_eq!(Written::installed().denied(POD, classes).complaints().len(), 1, "with a ClusterRole that lacks it");
+    let mut ended = scoped();
+    ended.rbac("delete", 200, "rolebindings", "shop", "shop").denied(POD, classes);
+    assert!(ended.complaints().is_empty(), "at the end of a release");
 }
 
 #[test]

@@ -15,10 +15,18 @@ use k8s_openapi::api::networking::v1::Ingress;
 use kube::Api;
 use kube::api::ListParams;
 
-/// Settings that, together, make the chart grant all that it ever grants.
+/// Settings that, together, make the chart grant all that it ever grants. What Roles grant in more than one namespace is the same
+/// right, but for those to a single object.
 const SETTINGS: &[&[&str]] = &[
     &[],
     &["controller.scope.enabled=true"],
+    &["controller.scope.enabled=true", "controller.scope.namespace=other", "tcp.5432=other/db:5432"],
+    &[
+        "controller.scope.enabled=true",
+        "controller.scope.namespace=other",
+        "controller.publishService.pathOverride=edge/front",
+    ],
+    &["controller.scope.enabled=true", "rbac.scope=true"],
     &["controller.scope.namespaceSelector=team=a"],
     &["controller.publishService.enabled=false", "controller.hostNetwork=true", "controller.reportNodeInternalIp=true"],
 ];
