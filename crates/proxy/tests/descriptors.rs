@@ -99,6 +99,20 @@ fn a_request_without_a_file_gets_that_of_an_idle_connection_to_another_endpoint(
 }
 
 #[test]
+fn a_request_that_gets_no_file_is_answered_503() {
+    with_few_files(async || {
+        let origin = Origin::start("a");
+        let policy = ForwardPolicy { connect_timeout: Duration::from_millis(100), ..ForwardPolicy::default() };
+        let proxy = TestProxy::start_with(forwarding(&[&origin], policy), one_worker());
+        let mut client = proxy.connect().await;
+        let held = all_files();
+        assert_eq!(client.get(HOST, "/").await.status, 503);
+        drop(held);
+        assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200);
+    });
+}
+
+#[test]
 fn a_new_client_gets_the_file_of_an_idle_one() {
     with_few_files(async || {
         let proxy = TestProxy::start_with([], one_worker());
