@@ -7,20 +7,25 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::ArgMatches;
 use fairway_controller::{
-    AddressSource, ApiConfig, ConnectError, Controller, ControllerConfig, Election, Pod, Publish, StatusConfig,
+    AddressSource, ApiConfig, ConnectError, Controller, ControllerConfig, Election, Pod, StatusConfig,
 };
 use fairway_model::Snapshot;
+use fairway_proxy::Proxy;
 use fairway_proxy::access_log::LogSink;
-use fairway_proxy::{Proxy, Publisher};
 use fairway_translate::options::Options;
 use fairway_translate::verdict::Verdict;
-use tokio::sync::{mpsc, watch};
-use tracing::{error, info, warn};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
 
 use crate::cli;
 use crate::flags::Flags;
 use crate::telemetry::{self, Form};
 use crate::wiring::{self, Signals};
+
+mod publish;
+mod serve;
+
+use serve::{Choices, Control, serve};
 
 /// Runs the command until it is told to end.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
@@ -72,89 +77,13 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     if let Some(address) = proxy.admin_address() {
         info!(%address, "health and metrics");
     }
-    runtime.block_on(serve(&flags, &config.options, controller, changes, proxy, signals))
-}
-
-async fn serve(
-    flags: &Flags,
-    options: &Options,
-    controller: Controller,
-    changes: mpsc::Receiver<Publish>,
-    mut proxy: Proxy,
-    mut signals: Signals,
-) -> anyhow::Result<ExitCode> {
-    let lifecycle = proxy.readiness();
-    let ready = controller.readiness();
-    let (leave, left) = watch::channel(false);
-    let (stop, stopped) = watch::channel(false);
-    let pump = tokio::spawn(publish_all(changes, proxy.publisher()));
-    let mut control = tokio::spawn(controller.run(raised(left), raised(stopped)));
-    tokio::select! {
-        () = signals.next() => {}
-        () = serve_until_ended(ready, &proxy, options) => {}
-        ended = &mut control => {
-            // It ends by itself only if it can't go on; the orchestrator starts the process anew.
-            let error = ended.map_err(anyhow::Error::from).and_then(|result| result.map_err(anyhow::Error::from));
-            error.context("the controller ended")?;
-        }
-    }
-
-    info!("asked to end; draining");
-    lifecycle.stopping();
-    let grace = flags.time("shutdown-grace-period");
-    let deadline = proxy.publisher().snapshot().settings().shutdown_timeout;
-    let after = flags.time("post-shutdown-grace-period");
-    let ending = async {
-        let _ = leave.send(true);
-        let drained = proxy.drain(grace, deadline).await;
-        info!(cut = drained.cut, "drained");
-        let _ = stop.send(true);
-        if let Err(error) = control.await {
-            error!(%error, "the controller failed while it ended");
-        }
-        pump.abort();
-        tokio::time::sleep(after).await;
+    let choices = Choices {
+        class: config.options.ingress_class,
+        grace: flags.time("shutdown-grace-period"),
+        after: flags.time("post-shutdown-grace-period"),
     };
-    tokio::select! {
-        () = ending => {}
-        () = signals.next() => wiring::end_at_once(),
-    }
-    info!("ended");
+    runtime.block_on(async { serve(Control::start(controller), changes, proxy, choices, signals).await })?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Tells the probes when the first complete configuration is live. Never ends.
-async fn serve_until_ended(mut ready: watch::Receiver<bool>, proxy: &Proxy, options: &Options) {
-    if ready.wait_for(|ready| *ready).await.is_ok() {
-        proxy.readiness().serving();
-        let hosts = proxy.publisher().snapshot().host_count();
-        info!(hosts, class = options.ingress_class, addresses = ?proxy.local_addresses(), "serving");
-    }
-    std::future::pending::<()>().await;
-}
-
-/// Hands every change of the controller to the proxy, one after the other.
-async fn publish_all(mut changes: mpsc::Receiver<Publish>, publisher: Publisher) {
-    while let Some(Publish { delta, live }) = changes.recv().await {
-        let published = publisher.publish(delta).await;
-        info!(
-            snapshot = published.version,
-            hosts = published.hosts,
-            took_ms = u64::try_from(published.took.as_millis()).unwrap_or(u64::MAX),
-            "published"
-        );
-        for refused in published.refused {
-            error!(listener = %refused.listener, address = %refused.address, error = %refused.error, "can't listen");
-        }
-        // The controller may be gone already.
-        let _ = live.send(());
-    }
-}
-
-/// Resolves when the flag is raised.
-async fn raised(mut flag: watch::Receiver<bool>) {
-    // Nobody is left to raise it: that ends the wait, too.
-    let _ = flag.wait_for(|raised| *raised).await;
 }
 
 /// A port that somebody else has is an error at the start, not in the middle of the first synchronisation.

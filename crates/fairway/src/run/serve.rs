@@ -1,0 +1,108 @@
+//! The life of the process once it is set up: it is ready with the first complete configuration, serves, and at the end, however
+//! that comes, lets what runs finish.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use fairway_controller::{Controller, Publish, RunError};
+use fairway_proxy::Proxy;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::{error, info};
+
+use super::publish::publish_all;
+use crate::wiring::{self, Signals};
+
+/// The controller at work.
+pub(super) struct Control {
+    /// Becomes `true` once the first complete configuration is live.
+    ready: watch::Receiver<bool>,
+    task: JoinHandle<Result<(), RunError>>,
+    /// Raised when the process is asked to end.
+    leave: watch::Sender<bool>,
+    /// Raised when nothing is served any more.
+    stop: watch::Sender<bool>,
+}
+
+impl Control {
+    /// Starts it, within a runtime.
+    pub(super) fn start(controller: Controller) -> Self {
+        let ready = controller.readiness();
+        let (leave, left) = watch::channel(false);
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(controller.run(raised(left), raised(stopped)));
+        Self { ready, task, leave, stop }
+    }
+}
+
+/// What flags say about it.
+pub(super) struct Choices {
+    /// The class that is served, for the log.
+    pub(super) class: String,
+    /// How long it goes on accepting connections when it is asked to end.
+    pub(super) grace: Duration,
+    /// How long it stays when it has drained.
+    pub(super) after: Duration,
+}
+
+/// Serves until a signal, and drains then. A second one ends the process at once.
+///
+/// # Errors
+/// When the controller ended by itself.
+pub(super) async fn serve(
+    control: Control,
+    changes: mpsc::Receiver<Publish>,
+    mut proxy: Proxy,
+    choices: Choices,
+    mut signals: Signals,
+) -> anyhow::Result<()> {
+    let Choices { class, grace, after } = choices;
+    let Control { ready, mut task, leave, stop } = control;
+    let pump = tokio::spawn(publish_all(changes, proxy.publisher()));
+    tokio::select! {
+        () = signals.next() => {}
+        () = become_ready(ready, &proxy, &class) => {}
+        ended = &mut task => {
+            // It ends by itself only if it can't go on; the orchestrator starts the process anew.
+            let error = ended.map_err(anyhow::Error::from).and_then(|result| result.map_err(anyhow::Error::from));
+            error.context("the controller ended")?;
+        }
+    }
+
+    info!("asked to end; draining");
+    proxy.readiness().stopping();
+    let deadline = proxy.publisher().snapshot().settings().shutdown_timeout;
+    let ending = async {
+        let _ = leave.send(true);
+        let drained = proxy.drain(grace, deadline).await;
+        info!(cut = drained.cut, "drained");
+        let _ = stop.send(true);
+        if let Err(error) = task.await {
+            error!(%error, "the controller failed while it ended");
+        }
+        pump.abort();
+        tokio::time::sleep(after).await;
+    };
+    tokio::select! {
+        () = ending => {}
+        () = signals.next() => wiring::end_at_once(),
+    }
+    info!("ended");
+    Ok(())
+}
+
+/// Tells the probes when the first complete configuration is live. Never ends.
+async fn become_ready(mut ready: watch::Receiver<bool>, proxy: &Proxy, class: &str) {
+    if ready.wait_for(|ready| *ready).await.is_ok() {
+        proxy.readiness().serving();
+        let hosts = proxy.publisher().snapshot().host_count();
+        info!(hosts, class, addresses = ?proxy.local_addresses(), "serving");
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Resolves when the flag is raised.
+async fn raised(mut flag: watch::Receiver<bool>) {
+    // Nobody is left to raise it: that ends the wait, too.
+    let _ = flag.wait_for(|raised| *raised).await;
+}

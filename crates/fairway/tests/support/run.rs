@@ -1,0 +1,166 @@
+//! `fairway run` as a child of the test, and an API server for it.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
+
+use fairway_testkit::{Client, DEADLINE, Gate, Origin, Reply, Request};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::fairway;
+
+/// `fairway run` against a server of the test's choice, on ports of the kernel's choice. Ends with the value.
+pub(crate) struct Run {
+    pub(crate) child: Child,
+    log: Receiver<String>,
+    seen: String,
+    /// Health and metrics.
+    admin: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Run {
+    /// Starts it with the API server at this address, and without any pod: nobody is elected, no status is written.
+    pub(crate) fn start(api: SocketAddr, args: &[&str]) -> Self {
+        Self::start_as(fairway(), api, args)
+    }
+
+    /// The same by a command to which the words of `fairway` are given.
+    pub(crate) fn start_as(mut command: Command, api: SocketAddr, args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut child = command
+            .arg("run")
+            .arg("--kubeconfig")
+            .arg(kubeconfig(&folder, &format!("http://{api}")))
+            .args(["--update-status=false", "--healthz-host=127.0.0.1", "--healthz-port=0"])
+            .args(["--http-port=0", "--https-port=0", "--post-shutdown-grace-period=0"])
+            .arg("--allow-backend-address=127.0.0.1")
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let stderr = child.stderr.take().expect("standard error is a pipe");
+        let (sender, log) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut run = Self { child, log, seen: String::new(), admin: nowhere, _folder: folder };
+        let line = run.line_with("health and metrics");
+        run.admin = line.rsplit('=').next().and_then(|address| address.parse().ok()).expect("an address at the end");
+        run
+    }
+
+    /// The next line of the log that holds a text.
+    pub(crate) fn line_with(&mut self, part: &str) -> String {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            match self.log.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.seen.extend([&line, "\n"]);
+                    if line.contains(part) {
+                        return line;
+                    }
+                }
+                Err(error) => panic!("waited for {part:?}: {error}; the log so far:\n{}", self.seen),
+            }
+        }
+    }
+
+    /// Waits until it serves. Returns where plain HTTP is served.
+    pub(crate) fn serving(&mut self) -> SocketAddr {
+        let line = self.line_with(" serving ");
+        let port = line.split("0.0.0.0:").nth(1).and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+        let port = port.and_then(|port| port.parse().ok()).expect("the address of the first listener");
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    pub(crate) async fn status_of(&self, path: &str) -> u16 {
+        // Boxed: the buffers of a client, inside of what polls it again and again, would not fit on the stack of a test.
+        Box::pin(async { Client::connect(self.admin).await.get("localhost", path).await.status }).await
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child of ours") {
+                return status;
+            }
+            assert!(Instant::now() < end, "the process goes on; the log so far:\n{}", self.seen);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn kubeconfig(folder: &TempDir, server: &str) -> PathBuf {
+    let path = folder.path().join("config");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: k, cluster: {{server: '{server}'}}}}]\n\
+         users: [{{name: u, user: {{token: t}}}}]\ncontexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n"
+    );
+    std::fs::write(&path, text).expect("the file can be written");
+    path
+}
+
+/// An API server in which nothing ever changes: the Ingress `shop/web` sends a.example to `origin`. Lists wait for `gate`.
+pub(crate) fn api_server(origin: &Origin, gate: &Gate) -> Origin {
+    let (port, gate) = (origin.port(), gate.clone());
+    let answer = move |request: &Request| {
+        let path = request.target.split('?').next().unwrap_or_default();
+        if request.target.contains("watch=true") {
+            return Reply::ok().header("transfer-encoding", "chunked").unframed("").then_stall();
+        }
+        if request.method != "GET" {
+            return Reply::status(201).body("{}");
+        }
+        let items = objects(path.rsplit('/').next().unwrap_or_default(), port);
+        let list = json!({"kind": "List", "metadata": {"resourceVersion": "1"}, "items": items});
+        Reply::ok().header("content-type", "application/json").body(list.to_string()).held_by(&gate)
+    };
+    Origin::new("api").reply_with(answer).start()
+}
+
+fn objects(plural: &str, port: u16) -> Vec<Value> {
+    let mut object = match plural {
+        "ingressclasses" => json!({"spec": {"controller": "k8s.io/ingress-nginx"}}),
+        "services" => json!({"spec": {"clusterIP": "None", "ports": [{"port": 80}]}}),
+        "endpointslices" => {
+            json!({"addressType": "IPv4", "ports": [{"port": port}], "endpoints": [{"addresses": ["127.0.0.1"]}]})
+        }
+        "ingresses" => {
+            let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+            let path = json!({"path": "/", "pathType": "Prefix", "backend": backend});
+            let rule = json!({"host": "a.example", "http": {"paths": [path]}});
+            json!({"spec": {"ingressClassName": "nginx", "rules": [rule]}})
+        }
+        _ => return Vec::new(),
+    };
+    object["metadata"] = match plural {
+        "ingressclasses" => json!({"name": "nginx", "uid": "u", "resourceVersion": "1"}),
+        _ => json!({"namespace": "shop", "name": "web", "uid": "u", "resourceVersion": "1",
+            "labels": {"kubernetes.io/service-name": "web"}}),
+    };
+    vec![object]
+}
