@@ -58,10 +58,11 @@ pub(super) async fn serve(
 ) -> anyhow::Result<()> {
     let Choices { class, grace, after } = choices;
     let Control { ready, mut task, leave, stop } = control;
-    let pump = tokio::spawn(publish_all(changes, proxy.publisher()));
+    let (open, opened) = watch::channel(false);
+    let pump = tokio::spawn(publish_all(changes, proxy.publisher(), open));
     tokio::select! {
         () = signals.next() => {}
-        () = become_ready(ready, &proxy, &class) => {}
+        () = become_ready(ready, opened, &proxy, &class) => {}
         ended = &mut task => {
             // It ends by itself only if it can't go on; the orchestrator starts the process anew.
             let error = ended.map_err(anyhow::Error::from).and_then(|result| result.map_err(anyhow::Error::from));
@@ -91,14 +92,30 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// Tells the probes when the first complete configuration is live. Never ends.
-async fn become_ready(mut ready: watch::Receiver<bool>, proxy: &Proxy, class: &str) {
+/// Tells the probes when the first complete configuration is live and every listener for HTTP and HTTPS is open. Never ends.
+async fn become_ready(mut ready: watch::Receiver<bool>, mut open: watch::Receiver<bool>, proxy: &Proxy, class: &str) {
     if ready.wait_for(|ready| *ready).await.is_ok() {
-        proxy.readiness().serving();
-        let hosts = proxy.publisher().snapshot().host_count();
-        info!(hosts, class, addresses = ?proxy.local_addresses(), "serving");
+        if !*open.borrow() {
+            error!(
+                closed = ?closed(proxy),
+                "not ready, because HTTP or HTTPS can't be served: correct bind-address and disable-ipv6 of the ConfigMap, or \
+                give this node the addresses and free their ports"
+            );
+        }
+        if open.wait_for(|open| *open).await.is_ok() {
+            proxy.readiness().serving();
+            let hosts = proxy.publisher().snapshot().host_count();
+            info!(hosts, class, addresses = ?proxy.local_addresses(), "serving");
+        }
     }
     std::future::pending::<()>().await;
+}
+
+/// The listeners for HTTP and HTTPS that have no socket.
+fn closed(proxy: &Proxy) -> Vec<String> {
+    let (local, snapshot) = (proxy.local_addresses(), proxy.publisher().snapshot());
+    let closed = snapshot.listeners().filter(|listener| !local.contains_key(&listener.name));
+    closed.map(|listener| format!("{} {}", listener.scheme, listener.address)).collect()
 }
 
 /// Resolves when the flag is raised.

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
@@ -76,10 +78,21 @@ impl Run {
         }
     }
 
+    /// The log as far as it was waited for.
+    pub(crate) fn log(&self) -> &str {
+        &self.seen
+    }
+
     /// Waits until it serves. Returns where plain HTTP is served.
     pub(crate) fn serving(&mut self) -> SocketAddr {
+        self.serving_at("0.0.0.0")
+    }
+
+    /// The same where the first listener has this address.
+    pub(crate) fn serving_at(&mut self, ip: &str) -> SocketAddr {
         let line = self.line_with(" serving ");
-        let port = line.split("0.0.0.0:").nth(1).and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+        let rest = line.split(&format!("{ip}:")).nth(1);
+        let port = rest.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
         let port = port.and_then(|port| port.parse().ok()).expect("the address of the first listener");
         SocketAddr::from(([127, 0, 0, 1], port))
     }
@@ -124,18 +137,73 @@ pub(crate) fn kubeconfig(folder: &TempDir, server: &str) -> PathBuf {
     path
 }
 
+/// The ConfigMap `edge/config`, which the test changes while a process watches it. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct ConfigMap(Arc<State>);
+
+struct State {
+    /// What stands in it at first, and after each change.
+    contents: Vec<Value>,
+    at: AtomicUsize,
+    /// Where events wait until the change that they tell of.
+    events: Gate,
+}
+
+impl ConfigMap {
+    pub(crate) fn new(contents: impl IntoIterator<Item = Value>) -> Self {
+        let contents = contents.into_iter().collect();
+        Self(Arc::new(State { contents, at: AtomicUsize::new(0), events: Gate::new() }))
+    }
+
+    /// From now on it has the next content.
+    pub(crate) fn change(&self) {
+        self.0.at.fetch_add(1, Ordering::SeqCst);
+        self.0.events.release_one();
+    }
+
+    fn version(&self, at: usize) -> Value {
+        let version = (at + 1).to_string();
+        json!({"metadata": {"namespace": "edge", "name": "config", "uid": "u", "resourceVersion": version},
+            "data": self.0.contents[at]})
+    }
+
+    fn now(&self) -> Value {
+        self.version(self.0.at.load(Ordering::SeqCst))
+    }
+
+    /// What one watch says of all changes. It stays open.
+    fn watched(&self) -> Reply {
+        let event = |at| format!("{}\n", json!({"type": "MODIFIED", "object": self.version(at)}));
+        Reply::ok().chunked((1..self.0.contents.len()).map(event)).body_held_by(&self.0.events)
+    }
+}
+
 /// An API server in which nothing ever changes: the Ingress `shop/web` sends a.example to `origin`. Lists wait for `gate`.
 pub(crate) fn api_server(origin: &Origin, gate: &Gate) -> Origin {
+    api(origin, gate, None)
+}
+
+/// The same with a ConfigMap.
+pub(crate) fn api_server_with(origin: &Origin, config: &ConfigMap) -> Origin {
+    let lists = Gate::new();
+    lists.release();
+    api(origin, &lists, Some(config.clone()))
+}
+
+fn api(origin: &Origin, gate: &Gate, config: Option<ConfigMap>) -> Origin {
     let (port, gate) = (origin.port(), gate.clone());
     let answer = move |request: &Request| {
         let path = request.target.split('?').next().unwrap_or_default();
+        let plural = path.rsplit('/').next().unwrap_or_default();
+        let config = config.as_ref().filter(|_| plural == "configmaps");
         if request.target.contains("watch=true") {
-            return Reply::ok().header("transfer-encoding", "chunked").unframed("").then_stall();
+            let quiet = || Reply::ok().header("transfer-encoding", "chunked").unframed("").then_stall();
+            return config.map_or_else(quiet, ConfigMap::watched);
         }
         if request.method != "GET" {
             return Reply::status(201).body("{}");
         }
-        let items = objects(path.rsplit('/').next().unwrap_or_default(), port);
+        let items = config.map_or_else(|| objects(plural, port), |config| vec![config.now()]);
         let list = json!({"kind": "List", "metadata": {"resourceVersion": "1"}, "items": items});
         Reply::ok().header("content-type", "application/json").body(list.to_string()).held_by(&gate)
     };
