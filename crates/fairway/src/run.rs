@@ -55,7 +55,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("control").build()?;
-    let signals = Signals::new(&runtime)?;
+    let mut signals = Signals::new(&runtime)?;
     check_addresses(&config.options)?;
     let client = runtime.block_on(fairway_controller::connect(&config.api)).map_err(|error| match error {
         ConnectError::InCluster(_) => {
@@ -82,7 +82,9 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         grace: flags.time("shutdown-grace-period"),
         after: flags.time("post-shutdown-grace-period"),
     };
-    runtime.block_on(async { serve(Control::start(controller), changes, proxy, choices, signals).await })?;
+    runtime.block_on(async {
+        serve(Control::start(controller), changes, proxy, choices, async || signals.next().await).await
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

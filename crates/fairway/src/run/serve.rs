@@ -3,15 +3,18 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use fairway_controller::{Controller, Publish, RunError};
 use fairway_proxy::Proxy;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info};
 
 use super::publish::publish_all;
-use crate::wiring::{self, Signals};
+use crate::wiring;
+
+/// How long requests may go on when the process ends because its controller has failed. Nothing new is accepted meanwhile, perhaps
+/// by no replica, so it must not last as long as a WebSocket may.
+const FAILURE_DRAIN: Duration = Duration::from_secs(10);
 
 /// The controller at work.
 pub(super) struct Control {
@@ -45,51 +48,66 @@ pub(super) struct Choices {
     pub(super) after: Duration,
 }
 
-/// Serves until a signal, and drains then. A second one ends the process at once.
+/// Serves until a signal or the failure of the controller, and drains then. A second signal ends the process at once.
 ///
 /// # Errors
-/// When the controller ended by itself.
+/// When the controller ended by itself: the process is to be started anew.
 pub(super) async fn serve(
     control: Control,
     changes: mpsc::Receiver<Publish>,
     mut proxy: Proxy,
     choices: Choices,
-    mut signals: Signals,
+    mut signal: impl AsyncFnMut(),
 ) -> anyhow::Result<()> {
     let Choices { class, grace, after } = choices;
     let Control { ready, mut task, leave, stop } = control;
     let (open, opened) = watch::channel(false);
     let pump = tokio::spawn(publish_all(changes, proxy.publisher(), open));
-    tokio::select! {
-        () = signals.next() => {}
-        () = become_ready(ready, opened, &proxy, &class) => {}
-        ended = &mut task => {
-            // It ends by itself only if it can't go on; the orchestrator starts the process anew.
-            let error = ended.map_err(anyhow::Error::from).and_then(|result| result.map_err(anyhow::Error::from));
-            error.context("the controller ended")?;
+    let failure = tokio::select! {
+        () = signal() => None,
+        () = become_ready(ready, opened, &proxy, &class) => None,
+        ended = &mut task => Some(match end_of(ended) {
+            Ok(()) => anyhow::anyhow!("the controller ended without being asked to"),
+            Err(error) => error.context("the controller ended"),
+        }),
+    };
+    let mut deadline = proxy.publisher().snapshot().settings().shutdown_timeout;
+    match &failure {
+        None => info!("asked to end; draining"),
+        Some(failure) => {
+            error!(error = %format_args!("{failure:#}"), "the controller failed; draining, to be started anew");
+            deadline = deadline.min(FAILURE_DRAIN);
         }
     }
-
-    info!("asked to end; draining");
+    let failed = failure.is_some();
     proxy.readiness().stopping();
-    let deadline = proxy.publisher().snapshot().settings().shutdown_timeout;
     let ending = async {
         let _ = leave.send(true);
         let drained = proxy.drain(grace, deadline).await;
         info!(cut = drained.cut, "drained");
         let _ = stop.send(true);
-        if let Err(error) = task.await {
-            error!(%error, "the controller failed while it ended");
+        // After a failure there is nothing to wait for, and every moment counts until there is a new process.
+        if !failed {
+            if let Err(error) = end_of(task.await) {
+                error!(error = %format_args!("{error:#}"), "the controller failed while it ended");
+            }
+            pump.abort();
+            tokio::time::sleep(after).await;
         }
-        pump.abort();
-        tokio::time::sleep(after).await;
+    };
+    let at_once = async {
+        if failed {
+            // The first signal asks for what is under way.
+            signal().await;
+        }
+        signal().await;
     };
     tokio::select! {
         () = ending => {}
-        () = signals.next() => wiring::end_at_once(),
+        () = at_once => wiring::end_at_once(),
     }
     info!("ended");
-    Ok(())
+    failure.map_or(Ok(()), Err)
 }
 
 /// Tells the probes when the first complete configuration is live and every listener for HTTP and HTTPS is open. Never ends.
@@ -123,3 +141,10 @@ async fn raised(mut flag: watch::Receiver<bool>) {
     // Nobody is left to raise it: that ends the wait, too.
     let _ = flag.wait_for(|raised| *raised).await;
 }
+
+fn end_of(ended: Result<Result<(), RunError>, JoinError>) -> anyhow::Result<()> {
+    Ok(ended??)
+}
+
+#[cfg(test)]
+mod tests;

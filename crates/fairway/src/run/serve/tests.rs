@@ -1,0 +1,103 @@
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use fairway_model::{
+    Action, Backend, Balance, Delta, Endpoint, EndpointSet, Endpoints, Forward, ForwardPolicy, Host, HostPattern,
+    Listener, Origin as Owner, PathMatch, Protocol, Resource, Route, Scheme, Snapshot,
+};
+use fairway_proxy::ProxyConfig;
+use fairway_proxy::resolve::AddressPolicy;
+use fairway_testkit::{Client, Gate, Origin, Reply, eventually, within};
+use tokio::sync::oneshot;
+
+use super::*;
+
+/// A proxy that sends a.example to the origin.
+fn proxy(origin: &Origin) -> Proxy {
+    let listener =
+        Listener { name: "http".into(), address: ([127, 0, 0, 1], 0).into(), scheme: Scheme::Http, table: "t".into() };
+    let backend = Backend {
+        name: "b".into(),
+        origin: Owner::new("Service", "n", "b"),
+        port: "80".into(),
+        upstream_name: "n-b-80".into(),
+        protocol: Protocol::Http1,
+        balance: Balance::RoundRobin,
+        affinity: None,
+        request_fields: Vec::new(),
+    };
+    let endpoints = Endpoints::Addresses(vec![Endpoint::ready(origin.address())]);
+    let forward = Forward {
+        backend: "b".into(),
+        fallback: None,
+        session_cookie_path: None,
+        policy: Arc::new(ForwardPolicy::default()),
+    };
+    let path = PathMatch::prefix("/").unwrap();
+    let route = Route::new(Owner::new("Ingress", "n", "i"), path, Action::Forward(forward));
+    let resources = [
+        Resource::from(listener),
+        backend.into(),
+        EndpointSet { backend: "b".into(), endpoints }.into(),
+        Host::new("t".into(), HostPattern::parse("a.example").unwrap(), vec![route]).into(),
+    ];
+    let addresses = AddressPolicy { loopback_endpoints: true, ..AddressPolicy::default() };
+    let config = ProxyConfig { workers: NonZeroUsize::new(2), addresses, ..ProxyConfig::default() };
+    Proxy::start(Snapshot::default().apply(Delta::upsert(resources)), config).unwrap()
+}
+
+/// How a controller fails.
+async fn fail(way: &str) -> Result<(), RunError> {
+    match way {
+        "error" => Err(RunError::SinkClosed),
+        "panic" => panic!("out of its mind"),
+        _ => Ok(()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_is_answered_when_the_controller_fails() {
+    for (way, told) in [
+        ("error", "the controller ended: the proxy takes no more changes"),
+        ("panic", "out of its mind"),
+        ("end", "the controller ended without being asked to"),
+    ] {
+        let held = Gate::new();
+        let origin = Origin::new("web").reply(Reply::ok().body("done").held_by(&held)).start();
+        let proxy = proxy(&origin);
+        let http = proxy.local_addresses()[&"http".into()];
+        let mut client = Client::connect(http).await;
+        client.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+        origin.next_request().await;
+
+        let (begin, begun) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            begun.await.unwrap();
+            fail(way).await
+        });
+        let (_ready, ready) = watch::channel(true);
+        let control = Control { ready, task, leave: watch::Sender::new(false), stop: watch::Sender::new(false) };
+        let (_changes, changes) = mpsc::channel(1);
+        // Whoever waits for these an hour has not understood.
+        let choices = Choices { class: "nginx".into(), grace: Duration::ZERO, after: Duration::from_secs(3600) };
+        let (signals, mut signalled) = mpsc::channel(1);
+        let signal = async || match signalled.recv().await {
+            Some(()) => (),
+            None => std::future::pending().await,
+        };
+        let look = async {
+            begin.send(()).unwrap();
+            eventually("no more connections", || async { Client::try_connect(http).await.is_err() }).await;
+            // Whoever asks it to end now asks for what it does.
+            signals.send(()).await.unwrap();
+            eventually("a signal that is heard", || async { signals.capacity() == 1 }).await;
+            held.release();
+            client.read_response().await
+        };
+        let serving = within("the end", serve(control, changes, proxy, choices, signal));
+        let (ended, response) = tokio::join!(serving, look);
+        assert_eq!((response.status, response.text()), (200, "done".into()), "{way}");
+        let error = format!("{:#}", ended.unwrap_err());
+        assert!(error.contains(told), "{way}: {error}");
+    }
+}
