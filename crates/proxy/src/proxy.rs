@@ -1,6 +1,7 @@
 //! The running proxy: its workers, and the one way to change what they serve.
 
 mod fingerprint;
+mod listening;
 mod shared;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 use fairway_model::{Delta, ListenerName, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
-use self::shared::{Listening, Relisten, Shared, locked};
+use self::listening::{Listening, Relisten};
+use self::shared::{Shared, locked};
 use crate::access_log::{LogSink, LogThread};
 use crate::admin::{AdminSource, Lifecycle};
 use crate::config::ProxyConfig;
@@ -110,7 +112,7 @@ impl Proxy {
         let mut sockets: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
         let mut local = BTreeMap::new();
         let mut listening = Listening::new();
-        for listener in shared::listeners(&live.snapshot) {
+        for listener in listening::listeners(&live.snapshot) {
             let bound = listener::bind(&listener, count)
                 .map_err(|source| StartError::Listen { address: listener.address(), source })?;
             if let Some(address) = bound.first().and_then(|socket| socket.local_addr().ok()) {
