@@ -190,8 +190,11 @@ impl Session {
         let (new, cleared) = change::compare_findings(&self.findings, &findings);
         self.findings = findings;
         let mut text = change::render(&lines, took, &new, &cleared, self.terminal);
-        for refused in published.refused {
+        for refused in published.refused.iter().filter(|refused| !refused.known) {
             let _ = writeln!(text, "  {} can't be listened on: {}", refused.address, refused.error);
+        }
+        for address in published.opened.values() {
+            let _ = writeln!(text, "  {address} is listened on at last");
         }
         self.terminal.print(&text);
     }

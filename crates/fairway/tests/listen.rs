@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
 use fairway_testkit::{Client, Origin};
 use serde_json::json;
@@ -51,7 +51,8 @@ async fn a_port_that_somebody_else_has_keeps_nobody_from_being_served() {
     let origin = Origin::start("web");
     let taken = taken();
     let port = taken.local_addr().unwrap().port();
-    let config = ConfigMap::new([json!({(port.to_string()): "shop/web:80"})]);
+    let entry = |value: &str| json!({(port.to_string()): value});
+    let config = ConfigMap::new([entry("shop/web:80"), entry("shop/web:80::PROXY")]);
     let api = api_server_with(&origin, &config);
     let mut run = Run::start(api.address(), &["--tcp-services-configmap=edge/config"]);
     let line = run.line_with("can't listen");
@@ -59,6 +60,15 @@ async fn a_port_that_somebody_else_has_keeps_nobody_from_being_served() {
     let http = run.serving();
     assert_eq!(Client::connect(http).await.get("a.example", "/").await.status, 200);
     assert_eq!(run.status_of("/readyz").await, 200);
+
+    // It is said once, as it is that it is over.
+    config.change();
+    run.line_with(" published ");
+    drop(taken);
+    let line = run.line_with("listening at last");
+    assert!(line.contains(&format!("listener=tcp-{port}")), "{line}");
+    assert_eq!(run.log().matches("can't listen").count(), 1, "{}", run.log());
+    TcpStream::connect(("127.0.0.1", port)).unwrap();
 }
 
 /// A port on all addresses that we hold. The kernel gives it to nobody who asks for any, not even when it is free again.

@@ -73,11 +73,13 @@ pub struct Published {
     pub hosts: usize,
     /// From the call until every worker served it.
     pub took: Duration,
-    /// Listeners that could not be opened. All else of the change is in force.
+    /// Listeners that are not open as they should be, also those that were not before. All else of the change is in force.
     pub refused: Vec<RefusedListener>,
+    /// Listeners that are open at last after they were refused, and where.
+    pub opened: BTreeMap<ListenerName, SocketAddr>,
 }
 
-/// A listener that could not be opened.
+/// A listener that could not be opened. It is tried again with every change, and by [`Publisher::listen_again`].
 #[derive(Debug)]
 pub struct RefusedListener {
     /// Its name.
@@ -86,6 +88,8 @@ pub struct RefusedListener {
     pub address: SocketAddr,
     /// What the operating system said.
     pub error: io::Error,
+    /// Whether the attempt before this one ended in the same way: name, address and kind of the error.
+    pub known: bool,
 }
 
 /// How draining ended.
@@ -111,7 +115,7 @@ impl Proxy {
         let certificates = Certificates::new(live.snapshot.clone());
         let mut sockets: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
         let mut local = BTreeMap::new();
-        let mut listening = Listening::new();
+        let mut listening = Listening::default();
         for listener in listening::listeners(&live.snapshot) {
             let bound = listener::bind(&listener, count)
                 .map_err(|source| StartError::Listen { address: listener.address(), source })?;
@@ -121,7 +125,7 @@ impl Proxy {
             for (own, socket) in sockets.iter_mut().zip(bound) {
                 own.push((listener.clone(), socket));
             }
-            listening.insert(listener.name().clone(), listener);
+            listening.open.insert(listener.name().clone(), listener);
         }
         let log = match log {
             LogSink::Off => None,
@@ -166,7 +170,7 @@ impl Proxy {
             refused_endpoints: AtomicU64::new(0),
         };
         let shared = Arc::new(shared);
-        shared.note(true, fingerprint::whole(&shared.live().snapshot));
+        shared.note(fingerprint::whole(&shared.live().snapshot), &[]);
         shared.announce(&Snapshot::diff(&Snapshot::default(), &shared.live().snapshot), &Snapshot::default());
         let lifecycle = Lifecycle::default();
         let source = AdminSource {
@@ -289,13 +293,37 @@ impl Publisher {
         let touched = fingerprint::touched(&delta);
         let live = current.next(current.snapshot.apply(delta), shared.log_format.as_ref());
         let mut listeners = shared.relisten(&mut listening, &live.snapshot);
-        let refused = std::mem::take(&mut listeners.refused);
+        let (refused, opened) = (std::mem::take(&mut listeners.refused), std::mem::take(&mut listeners.opened));
         // Handshakes may see it a moment before the requests do.
         shared.certificates.publish(live.snapshot.clone());
         shared.distribute(&live, listeners).await;
         let before = locked(&shared.status).hash;
-        shared.note(refused.is_empty(), fingerprint::next(before, &touched, &current.snapshot, &live.snapshot));
-        Published { version: live.version, hosts: live.snapshot.host_count(), took: begun.elapsed(), refused }
+        shared.note(fingerprint::next(before, &touched, &current.snapshot, &live.snapshot), &refused);
+        Published { version: live.version, hosts: live.snapshot.host_count(), took: begun.elapsed(), refused, opened }
+    }
+
+    /// Tries again to open the listeners that are refused, and changes nothing else. `None` if there are none.
+    pub async fn listen_again(&self) -> Option<Published> {
+        let begun = Instant::now();
+        let shared = &*self.0;
+        let mut listening = shared.change.lock().await;
+        if listening.refused.is_empty() {
+            return None;
+        }
+        let live = shared.live();
+        let mut listeners = shared.relisten(&mut listening, &live.snapshot);
+        let (refused, opened) = (std::mem::take(&mut listeners.refused), std::mem::take(&mut listeners.opened));
+        if !opened.is_empty() {
+            shared.distribute(&live, listeners).await;
+        }
+        shared.note_attempt(&refused);
+        Some(Published {
+            version: live.version,
+            hosts: live.snapshot.host_count(),
+            took: begun.elapsed(),
+            refused,
+            opened,
+        })
     }
 
     /// Takes over where a name leads.

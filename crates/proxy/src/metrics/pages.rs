@@ -274,7 +274,7 @@ impl Pages {
                 "config_last_reload_successful",
                 "gauge",
                 "Whether the last configuration reload attempt was successful",
-                f64::from(u8::from(config.last_succeeded)),
+                f64::from(u8::from(config.whole)),
             ),
             (
                 "config_last_reload_successful_timestamp_seconds",

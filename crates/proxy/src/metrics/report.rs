@@ -10,14 +10,15 @@ use super::{MetricOptions, Pages, Totals};
 /// What is known about the configuration that runs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConfigStatus {
-    /// Changes that were taken over.
+    /// Changes that were taken over. One that finds a listener refused as it was before is one of them.
     pub successes: u64,
-    /// Changes that were refused, at least in part.
+    /// Changes that were refused, at least in part: each listener that is refused counts with the first attempt, and again when
+    /// address or kind of error are others.
     pub errors: u64,
     /// A number that is the same for the same configuration.
     pub hash: u64,
-    /// Whether the last change was taken over whole.
-    pub last_succeeded: bool,
+    /// Whether all of the configuration is in force: no listener of it is refused.
+    pub whole: bool,
     /// When a change was last taken over, in seconds since 1970.
     pub last_success: f64,
     /// Number of the snapshot.

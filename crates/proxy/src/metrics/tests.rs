@@ -25,14 +25,7 @@ fn exposition(options: &MetricOptions, snapshot: &Snapshot, reports: Vec<WorkerR
         options: Arc::new(options.clone()),
         totals,
         snapshot: Arc::new(snapshot.clone()),
-        config: ConfigStatus {
-            successes: 2,
-            errors: 1,
-            hash: u64::MAX,
-            last_succeeded: true,
-            last_success: 1000.5,
-            version: 7,
-        },
+        config: ConfigStatus { successes: 2, errors: 1, hash: u64::MAX, whole: true, last_success: 1000.5, version: 7 },
         proxy: ProxyFigures { workers: 2, ..ProxyFigures::default() },
         process: ProcessFigures { resident_bytes: 5_000_000_000, ..ProcessFigures::default() },
     }

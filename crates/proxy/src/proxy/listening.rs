@@ -1,6 +1,9 @@
 //! Which listeners are open, and what becomes of them with a change.
+//!
+//! What the operating system refuses is tried again and again. Each attempt knows how the one before it ended, so that nobody is
+//! told the same thing twice.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 
@@ -10,8 +13,21 @@ use super::RefusedListener;
 use super::shared::{Shared, locked};
 use crate::listener::{self, AnyListener, Bound};
 
-/// The listener resources whose sockets are open.
-pub(super) type Listening = HashMap<ListenerName, AnyListener>;
+/// The listeners as the last attempt left them. One whose new address is refused is in both maps: the old one is still open.
+#[derive(Debug, Default)]
+pub(super) struct Listening {
+    /// The resources whose sockets are open.
+    pub(super) open: HashMap<ListenerName, AnyListener>,
+    /// Those that could not be opened.
+    pub(super) refused: HashMap<ListenerName, Refusal>,
+}
+
+/// How an attempt to open a listener failed.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Refusal {
+    address: SocketAddr,
+    error: io::ErrorKind,
+}
 
 /// For each worker the sockets that it opens.
 pub(super) type Open = Vec<Vec<(AnyListener, Bound)>>;
@@ -33,18 +49,21 @@ pub(super) struct Relisten {
     pub(super) close: Vec<AnyListener>,
     /// Those that could not be opened.
     pub(super) refused: Vec<RefusedListener>,
+    /// New ones that were refused until now, and where they are.
+    pub(super) opened: BTreeMap<ListenerName, SocketAddr>,
 }
 
 impl Shared {
     /// Binds what is new. A listener with another address is a new one, and the old one stays in force until that is bound;
-    /// with something else behind it it stays open. What could not be bound is tried again with every change.
+    /// with something else behind it it stays open. What could not be bound is tried again.
     pub(super) fn relisten(&self, listening: &mut Listening, snapshot: &Snapshot) -> Relisten {
-        let mut open: Open = self.workers.iter().map(|_| Vec::new()).collect();
-        let (mut change, mut close, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        let mut relisten = Relisten { open: self.workers.iter().map(|_| Vec::new()).collect(), ..Relisten::default() };
+        let Relisten { open, change, close, refused, opened } = &mut relisten;
+        let before = std::mem::take(&mut listening.refused);
         let wanted: HashMap<ListenerName, AnyListener> =
             listeners(snapshot).map(|listener| (listener.name().clone(), listener)).collect();
-        if wanted.len() == listening.len()
-            && wanted.iter().all(|(name, listener)| listening.get(name).is_some_and(|known| known.is(listener)))
+        if wanted.len() == listening.open.len()
+            && wanted.iter().all(|(name, listener)| listening.open.get(name).is_some_and(|known| known.is(listener)))
         {
             return Relisten::default();
         }
@@ -53,6 +72,7 @@ impl Shared {
             |listener: &AnyListener| wanted.get(listener.name()).is_some_and(|new| new.shares_sockets(listener));
         // Where we listen now, with the ports that the kernel chose, and whether we go on there.
         let ours: Vec<_> = listening
+            .open
             .values()
             .filter_map(|listener| {
                 local.get(listener.name()).map(|address| Ours {
@@ -62,7 +82,7 @@ impl Shared {
                 })
             })
             .collect();
-        listening.retain(|name, listener| {
+        listening.open.retain(|name, listener| {
             let kept = wanted.contains_key(name);
             if !kept {
                 close.push(listener.clone());
@@ -71,12 +91,12 @@ impl Shared {
             kept
         });
         for listener in listeners(snapshot) {
-            let old = listening.get(listener.name());
+            let old = listening.open.get(listener.name());
             match old {
                 Some(known) if known.is(&listener) => continue,
                 Some(known) if known.shares_sockets(&listener) => {
                     change.push(listener.clone());
-                    listening.insert(listener.name().clone(), listener);
+                    listening.open.insert(listener.name().clone(), listener);
                     continue;
                 }
                 Some(_) | None => {}
@@ -86,22 +106,25 @@ impl Shared {
                     close.extend(old.cloned());
                     if let Some(address) = sockets.first().and_then(|socket| socket.local_addr().ok()) {
                         local.insert(listener.name().clone(), address);
+                        if before.get(listener.name()).is_some_and(|refusal| refusal.address == listener.address()) {
+                            opened.insert(listener.name().clone(), address);
+                        }
                     }
                     for (own, socket) in open.iter_mut().zip(sockets) {
                         own.push((listener.clone(), socket));
                     }
-                    listening.insert(listener.name().clone(), listener);
+                    listening.open.insert(listener.name().clone(), listener);
                 }
                 Err(error) => {
-                    refused.push(RefusedListener {
-                        listener: listener.name().clone(),
-                        address: listener.address(),
-                        error,
-                    });
+                    let (name, address) = (listener.name().clone(), listener.address());
+                    let refusal = Refusal { address, error: error.kind() };
+                    let known = before.get(&name) == Some(&refusal);
+                    listening.refused.insert(name.clone(), refusal);
+                    refused.push(RefusedListener { listener: name, address, error, known });
                 }
             }
         }
-        Relisten { open, change, close, refused }
+        relisten
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fairway_model::{Delta, ListenerName, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
+use super::RefusedListener;
 use super::listening::{Listening, Relisten};
 use crate::access_log::LogThread;
 use crate::live::Live;
@@ -75,19 +76,21 @@ impl Shared {
         self.refused_endpoints.fetch_add(refused, Ordering::Relaxed);
     }
 
-    /// Notes a change for the metrics.
-    pub(super) fn note(&self, whole: bool, hash: u64) {
+    /// Notes a change for the metrics. One that meets nothing but refusals that were there before has succeeded itself.
+    pub(super) fn note(&self, hash: u64, refused: &[RefusedListener]) {
         let version = self.live().version;
         let mut status = locked(&self.status);
         status.version = version;
         status.hash = hash;
-        status.last_succeeded = whole;
-        if whole {
+        if !note_refused(&mut status, refused) {
             status.successes += 1;
             status.last_success = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        } else {
-            status.errors += 1;
         }
+    }
+
+    /// Notes an attempt to open listeners without any other change.
+    pub(super) fn note_attempt(&self, refused: &[RefusedListener]) {
+        note_refused(&mut locked(&self.status), refused);
     }
 
     pub(super) fn figures(&self, log: Option<&LogThread>) -> ProxyFigures {
@@ -126,6 +129,14 @@ impl Shared {
         }
         sum
     }
+}
+
+/// Notes what is refused now. Returns whether anything of it is new.
+fn note_refused(status: &mut ConfigStatus, refused: &[RefusedListener]) -> bool {
+    let news = refused.iter().any(|refused| !refused.known);
+    status.whole = refused.is_empty();
+    status.errors += u64::from(news);
+    news
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
