@@ -64,6 +64,23 @@ pub enum ResourceName {
     Certificate(CertificateName),
 }
 
+impl Resource {
+    /// Its name, by which [`Snapshot::resource`] finds it. `None` for the settings, of which there is one.
+    pub fn name(&self) -> Option<ResourceName> {
+        Some(match self {
+            Self::Listener(listener) => ResourceName::Listener(listener.name.clone()),
+            Self::StreamListener(listener) => ResourceName::StreamListener(listener.name.clone()),
+            Self::Host(host) => {
+                ResourceName::Host(HostKey { table: host.table().clone(), pattern: host.pattern().clone() })
+            }
+            Self::Backend(backend) => ResourceName::Backend(backend.name.clone()),
+            Self::EndpointSet(set) => ResourceName::EndpointSet(set.backend.clone()),
+            Self::Certificate(certificate) => ResourceName::Certificate(certificate.name.clone()),
+            Self::Settings(_) => return None,
+        })
+    }
+}
+
 macro_rules! into_resource {
     ($($variant:ident)*) => {$(
         impl From<$variant> for Resource {

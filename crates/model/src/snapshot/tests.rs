@@ -60,6 +60,50 @@ proptest! {
     }
 }
 
+#[test]
+fn resources_are_found_and_removed_by_their_names() {
+    let backend = Backend {
+        name: "b0".into(),
+        origin: Origin::new("Service", "a", "b"),
+        port: "80".into(),
+        upstream_name: "a-b-80".into(),
+        protocol: crate::Protocol::Http1,
+        balance: crate::Balance::RoundRobin,
+        affinity: None,
+        request_fields: Vec::new(),
+    };
+    let settings = Settings { default_certificate: Some("c".into()), ..Settings::default() };
+    let resources = [
+        listener(0, 1),
+        stream_listener(0, 1),
+        host("a.b", 0),
+        backend.into(),
+        endpoints(0, 1),
+        certificate("c").into(),
+        settings.clone().into(),
+    ];
+    let snapshot = Snapshot::default().apply(Delta::upsert(resources.clone()));
+    let (named, others): (Vec<_>, Vec<_>) = resources.into_iter().partition(|resource| resource.name().is_some());
+    assert_eq!(others, [settings.clone().into()]);
+    assert_eq!(named.len(), 6);
+    let removals: Vec<_> = named.iter().filter_map(Resource::name).collect();
+    let found: Vec<_> = removals.iter().filter_map(|name| snapshot.resource(name)).collect();
+    assert_eq!(found, named);
+    let rest = Snapshot::default().apply(Delta::upsert([settings.into()]));
+    assert_eq!(snapshot.apply(Delta { removals, ..Delta::default() }), rest);
+}
+
+fn certificate(name: &str) -> Certificate {
+    Certificate {
+        name: name.into(),
+        origin: Origin::new("Secret", "a", name),
+        fingerprint: "".into(),
+        not_after: 0,
+        chain: Vec::new(),
+        key: crate::PrivateKey::default(),
+    }
+}
+
 fn found(snapshot: &Snapshot, name: &str) -> Option<String> {
     snapshot.host(&"t".into(), name.as_bytes()).map(|host| host.pattern().to_string())
 }
@@ -95,14 +139,6 @@ fn a_removed_host_is_found_no_more() {
 
 #[test]
 fn a_host_without_certificate_takes_that_of_the_wildcard_around_it() {
-    let certificate = |name: &str| Certificate {
-        name: name.into(),
-        origin: Origin::new("Secret", "a", name),
-        fingerprint: "".into(),
-        not_after: 0,
-        chain: Vec::new(),
-        key: crate::PrivateKey::default(),
-    };
     let with = |pattern: &str, certificate: Option<&str>| {
         Host::new("t".into(), HostPattern::parse(pattern).unwrap(), Vec::new())
             .with_certificate(certificate.map(Into::into))

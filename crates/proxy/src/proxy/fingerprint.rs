@@ -4,19 +4,19 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use fairway_model::{Delta, HostKey, Resource, ResourceName, Snapshot};
+use fairway_model::{Delta, Resource, ResourceName, Snapshot};
 
 /// The number of a whole snapshot.
 pub(super) fn whole(snapshot: &Snapshot) -> u64 {
     let settings = hash(&Resource::Settings(snapshot.settings().clone()));
     let delta = Snapshot::diff(&Snapshot::default(), snapshot);
-    let named = delta.upserts.iter().filter(|resource| name(resource).is_some());
+    let named = delta.upserts.iter().filter(|resource| resource.name().is_some());
     named.map(hash).fold(settings, u64::wrapping_add)
 }
 
 /// The names of what a change touches, each once. Settings are always looked at.
 pub(super) fn touched(delta: &Delta) -> BTreeSet<ResourceName> {
-    delta.upserts.iter().filter_map(name).chain(delta.removals.iter().cloned()).collect()
+    delta.upserts.iter().filter_map(Resource::name).chain(delta.removals.iter().cloned()).collect()
 }
 
 /// The number of `new`, from that of `old`, where at most `touched` and the settings differ.
@@ -27,20 +27,6 @@ pub(super) fn next(number: u64, touched: &BTreeSet<ResourceName>, old: &Snapshot
         named.map(|resource| hash(&resource)).fold(settings, u64::wrapping_add)
     };
     number.wrapping_sub(sum(old)).wrapping_add(sum(new))
-}
-
-fn name(resource: &Resource) -> Option<ResourceName> {
-    Some(match resource {
-        Resource::Listener(listener) => ResourceName::Listener(listener.name.clone()),
-        Resource::StreamListener(listener) => ResourceName::StreamListener(listener.name.clone()),
-        Resource::Host(host) => {
-            ResourceName::Host(HostKey { table: host.table().clone(), pattern: host.pattern().clone() })
-        }
-        Resource::Backend(backend) => ResourceName::Backend(backend.name.clone()),
-        Resource::EndpointSet(set) => ResourceName::EndpointSet(set.backend.clone()),
-        Resource::Certificate(certificate) => ResourceName::Certificate(certificate.name.clone()),
-        Resource::Settings(_) => return None,
-    })
 }
 
 fn hash(resource: &Resource) -> u64 {
