@@ -1,23 +1,26 @@
 //! Which Ingress shows which addresses, and which has to be told otherwise.
 //!
-//! Only bookkeeping: what has to be written comes out of [`Status::next`], and the controller does it. Invariants: an Ingress is
-//! written to only while it is ours, we lead, the addresses are known and not the ones it shows; an empty list is written only
-//! to take back what is ours, on the way out.
+//! Only bookkeeping: what has to be written comes out of [`Status::next`], and the controller has it done. Invariants: an
+//! Ingress is written to only while it is ours, we lead, the addresses are known and not the ones it shows; an empty list is
+//! written only to take back what is ours, on the way out.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_translate::objects::ObjectKey;
-use kube::api::{GetParams, Patch, PatchParams, PostParams};
-use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use crate::address::Addresses;
-use crate::api::{ApiServer, CallError, collection};
+use crate::api::CallError;
 use crate::backoff::Backoff;
 use crate::watch::Identity;
+
+mod write;
+
+use write::Verb;
+pub(crate) use write::{Write, Written};
 
 /// How many writes are under way at once. One of many thousands after a change of address must not take the whole share that
 /// the API server has for us.
@@ -50,16 +53,6 @@ pub(crate) struct Status {
     verb: Verb,
 }
 
-/// How a status is written. Both are done under the condition that the Ingress is still the version that we looked at.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) enum Verb {
-    /// One request.
-    #[default]
-    Patch,
-    /// Two requests, for the roles of ingress-nginx, which allow `get` and `update` and not `patch`.
-    Update,
-}
-
 #[derive(Debug)]
 struct Entry {
     identity: Identity,
@@ -67,18 +60,6 @@ struct Entry {
     /// How often somebody else has replaced our addresses since the last look at all.
     replaced: u8,
 }
-
-/// One write to be done.
-#[derive(Debug)]
-pub(crate) struct Write {
-    pub(crate) key: ObjectKey,
-    identity: Identity,
-    addresses: Arc<Addresses>,
-    verb: Verb,
-}
-
-/// What a write led to: the version of the Ingress after it, and what it took.
-pub(crate) type Written = Result<(Box<str>, Verb), CallError>;
 
 impl Status {
     /// An Ingress is there and shows these addresses.
@@ -240,52 +221,6 @@ impl Status {
     pub(crate) fn is_idle(&self) -> bool {
         self.writing.is_empty() && self.queue.is_empty() && self.failed.is_empty()
     }
-}
-
-impl Write {
-    /// Writes the addresses; what we have no right to do in one way is done in the other.
-    pub(crate) async fn run(&self, api: &ApiServer) -> Written {
-        let other = match self.verb {
-            Verb::Patch => Verb::Update,
-            Verb::Update => Verb::Patch,
-        };
-        match self.write(api, self.verb).await {
-            Err(error) if error.code() == Some(403) => self.write(api, other).await.map(|version| (version, other)),
-            result => result.map(|version| (version, self.verb)),
-        }
-    }
-
-    async fn write(&self, api: &ApiServer, verb: Verb) -> Result<Box<str>, CallError> {
-        let request = collection("networking.k8s.io/v1", "ingresses", Some(&self.key.namespace));
-        let Identity { uid, version } = &self.identity;
-        let status = json!({"loadBalancer": {"ingress": *self.addresses}});
-        if verb == Verb::Patch {
-            let patch = Patch::Merge(json!({"metadata": {"uid": uid, "resourceVersion": version}, "status": status}));
-            let request = request.patch_subresource("status", &self.key.name, &PatchParams::default(), &patch);
-            return api.call::<Value>(request).await.map(version_of);
-        }
-        let mut ingress: Value = api.call(request.get(&self.key.name, &GetParams::default())).await?;
-        if version_of_ref(&ingress) != Some(version) {
-            return Err(CallError::Refused {
-                code: 409,
-                reason: "Conflict".to_owned(),
-                message: "the Ingress has changed".to_owned(),
-                retry_after: None,
-            });
-        }
-        ingress["status"] = status;
-        let body = ingress.to_string().into_bytes();
-        let request = request.replace_subresource("status", &self.key.name, &PostParams::default(), body);
-        api.call::<Value>(request).await.map(version_of)
-    }
-}
-
-fn version_of_ref(object: &Value) -> Option<&str> {
-    object["metadata"]["resourceVersion"].as_str()
-}
-
-fn version_of(object: Value) -> Box<str> {
-    version_of_ref(&object).unwrap_or_default().into()
 }
 
 /// How often the addresses and all Ingresses are looked at again.
