@@ -32,6 +32,8 @@ impl Running {
         matches!(self.stage, Stage::Working | Stage::TakingBack) && self.config.status.update && self.leads()
     }
 
+    /// Begins the writes of status that are due, as long as we may, and breaks off all when we may no more. Resigns when the last
+    /// address is taken back, or when nothing can be any more.
     pub(super) fn write(&mut self) {
         let leads = self.writes_status();
         if leads != self.led {
@@ -58,6 +60,8 @@ impl Running {
         }
     }
 
+    /// Breaks off the writes that are under way. Whether the API server has carried them out is not known; what is to be written
+    /// then, the watch tells.
     pub(super) fn abandon_writes(&mut self) {
         for (key, task) in self.writes.drain() {
             task.abort();
@@ -81,6 +85,9 @@ impl Running {
         }
     }
 
+    /// Gives the Lease back, which another replica may take at once. So whatever we still wanted to write has to be over: not
+    /// before it is known that there is nothing to take back ([`Stage::Working`], [`Stage::Asking`]), or that it is taken back
+    /// ([`Stage::TakingBack`]). Writes under way are broken off. A second call does nothing.
     pub(super) fn resign(&mut self) {
         if matches!(self.stage, Stage::Resigning | Stage::Left) {
             return;
@@ -105,6 +112,8 @@ impl Running {
         self.stage == Stage::Left
     }
 
+    /// Begins to look up the addresses of the Nodes of our pods, if status is to show those, we write it, and no look-up is under
+    /// way.
     pub(super) fn look_up_nodes(&mut self) {
         let AddressSource::Nodes { internal } = self.config.status.addresses else { return };
         let (true, false, Some(pod)) = (self.writes_status(), self.looking_up_nodes, self.config.pod.clone()) else {

@@ -24,6 +24,8 @@ const HOLD: Duration = Duration::from_millis(100);
 const FIRST_HOLD: Duration = Duration::from_secs(10);
 
 impl Running {
+    /// Translates what has changed and takes over what comes of it; nothing is sent yet. To be called when every list is complete
+    /// and no publication is under way.
     pub(super) async fn translate(&mut self) {
         self.debounce.reset();
         let begin = Instant::now();
