@@ -104,9 +104,9 @@ fn a_request_that_gets_no_file_is_answered_503() {
         let origin = Origin::start("a");
         let policy = ForwardPolicy { connect_timeout: Duration::from_millis(100), ..ForwardPolicy::default() };
         let proxy = TestProxy::start_with(forwarding(&[&origin], policy), one_worker());
-        let mut client = proxy.connect().await;
+        let mut clients = idle_clients(&proxy, 1).await;
         let held = all_files();
-        assert_eq!(client.get(HOST, "/").await.status, 503);
+        assert_eq!(clients[0].get(HOST, "/").await.status, 503);
         drop(held);
         assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200);
     });
