@@ -61,21 +61,6 @@ async fn a_request_in_flight_is_answered_before_the_end() {
     assert_eq!(run.ended().code(), Some(0));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn probes_fail_before_connections_are_refused() {
-    let lists = Gate::new();
-    lists.release();
-    let origin = Origin::start("web");
-    let api = api_server(&origin, &lists);
-    let mut run = Run::start(api.address(), &["--shutdown-grace-period=1"]);
-    let http = run.serving();
-    run.signal("-TERM");
-    run.line_with("draining");
-    eventually("a failing probe", || async { run.status_of("/healthz").await == 500 }).await;
-    assert_eq!(Client::connect(http).await.get("a.example", "/").await.status, 200);
-    assert_eq!(run.ended().code(), Some(0));
-}
-
 /// Kubernetes sends to a pod that ends only while it is ready; load balancers that ask for health are told at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_stays_ready_as_long_as_it_takes_connections() {

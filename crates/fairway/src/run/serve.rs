@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fairway_controller::{Controller, Publish, RunError};
 use fairway_proxy::Proxy;
+use fairway_proxy::admin::Stage;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info};
@@ -12,8 +13,8 @@ use tracing::{error, info};
 use super::publish::publish_all;
 use crate::wiring;
 
-/// How long requests may go on when the process ends because its controller has failed. Nothing new is accepted meanwhile, perhaps
-/// by no replica, so it must not last as long as a WebSocket may.
+/// When the controller has failed: how long connections are accepted at most before draining, and how long requests may go on then.
+/// Nothing new is accepted meanwhile, perhaps by no replica, so it must not last as long as a WebSocket may.
 const FAILURE_DRAIN: Duration = Duration::from_secs(10);
 
 /// The controller at work.
@@ -59,7 +60,7 @@ pub(super) async fn serve(
     choices: Choices,
     mut signal: impl AsyncFnMut(),
 ) -> anyhow::Result<()> {
-    let Choices { class, grace, after } = choices;
+    let Choices { class, mut grace, after } = choices;
     let Control { ready, mut task, leave, stop } = control;
     let (open, opened) = watch::channel(false);
     let pump = tokio::spawn(publish_all(changes, proxy.publisher(), open));
@@ -72,15 +73,21 @@ pub(super) async fn serve(
         }),
     };
     let mut deadline = proxy.publisher().snapshot().settings().shutdown_timeout;
+    let lifecycle = proxy.readiness();
     match &failure {
-        None => info!("asked to end; draining"),
+        None => {
+            info!("asked to end; draining");
+            lifecycle.stopping();
+        }
         Some(failure) => {
             error!(error = %format_args!("{failure:#}"), "the controller failed; draining, to be started anew");
-            deadline = deadline.min(FAILURE_DRAIN);
+            let most = if lifecycle.stage() == Stage::Starting { Duration::ZERO } else { FAILURE_DRAIN };
+            (grace, deadline) = (grace.min(most), deadline.min(FAILURE_DRAIN));
+            // Kubernetes doesn't know that the process ends: only the probe tells it to send elsewhere.
+            lifecycle.draining();
         }
     }
     let failed = failure.is_some();
-    proxy.readiness().stopping();
     let ending = async {
         let _ = leave.send(true);
         let drained = proxy.drain(grace, deadline).await;

@@ -16,7 +16,7 @@ pub enum Stage {
     Serving,
     /// Shutdown has begun; traffic should go elsewhere. What comes until then is served.
     Stopping,
-    /// No new connection is taken any more, or none ever was; those that are open end.
+    /// No new connection is to come any more, or none ever did; those that are open end.
     Draining,
 }
 
@@ -32,7 +32,7 @@ impl Lifecycle {
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
-    /// No new connection is taken from now on.
+    /// No new connection is to come from now on.
     pub fn draining(&self) {
         self.0.fetch_max(3, Ordering::Relaxed);
     }

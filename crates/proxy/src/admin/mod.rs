@@ -91,6 +91,9 @@ impl Default for Places {
     }
 }
 
+/// What the probes say before anything is served.
+const STARTING: &str = "no complete configuration yet, or an address that can't be listened on: see the log";
+
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
@@ -127,7 +130,7 @@ impl AdminSource {
     /// Load balancers that ask for this send elsewhere as soon as a shutdown begins.
     async fn health(&self) -> Answer {
         match self.lifecycle.stage() {
-            Stage::Starting => Answer::text(500, "no configuration yet"),
+            Stage::Starting => Answer::text(500, STARTING),
             Stage::Serving => self.pinged(500).await,
             Stage::Stopping | Stage::Draining => Answer::text(500, "stopping"),
         }
@@ -137,9 +140,9 @@ impl AdminSource {
     /// node, with `externalTrafficPolicy: Local`), only as long as it is ready. That the pod ends Kubernetes knows without it.
     async fn readiness(&self) -> Answer {
         match self.lifecycle.stage() {
-            Stage::Starting => Answer::text(503, "no configuration yet"),
+            Stage::Starting => Answer::text(503, STARTING),
             Stage::Serving | Stage::Stopping => self.pinged(503).await,
-            Stage::Draining => Answer::text(503, "no new connections"),
+            Stage::Draining => Answer::text(503, "no more connections"),
         }
     }
 

@@ -92,7 +92,7 @@ async fn health_follows_the_life_of_the_process() {
     assert_eq!(get(setting.address, "/readyz").await, (200, "ok\n".to_owned()), "connections are taken");
     setting.lifecycle.draining();
     assert_eq!(get(setting.address, "/healthz").await, (500, "stopping\n".to_owned()));
-    assert_eq!(get(setting.address, "/readyz").await, (503, "no new connections\n".to_owned()));
+    assert_eq!(get(setting.address, "/readyz").await, (503, "no more connections\n".to_owned()));
 }
 
 #[tokio::test]

@@ -101,3 +101,17 @@ async fn what_runs_is_answered_when_the_controller_fails() {
         assert!(error.contains(told), "{way}: {error}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_fails_before_anything_is_served_ends_the_process_at_once() {
+    let proxy = proxy(&Origin::start("web"));
+    let lifecycle = proxy.readiness();
+    let (_ready, ready) = watch::channel(false);
+    let task = tokio::spawn(fail("error"));
+    let control = Control { ready, task, leave: watch::Sender::new(false), stop: watch::Sender::new(false) };
+    let (_changes, changes) = mpsc::channel(1);
+    let hour = Duration::from_secs(3600);
+    let choices = Choices { class: "nginx".into(), grace: hour, after: hour };
+    within("the end", serve(control, changes, proxy, choices, std::future::pending)).await.unwrap_err();
+    assert_eq!(lifecycle.stage(), Stage::Draining);
+}
