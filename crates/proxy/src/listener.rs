@@ -278,8 +278,11 @@ pub(crate) async fn accept(worker: &Worker, gate: &Gate, socket: TcpListener, sp
             accepted = async { worker.room().await; socket.accept().await } => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => spawn(stream, peer),
-            Err(error) => recover(worker, gate, &error).await,
+            Ok((stream, peer)) => {
+                worker.has_file();
+                spawn(stream, peer);
+            }
+            Err(error) => drop(recover(worker, gate, &error).await),
         }
     }
     match socket.into_std() {
@@ -309,26 +312,28 @@ async fn accept_queue(
             Ok((stream, peer)) => spawn(stream, peer),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => {
+                pauses += u32::from(recover(worker, gate, &error).await);
                 // Whoever closes the listener waits, and can't wait for long.
-                pauses += u32::from(!is_of_one(&error));
                 if pauses > MOST_PAUSES {
                     break;
                 }
-                recover(worker, gate, &error).await;
             }
         }
     }
 }
 
-/// Sees to it that the next connection can be accepted, as far as that is up to us.
-async fn recover(worker: &Worker, gate: &Gate, error: &io::Error) {
+/// Sees to it that the next connection can be accepted, as far as that is up to us. `true` if that took a pause.
+async fn recover(worker: &Worker, gate: &Gate, error: &io::Error) -> bool {
     if !descriptors::is_lack(error) {
-        return pause_after(error, gate).await;
+        pause_after(error, gate).await;
+        return !is_of_one(error);
     }
     gate.warn(error);
-    if !worker.free_file() {
-        let _ = timeout(PAUSE, worker.ended()).await;
+    if worker.free_file() {
+        return false;
     }
+    let _ = timeout(PAUSE, worker.ended()).await;
+    true
 }
 
 /// A connection that ended before it was accepted concerns nobody; a lack of descriptors or memory takes time to pass, and to

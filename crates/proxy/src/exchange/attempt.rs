@@ -92,6 +92,10 @@ impl Exchange<'_> {
                 }
                 Err(failure) => failure,
             };
+            if failure == Failure::NoFile {
+                // Nobody was asked.
+                return Err(failure);
+            }
             // Nothing came back on a kept connection: most likely the endpoint had closed it before.
             let stale = attempt.kept && failure == Failure::UpstreamClosed && attempt.sending.received == 0;
             if stale && self.may_send_again(&policy.retry, &attempt) {
@@ -150,7 +154,8 @@ impl Exchange<'_> {
             None => {
                 let connected = self.connect(forward, service, endpoint).await;
                 let counts = &mut worker.metrics.borrow_mut().upstream;
-                let stream = connected.inspect_err(|_| counts.failed += 1)?;
+                let asked = |failure: &Failure| *failure != Failure::NoFile;
+                let stream = connected.inspect_err(|failure| counts.failed += u64::from(asked(failure)))?;
                 counts.connected += 1;
                 attempt.connect = Some(attempt.begun.elapsed());
                 upstream::Connection { stream, endpoint, opened: worker.timers.now(), requests: 0 }

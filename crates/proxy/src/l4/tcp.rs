@@ -157,13 +157,11 @@ impl Connection {
                     self.session.reached(&service, &pick, since);
                     return Some(stream);
                 }
+                // Nor would there be one for another endpoint.
+                Err(ConnectError::NoFile) => return None,
                 Err(error) => {
                     tracing::debug!(%error, upstream.addr = %pick.endpoint, "cannot connect");
                     self.session.failed(&service, &pick);
-                    if matches!(error, ConnectError::NoFile) {
-                        // Nor would there be one for another endpoint.
-                        return None;
-                    }
                 }
             }
         }

@@ -41,6 +41,11 @@ impl Worker {
         false
     }
 
+    /// A file was got: nobody has to go for one any more.
+    pub(crate) fn has_file(&self) {
+        self.shed_for_files.set(0);
+    }
+
     /// Waits until a connection ends.
     pub(crate) async fn ended(&self) {
         self.ended.notified().await;

@@ -67,14 +67,12 @@ impl Worker {
     /// Closes listeners after they have taken what waits in their queues, which would be reset otherwise.
     pub(super) async fn close_listeners(&self, gone: impl Fn(&ListenerName) -> bool) {
         let closing: Vec<_> = self.listeners.borrow_mut().extract_if(.., |(open, _)| gone(&open.name())).collect();
-        for (open, task) in closing {
-            open.gate().close();
-            let _ = task.await;
-        }
-        let streams =
-            self.streams.borrow_mut().extract_if(.., |(open, _)| gone(&open.resource().name)).collect::<Vec<_>>();
-        for (open, task) in streams {
-            open.gate().close();
+        let streams: Vec<_> =
+            self.streams.borrow_mut().extract_if(.., |(open, _)| gone(&open.resource().name)).collect();
+        // All at the same time: each may have to wait for a moment.
+        closing.iter().for_each(|(open, _)| open.gate().close());
+        streams.iter().for_each(|(open, _)| open.gate().close());
+        for task in closing.into_iter().map(|(_, task)| task).chain(streams.into_iter().map(|(_, task)| task)) {
             let _ = task.await;
         }
     }
