@@ -279,8 +279,15 @@ pub(crate) fn addresses(given: &[SocketAddr], config: &GlobalConfig) -> Vec<Sock
             address.set_ip(IpAddr::from([0, 0, 0, 0]));
         }
     }
+    bound.retain(|address| allowed(&address.ip()));
+    // Where all addresses of a family are listened on, one of them can't be once more.
+    let all: Vec<SocketAddr> = bound.iter().copied().filter(|address| address.ip().is_unspecified()).collect();
+    let is_among = |address: &SocketAddr| {
+        let covers = |all: &SocketAddr| all.is_ipv4() == address.is_ipv4() && all.port() == address.port();
+        !address.ip().is_unspecified() && all.iter().any(covers)
+    };
     let mut seen = BTreeSet::new();
-    bound.into_iter().filter(|address| allowed(&address.ip()) && seen.insert(*address)).collect()
+    bound.into_iter().filter(|address| !is_among(address) && seen.insert(*address)).collect()
 }
 
 #[cfg(test)]

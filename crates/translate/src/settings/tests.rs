@@ -50,6 +50,9 @@ fn listeners_have_stable_names_and_no_doubles() {
     assert_eq!(told(&GlobalConfig::default()), ["http 0.0.0.0:80", "http-2 [::]:80", "https [::]:443"]);
     assert_eq!(told(&config(&[("disable-ipv6", "true")])), ["http 0.0.0.0:80", "https 0.0.0.0:443"]);
     assert_eq!(told(&config(&[("bind-address", "127.0.0.1")])), ["http 127.0.0.1:80", "https 127.0.0.1:443"]);
+    let among_all = config(&[("bind-address", "192.0.2.1,0.0.0.0,2001:db8::1")]);
+    let expected = ["http 0.0.0.0:80", "http-2 [2001:db8::1]:80", "https 0.0.0.0:443", "https-2 [2001:db8::1]:443"];
+    assert_eq!(told(&among_all), expected);
 }
 
 #[test]
