@@ -96,6 +96,7 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
             vec![],
         ),
         (json!({"controller": {"scope": {"enabled": true}}, "rbac": {"scope": true}}), vec!["rbac.scope"]),
+        (json!({"controller": {"kind": "Both", "autoscaling": {"enabled": true}}}), vec!["controller.kind"]),
         (json!({"controller": {"scope": {"enabled": true}}}), vec![]),
         // Addresses of nodes aren't in any namespace.
         (without_service(json!({}), true), vec!["rbac.scope", "controller.publishService.enabled"]),
@@ -262,6 +263,7 @@ fn refused(helm: &Helm) -> Vec<String> {
         json!({"controller": {"extraArgs": {"election-ttl": "1m30s", "length-buckets": [10, 20], "deep-inspect": null}}}),
         json!({"tcp": {"80": "a/b:1"}, "controller": {"containerPort": {"http": 8080}, "service": {"enableHttp": false}}}),
         json!({"controller": {"lifecycle": {"postStart": {"exec": {"command": ["/fairway", "--version"]}}}}}),
+        json!({"controller": {"livenessProbe": shell}, "image": {"repository": "shop/fairway-with-shell"}}),
         json!({"tcp": {"10247": "a/b:1"}, "udp": {"443": "a/b:1"}, "controller": {"extraArgs": {"stream-port": "9", "https-port": 8443}}}),
     ];
     for set in accepted {

@@ -61,13 +61,13 @@ Fairway has a path of its own, which stays good while a pod that ends still take
 {{- end -}}
 
 {{/*
-The program that `handler`, a hook or a probe, runs in the container and that isn't there: /fairway is all that the image holds, and
-what is mounted may hold others.
+The program that `handler`, a hook or a probe, runs in the container and that isn't there: /fairway is all that the image holds, an
+image of another name and what is mounted may hold others.
 */}}
 {{- define "fairway.missingProgram" -}}
 {{- with .handler }}{{ with .exec }}{{ with .command -}}
 {{- $program := first . -}}
-{{- $found := eq $program "/fairway" -}}
+{{- $found := or (eq $program "/fairway") (ne (base $.root.Values.image.repository) "fairway") -}}
 {{- range $mount := $.root.Values.controller.extraVolumeMounts -}}
 {{- $found = or $found (hasPrefix (printf "%s/" (trimSuffix "/" $mount.mountPath)) $program) -}}
 {{- end -}}
