@@ -237,7 +237,7 @@ impl Scene {
         self.find(what, async || Ok(check().await?.then_some(()))).await
     }
 
-    /// Asks `check` again and again until it has said yes [`STEADY`] times in a row, for [`PATIENCE`] at most: for what must never be
+    /// Asks `check` again and again until it has said yes 20 times in a row, for [`PATIENCE`] at most: for what must never be
     /// otherwise from then on. `check` opens a connection each time.
     ///
     /// # Errors

