@@ -323,22 +323,27 @@ impl Scene {
         self.until(&format!("{count} ready pods of {name}"), async || {
             let pods = self.pods(name).await?;
             let addresses = pods.iter().filter_map(|pod| pod.status.as_ref()?.pod_ip.clone()).collect::<BTreeSet<_>>();
-            let ready = pods.len() == count && pods.iter().all(is_ready);
-            Ok(ready && self.endpoints(name).await?.is_none_or(|endpoints| endpoints == addresses))
+            if pods.len() != count || !pods.iter().all(is_ready) {
+                return Ok(false);
+            }
+            let is_service = self.api::<Service>().get_opt(name).await?.is_some();
+            Ok(!is_service || self.ready_endpoints(name).await? == addresses)
         })
         .await
     }
 
-    /// The addresses of the ready endpoints of a Service, if it is there.
-    async fn endpoints(&self, service: &str) -> anyhow::Result<Option<BTreeSet<String>>> {
-        if self.api::<Service>().get_opt(service).await?.is_none() {
-            return Ok(None);
-        }
+    /// The addresses of the ready endpoints of a Service.
+    pub async fn ready_endpoints(&self, service: &str) -> anyhow::Result<BTreeSet<String>> {
+        let is_ready = |endpoint: &Endpoint| endpoint.conditions.as_ref().is_some_and(|is| is.ready == Some(true));
+        let endpoints = self.endpoints(service).await?.into_iter().filter(is_ready);
+        Ok(endpoints.flat_map(|endpoint| endpoint.addresses).collect())
+    }
+
+    /// The endpoints of a Service, ready or not.
+    pub async fn endpoints(&self, service: &str) -> anyhow::Result<Vec<Endpoint>> {
         let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
         let slices = self.api::<EndpointSlice>().list(&of_service).await?;
-        let endpoints = slices.items.into_iter().filter_map(|slice| slice.endpoints).flatten();
-        let is_ready = |endpoint: &Endpoint| endpoint.conditions.as_ref().is_some_and(|is| is.ready == Some(true));
-        Ok(Some(endpoints.filter(is_ready).flat_map(|endpoint| endpoint.addresses).collect()))
+        Ok(slices.items.into_iter().filter_map(|slice| slice.endpoints).flatten().collect())
     }
 
     /// The pods with the label `app: NAME`.

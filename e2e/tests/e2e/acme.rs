@@ -134,13 +134,8 @@ async fn challenge(fairway: &Release<'_>, scene: &Scene, solver: &Solver, addres
     });
     sleep(WHILE).await;
     scene.apply(&solver_pod(name, service_type)).await?;
-    scene
-        .until("the solver's endpoint", async || {
-            let slices = ["get", "endpointslices", "-l", &format!("kubernetes.io/service-name=solver-{name}")];
-            let ready = "jsonpath={.items[*].endpoints[*].conditions.ready}";
-            Ok(scene.kubectl(&[&slices[..], &["-o", ready]].concat()).await?.contains("true"))
-        })
-        .await?;
+    let service = format!("solver-{name}");
+    scene.until("the solver's endpoint", async || Ok(!scene.ready_endpoints(&service).await?.is_empty())).await?;
     let begin = Instant::now();
     let ingress = solver_ingress(fairway.class(), solver, &target);
     scene.apply(&ingress).await?;

@@ -87,13 +87,19 @@ spec:
     );
 }
 
-/// The addresses of all pods of the controller; each has to answer for the Ingress.
-fn served_by_each_pod(ground: &Ground) {
-    let pods = "kubectl get pods --namespace ingress-nginx --selector app.kubernetes.io/component=controller \
-                --output jsonpath='{.items[*].status.podIP}'";
-    let pods = ground.read(pods);
+/// The addresses of all pods of the controller.
+fn pods(ground: &Ground) -> Vec<String> {
+    let pods = ground.read(
+        "kubectl get pods --namespace ingress-nginx --selector app.kubernetes.io/component=controller \
+         --output jsonpath='{.items[*].status.podIP}'",
+    );
     assert!(!pods.is_empty(), "no pods");
-    for pod in pods.split(' ') {
+    pods.split(' ').map(str::to_owned).collect()
+}
+
+/// Each pod of the controller has to answer for the Ingress.
+fn served_by_each_pod(ground: &Ground) {
+    for pod in pods(ground) {
         let answer = ground.read(&format!(
             "curl --fail --silent --show-error --output /dev/null --write-out '%{{http_code}} %{{redirect_url}}' --max-time 10 \
              --retry 20 --retry-all-errors --retry-delay 1 --header 'Host: hello.example' http://{pod}/ "
@@ -108,11 +114,9 @@ fn metrics_are_served(ground: &Ground) {
     let service: Value = serde_json::from_str(&ground.read(&format!("{service} json"))).expect("JSON");
     let text = |pointer: &str| service.pointer(pointer).and_then(Value::as_str).expect("a text").to_owned();
     let by_service = format!("{}:{}", text("/spec/clusterIP"), service["spec"]["ports"][0]["port"]);
-    let pods = "kubectl get pods --namespace ingress-nginx --selector app.kubernetes.io/component=controller \
-                --output jsonpath='{.items[*].status.podIP}'";
     let annotated = text("/metadata/annotations/prometheus.io~1port");
-    let by_pod = ground.read(pods).split(' ').map(|pod| format!("{pod}:{annotated}")).collect::<Vec<_>>();
-    for address in [vec![by_service], by_pod].concat() {
+    let by_pod = pods(ground).into_iter().map(|pod| format!("{pod}:{annotated}"));
+    for address in std::iter::once(by_service).chain(by_pod) {
         let metrics = ground.read(&format!(
             "curl --fail --silent --show-error --max-time 10 --retry 20 --retry-all-errors --retry-delay 1 http://{address}/metrics"
         ));

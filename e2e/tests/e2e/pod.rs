@@ -11,8 +11,8 @@ use fairway_e2e::cluster::network::NODES;
 use fairway_e2e::procfs::Process;
 use fairway_e2e::scene::{self, Release, Scene};
 use k8s_openapi::api::core::v1::{Container, Pod};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
-use kube::api::{DeleteParams, ListParams};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions};
+use kube::api::DeleteParams;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -149,10 +149,8 @@ fn on_the_network_of_the_nodes_it_listens_on_port_80_without_being_root() -> any
 
 /// What Kubernetes tells of the endpoint that is a pod of Fairway, if it is one still.
 async fn conditions(scene: &Scene, fairway: &Release<'_>, pod: &str) -> anyhow::Result<Option<EndpointConditions>> {
-    let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={}", fairway.controller()));
-    let slices = scene.api::<EndpointSlice>().list(&of_service).await?.items;
     let is_pod = |endpoint: &Endpoint| endpoint.target_ref.as_ref().and_then(|of| of.name.as_deref()) == Some(pod);
-    let endpoint = slices.into_iter().flat_map(|slice| slice.endpoints.unwrap_or_default()).find(is_pod);
+    let endpoint = scene.endpoints(&fairway.controller()).await?.into_iter().find(is_pod);
     Ok(endpoint.and_then(|endpoint| endpoint.conditions))
 }
 
