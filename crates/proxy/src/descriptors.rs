@@ -12,7 +12,7 @@ use nix::libc::{EMFILE, ENFILE};
 use nix::sys::resource::{Resource, getrlimit};
 
 /// How many files the process may have open now.
-pub(crate) fn limit() -> u64 {
+fn limit() -> u64 {
     // It cannot fail for this process and this resource.
     getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now)
 }
@@ -21,8 +21,7 @@ pub(crate) fn limit() -> u64 {
 /// have one to an endpoint.
 pub(crate) fn most_connections(workers: usize, told: usize) -> usize {
     let limit = limit();
-    let share = limit / 16 * 5;
-    let most = usize::try_from(share).unwrap_or(usize::MAX) / workers.max(1);
+    let most = for_each(workers, limit / 16 * 5);
     if most < told {
         tracing::info!(
             limit,
@@ -31,6 +30,17 @@ pub(crate) fn most_connections(workers: usize, told: usize) -> usize {
         );
     }
     most.min(told).max(1)
+}
+
+/// How many sessions of datagrams each of so many workers may have. Also no more than it may have connections. Senders of datagrams can
+/// be forged: whoever does so must not use up what HTTP connections need.
+pub(crate) fn most_sessions(workers: usize, connections: usize) -> usize {
+    for_each(workers, limit() / 4).min(connections).max(1)
+}
+
+/// What each of so many workers has of so many files.
+fn for_each(workers: usize, files: u64) -> usize {
+    usize::try_from(files).unwrap_or(usize::MAX) / workers.max(1)
 }
 
 /// Whether an operation failed because as many files are open as may be.

@@ -22,7 +22,6 @@ use crate::admin::{AdminSource, Lifecycle};
 use crate::config::ProxyConfig;
 use crate::control::{self, Control};
 use crate::descriptors;
-use crate::l4;
 use crate::listener;
 use crate::live::Live;
 use crate::metrics::ConfigStatus;
@@ -134,7 +133,7 @@ impl Proxy {
         let common = Arc::new(Common {
             certificates: certificates.clone(),
             connections,
-            datagram_sessions: l4::most_sessions(count, connections),
+            datagram_sessions: descriptors::most_sessions(count, connections),
             numbers: AtomicU64::new(1),
             log: log.as_ref().map(|log| log.handle()),
             metrics: metrics.clone(),

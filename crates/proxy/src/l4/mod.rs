@@ -18,7 +18,7 @@ use std::time::Instant;
 use fairway_model::{ListenerName, StreamListener, StreamRetry};
 use tokio::task::JoinHandle;
 
-pub(crate) use self::session::{Sessions, most_sessions};
+pub(crate) use self::session::Sessions;
 use crate::access_log::StreamRecord;
 use crate::balance::{Ask, Outcome, Pick};
 use crate::listener::{self, Bound, Gate};

@@ -1,6 +1,7 @@
 //! The sessions of datagrams of one worker: by client, and by when they were last used.
 //!
-//! There are never more than [`most_sessions`]: the one that was silent for longest makes room for a new one.
+//! There are never more than [`most_sessions`](crate::descriptors::most_sessions): the one that was silent for longest makes room for
+//! a new one.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -10,7 +11,6 @@ use std::rc::Rc;
 use tokio::task::AbortHandle;
 
 use super::udp::UdpSession;
-use crate::descriptors;
 
 /// Whose session it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
@@ -21,16 +21,6 @@ pub(super) struct Client {
     pub(super) address: SocketAddr,
     /// The address of ours that it asked, where the port is open on all.
     pub(super) local: Option<IpAddr>,
-}
-
-/// The part of the files which the process may have open that sessions take at most, all workers together. Senders of datagrams can be
-/// forged: whoever does so must not use up what HTTP connections need.
-const SHARE_OF_FILES: u64 = 4;
-
-/// How many sessions each of so many workers may have. Also no more than it may have connections.
-pub(crate) fn most_sessions(workers: usize, connections: usize) -> usize {
-    let share = usize::try_from(descriptors::limit() / SHARE_OF_FILES).unwrap_or(usize::MAX) / workers.max(1);
-    share.min(connections).max(1)
 }
 
 /// All sessions.
