@@ -127,6 +127,17 @@ async fn udp_echo(name: &'static str) -> SocketAddr {
     address
 }
 
+/// A proxy with one session, and the endpoint that has got its datagram and doesn't answer.
+async fn unanswered() -> (TestProxy, SocketAddr, Lines, UdpSocket) {
+    let (endpoint, address) = udp().await;
+    let log = Lines::default();
+    let config = ProxyConfig { log: log.sink(), ..one_worker() };
+    let (proxy, port) = start_with(Transport::Udp, &[address], StreamSettings::default(), config);
+    udp().await.0.send_to(b"x", port).await.unwrap();
+    within("a datagram", endpoint.recv(&mut [0; 8])).await.unwrap();
+    (proxy, port, log, endpoint)
+}
+
 async fn scrape(proxy: &TestProxy) -> String {
     let mut stream = connect(proxy.proxy.admin_address().unwrap()).await;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();

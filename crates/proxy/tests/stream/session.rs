@@ -9,7 +9,7 @@ use fairway_testkit::within;
 use tokio::net::UdpSocket;
 
 use crate::support::{backend, config, endpoints};
-use crate::{Lines, ask, one_worker, settings, start_with, stream, udp, udp_echo};
+use crate::{Lines, ask, one_worker, settings, start_with, stream, udp, udp_echo, unanswered};
 
 /// So many that each of two endpoints has some: clients that have asked once, and what they got.
 async fn sixteen_clients(port: SocketAddr) -> Vec<(UdpSocket, Vec<u8>)> {
@@ -170,12 +170,7 @@ async fn the_oldest_session_makes_room_for_a_new_one() {
 
 #[tokio::test]
 async fn sessions_are_logged_when_the_proxy_stops() {
-    let (endpoint, silent) = udp().await;
-    let log = Lines::default();
-    let config = ProxyConfig { log: log.sink(), ..one_worker() };
-    let (proxy, port) = start_with(Transport::Udp, &[silent], StreamSettings::default(), config);
-    udp().await.0.send_to(b"x", port).await.unwrap();
-    within("a datagram", endpoint.recv(&mut [0; 8])).await.unwrap();
+    let (proxy, _, log, _endpoint) = unanswered().await;
     drop(proxy);
     assert!(log.wait(1).await[0].contains(" UDP 200 0 1 "));
 }

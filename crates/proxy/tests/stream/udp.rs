@@ -9,7 +9,8 @@ use tokio::net::UdpSocket;
 
 use crate::support::{TestProxy, backend, config, endpoints};
 use crate::{
-    Lines, TCP, address_of, ask, one_worker, scrape, start_with, stream, stream_named, udp, udp_echo, with_admin,
+    Lines, TCP, address_of, ask, one_worker, scrape, start_with, stream, stream_named, udp, udp_echo, unanswered,
+    with_admin,
 };
 
 /// Sends a datagram in the name of a port of the proxy, as only its own user can; from another machine it takes a forged sender.
@@ -90,12 +91,7 @@ async fn datagrams_that_are_dropped_are_counted_each_and_logged_now_and_then() {
 
 #[tokio::test]
 async fn sessions_end_with_their_udp_port() {
-    let (endpoint, silent) = udp().await;
-    let log = Lines::default();
-    let config = ProxyConfig { log: log.sink(), ..one_worker() };
-    let (proxy, port) = start_with(Transport::Udp, &[silent], StreamSettings::default(), config);
-    udp().await.0.send_to(b"x", port).await.unwrap();
-    within("a datagram", endpoint.recv(&mut [0; 8])).await.unwrap();
+    let (proxy, port, log, _endpoint) = unanswered().await;
     let gone = Delta { removals: vec![ResourceName::StreamListener("service".into())], ..Delta::default() };
     proxy.publisher.publish(gone).await;
     assert!(log.wait(1).await[0].contains(" UDP 200 0 1 "));
