@@ -1,12 +1,17 @@
 //! Benchmarks that count instructions, so that they say the same on a busy machine, and fail by themselves when a cost grows.
 
+use std::path::{Path, PathBuf};
+
 use crate::outcome::Outcome;
-use crate::shell;
 use crate::workspace::Workspace;
+use crate::{image, shell};
+
+mod request;
 
 /// Package and benchmark.
 const COUNTED: &[(&str, &str)] = &[("fairway-model", "lookup")];
 
+/// Counts everything: what is pure by the benchmarks of its crate, a request by the binary of the image, which is built if it is missing.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     for (package, bench) in COUNTED {
         let mut command = workspace.cargo();
@@ -18,5 +23,20 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
             return Ok(Outcome { failure: Some(failure), ..Outcome::default() });
         }
     }
-    Ok(Outcome::passed(format!("{} benchmarks", COUNTED.len())))
+    let binary = workspace.root.join(image::ROOT).join("fairway");
+    if !binary.exists() {
+        let built = image::build(workspace)?;
+        if built.failure.is_some() {
+            return Ok(built);
+        }
+    }
+    requests(workspace, &binary)
+}
+
+/// Counts what a request costs in a binary of the caller's choice, for comparing two builds.
+pub(crate) fn requests(workspace: &Workspace, binary: &Path) -> anyhow::Result<Outcome> {
+    let folder: PathBuf = workspace.target_folder()?.join("bench");
+    let (lines, complaints) = request::run(binary, &folder)?;
+    lines.iter().for_each(|line| workspace.console.line(line));
+    Ok(Outcome::from_complaints(format!("{} benchmarks", COUNTED.len() + 1), &complaints))
 }

@@ -20,9 +20,9 @@ const STEPS: &[Step] = &[
     ("test", cargo::test),
     ("gen", generated::check),
     ("chart", chart::check::run),
-    ("bench", bench::run),
     ("fuzz", fuzz::smoke),
     ("image", image::run),
+    ("bench", bench::run),
     ("e2e", e2e::all),
 ];
 

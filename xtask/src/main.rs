@@ -49,7 +49,8 @@ Tasks:
   e2e [NAME...] [--keep]
                       End-to-end tests on such a cluster, all or those with NAME in theirs; --keep leaves it running
   tools               Builds etcd, the Kubernetes programs, kubectl and helm, as far as they are missing
-  bench               Counts the instructions of what must stay cheap (valgrind)
+  bench [--binary FILE]
+                      Counts the instructions of what must stay cheap (valgrind), or of requests to a binary of yours
   gen [--check]       Rewrites generated files; with --check says which ones differ
   fuzz [TARGET] [--seconds N]
                       Runs every fuzz target, or one, for N seconds each (10 by default)
@@ -100,6 +101,7 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
         }
         ["tools"] => step(tools::build),
         ["bench"] => step(bench::run),
+        ["bench", "--binary", file] => workspace.console.finish(bench::requests(&workspace, file.as_ref())),
         ["gen"] => step(generated::rewrite),
         ["gen", "--check"] => step(generated::check),
         ["fuzz", options @ ..] => {

@@ -1,0 +1,251 @@
+//! Instructions that one request costs in the binary of the image, from its first byte to the last byte of the answer.
+//!
+//! The binary runs under callgrind with one worker, in front of an origin that answers at once. A short and a long run differ only in the
+//! number of requests, so that what starting and ending cost falls out of the difference. Counts are the same on an idle and on a
+//! busy machine; they change with the compiler and with the dependencies.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+
+/// Requests of the short and of the long run, all on one connection, which takes 1,000 by default (`keep-alive-requests`).
+const SHORT: usize = 200;
+const LONG: usize = 900;
+/// A cost may grow by this factor before the benchmark fails: compilers and processors differ by less.
+const TOLERANCE: f64 = 1.03;
+/// Time within which the binary has to answer its first request, under callgrind on a busy machine.
+const START: Duration = Duration::from_secs(120);
+
+/// A kind of request: what the client sends on its kept connection, and what the whole answer ends with.
+struct Scenario {
+    name: &'static str,
+    request: &'static str,
+    /// Start of the answer: the status line without its reason.
+    status: &'static str,
+    /// Instructions that the release before this one needed.
+    allowed: f64,
+}
+
+const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "forward",
+        request: "GET /plain/a?b=c HTTP/1.1\r\nHost: bench.example.com\r\nUser-Agent: bench/1\r\nAccept: */*\r\n\r\n",
+        status: "HTTP/1.1 200",
+        allowed: 18_980.0,
+    },
+    Scenario {
+        name: "rewrite",
+        request: "GET /rewritten/a/b?c=d HTTP/1.1\r\nHost: bench.example.com\r\nUser-Agent: bench/1\r\nAccept: */*\r\n\r\n",
+        status: "HTTP/1.1 200",
+        allowed: 21_220.0,
+    },
+    Scenario {
+        name: "redirect",
+        request: "GET /moved HTTP/1.1\r\nHost: bench.example.com\r\nUser-Agent: bench/1\r\nAccept: */*\r\n\r\n",
+        status: "HTTP/1.1 301",
+        allowed: 11_750.0,
+    },
+];
+
+const MANIFESTS: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: app, namespace: bench}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: plain, namespace: bench}
+spec:
+  rules:
+  - host: bench.example.com
+    http:
+      paths:
+      - {path: /plain, pathType: Prefix, backend: {service: {name: app, port: {number: 80}}}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: rewritten
+  namespace: bench
+  annotations: {nginx.ingress.kubernetes.io/rewrite-target: /new/$1}
+spec:
+  rules:
+  - host: bench.example.com
+    http:
+      paths:
+      - {path: /rewritten/(.*), pathType: ImplementationSpecific, backend: {service: {name: app, port: {number: 80}}}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: moved
+  namespace: bench
+  annotations: {nginx.ingress.kubernetes.io/permanent-redirect: https://www.example.com/}
+spec:
+  rules:
+  - host: bench.example.com
+    http:
+      paths:
+      - {path: /moved, pathType: Prefix, backend: {service: {name: app, port: {number: 80}}}}
+"#;
+
+/// Counts every scenario with `binary`. The lines to print, and the complaints.
+pub(crate) fn run(binary: &Path, folder: &Path) -> anyhow::Result<(Vec<String>, Vec<String>)> {
+    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    fs::write(folder.join("bench.yaml"), MANIFESTS)?;
+    let origin = origin()?;
+    let mut lines = vec![format!("{:<28}{:>14}{:>14}", "instructions per request", "counted", "allowed")];
+    let mut complaints = Vec::new();
+    for scenario in SCENARIOS {
+        let (short, long) =
+            (count(binary, folder, origin, scenario, SHORT)?, count(binary, folder, origin, scenario, LONG)?);
+        let each = (long - short) / (LONG - SHORT) as f64;
+        let allowed = scenario.allowed * TOLERANCE;
+        lines.push(format!("{:<28}{each:>14.0}{allowed:>14.0}", scenario.name));
+        if each > allowed {
+            complaints.push(format!(
+                "a request of the kind {} costs {each:.0} instructions, more than {allowed:.0}",
+                scenario.name
+            ));
+        }
+    }
+    Ok((lines, complaints))
+}
+
+/// Instructions of a whole run with so many requests.
+fn count(
+    binary: &Path,
+    folder: &Path,
+    origin: SocketAddr,
+    scenario: &Scenario,
+    requests: usize,
+) -> anyhow::Result<f64> {
+    let (http, https) = (free_port()?, free_port()?);
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(binary).arg("dev").arg(folder);
+    command.args(["--http", &http.to_string(), "--https", &https.to_string(), "--workers", "1", "--access-log", "off"]);
+    command.args(["--backend", &format!("bench/app:80={origin}")]);
+    let mut running =
+        Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("valgrind")?);
+    let mut stderr = running.0.stderr.take().context("valgrind has no standard error")?;
+    // Read all the time: a full pipe would stop the program.
+    let log = thread::spawn(move || {
+        let mut text = String::new();
+        stderr.read_to_string(&mut text).map(|_| text)
+    });
+    let mut client = connect(http)?;
+    for _ in 0..requests {
+        client.ask(scenario)?;
+    }
+    drop(client);
+    running.end()?;
+    let log = log.join().expect("reading does not panic").context("reading what valgrind says")?;
+    let collected = log.lines().find_map(|line| line.split_once("Collected : "));
+    let collected = collected.with_context(|| format!("callgrind does not say what it counted:\n{log}"))?.1;
+    collected.trim().parse().with_context(|| format!("callgrind counted {collected}"))
+}
+
+/// A program that is ended when it is no longer needed.
+struct Running(Child);
+
+impl Running {
+    /// Ends it in good order, since callgrind prints its count at the end.
+    fn end(&mut self) -> anyhow::Result<()> {
+        let status = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().context("kill")?;
+        ensure!(status.success(), "the program has ended by itself");
+        self.0.wait().context("waiting for valgrind")?;
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// One kept connection.
+struct Client {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// Connects once the binary serves.
+fn connect(address: SocketAddr) -> anyhow::Result<Client> {
+    let begin = Instant::now();
+    loop {
+        if let Ok(stream) = TcpStream::connect(address) {
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(START))?;
+            return Ok(Client { stream, buffer: vec![0; 16 << 10] });
+        }
+        ensure!(begin.elapsed() < START, "nothing listens on {address} after {} s", START.as_secs());
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+impl Client {
+    /// Sends one request and reads its answer.
+    fn ask(&mut self, scenario: &Scenario) -> anyhow::Result<()> {
+        self.stream.write_all(scenario.request.as_bytes()).context("sending a request")?;
+        let mut filled = 0;
+        loop {
+            let read = self.stream.read(&mut self.buffer[filled..]).context("reading an answer")?;
+            ensure!(read > 0, "the connection was closed in the middle of an answer");
+            filled += read;
+            let answer = String::from_utf8_lossy(&self.buffer[..filled]);
+            let Some((head, body)) = answer.split_once("\r\n\r\n") else { continue };
+            if !head.starts_with(scenario.status) {
+                bail!("expected {}, got {head}", scenario.status);
+            }
+            let length = head.lines().find_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+            });
+            if body.len() >= length.context("an answer without Content-Length")? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// An origin that answers every request with the same hundred bytes.
+fn origin() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("an origin")?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || answer_all(stream));
+        }
+    });
+    Ok(address)
+}
+
+fn answer_all(mut stream: TcpStream) {
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\n{:100}", "hello");
+    let (mut buffer, mut filled) = (vec![0; 16 << 10], 0);
+    let _ = stream.set_nodelay(true);
+    while let Ok(read @ 1..) = stream.read(&mut buffer[filled..]) {
+        filled += read;
+        // One request at a time is under way, and none has a body.
+        if buffer[..filled].ends_with(b"\r\n\r\n") {
+            filled = 0;
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// An address that nothing listens on.
+fn free_port() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a free port")?.local_addr()?)
+}
