@@ -8,15 +8,16 @@ use crate::stream::ReadInto;
 /// A flat buffer in three parts: a held prefix (the head of the message that is being served, which its ranges point into),
 /// bytes received and not yet consumed, and room.
 ///
-/// Reading never moves what is there: only [`make_room`](Self::make_room) does. So a body that was consumed can be sent once
-/// more ([`rewind`](Self::rewind)) as long as no room had to be made.
+/// Reading never moves what is there: only [`compact`](Self::compact) does. So a body that was consumed can be sent once more
+/// ([`rewind`](Self::rewind)) as long as nothing was moved. How much room a read needs is decided by
+/// [`Store::make_room`](crate::work::Store::make_room).
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     data: Vec<u8>,
     held: usize,
     start: usize,
     end: usize,
-    /// Bytes behind the held prefix were consumed and overwritten.
+    /// Bytes behind the held prefix were consumed and dropped, or may be.
     recycled: bool,
 }
 
@@ -46,6 +47,16 @@ impl Buffer {
         self.data.len()
     }
 
+    /// Bytes in front of the room: held, consumed and filled.
+    pub(crate) fn used(&self) -> usize {
+        self.end
+    }
+
+    /// Bytes that a read can add without moving or growing anything.
+    pub(crate) fn room(&self) -> usize {
+        self.data.len() - self.end
+    }
+
     /// Holds the next `len` bytes, which must be at the very front.
     pub(crate) fn hold(&mut self, len: usize) {
         debug_assert!(self.start == 0 && len <= self.end, "a head is held where it was parsed");
@@ -58,6 +69,15 @@ impl Buffer {
     pub(crate) fn release(&mut self) {
         self.held = 0;
         self.compact();
+    }
+
+    /// Keeps the held prefix, in memory of just its size. All the rest goes to the result: what is filled, the room, the memory.
+    pub(crate) fn split_rest(&mut self) -> Self {
+        let head =
+            Self { data: self.held().to_vec(), held: self.held, start: self.held, end: self.held, recycled: true };
+        let mut rest = std::mem::replace(self, head);
+        rest.held = 0;
+        rest
     }
 
     /// Forgets `count` bytes at the front of what is filled.
@@ -79,37 +99,38 @@ impl Buffer {
         !self.recycled
     }
 
+    /// What is consumed from now on is never sent again.
+    pub(crate) fn forgo_rewind(&mut self) {
+        self.recycled = true;
+    }
+
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         (self.held, self.start, self.end, self.recycled) = (0, 0, 0, false);
     }
 
-    /// Whether there is room for another byte without moving or growing.
-    pub(crate) fn has_room(&self) -> bool {
-        self.end < self.data.len()
+    /// Makes room by dropping what was consumed. What is filled moves to the held prefix.
+    pub(crate) fn compact(&mut self) {
+        if self.start > self.held {
+            self.data.copy_within(self.start..self.end, self.held);
+            self.end -= self.start - self.held;
+            self.start = self.held;
+            self.recycled = true;
+        }
     }
 
-    /// Makes room by dropping what was consumed, and by growing up to `limit` bytes; `false` if that was not enough.
-    pub(crate) fn make_room(&mut self, limit: usize) -> bool {
-        if self.start == self.end || !self.has_room() {
-            self.compact();
-        }
-        if !self.has_room() && self.data.len() < limit {
-            let size = (self.data.len() * 2).clamp(1, limit);
-            self.data.resize(size, 0);
-        }
-        self.has_room()
-    }
-
-    /// Exchanges the memory for that of `other`, which must be larger, and keeps the content.
-    pub(crate) fn exchange(&mut self, other: &mut Vec<u8>) {
-        other[..self.end].copy_from_slice(&self.data[..self.end]);
-        std::mem::swap(&mut self.data, other);
+    /// Continues in other memory, with the same content, and returns the memory that it had.
+    ///
+    /// # Panics
+    /// If `memory` has no space for the bytes that are [`used`](Self::used).
+    pub(crate) fn replace_memory(&mut self, mut memory: Vec<u8>) -> Vec<u8> {
+        memory[..self.end].copy_from_slice(&self.data[..self.end]);
+        std::mem::replace(&mut self.data, memory)
     }
 
     /// Reads once into the room behind what is there; 0 at the end of the stream.
     pub(crate) fn poll_fill<S: ReadInto>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        debug_assert!(self.has_room(), "a read without room would look like the end of the stream");
+        debug_assert!(self.room() > 0, "a read without room would look like the end of the stream");
         let read = stream.poll_read_into(cx, &mut self.data[self.end..]);
         if let Poll::Ready(Ok(count)) = read {
             self.end += count;
@@ -117,13 +138,11 @@ impl Buffer {
         read
     }
 
-    fn compact(&mut self) {
-        if self.start > self.held {
-            self.data.copy_within(self.start..self.end, self.held);
-            self.end -= self.start - self.held;
-            self.start = self.held;
-            self.recycled = true;
-        }
+    /// Receives that byte so many times.
+    #[cfg(test)]
+    pub(crate) fn fill_with(&mut self, byte: u8, count: usize) {
+        self.data[self.end..self.end + count].fill(byte);
+        self.end += count;
     }
 }
 
@@ -154,11 +173,12 @@ mod tests {
         buffer.hold(4);
         assert_eq!(buffer.filled(), b"body");
         buffer.consume(4);
-        assert!(buffer.is_empty() && !buffer.has_room());
+        assert!(buffer.is_empty() && buffer.room() == 0);
         assert!(buffer.rewind(), "nothing was overwritten");
         assert_eq!(buffer.filled(), b"body");
         buffer.consume(4);
-        assert!(buffer.make_room(8));
+        buffer.compact();
+        assert_eq!(buffer.room(), 4);
         assert!(!buffer.rewind());
         fill(&mut buffer, b"more");
         assert_eq!((buffer.held(), buffer.filled()), (&b"head"[..], &b"more"[..]));
@@ -168,15 +188,27 @@ mod tests {
     }
 
     #[test]
-    fn growth_has_a_limit() {
-        let mut buffer = Buffer::with_size(2);
-        fill(&mut buffer, b"ab");
-        assert!(buffer.make_room(3));
-        fill(&mut buffer, b"c");
-        assert!(!buffer.make_room(3));
-        assert_eq!(buffer.filled(), b"abc");
-        let mut larger = vec![0; 16];
-        buffer.exchange(&mut larger);
-        assert_eq!((buffer.filled(), buffer.size(), larger.len()), (&b"abc"[..], 16, 3));
+    fn memory_is_replaced_with_all_that_is_in_it() {
+        let mut buffer = Buffer::with_size(4);
+        fill(&mut buffer, b"abcd");
+        buffer.hold(1);
+        buffer.consume(1);
+        let old = buffer.replace_memory(vec![0; 16]);
+        assert_eq!((old.len(), buffer.size(), buffer.room()), (4, 16, 12));
+        assert!(buffer.rewind());
+        assert_eq!((buffer.held(), buffer.filled()), (&b"a"[..], &b"bcd"[..]));
+    }
+
+    #[test]
+    fn a_head_stays_when_the_rest_goes_its_own_way() {
+        let mut buffer = Buffer::with_size(8);
+        fill(&mut buffer, b"headrest");
+        buffer.hold(4);
+        let mut rest = buffer.split_rest();
+        assert_eq!((buffer.held(), buffer.size(), buffer.can_rewind()), (&b"head"[..], 4, false));
+        assert_eq!((rest.held(), rest.filled()), (&b""[..], &b"rest"[..]));
+        rest.consume(4);
+        rest.compact();
+        assert_eq!(rest.room(), 8);
     }
 }

@@ -7,40 +7,39 @@ use crate::buffer::Buffer;
 use crate::stream::{ReadInto, WriteFrom};
 use crate::work::Store;
 
-/// One direction. While nothing comes it holds no more memory than what its buffer holds: most tunnels are silent most of the
-/// time.
+/// One direction. While nothing comes it holds no memory: most tunnels are silent most of the time.
 #[derive(Debug, Default)]
 pub(crate) struct Direction {
+    /// What was read and not written yet. Without memory while it is idle.
+    buffer: Buffer,
     /// The reader has ended.
     ended: bool,
     /// The writer was told.
     over: bool,
     /// Whether a reader that fails breaks the whole connection. Otherwise it ends this direction, as its end would.
     strict: bool,
-    /// What the buffer has while it is idle; then the memory of the buffer is with the worker.
-    idle: Vec<u8>,
-    parked: bool,
 }
 
 impl Direction {
-    /// A direction whose buffer has no memory yet, and in which every failure breaks the connection.
-    pub(crate) fn strict() -> Self {
-        Self { strict: true, parked: true, ..Self::default() }
+    /// A direction that begins with what was received already.
+    pub(crate) fn with_buffer(buffer: Buffer) -> Self {
+        Self { buffer, ..Self::default() }
     }
 
-    /// Gives the buffer its memory.
-    pub(crate) fn unpark(&mut self, store: &Store, buffer: &mut Buffer) {
-        if std::mem::take(&mut self.parked) {
-            store.unpark(buffer, &mut self.idle);
-        }
+    /// A direction in which every failure breaks the connection.
+    pub(crate) fn strict() -> Self {
+        Self { strict: true, ..Self::default() }
+    }
+
+    /// Its buffer, with memory.
+    pub(crate) fn buffer(&mut self, store: &Store) -> &mut Buffer {
+        store.supply(&mut self.buffer);
+        &mut self.buffer
     }
 
     /// Gives the memory back, whatever is in it.
-    pub(crate) fn release(&mut self, store: &Store, buffer: &mut Buffer) {
-        if !std::mem::replace(&mut self.parked, true) {
-            buffer.clear();
-            store.park(buffer, &mut self.idle);
-        }
+    pub(crate) fn release(&mut self, store: &Store) {
+        store.reclaim(&mut self.buffer);
     }
 
     /// Passes bytes on; ready when the reader has ended and the writer knows.
@@ -48,7 +47,6 @@ impl Direction {
         &mut self,
         cx: &mut Context<'_>,
         store: &Store,
-        buffer: &mut Buffer,
         from: &mut R,
         to: &mut W,
         count: &mut u64,
@@ -56,13 +54,11 @@ impl Direction {
         if self.over {
             return Poll::Ready(Ok(()));
         }
-        self.unpark(store, buffer);
-        let passed = self.pass(cx, buffer, from, to, count);
+        store.supply(&mut self.buffer);
+        let passed = self.pass(cx, from, to, count);
         // The other direction may go on for hours.
-        let silent = passed.is_pending() || (self.strict && self.over);
-        if silent && buffer.is_empty() {
-            store.park(buffer, &mut self.idle);
-            self.parked = true;
+        if self.buffer.is_empty() && (passed.is_pending() || self.over) {
+            store.reclaim(&mut self.buffer);
         }
         passed
     }
@@ -70,27 +66,28 @@ impl Direction {
     fn pass<R: ReadInto, W: WriteFrom>(
         &mut self,
         cx: &mut Context<'_>,
-        buffer: &mut Buffer,
         from: &mut R,
         to: &mut W,
         count: &mut u64,
     ) -> Poll<Result<(), ()>> {
-        while !self.over {
+        let Self { buffer, ended, over, strict } = self;
+        while !*over {
             while !buffer.is_empty() {
                 let written = ready!(to.poll_write_from(cx, &[IoSlice::new(buffer.filled())])).map_err(|_| ())?;
                 *count += written as u64;
                 buffer.consume(written);
             }
             ready!(to.poll_flush_all(cx)).map_err(|_| ())?;
-            if self.ended {
+            if *ended {
                 ready!(to.poll_finish(cx)).map_err(|_| ())?;
-                self.over = true;
+                *over = true;
                 break;
             }
-            buffer.make_room(0);
+            // Nothing is held and nothing is filled: there is room for as much as the memory holds.
+            buffer.clear();
             match ready!(buffer.poll_fill(from, cx)) {
-                Err(_) if self.strict => return Poll::Ready(Err(())),
-                Ok(0) | Err(_) => self.ended = true,
+                Err(_) if *strict => return Poll::Ready(Err(())),
+                Ok(0) | Err(_) => *ended = true,
                 Ok(_) => {}
             }
         }

@@ -18,6 +18,10 @@ pub(crate) const ORDINARY: usize = 32 << 10;
 /// Size of the buffers that take over when a body is large: the fewer calls the better, and still within a second-level cache.
 pub(crate) const LARGE: usize = 256 << 10;
 
+/// The least room that a read gets unless less than that is to come: the cost of a read is shared by enough bytes, whatever else
+/// the buffer holds. A quarter of an ordinary buffer.
+pub(crate) const LEAST_READ: usize = 8 << 10;
+
 /// Sets and large buffers that a worker keeps for later. More are made when needed and dropped afterwards.
 const KEPT_SETS: usize = 1024;
 const KEPT_LARGE: usize = 32;
@@ -117,37 +121,56 @@ impl Store {
         sets.push(work);
     }
 
-    /// Gives a buffer the memory for a large body.
-    pub(crate) fn enlarge(&self, buffer: &mut Buffer) {
-        if buffer.size() < LARGE {
-            let mut memory = self.large.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE]);
-            buffer.exchange(&mut memory);
-            self.keep(memory);
+    /// Makes room for the next read of what is still to come: so many bytes, or an unknown number. Afterwards there is room for
+    /// all of it or for [`LEAST_READ`] bytes, however much of the buffer its head takes.
+    ///
+    /// What was consumed stays in the buffer as long as possible, so that it can be sent once more.
+    pub(crate) fn make_room(&self, buffer: &mut Buffer, more: Option<u64>) {
+        let more = more.map_or(usize::MAX, |more| usize::try_from(more).unwrap_or(usize::MAX)).max(1);
+        let least = more.min(LEAST_READ);
+        // The last read took as much as it could: the sender is faster than we are, and larger reads are fewer.
+        let brimful = buffer.room() == 0;
+        if buffer.room() < least {
+            let keeps_all = buffer.can_rewind() && buffer.used().saturating_add(more) <= LARGE;
+            if !keeps_all {
+                buffer.compact();
+            }
+        } else if buffer.is_empty() && !buffer.can_rewind() {
+            buffer.compact();
+        }
+        if buffer.room() < least || (brimful && more > buffer.size() && buffer.size() < LARGE) {
+            let needed = buffer.used() + least;
+            let memory = if needed <= LARGE {
+                self.large.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE])
+            } else {
+                // Only heads that the configuration allows to be so large come here. Doubling, so that a head that grows is not
+                // copied with each read.
+                vec![0; (2 * buffer.size()).clamp(needed, buffer.used().saturating_add(more))]
+            };
+            self.keep(buffer.replace_memory(memory));
         }
     }
 
-    /// Takes the memory of a buffer in which nothing but the held prefix is left; that moves to `idle`.
-    pub(crate) fn park(&self, buffer: &mut Buffer, idle: &mut Vec<u8>) {
-        buffer.make_room(0);
-        if idle.len() < buffer.held().len() {
-            *idle = vec![0; buffer.held().len()];
+    /// Gives memory to a buffer that has none.
+    pub(crate) fn supply(&self, buffer: &mut Buffer) {
+        if buffer.size() == 0 {
+            buffer.replace_memory(self.ordinary());
         }
-        buffer.exchange(idle);
-        self.keep(std::mem::take(idle));
     }
 
-    /// Gives a buffer memory again.
-    pub(crate) fn unpark(&self, buffer: &mut Buffer, idle: &mut Vec<u8>) {
-        let mut memory = self.ordinary.borrow_mut().pop().unwrap_or_else(|| vec![0; ORDINARY]);
-        buffer.exchange(&mut memory);
-        *idle = memory;
+    /// Takes the memory of a buffer, whatever is in it.
+    pub(crate) fn reclaim(&self, buffer: &mut Buffer) {
+        buffer.clear();
+        self.keep(buffer.replace_memory(Vec::new()));
+    }
+
+    fn ordinary(&self) -> Vec<u8> {
+        self.ordinary.borrow_mut().pop().unwrap_or_else(|| vec![0; ORDINARY])
     }
 
     fn shrink(&self, buffer: &mut Buffer) {
         if buffer.size() != ORDINARY {
-            let mut memory = self.ordinary.borrow_mut().pop().unwrap_or_else(|| vec![0; ORDINARY]);
-            buffer.exchange(&mut memory);
-            self.keep(memory);
+            self.keep(buffer.replace_memory(self.ordinary()));
         }
     }
 
@@ -172,12 +195,48 @@ mod tests {
     fn sets_come_back_at_their_first_size_and_nothing_is_allocated_twice() {
         let store = Store::default();
         let mut work = store.lend();
-        store.enlarge(&mut work.from_upstream);
+        work.from_upstream.fill_with(b'x', ORDINARY);
+        store.make_room(&mut work.from_upstream, None);
         assert_eq!(work.from_upstream.size(), LARGE);
         store.give_back(work);
         let work = store.lend();
         assert_eq!(work.from_upstream.size(), ORDINARY);
         assert_eq!((store.large.borrow().len(), store.ordinary.borrow().len()), (1, 0));
         store.give_back(work);
+    }
+
+    /// Heads and bodies of all sizes around those where something changes.
+    #[test]
+    fn a_read_always_has_room_and_nothing_that_is_kept_is_lost() {
+        let edges = [1, LEAST_READ, ORDINARY - LEAST_READ, ORDINARY, LARGE - LEAST_READ, LARGE, 2 * LARGE];
+        let around = |edge: usize| edge.saturating_sub(2).max(1)..=edge + 2;
+        let store = Store::default();
+        for held in edges.into_iter().flat_map(around) {
+            for more in edges.into_iter().flat_map(around).map(|more| Some(more as u64)).chain([None]) {
+                for consumed in [0, 1, 100, LEAST_READ, ORDINARY] {
+                    let mut buffer = Buffer::with_size(ORDINARY.max(held));
+                    buffer.fill_with(b'h', held);
+                    buffer.hold(held);
+                    let consumed = consumed.min(buffer.room());
+                    buffer.fill_with(b'c', consumed);
+                    buffer.consume(consumed);
+                    let filled = buffer.room().min(100);
+                    buffer.fill_with(b'f', filled);
+                    let what = format!("{held} held, {consumed} consumed, {filled} filled, {more:?} to come");
+                    store.make_room(&mut buffer, more);
+                    let least = more.map_or(LEAST_READ, |more| (more as usize).min(LEAST_READ));
+                    assert!(buffer.room() >= least, "{what}");
+                    assert!(buffer.size() <= LARGE.max(2 * held + LEAST_READ), "{what}: {}", buffer.size());
+                    assert!(buffer.held().len() == held && buffer.held().iter().all(|&byte| byte == b'h'), "{what}");
+                    assert!(
+                        buffer.filled().len() == filled && buffer.filled().iter().all(|&byte| byte == b'f'),
+                        "{what}"
+                    );
+                    let all = (held + consumed + filled) as u64 + more.unwrap_or(u64::MAX / 2);
+                    assert!(buffer.can_rewind() || consumed > 0 && all > LARGE as u64, "{what}");
+                    store.reclaim(&mut buffer);
+                }
+            }
+        }
     }
 }

@@ -210,6 +210,35 @@ async fn nothing_is_retried_once_the_client_has_seen_a_byte() {
 }
 
 #[tokio::test]
+async fn a_body_is_sent_again_beside_a_head_that_fills_the_buffer() {
+    let good = Origin::start("good");
+    let field = |name: &str, size: usize| format!("{name}: {}\r\n", "x".repeat(size));
+    for head_size in [1000, 24 << 10, (32 << 10) - 1, 32 << 10] {
+        let bad = Origin::new("bad").reply(Reply::nothing().then_reset()).start();
+        let proxy = TestProxy::with_policy(&[&bad, &good], on(Retry::default()));
+        let start = format!("PUT / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 32000\r\n");
+        let mut head = start;
+        while head.len() + 2 < head_size {
+            let left = head_size - head.len() - 2;
+            // No line is longer than 8 KiB, and none shorter than a field.
+            let line = if left > 8000 { left.min(8000).min(left - 100) } else { left };
+            head += &field("p", line - 5);
+        }
+        head += "\r\n";
+        assert_eq!(head.len(), head_size);
+        loop {
+            let mut client = proxy.connect().await;
+            client.send(head.clone() + &"b".repeat(32_000)).await;
+            let echo = client.read_response().await.echo();
+            assert_eq!((echo.origin.as_str(), echo.body_length), ("good", 32_000), "{head_size}");
+            if bad.requests() > 0 {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_was_partly_sent_and_let_go_is_never_sent_again() {
     let bad = Origin::new("bad").reply(Reply::nothing().then_reset()).start();
     let good = Origin::start("good");

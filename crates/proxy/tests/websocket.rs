@@ -4,8 +4,8 @@ mod support;
 
 use std::time::Duration;
 
-use fairway_model::{ForwardPolicy, Settings};
-use fairway_testkit::{Client, Ended, Origin, Reply};
+use fairway_model::{ForwardPolicy, HeadBuffers, Settings};
+use fairway_testkit::{Client, Ended, Origin, Reply, TlsClient};
 use support::{HOST, TestProxy};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -62,6 +62,44 @@ async fn bytes_sent_too_early_wait_for_the_101() {
     client.send(request("") + "early").await;
     assert_eq!(client.read_head().await.status_text(), "101");
     assert_eq!(client.read_exact(5).await, b"early");
+}
+
+/// Sizes of heads around those of buffers, up to the largest that are let in.
+#[tokio::test]
+async fn a_tunnel_opens_whatever_the_size_of_the_heads() {
+    const SMALL: usize = 500;
+    let head_buffers = HeadBuffers { line: 1 << 20, total: 1 << 20, ..HeadBuffers::default() };
+    let origin = Origin::new("a").start();
+    let proxy = TestProxy::with_settings(&[&origin], Settings { head_buffers, ..Settings::default() });
+    let around = |edges: &[usize]| edges.iter().flat_map(|&edge| edge - 1..=edge + 1).collect::<Vec<_>>();
+    let of_request = around(&[24 << 10, 32 << 10, 64 << 10, 256 << 10, (1 << 20) - 2]);
+    let of_response = around(&[24 << 10, 32 << 10, 40 << 10, (64 << 10) - 2]);
+    let tls = TlsClient::unverified(HOST);
+    for (request_size, response_size) in of_request
+        .into_iter()
+        .map(|size| (size, SMALL))
+        .chain(of_response.into_iter().map(|size| (SMALL, size)))
+        .chain([(32 << 10, 40 << 10)])
+    {
+        let padding = "x".repeat(request_size - request("p: \r\n").len());
+        let request = request(&format!("p: {padding}\r\n"));
+        let switch = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {ACCEPT}\r\np: "
+        );
+        let padding = "x".repeat(response_size - switch.len() - 4);
+        origin.set_reply(Reply::raw(switch + &padding + "\r\n\r\n").then_echo_bytes());
+        for mut client in [proxy.connect().await, tls.connect(proxy.https).await] {
+            client.send(request.clone() + "early").await;
+            assert_eq!(client.read_head().await.status_text(), "101", "{request_size}, {response_size}");
+            assert_eq!(client.read_exact(5).await, b"early");
+            let text = "y".repeat(100_000);
+            client.send(&text).await;
+            assert!(client.read_exact(text.len()).await == text.as_bytes(), "{request_size}, {response_size}");
+            client.half_close().await;
+            assert_eq!(client.ended().await, Ended::Closed);
+        }
+    }
 }
 
 #[tokio::test]

@@ -263,8 +263,9 @@ impl Connection {
                     self.deadline.set(self.head_due);
                 }
             }
-            // The parser refuses a head before it outgrows this.
-            work.inbound.make_room(limits.total.max(crate::work::ORDINARY));
+            // The parser refuses a head that outgrows its limit.
+            let more = limits.total.saturating_sub(work.inbound.used());
+            self.worker.store.make_room(&mut work.inbound, Some(more as u64));
             let read = poll_fn(|cx| match work.inbound.poll_fill(&mut self.stream, cx) {
                 Poll::Pending if self.deadline.expired() => Poll::Ready(Err(Failure::HeadTimeout)),
                 Poll::Pending => Poll::Pending,

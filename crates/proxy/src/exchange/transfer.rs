@@ -14,7 +14,7 @@ use crate::relay::Body;
 use crate::stream::{Downstream, WriteFrom};
 use crate::timer::NEVER;
 use crate::upstream;
-use crate::work::{LARGE, Work};
+use crate::work::Work;
 
 /// Interim responses that are passed on for one request. More than a few are no hints but a flood.
 const INTERIM_RESPONSES: u32 = 32;
@@ -60,9 +60,7 @@ impl Exchange<'_> {
                 }
             }
             let from_upstream = &mut self.work.from_upstream;
-            if !from_upstream.make_room(LARGE) {
-                return Poll::Ready(Err(Failure::ResponseHead(crate::http1::HeadError::HeadTooLong)));
-            }
+            self.connection.worker.store.make_room(from_upstream, None);
             match from_upstream.poll_fill(&mut up.stream, cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
                 Poll::Ready(Ok(count)) => sending.received += count as u64,
@@ -96,6 +94,8 @@ impl Exchange<'_> {
                     }
                     Ok(Parsed::Complete { len }) => {
                         from_upstream.hold(len);
+                        // No response is sent twice: the front of the buffer is used again, it is in the cache.
+                        from_upstream.forgo_rewind();
                         self.limits.read = NEVER;
                         return Poll::Ready(Ok(()));
                     }
@@ -134,13 +134,9 @@ impl Exchange<'_> {
                 }
             }
             let Work { from_upstream, to_client, .. } = &mut *self.work;
-            if body.remaining().is_none_or(|left| left > from_upstream.size() as u64) && !from_upstream.has_room() {
-                from_upstream.make_room(0);
-                self.connection.worker.store.enlarge(from_upstream);
-            }
-            if !from_upstream.make_room(LARGE) {
-                return Poll::Ready(Err(Failure::ResponseBody(BodyError::ChunkLineTooLong)));
-            }
+            let there = from_upstream.filled().len() as u64;
+            let more = body.remaining().map(|left| left.saturating_sub(there));
+            self.connection.worker.store.make_room(from_upstream, more);
             match from_upstream.poll_fill(&mut up.stream, cx) {
                 Poll::Ready(Ok(0)) => body.close(to_client).map_err(Failure::ResponseBody)?,
                 Poll::Ready(Ok(count)) => {
@@ -168,9 +164,9 @@ impl Exchange<'_> {
         if self.limits.hold == NEVER {
             return false;
         }
-        let there = self.work.from_upstream.filled().len() as u64;
-        let waits = body.remaining().is_some_and(|left| left > there)
-            && self.work.from_upstream.has_room()
+        let from_upstream = &self.work.from_upstream;
+        let (there, room) = (from_upstream.filled().len() as u64, from_upstream.room() as u64);
+        let waits = body.remaining().is_some_and(|left| left > there && left - there <= room)
             && self.connection.worker.timers.now() < self.limits.hold;
         if !waits {
             self.limits.hold = NEVER;
@@ -234,13 +230,7 @@ impl Exchange<'_> {
             }
         }
         let Work { inbound, .. } = &mut *self.work;
-        if self.body.remaining().is_none_or(|left| left > inbound.size() as u64) && !inbound.has_room() {
-            inbound.make_room(0);
-            self.connection.worker.store.enlarge(inbound);
-        }
-        if !inbound.make_room(LARGE) {
-            return Poll::Ready(Err(Failure::RequestBody(BodyError::ChunkLineTooLong)));
-        }
+        self.connection.worker.store.make_room(inbound, self.body.remaining());
         match inbound.poll_fill(&mut self.connection.stream, cx) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(Failure::RequestBody(BodyError::Incomplete))),
             Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::ClientGone)),
@@ -313,7 +303,7 @@ pub(super) fn poll_client_gone(
         // The body is being read anyway.
         return Poll::Pending;
     }
-    while inbound.has_room() {
+    while inbound.room() > 0 {
         match ready!(inbound.poll_fill(stream, cx)) {
             Ok(0) | Err(_) => return Poll::Ready(Failure::ClientGone),
             Ok(_) => {}

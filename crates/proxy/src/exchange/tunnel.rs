@@ -36,8 +36,13 @@ impl Exchange<'_> {
         self.status = 101;
         self.answered = true;
         self.limits = Gaps::NONE;
-        let (mut to_up, mut to_down) = (Direction::default(), Direction::default());
-        poll_fn(|cx| self.poll_tunnel(cx, up, sending, &mut to_up, &mut to_down)).await
+        // The heads stay for the log, and out of the way of what passes.
+        let mut to_up = Direction::with_buffer(self.work.inbound.split_rest());
+        let mut to_down = Direction::with_buffer(self.work.from_upstream.split_rest());
+        let passed = poll_fn(|cx| self.poll_tunnel(cx, up, sending, &mut to_up, &mut to_down)).await;
+        to_up.release(&self.connection.worker.store);
+        to_down.release(&self.connection.worker.store);
+        passed
     }
 
     fn poll_tunnel(
@@ -52,12 +57,12 @@ impl Exchange<'_> {
             return Poll::Ready(Err(failure));
         }
         let before = (self.sent, sending.sent);
-        let Work { inbound, from_upstream, to_client, .. } = &mut *self.work;
+        let Work { to_client, .. } = &mut *self.work;
         let stream = &mut self.connection.stream;
         let store = &self.connection.worker.store;
-        let up_result = to_up.poll(cx, store, inbound, stream, &mut up.stream, &mut sending.sent);
+        let up_result = to_up.poll(cx, store, stream, &mut up.stream, &mut sending.sent);
         let down_result = if to_client.is_empty() {
-            to_down.poll(cx, store, from_upstream, &mut up.stream, stream, &mut self.sent)
+            to_down.poll(cx, store, &mut up.stream, stream, &mut self.sent)
         } else {
             Poll::Pending
         };

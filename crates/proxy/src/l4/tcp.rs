@@ -13,7 +13,6 @@ use fairway_model::{StreamListener, StreamSettings, Transport};
 use tokio::net::TcpStream;
 
 use super::{OpenStream, StreamSession};
-use crate::buffer::Buffer;
 use crate::connection::within;
 use crate::direction::Direction;
 use crate::metrics::Phase;
@@ -55,7 +54,6 @@ async fn begin(worker: Rc<Worker>, open: Rc<OpenStream>, stream: TcpStream, peer
         ends: Ends { source: peer, destination: local },
         client: stream,
         to_up: Direction::strict(),
-        inbound: Buffer::default(),
     };
     connection.begin(&resource, &settings).await
 }
@@ -69,7 +67,6 @@ struct Connection {
     client: TcpStream,
     /// From the client to the endpoint.
     to_up: Direction,
-    inbound: Buffer,
 }
 
 /// A connection with both sides.
@@ -79,9 +76,7 @@ struct Passing {
     client: TcpStream,
     endpoint: TcpStream,
     to_up: Direction,
-    inbound: Buffer,
     to_down: Direction,
-    outbound: Buffer,
     /// Longest silence.
     idle: Duration,
 }
@@ -90,12 +85,11 @@ impl Connection {
     /// Finds the endpoint. Without one the memory goes back to the worker, as at the end of every connection.
     async fn begin(mut self, resource: &StreamListener, settings: &StreamSettings) -> Option<Passing> {
         let Some(endpoint) = self.reach(resource, settings).await else {
-            self.to_up.release(&self.session.worker.store, &mut self.inbound);
+            self.to_up.release(&self.session.worker.store);
             return None;
         };
-        let Self { session, deadline, client, to_up, inbound, .. } = self;
-        let (to_down, outbound) = (Direction::strict(), Buffer::default());
-        Some(Passing { session, deadline, client, endpoint, to_up, inbound, to_down, outbound, idle: settings.idle })
+        let Self { session, deadline, client, to_up, .. } = self;
+        Some(Passing { session, deadline, client, endpoint, to_up, to_down: Direction::strict(), idle: settings.idle })
     }
 
     /// Reads the PROXY header, connects, sends the PROXY header, as far as each is asked for.
@@ -125,17 +119,17 @@ impl Connection {
     /// Whether the connection begins with a valid header. What follows it stays in the buffer.
     async fn read_header(&mut self) -> bool {
         self.deadline.set_after(HEADER_TIMEOUT);
-        self.to_up.unpark(&self.session.worker.store, &mut self.inbound);
+        let inbound = self.to_up.buffer(&self.session.worker.store);
         loop {
-            let (inbound, client) = (&mut self.inbound, &mut self.client);
+            let client = &mut self.client;
             // The buffer is larger than any header: it always has room for another byte of one.
             let read = within(&self.deadline, poll_fn(|cx| inbound.poll_fill(client, cx))).await;
             let Some(Ok(count @ 1..)) = read else { return false };
             self.session.record.received += count as u64;
-            match proxy_protocol::decode(self.inbound.filled()) {
+            match proxy_protocol::decode(inbound.filled()) {
                 Ok(Decoded::Partial) => {}
                 Ok(Decoded::Complete { len, ends }) => {
-                    self.inbound.consume(len);
+                    inbound.consume(len);
                     self.ends = ends.unwrap_or(self.ends);
                     self.session.record.client = self.ends.source;
                     // From now on what is passed is counted.
@@ -175,8 +169,8 @@ impl Passing {
         self.deadline.set_after(self.idle);
         let ended = poll_fn(|cx| self.poll(cx)).await;
         let worker = self.session.worker.clone();
-        self.to_up.release(&worker.store, &mut self.inbound);
-        self.to_down.release(&worker.store, &mut self.outbound);
+        self.to_up.release(&worker.store);
+        self.to_down.release(&worker.store);
         if ended == Ended::Broken {
             for stream in [&self.client, &self.endpoint] {
                 let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
@@ -185,11 +179,11 @@ impl Passing {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        let Self { session, client, endpoint, to_up, inbound, to_down, outbound, deadline, idle } = self;
+        let Self { session, client, endpoint, to_up, to_down, deadline, idle } = self;
         let StreamSession { worker, open, record, .. } = session;
         let (up, down) = (record.upstream_sent, record.sent);
-        let up_result = to_up.poll(cx, &worker.store, inbound, client, endpoint, &mut record.upstream_sent);
-        let down_result = to_down.poll(cx, &worker.store, outbound, endpoint, client, &mut record.sent);
+        let up_result = to_up.poll(cx, &worker.store, client, endpoint, &mut record.upstream_sent);
+        let down_result = to_down.poll(cx, &worker.store, endpoint, client, &mut record.sent);
         let (up, down) = (record.upstream_sent - up, record.sent - down);
         record.received += up;
         record.upstream_received += down;

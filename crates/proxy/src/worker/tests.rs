@@ -16,6 +16,8 @@ use fairway_model::{
 use fairway_testkit::{Client, Origin, Reply, within};
 use tokio::sync::mpsc;
 
+mod cost;
+
 use super::*;
 use crate::access_log::{LogSink, LogThread};
 use crate::listener;
