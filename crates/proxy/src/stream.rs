@@ -3,10 +3,16 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+/// How often a peer that is silent is asked whether it is still there. A kernel forgets a connection that its program has closed
+/// after a minute (Linux, `tcp_fin_timeout`), and answers with a reset from then on.
+const PROBE: Duration = Duration::from_secs(10);
 
 /// Something to read from.
 pub(crate) trait ReadInto {
@@ -62,6 +68,18 @@ impl Downstream {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
         }
+    }
+
+    /// Whether the peer has reset the connection, or no longer answers the [probes](Self::probe). Costs a system call.
+    pub(crate) fn has_failed(&self) -> bool {
+        !matches!(SockRef::from(self.tcp()).take_error(), Ok(None))
+    }
+
+    /// Makes the kernel ask the peer now and then whether it is still there.
+    pub(crate) fn probe(&self) {
+        let probes = TcpKeepalive::new().with_time(PROBE).with_interval(PROBE).with_retries(3);
+        // Without them it takes until something is written.
+        let _ = SockRef::from(self.tcp()).set_tcp_keepalive(&probes);
     }
 }
 

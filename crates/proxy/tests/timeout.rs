@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fairway_model::{ForwardPolicy, Retry, RetryOn, Settings};
 use fairway_proxy::ProxyConfig;
-use fairway_testkit::{Client, Ended, Fault, Gate, Origin, Reply, When, eventually};
+use fairway_testkit::{Client, Ended, Fault, Gate, Origin, Reply, TlsClient, When, eventually};
 use support::{HOST, TestProxy, backend, config, forward, forwarding, host, route};
 
 const SHORT: Duration = Duration::from_millis(60);
@@ -193,19 +193,66 @@ async fn a_client_that_goes_away_frees_the_backend() {
     let gate = Gate::new();
     let origin = Origin::new("a").reply(Reply::ok().held_by(&gate)).start();
     let proxy = TestProxy::to(&[&origin]);
-    for reset in [false, true] {
-        let mut client = proxy.connect().await;
-        client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
-        let number = origin.next_connection().await;
-        origin.next_head().await;
-        if reset {
+    let tls = TlsClient::unverified(HOST);
+    for half_closed in [false, true] {
+        for mut client in [proxy.connect().await, tls.connect(proxy.https).await] {
+            client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+            let number = origin.next_connection().await;
+            origin.next_head().await;
+            if half_closed {
+                client.half_close().await;
+            }
             client.reset();
-        } else {
-            drop(client);
+            origin.ended(number).await;
         }
-        origin.ended(number).await;
     }
     eventually("no connection is left", || async { proxy.proxy.connections().await == 0 }).await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_is_noticed_by_what_it_does_not_take() {
+    let gate = Gate::new();
+    let origin = Origin::new("a").reply(Reply::ok().chunked(["one", "two", "three"]).body_held_by(&gate)).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let mut client = proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    client.read_head().await;
+    drop(client);
+    gate.release_one();
+    assert_eq!(origin.ended(1).await, Ended::Closed, "with two chunks to come");
+}
+
+#[tokio::test]
+async fn a_client_that_ends_its_side_is_answered() {
+    let gate = Gate::new();
+    let origin = Origin::new("a").reply_with({
+        let gate = gate.clone();
+        move |request| Reply::ok().body(request.target.clone()).held_by(&gate)
+    });
+    let origin = origin.start();
+    let proxy = TestProxy::to(&[&origin]);
+    let tls = TlsClient::unverified(HOST);
+    let request = |target: &str| format!("PUT {target} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 4\r\n\r\nbody");
+    for at_once in [true, false] {
+        for mut client in [proxy.connect().await, tls.connect(proxy.https).await] {
+            client.send(request("/first") + &request("/second")).await;
+            if !at_once {
+                origin.next_head().await;
+            }
+            client.half_close().await;
+            if at_once {
+                origin.next_head().await;
+            }
+            for (target, connection) in [("/first", None), ("/second", Some("close"))] {
+                gate.release_one();
+                let response = client.read_response().await;
+                assert_eq!((response.status, response.text().as_str()), (200, target));
+                assert!(connection.is_none() || response.header("connection") == connection, "{response:?}");
+            }
+            origin.next_head().await;
+            assert_eq!(client.ended().await, Ended::Closed);
+        }
+    }
 }
 
 #[tokio::test]

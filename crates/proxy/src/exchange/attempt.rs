@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fairway_model::{Forward, Retry, RetryOn};
 use tokio::net::TcpStream;
 
-use super::transfer::{Sending, poll_client_gone};
+use super::transfer::Sending;
 use super::{After, Allowance, Exchange, Gaps};
 use crate::access_log::Format;
 use crate::balance::{Ask, Outcome, Pick};
@@ -179,12 +179,12 @@ impl Exchange<'_> {
         endpoint: SocketAddr,
     ) -> Result<TcpStream, Failure> {
         let Connection { worker, deadline, stream, .. } = &mut *self.connection;
-        let (body, inbound) = (&self.body, &mut self.work.inbound);
+        let (attention, body, inbound) = (&mut self.attention, &self.body, &mut self.work.inbound);
         // In a box: it is rarely needed, and would be room in every connection.
         let mut opening = Box::pin(connect::open(worker, deadline, service, endpoint, forward.policy.connect_timeout));
         let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
             Poll::Ready(opened) => Poll::Ready(Ok(opened)),
-            Poll::Pending => poll_client_gone(body, inbound, stream, cx).map(Err),
+            Poll::Pending => attention.poll_gone(cx, body, inbound, stream, &worker.timers).map(Err),
         });
         opened.await?.map_err(|error| match error {
             ConnectError::Refused(_) | ConnectError::Gone => Failure::Connect,
@@ -324,6 +324,7 @@ impl Exchange<'_> {
         if self.connection.worker.is_leaving() {
             self.keep_no_longer(After::Close);
         }
+        self.close_behind_last();
         self.start_session(forward, service, &attempt.pick);
         let ahead = self.work.to_client.lead.len();
         let before = self.sent + self.work.to_client.pending() as u64;

@@ -4,6 +4,7 @@
 //! after a failure, when the client went away, or when the task was ended in the middle.
 
 mod attempt;
+mod attention;
 mod cookie;
 mod transfer;
 mod tunnel;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use fairway_model::{Action, Backend, ByteLimit, Host, Route};
 
+use self::attention::Attention;
 use crate::client::ClientView;
 use crate::connection::Connection;
 use crate::error::{CLIENT_CLOSED, Failure, Side};
@@ -69,6 +71,7 @@ pub(crate) struct Exchange<'a> {
     body: Body,
     /// Whether the client waits for `100 Continue`.
     expects_continue: bool,
+    attention: Attention,
     after: After,
     failure: Option<Failure>,
     status: u16,
@@ -145,6 +148,7 @@ impl<'a> Exchange<'a> {
             head_len: 0,
             body: Body::new(crate::http1::Framing::None, true),
             expects_continue: false,
+            attention: Attention::new(),
             after: After::Close,
             failure: None,
             status: 0,
@@ -235,6 +239,7 @@ impl<'a> Exchange<'a> {
         if !self.skip_body() {
             self.after = After::Linger;
         }
+        self.close_behind_last();
         self.status = status;
         let persistence = self.persistence();
         let Work { scratch, to_client, head, .. } = &mut *self.work;
@@ -298,6 +303,13 @@ impl<'a> Exchange<'a> {
             (After::Keep, Version::Http11) => Persistence::Kept,
             (After::Keep, Version::Http10) => Persistence::KeptExplicitly,
             _ => Persistence::Closed,
+        }
+    }
+
+    /// After the last request of a client there is nothing to keep the connection for.
+    fn close_behind_last(&mut self) {
+        if self.attention.has_ended() && self.work.inbound.is_empty() && self.after == After::Keep {
+            self.after = After::Close;
         }
     }
 

@@ -6,12 +6,12 @@
 use std::task::{Context, Poll, ready};
 
 use super::{CLIENT_SEND_TIMEOUT, Exchange};
-use crate::buffer::Buffer;
+use crate::connection::Connection;
 use crate::error::Failure;
 use crate::http1::{BodyError, CONTINUE, Parsed};
 use crate::message;
 use crate::relay::Body;
-use crate::stream::{Downstream, WriteFrom};
+use crate::stream::WriteFrom;
 use crate::timer::NEVER;
 use crate::upstream;
 use crate::work::Work;
@@ -65,8 +65,7 @@ impl Exchange<'_> {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
                 Poll::Ready(Ok(count)) => sending.received += count as u64,
                 Poll::Pending => {
-                    let (inbound, stream) = (&mut self.work.inbound, &mut self.connection.stream);
-                    if let Poll::Ready(failure) = poll_client_gone(&self.body, inbound, stream, cx) {
+                    if let Poll::Ready(failure) = self.poll_client_gone(cx) {
                         return Poll::Ready(Err(failure));
                     }
                     return self.poll_limits().map(Err);
@@ -148,8 +147,7 @@ impl Exchange<'_> {
                     if self.limits.read == NEVER {
                         self.limits.read = self.after_gap(self.allowance.read);
                     }
-                    let (inbound, stream) = (&mut self.work.inbound, &mut self.connection.stream);
-                    if let Poll::Ready(failure) = poll_client_gone(&self.body, inbound, stream, cx) {
+                    if let Poll::Ready(failure) = self.poll_client_gone(cx) {
                         return Poll::Ready(Err(failure));
                     }
                     return self.poll_limits().map(Err);
@@ -271,15 +269,24 @@ impl Exchange<'_> {
         }
     }
 
+    /// Whether the client is gone. What it sends meanwhile is kept for later.
+    fn poll_client_gone(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        let Connection { stream, worker, .. } = &mut *self.connection;
+        self.attention.poll_gone(cx, &self.body, &mut self.work.inbound, stream, &worker.timers)
+    }
+
     /// Whether anybody was waited for too long. Call it last, before the task waits.
     pub(super) fn poll_limits(&self) -> Poll<Failure> {
-        let first = self.limits.first();
+        let first = self.limits.first().min(self.attention.look);
         self.connection.deadline.set(first);
         let now = self.connection.worker.timers.now();
         if first > now {
             return Poll::Pending;
         }
         let limits = self.limits;
+        if limits.first() > now {
+            return Poll::Pending;
+        }
         Poll::Ready(if limits.client <= now {
             Failure::ClientStalled
         } else if limits.body <= now {
@@ -290,24 +297,4 @@ impl Exchange<'_> {
             Failure::ReadTimeout
         })
     }
-}
-
-/// Notices that a client does not wait any more. What it sends meanwhile is kept for later.
-pub(super) fn poll_client_gone(
-    body: &Body,
-    inbound: &mut Buffer,
-    stream: &mut Downstream,
-    cx: &mut Context<'_>,
-) -> Poll<Failure> {
-    if !body.has_ended() {
-        // The body is being read anyway.
-        return Poll::Pending;
-    }
-    while inbound.room() > 0 {
-        match ready!(inbound.poll_fill(stream, cx)) {
-            Ok(0) | Err(_) => return Poll::Ready(Failure::ClientGone),
-            Ok(_) => {}
-        }
-    }
-    Poll::Pending
 }
