@@ -22,7 +22,9 @@ const JSON: &str = "{\"time\":\"$time_iso8601\",\"remote_addr\":\"$remote_addr\"
     \"protocol\":\"$server_protocol\",\"status\":\"$status\",\"bytes_in\":\"$request_length\",\"bytes_out\":\"$body_bytes_sent\",\
     \"duration\":\"$request_time\",\"route\":\"$namespace/$ingress_name#$location_path\",\"backend\":\"$proxy_upstream_name\",\
     \"upstream_addr\":\"$upstream_addr\",\"upstream_status\":\"$upstream_status\",\
-    \"upstream_response_time\":\"$upstream_response_time\",\"referer\":\"$http_referer\",\"user_agent\":\"$http_user_agent\"}";
+    \"upstream_response_time\":\"$upstream_response_time\",\
+    \"failure_reason\":\"$failure_reason\",\"failure_side\":\"$failure_side\",\"failure_detail\":\"$failure_detail\",\
+    \"upstream_reason\":\"$upstream_reason\",\"referer\":\"$http_referer\",\"user_agent\":\"$http_user_agent\"}";
 
 /// The format of `--access-log json|TEMPLATE`. Values in a template that is a JSON object are escaped as JSON wants it.
 pub(crate) fn log_format(text: &str) -> (Template, LogEscape) {

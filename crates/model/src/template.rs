@@ -234,6 +234,10 @@ variables! {
     ProxyHost = "proxy_host", "Name of the upstream.";
     ProxyAddXForwardedFor = "proxy_add_x_forwarded_for", "X-Forwarded-For with the client address appended.";
     ForwardedPort = "pass_port", "Port told to the backend.";
+    FailureReason = "failure_reason", "Why the request failed, one word such as `connect_refused`; see docs/failure-reasons.md.";
+    FailureSide = "failure_side", "Who is at fault: `downstream`, `upstream` or `internal`.";
+    FailureDetail = "failure_detail", "What else is known about the failure, such as `Connection refused`.";
+    UpstreamReason = "upstream_reason", "Why each try failed, separated by commas; `-` for one that did not.";
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod http1;
 pub mod metrics;
 pub mod proxy_protocol;
 pub mod random;
+pub mod reason;
 pub mod record;
 pub mod resolve;
 

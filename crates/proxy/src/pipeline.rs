@@ -136,10 +136,11 @@ fn apply<'l>(
         Filter::RequireEndpoints | Filter::NotFoundWithoutEndpoints => match &route.action {
             Action::Forward(forward) => {
                 let service = worker.upstreams.choose(live, forward, &worker.rng);
+                let failure = if service.is_some() { Failure::NoEndpoint } else { Failure::NoService };
                 let open = service.is_some_and(|service| service.is_open());
                 (!open).then_some(match filter {
                     Filter::NotFoundWithoutEndpoints => Step::Respond(404, true),
-                    _ => Step::Fail(Failure::NoEndpoint),
+                    _ => Step::Fail(failure),
                 })
             }
             Action::Redirect(_) | Action::Respond(_) => None,

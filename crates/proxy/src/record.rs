@@ -10,6 +10,7 @@ use fairway_model::{Backend, Host, Route};
 
 use crate::client::ClientView;
 use crate::http1::{Fields, RequestHead};
+use crate::reason::{Cause, Reason};
 
 /// One request, with everything borrowed from the task that serves it.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +43,8 @@ pub struct RequestRecord<'a> {
     pub route: Option<&'a Route>,
     /// The backend that was chosen, also when it had no endpoint.
     pub backend: Option<&'a Backend>,
+    /// Why the request failed, if it did.
+    pub cause: Option<Cause>,
     /// Status of the answer; 0 before there is one, 499 when the client went away before.
     pub status: u16,
     /// Bytes of the response body sent to the client.
@@ -97,6 +100,8 @@ pub struct Try {
     pub endpoint: SocketAddr,
     /// Status of the response, or what the failure amounts to: 502, 504 for a timeout, 499 when the client went away.
     pub status: u16,
+    /// Why it failed, if it did.
+    pub reason: Option<Reason>,
     /// Time to connect, zero on a kept connection; `None` when that failed.
     pub connect: Option<Duration>,
     /// Time to the end of the response head, from the start of the try; `None` when none came.

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use fairway_model::Template;
 use tokio::runtime::{Builder, LocalOptions};
@@ -33,6 +34,9 @@ use crate::timer::Timers;
 use crate::tls::Certificates;
 use crate::upstream::Upstreams;
 use crate::work::Store;
+
+/// Time for the requests that are cut at the end of a worker to be logged. Each needs one turn of the loop.
+const LAST_LINES: Duration = Duration::from_millis(500);
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -116,6 +120,7 @@ pub(crate) struct Worker {
     ended: Notify,
     leaving: Cell<bool>,
     draining: Cell<bool>,
+    stopping: Cell<bool>,
     /// Idle connections that are to close, because others wait for their places.
     shed: Cell<usize>,
     /// Idle connections that are to close, because others wait for their files.
@@ -176,6 +181,7 @@ impl Worker {
             ended: Notify::new(),
             leaving: Cell::new(false),
             draining: Cell::new(false),
+            stopping: Cell::new(false),
             shed: Cell::new(0),
             shed_for_files: Cell::new(0),
             listeners: RefCell::default(),
@@ -197,6 +203,11 @@ impl Worker {
     /// Whether connections are to end as soon as they are idle.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Whether requests are to end at once.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.get()
     }
 
     /// A template of a policy in the form that is evaluated.
@@ -290,8 +301,19 @@ impl Worker {
                     report.streams = self.streams.borrow().iter().map(|(open, _)| open.report()).collect();
                     let _ = reply.send(report);
                 }
-                Message::Stop => return,
+                Message::Stop => return self.stop().await,
             }
+        }
+    }
+
+    /// Ends requests that are under way, so that each logs how far it came: when their tasks are just dropped, it is not known any more
+    /// which endpoint they were waiting for.
+    async fn stop(&self) {
+        self.stopping.set(true);
+        self.timers.wake_all();
+        let end = Instant::now() + LAST_LINES;
+        while self.metrics.borrow().connections.writing > 0 && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 

@@ -15,6 +15,7 @@ use fairway_model::{ForwardPolicy, Origin as Owner, Resource, Settings, StreamLi
 use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Client, Origin, eventually, within};
 use nix::sys::resource::{Resource as Limit, getrlimit, setrlimit};
+use support::log::{Lines, logging};
 use support::{HOST, TestProxy, backend, config, forward, forwarding, host, route};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, UdpSocket};
@@ -103,12 +104,15 @@ fn a_request_that_gets_no_file_is_answered_503() {
     with_few_files(async || {
         let origin = Origin::start("a");
         let policy = ForwardPolicy { connect_timeout: Duration::from_millis(100), ..ForwardPolicy::default() };
-        let proxy = TestProxy::start_with(forwarding(&[&origin], policy), one_worker());
+        let lines = Lines::default();
+        let config = ProxyConfig { workers: NonZeroUsize::new(1), ..logging(&lines, "$status $failure_reason") };
+        let proxy = TestProxy::start_with(forwarding(&[&origin], policy), config);
         let mut clients = idle_clients(&proxy, 1).await;
         let held = all_files();
         assert_eq!(clients[0].get(HOST, "/").await.status, 503);
         drop(held);
         assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200);
+        assert_eq!(lines.after(3).await, ["404 no_host", "503 no_file", "200 -"]);
     });
 }
 

@@ -2,50 +2,13 @@
 
 mod support;
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fairway_model::{Backend, Balance, EndpointSet, Endpoints, ForwardPolicy, LogEscape, Resource, Retry, Template};
+use fairway_model::{Backend, Balance, EndpointSet, Endpoints, ForwardPolicy, Resource, Retry};
 use fairway_proxy::ProxyConfig;
-use fairway_proxy::access_log::LogSink;
 use fairway_testkit::{Client, Fault, Gate, Origin, Reply, eventually};
+use support::log::{Lines, logging};
 use support::{HOST, TestProxy, config, forward, forwarding, host, route};
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no holder panics").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Lines {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().expect("no holder panics").clone()).expect("lines are text")
-    }
-
-    async fn after(&self, count: usize) -> Vec<String> {
-        eventually(&format!("{count} lines"), || async { self.text().lines().count() >= count }).await;
-        let lines: Vec<_> = self.text().lines().map(str::to_owned).collect();
-        assert_eq!(lines.len(), count, "{lines:?}");
-        lines
-    }
-}
-
-fn logging(lines: &Lines, format: &str) -> ProxyConfig {
-    ProxyConfig {
-        log: LogSink::Writer(Box::new(lines.clone())),
-        log_format: Some((Template::parse(format), LogEscape::Default)),
-        ..config()
-    }
-}
 
 #[tokio::test]
 async fn each_request_is_one_line_whatever_became_of_it() {

@@ -107,6 +107,7 @@ fn deciding_about_the_client_counting_and_logging() {
     let tries = [Try {
         endpoint: ([10, 0, 0, 1], 80).into(),
         status: 200,
+        reason: None,
         connect: Some(Duration::ZERO),
         header: Some(Duration::from_millis(3)),
         response: Duration::from_millis(4),
@@ -146,6 +147,7 @@ fn deciding_about_the_client_counting_and_logging() {
             host: Some(&host),
             route: host.routes().first(),
             backend: Some(&backend),
+            cause: None,
             status: 200,
             body_sent: 11,
             sent: 150,
@@ -185,6 +187,7 @@ fn a_busy_log_recycles_its_buffers() {
         host: None,
         route: None,
         backend: None,
+        cause: None,
         status: 400,
         body_sent: 0,
         sent: 0,

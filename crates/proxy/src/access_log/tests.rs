@@ -1,4 +1,5 @@
 use super::*;
+use crate::reason::{Cause, Detail, Reason};
 use crate::record::Message;
 use crate::record::fixture::{Fixture, one_try};
 use std::io::{self, Write};
@@ -62,6 +63,19 @@ fn tries_are_separated_by_commas() {
         "$upstream_addr|$upstream_status|$upstream_connect_time|$upstream_header_time|$upstream_response_length";
     let expected = "[::1]:81, 10.0.0.1:80|502, 200|-, 0.000|-, 0.003|0, 11";
     assert_eq!(default_line(template, &fixture.record()), expected);
+}
+
+#[test]
+fn a_failure_has_a_reason_a_side_and_a_detail() {
+    let mut fixture = Fixture::new("GET /a HTTP/1.1", "");
+    fixture.tries.insert(0, crate::record::Try { reason: Some(Reason::ConnectRefused), ..one_try("[::1]:81", 502) });
+    let cause = Cause { reason: Reason::ConnectRefused, detail: Detail::System(nix::libc::ECONNREFUSED) };
+    let record = RequestRecord { cause: Some(cause), ..fixture.record() };
+    let template = "$failure_reason|$failure_side|$failure_detail|$upstream_reason";
+    let expected = "connect_refused|upstream|Connection refused|connect_refused, -";
+    assert_eq!(default_line(template, &record), expected);
+    let record = RequestRecord { cause: Some(Reason::NoEndpoint.into()), ..fixture.record() };
+    assert_eq!(default_line("$failure_reason|$failure_side|$failure_detail", &record), "no_endpoint|internal|-");
 }
 
 #[test]
@@ -130,6 +144,10 @@ fn each_variable_has_its_value() {
         ("cookie_c", "1"),
         ("cookie_e", "-"),
         ("unheard_of", "-"),
+        ("failure_reason", "-"),
+        ("failure_side", "-"),
+        ("failure_detail", "-"),
+        ("upstream_reason", "-"),
     ] {
         assert_eq!(default_line(&format!("${variable}"), &record), expected, "{variable}");
     }

@@ -10,6 +10,7 @@ use super::{Clock, escape};
 use crate::balance::cookie;
 use crate::decimal::{display, ip, number};
 use crate::http1::{Fields, KnownField};
+use crate::reason::Detail;
 use crate::record::{RequestRecord, Try};
 
 /// A variable, ready to be looked up.
@@ -236,6 +237,18 @@ fn plain(
                 out.extend_from_slice(b", ");
             }
             out.extend_from_slice(client.address_text());
+        }
+        Variable::FailureReason => out.extend_from_slice(record.cause?.reason.as_str().as_bytes()),
+        Variable::FailureSide => out.extend_from_slice(record.cause?.reason.side().as_str().as_bytes()),
+        Variable::FailureDetail => match record.cause?.detail {
+            Detail::None => return None,
+            detail => display(&detail, out),
+        },
+        Variable::UpstreamReason => {
+            return tries(record, out, |each, out| match each.reason {
+                Some(reason) => out.extend_from_slice(reason.as_str().as_bytes()),
+                None => out.push(b'-'),
+            });
         }
         Variable::ForwardedPort => number(client.forwarded_port().into(), out),
         Variable::Hostname | Variable::Pid | Variable::NginxVersion => {

@@ -13,9 +13,10 @@ use super::{After, Allowance, Exchange, Gaps};
 use crate::access_log::Format;
 use crate::balance::{Ask, Outcome, Pick};
 use crate::connection::Connection;
-use crate::error::{Failure, Side};
+use crate::error::{Errno, Failure, Side};
 use crate::http1::{Framing, Method, Version};
 use crate::message::{ClientResponse, UpstreamRequest};
+use crate::reason::Reason;
 use crate::record::Try;
 use crate::relay::Body;
 use crate::timer::NEVER;
@@ -58,7 +59,7 @@ impl Exchange<'_> {
             return Err(Failure::BodyTooLarge);
         }
         let worker = self.connection.worker.clone();
-        let service = worker.upstreams.choose(self.live, forward, &worker.rng).ok_or(Failure::NoEndpoint)?;
+        let service = worker.upstreams.choose(self.live, forward, &worker.rng).ok_or(Failure::NoService)?;
         self.service = Some(service.clone());
         self.upgrade = self.asks_for_websocket();
         let mut tries = 0;
@@ -85,7 +86,8 @@ impl Exchange<'_> {
                 Ok(up) => {
                     let status = self.work.response.status();
                     if policy.retry.on.statuses.contains(&status) && self.may_retry(&policy.retry, &attempt, tries) {
-                        self.end_try(&service, &attempt, status);
+                        let reason = (status >= 500).then_some(Reason::Upstream5xx);
+                        self.end_try(&service, &attempt, status, reason);
                         continue;
                     }
                     return self.respond(forward, &service, attempt, up).await;
@@ -97,12 +99,12 @@ impl Exchange<'_> {
                 return Err(failure);
             }
             // Nothing came back on a kept connection: most likely the endpoint had closed it before.
-            let stale = attempt.kept && failure == Failure::UpstreamClosed && attempt.sending.received == 0;
+            let stale = attempt.kept && failure.is_closed() && attempt.sending.received == 0;
             if stale && self.may_send_again(&policy.retry, &attempt) {
                 again = Some(attempt.pick);
                 continue;
             }
-            self.end_try(&service, &attempt, failure.answer().0);
+            self.end_try(&service, &attempt, failure.status(), Some(failure.reason()));
             let retry = failure.side() == Side::Upstream
                 && covers(&policy.retry.on, failure)
                 && self.may_retry(&policy.retry, &attempt, tries);
@@ -184,10 +186,12 @@ impl Exchange<'_> {
         let mut opening = Box::pin(connect::open(worker, deadline, service, endpoint, forward.policy.connect_timeout));
         let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
             Poll::Ready(opened) => Poll::Ready(Ok(opened)),
+            Poll::Pending if worker.is_stopping() => Poll::Ready(Err(Failure::Shutdown)),
             Poll::Pending => attention.poll_gone(cx, body, inbound, stream, &worker.timers).map(Err),
         });
         opened.await?.map_err(|error| match error {
-            ConnectError::Refused(_) | ConnectError::Gone => Failure::Connect,
+            ConnectError::Refused(error) => Failure::Connect(Errno::from(&error)),
+            ConnectError::Gone => Failure::EndpointGone,
             ConnectError::TimedOut => Failure::ConnectTimeout,
             ConnectError::NoFile => Failure::NoFile,
         })
@@ -267,7 +271,7 @@ impl Exchange<'_> {
     }
 
     /// Notes how a try ended.
-    fn end_try(&mut self, service: &Service, attempt: &Attempt, status: u16) -> Instant {
+    fn end_try(&mut self, service: &Service, attempt: &Attempt, status: u16, reason: Option<Reason>) -> Instant {
         let now = Instant::now();
         let response = now - attempt.begun;
         let head = self.work.from_upstream.held().len() as u64;
@@ -280,6 +284,7 @@ impl Exchange<'_> {
             scratch.tries.push(Try {
                 endpoint: attempt.pick.endpoint,
                 status,
+                reason,
                 connect: attempt.connect,
                 header: attempt.header,
                 response,
@@ -302,7 +307,7 @@ impl Exchange<'_> {
         let status = self.work.response.status();
         if status == 101 {
             let tunnelled = self.tunnel(&mut up, &mut attempt.sending).await;
-            self.end_try(service, &attempt, status);
+            self.end_try(service, &attempt, status, tunnelled.err().map(Failure::reason));
             return tunnelled;
         }
         if self.upgrade {
@@ -330,13 +335,15 @@ impl Exchange<'_> {
         let before = self.sent + self.work.to_client.pending() as u64;
         self.write_response(announced, announced == framing && status != 204);
         self.status = status;
+        self.cause = (status >= 500).then_some(Reason::Upstream5xx.into());
         self.answered = true;
         self.limits.hold = match body.remaining() {
             Some(left) if left > 0 && left <= ORDINARY as u64 => self.after_gap(Duration::ZERO),
             _ => NEVER,
         };
         let relayed = poll_fn(|cx| self.poll_response_body(cx, &mut up, &mut attempt.sending, &mut body)).await;
-        self.ended = Some(self.end_try(service, &attempt, status));
+        let reason = relayed.err().map(Failure::reason).or((status >= 500).then_some(Reason::Upstream5xx));
+        self.ended = Some(self.end_try(service, &attempt, status, reason));
         self.ends_with_connection = announced == Framing::UntilClose;
         if let Err(failure) = relayed {
             if self.sent <= before && failure.side() == Side::Upstream {
@@ -399,7 +406,7 @@ fn covers(on: &RetryOn, failure: Failure) -> bool {
         return true;
     }
     match failure {
-        Failure::ResponseHead(_) | Failure::Upgrade => on.invalid_header,
+        Failure::ResponseHead(_) | Failure::InterimResponses | Failure::Upgrade => on.invalid_header,
         failure if failure.is_timeout() => on.timeout,
         _ => on.error,
     }

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use fairway_model::{Action, Backend, ByteLimit, Host, Route};
+use fairway_model::{Action, Backend, ByteLimit, Host, HostPattern, Route};
 
 use self::attention::Attention;
 use crate::client::ClientView;
@@ -23,6 +23,7 @@ use crate::error::{CLIENT_CLOSED, Failure, Side};
 use crate::http1::{BodyDecoder, ChunkLimits, Event, Method, Upgrade, Version};
 use crate::live::Live;
 use crate::pipeline::{self, Received, Step};
+use crate::reason::{Cause, Reason};
 use crate::record::{Message, RequestRecord};
 use crate::relay::Body;
 use crate::respond::{Answer, PLAIN_ON_TLS, Persistence};
@@ -73,7 +74,10 @@ pub(crate) struct Exchange<'a> {
     expects_continue: bool,
     attention: Attention,
     after: After,
-    failure: Option<Failure>,
+    /// Why the request failed, if it did.
+    cause: Option<Cause>,
+    /// Whether the request was served to its end, good or bad.
+    complete: bool,
     status: u16,
     /// Bytes sent to the client, and how many of them were the head.
     sent: u64,
@@ -150,7 +154,8 @@ impl<'a> Exchange<'a> {
             expects_continue: false,
             attention: Attention::new(),
             after: After::Close,
-            failure: None,
+            cause: None,
+            complete: false,
             status: 0,
             sent: 0,
             sent_head: 0,
@@ -193,9 +198,13 @@ impl<'a> Exchange<'a> {
                 }
             }
             Step::Redirect(status) => self.answer(status, true, true, "").await,
-            Step::Respond(status, page) => self.answer(status, page, false, "").await,
+            Step::Respond(status, page) => {
+                self.cause = refused(self.host, self.route, status).map(Cause::from);
+                self.answer(status, page, false, "").await;
+            }
             Step::Fail(failure) => self.fail(failure).await,
         }
+        self.complete = true;
         self.after
     }
 
@@ -204,21 +213,23 @@ impl<'a> Exchange<'a> {
         self.work.scratch.client = ClientView::of_connection(&self.connection.arrival);
         self.after = After::Linger;
         self.fail(failure).await;
+        self.complete = true;
         self.after
     }
 
     /// Ends a request that went wrong, with an answer if none was started.
     async fn fail(&mut self, failure: Failure) {
-        self.failure = Some(failure);
-        let (status, flag) = failure.answer();
-        tracing::debug!(flag, %failure, downstream.addr = %self.connection.arrival.peer, "request failed");
+        let (status, cause) = (failure.status(), failure.cause());
+        self.cause = Some(cause);
+        let (reason, side) = (cause.reason.as_str(), cause.reason.side().as_str());
+        tracing::debug!(reason, side, detail = %cause.detail, downstream.addr = %self.connection.arrival.peer, "request failed");
         if self.status != 0 {
             // The response is cut. A client that cannot tell by its framing is told by a reset.
             let told = failure.side() == Side::Downstream || !self.ends_with_connection;
             self.after = if told { After::Close } else { After::Reset };
             return;
         }
-        if matches!(failure, Failure::ClientGone) || status == CLIENT_CLOSED {
+        if status == CLIENT_CLOSED {
             self.status = CLIENT_CLOSED;
             self.after = After::Close;
             return;
@@ -272,7 +283,7 @@ impl<'a> Exchange<'a> {
         self.answered = true;
         self.limits = Gaps { client: self.after_gap(CLIENT_SEND_TIMEOUT), ..Gaps::NONE };
         if let Err(failure) = poll_fn(|cx| self.poll_client_output(cx)).await {
-            self.failure.get_or_insert(failure);
+            self.cause.get_or_insert(failure.cause());
             self.after = After::Close;
         }
     }
@@ -344,6 +355,7 @@ impl<'a> Exchange<'a> {
                 host: self.host,
                 route: self.route,
                 backend,
+                cause: self.cause,
                 status: self.status,
                 body_sent: self.sent.saturating_sub(self.sent_head),
                 sent: self.sent,
@@ -383,7 +395,25 @@ impl Drop for Exchange<'_> {
         if self.status == 0 {
             self.status = CLIENT_CLOSED;
         }
+        if !self.complete {
+            self.cause.get_or_insert(Reason::Shutdown.into());
+        }
         self.with_record(|record| self.connection.worker.observe(self.live, record));
+    }
+}
+
+/// Why an answer of the proxy's own is an error, unless the route asks for just that.
+fn refused(host: Option<&Host>, route: Option<&Route>, status: u16) -> Option<Reason> {
+    match (host, route, status) {
+        (_, _, ..400) => None,
+        (None, _, _) => Some(Reason::NoHost),
+        (_, None, _) => Some(Reason::NoRoute),
+        (_, Some(_), 403) => Some(Reason::AccessDenied),
+        // The default backend, which answers unknown hosts and paths, has no endpoint or is not configured.
+        (Some(host), Some(_), 404) if *host.pattern() == HostPattern::Any => Some(Reason::NoHost),
+        (_, Some(_), 404) => Some(Reason::NoRoute),
+        (_, Some(_), 503) => Some(Reason::Misconfigured),
+        (_, Some(_), _) => None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use super::{CLIENT_SEND_TIMEOUT, Exchange};
 use crate::connection::Connection;
-use crate::error::Failure;
+use crate::error::{Errno, Failure};
 use crate::http1::{BodyError, CONTINUE, Parsed};
 use crate::message;
 use crate::relay::Body;
@@ -62,7 +62,8 @@ impl Exchange<'_> {
             let from_upstream = &mut self.work.from_upstream;
             self.connection.worker.store.make_room(from_upstream, None);
             match from_upstream.poll_fill(&mut up.stream, cx) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::UpstreamReset(Errno::from(&error)))),
                 Poll::Ready(Ok(count)) => sending.received += count as u64,
                 Poll::Pending => {
                     if let Poll::Ready(failure) = self.poll_client_gone(cx) {
@@ -80,7 +81,7 @@ impl Exchange<'_> {
                     Ok(Parsed::Complete { len }) if response.is_interim() => {
                         sending.interim += 1;
                         if sending.interim > INTERIM_RESPONSES {
-                            return Poll::Ready(Err(Failure::UpstreamClosed));
+                            return Poll::Ready(Err(Failure::InterimResponses));
                         }
                         // A 100 was ours to send: the expectation was not passed on.
                         if response.status() != 100 {
@@ -142,7 +143,7 @@ impl Exchange<'_> {
                     sending.received += count as u64;
                     self.limits.read = NEVER;
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::UpstreamReset(Errno::from(&error)))),
                 Poll::Pending => {
                     if self.limits.read == NEVER {
                         self.limits.read = self.after_gap(self.allowance.read);
@@ -277,6 +278,9 @@ impl Exchange<'_> {
 
     /// Whether anybody was waited for too long. Call it last, before the task waits.
     pub(super) fn poll_limits(&self) -> Poll<Failure> {
+        if self.connection.worker.is_stopping() {
+            return Poll::Ready(Failure::Shutdown);
+        }
         let first = self.limits.first().min(self.attention.look);
         self.connection.deadline.set(first);
         let now = self.connection.worker.timers.now();

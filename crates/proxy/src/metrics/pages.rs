@@ -9,7 +9,7 @@ use fairway_model::{Host, HostPattern, ListenerName};
 
 use super::process::{self, ProcessFigures};
 use super::report::Configured;
-use super::series::HISTOGRAMS;
+use super::series::{Failed, FailureLabels, HISTOGRAMS};
 use super::text::{Labels, Text};
 use super::worker::StreamCounts;
 use super::{ConfigStatus, Exposition, MetricOptions, PREFIX, ProxyFigures, Totals};
@@ -34,6 +34,7 @@ pub struct Pages {
     options: Arc<MetricOptions>,
     totals: Totals,
     streams: Vec<(ListenerName, &'static str, StreamCounts)>,
+    failures: Vec<(FailureLabels, u64)>,
     configured: Configured,
     config: ConfigStatus,
     proxy: ProxyFigures,
@@ -49,6 +50,8 @@ enum Part {
     Certificates(usize),
     /// By metric, and by place among the listeners.
     Streams(usize, usize),
+    /// By place among the failures.
+    Failures(usize),
     Own,
     End,
 }
@@ -92,6 +95,7 @@ impl Pages {
             labels,
             bounds: Vec::new(),
             order: totals.series.sorted(),
+            failures: totals.series.failures().into_iter().collect(),
             streams: totals
                 .streams
                 .iter()
@@ -127,6 +131,7 @@ impl Pages {
             }
             Part::Certificates(at) => self.certificate(at),
             Part::Streams(metric, at) => self.stream(metric, at),
+            Part::Failures(at) => self.failure(at),
             Part::Own => {
                 self.own();
                 Part::End
@@ -329,7 +334,7 @@ impl Pages {
             ("stream_sent_bytes_total", "counter", "Bytes to their clients.", |one| one.sent),
         ];
         let Some((name, kind, help, figure)) = FIGURES.get(metric).filter(|_| !self.streams.is_empty()) else {
-            return Part::Own;
+            return Part::Failures(0);
         };
         let Some((listener, protocol, counts)) = self.streams.get(at) else {
             return Part::Streams(metric + 1, 0);
@@ -342,6 +347,31 @@ impl Pages {
         labels.push("protocol", protocol);
         self.text.value(&labels, figure(counts));
         Part::Streams(metric, at + 1)
+    }
+
+    fn failure(&mut self, at: usize) -> Part {
+        let Some((labels, count)) = self.failures.get(at) else {
+            return Part::Own;
+        };
+        if at == 0 || self.failures[at - 1].0.of != labels.of {
+            let (name, help) = match labels.of {
+                Failed::Request => {
+                    ("request_failures_total", "Requests that failed, by reason and by the side at fault.")
+                }
+                Failed::Try => {
+                    ("upstream_failures_total", "Tries to get a response from an endpoint that failed, by reason.")
+                }
+            };
+            self.text.metric("fairway_", name, "counter", help);
+        }
+        let mut text = Labels::default();
+        text.push("ingress", &labels.ingress);
+        text.push("namespace", &labels.namespace);
+        text.push("service", &labels.service);
+        text.push("reason", labels.reason.as_str());
+        text.push("side", labels.reason.side().as_str());
+        self.text.value(&text, count);
+        Part::Failures(at + 1)
     }
 
     fn own(&mut self) {

@@ -3,12 +3,13 @@
 //! A copy for a report is one pass over each piece: it does not hold up the worker, and its memory goes back as a whole.
 //! Counts take four bytes; what the few that outgrow these have beyond them is kept apart, so nothing wraps.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::label::RequestLabels;
 use super::{Buckets, MetricOptions};
 use crate::http1::Method;
+use crate::reason::Reason;
 use crate::record::RequestRecord;
 
 /// The histograms of a series, in the order in which they are stored.
@@ -35,6 +36,36 @@ pub(super) struct Series {
     counts: Vec<u32>,
     /// What counts have beyond 2^32, in units of that, by place in `counts`.
     carries: HashMap<usize, u64>,
+    /// Failures. Requests that do not fail never look here.
+    failures: hashbrown::HashMap<Failure, u64, foldhash::fast::RandomState>,
+}
+
+/// A kind of failure of a route.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
+struct Failure {
+    /// [`NONE`] for requests that no route takes.
+    route: u32,
+    of: Failed,
+    reason: Reason,
+}
+
+/// What failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+pub(super) enum Failed {
+    /// A request as a whole.
+    Request,
+    /// One try to get a response from an endpoint; others may have followed.
+    Try,
+}
+
+/// Failures of a Service in the routes of an Ingress, as they are shown.
+#[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd)]
+pub(super) struct FailureLabels {
+    pub(super) of: Failed,
+    pub(super) namespace: Arc<str>,
+    pub(super) ingress: Arc<str>,
+    pub(super) service: Arc<str>,
+    pub(super) reason: Reason,
 }
 
 /// The series of a route: a chain through [`Series::slots`].
@@ -81,7 +112,19 @@ impl Series {
     }
 
     fn of(shape: Shape) -> Self {
-        Self { shape, routes: Vec::new(), slots: Vec::new(), counts: Vec::new(), carries: HashMap::new() }
+        Self {
+            shape,
+            routes: Vec::new(),
+            slots: Vec::new(),
+            counts: Vec::new(),
+            carries: HashMap::new(),
+            failures: Default::default(),
+        }
+    }
+
+    /// Whether nothing is counted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.routes.is_empty() && self.failures.is_empty()
     }
 
     /// How many routes there are. They are numbered from 0.
@@ -157,6 +200,44 @@ impl Series {
         self.slots[slot as usize].requests += 1;
     }
 
+    /// Counts a failure; `route` is `None` for a request that no route takes.
+    pub(super) fn fail(&mut self, route: Option<u32>, of: Failed, reason: Reason, by: u64) {
+        *self.failures.entry(Failure { route: route.unwrap_or(NONE), of, reason }).or_default() += by;
+    }
+
+    /// All failures, sorted; those of paths and hosts of one Ingress together.
+    pub(super) fn failures(&self) -> BTreeMap<FailureLabels, u64> {
+        let mut sorted = BTreeMap::new();
+        for (failure, count) in &self.failures {
+            let labels = (failure.route != NONE).then(|| self.labels(failure.route));
+            let text =
+                |of: fn(&RequestLabels) -> &Arc<str>| labels.map(|labels| of(labels).clone()).unwrap_or_default();
+            let labels = FailureLabels {
+                of: failure.of,
+                namespace: text(|labels| &labels.namespace),
+                ingress: text(|labels| &labels.ingress),
+                service: text(|labels| &labels.service),
+                reason: failure.reason,
+            };
+            *sorted.entry(labels).or_default() += count;
+        }
+        sorted
+    }
+
+    /// Adds the failures of another. `number` tells the number that one of its routes has here, or that it has none.
+    pub(super) fn add_failures(&mut self, other: &Self, number: impl Fn(u32) -> Option<u32>) {
+        for (failure, count) in &other.failures {
+            match failure.route {
+                NONE => self.fail(None, failure.of, failure.reason, *count),
+                route => {
+                    if let Some(route) = number(route) {
+                        self.fail(Some(route), failure.of, failure.reason, *count);
+                    }
+                }
+            }
+        }
+    }
+
     /// Counts a value in a histogram.
     pub(super) fn observe(&mut self, slot: u32, histogram: usize, value: f64) {
         let bucket = self.shape.histograms[histogram].0.of(value);
@@ -193,10 +274,13 @@ impl Series {
     /// Forgets routes. The others have new numbers then.
     pub(super) fn retain(&mut self, keeps: impl Fn(&RequestLabels) -> bool) {
         let mut kept = Self::of(self.shape.clone());
+        let mut numbers = HashMap::new();
         for (route, labels) in self.routes().filter(|(_, labels)| keeps(labels)) {
             let new = kept.push(labels.clone());
             kept.add(new, self, route);
+            numbers.insert(route, new);
         }
+        kept.add_failures(self, |route| numbers.get(&route).copied());
         *self = kept;
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::reason::{Cause, Reason};
 use crate::record::RequestRecord;
 use crate::record::fixture::{Fixture, host, one_try};
 use allocation_counter::measure;
@@ -77,6 +78,45 @@ fn requests_are_counted_under_the_names_of_ingress_nginx() {
     assert!(series(&text, "response_size_sum")[0].ends_with(" 450"));
     assert!(series(&text, "request_size_count")[0].ends_with(" 3"));
     assert_eq!(series(&text, "bytes_sent_bucket").len(), 16);
+}
+
+#[test]
+fn failures_are_counted_by_reason_and_side() {
+    let (options, mut one) = worker(|_| {});
+    let mut other = WorkerMetrics::new(options.clone());
+    let mut fixture = Fixture::new("GET /a HTTP/1.1", "");
+    let refused = Some(Reason::ConnectRefused);
+    fixture.tries.insert(0, crate::record::Try { reason: refused, ..one_try("10.0.0.2:80", 502) });
+    one.record(&fixture.record());
+    let cause = refused.map(Cause::from);
+    one.record(&RequestRecord { cause, ..fixture.record() });
+    other.record(&RequestRecord { cause, ..fixture.record() });
+    let unknown = Some(Reason::NoHost.into());
+    other.record(&RequestRecord {
+        cause: unknown,
+        route: None,
+        host: None,
+        backend: None,
+        tries: &[],
+        ..fixture.record()
+    });
+    let snapshot = snapshot(&["web"]);
+    let live = LiveIngresses::of(&snapshot);
+    let text = rendered(&options, &snapshot, vec![one.report(&live), other.report(&live)]);
+    let web = "ingress=\"web\",namespace=\"default\",service=\"web\",reason=\"connect_refused\",side=\"upstream\"";
+    for expected in [
+        format!("fairway_request_failures_total{{{web}}} 2"),
+        format!("fairway_upstream_failures_total{{{web}}} 3"),
+        "fairway_request_failures_total{ingress=\"\",namespace=\"\",service=\"\",reason=\"no_host\",side=\"downstream\"} 1"
+            .to_owned(),
+    ] {
+        assert!(text.lines().any(|line| line == expected), "{expected} in\n{text}");
+    }
+    let text = rendered(&options, &snapshot, vec![one.report(&LiveIngresses::default()), other.report(&live)]);
+    assert!(
+        text.contains(&format!("fairway_request_failures_total{{{web}}} 1")),
+        "one worker has forgotten its Ingress"
+    );
 }
 
 #[test]

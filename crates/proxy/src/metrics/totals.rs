@@ -40,12 +40,13 @@ impl Totals {
         for (name, protocol, counts) in report.streams {
             self.streams.entry(name).or_insert((protocol, StreamCounts::default())).1.add(&counts);
         }
-        if self.series.len() == 0 {
+        if self.series.is_empty() {
             // The first is taken as it is: mostly no memory has to grow then.
             self.series = report.series;
             self.by_labels = self.series.routes().map(|(route, labels)| (labels.clone(), route)).collect();
             return;
         }
+        let mut numbers = HashMap::new();
         for (theirs, labels) in report.series.routes() {
             let route = match self.by_labels.get(labels) {
                 Some(&route) => route,
@@ -56,6 +57,8 @@ impl Totals {
                 }
             };
             self.series.add(route, &report.series, theirs);
+            numbers.insert(theirs, route);
         }
+        self.series.add_failures(&report.series, |theirs| numbers.get(&theirs).copied());
     }
 }

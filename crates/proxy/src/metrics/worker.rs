@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 
 use super::MetricOptions;
 use super::label::{LiveIngresses, RequestLabels};
-use super::series::{Pair, Series};
+use super::series::{Failed, Pair, Series};
 use crate::record::RequestRecord;
 
 /// Routes that one worker tells apart; requests of further ones count under empty labels. At a hundred times what large
@@ -144,7 +144,14 @@ impl WorkerMetrics {
 
     /// Counts a request that is over.
     pub fn record(&mut self, record: &RequestRecord<'_>) {
-        let Some(route) = self.route(record) else {
+        let route = self.route(record);
+        if let Some(cause) = record.cause {
+            self.series.fail(route, Failed::Request, cause.reason, 1);
+        }
+        for reason in record.tries.iter().filter_map(|one| one.reason) {
+            self.series.fail(route, Failed::Try, reason, 1);
+        }
+        let Some(route) = route else {
             return;
         };
         let pair = Pair::of(record, self.options.status_classes);

@@ -73,6 +73,7 @@ impl Fixture {
             host: Some(&self.host),
             route: self.host.routes().first(),
             backend: Some(&self.backend),
+            cause: None,
             status: 200,
             body_sent: 11,
             sent: 150,
@@ -118,6 +119,7 @@ pub(crate) fn one_try(endpoint: &str, status: u16) -> Try {
     Try {
         endpoint,
         status,
+        reason: None,
         connect: Some(Duration::ZERO),
         header: Some(Duration::from_millis(3)),
         response: Duration::from_millis(4),

@@ -1,6 +1,8 @@
 //! A proxy built by hand for a test: hosts, routes and backends in as few words as possible.
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test binary uses a part of it")]
 
+pub mod log;
+
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
