@@ -119,7 +119,7 @@ async fn a_client_that_goes() {
     let mut client = logged.proxy.connect().await;
     client.send(get("/")).await;
     gate.reached(1).await;
-    drop(client);
+    client.reset();
     assert_eq!(logged.line().await, "499 client_gone downstream (-) client_gone");
 }
 

@@ -34,7 +34,7 @@ async fn each_request_is_one_line_whatever_became_of_it() {
     let mut gone = proxy.connect().await;
     gone.send(format!("GET /gone HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
     gate.reached(1).await;
-    drop(gone);
+    gone.reset();
     let lines = lines.after(5).await;
     let line = format!("200 GET /x?y {HOST} default-web-80 {at} 200 5 ");
     assert!(lines[0].starts_with(&line), "{lines:?}");
