@@ -56,8 +56,8 @@ pub(crate) struct UpstreamRequest<'a> {
     pub(crate) backend: &'a Backend,
     /// The route and the backend of its rule, when the request goes to the fallback in its place.
     pub(crate) in_place_of: Option<(&'a Route, Option<&'a Backend>)>,
-    /// Whether a WebSocket is asked for.
-    pub(crate) upgrade: bool,
+    /// The protocols that are asked for, one of which is to take over the connection.
+    pub(crate) upgrade: Option<&'a [u8]>,
     /// Whether the endpoint connection is not kept.
     pub(crate) close: bool,
 }
@@ -141,9 +141,8 @@ impl UpstreamRequest<'_> {
         if head.framing() == Framing::Chunked {
             writer.framing(Framing::Chunked);
         }
-        if self.upgrade {
-            let _ = writer.field(CONNECTION, b"upgrade");
-            let _ = writer.field(UPGRADE, b"websocket");
+        if let Some(protocols) = self.upgrade {
+            write_upgrade(&mut writer, protocols);
         } else if self.close {
             let _ = writer.field(CONNECTION, b"close");
         }
@@ -171,6 +170,8 @@ pub(crate) struct ClientResponse<'a> {
     pub(crate) session_cookie: &'a [u8],
     /// What becomes of the connection.
     pub(crate) persistence: Persistence,
+    /// The protocol that takes over the connection.
+    pub(crate) switched_to: Option<&'a [u8]>,
 }
 
 impl ClientResponse<'_> {
@@ -217,20 +218,17 @@ impl ClientResponse<'_> {
         if self.framing == Framing::Chunked {
             writer.framing(Framing::Chunked);
         }
-        self.persistence.write(&mut writer);
+        match self.switched_to {
+            Some(protocol) => write_upgrade(&mut writer, protocol),
+            None => self.persistence.write(&mut writer),
+        }
         writer.finish();
     }
 }
 
-/// Appends the head of a 101, after which the bytes belong to the new protocol.
-pub(crate) fn write_switch(head: &ResponseHead, bytes: &[u8], out: &mut Vec<u8>) {
-    let mut writer = HeadWriter::new(out);
-    writer.forward_status_line(head, bytes);
-    let dropped = DROPPED_FROM_RESPONSE.with(KnownField::ContentLength).with(KnownField::Server);
-    writer.forward(head.fields(), bytes, dropped, |_| false);
+fn write_upgrade(writer: &mut HeadWriter<'_>, protocols: &[u8]) {
     let _ = writer.field(CONNECTION, b"upgrade");
-    let _ = writer.field(UPGRADE, b"websocket");
-    writer.finish();
+    let _ = writer.field(UPGRADE, protocols);
 }
 
 /// Appends an interim response (103 and the like). Clients of HTTP/1.0 know none (RFC 9110 15.2): for them nothing is appended.

@@ -1,11 +1,13 @@
-//! Upgrades: a tunnel after a valid 101 for WebSocket, and for nothing else.
+//! Upgrades: a tunnel after a valid 101 for a protocol that was asked for, and for nothing else.
 
 mod support;
 
 use std::time::Duration;
 
-use fairway_model::{ForwardPolicy, HeadBuffers, Settings};
-use fairway_testkit::{Client, Ended, Origin, Reply, TlsClient};
+use fairway_model::{
+    Action, Affinity, AffinityMode, Backend, Filter, ForwardPolicy, HeadBuffers, SessionCookie, Settings,
+};
+use fairway_testkit::{Client, Ended, Origin, Reply, TlsClient, When};
 use support::{HOST, TestProxy};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -128,17 +130,17 @@ async fn what_is_no_valid_101_is_no_tunnel() {
 }
 
 #[tokio::test]
-async fn other_protocols_are_never_asked_for() {
+async fn http_and_tls_are_never_asked_for() {
     let origin = Origin::start("a");
     let proxy = TestProxy::to(&[&origin]);
     let mut client = proxy.connect().await;
     for fields in [
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
         "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n",
+        "Connection: Upgrade\r\nUpgrade: HTTP/2.0\r\n",
         "Connection: Upgrade\r\nUpgrade: TLS/1.0\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: spdy/3.1\r\n",
         "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
-        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 12\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
-        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
     ] {
         client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n")).await;
         let echo = client.read_response().await.echo();
@@ -146,13 +148,125 @@ async fn other_protocols_are_never_asked_for() {
             assert!(!echo.headers.has(gone), "{fields}: {echo:?}");
         }
     }
-    client
-        .send(format!(
-            "POST / HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: {KEY}\r\nContent-Length: 0\r\n\r\n"
-        ))
-        .await;
-    assert!(!client.read_response().await.echo().headers.has("upgrade"));
+}
+
+#[tokio::test]
+async fn what_websocket_demands_of_a_request_is_for_the_endpoint_to_judge() {
+    let origin = Origin::start("a");
+    let proxy = TestProxy::to(&[&origin]);
+    for fields in [
+        "Sec-WebSocket-Version: 12\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+        "Sec-WebSocket-Version: 13\r\n",
+        "",
+    ] {
+        let mut client = proxy.connect().await;
+        let upgrade = "Connection: Upgrade\r\nUpgrade: WebSocket\r\n";
+        client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{upgrade}{fields}\r\n")).await;
+        let echo = client.read_response().await.echo();
+        assert_eq!(echo.header("upgrade"), Some("WebSocket"), "{echo:?}");
+        assert_eq!(client.ended().await, Ended::Closed, "the client may have sent more, in another protocol");
+    }
+}
+
+/// `kubectl exec` by SPDY, `docker exec`, and others that nobody here has heard of.
+#[tokio::test]
+async fn any_other_protocol_becomes_a_tunnel() {
+    let origin = Origin::start("a");
+    let proxy = TestProxy::to(&[&origin]);
+    for (asked, agreed, body) in [
+        ("SPDY/3.1", "SPDY/3.1", ""),
+        ("tcp", "tcp", "{\"Detach\":false}"),
+        ("acme-control-protocol", "Acme-Control-Protocol", ""),
+        ("one, two/2", "two/2", ""),
+    ] {
+        for chunked in [false, true] {
+            origin.set_reply(Reply::upgrade(agreed));
+            let mut client = proxy.connect().await;
+            let framed = if chunked {
+                let chunk = if body.is_empty() { String::new() } else { format!("{:x}\r\n{body}\r\n", body.len()) };
+                format!("Transfer-Encoding: chunked\r\n\r\n{chunk}0\r\n\r\n")
+            } else {
+                format!("Content-Length: {}\r\n\r\n{body}", body.len())
+            };
+            client
+                .send(format!(
+                    "POST / HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: {asked}\r\n{framed}early"
+                ))
+                .await;
+            let head = client.read_head().await;
+            assert_eq!((head.status_text(), head.headers.get("upgrade")), ("101", Some(agreed)));
+            assert_eq!(client.read_exact(5).await, b"early");
+            let request = origin.next_request().await;
+            assert_eq!((request.head.headers.get("upgrade"), &*request.body), (Some(asked), body.as_bytes()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_is_for_what_was_asked_and_never_begins_inside_a_body() {
+    let origin = Origin::new("a").when(When::Head).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let post = |fields: &str| format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\n{fields}\r\n");
+    for (request, agreed) in [
+        (post("Upgrade: tcp\r\n"), "udp"),
+        (post("Upgrade: tcp\r\n"), "h2c"),
+        (post("Upgrade: tcp, udp\r\n"), "tcp, udp"),
+        (post("Upgrade: h2c\r\n"), "h2c"),
+        (post("Upgrade: tcp\r\nContent-Length: 5\r\n") + "hell", "tcp"),
+        (post("Upgrade: tcp\r\nTransfer-Encoding: chunked\r\n") + "5\r\nhello\r\n", "tcp"),
+    ] {
+        origin.set_reply(Reply::upgrade(agreed));
+        let mut client = proxy.connect().await;
+        client.send(&request).await;
+        assert_eq!(client.read_response().await.status, 502, "{request}");
+    }
+}
+
+#[tokio::test]
+async fn a_101_is_edited_as_any_response() {
+    let reply = agreeing().header("Server", "secret").header("X-Hidden", "x").header("Content-Length", "0");
+    let origin = Origin::new("a").reply(reply).start();
+    let cookie = SessionCookie {
+        name: "ROUTE".into(),
+        expires: None,
+        max_age: None,
+        domain: None,
+        secure: false,
+        same_site: None,
+        conditional_same_site_none: false,
+    };
+    let affinity = Affinity { mode: AffinityMode::Balanced, cookie, change_on_failure: false };
+    let backend = Backend { affinity: Some(affinity), ..support::backend_alone("web") };
+    let mut action = support::forward("web", ForwardPolicy::default());
+    if let Action::Forward(forward) = &mut action {
+        forward.session_cookie_path = Some("/".into());
+    }
+    let route = support::filtered(support::route("/", action), vec![Filter::StrictTransportSecurity]);
+    let settings = Settings {
+        response_fields: vec![("X-Added".into(), "y".into())],
+        hidden_response_fields: vec!["X-Hidden".into()],
+        ..Settings::default()
+    };
+    let proxy = TestProxy::start([
+        backend.into(),
+        support::endpoints("web", &[origin.address()]),
+        support::host(HOST, vec![route]),
+        settings.into(),
+    ]);
+    let mut client = TlsClient::unverified(HOST).connect(proxy.https).await;
+    client.send(request("")).await;
+    let head = client.read_head().await;
+    assert_eq!(head.status_text(), "101");
+    assert_eq!(
+        (head.headers.get("x-added"), head.headers.get("x-hidden"), head.headers.get("server")),
+        (Some("y"), None, None)
+    );
+    assert!(head.headers.get("set-cookie").is_some_and(|cookie| cookie.starts_with("ROUTE=")), "{head:?}");
+    assert!(head.headers.get("strict-transport-security").is_some(), "{head:?}");
+    let framing = ["connection", "upgrade", "content-length", "transfer-encoding"].map(|name| head.headers.get(name));
+    assert_eq!(framing, [Some("upgrade"), Some("websocket"), None, None]);
+    client.send("still a tunnel").await;
+    assert_eq!(client.read_exact(14).await, b"still a tunnel");
 }
 
 #[tokio::test]

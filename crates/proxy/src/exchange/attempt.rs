@@ -14,7 +14,7 @@ use crate::access_log::Format;
 use crate::balance::{Ask, Outcome, Pick};
 use crate::connection::Connection;
 use crate::error::{Errno, Failure, Side};
-use crate::http1::{Framing, Method, Version};
+use crate::http1::{Framing, KnownField, Method, Upgrade, Version};
 use crate::message::{ClientResponse, UpstreamRequest};
 use crate::reason::Reason;
 use crate::record::Try;
@@ -61,7 +61,7 @@ impl Exchange<'_> {
         let worker = self.connection.worker.clone();
         let service = worker.upstreams.choose(self.live, forward, &worker.rng).ok_or(Failure::NoService)?;
         self.service = Some(service.clone());
-        self.upgrade = self.asks_for_websocket();
+        self.upgrade = self.work.head.connection().upgrade == Upgrade::Protocol;
         let mut tries = 0;
         // Set when a kept connection turned out to be closed: its endpoint gets the request again, on a new one.
         let mut again = None;
@@ -167,7 +167,7 @@ impl Exchange<'_> {
         self.write_request(service, forward)?;
         poll_fn(|cx| self.poll_response_head(cx, &mut up, &mut attempt.sending)).await?;
         attempt.header = Some(attempt.begun.elapsed());
-        if self.work.response.status() == 101 && !(self.upgrade && self.accepts_websocket()) {
+        if self.work.response.status() == 101 && !(attempt.sending.is_complete() && self.agrees_to_switch()) {
             return Err(Failure::Upgrade);
         }
         Ok(up)
@@ -232,7 +232,7 @@ impl Exchange<'_> {
                     .route
                     .filter(|_| backend.name != forward.backend)
                     .map(|route| (route, self.live.snapshot.backend(&forward.backend).map(|backend| &**backend))),
-                upgrade: self.upgrade,
+                upgrade: self.asked_protocols(),
                 close: self.live.prepared.pool.connections == 0,
             };
             request.write(&mut out, &mut value, |format, value| self.expand(format, value))
@@ -306,6 +306,7 @@ impl Exchange<'_> {
     ) -> Result<(), Failure> {
         let status = self.work.response.status();
         if status == 101 {
+            self.start_session(forward, service, &attempt.pick);
             let tunnelled = self.tunnel(&mut up, &mut attempt.sending).await;
             self.end_try(service, &attempt, status, tunnelled.err().map(Failure::reason));
             return tunnelled;
@@ -378,7 +379,8 @@ impl Exchange<'_> {
         }
     }
 
-    fn write_response(&mut self, framing: Framing, framing_kept: bool) {
+    /// Writes the head of the response, with all edits.
+    pub(super) fn write_response(&mut self, framing: Framing, framing_kept: bool) {
         let persistence = self.persistence();
         let Work { from_upstream, response, to_client, scratch, .. } = &mut *self.work;
         let before = to_client.lead.len();
@@ -391,6 +393,9 @@ impl Exchange<'_> {
             strict_transport_security: self.strict_transport_security,
             session_cookie: &scratch.cookie,
             persistence,
+            switched_to: (response.status() == 101)
+                .then(|| response.fields().get(KnownField::Upgrade, from_upstream.held()))
+                .flatten(),
         }
         .write(&mut to_client.lead, &self.connection.worker.clock);
         self.sent_head = self.sent + to_client.pending() as u64;

@@ -20,7 +20,7 @@ use self::attention::Attention;
 use crate::client::ClientView;
 use crate::connection::Connection;
 use crate::error::{CLIENT_CLOSED, Failure, Side};
-use crate::http1::{BodyDecoder, ChunkLimits, Event, Method, Upgrade, Version};
+use crate::http1::{BodyDecoder, ChunkLimits, Event, Method, Version};
 use crate::live::Live;
 use crate::pipeline::{self, Received, Step};
 use crate::reason::{Cause, Reason};
@@ -84,7 +84,7 @@ pub(crate) struct Exchange<'a> {
     sent_head: u64,
     /// Whether any byte of a response (an interim one too) was given to the client's connection.
     answered: bool,
-    /// Whether a WebSocket was asked for.
+    /// Whether the request asks for another protocol, and may.
     upgrade: bool,
     /// Whether only the end of the connection can tell the client that the response was cut.
     ends_with_connection: bool,
@@ -375,18 +375,6 @@ impl<'a> Exchange<'a> {
                 Action::Redirect(_) | Action::Respond(_) => None,
             })),
         }
-    }
-
-    /// Whether the request asks for a WebSocket in a way that an endpoint can agree to (RFC 6455 4.1).
-    fn asks_for_websocket(&self) -> bool {
-        use crate::http1::KnownField::{SecWebSocketKey, SecWebSocketVersion};
-        let head = &self.work.head;
-        let bytes = self.work.inbound.held();
-        let fields = head.fields();
-        let single = |field| fields.get(field, bytes).filter(|_| !fields.repeated().contains(field));
-        head.connection().upgrade == Upgrade::WebSocket
-            && single(SecWebSocketVersion) == Some(b"13")
-            && single(SecWebSocketKey).is_some_and(|key| key.len() == 24)
     }
 }
 

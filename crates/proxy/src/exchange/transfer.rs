@@ -38,6 +38,11 @@ impl Sending {
     pub(super) fn new() -> Self {
         Self { over: false, broken: false, sent: 0, received: 0, interim: 0 }
     }
+
+    /// Whether the endpoint was sent the whole request.
+    pub(super) fn is_complete(&self) -> bool {
+        self.over && !self.broken
+    }
 }
 
 impl Exchange<'_> {

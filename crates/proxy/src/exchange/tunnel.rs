@@ -1,4 +1,4 @@
-//! WebSocket: after a valid 101 the bytes of both sides pass, until both have ended or neither has sent anything for too long.
+//! Tunnels: after a valid 101 the bytes of both sides pass, until both have ended or neither has sent anything for too long.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -7,22 +7,39 @@ use super::transfer::Sending;
 use super::{After, Exchange, Gaps};
 use crate::direction::Direction;
 use crate::error::Failure;
-use crate::http1::{KnownField, Upgrade};
-use crate::message;
+use crate::http1::{Framing, KnownField, Upgrade};
 use crate::timer::NEVER;
 use crate::upstream;
 use crate::websocket;
 use crate::work::Work;
 
 impl Exchange<'_> {
-    /// Whether a 101 is the answer that RFC 6455 4.2.2 demands: without it, what looks like a tunnel may be an endpoint that
+    /// The protocols that the client asks for, if it may.
+    pub(super) fn asked_protocols(&self) -> Option<&[u8]> {
+        let Work { inbound, head, .. } = &*self.work;
+        self.upgrade.then(|| head.fields().get(KnownField::Upgrade, inbound.held())).flatten()
+    }
+
+    /// Whether a 101 switches to a protocol that was asked for. Without that, what looks like a tunnel may be an endpoint that
     /// understood nothing, and whose next bytes belong to somebody else.
-    pub(super) fn accepts_websocket(&self) -> bool {
+    pub(super) fn agrees_to_switch(&self) -> bool {
+        let Work { from_upstream, response, .. } = &*self.work;
+        let agreed = response.fields().get(KnownField::Upgrade, from_upstream.held());
+        let (Some(asked), Some(agreed)) = (self.asked_protocols(), agreed) else {
+            return false;
+        };
+        response.connection().upgrade == Upgrade::Protocol
+            && Upgrade::is_among(agreed, asked)
+            && (!agreed.eq_ignore_ascii_case(b"websocket") || self.accepts_websocket())
+    }
+
+    /// Whether the answer for a WebSocket has the proof that RFC 6455 4.2.2 demands.
+    fn accepts_websocket(&self) -> bool {
         let Work { inbound, head, from_upstream, response, .. } = &*self.work;
         let key = head.fields().get(KnownField::SecWebSocketKey, inbound.held());
         let fields = response.fields();
         let accept = fields.get(KnownField::SecWebSocketAccept, from_upstream.held());
-        response.connection().upgrade == Upgrade::WebSocket
+        !head.fields().repeated().contains(KnownField::SecWebSocketKey)
             && !fields.repeated().contains(KnownField::SecWebSocketAccept)
             && key.zip(accept).is_some_and(|(key, accept)| websocket::accept(key) == *accept)
     }
@@ -30,9 +47,7 @@ impl Exchange<'_> {
     /// Tells the client, and passes bytes until the tunnel ends.
     pub(super) async fn tunnel(&mut self, up: &mut upstream::Connection, sending: &mut Sending) -> Result<(), Failure> {
         self.after = After::Close;
-        let Work { from_upstream, response, to_client, .. } = &mut *self.work;
-        message::write_switch(response, from_upstream.held(), &mut to_client.lead);
-        self.sent_head = self.sent + to_client.lead.len() as u64;
+        self.write_response(Framing::None, false);
         self.status = 101;
         self.answered = true;
         self.limits = Gaps::NONE;

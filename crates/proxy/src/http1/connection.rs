@@ -1,6 +1,6 @@
 //! Persistence, the names that `Connection` lists, and protocol upgrades.
 
-use super::byte_class::trim;
+use super::byte_class::{is_token, trim};
 use super::error::HeadError;
 use super::field::{Fields, Span};
 use super::known::{KnownField, KnownSet};
@@ -27,9 +27,10 @@ pub enum Upgrade {
     /// None, or not covered by `Connection: upgrade`.
     #[default]
     None,
-    /// Exactly `websocket`, the only token that is ever forwarded.
-    WebSocket,
-    /// Anything else, `h2c` above all: never forwarded, the request is served as if the field was absent.
+    /// The value of the one `Upgrade` field names protocols that may be tunnelled.
+    Protocol,
+    /// Malformed, or with a protocol among them that must not hide in a tunnel ([`Upgrade::NEVER`]): the request is served as if
+    /// the field was absent.
     Refused,
 }
 
@@ -81,13 +82,32 @@ impl Connection {
 }
 
 impl Upgrade {
+    /// Protocols that carry requests of their own, past all rules for requests, or hide them: HTTP in any version, and TLS.
+    pub const NEVER: [&'static [u8]; 7] = [b"h2c", b"h2", b"h3", b"http", b"https", b"tls", b"ssl"];
+
+    /// Whether an endpoint that switches to `agreed` does what the client `asked` for: one protocol of those.
+    pub fn is_among(agreed: &[u8], asked: &[u8]) -> bool {
+        asked.split(|&byte| byte == b',').any(|protocol| trim(protocol).eq_ignore_ascii_case(agreed))
+    }
+
     fn from_fields(fields: &Fields, buf: &[u8]) -> Self {
         match fields.get(KnownField::Upgrade, buf) {
             None => Self::None,
             Some(_) if fields.repeated().contains(KnownField::Upgrade) => Self::Refused,
-            Some(token) if token.eq_ignore_ascii_case(b"websocket") => Self::WebSocket,
+            Some(value) if value.split(|&byte| byte == b',').all(|protocol| Self::may_pass(trim(protocol))) => {
+                Self::Protocol
+            }
             Some(_) => Self::Refused,
         }
+    }
+
+    /// `name` or `name/version`, where the name is none of [`Self::NEVER`].
+    fn may_pass(protocol: &[u8]) -> bool {
+        let slash = memchr::memchr(b'/', protocol);
+        let (name, version) = slash.map_or((protocol, None), |at| (&protocol[..at], Some(&protocol[at + 1..])));
+        is_token(name)
+            && version.is_none_or(is_token)
+            && !Self::NEVER.iter().any(|never| never.eq_ignore_ascii_case(name))
     }
 }
 

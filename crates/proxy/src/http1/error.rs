@@ -5,7 +5,9 @@
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeadError {
-    /// A line that ends in LF without CR (RFC 9112 2.2 lets a recipient accept it; smuggling thrives on it).
+    /// A line that ends in LF without CR (RFC 9112 2.2 lets a recipient accept it; smuggling thrives on it). In a response only
+    /// where it delimits a field of framing or connection in a head that ends in CRLF as well: whoever takes the LF for a part
+    /// of a value reads another message.
     #[error("line ends without carriage return")]
     BareLineFeed,
     /// More empty lines before the request line than are tolerated, or any before a status line.

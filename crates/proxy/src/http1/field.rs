@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::byte_class::{COLON, FATAL, NAME_CLASS, NOT_TOKEN, ODD_TOKEN, UNDERSCORE, is_value};
 use super::error::HeadError;
 use super::known::{KnownField, KnownSet};
-use super::line::HeadLimits;
+use super::line::{HeadLimits, Line, LineEnd};
 
 /// A range of the buffer that a head was parsed from.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -150,28 +150,28 @@ impl Fields {
         self.repeated = KnownSet::EMPTY;
     }
 
-    /// Takes the line `buf[start..end]`, CRLF excluded. Lines that the rules drop count towards the limit too.
+    /// Takes a line, and says what it is; `None` if the rules drop it, which counts towards the limit too.
     pub(super) fn push(
         &mut self,
         buf: &[u8],
-        start: usize,
-        end: usize,
+        line: &Line,
         rules: NameRules,
         limits: &HeadLimits,
-    ) -> Result<(), HeadError> {
+    ) -> Result<Option<KnownField>, HeadError> {
         if self.received >= limits.fields {
             return Err(HeadError::TooManyFields);
         }
         self.received += 1;
-        let Some(field) = parse_line(&buf[..end], start, rules)? else {
-            return Ok(());
+        let Some(mut field) = parse_line(&buf[..line.end], line.start, rules)? else {
+            return Ok(None);
         };
+        field.verbatim &= line.ended_by == LineEnd::Crlf;
         if self.present.contains(field.known) {
             self.repeated = self.repeated.with(field.known);
         }
         self.present = self.present.with(field.known);
         self.list.push(field);
-        Ok(())
+        Ok(Some(field.known))
     }
 
     /// Removes the fields for which `listed` holds. Used for what `Connection` names.

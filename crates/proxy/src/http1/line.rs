@@ -1,7 +1,5 @@
 //! Splitting a head into lines as it arrives. Each byte is searched once, however small the pieces are.
 
-use std::ops::Range;
-
 use super::error::HeadError;
 use super::field::NameRules;
 
@@ -64,6 +62,29 @@ pub enum Parsed {
     },
 }
 
+/// What ends a line.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum LineEnd {
+    /// CRLF.
+    Crlf,
+    /// LF, with or without CR (RFC 9112 2.2).
+    Lf,
+}
+
+/// A line without what ended it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) ended_by: LineEnd,
+}
+
+impl Line {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+}
+
 /// The resumable search for line ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lines {
@@ -74,15 +95,16 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// The next complete line, CRLF excluded, or `None` if its end has not arrived. `buf` is what it was in the call before,
-    /// with more bytes at the end. A line longer than `limit` is the error `too_long`.
+    /// The next complete line, or `None` if its end has not arrived. `buf` is what it was in the call before, with more bytes at
+    /// the end. A line longer than `limit` is the error `too_long`, one that ends in less than `least` is refused.
     pub(super) fn next(
         &mut self,
         buf: &[u8],
         limit: usize,
         too_long: HeadError,
         limits: &HeadLimits,
-    ) -> Result<Option<Range<usize>>, HeadError> {
+        least: LineEnd,
+    ) -> Result<Option<Line>, HeadError> {
         let total = limits.total.min(LARGEST_HEAD);
         // The bound that is met first decides which error it is, so that it does not depend on how the bytes were split.
         let bound = total.min(self.line.saturating_add(limit));
@@ -99,9 +121,12 @@ impl Lines {
         self.line = end + 1;
         self.searched = self.line;
         if end == start || buf[end - 1] != b'\r' {
-            return Err(HeadError::BareLineFeed);
+            return match least {
+                LineEnd::Crlf => Err(HeadError::BareLineFeed),
+                LineEnd::Lf => Ok(Some(Line { start, end, ended_by: LineEnd::Lf })),
+            };
         }
-        Ok(Some(start..end - 1))
+        Ok(Some(Line { start, end: end - 1, ended_by: LineEnd::Crlf }))
     }
 
     /// Where the next line starts.

@@ -2,7 +2,7 @@
 //! and bodies are delimited by one framing decision taken from the message alone.
 //!
 //! Invariants the rest of the proxy relies on:
-//! - What is ambiguous is refused, never repaired (RFC 9112 2.2, 5, 6): line ends are CRLF only, there is no folding, no
+//! - What is ambiguous is refused, never repaired (RFC 9112 2.2, 5, 6): lines of a request end in CRLF only, there is no folding, no
 //!   space before a colon, no control byte in a value, one `Content-Length` or one `Transfer-Encoding: chunked`.
 //! - A field that the rules remove (invalid names, names listed in `Connection`) is gone from [`Fields`] when
 //!   parsing completes, so matching, authorisation and forwarding see the same message.

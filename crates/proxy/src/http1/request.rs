@@ -2,12 +2,12 @@
 
 use super::authority::Authority;
 use super::byte_class::is_target;
-use super::connection::{Connection, Upgrade};
+use super::connection::Connection;
 use super::error::HeadError;
 use super::field::{Fields, Span};
 use super::framing::Framing;
 use super::known::KnownField;
-use super::line::{HeadLimits, Lines, Parsed};
+use super::line::{HeadLimits, LineEnd, Lines, Parsed};
 
 /// Empty lines tolerated before a request line (RFC 9112 2.2 asks for at least one).
 const LEADING_EMPTY_LINES: u8 = 4;
@@ -146,7 +146,7 @@ impl RequestHead {
         self.framing
     }
 
-    /// Persistence and upgrade. An upgrade is only ever [`Upgrade::WebSocket`] in a `GET` without body.
+    /// Persistence and upgrade. A tunnel may begin only behind the body, if there is one.
     pub const fn connection(&self) -> Connection {
         self.connection
     }
@@ -170,7 +170,9 @@ impl RequestHead {
                 // Refused before the line is complete: a TLS handshake on the wrong port may never send a line end.
                 Some(_) => return Err(HeadError::InvalidMethod),
             }
-            let Some(line) = self.lines.next(buf, limits.start_line, HeadError::RequestLineTooLong, limits)? else {
+            let Some(line) =
+                self.lines.next(buf, limits.start_line, HeadError::RequestLineTooLong, limits, LineEnd::Crlf)?
+            else {
                 return Ok(Parsed::Partial { started: buf.get(self.lines.position()) != Some(&b'\r') });
             };
             if line.is_empty() {
@@ -185,14 +187,15 @@ impl RequestHead {
         }
         let rules = limits.request_names();
         loop {
-            let Some(line) = self.lines.next(buf, limits.field_line, HeadError::FieldTooLong, limits)? else {
+            let Some(line) = self.lines.next(buf, limits.field_line, HeadError::FieldTooLong, limits, LineEnd::Crlf)?
+            else {
                 return Ok(Parsed::Partial { started: true });
             };
             if line.is_empty() {
                 self.conclude(buf)?;
                 return Ok(Parsed::Complete { len: self.lines.position() });
             }
-            self.fields.push(buf, line.start, line.end, rules, limits)?;
+            self.fields.push(buf, &line, rules, limits)?;
         }
     }
 
@@ -260,9 +263,6 @@ impl RequestHead {
             self.expects_continue = self.version == Version::Http11 && !self.framing.is_empty();
         }
         self.connection = Connection::take(&mut self.fields, self.version, buf)?;
-        if self.connection.upgrade == Upgrade::WebSocket && !(self.method == Method::Get && self.framing.is_empty()) {
-            self.connection.upgrade = Upgrade::Refused;
-        }
         Ok(())
     }
 

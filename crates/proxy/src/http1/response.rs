@@ -5,13 +5,15 @@ use super::connection::Connection;
 use super::error::HeadError;
 use super::field::{Fields, NameRules, Span};
 use super::framing::Framing;
-use super::line::{HeadLimits, Lines, Parsed};
+use super::known::{KnownField, KnownSet};
+use super::line::{HeadLimits, Line, LineEnd, Lines, Parsed};
 use super::request::{Method, Version, is_version};
 
 /// A response head as ranges of the buffer it was parsed from. Reused from response to response.
 ///
 /// It is as strict as [`super::RequestHead`]: a backend that sends ambiguous framing is a 502, because whatever comes next
-/// on its connection could be taken for the answer to someone else's request. Field names may be any token.
+/// on its connection could be taken for the answer to someone else's request. Field names may be any token, and lines may end
+/// in LF alone (RFC 9112 2.2) where that leaves no doubt, see [`HeadError::BareLineFeed`].
 #[derive(Clone, Debug, Default)]
 pub struct ResponseHead {
     lines: Lines,
@@ -23,6 +25,36 @@ pub struct ResponseHead {
     declared: Framing,
     connection: Connection,
     fields: Fields,
+    line_ends: LineEnds,
+}
+
+/// Which line ends there were so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct LineEnds {
+    crlf: bool,
+    lf: bool,
+    /// The last line ended in LF alone.
+    last_is_lf: bool,
+    /// LF alone delimits a field that says where messages end.
+    around_structure: bool,
+}
+
+impl LineEnds {
+    /// Takes the next line, whose field is `known`.
+    fn next(&mut self, line: &Line, known: Option<KnownField>) {
+        let is_lf = line.ended_by == LineEnd::Lf;
+        let delimited = is_lf || self.last_is_lf;
+        self.around_structure |= delimited && known.is_some_and(|known| KnownSet::STRUCTURAL.contains(known));
+        self.lf |= is_lf;
+        self.crlf |= !is_lf;
+        self.last_is_lf = is_lf;
+    }
+
+    /// Whether a reader who knows CRLF only would find the same end of the head and other fields of structure in it. Without
+    /// such an end there is one way only to read the head.
+    fn are_ambiguous(&self, empty: &Line) -> bool {
+        self.around_structure && !self.last_is_lf && empty.ended_by == LineEnd::Crlf
+    }
 }
 
 impl ResponseHead {
@@ -112,21 +144,29 @@ impl ResponseHead {
             if buf[..prefix] != b"HTTP/"[..prefix] {
                 return Err(HeadError::InvalidVersion);
             }
-            let Some(line) = self.lines.next(buf, limits.start_line, HeadError::HeadTooLong, limits)? else {
+            let Some(line) = self.lines.next(buf, limits.start_line, HeadError::HeadTooLong, limits, LineEnd::Lf)?
+            else {
                 return Ok(Parsed::Partial { started: !buf.is_empty() });
             };
             self.status_line(buf, line.end)?;
+            self.line_ends.next(&line, None);
             self.started = true;
         }
         loop {
-            let Some(line) = self.lines.next(buf, limits.field_line, HeadError::FieldTooLong, limits)? else {
+            let Some(line) = self.lines.next(buf, limits.field_line, HeadError::FieldTooLong, limits, LineEnd::Lf)?
+            else {
                 return Ok(Parsed::Partial { started: true });
             };
             if line.is_empty() {
+                if self.line_ends.are_ambiguous(&line) {
+                    return Err(HeadError::BareLineFeed);
+                }
+                self.line_ends.next(&line, None);
                 self.conclude(buf)?;
                 return Ok(Parsed::Complete { len: self.lines.position() });
             }
-            self.fields.push(buf, line.start, line.end, NameRules::Tokens, limits)?;
+            let known = self.fields.push(buf, &line, NameRules::Tokens, limits)?;
+            self.line_ends.next(&line, known);
         }
     }
 
@@ -165,7 +205,9 @@ impl ResponseHead {
             Framing::Length(length) => length > 0 && self.status != 304,
             declared => declared == Framing::Chunked && self.status != 304,
         };
-        if self.is_bodiless() && announces_body {
+        // Where line ends are mixed, a value may hold an LF that was meant as part of it: what it says is one response only.
+        let mixed = self.line_ends.lf && self.line_ends.crlf;
+        if (self.is_bodiless() && announces_body) || mixed {
             self.connection.keep_alive = false;
         }
         Ok(())

@@ -2,8 +2,8 @@
 
 use super::{request, request_within, response, with_fields, with_line};
 use crate::http1::{
-    BodyDecoder, BodyError, ChunkLimits, Event, Framing, HeadError, HeadLimits, KnownField, KnownSet, Method, Parsed,
-    RequestHead, ResponseHead, Target, Upgrade,
+    BodyDecoder, BodyError, ChunkLimits, Event, Framing, HeadError, HeadLimits, HeadWriter, KnownField, KnownSet,
+    Method, Parsed, RequestHead, ResponseHead, Target, Upgrade,
 };
 
 #[test]
@@ -355,11 +355,18 @@ fn spoofed_identity_fields_are_found_by_family() {
 }
 
 #[test]
-fn only_websocket_is_an_upgrade() {
+fn any_protocol_is_an_upgrade_but_http_and_tls() {
     let upgrade =
         |lines: &str| request(format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n")).unwrap().connection().upgrade;
-    assert_eq!(upgrade("Connection: Upgrade\r\nUpgrade: WebSocket\r\n"), Upgrade::WebSocket);
-    assert_eq!(upgrade("Connection: keep-alive, upgrade\r\nUpgrade: websocket\r\n"), Upgrade::WebSocket);
+    for lines in [
+        "Connection: Upgrade\r\nUpgrade: WebSocket\r\n",
+        "Connection: keep-alive, upgrade\r\nUpgrade: websocket\r\n",
+        "Connection: upgrade\r\nUpgrade: SPDY/3.1\r\n",
+        "Connection: upgrade\r\nUpgrade: one, two/2.0 ,three\r\n",
+        "Connection: upgrade\r\nUpgrade: tcp\r\nContent-Length: 5\r\n",
+    ] {
+        assert_eq!(upgrade(lines), Upgrade::Protocol, "{lines:?}");
+    }
     assert_eq!(upgrade("Upgrade: websocket\r\n"), Upgrade::None);
     assert_eq!(upgrade("Connection: upgrade\r\n"), Upgrade::None);
     for lines in [
@@ -367,19 +374,60 @@ fn only_websocket_is_an_upgrade() {
         "Connection: upgrade\r\nUpgrade: h2c, websocket\r\n",
         "Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n",
         "Connection: upgrade\r\nUpgrade: TLS/1.2\r\n",
-        "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n",
-        "Connection: upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n",
+        "Connection: upgrade\r\nUpgrade: HTTP/2.0\r\n",
+        "Connection: upgrade\r\nUpgrade: http/1.1\r\n",
+        "Connection: upgrade\r\nUpgrade: H2C/1\r\n",
+        "Connection: upgrade\r\nUpgrade: websocket,tls/1.3\r\n",
+        "Connection: upgrade\r\nUpgrade: websocket,,x\r\n",
+        "Connection: upgrade\r\nUpgrade: web socket\r\n",
+        "Connection: upgrade\r\nUpgrade: a/b/c\r\n",
+        "Connection: upgrade\r\nUpgrade: \r\n",
     ] {
         assert_eq!(upgrade(lines), Upgrade::Refused, "{lines:?}");
     }
-    let post = request("POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").unwrap();
-    assert_eq!(post.connection().upgrade, Upgrade::Refused);
+    assert!(Upgrade::is_among(b"WEBSOCKET", b"spdy/3.1, websocket") && !Upgrade::is_among(b"spdy", b"spdy/3.1"));
     let old = request("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").unwrap();
     assert_eq!(old.connection().upgrade, Upgrade::None);
 
     let switch = response("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n").unwrap();
     assert_eq!(switch.connection().upgrade, Upgrade::Refused);
     assert!(!switch.is_interim() && !switch.allows_reuse(Method::Get));
+}
+
+#[test]
+fn bare_line_feeds_of_an_endpoint_are_line_ends_where_they_are_read_in_one_way() {
+    for (text, fields) in [
+        ("HTTP/1.1 200 OK\nA: b\nContent-Length: 2\n\n", 2),
+        ("HTTP/1.1 200\n\n", 0),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\nA: b\n\n", 2),
+        ("HTTP/1.1 200 OK\nContent-Length: 2\r\nA: b\n\r\n", 2),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nA: b\nC: d\r\nE: f\r\n\r\n", 4),
+    ] {
+        let head = response(text).unwrap();
+        assert_eq!((head.fields().len(), head.status()), (fields, 200), "{text:?}");
+        let mut out = Vec::new();
+        let mut writer = HeadWriter::new(&mut out);
+        writer.forward_status_line(&head, text.as_bytes());
+        writer.forward(head.fields(), text.as_bytes(), KnownSet::EMPTY, |_| false);
+        writer.finish();
+        let normal = text.replace("\r\n", "\n").replace("200\n", "200 \n").replace('\n', "\r\n");
+        assert_eq!(String::from_utf8(out).unwrap(), normal);
+        let mixed = text.contains('\r');
+        assert_eq!(head.connection().keep_alive, !mixed, "{text:?}");
+    }
+    for (text, error) in [
+        ("HTTP/1.1 200 OK\r\nA: b\nContent-Length: 2\r\n\r\n", HeadError::BareLineFeed),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\nA: b\r\n\r\n", HeadError::BareLineFeed),
+        ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\r\nA: b\r\n\r\n", HeadError::BareLineFeed),
+        ("HTTP/1.1 200 OK\r\nA: b\nConnection: close\nB: c\r\n\r\n", HeadError::BareLineFeed),
+        ("HTTP/1.1 200 OK\nA: b\rc\n\n", HeadError::InvalidFieldValue),
+        ("HTTP/1.1 200 OK\nA: b\r\r\n\n", HeadError::InvalidFieldValue),
+        ("HTTP/1.1 200 OK\nA: b\0\n\n", HeadError::InvalidFieldValue),
+        ("HTTP/1.1 200 OK\r\nA: b\n c\n\n", HeadError::ObsoleteFold),
+        ("\nHTTP/1.1 200 OK\n\n", HeadError::InvalidVersion),
+    ] {
+        assert_eq!(response(text).map(|head| head.status()), Err(error), "{text:?}");
+    }
 }
 
 #[test]
@@ -545,7 +593,6 @@ fn ambiguous_responses_are_refused() {
         "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX: y\r\n z\r\n\r\n",
-        "HTTP/1.1 200 OK\nX: y\n\n",
         "HTTP/1.1 200 OK\r\nX : y\r\n\r\n",
         "HTTP/1.1 200 O\0K\r\n\r\n",
         "HTTP/1.1  200 OK\r\n\r\n",
