@@ -28,13 +28,11 @@ mod message;
 mod pipeline;
 mod prepared;
 mod proxy;
-mod relay;
 mod respond;
 mod stream;
 mod timer;
 mod tls;
 mod upstream;
-mod websocket;
 mod work;
 mod worker;
 

@@ -151,6 +151,21 @@ impl UpstreamRequest<'_> {
     }
 }
 
+/// What is changed in a response on its way to the client, and where that is noted.
+#[derive(Debug)]
+pub(crate) struct ResponseEdits<'a> {
+    /// The snapshot.
+    pub(crate) live: &'a Live,
+    /// The value of Date.
+    pub(crate) clock: &'a Clock,
+    /// Whether it carries Strict-Transport-Security.
+    pub(crate) strict_transport_security: bool,
+    /// The cookie that starts a session; empty for none.
+    pub(crate) session_cookie: &'a [u8],
+    /// Gets the head as it is sent, if the log tells something of it.
+    pub(crate) sent_head: &'a mut Vec<u8>,
+}
+
 /// A response head for a client.
 #[derive(Debug)]
 pub(crate) struct ClientResponse<'a> {

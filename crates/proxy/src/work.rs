@@ -8,9 +8,8 @@ use fairway_model::path;
 
 use crate::buffer::Buffer;
 use crate::client::ClientView;
-use crate::http1::{RequestHead, ResponseHead};
+use crate::http1::{Outgoing, RequestHead, ResponseHead};
 use crate::record::Try;
-use crate::relay::Outgoing;
 
 /// First size of each receive buffer: a head and 16 KiB of body come in one read.
 pub(crate) const ORDINARY: usize = 32 << 10;

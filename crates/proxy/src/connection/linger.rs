@@ -24,7 +24,7 @@ const BYTES: u64 = 16 << 20;
 impl Connection {
     /// Shuts down writing and reads until the client has ended, or long enough.
     pub(super) async fn linger(&mut self, work: &mut Work) {
-        let end = self.worker.timers.after(TIME);
+        let end = self.facts.worker.timers.after(TIME);
         self.deadline.set_after(GAP);
         if within(&self.deadline, poll_fn(|cx| self.stream.poll_finish(cx))).await.is_none() {
             return;
@@ -42,8 +42,8 @@ impl Connection {
                 Poll::Ready(Ok(count)) => {
                     work.inbound.clear();
                     *left = left.saturating_sub(count as u64);
-                    self.deadline.set(self.worker.timers.after(GAP).min(end));
-                    if *left == 0 || self.worker.timers.now() >= end {
+                    self.deadline.set(self.facts.worker.timers.after(GAP).min(end));
+                    if *left == 0 || self.facts.worker.timers.now() >= end {
                         return Poll::Ready(());
                     }
                 }

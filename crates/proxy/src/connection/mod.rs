@@ -1,5 +1,6 @@
 //! A client's connection, from accepting it to closing it: TLS, one request after the other, the end.
 
+mod facts;
 mod linger;
 
 use std::future::{Future, poll_fn};
@@ -12,17 +13,16 @@ use fairway_model::Scheme;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+pub(crate) use self::facts::ConnectionFacts;
 use crate::client::Arrival;
 use crate::error::Failure;
-use crate::exchange::{After, Exchange};
-use crate::http1::{Parsed, PreparedField};
+use crate::exchange::{Exchange, Sides};
+use crate::http1::{After, Parsed};
 use crate::listener::OpenListener;
 use crate::live::Live;
 use crate::metrics::Phase;
-use crate::record::TlsView;
 use crate::stream::Downstream;
 use crate::timer::{Deadline, Millis, NEVER};
-use crate::tls;
 use crate::work::Work;
 use crate::worker::{Admission, Worker};
 
@@ -32,23 +32,11 @@ const FIRST_REQUEST_WHILE_DRAINING: Duration = Duration::from_secs(1);
 /// A client's connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// The worker that serves it.
-    pub(crate) worker: Rc<Worker>,
-    /// Where it came in.
-    pub(crate) listener: Rc<OpenListener>,
-    /// Both ends of it.
-    pub(crate) arrival: Arrival,
+    facts: ConnectionFacts,
     /// Its bytes.
-    pub(crate) stream: Downstream,
+    stream: Downstream,
     /// The one deadline of its task.
-    pub(crate) deadline: Deadline,
-    /// Its number, unique in the process.
-    pub(crate) number: u64,
-    /// Requests so far.
-    pub(crate) requests: u64,
-    /// What endpoints are told about the client in every request, once it is known.
-    pub(crate) family: Option<PreparedField>,
-    opened: Millis,
+    deadline: Deadline,
     /// When the first head is due, and before it the handshake.
     head_due: Millis,
     admission: Admission,
@@ -68,20 +56,15 @@ pub(crate) async fn serve(
         local = stream.local_addr().unwrap_or(local);
     }
     let head_due = worker.timers.after(worker.running().snapshot.settings().header_timeout);
+    let arrival = Arrival { peer, local, scheme: listener.scheme() };
     let mut connection = Connection {
+        facts: ConnectionFacts::new(worker, listener, arrival),
         head_due,
-        arrival: Arrival { peer, local, scheme: listener.scheme() },
-        number: worker.next_number(),
-        opened: worker.timers.now(),
         admission,
-        requests: 0,
-        family: None,
         stream: Downstream::Plain(stream),
-        worker,
-        listener,
         deadline,
     };
-    if connection.arrival.scheme == Scheme::Https {
+    if connection.facts.arrival.scheme == Scheme::Https {
         match connection.handshake().await {
             Some(stream) => connection = stream,
             None => return,
@@ -91,50 +74,34 @@ pub(crate) async fn serve(
 }
 
 impl Connection {
-    /// Whether the connection may serve another request after this one.
-    pub(crate) fn may_keep(&self, live: &Live) -> bool {
-        let settings = live.snapshot.settings();
-        settings.keep_alive.is_some()
-            && self.requests < settings.keep_alive_requests
-            && Duration::from_millis(self.worker.timers.now().saturating_sub(self.opened)) < settings.keep_alive_time
-            && !self.worker.is_leaving()
-    }
-
-    /// What the log tells about TLS.
-    pub(crate) fn tls_view(&self) -> Option<TlsView<'_>> {
-        match &self.stream {
-            Downstream::Plain(_) => None,
-            Downstream::Tls(tls) => Some(tls::view(tls.get_ref().1)),
-        }
-    }
-
     /// The TLS handshake, within its deadline. `None` when it failed; a client that speaks plain HTTP is told so.
     async fn handshake(mut self) -> Option<Self> {
-        let config = self.listener.tls()?;
+        let config = self.facts.listener.tls()?;
         self.deadline.set(self.head_due);
         let Downstream::Plain(tcp) = self.stream else { return None };
         let mut first = [0; 1];
-        let peeked = within(&self.deadline, hurried(&self.worker, &self.deadline, tcp.peek(&mut first))).await?.ok()?;
+        let peeked =
+            within(&self.deadline, hurried(&self.facts.worker, &self.deadline, tcp.peek(&mut first))).await?.ok()?;
         if peeked == 0 {
             return None;
         }
         if first[0].is_ascii_uppercase() {
             self.stream = Downstream::Plain(tcp);
-            let mut work = self.worker.store.lend();
-            let running = self.worker.running();
-            Exchange::new(&mut self, &mut work, &running, Instant::now(), false).refuse(Failure::PlainOnTls).await;
+            let mut work = self.facts.worker.store.lend();
+            let running = self.facts.worker.running();
+            self.exchange(&mut work, &running, Instant::now(), false).refuse(Failure::PlainOnTls).await;
             self.linger(&mut work).await;
             return None;
         }
         // Only while it lasts does the handshake need its memory.
         let accepting = Box::pin(TlsAcceptor::from(config).accept(tcp));
-        match within(&self.deadline, hurried(&self.worker, &self.deadline, accepting)).await? {
+        match within(&self.deadline, hurried(&self.facts.worker, &self.deadline, accepting)).await? {
             Ok(stream) => {
                 self.stream = Downstream::Tls(Box::new(stream));
                 Some(self)
             }
             Err(error) => {
-                tracing::debug!(%error, downstream.addr = %self.arrival.peer, "TLS handshake failed");
+                tracing::debug!(%error, downstream.addr = %self.facts.arrival.peer, "TLS handshake failed");
                 None
             }
         }
@@ -158,7 +125,7 @@ impl Connection {
                     work.to_client.clear();
                     work.to_upstream.clear();
                     if work.inbound.is_empty() {
-                        self.worker.store.give_back(work);
+                        self.facts.worker.store.give_back(work);
                     } else {
                         waiting = Some(work);
                     }
@@ -169,17 +136,17 @@ impl Connection {
                     } else {
                         self.finish().await;
                     }
-                    self.worker.store.give_back(work);
+                    self.facts.worker.store.give_back(work);
                     break;
                 }
                 After::Linger => {
                     self.linger(&mut work).await;
-                    self.worker.store.give_back(work);
+                    self.facts.worker.store.give_back(work);
                     break;
                 }
                 After::Reset => {
                     let _ = socket2::SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO));
-                    self.worker.store.give_back(work);
+                    self.facts.worker.store.give_back(work);
                     break;
                 }
             }
@@ -188,11 +155,11 @@ impl Connection {
 
     /// Waits for the first bytes of a request, holding no memory for it. `None` when the connection is over.
     async fn next_request(&mut self) -> Option<Box<Work>> {
-        let running = self.worker.running();
+        let running = self.facts.worker.running();
         let settings = running.snapshot.settings();
         let patience = settings.keep_alive.unwrap_or_default();
         drop(running);
-        if self.requests > 0 {
+        if self.facts.had_request() {
             self.admission.enter(Phase::Waiting);
             self.deadline.set_after(patience);
         } else {
@@ -202,20 +169,20 @@ impl Connection {
     }
 
     fn poll_first_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<Work>>> {
-        let mut work = self.worker.store.lend();
+        let mut work = self.facts.worker.store.lend();
         let read = work.inbound.poll_fill(&mut self.stream, cx);
         if let Poll::Ready(Ok(1..)) = read {
             return Poll::Ready(Some(work));
         }
-        self.worker.store.give_back(work);
+        self.facts.worker.store.give_back(work);
         if read.is_ready() || self.deadline.expired() {
             return Poll::Ready(None);
         }
-        if self.requests > 0 && self.worker.sheds() {
+        if self.facts.had_request() && self.facts.worker.sheds() {
             return Poll::Ready(None);
         }
-        if self.worker.is_draining() {
-            if self.requests > 0 {
+        if self.facts.worker.is_draining() {
+            if self.facts.had_request() {
                 return Poll::Ready(None);
             }
             self.deadline.bring_forward(FIRST_REQUEST_WHILE_DRAINING);
@@ -226,7 +193,7 @@ impl Connection {
     /// One request whose first bytes are there.
     async fn request(&mut self, work: &mut Work, pipelined: bool) -> After {
         let begun = Instant::now();
-        let running = self.worker.running();
+        let running = self.facts.worker.running();
         self.admission.enter(Phase::Reading);
         let received = self.receive_head(work, &running).await;
         self.admission.enter(Phase::Writing);
@@ -234,12 +201,16 @@ impl Connection {
             Ok(waited) => {
                 // The clock is not free, and most heads come in one piece.
                 let dispatched = if waited { Instant::now() } else { begun };
-                Exchange::new(self, work, &running, begun, pipelined).serve(dispatched).await
+                self.exchange(work, &running, begun, pipelined).serve(dispatched).await
             }
             // Nothing but empty lines came: nobody has asked anything.
             Err(None) => After::Close,
-            Err(Some(failure)) => Exchange::new(self, work, &running, begun, pipelined).refuse(failure).await,
+            Err(Some(failure)) => self.exchange(work, &running, begun, pipelined).refuse(failure).await,
         }
+    }
+
+    fn exchange<'a>(&'a mut self, work: &'a mut Work, live: &'a Live, begun: Instant, pipelined: bool) -> Exchange<'a> {
+        Exchange::new(&self.facts, &self.deadline, Sides::http1(&mut self.stream, work), live, begun, pipelined)
     }
 
     /// Receives the rest of the head and holds it. Says whether that took time.
@@ -257,7 +228,7 @@ impl Connection {
             };
             if !armed {
                 armed = true;
-                if self.requests > 0 {
+                if self.facts.had_request() {
                     self.deadline.set_after(live.snapshot.settings().header_timeout);
                 } else {
                     self.deadline.set(self.head_due);
@@ -265,7 +236,7 @@ impl Connection {
             }
             // The parser refuses a head that outgrows its limit.
             let more = limits.total.saturating_sub(work.inbound.used());
-            self.worker.store.make_room(&mut work.inbound, Some(more as u64));
+            self.facts.worker.store.make_room(&mut work.inbound, Some(more as u64));
             let read = poll_fn(|cx| match work.inbound.poll_fill(&mut self.stream, cx) {
                 Poll::Pending if self.deadline.expired() => Poll::Ready(Err(Failure::HeadTimeout)),
                 Poll::Pending => Poll::Pending,

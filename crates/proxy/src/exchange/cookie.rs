@@ -6,16 +6,15 @@ use fairway_model::{Forward, Scheme};
 
 use super::Exchange;
 use crate::balance::Pick;
-use crate::balance::cookie::{self, Circumstances};
+use crate::balance::cookie::{Circumstances, write};
 use crate::http1::KnownField;
 use crate::upstream::Service;
-use crate::work::Work;
 
 impl Exchange<'_> {
     /// Makes the value of Set-Cookie, or leaves it empty: when the session is not new, or the route sets no cookies.
     pub(super) fn start_session(&mut self, forward: &Forward, service: &Service, pick: &Pick) {
-        let Work { inbound, head, scratch, .. } = &mut *self.work;
-        scratch.cookie.clear();
+        let cookie = &mut self.scratch.cookie;
+        cookie.clear();
         let (Some(key), Some(path)) = (&pick.session, &forward.session_cookie_path) else {
             return;
         };
@@ -23,11 +22,15 @@ impl Exchange<'_> {
             let Some(affinity) = &backend.affinity else { return };
             let circumstances = Circumstances {
                 path,
-                tls: self.connection.arrival.scheme == Scheme::Https,
-                user_agent: head.fields().get(KnownField::UserAgent, inbound.held()).unwrap_or_default(),
+                tls: self.facts.arrival.scheme == Scheme::Https,
+                user_agent: self
+                    .client
+                    .head()
+                    .and_then(|head| head.parsed.fields().get(KnownField::UserAgent, head.bytes))
+                    .unwrap_or_default(),
                 now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64),
             };
-            cookie::write(&mut scratch.cookie, &affinity.cookie, key, service.key(), &circumstances);
+            write(cookie, &affinity.cookie, key, service.key(), &circumstances);
         });
     }
 }

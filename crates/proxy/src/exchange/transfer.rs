@@ -1,162 +1,108 @@
-//! The bytes of one exchange, both ways at the same time, polled by the one task of the connection.
+//! The bytes of one exchange, both ways at the same time, polled by the one task that serves it.
 //!
 //! In each direction there is one step after the other: write what is pending, take more of the body from the buffer, read.
 //! So a side that does not take anything makes the other side wait, and no more than one buffer is held.
 
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use super::{CLIENT_SEND_TIMEOUT, Exchange};
-use crate::connection::Connection;
-use crate::error::{Errno, Failure};
-use crate::http1::{BodyError, CONTINUE, Parsed};
-use crate::message;
-use crate::relay::Body;
-use crate::stream::WriteFrom;
-use crate::timer::NEVER;
-use crate::upstream;
-use crate::work::Work;
+use super::Exchange;
+use super::side::ResponsePart;
+use crate::error::Failure;
+use crate::timer::{Millis, NEVER};
 
-/// Interim responses that are passed on for one request. More than a few are no hints but a flood.
-const INTERIM_RESPONSES: u32 = 32;
+/// Longest gap between two writes to a client (nginx `send_timeout`, for which ingress-nginx has no setting).
+pub(super) const CLIENT_SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A try as far as its bytes go.
-#[derive(Debug)]
-pub(super) struct Sending {
-    /// Nothing more is sent: all was, or the endpoint takes no more.
-    pub(super) over: bool,
-    /// The endpoint stopped taking the request before its end.
-    pub(super) broken: bool,
-    /// Bytes sent in this try.
-    pub(super) sent: u64,
-    /// Bytes received in this try.
-    pub(super) received: u64,
-    /// Interim responses so far.
-    interim: u32,
+/// The moments at which waiting ends, each of them [`NEVER`] while nobody waits for that.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gaps {
+    /// For the endpoint to take more.
+    pub(super) send: Millis,
+    /// For the endpoint to send more.
+    pub(super) read: Millis,
+    /// For the client to send more of its body.
+    pub(super) body: Millis,
+    /// For the client to take more.
+    pub(super) client: Millis,
+    /// For the rest of a response that is held back to be written at once.
+    pub(super) hold: Millis,
 }
 
-impl Sending {
-    pub(super) fn new() -> Self {
-        Self { over: false, broken: false, sent: 0, received: 0, interim: 0 }
-    }
+impl Gaps {
+    pub(super) const NONE: Self = Self { send: NEVER, read: NEVER, body: NEVER, client: NEVER, hold: NEVER };
 
-    /// Whether the endpoint was sent the whole request.
-    pub(super) fn is_complete(&self) -> bool {
-        self.over && !self.broken
+    fn first(&self) -> Millis {
+        self.send.min(self.read).min(self.body).min(self.client).min(self.hold)
     }
 }
 
 impl Exchange<'_> {
-    /// Sends the request until the head of the response is complete, and holds it.
-    pub(super) fn poll_response_head(
-        &mut self,
-        cx: &mut Context<'_>,
-        up: &mut upstream::Connection,
-        sending: &mut Sending,
-    ) -> Poll<Result<(), Failure>> {
+    /// Sends the request until the head of the response is complete.
+    pub(super) fn poll_response_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         loop {
             // A `100 Continue` or an interim response. That it cannot be written now does not hold up the rest.
             if let Poll::Ready(Err(failure)) = self.poll_write_client(cx) {
                 return Poll::Ready(Err(failure));
             }
-            if let Poll::Ready(sent) = self.poll_send(cx, up, sending) {
+            if let Poll::Ready(sent) = self.poll_send(cx) {
                 sent?;
                 if self.limits.read == NEVER {
                     self.limits.read = self.after_gap(self.allowance.read);
                 }
             }
-            let from_upstream = &mut self.work.from_upstream;
-            self.connection.worker.store.make_room(from_upstream, None);
-            match from_upstream.poll_fill(&mut up.stream, cx) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::UpstreamReset(Errno::from(&error)))),
-                Poll::Ready(Ok(count)) => sending.received += count as u64,
-                Poll::Pending => {
-                    if let Poll::Ready(failure) = self.poll_client_gone(cx) {
-                        return Poll::Ready(Err(failure));
-                    }
-                    return self.poll_limits().map(Err);
+            let store = &self.facts.worker.store;
+            match self.endpoint.poll_head(cx, store, &self.live.prepared.response) {
+                Poll::Ready(Ok(ResponsePart::Head)) => {
+                    self.limits.read = NEVER;
+                    return Poll::Ready(Ok(()));
                 }
-            }
-            if self.limits.read != NEVER {
-                self.limits.read = self.after_gap(self.allowance.read);
-            }
-            let Work { head, from_upstream, response, to_client, .. } = &mut *self.work;
-            while !from_upstream.is_empty() {
-                match response.parse(from_upstream.filled(), &self.live.prepared.response) {
-                    Ok(Parsed::Complete { len }) if response.is_interim() => {
-                        sending.interim += 1;
-                        if sending.interim > INTERIM_RESPONSES {
-                            return Poll::Ready(Err(Failure::InterimResponses));
-                        }
-                        // A 100 was ours to send: the expectation was not passed on.
-                        if response.status() != 100 {
-                            let bytes = from_upstream.filled();
-                            let written = message::write_interim(response, bytes, head.version(), &mut to_client.lead);
-                            self.answered |= written;
-                        }
-                        from_upstream.consume(len);
-                        from_upstream.release();
+                Poll::Ready(Ok(part)) => {
+                    if self.limits.read != NEVER {
+                        self.limits.read = self.after_gap(self.allowance.read);
                     }
-                    Ok(Parsed::Complete { len }) => {
-                        from_upstream.hold(len);
-                        // No response is sent twice: the front of the buffer is used again, it is in the cache.
-                        from_upstream.forgo_rewind();
-                        self.limits.read = NEVER;
-                        return Poll::Ready(Ok(()));
+                    if part == ResponsePart::Interim {
+                        self.client.write_interim(&self.endpoint);
+                        self.endpoint.drop_interim();
                     }
-                    Ok(Parsed::Partial { .. }) => break,
-                    Err(error) => return Poll::Ready(Err(Failure::ResponseHead(error))),
                 }
+                Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                Poll::Pending => return self.poll_waiting(cx).map(Err),
             }
         }
     }
 
     /// Passes the response on until all of it is with the client's kernel, while what is left of the request is still sent.
-    pub(super) fn poll_response_body(
-        &mut self,
-        cx: &mut Context<'_>,
-        up: &mut upstream::Connection,
-        sending: &mut Sending,
-        body: &mut Body,
-    ) -> Poll<Result<(), Failure>> {
+    pub(super) fn poll_response_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         loop {
-            if let Poll::Ready(sent) = self.poll_send(cx, up, sending) {
+            if let Poll::Ready(sent) = self.poll_send(cx) {
                 sent?;
             }
-            if !self.waits_for_rest(body) {
+            if !self.waits_for_rest() {
                 // Head and body go out in one write when both are there.
-                let Work { from_upstream, to_client, .. } = &mut *self.work;
-                let filled = to_client.fill(body, from_upstream).map_err(Failure::ResponseBody)?;
+                let filled = self.client.take_body(self.endpoint.source()).map_err(Failure::ResponseBody)?;
                 match self.poll_write_client(cx) {
                     Poll::Ready(written) => written?,
                     Poll::Pending => return self.poll_limits().map(Err),
                 }
-                if body.has_ended() {
+                if self.endpoint.source().body.has_ended() {
                     return Poll::Ready(Ok(()));
                 }
                 if filled {
                     continue;
                 }
             }
-            let Work { from_upstream, to_client, .. } = &mut *self.work;
-            let there = from_upstream.filled().len() as u64;
-            let more = body.remaining().map(|left| left.saturating_sub(there));
-            self.connection.worker.store.make_room(from_upstream, more);
-            match from_upstream.poll_fill(&mut up.stream, cx) {
-                Poll::Ready(Ok(0)) => body.close(to_client).map_err(Failure::ResponseBody)?,
-                Poll::Ready(Ok(count)) => {
-                    sending.received += count as u64;
-                    self.limits.read = NEVER;
+            match self.endpoint.poll_receive(cx, &self.facts.worker.store) {
+                Poll::Ready(Ok(true)) => self.limits.read = NEVER,
+                Poll::Ready(Ok(false)) => {
+                    self.client.end_body(self.endpoint.source()).map_err(Failure::ResponseBody)?;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::UpstreamReset(Errno::from(&error)))),
+                Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
                 Poll::Pending => {
                     if self.limits.read == NEVER {
                         self.limits.read = self.after_gap(self.allowance.read);
                     }
-                    if let Poll::Ready(failure) = self.poll_client_gone(cx) {
-                        return Poll::Ready(Err(failure));
-                    }
-                    return self.poll_limits().map(Err);
+                    return self.poll_waiting(cx).map(Err);
                 }
             }
         }
@@ -164,14 +110,14 @@ impl Exchange<'_> {
 
     /// Whether the head is held back for a moment, because all of a small body will most likely follow at once: endpoints often
     /// send the two apart, and each write to a client costs more than all that we do ourselves.
-    fn waits_for_rest(&mut self, body: &Body) -> bool {
+    fn waits_for_rest(&mut self) -> bool {
         if self.limits.hold == NEVER {
             return false;
         }
-        let from_upstream = &self.work.from_upstream;
-        let (there, room) = (from_upstream.filled().len() as u64, from_upstream.room() as u64);
-        let waits = body.remaining().is_some_and(|left| left > there && left - there <= room)
-            && self.connection.worker.timers.now() < self.limits.hold;
+        let source = self.endpoint.source();
+        let room = source.buffer.room() as u64;
+        let fits = source.to_come().is_some_and(|more| more > 0 && more <= room);
+        let waits = fits && self.facts.worker.timers.now() < self.limits.hold;
         if !waits {
             self.limits.hold = NEVER;
         }
@@ -179,36 +125,30 @@ impl Exchange<'_> {
     }
 
     /// Sends the request: what is written already, then the body as it comes. Ready when nothing more is to be sent.
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        up: &mut upstream::Connection,
-        sending: &mut Sending,
-    ) -> Poll<Result<(), Failure>> {
-        while !sending.over {
-            let Work { inbound, to_upstream, .. } = &mut *self.work;
-            let filled = to_upstream.fill(&mut self.body, inbound).map_err(Failure::RequestBody)?;
-            if !self.allowance.max_body.admits(self.body.data_len()) {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        while !self.endpoint.request_is_over() {
+            let source = self.client.source();
+            let filled = self.endpoint.take_body(source).map_err(Failure::RequestBody)?;
+            if !self.allowance.max_body.admits(source.body.data_len()) {
                 return Poll::Ready(Err(Failure::BodyTooLarge));
             }
-            let before = sending.sent;
-            match to_upstream.poll_write(cx, &mut up.stream, inbound, &mut sending.sent) {
+            let before = self.endpoint.sent();
+            match self.endpoint.poll_write(cx, source) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
-                    // The endpoint may have answered before it closed: whether it did is seen by reading.
-                    (sending.over, sending.broken) = (true, true);
+                    self.endpoint.break_request();
                     break;
                 }
                 Poll::Pending => {
-                    if self.limits.send == NEVER || sending.sent > before {
+                    if self.limits.send == NEVER || self.endpoint.sent() > before {
                         self.limits.send = self.after_gap(self.allowance.send);
                     }
                     return Poll::Pending;
                 }
             }
             self.limits.send = NEVER;
-            if self.body.has_ended() {
-                sending.over = true;
+            if source.body.has_ended() {
+                self.endpoint.end_request();
                 break;
             }
             if !filled {
@@ -222,52 +162,31 @@ impl Exchange<'_> {
 
     /// Receives more of the request body.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        let Work { inbound, to_client, .. } = &mut *self.work;
-        if self.expects_continue {
-            self.expects_continue = false;
-            if inbound.is_empty() && !self.answered {
-                to_client.lead.extend_from_slice(CONTINUE);
-                // It is an interim response, but not one of the endpoint: the request may still be tried elsewhere.
-                if let Poll::Ready(Err(failure)) = self.poll_write_client(cx) {
-                    return Poll::Ready(Err(failure));
-                }
-            }
+        if self.client.write_continue()
+            && let Poll::Ready(Err(failure)) = self.poll_write_client(cx)
+        {
+            return Poll::Ready(Err(failure));
         }
-        let Work { inbound, .. } = &mut *self.work;
-        self.connection.worker.store.make_room(inbound, self.body.remaining());
-        match inbound.poll_fill(&mut self.connection.stream, cx) {
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(Failure::RequestBody(BodyError::Incomplete))),
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::ClientGone)),
-            Poll::Ready(Ok(_)) => {
-                self.limits.body = NEVER;
-                Poll::Ready(Ok(()))
-            }
-            Poll::Pending => {
-                if self.limits.body == NEVER {
-                    self.limits.body = self.after_gap(self.live.snapshot.settings().body_timeout);
-                }
-                Poll::Pending
-            }
+        let received = self.client.poll_receive(cx, &self.facts.worker.store);
+        if received.is_ready() {
+            self.limits.body = NEVER;
+        } else if self.limits.body == NEVER {
+            self.limits.body = self.after_gap(self.live.snapshot.settings().body_timeout);
         }
+        received
     }
 
     /// Writes what is pending for the client, and makes sure that the kernel has it.
     pub(super) fn poll_write_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        let Work { to_client, from_upstream, .. } = &mut *self.work;
-        let before = self.sent;
-        let stream = &mut self.connection.stream;
-        let written = match to_client.poll_write(cx, stream, from_upstream, &mut self.sent) {
-            Poll::Ready(Ok(())) => stream.poll_flush_all(cx),
-            other => other,
-        };
-        match written {
+        let before = self.client.sent();
+        match self.client.poll_write(cx, self.endpoint.source()) {
             Poll::Ready(Ok(())) => {
                 self.limits.client = NEVER;
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::ClientGone)),
             Poll::Pending => {
-                if self.limits.client == NEVER || self.sent > before {
+                if self.limits.client == NEVER || self.client.sent() > before {
                     self.limits.client = self.after_gap(CLIENT_SEND_TIMEOUT);
                 }
                 Poll::Pending
@@ -275,23 +194,29 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether the client is gone. What it sends meanwhile is kept for later.
-    fn poll_client_gone(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
-        let Connection { stream, worker, .. } = &mut *self.connection;
-        self.attention.poll_gone(cx, &self.body, &mut self.work.inbound, stream, &worker.timers)
+    /// The same, within the limits.
+    pub(super) fn poll_client_output(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match self.poll_write_client(cx) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => self.poll_limits().map(Err),
+        }
+    }
+
+    /// Waits for the endpoint, as long as the client does.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        match self.client.poll_gone(cx, &self.facts.worker.timers) {
+            Poll::Ready(failure) => Poll::Ready(failure),
+            Poll::Pending => self.poll_limits(),
+        }
     }
 
     /// Whether anybody was waited for too long. Call it last, before the task waits.
     pub(super) fn poll_limits(&self) -> Poll<Failure> {
-        if self.connection.worker.is_stopping() {
+        if self.facts.worker.is_stopping() {
             return Poll::Ready(Failure::Shutdown);
         }
-        let first = self.limits.first().min(self.attention.look);
-        self.connection.deadline.set(first);
-        let now = self.connection.worker.timers.now();
-        if first > now {
-            return Poll::Pending;
-        }
+        self.deadline.set(self.limits.first().min(self.client.next_look()));
+        let now = self.facts.worker.timers.now();
         let limits = self.limits;
         if limits.first() > now {
             return Poll::Pending;
@@ -305,5 +230,10 @@ impl Exchange<'_> {
         } else {
             Failure::ReadTimeout
         })
+    }
+
+    /// The moment that lies so far ahead at least.
+    pub(super) fn after_gap(&self, gap: Duration) -> Millis {
+        self.facts.worker.timers.after(gap)
     }
 }

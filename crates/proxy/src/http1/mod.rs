@@ -1,4 +1,6 @@
-//! HTTP/1.0 and 1.1 without I/O: heads are parsed into ranges of the receive buffer, edited while they are serialised,
+//! HTTP/1.0 and 1.1: the codec, which does no I/O, and on top of it the two sides of an exchange (`client`, `endpoint`).
+//!
+//! Heads are parsed into ranges of the receive buffer, edited while they are serialised,
 //! and bodies are delimited by one framing decision taken from the message alone.
 //!
 //! Invariants the rest of the proxy relies on:
@@ -33,23 +35,32 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod attention;
 mod authority;
 mod body;
 mod byte_class;
 mod chunk;
+mod client;
 mod connection;
+mod endpoint;
 mod error;
 mod field;
 mod framing;
 mod known;
 mod line;
+mod relay;
 mod request;
 mod response;
 mod status;
+mod websocket;
 mod write;
 
 #[cfg(test)]
 mod tests;
+
+pub(crate) use client::{After, Http1Client};
+pub(crate) use endpoint::{Http1Endpoint, ResponsePart};
+pub(crate) use relay::{Outgoing, Source};
 
 pub use authority::Authority;
 pub use body::BodyDecoder;

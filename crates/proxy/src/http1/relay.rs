@@ -7,10 +7,8 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
+use super::{BodyDecoder, BodyError, ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, Event, Framing, Relay};
 use crate::buffer::Buffer;
-use crate::http1::{
-    BodyDecoder, BodyError, ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, Event, Framing, Relay,
-};
 use crate::stream::WriteFrom;
 
 /// Pieces up to this size are copied behind the head instead of being written from where they are. Two pages: copying them
@@ -150,6 +148,26 @@ impl Outgoing {
             self.taken = 0;
             self.body = 0..0;
         }
+    }
+}
+
+/// Where a body comes from: the buffer that it is received in, and how it is delimited there.
+#[derive(Debug)]
+pub(crate) struct Source<'a> {
+    pub(crate) buffer: &'a mut Buffer,
+    pub(crate) body: Body,
+}
+
+impl<'a> Source<'a> {
+    /// A buffer, and no body yet.
+    pub(crate) fn new(buffer: &'a mut Buffer) -> Self {
+        Self { buffer, body: Body::new(Framing::None, true) }
+    }
+
+    /// Bytes of the body that were not received yet, if that is known.
+    pub(crate) fn to_come(&self) -> Option<u64> {
+        let there = self.buffer.filled().len() as u64;
+        self.body.remaining().map(|left| left.saturating_sub(there))
     }
 }
 

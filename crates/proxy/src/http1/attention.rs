@@ -8,9 +8,8 @@ use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::buffer::Buffer;
+use super::relay::Source;
 use crate::error::Failure;
-use crate::relay::Body;
 use crate::stream::Downstream;
 use crate::timer::{Millis, NEVER, Timers};
 
@@ -40,17 +39,16 @@ impl Attention {
     pub(super) fn poll_gone(
         &mut self,
         cx: &mut Context<'_>,
-        body: &Body,
-        inbound: &mut Buffer,
+        source: &mut Source<'_>,
         stream: &mut Downstream,
         timers: &Timers,
     ) -> Poll<Failure> {
-        if !body.has_ended() {
+        if !source.body.has_ended() {
             // The body is being read anyway.
             return Poll::Pending;
         }
-        while !self.ended && inbound.room() > 0 {
-            match ready!(inbound.poll_fill(stream, cx)) {
+        while !self.ended && source.buffer.room() > 0 {
+            match ready!(source.buffer.poll_fill(stream, cx)) {
                 Ok(1..) => {}
                 Ok(0) => self.end(stream),
                 // An end without a farewell of TLS: the request was complete, nothing of it can be missing.

@@ -1,0 +1,64 @@
+//! What the requests of a client's connection have in common.
+
+use std::cell::{Cell, OnceCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::client::Arrival;
+use crate::http1::PreparedField;
+use crate::listener::OpenListener;
+use crate::live::Live;
+use crate::timer::Millis;
+use crate::worker::Worker;
+
+/// A connection as its exchanges see it: nothing in it is in the way of another exchange.
+#[derive(Debug)]
+pub(crate) struct ConnectionFacts {
+    /// The worker that serves it.
+    pub(crate) worker: Rc<Worker>,
+    /// Where it came in.
+    pub(crate) listener: Rc<OpenListener>,
+    /// Both ends of it.
+    pub(crate) arrival: Arrival,
+    /// Its number, unique in the process.
+    pub(crate) number: u64,
+    /// What endpoints are told about the client in every request, once it is known.
+    pub(crate) family: OnceCell<PreparedField>,
+    requests: Cell<u64>,
+    opened: Millis,
+}
+
+impl ConnectionFacts {
+    /// A new connection.
+    pub(super) fn new(worker: Rc<Worker>, listener: Rc<OpenListener>, arrival: Arrival) -> Self {
+        Self {
+            arrival,
+            number: worker.next_number(),
+            family: OnceCell::new(),
+            requests: Cell::new(0),
+            opened: worker.timers.now(),
+            worker,
+            listener,
+        }
+    }
+
+    /// Whether the connection may serve another request after this one.
+    pub(crate) fn may_keep(&self, live: &Live) -> bool {
+        let settings = live.snapshot.settings();
+        settings.keep_alive.is_some()
+            && self.requests.get() < settings.keep_alive_requests
+            && Duration::from_millis(self.worker.timers.now().saturating_sub(self.opened)) < settings.keep_alive_time
+            && !self.worker.is_leaving()
+    }
+
+    /// Counts a request, and gives it its number, from 1.
+    pub(crate) fn next_request(&self) -> u64 {
+        self.requests.set(self.requests.get() + 1);
+        self.requests.get()
+    }
+
+    /// Whether there was a request.
+    pub(super) fn had_request(&self) -> bool {
+        self.requests.get() > 0
+    }
+}

@@ -1,0 +1,89 @@
+//! The response of an endpoint on its way to the client.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use fairway_model::Forward;
+
+use super::Exchange;
+use super::tries::Attempt;
+use crate::error::{Failure, Side};
+use crate::message::ResponseEdits;
+use crate::reason::Reason;
+use crate::timer::NEVER;
+use crate::upstream::Service;
+use crate::work::{ORDINARY, Scratch};
+
+impl Exchange<'_> {
+    /// Passes the response on to the client.
+    pub(super) async fn respond(
+        &mut self,
+        forward: &Forward,
+        service: &Service,
+        attempt: &Attempt,
+    ) -> Result<(), Failure> {
+        let status = self.endpoint.status();
+        let method = self.client.method();
+        self.endpoint.begin_body(method, self.client.takes_chunks());
+        if self.facts.worker.is_leaving() {
+            self.client.close();
+        }
+        self.start_session(forward, service, &attempt.pick);
+        self.status = status;
+        if status == 101 {
+            let tunnelled = self.tunnel().await;
+            self.end_try(service, attempt, status, tunnelled.err().map(Failure::reason));
+            return tunnelled;
+        }
+        self.write_response();
+        self.cause = (status >= 500).then_some(Reason::Upstream5xx.into());
+        self.limits.hold = match self.endpoint.source().body.remaining() {
+            Some(left) if left > 0 && left <= ORDINARY as u64 => self.after_gap(Duration::ZERO),
+            _ => NEVER,
+        };
+        let relayed = poll_fn(|cx| self.poll_response_body(cx)).await;
+        let reason = relayed.err().map(Failure::reason).or((status >= 500).then_some(Reason::Upstream5xx));
+        self.ended = Some(self.end_try(service, attempt, status, reason));
+        if let Err(failure) = relayed {
+            if failure.side() == Side::Upstream && self.client.take_back() {
+                // Not a byte of it was written: the client gets an answer that says what happened.
+                self.status = 0;
+            }
+            return Err(failure);
+        }
+        if self.client.body_has_ended() && !self.endpoint.has_unsent() {
+            self.client.forgo_linger();
+            let worker = &self.facts.worker;
+            if let Some(up) = self.endpoint.take_reusable(method)
+                && !worker.is_draining()
+            {
+                let limits = &self.live.prepared.pool;
+                worker.upstreams.pool.borrow_mut().put(up, worker.timers.now(), limits);
+            }
+        } else {
+            // The endpoint answered before it had the whole request.
+            self.skip_body();
+        }
+        Ok(())
+    }
+
+    /// Writes the head of the response, with all edits.
+    pub(super) fn write_response(&mut self) {
+        let Scratch { cookie, sent_head, .. } = &mut *self.scratch;
+        let edits = ResponseEdits {
+            live: self.live,
+            clock: &self.facts.worker.clock,
+            strict_transport_security: self.strict_transport_security,
+            session_cookie: cookie,
+            sent_head,
+        };
+        self.client.write_response(&self.endpoint, edits);
+    }
+
+    /// Drops the request body as far as it has come.
+    pub(super) fn skip_body(&mut self) {
+        let unsent = self.endpoint.has_unsent();
+        self.endpoint.drop_unsent();
+        self.client.skip_body(unsent);
+    }
+}

@@ -1,0 +1,63 @@
+//! When a request may be sent once more.
+
+use fairway_model::{Retry, RetryOn};
+
+use super::Exchange;
+use super::tries::Attempt;
+use crate::error::{Failure, Side};
+use crate::http1::Method;
+
+/// Tries of a request whose policy sets no limit: enough to get past any rollout, and an end if nothing answers.
+pub(super) const MOST_TRIES: u32 = 32;
+
+impl Exchange<'_> {
+    /// Whether a failed try was on a kept connection from which nothing came back: most likely the endpoint had closed it before,
+    /// and gets the request on a new one.
+    pub(super) fn was_stale(&self, retry: &Retry, attempt: &Attempt, failure: Failure) -> bool {
+        attempt.kept && failure.is_closed() && self.endpoint.received() == 0 && self.may_send_again(retry)
+    }
+
+    /// Whether a failure leads to another try.
+    pub(super) fn retries_failure(&self, retry: &Retry, tries: u32, failure: Failure) -> bool {
+        failure.side() == Side::Upstream && covers(&retry.on, failure) && self.may_retry(retry, tries)
+    }
+
+    /// Whether the status of a response leads to another try.
+    pub(super) fn retries_status(&self, retry: &Retry, tries: u32, status: u16) -> bool {
+        retry.on.statuses.contains(&status) && self.may_retry(retry, tries)
+    }
+
+    /// Whether the policy leaves room for another try.
+    fn may_retry(&self, retry: &Retry, tries: u32) -> bool {
+        tries < retry.tries.unwrap_or(MOST_TRIES).min(MOST_TRIES)
+            && retry.within.is_none_or(|within| self.dispatched.elapsed() < within)
+            && self.may_send_again(retry)
+    }
+
+    /// Whether the same request may go out once more, as far as the request itself is concerned.
+    fn may_send_again(&self, retry: &Retry) -> bool {
+        let safe = self.endpoint.sent() == 0 || self.is_idempotent() || retry.on.non_idempotent;
+        safe && !self.client.is_answered() && self.client.can_rewind()
+    }
+
+    /// Whether a method may be sent twice without being asked to (nginx `ngx_http_upstream_test_next`).
+    pub(super) fn is_idempotent(&self) -> bool {
+        match self.client.method() {
+            Method::Post | Method::Patch => false,
+            Method::Other => self.client.head().is_none_or(|head| head.parsed.method_bytes(head.bytes) != b"LOCK"),
+            _ => true,
+        }
+    }
+}
+
+/// Whether a failure is among the conditions for another try. A failure to connect always is, unless there are none.
+fn covers(on: &RetryOn, failure: Failure) -> bool {
+    if failure.is_connect() && *on != RetryOn::default() {
+        return true;
+    }
+    match failure {
+        Failure::ResponseHead(_) | Failure::InterimResponses | Failure::Upgrade => on.invalid_header,
+        failure if failure.is_timeout() => on.timeout,
+        _ => on.error,
+    }
+}

@@ -1,0 +1,168 @@
+//! The two sides of an exchange. Which version of HTTP a side speaks is known here and nowhere else in the exchange.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use crate::direction::Direction;
+use crate::error::Failure;
+pub(crate) use crate::http1::After;
+pub(super) use crate::http1::ResponsePart;
+use crate::http1::{BodyError, HeadLimits, Http1Client, Http1Endpoint, Method, RequestHead, ResponseHead, Source};
+use crate::message::ResponseEdits;
+use crate::prepared::Prepared;
+use crate::record::{Message, TlsView};
+use crate::respond::{Answer, Clock};
+use crate::stream::Downstream;
+use crate::timer::{Millis, Timers};
+use crate::work::{Scratch, Store, Work};
+use crate::{tls, upstream};
+
+/// What an exchange works with: its sides, and memory for what is made for it.
+#[derive(Debug)]
+pub(crate) struct Sides<'a> {
+    pub(super) client: ClientSide<'a>,
+    pub(super) endpoint: EndpointSide<'a>,
+    pub(super) scratch: &'a mut Scratch,
+}
+
+impl<'a> Sides<'a> {
+    /// A client that speaks HTTP/1.
+    pub(crate) fn http1(stream: &'a mut Downstream, work: &'a mut Work) -> Self {
+        let Work { inbound, head, from_upstream, response, to_upstream, to_client, scratch } = work;
+        Self {
+            client: ClientSide::Http1(Http1Client::new(stream, inbound, head, to_client)),
+            endpoint: EndpointSide::Http1(Http1Endpoint::new(from_upstream, response, to_upstream)),
+            scratch,
+        }
+    }
+}
+
+/// Who sent the request.
+#[derive(Debug)]
+pub(super) enum ClientSide<'a> {
+    Http1(Http1Client<'a>),
+}
+
+/// Who gets the request.
+#[derive(Debug)]
+pub(super) enum EndpointSide<'a> {
+    Http1(Http1Endpoint<'a>),
+}
+
+/// Methods that each version of HTTP has in its own way. What they mean is said there.
+macro_rules! delegate {
+    ($(fn $name:ident(&self $(, $arg:ident: $kind:ty)*) $(-> $result:ty)?;)*) => {
+        $(pub(super) fn $name(&self $(, $arg: $kind)*) $(-> $result)? {
+            match self { Self::Http1(side) => side.$name($($arg),*) }
+        })*
+    };
+    (mut $(fn $name:ident(&mut self $(, $arg:ident: $kind:ty)*) $(-> $result:ty)?;)*) => {
+        $(pub(super) fn $name(&mut self $(, $arg: $kind)*) $(-> $result)? {
+            match self { Self::Http1(side) => side.$name($($arg),*) }
+        })*
+    };
+}
+
+impl<'a> ClientSide<'a> {
+    delegate! {
+        fn head(&self) -> Option<Message<'_, RequestHead>>;
+        fn broken_line(&self) -> &[u8];
+        fn method(&self) -> Method;
+        fn body_length(&self) -> Option<u64>;
+        fn asked_protocols(&self) -> Option<&[u8]>;
+        fn body_has_ended(&self) -> bool;
+        fn received(&self) -> u64;
+        fn can_rewind(&self) -> bool;
+        fn next_look(&self) -> Millis;
+        fn sent(&self) -> u64;
+        fn body_sent(&self) -> u64;
+        fn is_answered(&self) -> bool;
+        fn takes_chunks(&self) -> bool;
+        fn has_written(&self) -> bool;
+        fn after(&self) -> After;
+    }
+    delegate! { mut
+        fn begin(&mut self, may_keep: bool);
+        fn source(&mut self) -> &mut Source<'a>;
+        fn rewind(&mut self);
+        fn write_continue(&mut self) -> bool;
+        fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<(), Failure>>;
+        fn poll_gone(&mut self, cx: &mut Context<'_>, timers: &Timers) -> Poll<Failure>;
+        fn take_body(&mut self, from: &mut Source<'_>) -> Result<bool, BodyError>;
+        fn end_body(&mut self, from: &mut Source<'_>) -> Result<(), BodyError>;
+        fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut Source<'_>) -> Poll<io::Result<()>>;
+        fn take_back(&mut self) -> bool;
+        fn write_answer(&mut self, answer: Answer<'_>, prepared: &Prepared, clock: &Clock, sent_head: &mut Vec<u8>) -> u16;
+        fn skip_body(&mut self, unsent: bool);
+        fn close(&mut self);
+        fn forgo_linger(&mut self);
+        fn distrust(&mut self);
+        fn give_up(&mut self);
+        fn cut_response(&mut self, to_blame: bool);
+        fn stream(&mut self) -> &mut Downstream;
+        fn split_tunnel(&mut self) -> Direction;
+        fn count_sent(&mut self, count: u64);
+    }
+
+    pub(super) fn write_interim(&mut self, from: &EndpointSide<'_>) {
+        match (self, from) {
+            (Self::Http1(client), EndpointSide::Http1(endpoint)) => client.write_interim(endpoint),
+        }
+    }
+
+    pub(super) fn write_response(&mut self, from: &EndpointSide<'_>, edits: ResponseEdits<'_>) {
+        match (self, from) {
+            (Self::Http1(client), EndpointSide::Http1(endpoint)) => client.write_response(endpoint, edits),
+        }
+    }
+
+    /// What the log tells about TLS.
+    pub(super) fn tls_view(&self) -> Option<TlsView<'_>> {
+        match self {
+            Self::Http1(client) => match client.stream_ref() {
+                Downstream::Plain(_) => None,
+                Downstream::Tls(tls) => Some(tls::view(tls.get_ref().1)),
+            },
+        }
+    }
+}
+
+impl<'a> EndpointSide<'a> {
+    delegate! {
+        fn request_is_over(&self) -> bool;
+        fn has_sent_all(&self) -> bool;
+        fn has_unsent(&self) -> bool;
+        fn sent(&self) -> u64;
+        fn received(&self) -> u64;
+        fn body_received(&self) -> u64;
+        fn response(&self) -> Message<'_, ResponseHead>;
+        fn status(&self) -> u16;
+    }
+    delegate! { mut
+        fn begin(&mut self);
+        fn connect(&mut self, connection: upstream::Connection);
+        fn disconnect(&mut self);
+        fn take_reusable(&mut self, method: Method) -> Option<upstream::Connection>;
+        fn take_output(&mut self) -> Vec<u8>;
+        fn set_request(&mut self, head: Vec<u8>);
+        fn take_body(&mut self, from: &mut Source<'_>) -> Result<bool, BodyError>;
+        fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut Source<'_>) -> Poll<io::Result<()>>;
+        fn end_request(&mut self);
+        fn break_request(&mut self);
+        fn drop_unsent(&mut self);
+        fn poll_head(&mut self, cx: &mut Context<'_>, store: &Store, limits: &HeadLimits) -> Poll<Result<ResponsePart, Failure>>;
+        fn drop_interim(&mut self);
+        fn begin_body(&mut self, method: Method, chunks: bool);
+        fn source(&mut self) -> &mut Source<'a>;
+        fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<bool, Failure>>;
+        fn stream(&mut self) -> &mut tokio::net::TcpStream;
+        fn split_tunnel(&mut self) -> Direction;
+        fn count_sent(&mut self, count: u64);
+    }
+
+    pub(super) fn agrees_to_switch(&self, client: &ClientSide<'_>) -> bool {
+        match (self, client) {
+            (Self::Http1(endpoint), ClientSide::Http1(client)) => endpoint.agrees_to_switch(client),
+        }
+    }
+}

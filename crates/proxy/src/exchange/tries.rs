@@ -1,0 +1,265 @@
+//! Sending a request to a backend: the choice of an endpoint, and the tries.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use fairway_model::Forward;
+use tokio::net::TcpStream;
+
+use super::retry::MOST_TRIES;
+use super::transfer::Gaps;
+use super::{Allowance, Exchange};
+use crate::access_log::Format;
+use crate::balance::{Ask, Outcome, Pick, cookie};
+use crate::error::{Errno, Failure};
+use crate::message::UpstreamRequest;
+use crate::reason::Reason;
+use crate::record::Try;
+use crate::upstream::connect::{self, ConnectError};
+use crate::upstream::{self, Service};
+
+/// A try under way.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) pick: Pick,
+    begun: Instant,
+    /// Whether the connection was taken from the pool.
+    pub(super) kept: bool,
+    connect: Option<Duration>,
+    header: Option<Duration>,
+}
+
+impl Attempt {
+    fn new(pick: Pick, begun: Instant) -> Self {
+        Self { pick, begun, kept: false, connect: None, header: None }
+    }
+}
+
+impl Exchange<'_> {
+    /// Sends the request to a backend and the response to the client.
+    ///
+    /// # Errors
+    /// If there is no response from any endpoint, or the one that was begun could not be finished.
+    pub(super) async fn forward(&mut self, forward: &Forward) -> Result<(), Failure> {
+        let policy = &*forward.policy;
+        self.allowance = Allowance { send: policy.send_timeout, read: policy.read_timeout, max_body: policy.max_body };
+        if self.client.body_length().is_some_and(|length| !policy.max_body.admits(length)) {
+            return Err(Failure::BodyTooLarge);
+        }
+        let worker = &self.facts.worker;
+        let service = worker.upstreams.choose(self.live, forward, &worker.rng).ok_or(Failure::NoService)?;
+        self.service = Some(service.clone());
+        let mut tries = 0;
+        // Set when a kept connection turned out to be closed: its endpoint gets the request again, on a new one.
+        let mut again = None;
+        // What the client is told if the endpoints are gone when the next one is chosen.
+        let mut last = Failure::NoEndpoint;
+        loop {
+            let fresh = again.is_some();
+            let pick = match again.take() {
+                Some(pick) => pick,
+                None => {
+                    if tries > 0 {
+                        // The endpoints may be others by now: most likely that is why it failed.
+                        service.refresh(&worker.running());
+                    }
+                    tries += 1;
+                    self.pick(&service).ok_or(last)?
+                }
+            };
+            let begun = if tries == 1 && !fresh { self.dispatched } else { Instant::now() };
+            let mut attempt = Attempt::new(pick, begun);
+            let failure = match self.attempt(forward, &service, &mut attempt, fresh).await {
+                Ok(()) => {
+                    let status = self.endpoint.status();
+                    if self.retries_status(&policy.retry, tries, status) {
+                        let reason = (status >= 500).then_some(Reason::Upstream5xx);
+                        self.end_try(&service, &attempt, status, reason);
+                        continue;
+                    }
+                    return self.respond(forward, &service, &attempt).await;
+                }
+                Err(failure) => failure,
+            };
+            self.endpoint.disconnect();
+            if failure == Failure::NoFile {
+                // Nobody was asked.
+                return Err(failure);
+            }
+            if self.was_stale(&policy.retry, &attempt, failure) {
+                again = Some(attempt.pick);
+                continue;
+            }
+            self.end_try(&service, &attempt, failure.status(), Some(failure.reason()));
+            if !self.retries_failure(&policy.retry, tries, failure) {
+                return Err(failure);
+            }
+            last = failure;
+        }
+    }
+
+    fn pick(&mut self, service: &Service) -> Option<Pick> {
+        let mut key = std::mem::take(&mut self.scratch.value);
+        key.clear();
+        if let Some(format) = &service.hash_key() {
+            self.expand(format, &mut key);
+        }
+        let head = self.client.head();
+        let pick = service.pick(|name| Ask {
+            session: name
+                .zip(head)
+                .and_then(|(name, head)| cookie::find(head.parsed.fields(), head.bytes, name.as_bytes())),
+            hash_key: &key,
+            tried: &self.scratch.tried,
+            now: self.dispatched,
+        });
+        self.scratch.value = key;
+        pick
+    }
+
+    /// One try, up to the head of the response.
+    async fn attempt(
+        &mut self,
+        forward: &Forward,
+        service: &Service,
+        attempt: &mut Attempt,
+        fresh: bool,
+    ) -> Result<(), Failure> {
+        let worker = &self.facts.worker;
+        self.begin_try();
+        let endpoint = attempt.pick.endpoint;
+        let certain = !self.is_idempotent();
+        let kept = if fresh { None } else { worker.upstreams.take(endpoint, certain) };
+        let up = match kept {
+            Some(up) => {
+                attempt.kept = true;
+                worker.metrics.borrow_mut().upstream.reused += 1;
+                attempt.connect = Some(Duration::ZERO);
+                up
+            }
+            None => {
+                let connected = self.connect(forward, service, endpoint).await;
+                let counts = &mut worker.metrics.borrow_mut().upstream;
+                let asked = |failure: &Failure| *failure != Failure::NoFile;
+                let stream = connected.inspect_err(|failure| counts.failed += u64::from(asked(failure)))?;
+                counts.connected += 1;
+                attempt.connect = Some(attempt.begun.elapsed());
+                upstream::Connection { stream, endpoint, opened: worker.timers.now(), requests: 0 }
+            }
+        };
+        self.endpoint.connect(up);
+        self.write_request(service, forward)?;
+        poll_fn(|cx| self.poll_response_head(cx)).await?;
+        attempt.header = Some(attempt.begun.elapsed());
+        let switches = self.endpoint.status() == 101;
+        if switches && !(self.endpoint.has_sent_all() && self.endpoint.agrees_to_switch(&self.client)) {
+            return Err(Failure::Upgrade);
+        }
+        Ok(())
+    }
+
+    /// A new connection, for as long as the client waits for it.
+    async fn connect(
+        &mut self,
+        forward: &Forward,
+        service: &Service,
+        endpoint: SocketAddr,
+    ) -> Result<TcpStream, Failure> {
+        let (worker, deadline, client) = (&self.facts.worker, self.deadline, &mut self.client);
+        // In a box: it is rarely needed, and would be room in every connection.
+        let mut opening = Box::pin(connect::open(worker, deadline, service, endpoint, forward.policy.connect_timeout));
+        let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
+            Poll::Ready(opened) => Poll::Ready(Ok(opened)),
+            Poll::Pending if worker.is_stopping() => Poll::Ready(Err(Failure::Shutdown)),
+            Poll::Pending => client.poll_gone(cx, &worker.timers).map(Err),
+        });
+        opened.await?.map_err(|error| match error {
+            ConnectError::Refused(error) => Failure::Connect(Errno::from(&error)),
+            ConnectError::Gone => Failure::EndpointGone,
+            ConnectError::TimedOut => Failure::ConnectTimeout,
+            ConnectError::NoFile => Failure::NoFile,
+        })
+    }
+
+    /// Brings everything back to where it was before the first byte was sent.
+    fn begin_try(&mut self) {
+        self.client.rewind();
+        self.endpoint.begin();
+        self.limits = Gaps::NONE;
+    }
+
+    fn write_request(&mut self, service: &Service, forward: &Forward) -> Result<(), Failure> {
+        let Some(head) = self.client.head() else { return Err(Failure::Unwritable) };
+        let mut out = self.endpoint.take_output();
+        let mut value = std::mem::take(&mut self.scratch.value);
+        if self.facts.family.get().is_none()
+            && let Some(family) = self.scratch.client.of_every_request()
+        {
+            // Another exchange of the same connection may have made the same.
+            let _ = self.facts.family.set(family);
+        }
+        let upstream_host = forward.policy.upstream_host.as_ref();
+        let with_variables = upstream_host.filter(|template| template.literal().is_none());
+        let host_format = with_variables.map(|template| self.facts.worker.format(template));
+        let written = service.with_backend(|backend| {
+            let request = UpstreamRequest {
+                head: head.parsed,
+                bytes: head.bytes,
+                scratch: &*self.scratch,
+                live: self.live,
+                upstream_host,
+                host_format: host_format.as_deref(),
+                family: self.facts.family.get(),
+                backend,
+                in_place_of: self
+                    .route
+                    .filter(|_| backend.name != forward.backend)
+                    .map(|route| (route, self.live.snapshot.backend(&forward.backend).map(|backend| &**backend))),
+                upgrade: self.client.asked_protocols(),
+                close: self.live.prepared.pool.connections == 0,
+            };
+            request.write(&mut out, &mut value, |format, value| self.expand(format, value))
+        });
+        self.endpoint.set_request(out);
+        self.scratch.value = value;
+        written
+    }
+
+    /// Appends what a template makes of this request.
+    fn expand(&self, format: &Format, out: &mut Vec<u8>) {
+        self.with_record(|record| format.append(record, &mut self.facts.worker.log_clock.borrow_mut(), out));
+    }
+
+    /// Notes how a try ended.
+    pub(super) fn end_try(
+        &mut self,
+        service: &Service,
+        attempt: &Attempt,
+        status: u16,
+        reason: Option<Reason>,
+    ) -> Instant {
+        let now = Instant::now();
+        let response = now - attempt.begun;
+        let failed = attempt.header.is_none();
+        let outcome = if failed { Outcome::Failed } else { Outcome::Answered(response) };
+        service.done(&attempt.pick, outcome, now);
+        let scratch = &mut *self.scratch;
+        if scratch.tries.len() < MOST_TRIES as usize {
+            scratch.tried.push(attempt.pick.endpoint);
+            scratch.tries.push(Try {
+                endpoint: attempt.pick.endpoint,
+                status,
+                reason,
+                connect: attempt.connect,
+                header: attempt.header,
+                response,
+                body_received: self.endpoint.body_received(),
+                received: self.endpoint.received(),
+                sent: self.endpoint.sent(),
+            });
+        }
+        now
+    }
+}

@@ -1,0 +1,420 @@
+//! The client's side of an exchange over HTTP/1: receives the body of the request, sends the response, and knows what may become
+//! of the connection afterwards.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use super::attention::Attention;
+use super::relay::{Body, Outgoing, Source};
+use super::{
+    BodyDecoder, BodyError, CONTINUE, ChunkLimits, Event, Framing, Http1Endpoint, KnownField, Method, RequestHead,
+    Upgrade, Version,
+};
+use crate::buffer::Buffer;
+use crate::direction::Direction;
+use crate::error::Failure;
+use crate::message::{self, ClientResponse, ResponseEdits};
+use crate::prepared::Prepared;
+use crate::record::Message;
+use crate::respond::{Answer, Clock, Persistence};
+use crate::stream::{Downstream, WriteFrom};
+use crate::timer::{Millis, Timers};
+use crate::work::Store;
+
+/// What becomes of the client's connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum After {
+    /// It is read for the next request.
+    Keep,
+    /// It is closed.
+    Close,
+    /// It is closed for writing, and read for a while: to close it while the client still sends would make the kernel reset it,
+    /// and the client might never see the response.
+    Linger,
+    /// It is closed with a reset, so that a response that ends with its connection is not taken for complete.
+    Reset,
+}
+
+/// A client that has sent one request, or the beginning of one.
+#[derive(Debug)]
+pub(crate) struct Http1Client<'a> {
+    stream: &'a mut Downstream,
+    head: &'a RequestHead,
+    /// The head (held), the body, the requests behind it.
+    source: Source<'a>,
+    out: &'a mut Outgoing,
+    /// Whether the head was understood.
+    parsed: bool,
+    head_len: u64,
+    /// Whether the client waits for `100 Continue`.
+    expects_continue: bool,
+    attention: Attention,
+    after: After,
+    /// Bytes sent, and how many of them were the head.
+    sent: u64,
+    sent_head: u64,
+    /// Whether any byte of a response (an interim one too) was given to the connection.
+    answered: bool,
+    /// Where the response begins in the output and in all that is sent.
+    begins: (usize, u64),
+    /// Whether only the end of the connection can tell the client that the response was cut.
+    ends_with_connection: bool,
+}
+
+impl<'a> Http1Client<'a> {
+    /// What a client has sent so far. The head counts once [`begin`](Self::begin) says that it was parsed.
+    pub(crate) fn new(
+        stream: &'a mut Downstream,
+        received: &'a mut Buffer,
+        head: &'a RequestHead,
+        out: &'a mut Outgoing,
+    ) -> Self {
+        Self {
+            stream,
+            head,
+            source: Source::new(received),
+            out,
+            parsed: false,
+            head_len: 0,
+            expects_continue: false,
+            attention: Attention::new(),
+            after: After::Linger,
+            sent: 0,
+            sent_head: 0,
+            answered: false,
+            begins: (0, 0),
+            ends_with_connection: false,
+        }
+    }
+
+    /// The head was parsed and is held. `may_keep` tells whether the connection may have another request.
+    pub(crate) fn begin(&mut self, may_keep: bool) {
+        self.parsed = true;
+        self.head_len = self.source.buffer.held().len() as u64;
+        self.source.body = Body::new(self.head.framing(), true);
+        self.expects_continue = self.head.expects_continue();
+        self.after = if may_keep && self.head.connection().keep_alive { After::Keep } else { After::Close };
+    }
+
+    /// The head, once it was understood.
+    pub(crate) fn head(&self) -> Option<Message<'_, RequestHead>> {
+        self.parsed.then(|| Message { parsed: self.head, bytes: self.source.buffer.held() })
+    }
+
+    /// The first line of a head that was not understood, as far as it came.
+    pub(crate) fn broken_line(&self) -> &[u8] {
+        if self.parsed {
+            return &[];
+        }
+        let filled = self.source.buffer.filled();
+        filled.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default()
+    }
+
+    /// The method; GET as long as none is known.
+    pub(crate) fn method(&self) -> Method {
+        if self.parsed { self.head.method() } else { Method::Get }
+    }
+
+    /// Length of the body, if the head tells.
+    pub(crate) fn body_length(&self) -> Option<u64> {
+        match self.head.framing() {
+            Framing::Length(length) => Some(length),
+            _ => None,
+        }
+    }
+
+    /// The protocols that the client asks for, if it may.
+    pub(crate) fn asked_protocols(&self) -> Option<&[u8]> {
+        let asks = self.parsed && self.head.connection().upgrade == Upgrade::Protocol;
+        asks.then(|| self.head.fields().get(KnownField::Upgrade, self.source.buffer.held())).flatten()
+    }
+
+    /// Where the body of the request comes from.
+    pub(crate) fn source(&mut self) -> &mut Source<'a> {
+        &mut self.source
+    }
+
+    /// Whether the whole body was taken.
+    pub(crate) fn body_has_ended(&self) -> bool {
+        self.source.body.has_ended()
+    }
+
+    /// Bytes of the request that were received and taken.
+    pub(crate) fn received(&self) -> u64 {
+        self.head_len + self.source.body.data_len()
+    }
+
+    /// Whether the body can be had from its beginning once more.
+    pub(crate) fn can_rewind(&self) -> bool {
+        self.source.buffer.can_rewind()
+    }
+
+    /// Goes back to the beginning of the body.
+    pub(crate) fn rewind(&mut self) {
+        let rewound = self.source.buffer.rewind();
+        debug_assert!(rewound, "a try begins with the whole request");
+        self.source.body = Body::new(self.head.framing(), true);
+    }
+
+    /// Lets a client go on that waits for permission to send its body. `true` if that is to be written.
+    pub(crate) fn write_continue(&mut self) -> bool {
+        let waits = std::mem::take(&mut self.expects_continue) && self.source.buffer.is_empty() && !self.answered;
+        if waits {
+            // It is an interim response, but not one of the endpoint: the request may still be tried elsewhere.
+            self.out.lead.extend_from_slice(CONTINUE);
+        }
+        waits
+    }
+
+    /// Receives more of the body.
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<(), Failure>> {
+        store.make_room(self.source.buffer, self.source.to_come());
+        self.source.buffer.poll_fill(self.stream, cx).map(|read| match read {
+            Ok(0) => Err(Failure::RequestBody(BodyError::Incomplete)),
+            Err(_) => Err(Failure::ClientGone),
+            Ok(_) => Ok(()),
+        })
+    }
+
+    /// Notices that the client is gone. What it sends meanwhile is kept for later.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, timers: &Timers) -> Poll<Failure> {
+        self.attention.poll_gone(cx, &mut self.source, self.stream, timers)
+    }
+
+    /// When [`poll_gone`](Self::poll_gone) has to be asked at the latest.
+    pub(crate) fn next_look(&self) -> Millis {
+        self.attention.look
+    }
+
+    /// Takes as much of the response body as can be written at once. `true` if there is something to write now.
+    ///
+    /// # Errors
+    /// The body is malformed.
+    pub(crate) fn take_body(&mut self, from: &mut Source<'_>) -> Result<bool, BodyError> {
+        self.out.fill(&mut from.body, from.buffer)
+    }
+
+    /// The endpoint closed its side, and all it sent was taken.
+    ///
+    /// # Errors
+    /// The body had not ended.
+    pub(crate) fn end_body(&mut self, from: &mut Source<'_>) -> Result<(), BodyError> {
+        from.body.close(self.out)
+    }
+
+    /// Writes what is pending, and makes sure that the kernel has it.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut Source<'_>) -> Poll<io::Result<()>> {
+        match self.out.poll_write(cx, self.stream, from.buffer, &mut self.sent) {
+            Poll::Ready(Ok(())) => self.stream.poll_flush_all(cx),
+            other => other,
+        }
+    }
+
+    /// Bytes sent.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Bytes sent after the head of the response.
+    pub(crate) fn body_sent(&self) -> u64 {
+        self.sent.saturating_sub(self.sent_head)
+    }
+
+    /// Whether the client may have seen a byte of a response.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered
+    }
+
+    /// Whether chunks can be sent.
+    pub(crate) fn takes_chunks(&self) -> bool {
+        self.head.version() == Version::Http11
+    }
+
+    /// Passes an interim response on, if the client knows such.
+    pub(crate) fn write_interim(&mut self, from: &Http1Endpoint<'_>) {
+        let Message { parsed, bytes } = from.response();
+        // A 100 was ours to send: the expectation was not passed on.
+        if parsed.status() == 100 {
+            return;
+        }
+        self.answered |= message::write_interim(parsed, bytes, self.head.version(), &mut self.out.lead);
+    }
+
+    /// Writes the head of the response, with all edits.
+    pub(crate) fn write_response(&mut self, from: &Http1Endpoint<'_>, edits: ResponseEdits<'_>) {
+        let Message { parsed: response, bytes } = from.response();
+        let switches = response.status() == 101;
+        let (declared, announced) = from.framing();
+        if switches || self.asked_protocols().is_some() || announced == Framing::UntilClose {
+            // A client that asked for another protocol may have sent bytes of it already.
+            self.keep_no_longer(After::Close);
+        }
+        if !self.source.body.has_ended() {
+            // The client still sends, and it is not certain that all of it will be read.
+            self.keep_no_longer(After::Linger);
+        }
+        self.close_behind_last();
+        self.begins = (self.out.lead.len(), self.sent + self.out.pending() as u64);
+        ClientResponse {
+            head: response,
+            bytes,
+            live: edits.live,
+            framing: if switches { Framing::None } else { announced },
+            framing_kept: !switches && announced == declared && response.status() != 204,
+            strict_transport_security: edits.strict_transport_security,
+            session_cookie: edits.session_cookie,
+            persistence: self.persistence(),
+            switched_to: switches.then(|| response.fields().get(KnownField::Upgrade, bytes)).flatten(),
+        }
+        .write(&mut self.out.lead, edits.clock);
+        self.sent_head = self.sent + self.out.pending() as u64;
+        if edits.live.prepared.log_tells_response {
+            edits.sent_head.extend_from_slice(&self.out.lead[self.begins.0..]);
+        }
+        self.answered = true;
+        self.ends_with_connection = announced == Framing::UntilClose;
+    }
+
+    /// Takes back a response of which not a byte was written; `false` if there was one.
+    pub(crate) fn take_back(&mut self) -> bool {
+        let (ahead, before) = self.begins;
+        let whole = self.sent <= before;
+        if whole {
+            self.out.cut(ahead);
+        }
+        whole
+    }
+
+    /// Writes an answer of our own, and says which status it has.
+    pub(crate) fn write_answer(
+        &mut self,
+        answer: Answer<'_>,
+        prepared: &Prepared,
+        clock: &Clock,
+        sent_head: &mut Vec<u8>,
+    ) -> u16 {
+        self.close_behind_last();
+        let answer = Answer { persistence: self.persistence(), head_only: self.method() == Method::Head, ..answer };
+        // What is left of an interim response has to go first.
+        self.out.clear_unless_begun();
+        let before = self.out.lead.len();
+        let (status, body) = match answer.write(&mut self.out.lead, prepared, clock) {
+            Ok(body) => (answer.status, body),
+            Err(_) => {
+                let plain = Answer { status: 500, page: true, location: None, ..answer };
+                (500, plain.write(&mut self.out.lead, prepared, clock).unwrap_or_default())
+            }
+        };
+        self.sent_head = self.sent + (self.out.pending() - body) as u64;
+        if prepared.log_tells_response {
+            sent_head.extend_from_slice(&self.out.lead[before..self.out.lead.len() - body]);
+        }
+        self.answered = true;
+        status
+    }
+
+    /// Drops the request body as far as it has come. `unsent` tells whether some of it waits to be sent to the endpoint. If that is
+    /// not all of it, the connection can have no other request.
+    pub(crate) fn skip_body(&mut self, unsent: bool) {
+        if !self.skipped_body(unsent) {
+            self.after = After::Linger;
+        }
+    }
+
+    fn skipped_body(&mut self, unsent: bool) -> bool {
+        if !self.parsed {
+            return true;
+        }
+        let Source { buffer, body } = &mut self.source;
+        if !buffer.rewind() {
+            return body.has_ended() && !unsent;
+        }
+        let mut decoder = BodyDecoder::new(self.head.framing(), ChunkLimits::default());
+        while !decoder.is_done() {
+            match decoder.decode(buffer.filled()) {
+                Ok(decoded) if decoded.event != Event::NeedMore => buffer.consume(decoded.consumed),
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// The connection ends after this exchange.
+    pub(crate) fn close(&mut self) {
+        self.keep_no_longer(After::Close);
+    }
+
+    /// The whole request was read: nothing of it is in the way of the end.
+    pub(crate) fn forgo_linger(&mut self) {
+        if self.after == After::Linger {
+            self.after = After::Close;
+        }
+    }
+
+    /// What follows on the connection is not certain, or not wanted.
+    pub(crate) fn distrust(&mut self) {
+        self.after = After::Linger;
+    }
+
+    /// Nobody is there to be answered.
+    pub(crate) fn give_up(&mut self) {
+        self.after = After::Close;
+    }
+
+    /// The response is cut. A client that can't tell by its framing is told by a reset, unless it is `to_blame`.
+    pub(crate) fn cut_response(&mut self, to_blame: bool) {
+        self.after = if to_blame || !self.ends_with_connection { After::Close } else { After::Reset };
+    }
+
+    /// What becomes of the connection.
+    pub(crate) fn after(&self) -> After {
+        self.after
+    }
+
+    /// The connection below.
+    pub(crate) fn stream(&mut self) -> &mut Downstream {
+        self.stream
+    }
+
+    /// The connection below, to look at.
+    pub(crate) fn stream_ref(&self) -> &Downstream {
+        self.stream
+    }
+
+    /// The bytes of a tunnel that came already. The head stays for the log, and out of the way of what passes.
+    pub(crate) fn split_tunnel(&mut self) -> Direction {
+        Direction::with_buffer(self.source.buffer.split_rest())
+    }
+
+    /// Whether everything was written.
+    pub(crate) fn has_written(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// Counts bytes that a tunnel has sent.
+    pub(crate) fn count_sent(&mut self, count: u64) {
+        self.sent += count;
+    }
+
+    fn keep_no_longer(&mut self, after: After) {
+        if self.after == After::Keep || after == After::Linger {
+            self.after = after;
+        }
+    }
+
+    /// After the last request of a client there is nothing to keep the connection for.
+    fn close_behind_last(&mut self) {
+        if self.attention.has_ended() && self.source.buffer.is_empty() {
+            self.keep_no_longer(After::Close);
+        }
+    }
+
+    /// What the client is told about its connection.
+    fn persistence(&self) -> Persistence {
+        match (self.after, self.head.version()) {
+            (After::Keep, Version::Http11) => Persistence::Kept,
+            (After::Keep, Version::Http10) => Persistence::KeptExplicitly,
+            _ => Persistence::Closed,
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The endpoint's side of an exchange over HTTP/1: sends the request, receives the response, and knows whether the connection may
+//! be used again.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use super::relay::{Body, Outgoing, Source};
+use super::{
+    BodyError, Framing, HeadLimits, Http1Client, KnownField, Method, Parsed, ResponseHead, Upgrade, websocket,
+};
+use crate::buffer::Buffer;
+use crate::direction::Direction;
+use crate::error::{Errno, Failure};
+use crate::record::Message;
+use crate::upstream;
+use crate::work::Store;
+
+/// Interim responses that are passed on for one request. More than a few are no hints but a flood.
+const INTERIM_RESPONSES: u32 = 32;
+
+/// What has come of a response.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ResponsePart {
+    /// Not enough.
+    Partial,
+    /// An interim response, to be dropped before the next part.
+    Interim,
+    /// The head of the response.
+    Head,
+}
+
+/// An endpoint that is sent one request.
+#[derive(Debug)]
+pub(crate) struct Http1Endpoint<'a> {
+    /// There from the moment that it is connected until the try ends.
+    connection: Option<upstream::Connection>,
+    out: &'a mut Outgoing,
+    head: &'a mut ResponseHead,
+    /// The head (held), and the body.
+    source: Source<'a>,
+    /// How the body of the response is delimited.
+    declared: Framing,
+    /// Nothing more is sent: all was, or the endpoint takes no more.
+    over: bool,
+    /// The endpoint stopped taking the request before its end.
+    broken: bool,
+    /// Bytes sent and received in this try.
+    sent: u64,
+    received: u64,
+    /// Interim responses so far.
+    interim: u32,
+    /// What was received was looked at, and is not enough.
+    starved: bool,
+}
+
+impl<'a> Http1Endpoint<'a> {
+    /// An endpoint that is yet to be chosen.
+    pub(crate) fn new(received: &'a mut Buffer, head: &'a mut ResponseHead, out: &'a mut Outgoing) -> Self {
+        Self {
+            connection: None,
+            out,
+            head,
+            source: Source::new(received),
+            declared: Framing::None,
+            over: false,
+            broken: false,
+            sent: 0,
+            received: 0,
+            interim: 0,
+            starved: true,
+        }
+    }
+
+    /// Begins another try.
+    pub(crate) fn begin(&mut self) {
+        self.connection = None;
+        self.out.clear();
+        self.head.clear();
+        self.source.buffer.clear();
+        (self.over, self.broken, self.starved) = (false, false, true);
+        (self.sent, self.received, self.interim) = (0, 0, 0);
+    }
+
+    /// The connection that this try uses.
+    pub(crate) fn connect(&mut self, mut connection: upstream::Connection) {
+        connection.requests += 1;
+        self.connection = Some(connection);
+    }
+
+    /// Ends the try with its connection.
+    pub(crate) fn disconnect(&mut self) {
+        self.connection = None;
+    }
+
+    /// The connection, if it can carry another request now that the response to a request with `method` is complete.
+    pub(crate) fn take_reusable(&mut self, method: Method) -> Option<upstream::Connection> {
+        let reusable = self.head.allows_reuse(method) && self.has_sent_all() && self.source.buffer.is_empty();
+        self.connection.take().filter(|_| reusable)
+    }
+
+    /// The memory for the head of the request, to be given back by [`set_request`](Self::set_request).
+    pub(crate) fn take_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out.lead)
+    }
+
+    /// The head of the request.
+    pub(crate) fn set_request(&mut self, head: Vec<u8>) {
+        self.out.lead = head;
+    }
+
+    /// Takes as much of the request body as can be written at once. `true` if there is something to write now.
+    ///
+    /// # Errors
+    /// The body is malformed.
+    pub(crate) fn take_body(&mut self, from: &mut Source<'_>) -> Result<bool, BodyError> {
+        self.out.fill(&mut from.body, from.buffer)
+    }
+
+    /// Writes what is pending.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut Source<'_>) -> Poll<io::Result<()>> {
+        let connection = self.connection.as_mut().expect("a try that is under way has a connection");
+        self.out.poll_write(cx, &mut connection.stream, from.buffer, &mut self.sent)
+    }
+
+    /// The whole request was written.
+    pub(crate) fn end_request(&mut self) {
+        self.over = true;
+    }
+
+    /// The endpoint takes no more. It may have answered before: whether it did is seen by reading.
+    pub(crate) fn break_request(&mut self) {
+        (self.over, self.broken) = (true, true);
+    }
+
+    /// Whether nothing more is to be sent.
+    pub(crate) fn request_is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Whether the whole request was sent.
+    pub(crate) fn has_sent_all(&self) -> bool {
+        self.over && !self.broken
+    }
+
+    /// Whether some of the request waits to be written.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// Forgets what of the request was not written.
+    pub(crate) fn drop_unsent(&mut self) {
+        self.out.clear();
+    }
+
+    /// Bytes sent in this try.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Bytes received in this try.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Bytes received in this try behind the head of the response.
+    pub(crate) fn body_received(&self) -> u64 {
+        self.received.saturating_sub(self.source.buffer.held().len() as u64)
+    }
+
+    /// Receives more of the head of a response.
+    pub(crate) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        store: &Store,
+        limits: &HeadLimits,
+    ) -> Poll<Result<ResponsePart, Failure>> {
+        if self.starved && !ready!(self.poll_read(cx, store, None))? {
+            return Poll::Ready(Err(Failure::UpstreamClosed));
+        }
+        let buffer = &mut *self.source.buffer;
+        Poll::Ready(match self.head.parse(buffer.filled(), limits) {
+            Ok(Parsed::Complete { len }) => {
+                buffer.hold(len);
+                if self.head.is_interim() {
+                    self.interim += 1;
+                    let few = self.interim <= INTERIM_RESPONSES;
+                    return Poll::Ready(if few { Ok(ResponsePart::Interim) } else { Err(Failure::InterimResponses) });
+                }
+                // No response is sent twice: the front of the buffer is used again, it is in the cache.
+                buffer.forgo_rewind();
+                Ok(ResponsePart::Head)
+            }
+            Ok(Parsed::Partial { .. }) => {
+                self.starved = true;
+                Ok(ResponsePart::Partial)
+            }
+            Err(error) => Err(Failure::ResponseHead(error)),
+        })
+    }
+
+    /// Forgets an interim response.
+    pub(crate) fn drop_interim(&mut self) {
+        self.source.buffer.release();
+        self.starved = self.source.buffer.is_empty();
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, store: &Store, more: Option<u64>) -> Poll<Result<bool, Failure>> {
+        store.make_room(self.source.buffer, more);
+        let connection = self.connection.as_mut().expect("a try that is under way has a connection");
+        match ready!(self.source.buffer.poll_fill(&mut connection.stream, cx)) {
+            Ok(count) => {
+                self.received += count as u64;
+                Poll::Ready(Ok(count > 0))
+            }
+            Err(error) => Poll::Ready(Err(Failure::UpstreamReset(Errno::from(&error)))),
+        }
+    }
+
+    /// The head of the response.
+    pub(crate) fn response(&self) -> Message<'_, ResponseHead> {
+        Message { parsed: self.head, bytes: self.source.buffer.held() }
+    }
+
+    /// The status of the response.
+    pub(crate) fn status(&self) -> u16 {
+        self.head.status()
+    }
+
+    /// The head of the response is there: the body, if there is one, goes to a client that takes chunks, or doesn't.
+    pub(crate) fn begin_body(&mut self, method: Method, chunks: bool) {
+        self.declared = self.head.framing(method);
+        self.source.body = Body::new(self.declared, chunks);
+    }
+
+    /// How the body is framed, and how it will be for the client.
+    pub(super) fn framing(&self) -> (Framing, Framing) {
+        (self.declared, self.source.body.announced(self.declared))
+    }
+
+    /// Where the body of the response comes from.
+    pub(crate) fn source(&mut self) -> &mut Source<'a> {
+        &mut self.source
+    }
+
+    /// Receives more of the body; `false` when the endpoint has closed its side.
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<bool, Failure>> {
+        self.poll_read(cx, store, self.source.to_come())
+    }
+
+    /// Whether a 101 switches to a protocol that the client asked for. Without that, what looks like a tunnel may be an endpoint
+    /// that understood nothing, and whose next bytes belong to somebody else.
+    pub(crate) fn agrees_to_switch(&self, client: &Http1Client<'_>) -> bool {
+        let Message { parsed: response, bytes } = self.response();
+        let agreed = response.fields().get(KnownField::Upgrade, bytes);
+        let (Some(asked), Some(agreed), Some(request)) = (client.asked_protocols(), agreed, client.head()) else {
+            return false;
+        };
+        if !agreed.eq_ignore_ascii_case(b"websocket") {
+            return response.connection().upgrade == Upgrade::Protocol && Upgrade::is_among(agreed, asked);
+        }
+        // The proof that RFC 6455 4.2.2 demands.
+        let fields = request.parsed.fields();
+        let key = fields.get(KnownField::SecWebSocketKey, request.bytes);
+        let accept = response.fields().get(KnownField::SecWebSocketAccept, bytes);
+        response.connection().upgrade == Upgrade::Protocol
+            && Upgrade::is_among(agreed, asked)
+            && !fields.repeated().contains(KnownField::SecWebSocketKey)
+            && !response.fields().repeated().contains(KnownField::SecWebSocketAccept)
+            && key.zip(accept).is_some_and(|(key, accept)| websocket::accept(key) == *accept)
+    }
+
+    /// The connection below.
+    pub(crate) fn stream(&mut self) -> &mut tokio::net::TcpStream {
+        &mut self.connection.as_mut().expect("a try that is under way has a connection").stream
+    }
+
+    /// The bytes of a tunnel that came already. The head stays for the log, and out of the way of what passes.
+    pub(crate) fn split_tunnel(&mut self) -> Direction {
+        Direction::with_buffer(self.source.buffer.split_rest())
+    }
+
+    /// Counts bytes that a tunnel has sent.
+    pub(crate) fn count_sent(&mut self, count: u64) {
+        self.sent += count;
+    }
+}
