@@ -7,6 +7,7 @@ use std::time::Duration;
 use fairway_model::{LogEscape, Template};
 
 use crate::access_log::LogSink;
+use crate::limit::{ADMIN_PATIENCE, WORKER_CONNECTIONS};
 use crate::metrics::MetricOptions;
 use crate::resolve::AddressPolicy;
 
@@ -45,12 +46,12 @@ impl Default for ProxyConfig {
     fn default() -> Self {
         Self {
             workers: None,
-            connections: 16_384,
+            connections: WORKER_CONNECTIONS,
             log: LogSink::Off,
             log_format: None,
             admin: None,
             health_path: "/healthz".to_owned(),
-            patience: Duration::from_secs(10),
+            patience: ADMIN_PATIENCE,
             metrics: MetricOptions::default(),
             addresses: AddressPolicy::default(),
         }

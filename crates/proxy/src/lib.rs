@@ -5,6 +5,7 @@ pub mod admin;
 pub mod balance;
 pub mod client;
 pub mod http1;
+pub mod limit;
 pub mod metrics;
 pub mod proxy_protocol;
 pub mod random;

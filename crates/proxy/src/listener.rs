@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fairway_model::{Listener, ListenerName, Scheme, StreamListener};
 use rustls::ServerConfig;
@@ -16,20 +16,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::connection;
 use crate::descriptors;
+use crate::limit::{ACCEPT_PAUSE, ACCEPT_WARNING_INTERVAL, BACKLOG, CLOSING_PAUSES};
 use crate::tls::Certificates;
 use crate::worker::Worker;
-
-/// Length of the kernel's queue of connections that wait to be accepted; Linux cuts it at `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
-
-/// Pause after an error that time may heal, such as running out of file descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// So many of them a listener that closes makes for the sake of the connections in its queue.
-const MOST_PAUSES: u32 = 10;
-
-/// Such an error comes back with every try: it is logged no more often than this.
-const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A resource that listens.
 #[derive(Clone, Debug)]
@@ -314,7 +303,7 @@ async fn accept_queue(
             Err(error) => {
                 pauses += u32::from(recover(worker, gate, &error).await);
                 // Whoever closes the listener waits, and can't wait for long.
-                if pauses > MOST_PAUSES {
+                if pauses > CLOSING_PAUSES {
                     break;
                 }
             }
@@ -332,7 +321,7 @@ async fn recover(worker: &Worker, gate: &Gate, error: &io::Error) -> bool {
     if worker.free_file() {
         return false;
     }
-    let _ = timeout(PAUSE, worker.ended()).await;
+    let _ = timeout(ACCEPT_PAUSE, worker.ended()).await;
     true
 }
 
@@ -341,7 +330,7 @@ async fn recover(worker: &Worker, gate: &Gate, error: &io::Error) -> bool {
 pub(crate) async fn pause_after(error: &io::Error, gate: &Gate) {
     if !is_of_one(error) {
         gate.warn(error);
-        sleep(PAUSE).await;
+        sleep(ACCEPT_PAUSE).await;
     }
 }
 
@@ -353,7 +342,7 @@ fn is_of_one(error: &io::Error) -> bool {
 
 /// Whether it is time to warn again, which is noted then.
 pub(crate) fn is_due(warned: &Cell<Option<Instant>>, now: Instant) -> bool {
-    let due = warned.get().is_none_or(|last| now.duration_since(last) >= WARNING_INTERVAL);
+    let due = warned.get().is_none_or(|last| now.duration_since(last) >= ACCEPT_WARNING_INTERVAL);
     if due {
         warned.set(Some(now));
     }
@@ -367,7 +356,7 @@ mod tests {
     #[test]
     fn a_lack_that_lasts_is_told_once_a_minute() {
         let (warned, start) = (Cell::new(None), Instant::now());
-        let told = (0..1200).filter(|&at| is_due(&warned, start + at * PAUSE)).count();
+        let told = (0..1200).filter(|&at| is_due(&warned, start + at * ACCEPT_PAUSE)).count();
         assert_eq!(told, 2, "in two minutes");
     }
 }

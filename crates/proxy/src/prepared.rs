@@ -6,10 +6,8 @@ use fairway_model::{LogEscape, Segment, Settings, Template, Variable};
 
 use crate::access_log::{Format, LogRules, StreamFormat};
 use crate::http1::{HeadLimits, KnownField, KnownSet, PreparedField};
+use crate::limit::{RESPONSE_FIELDS, RESPONSE_HEAD};
 use crate::upstream::pool::Limits;
-
-/// Longest head of a response. ingress-nginx refuses what exceeds `proxy-buffer-size`; there is no harm in being generous.
-const RESPONSE_HEAD: usize = 64 << 10;
 
 /// A format of the access log that the command line asked for.
 pub(crate) type LogFormat = (Template, LogEscape);
@@ -78,7 +76,7 @@ impl Prepared {
                 start_line: RESPONSE_HEAD,
                 field_line: RESPONSE_HEAD,
                 total: RESPONSE_HEAD,
-                fields: 1024,
+                fields: RESPONSE_FIELDS,
                 ..HeadLimits::default()
             },
             pool: Limits {

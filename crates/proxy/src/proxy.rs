@@ -22,6 +22,7 @@ use crate::admin::{AdminSource, Lifecycle};
 use crate::config::ProxyConfig;
 use crate::control::{self, Control};
 use crate::descriptors;
+use crate::limit::LAST_WRITE;
 use crate::listener;
 use crate::live::Live;
 use crate::metrics::ConfigStatus;
@@ -270,7 +271,7 @@ impl Proxy {
             let _ = thread.join();
         }
         if let Some(log) = self.log.take() {
-            log.synchronize(Duration::from_secs(1));
+            log.synchronize(LAST_WRITE);
         }
     }
 }
@@ -361,7 +362,7 @@ fn wait_blocking(done: &mut mpsc::Receiver<()>) {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     // Workers take microseconds; polling is simpler than a second kind of channel in the message.
     while done.poll_recv(&mut context).is_pending() {
-        std::thread::sleep(Duration::from_micros(200));
+        std::thread::sleep(Duration::from_micros(200)); // No limit: a pause between two looks.
     }
 }
 

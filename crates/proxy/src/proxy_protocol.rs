@@ -4,12 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::decimal;
-
-/// Longest header that is read. The addresses need 108 bytes; the rest is for the extensions of version 2, which are skipped.
-pub const LONGEST: usize = 4096;
-
-/// Longest header of version 1 (section 2.1).
-const LONGEST_V1: usize = 107;
+/// Longest header that is read.
+pub use crate::limit::PROXY_HEADER as LONGEST;
+use crate::limit::PROXY_HEADER_V1;
 
 const SIGNATURE_V1: &[u8] = b"PROXY ";
 const SIGNATURE_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -83,9 +80,9 @@ pub fn encode(ends: &Ends, out: &mut Vec<u8>) {
 }
 
 fn decode_v1(input: &[u8]) -> Result<Decoded, InvalidProxyHeader> {
-    let line = &input[..input.len().min(LONGEST_V1)];
+    let line = &input[..input.len().min(PROXY_HEADER_V1)];
     let Some(end) = line.windows(2).position(|pair| pair == b"\r\n") else {
-        return if input.len() < LONGEST_V1 { Ok(Decoded::Partial) } else { Err(InvalidProxyHeader) };
+        return if input.len() < PROXY_HEADER_V1 { Ok(Decoded::Partial) } else { Err(InvalidProxyHeader) };
     };
     let text = str::from_utf8(&line[SIGNATURE_V1.len()..end]).map_err(|_| InvalidProxyHeader)?;
     let mut words = text.split(' ');
@@ -261,7 +258,7 @@ mod tests {
             };
             let mut out = Vec::new();
             encode(&ends, &mut out);
-            prop_assert!(out.len() <= LONGEST_V1);
+            prop_assert!(out.len() <= PROXY_HEADER_V1);
             prop_assert_eq!(decode(&out), Ok(Decoded::Complete { len: out.len(), ends: Some(ends) }));
             for cut in 0..out.len() {
                 prop_assert_eq!(decode(&out[..cut]), Ok(Decoded::Partial));

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::limit::{RESOLVE_ADDRESSES, RESOLVE_AT_ONCE, RESOLVE_LONGEST, RESOLVE_LONGEST_PAUSE, RESOLVE_SHORTEST};
 use fairway_model::{
     BackendName, Delta, Endpoint, EndpointSet, Endpoints, NetworkSet, Resource, ResourceName, Snapshot, is_special,
 };
@@ -23,21 +24,6 @@ use hickory_resolver::system_conf::read_system_conf;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-
-/// Shortest time between two queries for a name, whatever its TTL (ingress-nginx asks once a second).
-const SHORTEST: Duration = Duration::from_secs(1);
-
-/// Longest time, so that a mistaken TTL of a week does not outlive its correction by more than this.
-const LONGEST: Duration = Duration::from_secs(600);
-
-/// Longest pause after failures, which double it from [`SHORTEST`].
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// Queries under way at a time.
-const AT_ONCE: usize = 32;
-
-/// Addresses taken of one name.
-const MOST_ADDRESSES: usize = 256;
 
 /// Which addresses requests may be sent to.
 #[derive(Clone, Debug, Default)]
@@ -180,7 +166,7 @@ impl Resolver {
     /// If the configuration of the system can't be read.
     pub fn start(policy: AddressPolicy) -> Result<(Self, mpsc::Receiver<Resolved>), ResolverError> {
         let (config, options) = read_system_conf()?;
-        Self::start_with(config, options, policy, SHORTEST)
+        Self::start_with(config, options, policy, RESOLVE_SHORTEST)
     }
 
     /// Starts the task with a configuration of its own.
@@ -197,7 +183,7 @@ impl Resolver {
             .with_options(options)
             .build()?;
         let (commands, received) = mpsc::unbounded_channel();
-        let (changes, out) = mpsc::channel(AT_ONCE);
+        let (changes, out) = mpsc::channel(RESOLVE_AT_ONCE);
         let counts = Arc::<Counts>::default();
         let task = Task {
             resolver,
@@ -278,7 +264,7 @@ impl Task {
     async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         loop {
             let next = self.due.first().map(|(due, _)| *due);
-            let may_ask = self.queries.len() < AT_ONCE;
+            let may_ask = self.queries.len() < RESOLVE_AT_ONCE;
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(command) => self.obey(command),
@@ -341,10 +327,10 @@ impl Task {
         let (resolver, host, id) = (self.resolver.clone(), name.host.clone(), name.id);
         self.queries.spawn(async move {
             let found = match host.parse::<IpAddr>() {
-                Ok(address) => Ok((vec![address], std::time::Instant::now() + LONGEST)),
+                Ok(address) => Ok((vec![address], std::time::Instant::now() + RESOLVE_LONGEST)),
                 Err(_) => {
                     let found = resolver.lookup_ip(&*host).await;
-                    found.map(|found| (found.iter().take(MOST_ADDRESSES).collect(), found.valid_until()))
+                    found.map(|found| (found.iter().take(RESOLVE_ADDRESSES).collect(), found.valid_until()))
                 }
             };
             Answer { backend, id, found }
@@ -359,7 +345,7 @@ impl Task {
             Ok((addresses, valid_until)) => {
                 name.pause = self.shortest;
                 let left = valid_until.saturating_duration_since(std::time::Instant::now());
-                (left.clamp(self.shortest, LONGEST), Some(admitted(&addresses, name.port, &self.policy)))
+                (left.clamp(self.shortest, RESOLVE_LONGEST), Some(admitted(&addresses, name.port, &self.policy)))
             }
             Err(error) => {
                 self.counts.failures.fetch_add(1, Ordering::Relaxed);
@@ -367,7 +353,7 @@ impl Task {
                     tracing::warn!(backend = %backend, host = %name.host, %error, "a name is not resolved");
                 }
                 let wait = name.pause;
-                name.pause = (name.pause * 2).min(LONGEST_PAUSE);
+                name.pause = (name.pause * 2).min(RESOLVE_LONGEST_PAUSE);
                 (wait, None)
             }
         };

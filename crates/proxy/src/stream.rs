@@ -3,16 +3,12 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
+use crate::limit::CLIENT_PROBE;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-
-/// How often a peer that is silent is asked whether it is still there. A kernel forgets a connection that its program has closed
-/// after a minute (Linux, `tcp_fin_timeout`), and answers with a reset from then on.
-const PROBE: Duration = Duration::from_secs(10);
 
 /// Something to read from.
 pub(crate) trait ReadInto {
@@ -77,7 +73,7 @@ impl Downstream {
 
     /// Makes the kernel ask the peer now and then whether it is still there.
     pub(crate) fn probe(&self) {
-        let probes = TcpKeepalive::new().with_time(PROBE).with_interval(PROBE).with_retries(3);
+        let probes = TcpKeepalive::new().with_time(CLIENT_PROBE).with_interval(CLIENT_PROBE).with_retries(3);
         // Without them it takes until something is written.
         let _ = SockRef::from(self.tcp()).set_tcp_keepalive(&probes);
     }

@@ -9,11 +9,9 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use crate::limit::TICK;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
-
-/// How often the table is looked through. The timeouts that users set are whole seconds.
-pub(crate) const TICK: Duration = Duration::from_millis(50);
 
 /// Milliseconds since the worker started.
 pub(crate) type Millis = u64;

@@ -14,10 +14,8 @@ use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, 
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ProtocolVersion, ServerConfig, ServerConnection};
 
+use crate::limit::TLS_SESSIONS;
 use crate::record::TlsView;
-
-/// Sessions kept for resumption. nginx keeps about 40,000 in the 10 MiB that ingress-nginx gives it.
-const SESSIONS: usize = 20_480;
 
 /// Protocols that clients may choose by ALPN.
 const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
@@ -42,7 +40,7 @@ impl Certificates {
             snapshot: RwLock::new(snapshot),
             parsed: Mutex::default(),
             configs: Mutex::default(),
-            sessions: ServerSessionMemoryCache::new(SESSIONS),
+            sessions: ServerSessionMemoryCache::new(TLS_SESSIONS),
             fallback: OnceLock::new(),
         })
     }

@@ -9,24 +9,14 @@ use fairway_model::path;
 use crate::buffer::Buffer;
 use crate::client::ClientView;
 use crate::http1::{Outgoing, RequestHead, ResponseHead};
+pub(crate) use crate::limit::{BUFFER as ORDINARY, LARGE_BUFFER as LARGE};
+use crate::limit::{KEPT_LARGE, KEPT_OUTPUT, KEPT_SETS};
 use crate::record::Try;
-
-/// First size of each receive buffer: a head and 16 KiB of body come in one read.
-pub(crate) const ORDINARY: usize = 32 << 10;
-
-/// Size of the buffers that take over when a body is large: the fewer calls the better, and still within a second-level cache.
-pub(crate) const LARGE: usize = 256 << 10;
 
 /// The least room that a read gets unless less than that is to come: the cost of a read is shared by enough bytes, whatever else
 /// the buffer holds. A quarter of an ordinary buffer.
+// No limit: what is left to come may be less.
 pub(crate) const LEAST_READ: usize = 8 << 10;
-
-/// Sets and large buffers that a worker keeps for later. More are made when needed and dropped afterwards.
-const KEPT_SETS: usize = 1024;
-const KEPT_LARGE: usize = 32;
-
-/// Output that is larger after a request than this is not kept.
-const KEPT_OUTPUT: usize = 64 << 10;
 
 /// Memory for one request.
 #[derive(Debug, Default)]

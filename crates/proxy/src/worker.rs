@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 pub(crate) use self::admission::Admission;
 use crate::access_log::{self, Format, LogHandle, LogWriter, StreamRecord};
 use crate::l4::{OpenStream, Sessions};
+use crate::limit::LAST_LINES;
 use crate::listener::{AnyListener, Bound, OpenListener};
 use crate::live::{InForce, Live};
 use crate::metrics::{LiveIngresses, MetricOptions, WorkerMetrics, WorkerReport};
@@ -34,9 +35,6 @@ use crate::timer::Timers;
 use crate::tls::Certificates;
 use crate::upstream::Upstreams;
 use crate::work::Store;
-
-/// Time for the requests that are cut at the end of a worker to be logged. Each needs one turn of the loop.
-const LAST_LINES: Duration = Duration::from_millis(500);
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -313,7 +311,7 @@ impl Worker {
         self.timers.wake_all();
         let end = Instant::now() + LAST_LINES;
         while self.metrics.borrow().connections.writing > 0 && Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await; // No limit: a pause between two looks.
         }
     }
 

@@ -89,6 +89,7 @@ impl Skip {
     }
 
     fn contains_exactly(&self, target: &[u8]) -> bool {
+        // No limit: longer ones are compared without a copy.
         const ROOM: usize = 256;
         if self.exact.is_empty() || target.len() > self.longest {
             return false;

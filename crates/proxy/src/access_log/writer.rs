@@ -13,22 +13,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::{Clock, Format};
+use crate::limit::{LOG_BUFFERS, LOG_FULL, LOG_LARGEST, LOG_OLD, LOG_QUEUE};
 use crate::record::RequestRecord;
-
-/// A buffer of this size is handed over: some hundred lines, few enough that the log is fresh and one write suffices.
-const FULL: usize = 32 << 10;
-
-/// Age at which a buffer is handed over, however small.
-const OLD: Duration = Duration::from_millis(100);
-
-/// Buffers of one worker that wait for the writer. When all do, the worker's own grows up to [`MOST`], then lines are dropped.
-const BUFFERS: usize = 4;
-
-/// Largest size that a buffer grows to.
-const MOST: usize = 256 << 10;
-
-/// Messages that wait for the writer, of all workers.
-const QUEUE: usize = 1024;
 
 /// Where lines go.
 pub enum LogSink {
@@ -101,7 +87,7 @@ impl LogThread {
             LogSink::Stdout => Box::new(io::stdout()),
             LogSink::Writer(output) => output,
         };
-        let (queue, messages) = sync_channel(QUEUE);
+        let (queue, messages) = sync_channel(LOG_QUEUE);
         thread::Builder::new().name("access-log".into()).spawn(move || write_all(&messages, output))?;
         Ok(Self { handle: LogHandle { queue: Some(queue), dropped } })
     }
@@ -133,9 +119,9 @@ impl LogHandle {
         let Some(queue) = self.queue.clone() else {
             return LogWriter(None);
         };
-        let (home, returned) = sync_channel(BUFFERS);
+        let (home, returned) = sync_channel(LOG_BUFFERS);
         let pending = Pending {
-            buffer: Vec::with_capacity(FULL + FULL / 2),
+            buffer: Vec::with_capacity(LOG_FULL + LOG_FULL / 2),
             clock: Clock::new(),
             away: 0,
             home,
@@ -159,7 +145,7 @@ impl LogWriter {
             return;
         };
         let pending = &mut *shared.pending.borrow_mut();
-        if pending.buffer.len() >= FULL && !pending.hand_over() && pending.buffer.len() >= MOST {
+        if pending.buffer.len() >= LOG_FULL && !pending.hand_over() && pending.buffer.len() >= LOG_LARGEST {
             pending.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -184,9 +170,9 @@ impl LogWriter {
         };
         loop {
             shared.started.notified().await;
-            tokio::time::sleep(OLD).await;
+            tokio::time::sleep(LOG_OLD).await;
             while !shared.pending.borrow_mut().hand_over() {
-                tokio::time::sleep(OLD).await;
+                tokio::time::sleep(LOG_OLD).await;
             }
         }
     }
@@ -203,10 +189,10 @@ impl Pending {
                 self.away -= 1;
                 buffer.clear();
                 // One burst must not be remembered forever.
-                buffer.shrink_to(FULL * 2);
+                buffer.shrink_to(LOG_FULL * 2);
                 buffer
             }
-            Err(TryRecvError::Empty) if self.away < BUFFERS => Vec::with_capacity(FULL + FULL / 2),
+            Err(TryRecvError::Empty) if self.away < LOG_BUFFERS => Vec::with_capacity(LOG_FULL + LOG_FULL / 2),
             Err(_) => return false,
         };
         let buffer = std::mem::replace(&mut self.buffer, empty);

@@ -6,10 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::limit::ADMIN_CONNECTIONS;
 use tokio::sync::oneshot;
-
-/// Connections at a time. Probes and scrapers need a handful.
-pub(super) const MOST: usize = 64;
 
 /// The connections that are open.
 #[derive(Debug, Default)]
@@ -44,7 +42,7 @@ impl Connections {
     pub(super) fn enter(self: &Arc<Self>) -> (Place, oneshot::Receiver<()>) {
         let (close, closed) = oneshot::channel();
         let mut open = self.open();
-        while open.order.len() >= MOST {
+        while open.order.len() >= ADMIN_CONNECTIONS {
             open.order.pop_first();
         }
         let rank = open.insert(Phase::Waiting, close);
@@ -110,7 +108,7 @@ mod tests {
     #[test]
     fn the_one_that_waits_for_longest_makes_room() {
         let connections = Arc::new(Connections::default());
-        let mut open: Vec<_> = (0..MOST).map(|_| connections.enter()).collect();
+        let mut open: Vec<_> = (0..ADMIN_CONNECTIONS).map(|_| connections.enter()).collect();
         // The first one is answered and waits again: it has not waited for long.
         open[0].0.begin(Phase::Answered);
         open[0].0.begin(Phase::Waiting);
@@ -125,10 +123,10 @@ mod tests {
     #[test]
     fn an_answer_is_cut_only_where_nobody_waits() {
         let connections = Arc::new(Connections::default());
-        let mut open: Vec<_> = (0..MOST).map(|_| connections.enter()).collect();
-        open[..MOST - 1].iter_mut().for_each(|(place, _)| place.begin(Phase::Answered));
+        let mut open: Vec<_> = (0..ADMIN_CONNECTIONS).map(|_| connections.enter()).collect();
+        open[..ADMIN_CONNECTIONS - 1].iter_mut().for_each(|(place, _)| place.begin(Phase::Answered));
         let (mut new, _closed) = connections.enter();
-        assert_eq!(open.iter_mut().position(is_closed), Some(MOST - 1));
+        assert_eq!(open.iter_mut().position(is_closed), Some(ADMIN_CONNECTIONS - 1));
         new.begin(Phase::Answered);
         let _newer = connections.enter();
         assert_eq!(open.iter_mut().position(is_closed), Some(0));
@@ -147,7 +145,7 @@ mod tests {
     #[test]
     fn a_place_that_was_given_away_is_not_taken_back() {
         let connections = Arc::new(Connections::default());
-        let mut open: Vec<_> = (0..=MOST).map(|_| connections.enter()).collect();
+        let mut open: Vec<_> = (0..=ADMIN_CONNECTIONS).map(|_| connections.enter()).collect();
         open[0].0.begin(Phase::Answered);
         assert!(is_closed(&mut open[0]));
         drop(open);

@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::limit::SCRAPES;
 use crate::metrics::{
     ConfigStatus, Exposition, LiveIngresses, MetricOptions, Pages, ProcessFigures, ProxyFigures, Totals, WorkerReport,
 };
@@ -81,9 +82,6 @@ struct Places {
     metrics: Arc<Semaphore>,
     snapshot: Arc<Semaphore>,
 }
-
-/// Scrapes at a time: a pair of Prometheus servers, and two more. Each keeps a copy of all numbers.
-const SCRAPES: usize = 4;
 
 impl Default for Places {
     fn default() -> Self {

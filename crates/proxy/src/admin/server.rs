@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Buf;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,21 +13,7 @@ use super::connections::{Connections, Phase, Place};
 use super::{AdminSource, Answer, Body, Places};
 use crate::descriptors;
 use crate::http1::{ChunkEncoder, FieldName, Framing, HeadLimits, HeadWriter, Method, Parsed, RequestHead, Version};
-
-/// Size of the buffer that a request head has to fit in.
-const HEAD: usize = 8 << 10;
-
-/// Time for the head of the first request: whoever connects has something to ask.
-const FIRST_HEAD: Duration = Duration::from_secs(5);
-
-/// Time for another request to arrive: scrapers keep their connections for the next scrape.
-const IDLE: Duration = Duration::from_secs(60);
-
-/// Time for an answer to be taken, however it trickles.
-const SENDING: Duration = Duration::from_secs(30);
-
-/// Pause after a failed accept, which means that descriptors are used up.
-const PAUSE: Duration = Duration::from_millis(100);
+use crate::limit::{ACCEPT_PAUSE, ADMIN_HEAD, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE, ADMIN_SEND_TIMEOUT};
 
 /// The admin listener, bound and not yet answering.
 #[derive(Debug)]
@@ -65,7 +50,7 @@ impl AdminServer {
                     if descriptors::is_lack(&error) {
                         connections.make_room();
                     }
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
@@ -90,8 +75,8 @@ async fn serve(mut stream: TcpStream, place: &mut Place, source: &AdminSource, p
     stream.set_nodelay(true)?;
     let limits = HeadLimits::default();
     let mut head = RequestHead::default();
-    let mut buffer = Vec::with_capacity(HEAD);
-    let mut patience = FIRST_HEAD;
+    let mut buffer = Vec::with_capacity(ADMIN_HEAD);
+    let mut patience = ADMIN_HEAD_TIMEOUT;
     loop {
         let received = timeout(patience, receive(&mut stream, &mut head, &mut buffer, &limits)).await??;
         place.begin(Phase::Answered);
@@ -100,7 +85,8 @@ async fn serve(mut stream: TcpStream, place: &mut Place, source: &AdminSource, p
             Received::End => return Ok(()),
             Received::Refused(status) => {
                 let answer = Answer::text(status, "bad request");
-                timeout(SENDING, send(&mut stream, answer, Sending { last: true, ..Sending::default() })).await??;
+                timeout(ADMIN_SEND_TIMEOUT, send(&mut stream, answer, Sending { last: true, ..Sending::default() }))
+                    .await??;
                 return Ok(());
             }
         };
@@ -113,12 +99,12 @@ async fn serve(mut stream: TcpStream, place: &mut Place, source: &AdminSource, p
             Method::Get | Method::Head => source.answer(head.path().of(&buffer), places).await,
             _ => Answer::text(405, "only GET and HEAD are answered here"),
         };
-        if !timeout(SENDING, send(&mut stream, answer, how)).await?? {
+        if !timeout(ADMIN_SEND_TIMEOUT, send(&mut stream, answer, how)).await?? {
             return Ok(());
         }
         buffer.drain(..length);
         place.begin(Phase::Waiting);
-        patience = IDLE;
+        patience = ADMIN_IDLE;
     }
 }
 
@@ -140,11 +126,11 @@ async fn receive(
     loop {
         match head.parse(buffer, limits) {
             Ok(Parsed::Complete { len }) => return Ok(Received::Head(len)),
-            Ok(Parsed::Partial { .. }) if buffer.len() >= HEAD => return Ok(Received::Refused(431)),
+            Ok(Parsed::Partial { .. }) if buffer.len() >= ADMIN_HEAD => return Ok(Received::Refused(431)),
             Ok(Parsed::Partial { .. }) => {}
             Err(error) => return Ok(Received::Refused(error.status())),
         }
-        let room = HEAD - buffer.len();
+        let room = ADMIN_HEAD - buffer.len();
         if stream.take(room as u64).read_buf(buffer).await? == 0 {
             return Ok(Received::End);
         }

@@ -188,7 +188,7 @@ async fn probes_get_through_when_silent_connections_take_all_places() {
     let setting = start().await;
     setting.lifecycle.serving();
     let mut silent = Vec::new();
-    for at in 0..connections::MOST {
+    for at in 0..crate::limit::ADMIN_CONNECTIONS {
         let mut client = Client::connect(setting.address).await;
         if at % 2 == 1 {
             client.send("GET /healthz HTTP/1.1\r\n").await;
@@ -208,7 +208,7 @@ async fn probes_get_through_while_silent_connections_come_again_and_again() {
         let mut held = std::collections::VecDeque::new();
         loop {
             held.push_back(tokio::net::TcpStream::connect(address).await.unwrap());
-            held.drain(..held.len().saturating_sub(2 * connections::MOST));
+            held.drain(..held.len().saturating_sub(2 * crate::limit::ADMIN_CONNECTIONS));
         }
     });
     for _ in 0..200 {
@@ -225,7 +225,7 @@ async fn a_slow_scrape_goes_on_while_silent_connections_make_room() {
     scraper.send("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     scraper.read_until("\r\n\r\n").await;
     let mut silent = Vec::new();
-    for _ in 0..2 * connections::MOST {
+    for _ in 0..2 * crate::limit::ADMIN_CONNECTIONS {
         silent.push(tokio::net::TcpStream::connect(setting.address).await.unwrap());
     }
     assert_eq!(get(setting.address, "/healthz").await.0, 200);

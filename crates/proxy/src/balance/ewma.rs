@@ -7,13 +7,16 @@ use super::{Node, Outcome};
 use crate::random::Rng;
 
 /// Time in which a measurement loses all but 1/e of its weight.
+// No limit: a part of the algorithm.
 const DECAY: Duration = Duration::from_secs(10);
 
 /// What a failure counts as. ingress-nginx counts the time it took, so that an endpoint that refuses connections looks like
 /// the fastest of all; here it counts as a slow answer.
+// No limit: a part of the algorithm.
 const FAILURE: Duration = Duration::from_secs(10);
 
 /// Draws for a second endpoint before the first untried one in order is taken.
+// No limit: a part of the algorithm.
 const DRAWS: u32 = 8;
 
 /// Measurements by node.

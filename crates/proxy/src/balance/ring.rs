@@ -5,13 +5,12 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use super::Node;
+use crate::limit::RING_POINTS;
 use crate::random::Rng;
 
 /// Points of an endpoint for each unit of weight.
+// No limit: a part of the algorithm.
 const POINTS: u32 = 160;
-
-/// Most points of one endpoint. Weights are shares, so a ring needs no more resolution than this.
-const MOST_POINTS: u32 = 100 * POINTS;
 
 /// Points on a circle, each of one node.
 #[derive(Debug, Default)]
@@ -102,7 +101,7 @@ impl Subsets {
 
 fn push_points(points: &mut Vec<u64>, name: &[u8], weight: u32, node: u64) {
     let base = crc32(!0, name) ^ u32::MAX;
-    let count = weight.saturating_mul(POINTS).min(MOST_POINTS);
+    let count = weight.saturating_mul(POINTS).min(RING_POINTS);
     points.reserve(count as usize);
     let first = points.len();
     let mut hash = 0u32;

@@ -8,6 +8,7 @@ use crate::random::Rng;
 
 /// Distance between two turns of an endpoint of weight one. Large enough that the shares of large weights stay exact to a
 /// thousandth.
+// No limit: a part of the algorithm.
 const STRIDE: u64 = 1 << 24;
 
 /// Whose turn it is. With equal weights a cursor, else the earliest deadline first: each endpoint's next turn lies a distance

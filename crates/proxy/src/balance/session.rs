@@ -11,11 +11,8 @@ use md5::{Digest, Md5};
 
 use super::Node;
 use super::ring::Ring;
+use crate::limit::SESSION_KEYS;
 use crate::random::Rng;
-
-/// Keys tried for a new session until one falls to an endpoint that may be taken. With half of the endpoints draining, one in
-/// 2^64 sessions starts without a key; ingress-nginx gives up after 20.
-const KEYS_TRIED: u32 = 64;
 
 /// The first part of a session cookie.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,6 +23,7 @@ pub struct SessionKey {
 
 impl SessionKey {
     /// Seconds (20 digits at most), milliseconds, process id and a random number, with dots between them.
+    // No limit: what the text takes at most.
     const CAPACITY: usize = 44;
 
     /// The key as it stands in the cookie.
@@ -126,7 +124,7 @@ impl Sessions {
             return None;
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        (0..KEYS_TRIED).find_map(|_| {
+        (0..SESSION_KEYS).find_map(|_| {
             let key = SessionKey::generate(now, rng);
             let node = ring.find(key.as_bytes())?;
             let found = &nodes[node as usize];

@@ -5,31 +5,22 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use super::{Connection, within};
+use crate::limit::{LINGER_BYTES, LINGER_GAP, LINGER_TIME};
 use crate::stream::WriteFrom;
 use crate::timer::{Millis, NEVER};
 use crate::work::Work;
 
-/// Longest time without a byte (nginx `lingering_timeout`).
-pub(super) const GAP: Duration = Duration::from_secs(5);
-
-/// Longest time in all (nginx `lingering_time`).
-const TIME: Duration = Duration::from_secs(30);
-
-/// Bytes after which a client that does not stop is cut off: 16 MiB, more than most bodies that are refused.
-const BYTES: u64 = 16 << 20;
-
 impl Connection {
     /// Shuts down writing and reads until the client has ended, or long enough.
     pub(super) async fn linger(&mut self, work: &mut Work) {
-        let end = self.facts.worker.timers.after(TIME);
-        self.deadline.set_after(GAP);
+        let end = self.facts.worker.timers.after(LINGER_TIME);
+        self.deadline.set_after(LINGER_GAP);
         if within(&self.deadline, poll_fn(|cx| self.stream.poll_finish(cx))).await.is_none() {
             return;
         }
-        let mut left = BYTES;
+        let mut left = LINGER_BYTES;
         work.inbound.clear();
         poll_fn(|cx| self.poll_discard(cx, work, &mut left, end)).await;
         self.deadline.set(NEVER);
@@ -42,7 +33,7 @@ impl Connection {
                 Poll::Ready(Ok(count)) => {
                     work.inbound.clear();
                     *left = left.saturating_sub(count as u64);
-                    self.deadline.set(self.facts.worker.timers.after(GAP).min(end));
+                    self.deadline.set(self.facts.worker.timers.after(LINGER_GAP).min(end));
                     if *left == 0 || self.facts.worker.timers.now() >= end {
                         return Poll::Ready(());
                     }

@@ -18,6 +18,7 @@ use crate::client::Arrival;
 use crate::error::Failure;
 use crate::exchange::{Exchange, Sides};
 use crate::http1::{After, Parsed};
+use crate::limit::{FIRST_REQUEST_WHILE_DRAINING, LINGER_GAP};
 use crate::listener::OpenListener;
 use crate::live::Live;
 use crate::metrics::Phase;
@@ -25,9 +26,6 @@ use crate::stream::Downstream;
 use crate::timer::{Deadline, Millis, NEVER};
 use crate::work::Work;
 use crate::worker::{Admission, Worker};
-
-/// How long a connection that has not sent anything yet may wait once the worker drains: its first request may be on the way.
-const FIRST_REQUEST_WHILE_DRAINING: Duration = Duration::from_secs(1);
 
 /// A client's connection.
 #[derive(Debug)]
@@ -268,7 +266,7 @@ impl Connection {
     async fn finish(&mut self) {
         use crate::stream::WriteFrom;
         if matches!(self.stream, Downstream::Tls(_)) {
-            self.deadline.set_after(linger::GAP);
+            self.deadline.set_after(LINGER_GAP);
             within(&self.deadline, poll_fn(|cx| self.stream.poll_finish(cx))).await;
         }
         self.deadline.set(NEVER);

@@ -19,10 +19,11 @@ use fairway_model::{Action, Backend, ByteLimit, Host, HostPattern, Route};
 
 pub(crate) use self::side::Sides;
 use self::side::{After, ClientSide, EndpointSide};
-use self::transfer::{CLIENT_SEND_TIMEOUT, Gaps};
+use self::transfer::Gaps;
 use crate::client::ClientView;
 use crate::connection::ConnectionFacts;
 use crate::error::{CLIENT_CLOSED, Failure, Side};
+use crate::limit::CLIENT_SEND_TIMEOUT;
 use crate::live::Live;
 use crate::pipeline::{self, Received, Step};
 use crate::reason::{Cause, Reason};

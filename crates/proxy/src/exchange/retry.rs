@@ -6,9 +6,7 @@ use super::Exchange;
 use super::tries::Attempt;
 use crate::error::{Failure, Side};
 use crate::http1::Method;
-
-/// Tries of a request whose policy sets no limit: enough to get past any rollout, and an end if nothing answers.
-pub(super) const MOST_TRIES: u32 = 32;
+use crate::limit::TRIES;
 
 impl Exchange<'_> {
     /// Whether a failed try was on a kept connection from which nothing came back: most likely the endpoint had closed it before,
@@ -29,7 +27,7 @@ impl Exchange<'_> {
 
     /// Whether the policy leaves room for another try.
     fn may_retry(&self, retry: &Retry, tries: u32) -> bool {
-        tries < retry.tries.unwrap_or(MOST_TRIES).min(MOST_TRIES)
+        tries < retry.tries.unwrap_or(TRIES).min(TRIES)
             && retry.within.is_none_or(|within| self.dispatched.elapsed() < within)
             && self.may_send_again(retry)
     }

@@ -9,10 +9,8 @@ use std::time::Duration;
 use super::Exchange;
 use super::side::ResponsePart;
 use crate::error::Failure;
+use crate::limit::CLIENT_SEND_TIMEOUT;
 use crate::timer::{Millis, NEVER};
-
-/// Longest gap between two writes to a client (nginx `send_timeout`, for which ingress-nginx has no setting).
-pub(super) const CLIENT_SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The moments at which waiting ends, each of them [`NEVER`] while nobody waits for that.
 #[derive(Clone, Copy, Debug)]

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use fairway_model::Forward;
 use tokio::net::TcpStream;
 
-use super::retry::MOST_TRIES;
 use super::transfer::Gaps;
 use super::{Allowance, Exchange};
 use crate::access_log::Format;
 use crate::balance::{Ask, Outcome, Pick, cookie};
 use crate::error::{Errno, Failure};
+use crate::limit::TRIES;
 use crate::message::UpstreamRequest;
 use crate::reason::Reason;
 use crate::record::Try;
@@ -246,7 +246,7 @@ impl Exchange<'_> {
         let outcome = if failed { Outcome::Failed } else { Outcome::Answered(response) };
         service.done(&attempt.pick, outcome, now);
         let scratch = &mut *self.scratch;
-        if scratch.tries.len() < MOST_TRIES as usize {
+        if scratch.tries.len() < TRIES as usize {
             scratch.tried.push(attempt.pick.endpoint);
             scratch.tries.push(Try {
                 endpoint: attempt.pick.endpoint,

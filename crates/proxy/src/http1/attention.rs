@@ -6,15 +6,12 @@
 
 use std::io;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use super::relay::Source;
 use crate::error::Failure;
+use crate::limit::CLIENT_LOOK;
 use crate::stream::Downstream;
 use crate::timer::{Millis, NEVER, Timers};
-
-/// How often a client is looked at that reading tells nothing about.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// What is known of a client that waits.
 #[derive(Debug)]
@@ -60,7 +57,7 @@ impl Attention {
         if stream.has_failed() {
             return Poll::Ready(Failure::ClientGone);
         }
-        self.look = timers.after(LOOK);
+        self.look = timers.after(CLIENT_LOOK);
         Poll::Pending
     }
 

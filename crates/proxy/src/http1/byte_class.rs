@@ -86,7 +86,9 @@ fn any_word(bytes: &[u8], filler: u8, found: impl Fn(u64) -> u64) -> bool {
     words.fold(0, |sum, word| sum | found(u64::from_ne_bytes(*word))) != 0
 }
 
+// No limit: a pattern of bits.
 const EACH: u64 = 0x0101_0101_0101_0101;
+// No limit: a pattern of bits.
 const TOP: u64 = 0x8080_8080_8080_8080;
 
 /// Not zero exactly if a byte of `word` is below `limit`, which is at most 128 (Anderson, "Bit Twiddling Hacks", hasless).

@@ -10,6 +10,7 @@ use super::byte_class::is_value;
 use super::error::BodyError;
 use super::field::{NameRules, parse_line};
 use super::known::{KnownField, KnownSet};
+use crate::limit::{CHUNK_EXTENSIONS, CHUNK_LINE, TRAILERS};
 
 /// Bounds of what a chunked body may spend on anything but data. Lengths are in bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,7 +25,7 @@ pub struct ChunkLimits {
 
 impl Default for ChunkLimits {
     fn default() -> Self {
-        Self { size_line: 256, extensions: 4 << 10, trailers: 8 << 10 }
+        Self { size_line: CHUNK_LINE, extensions: CHUNK_EXTENSIONS, trailers: TRAILERS }
     }
 }
 

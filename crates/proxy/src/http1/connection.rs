@@ -5,9 +5,7 @@ use super::error::HeadError;
 use super::field::{Fields, Span};
 use super::known::{KnownField, KnownSet};
 use super::request::Version;
-
-/// Options in all `Connection` fields of a head. Each is compared with each field, so the number is bounded.
-const MAX_OPTIONS: usize = 32;
+use crate::limit::CONNECTION_OPTIONS;
 
 /// What a head says about its connection (RFC 9112 9.3). Whether the connection is in fact used again also depends on the body
 /// having been read to its end.
@@ -113,13 +111,13 @@ impl Upgrade {
 
 /// Where the elements of all `Connection` fields are; they outlive the borrow of the fields that are about to change.
 struct Options {
-    spans: [Span; MAX_OPTIONS],
+    spans: [Span; CONNECTION_OPTIONS],
     len: usize,
 }
 
 impl Options {
     fn read(fields: &Fields, buf: &[u8]) -> Result<Self, HeadError> {
-        let mut options = Self { spans: [Span::default(); MAX_OPTIONS], len: 0 };
+        let mut options = Self { spans: [Span::default(); CONNECTION_OPTIONS], len: 0 };
         for field in fields.iter().filter(|field| field.known() == KnownField::Connection) {
             let mut start = field.value_span().range().start;
             for element in field.value(buf).split(|&byte| byte == b',') {

@@ -11,12 +11,10 @@ use super::{
 use crate::buffer::Buffer;
 use crate::direction::Direction;
 use crate::error::{Errno, Failure};
+use crate::limit::INTERIM_RESPONSES;
 use crate::record::Message;
 use crate::upstream;
 use crate::work::Store;
-
-/// Interim responses that are passed on for one request. More than a few are no hints but a flood.
-const INTERIM_RESPONSES: u32 = 32;
 
 /// What has come of a response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

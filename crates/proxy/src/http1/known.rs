@@ -349,6 +349,7 @@ impl Sub for KnownSet {
 }
 
 /// Four times the number of names, so that a miss ends at its first slot nearly always.
+// No limit: the size of a table that is made at compile time.
 const SLOTS: usize = 512;
 
 /// Open addressing over [`NAMES`]; 0 is a free slot.

@@ -2,9 +2,7 @@
 
 use super::error::HeadError;
 use super::field::NameRules;
-
-/// Heads stay below this whatever the configuration says, so that offsets fit 32 bits with room to spare.
-const LARGEST_HEAD: usize = 16 << 20;
+use crate::limit::LARGEST_HEAD;
 
 /// Bounds of a head, and which field names are let through. Lengths are in bytes and include the line end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -27,9 +25,9 @@ pub struct HeadLimits {
 impl Default for HeadLimits {
     fn default() -> Self {
         Self {
-            start_line: 8 << 10,
-            field_line: 8 << 10,
-            total: 32 << 10,
+            start_line: 8 << 10, // No limit: the settings say another one.
+            field_line: 8 << 10, // No limit: the same.
+            total: 32 << 10,     // No limit: the same.
             fields: 256,
             ignore_invalid_headers: true,
             underscores_in_headers: false,

@@ -13,6 +13,7 @@ use crate::stream::WriteFrom;
 
 /// Pieces up to this size are copied behind the head instead of being written from where they are. Two pages: copying them
 /// costs about as much as the kernel spends on a second element of `writev`.
+// No limit: it chooses between two ways to write.
 const COPIED: usize = 8 << 10;
 
 /// What is to be written next: bytes of our own, then a part of the source buffer, then perhaps the end of a chunk.

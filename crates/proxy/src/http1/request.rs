@@ -8,12 +8,7 @@ use super::field::{Fields, Span};
 use super::framing::Framing;
 use super::known::KnownField;
 use super::line::{HeadLimits, LineEnd, Lines, Parsed};
-
-/// Empty lines tolerated before a request line (RFC 9112 2.2 asks for at least one).
-const LEADING_EMPTY_LINES: u8 = 4;
-
-/// Longer than any registered method (`UPDATEREDIRECTREF` has 17 bytes).
-const LONGEST_METHOD: usize = 32;
+use crate::limit::{LEADING_EMPTY_LINES, LONGEST_METHOD};
 
 /// The request method. `CONNECT` and `TRACE` do not get this far.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]

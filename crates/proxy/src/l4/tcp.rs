@@ -15,15 +15,13 @@ use tokio::net::TcpStream;
 use super::{OpenStream, StreamSession};
 use crate::connection::within;
 use crate::direction::Direction;
+use crate::limit::PROXY_HEADER_TIMEOUT;
 use crate::metrics::Phase;
 use crate::proxy_protocol::{self, Decoded, Ends};
 use crate::stream::WriteFrom;
 use crate::timer::Deadline;
 use crate::upstream::connect::{self, ConnectError};
 use crate::worker::{Admission, Worker};
-
-/// Time for the PROXY header (nginx `proxy_protocol_timeout`).
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves a connection to its end.
 pub(super) async fn serve(
@@ -118,7 +116,7 @@ impl Connection {
 
     /// Whether the connection begins with a valid header. What follows it stays in the buffer.
     async fn read_header(&mut self) -> bool {
-        self.deadline.set_after(HEADER_TIMEOUT);
+        self.deadline.set_after(PROXY_HEADER_TIMEOUT);
         let inbound = self.to_up.buffer(&self.session.worker.store);
         loop {
             let client = &mut self.client;

@@ -29,19 +29,18 @@ use super::session::Client;
 use super::{OpenStream, StreamSession};
 use crate::connection::within;
 use crate::descriptors;
+use crate::limit::SILENCE_WHILE_DRAINING;
 use crate::listener::pause_after;
 use crate::timer::{Deadline, Millis, NEVER};
 use crate::worker::Worker;
 
 /// The largest datagram there is.
+// No limit: the protocol has it.
 const LARGEST: usize = 64 << 10;
 
 /// So many datagrams are taken before others of the worker get their turn.
+// No limit: a batch.
 const BATCH: usize = 32;
-
-/// Longest silence of an endpoint while the worker drains: endpoints that never answer, as those of syslog and statsd, would keep it
-/// until the deadline. Resolvers wait as long for an answer unless told otherwise (`timeout` in resolv.conf(5)).
-const SILENCE_WHILE_DRAINING: Duration = Duration::from_secs(5);
 
 /// The socket of a UDP service, in one worker.
 #[derive(Debug)]

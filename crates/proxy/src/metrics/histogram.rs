@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::limit;
+
 /// Ascending upper bounds; one more bucket takes what is above.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Buckets(Arc<[f64]>);
@@ -13,7 +15,7 @@ pub struct InvalidBuckets;
 
 impl Buckets {
     /// Most bounds of one histogram; every series has a number for each.
-    pub const MOST: usize = 100;
+    pub const MOST: usize = limit::METRIC_BUCKETS;
 
     /// Bounds, ascending.
     ///

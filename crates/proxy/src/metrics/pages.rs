@@ -16,6 +16,7 @@ use super::{ConfigStatus, Exposition, MetricOptions, PREFIX, ProxyFigures, Total
 
 /// A page is complete with the line that makes it longer than this, in bytes: large enough that a system call for each is cheap,
 /// small enough that one is written in a fraction of a millisecond.
+// No limit: how the text is cut.
 const PAGE: usize = 64 << 10;
 
 /// The text, written as it is read.

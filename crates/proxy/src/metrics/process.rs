@@ -3,9 +3,11 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Clock ticks in a second in `/proc`; fixed on Linux for user space (`USER_HZ`).
+// No limit: a unit.
 const TICKS: f64 = 100.0;
 
 /// Unit of the sizes in `/proc/self/status`.
+// No limit: a unit.
 const KIB: u64 = 1024;
 
 /// What `/proc` says about this process. What can't be read is zero.

@@ -9,15 +9,8 @@ use hashbrown::HashTable;
 use super::MetricOptions;
 use super::label::{LiveIngresses, RequestLabels};
 use super::series::{Failed, Pair, Series};
+use crate::limit::{METRIC_PAIRS, METRIC_ROUTES};
 use crate::record::RequestRecord;
-
-/// Routes that one worker tells apart; requests of further ones count under empty labels. At a hundred times what large
-/// installations have, it only bounds what a flood of short-lived Ingresses can make a worker remember between two scrapes.
-const MOST_ROUTES: u32 = 200_000;
-
-/// Pairs of method and status of a route; further ones count by status class. Only an endpoint that answers with invented
-/// statuses gets there.
-const MOST_PAIRS: usize = 64;
 
 /// Counts what one worker does. Not shared: the worker that owns it reports when it is asked.
 #[derive(Debug)]
@@ -156,7 +149,7 @@ impl WorkerMetrics {
         };
         let pair = Pair::of(record, self.options.status_classes);
         let series = &mut self.series;
-        let slot = series.slot(route, pair, MOST_PAIRS);
+        let slot = series.slot(route, pair, METRIC_PAIRS);
         series.request(slot);
         series.observe(slot, 0, record.duration.as_secs_f64());
         // Requests with several tries have no single time; ingress-nginx drops them here too.
@@ -206,7 +199,7 @@ impl WorkerMetrics {
         if let Some(&at) = self.by_labels.get(&labels) {
             return at;
         }
-        let labels = if self.series.len() < MOST_ROUTES { labels } else { RequestLabels::default() };
+        let labels = if self.series.len() < METRIC_ROUTES { labels } else { RequestLabels::default() };
         let labels = Arc::new(labels);
         *self.by_labels.entry(labels.clone()).or_insert_with(|| self.series.push(labels))
     }

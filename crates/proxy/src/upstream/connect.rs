@@ -10,11 +10,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use super::Service;
 use crate::connection::within;
 use crate::descriptors;
+use crate::limit::CONNECT_LOOK;
 use crate::timer::{Deadline, Millis};
 use crate::worker::Worker;
-
-/// How often who waits for a connection looks whether the endpoint is still there, or whether there is a file by now.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +48,7 @@ pub(crate) async fn open(
     socket.set_nodelay(true)?;
     let mut connecting = pin!(socket.connect(endpoint));
     loop {
-        deadline.set(end.min(worker.timers.after(LOOK)));
+        deadline.set(end.min(worker.timers.after(CONNECT_LOOK)));
         if let Some(connected) = within(deadline, connecting.as_mut()).await {
             return Ok(connected?);
         }
@@ -82,7 +80,7 @@ async fn socket(
         }
         if !worker.free_file() {
             // Others than ours may have closed a file as well.
-            deadline.set(end.min(worker.timers.after(LOOK)));
+            deadline.set(end.min(worker.timers.after(CONNECT_LOOK)));
             within(deadline, worker.ended()).await;
             if worker.timers.now() >= end {
                 return Err(ConnectError::NoFile);

@@ -6,6 +6,7 @@ use super::Worker;
 use crate::metrics::Phase;
 
 /// Idle connections that close at a time where files are lacking.
+// No limit: a batch.
 const SHED_FOR_FILES: usize = 16;
 
 impl Worker {

@@ -1,0 +1,264 @@
+//! All limits and timeouts of the proxy in one table, which knows nobody. `docs/limits.md` is generated from it, and a test fails for a
+//! constant elsewhere that looks like a limit.
+//!
+//! A constant that is none (a batch, a sentinel, a part of an algorithm) stays where it is used, below a line `// No limit: ` with the
+//! reason.
+
+use std::time::Duration;
+
+use fairway_model::PathRegex;
+
+fairway_model::limits! {
+    "Connections of clients" {
+        settings {
+            "keep-alive": "Time that a connection may be idle between two requests; 0 turns keep-alive off.",
+                "The connection is closed.", "";
+            "keep-alive-requests": "Requests on one connection.", "The response says `Connection: close`.", "";
+        }
+        found {
+            "5/16 of the open files (`ulimit -n`)": "Connections of clients, in all workers together. Each may need another file for its \
+                endpoint.", "Further ones wait in the queue of the kernel; idle ones close to make room.",
+                "`nginx_ingress_controller_nginx_process_connections`";
+        }
+        fixed {
+            /// Connections of clients that one worker holds.
+            WORKER_CONNECTIONS: usize = 16_384, Count, "Further ones wait in the queue of the kernel; idle ones close to make room.",
+                "`nginx_ingress_controller_nginx_process_connections`";
+            /// Connections that wait in the kernel to be accepted; Linux cuts it at `net.core.somaxconn`.
+            BACKLOG: i32 = 4096, Count, "The kernel drops the handshake, and the client tries again.", "";
+            /// Pause after a failed accept, such as for a lack of files.
+            ACCEPT_PAUSE: Duration = Duration::from_millis(100), Time, "Then it is tried again.", "";
+            /// Pauses that a listener which closes makes for the sake of the connections in its queue.
+            CLOSING_PAUSES: u32 = 10, Count, "The listener closes.", "";
+            /// Shortest time between two warnings that connections can't be accepted.
+            ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(60), Time, "The warning is left out.", "";
+            /// TLS sessions that are kept for resumption.
+            TLS_SESSIONS: usize = 20_480, Count, "An older session is forgotten; its client makes a full handshake.", "";
+            /// After a refused request or an early answer, the longest gap between two bytes that are read and dropped (nginx
+            /// `lingering_timeout`).
+            LINGER_GAP: Duration = Duration::from_secs(5), Time, "The connection is closed.", "";
+            /// The same in all (nginx `lingering_time`).
+            LINGER_TIME: Duration = Duration::from_secs(30), Time, "The connection is closed.", "";
+            /// The same in bytes: more than most bodies that are refused.
+            LINGER_BYTES: u64 = 16 << 20, Bytes, "The connection is closed.", "";
+            /// Precision of all times: each ends at most two of these late, and never early.
+            TICK: Duration = Duration::from_millis(50), Time, "", "";
+        }
+    }
+    "Request heads" {
+        settings {
+            "client-header-timeout": "Time for the whole head of a request, and before it for the TLS handshake.",
+                "408; a connection that sent nothing is closed.", "`head_timeout`";
+            "large-client-header-buffers": "Number and size of nginx's buffers: a request line or a field is at most one size long, a head \
+                number times size; neither above 1 MiB.", "414 for the request line, else 431.", "`head_too_large`";
+        }
+        found {}
+        fixed {
+            /// Largest head, whatever the settings say.
+            LARGEST_HEAD: usize = 16 << 20, Bytes, "431.", "`head_too_large`";
+            /// Options in all Connection fields of a head.
+            CONNECTION_OPTIONS: usize = 32, Count, "400.", "`bad_request`";
+            /// Empty lines before a request line.
+            LEADING_EMPTY_LINES: u8 = 4, Count, "400.", "`bad_request`";
+            /// Length of a method.
+            LONGEST_METHOD: usize = 32, Bytes, "400.", "`bad_request`";
+        }
+    }
+    "Bodies" {
+        settings {
+            "proxy-body-size": "Largest request body (annotation of the same name).", "413.", "`body_too_large`";
+            "client-body-timeout": "Longest gap between two reads of a request body.", "408.", "`body_timeout`";
+        }
+        found {}
+        fixed {
+            /// A line with the size of a chunk, extensions included.
+            CHUNK_LINE: usize = 256, Bytes, "400 from a client, 502 from an endpoint.", "`bad_body`, `bad_response_body`";
+            /// All chunk extensions of a message.
+            CHUNK_EXTENSIONS: usize = 4 << 10, Bytes, "400 from a client, 502 from an endpoint.", "`bad_body`, `bad_response_body`";
+            /// The trailer section of a chunked body.
+            TRAILERS: usize = 8 << 10, Bytes, "400 from a client, 502 from an endpoint.", "`bad_body`, `bad_response_body`";
+        }
+    }
+    "Endpoints" {
+        settings {
+            "proxy-connect-timeout": "Time to connect to an endpoint (annotation of the same name).",
+                "Another endpoint is tried as `proxy-next-upstream` says, then 504.", "`connect_timeout`";
+            "proxy-send-timeout": "Longest gap between two writes to an endpoint (annotation of the same name).",
+                "Another endpoint is tried as `proxy-next-upstream` says, then 504.", "`send_timeout`";
+            "proxy-read-timeout": "Longest gap between two reads from an endpoint (annotation of the same name).",
+                "Another endpoint is tried as `proxy-next-upstream` says, then 504; a response that has begun is cut.", "`read_timeout`";
+            "proxy-next-upstream-tries": "Tries of a request; 0 means as many as there are (annotation of the same name).",
+                "The last failure is answered.", "`fairway_upstream_failures_total`";
+            "proxy-next-upstream-timeout": "Seconds in which another try may begin; 0 for no limit (annotation of the same name).",
+                "The last failure is answered.", "`fairway_upstream_failures_total`";
+            "upstream-keepalive-connections": "Idle connections to endpoints that each worker keeps.",
+                "The one that was idle for longest is closed.", "`fairway_upstream_connections_idle`";
+            "upstream-keepalive-requests": "Requests on one connection to an endpoint.", "The connection is closed.", "";
+            "upstream-keepalive-timeout": "Time that a connection to an endpoint may be idle.", "The connection is closed.", "";
+            "upstream-keepalive-time": "Age of a connection to an endpoint.", "The connection is closed after its request.", "";
+        }
+        found {}
+        fixed {
+            /// Tries of a request whose settings have no limit: enough to get past any rollout, and an end if nothing answers.
+            TRIES: u32 = 32, Count, "The last failure is answered.", "`fairway_upstream_failures_total`";
+            /// Largest head of a response, and largest line in it. ingress-nginx refuses what exceeds `proxy-buffer-size`; there is no
+            /// harm in being generous.
+            RESPONSE_HEAD: usize = 64 << 10, Bytes, "502.", "`bad_response`";
+            /// Fields of a response.
+            RESPONSE_FIELDS: usize = 1024, Count, "502.", "`bad_response`";
+            /// Interim responses that are passed on for one request. More than a few are no hints but a flood.
+            INTERIM_RESPONSES: u32 = 32, Count, "502.", "`bad_response`";
+            /// How often a request that waits for a connection looks whether the endpoint still exists.
+            CONNECT_LOOK: Duration = Duration::from_millis(200), Time, "Another endpoint is tried.", "`endpoint_gone`";
+            /// Points of one endpoint on the ring of consistent hashing: weights are shares, and need no more resolution.
+            RING_POINTS: u32 = 16_000, Count, "Larger weights count as this one.", "";
+            /// Keys that are tried for a new session until one falls to an endpoint that may be taken.
+            SESSION_KEYS: u32 = 64, Count, "The session starts without affinity.", "";
+        }
+    }
+    "Responses to clients" {
+        settings {}
+        found {}
+        fixed {
+            /// Longest gap between two writes to a client (nginx `send_timeout`, for which ingress-nginx has no key).
+            CLIENT_SEND_TIMEOUT: Duration = Duration::from_secs(60), Time, "The connection is closed.", "`client_stalled`";
+            /// How often a client that reading tells nothing about is looked at.
+            CLIENT_LOOK: Duration = Duration::from_secs(1), Time, "A client that is gone ends its request.", "`client_gone`";
+            /// How often a silent client is asked whether it is still there. A kernel forgets a connection that its program has closed
+            /// after a minute (Linux, `tcp_fin_timeout`), and answers with a reset from then on.
+            CLIENT_PROBE: Duration = Duration::from_secs(10), Time, "A client that is gone ends its request.", "`client_gone`";
+        }
+    }
+    "Memory of a worker" {
+        settings {}
+        found {}
+        fixed {
+            /// First size of each receive buffer: a head and 16 KiB of body come in one read.
+            BUFFER: usize = 32 << 10, Bytes, "The buffer grows for a large head, or is exchanged for a large one.", "";
+            /// Size of the buffers that take over when a body is large: the fewer calls the better, and still within a second-level cache.
+            LARGE_BUFFER: usize = 256 << 10, Bytes, "The side that sends has to wait.", "";
+            /// Sets of buffers that are kept for later requests.
+            KEPT_SETS: usize = 1024, Count, "Further ones are freed.", "";
+            /// Large buffers that are kept for later.
+            KEPT_LARGE: usize = 32, Count, "Further ones are freed.", "";
+            /// Size of an output buffer that is kept.
+            KEPT_OUTPUT: usize = 64 << 10, Bytes, "A larger one is freed.", "";
+        }
+    }
+    "TCP and UDP services" {
+        settings {
+            "proxy-stream-timeout": "Longest silence of both sides.", "The connection or session ends.", "";
+            "proxy-stream-next-upstream-tries": "Endpoints that are tried for a connection; 0 for all.",
+                "The connection is closed.", "`fairway_stream_failures_total`";
+            "proxy-stream-next-upstream-timeout": "Time in which another endpoint may be tried.",
+                "The connection is closed.", "`fairway_stream_failures_total`";
+            "proxy-stream-responses": "Datagrams that answer one of a client's.", "The session ends.", "";
+        }
+        found {
+            "4/16 of the open files (`ulimit -n`)": "Sessions of UDP services, in all workers together; also no more than connections of \
+                clients.", "The session that was silent for longest ends.", "`fairway_stream_sessions_active`";
+        }
+        fixed {
+            /// Time for the PROXY header (nginx `proxy_protocol_timeout`).
+            PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(30), Time, "The connection is closed.", "`fairway_stream_failures_total`";
+            /// Longest PROXY header. The addresses need 108 bytes; the rest is for the extensions of version 2, which are skipped.
+            PROXY_HEADER: usize = 4096, Bytes, "The connection is closed.", "`fairway_stream_failures_total`";
+            /// Longest PROXY header of version 1 (section 2.1 of its specification).
+            PROXY_HEADER_V1: usize = 107, Bytes, "The connection is closed.", "`fairway_stream_failures_total`";
+            /// Longest silence of a UDP endpoint while the process drains. Resolvers wait as long for an answer (`timeout` in
+            /// resolv.conf(5)).
+            SILENCE_WHILE_DRAINING: Duration = Duration::from_secs(5), Time, "The session ends.", "";
+        }
+    }
+    "Names of Services of type ExternalName" {
+        settings {}
+        found {}
+        fixed {
+            /// Shortest time between two queries for a name, whatever its TTL (ingress-nginx asks once a second).
+            RESOLVE_SHORTEST: Duration = Duration::from_secs(1), Time, "", "`fairway_resolver_queries_total`";
+            /// Longest time between two queries, so that a mistaken TTL of a week does not outlive its correction.
+            RESOLVE_LONGEST: Duration = Duration::from_secs(600), Time, "The name is asked for again.", "`fairway_resolver_queries_total`";
+            /// Longest pause after failures, which double it.
+            RESOLVE_LONGEST_PAUSE: Duration = Duration::from_secs(30), Time, "The name is asked for again.",
+                "`fairway_resolver_failures_total`";
+            /// Queries under way at a time.
+            RESOLVE_AT_ONCE: usize = 32, Count, "Further names wait.", "";
+            /// Addresses that are taken of one name.
+            RESOLVE_ADDRESSES: usize = 256, Count, "The rest are ignored.", "";
+        }
+    }
+    "Access log" {
+        settings {}
+        found {}
+        fixed {
+            /// A worker hands its lines over when there are so many bytes of them.
+            LOG_FULL: usize = 32 << 10, Bytes, "The lines are written.", "";
+            /// Or when they are so old.
+            LOG_OLD: Duration = Duration::from_millis(100), Time, "The lines are written.", "";
+            /// Buffers of one worker that wait to be written.
+            LOG_BUFFERS: usize = 4, Count, "The worker's own buffer grows.", "";
+            /// Largest buffer of a worker while all others wait.
+            LOG_LARGEST: usize = 256 << 10, Bytes, "Lines are dropped.", "`fairway_access_log_dropped_lines_total`";
+            /// Buffers of all workers that wait to be written.
+            LOG_QUEUE: usize = 1024, Count, "The workers' own buffers grow.", "";
+        }
+    }
+    "Metrics and administration" {
+        settings {
+            "--health-check-timeout": "Time for all workers to answer a probe or a scrape; 0 means 10 s.", "500 for `/healthz`, else 503.", "";
+        }
+        found {}
+        fixed {
+            /// Routes that metrics tell apart in one worker, a hundred times what large installations have.
+            METRIC_ROUTES: u32 = 200_000, Count, "Requests of further ones count under empty labels.", "";
+            /// Pairs of method and status of a route.
+            METRIC_PAIRS: usize = 64, Count, "Further ones count by class of status and as method `OTHER`.", "";
+            /// Upper bounds of a histogram (`--time-buckets`, `--length-buckets`, `--size-buckets`).
+            METRIC_BUCKETS: usize = 100, Count, "The flag is refused at start.", "";
+            /// Time for all workers to answer where no flag says another one.
+            ADMIN_PATIENCE: Duration = Duration::from_secs(10), Time, "500 for `/healthz`, else 503.", "";
+            /// Connections to the admin port.
+            ADMIN_CONNECTIONS: usize = 64, Count, "The one that was idle for longest makes room.", "";
+            /// Scrapes at a time: a pair of Prometheus servers, and two more. Each keeps a copy of all numbers.
+            SCRAPES: usize = 4, Count, "Further ones wait as long as probes may take, then 503.", "";
+            /// Size of a request head.
+            ADMIN_HEAD: usize = 8 << 10, Bytes, "431.", "";
+            /// Time for the head of the first request.
+            ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(5), Time, "The connection is closed.", "";
+            /// Time for another request: scrapers keep their connections for the next scrape.
+            ADMIN_IDLE: Duration = Duration::from_secs(60), Time, "The connection is closed.", "";
+            /// Time for an answer to be read, however it trickles.
+            ADMIN_SEND_TIMEOUT: Duration = Duration::from_secs(30), Time, "The connection is closed.", "";
+        }
+    }
+    "Shutdown" {
+        settings {
+            "worker-shutdown-timeout": "Time for requests and connections to end once no new ones are accepted.",
+                "They are cut.", "`shutdown`";
+            "--shutdown-grace-period": "Seconds in which new connections are still accepted after SIGTERM.",
+                "Listeners close.", "";
+        }
+        found {}
+        fixed {
+            /// How long a connection that has not sent anything may wait once the process drains: its first request may be on the way.
+            FIRST_REQUEST_WHILE_DRAINING: Duration = Duration::from_secs(1), Time, "The connection is closed.", "";
+            /// Time for the requests that are cut to be logged. Each needs one turn of the loop.
+            LAST_LINES: Duration = Duration::from_millis(500), Time, "The process ends.", "";
+            /// Time for the last lines to be written.
+            LAST_WRITE: Duration = Duration::from_secs(1), Time, "The process ends.", "";
+        }
+    }
+    "Patterns of paths" {
+        settings {}
+        found {}
+        fixed {
+            /// Longest pattern of a path with `use-regex`; Kubernetes itself has no limit.
+            PATH_PATTERN: usize = PathRegex::LENGTH_LIMIT, Bytes, "The path answers 503, and a finding says so.", "";
+            /// Compiled size of such a pattern. What users write needs a hundredth of it.
+            PATH_PATTERN_COMPILED: usize = PathRegex::SIZE_LIMIT, Bytes, "The path answers 503, and a finding says so.", "";
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
