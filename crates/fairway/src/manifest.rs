@@ -4,6 +4,8 @@
 //! order of their paths, documents in the order of the file; of an object that stands twice the last one counts, and the
 //! user hears of it. A change of one document costs one document, however large its file.
 
+mod advice;
+mod base64;
 mod decode;
 mod file;
 mod node;
@@ -170,7 +172,14 @@ impl Manifests {
         let diagnostics: Vec<_> = diagnostics.into_iter().collect();
         let fields: Vec<_> = diagnostics.iter().map(|found| (&found.origin, found.field.as_str())).collect();
         let places = self.places(&fields);
-        let finding = |(diagnostic, place)| Finding { place, diagnostic };
+        let finding = |(mut diagnostic, place): (Diagnostic, _)| {
+            if diagnostic.severity != Severity::Info
+                && let Some(advice) = advice::template(&diagnostic.value)
+            {
+                diagnostic.message.push_str(&format!("; {advice}"));
+            }
+            Finding { place, diagnostic }
+        };
         diagnostics.into_iter().zip(places).map(finding).collect()
     }
 

@@ -21,9 +21,11 @@ pub(crate) fn line(finding: &Finding, terminal: Terminal) -> String {
         Severity::Info => (Style::Cyan, "info"),
     };
     let _ = write!(out, "{}: ", terminal.style(style, word));
-    // A file names itself in its place.
-    if &*found.origin.kind != "File" {
-        let _ = write!(out, "{}: ", printable(&found.origin.to_string()));
+    // A file names itself in its place; what it holds and has no name is there with its kind.
+    match &*found.origin.kind {
+        "File" if found.origin.section.is_empty() => {}
+        "File" => _ = write!(out, "{}: ", printable(&found.origin.section)),
+        _ => _ = write!(out, "{}: ", printable(&found.origin.to_string())),
     }
     if !found.field.is_empty() {
         let _ = write!(out, "{}: ", printable(&found.field));

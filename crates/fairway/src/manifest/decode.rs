@@ -10,6 +10,7 @@ use fairway_translate::verdict::nearest;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
+use super::advice;
 use super::node::{Entry, Node, Value};
 
 /// A blemish that does not keep the object from being read.
@@ -40,11 +41,23 @@ pub(super) enum Blemish {
 /// Why an object can't be read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct DecodeError {
-    /// Line within the document, from 1; 0 as long as nobody knows it.
+    /// Line within the document, from 1; 0 as long as it isn't known.
     pub(super) line: u32,
     /// The field.
     pub(super) field: String,
-    message: String,
+    /// The value as it is written, if it is a scalar.
+    pub(super) value: String,
+    wrong: Box<Wrong>,
+    /// How it is probably meant.
+    correction: Option<String>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Wrong {
+    /// A value of another kind than this one, which serde and the Kubernetes types have a name for.
+    Kind { expected: String, found: String },
+    /// Anything else, in the words of the type that refused it.
+    Other(String),
 }
 
 /// Reads a value of a type; blemishes are added to `notes`.
@@ -165,6 +178,10 @@ impl<'n> Decoder<'n, '_> {
         if error.line == 0 {
             error.line = self.node.line;
             error.field = self.path.to_string();
+            error.value = self.node.text().unwrap_or_default().to_owned();
+            if let (Wrong::Kind { expected, .. }, Step::Key(key)) = (&*error.wrong, &self.path.step) {
+                error.correction = advice::correction(expected, key, self.node);
+            }
         }
         error
     }
@@ -353,15 +370,47 @@ impl<'n> SeqAccess<'n> for Items<'n, '_> {
     }
 }
 
+impl DecodeError {
+    fn new(wrong: Wrong) -> Self {
+        Self { line: 0, field: String::new(), value: String::new(), wrong: Box::new(wrong), correction: None }
+    }
+
+    /// Whether base64 was expected, and something else was there.
+    pub(super) fn is_base64(&self) -> bool {
+        // The type decodes by itself, so that all that is left are the words of the decoder.
+        matches!(&*self.wrong, Wrong::Other(words) if words.starts_with("Invalid ") || words.starts_with("Encoded text "))
+    }
+}
+
 impl de::Error for DecodeError {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self { line: 0, field: String::new(), message: message.to_string() }
+        Self::new(Wrong::Other(message.to_string()))
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        let found = match found {
+            Unexpected::Seq => "a list",
+            Unexpected::Map => "a mapping",
+            Unexpected::Bool(_) => "true or false",
+            Unexpected::Signed(_) | Unexpected::Unsigned(_) | Unexpected::Float(_) => "a number",
+            Unexpected::Unit | Unexpected::Option => "nothing",
+            _ => "a text",
+        };
+        Self::new(Wrong::Kind { expected: expected.to_string(), found: found.to_owned() })
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self::new(Wrong::Kind { expected: expected.to_string(), found: found.to_string() })
     }
 }
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        match &*self.wrong {
+            Wrong::Other(words) => f.write_str(words)?,
+            Wrong::Kind { expected, found } => write!(f, "expected {}, not {found}", advice::expectation(expected))?,
+        }
+        self.correction.as_ref().map_or(Ok(()), |correction| write!(f, ": write {correction}"))
     }
 }
 
@@ -400,9 +449,33 @@ mod tests {
         let (ingress, _) = read::<Ingress>("spec:\n  rules:\n  - http:\n      paths: yes please\n");
         let error = ingress.unwrap_err();
         assert_eq!((error.line, error.field.as_str()), (4, "spec.rules[0].http.paths"));
-        assert!(error.to_string().contains("expected"), "{error}");
+        assert_eq!(error.to_string(), "expected a list, not a text");
         let text = "spec:\n  defaultBackend:\n    service:\n      name: a\n      port:\n        number: \"80\"\n";
-        assert_eq!(read::<Ingress>(text).0.unwrap_err().line, 6);
+        let error = read::<Ingress>(text).0.unwrap_err();
+        assert_eq!((error.line, error.value.as_str()), (6, "80"));
+        assert_eq!(error.to_string(), "expected a whole number, not a text: write number: 80, without quotes");
+    }
+
+    #[test]
+    fn corrections_show_what_to_write() {
+        let backend = |backend: &str| {
+            let text = format!("spec:\n  defaultBackend: {backend}\n");
+            read::<Ingress>(&text).0.unwrap_err().to_string()
+        };
+        for (written, expected) in [
+            ("{service: {name: a, port: 80}}", "expected a mapping, not a number: write port: {number: 80}"),
+            ("{service: {name: a, port: \"80\"}}", "expected a mapping, not a text: write port: {number: 80}"),
+            ("{service: {name: a, port: http}}", "expected a mapping, not a text: write port: {name: http}"),
+            ("{service: a}", "expected a mapping, not a text: write service: {name: a, port: {number: 80}}"),
+            (
+                "{service: {name: a, port: {number: http}}}",
+                "expected a whole number, not a text: write name: http, if it is the name of a port",
+            ),
+        ] {
+            assert_eq!(backend(written), expected, "{written}");
+        }
+        let text = "spec:\n  ports:\n  - {port: [80]}\n";
+        assert_eq!(read::<Service>(text).0.unwrap_err().to_string(), "expected a whole number, not a list");
     }
 
     #[test]

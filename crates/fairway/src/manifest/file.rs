@@ -13,6 +13,7 @@ use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use fairway_translate::objects::{Object, ObjectKey};
 use foldhash::quality::RandomState;
 
+use super::advice;
 use super::node::Node;
 use super::object::{self, Contents};
 use super::split::{Document, documents};
@@ -126,7 +127,8 @@ impl FileState {
                 Ok(None) => {}
                 Err(error) => {
                     let line = document.line + error.line.max(1) - 1;
-                    broken.get_or_insert((line, error.to_string()));
+                    let advice = advice::template(document.text).map(|advice| format!("; {advice}"));
+                    broken.get_or_insert((line, format!("{error}{}", advice.unwrap_or_default())));
                 }
             }
         }
@@ -213,7 +215,11 @@ pub(super) fn read(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default() + 1);
     Read::by_ref(&mut file).take(SIZE_LIMIT).read_to_end(&mut bytes)?;
     let text = String::from_utf8(bytes).map_err(|error| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("no UTF-8 text: {}", error.utf8_error()))
+        let reason = match advice::encrypted_bytes(error.as_bytes()) {
+            Some(advice) => format!("no text: {advice}"),
+            None => format!("no UTF-8 text: {}", error.utf8_error()),
+        };
+        io::Error::new(io::ErrorKind::InvalidData, reason)
     })?;
     Ok(match text.strip_prefix('\u{feff}') {
         Some(rest) => rest.to_owned(),

@@ -11,6 +11,8 @@ use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 
+use super::advice;
+use super::base64;
 use super::decode::{Blemish, Note, decode};
 use super::node::{Node, Value};
 
@@ -66,8 +68,14 @@ impl Reader<'_> {
         let (Some(version), Some(kind)) =
             (text("apiVersion").or(list.map(|list| list.0)), text("kind").or(list.map(|list| list.1)))
         else {
-            let message = "no Kubernetes object: expected a mapping with apiVersion and kind; it is left alone";
-            return self.find(node.line, Severity::Info, Reason::InvalidManifest, self.file, "", "", message);
+            let (severity, message) = match node.text().and_then(advice::encrypted_text) {
+                Some(advice) => (Severity::Error, advice),
+                None => (
+                    Severity::Info,
+                    "no Kubernetes object: expected a mapping with apiVersion and kind; it is left alone",
+                ),
+            };
+            return self.find(node.line, severity, Reason::InvalidManifest, self.file, "", "", message);
         };
         if let Some(member) = kind.strip_suffix("List")
             && let Some(Node { value: Value::Sequence(items), .. }) = node.get("items")
@@ -118,13 +126,19 @@ impl Reader<'_> {
     where
         T: DeserializeOwned + Into<Object> + k8s_openapi::Metadata<Ty = ObjectMeta>,
     {
-        let Some(key) = key_of(node, kind) else {
-            let message = "expected a name of letters, digits, - and .; the object is left alone";
-            let line = node.line_of("metadata.name");
-            let origin = &self.file.section(kind.as_str());
-            return self.find(line, Severity::Error, Reason::InvalidManifest, origin, "metadata.name", "", message);
-        };
+        let Some(key) = key_of(node, kind) else { return self.nameless(node, kind) };
         let origin = key.origin();
+        if let Some((line, field)) = advice::encrypted_by_sops(node) {
+            let message = "it looks encrypted by SOPS: decrypt it first, with sops decrypt; the object is not read";
+            self.find(line, Severity::Error, Reason::InvalidManifest, &origin, &field, "", message);
+            return self.contents.unreadable.push(key);
+        }
+        let strict = match kind {
+            Kind::Secret => base64::normalize(node, "data"),
+            Kind::ConfigMap => base64::normalize(node, "binaryData"),
+            _ => None,
+        };
+        let node = strict.as_ref().unwrap_or(node);
         let mut notes = Vec::new();
         match decode::<T>(node, &mut notes) {
             Ok(mut object) => {
@@ -133,9 +147,16 @@ impl Reader<'_> {
                 self.contents.objects.push((node.line, object.into()));
             }
             Err(error) => {
-                let message = format!("{error}; the object is not read");
+                // What is in a Secret stays there.
+                let value = if kind == Kind::Secret { "" } else { &error.value };
+                let what = match advice::template(&error.value) {
+                    Some(advice) => format!("{error}; {advice}"),
+                    None if error.is_base64() => "expected base64; plain text belongs in stringData".to_owned(),
+                    None => error.to_string(),
+                };
+                let message = format!("{what}; the object is not read");
                 let reason = Reason::InvalidManifest;
-                self.find(error.line, Severity::Error, reason, &origin, &error.field, "", &message);
+                self.find(error.line, Severity::Error, reason, &origin, &error.field, value, &message);
                 self.contents.unreadable.push(key);
             }
         }
@@ -144,10 +165,38 @@ impl Reader<'_> {
         }
     }
 
+    /// Says of an object that has no usable name or namespace what is wrong with it.
+    fn nameless(&mut self, node: &Node<'_>, kind: Kind) {
+        let metadata = node.get("metadata");
+        let written = |key| metadata.and_then(|metadata| metadata.get(key)).and_then(Node::text).unwrap_or_default();
+        let (field, value) = match written("name") {
+            name if is_name(name) => ("metadata.namespace", written("namespace")),
+            name => ("metadata.name", name),
+        };
+        let expected = match advice::template(value).or_else(|| advice::encrypted_text(value)) {
+            Some(advice) => advice,
+            None if value.is_empty() && !written("generateName").is_empty() => {
+                "expected a name: generateName works with kubectl create only"
+            }
+            None => "expected a name of letters, digits, - and .",
+        };
+        let message = format!("{expected}; the object is left alone");
+        let origin = &self.file.section(kind.as_str());
+        self.find(node.line_of(field), Severity::Error, Reason::InvalidManifest, origin, field, value, &message);
+    }
+
     fn note(&mut self, origin: &Origin, note: Note) {
         let (value, message) = match note.blemish {
             Blemish::UnknownField(Some(near)) => {
                 (String::new(), format!("unknown field, it has no effect; is {near} meant?"))
+            }
+            Blemish::UnknownField(None) if note.field.ends_with("backend.serviceName") => {
+                (String::new(), "a field of older versions, it has no effect: write service: {name: …}".to_owned())
+            }
+            Blemish::UnknownField(None) if note.field.ends_with("backend.servicePort") => {
+                let message =
+                    "a field of older versions, it has no effect: write service: {port: {number: …}}, or name";
+                (String::new(), message.to_owned())
             }
             Blemish::UnknownField(None) => (String::new(), "unknown field, it has no effect".to_owned()),
             Blemish::DuplicateKey => (String::new(), "the key stands twice; the last one counts".to_owned()),
@@ -199,7 +248,10 @@ fn key_of(node: &Node<'_>, kind: Kind) -> Option<ObjectKey> {
     let name = metadata.get("name").and_then(Node::text).filter(|name| is_name(name))?;
     let namespace = match kind {
         Kind::IngressClass | Kind::Namespace => "",
-        _ => metadata.get("namespace").and_then(Node::text).filter(|namespace| is_name(namespace)).unwrap_or("default"),
+        _ => match metadata.get("namespace").and_then(Node::text).filter(|namespace| !namespace.is_empty()) {
+            Some(namespace) => Some(namespace).filter(|namespace| is_name(namespace))?,
+            None => "default",
+        },
     };
     Some(ObjectKey::new(kind, namespace, name))
 }
@@ -278,6 +330,56 @@ mod tests {
         let Object::Secret(secret) = &found.objects[0].1 else { panic!("{found:?}") };
         assert_eq!(secret.data.as_ref().unwrap()["b"].0, b"y");
         assert_eq!(secret.data.as_ref().unwrap()["a"].0, b"x");
+    }
+
+    #[test]
+    fn base64_is_read_as_kubernetes_reads_it() {
+        let found = contents(
+            "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata:\n  a: |\n    aGVs\n    bG8=\n  b: eB==\n  c: \"eA==\"\n",
+        );
+        let Object::Secret(secret) = &found.objects[0].1 else { panic!("{found:?}") };
+        let data = secret.data.as_ref().unwrap();
+        assert_eq!([&data["a"].0[..], &data["b"].0[..], &data["c"].0[..]], [&b"hello"[..], b"x", b"x"]);
+        let found = contents("apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {password: hunter2!}\n");
+        let finding = &found.findings[0].1;
+        assert_eq!(finding.message, "expected base64; plain text belongs in stringData; the object is not read");
+        assert_eq!((finding.field.as_str(), finding.value.as_str()), ("data.password", ""));
+    }
+
+    #[test]
+    fn what_is_encrypted_or_not_filled_in_is_named() {
+        let ingress = "apiVersion: networking.k8s.io/v1\nkind: Ingress\n";
+        let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n";
+        for (text, field, value, expected) in [
+            (
+                format!("{secret}data: {{tls.key: \"ENC[AES256_GCM,data:x]\"}}\nsops: {{mac: x}}\n"),
+                "data[\"tls.key\"]",
+                "",
+                "encrypted by SOPS",
+            ),
+            ("$ANSIBLE_VAULT;1.1;AES256\n6162\n".into(), "", "", "ansible-vault decrypt"),
+            (format!("{ingress}metadata: {{name: \"${{X}}\"}}\n"), "metadata.name", "${X}", "a template"),
+            (
+                format!("{ingress}metadata: {{name: a, namespace: \"${{NS}}\"}}\n"),
+                "metadata.namespace",
+                "${NS}",
+                "a template",
+            ),
+            (
+                format!("{ingress}metadata: {{name: a}}\nspec: {{rules: \"${{RULES}}\"}}\n"),
+                "spec.rules",
+                "${RULES}",
+                "a template",
+            ),
+            (format!("{ingress}metadata: {{name: a b}}\n"), "metadata.name", "a b", "letters, digits"),
+            (format!("{ingress}metadata: {{generateName: a-}}\n"), "metadata.name", "", "kubectl create"),
+        ] {
+            let found = contents(&text);
+            let finding = &found.findings[0].1;
+            assert_eq!((finding.field.as_str(), finding.value.as_str()), (field, value), "{text}");
+            assert!(finding.message.contains(expected) && finding.severity == Severity::Error, "{finding}");
+            assert!(found.objects.is_empty(), "{text}");
+        }
     }
 
     #[test]

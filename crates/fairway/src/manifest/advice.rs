@@ -1,0 +1,139 @@
+//! What to do about a manifest that can't be read: values of the wrong kind are shown as they should be written, and files that have
+//! to be decrypted or rendered first are recognised.
+
+use std::borrow::Cow;
+
+use super::node::{Node, Value};
+
+/// How SOPS writes an encrypted value.
+const SOPS: &str = "ENC[AES256_GCM,";
+
+/// What a value was expected to be, in words. `expected` is what serde and the Kubernetes types call it.
+pub(super) fn expectation(expected: &str) -> Cow<'static, str> {
+    Cow::Borrowed(match expected {
+        "a sequence" => "a list",
+        "a map" => "a mapping",
+        "a string" => "a text",
+        "a boolean" => "true or false",
+        "a base64-encoded string" => "base64",
+        "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64" => "a whole number",
+        "f32" | "f64" => "a number",
+        "IntOrString" | "enum IntOrString" => "a number or a name",
+        name if name.starts_with(|c: char| c.is_ascii_uppercase()) && !name.contains(' ') => "a mapping",
+        other => return Cow::Owned(other.to_owned()),
+    })
+}
+
+/// How to write what was probably meant: `key` is the last step of the field, `node` its value.
+pub(super) fn correction(expected: &str, key: &str, node: &Node<'_>) -> Option<String> {
+    let text = node.text().filter(|text| is_short(text));
+    let number = text.is_some_and(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
+    Some(match (expected, text) {
+        ("ServiceBackendPort", Some(text)) if number => format!("{key}: {{number: {text}}}"),
+        ("ServiceBackendPort", Some(text)) => format!("{key}: {{name: {text}}}"),
+        ("ServiceBackendPort", None) => "port: {number: 80}".to_owned(),
+        ("IngressServiceBackend", Some(text)) => format!("{key}: {{name: {text}, port: {{number: 80}}}}"),
+        ("IngressBackend", Some(text)) => format!("{key}: {{service: {{name: {text}, port: {{number: 80}}}}}}"),
+        ("i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64", Some(text)) if number => {
+            format!("{key}: {text}, without quotes")
+        }
+        ("i32", Some(text)) if key == "number" => format!("name: {text}, if it is the name of a port"),
+        ("a boolean", Some("true" | "false")) => format!("{key}: {}, without quotes", text.unwrap_or_default()),
+        ("a sequence", Some(text)) => format!("{key}: [{text}]"),
+        ("a sequence", None) if matches!(node.value, Value::Mapping(_)) => "- before each item".to_owned(),
+        _ => return None,
+    })
+}
+
+/// Says of a text that was meant to be filled in before it was applied that it looks so.
+pub(super) fn template(text: &str) -> Option<&'static str> {
+    let filled_by_shell = |open: &str, close: char| {
+        let mut rest = text;
+        while let Some((_, tail)) = rest.split_once(open) {
+            if let Some((name, _)) = tail.split_once(close)
+                && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                && !name.contains(char::is_whitespace)
+            {
+                return true;
+            }
+            rest = tail;
+        }
+        false
+    };
+    if text.contains("{{") {
+        return Some("it looks like a template: render it first, with helm template or what it was written for");
+    }
+    let placeholder = filled_by_shell("${", '}') || filled_by_shell("$(", ')');
+    placeholder
+        .then_some("it looks like a template: fill in its variables first, with envsubst or what it was written for")
+}
+
+/// The first value of an object that SOPS has encrypted: its field. `None` if there is none.
+pub(super) fn encrypted_by_sops(node: &Node<'_>) -> Option<(u32, String)> {
+    fn search(node: &Node<'_>, field: &str) -> Option<(u32, String)> {
+        match &node.value {
+            Value::Scalar { text, .. } => text.starts_with(SOPS).then(|| (node.line, field.to_owned())),
+            Value::Sequence(items) => {
+                items.iter().enumerate().find_map(|(index, item)| search(item, &format!("{field}[{index}]")))
+            }
+            Value::Mapping(entries) => entries.iter().find_map(|entry| {
+                let plain = entry.key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+                let dot = if field.is_empty() { "" } else { "." };
+                let step = if plain { format!("{dot}{}", entry.key) } else { format!("[\"{}\"]", entry.key) };
+                search(&entry.value, &format!("{field}{step}"))
+            }),
+        }
+    }
+    // Its own key holds what it needs for decrypting. Without looking at all values that costs nothing.
+    node.get("sops").and_then(|_| search(node, ""))
+}
+
+/// What to do with a document that is encrypted as a whole.
+pub(super) fn encrypted_text(text: &str) -> Option<&'static str> {
+    let tools = [
+        ("$ANSIBLE_VAULT;", "it looks encrypted by Ansible Vault: decrypt it first, with ansible-vault decrypt"),
+        ("-----BEGIN AGE ENCRYPTED FILE-----", "it looks encrypted by age: decrypt it first, with age --decrypt"),
+        ("-----BEGIN PGP MESSAGE-----", "it looks encrypted by GnuPG: decrypt it first, with gpg --decrypt"),
+        (SOPS, "it looks encrypted by SOPS: decrypt it first, with sops decrypt"),
+    ];
+    tools.into_iter().find(|(start, _)| text.starts_with(start)).map(|(_, advice)| advice)
+}
+
+/// What to do with a file that is no text.
+pub(super) fn encrypted_bytes(bytes: &[u8]) -> Option<&'static str> {
+    let tools = [
+        (&b"\0GITCRYPT\0"[..], "it looks encrypted by git-crypt: decrypt it first, with git-crypt unlock"),
+        (b"age-encryption.org/", "it looks encrypted by age: decrypt it first, with age --decrypt"),
+        (b"\x1f\x8b", "it looks compressed by gzip: unpack it first"),
+    ];
+    tools.into_iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, advice)| advice)
+}
+
+/// Whether a text can be repeated within a line of advice.
+fn is_short(text: &str) -> bool {
+    text.len() <= 63 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_recognised_and_nothing_else() {
+        for text in ["${NAME}", "a-$(ENV).example", "{{ .Values.host }}", "x{{- if a }}", "$1 ${BASE_DOMAIN}"] {
+            assert!(template(text).is_some(), "{text}");
+        }
+        for text in ["", "$1", "/api(/|$)(.*)", "$host$request_uri", "${1}", "a.example", "$(( 1 + 1 ))", "${", "}${"] {
+            assert!(template(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn encrypted_values_are_found_with_their_field() {
+        let text = "data:\n  tls.key: ENC[AES256_GCM,data:x,type:str]\nsops: {mac: x}\n";
+        let node = Node::parse(text).unwrap().unwrap();
+        assert_eq!(encrypted_by_sops(&node), Some((2, "data[\"tls.key\"]".to_owned())));
+        let node = Node::parse("data: {a: b}\nsops: {mac: x}\n").unwrap().unwrap();
+        assert_eq!(encrypted_by_sops(&node), None);
+    }
+}
