@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::ArgMatches;
-use fairway_model::{AccessLog, LogEscape, Scheme, Snapshot, Template};
+use fairway_model::{AccessLog, Endpoints, LogEscape, Origin, Scheme, Snapshot, Template};
 use fairway_proxy::access_log::LogSink;
 use fairway_proxy::{Proxy, Publisher};
 use fairway_translate::Translator;
 use fairway_translate::options::{Development, Options};
 
 use crate::cli;
-use crate::flags::Flags;
+use crate::flags::{Flags, UsageError};
 use crate::manifest::watch::{Saved, Watcher};
 use crate::manifest::{Finding, Manifests};
 use crate::table::{Doors, routing_table};
@@ -55,7 +55,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     translator.apply(manifests.reload(None), now());
     let admin = matches.get_one("admin").copied();
     let mut config =
-        wiring::proxy_config(matches, &flags, &options, admin, access_log(matches, terminal, translator.snapshot()))?;
+        wiring::proxy_config(matches, &flags, &options, admin, access_log(matches, terminal, translator.snapshot())?)?;
     // The server that stands for all pods is there.
     config.addresses.loopback_endpoints = true;
     let proxy = Proxy::start(translator.snapshot().clone(), config).context(
@@ -137,12 +137,11 @@ impl Session {
             let _ = writeln!(out, "… and {more}: see `fairway check`");
         }
         out.push_str(&routing_table(&snapshot, &doors, self.options.development.as_ref(), &self.manifests, terminal));
-        let backends = self.options.development.iter().flat_map(|development| development.backends.keys());
-        for (service, port) in backends {
-            let name = format!("{}/{}:{port}", service.namespace, service.name);
-            let known = |suffix| snapshot.backend(&format!("{name}{suffix}").into()).is_some();
-            if !["", "/tcp", "/udp"].into_iter().any(known) {
-                let _ = writeln!(out, "--backend {name}: nothing refers to this Service port");
+        for ((service, port), address) in self.options.development.iter().flat_map(|development| &development.backends)
+        {
+            if !leads_to(&snapshot, &service.origin(), *address) {
+                let name = format!("{}/{}:{port}", service.namespace, service.name);
+                let _ = writeln!(out, "--backend {name}: no Ingress refers to this port of the Service");
             }
         }
         let _ = write!(
@@ -212,6 +211,14 @@ impl Session {
     }
 }
 
+/// Whether a backend of this Service is the local process at this address, by whichever name or number its port was found.
+fn leads_to(snapshot: &Snapshot, service: &Origin, address: SocketAddr) -> bool {
+    snapshot.backends().iter().filter(|backend| backend.origin == *service).any(|backend| {
+        let set = snapshot.endpoint_set(&backend.name).map(|set| &set.endpoints);
+        matches!(set, Some(Endpoints::Addresses(list)) if list.iter().any(|endpoint| endpoint.address == address))
+    })
+}
+
 /// The addresses that the kernel gave.
 fn doors(proxy: &Proxy, options: &Options, publisher: &Publisher) -> Doors {
     let local: BTreeMap<_, _> = proxy.local_addresses();
@@ -244,15 +251,15 @@ fn access_log(
     matches: &ArgMatches,
     terminal: Terminal,
     snapshot: &Snapshot,
-) -> (LogSink, Option<(Template, LogEscape)>) {
+) -> Result<(LogSink, Option<(Template, LogEscape)>), UsageError> {
     let lines = || LogSink::Writer(Box::new(request_lines::RequestLines::new(terminal)));
     let own_format = snapshot.settings().access_log.format.text() != AccessLog::UPSTREAMINFO;
-    match matches.get_one::<String>("access-log").map(String::as_str) {
+    Ok(match matches.get_one::<String>("access-log").map(String::as_str) {
         Some("off") => (LogSink::Off, None),
-        Some(other) => (LogSink::Stdout, Some(wiring::log_format(other))),
+        Some(other) => (LogSink::Stdout, Some(wiring::log_format(other)?)),
         None if own_format => (LogSink::Stdout, None),
         None => (lines(), Some((Template::parse(request_lines::TEMPLATE), LogEscape::Default))),
-    }
+    })
 }
 
 fn now() -> i64 {

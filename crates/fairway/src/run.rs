@@ -43,6 +43,11 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         add_ipv6(&mut options.https);
         options.stream_addresses.push(Ipv6Addr::UNSPECIFIED.into());
     }
+    let log = match matches.get_one::<String>("access-log").map(String::as_str) {
+        Some("off") => (LogSink::Off, None),
+        Some(other) => (LogSink::Stdout, Some(wiring::log_format(other)?)),
+        None => (LogSink::Stdout, None),
+    };
     let config = controller_config(&flags, options);
     info!(version = env!("CARGO_PKG_VERSION"), "starting");
     for flag in flags.not_honoured() {
@@ -65,11 +70,6 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     })?;
     let (sink, changes) = mpsc::channel(1);
     let controller = Controller::new(client, config.clone(), sink)?;
-    let log = match matches.get_one::<String>("access-log").map(String::as_str) {
-        Some("off") => (LogSink::Off, None),
-        Some(other) => (LogSink::Stdout, Some(wiring::log_format(other))),
-        None => (LogSink::Stdout, None),
-    };
     let proxy_config = wiring::proxy_config(matches, &flags, &config.options, Some(admin_address(&flags)?), log)?;
     // No listener yet: whoever asks before the first complete configuration would be told 404.
     let proxy = Proxy::start(Snapshot::default(), proxy_config)

@@ -5,32 +5,49 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
-use fairway_model::{LogEscape, Template};
+use fairway_model::{LogEscape, Segment, Template, Variable};
 use fairway_proxy::ProxyConfig;
 use fairway_proxy::access_log::LogSink;
 use fairway_proxy::resolve::AddressPolicy;
 use fairway_translate::options::Options;
+use fairway_translate::verdict::nearest;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::flags::{Flags, UsageError};
 
 mod metrics;
 
-/// One JSON object a line, with the names that the process log uses.
+/// One JSON object a line, with the names that the process log uses. Numbers are numbers; of each try of an endpoint there may be one,
+/// so those are lists.
 const JSON: &str = "{\"time\":\"$time_iso8601\",\"remote_addr\":\"$remote_addr\",\"request_id\":\"$req_id\",\
     \"method\":\"$request_method\",\"scheme\":\"$scheme\",\"host\":\"$host\",\"path\":\"$request_uri\",\
-    \"protocol\":\"$server_protocol\",\"status\":\"$status\",\"bytes_in\":\"$request_length\",\"bytes_out\":\"$body_bytes_sent\",\
-    \"duration\":\"$request_time\",\"route\":\"$namespace/$ingress_name#$location_path\",\"backend\":\"$proxy_upstream_name\",\
-    \"upstream_addr\":\"$upstream_addr\",\"upstream_status\":\"$upstream_status\",\
-    \"upstream_response_time\":\"$upstream_response_time\",\
+    \"protocol\":\"$server_protocol\",\"status\":$status,\"bytes_in\":$request_length,\"bytes_out\":$body_bytes_sent,\
+    \"duration\":$request_time,\"route\":\"$namespace/$ingress_name#$location_path\",\"backend\":\"$proxy_upstream_name\",\
+    \"upstream_addr\":\"$upstream_addr\",\"upstream_status\":[$upstream_status],\
+    \"upstream_response_time\":[$upstream_response_time],\
     \"failure_reason\":\"$failure_reason\",\"failure_side\":\"$failure_side\",\"failure_detail\":\"$failure_detail\",\
     \"upstream_reason\":\"$upstream_reason\",\"referer\":\"$http_referer\",\"user_agent\":\"$http_user_agent\"}";
 
-/// The format of `--access-log json|TEMPLATE`. Values in a template that is a JSON object are escaped as JSON wants it.
-pub(crate) fn log_format(text: &str) -> (Template, LogEscape) {
+/// The format of `--access-log json|TEMPLATE`. Values in a template that is a JSON object are escaped as JSON wants it. A text that
+/// names no variable is a mistake: all its lines would be the same.
+pub(crate) fn log_format(text: &str) -> Result<(Template, LogEscape), UsageError> {
     let text = if text == "json" { JSON } else { text };
+    let template = Template::parse(text);
+    let known =
+        |segment: &Segment| matches!(segment, Segment::Variable(variable) if !matches!(variable, Variable::Unknown(_)));
+    if !template.segments().iter().any(known) {
+        let hint = match nearest(text, ["off", "json"]) {
+            Some(near) => format!("is {near} meant?"),
+            None => "expected off, json, or a template such as '$status $request_uri'".to_owned(),
+        };
+        let what = match template.unknown().next() {
+            Some(unknown) => format!("there is no variable ${unknown}"),
+            None => "it names no variable, so all lines would be the same".to_owned(),
+        };
+        return Err(UsageError(format!("--access-log {text}: {what}; {hint}")));
+    }
     let escape = if text.trim_start().starts_with('{') { LogEscape::Json } else { LogEscape::Default };
-    (Template::parse(text), escape)
+    Ok((template, escape))
 }
 
 /// What the proxy is told, where that isn't for the snapshot to say.
@@ -99,21 +116,35 @@ mod tests {
 
     #[test]
     fn a_template_that_is_a_json_object_is_escaped_as_one() {
-        assert_eq!(log_format("{\"agent\":\"$http_user_agent\"}").1, LogEscape::Json);
-        assert_eq!(log_format("$status ${request}").1, LogEscape::Default);
+        assert_eq!(log_format("{\"agent\":\"$http_user_agent\"}").unwrap().1, LogEscape::Json);
+        assert_eq!(log_format("$status ${request}").unwrap().1, LogEscape::Default);
+    }
+
+    #[test]
+    fn a_format_without_a_variable_is_refused_with_what_was_meant() {
+        for (text, hint) in [
+            ("jsn", "is json meant?"),
+            ("of", "is off meant?"),
+            ("combined", "a template such as"),
+            ("$statsu", "no variable $statsu"),
+            ("", "names no variable"),
+        ] {
+            let error = log_format(text).unwrap_err().to_string();
+            assert!(error.starts_with("--access-log ") && error.contains(hint), "{error}");
+        }
     }
 
     #[test]
     fn the_json_format_knows_all_its_variables() {
-        let (template, escape) = log_format("json");
+        let (template, escape) = log_format("json").unwrap();
         assert_eq!(template.unknown().collect::<Vec<_>>(), Vec::<&str>::new());
         assert_eq!(escape, LogEscape::Json);
         let plain: String = template
             .segments()
             .iter()
             .map(|segment| match segment {
-                fairway_model::Segment::Literal(text) => text.to_string(),
-                fairway_model::Segment::Variable(_) => "x".to_owned(),
+                Segment::Literal(text) => text.to_string(),
+                Segment::Variable(_) => "1".to_owned(),
             })
             .collect();
         assert!(serde_json::from_str::<serde_json::Value>(&plain).is_ok(), "{plain}");

@@ -165,7 +165,9 @@ async fn requests_are_shown_as_asked_for() {
     dev.get("shop.localhost", "/a\"b").await;
     dev.get("shop.localhost", "/a").await;
     let json: serde_json::Value = serde_json::from_str(&dev.line_with("\"path\":\"/a\"")).expect("a line of JSON");
-    assert_eq!((json["status"].as_str(), json["route"].as_str()), (Some("200"), Some("default/shop#/a")));
+    assert_eq!((json["status"].as_u64(), json["route"].as_str()), (Some(200), Some("default/shop#/a")));
+    assert!(json["bytes_in"].as_u64() > Some(0) && json["duration"].is_number(), "{json}");
+    assert_eq!(json["upstream_status"], serde_json::json!([200]));
 
     let mut dev = Dev::start([example("shop").as_os_str(), "--access-log=<$request_uri>".as_ref()]);
     dev.get("shop.localhost", "/x").await;
@@ -205,6 +207,7 @@ fn what_cannot_be_started_says_why_and_what_to_do() {
     let shop = example("shop");
     for (args, code, part) in [
         (vec!["--http", &address], 1, "--http, --https and --admin choose other addresses"),
+        (vec!["--access-log", "jsn"], 2, "is json meant?"),
         (vec!["--backend", "web:80"], 2, "NAMESPACE/SERVICE:PORT=HOST:PORT"),
         (vec!["--configmap", "x"], 2, "NAMESPACE/NAME"),
         (vec!["--no-such-flag"], 2, "--help"),
