@@ -12,7 +12,7 @@ const ABOUT: &str = "Kubernetes ingress controller and proxy, a successor for us
 const EXAMPLES: &str = "\
 Examples:
   fairway dev examples/shop              serve a folder of manifests on this machine, every edit live on save
-  fairway check manifests/               everything there is to say about them, for CI
+  fairway check manifests/               report problems in them, and how each annotation is supported
   fairway explain manifests/ GET http://shop.localhost/order/7
                                          which route a request takes, and why
   fairway run --configmap=ingress-nginx/ingress-nginx-controller
@@ -34,10 +34,15 @@ class of --ingress-class, or one whose IngressClass in the files has --controlle
 const CHECK_EXAMPLES: &str = "\
 Examples:
   fairway check manifests/
+  fairway check --fail-on warning manifests/
   fairway check --output json manifests/ | jq '.diagnostics[] | select(.severity == \"Error\")'
+  fairway check --output github manifests/
+                                         findings beside the lines of a pull request on GitHub
+  fairway check --output sarif manifests/ >fairway.sarif
   kubectl get ingress,ingressclass,service,secret,configmap -A -o yaml | fairway check /dev/stdin
 
-Exit status: 0 if there are no errors, 1 if there are, 2 if the command line is wrong.";
+Exit status: 0 without errors (--fail-on: without findings of that severity or worse), 1 with some, 2 if the command line is wrong.
+What would make a route answer 503 is an error. docs/schema/check.json is the schema of --output json.";
 
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
@@ -103,7 +108,7 @@ fn dev() -> Command {
 
 fn check() -> Command {
     let command = Command::new("check")
-        .about("Say everything there is to say about manifests: mistakes, and what becomes of each annotation")
+        .about("Report problems in manifests and how each annotation is supported")
         .after_help(CHECK_EXAMPLES)
         .arg(paths().required(true))
         .arg(
@@ -111,16 +116,24 @@ fn check() -> Command {
                 .long("output")
                 .short('o')
                 .value_name("FORMAT")
-                .value_parser(["text", "json"])
+                .value_parser(["text", "json", "sarif", "github"])
                 .default_value("text")
                 .help("Form of the report"),
+        )
+        .arg(
+            Arg::new("fail-on")
+                .long("fail-on")
+                .value_name("SEVERITY")
+                .value_parser(["error", "warning", "info"])
+                .default_value("error")
+                .help("The least severity of a finding that makes the exit status 1"),
         );
     flags::add(command, false)
 }
 
 fn explain() -> Command {
     let command = Command::new("explain")
-        .about("Say which route a request takes, and why")
+        .about("Show which route a request takes, and why")
         .override_usage("fairway explain [OPTIONS] [PATH]... METHOD URL")
         .after_help(EXPLAIN_EXAMPLES)
         .arg(

@@ -1,12 +1,12 @@
 //! Manifests read once and translated, for the commands that only look: `check` and `explain`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use fairway_model::{Origin, Snapshot};
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
-use fairway_translate::objects::{Object, ObjectKey, Objects};
+use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
 use fairway_translate::options::{Development, Options};
 
 use crate::flags::Flags;
@@ -51,8 +51,57 @@ pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing) -> anyhow
     let foreign_origins = foreign.iter().map(|found| found.origin.clone()).collect();
     findings.extend(manifests.locate(translation.diagnostics));
     findings.extend(manifests.locate(foreign));
+    if missing == Missing::Told {
+        findings.extend(missing_objects(&manifests, &objects, &options, paths));
+        findings.iter_mut().for_each(|finding| raise(&mut finding.diagnostic));
+    }
     report::sort(&mut findings);
     Ok(Reading { manifests, options, snapshot: translation.snapshot, findings, foreign: foreign_origins })
+}
+
+/// What flags name and the files don't hold, and files that hold nothing at all: a report without a finding would be worth nothing.
+fn missing_objects(manifests: &Manifests, objects: &Objects, options: &Options, paths: &[PathBuf]) -> Vec<Finding> {
+    let named = [
+        ("--configmap", &options.configmap),
+        ("--tcp-services-configmap", &options.tcp_services),
+        ("--udp-services-configmap", &options.udp_services),
+    ];
+    let finding = |reason, origin: &Origin, flag: &str, value: &str, message: &str| Finding {
+        place: None,
+        diagnostic: Diagnostic::new(Severity::Error, reason, origin, flag, value, message),
+    };
+    let mut found = Vec::new();
+    for (flag, name) in named {
+        let Some((namespace, name)) = name else { continue };
+        let key = ObjectKey::new(Kind::ConfigMap, namespace, name);
+        if objects.get(&key).is_none() {
+            let message = "the files hold no such ConfigMap: add its manifest, or correct the flag";
+            let value = format!("{namespace}/{name}");
+            found.push(finding(Reason::InvalidConfiguration, &key.origin(), flag, &value, message));
+        }
+    }
+    let counts = manifests.counts();
+    if counts.objects == 0
+        && counts.ignored == 0
+        && manifests.findings().iter().all(|found| found.diagnostic.severity < Severity::Error)
+    {
+        let paths: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
+        let origin = Origin::new("File", "", paths.join(", "));
+        let message = match counts.files {
+            0 => format!("{}: there is no manifest here: expected files that end in .yaml, .yml or .json", origin.name),
+            _ => format!("{}: there is no Kubernetes object in these files", origin.name),
+        };
+        found.push(finding(Reason::InvalidManifest, &origin, "", "", &message));
+    }
+    found
+}
+
+/// What makes a route answer 503 is an error for someone who is about to apply it, also where it may be right by tomorrow in a cluster.
+fn raise(diagnostic: &mut Diagnostic) {
+    let unserved = ["answer 503", "answers 503"].iter().any(|words| diagnostic.message.contains(words));
+    if diagnostic.severity == Severity::Warning && unserved {
+        diagnostic.severity = Severity::Error;
+    }
 }
 
 /// The options of a command that reads files: nobody has filled in the class of an Ingress, so one without any is served.
@@ -71,7 +120,7 @@ impl Reading {
     }
 }
 
-/// Says of each Ingress that is left alone why, so that nobody waits for it in vain. `known` are those that are served, or about
+/// Says of each Ingress that is left alone why, so that its author doesn't wait in vain. `known` are those that are served, or about
 /// which something else is said.
 pub(crate) fn not_served(
     manifests: &Manifests,
@@ -79,6 +128,14 @@ pub(crate) fn not_served(
     known: impl Fn(&ObjectKey) -> bool,
 ) -> Vec<Diagnostic> {
     let mut found = Vec::new();
+    let controllers: BTreeMap<_, _> = manifests
+        .objects()
+        .filter_map(|object| {
+            let Object::IngressClass(class) = object else { return None };
+            let controller = class.spec.as_ref().and_then(|spec| spec.controller.as_deref());
+            Some((class.metadata.name.as_deref()?, controller.unwrap_or("no controller")))
+        })
+        .collect();
     for object in manifests.objects() {
         let Object::Ingress(ingress) = object else { continue };
         let key = object.key();
@@ -97,17 +154,30 @@ pub(crate) fn not_served(
             (None, None) => (String::new(), ""),
         };
         let ours = &options.ingress_class;
-        let message = match (name, class) {
+        let (severity, message) = match (name, class) {
             // The operator chose so by a flag: another namespace, no catch-all.
             (_, class) if class == ours => continue,
-            (_, "") => format!("not served: it names no class; ours is {ours}"),
-            (Some(class), _) => format!(
-                "not served: ours is {ours}, and the files hold no IngressClass {class} with controller {}",
-                options.controller_class
-            ),
-            (None, _) => format!("not served: ours is {ours}"),
+            (_, "") => (Severity::Info, format!("not served: it names no class; ours is {ours}")),
+            (Some(class), _) => match controllers.get(class.as_str()) {
+                Some(controller) => {
+                    let message = format!("not served: its IngressClass belongs to {controller}; ours is {ours}");
+                    (Severity::Info, message)
+                }
+                None => (
+                    Severity::Warning,
+                    format!(
+                        "not served: there is no IngressClass {class} in these files: give --ingress-class {class}, or its \
+                         manifest with controller {}, if it is to be served",
+                        options.controller_class
+                    ),
+                ),
+            },
+            (None, class) => {
+                let message = format!("not served: ours is {ours}; give --ingress-class {class} if it is to be served");
+                (Severity::Info, message)
+            }
         };
-        found.push(Diagnostic::new(Severity::Info, Reason::IngressClassNotFound, &key.origin(), field, class, message));
+        found.push(Diagnostic::new(severity, Reason::IngressClassNotFound, &key.origin(), field, class, message));
     }
     found
 }

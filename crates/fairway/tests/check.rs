@@ -82,7 +82,7 @@ fn every_finding_names_file_line_object_field_and_value() {
 
 /// `fairway dev` has its echo; a cluster has nothing that answers.
 #[test]
-fn a_service_that_the_files_do_not_hold_is_a_warning() {
+fn a_service_that_the_files_do_not_hold_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(
         folder.path().join("alone.yaml"),
@@ -101,10 +101,10 @@ spec:
     .unwrap();
     let output = run(["check".as_ref(), folder.path().as_os_str()]);
     let report = text(&output);
-    assert!(output.status.success(), "{report}");
-    let parts = ["alone.yaml:10: warning", "no Service default/api", "[ServiceNotFound]"];
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    let parts = ["alone.yaml:10: error", "no Service default/api", "[ServiceNotFound]"];
     assert!(report.lines().any(|line| parts.iter().all(|part| line.contains(part))), "{report}");
-    assert!(report.ends_with("1 object in 1 file: 0 errors, 1 warning\n"), "{report}");
+    assert!(report.ends_with("1 object in 1 file: 1 error, 0 warnings\n"), "{report}");
 }
 
 /// Nobody writes down what is on by itself.
@@ -172,4 +172,132 @@ fn wrong_command_lines_end_with_2() {
     assert!(help.contains("Examples:") && help.contains("--configmap"), "{help}");
     assert!(text(&run(["version"])).starts_with("fairway 0."));
     assert!(text(&run(["run", "--version"])).starts_with("fairway 0."));
+}
+
+fn check_with(manifest: &str, args: &[&str]) -> std::process::Output {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("a.yaml"), manifest).expect("the file can be written");
+    let args = args.iter().map(AsRef::<std::ffi::OsStr>::as_ref);
+    run(["check".as_ref(), folder.path().as_os_str()].into_iter().chain(args))
+}
+
+const WARNING: &str = "apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: web
+  annotations: {nginx.ingress.kubernetes.io/rewrite-targt: /}
+spec:
+  ingressClassName: nginx
+";
+
+#[test]
+fn the_exit_status_depends_on_the_severity_that_counts() {
+    for (args, code) in [
+        (&[][..], 0),
+        (&["--fail-on=error"], 0),
+        (&["--fail-on=warning"], 1),
+        (&["--fail-on=info"], 1),
+        (&["--fail-on=never"], 2),
+    ] {
+        let output = check_with(WARNING, args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output));
+    }
+}
+
+#[test]
+fn what_a_flag_names_and_nothing_at_all_are_errors() {
+    let output = check_with(WARNING, &["--configmap=ops/global"]);
+    let report = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert!(report.contains("error: ConfigMap ops/global: --configmap: \"ops/global\": "), "{report}");
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(["check".as_ref(), folder.path().as_os_str()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("there is no manifest here"), "{}", text(&output));
+    let output = check_with("just: values\n", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    // What is left alone is something.
+    assert!(check_with("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n", &[]).status.success());
+}
+
+#[test]
+fn annotations_of_other_classes_have_verdicts_that_are_marked() {
+    let manifest = WARNING.replace("ingressClassName: nginx", "ingressClassName: internal");
+    let report = text(&check_with(&manifest, &[]));
+    assert!(
+        report.contains("there is no IngressClass internal in these files: give --ingress-class internal"),
+        "{report}"
+    );
+    let verdict = report.lines().find(|line| line.contains("rewrite-targt  unknown")).unwrap_or_default();
+    assert!(verdict.ends_with("(not served)"), "{report}");
+    let report = text(&check_with(&manifest, &["--ingress-class=internal"]));
+    assert!(!report.contains("not served"), "{report}");
+    let theirs = "---\napiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: internal}\nspec: {controller: b/c}\n";
+    let report = text(&check_with(&(manifest + theirs), &[]));
+    assert!(report.contains("info: ") && report.contains("its IngressClass belongs to b/c"), "{report}");
+}
+
+#[test]
+fn the_json_report_fits_its_schema() {
+    let schema = include_str!("../../../docs/schema/check.json");
+    let schema: serde_json::Value = serde_json::from_str(schema).expect("the schema is JSON");
+    for (manifest, args) in [
+        (BAD, &[][..]),
+        (WARNING, &["--configmap=ops/global", "--profiling"]),
+        (
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {nope: a, keep-alive: '5'}\n",
+            &["--configmap=default/a"],
+        ),
+    ] {
+        let output = check_with(manifest, &[args, &["--output=json"]].concat());
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        support::schema::validate(&schema, &report).unwrap_or_else(|wrong| panic!("{wrong} in {report:#}"));
+        let mut broken = report.clone();
+        broken["errors"] = "many".into();
+        assert!(support::schema::validate(&schema, &broken).is_err());
+    }
+}
+
+#[test]
+fn sarif_holds_each_finding_with_its_place() {
+    let output = check_with(BAD, &["--output=sarif"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["version"], "2.1.0");
+    let results = report["runs"][0]["results"].as_array().unwrap();
+    let host = results.iter().find(|result| result["ruleId"] == "InvalidHost").unwrap();
+    assert_eq!(host["level"], "error");
+    let place = &host["locations"][0]["physicalLocation"];
+    assert_eq!(place["region"]["startLine"], 12);
+    let uri = place["artifactLocation"]["uri"].as_str().unwrap();
+    assert!(uri.starts_with("file:///") && uri.ends_with("/a.yaml"), "{uri}");
+    let rules = report["runs"][0]["tool"]["driver"]["rules"].as_array().unwrap();
+    assert!(results.iter().all(|result| rules.iter().any(|rule| rule["id"] == result["ruleId"])));
+}
+
+#[test]
+fn github_shows_findings_beside_their_lines() {
+    let report = text(&check_with(BAD, &["--output=github"]));
+    let host = report.lines().find(|line| line.contains("title=InvalidHost")).unwrap_or_default();
+    assert!(
+        host.starts_with("::error file=/") && host.contains("a.yaml,line=12,title=InvalidHost::Ingress default/web"),
+        "{report}"
+    );
+    assert!(report.lines().all(|line| line.starts_with("::")), "{report}");
+}
+
+#[test]
+fn messages_say_what_to_write() {
+    let manifest = WARNING.to_owned()
+        + "  defaultBackend: {service: {name: web, port: 80}}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: \"${X}\"}\n";
+    let report = text(&check_with(&manifest, &[]));
+    for parts in [
+        [
+            "a.yaml:8: error: Ingress default/web: spec.defaultBackend.service.port: \"80\": ",
+            "write port: {number: 80}",
+        ],
+        ["a.yaml:12: error: Service: metadata.name: \"${X}\": ", "looks like a template"],
+    ] {
+        assert!(report.lines().any(|line| parts.iter().all(|part| line.contains(part))), "{parts:?} in\n{report}");
+    }
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
 pub(crate) mod run;
+pub(crate) mod schema;
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};

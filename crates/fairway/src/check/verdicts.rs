@@ -1,0 +1,120 @@
+//! What becomes of each annotation and of each key of the global ConfigMap that the objects use.
+
+use std::collections::BTreeMap;
+
+use fairway_model::Origin;
+use fairway_translate::objects::Object;
+use fairway_translate::verdict::{Verdict, nearest};
+use fairway_translate::{annotation, configmap};
+
+use crate::manifest::Place;
+use crate::reading::Reading;
+
+/// What ingress-nginx does unless this key says otherwise, and Fairway doesn't do: it is on without being written anywhere.
+pub(super) const MISSED_DEFAULT: &str = "use-http2";
+
+/// What becomes of a name of ingress-nginx, and where it is used.
+pub(super) struct Met {
+    /// `None` for a name that nobody knows.
+    pub(super) verdict: Option<Verdict>,
+    /// The name that was probably meant.
+    near: Option<&'static str>,
+    /// How many objects use it.
+    pub(super) users: usize,
+    /// How many of these are not served, being of another class.
+    pub(super) foreign: usize,
+    /// The first user.
+    origin: Origin,
+    field: String,
+    pub(super) place: Option<Place>,
+}
+
+/// Annotations and keys of the global ConfigMap, by the name that the user writes.
+#[derive(Default)]
+pub(super) struct Verdicts {
+    pub(super) annotations: BTreeMap<String, Met>,
+    pub(super) keys: BTreeMap<String, Met>,
+}
+
+pub(super) fn verdicts(reading: &Reading) -> Verdicts {
+    let mut found = Verdicts::default();
+    let prefix = &reading.options.annotations_prefix;
+    let mut objects: Vec<_> = reading.manifests.objects().collect();
+    objects.sort_by_key(|object| object.key());
+    for object in objects {
+        let key = object.key();
+        let origin = key.origin();
+        match object {
+            // Those that aren't served count as well: their class may be in a chart, or be meant to move.
+            Object::Ingress(ingress) => {
+                let foreign = usize::from(reading.foreign.contains(&origin));
+                for name in ingress.read().metadata.annotations.iter().flatten().map(|(name, _)| name) {
+                    let Some(short) = name.strip_prefix(&**prefix).and_then(|rest| rest.strip_prefix('/')) else {
+                        continue;
+                    };
+                    let spec = annotation::spec(short).map(|spec| spec.verdict);
+                    let met = || {
+                        Met::new(spec, short, annotation::names(), &origin, format!("metadata.annotations[\"{name}\"]"))
+                    };
+                    found.annotations.entry(name.clone()).or_insert_with(met).add(foreign);
+                }
+            }
+            Object::ConfigMap(configmap)
+                if reading
+                    .options
+                    .configmap
+                    .as_ref()
+                    .is_some_and(|(namespace, name)| **namespace == *key.namespace && **name == *key.name) =>
+            {
+                for name in configmap.data.iter().flatten().map(|(name, _)| name) {
+                    let spec = configmap::spec(name).map(|spec| spec.verdict);
+                    let met = || Met::new(spec, name, configmap::names(), &origin, format!("data[\"{name}\"]"));
+                    found.keys.entry(name.clone()).or_insert_with(met).add(0);
+                }
+            }
+            _ => {}
+        }
+    }
+    for met in found.annotations.values_mut().chain(found.keys.values_mut()) {
+        met.place = reading.manifests.place_of(&met.origin, &met.field);
+    }
+    found
+}
+
+impl Met {
+    fn new(
+        verdict: Option<Verdict>,
+        name: &str,
+        known: impl Iterator<Item = &'static str>,
+        origin: &Origin,
+        field: String,
+    ) -> Self {
+        let near = if verdict.is_none() { nearest(name, known) } else { None };
+        Self { verdict, near, users: 0, foreign: 0, origin: origin.clone(), field, place: None }
+    }
+
+    fn add(&mut self, foreign: usize) {
+        self.users += 1;
+        self.foreign += foreign;
+    }
+
+    /// The verdict in one word.
+    pub(super) fn label(&self) -> &'static str {
+        self.verdict.map_or("unknown", Verdict::label)
+    }
+
+    /// What there is to know about it; empty where everything is as with ingress-nginx.
+    pub(super) fn note(&self) -> String {
+        match (self.verdict, self.near) {
+            (Some(verdict), _) => verdict.note(),
+            (None, Some(near)) => format!("ingress-nginx doesn't know it either; is {near} meant?"),
+            (None, None) => "ingress-nginx doesn't know it either".to_owned(),
+        }
+    }
+}
+
+/// What becomes of a default that isn't built, where no file says anything about it.
+pub(super) fn missed_default(verdicts: &Verdicts) -> Option<String> {
+    let spec = configmap::spec(MISSED_DEFAULT).filter(|spec| !spec.verdict.works())?;
+    (!verdicts.keys.contains_key(MISSED_DEFAULT)).then(|| spec.verdict.note())
+}
