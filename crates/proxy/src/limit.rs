@@ -51,6 +51,7 @@ fairway_model::limits! {
                 "408; a connection that sent nothing is closed.", "`head_timeout`";
             "large-client-header-buffers": "Number and size of nginx's buffers: a request line or a field is at most one size long, a head \
                 number times size; neither above 1 MiB.", "414 for the request line, else 431.", "`head_too_large`";
+            "max-request-headers": "Fields of a request.", "431.", "`head_too_large`";
         }
         found {}
         fixed {

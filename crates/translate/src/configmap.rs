@@ -17,15 +17,13 @@ pub use doc::configmap_markdown;
 
 use crate::annotation::Rules;
 use crate::diagnostic::{Diagnostic, Reason, Severity, bounded};
+use crate::limit;
 use crate::value::{
-    AccessList, CommaList, HeaderBuffers, HeaderName, HeaderNames, HttpRedirectCode, IpList, LoadBalance, LogFormat,
-    NextUpstream, NginxTime, ObjectRef, RiskLevel, Seconds, Size, Text, UriPatterns, Value, WorkerProcesses,
+    AccessList, CommaList, FieldCount, HeaderBuffers, HeaderName, HeaderNames, HttpRedirectCode, IpList, LoadBalance,
+    LogFormat, NextUpstream, NginxTime, ObjectRef, RiskLevel, Seconds, Size, Text, UriPatterns, Value, WorkerProcesses,
 };
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::nearest;
-
-/// So many unknown keys are reported one by one.
-const UNKNOWN_LIMIT: usize = 16;
 
 /// What there is to know about one key.
 #[derive(Debug)]
@@ -184,6 +182,9 @@ configmap! {
         /// Largest lines and head of a request.
         "large-client-header-buffers" => large_client_header_buffers: HeaderBuffers = "4 8k",
             [Differs("too large a header answers 431, not 400")];
+        /// Fields of a request; one with more answers 431.
+        "max-request-headers" => max_request_headers: FieldCount = "128",
+            [Differs("a key of Fairway's own: ingress-nginx has no such limit")];
 
         /// Client networks that are let in where an Ingress has no list of its own.
         "whitelist-source-range" => allow: AccessList = "",
@@ -281,7 +282,7 @@ impl GlobalConfig {
         for (key, value) in data {
             let Some(spec) = spec(key) else {
                 unknown += 1;
-                if unknown <= UNKNOWN_LIMIT {
+                if unknown <= limit::UNKNOWN_NAMES {
                     let message = match nearest(key, names()) {
                         Some(near) => format!("no key of this name exists; did you mean {near}?"),
                         None => "no key of this name exists".to_owned(),
@@ -319,8 +320,8 @@ impl GlobalConfig {
                 }
             }
         }
-        if unknown > UNKNOWN_LIMIT {
-            let message = format!("{} more keys of unknown names", unknown - UNKNOWN_LIMIT);
+        if unknown > limit::UNKNOWN_NAMES {
+            let message = format!("{} more keys of unknown names", unknown - limit::UNKNOWN_NAMES);
             diagnostics.push(Diagnostic::new(
                 Severity::Warning,
                 Reason::UnknownConfiguration,

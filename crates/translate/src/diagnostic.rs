@@ -3,11 +3,9 @@
 
 use std::fmt;
 
+use crate::limit;
 use fairway_model::Origin;
 use serde::{Serialize, Serializer};
-
-/// Longest part of a user's value that is repeated in a diagnostic, in characters.
-const VALUE_LIMIT: usize = 200;
 
 /// One message about one field of one object.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -171,9 +169,9 @@ impl fmt::Display for Diagnostic {
 
 /// The text cut to a length that suits a line of a log or an Event, with everything escaped that could start a new one.
 pub fn bounded(value: &str) -> String {
-    let mut out = String::with_capacity(value.len().min(VALUE_LIMIT));
+    let mut out = String::with_capacity(value.len().min(limit::QUOTED));
     for (count, char) in value.chars().enumerate() {
-        if count == VALUE_LIMIT {
+        if count == limit::QUOTED {
             out.push('…');
             break;
         }

@@ -6,6 +6,7 @@ pub mod configmap;
 pub mod diagnostic;
 pub mod flag;
 mod ingress;
+pub mod limit;
 pub mod objects;
 pub mod options;
 mod secret;

@@ -14,10 +14,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::limit;
 use crate::objects::ObjectKey;
-
-/// Longest chain that is served. Real ones have two or three links.
-const CHAIN_LIMIT: usize = 16;
 
 /// A usable certificate and what has to be known about it.
 #[derive(Clone, Debug)]
@@ -47,12 +45,12 @@ pub(crate) fn read(key: &ObjectKey, secret: &Secret) -> Result<TlsSecret, Unusab
         return Err("expected the keys tls.crt and tls.key".into());
     };
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain.0)
-        .take(CHAIN_LIMIT + 1)
+        .take(limit::CHAIN + 1)
         .collect::<Result<_, _>>()
         .map_err(|_| "tls.crt holds no certificates in PEM form".to_owned())?;
     let Some(leaf) = chain.first() else { return Err("tls.crt holds no certificate".into()) };
-    if chain.len() > CHAIN_LIMIT {
-        return Err(format!("tls.crt holds more than {CHAIN_LIMIT} certificates"));
+    if chain.len() > limit::CHAIN {
+        return Err(format!("tls.crt holds more than {} certificates", limit::CHAIN));
     }
     let private = PrivateKeyDer::from_pem_slice(&private.0)
         .map_err(|_| "tls.key holds no private key in PEM form; encrypted ones can't be used".to_owned())?;

@@ -12,6 +12,7 @@ use regex::bytes::RegexBuilder;
 
 use crate::configmap::GlobalConfig;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::limit;
 use crate::objects::{Kind, ObjectKey};
 use crate::options::Options;
 use crate::secret::certificate_name;
@@ -19,9 +20,6 @@ use crate::value::{HeaderName, UriPattern, Value, WorkerProcesses};
 
 /// Fields that the proxy makes itself: a ConfigMap that sets them would break the framing of messages (RFC 9112).
 const FRAMING: [&str; 6] = ["connection", "content-length", "host", "keep-alive", "transfer-encoding", "upgrade"];
-
-/// Longest value of a field that is added to messages.
-const FIELD_LIMIT: usize = 8 << 10;
 
 /// The ConfigMaps that the settings are made from.
 pub(crate) struct Sources<'a> {
@@ -126,12 +124,10 @@ fn nonzero(time: Duration, default: u64) -> Duration {
 }
 
 fn head_buffers(config: &GlobalConfig) -> HeadBuffers {
-    // Above this a single head could fill memory: a million connections are not the place for megabytes of head each.
-    const LARGEST: u64 = 1 << 20;
     let buffers = &config.large_client_header_buffers;
-    let line = buffers.size.0.clamp(1, LARGEST);
-    let total = line.saturating_mul(buffers.number.into()).clamp(line, LARGEST);
-    HeadBuffers { line: line as u32, total: total as u32, ..HeadBuffers::default() }
+    let line = buffers.size.0.clamp(1, limit::HEAD);
+    let total = line.saturating_mul(buffers.number.into()).clamp(line, limit::HEAD);
+    HeadBuffers { line: line as u32, total: total as u32, fields: config.max_request_headers.0 }
 }
 
 fn access_log(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diagnostic>) -> AccessLog {
@@ -225,7 +221,7 @@ fn fields(
             Some(_) if FRAMING.contains(&name.trim().to_ascii_lowercase().as_str()) => {
                 Some("this header belongs to the proxy; it is ignored")
             }
-            Some(_) if !visible || trimmed.len() > FIELD_LIMIT => {
+            Some(_) if !visible || trimmed.len() > limit::FIELD_VALUE => {
                 Some("expected one line of at most 8192 bytes; it is ignored")
             }
             Some(name) => {

@@ -20,7 +20,7 @@ pub use choice::{
 };
 pub use list::{CommaList, HeaderNames, HostAlias, HostAliases, UriPattern, UriPatterns};
 pub use network::{AccessList, IpList};
-pub use size::{HeaderBuffers, Size};
+pub use size::{FieldCount, HeaderBuffers, Size};
 pub use text::{
     AppRoot, CookieDomain, CookieName, CookiePath, ForwardedPrefix, HashKey, HeaderName, LogFormat, ObjectRef,
     RedirectUrl, RewriteTarget, ServiceName, Text, Vhost,

@@ -5,11 +5,9 @@ use super::{
 };
 use super::{Rewriting, known, names};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::limit;
 use crate::value::{BackendProtocol, RiskLevel, Value};
 use crate::verdict::{Verdict, nearest};
-
-/// So many unknown names of one object are reported one by one.
-const UNKNOWN_LIMIT: usize = 16;
 
 /// What the annotations of one Ingress say.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -209,7 +207,7 @@ impl Reading<'_> {
     fn unknown(&mut self, name: &str) {
         self.unknown += 1;
         let message = match self.unknown {
-            ..=UNKNOWN_LIMIT => match nearest(name, names()) {
+            ..=limit::UNKNOWN_NAMES => match nearest(name, names()) {
                 Some(near) => format!("no annotation of this name exists; did you mean {near}?"),
                 None => "no annotation of this name exists".to_owned(),
             },
@@ -220,8 +218,8 @@ impl Reading<'_> {
 
     /// Rules between fields, or between a value that can be read and what is built.
     fn between_fields(&mut self) {
-        if self.unknown > UNKNOWN_LIMIT {
-            let message = format!("{} more annotations of unknown names", self.unknown - UNKNOWN_LIMIT);
+        if self.unknown > limit::UNKNOWN_NAMES {
+            let message = format!("{} more annotations of unknown names", self.unknown - limit::UNKNOWN_NAMES);
             let origin = self.annotations.origin();
             let found = Diagnostic::new(
                 Severity::Warning,

@@ -100,7 +100,7 @@ fn unknown_keys_are_reported_with_the_nearest_one_and_not_without_end() {
     assert_eq!(diagnostics[0].message, "no key of this name exists; did you mean proxy-body-size?");
     let many: Vec<String> = (0..1000).map(|n| format!("key-{n}")).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|key| (key.as_str(), "x")).collect();
-    assert_eq!(read(&many).1.len(), UNKNOWN_LIMIT + 1);
+    assert_eq!(read(&many).1.len(), limit::UNKNOWN_NAMES + 1);
 }
 
 #[test]

@@ -12,13 +12,11 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend,
 use super::inspect::inspect;
 use crate::annotation::{self, Annotations, IngressAnnotations, Rules};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::limit;
 use crate::objects::ObjectKey;
 use crate::options::Options;
 use crate::service::{BackendKey, BackendPort};
 use crate::value::{HostAlias, RewriteTarget};
-
-/// So many names of `server-alias` are taken. A regex among them may cost a quarter of a megabyte.
-const ALIAS_LIMIT: usize = 64;
 
 /// Which of two Ingresses is older: that one wins every conflict.
 ///
@@ -406,8 +404,8 @@ impl Reading<'_> {
         let mut seen = HashSet::new();
         let field = || format!("metadata.annotations[\"{}/server-alias\"]", prefix);
         for alias in annotations.hosts.aliases.iter().flat_map(|aliases| &aliases.0) {
-            if seen.len() == ALIAS_LIMIT {
-                let message = format!("expected at most {ALIAS_LIMIT} names; the others are ignored");
+            if seen.len() == limit::ALIASES {
+                let message = format!("expected at most {} names; the others are ignored", limit::ALIASES);
                 self.report(Severity::Error, Reason::InvalidHost, field(), "", &message);
                 break;
             }

@@ -9,20 +9,18 @@ use super::ingresses::secret_key;
 use super::{Translator, Work};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::ingress::Part;
+use crate::limit;
 use crate::objects::{Kind, ObjectKey};
 use crate::service::{BackendKey, BackendPort};
-
-/// So much is told about one object; more would help nobody.
-const LIMIT: usize = 100;
 
 impl Translator {
     pub(super) fn settle_reports(&mut self, work: &mut Work) -> Vec<(ObjectKey, Vec<Diagnostic>)> {
         let mut changes = Vec::new();
         for key in std::mem::take(&mut work.reports) {
             let mut now = self.report(&key);
-            if now.len() > LIMIT {
-                let more = now.len() - LIMIT;
-                now.truncate(LIMIT);
+            if now.len() > limit::FINDINGS {
+                let more = now.len() - limit::FINDINGS;
+                now.truncate(limit::FINDINGS);
                 let message = format!("{more} more findings about this object");
                 now.push(Diagnostic::new(Severity::Warning, Reason::InvalidManifest, &key.origin(), "", "", message));
             }

@@ -54,3 +54,16 @@ impl Value for HeaderBuffers {
         (parsed.number > 0 && parsed.size.0 > 0).then_some(parsed)
     }
 }
+/// How many fields a request may have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FieldCount(pub u16);
+
+impl Value for FieldCount {
+    const SYNTAX: &'static str = "a whole number from 16 to 1000";
+
+    fn parse(text: &str) -> Option<Self> {
+        // Browsers send up to 20; from 24,576 on the HTTP/2 library would give up. Each costs some bytes of each request's memory.
+        let count = u32::parse(text)?;
+        (16..=1000).contains(&count).then_some(Self(count as u16))
+    }
+}

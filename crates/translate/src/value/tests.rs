@@ -158,6 +158,8 @@ fn words() {
     assert_eq!(SameSite::parse("Lax"), Some(SameSite::Lax));
     assert_eq!(WorkerProcesses::parse("auto"), Some(WorkerProcesses::Auto));
     assert_eq!(WorkerProcesses::parse("0"), None);
+    assert_eq!(FieldCount::parse("1000"), Some(FieldCount(1000)));
+    assert_eq!((FieldCount::parse("15"), FieldCount::parse("1001")), (None, None));
     assert!(RiskLevel::Low < RiskLevel::Critical);
     assert_eq!(HttpRedirectCode::parse("308").map(HttpRedirectCode::status), Some(308));
     assert_eq!(HttpRedirectCode::parse("303"), None);

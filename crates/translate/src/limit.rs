@@ -1,0 +1,24 @@
+//! What one object may ask for, in one table; `docs/limits.md` is generated from it.
+
+fairway_model::limits! {
+    "Objects and settings" {
+        settings {}
+        found {}
+        fixed {
+            /// Names in the annotation `server-alias` of one Ingress.
+            ALIASES: usize = 64, Count, "The others are ignored, and a finding says so.", "";
+            /// Certificates in the chain of a TLS Secret. Real ones have two or three links.
+            CHAIN: usize = 16, Count, "The Secret is not used, and a finding says so.", "";
+            /// A value that `add-headers` or `proxy-set-headers` sets.
+            FIELD_VALUE: usize = 8 << 10, Bytes, "The field is not set, and a finding says so.", "";
+            /// A request line, a field and a head, whatever `large-client-header-buffers` says: above this, few clients could fill the memory.
+            HEAD: u64 = 1 << 20, Bytes, "The key counts as this much.", "";
+            /// Unknown annotations of an Ingress, and unknown keys of the ConfigMap, that are reported one by one.
+            UNKNOWN_NAMES: usize = 16, Count, "The rest are counted in one finding.", "";
+            /// Findings of one object.
+            FINDINGS: usize = 100, Count, "The rest are counted in one finding.", "";
+            /// Part of a user's value that a finding quotes.
+            QUOTED: usize = 200, Bytes, "The rest is left out.", "";
+        }
+    }
+}
