@@ -1,5 +1,7 @@
 //! What holds for the whole proxy. The defaults are those of the ingress-nginx ConfigMap.
 
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +49,11 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// Longest gap between two reads of a request body.
     pub body_timeout: Duration,
+    /// Bytes of a request body that a client has to send for each second that it is waited for, beyond a first minute; 0 for any.
+    pub body_rate: u32,
+    /// Connections that one client may have at the same time, in the whole process; `None` for any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_per_client: Option<NonZeroU32>,
     /// Sizes of request heads.
     pub head_buffers: HeadBuffers,
     /// The access log.
@@ -80,6 +87,8 @@ impl Default for Settings {
             upstream_keepalive: UpstreamKeepalive::default(),
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),
+            body_rate: 100,
+            connections_per_client: None,
             head_buffers: HeadBuffers::default(),
             access_log: AccessLog::default(),
             streams: StreamSettings::default(),
@@ -104,6 +113,13 @@ pub struct ForwardedHeaders {
     pub host_field: Box<str>,
     /// Peers that are believed, and hops that are looked through.
     pub trusted: NetworkSet,
+}
+
+impl ForwardedHeaders {
+    /// Whether a peer is believed about the client that it speaks for.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        (self.trust || self.real_ip) && self.trusted.contains(peer)
+    }
 }
 
 impl Default for ForwardedHeaders {

@@ -61,7 +61,7 @@ impl ClientView {
         let rules = &settings.forwarded;
         let fields = head.fields();
         self.restart(arrival);
-        let peer_trusted = (rules.trust || rules.real_ip) && rules.trusted.contains(arrival.peer.ip());
+        let peer_trusted = rules.trusts(arrival.peer.ip());
         self.peer_trusted = peer_trusted;
         self.trusted = rules.trust && peer_trusted;
 

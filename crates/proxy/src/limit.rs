@@ -14,16 +14,22 @@ fairway_model::limits! {
             "keep-alive": "Time that a connection may be idle between two requests; 0 turns keep-alive off.",
                 "The connection is closed.", "";
             "keep-alive-requests": "Requests on one connection.", "The response says `Connection: close`.", "";
+            "max-connections-per-client": "Connections of one client address, or IPv6 network of 64 bits, in the whole process; 0 for any \
+                number.", "Further ones are closed at once.", "`fairway_connections_refused_total`";
         }
         found {
             "5/16 of the open files (`ulimit -n`)": "Connections of clients, in all workers together. Each may need another file for its \
-                endpoint.", "Further ones wait in the queue of the kernel; idle ones close to make room.",
-                "`nginx_ingress_controller_nginx_process_connections`";
+                endpoint.", "Connections without a complete request close to make room, then idle ones; else \
+                further ones wait in the queue of the kernel.", "`fairway_connections_shed_without_request_total`, \
+                `fairway_connections_shed_idle_total`";
         }
         fixed {
             /// Connections of clients that one worker holds.
-            WORKER_CONNECTIONS: usize = 16_384, Count, "Further ones wait in the queue of the kernel; idle ones close to make room.",
-                "`nginx_ingress_controller_nginx_process_connections`";
+            WORKER_CONNECTIONS: usize = 16_384, Count, "As above.", "As above.";
+            /// Time for which a new connection may be silent before it has to make room. A client sends its first bytes with the packet
+            /// that completes the connection, so this covers no more than a busy moment of the proxy.
+            SILENCE_GRACE: Duration = Duration::from_millis(50), Time, "The connection may be closed to make room.",
+                "`fairway_connections_shed_without_request_total`";
             /// Connections that wait in the kernel to be accepted; Linux cuts it at `net.core.somaxconn`.
             BACKLOG: i32 = 4096, Count, "The kernel drops the handshake, and the client tries again.", "";
             /// Pause after a failed accept, such as for a lack of files.
@@ -69,9 +75,14 @@ fairway_model::limits! {
         settings {
             "proxy-body-size": "Largest request body (annotation of the same name).", "413.", "`body_too_large`";
             "client-body-timeout": "Longest gap between two reads of a request body.", "408.", "`body_timeout`";
+            "client-body-min-rate": "Bytes of a request body for each second that its client is waited for; 0 for any.", "408.",
+                "`body_timeout`";
         }
         found {}
         fixed {
+            /// Time for which a client is waited for in the middle of its body whatever it sends, in all; more than any stall of a mobile
+            /// network. Each `client-body-min-rate` bytes add a second.
+            BODY_PATIENCE: Duration = Duration::from_secs(60), Time, "408.", "`body_timeout`";
             /// A line with the size of a chunk, extensions included.
             CHUNK_LINE: usize = 256, Bytes, "400 from a client, 502 from an endpoint.", "`bad_body`, `bad_response_body`";
             /// All chunk extensions of a message.

@@ -253,7 +253,9 @@ impl OpenListener {
 /// Serves HTTP until the listener is closed.
 pub(crate) async fn serve(worker: Rc<Worker>, open: Rc<OpenListener>, socket: TcpListener) {
     accept(&worker, &open.gate, socket, |stream, peer| {
-        tokio::task::spawn_local(connection::serve(worker.clone(), worker.admit(), open.clone(), stream, peer));
+        if let Some(admission) = worker.admit(peer) {
+            tokio::task::spawn_local(connection::serve(worker.clone(), admission, open.clone(), stream, peer));
+        }
     })
     .await;
 }
@@ -267,10 +269,7 @@ pub(crate) async fn accept(worker: &Worker, gate: &Gate, socket: TcpListener, sp
             accepted = async { worker.room().await; socket.accept().await } => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                worker.has_file();
-                spawn(stream, peer);
-            }
+            Ok((stream, peer)) => spawn(stream, peer),
             Err(error) => drop(recover(worker, gate, &error).await),
         }
     }

@@ -28,7 +28,7 @@ use crate::live::Live;
 use crate::metrics::ConfigStatus;
 use crate::resolve::Resolved;
 use crate::tls::Certificates;
-use crate::worker::{self, Common, Message};
+use crate::worker::{self, ClientCounts, Common, Message};
 
 /// Why the proxy did not start.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +132,7 @@ impl Proxy {
             sink => Some(Arc::new(LogThread::start(sink).map_err(StartError::Thread)?)),
         };
         let common = Arc::new(Common {
+            clients: ClientCounts::default(),
             certificates: certificates.clone(),
             connections,
             datagram_sessions: descriptors::most_sessions(count, connections),

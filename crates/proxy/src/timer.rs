@@ -94,6 +94,13 @@ impl Timers {
         }
     }
 
+    /// Wakes the task of one deadline, see [`Deadline::slot`].
+    pub(crate) fn wake(&self, slot: u32) {
+        if let Some(waker) = &self.table.borrow().slots[slot as usize].waker {
+            waker.wake_by_ref();
+        }
+    }
+
     fn tick(&self) {
         let now = self.refresh();
         for slot in &self.table.borrow().slots {
@@ -143,6 +150,11 @@ impl Deadline {
             None => std::task::Poll::Pending,
         })
         .await
+    }
+
+    /// Its number, for [`Timers::wake`]. Another deadline has it once this one is dropped.
+    pub(crate) fn slot(&self) -> u32 {
+        self.slot
     }
 
     /// Moves it to a moment; [`NEVER`] turns it off.

@@ -5,7 +5,9 @@
 //! worker that is gone never leaves anybody waiting.
 
 mod admission;
+mod client_count;
 mod listening;
+mod place;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -22,6 +24,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub(crate) use self::admission::Admission;
+pub(crate) use self::client_count::ClientCounts;
+use self::place::Places;
 use crate::access_log::{self, Format, LogHandle, LogWriter, StreamRecord};
 use crate::l4::{OpenStream, Sessions};
 use crate::limit::LAST_LINES;
@@ -78,6 +82,8 @@ pub(crate) struct Common {
     pub(crate) certificates: Arc<Certificates>,
     /// Client connections that one worker holds at most.
     pub(crate) connections: usize,
+    /// Connections of each client, where there is a limit of them.
+    pub(crate) clients: ClientCounts,
     /// Sessions of datagrams that one worker holds at most.
     pub(crate) datagram_sessions: usize,
     /// Gives each connection its number; written once a connection.
@@ -119,10 +125,8 @@ pub(crate) struct Worker {
     leaving: Cell<bool>,
     draining: Cell<bool>,
     stopping: Cell<bool>,
-    /// Idle connections that are to close, because others wait for their places.
-    shed: Cell<usize>,
-    /// Idle connections that are to close, because others wait for their files.
-    shed_for_files: Cell<usize>,
+    /// Which connections make room when others wait for their places or files.
+    places: RefCell<Places>,
     listeners: RefCell<Vec<(Rc<OpenListener>, JoinHandle<()>)>>,
     streams: RefCell<Vec<(Rc<OpenStream>, JoinHandle<()>)>>,
     /// Sessions of datagrams.
@@ -180,8 +184,7 @@ impl Worker {
             leaving: Cell::new(false),
             draining: Cell::new(false),
             stopping: Cell::new(false),
-            shed: Cell::new(0),
-            shed_for_files: Cell::new(0),
+            places: RefCell::default(),
             listeners: RefCell::default(),
             streams: RefCell::default(),
             sessions: RefCell::default(),

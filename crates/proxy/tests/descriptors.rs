@@ -7,18 +7,19 @@ mod support;
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::num::NonZeroUsize;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use fairway_model::{ForwardPolicy, Origin as Owner, Resource, Settings, StreamListener, StreamSettings, Transport};
 use fairway_proxy::ProxyConfig;
-use fairway_testkit::{Client, Origin, eventually, within};
+use fairway_testkit::{Client, Origin, TlsClient, eventually, within};
 use nix::sys::resource::{Resource as Limit, getrlimit, setrlimit};
 use support::log::{Lines, logging};
 use support::{HOST, TestProxy, backend, config, forward, forwarding, host, route};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
@@ -128,6 +129,97 @@ fn a_new_client_gets_the_file_of_an_idle_one() {
         let mut response = Vec::new();
         within("a response", late.read_to_end(&mut response)).await.unwrap();
         assert!(response.starts_with(b"HTTP/1.1 404"), "{response:?}");
+    });
+}
+
+/// Connections over which nothing comes but `sent`, more than the proxy has places for.
+async fn silent_clients(to: SocketAddr, sent: &[u8]) -> Vec<TcpStream> {
+    let mut silent = Vec::new();
+    for _ in 0..3 * FILES {
+        let mut stream = within("a connection", TcpStream::connect(to)).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        silent.push(stream);
+    }
+    silent
+}
+
+/// A proxy with [`FILES`] files, for clients that have more of them.
+fn proxy_for_many(origin: &Origin) -> TestProxy {
+    let admin = Some(([127, 0, 0, 1], 0).into());
+    let proxy =
+        TestProxy::start_with(forwarding(&[origin], ForwardPolicy::default()), ProxyConfig { admin, ..one_worker() });
+    allow(8 * FILES);
+    proxy
+}
+
+async fn shed(proxy: &TestProxy, what: &str) -> u64 {
+    let mut admin = Client::connect(proxy.proxy.admin_address().unwrap()).await;
+    let metrics = admin.get("admin", "/metrics").await.text();
+    let name = format!("fairway_connections_shed_{what}_total ");
+    metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
+}
+
+#[test]
+fn clients_that_ask_nothing_keep_nobody_out() {
+    for sent in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: a\r\nX-Half: "] {
+        with_few_files(async || {
+            let origin = Origin::start("a");
+            let proxy = proxy_for_many(&origin);
+            let mut idle = idle_clients(&proxy, 8).await;
+            let _silent = silent_clients(proxy.http, sent.as_bytes()).await;
+            assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200, "{sent:?}");
+            // Those that have asked before keep their connections.
+            for client in &mut idle {
+                assert_eq!(client.get(HOST, "/").await.status, 200, "{sent:?}");
+            }
+            assert!(shed(&proxy, "without_request").await > FILES, "{sent:?}");
+            assert_eq!(shed(&proxy, "idle").await, 0, "{sent:?}");
+        });
+    }
+}
+
+#[test]
+fn handshakes_that_stall_keep_nobody_out() {
+    // A record of a handshake that is to come.
+    for sent in [&b""[..], b"\x16\x03\x01\x02\x00"] {
+        with_few_files(async || {
+            let origin = Origin::start("a");
+            let proxy = proxy_for_many(&origin);
+            let _silent = silent_clients(proxy.https, sent).await;
+            assert_eq!(TlsClient::unverified(HOST).connect(proxy.https).await.get(HOST, "/").await.status, 200);
+            assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200);
+        });
+    }
+}
+
+#[test]
+fn a_client_has_no_more_connections_than_it_may_have() {
+    with_few_files(async || {
+        let origin = Origin::start("a");
+        let limited = Settings { connections_per_client: NonZeroU32::new(3), ..Settings::default() };
+        let mut resources = forwarding(&[&origin], ForwardPolicy::default());
+        resources.push(limited.into());
+        let admin = Some(([127, 0, 0, 1], 0).into());
+        let proxy = TestProxy::start_with(resources, ProxyConfig { admin, ..one_worker() });
+        let mut clients = idle_clients(&proxy, 3).await;
+        let mut fourth = TcpStream::connect(proxy.http).await.unwrap();
+        assert!(!matches!(within("the end", fourth.read(&mut [0])).await, Ok(1..)));
+        let other = TcpSocket::new_v4().unwrap();
+        other.bind(([127, 0, 0, 2], 0).into()).unwrap();
+        let mut other = other.connect(proxy.http).await.unwrap();
+        other.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert!(matches!(within("an answer", other.read(&mut [0])).await, Ok(1)));
+        clients.pop();
+        eventually("a place for another connection", || async {
+            let mut stream = TcpStream::connect(proxy.http).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            matches!(stream.read(&mut [0]).await, Ok(1))
+        })
+        .await;
+        let mut admin = Client::connect(proxy.proxy.admin_address().unwrap()).await;
+        let metrics = admin.get("admin", "/metrics").await.text();
+        assert!(metrics.contains("fairway_connections_refused_total "), "{metrics}");
+        assert!(!metrics.contains("fairway_connections_refused_total 0\n"), "{metrics}");
     });
 }
 

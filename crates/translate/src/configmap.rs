@@ -176,6 +176,12 @@ configmap! {
         "client-header-timeout" => client_header_timeout: Seconds = "60";
         /// Longest gap between two reads of a request body.
         "client-body-timeout" => client_body_timeout: Seconds = "60";
+        /// Bytes of a request body that a client has to send for each second that it is waited for, beyond a first minute; 0 for
+        /// any. Slower ones get 408. A key of Fairway's own.
+        "client-body-min-rate" => client_body_min_rate: u32 = "100";
+        /// Connections that one client, an address or an IPv6 network of 64 bits, may have at the same time; further ones are closed
+        /// at once; 0 for any number. Peers that are trusted to name the client are not limited. A key of Fairway's own.
+        "max-connections-per-client" => max_connections_per_client: u32 = "0";
         /// The buffer for heads that most requests fit in.
         "client-header-buffer-size" => client_header_buffer_size: Size = "1k",
             [Differs("buffers grow as needed within large-client-header-buffers, so this sets no limit")];

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fairway_model::{
@@ -97,6 +98,8 @@ pub(crate) fn settings(sources: &Sources<'_>, options: &Options, diagnostics: &m
         },
         header_timeout: nonzero(config.client_header_timeout.duration(), 60),
         body_timeout: nonzero(config.client_body_timeout.duration(), 60),
+        body_rate: config.client_body_min_rate,
+        connections_per_client: NonZeroU32::new(config.max_connections_per_client),
         head_buffers: head_buffers(config),
         access_log: access_log(config, sources.origin, diagnostics),
         streams: streams(config, sources.origin, diagnostics),

@@ -16,6 +16,7 @@ impl Connection {
     /// Shuts down writing and reads until the client has ended, or long enough.
     pub(super) async fn linger(&mut self, work: &mut Work) {
         let end = self.facts.worker.timers.after(LINGER_TIME);
+        self.admission.give_way();
         self.deadline.set_after(LINGER_GAP);
         if within(&self.deadline, poll_fn(|cx| self.stream.poll_finish(cx))).await.is_none() {
             return;
@@ -38,7 +39,7 @@ impl Connection {
                         return Poll::Ready(());
                     }
                 }
-                Poll::Pending if self.deadline.expired() => return Poll::Ready(()),
+                Poll::Pending if self.deadline.expired() || self.admission.is_called() => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }
         }

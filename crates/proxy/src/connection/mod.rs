@@ -49,6 +49,7 @@ pub(crate) async fn serve(
     peer: SocketAddr,
 ) {
     let deadline = Deadline::of_task(worker.timers.clone()).await;
+    admission.set_deadline(&deadline);
     let mut local = listener.local();
     if local.ip().is_unspecified() {
         local = stream.local_addr().unwrap_or(local);
@@ -78,8 +79,7 @@ impl Connection {
         self.deadline.set(self.head_due);
         let Downstream::Plain(tcp) = self.stream else { return None };
         let mut first = [0; 1];
-        let peeked =
-            within(&self.deadline, hurried(&self.facts.worker, &self.deadline, tcp.peek(&mut first))).await?.ok()?;
+        let peeked = hurried(&self.facts.worker, &self.admission, &self.deadline, tcp.peek(&mut first)).await?.ok()?;
         if peeked == 0 {
             return None;
         }
@@ -93,7 +93,7 @@ impl Connection {
         }
         // Only while it lasts does the handshake need its memory.
         let accepting = Box::pin(TlsAcceptor::from(config).accept(tcp));
-        match within(&self.deadline, hurried(&self.facts.worker, &self.deadline, accepting)).await? {
+        match hurried(&self.facts.worker, &self.admission, &self.deadline, accepting).await? {
             Ok(stream) => {
                 self.stream = Downstream::Tls(Box::new(stream));
                 Some(self)
@@ -173,10 +173,7 @@ impl Connection {
             return Poll::Ready(Some(work));
         }
         self.facts.worker.store.give_back(work);
-        if read.is_ready() || self.deadline.expired() {
-            return Poll::Ready(None);
-        }
-        if self.facts.had_request() && self.facts.worker.sheds() {
+        if read.is_ready() || self.deadline.expired() || self.admission.is_called() {
             return Poll::Ready(None);
         }
         if self.facts.worker.is_draining() {
@@ -192,18 +189,20 @@ impl Connection {
     async fn request(&mut self, work: &mut Work, pipelined: bool) -> After {
         let begun = Instant::now();
         let running = self.facts.worker.running();
-        self.admission.enter(Phase::Reading);
         let received = self.receive_head(work, &running).await;
-        self.admission.enter(Phase::Writing);
         match received {
             Ok(waited) => {
+                self.admission.enter(Phase::Writing);
                 // The clock is not free, and most heads come in one piece.
                 let dispatched = if waited { Instant::now() } else { begun };
                 self.exchange(work, &running, begun, pipelined).serve(dispatched).await
             }
-            // Nothing but empty lines came: nobody has asked anything.
+            // Nothing but empty lines came, or the connection has to make room.
             Err(None) => After::Close,
-            Err(Some(failure)) => self.exchange(work, &running, begun, pipelined).refuse(failure).await,
+            Err(Some(failure)) => {
+                self.admission.enter(Phase::Writing);
+                self.exchange(work, &running, begun, pipelined).refuse(failure).await
+            }
         }
     }
 
@@ -226,6 +225,7 @@ impl Connection {
             };
             if !armed {
                 armed = true;
+                self.admission.enter(Phase::Reading);
                 if self.facts.had_request() {
                     self.deadline.set_after(live.snapshot.settings().header_timeout);
                 } else {
@@ -236,15 +236,16 @@ impl Connection {
             let more = limits.total.saturating_sub(work.inbound.used());
             self.facts.worker.store.make_room(&mut work.inbound, Some(more as u64));
             let read = poll_fn(|cx| match work.inbound.poll_fill(&mut self.stream, cx) {
-                Poll::Pending if self.deadline.expired() => Poll::Ready(Err(Failure::HeadTimeout)),
+                Poll::Pending if self.deadline.expired() => Poll::Ready(Err(Some(Failure::HeadTimeout))),
+                Poll::Pending if self.admission.is_called() => Poll::Ready(Err(None)),
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Ok(1..)) => Poll::Ready(Ok(())),
-                Poll::Ready(_) => Poll::Ready(Err(Failure::ClientGone)),
+                Poll::Ready(_) => Poll::Ready(Err(Some(Failure::ClientGone))),
             })
             .await;
             if let Err(failure) = read {
                 work.head.clear();
-                return Err(started.then_some(failure));
+                return Err(failure.filter(|_| started));
             }
         }
     }
@@ -284,17 +285,37 @@ pub(crate) async fn within<F: Future>(deadline: &Deadline, future: F) -> Option<
     .await
 }
 
-/// Awaits something that a client which has not sent a request yet has to do first: not for long once the worker drains.
-async fn hurried<F: Future>(worker: &Worker, deadline: &Deadline, future: F) -> F::Output {
+/// Awaits something that comes before a request: until the deadline passes, or the connection has to make room for another one.
+pub(crate) async fn while_admitted<F: Future>(
+    admission: &Admission,
+    deadline: &Deadline,
+    future: F,
+) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
-    poll_fn(|cx| {
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if deadline.expired() || admission.is_called() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// Awaits something that a client which has not sent a request yet has to do first: not for long once the worker drains.
+async fn hurried<F: Future>(
+    worker: &Worker,
+    admission: &Admission,
+    deadline: &Deadline,
+    future: F,
+) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    let polled = poll_fn(|cx| {
         let polled = future.as_mut().poll(cx);
         if polled.is_pending() && worker.is_draining() {
             deadline.bring_forward(FIRST_REQUEST_WHILE_DRAINING);
         }
         polled
-    })
-    .await
+    });
+    while_admitted(admission, deadline, polled).await
 }
 
 /// Size of the future that a connection is, which is its memory while it is idle.

@@ -4,6 +4,7 @@
 //! after a failure, when the client went away, or when the task was ended in the middle.
 
 mod cookie;
+mod patience;
 mod response;
 mod retry;
 mod side;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use fairway_model::{Action, Backend, ByteLimit, Host, HostPattern, Route};
 
+use self::patience::Patience;
 pub(crate) use self::side::Sides;
 use self::side::{After, ClientSide, EndpointSide};
 use self::transfer::Gaps;
@@ -62,6 +64,8 @@ pub(crate) struct Exchange<'a> {
     status: u16,
     allowance: Allowance,
     limits: Gaps,
+    /// For the body of the request.
+    patience: Patience,
 }
 
 /// What the route allows.
@@ -107,6 +111,7 @@ impl<'a> Exchange<'a> {
             status: 0,
             allowance: Allowance { send: Duration::MAX, read: Duration::MAX, max_body: ByteLimit::NONE },
             limits: Gaps::NONE,
+            patience: Patience::default(),
         }
     }
 

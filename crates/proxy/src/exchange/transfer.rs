@@ -167,9 +167,17 @@ impl Exchange<'_> {
         }
         let received = self.client.poll_receive(cx, &self.facts.worker.store);
         if received.is_ready() {
+            self.patience.received(self.facts.worker.timers.now());
             self.limits.body = NEVER;
         } else if self.limits.body == NEVER {
-            self.limits.body = self.after_gap(self.live.snapshot.settings().body_timeout);
+            let settings = self.live.snapshot.settings();
+            let mut gap = settings.body_timeout;
+            // Once there is a response, the two talk to each other, and how fast is theirs to say.
+            if settings.body_rate > 0 && self.status == 0 {
+                let now = self.facts.worker.timers.now();
+                gap = gap.min(self.patience.waits(now, self.client.received(), settings.body_rate));
+            }
+            self.limits.body = self.after_gap(gap);
         }
         received
     }

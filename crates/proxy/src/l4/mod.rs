@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fairway_model::{ListenerName, StreamListener, StreamRetry};
+use fairway_model::{ListenerName, StreamListener, StreamRetry, Transport};
 use tokio::task::JoinHandle;
 
 pub(crate) use self::session::Sessions;
@@ -62,6 +62,11 @@ impl OpenStream {
         self.resource.borrow().transport.is_udp()
     }
 
+    /// Whether its peers are proxies that name the client in a PROXY header.
+    fn speaks_for_others(&self) -> bool {
+        matches!(self.resource.borrow().transport, Transport::Tcp { accept_proxy: true, .. })
+    }
+
     /// What closes it.
     pub(crate) fn gate(&self) -> &Gate {
         &self.gate
@@ -90,7 +95,11 @@ pub(crate) fn open(worker: Rc<Worker>, open: Rc<OpenStream>, socket: Bound) -> i
             let socket = tokio::net::TcpListener::from_std(socket)?;
             Ok(tokio::task::spawn_local(async move {
                 listener::accept(&worker, &open.gate, socket, |stream, peer| {
-                    tokio::task::spawn_local(tcp::serve(worker.clone(), worker.admit(), open.clone(), stream, peer));
+                    let admission =
+                        if open.speaks_for_others() { Some(worker.admit_proxy()) } else { worker.admit(peer) };
+                    if let Some(admission) = admission {
+                        tokio::task::spawn_local(tcp::serve(worker.clone(), admission, open.clone(), stream, peer));
+                    }
                 })
                 .await;
             }))

@@ -13,7 +13,7 @@ use fairway_model::{StreamListener, StreamSettings, Transport};
 use tokio::net::TcpStream;
 
 use super::{OpenStream, StreamSession};
-use crate::connection::within;
+use crate::connection::{while_admitted, within};
 use crate::direction::Direction;
 use crate::limit::PROXY_HEADER_TIMEOUT;
 use crate::metrics::Phase;
@@ -31,15 +31,21 @@ pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
 ) {
-    admission.enter(Phase::Passing);
     // Most of the time there is nothing but passing: what comes before needs no room in the task.
-    if let Some(mut passing) = Box::pin(begin(worker, open, stream, peer)).await {
+    if let Some(mut passing) = Box::pin(begin(worker, &mut admission, open, stream, peer)).await {
         passing.run().await;
     }
 }
 
-async fn begin(worker: Rc<Worker>, open: Rc<OpenStream>, stream: TcpStream, peer: SocketAddr) -> Option<Passing> {
+async fn begin(
+    worker: Rc<Worker>,
+    admission: &mut Admission,
+    open: Rc<OpenStream>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<Passing> {
     let deadline = Deadline::of_task(worker.timers.clone()).await;
+    admission.set_deadline(&deadline);
     let mut local = open.gate().local();
     if local.ip().is_unspecified() {
         local = stream.local_addr().unwrap_or(local);
@@ -53,7 +59,7 @@ async fn begin(worker: Rc<Worker>, open: Rc<OpenStream>, stream: TcpStream, peer
         client: stream,
         to_up: Direction::strict(),
     };
-    connection.begin(&resource, &settings).await
+    connection.begin(admission, &resource, &settings).await
 }
 
 /// A connection that has no endpoint yet.
@@ -81,8 +87,13 @@ struct Passing {
 
 impl Connection {
     /// Finds the endpoint. Without one the memory goes back to the worker, as at the end of every connection.
-    async fn begin(mut self, resource: &StreamListener, settings: &StreamSettings) -> Option<Passing> {
-        let Some(endpoint) = self.reach(resource, settings).await else {
+    async fn begin(
+        mut self,
+        admission: &mut Admission,
+        resource: &StreamListener,
+        settings: &StreamSettings,
+    ) -> Option<Passing> {
+        let Some(endpoint) = self.reach(admission, resource, settings).await else {
             self.to_up.release(&self.session.worker.store);
             return None;
         };
@@ -91,15 +102,22 @@ impl Connection {
     }
 
     /// Reads the PROXY header, connects, sends the PROXY header, as far as each is asked for.
-    async fn reach(&mut self, resource: &StreamListener, settings: &StreamSettings) -> Option<TcpStream> {
+    async fn reach(
+        &mut self,
+        admission: &mut Admission,
+        resource: &StreamListener,
+        settings: &StreamSettings,
+    ) -> Option<TcpStream> {
         let (accept_proxy, send_proxy) = match resource.transport {
             Transport::Tcp { accept_proxy, send_proxy } => (accept_proxy, send_proxy),
             Transport::Udp => return None,
         };
-        if accept_proxy && !self.read_header().await {
+        if accept_proxy && !self.read_header(admission).await {
             self.session.record.status = 400;
             return None;
         }
+        // From here on it may be the server that has to speak first: silence says nothing.
+        admission.enter(Phase::Passing);
         let mut endpoint = self.connect(resource, settings).await?;
         if send_proxy {
             let mut header = Vec::with_capacity(108);
@@ -115,13 +133,13 @@ impl Connection {
     }
 
     /// Whether the connection begins with a valid header. What follows it stays in the buffer.
-    async fn read_header(&mut self) -> bool {
+    async fn read_header(&mut self, admission: &Admission) -> bool {
         self.deadline.set_after(PROXY_HEADER_TIMEOUT);
         let inbound = self.to_up.buffer(&self.session.worker.store);
         loop {
             let client = &mut self.client;
             // The buffer is larger than any header: it always has room for another byte of one.
-            let read = within(&self.deadline, poll_fn(|cx| inbound.poll_fill(client, cx))).await;
+            let read = while_admitted(admission, &self.deadline, poll_fn(|cx| inbound.poll_fill(client, cx))).await;
             let Some(Ok(count @ 1..)) = read else { return false };
             self.session.record.received += count as u64;
             match proxy_protocol::decode(inbound.filled()) {

@@ -377,6 +377,7 @@ impl Pages {
 
     fn own(&mut self) {
         let (config, upstream, configured) = (&self.config, &self.totals.upstream, &self.configured);
+        let clients = &self.totals.connections;
         let age = if config.last_success > 0.0 { process::now() - config.last_success } else { 0.0 };
         for (name, kind, help, value) in [
             ("snapshot_version", "gauge", "Number of the configuration that runs.", config.version as f64),
@@ -386,6 +387,24 @@ impl Pages {
             ("routes_without_backend", "gauge", "Routes to a backend that is unknown.", configured.orphans as f64),
             ("workers", "gauge", "Worker threads.", self.proxy.workers as f64),
             ("threads", "gauge", "Threads of the process.", self.process.threads as f64),
+            (
+                "connections_refused_total",
+                "counter",
+                "Connections closed at once, because their client has as many as it may have.",
+                clients.refused as f64,
+            ),
+            (
+                "connections_shed_without_request_total",
+                "counter",
+                "Connections closed before they sent a complete request, because others needed room.",
+                clients.shed_asking as f64,
+            ),
+            (
+                "connections_shed_idle_total",
+                "counter",
+                "Idle connections closed, because others needed room.",
+                clients.shed_idle as f64,
+            ),
             ("upstream_connections_total", "counter", "Connections made to endpoints.", upstream.connected as f64),
             ("upstream_connect_failures_total", "counter", "Connections not made.", upstream.failed as f64),
             ("upstream_reused_total", "counter", "Requests sent on a kept connection.", upstream.reused as f64),

@@ -40,8 +40,14 @@ struct Place {
 pub struct ConnectionCounts {
     /// Accepted so far.
     pub accepted: u64,
-    /// Of these, served. All are: what is over a limit is not accepted.
+    /// Of these, served.
     pub handled: u64,
+    /// Closed at once, because their client had as many as it may have.
+    pub refused: u64,
+    /// Closed before they had sent a complete request, because others needed room.
+    pub shed_asking: u64,
+    /// Closed while they were idle, because others needed room.
+    pub shed_idle: u64,
     /// Requests so far, also those that could not be read.
     pub requests: u64,
     /// Connections that a request head is read from.
@@ -239,6 +245,9 @@ impl ConnectionCounts {
     pub(super) fn add(&mut self, other: &Self) {
         self.accepted += other.accepted;
         self.handled += other.handled;
+        self.refused += other.refused;
+        self.shed_asking += other.shed_asking;
+        self.shed_idle += other.shed_idle;
         self.requests += other.requests;
         self.reading += other.reading;
         self.writing += other.writing;

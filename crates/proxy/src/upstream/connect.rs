@@ -73,10 +73,7 @@ async fn socket(
     loop {
         match if endpoint.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() } {
             Err(error) if descriptors::is_lack(&error) => {}
-            socket => {
-                worker.has_file();
-                return Ok(socket?);
-            }
+            socket => return Ok(socket?),
         }
         if !worker.free_file() {
             // Others than ours may have closed a file as well.

@@ -1,50 +1,69 @@
-//! Who is let in: each connection has a place among those that the worker admits, and idle ones make room for new ones.
+//! Who is let in: each connection has a place among those that the worker admits, and makes room for others when its turn has come
+//! (see [`place`](super::place)).
 
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::Worker;
+use super::client_count::ClientCount;
+use super::place::{Room, Standing};
 use crate::metrics::Phase;
-
-/// Idle connections that close at a time where files are lacking.
-// No limit: a batch.
-const SHED_FOR_FILES: usize = 16;
+use crate::timer::Deadline;
 
 impl Worker {
-    /// Counts a connection for as long as the result lives.
-    pub(crate) fn admit(self: &Rc<Self>) -> Admission {
-        self.connections.set(self.connections.get() + 1);
-        self.metrics.borrow_mut().connections.opened();
-        Admission { worker: self.clone(), phase: Phase::Reading }
+    /// Counts a connection for as long as the result lives. `None` if its client has as many as one may have.
+    pub(crate) fn admit(self: &Rc<Self>, peer: SocketAddr) -> Option<Admission> {
+        let running = self.running();
+        let Some(count) = self.common.clients.enter(peer.ip(), running.snapshot.settings()) else {
+            self.metrics.borrow_mut().connections.refused += 1;
+            return None;
+        };
+        Some(self.admitted(count))
     }
 
-    /// Waits until there is room for another connection. Idle ones make room, some at a time, as in nginx; if there are none, the
-    /// next that becomes idle does.
+    /// Counts a connection that speaks for many clients, such as a load balancer's.
+    pub(crate) fn admit_proxy(self: &Rc<Self>) -> Admission {
+        self.admitted(ClientCount::default())
+    }
+
+    fn admitted(self: &Rc<Self>, count: ClientCount) -> Admission {
+        self.connections.set(self.connections.get() + 1);
+        self.metrics.borrow_mut().connections.opened();
+        let place = self.places.borrow_mut().take(self.timers.now());
+        Admission { worker: self.clone(), phase: Phase::Reading, place, _count: count }
+    }
+
+    /// Waits until there is room for another connection.
     pub(crate) async fn room(&self) {
         while self.connections.get() >= self.common.connections {
-            if self.shed.get() == 0 {
-                self.shed.set((self.common.connections / 16).max(1));
-                self.timers.wake_all();
+            match self.make_room() {
+                Room::After(millis) => drop(timeout(Duration::from_millis(millis), self.ended.notified()).await),
+                Room::Called | Room::None => self.ended.notified().await,
             }
-            self.ended.notified().await;
         }
     }
 
     /// Makes room for a file where as many are open as may be. `true` if there is room now; if there is nothing that can be closed at
-    /// once, idle clients are asked to go, which takes until one has [`ended`](Self::ended).
+    /// once, clients are asked to go, which takes until one has [`ended`](Self::ended).
     pub(crate) fn free_file(&self) -> bool {
-        if self.upstreams.pool.borrow_mut().close_oldest() {
-            return true;
+        let closed = self.upstreams.pool.borrow_mut().close_oldest();
+        if !closed {
+            self.make_room();
         }
-        if self.shed_for_files.get() == 0 {
-            self.shed_for_files.set(SHED_FOR_FILES);
-            self.timers.wake_all();
-        }
-        false
+        closed
     }
 
-    /// A file was got: nobody has to go for one any more.
-    pub(crate) fn has_file(&self) {
-        self.shed_for_files.set(0);
+    fn make_room(&self) -> Room {
+        let counts = &mut self.metrics.borrow_mut().connections;
+        self.places.borrow_mut().make_room(self.timers.refresh(), |standing, deadline| {
+            *(if standing == Standing::Idle { &mut counts.shed_idle } else { &mut counts.shed_asking }) += 1;
+            if let Some(deadline) = deadline {
+                self.timers.wake(deadline);
+            }
+        })
     }
 
     /// Waits until a connection ends.
@@ -52,22 +71,12 @@ impl Worker {
         self.ended.notified().await;
     }
 
-    /// Whether an idle connection that asks is to close, to make room for another one.
-    pub(crate) fn sheds(&self) -> bool {
-        if self.connections.get() < self.common.connections {
-            self.shed.set(0);
-        }
-        for due in [&self.shed_for_files, &self.shed] {
-            if due.get() > 0 {
-                due.set(due.get() - 1);
-                return true;
-            }
-        }
-        false
-    }
-
     /// Says that sessions of datagrams have ended, for which draining waits as it does for connections.
     pub(crate) fn sessions_ended(&self) {
+        self.has_ended();
+    }
+
+    fn has_ended(&self) {
         self.ended.notify_waiters();
         self.ended.notify_one();
     }
@@ -78,14 +87,50 @@ impl Worker {
 pub(crate) struct Admission {
     worker: Rc<Worker>,
     phase: Phase,
+    place: u32,
+    /// Held for as long as the connection is.
+    _count: ClientCount,
 }
 
 impl Admission {
+    /// The deadline of the connection's task: it is woken when the connection has to make room.
+    pub(crate) fn set_deadline(&self, deadline: &Deadline) {
+        self.worker.places.borrow_mut().set_deadline(self.place, deadline.slot());
+    }
+
     /// The connection does something else now.
     pub(crate) fn enter(&mut self, phase: Phase) {
-        if phase != self.phase {
-            self.worker.metrics.borrow_mut().connections.changed(self.phase, phase);
-            self.phase = phase;
+        if phase == self.phase {
+            // A connection that has not asked anything yet does not become younger.
+            if phase != Phase::Reading {
+                self.set(phase);
+            }
+            return;
+        }
+        self.worker.metrics.borrow_mut().connections.changed(self.phase, phase);
+        self.phase = phase;
+        self.set(phase);
+    }
+
+    /// The response is out, and what the client still sends is thrown away: nothing is lost if the connection goes.
+    pub(crate) fn give_way(&self) {
+        self.worker.places.borrow_mut().set(self.place, Standing::Idle, self.worker.timers.now());
+    }
+
+    /// Whether the connection has to make room for another one.
+    pub(crate) fn is_called(&self) -> bool {
+        self.worker.places.borrow().is_called(self.place)
+    }
+
+    fn set(&self, phase: Phase) {
+        let standing = match phase {
+            Phase::Reading => Standing::Asking,
+            Phase::Waiting => Standing::Idle,
+            Phase::Writing | Phase::Passing => Standing::Busy,
+        };
+        if self.worker.places.borrow_mut().set(self.place, standing, self.worker.timers.now()) {
+            // Whoever waits for room looks again.
+            self.worker.has_ended();
         }
     }
 }
@@ -95,7 +140,7 @@ impl Drop for Admission {
         let worker = &self.worker;
         worker.connections.set(worker.connections.get() - 1);
         worker.metrics.borrow_mut().connections.closed(self.phase);
-        worker.ended.notify_waiters();
-        worker.ended.notify_one();
+        worker.places.borrow_mut().give_up(self.place);
+        worker.has_ended();
     }
 }

@@ -347,6 +347,7 @@ impl Write for Lines {
 /// What the workers of these tests have in common.
 fn common(live: &Live, log: Option<LogHandle>) -> Arc<Common> {
     Arc::new(Common {
+        clients: ClientCounts::default(),
         certificates: Certificates::new(live.snapshot.clone()),
         connections: 100,
         datagram_sessions: 100,

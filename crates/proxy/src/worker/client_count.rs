@@ -1,0 +1,113 @@
+//! How many connections each client has, where there is a limit of them.
+//!
+//! One count for the whole process: the kernel spreads a client's connections over all workers, and a limit for each of them would be
+//! another one on every machine. It takes a lock when a connection begins and when it ends, and only where the limit is set.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fairway_model::Settings;
+
+/// The clients that have connections.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ClientCounts(Arc<Mutex<HashMap<Client, u32>>>);
+
+/// Who counts as one client: an IPv4 address, or an IPv6 network of 64 bits, which is the least that a subscriber gets (RFC 6177).
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
+enum Client {
+    V4([u8; 4]),
+    V6([u8; 8]),
+}
+
+impl From<IpAddr> for Client {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Self::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+/// One connection of a client, counted until it is dropped. The default is one that isn't counted.
+#[derive(Debug, Default)]
+pub(crate) struct ClientCount(Option<(ClientCounts, Client)>);
+
+impl ClientCounts {
+    /// Another connection of a client; `None` if it has as many as it may have. A peer that is trusted to name its clients
+    /// speaks for many of them, and is not counted.
+    pub(crate) fn enter(&self, peer: IpAddr, settings: &Settings) -> Option<ClientCount> {
+        let Some(most) = settings.connections_per_client.filter(|_| !settings.forwarded.trusts(peer)) else {
+            return Some(ClientCount::default());
+        };
+        let client = Client::from(peer);
+        let mut counts = self.lock();
+        let count = counts.entry(client).or_default();
+        if *count >= most.get() {
+            return None;
+        }
+        *count += 1;
+        Some(ClientCount(Some((self.clone(), client))))
+    }
+
+    /// A panic while the lock is held leaves counts that are still counts.
+    fn lock(&self) -> MutexGuard<'_, HashMap<Client, u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ClientCount {
+    fn drop(&mut self) {
+        let Some((counts, client)) = self.0.take() else { return };
+        let mut counts = counts.lock();
+        if let Entry::Occupied(mut count) = counts.entry(client) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn each_client_has_so_many_connections_and_leaves_nothing_behind() {
+        let counts = ClientCounts::default();
+        let settings = Settings { connections_per_client: NonZeroU32::new(2), ..Settings::default() };
+        let enter = |text| counts.enter(address(text), &settings);
+        let (first, second) = (enter("192.0.2.1"), enter("::ffff:192.0.2.1"));
+        assert!(first.is_some() && second.is_some());
+        assert!(enter("192.0.2.1").is_none());
+        let others = [enter("192.0.2.2"), enter("2001:db8::1"), enter("2001:db8::2")];
+        assert!(others.iter().all(Option::is_some));
+        assert!(enter("2001:db8::ffff:1").is_none(), "the same network of 64 bits");
+        drop(first);
+        assert!(enter("192.0.2.1").is_some());
+        drop((second, others));
+        assert!(counts.lock().is_empty());
+    }
+
+    #[test]
+    fn without_a_limit_nothing_is_counted_and_a_trusted_proxy_never_is() {
+        let counts = ClientCounts::default();
+        let peer = address("192.0.2.1");
+        let counted = [counts.enter(peer, &Settings::default())];
+        let mut trusting = Settings { connections_per_client: NonZeroU32::new(1), ..Settings::default() };
+        trusting.forwarded.trust = true;
+        assert!(counted[0].is_some() && counts.enter(peer, &trusting).is_some());
+        assert!(counts.lock().is_empty());
+    }
+}
