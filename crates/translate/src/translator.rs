@@ -14,6 +14,7 @@ mod certificates;
 mod global;
 mod ingresses;
 mod names;
+mod part;
 mod report;
 mod streams;
 
@@ -28,6 +29,7 @@ use self::certificates::SecretState;
 use self::global::Global;
 use self::ingresses::IngressState;
 use self::names::NameState;
+use self::part::{Extent, Waiting};
 use self::streams::Streams;
 use crate::annotation::{self, Annotations};
 use crate::class::Classes;
@@ -116,6 +118,9 @@ pub struct Translator {
     served: BTreeSet<ObjectKey>,
     now: i64,
     pending: Work,
+    waiting: Waiting,
+    /// How many changes are one part.
+    part: usize,
 }
 
 /// What has to be done again.
@@ -168,6 +173,8 @@ impl Translator {
             served: BTreeSet::new(),
             now: i64::MIN,
             pending: Work::default(),
+            waiting: Waiting::default(),
+            part: part::CHANGES,
             options,
         };
         translator.names.insert(HostPattern::Any, NameState::default());
@@ -190,11 +197,20 @@ impl Translator {
         translator
     }
 
-    /// Takes changes and says what they change. `now` is in seconds since 1970.
+    /// The same with this many changes in one part of a large change. At least one.
+    #[must_use]
+    pub fn with_part(self, changes: usize) -> Self {
+        Self { part: changes.max(1), ..self }
+    }
+
+    /// Takes changes and says what they change, and what waited from [`apply_part`](Self::apply_part). `now` is in seconds since 1970.
     ///
     /// Applying no changes at all is worth it as time goes by: certificates begin and end to be valid.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now: i64) -> Update {
         let mut work = std::mem::take(&mut self.pending);
+        while let Some((change, anew)) = self.waiting.changes.pop() {
+            self.take_after(change, anew, &mut work);
+        }
         let mut taken = 0;
         for change in changes {
             self.take(change, &mut work);
@@ -203,14 +219,54 @@ impl Translator {
         if taken >= MANY {
             self.objects.compact();
         }
+        self.settle(work, Extent::whole(), now)
+    }
+
+    /// Takes changes and does a bounded amount of work, so that whoever has another change needn't wait long. A few changes are in
+    /// force when this returns, before anything that waits; of many the first part is, and the rest waits. As long as there
+    /// [is more](Self::has_more), [`proceed`](Self::proceed) goes on with it.
+    ///
+    /// When nothing waits any more, the result is that of [`apply`](Self::apply), with the exceptions that are in its nature: of a
+    /// version that was superseded while it waited nothing is known, and among objects without a creation time the one that had
+    /// its turn first is the older.
+    pub fn apply_part(&mut self, changes: impl IntoIterator<Item = Change>, now: i64) -> Update {
+        let changes: Vec<Change> = changes.into_iter().collect();
+        if changes.len() > self.part {
+            changes.into_iter().for_each(|change| self.waiting.changes.push(change));
+            return self.proceed(now);
+        }
+        let mut work = std::mem::take(&mut self.pending);
+        for change in changes {
+            let anew = self.waiting.changes.supersede(&change);
+            self.take_after(change, anew, &mut work);
+        }
+        self.settle(work, Extent::fresh(self.part), now)
+    }
+
+    /// Whether something waits since [`apply_part`](Self::apply_part).
+    pub fn has_more(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Does the next part of what waits.
+    pub fn proceed(&mut self, now: i64) -> Update {
+        let mut work = std::mem::take(&mut self.pending);
+        for _ in 0..self.part {
+            let Some((change, anew)) = self.waiting.changes.pop() else { break };
+            self.take_after(change, anew, &mut work);
+        }
+        self.settle(work, Extent::part(self.part), now)
+    }
+
+    fn settle(&mut self, mut work: Work, extent: Extent, now: i64) -> Update {
         self.pass_time(now, &mut work);
         self.settle_config(&mut work);
         self.settle_streams(&mut work);
-        self.settle_ingresses(&mut work);
+        self.settle_ingresses(&mut work, extent);
         self.settle_secrets(&mut work);
-        self.settle_backends(&mut work);
-        self.settle_names(&mut work);
-        let diagnostics = self.settle_reports(&mut work);
+        self.settle_backends(&mut work, extent);
+        self.settle_names(&mut work, extent);
+        let diagnostics = self.settle_reports(&mut work, extent);
         self.finish(work, diagnostics)
     }
 
@@ -282,6 +338,14 @@ impl Translator {
             .filter_map(|(name, _)| annotation::spec(name))
             .map(|spec| (spec.name, spec.verdict))
             .collect()
+    }
+
+    /// Takes one change. If the object was removed in between, it is another one of the same name.
+    fn take_after(&mut self, change: Change, removed: bool, work: &mut Work) {
+        if let (Change::Upsert(object), true) = (&change, removed) {
+            self.take(Change::Remove(object.key()), work);
+        }
+        self.take(change, work);
     }
 
     /// Takes one change into the store, and notes what it concerns. What means the same as before concerns nothing.

@@ -221,6 +221,25 @@ fn change() -> impl Strategy<Value = Change> {
         .prop_map(|(object, remove)| if remove { Change::Remove(object.key()) } else { Change::Upsert(object) })
 }
 
+/// A change of which nothing depends on what was there before it: neither a version that is refused, nor the end of an object that
+/// goes on holding, nor an age by the order of coming.
+fn sound_change() -> impl Strategy<Value = Change> {
+    let sound = |change: &Change| match change {
+        Change::Upsert(Object::Ingress(ingress)) => {
+            let bad = |all: BTreeMap<String, String>| all.values().any(|value| value == "no such url");
+            ingress.created().is_some() && !ingress.read().metadata.annotations.is_some_and(bad)
+        }
+        Change::Upsert(Object::Secret(secret)) => secret.data.as_ref() != Some(&SECRETS[2]),
+        Change::Upsert(Object::ConfigMap(map)) => {
+            // Neither a risk level nor a list of words, by which a version may be refused.
+            !map.data.as_ref().is_some_and(|data| data.keys().any(|key| key.starts_with("annotation")))
+        }
+        Change::Upsert(_) => true,
+        Change::Remove(key) => !matches!(key.kind, Kind::Secret | Kind::ConfigMap),
+    };
+    change().prop_filter("sound", sound)
+}
+
 /// What is there, and the last good version of what is not good.
 #[derive(Default)]
 struct Record {
@@ -372,5 +391,44 @@ proptest! {
                 prop_assert_eq!(told, anew.diagnostics);
             }
         }
+    }
+
+    #[test]
+    fn a_change_in_parts_equals_the_whole(
+        before in prop::collection::vec(sound_change(), 0..12),
+        large in prop::collection::vec(sound_change(), 4..40),
+        meanwhile in prop::collection::vec(prop::collection::vec(sound_change(), 1..3), 0..6),
+        part in 1..4usize,
+    ) {
+        let mut whole = Translator::new(options());
+        let mut parts = Translator::new(options()).with_part(part);
+        let mut published = Snapshot::default();
+        let (mut served, mut wanted) = (BTreeSet::new(), BTreeSet::new());
+        let mut take = |update: fairway_translate::Update| {
+            published = published.apply(update.delta);
+            served.extend(update.served);
+            update.unserved.iter().for_each(|key| { served.remove(key); });
+            wanted.extend(update.wanted);
+            update.unwanted.iter().for_each(|key| { wanted.remove(key); });
+        };
+        whole.apply(before.iter().cloned(), NOW);
+        take(parts.apply(before, NOW));
+        whole.apply(large.iter().cloned(), NOW);
+        take(parts.apply_part(large, NOW));
+        for fresh in meanwhile {
+            whole.apply(fresh.iter().cloned(), NOW);
+            take(parts.apply_part(fresh, NOW));
+            take(parts.proceed(NOW));
+        }
+        while parts.has_more() {
+            take(parts.proceed(NOW));
+        }
+        prop_assert_eq!(&published, whole.snapshot());
+        prop_assert_eq!(parts.snapshot(), whole.snapshot());
+        prop_assert_eq!(parts.diagnostics(), whole.diagnostics());
+        prop_assert_eq!(&served, whole.served());
+        prop_assert_eq!(parts.served(), whole.served());
+        prop_assert!(wanted.iter().all(|key| whole.wants(key)));
+        prop_assert!(parts.proceed(NOW).is_empty());
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fairway_model::{Backend, EndpointSet, Resource, ResourceName};
 
+use super::part::{Extent, portion};
 use super::{Translator, Work};
 use crate::ingress::Parts;
 use crate::objects::{Object, ObjectKey};
@@ -55,8 +56,9 @@ impl Translator {
         }
     }
 
-    pub(super) fn settle_backends(&mut self, work: &mut Work) {
-        for key in std::mem::take(&mut work.backends) {
+    pub(super) fn settle_backends(&mut self, work: &mut Work, extent: Extent) {
+        let due = std::mem::take(&mut work.backends);
+        for key in portion(due, &mut self.waiting.backends, extent.results, extent) {
             let Some(state) = self.backends.get(&key) else { continue };
             if state.parts.is_empty() && !state.pinned {
                 if state.backend.is_some() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use fairway_model::HostPattern;
 
+use super::part::{Extent, portion};
 use super::{MANY, Translator, Work};
 use crate::class::Membership;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -23,7 +24,7 @@ pub(super) struct IngressState {
 }
 
 impl Translator {
-    pub(super) fn settle_ingresses(&mut self, work: &mut Work) {
+    pub(super) fn settle_ingresses(&mut self, work: &mut Work, extent: Extent) {
         let mut keys = std::mem::take(&mut work.ingresses);
         if work.all_ingresses {
             keys.extend(self.objects.of_kind(Kind::Ingress).map(|(key, _)| key.clone()));
@@ -31,7 +32,9 @@ impl Translator {
         for namespace in &work.namespaces {
             keys.extend(self.objects.in_namespace(Kind::Ingress, namespace).map(|(key, _)| key.clone()));
         }
-        let many = keys.len() >= MANY;
+        let keys = portion(keys, &mut self.waiting.ingresses, extent.changes, extent);
+        // A part has no time for that.
+        let many = keys.len() >= MANY && extent.is_whole();
         for key in keys {
             self.update_ingress(key, work);
         }

@@ -9,6 +9,7 @@ use fairway_model::{
 };
 
 use super::certificates::Choice;
+use super::part::{Extent, portion};
 use super::{Translator, Work};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::ingress::{Age, HostInput, Merged, Parts, merge};
@@ -89,10 +90,17 @@ impl NameState {
 }
 
 impl Translator {
-    pub(super) fn settle_names(&mut self, work: &mut Work) {
+    pub(super) fn settle_names(&mut self, work: &mut Work, extent: Extent) {
+        let room = extent.results;
+        let due = std::mem::take(&mut work.names);
+        work.names = portion(due, &mut self.waiting.names, room, extent);
+        let due = std::mem::take(&mut work.certificates);
+        work.certificates = portion(due, &mut self.waiting.certificates, room, extent);
         self.settle_choices(work);
         let mut derived = BTreeSet::new();
-        let names = std::mem::take(&mut work.names);
+        // A wildcard's certificate may have brought in many that are below it.
+        let due = std::mem::take(&mut work.names);
+        let names = portion(due, &mut self.waiting.names, room.saturating_mul(2), extent);
         let mut later = Vec::new();
         for pattern in names {
             let Some(state) = self.names.get(&pattern) else { continue };

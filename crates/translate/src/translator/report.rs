@@ -6,6 +6,7 @@ use fairway_model::HostPattern;
 
 use super::certificates::Problem;
 use super::ingresses::secret_key;
+use super::part::{Extent, portion};
 use super::{Translator, Work};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::ingress::Part;
@@ -14,9 +15,10 @@ use crate::objects::{Kind, ObjectKey};
 use crate::service::{BackendKey, BackendPort};
 
 impl Translator {
-    pub(super) fn settle_reports(&mut self, work: &mut Work) -> Vec<(ObjectKey, Vec<Diagnostic>)> {
+    pub(super) fn settle_reports(&mut self, work: &mut Work, extent: Extent) -> Vec<(ObjectKey, Vec<Diagnostic>)> {
         let mut changes = Vec::new();
-        for key in std::mem::take(&mut work.reports) {
+        let due = std::mem::take(&mut work.reports);
+        for key in portion(due, &mut self.waiting.reports, extent.results, extent) {
             let mut now = self.report(&key);
             if now.len() > limit::FINDINGS {
                 let more = now.len() - limit::FINDINGS;

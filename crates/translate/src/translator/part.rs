@@ -1,0 +1,187 @@
+//! Large changes in parts: what waits for its turn, and how much is done at once.
+//!
+//! A part is bounded by numbers and never by time, so that the same calls have the same results. What is left is kept by name: however
+//! often something changes meanwhile, it waits once, and what it means is looked up when its turn comes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use fairway_model::HostPattern;
+
+use crate::objects::{Change, Kind, ObjectKey};
+use crate::service::BackendKey;
+
+/// So many changes, or Ingresses to read again, are one part. A part takes some 30 ms with 100,000 hosts; half of that is the same for
+/// any number, as each part makes a snapshot, so smaller parts make the whole slower without making others wait much less.
+pub(super) const CHANGES: usize = 1000;
+
+/// How many hosts, backends or findings an ordinary change leads to at most.
+const RESULTS: usize = 4;
+
+/// How much is done in one go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extent {
+    /// How many changes, or Ingresses to read again.
+    pub(super) changes: usize,
+    /// How many of anything that follows from them.
+    pub(super) results: usize,
+    /// Whether what waited may fill the room.
+    fills: bool,
+}
+
+impl Extent {
+    /// What has just changed, and nothing that waits.
+    pub(super) fn fresh(changes: usize) -> Self {
+        Self { fills: false, ..Self::part(changes) }
+    }
+
+    /// One part of what waits.
+    pub(super) fn part(changes: usize) -> Self {
+        Self { changes, results: changes.saturating_mul(RESULTS), fills: true }
+    }
+
+    /// All there is.
+    pub(super) fn whole() -> Self {
+        Self::part(usize::MAX)
+    }
+
+    pub(super) fn is_whole(self) -> bool {
+        self.changes == usize::MAX
+    }
+}
+
+/// What waits for its turn.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub(super) changes: WaitingChanges,
+    pub(super) ingresses: BTreeSet<ObjectKey>,
+    pub(super) names: BTreeSet<HostPattern>,
+    pub(super) certificates: BTreeSet<HostPattern>,
+    pub(super) backends: BTreeSet<BackendKey>,
+    pub(super) reports: BTreeSet<ObjectKey>,
+}
+
+impl Waiting {
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.queue.is_empty()
+            && self.ingresses.is_empty()
+            && self.names.is_empty()
+            && self.certificates.is_empty()
+            && self.backends.is_empty()
+            && self.reports.is_empty()
+    }
+}
+
+/// What to do now of what is due: at most `room`, the rest waits. Unless the turn is that of fresh changes only, what waited before
+/// fills the room.
+pub(super) fn portion<T: Ord>(
+    mut due: BTreeSet<T>,
+    waiting: &mut BTreeSet<T>,
+    room: usize,
+    extent: Extent,
+) -> BTreeSet<T> {
+    while due.len() > room {
+        waiting.extend(due.pop_last());
+    }
+    if waiting.is_empty() {
+        return due;
+    }
+    for one in &due {
+        waiting.remove(one);
+    }
+    while extent.fills
+        && due.len() < room
+        && let Some(one) = waiting.pop_first()
+    {
+        due.insert(one);
+    }
+    due
+}
+
+/// Changes that wait: each object once, what others refer to before what refers to it, and removals last.
+#[derive(Debug, Default)]
+pub(super) struct WaitingChanges {
+    queue: BTreeMap<Turn, Waits>,
+    turns: HashMap<ObjectKey, Turn>,
+    next: u64,
+}
+
+/// By kind, then as they came.
+type Turn = (u8, u64);
+
+#[derive(Debug)]
+struct Waits {
+    change: Change,
+    /// Whether the object was removed in between, so that it is another one of the same name.
+    anew: bool,
+}
+
+impl WaitingChanges {
+    pub(super) fn push(&mut self, change: Change) {
+        let key = key(&change);
+        let before = self.forget(&key);
+        let anew = match (&before, &change) {
+            (Some(Waits { change: Change::Remove(_), .. }), Change::Upsert(_)) => true,
+            (Some(Waits { anew, .. }), _) => *anew,
+            (None, _) => false,
+        };
+        let turn = (rank(&change), self.next);
+        self.next += 1;
+        self.turns.insert(key, turn);
+        self.queue.insert(turn, Waits { change, anew });
+    }
+
+    /// Takes the change of an object out, because a newer one is at hand. Returns whether the object was removed in between.
+    pub(super) fn supersede(&mut self, newer: &Change) -> bool {
+        let before = self.forget(&key(newer));
+        before.is_some_and(|waits| waits.anew || matches!(waits.change, Change::Remove(_)))
+    }
+
+    /// The next change, and whether its object was removed in between.
+    pub(super) fn pop(&mut self) -> Option<(Change, bool)> {
+        let (_, Waits { change, anew }) = self.queue.pop_first()?;
+        self.turns.remove(&key(&change));
+        Some((change, anew))
+    }
+
+    fn forget(&mut self, key: &ObjectKey) -> Option<Waits> {
+        self.queue.remove(&self.turns.remove(key)?)
+    }
+}
+
+fn key(change: &Change) -> ObjectKey {
+    match change {
+        Change::Upsert(object) => object.key(),
+        Change::Remove(key) => key.clone(),
+    }
+}
+
+/// Whoever refers to something finds it, and goes before it does: no host leads into the void in between.
+fn rank(change: &Change) -> u8 {
+    let refers = key(change).kind == Kind::Ingress;
+    match (change, refers) {
+        (Change::Upsert(_), false) => 0,
+        (Change::Upsert(_), true) => 1,
+        (Change::Remove(_), true) => 2,
+        (Change::Remove(_), false) => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(range: std::ops::Range<u32>) -> BTreeSet<u32> {
+        range.collect()
+    }
+
+    #[test]
+    fn what_is_due_goes_first_and_what_waited_fills_the_room() {
+        let mut waiting = set(10..20);
+        assert_eq!(portion(set(0..3), &mut waiting, 5, Extent::part(1)), [0, 1, 2, 10, 11].into());
+        assert_eq!(portion(set(0..3), &mut waiting, 5, Extent::fresh(1)), set(0..3));
+        assert_eq!(portion(set(0..7), &mut waiting, 5, Extent::fresh(1)), set(0..5));
+        assert_eq!(waiting, [5, 6, 12, 13, 14, 15, 16, 17, 18, 19].into());
+        assert_eq!(portion(set(12..13), &mut waiting, usize::MAX, Extent::whole()).len(), 10);
+        assert!(waiting.is_empty());
+    }
+}
