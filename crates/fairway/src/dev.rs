@@ -4,7 +4,7 @@ mod backend;
 mod change;
 mod request_lines;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -16,13 +16,13 @@ use clap::ArgMatches;
 use fairway_model::{AccessLog, Endpoints, LogEscape, Origin, Scheme, Snapshot, Template};
 use fairway_proxy::access_log::LogSink;
 use fairway_proxy::{Proxy, Publisher};
-use fairway_translate::Translator;
+use fairway_translate::{Change, Translator, Update};
 use fairway_translate::options::{Development, Options};
 
 use crate::cli;
 use crate::flags::{Flags, UsageError};
 use crate::manifest::watch::{Saved, Watcher};
-use crate::manifest::{Finding, Manifests};
+use crate::manifest::{Finding, Manifests, Parsed, Unread};
 use crate::table::{Doors, routing_table};
 use crate::terminal::{Style, Terminal, count};
 use crate::wiring::{self, Signals};
@@ -34,6 +34,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 const FINDINGS: usize = 30;
 /// How often certificates are looked at that expire while nothing is saved.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// More bytes than these are read and parsed on a thread of their own: this many take some 10 ms.
+const LARGE: u64 = 256 << 10;
 
 /// Runs the command until it is interrupted.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
@@ -63,7 +65,17 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     )?;
     proxy.readiness().serving();
     let publisher = proxy.publisher();
-    let mut session = Session { manifests, translator, options, publisher, findings: Vec::new(), terminal };
+    let mut session = Session {
+        manifests,
+        translator,
+        options,
+        publisher,
+        findings: Vec::new(),
+        terminal,
+        reading: None,
+        unread: Vec::new(),
+        large: None,
+    };
     session.greet(&proxy);
     runtime.block_on(serve(session, watcher, proxy, signals))
 }
@@ -94,12 +106,16 @@ async fn serve(
     let mut look_again = tokio::time::interval(LOOK_AGAIN);
     loop {
         tokio::select! {
+            // In this order, so that a small change goes before the next part of a large one.
+            biased;
+            () = signals.next() => break,
             saved = watcher.saved() => {
                 session.saved(saved).await;
                 watcher.watch(session.manifests.folders())?;
             }
+            parsed = Reading::ended(&mut session.reading) => session.parsed(parsed).await,
             _ = look_again.tick() => session.time_passed().await,
-            () = signals.next() => break,
+            () = std::future::ready(()), if session.translator.has_more() => session.proceed().await,
         }
     }
     tokio::select! {
@@ -118,6 +134,10 @@ struct Session {
     /// What the user was told and what still holds.
     findings: Vec<Finding>,
     terminal: Terminal,
+    reading: Option<Reading>,
+    /// What was saved and can't be read before what is being read.
+    unread: Vec<Saved>,
+    large: Option<Large>,
 }
 
 impl Session {
@@ -155,47 +175,121 @@ impl Session {
         terminal.print(&out);
     }
 
-    /// Takes over what was saved, and prints what it changed.
+    /// Takes over what was saved, and prints what it changed. What takes long to read is read beside other changes.
     async fn saved(&mut self, saved: Saved) {
-        let changes = self.manifests.reload(saved.paths.as_ref());
+        let mut unread = self.manifests.look(saved.paths.as_ref());
+        if let Some(reading) = &self.reading {
+            // One after the other: what is parsed has to fit what is known of the file.
+            let waits = unread.leave_out(|path| reading.paths.contains(path)) || unread.size() > LARGE;
+            if waits {
+                self.unread.push(Saved { paths: saved.paths.clone(), at: saved.at });
+            }
+        } else if unread.size() > LARGE {
+            self.reading = Some(Reading::begin(unread, saved.at));
+            return;
+        }
+        if unread.size() <= LARGE {
+            let changes = self.manifests.take(unread.parse());
+            self.take(changes, saved.at).await;
+        }
+    }
+
+    /// Takes over what was read beside other changes.
+    async fn parsed(&mut self, (parsed, at): (Parsed, Instant)) {
+        self.reading = None;
+        let changes = self.manifests.take(parsed);
+        self.take(changes, at).await;
+        for saved in std::mem::take(&mut self.unread) {
+            self.saved(saved).await;
+        }
+    }
+
+    async fn take(&mut self, changes: Vec<Change>, since: Instant) {
+        let waited = self.translator.has_more();
         if changes.is_empty() {
             // A file of no concern, the same content, or something that can't be read.
-            let findings = self.current_findings();
-            let (new, cleared) = change::compare_findings(&self.findings, &findings);
-            self.findings = findings;
+            let (new, cleared) = self.compare_findings();
             if !new.is_empty() || !cleared.is_empty() {
                 self.terminal.print(&change::render(&[], Duration::ZERO, &new, &cleared, self.terminal));
             }
             return;
         }
-        let update = self.translator.apply(changes, now());
-        self.publish(update, saved.at).await;
+        let many = self.translator.is_large(changes.len());
+        let update = self.translator.apply_part(changes, now());
+        if many || (self.translator.has_more() && !waited) {
+            self.large.get_or_insert_with(|| Large { since, lines: Vec::new() });
+            self.publish_part(update).await;
+        } else {
+            self.publish(update, since).await;
+        }
     }
 
     async fn time_passed(&mut self) {
-        let update = self.translator.apply([], now());
+        let update = self.translator.apply_part([], now());
         if !update.is_empty() {
             self.publish(update, Instant::now()).await;
         }
     }
 
-    async fn publish(&mut self, update: fairway_translate::Update, since: Instant) {
+    /// Goes on with a large change.
+    async fn proceed(&mut self) {
+        let update = self.translator.proceed(now());
+        self.publish_part(update).await;
+    }
+
+    /// Publishes a part of a large change; what it changed is printed when all of it is live.
+    async fn publish_part(&mut self, update: Update) {
+        let (lines, notes) = self.make_live(update).await;
+        if !notes.is_empty() {
+            self.terminal.print(&notes);
+        }
+        let large = self.large.get_or_insert_with(|| Large { since: Instant::now(), lines: Vec::new() });
+        large.lines.extend(lines);
+        if !self.translator.has_more()
+            && let Some(Large { since, lines }) = self.large.take()
+        {
+            self.tell(&lines, since, "");
+        }
+    }
+
+    async fn publish(&mut self, update: Update, since: Instant) {
+        let (lines, notes) = self.make_live(update).await;
+        self.tell(&lines, since, &notes);
+    }
+
+    /// Publishes, and says what is different, and what there is to note about listeners.
+    async fn make_live(&self, update: Update) -> (Vec<change::Line>, String) {
         let before = self.publisher.snapshot();
         let published = self.publisher.publish(update.delta.clone()).await;
-        let took = since.elapsed();
         let after = self.publisher.snapshot();
         let lines = change::lines(&before, &after, &update.delta, self.options.development.as_ref());
-        let findings = self.current_findings();
-        let (new, cleared) = change::compare_findings(&self.findings, &findings);
-        self.findings = findings;
-        let mut text = change::render(&lines, took, &new, &cleared, self.terminal);
+        let mut notes = String::new();
         for refused in published.refused.iter().filter(|refused| !refused.known) {
-            let _ = writeln!(text, "  {} can't be listened on: {}", refused.address, refused.error);
+            let _ = writeln!(notes, "  {} can't be listened on: {}", refused.address, refused.error);
         }
         for address in published.opened.values() {
-            let _ = writeln!(text, "  {address} is listened on at last");
+            let _ = writeln!(notes, "  {address} is listened on at last");
         }
-        self.terminal.print(&text);
+        (lines, notes)
+    }
+
+    /// Prints what is different, and what else there is to say than before.
+    fn tell(&mut self, lines: &[change::Line], since: Instant, notes: &str) {
+        let took = since.elapsed();
+        let (new, cleared) = self.compare_findings();
+        let text = change::render(lines, took, &new, &cleared, self.terminal);
+        self.terminal.print(&(text + notes));
+    }
+
+    /// What there is to say that wasn't there before, and what there was. It is looked at when nothing waits any more.
+    fn compare_findings(&mut self) -> (Vec<Finding>, Vec<Finding>) {
+        if self.translator.has_more() {
+            return (Vec::new(), Vec::new());
+        }
+        let findings = self.current_findings();
+        let compared = change::compare_findings(&self.findings, &findings);
+        self.findings = findings;
+        compared
     }
 
     /// All there is to say now.
@@ -217,6 +311,38 @@ fn leads_to(snapshot: &Snapshot, service: &Origin, address: SocketAddr) -> bool 
         let set = snapshot.endpoint_set(&backend.name).map(|set| &set.endpoints);
         matches!(set, Some(Endpoints::Addresses(list)) if list.iter().any(|endpoint| endpoint.address == address))
     })
+}
+
+/// Files that are read on another thread, since they are large.
+struct Reading {
+    paths: HashSet<PathBuf>,
+    at: Instant,
+    job: tokio::task::JoinHandle<Parsed>,
+}
+
+impl Reading {
+    fn begin(unread: Unread, at: Instant) -> Self {
+        let paths = unread.paths().map(PathBuf::from).collect();
+        Self { paths, at, job: tokio::task::spawn_blocking(|| unread.parse()) }
+    }
+
+    /// What was read, and when it was saved. May be dropped and called again.
+    async fn ended(reading: &mut Option<Self>) -> (Parsed, Instant) {
+        match reading {
+            Some(reading) => {
+                let parsed = (&mut reading.job).await;
+                (parsed.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())), reading.at)
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// A change that goes live in parts.
+struct Large {
+    since: Instant,
+    /// What is different so far.
+    lines: Vec<change::Line>,
 }
 
 /// The addresses that the kernel gave.

@@ -96,28 +96,49 @@ impl Manifests {
     /// Reads what is new or different since last time, and says which objects changed. `touched` are the paths that something
     /// happened to, if that is known: as long as all of them are files that are read, no folder is looked through.
     pub(crate) fn reload(&mut self, touched: Option<&HashSet<PathBuf>>) -> Vec<Change> {
+        let unread = self.look(touched);
+        self.take(unread.parse())
+    }
+
+    /// The same in steps, of which the middle one may take long and needs nothing from here: looks which files are new or
+    /// different, without reading any; then they are [parsed](Unread::parse) and [taken over](Self::take).
+    pub(crate) fn look(&mut self, touched: Option<&HashSet<PathBuf>>) -> Unread {
         let known =
             touched.filter(|paths| paths.iter().all(|path| self.files.contains_key(path.as_path()) && path.is_file()));
-        let mut different = false;
+        let mut unread = Unread { files: Vec::new(), gone: BTreeMap::new(), hasher: self.hasher.clone() };
         match known {
             Some(paths) => {
                 for path in paths {
-                    if let Some(state) = self.files.get_mut(path.as_path()) {
-                        different |= state.refresh(path, &self.hasher);
-                    }
+                    let state = self.files.get_key_value(path.as_path());
+                    unread.files.extend(state.and_then(|(path, state)| state.look(path)));
                 }
             }
             None => {
                 let found = scan::files(&self.roots);
-                different |= self.files.keys().any(|path| !found.contains(path));
-                self.files.retain(|path, _| found.contains(path));
+                for (path, state) in self.files.extract_if(.., |path, _| !found.contains(path)) {
+                    unread.gone.insert(path, state.keys());
+                }
                 for path in found {
                     let state = self.files.entry(path.clone()).or_default();
-                    different |= state.refresh(&path, &self.hasher);
+                    unread.files.extend(state.look(&path));
                 }
             }
         }
-        if different { self.settle() } else { Vec::new() }
+        unread
+    }
+
+    /// Takes over what was parsed, and says which objects changed.
+    pub(crate) fn take(&mut self, parsed: Parsed) -> Vec<Change> {
+        let mut changed = parsed.gone;
+        for file in parsed.files {
+            let path = file.path.clone();
+            // Gone meanwhile: what was read of it counts no more.
+            let Some(state) = self.files.get_mut(&path) else { continue };
+            let before = state.keys();
+            state.take(file);
+            changed.insert(path, before);
+        }
+        if changed.is_empty() { Vec::new() } else { self.settle(&changed) }
     }
 
     /// Folders that have to be watched for all changes to be seen.
@@ -212,16 +233,56 @@ impl Manifests {
         places
     }
 
-    /// Sees all files together: dates, duplicates, and what is different from before.
-    fn settle(&mut self) -> Vec<Change> {
+    /// Sees the files together: dates, duplicates, and what is different from before. `changed` are the files that are, and the
+    /// objects that they had before.
+    fn settle(&mut self, changed: &BTreeMap<Arc<Path>, Vec<ObjectKey>>) -> Vec<Change> {
         let documents = self.files.values_mut().flat_map(|file| &mut file.documents);
         let mut undated: Vec<_> = documents
             .flat_map(|document| &mut document.objects)
             .filter(|held| !held.dated)
             .map(|held| &mut held.object)
             .collect();
-        order::date(&mut undated);
+        let moved = order::date(&mut undated);
+        if !moved && let Some(changes) = self.settle_apart(changed) {
+            return changes;
+        }
+        self.settle_all()
+    }
 
+    /// For files that have no object in common with another one, the others needn't be looked at. `None` if they have.
+    fn settle_apart(&mut self, changed: &BTreeMap<Arc<Path>, Vec<ObjectKey>>) -> Option<Vec<Change>> {
+        if !self.duplicates.is_empty() {
+            return None;
+        }
+        let mut there = HashSet::with_hasher(self.hasher.clone());
+        for held in changed.keys().filter_map(|path| self.files.get(path)).flat_map(FileState::held) {
+            let elsewhere = self.live.get(&held.key).is_some_and(|live| !changed.contains_key(&live.file));
+            if elsewhere || !there.insert(&held.key) {
+                return None;
+            }
+        }
+        let mut changes: Vec<_> =
+            changed.values().flatten().filter(|key| !there.contains(key)).cloned().map(Change::Remove).collect();
+        changes.sort_by(|a, b| removed(a).cmp(&removed(b)));
+        for change in &changes {
+            removed(change).and_then(|key| self.live.remove(key));
+        }
+        for (path, file) in changed.keys().filter_map(|path| self.files.get_key_value(path)) {
+            for document in &file.documents {
+                for held in &document.objects {
+                    let now =
+                        Live { object: held.object.clone(), file: path.clone(), lines: (document.line, held.line) };
+                    let before = self.live.insert(held.key.clone(), now);
+                    if before.is_none_or(|before| !same(&before.object, &held.object)) {
+                        changes.push(Change::Upsert(held.object.clone()));
+                    }
+                }
+            }
+        }
+        Some(changes)
+    }
+
+    fn settle_all(&mut self) -> Vec<Change> {
         let mut live = HashMap::with_capacity_and_hasher(self.live.len(), self.hasher.clone());
         let mut order = Vec::new();
         self.duplicates.clear();
@@ -248,6 +309,47 @@ impl Manifests {
         }
         self.live = live;
         changes
+    }
+}
+
+/// Files that are new or different, and not read yet.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    files: Vec<file::Unread>,
+    /// The files that are gone, and the objects that they had.
+    gone: BTreeMap<Arc<Path>, Vec<ObjectKey>>,
+    hasher: RandomState,
+}
+
+/// Files that have been read and parsed, and are not taken over yet.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    files: Vec<file::Parsed>,
+    gone: BTreeMap<Arc<Path>, Vec<ObjectKey>>,
+}
+
+impl Unread {
+    /// How many bytes there are to read.
+    pub(crate) fn size(&self) -> u64 {
+        self.files.iter().map(file::Unread::size).sum()
+    }
+
+    /// Leaves files out. Says whether there were any.
+    pub(crate) fn leave_out(&mut self, which: impl Fn(&Path) -> bool) -> bool {
+        let before = self.files.len();
+        self.files.retain(|file| !which(&file.path));
+        self.files.len() < before
+    }
+
+    /// The files.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| &*file.path)
+    }
+
+    /// Reads and parses the files.
+    pub(crate) fn parse(self) -> Parsed {
+        let files = self.files.into_iter().map(|file| file.parse(&self.hasher)).collect();
+        Parsed { files, gone: self.gone }
     }
 }
 

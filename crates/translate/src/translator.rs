@@ -231,7 +231,7 @@ impl Translator {
     /// its turn first is the older.
     pub fn apply_part(&mut self, changes: impl IntoIterator<Item = Change>, now: i64) -> Update {
         let changes: Vec<Change> = changes.into_iter().collect();
-        if changes.len() > self.part {
+        if self.is_large(changes.len()) {
             changes.into_iter().for_each(|change| self.waiting.changes.push(change));
             return self.proceed(now);
         }
@@ -243,9 +243,19 @@ impl Translator {
         self.settle(work, Extent::fresh(self.part), now)
     }
 
+    /// Whether so many changes are more than one part.
+    pub fn is_large(&self, changes: usize) -> bool {
+        changes > self.part
+    }
+
     /// Whether something waits since [`apply_part`](Self::apply_part).
     pub fn has_more(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// The changes that wait.
+    pub fn waiting_changes(&self) -> impl Iterator<Item = &Change> {
+        self.waiting.changes.iter()
     }
 
     /// Does the next part of what waits.

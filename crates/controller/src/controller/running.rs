@@ -69,6 +69,8 @@ pub(super) struct Running {
     /// Whether everything has to be translated again.
     rebuild: bool,
     debounce: Debounce,
+    /// Whether the last that was translated were fresh changes, while a part of a large one may wait.
+    fresh_went: bool,
     /// What is translated and not yet on its way, and until when it may wait for what it refers to.
     held: Option<(Delta, Instant)>,
     publishing: bool,
@@ -146,6 +148,7 @@ impl Running {
             classes_readable: true,
             rebuild: false,
             debounce: Debounce::default(),
+            fresh_went: false,
             held: None,
             publishing: false,
             coming: Vec::new(),
@@ -290,6 +293,11 @@ impl Running {
         self.translator.as_ref().is_some_and(|translator| translator.served().contains(key))
     }
 
+    /// Whether a part of a large change waits.
+    fn has_more(&self) -> bool {
+        self.translator.as_ref().is_some_and(Translator::has_more)
+    }
+
     fn wants(&self, key: &ObjectKey) -> bool {
         self.translator.as_ref().is_some_and(|translator| translator.wants(key))
     }
@@ -371,6 +379,7 @@ impl Running {
         let leaving = !matches!(self.stage, Stage::Working | Stage::Left);
         [
             self.debounce.due().filter(|_| can_translate),
+            Some(Instant::now()).filter(|_| can_translate && self.has_more()),
             held,
             self.references.retry_at(),
             self.status.retry_at(),
@@ -408,9 +417,17 @@ impl Running {
 
     /// Does what has become possible.
     pub(super) async fn advance(&mut self) {
-        let due = self.debounce.due().is_some_and(|due| due <= Instant::now());
-        if due && self.store.synced() && !self.publishing {
-            self.translate().await;
+        if self.store.synced() && !self.publishing {
+            let due = self.debounce.due().is_some_and(|due| due <= Instant::now());
+            let more = self.has_more();
+            // Fresh changes go before the next part of a large one, and it before the next fresh ones.
+            if due && !(more && self.fresh_went) {
+                self.translate().await;
+                self.fresh_went = true;
+            } else if more {
+                self.proceed().await;
+                self.fresh_went = false;
+            }
         }
         while let Some(key) = self.references.next() {
             let (api, hasher) = (self.api.clone(), self.hasher.clone());

@@ -32,17 +32,16 @@ pub(super) fn lines(
 ) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut add = |sign: char, text: String| lines.push(Line { sign, text });
-    let hosts = before.hosts();
-    let host_before = |key: &HostKey| {
-        let found = hosts.binary_search_by(|host| (host.table(), host.pattern()).cmp(&(&key.table, &key.pattern)));
-        found.ok().map(|at| hosts[at])
+    let host_before = |key: HostKey| match before.resource(&ResourceName::Host(key)) {
+        Some(Resource::Host(host)) => Some(host),
+        _ => None,
     };
     for name in &delta.removals {
         match name {
             ResourceName::Host(key) => {
-                let old = host_before(key);
+                let old = host_before(key.clone());
                 for route in old.iter().flat_map(|host| shown(host)) {
-                    add('-', route_line(&old, route, before, development));
+                    add('-', route_line(&old.as_ref(), route, before, development));
                 }
             }
             ResourceName::Listener(name) | ResourceName::StreamListener(name) => add('-', format!("listener {name}")),
@@ -52,7 +51,10 @@ pub(super) fn lines(
     }
     for resource in &delta.upserts {
         match resource {
-            Resource::Host(host) => compare_host(host_before(&host.key()), host, before, after, development, &mut add),
+            Resource::Host(host) => {
+                let old = host_before(host.key());
+                compare_host(old.as_ref(), host, before, after, development, &mut add);
+            }
             Resource::EndpointSet(set) => {
                 compare_endpoints(before.endpoint_set(&set.backend), set, development, &mut add);
             }

@@ -1,6 +1,6 @@
 //! One file: its documents, of which only those are parsed anew whose text changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata};
 use std::hash::BuildHasher;
 use std::io::{self, Read};
@@ -84,20 +84,94 @@ impl Stamp {
     }
 }
 
+/// A file that is new or different and hasn't been read yet.
+#[derive(Debug)]
+pub(super) struct Unread {
+    pub(super) path: Arc<Path>,
+    stamp: io::Result<Stamp>,
+    /// The documents that needn't be parsed again.
+    known: HashSet<u64>,
+}
+
+/// A file that has been read and parsed; nothing is taken over yet.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub(super) path: Arc<Path>,
+    content: io::Result<(Stamp, Content)>,
+}
+
+#[derive(Debug)]
+struct Content {
+    /// Hash and line of each document, and what it says unless that is known.
+    documents: Vec<(u64, u32, Option<Contents>)>,
+    /// The first line that is no YAML, and why.
+    broken: Option<(u32, String)>,
+}
+
+impl Unread {
+    /// How long the file is.
+    pub(super) fn size(&self) -> u64 {
+        self.stamp.as_ref().map_or(0, |stamp| stamp.length)
+    }
+
+    /// Reads and parses what is new in the file.
+    pub(super) fn parse(self, hasher: &RandomState) -> Parsed {
+        let Self { path, stamp, known } = self;
+        let text = stamp.and_then(|stamp| read(&path).map(|text| (stamp, text)));
+        let content = text.map(|(stamp, text)| (stamp, Content::of(&text, &file_origin(&path), &known, hasher)));
+        Parsed { path, content }
+    }
+}
+
+impl Content {
+    fn of(text: &str, file: &Origin, known: &HashSet<u64>, hasher: &RandomState) -> Self {
+        let mut found = Self { documents: Vec::new(), broken: None };
+        for document in documents(text) {
+            let hash = hasher.hash_one(document.text);
+            if known.contains(&hash) {
+                found.documents.push((hash, document.line, None));
+                continue;
+            }
+            match Node::parse(document.text) {
+                Ok(Some(node)) => found.documents.push((hash, document.line, Some(object::read(&node, file)))),
+                Ok(None) => {}
+                Err(error) => {
+                    let line = document.line + error.line.max(1) - 1;
+                    let advice = advice::template(document.text).map(|advice| format!("; {advice}"));
+                    found.broken.get_or_insert((line, format!("{error}{}", advice.unwrap_or_default())));
+                }
+            }
+        }
+        found
+    }
+}
+
 impl FileState {
-    /// Looks at the file again; says whether anything is different.
-    pub(super) fn refresh(&mut self, path: &Path, hasher: &RandomState) -> bool {
+    /// Looks at the file again; nothing if it is as it was.
+    pub(super) fn look(&self, path: &Arc<Path>) -> Option<Unread> {
         let stamp = std::fs::metadata(path).map(|metadata| Stamp::of(&metadata));
         if stamp.as_ref().ok().copied() == self.stamp && self.stamp.is_some() {
-            return false;
+            return None;
         }
-        let text = stamp.and_then(|stamp| read(path).map(|text| (stamp, text)));
-        let file = file_origin(path);
-        match text {
-            Ok((stamp, text)) => {
-                self.stamp = Some(stamp);
-                self.take(&text, &file, hasher);
-            }
+        let known = self.documents.iter().map(|document| document.hash).collect();
+        Some(Unread { path: path.clone(), stamp, known })
+    }
+
+    /// The objects of the file, in its order.
+    pub(super) fn held(&self) -> impl Iterator<Item = &Held> {
+        self.documents.iter().flat_map(|document| &document.objects)
+    }
+
+    /// Their names.
+    pub(super) fn keys(&self) -> Vec<ObjectKey> {
+        self.held().map(|held| held.key.clone()).collect()
+    }
+
+    /// Takes over what was read, unless the file has been taken over in another form meanwhile: then it counts as unread.
+    pub(super) fn take(&mut self, parsed: Parsed) {
+        let file = file_origin(&parsed.path);
+        match parsed.content {
+            Ok((stamp, content)) => self.stamp = self.take_content(content, &file).then_some(stamp),
             Err(error) => {
                 self.stamp = None;
                 let kept = if self.documents.is_empty() { "" } else { "; its last content stays in force" };
@@ -105,32 +179,17 @@ impl FileState {
                 self.broken = Some(Broken { line: None, diagnostic: invalid(&file, &message) });
             }
         }
-        true
     }
 
-    fn take(&mut self, text: &str, file: &Origin, hasher: &RandomState) {
+    /// Everything is parsed before anything is taken over: a text that is no YAML leaves all as it was.
+    fn take_content(&mut self, content: Content, file: &Origin) -> bool {
+        let Content { documents: parsed, broken } = content;
         let mut places: HashMap<u64, Vec<usize>> = HashMap::new();
         for (at, document) in self.documents.iter().enumerate().rev() {
             places.entry(document.hash).or_default().push(at);
         }
-        // Everything is parsed before anything is taken over: a text that is no YAML leaves all as it was.
-        let mut parsed: Vec<(u64, u32, Option<Contents>)> = Vec::new();
-        let mut broken = None;
-        for document in documents(text) {
-            let hash = hasher.hash_one(document.text);
-            if places.contains_key(&hash) {
-                parsed.push((hash, document.line, None));
-                continue;
-            }
-            match Node::parse(document.text) {
-                Ok(Some(node)) => parsed.push((hash, document.line, Some(object::read(&node, file)))),
-                Ok(None) => {}
-                Err(error) => {
-                    let line = document.line + error.line.max(1) - 1;
-                    let advice = advice::template(document.text).map(|advice| format!("; {advice}"));
-                    broken.get_or_insert((line, format!("{error}{}", advice.unwrap_or_default())));
-                }
-            }
+        if parsed.iter().any(|(hash, _, contents)| contents.is_none() && !places.contains_key(hash)) {
+            return false;
         }
         if let Some((line, reason)) = broken {
             let kept = !self.documents.is_empty();
@@ -139,7 +198,7 @@ impl FileState {
             let diagnostic = invalid(file, &format!("can't be parsed: {reason}; {consequence}"));
             self.broken = Some(Broken { line: Some(line), diagnostic });
             if kept {
-                return;
+                return true;
             }
         } else {
             self.broken = None;
@@ -169,6 +228,7 @@ impl FileState {
         }
         fresh.shrink_to_fit();
         self.documents = fresh;
+        true
     }
 }
 

@@ -9,15 +9,18 @@ use fairway_translate::objects::Object;
 const FIRST: i128 = 32_503_680_000 * SECOND;
 const SECOND: i128 = 1_000_000_000;
 
-/// Dates objects, given in the order of reading, so that times rise strictly. Says which it changed.
-pub(super) fn date(objects: &mut [&mut Object]) {
+/// Dates objects, given in the order of reading, so that times rise strictly. Says whether one got another time than it had.
+pub(super) fn date(objects: &mut [&mut Object]) -> bool {
     let times: Vec<_> = objects.iter().map(|object| time(object)).collect();
     let labels = labels(&times).unwrap_or_else(|| (0..).map(|at| FIRST + at * SECOND).take(times.len()).collect());
+    let mut moved = false;
     for ((object, old), label) in objects.iter_mut().zip(times).zip(labels) {
         if old != Some(label) {
+            moved |= old.is_some();
             set(object, label);
         }
     }
+    moved
 }
 
 /// Keeps what rises already and fills the gaps; `None` when a gap is too small.

@@ -143,6 +143,10 @@ impl WaitingChanges {
         Some((change, anew))
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Change> {
+        self.queue.values().map(|waits| &waits.change)
+    }
+
     fn forget(&mut self, key: &ObjectKey) -> Option<Waits> {
         self.queue.remove(&self.turns.remove(key)?)
     }

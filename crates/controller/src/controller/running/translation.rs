@@ -40,7 +40,9 @@ impl Running {
             self.rebuild(changes, now)
         } else {
             let mut translator = self.translator.take().unwrap_or_else(|| self.new_translator());
-            let update = translator.apply(changes, now);
+            // Until something is live, nobody waits for a part of it.
+            let live = *self.ready.borrow();
+            let update = if live { translator.apply_part(changes, now) } else { translator.apply(changes, now) };
             self.translator = Some(translator);
             update
         };
@@ -54,6 +56,15 @@ impl Running {
                     self.tell(Report::Sync(subject)).await;
                 }
             }
+        }
+    }
+
+    /// Translates the next part of a large change.
+    pub(super) async fn proceed(&mut self) {
+        let now = jiff::Timestamp::now().as_second();
+        if let Some(translator) = &mut self.translator {
+            let update = translator.proceed(now);
+            self.absorb(update).await;
         }
     }
 
@@ -105,7 +116,8 @@ impl Running {
         let mut new = self.new_translator();
         let Some(old) = self.translator.take() else { return Update::default() };
         let objects = old.objects().iter().map(|(_, object)| Change::Upsert(object.clone()));
-        let mut update = new.apply(objects.chain(changes), now);
+        let waiting = old.waiting_changes().cloned().collect::<Vec<_>>();
+        let mut update = new.apply(objects.chain(waiting).chain(changes), now);
         update.delta = Snapshot::diff(old.snapshot(), new.snapshot());
         update.unserved = old.served().difference(new.served()).cloned().collect();
         let contents = old.objects().iter().map(|(key, _)| key).filter(|key| is_referenced(key.kind));
