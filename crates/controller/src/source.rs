@@ -35,8 +35,10 @@ pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
     let named = [configmap, tcp_services, udp_services];
     add(Kind::ConfigMap, &named, Wanted::Metadata, named.iter().all(|named| named.is_none()));
     sources.push(Source { optional: true, ..Source::new(Kind::IngressClass, None, Wanted::Object) });
-    if config.options.namespace_selector.is_some() {
-        sources.push(Source::new(Kind::Namespace, None, Wanted::Object));
+    // One namespace is nobody's to move out of; of all, whose Ingresses yield is told by their namespaces.
+    if watch_namespace.is_none() {
+        let optional = config.options.namespace_selector.is_none();
+        sources.push(Source { optional, ..Source::new(Kind::Namespace, None, Wanted::Object) });
     }
     if let AddressSource::Service { namespace, name } = &config.status.addresses
         && config.status.update
@@ -86,10 +88,13 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_are_watched_only_for_a_selector() {
+    fn namespaces_are_needed_only_for_a_selector() {
+        let optional = |config: &ControllerConfig| {
+            sources(config).into_iter().find(|source| source.kind == Kind::Namespace).map(|source| source.optional)
+        };
         let mut config = ControllerConfig::default();
-        assert!(!watched(&config).contains(&"Namespace *".to_owned()));
+        assert_eq!(optional(&config), Some(true));
         config.options.namespace_selector = Some("team=a".parse().unwrap());
-        assert!(watched(&config).contains(&"Namespace *".to_owned()));
+        assert_eq!(optional(&config), Some(false));
     }
 }

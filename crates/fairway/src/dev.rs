@@ -16,8 +16,8 @@ use clap::ArgMatches;
 use fairway_model::{AccessLog, Endpoints, LogEscape, Origin, Scheme, Snapshot, Template};
 use fairway_proxy::access_log::LogSink;
 use fairway_proxy::{Proxy, Publisher};
-use fairway_translate::{Change, Translator, Update};
 use fairway_translate::options::{Development, Options};
+use fairway_translate::{Change, Translator, Update};
 
 use crate::cli;
 use crate::flags::{Flags, UsageError};
@@ -297,9 +297,7 @@ impl Session {
         let mut findings = self.manifests.findings();
         let told = self.translator.diagnostics().values().flatten().cloned();
         findings.extend(self.manifests.locate(told));
-        let (served, told) = (self.translator.served(), self.translator.diagnostics());
-        let known = |key: &_| served.contains(key) || told.contains_key(key);
-        findings.extend(self.manifests.locate(reading::not_served(&self.manifests, &self.options, known)));
+        findings.extend(self.manifests.locate(reading::not_served(self.translator.left_out(), &self.options)));
         report::sort(&mut findings);
         findings
     }

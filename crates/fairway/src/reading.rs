@@ -1,13 +1,14 @@
 //! Manifests read once and translated, for the commands that only look: `check` and `explain`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use fairway_model::{Origin, Snapshot};
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
-use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
+use fairway_translate::objects::{Kind, ObjectKey, Objects};
 use fairway_translate::options::{Development, Options};
+use fairway_translate::{LeftOut, NotOurs, Standing};
 
 use crate::flags::Flags;
 use crate::manifest::{Finding, Manifests};
@@ -45,9 +46,7 @@ pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing) -> anyhow
     let objects: Objects = manifests.objects().cloned().collect();
     let translation = fairway_translate::translate(&objects, &options, jiff::Timestamp::now().as_second());
     let mut findings = manifests.findings();
-    let told: HashSet<_> = translation.diagnostics.iter().map(|found| found.origin.section("")).collect();
-    let foreign =
-        not_served(&manifests, &options, |key| translation.served.contains(key) || told.contains(&key.origin()));
+    let foreign: Vec<_> = not_served(translation.left_out.into_iter(), &options).collect();
     let foreign_origins = foreign.iter().map(|found| found.origin.clone()).collect();
     findings.extend(manifests.locate(translation.diagnostics));
     findings.extend(manifests.locate(foreign));
@@ -120,64 +119,41 @@ impl Reading {
     }
 }
 
-/// Says of each Ingress that is left alone why, so that its author doesn't wait in vain. `known` are those that are served, or about
-/// which something else is said.
-pub(crate) fn not_served(
-    manifests: &Manifests,
-    options: &Options,
-    known: impl Fn(&ObjectKey) -> bool,
-) -> Vec<Diagnostic> {
-    let mut found = Vec::new();
-    let controllers: BTreeMap<_, _> = manifests
-        .objects()
-        .filter_map(|object| {
-            let Object::IngressClass(class) = object else { return None };
-            let controller = class.spec.as_ref().and_then(|spec| spec.controller.as_deref());
-            Some((class.metadata.name.as_deref()?, controller.unwrap_or("no controller")))
-        })
-        .collect();
-    for object in manifests.objects() {
-        let Object::Ingress(ingress) = object else { continue };
-        let key = object.key();
-        if known(&key) {
-            continue;
-        }
-        let ingress = ingress.read();
-        let annotation =
-            ingress.metadata.annotations.as_ref().and_then(|all| all.get(fairway_translate::annotation::CLASS));
-        let name = ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_ref());
-        let (field, class) = match (name, annotation) {
-            (Some(name), _) => ("spec.ingressClassName".to_owned(), name.as_str()),
-            (None, Some(name)) => {
-                (format!("metadata.annotations[\"{}\"]", fairway_translate::annotation::CLASS), name.as_str())
-            }
-            (None, None) => (String::new(), ""),
-        };
-        let ours = &options.ingress_class;
-        let (severity, message) = match (name, class) {
+/// Says of each Ingress that is left alone why, so that its author doesn't wait in vain.
+pub(crate) fn not_served<'a>(
+    left_out: impl Iterator<Item = LeftOut> + 'a,
+    options: &'a Options,
+) -> impl Iterator<Item = Diagnostic> + 'a {
+    let ours = &options.ingress_class;
+    left_out.filter_map(move |LeftOut { ingress, standing, .. }| {
+        let Standing::NotOurs(why) = standing else { return None };
+        let class = why.class();
+        let (severity, message) = match &why {
             // The operator chose so by a flag: another namespace, no catch-all.
-            (_, class) if class == ours => continue,
-            (_, "") => (Severity::Info, format!("not served: it names no class; ours is {ours}")),
-            (Some(class), _) => match controllers.get(class.as_str()) {
-                Some(controller) => {
-                    let message = format!("not served: its IngressClass belongs to {controller}; ours is {ours}");
-                    (Severity::Info, message)
-                }
-                None => (
-                    Severity::Warning,
-                    format!(
-                        "not served: there is no IngressClass {class} in these files: give --ingress-class {class}, or its \
-                         manifest with controller {}, if it is to be served",
-                        options.controller_class
-                    ),
+            _ if class == ours => return None,
+            NotOurs::NoClass => (Severity::Info, format!("not served: it names no class; ours is {ours}")),
+            NotOurs::OtherAnnotation { .. } if class.is_empty() => {
+                (Severity::Info, format!("not served: it names no class; ours is {ours}"))
+            }
+            NotOurs::OtherController { controller, .. } => {
+                let controller = if controller.is_empty() { "no controller" } else { controller };
+                (Severity::Info, format!("not served: its IngressClass belongs to {controller}; ours is {ours}"))
+            }
+            NotOurs::ClassMissing { .. } => (
+                Severity::Warning,
+                format!(
+                    "not served: there is no IngressClass {class} in these files: give --ingress-class {class}, or its \
+                     manifest with controller {}, if it is to be served",
+                    options.controller_class
                 ),
-            },
-            (None, class) => {
+            ),
+            NotOurs::OtherAnnotation { .. } => {
                 let message = format!("not served: ours is {ours}; give --ingress-class {class} if it is to be served");
                 (Severity::Info, message)
             }
+            _ => return None,
         };
-        found.push(Diagnostic::new(severity, Reason::IngressClassNotFound, &key.origin(), field, class, message));
-    }
-    found
+        let reason = Reason::IngressClassNotFound;
+        Some(Diagnostic::new(severity, reason, &ingress.origin(), why.field(), class, message))
+    })
 }

@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use fairway_model::{BackendName, Delta, HostPattern, Resource, ResourceName, Snapshot, TableName};
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use self::backends::BackendState;
@@ -38,6 +39,7 @@ use crate::ingress::Policies;
 use crate::objects::{Change, Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
 use crate::service::{BackendKey, BackendPort};
+use crate::standing::LeftOut;
 use crate::verdict::Verdict;
 
 /// The label of an EndpointSlice that names its Service.
@@ -55,6 +57,8 @@ pub struct Translation {
     pub diagnostics: Vec<Diagnostic>,
     /// The Ingresses that are ours and in force: these get a status.
     pub served: BTreeSet<ObjectKey>,
+    /// The Ingresses of which no version is in force, or not the newest one, with the reason.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// Translates all objects. Total: bad objects yield diagnostics, never a failure. `now` is in seconds since 1970; the validity of
@@ -63,6 +67,7 @@ pub fn translate(objects: &Objects, options: &Options, now: i64) -> Translation 
     let mut translator = Translator::new(options.clone());
     translator.apply(objects.in_order().into_iter().cloned().map(Change::Upsert), now);
     Translation {
+        left_out: translator.left_out().collect(),
         diagnostics: translator.reported.into_values().flatten().collect(),
         snapshot: translator.snapshot,
         served: translator.served,
@@ -116,6 +121,8 @@ pub struct Translator {
     snapshot: Snapshot,
     reported: BTreeMap<ObjectKey, Vec<Diagnostic>>,
     served: BTreeSet<ObjectKey>,
+    /// The Ingresses of which no version is in force, or not the newest one.
+    left_out: BTreeSet<ObjectKey>,
     now: i64,
     pending: Work,
     waiting: Waiting,
@@ -171,6 +178,7 @@ impl Translator {
             snapshot: Snapshot::default(),
             reported: BTreeMap::new(),
             served: BTreeSet::new(),
+            left_out: BTreeSet::new(),
             now: i64::MIN,
             pending: Work::default(),
             waiting: Waiting::default(),
@@ -324,14 +332,12 @@ impl Translator {
         &self.objects
     }
 
-    /// Whether an object is needed. Secrets and ConfigMaps are only when something refers to them, Namespaces only with a
-    /// selector; all else always is.
+    /// Whether an object is needed. Secrets and ConfigMaps are only when something refers to them; all else always is.
     pub fn wants(&self, key: &ObjectKey) -> bool {
         match key.kind {
             Kind::Secret => self.secrets.contains_key(key),
             Kind::ConfigMap => self.global.wants(key) || self.streams.wants(key),
-            Kind::Namespace => self.options.namespace_selector.is_some(),
-            Kind::Ingress | Kind::IngressClass | Kind::Service | Kind::EndpointSlice => true,
+            Kind::Ingress | Kind::IngressClass | Kind::Service | Kind::EndpointSlice | Kind::Namespace => true,
         }
     }
 
@@ -436,7 +442,12 @@ fn means_the_same(before: &Object, after: &Object) -> bool {
         }
         (Object::Secret(a), Object::Secret(b)) => Arc::ptr_eq(a, b) || a.data == b.data,
         (Object::ConfigMap(a), Object::ConfigMap(b)) => Arc::ptr_eq(a, b) || a.data == b.data,
-        (Object::Namespace(a), Object::Namespace(b)) => a.metadata.labels == b.metadata.labels,
+        (Object::Namespace(a), Object::Namespace(b)) => {
+            let phase = |namespace: &Namespace| namespace.status.as_ref().and_then(|status| status.phase.clone());
+            a.metadata.labels == b.metadata.labels
+                && a.metadata.deletion_timestamp == b.metadata.deletion_timestamp
+                && phase(a) == phase(b)
+        }
         _ => false,
     }
 }

@@ -11,7 +11,7 @@ use fairway_translate::objects::{Change, Kind, Object, ObjectKey, Objects};
 use fairway_translate::options::Options;
 use fairway_translate::{Translator, translate};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use proptest::prelude::*;
@@ -85,6 +85,7 @@ fn object(value: Value) -> Object {
         Some("IngressClass") => read::<IngressClass>(value),
         Some("Service") => read::<Service>(value),
         Some("EndpointSlice") => read::<EndpointSlice>(value),
+        Some("Namespace") => read::<Namespace>(value),
         _ => read::<ConfigMap>(value),
     }
 }
@@ -106,13 +107,13 @@ fn ingress() -> impl Strategy<Value = Object> {
         json!({ "secretName": secret.map(|secret| format!("t{secret}")), "hosts": hosts })
     });
     (
-        (0..2usize, 0..4u32, 0..3usize, prop::option::of(0..4u32)),
+        (0..2usize, 0..4u32, 0..3usize, prop::option::of(0..4u32), prop::bool::weighted(0.15)),
         prop::collection::vec(rule, 0..3),
         prop::collection::vec(tls, 0..2),
         prop::collection::vec(0..ANNOTATIONS.len(), 0..3),
         prop::option::of(0..3usize),
     )
-        .prop_map(|((namespace, name, class, created), rules, tls, annotations, default)| {
+        .prop_map(|((namespace, name, class, created, leaving), rules, tls, annotations, default)| {
             let class = ["nginx", "nginx", "other"][class];
             let annotations: BTreeMap<String, &str> = annotations
                 .into_iter()
@@ -123,6 +124,7 @@ fn ingress() -> impl Strategy<Value = Object> {
                 "metadata": {
                     "namespace": NAMESPACES[namespace], "name": format!("i{name}"), "annotations": annotations,
                     "creationTimestamp": created.map(|second| format!("2026-01-01T00:00:0{second}Z")),
+                    "deletionTimestamp": leaving.then_some("2026-01-02T00:00:00Z"),
                 },
                 "spec": {
                     "ingressClassName": class,
@@ -212,7 +214,17 @@ fn other_object() -> impl Strategy<Value = Object> {
         let name = if udp { "udp" } else { "tcp" };
         object(json!({ "kind": "ConfigMap", "apiVersion": "v1", "metadata": { "namespace": "a", "name": name }, "data": ports[at] }))
     });
-    prop_oneof![class, service, slice, secret, global, headers, streams]
+    let namespace = (0..2usize, 0..3usize).prop_map(|(namespace, state)| {
+        object(json!({
+            "kind": "Namespace", "apiVersion": "v1",
+            "metadata": {
+                "name": NAMESPACES[namespace],
+                "deletionTimestamp": (state == 1).then_some("2026-01-02T00:00:00Z"),
+            },
+            "status": { "phase": if state == 2 { "Terminating" } else { "Active" } },
+        }))
+    });
+    prop_oneof![class, service, slice, secret, global, headers, streams, namespace]
 }
 
 fn change() -> impl Strategy<Value = Change> {

@@ -71,6 +71,8 @@ pub(super) struct Running {
     debounce: Debounce,
     /// Whether the last that was translated were fresh changes, while a part of a large one may wait.
     fresh_went: bool,
+    /// Ingresses that were seen, and of which nothing was said yet.
+    synced: Vec<ObjectKey>,
     /// What is translated and not yet on its way, and until when it may wait for what it refers to.
     held: Option<(Delta, Instant)>,
     publishing: bool,
@@ -149,6 +151,7 @@ impl Running {
             rebuild: false,
             debounce: Debounce::default(),
             fresh_went: false,
+            synced: Vec::new(),
             held: None,
             publishing: false,
             coming: Vec::new(),

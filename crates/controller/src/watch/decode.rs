@@ -130,7 +130,11 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(O
         Kind::Namespace => {
             let mut namespace: Namespace = lenient(text)?;
             namespace.metadata.annotations = None;
-            (namespace.spec, namespace.status) = (None, None);
+            namespace.spec = None;
+            // Whether it is being deleted, and not how far that is.
+            if let Some(status) = &mut namespace.status {
+                status.conditions = None;
+            }
             slim(namespace, hasher)
         }
         Kind::IngressClass => slim(lenient::<IngressClass>(text)?, hasher),

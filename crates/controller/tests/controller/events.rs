@@ -81,10 +81,24 @@ async fn what_is_not_ours_gets_no_event() {
     let mut foreign = faulty("foreign");
     foreign["spec"]["ingressClassName"] = json!("other");
     api.put(foreign);
+    api.put(json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "other"},
+        "spec": {"controller": "example.com/other"},
+    }));
     let _rig = Rig::start(&api, config("one"));
     api.until("an Event", |api| !about(api, "Sync").is_empty()).await;
     sleep(Duration::from_secs(600)).await;
     assert!(api.all("events").iter().all(|event| event["involvedObject"]["name"] != "foreign"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_class_that_does_not_exist_gets_an_event() {
+    let api = cluster(&[]);
+    let mut lost = ingress("lost");
+    lost["spec"]["ingressClassName"] = json!("other");
+    api.put(lost);
+    let _rig = Rig::start(&api, config("one"));
+    api.until("the Event", |api| about(api, "IngressClassNotFound").len() == 1).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! All that Ingresses say about one host, as its routes.
 //!
-//! The oldest Ingress wins every conflict; the others are told. Where ingress-nginx and the Kubernetes documentation disagree,
+//! The oldest Ingress wins every conflict, except that one that is being deleted yields to all others; the losers are told. Where ingress-nginx and the Kubernetes documentation disagree,
 //! ingress-nginx is followed, with one exception: `Exact /foo/` takes `/foo/` only, without a redirect from `/foo`, since Exact
 //! means exact and the Ingress conformance suite asks for it.
 
@@ -101,14 +101,19 @@ impl<'a> Merging<'a> {
                     }
                     hash_map::Entry::Occupied(entry) => {
                         let (winner, won) = entry.get();
+                        let (severity, why) = if part.age.leaving && !winner.age.leaving {
+                            (Severity::Info, "; this Ingress is being deleted, so it yields")
+                        } else {
+                            (Severity::Warning, ", already; the oldest wins, so this one is ignored")
+                        };
                         let message = format!(
-                            "host {} has this path from Ingress {}/{}, {}, already; the oldest wins, so this one is ignored",
+                            "host {} has this path from Ingress {}/{}, {}{why}",
                             self.input.pattern,
                             winner.key.namespace,
                             winner.key.name,
                             won.section()
                         );
-                        self.report(part, rule, Severity::Warning, Reason::PathConflict, message);
+                        self.report(part, rule, severity, Reason::PathConflict, message);
                     }
                 }
             }

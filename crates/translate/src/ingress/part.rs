@@ -18,22 +18,31 @@ use crate::options::Options;
 use crate::service::{BackendKey, BackendPort};
 use crate::value::{HostAlias, RewriteTarget};
 
-/// Which of two Ingresses is older: that one wins every conflict.
+/// Which of two Ingresses comes first: that one wins every conflict.
 ///
+/// One that is being deleted, or whose namespace is, comes after all that stay: since Kubernetes 1.33 the pods of a namespace go before
+/// its other objects, so its claims would lead nowhere for as long as the last pod takes to end.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Age {
+    pub(crate) leaving: bool,
+    born: Born,
+}
+
 /// ingress-nginx's rule: by creation time, and on a tie the one whose `namespace/name` comes last in the alphabet. Those that say
 /// no creation time come after all that do, in the order in which they were read.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Age {
+enum Born {
     Created(Timestamp, Reverse<Arc<str>>),
     Read(u64),
 }
 
 impl Age {
-    pub(crate) fn of(ingress: &Ingress, key: &ObjectKey, sequence: u64) -> Self {
-        match &ingress.metadata.creation_timestamp {
-            Some(created) => Self::Created(created.0, Reverse(format!("{}/{}", key.namespace, key.name).into())),
-            None => Self::Read(sequence),
-        }
+    pub(crate) fn of(ingress: &Ingress, key: &ObjectKey, sequence: u64, leaving: bool) -> Self {
+        let born = match &ingress.metadata.creation_timestamp {
+            Some(created) => Born::Created(created.0, Reverse(format!("{}/{}", key.namespace, key.name).into())),
+            None => Born::Read(sequence),
+        };
+        Self { leaving, born }
     }
 }
 
@@ -110,6 +119,11 @@ impl Parts {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.few.is_empty() && self.many.is_empty()
+    }
+
+    /// Whether there are some, and all of them are being deleted.
+    pub(crate) fn all_leave(&self) -> bool {
+        self.values().next().is_some_and(|first| first.age.leaving)
     }
 }
 

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Kind, ObjectKey};
 
-/// An Ingress, reduced to what has a meaning: its name, when it was created, its annotations and its spec. Two that mean the same
+/// An Ingress, reduced to what has a meaning: its name, when it was created, whether it is being deleted, its
+/// annotations and its spec. Two that mean the same
 /// are equal. Cloning one copies a pointer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoredIngress(Arc<Stored>);
@@ -20,6 +21,8 @@ pub struct StoredIngress(Arc<Stored>);
 struct Stored {
     key: ObjectKey,
     created: Option<Timestamp>,
+    /// Whether it is being deleted; when that began has no meaning.
+    leaving: bool,
     /// [`Content`] as JSON.
     content: Box<str>,
 }
@@ -43,6 +46,11 @@ impl StoredIngress {
         self.0.created
     }
 
+    /// Whether it is being deleted.
+    pub fn is_leaving(&self) -> bool {
+        self.0.leaving
+    }
+
     /// Says when it was created.
     pub fn set_created(&mut self, created: Timestamp) {
         Arc::make_mut(&mut self.0).created = Some(created);
@@ -57,6 +65,7 @@ impl StoredIngress {
             namespace: Some(namespace.to_string()).filter(|namespace| !namespace.is_empty()),
             name: Some(name.to_string()).filter(|name| !name.is_empty()),
             creation_timestamp: self.0.created.map(Time),
+            deletion_timestamp: self.0.leaving.then_some(Time(Timestamp::UNIX_EPOCH)),
             annotations: content.annotations,
             ..ObjectMeta::default()
         };
@@ -69,7 +78,8 @@ impl From<Ingress> for StoredIngress {
         let content = Content { annotations: ingress.metadata.annotations.as_ref(), spec: ingress.spec.as_ref() };
         let content = serde_json::to_string(&content).expect("texts, numbers and maps by text have a JSON form").into();
         let key = ObjectKey::of(Kind::Ingress, &ingress.metadata);
-        Self(Arc::new(Stored { key, created: ingress.metadata.creation_timestamp.map(|time| time.0), content }))
+        let created = ingress.metadata.creation_timestamp.map(|time| time.0);
+        Self(Arc::new(Stored { key, created, leaving: ingress.metadata.deletion_timestamp.is_some(), content }))
     }
 }
 
@@ -115,5 +125,8 @@ mod tests {
         let labels = json!({"name": "a", "labels": {"a": "b"}, "resourceVersion": "7"});
         assert_eq!(read(json!({"metadata": {"name": "a"}})), read(json!({"metadata": labels, "status": status})));
         assert_ne!(read(json!({"metadata": {"name": "a"}})), read(json!({"metadata": {"name": "a"}, "spec": {}})));
+        let leaving = |time| read(json!({"metadata": {"name": "a", "deletionTimestamp": time}}));
+        assert_ne!(read(json!({"metadata": {"name": "a"}})), leaving("2026-01-01T00:00:00Z"));
+        assert_eq!(leaving("2026-01-01T00:00:00Z"), leaving("2026-01-01T00:00:01Z"));
     }
 }

@@ -7,10 +7,10 @@ use fairway_model::HostPattern;
 
 use super::part::{Extent, portion};
 use super::{MANY, Translator, Work};
-use crate::class::Membership;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::ingress::{Age, Part, parse};
 use crate::objects::{Kind, Object, ObjectKey, StoredIngress};
+use crate::standing::{LeftOut, NotOurs, Standing};
 
 /// An Ingress that is ours, or that there is something to tell about.
 #[derive(Debug, Default)]
@@ -60,6 +60,12 @@ impl Translator {
             None => self.served.remove(&key),
         };
         work.served.entry(key.clone()).or_insert(was_served);
+        let there = self.objects.get(&key).is_some();
+        if there && (after.part.is_none() || !after.rejection.is_empty()) {
+            self.left_out.insert(key.clone());
+        } else {
+            self.left_out.remove(&key);
+        }
         work.reports.insert(key.clone());
         if after.part.is_some() || !after.rejection.is_empty() {
             self.ingresses.insert(key, after);
@@ -69,32 +75,14 @@ impl Translator {
     fn read_ingress(&self, key: &ObjectKey, good: Option<StoredIngress>) -> IngressState {
         let Some(Object::Ingress(stored)) = self.objects.get(key) else { return IngressState::default() };
         let ingress = stored.read();
-        let notice = |severity, reason, field: &str, value: &str, message: &str| IngressState {
-            rejection: vec![Diagnostic::new(severity, reason, &key.origin(), field, value, message)],
-            ..IngressState::default()
-        };
-        match self.classes.membership(&key.namespace, &ingress, &self.options) {
-            Membership::Ours => {}
-            Membership::Foreign => return IngressState::default(),
-            Membership::ClassMissing => {
-                let message = "there is no IngressClass of this name, so nobody serves the Ingress";
-                let field = "spec.ingressClassName";
-                return notice(
-                    Severity::Warning,
-                    Reason::IngressClassNotFound,
-                    field,
-                    &self.options.ingress_class,
-                    message,
-                );
-            }
-            Membership::CatchAll => {
-                let message = "Ingresses with a default backend are not served (--disable-catch-all)";
-                return notice(Severity::Warning, Reason::CatchAllDisabled, "spec.defaultBackend", "", message);
-            }
+        if let Err(why) = self.classes.judge(&key.namespace, &ingress, &self.options) {
+            return IngressState { rejection: self.notice(key, &why).into_iter().collect(), ..IngressState::default() };
         }
         let sequence = self.objects.sequence(key).unwrap_or(u64::MAX);
+        // Also of the last good version.
+        let leaving = stored.is_leaving() || self.classes.is_leaving(&key.namespace);
         let read = |ingress| {
-            let age = Age::of(&ingress, key, sequence);
+            let age = Age::of(&ingress, key, sequence, leaving);
             parse(&ingress, key, age, &self.global.rules, &self.options).map(Arc::new)
         };
         match read(ingress) {
@@ -104,6 +92,64 @@ impl Translator {
                 IngressState { part, good, rejection }
             }
         }
+    }
+
+    /// What there is to tell about an Ingress that isn't ours. Of a class that somebody else serves, nothing.
+    fn notice(&self, key: &ObjectKey, why: &NotOurs) -> Option<Diagnostic> {
+        let ours = &self.options.ingress_class;
+        let missing = Reason::IngressClassNotFound;
+        let (severity, reason, message) = match why {
+            NotOurs::CatchAll => {
+                let message = "Ingresses with a default backend are not served (--disable-catch-all)".to_owned();
+                (Severity::Warning, Reason::CatchAllDisabled, message)
+            }
+            // Files hold what somebody tries, rarely all the classes of a cluster: the commands for files say it in their way.
+            _ if self.options.development.is_some() => return None,
+            NotOurs::ClassMissing { class } if class == ours => {
+                let message = "there is no IngressClass of this name, so nobody serves the Ingress".to_owned();
+                (Severity::Warning, missing, message)
+            }
+            NotOurs::ClassMissing { .. } => {
+                let message =
+                    format!("there is no IngressClass of this name, so nobody serves the Ingress; ours is {ours}");
+                (Severity::Warning, missing, message)
+            }
+            NotOurs::OtherAnnotation { class, exists: false } if !class.is_empty() => {
+                let message = format!(
+                    "there is no IngressClass of this name, so only a controller that reads this annotation serves the Ingress; ours is {ours}"
+                );
+                (Severity::Info, missing, message)
+            }
+            NotOurs::NoClass | NotOurs::OtherAnnotation { exists: false, .. } => {
+                let message = format!("it names no class, so it is not served; ours is {ours} (spec.ingressClassName)");
+                (Severity::Info, missing, message)
+            }
+            _ => return None,
+        };
+        Some(Diagnostic::new(severity, reason, &key.origin(), why.field(), why.class(), message))
+    }
+
+    /// How an Ingress stands with us; `None` if there is none of this name.
+    pub fn standing(&self, key: &ObjectKey) -> Option<Standing> {
+        let Some(Object::Ingress(stored)) = self.objects.get(key) else { return None };
+        if let Err(why) = self.classes.judge(&key.namespace, &stored.read(), &self.options) {
+            return Some(Standing::NotOurs(why));
+        }
+        Some(match self.ingresses.get(key) {
+            Some(IngressState { rejection, .. }) if rejection.is_empty() => Standing::Accepted,
+            Some(IngressState { rejection, part, .. }) => {
+                Standing::Refused { because: rejection.clone(), last_good: part.is_some() }
+            }
+            None => Standing::Waiting,
+        })
+    }
+
+    /// Every Ingress of which no version is in force, or not the newest one, with what it asks for and why it is left out.
+    pub fn left_out(&self) -> impl Iterator<Item = LeftOut> {
+        self.left_out.iter().filter_map(|key| {
+            let Some(Object::Ingress(stored)) = self.objects.get(key) else { return None };
+            Some(LeftOut::new(key, &stored.read(), self.standing(key)?))
+        })
     }
 
     /// Takes a part out of everything that it is part of.

@@ -68,19 +68,32 @@ impl DerefMut for Rare {
     }
 }
 
-/// Why a name leads to a host. In order of precedence.
+/// Why a name leads to a host. In order of precedence: whoever is being deleted yields.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Claim {
+pub(super) struct Claim {
+    leaving: bool,
+    by: ClaimBy,
+}
+
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum ClaimBy {
     /// It is a `server-alias` of this host, by an Ingress of this age.
     Alias(Age, HostPattern),
     /// It redirects to this host, with or without `www.`.
     Www(Age, Hostname),
 }
 
+impl ClaimBy {
+    fn with(self, age: &Age) -> Claim {
+        Claim { leaving: age.leaving, by: self }
+    }
+}
+
 impl NameState {
-    /// Whether an Ingress names this host.
+    /// Whether an Ingress names this host. Where all that do are being deleted, they yield to a claim of one that stays.
     pub(super) fn is_primary(&self) -> bool {
-        !self.parts.is_empty()
+        let claimed = || self.rare.claims.keys().next().is_some_and(|first| !first.leaving);
+        !(self.parts.is_empty() || self.parts.all_leave() && claimed())
     }
 
     /// The names that this host claims for itself.
@@ -100,22 +113,31 @@ impl Translator {
         let mut derived = BTreeSet::new();
         // A wildcard's certificate may have brought in many that are below it.
         let due = std::mem::take(&mut work.names);
-        let names = portion(due, &mut self.waiting.names, room.saturating_mul(2), extent);
-        let mut later = Vec::new();
-        for pattern in names {
-            let Some(state) = self.names.get(&pattern) else { continue };
-            let primary = state.is_primary() || pattern == HostPattern::Any;
-            let merged = primary.then(|| self.merge(&pattern, self.has_entry(&pattern)));
-            let claimed = merged.as_ref().map(|merged| self.claims(&pattern, merged)).unwrap_or_default();
-            self.replace_claims(&pattern, claimed, &mut derived);
-            match merged {
-                Some(merged) => self.publish_merged(&pattern, merged, work),
-                None => later.push(pattern),
-            }
+        for pattern in portion(due, &mut self.waiting.names, room.saturating_mul(2), extent) {
+            self.settle_name(pattern, &mut derived, work);
         }
-        derived.extend(later);
+        // A name whose Ingresses are all being deleted may yield to a new claim, or needn't any more. Its own claims are of such
+        // Ingresses, so no other name of this kind depends on them.
+        let leaving = |pattern: &&HostPattern| self.names.get(*pattern).is_some_and(|state| state.parts.all_leave());
+        for pattern in derived.iter().filter(leaving).cloned().collect::<Vec<_>>() {
+            self.settle_name(pattern, &mut derived, work);
+        }
         for pattern in derived {
             self.publish_derived(&pattern, work);
+        }
+    }
+
+    fn settle_name(&mut self, pattern: HostPattern, derived: &mut BTreeSet<HostPattern>, work: &mut Work) {
+        let Some(state) = self.names.get(&pattern) else { return };
+        let primary = state.is_primary() || pattern == HostPattern::Any;
+        let merged = primary.then(|| self.merge(&pattern, self.has_entry(&pattern)));
+        let claimed = merged.as_ref().map(|merged| self.claims(&pattern, merged)).unwrap_or_default();
+        self.replace_claims(&pattern, claimed, derived);
+        match merged {
+            Some(merged) => self.publish_merged(&pattern, merged, work),
+            None => {
+                derived.insert(pattern);
+            }
         }
     }
 
@@ -175,10 +197,10 @@ impl Translator {
         // The first Ingress of the host that sets any aliases decides.
         if let Some(part) = parts.into_iter().find(|part| !part.aliases.is_empty()) {
             let others = part.aliases.iter().filter(|alias| *alias != pattern);
-            claims.extend(
-                others
-                    .map(|alias| ((alias.clone(), Claim::Alias(part.age.clone(), pattern.clone())), part.key.clone())),
-            );
+            claims.extend(others.map(|alias| {
+                let claim = ClaimBy::Alias(part.age.clone(), pattern.clone()).with(&part.age);
+                ((alias.clone(), claim), part.key.clone())
+            }));
         }
         if let (Some((age, key)), HostPattern::Exact(name)) = (&merged.www, pattern) {
             let sibling = match name.as_str().strip_prefix("www.") {
@@ -186,7 +208,8 @@ impl Translator {
                 None => format!("www.{name}").parse(),
             };
             if let Ok(sibling) = sibling {
-                claims.insert((HostPattern::Exact(sibling), Claim::Www(age.clone(), name.clone())), key.clone());
+                let claim = ClaimBy::Www(age.clone(), name.clone()).with(age);
+                claims.insert((HostPattern::Exact(sibling), claim), key.clone());
             }
         }
         claims
@@ -246,7 +269,7 @@ impl Translator {
         self.report_claims(pattern, work);
     }
 
-    /// Publishes a name that no Ingress has as its host: as another host has it, or not at all.
+    /// Publishes a name that no Ingress has as its host, or only such that yield it: as another host has it, or not at all.
     fn publish_derived(&mut self, pattern: &HostPattern, work: &mut Work) {
         let Some(state) = self.names.get_mut(pattern) else { return };
         if state.is_primary() || *pattern == HostPattern::Any {
@@ -257,13 +280,15 @@ impl Translator {
             work.reports.extend(std::mem::take(&mut state.rare.diagnostics).into_keys());
         }
         let first = state.rare.claims.keys().next().cloned();
-        let host = first.and_then(|claim| match claim {
-            Claim::Alias(_, primary) => self.alias(pattern, &primary),
-            Claim::Www(age, name) => self.www(pattern, &age, &name),
+        let host = first.and_then(|claim| match claim.by {
+            ClaimBy::Alias(_, primary) => self.alias(pattern, &primary),
+            ClaimBy::Www(age, name) => self.www(pattern, &age, &name),
         });
         self.publish(pattern, host, work);
         self.report_claims(pattern, work);
-        if self.names.get(pattern).is_some_and(|state| state.rare.claims.is_empty() && state.rare.claimed.is_empty()) {
+        let unused =
+            |state: &NameState| state.parts.is_empty() && state.rare.claims.is_empty() && state.rare.claimed.is_empty();
+        if self.names.get(pattern).is_some_and(unused) {
             self.names.remove(pattern);
         }
     }
@@ -315,7 +340,7 @@ impl Translator {
         let prefix = &self.options.annotations_prefix;
         let Some(state) = self.names.get_mut(pattern) else { return };
         let mut found: BTreeMap<ObjectKey, Vec<Diagnostic>> = BTreeMap::new();
-        let primary = state.parts.values().next().map(|part| part.key.clone());
+        let primary = state.is_primary().then(|| state.parts.values().next().map(|part| part.key.clone())).flatten();
         let served = state.rare.claims.values().next().cloned();
         let vain = state.rare.claims.iter().skip(usize::from(primary.is_none()));
         for (claim, owner) in vain {
@@ -326,9 +351,9 @@ impl Translator {
                 }
                 (None, None) => "this name is taken".to_owned(),
             };
-            let name = match claim {
-                Claim::Alias(..) => "server-alias",
-                Claim::Www(..) => "from-to-www-redirect",
+            let name = match claim.by {
+                ClaimBy::Alias(..) => "server-alias",
+                ClaimBy::Www(..) => "from-to-www-redirect",
             };
             let field = format!("metadata.annotations[\"{prefix}/{name}\"]");
             // Whoever defines both names knows what he does.

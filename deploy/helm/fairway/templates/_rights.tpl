@@ -61,7 +61,7 @@ the condition of its version.
 {{- $flags := include "fairway.flags" . | fromYaml -}}
 {{- $duties := include "fairway.duties" . | fromYaml -}}
 {{ include "fairway.rule" (dict "group" "networking.k8s.io" "resources" (list "ingressclasses") "verbs" (list "list" "watch")) }}
-{{- if hasKey $flags "watch-namespace-selector" }}
+{{- if not (hasKey $flags "watch-namespace") }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "namespaces") "verbs" (list "list" "watch")) }}
 {{- end }}
 {{- if $duties.nodes }}

@@ -48,13 +48,21 @@ impl Running {
         };
         debug!(took_ms = begin.elapsed().as_millis() as u64, upserts = update.delta.upserts.len(), "translated");
         self.absorb(update).await;
-        if !self.config.disable_sync_events {
-            for key in ingresses {
-                if self.serves(&key)
-                    && let Some(subject) = self.subject(key)
-                {
-                    self.tell(Report::Sync(subject)).await;
-                }
+        self.synced.extend(ingresses);
+        self.report_synced().await;
+    }
+
+    /// Tells of the Ingresses that have been taken in; of those of a large change when all of it has.
+    async fn report_synced(&mut self) {
+        if self.has_more() {
+            return;
+        }
+        for key in std::mem::take(&mut self.synced) {
+            if !self.config.disable_sync_events
+                && self.serves(&key)
+                && let Some(subject) = self.subject(key)
+            {
+                self.tell(Report::Sync(subject)).await;
             }
         }
     }
@@ -65,6 +73,7 @@ impl Running {
         if let Some(translator) = &mut self.translator {
             let update = translator.proceed(now);
             self.absorb(update).await;
+            self.report_synced().await;
         }
     }
 
