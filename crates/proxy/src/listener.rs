@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use fairway_model::{Listener, ListenerName, Scheme, StreamListener};
-use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -17,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use crate::connection;
 use crate::descriptors;
 use crate::limit::{ACCEPT_PAUSE, ACCEPT_WARNING_INTERVAL, BACKLOG, CLOSING_PAUSES};
-use crate::tls::Certificates;
+use crate::tls::{Certificates, ServerConfigs};
 use crate::worker::Worker;
 
 /// A resource that listens.
@@ -186,7 +185,7 @@ impl Gate {
 #[derive(Debug)]
 pub(crate) struct OpenListener {
     resource: RefCell<Arc<Listener>>,
-    tls: RefCell<Option<Arc<ServerConfig>>>,
+    tls: RefCell<Option<Arc<ServerConfigs>>>,
     certificates: Arc<Certificates>,
     gate: Gate,
 }
@@ -233,7 +232,7 @@ impl OpenListener {
     }
 
     /// The TLS configuration, if TLS is spoken here.
-    pub(crate) fn tls(&self) -> Option<Arc<ServerConfig>> {
+    pub(crate) fn tls(&self) -> Option<Arc<ServerConfigs>> {
         self.tls.borrow().clone()
     }
 
@@ -244,7 +243,7 @@ impl OpenListener {
 
     /// The resource changed: connections, open ones too, serve the new one from their next request on.
     pub(crate) fn change(&self, resource: Arc<Listener>) {
-        let tls = (resource.scheme == Scheme::Https).then(|| self.certificates.server_config(&resource.table));
+        let tls = (resource.scheme == Scheme::Https).then(|| self.certificates.server_configs(&resource.table));
         *self.tls.borrow_mut() = tls;
         *self.resource.borrow_mut() = resource;
     }

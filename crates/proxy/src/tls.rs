@@ -25,9 +25,33 @@ pub(crate) struct Certificates {
     snapshot: RwLock<Arc<Snapshot>>,
     /// Keys that were parsed, for as long as their resource is the one in force.
     parsed: Mutex<HashMap<CertificateName, Parsed>>,
-    configs: Mutex<HashMap<TableName, Arc<ServerConfig>>>,
+    configs: Mutex<HashMap<TableName, Arc<ServerConfigs>>>,
     sessions: Arc<dyn StoresServerSessions>,
     fallback: OnceLock<Option<Arc<CertifiedKey>>>,
+}
+
+/// The TLS configurations of a table of hosts.
+#[derive(Debug)]
+pub(crate) struct ServerConfigs {
+    with_protocols: Arc<ServerConfig>,
+    without_protocol: Arc<ServerConfig>,
+}
+
+impl ServerConfigs {
+    /// For clients that offer a protocol that is spoken here, or offer none.
+    pub(crate) fn with_protocols(&self) -> &Arc<ServerConfig> {
+        &self.with_protocols
+    }
+
+    /// For clients that offer only others: they are answered as if they had offered none.
+    pub(crate) fn without_protocol(&self) -> &Arc<ServerConfig> {
+        &self.without_protocol
+    }
+
+    /// Whether an application protocol is spoken here.
+    pub(crate) fn speaks(&self, protocol: &[u8]) -> bool {
+        PROTOCOLS.contains(&protocol)
+    }
 }
 
 /// A certificate resource and its key; none if it cannot be used.
@@ -54,11 +78,11 @@ impl Certificates {
     }
 
     /// The TLS configuration of the listeners that serve a table of hosts.
-    pub(crate) fn server_config(self: &Arc<Self>, table: &TableName) -> Arc<ServerConfig> {
-        locked(&self.configs).entry(table.clone()).or_insert_with(|| self.make_config(table.clone())).clone()
+    pub(crate) fn server_configs(self: &Arc<Self>, table: &TableName) -> Arc<ServerConfigs> {
+        locked(&self.configs).entry(table.clone()).or_insert_with(|| self.make_configs(table.clone())).clone()
     }
 
-    fn make_config(self: &Arc<Self>, table: TableName) -> Arc<ServerConfig> {
+    fn make_configs(self: &Arc<Self>, table: TableName) -> Arc<ServerConfigs> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let resolver = Arc::new(Resolver { certificates: self.clone(), table });
         let versions: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
@@ -67,9 +91,10 @@ impl Certificates {
         let Ok(builder) = builder else { unreachable!("aws-lc-rs has cipher suites for TLS 1.2 and 1.3") };
         let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
         config.session_storage = self.sessions.clone();
-        config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
         config.max_early_data_size = 0;
-        Arc::new(config)
+        let without_protocol = Arc::new(config.clone());
+        config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+        Arc::new(ServerConfigs { with_protocols: Arc::new(config), without_protocol })
     }
 
     /// The certificate for a name: its own, else the default one, else the one that we sign ourselves. One that cannot be used

@@ -1,5 +1,7 @@
 //! TLS: which certificate, which version, resumption, and changes that touch no connection.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 mod support;
 
 use fairway_model::{ForwardPolicy, Resource, Settings};
@@ -132,13 +134,12 @@ async fn plain_http_on_a_tls_port_is_told_so() {
 }
 
 #[tokio::test]
-async fn garbage_and_refused_protocols_end_one_connection_only() {
+async fn garbage_ends_one_connection_only() {
     let site = site();
     let mut good = TlsClient::new(&site.ca, HOST).connect(site.proxy.https).await;
     let mut garbage = Client::connect(site.proxy.https).await;
     garbage.send(b"\x16\x03\x01\x00\x05hello").await;
     garbage.drain().await;
-    assert!(TlsClient::new(&site.ca, HOST).alpn(&["spdy/3"]).try_connect(site.proxy.https).await.is_err());
     assert_eq!(good.get(HOST, "/").await.status, 200);
 }
 
@@ -178,4 +179,51 @@ async fn a_listener_for_tls_can_come_and_go() {
 
 fn memmem(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+/// A hello for a name, with the name replaced by one of the same length that no client library would ask for.
+fn hello(ca: &Ca, name: &str, instead: &[u8]) -> Vec<u8> {
+    let config = rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(ca.roots())
+        .with_no_client_auth();
+    let name: rustls::pki_types::ServerName<'static> = name.to_owned().try_into().unwrap();
+    let mut connection = rustls::ClientConnection::new(config.into(), name.clone()).unwrap();
+    let mut bytes = Vec::new();
+    connection.write_tls(&mut bytes).unwrap();
+    let at = bytes.windows(instead.len()).position(|part| part == name.to_str().as_bytes()).unwrap();
+    bytes[at..at + instead.len()].copy_from_slice(instead);
+    bytes
+}
+
+#[tokio::test]
+async fn a_server_name_that_is_no_host_name_is_refused_as_such() {
+    let site = site();
+    for instead in
+        [&b"192.0.2.11"[..], b"a\0b.exampl", b"*.x.exampl", b"ab-.exampl", b"a b.exampl", b"..........", b"x.exampl.9"]
+    {
+        let bytes = hello(&site.ca, "app.exampl", instead);
+        // In one piece, and byte by byte.
+        for piece in [bytes.len(), 1] {
+            let mut client = Client::connect(site.proxy.https).await;
+            for part in bytes.chunks(piece) {
+                client.send(part).await;
+            }
+            let alert = client.read_exact(7).await;
+            assert_eq!(alert, [21, 3, 3, 0, 2, 2, 112], "{:?}", String::from_utf8_lossy(instead));
+            assert!(client.read_to_end().await.is_empty());
+        }
+    }
+    assert_eq!(leaf_for(&site, "app.example.").await, site.own.der().to_vec(), "a final dot is no part of the name");
+}
+
+#[tokio::test]
+async fn a_client_that_speaks_no_known_protocol_is_served_without_one() {
+    let site = site();
+    for (offered, chosen) in [(&["http/1.0"][..], None), (&["h2", "http/1.1"], Some("http/1.1")), (&["x"], None)] {
+        let mut client = TlsClient::new(&site.ca, HOST).alpn(offered).connect(site.proxy.https).await;
+        assert_eq!(client.tls().alpn.as_deref(), chosen);
+        assert_eq!(client.get(HOST, "/").await.status, 200);
+    }
 }

@@ -1,6 +1,7 @@
 //! A client's connection, from accepting it to closing it: TLS, one request after the other, the end.
 
 mod facts;
+mod handshake;
 mod linger;
 
 use std::future::{Future, poll_fn};
@@ -11,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use fairway_model::Scheme;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::facts::ConnectionFacts;
 use crate::client::Arrival;
@@ -75,7 +75,7 @@ pub(crate) async fn serve(
 impl Connection {
     /// The TLS handshake, within its deadline. `None` when it failed; a client that speaks plain HTTP is told so.
     async fn handshake(mut self) -> Option<Self> {
-        let config = self.facts.listener.tls()?;
+        let configs = self.facts.listener.tls()?;
         self.deadline.set(self.head_due);
         let Downstream::Plain(tcp) = self.stream else { return None };
         let mut first = [0; 1];
@@ -92,13 +92,14 @@ impl Connection {
             return None;
         }
         // Only while it lasts does the handshake need its memory.
-        let accepting = Box::pin(TlsAcceptor::from(config).accept(tcp));
+        let accepting = Box::pin(handshake::accept(tcp, &configs));
         match hurried(&self.facts.worker, &self.admission, &self.deadline, accepting).await? {
             Ok(stream) => {
                 self.stream = Downstream::Tls(Box::new(stream));
                 Some(self)
             }
             Err(error) => {
+                self.facts.worker.metrics.borrow_mut().connections.handshakes_failed += 1;
                 tracing::debug!(%error, downstream.addr = %self.facts.arrival.peer, "TLS handshake failed");
                 None
             }

@@ -388,6 +388,12 @@ impl Pages {
             ("workers", "gauge", "Worker threads.", self.proxy.workers as f64),
             ("threads", "gauge", "Threads of the process.", self.process.threads as f64),
             (
+                "tls_handshakes_failed_total",
+                "counter",
+                "TLS handshakes of clients that failed.",
+                clients.handshakes_failed as f64,
+            ),
+            (
                 "connections_refused_total",
                 "counter",
                 "Connections closed at once, because their client has as many as it may have.",

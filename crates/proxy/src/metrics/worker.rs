@@ -42,6 +42,8 @@ pub struct ConnectionCounts {
     pub accepted: u64,
     /// Of these, served.
     pub handled: u64,
+    /// Of these, handshakes of TLS that failed.
+    pub handshakes_failed: u64,
     /// Closed at once, because their client had as many as it may have.
     pub refused: u64,
     /// Closed before they had sent a complete request, because others needed room.
@@ -246,6 +248,7 @@ impl ConnectionCounts {
         self.accepted += other.accepted;
         self.handled += other.handled;
         self.refused += other.refused;
+        self.handshakes_failed += other.handshakes_failed;
         self.shed_asking += other.shed_asking;
         self.shed_idle += other.shed_idle;
         self.requests += other.requests;

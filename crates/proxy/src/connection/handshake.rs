@@ -1,0 +1,142 @@
+//! The start of TLS on a client's connection: the hello is read and judged before anything is answered.
+//!
+//! What a client asks for decides the answer: a server name that is none is refused with the alert for that (RFC 6066 3), and a client
+//! that offers only application protocols that are unknown here is served without one, as nginx does, not refused (RFC 7301 3.2
+//! would have it so).
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use rustls::server::{Accepted, Acceptor};
+use rustls::{Error, InvalidMessage, PeerMisbehaved};
+use tokio::net::TcpStream;
+use tokio_rustls::server::{StartHandshake, TlsStream};
+
+use crate::stream::{ReadInto, WriteFrom};
+use crate::tls::ServerConfigs;
+
+/// A fatal `unrecognized_name` in a record of its own (RFC 8446 5.1 and 6).
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// Bytes that are read at a time: most hellos come in one piece.
+// No limit: a batch. rustls refuses a hello that is larger than 64 KiB.
+const PIECE: usize = 2048;
+
+/// Why there is no TLS on the connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandshakeError {
+    /// The client's part of it is wrong, or nothing that it offers will do.
+    #[error(transparent)]
+    Tls(#[from] Error),
+    /// The connection failed, or the client refused our part of it.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The server name is no host name: an IP address, say.
+    #[error("the server name that the client asks for is no host name")]
+    ServerName,
+}
+
+/// Makes TLS of a connection.
+///
+/// # Errors
+/// See [`HandshakeError`]; the client has been told why.
+pub(super) async fn accept(
+    mut stream: TcpStream,
+    configs: &ServerConfigs,
+) -> Result<TlsStream<TcpStream>, HandshakeError> {
+    let hello = read_hello(&mut stream).await?;
+    let offered = hello.client_hello().alpn().map(|mut names| names.any(|name| configs.speaks(name)));
+    let config = if offered == Some(false) { configs.without_protocol() } else { configs.with_protocols() };
+    Ok(StartHandshake::from_parts(hello, stream).into_stream(config.clone()).await?)
+}
+
+async fn read_hello(stream: &mut TcpStream) -> Result<Accepted, HandshakeError> {
+    let mut acceptor = Acceptor::default();
+    let (mut received, mut piece) = (Vec::new(), [0; PIECE]);
+    loop {
+        let count = poll_fn(|cx| stream.poll_read_into(cx, &mut piece)).await?;
+        if count == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        received.extend_from_slice(&piece[..count]);
+        // A piece is read whole, so that nothing behind the hello is lost: rustls has room for 4 KiB at a time.
+        let mut unread = &piece[..count];
+        while !unread.is_empty() {
+            acceptor.read_tls(&mut unread)?;
+            match acceptor.accept() {
+                Ok(None) => {}
+                Ok(Some(hello)) if hello.client_hello().server_name().is_none() && names_server(&received) => {
+                    write_all(stream, &UNRECOGNIZED_NAME).await?;
+                    return Err(HandshakeError::ServerName);
+                }
+                Ok(Some(hello)) => return Ok(hello),
+                Err((
+                    Error::InvalidMessage(InvalidMessage::InvalidServerName)
+                    | Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName),
+                    _,
+                )) => {
+                    write_all(stream, &UNRECOGNIZED_NAME).await?;
+                    return Err(HandshakeError::ServerName);
+                }
+                Err((error, mut alert)) => {
+                    let mut bytes = Vec::new();
+                    alert.write_all(&mut bytes)?;
+                    write_all(stream, &bytes).await?;
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+}
+
+async fn write_all(stream: &mut TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = poll_fn(|cx| write(stream, cx, bytes)).await?;
+        bytes = &bytes[written..];
+    }
+    Ok(())
+}
+
+fn write(stream: &mut TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    Pin::new(stream).get_mut().poll_write_from(cx, &[IoSlice::new(bytes)])
+}
+
+/// Whether a hello, which rustls has found complete, has the extension with the server name (RFC 8446 4.1.2, RFC 6066 3).
+fn names_server(records: &[u8]) -> bool {
+    find_server_name(records).is_some()
+}
+
+fn find_server_name(mut records: &[u8]) -> Option<()> {
+    let mut message = Vec::with_capacity(records.len());
+    while let Some((header, rest)) = records.split_first_chunk::<5>() {
+        let len = usize::from(u16::from_be_bytes([header[3], header[4]])).min(rest.len());
+        message.extend_from_slice(&rest[..len]);
+        records = &rest[len..];
+    }
+    // Type and length of the message, version, random.
+    let rest = &mut message.get(4 + 2 + 32..)?;
+    // Session id, cipher suites, compression methods.
+    skip::<1>(rest)?;
+    skip::<2>(rest)?;
+    skip::<1>(rest)?;
+    // The length of all extensions.
+    *rest = rest.get(2..)?;
+    loop {
+        let (kind, after) = rest.split_first_chunk::<2>()?;
+        *rest = after;
+        skip::<2>(rest)?;
+        if *kind == [0, 0] {
+            return Some(());
+        }
+    }
+}
+
+/// Skips a field that begins with its length in `N` bytes.
+fn skip<const N: usize>(rest: &mut &[u8]) -> Option<()> {
+    let (length, after) = rest.split_first_chunk::<N>()?;
+    let length = length.iter().fold(0, |length, &byte| length << 8 | usize::from(byte));
+    *rest = after.get(length..)?;
+    Some(())
+}
