@@ -81,6 +81,14 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let console = Console::new(std::io::stdout().is_terminal());
     let workspace = Workspace::find(console)?;
+    // Asking a cluster that runs, or for help, builds nothing.
+    let builds = !matches!(words.as_slice(), ["cluster", first, ..] if *first != "up") && !words.contains(&"--help");
+    if let Some(task) = words.first().filter(|_| builds) {
+        let lack = needs::check_for(&workspace, task)?;
+        if lack.failure.is_some() {
+            return Ok(workspace.console.finish(Ok(lack)));
+        }
+    }
     let step = |run: fn(&Workspace) -> anyhow::Result<Outcome>| workspace.console.finish(run(&workspace));
     Ok(match words.as_slice() {
         ["ci"] => ci::run(&workspace),

@@ -4,51 +4,105 @@ use crate::outcome::Outcome;
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// A program, the Debian package that brings it, and what for.
-const PACKAGES: &[(&str, &str, &str)] = &[
-    ("cc", "gcc", "to compile aws-lc"),
-    ("c++", "g++", "to compile libFuzzer"),
-    ("valgrind", "valgrind", "to count instructions"),
-    ("git", "git", "to list the files of the repository"),
-    ("curl", "curl", "for the commands in the pages for users"),
-    ("openssl", "openssl", "for the commands in the pages for users"),
-    ("bash", "bash", "for the commands in the pages for users, and in the tests of installing"),
-    ("timeout", "coreutils", "to end the commands of a page that hangs"),
-    ("diff", "diffutils", "for the commands in the pages for users"),
-    ("unshare", "util-linux", "to make the namespaces of a cluster"),
-    ("setsid", "util-linux", "to start a cluster that outlives its terminal"),
-    ("nsenter", "util-linux", "to run commands in the network of a cluster"),
-    ("setpriv", "util-linux", "to end commands together with who has asked for them"),
-    ("mount", "mount", "for the tests of the kubelet"),
-    ("hostname", "hostname", "for the tests of the kubelet"),
-    ("setcap", "libcap2-bin", "to let the binary of the image listen on low ports"),
-    ("ip", "iproute2", "to make the network of a cluster"),
-    ("nft", "nftables", "for kube-proxy"),
+/// What a tool is used for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Use {
+    /// To compile anything at all.
+    Build,
+    /// To lint.
+    Lint,
+    /// To count instructions.
+    Bench,
+    /// For the fuzz targets.
+    Fuzz,
+    /// For the image.
+    Image,
+    /// For the programs of a control plane, above all helm.
+    Tools,
+    /// To run a cluster and its tests.
+    Cluster,
+}
+
+/// What each task uses that builds something. A task that isn't here builds nothing that takes long.
+const TASKS: &[(&str, &[Use])] = &[
+    ("clippy", &[Use::Build, Use::Lint]),
+    ("doc", &[Use::Build]),
+    ("test", &[Use::Build]),
+    ("image", &[Use::Build, Use::Image]),
+    ("chart", &[Use::Build, Use::Tools]),
+    ("cluster", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
+    ("e2e", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
+    ("tools", &[Use::Tools]),
+    ("bench", &[Use::Build, Use::Bench, Use::Image]),
+    ("fuzz", &[Use::Build, Use::Fuzz]),
+];
+
+/// A program, the Debian package that brings it, what for, and its use.
+const PACKAGES: &[(&str, &str, &str, Use)] = &[
+    ("cc", "gcc", "to compile aws-lc", Use::Build),
+    ("c++", "g++", "to compile libFuzzer", Use::Fuzz),
+    ("valgrind", "valgrind", "to count instructions", Use::Bench),
+    ("git", "git", "to list the files of the repository", Use::Build),
+    ("curl", "curl", "for the commands in the pages for users", Use::Cluster),
+    ("openssl", "openssl", "for the commands in the pages for users", Use::Cluster),
+    ("bash", "bash", "for the commands in the pages for users, and in the tests of installing", Use::Cluster),
+    ("timeout", "coreutils", "to end the commands of a page that hangs", Use::Cluster),
+    ("diff", "diffutils", "for the commands in the pages for users", Use::Cluster),
+    ("unshare", "util-linux", "to make the namespaces of a cluster", Use::Cluster),
+    ("setsid", "util-linux", "to start a cluster that outlives its terminal", Use::Cluster),
+    ("nsenter", "util-linux", "to run commands in the network of a cluster", Use::Cluster),
+    ("setpriv", "util-linux", "to end commands together with who has asked for them", Use::Cluster),
+    ("mount", "mount", "for the tests of the kubelet", Use::Cluster),
+    ("hostname", "hostname", "for the tests of the kubelet", Use::Cluster),
+    ("setcap", "libcap2-bin", "to let the binary of the image listen on low ports", Use::Image),
+    ("ip", "iproute2", "to make the network of a cluster", Use::Cluster),
+    ("nft", "nftables", "for kube-proxy", Use::Cluster),
     // Where a pod finds it, which sees nothing of other places.
-    ("/usr/bin/python3", "python3", "for a server in the tests of the cluster"),
-    ("ps", "procps", "for the tests of the cluster"),
+    ("/usr/bin/python3", "python3", "for a server in the tests of the cluster", Use::Cluster),
+    ("ps", "procps", "for the tests of the cluster", Use::Cluster),
 ];
 
 /// Commands that must succeed, and what brings them.
-const RUST: &[(&[&str], &str)] = &[
-    (&["cargo", "fmt", "--version"], "rustup component add rustfmt"),
-    (&["cargo", "clippy", "--version"], "rustup component add clippy"),
-    (&["go", "version"], "https://go.dev/dl, Go 1.26 or newer (for the programs of a cluster's control plane)"),
-    (&["rustup", "run", "nightly", "rustc", "--version"], "rustup toolchain install nightly (for the fuzz targets)"),
+const RUST: &[(&[&str], &str, Use)] = &[
+    (&["cargo", "fmt", "--version"], "rustup component add rustfmt", Use::Lint),
+    (&["cargo", "clippy", "--version"], "rustup component add clippy", Use::Lint),
+    (
+        &["go", "version"],
+        "https://go.dev/dl, Go 1.26 or newer (for the programs of a cluster's control plane)",
+        Use::Tools,
+    ),
+    (
+        &["rustup", "run", "nightly", "rustc", "--version"],
+        "rustup toolchain install nightly (for the fuzz targets)",
+        Use::Fuzz,
+    ),
 ];
 
+/// Looks for all of them.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    look(workspace, |_| true)
+}
+
+/// Looks for those of a task, before it begins to build: what is missing is named at once, not after minutes.
+pub(crate) fn check_for(workspace: &Workspace, task: &str) -> anyhow::Result<Outcome> {
+    match TASKS.iter().find(|(name, _)| *name == task) {
+        Some((_, uses)) => look(workspace, |of| uses.contains(&of)),
+        None => Ok(Outcome::default()),
+    }
+}
+
+fn look(workspace: &Workspace, is_used: impl Fn(Use) -> bool) -> anyhow::Result<Outcome> {
     let mut complaints = Vec::new();
-    for (command, remedy) in RUST {
+    for (command, remedy, _) in RUST.iter().filter(|(.., of)| is_used(*of)) {
         if !shell::succeeds(workspace.command(command[0]).args(&command[1..])) {
             complaints.push(format!("`{}` does not work. Install it with: {remedy}", command.join(" ")));
         }
     }
-    let missing: Vec<_> = PACKAGES.iter().filter(|(program, ..)| !is_installed(program)).collect();
+    let missing: Vec<_> = PACKAGES.iter().filter(|(program, .., of)| is_used(*of) && !is_installed(program)).collect();
     if !missing.is_empty() {
-        let packages: Vec<_> = missing.iter().map(|(_, package, _)| *package).collect();
+        let packages: Vec<_> = missing.iter().map(|(_, package, ..)| *package).collect();
         if let Err(reason) = install(workspace, &packages) {
-            for (program, package, purpose) in missing {
+            for (program, package, purpose, _) in missing {
                 complaints.push(format!("{program} is missing ({purpose}): apt-get install {package} ({reason})"));
             }
         }
@@ -77,4 +131,22 @@ fn install(workspace: &Workspace, packages: &[&str]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// kube-proxy needs `nft`: its lack was noticed only after everything had been built.
+    #[test]
+    fn what_runs_a_cluster_asks_for_its_tools() {
+        let uses = |task| TASKS.iter().find(|(name, _)| *name == task).map_or(&[][..], |(_, uses)| uses);
+        for task in ["cluster", "e2e"] {
+            for program in ["nft", "ip", "setcap", "cc"] {
+                let of = PACKAGES.iter().find(|(name, ..)| *name == program).unwrap().3;
+                assert!(uses(task).contains(&of), "{task} asks for {program}");
+            }
+        }
+        assert!(!uses("clippy").contains(&Use::Cluster));
+    }
 }

@@ -103,7 +103,9 @@ fn leaf(value: &Value) -> Json {
         leaf.insert("pattern".into(), json!(NUMBER));
     }
     if let Some(words) = words(value) {
-        let empty = value.default.as_ref().is_none_or(|default| *default == json!("")).then(|| json!(""));
+        // Elsewhere the templates leave an empty text out, as those of ingress-nginx do.
+        let needed = value.name == "controller.kind" || value.name.ends_with(".type");
+        let empty = (!needed || value.default.as_ref().is_none_or(|default| *default == json!(""))).then(|| json!(""));
         leaf.insert("enum".into(), words.iter().map(|word| json!(word)).chain(empty).chain([Json::Null]).collect());
     }
     let description = match (value.verdict.label(), value.note) {

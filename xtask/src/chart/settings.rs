@@ -297,6 +297,11 @@ fn scaled(helm: &Helm) -> anyhow::Result<Vec<String>> {
         (json!({"controller": {"replicaCount": 2, "minAvailable": "50%"}}), vec![scaling[2]]),
     ];
     let mut complaints = Vec::new();
+    // Left to others, who would get a conflict with each upgrade (server-side apply).
+    let left = objects(&helm.render("unscaled", &json!({"controller": {"replicaCount": null}}))?)?;
+    if left.iter().any(|object| object["kind"] == "Deployment" && object.pointer("/spec/replicas").is_some()) {
+        complaints.push("replicaCount is null, and replicas are given".to_owned());
+    }
     for (set, wanted) in cases {
         let objects = objects(&helm.render("scaled", &set)?)?;
         let kinds: Vec<&str> = objects.iter().filter_map(|object| object["kind"].as_str()).collect();
