@@ -102,6 +102,7 @@ fn dev() -> Command {
                 .help("Answer 503 for Services without endpoints, as a cluster would"),
         )
         .arg(workers())
+        .arg(metrics_detail())
         .arg(allow_address());
     flags::add(command, false)
 }
@@ -180,8 +181,17 @@ fn run() -> Command {
                 .help("Form of the log on standard error"),
         )
         .arg(workers())
+        .arg(metrics_detail())
         .arg(allow_address());
     flags::add(command, true)
+}
+
+fn metrics_detail() -> Arg {
+    Arg::new("metrics-detail")
+        .long("metrics-detail")
+        .value_name("standard|full")
+        .value_parser(["standard", "full"])
+        .help("Request metrics: those that most dashboards use, or all histograms of ingress-nginx [default: standard]")
 }
 
 fn paths() -> Arg {

@@ -67,7 +67,7 @@ pub(crate) fn proxy_config(
         admin,
         health_path: flags.text("health-check-path").unwrap_or_else(|| defaults.health_path.clone()),
         patience: Some(flags.time("health-check-timeout")).filter(|time| !time.is_zero()).unwrap_or(defaults.patience),
-        metrics: metrics::options(flags, options)?,
+        metrics: metrics::options(matches, flags, options)?,
         addresses: AddressPolicy {
             allowed: options.allowed_backend_addresses.iter().filter_map(network).collect(),
             own: admin.into_iter().collect(),

@@ -225,6 +225,8 @@ fairway_model::limits! {
             METRIC_ROUTES: u32 = 200_000, Count, "Requests of further ones count under empty labels.", "";
             /// Pairs of method and status of a route.
             METRIC_PAIRS: usize = 64, Count, "Further ones count by class of status and as method `OTHER`.", "";
+            /// Hosts that the configuration does not name, with `--metrics-per-undefined-host`; worker threads share them evenly.
+            UNDEFINED_HOSTS: usize = 10_000, Count, "Those that were not seen for longest count as the host `_`.", "";
             /// Upper bounds of a histogram (`--time-buckets`, `--length-buckets`, `--size-buckets`).
             METRIC_BUCKETS: usize = 100, Count, "The flag is refused at start.", "";
             /// Time for all workers to answer where no flag says another one.

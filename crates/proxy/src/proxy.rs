@@ -25,7 +25,7 @@ use crate::descriptors;
 use crate::limit::LAST_WRITE;
 use crate::listener;
 use crate::live::Live;
-use crate::metrics::ConfigStatus;
+use crate::metrics::{ConfigStatus, MetricOptions};
 use crate::resolve::Resolved;
 use crate::tls::Certificates;
 use crate::worker::{self, ClientCounts, Common, Message};
@@ -108,8 +108,9 @@ impl Proxy {
         let ProxyConfig { workers, connections, log, log_format, admin, health_path, patience, metrics, addresses } =
             config;
         let control = control::Prepared::new(admin, addresses).map_err(StartError::Admin)?;
-        let metrics = Arc::new(metrics);
         let count = worker_count(workers, &snapshot);
+        let undefined_host_limit = metrics.undefined_host_limit.div_ceil(count);
+        let metrics = Arc::new(MetricOptions { undefined_host_limit, ..metrics });
         let connections = descriptors::most_connections(count, connections);
         let live = Live::first(snapshot, log_format.as_ref(), control.policy());
         let certificates = Certificates::new(live.snapshot.clone());
@@ -183,11 +184,11 @@ impl Proxy {
             workers: count,
             report: {
                 let shared = Arc::downgrade(&shared);
-                Box::new(move |worker, live| {
+                Box::new(move |worker, version, live| {
                     let (reply, answer) = oneshot::channel();
                     // Where nobody is asked, the answer tells.
                     if let Some(shared) = shared.upgrade() {
-                        shared.tell_one(worker, Message::Report(live, reply));
+                        shared.tell_one(worker, Message::Report(version, live, reply));
                     }
                     answer
                 })

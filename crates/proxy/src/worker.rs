@@ -31,7 +31,7 @@ use crate::l4::{OpenStream, Sessions};
 use crate::limit::LAST_LINES;
 use crate::listener::{AnyListener, Bound, OpenListener};
 use crate::live::{InForce, Live};
-use crate::metrics::{LiveIngresses, MetricOptions, WorkerMetrics, WorkerReport};
+use crate::metrics::{LiveRoutes, MetricOptions, WorkerMetrics, WorkerReport};
 use crate::random::Rng;
 use crate::record::RequestRecord;
 use crate::respond::Clock;
@@ -70,7 +70,7 @@ pub(crate) enum Message {
     /// Whether the worker still turns.
     Ping(oneshot::Sender<()>),
     /// What was counted so far.
-    Report(Arc<LiveIngresses>, oneshot::Sender<WorkerReport>),
+    Report(u64, Arc<LiveRoutes>, oneshot::Sender<WorkerReport>),
     /// End at once.
     Stop,
 }
@@ -295,10 +295,10 @@ impl Worker {
                 Message::Ping(reply) => {
                     let _ = reply.send(());
                 }
-                Message::Report(live, reply) => {
+                Message::Report(version, live, reply) => {
                     let mut metrics = self.metrics.borrow_mut();
                     metrics.upstream.idle = self.upstreams.pool.borrow().len() as u64;
-                    let mut report = metrics.report(&live);
+                    let mut report = metrics.report(version, &live);
                     report.streams = self.streams.borrow().iter().map(|(open, _)| open.report()).collect();
                     let _ = reply.send(report);
                 }

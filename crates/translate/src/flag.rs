@@ -96,6 +96,9 @@ macro_rules! flags {
     };
 }
 
+/// What becomes of the buckets of sizes.
+const BUCKETS: &str = "given, or with --metrics-detail full, all request histograms of ingress-nginx are shown; else sizes are a sum and a count";
+
 flags! {
     /// Prefix of the annotations.
     "annotations-prefix" Text = "nginx.ingress.kubernetes.io": Same;
@@ -168,7 +171,7 @@ flags! {
     /// A kubeconfig file.
     "kubeconfig" Text = "": Same;
     /// Buckets of the histograms of lengths.
-    "length-buckets" List = "10,20,30,40,50,60,70,80,90,100": Same;
+    "length-buckets" List = "10,20,30,40,50,60,70,80,90,100": Differs(BUCKETS);
     /// Buckets of a native histogram.
     "max-buckets" Int = "100": NotYet("there are no native histograms");
     /// Geographic databases.
@@ -183,7 +186,7 @@ flags! {
     "maxmind-retries-timeout" Duration = "0s": GEO;
     /// Counts requests by host.
     "metrics-per-host" Bool = "true": Same;
-    /// Counts requests for hosts that no Ingress has; needs `--metrics-per-host`.
+    /// Counts requests for hosts that no Ingress names exactly, each under its own host; needs `--metrics-per-host`. The 10,000 hosts seen last are told apart, the rest count as `_`.
     "metrics-per-undefined-host" Bool = "false": Same;
     /// Metrics sent at once by an nginx worker.
     "monitor-max-batch-size" Int = "10000": Harmless("workers count for themselves and lose nothing");
@@ -206,7 +209,7 @@ flags! {
     /// Time between the order to stop and the first closed listener, while the health check already fails.
     "shutdown-grace-period" Seconds = "0": Same;
     /// Buckets of the histograms of sizes.
-    "size-buckets" List = "10,100,1000,10000,100000,1000000,10000000": Same;
+    "size-buckets" List = "10,100,1000,10000,100000,1000000,10000000": Differs(BUCKETS);
     /// Port behind the router by server name.
     "ssl-passthrough-proxy-port" Port = "442": PASSTHROUGH;
     /// Port on which nginx takes endpoints.
@@ -223,7 +226,8 @@ flags! {
     "tcp-services-configmap" Object = "":
         Differs("a port without endpoints is open and closes connections; a half-closed connection stays open; the client of the PROXY header that is read is the one that is sent; what else stands in an entry than PROXY is refused");
     /// Buckets of the histograms of times.
-    "time-buckets" List = "0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10": Same;
+    "time-buckets" List = "0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10":
+        Differs("without it the bounds are 0.05, 0.25, 1 and 5, unless --metrics-detail full is given");
     /// The ConfigMap of UDP services: port of ours to `namespace/service:port`.
     "udp-services-configmap" Object = "": Differs("a port without endpoints is open and drops datagrams");
     /// Writes the status of Ingresses.

@@ -1,12 +1,17 @@
 //! What is counted and how it is labelled, by the flags of ingress-nginx.
 
-use fairway_proxy::metrics::{Buckets, ConstantLabels, MetricOptions};
+use clap::ArgMatches;
+use fairway_proxy::metrics::{Buckets, ConstantLabels, Detail, MetricOptions};
 use fairway_translate::options::Options;
 
 use crate::flags::{Flags, UsageError};
 
 /// The choices of the command line; the pod is known by `POD_NAME` and `POD_NAMESPACE`.
-pub(crate) fn options(flags: &Flags, options: &Options) -> Result<MetricOptions, UsageError> {
+pub(crate) fn options(matches: &ArgMatches, flags: &Flags, options: &Options) -> Result<MetricOptions, UsageError> {
+    // Who chooses the buckets of a histogram wants to see it.
+    let chosen = flags.is_set("length-buckets") || flags.is_set("size-buckets");
+    let full = matches.get_one::<String>("metrics-detail").map_or(chosen, |text| text == "full");
+    let detail = if full { Detail::Full } else { Detail::Standard };
     let defaults = MetricOptions::default();
     let excluded = flags.list("exclude-socket-metrics");
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
@@ -19,7 +24,12 @@ pub(crate) fn options(flags: &Flags, options: &Options) -> Result<MetricOptions,
         per_host: flags.bool("metrics-per-host"),
         undefined_hosts: flags.bool("metrics-per-undefined-host"),
         status_classes: flags.bool("report-status-classes"),
-        time_buckets: buckets(flags, "time-buckets")?.unwrap_or(defaults.time_buckets),
+        undefined_host_limit: defaults.undefined_host_limit,
+        detail,
+        time_buckets: buckets(flags, "time-buckets")?.unwrap_or(match detail {
+            Detail::Standard => defaults.time_buckets,
+            Detail::Full => Buckets::times(),
+        }),
         length_buckets: buckets(flags, "length-buckets")?.unwrap_or(defaults.length_buckets),
         size_buckets: buckets(flags, "size-buckets")?.unwrap_or(defaults.size_buckets),
         excluded: defaults.excluded,

@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::limit::SCRAPES;
 use crate::metrics::{
-    ConfigStatus, Exposition, LiveIngresses, MetricOptions, Pages, ProcessFigures, ProxyFigures, Totals, WorkerReport,
+    ConfigStatus, Exposition, LiveRoutes, MetricOptions, Pages, ProcessFigures, ProxyFigures, Totals, WorkerReport,
 };
 
 pub use self::lifecycle::{Lifecycle, Stage};
@@ -47,7 +47,7 @@ pub struct AdminSource {
     pub workers: usize,
     /// Asks the worker of this number, from 0, for what it counted; see
     /// [`WorkerMetrics::report`](crate::metrics::WorkerMetrics::report).
-    pub report: Box<dyn Fn(usize, Arc<LiveIngresses>) -> oneshot::Receiver<WorkerReport> + Send + Sync>,
+    pub report: Box<dyn Fn(usize, u64, Arc<LiveRoutes>) -> oneshot::Receiver<WorkerReport> + Send + Sync>,
     /// The snapshot that runs, and what is known about it.
     pub running: Box<dyn Fn() -> (Arc<Snapshot>, ConfigStatus) + Send + Sync>,
     /// Figures of the proxy that no worker counts.
@@ -158,15 +158,15 @@ impl AdminSource {
     async fn metrics(&self) -> Answer {
         let (snapshot, config) = (self.running)();
         // This, the sums and the order go through the whole configuration, which may be large.
-        let known = snapshot.clone();
-        let Ok(live) = spawn_blocking(move || Arc::new(LiveIngresses::of(&known))).await else {
+        let (known, per_host) = (snapshot.clone(), self.metrics.per_host);
+        let Ok(live) = spawn_blocking(move || Arc::new(LiveRoutes::of(&known, per_host))).await else {
             return Answer::text(500, "cannot read the configuration");
         };
         let deadline = Instant::now() + self.patience;
         let mut totals = Totals::new(&self.metrics);
         // One after the other, so that only one report is at hand at a time.
         for worker in 0..self.workers {
-            let report = (self.report)(worker, live.clone());
+            let report = (self.report)(worker, config.version, live.clone());
             // Half a sum would look like a restart to whoever computes rates from it.
             let Ok(Ok(report)) = timeout_at(deadline, report).await else {
                 return Answer::text(503, "a worker does not answer");

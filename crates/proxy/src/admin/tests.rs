@@ -35,7 +35,7 @@ fn source() -> AdminSource {
 
 /// Two workers, each of which has counted a request to each host.
 fn source_with(silent: &Arc<Mutex<Option<Vec<oneshot::Sender<()>>>>>, hosts: usize) -> AdminSource {
-    let metrics = Arc::new(MetricOptions::default());
+    let metrics = Arc::new(MetricOptions { detail: crate::metrics::Detail::Full, ..MetricOptions::default() });
     let hosts = (0..hosts).map(|number| Resource::from(host(&format!("a{number}.b"), "web")));
     let snapshot = Arc::new(Snapshot::default().apply(Delta::upsert(hosts)));
     let (held, options, known) = (silent.clone(), metrics.clone(), snapshot.clone());
@@ -53,14 +53,14 @@ fn source_with(silent: &Arc<Mutex<Option<Vec<oneshot::Sender<()>>>>>, hosts: usi
             vec![receiver]
         }),
         workers: 2,
-        report: Box::new(move |worker, live| {
+        report: Box::new(move |worker, version, live| {
             let (sender, receiver) = oneshot::channel();
             let mut metrics = WorkerMetrics::new(options.clone());
             let fixture = Fixture::new("GET /a HTTP/1.1", "");
             for host in known.hosts() {
                 metrics.record(&RequestRecord { host: Some(host), route: host.routes().first(), ..fixture.record() });
             }
-            sender.send(metrics.report(&live)).unwrap();
+            sender.send(metrics.report(version, &live)).unwrap();
             assert!(worker < 2);
             receiver
         }),

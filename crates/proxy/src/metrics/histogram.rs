@@ -29,6 +29,16 @@ impl Buckets {
         Ok(Self(bounds.into()))
     }
 
+    /// No bounds at all.
+    pub(super) fn none() -> Self {
+        Self([].into())
+    }
+
+    /// Seconds, some of those of [`Self::times`]: enough for objectives and a rough percentile, with half of the lines.
+    pub fn few_times() -> Self {
+        Self([0.05, 0.25, 1.0, 5.0].into())
+    }
+
     /// Seconds, the default of Prometheus libraries.
     pub fn times() -> Self {
         Self([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0].into())

@@ -1,14 +1,18 @@
-//! The labels of a request that come from configuration.
+//! The labels of a request, and which of them still stand for something.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use fairway_model::{Host, HostPattern, Route, Snapshot};
+use fairway_model::{Action, Host, HostPattern, Route, Snapshot};
 
+use super::MetricOptions;
 use crate::record::RequestRecord;
 
 /// Kind of the objects whose routes are counted.
 const INGRESS: &str = "Ingress";
+
+/// The label `host` of requests whose own host is not told apart.
+pub(super) const ANY_HOST: &str = "_";
 
 /// Labels of a route of an Ingress, or of all requests that no Ingress takes (then all are empty but `host`).
 #[derive(Clone, Debug, Default, Eq, PartialEq, Ord, PartialOrd, Hash)]
@@ -21,29 +25,49 @@ pub struct RequestLabels {
     pub service: Arc<str>,
     /// Path of the rule.
     pub path: Box<str>,
-    /// The host pattern; empty when hosts are not told apart.
+    /// The host; empty when hosts are not told apart.
     pub host: Box<str>,
+    /// Whether the host is the request's own, and not one that the configuration names.
+    pub own_host: bool,
 }
 
 impl RequestLabels {
-    /// Labels of a request; `None` when it is not counted.
-    pub(super) fn of(record: &RequestRecord<'_>, per_host: bool, undefined_hosts: bool) -> Option<Self> {
-        let host = |host: Option<&Host>| match host.map(Host::pattern) {
-            _ if !per_host => Box::default(),
-            Some(HostPattern::Any) | None => "_".into(),
-            Some(pattern) => pattern.to_string().into(),
-        };
-        match record.route {
-            Some(route) if is_of_ingress(route) => Some(Self {
-                namespace: route.origin.namespace.clone(),
-                ingress: route.origin.name.clone(),
-                service: record.backend.map(|backend| backend.origin.name.clone()).unwrap_or_default(),
-                path: route.rule.clone(),
-                host: host(record.host),
-            }),
-            _ if per_host && !undefined_hosts => None,
-            _ => Some(Self { host: host(None), ..Self::default() }),
+    /// Labels of a request; `None` when it is not counted. As in ingress-nginx, a request for a host that the configuration names
+    /// only by a pattern, or not at all, counts under its own host if `--metrics-per-undefined-host` is set, and else not at all.
+    pub(super) fn of(record: &RequestRecord<'_>, options: &MetricOptions) -> Option<Self> {
+        let mut labels = Self::of_ingress(record);
+        if let Some(route) = record.route.filter(|route| is_of_ingress(route)) {
+            labels.path = route.rule.clone();
         }
+        if options.per_host {
+            match record.host.map(Host::pattern) {
+                Some(HostPattern::Exact(name)) => labels.host = name.as_str().into(),
+                _ if options.undefined_hosts => {
+                    labels.host = own_host(record);
+                    labels.own_host = true;
+                }
+                _ => return None,
+            }
+        }
+        Some(labels)
+    }
+
+    /// Those of a request that tell neither path nor host.
+    pub(super) fn of_ingress(record: &RequestRecord<'_>) -> Self {
+        let Some(route) = record.route.filter(|route| is_of_ingress(route)) else {
+            return Self::default();
+        };
+        Self {
+            namespace: route.origin.namespace.clone(),
+            ingress: route.origin.name.clone(),
+            service: record.backend.map(|backend| backend.origin.name.clone()).unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+
+    /// The same, where the request's own host is one of many.
+    pub(super) fn of_any_host(&self) -> Self {
+        Self { host: ANY_HOST.into(), ..self.clone() }
     }
 
     /// Whether these are the labels of a route of an Ingress.
@@ -52,21 +76,68 @@ impl RequestLabels {
     }
 }
 
-/// The Ingresses that a snapshot has routes of. Series of others are forgotten.
-#[derive(Clone, Debug, Default)]
-pub struct LiveIngresses(HashSet<(Arc<str>, Arc<str>)>);
+/// Whether the host of a request is named by the configuration itself.
+pub(super) fn is_named(record: &RequestRecord<'_>) -> bool {
+    matches!(record.host.map(Host::pattern), Some(HostPattern::Exact(_)))
+}
 
-impl LiveIngresses {
+/// The host that a request asks for, in lower case without its port.
+fn own_host(record: &RequestRecord<'_>) -> Box<str> {
+    let host = record.client.host();
+    let name = match memchr::memrchr(b':', host) {
+        Some(colon) if !host[colon..].contains(&b']') => &host[..colon],
+        _ => host,
+    };
+    if name.is_empty() {
+        return ANY_HOST.into();
+    }
+    String::from_utf8_lossy(name).to_ascii_lowercase().into()
+}
+
+/// The labels that a snapshot has routes for. Series of others are forgotten.
+#[derive(Clone, Debug, Default)]
+pub struct LiveRoutes(HashSet<RequestLabels, foldhash::fast::RandomState>);
+
+impl LiveRoutes {
     /// Those of a snapshot.
-    pub fn of(snapshot: &Snapshot) -> Self {
-        let hosts = snapshot.hosts();
-        let routes = hosts.iter().flat_map(|host| host.routes()).filter(|route| is_of_ingress(route));
-        Self(routes.map(|route| (route.origin.namespace.clone(), route.origin.name.clone())).collect())
+    pub fn of(snapshot: &Snapshot, per_host: bool) -> Self {
+        let mut live = Self::default();
+        for host in snapshot.hosts() {
+            let (name, own_host): (Box<str>, bool) = match host.pattern() {
+                _ if !per_host => Default::default(),
+                HostPattern::Exact(name) => (name.as_str().into(), false),
+                _ => (Box::default(), true),
+            };
+            for route in host.routes().iter().filter(|route| is_of_ingress(route)) {
+                let mut add = |service: Arc<str>| {
+                    let (namespace, ingress) = (route.origin.namespace.clone(), route.origin.name.clone());
+                    let of_ingress = RequestLabels { namespace, ingress, service, ..RequestLabels::default() };
+                    live.0.insert(RequestLabels {
+                        path: route.rule.clone(),
+                        host: name.clone(),
+                        own_host,
+                        ..of_ingress.clone()
+                    });
+                    live.0.insert(of_ingress);
+                };
+                add(Arc::default());
+                if let Action::Forward(forward) = &route.action {
+                    let backends = [Some(&forward.backend), forward.fallback.as_ref()].into_iter().flatten();
+                    backends.filter_map(|name| snapshot.backend(name)).for_each(|known| add(known.origin.name.clone()));
+                }
+            }
+        }
+        live
     }
 
-    /// Whether the Ingress of these labels still exists.
+    /// Whether there still is such a route.
     pub(super) fn keeps(&self, labels: &RequestLabels) -> bool {
-        !labels.has_ingress() || self.0.contains(&(labels.namespace.clone(), labels.ingress.clone()))
+        !labels.has_ingress()
+            || if labels.own_host {
+                self.0.contains(&RequestLabels { host: Box::default(), ..labels.clone() })
+            } else {
+                self.0.contains(labels)
+            }
     }
 }
 

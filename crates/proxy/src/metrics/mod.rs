@@ -5,12 +5,14 @@
 //! written out a page at a time, so that an answer takes little memory however long it is, and however slowly it is read.
 //!
 //! Labels come from configuration only, except status and method, which are bounded: methods that are not among the usual
-//! ones count as `OTHER`, and a route with more than 64 pairs of method and status counts the rest by status class.
+//! ones count as `OTHER`, and a route with more than 64 pairs of method and status counts the rest by status class. With
+//! `--metrics-per-undefined-host` the hosts that were seen last are labels too, and the rest count as one.
 
 mod histogram;
 mod label;
 mod pages;
 mod process;
+mod recent;
 mod report;
 mod series;
 mod text;
@@ -18,7 +20,7 @@ mod totals;
 mod worker;
 
 pub use self::histogram::{Buckets, InvalidBuckets};
-pub use self::label::{LiveIngresses, RequestLabels};
+pub use self::label::{LiveRoutes, RequestLabels};
 pub use self::pages::Pages;
 pub use self::process::ProcessFigures;
 pub use self::report::{ConfigStatus, Exposition, ProxyFigures};
@@ -28,6 +30,8 @@ pub use self::worker::{ConnectionCounts, Phase, StreamCounts, UpstreamCounts, Wo
 
 use std::collections::BTreeSet;
 
+use crate::limit::UNDEFINED_HOSTS;
+
 /// What is counted and how it is labelled; the same for all workers.
 #[derive(Clone, Debug)]
 pub struct MetricOptions {
@@ -35,8 +39,13 @@ pub struct MetricOptions {
     pub constant: ConstantLabels,
     /// Whether there is a label `host` (`--metrics-per-host`).
     pub per_host: bool,
-    /// Whether requests that no Ingress takes are counted too (`--metrics-per-undefined-host`).
+    /// Whether requests for hosts that the configuration does not name are counted too, each under its own host
+    /// (`--metrics-per-undefined-host`).
     pub undefined_hosts: bool,
+    /// How many of these hosts a worker tells apart.
+    pub undefined_host_limit: usize,
+    /// How much is shown of each request metric.
+    pub detail: Detail,
     /// Whether `status` is a class, `2xx` (`--report-status-classes`).
     pub status_classes: bool,
     /// Request metrics that are left out, without prefix (`--exclude-socket-metrics`).
@@ -55,19 +64,52 @@ impl Default for MetricOptions {
             constant: ConstantLabels::default(),
             per_host: true,
             undefined_hosts: false,
+            undefined_host_limit: UNDEFINED_HOSTS,
+            detail: Detail::Standard,
             status_classes: false,
             excluded: BTreeSet::new(),
-            time_buckets: Buckets::times(),
+            time_buckets: Buckets::few_times(),
             length_buckets: Buckets::lengths(),
             size_buckets: Buckets::sizes(),
         }
     }
 }
 
+/// How much is shown of the request metrics of ingress-nginx.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Detail {
+    /// What most dashboards and alerts use: a page of a thousand Ingresses stays below 4 MB.
+    #[default]
+    Standard,
+    /// All histograms with all buckets, as ingress-nginx: six times as much.
+    Full,
+}
+
+/// How a metric of values is shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Form {
+    /// As a histogram.
+    Buckets,
+    /// As sum and count.
+    Sum,
+    /// Not at all.
+    Hidden,
+}
+
 impl MetricOptions {
     /// Whether a request metric is shown; its name comes without prefix.
     fn shows(&self, name: &str) -> bool {
         !self.excluded.contains(name)
+    }
+
+    /// How a metric of values is shown.
+    fn form(&self, name: &str) -> Form {
+        match (self.detail, name) {
+            _ if !self.shows(name) => Form::Hidden,
+            (Detail::Full, _) | (Detail::Standard, "request_duration_seconds") => Form::Buckets,
+            (Detail::Standard, "request_size" | "response_size") => Form::Sum,
+            (Detail::Standard, _) => Form::Hidden,
+        }
     }
 
     /// Leaves out metrics by name, with or without the prefix `nginx_ingress_controller_`.

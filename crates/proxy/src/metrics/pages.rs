@@ -12,7 +12,7 @@ use super::report::Configured;
 use super::series::{Failed, FailureLabels, HISTOGRAMS};
 use super::text::{Labels, Text};
 use super::worker::StreamCounts;
-use super::{ConfigStatus, Exposition, MetricOptions, PREFIX, ProxyFigures, Totals};
+use super::{ConfigStatus, Exposition, Form, MetricOptions, PREFIX, ProxyFigures, Totals};
 
 /// A page is complete with the line that makes it longer than this, in bytes: large enough that a system call for each is cheap,
 /// small enough that one is written in a fraction of a millisecond.
@@ -149,11 +149,13 @@ impl Pages {
         let Some(name) = HISTOGRAMS.get(at) else {
             return Part::Process;
         };
-        if self.order.is_empty() || !self.options.shows(name) {
+        let form = self.options.form(name);
+        if self.order.is_empty() || form == Form::Hidden {
             return next_metric;
         }
         if (line.series, line.line) == (0, 0) {
-            self.text.metric(PREFIX, name, "histogram", help(name));
+            let kind = if form == Form::Buckets { "histogram" } else { "summary" };
+            self.text.metric(PREFIX, name, kind, help(name));
             self.bounds = self.totals.series.bounds(at).iter().map(|bound| format!("le=\"{bound}\"")).collect();
         }
         let Some(&(route, slot)) = self.order.get(line.series) else {
@@ -171,8 +173,10 @@ impl Pages {
             None => {
                 let count = self.totals.series.buckets(slot, at).nth(line.line).unwrap_or_default();
                 let total = line.total + count;
-                let bound = self.bounds.get(line.line).map_or("le=\"+Inf\"", String::as_str);
-                self.text.part("_bucket", &self.labels, bound, total);
+                if form == Form::Buckets {
+                    let bound = self.bounds.get(line.line).map_or("le=\"+Inf\"", String::as_str);
+                    self.text.part("_bucket", &self.labels, bound, total);
+                }
                 Line { line: line.line + 1, total, ..line }
             }
             Some(0) => {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::label::RequestLabels;
-use super::{Buckets, MetricOptions};
+use super::{Buckets, Form, MetricOptions};
 use crate::http1::Method;
 use crate::reason::Reason;
 use crate::record::RequestRecord;
@@ -271,12 +271,14 @@ impl Series {
         }
     }
 
-    /// Forgets routes. The others have new numbers then.
-    pub(super) fn retain(&mut self, keeps: impl Fn(&RequestLabels) -> bool) {
+    /// Gives routes other labels, adds up those that get the same, and forgets those that get none. All have new numbers then.
+    pub(super) fn regroup(&mut self, labels: impl Fn(&Arc<RequestLabels>) -> Option<Arc<RequestLabels>>) {
         let mut kept = Self::of(self.shape.clone());
+        let mut by_labels = HashMap::new();
         let mut numbers = HashMap::new();
-        for (route, labels) in self.routes().filter(|(_, labels)| keeps(labels)) {
-            let new = kept.push(labels.clone());
+        for (route, old) in self.routes() {
+            let Some(labels) = labels(old) else { continue };
+            let new = *by_labels.entry(labels.clone()).or_insert_with(|| kept.push(labels));
             kept.add(new, self, route);
             numbers.insert(route, new);
         }
@@ -360,7 +362,14 @@ impl Shape {
             (buckets.clone(), start)
         };
         let (times, lengths, sizes) = (&options.time_buckets, &options.length_buckets, &options.size_buckets);
-        let histograms = [times, times, times, times, lengths, lengths, sizes].map(&mut place);
+        let each = [times, times, times, times, lengths, lengths, sizes];
+        let none = Buckets::none();
+        let mut at = 0;
+        let histograms = each.map(|buckets| {
+            let form = options.form(HISTOGRAMS[at]);
+            at += 1;
+            place(if form == Form::Buckets { buckets } else { &none })
+        });
         Self { histograms, len }
     }
 }
@@ -371,12 +380,16 @@ mod tests {
 
     const PAIR: Pair = Pair { method: "GET", status: StatusLabel::Code(200) };
 
+    fn full() -> MetricOptions {
+        MetricOptions { detail: crate::metrics::Detail::Full, ..MetricOptions::default() }
+    }
+
     fn labels(ingress: &str) -> Arc<RequestLabels> {
         Arc::new(RequestLabels { ingress: ingress.into(), ..RequestLabels::default() })
     }
 
     fn with(ingresses: &[&str]) -> Series {
-        let mut series = Series::new(&MetricOptions::default());
+        let mut series = Series::new(&full());
         for (at, ingress) in ingresses.iter().enumerate() {
             let route = series.push(labels(ingress));
             let slot = series.slot(route, PAIR, 64);
@@ -395,7 +408,7 @@ mod tests {
         series.observe(0, 3, 0.0);
         assert_eq!(series.buckets(0, 3).next(), Some(u64::from(u32::MAX) + 2));
         assert_eq!(series.buckets(0, 3).nth(1), Some(0));
-        let mut sum = Series::new(&MetricOptions::default());
+        let mut sum = Series::new(&full());
         let route = sum.push(labels("a"));
         sum.add(route, &series, 0);
         sum.add(route, &series, 0);
@@ -407,7 +420,7 @@ mod tests {
         let mut series = with(&["b", "gone", "a"]);
         let other = series.slot(2, Pair { method: "PUT", ..PAIR }, 64);
         series.request(other);
-        series.retain(|labels| &*labels.ingress != "gone");
+        series.regroup(|labels| (&*labels.ingress != "gone").then(|| labels.clone()));
         let all: Vec<_> = series
             .sorted()
             .into_iter()

@@ -3,7 +3,7 @@ use crate::reason::{Cause, Reason};
 use crate::record::RequestRecord;
 use crate::record::fixture::{Fixture, host, one_try};
 use allocation_counter::measure;
-use fairway_model::{Certificate, Delta, PrivateKey, Resource, Snapshot};
+use fairway_model::{Certificate, Delta, Host, HostPattern, PrivateKey, Resource, Route, Snapshot};
 use std::sync::Arc;
 
 fn worker(change: impl FnOnce(&mut MetricOptions)) -> (Arc<MetricOptions>, WorkerMetrics) {
@@ -17,6 +17,15 @@ fn worker(change: impl FnOnce(&mut MetricOptions)) -> (Arc<MetricOptions>, Worke
 fn snapshot(ingresses: &[&str]) -> Snapshot {
     let hosts = ingresses.iter().map(|name| Resource::from(host(&format!("{name}.example"), name)));
     Snapshot::default().apply(Delta::upsert(hosts))
+}
+
+fn live_of(snapshot: &Snapshot) -> LiveRoutes {
+    LiveRoutes::of(snapshot, true)
+}
+
+fn full(options: &mut MetricOptions) {
+    options.detail = Detail::Full;
+    options.time_buckets = Buckets::times();
 }
 
 fn exposition(options: &MetricOptions, snapshot: &Snapshot, reports: Vec<WorkerReport>) -> Exposition {
@@ -50,7 +59,7 @@ fn series(text: &str, start: &str) -> Vec<String> {
 
 #[test]
 fn requests_are_counted_under_the_names_of_ingress_nginx() {
-    let (options, mut one) = worker(|_| {});
+    let (options, mut one) = worker(full);
     let mut other = WorkerMetrics::new(options.clone());
     let fixture = Fixture::new("GET /a HTTP/1.1", "");
     one.record(&fixture.record());
@@ -58,8 +67,8 @@ fn requests_are_counted_under_the_names_of_ingress_nginx() {
     other.record(&fixture.record());
     other.record(&RequestRecord { status: 404, tries: &[], ..fixture.record() });
     let snapshot = snapshot(&["web"]);
-    let live = LiveIngresses::of(&snapshot);
-    let text = rendered(&options, &snapshot, vec![one.report(&live), other.report(&live)]);
+    let live = live_of(&snapshot);
+    let text = rendered(&options, &snapshot, vec![one.report(1, &live), other.report(1, &live)]);
     let labels =
         "C,canary=\"\",ingress=\"web\",namespace=\"default\",path=\"/a\",service=\"web\",host=\"shop.example\"";
     assert_eq!(
@@ -100,9 +109,10 @@ fn failures_are_counted_by_reason_and_side() {
         tries: &[],
         ..fixture.record()
     });
-    let snapshot = snapshot(&["web"]);
-    let live = LiveIngresses::of(&snapshot);
-    let text = rendered(&options, &snapshot, vec![one.report(&live), other.report(&live)]);
+    let backend = fixture.backend.clone();
+    let snapshot = snapshot(&["web"]).apply(Delta::upsert([backend.into()]));
+    let live = live_of(&snapshot);
+    let text = rendered(&options, &snapshot, vec![one.report(1, &live), other.report(1, &live)]);
     let web = "ingress=\"web\",namespace=\"default\",service=\"web\",reason=\"connect_refused\",side=\"upstream\"";
     for expected in [
         format!("fairway_request_failures_total{{{web}}} 2"),
@@ -112,7 +122,8 @@ fn failures_are_counted_by_reason_and_side() {
     ] {
         assert!(text.lines().any(|line| line == expected), "{expected} in\n{text}");
     }
-    let text = rendered(&options, &snapshot, vec![one.report(&LiveIngresses::default()), other.report(&live)]);
+    one.report(2, &LiveRoutes::default());
+    let text = rendered(&options, &snapshot, vec![one.report(2, &LiveRoutes::default()), other.report(1, &live)]);
     assert!(
         text.contains(&format!("fairway_request_failures_total{{{web}}} 1")),
         "one worker has forgotten its Ingress"
@@ -121,12 +132,12 @@ fn failures_are_counted_by_reason_and_side() {
 
 #[test]
 fn several_tries_have_no_single_time() {
-    let (options, mut metrics) = worker(|_| {});
+    let (options, mut metrics) = worker(full);
     let mut fixture = Fixture::new("GET /a HTTP/1.1", "");
     fixture.tries.push(one_try("10.0.0.2:80", 200));
     metrics.record(&fixture.record());
     let snapshot = snapshot(&["web"]);
-    let text = rendered(&options, &snapshot, vec![metrics.report(&LiveIngresses::of(&snapshot))]);
+    let text = rendered(&options, &snapshot, vec![metrics.report(1, &live_of(&snapshot))]);
     assert!(series(&text, "header_duration_seconds").is_empty());
     assert!(series(&text, "response_duration_seconds").is_empty());
     assert_eq!(series(&text, "request_duration_seconds_count").len(), 1);
@@ -144,8 +155,7 @@ fn labels_follow_the_flags() {
         }
         metrics.record(&record);
         metrics.record(&record);
-        series(&rendered(&options, &snapshot, vec![metrics.report(&LiveIngresses::of(&snapshot))]), "requests{")
-            .join("\n")
+        series(&rendered(&options, &snapshot, vec![metrics.report(1, &live_of(&snapshot))]), "requests{").join("\n")
     };
     assert!(text(|_| {}, false).contains("method=\"OTHER\",status=\"200\"} 2"));
     assert!(text(|options| options.status_classes = true, false).contains("status=\"2xx\""));
@@ -153,7 +163,7 @@ fn labels_follow_the_flags() {
     assert_eq!(text(|options| options.exclude(["nginx_ingress_controller_requests"]), false), "");
     assert_eq!(text(|_| {}, true), "");
     assert!(text(|options| options.undefined_hosts = true, true).contains("ingress=\"\""));
-    assert!(text(|options| options.undefined_hosts = true, true).contains("host=\"_\""));
+    assert!(text(|options| options.undefined_hosts = true, true).contains("host=\"shop.example\""));
     assert!(text(|options| options.per_host = false, true).contains("ingress=\"\""));
 }
 
@@ -164,32 +174,139 @@ fn invented_statuses_are_bounded() {
     for status in 200..600 {
         metrics.record(&RequestRecord { status, ..fixture.record() });
     }
-    let report = metrics.report(&LiveIngresses::of(&snapshot(&["web"])));
+    let report = metrics.report(1, &live_of(&snapshot(&["web"])));
     let slots: Vec<_> = report.series.slots_of(0).collect();
     assert!(slots.len() <= 64 + 5);
     let requests: u64 = slots.iter().map(|&slot| report.series.at(slot).requests).sum();
     assert_eq!(requests, 400);
 }
 
+/// A path of an Ingress that is changed many times leaves nothing behind, but for one look at the last value.
 #[test]
-fn series_of_ingresses_that_are_gone_are_forgotten() {
+fn series_of_routes_that_are_gone_are_shown_once_more_and_forgotten() {
     let (options, mut metrics) = worker(|_| {});
-    let (kept, gone) = (host("kept.example", "kept"), host("gone.example", "gone"));
     let fixture = Fixture::new("GET /a HTTP/1.1", "");
-    let count = |metrics: &mut WorkerMetrics, host| {
-        let host: &fairway_model::Host = host;
-        metrics.record(&RequestRecord { host: Some(host), route: host.routes().first(), ..fixture.record() });
+    let of_path = |path: &str| {
+        let route = Route { rule: path.into(), ..host("web.example", "web").routes()[0].clone() };
+        Host::new("t".into(), HostPattern::parse("web.example").unwrap(), vec![route])
     };
-    count(&mut metrics, &gone);
-    count(&mut metrics, &kept);
-    let after = snapshot(&["kept"]);
-    let live = LiveIngresses::of(&after);
-    let text = rendered(&options, &after, vec![metrics.report(&live)]);
-    assert_eq!(series(&text, "requests{").len(), 1);
-    count(&mut metrics, &kept);
-    let text = rendered(&options, &after, vec![metrics.report(&live)]);
-    assert!(series(&text, "requests{")[0].contains("ingress=\"kept\""));
-    assert!(series(&text, "requests{")[0].ends_with(" 2"));
+    let mut paths = |version: u64, path: &str| {
+        let host = of_path(path);
+        metrics.snapshot_changed();
+        for _ in 0..version {
+            metrics.record(&RequestRecord { host: Some(&host), route: host.routes().first(), ..fixture.record() });
+        }
+        let backend = crate::record::fixture::backend();
+        let snapshot = Snapshot::default().apply(Delta::upsert([host.into(), backend.into()]));
+        let report = metrics.report(version, &live_of(&snapshot));
+        let text = rendered(&options, &snapshot, vec![report]);
+        let value =
+            |line: &String| (line.split("path=\"").nth(1).unwrap()[..2].to_owned(), line[line.len() - 1..].to_owned());
+        series(&text, "requests{").iter().map(value).collect::<Vec<_>>()
+    };
+    let seen = |path: &str, count: &str| (path.to_owned(), count.to_owned());
+    assert_eq!(paths(1, "/a"), [seen("/a", "1")]);
+    assert_eq!(paths(2, "/b"), [seen("/a", "1"), seen("/b", "2")]);
+    assert_eq!(paths(3, "/c"), [seen("/b", "2"), seen("/c", "3")]);
+    for version in 4..=9 {
+        assert_eq!(paths(version, "/d").len(), if version == 4 { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn a_route_to_another_service_leaves_nothing_behind() {
+    let (options, mut metrics) = worker(|_| {});
+    let fixture = Fixture::new("GET /a HTTP/1.1", "");
+    let mut old = fixture.backend.clone();
+    old.origin = fairway_model::Origin::new("Service", "default", "old");
+    let host = host("web.example", "web");
+    metrics.record(&RequestRecord {
+        host: Some(&host),
+        route: host.routes().first(),
+        backend: Some(&old),
+        ..fixture.record()
+    });
+    metrics.record(&RequestRecord { host: Some(&host), route: host.routes().first(), ..fixture.record() });
+    let snapshot = Snapshot::default().apply(Delta::upsert([host.into(), fixture.backend.clone().into()]));
+    let live = live_of(&snapshot);
+    let mut services = |_| {
+        let text = rendered(&options, &snapshot, vec![metrics.report(2, &live)]);
+        series(&text, "requests{").len()
+    };
+    assert_eq!([1, 2].map(&mut services), [2, 1]);
+}
+
+/// As ingress-nginx: a host that only a pattern names counts under its own name, with the flag, and else not at all.
+#[test]
+fn hosts_that_are_not_named_count_by_flag_and_are_bounded() {
+    let fixture = |name: &str| {
+        let mut fixture = Fixture::new("GET /a HTTP/1.1", "");
+        fixture.bytes = format!("GET /a HTTP/1.1\r\nHost: {name}\r\n\r\n").into_bytes();
+        fixture.head.clear();
+        fixture.head.parse(&fixture.bytes, &crate::http1::HeadLimits::default()).unwrap();
+        let arrival = crate::client::Arrival {
+            peer: "10.1.2.3:4567".parse().unwrap(),
+            local: "127.0.0.1:8080".parse().unwrap(),
+            scheme: fairway_model::Scheme::Http,
+        };
+        let settings = fairway_model::Settings::default();
+        let mut rng = crate::random::Rng::from_seed(1);
+        fixture.client.decide(&arrival, &fixture.head, &fixture.bytes, &settings, &mut rng);
+        fixture
+    };
+    let wild = host("*.wm.io", "web");
+    let backend = crate::record::fixture::backend();
+    let snapshot = Snapshot::default().apply(Delta::upsert([wild.clone().into(), backend.into()]));
+    let live = live_of(&snapshot);
+    let (_, mut without) = worker(|_| {});
+    let (options, mut with) = worker(|options| {
+        options.undefined_hosts = true;
+        options.undefined_host_limit = 2;
+    });
+    let mut ask = |name: &str| {
+        let fixture = fixture(name);
+        let record = RequestRecord { host: Some(&wild), route: wild.routes().first(), ..fixture.record() };
+        without.record(&record);
+        with.record(&record);
+    };
+    ["A.wm.io:80", "a.wm.io", "b.wm.io", "c.wm.io", "b.wm.io", "d.wm.io"].into_iter().for_each(&mut ask);
+    assert_eq!(
+        series(&rendered(&options, &snapshot, vec![without.report(1, &live)]), "requests{"),
+        Vec::<String>::new()
+    );
+    for _ in 0..2 {
+        let text = rendered(&options, &snapshot, vec![with.report(1, &live)]);
+        let hosts: Vec<_> = series(&text, "requests{")
+            .iter()
+            .map(|line| {
+                assert!(line.contains("ingress=\"web\""), "{line}");
+                let rest = line.split("host=\"").nth(1).unwrap();
+                (rest.split('"').next().unwrap().to_owned(), line.rsplit(' ').next().unwrap().to_owned())
+            })
+            .collect();
+        let expected = [("_", "3"), ("b.wm.io", "2"), ("d.wm.io", "1")];
+        assert_eq!(hosts, expected.map(|(host, count)| (host.to_owned(), count.to_owned())));
+    }
+}
+
+#[test]
+fn a_page_of_a_thousand_ingresses_is_small() {
+    let constant = ConstantLabels {
+        namespace: "ingress-nginx".to_owned(),
+        class: "k8s.io/ingress-nginx".to_owned(),
+        pod: "ingress-nginx-controller-7d4b9c8f6d-abcde".to_owned(),
+    };
+    let size = |change: fn(&mut MetricOptions)| {
+        let mut options = MetricOptions { constant: constant.clone(), ..MetricOptions::default() };
+        change(&mut options);
+        let mut metrics = WorkerMetrics::new(Arc::new(options.clone()));
+        let snapshot = many(&mut metrics, 1000);
+        let report = metrics.report(1, &live_of(&snapshot));
+        rendered(&options, &snapshot, vec![report]).len()
+    };
+    let (standard, whole) = (size(|_| {}), size(full));
+    assert!(standard < 4_000_000, "{standard}");
+    assert!(whole > 5 * standard, "{whole} and {standard}");
 }
 
 #[test]
@@ -203,7 +320,7 @@ fn another_route_in_the_same_place_is_told_apart() {
         metrics.snapshot_changed();
     }
     metrics.record(&RequestRecord { host: Some(&place), route: place.routes().first(), ..fixture.record() });
-    let report = metrics.report(&LiveIngresses::of(&snapshot(&["one", "two", "three"])));
+    let report = metrics.report(1, &live_of(&snapshot(&["one", "two", "three"])));
     assert_eq!(report.series.len(), 3);
 }
 
@@ -227,7 +344,7 @@ fn connections_process_and_configuration_are_shown() {
     };
     let with = host("tls.example", "web").with_certificate(Some("default/tls".into()));
     let snapshot = Snapshot::default().apply(Delta::upsert([certificate.into(), with.into()]));
-    let text = rendered(&options, &snapshot, vec![metrics.report(&LiveIngresses::of(&snapshot))]);
+    let text = rendered(&options, &snapshot, vec![metrics.report(1, &live_of(&snapshot))]);
     for expected in [
         "nginx_ingress_controller_nginx_process_connections{C,state=\"active\"} 1",
         "nginx_ingress_controller_nginx_process_connections{C,state=\"writing\"} 1",
@@ -256,7 +373,7 @@ fn the_text_is_well_formed() {
     let (options, mut metrics) = worker(|_| {});
     metrics.record(&Fixture::new("GET /a HTTP/1.1", "").record());
     let snapshot = snapshot(&["web"]);
-    let text = rendered(&options, &snapshot, vec![metrics.report(&LiveIngresses::of(&snapshot))]);
+    let text = rendered(&options, &snapshot, vec![metrics.report(1, &live_of(&snapshot))]);
     let mut seen = std::collections::HashSet::new();
     let mut names = std::collections::HashSet::new();
     for line in text.lines() {
@@ -274,7 +391,8 @@ fn the_text_is_well_formed() {
 fn many(metrics: &mut WorkerMetrics, count: usize) -> Snapshot {
     let names: Vec<_> = (0..count).map(|number| format!("web-{number}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    let snapshot = snapshot(&names);
+    let backend = crate::record::fixture::backend();
+    let snapshot = snapshot(&names).apply(Delta::upsert([backend.into()]));
     let fixture = Fixture::new("GET /a HTTP/1.1", "");
     for host in snapshot.hosts() {
         metrics.record(&RequestRecord { host: Some(host), route: host.routes().first(), ..fixture.record() });
@@ -284,9 +402,9 @@ fn many(metrics: &mut WorkerMetrics, count: usize) -> Snapshot {
 
 #[test]
 fn text_of_any_length_is_written_in_little_memory() {
-    let (options, mut metrics) = worker(|_| {});
+    let (options, mut metrics) = worker(full);
     let snapshot = many(&mut metrics, 1000);
-    let report = metrics.report(&LiveIngresses::of(&snapshot));
+    let report = metrics.report(1, &live_of(&snapshot));
     let mut pages = exposition(&options, &snapshot, vec![report]).pages();
     let (mut length, mut longest, mut requests) = (0, 0, 0);
     let written = measure(|| {
@@ -311,9 +429,9 @@ fn a_label_set_takes_little_memory() {
     // What the routes themselves take is given back.
     let each = usize::try_from(grown.bytes_current).unwrap() / COUNT;
     assert!(each < 1200, "{each}");
-    let live = LiveIngresses::of(&many(&mut metrics, COUNT));
+    let live = live_of(&many(&mut metrics, COUNT));
     let mut report = None;
-    let copied = measure(|| report = Some(metrics.report(&live)));
+    let copied = measure(|| report = Some(metrics.report(1, &live)));
     assert!(copied.count_total < 10, "one piece of memory each, not one for each label set: {copied:?}");
     assert!(usize::try_from(copied.bytes_current).unwrap() / COUNT < 500, "{copied:?}");
     drop((snapshot, report));

@@ -7,10 +7,15 @@ use fairway_model::ListenerName;
 use hashbrown::HashTable;
 
 use super::MetricOptions;
-use super::label::{LiveIngresses, RequestLabels};
+use super::label::{ANY_HOST, LiveRoutes, RequestLabels, is_named};
+use super::recent::RecentHosts;
 use super::series::{Failed, Pair, Series};
 use crate::limit::{METRIC_PAIRS, METRIC_ROUTES};
 use crate::record::RequestRecord;
+
+/// Hosts that are forgotten before their series are added up, which goes through all series.
+// No limit: a batch.
+const FORGOTTEN_AT_ONCE: usize = 1000;
 
 /// Counts what one worker does. Not shared: the worker that owns it reports when it is asked.
 #[derive(Debug)]
@@ -20,6 +25,10 @@ pub struct WorkerMetrics {
     known: HashTable<(Place, u32)>,
     by_labels: HashMap<Arc<RequestLabels>, u32>,
     series: Series,
+    /// The snapshot whose routes all series belong to, if there are still so many.
+    swept: (u64, u32),
+    /// Hosts that the configuration does not name.
+    hosts: RecentHosts,
     hasher: foldhash::fast::RandomState,
     /// Connections of clients.
     pub connections: ConnectionCounts,
@@ -128,6 +137,8 @@ impl WorkerMetrics {
     pub fn new(options: Arc<MetricOptions>) -> Self {
         Self {
             series: Series::new(&options),
+            swept: (0, 0),
+            hosts: RecentHosts::new(options.undefined_host_limit),
             options,
             known: HashTable::new(),
             by_labels: HashMap::new(),
@@ -146,11 +157,8 @@ impl WorkerMetrics {
     /// Counts a request that is over.
     pub fn record(&mut self, record: &RequestRecord<'_>) {
         let route = self.route(record);
-        if let Some(cause) = record.cause {
-            self.series.fail(route, Failed::Request, cause.reason, 1);
-        }
-        for reason in record.tries.iter().filter_map(|one| one.reason) {
-            self.series.fail(route, Failed::Try, reason, 1);
+        if record.cause.is_some() || record.tries.iter().any(|one| one.reason.is_some()) {
+            self.fail(record);
         }
         let Some(route) = route else {
             return;
@@ -175,28 +183,69 @@ impl WorkerMetrics {
         series.observe(slot, 6, record.sent as f64);
     }
 
-    /// What was counted so far. Series of Ingresses that are gone are forgotten.
-    pub fn report(&mut self, live: &LiveIngresses) -> WorkerReport {
-        if !self.series.routes().all(|(_, labels)| live.keeps(labels)) {
-            self.series.retain(|labels| live.keeps(labels));
-            self.by_labels = self.series.routes().map(|(route, labels)| (labels.clone(), route)).collect();
-            self.known.clear();
+    /// What was counted so far. Series of routes that are gone are in it for the last time. `version` is that of the snapshot.
+    pub fn report(&mut self, version: u64, live: &LiveRoutes) -> WorkerReport {
+        if self.hosts.forgotten() > 0 {
+            self.sweep(|_| true);
         }
-        WorkerReport {
+        let report = WorkerReport {
             streams: Vec::new(),
             series: self.series.clone(),
             connections: self.connections,
             upstream: self.upstream,
+        };
+        // Requests that began before the change may still have ended since the last report.
+        if self.swept != (version, self.series.len()) {
+            if !self.series.routes().all(|(_, labels)| live.keeps(labels)) {
+                self.sweep(|labels| live.keeps(labels));
+            }
+            self.swept = (version, self.series.len());
+        }
+        report
+    }
+
+    /// Forgets series, and adds up those of hosts that were not seen for long.
+    fn sweep(&mut self, keeps: impl Fn(&RequestLabels) -> bool) {
+        let hosts = &self.hosts;
+        self.series.regroup(|labels| {
+            keeps(labels).then(|| {
+                let forgotten = labels.own_host && &*labels.host != ANY_HOST && !hosts.contains(&labels.host);
+                if forgotten { Arc::new(labels.of_any_host()) } else { labels.clone() }
+            })
+        });
+        self.by_labels = self.series.routes().map(|(route, labels)| (labels.clone(), route)).collect();
+        self.known.clear();
+        self.hosts.swept();
+    }
+
+    /// Counts why a request or its tries failed.
+    fn fail(&mut self, record: &RequestRecord<'_>) {
+        let labels = RequestLabels::of_ingress(record);
+        let route = labels.has_ingress().then(|| self.by_labels(labels));
+        if let Some(cause) = record.cause {
+            self.series.fail(route, Failed::Request, cause.reason, 1);
+        }
+        for reason in record.tries.iter().filter_map(|one| one.reason) {
+            self.series.fail(route, Failed::Try, reason, 1);
         }
     }
 
     fn route(&mut self, record: &RequestRecord<'_>) -> Option<u32> {
+        if self.options.per_host && !is_named(record) {
+            // Not known by its place: others come by with other hosts.
+            let labels = RequestLabels::of(record, &self.options)?;
+            self.hosts.see(&labels.host);
+            if self.hosts.forgotten() >= FORGOTTEN_AT_ONCE {
+                self.sweep(|_| true);
+            }
+            return Some(self.by_labels(labels));
+        }
         let place = Place::of(record);
         let hash = std::hash::BuildHasher::hash_one(&self.hasher, place);
         if let Some((_, at)) = self.known.find(hash, |(other, _)| *other == place) {
             return Some(*at);
         }
-        let labels = RequestLabels::of(record, self.options.per_host, self.options.undefined_hosts)?;
+        let labels = RequestLabels::of(record, &self.options)?;
         let at = self.by_labels(labels);
         let hasher = &self.hasher;
         self.known.insert_unique(hash, (place, at), |(place, _)| std::hash::BuildHasher::hash_one(hasher, place));

@@ -8,11 +8,13 @@
 use crate::limit::SILENCE_GRACE;
 use crate::timer::Millis;
 
+// No limit: the one of the table, in the unit of the clock.
 const GRACE: Millis = SILENCE_GRACE.as_millis() as Millis;
 
 /// Most connections that make room at a time, and the share of those that could (nginx `ngx_drain_connections`: 32, an eighth).
 // No limit: a batch.
 const MOST_AT_A_TIME: usize = 32;
+// No limit: a batch.
 const SHARE: usize = 8;
 
 const NONE: u32 = u32::MAX;
