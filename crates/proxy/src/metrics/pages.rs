@@ -388,7 +388,12 @@ impl Pages {
             ("snapshot_age_seconds", "gauge", "Time since the configuration changed.", age.max(0.0)),
             ("hosts", "gauge", "Hosts of the configuration.", configured.hosts as f64),
             ("routes", "gauge", "Routes of the configuration.", configured.routes as f64),
-            ("routes_without_backend", "gauge", "Routes to a backend that is unknown.", configured.orphans as f64),
+            (
+                "routes_without_backend",
+                "gauge",
+                "Routes whose Service does not exist or has no endpoint, so that they answer 503.",
+                configured.orphans as f64,
+            ),
             ("workers", "gauge", "Worker threads.", self.proxy.workers as f64),
             ("threads", "gauge", "Threads of the process.", self.process.threads as f64),
             (

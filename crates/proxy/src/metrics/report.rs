@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fairway_model::{Action, Certificate, Host, Snapshot};
+use fairway_model::{Action, BackendName, Certificate, Endpoints, Host, Snapshot};
 
 use super::process::ProcessFigures;
 use super::{MetricOptions, Pages, Totals};
@@ -72,7 +72,7 @@ impl Exposition {
 pub(super) struct Configured {
     pub(super) hosts: usize,
     pub(super) routes: usize,
-    /// Routes to a backend that there is not.
+    /// Routes to a backend that is unknown or has no endpoint, such as one of a Service that does not exist.
     pub(super) orphans: usize,
     /// Hosts with the certificates that they name, sorted.
     pub(super) certificates: Vec<(Arc<Host>, Arc<Certificate>)>,
@@ -82,7 +82,10 @@ impl Configured {
     fn of(snapshot: &Snapshot) -> Self {
         let hosts = snapshot.hosts();
         let orphans = hosts.iter().flat_map(|host| host.routes()).filter(|route| match &route.action {
-            Action::Forward(forward) => snapshot.backend(&forward.backend).is_none(),
+            Action::Forward(forward) => {
+                let names = [Some(&forward.backend), forward.fallback.as_ref()];
+                !names.into_iter().flatten().any(|name| has_endpoint(snapshot, name))
+            }
             Action::Redirect(_) | Action::Respond(_) => false,
         });
         let with_certificate = |host: &&Arc<Host>| {
@@ -100,6 +103,17 @@ impl Configured {
             certificates,
         }
     }
+}
+
+/// Whether a backend is known and has an endpoint, or a name that may lead to one.
+fn has_endpoint(snapshot: &Snapshot, name: &BackendName) -> bool {
+    let endpoints = snapshot.endpoint_set(name).map(|set| &set.endpoints);
+    snapshot.backend(name).is_some()
+        && match endpoints {
+            Some(Endpoints::Addresses(list)) => !list.is_empty(),
+            Some(Endpoints::Name { .. }) => true,
+            None => false,
+        }
 }
 
 fn series_of((host, certificate): &(Arc<Host>, Arc<Certificate>)) -> impl Ord {

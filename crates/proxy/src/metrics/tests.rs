@@ -436,3 +436,86 @@ fn a_label_set_takes_little_memory() {
     assert!(usize::try_from(copied.bytes_current).unwrap() / COUNT < 500, "{copied:?}");
     drop((snapshot, report));
 }
+
+#[test]
+fn routes_without_backend_are_those_that_answer_503() {
+    let orphans = |resources: Vec<Resource>| {
+        let snapshot = Snapshot::default().apply(Delta::upsert(resources));
+        let (options, mut metrics) = worker(|_| {});
+        let text = rendered(&options, &snapshot, vec![metrics.report(1, &live_of(&snapshot))]);
+        let line = text.lines().find(|line| line.starts_with("fairway_routes_without_backend ")).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let set = |addresses: &[&str]| {
+        let list = addresses.iter().map(|address| fairway_model::Endpoint::ready(address.parse().unwrap())).collect();
+        let endpoints = fairway_model::Endpoints::Addresses(list);
+        Resource::from(fairway_model::EndpointSet { backend: "default/web:80".into(), endpoints })
+    };
+    let backend = || Resource::from(crate::record::fixture::backend());
+    let host = || Resource::from(host("shop.example", "web"));
+    assert_eq!(orphans(vec![host()]), 1, "no backend of this name");
+    assert_eq!(orphans(vec![host(), backend(), set(&[])]), 1, "how a Service that does not exist is translated");
+    assert_eq!(orphans(vec![host(), backend(), set(&["10.0.0.1:80"])]), 0);
+}
+
+/// Everything that `/metrics` can show, with what an operator has to know about it.
+#[test]
+fn the_reference_names_every_metric() {
+    let (standard, _) = worker(|_| {});
+    let (options, mut metrics) = worker(full);
+    let fixture = Fixture::new("GET /a HTTP/1.1", "");
+    let refused = crate::record::Try { reason: Some(Reason::ConnectRefused), ..one_try("10.0.0.2:80", 502) };
+    metrics.record(&fixture.record());
+    let cause = Some(Reason::ConnectRefused.into());
+    metrics.record(&RequestRecord { cause, tries: &[refused], ..fixture.record() });
+    let certificate = Certificate {
+        name: "default/tls".into(),
+        origin: fairway_model::Origin::new("Secret", "default", "tls"),
+        fingerprint: "f00d".into(),
+        not_after: 1_800_000_000,
+        chain: Vec::new(),
+        key: PrivateKey::default(),
+    };
+    let with = host("tls.example", "web").with_certificate(Some("default/tls".into()));
+    let snapshot = Snapshot::default().apply(Delta::upsert([certificate.into(), with.into()]));
+    let mut report = metrics.report(1, &live_of(&snapshot));
+    report.streams.push(("tcp-5432".into(), "TCP", StreamCounts::default()));
+    let text = rendered(&options, &snapshot, vec![report]);
+    let mut page = "# Metrics\n\nGenerated from the code in `crates/proxy/src/metrics`; `UPDATE_DOCS=1 cargo test -p fairway-proxy --lib \
+         reference` writes it.\n\n`/metrics` on the health port (`--healthz-port`, 10254) shows these. Those of ingress-nginx have \
+         its names, meaning and labels, so dashboards and alerts for it go on working; what it does not have begins with `fairway_`. \
+         Where the third column says `full`, the metric is shown with `--metrics-detail full` only. Reasons are listed in \
+         [failure reasons](failure-reasons.md).\n\n\
+         Series of a route that is gone are shown by one more scrape and then forgotten.\n\n\
+         | metric | type | shown | labels | meaning |\n| --- | --- | --- | --- | --- |\n"
+        .to_owned();
+    let mut help = "";
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest.split_once(' ').unwrap().1;
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            let sample =
+                text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} has no sample"));
+            let labels = sample.split_once('{').map_or("", |(_, rest)| rest.rsplit_once('}').unwrap().0);
+            let names: Vec<_> =
+                labels.split("\",").filter_map(|label| label.split_once("=\"")).map(|(name, _)| name).collect();
+            let shown = match (kind, standard.form(name.strip_prefix(PREFIX).unwrap_or_default())) {
+                ("histogram", Form::Hidden) => "full",
+                ("histogram", Form::Sum) => "sum and count; buckets: full",
+                ("histogram", Form::Buckets) => "four bounds; all: full",
+                _ => "always",
+            };
+            page.push_str(&format!("| `{name}` | {kind} | {shown} | {} | {help} |\n", names.join(", ")));
+        }
+    }
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == page,
+        "docs/metrics.md is out of date: run UPDATE_DOCS=1 cargo test -p fairway-proxy --lib reference"
+    );
+}
