@@ -23,7 +23,7 @@ pub(crate) struct Helm {
 impl Helm {
     /// Builds helm if it is missing.
     pub(crate) fn new(workspace: &Workspace) -> anyhow::Result<Self> {
-        let built = tools::build(workspace)?;
+        let built = tools::build_helm(workspace)?;
         ensure!(built.failure.is_none(), "{}", built.failure.unwrap_or_default());
         let scratch = workspace.root.join("target/chart");
         fs::create_dir_all(&scratch).with_context(|| scratch.display().to_string())?;
