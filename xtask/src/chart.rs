@@ -14,6 +14,7 @@ mod document;
 mod helm;
 mod manifest;
 mod names;
+mod passed;
 mod pod;
 mod rights;
 mod schema;

@@ -81,7 +81,9 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     complaints.extend(invalid_combinations(&helm)?);
     complaints.extend(super::pod::check(&helm)?);
     complaints.extend(super::rights::check(&helm)?);
-    complaints.extend(super::settings::check(&helm, &names::flags(workspace)?, &names::keys(workspace)?)?);
+    let (flags, keys) = (names::flags(workspace)?, names::keys(workspace)?);
+    complaints.extend(super::settings::check(&helm, &flags, &keys)?);
+    complaints.extend(super::passed::check(&helm, &flags, &keys)?);
     let files = files(workspace)?;
     complaints.extend(users(workspace, &helm, &files)?);
     Ok(Outcome::from_complaints(format!("{} values, {} values files", values.len(), files.len()), &complaints))

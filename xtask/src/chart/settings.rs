@@ -298,9 +298,17 @@ fn scaled(helm: &Helm) -> anyhow::Result<Vec<String>> {
     ];
     let mut complaints = Vec::new();
     // Left to others, who would get a conflict with each upgrade (server-side apply).
-    let left = objects(&helm.render("unscaled", &json!({"controller": {"replicaCount": null}}))?)?;
-    if left.iter().any(|object| object["kind"] == "Deployment" && object.pointer("/spec/replicas").is_some()) {
-        complaints.push("replicaCount is null, and replicas are given".to_owned());
+    let left = [
+        json!({"replicaCount": null}),
+        json!({"replicaCount": null, "kind": "Both"}),
+        json!({"autoscaling": {"enabled": true}, "keda": {"enabled": true}}),
+    ];
+    for controller in left {
+        let set = json!({"controller": controller});
+        let objects = objects(&helm.render("unscaled", &set)?)?;
+        if objects.iter().any(|object| object["kind"] == "Deployment" && object.pointer("/spec/replicas").is_some()) {
+            complaints.push(format!("{set}: replicas are given"));
+        }
     }
     for (set, wanted) in cases {
         let objects = objects(&helm.render("scaled", &set)?)?;

@@ -64,6 +64,8 @@ terminationGracePeriodSeconds. Nothing has to happen between that and the end of
 {{- if $controller.watchIngressWithoutClass -}}{{- $_ := set $flags "watch-ingress-without-class" "true" -}}{{- end -}}
 {{- if $controller.enableTopologyAwareRouting -}}{{- $_ := set $flags "enable-topology-aware-routing" "true" -}}{{- end -}}
 {{- if $controller.disableLeaderElection -}}{{- $_ := set $flags "disable-leader-election" "true" -}}{{- end -}}
+{{- if eq (toString $controller.enableAnnotationValidations) "false" -}}{{- $_ := set $flags "enable-annotation-validation" "false" -}}{{- end -}}
+{{- with $controller.maxmindLicenseKey -}}{{- $_ := set $flags "maxmind-license-key" (include "fairway.text" .) -}}{{- end -}}
 {{- with $controller.electionTTL -}}{{- $_ := set $flags "election-ttl" . -}}{{- end -}}
 {{- range $name, $value := $controller.extraArgs -}}
 {{- if kindIs "slice" $value -}}{{- $_ := set $flags $name (join "," $value) -}}
