@@ -45,6 +45,7 @@ pub(crate) fn files(workspace: &Workspace) -> anyhow::Result<Vec<(PathBuf, Vec<u
             text(document::not_honoured(&values, &flags, &keys)).context("what isn't honoured")?,
         ),
     ];
+    files.push((folder.join("files/names.json"), text(document::names(&values, &keys)).context("the names")?));
     files.extend(manifest::files(workspace)?);
     Ok(files)
 }

@@ -192,20 +192,52 @@ fn not_honoured(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// A misspelt name is named.
+/// A name that nobody knows has no effect, as with the chart of ingress-nginx, and is named with the one that it may be meant for.
 fn misspelt(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
     let of =
         ["controller.replicaCount", "controller.service.annotations", "defaultBackend.image.tag", "rbac.create", "tcp"];
     for value in values.iter().filter(|value| of.contains(&value.name)) {
-        let keys = value.keys();
-        let (last, parents) = keys.split_last().context("a name has a key")?;
-        let wrong = format!("{last}x");
-        let set = parents.iter().rev().fold(json!({&wrong: {}}), |inner, key| json!({*key: inner}));
-        let named = helm.render("misspelt", &set).is_err_and(|error| error.to_string().contains(&wrong));
-        if !named {
-            complaints.push(format!("{}: misspelt as {wrong}, and helm doesn't say so", value.name));
+        let wrong = format!("{}x", value.name);
+        let set = wrong.split('.').rev().fold(json!({}), |inner, key| json!({key: inner}));
+        let found = super::settings::warned(helm, "misspelt", &set)?;
+        if found != [wrong.as_str()] {
+            complaints.push(format!("{set}: named are {found:?}"));
         }
+    }
+    // The first ones were met in values files of users.
+    let likely = [
+        (json!({"controller": {"stats": {"enabled": true}}}), "controller.stats", Some("controller.metrics")),
+        (json!({"replicas": 2}), "replicas", Some("controller.replicaCount")),
+        (
+            json!({"controller": {"useProxyProtocol": true}}),
+            "controller.useProxyProtocol",
+            Some("controller.config.use-proxy-protocol"),
+        ),
+        (json!({"service": {"annotations": {"a": "b"}}}), "service", Some("controller.service")),
+        (json!({"controller": {"colour": "red"}}), "controller.colour", None),
+        (json!({"nodeselector": {"a": "b"}}), "nodeselector", Some("controller.nodeSelector")),
+        (json!({"controller": {"Kind": "DaemonSet"}}), "controller.Kind", Some("controller.kind")),
+    ];
+    for (set, name, meant) in likely {
+        let notes = helm.notes("likely", &[&helm.write("likely", &set)?])?;
+        let line = notes.lines().find(|line| line.starts_with(&format!("- {name}: "))).unwrap_or_default();
+        let told = meant.is_none_or(|meant| line.ends_with(&format!(" Did you mean {meant}?")));
+        if line.is_empty() || !told || meant.is_none() && line.contains("Did you mean") {
+            complaints.push(format!("{set}: {meant:?} isn't told: {line:?}"));
+        }
+    }
+    // Maps of users, and what charts that include this one pass on.
+    let others = json!({
+        "enabled": true, "global": {"a": {"b": 1}}, "commonLabels": {"a": "b"},
+        "controller": {
+            "nodeSelector": {"a": "b"}, "resources": {"limits": {"example.com/gpu": 1}}, "admissionWebhooks": {"a": 1},
+            "hostPort": {"ports": {"other": 1}}, "service": {"labels": {"a": "b"}}, "nothing": null,
+        },
+    });
+    let found = super::settings::warned(helm, "others", &others)?;
+    if !found.is_empty() {
+        complaints.push(format!("{others}: named are {found:?}"));
     }
     Ok(complaints)
 }

@@ -1,10 +1,12 @@
 //! What people read about the values.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value as Json, json};
 
 use super::names::Name;
+use super::schema::is_open;
 use super::table::{Value, Verdict};
 
 const HEAD: &str = "\
@@ -14,7 +16,8 @@ Generated from the table `xtask/src/chart/verdicts.tsv` by `cargo xtask gen`.
 
 A values file that was written for the ingress-nginx chart (4.15.1) is a values file for `deploy/helm/fairway`. Each value has a
 verdict: **honoured** means the same as there, **harmless** has no effect and loses nothing, **not honoured** has no effect and is
-named after an installation that sets it. A name that is not in the table is refused, so a misspelt one can't get lost.
+named after an installation that sets it. So is a name that is not in the table, with the name that it may be meant for; it has no
+effect, as in that chart. A flag in `controller.extraArgs` that doesn't exist is refused, and so is a value of a wrong type.
 
 ";
 
@@ -60,6 +63,57 @@ pub(crate) fn not_honoured(values: &[Value], flags: &[Name], keys: &[Name]) -> J
     entries.extend(flags.iter().filter(|name| name.is_in_vain()).map(|name| of_name("extraArgs", name)));
     entries.extend(keys.iter().filter(|name| name.is_in_vain()).map(|name| of_name("config", name)));
     Json::Object(entries)
+}
+
+/// What the chart reads to tell of names that nobody knows: all names as a tree, in which `{}` stands for what isn't looked into, and
+/// for each word the name that it is likely meant for.
+pub(crate) fn names(values: &[Value], keys: &[Name]) -> Json {
+    let mut known = json!({"enabled": {}});
+    let mut named: BTreeMap<String, BTreeSet<(usize, String)>> = BTreeMap::new();
+    for value in values {
+        let path = value.keys();
+        let closed = path.iter().scan(String::new(), |map, key| {
+            let inside = !map.is_empty() && is_open(map);
+            *map = if map.is_empty() { (*key).to_owned() } else { format!("{map}.{key}") };
+            Some((!inside).then_some(*key))
+        });
+        let mut at = &mut known;
+        for key in closed.flatten() {
+            at = at.as_object_mut().expect("a tree").entry(key).or_insert_with(|| json!({}));
+        }
+        for depth in 1..=path.len() {
+            named.entry(word(path[depth - 1])).or_default().insert((depth, path[..depth].join(".")));
+        }
+    }
+    // Of several names the one nearest to the root, the controller's of those.
+    let nearest = |names: &BTreeSet<(usize, String)>| -> Option<String> {
+        let depth = names.first()?.0;
+        let names: Vec<&String> = names.iter().filter(|(other, _)| *other == depth).map(|(_, name)| name).collect();
+        let of_controller = names.iter().find(|name| name.starts_with("controller."));
+        of_controller.or_else(|| names.first().filter(|_| names.len() == 1)).map(|name| (*name).clone())
+    };
+    let mut likely: Map<String, Json> =
+        named.iter().filter_map(|(word, names)| Some((word.clone(), json!(nearest(names)?)))).collect();
+    for key in keys {
+        likely.entry(word(&key.name)).or_insert_with(|| json!(format!("controller.config.{}", key.name)));
+    }
+    likely.extend(OTHER_WORDS.iter().map(|(other, name)| ((*other).to_owned(), json!(name))));
+    json!({"known": known, "likely": likely})
+}
+
+/// What people write, in values files in public, and what they mean.
+const OTHER_WORDS: &[(&str, &str)] = &[
+    ("replicas", "controller.replicaCount"),
+    ("replica", "controller.replicaCount"),
+    ("stats", "controller.metrics"),
+    ("env", "controller.extraEnvs"),
+    ("args", "controller.extraArgs"),
+    ("whitelistsourcerange", "controller.config.whitelist-source-range"),
+];
+
+/// A name without what people leave out of it, or add to it.
+fn word(name: &str) -> String {
+    name.to_lowercase().replace(['-', '_'], "")
 }
 
 fn sentence(text: &str) -> String {

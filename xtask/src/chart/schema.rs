@@ -1,4 +1,5 @@
-//! The schema of the values. Helm refuses what isn't in it, by name: a misspelt value would have no effect and nobody would say.
+//! The schema of the values: helm refuses what is of a wrong type, and flags that the program doesn't know. Other names that nobody
+//! knows are accepted, as the chart of ingress-nginx does, and told after the installation.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -6,7 +7,7 @@ use super::names::{Name, OWN_FLAGS};
 use super::table::{Value, Verdict};
 
 /// Maps of which we know some keys, and whose others, at any depth, are for the user, for Kubernetes or for something that isn't here.
-const OPEN: &[&str] = &[
+pub(crate) const OPEN: &[&str] = &[
     "global",
     "controller.admissionWebhooks",
     "controller.containerPort",
@@ -49,15 +50,13 @@ const NUMBER: &str = "^[0-9]+$";
 
 /// The whole schema. `flags` are those of ingress-nginx.
 pub(crate) fn schema(values: &[Value], flags: &[Name]) -> Json {
-    let mut root = node("");
+    let mut root = node();
     for value in values {
         let mut at = &mut root;
-        let mut path = String::new();
         let keys = value.keys();
         let (last, parents) = keys.split_last().expect("a name has a key");
         for key in parents {
-            path = if path.is_empty() { (*key).to_owned() } else { format!("{path}.{key}") };
-            at = at["properties"].as_object_mut().expect("a map").entry(*key).or_insert_with(|| node(&path));
+            at = at["properties"].as_object_mut().expect("a map").entry(*key).or_insert_with(node);
         }
         at["properties"][last] = leaf(value);
     }
@@ -76,15 +75,13 @@ pub(crate) fn schema(values: &[Value], flags: &[Name]) -> Json {
 }
 
 /// A map of values.
-fn node(path: &str) -> Json {
-    let mut node = Map::new();
-    node.insert("type".into(), json!(["object", "null"]));
-    node.insert("properties".into(), json!({}));
-    let open = |map: &&str| path.strip_prefix(map).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    if !OPEN.iter().any(open) {
-        node.insert("additionalProperties".into(), json!(false));
-    }
-    Json::Object(node)
+fn node() -> Json {
+    json!({"type": ["object", "null"], "properties": {}})
+}
+
+/// Whether this map, at any depth of a map in [`OPEN`], has keys of others.
+pub(crate) fn is_open(path: &str) -> bool {
+    OPEN.iter().any(|map| path.strip_prefix(map).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
 /// A value. Text, numbers and what looks like both are one in YAML files, so no difference is made between them.
@@ -164,17 +161,23 @@ mod tests {
     use crate::chart::table;
 
     #[test]
-    fn fixed_keys_are_closed_and_maps_of_users_are_open() {
+    fn only_flags_are_closed() {
         let schema = schema(&table::read().unwrap(), &[]);
         let controller = &schema["properties"]["controller"];
-        assert_eq!(schema["additionalProperties"], json!(false));
-        assert_eq!(controller["additionalProperties"], json!(false));
-        assert_eq!(controller["properties"]["service"]["additionalProperties"], json!(false));
+        assert_eq!(controller["properties"]["extraArgs"]["additionalProperties"], json!(false));
         assert_eq!(controller["properties"]["config"]["type"], json!(["object", "null"]));
-        for open in OPEN.iter().chain(&["controller.admissionWebhooks.patch.image"]) {
-            let node = open.split('.').fold(&schema, |node, key| &node["properties"][key]);
-            assert!(node.is_object() && node.get("additionalProperties").is_none(), "{open}");
+        for map in [&schema, controller, &controller["properties"]["service"]] {
+            assert!(map["properties"].is_object() && map.get("additionalProperties").is_none());
         }
+    }
+
+    #[test]
+    fn maps_of_users_are_open() {
+        let values = table::read().unwrap();
+        for open in OPEN {
+            assert!(values.iter().any(|value| value.name.starts_with(&format!("{open}."))), "{open}");
+        }
+        assert!(is_open("controller.admissionWebhooks.patch.image") && !is_open("controller.service"));
     }
 
     #[test]

@@ -50,6 +50,20 @@ What the user has set and doesn't get, for the NOTES: one line each.
 {{- toJson $lines -}}
 {{- end -}}
 
+{{/* The paths in `values` that aren't in the tree `known`, as a list. The empty map in it isn't looked into. */}}
+{{- define "fairway.unknownNames" -}}
+{{- $names := list -}}
+{{- range $key, $value := .values -}}
+{{- $path := ternary $key (printf "%s.%s" $.path $key) (empty $.path) -}}
+{{- if kindIs "invalid" $value -}}
+{{- else if not (hasKey $.known $key) -}}{{- $names = append $names $path -}}
+{{- else if and (index $.known $key) (kindIs "map" $value) -}}
+{{- $names = concat $names (include "fairway.unknownNames" (dict "values" $value "known" (index $.known $key) "path" $path) | fromJsonArray) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $names -}}
+{{- end -}}
+
 {{- define "fairway.warnings" -}}
 {{- $controller := .Values.controller -}}
 {{- $lines := list -}}
@@ -70,6 +84,13 @@ What the user has set and doesn't get, for the NOTES: one line each.
 {{- $vain = ne (toJson $value) (toJson $entry.default) -}}
 {{- end -}}
 {{- if $vain -}}{{- $lines = append $lines (printf "%s: %s" $path $entry.note) -}}{{- end -}}
+{{- end -}}
+{{- $names := .Files.Get "files/names.json" | fromJson -}}
+{{- range $path := include "fairway.unknownNames" (dict "values" (.Values | toJson | fromJson) "known" ($names.known | default dict) "path" "") | fromJsonArray -}}
+{{- $word := splitList "." $path | last | lower | replace "-" "" | replace "_" "" -}}
+{{- $meant := "" -}}
+{{- with index ($names.likely | default dict) $word -}}{{- $meant = printf " Did you mean %s?" . -}}{{- end -}}
+{{- $lines = append $lines (printf "%s: neither this chart nor that of ingress-nginx reads it, so it has no effect.%s" $path $meant) -}}
 {{- end -}}
 {{- $class := $controller.ingressClassResource -}}
 {{- if and $class.enabled (ne $class.name "nginx") (eq $class.controllerValue "k8s.io/ingress-nginx") -}}
