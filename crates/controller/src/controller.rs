@@ -4,6 +4,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 
 use crate::config::{AddressSource, ControllerConfig};
+use crate::finding::Findings;
 use crate::publish::Publish;
 
 mod running;
@@ -16,6 +17,7 @@ pub struct Controller {
     config: ControllerConfig,
     sink: mpsc::Sender<Publish>,
     ready: watch::Sender<bool>,
+    findings: Findings,
 }
 
 /// Why a configuration makes no sense.
@@ -60,7 +62,12 @@ impl Controller {
                 return Err(InvalidConfig::NoPod("node addresses in the status of Ingresses"));
             }
         }
-        Ok(Self { client, config, sink, ready: watch::Sender::new(false) })
+        Ok(Self { client, config, sink, ready: watch::Sender::new(false), findings: Findings::default() })
+    }
+
+    /// What there is to say about objects, kept up to date.
+    pub fn findings(&self) -> Findings {
+        self.findings.clone()
     }
 
     /// Becomes `true` once the first complete state is live in the proxy, and stays so.
@@ -75,8 +82,8 @@ impl Controller {
     /// # Errors
     /// When nobody receives from the sink any more.
     pub async fn run(self, leave: impl Future<Output = ()>, stop: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Self { client, config, sink, ready } = self;
-        let (mut running, mut inbox) = Running::start(client, config, sink, ready);
+        let Self { client, config, sink, ready, findings } = self;
+        let (mut running, mut inbox) = Running::start(client, config, sink, ready, findings);
         tokio::pin!(leave, stop);
         let (mut leaving, mut stopping) = (false, false);
         let mut term = running.term();

@@ -7,11 +7,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::ArgMatches;
 use fairway_controller::{
-    AddressSource, ApiConfig, ConnectError, Controller, ControllerConfig, Election, Pod, StatusConfig,
+    AddressSource, ApiConfig, ConnectError, Controller, ControllerConfig, Election, Findings, Pod, StatusConfig,
 };
 use fairway_model::Snapshot;
 use fairway_proxy::Proxy;
 use fairway_proxy::access_log::LogSink;
+use fairway_proxy::admin::{Finding, FindingSource};
+use fairway_translate::diagnostic::Diagnostic;
 use fairway_translate::options::Options;
 use fairway_translate::verdict::Verdict;
 use tokio::sync::mpsc;
@@ -70,7 +72,8 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     })?;
     let (sink, changes) = mpsc::channel(1);
     let controller = Controller::new(client, config.clone(), sink)?;
-    let proxy_config = wiring::proxy_config(matches, &flags, &config.options, Some(admin_address(&flags)?), log)?;
+    let mut proxy_config = wiring::proxy_config(matches, &flags, &config.options, Some(admin_address(&flags)?), log)?;
+    proxy_config.findings = shown(controller.findings());
     // No listener yet: whoever asks before the first complete configuration would be told 404.
     let proxy = Proxy::start(Snapshot::default(), proxy_config)
         .context("the proxy can't start; --healthz-port chooses another port for health and metrics")?;
@@ -86,6 +89,20 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         serve(Control::start(controller), changes, proxy, choices, async || signals.next().await).await
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the proxy shows of the findings of the controller.
+fn shown(findings: Findings) -> FindingSource {
+    FindingSource::new(move || {
+        let shown = |found: Diagnostic| Finding {
+            origin: found.origin,
+            severity: found.severity.as_str(),
+            reason: found.reason.as_str(),
+            field: found.field,
+            message: found.message,
+        };
+        findings.list().into_iter().map(shown).collect()
+    })
 }
 
 /// A port that somebody else has is an error at the start, not in the middle of the first synchronisation.

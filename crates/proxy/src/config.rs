@@ -7,6 +7,7 @@ use std::time::Duration;
 use fairway_model::{LogEscape, Template};
 
 use crate::access_log::LogSink;
+use crate::admin::FindingSource;
 use crate::limit::{ADMIN_PATIENCE, WORKER_CONNECTIONS};
 use crate::metrics::MetricOptions;
 use crate::resolve::AddressPolicy;
@@ -38,6 +39,8 @@ pub struct ProxyConfig {
     pub patience: Duration,
     /// What is counted and how it is labelled.
     pub metrics: MetricOptions,
+    /// What there is to say about users' objects.
+    pub findings: FindingSource,
     /// Which addresses requests may be sent to.
     pub addresses: AddressPolicy,
 }
@@ -53,6 +56,7 @@ impl Default for ProxyConfig {
             health_path: "/healthz".to_owned(),
             patience: ADMIN_PATIENCE,
             metrics: MetricOptions::default(),
+            findings: FindingSource::default(),
             addresses: AddressPolicy::default(),
         }
     }

@@ -105,8 +105,18 @@ impl Proxy {
     /// # Errors
     /// If an address is taken, or the operating system gives no thread.
     pub fn start(snapshot: Snapshot, config: ProxyConfig) -> Result<Self, StartError> {
-        let ProxyConfig { workers, connections, log, log_format, admin, health_path, patience, metrics, addresses } =
-            config;
+        let ProxyConfig {
+            workers,
+            connections,
+            log,
+            log_format,
+            admin,
+            health_path,
+            patience,
+            metrics,
+            findings,
+            addresses,
+        } = config;
         let control = control::Prepared::new(admin, addresses).map_err(StartError::Admin)?;
         let count = worker_count(workers, &snapshot);
         let undefined_host_limit = metrics.undefined_host_limit.div_ceil(count);
@@ -180,6 +190,7 @@ impl Proxy {
             health_path,
             patience,
             metrics,
+            findings,
             ping: asking(&shared, |shared| shared.ask(Message::Ping)),
             workers: count,
             report: {

@@ -35,6 +35,17 @@ pub enum Severity {
     Error,
 }
 
+impl Severity {
+    /// The severity as one word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// The kind of a finding, usable as the `reason` of a Kubernetes Event.

@@ -23,6 +23,7 @@ use crate::api::{ApiServer, CallError};
 use crate::config::{AddressSource, ControllerConfig, Pod};
 use crate::debounce::Debounce;
 use crate::event::{Report, Sender, Subject};
+use crate::finding::Findings;
 use crate::leader::{Candidate, Term};
 use crate::publish::Publish;
 use crate::reference::{References, fetch, is_referenced};
@@ -81,6 +82,8 @@ pub(super) struct Running {
     /// What there is to say about objects once nothing that they refer to is on its way: a Secret that has not been fetched yet
     /// looks like one that doesn't exist.
     findings: BTreeMap<ObjectKey, Vec<Diagnostic>>,
+    /// What was said and holds.
+    known: Findings,
     status: Status,
     /// Writes of status that are under way.
     writes: HashMap<ObjectKey, AbortHandle>,
@@ -104,6 +107,7 @@ impl Running {
         config: ControllerConfig,
         sink: mpsc::Sender<Publish>,
         ready: watch::Sender<bool>,
+        known: Findings,
     ) -> (Self, mpsc::Receiver<(usize, Message)>) {
         let api = ApiServer::new(client);
         let hasher = RandomState::new();
@@ -156,6 +160,7 @@ impl Running {
             publishing: false,
             coming: Vec::new(),
             findings: BTreeMap::new(),
+            known,
             status,
             writes: HashMap::new(),
             term,
@@ -443,6 +448,7 @@ impl Running {
         if self.held.is_none() && !self.references.is_fetching_new() {
             for (key, diagnostics) in std::mem::take(&mut self.findings) {
                 diagnostics.iter().for_each(log);
+                self.known.set(&key, &diagnostics);
                 self.report(key, diagnostics).await;
             }
         }

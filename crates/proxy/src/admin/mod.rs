@@ -6,11 +6,13 @@
 //! | `/healthz` (or as configured) | 200 while traffic is served: workers answer, the first configuration is live, no shutdown has begun; else 500, as ingress-nginx |
 //! | `/readyz` | 200 as long as new connections are taken: the same, but also in the grace period of a shutdown; else 503 |
 //! | `/metrics` | counters in the text format of Prometheus, written as they are read |
+//! | `/debug/findings` | what there is to say about users' objects, as JSON, by object |
 //! | `/debug/snapshot` | the configuration that runs, as JSON; keys never show |
 //!
-//! The last two may be asked for by a few at a time, until they have read the answer: that bounds what slow readers cost.
+//! The last three may be asked for by a few at a time, until they have read the answer: that bounds what slow readers cost.
 
 mod connections;
+mod finding;
 mod lifecycle;
 mod server;
 
@@ -28,6 +30,7 @@ use crate::metrics::{
     ConfigStatus, Exposition, LiveRoutes, MetricOptions, Pages, ProcessFigures, ProxyFigures, Totals, WorkerReport,
 };
 
+pub use self::finding::{Finding, FindingSource};
 pub use self::lifecycle::{Lifecycle, Stage};
 pub use self::server::AdminServer;
 
@@ -41,6 +44,8 @@ pub struct AdminSource {
     pub patience: Duration,
     /// What is counted and how it is labelled.
     pub metrics: Arc<MetricOptions>,
+    /// What there is to say about users' objects.
+    pub findings: FindingSource,
     /// Asks each worker for a sign of life.
     pub ping: Box<dyn Fn() -> Vec<oneshot::Receiver<()>> + Send + Sync>,
     /// How many workers there are.
@@ -112,6 +117,7 @@ impl AdminSource {
             path if path == self.health_path.as_bytes() => self.health().await,
             b"/readyz" => self.readiness().await,
             b"/metrics" => self.placed(&places.metrics, self.metrics()).await,
+            b"/debug/findings" => self.placed(&places.snapshot, self.findings()).await,
             b"/debug/snapshot" => self.placed(&places.snapshot, self.snapshot()).await,
             _ => Answer::text(404, "not found"),
         }
@@ -180,14 +186,23 @@ impl AdminSource {
                 Err(_) => return Answer::text(500, "cannot add up the metrics"),
             };
         }
-        let (options, proxy) = (self.metrics.clone(), (self.figures)());
+        let (options, proxy, source) = (self.metrics.clone(), (self.figures)(), self.findings.clone());
         let pages = move || {
             let process = ProcessFigures::read();
-            Exposition { options, totals, snapshot, config, proxy, process }.pages()
+            let findings = source.counts();
+            Exposition { options, totals, snapshot, config, proxy, process, findings }.pages()
         };
         match spawn_blocking(pages).await {
             Ok(pages) => Answer::new(200, crate::metrics::CONTENT_TYPE, Body::Pages(Box::new(pages))),
             Err(_) => Answer::text(500, "cannot write the metrics"),
+        }
+    }
+
+    async fn findings(&self) -> Answer {
+        let source = self.findings.clone();
+        match spawn_blocking(move || source.json()).await {
+            Ok(Ok(body)) => Answer::new(200, JSON, Body::Whole(body)),
+            Ok(Err(_)) | Err(_) => Answer::text(500, "cannot render the findings"),
         }
     }
 

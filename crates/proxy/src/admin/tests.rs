@@ -44,6 +44,7 @@ fn source_with(silent: &Arc<Mutex<Option<Vec<oneshot::Sender<()>>>>>, hosts: usi
         health_path: "/healthz".to_owned(),
         patience: Duration::from_millis(50),
         metrics,
+        findings: FindingSource::new(|| ["b", "a"].map(finding).into()),
         ping: Box::new(move || {
             let (sender, receiver) = oneshot::channel();
             match &mut *held.lock().unwrap() {
@@ -253,4 +254,25 @@ async fn what_is_no_plain_get_is_refused() {
         client.send(request).await;
         assert_eq!(client.read_response().await.status, status, "{}", &request[..20]);
     }
+}
+
+fn finding(name: &str) -> Finding {
+    Finding {
+        origin: fairway_model::Origin::new("Ingress", "default", name),
+        severity: "error",
+        reason: "ServiceNotFound",
+        field: "spec".to_owned(),
+        message: "no such Service".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn findings_are_counted_and_listed_by_object() {
+    let setting = start_with(1).await;
+    let (status, text) = Box::pin(get(setting.address, "/debug/findings")).await;
+    let objects: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, objects[0]["name"].as_str()), (200, Some("a")));
+    assert_eq!(objects[1]["findings"][0]["reason"], "ServiceNotFound");
+    let (_, text) = Box::pin(get(setting.address, "/metrics")).await;
+    assert!(text.contains("fairway_findings{severity=\"error\",reason=\"ServiceNotFound\"} 2\n"));
 }

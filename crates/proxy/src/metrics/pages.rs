@@ -3,6 +3,7 @@
 //! With some thousands of routes that is a hundred megabytes, made of far fewer numbers: it is written one [`Pages::page`] at a
 //! time, as fast as the reader takes it, and never stands in memory as a whole.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fairway_model::{Host, HostPattern, ListenerName};
@@ -36,6 +37,7 @@ pub struct Pages {
     totals: Totals,
     streams: Vec<(ListenerName, &'static str, StreamCounts)>,
     failures: Vec<(FailureLabels, u64)>,
+    findings: BTreeMap<(&'static str, &'static str), u64>,
     configured: Configured,
     config: ConfigStatus,
     proxy: ProxyFigures,
@@ -84,7 +86,7 @@ impl Pages {
     /// All of the text, none of it written yet. The snapshot itself is let go here: a slow reader would keep what is replaced
     /// meanwhile.
     pub(super) fn new(exposition: Exposition, configured: Configured) -> Self {
-        let Exposition { options, totals, snapshot: _, config, proxy, process } = exposition;
+        let Exposition { options, totals, snapshot: _, config, proxy, process, findings } = exposition;
         let mut labels = Labels::default();
         labels.push("controller_class", &options.constant.class);
         labels.push("controller_namespace", &options.constant.namespace);
@@ -96,6 +98,7 @@ impl Pages {
             labels,
             bounds: Vec::new(),
             order: totals.series.sorted(),
+            findings,
             failures: totals.series.failures().into_iter().collect(),
             streams: totals
                 .streams
@@ -134,6 +137,7 @@ impl Pages {
             Part::Streams(metric, at) => self.stream(metric, at),
             Part::Failures(at) => self.failure(at),
             Part::Own => {
+                self.findings();
                 self.own();
                 Part::End
             }
@@ -377,6 +381,19 @@ impl Pages {
         text.push("side", labels.reason.side().as_str());
         self.text.value(&text, count);
         Part::Failures(at + 1)
+    }
+
+    fn findings(&mut self) {
+        let help = "What there is to say about objects, by severity and reason; /debug/findings lists it by object.";
+        if !self.findings.is_empty() {
+            self.text.metric("fairway_", "findings", "gauge", help);
+        }
+        for (&(severity, reason), count) in &self.findings {
+            let mut labels = Labels::default();
+            labels.push("severity", severity);
+            labels.push("reason", reason);
+            self.text.value(&labels, count);
+        }
     }
 
     fn own(&mut self) {

@@ -1,5 +1,6 @@
 //! What `/metrics` answers is made of: what all workers have counted, and figures about the process and its configuration.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fairway_model::{Action, BackendName, Certificate, Endpoints, Host, Snapshot};
@@ -57,6 +58,8 @@ pub struct Exposition {
     pub proxy: ProxyFigures,
     /// Figures of the process.
     pub process: ProcessFigures,
+    /// How many findings there are, by severity and reason.
+    pub findings: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 impl Exposition {

@@ -38,6 +38,7 @@ fn exposition(options: &MetricOptions, snapshot: &Snapshot, reports: Vec<WorkerR
         config: ConfigStatus { successes: 2, errors: 1, hash: u64::MAX, whole: true, last_success: 1000.5, version: 7 },
         proxy: ProxyFigures { workers: 2, ..ProxyFigures::default() },
         process: ProcessFigures { resident_bytes: 5_000_000_000, ..ProcessFigures::default() },
+        findings: [(("error", "ServiceNotFound"), 2)].into(),
     }
 }
 
@@ -362,6 +363,7 @@ fn connections_process_and_configuration_are_shown() {
         "fairway_snapshot_version 7",
         "fairway_upstream_reused_total 4",
         "fairway_routes_without_backend 1",
+        "fairway_findings{severity=\"error\",reason=\"ServiceNotFound\"} 2",
     ] {
         assert!(text.replace(CONSTANT, "C").lines().any(|line| line == expected), "{expected} in\n{text}");
     }
