@@ -40,6 +40,7 @@ mod settings;
 mod snapshot;
 mod stream;
 mod template;
+mod upstream_tls;
 
 pub use backend::{Affinity, AffinityMode, Backend, Balance, HashBalance, Protocol, SameSite, SessionCookie};
 pub use certificate::{Certificate, PrivateKey};
@@ -62,3 +63,4 @@ pub use stream::{
     StreamListener, StreamLog, StreamRetry, StreamSegment, StreamSettings, StreamTemplate, StreamVariable, Transport,
 };
 pub use template::{Segment, Template, Variable};
+pub use upstream_tls::{Authority, TlsVersions, Trust, UpstreamTls};

@@ -1,10 +1,11 @@
 //! Limits, timeouts and retries of forwarding.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Template;
+use crate::{Template, UpstreamTls};
 
 /// How a request is forwarded. The defaults are those of ingress-nginx.
 #[derive(Clone, Debug, Eq, PartialEq, Hash, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub struct ForwardPolicy {
     /// Host field for the endpoint in place of the client's (`upstream-vhost`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_host: Option<Template>,
+    /// TLS to the endpoints of the route's own backend; a fallback is spoken to in the clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Arc<UpstreamTls>>,
 }
 
 impl Default for ForwardPolicy {
@@ -33,6 +37,7 @@ impl Default for ForwardPolicy {
             max_body: ByteLimit::of(1 << 20),
             retry: Retry::default(),
             upstream_host: None,
+            tls: None,
         }
     }
 }

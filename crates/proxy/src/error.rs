@@ -8,6 +8,7 @@ use nix::libc::ECONNREFUSED;
 use crate::http1::{BodyError, HeadError};
 pub(crate) use crate::reason::Side;
 use crate::reason::{Cause, Detail, Reason};
+use crate::upstream::InvalidTls;
 
 /// What went wrong.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,6 +59,10 @@ pub(crate) enum Failure {
     Upgrade,
     /// The response body was refused, or ended before its end.
     ResponseBody(BodyError),
+    /// The TLS handshake with the endpoint failed.
+    Handshake,
+    /// TLS to the endpoint cannot be what the route demands.
+    InvalidTls(InvalidTls),
     /// A request could not be written as HTTP.
     Unwritable,
     /// The process ends.
@@ -95,6 +100,10 @@ impl Failure {
             Self::RequestHead(error) | Self::ResponseHead(error) => Detail::Head(error),
             Self::RequestBody(error) | Self::ResponseBody(error) => Detail::Body(error),
             Self::Connect(errno) | Self::UpstreamReset(errno) => errno.into(),
+            Self::InvalidTls(InvalidTls::NoCertificate) => Detail::Text("the client certificate is missing"),
+            Self::InvalidTls(InvalidTls::Certificate) => Detail::Text("the client certificate cannot be used"),
+            Self::InvalidTls(InvalidTls::Authorities) => Detail::Text("the authorities cannot be used"),
+            Self::InvalidTls(InvalidTls::Name) => Detail::Text("the server name cannot be used"),
             Self::InterimResponses => Detail::Text("too many interim responses"),
             _ => Detail::None,
         };
@@ -128,6 +137,8 @@ impl Failure {
             Self::ResponseHead(_) | Self::InterimResponses => Reason::BadResponse,
             Self::Upgrade => Reason::BadUpgrade,
             Self::ResponseBody(_) => Reason::BadResponseBody,
+            Self::Handshake => Reason::TlsHandshake,
+            Self::InvalidTls(_) => Reason::Misconfigured,
             Self::Unwritable => Reason::Unwritable,
             Self::Shutdown => Reason::Shutdown,
         }
@@ -142,10 +153,11 @@ impl Failure {
             Self::RequestBody(_) => 400,
             Self::BodyTooLarge => 413,
             Self::HeadTimeout | Self::BodyTimeout | Self::ClientStalled => 408,
-            Self::NoService | Self::NoEndpoint | Self::NoFile => 503,
+            Self::NoService | Self::NoEndpoint | Self::NoFile | Self::InvalidTls(_) => 503,
             Self::ConnectTimeout | Self::SendTimeout | Self::ReadTimeout => 504,
             Self::Connect(_)
             | Self::EndpointGone
+            | Self::Handshake
             | Self::UpstreamClosed
             | Self::UpstreamReset(_)
             | Self::ResponseHead(_)
@@ -158,7 +170,7 @@ impl Failure {
 
     /// Whether nothing of the request can have reached the endpoint.
     pub(crate) const fn is_connect(self) -> bool {
-        matches!(self, Self::Connect(_) | Self::EndpointGone | Self::ConnectTimeout)
+        matches!(self, Self::Connect(_) | Self::EndpointGone | Self::ConnectTimeout | Self::Handshake)
     }
 
     /// Whether the endpoint ended the connection before a response, in good order or not.

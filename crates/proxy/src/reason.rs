@@ -87,6 +87,8 @@ reasons! {
     ConnectRefused = "connect_refused", "502", "The endpoint refused the connection: nothing listens on its port.";
     ConnectFailed = "connect_failed", "502", "The connection to the endpoint failed for another cause, which the detail names.";
     ConnectTimeout = "connect_timeout", "504", "The endpoint did not accept the connection in time (`proxy-connect-timeout`).";
+    TlsHandshake = "tls_handshake", "502",
+        "The endpoint does not speak TLS, or its certificate was refused (`proxy-ssl-verify`), or it refused ours.";
     EndpointGone = "endpoint_gone", "502", "The endpoint was removed while the proxy was connecting to it.";
     UpstreamClosed = "upstream_closed", "502", "The endpoint closed the connection before the response was complete.";
     UpstreamReset = "upstream_reset", "502", "The endpoint reset the connection, or it broke, before the response was complete.";

@@ -8,7 +8,7 @@ use crate::limit::CLIENT_PROBE;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{client, server};
 
 /// Something to read from.
 pub(crate) trait ReadInto {
@@ -54,7 +54,7 @@ pub(crate) enum Downstream {
     /// As it is.
     Plain(TcpStream),
     /// Over TLS, after the handshake.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<server::TlsStream<TcpStream>>),
 }
 
 impl Downstream {
@@ -89,6 +89,62 @@ impl ReadInto for Downstream {
 }
 
 impl WriteFrom for Downstream {
+    fn poll_write_from(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(tcp) => write(Pin::new(tcp), cx, pieces),
+            Self::Tls(tls) => write(Pin::new(&mut **tls), cx, pieces),
+        }
+    }
+
+    fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
+        }
+    }
+}
+
+/// A connection to an endpoint.
+#[derive(Debug)]
+pub(crate) enum Upstream {
+    /// As it is.
+    Plain(TcpStream),
+    /// Over TLS, after the handshake.
+    Tls(Box<client::TlsStream<TcpStream>>),
+}
+
+impl Upstream {
+    /// The socket below.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+}
+
+impl ReadInto for Upstream {
+    fn poll_read_into(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(tcp) => read(Pin::new(tcp), cx, room),
+            Self::Tls(tls) => match read(Pin::new(&mut **tls), cx, room) {
+                // Many servers end without the farewell of TLS. Framing tells whether something is missing, and nginx takes it for
+                // the end of a response that has no framing.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
+                other => other,
+            },
+        }
+    }
+}
+
+impl WriteFrom for Upstream {
     fn poll_write_from(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(tcp) => write(Pin::new(tcp), cx, pieces),

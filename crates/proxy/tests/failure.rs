@@ -3,6 +3,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
@@ -159,6 +160,11 @@ async fn why_there_is_no_connection() {
     let refusing = Origin::new("a").fault(Fault::Refuse).start();
     let expected = "502 connect_refused upstream (Connection refused) connect_refused";
     assert_eq!(Logged::to(&refusing).get().await, expected);
+
+    let no_tls = Origin::new("a").fault(Fault::EchoBytes).start();
+    let policy = ForwardPolicy { tls: Some(Arc::default()), ..once(ForwardPolicy::default()) };
+    let logged = Logged::start(forwarding(&[&no_tls], policy));
+    assert_eq!(logged.get().await, "502 tls_handshake upstream (-) tls_handshake");
 
     // There is no TCP to a multicast group, on any network.
     let mut resources = backend("web", &[([224, 0, 0, 1], 80).into()]);

@@ -12,7 +12,7 @@ use crate::message::ResponseEdits;
 use crate::prepared::Prepared;
 use crate::record::{Message, TlsView};
 use crate::respond::{Answer, Clock};
-use crate::stream::Downstream;
+use crate::stream::{Downstream, Upstream};
 use crate::timer::{Millis, Timers};
 use crate::work::{Scratch, Store, Work};
 use crate::{tls, upstream};
@@ -155,7 +155,7 @@ impl<'a> EndpointSide<'a> {
         fn begin_body(&mut self, method: Method, chunks: bool);
         fn source(&mut self) -> &mut Source<'a>;
         fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<bool, Failure>>;
-        fn stream(&mut self) -> &mut tokio::net::TcpStream;
+        fn stream(&mut self) -> &mut Upstream;
         fn split_tunnel(&mut self) -> Direction;
         fn count_sent(&mut self, count: u64);
     }

@@ -6,7 +6,6 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use fairway_model::Forward;
-use tokio::net::TcpStream;
 
 use super::transfer::Gaps;
 use super::{Allowance, Exchange};
@@ -17,8 +16,9 @@ use crate::limit::TRIES;
 use crate::message::UpstreamRequest;
 use crate::reason::Reason;
 use crate::record::Try;
+use crate::stream::Upstream;
 use crate::upstream::connect::{self, ConnectError};
-use crate::upstream::{self, Service};
+use crate::upstream::{self, Service, Target, Way};
 
 /// A try under way.
 #[derive(Debug)]
@@ -51,6 +51,9 @@ impl Exchange<'_> {
         let worker = &self.facts.worker;
         let service = worker.upstreams.choose(self.live, forward, &worker.rng).ok_or(Failure::NoService)?;
         self.service = Some(service.clone());
+        // A fallback stands in for the backend that the policy is about, and is spoken to in the clear.
+        let tls = policy.tls.as_ref().filter(|_| service.with_backend(|backend| backend.name == forward.backend));
+        let way = worker.upstreams.ways.find(self.live, tls).map_err(Failure::InvalidTls)?;
         let mut tries = 0;
         // Set when a kept connection turned out to be closed: its endpoint gets the request again, on a new one.
         let mut again = None;
@@ -71,7 +74,7 @@ impl Exchange<'_> {
             };
             let begun = if tries == 1 && !fresh { self.dispatched } else { Instant::now() };
             let mut attempt = Attempt::new(pick, begun);
-            let failure = match self.attempt(forward, &service, &mut attempt, fresh).await {
+            let failure = match self.attempt(forward, &service, &way, &mut attempt, fresh).await {
                 Ok(()) => {
                     let status = self.endpoint.status();
                     if self.retries_status(&policy.retry, tries, status) {
@@ -124,14 +127,15 @@ impl Exchange<'_> {
         &mut self,
         forward: &Forward,
         service: &Service,
+        way: &Way,
         attempt: &mut Attempt,
         fresh: bool,
     ) -> Result<(), Failure> {
         let worker = &self.facts.worker;
         self.begin_try();
-        let endpoint = attempt.pick.endpoint;
+        let target = Target { address: attempt.pick.endpoint, way: way.number() };
         let certain = !self.is_idempotent();
-        let kept = if fresh { None } else { worker.upstreams.take(endpoint, certain) };
+        let kept = if fresh { None } else { worker.upstreams.take(&target, certain) };
         let up = match kept {
             Some(up) => {
                 attempt.kept = true;
@@ -140,13 +144,13 @@ impl Exchange<'_> {
                 up
             }
             None => {
-                let connected = self.connect(forward, service, endpoint).await;
+                let connected = self.connect(forward, service, way, target.address).await;
                 let counts = &mut worker.metrics.borrow_mut().upstream;
                 let asked = |failure: &Failure| *failure != Failure::NoFile;
                 let stream = connected.inspect_err(|failure| counts.failed += u64::from(asked(failure)))?;
                 counts.connected += 1;
                 attempt.connect = Some(attempt.begun.elapsed());
-                upstream::Connection { stream, endpoint, opened: worker.timers.now(), requests: 0 }
+                upstream::Connection { stream, target, opened: worker.timers.now(), requests: 0 }
             }
         };
         self.endpoint.connect(up);
@@ -165,11 +169,13 @@ impl Exchange<'_> {
         &mut self,
         forward: &Forward,
         service: &Service,
+        way: &Way,
         endpoint: SocketAddr,
-    ) -> Result<TcpStream, Failure> {
+    ) -> Result<Upstream, Failure> {
         let (worker, deadline, client) = (&self.facts.worker, self.deadline, &mut self.client);
         // In a box: it is rarely needed, and would be room in every connection.
-        let mut opening = Box::pin(connect::open(worker, deadline, service, endpoint, forward.policy.connect_timeout));
+        let timeout = forward.policy.connect_timeout;
+        let mut opening = Box::pin(connect::open_way(worker, deadline, service, way, endpoint, timeout));
         let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
             Poll::Ready(opened) => Poll::Ready(Ok(opened)),
             Poll::Pending if worker.is_stopping() => Poll::Ready(Err(Failure::Shutdown)),
@@ -179,6 +185,7 @@ impl Exchange<'_> {
             ConnectError::Refused(error) => Failure::Connect(Errno::from(&error)),
             ConnectError::Gone => Failure::EndpointGone,
             ConnectError::TimedOut => Failure::ConnectTimeout,
+            ConnectError::Handshake => Failure::Handshake,
             ConnectError::NoFile => Failure::NoFile,
         })
     }

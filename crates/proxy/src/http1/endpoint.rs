@@ -13,6 +13,7 @@ use crate::direction::Direction;
 use crate::error::{Errno, Failure};
 use crate::limit::INTERIM_RESPONSES;
 use crate::record::Message;
+use crate::stream::{Upstream, WriteFrom};
 use crate::upstream;
 use crate::work::Store;
 
@@ -117,7 +118,10 @@ impl<'a> Http1Endpoint<'a> {
     /// Writes what is pending.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut Source<'_>) -> Poll<io::Result<()>> {
         let connection = self.connection.as_mut().expect("a try that is under way has a connection");
-        self.out.poll_write(cx, &mut connection.stream, from.buffer, &mut self.sent)
+        match self.out.poll_write(cx, &mut connection.stream, from.buffer, &mut self.sent) {
+            Poll::Ready(Ok(())) => connection.stream.poll_flush_all(cx),
+            other => other,
+        }
     }
 
     /// The whole request was written.
@@ -268,7 +272,7 @@ impl<'a> Http1Endpoint<'a> {
     }
 
     /// The connection below.
-    pub(crate) fn stream(&mut self) -> &mut tokio::net::TcpStream {
+    pub(crate) fn stream(&mut self) -> &mut Upstream {
         &mut self.connection.as_mut().expect("a try that is under way has a connection").stream
     }
 

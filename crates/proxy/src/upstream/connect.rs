@@ -6,11 +6,13 @@ use std::pin::pin;
 use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
 
-use super::Service;
+use super::{Service, Way};
 use crate::connection::within;
 use crate::descriptors;
 use crate::limit::CONNECT_LOOK;
+use crate::stream::Upstream;
 use crate::timer::{Deadline, Millis};
 use crate::worker::Worker;
 
@@ -26,6 +28,9 @@ pub(crate) enum ConnectError {
     /// The service has no such endpoint any more.
     #[error("the endpoint is gone")]
     Gone,
+    /// The endpoint doesn't speak TLS, or not as it has to.
+    #[error("the TLS handshake failed")]
+    Handshake,
     /// The time is over.
     #[error("no answer in time")]
     TimedOut,
@@ -59,6 +64,32 @@ pub(crate) async fn open(
         service.refresh(&newest);
         if !service.knows(&newest, endpoint) {
             return Err(ConnectError::Gone);
+        }
+    }
+}
+
+/// The same, in the way that the route demands.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub(crate) async fn open_way(
+    worker: &Worker,
+    deadline: &Deadline,
+    service: &Service,
+    way: &Way,
+    endpoint: SocketAddr,
+    timeout: Duration,
+) -> Result<Upstream, ConnectError> {
+    let end = worker.timers.after(timeout);
+    let tcp = open(worker, deadline, service, endpoint, timeout).await?;
+    let Way::Tls(way) = way else { return Ok(Upstream::Plain(tcp)) };
+    deadline.set(end);
+    match within(deadline, TlsConnector::from(way.config.clone()).connect(way.name.clone(), tcp)).await {
+        None => Err(ConnectError::TimedOut),
+        Some(Ok(stream)) => Ok(Upstream::Tls(Box::new(stream))),
+        Some(Err(error)) => {
+            tracing::debug!(%error, upstream.addr = %endpoint, "TLS handshake with an endpoint failed");
+            Err(ConnectError::Handshake)
         }
     }
 }

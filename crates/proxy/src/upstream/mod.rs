@@ -3,9 +3,10 @@
 pub(crate) mod connect;
 pub(crate) mod pool;
 mod service;
+mod target;
+mod tls;
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use fairway_model::{BackendName, Forward};
@@ -18,12 +19,16 @@ use crate::timer::Millis;
 
 pub(crate) use self::pool::{Connection, Pool};
 pub(crate) use self::service::Service;
+pub(crate) use self::target::{Target, Way, Ways};
+pub(crate) use self::tls::InvalidTls;
 
 /// The endpoints of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Upstreams {
     /// Idle connections.
     pub(crate) pool: RefCell<Pool>,
+    /// How connections are made.
+    pub(crate) ways: Ways,
     services: RefCell<HashMap<BackendName, Rc<Service>, RandomState>>,
 }
 
@@ -64,12 +69,12 @@ impl Upstreams {
         }
     }
 
-    /// Takes an idle connection to an endpoint. `certain` spends a system call on whether it is still open: for requests that
+    /// Takes an idle connection to a target. `certain` spends a system call on whether it is still open: for requests that
     /// may not be sent twice.
-    pub(crate) fn take(&self, endpoint: SocketAddr, certain: bool) -> Option<Connection> {
+    pub(crate) fn take(&self, target: &Target, certain: bool) -> Option<Connection> {
         let mut pool = self.pool.borrow_mut();
         loop {
-            let connection = pool.take(endpoint)?;
+            let connection = pool.take(target)?;
             if !certain || connection.is_open() {
                 return Some(connection);
             }
@@ -79,6 +84,7 @@ impl Upstreams {
     /// Forgets what is no longer used. Called now and then.
     pub(crate) fn keep_house(&self, now: Millis, live: &Live) {
         self.pool.borrow_mut().sweep(now, &live.prepared.pool);
+        self.ways.keep_house();
         self.services.borrow_mut().retain(|name, service| {
             service.is_current(live) || live.snapshot.backend(name).is_some() || Rc::strong_count(service) > 1
         });

@@ -1,27 +1,27 @@
-//! Idle connections to endpoints, of one worker.
+//! Idle connections to endpoints, of one worker, by [`Target`].
 //!
 //! The one that was used last is taken first, so that the others can age out. Invariant: a connection that comes out of the
 //! pool has, as far as the worker's event loop knows, neither been closed nor received a byte since its last response.
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use socket2::SockRef;
-use tokio::net::TcpStream;
 
+use super::Target;
+use crate::stream::{ReadInto, Upstream};
 use crate::timer::Millis;
 
 /// A connection to an endpoint.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// The socket.
-    pub(crate) stream: TcpStream,
-    /// Where it leads.
-    pub(crate) endpoint: SocketAddr,
+    /// Its bytes.
+    pub(crate) stream: Upstream,
+    /// Where it leads, and how it was made.
+    pub(crate) target: Target,
     /// When it was made.
     pub(crate) opened: Millis,
     /// Requests that were sent on it.
@@ -32,20 +32,24 @@ impl Connection {
     /// Asks the kernel whether the peer has closed it or sent something unasked.
     pub(crate) fn is_open(&self) -> bool {
         let mut byte = [MaybeUninit::uninit(); 1];
-        let peeked = SockRef::from(&self.stream).peek(&mut byte);
+        let peeked = SockRef::from(self.stream.tcp()).peek(&mut byte);
         matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Whether the peer has closed it or sent something unasked. Costs a system call only when something has happened.
-    fn is_stale(&self) -> bool {
+    fn is_stale(&mut self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
-        match self.stream.poll_read_ready(&mut context) {
-            Poll::Pending => false,
-            Poll::Ready(_) => {
-                // Readiness may be left over from the last response: only the kernel can tell.
-                let mut byte = [0; 1];
-                !matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-            }
+        let mut byte = [0; 1];
+        match &mut self.stream {
+            Upstream::Plain(tcp) => match tcp.poll_read_ready(&mut context) {
+                Poll::Pending => false,
+                Poll::Ready(_) => {
+                    // Readiness may be left over from the last response: only the kernel can tell.
+                    !matches!(tcp.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+                }
+            },
+            // What TLS itself has to say, such as a ticket, is taken in; any byte of data or the end shows.
+            tls @ Upstream::Tls(_) => tls.poll_read_into(&mut context, &mut byte).is_ready(),
         }
     }
 }
@@ -70,7 +74,7 @@ const NONE: u32 = u32::MAX;
 pub(crate) struct Pool {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    heads: HashMap<SocketAddr, u32, RandomState>,
+    heads: HashMap<Target, u32, RandomState>,
     newest: Option<u32>,
     oldest: Option<u32>,
     len: usize,
@@ -82,18 +86,18 @@ struct Slot {
     since: Millis,
     older: u32,
     newer: u32,
-    /// The next one of the same endpoint, used longer ago.
+    /// The next one to the same target, used longer ago.
     below: u32,
-    /// The one of the same endpoint used after this one.
+    /// The one to the same target used after this one.
     above: u32,
 }
 
 impl Pool {
-    /// Takes the connection to an endpoint that was used last, if there is one that still works.
-    pub(crate) fn take(&mut self, endpoint: SocketAddr) -> Option<Connection> {
+    /// Takes the connection to a target that was used last, if there is one that still works.
+    pub(crate) fn take(&mut self, target: &Target) -> Option<Connection> {
         loop {
-            let slot = *self.heads.get(&endpoint).filter(|&&slot| slot != NONE)?;
-            let connection = self.remove(slot)?;
+            let slot = *self.heads.get(target).filter(|&&slot| slot != NONE)?;
+            let mut connection = self.remove(slot)?;
             if !connection.is_stale() {
                 return Some(connection);
             }
@@ -118,9 +122,9 @@ impl Pool {
     /// Closes connections that were idle for too long, are too old, or were closed by the endpoint.
     pub(crate) fn sweep(&mut self, now: Millis, limits: &Limits) {
         for slot in 0..self.slots.len() as u32 {
-            let entry = &self.slots[slot as usize];
-            let expired = entry.connection.as_ref().is_some_and(|connection| {
-                now.saturating_sub(entry.since) >= limits.idle
+            let Slot { connection, since, .. } = &mut self.slots[slot as usize];
+            let expired = connection.as_mut().is_some_and(|connection| {
+                now.saturating_sub(*since) >= limits.idle
                     || now.saturating_sub(connection.opened) >= limits.age
                     || connection.is_stale()
             });
@@ -147,12 +151,12 @@ impl Pool {
     }
 
     fn insert(&mut self, connection: Connection, now: Millis) {
-        let endpoint = connection.endpoint;
+        let target = connection.target;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { connection: None, since: 0, older: NONE, newer: NONE, below: NONE, above: NONE });
             (self.slots.len() - 1) as u32
         });
-        let below = self.heads.insert(endpoint, slot).unwrap_or(NONE);
+        let below = self.heads.insert(target, slot).unwrap_or(NONE);
         let older = self.newest.replace(slot).unwrap_or(NONE);
         if let Some(next) = self.slots.get_mut(below as usize) {
             next.above = slot;
@@ -185,7 +189,7 @@ impl Pool {
             Some(next) => next.below = below,
             None => {
                 // The entry stays when it becomes empty, because it will be needed again; `sweep` removes it.
-                if let Some(head) = self.heads.get_mut(&connection.endpoint) {
+                if let Some(head) = self.heads.get_mut(&connection.target) {
                     *head = below;
                 }
             }
@@ -198,16 +202,23 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
+    use std::net::SocketAddr;
+
+    use super::super::Way;
     use super::*;
 
     const LIMITS: Limits = Limits { connections: 3, requests: 10, idle: 100, age: 1000 };
 
     async fn connection(listener: &TcpListener) -> (Connection, TcpStream) {
-        let endpoint = listener.local_addr().unwrap();
-        let stream = TcpStream::connect(endpoint).await.unwrap();
-        (Connection { stream, endpoint, opened: 0, requests: 1 }, listener.accept().await.unwrap().0)
+        let address = listener.local_addr().unwrap();
+        let stream = Upstream::Plain(TcpStream::connect(address).await.unwrap());
+        (Connection { stream, target: plain(address), opened: 0, requests: 1 }, listener.accept().await.unwrap().0)
+    }
+
+    fn plain(address: SocketAddr) -> Target {
+        Target { address, way: Way::Plain.number() }
     }
 
     #[tokio::test]
@@ -220,11 +231,11 @@ mod tests {
         for listener in [&a, &b, &a, &a] {
             let (connection, peer) = connection(listener).await;
             peers.push(peer);
-            ports.push(connection.stream.local_addr().unwrap());
+            ports.push(connection.stream.tcp().local_addr().unwrap());
             pool.put(connection, 0, &LIMITS);
         }
         assert_eq!(pool.len(), 3);
-        let mut taken = |endpoint| pool.take(endpoint).map(|connection| connection.stream.local_addr().unwrap());
+        let mut taken = |address| pool.take(&plain(address)).map(|up| up.stream.tcp().local_addr().unwrap());
         assert_eq!(taken(at_a), Some(ports[3]));
         assert_eq!(taken(at_a), Some(ports[2]));
         assert_eq!(taken(at_a), None, "the first one made room for the fourth");
@@ -236,19 +247,19 @@ mod tests {
     #[tokio::test]
     async fn closed_stray_idle_and_worn_out_connections_are_not_handed_out() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = listener.local_addr().unwrap();
+        let target = plain(listener.local_addr().unwrap());
         let mut pool = Pool::default();
         let (closed, peer) = connection(&listener).await;
         drop(peer);
-        closed.stream.readable().await.unwrap();
+        closed.stream.tcp().readable().await.unwrap();
         pool.put(closed, 0, &LIMITS);
-        assert!(pool.take(endpoint).is_none());
+        assert!(pool.take(&target).is_none());
 
         let (stray, peer) = connection(&listener).await;
         peer.try_write(b"HTTP/1.1 200 OK\r\n").unwrap();
-        stray.stream.readable().await.unwrap();
+        stray.stream.tcp().readable().await.unwrap();
         pool.put(stray, 0, &LIMITS);
-        assert!(pool.take(endpoint).is_none());
+        assert!(pool.take(&target).is_none());
 
         let (idle, _peer) = connection(&listener).await;
         pool.put(idle, 0, &LIMITS);

@@ -304,6 +304,7 @@ fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPol
             within: Some(within).filter(|within| !within.is_zero()),
         },
         upstream_host: proxying.vhost.as_ref().map(|vhost| Template::parse(vhost.as_str())),
+        tls: None,
     }
 }
 

@@ -1,0 +1,194 @@
+//! What makes two connections to endpoints different. The pool is keyed by it, so that no request goes out on a connection that
+//! was made in another way than its route demands.
+
+use std::cell::{Cell, RefCell};
+use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+
+use fairway_model::{Certificate, UpstreamTls};
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use super::tls::{InvalidTls, TlsWay};
+use crate::live::Live;
+
+/// Where a connection leads, and how it was made.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Target {
+    /// The address.
+    pub(crate) address: SocketAddr,
+    /// The way.
+    pub(crate) way: WayNumber,
+}
+
+/// Stands for one way, in one worker. Two ways that differ in anything have two numbers, and no number is used twice: to compare
+/// them costs nothing, however much there is to compare in a way.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct WayNumber(u32);
+
+impl WayNumber {
+    /// HTTP/1.1 in the clear.
+    pub(crate) const PLAIN: Self = Self(0);
+}
+
+/// How connections are made, address apart. So far HTTP/1.1 is all that is spoken, in the clear or over TLS.
+#[derive(Clone, Debug)]
+pub(crate) enum Way {
+    Plain,
+    Tls(Rc<TlsWay>),
+}
+
+impl Way {
+    /// The number that stands for it.
+    pub(crate) fn number(&self) -> WayNumber {
+        match self {
+            Self::Plain => WayNumber::PLAIN,
+            Self::Tls(way) => way.number,
+        }
+    }
+}
+
+/// All that a way over TLS is made from.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct Ingredients {
+    tls: UpstreamTls,
+    certificate: Option<Shown>,
+}
+
+/// The certificate that is shown.
+#[derive(Clone, Debug)]
+struct Shown(Arc<Certificate>);
+
+impl PartialEq for Shown {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Eq for Shown {}
+
+impl Hash for Shown {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.fingerprint.hash(state);
+    }
+}
+
+/// The ways over TLS that a worker knows.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    /// By the address of the policy's value. The weak share keeps any other value from getting that address: a request looks here
+    /// and compares nothing else.
+    known: RefCell<HashMap<usize, Known, RandomState>>,
+    /// By what they are made from: a route that was translated anew goes on with its connections.
+    made: RefCell<HashMap<Ingredients, Made, RandomState>>,
+    last: Cell<u32>,
+}
+
+#[derive(Debug)]
+struct Known {
+    tls: Weak<UpstreamTls>,
+    certificate: Option<Shown>,
+    way: Rc<TlsWay>,
+}
+
+#[derive(Debug)]
+struct Made {
+    way: Rc<TlsWay>,
+    /// How often it was seen that no policy demands it.
+    unused: u32,
+}
+
+/// How often a way may be found unused before it is forgotten; looked at once a second. A change of configuration, and the idle time
+/// of most connections, is over by then.
+// No limit: it decides when memory is freed that nothing waits for.
+const UNUSED: u32 = 60;
+
+impl Ways {
+    /// The way that a policy demands.
+    ///
+    /// # Errors
+    /// If there is none: what it refers to is missing or unusable.
+    pub(crate) fn find(&self, live: &Live, tls: Option<&Arc<UpstreamTls>>) -> Result<Way, InvalidTls> {
+        let Some(tls) = tls else { return Ok(Way::Plain) };
+        let certificate = match &tls.client_certificate {
+            None => None,
+            Some(name) => Some(live.snapshot.certificate(name).ok_or(InvalidTls::NoCertificate)?),
+        };
+        let key = Arc::as_ptr(tls) as usize;
+        if let Some(Known { certificate: own, way, .. }) = self.known.borrow().get(&key) {
+            let same = match (own, certificate) {
+                (None, None) => true,
+                (Some(own), Some(current)) => Arc::ptr_eq(&own.0, current),
+                _ => false,
+            };
+            if same {
+                return Ok(Way::Tls(way.clone()));
+            }
+        }
+        let certificate = certificate.cloned().map(Shown);
+        let way = self.make(Ingredients { tls: (**tls).clone(), certificate: certificate.clone() })?;
+        let known = Known { tls: Arc::downgrade(tls), certificate, way: way.clone() };
+        self.known.borrow_mut().insert(key, known);
+        Ok(Way::Tls(way))
+    }
+
+    fn make(&self, from: Ingredients) -> Result<Rc<TlsWay>, InvalidTls> {
+        let mut made = self.made.borrow_mut();
+        if let Some(Made { way, unused }) = made.get_mut(&from) {
+            *unused = 0;
+            return Ok(way.clone());
+        }
+        let number = WayNumber(self.last.get() + 1);
+        let way = Rc::new(TlsWay::new(number, &from.tls, from.certificate.as_ref().map(|shown| &*shown.0))?);
+        self.last.set(number.0);
+        made.insert(from, Made { way: way.clone(), unused: 0 });
+        Ok(way)
+    }
+
+    /// Forgets the ways of policies that are gone. Called now and then.
+    pub(crate) fn keep_house(&self) {
+        self.known.borrow_mut().retain(|_, known| known.tls.strong_count() > 0);
+        self.made.borrow_mut().retain(|_, Made { way, unused }| {
+            *unused = if Rc::strong_count(way) > 1 { 0 } else { *unused + 1 };
+            *unused <= UNUSED
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fairway_model::Snapshot;
+
+    use super::*;
+
+    fn number(ways: &Ways, live: &Live, tls: &Arc<UpstreamTls>) -> WayNumber {
+        ways.find(live, Some(tls)).unwrap().number()
+    }
+
+    #[test]
+    fn a_way_is_kept_for_equal_values_and_forgotten_after_the_last() {
+        let live = Live::first(Snapshot::default(), None, Default::default());
+        let (ways, first) = (Ways::default(), Arc::new(UpstreamTls::default()));
+        let of_first = number(&ways, &live, &first);
+        assert_ne!(of_first, WayNumber::PLAIN);
+        assert_eq!(ways.find(&live, None).unwrap().number(), WayNumber::PLAIN);
+        let other = number(&ways, &live, &Arc::new(UpstreamTls { sni: true, ..UpstreamTls::default() }));
+        assert_ne!(of_first, other);
+        drop(first);
+        ways.keep_house();
+        let again = Arc::new(UpstreamTls::default());
+        assert_eq!(number(&ways, &live, &again), of_first, "a moment without a policy is none");
+        for _ in 0..=UNUSED {
+            ways.keep_house();
+        }
+        assert_eq!((ways.known.borrow().len(), ways.made.borrow().len()), (1, 1));
+        drop(again);
+        for _ in 0..=UNUSED {
+            ways.keep_house();
+        }
+        assert_eq!((ways.known.borrow().len(), ways.made.borrow().len()), (0, 0));
+        assert_ne!(number(&ways, &live, &Arc::new(UpstreamTls::default())), of_first, "no number is used twice");
+    }
+}

@@ -1,0 +1,123 @@
+//! TLS to endpoints: what a policy demands, as a configuration of the TLS library.
+
+use std::sync::Arc;
+
+use fairway_model::{Certificate, TlsVersions, Trust, UpstreamTls};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion, version};
+
+use super::target::WayNumber;
+
+/// The name that nginx verifies when none is configured: that of the upstream in the configuration that ingress-nginx writes.
+const NAMELESS: &str = "upstream_balancer";
+
+/// Why there can be no connection as a policy demands it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum InvalidTls {
+    /// The snapshot doesn't hold the certificate to show.
+    #[error("the client certificate is missing")]
+    NoCertificate,
+    /// The certificate to show and its key can't be used.
+    #[error("the client certificate cannot be used")]
+    Certificate,
+    /// None of the authorities can be used.
+    #[error("the authorities cannot be used")]
+    Authorities,
+    /// The name is neither a DNS name nor an address.
+    #[error("the server name cannot be used")]
+    Name,
+}
+
+/// One way over TLS.
+#[derive(Debug)]
+pub(crate) struct TlsWay {
+    pub(super) number: WayNumber,
+    /// For all connections of this way, so that sessions are resumed.
+    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) name: ServerName<'static>,
+}
+
+impl TlsWay {
+    /// # Errors
+    /// See [`InvalidTls`].
+    pub(super) fn new(
+        number: WayNumber,
+        tls: &UpstreamTls,
+        certificate: Option<&Certificate>,
+    ) -> Result<Self, InvalidTls> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let versions: &[&'static SupportedProtocolVersion] = match tls.versions {
+            TlsVersions::All => &[&version::TLS13, &version::TLS12],
+            TlsVersions::Tls12 => &[&version::TLS12],
+            TlsVersions::Tls13 => &[&version::TLS13],
+        };
+        let verifier: Arc<dyn ServerCertVerifier> = match &tls.trust {
+            Trust::Anyone => Arc::new(Anyone(provider.clone())),
+            Trust::Authorities(authorities) => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(authorities.iter().map(|root| CertificateDer::from(root.der())));
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                    .build()
+                    .map_err(|_| InvalidTls::Authorities)?
+            }
+        };
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
+        let Ok(builder) = builder else { unreachable!("aws-lc-rs has cipher suites for TLS 1.2 and 1.3") };
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        let mut config = match certificate {
+            None => builder.with_no_client_auth(),
+            Some(certificate) => {
+                let chain = certificate.chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
+                let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(certificate.key.der().to_vec()));
+                builder.with_client_auth_cert(chain, key).map_err(|_| InvalidTls::Certificate)?
+            }
+        };
+        config.enable_sni = tls.sni && tls.name.is_some();
+        let name = tls.name.as_deref().unwrap_or(NAMELESS).to_owned();
+        let name = ServerName::try_from(name).map_err(|_| InvalidTls::Name)?;
+        Ok(Self { number, config: Arc::new(config), name })
+    }
+}
+
+/// Accepts every certificate. Nor is it looked at whether the endpoint has the key of the certificate that it shows: whoever has any
+/// is accepted anyway, and old certificates that the library can't read are in use behind ingress-nginx.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
