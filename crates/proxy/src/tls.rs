@@ -139,8 +139,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn certified(certificate: &Certificate) -> Result<CertifiedKey, rustls::Error> {
     let chain = certificate.chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(certificate.key.der().to_vec()));
-    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
+    let key = || PrivateKeyDer::from(PrivatePkcs8KeyDer::from(certificate.key.der().to_vec()));
+    let (chain, provider): (Vec<_>, _) = (chain, aws_lc_rs::default_provider());
+    match CertifiedKey::from_der(chain.clone(), key(), &provider) {
+        // rustls reads none of X.509 version 1; to serve it, it need not. That the key fits was checked where it was read.
+        Err(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(_))) => {
+            Ok(CertifiedKey::new(chain, provider.key_provider.load_private_key(key())?))
+        }
+        result => result,
+    }
 }
 
 /// The certificate of ingress-nginx for names that have none, and whose default is missing.
@@ -204,5 +211,47 @@ fn cipher_name(suite: CipherSuite) -> &'static str {
         CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
         CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairway_model::{Origin, PrivateKey};
+    use rustls::pki_types::pem::PemObject;
+
+    /// `openssl x509 -req -signkey` without extensions, valid for a hundred years.
+    const VERSION_1: &str = "-----BEGIN CERTIFICATE-----\n\
+MIIBKTCBzwIUe30XrxUbaZsbci6SDyaLS0ELAXcwCgYIKoZIzj0EAwIwFjEUMBIG\n\
+A1UEAwwLT2xkLkV4YW1wbGUwIBcNMjYxMTI4MDYwMjUxWhgPMjEyNjExMDQwNjAy\n\
+NTFaMBYxFDASBgNVBAMMC09sZC5FeGFtcGxlMFkwEwYHKoZIzj0CAQYIKoZIzj0D\n\
+AQcDQgAEcIK4EEEvudtcE8f8H7z2c8+OIQ2/s3B7J83dnjtduu6BvugpvJ9MUGvX\n\
+j1zbeXF/kvbfOZRaT7ElobUvOO9sgzAKBggqhkjOPQQDAgNJADBGAiEAsqspdnCr\n\
+SitN/PdxxLOgJVv0pCN5RAS0mkOHWRCdCBACIQCI9mdTcfm/BDs+tbjlRjmZJBWq\n\
+VfcXnQuxjFepjQnfGw==\n\
+-----END CERTIFICATE-----\n\
+";
+    const KEY_OF_VERSION_1: &str = "-----BEGIN PRIVATE KEY-----\n\
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQggYdh1Htil3XXh7o8\n\
+NcQRekUKi+pSPI/t/d42HjzCBJ+hRANCAARwgrgQQS+521wTx/wfvPZzz44hDb+z\n\
+cHsnzd2eO1267oG+6Cm8n0xQa9ePXNt5cX+S9t85lFpPsSWhtS8472yD\n\
+-----END PRIVATE KEY-----\n\
+";
+
+    #[test]
+    fn a_certificate_of_version_1_can_be_served() {
+        let chain = CertificateDer::from_pem_slice(VERSION_1.as_bytes()).unwrap();
+        let key = PrivatePkcs8KeyDer::from_pem_slice(KEY_OF_VERSION_1.as_bytes()).unwrap();
+        let mut certificate = Certificate {
+            name: "a/b".into(),
+            origin: Origin::new("Secret", "a", "b"),
+            fingerprint: "".into(),
+            not_after: 0,
+            chain: vec![chain.as_ref().into()],
+            key: PrivateKey::new(key.secret_pkcs8_der().to_vec()),
+        };
+        assert!(certified(&certificate).is_ok());
+        certificate.chain = vec![b"no certificate".as_slice().into()];
+        assert!(certified(&certificate).is_err());
     }
 }

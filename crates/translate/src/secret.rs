@@ -12,7 +12,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 use crate::limit;
 use crate::objects::ObjectKey;
@@ -25,6 +25,8 @@ pub(crate) struct TlsSecret {
     names: Vec<Box<str>>,
     /// Whether the names are subject alternative names, which is all that clients look at (RFC 9525).
     pub(crate) has_alternative_names: bool,
+    /// Whether it is of X.509 version 1, which knows no extensions: what `openssl x509 -req` makes.
+    pub(crate) is_version_1: bool,
     /// Seconds since 1970.
     pub(crate) not_before: i64,
     pub(crate) not_after: i64,
@@ -60,7 +62,7 @@ pub(crate) fn read(key: &ObjectKey, secret: &Secret) -> Result<TlsSecret, Unusab
     if !rest.is_empty() {
         return Err("tls.crt holds a malformed certificate".into());
     }
-    check_fit(&chain, &pkcs8)?;
+    check_fit(&chain, &pkcs8, &parsed)?;
     let (names, has_alternative_names) = names(&parsed);
     let (not_before, not_after) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
     let fingerprint = fingerprint(leaf);
@@ -72,7 +74,8 @@ pub(crate) fn read(key: &ObjectKey, secret: &Secret) -> Result<TlsSecret, Unusab
         chain: chain.iter().map(|link| Arc::from(link.as_ref())).collect(),
         key: PrivateKey::new(pkcs8),
     };
-    Ok(TlsSecret { certificate: certificate.into(), names, has_alternative_names, not_before, not_after })
+    let is_version_1 = parsed.version() != X509Version::V3;
+    Ok(TlsSecret { certificate: certificate.into(), names, has_alternative_names, is_version_1, not_before, not_after })
 }
 
 impl TlsSecret {
@@ -130,14 +133,23 @@ fn address(bytes: &[u8]) -> Option<std::net::IpAddr> {
     }
 }
 
-fn check_fit(chain: &[CertificateDer<'static>], pkcs8: &[u8]) -> Result<(), Unusable> {
+fn check_fit(chain: &[CertificateDer<'static>], pkcs8: &[u8], leaf: &X509Certificate<'_>) -> Result<(), Unusable> {
     let provider: CryptoProvider = default_provider();
     let key = PrivateKeyDer::Pkcs8(pkcs8.to_vec().into());
+    let mismatch = || Err("the certificate does not belong to the key".into());
+    if leaf.version() != X509Version::V3 {
+        // rustls, being a client too, reads no certificate but those of version 3. To serve one it need not.
+        let key =
+            provider.key_provider.load_private_key(key).ok().and_then(|key| key.public_key().map(|key| key.to_vec()));
+        return match key {
+            Some(key) if key == leaf.public_key().raw => Ok(()),
+            Some(_) => mismatch(),
+            None => Err("tls.key holds a private key that can't be used".into()),
+        };
+    }
     match CertifiedKey::from_der(chain.to_vec(), key, &provider) {
         Ok(_) => Ok(()),
-        Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
-            Err("the certificate does not belong to the key".into())
-        }
+        Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => mismatch(),
         Err(_) => Err("certificate and key can't be used together".into()),
     }
 }

@@ -120,3 +120,30 @@ static PAIR: std::sync::LazyLock<(String, String)> = std::sync::LazyLock::new(||
     let pair = rcgen::KeyPair::generate().unwrap();
     (pair.serialize_pem(), self_signed(&["a.example"], &pair))
 });
+
+/// `openssl x509 -req -signkey` without extensions, valid for a hundred years.
+const VERSION_1: &str = "-----BEGIN CERTIFICATE-----\n\
+MIIBKTCBzwIUe30XrxUbaZsbci6SDyaLS0ELAXcwCgYIKoZIzj0EAwIwFjEUMBIG\n\
+A1UEAwwLT2xkLkV4YW1wbGUwIBcNMjYxMTI4MDYwMjUxWhgPMjEyNjExMDQwNjAy\n\
+NTFaMBYxFDASBgNVBAMMC09sZC5FeGFtcGxlMFkwEwYHKoZIzj0CAQYIKoZIzj0D\n\
+AQcDQgAEcIK4EEEvudtcE8f8H7z2c8+OIQ2/s3B7J83dnjtduu6BvugpvJ9MUGvX\n\
+j1zbeXF/kvbfOZRaT7ElobUvOO9sgzAKBggqhkjOPQQDAgNJADBGAiEAsqspdnCr\n\
+SitN/PdxxLOgJVv0pCN5RAS0mkOHWRCdCBACIQCI9mdTcfm/BDs+tbjlRjmZJBWq\n\
+VfcXnQuxjFepjQnfGw==\n\
+-----END CERTIFICATE-----\n\
+";
+const KEY_OF_VERSION_1: &str = "-----BEGIN PRIVATE KEY-----\n\
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQggYdh1Htil3XXh7o8\n\
+NcQRekUKi+pSPI/t/d42HjzCBJ+hRANCAARwgrgQQS+521wTx/wfvPZzz44hDb+z\n\
+cHsnzd2eO1267oG+6Cm8n0xQa9ePXNt5cX+S9t85lFpPsSWhtS8472yD\n\
+-----END PRIVATE KEY-----\n\
+";
+
+#[test]
+fn a_certificate_of_version_1_is_used_with_its_common_name() {
+    let found = read(&key(), &secret(VERSION_1, KEY_OF_VERSION_1)).unwrap();
+    assert!(found.is_version_1 && !found.has_alternative_names);
+    assert!(found.covers(&HostPattern::parse("old.example").unwrap()));
+    let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    assert_eq!(read(&key(), &secret(VERSION_1, &other)).unwrap_err(), "the certificate does not belong to the key");
+}

@@ -124,6 +124,10 @@ impl Translator {
             warning(Reason::CertificateExpired, "the certificate has expired; it is served all the same")
         } else if good.not_before > self.now {
             warning(Reason::CertificateExpired, "the certificate is not valid yet; it is served all the same")
+        } else if good.is_version_1 {
+            let message = "the certificate is of X.509 version 1, which has no subject alternative names: it is served, and clients \
+                           that check certificates refuse it";
+            warning(Reason::CertificateMismatch, message)
         } else if !good.has_alternative_names {
             let message = "the certificate has no subject alternative name, only a common name, which clients ignore";
             warning(Reason::CertificateMismatch, message)
