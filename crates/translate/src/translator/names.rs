@@ -5,14 +5,16 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use fairway_model::{
-    Action, Host, HostKey, HostPattern, Hostname, Location, Origin, PathMatch, Redirect, Resource, ResourceName, Route,
+    Action, CertificateName, Host, HostKey, HostPattern, Hostname, Location, Origin, PathMatch, Redirect, Resource,
+    ResourceName, Route,
 };
 
 use super::certificates::Choice;
+use super::ingresses::secrets;
 use super::part::{Extent, portion};
 use super::{Translator, Work};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
-use crate::ingress::{Age, HostInput, Merged, Parts, merge};
+use crate::ingress::{Age, HostInput, Merged, Part, Parts, merge};
 use crate::objects::ObjectKey;
 
 /// One name under which something may be served.
@@ -293,11 +295,23 @@ impl Translator {
         }
     }
 
-    /// Another name of a host. It has the certificate only if that covers it, and without one no redirect to https.
-    fn alias(&mut self, pattern: &HostPattern, primary: &HostPattern) -> Option<Host> {
+    /// The certificate for another name of a host: that of the host if it covers the name, else the first one of all the Secrets in
+    /// `spec.tls` of the host's Ingresses that does.
+    fn certificate_for(&self, pattern: &HostPattern, primary: &HostPattern) -> Option<CertificateName> {
         let state = self.names.get(primary)?;
-        let host = state.published.clone()?;
-        let certificate = state.choice.certificate.clone().filter(|certificate| self.covers(certificate, pattern));
+        let chosen = state.choice.certificate.clone().filter(|certificate| self.covers(certificate, pattern));
+        chosen.or_else(|| {
+            let of_part = |part: &Arc<Part>| secrets(part).collect::<Vec<_>>();
+            let mut good =
+                state.parts.values().flat_map(of_part).filter_map(|key| self.secrets.get(&key)?.good.as_ref());
+            good.find(|good| good.covers(pattern)).map(|good| good.certificate.name.clone())
+        })
+    }
+
+    /// Another name of a host. Without a certificate that covers it, it has no redirect to https.
+    fn alias(&mut self, pattern: &HostPattern, primary: &HostPattern) -> Option<Host> {
+        let host = self.names.get(primary)?.published.clone()?;
+        let certificate = self.certificate_for(pattern, primary);
         let entry = certificate.is_some() || self.has_wildcard_entry(pattern);
         if entry == self.has_entry(primary) {
             return Some(host.alias(pattern.clone()).with_certificate(certificate));
@@ -310,7 +324,7 @@ impl Translator {
     fn www(&self, pattern: &HostPattern, age: &Age, name: &Hostname) -> Option<Host> {
         let state = self.names.get(&HostPattern::Exact(name.clone()))?;
         let origin = state.parts.get(age).map_or_else(|| Origin::built_in("www"), |part| part.origin.clone());
-        let certificate = state.choice.certificate.clone().filter(|certificate| self.covers(certificate, pattern));
+        let certificate = self.certificate_for(pattern, &HostPattern::Exact(name.clone()));
         let status = self.global.config.http_redirect_code.status();
         let action = Action::Redirect(Redirect { status, location: Location::OtherHost(name.clone()) });
         let route = Route::new(origin, PathMatch::prefix("/").ok()?, action);
