@@ -16,6 +16,7 @@ pub mod standing;
 mod stream;
 pub mod translator;
 pub mod value;
+mod variable;
 pub mod verdict;
 
 pub use diagnostic::Diagnostic;

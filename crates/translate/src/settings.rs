@@ -18,6 +18,7 @@ use crate::objects::{Kind, ObjectKey};
 use crate::options::Options;
 use crate::secret::certificate_name;
 use crate::value::{HeaderName, UriPattern, Value, WorkerProcesses};
+use crate::variable::{Absent, absent};
 
 /// Fields that the proxy makes itself: a ConfigMap that sets them would break the framing of messages (RFC 9112).
 const FRAMING: [&str; 6] = ["connection", "content-length", "host", "keep-alive", "transfer-encoding", "upgrade"];
@@ -158,21 +159,34 @@ fn access_log(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diag
         }
     }
     let format = Template::parse(config.log_format_upstream.as_str());
-    for name in format.unknown().take(8) {
-        diagnostics.push(Diagnostic::new(
-            Severity::Warning,
-            Reason::InvalidConfiguration,
-            origin,
-            "data[\"log-format-upstream\"]",
-            name,
-            "no variable of this name exists; it is logged as -",
-        ));
-    }
+    diagnose_variables(format.unknown(), "log-format-upstream", "", origin, diagnostics);
     AccessLog {
         enabled: !config.disable_access_log && !config.disable_http_access_log,
         format,
         escape: escape(config),
         skip,
+    }
+}
+
+/// Says of each variable that has no value whether it exists at all.
+fn diagnose_variables<'a>(
+    names: impl Iterator<Item = &'a str>,
+    key: &str,
+    whose: &str,
+    origin: &Origin,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let names: BTreeSet<&str> = names.collect();
+    let told = names.into_iter().map(|name| (name, absent(name))).filter(|(_, absent)| *absent != Absent::EmptyThere);
+    for (name, absent) in told.take(8) {
+        let (severity, message) = match absent {
+            Absent::Unknown => {
+                (Severity::Warning, format!("no variable of this name exists{whose}; it is logged as -"))
+            }
+            _ => (Severity::Info, format!("this variable of nginx has no value here{whose}; it is logged as -")),
+        };
+        let reason = Reason::InvalidConfiguration;
+        diagnostics.push(Diagnostic::new(severity, reason, origin, format!("data[\"{key}\"]"), name, message));
     }
 }
 
@@ -186,11 +200,7 @@ fn escape(config: &GlobalConfig) -> LogEscape {
 
 fn streams(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diagnostic>) -> StreamSettings {
     let format = StreamTemplate::parse(config.log_format_stream.as_str());
-    for name in format.unknown().take(8) {
-        let message = "no variable of this name exists for TCP and UDP services; it is logged as -";
-        let (severity, reason) = (Severity::Warning, Reason::InvalidConfiguration);
-        diagnostics.push(Diagnostic::new(severity, reason, origin, "data[\"log-format-stream\"]", name, message));
-    }
+    diagnose_variables(format.unknown(), "log-format-stream", " for TCP and UDP services", origin, diagnostics);
     StreamSettings {
         idle: nonzero(config.proxy_stream_timeout.0, 600),
         connect_timeout: nonzero(config.proxy_connect_timeout.duration(), 5),

@@ -72,3 +72,16 @@ fn fields_that_belong_to_the_framing_are_refused() {
     assert_eq!(fields(Some((&key, &data)), &mut diagnostics), [("X-Good".into(), "value".into())]);
     assert_eq!(diagnostics.len(), 5);
 }
+
+#[test]
+fn variables_that_nginx_has_are_no_mistake() {
+    let format = "$proxy_protocol_addr $connection_time $nobody $nobody $ssl_protocol $sent_trailer_x";
+    let data = [("log-format-upstream".to_owned(), format.to_owned())].into();
+    let origin = Origin::new("ConfigMap", "a", "b");
+    let config = GlobalConfig::read(&origin, &data, &mut Vec::new());
+    let sources = Sources { config: &config, origin: &origin, add_headers: None, proxy_set_headers: None };
+    let mut found = Vec::new();
+    settings(&sources, &Options::default(), &mut found);
+    let warned: Vec<_> = found.iter().filter(|found| found.severity == Severity::Warning).collect();
+    assert!(warned.len() == 1 && warned[0].value == "nobody", "{found:?}");
+}

@@ -1,0 +1,112 @@
+//! The variables of nginx and ingress-nginx that exist and have no value here: a log format that names one is no mistake.
+
+/// Those that are empty in ingress-nginx, too, unless something that isn't built is in use.
+const EMPTY_THERE: &[&str] = &[
+    "proxy_alternative_upstream_name",
+    "proxy_protocol_addr",
+    "proxy_protocol_port",
+    "proxy_protocol_server_addr",
+    "proxy_protocol_server_port",
+];
+
+/// Those of nginx's modules that ingress-nginx is built with (nginx.org, "Alphabetical index of variables"), and ingress-nginx's own.
+const EMPTY_HERE: &[&str] = &[
+    "ancient_browser",
+    "binary_remote_addr",
+    "body_bytes_sent",
+    "bytes_received",
+    "bytes_sent",
+    "connection",
+    "connection_requests",
+    "connection_time",
+    "connections_active",
+    "connections_reading",
+    "connections_waiting",
+    "connections_writing",
+    "content_length",
+    "content_type",
+    "date_gmt",
+    "date_local",
+    "document_root",
+    "fastcgi_path_info",
+    "fastcgi_script_name",
+    "full_x_forwarded_for",
+    "full_x_forwarded_proto",
+    "gzip_ratio",
+    "hostname",
+    "http2",
+    "http3",
+    "invalid_referer",
+    "limit_conn_status",
+    "limit_rate",
+    "limit_req_status",
+    "location_path",
+    "modern_browser",
+    "msie",
+    "nginx_version",
+    "otel_parent_id",
+    "otel_parent_sampled",
+    "otel_span_id",
+    "otel_trace_id",
+    "pid",
+    "pipe",
+    "protocol",
+    "proxy_add_x_forwarded_for",
+    "proxy_host",
+    "proxy_port",
+    "realip_remote_port",
+    "realpath_root",
+    "redirect_to",
+    "request_body",
+    "request_body_file",
+    "request_completion",
+    "request_filename",
+    "secure_link",
+    "secure_link_expires",
+    "session_time",
+    "slice_range",
+    "tcpinfo_rcv_space",
+    "tcpinfo_rtt",
+    "tcpinfo_rttvar",
+    "tcpinfo_snd_cwnd",
+    "upstream_addr",
+    "upstream_bytes_received",
+    "upstream_bytes_sent",
+    "upstream_cache_status",
+    "upstream_connect_time",
+    "upstream_first_byte_time",
+    "upstream_header_time",
+    "upstream_response_length",
+    "upstream_response_time",
+    "upstream_session_time",
+    "upstream_status",
+    "uid_got",
+    "uid_reset",
+    "uid_set",
+];
+
+/// Families of names.
+const PREFIXES: &[&str] =
+    &["geoip2_", "geoip_", "proxy_protocol_tlv_", "sent_trailer_", "ssl_", "upstream_cookie_", "upstream_trailer_"];
+
+/// What is known of a variable that has no value here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Absent {
+    /// It is empty as in ingress-nginx.
+    EmptyThere,
+    /// It has a value there.
+    EmptyHere,
+    /// There is none of this name.
+    Unknown,
+}
+
+/// What is known of a variable that has no value here.
+pub(crate) fn absent(name: &str) -> Absent {
+    if EMPTY_THERE.contains(&name) {
+        Absent::EmptyThere
+    } else if EMPTY_HERE.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+        Absent::EmptyHere
+    } else {
+        Absent::Unknown
+    }
+}
