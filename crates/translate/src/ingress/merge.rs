@@ -97,6 +97,7 @@ impl<'a> Merging<'a> {
                 match winners.entry((rule.kind == PathKind::Exact, canonical(part, rule))) {
                     hash_map::Entry::Vacant(entry) => {
                         entry.insert((part, rule));
+                        self.check_characters(part, rule);
                         locations.push(Location { part, rule, at });
                     }
                     hash_map::Entry::Occupied(entry) => {
@@ -127,7 +128,6 @@ impl<'a> Merging<'a> {
         let mut below: Vec<(&Location<'a>, String)> = Vec::new();
         for location in locations {
             let (part, rule) = (location.part, location.rule);
-            self.check_characters(part, rule);
             let path = match rule.kind {
                 PathKind::Exact => PathMatch::exact(&rule.text),
                 PathKind::Prefix | PathKind::Any => PathMatch::prefix(&rule.text),
