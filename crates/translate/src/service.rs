@@ -136,6 +136,9 @@ impl Problem {
             _ => format!("{}:{}", backend.service, backend.port),
         };
         let then = match backend.layer {
+            Layer::Http if self.reason == Reason::NoEndpoints => {
+                "requests answer 503 unless there is a default backend"
+            }
             Layer::Http => "requests answer 503",
             Layer::Tcp => "connections are closed",
             Layer::Udp => "datagrams are dropped",

@@ -40,7 +40,16 @@ pub(super) fn find(
         };
     }
     let Some(port) = port else { return Err(port_missing(key, service)) };
-    Ok(Endpoints::Addresses(from_slices(&sources.slices, port, key.layer)))
+    let endpoints = from_slices(&sources.slices, port, key.layer);
+    // Files of manifests hold no endpoints. In a cluster pods that aren't ready are listed, too.
+    if endpoints.is_empty() && options.development.is_none() {
+        let message = format!(
+            "Service {}/{} has no endpoints: it is scaled to zero, or its selector fits no pod",
+            key.namespace, key.service
+        );
+        return Err(Problem::new(Severity::Warning, Reason::NoEndpoints, message));
+    }
+    Ok(Endpoints::Addresses(endpoints))
 }
 
 pub(super) fn port_missing(key: &BackendKey, service: &Service) -> Problem {

@@ -93,6 +93,15 @@ fn a_change_of_endpoints_touches_one_endpoint_set() {
 }
 
 #[test]
+fn a_service_without_any_endpoint_is_told_of() {
+    let mut translator = started([ingress("i", "a.example", json!({})), service(), slice(&["10.0.0.1"])]);
+    let update = translator.apply([slice(&[])], 0);
+    assert_eq!(update.diagnostics[0].1[0].reason, Reason::NoEndpoints);
+    let update = translator.apply([slice(&["10.0.0.2"])], 0);
+    assert_eq!(update.diagnostics, [(key(Kind::Ingress, "i"), Vec::new())]);
+}
+
+#[test]
 fn what_means_the_same_touches_nothing() {
     let mut translator = started([ingress("i", "a.example", json!({})), service(), slice(&["10.0.0.1"])]);
     let Change::Upsert(Object::Ingress(same)) = ingress("i", "a.example", json!({})) else { unreachable!() };
@@ -120,7 +129,7 @@ fn one_ingress_touches_its_own_host() {
 fn a_version_that_cannot_be_loaded_leaves_the_last_good_one() {
     let good = json!({ "nginx.ingress.kubernetes.io/permanent-redirect": "https://good.example/" });
     let bad = json!({ "nginx.ingress.kubernetes.io/permanent-redirect": "no url" });
-    let mut translator = started([ingress("i", "a.example", good), service()]);
+    let mut translator = started([ingress("i", "a.example", good), service(), slice(&["10.0.0.1"])]);
     let before = translator.snapshot().clone();
     let update = translator.apply([ingress("i", "other.example", bad.clone())], 0);
     assert!(update.delta.is_empty() && update.unserved.is_empty());
@@ -205,7 +214,8 @@ fn secret(names: &[&str]) -> Change {
 #[test]
 fn a_new_certificate_touches_no_host() {
     let spec = json!({ "rules": [rule("a.example")], "tls": [{ "hosts": ["a.example"], "secretName": "tls" }] });
-    let mut translator = started([ingress_with("i", json!({}), spec), service(), secret(&["a.example"])]);
+    let mut translator =
+        started([ingress_with("i", json!({}), spec), service(), slice(&["10.0.0.1"]), secret(&["a.example"])]);
     assert_eq!(names(&translator.apply([secret(&["a.example"])], 0)), ["Certificate a/tls"]);
     // Gone or broken, the last one goes on.
     let update = translator.apply([Change::Remove(key(Kind::Secret, "tls"))], 0);
@@ -225,7 +235,8 @@ fn certificates_expire_as_time_goes_by() {
     const IN_2025: i64 = 1_735_689_600;
     const IN_2031: i64 = 1_925_000_000;
     let mut translator = Translator::new(options());
-    let update = translator.apply([ingress_with("i", json!({}), spec), service(), secret(&["a.example"])], IN_2025);
+    let objects = [ingress_with("i", json!({}), spec), service(), slice(&["10.0.0.1"]), secret(&["a.example"])];
+    let update = translator.apply(objects, IN_2025);
     assert!(update.diagnostics.is_empty(), "{:?}", update.diagnostics);
     let update = translator.apply([], IN_2031);
     let found = &update.diagnostics[0].1[0];
