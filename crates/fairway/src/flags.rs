@@ -267,6 +267,7 @@ impl Flags {
             reserved_ports: RESERVED_PORTS.iter().map(|(_, flag)| (self.port(flag), (*flag).to_owned())).collect(),
             default_backend_service: self.object("default-backend-service"),
             default_ssl_certificate: self.object("default-ssl-certificate"),
+            ssl_passthrough: self.bool("enable-ssl-passthrough"),
             disable_catch_all: self.bool("disable-catch-all"),
             disable_external_name: self.bool("disable-svc-external-name"),
             deep_inspect: self.bool("deep-inspect"),

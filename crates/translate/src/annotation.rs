@@ -24,8 +24,8 @@ pub use doc::annotations_markdown;
 pub use read::{IngressAnnotations, Rejected, Rules, read, screen};
 pub use table::{Access, Affinity, Balancing, HostLevel, Proxying, Redirects, Rewriting};
 
-use crate::value::RiskLevel;
-use crate::verdict::Verdict;
+use crate::value::{RiskLevel, Size, Value};
+use crate::verdict::{Verdict, looks_like, same_words};
 
 /// The prefix where `--annotations-prefix` names no other.
 pub const DEFAULT_PREFIX: &str = "nginx.ingress.kubernetes.io";
@@ -56,6 +56,40 @@ pub struct Spec {
     pub meanwhile: Meanwhile,
     /// Values that ask for what happens anyway, so that nothing is lost while the annotation isn't built.
     pub neutral: &'static [&'static str],
+    /// A size up to which it asks for what happens anyway.
+    pub up_to: Option<u64>,
+}
+
+impl Spec {
+    /// Whether a value asks for what happens anyway, so that nothing is lost while the annotation isn't built.
+    pub fn is_neutral(&self, value: &str) -> bool {
+        let switch = bool::parse(value).map(|on| if on { "true" } else { "false" });
+        let within = |limit| Size::parse(value).is_some_and(|size| (1..=limit).contains(&size.0));
+        self.neutral.iter().any(|neutral| same_words(neutral, value) || switch == Some(*neutral))
+            || self.up_to.is_some_and(within)
+    }
+
+    /// How far a value works, beside the other annotations of its Ingress.
+    pub fn verdict_of(&self, value: &str, others: &Annotations<'_>, rules: &Rules) -> Verdict {
+        match self.verdict {
+            Verdict::NotYet(_) | Verdict::Refused { .. } if value.is_empty() || self.is_neutral(value) => Verdict::Same,
+            verdict => without_effect(self.name, others, rules).unwrap_or(verdict),
+        }
+    }
+}
+
+/// What has no effect in ingress-nginx either, for what the other annotations or the flags say.
+fn without_effect(name: &str, others: &Annotations<'_>, rules: &Rules) -> Option<Verdict> {
+    let authenticates = || ["auth-url", "auth-type", "auth-tls-secret"].iter().any(|name| others.value(name).is_some());
+    match name {
+        "satisfy" if !authenticates() => {
+            Some(Verdict::Harmless("without authentication the address list alone decides, as in ingress-nginx"))
+        }
+        "ssl-passthrough" if !rules.ssl_passthrough => {
+            Some(Verdict::Harmless("without --enable-ssl-passthrough TLS ends at the proxy, as in ingress-nginx"))
+        }
+        _ => None,
+    }
 }
 
 /// What an annotation acts on, in ingress-nginx's division.
@@ -143,6 +177,15 @@ impl<'a> Annotations<'a> {
             .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
             .map_while(move |(key, value)| key.strip_prefix(prefix).map(|rest| (rest, value.as_str())))
             .filter_map(|(rest, value)| rest.strip_prefix('/').map(|name| (name, value)))
+    }
+
+    /// Annotations whose prefix is nearly ours, and whose name is known: prefix and name.
+    fn misspelt(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let ours = self.prefix;
+        let others = self.all.keys().filter_map(|key| key.split_once('/')).filter(move |(prefix, _)| *prefix != ours);
+        others
+            .filter(move |(prefix, name)| looks_like(prefix, ours) && spec(name).is_some())
+            .take(crate::limit::UNKNOWN_NAMES)
     }
 
     /// The value of a name without the prefix; empty is the same as absent.
@@ -257,6 +300,7 @@ macro_rules! annotations {
                 verdict: [$($verdict,)? Verdict::Same][0],
                 meanwhile: Meanwhile::Serve,
                 neutral: &[],
+                up_to: None,
             },)+];
 
             /// Reads the text into the field that belongs to the name; `false` if it can't be read.

@@ -23,7 +23,7 @@ use crate::value::{
     LogFormat, NextUpstream, NginxTime, ObjectRef, RiskLevel, Seconds, Size, Text, UriPatterns, Value, WorkerProcesses,
 };
 use crate::verdict::Verdict::{self, Differs};
-use crate::verdict::nearest;
+use crate::verdict::{nearest, same_words};
 
 /// What there is to know about one key.
 #[derive(Debug)]
@@ -42,6 +42,29 @@ pub struct KeySpec {
     pub restricts: bool,
     /// What happens to a value that can't be read, where that isn't the default; empty where it is.
     pub closed: &'static str,
+    /// Values beside the default that ask for what happens anyway, so that nothing is lost while the key isn't built.
+    pub neutral: &'static [&'static str],
+    /// A size up to which it asks for what happens anyway.
+    pub up_to: Option<u64>,
+}
+
+impl KeySpec {
+    /// Whether a value asks for what happens anyway.
+    pub fn is_neutral(&self, value: &str) -> bool {
+        let within = |limit| Size::parse(value).is_some_and(|size| (1..=limit).contains(&size.0));
+        value.is_empty()
+            || same_words(value, self.default)
+            || self.neutral.iter().any(|neutral| same_words(value, neutral))
+            || self.up_to.is_some_and(within)
+    }
+
+    /// How far a value works.
+    pub fn verdict_of(&self, value: &str) -> Verdict {
+        match self.verdict {
+            Verdict::NotYet(_) | Verdict::Refused { .. } if self.is_neutral(value) => Verdict::Same,
+            verdict => verdict,
+        }
+    }
 }
 
 /// Declares the struct, its defaults, the table, and the step from text to field.
@@ -75,6 +98,8 @@ macro_rules! configmap {
                 doc: concat!($($doc),+),
                 verdict: [$($verdict,)? Verdict::Same][0],
                 restricts: false,
+                neutral: &[],
+                up_to: None,
                 closed: [$($why,)? ""][0],
             },)+];
 
@@ -314,7 +339,7 @@ impl GlobalConfig {
                     report(Severity::Info, Reason::IneffectiveConfiguration, key, value, message);
                 }
                 // What is written out is what happens anyway.
-                Verdict::NotYet(_) | Verdict::Refused { .. } if value == spec.default || value.is_empty() => {}
+                Verdict::NotYet(_) | Verdict::Refused { .. } if spec.is_neutral(value) => {}
                 Verdict::NotYet(_) => {
                     let severity = if spec.restricts { Severity::Error } else { Severity::Warning };
                     let message = format!("not supported yet: {}", spec.verdict.note());
@@ -340,11 +365,12 @@ impl GlobalConfig {
         config
     }
 
-    /// What it says about which annotations are acceptable.
-    pub fn annotation_rules(&self) -> Rules {
+    /// What it says about which annotations are acceptable. `ssl_passthrough` is `--enable-ssl-passthrough`.
+    pub fn annotation_rules(&self, ssl_passthrough: bool) -> Rules {
         Rules {
             risk_level: self.annotations_risk_level,
             word_blocklist: self.annotation_value_word_blocklist.0.clone(),
+            ssl_passthrough,
             snippets: self.allow_snippet_annotations,
         }
     }

@@ -53,6 +53,8 @@ pub struct Options {
     pub default_backend_service: Option<(String, String)>,
     /// `--default-ssl-certificate`, namespace and name of the Secret.
     pub default_ssl_certificate: Option<(String, String)>,
+    /// `--enable-ssl-passthrough`, which isn't built: whoever gives it expects `ssl-passthrough` to work.
+    pub ssl_passthrough: bool,
     /// `--disable-catch-all`.
     pub disable_catch_all: bool,
     /// `--disable-svc-external-name`.
@@ -192,6 +194,7 @@ impl Default for Options {
             reserved_ports: RESERVED_PORTS.iter().map(|(port, flag)| (*port, (*flag).to_owned())).collect(),
             default_backend_service: None,
             default_ssl_certificate: None,
+            ssl_passthrough: false,
             disable_catch_all: false,
             disable_external_name: false,
             deep_inspect: true,

@@ -349,10 +349,11 @@ impl Translator {
         }
         let Some(all) = ingress.read().metadata.annotations else { return Vec::new() };
         let origin = key.origin();
-        Annotations::new(&origin, &self.options.annotations_prefix, &all)
+        let annotations = Annotations::new(&origin, &self.options.annotations_prefix, &all);
+        annotations
             .iter()
-            .filter_map(|(name, _)| annotation::spec(name))
-            .map(|spec| (spec.name, spec.verdict))
+            .filter_map(|(name, value)| Some((annotation::spec(name)?, value)))
+            .map(|(spec, value)| (spec.name, spec.verdict_of(value, &annotations, &self.global.rules)))
             .collect()
     }
 

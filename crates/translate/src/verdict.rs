@@ -44,6 +44,17 @@ impl Verdict {
         }
     }
 
+    /// How much is lost, from nothing to all: to tell the worst of several.
+    pub const fn loss(self) -> u8 {
+        match self {
+            Self::Same => 0,
+            Self::Harmless(_) => 1,
+            Self::Differs(_) => 2,
+            Self::NotYet(_) => 3,
+            Self::Refused { .. } => 4,
+        }
+    }
+
     /// Whether the name is read and put in force.
     pub const fn works(self) -> bool {
         matches!(self, Self::Same | Self::Differs(_))
@@ -74,6 +85,26 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
+/// Whether a text is another one with at most two slips, or with its parts between dots in another order.
+pub(crate) fn looks_like(text: &str, meant: &str) -> bool {
+    fn parts(text: &str) -> Vec<&str> {
+        let mut parts: Vec<&str> = text.split('.').collect();
+        parts.sort_unstable();
+        parts
+    }
+    text.len().abs_diff(meant.len()) <= 2 && (edit_distance(text, meant) <= 2 || parts(text) == parts(meant))
+}
+
+/// Whether two texts hold the same words, in whatever order and however parted by blanks and commas.
+pub(crate) fn same_words(one: &str, other: &str) -> bool {
+    fn words(text: &str) -> Vec<&str> {
+        let mut words: Vec<&str> = text.split([' ', ',', '\t']).filter(|word| !word.is_empty()).collect();
+        words.sort_unstable();
+        words
+    }
+    one == other || words(one) == words(other)
+}
+
 /// Fewest insertions, deletions and replacements of bytes that turn one text into the other.
 fn edit_distance(left: &str, right: &str) -> usize {
     let mut row: Vec<usize> = (0..=right.len()).collect();
@@ -92,6 +123,18 @@ fn edit_distance(left: &str, right: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slips_and_orders_are_seen_through() {
+        let ours = "nginx.ingress.kubernetes.io";
+        for near in ["ngnix.ingress.kubernetes.io", "nginx.ingres.kubernetes.io", "ingress.nginx.kubernetes.io"] {
+            assert!(looks_like(near, ours), "{near}");
+        }
+        for other in ["traefik.ingress.kubernetes.io", "kubernetes.io", "nginx.org", "haproxy.ingress.kubernetes.io"] {
+            assert!(!looks_like(other, ours), "{other}");
+        }
+        assert!(same_words("TLSv1.3 TLSv1.2", "TLSv1.2  TLSv1.3") && !same_words("TLSv1.3", "TLSv1.2 TLSv1.3"));
+    }
 
     #[test]
     fn edit_distance_counts_single_edits() {

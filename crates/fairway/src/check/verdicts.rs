@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use fairway_model::Origin;
+use fairway_translate::annotation::{Annotations, Rules};
 use fairway_translate::objects::Object;
 use fairway_translate::verdict::{Verdict, nearest};
 use fairway_translate::{annotation, configmap};
@@ -39,6 +40,7 @@ pub(super) struct Verdicts {
 pub(super) fn verdicts(reading: &Reading) -> Verdicts {
     let mut found = Verdicts::default();
     let prefix = &reading.options.annotations_prefix;
+    let rules = Rules { ssl_passthrough: reading.options.ssl_passthrough, ..Rules::default() };
     let mut objects: Vec<_> = reading.manifests.objects().collect();
     objects.sort_by_key(|object| object.key());
     for object in objects {
@@ -48,15 +50,23 @@ pub(super) fn verdicts(reading: &Reading) -> Verdicts {
             // Those that aren't served count as well: their class may be in a chart, or be meant to move.
             Object::Ingress(ingress) => {
                 let foreign = usize::from(reading.foreign.contains(&origin));
-                for name in ingress.read().metadata.annotations.iter().flatten().map(|(name, _)| name) {
+                let Some(all) = ingress.read().metadata.annotations else { continue };
+                let annotations = Annotations::new(&origin, prefix, &all);
+                for (name, value) in &all {
                     let Some(short) = name.strip_prefix(&**prefix).and_then(|rest| rest.strip_prefix('/')) else {
                         continue;
                     };
-                    let spec = annotation::spec(short).map(|spec| spec.verdict);
+                    let verdict = annotation::spec(short).map(|spec| spec.verdict_of(value, &annotations, &rules));
                     let met = || {
-                        Met::new(spec, short, annotation::names(), &origin, format!("metadata.annotations[\"{name}\"]"))
+                        Met::new(
+                            verdict,
+                            short,
+                            annotation::names(),
+                            &origin,
+                            format!("metadata.annotations[\"{name}\"]"),
+                        )
                     };
-                    found.annotations.entry(name.clone()).or_insert_with(met).add(foreign);
+                    found.annotations.entry(name.clone()).or_insert_with(met).add(verdict, foreign);
                 }
             }
             Object::ConfigMap(configmap)
@@ -66,10 +76,10 @@ pub(super) fn verdicts(reading: &Reading) -> Verdicts {
                     .as_ref()
                     .is_some_and(|(namespace, name)| **namespace == *key.namespace && **name == *key.name) =>
             {
-                for name in configmap.data.iter().flatten().map(|(name, _)| name) {
-                    let spec = configmap::spec(name).map(|spec| spec.verdict);
-                    let met = || Met::new(spec, name, configmap::names(), &origin, format!("data[\"{name}\"]"));
-                    found.keys.entry(name.clone()).or_insert_with(met).add(0);
+                for (name, value) in configmap.data.iter().flatten() {
+                    let verdict = configmap::spec(name).map(|spec| spec.verdict_of(value));
+                    let met = || Met::new(verdict, name, configmap::names(), &origin, format!("data[\"{name}\"]"));
+                    found.keys.entry(name.clone()).or_insert_with(met).add(verdict, 0);
                 }
             }
             _ => {}
@@ -93,7 +103,11 @@ impl Met {
         Self { verdict, near, users: 0, foreign: 0, origin: origin.clone(), field, place: None }
     }
 
-    fn add(&mut self, foreign: usize) {
+    /// One more that uses it. The verdict that is shown is the worst of all values.
+    fn add(&mut self, verdict: Option<Verdict>, foreign: usize) {
+        if verdict.map(Verdict::loss) > self.verdict.map(Verdict::loss) {
+            self.verdict = verdict;
+        }
         self.users += 1;
         self.foreign += foreign;
     }

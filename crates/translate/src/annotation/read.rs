@@ -42,6 +42,8 @@ pub struct Rules {
     pub risk_level: RiskLevel,
     /// ConfigMap `annotation-value-word-blocklist`: values may hold none of these.
     pub word_blocklist: Vec<String>,
+    /// `--enable-ssl-passthrough`.
+    pub ssl_passthrough: bool,
     /// ConfigMap `allow-snippet-annotations`. Snippets are never run; with true an Ingress that has one is denied, since the
     /// snippet might hold a restriction, with false they are dropped, as ingress-nginx does.
     pub snippets: bool,
@@ -49,7 +51,7 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { risk_level: RiskLevel::High, word_blocklist: Vec::new(), snippets: false }
+        Self { risk_level: RiskLevel::High, word_blocklist: Vec::new(), ssl_passthrough: false, snippets: false }
     }
 }
 
@@ -103,6 +105,16 @@ pub fn read(
             Some(_) => {}
             None => reading.unknown(name),
         }
+    }
+    for (prefix, name) in annotations.misspelt() {
+        let message = format!("the prefix {prefix} is not read; is {}/{name} meant?", annotations.prefix);
+        let field = format!(
+            "metadata.annotations[\"{}/{}\"]",
+            crate::diagnostic::bounded(prefix),
+            crate::diagnostic::bounded(name)
+        );
+        let (severity, reason) = (Severity::Warning, Reason::UnknownAnnotation);
+        reading.diagnostics.push(Diagnostic::new(severity, reason, annotations.origin, field, "", message));
     }
     reading.between_fields();
     if reading.rejected { Err(Rejected) } else { Ok(reading.out) }
@@ -178,9 +190,12 @@ impl Reading<'_> {
                 let message = format!("expected {}; {}", bool::SYNTAX, spec.on_invalid.consequence());
                 return self.report(Severity::Warning, Reason::AnnotationParsingFailed, known.name, value, message);
             }
-            Some(on) if spec.neutral.contains(&if on { "true" } else { "false" }) => return,
-            _ if spec.neutral.contains(&value) => return,
+            _ if spec.is_neutral(value) => return,
             _ => {}
+        }
+        if let Some(Verdict::Harmless(text)) = super::without_effect(spec.name, self.annotations, self.rules) {
+            let message = format!("has no effect: {text}");
+            return self.report(Severity::Info, Reason::IneffectiveAnnotation, known.name, value, message);
         }
         let denial = match spec.meanwhile {
             Meanwhile::Deny(denial) => denial,

@@ -252,7 +252,11 @@ fn only_names_under_the_prefix_count() {
     let mut diagnostics = Vec::new();
     let annotations = Annotations::new(&origin, DEFAULT_PREFIX, &all);
     assert_eq!(read(&annotations, &Rules::default(), &mut diagnostics), Ok(IngressAnnotations::default()));
-    assert!(diagnostics.is_empty());
+    let told: Vec<_> = diagnostics.iter().map(|found| found.message.as_str()).collect();
+    assert_eq!(
+        told,
+        ["the prefix nginx.ingress.kubernetes.iox is not read; is nginx.ingress.kubernetes.io/use-regex meant?"]
+    );
     let other = Annotations::new(&origin, "other.example", &all);
     let out = read(&other, &Rules::default(), &mut diagnostics).expect("accepted");
     assert_eq!(out.rewriting.use_regex, Some(true));
@@ -311,4 +315,48 @@ fn options_are_small() {
         size_of::<T>()
     }
     assert!(size::<IngressAnnotations>() <= 1024, "{}", size::<IngressAnnotations>());
+}
+
+#[test]
+fn verdicts_follow_the_values() {
+    let verdict = |rules: &Rules, all: &[(&str, &str)]| {
+        let origin = Origin::new("Ingress", "a", "b");
+        let map = all.iter().map(|(name, value)| (format!("{DEFAULT_PREFIX}/{name}"), (*value).to_owned())).collect();
+        let annotations = Annotations::new(&origin, DEFAULT_PREFIX, &map);
+        spec(all[0].0).unwrap().verdict_of(all[0].1, &annotations, rules).label()
+    };
+    let plain = Rules::default();
+    let passing = Rules { ssl_passthrough: true, ..Rules::default() };
+    for (rules, all, label) in [
+        (&plain, &[("proxy-request-buffering", "off")][..], "same"),
+        (&plain, &[("proxy-request-buffering", "on")], "not yet"),
+        (&plain, &[("proxy-buffer-size", "16k")], "same"),
+        (&plain, &[("proxy-buffer-size", "64K")], "same"),
+        (&plain, &[("proxy-buffer-size", "128k")], "not yet"),
+        (&plain, &[("satisfy", "any"), ("allowlist-source-range", "10.0.0.0/8")], "harmless"),
+        (&plain, &[("satisfy", "any"), ("auth-type", "basic")], "not yet"),
+        (&plain, &[("ssl-passthrough", "true")], "harmless"),
+        (&passing, &[("ssl-passthrough", "true")], "not yet"),
+        (&passing, &[("ssl-passthrough", "false")], "same"),
+        (&plain, &[("auth-tls-pass-certificate-to-upstream", "False")], "same"),
+    ] {
+        assert_eq!(verdict(rules, all), label, "{all:?}");
+    }
+}
+
+#[test]
+fn a_misspelt_prefix_is_told() {
+    let origin = Origin::new("Ingress", "a", "b");
+    let names = [
+        "ngnix.ingress.kubernetes.io/ssl-redirect",
+        "ngnix.ingress.kubernetes.io/no-such-name",
+        "traefik.ingress.kubernetes.io/ssl-redirect",
+        "nginx.ingress.kubernetes.io/ssl-redirect",
+    ];
+    let all = names.iter().map(|name| ((*name).to_owned(), "true".to_owned())).collect();
+    let mut found = Vec::new();
+    read(&Annotations::new(&origin, DEFAULT_PREFIX, &all), &Rules::default(), &mut found).unwrap();
+    let fields: Vec<_> = found.iter().map(|found| (found.reason, found.field.as_str())).collect();
+    let field = "metadata.annotations[\"ngnix.ingress.kubernetes.io/ssl-redirect\"]";
+    assert_eq!(fields, [(Reason::UnknownAnnotation, field)]);
 }

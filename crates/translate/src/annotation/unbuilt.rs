@@ -36,12 +36,13 @@ const SNIPPETS: Verdict = Refused {
 const GLOBAL_RATE_LIMIT: Verdict = Harmless("ingress-nginx removed it in release 1.12 and ignores it");
 const REMOVED: Verdict = Harmless("ingress-nginx removed it and ignores it");
 
-/// A row is `"name" | "alias": "syntax" [Scope, Risk] meanwhile, verdict`, and `, neutral "…"` where values lose nothing.
+/// A row is `"name" | "alias": "syntax" [Scope, Risk] meanwhile, verdict`, `, neutral "…"` where values lose nothing, and `, up to …` where sizes
+/// lose nothing.
 macro_rules! unbuilt {
     ($(
         $(#[doc = $doc:literal])+
         $name:literal $(| $alias:literal)*: $syntax:literal [$scope:ident, $risk:ident] $meanwhile:expr, $verdict:expr
-            $(, neutral $($neutral:literal)+)?;
+            $(, neutral $($neutral:literal)+)? $(, up to $up_to:literal)?;
     )+) => {
         /// One entry for each name.
         pub(super) const SPECS: &[Spec] = &[$(Spec {
@@ -55,6 +56,7 @@ macro_rules! unbuilt {
             verdict: $verdict,
             meanwhile: $meanwhile,
             neutral: &[$($($neutral),+)?],
+            up_to: [$(Some($up_to),)? None][0],
         },)+];
     };
 }
@@ -185,7 +187,8 @@ unbuilt! {
     /// Reads responses ahead of the client.
     "proxy-buffering": "`on` or `off`" [Location, Low] SERVE, NotYet("responses are streamed, as with off"), neutral "off";
     /// Largest header of a response.
-    "proxy-buffer-size": "a size" [Location, Low] SERVE, NotYet("one limit holds for all response headers");
+    "proxy-buffer-size": "a size" [Location, Low] SERVE,
+        NotYet("the header of a response may have 64 KiB, whatever is set"), up to 65536;
     /// Number of buffers for a response.
     "proxy-buffers-number": "a whole number" [Location, Low] SERVE, NO_BUFFERS;
     /// Buffers that may be busy.

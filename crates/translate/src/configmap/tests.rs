@@ -17,7 +17,7 @@ fn empty_config_map_is_the_default() {
     assert_eq!(config, GlobalConfig::default());
     assert!(diagnostics.is_empty());
     assert_eq!(config.strict_transport_security().as_deref(), Some("max-age=31536000; includeSubDomains"));
-    assert_eq!(config.annotation_rules(), Rules::default());
+    assert_eq!(config.annotation_rules(false), Rules::default());
 }
 
 #[test]
@@ -112,4 +112,18 @@ fn verdicts_become_diagnostics() {
     assert_eq!(reasons(&[("use-gzip", "false")]), []);
     assert_eq!(reasons(&[("block-user-agents", "bot")]), [(Severity::Error, Reason::UnsupportedConfiguration)]);
     assert_eq!(reasons(&[("reuse-port", "true")]), [(Severity::Info, Reason::IneffectiveConfiguration)]);
+}
+
+#[test]
+fn verdicts_follow_the_values() {
+    for (key, value, label) in [
+        ("ssl-protocols", "TLSv1.3 TLSv1.2", "same"),
+        ("ssl-protocols", "TLSv1.3", "not yet"),
+        ("proxy-buffer-size", "16k", "same"),
+        ("proxy-buffer-size", "1m", "not yet"),
+        ("proxy-request-buffering", "off", "same"),
+        ("use-gzip", "false", "same"),
+    ] {
+        assert_eq!(spec(key).unwrap().verdict_of(value).label(), label, "{key}: {value}");
+    }
 }

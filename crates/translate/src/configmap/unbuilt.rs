@@ -32,7 +32,8 @@ const PASS: Verdict = NotYet("redirects and cookies of backends pass as they are
 macro_rules! unbuilt {
     ($(
         $(#[doc = $doc:literal])+
-        $name:literal = $default:literal: $verdict:expr $(, $restricts:ident)?;
+        $name:literal = $default:literal: $verdict:expr
+            $(, $restricts:ident)? $(; neutral $($neutral:literal)+)? $(; up to $up_to:literal)?;
     )+) => {
         /// One entry for each key.
         pub(super) const SPECS: &[KeySpec] = &[$(KeySpec {
@@ -43,6 +44,8 @@ macro_rules! unbuilt {
             verdict: $verdict,
             restricts: [$(stringify!($restricts),)? ""][0].len() > 0,
             closed: "",
+            neutral: &[$($($neutral),+)?],
+            up_to: [$(Some($up_to),)? None][0],
         },)+];
     };
 }
@@ -203,7 +206,7 @@ unbuilt! {
     /// Its port.
     "otlp-collector-port" = "4317": TRACING;
     /// Largest header of a response.
-    "proxy-buffer-size" = "4k": NotYet("one limit holds for all response headers");
+    "proxy-buffer-size" = "4k": NotYet("the header of a response may have 64 KiB, whatever is set"); up to 65536;
     /// Reads responses ahead of the client.
     "proxy-buffering" = "off": NotYet("responses are streamed, as with off");
     /// Buffers of a response.
@@ -229,7 +232,7 @@ unbuilt! {
     /// What it is replaced by.
     "proxy-redirect-to" = "off": PASS;
     /// Reads the whole request before a backend gets any of it.
-    "proxy-request-buffering" = "on": NotYet("request bodies are streamed, as with off");
+    "proxy-request-buffering" = "on": NotYet("request bodies are streamed, as with off"); neutral "off";
     /// Restricts proxy-ssl annotations to their own paths.
     "proxy-ssl-location-only" = "false": NotYet("TLS to backends isn't built yet");
     /// Leaves scheme and host out of our redirects.

@@ -37,7 +37,7 @@ impl Global {
         let config = GlobalConfig::default();
         Self {
             key,
-            rules: config.annotation_rules(),
+            rules: config.annotation_rules(options.ssl_passthrough),
             config,
             add_headers: None,
             proxy_set_headers: None,
@@ -91,7 +91,7 @@ impl Translator {
             None => GlobalConfig::default(),
         };
         if config != global.config {
-            let rules = config.annotation_rules();
+            let rules = config.annotation_rules(self.options.ssl_passthrough);
             work.all_ingresses |= rules != global.rules;
             global.rules = rules;
             work.names
