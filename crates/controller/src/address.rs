@@ -1,6 +1,7 @@
 //! The addresses under which users reach us, as they stand in the status of an Ingress.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -29,6 +30,12 @@ impl Address {
             Err(_) if text.is_empty() => None,
             Err(_) => Some(Self { hostname: text.to_owned(), ip: String::new() }),
         }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.ip.is_empty() { &self.hostname } else { &self.ip })
     }
 }
 

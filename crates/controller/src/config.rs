@@ -20,6 +20,8 @@ pub struct ControllerConfig {
     pub status: StatusConfig,
     /// `--disable-sync-events`: no Event "Sync" on Ingresses.
     pub disable_sync_events: bool,
+    /// `--read-only`: nothing is written at all, neither status nor Events nor a Lease.
+    pub read_only: bool,
 }
 
 /// Where the API server is. With neither kubeconfig nor host, the service account of the pod is used.
@@ -27,6 +29,11 @@ pub struct ControllerConfig {
 pub struct ApiConfig {
     /// `--kubeconfig`.
     pub kubeconfig: Option<PathBuf>,
+    /// Without [`kubeconfig`](Self::kubeconfig): the user's own, as kubectl finds it (`KUBECONFIG`, else `~/.kube/config`), in place
+    /// of the service account of a pod.
+    pub own_kubeconfig: bool,
+    /// `--context`: one of the kubeconfig, in place of its current one.
+    pub context: Option<String>,
     /// `--apiserver-host`: the URL, in place of the one of the kubeconfig.
     pub host: Option<String>,
     /// `--certificate-authority`: PEM file of the authority that signed the API server's certificate. Only read together with

@@ -23,6 +23,9 @@ pub enum ConnectError {
         /// Why.
         source: Box<KubeconfigError>,
     },
+    /// The user's own kubeconfig can't be used.
+    #[error("reading the kubeconfig of KUBECONFIG or ~/.kube/config (--kubeconfig names another file)")]
+    OwnKubeconfig(#[source] Box<KubeconfigError>),
     /// Neither a file nor a pod's service account.
     #[error("finding the API server from within a pod (outside a cluster, --kubeconfig names a file)")]
     InCluster(#[source] Box<InClusterError>),
@@ -42,11 +45,17 @@ pub enum ConnectError {
 /// # Panics
 /// Outside a tokio runtime.
 pub async fn connect(api: &ApiConfig) -> Result<Client, ConnectError> {
+    let chosen = KubeConfigOptions { context: api.context.clone(), ..KubeConfigOptions::default() };
     let mut config = match (&api.kubeconfig, &api.host) {
         (Some(path), _) => {
             let failed = |source| ConnectError::Kubeconfig { path: path.clone(), source: Box::new(source) };
             let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?
+            Config::from_custom_kubeconfig(kubeconfig, &chosen).await.map_err(failed)?
+        }
+        (None, _) if api.own_kubeconfig => {
+            let failed = |source| ConnectError::OwnKubeconfig(Box::new(source));
+            let kubeconfig = Kubeconfig::read().map_err(failed)?;
+            Config::from_custom_kubeconfig(kubeconfig, &chosen).await.map_err(failed)?
         }
         (None, Some(host)) => Config::new(url(host)?),
         (None, None) => Config::incluster().map_err(|error| ConnectError::InCluster(Box::new(error)))?,

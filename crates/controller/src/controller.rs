@@ -46,9 +46,10 @@ impl Controller {
     /// When the configuration contradicts itself or lacks the own pod.
     pub fn new(
         client: kube::Client,
-        config: ControllerConfig,
+        mut config: ControllerConfig,
         sink: mpsc::Sender<Publish>,
     ) -> Result<Self, InvalidConfig> {
+        config.status.update &= !config.read_only;
         if config.options.watch_namespace.is_some() && config.options.namespace_selector.is_some() {
             return Err(InvalidConfig::TwoSelections);
         }

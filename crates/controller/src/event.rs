@@ -24,7 +24,7 @@ use crate::backoff::Backoff;
 use crate::watch::Identity;
 
 /// Who sends.
-const COMPONENT: &str = "fairway";
+pub(crate) const COMPONENT: &str = "fairway";
 
 /// How many notes on syncs wait at most. They say little; diagnostics are never dropped for them.
 const SYNCS: usize = 1000;

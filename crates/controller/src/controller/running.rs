@@ -30,7 +30,7 @@ use crate::reference::{References, fetch, is_referenced};
 use crate::source::sources;
 use crate::status::{Status, Write, Written, check_interval};
 use crate::store::{News, Store};
-use crate::watch::{Content, Message, Seen, Source, Wanted, watch as watch_source};
+use crate::watch::{Content, Identity, Message, Seen, Source, Wanted, watch as watch_source};
 
 /// How many messages of watches wait at most; a watch that is faster waits, and its connection with it.
 pub(super) const MESSAGES: usize = 256;
@@ -117,9 +117,12 @@ impl Running {
         for (index, source) in sources.iter().enumerate() {
             tasks.spawn(watch_source(api.clone(), source.clone(), index, hasher.clone(), out.clone()));
         }
+        // Without a receiver reports go nowhere.
         let (reports, reported) = mpsc::channel(REPORTS);
-        let instance = config.pod.as_ref().map_or("", |pod| &pod.name);
-        tasks.spawn(Sender::new(api.clone(), instance).run(reported));
+        if !config.read_only {
+            let instance = config.pod.as_ref().map_or("", |pod| &pod.name);
+            tasks.spawn(Sender::new(api.clone(), instance).run(reported));
+        }
 
         let (term_sender, term) = watch::channel(None);
         let (resign, resigned) = oneshot::channel();
@@ -220,6 +223,9 @@ impl Running {
                 let news = self.store.listed(source);
                 self.gone(wanted, news).await;
                 self.missing(source);
+                if kind == Kind::ConfigMap && self.translator.is_none() {
+                    self.missing_configmaps(source).await;
+                }
                 debug!(%kind, objects = self.store.count(kind), "list complete");
             }
             // Whoever takes the right away later doesn't take the routes away.
@@ -293,6 +299,32 @@ impl Running {
         let key = ObjectKey::new(*kind, namespace, name.as_str());
         if self.store.identity(&key).is_none() {
             error!(namespace, name, "the Service of --publish-service does not exist: no status is written");
+        }
+    }
+
+    /// Says at the start which ConfigMaps of flags aren't there. They are taken when they appear.
+    async fn missing_configmaps(&self, source: usize) {
+        let options = &self.config.options;
+        let covered = self.sources[source].namespace.as_deref();
+        for (flag, named) in [
+            ("--configmap", &options.configmap),
+            ("--tcp-services-configmap", &options.tcp_services),
+            ("--udp-services-configmap", &options.udp_services),
+        ] {
+            let Some((namespace, name)) = named.as_ref().filter(|(of, _)| covered.is_none_or(|only| only == of)) else {
+                continue;
+            };
+            let key = ObjectKey::new(Kind::ConfigMap, namespace, name);
+            if self.store.identity(&key).is_some() {
+                continue;
+            }
+            let message = "there is no such ConfigMap: what it would say is left out until it is created";
+            let reason = Reason::InvalidConfiguration;
+            let found = Diagnostic::new(Severity::Warning, reason, &key.origin(), flag, "", message);
+            log(&found);
+            // An Event may be about an object that isn't there.
+            let subject = Subject { key, identity: Identity::default() };
+            self.tell(Report::Diagnostics(subject, vec![found])).await;
         }
     }
 

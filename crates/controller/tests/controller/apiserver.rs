@@ -290,8 +290,9 @@ impl State {
         let key = |name: &str| (resource.clone(), namespace.clone().unwrap_or_default(), name.to_owned());
         match (method.as_str(), &segments[1..]) {
             ("GET", []) => {
-                let name =
-                    query.get("fieldSelector").map(|field| field.strip_prefix("metadata.name=").unwrap().to_owned());
+                // Other selectors select everything, so that nobody relies on them alone.
+                let field = query.get("fieldSelector");
+                let name = field.and_then(|field| field.strip_prefix("metadata.name=")).map(str::to_owned);
                 let (lines, stream) = mpsc::unbounded();
                 let watch = Watch { resource, namespace, name, metadata, lines };
                 if query.contains_key("watch") {

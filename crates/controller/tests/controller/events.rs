@@ -167,3 +167,48 @@ async fn events_wait_for_an_api_server_that_is_away() {
     let _rig = Rig::start(&api, config("one"));
     api.until("the Event", |api| about(api, FAULT).len() == 1).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_configmap_that_a_flag_names_in_vain_is_told_at_the_start_and_taken_when_it_appears() {
+    let api = cluster(&["a"]);
+    let mut config = config("one");
+    config.options.configmap = Some(("ingress".into(), "config".into()));
+    config.options.tcp_services = Some(("ingress".into(), "tcp".into()));
+    let mut rig = Rig::start(&api, config);
+    rig.serves(&["a.example.com"]).await;
+    api.until("two Events", |api| about(api, "InvalidConfiguration").len() == 2).await;
+    let told = about(&api, "InvalidConfiguration");
+    assert!(told.iter().all(|event| event["type"] == "Warning" && event["involvedObject"]["kind"] == "ConfigMap"));
+    let named: Vec<_> = told.iter().map(|event| event["involvedObject"]["name"].clone()).collect();
+    assert_eq!(named, ["config", "tcp"]);
+    api.put(json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"namespace": "ingress", "name": "config"},
+        "data": {"server-tokens": "true"},
+    }));
+    rig.until("the setting", |snapshot| snapshot.settings().server_tokens).await;
+    // A new list is no new start.
+    api.compact();
+    api.disconnect();
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(about(&api, "InvalidConfiguration").len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_only_reads_writes_nothing_at_all() {
+    let api = cluster(&["a"]);
+    api.put(faulty("bad"));
+    let mut config = config("one");
+    config.read_only = true;
+    config.options.configmap = Some(("ingress".into(), "config".into()));
+    let mut rig = Rig::start(&api, config);
+    rig.serves(&["a.example.com", "bad.example.com"]).await;
+    api.put(ingress("c"));
+    rig.serves(&["a.example.com", "bad.example.com", "c.example.com"]).await;
+    sleep(Duration::from_secs(600)).await;
+    rig.stop().await;
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        assert_eq!(api.asked(method, "").len(), 0, "{method}");
+    }
+}

@@ -6,6 +6,7 @@ mod election;
 mod events;
 mod paging;
 mod queue;
+mod read;
 mod rig;
 mod status;
 mod stream;
