@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap_complete::Shell;
 
 use crate::flags;
 
@@ -55,10 +56,23 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   fairway run                            in a pod, with the rights of its service account
   fairway run --kubeconfig ~/.kube/config --http-port 8080 --https-port 8443 --disable-leader-election
+  fairway run --kubeconfig ~/.kube/config --http-port 8080 --https-port 8443 --read-only
+                                         a look at a cluster: its Ingresses served here, nothing written there
   fairway run --controller-class=k8s.io/ingress-nginx --configmap=$(POD_NAMESPACE)/ingress-nginx-controller
 
 All flags of ingress-nginx are accepted, also those that are not shown here; docs/flags.md says what becomes of each.
 The environment variables POD_NAME and POD_NAMESPACE name the pod, as they do for ingress-nginx.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  fairway completions bash >/etc/bash_completion.d/fairway
+  fairway completions zsh >\"${fpath[1]}/_fairway\"
+  fairway completions fish >~/.config/fish/completions/fairway.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  fairway man | man -l -
+  fairway man /usr/local/share/man/man1";
 
 /// The whole command line.
 pub(crate) fn command() -> Command {
@@ -73,6 +87,8 @@ pub(crate) fn command() -> Command {
         .subcommand(check())
         .subcommand(explain())
         .subcommand(run())
+        .subcommand(completions())
+        .subcommand(man())
         .subcommand(Command::new("version").about("Print the version"))
 }
 
@@ -180,6 +196,12 @@ fn run() -> Command {
                 .default_value("text")
                 .help("Form of the log on standard error"),
         )
+        .arg(
+            Arg::new("read-only")
+                .long("read-only")
+                .action(ArgAction::SetTrue)
+                .help("Write nothing to the cluster: no status, no Events, no Lease"),
+        )
         .arg(workers())
         .arg(metrics_detail())
         .arg(allow_address());
@@ -192,6 +214,22 @@ fn metrics_detail() -> Arg {
         .value_name("standard|full")
         .value_parser(["standard", "full"])
         .help("Request metrics: those that most dashboards use, or all histograms of ingress-nginx [default: standard]")
+}
+
+fn completions() -> Command {
+    Command::new("completions")
+        .about("Print the completions of a shell")
+        .after_help(COMPLETIONS_EXAMPLES)
+        .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell)).help("The shell"))
+}
+
+fn man() -> Command {
+    Command::new("man").about("Print the manual page, or write one for each command").after_help(MAN_EXAMPLES).arg(
+        Arg::new("folder")
+            .value_name("FOLDER")
+            .value_parser(value_parser!(PathBuf))
+            .help("Write fairway.1 and a page for each command into this folder"),
+    )
 }
 
 fn paths() -> Arg {

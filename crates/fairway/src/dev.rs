@@ -6,6 +6,7 @@ mod request_lines;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
+use std::io::IsTerminal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -117,6 +118,12 @@ async fn serve(
             _ = look_again.tick() => session.time_passed().await,
             () = std::future::ready(()), if session.translator.has_more() => session.proceed().await,
         }
+    }
+    if std::io::stderr().is_terminal() {
+        eprintln!(
+            "Ending: waiting for open requests for up to {} s. Press Ctrl-C again to end at once.",
+            DRAIN.as_secs()
+        );
     }
     tokio::select! {
         _ = proxy.drain(Duration::ZERO, DRAIN) => {}

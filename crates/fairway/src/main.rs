@@ -12,6 +12,7 @@ mod open_files;
 mod reading;
 mod report;
 mod run;
+mod shell;
 mod table;
 mod telemetry;
 mod terminal;
@@ -44,6 +45,8 @@ fn run() -> anyhow::Result<ExitCode> {
         Some(("check", matches)) => check::main(matches),
         Some(("explain", matches)) => explain::main(matches),
         Some(("run", matches)) => run::main(matches),
+        Some(("completions", matches)) => Ok(shell::completions(matches)),
+        Some(("man", matches)) => shell::man(matches),
         _ => {
             println!("fairway {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)

@@ -50,8 +50,12 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(other) => (LogSink::Stdout, Some(wiring::log_format(other)?)),
         None => (LogSink::Stdout, None),
     };
-    let config = controller_config(&flags, options);
+    let read_only = matches.get_flag("read-only");
+    let config = ControllerConfig { read_only, ..controller_config(&flags, options) };
     info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    if read_only {
+        info!("read-only: no status, Event or Lease is written");
+    }
     for flag in flags.not_honoured() {
         match flag.verdict {
             Verdict::Harmless(note) => info!(flag = flag.name, note, "flag has no effect and needs none"),
@@ -156,6 +160,7 @@ fn controller_config(flags: &Flags, options: Options) -> ControllerConfig {
             kubeconfig: path("kubeconfig"),
             host: flags.text("apiserver-host"),
             certificate_authority: path("certificate-authority"),
+            ..ApiConfig::default()
         },
         pod,
         election: Election {
@@ -170,6 +175,7 @@ fn controller_config(flags: &Flags, options: Options) -> ControllerConfig {
             interval: flags.time("status-update-interval").max(Duration::from_secs(5)),
         },
         disable_sync_events: flags.bool("disable-sync-events"),
+        read_only: false,
     }
 }
 

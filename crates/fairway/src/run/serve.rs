@@ -1,6 +1,7 @@
 //! The life of the process once it is set up: it is ready with the first complete configuration, serves, and at the end, however
 //! that comes, lets what runs finish.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use fairway_controller::{Controller, Publish, RunError};
@@ -77,6 +78,7 @@ pub(super) async fn serve(
     match &failure {
         None => {
             info!("asked to end; draining");
+            notice(grace, deadline);
             lifecycle.stopping();
         }
         Some(failure) => {
@@ -115,6 +117,24 @@ pub(super) async fn serve(
     }
     info!("ended");
     failure.map_or(Ok(()), Err)
+}
+
+/// Says on a terminal, where Ctrl-C was pressed and nothing seems to happen, what is awaited and how to end at once.
+fn notice(grace: Duration, deadline: Duration) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("{}", notice_text(grace, deadline));
+    }
+}
+
+fn notice_text(grace: Duration, deadline: Duration) -> String {
+    let first = match grace.as_secs() {
+        0 => String::new(),
+        seconds => format!("accepting connections for another {seconds} s (--shutdown-grace-period), then "),
+    };
+    format!(
+        "Ending: {first}waiting for open requests for up to {} s (worker-shutdown-timeout). Press Ctrl-C again to end at once.",
+        deadline.as_secs()
+    )
 }
 
 /// Tells the probes when the first complete configuration is live and every listener for HTTP and HTTPS is open. Never ends.

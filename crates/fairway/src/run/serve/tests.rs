@@ -115,3 +115,11 @@ async fn a_controller_that_fails_before_anything_is_served_ends_the_process_at_o
     within("the end", serve(control, changes, proxy, choices, std::future::pending)).await.unwrap_err();
     assert_eq!(lifecycle.stage(), Stage::Draining);
 }
+
+#[test]
+fn the_notice_says_what_is_awaited_and_how_to_end() {
+    let text = notice_text(Duration::ZERO, Duration::from_secs(240));
+    assert!(text.starts_with("Ending: waiting for open requests for up to 240 s"), "{text}");
+    assert!(text.ends_with("Press Ctrl-C again to end at once."), "{text}");
+    assert!(notice_text(Duration::from_secs(5), Duration::ZERO).contains("another 5 s"));
+}
