@@ -10,8 +10,13 @@ const FLAGS: &str = "docs/flags.md";
 const KEYS: &str = "docs/configmap.md";
 
 /// The flags of `fairway run` that ingress-nginx doesn't have, and what each takes.
-pub(crate) const OWN_FLAGS: [(&str, &str); 4] =
-    [("access-log", "VALUE"), ("allow-backend-address", "VALUE"), ("log-format", "VALUE"), ("workers", "NUMBER")];
+pub(crate) const OWN_FLAGS: [(&str, &str); 5] = [
+    ("access-log", "VALUE"),
+    ("allow-backend-address", "VALUE"),
+    ("log-format", "VALUE"),
+    ("metrics-detail", "VALUE"),
+    ("workers", "NUMBER"),
+];
 
 /// One flag, or one key.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -123,7 +128,7 @@ mod tests {
         let source = include_str!("../../../crates/fairway/src/cli.rs");
         let (_, run) = source.split_once("fn run() -> Command {").expect("the command run");
         let (run, _) = run.split_once("\n}").expect("its end");
-        let arguments = ["access_log()", "\"log-format\"", "workers()", "allow_address()"];
+        let arguments = ["access_log()", "\"log-format\"", "workers()", "metrics_detail()", "allow_address()"];
         for argument in arguments {
             assert!(run.contains(argument), "{argument}");
         }
