@@ -82,7 +82,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     complaints.extend(super::pod::check(&helm)?);
     complaints.extend(super::rights::check(&helm)?);
     let (flags, keys) = (names::flags(workspace)?, names::keys(workspace)?);
-    complaints.extend(super::settings::check(&helm, &flags, &keys)?);
+    complaints.extend(super::settings::check(&helm, &values, &flags, &keys)?);
     complaints.extend(super::passed::check(&helm, &flags, &keys)?);
     let files = files(workspace)?;
     complaints.extend(users(workspace, &helm, &files)?);

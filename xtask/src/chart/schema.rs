@@ -48,6 +48,10 @@ const NOT_ONLY_NUMBERS: &[&str] = &["minAvailable", "maxUnavailable", "port"];
 const PORT: &str = "^[1-9][0-9]{0,4}$";
 const NUMBER: &str = "^[0-9]+$";
 
+/// Numbers that the chart of ingress-nginx leaves out where they are empty texts.
+const UNSET_BY_EMPTY: &[&str] = &["healthCheckNodePort", "progressDeadlineSeconds"];
+const NUMBER_OR_NOTHING: &str = "^[0-9]*$";
+
 /// The whole schema. `flags` are those of ingress-nginx.
 pub(crate) fn schema(values: &[Value], flags: &[Name]) -> Json {
     let mut root = node();
@@ -97,7 +101,12 @@ fn leaf(value: &Value) -> Json {
     let mut leaf = Map::new();
     leaf.insert("type".into(), json!(types));
     if is_number(value) {
-        leaf.insert("pattern".into(), json!(NUMBER));
+        let pattern = if UNSET_BY_EMPTY.contains(&value.keys().last().copied().unwrap_or_default()) {
+            NUMBER_OR_NOTHING
+        } else {
+            NUMBER
+        };
+        leaf.insert("pattern".into(), json!(pattern));
     }
     if let Some(words) = words(value) {
         // Elsewhere the templates leave an empty text out, as those of ingress-nginx do.

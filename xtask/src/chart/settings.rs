@@ -5,16 +5,17 @@ use serde_json::{Value as Json, json};
 use super::Helm;
 use super::check::objects;
 use super::names::Name;
-use super::table::merge;
+use super::table::{Value, merge};
 
 /// Complains of warnings that are missing or too many, of values that pass, and of pods that are replaced for nothing.
-pub(crate) fn check(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<String>> {
+pub(crate) fn check(helm: &Helm, values: &[Value], flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<String>> {
     let mut complaints = in_vain(helm, flags, keys)?;
     complaints.extend(warnings(helm)?);
     complaints.extend(waits(helm)?);
     complaints.extend(example(helm)?);
     complaints.extend(refused(helm));
     complaints.extend(scaled(helm)?);
+    complaints.extend(unset(helm, values)?);
     complaints.extend(replaced(helm)?);
     Ok(complaints)
 }
@@ -205,6 +206,12 @@ fn refused(helm: &Helm) -> Vec<String> {
     let cases = [
         (json!({"controller": {"replicaCount": "three"}}), "/controller/replicaCount"),
         (json!({"controller": {"replicaCount": 1.5}}), "/controller/replicaCount"),
+        (json!({"controller": {"replicaCount": ""}}), "/controller/replicaCount"),
+        (json!({"controller": {"extraVolumes": "data"}}), "/controller/extraVolumes"),
+        (
+            json!({"controller": {"service": {"healthCheckNodePort": "none"}}}),
+            "/controller/service/healthCheckNodePort",
+        ),
         (json!({"controller": {"kind": "StatefulSet"}}), "/controller/kind"),
         (json!({"controller": {"service": {"type": "LoadBalanser"}}}), "/controller/service/type"),
         (json!({"controller": {"service": {"externalTrafficPolicy": "local"}}}), "externalTrafficPolicy"),
@@ -322,6 +329,42 @@ fn scaled(helm: &Helm) -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(complaints)
+}
+
+/// An empty text counts as unset where the templates of ingress-nginx ask whether there is anything.
+fn unset(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
+    let words = [
+        "controller.service.ipFamilyPolicy",
+        "controller.service.externalTrafficPolicy",
+        "controller.service.sessionAffinity",
+        "controller.service.healthCheckNodePort",
+        "controller.service.internal.ipFamilyPolicy",
+        "controller.service.internal.externalTrafficPolicy",
+        "controller.service.internal.sessionAffinity",
+        "controller.metrics.service.externalTrafficPolicy",
+        "controller.unhealthyPodEvictionPolicy",
+        "controller.progressDeadlineSeconds",
+    ];
+    let unset = |to: Json| {
+        let mut set = json!({
+            "controller": {
+                "replicaCount": 2, "metrics": {"enabled": true},
+                "service": {"internal": {"enabled": true, "annotations": {"a": "b"}}},
+            },
+            "defaultBackend": {"enabled": true},
+        });
+        for value in values.iter().filter(|value| words.contains(&value.name)) {
+            merge(&mut set, value.set_to(to.clone()));
+        }
+        set
+    };
+    let empty = helm.render("unset", &unset(json!("")));
+    let nothing = helm.render("nothing", &unset(Json::Null))?;
+    Ok(match empty {
+        Ok(text) if text == nothing => Vec::new(),
+        Ok(_) => vec!["an empty text isn't the same as nothing".to_owned()],
+        Err(error) => vec![format!("an empty text is refused: {error}")],
+    })
 }
 
 /// Pods are replaced when their rights change, and only then.
