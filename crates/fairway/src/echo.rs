@@ -34,6 +34,7 @@ const LIMITS: HeadLimits = HeadLimits {
     fields: 1024,
     ignore_invalid_headers: false,
     underscores_in_headers: true,
+    guarded: Vec::new(),
 };
 
 const CONTENT_TYPE: FieldName<'static> = FieldName::from_static("Content-Type");

@@ -229,11 +229,13 @@ impl Explanation<'_> {
             }
             Filter::Rewrite(rewrite) => {
                 let written = match &route.path {
-                    PathMatch::Regex(regex) => regex.rewrite(matched, &rewrite.target),
+                    PathMatch::Regex(regex) => {
+                        let mut out = Vec::new();
+                        matches!(regex.rewrite(matched, &rewrite.target, usize::MAX, &mut out), Ok(true)).then_some(out)
+                    }
                     PathMatch::Exact(_) | PathMatch::Prefix(_) => {
                         let mut out = Vec::new();
-                        rewrite.target.expand(|_| &[], &mut out);
-                        Some(out)
+                        rewrite.target.expand(|_| &[], usize::MAX, &mut out).is_ok().then_some(out)
                     }
                 };
                 let mut sentence = format!("The path becomes {}", rewrite.target.text());

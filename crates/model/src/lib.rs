@@ -22,11 +22,14 @@
 //! ```
 
 mod backend;
+mod capture;
 mod certificate;
 mod endpoint;
+pub mod field;
 mod filter;
 mod host;
 mod hostname;
+mod known;
 mod limit;
 mod listener;
 mod map;
@@ -43,20 +46,21 @@ mod template;
 mod upstream_tls;
 
 pub use backend::{Affinity, AffinityMode, Backend, Balance, HashBalance, Protocol, SameSite, SessionCookie};
+pub use capture::{CaptureTemplate, TooLong, append_within};
 pub use certificate::{Certificate, PrivateKey};
 pub use endpoint::{Endpoint, EndpointSet, EndpointState, Endpoints};
+pub use field::{ConfiguredName, FieldName, InvalidName};
 pub use filter::{AccessList, Filter, HttpsRedirect, Refusal, Rewrite};
 pub use host::{AmbiguousPath, Host, HostKey};
 pub use hostname::{HostPattern, Hostname, InvalidHostname, canonical_host};
+pub use known::{KnownField, KnownSet};
 pub use limit::{Amount, Limit, LimitSection};
 pub use listener::{Listener, Scheme};
 pub use name::{BackendName, CertificateName, ListenerName, TableName};
 pub use network::{NetworkSet, is_special};
 pub use origin::Origin;
 pub use policy::{ByteLimit, ForwardPolicy, Retry, RetryOn};
-pub use route::{
-    Action, CaptureTemplate, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, Respond, Route,
-};
+pub use route::{Action, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, Respond, Route};
 pub use settings::{AccessLog, ForwardedHeaders, HeadBuffers, HeaderTemplate, LogEscape, Settings, UpstreamKeepalive};
 pub use snapshot::{Delta, Resource, ResourceName, Snapshot};
 pub use stream::{

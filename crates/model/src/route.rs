@@ -7,8 +7,9 @@ use std::sync::Arc;
 use regex::bytes::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
+use crate::capture::with_groups;
 use crate::path::{InvalidPath, canonicalize_configured};
-use crate::{BackendName, Filter, ForwardPolicy, Hostname, Origin};
+use crate::{BackendName, CaptureTemplate, Filter, ForwardPolicy, Hostname, Origin, TooLong};
 
 /// One path of an Ingress rule, or what follows from it (the answer for a missing slash, the implicit `/` of a host).
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -138,12 +139,21 @@ impl PathRegex {
         self.may_match(path) && self.regex.is_match(path)
     }
 
-    /// The path with the whole of it replaced by the target, `None` when the pattern doesn't match.
-    pub fn rewrite(&self, path: &[u8], target: &CaptureTemplate) -> Option<Vec<u8>> {
-        let captures = self.regex.captures(path)?;
-        let mut out = Vec::with_capacity(path.len() + target.text.len());
-        target.expand(|group| captures.get(group).map_or(&[], |found| found.as_bytes()), &mut out);
-        Some(out)
+    /// Appends the target with the groups of the match put in; `Ok(false)` when the pattern doesn't match the path.
+    ///
+    /// # Errors
+    /// If that is longer than `limit`.
+    pub fn rewrite(
+        &self,
+        path: &[u8],
+        target: &CaptureTemplate,
+        limit: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, TooLong> {
+        let expanded = with_groups(&self.text, &self.regex, path, |groups| {
+            target.expand(|group| groups.get(group).map_or(&[], |(start, end)| &path[start..end]), limit, out)
+        });
+        expanded.transpose().map(|expanded| expanded.is_some())
     }
 
     fn may_match(&self, path: &[u8]) -> bool {
@@ -245,61 +255,6 @@ fn only_grouped_alternation(pattern: &str) -> bool {
     true
 }
 
-/// Text with `$1` to `$9` (and `${1}`), as `rewrite-target` has it.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Box<str>", into = "Box<str>")]
-pub struct CaptureTemplate {
-    text: Box<str>,
-}
-
-impl CaptureTemplate {
-    /// The text as the user wrote it.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Appends the text with each group replaced; a group that took no part is empty.
-    pub fn expand<'a>(&self, group: impl Fn(usize) -> &'a [u8], out: &mut Vec<u8>) {
-        let bytes = self.text.as_bytes();
-        let mut at = 0;
-        while at < bytes.len() {
-            match bytes[at..] {
-                [b'$', digit @ b'0'..=b'9', ..] => {
-                    out.extend_from_slice(group(usize::from(digit - b'0')));
-                    at += 2;
-                }
-                [b'$', b'{', digit @ b'0'..=b'9', b'}', ..] => {
-                    out.extend_from_slice(group(usize::from(digit - b'0')));
-                    at += 4;
-                }
-                [byte, ..] => {
-                    out.push(byte);
-                    at += 1;
-                }
-                [] => break,
-            }
-        }
-    }
-}
-
-impl From<Box<str>> for CaptureTemplate {
-    fn from(text: Box<str>) -> Self {
-        Self { text }
-    }
-}
-
-impl From<&str> for CaptureTemplate {
-    fn from(text: &str) -> Self {
-        Self { text: text.into() }
-    }
-}
-
-impl From<CaptureTemplate> for Box<str> {
-    fn from(template: CaptureTemplate) -> Self {
-        template.text
-    }
-}
-
 /// What answers a request that passed all filters.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Action {
@@ -373,7 +328,9 @@ mod tests {
 
     fn rewritten(pattern: &str, path: &str, target: &str) -> Option<String> {
         let regex: PathRegex = pattern.parse().unwrap();
-        regex.rewrite(path.as_bytes(), &target.into()).map(|out| String::from_utf8(out).unwrap())
+        let mut out = Vec::new();
+        let matched = regex.rewrite(path.as_bytes(), &target.into(), 1 << 10, &mut out).unwrap();
+        matched.then(|| String::from_utf8(out).unwrap())
     }
 
     #[test]

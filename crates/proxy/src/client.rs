@@ -109,6 +109,11 @@ impl ClientView {
         &self.text[self.address_text.clone()]
     }
 
+    /// Whether the peer is believed about more than the address.
+    pub fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
     /// Port of the client; 0 when a trusted proxy named the address without one.
     pub fn port(&self) -> u16 {
         self.port

@@ -17,6 +17,8 @@ pub(crate) enum Failure {
     RequestHead(HeadError),
     /// The request path has no canonical form.
     RequestPath,
+    /// A template makes more of the request than a head may hold.
+    TooLong,
     /// Plain HTTP came in on a TLS listener.
     PlainOnTls,
     /// The request body was refused, or ended before its end.
@@ -73,6 +75,12 @@ pub(crate) enum Failure {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Errno(Option<i32>);
 
+impl From<fairway_model::TooLong> for Failure {
+    fn from(_: fairway_model::TooLong) -> Self {
+        Self::TooLong
+    }
+}
+
 impl From<&io::Error> for Errno {
     fn from(error: &io::Error) -> Self {
         Self(error.raw_os_error())
@@ -105,6 +113,7 @@ impl Failure {
             Self::InvalidTls(InvalidTls::Authorities) => Detail::Text("the authorities cannot be used"),
             Self::InvalidTls(InvalidTls::Name) => Detail::Text("the server name cannot be used"),
             Self::InterimResponses => Detail::Text("too many interim responses"),
+            Self::TooLong => Detail::Text("a template makes more of it than a head may hold"),
             _ => Detail::None,
         };
         Cause { reason: self.reason(), detail }
@@ -116,6 +125,7 @@ impl Failure {
             Self::RequestHead(error) if matches!(error.status(), 414 | 431) => Reason::HeadTooLarge,
             Self::RequestHead(_) => Reason::BadRequest,
             Self::RequestPath => Reason::BadPath,
+            Self::TooLong => Reason::HeadTooLarge,
             Self::PlainOnTls => Reason::PlainHttpOnTls,
             Self::RequestBody(BodyError::Incomplete) | Self::ClientGone => Reason::ClientGone,
             Self::RequestBody(_) => Reason::BadBody,
@@ -149,6 +159,7 @@ impl Failure {
         match self {
             Self::RequestHead(error) => error.status(),
             Self::RequestPath | Self::PlainOnTls => 400,
+            Self::TooLong => 414,
             Self::RequestBody(BodyError::Incomplete) | Self::ClientGone | Self::Shutdown => CLIENT_CLOSED,
             Self::RequestBody(_) => 400,
             Self::BodyTooLarge => 413,

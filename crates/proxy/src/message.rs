@@ -1,6 +1,7 @@
 //! The heads that the proxy sends: the client's request as an endpoint gets it, an endpoint's response as the client gets it.
 
-use fairway_model::{Backend, Route, Template};
+use fairway_model::field::is_same_field;
+use fairway_model::{Backend, Route, Template, TooLong};
 
 use crate::access_log::Format;
 use crate::error::Failure;
@@ -28,9 +29,9 @@ const FALLBACK: [FieldName<'_>; 6] = [
     FieldName::from_static("X-Service-Port"),
 ];
 
-/// Fields of the client's request that never pass as they are: this hop's, those written anew, and the expectation, which is
-/// answered here.
-const DROPPED: KnownSet = KnownSet::HOP_BY_HOP.with(KnownField::Host).with(KnownField::Expect);
+/// Fields of the client's request that never pass as they are: this hop's, those written anew, instructions that only a backend
+/// may give, and the expectation, which is answered here.
+const DROPPED: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL).with(KnownField::Host).with(KnownField::Expect);
 
 /// Fields of the endpoint's response that never pass.
 const DROPPED_FROM_RESPONSE: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL);
@@ -71,7 +72,7 @@ impl UpstreamRequest<'_> {
         &self,
         out: &mut Vec<u8>,
         value: &mut Vec<u8>,
-        expand: impl Fn(&Format, &mut Vec<u8>),
+        expand: impl Fn(&Format, &mut Vec<u8>) -> Result<(), TooLong>,
     ) -> Result<(), Failure> {
         let Self { head, bytes, scratch, live, backend, .. } = *self;
         let prepared = &live.prepared;
@@ -81,7 +82,7 @@ impl UpstreamRequest<'_> {
         value.clear();
         match (self.upstream_host.map(Template::literal), self.host_format) {
             (Some(Some(text)), _) => value.extend_from_slice(text.as_bytes()),
-            (Some(None), Some(format)) => expand(format, value),
+            (Some(None), Some(format)) => expand(format, value)?,
             _ => value.extend_from_slice(client.host()),
         }
         if !prepared.replaced_known.contains(KnownField::Host) {
@@ -98,13 +99,22 @@ impl UpstreamRequest<'_> {
         if !scratch.prefix.is_empty() {
             dropped = dropped.with(KnownField::XForwardedPrefix);
         }
+        let forwarded = &live.snapshot.settings().forwarded;
         let backend_sets =
-            |name: &[u8]| backend.request_fields.iter().any(|(own, _)| own.as_bytes().eq_ignore_ascii_case(name));
+            |name: &[u8]| backend.request_fields.iter().any(|(own, _)| is_same_field(own.as_bytes(), name));
+        // A field that names the client passes under its own name from a trusted peer only, and in another spelling from nobody.
+        let names_client = |name: &[u8]| {
+            [&forwarded.address_field, &forwarded.host_field].iter().any(|own| {
+                is_same_field(own.as_bytes(), name)
+                    && !(client.is_trusted() && name.eq_ignore_ascii_case(own.as_bytes()))
+            })
+        };
         writer.forward(head.fields(), bytes, dropped, |field| {
             let name = field.name(bytes);
-            prepared.replaced.iter().any(|own| name.eq_ignore_ascii_case(own))
+            prepared.replaced.iter().any(|own| is_same_field(name, own))
+                || names_client(name)
                 || backend_sets(name)
-                || (self.in_place_of.is_some() && FALLBACK.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes())))
+                || (self.in_place_of.is_some() && FALLBACK.iter().any(|own| is_same_field(name, own.as_bytes())))
         });
         if let Some((route, backend)) = self.in_place_of {
             let accept = head.fields().get(KnownField::Accept, bytes).unwrap_or_default();
@@ -125,7 +135,7 @@ impl UpstreamRequest<'_> {
         }
         for (name, format) in &prepared.request_fields {
             value.clear();
-            expand(format, value);
+            expand(format, value)?;
             if let Ok(name) = FieldName::try_from(&**name)
                 && !value.is_empty()
             {

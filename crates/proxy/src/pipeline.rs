@@ -4,8 +4,8 @@
 //! came in, so that every version of HTTP goes through the same steps in the same order.
 
 use fairway_model::{
-    Action, Filter, Forward, Host, HttpsRedirect, Location, PathMatch, Redirect, Rewrite, Route, Scheme, TableName,
-    canonical_host, path,
+    Action, CaptureTemplate, Filter, Forward, Host, HttpsRedirect, Location, PathMatch, Redirect, Rewrite, Route,
+    Scheme, TableName, TooLong, canonical_host, path,
 };
 
 use crate::client::Arrival;
@@ -111,7 +111,7 @@ pub(crate) fn decide<'l>(worker: &Worker, live: &'l Live, request: Received<'_>,
             push_query(&request, &mut scratch.target);
             Step::Forward(forward)
         }
-        Action::Redirect(redirect) => locate(redirect, route, &request, scratch),
+        Action::Redirect(redirect) => locate(redirect, route, live.prepared.request.total, &request, scratch),
         Action::Respond(respond) => Step::Respond(respond.status, respond.page),
     };
     plan
@@ -147,7 +147,9 @@ fn apply<'l>(
         },
         Filter::Refuse(_) => Some(Step::Respond(503, true)),
         Filter::AccessList(list) => (!list.admits(scratch.client.address())).then_some(Step::Respond(403, true)),
-        Filter::Rewrite(rewrite) => rewrite_path(rewrite, route, scratch).err().map(Step::Fail),
+        Filter::Rewrite(rewrite) => {
+            rewrite_path(rewrite, route, live.prepared.request.total, scratch).err().map(Step::Fail)
+        }
     }
 }
 
@@ -159,32 +161,44 @@ fn push_query(request: &Received<'_>, target: &mut Vec<u8>) {
 }
 
 /// Replaces the path. What comes out has to be canonical too: otherwise the backend could read a path that nobody matched.
-fn rewrite_path(rewrite: &Rewrite, route: &Route, scratch: &mut Scratch) -> Result<(), Failure> {
-    let expand = |template: &fairway_model::CaptureTemplate, path: &[u8]| match &route.path {
-        PathMatch::Regex(regex) => regex.rewrite(path, template),
-        PathMatch::Exact(_) | PathMatch::Prefix(_) => {
-            let mut out = Vec::new();
-            template.expand(|_| &[], &mut out);
-            Some(out)
-        }
-    };
-    let Some(mut rewritten) = expand(&rewrite.target, &scratch.matched) else {
+fn rewrite_path(rewrite: &Rewrite, route: &Route, limit: usize, scratch: &mut Scratch) -> Result<(), Failure> {
+    let Scratch { path, matched, target, prefix, value: rewritten, .. } = scratch;
+    rewritten.clear();
+    rewritten.push(b'/');
+    if !expand(&rewrite.target, route, matched, limit, rewritten)? {
         return Ok(());
-    };
-    if let Some(prefix) = &rewrite.forwarded_prefix {
-        scratch.prefix = expand(prefix, &scratch.matched).unwrap_or_default();
     }
-    if rewritten.first() != Some(&b'/') {
-        rewritten.insert(0, b'/');
+    if let Some(template) = &rewrite.forwarded_prefix {
+        expand(template, route, matched, limit, prefix)?;
     }
-    scratch.target.clear();
-    path::encode(&rewritten, &mut scratch.target);
-    match path::canonicalize(&scratch.target, &mut scratch.path) {
-        Ok(path) if path.forwarded == scratch.target => {
-            scratch.matched = rewritten;
+    if rewritten.get(1) == Some(&b'/') {
+        rewritten.remove(0);
+    }
+    target.clear();
+    path::encode(rewritten, target);
+    if target.len() > limit {
+        return Err(Failure::TooLong);
+    }
+    match path::canonicalize(target, path) {
+        Ok(path) if path.forwarded == *target => {
+            std::mem::swap(matched, rewritten);
             Ok(())
         }
         _ => Err(Failure::RequestPath),
+    }
+}
+
+/// Appends what a template makes of a path, by the groups of the route's pattern if it has one. `false` when that doesn't match.
+fn expand(
+    template: &CaptureTemplate,
+    route: &Route,
+    path: &[u8],
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> Result<bool, TooLong> {
+    match &route.path {
+        PathMatch::Regex(regex) => regex.rewrite(path, template, limit, out),
+        PathMatch::Exact(_) | PathMatch::Prefix(_) => template.expand(|_| &[], limit, out).map(|()| true),
     }
 }
 
@@ -198,7 +212,13 @@ fn to_https<'l>(redirect: &HttpsRedirect, request: &Received<'_>, scratch: &mut 
     Step::Redirect(redirect.status)
 }
 
-fn locate<'l>(redirect: &Redirect, route: &Route, request: &Received<'_>, scratch: &mut Scratch) -> Step<'l> {
+fn locate<'l>(
+    redirect: &Redirect,
+    route: &Route,
+    limit: usize,
+    request: &Received<'_>,
+    scratch: &mut Scratch,
+) -> Step<'l> {
     let location = &mut scratch.value;
     let client = &scratch.client;
     location.clear();
@@ -215,14 +235,13 @@ fn locate<'l>(redirect: &Redirect, route: &Route, request: &Received<'_>, scratc
             location.extend_from_slice(text.as_bytes());
         }
         Location::Captures(template) => {
-            match &route.path {
-                // Captures are parts of the canonical path: what a URI may not hold is encoded, so that no value can end the
-                // field.
-                PathMatch::Regex(regex) => {
-                    path::encode(&regex.rewrite(&scratch.matched, template).unwrap_or_default(), location);
-                }
-                PathMatch::Exact(_) | PathMatch::Prefix(_) => template.expand(|_| &[], location),
+            let Scratch { target, matched, .. } = scratch;
+            target.clear();
+            if expand(template, route, matched, limit, target).is_err() {
+                return Step::Fail(Failure::TooLong);
             }
+            // Groups are parts of the canonical path: what a URI may not hold is encoded, so that no value can end the field.
+            path::encode(target, location);
             push_query(request, location);
         }
         Location::AppRoot(path) => {

@@ -41,7 +41,7 @@ pub(crate) struct Prepared {
     pub(crate) replaced_known: KnownSet,
     /// Fields set on every request, without those that are only removed.
     pub(crate) request_fields: Box<[(Box<[u8]>, Format)]>,
-    /// Other request fields that a template sets or removes, lower case.
+    /// Other request fields that a template sets or removes, each for all spellings that a backend could take for it.
     pub(crate) replaced: Box<[Box<[u8]>]>,
 }
 
@@ -56,8 +56,13 @@ impl Prepared {
         let keepalive = &settings.upstream_keepalive;
         let millis = |duration: Duration| duration.as_millis() as u64;
         let (hidden_known, hidden) = split(settings.hidden_response_fields.iter().map(|name| &**name));
-        let (replaced_known, replaced) =
+        let (replaced_known, mut replaced) =
             split(settings.request_fields.iter().map(|field| &*field.name).filter(|name| !is_structure(name)));
+        if settings.underscores_in_headers || !settings.ignore_invalid_headers {
+            // Other spellings of known fields may come.
+            let set = settings.request_fields.iter().map(|field| &field.name).filter(|name| !is_structure(name));
+            replaced = set.map(|name| name.as_bytes().into()).collect();
+        }
         let log_template = log_format.map_or(&settings.access_log.format, |(template, _)| template);
         let of_response = |segment: &Segment| matches!(segment, Segment::Variable(Variable::ResponseField(_)));
         Self {
@@ -71,6 +76,7 @@ impl Prepared {
                 fields: usize::from(buffers.fields),
                 ignore_invalid_headers: settings.ignore_invalid_headers,
                 underscores_in_headers: settings.underscores_in_headers,
+                guarded: guarded(settings),
             },
             response: HeadLimits {
                 start_line: RESPONSE_HEAD,
@@ -103,6 +109,13 @@ impl Prepared {
             replaced,
         }
     }
+}
+
+/// Names that a `Connection` option of a client can't remove besides the known ones: those that the settings give a meaning.
+fn guarded(settings: &Settings) -> Vec<Box<[u8]>> {
+    let forwarded = [&settings.forwarded.address_field, &settings.forwarded.host_field];
+    let set = settings.request_fields.iter().map(|field| &field.name);
+    forwarded.into_iter().chain(set).map(|name| name.as_bytes().into()).collect()
 }
 
 fn field(name: &str, value: &str) -> Option<PreparedField> {

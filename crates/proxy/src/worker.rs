@@ -239,7 +239,8 @@ impl Worker {
         if let Some(log) = &self.log
             && live.prepared.log.admits(record)
         {
-            log.log(live.prepared.log.format(), record);
+            // Escaping makes up to four bytes of one.
+            log.log(live.prepared.log.format(), record, 4 * live.prepared.request.total);
         }
     }
 

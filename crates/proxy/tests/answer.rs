@@ -5,8 +5,8 @@ mod support;
 use std::sync::Arc;
 
 use fairway_model::{
-    AccessList, Action, CaptureTemplate, Filter, Forward, ForwardPolicy, HttpsRedirect, Location, NetworkSet,
-    PathMatch, Redirect, Refusal, Respond, Rewrite, Route, Settings,
+    AccessList, Action, CaptureTemplate, Filter, Forward, ForwardPolicy, HeaderTemplate, HttpsRedirect, Location,
+    NetworkSet, PathMatch, Redirect, Refusal, Respond, Rewrite, Route, Settings, Template,
 };
 use fairway_testkit::{Ca, Origin, TlsClient};
 use support::{HOST, TestProxy, backend, filtered, forward, host, route};
@@ -267,5 +267,74 @@ async fn a_scheme_that_a_trusted_peer_names_stops_the_redirect_unless_it_is_plai
     for (scheme, status) in [("https", 200), ("wss", 200), ("http", 308), ("ws", 308), ("", 308)] {
         let fields = [("host", HOST), ("x-forwarded-proto", scheme)];
         assert_eq!(proxy.connect().await.request("GET", "/", &fields, b"").await.status, status, "{scheme:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_template_that_makes_too_much_is_answered_and_costs_the_others_nothing() {
+    let origin = Origin::start("a");
+    let template = |repeated: &str| repeated.repeat(20_000);
+    let rewrite = |target: String, forwarded_prefix: Option<CaptureTemplate>| {
+        vec![Filter::Rewrite(Rewrite { target: target.as_str().into(), forwarded_prefix })]
+    };
+    let location = Location::Captures(template("/$1").as_str().into());
+    let policy =
+        ForwardPolicy { upstream_host: Some(Template::parse(&template("$request_uri"))), ..ForwardPolicy::default() };
+    let proxy = proxy(
+        &origin,
+        vec![
+            filtered(regex("/target/(.*)", to("web")), rewrite(template("/$1"), None)),
+            filtered(regex("/prefix/(.*)", to("web")), rewrite("/x".into(), Some(template("/$1").as_str().into()))),
+            regex("/location/(.*)", Action::Redirect(Redirect { status: 302, location })),
+            route("/vhost", forward("web", policy)),
+            route("/", to("web")),
+        ],
+    );
+    let mut client = proxy.connect().await;
+    // With 1,000 bytes each of these would make 20 MB.
+    for start in ["/target/", "/prefix/", "/location/", "/vhost/"] {
+        assert_eq!(client.get(HOST, &format!("{start}{}", "a".repeat(1000))).await.status, 414, "{start}");
+        assert_eq!(client.get(HOST, "/").await.status, 200);
+    }
+}
+
+/// Names that the settings give a meaning are as safe as those that are known.
+#[tokio::test]
+async fn configured_names_are_removed_in_every_spelling_and_by_no_option_of_the_connection() {
+    let origin = Origin::start("a");
+    let allow: NetworkSet = ["10.1.2.3/32".parse().unwrap()].into_iter().collect();
+    let listed = Filter::AccessList(AccessList { deny: NetworkSet::default(), allow: Some(allow) });
+    let mut settings = Settings { underscores_in_headers: true, ..Settings::default() };
+    settings.forwarded.address_field = "x-azure-clientip".into();
+    settings.request_fields = vec![HeaderTemplate { name: "X-Tenant".into(), value: Template::parse("ours") }];
+    let resources = |trust: bool| {
+        let mut settings = settings.clone();
+        settings.forwarded.trust = trust;
+        let mut resources = backend("web", &[origin.address()]);
+        let restricted = filtered(route("/listed", forward("web", ForwardPolicy::default())), vec![listed.clone()]);
+        let open = route("/", forward("web", ForwardPolicy::default()));
+        resources.extend([host(HOST, vec![restricted, open]), settings.into()]);
+        resources
+    };
+    let fields = [
+        ("host", HOST),
+        ("connection", "X-Azure-ClientIP, X_Tenant"),
+        ("X-Azure-ClientIP", "10.1.2.3"),
+        ("X_Azure_ClientIP", "10.6.6.6"),
+        ("X_Tenant", "theirs"),
+        ("x-accel-redirect", "/secret"),
+    ];
+    for trust in [true, false] {
+        let proxy = TestProxy::start(resources(trust));
+        let mut client = proxy.connect().await;
+        let status = client.request("GET", "/listed", &fields, b"").await.status;
+        assert_eq!(status, if trust { 200 } else { 403 }, "the option removes nothing that names the client");
+        let echo = client.request("GET", "/", &fields, b"").await.echo();
+        let all = |wanted: &str| -> Vec<_> {
+            let folded = |name: &str| name.to_ascii_lowercase().replace('_', "-") == wanted;
+            echo.headers.iter().filter(|(name, _)| folded(name)).map(|(_, value)| value).collect()
+        };
+        assert_eq!(all("x-azure-clientip"), if trust { vec!["10.1.2.3"] } else { vec![] });
+        assert_eq!((all("x-tenant"), all("x-accel-redirect")), (vec!["ours"], vec![]));
     }
 }

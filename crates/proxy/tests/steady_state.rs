@@ -159,7 +159,7 @@ fn deciding_about_the_client_counting_and_logging() {
         };
         metrics.record(&record);
         assert!(rules.admits(&record));
-        log.log(rules.format(), &record);
+        log.log(rules.format(), &record, 1 << 17);
     });
 }
 
@@ -198,7 +198,7 @@ fn a_busy_log_recycles_its_buffers() {
         sent_head: b"",
     };
     let round = || {
-        (0..100).for_each(|_| log.log(rules.format(), &record));
+        (0..100).for_each(|_| log.log(rules.format(), &record, 1 << 17));
         log.flush();
         assert!(thread.synchronize(Duration::from_secs(10)));
     };

@@ -1,6 +1,6 @@
 //! A template compiled to steps, each of which copies some bytes.
 
-use fairway_model::{LogEscape, Segment, Template};
+use fairway_model::{LogEscape, Segment, Template, TooLong, append_within};
 
 use super::Clock;
 use super::escape;
@@ -50,19 +50,37 @@ impl Format {
         Self::compile(template, LogEscape::None)
     }
 
-    /// Appends the text for a request.
-    pub fn append(&self, record: &RequestRecord<'_>, clock: &mut Clock, out: &mut Vec<u8>) {
+    /// Appends the text for a request, up to a limit: the literal text, and values for as long as they fit. Where one doesn't,
+    /// it and all that follow are missing.
+    ///
+    /// # Errors
+    /// If anything is missing.
+    pub fn append(
+        &self,
+        record: &RequestRecord<'_>,
+        clock: &mut Clock,
+        limit: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), TooLong> {
+        let end = out.len().saturating_add(limit);
+        let mut result = Ok(());
         for step in &self.steps {
             match step {
-                Step::Literal(text) => out.extend_from_slice(text),
+                Step::Literal(text) => result = result.and(append_within(out, text, end)),
                 Step::Value(value) => {
-                    let found = value.append(record, clock, self.escape, out);
+                    let before = out.len();
+                    let mut found = result.ok().and_then(|()| value.append(record, clock, self.escape, out));
+                    if out.len() > end {
+                        out.truncate(before);
+                        (found, result) = (None, Err(TooLong));
+                    }
                     if found.is_none() && self.escape == LogEscape::Default {
-                        out.push(b'-');
+                        result = result.and(append_within(out, b"-", end));
                     }
                 }
             }
         }
+        result
     }
 }
 

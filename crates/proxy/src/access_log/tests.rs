@@ -8,7 +8,7 @@ use std::time::Duration;
 
 fn line(template: &str, escape: LogEscape, record: &RequestRecord<'_>) -> String {
     let mut out = Vec::new();
-    Format::compile(&Template::parse(template), escape).append(record, &mut Clock::new(), &mut out);
+    Format::compile(&Template::parse(template), escape).append(record, &mut Clock::new(), 1 << 20, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -221,13 +221,13 @@ fn lines_are_written_together_and_in_order() {
     let format = Format::compile(&Template::parse("$connection"), LogEscape::Default);
     let fixture = Fixture::new("GET /a HTTP/1.1", "");
     for connection in 1..=3 {
-        writer.log(&format, &RequestRecord { connection, ..fixture.record() });
+        writer.log(&format, &RequestRecord { connection, ..fixture.record() }, 1 << 20);
     }
     assert!(output.try_recv().is_err(), "nothing is written for each line");
     writer.flush();
     assert!(thread.synchronize(LONG));
     assert_eq!(output.recv_timeout(LONG).unwrap(), b"1\n2\n3\n");
-    writer.log(&format, &fixture.record());
+    writer.log(&format, &fixture.record(), 1 << 20);
     drop(writer);
     assert_eq!(output.recv_timeout(LONG).unwrap(), b"42\n", "a worker that ends leaves no line behind");
     assert_eq!(thread.dropped(), 0);
@@ -240,7 +240,7 @@ async fn old_lines_are_handed_over() {
     let writer = thread.handle().writer();
     let format = Format::compile(&Template::parse("x"), LogEscape::Default);
     let fixture = Fixture::new("GET /a HTTP/1.1", "");
-    writer.log(&format, &fixture.record());
+    writer.log(&format, &fixture.record(), 1 << 20);
     let run = writer.clone().run();
     tokio::select! {
         () = run => unreachable!("it never ends"),
@@ -258,7 +258,7 @@ fn a_slow_output_costs_lines_and_not_memory() {
     let fixture = Fixture::new("GET /a HTTP/1.1", "");
     let lines = 2000;
     for _ in 0..lines {
-        writer.log(&format, &fixture.record());
+        writer.log(&format, &fixture.record(), 1 << 20);
     }
     let dropped = thread.dropped();
     assert!(dropped > 0);
@@ -274,7 +274,18 @@ fn a_slow_output_costs_lines_and_not_memory() {
 fn without_a_log_nothing_is_done() {
     let thread = LogThread::start(LogSink::Off).unwrap();
     let writer = thread.handle().writer();
-    writer.log(&Format::plain(&Template::parse("x")), &Fixture::new("GET /a HTTP/1.1", "").record());
+    writer.log(&Format::plain(&Template::parse("x")), &Fixture::new("GET /a HTTP/1.1", "").record(), 1 << 20);
     writer.flush();
     assert!(thread.synchronize(Duration::ZERO));
+}
+
+#[test]
+fn a_line_has_an_end_and_keeps_its_structure() {
+    let fixture = Fixture::new(&format!("GET /{} HTTP/1.1", "a".repeat(1000)), "");
+    let template = Template::parse(&format!("{{\"uri\": \"{}\", \"status\": $status}}", "$request_uri".repeat(10_000)));
+    let mut out = Vec::new();
+    let format = Format::compile(&template, LogEscape::Json);
+    assert_eq!(format.append(&fixture.record(), &mut Clock::new(), 4096, &mut out), Err(fairway_model::TooLong));
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.len() <= 4096 && text.ends_with("\", \"status\": }"), "{} {text}", text.len());
 }

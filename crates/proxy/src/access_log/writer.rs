@@ -134,9 +134,12 @@ impl LogHandle {
 }
 
 impl LogWriter {
-    /// Writes one line.
-    pub fn log(&self, format: &Format, record: &RequestRecord<'_>) {
-        self.line(|clock, out| format.append(record, clock, out));
+    /// Writes one line of at most `limit` bytes.
+    pub fn log(&self, format: &Format, record: &RequestRecord<'_>, limit: usize) {
+        self.line(|clock, out| {
+            // What doesn't fit is missing from the line, that is all.
+            let _ = format.append(record, clock, limit, out);
+        });
     }
 
     /// Writes one line that `append` makes.

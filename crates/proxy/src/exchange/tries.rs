@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use fairway_model::Forward;
+use fairway_model::{Forward, TooLong};
 
 use super::transfer::Gaps;
 use super::{Allowance, Exchange};
@@ -107,7 +107,8 @@ impl Exchange<'_> {
         let mut key = std::mem::take(&mut self.scratch.value);
         key.clear();
         if let Some(format) = &service.hash_key() {
-            self.expand(format, &mut key);
+            // A key that would be too long is cut: the same requests have the same one.
+            let _ = self.expand(format, &mut key);
         }
         let head = self.client.head();
         let pick = service.pick(|name| Ask {
@@ -235,8 +236,9 @@ impl Exchange<'_> {
     }
 
     /// Appends what a template makes of this request.
-    fn expand(&self, format: &Format, out: &mut Vec<u8>) {
-        self.with_record(|record| format.append(record, &mut self.facts.worker.log_clock.borrow_mut(), out));
+    fn expand(&self, format: &Format, out: &mut Vec<u8>) -> Result<(), TooLong> {
+        let limit = self.live.prepared.request.total;
+        self.with_record(|record| format.append(record, &mut self.facts.worker.log_clock.borrow_mut(), limit, out))
     }
 
     /// Notes how a try ended.

@@ -35,25 +35,6 @@ pub(super) static NAME_CLASS: [u8; 256] = {
     table
 };
 
-/// Folds the spellings that backends take for the same field: lower case, and every token byte that is neither letter nor
-/// digit becomes a hyphen (CGI-like backends do the same on their side).
-pub(super) const fn fold(byte: u8) -> u8 {
-    FOLDED[byte as usize]
-}
-
-static FOLDED: [u8; 256] = {
-    let mut table = [b'-'; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let b = byte as u8;
-        if b.is_ascii_alphanumeric() {
-            table[byte] = b.to_ascii_lowercase();
-        }
-        byte += 1;
-    }
-    table
-};
-
 /// True for a non-empty `token` (RFC 9110 5.6.2).
 pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&b| NAME_CLASS[usize::from(b)] & !(UNDERSCORE | ODD_TOKEN) == 0)

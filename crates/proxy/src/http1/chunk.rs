@@ -9,8 +9,8 @@ use std::ops::Range;
 use super::byte_class::is_value;
 use super::error::BodyError;
 use super::field::{NameRules, parse_line};
-use super::known::{KnownField, KnownSet};
 use crate::limit::{CHUNK_EXTENSIONS, CHUNK_LINE, TRAILERS};
+use fairway_model::{KnownField, KnownSet};
 
 /// Bounds of what a chunked body may spend on anything but data. Lengths are in bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

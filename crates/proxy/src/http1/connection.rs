@@ -3,9 +3,10 @@
 use super::byte_class::{is_token, trim};
 use super::error::HeadError;
 use super::field::{Fields, Span};
-use super::known::{KnownField, KnownSet};
 use super::request::Version;
 use crate::limit::CONNECTION_OPTIONS;
+use fairway_model::field::is_same_field;
+use fairway_model::{KnownField, KnownSet};
 
 /// What a head says about its connection (RFC 9112 9.3). Whether the connection is in fact used again also depends on the body
 /// having been read to its end.
@@ -34,8 +35,13 @@ pub enum Upgrade {
 
 impl Connection {
     /// Reads the fields and removes those that `Connection` lists, except the ones that the proxy itself depends on
-    /// ([`KnownSet::NOT_REMOVABLE`]), for which the option is ignored.
-    pub(super) fn take(fields: &mut Fields, version: Version, buf: &[u8]) -> Result<Self, HeadError> {
+    /// ([`KnownSet::NOT_REMOVABLE`], and the `guarded`), for which the option is ignored.
+    pub(super) fn take(
+        fields: &mut Fields,
+        version: Version,
+        buf: &[u8],
+        guarded: &[Box<[u8]>],
+    ) -> Result<Self, HeadError> {
         let mut connection = Self { keep_alive: version == Version::Http11, ..Self::default() };
         if fields.present().contains(KnownField::Te) {
             connection.te_trailers = fields.all(KnownField::Te, buf).any(|te| te.eq_ignore_ascii_case(b"trailers"));
@@ -73,6 +79,7 @@ impl Connection {
             fields.remove(|field| {
                 !KnownSet::NOT_REMOVABLE.contains(field.known())
                     && options.iter(buf).any(|option| field.is(option, buf))
+                    && !guarded.iter().any(|name| is_same_field(name, field.name(buf)))
             });
         }
         Ok(connection)

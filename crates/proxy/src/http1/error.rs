@@ -151,6 +151,12 @@ pub enum BodyError {
     Incomplete,
 }
 
+impl From<fairway_model::InvalidName> for InvalidField {
+    fn from(_: fairway_model::InvalidName) -> Self {
+        Self::Name
+    }
+}
+
 /// A name, value or start line that can't be written because it would change the structure of the message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::byte_class::{COLON, FATAL, NAME_CLASS, NOT_TOKEN, ODD_TOKEN, UNDERSCORE, is_value};
 use super::error::HeadError;
-use super::known::{KnownField, KnownSet};
 use super::line::{HeadLimits, Line, LineEnd};
+use fairway_model::{KnownField, KnownSet};
 
 /// A range of the buffer that a head was parsed from.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

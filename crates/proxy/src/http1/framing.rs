@@ -2,8 +2,8 @@
 
 use super::error::HeadError;
 use super::field::Fields;
-use super::known::{KnownField, KnownSet};
 use super::request::Version;
+use fairway_model::{KnownField, KnownSet};
 
 /// How the end of a message body is known.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

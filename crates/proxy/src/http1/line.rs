@@ -5,7 +5,7 @@ use super::field::NameRules;
 use crate::limit::LARGEST_HEAD;
 
 /// Bounds of a head, and which field names are let through. Lengths are in bytes and include the line end.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HeadLimits {
     /// The start line. Default 8 KiB.
     pub start_line: usize,
@@ -20,6 +20,9 @@ pub struct HeadLimits {
     pub ignore_invalid_headers: bool,
     /// nginx's `underscores_in_headers`, default off: underscores count as valid bytes of a name.
     pub underscores_in_headers: bool,
+    /// Names besides those of [`KnownSet::NOT_REMOVABLE`](super::KnownSet::NOT_REMOVABLE) that a `Connection` option can't remove,
+    /// in whichever spelling.
+    pub guarded: Vec<Box<[u8]>>,
 }
 
 impl Default for HeadLimits {
@@ -31,6 +34,7 @@ impl Default for HeadLimits {
             fields: 256,
             ignore_invalid_headers: true,
             underscores_in_headers: false,
+            guarded: Vec::new(),
         }
     }
 }

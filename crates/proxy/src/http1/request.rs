@@ -6,9 +6,9 @@ use super::connection::Connection;
 use super::error::HeadError;
 use super::field::{Fields, Span};
 use super::framing::Framing;
-use super::known::KnownField;
 use super::line::{HeadLimits, LineEnd, Lines, Parsed};
 use crate::limit::{LEADING_EMPTY_LINES, LONGEST_METHOD};
+use fairway_model::KnownField;
 
 /// The request method. `CONNECT` and `TRACE` do not get this far.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -187,7 +187,7 @@ impl RequestHead {
                 return Ok(Parsed::Partial { started: true });
             };
             if line.is_empty() {
-                self.conclude(buf)?;
+                self.conclude(buf, &limits.guarded)?;
                 return Ok(Parsed::Complete { len: self.lines.position() });
             }
             self.fields.push(buf, &line, rules, limits)?;
@@ -246,7 +246,7 @@ impl RequestHead {
     }
 
     /// What follows from the fields taken together.
-    fn conclude(&mut self, buf: &[u8]) -> Result<(), HeadError> {
+    fn conclude(&mut self, buf: &[u8], guarded: &[Box<[u8]>]) -> Result<(), HeadError> {
         self.framing = Framing::from_fields(&self.fields, self.version, buf)?;
         self.host(buf)?;
         if let Some(expectation) = self.fields.get(KnownField::Expect, buf) {
@@ -257,7 +257,7 @@ impl RequestHead {
             // RFC 9110 10.1.1: ignored in HTTP/1.0, and pointless without a body.
             self.expects_continue = self.version == Version::Http11 && !self.framing.is_empty();
         }
-        self.connection = Connection::take(&mut self.fields, self.version, buf)?;
+        self.connection = Connection::take(&mut self.fields, self.version, buf, guarded)?;
         Ok(())
     }
 

@@ -5,9 +5,9 @@ use super::connection::Connection;
 use super::error::HeadError;
 use super::field::{Fields, NameRules, Span};
 use super::framing::Framing;
-use super::known::{KnownField, KnownSet};
 use super::line::{HeadLimits, Line, LineEnd, Lines, Parsed};
 use super::request::{Method, Version, is_version};
+use fairway_model::{KnownField, KnownSet};
 
 /// A response head as ranges of the buffer it was parsed from. Reused from response to response.
 ///
@@ -200,7 +200,7 @@ impl ResponseHead {
 
     fn conclude(&mut self, buf: &[u8]) -> Result<(), HeadError> {
         self.declared = Framing::from_fields(&self.fields, self.version, buf)?;
-        self.connection = Connection::take(&mut self.fields, self.version, buf)?;
+        self.connection = Connection::take(&mut self.fields, self.version, buf, &[])?;
         let announces_body = match self.declared {
             Framing::Length(length) => length > 0 && self.status != 304,
             declared => declared == Framing::Chunked && self.status != 304,

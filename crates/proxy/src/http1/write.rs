@@ -1,53 +1,18 @@
 //! Serialising heads. Nothing that is written can change the structure of the message: names, values and start lines are
 //! checked here, whoever they come from.
 
+use fairway_model::{FieldName, KnownSet};
+
 use super::byte_class::{is_target, is_token, is_value};
 use super::error::InvalidField;
 use super::field::{Field, Fields};
 use super::framing::Framing;
-use super::known::KnownSet;
 use super::response::ResponseHead;
 use super::status::reason;
 use crate::decimal;
 
 /// The interim response to `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
-/// A field name that is known to be a token.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct FieldName<'a>(&'a [u8]);
-
-impl FieldName<'static> {
-    /// For names in the source; meant for constants.
-    ///
-    /// # Panics
-    /// If the name has bytes other than letters, digits, `-` and `_`.
-    pub const fn from_static(name: &'static str) -> Self {
-        let bytes = name.as_bytes();
-        assert!(!bytes.is_empty(), "a field name is not empty");
-        let mut index = 0;
-        while index < bytes.len() {
-            assert!(bytes[index].is_ascii_alphanumeric() || matches!(bytes[index], b'-' | b'_'), "not a field name");
-            index += 1;
-        }
-        Self(bytes)
-    }
-}
-
-impl<'a> FieldName<'a> {
-    /// The name.
-    pub const fn as_bytes(self) -> &'a [u8] {
-        self.0
-    }
-}
-
-impl<'a> TryFrom<&'a [u8]> for FieldName<'a> {
-    type Error = InvalidField;
-
-    fn try_from(name: &'a [u8]) -> Result<Self, InvalidField> {
-        if is_token(name) { Ok(Self(name)) } else { Err(InvalidField::Name) }
-    }
-}
 
 /// A field line that was checked when it was configured, and is written with one copy.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -70,7 +35,7 @@ impl PreparedField {
         if !is_value(value) {
             return Err(InvalidField::Value);
         }
-        Ok(Self([name.0, b": ", value, b"\r\n"].concat().into()))
+        Ok(Self([name.as_bytes(), b": ", value, b"\r\n"].concat().into()))
     }
 }
 
@@ -169,8 +134,8 @@ impl<'o> HeadWriter<'o> {
             return Err(InvalidField::Value);
         }
         let out = &mut *self.out;
-        out.reserve(name.0.len() + value.len() + 4);
-        out.extend_from_slice(name.0);
+        out.reserve(name.as_bytes().len() + value.len() + 4);
+        out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
@@ -185,7 +150,7 @@ impl<'o> HeadWriter<'o> {
         if !parts.iter().all(|part| is_value(part)) {
             return Err(InvalidField::Value);
         }
-        self.parts(&[name.0, b": "]);
+        self.parts(&[name.as_bytes(), b": "]);
         self.parts(parts);
         self.out.extend_from_slice(b"\r\n");
         Ok(())
@@ -193,7 +158,7 @@ impl<'o> HeadWriter<'o> {
 
     /// One field with a decimal number.
     pub fn field_number(&mut self, name: FieldName<'_>, number: u64) {
-        self.parts(&[name.0, b": "]);
+        self.parts(&[name.as_bytes(), b": "]);
         decimal::number(number, self.out);
         self.out.extend_from_slice(b"\r\n");
     }

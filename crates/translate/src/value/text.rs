@@ -36,8 +36,11 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
+/// Longest text. The longest that is in use has some 200 bytes; ingress-nginx itself has no limit.
+const TEXT_LIMIT: usize = 4096;
+
 fn all(text: &str, allowed: fn(u8) -> bool) -> Option<String> {
-    (!text.is_empty() && text.bytes().all(allowed)).then(|| text.to_owned())
+    (!text.is_empty() && text.len() <= TEXT_LIMIT && text.bytes().all(allowed)).then(|| text.to_owned())
 }
 
 macro_rules! texts {
@@ -81,17 +84,17 @@ texts! {
         |text| all(text, is_path).filter(|path| path.starts_with('/'));
 
     /// The value of X-Forwarded-Prefix; `$1` to `$9` are captures of the rule path.
-    ForwardedPrefix("a path of letters, digits and `- . _ ~ : / $`"): |text| all(text, is_path);
+    ForwardedPrefix("a path of letters, digits and `- . _ ~ : / $`, at most 4096 bytes"): |text| all(text, is_path);
 
     /// The Location of a redirect.
     RedirectUrl("a URL or path of letters, digits and `- . _ ~ : / , ? & =`"): |text| all(text, is_url);
 
     /// What `upstream-hash-by` hashes: text with nginx variables.
-    HashKey("nginx variables and text of letters, digits and `- _ $ { }`, such as `$request_uri`"):
+    HashKey("nginx variables and text of letters, digits and `- _ $ { }`, such as `$request_uri`, at most 4096 bytes"):
         |text| all(text.trim_matches(' '), is_variable);
 
     /// The Host that the endpoints see. May hold nginx variables.
-    Vhost("a host name, which may hold nginx variables"): |text| all(text.trim(), is_pattern);
+    Vhost("a host name, which may hold nginx variables, at most 4096 bytes"): |text| all(text.trim(), is_pattern);
 
     /// The name of a cookie.
     CookieName("letters, digits and `- . _ ~ / :`"): |text| all(text.trim_matches(' '), is_basic);
@@ -134,8 +137,8 @@ impl RewriteTarget {
 }
 
 impl Value for RewriteTarget {
-    const SYNTAX: &'static str =
-        "a path of letters, digits and `- . _ ~ : / $`, where `$1` to `$9` are captures of the rule path";
+    const SYNTAX: &'static str = "a path of letters, digits and `- . _ ~ : / $`, where `$1` to `$9` are captures of the rule path; at most \
+         4096 bytes";
 
     fn parse(text: &str) -> Option<Self> {
         let is_url = ["http://", "https://", "$scheme"].iter().any(|start| text.starts_with(start));

@@ -174,7 +174,8 @@ fn told(snapshot: &Snapshot, route: &Route, scheme: &str, path: &[u8]) -> String
             Filter::Refuse(refusal) => return format!("503, {}", refusal.reason),
             Filter::Rewrite(rewrite) => {
                 if let PathMatch::Regex(regex) = &route.path {
-                    let new = regex.rewrite(path, &rewrite.target).unwrap_or_default();
+                    let mut new = Vec::new();
+                    let _ = regex.rewrite(path, &rewrite.target, usize::MAX, &mut new);
                     seen = String::from_utf8_lossy(&new).into_owned();
                 }
             }
@@ -189,7 +190,9 @@ fn told(snapshot: &Snapshot, route: &Route, scheme: &str, path: &[u8]) -> String
                 Location::Fixed(text) => text.to_string(),
                 Location::Captures(template) => match &route.path {
                     PathMatch::Regex(regex) => {
-                        String::from_utf8_lossy(&regex.rewrite(path, template).unwrap_or_default()).into_owned()
+                        let mut new = Vec::new();
+                        let _ = regex.rewrite(path, template, usize::MAX, &mut new);
+                        String::from_utf8_lossy(&new).into_owned()
                     }
                     _ => template.text().to_owned(),
                 },

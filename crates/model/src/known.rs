@@ -5,7 +5,7 @@
 
 use std::ops::{BitAnd, BitOr, Sub};
 
-use super::byte_class::fold;
+use crate::field::fold;
 
 macro_rules! known_fields {
     ($($variant:ident = $name:literal,)+) => {
@@ -165,6 +165,12 @@ impl KnownField {
         }
     }
 
+    /// The field of a name, if it is known by just this name (in any case), and not as one of a family.
+    pub fn named(name: &str) -> Option<Self> {
+        let known = Self::classify(name.as_bytes());
+        known.name().eq_ignore_ascii_case(name).then_some(known).filter(|known| *known != Self::Other)
+    }
+
     /// The usual spelling, or a pattern ending in `*` for the rest of a family; empty for [`KnownField::Other`].
     pub const fn name(self) -> &'static str {
         NAMES[self as usize]
@@ -195,7 +201,7 @@ impl KnownSet {
     pub const EMPTY: Self = Self(0);
 
     /// Fields that concern one connection only and are never forwarded (RFC 9110 7.6.1). `Transfer-Encoding` is among them:
-    /// whoever writes a chunked body writes the field ([`super::HeadWriter::framing`]). `Expect` is not: whether it is answered
+    /// whoever writes a chunked body writes the field itself. `Expect` is not: whether it is answered
     /// here is for the caller to decide.
     pub const HOP_BY_HOP: Self = Self::of(&[
         KnownField::Connection,
@@ -263,16 +269,15 @@ impl KnownSet {
 
     /// Fields that delimit or route a message or that the codec itself reads. A variant spelling of one of them (with `_`) is
     /// always dropped: it means nothing here, but may to a backend.
-    pub(super) const STRUCTURAL: Self =
+    pub const STRUCTURAL: Self =
         Self::HOP_BY_HOP.with(KnownField::Host).with(KnownField::ContentLength).with(KnownField::Expect);
 
     /// Fields that a `Connection` option can't remove: the structure of the message, and whatever decides who the client is.
     /// Otherwise a client could strip what a trusted proxy in front of us wrote (CVE-2022-31813).
-    pub(super) const NOT_REMOVABLE: Self =
-        Self(Self::STRUCTURAL.0 | Self::FORWARDED.0 | Self::SSL_CLIENT.0 | Self::X_ACCEL.0);
+    pub const NOT_REMOVABLE: Self = Self(Self::STRUCTURAL.0 | Self::FORWARDED.0 | Self::SSL_CLIENT.0 | Self::X_ACCEL.0);
 
     /// Fields whose variant spellings classify as the field itself.
-    pub(super) const FOLDED: Self = Self(Self::FORWARDED.0 | Self::SSL_CLIENT.0 | Self::X_ACCEL.0)
+    pub const FOLDED: Self = Self(Self::FORWARDED.0 | Self::SSL_CLIENT.0 | Self::X_ACCEL.0)
         .with(KnownField::Proxy)
         .with(KnownField::XRequestId);
 
@@ -289,6 +294,7 @@ impl KnownSet {
 
     /// This set and `field`. [`KnownField::Other`] is never a member.
     #[must_use]
+    #[inline]
     pub const fn with(self, field: KnownField) -> Self {
         match field {
             KnownField::Other => self,
@@ -298,6 +304,7 @@ impl KnownSet {
 
     /// This set and all of `other`.
     #[must_use]
+    #[inline]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -309,11 +316,13 @@ impl KnownSet {
     }
 
     /// Whether `field` is a member.
+    #[inline]
     pub const fn contains(self, field: KnownField) -> bool {
         self.0 & (1 << field as u8) != 0
     }
 
     /// Whether the sets have a member in common.
+    #[inline]
     pub const fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
