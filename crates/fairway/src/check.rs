@@ -12,25 +12,40 @@ use fairway_translate::diagnostic::Severity;
 use fairway_translate::verdict::Verdict;
 
 use crate::cli;
+use crate::cluster;
 use crate::flags::Flags;
-use crate::reading::{Missing, Reading, read};
+use crate::reading::{Missing, Reading, Source, read, read_cluster};
 use crate::report;
 use crate::terminal::{Style, Terminal, count, printable};
-use verdicts::{MISSED_DEFAULT, Verdicts, missed_default, verdicts};
+use verdicts::{MISSED_DEFAULT, Verdicts, by_ingress, missed_default, verdicts};
 
 /// Runs the command: failure with findings of the severity of `--fail-on` or a worse one.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
-    let reading = read(&cli::all::<PathBuf>(matches, "paths"), &flags, Missing::Told)?;
-    let verdicts = verdicts(&reading);
+    let reading = match cluster::asked_for(matches, &flags) {
+        Some(api) => read_cluster(&flags, &api)?,
+        None => read(&cli::all::<PathBuf>(matches, "paths"), &flags, Missing::Told)?,
+    };
+    report(matches, &flags, &reading)
+}
+
+/// The same for the cluster of the kubeconfig, whether or not a flag names one.
+pub(crate) fn in_cluster(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let flags = Flags::from_matches(matches);
+    let reading = read_cluster(&flags, &cluster::api(matches, &flags))?;
+    report(matches, &flags, &reading)
+}
+
+fn report(matches: &ArgMatches, flags: &Flags, reading: &Reading) -> anyhow::Result<ExitCode> {
+    let verdicts = verdicts(reading);
     let format = matches.get_one::<String>("output").map(String::as_str);
     match format {
-        Some("json") => Terminal::plain().print(&format!("{:#}\n", formats::json(&reading, &verdicts, &flags))),
+        Some("json") => Terminal::plain().print(&format!("{:#}\n", formats::json(reading, &verdicts, flags))),
         Some("sarif") => Terminal::plain().print(&format!("{:#}\n", formats::sarif(&reading.findings))),
         Some("github") => Terminal::plain().print(&formats::github(&reading.findings)),
         _ => {
             let terminal = Terminal::new();
-            terminal.print(&as_text(&reading, &verdicts, &flags, terminal));
+            terminal.print(&as_text(reading, &verdicts, flags, terminal));
         }
     }
     let least = match matches.get_one::<String>("fail-on").map(String::as_str) {
@@ -47,6 +62,9 @@ fn as_text(reading: &Reading, verdicts: &Verdicts, flags: &Flags, terminal: Term
     for finding in &reading.findings {
         out.push_str(&report::line(finding, terminal));
     }
+    if reading.source == Source::Cluster {
+        out.push_str(&ingresses_as_text(reading, terminal));
+    }
     for (title, met) in [("Annotations", &verdicts.annotations), ("ConfigMap keys", &verdicts.keys)] {
         if met.is_empty() {
             continue;
@@ -61,7 +79,8 @@ fn as_text(reading: &Reading, verdicts: &Verdicts, flags: &Flags, terminal: Term
                 Some(Verdict::NotYet(_)) => Style::Yellow,
                 Some(Verdict::Refused { .. }) | None => Style::Red,
             };
-            let place = met.place.as_ref().map(ToString::to_string).unwrap_or_default();
+            let user = || met.origin.to_string();
+            let place = met.place.as_ref().map_or_else(user, ToString::to_string);
             let mut more = if met.users > 1 { format!(" and {} more", met.users - 1) } else { String::new() };
             match met.foreign {
                 0 => {}
@@ -94,7 +113,7 @@ fn as_text(reading: &Reading, verdicts: &Verdicts, flags: &Flags, terminal: Term
     if !out.is_empty() {
         out.push('\n');
     }
-    let counts = reading.manifests.counts();
+    let counts = reading.counts();
     let (errors, warnings) = report::totals(&reading.findings);
     let style = match (errors, warnings) {
         (0, 0) => Style::Green,
@@ -109,9 +128,43 @@ fn as_text(reading: &Reading, verdicts: &Verdicts, flags: &Flags, terminal: Term
         out,
         "{} in {}{ignored}: {}",
         count(counts.objects, "object", "objects"),
-        count(counts.files, "file", "files"),
+        match reading.source {
+            Source::Files => count(counts.files, "file", "files"),
+            Source::Cluster => "the cluster".to_owned(),
+        },
         terminal
             .style(style, format!("{}, {}", count(errors, "error", "errors"), count(warnings, "warning", "warnings"))),
     );
+    out
+}
+
+/// One line for each Ingress: how many of its annotations work, and which do not as they are.
+fn ingresses_as_text(reading: &Reading, terminal: Terminal) -> String {
+    let ingresses = by_ingress(reading);
+    let mut out = String::new();
+    if ingresses.is_empty() {
+        return out;
+    }
+    let gap = if reading.findings.is_empty() { "" } else { "\n" };
+    let _ = writeln!(out, "{gap}{}", terminal.style(Style::Bold, "Ingresses"));
+    let name = |ingress: &verdicts::Ingress<'_>| format!("{}/{}", ingress.key.namespace, ingress.key.name);
+    let width = ingresses.iter().map(|ingress| name(ingress).chars().count()).max().unwrap_or(0).min(60);
+    for ingress in &ingresses {
+        let works = |label: &str| matches!(label, "same" | "harmless");
+        let same = ingress.annotations.iter().filter(|(_, label)| works(label)).count();
+        let mut parts = Vec::new();
+        if !ingress.served {
+            parts.push("not served".to_owned());
+        }
+        if same > 0 {
+            parts.push(format!("{} as with ingress-nginx", count(same, "annotation", "annotations")));
+        }
+        let others = ingress.annotations.iter().filter(|(_, label)| !works(label));
+        parts.extend(others.map(|(name, label)| format!("{name} {label}")));
+        if parts.is_empty() {
+            parts.push("no annotations of ingress-nginx".to_owned());
+        }
+        let _ = writeln!(out, "  {:<width$}  {}", printable(&name(ingress)), printable(&parts.join(", ")));
+    }
     out
 }

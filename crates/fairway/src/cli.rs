@@ -40,7 +40,8 @@ Examples:
   fairway check --output github manifests/
                                          findings beside the lines of a pull request on GitHub
   fairway check --output sarif manifests/ >fairway.sarif
-  kubectl get ingress,ingressclass,service,secret,configmap -A -o yaml | fairway check /dev/stdin
+  fairway check --context prod --configmap ingress-nginx/ingress-nginx-controller
+                                         a whole cluster, as fairway run would read it; nothing is written
 
 Exit status: 0 without errors (--fail-on: without findings of that severity or worse), 1 with some, 2 if the command line is wrong.
 What would make a route answer 503 is an error. docs/schema/check.json is the schema of --output json.";
@@ -62,6 +63,15 @@ Examples:
 
 All flags of ingress-nginx are accepted, also those that are not shown here; docs/flags.md says what becomes of each.
 The environment variables POD_NAME and POD_NAMESPACE name the pod, as they do for ingress-nginx.";
+
+const PLUGIN_EXAMPLES: &str = "\
+Examples:
+  kubectl fairway status
+  kubectl fairway explain GET https://shop.example/order/7
+  kubectl fairway check --configmap ingress-nginx/ingress-nginx-controller
+
+It is the binary fairway under the name kubectl-fairway, in a folder of PATH: ln -s $(command -v fairway) \
+/usr/local/bin/kubectl-fairway";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -127,7 +137,17 @@ fn check() -> Command {
     let command = Command::new("check")
         .about("Report problems in manifests and how each annotation is supported")
         .after_help(CHECK_EXAMPLES)
-        .arg(paths().required(true))
+        .arg(paths().required_unless_present_any(["kubeconfig", "context", "apiserver-host"]).conflicts_with_all([
+            "kubeconfig",
+            "context",
+            "apiserver-host",
+        ]));
+    of_cluster(report(command))
+}
+
+/// How a report is written, and when it is a failure.
+fn report(command: Command) -> Command {
+    command
         .arg(
             Arg::new("output")
                 .long("output")
@@ -144,8 +164,19 @@ fn check() -> Command {
                 .value_parser(["error", "warning", "info"])
                 .default_value("error")
                 .help("The least severity of a finding that makes the exit status 1"),
-        );
+        )
+}
+
+/// Adds what chooses a cluster, and the flags.
+fn of_cluster(command: Command) -> Command {
+    let command = command.arg(
+        Arg::new("context")
+            .long("context")
+            .value_name("NAME")
+            .help("Read the cluster of this context of the kubeconfig; nothing is written"),
+    );
     flags::add(command, false)
+        .mut_arg("kubeconfig", |arg| arg.hide(false).help("Read the cluster of this kubeconfig; nothing is written"))
 }
 
 fn explain() -> Command {
@@ -160,7 +191,14 @@ fn explain() -> Command {
                 .action(ArgAction::Append)
                 .required(true)
                 .help("Files and folders of manifests, then the method and the URL of a request"),
-        )
+        );
+    let command = request(command);
+    flags::add(command, false)
+}
+
+/// What else there is to say of a request than method and URL.
+fn request(command: Command) -> Command {
+    command
         .arg(
             Arg::new("header")
                 .short('H')
@@ -175,8 +213,43 @@ fn explain() -> Command {
                 .value_name("ADDRESS")
                 .value_parser(value_parser!(std::net::IpAddr))
                 .help("Address of the client, for access lists [default: 127.0.0.1]"),
-        );
-    flags::add(command, false)
+        )
+}
+
+/// The command line of `kubectl fairway`.
+pub(crate) fn plugin() -> Command {
+    let namespace = Arg::new("namespace").short('n').long("namespace").value_name("NAME");
+    let words = Arg::new("words").value_names(["METHOD", "URL"]).num_args(2).required(true);
+    Command::new("kubectl-fairway")
+        .bin_name("kubectl fairway")
+        .about("Look at the Ingresses of a cluster as Fairway sees them; nothing is written")
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(PLUGIN_EXAMPLES)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .max_term_width(120)
+        .subcommand(of_cluster(
+            Command::new("status")
+                .about("List the Ingresses that are served, with hosts, addresses, routes and findings")
+                .after_help("Examples:\n  kubectl fairway status\n  kubectl fairway status --context prod"),
+        ))
+        .subcommand(of_cluster(request(
+            Command::new("explain")
+                .about("Show which route a request takes, and why")
+                .after_help("Examples:\n  kubectl fairway explain GET https://shop.example/order/7 -H 'Cookie: a=b'")
+                .arg(words.help("The method and the URL of a request")),
+        )))
+        .subcommand(of_cluster(report(
+            Command::new("check")
+                .about("Report problems of the cluster's Ingresses and how each annotation is supported")
+                .after_help("Examples:\n  kubectl fairway check\n  kubectl fairway check --output json"),
+        )))
+        .subcommand(of_cluster(
+            Command::new("events")
+                .about("List the Events that Fairway has written, oldest first")
+                .after_help("Examples:\n  kubectl fairway events\n  kubectl fairway events -n shop")
+                .arg(namespace.help("Only those of this namespace [default: all]")),
+        ))
 }
 
 fn run() -> Command {
@@ -277,6 +350,7 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         command().debug_assert();
+        plugin().debug_assert();
     }
 
     #[test]
@@ -284,6 +358,10 @@ mod tests {
         for command in command().get_subcommands().filter(|command| command.get_name() != "version") {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.starts_with("Examples:\n  fairway "), "{}", command.get_name());
+        }
+        for command in plugin().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Examples:\n  kubectl fairway "), "{}", command.get_name());
         }
     }
 }

@@ -37,11 +37,30 @@ struct Request {
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let words = cli::all::<String>(matches, "words");
     let [paths @ .., method, url] = &words[..] else { bail!(UsageError("expected METHOD and URL".into())) };
-    let client = matches.get_one::<IpAddr>("client").copied().unwrap_or(Ipv4Addr::LOCALHOST.into());
-    let request = Request::parse(method, url, &cli::all::<String>(matches, "header"), client)?;
     let paths: Vec<PathBuf> =
         if paths.is_empty() { vec![".".into()] } else { paths.iter().map(PathBuf::from).collect() };
-    let reading = read(&paths, &Flags::from_matches(matches), Missing::Echo)?;
+    answer(matches, method, url, || read(&paths, &Flags::from_matches(matches), Missing::Echo))
+}
+
+/// The same for the objects of a cluster: `words` are METHOD and URL only.
+pub(crate) fn in_cluster(
+    matches: &ArgMatches,
+    read: impl FnOnce() -> anyhow::Result<Reading>,
+) -> anyhow::Result<ExitCode> {
+    let words = cli::all::<String>(matches, "words");
+    let [method, url] = &words[..] else { bail!(UsageError("expected METHOD and URL".into())) };
+    answer(matches, method, url, read)
+}
+
+fn answer(
+    matches: &ArgMatches,
+    method: &str,
+    url: &str,
+    read: impl FnOnce() -> anyhow::Result<Reading>,
+) -> anyhow::Result<ExitCode> {
+    let client = matches.get_one::<IpAddr>("client").copied().unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let request = Request::parse(method, url, &cli::all::<String>(matches, "header"), client)?;
+    let reading = read()?;
     let terminal = Terminal::new();
     let (text, taken) = Explanation { request: &request, reading: &reading, terminal, out: String::new() }.explain();
     terminal.print(&text);

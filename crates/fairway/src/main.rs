@@ -3,12 +3,14 @@
 mod capability;
 mod check;
 mod cli;
+mod cluster;
 mod dev;
 mod echo;
 mod explain;
 mod flags;
 mod manifest;
 mod open_files;
+mod plugin;
 mod reading;
 mod report;
 mod run;
@@ -39,6 +41,9 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<ExitCode> {
+    if plugin::is_called() {
+        return plugin::main();
+    }
     let matches = cli::command().get_matches();
     match matches.subcommand() {
         Some(("dev", matches)) => dev::main(matches),

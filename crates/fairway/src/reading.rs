@@ -1,9 +1,10 @@
-//! Manifests read once and translated, for the commands that only look: `check` and `explain`.
+//! Manifests or a cluster, read once and translated, for the commands that only look: `check`, `explain` and the plugin of kubectl.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use fairway_controller::{ApiConfig, Cluster};
 use fairway_model::{Origin, Snapshot};
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use fairway_translate::objects::{Kind, ObjectKey, Objects};
@@ -11,20 +12,32 @@ use fairway_translate::options::{Development, Options};
 use fairway_translate::{LeftOut, NotOurs, Standing};
 
 use crate::flags::Flags;
-use crate::manifest::{Finding, Manifests};
+use crate::manifest::{Counts, Finding, Manifests};
 use crate::report;
 
 /// Stands for the echo of `fairway dev`, which isn't running: no Service of the files leads there by itself.
 const ECHO: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1)), 0);
 
-/// Manifests and what they come to.
+/// Objects and what they come to.
 pub(crate) struct Reading {
+    /// The files; none where a cluster was read.
     pub(crate) manifests: Manifests,
+    pub(crate) source: Source,
+    pub(crate) objects: Objects,
+    /// The addresses in the status of Ingresses, where a cluster was read.
+    pub(crate) addresses: BTreeMap<ObjectKey, Vec<String>>,
     pub(crate) options: Options,
     pub(crate) snapshot: Snapshot,
     pub(crate) findings: Vec<Finding>,
     /// Ingresses that are left alone: another controller's, most likely.
     pub(crate) foreign: HashSet<Origin>,
+}
+
+/// Where objects come from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Source {
+    Files,
+    Cluster,
 }
 
 /// What answers for a Service of which the files hold nothing.
@@ -51,48 +64,95 @@ pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing) -> anyhow
     findings.extend(manifests.locate(translation.diagnostics));
     findings.extend(manifests.locate(foreign));
     if missing == Missing::Told {
-        findings.extend(missing_objects(&manifests, &objects, &options, paths));
+        findings.extend(missing_objects(&objects, &options, Source::Files));
+        findings.extend(nothing(&manifests, paths));
         findings.iter_mut().for_each(|finding| raise(&mut finding.diagnostic));
     }
     report::sort(&mut findings);
-    Ok(Reading { manifests, options, snapshot: translation.snapshot, findings, foreign: foreign_origins })
+    Ok(Reading {
+        manifests,
+        source: Source::Files,
+        objects,
+        addresses: BTreeMap::new(),
+        options,
+        snapshot: translation.snapshot,
+        findings,
+        foreign: foreign_origins,
+    })
 }
 
-/// What flags name and the files don't hold, and files that hold nothing at all: a report without a finding would be worth nothing.
-fn missing_objects(manifests: &Manifests, objects: &Objects, options: &Options, paths: &[PathBuf]) -> Vec<Finding> {
+/// Reads from a cluster what `fairway run` would read with these flags, and translates it. Nothing is written.
+pub(crate) fn read_cluster(flags: &Flags, api: &ApiConfig) -> anyhow::Result<Reading> {
+    let options = flags.options()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let cluster = runtime.block_on(async {
+        let client = fairway_controller::connect(api).await?;
+        anyhow::Ok(fairway_controller::read(client, &options, jiff::Timestamp::now().as_second()).await?)
+    })?;
+    let Cluster { objects, translation, unreadable, addresses } = cluster;
+    let foreign: Vec<_> = not_served(translation.left_out.into_iter(), &options).collect();
+    let foreign_origins = foreign.iter().map(|found| found.origin.clone()).collect();
+    let nowhere = |diagnostic| Finding { place: None, diagnostic };
+    let mut findings: Vec<_> =
+        unreadable.into_iter().chain(translation.diagnostics).chain(foreign).map(nowhere).collect();
+    findings.extend(missing_objects(&objects, &options, Source::Cluster));
+    findings.iter_mut().for_each(|finding| raise(&mut finding.diagnostic));
+    // There are no places to sort by.
+    findings.sort_by(|a, b| {
+        let key =
+            |finding: &Finding| (finding.diagnostic.origin.clone(), std::cmp::Reverse(finding.diagnostic.severity));
+        key(a).cmp(&key(b))
+    });
+    Ok(Reading {
+        manifests: Manifests::open(&[])?,
+        source: Source::Cluster,
+        objects,
+        addresses,
+        options,
+        snapshot: translation.snapshot,
+        findings,
+        foreign: foreign_origins,
+    })
+}
+
+/// What flags name and isn't there.
+fn missing_objects(objects: &Objects, options: &Options, source: Source) -> Vec<Finding> {
     let named = [
         ("--configmap", &options.configmap),
         ("--tcp-services-configmap", &options.tcp_services),
         ("--udp-services-configmap", &options.udp_services),
     ];
-    let finding = |reason, origin: &Origin, flag: &str, value: &str, message: &str| Finding {
-        place: None,
-        diagnostic: Diagnostic::new(Severity::Error, reason, origin, flag, value, message),
-    };
     let mut found = Vec::new();
     for (flag, name) in named {
         let Some((namespace, name)) = name else { continue };
         let key = ObjectKey::new(Kind::ConfigMap, namespace, name);
         if objects.get(&key).is_none() {
-            let message = "the files hold no such ConfigMap: add its manifest, or correct the flag";
-            let value = format!("{namespace}/{name}");
-            found.push(finding(Reason::InvalidConfiguration, &key.origin(), flag, &value, message));
+            let message = match source {
+                Source::Files => "the files hold no such ConfigMap: add its manifest, or correct the flag",
+                Source::Cluster => "the cluster holds no such ConfigMap: create it, or correct the flag",
+            };
+            let (reason, value) = (Reason::InvalidConfiguration, format!("{namespace}/{name}"));
+            let diagnostic = Diagnostic::new(Severity::Error, reason, &key.origin(), flag, &value, message);
+            found.push(Finding { place: None, diagnostic });
         }
     }
+    found
+}
+
+/// Files that hold nothing at all: a report without a finding would be worth nothing.
+fn nothing(manifests: &Manifests, paths: &[PathBuf]) -> Option<Finding> {
     let counts = manifests.counts();
-    if counts.objects == 0
-        && counts.ignored == 0
-        && manifests.findings().iter().all(|found| found.diagnostic.severity < Severity::Error)
-    {
+    let broken = manifests.findings().iter().any(|found| found.diagnostic.severity == Severity::Error);
+    (counts.objects == 0 && counts.ignored == 0 && !broken).then(|| {
         let paths: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
         let origin = Origin::new("File", "", paths.join(", "));
         let message = match counts.files {
             0 => format!("{}: there is no manifest here: expected files that end in .yaml, .yml or .json", origin.name),
             _ => format!("{}: there is no Kubernetes object in these files", origin.name),
         };
-        found.push(finding(Reason::InvalidManifest, &origin, "", "", &message));
-    }
-    found
+        let diagnostic = Diagnostic::new(Severity::Error, Reason::InvalidManifest, &origin, "", "", message);
+        Finding { place: None, diagnostic }
+    })
 }
 
 /// What makes a route answer 503 is an error for someone who is about to apply it, also where it may be right by tomorrow in a cluster.
@@ -113,6 +173,14 @@ pub(crate) fn options(flags: &Flags) -> anyhow::Result<Options> {
 }
 
 impl Reading {
+    /// How many objects were read, of how many files, and how many of other kinds there are.
+    pub(crate) fn counts(&self) -> Counts {
+        match self.source {
+            Source::Files => self.manifests.counts(),
+            Source::Cluster => Counts { objects: self.objects.len(), ..Counts::default() },
+        }
+    }
+
     /// What stands in the place of a cluster.
     pub(crate) fn development(&self) -> Option<&Development> {
         self.options.development.as_ref()
@@ -125,6 +193,7 @@ pub(crate) fn not_served<'a>(
     options: &'a Options,
 ) -> impl Iterator<Item = Diagnostic> + 'a {
     let ours = &options.ingress_class;
+    let place = if options.development.is_some() { "these files" } else { "the cluster" };
     left_out.filter_map(move |LeftOut { ingress, standing, .. }| {
         let Standing::NotOurs(why) = standing else { return None };
         let class = why.class();
@@ -142,7 +211,7 @@ pub(crate) fn not_served<'a>(
             NotOurs::ClassMissing { .. } => (
                 Severity::Warning,
                 format!(
-                    "not served: there is no IngressClass {class} in these files: give --ingress-class {class}, or its \
+                    "not served: there is no IngressClass {class} in {place}: give --ingress-class {class}, or its \
                      manifest with controller {}, if it is to be served",
                     options.controller_class
                 ),

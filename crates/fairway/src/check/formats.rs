@@ -7,7 +7,7 @@ use fairway_translate::diagnostic::Severity;
 use fairway_translate::verdict::Verdict;
 use serde_json::{Value, json};
 
-use super::verdicts::{MISSED_DEFAULT, Met, Verdicts, missed_default};
+use super::verdicts::{MISSED_DEFAULT, Met, Verdicts, by_ingress, missed_default};
 use crate::flags::Flags;
 use crate::manifest::Finding;
 use crate::reading::Reading;
@@ -34,7 +34,7 @@ pub(super) fn json(reading: &Reading, verdicts: &Verdicts, flags: &Flags) -> Val
         };
         met.iter().map(entry).collect()
     };
-    let counts = reading.manifests.counts();
+    let counts = reading.counts();
     let (errors, warnings) = report::totals(&reading.findings);
     json!({
         "files": counts.files,
@@ -43,6 +43,18 @@ pub(super) fn json(reading: &Reading, verdicts: &Verdicts, flags: &Flags) -> Val
         "errors": errors,
         "warnings": warnings,
         "diagnostics": reading.findings.iter().map(report::json).collect::<Vec<_>>(),
+        "ingresses": by_ingress(reading)
+            .into_iter()
+            .map(|ingress| {
+                let verdict = |(name, verdict)| json!({ "name": name, "verdict": verdict });
+                json!({
+                    "namespace": &*ingress.key.namespace,
+                    "name": &*ingress.key.name,
+                    "served": ingress.served,
+                    "annotations": ingress.annotations.into_iter().map(verdict).collect::<Vec<_>>(),
+                })
+            })
+            .collect::<Vec<_>>(),
         "annotations": of(&verdicts.annotations),
         "configmap": of(&verdicts.keys),
         "defaults": missed_default(verdicts)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fairway_model::Origin;
 use fairway_translate::annotation::{Annotations, Rules};
-use fairway_translate::objects::Object;
+use fairway_translate::objects::{Kind, Object, ObjectKey};
 use fairway_translate::verdict::{Verdict, nearest};
 use fairway_translate::{annotation, configmap};
 
@@ -25,7 +25,7 @@ pub(super) struct Met {
     /// How many of these are not served, being of another class.
     pub(super) foreign: usize,
     /// The first user.
-    origin: Origin,
+    pub(super) origin: Origin,
     field: String,
     pub(super) place: Option<Place>,
 }
@@ -40,11 +40,8 @@ pub(super) struct Verdicts {
 pub(super) fn verdicts(reading: &Reading) -> Verdicts {
     let mut found = Verdicts::default();
     let prefix = &reading.options.annotations_prefix;
-    let rules = Rules { ssl_passthrough: reading.options.ssl_passthrough, ..Rules::default() };
-    let mut objects: Vec<_> = reading.manifests.objects().collect();
-    objects.sort_by_key(|object| object.key());
-    for object in objects {
-        let key = object.key();
+    let rules = rules(reading);
+    for (key, object) in reading.objects.iter() {
         let origin = key.origin();
         match object {
             // Those that aren't served count as well: their class may be in a chart, or be meant to move.
@@ -125,6 +122,38 @@ impl Met {
             (None, None) => "ingress-nginx doesn't know it either".to_owned(),
         }
     }
+}
+
+/// What verdicts depend on beside the object.
+fn rules(reading: &Reading) -> Rules {
+    Rules { ssl_passthrough: reading.options.ssl_passthrough, ..Rules::default() }
+}
+
+/// The verdicts on one Ingress.
+pub(super) struct Ingress<'a> {
+    pub(super) key: &'a ObjectKey,
+    pub(super) served: bool,
+    /// Its annotations of ingress-nginx, without the prefix, and what becomes of each.
+    pub(super) annotations: Vec<(String, &'static str)>,
+}
+
+/// The verdicts by Ingress, by namespace and name.
+pub(super) fn by_ingress(reading: &Reading) -> Vec<Ingress<'_>> {
+    let prefix = format!("{}/", reading.options.annotations_prefix);
+    let rules = rules(reading);
+    let ingresses = reading.objects.of_kind(Kind::Ingress).filter_map(|(key, object)| {
+        let Object::Ingress(ingress) = object else { return None };
+        let (origin, all) = (key.origin(), ingress.read().metadata.annotations.unwrap_or_default());
+        let annotations = Annotations::new(&origin, &reading.options.annotations_prefix, &all);
+        let verdict = |(name, value): (&String, &String)| {
+            let short = name.strip_prefix(&prefix)?;
+            let verdict = annotation::spec(short).map(|spec| spec.verdict_of(value, &annotations, &rules));
+            Some((short.to_owned(), verdict.map_or("unknown", Verdict::label)))
+        };
+        let annotations = all.iter().filter_map(verdict).collect();
+        Some(Ingress { key, served: !reading.foreign.contains(&origin), annotations })
+    });
+    ingresses.collect()
 }
 
 /// What becomes of a default that isn't built, where no file says anything about it.
