@@ -25,6 +25,9 @@ use crate::value::{
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
 
+/// The key whose default is what isn't built: to write the default asks for more than happens.
+const MISSED: &str = "use-http2";
+
 /// What there is to know about one key.
 #[derive(Debug)]
 pub struct KeySpec {
@@ -61,7 +64,9 @@ impl KeySpec {
     /// How far a value works.
     pub fn verdict_of(&self, value: &str) -> Verdict {
         match self.verdict {
-            Verdict::NotYet(_) | Verdict::Refused { .. } if self.is_neutral(value) => Verdict::Same,
+            Verdict::NotYet(_) | Verdict::Refused { .. } if self.is_neutral(value) && self.name != MISSED => {
+                Verdict::Same
+            }
             verdict => verdict,
         }
     }
