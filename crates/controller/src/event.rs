@@ -26,6 +26,9 @@ use crate::watch::Identity;
 /// Who sends.
 pub(crate) const COMPONENT: &str = "fairway";
 
+/// The reason of an Event that says that a warning is over.
+const RESOLVED: &str = "Resolved";
+
 /// How many notes on syncs wait at most. They say little; diagnostics are never dropped for them.
 const SYNCS: usize = 1000;
 
@@ -78,6 +81,8 @@ pub(crate) struct Sender {
     instance: String,
     /// What waits about each object, and its failures in a row.
     diagnostics: BTreeMap<ObjectKey, (Identity, VecDeque<Note>, u32)>,
+    /// The present diagnostics of each object: what is missing from the next report of an object is resolved.
+    standing: BTreeMap<ObjectKey, Vec<Note>>,
     /// What waits, and its failures.
     syncs: VecDeque<(Subject, u32)>,
     /// The object of the last failure: it comes again after all others.
@@ -93,6 +98,7 @@ impl Sender {
             api,
             instance: instance.to_owned(),
             diagnostics: BTreeMap::new(),
+            standing: BTreeMap::new(),
             syncs: VecDeque::new(),
             passed: None,
             sent: Remembered::default(),
@@ -133,12 +139,25 @@ impl Sender {
     fn take(&mut self, report: Report) {
         match report {
             Report::Diagnostics(Subject { key, identity }, diagnostics) => {
-                let notes: VecDeque<_> = diagnostics
+                let present: Vec<_> = diagnostics.iter().map(Note::from_diagnostic).collect();
+                let before = self.standing.remove(&key).unwrap_or_default();
+                // A warning that nobody was shown needs no end, and one that only reads differently now has none.
+                let over = |note: &&Note| {
+                    note.warning
+                        && self.sent.holds(note.name_hash(&key, &identity))
+                        && !present.iter().any(|other| other.reason == note.reason)
+                };
+                let resolved = before.iter().filter(over).map(Note::resolved);
+                let notes: VecDeque<_> = present
                     .iter()
-                    .map(Note::from_diagnostic)
+                    .cloned()
+                    .chain(resolved)
                     .filter(|note| !self.sent.holds(note.name_hash(&key, &identity)))
                     .take(PER_OBJECT)
                     .collect();
+                if !present.is_empty() {
+                    self.standing.insert(key.clone(), present);
+                }
                 if notes.is_empty() {
                     self.diagnostics.remove(&key);
                 } else {
@@ -153,6 +172,7 @@ impl Sender {
             }
             Report::Gone(key) => {
                 self.diagnostics.remove(&key);
+                self.standing.remove(&key);
             }
         }
     }
@@ -284,15 +304,22 @@ impl Note {
         Self { warning: false, reason: "Sync", text: "Scheduled for sync".to_owned() }
     }
 
+    /// Says that a warning is over.
+    fn resolved(warning: &Self) -> Self {
+        let mut text = format!("resolved: {}: {}", warning.reason, warning.text);
+        text.truncate(text.floor_char_boundary(TEXT));
+        Self { warning: false, reason: RESOLVED, text }
+    }
+
     fn is_sync(&self) -> bool {
         self.reason == "Sync"
     }
 
-    /// Equal for what is to be sent once only. A sync is one of a version, everything else one of the object.
+    /// Equal for what is to be sent once only. A sync and an end are ones of a version, everything else one of the object.
     fn name_hash(&self, key: &ObjectKey, identity: &Identity) -> u64 {
         let mut hasher = DefaultHasher::new();
         (key, &identity.uid, self.warning, self.reason, &self.text).hash(&mut hasher);
-        if self.is_sync() {
+        if self.is_sync() || self.reason == RESOLVED {
             identity.version.hash(&mut hasher);
         }
         hasher.finish()

@@ -16,13 +16,10 @@ impl Findings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().cloned().collect()
     }
 
-    /// Takes over what is to be said about an object from now on.
-    pub(crate) fn set(&self, key: &ObjectKey, diagnostics: &[Diagnostic]) {
+    /// Takes over what is to be said about an object from now on, and tells what was said before.
+    pub(crate) fn set(&self, key: &ObjectKey, diagnostics: &[Diagnostic]) -> Vec<Diagnostic> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if diagnostics.is_empty() {
-            all.remove(key);
-        } else {
-            all.insert(key.clone(), diagnostics.to_vec());
-        }
+        if diagnostics.is_empty() { all.remove(key) } else { all.insert(key.clone(), diagnostics.to_vec()) }
+            .unwrap_or_default()
     }
 }

@@ -479,8 +479,9 @@ impl Running {
         self.publish();
         if self.held.is_none() && !self.references.is_fetching_new() {
             for (key, diagnostics) in std::mem::take(&mut self.findings) {
-                diagnostics.iter().for_each(log);
-                self.known.set(&key, &diagnostics);
+                let before = self.known.set(&key, &diagnostics);
+                diagnostics.iter().filter(|found| !before.contains(found)).for_each(log);
+                before.iter().filter(|found| !diagnostics.contains(found)).for_each(log_resolved);
                 self.report(key, diagnostics).await;
             }
         }
@@ -506,12 +507,18 @@ impl Running {
 }
 
 fn log(diagnostic: &Diagnostic) {
-    let Diagnostic { origin, severity, reason, .. } = diagnostic;
-    let (kind, namespace, name) = (&*origin.kind, &*origin.namespace, &*origin.name);
-    match severity {
-        Severity::Info => info!(kind, namespace, name, %reason, finding = %diagnostic, "about an object"),
-        Severity::Warning | Severity::Error => {
-            warn!(kind, namespace, name, %reason, finding = %diagnostic, "about an object");
-        }
+    let Diagnostic { origin, severity, reason, field, value, message } = diagnostic;
+    let (kind, namespace, name, severity) = (&*origin.kind, &*origin.namespace, &*origin.name, severity.as_str());
+    if diagnostic.severity == Severity::Info {
+        info!(kind, namespace, name, severity, %reason, field, value, text = message, "finding");
+    } else {
+        warn!(kind, namespace, name, severity, %reason, field, value, text = message, "finding");
     }
+}
+
+/// Says that what was logged about an object no longer holds.
+fn log_resolved(diagnostic: &Diagnostic) {
+    let Diagnostic { origin, reason, field, .. } = diagnostic;
+    let (kind, namespace, name) = (&*origin.kind, &*origin.namespace, &*origin.name);
+    info!(kind, namespace, name, %reason, field, "finding resolved");
 }

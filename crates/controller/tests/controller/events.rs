@@ -76,6 +76,20 @@ async fn another_mistake_is_another_event() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_mistake_that_is_mended_is_said_to_be_resolved() {
+    let api = cluster(&[]);
+    api.put(faulty("bad"));
+    let _rig = Rig::start(&api, config("one"));
+    api.until("the Event", |api| about(api, FAULT).len() == 1).await;
+    api.put(ingress("bad"));
+    api.until("the end of it", |api| about(api, "Resolved").len() == 1).await;
+    let event = &about(&api, "Resolved")[0];
+    assert_eq!((&event["type"], &event["involvedObject"]["name"]), (&json!("Normal"), &json!("bad")));
+    let text = event["message"].as_str().unwrap();
+    assert!(text.starts_with("resolved: AnnotationParsingFailed: ") && text.contains("proxy-read-timeout"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_ours_gets_no_event() {
     let api = cluster(&["a"]);
     let mut foreign = faulty("foreign");
