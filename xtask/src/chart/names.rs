@@ -10,11 +10,12 @@ const FLAGS: &str = "docs/flags.md";
 const KEYS: &str = "docs/configmap.md";
 
 /// The flags of `fairway run` that ingress-nginx doesn't have, and what each takes.
-pub(crate) const OWN_FLAGS: [(&str, &str); 5] = [
+pub(crate) const OWN_FLAGS: [(&str, &str); 6] = [
     ("access-log", "VALUE"),
     ("allow-backend-address", "VALUE"),
     ("log-format", "VALUE"),
     ("metrics-detail", "VALUE"),
+    ("read-only", ""),
     ("workers", "NUMBER"),
 ];
 
@@ -128,7 +129,8 @@ mod tests {
         let source = include_str!("../../../crates/fairway/src/cli.rs");
         let (_, run) = source.split_once("fn run() -> Command {").expect("the command run");
         let (run, _) = run.split_once("\n}").expect("its end");
-        let arguments = ["access_log()", "\"log-format\"", "workers()", "metrics_detail()", "allow_address()"];
+        let arguments =
+            ["access_log()", "\"log-format\"", "\"read-only\"", "workers()", "metrics_detail()", "allow_address()"];
         for argument in arguments {
             assert!(run.contains(argument), "{argument}");
         }
