@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fairway_model::{CertificateName, HostPattern, Resource, ResourceName};
 use k8s_openapi::api::core::v1::Secret;
 
-use super::ingresses::secret_key;
+use super::ingresses::{patterns, secret_key};
 use super::{Translator, Work};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::ingress::Parts;
@@ -108,8 +108,7 @@ impl Translator {
                 work.upserts.push(Resource::Certificate(good.clone()));
             }
             if told_otherwise || replaced {
-                let hosts = state.parts.values().flat_map(|part| &part.hosts);
-                work.certificates.extend(hosts.map(|rules| rules.pattern.clone()));
+                work.certificates.extend(state.parts.values().flat_map(|part| patterns(part)));
                 self.report_users(&key, work);
             }
         }

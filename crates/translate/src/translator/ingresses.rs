@@ -200,7 +200,7 @@ fn compact<K: Ord, V>(tree: &mut BTreeMap<K, V>) {
 }
 
 /// The hosts that a part has a say in.
-fn patterns(part: &Part) -> impl Iterator<Item = HostPattern> {
+pub(super) fn patterns(part: &Part) -> impl Iterator<Item = HostPattern> {
     let catch_all = part.catch_all && part.default_backend.is_some();
     let hosts = part.hosts.iter().map(|rules| rules.pattern.clone());
     hosts.chain(catch_all.then_some(HostPattern::Any))

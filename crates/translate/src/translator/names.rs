@@ -115,13 +115,21 @@ impl Translator {
         let mut derived = BTreeSet::new();
         // A wildcard's certificate may have brought in many that are below it.
         let due = std::mem::take(&mut work.names);
-        for pattern in portion(due, &mut self.waiting.names, room.saturating_mul(2), extent) {
+        let all_leave =
+            |names: &Self, pattern: &HostPattern| names.names.get(pattern).is_some_and(|it| it.parts.all_leave());
+        let due = portion(due, &mut self.waiting.names, room.saturating_mul(2), extent);
+        let (mut leaving, staying): (BTreeSet<_>, BTreeSet<_>) =
+            due.into_iter().partition(|pattern| all_leave(self, pattern));
+        for pattern in staying {
             self.settle_name(pattern, &mut derived, work);
         }
-        // A name whose Ingresses are all being deleted may yield to a new claim, or needn't any more. Its own claims are of such
-        // Ingresses, so no other name of this kind depends on them.
-        let leaving = |pattern: &&HostPattern| self.names.get(*pattern).is_some_and(|state| state.parts.all_leave());
-        for pattern in derived.iter().filter(leaving).cloned().collect::<Vec<_>>() {
+        // Names whose Ingresses are all being deleted come last: one may yield to a new claim, or needn't any more. Claims that they
+        // made before they were being deleted are taken back first; those that they make now keep no other such name from its own.
+        for pattern in &leaving {
+            self.replace_claims(pattern, BTreeMap::new(), &mut derived);
+        }
+        leaving.extend(derived.iter().filter(|pattern| all_leave(self, pattern)).cloned());
+        for pattern in leaving {
             self.settle_name(pattern, &mut derived, work);
         }
         for pattern in derived {
