@@ -5,16 +5,15 @@
 //! would have it so).
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::io;
 
 use rustls::server::{Accepted, Acceptor};
 use rustls::{Error, InvalidMessage, PeerMisbehaved};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::server::{StartHandshake, TlsStream};
 
-use crate::stream::{ReadInto, WriteFrom};
+use crate::stream::ReadInto;
 use crate::tls::ServerConfigs;
 
 /// A fatal `unrecognized_name` in a record of its own (RFC 8446 5.1 and 6).
@@ -68,7 +67,7 @@ async fn read_hello(stream: &mut TcpStream) -> Result<Accepted, HandshakeError> 
             match acceptor.accept() {
                 Ok(None) => {}
                 Ok(Some(hello)) if hello.client_hello().server_name().is_none() && names_server(&received) => {
-                    write_all(stream, &UNRECOGNIZED_NAME).await?;
+                    stream.write_all(&UNRECOGNIZED_NAME).await?;
                     return Err(HandshakeError::ServerName);
                 }
                 Ok(Some(hello)) => return Ok(hello),
@@ -77,30 +76,18 @@ async fn read_hello(stream: &mut TcpStream) -> Result<Accepted, HandshakeError> 
                     | Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName),
                     _,
                 )) => {
-                    write_all(stream, &UNRECOGNIZED_NAME).await?;
+                    stream.write_all(&UNRECOGNIZED_NAME).await?;
                     return Err(HandshakeError::ServerName);
                 }
                 Err((error, mut alert)) => {
                     let mut bytes = Vec::new();
                     alert.write_all(&mut bytes)?;
-                    write_all(stream, &bytes).await?;
+                    stream.write_all(&bytes).await?;
                     return Err(error.into());
                 }
             }
         }
     }
-}
-
-async fn write_all(stream: &mut TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let written = poll_fn(|cx| write(stream, cx, bytes)).await?;
-        bytes = &bytes[written..];
-    }
-    Ok(())
-}
-
-fn write(stream: &mut TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-    Pin::new(stream).get_mut().poll_write_from(cx, &[IoSlice::new(bytes)])
 }
 
 /// Whether a hello, which rustls has found complete, has the extension with the server name (RFC 8446 4.1.2, RFC 6066 3).

@@ -141,7 +141,7 @@ pub(super) async fn serve(worker: Rc<Worker>, open: Rc<OpenStream>, port: Port) 
         }
     }
     worker.sessions.borrow_mut().close(number);
-    worker.sessions_ended();
+    worker.has_ended();
 }
 
 /// Whether there may be another datagram.
@@ -189,7 +189,7 @@ fn take(worker: &Rc<Worker>, open: &Rc<OpenStream>, port: &Rc<Port>, number: u64
 
 fn end(worker: &Worker, client: &Client) {
     worker.sessions.borrow_mut().end(client);
-    worker.sessions_ended();
+    worker.has_ended();
 }
 
 /// A session with its endpoint.
@@ -325,7 +325,7 @@ async fn answer(worker: Rc<Worker>, session: Rc<UdpSession>, port: Weak<Port>, c
         }
     }
     worker.sessions.borrow_mut().remove(&client, &session);
-    worker.sessions_ended();
+    worker.has_ended();
 }
 
 /// Resolves when the worker drains, which wakes each task that has a deadline.

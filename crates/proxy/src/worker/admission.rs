@@ -71,12 +71,8 @@ impl Worker {
         self.ended.notified().await;
     }
 
-    /// Says that sessions of datagrams have ended, for which draining waits as it does for connections.
-    pub(crate) fn sessions_ended(&self) {
-        self.has_ended();
-    }
-
-    fn has_ended(&self) {
+    /// Says that a connection or sessions of datagrams have ended, for whoever waits for room or for the end of all.
+    pub(crate) fn has_ended(&self) {
         self.ended.notify_waiters();
         self.ended.notify_one();
     }
