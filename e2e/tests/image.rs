@@ -151,9 +151,9 @@ impl Drop for Server {
 fn manifests_are_checked() {
     in_image(CHART, &[("web.yaml", MANIFESTS)], async || {
         let output = run(&["check", "/files"]);
-        assert!(output.status.success(), "{output:?}");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(said.ends_with("1 object in 1 file: 0 errors, 1 warning\n") && said.contains("no Service"), "{said}");
+        assert!(said.ends_with("1 object in 1 file: 1 error, 0 warnings\n") && said.contains("no Service"), "{said}");
         let output = run(&["explain", "/files", "GET", "http://web.example/a"]);
         assert!(output.status.success(), "{output:?}");
     });
