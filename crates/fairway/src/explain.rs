@@ -157,7 +157,7 @@ impl Explanation<'_> {
         };
         let name = String::from_utf8_lossy(name).into_owned();
         self.line("Host", &host_reason(host, &name));
-        let route = match host.unambiguous_route(path.matched) {
+        let route = match host.unambiguous_route(path.matched, &mut Vec::new(), |_| true) {
             Ok(Some(route)) => route,
             Ok(None) => {
                 self.line("Answer", "404, since no route of the host takes the path");
@@ -169,7 +169,11 @@ impl Explanation<'_> {
             }
         };
         self.line("Route", &format!("{}, of {}", route.path, origin(route, &self.reading.manifests)));
-        let beaten: Vec<_> = host.candidates(path.matched).filter(|other| !std::ptr::eq(*other, route)).collect();
+        let beaten: Vec<_> = host
+            .routes()
+            .iter()
+            .filter(|other| other.path.matches(path.matched) && !std::ptr::eq(*other, route))
+            .collect();
         self.line("", &reason(route, &beaten));
         for other in beaten.iter().take(10) {
             self.line("", &format!("it beat {}, of {}", other.path, origin(other, &self.reading.manifests)));
@@ -268,6 +272,8 @@ impl Explanation<'_> {
                 }
                 (sentence, false)
             }
+            Filter::EditRequest(_) => ("Fields of the request are edited".to_owned(), false),
+            Filter::EditResponse(_) => ("Fields of the response are edited".to_owned(), false),
         }
     }
 
@@ -276,14 +282,15 @@ impl Explanation<'_> {
             Action::Forward(forward) => {
                 let query = self.request.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
                 let path = String::from_utf8_lossy(forwarded).into_owned();
-                self.line("Forward", &format!("{} {path}{query} to {}", self.request.method, forward.backend));
+                self.line("Forward", &format!("{} {path}{query} to {}", self.request.method, forward.backends));
                 self.backend(forward);
             }
             Action::Redirect(redirect) => {
                 self.line("Answer", &format!("{} to {}", redirect.status, location(&redirect.location)));
             }
             Action::Respond(respond) => {
-                let body = if respond.page { "with the page of that status" } else { "with an empty body" };
+                let body =
+                    if respond.body == fairway_model::Body::Empty { "with an empty body" } else { "with a page" };
                 self.line("Answer", &format!("{} {body}", respond.status));
             }
         }
@@ -291,13 +298,14 @@ impl Explanation<'_> {
 
     fn backend(&mut self, forward: &Forward) {
         let snapshot = &self.reading.snapshot;
-        if let Some(backend) = snapshot.backend(&forward.backend) {
+        let Some(first) = forward.backends.names().next() else { return };
+        if let Some(backend) = snapshot.backend(first) {
             let place = self.reading.manifests.place(&backend.origin);
             let place = place.map_or(", which the files do not hold".to_owned(), |place| format!(", {place}"));
             self.line("Backend", &format!("{}, port {}{place}", backend.origin, backend.port));
             self.line("", &choice(backend, forward, self.request));
         } else {
-            self.line("Backend", &format!("{} is not there: the answer is 503", forward.backend));
+            self.line("Backend", &format!("{} is not there: the answer is 503", forward.backends));
         }
         let policy = &forward.policy;
         let tries =
@@ -317,14 +325,14 @@ impl Explanation<'_> {
                 }
             ),
         );
-        self.endpoints(snapshot, forward);
+        self.endpoints(snapshot, first);
         if let Some(fallback) = &forward.fallback {
             self.line("", &format!("without any of these the request goes to {fallback}"));
         }
     }
 
-    fn endpoints(&mut self, snapshot: &Snapshot, forward: &Forward) {
-        match snapshot.endpoint_set(&forward.backend).map(|set| &set.endpoints) {
+    fn endpoints(&mut self, snapshot: &Snapshot, first: &fairway_model::BackendName) {
+        match snapshot.endpoint_set(first).map(|set| &set.endpoints) {
             Some(Endpoints::Addresses(list)) if !list.is_empty() => {
                 for (at, endpoint) in list.iter().take(20).enumerate() {
                     let state = match endpoint.state {
@@ -355,7 +363,7 @@ impl Explanation<'_> {
             Some(Endpoints::Name { .. }) => true,
             None => false,
         };
-        some(&forward.backend) || forward.fallback.as_ref().is_some_and(some)
+        forward.all_backends().any(some)
     }
 
     fn line(&mut self, label: &str, text: &str) {

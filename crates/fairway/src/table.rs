@@ -127,7 +127,8 @@ fn url(host: &Host, route: &Route, doors: &Doors, snapshot: &Snapshot) -> String
 pub(crate) fn target(route: &Route, snapshot: &Snapshot, development: Option<&Development>) -> String {
     match &route.action {
         Action::Forward(forward) => {
-            let endpoints = match snapshot.endpoint_set(&forward.backend).map(|set| &set.endpoints) {
+            let first = forward.backends.names().next();
+            let endpoints = match first.and_then(|name| snapshot.endpoint_set(name)).map(|set| &set.endpoints) {
                 Some(Endpoints::Addresses(list)) => match &list[..] {
                     [] => "no endpoints: 503".to_owned(),
                     [one] if development.is_some_and(|dev| dev.echo == Some(one.address)) => "echo".to_owned(),
@@ -137,7 +138,7 @@ pub(crate) fn target(route: &Route, snapshot: &Snapshot, development: Option<&De
                 Some(Endpoints::Name { host, port }) => format!("{host}:{port}"),
                 None => "no endpoints: 503".to_owned(),
             };
-            format!("{} ({endpoints})", forward.backend)
+            format!("{} ({endpoints})", forward.backends)
         }
         Action::Redirect(redirect) => format!("{} {}", redirect.status, location(&redirect.location)),
         Action::Respond(respond) => format!("{}", respond.status),

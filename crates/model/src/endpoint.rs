@@ -29,6 +29,16 @@ pub enum Endpoints {
     },
 }
 
+impl Endpoints {
+    /// Whether there is one that takes new requests. A name counts as one: where it leads is not known here.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Addresses(list) => list.iter().any(|endpoint| endpoint.state == EndpointState::Ready),
+            Self::Name { .. } => true,
+        }
+    }
+}
+
 /// One address that takes requests.
 #[derive(Clone, Debug, Eq, PartialEq, Hash, Serialize, Deserialize)]
 pub struct Endpoint {

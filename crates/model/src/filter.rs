@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CaptureTemplate, NetworkSet};
+use crate::{CaptureTemplate, FieldEdit, NetworkSet};
 
 /// One step. Routes list them in the order in which they run.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,10 @@ pub enum Filter {
     AccessList(AccessList),
     /// The path that the backend sees.
     Rewrite(Rewrite),
+    /// Fields of the request that the backend gets otherwise than they came.
+    EditRequest(Vec<FieldEdit>),
+    /// Fields of the response that the client gets otherwise than they came. They hold for answers of later filters too.
+    EditResponse(Vec<FieldEdit>),
 }
 
 /// Sends plain HTTP to https, on the same host and target.

@@ -1,5 +1,6 @@
 //! One host name and its routes, with an index so that finding a route costs the same among ten and among ten thousand.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -43,8 +44,8 @@ impl fmt::Display for HostKey {
 }
 
 impl Host {
-    /// A host with its routes. Among routes with the same match the first one counts; regular expressions are tried in the
-    /// order given.
+    /// A host with its routes. They are put in order of precedence; regular expressions are tried in the order given, and of routes
+    /// with the same match the first comes first.
     pub fn new(table: TableName, pattern: HostPattern, routes: Vec<Route>) -> Self {
         Self { table, pattern, certificate: None, routes: Arc::new(Routes::new(routes)) }
     }
@@ -86,29 +87,30 @@ impl Host {
         &self.routes.list
     }
 
-    /// The route of a canonical path.
+    /// The route of a canonical path, for a request that meets no condition besides.
     pub fn route(&self, path: &[u8]) -> Option<&Route> {
-        self.routes.find(path)
+        self.routes.find(path, &|route| route.conditions.is_empty())
     }
 
-    /// The route of a canonical path, if every backend reads the path as it was matched.
+    /// The route of a canonical path, if every backend reads the path as it was matched. `admits` tells whether the request meets the
+    /// other conditions of a route.
     ///
     /// # Errors
     /// If a backend that decodes `%2F` or `%5C` would read a path that another route takes: what that route asks for could be
     /// got around (`/admin%2Fusers`, where `/admin` is restricted and `/` is not).
-    pub fn unambiguous_route(&self, path: &[u8]) -> Result<Option<&Route>, AmbiguousPath> {
-        let route = self.route(path);
-        match separated(path) {
-            Some(read) if self.route(&read).map(std::ptr::from_ref) != route.map(std::ptr::from_ref) => {
+    pub fn unambiguous_route(
+        &self,
+        path: &[u8],
+        scratch: &mut Vec<u8>,
+        admits: impl Fn(&Route) -> bool,
+    ) -> Result<Option<&Route>, AmbiguousPath> {
+        let route = self.routes.find(path, &admits);
+        match separated(path, scratch) {
+            Some(read) if self.routes.find(read, &admits).map(std::ptr::from_ref) != route.map(std::ptr::from_ref) => {
                 Err(AmbiguousPath)
             }
             _ => Ok(route),
         }
-    }
-
-    /// All routes that take a canonical path, in order of precedence: the first is [`route`](Self::route), it beat the others.
-    pub fn candidates(&self, path: &[u8]) -> impl Iterator<Item = &Route> {
-        self.routes.list.iter().filter(move |route| route.path.matches(path))
     }
 }
 
@@ -124,15 +126,16 @@ struct Routes {
 }
 
 impl Routes {
-    fn new(mut list: Vec<Route>) -> Self {
-        // A stable sort: regular expressions stay in the order given, and the first of equal matches stays first.
-        list.sort_by(|a, b| precedence(&a.path).cmp(&precedence(&b.path)));
-        list.dedup_by(|later, earlier| later.path == earlier.path);
+    fn new(list: Vec<Route>) -> Self {
+        let mut list = sorted(list);
         let (mut exact, mut prefix, mut prefix_lengths) = (HashTable::new(), HashTable::new(), Vec::new());
         let mut regex = 0..0;
         for (at, route) in (0u32..).zip(&list) {
             let rehash = |&at: &u32| hash(list[at as usize].path.text().as_bytes());
+            // The first of those with the same path; the others follow it.
+            let again = at > 0 && list[at as usize - 1].path == route.path;
             match &route.path {
+                PathMatch::Exact(_) | PathMatch::Prefix(_) if again => {}
                 PathMatch::Exact(text) => {
                     exact.insert_unique(hash(text.as_bytes()), at, rehash);
                 }
@@ -156,14 +159,14 @@ impl Routes {
         Self { list, exact, prefix, prefix_lengths, regex }
     }
 
-    fn find(&self, path: &[u8]) -> Option<&Route> {
+    fn find(&self, path: &[u8], admits: &impl Fn(&Route) -> bool) -> Option<&Route> {
         if !self.exact.is_empty()
-            && let Some(route) = self.lookup(&self.exact, path)
+            && let Some(route) = self.lookup(&self.exact, path, admits)
         {
             return Some(route);
         }
         let patterns = &self.list[self.regex.start as usize..self.regex.end as usize];
-        if let Some(route) = patterns.iter().find(|route| route.path.matches(path)) {
+        if let Some(route) = patterns.iter().find(|route| route.path.matches(path) && admits(route)) {
             return Some(route);
         }
         self.prefix_lengths.iter().find_map(|&length| {
@@ -171,23 +174,39 @@ impl Routes {
             if length > path.len() || !ends_at_segment(path, length) {
                 return None;
             }
-            self.lookup(&self.prefix, &path[..length])
+            self.lookup(&self.prefix, &path[..length], admits)
         })
     }
 
-    fn lookup(&self, table: &HashTable<u32>, text: &[u8]) -> Option<&Route> {
+    /// The first route with a path whose other conditions are met.
+    fn lookup(&self, table: &HashTable<u32>, text: &[u8], admits: &impl Fn(&Route) -> bool) -> Option<&Route> {
         let at = table.find(hash(text), |&at| self.list[at as usize].path.text().as_bytes() == text)?;
-        Some(&self.list[*at as usize])
+        let (first, later) = self.list[*at as usize..].split_first()?;
+        if admits(first) {
+            return Some(first);
+        }
+        later.iter().take_while(|route| route.path == first.path).find(|route| admits(route))
     }
 }
 
-/// Exact first, regular expressions as given, then prefixes by descending length.
-fn precedence(path: &PathMatch) -> (u8, std::cmp::Reverse<usize>, &str) {
-    match path {
-        PathMatch::Exact(text) => (0, std::cmp::Reverse(0), text),
-        PathMatch::Regex(_) => (1, std::cmp::Reverse(0), ""),
-        PathMatch::Prefix(text) => (2, std::cmp::Reverse(text.len()), text),
+/// Routes by precedence. Patterns stay in the order given, as it says more than their text does; the same pattern with other
+/// conditions stands where it stands first.
+fn sorted(mut list: Vec<Route>) -> Vec<Route> {
+    let mut first = HashMap::new();
+    for (at, route) in list.iter().enumerate() {
+        if let PathMatch::Regex(regex) = &route.path {
+            first.entry(Box::<str>::from(regex.text())).or_insert(at);
+        }
     }
+    // A stable sort: the first of equal matches stays first.
+    list.sort_by(|a, b| {
+        let by_path = match (&a.path, &b.path) {
+            (PathMatch::Regex(a), PathMatch::Regex(b)) => first.get(a.text()).cmp(&first.get(b.text())),
+            (a, b) => a.cmp(b),
+        };
+        by_path.then_with(|| a.conditions.cmp(&b.conditions))
+    });
+    list
 }
 
 fn hash(text: &[u8]) -> u64 {
@@ -232,7 +251,7 @@ impl From<Host> for HostData {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Action, Origin, Respond};
+    use crate::{Action, Conditions, Origin, Respond};
     use proptest::prelude::*;
 
     fn host(paths: &[PathMatch]) -> Host {
@@ -276,20 +295,26 @@ mod tests {
     #[test]
     fn an_encoded_slash_leads_to_no_other_route() {
         let host = host(&[PathMatch::prefix("/").unwrap(), PathMatch::prefix("/admin").unwrap()]);
-        assert_eq!(host.unambiguous_route(b"/admin%2Fusers"), Err(AmbiguousPath));
+        let route = |path| host.unambiguous_route(path, &mut Vec::new(), |_| true);
+        assert_eq!(route(b"/admin%2Fusers"), Err(AmbiguousPath));
         for path in [&b"/files/a%2Fb"[..], b"/admin/a%2Fb", b"/admin", b"/x"] {
-            assert_eq!(host.unambiguous_route(path), Ok(host.route(path)));
+            assert_eq!(route(path), Ok(host.route(path)));
         }
     }
 
     #[test]
-    fn the_first_of_equal_matches_counts() {
-        let mut routes = host(&[PathMatch::prefix("/a").unwrap(), PathMatch::prefix("/a").unwrap()]).routes().to_vec();
-        assert_eq!(routes.len(), 1);
-        let mut second = routes[0].clone();
-        second.rule = "second".into();
-        routes.push(second);
-        assert_eq!(&*Host::new("t".into(), HostPattern::Any, routes).route(b"/a").unwrap().rule, "/a");
+    fn the_first_of_equal_matches_counts_and_the_others_stay() {
+        let mut routes = host(&[PathMatch::prefix("/a").unwrap()]).routes().to_vec();
+        let second = Route { rule: "second".into(), ..routes[0].clone() };
+        let with_method = Conditions { method: Some("POST".into()), ..Conditions::default() };
+        let posted = Route { rule: "posted".into(), conditions: with_method, ..routes[0].clone() };
+        routes.extend([second, posted]);
+        let host = Host::new("t".into(), HostPattern::Any, routes);
+        let rules: Vec<_> = host.routes().iter().map(|route| &*route.rule).collect();
+        assert_eq!(rules, ["posted", "/a", "second"]);
+        assert_eq!(&*host.route(b"/a").unwrap().rule, "/a");
+        let route = host.unambiguous_route(b"/a/b", &mut Vec::new(), |_| true);
+        assert_eq!(&*route.unwrap().unwrap().rule, "posted");
     }
 
     proptest! {
@@ -304,7 +329,8 @@ mod tests {
                 _ => PathMatch::regex(text).unwrap(),
             }).collect();
             let host = host(&paths);
-            prop_assert_eq!(host.route(path.as_bytes()), host.candidates(path.as_bytes()).next());
+            let tried = host.routes().iter().find(|route| route.path.matches(path.as_bytes()));
+            prop_assert_eq!(host.route(path.as_bytes()).map(std::ptr::from_ref), tried.map(std::ptr::from_ref));
             let copy: Host = serde_json::from_str(&serde_json::to_string(&host).unwrap()).unwrap();
             prop_assert_eq!(copy, host);
         }

@@ -24,6 +24,11 @@
 mod backend;
 mod capture;
 mod certificate;
+pub mod client;
+mod condition;
+pub mod decimal;
+pub mod decision;
+mod edit;
 mod endpoint;
 pub mod field;
 mod filter;
@@ -38,6 +43,7 @@ mod network;
 mod origin;
 pub mod path;
 mod policy;
+mod request;
 mod route;
 mod settings;
 mod snapshot;
@@ -48,6 +54,8 @@ mod upstream_tls;
 pub use backend::{Affinity, AffinityMode, Backend, Balance, HashBalance, Protocol, SameSite, SessionCookie};
 pub use capture::{CaptureTemplate, TooLong, append_within};
 pub use certificate::{Certificate, PrivateKey};
+pub use condition::{ArgumentMatch, Conditions, FieldMatch, ValueMatch, ValueRegex};
+pub use edit::{Change, FieldEdit, FieldRules, NameSet};
 pub use endpoint::{Endpoint, EndpointSet, EndpointState, Endpoints};
 pub use field::{ConfiguredName, FieldName, InvalidName};
 pub use filter::{AccessList, Filter, HttpsRedirect, Refusal, Rewrite};
@@ -60,8 +68,12 @@ pub use name::{BackendName, CertificateName, ListenerName, TableName};
 pub use network::{NetworkSet, is_special};
 pub use origin::Origin;
 pub use policy::{ByteLimit, ForwardPolicy, Retry, RetryOn};
-pub use route::{Action, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, Respond, Route};
-pub use settings::{AccessLog, ForwardedHeaders, HeadBuffers, HeaderTemplate, LogEscape, Settings, UpstreamKeepalive};
+pub use request::{FieldLine, FieldSink, Fields, HostAndPort, RequestView, Target};
+pub use route::{
+    Action, Backends, Body, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, Respond, Route,
+    WeightedBackend,
+};
+pub use settings::{AccessLog, ForwardedHeaders, HeadBuffers, LogEscape, Settings, UpstreamKeepalive};
 pub use snapshot::{Delta, Resource, ResourceName, Snapshot};
 pub use stream::{
     StreamListener, StreamLog, StreamRetry, StreamSegment, StreamSettings, StreamTemplate, StreamVariable, Transport,

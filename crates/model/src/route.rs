@@ -1,5 +1,6 @@
 //! A route: which path it takes, what is checked and edited on the way, and the one action at its end.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::with_groups;
 use crate::path::{InvalidPath, canonicalize_configured};
-use crate::{BackendName, CaptureTemplate, Filter, ForwardPolicy, Hostname, Origin, TooLong};
+use crate::{
+    BackendName, CaptureTemplate, Conditions, ConfiguredName, Filter, ForwardPolicy, Hostname, Origin, TooLong,
+};
 
 /// One path of an Ingress rule, or what follows from it (the answer for a missing slash, the implicit `/` of a host).
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -18,8 +21,11 @@ pub struct Route {
     pub origin: Origin,
     /// The path as the user wrote it, for metrics, logs and cookies.
     pub rule: Box<str>,
-    /// Which requests it takes.
+    /// Which paths it takes.
     pub path: PathMatch,
+    /// What else a request has to have.
+    #[serde(default, skip_serializing_if = "Conditions::is_empty")]
+    pub conditions: Conditions,
     /// What happens before the action, in this order. Any of them may answer the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<Filter>,
@@ -32,7 +38,8 @@ pub struct Route {
 impl Route {
     /// A route without filters, logged, whose rule is the text of its match.
     pub fn new(origin: Origin, path: PathMatch, action: Action) -> Self {
-        Self { origin, rule: path.text().into(), path, filters: Vec::new(), action, access_log: true }
+        let rule = path.text().into();
+        Self { origin, rule, path, conditions: Conditions::default(), filters: Vec::new(), action, access_log: true }
     }
 }
 
@@ -94,6 +101,29 @@ impl PathMatch {
             }
             Self::Regex(regex) => regex.is_match(path),
         }
+    }
+}
+
+/// By precedence: what comes first is asked first. Exact paths, then patterns (the longest first, as ingress-nginx orders them), then
+/// prefixes, the longest first.
+impl Ord for PathMatch {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let key = |path: &Self| match path {
+            Self::Exact(_) => (0, Reverse(0)),
+            Self::Regex(regex) => (1, Reverse(regex.text.len())),
+            Self::Prefix(text) => (2, Reverse(text.len())),
+        };
+        let text = || match (self, other) {
+            (Self::Regex(own), Self::Regex(other)) => other.text.cmp(&own.text),
+            _ => self.text().cmp(other.text()),
+        };
+        key(self).cmp(&key(other)).then_with(text)
+    }
+}
+
+impl PartialOrd for PathMatch {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -270,7 +300,8 @@ pub enum Action {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Forward {
     /// Where requests go.
-    pub backend: BackendName,
+    #[serde(rename = "backend")]
+    pub backends: Backends,
     /// Where they go instead when the backend has no endpoint that can take them (ingress-nginx `default-backend`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<BackendName>,
@@ -305,19 +336,130 @@ pub enum Location {
     OtherHost(Hostname),
 }
 
+/// The backends of a rule.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Backends {
+    /// All requests go to one.
+    One(BackendName),
+    /// Each gets its share.
+    Weighted(Vec<WeightedBackend>),
+}
+
+/// A backend that gets a share of the requests of a rule.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct WeightedBackend {
+    /// The backend.
+    pub backend: BackendName,
+    /// Its share in proportion to the others; none for 0.
+    pub weight: u32,
+}
+
+impl Backends {
+    /// All of them.
+    pub fn names(&self) -> impl Iterator<Item = &BackendName> {
+        let (one, list) = match self {
+            Self::One(name) => (Some(name), &[][..]),
+            Self::Weighted(list) => (None, &list[..]),
+        };
+        one.into_iter().chain(list.iter().map(|share| &share.backend))
+    }
+
+    /// One of the backends, by weight; `random` is only asked when there is a choice. `None` when all weights are 0.
+    pub fn choose(&self, random: impl FnOnce() -> u64) -> Option<&BackendName> {
+        match self {
+            Self::One(name) => Some(name),
+            Self::Weighted(list) => {
+                let total: u64 = list.iter().map(|share| u64::from(share.weight)).sum();
+                let wide = u128::from(random()) * u128::from(total);
+                let mut at = (wide >> 64) as u64;
+                list.iter().find_map(|share| match at.checked_sub(u64::from(share.weight)) {
+                    None => Some(&share.backend),
+                    Some(rest) => {
+                        at = rest;
+                        None
+                    }
+                })
+            }
+        }
+    }
+}
+
+impl From<BackendName> for Backends {
+    fn from(name: BackendName) -> Self {
+        Self::One(name)
+    }
+}
+
+impl From<&str> for Backends {
+    fn from(name: &str) -> Self {
+        Self::One(name.into())
+    }
+}
+
+impl fmt::Display for Backends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(name) => name.fmt(f),
+            Self::Weighted(list) => {
+                for (at, share) in list.iter().enumerate() {
+                    write!(f, "{}{} {}", if at > 0 { ", " } else { "" }, share.weight, share.backend)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Forward {
+    /// All backends that may get the requests, the fallback last.
+    pub fn all_backends(&self) -> impl Iterator<Item = &BackendName> {
+        self.backends.names().chain(&self.fallback)
+    }
+}
+
 /// An answer from the proxy itself.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Respond {
     /// Status code.
     pub status: u16,
-    /// The error page of the status when `true`, else an empty body.
-    pub page: bool,
+    /// What it says.
+    pub body: Body,
+    /// Fields that it has besides those that every answer has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<(ConfiguredName, Box<str>)>,
+}
+
+/// The body of an answer from the proxy itself.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Body {
+    /// None.
+    Empty,
+    /// The error page of the status.
+    Page,
+    /// A text.
+    Text {
+        /// Its Content-Type.
+        content_type: Box<str>,
+        /// The text.
+        text: Arc<str>,
+    },
 }
 
 impl Respond {
+    /// The page of a status.
+    pub const fn page(status: u16) -> Self {
+        Self { status, body: Body::Page, fields: Vec::new() }
+    }
+
+    /// A status without a body.
+    pub const fn empty(status: u16) -> Self {
+        Self { status, body: Body::Empty, fields: Vec::new() }
+    }
+
     /// The answer for unknown hosts and paths.
-    pub fn not_found() -> Self {
-        Self { status: 404, page: true }
+    pub const fn not_found() -> Self {
+        Self::page(404)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CertificateName, NetworkSet, StreamSettings, Template};
+use crate::{CertificateName, FieldEdit, NetworkSet, StreamSettings, Template};
 
 /// Settings of the whole proxy; one resource, always there.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -19,12 +19,12 @@ pub struct Settings {
     pub forwarded: ForwardedHeaders,
     /// Value of Strict-Transport-Security where a route asks for it; `None` for no such field.
     pub strict_transport_security: Option<Box<str>>,
-    /// Fields added to every response (`add-headers`).
-    pub response_fields: Vec<(Box<str>, Box<str>)>,
+    /// Edits of every response, after all others (`add-headers`).
+    pub response_fields: Vec<FieldEdit>,
     /// Fields of the endpoint's response that are removed, lower case (`hide-headers`).
     pub hidden_response_fields: Vec<Box<str>>,
-    /// Fields set on every request to an endpoint, after the built-in ones (`proxy-set-headers`); an empty value removes.
-    pub request_fields: Vec<HeaderTemplate>,
+    /// Edits of every request to an endpoint, after the built-in fields (`proxy-set-headers`).
+    pub request_fields: Vec<FieldEdit>,
     /// Whether responses name the server (`server-tokens`).
     pub server_tokens: bool,
     /// Whether the endpoint's Server field passes, with `server_tokens` only.
@@ -133,15 +133,6 @@ impl Default for ForwardedHeaders {
             trusted: ["0.0.0.0/0", "::/0"].iter().filter_map(|net| net.parse().ok()).collect(),
         }
     }
-}
-
-/// A field whose value is made for each request.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub struct HeaderTemplate {
-    /// Field name as it is sent.
-    pub name: Box<str>,
-    /// Its value.
-    pub value: Template,
 }
 
 /// Connections kept to endpoints, in each worker.

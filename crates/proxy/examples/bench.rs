@@ -47,7 +47,7 @@ fn resources(directory: &str) -> Result<Vec<Resource>, Box<dyn Error>> {
         key: PrivateKey::new(PrivateKeyDer::from_pem_slice(&pem("ec.key")?)?.secret_der().to_vec()),
     };
     let forward = Forward {
-        backend: "default/b:80".into(),
+        backends: "default/b:80".into(),
         fallback: None,
         session_cookie_path: None,
         policy: Arc::new(ForwardPolicy::default()),

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use fairway_model::decision;
 use nix::libc::ECONNREFUSED;
 
 use crate::http1::{BodyError, HeadError};
@@ -35,6 +36,8 @@ pub(crate) enum Failure {
     ClientStalled,
     /// The backend is unknown.
     NoService,
+    /// All backends of the rule have weight 0.
+    NoShare,
     /// The backend has no endpoint.
     NoEndpoint,
     /// As many files are open as the process may have.
@@ -74,6 +77,21 @@ pub(crate) enum Failure {
 /// The number of an error of the operating system, if it has one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Errno(Option<i32>);
+
+impl From<decision::Failure> for Failure {
+    fn from(failure: decision::Failure) -> Self {
+        match failure {
+            decision::Failure::Path(_) | decision::Failure::Ambiguous(_) | decision::Failure::Rewritten => {
+                Self::RequestPath
+            }
+            decision::Failure::Host => Self::RequestHead(HeadError::InvalidHost),
+            decision::Failure::TooLong(_) => Self::TooLong,
+            decision::Failure::BodyTooLarge => Self::BodyTooLarge,
+            decision::Failure::NoEndpoint => Self::NoEndpoint,
+            decision::Failure::NoBackend => Self::NoShare,
+        }
+    }
+}
 
 impl From<fairway_model::TooLong> for Failure {
     fn from(_: fairway_model::TooLong) -> Self {
@@ -133,7 +151,7 @@ impl Failure {
             Self::HeadTimeout => Reason::HeadTimeout,
             Self::BodyTimeout => Reason::BodyTimeout,
             Self::ClientStalled => Reason::ClientStalled,
-            Self::NoService => Reason::NoService,
+            Self::NoService | Self::NoShare => Reason::NoService,
             Self::NoEndpoint => Reason::NoEndpoint,
             Self::NoFile => Reason::NoFile,
             Self::Connect(Errno(Some(ECONNREFUSED))) => Reason::ConnectRefused,
@@ -175,7 +193,7 @@ impl Failure {
             | Self::InterimResponses
             | Self::Upgrade
             | Self::ResponseBody(_) => 502,
-            Self::Unwritable => 500,
+            Self::Unwritable | Self::NoShare => 500,
         }
     }
 

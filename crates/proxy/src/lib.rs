@@ -3,7 +3,6 @@
 pub mod access_log;
 pub mod admin;
 pub mod balance;
-pub mod client;
 pub mod http1;
 pub mod limit;
 pub mod metrics;
@@ -17,7 +16,6 @@ mod buffer;
 mod config;
 mod connection;
 mod control;
-mod decimal;
 mod descriptors;
 mod direction;
 mod error;
@@ -38,4 +36,6 @@ mod work;
 mod worker;
 
 pub use config::ProxyConfig;
+pub use fairway_model::client;
+pub(crate) use fairway_model::decimal;
 pub use proxy::{Drained, Proxy, Published, Publisher, RefusedListener, StartError};

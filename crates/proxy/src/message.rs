@@ -1,62 +1,26 @@
-//! The heads that the proxy sends: the client's request as an endpoint gets it, an endpoint's response as the client gets it.
+//! The heads that the proxy sends: the client's request as an endpoint gets it, an endpoint's response as the client gets it. Which
+//! fields they have is decided in the model.
 
-use fairway_model::field::is_same_field;
-use fairway_model::{Backend, Route, Template, TooLong};
+use fairway_model::decision::{Expand, Plan, RequestEdits, ResponseEdits};
+use fairway_model::{KnownField, KnownSet, Template, TooLong};
 
-use crate::access_log::Format;
 use crate::error::Failure;
-use crate::http1::{
-    FieldName, Framing, HeadWriter, KnownField, KnownSet, PreparedField, RequestHead, ResponseHead, Version,
-};
+use crate::http1::{FieldName, FieldsView, Framing, HeadWriter, PreparedField, RequestHead, ResponseHead, Version};
 use crate::live::Live;
 use crate::respond::{Clock, Persistence};
-use crate::work::Scratch;
 
-const HOST: FieldName<'_> = FieldName::from_static("Host");
 const CONNECTION: FieldName<'_> = FieldName::from_static("Connection");
 const UPGRADE: FieldName<'_> = FieldName::from_static("Upgrade");
-const X_FORWARDED_PREFIX: FieldName<'_> = FieldName::from_static("X-Forwarded-Prefix");
-const X_ORIGINAL_URI: FieldName<'_> = FieldName::from_static("X-Original-URI");
-const SET_COOKIE: FieldName<'_> = FieldName::from_static("Set-Cookie");
-
-/// What a fallback is told about the request that it answers (ingress-nginx, "Custom errors").
-const FALLBACK: [FieldName<'_>; 6] = [
-    FieldName::from_static("X-Code"),
-    FieldName::from_static("X-Format"),
-    FieldName::from_static("X-Namespace"),
-    FieldName::from_static("X-Ingress-Name"),
-    FieldName::from_static("X-Service-Name"),
-    FieldName::from_static("X-Service-Port"),
-];
-
-/// Fields of the client's request that never pass as they are: this hop's, those written anew, instructions that only a backend
-/// may give, and the expectation, which is answered here.
-const DROPPED: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL).with(KnownField::Host).with(KnownField::Expect);
-
-/// Fields of the endpoint's response that never pass.
-const DROPPED_FROM_RESPONSE: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL);
 
 /// A request head for an endpoint.
 #[derive(Debug)]
 pub(crate) struct UpstreamRequest<'a> {
     /// The client's head.
     pub(crate) head: &'a RequestHead,
-    /// What it was parsed from.
-    pub(crate) bytes: &'a [u8],
-    /// Target, client and prefix.
-    pub(crate) scratch: &'a Scratch,
-    /// The snapshot.
-    pub(crate) live: &'a Live,
-    /// Host for the endpoint in place of the client's.
-    pub(crate) upstream_host: Option<&'a Template>,
-    /// The same in the form that is evaluated, if it has variables.
-    pub(crate) host_format: Option<&'a Format>,
+    /// What becomes of its fields.
+    pub(crate) edits: RequestEdits<'a, 'a, FieldsView<'a>>,
     /// The fields about the client that are the same for every request of the connection.
     pub(crate) family: Option<&'a PreparedField>,
-    /// The backend.
-    pub(crate) backend: &'a Backend,
-    /// The route and the backend of its rule, when the request goes to the fallback in its place.
-    pub(crate) in_place_of: Option<(&'a Route, Option<&'a Backend>)>,
     /// The protocols that are asked for, one of which is to take over the connection.
     pub(crate) upgrade: Option<&'a [u8]>,
     /// Whether the endpoint connection is not kept.
@@ -72,83 +36,13 @@ impl UpstreamRequest<'_> {
         &self,
         out: &mut Vec<u8>,
         value: &mut Vec<u8>,
-        expand: impl Fn(&Format, &mut Vec<u8>) -> Result<(), TooLong>,
+        expand: &mut impl Expand,
     ) -> Result<(), Failure> {
-        let Self { head, bytes, scratch, live, backend, .. } = *self;
-        let prepared = &live.prepared;
-        let client = &scratch.client;
+        let edits = &self.edits;
         let mut writer = HeadWriter::new(out);
-        writer.request_line(head.method_bytes(bytes), &scratch.target).map_err(|_| Failure::Unwritable)?;
-        value.clear();
-        match (self.upstream_host.map(Template::literal), self.host_format) {
-            (Some(Some(text)), _) => value.extend_from_slice(text.as_bytes()),
-            (Some(None), Some(format)) => expand(format, value)?,
-            _ => value.extend_from_slice(client.host()),
-        }
-        if !prepared.replaced_known.contains(KnownField::Host) {
-            writer.field(HOST, value).map_err(|_| Failure::Unwritable)?;
-        }
-        client.write_fields(&mut writer, prepared.replaced_known, self.family);
-        if live.snapshot.settings().original_uri_header {
-            let _ = writer.field(X_ORIGINAL_URI, head.target_span().of(bytes));
-        }
-        if !scratch.prefix.is_empty() {
-            let _ = writer.field(X_FORWARDED_PREFIX, &scratch.prefix);
-        }
-        let mut dropped = DROPPED | client.removed() | prepared.replaced_known;
-        if !scratch.prefix.is_empty() {
-            dropped = dropped.with(KnownField::XForwardedPrefix);
-        }
-        let forwarded = &live.snapshot.settings().forwarded;
-        let backend_sets =
-            |name: &[u8]| backend.request_fields.iter().any(|(own, _)| is_same_field(own.as_bytes(), name));
-        // A field that names the client passes under its own name from a trusted peer only, and in another spelling from nobody.
-        let names_client = |name: &[u8]| {
-            [&forwarded.address_field, &forwarded.host_field].iter().any(|own| {
-                is_same_field(own.as_bytes(), name)
-                    && !(client.is_trusted() && name.eq_ignore_ascii_case(own.as_bytes()))
-            })
-        };
-        writer.forward(head.fields(), bytes, dropped, |field| {
-            let name = field.name(bytes);
-            prepared.replaced.iter().any(|own| is_same_field(name, own))
-                || names_client(name)
-                || backend_sets(name)
-                || (self.in_place_of.is_some() && FALLBACK.iter().any(|own| is_same_field(name, own.as_bytes())))
-        });
-        if let Some((route, backend)) = self.in_place_of {
-            let accept = head.fields().get(KnownField::Accept, bytes).unwrap_or_default();
-            let service = backend.map_or(("", ""), |backend| (&*backend.origin.name, &*backend.port));
-            let values: [&[u8]; 6] = [
-                b"503",
-                accept,
-                route.origin.namespace.as_bytes(),
-                route.origin.name.as_bytes(),
-                service.0.as_bytes(),
-                service.1.as_bytes(),
-            ];
-            for (name, value) in FALLBACK.iter().zip(values) {
-                if !value.is_empty() {
-                    let _ = writer.field(*name, value);
-                }
-            }
-        }
-        for (name, format) in &prepared.request_fields {
-            value.clear();
-            expand(format, value)?;
-            if let Ok(name) = FieldName::try_from(&**name)
-                && !value.is_empty()
-            {
-                // A value that cannot stand in a field is left out, as an empty one is.
-                let _ = writer.field(name, value);
-            }
-        }
-        for (name, text) in &backend.request_fields {
-            if let Ok(name) = FieldName::try_from(name.as_bytes()) {
-                let _ = writer.field(name, text.as_bytes());
-            }
-        }
-        if head.framing() == Framing::Chunked {
+        writer.request_line(edits.head.method, &edits.scratch.target).map_err(|_| Failure::Unwritable)?;
+        edits.write(&mut writer, self.family, value, expand)?;
+        if self.head.framing() == Framing::Chunked {
             writer.framing(Framing::Chunked);
         }
         if let Some(protocols) = self.upgrade {
@@ -161,19 +55,77 @@ impl UpstreamRequest<'_> {
     }
 }
 
+/// Values of templates in the order in which the edits of a response ask for them: they are made before the response is written, while
+/// all that is known about the request can be looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Evaluated {
+    text: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Evaluated {
+    /// Makes the values of all edits that have variables. What would be too long is empty.
+    pub(crate) fn fill(
+        &mut self,
+        edits: &ResponseEdits<'_, '_>,
+        mut append: impl FnMut(&Template, &mut Vec<u8>) -> Result<(), TooLong>,
+    ) {
+        self.text.clear();
+        self.ends.clear();
+        for template in edits.edits().filter_map(|edit| edit.value()).filter(|value| value.literal().is_none()) {
+            let before = self.text.len();
+            if append(template, &mut self.text).is_err() {
+                self.text.truncate(before);
+            }
+            self.ends.push(self.text.len());
+        }
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader { values: self, next: 0 }
+    }
+}
+
+/// Gives the values one after the other.
+struct Reader<'a> {
+    values: &'a Evaluated,
+    next: usize,
+}
+
+impl Expand for Reader<'_> {
+    fn expand(&mut self, _: &Template, out: &mut Vec<u8>) -> Result<(), TooLong> {
+        let ends = &self.values.ends;
+        let start = self.next.checked_sub(1).map_or(0, |last| ends[last]);
+        if let Some(&end) = ends.get(self.next) {
+            out.extend_from_slice(&self.values.text[start..end]);
+            self.next += 1;
+        }
+        Ok(())
+    }
+}
+
 /// What is changed in a response on its way to the client, and where that is noted.
 #[derive(Debug)]
-pub(crate) struct ResponseEdits<'a> {
+pub(crate) struct ResponseContext<'a> {
     /// The snapshot.
     pub(crate) live: &'a Live,
     /// The value of Date.
     pub(crate) clock: &'a Clock,
-    /// Whether it carries Strict-Transport-Security.
-    pub(crate) strict_transport_security: bool,
+    /// What was decided.
+    pub(crate) plan: Option<&'a Plan<'a>>,
     /// The cookie that starts a session; empty for none.
     pub(crate) session_cookie: &'a [u8],
+    /// Values of edits.
+    pub(crate) values: &'a Evaluated,
     /// Gets the head as it is sent, if the log tells something of it.
     pub(crate) sent_head: &'a mut Vec<u8>,
+}
+
+impl<'a> ResponseContext<'a> {
+    /// The edits.
+    pub(crate) fn edits(&self) -> ResponseEdits<'a, 'a> {
+        ResponseEdits { plan: self.plan, rules: &self.live.prepared.fields, session_cookie: self.session_cookie }
+    }
 }
 
 /// A response head for a client.
@@ -183,16 +135,10 @@ pub(crate) struct ClientResponse<'a> {
     pub(crate) head: &'a ResponseHead,
     /// What it was parsed from.
     pub(crate) bytes: &'a [u8],
-    /// The snapshot.
-    pub(crate) live: &'a Live,
     /// How the body is framed for the client.
     pub(crate) framing: Framing,
     /// Whether the endpoint's framing field goes on as it is.
     pub(crate) framing_kept: bool,
-    /// Whether it carries Strict-Transport-Security.
-    pub(crate) strict_transport_security: bool,
-    /// The cookie that starts a session; empty for none.
-    pub(crate) session_cookie: &'a [u8],
     /// What becomes of the connection.
     pub(crate) persistence: Persistence,
     /// The protocol that takes over the connection.
@@ -201,45 +147,18 @@ pub(crate) struct ClientResponse<'a> {
 
 impl ClientResponse<'_> {
     /// Appends the head.
-    pub(crate) fn write(&self, out: &mut Vec<u8>, clock: &Clock) {
-        let Self { head, bytes, live, .. } = *self;
-        let prepared = &live.prepared;
-        let settings = live.snapshot.settings();
+    pub(crate) fn write(&self, context: &ResponseContext<'_>, out: &mut Vec<u8>, value: &mut Vec<u8>) {
+        let Self { head, bytes, .. } = *self;
+        let edits = context.edits();
         let mut writer = HeadWriter::new(out);
         writer.forward_status_line(head, bytes);
-        if !head.fields().present().contains(KnownField::Date) {
-            clock.write(&mut writer);
+        if !head.fields().present().contains(KnownField::Date) && !edits.replaces(KnownField::Date) {
+            context.clock.write(&mut writer);
         }
-        let mut dropped = DROPPED_FROM_RESPONSE | prepared.hidden_known;
-        if !(settings.server_tokens && settings.allow_backend_server_header) {
-            dropped = dropped.with(KnownField::Server);
-            if let Some(server) = &prepared.server {
-                writer.prepared(server);
-            }
-        }
-        let security = prepared.strict_transport_security.as_ref().filter(|_| self.strict_transport_security);
-        if security.is_some() {
-            dropped = dropped.with(KnownField::StrictTransportSecurity);
-        }
-        if !self.framing_kept {
-            dropped = dropped.with(KnownField::ContentLength);
-        }
-        if prepared.hidden.is_empty() {
-            writer.forward(head.fields(), bytes, dropped, |_| false);
-        } else {
-            writer.forward(head.fields(), bytes, dropped, |field| {
-                prepared.hidden.iter().any(|name| field.name(bytes).eq_ignore_ascii_case(name))
-            });
-        }
-        if let Some(field) = security {
-            writer.prepared(field);
-        }
-        for field in &prepared.response_fields {
-            writer.prepared(field);
-        }
-        if !self.session_cookie.is_empty() {
-            let _ = writer.field(SET_COOKIE, self.session_cookie);
-        }
+        let dropped = if self.framing_kept { KnownSet::EMPTY } else { KnownSet::EMPTY.with(KnownField::ContentLength) };
+        let fields = FieldsView { fields: head.fields(), bytes };
+        // The values were made within the limit, so none is too long here.
+        let _ = edits.write(fields, dropped, &mut writer, value, &mut context.values.reader());
         if self.framing == Framing::Chunked {
             writer.framing(Framing::Chunked);
         }
@@ -251,6 +170,16 @@ impl ClientResponse<'_> {
     }
 }
 
+/// Writes the fields of an answer that is made here.
+pub(crate) fn write_own_fields(
+    context: &ResponseContext<'_>,
+    fields: &[fairway_model::FieldLine<'_>],
+    writer: &mut HeadWriter<'_>,
+    value: &mut Vec<u8>,
+) {
+    let _ = context.edits().write(fields, KnownSet::EMPTY, writer, value, &mut context.values.reader());
+}
+
 fn write_upgrade(writer: &mut HeadWriter<'_>, protocols: &[u8]) {
     let _ = writer.field(CONNECTION, b"upgrade");
     let _ = writer.field(UPGRADE, protocols);
@@ -258,12 +187,13 @@ fn write_upgrade(writer: &mut HeadWriter<'_>, protocols: &[u8]) {
 
 /// Appends an interim response (103 and the like). Clients of HTTP/1.0 know none (RFC 9110 15.2): for them nothing is appended.
 pub(crate) fn write_interim(head: &ResponseHead, bytes: &[u8], to: Version, out: &mut Vec<u8>) -> bool {
+    const DROPPED: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL).with(KnownField::ContentLength);
     if to == Version::Http10 {
         return false;
     }
     let mut writer = HeadWriter::new(out);
     writer.forward_status_line(head, bytes);
-    writer.forward(head.fields(), bytes, DROPPED_FROM_RESPONSE.with(KnownField::ContentLength), |_| false);
+    writer.forward(head.fields(), bytes, DROPPED, |_| false);
     writer.finish();
     true
 }

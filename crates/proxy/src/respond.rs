@@ -4,8 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::http1::{FieldName, HeadWriter, InvalidField, KnownField, reason};
-use crate::prepared::Prepared;
+use fairway_model::{Body, ConfiguredName, FieldLine};
+
+use crate::http1::{FieldName, HeadWriter, InvalidField, KnownField, is_field_value, reason};
+use crate::message::{ResponseContext, write_own_fields};
 
 const CONNECTION: FieldName<'_> = FieldName::from_static("Connection");
 const CONTENT_TYPE: FieldName<'_> = FieldName::from_static("Content-Type");
@@ -47,16 +49,16 @@ impl Persistence {
 pub(crate) struct Answer<'a> {
     /// Its status.
     pub(crate) status: u16,
-    /// Whether it has a page; else the body is empty.
-    pub(crate) page: bool,
+    /// What it says.
+    pub(crate) body: &'a Body,
     /// What the page says besides the status.
     pub(crate) message: &'a str,
+    /// Fields that it has besides those that every answer has.
+    pub(crate) fields: &'a [(ConfiguredName, Box<str>)],
     /// Where a redirect leads.
     pub(crate) location: Option<&'a [u8]>,
     /// Whether the request was a HEAD: the page is announced and not sent.
     pub(crate) head_only: bool,
-    /// Whether it carries Strict-Transport-Security.
-    pub(crate) strict_transport_security: bool,
     /// What becomes of the connection.
     pub(crate) persistence: Persistence,
 }
@@ -66,45 +68,58 @@ impl Answer<'_> {
     ///
     /// # Errors
     /// If the location cannot stand in a field; nothing is appended then.
-    pub(crate) fn write(&self, out: &mut Vec<u8>, prepared: &Prepared, clock: &Clock) -> Result<usize, InvalidField> {
-        let title = reason(self.status);
+    pub(crate) fn write(
+        &self,
+        context: &ResponseContext<'_>,
+        out: &mut Vec<u8>,
+        value: &mut Vec<u8>,
+    ) -> Result<usize, InvalidField> {
         let mut page = Page::default();
-        if self.page && self.status != 204 && self.status != 304 {
-            page.fill(self.status, title, self.message);
-        }
+        let bodiless = matches!(self.status, 204 | 304);
+        let (content_type, body) = match self.body {
+            Body::Page if !bodiless => {
+                page.fill(self.status, reason(self.status), self.message);
+                ("text/html", page.bytes())
+            }
+            Body::Text { content_type, text } if !bodiless => (&**content_type, text.as_bytes()),
+            _ => ("", &b""[..]),
+        };
         let mut writer = HeadWriter::new(out);
         writer.status_line(self.status)?;
-        clock.write(&mut writer);
-        if let Some(server) = &prepared.server {
-            writer.prepared(server);
+        if !context.edits().replaces(KnownField::Date) {
+            context.clock.write(&mut writer);
         }
-        if let Some(location) = self.location {
-            writer.field(LOCATION, location)?;
+        if self.location.is_some_and(|location| !is_field_value(location)) {
+            return Err(InvalidField::Value);
         }
-        if matches!(self.status, 204 | 405) {
-            put(&mut writer, ALLOW, METHODS);
+        let allow = matches!(self.status, 204 | 405).then_some(METHODS);
+        let own: [(FieldName<'_>, KnownField, Option<&[u8]>); 3] = [
+            (LOCATION, KnownField::Location, self.location),
+            (ALLOW, KnownField::Other, allow),
+            (CONTENT_TYPE, KnownField::ContentType, Some(content_type.as_bytes()).filter(|text| !text.is_empty())),
+        ];
+        let mut lines = [FieldLine { known: KnownField::Other, name: b"", value: b"" }; 3];
+        let mut count = 0;
+        for (name, known, value) in own {
+            if let Some(value) = value {
+                lines[count] = FieldLine { known, name: name.as_bytes(), value };
+                count += 1;
+            }
         }
-        if page.len > 0 {
-            put(&mut writer, CONTENT_TYPE, b"text/html");
+        for (name, value) in self.fields {
+            writer.field(name.get(), value.as_bytes())?;
         }
+        write_own_fields(context, &lines[..count], &mut writer, value);
         if self.status != 204 {
-            writer.framing(crate::http1::Framing::Length(page.len as u64));
-        }
-        if self.strict_transport_security
-            && let Some(field) = &prepared.strict_transport_security
-        {
-            writer.prepared(field);
-        }
-        for field in &prepared.response_fields {
-            writer.prepared(field);
+            writer.framing(crate::http1::Framing::Length(body.len() as u64));
         }
         self.persistence.write(&mut writer);
         writer.finish();
         if self.head_only {
             return Ok(0);
         }
-        out.extend_from_slice(page.bytes());
-        Ok(page.len)
+        out.extend_from_slice(body);
+        Ok(body.len())
     }
 }
 
@@ -200,25 +215,43 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use fairway_model::Settings;
+    use fairway_model::{Settings, Snapshot};
 
     use super::*;
+    use crate::live::Live;
+    use crate::message::Evaluated;
+    use crate::resolve::AddressPolicy;
 
     fn answer(status: u16) -> Answer<'static> {
         Answer {
             status,
-            page: true,
+            body: &Body::Page,
             message: "",
+            fields: &[],
             location: None,
             head_only: false,
-            strict_transport_security: false,
             persistence: Persistence::Kept,
         }
     }
 
+    fn write(answer: &Answer<'_>, out: &mut Vec<u8>) -> Result<usize, InvalidField> {
+        let snapshot = Snapshot::default().apply(fairway_model::Delta::upsert([Settings::default().into()]));
+        let live = Live::first(snapshot, None, AddressPolicy::default());
+        let (clock, values, mut sent_head) = (Clock::default(), Evaluated::default(), Vec::new());
+        let context = ResponseContext {
+            live: &live,
+            clock: &clock,
+            plan: None,
+            session_cookie: b"",
+            values: &values,
+            sent_head: &mut sent_head,
+        };
+        answer.write(&context, out, &mut Vec::new())
+    }
+
     fn written(answer: &Answer<'_>) -> String {
         let mut out = Vec::new();
-        answer.write(&mut out, &Prepared::new(&Settings::default(), None), &Clock::default()).unwrap();
+        write(answer, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -250,7 +283,7 @@ mod tests {
     fn a_location_cannot_end_its_field() {
         let mut out = Vec::new();
         let redirect = Answer { location: Some(b"/\r\nX: y"), ..answer(302) };
-        assert!(redirect.write(&mut out, &Prepared::new(&Settings::default(), None), &Clock::default()).is_err());
+        assert!(write(&redirect, &mut out).is_err());
         assert!(out.is_empty());
     }
 }

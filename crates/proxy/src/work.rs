@@ -4,13 +4,13 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 
-use fairway_model::path;
+use fairway_model::decision;
 
 use crate::buffer::Buffer;
-use crate::client::ClientView;
 use crate::http1::{Outgoing, RequestHead, ResponseHead};
 pub(crate) use crate::limit::{BUFFER as ORDINARY, LARGE_BUFFER as LARGE};
 use crate::limit::{KEPT_LARGE, KEPT_OUTPUT, KEPT_SETS};
+use crate::message::Evaluated;
 use crate::record::Try;
 
 /// The least room that a read gets unless less than that is to come: the cost of a read is shared by enough bytes, whatever else
@@ -40,20 +40,12 @@ pub(crate) struct Work {
 /// Texts that are made for a request when they differ from what the client sent.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    /// For the canonical path.
-    pub(crate) path: path::Scratch,
-    /// The canonical host, if it has upper case letters.
-    pub(crate) host: Vec<u8>,
-    /// Who the client is.
-    pub(crate) client: ClientView,
-    /// The path that was matched, or the rewritten one.
-    pub(crate) matched: Vec<u8>,
-    /// The target that the endpoint gets.
-    pub(crate) target: Vec<u8>,
-    /// X-Forwarded-Prefix; empty for none.
-    pub(crate) prefix: Vec<u8>,
-    /// Where a redirect leads, and values that templates made.
+    /// What the decision makes.
+    pub(crate) decision: decision::Scratch,
+    /// Values that templates make.
     pub(crate) value: Vec<u8>,
+    /// Values of fields of the response, which templates make before it is written.
+    pub(crate) response_values: Evaluated,
     /// The cookie that starts a session; empty for none.
     pub(crate) cookie: Vec<u8>,
     /// The head of the response as the client got it, if the log tells something of it.

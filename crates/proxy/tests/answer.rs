@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use fairway_model::{
-    AccessList, Action, CaptureTemplate, Filter, Forward, ForwardPolicy, HeaderTemplate, HttpsRedirect, Location,
+    AccessList, Action, CaptureTemplate, FieldEdit, Filter, Forward, ForwardPolicy, HttpsRedirect, Location,
     NetworkSet, PathMatch, Redirect, Refusal, Respond, Rewrite, Route, Settings, Template,
 };
 use fairway_testkit::{Ca, Origin, TlsClient};
@@ -172,7 +172,7 @@ async fn a_fallback_takes_over_when_there_is_no_endpoint() {
     let origin = Origin::start("a");
     let with = |fallback: &str| {
         Action::Forward(Forward {
-            backend: "default/empty:80".into(),
+            backends: "default/empty:80".into(),
             fallback: Some(format!("default/{fallback}:80").into()),
             session_cookie_path: None,
             policy: Arc::new(ForwardPolicy::default()),
@@ -197,7 +197,7 @@ async fn a_fallback_takes_over_when_there_is_no_endpoint() {
 #[tokio::test]
 async fn the_proxy_answers_for_itself() {
     let origin = Origin::start("a");
-    let respond = |status, page| Action::Respond(Respond { status, page });
+    let respond = |status, page| Action::Respond(if page { Respond::page(status) } else { Respond::empty(status) });
     let secure = vec![Filter::StrictTransportSecurity];
     let proxy = proxy(
         &origin,
@@ -226,7 +226,7 @@ async fn the_proxy_answers_for_itself() {
     proxy
         .publish([Settings {
             server_tokens: true,
-            response_fields: vec![("X-Always".into(), "1".into())],
+            response_fields: vec![FieldEdit::set("X-Always", "1").expect("a name")],
             ..Settings::default()
         }
         .into()])
@@ -255,7 +255,7 @@ async fn a_prefix_is_told_once_whoever_is_trusted() {
 }
 
 #[tokio::test]
-async fn a_scheme_that_a_trusted_peer_names_stops_the_redirect_unless_it_is_plain() {
+async fn a_scheme_that_a_trusted_peer_names_stops_the_redirect_unless_it_is_http() {
     let origin = Origin::start("a");
     let mut settings = Settings::default();
     settings.forwarded.trust = true;
@@ -264,7 +264,7 @@ async fn a_scheme_that_a_trusted_peer_names_stops_the_redirect_unless_it_is_plai
     redirected.filters = vec![Filter::HttpsRedirect(HttpsRedirect { status: 308, preserve_trailing_slash: false })];
     resources.extend([host(HOST, vec![redirected]), settings.into()]);
     let proxy = TestProxy::start(resources);
-    for (scheme, status) in [("https", 200), ("wss", 200), ("http", 308), ("ws", 308), ("", 308)] {
+    for (scheme, status) in [("https", 200), ("wss", 200), ("http", 308), ("ws", 200), ("", 308)] {
         let fields = [("host", HOST), ("x-forwarded-proto", scheme)];
         assert_eq!(proxy.connect().await.request("GET", "/", &fields, b"").await.status, status, "{scheme:?}");
     }
@@ -306,7 +306,7 @@ async fn configured_names_are_removed_in_every_spelling_and_by_no_option_of_the_
     let listed = Filter::AccessList(AccessList { deny: NetworkSet::default(), allow: Some(allow) });
     let mut settings = Settings { underscores_in_headers: true, ..Settings::default() };
     settings.forwarded.address_field = "x-azure-clientip".into();
-    settings.request_fields = vec![HeaderTemplate { name: "X-Tenant".into(), value: Template::parse("ours") }];
+    settings.request_fields = vec![FieldEdit::set("X-Tenant", "ours").expect("a name")];
     let resources = |trust: bool| {
         let mut settings = settings.clone();
         settings.forwarded.trust = trust;

@@ -2,7 +2,7 @@
 
 mod support;
 
-use fairway_model::{ForwardPolicy, HeaderTemplate, Resource, Settings, Template};
+use fairway_model::{FieldEdit, ForwardPolicy, Resource, Settings, Template};
 use fairway_testkit::{Client, Framing, Gate, Origin, Reply, When};
 use support::{HOST, TestProxy, backend, forward, forwarding, host, route};
 
@@ -75,14 +75,14 @@ async fn fields_of_the_settings_are_set_for_backends_and_clients() {
                 .header("Date", "Thu, 01 Jan 1970 00:00:00 GMT")
         })
         .start();
-    let field = |name: &str, value: &str| HeaderTemplate { name: name.into(), value: Template::parse(value) };
+    let field = |name: &str, value: &str| FieldEdit::set(name, value).expect("a name");
     let settings = Settings {
         request_fields: vec![
             field("X-Path", "$request_uri by $remote_addr"),
             field("User-Agent", ""),
             field("Content-Length", "7"),
         ],
-        response_fields: vec![("X-Added".into(), "yes".into())],
+        response_fields: vec![field("X-Added", "yes")],
         hidden_response_fields: vec!["x-powered-by".into()],
         original_uri_header: true,
         ..Settings::default()

@@ -12,7 +12,7 @@ use fairway_model::{
 use fairway_proxy::access_log::{LogRules, LogSink, LogThread};
 use fairway_proxy::balance::{Ask, Balancer, Outcome, backend_key, cookie};
 use fairway_proxy::client::{Arrival, ClientView};
-use fairway_proxy::http1::{HeadLimits, HeadWriter, KnownSet, RequestHead};
+use fairway_proxy::http1::{FieldsView, HeadLimits, HeadWriter, KnownSet, RequestHead};
 use fairway_proxy::metrics::{MetricOptions, WorkerMetrics};
 use fairway_proxy::random::Rng;
 use fairway_proxy::record::{Message, RequestRecord, Try};
@@ -95,8 +95,12 @@ fn deciding_about_the_client_counting_and_logging() {
     head.parse(REQUEST, &HeadLimits::default()).expect("a request");
     let arrival =
         Arrival { peer: ([10, 1, 2, 3], 4567).into(), local: ([127, 0, 0, 1], 443).into(), scheme: Scheme::Https };
-    let forward =
-        Forward { backend: "default/web:80".into(), fallback: None, session_cookie_path: None, policy: Arc::default() };
+    let forward = Forward {
+        backends: "default/web:80".into(),
+        fallback: None,
+        session_cookie_path: None,
+        policy: Arc::default(),
+    };
     let route = Route::new(
         Origin::new("Ingress", "default", "web"),
         PathMatch::prefix("/a").expect("a path"),
@@ -127,10 +131,10 @@ fn deciding_about_the_client_counting_and_logging() {
     let mut client = ClientView::default();
     let mut out = Vec::new();
     steady("client, metrics, log", || {
-        client.decide(&arrival, &head, REQUEST, &settings, &mut rng);
+        client.decide(&arrival, &head.view(REQUEST), &settings, || rng.bits());
         out.clear();
         let mut writer = HeadWriter::new(&mut out);
-        client.write_fields(&mut writer, KnownSet::EMPTY, None);
+        client.write_fields::<FieldsView<'_>, _>(&mut writer, KnownSet::EMPTY, None);
         writer.finish();
         let record = RequestRecord {
             peer: arrival.peer,

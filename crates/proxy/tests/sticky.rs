@@ -14,7 +14,7 @@ use support::{HOST, TestProxy, backend_alone, endpoints, host, route};
 
 fn action(cookie_path: Option<&str>) -> Action {
     Action::Forward(Forward {
-        backend: "default/web:80".into(),
+        backends: "default/web:80".into(),
         fallback: None,
         session_cookie_path: cookie_path.map(Into::into),
         policy: Arc::new(ForwardPolicy::default()),

@@ -243,7 +243,7 @@ async fn a_101_is_edited_as_any_response() {
     }
     let route = support::filtered(support::route("/", action), vec![Filter::StrictTransportSecurity]);
     let settings = Settings {
-        response_fields: vec![("X-Added".into(), "y".into())],
+        response_fields: vec![fairway_model::FieldEdit::set("X-Added", "y").expect("a name")],
         hidden_response_fields: vec!["X-Hidden".into()],
         ..Settings::default()
     };

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessLog, ForwardedHeaders, HeadBuffers, HeaderTemplate, Listener, LogEscape, Origin, Scheme, Settings, StreamLog,
+    AccessLog, FieldEdit, ForwardedHeaders, HeadBuffers, Listener, LogEscape, Origin, Scheme, Settings, StreamLog,
     StreamRetry, StreamSettings, StreamTemplate, TableName, Template, UpstreamKeepalive,
 };
 use regex::bytes::RegexBuilder;
@@ -55,10 +55,7 @@ pub(crate) fn settings(sources: &Sources<'_>, options: &Options, diagnostics: &m
         }
     }
     let response_fields = fields(sources.add_headers, diagnostics);
-    let request_fields = fields(sources.proxy_set_headers, diagnostics)
-        .into_iter()
-        .map(|(name, value)| HeaderTemplate { name, value: Template::parse(&value) })
-        .collect();
+    let request_fields = fields(sources.proxy_set_headers, diagnostics);
     let default_certificate = options
         .default_ssl_certificate
         .as_ref()
@@ -218,11 +215,11 @@ fn streams(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diagnos
     }
 }
 
-/// Names and values of fields, from the data of a ConfigMap.
+/// Edits of fields, from the data of a ConfigMap: each sets one, an empty value removes it.
 fn fields(
     source: Option<(&ObjectKey, &BTreeMap<String, String>)>,
     diagnostics: &mut Vec<Diagnostic>,
-) -> Vec<(Box<str>, Box<str>)> {
+) -> Vec<FieldEdit> {
     let Some((key, data)) = source else { return Vec::new() };
     let mut fields = Vec::new();
     for (name, value) in data {
@@ -237,10 +234,13 @@ fn fields(
             Some(_) if !visible || trimmed.len() > limit::FIELD_VALUE => {
                 Some("expected one line of at most 8192 bytes; it is ignored")
             }
-            Some(name) => {
-                fields.push((name.as_str().into(), trimmed.into()));
-                None
-            }
+            Some(name) => match FieldEdit::set(name.as_str(), trimmed) {
+                Ok(edit) => {
+                    fields.push(edit);
+                    None
+                }
+                Err(_) => Some("expected the name of a header; it is ignored"),
+            },
         };
         if let Some(message) = problem {
             let field = format!("data[\"{}\"]", crate::diagnostic::bounded(name));

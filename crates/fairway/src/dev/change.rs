@@ -136,7 +136,7 @@ fn compare_host(
 fn difference(old: &Route, new: &Route) -> &'static str {
     match (&old.action, &new.action) {
         _ if old.filters != new.filters => " (filters)",
-        (Action::Forward(a), Action::Forward(b)) if a.backend != b.backend => "",
+        (Action::Forward(a), Action::Forward(b)) if a.backends != b.backends => "",
         (Action::Forward(a), Action::Forward(b)) if a.policy != b.policy => " (limits and timeouts)",
         _ if old.action != new.action => "",
         _ if old.origin != new.origin => " (of another object)",
@@ -228,11 +228,7 @@ mod tests {
     fn snapshot(paths: &[(&str, u16)]) -> Snapshot {
         let origin = Origin::new("Ingress", "n", "i");
         let route = |(path, status): &(&str, u16)| {
-            Route::new(
-                origin.clone(),
-                PathMatch::prefix(path).unwrap(),
-                Action::Respond(Respond { status: *status, page: false }),
-            )
+            Route::new(origin.clone(), PathMatch::prefix(path).unwrap(), Action::Respond(Respond::empty(*status)))
         };
         let host =
             Host::new("ingress".into(), HostPattern::parse("a.example").unwrap(), paths.iter().map(route).collect());

@@ -226,7 +226,7 @@ fn plain(
         Variable::UpstreamName | Variable::ProxyHost => match (record.backend, route.map(|route| &route.action)) {
             (Some(backend), _) => text(backend.upstream_name.as_bytes(), out),
             // The name that a backend would have which the snapshot does not hold.
-            (None, Some(Action::Forward(forward))) => text(forward.backend.as_str().as_bytes(), out),
+            (None, Some(Action::Forward(forward))) => display(&forward.backends, out),
             (None, _) => out.push(b'-'),
         },
         Variable::AlternativeUpstreamName => {}

@@ -16,7 +16,8 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use fairway_model::{Action, Backend, ByteLimit, Host, HostPattern, Route};
+use fairway_model::decision::{Plan, Step};
+use fairway_model::{Action, Backend, ByteLimit, Host, HostPattern, Respond, Route};
 
 use self::patience::Patience;
 pub(crate) use self::side::Sides;
@@ -27,7 +28,8 @@ use crate::connection::ConnectionFacts;
 use crate::error::{CLIENT_CLOSED, Failure, Side};
 use crate::limit::CLIENT_SEND_TIMEOUT;
 use crate::live::Live;
-use crate::pipeline::{self, Received, Step};
+use crate::message::ResponseContext;
+use crate::pipeline;
 use crate::reason::{Cause, Reason};
 use crate::record::{Message, RequestRecord};
 use crate::respond::{Answer, PLAIN_ON_TLS, Persistence};
@@ -45,10 +47,9 @@ pub(crate) struct Exchange<'a> {
     endpoint: EndpointSide<'a>,
     scratch: &'a mut Scratch,
     live: &'a Live,
-    host: Option<&'a Host>,
-    route: Option<&'a Route>,
+    /// What was decided about the request; `None` before that, or when it could not be read.
+    plan: Option<Plan<'a>>,
     service: Option<Rc<Service>>,
-    strict_transport_security: bool,
     /// Number of the request on its connection, from 1.
     number: u64,
     pipelined: bool,
@@ -97,10 +98,8 @@ impl<'a> Exchange<'a> {
             endpoint,
             scratch,
             live,
-            host: None,
-            route: None,
+            plan: None,
             service: None,
-            strict_transport_security: false,
             number: facts.next_request(),
             pipelined,
             begun,
@@ -123,24 +122,22 @@ impl<'a> Exchange<'a> {
         let ConnectionFacts { worker, arrival, .. } = self.facts;
         let Some(head) = self.client.head() else { return self.client.after() };
         let plan = self.facts.listener.with_resource(|listener| {
-            let received = Received { head: head.parsed, bytes: head.bytes, arrival, table: &listener.table };
-            pipeline::decide(worker, live, received, scratch)
+            pipeline::decide(worker, live, head, arrival, &listener.table, &mut scratch.decision)
         });
-        self.host = plan.host;
-        self.route = plan.route;
-        self.strict_transport_security = plan.strict_transport_security;
+        self.plan = Some(plan);
         match plan.step {
-            Step::Forward(forward) => {
-                if let Err(failure) = self.forward(forward).await {
+            Step::Forward(forwarding) => {
+                if let Err(failure) = self.forward(forwarding).await {
                     self.fail(failure).await;
                 }
             }
-            Step::Redirect(status) => self.answer(status, true, true, "").await,
-            Step::Respond(status, page) => {
-                self.cause = refused(self.host, self.route, status).map(Cause::from);
-                self.answer(status, page, false, "").await;
+            Step::Redirect(status) => self.answer(&Respond::page(status), true, "").await,
+            Step::Respond(respond) => {
+                self.cause = refused(plan.host, plan.route, respond.status).map(Cause::from);
+                self.answer(respond, false, "").await;
             }
-            Step::Fail(failure) => self.fail(failure).await,
+            Step::Fail(failure) => self.fail(failure.into()).await,
+            Step::Wait(wait) => match wait {},
         }
         self.complete = true;
         self.client.after()
@@ -148,7 +145,7 @@ impl<'a> Exchange<'a> {
 
     /// Answers a request whose head was refused or did not come.
     pub(crate) async fn refuse(&mut self, failure: Failure) -> After {
-        self.scratch.client = ClientView::of_connection(&self.facts.arrival);
+        self.scratch.decision.client = ClientView::of_connection(&self.facts.arrival);
         self.fail(failure).await;
         self.complete = true;
         self.client.after()
@@ -177,29 +174,44 @@ impl<'a> Exchange<'a> {
             self.client.distrust();
         }
         let message = if failure == Failure::PlainOnTls { PLAIN_ON_TLS } else { "" };
-        self.answer(status, true, false, message).await;
+        self.answer(&Respond::page(status), false, message).await;
     }
 
     /// Sends an answer of our own.
-    async fn answer(&mut self, status: u16, page: bool, redirect: bool, message: &str) {
+    async fn answer(&mut self, respond: &Respond, redirect: bool, message: &str) {
         self.skip_body();
-        let Scratch { value, sent_head, .. } = &mut *self.scratch;
+        self.status = respond.status;
+        self.scratch.cookie.clear();
+        self.evaluate_response();
+        let Scratch { decision, value, response_values, sent_head, .. } = &mut *self.scratch;
         let answer = Answer {
-            status,
-            page,
+            status: respond.status,
+            body: &respond.body,
             message,
-            location: redirect.then_some(&value[..]),
+            fields: &respond.fields,
+            location: redirect.then_some(&decision.location[..]),
             head_only: false,
-            strict_transport_security: self.strict_transport_security,
             persistence: Persistence::Closed,
         };
-        let clock = &self.facts.worker.clock;
-        self.status = self.client.write_answer(answer, &self.live.prepared, clock, sent_head);
+        let context = ResponseContext {
+            live: self.live,
+            clock: &self.facts.worker.clock,
+            plan: self.plan.as_ref(),
+            session_cookie: b"",
+            values: response_values,
+            sent_head,
+        };
+        self.status = self.client.write_answer(answer, context, value);
         self.limits = Gaps { client: self.after_gap(CLIENT_SEND_TIMEOUT), ..Gaps::NONE };
         if let Err(failure) = poll_fn(|cx| self.poll_client_output(cx)).await {
             self.cause.get_or_insert(failure.cause());
             self.client.give_up();
         }
+    }
+
+    /// The route that was chosen.
+    fn route(&self) -> Option<&'a Route> {
+        self.plan.and_then(|plan| plan.route)
     }
 
     /// Looks at all that is known by now.
@@ -216,11 +228,11 @@ impl<'a> Exchange<'a> {
                 pipelined: self.pipelined,
                 head: self.client.head(),
                 broken_line: self.client.broken_line(),
-                client: &scratch.client,
-                path: &scratch.matched,
+                client: &scratch.decision.client,
+                path: &scratch.decision.matched,
                 user: &[],
-                host: self.host,
-                route: self.route,
+                host: self.plan.and_then(|plan| plan.host),
+                route: self.route(),
                 backend,
                 cause: self.cause,
                 status: self.status,
@@ -237,8 +249,11 @@ impl<'a> Exchange<'a> {
         match &self.service {
             Some(service) => service.with_backend(|backend| with_backend(Some(backend))),
             // Answered here: the log names the backend that would have been asked.
-            None => with_backend(self.route.and_then(|route| match &route.action {
-                Action::Forward(forward) => self.live.snapshot.backend(&forward.backend).map(|backend| &**backend),
+            None => with_backend(self.route().and_then(|route| match &route.action {
+                Action::Forward(forward) => {
+                    let first = forward.backends.names().next()?;
+                    self.live.snapshot.backend(first).map(|backend| &**backend)
+                }
                 Action::Redirect(_) | Action::Respond(_) => None,
             })),
         }

@@ -4,11 +4,12 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use fairway_model::Forward;
+use fairway_model::decision::ResponseEdits;
 
 use super::Exchange;
 use super::tries::Attempt;
 use crate::error::{Failure, Side};
-use crate::message::ResponseEdits;
+use crate::message::ResponseContext;
 use crate::reason::Reason;
 use crate::timer::NEVER;
 use crate::upstream::Service;
@@ -69,15 +70,26 @@ impl Exchange<'_> {
 
     /// Writes the head of the response, with all edits.
     pub(super) fn write_response(&mut self) {
-        let Scratch { cookie, sent_head, .. } = &mut *self.scratch;
-        let edits = ResponseEdits {
+        self.evaluate_response();
+        let Scratch { cookie, value, response_values, sent_head, .. } = &mut *self.scratch;
+        let context = ResponseContext {
             live: self.live,
             clock: &self.facts.worker.clock,
-            strict_transport_security: self.strict_transport_security,
+            plan: self.plan.as_ref(),
             session_cookie: cookie,
+            values: response_values,
             sent_head,
         };
-        self.client.write_response(&self.endpoint, edits);
+        self.client.write_response(&self.endpoint, context, value);
+    }
+
+    /// Makes the values of fields of the response that have variables, while all of the request can be looked at.
+    pub(super) fn evaluate_response(&mut self) {
+        let mut values = std::mem::take(&mut self.scratch.response_values);
+        let rules = &self.live.prepared.fields;
+        let edits = ResponseEdits { plan: self.plan.as_ref(), rules, session_cookie: b"" };
+        values.fill(&edits, |template, out| self.expand_template(template, out));
+        self.scratch.response_values = values;
     }
 
     /// Drops the request body as far as it has come.

@@ -8,10 +8,9 @@ use crate::error::Failure;
 pub(crate) use crate::http1::After;
 pub(super) use crate::http1::ResponsePart;
 use crate::http1::{BodyError, HeadLimits, Http1Client, Http1Endpoint, Method, RequestHead, ResponseHead, Source};
-use crate::message::ResponseEdits;
-use crate::prepared::Prepared;
+use crate::message::ResponseContext;
 use crate::record::{Message, TlsView};
-use crate::respond::{Answer, Clock};
+use crate::respond::Answer;
 use crate::stream::{Downstream, Upstream};
 use crate::timer::{Millis, Timers};
 use crate::work::{Scratch, Store, Work};
@@ -68,7 +67,6 @@ impl<'a> ClientSide<'a> {
         fn head(&self) -> Option<Message<'_, RequestHead>>;
         fn broken_line(&self) -> &[u8];
         fn method(&self) -> Method;
-        fn body_length(&self) -> Option<u64>;
         fn asked_protocols(&self) -> Option<&[u8]>;
         fn body_has_ended(&self) -> bool;
         fn received(&self) -> u64;
@@ -92,7 +90,7 @@ impl<'a> ClientSide<'a> {
         fn end_body(&mut self, from: &mut Source<'_>) -> Result<(), BodyError>;
         fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut Source<'_>) -> Poll<io::Result<()>>;
         fn take_back(&mut self) -> bool;
-        fn write_answer(&mut self, answer: Answer<'_>, prepared: &Prepared, clock: &Clock, sent_head: &mut Vec<u8>) -> u16;
+        fn write_answer(&mut self, answer: Answer<'_>, context: ResponseContext<'_>, value: &mut Vec<u8>) -> u16;
         fn skip_body(&mut self, unsent: bool);
         fn close(&mut self);
         fn forgo_linger(&mut self);
@@ -110,9 +108,14 @@ impl<'a> ClientSide<'a> {
         }
     }
 
-    pub(super) fn write_response(&mut self, from: &EndpointSide<'_>, edits: ResponseEdits<'_>) {
+    pub(super) fn write_response(
+        &mut self,
+        from: &EndpointSide<'_>,
+        context: ResponseContext<'_>,
+        value: &mut Vec<u8>,
+    ) {
         match (self, from) {
-            (Self::Http1(client), EndpointSide::Http1(endpoint)) => client.write_response(endpoint, edits),
+            (Self::Http1(client), EndpointSide::Http1(endpoint)) => client.write_response(endpoint, context, value),
         }
     }
 

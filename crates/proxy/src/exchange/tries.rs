@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use fairway_model::{Forward, TooLong};
+use fairway_model::decision::{Expand, Forwarding, RequestEdits};
+use fairway_model::{Forward, KnownSet, Template, TooLong};
 
 use super::transfer::Gaps;
 use super::{Allowance, Exchange};
 use crate::access_log::Format;
 use crate::balance::{Ask, Outcome, Pick, cookie};
 use crate::error::{Errno, Failure};
+use crate::http1::{FieldsView, PreparedField};
 use crate::limit::TRIES;
 use crate::message::UpstreamRequest;
 use crate::reason::Reason;
@@ -37,22 +39,29 @@ impl Attempt {
     }
 }
 
+/// Templates make what they make of the request of an exchange.
+struct OfExchange<'e, 'a>(&'e Exchange<'a>);
+
+impl Expand for OfExchange<'_, '_> {
+    fn expand(&mut self, template: &Template, out: &mut Vec<u8>) -> Result<(), TooLong> {
+        self.0.expand_template(template, out)
+    }
+}
+
 impl Exchange<'_> {
     /// Sends the request to a backend and the response to the client.
     ///
     /// # Errors
     /// If there is no response from any endpoint, or the one that was begun could not be finished.
-    pub(super) async fn forward(&mut self, forward: &Forward) -> Result<(), Failure> {
+    pub(super) async fn forward(&mut self, forwarding: Forwarding<'_>) -> Result<(), Failure> {
+        let forward = forwarding.rule;
         let policy = &*forward.policy;
         self.allowance = Allowance { send: policy.send_timeout, read: policy.read_timeout, max_body: policy.max_body };
-        if self.client.body_length().is_some_and(|length| !policy.max_body.admits(length)) {
-            return Err(Failure::BodyTooLarge);
-        }
         let worker = &self.facts.worker;
-        let service = worker.upstreams.choose(self.live, forward, &worker.rng).ok_or(Failure::NoService)?;
+        let service = worker.upstreams.service(self.live, forwarding.backend, &worker.rng).ok_or(Failure::NoService)?;
         self.service = Some(service.clone());
         // A fallback stands in for the backend that the policy is about, and is spoken to in the clear.
-        let tls = policy.tls.as_ref().filter(|_| service.with_backend(|backend| backend.name == forward.backend));
+        let tls = policy.tls.as_ref().filter(|_| forwarding.in_place_of.is_none());
         let way = worker.upstreams.ways.find(self.live, tls).map_err(Failure::InvalidTls)?;
         let mut tries = 0;
         // Set when a kept connection turned out to be closed: its endpoint gets the request again, on a new one.
@@ -74,7 +83,7 @@ impl Exchange<'_> {
             };
             let begun = if tries == 1 && !fresh { self.dispatched } else { Instant::now() };
             let mut attempt = Attempt::new(pick, begun);
-            let failure = match self.attempt(forward, &service, &way, &mut attempt, fresh).await {
+            let failure = match self.attempt(&forwarding, &service, &way, &mut attempt, fresh).await {
                 Ok(()) => {
                     let status = self.endpoint.status();
                     if self.retries_status(&policy.retry, tries, status) {
@@ -126,7 +135,7 @@ impl Exchange<'_> {
     /// One try, up to the head of the response.
     async fn attempt(
         &mut self,
-        forward: &Forward,
+        forwarding: &Forwarding<'_>,
         service: &Service,
         way: &Way,
         attempt: &mut Attempt,
@@ -145,7 +154,7 @@ impl Exchange<'_> {
                 up
             }
             None => {
-                let connected = self.connect(forward, service, way, target.address).await;
+                let connected = self.connect(forwarding.rule, service, way, target.address).await;
                 let counts = &mut worker.metrics.borrow_mut().upstream;
                 let asked = |failure: &Failure| *failure != Failure::NoFile;
                 let stream = connected.inspect_err(|failure| counts.failed += u64::from(asked(failure)))?;
@@ -155,7 +164,7 @@ impl Exchange<'_> {
             }
         };
         self.endpoint.connect(up);
-        self.write_request(service, forward)?;
+        self.write_request(service, forwarding)?;
         poll_fn(|cx| self.poll_response_head(cx)).await?;
         attempt.header = Some(attempt.begun.elapsed());
         let switches = self.endpoint.status() == 101;
@@ -198,37 +207,37 @@ impl Exchange<'_> {
         self.limits = Gaps::NONE;
     }
 
-    fn write_request(&mut self, service: &Service, forward: &Forward) -> Result<(), Failure> {
+    fn write_request(&mut self, service: &Service, forwarding: &Forwarding<'_>) -> Result<(), Failure> {
         let Some(head) = self.client.head() else { return Err(Failure::Unwritable) };
         let mut out = self.endpoint.take_output();
         let mut value = std::mem::take(&mut self.scratch.value);
-        if self.facts.family.get().is_none()
-            && let Some(family) = self.scratch.client.of_every_request()
-        {
+        let decision = &self.scratch.decision;
+        if self.facts.family.get().is_none() && decision.client.is_of_connection() {
+            let family = PreparedField::written_by(|writer| {
+                decision.client.write_family::<FieldsView<'_>, _>(writer, KnownSet::EMPTY);
+            });
             // Another exchange of the same connection may have made the same.
             let _ = self.facts.family.set(family);
         }
-        let upstream_host = forward.policy.upstream_host.as_ref();
-        let with_variables = upstream_host.filter(|template| template.literal().is_none());
-        let host_format = with_variables.map(|template| self.facts.worker.format(template));
+        let Some(plan) = &self.plan else { return Err(Failure::Unwritable) };
         let written = service.with_backend(|backend| {
+            let in_place_of = forwarding.in_place_of.and_then(|name| self.live.snapshot.backend(name));
             let request = UpstreamRequest {
                 head: head.parsed,
-                bytes: head.bytes,
-                scratch: &*self.scratch,
-                live: self.live,
-                upstream_host,
-                host_format: host_format.as_deref(),
+                edits: RequestEdits {
+                    head: head.parsed.view(head.bytes),
+                    plan,
+                    forwarding: *forwarding,
+                    backend,
+                    in_place_of: in_place_of.map(|backend| &**backend),
+                    scratch: decision,
+                    rules: &self.live.prepared.fields,
+                },
                 family: self.facts.family.get(),
-                backend,
-                in_place_of: self
-                    .route
-                    .filter(|_| backend.name != forward.backend)
-                    .map(|route| (route, self.live.snapshot.backend(&forward.backend).map(|backend| &**backend))),
                 upgrade: self.client.asked_protocols(),
                 close: self.live.prepared.pool.connections == 0,
             };
-            request.write(&mut out, &mut value, |format, value| self.expand(format, value))
+            request.write(&mut out, &mut value, &mut OfExchange(self))
         });
         self.endpoint.set_request(out);
         self.scratch.value = value;
@@ -236,6 +245,11 @@ impl Exchange<'_> {
     }
 
     /// Appends what a template makes of this request.
+    pub(super) fn expand_template(&self, template: &Template, out: &mut Vec<u8>) -> Result<(), TooLong> {
+        self.expand(&self.facts.worker.format(template), out)
+    }
+
+    /// The same for a compiled one.
     fn expand(&self, format: &Format, out: &mut Vec<u8>) -> Result<(), TooLong> {
         let limit = self.live.prepared.request.total;
         self.with_record(|record| format.append(record, &mut self.facts.worker.log_clock.borrow_mut(), limit, out))

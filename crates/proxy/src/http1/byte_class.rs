@@ -41,7 +41,7 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
 }
 
 /// True if `bytes` may stand in a field value: no control byte but HTAB, no DEL (RFC 9110 5.5). Obs-text passes.
-pub(super) fn is_value(bytes: &[u8]) -> bool {
+pub(crate) fn is_value(bytes: &[u8]) -> bool {
     // Tabs are rare: only where there may be one does each byte get a look of its own.
     !any_word(bytes, b' ', |word| below(word, 0x20) | equal(word, 0x7f))
         || bytes.iter().all(|&byte| (byte >= 0x20 && byte != 0x7f) || byte == b'\t')

@@ -4,6 +4,8 @@
 use std::io;
 use std::task::{Context, Poll};
 
+use fairway_model::Body as OwnBody;
+
 use super::attention::Attention;
 use super::relay::{Body, Outgoing, Source};
 use super::{
@@ -13,10 +15,9 @@ use super::{
 use crate::buffer::Buffer;
 use crate::direction::Direction;
 use crate::error::Failure;
-use crate::message::{self, ClientResponse, ResponseEdits};
-use crate::prepared::Prepared;
+use crate::message::{self, ClientResponse, ResponseContext};
 use crate::record::Message;
-use crate::respond::{Answer, Clock, Persistence};
+use crate::respond::{Answer, Persistence};
 use crate::stream::{Downstream, WriteFrom};
 use crate::timer::{Millis, Timers};
 use crate::work::Store;
@@ -113,14 +114,6 @@ impl<'a> Http1Client<'a> {
     /// The method; GET as long as none is known.
     pub(crate) fn method(&self) -> Method {
         if self.parsed { self.head.method() } else { Method::Get }
-    }
-
-    /// Length of the body, if the head tells.
-    pub(crate) fn body_length(&self) -> Option<u64> {
-        match self.head.framing() {
-            Framing::Length(length) => Some(length),
-            _ => None,
-        }
     }
 
     /// The protocols that the client asks for, if it may.
@@ -241,7 +234,12 @@ impl<'a> Http1Client<'a> {
     }
 
     /// Writes the head of the response, with all edits.
-    pub(crate) fn write_response(&mut self, from: &Http1Endpoint<'_>, edits: ResponseEdits<'_>) {
+    pub(crate) fn write_response(
+        &mut self,
+        from: &Http1Endpoint<'_>,
+        context: ResponseContext<'_>,
+        value: &mut Vec<u8>,
+    ) {
         let Message { parsed: response, bytes } = from.response();
         let switches = response.status() == 101;
         let (declared, announced) = from.framing();
@@ -258,18 +256,15 @@ impl<'a> Http1Client<'a> {
         ClientResponse {
             head: response,
             bytes,
-            live: edits.live,
             framing: if switches { Framing::None } else { announced },
             framing_kept: !switches && announced == declared && response.status() != 204,
-            strict_transport_security: edits.strict_transport_security,
-            session_cookie: edits.session_cookie,
             persistence: self.persistence(),
             switched_to: switches.then(|| response.fields().get(KnownField::Upgrade, bytes)).flatten(),
         }
-        .write(&mut self.out.lead, edits.clock);
+        .write(&context, &mut self.out.lead, value);
         self.sent_head = self.sent + self.out.pending() as u64;
-        if edits.live.prepared.log_tells_response {
-            edits.sent_head.extend_from_slice(&self.out.lead[self.begins.0..]);
+        if context.live.prepared.log_tells_response {
+            context.sent_head.extend_from_slice(&self.out.lead[self.begins.0..]);
         }
         self.answered = true;
         self.ends_with_connection = announced == Framing::UntilClose;
@@ -289,25 +284,24 @@ impl<'a> Http1Client<'a> {
     pub(crate) fn write_answer(
         &mut self,
         answer: Answer<'_>,
-        prepared: &Prepared,
-        clock: &Clock,
-        sent_head: &mut Vec<u8>,
+        context: ResponseContext<'_>,
+        value: &mut Vec<u8>,
     ) -> u16 {
         self.close_behind_last();
         let answer = Answer { persistence: self.persistence(), head_only: self.method() == Method::Head, ..answer };
         // What is left of an interim response has to go first.
         self.out.clear_unless_begun();
         let before = self.out.lead.len();
-        let (status, body) = match answer.write(&mut self.out.lead, prepared, clock) {
+        let (status, body) = match answer.write(&context, &mut self.out.lead, value) {
             Ok(body) => (answer.status, body),
             Err(_) => {
-                let plain = Answer { status: 500, page: true, location: None, ..answer };
-                (500, plain.write(&mut self.out.lead, prepared, clock).unwrap_or_default())
+                let plain = Answer { status: 500, body: &OwnBody::Page, location: None, ..answer };
+                (500, plain.write(&context, &mut self.out.lead, value).unwrap_or_default())
             }
         };
         self.sent_head = self.sent + (self.out.pending() - body) as u64;
-        if prepared.log_tells_response {
-            sent_head.extend_from_slice(&self.out.lead[before..self.out.lead.len() - body]);
+        if context.live.prepared.log_tells_response {
+            context.sent_head.extend_from_slice(&self.out.lead[before..self.out.lead.len() - body]);
         }
         self.answered = true;
         status

@@ -51,6 +51,7 @@ mod relay;
 mod request;
 mod response;
 mod status;
+mod view;
 mod websocket;
 mod write;
 
@@ -63,6 +64,7 @@ pub(crate) use relay::{Outgoing, Source};
 
 pub use authority::Authority;
 pub use body::BodyDecoder;
+pub(crate) use byte_class::is_value as is_field_value;
 pub use chunk::{ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, Decoded, Event, Relay, Relayed};
 pub use connection::{Connection, Upgrade};
 pub use error::{BodyError, HeadError, InvalidField};
@@ -73,4 +75,5 @@ pub use line::{HeadLimits, Parsed};
 pub use request::{Method, RequestHead, Target, Version};
 pub use response::ResponseHead;
 pub use status::reason;
+pub use view::FieldsView;
 pub use write::{CONTINUE, HeadWriter, PreparedField};

@@ -2,6 +2,7 @@
 //! what leaves again, `property` about arbitrary input.
 
 mod attack;
+mod client;
 mod forward;
 mod property;
 

@@ -18,14 +18,17 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PreparedField(Box<[u8]>);
 
-impl FromIterator<Self> for PreparedField {
-    /// Several lines, which are written together.
-    fn from_iter<I: IntoIterator<Item = Self>>(lines: I) -> Self {
-        Self(lines.into_iter().flat_map(|line| line.0).collect())
-    }
-}
-
 impl PreparedField {
+    /// The lines that `write` writes.
+    pub fn written_by(write: impl FnOnce(&mut HeadWriter<'_>)) -> Self {
+        let mut out = Vec::new();
+        let mut writer = HeadWriter::new(&mut out);
+        write(&mut writer);
+        writer.finished = true;
+        drop(writer);
+        Self(out.into())
+    }
+
     /// The line `name: value`.
     ///
     /// # Errors

@@ -122,7 +122,7 @@ impl LiveRoutes {
                 };
                 add(Arc::default());
                 if let Action::Forward(forward) = &route.action {
-                    let backends = [Some(&forward.backend), forward.fallback.as_ref()].into_iter().flatten();
+                    let backends = forward.all_backends();
                     backends.filter_map(|name| snapshot.backend(name)).for_each(|known| add(known.origin.name.clone()));
                 }
             }

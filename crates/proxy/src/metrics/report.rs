@@ -85,10 +85,7 @@ impl Configured {
     fn of(snapshot: &Snapshot) -> Self {
         let hosts = snapshot.hosts();
         let orphans = hosts.iter().flat_map(|host| host.routes()).filter(|route| match &route.action {
-            Action::Forward(forward) => {
-                let names = [Some(&forward.backend), forward.fallback.as_ref()];
-                !names.into_iter().flatten().any(|name| has_endpoint(snapshot, name))
-            }
+            Action::Forward(forward) => !forward.all_backends().any(|name| has_endpoint(snapshot, name)),
             Action::Redirect(_) | Action::Respond(_) => false,
         });
         let with_certificate = |host: &&Arc<Host>| {

@@ -252,7 +252,7 @@ fn hosts_that_are_not_named_count_by_flag_and_are_bounded() {
         };
         let settings = fairway_model::Settings::default();
         let mut rng = crate::random::Rng::from_seed(1);
-        fixture.client.decide(&arrival, &fixture.head, &fixture.bytes, &settings, &mut rng);
+        fixture.client.decide(&arrival, &fixture.head.view(&fixture.bytes), &settings, || rng.bits());
         fixture
     };
     let wild = host("*.wm.io", "web");

@@ -36,7 +36,8 @@ impl Fixture {
             scheme: Scheme::Http,
         };
         let mut client = ClientView::default();
-        client.decide(&arrival, &head, &bytes, &Settings::default(), &mut Rng::from_seed(1));
+        let mut rng = Rng::from_seed(1);
+        client.decide(&arrival, &head.view(&bytes), &Settings::default(), || rng.bits());
         let upstream_bytes = b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\nX-A: 1\r\nX-A: 2\r\n\r\n".to_vec();
         let mut upstream = ResponseHead::default();
         upstream.parse(&upstream_bytes, &HeadLimits::default()).unwrap();
@@ -88,7 +89,7 @@ impl Fixture {
 
 pub(crate) fn host(pattern: &str, ingress: &str) -> Host {
     let forward = Forward {
-        backend: "default/web:80".into(),
+        backends: "default/web:80".into(),
         fallback: None,
         session_cookie_path: None,
         policy: std::sync::Arc::default(),

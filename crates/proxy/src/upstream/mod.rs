@@ -9,7 +9,7 @@ mod tls;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use fairway_model::{BackendName, Forward};
+use fairway_model::BackendName;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
@@ -53,20 +53,6 @@ impl Upstreams {
         let service = Rc::new(Service::new(live, name, &mut rng.borrow_mut())?);
         services.insert(name.clone(), service.clone());
         Some(service)
-    }
-
-    /// The backend that a request is sent to: the one of the route, or its fallback when that one has no endpoint. The first
-    /// when neither has one, so that the log can name it.
-    pub(crate) fn choose(&self, live: &Live, forward: &Forward, rng: &RefCell<Rng>) -> Option<Rc<Service>> {
-        let first = self.service(live, &forward.backend, rng);
-        if first.as_ref().is_some_and(|service| service.is_open()) {
-            return first;
-        }
-        let second = forward.fallback.as_ref().and_then(|name| self.service(live, name, rng));
-        match second {
-            Some(service) if service.is_open() => Some(service),
-            _ => first,
-        }
     }
 
     /// Takes an idle connection to a target. `certain` spends a system call on whether it is still open: for requests that

@@ -28,7 +28,7 @@ const REQUESTS: usize = 200;
 fn snapshot(origin: SocketAddr, settings: Settings, policy: ForwardPolicy) -> Snapshot {
     let table = TableName::from("t");
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let forward = Forward { backend: "b".into(), fallback: None, session_cookie_path: None, policy: Arc::new(policy) };
+    let forward = Forward { backends: "b".into(), fallback: None, session_cookie_path: None, policy: Arc::new(policy) };
     let mut route =
         Route::new(Owner::new("Ingress", "n", "i"), PathMatch::prefix("/").unwrap(), Action::Forward(forward));
     route.filters = vec![Filter::StrictTransportSecurity, Filter::RequireEndpoints];

@@ -121,7 +121,7 @@ pub fn filtered(mut route: Route, filters: Vec<Filter>) -> Route {
 
 pub fn forward(service: &str, policy: ForwardPolicy) -> Action {
     Action::Forward(Forward {
-        backend: name(service).as_str().into(),
+        backends: name(service).as_str().into(),
         fallback: None,
         session_cookie_path: None,
         policy: Arc::new(policy),

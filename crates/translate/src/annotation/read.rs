@@ -28,6 +28,8 @@ pub struct IngressAnnotations {
     pub affinity: Affinity,
     /// What must answer 503, whatever else the annotations say.
     pub denial: Denial,
+    /// The annotation that demands it, with its value.
+    pub denied_by: Option<Box<str>>,
 }
 
 /// The Ingress must not be loaded in this version. Why is among the diagnostics.
@@ -170,7 +172,7 @@ impl Reading<'_> {
         let severity = match on_invalid {
             OnInvalid::Default | OnInvalid::Drop => Severity::Warning,
             OnInvalid::Deny => {
-                self.deny(Denial::Locations);
+                self.deny(Denial::Locations, known.name, value);
                 Severity::Error
             }
             OnInvalid::Reject => {
@@ -202,7 +204,7 @@ impl Reading<'_> {
             Meanwhile::DenySnippet(denial) if self.rules.snippets => denial,
             Meanwhile::Serve | Meanwhile::DenySnippet(_) | Meanwhile::Reject => Denial::None,
         };
-        self.deny(denial);
+        self.deny(denial, known.name, value);
         let (severity, then) = match (spec.meanwhile, denial) {
             (_, Denial::Locations) => (Severity::Error, "; all paths of this Ingress answer 503"),
             (_, Denial::Hosts) => (Severity::Error, "; the hosts of this Ingress answer 503"),
@@ -268,15 +270,19 @@ impl Reading<'_> {
 
         let spoken = self.out.proxying.protocol.is_none_or(|protocol| protocol == BackendProtocol::Http);
         if !spoken {
-            self.deny(Denial::Locations);
             let value = self.annotations.value("backend-protocol").unwrap_or_default();
+            self.deny(Denial::Locations, "backend-protocol", value);
             let message = "only HTTP is spoken to backends so far; all paths of this Ingress answer 503";
             self.report(Severity::Error, Reason::UnsupportedAnnotation, "backend-protocol", value, message.to_owned());
         }
     }
 
-    fn deny(&mut self, denial: Denial) {
-        self.out.denial = self.out.denial.max(denial);
+    fn deny(&mut self, denial: Denial, name: &str, value: &str) {
+        if denial > self.out.denial {
+            self.out.denial = denial;
+            let value = crate::diagnostic::bounded(value);
+            self.out.denied_by = Some(format!("{}/{name}: {value}", self.annotations.prefix).into());
+        }
     }
 
     fn warn(&mut self, name: &str, value: &str, message: &str) {

@@ -103,7 +103,9 @@ fn invalid_values_are_reported_and_end_as_the_table_says() {
         assert_eq!(found.reason, Reason::AnnotationParsingFailed);
         let expected = format!("expected {}; {}", spec.syntax, spec.on_invalid.consequence());
         assert_eq!(found.message, expected);
-        let denied = IngressAnnotations { denial: Denial::Locations, ..IngressAnnotations::default() };
+        let by = format!("nginx.ingress.kubernetes.io/{name}: {invalid}").into();
+        let denied =
+            IngressAnnotations { denial: Denial::Locations, denied_by: Some(by), ..IngressAnnotations::default() };
         match spec.on_invalid {
             OnInvalid::Default | OnInvalid::Drop => assert_eq!(out, Ok(IngressAnnotations::default()), "{name}"),
             OnInvalid::Deny => assert_eq!(out, Ok(denied), "{name}"),

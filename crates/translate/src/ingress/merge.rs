@@ -15,7 +15,7 @@ use fairway_model::{
 
 use super::guard::guard;
 use super::part::{Age, Part, PathKind, PathRule, Target};
-use super::route::{Common, HostScope, Leads, Policies, built_in_gate};
+use super::route::{Common, HostScope, Leads, Policies, built_in_gate, denial};
 use crate::annotation::Denial;
 use crate::configmap::GlobalConfig;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -51,10 +51,7 @@ struct Location<'a> {
 pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     let mut merging = Merging { input, diagnostics: BTreeMap::new(), routes: Vec::new() };
     let locations = merging.locations();
-    let denied = input.parts.iter().find(|part| part.annotations.denial == Denial::Hosts).map(|part| {
-        let name = format!("{}/{}", part.key.namespace, part.key.name);
-        format!("an annotation of Ingress {name} is for the whole host and can't be put in force").into()
-    });
+    let denied = input.parts.iter().find(|part| part.annotations.denial == Denial::Hosts).map(|part| denial(part));
     let regex = locations.iter().any(|location| location.part.is_regex(&location.rule.text));
     let scope = HostScope { config: input.config, certificate_entry: input.certificate_entry, denied, regex };
     let commons: Vec<Common<'_>> = input.parts.iter().map(|part| Common::new(part, &scope, policies)).collect();
@@ -283,7 +280,7 @@ impl<'a> Merging<'a> {
             Some(backend) => {
                 filters.push(Filter::NotFoundWithoutEndpoints);
                 Action::Forward(Forward {
-                    backend: backend.clone(),
+                    backends: backend.clone().into(),
                     fallback: None,
                     session_cookie_path: None,
                     policy: policies.plain(self.input.config),
@@ -321,7 +318,7 @@ impl<'a> Merging<'a> {
             return;
         }
         let Ok(path) = PathMatch::exact("/healthz") else { return };
-        let action = Action::Respond(Respond { status: 200, page: false });
+        let action = Action::Respond(Respond::empty(200));
         let route = Route::new(Origin::built_in("health"), path, action);
         self.routes.push(Route { access_log: false, ..route });
     }

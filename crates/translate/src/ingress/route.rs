@@ -47,10 +47,7 @@ pub(crate) enum Leads {
 
 impl<'a> Common<'a> {
     pub(crate) fn new(part: &'a Part, scope: &'a HostScope<'a>, policies: &mut Policies) -> Self {
-        let own_denial = (part.annotations.denial != Denial::None).then(|| {
-            let name = format!("{}/{}", part.key.namespace, part.key.name);
-            format!("an annotation of Ingress {name} can't be put in force").into()
-        });
+        let own_denial = (part.annotations.denial != Denial::None).then(|| denial(part));
         let (access, unreadable) = access(&part.annotations, scope.config);
         Self {
             part,
@@ -98,7 +95,7 @@ impl<'a> Common<'a> {
     pub(crate) fn refused(&self, section: &str, rule: &str, path: PathMatch, reason: String) -> Route {
         let mut filters = vec![Filter::StrictTransportSecurity];
         filters.push(Filter::Refuse(Refusal { reason: reason.into() }));
-        let action = Action::Respond(Respond { status: 503, page: true });
+        let action = Action::Respond(Respond::page(503));
         Route { rule: rule.into(), filters, ..Route::new(self.part.origin.section(section), path, action) }
     }
 
@@ -163,7 +160,7 @@ impl<'a> Common<'a> {
                 filters.extend(self.access.clone());
                 return Action::Respond(Respond::not_found());
             }
-            Leads::Broken => return Action::Respond(Respond { status: 503, page: true }),
+            Leads::Broken => return Action::Respond(Respond::page(503)),
         };
         if matches!(&annotations.rewriting.rewrite_target, Some(RewriteTarget::Url(url)) if has_variable(url)) {
             let reason = "a redirect by rewrite-target with variables can't be built".into();
@@ -182,7 +179,7 @@ impl<'a> Common<'a> {
         let cookie_path =
             affinity.kind.map(|_| affinity.cookie_path.as_ref().map_or(rule, |path| path.as_str()).into());
         Action::Forward(Forward {
-            backend,
+            backends: backend.into(),
             fallback: self.part.fallback.as_ref().map(|fallback| fallback.name()),
             session_cookie_path: cookie_path,
             policy: self.policy.clone(),
@@ -193,6 +190,12 @@ impl<'a> Common<'a> {
     pub(crate) fn is_regex_host(&self) -> bool {
         self.scope.regex
     }
+}
+
+/// Why the paths of an Ingress are denied, in words.
+pub(super) fn denial(part: &Part) -> Box<str> {
+    let by = part.annotations.denied_by.as_deref().unwrap_or("an annotation");
+    format!("{by} of Ingress {}/{} can't be put in force", part.key.namespace, part.key.name).into()
 }
 
 /// Who may connect, and why nobody may if a list of the ConfigMap can't be read. A list of the Ingress replaces the ConfigMap's

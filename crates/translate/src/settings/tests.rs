@@ -69,7 +69,7 @@ fn fields_that_belong_to_the_framing_are_refused() {
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
     let mut diagnostics = Vec::new();
-    assert_eq!(fields(Some((&key, &data)), &mut diagnostics), [("X-Good".into(), "value".into())]);
+    assert_eq!(fields(Some((&key, &data)), &mut diagnostics), [FieldEdit::set("X-Good", "value").unwrap()]);
     assert_eq!(diagnostics.len(), 5);
 }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use fairway_model::path::{Scratch, canonicalize};
+use fairway_model::client::Arrival;
+use fairway_model::decision::{Forwarding, From, Received, Scratch, SnapshotFacts, Step, decide};
 use fairway_model::{
-    Action, Filter, ForwardPolicy, HostPattern, Location, PathMatch, Route, Snapshot, TableName, Transport,
+    ForwardPolicy, HostAndPort, HostPattern, RequestView, Scheme, Snapshot, TableName, Target, Transport,
     canonical_host,
 };
 use fairway_translate::Translation;
@@ -127,90 +128,48 @@ fn endpoint(value: &Value) -> Option<String> {
     Some(if state == "Ready" { address.to_owned() } else { format!("{address} {state}") })
 }
 
-/// Where a request goes, found by the model's own matching.
+/// What happens to a request, decided as the proxy decides it. It comes from 192.0.2.1.
 fn answer(snapshot: &Snapshot, url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-    let at = rest.find('/').unwrap_or(rest.len());
-    let (authority, target) = rest.split_at(at);
-    let raw = target.split('?').next().filter(|path| !path.is_empty()).unwrap_or("/");
-    let (mut host_scratch, mut scratch) = (Vec::new(), Scratch::default());
-    let Some(name) = canonical_host(authority.as_bytes(), &mut host_scratch) else {
-        return format!("{url}: 400, bad host");
+    let (authority, target) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let head = RequestView {
+        method: b"GET",
+        raw_target: target.as_bytes(),
+        target: Target::Path(path.as_bytes(), query.map(str::as_bytes)),
+        authority: Some(HostAndPort { text: authority.as_bytes(), canonical: None }),
+        length: None,
+        fields: &[][..],
     };
-    let path = match canonicalize(raw.as_bytes(), &mut scratch) {
-        Ok(path) => path,
-        Err(error) => return format!("{url}: 400, {error}"),
-    };
+    let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
     let table = TableName::from("ingress");
-    let Some(host) = snapshot.host(&table, name) else { return format!("{url}: no host") };
-    let tls = if scheme == "https" {
-        match snapshot.certificate_for(&table, Some(name)) {
-            Some(certificate) => format!(" [{}]", certificate.name),
-            None => " [self-signed]".to_owned(),
-        }
-    } else {
-        String::new()
+    let arrival = Arrival { peer: ([192, 0, 2, 1], 50_000).into(), local: ([192, 0, 2, 2], 80).into(), scheme };
+    let received = Received { head, arrival: &arrival, table: &table };
+    let mut scratch = Scratch::default();
+    let plan = decide(snapshot, &received, &mut SnapshotFacts(snapshot), From::Head, &mut scratch);
+    let mut line = url.to_owned();
+    let mut name = Vec::new();
+    if scheme == Scheme::Https
+        && let Some(name) = canonical_host(authority.as_bytes(), &mut name)
+    {
+        let certificate = snapshot.certificate_for(&table, Some(name)).map(|certificate| certificate.name.as_str());
+        let _ = write!(line, " [{}]", certificate.unwrap_or("self-signed"));
+    }
+    if let Some(host) = plan.host {
+        let route = plan.route.map_or("no route".to_owned(), |route| route.path.to_string());
+        let _ = write!(line, " -> {} {route}", host.pattern());
+    }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let outcome = match plan.step {
+        Step::Forward(Forwarding { open: false, backend, .. }) => format!("{backend}, no endpoints"),
+        Step::Forward(forwarding) => format!("{} {}", forwarding.backend, text(&scratch.target)),
+        Step::Redirect(status) => format!("{status} to {}", text(&scratch.location)),
+        Step::Respond(respond) => match plan.refusal() {
+            Some(refusal) => format!("{}, {}", respond.status, refusal.reason),
+            None => respond.status.to_string(),
+        },
+        Step::Fail(failure) => format!("{}, {failure}", failure.status()),
+        Step::Wait(wait) => match wait {},
     };
-    match host.route(path.matched) {
-        Some(route) => format!(
-            "{url}{tls} -> {} {} -> {}",
-            host.pattern(),
-            route.path,
-            told(snapshot, route, scheme, path.matched)
-        ),
-        None => format!("{url}{tls} -> {} no route", host.pattern()),
-    }
-}
-
-fn told(snapshot: &Snapshot, route: &Route, scheme: &str, path: &[u8]) -> String {
-    let mut seen = String::from_utf8_lossy(path).into_owned();
-    for filter in &route.filters {
-        match filter {
-            Filter::HttpsRedirect(redirect) if scheme == "http" => return format!("{} to https", redirect.status),
-            Filter::RequireEndpoints if !has_endpoints(snapshot, route) => return "503, no endpoints".to_owned(),
-            Filter::NotFoundWithoutEndpoints if !has_endpoints(snapshot, route) => {
-                return "404, no endpoints".to_owned();
-            }
-            Filter::Refuse(refusal) => return format!("503, {}", refusal.reason),
-            Filter::Rewrite(rewrite) => {
-                if let PathMatch::Regex(regex) = &route.path {
-                    let mut new = Vec::new();
-                    let _ = regex.rewrite(path, &rewrite.target, usize::MAX, &mut new);
-                    seen = String::from_utf8_lossy(&new).into_owned();
-                }
-            }
-            _ => {}
-        }
-    }
-    match &route.action {
-        Action::Forward(forward) => format!("{} {seen}", forward.backend),
-        Action::Respond(respond) => respond.status.to_string(),
-        Action::Redirect(redirect) => {
-            let location = match &redirect.location {
-                Location::Fixed(text) => text.to_string(),
-                Location::Captures(template) => match &route.path {
-                    PathMatch::Regex(regex) => {
-                        let mut new = Vec::new();
-                        let _ = regex.rewrite(path, template, usize::MAX, &mut new);
-                        String::from_utf8_lossy(&new).into_owned()
-                    }
-                    _ => template.text().to_owned(),
-                },
-                Location::AppRoot(path) => format!("app root {path}"),
-                Location::AppendSlash => format!("{seen}/"),
-                Location::OtherHost(host) => format!("host {host}"),
-            };
-            format!("{} to {location}", redirect.status)
-        }
-    }
-}
-
-fn has_endpoints(snapshot: &Snapshot, route: &Route) -> bool {
-    let Action::Forward(forward) = &route.action else { return true };
-    [Some(&forward.backend), forward.fallback.as_ref()].into_iter().flatten().any(|backend| {
-        snapshot.endpoint_set(backend).is_some_and(|set| match &set.endpoints {
-            fairway_model::Endpoints::Addresses(all) => !all.is_empty(),
-            fairway_model::Endpoints::Name { .. } => true,
-        })
-    })
+    format!("{line} -> {outcome}")
 }

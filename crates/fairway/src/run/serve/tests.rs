@@ -28,7 +28,7 @@ fn proxy(origin: &Origin) -> Proxy {
     };
     let endpoints = Endpoints::Addresses(vec![Endpoint::ready(origin.address())]);
     let forward = Forward {
-        backend: "b".into(),
+        backends: "b".into(),
         fallback: None,
         session_cookie_path: None,
         policy: Arc::new(ForwardPolicy::default()),

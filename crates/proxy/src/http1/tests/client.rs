@@ -1,5 +1,11 @@
-use super::*;
-use crate::http1::{HeadLimits, Parsed};
+//! What is believed about clients, from heads as they come.
+
+use std::net::IpAddr;
+
+use fairway_model::client::{Arrival, ClientView};
+use fairway_model::{ForwardedHeaders, KnownField, KnownSet, Scheme, Settings};
+
+use crate::http1::{FieldsView, HeadLimits, HeadWriter, Parsed, PreparedField, RequestHead};
 use crate::random::Rng;
 use proptest::prelude::*;
 
@@ -34,15 +40,16 @@ fn decided(fields: &str, arrival: &Arrival, settings: &Settings) -> ClientView {
     assert!(matches!(parsed, Parsed::Complete { .. }));
     let mut view = ClientView::default();
     // Used twice, as a connection does: nothing of the first request may be left.
-    view.decide(arrival, &head, bytes.as_bytes(), settings, &mut Rng::from_seed(8));
-    view.decide(arrival, &head, bytes.as_bytes(), settings, &mut Rng::from_seed(8));
+    view.decide(arrival, &head.view(bytes.as_bytes()), settings, || Rng::from_seed(8).bits());
+    view.decide(arrival, &head.view(bytes.as_bytes()), settings, || Rng::from_seed(8).bits());
     view
 }
 
 fn sent(view: &ClientView) -> String {
     let mut out = Vec::new();
     let mut writer = HeadWriter::new(&mut out);
-    view.write_fields(&mut writer, KnownSet::EMPTY, view.of_every_request().as_ref());
+    let family = PreparedField::written_by(|writer| view.write_family::<FieldsView<'_>, _>(writer, KnownSet::EMPTY));
+    view.write_fields::<FieldsView<'_>, _>(&mut writer, KnownSet::EMPTY, Some(&family));
     writer.finish();
     String::from_utf8(out).unwrap().trim_end().replace("\r\n", "\n")
 }
@@ -168,7 +175,7 @@ fn a_request_without_host_has_the_host_of_the_catch_all() {
     let mut head = RequestHead::default();
     head.parse(bytes, &HeadLimits::default()).unwrap();
     let mut view = ClientView::default();
-    view.decide(&arrival(PEER, Scheme::Http), &head, bytes, &Settings::default(), &mut Rng::from_seed(1));
+    view.decide(&arrival(PEER, Scheme::Http), &head.view(bytes), &Settings::default(), || 1);
     assert_eq!(view.host(), b"_");
 }
 
@@ -197,5 +204,26 @@ proptest! {
             sent(view).lines().filter(|line| !line.starts_with("X-Original-")).map(str::to_owned).collect::<Vec<_>>()
         };
         prop_assert_eq!(facts(&plain), facts(&with));
+    }
+}
+
+/// What a trusted peer names is passed on; what no scheme can be is not.
+#[test]
+fn schemes_of_trusted_peers_are_passed_on_as_they_are() {
+    for (named, told, scheme, plain) in [
+        ("wss", "wss", Scheme::Https, false),
+        ("WS", "WS", Scheme::Http, false),
+        ("HTTPS", "https", Scheme::Https, false),
+        ("http", "http", Scheme::Http, true),
+        ("spdy", "spdy", Scheme::Http, false),
+        ("a b", "http", Scheme::Http, true),
+        ("", "http", Scheme::Http, true),
+    ] {
+        let fields = format!("Host: a\r\nX-Forwarded-Proto: {named}\r\n");
+        let view = decided(&fields, &arrival(PEER, Scheme::Http), &trusting(&["0.0.0.0/0"]));
+        for name in ["X-Forwarded-Proto", "X-Forwarded-Scheme", "X-Scheme"] {
+            assert_eq!(line(&sent(&view), name), Some(told), "{named}");
+        }
+        assert_eq!((view.scheme(), view.is_plain()), (scheme, plain), "{named}");
     }
 }

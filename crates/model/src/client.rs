@@ -7,11 +7,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
-use fairway_model::{ForwardedHeaders, NetworkSet, Scheme, Settings};
-
-use crate::decimal;
-use crate::http1::{FieldName, Fields, HeadWriter, KnownField, KnownSet, PreparedField, RequestHead};
-use crate::random::Rng;
+use crate::{
+    FieldLine, FieldName, FieldSink, Fields, ForwardedHeaders, KnownField, KnownSet, NetworkSet, RequestView, Scheme,
+    Settings, decimal,
+};
 
 /// Port told to endpoints for every TLS listener, whatever port it is on: clients reach it there through a Service.
 const HTTPS_PORT: u16 = 443;
@@ -33,11 +32,11 @@ pub struct ClientView {
     address: IpAddr,
     port: u16,
     scheme: Scheme,
+    /// The scheme that a trusted peer named, as it named it; empty for that of the connection.
+    named_scheme: Range<usize>,
     forwarded_port: u16,
     peer_trusted: bool,
     trusted: bool,
-    /// A trusted peer named a scheme that is neither `http` nor `ws`.
-    not_plain: bool,
     text: Vec<u8>,
     address_text: Range<usize>,
     host: Range<usize>,
@@ -56,10 +55,16 @@ impl ClientView {
         view
     }
 
-    /// Decides everything about the client of a request.
-    pub fn decide(&mut self, arrival: &Arrival, head: &RequestHead, bytes: &[u8], settings: &Settings, rng: &mut Rng) {
+    /// Decides everything about the client of a request. `random` gives 64 random bits.
+    pub fn decide<'a, F: Fields<'a>>(
+        &mut self,
+        arrival: &Arrival,
+        request: &RequestView<'a, F>,
+        settings: &Settings,
+        random: impl FnMut() -> u64,
+    ) {
         let rules = &settings.forwarded;
-        let fields = head.fields();
+        let fields = request.fields;
         self.restart(arrival);
         let peer_trusted = rules.trusts(arrival.peer.ip());
         self.peer_trusted = peer_trusted;
@@ -67,16 +72,16 @@ impl ClientView {
 
         let address_field = Named::new(&rules.address_field);
         if peer_trusted {
-            (self.address, self.port) = walk(arrival.peer, fields, bytes, address_field, &rules.trusted);
+            (self.address, self.port) = walk(arrival.peer, fields, address_field, &rules.trusted);
         }
         if self.trusted {
-            self.believe_scheme_and_port(fields, bytes);
+            self.believe_scheme_and_port(fields);
         }
-        self.host = self.push_host(head, bytes, rules);
+        self.host = self.push_host(request, rules);
         if self.address != arrival.peer.ip().to_canonical() {
             self.address_text = self.push_address(self.address);
         }
-        self.forwarded_for = self.push_joined(fields, bytes, Named::Known(KnownField::XForwardedFor));
+        self.forwarded_for = self.push_joined(fields, Named::Known(KnownField::XForwardedFor));
         self.full_forwarded_for = if self.trusted && rules.append && !self.forwarded_for.is_empty() {
             let from = self.forwarded_for.clone();
             let start = self.text.len();
@@ -90,12 +95,12 @@ impl ClientView {
         };
         self.original_for = match address_field {
             Named::Known(KnownField::XForwardedFor) => self.forwarded_for.clone(),
-            other => self.push_joined(fields, bytes, other),
+            other => self.push_joined(fields, other),
         };
-        self.original_host = self.push_joined(fields, bytes, Named::new(&rules.host_field));
-        self.request_id = self.push_joined(fields, bytes, Named::Known(KnownField::XRequestId));
+        self.original_host = self.push_joined(fields, Named::new(&rules.host_field));
+        self.request_id = self.push_joined(fields, Named::Known(KnownField::XRequestId));
         if self.request_id.is_empty() && settings.generate_request_id {
-            self.request_id = self.push_random_id(rng);
+            self.request_id = self.push_random_id(random);
         }
     }
 
@@ -124,10 +129,18 @@ impl ClientView {
         self.scheme
     }
 
-    /// Whether the client is to be sent to `https`. Every scheme that a trusted peer names but plain ones stops that, as in
-    /// ingress-nginx, where anything but `http` does: a client that came by `wss` is where it should be.
+    /// The scheme that the endpoint is told: what a trusted peer named, or that of the connection.
+    pub fn told_scheme(&self) -> &[u8] {
+        match &self.text[self.named_scheme.clone()] {
+            [] => self.scheme.as_str().as_bytes(),
+            named => named,
+        }
+    }
+
+    /// Whether the client is to be sent to `https`. Every scheme but `http` that a trusted peer names stops that, as in
+    /// ingress-nginx.
     pub fn is_plain(&self) -> bool {
-        self.scheme == Scheme::Http && !self.not_plain
+        self.told_scheme().eq_ignore_ascii_case(b"http")
     }
 
     /// Host that the client asked for, with the port if it sent one, as it spelt it. It is what the endpoint is told in Host,
@@ -162,37 +175,18 @@ impl ClientView {
         if self.trusted { REPLACED } else { REPLACED | KnownSet::FORWARDED | KnownSet::SSL_CLIENT }
     }
 
-    /// The fields that are the same for every request of a connection whose peer is not trusted: those of address, scheme and
-    /// port. `None` when the peer is trusted, for then every request may say something else.
-    pub fn of_every_request(&self) -> Option<PreparedField> {
-        if self.peer_trusted {
-            return None;
-        }
-        let line = |name: FieldName<'_>, value: &[u8]| PreparedField::new(name.as_bytes(), value).ok();
-        let scheme = self.scheme.as_str().as_bytes();
-        let mut port = Vec::new();
-        decimal::number(self.forwarded_port.into(), &mut port);
-        let lines = [
-            line(X_REAL_IP, self.address_text()),
-            line(X_FORWARDED_FOR, self.forwarded_for()),
-            line(X_FORWARDED_PROTO, scheme),
-            line(X_FORWARDED_SCHEME, scheme),
-            line(X_SCHEME, scheme),
-            line(X_FORWARDED_PORT, &port),
-        ];
-        lines.into_iter().collect()
+    /// Whether the fields of [`write_family`](Self::write_family) are the same for every request of the connection: the peer is
+    /// not trusted, so nothing that a request says changes them.
+    pub fn is_of_connection(&self) -> bool {
+        !self.peer_trusted
     }
 
-    /// Writes the whole family, without `except`. What has no value is not written. `prepared` is what
-    /// [`of_every_request`](Self::of_every_request) made for this connection.
-    pub fn write_fields(&self, writer: &mut HeadWriter<'_>, except: KnownSet, prepared: Option<&PreparedField>) {
-        let prepared = prepared.filter(|_| !self.peer_trusted && !except.intersects(REPLACED));
-        let scheme = self.scheme.as_str().as_bytes();
+    /// Writes the fields that tell the endpoint about the client, without `except`. What has no value is not written. `family` is
+    /// what [`write_family`](Self::write_family) wrote for this connection.
+    pub fn write_fields<F, S: FieldSink<F>>(&self, sink: &mut S, except: KnownSet, family: Option<&S::Prepared>) {
         let mut field = |known, name, value: &[u8]| {
             if !value.is_empty() && !except.contains(known) {
-                // The parts come from parsed fields or from here, so no value can be refused.
-                let written = writer.field(name, value);
-                debug_assert!(written.is_ok(), "values of received fields can be sent");
+                sink.field(name, value);
             }
         };
         field(KnownField::XRequestId, X_REQUEST_ID, self.request_id());
@@ -201,17 +195,27 @@ impl ClientView {
         field(KnownField::XOriginalForwardedFor, X_ORIGINAL_FORWARDED_FOR, original_for);
         let original_host = &self.text[self.original_host.clone()];
         field(KnownField::XOriginalForwardedHost, X_ORIGINAL_FORWARDED_HOST, original_host);
-        if let Some(prepared) = prepared {
-            writer.prepared(prepared);
-            return;
+        match family.filter(|_| self.is_of_connection() && !except.intersects(REPLACED)) {
+            Some(family) => sink.prepared(family),
+            None => self.write_family(sink, except),
         }
+    }
+
+    /// Writes the fields of address, scheme and port, without `except`.
+    pub fn write_family<F, S: FieldSink<F>>(&self, sink: &mut S, except: KnownSet) {
+        let scheme = self.told_scheme();
+        let mut field = |known, name, value: &[u8]| {
+            if !value.is_empty() && !except.contains(known) {
+                sink.field(name, value);
+            }
+        };
         field(KnownField::XRealIp, X_REAL_IP, self.address_text());
         field(KnownField::XForwardedFor, X_FORWARDED_FOR, self.forwarded_for());
         field(KnownField::XForwardedProto, X_FORWARDED_PROTO, scheme);
         field(KnownField::XForwardedScheme, X_FORWARDED_SCHEME, scheme);
         field(KnownField::XScheme, X_SCHEME, scheme);
         if !except.contains(KnownField::XForwardedPort) {
-            writer.field_number(X_FORWARDED_PORT, self.forwarded_port.into());
+            sink.number(X_FORWARDED_PORT, self.forwarded_port.into());
         }
     }
 
@@ -230,14 +234,21 @@ impl ClientView {
         self.full_forwarded_for = self.address_text.clone();
     }
 
-    fn believe_scheme_and_port(&mut self, fields: &Fields, bytes: &[u8]) {
-        match fields.get(KnownField::XForwardedProto, bytes).map(first_element) {
-            Some(proto) if proto.eq_ignore_ascii_case(b"https") => self.scheme = Scheme::Https,
-            Some(proto) if proto.eq_ignore_ascii_case(b"http") => self.scheme = Scheme::Http,
-            None | Some(b"") => {}
-            Some(proto) => self.not_plain = !proto.eq_ignore_ascii_case(b"ws"),
+    fn believe_scheme_and_port<'a>(&mut self, fields: impl Fields<'a>) {
+        match fields.get(KnownField::XForwardedProto).map(first_element) {
+            Some(named) if named.eq_ignore_ascii_case(b"https") => self.scheme = Scheme::Https,
+            Some(named) if named.eq_ignore_ascii_case(b"http") => self.scheme = Scheme::Http,
+            Some(named) if is_scheme(named) => {
+                self.named_scheme = self.push(named);
+                match named {
+                    named if named.eq_ignore_ascii_case(b"wss") => self.scheme = Scheme::Https,
+                    named if named.eq_ignore_ascii_case(b"ws") => self.scheme = Scheme::Http,
+                    _ => {}
+                }
+            }
+            _ => {}
         }
-        let port = fields.get(KnownField::XForwardedPort, bytes).map(first_element);
+        let port = fields.get(KnownField::XForwardedPort).map(first_element);
         if let Some(port) =
             port.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).filter(|&port| port > 0)
         {
@@ -245,23 +256,20 @@ impl ClientView {
         }
     }
 
-    fn push_host(&mut self, head: &RequestHead, bytes: &[u8], rules: &ForwardedHeaders) -> Range<usize> {
+    fn push_host<'a, F: Fields<'a>>(&mut self, request: &RequestView<'a, F>, rules: &ForwardedHeaders) -> Range<usize> {
         if self.trusted {
-            let told = Named::new(&rules.host_field).first(head.fields(), bytes).map(first_element);
+            let told = Named::new(&rules.host_field).first(request.fields).map(first_element);
             if let Some(host) = told.filter(|host| is_host(host)) {
                 return self.push(host);
             }
         }
-        match head.authority() {
-            Some(authority) => self.push(authority.span.of(bytes)),
-            None => self.push(b"_"),
-        }
+        self.push(request.authority.map_or(b"_", |authority| authority.text))
     }
 
-    fn push_joined(&mut self, fields: &Fields, bytes: &[u8], name: Named<'_>) -> Range<usize> {
+    fn push_joined<'a>(&mut self, fields: impl Fields<'a>, name: Named<'_>) -> Range<usize> {
         let start = self.text.len();
         let text = &mut self.text;
-        name.each(fields, bytes, |value| {
+        name.each(fields, |value| {
             if text.len() > start && !value.is_empty() {
                 text.extend_from_slice(b", ");
             }
@@ -270,10 +278,10 @@ impl ClientView {
         start..self.text.len()
     }
 
-    fn push_random_id(&mut self, rng: &mut Rng) -> Range<usize> {
+    fn push_random_id(&mut self, mut random: impl FnMut() -> u64) -> Range<usize> {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let start = self.text.len();
-        for word in [rng.bits(), rng.bits()] {
+        for word in [random(), random()] {
             self.text.extend((0..16).map(|digit| HEX[(word >> (60 - 4 * digit)) as usize & 15]));
         }
         start..self.text.len()
@@ -301,7 +309,7 @@ impl Default for ClientView {
             forwarded_port: 0,
             peer_trusted: false,
             trusted: false,
-            not_plain: false,
+            named_scheme: 0..0,
             text: Vec::new(),
             address_text: 0..0,
             host: 0..0,
@@ -351,48 +359,43 @@ enum Named<'a> {
 impl<'a> Named<'a> {
     fn new(name: &'a str) -> Self {
         match name {
-            "x-forwarded-for" => return Self::Known(KnownField::XForwardedFor),
-            "x-forwarded-host" => return Self::Known(KnownField::XForwardedHost),
-            _ => {}
-        }
-        let known = KnownField::classify(name.as_bytes());
-        // The rest of a family stands for many names.
-        if known.name().eq_ignore_ascii_case(name) { Self::Known(known) } else { Self::Other(name.as_bytes()) }
-    }
-
-    fn first<'b>(self, fields: &Fields, bytes: &'b [u8]) -> Option<&'b [u8]> {
-        match self {
-            Self::Known(known) => fields.get(known, bytes),
-            Self::Other(name) => fields.iter().find(|field| field.is(name, bytes)).map(|field| field.value(bytes)),
+            "x-forwarded-for" => Self::Known(KnownField::XForwardedFor),
+            "x-forwarded-host" => Self::Known(KnownField::XForwardedHost),
+            // The rest of a family stands for many names.
+            _ => KnownField::named(name).map_or(Self::Other(name.as_bytes()), Self::Known),
         }
     }
 
-    fn each<'b>(self, fields: &Fields, bytes: &'b [u8], mut take: impl FnMut(&'b [u8])) {
+    fn first<'b>(self, fields: impl Fields<'b>) -> Option<&'b [u8]> {
         match self {
-            Self::Known(known) => fields.all(known, bytes).for_each(take),
-            Self::Other(name) => {
-                for field in fields.iter().filter(|field| field.is(name, bytes)) {
-                    take(field.value(bytes));
-                }
-            }
+            Self::Known(known) => fields.get(known),
+            Self::Other(name) => fields.lines().find(|line| line.is(name)).map(|line| line.value),
+        }
+    }
+
+    fn each<'b>(self, fields: impl Fields<'b>, mut take: impl FnMut(&'b [u8])) {
+        match self {
+            Self::Known(known) if !fields.present().contains(known) => {}
+            Self::Known(known) => fields.lines().filter(|line| line.known == known).for_each(|line| take(line.value)),
+            Self::Other(name) => fields.lines().filter(|line| line.is(name)).for_each(|line| take(line.value)),
         }
     }
 
     /// Whether a field has this name.
-    fn is(self, field: &crate::http1::Field, bytes: &[u8]) -> bool {
+    fn is(self, line: &FieldLine<'_>) -> bool {
         match self {
-            Self::Known(known) => field.known() == known,
-            Self::Other(name) => field.is(name, bytes),
+            Self::Known(known) => line.known == known,
+            Self::Other(name) => line.is(name),
         }
     }
 }
 
 /// Walks the list of hops from the right, as nginx does with `real_ip_recursive on`: each address that is trusted is looked
 /// through, the first that is not is the client. What is no address ends the walk at the hop before it.
-fn walk(peer: SocketAddr, fields: &Fields, bytes: &[u8], field: Named<'_>, trusted: &NetworkSet) -> (IpAddr, u16) {
+fn walk<'a>(peer: SocketAddr, fields: impl Fields<'a>, field: Named<'_>, trusted: &NetworkSet) -> (IpAddr, u16) {
     let mut client = (peer.ip().to_canonical(), peer.port());
-    for line in fields.iter().as_slice().iter().rev().filter(|line| field.is(line, bytes)) {
-        for element in line.value(bytes).rsplit(|&byte| byte == b',') {
+    for line in fields.lines().rev().filter(|line| field.is(line)) {
+        for element in line.value.rsplit(|&byte| byte == b',') {
             let element = element.trim_ascii();
             if element.is_empty() {
                 continue;
@@ -426,11 +429,14 @@ fn first_element(list: &[u8]) -> &[u8] {
     list.split(|&byte| byte == b',').next().unwrap_or_default().trim_ascii()
 }
 
+/// Whether a text from a trusted proxy is the name of a scheme (RFC 3986 3.1), of a length that one has.
+fn is_scheme(text: &[u8]) -> bool {
+    let inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    text.len() <= 32 && text.first().is_some_and(u8::is_ascii_alphabetic) && text.iter().all(inner)
+}
+
 /// Whether a text from a trusted proxy can stand as a host: nothing that would mean more than a name and a port.
 fn is_host(text: &[u8]) -> bool {
     let ordinary = |&byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
     (1..=262).contains(&text.len()) && text.iter().all(ordinary)
 }
-
-#[cfg(test)]
-mod tests;

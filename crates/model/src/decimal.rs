@@ -6,7 +6,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 /// Appends a number.
-pub(crate) fn number(value: u64, out: &mut Vec<u8>) {
+pub fn number(value: u64, out: &mut Vec<u8>) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     let mut rest = value;
@@ -22,7 +22,7 @@ pub(crate) fn number(value: u64, out: &mut Vec<u8>) {
 }
 
 /// Appends an address without brackets. An IPv4 address mapped into IPv6 is an IPv4 address.
-pub(crate) fn ip(address: IpAddr, out: &mut Vec<u8>) {
+pub fn ip(address: IpAddr, out: &mut Vec<u8>) {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
             let [a, b, c, d] = v4.octets();
@@ -37,7 +37,7 @@ pub(crate) fn ip(address: IpAddr, out: &mut Vec<u8>) {
 }
 
 /// Appends what is displayed.
-pub(crate) fn display(value: &impl Display, out: &mut Vec<u8>) {
+pub fn display(value: &impl Display, out: &mut Vec<u8>) {
     let written = write!(out, "{value}");
     debug_assert!(written.is_ok(), "a vector takes everything");
 }

@@ -1,0 +1,180 @@
+//! What a request has to have besides its path, for a route to take it.
+
+use std::cmp::Reverse;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use regex::bytes::{Regex, RegexBuilder};
+use serde::{Deserialize, Serialize};
+
+use crate::{ConfiguredName, Fields, NetworkSet, RequestView};
+
+/// Conditions, all of which have to hold.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Conditions {
+    /// The method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Box<str>>,
+    /// Fields, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<FieldMatch>,
+    /// Arguments of the query.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<ArgumentMatch>,
+    /// Networks that the client is in one of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<NetworkSet>,
+}
+
+/// A condition on a field.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct FieldMatch {
+    /// Its name, in any case.
+    pub name: ConfiguredName,
+    /// Its value.
+    pub value: ValueMatch,
+}
+
+/// A condition on an argument of the query.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ArgumentMatch {
+    /// Its name, exactly.
+    pub name: Box<str>,
+    /// Its value. Of an argument that comes several times the first counts.
+    pub value: ValueMatch,
+}
+
+/// A condition on a value.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub enum ValueMatch {
+    /// Just this.
+    Exact(Box<str>),
+    /// The whole value matches.
+    Regex(ValueRegex),
+}
+
+/// A compiled pattern for whole values; two are equal when their text is.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "Box<str>", into = "Box<str>")]
+pub struct ValueRegex {
+    text: Box<str>,
+    regex: Regex,
+}
+
+impl Conditions {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.method.is_none() && self.fields.is_empty() && self.arguments.is_empty() && self.sources.is_none()
+    }
+
+    /// Whether a request meets all of them.
+    #[inline]
+    pub fn admit<'a, F: Fields<'a>>(&self, head: &RequestView<'a, F>, client: IpAddr) -> bool {
+        self.is_empty() || self.all_hold(head, client)
+    }
+
+    fn all_hold<'a, F: Fields<'a>>(&self, head: &RequestView<'a, F>, client: IpAddr) -> bool {
+        let field = |wanted: &FieldMatch| {
+            let name = wanted.name.as_str().as_bytes();
+            head.fields.lines().find(|line| line.is(name)).is_some_and(|line| wanted.value.matches(line.value))
+        };
+        let argument = |wanted: &ArgumentMatch| {
+            let mut pairs = head.query().unwrap_or_default().split(|&byte| byte == b'&').map(|pair| {
+                let at = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+                (&pair[..at], pair.get(at + 1..).unwrap_or_default())
+            });
+            let found = pairs.find(|(name, _)| *name == wanted.name.as_bytes());
+            found.is_some_and(|(_, value)| wanted.value.matches(value))
+        };
+        self.method.as_ref().is_none_or(|method| method.as_bytes() == head.method)
+            && self.sources.as_ref().is_none_or(|sources| sources.contains(client))
+            && self.fields.iter().all(field)
+            && self.arguments.iter().all(argument)
+    }
+}
+
+/// By precedence, the most specific first: a method, then more fields, more arguments, a source (Gateway API, HTTPRouteRule). What
+/// these don't tell apart is ordered by its text, so that equal means equal.
+impl Ord for Conditions {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        fn count(it: &Conditions) -> impl Ord {
+            Reverse((it.method.is_some(), it.fields.len(), it.arguments.len(), it.sources.is_some()))
+        }
+        fn text(it: &Conditions) -> impl Ord {
+            let fields = it.fields.iter().map(|one| (one.name.as_str(), &one.value)).collect::<Vec<_>>();
+            let arguments = it.arguments.iter().map(|one| (&*one.name, &one.value)).collect::<Vec<_>>();
+            (it.method.as_deref(), fields, arguments, it.sources.as_ref().map(NetworkSet::networks))
+        }
+        count(self).cmp(&count(other)).then_with(|| text(self).cmp(&text(other)))
+    }
+}
+
+impl PartialOrd for Conditions {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl ValueMatch {
+    fn matches(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Exact(text) => text.as_bytes() == value,
+            Self::Regex(regex) => regex.regex.is_match(value),
+        }
+    }
+}
+
+impl FromStr for ValueRegex {
+    type Err = regex::Error;
+
+    fn from_str(text: &str) -> Result<Self, regex::Error> {
+        const SIZE: usize = crate::PathRegex::SIZE_LIMIT;
+        let build = |text: &str| {
+            RegexBuilder::new(text).unicode(false).size_limit(SIZE).dfa_size_limit(SIZE).nest_limit(50).build()
+        };
+        // Alone first: a pattern that closes the group around it would not be about the whole value.
+        build(text)?;
+        Ok(Self { text: text.into(), regex: build(&format!("^(?:{text})$"))? })
+    }
+}
+
+impl TryFrom<Box<str>> for ValueRegex {
+    type Error = regex::Error;
+
+    fn try_from(text: Box<str>) -> Result<Self, regex::Error> {
+        text.parse()
+    }
+}
+
+impl From<ValueRegex> for Box<str> {
+    fn from(regex: ValueRegex) -> Self {
+        regex.text
+    }
+}
+
+impl fmt::Debug for ValueRegex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text, f)
+    }
+}
+
+impl PartialEq for ValueRegex {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for ValueRegex {}
+
+impl Ord for ValueRegex {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl PartialOrd for ValueRegex {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}

@@ -1,0 +1,135 @@
+//! The target that an endpoint gets after a rewrite, and where redirects lead.
+
+use super::{Failure, Received, Scratch};
+use crate::{
+    CaptureTemplate, Fields, HttpsRedirect, Location, PathMatch, Redirect, Rewrite, Route, Scheme, Target, TooLong,
+    decimal, path,
+};
+
+/// Replaces the path. What comes out has to be canonical too: otherwise the backend could read a path that nobody matched.
+pub(super) fn rewrite(rewrite: &Rewrite, route: &Route, limit: usize, scratch: &mut Scratch) -> Result<(), Failure> {
+    let Scratch { path, matched, target, prefix, expanded, .. } = scratch;
+    expanded.clear();
+    expanded.push(b'/');
+    if !expand(&rewrite.target, route, matched, limit, expanded)? {
+        return Ok(());
+    }
+    if let Some(template) = &rewrite.forwarded_prefix {
+        expand(template, route, matched, limit, prefix)?;
+    }
+    if expanded.get(1) == Some(&b'/') {
+        expanded.remove(0);
+    }
+    target.clear();
+    path::encode(expanded, target);
+    if target.len() > limit {
+        return Err(TooLong.into());
+    }
+    match path::canonicalize(target, path) {
+        Ok(path) if path.forwarded == *target => {
+            std::mem::swap(matched, expanded);
+            Ok(())
+        }
+        _ => Err(Failure::Rewritten),
+    }
+}
+
+/// Appends what a template makes of a path, by the groups of the route's pattern if it has one. `false` when that doesn't match.
+fn expand(
+    template: &CaptureTemplate,
+    route: &Route,
+    path: &[u8],
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> Result<bool, TooLong> {
+    match &route.path {
+        PathMatch::Regex(regex) => regex.rewrite(path, template, limit, out),
+        PathMatch::Exact(_) | PathMatch::Prefix(_) => template.expand(|_| &[], limit, out).map(|()| true),
+    }
+}
+
+/// `https://` + host without port + the target as it came, without one slash at the end.
+pub(super) fn to_https<'a, F: Fields<'a>>(redirect: &HttpsRedirect, received: &Received<'a, F>, scratch: &mut Scratch) {
+    let Scratch { client, location, .. } = scratch;
+    location.clear();
+    location.extend_from_slice(b"https://");
+    location.extend_from_slice(without_port(client.host()));
+    push_target(received, redirect.preserve_trailing_slash, location);
+}
+
+pub(super) fn locate<'a, F: Fields<'a>>(
+    redirect: &Redirect,
+    route: &Route,
+    limit: usize,
+    received: &Received<'a, F>,
+    scratch: &mut Scratch,
+) -> Result<(), TooLong> {
+    let Scratch { client, location, expanded, matched, target, .. } = scratch;
+    location.clear();
+    let origin = |location: &mut Vec<u8>, scheme: Scheme, host: &[u8]| {
+        for part in [scheme.as_str().as_bytes(), b"://", host] {
+            location.extend_from_slice(part);
+        }
+    };
+    match &redirect.location {
+        Location::Fixed(text) => {
+            if text.starts_with('/') {
+                origin(location, client.scheme(), client.host());
+            }
+            location.extend_from_slice(text.as_bytes());
+        }
+        Location::Captures(template) => {
+            expanded.clear();
+            expand(template, route, matched, limit, expanded)?;
+            // Groups are parts of the canonical path: what a URI may not hold is encoded, so that no value can end the field.
+            path::encode(expanded, location);
+            push_query(received, location);
+        }
+        Location::AppRoot(path) => {
+            // `$scheme://$http_host` of the template: what the request itself says, whoever is trusted.
+            let host = received.head.authority.map_or(client.host(), |authority| authority.text);
+            origin(location, received.arrival.scheme, host);
+            location.extend_from_slice(path.as_bytes());
+        }
+        Location::AppendSlash => {
+            origin(location, client.scheme(), client.host());
+            location.extend_from_slice(target);
+            location.push(b'/');
+            push_query(received, location);
+        }
+        Location::OtherHost(name) => {
+            for part in [client.scheme().as_str(), "://", name.as_str(), ":"] {
+                location.extend_from_slice(part.as_bytes());
+            }
+            decimal::number(client.forwarded_port().into(), location);
+            push_target(received, false, location);
+        }
+    }
+    Ok(())
+}
+
+fn push_query<'a, F: Fields<'a>>(received: &Received<'a, F>, out: &mut Vec<u8>) {
+    if let Some(query) = received.head.query() {
+        out.push(b'?');
+        out.extend_from_slice(query);
+    }
+}
+
+/// The target as the client sent it, reduced to path and query, without one slash at the end unless that is to stay.
+fn push_target<'a, F: Fields<'a>>(received: &Received<'a, F>, keep_slash: bool, out: &mut Vec<u8>) {
+    if let Target::Path(path, _) = received.head.target {
+        out.extend_from_slice(path);
+    }
+    push_query(received, out);
+    if !keep_slash && out.last() == Some(&b'/') {
+        out.pop();
+    }
+}
+
+fn without_port(host: &[u8]) -> &[u8] {
+    let from = memchr::memrchr(b']', host).unwrap_or(0);
+    match memchr::memrchr(b':', &host[from..]) {
+        Some(colon) => &host[..from + colon],
+        None => host,
+    }
+}

@@ -1,0 +1,229 @@
+use super::*;
+use crate::KnownSet;
+use crate::{
+    AccessList, Backend, Backends, Balance, Body, Conditions, Delta, Endpoint, EndpointSet, Endpoints, FieldLine,
+    Filter, ForwardPolicy, HostPattern, HttpsRedirect, Location, NetworkSet, Origin, PathMatch, Protocol, Redirect,
+    Resource, Rewrite, Settings, Template, WeightedBackend,
+};
+
+const TABLE: &str = "ingress";
+
+fn backend(name: &str, ready: bool) -> [Resource; 2] {
+    let endpoints = if ready { vec![Endpoint::ready(([10, 0, 0, 1], 80).into())] } else { Vec::new() };
+    let backend = Backend {
+        name: name.into(),
+        origin: Origin::new("Service", "default", name),
+        port: "80".into(),
+        upstream_name: name.into(),
+        protocol: Protocol::Http1,
+        balance: Balance::RoundRobin,
+        affinity: None,
+        request_fields: Vec::new(),
+    };
+    [backend.into(), EndpointSet { backend: name.into(), endpoints: Endpoints::Addresses(endpoints) }.into()]
+}
+
+fn to(backends: impl Into<Backends>) -> Action {
+    let policy = ForwardPolicy { max_body: crate::ByteLimit::of(10), ..ForwardPolicy::default() };
+    let fallback = Some("fallback".into());
+    Action::Forward(Forward { backends: backends.into(), fallback, session_cookie_path: None, policy: policy.into() })
+}
+
+fn route(path: PathMatch, filters: Vec<Filter>, action: Action) -> Route {
+    Route { filters, ..Route::new(Origin::new("Ingress", "default", "web"), path, action) }
+}
+
+fn snapshot(routes: Vec<Route>, settings: Settings) -> Snapshot {
+    let host = Host::new(TABLE.into(), HostPattern::parse("a.example").unwrap(), routes);
+    let mut resources = vec![host.into(), settings.into()];
+    for (name, ready) in [("web", true), ("empty", false), ("fallback", true)] {
+        resources.extend(backend(name, ready));
+    }
+    Snapshot::default().apply(Delta::upsert(resources))
+}
+
+struct Decided {
+    plan: String,
+    target: String,
+    location: String,
+}
+
+fn ask(snapshot: &Snapshot, path: &str, query: Option<&str>, fields: &[(&str, &str)], length: Option<u64>) -> Decided {
+    let lines: Vec<_> = fields.iter().map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes())).collect();
+    let head = RequestView {
+        method: b"GET",
+        raw_target: path.as_bytes(),
+        target: Target::Path(path.as_bytes(), query.map(str::as_bytes)),
+        authority: Some(crate::HostAndPort { text: b"A.example:80", canonical: None }),
+        length,
+        fields: &lines[..],
+    };
+    let (peer, local) = (([10, 9, 9, 9], 1).into(), ([10, 0, 0, 2], 80).into());
+    let arrival = Arrival { peer, local, scheme: Scheme::Http };
+    let received = Received { head, arrival: &arrival, table: &TABLE.into() };
+    let mut scratch = Scratch::default();
+    let plan = decide(snapshot, &received, &mut SnapshotFacts(snapshot), From::Head, &mut scratch);
+    let text = match plan.step {
+        Step::Forward(to) => format!("{} {:?} {}", to.backend, to.in_place_of.map(BackendName::as_str), to.open),
+        Step::Redirect(status) => status.to_string(),
+        Step::Respond(respond) => respond.status.to_string(),
+        Step::Fail(failure) => format!("{} {failure:?}", failure.status()),
+    };
+    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Decided { plan: text, target: lossy(&scratch.target), location: lossy(&scratch.location) }
+}
+
+fn prefix(path: &str) -> PathMatch {
+    PathMatch::prefix(path).unwrap()
+}
+
+#[test]
+fn a_request_goes_where_its_route_says() {
+    let rewrite = Filter::Rewrite(Rewrite { target: "/x/$1".into(), forwarded_prefix: None });
+    let hidden = Filter::Rewrite(Rewrite { target: "/x/../$1".into(), forwarded_prefix: None });
+    let (web, empty) = (|| to("web"), || to("empty"));
+    let snapshot = snapshot(
+        vec![
+            route(prefix("/"), vec![], web()),
+            route(prefix("/fallback"), vec![Filter::RequireEndpoints], empty()),
+            route(PathMatch::regex("/old/(.*)").unwrap(), vec![rewrite], web()),
+            route(PathMatch::regex("/dots/(.*)").unwrap(), vec![hidden], web()),
+        ],
+        Settings::default(),
+    );
+    let asked = |path: &str| {
+        let decided = ask(&snapshot, path, Some("q"), &[], None);
+        (decided.plan, decided.target)
+    };
+    let web = || "web None true".to_owned();
+    assert_eq!(asked("/a//b"), (web(), "/a//b?q".into()));
+    assert_eq!(asked("/old/a%20b"), (web(), "/x/a%20b?q".into()));
+    assert_eq!(asked("/fallback").0, "fallback Some(\"empty\") true");
+    assert_eq!(asked("/dots/a").0, "400 Rewritten");
+    assert_eq!(asked("/old%2Fa").0, "400 Ambiguous(AmbiguousPath)");
+    assert_eq!(asked("/../a").0, "400 Path(AboveRoot)");
+    assert_eq!(ask(&snapshot, "/", None, &[], Some(11)).plan, "413 BodyTooLarge");
+}
+
+#[test]
+fn filters_run_in_their_order_and_what_trusted_peers_say_counts() {
+    let https = || Filter::HttpsRedirect(HttpsRedirect { status: 308, preserve_trailing_slash: false });
+    let allow: NetworkSet = ["192.0.2.0/24".parse().unwrap()].into_iter().collect();
+    let list = Filter::AccessList(AccessList { deny: NetworkSet::default(), allow: Some(allow) });
+    let mut settings = Settings::default();
+    settings.forwarded.trust = true;
+    let snapshot = snapshot(vec![route(prefix("/"), vec![https(), list], to("web"))], settings);
+    let asked = |fields: &[(&str, &str)]| ask(&snapshot, "/a/", None, fields, None);
+    let plain = asked(&[]);
+    assert_eq!((plain.plan.as_str(), plain.location.as_str()), ("308", "https://A.example/a"));
+    assert_eq!(asked(&[("x-forwarded-proto", "https")]).plan, "403");
+    for proto in ["https", "wss", "ws", "spdy"] {
+        let fields = [("x-forwarded-proto", proto), ("x-forwarded-for", "192.0.2.7")];
+        assert_eq!(asked(&fields).plan, "web None true", "{proto}");
+    }
+}
+
+#[test]
+fn redirects_are_complete() {
+    let redirect = |location| Action::Redirect(Redirect { status: 302, location });
+    let snapshot = snapshot(
+        vec![
+            route(
+                PathMatch::regex("/(.*)").unwrap(),
+                vec![],
+                redirect(Location::Captures("https://b.example/$1".into())),
+            ),
+            route(PathMatch::exact("/root").unwrap(), vec![], redirect(Location::AppRoot("/app".into()))),
+        ],
+        Settings { forwarded: crate::ForwardedHeaders { trust: true, ..Default::default() }, ..Settings::default() },
+    );
+    let fields = [("x-forwarded-host", "evil.example"), ("x-forwarded-proto", "https")];
+    assert_eq!(ask(&snapshot, "/a/b", Some("c=d"), &fields, None).location, "https://b.example/a/b?c=d");
+    assert_eq!(ask(&snapshot, "/root", None, &fields, None).location, "http://A.example:80/app");
+}
+
+#[test]
+fn conditions_choose_among_routes_of_a_path() {
+    let conditions = |method: Option<&str>, fields: &[(&str, &str)]| Conditions {
+        method: method.map(Into::into),
+        fields: fields
+            .iter()
+            .map(|(name, value)| crate::FieldMatch {
+                name: (*name).try_into().unwrap(),
+                value: crate::ValueMatch::Regex(value.parse().unwrap()),
+            })
+            .collect(),
+        ..Conditions::default()
+    };
+    let with = |conditions, status| Route {
+        conditions,
+        ..route(prefix("/a"), vec![], Action::Respond(Respond { body: Body::Empty, ..Respond::empty(status) }))
+    };
+    let snapshot = snapshot(
+        vec![
+            with(Conditions::default(), 200),
+            with(conditions(None, &[("x-a", "1|2")]), 201),
+            with(conditions(None, &[("x-a", "1"), ("x-b", ".*")]), 202),
+            with(conditions(Some("GET"), &[("x-c", "1")]), 203),
+        ],
+        Settings::default(),
+    );
+    for (fields, status) in [
+        (&[][..], "200"),
+        (&[("X-A", "2")], "201"),
+        (&[("X-A", "12")], "200"),
+        (&[("x-a", "1"), ("x-b", "")], "202"),
+        (&[("x-a", "1"), ("x-b", ""), ("x-c", "1")], "203"),
+    ] {
+        assert_eq!(ask(&snapshot, "/a", None, fields, None).plan, status, "{fields:?}");
+    }
+}
+
+#[test]
+fn weights_are_shares() {
+    let list = [("a", 1), ("b", 0), ("c", 3)].map(|(name, weight)| WeightedBackend { backend: name.into(), weight });
+    let backends = Backends::Weighted(list.to_vec());
+    let chosen = |random: u64| backends.choose(|| random).map(BackendName::as_str);
+    let quarter = u64::MAX / 4;
+    assert_eq!(
+        [chosen(0), chosen(quarter - 1), chosen(quarter + 2), chosen(u64::MAX)].map(Option::unwrap),
+        ["a", "a", "c", "c"]
+    );
+    assert_eq!(Backends::Weighted(vec![WeightedBackend { backend: "a".into(), weight: 0 }]).choose(|| 7), None);
+    assert_eq!(Backends::Weighted(Vec::new()).choose(|| 7), None);
+}
+
+#[test]
+fn edits_are_data() {
+    struct Nothing;
+    impl Expand for Nothing {
+        fn expand(&mut self, template: &Template, out: &mut Vec<u8>) -> Result<(), TooLong> {
+            out.extend_from_slice(template.text().to_ascii_uppercase().as_bytes());
+            Ok(())
+        }
+    }
+    let set = |name: &str, value: &str| FieldEdit::set(name, value).unwrap();
+    let settings = Settings { response_fields: vec![set("X-Global", "$g"), set("X-Gone", "")], ..Settings::default() };
+    let rules = FieldRules::new(&settings);
+    let of_route = vec![
+        set("X-Global", "route"),
+        set("x-own", "r"),
+        FieldEdit::new("Vary".try_into().unwrap(), crate::Change::Add(Template::parse("b"))),
+    ];
+    let route = route(prefix("/"), vec![Filter::EditResponse(of_route)], Action::Respond(Respond::not_found()));
+    let plan = Plan {
+        host: None,
+        route: Some(&route),
+        step: Step::Redirect(302),
+        passed: 1,
+        scheme: Scheme::Http,
+        chosen: None,
+    };
+    let lines = [("x-global", "1"), ("X-Own", "2"), ("vary", "a"), ("x-gone", "3"), ("Server", "x"), ("x-kept", "4")]
+        .map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes()));
+    let mut out: Vec<(String, String)> = Vec::new();
+    let edits = ResponseEdits { plan: Some(&plan), rules: &rules, session_cookie: b"" };
+    edits.write(&lines[..], KnownSet::EMPTY, &mut out, &mut Vec::new(), &mut Nothing).unwrap();
+    let text: Vec<_> = out.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(text, ["vary=a", "x-kept=4", "x-own=r", "Vary=b", "X-Global=$G"]);
+}

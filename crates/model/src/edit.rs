@@ -1,0 +1,234 @@
+//! Edits of fields as data: what is set, added or removed in requests and responses.
+
+use serde::{Deserialize, Serialize};
+
+use crate::field::is_same_field;
+use crate::{ConfiguredName, InvalidName, KnownField, KnownSet, Settings, Template};
+
+/// One edit of a field.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(from = "EditData", into = "EditData")]
+pub struct FieldEdit {
+    name: ConfiguredName,
+    change: Change,
+    /// The field, if it is known by just this name.
+    known: Option<KnownField>,
+}
+
+/// What is done to a field.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Change {
+    /// All lines of the field are replaced by one. An empty value removes.
+    Set(Template),
+    /// A line is added to those that there are.
+    Add(Template),
+    /// All lines are removed.
+    Remove,
+}
+
+impl FieldEdit {
+    /// An edit of a field by name.
+    pub fn new(name: ConfiguredName, change: Change) -> Self {
+        Self { known: KnownField::named(name.as_str()), name, change }
+    }
+
+    /// Sets a field, or removes it by an empty value.
+    ///
+    /// # Errors
+    /// If no field can have the name.
+    pub fn set(name: &str, value: &str) -> Result<Self, InvalidName> {
+        let change = if value.is_empty() { Change::Remove } else { Change::Set(Template::parse(value)) };
+        Ok(Self::new(name.try_into()?, change))
+    }
+
+    /// The name.
+    pub fn name(&self) -> &ConfiguredName {
+        &self.name
+    }
+
+    /// The field, if it is known by just this name.
+    pub fn known(&self) -> Option<KnownField> {
+        self.known
+    }
+
+    /// Whether a name is that of the field, in any spelling that a backend could take for it.
+    pub fn is_about(&self, name: &[u8]) -> bool {
+        is_same_field(self.name.as_str().as_bytes(), name)
+    }
+
+    /// What is done.
+    pub fn change(&self) -> &Change {
+        &self.change
+    }
+
+    /// The value that is set or added.
+    pub fn value(&self) -> Option<&Template> {
+        match &self.change {
+            Change::Set(value) | Change::Add(value) => Some(value),
+            Change::Remove => None,
+        }
+    }
+
+    /// Whether the lines that came are dropped.
+    pub fn replaces(&self) -> bool {
+        !matches!(self.change, Change::Add(_))
+    }
+
+    /// Fields that say where a message ends or what becomes of its connection are not for users to edit.
+    pub fn is_allowed(&self) -> bool {
+        const STRUCTURE: KnownSet = KnownSet::HOP_BY_HOP.with(KnownField::ContentLength);
+        !STRUCTURE.contains(KnownField::classify(self.name.as_str().as_bytes()))
+    }
+}
+
+/// Names of fields, quick to ask about: those that the proxy knows as bits, the others one by one.
+#[derive(Clone, Debug, Default)]
+pub struct NameSet {
+    known: KnownSet,
+    names: Vec<Box<[u8]>>,
+}
+
+impl NameSet {
+    /// A set of the names. `spellings` says that fields may come in spellings that a backend could take for one of them.
+    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>, spellings: bool) -> Self {
+        let mut set = Self::default();
+        for name in names {
+            let known = KnownField::named(name);
+            set.known = set.known.with(known.unwrap_or(KnownField::Other));
+            if spellings || known.is_none() {
+                set.names.push(name.as_bytes().into());
+            }
+        }
+        set
+    }
+
+    /// The known fields among them.
+    pub fn known(&self) -> KnownSet {
+        self.known
+    }
+
+    /// Whether a field that is none of [`known`](Self::known) belongs to the set after all.
+    #[inline]
+    pub fn has_other(&self, name: &[u8]) -> bool {
+        self.names.iter().any(|own| is_same_field(own, name))
+    }
+
+    /// Whether a field belongs to the set.
+    pub fn contains(&self, known: KnownField, name: &[u8]) -> bool {
+        self.known.contains(known) || self.has_other(name)
+    }
+}
+
+/// What the settings say about fields, compiled: made once for each change of them.
+#[derive(Clone, Debug, Default)]
+pub struct FieldRules {
+    /// Edits of every request.
+    pub request: Vec<FieldEdit>,
+    /// Fields that they replace.
+    pub replaced_in_request: NameSet,
+    /// Names besides the known ones that a trusted peer names the client by.
+    pub client_names: Vec<Box<[u8]>>,
+    /// Edits of every response.
+    pub response: Vec<FieldEdit>,
+    /// Fields that they replace, and those that are hidden.
+    pub replaced_in_response: NameSet,
+    /// Strict-Transport-Security, for routes that ask for it.
+    pub strict_transport_security: Option<FieldEdit>,
+    /// The value of Server in every response.
+    pub server: Option<&'static [u8]>,
+    /// Whether an endpoint's Server field passes.
+    pub server_passes: bool,
+    /// Whether requests tell their target as it came.
+    pub original_uri: bool,
+}
+
+impl FieldRules {
+    /// Compiles settings.
+    pub fn new(settings: &Settings) -> Self {
+        let allowed = |edits: &[FieldEdit]| edits.iter().filter(|edit| edit.is_allowed()).cloned().collect::<Vec<_>>();
+        let (request, response) = (allowed(&settings.request_fields), allowed(&settings.response_fields));
+        let spellings = settings.underscores_in_headers || !settings.ignore_invalid_headers;
+        let replaced = |edits: &[FieldEdit]| {
+            let names = edits.iter().filter(|edit| edit.replaces()).map(|edit| edit.name.as_str());
+            names.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let hidden = settings.hidden_response_fields.iter().map(|name| name.to_string());
+        let gone: Vec<String> = replaced(&response).into_iter().chain(hidden).collect();
+        let forwarded = [&settings.forwarded.address_field, &settings.forwarded.host_field];
+        let custom = forwarded.into_iter().filter(|name| KnownField::named(name).is_none());
+        Self {
+            replaced_in_request: NameSet::new(replaced(&request).iter().map(String::as_str), spellings),
+            client_names: custom.map(|name| name.as_bytes().into()).collect(),
+            replaced_in_response: NameSet::new(gone.iter().map(String::as_str), false),
+            strict_transport_security: settings
+                .strict_transport_security
+                .as_ref()
+                .and_then(|value| FieldEdit::set("Strict-Transport-Security", value).ok()),
+            server: settings.server_tokens.then_some(b"fairway"),
+            server_passes: settings.server_tokens && settings.allow_backend_server_header,
+            original_uri: settings.original_uri_header,
+            request,
+            response,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct EditData {
+    name: ConfiguredName,
+    #[serde(flatten)]
+    change: ChangeData,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ChangeData {
+    Set(Template),
+    Add(Template),
+    Remove(bool),
+}
+
+impl From<EditData> for FieldEdit {
+    fn from(data: EditData) -> Self {
+        let change = match data.change {
+            ChangeData::Set(value) => Change::Set(value),
+            ChangeData::Add(value) => Change::Add(value),
+            ChangeData::Remove(_) => Change::Remove,
+        };
+        Self::new(data.name, change)
+    }
+}
+
+impl From<FieldEdit> for EditData {
+    fn from(edit: FieldEdit) -> Self {
+        let change = match edit.change {
+            Change::Set(value) => ChangeData::Set(value),
+            Change::Add(value) => ChangeData::Add(value),
+            Change::Remove => ChangeData::Remove(true),
+        };
+        Self { name: edit.name, change }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_knows_spellings_where_they_can_come() {
+        let set = |spellings| NameSet::new(["User-Agent", "X-Tenant"], spellings);
+        let has = |set: &NameSet, name: &str| set.contains(KnownField::Other, name.as_bytes());
+        assert!(set(false).contains(KnownField::UserAgent, b"user-agent") && has(&set(false), "x-tenant"));
+        assert!(has(&set(true), "X_Tenant") && has(&set(true), "User_Agent") && !has(&set(true), "X-Tenants"));
+    }
+
+    #[test]
+    fn edits_are_read_as_they_are_written() {
+        for edit in [FieldEdit::set("X-A", "$host").unwrap(), FieldEdit::set("X-A", "").unwrap()] {
+            let text = serde_json::to_string(&edit).unwrap();
+            assert_eq!(serde_json::from_str::<FieldEdit>(&text).unwrap(), edit, "{text}");
+        }
+        assert!(!FieldEdit::set("Transfer-Encoding", "x").unwrap().is_allowed());
+        assert!(FieldEdit::set("a b", "x").is_err());
+    }
+}
