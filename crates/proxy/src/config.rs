@@ -10,7 +10,7 @@ use crate::access_log::LogSink;
 use crate::admin::FindingSource;
 use crate::limit::{ADMIN_PATIENCE, WORKER_CONNECTIONS};
 use crate::metrics::MetricOptions;
-use crate::resolve::AddressPolicy;
+use crate::net::resolve::AddressPolicy;
 
 /// Choices of the process, as opposed to those of the users' objects.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 use crate::admin::{AdminServer, AdminSource};
+use crate::net::resolve::{AddressPolicy, Resolved, Resolver};
 use crate::proxy::Publisher;
-use crate::resolve::{AddressPolicy, Resolved, Resolver};
 
 /// The thread; dropping it ends it.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use fairway_model::{BackendName, Snapshot};
 
+use crate::net::resolve::{AddressPolicy, Resolved};
 use crate::prepared::{LogFormat, Prepared};
-use crate::resolve::{AddressPolicy, Resolved};
 
 /// One version of the configuration. Shared by all workers and never changed.
 #[derive(Debug)]

@@ -21,13 +21,13 @@ use crate::access_log::{LogSink, LogThread};
 use crate::admin::{AdminSource, Lifecycle};
 use crate::config::ProxyConfig;
 use crate::control::{self, Control};
-use crate::descriptors;
 use crate::limit::LAST_WRITE;
-use crate::listener;
 use crate::live::Live;
 use crate::metrics::{ConfigStatus, MetricOptions};
-use crate::resolve::Resolved;
-use crate::tls::Certificates;
+use crate::net::descriptors;
+use crate::net::listener;
+use crate::net::resolve::Resolved;
+use crate::net::tls::Certificates;
 use crate::worker::{self, ClientCounts, Common, Message};
 
 /// Why the proxy did not start.

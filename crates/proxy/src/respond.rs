@@ -220,7 +220,7 @@ mod tests {
     use super::*;
     use crate::live::Live;
     use crate::message::Evaluated;
-    use crate::resolve::AddressPolicy;
+    use crate::net::resolve::AddressPolicy;
 
     fn answer(status: u16) -> Answer<'static> {
         Answer {

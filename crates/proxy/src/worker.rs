@@ -29,14 +29,14 @@ use self::place::Places;
 use crate::access_log::{self, Format, LogHandle, LogWriter, StreamRecord};
 use crate::l4::{OpenStream, Sessions};
 use crate::limit::LAST_LINES;
-use crate::listener::{AnyListener, Bound, OpenListener};
 use crate::live::{InForce, Live};
 use crate::metrics::{LiveRoutes, MetricOptions, WorkerMetrics, WorkerReport};
+use crate::net::listener::{AnyListener, Bound, OpenListener};
+use crate::net::tls::Certificates;
 use crate::random::Rng;
 use crate::record::RequestRecord;
 use crate::respond::Clock;
 use crate::timer::Timers;
-use crate::tls::Certificates;
 use crate::upstream::Upstreams;
 use crate::work::Store;
 

@@ -11,9 +11,9 @@ use tokio::time::timeout;
 
 use super::connections::{Connections, Phase, Place};
 use super::{AdminSource, Answer, Body, Places};
-use crate::descriptors;
 use crate::http1::{ChunkEncoder, FieldName, Framing, HeadLimits, HeadWriter, Method, Parsed, RequestHead, Version};
 use crate::limit::{ACCEPT_PAUSE, ADMIN_HEAD, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE, ADMIN_SEND_TIMEOUT};
+use crate::net::descriptors;
 
 /// The admin listener, bound and not yet answering.
 #[derive(Debug)]

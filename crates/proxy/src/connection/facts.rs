@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::client::Arrival;
 use crate::http1::PreparedField;
-use crate::listener::OpenListener;
 use crate::live::Live;
+use crate::net::listener::OpenListener;
 use crate::timer::Millis;
 use crate::worker::Worker;
 

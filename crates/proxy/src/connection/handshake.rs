@@ -13,8 +13,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::server::{StartHandshake, TlsStream};
 
+use crate::net::tls::ServerConfigs;
 use crate::stream::ReadInto;
-use crate::tls::ServerConfigs;
 
 /// A fatal `unrecognized_name` in a record of its own (RFC 8446 5.1 and 6).
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];

@@ -9,12 +9,13 @@ pub(crate) use crate::http1::After;
 pub(super) use crate::http1::ResponsePart;
 use crate::http1::{BodyError, HeadLimits, Http1Client, Http1Endpoint, Method, RequestHead, ResponseHead, Source};
 use crate::message::ResponseContext;
+use crate::net::tls;
 use crate::record::{Message, TlsView};
 use crate::respond::Answer;
 use crate::stream::{Downstream, Upstream};
 use crate::timer::{Millis, Timers};
+use crate::upstream;
 use crate::work::{Scratch, Store, Work};
-use crate::{tls, upstream};
 
 /// What an exchange works with: its sides, and memory for what is made for it.
 #[derive(Debug)]

@@ -21,8 +21,8 @@ use tokio::task::JoinHandle;
 pub(crate) use self::session::Sessions;
 use crate::access_log::StreamRecord;
 use crate::balance::{Ask, Outcome, Pick};
-use crate::listener::{self, Bound, Gate};
 use crate::metrics::StreamCounts;
+use crate::net::listener::{self, Bound, Gate};
 use crate::upstream::Service;
 use crate::worker::Worker;
 

@@ -1,6 +1,6 @@
 //! The sessions of datagrams of one worker: by client, and by when they were last used.
 //!
-//! There are never more than [`most_sessions`](crate::descriptors::most_sessions): the one that was silent for longest makes room for
+//! There are never more than [`most_sessions`](crate::net::descriptors::most_sessions): the one that was silent for longest makes room for
 //! a new one.
 
 use std::cell::Cell;

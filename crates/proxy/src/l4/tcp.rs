@@ -17,7 +17,7 @@ use crate::connection::{while_admitted, within};
 use crate::direction::Direction;
 use crate::limit::PROXY_HEADER_TIMEOUT;
 use crate::metrics::Phase;
-use crate::proxy_protocol::{self, Decoded, Ends};
+use crate::net::proxy_protocol::{self, Decoded, Ends};
 use crate::stream::WriteFrom;
 use crate::timer::Deadline;
 use crate::upstream::connect::{self, ConnectError};

@@ -28,9 +28,9 @@ use tokio::net::UdpSocket;
 use super::session::Client;
 use super::{OpenStream, StreamSession};
 use crate::connection::within;
-use crate::descriptors;
 use crate::limit::SILENCE_WHILE_DRAINING;
-use crate::listener::pause_after;
+use crate::net::descriptors;
+use crate::net::listener::pause_after;
 use crate::timer::{Deadline, Millis, NEVER};
 use crate::worker::Worker;
 

@@ -11,7 +11,7 @@ use fairway_model::{ListenerName, Snapshot};
 
 use super::RefusedListener;
 use super::shared::{Shared, locked};
-use crate::listener::{self, AnyListener, Bound};
+use crate::net::listener::{self, AnyListener, Bound};
 
 /// The listeners as the last attempt left them. One whose new address is refused is in both maps: the old one is still open.
 #[derive(Debug, Default)]

@@ -14,9 +14,9 @@ use super::listening::{Listening, Relisten};
 use crate::access_log::LogThread;
 use crate::live::Live;
 use crate::metrics::{ConfigStatus, ProxyFigures};
+use crate::net::resolve::Resolver;
+use crate::net::tls::Certificates;
 use crate::prepared::LogFormat;
-use crate::resolve::Resolver;
-use crate::tls::Certificates;
 use crate::worker::Message;
 
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use tokio_rustls::TlsConnector;
 
 use super::{Service, Way};
 use crate::connection::within;
-use crate::descriptors;
 use crate::limit::CONNECT_LOOK;
+use crate::net::descriptors;
 use crate::stream::Upstream;
 use crate::timer::{Deadline, Millis};
 use crate::worker::Worker;

@@ -8,7 +8,7 @@ use fairway_model::ListenerName;
 
 use super::Worker;
 use crate::l4::{self, OpenStream};
-use crate::listener::{self, AnyListener, Bound, OpenListener};
+use crate::net::listener::{self, AnyListener, Bound, OpenListener};
 
 impl Worker {
     /// Starts to accept.

@@ -20,7 +20,7 @@ mod cost;
 
 use super::*;
 use crate::access_log::{LogSink, LogThread};
-use crate::listener;
+use crate::net::listener;
 use crate::work::ORDINARY;
 
 const REQUESTS: usize = 200;
@@ -183,8 +183,8 @@ fn an_idle_connection_is_small() {
     assert!(size <= 2560, "{size} bytes");
 }
 
-fn local() -> crate::resolve::AddressPolicy {
-    crate::resolve::AddressPolicy { loopback_endpoints: true, ..Default::default() }
+fn local() -> crate::net::resolve::AddressPolicy {
+    crate::net::resolve::AddressPolicy { loopback_endpoints: true, ..Default::default() }
 }
 
 #[test]

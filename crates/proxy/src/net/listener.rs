@@ -14,9 +14,9 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::connection;
-use crate::descriptors;
 use crate::limit::{ACCEPT_PAUSE, ACCEPT_WARNING_INTERVAL, BACKLOG, CLOSING_PAUSES};
-use crate::tls::{Certificates, ServerConfigs};
+use crate::net::descriptors;
+use crate::net::tls::{Certificates, ServerConfigs};
 use crate::worker::Worker;
 
 /// A resource that listens.

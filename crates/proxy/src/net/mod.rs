@@ -1,0 +1,8 @@
+//! The sockets of the process, below all protocols: binding and listening, TLS, the PROXY protocol, resolving names, open files.
+
+pub mod proxy_protocol;
+pub mod resolve;
+
+pub(crate) mod descriptors;
+pub(crate) mod listener;
+pub(crate) mod tls;
