@@ -7,28 +7,28 @@ use crate::client::Arrival;
 use crate::http1::RequestHead;
 use crate::live::Live;
 use crate::record::Message;
-use crate::worker::Worker;
+use crate::shard::Shard;
 
 /// What a worker knows that its snapshot doesn't.
 struct WorkerFacts<'a> {
-    worker: &'a Worker,
+    shard: &'a Shard,
     live: &'a Live,
 }
 
 impl Facts for WorkerFacts<'_> {
     fn is_open(&mut self, backend: &BackendName) -> bool {
-        let service = self.worker.upstreams.service(self.live, backend, &self.worker.rng);
+        let service = self.shard.upstreams.service(self.live, backend, &self.shard.rng);
         service.is_some_and(|service| service.is_open())
     }
 
     fn random(&mut self) -> u64 {
-        self.worker.rng.borrow_mut().bits()
+        self.shard.rng.borrow_mut().bits()
     }
 }
 
 /// Decides what is to happen to a request that came in where the hosts of `table` are served.
 pub(crate) fn decide<'l>(
-    worker: &Worker,
+    shard: &Shard,
     live: &'l Live,
     head: Message<'_, RequestHead>,
     arrival: &Arrival,
@@ -36,5 +36,5 @@ pub(crate) fn decide<'l>(
     scratch: &mut Scratch,
 ) -> Plan<'l> {
     let received = Received { head: head.parsed.view(head.bytes), arrival, table };
-    decision::decide(&live.snapshot, &received, &mut WorkerFacts { worker, live }, From::Head, scratch)
+    decision::decide(&live.snapshot, &received, &mut WorkerFacts { shard, live }, From::Head, scratch)
 }

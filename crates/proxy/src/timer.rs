@@ -5,8 +5,9 @@
 //! is to store a number. Invariant: a deadline never fires early, and fires at most two ticks late.
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::limit::TICK;
@@ -145,9 +146,9 @@ impl Deadline {
     /// The deadline of the current task.
     pub(crate) async fn of_task(timers: Rc<Timers>) -> Self {
         let mut timers = Some(timers);
-        std::future::poll_fn(move |cx| match timers.take() {
-            Some(timers) => std::task::Poll::Ready(Self::new(timers, cx)),
-            None => std::task::Poll::Pending,
+        poll_fn(move |cx| match timers.take() {
+            Some(timers) => Poll::Ready(Self::new(timers, cx)),
+            None => Poll::Pending,
         })
         .await
     }
@@ -187,6 +188,17 @@ impl Drop for Deadline {
         table.free.push(self.slot);
         table.used -= 1;
     }
+}
+
+/// Awaits something until the deadline passes.
+pub(crate) async fn within<F: Future>(deadline: &Deadline, future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if deadline.expired() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -6,16 +6,16 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use super::{Connection, within};
+use super::Connection;
 use crate::limit::{LINGER_BYTES, LINGER_GAP, LINGER_TIME};
 use crate::stream::WriteFrom;
-use crate::timer::{Millis, NEVER};
+use crate::timer::{Millis, NEVER, within};
 use crate::work::Work;
 
 impl Connection {
     /// Shuts down writing and reads until the client has ended, or long enough.
     pub(super) async fn linger(&mut self, work: &mut Work) {
-        let end = self.facts.worker.timers.after(LINGER_TIME);
+        let end = self.facts.shard.timers.after(LINGER_TIME);
         self.admission.give_way();
         self.deadline.set_after(LINGER_GAP);
         if within(&self.deadline, poll_fn(|cx| self.stream.poll_finish(cx))).await.is_none() {
@@ -34,8 +34,8 @@ impl Connection {
                 Poll::Ready(Ok(count)) => {
                     work.inbound.clear();
                     *left = left.saturating_sub(count as u64);
-                    self.deadline.set(self.facts.worker.timers.after(LINGER_GAP).min(end));
-                    if *left == 0 || self.facts.worker.timers.now() >= end {
+                    self.deadline.set(self.facts.shard.timers.after(LINGER_GAP).min(end));
+                    if *left == 0 || self.facts.shard.timers.now() >= end {
                         return Poll::Ready(());
                     }
                 }

@@ -1,6 +1,5 @@
 //! A client's connection, from accepting it to closing it: TLS, one request after the other, the end.
 
-mod facts;
 mod handshake;
 mod linger;
 
@@ -13,19 +12,18 @@ use std::time::{Duration, Instant};
 use fairway_model::Scheme;
 use tokio::net::TcpStream;
 
-pub(crate) use self::facts::ConnectionFacts;
 use crate::client::Arrival;
 use crate::error::Failure;
-use crate::exchange::{Exchange, Sides};
+use crate::exchange::{ConnectionFacts, Exchange, Sides};
 use crate::http1::{After, Parsed};
 use crate::limit::{FIRST_REQUEST_WHILE_DRAINING, LINGER_GAP};
 use crate::live::Live;
 use crate::metrics::Phase;
 use crate::net::listener::OpenListener;
+use crate::shard::{Admission, Shard, while_admitted};
 use crate::stream::Downstream;
-use crate::timer::{Deadline, Millis, NEVER};
+use crate::timer::{Deadline, Millis, NEVER, within};
 use crate::work::Work;
-use crate::worker::{Admission, Worker};
 
 /// A client's connection.
 #[derive(Debug)]
@@ -42,22 +40,22 @@ pub(crate) struct Connection {
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(
-    worker: Rc<Worker>,
+    shard: Rc<Shard>,
     admission: Admission,
     listener: Rc<OpenListener>,
     stream: TcpStream,
     peer: SocketAddr,
 ) {
-    let deadline = Deadline::of_task(worker.timers.clone()).await;
+    let deadline = Deadline::of_task(shard.timers.clone()).await;
     admission.set_deadline(&deadline);
     let mut local = listener.local();
     if local.ip().is_unspecified() {
         local = stream.local_addr().unwrap_or(local);
     }
-    let head_due = worker.timers.after(worker.running().snapshot.settings().header_timeout);
+    let head_due = shard.timers.after(shard.running().snapshot.settings().header_timeout);
     let arrival = Arrival { peer, local, scheme: listener.scheme() };
     let mut connection = Connection {
-        facts: ConnectionFacts::new(worker, listener, arrival),
+        facts: ConnectionFacts::new(shard, listener, arrival),
         head_due,
         admission,
         stream: Downstream::Plain(stream),
@@ -79,27 +77,27 @@ impl Connection {
         self.deadline.set(self.head_due);
         let Downstream::Plain(tcp) = self.stream else { return None };
         let mut first = [0; 1];
-        let peeked = hurried(&self.facts.worker, &self.admission, &self.deadline, tcp.peek(&mut first)).await?.ok()?;
+        let peeked = hurried(&self.facts.shard, &self.admission, &self.deadline, tcp.peek(&mut first)).await?.ok()?;
         if peeked == 0 {
             return None;
         }
         if first[0].is_ascii_uppercase() {
             self.stream = Downstream::Plain(tcp);
-            let mut work = self.facts.worker.store.lend();
-            let running = self.facts.worker.running();
+            let mut work = self.facts.shard.store.lend();
+            let running = self.facts.shard.running();
             self.exchange(&mut work, &running, Instant::now(), false).refuse(Failure::PlainOnTls).await;
             self.linger(&mut work).await;
             return None;
         }
         // Only while it lasts does the handshake need its memory.
         let accepting = Box::pin(handshake::accept(tcp, &configs));
-        match hurried(&self.facts.worker, &self.admission, &self.deadline, accepting).await? {
+        match hurried(&self.facts.shard, &self.admission, &self.deadline, accepting).await? {
             Ok(stream) => {
                 self.stream = Downstream::Tls(Box::new(stream));
                 Some(self)
             }
             Err(error) => {
-                self.facts.worker.metrics.borrow_mut().connections.handshakes_failed += 1;
+                self.facts.shard.metrics.borrow_mut().connections.handshakes_failed += 1;
                 tracing::debug!(%error, downstream.addr = %self.facts.arrival.peer, "TLS handshake failed");
                 None
             }
@@ -124,7 +122,7 @@ impl Connection {
                     work.to_client.clear();
                     work.to_upstream.clear();
                     if work.inbound.is_empty() {
-                        self.facts.worker.store.give_back(work);
+                        self.facts.shard.store.give_back(work);
                     } else {
                         waiting = Some(work);
                     }
@@ -135,17 +133,17 @@ impl Connection {
                     } else {
                         self.finish().await;
                     }
-                    self.facts.worker.store.give_back(work);
+                    self.facts.shard.store.give_back(work);
                     break;
                 }
                 After::Linger => {
                     self.linger(&mut work).await;
-                    self.facts.worker.store.give_back(work);
+                    self.facts.shard.store.give_back(work);
                     break;
                 }
                 After::Reset => {
                     let _ = socket2::SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO));
-                    self.facts.worker.store.give_back(work);
+                    self.facts.shard.store.give_back(work);
                     break;
                 }
             }
@@ -154,7 +152,7 @@ impl Connection {
 
     /// Waits for the first bytes of a request, holding no memory for it. `None` when the connection is over.
     async fn next_request(&mut self) -> Option<Box<Work>> {
-        let running = self.facts.worker.running();
+        let running = self.facts.shard.running();
         let settings = running.snapshot.settings();
         let patience = settings.keep_alive.unwrap_or_default();
         drop(running);
@@ -168,16 +166,16 @@ impl Connection {
     }
 
     fn poll_first_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<Work>>> {
-        let mut work = self.facts.worker.store.lend();
+        let mut work = self.facts.shard.store.lend();
         let read = work.inbound.poll_fill(&mut self.stream, cx);
         if let Poll::Ready(Ok(1..)) = read {
             return Poll::Ready(Some(work));
         }
-        self.facts.worker.store.give_back(work);
+        self.facts.shard.store.give_back(work);
         if read.is_ready() || self.deadline.expired() || self.admission.is_called() {
             return Poll::Ready(None);
         }
-        if self.facts.worker.is_draining() {
+        if self.facts.shard.is_draining() {
             if self.facts.had_request() {
                 return Poll::Ready(None);
             }
@@ -189,7 +187,7 @@ impl Connection {
     /// One request whose first bytes are there.
     async fn request(&mut self, work: &mut Work, pipelined: bool) -> After {
         let begun = Instant::now();
-        let running = self.facts.worker.running();
+        let running = self.facts.shard.running();
         let received = self.receive_head(work, &running).await;
         match received {
             Ok(waited) => {
@@ -235,7 +233,7 @@ impl Connection {
             }
             // The parser refuses a head that outgrows its limit.
             let more = limits.total.saturating_sub(work.inbound.used());
-            self.facts.worker.store.make_room(&mut work.inbound, Some(more as u64));
+            self.facts.shard.store.make_room(&mut work.inbound, Some(more as u64));
             let read = poll_fn(|cx| match work.inbound.poll_fill(&mut self.stream, cx) {
                 Poll::Pending if self.deadline.expired() => Poll::Ready(Err(Some(Failure::HeadTimeout))),
                 Poll::Pending if self.admission.is_called() => Poll::Ready(Err(None)),
@@ -275,43 +273,12 @@ impl Connection {
     }
 }
 
-/// Awaits something until the deadline passes.
-pub(crate) async fn within<F: Future>(deadline: &Deadline, future: F) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if deadline.expired() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-    })
-    .await
-}
-
-/// Awaits something that comes before a request: until the deadline passes, or the connection has to make room for another one.
-pub(crate) async fn while_admitted<F: Future>(
-    admission: &Admission,
-    deadline: &Deadline,
-    future: F,
-) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if deadline.expired() || admission.is_called() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-    })
-    .await
-}
-
 /// Awaits something that a client which has not sent a request yet has to do first: not for long once the worker drains.
-async fn hurried<F: Future>(
-    worker: &Worker,
-    admission: &Admission,
-    deadline: &Deadline,
-    future: F,
-) -> Option<F::Output> {
+async fn hurried<F: Future>(shard: &Shard, admission: &Admission, deadline: &Deadline, future: F) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
     let polled = poll_fn(|cx| {
         let polled = future.as_mut().poll(cx);
-        if polled.is_pending() && worker.is_draining() {
+        if polled.is_pending() && shard.is_draining() {
             deadline.bring_forward(FIRST_REQUEST_WHILE_DRAINING);
         }
         polled

@@ -4,6 +4,7 @@
 //! after a failure, when the client went away, or when the task was ended in the middle.
 
 mod cookie;
+mod facts;
 mod patience;
 mod response;
 mod retry;
@@ -19,12 +20,12 @@ use std::time::{Duration, Instant};
 use fairway_model::decision::{Plan, Step};
 use fairway_model::{Action, Backend, ByteLimit, Host, HostPattern, Respond, Route};
 
+pub(crate) use self::facts::ConnectionFacts;
 use self::patience::Patience;
 pub(crate) use self::side::Sides;
 use self::side::{After, ClientSide, EndpointSide};
 use self::transfer::Gaps;
 use crate::client::ClientView;
-use crate::connection::ConnectionFacts;
 use crate::error::{CLIENT_CLOSED, Failure, Side};
 use crate::limit::CLIENT_SEND_TIMEOUT;
 use crate::live::Live;
@@ -119,10 +120,10 @@ impl<'a> Exchange<'a> {
         self.dispatched = dispatched;
         self.client.begin(self.facts.may_keep(self.live));
         let (live, scratch) = (self.live, &mut *self.scratch);
-        let ConnectionFacts { worker, arrival, .. } = self.facts;
+        let ConnectionFacts { shard, arrival, .. } = self.facts;
         let Some(head) = self.client.head() else { return self.client.after() };
         let plan = self.facts.listener.with_resource(|listener| {
-            pipeline::decide(worker, live, head, arrival, &listener.table, &mut scratch.decision)
+            pipeline::decide(shard, live, head, arrival, &listener.table, &mut scratch.decision)
         });
         self.plan = Some(plan);
         match plan.step {
@@ -195,7 +196,7 @@ impl<'a> Exchange<'a> {
         };
         let context = ResponseContext {
             live: self.live,
-            clock: &self.facts.worker.clock,
+            clock: &self.facts.shard.clock,
             plan: self.plan.as_ref(),
             session_cookie: b"",
             values: response_values,
@@ -268,7 +269,7 @@ impl Drop for Exchange<'_> {
         if !self.complete {
             self.cause.get_or_insert(Reason::Shutdown.into());
         }
-        self.with_record(|record| self.facts.worker.observe(self.live, record));
+        self.with_record(|record| self.facts.shard.observe(self.live, record));
     }
 }
 

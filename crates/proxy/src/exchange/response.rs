@@ -26,7 +26,7 @@ impl Exchange<'_> {
         let status = self.endpoint.status();
         let method = self.client.method();
         self.endpoint.begin_body(method, self.client.takes_chunks());
-        if self.facts.worker.is_leaving() {
+        if self.facts.shard.is_leaving() {
             self.client.close();
         }
         self.start_session(forward, service, &attempt.pick);
@@ -54,12 +54,12 @@ impl Exchange<'_> {
         }
         if self.client.body_has_ended() && !self.endpoint.has_unsent() {
             self.client.forgo_linger();
-            let worker = &self.facts.worker;
+            let shard = &self.facts.shard;
             if let Some(up) = self.endpoint.take_reusable(method)
-                && !worker.is_draining()
+                && !shard.is_draining()
             {
                 let limits = &self.live.prepared.pool;
-                worker.upstreams.pool.borrow_mut().put(up, worker.timers.now(), limits);
+                shard.upstreams.pool.borrow_mut().put(up, shard.timers.now(), limits);
             }
         } else {
             // The endpoint answered before it had the whole request.
@@ -74,7 +74,7 @@ impl Exchange<'_> {
         let Scratch { cookie, value, response_values, sent_head, .. } = &mut *self.scratch;
         let context = ResponseContext {
             live: self.live,
-            clock: &self.facts.worker.clock,
+            clock: &self.facts.shard.clock,
             plan: self.plan.as_ref(),
             session_cookie: cookie,
             values: response_values,

@@ -49,7 +49,7 @@ impl Exchange<'_> {
                     self.limits.read = self.after_gap(self.allowance.read);
                 }
             }
-            let store = &self.facts.worker.store;
+            let store = &self.facts.shard.store;
             match self.endpoint.poll_head(cx, store, &self.live.prepared.response) {
                 Poll::Ready(Ok(ResponsePart::Head)) => {
                     self.limits.read = NEVER;
@@ -90,7 +90,7 @@ impl Exchange<'_> {
                     continue;
                 }
             }
-            match self.endpoint.poll_receive(cx, &self.facts.worker.store) {
+            match self.endpoint.poll_receive(cx, &self.facts.shard.store) {
                 Poll::Ready(Ok(true)) => self.limits.read = NEVER,
                 Poll::Ready(Ok(false)) => {
                     self.client.end_body(self.endpoint.source()).map_err(Failure::ResponseBody)?;
@@ -115,7 +115,7 @@ impl Exchange<'_> {
         let source = self.endpoint.source();
         let room = source.buffer.room() as u64;
         let fits = source.to_come().is_some_and(|more| more > 0 && more <= room);
-        let waits = fits && self.facts.worker.timers.now() < self.limits.hold;
+        let waits = fits && self.facts.shard.timers.now() < self.limits.hold;
         if !waits {
             self.limits.hold = NEVER;
         }
@@ -165,16 +165,16 @@ impl Exchange<'_> {
         {
             return Poll::Ready(Err(failure));
         }
-        let received = self.client.poll_receive(cx, &self.facts.worker.store);
+        let received = self.client.poll_receive(cx, &self.facts.shard.store);
         if received.is_ready() {
-            self.patience.received(self.facts.worker.timers.now());
+            self.patience.received(self.facts.shard.timers.now());
             self.limits.body = NEVER;
         } else if self.limits.body == NEVER {
             let settings = self.live.snapshot.settings();
             let mut gap = settings.body_timeout;
             // Once there is a response, the two talk to each other, and how fast is theirs to say.
             if settings.body_rate > 0 && self.status == 0 {
-                let now = self.facts.worker.timers.now();
+                let now = self.facts.shard.timers.now();
                 gap = gap.min(self.patience.waits(now, self.client.received(), settings.body_rate));
             }
             self.limits.body = self.after_gap(gap);
@@ -210,7 +210,7 @@ impl Exchange<'_> {
 
     /// Waits for the endpoint, as long as the client does.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
-        match self.client.poll_gone(cx, &self.facts.worker.timers) {
+        match self.client.poll_gone(cx, &self.facts.shard.timers) {
             Poll::Ready(failure) => Poll::Ready(failure),
             Poll::Pending => self.poll_limits(),
         }
@@ -218,11 +218,11 @@ impl Exchange<'_> {
 
     /// Whether anybody was waited for too long. Call it last, before the task waits.
     pub(super) fn poll_limits(&self) -> Poll<Failure> {
-        if self.facts.worker.is_stopping() {
+        if self.facts.shard.is_stopping() {
             return Poll::Ready(Failure::Shutdown);
         }
         self.deadline.set(self.limits.first().min(self.client.next_look()));
-        let now = self.facts.worker.timers.now();
+        let now = self.facts.shard.timers.now();
         let limits = self.limits;
         if limits.first() > now {
             return Poll::Pending;
@@ -240,6 +240,6 @@ impl Exchange<'_> {
 
     /// The moment that lies so far ahead at least.
     pub(super) fn after_gap(&self, gap: Duration) -> Millis {
-        self.facts.worker.timers.after(gap)
+        self.facts.shard.timers.after(gap)
     }
 }

@@ -18,8 +18,8 @@ use crate::limit::TRIES;
 use crate::message::UpstreamRequest;
 use crate::reason::Reason;
 use crate::record::Try;
+use crate::shard::connect::{self, ConnectError};
 use crate::stream::Upstream;
-use crate::upstream::connect::{self, ConnectError};
 use crate::upstream::{self, Service, Target, Way};
 
 /// A try under way.
@@ -57,12 +57,12 @@ impl Exchange<'_> {
         let forward = forwarding.rule;
         let policy = &*forward.policy;
         self.allowance = Allowance { send: policy.send_timeout, read: policy.read_timeout, max_body: policy.max_body };
-        let worker = &self.facts.worker;
-        let service = worker.upstreams.service(self.live, forwarding.backend, &worker.rng).ok_or(Failure::NoService)?;
+        let shard = &self.facts.shard;
+        let service = shard.upstreams.service(self.live, forwarding.backend, &shard.rng).ok_or(Failure::NoService)?;
         self.service = Some(service.clone());
         // A fallback stands in for the backend that the policy is about, and is spoken to in the clear.
         let tls = policy.tls.as_ref().filter(|_| forwarding.in_place_of.is_none());
-        let way = worker.upstreams.ways.find(self.live, tls).map_err(Failure::InvalidTls)?;
+        let way = shard.upstreams.ways.find(self.live, tls).map_err(Failure::InvalidTls)?;
         let mut tries = 0;
         // Set when a kept connection turned out to be closed: its endpoint gets the request again, on a new one.
         let mut again = None;
@@ -75,7 +75,7 @@ impl Exchange<'_> {
                 None => {
                     if tries > 0 {
                         // The endpoints may be others by now: most likely that is why it failed.
-                        service.refresh(&worker.running());
+                        service.refresh(&shard.running());
                     }
                     tries += 1;
                     self.pick(&service).ok_or(last)?
@@ -141,26 +141,26 @@ impl Exchange<'_> {
         attempt: &mut Attempt,
         fresh: bool,
     ) -> Result<(), Failure> {
-        let worker = &self.facts.worker;
+        let shard = &self.facts.shard;
         self.begin_try();
         let target = Target { address: attempt.pick.endpoint, way: way.number() };
         let certain = !self.is_idempotent();
-        let kept = if fresh { None } else { worker.upstreams.take(&target, certain) };
+        let kept = if fresh { None } else { shard.upstreams.take(&target, certain) };
         let up = match kept {
             Some(up) => {
                 attempt.kept = true;
-                worker.metrics.borrow_mut().upstream.reused += 1;
+                shard.metrics.borrow_mut().upstream.reused += 1;
                 attempt.connect = Some(Duration::ZERO);
                 up
             }
             None => {
                 let connected = self.connect(forwarding.rule, service, way, target.address).await;
-                let counts = &mut worker.metrics.borrow_mut().upstream;
+                let counts = &mut shard.metrics.borrow_mut().upstream;
                 let asked = |failure: &Failure| *failure != Failure::NoFile;
                 let stream = connected.inspect_err(|failure| counts.failed += u64::from(asked(failure)))?;
                 counts.connected += 1;
                 attempt.connect = Some(attempt.begun.elapsed());
-                upstream::Connection { stream, target, opened: worker.timers.now(), requests: 0 }
+                upstream::Connection { stream, target, opened: shard.timers.now(), requests: 0 }
             }
         };
         self.endpoint.connect(up);
@@ -182,14 +182,14 @@ impl Exchange<'_> {
         way: &Way,
         endpoint: SocketAddr,
     ) -> Result<Upstream, Failure> {
-        let (worker, deadline, client) = (&self.facts.worker, self.deadline, &mut self.client);
+        let (shard, deadline, client) = (&self.facts.shard, self.deadline, &mut self.client);
         // In a box: it is rarely needed, and would be room in every connection.
         let timeout = forward.policy.connect_timeout;
-        let mut opening = Box::pin(connect::open_way(worker, deadline, service, way, endpoint, timeout));
+        let mut opening = Box::pin(connect::open_way(shard, deadline, service, way, endpoint, timeout));
         let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
             Poll::Ready(opened) => Poll::Ready(Ok(opened)),
-            Poll::Pending if worker.is_stopping() => Poll::Ready(Err(Failure::Shutdown)),
-            Poll::Pending => client.poll_gone(cx, &worker.timers).map(Err),
+            Poll::Pending if shard.is_stopping() => Poll::Ready(Err(Failure::Shutdown)),
+            Poll::Pending => client.poll_gone(cx, &shard.timers).map(Err),
         });
         opened.await?.map_err(|error| match error {
             ConnectError::Refused(error) => Failure::Connect(Errno::from(&error)),
@@ -246,13 +246,13 @@ impl Exchange<'_> {
 
     /// Appends what a template makes of this request.
     pub(super) fn expand_template(&self, template: &Template, out: &mut Vec<u8>) -> Result<(), TooLong> {
-        self.expand(&self.facts.worker.format(template), out)
+        self.expand(&self.facts.shard.format(template), out)
     }
 
     /// The same for a compiled one.
     fn expand(&self, format: &Format, out: &mut Vec<u8>) -> Result<(), TooLong> {
         let limit = self.live.prepared.request.total;
-        self.with_record(|record| format.append(record, &mut self.facts.worker.log_clock.borrow_mut(), limit, out))
+        self.with_record(|record| format.append(record, &mut self.facts.shard.log_clock.borrow_mut(), limit, out))
     }
 
     /// Notes how a try ended.

@@ -23,7 +23,7 @@ impl Exchange<'_> {
         self.limits = Gaps::NONE;
         let mut tunnel = Tunnel { up: self.client.split_tunnel(), down: self.endpoint.split_tunnel() };
         let passed = poll_fn(|cx| self.poll_tunnel(cx, &mut tunnel)).await;
-        let store = &self.facts.worker.store;
+        let store = &self.facts.shard.store;
         tunnel.up.release(store);
         tunnel.down.release(store);
         passed
@@ -33,7 +33,7 @@ impl Exchange<'_> {
         if let Poll::Ready(Err(failure)) = self.poll_write_client(cx) {
             return Poll::Ready(Err(failure));
         }
-        let store = &self.facts.worker.store;
+        let store = &self.facts.shard.store;
         let (mut sent_up, mut sent_down) = (0, 0);
         let (client, endpoint) = (self.client.stream(), self.endpoint.stream());
         let up = tunnel.up.poll(cx, store, client, endpoint, &mut sent_up);

@@ -1,4 +1,4 @@
-//! The sessions of datagrams of one worker: by client, and by when they were last used.
+//! The ports and sessions of datagrams of one worker: sessions by client, and by when they were last used.
 //!
 //! There are never more than [`most_sessions`](crate::net::descriptors::most_sessions): the one that was silent for longest makes room for
 //! a new one.
@@ -9,8 +9,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use tokio::task::AbortHandle;
-
-use super::udp::UdpSession;
 
 /// Whose session it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
@@ -23,30 +21,48 @@ pub(super) struct Client {
     pub(super) local: Option<IpAddr>,
 }
 
-/// All sessions.
-#[derive(Debug, Default)]
-pub(crate) struct Sessions {
-    by_client: HashMap<Client, Entry, foldhash::fast::RandomState>,
+/// All ports and sessions.
+#[derive(Debug)]
+pub(super) struct Sessions<S> {
+    /// Our address at each port, by its number.
+    ports: HashMap<u64, SocketAddr, foldhash::fast::RandomState>,
+    by_client: HashMap<Client, Entry<S>, foldhash::fast::RandomState>,
     /// Keys are times of use, which count up.
     by_use: BTreeMap<u64, Client>,
     uses: u64,
 }
 
 #[derive(Debug)]
-struct Entry {
-    session: Rc<UdpSession>,
+struct Entry<S> {
+    session: Rc<S>,
     used: Cell<u64>,
     task: AbortHandle,
 }
 
-impl Sessions {
+impl<S> Default for Sessions<S> {
+    fn default() -> Self {
+        Self { ports: HashMap::default(), by_client: HashMap::default(), by_use: BTreeMap::new(), uses: 0 }
+    }
+}
+
+impl<S> Sessions<S> {
+    /// A port is open from now on.
+    pub(super) fn open(&mut self, port: u64, local: SocketAddr) {
+        self.ports.insert(port, local);
+    }
+
+    /// Whether there is such an address among those of the ports.
+    pub(super) fn has_port(&self, is_it: impl Fn(SocketAddr) -> bool) -> bool {
+        self.ports.values().any(|local| is_it(*local))
+    }
+
     /// How many there are.
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.by_client.len()
     }
 
     /// The session of a client, which is the last one used from now on.
-    pub(super) fn touch(&mut self, client: &Client) -> Option<Rc<UdpSession>> {
+    pub(super) fn touch(&mut self, client: &Client) -> Option<Rc<S>> {
         let entry = self.by_client.get(client)?;
         self.uses += 1;
         self.by_use.remove(&entry.used.replace(self.uses));
@@ -55,7 +71,7 @@ impl Sessions {
     }
 
     /// Adds a session, after the oldest ones have made room for it.
-    pub(super) fn insert(&mut self, client: Client, session: Rc<UdpSession>, task: AbortHandle, most: usize) {
+    pub(super) fn insert(&mut self, client: Client, session: Rc<S>, task: AbortHandle, most: usize) {
         while self.by_client.len() >= most && self.evict() {}
         self.uses += 1;
         self.by_use.insert(self.uses, client);
@@ -76,7 +92,7 @@ impl Sessions {
     }
 
     /// Forgets a session that ends by itself.
-    pub(super) fn remove(&mut self, client: &Client, session: &Rc<UdpSession>) {
+    pub(super) fn remove(&mut self, client: &Client, session: &Rc<S>) {
         if self.by_client.get(client).is_some_and(|entry| Rc::ptr_eq(&entry.session, session))
             && let Some(entry) = self.by_client.remove(client)
         {
@@ -92,8 +108,9 @@ impl Sessions {
         }
     }
 
-    /// Ends all sessions of a port.
+    /// Closes a port, and ends all its sessions.
     pub(super) fn close(&mut self, port: u64) {
+        self.ports.remove(&port);
         for (_, entry) in self.by_client.extract_if(|client, _| client.port == port) {
             self.by_use.remove(&entry.used.get());
             entry.task.abort();

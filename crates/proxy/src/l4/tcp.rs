@@ -12,48 +12,47 @@ use std::time::{Duration, Instant};
 use fairway_model::{StreamListener, StreamSettings, Transport};
 use tokio::net::TcpStream;
 
-use super::{OpenStream, StreamSession};
-use crate::connection::{while_admitted, within};
+use super::port::{OpenStream, StreamSession};
 use crate::direction::Direction;
 use crate::limit::PROXY_HEADER_TIMEOUT;
 use crate::metrics::Phase;
 use crate::net::proxy_protocol::{self, Decoded, Ends};
+use crate::shard::connect::{self, ConnectError};
+use crate::shard::{Admission, Shard, while_admitted};
 use crate::stream::WriteFrom;
-use crate::timer::Deadline;
-use crate::upstream::connect::{self, ConnectError};
-use crate::worker::{Admission, Worker};
+use crate::timer::{Deadline, within};
 
 /// Serves a connection to its end.
-pub(super) async fn serve(
-    worker: Rc<Worker>,
+pub(crate) async fn serve(
+    shard: Rc<Shard>,
     mut admission: Admission,
     open: Rc<OpenStream>,
     stream: TcpStream,
     peer: SocketAddr,
 ) {
     // Most of the time there is nothing but passing: what comes before needs no room in the task.
-    if let Some(mut passing) = Box::pin(begin(worker, &mut admission, open, stream, peer)).await {
+    if let Some(mut passing) = Box::pin(begin(shard, &mut admission, open, stream, peer)).await {
         passing.run().await;
     }
 }
 
 async fn begin(
-    worker: Rc<Worker>,
+    shard: Rc<Shard>,
     admission: &mut Admission,
     open: Rc<OpenStream>,
     stream: TcpStream,
     peer: SocketAddr,
 ) -> Option<Passing> {
-    let deadline = Deadline::of_task(worker.timers.clone()).await;
+    let deadline = Deadline::of_task(shard.timers.clone()).await;
     admission.set_deadline(&deadline);
     let mut local = open.gate().local();
     if local.ip().is_unspecified() {
         local = stream.local_addr().unwrap_or(local);
     }
     let resource = open.resource();
-    let settings = worker.running().snapshot.settings().streams.clone();
+    let settings = shard.running().snapshot.settings().streams.clone();
     let connection = Connection {
-        session: StreamSession::begin(&worker, &open, peer, local),
+        session: StreamSession::begin(&shard, &open, peer, local),
         deadline,
         ends: Ends { source: peer, destination: local },
         client: stream,
@@ -94,7 +93,7 @@ impl Connection {
         settings: &StreamSettings,
     ) -> Option<Passing> {
         let Some(endpoint) = self.reach(admission, resource, settings).await else {
-            self.to_up.release(&self.session.worker.store);
+            self.to_up.release(&self.session.shard.store);
             return None;
         };
         let Self { session, deadline, client, to_up, .. } = self;
@@ -135,7 +134,7 @@ impl Connection {
     /// Whether the connection begins with a valid header. What follows it stays in the buffer.
     async fn read_header(&mut self, admission: &Admission) -> bool {
         self.deadline.set_after(PROXY_HEADER_TIMEOUT);
-        let inbound = self.to_up.buffer(&self.session.worker.store);
+        let inbound = self.to_up.buffer(&self.session.shard.store);
         loop {
             let client = &mut self.client;
             // The buffer is larger than any header: it always has room for another byte of one.
@@ -160,9 +159,9 @@ impl Connection {
     async fn connect(&mut self, resource: &StreamListener, settings: &StreamSettings) -> Option<TcpStream> {
         while let Some((service, pick)) = self.session.choose(resource, settings.retry.as_ref()) {
             let since = Instant::now();
-            let worker = &self.session.worker;
+            let shard = &self.session.shard;
             let timeout = settings.connect_timeout;
-            match connect::open(worker, &self.deadline, &service, pick.endpoint, timeout).await {
+            match connect::open(shard, &self.deadline, &service, pick.endpoint, timeout).await {
                 Ok(stream) => {
                     self.session.reached(&service, &pick, since);
                     return Some(stream);
@@ -184,9 +183,9 @@ impl Passing {
     async fn run(&mut self) {
         self.deadline.set_after(self.idle);
         let ended = poll_fn(|cx| self.poll(cx)).await;
-        let worker = self.session.worker.clone();
-        self.to_up.release(&worker.store);
-        self.to_down.release(&worker.store);
+        let shard = self.session.shard.clone();
+        self.to_up.release(&shard.store);
+        self.to_down.release(&shard.store);
         if ended == Ended::Broken {
             for stream in [&self.client, &self.endpoint] {
                 let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
@@ -196,10 +195,10 @@ impl Passing {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let Self { session, client, endpoint, to_up, to_down, deadline, idle } = self;
-        let StreamSession { worker, open, record, .. } = session;
+        let StreamSession { shard, open, record, .. } = session;
         let (up, down) = (record.upstream_sent, record.sent);
-        let up_result = to_up.poll(cx, &worker.store, client, endpoint, &mut record.upstream_sent);
-        let down_result = to_down.poll(cx, &worker.store, endpoint, client, &mut record.sent);
+        let up_result = to_up.poll(cx, &shard.store, client, endpoint, &mut record.upstream_sent);
+        let down_result = to_down.poll(cx, &shard.store, endpoint, client, &mut record.sent);
         let (up, down) = (record.upstream_sent - up, record.sent - down);
         record.received += up;
         record.upstream_received += down;

@@ -25,14 +25,13 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{Interest, Ready};
 use tokio::net::UdpSocket;
 
-use super::session::Client;
-use super::{OpenStream, StreamSession};
-use crate::connection::within;
+use super::port::{OpenStream, StreamSession};
+use super::session::{Client, Sessions};
 use crate::limit::SILENCE_WHILE_DRAINING;
 use crate::net::descriptors;
 use crate::net::listener::pause_after;
-use crate::timer::{Deadline, Millis, NEVER};
-use crate::worker::Worker;
+use crate::shard::Shard;
+use crate::timer::{Deadline, Millis, NEVER, within};
 
 /// The largest datagram there is.
 // No limit: the protocol has it.
@@ -42,9 +41,33 @@ const LARGEST: usize = 64 << 10;
 // No limit: a batch.
 const BATCH: usize = 32;
 
+/// The datagrams of one worker.
+#[derive(Debug)]
+pub(crate) struct Datagrams {
+    shard: Rc<Shard>,
+    sessions: RefCell<Sessions<UdpSession>>,
+}
+
+impl Datagrams {
+    /// Without ports.
+    pub(crate) fn new(shard: Rc<Shard>) -> Rc<Self> {
+        Rc::new(Self { shard, sessions: RefCell::default() })
+    }
+
+    /// How many sessions there are.
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.borrow().len()
+    }
+
+    /// Ends all sessions; each is logged.
+    pub(crate) fn clear(&self) {
+        drop(self.sessions.take());
+    }
+}
+
 /// The socket of a UDP service, in one worker.
 #[derive(Debug)]
-pub(super) struct Port {
+pub(crate) struct Port {
     socket: UdpSocket,
     local: SocketAddr,
     /// Memory for one datagram, either way.
@@ -65,7 +88,7 @@ impl Port {
     ///
     /// # Errors
     /// If the event loop does not take it, or the kernel does not tell destinations.
-    pub(super) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+    pub(crate) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
         let local = socket.local_addr()?;
         match local.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
@@ -125,8 +148,9 @@ fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
 }
 
 /// Takes datagrams until the port is closed. A worker that drains begins no session, and goes on with those that it has.
-pub(super) async fn serve(worker: Rc<Worker>, open: Rc<OpenStream>, port: Port) {
-    let number = worker.next_number();
+pub(crate) async fn serve(datagrams: Rc<Datagrams>, open: Rc<OpenStream>, port: Port) {
+    let number = datagrams.shard.next_number();
+    datagrams.sessions.borrow_mut().open(number, port.local);
     let port = Rc::new(port);
     loop {
         let readable = tokio::select! {
@@ -134,14 +158,14 @@ pub(super) async fn serve(worker: Rc<Worker>, open: Rc<OpenStream>, port: Port) 
             () = open.gate().closed() => break,
             readable = port.socket.readable() => readable,
         };
-        match readable.and_then(|()| take(&worker, &open, &port, number)) {
+        match readable.and_then(|()| take(&datagrams, &open, &port, number)) {
             Ok(More::Perhaps) => tokio::task::yield_now().await,
             Ok(More::No) => {}
             Err(error) => pause_after(&error, open.gate()).await,
         }
     }
-    worker.sessions.borrow_mut().close(number);
-    worker.has_ended();
+    datagrams.sessions.borrow_mut().close(number);
+    datagrams.shard.has_ended();
 }
 
 /// Whether there may be another datagram.
@@ -151,7 +175,7 @@ enum More {
 }
 
 /// Takes what is there.
-fn take(worker: &Rc<Worker>, open: &Rc<OpenStream>, port: &Rc<Port>, number: u64) -> io::Result<More> {
+fn take(datagrams: &Rc<Datagrams>, open: &Rc<OpenStream>, port: &Rc<Port>, number: u64) -> io::Result<More> {
     let mut scratch = port.scratch.borrow_mut();
     for _ in 0..BATCH {
         let received = match port.receive(&mut scratch) {
@@ -159,21 +183,21 @@ fn take(worker: &Rc<Worker>, open: &Rc<OpenStream>, port: &Rc<Port>, number: u64
             received => received?,
         };
         let client = Client { port: number, address: received.client, local: received.local };
-        let known = worker.sessions.borrow_mut().touch(&client);
+        let known = datagrams.sessions.borrow_mut().touch(&client);
         let session = match known {
-            Some(session) if session.is_served(worker, open) => session,
+            Some(session) if session.is_served(&datagrams.shard, open) => session,
             known => {
                 if known.is_some() {
-                    end(worker, &client);
+                    end(datagrams, &client);
                 }
-                match begin(worker, open, port, client) {
+                match begin(datagrams, open, port, client) {
                     Ok(Some(session)) => session,
                     Ok(None) => continue,
                     Err(error) => {
                         // The session that was silent for longest has a descriptor. It gives it back when its task ends, which is
                         // when others get their turn.
                         open.gate().warn(&error);
-                        worker.sessions.borrow_mut().evict();
+                        datagrams.sessions.borrow_mut().evict();
                         return Ok(More::Perhaps);
                     }
                 }
@@ -181,15 +205,15 @@ fn take(worker: &Rc<Worker>, open: &Rc<OpenStream>, port: &Rc<Port>, number: u64
         };
         session.forward(&scratch[..received.len]);
         if session.is_answered() {
-            end(worker, &client);
+            end(datagrams, &client);
         }
     }
     Ok(More::Perhaps)
 }
 
-fn end(worker: &Worker, client: &Client) {
-    worker.sessions.borrow_mut().end(client);
-    worker.has_ended();
+fn end(datagrams: &Datagrams, client: &Client) {
+    datagrams.sessions.borrow_mut().end(client);
+    datagrams.shard.has_ended();
 }
 
 /// A session with its endpoint.
@@ -215,19 +239,20 @@ pub(super) struct UdpSession {
 /// # Errors
 /// If there is no descriptor for it, which is no fault of the endpoint.
 fn begin(
-    worker: &Rc<Worker>,
+    datagrams: &Rc<Datagrams>,
     open: &Rc<OpenStream>,
     port: &Rc<Port>,
     client: Client,
 ) -> io::Result<Option<Rc<UdpSession>>> {
-    if worker.is_draining() || is_ours(worker, client.address) {
+    let shard = &datagrams.shard;
+    if shard.is_draining() || is_ours(datagrams, client.address) {
         return Ok(None);
     }
     let resource = open.resource();
-    let running = worker.running();
+    let running = shard.running();
     let settings = running.snapshot.settings().streams.clone();
     let local = SocketAddr::new(client.local.unwrap_or(port.local.ip()), port.local.port());
-    let mut session = StreamSession::begin(worker, open, client.address, local);
+    let mut session = StreamSession::begin(shard, open, client.address, local);
     let (socket, endpoint) = loop {
         let Some((service, pick)) = session.choose(&resource, settings.retry.as_ref()) else {
             session.dropped();
@@ -257,12 +282,12 @@ fn begin(
         responses: settings.responses,
         asked: Cell::new(0),
         answered: Cell::new(0),
-        used: Cell::new(worker.timers.now()),
+        used: Cell::new(shard.timers.now()),
         session: RefCell::new(session),
     });
-    let task = tokio::task::spawn_local(answer(worker.clone(), session.clone(), Rc::downgrade(port), client));
-    let most = worker.common.datagram_sessions;
-    worker.sessions.borrow_mut().insert(client, session.clone(), task.abort_handle(), most);
+    let task = tokio::task::spawn_local(answer(datagrams.clone(), session.clone(), Rc::downgrade(port), client));
+    let most = shard.common.datagram_sessions;
+    datagrams.sessions.borrow_mut().insert(client, session.clone(), task.abort_handle(), most);
     Ok(Some(session))
 }
 
@@ -279,8 +304,8 @@ fn connect(peer: SocketAddr) -> io::Result<Socket> {
 ///
 /// A sender that is one of our ports by way of an address that another machine translates (that of a load balancer, say) can't be told
 /// from a client. The port alone does not tell it either: NTP and DNS servers ask from the port at which they answer.
-fn is_ours(worker: &Worker, sender: SocketAddr) -> bool {
-    worker.has_udp_port(|own| {
+fn is_ours(datagrams: &Datagrams, sender: SocketAddr) -> bool {
+    datagrams.sessions.borrow().has_port(|own| {
         own.port() == sender.port()
             && own.is_ipv4() == sender.is_ipv4()
             && (own.ip() == sender.ip() || (own.ip().is_unspecified() && is_local(sender)))
@@ -296,26 +321,27 @@ fn is_local(address: SocketAddr) -> bool {
 }
 
 /// Passes the answers of the endpoint on until the session ends. The port is free as soon as it is closed: no session holds its socket.
-async fn answer(worker: Rc<Worker>, session: Rc<UdpSession>, port: Weak<Port>, client: Client) {
-    let deadline = Deadline::of_task(worker.timers.clone()).await;
-    session.wait(&worker, &deadline);
+async fn answer(datagrams: Rc<Datagrams>, session: Rc<UdpSession>, port: Weak<Port>, client: Client) {
+    let shard = &datagrams.shard;
+    let deadline = Deadline::of_task(shard.timers.clone()).await;
+    session.wait(shard, &deadline);
     let mut draining = false;
     loop {
         // The kernel tells an error (nobody is there) apart from data.
         let ready = session.socket.ready(Interest::READABLE | Interest::ERROR);
         let ready = tokio::select! {
             biased;
-            () = drains(&worker), if !draining => {
+            () = drains(shard), if !draining => {
                 draining = true;
                 session.idle.set(session.idle.get().min(SILENCE_WHILE_DRAINING));
-                session.wait(&worker, &deadline);
+                session.wait(shard, &deadline);
                 continue;
             }
             ready = within(&deadline, ready) => ready,
         };
         let next = match (ready, port.upgrade()) {
-            (Some(ready), Some(port)) => session.receive(ready, &worker, &port, &client),
-            (None, Some(_)) if !session.is_over(&worker, &deadline) => ControlFlow::Continue(More::No),
+            (Some(ready), Some(port)) => session.receive(ready, shard, &port, &client),
+            (None, Some(_)) if !session.is_over(shard, &deadline) => ControlFlow::Continue(More::No),
             _ => ControlFlow::Break(()),
         };
         match next {
@@ -324,24 +350,24 @@ async fn answer(worker: Rc<Worker>, session: Rc<UdpSession>, port: Weak<Port>, c
             ControlFlow::Break(()) => break,
         }
     }
-    worker.sessions.borrow_mut().remove(&client, &session);
-    worker.has_ended();
+    datagrams.sessions.borrow_mut().remove(&client, &session);
+    shard.has_ended();
 }
 
 /// Resolves when the worker drains, which wakes each task that has a deadline.
-async fn drains(worker: &Worker) {
-    poll_fn(|_| if worker.is_draining() { Poll::Ready(()) } else { Poll::Pending }).await;
+async fn drains(shard: &Shard) {
+    poll_fn(|_| if shard.is_draining() { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 impl UdpSession {
     /// Whether the port still leads to the endpoint, be it one that takes nothing new. That is looked up once after each change; else
     /// two numbers are compared.
-    fn is_served(&self, worker: &Worker, open: &OpenStream) -> bool {
-        let running = worker.running();
+    fn is_served(&self, shard: &Shard, open: &OpenStream) -> bool {
+        let running = shard.running();
         if self.version.replace(running.version) == running.version {
             return true;
         }
-        let service = worker.upstreams.service(&running, &open.resource().backend, &worker.rng);
+        let service = shard.upstreams.service(&running, &open.resource().backend, &shard.rng);
         service.is_some_and(|service| service.knows(&running, self.endpoint))
     }
 
@@ -352,8 +378,8 @@ impl UdpSession {
         let sent = socket.send(datagram).or_else(|_| socket.send(datagram));
         let mut session = self.session.borrow_mut();
         self.asked.set(self.asked.get() + 1);
-        if !session.worker.is_draining() {
-            self.used.set(session.worker.timers.now());
+        if !session.shard.is_draining() {
+            self.used.set(session.shard.timers.now());
         }
         let len = datagram.len() as u64;
         session.record.received += len;
@@ -369,13 +395,7 @@ impl UdpSession {
     }
 
     /// Passes on what the endpoint has sent, unless that ends the session.
-    fn receive(
-        &self,
-        ready: io::Result<Ready>,
-        worker: &Worker,
-        port: &Port,
-        client: &Client,
-    ) -> ControlFlow<(), More> {
+    fn receive(&self, ready: io::Result<Ready>, shard: &Shard, port: &Port, client: &Client) -> ControlFlow<(), More> {
         let Ok(ready) = ready else { return ControlFlow::Break(()) };
         if ready.is_error() {
             if !matches!(SockRef::from(&self.socket).take_error(), Ok(None)) {
@@ -393,7 +413,7 @@ impl UdpSession {
             match self.socket.try_recv(&mut scratch) {
                 Ok(len) => {
                     let sent = port.send(&scratch[..len], client);
-                    self.note_answer(worker, len as u64, sent.is_ok());
+                    self.note_answer(shard, len as u64, sent.is_ok());
                     if self.is_answered() {
                         return ControlFlow::Break(());
                     }
@@ -406,24 +426,24 @@ impl UdpSession {
     }
 
     /// Silence counts from now on.
-    fn wait(&self, worker: &Worker, deadline: &Deadline) {
-        self.used.set(worker.timers.now());
+    fn wait(&self, shard: &Shard, deadline: &Deadline) {
+        self.used.set(shard.timers.now());
         deadline.set_after(self.idle.get());
     }
 
     /// Whether nothing came for too long; else the deadline is moved to when that would be so.
-    fn is_over(&self, worker: &Worker, deadline: &Deadline) -> bool {
+    fn is_over(&self, shard: &Shard, deadline: &Deadline) -> bool {
         let end = self.used.get().saturating_add(Millis::try_from(self.idle.get().as_millis()).unwrap_or(NEVER));
-        if end > worker.timers.now() {
+        if end > shard.timers.now() {
             deadline.set(end);
             return false;
         }
         true
     }
 
-    fn note_answer(&self, worker: &Worker, len: u64, sent: bool) {
+    fn note_answer(&self, shard: &Shard, len: u64, sent: bool) {
         self.answered.set(self.answered.get() + 1);
-        self.used.set(worker.timers.now());
+        self.used.set(shard.timers.now());
         let mut session = self.session.borrow_mut();
         session.record.upstream_received += len;
         if sent {

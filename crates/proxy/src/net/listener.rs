@@ -3,21 +3,17 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use fairway_model::{Listener, ListenerName, Scheme, StreamListener};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use crate::connection;
-use crate::limit::{ACCEPT_PAUSE, ACCEPT_WARNING_INTERVAL, BACKLOG, CLOSING_PAUSES};
-use crate::net::descriptors;
+use crate::limit::{ACCEPT_PAUSE, ACCEPT_WARNING_INTERVAL, BACKLOG};
 use crate::net::tls::{Certificates, ServerConfigs};
-use crate::worker::Worker;
 
 /// A resource that listens.
 #[derive(Clone, Debug)]
@@ -249,80 +245,6 @@ impl OpenListener {
     }
 }
 
-/// Serves HTTP until the listener is closed.
-pub(crate) async fn serve(worker: Rc<Worker>, open: Rc<OpenListener>, socket: TcpListener) {
-    accept(&worker, &open.gate, socket, |stream, peer| {
-        if let Some(admission) = worker.admit(peer) {
-            tokio::task::spawn_local(connection::serve(worker.clone(), admission, open.clone(), stream, peer));
-        }
-    })
-    .await;
-}
-
-/// Accepts connections until the gate is closed, and then those that wait in the queue.
-pub(crate) async fn accept(worker: &Worker, gate: &Gate, socket: TcpListener, spawn: impl Fn(TcpStream, SocketAddr)) {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = gate.closed() => break,
-            accepted = async { worker.room().await; socket.accept().await } => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => spawn(stream, peer),
-            Err(error) => drop(recover(worker, gate, &error).await),
-        }
-    }
-    match socket.into_std() {
-        Ok(socket) => accept_queue(worker, gate, &socket, spawn).await,
-        Err(error) => gate.warn(&error),
-    }
-}
-
-/// Accepts what is in the queue, which would be reset when the socket closes.
-///
-/// Asks the kernel itself: the event loop lets a task accept only so many at a time, and may take the queue for empty when it isn't.
-async fn accept_queue(
-    worker: &Worker,
-    gate: &Gate,
-    socket: &std::net::TcpListener,
-    spawn: impl Fn(TcpStream, SocketAddr),
-) {
-    let accept = || -> io::Result<_> {
-        let (stream, peer) = socket.accept()?;
-        stream.set_nonblocking(true)?;
-        Ok((TcpStream::from_std(stream)?, peer))
-    };
-    let mut pauses = 0;
-    // More than fit into the queue came after it was to be closed.
-    for _ in 0..=BACKLOG {
-        match accept() {
-            Ok((stream, peer)) => spawn(stream, peer),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => {
-                pauses += u32::from(recover(worker, gate, &error).await);
-                // Whoever closes the listener waits, and can't wait for long.
-                if pauses > CLOSING_PAUSES {
-                    break;
-                }
-            }
-        }
-    }
-}
-
-/// Sees to it that the next connection can be accepted, as far as that is up to us. `true` if that took a pause.
-async fn recover(worker: &Worker, gate: &Gate, error: &io::Error) -> bool {
-    if !descriptors::is_lack(error) {
-        pause_after(error, gate).await;
-        return !is_of_one(error);
-    }
-    gate.warn(error);
-    if worker.free_file() {
-        return false;
-    }
-    let _ = timeout(ACCEPT_PAUSE, worker.ended()).await;
-    true
-}
-
 /// A connection that ended before it was accepted concerns nobody; a lack of descriptors or memory takes time to pass, and to
 /// ask again at once would only burn the core.
 pub(crate) async fn pause_after(error: &io::Error, gate: &Gate) {
@@ -333,7 +255,7 @@ pub(crate) async fn pause_after(error: &io::Error, gate: &Gate) {
 }
 
 /// Whether only the connection that was to be accepted is concerned.
-fn is_of_one(error: &io::Error) -> bool {
+pub(crate) fn is_of_one(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }

@@ -1,6 +1,5 @@
 //! Endpoints as one worker sees them: which one a request goes to, and the connections that are kept to them.
 
-pub(crate) mod connect;
 pub(crate) mod pool;
 mod service;
 mod target;

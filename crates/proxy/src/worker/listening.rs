@@ -1,32 +1,60 @@
 //! The sockets that a worker listens on: they come and go with the configuration.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use fairway_model::ListenerName;
 
+use tokio::net::TcpListener;
+
 use super::Worker;
-use crate::l4::{self, OpenStream};
-use crate::net::listener::{self, AnyListener, Bound, OpenListener};
+use super::accept::accept;
+use crate::connection;
+use crate::l4::{OpenStream, tcp, udp};
+use crate::net::listener::{AnyListener, Bound, OpenListener};
 
 impl Worker {
     /// Starts to accept.
     ///
     /// # Errors
     /// If the event loop does not take the socket.
-    pub(super) fn open_listener(self: &Rc<Self>, listener: AnyListener, socket: Bound) -> io::Result<()> {
+    pub(super) fn open_listener(&self, listener: AnyListener, socket: Bound) -> io::Result<()> {
         let local = socket.local_addr()?;
         match (listener, socket) {
             (AnyListener::Http(resource), Bound::Tcp(socket)) => {
-                let (open, socket) = OpenListener::new(resource, socket, &self.common.certificates)?;
+                let (open, socket) = OpenListener::new(resource, socket, &self.certificates)?;
                 let open = Rc::new(open);
-                let task = tokio::task::spawn_local(listener::serve(self.clone(), open.clone(), socket));
+                let (shard, serving) = (self.shard.clone(), open.clone());
+                let task = tokio::task::spawn_local(async move {
+                    accept(&shard, serving.gate(), socket, |stream, peer| {
+                        if let Some(admission) = shard.admit(peer) {
+                            let (shard, open) = (shard.clone(), serving.clone());
+                            tokio::task::spawn_local(connection::serve(shard, admission, open, stream, peer));
+                        }
+                    })
+                    .await;
+                });
                 self.listeners.borrow_mut().push((open, task));
             }
-            (AnyListener::Stream(resource), socket) => {
+            (AnyListener::Stream(resource), Bound::Tcp(socket)) => {
                 let open = Rc::new(OpenStream::new(resource, local));
-                let task = l4::open(self.clone(), open.clone(), socket)?;
+                let socket = TcpListener::from_std(socket)?;
+                let (shard, serving) = (self.shard.clone(), open.clone());
+                let task = tokio::task::spawn_local(async move {
+                    accept(&shard, serving.gate(), socket, |stream, peer| {
+                        if let Some(admission) = serving.admit(&shard, peer) {
+                            let (shard, open) = (shard.clone(), serving.clone());
+                            tokio::task::spawn_local(tcp::serve(shard, admission, open, stream, peer));
+                        }
+                    })
+                    .await;
+                });
+                self.streams.borrow_mut().push((open, task));
+            }
+            (AnyListener::Stream(resource), Bound::Udp(socket)) => {
+                let open = Rc::new(OpenStream::new(resource, local));
+                let port = udp::Port::new(socket)?;
+                let task = tokio::task::spawn_local(udp::serve(self.datagrams.clone(), open.clone(), port));
                 self.streams.borrow_mut().push((open, task));
             }
             (AnyListener::Http(_), Bound::Udp(_)) => return Err(io::ErrorKind::Unsupported.into()),
@@ -50,11 +78,6 @@ impl Worker {
                 });
             }
         }
-    }
-
-    /// Whether there is such an address among those where datagrams are taken.
-    pub(crate) fn has_udp_port(&self, is_it: impl Fn(SocketAddr) -> bool) -> bool {
-        self.streams.borrow().iter().any(|(open, _)| open.is_udp() && is_it(open.gate().local()))
     }
 
     /// The names of the listeners that take datagrams.

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, mpsc as std_mpsc};
 use std::thread;
 use std::time::Duration;
@@ -19,8 +20,9 @@ use tokio::sync::mpsc;
 mod cost;
 
 use super::*;
-use crate::access_log::{LogSink, LogThread};
+use crate::access_log::{LogHandle, LogSink, LogThread};
 use crate::net::listener;
+use crate::shard::ClientCounts;
 use crate::work::ORDINARY;
 
 const REQUESTS: usize = 200;
@@ -81,9 +83,9 @@ where
     let (endpoint, _alive) = origin(reply);
     let live = Live::first(snapshot(endpoint, settings, policy), None, local());
     let thread = LogThread::start(log).unwrap();
-    let common = common(&live, Some(thread.handle()));
+
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
-    let worker = Worker::new(common, live.clone());
+    let worker = worker(&live, Some(thread.handle()));
     let resource = live.snapshot.listeners().next().unwrap().clone();
     let socket = listener::bind(&AnyListener::Http(resource.clone()), 1).unwrap().remove(0);
     let address = socket.local_addr().unwrap();
@@ -102,7 +104,7 @@ where
     });
     let serving = worker.clone();
     runtime.block_on(async {
-        tokio::task::spawn_local(async move { serving.timers.run(|| false).await });
+        tokio::task::spawn_local(async move { serving.shard.timers.run(|| false).await });
         worker.open_listener(AnyListener::Http(resource), socket).unwrap();
         phases.recv().await.unwrap();
     });
@@ -200,7 +202,7 @@ fn a_tcp_connection_without_endpoint_gives_its_memory_back() {
     });
     let live = Live::first(Snapshot::default(), None, local());
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
-    let worker = Worker::new(common(&live, None), live);
+    let worker = worker(&live, None);
     let listener = AnyListener::Stream(resource);
     let socket = listener::bind(&listener, 1).unwrap().remove(0);
     let address = socket.local_addr().unwrap();
@@ -217,7 +219,7 @@ fn a_tcp_connection_without_endpoint_gives_its_memory_back() {
     });
     let serving = worker.clone();
     runtime.block_on(async {
-        tokio::task::spawn_local(async move { serving.timers.run(|| false).await });
+        tokio::task::spawn_local(async move { serving.shard.timers.run(|| false).await });
         worker.open_listener(listener, socket).unwrap();
         phases.recv().await.unwrap();
     });
@@ -235,8 +237,9 @@ fn a_worker_that_ends_logs_its_sessions_and_leaves_nothing() {
         let (endpoint, live, listener) = datagrams(Settings::default());
         let lines = Lines::default();
         let log = LogThread::start(LogSink::Writer(Box::new(lines.clone()))).unwrap();
-        let common = common(&live, Some(log.handle()));
-        let (sender, thread) = start(0, common.clone(), live.clone()).unwrap();
+        let common = common(Some(log.handle()));
+        let (sender, thread) =
+            start(0, common.clone(), Certificates::new(live.snapshot.clone()), live.clone()).unwrap();
         let socket = listener::bind(&listener, 1).unwrap().remove(0);
         let address = socket.local_addr().unwrap();
         let (done, mut in_force) = mpsc::channel(1);
@@ -263,7 +266,7 @@ fn an_endpoint_that_sends_without_pause_leaves_others_their_turn() {
     settings.streams.responses = u32::MAX;
     let (endpoint, live, listener) = datagrams(settings);
     endpoint.set_nonblocking(true).unwrap();
-    let worker = Worker::new(common(&live, None), live);
+    let worker = worker(&live, None);
     let socket = listener::bind(&listener, 1).unwrap().remove(0);
     let address = socket.local_addr().unwrap();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -293,7 +296,7 @@ fn an_endpoint_that_sends_without_pause_leaves_others_their_turn() {
 fn a_udp_port_that_was_closed_is_free_at_once() {
     let (endpoint, live, listener) = datagrams(Settings::default());
     endpoint.set_nonblocking(true).unwrap();
-    let worker = Worker::new(common(&live, None), live);
+    let worker = worker(&live, None);
     let socket = listener::bind(&listener, 1).unwrap().remove(0);
     let address = socket.local_addr().unwrap();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -344,11 +347,15 @@ impl Write for Lines {
     }
 }
 
+/// A worker on the thread of the test.
+fn worker(live: &Arc<Live>, log: Option<LogHandle>) -> Rc<Worker> {
+    Worker::new(common(log), Certificates::new(live.snapshot.clone()), live.clone())
+}
+
 /// What the workers of these tests have in common.
-fn common(live: &Live, log: Option<LogHandle>) -> Arc<Common> {
+fn common(log: Option<LogHandle>) -> Arc<Common> {
     Arc::new(Common {
         clients: ClientCounts::default(),
-        certificates: Certificates::new(live.snapshot.clone()),
         connections: 100,
         datagram_sessions: 100,
         numbers: AtomicU64::new(1),

@@ -76,9 +76,8 @@ where
     let head_buffers = HeadBuffers { line: 1 << 20, total: 1 << 20, ..HeadBuffers::default() };
     let settings = Settings { head_buffers, ..Settings::default() };
     let live = Live::first(snapshot(told.recv().unwrap(), settings, ForwardPolicy::default()), None, local());
-    let common = common(&live, None);
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
-    let worker = Worker::new(common, live.clone());
+    let worker = worker(&live, None);
     let resource = live.snapshot.listeners().next().unwrap().clone();
     let socket = listener::bind(&AnyListener::Http(resource.clone()), 1).unwrap().remove(0);
     let address = socket.local_addr().unwrap();
@@ -90,7 +89,7 @@ where
     let serving = worker.clone();
     let mut wrong = Vec::new();
     runtime.block_on(async {
-        tokio::task::spawn_local(async move { serving.timers.run(|| false).await });
+        tokio::task::spawn_local(async move { serving.shard.timers.run(|| false).await });
         worker.open_listener(AnyListener::Http(resource), socket).unwrap();
         let mut before = CALLS.get();
         while let Some((what, bytes)) = exchanges.recv().await {

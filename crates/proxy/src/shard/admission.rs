@@ -1,19 +1,21 @@
 //! Who is let in: each connection has a place among those that the worker admits, and makes room for others when its turn has come
 //! (see [`place`](super::place)).
 
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::Worker;
+use super::Shard;
 use super::client_count::ClientCount;
 use super::place::{Room, Standing};
 use crate::metrics::Phase;
 use crate::timer::Deadline;
 
-impl Worker {
+impl Shard {
     /// Counts a connection for as long as the result lives. `None` if its client has as many as one may have.
     pub(crate) fn admit(self: &Rc<Self>, peer: SocketAddr) -> Option<Admission> {
         let running = self.running();
@@ -33,7 +35,7 @@ impl Worker {
         self.connections.set(self.connections.get() + 1);
         self.metrics.borrow_mut().connections.opened();
         let place = self.places.borrow_mut().take(self.timers.now());
-        Admission { worker: self.clone(), phase: Phase::Reading, place, _count: count }
+        Admission { shard: self.clone(), phase: Phase::Reading, place, _count: count }
     }
 
     /// Waits until there is room for another connection.
@@ -81,7 +83,7 @@ impl Worker {
 /// One connection's place among those that the worker admits, and what it is counted as.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    worker: Rc<Worker>,
+    shard: Rc<Shard>,
     phase: Phase,
     place: u32,
     /// Held for as long as the connection is.
@@ -91,7 +93,7 @@ pub(crate) struct Admission {
 impl Admission {
     /// The deadline of the connection's task: it is woken when the connection has to make room.
     pub(crate) fn set_deadline(&self, deadline: &Deadline) {
-        self.worker.places.borrow_mut().set_deadline(self.place, deadline.slot());
+        self.shard.places.borrow_mut().set_deadline(self.place, deadline.slot());
     }
 
     /// The connection does something else now.
@@ -103,19 +105,19 @@ impl Admission {
             }
             return;
         }
-        self.worker.metrics.borrow_mut().connections.changed(self.phase, phase);
+        self.shard.metrics.borrow_mut().connections.changed(self.phase, phase);
         self.phase = phase;
         self.set(phase);
     }
 
     /// The response is out, and what the client still sends is thrown away: nothing is lost if the connection goes.
     pub(crate) fn give_way(&self) {
-        self.worker.places.borrow_mut().set(self.place, Standing::Idle, self.worker.timers.now());
+        self.shard.places.borrow_mut().set(self.place, Standing::Idle, self.shard.timers.now());
     }
 
     /// Whether the connection has to make room for another one.
     pub(crate) fn is_called(&self) -> bool {
-        self.worker.places.borrow().is_called(self.place)
+        self.shard.places.borrow().is_called(self.place)
     }
 
     fn set(&self, phase: Phase) {
@@ -124,19 +126,34 @@ impl Admission {
             Phase::Waiting => Standing::Idle,
             Phase::Writing | Phase::Passing => Standing::Busy,
         };
-        if self.worker.places.borrow_mut().set(self.place, standing, self.worker.timers.now()) {
+        if self.shard.places.borrow_mut().set(self.place, standing, self.shard.timers.now()) {
             // Whoever waits for room looks again.
-            self.worker.has_ended();
+            self.shard.has_ended();
         }
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        let worker = &self.worker;
-        worker.connections.set(worker.connections.get() - 1);
-        worker.metrics.borrow_mut().connections.closed(self.phase);
-        worker.places.borrow_mut().give_up(self.place);
-        worker.has_ended();
+        let shard = &self.shard;
+        shard.connections.set(shard.connections.get() - 1);
+        shard.metrics.borrow_mut().connections.closed(self.phase);
+        shard.places.borrow_mut().give_up(self.place);
+        shard.has_ended();
     }
+}
+
+/// Awaits something that comes before a request: until the deadline passes, or the connection has to make room for another one.
+pub(crate) async fn while_admitted<F: Future>(
+    admission: &Admission,
+    deadline: &Deadline,
+    future: F,
+) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if deadline.expired() || admission.is_called() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }

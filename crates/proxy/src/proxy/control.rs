@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::thread;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::{AdminServer, AdminSource};
 use crate::net::resolve::{AddressPolicy, Resolved, Resolver};
-use crate::proxy::Publisher;
 
 /// The thread; dropping it ends it.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ pub(crate) struct Prepared {
     /// Taken out when it runs, or when it is dropped.
     runtime: Option<Runtime>,
     admin: Option<AdminServer>,
-    resolver: Option<(Arc<Resolver>, tokio::sync::mpsc::Receiver<Resolved>)>,
+    resolver: Option<(Arc<Resolver>, mpsc::Receiver<Resolved>)>,
     address: Option<SocketAddr>,
     /// Where requests may be sent, with our own address.
     policy: AddressPolicy,
@@ -72,27 +71,31 @@ impl Prepared {
         self.resolver.as_ref().map(|(resolver, _)| resolver.clone())
     }
 
-    /// Runs until the result is dropped.
+    /// Runs until the result is dropped. `follow` takes over where names lead.
     ///
     /// # Errors
     /// If there is no thread.
-    pub(crate) fn run(mut self, source: AdminSource, publisher: Publisher) -> io::Result<Control> {
+    pub(crate) fn run<F>(
+        mut self,
+        source: AdminSource,
+        follow: impl FnOnce(mpsc::Receiver<Resolved>) -> F,
+    ) -> io::Result<Control>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let (runtime, admin, resolver) = (self.runtime.take(), self.admin.take(), self.resolver.take());
         let Some(runtime) = runtime else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
+        let following = resolver.map(|(_, changes)| follow(changes));
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
             runtime.block_on(async move {
                 if let Some(admin) = admin {
                     tokio::spawn(admin.run(Arc::new(source)));
                 }
-                if let Some((_, mut changes)) = resolver {
-                    tokio::spawn(async move {
-                        while let Some(change) = changes.recv().await {
-                            publisher.resolved(change).await;
-                        }
-                    });
+                if let Some(following) = following {
+                    tokio::spawn(following);
                 }
                 let _ = stopped.await;
             });

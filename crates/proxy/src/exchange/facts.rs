@@ -8,14 +8,14 @@ use crate::client::Arrival;
 use crate::http1::PreparedField;
 use crate::live::Live;
 use crate::net::listener::OpenListener;
+use crate::shard::Shard;
 use crate::timer::Millis;
-use crate::worker::Worker;
 
 /// A connection as its exchanges see it: nothing in it is in the way of another exchange.
 #[derive(Debug)]
 pub(crate) struct ConnectionFacts {
     /// The worker that serves it.
-    pub(crate) worker: Rc<Worker>,
+    pub(crate) shard: Rc<Shard>,
     /// Where it came in.
     pub(crate) listener: Rc<OpenListener>,
     /// Both ends of it.
@@ -30,14 +30,14 @@ pub(crate) struct ConnectionFacts {
 
 impl ConnectionFacts {
     /// A new connection.
-    pub(super) fn new(worker: Rc<Worker>, listener: Rc<OpenListener>, arrival: Arrival) -> Self {
+    pub(crate) fn new(shard: Rc<Shard>, listener: Rc<OpenListener>, arrival: Arrival) -> Self {
         Self {
             arrival,
-            number: worker.next_number(),
+            number: shard.next_number(),
             family: OnceCell::new(),
             requests: Cell::new(0),
-            opened: worker.timers.now(),
-            worker,
+            opened: shard.timers.now(),
+            shard,
             listener,
         }
     }
@@ -47,8 +47,8 @@ impl ConnectionFacts {
         let settings = live.snapshot.settings();
         settings.keep_alive.is_some()
             && self.requests.get() < settings.keep_alive_requests
-            && Duration::from_millis(self.worker.timers.now().saturating_sub(self.opened)) < settings.keep_alive_time
-            && !self.worker.is_leaving()
+            && Duration::from_millis(self.shard.timers.now().saturating_sub(self.opened)) < settings.keep_alive_time
+            && !self.shard.is_leaving()
     }
 
     /// Counts a request, and gives it its number, from 1.
@@ -58,7 +58,7 @@ impl ConnectionFacts {
     }
 
     /// Whether there was a request.
-    pub(super) fn had_request(&self) -> bool {
+    pub(crate) fn had_request(&self) -> bool {
         self.requests.get() > 0
     }
 }

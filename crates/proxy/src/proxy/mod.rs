@@ -1,5 +1,6 @@
 //! The running proxy: its workers, and the one way to change what they serve.
 
+mod control;
 mod fingerprint;
 mod listening;
 mod shared;
@@ -15,12 +16,12 @@ use std::time::{Duration, Instant};
 use fairway_model::{Delta, ListenerName, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
+use self::control::Control;
 use self::listening::{Listening, Relisten};
 use self::shared::{Shared, locked};
 use crate::access_log::{LogSink, LogThread};
 use crate::admin::{AdminSource, Lifecycle};
 use crate::config::ProxyConfig;
-use crate::control::{self, Control};
 use crate::limit::LAST_WRITE;
 use crate::live::Live;
 use crate::metrics::{ConfigStatus, MetricOptions};
@@ -28,7 +29,8 @@ use crate::net::descriptors;
 use crate::net::listener;
 use crate::net::resolve::Resolved;
 use crate::net::tls::Certificates;
-use crate::worker::{self, ClientCounts, Common, Message};
+use crate::shard::{ClientCounts, Common};
+use crate::worker::{self, Message};
 
 /// Why the proxy did not start.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +146,6 @@ impl Proxy {
         };
         let common = Arc::new(Common {
             clients: ClientCounts::default(),
-            certificates: certificates.clone(),
             connections,
             datagram_sessions: descriptors::most_sessions(count, connections),
             numbers: AtomicU64::new(1),
@@ -155,7 +156,8 @@ impl Proxy {
         let mut threads = Vec::with_capacity(count);
         let (done, mut all_done) = mpsc::channel(1);
         for (index, open) in sockets.into_iter().enumerate() {
-            let (sender, thread) = worker::start(index, common.clone(), live.clone()).map_err(StartError::Thread)?;
+            let (sender, thread) =
+                worker::start(index, common.clone(), certificates.clone(), live.clone()).map_err(StartError::Thread)?;
             let first = Message::Publish {
                 live: live.clone(),
                 open,
@@ -211,7 +213,8 @@ impl Proxy {
             },
         };
         let address = control.admin_address();
-        let control = control.run(source, Publisher(shared.clone())).map_err(StartError::Thread)?;
+        let publisher = Publisher(shared.clone());
+        let control = control.run(source, |changes| publisher.follow(changes)).map_err(StartError::Thread)?;
         Ok(Self { shared, threads, log, lifecycle, admin: address, control: Some(control) })
     }
 
@@ -339,8 +342,14 @@ impl Publisher {
         })
     }
 
-    /// Takes over where a name leads.
-    pub(crate) async fn resolved(&self, change: Resolved) {
+    /// Takes over where names lead, as they are resolved.
+    async fn follow(self, mut changes: mpsc::Receiver<Resolved>) {
+        while let Some(change) = changes.recv().await {
+            self.resolved(change).await;
+        }
+    }
+
+    async fn resolved(&self, change: Resolved) {
         let shared = &*self.0;
         let _order = shared.change.lock().await;
         let current = shared.live();

@@ -8,13 +8,12 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
-use super::{Service, Way};
-use crate::connection::within;
+use super::Shard;
 use crate::limit::CONNECT_LOOK;
 use crate::net::descriptors;
 use crate::stream::Upstream;
-use crate::timer::{Deadline, Millis};
-use crate::worker::Worker;
+use crate::timer::{Deadline, Millis, within};
+use crate::upstream::{Service, Way};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -42,25 +41,25 @@ pub(crate) enum ConnectError {
 /// # Errors
 /// See [`ConnectError`].
 pub(crate) async fn open(
-    worker: &Worker,
+    shard: &Shard,
     deadline: &Deadline,
     service: &Service,
     endpoint: SocketAddr,
     timeout: Duration,
 ) -> Result<TcpStream, ConnectError> {
-    let end = worker.timers.after(timeout);
-    let socket = socket(worker, deadline, endpoint, end).await?;
+    let end = shard.timers.after(timeout);
+    let socket = socket(shard, deadline, endpoint, end).await?;
     socket.set_nodelay(true)?;
     let mut connecting = pin!(socket.connect(endpoint));
     loop {
-        deadline.set(end.min(worker.timers.after(CONNECT_LOOK)));
+        deadline.set(end.min(shard.timers.after(CONNECT_LOOK)));
         if let Some(connected) = within(deadline, connecting.as_mut()).await {
             return Ok(connected?);
         }
-        if worker.timers.now() >= end {
+        if shard.timers.now() >= end {
             return Err(ConnectError::TimedOut);
         }
-        let newest = worker.running();
+        let newest = shard.running();
         service.refresh(&newest);
         if !service.knows(&newest, endpoint) {
             return Err(ConnectError::Gone);
@@ -73,15 +72,15 @@ pub(crate) async fn open(
 /// # Errors
 /// See [`ConnectError`].
 pub(crate) async fn open_way(
-    worker: &Worker,
+    shard: &Shard,
     deadline: &Deadline,
     service: &Service,
     way: &Way,
     endpoint: SocketAddr,
     timeout: Duration,
 ) -> Result<Upstream, ConnectError> {
-    let end = worker.timers.after(timeout);
-    let tcp = open(worker, deadline, service, endpoint, timeout).await?;
+    let end = shard.timers.after(timeout);
+    let tcp = open(shard, deadline, service, endpoint, timeout).await?;
     let Way::Tls(way) = way else { return Ok(Upstream::Plain(tcp)) };
     deadline.set(end);
     match within(deadline, TlsConnector::from(way.config.clone()).connect(way.name.clone(), tcp)).await {
@@ -96,7 +95,7 @@ pub(crate) async fn open_way(
 
 /// A socket, as soon as there is a file for it.
 async fn socket(
-    worker: &Worker,
+    shard: &Shard,
     deadline: &Deadline,
     endpoint: SocketAddr,
     end: Millis,
@@ -106,11 +105,11 @@ async fn socket(
             Err(error) if descriptors::is_lack(&error) => {}
             socket => return Ok(socket?),
         }
-        if !worker.free_file() {
+        if !shard.free_file() {
             // Others than ours may have closed a file as well.
-            deadline.set(end.min(worker.timers.after(CONNECT_LOOK)));
-            within(deadline, worker.ended()).await;
-            if worker.timers.now() >= end {
+            deadline.set(end.min(shard.timers.after(CONNECT_LOOK)));
+            within(deadline, shard.ended()).await;
+            if shard.timers.now() >= end {
                 return Err(ConnectError::NoFile);
             }
         }

@@ -1,0 +1,176 @@
+//! The port of a TCP or UDP service in one worker, and what a connection and a session of datagrams have in common.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use fairway_model::{ListenerName, StreamListener, StreamRetry, Transport};
+
+use crate::access_log::StreamRecord;
+use crate::balance::{Ask, Outcome, Pick};
+use crate::metrics::StreamCounts;
+use crate::net::listener::{self, Gate};
+use crate::shard::{Admission, Shard};
+use crate::upstream::Service;
+
+/// The port of a TCP or UDP service, in one worker.
+#[derive(Debug)]
+pub(crate) struct OpenStream {
+    resource: RefCell<Arc<StreamListener>>,
+    gate: Gate,
+    counts: Cell<StreamCounts>,
+    /// When it was last logged that a datagram was dropped.
+    dropped: Cell<Option<Instant>>,
+}
+
+impl OpenStream {
+    /// For a socket that is bound.
+    pub(crate) fn new(resource: Arc<StreamListener>, local: SocketAddr) -> Self {
+        Self {
+            resource: RefCell::new(resource),
+            gate: Gate::new(local),
+            counts: Cell::default(),
+            dropped: Cell::new(None),
+        }
+    }
+
+    /// The resource.
+    pub(crate) fn resource(&self) -> Arc<StreamListener> {
+        self.resource.borrow().clone()
+    }
+
+    /// The resource changed: what begins from now on goes by the new one.
+    pub(crate) fn change(&self, resource: Arc<StreamListener>) {
+        *self.resource.borrow_mut() = resource;
+    }
+
+    /// Whether it takes datagrams.
+    pub(crate) fn is_udp(&self) -> bool {
+        self.resource.borrow().transport.is_udp()
+    }
+
+    /// Counts a connection for as long as the result lives. `None` if its client has as many as one may have. Peers that name the
+    /// client in a PROXY header are proxies, which speak for many clients.
+    pub(crate) fn admit(&self, shard: &Rc<Shard>, peer: SocketAddr) -> Option<Admission> {
+        match self.resource.borrow().transport {
+            Transport::Tcp { accept_proxy: true, .. } => Some(shard.admit_proxy()),
+            Transport::Tcp { .. } | Transport::Udp => shard.admit(peer),
+        }
+    }
+
+    /// What closes it.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// What was counted so far.
+    pub(crate) fn report(&self) -> (ListenerName, &'static str, StreamCounts) {
+        let resource = self.resource.borrow();
+        (resource.name.clone(), resource.transport.as_str(), self.counts.get())
+    }
+
+    pub(super) fn count(&self, change: impl FnOnce(&mut StreamCounts)) {
+        let mut counts = self.counts.get();
+        change(&mut counts);
+        self.counts.set(counts);
+    }
+}
+
+/// A connection or a session of datagrams: counted and logged exactly once, when it is dropped.
+#[derive(Debug)]
+pub(super) struct StreamSession {
+    pub(super) shard: Rc<Shard>,
+    pub(super) open: Rc<OpenStream>,
+    pub(super) record: StreamRecord,
+    logged: bool,
+}
+
+impl StreamSession {
+    pub(super) fn begin(shard: &Rc<Shard>, open: &Rc<OpenStream>, client: SocketAddr, local: SocketAddr) -> Self {
+        open.count(|counts| {
+            counts.opened += 1;
+            counts.active += 1;
+        });
+        let record = StreamRecord {
+            protocol: open.resource.borrow().transport.as_str(),
+            client,
+            local,
+            number: shard.next_number(),
+            begun: Instant::now(),
+            status: 502,
+            sent: 0,
+            received: 0,
+            upstream_sent: 0,
+            upstream_received: 0,
+            tried: Vec::new(),
+            connect: None,
+            upstream_name: Arc::default(),
+        };
+        Self { shard: shard.clone(), open: open.clone(), record, logged: true }
+    }
+
+    /// The next endpoint to try, `None` when there is none or the policy allows no more. No endpoint is tried twice.
+    ///
+    /// The backend is the one that the port led to when this began. Its endpoints are those of now, which may be of a newer snapshot:
+    /// when the first try fails, most likely because its pod has just gone, the next one finds the pod that took its place.
+    pub(super) fn choose(
+        &mut self,
+        resource: &StreamListener,
+        retry: Option<&StreamRetry>,
+    ) -> Option<(Rc<Service>, Pick)> {
+        let tries = self.record.tried.len();
+        if tries > 0 {
+            let retry = retry?;
+            let late = retry.within.is_some_and(|within| self.record.begun.elapsed() >= within);
+            if late || retry.tries.is_some_and(|most| tries >= most as usize) {
+                return None;
+            }
+        }
+        let running = self.shard.running();
+        let service = self.shard.upstreams.service(&running, &resource.backend, &self.shard.rng)?;
+        if tries == 0 {
+            self.record.upstream_name = service.with_backend(|backend| backend.upstream_name.clone());
+        }
+        let tried = &self.record.tried;
+        let pick = service.pick(|_| Ask { session: None, hash_key: b"", tried, now: Instant::now() })?;
+        if tried.contains(&pick.endpoint) {
+            return None;
+        }
+        self.record.tried.push(pick.endpoint);
+        Some((service, pick))
+    }
+
+    /// An endpoint was reached.
+    pub(super) fn reached(&mut self, service: &Service, pick: &Pick, since: Instant) {
+        let took = since.elapsed();
+        self.record.connect = Some(took);
+        self.record.status = 200;
+        service.done(pick, Outcome::Answered(took), Instant::now());
+        self.shard.metrics.borrow_mut().upstream.connected += 1;
+    }
+
+    /// An endpoint was not reached.
+    pub(super) fn failed(&self, service: &Service, pick: &Pick) {
+        service.done(pick, Outcome::Failed, Instant::now());
+        self.shard.metrics.borrow_mut().upstream.failed += 1;
+    }
+
+    /// A datagram is dropped. That is counted each time, but anybody can send any number of them: the log tells one a minute.
+    pub(super) fn dropped(&mut self) {
+        self.logged = listener::is_due(&self.open.dropped, Instant::now());
+    }
+}
+
+impl Drop for StreamSession {
+    fn drop(&mut self) {
+        self.open.count(|counts| {
+            counts.active -= 1;
+            counts.failed += u64::from(self.record.status != 200);
+        });
+        if self.logged {
+            self.shard.log_stream(&self.record);
+        }
+    }
+}

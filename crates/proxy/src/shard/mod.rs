@@ -1,0 +1,242 @@
+//! What one worker thread owns and its tasks share: clock, timers, memory, counters, pools, admission, random numbers, and the
+//! snapshot in force. It knows nothing of listeners, connections or messages, which are above it.
+
+mod admission;
+mod client_count;
+pub(crate) mod connect;
+mod place;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fairway_model::Template;
+use tokio::sync::Notify;
+
+pub(crate) use self::admission::{Admission, while_admitted};
+pub(crate) use self::client_count::ClientCounts;
+use self::place::Places;
+use crate::access_log::{self, Format, LogHandle, LogWriter, StreamRecord};
+use crate::live::{InForce, Live};
+use crate::metrics::{LiveRoutes, MetricOptions, WorkerMetrics, WorkerReport};
+use crate::random::Rng;
+use crate::record::RequestRecord;
+use crate::respond::Clock;
+use crate::timer::Timers;
+use crate::upstream::Upstreams;
+use crate::work::Store;
+
+/// What all workers of the process have in common; nothing in it is written by a request.
+#[derive(Debug)]
+pub(crate) struct Common {
+    /// Client connections that one worker holds at most.
+    pub(crate) connections: usize,
+    /// Connections of each client, where there is a limit of them.
+    pub(crate) clients: ClientCounts,
+    /// Sessions of datagrams that one worker holds at most.
+    pub(crate) datagram_sessions: usize,
+    /// Gives each connection its number; written once a connection.
+    pub(crate) numbers: AtomicU64,
+    /// The access log, if there is one.
+    pub(crate) log: Option<LogHandle>,
+    /// What is counted and how.
+    pub(crate) metrics: Arc<MetricOptions>,
+}
+
+/// How far the end of a worker has come. Each stage includes those before it.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Stage {
+    /// Connections come and stay.
+    Serving,
+    /// Connections end with their next response.
+    Leaving,
+    /// Connections end as soon as they are idle.
+    Draining,
+    /// Requests end at once.
+    Stopping,
+}
+
+/// The state of one worker, shared by its tasks.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    /// What all workers have in common.
+    pub(crate) common: Arc<Common>,
+    /// The clock and the deadlines.
+    pub(crate) timers: Rc<Timers>,
+    /// Memory for requests.
+    pub(crate) store: Store,
+    /// Connections to endpoints, and how they are chosen.
+    pub(crate) upstreams: Upstreams,
+    /// The value of Date.
+    pub(crate) clock: Clock,
+    /// The access log, if there is one.
+    log: Option<LogWriter>,
+    /// The counters.
+    pub(crate) metrics: RefCell<WorkerMetrics>,
+    /// For templates with the time in them.
+    pub(crate) log_clock: RefCell<access_log::Clock>,
+    /// Templates of policies that have variables, compiled, by their text. Forgotten with every change, so that there are no more
+    /// than one configuration has.
+    formats: RefCell<HashMap<Box<str>, Rc<Format>>>,
+    /// Random numbers.
+    pub(crate) rng: RefCell<Rng>,
+    running: RefCell<Rc<InForce>>,
+    connections: Cell<usize>,
+    /// Signalled when a connection ends, or sessions of datagrams do.
+    ended: Notify,
+    stage: Cell<Stage>,
+    /// Which connections make room when others wait for their places or files.
+    places: RefCell<Places>,
+}
+
+impl Shard {
+    /// A shard that serves a snapshot.
+    pub(crate) fn new(common: Arc<Common>, live: Arc<Live>) -> Rc<Self> {
+        Rc::new(Self {
+            log: common.log.as_ref().map(LogHandle::writer),
+            metrics: RefCell::new(WorkerMetrics::new(common.metrics.clone())),
+            log_clock: RefCell::new(access_log::Clock::new()),
+            common,
+            timers: Timers::new(),
+            store: Store::default(),
+            upstreams: Upstreams::default(),
+            clock: Clock::default(),
+            formats: RefCell::default(),
+            rng: RefCell::new(Rng::from_os()),
+            running: RefCell::new(Rc::new(InForce(live))),
+            connections: Cell::new(0),
+            ended: Notify::new(),
+            stage: Cell::new(Stage::Serving),
+            places: RefCell::default(),
+        })
+    }
+
+    /// The snapshot in force. A request keeps what it got to its end, but for the endpoints, see [`Upstreams::service`].
+    pub(crate) fn running(&self) -> Rc<InForce> {
+        self.running.borrow().clone()
+    }
+
+    /// From now on requests are served by this snapshot.
+    pub(crate) fn publish(&self, live: Arc<Live>) {
+        *self.running.borrow_mut() = Rc::new(InForce(live));
+        self.metrics.borrow_mut().snapshot_changed();
+        self.formats.borrow_mut().clear();
+    }
+
+    /// Client connections.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    /// Requests under way.
+    pub(crate) fn under_way(&self) -> u64 {
+        self.metrics.borrow().connections.writing
+    }
+
+    /// Connections end with their next response from now on.
+    pub(crate) fn leave(&self) {
+        self.reach(Stage::Leaving);
+    }
+
+    /// Connections end as soon as they are idle.
+    pub(crate) fn drain(&self) {
+        self.reach(Stage::Draining);
+        self.upstreams.pool.borrow_mut().clear();
+        self.timers.wake_all();
+    }
+
+    /// Requests end at once.
+    pub(crate) fn stop(&self) {
+        self.reach(Stage::Stopping);
+        self.timers.wake_all();
+    }
+
+    fn reach(&self, stage: Stage) {
+        self.stage.set(self.stage.get().max(stage));
+    }
+
+    /// Whether connections are to end with their next response.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.stage.get() >= Stage::Leaving
+    }
+
+    /// Whether connections are to end as soon as they are idle.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.stage.get() >= Stage::Draining
+    }
+
+    /// Whether requests are to end at once.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stage.get() >= Stage::Stopping
+    }
+
+    /// A template of a policy in the form that is evaluated.
+    pub(crate) fn format(&self, template: &Template) -> Rc<Format> {
+        let mut formats = self.formats.borrow_mut();
+        if let Some(format) = formats.get(template.text()) {
+            return format.clone();
+        }
+        let format = Rc::new(Format::plain(template));
+        formats.insert(template.text().into(), format.clone());
+        format
+    }
+
+    /// The number of a new connection.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.common.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Records a request that has ended.
+    pub(crate) fn observe(&self, live: &Live, record: &RequestRecord<'_>) {
+        let mut metrics = self.metrics.borrow_mut();
+        metrics.record(record);
+        if live.version < self.running.borrow().version {
+            // What was learnt about a snapshot that is about to go would be wrong for whatever takes its place in memory.
+            metrics.snapshot_changed();
+        }
+        drop(metrics);
+        if let Some(log) = &self.log
+            && live.prepared.log.admits(record)
+        {
+            // Escaping makes up to four bytes of one.
+            log.log(live.prepared.log.format(), record, 4 * live.prepared.request.total);
+        }
+    }
+
+    /// Writes a line about a stream that has ended.
+    pub(crate) fn log_stream(&self, record: &StreamRecord) {
+        if let Some(log) = &self.log {
+            let running = self.running.borrow();
+            if let Some(format) = &running.prepared.stream_log {
+                log.line(|clock, out| format.append(record, clock, out));
+            }
+        }
+    }
+
+    /// What was counted so far.
+    pub(crate) fn report(&self, version: u64, live: &LiveRoutes) -> WorkerReport {
+        let mut metrics = self.metrics.borrow_mut();
+        metrics.upstream.idle = self.upstreams.pool.borrow().len() as u64;
+        metrics.report(version, live)
+    }
+
+    /// Keeps the clock and the deadlines going, and writes log lines that would wait for those that fill the buffer.
+    pub(crate) fn start(self: &Rc<Self>) {
+        let this = self.clone();
+        tokio::task::spawn_local(async move {
+            this.timers.run(|| this.keep_house()).await;
+        });
+        if let Some(log) = self.log.clone() {
+            tokio::task::spawn_local(log.run());
+        }
+    }
+
+    /// Whether there is something that will need it again.
+    fn keep_house(&self) -> bool {
+        let running = self.running();
+        self.upstreams.keep_house(self.timers.now(), &running);
+        self.upstreams.pool.borrow().len() > 0
+    }
+}
