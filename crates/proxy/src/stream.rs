@@ -4,11 +4,12 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::limit::CLIENT_PROBE;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
+
+use crate::limit::CLIENT_PROBE;
 
 /// Something to read from.
 pub(crate) trait ReadInto {
@@ -48,24 +49,59 @@ impl WriteFrom for TcpStream {
     }
 }
 
-/// A client's connection.
+/// A connection as it is, or over TLS once that is agreed on.
 #[derive(Debug)]
-pub(crate) enum Downstream {
+pub(crate) enum MaybeTls<S> {
     /// As it is.
     Plain(TcpStream),
     /// Over TLS, after the handshake.
-    Tls(Box<server::TlsStream<TcpStream>>),
+    Tls(Box<S>),
 }
 
-impl Downstream {
+/// A client's connection.
+pub(crate) type Downstream = MaybeTls<server::TlsStream<TcpStream>>;
+
+/// A connection to an endpoint.
+pub(crate) type Upstream = MaybeTls<client::TlsStream<TcpStream>>;
+
+/// TLS, of either side.
+pub(crate) trait OverTcp: AsyncRead + AsyncWrite + Unpin {
+    /// Whether an end without the farewell of TLS is taken for an end.
+    const MAY_END_SILENTLY: bool;
+
+    /// The socket below.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl OverTcp for server::TlsStream<TcpStream> {
+    const MAY_END_SILENTLY: bool = false;
+
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+impl OverTcp for client::TlsStream<TcpStream> {
+    /// Many servers end so. Framing tells whether something is missing, and nginx takes it for the end of a response that has no
+    /// framing.
+    const MAY_END_SILENTLY: bool = true;
+
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+impl<S: OverTcp> MaybeTls<S> {
     /// The socket below.
     pub(crate) fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
+            Self::Tls(tls) => tls.tcp(),
         }
     }
+}
 
+impl Downstream {
     /// Whether the peer has reset the connection, or no longer answers the [probes](Self::probe). Costs a system call.
     pub(crate) fn has_failed(&self) -> bool {
         !matches!(SockRef::from(self.tcp()).take_error(), Ok(None))
@@ -79,72 +115,21 @@ impl Downstream {
     }
 }
 
-impl ReadInto for Downstream {
-    fn poll_read_into(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Plain(tcp) => read(Pin::new(tcp), cx, room),
-            Self::Tls(tls) => read(Pin::new(&mut **tls), cx, room),
-        }
-    }
-}
-
-impl WriteFrom for Downstream {
-    fn poll_write_from(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Plain(tcp) => write(Pin::new(tcp), cx, pieces),
-            Self::Tls(tls) => write(Pin::new(&mut **tls), cx, pieces),
-        }
-    }
-
-    fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(_) => Poll::Ready(Ok(())),
-            Self::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
-        }
-    }
-
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
-        }
-    }
-}
-
-/// A connection to an endpoint.
-#[derive(Debug)]
-pub(crate) enum Upstream {
-    /// As it is.
-    Plain(TcpStream),
-    /// Over TLS, after the handshake.
-    Tls(Box<client::TlsStream<TcpStream>>),
-}
-
-impl Upstream {
-    /// The socket below.
-    pub(crate) fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
-        }
-    }
-}
-
-impl ReadInto for Upstream {
+impl<S: OverTcp> ReadInto for MaybeTls<S> {
     fn poll_read_into(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(tcp) => read(Pin::new(tcp), cx, room),
             Self::Tls(tls) => match read(Pin::new(&mut **tls), cx, room) {
-                // Many servers end without the farewell of TLS. Framing tells whether something is missing, and nginx takes it for
-                // the end of a response that has no framing.
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
+                Poll::Ready(Err(error)) if S::MAY_END_SILENTLY && error.kind() == io::ErrorKind::UnexpectedEof => {
+                    Poll::Ready(Ok(0))
+                }
                 other => other,
             },
         }
     }
 }
 
-impl WriteFrom for Upstream {
+impl<S: OverTcp> WriteFrom for MaybeTls<S> {
     fn poll_write_from(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(tcp) => write(Pin::new(tcp), cx, pieces),
