@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use fairway_model::{StreamListener, StreamSettings, Transport};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::port::{OpenStream, StreamSession};
@@ -19,7 +20,6 @@ use crate::metrics::Phase;
 use crate::net::proxy_protocol::{self, Decoded, Ends};
 use crate::shard::connect::{self, ConnectError};
 use crate::shard::{Admission, Shard, while_admitted};
-use crate::stream::WriteFrom;
 use crate::timer::{Deadline, within};
 
 /// Serves a connection to its end.
@@ -122,7 +122,7 @@ impl Connection {
             let mut header = Vec::with_capacity(108);
             proxy_protocol::encode(&self.ends, &mut header);
             self.deadline.set_after(settings.connect_timeout);
-            let written = within(&self.deadline, write_all(&mut endpoint, &header)).await;
+            let written = within(&self.deadline, endpoint.write_all(&header)).await;
             if !matches!(written, Some(Ok(()))) {
                 self.session.record.status = 502;
                 return None;
@@ -227,15 +227,6 @@ enum Ended {
     Broken,
     /// Nothing came for too long.
     Idle,
-}
-
-async fn write_all(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let written = poll_fn(|cx| stream.poll_write_from(cx, &[std::io::IoSlice::new(rest)])).await?;
-        rest = &rest[written..];
-    }
-    Ok(())
 }
 
 /// Size of the future that a connection is, which is its memory while nothing passes.
