@@ -9,8 +9,6 @@ use std::net::SocketAddr;
 
 use fairway_model::{ListenerName, Snapshot};
 
-use super::RefusedListener;
-use super::shared::{Shared, locked};
 use crate::net::listener::{self, AnyListener, Bound};
 
 /// The listeners as the last attempt left them. One whose new address is refused is in both maps: the old one is still open.
@@ -53,25 +51,42 @@ pub(super) struct Relisten {
     pub(super) opened: BTreeMap<ListenerName, SocketAddr>,
 }
 
-impl Shared {
+/// A listener that could not be opened. It is tried again with every change, and by [`Publisher::listen_again`](super::Publisher::listen_again).
+#[derive(Debug)]
+pub struct RefusedListener {
+    /// Its name.
+    pub listener: ListenerName,
+    /// Its address.
+    pub address: SocketAddr,
+    /// What the operating system said.
+    pub error: io::Error,
+    /// Whether the attempt before this one ended in the same way: name, address and kind of the error.
+    pub known: bool,
+}
+
+impl Listening {
     /// Binds what is new. A listener with another address is a new one, and the old one stays in force until that is bound;
-    /// with something else behind it it stays open. What could not be bound is tried again.
-    pub(super) fn relisten(&self, listening: &mut Listening, snapshot: &Snapshot) -> Relisten {
-        let mut relisten = Relisten { open: self.workers.iter().map(|_| Vec::new()).collect(), ..Relisten::default() };
+    /// with something else behind it it stays open. What could not be bound is tried again. `local` is where listeners are open.
+    pub(super) fn follow(
+        &mut self,
+        snapshot: &Snapshot,
+        workers: usize,
+        local: &mut BTreeMap<ListenerName, SocketAddr>,
+    ) -> Relisten {
+        let mut relisten = Relisten { open: (0..workers).map(|_| Vec::new()).collect(), ..Relisten::default() };
         let Relisten { open, change, close, refused, opened } = &mut relisten;
-        let before = std::mem::take(&mut listening.refused);
+        let before = std::mem::take(&mut self.refused);
         let wanted: HashMap<ListenerName, AnyListener> =
             listeners(snapshot).map(|listener| (listener.name().clone(), listener)).collect();
-        if wanted.len() == listening.open.len()
-            && wanted.iter().all(|(name, listener)| listening.open.get(name).is_some_and(|known| known.is(listener)))
+        if wanted.len() == self.open.len()
+            && wanted.iter().all(|(name, listener)| self.open.get(name).is_some_and(|known| known.is(listener)))
         {
             return Relisten::default();
         }
-        let mut local = locked(&self.local);
         let stays =
             |listener: &AnyListener| wanted.get(listener.name()).is_some_and(|new| new.shares_sockets(listener));
         // Where we listen now, with the ports that the kernel chose, and whether we go on there.
-        let ours: Vec<_> = listening
+        let ours: Vec<_> = self
             .open
             .values()
             .filter_map(|listener| {
@@ -82,7 +97,7 @@ impl Shared {
                 })
             })
             .collect();
-        listening.open.retain(|name, listener| {
+        self.open.retain(|name, listener| {
             let kept = wanted.contains_key(name);
             if !kept {
                 close.push(listener.clone());
@@ -91,17 +106,17 @@ impl Shared {
             kept
         });
         for listener in listeners(snapshot) {
-            let old = listening.open.get(listener.name());
+            let old = self.open.get(listener.name());
             match old {
                 Some(known) if known.is(&listener) => continue,
                 Some(known) if known.shares_sockets(&listener) => {
                     change.push(listener.clone());
-                    listening.open.insert(listener.name().clone(), listener);
+                    self.open.insert(listener.name().clone(), listener);
                     continue;
                 }
                 Some(_) | None => {}
             }
-            match bind(&listener, &ours, self.workers.len()) {
+            match bind(&listener, &ours, workers) {
                 Ok(sockets) => {
                     close.extend(old.cloned());
                     if let Some(address) = sockets.first().and_then(|socket| socket.local_addr().ok()) {
@@ -113,13 +128,13 @@ impl Shared {
                     for (own, socket) in open.iter_mut().zip(sockets) {
                         own.push((listener.clone(), socket));
                     }
-                    listening.open.insert(listener.name().clone(), listener);
+                    self.open.insert(listener.name().clone(), listener);
                 }
                 Err(error) => {
                     let (name, address) = (listener.name().clone(), listener.address());
                     let refusal = Refusal { address, error: error.kind() };
                     let known = before.get(&name) == Some(&refusal);
-                    listening.refused.insert(name.clone(), refusal);
+                    self.refused.insert(name.clone(), refusal);
                     refused.push(RefusedListener { listener: name, address, error, known });
                 }
             }

@@ -17,6 +17,7 @@ use fairway_model::{Delta, ListenerName, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
 use self::control::Control;
+pub use self::listening::RefusedListener;
 use self::listening::{Listening, Relisten};
 use self::shared::{Shared, locked};
 use crate::access_log::{LogSink, LogThread};
@@ -79,19 +80,6 @@ pub struct Published {
     pub refused: Vec<RefusedListener>,
     /// Listeners that are open at last after they were refused, and where.
     pub opened: BTreeMap<ListenerName, SocketAddr>,
-}
-
-/// A listener that could not be opened. It is tried again with every change, and by [`Publisher::listen_again`].
-#[derive(Debug)]
-pub struct RefusedListener {
-    /// Its name.
-    pub listener: ListenerName,
-    /// Its address.
-    pub address: SocketAddr,
-    /// What the operating system said.
-    pub error: io::Error,
-    /// Whether the attempt before this one ended in the same way: name, address and kind of the error.
-    pub known: bool,
 }
 
 /// How draining ended.

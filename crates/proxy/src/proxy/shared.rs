@@ -9,8 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fairway_model::{Delta, ListenerName, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
-use super::RefusedListener;
-use super::listening::{Listening, Relisten};
+use super::listening::{Listening, RefusedListener, Relisten};
 use crate::access_log::LogThread;
 use crate::live::Live;
 use crate::metrics::{ConfigStatus, ProxyFigures};
@@ -37,6 +36,11 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn live(&self) -> Arc<Live> {
         locked(&self.live).clone()
+    }
+
+    /// Binds what is new in a snapshot.
+    pub(super) fn relisten(&self, listening: &mut Listening, snapshot: &Snapshot) -> Relisten {
+        listening.follow(snapshot, self.workers.len(), &mut locked(&self.local))
     }
 
     pub(super) fn tell(&self, message: impl Fn() -> Message) {
