@@ -6,7 +6,7 @@ use std::io;
 use fairway_model::decision;
 use nix::libc::ECONNREFUSED;
 
-use crate::http1::{BodyError, HeadError};
+use crate::http::{BodyError, HeadError};
 pub(crate) use crate::reason::Side;
 use crate::reason::{Cause, Detail, Reason};
 use crate::upstream::InvalidTls;

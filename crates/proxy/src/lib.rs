@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod balance;
+pub mod http;
 pub mod http1;
 pub mod limit;
 pub mod metrics;
@@ -20,6 +21,7 @@ mod l4;
 mod live;
 mod message;
 mod net;
+mod outgoing;
 mod pipeline;
 mod prepared;
 mod proxy;
@@ -32,7 +34,5 @@ mod work;
 mod worker;
 
 pub use config::ProxyConfig;
-pub use fairway_model::client;
-pub(crate) use fairway_model::decimal;
 pub use net::{proxy_protocol, resolve};
 pub use proxy::{Drained, Proxy, Published, Publisher, RefusedListener, StartError};

@@ -1,58 +1,24 @@
-//! The heads that the proxy sends: the client's request as an endpoint gets it, an endpoint's response as the client gets it. Which
-//! fields they have is decided in the model.
+//! The heads that the proxy sends, as the exchange has them sent: each version of HTTP writes them in its own way. Which fields they
+//! have is decided in the model.
 
 use fairway_model::decision::{Expand, Plan, RequestEdits, ResponseEdits};
-use fairway_model::{KnownField, KnownSet, Template, TooLong};
+use fairway_model::{Template, TooLong};
 
-use crate::error::Failure;
-use crate::http1::{FieldName, FieldsView, Framing, HeadWriter, PreparedField, RequestHead, ResponseHead, Version};
+use crate::http::{FieldsView, Framing};
 use crate::live::Live;
-use crate::respond::{Clock, Persistence};
-
-const CONNECTION: FieldName<'_> = FieldName::from_static("Connection");
-const UPGRADE: FieldName<'_> = FieldName::from_static("Upgrade");
+use crate::respond::DateClock;
 
 /// A request head for an endpoint.
 #[derive(Debug)]
 pub(crate) struct UpstreamRequest<'a> {
-    /// The client's head.
-    pub(crate) head: &'a RequestHead,
+    /// How the end of its body is known.
+    pub(crate) framing: Framing,
     /// What becomes of its fields.
     pub(crate) edits: RequestEdits<'a, 'a, FieldsView<'a>>,
-    /// The fields about the client that are the same for every request of the connection.
-    pub(crate) family: Option<&'a PreparedField>,
     /// The protocols that are asked for, one of which is to take over the connection.
     pub(crate) upgrade: Option<&'a [u8]>,
     /// Whether the endpoint connection is not kept.
     pub(crate) close: bool,
-}
-
-impl UpstreamRequest<'_> {
-    /// Appends the head.
-    ///
-    /// # Errors
-    /// If a configured value makes it unwritable.
-    pub(crate) fn write(
-        &self,
-        out: &mut Vec<u8>,
-        value: &mut Vec<u8>,
-        expand: &mut impl Expand,
-    ) -> Result<(), Failure> {
-        let edits = &self.edits;
-        let mut writer = HeadWriter::new(out);
-        writer.request_line(edits.head.method, &edits.scratch.target).map_err(|_| Failure::Unwritable)?;
-        edits.write(&mut writer, self.family, value, expand)?;
-        if self.head.framing() == Framing::Chunked {
-            writer.framing(Framing::Chunked);
-        }
-        if let Some(protocols) = self.upgrade {
-            write_upgrade(&mut writer, protocols);
-        } else if self.close {
-            let _ = writer.field(CONNECTION, b"close");
-        }
-        writer.finish();
-        Ok(())
-    }
 }
 
 /// Values of templates in the order in which the edits of a response ask for them: they are made before the response is written, while
@@ -81,18 +47,20 @@ impl Evaluated {
         }
     }
 
-    fn reader(&self) -> Reader<'_> {
-        Reader { values: self, next: 0 }
+    /// Gives them in that order.
+    pub(crate) fn reader(&self) -> EvaluatedReader<'_> {
+        EvaluatedReader { values: self, next: 0 }
     }
 }
 
 /// Gives the values one after the other.
-struct Reader<'a> {
+#[derive(Debug)]
+pub(crate) struct EvaluatedReader<'a> {
     values: &'a Evaluated,
     next: usize,
 }
 
-impl Expand for Reader<'_> {
+impl Expand for EvaluatedReader<'_> {
     fn expand(&mut self, _: &Template, out: &mut Vec<u8>) -> Result<(), TooLong> {
         let ends = &self.values.ends;
         let start = self.next.checked_sub(1).map_or(0, |last| ends[last]);
@@ -110,7 +78,7 @@ pub(crate) struct ResponseContext<'a> {
     /// The snapshot.
     pub(crate) live: &'a Live,
     /// The value of Date.
-    pub(crate) clock: &'a Clock,
+    pub(crate) clock: &'a DateClock,
     /// What was decided.
     pub(crate) plan: Option<&'a Plan<'a>>,
     /// The cookie that starts a session; empty for none.
@@ -126,74 +94,4 @@ impl<'a> ResponseContext<'a> {
     pub(crate) fn edits(&self) -> ResponseEdits<'a, 'a> {
         ResponseEdits { plan: self.plan, rules: &self.live.prepared.fields, session_cookie: self.session_cookie }
     }
-}
-
-/// A response head for a client.
-#[derive(Debug)]
-pub(crate) struct ClientResponse<'a> {
-    /// The endpoint's head.
-    pub(crate) head: &'a ResponseHead,
-    /// What it was parsed from.
-    pub(crate) bytes: &'a [u8],
-    /// How the body is framed for the client.
-    pub(crate) framing: Framing,
-    /// Whether the endpoint's framing field goes on as it is.
-    pub(crate) framing_kept: bool,
-    /// What becomes of the connection.
-    pub(crate) persistence: Persistence,
-    /// The protocol that takes over the connection.
-    pub(crate) switched_to: Option<&'a [u8]>,
-}
-
-impl ClientResponse<'_> {
-    /// Appends the head.
-    pub(crate) fn write(&self, context: &ResponseContext<'_>, out: &mut Vec<u8>, value: &mut Vec<u8>) {
-        let Self { head, bytes, .. } = *self;
-        let edits = context.edits();
-        let mut writer = HeadWriter::new(out);
-        writer.forward_status_line(head, bytes);
-        if !head.fields().present().contains(KnownField::Date) && !edits.replaces(KnownField::Date) {
-            context.clock.write(&mut writer);
-        }
-        let dropped = if self.framing_kept { KnownSet::EMPTY } else { KnownSet::EMPTY.with(KnownField::ContentLength) };
-        let fields = FieldsView { fields: head.fields(), bytes };
-        // The values were made within the limit, so none is too long here.
-        let _ = edits.write(fields, dropped, &mut writer, value, &mut context.values.reader());
-        if self.framing == Framing::Chunked {
-            writer.framing(Framing::Chunked);
-        }
-        match self.switched_to {
-            Some(protocol) => write_upgrade(&mut writer, protocol),
-            None => self.persistence.write(&mut writer),
-        }
-        writer.finish();
-    }
-}
-
-/// Writes the fields of an answer that is made here.
-pub(crate) fn write_own_fields(
-    context: &ResponseContext<'_>,
-    fields: &[fairway_model::FieldLine<'_>],
-    writer: &mut HeadWriter<'_>,
-    value: &mut Vec<u8>,
-) {
-    let _ = context.edits().write(fields, KnownSet::EMPTY, writer, value, &mut context.values.reader());
-}
-
-fn write_upgrade(writer: &mut HeadWriter<'_>, protocols: &[u8]) {
-    let _ = writer.field(CONNECTION, b"upgrade");
-    let _ = writer.field(UPGRADE, protocols);
-}
-
-/// Appends an interim response (103 and the like). Clients of HTTP/1.0 know none (RFC 9110 15.2): for them nothing is appended.
-pub(crate) fn write_interim(head: &ResponseHead, bytes: &[u8], to: Version, out: &mut Vec<u8>) -> bool {
-    const DROPPED: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL).with(KnownField::ContentLength);
-    if to == Version::Http10 {
-        return false;
-    }
-    let mut writer = HeadWriter::new(out);
-    writer.forward_status_line(head, bytes);
-    writer.forward(head.fields(), bytes, DROPPED, |_| false);
-    writer.finish();
-    true
 }

@@ -3,11 +3,11 @@
 use fairway_model::decision::{self, Facts, From, Plan, Received, Scratch};
 use fairway_model::{BackendName, TableName};
 
-use crate::client::Arrival;
-use crate::http1::RequestHead;
+use crate::http::RequestHead;
+use crate::http::Spanned;
 use crate::live::Live;
-use crate::record::Message;
 use crate::shard::Shard;
+use fairway_model::client::Arrival;
 
 /// What a worker knows that its snapshot doesn't.
 struct WorkerFacts<'a> {
@@ -30,7 +30,7 @@ impl Facts for WorkerFacts<'_> {
 pub(crate) fn decide<'l>(
     shard: &Shard,
     live: &'l Live,
-    head: Message<'_, RequestHead>,
+    head: Spanned<'_, RequestHead>,
     arrival: &Arrival,
     table: &TableName,
     scratch: &mut Scratch,

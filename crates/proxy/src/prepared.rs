@@ -5,12 +5,25 @@ use std::time::Duration;
 use fairway_model::{FieldRules, LogEscape, Segment, Settings, Template, Variable};
 
 use crate::access_log::{LogRules, StreamFormat};
-use crate::http1::HeadLimits;
+use crate::http::HeadLimits;
 use crate::limit::{RESPONSE_FIELDS, RESPONSE_HEAD};
-use crate::upstream::pool::Limits;
+use crate::timer::Millis;
 
 /// A format of the access log that the command line asked for.
 pub(crate) type LogFormat = (Template, LogEscape);
+
+/// Limits of the pool of connections to endpoints.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PoolLimits {
+    /// Idle connections in all.
+    pub(crate) connections: usize,
+    /// Requests on one connection.
+    pub(crate) requests: u64,
+    /// Longest idle time.
+    pub(crate) idle: Millis,
+    /// Longest age.
+    pub(crate) age: Millis,
+}
 
 /// What follows from the settings.
 #[derive(Debug)]
@@ -26,7 +39,7 @@ pub(crate) struct Prepared {
     /// Limits of response heads.
     pub(crate) response: HeadLimits,
     /// Limits of the pool of upstream connections.
-    pub(crate) pool: Limits,
+    pub(crate) pool: PoolLimits,
     /// Edits of fields.
     pub(crate) fields: FieldRules,
 }
@@ -60,7 +73,7 @@ impl Prepared {
                 fields: RESPONSE_FIELDS,
                 ..HeadLimits::default()
             },
-            pool: Limits {
+            pool: PoolLimits {
                 connections: keepalive.connections as usize,
                 requests: keepalive.requests,
                 idle: millis(keepalive.idle),

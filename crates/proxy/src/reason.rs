@@ -7,7 +7,7 @@ use std::fmt;
 
 use nix::errno::Errno;
 
-use crate::http1::{BodyError, HeadError};
+use crate::http::{BodyError, HeadError};
 
 /// Who is at fault, which decides what happens to the connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

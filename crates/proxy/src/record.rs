@@ -6,10 +6,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use fairway_model::client::ClientView;
 use fairway_model::{Backend, Host, Route};
 
-use crate::client::ClientView;
-use crate::http1::{Fields, RequestHead};
+use crate::http::{Fields, RequestHead, Spanned};
 use crate::reason::{Cause, Reason};
 
 /// One request, with everything borrowed from the task that serves it.
@@ -28,7 +28,7 @@ pub struct RequestRecord<'a> {
     /// Whether the request was already there when the one before it ended.
     pub pipelined: bool,
     /// The request head; `None` when it could not be parsed.
-    pub head: Option<Message<'a, RequestHead>>,
+    pub head: Option<Spanned<'a, RequestHead>>,
     /// The first line of a request whose head could not be parsed, as far as it came; else empty.
     pub broken_line: &'a [u8],
     /// What was decided about the client.
@@ -58,27 +58,10 @@ pub struct RequestRecord<'a> {
     /// The tries to get a response from an endpoint, in order.
     pub tries: &'a [Try],
     /// Fields of the endpoint's response.
-    pub upstream_fields: Option<Message<'a, Fields>>,
+    pub upstream_fields: Option<Spanned<'a, Fields>>,
     /// The head of the response as it was sent to the client; empty before that.
     pub sent_head: &'a [u8],
 }
-
-/// Something parsed, and the bytes that its ranges refer to.
-#[derive(Debug)]
-pub struct Message<'a, T> {
-    /// What was parsed.
-    pub parsed: &'a T,
-    /// What it was parsed from.
-    pub bytes: &'a [u8],
-}
-
-impl<T> Clone for Message<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Message<'_, T> {}
 
 /// What the log tells about a TLS session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use fairway_model::decision;
 
 use crate::buffer::Buffer;
-use crate::http1::{Outgoing, RequestHead, ResponseHead};
+use crate::http::{RequestHead, ResponseHead};
 pub(crate) use crate::limit::{BUFFER as ORDINARY, LARGE_BUFFER as LARGE};
 use crate::limit::{KEPT_LARGE, KEPT_OUTPUT, KEPT_SETS};
 use crate::message::Evaluated;
+use crate::outgoing::Outgoing;
 use crate::record::Try;
 
 /// The least room that a read gets unless less than that is to come: the cost of a read is shared by enough bytes, whatever else

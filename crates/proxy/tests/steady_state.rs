@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
+use fairway_model::client::{Arrival, ClientView};
 use fairway_model::{
     AccessLog, Action, Affinity, AffinityMode, Backend, Balance, Endpoint, Forward, HashBalance, Host, HostPattern,
     Origin, PathMatch, Protocol, Route, SameSite, Scheme, SessionCookie, Settings, Template,
 };
 use fairway_proxy::access_log::{LogRules, LogSink, LogThread};
 use fairway_proxy::balance::{Ask, Balancer, Outcome, backend_key, cookie};
-use fairway_proxy::client::{Arrival, ClientView};
-use fairway_proxy::http1::{FieldsView, HeadLimits, HeadWriter, KnownSet, RequestHead};
+use fairway_proxy::http::{FieldsView, HeadLimits, KnownSet, RequestHead, Spanned};
+use fairway_proxy::http1::HeadWriter;
 use fairway_proxy::metrics::{MetricOptions, WorkerMetrics};
 use fairway_proxy::random::Rng;
-use fairway_proxy::record::{Message, RequestRecord, Try};
+use fairway_proxy::record::{RequestRecord, Try};
 
 const REQUEST: &[u8] =
     b"GET /a/b?c=d HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: curl/8\r\nX-Forwarded-For: 1.2.3.4\r\n\
@@ -143,7 +144,7 @@ fn deciding_about_the_client_counting_and_logging() {
             connection: 1,
             connection_requests: 1,
             pipelined: false,
-            head: Some(Message { parsed: &head, bytes: REQUEST }),
+            head: Some(Spanned { parsed: &head, bytes: REQUEST }),
             broken_line: b"",
             client: &client,
             path: b"/a/b",

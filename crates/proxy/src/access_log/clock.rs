@@ -7,13 +7,13 @@ use jiff::Timestamp;
 
 /// The clock of one worker. Times are UTC, as in the containers that ingress-nginx runs in.
 #[derive(Debug)]
-pub struct Clock {
+pub struct LogClock {
     second: i64,
     local: Vec<u8>,
     iso8601: Vec<u8>,
 }
 
-impl Clock {
+impl LogClock {
     /// A clock.
     pub fn new() -> Self {
         Self { second: i64::MIN, local: Vec::with_capacity(32), iso8601: Vec::with_capacity(32) }
@@ -53,7 +53,7 @@ impl Clock {
     }
 }
 
-impl Default for Clock {
+impl Default for LogClock {
     fn default() -> Self {
         Self::new()
     }
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn times_are_written_as_nginx_writes_them() {
-        let mut clock = Clock::new();
+        let mut clock = LogClock::new();
         assert_eq!(clock.local(1_795_244_400), b"21/Nov/2026:07:00:00 +0000");
         assert_eq!(clock.iso8601(1_795_244_400), b"2026-11-21T07:00:00+00:00");
         assert_eq!(clock.local(951_782_400), b"29/Feb/2000:00:00:00 +0000");

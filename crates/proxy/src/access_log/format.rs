@@ -2,7 +2,7 @@
 
 use fairway_model::{LogEscape, Segment, Template, TooLong, append_within};
 
-use super::Clock;
+use super::LogClock;
 use super::escape;
 use super::value::{self, Value};
 use crate::record::RequestRecord;
@@ -58,7 +58,7 @@ impl Format {
     pub fn append(
         &self,
         record: &RequestRecord<'_>,
-        clock: &mut Clock,
+        clock: &mut LogClock,
         limit: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), TooLong> {

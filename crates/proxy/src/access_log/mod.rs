@@ -18,7 +18,7 @@ use regex::bytes::RegexSet;
 
 use crate::record::RequestRecord;
 
-pub use self::clock::Clock;
+pub use self::clock::LogClock;
 pub use self::format::Format;
 pub use self::stream::{StreamFormat, StreamRecord};
 pub use self::writer::{LogHandle, LogSink, LogThread, LogWriter};

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use fairway_model::{LogEscape, StreamLog, StreamSegment, StreamTemplate, StreamVariable, Template};
 
-use super::Clock;
-use crate::decimal;
+use super::LogClock;
+use fairway_model::decimal;
 
 /// The line where the command line asks for JSON.
 const JSON: &str = "{\"time\":\"$time_iso8601\",\"remote_addr\":\"$remote_addr\",\"protocol\":\"$protocol\",\
@@ -63,7 +63,7 @@ impl StreamFormat {
     }
 
     /// Appends the line. Its values are numbers, addresses and our own names: there is nothing to escape.
-    pub fn append(&self, record: &StreamRecord, clock: &mut Clock, out: &mut Vec<u8>) {
+    pub fn append(&self, record: &StreamRecord, clock: &mut LogClock, out: &mut Vec<u8>) {
         for segment in self.template.segments() {
             let known = match segment {
                 StreamSegment::Literal(text) => {
@@ -81,7 +81,7 @@ impl StreamFormat {
 }
 
 /// Appends a value; `false` if there is none.
-fn value(variable: StreamVariable, record: &StreamRecord, clock: &mut Clock, out: &mut Vec<u8>) -> bool {
+fn value(variable: StreamVariable, record: &StreamRecord, clock: &mut LogClock, out: &mut Vec<u8>) -> bool {
     match variable {
         StreamVariable::RemoteAddr => decimal::ip(record.client.ip(), out),
         StreamVariable::RemotePort => decimal::number(record.client.port().into(), out),
@@ -134,7 +134,7 @@ mod tests {
 
     fn line(format: &StreamFormat, record: &StreamRecord) -> String {
         let mut out = Vec::new();
-        format.append(record, &mut Clock::new(), &mut out);
+        format.append(record, &mut LogClock::new(), &mut out);
         String::from_utf8(out).unwrap()
     }
 

@@ -1,6 +1,6 @@
 use super::*;
+use crate::http::Spanned;
 use crate::reason::{Cause, Detail, Reason};
-use crate::record::Message;
 use crate::record::fixture::{Fixture, one_try};
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -8,7 +8,9 @@ use std::time::Duration;
 
 fn line(template: &str, escape: LogEscape, record: &RequestRecord<'_>) -> String {
     let mut out = Vec::new();
-    Format::compile(&Template::parse(template), escape).append(record, &mut Clock::new(), 1 << 20, &mut out).unwrap();
+    Format::compile(&Template::parse(template), escape)
+        .append(record, &mut LogClock::new(), 1 << 20, &mut out)
+        .unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -188,7 +190,7 @@ fn targets_and_routes_can_be_left_out() {
     route.access_log = false;
     let rules = LogRules::new(&AccessLog::default(), None);
     assert!(!rules.admits(&RequestRecord { route: Some(&route), ..fixture.record() }));
-    assert!(rules.admits(&RequestRecord { head: None::<Message<'_, _>>, ..fixture.record() }));
+    assert!(rules.admits(&RequestRecord { head: None::<Spanned<'_, _>>, ..fixture.record() }));
 }
 
 /// An output that says what it was given, and can be held up.
@@ -285,7 +287,7 @@ fn a_line_has_an_end_and_keeps_its_structure() {
     let template = Template::parse(&format!("{{\"uri\": \"{}\", \"status\": $status}}", "$request_uri".repeat(10_000)));
     let mut out = Vec::new();
     let format = Format::compile(&template, LogEscape::Json);
-    assert_eq!(format.append(&fixture.record(), &mut Clock::new(), 4096, &mut out), Err(fairway_model::TooLong));
+    assert_eq!(format.append(&fixture.record(), &mut LogClock::new(), 4096, &mut out), Err(fairway_model::TooLong));
     let text = String::from_utf8(out).unwrap();
     assert!(text.len() <= 4096 && text.ends_with("\", \"status\": }"), "{} {text}", text.len());
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use fairway_model::{Action, HostPattern, LogEscape, Scheme, Variable};
 
-use super::{Clock, escape};
+use super::{LogClock, escape};
 use crate::balance::cookie;
-use crate::decimal::{display, ip, number};
-use crate::http1::{Fields, KnownField};
+use crate::http::{Fields, KnownField};
 use crate::reason::Detail;
 use crate::record::{RequestRecord, Try};
+use fairway_model::decimal::{display, ip, number};
 
 /// A variable, ready to be looked up.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ impl Value {
     pub(super) fn append(
         &self,
         record: &RequestRecord<'_>,
-        clock: &mut Clock,
+        clock: &mut LogClock,
         escape: LogEscape,
         out: &mut Vec<u8>,
     ) -> Found {
@@ -136,7 +136,7 @@ impl Name {
 fn plain(
     variable: &Variable,
     record: &RequestRecord<'_>,
-    clock: &mut Clock,
+    clock: &mut LogClock,
     escape: LogEscape,
     out: &mut Vec<u8>,
 ) -> Found {
@@ -193,8 +193,8 @@ fn plain(
         Variable::ServerAddr => ip(record.local.ip(), out),
         Variable::ServerPort => number(record.local.port().into(), out),
         Variable::ServerProtocol => out.extend_from_slice(match record.head?.parsed.version() {
-            crate::http1::Version::Http10 => b"HTTP/1.0",
-            crate::http1::Version::Http11 => b"HTTP/1.1",
+            crate::http::Version::Http10 => b"HTTP/1.0",
+            crate::http::Version::Http11 => b"HTTP/1.1",
         }),
         Variable::Status => status(record.status, out),
         Variable::BodyBytesSent => number(record.body_sent, out),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{Clock, Format};
+use super::{Format, LogClock};
 use crate::limit::{LOG_BUFFERS, LOG_FULL, LOG_LARGEST, LOG_OLD, LOG_QUEUE};
 use crate::record::RequestRecord;
 
@@ -67,7 +67,7 @@ struct Shared {
 #[derive(Debug)]
 struct Pending {
     buffer: Vec<u8>,
-    clock: Clock,
+    clock: LogClock,
     away: usize,
     home: SyncSender<Vec<u8>>,
     returned: Receiver<Vec<u8>>,
@@ -122,7 +122,7 @@ impl LogHandle {
         let (home, returned) = sync_channel(LOG_BUFFERS);
         let pending = Pending {
             buffer: Vec::with_capacity(LOG_FULL + LOG_FULL / 2),
-            clock: Clock::new(),
+            clock: LogClock::new(),
             away: 0,
             home,
             returned,
@@ -143,7 +143,7 @@ impl LogWriter {
     }
 
     /// Writes one line that `append` makes.
-    pub fn line(&self, append: impl FnOnce(&mut Clock, &mut Vec<u8>)) {
+    pub fn line(&self, append: impl FnOnce(&mut LogClock, &mut Vec<u8>)) {
         let Some(shared) = &self.0 else {
             return;
         };

@@ -11,7 +11,8 @@ use tokio::time::timeout;
 
 use super::connections::{Connections, Phase, Place};
 use super::{AdminSource, Answer, Body, Places};
-use crate::http1::{ChunkEncoder, FieldName, Framing, HeadLimits, HeadWriter, Method, Parsed, RequestHead, Version};
+use crate::http::{FieldName, Framing, HeadLimits, Method, Parsed, RequestHead, Version};
+use crate::http1::{ChunkEncoder, HeadWriter};
 use crate::limit::{ACCEPT_PAUSE, ADMIN_HEAD, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE, ADMIN_SEND_TIMEOUT};
 use crate::net::descriptors;
 

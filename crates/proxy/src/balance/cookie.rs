@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::SessionKey;
-use crate::http1::{Fields, KnownField};
+use crate::http::{Fields, KnownField};
 
 /// What the attributes of a session cookie depend on besides its configuration.
 #[derive(Clone, Copy, Debug)]

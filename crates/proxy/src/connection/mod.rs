@@ -12,10 +12,9 @@ use std::time::{Duration, Instant};
 use fairway_model::Scheme;
 use tokio::net::TcpStream;
 
-use crate::client::Arrival;
 use crate::error::Failure;
-use crate::exchange::{ConnectionFacts, Exchange, Sides};
-use crate::http1::{After, Parsed};
+use crate::exchange::{After, ConnectionFacts, Exchange, Sides, parse_http1};
+use crate::http::Parsed;
 use crate::limit::{FIRST_REQUEST_WHILE_DRAINING, LINGER_GAP};
 use crate::live::Live;
 use crate::metrics::Phase;
@@ -24,6 +23,7 @@ use crate::shard::{Admission, Shard, while_admitted};
 use crate::stream::Downstream;
 use crate::timer::{Deadline, Millis, NEVER, within};
 use crate::work::Work;
+use fairway_model::client::Arrival;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -214,7 +214,7 @@ impl Connection {
         let limits = &live.prepared.request;
         let mut armed = false;
         loop {
-            let started = match work.head.parse(work.inbound.filled(), limits) {
+            let started = match parse_http1(work, limits) {
                 Ok(Parsed::Complete { len }) => {
                     work.inbound.hold(len);
                     return Ok(armed);

@@ -7,7 +7,7 @@ use fairway_model::{Forward, Scheme};
 use super::Exchange;
 use crate::balance::Pick;
 use crate::balance::cookie::{Circumstances, write};
-use crate::http1::KnownField;
+use crate::http::KnownField;
 use crate::upstream::Service;
 
 impl Exchange<'_> {

@@ -1,11 +1,12 @@
 //! What the requests of a client's connection have in common.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::client::Arrival;
-use crate::http1::PreparedField;
+use fairway_model::client::Arrival;
+
+use super::side::FamilyFields;
 use crate::live::Live;
 use crate::net::listener::OpenListener;
 use crate::shard::Shard;
@@ -23,7 +24,7 @@ pub(crate) struct ConnectionFacts {
     /// Its number, unique in the process.
     pub(crate) number: u64,
     /// What endpoints are told about the client in every request, once it is known.
-    pub(crate) family: OnceCell<PreparedField>,
+    pub(super) family: FamilyFields,
     requests: Cell<u64>,
     opened: Millis,
 }
@@ -34,7 +35,7 @@ impl ConnectionFacts {
         Self {
             arrival,
             number: shard.next_number(),
-            family: OnceCell::new(),
+            family: FamilyFields::default(),
             requests: Cell::new(0),
             opened: shard.timers.now(),
             shard,

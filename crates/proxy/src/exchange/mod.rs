@@ -22,21 +22,22 @@ use fairway_model::{Action, Backend, ByteLimit, Host, HostPattern, Respond, Rout
 
 pub(crate) use self::facts::ConnectionFacts;
 use self::patience::Patience;
-pub(crate) use self::side::Sides;
-use self::side::{After, ClientSide, EndpointSide};
+pub(crate) use self::side::{After, Sides, parse_http1};
+use self::side::{ClientSide, EndpointSide};
 use self::transfer::Gaps;
-use crate::client::ClientView;
 use crate::error::{CLIENT_CLOSED, Failure, Side};
+use crate::http::Spanned;
 use crate::limit::CLIENT_SEND_TIMEOUT;
 use crate::live::Live;
 use crate::message::ResponseContext;
 use crate::pipeline;
 use crate::reason::{Cause, Reason};
-use crate::record::{Message, RequestRecord};
-use crate::respond::{Answer, PLAIN_ON_TLS, Persistence};
+use crate::record::RequestRecord;
+use crate::respond::{Answer, PLAIN_ON_TLS};
 use crate::timer::Deadline;
 use crate::upstream::Service;
 use crate::work::Scratch;
+use fairway_model::client::ClientView;
 
 /// One request under way. It borrows nothing that another request of the same connection needs, but for what never changes.
 #[derive(Debug)]
@@ -191,8 +192,6 @@ impl<'a> Exchange<'a> {
             message,
             fields: &respond.fields,
             location: redirect.then_some(&decision.location[..]),
-            head_only: false,
-            persistence: Persistence::Closed,
         };
         let context = ResponseContext {
             live: self.live,
@@ -243,7 +242,7 @@ impl<'a> Exchange<'a> {
                 duration: self.ended.unwrap_or_else(Instant::now) - self.begun,
                 tries: &scratch.tries,
                 upstream_fields: (!response.bytes.is_empty())
-                    .then(|| Message { parsed: response.parsed.fields(), bytes: response.bytes }),
+                    .then(|| Spanned { parsed: response.parsed.fields(), bytes: response.bytes }),
                 sent_head: &scratch.sent_head,
             })
         };

@@ -5,7 +5,7 @@ use fairway_model::{Retry, RetryOn};
 use super::Exchange;
 use super::tries::Attempt;
 use crate::error::{Failure, Side};
-use crate::http1::Method;
+use crate::http::Method;
 use crate::limit::TRIES;
 
 impl Exchange<'_> {

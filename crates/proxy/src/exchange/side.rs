@@ -1,16 +1,22 @@
 //! The two sides of an exchange. Which version of HTTP a side speaks is known here and nowhere else in the exchange.
 
+use std::cell::OnceCell;
 use std::io;
 use std::task::{Context, Poll};
 
+use fairway_model::KnownSet;
+use fairway_model::client::ClientView;
+use fairway_model::decision::Expand;
+
 use crate::direction::Direction;
 use crate::error::Failure;
+use crate::http::{BodyError, FieldsView, HeadError, HeadLimits, Method, Parsed, RequestHead, ResponseHead, Spanned};
 pub(crate) use crate::http1::After;
 pub(super) use crate::http1::ResponsePart;
-use crate::http1::{BodyError, HeadLimits, Http1Client, Http1Endpoint, Method, RequestHead, ResponseHead, Source};
-use crate::message::ResponseContext;
+use crate::http1::{Http1Client, Http1Endpoint, PreparedField, Source};
+use crate::message::{ResponseContext, UpstreamRequest};
 use crate::net::tls;
-use crate::record::{Message, TlsView};
+use crate::record::TlsView;
 use crate::respond::Answer;
 use crate::stream::{Downstream, Upstream};
 use crate::timer::{Millis, Timers};
@@ -35,6 +41,20 @@ impl<'a> Sides<'a> {
             scratch,
         }
     }
+}
+
+/// Parses the head of an HTTP/1 request, which is to be held in the same memory.
+///
+/// # Errors
+/// See [`RequestHead::parse`].
+pub(crate) fn parse_http1(work: &mut Work, limits: &HeadLimits) -> Result<Parsed, HeadError> {
+    work.head.parse(work.inbound.filled(), limits)
+}
+
+/// The fields about a client that are the same for every request of its connection, as each version of HTTP writes them.
+#[derive(Debug, Default)]
+pub(super) struct FamilyFields {
+    http1: OnceCell<PreparedField>,
 }
 
 /// Who sent the request.
@@ -65,7 +85,7 @@ macro_rules! delegate {
 
 impl<'a> ClientSide<'a> {
     delegate! {
-        fn head(&self) -> Option<Message<'_, RequestHead>>;
+        fn head(&self) -> Option<Spanned<'_, RequestHead>>;
         fn broken_line(&self) -> &[u8];
         fn method(&self) -> Method;
         fn asked_protocols(&self) -> Option<&[u8]>;
@@ -105,7 +125,7 @@ impl<'a> ClientSide<'a> {
 
     pub(super) fn write_interim(&mut self, from: &EndpointSide<'_>) {
         match (self, from) {
-            (Self::Http1(client), EndpointSide::Http1(endpoint)) => client.write_interim(endpoint),
+            (Self::Http1(client), EndpointSide::Http1(endpoint)) => client.write_interim(endpoint.response()),
         }
     }
 
@@ -116,7 +136,9 @@ impl<'a> ClientSide<'a> {
         value: &mut Vec<u8>,
     ) {
         match (self, from) {
-            (Self::Http1(client), EndpointSide::Http1(endpoint)) => client.write_response(endpoint, context, value),
+            (Self::Http1(client), EndpointSide::Http1(endpoint)) => {
+                client.write_response(endpoint.response(), endpoint.framing(), context, value);
+            }
         }
     }
 
@@ -139,7 +161,7 @@ impl<'a> EndpointSide<'a> {
         fn sent(&self) -> u64;
         fn received(&self) -> u64;
         fn body_received(&self) -> u64;
-        fn response(&self) -> Message<'_, ResponseHead>;
+        fn response(&self) -> Spanned<'_, ResponseHead>;
         fn status(&self) -> u16;
     }
     delegate! { mut
@@ -164,9 +186,43 @@ impl<'a> EndpointSide<'a> {
         fn count_sent(&mut self, count: u64);
     }
 
+    /// Makes the fields about a client that go with every request of its connection, if they do not depend on the request.
+    pub(super) fn prepare_family(&self, client: &ClientView, family: &FamilyFields) {
+        match self {
+            Self::Http1(_) => {
+                if family.http1.get().is_none() && client.is_of_connection() {
+                    let fields = PreparedField::written_by(|writer| {
+                        client.write_family::<FieldsView<'_>, _>(writer, KnownSet::EMPTY);
+                    });
+                    // Another exchange of the same connection may have made the same.
+                    let _ = family.http1.set(fields);
+                }
+            }
+        }
+    }
+
+    /// Appends the head of a request to the memory for it.
+    ///
+    /// # Errors
+    /// If a configured value makes it unwritable.
+    pub(super) fn write_request(
+        &self,
+        request: &UpstreamRequest<'_>,
+        family: &FamilyFields,
+        out: &mut Vec<u8>,
+        value: &mut Vec<u8>,
+        expand: &mut impl Expand,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Http1(endpoint) => endpoint.write_request(request, family.http1.get(), out, value, expand),
+        }
+    }
+
     pub(super) fn agrees_to_switch(&self, client: &ClientSide<'_>) -> bool {
         match (self, client) {
-            (Self::Http1(endpoint), ClientSide::Http1(client)) => endpoint.agrees_to_switch(client),
+            (Self::Http1(endpoint), ClientSide::Http1(client)) => {
+                client.head().is_some_and(|request| endpoint.agrees_to_switch(request))
+            }
         }
     }
 }

@@ -6,14 +6,13 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use fairway_model::decision::{Expand, Forwarding, RequestEdits};
-use fairway_model::{Forward, KnownSet, Template, TooLong};
+use fairway_model::{Forward, Template, TooLong};
 
 use super::transfer::Gaps;
 use super::{Allowance, Exchange};
 use crate::access_log::Format;
 use crate::balance::{Ask, Outcome, Pick, cookie};
 use crate::error::{Errno, Failure};
-use crate::http1::{FieldsView, PreparedField};
 use crate::limit::TRIES;
 use crate::message::UpstreamRequest;
 use crate::reason::Reason;
@@ -212,18 +211,12 @@ impl Exchange<'_> {
         let mut out = self.endpoint.take_output();
         let mut value = std::mem::take(&mut self.scratch.value);
         let decision = &self.scratch.decision;
-        if self.facts.family.get().is_none() && decision.client.is_of_connection() {
-            let family = PreparedField::written_by(|writer| {
-                decision.client.write_family::<FieldsView<'_>, _>(writer, KnownSet::EMPTY);
-            });
-            // Another exchange of the same connection may have made the same.
-            let _ = self.facts.family.set(family);
-        }
+        self.endpoint.prepare_family(&decision.client, &self.facts.family);
         let Some(plan) = &self.plan else { return Err(Failure::Unwritable) };
         let written = service.with_backend(|backend| {
             let in_place_of = forwarding.in_place_of.and_then(|name| self.live.snapshot.backend(name));
             let request = UpstreamRequest {
-                head: head.parsed,
+                framing: head.parsed.framing(),
                 edits: RequestEdits {
                     head: head.parsed.view(head.bytes),
                     plan,
@@ -233,11 +226,10 @@ impl Exchange<'_> {
                     scratch: decision,
                     rules: &self.live.prepared.fields,
                 },
-                family: self.facts.family.get(),
                 upgrade: self.client.asked_protocols(),
                 close: self.live.prepared.pool.connections == 0,
             };
-            request.write(&mut out, &mut value, &mut OfExchange(self))
+            self.endpoint.write_request(&request, &self.facts.family, &mut out, &mut value, &mut OfExchange(self))
         });
         self.endpoint.set_request(out);
         self.scratch.value = value;

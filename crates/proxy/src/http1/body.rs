@@ -1,8 +1,7 @@
 //! Reading a body to its exact end, whatever delimits it.
 
 use super::chunk::{ChunkDecoder, ChunkLimits, Decoded, Event};
-use super::error::BodyError;
-use super::framing::Framing;
+use crate::http::{BodyError, Framing};
 
 /// Reads one body as its [`Framing`] says. A connection may be used again only if [`BodyDecoder::is_done`] before it closed.
 #[derive(Clone, Debug)]

@@ -6,9 +6,9 @@
 
 use std::ops::Range;
 
-use super::byte_class::is_value;
-use super::error::BodyError;
 use super::field::{NameRules, parse_line};
+use crate::http::BodyError;
+use crate::http::byte_class::{is_value, trim};
 use crate::limit::{CHUNK_EXTENSIONS, CHUNK_LINE, TRAILERS};
 use fairway_model::{KnownField, KnownSet};
 
@@ -371,7 +371,7 @@ fn chunk_size(line: &[u8]) -> Result<(u64, usize), BodyError> {
     if i64::try_from(size).is_err() {
         return Err(BodyError::ChunkSizeOverflow);
     }
-    let rest = super::byte_class::trim(&line[digits..]);
+    let rest = trim(&line[digits..]);
     if digits == 0 || !(rest.is_empty() || rest[0] == b';') || !is_value(rest) {
         return Err(BodyError::InvalidChunkSize);
     }

@@ -4,20 +4,19 @@
 use std::io;
 use std::task::{Context, Poll};
 
-use fairway_model::Body as OwnBody;
-
 use super::attention::Attention;
-use super::relay::{Body, Outgoing, Source};
-use super::{
-    BodyDecoder, BodyError, CONTINUE, ChunkLimits, Event, Framing, Http1Endpoint, KnownField, Method, RequestHead,
-    Upgrade, Version,
-};
+use super::body::BodyDecoder;
+use super::chunk::{ChunkLimits, Event};
+use super::compose::{self, AnswerTo, ClientResponse, Persistence};
+use super::relay::{Body, Source};
+use super::write::CONTINUE;
 use crate::buffer::Buffer;
 use crate::direction::Direction;
 use crate::error::Failure;
-use crate::message::{self, ClientResponse, ResponseContext};
-use crate::record::Message;
-use crate::respond::{Answer, Persistence};
+use crate::http::{BodyError, Framing, KnownField, Method, Reframed, RequestHead, ResponseHead, Spanned, Version};
+use crate::message::ResponseContext;
+use crate::outgoing::Outgoing;
+use crate::respond::Answer;
 use crate::stream::{Downstream, WriteFrom};
 use crate::timer::{Millis, Timers};
 use crate::work::Store;
@@ -98,8 +97,8 @@ impl<'a> Http1Client<'a> {
     }
 
     /// The head, once it was understood.
-    pub(crate) fn head(&self) -> Option<Message<'_, RequestHead>> {
-        self.parsed.then(|| Message { parsed: self.head, bytes: self.source.buffer.held() })
+    pub(crate) fn head(&self) -> Option<Spanned<'_, RequestHead>> {
+        self.parsed.then(|| Spanned { parsed: self.head, bytes: self.source.buffer.held() })
     }
 
     /// The first line of a head that was not understood, as far as it came.
@@ -118,8 +117,7 @@ impl<'a> Http1Client<'a> {
 
     /// The protocols that the client asks for, if it may.
     pub(crate) fn asked_protocols(&self) -> Option<&[u8]> {
-        let asks = self.parsed && self.head.connection().upgrade == Upgrade::Protocol;
-        asks.then(|| self.head.fields().get(KnownField::Upgrade, self.source.buffer.held())).flatten()
+        if self.parsed { self.head.asked_protocols(self.source.buffer.held()) } else { None }
     }
 
     /// Where the body of the request comes from.
@@ -224,25 +222,26 @@ impl<'a> Http1Client<'a> {
     }
 
     /// Passes an interim response on, if the client knows such.
-    pub(crate) fn write_interim(&mut self, from: &Http1Endpoint<'_>) {
-        let Message { parsed, bytes } = from.response();
+    pub(crate) fn write_interim(&mut self, response: Spanned<'_, ResponseHead>) {
+        let Spanned { parsed, bytes } = response;
         // A 100 was ours to send: the expectation was not passed on.
         if parsed.status() == 100 {
             return;
         }
-        self.answered |= message::write_interim(parsed, bytes, self.head.version(), &mut self.out.lead);
+        self.answered |= compose::write_interim(parsed, bytes, self.head.version(), &mut self.out.lead);
     }
 
     /// Writes the head of the response, with all edits.
     pub(crate) fn write_response(
         &mut self,
-        from: &Http1Endpoint<'_>,
+        response: Spanned<'_, ResponseHead>,
+        framing: Reframed,
         context: ResponseContext<'_>,
         value: &mut Vec<u8>,
     ) {
-        let Message { parsed: response, bytes } = from.response();
+        let Spanned { parsed: response, bytes } = response;
         let switches = response.status() == 101;
-        let (declared, announced) = from.framing();
+        let Reframed { received: declared, sent: announced } = framing;
         if switches || self.asked_protocols().is_some() || announced == Framing::UntilClose {
             // A client that asked for another protocol may have sent bytes of it already.
             self.keep_no_longer(After::Close);
@@ -288,17 +287,11 @@ impl<'a> Http1Client<'a> {
         value: &mut Vec<u8>,
     ) -> u16 {
         self.close_behind_last();
-        let answer = Answer { persistence: self.persistence(), head_only: self.method() == Method::Head, ..answer };
+        let to = AnswerTo { head_only: self.method() == Method::Head, persistence: self.persistence() };
         // What is left of an interim response has to go first.
         self.out.clear_unless_begun();
         let before = self.out.lead.len();
-        let (status, body) = match answer.write(&context, &mut self.out.lead, value) {
-            Ok(body) => (answer.status, body),
-            Err(_) => {
-                let plain = Answer { status: 500, body: &OwnBody::Page, location: None, ..answer };
-                (500, plain.write(&context, &mut self.out.lead, value).unwrap_or_default())
-            }
-        };
+        let (status, body) = compose::write_answer(&answer, to, &context, &mut self.out.lead, value);
         self.sent_head = self.sent + (self.out.pending() - body) as u64;
         if context.live.prepared.log_tells_response {
             context.sent_head.extend_from_slice(&self.out.lead[before..self.out.lead.len() - body]);

@@ -1,39 +1,13 @@
-//! Persistence, the names that `Connection` lists, and protocol upgrades.
+//! Reads persistence, the names that `Connection` lists, and protocol upgrades from fields.
 
-use super::byte_class::{is_token, trim};
-use super::error::HeadError;
-use super::field::{Fields, Span};
-use super::request::Version;
-use crate::limit::CONNECTION_OPTIONS;
 use fairway_model::field::is_same_field;
 use fairway_model::{KnownField, KnownSet};
 
-/// What a head says about its connection (RFC 9112 9.3). Whether the connection is in fact used again also depends on the body
-/// having been read to its end.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Connection {
-    /// The sender lets the connection be used again: HTTP/1.1 without `close`, or HTTP/1.0 with `keep-alive`.
-    pub keep_alive: bool,
-    /// Protocol change that is asked for or agreed to.
-    pub upgrade: Upgrade,
-    /// `TE: trailers` was sent.
-    pub te_trailers: bool,
-}
+use crate::http::byte_class::{is_token, trim};
+use crate::http::{ConnectionOptions, Fields, HeadError, Span, Upgrade, Version};
+use crate::limit::CONNECTION_OPTIONS;
 
-/// An `Upgrade` that its `Connection` field covers.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Upgrade {
-    /// None, or not covered by `Connection: upgrade`.
-    #[default]
-    None,
-    /// The value of the one `Upgrade` field names protocols that may be tunnelled.
-    Protocol,
-    /// Malformed, or with a protocol among them that must not hide in a tunnel ([`Upgrade::NEVER`]): the request is served as if
-    /// the field was absent.
-    Refused,
-}
-
-impl Connection {
+impl ConnectionOptions {
     /// Reads the fields and removes those that `Connection` lists, except the ones that the proxy itself depends on
     /// ([`KnownSet::NOT_REMOVABLE`], and the `guarded`), for which the option is ignored.
     pub(super) fn take(
@@ -87,14 +61,6 @@ impl Connection {
 }
 
 impl Upgrade {
-    /// Protocols that carry requests of their own, past all rules for requests, or hide them: HTTP in any version, and TLS.
-    pub const NEVER: [&'static [u8]; 7] = [b"h2c", b"h2", b"h3", b"http", b"https", b"tls", b"ssl"];
-
-    /// Whether an endpoint that switches to `agreed` does what the client `asked` for: one protocol of those.
-    pub fn is_among(agreed: &[u8], asked: &[u8]) -> bool {
-        asked.split(|&byte| byte == b',').any(|protocol| trim(protocol).eq_ignore_ascii_case(agreed))
-    }
-
     fn from_fields(fields: &Fields, buf: &[u8]) -> Self {
         match fields.get(KnownField::Upgrade, buf) {
             None => Self::None,

@@ -4,15 +4,20 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use super::relay::{Body, Outgoing, Source};
-use super::{
-    BodyError, Framing, HeadLimits, Http1Client, KnownField, Method, Parsed, ResponseHead, Upgrade, websocket,
-};
+use fairway_model::decision::Expand;
+
+use super::relay::{Body, Source};
+use super::write::PreparedField;
+use super::{compose, websocket};
 use crate::buffer::Buffer;
 use crate::direction::Direction;
 use crate::error::{Errno, Failure};
+use crate::http::{
+    BodyError, Framing, HeadLimits, KnownField, Method, Parsed, Reframed, RequestHead, ResponseHead, Spanned, Upgrade,
+};
 use crate::limit::INTERIM_RESPONSES;
-use crate::record::Message;
+use crate::message::UpstreamRequest;
+use crate::outgoing::Outgoing;
 use crate::stream::{Upstream, WriteFrom};
 use crate::upstream;
 use crate::work::Store;
@@ -100,6 +105,21 @@ impl<'a> Http1Endpoint<'a> {
     /// The memory for the head of the request, to be given back by [`set_request`](Self::set_request).
     pub(crate) fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out.lead)
+    }
+
+    /// Appends the head of a request to that memory.
+    ///
+    /// # Errors
+    /// If a configured value makes it unwritable.
+    pub(crate) fn write_request(
+        &self,
+        request: &UpstreamRequest<'_>,
+        family: Option<&PreparedField>,
+        out: &mut Vec<u8>,
+        value: &mut Vec<u8>,
+        expand: &mut impl Expand,
+    ) -> Result<(), Failure> {
+        compose::write_request(request, family, out, value, expand)
     }
 
     /// The head of the request.
@@ -219,8 +239,8 @@ impl<'a> Http1Endpoint<'a> {
     }
 
     /// The head of the response.
-    pub(crate) fn response(&self) -> Message<'_, ResponseHead> {
-        Message { parsed: self.head, bytes: self.source.buffer.held() }
+    pub(crate) fn response(&self) -> Spanned<'_, ResponseHead> {
+        Spanned { parsed: self.head, bytes: self.source.buffer.held() }
     }
 
     /// The status of the response.
@@ -235,8 +255,8 @@ impl<'a> Http1Endpoint<'a> {
     }
 
     /// How the body is framed, and how it will be for the client.
-    pub(super) fn framing(&self) -> (Framing, Framing) {
-        (self.declared, self.source.body.announced(self.declared))
+    pub(crate) fn framing(&self) -> Reframed {
+        Reframed { received: self.declared, sent: self.source.body.announced(self.declared) }
     }
 
     /// Where the body of the response comes from.
@@ -251,10 +271,10 @@ impl<'a> Http1Endpoint<'a> {
 
     /// Whether a 101 switches to a protocol that the client asked for. Without that, what looks like a tunnel may be an endpoint
     /// that understood nothing, and whose next bytes belong to somebody else.
-    pub(crate) fn agrees_to_switch(&self, client: &Http1Client<'_>) -> bool {
-        let Message { parsed: response, bytes } = self.response();
+    pub(crate) fn agrees_to_switch(&self, request: Spanned<'_, RequestHead>) -> bool {
+        let Spanned { parsed: response, bytes } = self.response();
         let agreed = response.fields().get(KnownField::Upgrade, bytes);
-        let (Some(asked), Some(agreed), Some(request)) = (client.asked_protocols(), agreed, client.head()) else {
+        let (Some(asked), Some(agreed)) = (request.parsed.asked_protocols(request.bytes), agreed) else {
             return false;
         };
         if !agreed.eq_ignore_ascii_case(b"websocket") {

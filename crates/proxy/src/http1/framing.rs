@@ -1,30 +1,11 @@
 //! Where a message body ends: decided once, from the message alone (RFC 9112 6.3).
 
-use super::error::HeadError;
-use super::field::Fields;
-use super::request::Version;
 use fairway_model::{KnownField, KnownSet};
 
-/// How the end of a message body is known.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Framing {
-    /// There is no body and no field that speaks of one.
-    #[default]
-    None,
-    /// `Content-Length`, which may be zero.
-    Length(u64),
-    /// `Transfer-Encoding: chunked`.
-    Chunked,
-    /// A response that ends when its connection does. Never a request.
-    UntilClose,
-}
+use crate::http::byte_class::{is_token, trim};
+use crate::http::{Fields, Framing, HeadError, Version};
 
 impl Framing {
-    /// Whether the body has no bytes for certain.
-    pub const fn is_empty(self) -> bool {
-        matches!(self, Self::None | Self::Length(0))
-    }
-
     /// What the two framing fields say, `None` if there is neither. The same rules hold for requests and responses.
     pub(super) fn from_fields(fields: &Fields, version: Version, buf: &[u8]) -> Result<Self, HeadError> {
         const BOTH: KnownSet = KnownSet::of(&[KnownField::ContentLength, KnownField::TransferEncoding]);
@@ -66,10 +47,10 @@ fn content_length(value: &[u8]) -> Result<u64, HeadError> {
 /// tokens in which nothing resembles `chunked`, or which ends in exactly that.
 fn refused_coding(value: &[u8]) -> HeadError {
     let resembles_chunked = |coding: &[u8]| coding.windows(5).any(|part| part.eq_ignore_ascii_case(b"chunk"));
-    let mut codings = value.split(|&byte| byte == b',').map(super::byte_class::trim);
+    let mut codings = value.split(|&byte| byte == b',').map(trim);
     let last = codings.next_back().unwrap_or_default();
-    let honest = codings.all(|coding| super::byte_class::is_token(coding) && !resembles_chunked(coding))
-        && super::byte_class::is_token(last)
+    let honest = codings.all(|coding| is_token(coding) && !resembles_chunked(coding))
+        && is_token(last)
         && (last.eq_ignore_ascii_case(b"chunked") || !resembles_chunked(last));
     if honest { HeadError::UnknownTransferEncoding } else { HeadError::InvalidTransferEncoding }
 }

@@ -1,4 +1,5 @@
-//! HTTP/1.0 and 1.1: the codec, which does no I/O, and on top of it the two sides of an exchange (`client`, `endpoint`).
+//! HTTP/1.0 and 1.1: the codec, which does no I/O, and on top of it the two sides of an exchange (`client`, `endpoint`). Nothing else in
+//! the proxy knows it, but for the sides of an exchange and the small server for operators.
 //!
 //! Heads are parsed into ranges of the receive buffer, edited while they are serialised,
 //! and bodies are delimited by one framing decision taken from the message alone.
@@ -36,44 +37,30 @@
 //! ```
 
 mod attention;
-mod authority;
 mod body;
-mod byte_class;
 mod chunk;
 mod client;
+mod compose;
 mod connection;
 mod endpoint;
-mod error;
 mod field;
 mod framing;
 mod line;
 mod relay;
 mod request;
 mod response;
-mod status;
-mod view;
+mod sink;
 mod websocket;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use client::{After, Http1Client};
-pub(crate) use endpoint::{Http1Endpoint, ResponsePart};
-pub(crate) use relay::{Outgoing, Source};
+pub(crate) use self::client::{After, Http1Client};
+pub(crate) use self::endpoint::{Http1Endpoint, ResponsePart};
+pub(crate) use self::relay::Source;
 
-pub use authority::Authority;
-pub use body::BodyDecoder;
-pub(crate) use byte_class::is_value as is_field_value;
-pub use chunk::{ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, Decoded, Event, Relay, Relayed};
-pub use connection::{Connection, Upgrade};
-pub use error::{BodyError, HeadError, InvalidField};
-pub use fairway_model::{FieldName, KnownField, KnownSet};
-pub use field::{Field, Fields, Span};
-pub use framing::Framing;
-pub use line::{HeadLimits, Parsed};
-pub use request::{Method, RequestHead, Target, Version};
-pub use response::ResponseHead;
-pub use status::reason;
-pub use view::FieldsView;
-pub use write::{CONTINUE, HeadWriter, PreparedField};
+pub use self::body::BodyDecoder;
+pub use self::chunk::{ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, Decoded, Event, Relay, Relayed};
+pub use self::write::{CONTINUE, HeadWriter, PreparedField};
+pub use crate::http::*;

@@ -3,91 +3,36 @@
 //! Data is written from the buffer that it was received in. Small pieces are copied together with the head in front of them,
 //! because one `write` of a contiguous block costs less than anything else.
 
-use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::task::{Context, Poll, ready};
 
-use super::{BodyDecoder, BodyError, ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, Event, Framing, Relay};
+use super::body::BodyDecoder;
+use super::chunk::{ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, Event, Relay};
 use crate::buffer::Buffer;
-use crate::stream::WriteFrom;
+use crate::http::{BodyError, Framing};
+use crate::outgoing::Outgoing;
 
 /// Pieces up to this size are copied behind the head instead of being written from where they are. Two pages: copying them
 /// costs about as much as the kernel spends on a second element of `writev`.
 // No limit: it chooses between two ways to write.
 const COPIED: usize = 8 << 10;
 
-/// What is to be written next: bytes of our own, then a part of the source buffer, then perhaps the end of a chunk.
-#[derive(Debug, Default)]
-pub(crate) struct Outgoing {
-    /// Bytes of our own: append to them, then write.
-    pub(crate) lead: Vec<u8>,
-    written: usize,
-    /// A part of the filled bytes of the source buffer.
-    body: Range<usize>,
-    /// Bytes to consume from the source buffer once `body` is written.
-    taken: usize,
-    /// Whether the end of a chunk follows.
-    tail: bool,
-}
-
 impl Outgoing {
-    /// Whether everything was written.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.written == self.lead.len() && self.taken == 0 && !self.tail
-    }
-
-    /// Forgets what was not written.
-    pub(crate) fn clear(&mut self) {
-        self.lead.clear();
-        self.written = 0;
-        self.body = 0..0;
-        self.taken = 0;
-        self.tail = false;
-    }
-
-    /// Bytes of our own that were not written yet.
-    pub(crate) fn pending(&self) -> usize {
-        self.lead.len() - self.written
-    }
-
-    /// Forgets what was not written, but not the rest of what was begun: a message that is written in part has to be finished
-    /// before the next one.
-    pub(crate) fn clear_unless_begun(&mut self) {
-        if self.written == 0 || self.written == self.lead.len() {
-            self.clear();
-        }
-    }
-
-    /// Forgets what was appended after the first `len` bytes of our own, none of which was written yet.
-    pub(crate) fn cut(&mut self, len: usize) {
-        debug_assert!(self.written <= len, "what is cut was not written");
-        self.lead.truncate(len);
-        self.body = 0..0;
-        self.taken = 0;
-        self.tail = false;
-    }
-
     /// Takes as much of the body from `source` as can be written together with what is to be written already. `true` if there is
     /// now something to write.
     ///
     /// # Errors
     /// The body is malformed.
     pub(crate) fn fill(&mut self, body: &mut Body, source: &mut Buffer) -> Result<bool, BodyError> {
-        if self.taken > 0 || self.tail {
+        if self.is_closed() {
             return Ok(true);
         }
-        if self.written > 0 && self.written == self.lead.len() {
-            self.lead.clear();
-            self.written = 0;
-        }
+        self.drop_written();
         while !body.ended && self.lead.len() < 2 * COPIED {
             let Some(piece) = body.next(source.filled(), &mut self.lead)? else {
                 break;
             };
             if piece.send.len() > COPIED {
-                self.body = piece.send;
-                self.taken = piece.taken;
-                self.tail = piece.tail;
+                self.put(piece.send, piece.taken, piece.tail);
                 break;
             }
             self.lead.extend_from_slice(&source.filled()[piece.send]);
@@ -97,58 +42,6 @@ impl Outgoing {
             source.consume(piece.taken);
         }
         Ok(!self.is_empty())
-    }
-
-    /// Writes until everything is written, and says how many bytes of it a call that is interrupted has written.
-    pub(crate) fn poll_write<W: WriteFrom>(
-        &mut self,
-        cx: &mut Context<'_>,
-        to: &mut W,
-        source: &mut Buffer,
-        count: &mut u64,
-    ) -> Poll<io::Result<()>> {
-        while !self.is_empty() {
-            let lead = &self.lead[self.written..];
-            let body = &source.filled()[self.body.clone()];
-            let tail = if self.tail { ChunkEncoder::CHUNK_END } else { &[] };
-            let written = match (lead.is_empty(), body.is_empty() && tail.is_empty()) {
-                (false, true) => ready!(to.poll_write_from(cx, &[IoSlice::new(lead)]))?,
-                (true, false) if tail.is_empty() => ready!(to.poll_write_from(cx, &[IoSlice::new(body)]))?,
-                (true, _) => ready!(to.poll_write_from(cx, &[IoSlice::new(body), IoSlice::new(tail)]))?,
-                (false, _) if tail.is_empty() => {
-                    ready!(to.poll_write_from(cx, &[IoSlice::new(lead), IoSlice::new(body)]))?
-                }
-                (false, _) => {
-                    let pieces = [IoSlice::new(lead), IoSlice::new(body), IoSlice::new(tail)];
-                    ready!(to.poll_write_from(cx, &pieces))?
-                }
-            };
-            *count += written as u64;
-            self.advance(written, source);
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn advance(&mut self, written: usize, source: &mut Buffer) {
-        let lead = written.min(self.lead.len() - self.written);
-        self.written += lead;
-        let body = (written - lead).min(self.body.len());
-        self.body.start += body;
-        let tail = written - lead - body;
-        if tail == 1 {
-            // Half of CRLF was written: the other half becomes a lead of its own.
-            self.lead.clear();
-            self.lead.push(b'\n');
-            self.written = 0;
-        }
-        if tail > 0 {
-            self.tail = false;
-        }
-        if self.body.is_empty() && self.taken > 0 {
-            source.consume(self.taken);
-            self.taken = 0;
-            self.body = 0..0;
-        }
     }
 }
 

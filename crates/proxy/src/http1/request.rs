@@ -1,76 +1,14 @@
-//! Request heads.
+//! Parses the head of a request.
 
-use super::authority::Authority;
-use super::byte_class::is_target;
-use super::connection::Connection;
-use super::error::HeadError;
-use super::field::{Fields, Span};
-use super::framing::Framing;
-use super::line::{HeadLimits, LineEnd, Lines, Parsed};
-use crate::limit::{LEADING_EMPTY_LINES, LONGEST_METHOD};
 use fairway_model::KnownField;
 
-/// The request method. `CONNECT` and `TRACE` do not get this far.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-#[allow(missing_docs)] // the names say it
-pub enum Method {
-    #[default]
-    Get,
-    Head,
-    Post,
-    Put,
-    Delete,
-    Options,
-    Patch,
-    /// Any other name of upper-case letters, `-` and `_`; see [`RequestHead::method_bytes`].
-    Other,
-}
-
-/// Version of a message that is understood.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Version {
-    /// HTTP/1.0
-    Http10,
-    /// HTTP/1.1
-    #[default]
-    Http11,
-}
-
-/// The form of the request target (RFC 9112 3.2).
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Target {
-    /// `/path?query`
-    #[default]
-    Origin,
-    /// `http://host/path?query`; `https` tells which of the two schemes it was.
-    Absolute {
-        /// Whether the scheme is `https`.
-        https: bool,
-    },
-    /// `*`, of `OPTIONS` only.
-    Asterisk,
-}
-
-/// A request head as ranges of the buffer it was parsed from. Reused from request to request.
-#[derive(Clone, Debug, Default)]
-pub struct RequestHead {
-    lines: Lines,
-    empty_lines: u8,
-    started: bool,
-    over: bool,
-    method: Method,
-    version: Version,
-    target: Target,
-    method_span: Span,
-    target_span: Span,
-    path: Span,
-    query: Option<Span>,
-    authority: Option<Authority>,
-    framing: Framing,
-    connection: Connection,
-    expects_continue: bool,
-    fields: Fields,
-}
+use super::line::LineEnd;
+use crate::http::byte_class::is_target;
+use crate::http::{
+    Authority, ConnectionOptions, Framing, HeadError, HeadLimits, Method, Parsed, Part, RequestHead, Span, Target,
+    Version,
+};
+use crate::limit::{LEADING_EMPTY_LINES, LONGEST_METHOD};
 
 impl RequestHead {
     /// Parses the head at the start of `buf`. After [`Parsed::Partial`] call again with the same bytes and more behind them;
@@ -81,94 +19,34 @@ impl RequestHead {
     /// # Errors
     /// Why the request is refused; [`HeadError::status`] is the answer, after which the connection is closed.
     pub fn parse(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Parsed, HeadError> {
-        if self.over {
+        if self.progress.part == Part::Over {
             self.clear();
         }
         let parsed = self.advance(buf, limits);
-        self.over = !matches!(parsed, Ok(Parsed::Partial { .. }));
+        if !matches!(parsed, Ok(Parsed::Partial { .. })) {
+            self.progress.part = Part::Over;
+        }
         parsed
     }
 
-    /// Forgets what was parsed and keeps the memory.
-    pub fn clear(&mut self) {
-        let mut fields = std::mem::take(&mut self.fields);
-        fields.clear();
-        *self = Self { fields, ..Self::default() };
-    }
-
-    /// The method.
-    pub const fn method(&self) -> Method {
-        self.method
-    }
-
-    /// The method as sent.
-    pub fn method_bytes<'b>(&self, buf: &'b [u8]) -> &'b [u8] {
-        self.method_span.of(buf)
-    }
-
-    /// The protocol version.
-    pub const fn version(&self) -> Version {
-        self.version
-    }
-
-    /// The form of the target.
-    pub const fn target(&self) -> Target {
-        self.target
-    }
-
-    /// The target as sent.
-    pub const fn target_span(&self) -> Span {
-        self.target_span
-    }
-
-    /// The path as sent; empty in `http://host` and `http://host?query`, `*` in asterisk form.
-    pub const fn path(&self) -> Span {
-        self.path
-    }
-
-    /// What follows the first `?`, if there is one.
-    pub const fn query(&self) -> Option<Span> {
-        self.query
-    }
-
-    /// The host the request is for: that of an absolute target, else that of `Host`. `None` only in HTTP/1.0.
-    pub const fn authority(&self) -> Option<Authority> {
-        self.authority
-    }
-
-    /// How the body ends; never [`Framing::UntilClose`].
-    pub const fn framing(&self) -> Framing {
-        self.framing
-    }
-
-    /// Persistence and upgrade. A tunnel may begin only behind the body, if there is one.
-    pub const fn connection(&self) -> Connection {
-        self.connection
-    }
-
-    /// Whether the client waits for `100 Continue` before it sends the body.
-    pub const fn expects_continue(&self) -> bool {
-        self.expects_continue
-    }
-
-    /// The fields, without those dropped by policy or listed in `Connection`.
-    pub const fn fields(&self) -> &Fields {
-        &self.fields
-    }
-
     fn advance(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Parsed, HeadError> {
-        while !self.started {
-            match buf.get(self.lines.position()) {
+        while self.progress.part == Part::StartLine {
+            match buf.get(self.progress.position()) {
                 None => return Ok(Parsed::Partial { started: false }),
                 Some(b'A'..=b'Z' | b'\r') => {}
                 Some(b'\n') => return Err(HeadError::BareLineFeed),
                 // Refused before the line is complete: a TLS handshake on the wrong port may never send a line end.
                 Some(_) => return Err(HeadError::InvalidMethod),
             }
-            let Some(line) =
-                self.lines.next(buf, limits.start_line, HeadError::RequestLineTooLong, limits, LineEnd::Crlf)?
+            let Some(line) = self.progress.next_line(
+                buf,
+                limits.start_line,
+                HeadError::RequestLineTooLong,
+                limits,
+                LineEnd::Crlf,
+            )?
             else {
-                return Ok(Parsed::Partial { started: buf.get(self.lines.position()) != Some(&b'\r') });
+                return Ok(Parsed::Partial { started: buf.get(self.progress.position()) != Some(&b'\r') });
             };
             if line.is_empty() {
                 self.empty_lines += 1;
@@ -178,19 +56,20 @@ impl RequestHead {
                 continue;
             }
             self.request_line(buf, line.start, line.end)?;
-            self.started = true;
+            self.progress.part = Part::Fields;
         }
         let rules = limits.request_names();
         loop {
-            let Some(line) = self.lines.next(buf, limits.field_line, HeadError::FieldTooLong, limits, LineEnd::Crlf)?
+            let Some(line) =
+                self.progress.next_line(buf, limits.field_line, HeadError::FieldTooLong, limits, LineEnd::Crlf)?
             else {
                 return Ok(Parsed::Partial { started: true });
             };
             if line.is_empty() {
                 self.conclude(buf, &limits.guarded)?;
-                return Ok(Parsed::Complete { len: self.lines.position() });
+                return Ok(Parsed::Complete { len: self.progress.position() });
             }
-            self.fields.push(buf, &line, rules, limits)?;
+            self.fields.push_line(buf, &line, rules, limits)?;
         }
     }
 
@@ -257,7 +136,7 @@ impl RequestHead {
             // RFC 9110 10.1.1: ignored in HTTP/1.0, and pointless without a body.
             self.expects_continue = self.version == Version::Http11 && !self.framing.is_empty();
         }
-        self.connection = Connection::take(&mut self.fields, self.version, buf, guarded)?;
+        self.connection = ConnectionOptions::take(&mut self.fields, self.version, buf, guarded)?;
         Ok(())
     }
 

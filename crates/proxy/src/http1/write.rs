@@ -3,13 +3,9 @@
 
 use fairway_model::{FieldName, KnownSet};
 
-use super::byte_class::{is_target, is_token, is_value};
-use super::error::InvalidField;
-use super::field::{Field, Fields};
-use super::framing::Framing;
-use super::response::ResponseHead;
-use super::status::reason;
-use crate::decimal;
+use crate::http::byte_class::{is_target, is_token, is_value};
+use crate::http::{Field, Fields, Framing, InvalidField, ResponseHead, reason};
+use fairway_model::decimal;
 
 /// The interim response to `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::label::RequestLabels;
 use super::{Buckets, Form, MetricOptions};
-use crate::http1::Method;
+use crate::http::Method;
 use crate::reason::Reason;
 use crate::record::RequestRecord;
 

@@ -3,10 +3,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::decimal;
 /// Longest header that is read.
 pub use crate::limit::PROXY_HEADER as LONGEST;
 use crate::limit::PROXY_HEADER_V1;
+use fairway_model::decimal;
 
 const SIGNATURE_V1: &[u8] = b"PROXY ";
 const SIGNATURE_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";

@@ -7,10 +7,11 @@ use fairway_model::{
     Action, Backend, Balance, Forward, Host, HostPattern, Origin, PathMatch, Protocol, Route, Scheme, Settings,
 };
 
-use super::{Message, RequestRecord, TlsView, Try};
-use crate::client::{Arrival, ClientView};
-use crate::http1::{HeadLimits, RequestHead, ResponseHead};
+use super::{RequestRecord, TlsView, Try};
+use crate::http::Spanned;
+use crate::http::{HeadLimits, RequestHead, ResponseHead};
 use crate::random::Rng;
+use fairway_model::client::{Arrival, ClientView};
 
 /// Everything that a record borrows.
 pub(crate) struct Fixture {
@@ -66,7 +67,7 @@ impl Fixture {
             connection: 42,
             connection_requests: 3,
             pipelined: false,
-            head: Some(Message { parsed: &self.head, bytes: &self.bytes }),
+            head: Some(Spanned { parsed: &self.head, bytes: &self.bytes }),
             broken_line: b"",
             client: &self.client,
             path: b"/rewritten",
@@ -81,7 +82,7 @@ impl Fixture {
             received: 99,
             duration: Duration::from_micros(12_999),
             tries: &self.tries,
-            upstream_fields: Some(Message { parsed: self.upstream.fields(), bytes: &self.upstream_bytes }),
+            upstream_fields: Some(Spanned { parsed: self.upstream.fields(), bytes: &self.upstream_bytes }),
             sent_head: b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nLocation:/x\r\n\r\n",
         }
     }

@@ -18,12 +18,12 @@ use tokio::sync::Notify;
 pub(crate) use self::admission::{Admission, while_admitted};
 pub(crate) use self::client_count::ClientCounts;
 use self::place::Places;
-use crate::access_log::{self, Format, LogHandle, LogWriter, StreamRecord};
+use crate::access_log::{Format, LogClock, LogHandle, LogWriter, StreamRecord};
 use crate::live::{InForce, Live};
 use crate::metrics::{LiveRoutes, MetricOptions, WorkerMetrics, WorkerReport};
 use crate::random::Rng;
 use crate::record::RequestRecord;
-use crate::respond::Clock;
+use crate::respond::DateClock;
 use crate::timer::Timers;
 use crate::upstream::Upstreams;
 use crate::work::Store;
@@ -70,13 +70,13 @@ pub(crate) struct Shard {
     /// Connections to endpoints, and how they are chosen.
     pub(crate) upstreams: Upstreams,
     /// The value of Date.
-    pub(crate) clock: Clock,
+    pub(crate) clock: DateClock,
     /// The access log, if there is one.
     log: Option<LogWriter>,
     /// The counters.
     pub(crate) metrics: RefCell<WorkerMetrics>,
     /// For templates with the time in them.
-    pub(crate) log_clock: RefCell<access_log::Clock>,
+    pub(crate) log_clock: RefCell<LogClock>,
     /// Templates of policies that have variables, compiled, by their text. Forgotten with every change, so that there are no more
     /// than one configuration has.
     formats: RefCell<HashMap<Box<str>, Rc<Format>>>,
@@ -97,12 +97,12 @@ impl Shard {
         Rc::new(Self {
             log: common.log.as_ref().map(LogHandle::writer),
             metrics: RefCell::new(WorkerMetrics::new(common.metrics.clone())),
-            log_clock: RefCell::new(access_log::Clock::new()),
+            log_clock: RefCell::new(LogClock::new()),
             common,
             timers: Timers::new(),
             store: Store::default(),
             upstreams: Upstreams::default(),
-            clock: Clock::default(),
+            clock: DateClock::default(),
             formats: RefCell::default(),
             rng: RefCell::new(Rng::from_os()),
             running: RefCell::new(Rc::new(InForce(live))),

@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 use socket2::SockRef;
 
 use super::Target;
+use crate::prepared::PoolLimits;
 use crate::stream::{ReadInto, Upstream};
 use crate::timer::Millis;
 
@@ -54,19 +55,6 @@ impl Connection {
     }
 }
 
-/// Limits of the pool.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// Idle connections in all.
-    pub(crate) connections: usize,
-    /// Requests on one connection.
-    pub(crate) requests: u64,
-    /// Longest idle time.
-    pub(crate) idle: Millis,
-    /// Longest age.
-    pub(crate) age: Millis,
-}
-
 const NONE: u32 = u32::MAX;
 
 /// The pool: a slab of idle connections in two lists, one of all in the order of their last use, one for each endpoint.
@@ -105,7 +93,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose response was read to its end, within the limits.
-    pub(crate) fn put(&mut self, connection: Connection, now: Millis, limits: &Limits) {
+    pub(crate) fn put(&mut self, connection: Connection, now: Millis, limits: &PoolLimits) {
         if limits.connections == 0
             || connection.requests >= limits.requests
             || now.saturating_sub(connection.opened) >= limits.age
@@ -120,7 +108,7 @@ impl Pool {
     }
 
     /// Closes connections that were idle for too long, are too old, or were closed by the endpoint.
-    pub(crate) fn sweep(&mut self, now: Millis, limits: &Limits) {
+    pub(crate) fn sweep(&mut self, now: Millis, limits: &PoolLimits) {
         for slot in 0..self.slots.len() as u32 {
             let Slot { connection, since, .. } = &mut self.slots[slot as usize];
             let expired = connection.as_mut().is_some_and(|connection| {
@@ -209,7 +197,7 @@ mod tests {
     use super::super::Way;
     use super::*;
 
-    const LIMITS: Limits = Limits { connections: 3, requests: 10, idle: 100, age: 1000 };
+    const LIMITS: PoolLimits = PoolLimits { connections: 3, requests: 10, idle: 100, age: 1000 };
 
     async fn connection(listener: &TcpListener) -> (Connection, TcpStream) {
         let address = listener.local_addr().unwrap();

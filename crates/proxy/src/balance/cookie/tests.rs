@@ -1,6 +1,6 @@
 use super::*;
 use crate::balance::backend_key;
-use crate::http1::{HeadLimits, RequestHead};
+use crate::http::{HeadLimits, RequestHead};
 
 fn value(head: &str, name: &str) -> Option<String> {
     let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{head}\r\n");

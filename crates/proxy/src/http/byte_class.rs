@@ -1,18 +1,18 @@
 //! Which bytes may stand where: one table for field names, and the few scans that every line passes.
 
 /// Not a letter, digit or hyphen, but an underscore: legal, and dropped by default as nginx does.
-pub(super) const UNDERSCORE: u8 = 1;
+pub(crate) const UNDERSCORE: u8 = 1;
 /// A `tchar` (RFC 9110 5.6.2) other than letters, digits, hyphen and underscore.
-pub(super) const ODD_TOKEN: u8 = 2;
+pub(crate) const ODD_TOKEN: u8 = 2;
 /// A visible byte or obs-text that no token may hold.
-pub(super) const NOT_TOKEN: u8 = 4;
+pub(crate) const NOT_TOKEN: u8 = 4;
 /// The colon that ends a field name.
-pub(super) const COLON: u8 = 8;
+pub(crate) const COLON: u8 = 8;
 /// White space, a control byte, DEL: never tolerated in a name.
-pub(super) const FATAL: u8 = 16;
+pub(crate) const FATAL: u8 = 16;
 
 /// The class of each byte of a field name; 0 is a letter, a digit or a hyphen.
-pub(super) static NAME_CLASS: [u8; 256] = {
+pub(crate) static NAME_CLASS: [u8; 256] = {
     let mut table = [NOT_TOKEN; 256];
     let mut byte = 0;
     while byte < 256 {
@@ -36,7 +36,7 @@ pub(super) static NAME_CLASS: [u8; 256] = {
 };
 
 /// True for a non-empty `token` (RFC 9110 5.6.2).
-pub(super) fn is_token(bytes: &[u8]) -> bool {
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&b| NAME_CLASS[usize::from(b)] & !(UNDERSCORE | ODD_TOKEN) == 0)
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn is_value(bytes: &[u8]) -> bool {
 
 /// True if `bytes` may stand in a request target: no blank, control byte, DEL or fragment sign. Raw bytes above ASCII pass,
 /// as in nginx; what they mean is for the canonical form of the path to say.
-pub(super) fn is_target(bytes: &[u8]) -> bool {
+pub(crate) fn is_target(bytes: &[u8]) -> bool {
     !any_word(bytes, b'/', |word| below(word, 0x21) | equal(word, 0x7f) | equal(word, b'#'))
 }
 
@@ -83,7 +83,7 @@ const fn equal(word: u64, byte: u8) -> u64 {
 }
 
 /// `bytes` without the optional white space (SP, HTAB) around it.
-pub(super) fn trim(bytes: &[u8]) -> &[u8] {
+pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
     let mut rest = bytes;
     while let [b' ' | b'\t', tail @ ..] = rest {
         rest = tail;

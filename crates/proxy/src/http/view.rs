@@ -1,11 +1,10 @@
-//! Heads as the model sees them, and heads as it has them written.
+//! Heads as the model sees them.
 
-use fairway_model::{FieldLine, FieldName, FieldSink, HostAndPort, KnownField, KnownSet, RequestView, Target as Asked};
+use fairway_model::{FieldLine, HostAndPort, KnownField, KnownSet, RequestView, Target as Asked};
 
 use super::field::Fields;
 use super::framing::Framing;
 use super::request::{RequestHead, Target};
-use super::write::{HeadWriter, PreparedField};
 
 /// The fields of a head, with the bytes that they are ranges of.
 #[derive(Clone, Copy, Debug)]
@@ -59,66 +58,6 @@ impl RequestHead {
                 Framing::None | Framing::Chunked | Framing::UntilClose => None,
             },
             fields: FieldsView { fields: self.fields(), bytes },
-        }
-    }
-}
-
-impl<'a> FieldSink<FieldsView<'a>> for HeadWriter<'_> {
-    type Prepared = PreparedField;
-
-    #[inline]
-    fn field(&mut self, name: FieldName<'_>, value: &[u8]) {
-        let _ = HeadWriter::field(self, name, value);
-    }
-
-    fn number(&mut self, name: FieldName<'_>, number: u64) {
-        self.field_number(name, number);
-    }
-
-    fn prepared(&mut self, lines: &PreparedField) {
-        HeadWriter::prepared(self, lines);
-    }
-
-    fn forward(
-        &mut self,
-        fields: FieldsView<'a>,
-        drop: KnownSet,
-        mut drop_also: impl FnMut(KnownField, &[u8]) -> bool,
-    ) {
-        let FieldsView { fields, bytes } = fields;
-        HeadWriter::forward(self, fields, bytes, drop, |field| drop_also(field.known(), field.name(bytes)));
-    }
-}
-
-/// Heads of answers that are made here.
-impl<'a> FieldSink<&'a [FieldLine<'a>]> for HeadWriter<'_> {
-    type Prepared = PreparedField;
-
-    fn field(&mut self, name: FieldName<'_>, value: &[u8]) {
-        let _ = HeadWriter::field(self, name, value);
-    }
-
-    fn number(&mut self, name: FieldName<'_>, number: u64) {
-        self.field_number(name, number);
-    }
-
-    fn prepared(&mut self, lines: &PreparedField) {
-        HeadWriter::prepared(self, lines);
-    }
-
-    fn forward(
-        &mut self,
-        fields: &'a [FieldLine<'a>],
-        drop: KnownSet,
-        mut drop_also: impl FnMut(KnownField, &[u8]) -> bool,
-    ) {
-        for line in fields {
-            if !drop.contains(line.known)
-                && !drop_also(line.known, line.name)
-                && let Ok(name) = FieldName::try_from(line.name)
-            {
-                let _ = HeadWriter::field(self, name, line.value);
-            }
         }
     }
 }

@@ -25,7 +25,7 @@ impl Authority {
     ///
     /// # Errors
     /// [`HeadError::InvalidHost`] for everything else.
-    pub(super) fn parse(buf: &[u8], start: usize, end: usize) -> Result<Self, HeadError> {
+    pub(crate) fn parse(buf: &[u8], start: usize, end: usize) -> Result<Self, HeadError> {
         let text = &buf[start..end];
         let mut canonical = true;
         let host_len = if text.first() == Some(&b'[') {

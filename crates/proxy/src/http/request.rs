@@ -1,0 +1,136 @@
+//! The head of a request.
+
+use super::authority::Authority;
+use fairway_model::KnownField;
+
+use super::connection::{ConnectionOptions, Upgrade};
+use super::field::{Fields, Span};
+use super::framing::Framing;
+use super::head::Progress;
+use super::version::Version;
+
+/// The request method. `CONNECT` and `TRACE` do not get this far.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[allow(missing_docs)] // the names say it
+pub enum Method {
+    #[default]
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Options,
+    Patch,
+    /// Any other name of upper-case letters, `-` and `_`; see [`RequestHead::method_bytes`].
+    Other,
+}
+
+/// The form of the request target (RFC 9112 3.2).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Target {
+    /// `/path?query`
+    #[default]
+    Origin,
+    /// `http://host/path?query`; `https` tells which of the two schemes it was.
+    Absolute {
+        /// Whether the scheme is `https`.
+        https: bool,
+    },
+    /// `*`, of `OPTIONS` only.
+    Asterisk,
+}
+
+/// A request head as ranges of the buffer it was parsed from. Reused from request to request.
+#[derive(Clone, Debug, Default)]
+pub struct RequestHead {
+    pub(crate) progress: Progress,
+    /// Empty lines before the start line.
+    pub(crate) empty_lines: u8,
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    pub(crate) target: Target,
+    pub(crate) method_span: Span,
+    pub(crate) target_span: Span,
+    pub(crate) path: Span,
+    pub(crate) query: Option<Span>,
+    pub(crate) authority: Option<Authority>,
+    pub(crate) framing: Framing,
+    pub(crate) connection: ConnectionOptions,
+    pub(crate) expects_continue: bool,
+    pub(crate) fields: Fields,
+}
+
+impl RequestHead {
+    /// Forgets what was parsed and keeps the memory.
+    pub fn clear(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Self { fields, ..Self::default() };
+    }
+
+    /// The protocols that the client asks to switch to, if it may. `buf` is what the head was parsed from.
+    pub fn asked_protocols<'b>(&self, buf: &'b [u8]) -> Option<&'b [u8]> {
+        let asks = self.connection.upgrade == Upgrade::Protocol;
+        asks.then(|| self.fields.get(KnownField::Upgrade, buf)).flatten()
+    }
+
+    /// The method.
+    pub const fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The method as sent.
+    pub fn method_bytes<'b>(&self, buf: &'b [u8]) -> &'b [u8] {
+        self.method_span.of(buf)
+    }
+
+    /// The protocol version.
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The form of the target.
+    pub const fn target(&self) -> Target {
+        self.target
+    }
+
+    /// The target as sent.
+    pub const fn target_span(&self) -> Span {
+        self.target_span
+    }
+
+    /// The path as sent; empty in `http://host` and `http://host?query`, `*` in asterisk form.
+    pub const fn path(&self) -> Span {
+        self.path
+    }
+
+    /// What follows the first `?`, if there is one.
+    pub const fn query(&self) -> Option<Span> {
+        self.query
+    }
+
+    /// The host the request is for: that of an absolute target, else that of `Host`. `None` only in HTTP/1.0.
+    pub const fn authority(&self) -> Option<Authority> {
+        self.authority
+    }
+
+    /// How the body ends; never [`Framing::UntilClose`].
+    pub const fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Persistence and upgrade. A tunnel may begin only behind the body, if there is one.
+    pub const fn connection(&self) -> ConnectionOptions {
+        self.connection
+    }
+
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub const fn expects_continue(&self) -> bool {
+        self.expects_continue
+    }
+
+    /// The fields, without those dropped by policy or listed in `Connection`.
+    pub const fn fields(&self) -> &Fields {
+        &self.fields
+    }
+}

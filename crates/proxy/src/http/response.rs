@@ -1,0 +1,104 @@
+//! The head of a response.
+
+use super::connection::ConnectionOptions;
+use super::field::{Fields, Span};
+use super::framing::Framing;
+use super::head::Progress;
+use super::request::Method;
+use super::version::Version;
+
+/// A response head as ranges of the buffer it was parsed from. Reused from response to response.
+///
+/// It is as strict as [`super::RequestHead`]: a backend that sends ambiguous framing is a 502, because whatever comes next
+/// on its connection could be taken for the answer to someone else's request. Field names may be any token, and lines may end
+/// in LF alone (RFC 9112 2.2) where that leaves no doubt, see [`HeadError::BareLineFeed`].
+#[derive(Clone, Debug, Default)]
+pub struct ResponseHead {
+    pub(crate) progress: Progress,
+    pub(crate) version: Version,
+    pub(crate) status: u16,
+    pub(crate) reason: Span,
+    pub(crate) declared: Framing,
+    pub(crate) connection: ConnectionOptions,
+    pub(crate) fields: Fields,
+    pub(crate) line_ends: LineEnds,
+}
+
+/// Which line ends there were so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LineEnds {
+    pub(crate) crlf: bool,
+    pub(crate) lf: bool,
+    /// The last line ended in LF alone.
+    pub(crate) last_is_lf: bool,
+    /// LF alone delimits a field that says where messages end.
+    pub(crate) around_structure: bool,
+}
+
+impl ResponseHead {
+    /// Forgets what was parsed and keeps the memory.
+    pub fn clear(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Self { fields, ..Self::default() };
+    }
+
+    /// The protocol version.
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The status code, 100 to 999.
+    pub const fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The reason phrase as sent, possibly empty.
+    pub const fn reason(&self) -> Span {
+        self.reason
+    }
+
+    /// Whether another response to the same request follows: 1xx except 101.
+    pub const fn is_interim(&self) -> bool {
+        self.status < 200 && self.status != 101
+    }
+
+    /// How the body ends, in answer to a request with `method` (RFC 9112 6.3). A 101 has none: what follows it belongs to the
+    /// protocol that was agreed on. (There is no rule for `CONNECT`, as no such request is ever sent.)
+    pub const fn framing(&self, method: Method) -> Framing {
+        if matches!(method, Method::Head) || self.is_bodiless() {
+            return Framing::None;
+        }
+        match self.declared {
+            Framing::None => Framing::UntilClose,
+            declared => declared,
+        }
+    }
+
+    /// The framing that the fields speak of, whether or not there is a body: of use for `HEAD` and 304, whose
+    /// `Content-Length` is that of another response. [`Framing::None`] if there is no such field.
+    pub const fn declared_framing(&self) -> Framing {
+        self.declared
+    }
+
+    /// Persistence and upgrade. `keep_alive` is false if the response has no body by rule but announces one nevertheless
+    /// (RFC 9112 6.1, RFC 9110 8.6), for then it is not certain where it ends.
+    pub const fn connection(&self) -> ConnectionOptions {
+        self.connection
+    }
+
+    /// The fields, without those listed in `Connection`.
+    pub const fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    /// Whether a connection can carry another request after this response to a request with `method`, if the body is read to
+    /// its end and nothing is left over behind it.
+    pub fn allows_reuse(&self, method: Method) -> bool {
+        self.connection.keep_alive && self.framing(method) != Framing::UntilClose && self.status != 101
+    }
+
+    pub(crate) const fn is_bodiless(&self) -> bool {
+        matches!(self.status, 100..=199 | 204 | 304)
+    }
+}

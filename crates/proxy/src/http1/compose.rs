@@ -1,0 +1,274 @@
+//! The heads that the proxy sends, as HTTP/1 writes them: the client's request as an endpoint gets it, an endpoint's response as the
+//! client gets it, and answers of the proxy's own. Which fields they have is decided in the model.
+
+use fairway_model::decision::Expand;
+use fairway_model::{Body as OwnBody, FieldLine, KnownField, KnownSet};
+
+use super::write::{HeadWriter, PreparedField};
+use crate::error::Failure;
+use crate::http::{FieldName, FieldsView, Framing, InvalidField, ResponseHead, Version, is_field_value};
+use crate::message::{ResponseContext, UpstreamRequest};
+use crate::respond::{Answer, DateClock, Page};
+
+const CONNECTION: FieldName<'_> = FieldName::from_static("Connection");
+const CONTENT_TYPE: FieldName<'_> = FieldName::from_static("Content-Type");
+const UPGRADE: FieldName<'_> = FieldName::from_static("Upgrade");
+const DATE: FieldName<'_> = FieldName::from_static("Date");
+const LOCATION: FieldName<'_> = FieldName::from_static("Location");
+const ALLOW: FieldName<'_> = FieldName::from_static("Allow");
+
+/// Methods named when a request is about the server as a whole (`OPTIONS *`) or uses one that is not served.
+const METHODS: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// What becomes of the connection, as far as the client has to be told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Persistence {
+    /// It stays, which HTTP/1.1 takes for granted.
+    Kept,
+    /// It stays, which HTTP/1.0 has to be told.
+    KeptExplicitly,
+    /// It is closed after this response.
+    Closed,
+}
+
+impl Persistence {
+    /// Writes what has to be said.
+    pub(super) fn write(self, writer: &mut HeadWriter<'_>) {
+        let option: &[u8] = match self {
+            Self::Kept => return,
+            Self::KeptExplicitly => b"keep-alive",
+            Self::Closed => b"close",
+        };
+        put(writer, CONNECTION, option);
+    }
+}
+
+/// Who gets an answer of the proxy's own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AnswerTo {
+    /// Whether the request was a HEAD: the body is announced and not sent.
+    pub(crate) head_only: bool,
+    /// What becomes of the connection.
+    pub(crate) persistence: Persistence,
+}
+
+/// Appends the head of a request. `family` are the fields about the client that are the same for every request of its connection.
+///
+/// # Errors
+/// If a configured value makes it unwritable.
+pub(crate) fn write_request(
+    request: &UpstreamRequest<'_>,
+    family: Option<&PreparedField>,
+    out: &mut Vec<u8>,
+    value: &mut Vec<u8>,
+    expand: &mut impl Expand,
+) -> Result<(), Failure> {
+    let mut writer = HeadWriter::new(out);
+    writer.request_line(request.edits.head.method, &request.edits.scratch.target).map_err(|_| Failure::Unwritable)?;
+    request.edits.write(&mut writer, family, value, expand)?;
+    if request.framing == Framing::Chunked {
+        writer.framing(Framing::Chunked);
+    }
+    if let Some(protocols) = request.upgrade {
+        write_upgrade(&mut writer, protocols);
+    } else if request.close {
+        let _ = writer.field(CONNECTION, b"close");
+    }
+    writer.finish();
+    Ok(())
+}
+
+/// A response head for a client.
+#[derive(Debug)]
+pub(super) struct ClientResponse<'a> {
+    /// The endpoint's head.
+    pub(super) head: &'a ResponseHead,
+    /// What it was parsed from.
+    pub(super) bytes: &'a [u8],
+    /// How the body is framed for the client.
+    pub(super) framing: Framing,
+    /// Whether the endpoint's framing field goes on as it is.
+    pub(super) framing_kept: bool,
+    /// What becomes of the connection.
+    pub(super) persistence: Persistence,
+    /// The protocol that takes over the connection.
+    pub(super) switched_to: Option<&'a [u8]>,
+}
+
+impl ClientResponse<'_> {
+    /// Appends the head.
+    pub(super) fn write(&self, context: &ResponseContext<'_>, out: &mut Vec<u8>, value: &mut Vec<u8>) {
+        let Self { head, bytes, .. } = *self;
+        let edits = context.edits();
+        let mut writer = HeadWriter::new(out);
+        writer.forward_status_line(head, bytes);
+        if !head.fields().present().contains(KnownField::Date) && !edits.replaces(KnownField::Date) {
+            write_date(context.clock, &mut writer);
+        }
+        let dropped = if self.framing_kept { KnownSet::EMPTY } else { KnownSet::EMPTY.with(KnownField::ContentLength) };
+        let fields = FieldsView { fields: head.fields(), bytes };
+        // The values were made within the limit, so none is too long here.
+        let _ = edits.write(fields, dropped, &mut writer, value, &mut context.values.reader());
+        if self.framing == Framing::Chunked {
+            writer.framing(Framing::Chunked);
+        }
+        match self.switched_to {
+            Some(protocol) => write_upgrade(&mut writer, protocol),
+            None => self.persistence.write(&mut writer),
+        }
+        writer.finish();
+    }
+}
+
+/// Appends an answer of the proxy's own, and returns its status and the length of its body. If its location can't stand in a field,
+/// it is a page with status 500.
+pub(crate) fn write_answer(
+    answer: &Answer<'_>,
+    to: AnswerTo,
+    context: &ResponseContext<'_>,
+    out: &mut Vec<u8>,
+    value: &mut Vec<u8>,
+) -> (u16, usize) {
+    match try_write_answer(answer, to, context, out, value) {
+        Ok(body) => (answer.status, body),
+        Err(_) => {
+            let plain = Answer { status: 500, body: &OwnBody::Page, location: None, ..*answer };
+            (500, try_write_answer(&plain, to, context, out, value).unwrap_or_default())
+        }
+    }
+}
+
+/// The same, and nothing is appended if the location can't stand in a field.
+fn try_write_answer(
+    answer: &Answer<'_>,
+    to: AnswerTo,
+    context: &ResponseContext<'_>,
+    out: &mut Vec<u8>,
+    value: &mut Vec<u8>,
+) -> Result<usize, InvalidField> {
+    let mut page = Page::default();
+    let (content_type, body) = answer.body(&mut page);
+    let mut writer = HeadWriter::new(out);
+    writer.status_line(answer.status)?;
+    if !context.edits().replaces(KnownField::Date) {
+        write_date(context.clock, &mut writer);
+    }
+    if answer.location.is_some_and(|location| !is_field_value(location)) {
+        return Err(InvalidField::Value);
+    }
+    let allow = matches!(answer.status, 204 | 405).then_some(METHODS);
+    let own: [(FieldName<'_>, KnownField, Option<&[u8]>); 3] = [
+        (LOCATION, KnownField::Location, answer.location),
+        (ALLOW, KnownField::Other, allow),
+        (CONTENT_TYPE, KnownField::ContentType, Some(content_type.as_bytes()).filter(|text| !text.is_empty())),
+    ];
+    let mut lines = [FieldLine { known: KnownField::Other, name: b"", value: b"" }; 3];
+    let mut count = 0;
+    for (name, known, value) in own {
+        if let Some(value) = value {
+            lines[count] = FieldLine { known, name: name.as_bytes(), value };
+            count += 1;
+        }
+    }
+    for (name, value) in answer.fields {
+        writer.field(name.get(), value.as_bytes())?;
+    }
+    let _ = context.edits().write(&lines[..count], KnownSet::EMPTY, &mut writer, value, &mut context.values.reader());
+    if answer.status != 204 {
+        writer.framing(Framing::Length(body.len() as u64));
+    }
+    to.persistence.write(&mut writer);
+    writer.finish();
+    if to.head_only {
+        return Ok(0);
+    }
+    out.extend_from_slice(body);
+    Ok(body.len())
+}
+
+fn write_date(clock: &DateClock, writer: &mut HeadWriter<'_>) {
+    clock.read(|date| put(writer, DATE, date));
+}
+
+fn put(writer: &mut HeadWriter<'_>, name: FieldName<'_>, value: &[u8]) {
+    let written = writer.field(name, value);
+    debug_assert!(written.is_ok(), "{} is a constant without control bytes", KnownField::Other.name());
+}
+
+fn write_upgrade(writer: &mut HeadWriter<'_>, protocols: &[u8]) {
+    let _ = writer.field(CONNECTION, b"upgrade");
+    let _ = writer.field(UPGRADE, protocols);
+}
+
+/// Appends an interim response (103 and the like). Clients of HTTP/1.0 know none (RFC 9110 15.2): for them nothing is appended.
+pub(super) fn write_interim(head: &ResponseHead, bytes: &[u8], to: Version, out: &mut Vec<u8>) -> bool {
+    const DROPPED: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL).with(KnownField::ContentLength);
+    if to == Version::Http10 {
+        return false;
+    }
+    let mut writer = HeadWriter::new(out);
+    writer.forward_status_line(head, bytes);
+    writer.forward(head.fields(), bytes, DROPPED, |_| false);
+    writer.finish();
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use fairway_model::{Settings, Snapshot};
+
+    use super::*;
+    use crate::live::Live;
+    use crate::message::Evaluated;
+    use crate::net::resolve::AddressPolicy;
+
+    fn answer(status: u16) -> Answer<'static> {
+        Answer { status, body: &OwnBody::Page, message: "", fields: &[], location: None }
+    }
+
+    fn write(answer: &Answer<'_>, head_only: bool, out: &mut Vec<u8>) -> Result<usize, InvalidField> {
+        let snapshot = Snapshot::default().apply(fairway_model::Delta::upsert([Settings::default().into()]));
+        let live = Live::first(snapshot, None, AddressPolicy::default());
+        let (clock, values, mut sent_head) = (DateClock::default(), Evaluated::default(), Vec::new());
+        let context = ResponseContext {
+            live: &live,
+            clock: &clock,
+            plan: None,
+            session_cookie: b"",
+            values: &values,
+            sent_head: &mut sent_head,
+        };
+        let to = AnswerTo { head_only, persistence: Persistence::Kept };
+        try_write_answer(answer, to, &context, out, &mut Vec::new())
+    }
+
+    fn written(answer: &Answer<'_>, head_only: bool) -> String {
+        let mut out = Vec::new();
+        write(answer, head_only, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn pages_say_how_long_they_are() {
+        let text = written(&answer(404), false);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 404 Not Found\r\nDate: ") && !head.contains("Server"));
+        assert!(head.contains(&format!("Content-Length: {}", body.len())) && body.contains("<h1>404 Not Found</h1>"));
+        let head_only = written(&answer(404), true);
+        assert_eq!(head_only.split_once("\r\n\r\n").unwrap().1, "");
+        assert!(head_only.contains(&format!("Content-Length: {}", body.len())));
+    }
+
+    #[test]
+    fn a_204_has_no_length() {
+        assert!(!written(&answer(204), false).contains("Content-"));
+    }
+
+    #[test]
+    fn a_location_cannot_end_its_field() {
+        let mut out = Vec::new();
+        let redirect = Answer { location: Some(b"/\r\nX: y"), ..answer(302) };
+        assert!(write(&redirect, false, &mut out).is_err());
+        assert!(out.is_empty());
+    }
+}
