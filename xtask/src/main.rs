@@ -38,7 +38,7 @@ Tasks:
   ci                  Everything that CI does, in order; stops at the first step that fails
   needs               Tools that the other tasks use; installs missing Debian packages when root
   words               No file holds a machine path or the host name of a registry
-  rules               Dependency direction, banned crates, licences
+  rules               Direction of dependencies between crates and between modules, banned crates, licences
   fmt                 Formatting
   clippy              Lints of all targets, warnings are errors
   doc                 Documentation builds without a warning

@@ -1,4 +1,5 @@
-//! Rules about dependencies: who may depend on whom, which crates are not wanted, which licences are accepted.
+//! Rules about dependencies: which crates and which modules of the proxy may depend on which, which crates are not wanted, which
+//! licences are accepted.
 
 use crate::graph::Graph;
 use crate::outcome::Outcome;
@@ -7,11 +8,14 @@ use crate::workspace::Workspace;
 mod ban;
 mod direction;
 mod licences;
+mod module_order;
+mod module_path;
 
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let graph = Graph::load(workspace)?;
     let mut complaints = direction::check(&graph);
     complaints.extend(ban::check(&graph));
     complaints.extend(licences::check(&graph));
+    complaints.extend(module_order::check(&workspace.root)?);
     Ok(Outcome::from_complaints(format!("{} packages", graph.packages().len()), &complaints))
 }
