@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
+use crate::conformance::Beside;
 use crate::lock::Lock;
 use crate::outcome::Outcome;
 use crate::shell::Finished;
@@ -78,21 +79,12 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ou
             return Ok(failed(format!("end-to-end tests run already in this tree, on the same cluster: {holder}")));
         }
     };
-    if !shell::succeeds(workspace.command("unshare").args([
-        "--net",
-        "--mount",
-        "--pid",
-        "--fork",
-        "--mount-proc",
-        "true",
-    ])) {
-        return Ok(failed(
-            "`unshare --net --mount --pid` does not work: end-to-end tests need root (CAP_SYS_ADMIN and CAP_NET_ADMIN) and the \
-             Debian package util-linux. Run them as root, in a container with --privileged, or in a virtual machine."
-                .to_owned(),
-        ));
+    if let Some(refusal) = lack_of_namespaces(workspace) {
+        return Ok(failed(refusal));
     }
-    for step in [tools::build, image::build, cluster::build, build] {
+    let all = options.names.is_empty();
+    let tools = if all { tools::build_with_suite } else { tools::build };
+    for step in [tools, image::build, cluster::build, build] {
         let outcome = step(workspace)?;
         if outcome.failure.is_some() {
             return Ok(outcome);
@@ -115,17 +107,32 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ou
         workspace.console.line(&format!("the cluster goes on: cargo xtask cluster status --name {CLUSTER}"));
         return tests;
     }
-    both(tests, fairway_cluster(&["down", "--name", CLUSTER]))
+    both(CLUSTER, tests, fairway_cluster(&["down", "--name", CLUSTER]))
+}
+
+/// Why no cluster can be started here, if none can.
+pub(crate) fn lack_of_namespaces(workspace: &Workspace) -> Option<String> {
+    let mut command = workspace.command("unshare");
+    command.args(["--net", "--mount", "--pid", "--fork", "--mount-proc", "true"]);
+    (!shell::succeeds(&mut command)).then(|| {
+        "`unshare --net --mount --pid` does not work: a cluster needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN) and the Debian \
+         package util-linux. Run this as root, in a container with --privileged, or in a virtual machine."
+            .to_owned()
+    })
 }
 
 /// The outcome of the tests and of the end of their cluster: neither failure hides the other.
-fn both(tests: anyhow::Result<Outcome>, down: anyhow::Result<Finished>) -> anyhow::Result<Outcome> {
+pub(crate) fn both(
+    cluster: &str,
+    tests: anyhow::Result<Outcome>,
+    down: anyhow::Result<Finished>,
+) -> anyhow::Result<Outcome> {
     let trouble = match down {
         Ok(Finished { success: true, .. }) => return tests,
         Ok(Finished { output, .. }) => output,
         Err(error) => format!("{error:#}"),
     };
-    let trouble = format!("the cluster {CLUSTER} doesn't end: {trouble}");
+    let trouble = format!("the cluster {cluster} doesn't end: {trouble}");
     let mut outcome = tests.with_context(|| trouble.clone())?;
     outcome.failure = Some(outcome.failure.map(|failure| failure + "\n").unwrap_or_default() + &trouble);
     Ok(outcome)
@@ -142,6 +149,8 @@ fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
 
 fn test(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
     let mut totals = Totals::default();
+    // Beside the first pass, which takes nearly as long: what measures comes after it.
+    let mut suite = if options.names.is_empty() { Some(Beside::start(workspace)?) } else { None };
     for arguments in passes(&options.names) {
         let mut command: Command = workspace.cargo();
         command.args(["test", "--locked", "--workspace", "--test", "e2e", "--"]).args(&arguments);
@@ -153,6 +162,13 @@ fn test(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
         if !finished.success {
             let place = format!("\nlogs of all components: target/cluster/{CLUSTER}/logs; of failed tests: target/e2e");
             return Ok(Outcome { failure: Some(finished.output + &place), totals, ..Outcome::default() });
+        }
+        if let Some(suite) = suite.take() {
+            let outcome = suite.end(workspace)?;
+            totals += outcome.totals;
+            if outcome.failure.is_some() {
+                return Ok(Outcome { totals, ..outcome });
+            }
         }
     }
     let none =
@@ -207,12 +223,15 @@ mod tests {
     fn a_cluster_that_does_not_end_hides_no_failure() {
         let down = || Ok(Finished { success: false, output: "it hangs".to_owned() });
         let tests = |failure: Option<&str>| Outcome { failure: failure.map(str::to_owned), ..Outcome::default() };
-        let failure = |tests| both(tests, down()).unwrap().failure.unwrap();
+        let failure = |tests| both(CLUSTER, tests, down()).unwrap().failure.unwrap();
         assert_eq!(failure(Ok(tests(Some("a test failed")))), "a test failed\nthe cluster e2e doesn't end: it hangs");
         assert_eq!(failure(Ok(tests(None))), "the cluster e2e doesn't end: it hangs");
-        let error = both(Err(anyhow::anyhow!("no cargo")), down()).unwrap_err();
+        let error = both(CLUSTER, Err(anyhow::anyhow!("no cargo")), down()).unwrap_err();
         assert_eq!(format!("{error:#}"), "the cluster e2e doesn't end: it hangs: no cargo");
         let fine = Finished { success: true, output: String::new() };
-        assert_eq!(both(Ok(tests(Some("a test failed"))), Ok(fine)).unwrap().failure.unwrap(), "a test failed");
+        assert_eq!(
+            both(CLUSTER, Ok(tests(Some("a test failed"))), Ok(fine)).unwrap().failure.unwrap(),
+            "a test failed"
+        );
     }
 }

@@ -32,6 +32,7 @@ const TASKS: &[(&str, &[Use])] = &[
     ("chart", &[Use::Build, Use::Tools]),
     ("cluster", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
     ("e2e", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
+    ("conformance", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
     ("tools", &[Use::Tools]),
     ("bench", &[Use::Build, Use::Bench, Use::Image]),
     ("fuzz", &[Use::Build, Use::Fuzz]),
@@ -141,7 +142,7 @@ mod tests {
     #[test]
     fn what_runs_a_cluster_asks_for_its_tools() {
         let uses = |task| TASKS.iter().find(|(name, _)| *name == task).map_or(&[][..], |(_, uses)| uses);
-        for task in ["cluster", "e2e"] {
+        for task in ["cluster", "e2e", "conformance"] {
             for program in ["nft", "ip", "setcap", "cc"] {
                 let of = PACKAGES.iter().find(|(name, ..)| *name == program).unwrap().3;
                 assert!(uses(task).contains(&of), "{task} asks for {program}");

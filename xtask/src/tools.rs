@@ -24,6 +24,17 @@ struct Module {
     pinned: &'static str,
     /// The programs and their packages.
     programs: &'static [(&'static str, &'static str)],
+    /// What makes a program of a package.
+    make: Make,
+}
+
+/// How `go` makes a program.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Make {
+    /// Of a package that is one.
+    Build,
+    /// Of a package's tests.
+    Tests,
 }
 
 /// A program of a module, and what it is built from.
@@ -36,14 +47,22 @@ struct Build {
     sources: PathBuf,
     /// The folder in `target/tools` that it goes into.
     folder: String,
-    /// The arguments of `go build`.
+    /// The command of `go`, and its arguments.
     arguments: Vec<String>,
     /// The module's files.
     module: String,
 }
 
+/// The program that the Ingress conformance suite is, and its module.
+pub(crate) const SUITE: &str = "ingress-conformance";
+
 const MODULES: &[Module] = &[
-    Module { name: "etcd", pinned: "go.etcd.io/etcd/server/v3", programs: &[("etcd", "go.etcd.io/etcd/server/v3")] },
+    Module {
+        name: "etcd",
+        pinned: "go.etcd.io/etcd/server/v3",
+        programs: &[("etcd", "go.etcd.io/etcd/server/v3")],
+        make: Make::Build,
+    },
     Module {
         name: "kubernetes",
         pinned: "k8s.io/kubernetes",
@@ -54,12 +73,29 @@ const MODULES: &[Module] = &[
             ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
             ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
         ],
+        make: Make::Build,
     },
-    Module { name: "helm", pinned: "helm.sh/helm/v4", programs: &[("helm", "helm.sh/helm/v4/cmd/helm")] },
+    Module {
+        name: "helm",
+        pinned: "helm.sh/helm/v4",
+        programs: &[("helm", "helm.sh/helm/v4/cmd/helm")],
+        make: Make::Build,
+    },
+    Module {
+        name: SUITE,
+        pinned: "sigs.k8s.io/ingress-controller-conformance",
+        programs: &[(SUITE, "sigs.k8s.io/ingress-controller-conformance")],
+        make: Make::Tests,
+    },
 ];
 
-/// Builds the programs that are missing and says how long each took; about ten minutes on two cores when all are.
+/// Builds the programs of a cluster that are missing and says how long each took; about ten minutes on two cores when all are.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    build_of(workspace, |module| module.name != SUITE)
+}
+
+/// Builds the Ingress conformance suite as well if it is missing.
+pub(crate) fn build_with_suite(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |_| true)
 }
 
@@ -111,10 +147,24 @@ impl Module {
             version: version.to_owned(),
             sources: sources.clone(),
             folder: format!("{}-{version}", self.name),
-            arguments: vec!["-trimpath".to_owned(), "-ldflags".to_owned(), flags(package, version)],
+            arguments: [self.make.words(), &["-trimpath", "-ldflags", &flags(package, version)]]
+                .concat()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
             module: module.clone(),
         };
         Ok(self.programs.iter().map(build).collect())
+    }
+}
+
+impl Make {
+    /// The command of `go` and what it needs.
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Build => &["build"],
+            Self::Tests => &["test", "-c"],
+        }
     }
 }
 
@@ -130,7 +180,7 @@ impl Build {
 
     /// All that decides what comes out, whole: it shows what has changed, and needs no hash.
     fn origin(&self) -> String {
-        format!("go build {} {}\n\n{}", self.arguments.join(" "), self.package, self.module)
+        format!("go {} {}\n\n{}", self.arguments.join(" "), self.package, self.module)
     }
 
     fn is_done(&self, tools: &Path) -> bool {
@@ -152,7 +202,8 @@ impl Build {
             fs::remove_file(&stamp).with_context(|| format!("removing {}", stamp.display()))?;
         }
         let mut command = workspace.command("go");
-        command.current_dir(&self.sources).args(["build", "-v"]).args(&self.arguments).arg("-o").arg(&partial);
+        // -v names the packages, for the line of progress.
+        command.current_dir(&self.sources).args(&self.arguments).args(["-v", "-o"]).arg(&partial);
         let finished = shell::run(console, command.arg(self.package), |_| false)?;
         if !finished.success {
             return Ok(Some(format!("`{}` failed:\n{}", shell::display(&command), finished.output)));

@@ -1,0 +1,319 @@
+//! `cargo xtask conformance ingress`: the official Ingress conformance suite, unchanged, against Fairway on a cluster of its own.
+//!
+//! The suite is a Go program (`e2e/tools/ingress-conformance`). It prints its scenarios as it plays them, in an order of features
+//! that changes from run to run, and asks the address that the Ingresses show.
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, bail, ensure};
+
+use crate::console::duration;
+use crate::lock::Lock;
+use crate::outcome::Outcome;
+use crate::totals::Totals;
+use crate::workspace::Workspace;
+use crate::{cluster, e2e, image, shell, tools};
+
+/// The cluster that it runs on.
+const CLUSTER: &str = "conformance";
+
+/// Held while the suite runs: a second run would end the cluster of the first one.
+const LOCK: &str = "target/conformance/lock";
+
+/// What the suite wants to see with `helm install`: a Server header is sent only if it is asked for.
+const INSTALL: &str = "helm install ingress-nginx deploy/helm/fairway --namespace ingress-nginx --create-namespace \
+                       --set-string controller.config.server-tokens=true --wait --timeout 300s";
+
+/// The arguments of the suite. The scenario about another's class waits this long to see that no address comes.
+const SUITE: &[&str] = &["-no-colors", "-ingress-class", "nginx", "-wait-time-for-ingress-status", "60s"];
+
+/// How many scenarios it has.
+const SCENARIOS: u64 = 30;
+
+/// The word that says that all has been built, for [`Beside`].
+const BUILT: &str = "--built";
+
+/// What is asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Options {
+    /// How often the suite runs.
+    times: u32,
+    /// The cluster stays.
+    keep: bool,
+    /// Nothing is built.
+    built: bool,
+}
+
+impl Options {
+    pub(crate) fn parse(words: &[&str]) -> anyhow::Result<Self> {
+        const USAGE: &str = "usage: cargo xtask conformance ingress [--times N] [--keep]";
+        let mut options = Self { times: 1, keep: false, built: false };
+        let mut words = words.iter();
+        ensure!(words.next() == Some(&"ingress"), "which suite? {USAGE}");
+        while let Some(word) = words.next() {
+            match *word {
+                "--keep" => options.keep = true,
+                BUILT => options.built = true,
+                "--times" => {
+                    let number = words.next().and_then(|number| number.parse().ok()).filter(|number| *number > 0);
+                    options.times = number.with_context(|| format!("--times takes a number; {USAGE}"))?;
+                }
+                other => bail!("unknown option {other}; {USAGE}"),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Builds what is missing, starts the cluster, installs Fairway, runs the suite, ends the cluster.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
+    let _lock = match Lock::take(&workspace.root.join(LOCK))? {
+        Ok(lock) => lock,
+        Err(holder) => {
+            return Ok(failed(format!("the suite runs already in this tree, on the same cluster: {holder}")));
+        }
+    };
+    if let Some(refusal) = e2e::lack_of_namespaces(workspace) {
+        return Ok(failed(refusal));
+    }
+    let builds: &[fn(&Workspace) -> anyhow::Result<Outcome>] = &[tools::build_with_suite, image::build, cluster::build];
+    for build in builds.iter().filter(|_| !options.built) {
+        let outcome = build(workspace)?;
+        if outcome.failure.is_some() {
+            return Ok(outcome);
+        }
+    }
+    let console = &workspace.console;
+    let call = |words: &[&str]| shell::run(console, &mut fairway_cluster(workspace, words)?, |_| false);
+    // Of a run that was ended by force.
+    call(&["down", "--name", CLUSTER])?;
+    console.line(&format!("starting the cluster {CLUSTER}"));
+    let up = call(&["up", "--name", CLUSTER])?;
+    if !up.success {
+        return Ok(failed(up.output));
+    }
+    let outcome = install_and_test(workspace, options);
+    if options.keep {
+        console.line(&format!("the cluster goes on: cargo xtask cluster status --name {CLUSTER}"));
+        return outcome;
+    }
+    e2e::both(CLUSTER, outcome, call(&["down", "--name", CLUSTER]))
+}
+
+fn install_and_test(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
+    let console = &workspace.console;
+    console.line(INSTALL);
+    let words: Vec<_> = ["exec", "--name", CLUSTER, "--"].into_iter().chain(INSTALL.split_whitespace()).collect();
+    let installed = shell::run(console, &mut fairway_cluster(workspace, &words)?, |_| false)?;
+    if !installed.success {
+        return Ok(failed(installed.output));
+    }
+    let mut totals = Totals::default();
+    let mut failures = Vec::new();
+    for run in 1..=options.times {
+        let played = play(workspace, run, options.times)?;
+        totals += played.totals;
+        failures.extend(played.failure);
+    }
+    let note = format!("Ingress conformance, runs: {}; scenarios: {totals}", options.times);
+    let failure = (!failures.is_empty()).then(|| format!("{}\n{note}", failures.join("\n")));
+    Ok(Outcome { note, failure, totals })
+}
+
+/// Where all that the suite printed in a run goes.
+fn log_of_run(workspace: &Workspace, run: u32) -> PathBuf {
+    workspace.root.join(format!("target/conformance/ingress-{run}.log"))
+}
+
+/// Runs the suite once.
+fn play(workspace: &Workspace, run: u32, times: u32) -> anyhow::Result<Outcome> {
+    let (begin, log) = (Instant::now(), log_of_run(workspace, run));
+    let program = workspace.root.join("target/tools/bin").join(tools::SUITE);
+    let words = ["exec", "--name", CLUSTER, "--", &*program.to_string_lossy()];
+    let mut command = fairway_cluster(workspace, &words)?;
+    // It reads its features from there.
+    command.args(SUITE).current_dir(workspace.root.join("e2e/tools").join(tools::SUITE).join("suite"));
+    let console = &workspace.console;
+    let feature = RefCell::new(String::new());
+    let finished = shell::run(console, &mut command, |line| {
+        if let Some(name) = line.strip_prefix("Feature: ") {
+            name.clone_into(&mut feature.borrow_mut());
+        } else if let Some(totals) = scenarios(line) {
+            console.line(&format!("run {run} of {times}: {}: {totals}", feature.borrow()));
+        }
+        false
+    })?;
+    fs::write(&log, &finished.output).with_context(|| format!("writing {}", log.display()))?;
+    let outcome = judge(&finished.output, finished.success);
+    let took = duration(begin.elapsed());
+    let passed = outcome.totals.passed;
+    console.line(&format!("run {run} of {times}: {passed} of {SCENARIOS} scenarios passed in {took}"));
+    let failure =
+        outcome.failure.map(|failure| format!("run {run} of {times}: {failure}\nall of it: {}", log.display()));
+    Ok(Outcome { failure, ..outcome })
+}
+
+/// What the suite has said.
+fn judge(output: &str, success: bool) -> Outcome {
+    let mut totals = Totals::default();
+    output.lines().filter_map(scenarios).for_each(|scenarios| totals += scenarios);
+    let all = totals.passed + totals.failed + totals.skipped;
+    let failure = if totals.passed == SCENARIOS && all == SCENARIOS && success {
+        None
+    } else if all == 0 {
+        Some(format!("the suite has not begun:\n{output}"))
+    } else {
+        Some(format!("{} of {SCENARIOS} scenarios passed\n{}", totals.passed, complaints(output)))
+    };
+    Outcome { note: String::new(), failure, totals }
+}
+
+/// The counts of a feature, as in `16 scenarios (15 passed, 1 failed)`.
+fn scenarios(line: &str) -> Option<Totals> {
+    let (number, rest) = line.split_once(" scenarios (")?;
+    let _: u64 = number.parse().ok()?;
+    let mut totals = Totals::default();
+    for part in rest.trim_end().strip_suffix(')')?.split(", ") {
+        let (count, word) = part.split_once(' ')?;
+        let count: u64 = count.parse().ok()?;
+        match word {
+            "passed" => totals.passed += count,
+            "failed" => totals.failed += count,
+            // Undefined or pending.
+            _ => totals.skipped += count,
+        }
+    }
+    Some(totals)
+}
+
+/// What the suite says about the steps that failed, at the end of each feature.
+fn complaints(output: &str) -> String {
+    let mut lines = Vec::new();
+    let mut within = false;
+    for line in output.lines() {
+        within |= line.contains("Failed steps:");
+        within &= scenarios(line).is_none();
+        if within && !line.trim().is_empty() {
+            lines.push(line);
+        }
+    }
+    lines.join("\n")
+}
+
+fn fairway_cluster(workspace: &Workspace, words: &[&str]) -> anyhow::Result<Command> {
+    let mut command = workspace.command(cluster::binary(workspace)?);
+    command.args(words);
+    Ok(command)
+}
+
+fn failed(failure: String) -> Outcome {
+    Outcome { failure: Some(failure), ..Outcome::default() }
+}
+
+/// The suite, run beside other tests: it waits nearly all of the time. What it prints goes to a file. Dropping it ends it.
+pub(crate) struct Beside {
+    child: Child,
+    log: PathBuf,
+    begun: Instant,
+    program: PathBuf,
+}
+
+impl Beside {
+    /// Starts a run, for which all has to be built.
+    pub(crate) fn start(workspace: &Workspace) -> anyhow::Result<Self> {
+        let log = workspace.root.join("target/conformance/ingress.log");
+        fs::create_dir_all(log.parent().context("a log without a folder")?)?;
+        let _ = fs::remove_file(log_of_run(workspace, 1));
+        let output = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
+        let errors = output.try_clone()?;
+        let own = std::env::current_exe().context("the path of this program")?;
+        let mut command = workspace.command(own);
+        command.args(["conformance", "ingress", BUILT]).stdin(Stdio::null()).stdout(output).stderr(errors);
+        let child = command.spawn().context("starting the conformance suite")?;
+        Ok(Self { child, log, begun: Instant::now(), program: cluster::binary(workspace)? })
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self, workspace: &Workspace) -> anyhow::Result<Outcome> {
+        workspace.console.progress("waiting for the conformance suite");
+        let status = self.child.wait().context("waiting for the conformance suite")?;
+        let text = fs::read_to_string(&self.log).with_context(|| format!("reading {}", self.log.display()))?;
+        let took = duration(self.begun.elapsed());
+        // There is nothing to judge when it did not get so far.
+        let played = fs::read_to_string(log_of_run(workspace, 1)).unwrap_or_default();
+        let outcome = judge(&played, status.success());
+        workspace.console.line(&format!("Ingress conformance suite, beside the tests: {} in {took}", outcome.totals));
+        Ok(Outcome { failure: outcome.failure.map(|_| text), ..outcome })
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // After `end` there is nothing to be ended.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            let down = Command::new(&self.program).args(["down", "--name", CLUSTER]).stdout(Stdio::null()).status();
+            drop(down);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "\
+Feature: Path rules
+  Scenario: An Ingress with exact path rules # features/path_rules.feature:70
+
+--- Failed steps:
+
+  Scenario: An Ingress with exact path rules # features/path_rules.feature:70
+    Then the response status-code must be 200 # features/path_rules.feature:72
+      Error: expected status code 200 but 503 was returned
+
+16 scenarios (15 passed, 1 failed)
+90 steps (88 passed, 1 failed, 1 skipped)
+10m2s
+Feature: Default backend
+6 scenarios (6 passed)
+";
+
+    #[test]
+    fn scenarios_of_all_features_count_and_steps_do_not() {
+        let outcome = judge(OUTPUT, false);
+        assert_eq!(outcome.totals, Totals { passed: 21, failed: 1, skipped: 0 });
+        let failure = outcome.failure.unwrap();
+        assert!(failure.starts_with("21 of 30 scenarios passed\n"), "{failure}");
+        assert!(failure.ends_with("Error: expected status code 200 but 503 was returned"), "{failure}");
+    }
+
+    #[test]
+    fn nothing_less_than_all_scenarios_will_do() {
+        let all = "24 scenarios (24 passed)\n6 scenarios (6 passed)\n";
+        assert!(judge(all, true).failure.is_none());
+        assert!(judge(all, false).failure.is_some(), "the suite itself failed");
+        let few = judge("24 scenarios (24 passed)\n", true).failure.unwrap();
+        assert!(few.starts_with("24 of 30 scenarios passed"), "{few}");
+        let none = judge("error loading client", false).failure.unwrap();
+        assert!(none.contains("error loading client"), "{none}");
+        assert!(judge("24 scenarios (24 passed)\n6 scenarios (6 undefined)\n", true).failure.is_some());
+    }
+
+    #[test]
+    fn the_suite_is_named_and_runs_once_unless_told() {
+        let parse = |words: &[&str]| Options::parse(words);
+        assert_eq!(parse(&["ingress"]).unwrap(), Options { times: 1, keep: false, built: false });
+        assert_eq!(parse(&["ingress", "--times", "3"]).unwrap().times, 3);
+        for words in
+            [&["gateway"][..], &[], &["ingress", "--times"], &["ingress", "--times", "0"], &["ingress", "--fast"]]
+        {
+            assert!(parse(words).unwrap_err().to_string().contains("usage: "), "{words:?}");
+        }
+    }
+}
