@@ -72,7 +72,7 @@ impl Default for Election {
 pub struct StatusConfig {
     /// `--update-status`.
     pub update: bool,
-    /// `--update-status-on-shutdown`: the last replica takes its addresses back.
+    /// `--update-status-on-shutdown`: the last replica takes its addresses back when none is to follow.
     pub update_on_shutdown: bool,
     /// Where the addresses come from.
     pub addresses: AddressSource,

@@ -45,6 +45,7 @@ mod reference;
 mod source;
 mod status;
 mod store;
+mod successor;
 mod watch;
 
 pub use config::{AddressSource, ApiConfig, ControllerConfig, Election, Pod, StatusConfig};

@@ -1,4 +1,4 @@
-//! The replicas of this controller, as the API server sees them: their nodes' addresses, and whether there are others.
+//! The replicas of this controller, as the API server sees them, and their nodes' addresses.
 
 use std::collections::BTreeSet;
 
@@ -22,8 +22,8 @@ struct Pods {
 
 /// The addresses of the nodes on which ready pods of ours run.
 pub(crate) async fn addresses(api: &ApiServer, pod: &config::Pod, internal: bool) -> Result<Addresses, CallError> {
-    let pods = replicas(api, pod).await?;
-    let ready = pods.iter().filter(|pod| address::is_ready(pod));
+    let (own, others) = replicas(api, pod).await?;
+    let ready = std::iter::once(&own).chain(&others).filter(|pod| address::is_ready(pod));
     let nodes: BTreeSet<&str> = ready.filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref()).collect();
     let mut addresses = Addresses::new();
     for name in nodes {
@@ -36,19 +36,8 @@ pub(crate) async fn addresses(api: &ApiServer, pod: &config::Pod, internal: bool
     Ok(addresses)
 }
 
-/// Whether no other replica runs that could go on.
-pub(crate) async fn is_last(api: &ApiServer, pod: &config::Pod) -> Result<bool, CallError> {
-    let goes_on = |other: &Pod| {
-        let phase = other.status.as_ref().and_then(|status| status.phase.as_deref());
-        other.metadata.name.as_deref() != Some(&pod.name)
-            && other.metadata.deletion_timestamp.is_none()
-            && phase == Some("Running")
-    };
-    Ok(!replicas(api, pod).await?.iter().any(goes_on))
-}
-
-/// All pods with the labels of ours.
-async fn replicas(api: &ApiServer, pod: &config::Pod) -> Result<Vec<Pod>, CallError> {
+/// Our own pod, and all others with its labels.
+pub(crate) async fn replicas(api: &ApiServer, pod: &config::Pod) -> Result<(Pod, Vec<Pod>), CallError> {
     let pods = collection("v1", "pods", Some(&pod.namespace));
     let own: Pod = api.call(pods.get(&pod.name, &GetParams::default())).await?;
     let labels = own.metadata.labels.clone().unwrap_or_default();
@@ -56,8 +45,10 @@ async fn replicas(api: &ApiServer, pod: &config::Pod) -> Result<Vec<Pod>, CallEr
     let selector: Vec<_> = labels.map(|(key, value)| format!("{key}={value}")).collect();
     if selector.is_empty() {
         // Without labels nothing tells a replica from any other pod.
-        return Ok(vec![own]);
+        return Ok((own, Vec::new()));
     }
     let params = ListParams { label_selector: Some(selector.join(",")), ..ListParams::default() };
-    Ok(api.call::<Pods>(pods.list(&params)).await?.items)
+    let mut others = api.call::<Pods>(pods.list(&params)).await?.items;
+    others.retain(|other| other.metadata.name.as_deref() != Some(&pod.name));
+    Ok((own, others))
 }

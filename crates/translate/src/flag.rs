@@ -233,7 +233,7 @@ flags! {
     /// Writes the status of Ingresses.
     "update-status" Bool = "true": Same;
     /// Clears it when the last replica ends.
-    "update-status-on-shutdown" Bool = "true": Same;
+    "update-status-on-shutdown" Bool = "true": Differs("it stays while another replica starts or is to come, as in a rollout or when a node is drained");
     /// Address of the admission webhook.
     "validating-webhook" Text = "": ADMISSION;
     /// Its certificate.

@@ -20,4 +20,5 @@ mod rollout;
 mod rotation;
 mod scope;
 mod service;
+mod standing;
 mod status;

@@ -29,6 +29,7 @@ const SETTINGS: &[&[&str]] = &[
     &["controller.scope.enabled=true", "rbac.scope=true"],
     &["controller.scope.namespaceSelector=team=a"],
     &["controller.publishService.enabled=false", "controller.hostNetwork=true", "controller.reportNodeInternalIp=true"],
+    &["controller.kind=DaemonSet"],
 ];
 
 #[test]

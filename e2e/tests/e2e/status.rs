@@ -280,7 +280,7 @@ fn lease(scene: &Scene) -> String {
 }
 
 /// The pod that holds the Lease.
-async fn holder(scene: &Scene) -> anyhow::Result<String> {
+pub(crate) async fn holder(scene: &Scene) -> anyhow::Result<String> {
     let leases: Api<Lease> = scene.api();
     scene
         .find("a leader", async || {

@@ -6,8 +6,9 @@ use super::Helm;
 use super::check::objects;
 
 /// What each replica does for itself.
-const OWN: [&str; 3] = [
+const OWN: [&str; 4] = [
     "ingress-nginx: create leases",
+    "ingress-nginx: get deployments ingress-nginx-controller",
     "ingress-nginx: get update leases ingress-nginx-leader",
     "ingress-nginx: get list pods",
 ];
@@ -49,6 +50,12 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
             "no election, and addresses stay",
             json!({"controller": {"disableLeaderElection": true, "extraArgs": {"update-status-on-shutdown": false}}}),
             cluster(),
+        ),
+        (
+            "a DaemonSet beside the Deployment",
+            json!({"controller": {"kind": "Both"}}),
+            [cluster(), own.clone(), vec!["ingress-nginx: get daemonsets ingress-nginx-controller".to_owned()]]
+                .concat(),
         ),
         (
             "its own namespace",

@@ -48,7 +48,7 @@ pub(super) enum Job {
     Nodes(Result<Addresses, CallError>),
     /// Also how many resources changed, when it was sent, and which Ingresses are served since.
     Published(Result<(), RunError>, usize, Instant, Vec<ObjectKey>),
-    /// Whether no other replica goes on.
+    /// Whether no other replica follows.
     Last(Result<bool, CallError>),
     /// The Lease is given back.
     Resigned,
@@ -382,7 +382,10 @@ impl Running {
                 Ok(_) => self.resign(),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
-                    warn!(error, "can't tell whether another replica runs: addresses stay in the status of Ingresses");
+                    warn!(
+                        error,
+                        "can't tell whether another replica follows: addresses stay in the status of Ingresses"
+                    );
                     self.resign();
                 }
             },

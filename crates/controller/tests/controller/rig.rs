@@ -170,3 +170,23 @@ pub(crate) fn pod(name: &str, node: &str) -> Value {
         "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
     })
 }
+
+/// The same, while it is being deleted; a Deployment called `fairway` has made it.
+pub(crate) fn ending_pod(name: &str) -> Value {
+    let mut pod = pod(name, "n1");
+    pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    pod["metadata"]["ownerReferences"] = json!([
+        {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("fairway-{name}"), "uid": "u", "controller": true},
+    ]);
+    pod
+}
+
+/// The Deployment of such pods.
+pub(crate) fn deployment(replicas: u32) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"namespace": "ingress", "name": "fairway"},
+        "spec": {"replicas": replicas},
+    })
+}

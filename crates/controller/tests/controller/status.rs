@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::apiserver::ApiServer;
-use crate::rig::{Rig, cluster, config, ingress, pod};
+use crate::rig::{Rig, cluster, config, deployment, ending_pod, ingress, pod};
 
 fn shown(api: &ApiServer, name: &str) -> Value {
     api.get("ingresses", "shop", name).unwrap()["status"]["loadBalancer"]["ingress"].clone()
@@ -210,7 +210,7 @@ async fn without_a_service_the_nodes_of_ready_pods_count() {
 #[tokio::test(start_paused = true)]
 async fn the_last_replica_takes_its_addresses_back() {
     let api = cluster(&["a", "b"]);
-    api.put(pod("one", "n1"));
+    api.put(ending_pod("one"));
     let rig = Rig::start(&api, config("one"));
     shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
     shows(&api, "b", json!([{"ip": "192.0.2.1"}])).await;
@@ -227,20 +227,97 @@ async fn the_last_replica_takes_its_addresses_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn addresses_stay_while_another_replica_runs() {
+async fn addresses_stay_while_another_replica_follows() {
+    let starting = |name: &str| {
+        let mut pod = pod(name, "n2");
+        pod["status"] = json!({"phase": "Pending"});
+        pod
+    };
+    for (what, objects) in [
+        ("another one runs", vec![ending_pod("one"), pod("two", "n2")]),
+        ("another one starts", vec![ending_pod("one"), starting("two")]),
+        ("only the container ends", vec![pod("one", "n1")]),
+        ("the Deployment makes another one", vec![ending_pod("one"), deployment(1)]),
+        ("of two that end together", vec![ending_pod("one"), ending_pod("two"), deployment(2)]),
+        ("a DaemonSet makes another one", vec![daemon_pod("one"), daemon_set(1)]),
+    ] {
+        assert!(shows_at_the_end(objects, |_| ()).await, "{what}");
+    }
+    let fails = |api: &ApiServer| api.fail("GET", "/deployments/fairway", 500, usize::MAX);
+    assert!(shows_at_the_end(vec![ending_pod("one"), deployment(0)], fails).await, "nothing is known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_are_taken_back_when_none_is_to_follow() {
+    let deleted = |mut workload: Value| {
+        workload["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        workload
+    };
+    for (what, objects) in [
+        ("scaled to 0", vec![ending_pod("one"), ending_pod("two"), deployment(0)]),
+        ("the Deployment is gone", vec![ending_pod("one")]),
+        ("the Deployment is going, its pods first", vec![ending_pod("one"), deleted(deployment(2))]),
+        ("no node is chosen any more", vec![daemon_pod("one"), daemon_set(0)]),
+    ] {
+        assert!(!shows_at_the_end(objects, |_| ()).await, "{what}");
+    }
+    // The roles of ingress-nginx: what there is of pods decides.
+    let refused = |api: &ApiServer| api.fail("GET", "/deployments/fairway", 403, usize::MAX);
+    assert!(!shows_at_the_end(vec![ending_pod("one"), deployment(1)], refused).await);
+    assert!(shows_at_the_end(vec![ending_pod("one"), pod("two", "n2"), deployment(2)], refused).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_set_counts_as_its_controller_sees_it_once_it_has_looked() {
     let api = cluster(&["a"]);
-    api.put(pod("one", "n1"));
-    api.put(pod("two", "n2"));
+    let mut outdated = daemon_set(1);
+    outdated["metadata"]["generation"] = json!(2);
+    api.put(daemon_pod("one"));
+    api.put(outdated.clone());
+    let mut rig = Rig::start(&api, config("one"));
+    shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
+    rig.leave();
+    api.until("a second look", |api| api.asked("GET", "/daemonsets/fairway").len() > 1).await;
+    assert_eq!(shown(&api, "a"), json!([{"ip": "192.0.2.1"}]));
+    outdated["status"] = json!({"observedGeneration": 2, "desiredNumberScheduled": 0});
+    api.put(outdated);
+    shows(&api, "a", json!([])).await;
+    rig.stop().await;
+}
+
+/// Whether an Ingress still shows the address of a replica that has ended, and could see these objects.
+async fn shows_at_the_end(objects: Vec<Value>, before: impl FnOnce(&ApiServer)) -> bool {
+    let api = cluster(&["a"]);
+    for object in objects {
+        api.put(object);
+    }
     let rig = Rig::start(&api, config("one"));
     shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
+    before(&api);
     rig.stop().await;
-    assert_eq!(shown(&api, "a"), json!([{"ip": "192.0.2.1"}]));
+    shown(&api, "a") == json!([{"ip": "192.0.2.1"}])
+}
+
+fn daemon_pod(name: &str) -> Value {
+    let mut pod = ending_pod(name);
+    let owner = &mut pod["metadata"]["ownerReferences"][0];
+    (owner["kind"], owner["name"]) = (json!("DaemonSet"), json!("fairway"));
+    pod
+}
+
+fn daemon_set(desired: u32) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"namespace": "ingress", "name": "fairway", "generation": 1},
+        "status": {"observedGeneration": 1, "desiredNumberScheduled": desired},
+    })
 }
 
 #[tokio::test(start_paused = true)]
 async fn addresses_stay_if_the_flag_says_so() {
     let api = cluster(&["a"]);
-    api.put(pod("one", "n1"));
+    api.put(ending_pod("one"));
     let mut config = config("one");
     config.status.update_on_shutdown = false;
     let rig = Rig::start(&api, config);
@@ -252,7 +329,7 @@ async fn addresses_stay_if_the_flag_says_so() {
 #[tokio::test(start_paused = true)]
 async fn changes_are_served_while_the_process_drains() {
     let api = cluster(&["a"]);
-    api.put(pod("one", "n1"));
+    api.put(ending_pod("one"));
     let mut rig = Rig::start(&api, config("one"));
     shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
     rig.leave();
@@ -268,7 +345,7 @@ async fn changes_are_served_while_the_process_drains() {
 #[tokio::test(start_paused = true)]
 async fn an_api_server_that_is_away_keeps_nobody_from_ending() {
     let api = cluster(&["a"]);
-    api.put(pod("one", "n1"));
+    api.put(ending_pod("one"));
     let rig = Rig::start(&api, config("one"));
     shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
     api.set_away(true);

@@ -24,6 +24,7 @@ What the controller may do at the API server: what it does, and nothing else. It
   "lease" (and (not (empty $status)) (empty $alone))
   "nodes" (and (not (empty $status)) (not $elsewhere))
   "pods" (and (not (empty $status)) (or (not (empty $clears)) (not $elsewhere)))
+  "clears" (and (not (empty $status)) (not (empty $clears)))
   | toYaml -}}
 {{- end -}}
 
@@ -48,6 +49,11 @@ the condition of its version.
 {{- $duties := include "fairway.duties" . | fromYaml -}}
 {{- if $duties.pods }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "pods") "verbs" (list "get" "list")) }}
+{{- end }}
+{{- if $duties.clears }}
+{{- /* Whether another replica is to come when one ends. */}}
+{{- $kinds := ternary (list "deployments" "daemonsets") (list (printf "%ss" (lower .Values.controller.kind))) (eq .Values.controller.kind "Both") }}
+{{ include "fairway.rule" (dict "group" "apps" "resources" $kinds "names" (list (include "fairway.controller.fullname" .)) "verbs" (list "get")) }}
 {{- end }}
 {{- if $duties.lease }}
 {{- $flags := include "fairway.flags" . | fromYaml }}

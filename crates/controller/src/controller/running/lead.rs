@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{Job, Running};
 use crate::config::AddressSource;
-use crate::nodes;
+use crate::{nodes, successor};
 
 /// How long taking our addresses back and giving the Lease back may last.
 const LEAVE_LIMIT: Duration = Duration::from_secs(10);
@@ -15,7 +15,7 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Stage {
     Working,
-    /// Asking whether another replica goes on.
+    /// Asking whether another replica follows.
     Asking,
     TakingBack,
     Resigning,
@@ -69,7 +69,7 @@ impl Running {
         }
     }
 
-    /// Begins the way out: take addresses back if nobody else serves, then give the Lease back.
+    /// Begins the way out: take addresses back if nobody follows, then give the Lease back.
     pub(in crate::controller) fn leave(&mut self) {
         if self.stage != Stage::Working {
             return;
@@ -79,7 +79,7 @@ impl Running {
             Some(pod) if self.config.status.update_on_shutdown && self.writes_status() => {
                 self.stage = Stage::Asking;
                 let api = self.api.clone();
-                self.jobs.spawn(async move { Job::Last(nodes::is_last(&api, &pod).await) });
+                self.jobs.spawn(async move { Job::Last(successor::is_last(&api, &pod).await) });
             }
             _ => self.resign(),
         }
