@@ -1,0 +1,152 @@
+//! An application moves from one namespace to another: the old one is deleted while the new one is ready.
+//!
+//! The pods of a namespace are deleted before anything else in it. Its Ingresses, whose claims are the older ones, stay without
+//! endpoints until the last pod has ended, and here one of them takes its time.
+
+use anyhow::ensure;
+use fairway_e2e::load::{Account, Load, Running};
+use fairway_e2e::scene::{self, Scene};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::Api;
+use kube::api::DeleteParams;
+
+/// What the application answers to: its host, an alias of it, and whatever nobody else wants.
+const HOSTS: [&str; 3] = ["shop.example", "alias.example", "nobodys.example"];
+
+/// Requests a second for each of them.
+const RATE: u32 = 100;
+
+#[test]
+fn no_request_is_lost_when_an_application_moves_to_another_namespace() -> anyhow::Result<()> {
+    scene::run("moving", async |scene| {
+        let fairway = scene.fairway(&["controller.replicaCount=1"]).await?;
+        let address = fairway.address().await?;
+        let (old, new) = (format!("{}-old", scene.namespace()), format!("{}-new", scene.namespace()));
+        install(scene, &old, fairway.class(), "before").await?;
+        scene.apply(&reluctant(&old)).await?;
+        ready(scene, &old, 3).await?;
+        for host in HOSTS {
+            scene.served(address, host).await?;
+        }
+        // Later, and so without effect as long as the old one stands.
+        install(scene, &new, fairway.class(), "after").await?;
+        ready(scene, &new, 2).await?;
+
+        let loads = HOSTS.map(|host| Load::to(address).host(host).connections(4).rate(RATE).start());
+        for load in &loads {
+            load.more(u64::from(RATE)).await;
+        }
+        ensure!(loads.iter().all(|load| !answered(load, "after")), "the older claims hold");
+        let namespaces: Api<Namespace> = Api::all(scene.client());
+        namespaces.delete(&old, &DeleteParams::default()).await?;
+        let moved = async || Ok(loads.iter().all(|load| answered(load, "after")));
+        let moved = scene.until("the new namespace answers", moved).await;
+        let was_there = namespaces.get_opt(&old).await?.is_some();
+        let gone = async || Ok(namespaces.get_opt(&old).await?.is_none());
+        let gone = scene.until("the old namespace is gone", gone).await;
+        for load in &loads {
+            load.more(u64::from(RATE)).await;
+        }
+        let mut accounts: Vec<Account> = Vec::new();
+        for load in loads {
+            accounts.push(load.stop().await);
+        }
+        for (host, account) in HOSTS.iter().zip(&accounts) {
+            println!("{host}: {account}");
+        }
+        moved.and(gone)?;
+        ensure!(was_there, "the old namespace went so fast that nothing was shown");
+        ensure!(accounts.iter().all(|account| account.failed == 0), "requests failed");
+        namespaces.delete(&new, &DeleteParams::default()).await?;
+        Ok(())
+    })
+}
+
+/// Whether a pod of the Deployment has answered.
+fn answered(load: &Running, deployment: &str) -> bool {
+    load.so_far().pods.keys().any(|pod| pod.starts_with(&format!("{deployment}-")))
+}
+
+/// Waits until so many pods are ready.
+async fn ready(scene: &Scene, namespace: &str, count: usize) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(scene.client(), namespace);
+    scene
+        .until(&format!("{count} ready pods in {namespace}"), async || {
+            Ok(pods.list(&Default::default()).await?.iter().filter(|pod| scene::is_ready(pod)).count() == count)
+        })
+        .await
+}
+
+/// The application: two pods, a Service, an Ingress with a host and an alias, and one that takes what nobody else wants.
+async fn install(scene: &Scene, namespace: &str, class: &str, deployment: &str) -> anyhow::Result<()> {
+    scene
+        .apply(&format!(
+            "
+apiVersion: v1
+kind: Namespace
+metadata: {{name: {namespace}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {deployment}, namespace: {namespace}}}
+spec:
+  replicas: 2
+  selector: {{matchLabels: {{app: shop}}}}
+  template:
+    metadata: {{labels: {{app: shop}}}}
+    spec:
+      containers:
+        - name: echo
+          image: ingressconformance/echoserver:v0.0.1
+          ports: [{{name: http, containerPort: 3000}}]
+          readinessProbe: {{httpGet: {{path: /health, port: 3000}}, periodSeconds: 1}}
+          env:
+            - {{name: POD_NAME, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}
+            - {{name: NAMESPACE, valueFrom: {{fieldRef: {{fieldPath: metadata.namespace}}}}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: shop, namespace: {namespace}}}
+spec:
+  selector: {{app: shop}}
+  ports: [{{name: http, port: 80, targetPort: http}}]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: shop
+  namespace: {namespace}
+  annotations: {{nginx.ingress.kubernetes.io/server-alias: alias.example}}
+spec:
+  ingressClassName: {class}
+  rules:
+    - host: shop.example
+      http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: shop, port: {{name: http}}}}}}}}]}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: all-else, namespace: {namespace}}}
+spec:
+  ingressClassName: {class}
+  defaultBackend: {{service: {{name: shop, port: {{name: http}}}}}}
+"
+        ))
+        .await
+}
+
+/// A pod that does not care for SIGTERM.
+fn reluctant(namespace: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: reluctant, namespace: {namespace}}}
+spec:
+  terminationGracePeriodSeconds: 15
+  containers:
+    - name: reluctant
+      image: busybox
+      command: [sh, -c, 'trap : TERM; while :; do sleep 1; done']
+"
+    )
+}
