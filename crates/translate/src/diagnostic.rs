@@ -72,6 +72,8 @@ reasons! {
     RefusedAnnotation,
     /// An annotation that has no effect here, and had none there.
     IneffectiveAnnotation,
+    /// An annotation that newer versions of the program that reads it ignore.
+    OutdatedAnnotation,
     /// An annotation above the risk that `annotations-risk-level` allows.
     AnnotationTooRisky,
     /// An annotation whose value holds a word of `annotation-value-word-blocklist`.

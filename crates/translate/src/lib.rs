@@ -4,6 +4,7 @@ pub mod annotation;
 mod class;
 pub mod configmap;
 pub mod diagnostic;
+mod external_dns;
 pub mod flag;
 mod ingress;
 pub mod limit;

@@ -35,6 +35,7 @@ use self::streams::Streams;
 use crate::annotation::{self, Annotations};
 use crate::class::Classes;
 use crate::diagnostic::Diagnostic;
+use crate::external_dns;
 use crate::ingress::Policies;
 use crate::objects::{Change, Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
@@ -400,7 +401,14 @@ impl Translator {
                     work.namespaces.insert(key.name);
                 }
             }
-            Kind::Service => self.touch_service(&key, work),
+            Kind::Service => {
+                self.touch_service(&key, work);
+                let concerns =
+                    |object: &Object| matches!(object, Object::Service(service) if external_dns::concerns(service));
+                if before.iter().chain(&after).any(concerns) {
+                    work.reports.insert(key);
+                }
+            }
             Kind::EndpointSlice => {
                 for (object, there) in [(before, false), (after, true)] {
                     if let Some(Object::EndpointSlice(slice)) = object
@@ -430,7 +438,9 @@ fn means_the_same(before: &Object, after: &Object) -> bool {
         (Object::IngressClass(a), Object::IngressClass(b)) => {
             a.spec == b.spec && a.metadata.annotations == b.metadata.annotations
         }
-        (Object::Service(a), Object::Service(b)) => Arc::ptr_eq(a, b) || a.spec == b.spec,
+        (Object::Service(a), Object::Service(b)) => {
+            Arc::ptr_eq(a, b) || (a.spec == b.spec && external_dns::alike(a, b))
+        }
         (Object::EndpointSlice(a), Object::EndpointSlice(b)) => {
             let label = |slice: &EndpointSlice| {
                 slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)).cloned()

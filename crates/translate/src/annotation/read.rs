@@ -5,6 +5,7 @@ use super::{
 };
 use super::{Rewriting, known, names};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::external_dns;
 use crate::limit;
 use crate::value::{BackendProtocol, RiskLevel, Value};
 use crate::verdict::{Verdict, nearest};
@@ -118,6 +119,7 @@ pub fn read(
         let (severity, reason) = (Severity::Warning, Reason::UnknownAnnotation);
         reading.diagnostics.push(Diagnostic::new(severity, reason, annotations.origin, field, "", message));
     }
+    reading.diagnostics.extend(external_dns::finding(annotations.origin, annotations.all));
     reading.between_fields();
     if reading.rejected { Err(Rejected) } else { Ok(reading.out) }
 }

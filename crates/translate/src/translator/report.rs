@@ -9,9 +9,10 @@ use super::ingresses::secret_key;
 use super::part::{Extent, portion};
 use super::{Translator, Work};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::external_dns;
 use crate::ingress::Part;
 use crate::limit;
-use crate::objects::{Kind, ObjectKey};
+use crate::objects::{Kind, Object, ObjectKey};
 use crate::service::{BackendKey, BackendPort};
 
 impl Translator {
@@ -46,7 +47,7 @@ impl Translator {
             Kind::Ingress => self.report_ingress(key),
             Kind::ConfigMap => self.report_config_map(key),
             Kind::Secret => self.report_default_certificate(key),
-            Kind::Service => self.report_default_backend(key),
+            Kind::Service => self.report_service(key),
             Kind::IngressClass | Kind::EndpointSlice | Kind::Namespace => Vec::new(),
         }
     }
@@ -143,6 +144,14 @@ impl Translator {
             Diagnostic::new(severity, reason, &key.origin(), "", "", format!("default certificate: {message}"))
         });
         diagnostic.into_iter().collect()
+    }
+
+    fn report_service(&self, key: &ObjectKey) -> Vec<Diagnostic> {
+        let mut found = self.report_default_backend(key);
+        if let Some(Object::Service(service)) = self.objects.get(key) {
+            found.extend(external_dns::finding_of_service(&key.origin(), service));
+        }
+        found
     }
 
     fn report_default_backend(&self, key: &ObjectKey) -> Vec<Diagnostic> {

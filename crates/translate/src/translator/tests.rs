@@ -32,6 +32,26 @@ fn service() -> Change {
     }))
 }
 
+#[test]
+fn the_old_prefix_of_external_dns_is_reported_as_long_as_it_stands_alone() {
+    let service = |annotations: Value| {
+        read::<Service>(json!({
+            "kind": "Service", "apiVersion": "v1",
+            "metadata": { "namespace": "a", "name": "web", "annotations": annotations }, "spec": {},
+        }))
+    };
+    let (old, new) = ("external-dns.alpha.kubernetes.io/hostname", "external-dns.kubernetes.io/hostname");
+    let mut translator = started([service(json!({ (old): "a.example" }))]);
+    let found = &translator.diagnostics()[&key(Kind::Service, "web")];
+    assert_eq!(found.iter().map(|found| found.reason).collect::<Vec<_>>(), [Reason::OutdatedAnnotation]);
+    let update = translator.apply([service(json!({ (old): "a.example", (new): "a.example" }))], 0);
+    assert_eq!(update.diagnostics, [(key(Kind::Service, "web"), Vec::new())]);
+    let update = translator.apply([service(json!({ (old): "a.example" }))], 0);
+    assert_eq!(update.diagnostics.len(), 1);
+    let update = translator.apply([Change::Remove(key(Kind::Service, "web"))], 0);
+    assert_eq!(update.diagnostics, [(key(Kind::Service, "web"), Vec::new())]);
+}
+
 fn slice(addresses: &[&str]) -> Change {
     let endpoints: Vec<_> = addresses.iter().map(|address| json!({ "addresses": [address] })).collect();
     read::<EndpointSlice>(json!({
