@@ -25,6 +25,7 @@ mod outgoing;
 mod pipeline;
 mod prepared;
 mod proxy;
+mod remark;
 mod respond;
 mod shard;
 mod stream;

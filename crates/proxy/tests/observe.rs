@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use fairway_model::{Backend, Balance, EndpointSet, Endpoints, ForwardPolicy, Resource, Retry};
+use fairway_model::{Backend, Balance, Delta, EndpointSet, Endpoints, ForwardPolicy, Resource, ResourceName, Retry};
 use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Client, Fault, Gate, Origin, Reply, eventually};
 use support::log::{Lines, logging};
@@ -217,4 +217,34 @@ async fn the_hash_follows_the_configuration() {
     assert_ne!(hash(&one).await, first);
     one.publish([named("a.example", "/")]).await;
     assert_eq!(hash(&one).await, first);
+}
+
+#[tokio::test]
+async fn a_backend_that_relies_on_accel_redirect_is_a_finding() {
+    let origin = Origin::new("a")
+        .reply_with(|request| match &*request.target {
+            "/file" => Reply::ok().header("X-Accel-Redirect", "/protected/file").body("x"),
+            _ => Reply::ok().body("x"),
+        })
+        .start();
+    let config = ProxyConfig { admin: Some(([127, 0, 0, 1], 0).into()), ..config() };
+    let proxy = TestProxy::start_with(forwarding(&[&origin], ForwardPolicy::default()), config);
+    let (mut client, mut admin) = (proxy.connect().await, Client::connect(proxy.proxy.admin_address().unwrap()).await);
+    assert_eq!(client.get(HOST, "/").await.status, 200);
+    assert_eq!(admin.get("a", "/debug/findings").await.text(), "[]");
+    for _ in 0..2 {
+        assert_eq!(client.get(HOST, "/file").await.header("x-accel-redirect"), None);
+    }
+    let findings = admin.get("a", "/debug/findings").await.text();
+    assert_eq!(findings.matches("AccelRedirectIgnored").count(), 1, "{findings}");
+    let metrics = admin.get("a", "/metrics").await.text();
+    let line = "fairway_findings{severity=\"warning\",reason=\"AccelRedirectIgnored\"} 1\n";
+    assert!(metrics.contains(line), "{metrics}");
+    // Without the backend there is nothing to say about it.
+    proxy
+        .proxy
+        .publisher()
+        .publish(Delta { removals: vec![ResourceName::Backend("default/web:80".into())], ..Delta::default() })
+        .await;
+    assert_eq!(admin.get("a", "/debug/findings").await.text(), "[]");
 }

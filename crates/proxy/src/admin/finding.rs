@@ -33,6 +33,16 @@ impl FindingSource {
         Self(Arc::new(list))
     }
 
+    /// One that lists other findings after its own.
+    #[must_use]
+    pub fn and(self, others: impl Fn() -> Vec<Finding> + Send + Sync + 'static) -> Self {
+        Self::new(move || {
+            let mut all = self.list();
+            all.extend(others());
+            all
+        })
+    }
+
     /// The findings of now.
     pub fn list(&self) -> Vec<Finding> {
         (self.0)()

@@ -9,6 +9,7 @@ use fairway_model::decision::ResponseEdits;
 use super::Exchange;
 use super::tries::Attempt;
 use crate::error::{Failure, Side};
+use crate::http1::KnownField;
 use crate::message::ResponseContext;
 use crate::reason::Reason;
 use crate::timer::NEVER;
@@ -25,6 +26,10 @@ impl Exchange<'_> {
     ) -> Result<(), Failure> {
         let status = self.endpoint.status();
         let method = self.client.method();
+        let fields = self.endpoint.response().parsed.fields();
+        if fields.present().contains(KnownField::XAccelRedirect) && service.begins_accel_redirect() {
+            service.with_backend(|backend| self.facts.shard.common.remarks.accel_redirect(backend));
+        }
         self.endpoint.begin_body(method, self.client.takes_chunks());
         if self.facts.shard.is_leaving() {
             self.client.close();

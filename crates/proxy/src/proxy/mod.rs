@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fairway_model::{Delta, ListenerName, Snapshot};
+use fairway_model::{Delta, ListenerName, Origin, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
 use self::control::Control;
@@ -21,7 +21,7 @@ pub use self::listening::RefusedListener;
 use self::listening::{Listening, Relisten};
 use self::shared::{Shared, locked};
 use crate::access_log::{LogSink, LogThread};
-use crate::admin::{AdminSource, Lifecycle};
+use crate::admin::{AdminSource, Finding, Lifecycle};
 use crate::config::ProxyConfig;
 use crate::limit::LAST_WRITE;
 use crate::live::Live;
@@ -30,6 +30,7 @@ use crate::net::descriptors;
 use crate::net::listener;
 use crate::net::resolve::Resolved;
 use crate::net::tls::Certificates;
+use crate::remark::{ACCEL_REDIRECT, ACCEL_REDIRECT_TEXT, Remarks};
 use crate::shard::{ClientCounts, Common};
 use crate::worker::{self, Message};
 
@@ -132,6 +133,7 @@ impl Proxy {
             LogSink::Off => None,
             sink => Some(Arc::new(LogThread::start(sink).map_err(StartError::Thread)?)),
         };
+        let remarks = Remarks::default();
         let common = Arc::new(Common {
             clients: ClientCounts::default(),
             connections,
@@ -139,6 +141,7 @@ impl Proxy {
             numbers: AtomicU64::new(1),
             log: log.as_ref().map(|log| log.handle()),
             metrics: metrics.clone(),
+            remarks: remarks.clone(),
         });
         let mut senders = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
@@ -180,7 +183,14 @@ impl Proxy {
             health_path,
             patience,
             metrics,
-            findings,
+            findings: {
+                let shared = Arc::downgrade(&shared);
+                findings.and(move || {
+                    let snapshot = shared.upgrade().map(|shared| shared.live().snapshot.clone());
+                    let services = snapshot.map(|snapshot| remarks.accel_redirects(&snapshot)).unwrap_or_default();
+                    services.into_iter().map(accel_redirect).collect()
+                })
+            },
             ping: asking(&shared, |shared| shared.ask(Message::Ping)),
             workers: count,
             report: {
@@ -355,6 +365,17 @@ impl Publisher {
     /// Number of the version in force.
     pub fn version(&self) -> u64 {
         self.0.live().version
+    }
+}
+
+/// The finding about a Service whose pods have sent X-Accel-Redirect.
+fn accel_redirect(service: Origin) -> Finding {
+    Finding {
+        origin: service,
+        severity: "warning",
+        reason: ACCEL_REDIRECT,
+        field: String::new(),
+        message: ACCEL_REDIRECT_TEXT.to_owned(),
     }
 }
 

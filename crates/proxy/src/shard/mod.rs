@@ -23,6 +23,7 @@ use crate::live::{InForce, Live};
 use crate::metrics::{LiveRoutes, MetricOptions, WorkerMetrics, WorkerReport};
 use crate::random::Rng;
 use crate::record::RequestRecord;
+use crate::remark::Remarks;
 use crate::respond::DateClock;
 use crate::timer::Timers;
 use crate::upstream::Upstreams;
@@ -43,6 +44,8 @@ pub(crate) struct Common {
     pub(crate) log: Option<LogHandle>,
     /// What is counted and how.
     pub(crate) metrics: Arc<MetricOptions>,
+    /// What responses have shown; written once for each backend that has something to show.
+    pub(crate) remarks: Remarks,
 }
 
 /// How far the end of a worker has come. Each stage includes those before it.

@@ -25,6 +25,8 @@ pub(crate) struct Service {
     /// What is hashed, when the endpoint follows from a hash.
     hash_key: RefCell<Option<Rc<Format>>>,
     balancer: RefCell<Balancer>,
+    /// Whether a response of it had X-Accel-Redirect.
+    accel_redirect: Cell<bool>,
 }
 
 impl Service {
@@ -40,6 +42,7 @@ impl Service {
             backend: RefCell::new(backend),
             endpoints: RefCell::new(endpoints),
             balancer: RefCell::new(balancer),
+            accel_redirect: Cell::new(false),
         })
     }
 
@@ -83,6 +86,11 @@ impl Service {
     /// The backend. Cloned: whoever needs more than a look keeps it for the whole request.
     pub(crate) fn with_backend<T>(&self, look: impl FnOnce(&Backend) -> T) -> T {
         look(&self.backend.borrow())
+    }
+
+    /// Notes that a response of it had X-Accel-Redirect; whether it is the first one.
+    pub(crate) fn begins_accel_redirect(&self) -> bool {
+        !self.accel_redirect.replace(true)
     }
 
     /// The second part of its session cookies.

@@ -22,6 +22,7 @@ mod cost;
 use super::*;
 use crate::access_log::{LogHandle, LogSink, LogThread};
 use crate::net::listener;
+use crate::remark::Remarks;
 use crate::shard::ClientCounts;
 use crate::work::ORDINARY;
 
@@ -361,5 +362,6 @@ fn common(log: Option<LogHandle>) -> Arc<Common> {
         numbers: AtomicU64::new(1),
         log,
         metrics: Arc::default(),
+        remarks: Remarks::default(),
     })
 }

@@ -1,0 +1,38 @@
+//! What responses have shown about users' objects. It is noted once for each backend, so that the lock here is never taken on the
+//! path of an ordinary request.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fairway_model::{Backend, BackendName, Origin, Snapshot};
+
+/// The reason of the finding about a backend that has sent X-Accel-Redirect.
+pub(crate) const ACCEL_REDIRECT: &str = "AccelRedirectIgnored";
+
+/// What there is to say about it.
+pub(crate) const ACCEL_REDIRECT_TEXT: &str = "a response has X-Accel-Redirect, by which nginx would serve another location of its own; \
+     the field is removed, and the response is passed on as it is. Let the backend send the content itself, or a redirect";
+
+/// The backends that have sent X-Accel-Redirect, which is not honoured. Shared by all workers; not more than there are backends.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Remarks(Arc<Mutex<BTreeMap<BackendName, Origin>>>);
+
+impl Remarks {
+    /// Notes, and logs the first time, that a backend relies on X-Accel-Redirect.
+    pub(crate) fn accel_redirect(&self, backend: &Backend) {
+        if self.noted().insert(backend.name.clone(), backend.origin.clone()).is_none() {
+            tracing::warn!(object = %backend.origin, reason = ACCEL_REDIRECT, "{ACCEL_REDIRECT_TEXT}");
+        }
+    }
+
+    /// The Services of these backends, as far as the snapshot still has them. The others are forgotten.
+    pub(crate) fn accel_redirects(&self, snapshot: &Snapshot) -> Vec<Origin> {
+        let mut noted = self.noted();
+        noted.retain(|backend, _| snapshot.backend(backend).is_some());
+        noted.values().cloned().collect()
+    }
+
+    fn noted(&self) -> MutexGuard<'_, BTreeMap<BackendName, Origin>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
