@@ -77,6 +77,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         unread: Vec::new(),
         large: None,
     };
+    runtime.block_on(session.name_https_port(&proxy));
     session.greet(&proxy);
     runtime.block_on(serve(session, watcher, proxy, signals))
 }
@@ -93,8 +94,14 @@ fn options(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Options> {
     options.allowed_backend_addresses = cli::all(matches, "allow-backend-address");
     let backends = backend::parse(&cli::all::<String>(matches, "backend"))?;
     let echo = if matches.get_flag("no-echo") { None } else { Some(echo::start().context("starting the echo")?) };
-    options.development = Some(Development { echo, backends });
+    let https_port = named(options.https.first());
+    options.development = Some(Development { echo, backends, https_port });
     Ok(options)
+}
+
+/// The port that redirects to https name. Port 0 has no number before it is listened on.
+fn named(https: Option<&SocketAddr>) -> Option<u16> {
+    https.map(SocketAddr::port).filter(|port| ![0, 443].contains(port))
 }
 
 /// Takes over what is saved, until the process is asked to end.
@@ -148,6 +155,22 @@ struct Session {
 }
 
 impl Session {
+    /// With `--https` and port 0, the port is known only now: everything is translated anew, so that redirects lead to it.
+    async fn name_https_port(&mut self, proxy: &Proxy) {
+        let doors = doors(proxy, &self.options, &self.publisher);
+        let port = named(doors.https.as_ref());
+        let Some(development) = self.options.development.as_mut().filter(|development| development.https_port != port)
+        else {
+            return;
+        };
+        development.https_port = port;
+        let objects = self.translator.objects().in_order().into_iter().cloned().map(Change::Upsert).collect::<Vec<_>>();
+        self.translator = Translator::new(self.options.clone());
+        self.translator.apply(objects, now());
+        let delta = Snapshot::diff(&self.publisher.snapshot(), self.translator.snapshot());
+        self.publisher.publish(delta).await;
+    }
+
     /// Prints where what is served.
     fn greet(&mut self, proxy: &Proxy) {
         let terminal = self.terminal;

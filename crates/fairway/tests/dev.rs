@@ -155,6 +155,14 @@ async fn the_global_configmap_and_flags_are_looked_up_in_the_files() {
 }
 
 #[tokio::test]
+async fn the_redirect_to_https_leads_to_the_port_in_use() {
+    let dev = Dev::start([example("tls")]);
+    let redirect = dev.get("bank.localhost", "/login").await;
+    assert_eq!(redirect.status, 308);
+    assert_eq!(redirect.header("location"), Some(&*format!("https://bank.localhost:{}/login", dev.https.port())));
+}
+
+#[tokio::test]
 async fn requests_are_shown_as_asked_for() {
     let mut dev = Dev::start([example("shop")]);
     dev.get("shop.localhost", "/order").await;

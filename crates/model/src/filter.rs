@@ -35,6 +35,9 @@ pub struct HttpsRedirect {
     pub status: u16,
     /// Whether one slash at the end of the target is kept; ingress-nginx cuts it by default.
     pub preserve_trailing_slash: bool,
+    /// The port that the URL names; `None` for none, so that clients take 443.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
 }
 
 /// Why everyone is refused.

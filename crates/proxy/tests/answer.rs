@@ -37,7 +37,8 @@ fn regex(pattern: &str, action: Action) -> Route {
 #[tokio::test]
 async fn plain_http_is_sent_to_https() {
     let origin = Origin::start("a");
-    let https = |keep| vec![Filter::HttpsRedirect(HttpsRedirect { status: 308, preserve_trailing_slash: keep })];
+    let https =
+        |keep| vec![Filter::HttpsRedirect(HttpsRedirect { status: 308, preserve_trailing_slash: keep, port: None })];
     let routes = vec![filtered(route("/", to("web")), https(false)), filtered(route("/keep", to("web")), https(true))];
     let proxy = proxy(&origin, routes);
     let mut client = proxy.connect().await;
@@ -261,7 +262,8 @@ async fn a_scheme_that_a_trusted_peer_names_stops_the_redirect_unless_it_is_http
     settings.forwarded.trust = true;
     let mut resources = backend("web", &[origin.address()]);
     let mut redirected = route("/", forward("web", ForwardPolicy::default()));
-    redirected.filters = vec![Filter::HttpsRedirect(HttpsRedirect { status: 308, preserve_trailing_slash: false })];
+    redirected.filters =
+        vec![Filter::HttpsRedirect(HttpsRedirect { status: 308, preserve_trailing_slash: false, port: None })];
     resources.extend([host(HOST, vec![redirected]), settings.into()]);
     let proxy = TestProxy::start(resources);
     for (scheme, status) in [("https", 200), ("wss", 200), ("http", 308), ("ws", 200), ("", 308)] {

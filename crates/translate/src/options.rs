@@ -80,6 +80,8 @@ pub struct Development {
     pub echo: Option<SocketAddr>,
     /// `--backend NAMESPACE/SERVICE:PORT=HOST:PORT`: the Service port (as the Ingress names it) and where it leads.
     pub backends: BTreeMap<(ObjectKey, String), SocketAddr>,
+    /// The port that redirects to https name: no Service in front maps 443 to it.
+    pub https_port: Option<u16>,
 }
 
 /// Field of a request to the echo that names the Service it answers for.

@@ -48,12 +48,16 @@ fn expand(
     }
 }
 
-/// `https://` + host without port + the target as it came, without one slash at the end.
+/// `https://` + host without port + the redirect's port + the target as it came, without one slash at the end.
 pub(super) fn to_https<'a, F: Fields<'a>>(redirect: &HttpsRedirect, received: &Received<'a, F>, scratch: &mut Scratch) {
     let Scratch { client, location, .. } = scratch;
     location.clear();
     location.extend_from_slice(b"https://");
     location.extend_from_slice(without_port(client.host()));
+    if let Some(port) = redirect.port {
+        location.push(b':');
+        decimal::number(port.into(), location);
+    }
     push_target(received, redirect.preserve_trailing_slash, location);
 }
 

@@ -107,7 +107,12 @@ fn a_request_goes_where_its_route_says() {
 
 #[test]
 fn filters_run_in_their_order_and_what_trusted_peers_say_counts() {
-    let https = || Filter::HttpsRedirect(HttpsRedirect { status: 308, preserve_trailing_slash: false });
+    let https = || Filter::HttpsRedirect(HttpsRedirect { status: 308, preserve_trailing_slash: false, port: None });
+    let port = HttpsRedirect { status: 301, preserve_trailing_slash: true, port: Some(8443) };
+    let with_port =
+        snapshot(vec![route(prefix("/"), vec![Filter::HttpsRedirect(port)], to("web"))], Settings::default());
+    let plain = ask(&with_port, "/a/", None, &[], None);
+    assert_eq!((plain.plan.as_str(), plain.location.as_str()), ("301", "https://A.example:8443/a/"));
     let allow: NetworkSet = ["192.0.2.0/24".parse().unwrap()].into_iter().collect();
     let list = Filter::AccessList(AccessList { deny: NetworkSet::default(), allow: Some(allow) });
     let mut settings = Settings::default();

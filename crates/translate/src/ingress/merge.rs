@@ -27,6 +27,8 @@ pub(crate) struct HostInput<'a> {
     /// The Ingresses that name the host, oldest first. For the catch-all also those that have a default backend and no rules.
     pub(crate) parts: Vec<&'a Part>,
     pub(crate) certificate_entry: bool,
+    /// The port in redirects to https.
+    pub(crate) https_port: Option<u16>,
     pub(crate) config: &'a GlobalConfig,
     /// `--default-backend-service`.
     pub(crate) default_backend: Option<&'a BackendName>,
@@ -53,7 +55,8 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     let locations = merging.locations();
     let denied = input.parts.iter().find(|part| part.annotations.denial == Denial::Hosts).map(|part| denial(part));
     let regex = locations.iter().any(|location| location.part.is_regex(&location.rule.text));
-    let scope = HostScope { config: input.config, certificate_entry: input.certificate_entry, denied, regex };
+    let HostInput { config, certificate_entry, https_port, .. } = *input;
+    let scope = HostScope { config, certificate_entry, https_port, denied, regex };
     let commons: Vec<Common<'_>> = input.parts.iter().map(|part| Common::new(part, &scope, policies)).collect();
     merging.app_root(&locations, &commons);
     if regex {

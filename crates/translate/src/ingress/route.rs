@@ -18,6 +18,8 @@ pub(crate) struct HostScope<'a> {
     pub(crate) config: &'a GlobalConfig,
     /// Whether the host has an entry for a certificate, so that `ssl-redirect` is in force.
     pub(crate) certificate_entry: bool,
+    /// The port in redirects to https.
+    pub(crate) https_port: Option<u16>,
     /// Why all routes of the host are denied.
     pub(crate) denied: Option<Box<str>>,
     /// Whether the routes match by regular expressions.
@@ -126,6 +128,7 @@ impl<'a> Common<'a> {
         Some(Filter::HttpsRedirect(HttpsRedirect {
             status: config.http_redirect_code.status(),
             preserve_trailing_slash: redirects.preserve_trailing_slash.unwrap_or(config.preserve_trailing_slash),
+            port: self.scope.https_port,
         }))
     }
 

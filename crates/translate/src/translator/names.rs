@@ -194,6 +194,7 @@ impl Translator {
             pattern,
             parts: parts.map(|part| &**part).collect(),
             certificate_entry,
+            https_port: self.options.development.as_ref().and_then(|development| development.https_port),
             config: &self.global.config,
             default_backend: self.default_backend.as_ref(),
         };
