@@ -5,7 +5,7 @@ mod page;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use fairway_e2e::cluster::Options;
@@ -67,6 +67,21 @@ const CERTIFICATE: &str = "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -s
      -addext subjectAltName=DNS:ingress-nginx-controller-admission.ingress-nginx.svc \
      -keyout \"$OLD_CHART/files/webhook.key\" -out \"$OLD_CHART/files/webhook.crt\"\n";
 
+/// Fails unless one Ingress is left to external-dns, under both prefixes of its annotations, and unless it has this address. With
+/// FAIRWAY_EXTERNAL_DNS two versions of external-dns have to agree, see findings/external-dns.
+const EXTERNAL_DNS: &str = r#"#!/bin/bash
+for prefix in 'external-dns\.kubernetes\.io' 'external-dns\.alpha\.kubernetes\.io'; do
+  left=$(kubectl get ingress --output "jsonpath={range .items[*]}{.metadata.annotations.$prefix/controller} \
+{.status.loadBalancer.ingress[0].ip}{'\n'}{end}" | awk 'NF && $1 != "none" { print $1 }')
+  [ "$left" = "$1" ] || { echo "$prefix, expected $1: $left"; exit 1; }
+done
+[ -n "${FAIRWAY_EXTERNAL_DNS-}" ] || exit 0
+for version in 0.21 0.22; do
+  log=$(external-dns-$version --kubeconfig "$KUBECONFIG" --source ingress --provider inmemory --inmemory-zone example.com 2>&1)
+  grep --quiet --fixed-strings "shop.example.com 0 IN A  $1 []" <<<"$log" || { echo "external-dns $version, expected $1: $log"; exit 1; }
+done
+"#;
+
 #[test]
 fn page_helm() {
     Walk::new("docs-helm", &Options::default()).page("docs/install/helm.md");
@@ -123,6 +138,7 @@ fn page_migrate_from_ingress_nginx() {
          --set controller.config.proxy-body-size=8m --set controller.replicaCount=2 \
          --set controller.enableTopologyAwareRouting=true \
          --set 'controller.service.annotations.external-dns\\.alpha\\.kubernetes\\.io/hostname=shop.example.com' \
+         --set 'controller.service.annotations.external-dns\\.kubernetes\\.io/hostname=shop.example.com' \
          --wait --timeout 3m",
     );
     walk.prepare(SHOP);
@@ -150,6 +166,7 @@ fn page_migrate_one_by_one() {
     let walk = Walk::new("docs-one-by-one", &Options::default());
     walk.prepare(INSTALL);
     walk.prepare(SHOP);
+    walk.program("external-dns-leads-to", EXTERNAL_DNS);
     walk.page("docs/migrate-one-by-one.md");
 }
 
@@ -238,6 +255,14 @@ impl Walk {
         assert!(complaints.is_empty(), "{name}\n{complaints}{}", self.ground.place());
     }
 
+    /// Puts a program beside those that a user has.
+    fn program(&self, name: &str, text: &str) {
+        let folder = self.folder.join("bin");
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join(name), text).expect("a file");
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).expect("its mode");
+    }
+
     /// Our chart with a webhook and its job, in the place of that of ingress-nginx.
     fn old_chart(&self) {
         let chart = self.folder.join("old-chart");
@@ -256,6 +281,8 @@ impl Walk {
         let mut path = path.expect("a search path").to_owned();
         path.push(":");
         path.push(layout::image());
+        path.push(":");
+        path.push(self.folder.join("bin"));
         command.env("PATH", path).env("OLD_CHART", self.folder.join("old-chart"));
         let output = command.output().expect("bash starts");
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
