@@ -52,6 +52,10 @@ const NUMBER: &str = "^[0-9]+$";
 const UNSET_BY_EMPTY: &[&str] = &["healthCheckNodePort", "progressDeadlineSeconds"];
 const NUMBER_OR_NOTHING: &str = "^[0-9]*$";
 
+/// Switches that may be the text `false`, because the chart of ingress-nginx prints them. It asks for the others by `if`, which takes
+/// that text for true, so it is refused there. The text `true` means the same in both.
+const PRINTED: &[&str] = &["controller.allowSnippetAnnotations"];
+
 /// The whole schema. `flags` are those of ingress-nginx.
 pub(crate) fn schema(values: &[Value], flags: &[Name]) -> Json {
     let mut root = node();
@@ -92,7 +96,7 @@ pub(crate) fn is_open(path: &str) -> bool {
 fn leaf(value: &Value) -> Json {
     let types: &[&str] = match value.default.as_ref().unwrap_or(&value.sample) {
         _ if value.name == "controller.hostname" => &["string", "object", "null"],
-        Json::Bool(_) => &["boolean", "null"],
+        Json::Bool(_) => &["boolean", "string", "null"],
         Json::Array(_) => &["array", "null"],
         Json::Object(_) => &["object", "null"],
         Json::Number(_) if is_number(value) => &["integer", "string", "null"],
@@ -100,6 +104,11 @@ fn leaf(value: &Value) -> Json {
     };
     let mut leaf = Map::new();
     leaf.insert("type".into(), json!(types));
+    if let (Json::Bool(_), Verdict::Honoured) = (value.default.as_ref().unwrap_or(&value.sample), value.verdict) {
+        let mut allowed = vec![json!(true), json!(false), Json::Null, json!("true")];
+        allowed.extend(PRINTED.contains(&value.name).then(|| json!("false")));
+        leaf.insert("enum".into(), Json::Array(allowed));
+    }
     if is_number(value) {
         let pattern = if UNSET_BY_EMPTY.contains(&value.keys().last().copied().unwrap_or_default()) {
             NUMBER_OR_NOTHING
@@ -196,6 +205,9 @@ mod tests {
         let leaf = |name: &str| name.split('.').fold(&schema, |node, key| &node["properties"][key]);
         assert_eq!(leaf("controller.replicaCount")["pattern"], json!(NUMBER));
         assert_eq!(leaf("controller.minAvailable").get("pattern"), None);
+        assert_eq!(leaf("controller.service.enabled")["enum"], json!([true, false, null, "true"]));
+        assert_eq!(leaf("controller.allowSnippetAnnotations")["enum"], json!([true, false, null, "true", "false"]));
+        assert_eq!(leaf("controller.admissionWebhooks.enabled").get("enum"), None, "nothing reads it");
         assert_eq!(leaf("tcp")["propertyNames"]["pattern"], json!(PORT));
         for (name, _) in WORDS {
             assert!(
