@@ -50,8 +50,10 @@ const EXPLAIN_EXAMPLES: &str = "\
 Examples:
   fairway explain manifests/ GET http://shop.localhost/order/7
   fairway explain manifests/ POST https://shop.localhost/cart -H 'Cookie: route=a'
+  fairway explain manifests/ GET http://shop.localhost/ --client 192.0.2.7 --output json | jq .answer
 
-Without PATH the manifests of the current folder are read. Exit status: 0 if a route takes the request, 1 if none does.";
+Without PATH the manifests of the current folder are read. Exit status: 0 if the request is forwarded, redirected or answered with a
+status below 400, 1 if Fairway answers an error, 2 if the command line is wrong. docs/schema/explain.json is the schema of --output json.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -181,7 +183,7 @@ fn of_cluster(command: Command) -> Command {
 
 fn explain() -> Command {
     let command = Command::new("explain")
-        .about("Show which route a request takes, and why")
+        .about("Show the answer to a request, which route it takes, and why")
         .override_usage("fairway explain [OPTIONS] [PATH]... METHOD URL")
         .after_help(EXPLAIN_EXAMPLES)
         .arg(
@@ -212,7 +214,16 @@ fn request(command: Command) -> Command {
                 .long("client")
                 .value_name("ADDRESS")
                 .value_parser(value_parser!(std::net::IpAddr))
-                .help("Address of the client, for access lists [default: 127.0.0.1]"),
+                .help("Address of the client, for access lists and trusted proxies [default: 127.0.0.1]"),
+        )
+        .arg(
+            Arg::new("output")
+                .long("output")
+                .short('o')
+                .value_name("FORMAT")
+                .value_parser(["text", "json"])
+                .default_value("text")
+                .help("Form of the explanation"),
         )
 }
 
@@ -235,7 +246,7 @@ pub(crate) fn plugin() -> Command {
         ))
         .subcommand(of_cluster(request(
             Command::new("explain")
-                .about("Show which route a request takes, and why")
+                .about("Show the answer to a request, which route it takes, and why")
                 .after_help("Examples:\n  kubectl fairway explain GET https://shop.example/order/7 -H 'Cookie: a=b'")
                 .arg(words.help("The method and the URL of a request")),
         )))

@@ -95,7 +95,7 @@ fn options(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Options> {
     let backends = backend::parse(&cli::all::<String>(matches, "backend"))?;
     let echo = if matches.get_flag("no-echo") { None } else { Some(echo::start().context("starting the echo")?) };
     let https_port = named(options.https.first());
-    options.development = Some(Development { echo, backends, https_port });
+    options.development = Some(Development { echo, echo_for_missing: true, backends, https_port });
     Ok(options)
 }
 

@@ -9,7 +9,7 @@ use fairway_model::{Origin, Snapshot};
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use fairway_translate::objects::{Kind, ObjectKey, Objects};
 use fairway_translate::options::{Development, Options};
-use fairway_translate::{LeftOut, NotOurs, Standing};
+use fairway_translate::{LeftOut, NotOurs, Standing, Translation};
 
 use crate::flags::Flags;
 use crate::manifest::{Counts, Finding, Manifests};
@@ -29,6 +29,8 @@ pub(crate) struct Reading {
     pub(crate) options: Options,
     pub(crate) snapshot: Snapshot,
     pub(crate) findings: Vec<Finding>,
+    /// Ingresses of which no version is in force, or not the newest one.
+    pub(crate) left_out: Vec<LeftOut>,
     /// Ingresses that are left alone: another controller's, most likely.
     pub(crate) foreign: HashSet<Origin>,
 }
@@ -45,7 +47,7 @@ pub(crate) enum Source {
 pub(crate) enum Missing {
     /// Nobody: there is something to say.
     Told,
-    /// The echo of `fairway dev`.
+    /// The echo of `fairway dev`, for Services that the files hold without endpoints.
     Echo,
 }
 
@@ -59,7 +61,7 @@ pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing) -> anyhow
     let objects: Objects = manifests.objects().cloned().collect();
     let translation = fairway_translate::translate(&objects, &options, jiff::Timestamp::now().as_second());
     let mut findings = manifests.findings();
-    let foreign: Vec<_> = not_served(translation.left_out.into_iter(), &options).collect();
+    let foreign: Vec<_> = not_served(translation.left_out.iter().cloned(), &options).collect();
     let foreign_origins = foreign.iter().map(|found| found.origin.clone()).collect();
     findings.extend(manifests.locate(translation.diagnostics));
     findings.extend(manifests.locate(foreign));
@@ -77,6 +79,7 @@ pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing) -> anyhow
         options,
         snapshot: translation.snapshot,
         findings,
+        left_out: translation.left_out,
         foreign: foreign_origins,
     })
 }
@@ -90,29 +93,18 @@ pub(crate) fn read_cluster(flags: &Flags, api: &ApiConfig) -> anyhow::Result<Rea
         anyhow::Ok(fairway_controller::read(client, &options, jiff::Timestamp::now().as_second()).await?)
     })?;
     let Cluster { objects, translation, unreadable, addresses } = cluster;
-    let foreign: Vec<_> = not_served(translation.left_out.into_iter(), &options).collect();
-    let foreign_origins = foreign.iter().map(|found| found.origin.clone()).collect();
-    let nowhere = |diagnostic| Finding { place: None, diagnostic };
-    let mut findings: Vec<_> =
-        unreadable.into_iter().chain(translation.diagnostics).chain(foreign).map(nowhere).collect();
-    findings.extend(missing_objects(&objects, &options, Source::Cluster));
-    findings.iter_mut().for_each(|finding| raise(&mut finding.diagnostic));
+    let mut reading = Reading::of(objects, translation, options)?;
+    let unreadable = unreadable.into_iter().map(|diagnostic| Finding { place: None, diagnostic });
+    reading.findings.splice(0..0, unreadable);
+    reading.findings.extend(missing_objects(&reading.objects, &reading.options, Source::Cluster));
+    reading.findings.iter_mut().for_each(|finding| raise(&mut finding.diagnostic));
     // There are no places to sort by.
-    findings.sort_by(|a, b| {
+    reading.findings.sort_by(|a, b| {
         let key =
             |finding: &Finding| (finding.diagnostic.origin.clone(), std::cmp::Reverse(finding.diagnostic.severity));
         key(a).cmp(&key(b))
     });
-    Ok(Reading {
-        manifests: Manifests::open(&[])?,
-        source: Source::Cluster,
-        objects,
-        addresses,
-        options,
-        snapshot: translation.snapshot,
-        findings,
-        foreign: foreign_origins,
-    })
+    Ok(Reading { addresses, ..reading })
 }
 
 /// What flags name and isn't there.
@@ -173,6 +165,24 @@ pub(crate) fn options(flags: &Flags) -> anyhow::Result<Options> {
 }
 
 impl Reading {
+    /// What objects come to that are in no files.
+    pub(crate) fn of(objects: Objects, translation: Translation, options: Options) -> anyhow::Result<Self> {
+        let foreign: Vec<_> = not_served(translation.left_out.iter().cloned(), &options).collect();
+        let foreign_origins = foreign.iter().map(|found| found.origin.clone()).collect();
+        let nowhere = |diagnostic| Finding { place: None, diagnostic };
+        Ok(Self {
+            manifests: Manifests::open(&[])?,
+            source: Source::Cluster,
+            objects,
+            addresses: BTreeMap::new(),
+            options,
+            snapshot: translation.snapshot,
+            findings: translation.diagnostics.into_iter().chain(foreign).map(nowhere).collect(),
+            left_out: translation.left_out,
+            foreign: foreign_origins,
+        })
+    }
+
     /// How many objects were read, of how many files, and how many of other kinds there are.
     pub(crate) fn counts(&self) -> Counts {
         match self.source {

@@ -1,13 +1,42 @@
-//! `fairway explain`: which route, what it beat, what happens on the way.
+//! `fairway explain`: the answer and why, which route, what it beat, what happens on the way. That it agrees with the proxy is shown
+//! by `explain::differential` in the binary.
 
 mod support;
 
+use serde_json::Value;
 use support::{example, run, text};
 
 fn explain(name: &str, words: &[&str]) -> (Option<i32>, String) {
     let folder = example(name).into_os_string().into_string().expect("a path in UTF-8");
     let output = run(["explain", &folder].into_iter().chain(words.iter().copied()));
     (output.status.code(), text(&output))
+}
+
+/// Explains a request to manifests, as JSON that fits its schema.
+fn of(manifests: &str, words: &[&str]) -> Value {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("objects.yaml"), manifests).expect("a file");
+    let path = folder.path().to_str().expect("a path in UTF-8");
+    let output = run(["explain", "--output", "json", path].into_iter().chain(words.iter().copied()));
+    let account: Value = serde_json::from_str(&text(&output)).unwrap_or_else(|_| panic!("{output:?}"));
+    let schema = serde_json::from_str(include_str!("../../../docs/schema/explain.json")).expect("the schema is JSON");
+    support::schema::validate(&schema, &account).unwrap_or_else(|wrong| panic!("{wrong} in {account:#}"));
+    account
+}
+
+/// An Ingress for a.example with annotations, in YAML, and its Service.
+fn ingress(annotations: &str, path: &str, service: &str) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1\n\
+         kind: Ingress\n\
+         metadata:\n  name: web\n  annotations:\n    nginx.ingress.kubernetes.io/{annotations}\n\
+         spec:\n  ingressClassName: nginx\n  tls:\n  - hosts: [a.example]\n  rules:\n  - host: a.example\n    http:\n      paths:\n      \
+         - {{path: '{path}', pathType: ImplementationSpecific, backend: {{service: {{name: {service}, port: {{number: 80}}}}}}}}\n\
+         ---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{ports: [{{port: 80}}]}}\n\
+         ---\n\
+         apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings}}\ndata: {{use-forwarded-headers: 'true'}}\n"
+    )
 }
 
 #[track_caller]
@@ -21,17 +50,21 @@ fn assert_lines(report: &str, lines: &[&str]) {
 fn the_route_and_what_it_beat_come_with_object_and_file() {
     let (code, report) = explain("shop", &["GET", "http://shop.localhost/order/7"]);
     assert_eq!(code, Some(0));
+    let first =
+        "Answer     by the backend: Prefix /order of Ingress default/shop leads to Service default/order, port http";
+    assert_eq!(report.lines().next(), Some(first), "{report}");
     assert_lines(
         &report,
         &[
-            "Host      shop.localhost, exactly",
-            "Route     Prefix /order, of Ingress default/shop#rules[0].paths[1] (",
+            "Host       shop.localhost, exactly",
+            "Route      Prefix /order of Ingress default/shop#rules[0].paths[1] (",
             "shop/ingress.yaml:23)",
-            "chosen since it is the longest prefix",
-            "it beat Prefix /, of Ingress default/shop#rules[0].paths[0] (",
-            "Forward   GET /order/7 to default/order:http",
-            "Backend   Service default/order, port http, ",
-            "Endpoints none in the files",
+            "it is the longest prefix",
+            "before Prefix / of Ingress default/shop#rules[0].paths[0] (",
+            "Forward    GET /order/7 to default/order:http",
+            "Backend    Service default/order, port http (",
+            "Endpoints  none in the files",
+            "Fields     Host: shop.localhost",
         ],
     );
 }
@@ -42,37 +75,41 @@ fn the_path_is_followed_to_the_backend() {
     assert_lines(
         &report,
         &[
-            "/api/v1 is what routes are matched on",
-            "The path becomes /$2, here /v1, and X-Forwarded-Prefix is /api",
-            "GET /v1?q=1",
+            "Path       /api/v1 in canonical form",
+            "rewrite the path to /$2, set X-Forwarded-Prefix to /api",
+            "Forward    GET /v1?q=1 to ",
+            "X-Forwarded-Prefix: /api",
         ],
     );
 }
 
 #[test]
 fn filters_say_what_they_do_with_the_request() {
-    let (_, report) = explain("tls", &["GET", "http://bank.localhost/"]);
+    let (code, report) = explain("tls", &["GET", "http://bank.localhost/"]);
+    let first = "Answer     308 Permanent Redirect to https://bank.localhost: plain HTTP is redirected to https";
+    assert_eq!((code, report.lines().next()), (Some(0), Some(first)), "{report}");
+    assert_lines(&report, &["redirect plain HTTP to https with 308 (answers this request)"]);
+    let (_, report) = explain("tls", &["GET", "https://bank.localhost/"]);
     assert_lines(
         &report,
-        &["Plain HTTP is answered 308 to the same URL with https: this one is", "The request ends there"],
+        &["HSTS, over TLS only", "Response   remove Server", "set Strict-Transport-Security: max-age="],
     );
-    let (_, report) = explain("tls", &["GET", "https://bank.localhost/"]);
-    assert_lines(&report, &["this one is https already", "Strict-Transport-Security: max-age="]);
 }
 
 #[test]
 fn cookies_are_looked_at() {
     let (_, report) = explain("sticky", &["GET", "http://sticky.localhost/", "-H", "Cookie: a=b; cart=x"]);
-    assert_lines(&report, &["endpoint by the cookie cart: this request has it"]);
+    assert_lines(&report, &["by the session cookie cart: the request has it"]);
 }
 
 #[test]
-fn a_request_that_nothing_takes_ends_with_1() {
+fn an_error_ends_with_1() {
     let (code, report) = explain("shop", &["GET", "http://shop.localhost/../x"]);
-    assert_eq!(code, Some(1), "{report}");
-    assert_lines(&report, &["Answer    400, since the path climbs above the root"]);
+    let first = "Answer     400 Bad Request: the path climbs above the root [bad_path]";
+    assert_eq!((code, report.lines().next()), (Some(1), Some(first)), "{report}");
     let (code, report) = explain("shop", &["GET", "http://nobody.localhost/"]);
     assert_eq!(code, Some(1), "{report}");
+    assert_lines(&report, &["404 Not Found: no Ingress serves the host nobody.localhost"]);
     let output = run(["explain", "GET", "shop.localhost/x"]);
     assert_eq!(output.status.code(), Some(2));
 }
@@ -81,5 +118,60 @@ fn a_request_that_nothing_takes_ends_with_1() {
 fn flags_may_stand_between_the_words() {
     let (code, report) = explain("shop", &["--client", "192.0.2.1", "GET", "http://shop.localhost/order"]);
     assert_eq!(code, Some(0), "{report}");
-    assert_lines(&report, &["Route     Prefix /order"]);
+    assert_lines(&report, &["Route      Prefix /order"]);
+}
+
+#[test]
+fn what_a_trusted_proxy_says_counts() {
+    let words = ["--configmap", "default/settings", "GET", "http://a.example/", "-H"];
+    let account =
+        of(&ingress("ssl-redirect: 'true'", "/", "web"), &[&words[..], &["X-Forwarded-Proto: https"]].concat());
+    assert_eq!(account["answer"]["by"], "backend", "{account:#}");
+    let allowed = ingress("whitelist-source-range: 10.0.0.0/8", "/", "web");
+    let words = [&words[..], &["X-Forwarded-For: 10.1.2.3", "-H", "X-Forwarded-Proto: https"]].concat();
+    let account = of(&allowed, &words);
+    assert_eq!((&account["answer"]["by"], &account["client"]["address"]), (&"backend".into(), &"10.1.2.3".into()));
+    let account = of(&allowed, &["GET", "https://a.example/"]);
+    assert_eq!((&account["answer"]["status"], &account["answer"]["reason"]), (&403.into(), &"access_denied".into()));
+    let why = account["answer"]["why"].as_str().expect("a text");
+    assert!(why.contains("127.0.0.1 is not allowed: only from 10.0.0.0/8"), "{why}");
+}
+
+#[test]
+fn rewrites_end_where_they_end_in_the_proxy() {
+    let account = of(&ingress("rewrite-target: /x/../$1", "/(.*)", "web"), &["GET", "https://a.example/a"]);
+    assert_eq!(account["answer"]["status"], 400, "{account:#}");
+    let url = ingress("rewrite-target: https://new.example.com/$1", "/(.*)", "web");
+    let account = of(&url, &["GET", "https://a.example/a/b?c=d"]);
+    assert_eq!(account["answer"]["location"], "https://new.example.com/a/b?c=d", "{account:#}");
+}
+
+#[test]
+fn an_ingress_that_is_not_loaded_is_named() {
+    for (manifest, why) in [
+        (
+            ingress("ssl-redirect: 'true'", "/", "web").replace("ingressClassName: nginx", "ingressClassName: other"),
+            "other",
+        ),
+        (ingress("server-alias: 'not a host'", "/", "web"), "server-alias"),
+    ] {
+        let account = of(&manifest, &["GET", "https://a.example/"]);
+        assert_eq!(account["answer"]["status"], 404, "{account:#}");
+        let left = &account["left_out"][0];
+        assert_eq!(left["object"], "Ingress default/web", "{account:#}");
+        assert!(left["why"].as_str().is_some_and(|text| text.contains(why)), "{account:#}");
+        assert!(account["answer"]["why"].as_str().is_some_and(|text| text.contains("Ingress default/web names it")));
+    }
+}
+
+#[test]
+fn what_denies_is_named() {
+    let account = of(&ingress("backend-protocol: FCGI", "/", "web"), &["GET", "https://a.example/"]);
+    let why = account["answer"]["why"].as_str().expect("a text");
+    assert_eq!(account["answer"]["status"], 503, "{account:#}");
+    assert!(why.contains("backend-protocol") && why.contains("FCGI"), "{why}");
+    let account = of(&ingress("ssl-redirect: 'true'", "/", "gone"), &["GET", "https://a.example/"]);
+    let why = account["answer"]["why"].as_str().expect("a text");
+    assert_eq!(account["answer"]["status"], 503, "{account:#}");
+    assert!(why.contains("gone"), "{why}");
 }

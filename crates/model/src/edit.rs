@@ -134,7 +134,7 @@ pub struct FieldRules {
     pub replaced_in_response: NameSet,
     /// Strict-Transport-Security, for routes that ask for it.
     pub strict_transport_security: Option<FieldEdit>,
-    /// The value of Server in every response.
+    /// The value of Server in every response. Hiding the field hides that of endpoints only, as in nginx.
     pub server: Option<&'static [u8]>,
     /// Whether an endpoint's Server field passes.
     pub server_passes: bool,
@@ -156,6 +156,7 @@ impl FieldRules {
         let gone: Vec<String> = replaced(&response).into_iter().chain(hidden).collect();
         let forwarded = [&settings.forwarded.address_field, &settings.forwarded.host_field];
         let custom = forwarded.into_iter().filter(|name| KnownField::named(name).is_none());
+        let own_server = response.iter().any(|edit| edit.replaces() && edit.is_about(b"Server"));
         Self {
             replaced_in_request: NameSet::new(replaced(&request).iter().map(String::as_str), spellings),
             client_names: custom.map(|name| name.as_bytes().into()).collect(),
@@ -164,7 +165,7 @@ impl FieldRules {
                 .strict_transport_security
                 .as_ref()
                 .and_then(|value| FieldEdit::set("Strict-Transport-Security", value).ok()),
-            server: settings.server_tokens.then_some(b"fairway"),
+            server: (settings.server_tokens && !own_server).then_some(b"fairway"),
             server_passes: settings.server_tokens && settings.allow_backend_server_header,
             original_uri: settings.original_uri_header,
             request,

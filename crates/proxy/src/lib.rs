@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod random;
 pub mod reason;
 pub mod record;
+pub mod rehearsal;
 
 mod buffer;
 mod config;

@@ -78,6 +78,8 @@ pub struct Options {
 pub struct Development {
     /// The built-in echo, which answers for Services of which no endpoints are known. `None` with `--no-echo`.
     pub echo: Option<SocketAddr>,
+    /// Whether the echo also answers for Services that the files do not hold.
+    pub echo_for_missing: bool,
     /// `--backend NAMESPACE/SERVICE:PORT=HOST:PORT`: the Service port (as the Ingress names it) and where it leads.
     pub backends: BTreeMap<(ObjectKey, String), SocketAddr>,
     /// The port that redirects to https name: no Service in front maps 443 to it.

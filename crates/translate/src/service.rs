@@ -188,7 +188,9 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
             // It speaks HTTP.
             && of_requests
             // A wrong port or a forbidden address is a mistake that shows here as it would in a cluster.
-            && problem.as_ref().is_none_or(|problem| problem.reason == Reason::ServiceNotFound)
+            && problem.as_ref().is_none_or(|problem| {
+                development.echo_for_missing && problem.reason == Reason::ServiceNotFound
+            })
         {
             // Nothing to tell: that the echo answers is what development is about, and who lists the routes sees it.
             (endpoints, problem) = (one(echo), None);

@@ -194,9 +194,7 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         let mut dropped = DROPPED_FROM_RESPONSE | drop | rules.replaced_in_response.known();
         if !rules.server_passes {
             dropped = dropped.with(KnownField::Server);
-            if let Some(server) = rules.server
-                && !self.replaces(KnownField::Server)
-            {
+            if let Some(server) = rules.server {
                 sink.field(SERVER, server);
             }
         }

@@ -273,7 +273,7 @@ impl Drop for Exchange<'_> {
 }
 
 /// Why an answer of the proxy's own is an error, unless the route asks for just that.
-fn refused(host: Option<&Host>, route: Option<&Route>, status: u16) -> Option<Reason> {
+pub(crate) fn refused(host: Option<&Host>, route: Option<&Route>, status: u16) -> Option<Reason> {
     match (host, route, status) {
         (_, _, ..400) => None,
         (None, _, _) => Some(Reason::NoHost),

@@ -40,7 +40,7 @@ mod attention;
 mod body;
 mod chunk;
 mod client;
-mod compose;
+pub(crate) mod compose;
 mod connection;
 mod endpoint;
 mod field;

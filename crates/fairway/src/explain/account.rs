@@ -1,0 +1,193 @@
+//! What happens to a request and why, as data: [`super::text`] prints it for a person, serde for a program
+//! (`docs/schema/explain.json`).
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+/// All that is to be said about one request.
+#[derive(Debug, Serialize)]
+pub(crate) struct Account {
+    pub(crate) request: Asked,
+    pub(crate) answer: Answer,
+    pub(crate) client: Client,
+    /// The certificate that a client of TLS gets; `None` for the default one.
+    pub(crate) certificate: Option<String>,
+    /// The path that routes are matched on; `None` when it has no canonical form.
+    pub(crate) path: Option<String>,
+    pub(crate) host: Option<ChosenHost>,
+    pub(crate) route: Option<ChosenRoute>,
+    pub(crate) filters: Vec<FilterStep>,
+    pub(crate) forward: Option<Forwarded>,
+    /// Changes of fields of the response, in order.
+    pub(crate) response: Vec<ResponseField>,
+    /// What is wrong with the objects that the request depends on.
+    pub(crate) findings: Vec<String>,
+    /// Ingresses that name the host and aren't loaded.
+    pub(crate) left_out: Vec<NotLoaded>,
+}
+
+/// The request.
+#[derive(Debug, Serialize)]
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    pub(crate) url: String,
+    pub(crate) client: IpAddr,
+}
+
+/// What the client gets.
+#[derive(Debug, Serialize)]
+pub(crate) struct Answer {
+    /// `None` when the backend decides.
+    pub(crate) status: Option<u16>,
+    pub(crate) location: Option<String>,
+    pub(crate) by: By,
+    /// The failure reason in the access log and the metrics.
+    pub(crate) reason: Option<&'static str>,
+    /// Why, in a sentence.
+    pub(crate) why: String,
+}
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum By {
+    Backend,
+    Fairway,
+    /// Nothing listens there.
+    Nothing,
+}
+
+/// The client, after trusted proxies are looked through.
+#[derive(Debug, Serialize)]
+pub(crate) struct Client {
+    pub(crate) address: IpAddr,
+    pub(crate) scheme: String,
+    pub(crate) host: String,
+    /// Whether forwarded fields of the request are believed.
+    pub(crate) trusted: bool,
+}
+
+/// The host that was chosen.
+#[derive(Debug, Serialize)]
+pub(crate) struct ChosenHost {
+    pub(crate) pattern: String,
+    pub(crate) why: String,
+}
+
+/// A route and the object that asked for it.
+#[derive(Debug, Serialize)]
+pub(crate) struct RouteName {
+    /// Kind of match and path, such as `Prefix /order`.
+    pub(crate) path: String,
+    /// The object and the part of it.
+    pub(crate) object: String,
+    pub(crate) file: Option<String>,
+    pub(crate) line: Option<u32>,
+}
+
+/// The route that was chosen.
+#[derive(Debug, Serialize)]
+pub(crate) struct ChosenRoute {
+    #[serde(flatten)]
+    pub(crate) name: RouteName,
+    pub(crate) why: String,
+    /// Routes that would have taken the request as well, by precedence.
+    pub(crate) beaten: Vec<RouteName>,
+}
+
+/// A filter of the route, in order.
+#[derive(Debug, Serialize)]
+pub(crate) struct FilterStep {
+    pub(crate) filter: &'static str,
+    pub(crate) effect: FilterEffect,
+    pub(crate) text: String,
+}
+
+/// What a filter did with the request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FilterEffect {
+    Passed,
+    Answered,
+    NotReached,
+}
+
+/// Where the request goes.
+#[derive(Debug, Serialize)]
+pub(crate) struct Forwarded {
+    pub(crate) backend: String,
+    /// The backend without endpoints in whose place that one answers.
+    pub(crate) in_place_of: Option<String>,
+    /// The Service and its port.
+    pub(crate) service: String,
+    pub(crate) port: String,
+    pub(crate) file: Option<String>,
+    pub(crate) line: Option<u32>,
+    /// How an endpoint is chosen.
+    pub(crate) choice: String,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) limits: Limits,
+    /// The request as an endpoint gets it; `None` when it isn't sent.
+    pub(crate) request: Option<Sent>,
+}
+
+/// A place that a request may go to.
+#[derive(Debug, Serialize)]
+pub(crate) struct Endpoint {
+    /// Address and port, or name and port.
+    pub(crate) address: String,
+    pub(crate) state: &'static str,
+}
+
+/// Limits and timeouts. Times are in seconds, sizes in bytes.
+#[derive(Debug, Serialize)]
+pub(crate) struct Limits {
+    pub(crate) connect_timeout: f64,
+    pub(crate) send_timeout: f64,
+    pub(crate) read_timeout: f64,
+    /// `None` for no limit.
+    pub(crate) tries: Option<u32>,
+    /// `None` for no limit.
+    pub(crate) max_body: Option<u64>,
+}
+
+/// The head of a request for an endpoint.
+#[derive(Debug, Serialize)]
+pub(crate) struct Sent {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) fields: Vec<Field>,
+}
+
+/// A field line.
+#[derive(Debug, Eq, PartialEq, Serialize)]
+pub(crate) struct Field {
+    pub(crate) name: String,
+    pub(crate) value: String,
+}
+
+/// A field of the response that is edited.
+#[derive(Debug, Serialize)]
+pub(crate) struct ResponseField {
+    pub(crate) name: String,
+    /// `set`, `add` or `remove`.
+    pub(crate) change: &'static str,
+    pub(crate) value: Option<String>,
+}
+
+/// An Ingress that names the host and isn't loaded.
+#[derive(Debug, Serialize)]
+pub(crate) struct NotLoaded {
+    pub(crate) object: String,
+    pub(crate) file: Option<String>,
+    pub(crate) line: Option<u32>,
+    pub(crate) why: String,
+}
+
+impl Account {
+    /// Whether the client gets what it asked for, as far as Fairway has a say: anything but an error of the proxy's own.
+    pub(crate) fn is_good(&self) -> bool {
+        self.answer.by != By::Nothing && self.answer.status.is_none_or(|status| status < 400)
+    }
+}

@@ -1,0 +1,469 @@
+//! Puts an account together: asks the proxy's own code what it would do, and names the objects behind that.
+
+use std::net::SocketAddr;
+
+use fairway_model::client::Arrival;
+use fairway_model::decision::{Failure, Plan, Step};
+use fairway_model::{
+    Action, Backend, Balance, EndpointState, Endpoints, Filter, Forward, Host, HostPattern, Origin, PathMatch, Route,
+    Scheme, TableName, canonical_host,
+};
+use fairway_proxy::reason::Cause;
+use fairway_proxy::rehearsal::{Effect, Outcome, Rehearsal, Rehearsed};
+use fairway_proxy::resolve::AddressPolicy;
+use fairway_translate::diagnostic::Reason;
+use fairway_translate::options::ECHO_SERVICE_FIELD;
+
+use super::Request;
+use super::account::{
+    Account, Answer, By, ChosenHost, ChosenRoute, Client, Endpoint, Field, FilterEffect, FilterStep, Forwarded, Limits,
+    NotLoaded, ResponseField, RouteName, Sent,
+};
+use crate::manifest::Place;
+use crate::reading::Reading;
+use crate::table::field;
+
+/// Endpoints and beaten routes that are listed; there may be thousands.
+const LISTED: usize = 100;
+
+/// Finds out what happens to a request that comes in where the snapshot listens for its scheme.
+pub(crate) fn account(request: &Request, reading: &Reading) -> Account {
+    match reading.snapshot.listeners().find(|listener| listener.scheme == request.scheme) {
+        Some(listener) => account_at(request, reading, &listener.table, listener.address),
+        None => nothing(request),
+    }
+}
+
+/// The same for a request that comes in at an address where the hosts of `table` are served.
+pub(super) fn account_at(request: &Request, reading: &Reading, table: &TableName, local: SocketAddr) -> Account {
+    // Endpoints in files may be anywhere, and the echo is on this machine.
+    let addresses = AddressPolicy { loopback_endpoints: true, ..AddressPolicy::default() };
+    let rehearsal = Rehearsal::new(reading.snapshot.clone(), addresses);
+    let arrival = Arrival { peer: SocketAddr::new(request.client, 0), local, scheme: request.scheme };
+    let rehearsed = rehearsal.of(&request.head(), &arrival, table);
+    Teller { request, reading, rehearsed: &rehearsed, table }.account()
+}
+
+fn nothing(request: &Request) -> Account {
+    let why = format!("nothing listens for {}", request.scheme);
+    Account {
+        request: request.asked(),
+        answer: Answer { status: None, location: None, by: By::Nothing, reason: None, why },
+        client: Client {
+            address: request.client,
+            scheme: request.scheme.to_string(),
+            host: request.authority.clone(),
+            trusted: false,
+        },
+        certificate: None,
+        path: None,
+        host: None,
+        route: None,
+        filters: Vec::new(),
+        forward: None,
+        response: Vec::new(),
+        findings: Vec::new(),
+        left_out: Vec::new(),
+    }
+}
+
+/// Puts the account together.
+struct Teller<'a> {
+    request: &'a Request,
+    reading: &'a Reading,
+    rehearsed: &'a Rehearsed<'a>,
+    table: &'a TableName,
+}
+
+impl Teller<'_> {
+    fn account(&self) -> Account {
+        let Rehearsed { plan, scratch, path, outcome, .. } = self.rehearsed;
+        let left_out = self.left_out();
+        let route = plan.and_then(|plan| plan.route);
+        Account {
+            request: self.request.asked(),
+            answer: self.answer(&left_out),
+            client: Client {
+                address: scratch.client.address(),
+                scheme: text(scratch.client.told_scheme()),
+                host: text(scratch.client.host()),
+                trusted: scratch.client.is_trusted(),
+            },
+            certificate: self.certificate(),
+            path: path.as_deref().map(text),
+            host: plan.and_then(|plan| plan.host).map(|host| self.host(host)),
+            route: route.map(|route| self.route(route)),
+            filters: plan.as_ref().map(|plan| self.filters(plan)).unwrap_or_default(),
+            forward: plan.as_ref().and_then(|plan| self.forward(plan)),
+            response: response_fields(outcome),
+            findings: self.findings(route),
+            left_out,
+        }
+    }
+}
+
+impl Teller<'_> {
+    /// What the client gets, and why.
+    fn answer(&self, left_out: &[NotLoaded]) -> Answer {
+        let Rehearsed { plan, outcome, .. } = self.rehearsed;
+        let Outcome::Answer { status, response, cause } = outcome else {
+            let why = plan.as_ref().map(|plan| self.forwarded_why(plan)).unwrap_or_default();
+            return Answer { status: None, location: None, by: By::Backend, reason: None, why };
+        };
+        let why = match plan {
+            None => format!("the head of the request is refused: {}", detail(*cause)),
+            Some(plan) => self.answered_why(plan, *cause, left_out),
+        };
+        Answer {
+            status: Some(*status),
+            location: location(response),
+            by: By::Fairway,
+            reason: cause.map(|cause| cause.reason.as_str()),
+            why,
+        }
+    }
+
+    fn forwarded_why(&self, plan: &Plan<'_>) -> String {
+        let route = plan.route.map(|route| format!("{} of {}", route.path, owner(&route.origin))).unwrap_or_default();
+        let Step::Forward(forwarding) = plan.step else { return route };
+        let snapshot = &self.reading.snapshot;
+        let place = match snapshot.backend(forwarding.backend) {
+            Some(backend) => format!("{}, port {}", backend.origin, backend.port),
+            None => forwarding.backend.to_string(),
+        };
+        let stands_in = forwarding.in_place_of.map(|other| format!(", in place of {other}, which has no endpoint"));
+        format!("{route} leads to {place}{}", stands_in.unwrap_or_default())
+    }
+
+    fn answered_why(&self, plan: &Plan<'_>, cause: Option<Cause>, left_out: &[NotLoaded]) -> String {
+        let Rehearsed { scratch, .. } = self.rehearsed;
+        match plan.step {
+            Step::Fail(Failure::NoEndpoint) | Step::Forward(_) => self.unavailable(plan, cause),
+            Step::Fail(failure) => failure.to_string(),
+            Step::Redirect(_) => match plan.ended_by() {
+                Some(_) => "plain HTTP is redirected to https".to_owned(),
+                None => plan.route.map(|route| format!("{} redirects", owner(&route.origin))).unwrap_or_default(),
+            },
+            Step::Respond(_) => match (plan.ended_by(), plan.host, plan.route) {
+                (Some(Filter::Refuse(refusal)), ..) => refusal.reason.to_string(),
+                (Some(Filter::AccessList(list)), ..) => {
+                    format!("the client {} is not allowed: {}", scratch.client.address(), rule(list))
+                }
+                (Some(_), ..) => self.unavailable(plan, cause),
+                (None, None, _) if plan.route.is_none() && self.rehearsed.path.is_none() => {
+                    "the request is about the server as a whole".to_owned()
+                }
+                (None, None, _) => self.no_host(left_out),
+                (None, Some(host), _) if *host.pattern() == HostPattern::Any => self.no_host(left_out),
+                (None, Some(host), None) => format!("no path of host {} takes the request", host.pattern()),
+                (None, Some(_), Some(route)) => format!("{} answers so", owner(&route.origin)),
+            },
+            Step::Wait(wait) => match wait {},
+        }
+    }
+
+    fn no_host(&self, left_out: &[NotLoaded]) -> String {
+        let host = text(self.rehearsed.scratch.client.host());
+        let wanted = match left_out {
+            [] => String::new(),
+            [first, ..] => format!("; {} names it, but {}", first.object, first.why),
+        };
+        format!("no Ingress serves the host {host}, and there is no default backend{wanted}")
+    }
+
+    /// Why nothing can take a request.
+    fn unavailable(&self, plan: &Plan<'_>, cause: Option<Cause>) -> String {
+        let found = plan.route.and_then(|route| {
+            let about = [Reason::ServiceNotFound, Reason::PortNotFound, Reason::NoEndpoints];
+            let mut findings = self.reading.findings.iter().map(|found| &found.diagnostic);
+            findings.find(|found| about.contains(&found.reason) && is_of(&found.origin, route)).map(ToString::to_string)
+        });
+        found.unwrap_or_else(|| match plan.route.map(|route| &route.action) {
+            Some(Action::Forward(forward)) => match forward.backends.names().next().map(|name| self.backend(name)) {
+                Some(Some(backend)) => format!("{} has no ready endpoint", backend.origin),
+                _ => detail(cause),
+            },
+            _ => detail(cause),
+        })
+    }
+
+    fn backend(&self, name: &fairway_model::BackendName) -> Option<&Backend> {
+        self.reading.snapshot.backend(name).map(|backend| &**backend)
+    }
+
+    fn certificate(&self) -> Option<String> {
+        let mut scratch = Vec::new();
+        let name = canonical_host(self.request.authority.as_bytes(), &mut scratch)?;
+        let certificate = self.reading.snapshot.certificate_for(self.table, Some(name))?;
+        (self.request.scheme == Scheme::Https).then(|| certificate.name.to_string())
+    }
+
+    fn host(&self, host: &Host) -> ChosenHost {
+        let kind = match host.pattern() {
+            HostPattern::Exact(_) => "exactly",
+            HostPattern::Subdomains(_) => "any number of labels in front; no host is exactly that",
+            HostPattern::AnySuffix(_) => "anything behind; no host is exactly that",
+            HostPattern::Label(_) => "one label in front; no host is exactly that",
+            HostPattern::Regex(_) => "a regular expression; no host is exactly that",
+            HostPattern::Any => "every name that no other host takes",
+        };
+        ChosenHost { pattern: host.pattern().to_string(), why: kind.to_owned() }
+    }
+
+    fn name(&self, route: &Route) -> RouteName {
+        let (file, line) = place(self.reading.manifests.place_of(&route.origin, &field(&route.origin)));
+        RouteName { path: route.path.to_string(), object: route.origin.to_string(), file, line }
+    }
+
+    fn route(&self, route: &Route) -> ChosenRoute {
+        let beaten = &self.rehearsed.beaten;
+        let why = match &route.path {
+            _ if beaten.is_empty() => "no other route of the host takes the request",
+            PathMatch::Exact(_) => "an exact path comes before all others",
+            PathMatch::Regex(_) => "it is the first pattern that matches; longer ones are tried first",
+            PathMatch::Prefix(_) => "it is the longest prefix",
+        };
+        let beaten = beaten.iter().take(LISTED).map(|other| self.name(other)).collect();
+        ChosenRoute { name: self.name(route), why: why.to_owned(), beaten }
+    }
+
+    fn filters(&self, plan: &Plan<'_>) -> Vec<FilterStep> {
+        let filters = plan.route.map(|route| &route.filters[..]).unwrap_or_default();
+        let steps = filters.iter().enumerate().map(|(at, filter)| {
+            let effect = match at.cmp(&plan.passed) {
+                std::cmp::Ordering::Less => FilterEffect::Passed,
+                std::cmp::Ordering::Equal => FilterEffect::Answered,
+                std::cmp::Ordering::Greater => FilterEffect::NotReached,
+            };
+            let (name, text) = self.filter(filter);
+            FilterStep { filter: name, effect, text }
+        });
+        steps.collect()
+    }
+
+    /// Name of a filter, and what it is there for.
+    fn filter(&self, filter: &Filter) -> (&'static str, String) {
+        match filter {
+            Filter::StrictTransportSecurity => {
+                let value = self.reading.snapshot.settings().strict_transport_security.as_deref();
+                let value = value.map_or("off".to_owned(), |value| format!("Strict-Transport-Security: {value}"));
+                ("strict_transport_security", format!("HSTS, over TLS only: {value}"))
+            }
+            Filter::HttpsRedirect(redirect) => {
+                ("https_redirect", format!("redirect plain HTTP to https with {}", redirect.status))
+            }
+            Filter::RequireEndpoints => {
+                ("require_endpoints", "answer 503 without endpoints, before access is checked".to_owned())
+            }
+            Filter::NotFoundWithoutEndpoints => {
+                ("not_found_without_endpoints", "answer 404 without endpoints".to_owned())
+            }
+            Filter::Refuse(refusal) => ("refuse", format!("answer 503: {}", refusal.reason)),
+            Filter::AccessList(list) => ("access_list", format!("admit clients {}, answer 403 to others", rule(list))),
+            Filter::Rewrite(rewrite) => {
+                let prefix = rewrite.forwarded_prefix.as_ref();
+                let prefix = prefix.map(|prefix| format!(", set X-Forwarded-Prefix to {}", prefix.text()));
+                ("rewrite", format!("rewrite the path to {}{}", rewrite.target.text(), prefix.unwrap_or_default()))
+            }
+            Filter::EditRequest(edits) => ("edit_request", format!("edit request fields: {}", names(edits))),
+            Filter::EditResponse(edits) => ("edit_response", format!("edit response fields: {}", names(edits))),
+        }
+    }
+
+    fn forward(&self, plan: &Plan<'_>) -> Option<Forwarded> {
+        let Some(Action::Forward(rule)) = plan.route.map(|route| &route.action) else { return None };
+        let (backend, in_place_of) = match plan.step {
+            Step::Forward(forwarding) => (forwarding.backend, forwarding.in_place_of),
+            _ => (rule.backends.names().next()?, None),
+        };
+        let resource = self.backend(backend);
+        let (file, line) = place(resource.and_then(|backend| self.reading.manifests.place(&backend.origin)));
+        let request = match &self.rehearsed.outcome {
+            Outcome::Forward { request, .. } => sent(request),
+            Outcome::Answer { .. } => None,
+        };
+        Some(Forwarded {
+            backend: backend.to_string(),
+            in_place_of: in_place_of.map(ToString::to_string),
+            service: resource.map(|backend| backend.origin.to_string()).unwrap_or_default(),
+            port: resource.map(|backend| backend.port.to_string()).unwrap_or_default(),
+            file,
+            line,
+            choice: resource.map(|backend| self.choice(backend, rule)).unwrap_or_default(),
+            endpoints: self.endpoints(backend),
+            limits: limits(rule),
+            request: request.map(|request| self.without_chance(request)),
+        })
+    }
+
+    /// Without what is made by chance (an id of the request), or for the echo.
+    fn without_chance(&self, mut sent: Sent) -> Sent {
+        sent.fields.retain(|field| field.name != ECHO_SERVICE_FIELD);
+        let own = |field: &&(String, String)| field.0.eq_ignore_ascii_case("x-request-id");
+        if !self.request.fields.iter().any(|field| own(&field)) {
+            let ids = sent.fields.iter_mut().filter(|field| field.name.eq_ignore_ascii_case("x-request-id"));
+            ids.for_each(|field| "(random)".clone_into(&mut field.value));
+        }
+        sent
+    }
+
+    fn endpoints(&self, backend: &fairway_model::BackendName) -> Vec<Endpoint> {
+        match self.reading.snapshot.endpoint_set(backend).map(|set| &set.endpoints) {
+            Some(Endpoints::Addresses(list)) => list
+                .iter()
+                .take(LISTED)
+                .map(|endpoint| match endpoint.state {
+                    _ if self.is_echo(endpoint.address) => Endpoint { address: String::new(), state: "not_in_files" },
+                    EndpointState::Ready => Endpoint { address: endpoint.address.to_string(), state: "ready" },
+                    EndpointState::Draining => Endpoint { address: endpoint.address.to_string(), state: "terminating" },
+                })
+                .collect(),
+            Some(Endpoints::Name { host, port }) => {
+                vec![Endpoint { address: format!("{host}:{port}"), state: "name" }]
+            }
+            None => Vec::new(),
+        }
+    }
+
+    fn is_echo(&self, address: SocketAddr) -> bool {
+        self.reading.development().is_some_and(|development| development.echo == Some(address))
+    }
+
+    /// How an endpoint is chosen.
+    fn choice(&self, backend: &Backend, forward: &Forward) -> String {
+        if let Some(affinity) = &backend.affinity {
+            let name = &*affinity.cookie.name;
+            let cookies = self.request.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case("cookie"));
+            let sent = cookies
+                .flat_map(|(_, value)| value.split(';'))
+                .any(|pair| pair.trim().split_once('=').is_some_and(|(key, _)| key == name));
+            let sent = match (sent, &forward.session_cookie_path) {
+                (true, _) => "the request has it",
+                (false, Some(_)) => "the request does not have it, and the response sets it",
+                (false, None) => "the request does not have it, and the route does not set it",
+            };
+            return format!("by the session cookie {name}: {sent}");
+        }
+        match &backend.balance {
+            Balance::RoundRobin => "round robin".to_owned(),
+            Balance::Ewma => "the faster of two at random (EWMA)".to_owned(),
+            Balance::Hash(hash) => format!("by a consistent hash of {}", hash.key),
+        }
+    }
+
+    /// What is wrong with the route's object and its Service.
+    fn findings(&self, route: Option<&Route>) -> Vec<String> {
+        let Some(route) = route else { return Vec::new() };
+        let about = self.reading.findings.iter().map(|found| &found.diagnostic).filter(|found| {
+            let origin = &found.origin;
+            (&origin.kind, &origin.namespace, &origin.name)
+                == (&route.origin.kind, &route.origin.namespace, &route.origin.name)
+        });
+        about.map(|found| format!("{}: {found}", found.severity.as_str())).collect()
+    }
+
+    fn left_out(&self) -> Vec<NotLoaded> {
+        let mut scratch = Vec::new();
+        let Some(host) = canonical_host(self.request.authority.as_bytes(), &mut scratch) else { return Vec::new() };
+        let host = text(host);
+        let named = self.reading.left_out.iter().filter(|left| left.names(&host));
+        named
+            .map(|left| {
+                let origin = left.ingress.origin();
+                let (file, line) = place(self.reading.manifests.place(&origin));
+                NotLoaded { object: origin.to_string(), file, line, why: left.standing.to_string() }
+            })
+            .collect()
+    }
+}
+
+/// What becomes of fields of the response; all fields but those of the connection where the proxy answers.
+fn response_fields(outcome: &Outcome) -> Vec<ResponseField> {
+    const OF_CONNECTION: [&str; 4] = ["date", "connection", "content-length", "transfer-encoding"];
+    let field = |name: &str, change, value| ResponseField { name: name.to_owned(), change, value };
+    match outcome {
+        Outcome::Answer { response, .. } => fields(response)
+            .filter(|(name, _)| !OF_CONNECTION.contains(&&*name.to_ascii_lowercase()))
+            .map(|(name, value)| field(&name, "set", Some(value)))
+            .collect(),
+        Outcome::Forward { response, .. } => response
+            .iter()
+            .map(|change| match &change.effect {
+                Effect::Set(value) => field(&change.name, "set", Some(value.clone())),
+                Effect::Add(value) => field(&change.name, "add", Some(value.clone())),
+                Effect::Remove => field(&change.name, "remove", None),
+            })
+            .collect(),
+    }
+}
+
+fn limits(forward: &Forward) -> Limits {
+    let policy = &forward.policy;
+    Limits {
+        connect_timeout: policy.connect_timeout.as_secs_f64(),
+        send_timeout: policy.send_timeout.as_secs_f64(),
+        read_timeout: policy.read_timeout.as_secs_f64(),
+        tries: policy.retry.tries,
+        max_body: (policy.max_body != fairway_model::ByteLimit::NONE).then(|| policy.max_body.bytes()),
+    }
+}
+
+fn names(edits: &[fairway_model::FieldEdit]) -> String {
+    edits.iter().map(|edit| edit.name().as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// Whom an access list admits.
+fn rule(list: &fairway_model::AccessList) -> String {
+    let networks =
+        |set: &fairway_model::NetworkSet| set.networks().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let denied = (!list.deny.is_empty()).then(|| format!("not from {}", networks(&list.deny)));
+    let allowed = list.allow.as_ref().map(|allow| format!("only from {}", networks(allow)));
+    denied.into_iter().chain(allowed).collect::<Vec<_>>().join(" and ")
+}
+
+/// Object and namespace of an origin, without its section.
+fn owner(origin: &Origin) -> String {
+    Origin::new(&*origin.kind, &*origin.namespace, &*origin.name).to_string()
+}
+
+fn is_of(origin: &Origin, route: &Route) -> bool {
+    origin == &route.origin
+}
+
+fn detail(cause: Option<Cause>) -> String {
+    cause.map_or(String::new(), |cause| {
+        let detail = cause.detail.to_string();
+        if detail.is_empty() { cause.reason.text().trim_end_matches('.').to_owned() } else { detail }
+    })
+}
+
+fn place(place: Option<Place>) -> (Option<String>, Option<u32>) {
+    match place {
+        Some(place) => (Some(place.file.to_string_lossy().into_owned()), place.line),
+        None => (None, None),
+    }
+}
+
+/// The head of a request, read again.
+fn sent(head: &[u8]) -> Option<Sent> {
+    let text = text(head);
+    let mut words = text.split("\r\n").next()?.splitn(3, ' ');
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    Some(Sent { method, target, fields: fields(head).map(|(name, value)| Field { name, value }).collect() })
+}
+
+/// The fields of a message.
+fn fields(message: &[u8]) -> impl Iterator<Item = (String, String)> {
+    let head = text(message);
+    let head = head.split("\r\n\r\n").next().unwrap_or_default().to_owned();
+    let lines: Vec<_> = head.split("\r\n").skip(1).map(str::to_owned).collect();
+    lines.into_iter().filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned())))
+}
+
+fn location(response: &[u8]) -> Option<String> {
+    fields(response).find(|(name, _)| name == "Location").map(|(_, value)| value)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

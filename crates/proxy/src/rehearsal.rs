@@ -1,0 +1,372 @@
+//! What the proxy would do with a request, by the code that does it, with nothing sent anywhere: for `fairway explain`.
+//!
+//! The head is parsed, decided about and edited as a worker does it, so an explanation can't say anything else than what happens.
+//! What only the network knows is left out: whether an endpoint can be reached, and what it answers.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fairway_model::client::{Arrival, ClientView};
+use fairway_model::decision::{
+    Expand, Facts, Forwarding, From, Plan, Received, RequestEdits, ResponseEdits, Scratch, Step, decide,
+};
+use fairway_model::{
+    BackendName, Change, Endpoints, Respond, Route, Snapshot, TableName, Target, Template, TooLong, path,
+};
+
+use crate::access_log::{Format, LogClock};
+use crate::balance::{Ask, cookie};
+use crate::error::Failure;
+use crate::exchange::refused;
+use crate::http::Spanned;
+use crate::http::{Method, Parsed, RequestHead};
+use crate::http1::compose::{self, AnswerTo, Persistence};
+use crate::live::Live;
+use crate::message::{Evaluated, ResponseContext, UpstreamRequest};
+use crate::net::resolve::AddressPolicy;
+use crate::random::Rng;
+use crate::reason::Cause;
+use crate::record::RequestRecord;
+use crate::respond::{Answer, DateClock};
+use crate::upstream::{Service, Upstreams};
+
+/// A snapshot that is asked about requests.
+#[derive(Debug)]
+pub struct Rehearsal {
+    live: Arc<Live>,
+    upstreams: Upstreams,
+    rng: RefCell<Rng>,
+}
+
+/// What the proxy would do with one request.
+#[derive(Debug)]
+pub struct Rehearsed<'r> {
+    /// What was decided; `None` when the head was refused.
+    pub plan: Option<Plan<'r>>,
+    /// What the decision made of the request: the client, the target, the location.
+    pub scratch: Scratch,
+    /// The path that routes are matched on; `None` when the request has none in canonical form.
+    pub path: Option<Vec<u8>>,
+    /// Routes that would have taken the request as well, by precedence.
+    pub beaten: Vec<&'r Route>,
+    /// What is sent.
+    pub outcome: Outcome,
+}
+
+/// What is sent because of a request.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The proxy answers the request itself.
+    Answer {
+        /// The status.
+        status: u16,
+        /// The whole response.
+        response: Vec<u8>,
+        /// Why that is a failure, if it is one.
+        cause: Option<Cause>,
+    },
+    /// A backend gets the request.
+    Forward {
+        /// The head of the request as the endpoint gets it.
+        request: Vec<u8>,
+        /// An endpoint that may get it: the one that does, where that follows from the request (a session, a hash). `None` when only
+        /// DNS knows one.
+        endpoint: Option<SocketAddr>,
+        /// What becomes of fields of the response, whichever it is.
+        response: Vec<ResponseChange>,
+    },
+}
+
+/// A field of the response that isn't as the backend sent it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ResponseChange {
+    /// Its name.
+    pub name: String,
+    /// What happens to it.
+    pub effect: Effect,
+}
+
+/// What happens to a field. Values with variables that only the response knows lack these.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Effect {
+    /// It has this value, whatever the backend sends.
+    Set(String),
+    /// A line with this value is added.
+    Add(String),
+    /// It is removed.
+    Remove,
+}
+
+impl Rehearsal {
+    /// A rehearsal of a snapshot whose endpoints may be where `addresses` allows.
+    pub fn new(snapshot: Snapshot, addresses: AddressPolicy) -> Self {
+        let live = Live::first(snapshot, None, addresses);
+        Self { live, upstreams: Upstreams::default(), rng: RefCell::new(Rng::from_seed(0)) }
+    }
+
+    /// The snapshot.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.live.snapshot
+    }
+
+    /// What would be done with a request whose whole head is `head`, as a client of HTTP/1 sends it, where the hosts of `table` are
+    /// served.
+    pub fn of(&self, head: &[u8], arrival: &Arrival, table: &TableName) -> Rehearsed<'_> {
+        let live = &*self.live;
+        let mut parsed = RequestHead::default();
+        let failure = match parsed.parse(head, &live.prepared.request) {
+            Ok(Parsed::Complete { len }) => {
+                return self.decided(Spanned { parsed: &parsed, bytes: &head[..len] }, arrival, table);
+            }
+            Ok(Parsed::Partial { .. }) => Failure::HeadTimeout,
+            Err(error) => Failure::RequestHead(error),
+        };
+        let mut scratch = Scratch::default();
+        scratch.client = ClientView::of_connection(arrival);
+        let own =
+            OwnAnswer { respond: &Respond::page(failure.status()), cause: Some(failure.cause()), redirects: false };
+        let outcome = Asked { rehearsal: self, arrival, head: None, plan: None, scratch: &scratch }.answer(own);
+        Rehearsed { plan: None, scratch, path: None, beaten: Vec::new(), outcome }
+    }
+
+    fn decided(&self, head: Spanned<'_, RequestHead>, arrival: &Arrival, table: &TableName) -> Rehearsed<'_> {
+        let snapshot = &*self.live.snapshot;
+        let mut scratch = Scratch::default();
+        let received = Received { head: head.parsed.view(head.bytes), arrival, table };
+        let plan = decide(snapshot, &received, &mut RehearsalFacts(self), From::Head, &mut scratch);
+        let asked = Asked { rehearsal: self, arrival, head: Some(head), plan: Some(&plan), scratch: &scratch };
+        let own = |respond: &Respond, cause, redirects| asked.answer(OwnAnswer { respond, cause, redirects });
+        let failed = |failure: Failure| own(&Respond::page(failure.status()), Some(failure.cause()), false);
+        let outcome = match plan.step {
+            Step::Forward(forwarding) => asked.forward(&plan, &forwarding).unwrap_or_else(failed),
+            Step::Redirect(status) => own(&Respond::page(status), None, true),
+            Step::Respond(respond) => {
+                own(respond, refused(plan.host, plan.route, respond.status).map(Cause::from), false)
+            }
+            Step::Fail(failure) => failed(failure.into()),
+            Step::Wait(wait) => match wait {},
+        };
+        let path = match received.head.target {
+            Target::Server => None,
+            Target::Path(raw, _) => {
+                let mut scratch = path::Scratch::default();
+                let raw = if raw.is_empty() { b"/" } else { raw };
+                path::canonicalize(raw, &mut scratch).ok().map(|path| path.matched.to_vec())
+            }
+        };
+        let matched = path.as_deref().unwrap_or_default();
+        let beaten = match plan.route {
+            Some(_) => plan.beaten(&received, &scratch.client, matched).collect(),
+            None => Vec::new(),
+        };
+        Rehearsed { plan: Some(plan), scratch, path, beaten, outcome }
+    }
+
+    fn service(&self, backend: &BackendName) -> Option<Rc<Service>> {
+        self.upstreams.service(&self.live, backend, &self.rng)
+    }
+
+    /// Whether only DNS knows the endpoints of a backend.
+    fn is_name(&self, backend: &BackendName) -> bool {
+        let set = self.live.snapshot.endpoint_set(backend);
+        set.is_some_and(|set| matches!(set.endpoints, Endpoints::Name { .. }))
+    }
+}
+
+/// What a worker would know: every endpoint that is ready takes requests, every name leads to one.
+struct RehearsalFacts<'r>(&'r Rehearsal);
+
+impl Facts for RehearsalFacts<'_> {
+    fn is_open(&mut self, backend: &BackendName) -> bool {
+        self.0.is_name(backend) || self.0.service(backend).is_some_and(|service| service.is_open())
+    }
+
+    fn random(&mut self) -> u64 {
+        self.0.rng.borrow_mut().bits()
+    }
+}
+
+/// A request, with what was decided about it.
+#[derive(Clone, Copy)]
+struct Asked<'a, 'r> {
+    rehearsal: &'r Rehearsal,
+    arrival: &'a Arrival,
+    head: Option<Spanned<'a, RequestHead>>,
+    plan: Option<&'a Plan<'r>>,
+    scratch: &'a Scratch,
+}
+
+/// An answer of the proxy's own.
+struct OwnAnswer<'a> {
+    respond: &'a Respond,
+    cause: Option<Cause>,
+    redirects: bool,
+}
+
+impl<'a> Asked<'a, '_> {
+    /// An answer of the proxy's own, written as it is sent.
+    fn answer(self, own: OwnAnswer<'_>) -> Outcome {
+        let OwnAnswer { respond, cause, redirects } = own;
+        let live = &*self.rehearsal.live;
+        let mut values = Evaluated::default();
+        let edits = ResponseEdits { plan: self.plan, rules: &live.prepared.fields, session_cookie: b"" };
+        values.fill(&edits, |template, out| self.append(template, respond.status, out));
+        let (clock, mut sent_head, mut value, mut response) =
+            (DateClock::default(), Vec::new(), Vec::new(), Vec::new());
+        let answer = Answer {
+            status: respond.status,
+            body: &respond.body,
+            message: "",
+            fields: &respond.fields,
+            location: redirects.then_some(&self.scratch.location[..]),
+        };
+        let to = AnswerTo {
+            head_only: self.head.is_some_and(|head| head.parsed.method() == Method::Head),
+            persistence: Persistence::Kept,
+        };
+        let context = ResponseContext {
+            live,
+            clock: &clock,
+            plan: self.plan,
+            session_cookie: b"",
+            values: &values,
+            sent_head: &mut sent_head,
+        };
+        let (status, _) = compose::write_answer(&answer, to, &context, &mut response, &mut value);
+        Outcome::Answer { status, response, cause }
+    }
+
+    /// The request as the endpoint gets it.
+    fn forward(self, plan: &'a Plan<'a>, forwarding: &Forwarding<'a>) -> Result<Outcome, Failure> {
+        let live = &*self.rehearsal.live;
+        let head = self.head.ok_or(Failure::Unwritable)?;
+        let service = self.rehearsal.service(forwarding.backend).ok_or(Failure::NoService)?;
+        let tls = forwarding.rule.policy.tls.as_ref().filter(|_| forwarding.in_place_of.is_none());
+        self.rehearsal.upstreams.ways.find(live, tls).map_err(Failure::InvalidTls)?;
+        let endpoint = match self.rehearsal.is_name(forwarding.backend) {
+            true => None,
+            false => Some(self.pick(&service, head).ok_or(Failure::NoEndpoint)?),
+        };
+        let (mut request, mut value) = (Vec::new(), Vec::new());
+        let in_place_of = forwarding.in_place_of.and_then(|name| live.snapshot.backend(name));
+        service.with_backend(|backend| {
+            let upstream = UpstreamRequest {
+                framing: head.parsed.framing(),
+                edits: RequestEdits {
+                    head: head.parsed.view(head.bytes),
+                    plan,
+                    forwarding: *forwarding,
+                    backend,
+                    in_place_of: in_place_of.map(|backend| &**backend),
+                    scratch: self.scratch,
+                    rules: &live.prepared.fields,
+                },
+                upgrade: head.parsed.asked_protocols(head.bytes),
+                close: live.prepared.pool.connections == 0,
+            };
+            compose::write_request(&upstream, None, &mut request, &mut value, &mut OfRequest(self))
+        })?;
+        Ok(Outcome::Forward { request, endpoint, response: self.changes(plan) })
+    }
+
+    fn pick(self, service: &Service, head: Spanned<'_, RequestHead>) -> Option<SocketAddr> {
+        let mut key = Vec::new();
+        if let Some(format) = &service.hash_key() {
+            let _ = self.append_format(format, 0, &mut key);
+        }
+        let pick = service.pick(|name| Ask {
+            session: name.and_then(|name| cookie::find(head.parsed.fields(), head.bytes, name.as_bytes())),
+            hash_key: &key,
+            tried: &[],
+            now: Instant::now(),
+        });
+        pick.map(|pick| pick.endpoint)
+    }
+
+    /// What becomes of fields of a response.
+    fn changes(self, plan: &Plan<'_>) -> Vec<ResponseChange> {
+        let live = &*self.rehearsal.live;
+        let rules = &live.prepared.fields;
+        let change = |name: &str, effect| ResponseChange { name: name.to_owned(), effect };
+        let mut changes = Vec::new();
+        let hidden = live.snapshot.settings().hidden_response_fields.iter();
+        changes.extend(hidden.map(|name| change(name, Effect::Remove)));
+        if !rules.server_passes {
+            let text = rules.server.map(|server| String::from_utf8_lossy(server).into_owned());
+            changes.push(change("Server", text.map_or(Effect::Remove, Effect::Set)));
+        }
+        for edit in (ResponseEdits { plan: Some(plan), rules, session_cookie: b"" }).edits() {
+            let value = |template: &Template| {
+                let mut value = Vec::new();
+                let _ = self.append(template, 0, &mut value);
+                String::from_utf8_lossy(&value).into_owned()
+            };
+            let effect = match edit.change() {
+                _ if !edit.is_allowed() => continue,
+                Change::Set(template) => match value(template) {
+                    // What comes out empty is left out.
+                    empty if empty.is_empty() => Effect::Remove,
+                    value => Effect::Set(value),
+                },
+                Change::Add(template) => Effect::Add(value(template)),
+                Change::Remove => Effect::Remove,
+            };
+            if !matches!(effect, Effect::Add(_)) {
+                changes.retain(|other| !edit.is_about(other.name.as_bytes()));
+            }
+            changes.push(change(edit.name().as_str(), effect));
+        }
+        changes
+    }
+
+    fn append(self, template: &Template, status: u16, out: &mut Vec<u8>) -> Result<(), TooLong> {
+        self.append_format(&Format::plain(template), status, out)
+    }
+
+    /// Appends what a format makes of all that is known before the response.
+    fn append_format(self, format: &Format, status: u16, out: &mut Vec<u8>) -> Result<(), TooLong> {
+        let live = &*self.rehearsal.live;
+        let forwarding = self.plan.and_then(|plan| match plan.step {
+            Step::Forward(forwarding) => live.snapshot.backend(forwarding.backend),
+            _ => None,
+        });
+        let record = RequestRecord {
+            peer: self.arrival.peer,
+            local: self.arrival.local,
+            tls: None,
+            connection: 1,
+            connection_requests: 1,
+            pipelined: false,
+            head: self.head,
+            broken_line: b"",
+            client: &self.scratch.client,
+            path: &self.scratch.matched,
+            user: b"",
+            host: self.plan.and_then(|plan| plan.host),
+            route: self.plan.and_then(|plan| plan.route),
+            backend: forwarding.map(|backend| &**backend),
+            cause: None,
+            status,
+            body_sent: 0,
+            sent: 0,
+            received: self.head.map_or(0, |head| head.bytes.len() as u64),
+            duration: Duration::ZERO,
+            tries: &[],
+            upstream_fields: None,
+            sent_head: b"",
+        };
+        format.append(&record, &mut LogClock::default(), live.prepared.request.total, out)
+    }
+}
+
+/// Templates make what they make of a request before its response.
+struct OfRequest<'a, 'r>(Asked<'a, 'r>);
+
+impl Expand for OfRequest<'_, '_> {
+    fn expand(&mut self, template: &Template, out: &mut Vec<u8>) -> Result<(), TooLong> {
+        self.0.append(template, 0, out)
+    }
+}
