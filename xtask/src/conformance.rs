@@ -129,14 +129,27 @@ fn log_of_run(workspace: &Workspace, run: u32) -> PathBuf {
     workspace.root.join(format!("target/conformance/ingress-{run}.log"))
 }
 
+/// The folder in which the suite finds its features: a copy, so that it doesn't matter what becomes of the work tree meanwhile.
+fn features(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let from = workspace.root.join("e2e/tools").join(tools::SUITE).join("suite/features");
+    let folder = workspace.root.join("target/conformance");
+    let to = folder.join("features");
+    fs::create_dir_all(&to).with_context(|| format!("creating {}", to.display()))?;
+    for entry in fs::read_dir(&from).with_context(|| format!("reading {}", from.display()))? {
+        let path = entry?.path();
+        fs::copy(&path, to.join(path.file_name().unwrap_or_default()))
+            .with_context(|| format!("copying {}", path.display()))?;
+    }
+    Ok(folder)
+}
+
 /// Runs the suite once.
 fn play(workspace: &Workspace, run: u32, times: u32) -> anyhow::Result<Outcome> {
     let (begin, log) = (Instant::now(), log_of_run(workspace, run));
     let program = workspace.root.join("target/tools/bin").join(tools::SUITE);
     let words = ["exec", "--name", CLUSTER, "--", &*program.to_string_lossy()];
     let mut command = fairway_cluster(workspace, &words)?;
-    // It reads its features from there.
-    command.args(SUITE).current_dir(workspace.root.join("e2e/tools").join(tools::SUITE).join("suite"));
+    command.args(SUITE).current_dir(features(workspace)?);
     let console = &workspace.console;
     let feature = RefCell::new(String::new());
     let finished = shell::run(console, &mut command, |line| {
@@ -190,7 +203,10 @@ fn scenarios(line: &str) -> Option<Totals> {
     Some(totals)
 }
 
-/// What the suite says about the steps that failed, at the end of each feature.
+/// How many of its last lines are shown when the suite has failed and complains of no step.
+const LAST: usize = 10;
+
+/// What the suite says about the steps that failed, at the end of each feature, or else the last that it said.
 fn complaints(output: &str) -> String {
     let mut lines = Vec::new();
     let mut within = false;
@@ -200,6 +216,10 @@ fn complaints(output: &str) -> String {
         if within && !line.trim().is_empty() {
             lines.push(line);
         }
+    }
+    if lines.is_empty() {
+        lines = output.lines().filter(|line| !line.contains("Warning: ")).collect();
+        lines.drain(..lines.len().saturating_sub(LAST));
     }
     lines.join("\n")
 }
@@ -300,6 +320,9 @@ Feature: Default backend
         assert!(judge(all, false).failure.is_some(), "the suite itself failed");
         let few = judge("24 scenarios (24 passed)\n", true).failure.unwrap();
         assert!(few.starts_with("24 of 30 scenarios passed"), "{few}");
+        let gone = "24 scenarios (24 passed)\nfeature path \"features/a.feature\" is not available\nFAIL\n";
+        let gone = judge(gone, false).failure.unwrap();
+        assert!(gone.contains("is not available"), "it says why: {gone}");
         let none = judge("error loading client", false).failure.unwrap();
         assert!(none.contains("error loading client"), "{none}");
         assert!(judge("24 scenarios (24 passed)\n6 scenarios (6 undefined)\n", true).failure.is_some());
