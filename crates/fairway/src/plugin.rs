@@ -49,7 +49,9 @@ fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 
 fn status_text(reading: &Reading, terminal: Terminal) -> String {
     let mut routes: BTreeMap<Origin, usize> = BTreeMap::new();
-    for route in reading.snapshot.hosts().iter().flat_map(|host| host.routes()).filter(|route| !is_implied(route)) {
+    for route in
+        reading.snapshot.hosts().iter().flat_map(|host| host.reachable_routes()).filter(|route| !is_implied(route))
+    {
         *routes.entry(route.origin.section("")).or_default() += 1;
     }
     let mut problems: BTreeMap<Origin, (usize, usize)> = BTreeMap::new();

@@ -149,8 +149,7 @@ fn nothing(manifests: &Manifests, paths: &[PathBuf]) -> Option<Finding> {
 
 /// What makes a route answer 503 is an error for someone who is about to apply it, also where it may be right by tomorrow in a cluster.
 fn raise(diagnostic: &mut Diagnostic) {
-    let unserved = ["answer 503", "answers 503"].iter().any(|words| diagnostic.message.contains(words));
-    if diagnostic.severity == Severity::Warning && unserved {
+    if diagnostic.severity == Severity::Warning && diagnostic.unserved {
         diagnostic.severity = Severity::Error;
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn routing_table(
     let mut shown = Vec::new();
     let mut total = 0;
     for host in snapshot.hosts() {
-        for route in host.routes().iter().filter(|route| !is_implied(route)) {
+        for route in host.reachable_routes().filter(|route| !is_implied(route)) {
             total += 1;
             if rows.len() < LINES {
                 rows.push(Row {

@@ -33,9 +33,11 @@ pub struct Backend {
 /// What is spoken to endpoints.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Protocol {
-    /// HTTP/1.1 over TCP.
+    /// HTTP/1.1 over TCP, and over TLS where the route says so.
     #[default]
     Http1,
+    /// HTTP/1.1 over TCP, whatever the route says.
+    ClearHttp1,
 }
 
 /// How an endpoint is chosen.

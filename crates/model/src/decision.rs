@@ -10,11 +10,13 @@
 mod message;
 mod target;
 
+use std::sync::Arc;
+
 use crate::client::{Arrival, ClientView};
 use crate::path::{self, InvalidPath};
 use crate::{
-    Action, BackendName, FieldEdit, FieldRules, Fields, Filter, Forward, Host, Refusal, RequestView, Respond, Route,
-    Scheme, Snapshot, TableName, Target, TooLong, canonical_host,
+    Action, Backend, BackendName, FieldEdit, FieldRules, Fields, Filter, Forward, Host, Protocol, Refusal, RequestView,
+    Respond, Route, Scheme, Snapshot, TableName, Target, TooLong, UpstreamTls, canonical_host,
 };
 
 pub use self::message::{Expand, RequestEdits, ResponseEdits};
@@ -127,6 +129,15 @@ pub struct Forwarding<'s> {
 
 type Chosen<'s> = Forwarding<'s>;
 
+impl<'s> Forwarding<'s> {
+    /// TLS to the endpoints of the backend. The policy is about the rule's own backend: one that stands in for it is spoken to in the
+    /// clear.
+    pub fn tls(&self, backend: &Backend) -> Option<&'s Arc<UpstreamTls>> {
+        let clear = self.in_place_of.is_some() || backend.protocol == Protocol::ClearHttp1;
+        self.rule.policy.tls.as_ref().filter(|_| !clear)
+    }
+}
+
 /// Why the proxy refuses a request, or can't send it anywhere.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Failure {
@@ -148,6 +159,9 @@ pub enum Failure {
     /// The body is larger than the route allows.
     #[error("the body is larger than the route allows")]
     BodyTooLarge,
+    /// The backend is that of a Service or port that doesn't exist, and its fallback has no endpoint.
+    #[error("the Service or its port does not exist")]
+    NoService,
     /// The backend has no endpoint, nor has its fallback.
     #[error("no endpoint is ready")]
     NoEndpoint,
@@ -157,13 +171,19 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Why nothing is sent to a backend that has no endpoint: one that is known, and whose endpoints aren't, is of a Service or port that
+    /// doesn't exist.
+    pub fn without_endpoint(snapshot: &Snapshot, backend: &BackendName) -> Self {
+        if snapshot.endpoint_set(backend).is_none() { Self::NoService } else { Self::NoEndpoint }
+    }
+
     /// The status of the answer.
     pub const fn status(self) -> u16 {
         match self {
             Self::Path(_) | Self::Ambiguous(_) | Self::Host | Self::Rewritten => 400,
             Self::TooLong(_) => 414,
             Self::BodyTooLarge => 413,
-            Self::NoEndpoint => 503,
+            Self::NoService | Self::NoEndpoint => 503,
             Self::NoBackend => 500,
         }
     }
@@ -347,9 +367,10 @@ fn apply<'s, 'a, F: Fields<'a>>(
             Action::Forward(forward) => match choose(forward, facts, plan) {
                 Ok(chosen) if chosen.open => None,
                 Err(failure) if failure != Failure::NoEndpoint => Some(Step::Fail(failure)),
-                _ => Some(match filter {
-                    Filter::NotFoundWithoutEndpoints => Step::Respond(&NOT_FOUND),
-                    _ => Step::Fail(Failure::NoEndpoint),
+                chosen => Some(match (filter, chosen) {
+                    (Filter::NotFoundWithoutEndpoints, _) => Step::Respond(&NOT_FOUND),
+                    (_, Ok(chosen)) => Step::Fail(Failure::without_endpoint(snapshot, chosen.backend)),
+                    (_, Err(failure)) => Step::Fail(failure),
                 }),
             },
             Action::Redirect(_) | Action::Respond(_) => None,

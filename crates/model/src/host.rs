@@ -87,6 +87,16 @@ impl Host {
         &self.routes.list
     }
 
+    /// The routes that a request can take, in order of precedence: of those with the same match, only the first.
+    pub fn reachable_routes(&self) -> impl Iterator<Item = &Route> {
+        let list = &self.routes.list;
+        let same = |one: &Route, other: &Route| one.path == other.path && one.conditions == other.conditions;
+        list.iter()
+            .enumerate()
+            .filter(move |(at, route)| *at == 0 || !same(&list[at - 1], route))
+            .map(|(_, route)| route)
+    }
+
     /// The route of a canonical path, for a request that meets no condition besides.
     pub fn route(&self, path: &[u8]) -> Option<&Route> {
         self.routes.find(path, &|route| route.conditions.is_empty())

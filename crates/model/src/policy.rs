@@ -18,6 +18,9 @@ pub struct ForwardPolicy {
     pub read_timeout: Duration,
     /// Largest request body; larger ones answer 413.
     pub max_body: ByteLimit,
+    /// Largest head of a response in bytes, where that is more than the proxy's default; larger ones answer 502.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_response_head: Option<u32>,
     /// When another endpoint is tried.
     pub retry: Retry,
     /// Host field for the endpoint in place of the client's (`upstream-vhost`).
@@ -35,6 +38,7 @@ impl Default for ForwardPolicy {
             send_timeout: Duration::from_secs(60),
             read_timeout: Duration::from_secs(60),
             max_body: ByteLimit::of(1 << 20),
+            max_response_head: None,
             retry: Retry::default(),
             upstream_host: None,
             tls: None,

@@ -76,7 +76,7 @@ pub enum Target<'a> {
 pub struct RequestView<'a, F> {
     /// The method as sent.
     pub method: &'a [u8],
-    /// The target as sent.
+    /// The target as sent, from the path on.
     pub raw_target: &'a [u8],
     /// The target, read.
     pub target: Target<'a>,

@@ -87,6 +87,7 @@ impl From<decision::Failure> for Failure {
             decision::Failure::Host => Self::RequestHead(HeadError::InvalidHost),
             decision::Failure::TooLong(_) => Self::TooLong,
             decision::Failure::BodyTooLarge => Self::BodyTooLarge,
+            decision::Failure::NoService => Self::NoService,
             decision::Failure::NoEndpoint => Self::NoEndpoint,
             decision::Failure::NoBackend => Self::NoShare,
         }

@@ -66,13 +66,7 @@ impl Prepared {
                 underscores_in_headers: settings.underscores_in_headers,
                 guarded: guarded(settings),
             },
-            response: HeadLimits {
-                start_line: RESPONSE_HEAD,
-                field_line: RESPONSE_HEAD,
-                total: RESPONSE_HEAD,
-                fields: RESPONSE_FIELDS,
-                ..HeadLimits::default()
-            },
+            response: response_limits(RESPONSE_HEAD),
             pool: PoolLimits {
                 connections: keepalive.connections as usize,
                 requests: keepalive.requests,
@@ -82,6 +76,11 @@ impl Prepared {
             fields: FieldRules::new(settings),
         }
     }
+}
+
+/// The limits of a response whose head may have so many bytes.
+pub(crate) fn response_limits(bytes: usize) -> HeadLimits {
+    HeadLimits { start_line: bytes, field_line: bytes, total: bytes, fields: RESPONSE_FIELDS, ..HeadLimits::default() }
 }
 
 /// Names that a `Connection` option of a client can't remove besides the known ones: those that the settings give a meaning.

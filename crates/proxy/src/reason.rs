@@ -100,8 +100,8 @@ reasons! {
     Upstream5xx = "upstream_5xx", "as sent", "The endpoint itself answered with a 5xx status, which was passed on.";
     }
     Internal {
-    NoService = "no_service", "503", "The configuration has no backend of the name that the route leads to.";
-    NoEndpoint = "no_endpoint", "503", "The Service of the route, or its port, does not exist, or has no ready endpoint.";
+    NoService = "no_service", "503", "The Service of the route, or its port, does not exist.";
+    NoEndpoint = "no_endpoint", "503", "The Service of the route has no ready endpoint.";
     NoFile = "no_file", "503", "The process has as many files open as it may; raise its limit of open files.";
     Misconfigured = "misconfigured", "503",
         "A restriction of the route or its backend is misconfigured or cannot be built, so the route denies everything.";

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use fairway_model::client::{Arrival, ClientView};
 use fairway_model::decision::{
-    Expand, Facts, Forwarding, From, Plan, Received, RequestEdits, ResponseEdits, Scratch, Step, decide,
+    self, Expand, Facts, Forwarding, From, Plan, Received, RequestEdits, ResponseEdits, Scratch, Step, decide,
 };
 use fairway_model::{
     BackendName, Change, Endpoints, Respond, Route, Snapshot, TableName, Target, Template, TooLong, path,
@@ -244,11 +244,14 @@ impl<'a> Asked<'a, '_> {
         let live = &*self.rehearsal.live;
         let head = self.head.ok_or(Failure::Unwritable)?;
         let service = self.rehearsal.service(forwarding.backend).ok_or(Failure::NoService)?;
-        let tls = forwarding.rule.policy.tls.as_ref().filter(|_| forwarding.in_place_of.is_none());
+        let tls = service.with_backend(|backend| forwarding.tls(backend));
         self.rehearsal.upstreams.ways.find(live, tls).map_err(Failure::InvalidTls)?;
         let endpoint = match self.rehearsal.is_name(forwarding.backend) {
             true => None,
-            false => Some(self.pick(&service, head).ok_or(Failure::NoEndpoint)?),
+            false => Some(
+                self.pick(&service, head)
+                    .ok_or_else(|| decision::Failure::without_endpoint(&live.snapshot, forwarding.backend))?,
+            ),
         };
         let (mut request, mut value) = (Vec::new(), Vec::new());
         let in_place_of = forwarding.in_place_of.and_then(|name| live.snapshot.backend(name));

@@ -151,6 +151,9 @@ async fn what_the_configuration_says() {
     assert_eq!(unready.get().await, "503 no_endpoint internal (-) -");
     let missing = Logged::start([host(HOST, vec![route("/a", forward("web", ForwardPolicy::default()))])]);
     assert_eq!(missing.send(get("/a")).await, "503 no_service internal (-) -");
+    let web = backend("web", &[]).into_iter().filter(|resource| !matches!(resource, Resource::EndpointSet(_)));
+    let lost = Logged::start(web.chain([host(HOST, vec![route("/", forward("web", ForwardPolicy::default()))])]));
+    assert_eq!(lost.get().await, "503 no_service internal (-) -");
     let other = Logged::start([host(HOST, vec![route("/a", forward("web", ForwardPolicy::default()))])]);
     assert_eq!(other.get().await, "404 no_route downstream (-) -");
 }

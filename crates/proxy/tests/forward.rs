@@ -20,6 +20,20 @@ async fn a_request_goes_through_and_the_connections_are_kept() {
 }
 
 #[tokio::test]
+async fn the_head_of_a_response_is_as_large_as_the_route_allows() {
+    let origin = Origin::new("a").reply(Reply::ok().padding(200_000).body("hello")).start();
+    let policy = |limit| ForwardPolicy { max_response_head: limit, ..ForwardPolicy::default() };
+    let mut resources = backend("web", &[origin.address()]);
+    let way = |path: &str, limit| route(path, forward("web", policy(limit)));
+    resources.push(host(HOST, vec![way("/", None), way("/more", Some(128 << 10)), way("/most", Some(256 << 10))]));
+    let proxy = TestProxy::start(resources);
+    let mut client = proxy.connect().await;
+    for (path, status) in [("/", 502), ("/more", 502), ("/most", 200), ("/", 502)] {
+        assert_eq!(client.get(HOST, path).await.status, status, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn the_backend_sees_who_asked_and_nothing_that_the_client_made_up() {
     let origin = Origin::start("a");
     let proxy = TestProxy::to(&[&origin]);

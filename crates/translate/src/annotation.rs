@@ -22,9 +22,10 @@ use fairway_model::Origin;
 
 pub use doc::annotations_markdown;
 pub use read::{IngressAnnotations, Rejected, Rules, read, screen};
-pub use table::{Access, Affinity, Balancing, HostLevel, Proxying, Redirects, Rewriting};
+pub use table::{Access, Affinity, BackendTls, Balancing, HostLevel, Proxying, Redirects, Rewriting};
 
-use crate::value::{RiskLevel, Size, Value};
+use crate::limit;
+use crate::value::{BackendProtocol, RiskLevel, Size, Value};
 use crate::verdict::{Verdict, looks_like, same_words};
 
 /// The prefix where `--annotations-prefix` names no other.
@@ -56,25 +57,36 @@ pub struct Spec {
     pub meanwhile: Meanwhile,
     /// Values that ask for what happens anyway, so that nothing is lost while the annotation isn't built.
     pub neutral: &'static [&'static str],
-    /// A size up to which it asks for what happens anyway.
-    pub up_to: Option<u64>,
 }
 
 impl Spec {
     /// Whether a value asks for what happens anyway, so that nothing is lost while the annotation isn't built.
     pub fn is_neutral(&self, value: &str) -> bool {
         let switch = bool::parse(value).map(|on| if on { "true" } else { "false" });
-        let within = |limit| Size::parse(value).is_some_and(|size| (1..=limit).contains(&size.0));
         self.neutral.iter().any(|neutral| same_words(neutral, value) || switch == Some(*neutral))
-            || self.up_to.is_some_and(within)
     }
 
     /// How far a value works, beside the other annotations of its Ingress.
     pub fn verdict_of(&self, value: &str, others: &Annotations<'_>, rules: &Rules) -> Verdict {
         match self.verdict {
             Verdict::NotYet(_) | Verdict::Refused { .. } if value.is_empty() || self.is_neutral(value) => Verdict::Same,
+            verdict if is_same(self.name, value) => {
+                debug_assert!(matches!(verdict, Verdict::Differs(_)), "{}: nothing to take back", self.name);
+                Verdict::Same
+            }
             verdict => without_effect(self.name, others, rules).unwrap_or(verdict),
         }
+    }
+}
+
+/// Whether an annotation that differs for some values does not for this one.
+fn is_same(name: &str, value: &str) -> bool {
+    match name {
+        "backend-protocol" => {
+            matches!(BackendProtocol::parse(value), Some(BackendProtocol::Http | BackendProtocol::Https))
+        }
+        "proxy-buffer-size" => Size::parse(value).is_some_and(|size| (1..=limit::RESPONSE_HEAD).contains(&size.0)),
+        _ => false,
     }
 }
 
@@ -87,6 +99,9 @@ fn without_effect(name: &str, others: &Annotations<'_>, rules: &Rules) -> Option
         }
         "ssl-passthrough" if !rules.ssl_passthrough => {
             Some(Verdict::Harmless("without --enable-ssl-passthrough TLS ends at the proxy, as in ingress-nginx"))
+        }
+        _ if name.starts_with("proxy-ssl-") && others.value("proxy-ssl-secret").is_none() => {
+            Some(Verdict::Harmless("without proxy-ssl-secret it has no effect, as in ingress-nginx"))
         }
         _ => None,
     }
@@ -183,9 +198,7 @@ impl<'a> Annotations<'a> {
     fn misspelt(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let ours = self.prefix;
         let others = self.all.keys().filter_map(|key| key.split_once('/')).filter(move |(prefix, _)| *prefix != ours);
-        others
-            .filter(move |(prefix, name)| looks_like(prefix, ours) && spec(name).is_some())
-            .take(crate::limit::UNKNOWN_NAMES)
+        others.filter(move |(prefix, name)| looks_like(prefix, ours) && spec(name).is_some()).take(limit::UNKNOWN_NAMES)
     }
 
     /// The value of a name without the prefix; empty is the same as absent.
@@ -210,12 +223,13 @@ pub struct Group {
 }
 
 /// The whole table.
-pub static GROUPS: [Group; 8] = [
+pub static GROUPS: [Group; 9] = [
     Group { title: "Matching and rewriting", specs: Rewriting::SPECS },
     Group { title: "Redirects", specs: Redirects::SPECS },
     Group { title: "Hosts", specs: HostLevel::SPECS },
     Group { title: "Access", specs: Access::SPECS },
     Group { title: "Talking to the backend", specs: Proxying::SPECS },
+    Group { title: "TLS to the backend", specs: BackendTls::SPECS },
     Group { title: "Balancing", specs: Balancing::SPECS },
     Group { title: "Session affinity", specs: Affinity::SPECS },
     Group { title: "Not built, refused, without effect", specs: unbuilt::SPECS },
@@ -225,12 +239,13 @@ pub static GROUPS: [Group; 8] = [
 type Setter = fn(&mut IngressAnnotations, &str, &str) -> bool;
 
 /// In the order of [`GROUPS`].
-const SETTERS: [Setter; 8] = [
+const SETTERS: [Setter; 9] = [
     |all, name, text| all.rewriting.set(name, text),
     |all, name, text| all.redirects.set(name, text),
     |all, name, text| all.hosts.set(name, text),
     |all, name, text| all.access.set(name, text),
     |all, name, text| all.proxying.set(name, text),
+    |all, name, text| all.backend_tls.set(name, text),
     |all, name, text| all.balancing.set(name, text),
     |all, name, text| all.affinity.set(name, text),
     |_, _, _| true,
@@ -300,7 +315,6 @@ macro_rules! annotations {
                 verdict: [$($verdict,)? Verdict::Same][0],
                 meanwhile: Meanwhile::Serve,
                 neutral: &[],
-                up_to: None,
             },)+];
 
             /// Reads the text into the field that belongs to the name; `false` if it can't be read.

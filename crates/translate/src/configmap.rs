@@ -28,6 +28,19 @@ use crate::verdict::{nearest, same_words};
 /// The key whose default is what isn't built: to write the default asks for more than happens.
 const MISSED: &str = "use-http2";
 
+/// How `proxy-next-upstream` differs, annotation and key.
+pub(crate) const CONNECT_RETRIED: &str =
+    "where connecting fails nothing was sent, so another endpoint is tried whatever is listed, unless that is `off`";
+
+/// How `proxy-next-upstream-tries` differs, annotation and key.
+pub(crate) const TRIES: &str = "there are 32 tries at most, where ingress-nginx has no limit";
+
+/// How `proxy-buffer-size` differs, annotation and key.
+pub(crate) const RESPONSE_HEAD: &str = "heads of up to 64 KiB pass whatever is set, and none above 1 MiB";
+
+/// Keys that close paths when they can't be read.
+const DENYING: [&str; 3] = ["whitelist-source-range", "denylist-source-range", "block-cidrs"];
+
 /// What there is to know about one key.
 #[derive(Debug)]
 pub struct KeySpec {
@@ -47,18 +60,14 @@ pub struct KeySpec {
     pub closed: &'static str,
     /// Values beside the default that ask for what happens anyway, so that nothing is lost while the key isn't built.
     pub neutral: &'static [&'static str],
-    /// A size up to which it asks for what happens anyway.
-    pub up_to: Option<u64>,
 }
 
 impl KeySpec {
     /// Whether a value asks for what happens anyway.
     pub fn is_neutral(&self, value: &str) -> bool {
-        let within = |limit| Size::parse(value).is_some_and(|size| (1..=limit).contains(&size.0));
         value.is_empty()
             || same_words(value, self.default)
             || self.neutral.iter().any(|neutral| same_words(value, neutral))
-            || self.up_to.is_some_and(within)
     }
 
     /// How far a value works.
@@ -67,9 +76,15 @@ impl KeySpec {
             Verdict::NotYet(_) | Verdict::Refused { .. } if self.is_neutral(value) && self.name != MISSED => {
                 Verdict::Same
             }
+            Differs(_) if self.name == "proxy-buffer-size" && fits(value) => Verdict::Same,
             verdict => verdict,
         }
     }
+}
+
+/// Whether a head of this size can be had.
+fn fits(value: &str) -> bool {
+    Size::parse(value).is_some_and(|size| (1..=limit::RESPONSE_HEAD).contains(&size.0))
 }
 
 /// Declares the struct, its defaults, the table, and the step from text to field.
@@ -104,23 +119,25 @@ macro_rules! configmap {
                 verdict: [$($verdict,)? Verdict::Same][0],
                 restricts: false,
                 neutral: &[],
-                up_to: None,
                 closed: [$($why,)? ""][0],
             },)+];
 
-            /// Reads the text into the field that belongs to the key; `false` if it can't be read.
-            fn set(&mut self, name: &str, text: &str) -> bool {
+            /// Reads the text into the field that belongs to the key, and gives the entries that were left out of a list; `None` if
+            /// it can't be read.
+            fn set(&mut self, name: &str, text: &str) -> Option<&[String]> {
                 match name {
                     $($name => match <$type as Value>::parse(text) {
-                        Some(value) => self.$field = value,
+                        Some(value) => {
+                            self.$field = value;
+                            Some(Value::left_out(&self.$field))
+                        }
                         None => {
                             $(self.$field = $closed;)?
-                            return false;
+                            None
                         }
                     },)+
-                    _ => return false,
+                    _ => None,
                 }
-                true
             }
         }
     };
@@ -177,12 +194,17 @@ configmap! {
         "proxy-read-timeout" => proxy_read_timeout: Seconds = "60";
         /// Largest request body; 0 means no limit.
         "proxy-body-size" => proxy_body_size: Size = "1m";
+        /// Largest head of a response; more is answered 502.
+        "proxy-buffer-size" => proxy_buffer_size: Size = "4k", [Differs(RESPONSE_HEAD)];
+        /// Restricts the annotations `proxy-ssl-*` to the paths of their own Ingress, where they else hold for the host.
+        "proxy-ssl-location-only" => proxy_ssl_location_only: bool = "false";
         /// Failures after which another endpoint is tried.
-        "proxy-next-upstream" => proxy_next_upstream: NextUpstream = "error timeout";
+        "proxy-next-upstream" => proxy_next_upstream: NextUpstream = "error timeout",
+            [Differs(CONNECT_RETRIED)];
         /// For how long further tries may start; 0 means no limit.
         "proxy-next-upstream-timeout" => proxy_next_upstream_timeout: Seconds = "0";
-        /// How many endpoints are tried at most; 0 means no limit.
-        "proxy-next-upstream-tries" => proxy_next_upstream_tries: u32 = "3";
+        /// How many endpoints are tried at most; 0 means 32.
+        "proxy-next-upstream-tries" => proxy_next_upstream_tries: u32 = "3", [Differs(TRIES)];
         /// Tries POST, LOCK and PATCH again as well.
         "retry-non-idempotent" => retry_non_idempotent: bool = "false";
         /// How endpoints are chosen.
@@ -207,11 +229,13 @@ configmap! {
         /// Longest gap between two reads of a request body.
         "client-body-timeout" => client_body_timeout: Seconds = "60";
         /// Bytes of a request body that a client has to send for each second that it is waited for, beyond a first minute; 0 for
-        /// any. Slower ones get 408. A key of Fairway's own.
-        "client-body-min-rate" => client_body_min_rate: u32 = "100";
+        /// any. Slower ones get 408.
+        "client-body-min-rate" => client_body_min_rate: u32 = "100",
+            [Differs("a key of Fairway's own: ingress-nginx waits for a slow body as long as some of it comes")];
         /// Connections that one client, an address or an IPv6 network of 64 bits, may have at the same time; further ones are closed
-        /// at once; 0 for any number. Peers that are trusted to name the client are not limited. A key of Fairway's own.
-        "max-connections-per-client" => max_connections_per_client: u32 = "0";
+        /// at once; 0 for any number. Peers that are trusted to name the client are not limited.
+        "max-connections-per-client" => max_connections_per_client: u32 = "0",
+            [Differs("a key of Fairway's own: ingress-nginx has no such limit")];
         /// The buffer for heads that most requests fit in.
         "client-header-buffer-size" => client_header_buffer_size: Size = "1k",
             [Differs("buffers grow as needed within large-client-header-buffers, so this sets no limit")];
@@ -233,7 +257,7 @@ configmap! {
             else AccessList::Unreadable, "paths without a list of their own answer 503";
 
         /// Names the server in responses.
-        "server-tokens" => server_tokens: bool = "false";
+        "server-tokens" => server_tokens: bool = "false", [Differs("the name is fairway")];
         /// Passes the Server header of backends on; needs `server-tokens`.
         "allow-backend-server-header" => allow_backend_server_header: bool = "false";
         /// Headers of backends' responses that are removed.
@@ -299,6 +323,8 @@ configmap! {
         /// Words that no annotation may hold.
         "annotation-value-word-blocklist" => annotation_value_word_blocklist: CommaList = "",
             [Differs("an empty word, as after a comma at the end, matches nothing instead of everything")];
+        /// Whether annotations may name Secrets of other namespaces, as `proxy-ssl-secret` does.
+        "allow-cross-namespace-resources" => allow_cross_namespace_resources: bool = "false";
         /// Whether snippet annotations are read.
         "allow-snippet-annotations" => allow_snippet_annotations: bool = "false",
             [Differs("snippets are never run: with true, an Ingress that has one answers 503, since it may hold a restriction")];
@@ -312,7 +338,8 @@ impl GlobalConfig {
         let mut config = Self::default();
         let mut report = |severity, reason, key: &str, value: &str, message: String| {
             let field = format!("data[\"{}\"]", bounded(key));
-            diagnostics.push(Diagnostic::new(severity, reason, origin, field, value, message));
+            let found = Diagnostic::new(severity, reason, origin, field, value, message);
+            diagnostics.push(if DENYING.contains(&key) { found.unserved() } else { found });
         };
         let mut unknown = 0;
         for (key, value) in data {
@@ -329,7 +356,11 @@ impl GlobalConfig {
             };
             match spec.verdict {
                 Verdict::Same | Differs(_) => {
-                    if config.set(key, value) {
+                    if let Some(left_out) = config.set(key, value) {
+                        for entry in left_out.iter().take(limit::UNKNOWN_NAMES) {
+                            let message = format!("expected {}; this entry is left out", spec.syntax);
+                            report(Severity::Error, Reason::InvalidConfiguration, key, entry, message);
+                        }
                         continue;
                     }
                     let then = match spec.closed {
@@ -377,6 +408,7 @@ impl GlobalConfig {
             word_blocklist: self.annotation_value_word_blocklist.0.clone(),
             ssl_passthrough,
             snippets: self.allow_snippet_annotations,
+            other_namespaces: self.allow_cross_namespace_resources,
         }
     }
 

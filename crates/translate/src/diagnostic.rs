@@ -22,6 +22,9 @@ pub struct Diagnostic {
     pub reason: Reason,
     /// What was expected and what happens instead.
     pub message: String,
+    /// Whether requests that the object asks for are answered 503 because of it.
+    #[serde(skip)]
+    pub unserved: bool,
 }
 
 /// How bad a finding is.
@@ -163,7 +166,14 @@ impl Diagnostic {
             severity,
             reason,
             message: one_line(message.into()),
+            unserved: false,
         }
+    }
+
+    /// The same, when requests are answered 503 because of it.
+    #[must_use]
+    pub fn unserved(self) -> Self {
+        Self { unserved: true, ..self }
     }
 }
 

@@ -115,7 +115,7 @@ flags! {
     /// Skips Ingresses whose hosts, paths or TLS entries hold patterns of known attacks.
     "deep-inspect" Bool = "true": Same;
     /// The Service that answers for unknown hosts and paths; without it a built-in 404 does.
-    "default-backend-service" Object = "": Same;
+    "default-backend-service" Object = "": Differs("where it doesn't exist, the process starts, and the built-in 404 answers until it does");
     /// Port of nginx's default server.
     "default-server-port" Port = "8181": Harmless("there is no such server");
     /// The Secret for names without certificate; without it a self-signed certificate is made.
@@ -199,7 +199,7 @@ flags! {
     /// Serves the profiler.
     "profiling" Bool = "true": PROFILER;
     /// The Service whose address is written to the status of Ingresses; excludes `--publish-status-address`.
-    "publish-service" Object = "": Same;
+    "publish-service" Object = "": Differs("where it can't be read, the process starts, and status is written once it can be");
     /// Addresses and names that are written there.
     "publish-status-address" List = "": Same;
     /// Writes internal addresses of nodes, not external ones.

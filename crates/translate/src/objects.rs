@@ -18,11 +18,11 @@ use serde::{Deserialize, Serialize};
 pub use ingress::StoredIngress;
 
 macro_rules! kinds {
-    ($($kind:ident $group:literal)*) => {
+    ($($kind:ident)*) => {
         /// The kinds of object that translation reads.
         #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
         pub enum Kind {
-            $(#[doc = concat!($group, "/v1")] $kind,)*
+            $(#[doc = concat!("[`", stringify!($kind), "`], in the version that `k8s_openapi` has.")] $kind,)*
         }
 
         impl Kind {
@@ -36,20 +36,20 @@ macro_rules! kinds {
 
             /// The `apiVersion` that is read.
             pub fn api_version(self) -> &'static str {
-                match self { $(Self::$kind => if $group.is_empty() { "v1" } else { concat!($group, "/v1") },)* }
+                match self { $(Self::$kind => <$kind as k8s_openapi::Resource>::API_VERSION,)* }
             }
         }
     };
 }
 
 macro_rules! objects {
-    ($($kind:ident $group:literal)*) => {
+    ($($kind:ident)*) => {
         /// One object. Cloning one copies a pointer.
         #[derive(Clone, Debug, PartialEq)]
         pub enum Object {
-            /// networking.k8s.io/v1
+            /// An Ingress.
             Ingress(StoredIngress),
-            $(#[doc = concat!($group, "/v1")] $kind(Arc<$kind>),)*
+            $(#[doc = concat!("Of kind ", stringify!($kind), ".")] $kind(Arc<$kind>),)*
         }
 
         impl Object {
@@ -102,24 +102,9 @@ macro_rules! objects {
     };
 }
 
-kinds! {
-    Ingress "networking.k8s.io"
-    IngressClass "networking.k8s.io"
-    Service ""
-    EndpointSlice "discovery.k8s.io"
-    Secret ""
-    ConfigMap ""
-    Namespace ""
-}
+kinds! { Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace }
 
-objects! {
-    IngressClass "networking.k8s.io"
-    Service ""
-    EndpointSlice "discovery.k8s.io"
-    Secret ""
-    ConfigMap ""
-    Namespace ""
-}
+objects! { IngressClass Service EndpointSlice Secret ConfigMap Namespace }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,6 @@
 //! Certificates from TLS Secrets: read, checked against their key, and asked which hosts they cover.
 
+mod backend;
 mod key;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
+pub(crate) use self::backend::{BackendSecret, read as read_backend};
 use crate::limit;
 use crate::objects::ObjectKey;
 
@@ -42,11 +44,10 @@ pub(crate) fn certificate_name(key: &ObjectKey) -> CertificateName {
 
 /// Reads a Secret with `tls.crt` and `tls.key`.
 pub(crate) fn read(key: &ObjectKey, secret: &Secret) -> Result<TlsSecret, Unusable> {
-    let field = |name: &str| secret.data.as_ref().and_then(|data| data.get(name)).filter(|bytes| !bytes.0.is_empty());
-    let (Some(chain), Some(private)) = (field("tls.crt"), field("tls.key")) else {
+    let (Some(chain), Some(private)) = (field(secret, "tls.crt"), field(secret, "tls.key")) else {
         return Err("expected the keys tls.crt and tls.key".into());
     };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain.0)
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
         .take(limit::CHAIN + 1)
         .collect::<Result<_, _>>()
         .map_err(|_| "tls.crt holds no certificates in PEM form".to_owned())?;
@@ -54,7 +55,7 @@ pub(crate) fn read(key: &ObjectKey, secret: &Secret) -> Result<TlsSecret, Unusab
     if chain.len() > limit::CHAIN {
         return Err(format!("tls.crt holds more than {} certificates", limit::CHAIN));
     }
-    let private = PrivateKeyDer::from_pem_slice(&private.0)
+    let private = PrivateKeyDer::from_pem_slice(private)
         .map_err(|_| "tls.key holds no private key in PEM form; encrypted ones can't be used".to_owned())?;
     let pkcs8 = key::pkcs8(&private).ok_or("tls.key holds a private key of an unknown kind")?;
     let (rest, parsed) =
@@ -76,6 +77,11 @@ pub(crate) fn read(key: &ObjectKey, secret: &Secret) -> Result<TlsSecret, Unusab
     };
     let is_version_1 = parsed.version() != X509Version::V3;
     Ok(TlsSecret { certificate: certificate.into(), names, has_alternative_names, is_version_1, not_before, not_after })
+}
+
+/// A key of a Secret that isn't empty.
+fn field<'a>(secret: &'a Secret, name: &str) -> Option<&'a [u8]> {
+    secret.data.as_ref()?.get(name).map(|bytes| bytes.0.as_slice()).filter(|bytes| !bytes.is_empty())
 }
 
 impl TlsSecret {

@@ -144,7 +144,8 @@ impl Problem {
             Layer::Udp => "datagrams are dropped",
         };
         let message = format!("{}; {then}", self.message);
-        Diagnostic::new(self.severity, self.reason, origin, field, &value, message)
+        let found = Diagnostic::new(self.severity, self.reason, origin, field, &value, message);
+        if backend.layer == Layer::Http { found.unserved() } else { found }
     }
 }
 
@@ -152,7 +153,8 @@ impl Problem {
 #[derive(Clone, Debug)]
 pub(crate) struct Resolved {
     pub(crate) backend: Backend,
-    pub(crate) endpoints: EndpointSet,
+    /// `None` where there is no such Service, or no such port of it.
+    pub(crate) endpoints: Option<EndpointSet>,
     pub(crate) problem: Option<Problem>,
 }
 
@@ -176,15 +178,18 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
     let by_cluster_address =
         of_requests && first.and_then(|first| first.service_upstream).unwrap_or(config.service_upstream);
     let (mut endpoints, mut problem) = match endpoints::find(key, sources, port, by_cluster_address, options) {
-        Ok(endpoints) => (endpoints, None),
-        Err(problem) => (Endpoints::Addresses(Vec::new()), Some(problem)),
+        Ok(endpoints) => (Some(endpoints), None),
+        Err(problem) if matches!(problem.reason, Reason::ServiceNotFound | Reason::PortNotFound) => {
+            (None, Some(problem))
+        }
+        Err(problem) => (Some(Endpoints::Addresses(Vec::new())), Some(problem)),
     };
-    let mut request_fields = Vec::new();
+    let (mut request_fields, mut protocol) = (Vec::new(), Protocol::Http1);
     if let Some(development) = &options.development {
         if let Some(address) = local_process(key, port, development) {
-            (endpoints, problem) = (one(address), None);
-        } else if let (Endpoints::Addresses(none), Some(echo)) = (&endpoints, development.echo)
-            && none.is_empty()
+            (endpoints, problem) = (Some(one(address)), None);
+        } else if let Some(echo) = development.echo
+            && endpoints.as_ref().is_none_or(|all| matches!(all, Endpoints::Addresses(none) if none.is_empty()))
             // It speaks HTTP.
             && of_requests
             // A wrong port or a forbidden address is a mistake that shows here as it would in a cluster.
@@ -193,12 +198,13 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
             })
         {
             // Nothing to tell: that the echo answers is what development is about, and who lists the routes sees it.
-            (endpoints, problem) = (one(echo), None);
+            (endpoints, problem) = (Some(one(echo)), None);
             let value = match key.port {
                 BackendPort::First => format!("{}/{}", key.namespace, key.service),
                 _ => name.to_string(),
             };
             request_fields = vec![(ECHO_SERVICE_FIELD.into(), value.into())];
+            protocol = Protocol::ClearHttp1;
         }
     }
     let port_text = match (&key.port, port) {
@@ -217,12 +223,13 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
         origin: key.service().origin(),
         port: port_text.into(),
         upstream_name,
-        protocol: Protocol::Http1,
+        protocol,
         balance: if of_requests { balance(&sources.parts, config) } else { Balance::RoundRobin },
         affinity: affinity(&sources.parts),
         request_fields,
     };
-    Resolved { backend, endpoints: EndpointSet { backend: name, endpoints }, problem }
+    let endpoints = endpoints.map(|endpoints| EndpointSet { backend: name, endpoints });
+    Resolved { backend, endpoints, problem }
 }
 
 fn one(address: SocketAddr) -> Endpoints {

@@ -18,7 +18,7 @@ use crate::objects::{Kind, ObjectKey};
 use crate::options::Options;
 use crate::secret::certificate_name;
 use crate::value::{HeaderName, UriPattern, Value, WorkerProcesses};
-use crate::variable::{Absent, absent};
+use crate::variable::without_value;
 
 /// Fields that the proxy makes itself: a ConfigMap that sets them would break the framing of messages (RFC 9112).
 const FRAMING: [&str; 6] = ["connection", "content-length", "host", "keep-alive", "transfer-encoding", "upgrade"];
@@ -74,7 +74,7 @@ pub(crate) fn settings(sources: &Sources<'_>, options: &Options, diagnostics: &m
         response_fields,
         hidden_response_fields: config
             .hide_headers
-            .0
+            .names
             .iter()
             .map(|name| name.as_str().to_ascii_lowercase().into())
             .collect(),
@@ -156,7 +156,7 @@ fn access_log(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diag
         }
     }
     let format = Template::parse(config.log_format_upstream.as_str());
-    diagnose_variables(format.unknown(), "log-format-upstream", "", origin, diagnostics);
+    diagnose_variables(format.unknown(), "log-format-upstream", "; it is logged as -", origin, diagnostics);
     AccessLog {
         enabled: !config.disable_access_log && !config.disable_http_access_log,
         format,
@@ -169,22 +169,15 @@ fn access_log(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diag
 fn diagnose_variables<'a>(
     names: impl Iterator<Item = &'a str>,
     key: &str,
-    whose: &str,
+    then: &str,
     origin: &Origin,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
-    let names: BTreeSet<&str> = names.collect();
-    let told = names.into_iter().map(|name| (name, absent(name))).filter(|(_, absent)| *absent != Absent::EmptyThere);
-    for (name, absent) in told.take(8) {
-        let (severity, message) = match absent {
-            Absent::Unknown => {
-                (Severity::Warning, format!("no variable of this name exists{whose}; it is logged as -"))
-            }
-            _ => (Severity::Info, format!("this variable of nginx has no value here{whose}; it is logged as -")),
-        };
-        let reason = Reason::InvalidConfiguration;
-        diagnostics.push(Diagnostic::new(severity, reason, origin, format!("data[\"{key}\"]"), name, message));
-    }
+    let field = format!("data[\"{}\"]", crate::diagnostic::bounded(key));
+    let found = without_value(names, then).map(|(name, severity, message)| {
+        Diagnostic::new(severity, Reason::InvalidConfiguration, origin, field.clone(), name, message)
+    });
+    diagnostics.extend(found);
 }
 
 fn escape(config: &GlobalConfig) -> LogEscape {
@@ -197,7 +190,8 @@ fn escape(config: &GlobalConfig) -> LogEscape {
 
 fn streams(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diagnostic>) -> StreamSettings {
     let format = StreamTemplate::parse(config.log_format_stream.as_str());
-    diagnose_variables(format.unknown(), "log-format-stream", " for TCP and UDP services", origin, diagnostics);
+    let then = " for TCP and UDP services; it is logged as -";
+    diagnose_variables(format.unknown(), "log-format-stream", then, origin, diagnostics);
     StreamSettings {
         idle: nonzero(config.proxy_stream_timeout.0, 600),
         connect_timeout: nonzero(config.proxy_connect_timeout.duration(), 5),
@@ -236,6 +230,8 @@ fn fields(
             }
             Some(name) => match FieldEdit::set(name.as_str(), trimmed) {
                 Ok(edit) => {
+                    let unknown = edit.value().into_iter().flat_map(Template::unknown);
+                    diagnose_variables(unknown, edit.name().as_str(), "; it is empty", &key.origin(), diagnostics);
                     fields.push(edit);
                     None
                 }
@@ -277,9 +273,9 @@ pub(crate) fn listeners(config: &GlobalConfig, options: &Options, table: &TableN
 pub(crate) fn addresses(given: &[SocketAddr], config: &GlobalConfig) -> Vec<SocketAddr> {
     let allowed = |address: &IpAddr| !(config.disable_ipv6 && address.is_ipv6());
     let mut bound: Vec<SocketAddr> = given.to_vec();
-    if !config.bind_address.0.is_empty() {
+    if !config.bind_address.addresses.is_empty() {
         let ports: BTreeSet<u16> = given.iter().map(SocketAddr::port).collect();
-        let all = config.bind_address.0.iter();
+        let all = config.bind_address.addresses.iter();
         bound = all.flat_map(|ip| ports.iter().map(|port| SocketAddr::new(*ip, *port))).collect();
     }
     // Without IPv6, "all addresses of both families" becomes "all of IPv4".

@@ -16,14 +16,14 @@ mod tests;
 
 pub use choice::{
     AffinityKind, AffinityMode, BackendProtocol, CanaryBehavior, HttpRedirectCode, LoadBalance, NextUpstream,
-    RetryCondition, RiskLevel, SameSite, WorkerProcesses,
+    RetryCondition, RiskLevel, SameSite, Switch, TlsProtocols, WorkerProcesses,
 };
 pub use list::{CommaList, HeaderNames, HostAlias, HostAliases, UriPattern, UriPatterns};
 pub use network::{AccessList, IpList};
 pub use size::{FieldCount, HeaderBuffers, Size};
 pub use text::{
     AppRoot, CookieDomain, CookieName, CookiePath, ForwardedPrefix, HashKey, HeaderName, LogFormat, ObjectRef,
-    RedirectUrl, RewriteTarget, ServiceName, Text, Vhost,
+    RedirectUrl, RewriteTarget, SecretName, ServerName, ServiceName, Text, Vhost,
 };
 pub use time::{GoDuration, NginxTime, Seconds, SignedSeconds};
 
@@ -34,6 +34,11 @@ pub trait Value: Sized {
 
     /// Reads the text; `None` if it isn't of this syntax.
     fn parse(text: &str) -> Option<Self>;
+
+    /// Entries of a list that can't be read and were left out of it.
+    fn left_out(&self) -> &[String] {
+        &[]
+    }
 }
 
 /// Go's `strconv.ParseBool`.

@@ -1,5 +1,9 @@
 //! The variables of nginx and ingress-nginx that exist and have no value here: a log format that names one is no mistake.
 
+use std::collections::BTreeSet;
+
+use crate::diagnostic::Severity;
+
 /// Those that are empty in ingress-nginx, too, unless something that isn't built is in use.
 const EMPTY_THERE: &[&str] = &[
     "proxy_alternative_upstream_name",
@@ -89,9 +93,25 @@ const EMPTY_HERE: &[&str] = &[
 const PREFIXES: &[&str] =
     &["geoip2_", "geoip_", "proxy_protocol_tlv_", "sent_trailer_", "ssl_", "upstream_cookie_", "upstream_trailer_"];
 
+/// What there is to tell about variables that have no value here, each once. `then` is how the sentence ends.
+pub(crate) fn without_value<'a>(
+    names: impl Iterator<Item = &'a str>,
+    then: &str,
+) -> impl Iterator<Item = (&'a str, Severity, String)> {
+    let names: BTreeSet<&str> = names.collect();
+    let told = names.into_iter().filter_map(move |name| {
+        Some(match absent(name) {
+            Absent::EmptyThere => return None,
+            Absent::EmptyHere => (name, Severity::Info, format!("this variable of nginx has no value here{then}")),
+            Absent::Unknown => (name, Severity::Warning, format!("no variable of this name exists{then}")),
+        })
+    });
+    told.take(8)
+}
+
 /// What is known of a variable that has no value here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Absent {
+enum Absent {
     /// It is empty as in ingress-nginx.
     EmptyThere,
     /// It has a value there.
@@ -101,7 +121,7 @@ pub(crate) enum Absent {
 }
 
 /// What is known of a variable that has no value here.
-pub(crate) fn absent(name: &str) -> Absent {
+fn absent(name: &str) -> Absent {
     if EMPTY_THERE.contains(&name) {
         Absent::EmptyThere
     } else if EMPTY_HERE.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {

@@ -22,7 +22,7 @@ const NAMESPACES: [&str; 2] = ["a", "b"];
 const HOSTS: [&str; 7] = ["", "a.example", "www.a.example", "b.example", "*.example", "c.x.example", "bad host"];
 const PATHS: [&str; 9] =
     ["/", "/foo", "/foo/", "/foo/bar", "/x(/|$)(.*)", "/y(", "/a%zz", "/.well-known/acme-challenge/t", ""];
-const ANNOTATIONS: [(&str, &str); 22] = [
+const ANNOTATIONS: [(&str, &str); 27] = [
     ("use-regex", "true"),
     ("rewrite-target", "/$2"),
     ("ssl-redirect", "false"),
@@ -45,6 +45,11 @@ const ANNOTATIONS: [(&str, &str); 22] = [
     ("service-upstream", "true"),
     ("default-backend", "s0"),
     ("load-balance", "ewma"),
+    ("backend-protocol", "HTTPS"),
+    ("proxy-ssl-secret", "a/t0"),
+    ("proxy-ssl-secret", "b/t1"),
+    ("proxy-ssl-secret", "a/t2"),
+    ("proxy-ssl-verify", "on"),
     ("unknown-thing", "x"),
 ];
 
@@ -299,7 +304,13 @@ impl Record {
         let mut wanted: BTreeSet<ObjectKey> = [ObjectKey::new(Kind::Secret, "a", "t1")].into();
         for object in out.iter().filter(|object| accepts(object)) {
             let Object::Ingress(ingress) = object else { continue };
-            let spec = ingress.read().spec;
+            let read = ingress.read();
+            let backend = read.metadata.annotations.as_ref().and_then(|all| {
+                let (namespace, name) = all.get("nginx.ingress.kubernetes.io/proxy-ssl-secret")?.split_once('/')?;
+                (*namespace == *object.key().namespace).then(|| ObjectKey::new(Kind::Secret, namespace, name))
+            });
+            wanted.extend(backend);
+            let spec = read.spec;
             let tls = spec.iter().flat_map(|spec| spec.tls.iter().flatten());
             wanted.extend(tls.filter_map(|tls| {
                 Some(ObjectKey::new(Kind::Secret, &*object.key().namespace, tls.secret_name.as_deref()?))

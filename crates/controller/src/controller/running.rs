@@ -510,7 +510,7 @@ impl Running {
 }
 
 fn log(diagnostic: &Diagnostic) {
-    let Diagnostic { origin, severity, reason, field, value, message } = diagnostic;
+    let Diagnostic { origin, severity, reason, field, value, message, .. } = diagnostic;
     let (kind, namespace, name, severity) = (&*origin.kind, &*origin.namespace, &*origin.name, severity.as_str());
     if diagnostic.severity == Severity::Info {
         info!(kind, namespace, name, severity, %reason, field, value, text = message, "finding");

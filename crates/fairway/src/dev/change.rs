@@ -84,7 +84,7 @@ pub(super) fn stream_line(listener: &StreamListener, address: SocketAddr) -> Str
 }
 
 fn shown(host: &Host) -> impl Iterator<Item = &Route> {
-    host.routes().iter().filter(|route| !is_implied(route))
+    host.reachable_routes().filter(|route| !is_implied(route))
 }
 
 fn route_line(

@@ -138,7 +138,7 @@ impl Teller<'_> {
     fn answered_why(&self, plan: &Plan<'_>, cause: Option<Cause>, left_out: &[NotLoaded]) -> String {
         let Rehearsed { scratch, .. } = self.rehearsed;
         match plan.step {
-            Step::Fail(Failure::NoEndpoint) | Step::Forward(_) => self.unavailable(plan, cause),
+            Step::Fail(Failure::NoService | Failure::NoEndpoint) | Step::Forward(_) => self.unavailable(plan, cause),
             Step::Fail(failure) => failure.to_string(),
             Step::Redirect(_) => match plan.ended_by() {
                 Some(_) => "plain HTTP is redirected to https".to_owned(),

@@ -43,7 +43,7 @@ impl LogRules {
 
     /// Whether a request is logged.
     pub fn admits(&self, record: &RequestRecord<'_>) -> bool {
-        let target = || record.head.map_or(&b""[..], |head| head.parsed.target_span().of(head.bytes));
+        let target = || record.head.map_or(&b""[..], |head| head.parsed.request_uri().of(head.bytes));
         self.enabled && record.route.is_none_or(|route| route.access_log) && !self.skip.contains(target())
     }
 

@@ -173,7 +173,7 @@ fn plain(
             None => text(record.broken_line, out),
         },
         Variable::RequestMethod => text(record.head?.parsed.method_bytes(record.head?.bytes), out),
-        Variable::RequestUri => text(record.head?.parsed.target_span().of(record.head?.bytes), out),
+        Variable::RequestUri => text(record.head?.parsed.request_uri().of(record.head?.bytes), out),
         Variable::Uri => text(record.path, out),
         Variable::Args => text(query(record)?, out),
         Variable::IsArgs if query(record).is_some_and(|query| !query.is_empty()) => out.push(b'?'),

@@ -77,6 +77,8 @@ struct Allowance {
     send: Duration,
     read: Duration,
     max_body: ByteLimit,
+    /// Bytes of a response's head, where that isn't the default.
+    max_head: Option<u32>,
 }
 
 impl<'a> Exchange<'a> {
@@ -110,7 +112,12 @@ impl<'a> Exchange<'a> {
             cause: None,
             complete: false,
             status: 0,
-            allowance: Allowance { send: Duration::MAX, read: Duration::MAX, max_body: ByteLimit::NONE },
+            allowance: Allowance {
+                send: Duration::MAX,
+                read: Duration::MAX,
+                max_body: ByteLimit::NONE,
+                max_head: None,
+            },
             limits: Gaps::NONE,
             patience: Patience::default(),
         }

@@ -10,6 +10,7 @@ use super::Exchange;
 use super::side::ResponsePart;
 use crate::error::Failure;
 use crate::limit::CLIENT_SEND_TIMEOUT;
+use crate::prepared::response_limits;
 use crate::timer::{Millis, NEVER};
 
 /// The moments at which waiting ends, each of them [`NEVER`] while nobody waits for that.
@@ -50,7 +51,15 @@ impl Exchange<'_> {
                 }
             }
             let store = &self.facts.shard.store;
-            match self.endpoint.poll_head(cx, store, &self.live.prepared.response) {
+            let larger;
+            let limits = match self.allowance.max_head {
+                None => &self.live.prepared.response,
+                Some(bytes) => {
+                    larger = response_limits(bytes as usize);
+                    &larger
+                }
+            };
+            match self.endpoint.poll_head(cx, store, limits) {
                 Poll::Ready(Ok(ResponsePart::Head)) => {
                     self.limits.read = NEVER;
                     return Poll::Ready(Ok(()));

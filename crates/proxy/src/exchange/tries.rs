@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use fairway_model::decision::{Expand, Forwarding, RequestEdits};
+use fairway_model::decision::{self, Expand, Forwarding, RequestEdits};
 use fairway_model::{Forward, Template, TooLong};
 
 use super::transfer::Gaps;
@@ -55,18 +55,22 @@ impl Exchange<'_> {
     pub(super) async fn forward(&mut self, forwarding: Forwarding<'_>) -> Result<(), Failure> {
         let forward = forwarding.rule;
         let policy = &*forward.policy;
-        self.allowance = Allowance { send: policy.send_timeout, read: policy.read_timeout, max_body: policy.max_body };
+        self.allowance = Allowance {
+            send: policy.send_timeout,
+            read: policy.read_timeout,
+            max_body: policy.max_body,
+            max_head: policy.max_response_head,
+        };
         let shard = &self.facts.shard;
         let service = shard.upstreams.service(self.live, forwarding.backend, &shard.rng).ok_or(Failure::NoService)?;
         self.service = Some(service.clone());
-        // A fallback stands in for the backend that the policy is about, and is spoken to in the clear.
-        let tls = policy.tls.as_ref().filter(|_| forwarding.in_place_of.is_none());
+        let tls = service.with_backend(|backend| forwarding.tls(backend));
         let way = shard.upstreams.ways.find(self.live, tls).map_err(Failure::InvalidTls)?;
         let mut tries = 0;
         // Set when a kept connection turned out to be closed: its endpoint gets the request again, on a new one.
         let mut again = None;
         // What the client is told if the endpoints are gone when the next one is chosen.
-        let mut last = Failure::NoEndpoint;
+        let mut last = decision::Failure::without_endpoint(&self.live.snapshot, forwarding.backend).into();
         loop {
             let fresh = again.is_some();
             let pick = match again.take() {

@@ -99,6 +99,16 @@ impl RequestHead {
         self.target_span
     }
 
+    /// The target as sent, from the path on: nginx's `$request_uri`.
+    pub fn request_uri(&self) -> Span {
+        match self.target {
+            Target::Absolute { .. } if !self.path.is_empty() => {
+                Span::new(self.path.range().start, self.target_span.range().end)
+            }
+            _ => self.target_span,
+        }
+    }
+
     /// The path as sent; empty in `http://host` and `http://host?query`, `*` in asterisk form.
     pub const fn path(&self) -> Span {
         self.path

@@ -42,7 +42,7 @@ impl RequestHead {
     pub fn view<'a>(&'a self, bytes: &'a [u8]) -> RequestView<'a, FieldsView<'a>> {
         RequestView {
             method: self.method_bytes(bytes),
-            raw_target: self.target_span().of(bytes),
+            raw_target: self.request_uri().of(bytes),
             target: match self.target() {
                 Target::Asterisk => Asked::Server,
                 Target::Origin | Target::Absolute { .. } => {

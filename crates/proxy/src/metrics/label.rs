@@ -108,7 +108,7 @@ impl LiveRoutes {
                 HostPattern::Exact(name) => (name.as_str().into(), false),
                 _ => (Box::default(), true),
             };
-            for route in host.routes().iter().filter(|route| is_of_ingress(route)) {
+            for route in host.reachable_routes().filter(|route| is_of_ingress(route)) {
                 let mut add = |service: Arc<str>| {
                     let (namespace, ingress) = (route.origin.namespace.clone(), route.origin.name.clone());
                     let of_ingress = RequestLabels { namespace, ingress, service, ..RequestLabels::default() };

@@ -84,7 +84,7 @@ pub(super) struct Configured {
 impl Configured {
     fn of(snapshot: &Snapshot) -> Self {
         let hosts = snapshot.hosts();
-        let orphans = hosts.iter().flat_map(|host| host.routes()).filter(|route| match &route.action {
+        let orphans = hosts.iter().flat_map(|host| host.reachable_routes()).filter(|route| match &route.action {
             Action::Forward(forward) => !forward.all_backends().any(|name| has_endpoint(snapshot, name)),
             Action::Redirect(_) | Action::Respond(_) => false,
         });
@@ -98,7 +98,7 @@ impl Configured {
         certificates.dedup_by(|one, other| series_of(one) == series_of(other));
         Self {
             hosts: hosts.len(),
-            routes: hosts.iter().map(|host| host.routes().len()).sum(),
+            routes: hosts.iter().map(|host| host.reachable_routes().count()).sum(),
             orphans: orphans.count(),
             certificates,
         }

@@ -1,13 +1,14 @@
 //! Reading the annotations of one Ingress in one pass.
 
 use super::{
-    Access, Affinity, Annotations, Balancing, Denial, HostLevel, Known, Meanwhile, OnInvalid, Proxying, Redirects,
+    Access, Affinity, Annotations, BackendTls, Balancing, Denial, HostLevel, Known, Meanwhile, OnInvalid, Proxying,
+    Redirects,
 };
 use super::{Rewriting, known, names};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::external_dns;
 use crate::limit;
-use crate::value::{BackendProtocol, RiskLevel, Value};
+use crate::value::{BackendProtocol, ObjectRef, RiskLevel, Switch, Value};
 use crate::verdict::{Verdict, nearest};
 
 /// What the annotations of one Ingress say.
@@ -23,6 +24,10 @@ pub struct IngressAnnotations {
     pub access: Access,
     /// How requests are passed on.
     pub proxying: Proxying,
+    /// TLS to backends.
+    pub backend_tls: BackendTls,
+    /// The Secret for TLS to backends, if there may be one.
+    pub backend_secret: Option<ObjectRef>,
     /// How an endpoint is chosen.
     pub balancing: Balancing,
     /// Stickiness.
@@ -50,11 +55,19 @@ pub struct Rules {
     /// ConfigMap `allow-snippet-annotations`. Snippets are never run; with true an Ingress that has one is denied, since the
     /// snippet might hold a restriction, with false they are dropped, as ingress-nginx does.
     pub snippets: bool,
+    /// ConfigMap `allow-cross-namespace-resources`: annotations may name Secrets of other namespaces.
+    pub other_namespaces: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { risk_level: RiskLevel::High, word_blocklist: Vec::new(), ssl_passthrough: false, snippets: false }
+        Self {
+            risk_level: RiskLevel::High,
+            word_blocklist: Vec::new(),
+            ssl_passthrough: false,
+            snippets: false,
+            other_namespaces: false,
+        }
     }
 }
 
@@ -170,7 +183,12 @@ impl Reading<'_> {
     }
 
     fn invalid(&mut self, known: &Known, value: &str) {
-        let on_invalid = known.spec.on_invalid;
+        // A check that was asked for and isn't understood must not be left out. `false` asks for none.
+        let unchecked = || known.name == "proxy-ssl-verify" && bool::parse(value) != Some(false);
+        let on_invalid = match known.spec.on_invalid {
+            OnInvalid::Drop if unchecked() && self.annotations.value("proxy-ssl-secret").is_some() => OnInvalid::Deny,
+            on_invalid => on_invalid,
+        };
         let severity = match on_invalid {
             OnInvalid::Default | OnInvalid::Drop => Severity::Warning,
             OnInvalid::Deny => {
@@ -183,7 +201,8 @@ impl Reading<'_> {
             }
         };
         let message = format!("expected {}; {}", known.spec.syntax, on_invalid.consequence());
-        self.report(severity, Reason::AnnotationParsingFailed, known.name, value, message);
+        let found = self.report(severity, Reason::AnnotationParsingFailed, known.name, value, message);
+        found.unserved = on_invalid == OnInvalid::Deny;
     }
 
     fn unbuilt(&mut self, known: &Known, value: &str) {
@@ -192,14 +211,16 @@ impl Reading<'_> {
         match bool::parse(value) {
             None if is_switch => {
                 let message = format!("expected {}; {}", bool::SYNTAX, spec.on_invalid.consequence());
-                return self.report(Severity::Warning, Reason::AnnotationParsingFailed, known.name, value, message);
+                self.report(Severity::Warning, Reason::AnnotationParsingFailed, known.name, value, message);
+                return;
             }
             _ if spec.is_neutral(value) => return,
             _ => {}
         }
         if let Some(Verdict::Harmless(text)) = super::without_effect(spec.name, self.annotations, self.rules) {
             let message = format!("has no effect: {text}");
-            return self.report(Severity::Info, Reason::IneffectiveAnnotation, known.name, value, message);
+            self.report(Severity::Info, Reason::IneffectiveAnnotation, known.name, value, message);
+            return;
         }
         let denial = match spec.meanwhile {
             Meanwhile::Deny(denial) => denial,
@@ -220,7 +241,8 @@ impl Reading<'_> {
             Verdict::Refused { .. } => (Reason::RefusedAnnotation, "refused"),
             _ => (Reason::UnsupportedAnnotation, "not supported yet"),
         };
-        self.report(severity, reason, known.name, value, format!("{what}: {}{then}", spec.verdict.note()));
+        let message = format!("{what}: {}{then}", spec.verdict.note());
+        self.report(severity, reason, known.name, value, message).unserved = denial != Denial::None;
     }
 
     fn unknown(&mut self, name: &str) {
@@ -256,7 +278,10 @@ impl Reading<'_> {
         redirects.permanent_code = permanent.filter(|code| (300..=308).contains(code));
         redirects.temporal_code = temporal.filter(|code| (300..=307).contains(code));
         self.out.balancing.hash_by_subset_size.take_if(|size| *size == 0);
-        let is_web = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        let is_web = |url: &str| {
+            let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+            scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+        };
         let elsewhere = redirects.temporal.take_if(|url| !is_web(url.as_str()));
         if let Some(code) = permanent.filter(|code| !(300..=308).contains(code)) {
             let message = "expected a status from 300 to 308; 301 is used";
@@ -270,13 +295,56 @@ impl Reading<'_> {
             self.warn("temporal-redirect", url.as_str(), "expected an http or https URL; it is ignored");
         }
 
-        let spoken = self.out.proxying.protocol.is_none_or(|protocol| protocol == BackendProtocol::Http);
+        let spoken = matches!(self.out.proxying.protocol, None | Some(BackendProtocol::Http | BackendProtocol::Https));
         if !spoken {
             let value = self.annotations.value("backend-protocol").unwrap_or_default();
             self.deny(Denial::Locations, "backend-protocol", value);
-            let message = "only HTTP is spoken to backends so far; all paths of this Ingress answer 503";
-            self.report(Severity::Error, Reason::UnsupportedAnnotation, "backend-protocol", value, message.to_owned());
+            let message = "only HTTP and HTTPS are spoken to backends so far; all paths of this Ingress answer 503";
+            let reason = Reason::UnsupportedAnnotation;
+            self.report(Severity::Error, reason, "backend-protocol", value, message.to_owned()).unserved = true;
         }
+        self.backend_tls();
+    }
+
+    /// Which Secret is meant, and what can't work.
+    fn backend_tls(&mut self) {
+        let tls = &self.out.backend_tls;
+        let verify = tls.verify == Some(Switch::On);
+        let Some(secret) = tls.secret.as_ref().map(|secret| secret.as_str().to_owned()) else {
+            if verify && self.out.proxying.protocol == Some(BackendProtocol::Https) {
+                let message =
+                    "without proxy-ssl-secret it has no effect, as in ingress-nginx: no certificate is checked";
+                self.report(
+                    Severity::Warning,
+                    Reason::IneffectiveAnnotation,
+                    "proxy-ssl-verify",
+                    "on",
+                    message.to_owned(),
+                );
+            }
+            return;
+        };
+        if verify && tls.name.is_none() {
+            let message = "there is no proxy-ssl-name that a certificate could have, so requests answer 502";
+            self.report(Severity::Error, Reason::AnnotationParsingFailed, "proxy-ssl-verify", "on", message.to_owned());
+        }
+        let allowed = |object: &ObjectRef| {
+            self.rules.other_namespaces || *object.namespace == *self.annotations.origin().namespace
+        };
+        let (reason, expected) = match ObjectRef::parse(&secret) {
+            Some(object) if allowed(&object) => {
+                self.out.backend_secret = Some(object);
+                return;
+            }
+            Some(_) => (
+                Reason::ForbiddenReference,
+                "expected a Secret of this namespace, as long as allow-cross-namespace-resources is false",
+            ),
+            None => (Reason::AnnotationParsingFailed, "expected namespace/name"),
+        };
+        self.deny(Denial::Locations, "proxy-ssl-secret", &secret);
+        let message = format!("{expected}; all paths of this Ingress answer 503");
+        self.report(Severity::Error, reason, "proxy-ssl-secret", &secret, message).unserved = true;
     }
 
     fn deny(&mut self, denial: Denial, name: &str, value: &str) {
@@ -291,8 +359,15 @@ impl Reading<'_> {
         self.report(Severity::Warning, Reason::AnnotationParsingFailed, name, value, message.to_owned());
     }
 
-    fn report(&mut self, severity: Severity, reason: Reason, name: &str, value: &str, message: String) {
+    fn report(
+        &mut self,
+        severity: Severity,
+        reason: Reason,
+        name: &str,
+        value: &str,
+        message: String,
+    ) -> &mut Diagnostic {
         let field = self.annotations.field(name);
-        self.diagnostics.push(Diagnostic::new(severity, reason, self.annotations.origin(), field, value, message));
+        self.diagnostics.push_mut(Diagnostic::new(severity, reason, self.annotations.origin(), field, value, message))
     }
 }

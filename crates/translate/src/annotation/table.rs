@@ -4,10 +4,11 @@
 use fairway_model::NetworkSet;
 
 use super::{Meanwhile, OnInvalid, Scope, Spec, annotations};
+use crate::configmap::{CONNECT_RETRIED, RESPONSE_HEAD, TRIES};
 use crate::value::{
     AffinityKind, AffinityMode, AppRoot, BackendProtocol, CookieDomain, CookieName, CookiePath, ForwardedPrefix,
     HashKey, HostAliases, LoadBalance, NextUpstream, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Seconds,
-    ServiceName, SignedSeconds, Size, Value, Vhost,
+    SecretName, ServerName, ServiceName, SignedSeconds, Size, Switch, TlsProtocols, Value, Vhost,
 };
 use crate::verdict::Verdict::{self, Differs};
 
@@ -76,7 +77,7 @@ annotations! {
     pub struct Proxying {
         /// The protocol spoken to the endpoints.
         "backend-protocol" => protocol: BackendProtocol [Location, Low, Default]
-            = Differs("HTTP only so far: with any other protocol the paths answer 503 rather than being spoken to in the wrong one");
+            = Differs("HTTP and HTTPS so far: with any other protocol the paths answer 503 rather than being spoken to in the wrong one");
         /// A Service that answers when the rule's own has no ready endpoint.
         "default-backend" => default_backend: ServiceName [Location, Low, Reject];
         /// The Host header that the endpoints see.
@@ -89,12 +90,37 @@ annotations! {
         "proxy-read-timeout" => read_timeout: Seconds [Location, Low, Default];
         /// Largest request body; more is answered 413. 0 means no limit.
         "proxy-body-size" => body_size: Size [Location, Medium, Default];
+        /// Largest head of a response; more is answered 502.
+        "proxy-buffer-size" => buffer_size: Size [Location, Low, Default] = Differs(RESPONSE_HEAD);
         /// Failures after which another endpoint is tried. Replaces the list, doesn't add to it.
-        "proxy-next-upstream" => next_upstream: NextUpstream [Location, Medium, Default];
-        /// How many endpoints are tried at most, the first included. 0 means no limit.
-        "proxy-next-upstream-tries" => next_upstream_tries: u32 [Location, Low, Default];
+        "proxy-next-upstream" => next_upstream: NextUpstream [Location, Medium, Default] = Differs(CONNECT_RETRIED);
+        /// How many endpoints are tried at most, the first included. 0 means 32.
+        "proxy-next-upstream-tries" => next_upstream_tries: u32 [Location, Low, Default] = Differs(TRIES);
         /// For how long further tries may start. 0 means no limit.
         "proxy-next-upstream-timeout" => next_upstream_timeout: Seconds [Location, Low, Default];
+    }
+}
+
+annotations! {
+    /// TLS to backends with `backend-protocol: HTTPS`. Without `proxy-ssl-secret` no name is sent, no certificate is checked, and none of
+    /// the others has an effect. The first Ingress of a host that has the Secret decides for all paths of the host, unless the ConfigMap
+    /// has `proxy-ssl-location-only`.
+    pub struct BackendTls {
+        /// The Secret with `ca.crt`, or with `tls.crt` and `tls.key` to show to backends that ask for a certificate, or both. While it
+        /// is missing, of no use, or in another namespace without `allow-cross-namespace-resources`, all paths of the Ingress answer 503.
+        "proxy-ssl-secret" => secret: SecretName [Ingress, Medium, Reject];
+        /// Whether the backend must have a certificate that leads to `ca.crt` and has the name; others are answered 502.
+        "proxy-ssl-verify" => verify: Switch [Ingress, Low, Drop]
+            = Differs("without ca.crt in the Secret, and with a value that can't be read, the paths answer 503; ingress-nginx checks nothing then");
+        /// Longest chain of that certificate.
+        "proxy-ssl-verify-depth" => verify_depth: u32 [Ingress, Low, Default]
+            = Differs("each chain has to lead to ca.crt, but how long it may be is not set by this");
+        /// The name that the certificate must have, and the one that `proxy-ssl-server-name` sends.
+        "proxy-ssl-name" => name: ServerName [Ingress, High, Drop];
+        /// Whether the backend is told that name (SNI).
+        "proxy-ssl-server-name" => server_name: Switch [Ingress, Low, Default];
+        /// Versions that are spoken; TLS 1.2 if nothing is said.
+        "proxy-ssl-protocols" => protocols: TlsProtocols [Ingress, Low, Default];
     }
 }
 

@@ -54,6 +54,13 @@ const CASES: &[(&str, &str, &str)] = &[
     ("proxy-send-timeout", "60", "1m"),
     ("proxy-read-timeout", "3600", "-1"),
     ("proxy-body-size", "8m", "8mb"),
+    ("proxy-buffer-size", "128k", "128kb"),
+    ("proxy-ssl-secret", "shop/ca", "shop/ca;"),
+    ("proxy-ssl-verify", "on", "true"),
+    ("proxy-ssl-verify-depth", "2", "two"),
+    ("proxy-ssl-name", "web.shop.svc", "web.shop.svc;"),
+    ("proxy-ssl-server-name", "on", "true"),
+    ("proxy-ssl-protocols", "TLSv1.1 TLSv1.3", "TLSv1.1"),
     ("proxy-next-upstream", "error http_502", "error http_501"),
     ("proxy-next-upstream-tries", "0", "none"),
     ("proxy-next-upstream-timeout", "10", "10s"),
@@ -178,9 +185,39 @@ fn authentication_that_is_not_built_denies() {
     assert_eq!(denial("auth-type", "basic"), Denial::Locations);
     assert_eq!(denial("auth-url", "https://auth.example/"), Denial::Locations);
     assert_eq!(denial("auth-tls-secret", "shop/ca"), Denial::Hosts);
-    for protocol in ["HTTPS", "grpc", "GRPCS", "AUTO_HTTP", "FCGI"] {
+    for protocol in ["grpc", "GRPCS", "AUTO_HTTP", "FCGI"] {
         assert_eq!(denial("backend-protocol", protocol), Denial::Locations);
     }
+}
+
+#[test]
+fn a_check_of_backends_that_cannot_be_built_denies() {
+    let read = |annotations: &[(&str, &str)]| {
+        let (out, diagnostics) = read_all(annotations);
+        (out.expect("accepted").denial, diagnostics.iter().map(|found| found.severity).max())
+    };
+    let https = ("backend-protocol", "HTTPS");
+    assert_eq!(read(&[https]), (Denial::None, None));
+    // Without the Secret, ingress-nginx ignores the rest of the family.
+    assert_eq!(read(&[https, ("proxy-ssl-verify", "on")]), (Denial::None, Some(Severity::Warning)));
+    let named = ("proxy-ssl-name", "web");
+    for (secret, verify, denial) in [
+        ("shop/ca", "on", Denial::None),
+        ("shop/ca", "off", Denial::None),
+        ("shop/ca", "false", Denial::None),
+        ("shop/ca", "true", Denial::Locations),
+        ("shop/ca", "On", Denial::Locations),
+        ("ops/ca", "off", Denial::Locations),
+        ("ca", "on", Denial::Locations),
+        ("a/b/c", "on", Denial::Locations),
+    ] {
+        let annotations = [https, named, ("proxy-ssl-secret", secret), ("proxy-ssl-verify", verify)];
+        assert_eq!(read(&annotations).0, denial, "{secret} {verify}");
+    }
+    let rules = Rules { other_namespaces: true, ..Rules::default() };
+    let (out, diagnostics) = read_with(&rules, &[("proxy-ssl-secret", "ops/ca")]);
+    assert_eq!(out.unwrap().backend_secret.map(|secret| secret.to_string()).as_deref(), Some("ops/ca"));
+    assert!(diagnostics.is_empty());
 }
 
 #[test]
@@ -334,7 +371,13 @@ fn verdicts_follow_the_values() {
         (&plain, &[("proxy-request-buffering", "on")], "not yet"),
         (&plain, &[("proxy-buffer-size", "16k")], "same"),
         (&plain, &[("proxy-buffer-size", "64K")], "same"),
-        (&plain, &[("proxy-buffer-size", "128k")], "not yet"),
+        (&plain, &[("proxy-buffer-size", "128k")], "same"),
+        (&plain, &[("proxy-buffer-size", "2m")], "differs"),
+        (&plain, &[("backend-protocol", "https")], "same"),
+        (&plain, &[("backend-protocol", "GRPC")], "differs"),
+        (&plain, &[("proxy-ssl-name", "web")], "harmless"),
+        (&plain, &[("proxy-ssl-name", "web"), ("proxy-ssl-secret", "a/ca")], "same"),
+        (&plain, &[("proxy-ssl-verify", "on"), ("proxy-ssl-secret", "a/ca")], "differs"),
         (&plain, &[("satisfy", "any"), ("allowlist-source-range", "10.0.0.0/8")], "harmless"),
         (&plain, &[("satisfy", "any"), ("auth-type", "basic")], "not yet"),
         (&plain, &[("ssl-passthrough", "true")], "harmless"),

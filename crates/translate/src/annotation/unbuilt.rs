@@ -22,7 +22,6 @@ const LIMIT: Verdict = NotYet("rate and connection limits aren't built yet: noth
 const BANDWIDTH: Verdict = NotYet("bandwidth isn't limited yet");
 const MIRROR: Verdict = NotYet("mirroring isn't built yet: no copies are sent");
 const TRACING: Verdict = NotYet("tracing isn't built yet");
-const BACKEND_TLS: Verdict = NotYet("it belongs to TLS to backends, which isn't built yet");
 const NO_BUFFERS: Verdict =
     Harmless("bodies are streamed with bounded memory, there are no such buffers and no temporary files");
 const WAF: Verdict = Refused {
@@ -36,13 +35,12 @@ const SNIPPETS: Verdict = Refused {
 const GLOBAL_RATE_LIMIT: Verdict = Harmless("ingress-nginx removed it in release 1.12 and ignores it");
 const REMOVED: Verdict = Harmless("ingress-nginx removed it and ignores it");
 
-/// A row is `"name" | "alias": "syntax" [Scope, Risk] meanwhile, verdict`, `, neutral "…"` where values lose nothing, and `, up to …` where sizes
-/// lose nothing.
+/// A row is `"name" | "alias": "syntax" [Scope, Risk] meanwhile, verdict`, `, neutral "…"` where values lose nothing.
 macro_rules! unbuilt {
     ($(
         $(#[doc = $doc:literal])+
         $name:literal $(| $alias:literal)*: $syntax:literal [$scope:ident, $risk:ident] $meanwhile:expr, $verdict:expr
-            $(, neutral $($neutral:literal)+)? $(, up to $up_to:literal)?;
+            $(, neutral $($neutral:literal)+)?;
     )+) => {
         /// One entry for each name.
         pub(super) const SPECS: &[Spec] = &[$(Spec {
@@ -56,7 +54,6 @@ macro_rules! unbuilt {
             verdict: $verdict,
             meanwhile: $meanwhile,
             neutral: &[$($($neutral),+)?],
-            up_to: [$(Some($up_to),)? None][0],
         },)+];
     };
 }
@@ -186,9 +183,6 @@ unbuilt! {
         NotYet("request bodies are streamed, as with off"), neutral "off";
     /// Reads responses ahead of the client.
     "proxy-buffering": "`on` or `off`" [Location, Low] SERVE, NotYet("responses are streamed, as with off"), neutral "off";
-    /// Largest header of a response.
-    "proxy-buffer-size": "a size" [Location, Low] SERVE,
-        NotYet("the header of a response may have 64 KiB, whatever is set"), up to 65536;
     /// Number of buffers for a response.
     "proxy-buffers-number": "a whole number" [Location, Low] SERVE, NO_BUFFERS;
     /// Buffers that may be busy.
@@ -225,20 +219,9 @@ unbuilt! {
     /// More FastCGI parameters.
     "fastcgi-params-configmap": "a ConfigMap" [Location, Medium] SERVE, FAST_CGI;
 
-    /// Certificates for TLS to the backend.
-    "proxy-ssl-secret": "a Secret, `namespace/name`" [Ingress, Medium] SERVE, BACKEND_TLS;
-    /// Ciphers of it.
-    "proxy-ssl-ciphers": "OpenSSL names of ciphers" [Ingress, Medium] SERVE, BACKEND_TLS;
-    /// The name the backend's certificate must have.
-    "proxy-ssl-name": "a host name" [Ingress, High] SERVE, BACKEND_TLS;
-    /// Versions of it.
-    "proxy-ssl-protocols": "`TLSv1.2` `TLSv1.3`" [Ingress, Low] SERVE, BACKEND_TLS;
-    /// Whether the backend is told the name.
-    "proxy-ssl-server-name": "`on` or `off`" [Ingress, Low] SERVE, BACKEND_TLS, neutral "off";
-    /// Whether the backend's certificate is checked.
-    "proxy-ssl-verify": "`on` or `off`" [Ingress, Low] SERVE, BACKEND_TLS, neutral "off";
-    /// Longest chain of it.
-    "proxy-ssl-verify-depth": "a whole number" [Ingress, Low] SERVE, BACKEND_TLS;
+    /// Ciphers for TLS to the backend.
+    "proxy-ssl-ciphers": "OpenSSL names of ciphers" [Ingress, Medium] SERVE, NotYet("one set of safe ciphers holds for all backends"),
+        neutral "DEFAULT";
     /// Ciphers for clients of the host.
     "ssl-ciphers": "OpenSSL names of ciphers" [Ingress, Low] SERVE, NotYet("one set of safe ciphers holds for all hosts");
     /// Whose order of ciphers counts.

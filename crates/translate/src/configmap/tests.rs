@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use super::*;
 use crate::value::UriPattern;
 
@@ -46,7 +48,7 @@ fn values_reach_their_fields() {
     assert!(diagnostics.is_empty(), "{diagnostics:?}");
     assert_eq!(config.strict_transport_security(), None);
     assert_eq!(config.proxy_body_size, Size(8 << 20));
-    assert_eq!(config.hide_headers.0.len(), 2);
+    assert_eq!(config.hide_headers.names.len(), 2);
     assert_eq!(config.add_headers.map(|name| name.to_string()).as_deref(), Some("ingress-nginx/headers"));
     assert!(matches!(config.allow, AccessList::Networks(set) if set.networks().len() == 2));
     assert_eq!(
@@ -74,6 +76,20 @@ fn bad_value_keeps_the_default_of_its_key_only() {
              such as `60`; the default \"60\" holds",
         ]
     );
+}
+
+#[test]
+fn one_bad_entry_of_a_list_does_not_undo_the_others() {
+    let (config, diagnostics) =
+        read(&[("hide-headers", "X-Powered-By, X Bad, Server"), ("bind-address", "10.0.0.1,10.0.0.2.3,[::1]")]);
+    let names: Vec<_> = config.hide_headers.names.iter().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["X-Powered-By", "Server"]);
+    assert_eq!(config.bind_address.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()]);
+    let bad: Vec<_> = diagnostics.iter().map(|found| (found.field.as_str(), found.value.as_str())).collect();
+    assert_eq!(bad, [("data[\"bind-address\"]", "10.0.0.2.3"), ("data[\"hide-headers\"]", "X Bad")]);
+    let (config, diagnostics) = read(&[("bind-address", "localhost")]);
+    assert!(config.bind_address.addresses.is_empty());
+    assert!(diagnostics[0].message.ends_with("the default \"\" holds"));
 }
 
 #[test]
@@ -120,7 +136,8 @@ fn verdicts_follow_the_values() {
         ("ssl-protocols", "TLSv1.3 TLSv1.2", "same"),
         ("ssl-protocols", "TLSv1.3", "not yet"),
         ("proxy-buffer-size", "16k", "same"),
-        ("proxy-buffer-size", "1m", "not yet"),
+        ("proxy-buffer-size", "1m", "same"),
+        ("proxy-buffer-size", "2m", "differs"),
         ("proxy-request-buffering", "off", "same"),
         ("use-gzip", "false", "same"),
     ] {

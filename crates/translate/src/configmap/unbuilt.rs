@@ -33,7 +33,7 @@ macro_rules! unbuilt {
     ($(
         $(#[doc = $doc:literal])+
         $name:literal = $default:literal: $verdict:expr
-            $(, $restricts:ident)? $(; neutral $($neutral:literal)+)? $(; up to $up_to:literal)?;
+            $(, $restricts:ident)? $(; neutral $($neutral:literal)+)?;
     )+) => {
         /// One entry for each key.
         pub(super) const SPECS: &[KeySpec] = &[$(KeySpec {
@@ -45,7 +45,6 @@ macro_rules! unbuilt {
             restricts: [$(stringify!($restricts),)? ""][0].len() > 0,
             closed: "",
             neutral: &[$($($neutral),+)?],
-            up_to: [$(Some($up_to),)? None][0],
         },)+];
     };
 }
@@ -55,8 +54,6 @@ unbuilt! {
     "access-log-params" = "": LOG_FILE;
     /// Access log file.
     "access-log-path" = "/var/log/nginx/access.log": LOG_FILE;
-    /// Whether annotations may name objects of other namespaces.
-    "allow-cross-namespace-resources" = "false": NotYet("no annotation that works names such an object yet");
     /// A path for requests for `/`.
     "app-root" = "": NEVER_USED;
     /// Referers that get 403.
@@ -205,8 +202,6 @@ unbuilt! {
     "otlp-collector-host" = "": TRACING;
     /// Its port.
     "otlp-collector-port" = "4317": TRACING;
-    /// Largest header of a response.
-    "proxy-buffer-size" = "4k": NotYet("the header of a response may have 64 KiB, whatever is set"); up to 65536;
     /// Reads responses ahead of the client.
     "proxy-buffering" = "off": NotYet("responses are streamed, as with off");
     /// Buffers of a response.
@@ -233,8 +228,6 @@ unbuilt! {
     "proxy-redirect-to" = "off": PASS;
     /// Reads the whole request before a backend gets any of it.
     "proxy-request-buffering" = "on": NotYet("request bodies are streamed, as with off"); neutral "off";
-    /// Restricts proxy-ssl annotations to their own paths.
-    "proxy-ssl-location-only" = "false": NotYet("TLS to backends isn't built yet");
     /// Leaves scheme and host out of our redirects.
     "relative-redirects" = "false": NotYet("our redirects name scheme and host");
     /// A listening socket for each worker.

@@ -1,7 +1,7 @@
 //! All that Ingresses say about one host, as its routes.
 //!
-//! The oldest Ingress wins every conflict, except that one that is being deleted yields to all others; the losers are told. Where ingress-nginx and the Kubernetes documentation disagree,
-//! ingress-nginx is followed, with one exception: `Exact /foo/` takes `/foo/` only, without a redirect from `/foo`, since Exact
+//! The oldest Ingress wins every conflict, except that one that is being deleted yields to all others; the losers are told, and their
+//! routes stay behind those of the winners. Where ingress-nginx and the Kubernetes documentation disagree, ingress-nginx is followed, with one exception: `Exact /foo/` takes `/foo/` only, without a redirect from `/foo`, since Exact
 //! means exact and the Ingress conformance suite asks for it.
 
 use std::borrow::Cow;
@@ -13,6 +13,7 @@ use fairway_model::{
     PathMatch, PathRegex, Redirect, Respond, Route,
 };
 
+use super::backend_tls::BackendTls;
 use super::guard::guard;
 use super::part::{Age, Part, PathKind, PathRule, Target};
 use super::route::{Common, HostScope, Leads, Policies, built_in_gate, denial};
@@ -26,6 +27,8 @@ pub(crate) struct HostInput<'a> {
     pub(crate) pattern: &'a HostPattern,
     /// The Ingresses that name the host, oldest first. For the catch-all also those that have a default backend and no rules.
     pub(crate) parts: Vec<&'a Part>,
+    /// What each of them says of TLS to backends, if it names a Secret for it.
+    pub(crate) backend_tls: Vec<Option<BackendTls>>,
     pub(crate) certificate_entry: bool,
     /// The port in redirects to https.
     pub(crate) https_port: Option<u16>,
@@ -52,12 +55,29 @@ struct Location<'a> {
 /// Merges what all Ingresses of a host say.
 pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     let mut merging = Merging { input, diagnostics: BTreeMap::new(), routes: Vec::new() };
-    let locations = merging.locations();
+    let (locations, beaten) = merging.locations();
     let denied = input.parts.iter().find(|part| part.annotations.denial == Denial::Hosts).map(|part| denial(part));
     let regex = locations.iter().any(|location| location.part.is_regex(&location.rule.text));
+    let told = |(part, tls): (&&Part, &Option<BackendTls>)| {
+        let Part { key, .. } = part;
+        let told = |why| {
+            format!("proxy-ssl-secret of Ingress {}/{} can't be put in force: {why}", key.namespace, key.name).into()
+        };
+        tls.clone().map(|tls| tls.map_err(told))
+    };
+    let backend_tls: Vec<Option<BackendTls>> = input.parts.iter().zip(&input.backend_tls).map(told).collect();
+    let of_host = || backend_tls.iter().flatten().next().cloned();
     let HostInput { config, certificate_entry, https_port, .. } = *input;
-    let scope = HostScope { config, certificate_entry, https_port, denied, regex };
-    let commons: Vec<Common<'_>> = input.parts.iter().map(|part| Common::new(part, &scope, policies)).collect();
+    let scope = HostScope {
+        config,
+        certificate_entry,
+        https_port,
+        denied,
+        regex,
+        backend_tls: if config.proxy_ssl_location_only { None } else { of_host() },
+    };
+    let parts = input.parts.iter().zip(&backend_tls);
+    let commons: Vec<Common<'_>> = parts.map(|(part, own)| Common::new(part, &scope, own.as_ref(), policies)).collect();
     merging.app_root(&locations, &commons);
     if regex {
         merging.regex_mode(&locations);
@@ -65,6 +85,7 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     } else {
         merging.plain(&locations, &commons);
     }
+    merging.beaten(&beaten, &commons, regex);
     let has_root = locations.iter().any(|location| is_root(location.rule));
     if !has_root {
         merging.implicit_root(&commons, policies);
@@ -87,10 +108,10 @@ struct Merging<'a> {
 }
 
 impl<'a> Merging<'a> {
-    /// The paths of all Ingresses, each path and type once: the oldest wins.
-    fn locations(&mut self) -> Vec<Location<'a>> {
+    /// The paths of all Ingresses, each path and type once: the oldest wins. And those that lost.
+    fn locations(&mut self) -> (Vec<Location<'a>>, Vec<Location<'a>>) {
         let mut winners: HashMap<(bool, Cow<'a, str>), (&'a Part, &'a PathRule)> = HashMap::new();
-        let mut locations = Vec::new();
+        let (mut locations, mut beaten) = (Vec::new(), Vec::new());
         for (at, part) in self.input.parts.iter().copied().enumerate() {
             let rules = part.hosts.iter().filter(|rules| rules.pattern == *self.input.pattern);
             for rule in rules.flat_map(|rules| &rules.paths) {
@@ -115,11 +136,32 @@ impl<'a> Merging<'a> {
                             won.section()
                         );
                         self.report(part, rule, severity, Reason::PathConflict, message);
+                        beaten.push(Location { part, rule, at });
                     }
                 }
             }
         }
-        locations
+        (locations, beaten)
+    }
+
+    /// The routes of paths that lost. They stand behind those with the same match, where no request takes them, so that whoever asks
+    /// finds them; they have no say in anything else.
+    fn beaten(&mut self, beaten: &[Location<'a>], commons: &[Common<'_>], regex: bool) {
+        if beaten.is_empty() {
+            return;
+        }
+        let winners: HashSet<String> = self.routes.iter().map(|route| route.path.to_string()).collect();
+        for location in beaten {
+            let rule = location.rule;
+            let path = match rule.kind {
+                _ if regex => PathMatch::regex(&rule.text),
+                PathKind::Exact => PathMatch::exact(&rule.text),
+                PathKind::Prefix | PathKind::Any => PathMatch::prefix(&rule.text),
+            };
+            if let Some(path) = path.ok().filter(|path| winners.contains(&path.to_string())) {
+                self.routes.push(commons[location.at].route(&rule.section(), &rule.text, path, leads(rule)));
+            }
+        }
     }
 
     /// Prefix and Exact, as Kubernetes documents them.
@@ -215,14 +257,16 @@ impl<'a> Merging<'a> {
                 error
             };
             if let Some(error) = error {
-                let then = match guard(&rule.text, strict).as_deref() {
+                let guard = guard(&rule.text, strict);
+                let then = match guard.as_deref() {
                     Some("/") => "nobody may get around it, so all that no longer path takes answers 503",
                     Some(_) => "what it begins with answers 503",
                     None => "it is ignored",
                 };
                 let message =
                     format!("expected a regex that runs in linear time and is not too large: {error}; {then}");
-                self.report(part, rule, Severity::Error, Reason::InvalidPath, message);
+                let found = self.report(part, rule, Severity::Error, Reason::InvalidPath, message);
+                found.unserved = guard.is_some();
             }
         }
         ordered.sort_by(|(a, _), (b, _)| (Reverse(a.len()), Reverse(a)).cmp(&(Reverse(b.len()), Reverse(b))));
@@ -337,9 +381,16 @@ impl<'a> Merging<'a> {
         }
     }
 
-    fn report(&mut self, part: &Part, rule: &PathRule, severity: Severity, reason: Reason, message: String) {
+    fn report(
+        &mut self,
+        part: &Part,
+        rule: &PathRule,
+        severity: Severity,
+        reason: Reason,
+        message: String,
+    ) -> &mut Diagnostic {
         let found = Diagnostic::new(severity, reason, &part.origin, rule.field("path"), &rule.text, message);
-        self.diagnostics.entry(part.key.clone()).or_default().push(found);
+        self.diagnostics.entry(part.key.clone()).or_default().push_mut(found)
     }
 }
 

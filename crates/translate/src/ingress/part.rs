@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, LazyLock, OnceLock};
 
-use fairway_model::{HostPattern, Hostname, InvalidPathMatch, Origin, PathRegex};
+use fairway_model::{HostPattern, Hostname, InvalidPathMatch, Origin, PathRegex, Template};
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressSpec, IngressTLS};
 
@@ -13,10 +13,11 @@ use super::inspect::inspect;
 use crate::annotation::{self, Annotations, IngressAnnotations, Rules};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::limit;
-use crate::objects::ObjectKey;
+use crate::objects::{Kind, ObjectKey};
 use crate::options::Options;
 use crate::service::{BackendKey, BackendPort};
 use crate::value::{HostAlias, RewriteTarget};
+use crate::variable::without_value;
 
 /// Which of two Ingresses comes first: that one wins every conflict.
 ///
@@ -62,6 +63,8 @@ pub(crate) struct Part {
     /// Service of the `default-backend` annotation.
     pub(crate) fallback: Option<Box<BackendKey>>,
     pub(crate) tls: Vec<Tls>,
+    /// The Secret for TLS to backends.
+    pub(crate) backend_secret: Option<Box<ObjectKey>>,
     /// Names of `server-alias`.
     pub(crate) aliases: Vec<HostPattern>,
     /// Every backend that is referred to, and the field that does so first.
@@ -276,12 +279,16 @@ pub(crate) fn parse(
     }
     let aliases = reading.aliases(&annotations, &options.annotations_prefix);
     reading.rewrite_variables(&annotations, &options.annotations_prefix);
+    reading.variables(&annotations, &options.annotations_prefix);
     let Reading { mut diagnostics, mut backends, mut hosts, .. } = reading;
     // There may be tens of thousands of these.
     diagnostics.shrink_to_fit();
     backends.shrink_to_fit();
     hosts.iter_mut().for_each(|rules| rules.paths.shrink_to_fit());
     hosts.shrink_to_fit();
+    let backend_secret = annotations.backend_secret.as_ref();
+    let backend_secret =
+        backend_secret.map(|secret| ObjectKey::new(Kind::Secret, secret.namespace.as_str(), secret.name.as_str()));
     Ok(Part {
         key: key.clone(),
         age,
@@ -291,6 +298,7 @@ pub(crate) fn parse(
         catch_all,
         fallback: fallback.map(Box::new),
         tls: spec.tls.iter().flatten().map(Tls::read).collect(),
+        backend_secret: backend_secret.map(Box::new),
         aliases,
         backends,
         diagnostics,
@@ -386,7 +394,7 @@ impl Reading<'_> {
         if !is_name(&service.name) || !is_name(&self.key.namespace) {
             let field = referrer.field("") + ".name";
             let message = "expected the name of a Service; the path answers 503";
-            self.report(Severity::Error, Reason::InvalidBackend, field, &service.name, message);
+            self.report(Severity::Error, Reason::InvalidBackend, field, &service.name, message).unserved = true;
             return None;
         }
         let port = service.port.as_ref();
@@ -398,7 +406,8 @@ impl Reading<'_> {
             _ => {
                 let field = referrer.field("") + ".port";
                 let message = "expected the name or the number of a port; the path answers 503";
-                self.report(Severity::Error, Reason::InvalidBackend, field, name.unwrap_or_default(), message);
+                let value = name.unwrap_or_default();
+                self.report(Severity::Error, Reason::InvalidBackend, field, value, message).unserved = true;
                 return None;
             }
         };
@@ -464,11 +473,32 @@ impl Reading<'_> {
                 "expected captures $1 to $9 only: redirects with nginx variables aren't built; the paths answer 503",
             ),
         };
-        self.report(severity, Reason::InvalidPath, field, text, message);
+        self.report(severity, Reason::InvalidPath, field, text, message).unserved = severity == Severity::Error;
     }
 
-    fn report(&mut self, severity: Severity, reason: Reason, field: String, value: &str, message: &str) {
-        self.diagnostics.push(Diagnostic::new(severity, reason, self.origin, field, value, message));
+    /// Variables that stand for nothing. nginx would not start with them.
+    fn variables(&mut self, annotations: &IngressAnnotations, prefix: &str) {
+        let hash_by = annotations.balancing.hash_by.as_ref().map(|key| key.as_str());
+        let vhost = annotations.proxying.vhost.as_ref().map(|vhost| vhost.as_str());
+        for (name, text) in [("upstream-hash-by", hash_by), ("upstream-vhost", vhost)] {
+            let Some(text) = text.filter(|text| text.contains('$')) else { continue };
+            let field = format!("metadata.annotations[\"{prefix}/{name}\"]");
+            let template = Template::parse(text);
+            for (variable, severity, message) in without_value(template.unknown(), "; it is empty") {
+                self.report(severity, Reason::AnnotationParsingFailed, field.clone(), variable, &message);
+            }
+        }
+    }
+
+    fn report(
+        &mut self,
+        severity: Severity,
+        reason: Reason,
+        field: String,
+        value: &str,
+        message: &str,
+    ) -> &mut Diagnostic {
+        self.diagnostics.push_mut(Diagnostic::new(severity, reason, self.origin, field, value, message))
     }
 }
 

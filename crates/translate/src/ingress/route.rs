@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use fairway_model::{
     AccessList, Action, BackendName, ByteLimit, Filter, Forward, ForwardPolicy, HttpsRedirect, Location, PathMatch,
-    Redirect, Refusal, Respond, Retry, RetryOn, Rewrite, Route, Template,
+    Redirect, Refusal, Respond, Retry, RetryOn, Rewrite, Route, Template, UpstreamTls,
 };
 
+use super::backend_tls::BackendTls;
 use super::part::Part;
 use crate::annotation::{Denial, IngressAnnotations};
 use crate::configmap::GlobalConfig;
-use crate::value::{self, RedirectUrl, RetryCondition, RewriteTarget};
+use crate::limit;
+use crate::value::{self, BackendProtocol, RedirectUrl, RetryCondition, RewriteTarget};
 
 /// What holds for all routes of one host.
 pub(crate) struct HostScope<'a> {
@@ -24,6 +26,8 @@ pub(crate) struct HostScope<'a> {
     pub(crate) denied: Option<Box<str>>,
     /// Whether the routes match by regular expressions.
     pub(crate) regex: bool,
+    /// TLS to backends, as the first Ingress that has a Secret for it says; `None` where each Ingress speaks for itself.
+    pub(crate) backend_tls: Option<BackendTls>,
 }
 
 /// What one Ingress asks for on all of its paths of a host, computed once for them.
@@ -31,6 +35,8 @@ pub(crate) struct Common<'a> {
     part: &'a Part,
     scope: &'a HostScope<'a>,
     policy: Arc<ForwardPolicy>,
+    /// The same without TLS.
+    clear: Arc<ForwardPolicy>,
     access: Option<Filter>,
     denied: Option<Box<str>>,
 }
@@ -48,15 +54,37 @@ pub(crate) enum Leads {
 }
 
 impl<'a> Common<'a> {
-    pub(crate) fn new(part: &'a Part, scope: &'a HostScope<'a>, policies: &mut Policies) -> Self {
+    /// `own` is what the annotations of the Ingress itself say of TLS to backends.
+    pub(crate) fn new(
+        part: &'a Part,
+        scope: &'a HostScope<'a>,
+        own: Option<&BackendTls>,
+        policies: &mut Policies,
+    ) -> Self {
+        let encrypts = part.annotations.proxying.protocol == Some(BackendProtocol::Https);
+        let (tls, unverifiable) = match (scope.backend_tls.as_ref().or(own), own) {
+            // A Secret that is named and can't be used denies whatever is spoken, as in ingress-nginx.
+            (_, Some(Err(why))) => (None, Some(why)),
+            (Some(Err(why)), _) if encrypts => (None, Some(why)),
+            (Some(Ok(tls)), _) if encrypts => (Some(tls.clone()), None),
+            // ingress-nginx sends no name and checks nothing by default.
+            (None, _) if encrypts => (Some(Arc::default()), None),
+            _ => (None, None),
+        };
         let own_denial = (part.annotations.denial != Denial::None).then(|| denial(part));
         let (access, unreadable) = access(&part.annotations, scope.config);
+        let clear = policies.of(&part.annotations, scope.config, None);
+        let policy = match tls {
+            Some(tls) => policies.of(&part.annotations, scope.config, Some(tls)),
+            None => clear.clone(),
+        };
         Self {
             part,
             scope,
-            policy: policies.of(&part.annotations, scope.config),
+            policy,
+            clear,
             access,
-            denied: own_denial.or_else(|| scope.denied.clone()).or(unreadable),
+            denied: own_denial.or_else(|| scope.denied.clone()).or(unreadable).or_else(|| unverifiable.cloned()),
         }
     }
 
@@ -185,7 +213,8 @@ impl<'a> Common<'a> {
             backends: backend.into(),
             fallback: self.part.fallback.as_ref().map(|fallback| fallback.name()),
             session_cookie_path: cookie_path,
-            policy: self.policy.clone(),
+            // The annotation is about the backends of the Ingress, and the global default backend is not one of them.
+            policy: if is_default { &self.clear } else { &self.policy }.clone(),
         })
     }
 
@@ -262,8 +291,13 @@ pub(crate) struct Policies {
 }
 
 impl Policies {
-    fn of(&mut self, annotations: &IngressAnnotations, config: &GlobalConfig) -> Arc<ForwardPolicy> {
-        let policy = policy(annotations, config);
+    fn of(
+        &mut self,
+        annotations: &IngressAnnotations,
+        config: &GlobalConfig,
+        tls: Option<Arc<UpstreamTls>>,
+    ) -> Arc<ForwardPolicy> {
+        let policy = ForwardPolicy { tls, ..policy(annotations, config) };
         if let Some(known) = self.known.get(&policy) {
             return known.clone();
         }
@@ -278,9 +312,12 @@ impl Policies {
 
     /// The policy where no Ingress says anything.
     pub(crate) fn plain(&mut self, config: &GlobalConfig) -> Arc<ForwardPolicy> {
-        self.of(&IngressAnnotations::default(), config)
+        self.of(&IngressAnnotations::default(), config, None)
     }
 }
+
+/// The head of a response that the proxy takes in any case.
+const RESPONSE_HEAD: u32 = 64 << 10;
 
 fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPolicy {
     let proxying = &annotations.proxying;
@@ -297,6 +334,7 @@ fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPol
             statuses: on.iter().filter_map(status).collect(),
         };
     }
+    let response_head = proxying.buffer_size.unwrap_or(config.proxy_buffer_size).0.min(limit::RESPONSE_HEAD) as u32;
     let tries = proxying.next_upstream_tries.unwrap_or(config.proxy_next_upstream_tries);
     let within = seconds(proxying.next_upstream_timeout, config.proxy_next_upstream_timeout);
     ForwardPolicy {
@@ -304,6 +342,7 @@ fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPol
         send_timeout: seconds(proxying.send_timeout, config.proxy_send_timeout),
         read_timeout: seconds(proxying.read_timeout, config.proxy_read_timeout),
         max_body: proxying.body_size.unwrap_or(config.proxy_body_size).limit().map_or(ByteLimit::NONE, ByteLimit::of),
+        max_response_head: Some(response_head).filter(|bytes| *bytes > RESPONSE_HEAD),
         retry: Retry {
             on: retry,
             tries: Some(tries).filter(|tries| *tries > 0),

@@ -63,6 +63,8 @@ impl Translator {
             if state.parts.is_empty() && !state.pinned {
                 if state.backend.is_some() {
                     work.removals.push(ResourceName::Backend(key.name()));
+                }
+                if state.endpoints.is_some() {
                     work.removals.push(ResourceName::EndpointSet(key.name()));
                 }
                 self.backends.remove(&key);
@@ -87,10 +89,12 @@ impl Translator {
             };
             let resolved = service::resolve(&key, &sources, &self.global.config, &self.options);
             let Some(state) = self.backends.get_mut(&key) else { continue };
-            if state.endpoints.as_deref() != Some(&resolved.endpoints) {
-                let endpoints = Arc::new(resolved.endpoints);
-                work.upserts.push(Resource::EndpointSet(endpoints.clone()));
-                state.endpoints = Some(endpoints);
+            if state.endpoints.as_deref() != resolved.endpoints.as_ref() {
+                state.endpoints = resolved.endpoints.map(Arc::new);
+                match &state.endpoints {
+                    Some(endpoints) => work.upserts.push(Resource::EndpointSet(endpoints.clone())),
+                    None => work.removals.push(ResourceName::EndpointSet(key.name())),
+                }
             }
             if state.backend.as_deref() != Some(&resolved.backend) {
                 let backend = Arc::new(resolved.backend);

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use super::ingresses::{patterns, secret_key};
 use super::{Translator, Work};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
-use crate::ingress::Parts;
+use crate::ingress::{BackendTls, Part, Parts, build_backend_tls};
 use crate::objects::{Object, ObjectKey};
 use crate::secret::{self, TlsSecret, certificate_name};
 
@@ -23,6 +23,8 @@ pub(super) struct SecretState {
     pub(super) problem: Option<Problem>,
     /// The version that `good` and `problem` were read from.
     read: Option<Arc<Secret>>,
+    /// The newest version that could be used for anything.
+    kept: Option<Arc<Secret>>,
     /// Whether it is the default certificate.
     pub(super) pinned: bool,
 }
@@ -100,6 +102,14 @@ impl Translator {
                 None => Some(Problem::Missing),
             };
             state.read = secret.cloned();
+            let kept = secret.filter(|secret| problem.is_none() || secret::read_backend(&key, secret).is_ok());
+            if let Some(secret) = kept {
+                state.kept = Some(secret.clone());
+            }
+            for part in state.parts.values().filter(|part| part.backend_secret.as_deref() == Some(&key)) {
+                work.names.extend(patterns(part));
+                work.reports.insert(part.key.clone());
+            }
             let told_otherwise = state.problem != problem;
             state.problem = problem;
             let good = state.good.as_ref().map(|good| &good.certificate);
@@ -112,6 +122,47 @@ impl Translator {
                 self.report_users(&key, work);
             }
         }
+    }
+
+    /// What an Ingress says of TLS to backends, if it names a Secret for it.
+    pub(super) fn backend_tls(&self, part: &Part) -> Option<BackendTls> {
+        let key = part.backend_secret.as_deref()?;
+        let Some(kept) = self.secrets.get(key).and_then(|state| state.kept.as_ref()) else {
+            let why = match self.secrets.get(key).and_then(|state| state.read.as_deref()) {
+                Some(newest) => self.unusable(key, newest).unwrap_or_default(),
+                None => format!("there is no Secret {}/{}", key.namespace, key.name),
+            };
+            return Some(Err(why.into()));
+        };
+        Some(match secret::read_backend(key, kept) {
+            Ok(secret) => build_backend_tls(&part.annotations.backend_tls, key, &secret),
+            Err(why) => Err(format!("Secret {}/{}: {why}", key.namespace, key.name).into()),
+        })
+    }
+
+    /// What there is to tell about the Secret of an Ingress for TLS to backends.
+    pub(super) fn report_backend_secret(&self, part: &Part) -> Option<Diagnostic> {
+        let key = part.backend_secret.as_deref()?;
+        let newest = self.secrets.get(key).and_then(|state| state.read.as_deref());
+        let reason = if newest.is_some() { Reason::InvalidSecret } else { Reason::SecretNotFound };
+        let missing = || format!("there is no Secret {}/{}", key.namespace, key.name);
+        let (severity, message) = match self.backend_tls(part)? {
+            Err(why) => (Severity::Error, format!("{why}; all paths of this Ingress answer 503")),
+            Ok(_) => {
+                let why = newest.map_or_else(|| Some(missing()), |newest| self.unusable(key, newest))?;
+                (Severity::Warning, format!("{why}; the last usable version stays in force"))
+            }
+        };
+        let field = format!("metadata.annotations[\"{}/proxy-ssl-secret\"]", self.options.annotations_prefix);
+        let value = format!("{}/{}", key.namespace, key.name);
+        let found = Diagnostic::new(severity, reason, &part.origin, field, &value, message);
+        Some(if severity == Severity::Error { found.unserved() } else { found })
+    }
+
+    /// Why a version of a Secret is of no use for TLS to backends.
+    fn unusable(&self, key: &ObjectKey, secret: &Secret) -> Option<String> {
+        let why = secret::read_backend(key, secret).err()?;
+        Some(format!("Secret {}/{}: {why}", key.namespace, key.name))
     }
 
     /// Everybody who has to be told about a Secret.

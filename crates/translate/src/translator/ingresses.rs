@@ -166,7 +166,7 @@ impl Translator {
             }
             work.backends.insert(backend.clone());
         }
-        for key in secrets(part) {
+        for key in all_secrets(part) {
             work.wants.entry(key.clone()).or_insert(true);
             if let Some(state) = self.secrets.get_mut(&key) {
                 state.parts.remove(&part.age);
@@ -185,7 +185,7 @@ impl Translator {
             state.parts.insert(part);
             work.backends.insert(backend.clone());
         }
-        for key in secrets(part) {
+        for key in all_secrets(part) {
             work.wants.entry(key.clone()).or_insert_with(|| self.secrets.contains_key(&key));
             let state = self.secrets.entry(key.clone()).or_default();
             state.parts.insert(part);
@@ -206,7 +206,12 @@ pub(super) fn patterns(part: &Part) -> impl Iterator<Item = HostPattern> {
     hosts.chain(catch_all.then_some(HostPattern::Any))
 }
 
-/// The Secrets that a part refers to.
+/// Every Secret that a part refers to.
+fn all_secrets(part: &Part) -> impl Iterator<Item = ObjectKey> {
+    secrets(part).chain(part.backend_secret.as_deref().cloned())
+}
+
+/// The Secrets of a part's `spec.tls`.
 pub(super) fn secrets(part: &Part) -> impl Iterator<Item = ObjectKey> {
     part.secrets().map(|(_, name)| secret_key(part, name))
 }

@@ -190,9 +190,11 @@ impl Translator {
 
     fn merge(&mut self, pattern: &HostPattern, certificate_entry: bool) -> Merged {
         let parts = self.names.get(pattern).into_iter().flat_map(|state| state.parts.values());
+        let parts: Vec<&Part> = parts.map(|part| &**part).collect();
         let input = HostInput {
             pattern,
-            parts: parts.map(|part| &**part).collect(),
+            backend_tls: parts.iter().map(|part| self.backend_tls(part)).collect(),
+            parts,
             certificate_entry,
             https_port: self.options.development.as_ref().and_then(|development| development.https_port),
             config: &self.global.config,

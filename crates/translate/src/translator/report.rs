@@ -90,6 +90,7 @@ impl Translator {
         for (at, name) in part.secrets() {
             found.extend(self.report_secret(part, at, &secret_key(part, name)));
         }
+        found.extend(self.report_backend_secret(part));
         found
     }
 

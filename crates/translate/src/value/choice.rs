@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU32;
 
+use fairway_model::TlsVersions;
+
 use super::{Value, is_multi_line};
 
 macro_rules! choices {
@@ -31,6 +33,14 @@ macro_rules! choices {
 }
 
 choices! {
+    /// A switch of nginx.
+    Switch {
+        /// It is on.
+        "on" => On,
+        /// It is off.
+        "off" => Off,
+    }
+
     /// What makes requests sticky.
     AffinityKind {
         /// A cookie that we set.
@@ -155,6 +165,32 @@ impl Value for BackendProtocol {
             "GRPCS" => Some(Self::Grpcs),
             "FCGI" => Some(Self::Fcgi),
             _ => None,
+        }
+    }
+}
+
+/// Versions of TLS for backends. Of what OpenSSL knows beside 1.2 and 1.3, nothing is spoken.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct TlsProtocols(pub TlsVersions);
+
+impl Value for TlsProtocols {
+    const SYNTAX: &'static str = "`TLSv1.2`, `TLSv1.3` or both, parted by blanks";
+
+    fn parse(text: &str) -> Option<Self> {
+        let (mut two, mut three) = (false, false);
+        for word in text.split_ascii_whitespace() {
+            match word {
+                "TLSv1.2" => two = true,
+                "TLSv1.3" => three = true,
+                "SSLv2" | "SSLv3" | "TLSv1" | "TLSv1.1" => {}
+                _ => return None,
+            }
+        }
+        match (two, three) {
+            (true, true) => Some(Self(TlsVersions::All)),
+            (true, false) => Some(Self(TlsVersions::Tls12)),
+            (false, true) => Some(Self(TlsVersions::Tls13)),
+            (false, false) => None,
         }
     }
 }

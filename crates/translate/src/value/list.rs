@@ -26,16 +26,37 @@ impl Value for CommaList {
     }
 }
 
-/// Names of headers.
+/// Names of headers. An entry that is none is left out, and the others stay.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct HeaderNames(pub Vec<HeaderName>);
+pub struct HeaderNames {
+    /// The names.
+    pub names: Vec<HeaderName>,
+    left_out: Vec<String>,
+}
 
 impl Value for HeaderNames {
     const SYNTAX: &'static str = "names of headers, parted by commas";
 
     fn parse(text: &str) -> Option<Self> {
-        entries(text).map(HeaderName::parse).collect::<Option<_>>().map(Self)
+        let (names, left_out) = sift(text, HeaderName::parse);
+        Some(Self { names, left_out })
     }
+
+    fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+}
+
+/// The entries that can be read, and those that can't.
+pub(super) fn sift<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> (Vec<T>, Vec<String>) {
+    let (mut read, mut left_out) = (Vec::new(), Vec::new());
+    for entry in entries(text) {
+        match parse(entry) {
+            Some(value) => read.push(value),
+            None => left_out.push(entry.to_owned()),
+        }
+    }
+    (read, left_out)
 }
 
 /// Which request URIs are meant.

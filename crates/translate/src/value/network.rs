@@ -6,6 +6,7 @@ use fairway_model::NetworkSet;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::Value;
+use super::list::sift;
 
 /// Addresses and CIDRs, IPv4 and IPv6, parted by commas. Host bits are cleared; one bad entry spoils the list.
 impl Value for NetworkSet {
@@ -54,23 +55,27 @@ impl Value for AccessList {
     }
 }
 
-/// Addresses to listen on; an empty list means all.
+/// Addresses to listen on; an empty list means all. An entry that is no address is left out, and the others stay, as long as there
+/// are others.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct IpList(pub Vec<IpAddr>);
+pub struct IpList {
+    /// The addresses.
+    pub addresses: Vec<IpAddr>,
+    left_out: Vec<String>,
+}
 
 impl Value for IpList {
     const SYNTAX: &'static str = "addresses parted by commas";
 
     fn parse(text: &str) -> Option<Self> {
-        if text.trim().is_empty() {
-            return Some(Self::default());
-        }
-        text.split(',')
-            .map(|entry| {
-                let entry = entry.trim();
-                entry.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(entry).parse().ok()
-            })
-            .collect::<Option<_>>()
-            .map(Self)
+        let address = |entry: &str| {
+            entry.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(entry).parse().ok()
+        };
+        let (addresses, left_out) = sift(text, address);
+        (left_out.is_empty() || !addresses.is_empty()).then_some(Self { addresses, left_out })
+    }
+
+    fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 }

@@ -111,6 +111,14 @@ texts! {
         all(text, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-').filter(|_| ends)
     };
 
+    /// A Secret that an annotation names: `namespace/name`. Anything of its alphabet is read; whether it is a reference is asked later,
+    /// since that decides between an Ingress that isn't loaded and paths that answer 503.
+    SecretName("a Secret, `namespace/name`"): |text| all(text.trim(), is_basic);
+
+    /// The name that a backend's certificate must have.
+    ServerName("a host name or an address"):
+        |text| all(text.trim(), |byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte));
+
     /// The name of a header, as written.
     HeaderName("the name of a header"): |text| all(text.trim(), is_token);
 

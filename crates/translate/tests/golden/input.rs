@@ -82,6 +82,18 @@ struct Certificate {
     /// Whether the key belongs to another certificate.
     #[serde(default)]
     wrong_key: bool,
+    /// Whether the certificate is also that of an authority (`ca.crt`), or only that.
+    #[serde(default)]
+    authority: Authority,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+enum Authority {
+    #[default]
+    No,
+    Too,
+    Only,
 }
 
 /// 2026-01-01.
@@ -206,10 +218,15 @@ impl Certificate {
         });
         let mut secret: Secret = serde_json::from_value(secret)?;
         let bytes = |text: String| k8s_openapi::ByteString(text.into_bytes());
-        secret.data = Some(
-            [("tls.crt".to_owned(), bytes(certificate.pem())), ("tls.key".to_owned(), bytes(written.serialize_pem()))]
-                .into(),
-        );
+        let mut data = BTreeMap::new();
+        if self.authority != Authority::Only {
+            data.insert("tls.crt".to_owned(), bytes(certificate.pem()));
+            data.insert("tls.key".to_owned(), bytes(written.serialize_pem()));
+        }
+        if self.authority != Authority::No {
+            data.insert("ca.crt".to_owned(), bytes(certificate.pem()));
+        }
+        secret.data = Some(data);
         Ok(secret.into())
     }
 }

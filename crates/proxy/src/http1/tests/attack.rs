@@ -282,6 +282,7 @@ fn absolute_target_wins_over_host() {
     assert_eq!(head.authority().unwrap().span.of(text.as_bytes()), b"target:81");
     assert_eq!(head.path().of(text.as_bytes()), b"/p");
     assert_eq!(head.query().unwrap().of(text.as_bytes()), b"q");
+    assert_eq!(head.request_uri().of(text.as_bytes()), b"/p?q");
 
     let text = "GET https://target?q HTTP/1.0\r\n\r\n";
     let head = request(text).unwrap();

@@ -1,0 +1,49 @@
+//! What a Secret holds for TLS to backends: authorities, a certificate of ours, or both.
+
+use std::sync::Arc;
+
+use fairway_model::Authority;
+use k8s_openapi::api::core::v1::Secret;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::{Unusable, field};
+use crate::limit;
+use crate::objects::ObjectKey;
+
+/// A Secret for TLS to backends.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct BackendSecret {
+    /// Whose certificates are accepted; `None` without `ca.crt`.
+    pub(crate) authorities: Option<Arc<[Authority]>>,
+    /// Whether there is a certificate to show.
+    pub(crate) has_certificate: bool,
+}
+
+/// Reads a Secret with `ca.crt`, or with `tls.crt` and `tls.key`, or all of them. What is there has to be of use.
+pub(crate) fn read(key: &ObjectKey, secret: &Secret) -> Result<BackendSecret, Unusable> {
+    let authorities = field(secret, "ca.crt").map(authorities).transpose()?;
+    let has_certificate = field(secret, "tls.crt").is_some() || field(secret, "tls.key").is_some();
+    if has_certificate {
+        super::read(key, secret)?;
+    } else if authorities.is_none() {
+        return Err("expected the key ca.crt, or tls.crt and tls.key".into());
+    }
+    Ok(BackendSecret { authorities, has_certificate })
+}
+
+fn authorities(pem: &[u8]) -> Result<Arc<[Authority]>, Unusable> {
+    let mut found = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|_| "ca.crt holds no certificates in PEM form".to_owned())?;
+        if !X509Certificate::from_der(&certificate).is_ok_and(|(rest, _)| rest.is_empty()) {
+            return Err("ca.crt holds a malformed certificate".into());
+        }
+        if found.len() == limit::AUTHORITIES {
+            return Err(format!("ca.crt holds more than {} certificates", limit::AUTHORITIES));
+        }
+        found.push(Authority::new(certificate.as_ref()));
+    }
+    if found.is_empty() { Err("ca.crt holds no certificate".into()) } else { Ok(found.into()) }
+}
