@@ -1,27 +1,27 @@
-//! The host a request is for.
+//! The host that a request is for.
 
 use std::net::Ipv6Addr;
 
 use super::error::HeadError;
 use super::field::Span;
 
-/// A valid `host[:port]`, from the request target if that is absolute, else from `Host`. The case of the host and a trailing
-/// dot are as sent: canonical form is the router's business.
+/// A valid `host[:port]`, taken from an absolute request target, else from `Host`. The case of the host and a trailing dot are
+/// kept as received; the router canonicalises them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Authority {
-    /// Host and port as sent.
+    /// Host and port as received.
     pub span: Span,
     /// Host name, IPv4 address, or IPv6 address in brackets; never empty.
     pub host: Span,
-    /// The port, if one was sent.
+    /// The port, if present.
     pub port: Option<u16>,
-    /// Whether the host is in lower case and has no trailing dot, so that it can be looked up as it is.
+    /// Whether the host is lower case without a trailing dot, so that it can be looked up unchanged.
     pub canonical: bool,
 }
 
 impl Authority {
-    /// Reads `buf[start..end]`. Stricter than RFC 3986: no user information, no percent-encoding, no empty label, and a colon
-    /// wants a port. Underscores are let through, as host names of clusters have them.
+    /// Parses `buf[start..end]`. Stricter than RFC 3986: no user information, no percent-encoding, no empty label, and a colon
+    /// must be followed by a port. Underscores are allowed because host names inside clusters contain them.
     ///
     /// # Errors
     /// [`HeadError::InvalidHost`] for everything else.
@@ -53,7 +53,7 @@ const DOT: u8 = 2;
 const COLON: u8 = 4;
 const OTHER: u8 = 8;
 
-/// What the bytes of a name are; 0 is a lower-case letter, a digit, `-` or `_`.
+/// The class of each byte in a host name; 0 is a lower-case letter, a digit, `-` or `_`.
 static HOST_CLASS: [u8; 256] = {
     let mut table = [OTHER; 256];
     let mut byte = 0;
@@ -87,7 +87,7 @@ fn name_len(text: &[u8]) -> Result<(usize, u8), HeadError> {
         seen |= class;
         len += 1;
     }
-    // RFC 1035 3.1: 253 characters and a trailing dot.
+    // RFC 1035 3.1: at most 253 characters and a trailing dot.
     if len == 0 || len > 254 { Err(HeadError::InvalidHost) } else { Ok((len, seen)) }
 }
 

@@ -1,14 +1,14 @@
-//! Which bytes may stand where: one table for field names, and the few scans that every line passes.
+//! Which bytes are allowed where: one table for field names, and the few scans that run over every line.
 
-/// Not a letter, digit or hyphen, but an underscore: legal, and dropped by default as nginx does.
+/// Underscore: legal, but dropped by default, as in nginx.
 pub(crate) const UNDERSCORE: u8 = 1;
 /// A `tchar` (RFC 9110 5.6.2) other than letters, digits, hyphen and underscore.
 pub(crate) const ODD_TOKEN: u8 = 2;
-/// A visible byte or obs-text that no token may hold.
+/// A visible byte or obs-text that is not allowed in a token.
 pub(crate) const NOT_TOKEN: u8 = 4;
 /// The colon that ends a field name.
 pub(crate) const COLON: u8 = 8;
-/// White space, a control byte, DEL: never tolerated in a name.
+/// White space, a control byte, DEL: never allowed in a name.
 pub(crate) const FATAL: u8 = 16;
 
 /// The class of each byte of a field name; 0 is a letter, a digit or a hyphen.
@@ -40,21 +40,21 @@ pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&b| NAME_CLASS[usize::from(b)] & !(UNDERSCORE | ODD_TOKEN) == 0)
 }
 
-/// True if `bytes` may stand in a field value: no control byte but HTAB, no DEL (RFC 9110 5.5). Obs-text passes.
+/// True if `bytes` is a legal field value: no control byte except HTAB, no DEL (RFC 9110 5.5). Obs-text passes.
 pub(crate) fn is_value(bytes: &[u8]) -> bool {
-    // Tabs are rare: only where there may be one does each byte get a look of its own.
+    // Tabs are rare, so bytes are checked one by one only where a tab is possible.
     !any_word(bytes, b' ', |word| below(word, 0x20) | equal(word, 0x7f))
         || bytes.iter().all(|&byte| (byte >= 0x20 && byte != 0x7f) || byte == b'\t')
 }
 
-/// True if `bytes` may stand in a request target: no blank, control byte, DEL or fragment sign. Raw bytes above ASCII pass,
-/// as in nginx; what they mean is for the canonical form of the path to say.
+/// True if `bytes` is a legal request target: no space, control byte, DEL or `#`. Raw bytes above ASCII pass, as in nginx;
+/// canonicalising the path decides what they mean.
 pub(crate) fn is_target(bytes: &[u8]) -> bool {
     !any_word(bytes, b'/', |word| below(word, 0x21) | equal(word, 0x7f) | equal(word, b'#'))
 }
 
-/// Whether `found` is not zero for any eight bytes at a time. The last eight overlap the ones before; fewer than eight are filled up
-/// with `filler`, which must be a byte that is not found.
+/// Whether `found` is non-zero for any group of eight bytes. The last group overlaps the one before it; a shorter input is padded
+/// with `filler`, a byte that `found` must not match.
 fn any_word(bytes: &[u8], filler: u8, found: impl Fn(u64) -> u64) -> bool {
     let Some(last) = bytes.last_chunk::<8>() else {
         let mut word = u64::from_ne_bytes([filler; 8]);
@@ -72,12 +72,12 @@ const EACH: u64 = 0x0101_0101_0101_0101;
 // No limit: a pattern of bits.
 const TOP: u64 = 0x8080_8080_8080_8080;
 
-/// Not zero exactly if a byte of `word` is below `limit`, which is at most 128 (Anderson, "Bit Twiddling Hacks", hasless).
+/// Non-zero exactly if a byte of `word` is below `limit`, which is at most 128 (Anderson, "Bit Twiddling Hacks", hasless).
 const fn below(word: u64, limit: u8) -> u64 {
     word.wrapping_sub(EACH * limit as u64) & !word & TOP
 }
 
-/// Not zero exactly if a byte of `word` is `byte`, which is below 128.
+/// Non-zero exactly if a byte of `word` is `byte`, which is below 128.
 const fn equal(word: u64, byte: u8) -> u64 {
     below(word ^ (EACH * byte as u64), 1)
 }

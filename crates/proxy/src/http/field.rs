@@ -1,4 +1,4 @@
-//! The fields of a head as ranges of the buffer that it was received in.
+//! The fields of a head, as ranges of the buffer that received it.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// The bytes of the range. `buf` is what the head was parsed from; it panics if `buf` is shorter.
+    /// The bytes of the range. `buf` is the buffer that the head was parsed from; panics if it is shorter.
     pub fn of(self, buf: &[u8]) -> &[u8] {
         &buf[self.range()]
     }
@@ -46,7 +46,7 @@ pub struct Field {
     pub(crate) value_len: u32,
     pub(crate) name_len: u16,
     pub(crate) known: KnownField,
-    /// Whether the whole line can be sent on as it stands.
+    /// Whether the whole line can be forwarded unchanged.
     pub(crate) verbatim: bool,
 }
 
@@ -56,38 +56,38 @@ impl Field {
         self.known
     }
 
-    /// The name as sent.
+    /// The name as received.
     pub fn name<'b>(&self, buf: &'b [u8]) -> &'b [u8] {
         self.name_span().of(buf)
     }
 
-    /// The value without the white space around it.
+    /// The value without surrounding white space.
     pub fn value<'b>(&self, buf: &'b [u8]) -> &'b [u8] {
         self.value_span().of(buf)
     }
 
-    /// Where the name is.
+    /// Position of the name.
     pub const fn name_span(&self) -> Span {
         Span { start: self.start, end: self.start + self.name_len as u32 }
     }
 
-    /// Where the value is.
+    /// Position of the value.
     pub const fn value_span(&self) -> Span {
         Span { start: self.value_start, end: self.value_start + self.value_len }
     }
 
-    /// The whole line with its CRLF, if it can be sent on as it stands: at most one space after the colon, none at the end.
+    /// The whole line with its CRLF, if it can be forwarded unchanged: at most one space after the colon, none at the end.
     pub(crate) fn verbatim_line(&self) -> Option<Range<usize>> {
         self.verbatim.then(|| self.start as usize..(self.value_start + self.value_len) as usize + 2)
     }
 
-    /// Whether the field has this name, in any case.
+    /// Whether the field has this name, compared without case.
     pub fn is(&self, name: &[u8], buf: &[u8]) -> bool {
         usize::from(self.name_len) == name.len() && self.name(buf).eq_ignore_ascii_case(name)
     }
 }
 
-/// The fields of one head in the order they were received, without those that the rules drop.
+/// The fields of one head in the order received, without those that the rules drop.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
     list: Vec<Field>,
@@ -107,22 +107,22 @@ impl Fields {
         self.list.len()
     }
 
-    /// Whether there is no field.
+    /// Whether there are no fields.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Which known fields there are.
+    /// The known fields that are present.
     pub const fn present(&self) -> KnownSet {
         self.present
     }
 
-    /// Which known fields there are more than once.
+    /// The known fields that occur more than once.
     pub const fn repeated(&self) -> KnownSet {
         self.repeated
     }
 
-    /// The value of the first `field`. Costs one bit test if there is none.
+    /// The value of the first `field`. Costs one bit test if it is absent.
     pub fn get<'b>(&self, field: KnownField, buf: &'b [u8]) -> Option<&'b [u8]> {
         if !self.present.contains(field) {
             return None;
@@ -136,7 +136,7 @@ impl Fields {
         list.iter().filter(move |line| line.known == field).map(|line| line.value(buf))
     }
 
-    /// The values of all lines with this name, in any case; for names that are not known fields.
+    /// The values of all lines with this name, compared without case; for names that are not known fields.
     pub fn named<'b>(&self, name: &'b [u8], buf: &'b [u8]) -> impl Iterator<Item = &'b [u8]> + use<'_, 'b> {
         self.list.iter().filter(move |line| line.is(name, buf)).map(|line| line.value(buf))
     }
@@ -148,7 +148,7 @@ impl Fields {
         self.repeated = KnownSet::EMPTY;
     }
 
-    /// Takes a field that was received.
+    /// Adds a received field.
     pub(crate) fn push(&mut self, field: Field) {
         if self.present.contains(field.known) {
             self.repeated = self.repeated.with(field.known);
@@ -157,7 +157,7 @@ impl Fields {
         self.list.push(field);
     }
 
-    /// Counts a line that was received, whether or not it is kept. `false` if there are more than the limit.
+    /// Counts a received line, whether or not it is kept. Returns `false` once there are more than `limit`.
     pub(crate) const fn count(&mut self, limit: usize) -> bool {
         if self.received >= limit {
             return false;
@@ -166,7 +166,7 @@ impl Fields {
         true
     }
 
-    /// Removes the fields for which `listed` holds. Used for what `Connection` names.
+    /// Removes the fields for which `listed` returns true: those that `Connection` names.
     pub(crate) fn remove(&mut self, mut listed: impl FnMut(&Field) -> bool) {
         let mut gone = KnownSet::EMPTY;
         self.list.retain(|field| {

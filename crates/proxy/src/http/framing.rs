@@ -1,31 +1,31 @@
-//! How the end of a body is known.
+//! How the end of a body is found.
 
-/// How the end of a message body is known.
+/// How the end of a message body is found.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Framing {
-    /// There is no body and no field that speaks of one.
+    /// No body, and no field that announces one.
     #[default]
     None,
     /// `Content-Length`, which may be zero.
     Length(u64),
     /// `Transfer-Encoding: chunked`.
     Chunked,
-    /// A response that ends when its connection does. Never a request.
+    /// A response that ends when its connection closes. Never a request.
     UntilClose,
 }
 
 impl Framing {
-    /// Whether the body has no bytes for certain.
+    /// Whether the body certainly has no bytes.
     pub const fn is_empty(self) -> bool {
         matches!(self, Self::None | Self::Length(0))
     }
 }
 
-/// How a body that is passed on is framed.
+/// The framing of a forwarded body on both sides.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Reframed {
-    /// By its sender.
+    /// As received from its sender.
     pub received: Framing,
-    /// For its recipient.
+    /// As sent to its recipient.
     pub sent: Framing,
 }

@@ -1,6 +1,6 @@
-//! What all heads have in common: their limits, the bytes that they refer to, and how far a parser has come with them.
+//! What all heads have in common: limits, the bytes that they refer to, and the progress of parsing.
 
-/// Bounds of a head, and which field names are let through. Lengths are in bytes and include the line end.
+/// Limits of a head, and which field names are accepted. Lengths are in bytes and include the line end.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HeadLimits {
     /// The start line. Default 8 KiB.
@@ -11,13 +11,13 @@ pub struct HeadLimits {
     pub total: usize,
     /// Number of fields, dropped ones included. Default 256.
     pub fields: usize,
-    /// nginx's `ignore_invalid_headers`, default on: request fields whose names have bytes other than letters, digits and
-    /// hyphens are dropped silently. If off, every token is let through and other names are refused.
+    /// nginx's `ignore_invalid_headers`, default on: request fields whose names contain bytes other than letters, digits and
+    /// hyphens are dropped silently. If off, every token is accepted and other names are refused.
     pub ignore_invalid_headers: bool,
     /// nginx's `underscores_in_headers`, default off: underscores count as valid bytes of a name.
     pub underscores_in_headers: bool,
-    /// Names besides those of [`KnownSet::NOT_REMOVABLE`](super::KnownSet::NOT_REMOVABLE) that a `Connection` option can't remove,
-    /// in whichever spelling.
+    /// Names, besides [`KnownSet::NOT_REMOVABLE`](super::KnownSet::NOT_REMOVABLE), that a `Connection` option can't remove, in
+    /// any case.
     pub guarded: Vec<Box<[u8]>>,
 }
 
@@ -35,12 +35,12 @@ impl Default for HeadLimits {
     }
 }
 
-/// Something parsed, and the bytes that its ranges refer to.
+/// A parsed value with the bytes that its ranges refer to.
 #[derive(Debug)]
 pub struct Spanned<'a, T> {
-    /// What was parsed.
+    /// The parsed value.
     pub parsed: &'a T,
-    /// What it was parsed from.
+    /// The bytes that it was parsed from.
     pub bytes: &'a [u8],
 }
 
@@ -52,12 +52,12 @@ impl<T> Clone for Spanned<'_, T> {
 
 impl<T> Copy for Spanned<'_, T> {}
 
-/// How far a head has come.
+/// Progress of parsing a head.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Parsed {
     /// More bytes are needed.
     Partial {
-        /// Whether anything but empty lines has arrived: a client that stops here gets an answer (408), an idle one does not.
+        /// Whether anything except empty lines has arrived: a client that stops here gets a 408, an idle one gets no answer.
         started: bool,
     },
     /// The head is complete.
@@ -67,14 +67,14 @@ pub enum Parsed {
     },
 }
 
-/// Where a parser that waits for more bytes goes on. Only the parser looks at it.
+/// Where a parser that waits for more bytes resumes. Only the parser uses it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
-    /// Start of the line that is not complete yet.
+    /// Start of the first incomplete line.
     pub(crate) line: usize,
-    /// The search for its end has come this far.
+    /// How far the search for its end has come.
     pub(crate) searched: usize,
-    /// The part of the head that it is in.
+    /// The part of the head that is being parsed.
     pub(crate) part: Part,
 }
 
@@ -86,6 +86,6 @@ pub(crate) enum Part {
     StartLine,
     /// The fields.
     Fields,
-    /// None: it was parsed to its end, or refused.
+    /// None: the head was parsed completely, or refused.
     Over,
 }

@@ -1,7 +1,7 @@
-//! What all versions of HTTP have in common: heads as they were received, and the words in them. How they are read and written is
-//! the business of each version (`http1`).
+//! What all versions of HTTP have in common: received heads, and the words in them. Reading and writing them is up to each
+//! version (`http1`).
 //!
-//! A head is ranges of the buffer that it was received in; nothing is copied, and a reused head allocates nothing.
+//! A head consists of ranges of its receive buffer; nothing is copied, and a reused head allocates nothing.
 
 mod authority;
 pub(crate) mod byte_class;

@@ -9,7 +9,7 @@ use super::framing::Framing;
 use super::head::Progress;
 use super::version::Version;
 
-/// The request method. `CONNECT` and `TRACE` do not get this far.
+/// The request method. `CONNECT` and `TRACE` are refused earlier.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[allow(missing_docs)] // the names say it
 pub enum Method {
@@ -31,16 +31,16 @@ pub enum Target {
     /// `/path?query`
     #[default]
     Origin,
-    /// `http://host/path?query`; `https` tells which of the two schemes it was.
+    /// `http://host/path?query`, with either scheme.
     Absolute {
         /// Whether the scheme is `https`.
         https: bool,
     },
-    /// `*`, of `OPTIONS` only.
+    /// `*`, for `OPTIONS` only.
     Asterisk,
 }
 
-/// A request head as ranges of the buffer it was parsed from. Reused from request to request.
+/// A request head, as ranges of the buffer that it was parsed from. Reused from request to request.
 #[derive(Clone, Debug, Default)]
 pub struct RequestHead {
     pub(crate) progress: Progress,
@@ -61,14 +61,14 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// Forgets what was parsed and keeps the memory.
+    /// Clears the parsed head and keeps the memory.
     pub fn clear(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
         *self = Self { fields, ..Self::default() };
     }
 
-    /// The protocols that the client asks to switch to, if it may. `buf` is what the head was parsed from.
+    /// The protocols that the client asks to switch to, if that is allowed. `buf` is the buffer that the head was parsed from.
     pub fn asked_protocols<'b>(&self, buf: &'b [u8]) -> Option<&'b [u8]> {
         let asks = self.connection.upgrade == Upgrade::Protocol;
         asks.then(|| self.fields.get(KnownField::Upgrade, buf)).flatten()
@@ -79,7 +79,7 @@ impl RequestHead {
         self.method
     }
 
-    /// The method as sent.
+    /// The method as received.
     pub fn method_bytes<'b>(&self, buf: &'b [u8]) -> &'b [u8] {
         self.method_span.of(buf)
     }
@@ -94,12 +94,12 @@ impl RequestHead {
         self.target
     }
 
-    /// The target as sent.
+    /// The target as received.
     pub const fn target_span(&self) -> Span {
         self.target_span
     }
 
-    /// The target as sent, from the path on: nginx's `$request_uri`.
+    /// The target as received, from the path on: nginx's `$request_uri`.
     pub fn request_uri(&self) -> Span {
         match self.target {
             Target::Absolute { .. } if !self.path.is_empty() => {
@@ -109,27 +109,27 @@ impl RequestHead {
         }
     }
 
-    /// The path as sent; empty in `http://host` and `http://host?query`, `*` in asterisk form.
+    /// The path as received; empty in `http://host` and `http://host?query`, `*` in asterisk form.
     pub const fn path(&self) -> Span {
         self.path
     }
 
-    /// What follows the first `?`, if there is one.
+    /// The part after the first `?`, if present.
     pub const fn query(&self) -> Option<Span> {
         self.query
     }
 
-    /// The host the request is for: that of an absolute target, else that of `Host`. `None` only in HTTP/1.0.
+    /// The host that the request is for: from an absolute target, else from `Host`. `None` only in HTTP/1.0.
     pub const fn authority(&self) -> Option<Authority> {
         self.authority
     }
 
-    /// How the body ends; never [`Framing::UntilClose`].
+    /// The framing of the body; never [`Framing::UntilClose`].
     pub const fn framing(&self) -> Framing {
         self.framing
     }
 
-    /// Persistence and upgrade. A tunnel may begin only behind the body, if there is one.
+    /// Persistence and upgrade. A tunnel may begin only after the body, if there is one.
     pub const fn connection(&self) -> ConnectionOptions {
         self.connection
     }
@@ -139,7 +139,7 @@ impl RequestHead {
         self.expects_continue
     }
 
-    /// The fields, without those dropped by policy or listed in `Connection`.
+    /// The fields, without those that the rules drop and those listed in `Connection`.
     pub const fn fields(&self) -> &Fields {
         &self.fields
     }

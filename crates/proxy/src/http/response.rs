@@ -7,11 +7,11 @@ use super::head::Progress;
 use super::request::Method;
 use super::version::Version;
 
-/// A response head as ranges of the buffer it was parsed from. Reused from response to response.
+/// A response head, as ranges of the buffer that it was parsed from. Reused from response to response.
 ///
-/// It is as strict as [`super::RequestHead`]: a backend that sends ambiguous framing is a 502, because whatever comes next
-/// on its connection could be taken for the answer to someone else's request. Field names may be any token, and lines may end
-/// in LF alone (RFC 9112 2.2) where that leaves no doubt, see [`HeadError::BareLineFeed`].
+/// Parsing is as strict as for [`super::RequestHead`]: ambiguous framing from a backend is a 502, because the next bytes on its
+/// connection could be taken for the response to another client's request. Field names may be any token, and lines may end in LF
+/// alone (RFC 9112 2.2) where that is unambiguous, see [`HeadError::BareLineFeed`].
 #[derive(Clone, Debug, Default)]
 pub struct ResponseHead {
     pub(crate) progress: Progress,
@@ -24,19 +24,19 @@ pub struct ResponseHead {
     pub(crate) line_ends: LineEnds,
 }
 
-/// Which line ends there were so far.
+/// The line ends seen so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LineEnds {
     pub(crate) crlf: bool,
     pub(crate) lf: bool,
     /// The last line ended in LF alone.
     pub(crate) last_is_lf: bool,
-    /// LF alone delimits a field that says where messages end.
+    /// LF alone delimits a framing or connection field.
     pub(crate) around_structure: bool,
 }
 
 impl ResponseHead {
-    /// Forgets what was parsed and keeps the memory.
+    /// Clears the parsed head and keeps the memory.
     pub fn clear(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
@@ -53,18 +53,18 @@ impl ResponseHead {
         self.status
     }
 
-    /// The reason phrase as sent, possibly empty.
+    /// The reason phrase as received; may be empty.
     pub const fn reason(&self) -> Span {
         self.reason
     }
 
-    /// Whether another response to the same request follows: 1xx except 101.
+    /// Whether another response to the same request will follow: 1xx except 101.
     pub const fn is_interim(&self) -> bool {
         self.status < 200 && self.status != 101
     }
 
-    /// How the body ends, in answer to a request with `method` (RFC 9112 6.3). A 101 has none: what follows it belongs to the
-    /// protocol that was agreed on. (There is no rule for `CONNECT`, as no such request is ever sent.)
+    /// The framing of the body in response to a request with `method` (RFC 9112 6.3). A 101 has no body: the bytes after it
+    /// belong to the new protocol. (`CONNECT` needs no rule, as it is never sent.)
     pub const fn framing(&self, method: Method) -> Framing {
         if matches!(method, Method::Head) || self.is_bodiless() {
             return Framing::None;
@@ -75,14 +75,14 @@ impl ResponseHead {
         }
     }
 
-    /// The framing that the fields speak of, whether or not there is a body: of use for `HEAD` and 304, whose
-    /// `Content-Length` is that of another response. [`Framing::None`] if there is no such field.
+    /// The framing that the fields announce, whether or not there is a body: for `HEAD` and 304, whose `Content-Length` describes
+    /// another response. [`Framing::None`] if there is no such field.
     pub const fn declared_framing(&self) -> Framing {
         self.declared
     }
 
-    /// Persistence and upgrade. `keep_alive` is false if the response has no body by rule but announces one nevertheless
-    /// (RFC 9112 6.1, RFC 9110 8.6), for then it is not certain where it ends.
+    /// Persistence and upgrade. `keep_alive` is false if the response can't have a body but announces one (RFC 9112 6.1, RFC 9110
+    /// 8.6): its end is then uncertain.
     pub const fn connection(&self) -> ConnectionOptions {
         self.connection
     }
@@ -92,8 +92,8 @@ impl ResponseHead {
         &self.fields
     }
 
-    /// Whether a connection can carry another request after this response to a request with `method`, if the body is read to
-    /// its end and nothing is left over behind it.
+    /// Whether the connection can carry another request after this response to a request with `method`, provided that the body is
+    /// read to its end and no bytes are left over.
     pub fn allows_reuse(&self, method: Method) -> bool {
         self.connection.keep_alive && self.framing(method) != Framing::UntilClose && self.status != 101
     }

@@ -1,6 +1,6 @@
 //! Reason phrases.
 
-/// The registered reason phrase of `status` (IANA, HTTP Status Code Registry), empty for one that has none.
+/// The registered reason phrase of `status` (IANA, HTTP Status Code Registry), empty if there is none.
 pub const fn reason(status: u16) -> &'static str {
     match status {
         100 => "Continue",

@@ -1,6 +1,6 @@
 //! Versions of HTTP.
 
-/// Version of a message that is understood.
+/// Version of a message that the proxy understands.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Version {
     /// HTTP/1.0

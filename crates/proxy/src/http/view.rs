@@ -1,4 +1,4 @@
-//! Heads as the model sees them.
+//! Heads in the form that the model reads.
 
 use fairway_model::{FieldLine, HostAndPort, KnownField, KnownSet, RequestView, Target as Asked};
 
@@ -6,12 +6,12 @@ use super::field::Fields;
 use super::framing::Framing;
 use super::request::{RequestHead, Target};
 
-/// The fields of a head, with the bytes that they are ranges of.
+/// The fields of a head, with the bytes that their ranges refer to.
 #[derive(Clone, Copy, Debug)]
 pub struct FieldsView<'a> {
     /// The fields.
     pub fields: &'a Fields,
-    /// What they were parsed from.
+    /// The bytes that they were parsed from.
     pub bytes: &'a [u8],
 }
 
@@ -38,7 +38,7 @@ impl<'a> fairway_model::Fields<'a> for FieldsView<'a> {
 }
 
 impl RequestHead {
-    /// The head as the model sees it. `bytes` is what it was parsed from.
+    /// The head in the form that the model reads. `bytes` is the buffer that it was parsed from.
     pub fn view<'a>(&'a self, bytes: &'a [u8]) -> RequestView<'a, FieldsView<'a>> {
         RequestView {
             method: self.method_bytes(bytes),
