@@ -1,8 +1,8 @@
-//! Whether the client still waits for its response.
+//! Detects a client that is gone while it waits for its response.
 //!
-//! A client that ends its side after its request has only said that no other request follows: it gets its response, as RFC 9112
-//! 9.6 wants it. A client that closed the connection looks the same until something is sent to it, and then its kernel answers
-//! with a reset. So an end is no reason to give up; a reset, a failed write, or a probe without an answer is.
+//! A client that shuts down its sending side after a request has only said that no other request follows: it gets its response,
+//! as RFC 9112 9.6 requires. A client that closed the connection looks the same until something is sent to it; its kernel then
+//! answers with a reset. So an end of input is no reason to give up; a reset, a failed write or an unanswered probe is.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -13,12 +13,12 @@ use crate::limit::CLIENT_LOOK;
 use crate::stream::Downstream;
 use crate::timer::{Millis, NEVER, Timers};
 
-/// What is known of a client that waits.
+/// What is known about a waiting client.
 #[derive(Debug)]
 pub(super) struct Attention {
-    /// It sends nothing more.
+    /// The client sends nothing more.
     ended: bool,
-    /// When it is looked at next, [`NEVER`] while reading tells when it is gone.
+    /// When to check again; [`NEVER`] while a read would show that the client is gone.
     pub(super) look: Millis,
 }
 
@@ -27,12 +27,12 @@ impl Attention {
         Self { ended: false, look: NEVER }
     }
 
-    /// Whether nothing more comes from the client.
+    /// Whether the client has ended its sending side.
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// Notices that the client is gone. What it sends meanwhile is kept for later.
+    /// Completes when the client is gone. Bytes that it sends meanwhile are kept for later.
     pub(super) fn poll_gone(
         &mut self,
         cx: &mut Context<'_>,
@@ -41,19 +41,19 @@ impl Attention {
         timers: &Timers,
     ) -> Poll<Failure> {
         if !source.body.has_ended() {
-            // The body is being read anyway.
+            // Reading the body would notice it anyway.
             return Poll::Pending;
         }
         while !self.ended && source.buffer.room() > 0 {
             match ready!(source.buffer.poll_fill(stream, cx)) {
                 Ok(1..) => {}
                 Ok(0) => self.end(stream),
-                // An end without a farewell of TLS: the request was complete, nothing of it can be missing.
+                // An end without TLS `close_notify`: the request was complete, so nothing of it is missing.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.end(stream),
                 Err(_) => return Poll::Ready(Failure::ClientGone),
             }
         }
-        // Nothing can be read any more: a reset shows only as the error of the socket.
+        // Nothing can be read any more, so only the socket's error shows a reset.
         if stream.has_failed() {
             return Poll::Ready(Failure::ClientGone);
         }

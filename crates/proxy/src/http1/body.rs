@@ -1,9 +1,9 @@
-//! Reading a body to its exact end, whatever delimits it.
+//! Reads a body to its exact end, whatever its framing.
 
 use super::chunk::{ChunkDecoder, ChunkLimits, Decoded, Event};
 use crate::http::{BodyError, Framing};
 
-/// Reads one body as its [`Framing`] says. A connection may be used again only if [`BodyDecoder::is_done`] before it closed.
+/// Decodes one body by its [`Framing`]. A connection may be reused only if [`BodyDecoder::is_done`] before it closed.
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
     kind: Kind,
@@ -12,16 +12,16 @@ pub struct BodyDecoder {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// So many bytes are missing.
+    /// Bytes still missing.
     Length(u64),
     Chunked(ChunkDecoder),
     UntilClose,
-    /// The peer closed where that ends the body.
+    /// The peer closed, which ends the body.
     Closed,
 }
 
 impl BodyDecoder {
-    /// A decoder at the start of a body.
+    /// Creates a decoder at the start of a body.
     pub const fn new(framing: Framing, limits: ChunkLimits) -> Self {
         let kind = match framing {
             Framing::None => Kind::Length(0),
@@ -32,10 +32,10 @@ impl BodyDecoder {
         Self { kind, data: 0 }
     }
 
-    /// Reads from the front of `input` up to and including the next event. Input behind the end of the body is not touched.
+    /// Decodes from the front of `input` up to and including the next event. Input after the end of the body is not touched.
     ///
     /// # Errors
-    /// The chunked coding is malformed; the connection is to be closed.
+    /// The chunked coding is malformed; the connection must be closed.
     pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, BodyError> {
         let decoded = match &mut self.kind {
             Kind::Length(0) | Kind::Closed => Decoded { consumed: 0, event: Event::End },
@@ -54,7 +54,7 @@ impl BodyDecoder {
         Ok(decoded)
     }
 
-    /// The peer closed its side, and all it sent was decoded.
+    /// Tells the decoder that the peer closed its side and that all its bytes were decoded.
     ///
     /// # Errors
     /// [`BodyError::Incomplete`] if the body had not ended.
@@ -75,12 +75,12 @@ impl BodyDecoder {
         }
     }
 
-    /// Bytes of data (coding excluded) so far.
+    /// Bytes of data so far, without the coding.
     pub const fn data_len(&self) -> u64 {
         self.data
     }
 
-    /// Bytes that are still to come, if that is known.
+    /// Bytes still to come, if known.
     pub const fn remaining(&self) -> Option<u64> {
         match self.kind {
             Kind::Length(missing) => Some(missing),

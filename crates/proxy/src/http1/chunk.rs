@@ -1,8 +1,8 @@
 //! The chunked transfer coding (RFC 9112 7.1), both ways, without copying data.
 //!
-//! A line of the coding is only taken when it is complete: until then nothing of it is consumed, and the caller keeps the
-//! bytes. [`ChunkDecoder`] is for bodies that are read or re-framed; [`ChunkRelay`] is for bodies that go from one chunked
-//! message to another and passes whole runs of chunks through as they are.
+//! A line of the coding is consumed only once it is complete; until then the caller keeps its bytes. [`ChunkDecoder`] is for
+//! bodies that are read or re-framed; [`ChunkRelay`] copies a body from one chunked message to another and forwards whole runs of
+//! chunks unchanged.
 
 use std::ops::Range;
 
@@ -12,12 +12,12 @@ use crate::http::byte_class::{is_value, trim};
 use crate::limit::{CHUNK_EXTENSIONS, CHUNK_LINE, TRAILERS};
 use fairway_model::{KnownField, KnownSet};
 
-/// Bounds of what a chunked body may spend on anything but data. Lengths are in bytes.
+/// Limits on what a chunked body may spend on anything except data. Lengths are in bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ChunkLimits {
     /// One chunk-size line with its extension. Default 256.
     pub size_line: usize,
-    /// All extensions of a message together (CVE-2023-39326 is what a limit per line only leads to). Default 4 KiB.
+    /// All extensions of a message together (a limit per line alone led to CVE-2023-39326). Default 4 KiB.
     pub extensions: usize,
     /// The trailer section. Default 8 KiB.
     pub trailers: usize,
@@ -29,12 +29,12 @@ impl Default for ChunkLimits {
     }
 }
 
-/// What a call took from its input. Ranges are relative to that input.
+/// What a call consumed from its input. Ranges are relative to that input.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Decoded {
     /// Bytes to drop from the front of the input, those of the event included.
     pub consumed: usize,
-    /// What they were.
+    /// What those bytes were.
     pub event: Event,
 }
 
@@ -43,20 +43,20 @@ pub struct Decoded {
 pub enum Event {
     /// Data, never empty.
     Data(Range<usize>),
-    /// A trailer field that may be passed on. Those that may not (RFC 9110 6.5.1) are dropped.
+    /// A trailer field that may be forwarded. Those that may not (RFC 9110 6.5.1) are dropped.
     Trailer {
-        /// Where its name is.
+        /// Position of its name.
         name: Range<usize>,
-        /// Where its value is.
+        /// Position of its value.
         value: Range<usize>,
     },
-    /// Nothing more to be had from this input; the rest of it must be presented again with more bytes behind it.
+    /// Nothing more can be decoded from this input; present the rest again with more bytes after it.
     NeedMore,
     /// The body is complete. What follows belongs to the next message.
     End,
 }
 
-/// Takes the chunked coding off a body.
+/// Removes the chunked coding from a body.
 #[derive(Clone, Debug)]
 pub struct ChunkDecoder {
     state: State,
@@ -69,9 +69,9 @@ pub struct ChunkDecoder {
 enum State {
     /// At the start of a chunk-size line.
     Size,
-    /// So many bytes of the chunk are missing.
+    /// Bytes of the chunk still missing.
     Data(u64),
-    /// Behind the data of a chunk.
+    /// After the data of a chunk.
     DataEnd,
     /// At the start of a trailer line.
     Trailers,
@@ -90,7 +90,7 @@ enum Element {
 }
 
 impl ChunkDecoder {
-    /// A decoder at the start of a body.
+    /// Creates a decoder at the start of a body.
     pub const fn new(limits: ChunkLimits) -> Self {
         Self { state: State::Size, limits, extensions: 0, trailers: 0 }
     }
@@ -100,10 +100,10 @@ impl ChunkDecoder {
         self.state == State::Done
     }
 
-    /// Reads from the front of `input` up to and including the next event.
+    /// Decodes from the front of `input` up to and including the next event.
     ///
     /// # Errors
-    /// The body is malformed; every later call has no meaning and the connection is to be closed.
+    /// The body is malformed; later calls have no meaning and the connection must be closed.
     pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, BodyError> {
         let mut at = 0;
         loop {
@@ -124,7 +124,7 @@ impl ChunkDecoder {
         }
     }
 
-    /// Takes one element from the front of `input`.
+    /// Decodes one element at the front of `input`.
     fn element(&mut self, input: &[u8]) -> Result<(usize, Element), BodyError> {
         match self.state {
             State::Size => {
@@ -173,38 +173,38 @@ impl ChunkDecoder {
     }
 }
 
-/// Passes a chunked body on to another chunked message. What is canonical goes through as it is, chunk framing included, so
-/// that the common case is one range per read; extensions and forbidden trailers are taken out.
+/// Relays a chunked body to another chunked message. Canonical parts are forwarded unchanged, chunk framing included, so that the
+/// common case is one range per read; extensions and forbidden trailers are removed.
 #[derive(Clone, Debug)]
 pub struct ChunkRelay {
     decoder: ChunkDecoder,
     data: u64,
 }
 
-/// What a call of [`ChunkRelay::relay`] took and what is to be sent for it.
+/// What a call of [`ChunkRelay::relay`] consumed and what to send for it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Relayed {
-    /// Bytes to drop from the front of the input once `relay` is acted on.
+    /// Bytes to drop from the front of the input after acting on `relay`.
     pub consumed: usize,
-    /// What is to be sent.
+    /// What to send.
     pub relay: Relay,
 }
 
-/// What is to be sent, in order.
+/// What to send, in order.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Relay {
-    /// These bytes of the input, as they are.
+    /// These bytes of the input, unchanged.
     Forward(Range<usize>),
     /// What the call appended to its output.
     Rewritten,
     /// Nothing: more input is needed.
     NeedMore,
-    /// What the call appended to its output (possibly nothing), and the message is complete.
+    /// What the call appended to its output (possibly nothing); the message is complete.
     End,
 }
 
 impl ChunkRelay {
-    /// A relay at the start of a body.
+    /// Creates a relay at the start of a body.
     pub const fn new(limits: ChunkLimits) -> Self {
         Self { decoder: ChunkDecoder::new(limits), data: 0 }
     }
@@ -214,15 +214,15 @@ impl ChunkRelay {
         self.decoder.is_done()
     }
 
-    /// Bytes of data (coding excluded) so far.
+    /// Bytes of data so far, without the coding.
     pub const fn data_len(&self) -> u64 {
         self.data
     }
 
-    /// Takes as much as possible from the front of `input`. Bytes that can't be sent as they are get appended to `out`.
+    /// Relays as much as possible from the front of `input`. Bytes that can't be forwarded unchanged are appended to `out`.
     ///
     /// # Errors
-    /// The body is malformed. Nothing of the malformed element was passed on, and the message sent so far must be aborted.
+    /// The body is malformed. Nothing of the malformed element was relayed, and the message sent so far must be aborted.
     pub fn relay(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Relayed, BodyError> {
         if self.is_rewritten(input) {
             return self.rewrite(input, out);
@@ -238,7 +238,7 @@ impl ChunkRelay {
                     }
                     at += taken;
                 }
-                // What came before the fault is sent first; the next call meets it again.
+                // Everything before the fault is sent first; the next call runs into it again.
                 Err(_) if at > 0 => {
                     self.decoder.state = before;
                     break;
@@ -250,7 +250,7 @@ impl ChunkRelay {
         Ok(Relayed { consumed: at, relay })
     }
 
-    /// Takes one element that is not sent as it is.
+    /// Relays one element that can't be forwarded unchanged.
     fn rewrite(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Relayed, BodyError> {
         let was_done = self.is_done();
         let (consumed, element) = self.decoder.element(input)?;
@@ -279,7 +279,7 @@ impl ChunkRelay {
         Ok(Relayed { consumed, relay })
     }
 
-    /// Whether the element at the front of `rest` is not sent as it is, or not complete enough to tell.
+    /// Whether the element at the front of `rest` must be rewritten, or is too incomplete to tell.
     fn is_rewritten(&self, rest: &[u8]) -> bool {
         match self.decoder.state {
             State::Data(_) | State::DataEnd => false,
@@ -293,24 +293,24 @@ impl ChunkRelay {
     }
 }
 
-/// Puts the chunked coding on a body.
+/// Adds the chunked coding to a body.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ChunkEncoder;
 
 impl ChunkEncoder {
-    /// What ends a chunk.
+    /// The bytes that end a chunk.
     pub const CHUNK_END: &'static [u8] = b"\r\n";
-    /// What ends a body without trailers.
+    /// The bytes that end a body without trailers.
     pub const END: &'static [u8] = b"0\r\n\r\n";
 
-    /// Appends the size line of a chunk of `len` bytes, which must not be 0. The data and [`Self::CHUNK_END`] follow it, as
-    /// parts of a vectored write if they are large.
+    /// Appends the size line of a chunk of `len` bytes, which must not be 0. The data and [`Self::CHUNK_END`] follow, as parts of
+    /// a vectored write if they are large.
     pub fn begin(len: usize, out: &mut Vec<u8>) {
         debug_assert!(len > 0, "a chunk of no bytes ends the body");
         write_size(len as u64, out);
     }
 
-    /// Appends `data` as one chunk; nothing if it is empty.
+    /// Appends `data` as one chunk, or nothing if it is empty.
     pub fn chunk(data: &[u8], out: &mut Vec<u8>) {
         if !data.is_empty() {
             Self::begin(data.len(), out);
@@ -340,7 +340,7 @@ fn write_size(size: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The line at the front of `input` without its CRLF, `None` if its end has not come. `limit` counts the CRLF.
+/// The line at the front of `input` without its CRLF; `None` if it is incomplete. `limit` includes the CRLF.
 fn line(
     input: &[u8],
     limit: usize,
@@ -356,8 +356,8 @@ fn line(
     }
 }
 
-/// The size and how many bytes of the line are its digits. What follows must be an extension, or blanks, which some old
-/// servers pad the line with; either is dropped.
+/// The size, and how many bytes of the line are its digits. The rest must be an extension, or spaces, with which some old servers
+/// pad the line; both are dropped.
 fn chunk_size(line: &[u8]) -> Result<(u64, usize), BodyError> {
     let mut size = 0_u64;
     let mut digits = 0;
@@ -378,11 +378,11 @@ fn chunk_size(line: &[u8]) -> Result<(u64, usize), BodyError> {
     Ok((size, digits))
 }
 
-/// Fields that must not come behind the body: those that delimit, route, authorise or reinterpret the message
-/// (RFC 9110 6.5.1), and whatever the proxy itself gives a meaning to.
+/// Fields that must not follow the body are those that delimit, route, authorise or reinterpret the message (RFC 9110 6.5.1), and
+/// those that the proxy itself interprets.
 const KEPT_TRAILERS: KnownSet = KnownSet::of(&[KnownField::Etag, KnownField::Traceparent, KnownField::Tracestate]);
 
-/// Name and value of a trailer line, `None` if it is dropped.
+/// Name and value of a trailer line; `None` if it is dropped.
 #[allow(clippy::type_complexity)]
 fn trailer(line: &[u8]) -> Result<Option<(Range<usize>, Range<usize>)>, BodyError> {
     let field = parse_line(line, 0, NameRules::Drop { underscores: false }).map_err(|_| BodyError::InvalidTrailer)?;

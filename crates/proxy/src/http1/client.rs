@@ -1,5 +1,5 @@
-//! The client's side of an exchange over HTTP/1: receives the body of the request, sends the response, and knows what may become
-//! of the connection afterwards.
+//! The client's side of an exchange over HTTP/1: receives the request body, sends the response, and decides how the connection
+//! continues.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -21,48 +21,48 @@ use crate::stream::{Downstream, WriteFrom};
 use crate::timer::{Millis, Timers};
 use crate::work::Store;
 
-/// What becomes of the client's connection.
+/// How the client's connection continues after the exchange.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum After {
-    /// It is read for the next request.
+    /// The next request is read from it.
     Keep,
     /// It is closed.
     Close,
-    /// It is closed for writing, and read for a while: to close it while the client still sends would make the kernel reset it,
-    /// and the client might never see the response.
+    /// It is closed for writing and read for a while: closing it while the client still sends would make the kernel reset it, and
+    /// the client might never see the response.
     Linger,
-    /// It is closed with a reset, so that a response that ends with its connection is not taken for complete.
+    /// It is closed with a reset, so that a response that ends with its connection is not mistaken for complete.
     Reset,
 }
 
-/// A client that has sent one request, or the beginning of one.
+/// A client that has sent a request, or the beginning of one.
 #[derive(Debug)]
 pub(crate) struct Http1Client<'a> {
     stream: &'a mut Downstream,
     head: &'a RequestHead,
-    /// The head (held), the body, the requests behind it.
+    /// The head (held), the body, and the requests after it.
     source: Source<'a>,
     out: &'a mut Outgoing,
-    /// Whether the head was understood.
+    /// Whether the head was parsed.
     parsed: bool,
     head_len: u64,
     /// Whether the client waits for `100 Continue`.
     expects_continue: bool,
     attention: Attention,
     after: After,
-    /// Bytes sent, and how many of them were the head.
+    /// Bytes sent, and how many of them belong to the head.
     sent: u64,
     sent_head: u64,
-    /// Whether any byte of a response (an interim one too) was given to the connection.
+    /// Whether any byte of a response (even an interim one) was handed to the connection.
     answered: bool,
-    /// Where the response begins in the output and in all that is sent.
+    /// Where the response begins: in the output, and counted over all bytes sent.
     begins: (usize, u64),
-    /// Whether only the end of the connection can tell the client that the response was cut.
+    /// Whether closing the connection is the only way to show the client that the response was cut.
     ends_with_connection: bool,
 }
 
 impl<'a> Http1Client<'a> {
-    /// What a client has sent so far. The head counts once [`begin`](Self::begin) says that it was parsed.
+    /// Starts with what the client has sent so far. The head counts once [`begin`](Self::begin) reports that it was parsed.
     pub(crate) fn new(
         stream: &'a mut Downstream,
         received: &'a mut Buffer,
@@ -87,7 +87,7 @@ impl<'a> Http1Client<'a> {
         }
     }
 
-    /// The head was parsed and is held. `may_keep` tells whether the connection may have another request.
+    /// Reports that the head was parsed and is held. `may_keep` says whether the connection may carry another request.
     pub(crate) fn begin(&mut self, may_keep: bool) {
         self.parsed = true;
         self.head_len = self.source.buffer.held().len() as u64;
@@ -96,12 +96,12 @@ impl<'a> Http1Client<'a> {
         self.after = if may_keep && self.head.connection().keep_alive { After::Keep } else { After::Close };
     }
 
-    /// The head, once it was understood.
+    /// The head, once parsed.
     pub(crate) fn head(&self) -> Option<Spanned<'_, RequestHead>> {
         self.parsed.then(|| Spanned { parsed: self.head, bytes: self.source.buffer.held() })
     }
 
-    /// The first line of a head that was not understood, as far as it came.
+    /// The first line of a head that could not be parsed, as far as it was received.
     pub(crate) fn broken_line(&self) -> &[u8] {
         if self.parsed {
             return &[];
@@ -110,32 +110,32 @@ impl<'a> Http1Client<'a> {
         filled.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default()
     }
 
-    /// The method; GET as long as none is known.
+    /// The method; GET until one is known.
     pub(crate) fn method(&self) -> Method {
         if self.parsed { self.head.method() } else { Method::Get }
     }
 
-    /// The protocols that the client asks for, if it may.
+    /// The protocols that the client asks to switch to, if that is allowed.
     pub(crate) fn asked_protocols(&self) -> Option<&[u8]> {
         if self.parsed { self.head.asked_protocols(self.source.buffer.held()) } else { None }
     }
 
-    /// Where the body of the request comes from.
+    /// The source of the request body.
     pub(crate) fn source(&mut self) -> &mut Source<'a> {
         &mut self.source
     }
 
-    /// Whether the whole body was taken.
+    /// Whether the whole body was consumed.
     pub(crate) fn body_has_ended(&self) -> bool {
         self.source.body.has_ended()
     }
 
-    /// Bytes of the request that were received and taken.
+    /// Bytes of the request received and consumed.
     pub(crate) fn received(&self) -> u64 {
         self.head_len + self.source.body.data_len()
     }
 
-    /// Whether the body can be had from its beginning once more.
+    /// Whether the body can be read again from its beginning.
     pub(crate) fn can_rewind(&self) -> bool {
         self.source.buffer.can_rewind()
     }
@@ -147,11 +147,11 @@ impl<'a> Http1Client<'a> {
         self.source.body = Body::new(self.head.framing(), true);
     }
 
-    /// Lets a client go on that waits for permission to send its body. `true` if that is to be written.
+    /// Lets a client that waits for permission send its body. Returns `true` if there is something to write.
     pub(crate) fn write_continue(&mut self) -> bool {
         let waits = std::mem::take(&mut self.expects_continue) && self.source.buffer.is_empty() && !self.answered;
         if waits {
-            // It is an interim response, but not one of the endpoint: the request may still be tried elsewhere.
+            // It is an interim response, but not from the endpoint: the request may still be tried elsewhere.
             self.out.lead.extend_from_slice(CONTINUE);
         }
         waits
@@ -167,17 +167,17 @@ impl<'a> Http1Client<'a> {
         })
     }
 
-    /// Notices that the client is gone. What it sends meanwhile is kept for later.
+    /// Completes when the client is gone. Bytes that it sends meanwhile are kept for later.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, timers: &Timers) -> Poll<Failure> {
         self.attention.poll_gone(cx, &mut self.source, self.stream, timers)
     }
 
-    /// When [`poll_gone`](Self::poll_gone) has to be asked at the latest.
+    /// The latest time for the next call of [`poll_gone`](Self::poll_gone).
     pub(crate) fn next_look(&self) -> Millis {
         self.attention.look
     }
 
-    /// Takes as much of the response body as can be written at once. `true` if there is something to write now.
+    /// Takes as much of the response body as can be written at once. Returns `true` if there is something to write.
     ///
     /// # Errors
     /// The body is malformed.
@@ -185,7 +185,7 @@ impl<'a> Http1Client<'a> {
         self.out.fill(&mut from.body, from.buffer)
     }
 
-    /// The endpoint closed its side, and all it sent was taken.
+    /// Reports that the endpoint closed its side and that all its bytes were taken.
     ///
     /// # Errors
     /// The body had not ended.
@@ -193,7 +193,7 @@ impl<'a> Http1Client<'a> {
         from.body.close(self.out)
     }
 
-    /// Writes what is pending, and makes sure that the kernel has it.
+    /// Writes pending bytes, and makes sure that the kernel has them.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut Source<'_>) -> Poll<io::Result<()>> {
         match self.out.poll_write(cx, self.stream, from.buffer, &mut self.sent) {
             Poll::Ready(Ok(())) => self.stream.poll_flush_all(cx),
@@ -216,22 +216,22 @@ impl<'a> Http1Client<'a> {
         self.answered
     }
 
-    /// Whether chunks can be sent.
+    /// Whether the client understands chunks.
     pub(crate) fn takes_chunks(&self) -> bool {
         self.head.version() == Version::Http11
     }
 
-    /// Passes an interim response on, if the client knows such.
+    /// Forwards an interim response, if the client's version has them.
     pub(crate) fn write_interim(&mut self, response: Spanned<'_, ResponseHead>) {
         let Spanned { parsed, bytes } = response;
-        // A 100 was ours to send: the expectation was not passed on.
+        // A 100 was the proxy's to send: the expectation was not forwarded.
         if parsed.status() == 100 {
             return;
         }
         self.answered |= compose::write_interim(parsed, bytes, self.head.version(), &mut self.out.lead);
     }
 
-    /// Writes the head of the response, with all edits.
+    /// Writes the head of the response with all edits applied.
     pub(crate) fn write_response(
         &mut self,
         response: Spanned<'_, ResponseHead>,
@@ -243,11 +243,11 @@ impl<'a> Http1Client<'a> {
         let switches = response.status() == 101;
         let Reframed { received: declared, sent: announced } = framing;
         if switches || self.asked_protocols().is_some() || announced == Framing::UntilClose {
-            // A client that asked for another protocol may have sent bytes of it already.
+            // A client that asked for another protocol may already have sent bytes of it.
             self.keep_no_longer(After::Close);
         }
         if !self.source.body.has_ended() {
-            // The client still sends, and it is not certain that all of it will be read.
+            // The client still sends, and the rest may never be read.
             self.keep_no_longer(After::Linger);
         }
         self.close_behind_last();
@@ -269,7 +269,7 @@ impl<'a> Http1Client<'a> {
         self.ends_with_connection = announced == Framing::UntilClose;
     }
 
-    /// Takes back a response of which not a byte was written; `false` if there was one.
+    /// Takes back a response that was not written at all; `false` if part of it was.
     pub(crate) fn take_back(&mut self) -> bool {
         let (ahead, before) = self.begins;
         let whole = self.sent <= before;
@@ -279,7 +279,7 @@ impl<'a> Http1Client<'a> {
         whole
     }
 
-    /// Writes an answer of our own, and says which status it has.
+    /// Writes an answer of the proxy's own and returns its status.
     pub(crate) fn write_answer(
         &mut self,
         answer: Answer<'_>,
@@ -288,7 +288,7 @@ impl<'a> Http1Client<'a> {
     ) -> u16 {
         self.close_behind_last();
         let to = AnswerTo { head_only: self.method() == Method::Head, persistence: self.persistence() };
-        // What is left of an interim response has to go first.
+        // The rest of an interim response has to go first.
         self.out.clear_unless_begun();
         let before = self.out.lead.len();
         let (status, body) = compose::write_answer(&answer, to, &context, &mut self.out.lead, value);
@@ -300,8 +300,8 @@ impl<'a> Http1Client<'a> {
         status
     }
 
-    /// Drops the request body as far as it has come. `unsent` tells whether some of it waits to be sent to the endpoint. If that is
-    /// not all of it, the connection can have no other request.
+    /// Drops the received part of the request body. `unsent` says whether some of it waits to be sent to the endpoint. If the
+    /// body has not ended, the connection can carry no other request.
     pub(crate) fn skip_body(&mut self, unsent: bool) {
         if !self.skipped_body(unsent) {
             self.after = After::Linger;
@@ -326,49 +326,49 @@ impl<'a> Http1Client<'a> {
         true
     }
 
-    /// The connection ends after this exchange.
+    /// Closes the connection after this exchange.
     pub(crate) fn close(&mut self) {
         self.keep_no_longer(After::Close);
     }
 
-    /// The whole request was read: nothing of it is in the way of the end.
+    /// Notes that the whole request was read, so that closing needs no lingering.
     pub(crate) fn forgo_linger(&mut self) {
         if self.after == After::Linger {
             self.after = After::Close;
         }
     }
 
-    /// What follows on the connection is not certain, or not wanted.
+    /// Stops trusting the rest of the input: it is uncertain or unwanted.
     pub(crate) fn distrust(&mut self) {
         self.after = After::Linger;
     }
 
-    /// Nobody is there to be answered.
+    /// Gives up: there is no client to answer.
     pub(crate) fn give_up(&mut self) {
         self.after = After::Close;
     }
 
-    /// The response is cut. A client that can't tell by its framing is told by a reset, unless it is `to_blame`.
+    /// Cuts the response. If its framing doesn't show that to the client, a reset does, unless the client is `to_blame`.
     pub(crate) fn cut_response(&mut self, to_blame: bool) {
         self.after = if to_blame || !self.ends_with_connection { After::Close } else { After::Reset };
     }
 
-    /// What becomes of the connection.
+    /// How the connection continues.
     pub(crate) fn after(&self) -> After {
         self.after
     }
 
-    /// The connection below.
+    /// The underlying connection.
     pub(crate) fn stream(&mut self) -> &mut Downstream {
         self.stream
     }
 
-    /// The connection below, to look at.
+    /// The underlying connection, read-only.
     pub(crate) fn stream_ref(&self) -> &Downstream {
         self.stream
     }
 
-    /// The bytes of a tunnel that came already. The head stays for the log, and out of the way of what passes.
+    /// Splits off the bytes of a tunnel that have already arrived. The head is kept for the log, apart from the tunnel's bytes.
     pub(crate) fn split_tunnel(&mut self) -> Direction {
         Direction::with_buffer(self.source.buffer.split_rest())
     }
@@ -378,7 +378,7 @@ impl<'a> Http1Client<'a> {
         self.out.is_empty()
     }
 
-    /// Counts bytes that a tunnel has sent.
+    /// Counts bytes sent by a tunnel.
     pub(crate) fn count_sent(&mut self, count: u64) {
         self.sent += count;
     }
@@ -389,14 +389,14 @@ impl<'a> Http1Client<'a> {
         }
     }
 
-    /// After the last request of a client there is nothing to keep the connection for.
+    /// Once a client has sent its last request, the connection has no further use.
     fn close_behind_last(&mut self) {
         if self.attention.has_ended() && self.source.buffer.is_empty() {
             self.keep_no_longer(After::Close);
         }
     }
 
-    /// What the client is told about its connection.
+    /// What to tell the client about its connection.
     fn persistence(&self) -> Persistence {
         match (self.after, self.head.version()) {
             (After::Keep, Version::Http11) => Persistence::Kept,

@@ -1,5 +1,5 @@
-//! The heads that the proxy sends, as HTTP/1 writes them: the client's request as an endpoint gets it, an endpoint's response as the
-//! client gets it, and answers of the proxy's own. Which fields they have is decided in the model.
+//! The heads that the proxy sends, in the syntax of HTTP/1: the client's request to an endpoint, an endpoint's response to the
+//! client, and the proxy's own answers. The model decides which fields they have.
 
 use fairway_model::decision::Expand;
 use fairway_model::{Body as OwnBody, FieldLine, KnownField, KnownSet};
@@ -17,22 +17,22 @@ const DATE: FieldName<'_> = FieldName::from_static("Date");
 const LOCATION: FieldName<'_> = FieldName::from_static("Location");
 const ALLOW: FieldName<'_> = FieldName::from_static("Allow");
 
-/// Methods named when a request is about the server as a whole (`OPTIONS *`) or uses one that is not served.
+/// Methods listed when a request concerns the server as a whole (`OPTIONS *`) or uses an unsupported method.
 const METHODS: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// What becomes of the connection, as far as the client has to be told.
+/// How the connection continues, as far as the client needs to know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Persistence {
-    /// It stays, which HTTP/1.1 takes for granted.
+    /// It stays open, which HTTP/1.1 takes for granted.
     Kept,
-    /// It stays, which HTTP/1.0 has to be told.
+    /// It stays open, which HTTP/1.0 needs to be told.
     KeptExplicitly,
     /// It is closed after this response.
     Closed,
 }
 
 impl Persistence {
-    /// Writes what has to be said.
+    /// Writes the fields for it, if any.
     pub(super) fn write(self, writer: &mut HeadWriter<'_>) {
         let option: &[u8] = match self {
             Self::Kept => return,
@@ -43,19 +43,20 @@ impl Persistence {
     }
 }
 
-/// Who gets an answer of the proxy's own.
+/// The recipient of one of the proxy's own answers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AnswerTo {
-    /// Whether the request was a HEAD: the body is announced and not sent.
+    /// Whether the request was a HEAD: the body is announced but not sent.
     pub(crate) head_only: bool,
-    /// What becomes of the connection.
+    /// How the connection continues.
     pub(crate) persistence: Persistence,
 }
 
-/// Appends the head of a request. `family` are the fields about the client that are the same for every request of its connection.
+/// Appends the head of a request. `family` holds the fields about the client, which are the same for every request of its
+/// connection.
 ///
 /// # Errors
-/// If a configured value makes it unwritable.
+/// If a configured value makes the head invalid.
 pub(crate) fn write_request(
     request: &UpstreamRequest<'_>,
     family: Option<&PreparedField>,
@@ -83,13 +84,13 @@ pub(crate) fn write_request(
 pub(super) struct ClientResponse<'a> {
     /// The endpoint's head.
     pub(super) head: &'a ResponseHead,
-    /// What it was parsed from.
+    /// The bytes that it was parsed from.
     pub(super) bytes: &'a [u8],
     /// How the body is framed for the client.
     pub(super) framing: Framing,
-    /// Whether the endpoint's framing field goes on as it is.
+    /// Whether the endpoint's framing field is forwarded unchanged.
     pub(super) framing_kept: bool,
-    /// What becomes of the connection.
+    /// How the connection continues.
     pub(super) persistence: Persistence,
     /// The protocol that takes over the connection.
     pub(super) switched_to: Option<&'a [u8]>,
@@ -107,7 +108,7 @@ impl ClientResponse<'_> {
         }
         let dropped = if self.framing_kept { KnownSet::EMPTY } else { KnownSet::EMPTY.with(KnownField::ContentLength) };
         let fields = FieldsView { fields: head.fields(), bytes };
-        // The values were made within the limit, so none is too long here.
+        // The values were made within the limit, so none of them is too long.
         let _ = edits.write(fields, dropped, &mut writer, value, &mut context.values.reader());
         if self.framing == Framing::Chunked {
             writer.framing(Framing::Chunked);
@@ -120,8 +121,8 @@ impl ClientResponse<'_> {
     }
 }
 
-/// Appends an answer of the proxy's own, and returns its status and the length of its body. If its location can't stand in a field,
-/// it is a page with status 500.
+/// Appends one of the proxy's own answers; returns its status and the length of its body. If its location is not a valid field
+/// value, a page with status 500 is appended instead.
 pub(crate) fn write_answer(
     answer: &Answer<'_>,
     to: AnswerTo,
@@ -138,7 +139,7 @@ pub(crate) fn write_answer(
     }
 }
 
-/// The same, and nothing is appended if the location can't stand in a field.
+/// The same, but appends nothing if the location is not a valid field value.
 fn try_write_answer(
     answer: &Answer<'_>,
     to: AnswerTo,
@@ -200,7 +201,7 @@ fn write_upgrade(writer: &mut HeadWriter<'_>, protocols: &[u8]) {
     let _ = writer.field(UPGRADE, protocols);
 }
 
-/// Appends an interim response (103 and the like). Clients of HTTP/1.0 know none (RFC 9110 15.2): for them nothing is appended.
+/// Appends an interim response (103 and the like). HTTP/1.0 has none (RFC 9110 15.2), so nothing is appended for its clients.
 pub(super) fn write_interim(head: &ResponseHead, bytes: &[u8], to: Version, out: &mut Vec<u8>) -> bool {
     const DROPPED: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL).with(KnownField::ContentLength);
     if to == Version::Http10 {

@@ -1,4 +1,4 @@
-//! Reads persistence, the names that `Connection` lists, and protocol upgrades from fields.
+//! Reads persistence, the names listed in `Connection`, and protocol upgrades from the fields.
 
 use fairway_model::field::is_same_field;
 use fairway_model::{KnownField, KnownSet};
@@ -8,8 +8,8 @@ use crate::http::{ConnectionOptions, Fields, HeadError, Span, Upgrade, Version};
 use crate::limit::CONNECTION_OPTIONS;
 
 impl ConnectionOptions {
-    /// Reads the fields and removes those that `Connection` lists, except the ones that the proxy itself depends on
-    /// ([`KnownSet::NOT_REMOVABLE`], and the `guarded`), for which the option is ignored.
+    /// Reads the fields and removes those that `Connection` lists. Options that name a field which the proxy depends on
+    /// ([`KnownSet::NOT_REMOVABLE`] and `guarded`) are ignored.
     pub(super) fn take(
         fields: &mut Fields,
         version: Version,
@@ -72,7 +72,7 @@ impl Upgrade {
         }
     }
 
-    /// `name` or `name/version`, where the name is none of [`Self::NEVER`].
+    /// Matches `name` or `name/version`, where the name is none of [`Self::NEVER`].
     fn may_pass(protocol: &[u8]) -> bool {
         let slash = memchr::memchr(b'/', protocol);
         let (name, version) = slash.map_or((protocol, None), |at| (&protocol[..at], Some(&protocol[at + 1..])));
@@ -82,7 +82,7 @@ impl Upgrade {
     }
 }
 
-/// Where the elements of all `Connection` fields are; they outlive the borrow of the fields that are about to change.
+/// Positions of the elements of all `Connection` fields, without a borrow of the fields, which are about to change.
 struct Options {
     spans: [Span; CONNECTION_OPTIONS],
     len: usize,

@@ -1,5 +1,5 @@
-//! The endpoint's side of an exchange over HTTP/1: sends the request, receives the response, and knows whether the connection may
-//! be used again.
+//! The endpoint's side of an exchange over HTTP/1: sends the request, receives the response, and decides whether the connection
+//! may be reused.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -22,43 +22,43 @@ use crate::stream::{Upstream, WriteFrom};
 use crate::upstream;
 use crate::work::Store;
 
-/// What has come of a response.
+/// The part of a response that has arrived.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ResponsePart {
-    /// Not enough.
+    /// Not enough for a head.
     Partial,
-    /// An interim response, to be dropped before the next part.
+    /// An interim response, which must be dropped before the next part.
     Interim,
     /// The head of the response.
     Head,
 }
 
-/// An endpoint that is sent one request.
+/// An endpoint that gets one request.
 #[derive(Debug)]
 pub(crate) struct Http1Endpoint<'a> {
-    /// There from the moment that it is connected until the try ends.
+    /// Present from connecting until the end of the try.
     connection: Option<upstream::Connection>,
     out: &'a mut Outgoing,
     head: &'a mut ResponseHead,
-    /// The head (held), and the body.
+    /// The head (held) and the body.
     source: Source<'a>,
-    /// How the body of the response is delimited.
+    /// The framing of the response body.
     declared: Framing,
-    /// Nothing more is sent: all was, or the endpoint takes no more.
+    /// Nothing more is sent: the request is complete, or the endpoint takes no more.
     over: bool,
-    /// The endpoint stopped taking the request before its end.
+    /// The endpoint stopped reading the request before its end.
     broken: bool,
     /// Bytes sent and received in this try.
     sent: u64,
     received: u64,
     /// Interim responses so far.
     interim: u32,
-    /// What was received was looked at, and is not enough.
+    /// The received bytes were parsed and are not enough.
     starved: bool,
 }
 
 impl<'a> Http1Endpoint<'a> {
-    /// An endpoint that is yet to be chosen.
+    /// Creates the side before an endpoint is chosen.
     pub(crate) fn new(received: &'a mut Buffer, head: &'a mut ResponseHead, out: &'a mut Outgoing) -> Self {
         Self {
             connection: None,
@@ -85,24 +85,24 @@ impl<'a> Http1Endpoint<'a> {
         (self.sent, self.received, self.interim) = (0, 0, 0);
     }
 
-    /// The connection that this try uses.
+    /// Uses this connection for the try.
     pub(crate) fn connect(&mut self, mut connection: upstream::Connection) {
         connection.requests += 1;
         self.connection = Some(connection);
     }
 
-    /// Ends the try with its connection.
+    /// Ends the try and drops its connection.
     pub(crate) fn disconnect(&mut self) {
         self.connection = None;
     }
 
-    /// The connection, if it can carry another request now that the response to a request with `method` is complete.
+    /// The connection, if it can carry another request after the complete response to a request with `method`.
     pub(crate) fn take_reusable(&mut self, method: Method) -> Option<upstream::Connection> {
         let reusable = self.head.allows_reuse(method) && self.has_sent_all() && self.source.buffer.is_empty();
         self.connection.take().filter(|_| reusable)
     }
 
-    /// The memory for the head of the request, to be given back by [`set_request`](Self::set_request).
+    /// The memory for the head of the request; [`set_request`](Self::set_request) takes it back.
     pub(crate) fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out.lead)
     }
@@ -110,7 +110,7 @@ impl<'a> Http1Endpoint<'a> {
     /// Appends the head of a request to that memory.
     ///
     /// # Errors
-    /// If a configured value makes it unwritable.
+    /// If a configured value makes the head invalid.
     pub(crate) fn write_request(
         &self,
         request: &UpstreamRequest<'_>,
@@ -122,12 +122,12 @@ impl<'a> Http1Endpoint<'a> {
         compose::write_request(request, family, out, value, expand)
     }
 
-    /// The head of the request.
+    /// Sets the head of the request.
     pub(crate) fn set_request(&mut self, head: Vec<u8>) {
         self.out.lead = head;
     }
 
-    /// Takes as much of the request body as can be written at once. `true` if there is something to write now.
+    /// Takes as much of the request body as can be written at once. Returns `true` if there is something to write.
     ///
     /// # Errors
     /// The body is malformed.
@@ -135,7 +135,7 @@ impl<'a> Http1Endpoint<'a> {
         self.out.fill(&mut from.body, from.buffer)
     }
 
-    /// Writes what is pending.
+    /// Writes pending bytes.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut Source<'_>) -> Poll<io::Result<()>> {
         let connection = self.connection.as_mut().expect("a try that is under way has a connection");
         match self.out.poll_write(cx, &mut connection.stream, from.buffer, &mut self.sent) {
@@ -144,17 +144,17 @@ impl<'a> Http1Endpoint<'a> {
         }
     }
 
-    /// The whole request was written.
+    /// Reports that the whole request was written.
     pub(crate) fn end_request(&mut self) {
         self.over = true;
     }
 
-    /// The endpoint takes no more. It may have answered before: whether it did is seen by reading.
+    /// Reports that the endpoint reads no more. It may have answered before; reading shows whether it did.
     pub(crate) fn break_request(&mut self) {
         (self.over, self.broken) = (true, true);
     }
 
-    /// Whether nothing more is to be sent.
+    /// Whether nothing more will be sent.
     pub(crate) fn request_is_over(&self) -> bool {
         self.over
     }
@@ -164,12 +164,12 @@ impl<'a> Http1Endpoint<'a> {
         self.over && !self.broken
     }
 
-    /// Whether some of the request waits to be written.
+    /// Whether part of the request waits to be written.
     pub(crate) fn has_unsent(&self) -> bool {
         !self.out.is_empty()
     }
 
-    /// Forgets what of the request was not written.
+    /// Drops the unwritten part of the request.
     pub(crate) fn drop_unsent(&mut self) {
         self.out.clear();
     }
@@ -184,7 +184,7 @@ impl<'a> Http1Endpoint<'a> {
         self.received
     }
 
-    /// Bytes received in this try behind the head of the response.
+    /// Bytes received in this try after the head of the response.
     pub(crate) fn body_received(&self) -> u64 {
         self.received.saturating_sub(self.source.buffer.held().len() as u64)
     }
@@ -208,7 +208,7 @@ impl<'a> Http1Endpoint<'a> {
                     let few = self.interim <= INTERIM_RESPONSES;
                     return Poll::Ready(if few { Ok(ResponsePart::Interim) } else { Err(Failure::InterimResponses) });
                 }
-                // No response is sent twice: the front of the buffer is used again, it is in the cache.
+                // No response is sent twice, so the front of the buffer can be reused while it is in the cache.
                 buffer.forgo_rewind();
                 Ok(ResponsePart::Head)
             }
@@ -220,7 +220,7 @@ impl<'a> Http1Endpoint<'a> {
         })
     }
 
-    /// Forgets an interim response.
+    /// Drops an interim response.
     pub(crate) fn drop_interim(&mut self) {
         self.source.buffer.release();
         self.starved = self.source.buffer.is_empty();
@@ -248,29 +248,29 @@ impl<'a> Http1Endpoint<'a> {
         self.head.status()
     }
 
-    /// The head of the response is there: the body, if there is one, goes to a client that takes chunks, or doesn't.
+    /// Starts the body after the head of the response, for a client that understands chunks or doesn't.
     pub(crate) fn begin_body(&mut self, method: Method, chunks: bool) {
         self.declared = self.head.framing(method);
         self.source.body = Body::new(self.declared, chunks);
     }
 
-    /// How the body is framed, and how it will be for the client.
+    /// The framing of the body, as received and as sent to the client.
     pub(crate) fn framing(&self) -> Reframed {
         Reframed { received: self.declared, sent: self.source.body.announced(self.declared) }
     }
 
-    /// Where the body of the response comes from.
+    /// The source of the response body.
     pub(crate) fn source(&mut self) -> &mut Source<'a> {
         &mut self.source
     }
 
-    /// Receives more of the body; `false` when the endpoint has closed its side.
+    /// Receives more of the body; `false` once the endpoint has closed its side.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<bool, Failure>> {
         self.poll_read(cx, store, self.source.to_come())
     }
 
-    /// Whether a 101 switches to a protocol that the client asked for. Without that, what looks like a tunnel may be an endpoint
-    /// that understood nothing, and whose next bytes belong to somebody else.
+    /// Whether a 101 switches to a protocol that the client asked for. Otherwise an endpoint that understood nothing could pass
+    /// for a tunnel, and its next bytes would belong to another request.
     pub(crate) fn agrees_to_switch(&self, request: Spanned<'_, RequestHead>) -> bool {
         let Spanned { parsed: response, bytes } = self.response();
         let agreed = response.fields().get(KnownField::Upgrade, bytes);
@@ -280,7 +280,7 @@ impl<'a> Http1Endpoint<'a> {
         if !agreed.eq_ignore_ascii_case(b"websocket") {
             return response.connection().upgrade == Upgrade::Protocol && Upgrade::is_among(agreed, asked);
         }
-        // The proof that RFC 6455 4.2.2 demands.
+        // The proof required by RFC 6455 4.2.2.
         let fields = request.parsed.fields();
         let key = fields.get(KnownField::SecWebSocketKey, request.bytes);
         let accept = response.fields().get(KnownField::SecWebSocketAccept, bytes);
@@ -291,17 +291,17 @@ impl<'a> Http1Endpoint<'a> {
             && key.zip(accept).is_some_and(|(key, accept)| websocket::accept(key) == *accept)
     }
 
-    /// The connection below.
+    /// The underlying connection.
     pub(crate) fn stream(&mut self) -> &mut Upstream {
         &mut self.connection.as_mut().expect("a try that is under way has a connection").stream
     }
 
-    /// The bytes of a tunnel that came already. The head stays for the log, and out of the way of what passes.
+    /// Splits off the bytes of a tunnel that have already arrived. The head is kept for the log, apart from the tunnel's bytes.
     pub(crate) fn split_tunnel(&mut self) -> Direction {
         Direction::with_buffer(self.source.buffer.split_rest())
     }
 
-    /// Counts bytes that a tunnel has sent.
+    /// Counts bytes sent by a tunnel.
     pub(crate) fn count_sent(&mut self, count: u64) {
         self.sent += count;
     }

@@ -1,4 +1,4 @@
-//! Field lines: what stands in one, and which are dropped.
+//! Field lines: their syntax, and which of them are dropped.
 
 use fairway_model::{KnownField, KnownSet};
 
@@ -6,10 +6,11 @@ use super::line::{Line, LineEnd};
 use crate::http::byte_class::{COLON, FATAL, NAME_CLASS, NOT_TOKEN, ODD_TOKEN, UNDERSCORE, is_value};
 use crate::http::{Field, Fields, HeadError, HeadLimits};
 
-/// What happens to names that are tokens but not made of letters, digits and hyphens only.
+/// How names are treated that are tokens but contain more than letters, digits and hyphens.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum NameRules {
-    /// nginx's `ignore_invalid_headers on`: such fields are dropped; `underscores` spares names that only have underscores.
+    /// nginx's `ignore_invalid_headers on`: such fields are dropped; `underscores` keeps names that contain only underscores
+    /// besides.
     Drop {
         /// nginx's `underscores_in_headers`.
         underscores: bool,
@@ -29,7 +30,7 @@ impl HeadLimits {
 }
 
 impl Fields {
-    /// Takes a line, and says what it is; `None` if the rules drop it, which counts towards the limit too.
+    /// Adds a line and returns its field; `None` if the rules drop it. Dropped lines count towards the limit too.
     pub(super) fn push_line(
         &mut self,
         buf: &[u8],
@@ -49,7 +50,7 @@ impl Fields {
     }
 }
 
-/// Parses one line that ends (CRLF excluded) where `buf` ends. `None` if the field is dropped.
+/// Parses one line that ends (without CRLF) at the end of `buf`. `None` if the field is dropped.
 pub(super) fn parse_line(buf: &[u8], start: usize, rules: NameRules) -> Result<Option<Field>, HeadError> {
     let line = &buf[start..];
     let mut seen = 0;

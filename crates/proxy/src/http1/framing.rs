@@ -1,4 +1,4 @@
-//! Where a message body ends: decided once, from the message alone (RFC 9112 6.3).
+//! Finds where a message body ends: decided once, from the message alone (RFC 9112 6.3).
 
 use fairway_model::{KnownField, KnownSet};
 
@@ -6,7 +6,7 @@ use crate::http::byte_class::{is_token, trim};
 use crate::http::{Fields, Framing, HeadError, Version};
 
 impl Framing {
-    /// What the two framing fields say, `None` if there is neither. The same rules hold for requests and responses.
+    /// The framing given by the two framing fields; `None` if neither is present. The same rules hold for requests and responses.
     pub(super) fn from_fields(fields: &Fields, version: Version, buf: &[u8]) -> Result<Self, HeadError> {
         const BOTH: KnownSet = KnownSet::of(&[KnownField::ContentLength, KnownField::TransferEncoding]);
 
@@ -34,7 +34,7 @@ impl Framing {
     }
 }
 
-/// Digits only, and at most 19 of them: 2^63 and more do not fit the signed lengths of many backends.
+/// Digits only, and at most 19 of them: 2^63 and more don't fit the signed lengths of many backends.
 fn content_length(value: &[u8]) -> Result<u64, HeadError> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return Err(HeadError::InvalidContentLength);
@@ -43,8 +43,8 @@ fn content_length(value: &[u8]) -> Result<u64, HeadError> {
     if i64::try_from(length).is_err() { Err(HeadError::InvalidContentLength) } else { Ok(length) }
 }
 
-/// Tells a coding that we merely do not have (501) from a value meant to be read in two ways (400). The first is a list of
-/// tokens in which nothing resembles `chunked`, or which ends in exactly that.
+/// Distinguishes a coding that the proxy doesn't support (501) from a value meant to be read in two ways (400). The first is a
+/// list of tokens of which none resembles `chunked`, or which ends in exactly that.
 fn refused_coding(value: &[u8]) -> HeadError {
     let resembles_chunked = |coding: &[u8]| coding.windows(5).any(|part| part.eq_ignore_ascii_case(b"chunk"));
     let mut codings = value.split(|&byte| byte == b',').map(trim);

@@ -1,9 +1,9 @@
-//! Splitting a head into lines as it arrives. Each byte is searched once, however small the pieces are.
+//! Splits a head into lines as it arrives. Each byte is searched once, however small the pieces.
 
 use crate::http::{HeadError, HeadLimits, Progress};
 use crate::limit::LARGEST_HEAD;
 
-/// What ends a line.
+/// The bytes that end a line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum LineEnd {
     /// CRLF.
@@ -12,7 +12,7 @@ pub(super) enum LineEnd {
     Lf,
 }
 
-/// A line without what ended it.
+/// A line without its line end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line {
     pub(super) start: usize,
@@ -27,8 +27,8 @@ impl Line {
 }
 
 impl Progress {
-    /// The next complete line, or `None` if its end has not arrived. `buf` is what it was in the call before, with more bytes at
-    /// the end. A line longer than `limit` is the error `too_long`, one that ends in less than `least` is refused.
+    /// The next complete line, or `None` if its end has not arrived. `buf` holds the bytes of the previous call with more at the
+    /// end. A line longer than `limit` yields the error `too_long`; one whose line end is less than `least` is refused.
     pub(super) fn next_line(
         &mut self,
         buf: &[u8],
@@ -38,7 +38,7 @@ impl Progress {
         least: LineEnd,
     ) -> Result<Option<Line>, HeadError> {
         let total = limits.total.min(LARGEST_HEAD);
-        // The bound that is met first decides which error it is, so that it does not depend on how the bytes were split.
+        // The bound that is reached first decides the error, so that it doesn't depend on how the bytes were split.
         let bound = total.min(self.line.saturating_add(limit));
         let searchable = buf.len().min(bound);
         let Some(offset) = memchr::memchr(b'\n', &buf[self.searched.min(searchable)..searchable]) else {

@@ -1,20 +1,20 @@
-//! HTTP/1.0 and 1.1: the codec, which does no I/O, and on top of it the two sides of an exchange (`client`, `endpoint`). Nothing else in
-//! the proxy knows it, but for the sides of an exchange and the small server for operators.
+//! HTTP/1.0 and 1.1: the codec, which does no I/O, and on top of it the two sides of an exchange (`client`, `endpoint`). The rest
+//! of the proxy doesn't depend on it, except for the sides of an exchange and the admin server.
 //!
-//! Heads are parsed into ranges of the receive buffer, edited while they are serialised,
-//! and bodies are delimited by one framing decision taken from the message alone.
+//! Heads are parsed into ranges of the receive buffer and edited while they are serialised. One framing decision, taken from the
+//! message alone, delimits each body.
 //!
-//! Invariants the rest of the proxy relies on:
-//! - What is ambiguous is refused, never repaired (RFC 9112 2.2, 5, 6): lines of a request end in CRLF only, there is no folding, no
-//!   space before a colon, no control byte in a value, one `Content-Length` or one `Transfer-Encoding: chunked`.
-//! - A field that the rules remove (invalid names, names listed in `Connection`) is gone from [`Fields`] when
-//!   parsing completes, so matching, authorisation and forwarding see the same message.
-//! - Nothing is allocated per message once the reusable values ([`RequestHead`], [`ResponseHead`], output buffers) have
-//!   reached their working size, and every size has a limit ([`HeadLimits`], [`ChunkLimits`]).
+//! Invariants that the rest of the proxy relies on:
+//! - Ambiguous messages are refused, never repaired (RFC 9112 2.2, 5, 6): lines of a request end in CRLF only, there is no folding, no
+//!   space before a colon, no control byte in a value, and at most one `Content-Length` or one `Transfer-Encoding: chunked`.
+//! - A field that the rules remove (invalid names, names listed in `Connection`) is no longer in [`Fields`] when parsing
+//!   completes, so matching, authorisation and forwarding see the same message.
+//! - Nothing is allocated per message once the reusable values ([`RequestHead`], [`ResponseHead`], output buffers) have grown to
+//!   their working size, and every size has a limit ([`HeadLimits`], [`ChunkLimits`]).
 //!
-//! The heads are split by line and not with `httparse`: that crate accepts a lone LF as line end, knows no limits, can't be
-//! resumed, and tells too little about why a head was refused. The tests use it as an oracle: what this module accepts,
-//! `httparse` reads the same way.
+//! Heads are split by line rather than parsed by `httparse`: that crate accepts a lone LF as a line end, has no limits, can't
+//! resume, and says too little about why it refused a head. The tests use it as an oracle: `httparse` reads every accepted head
+//! the same way.
 //!
 //! ```
 //! use fairway_proxy::http1::{Framing, HeadLimits, HeadWriter, KnownSet, Method, Parsed, RequestHead};

@@ -1,7 +1,7 @@
-//! Bodies on their way from one side to the other: what is to be written next, and how the framing changes.
+//! Bodies on their way from one side to the other: what to write next, and how the framing changes.
 //!
-//! Data is written from the buffer that it was received in. Small pieces are copied together with the head in front of them,
-//! because one `write` of a contiguous block costs less than anything else.
+//! Data is written from the buffer that received it. Small pieces are copied after the head, because one `write` of a contiguous
+//! block is cheapest.
 
 use std::ops::Range;
 
@@ -11,14 +11,14 @@ use crate::buffer::Buffer;
 use crate::http::{BodyError, Framing};
 use crate::outgoing::Outgoing;
 
-/// Pieces up to this size are copied behind the head instead of being written from where they are. Two pages: copying them
-/// costs about as much as the kernel spends on a second element of `writev`.
+/// Pieces up to this size are copied after the head instead of being written from where they are. Two pages: copying them costs
+/// about as much as the kernel spends on a second element of `writev`.
 // No limit: it chooses between two ways to write.
 const COPIED: usize = 8 << 10;
 
 impl Outgoing {
-    /// Takes as much of the body from `source` as can be written together with what is to be written already. `true` if there is
-    /// now something to write.
+    /// Takes as much of the body from `source` as can be written along with the pending bytes. Returns `true` if there is
+    /// something to write.
     ///
     /// # Errors
     /// The body is malformed.
@@ -45,7 +45,7 @@ impl Outgoing {
     }
 }
 
-/// Where a body comes from: the buffer that it is received in, and how it is delimited there.
+/// The source of a body: its receive buffer, and its framing there.
 #[derive(Debug)]
 pub(crate) struct Source<'a> {
     pub(crate) buffer: &'a mut Buffer,
@@ -53,19 +53,19 @@ pub(crate) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// A buffer, and no body yet.
+    /// Creates a source with a buffer and no body yet.
     pub(crate) fn new(buffer: &'a mut Buffer) -> Self {
         Self { buffer, body: Body::new(Framing::None, true) }
     }
 
-    /// Bytes of the body that were not received yet, if that is known.
+    /// Bytes of the body not received yet, if known.
     pub(crate) fn to_come(&self) -> Option<u64> {
         let there = self.buffer.filled().len() as u64;
         self.body.remaining().map(|left| left.saturating_sub(there))
     }
 }
 
-/// A body on its way, read by one framing and written by another.
+/// A body in transit, with its framing on both sides.
 #[derive(Debug)]
 pub(crate) struct Body {
     kind: Kind,
@@ -74,28 +74,28 @@ pub(crate) struct Body {
 
 #[derive(Debug)]
 enum Kind {
-    /// Data as it comes.
+    /// Data without coding.
     Plain(BodyDecoder),
     /// Chunked on both sides.
     Chunked(ChunkRelay),
-    /// Data that gets chunks put on.
+    /// Data that is put into chunks.
     Chunking(BodyDecoder),
-    /// Chunks that are taken off, for recipients of HTTP/1.0. Trailers are lost.
+    /// Chunks that are removed, for recipients that speak HTTP/1.0. Trailers are lost.
     Unchunking(ChunkDecoder, u64),
 }
 
-/// What comes next.
+/// The next piece.
 struct Piece {
     /// Bytes to consume from the source.
     taken: usize,
-    /// Those of them to send.
+    /// The part of them to send.
     send: Range<usize>,
     /// Whether the end of a chunk follows.
     tail: bool,
 }
 
 impl Body {
-    /// A body that is passed on to a recipient that takes chunks, or does not.
+    /// Creates a body for a recipient that understands chunks, or does not.
     pub(crate) fn new(framing: Framing, chunks: bool) -> Self {
         let limits = ChunkLimits::default();
         let kind = match framing {
@@ -107,7 +107,7 @@ impl Body {
         Self { kind, ended: framing.is_empty() }
     }
 
-    /// The framing that the recipient is told.
+    /// The framing announced to the recipient.
     pub(crate) fn announced(&self, declared: Framing) -> Framing {
         match self.kind {
             Kind::Chunked(_) | Kind::Chunking(_) => Framing::Chunked,
@@ -116,7 +116,7 @@ impl Body {
         }
     }
 
-    /// Whether all of it was taken from the source.
+    /// Whether the whole body was taken from the source.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }
@@ -130,7 +130,7 @@ impl Body {
         }
     }
 
-    /// Bytes of data that are still to come, if that is known.
+    /// Bytes of data still to come, if known.
     pub(crate) fn remaining(&self) -> Option<u64> {
         match &self.kind {
             Kind::Plain(decoder) => decoder.remaining(),
@@ -138,7 +138,8 @@ impl Body {
         }
     }
 
-    /// The sender closed its side, and all it sent was taken. What that adds to the end is appended to `out`.
+    /// Reports that the sender closed its side and that all its bytes were taken. Bytes that end the message are appended to
+    /// `out`.
     ///
     /// # Errors
     /// [`BodyError::Incomplete`] if the body had not ended.
@@ -156,7 +157,7 @@ impl Body {
         Ok(())
     }
 
-    /// The next piece of `input`; what is not sent as it is gets appended to `lead`. `None` if more input is needed.
+    /// The next piece of `input`; rewritten parts are appended to `lead`. `None` if more input is needed.
     fn next(&mut self, input: &[u8], lead: &mut Vec<u8>) -> Result<Option<Piece>, BodyError> {
         match &mut self.kind {
             Kind::Plain(decoder) => {

@@ -11,13 +11,13 @@ use crate::http::{
 use crate::limit::{LEADING_EMPTY_LINES, LONGEST_METHOD};
 
 impl RequestHead {
-    /// Parses the head at the start of `buf`. After [`Parsed::Partial`] call again with the same bytes and more behind them;
-    /// what was searched is not searched again. After completion or an error the next call starts with a new head.
+    /// Parses the head at the start of `buf`. After [`Parsed::Partial`], call again with the same bytes and more after them;
+    /// searched bytes are not searched again. After completion or an error, the next call starts a new head.
     ///
     /// Everything that follows from the head alone is decided here: framing, host, persistence, expectation, upgrade.
     ///
     /// # Errors
-    /// Why the request is refused; [`HeadError::status`] is the answer, after which the connection is closed.
+    /// The reason why the request is refused; answer with [`HeadError::status`] and close the connection.
     pub fn parse(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Parsed, HeadError> {
         if self.progress.part == Part::Over {
             self.clear();
@@ -73,7 +73,7 @@ impl RequestHead {
         }
     }
 
-    /// `method SP target SP version`, with single spaces and nothing else.
+    /// `method SP target SP version`, separated by single spaces.
     fn request_line(&mut self, buf: &[u8], start: usize, end: usize) -> Result<(), HeadError> {
         let line = &buf[start..end];
         let method_len = memchr::memchr(b' ', line).ok_or(HeadError::InvalidStartLine)?;
@@ -124,7 +124,7 @@ impl RequestHead {
         Ok(())
     }
 
-    /// What follows from the fields taken together.
+    /// Concludes what follows from all fields together.
     fn conclude(&mut self, buf: &[u8], guarded: &[Box<[u8]>]) -> Result<(), HeadError> {
         self.framing = Framing::from_fields(&self.fields, self.version, buf)?;
         self.host(buf)?;
@@ -149,7 +149,7 @@ impl RequestHead {
             return if self.version == Version::Http10 { Ok(()) } else { Err(HeadError::MissingHost) };
         };
         let authority = Authority::parse(buf, span.start, span.end)?;
-        // RFC 9112 3.2.2: an absolute target wins, but a `Host` that is not one is still refused.
+        // RFC 9112 3.2.2: an absolute target wins, but an invalid `Host` is still refused.
         self.authority.get_or_insert(authority);
         Ok(())
     }
@@ -187,7 +187,7 @@ fn scheme(target: &[u8]) -> Option<(bool, usize)> {
     }
 }
 
-/// Why a request line does not end in a version that is served.
+/// The reason why a request line doesn't end in a supported version.
 fn unsupported_version(rest: &[u8]) -> HeadError {
     let Some(space) = memchr::memrchr(b' ', rest) else {
         return HeadError::InvalidStartLine;
@@ -195,7 +195,7 @@ fn unsupported_version(rest: &[u8]) -> HeadError {
     if is_version(&rest[space + 1..]) { HeadError::UnsupportedVersion } else { HeadError::InvalidVersion }
 }
 
-/// `HTTP/x.y`; up to three digits each are still taken for a version number.
+/// Matches `HTTP/x.y`; up to three digits each still count as a version number.
 pub(super) fn is_version(text: &[u8]) -> bool {
     let Some(numbers) = text.strip_prefix(b"HTTP/") else {
         return false;

@@ -11,7 +11,7 @@ use crate::http::{
 };
 
 impl LineEnds {
-    /// Takes the next line, whose field is `known`.
+    /// Notes the line end of the next line, whose field is `known`.
     fn next(&mut self, line: &Line, known: Option<KnownField>) {
         let is_lf = line.ended_by == LineEnd::Lf;
         let delimited = is_lf || self.last_is_lf;
@@ -21,19 +21,19 @@ impl LineEnds {
         self.last_is_lf = is_lf;
     }
 
-    /// Whether a reader who knows CRLF only would find the same end of the head and other fields of structure in it. Without
-    /// such an end there is one way only to read the head.
+    /// Whether a parser that accepts only CRLF would find the same end of the head but other framing or connection fields in it.
+    /// Without such an end, there is only one way to read the head.
     fn are_ambiguous(&self, empty: &Line) -> bool {
         self.around_structure && !self.last_is_lf && empty.ended_by == LineEnd::Crlf
     }
 }
 
 impl ResponseHead {
-    /// Parses the head at the start of `buf`; resumable as [`RequestHead::parse`](crate::http::RequestHead::parse) is. No empty line is tolerated before
-    /// the status line: it would be left over from the response before.
+    /// Parses the head at the start of `buf`; resumes like [`RequestHead::parse`](crate::http::RequestHead::parse). No empty line
+    /// is allowed before the status line: it would be left over from the previous response.
     ///
     /// # Errors
-    /// Why the response is refused. The client gets 502 and the upstream connection is closed.
+    /// The reason why the response is refused. The client gets 502 and the upstream connection is closed.
     pub fn parse(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Parsed, HeadError> {
         if self.progress.part == Part::Over {
             self.clear();
@@ -79,7 +79,7 @@ impl ResponseHead {
         }
     }
 
-    /// `version SP status [SP reason]`; the space before an empty reason phrase is often left out.
+    /// Parses `version SP status [SP reason]`; the space before an empty reason phrase is often missing.
     fn status_line(&mut self, buf: &[u8], end: usize) -> Result<(), HeadError> {
         let line = &buf[..end];
         let (minor, rest) = match line {
@@ -114,7 +114,7 @@ impl ResponseHead {
             Framing::Length(length) => length > 0 && self.status != 304,
             declared => declared == Framing::Chunked && self.status != 304,
         };
-        // Where line ends are mixed, a value may hold an LF that was meant as part of it: what it says is one response only.
+        // Where line ends are mixed, an LF may have been meant as part of a value, so the connection carries no other response.
         let mixed = self.line_ends.lf && self.line_ends.crlf;
         if (self.is_bodiless() && announces_body) || mixed {
             self.connection.keep_alive = false;

@@ -1,4 +1,4 @@
-//! Fields that the model has written into a head.
+//! Writes the model's fields into a head.
 
 use fairway_model::{FieldLine, FieldName, FieldSink, KnownField, KnownSet};
 
@@ -32,7 +32,7 @@ impl<'a> FieldSink<FieldsView<'a>> for HeadWriter<'_> {
     }
 }
 
-/// Heads of answers that are made here.
+/// Heads of the proxy's own answers.
 impl<'a> FieldSink<&'a [FieldLine<'a>]> for HeadWriter<'_> {
     type Prepared = PreparedField;
 

@@ -1,5 +1,5 @@
-//! Raw bytes in, decisions out. `attack` has a test for each row of the attack table that concerns HTTP/1, `forward` is about
-//! what leaves again, `property` about arbitrary input.
+//! Parses raw bytes and checks the decisions. `attack` has a test for each row of the attack table that concerns HTTP/1,
+//! `forward` checks forwarded messages, `property` tries arbitrary input.
 
 mod attack;
 mod client;
@@ -30,12 +30,12 @@ fn response(bytes: impl AsRef<[u8]>) -> Result<ResponseHead, HeadError> {
     }
 }
 
-/// The status that `POST / HTTP/1.1` with a host and these field lines is answered with, or its framing.
+/// The status of the answer to `POST / HTTP/1.1` with a host and these field lines, or its framing if it is accepted.
 fn with_fields(lines: &str) -> Result<Framing, u16> {
     request(format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n")).map(|head| head.framing()).map_err(HeadError::status)
 }
 
-/// The status that a request line is answered with, 200 if it is accepted.
+/// The status of the answer to a request line, 200 if it is accepted.
 fn with_line(line: &str) -> u16 {
     request(format!("{line}\r\nHost: a\r\n\r\n")).map_or_else(HeadError::status, |_| 200)
 }

@@ -1,10 +1,10 @@
-//! The proof that an endpoint speaks WebSocket (RFC 6455 4.2.2).
+//! Proof that an endpoint speaks WebSocket (RFC 6455 4.2.2).
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The value of Sec-WebSocket-Accept for a key: base64 of SHA-1 of the key and a constant.
+/// The `Sec-WebSocket-Accept` value for a key: base64 of the SHA-1 of the key and a constant.
 pub(crate) fn accept(key: &[u8]) -> [u8; 28] {
     let mut input = [0; 64];
     let len = key.len().min(input.len() - GUID.len());

@@ -1,5 +1,5 @@
-//! Serialising heads. Nothing that is written can change the structure of the message: names, values and start lines are
-//! checked here, whoever they come from.
+//! Serialises heads. Written values can't change the structure of the message: names, values and start lines are checked here,
+//! whatever their source.
 
 use fairway_model::{FieldName, KnownSet};
 
@@ -10,12 +10,12 @@ use fairway_model::decimal;
 /// The interim response to `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// A field line that was checked when it was configured, and is written with one copy.
+/// A field line that was checked when it was configured and is written with one copy.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PreparedField(Box<[u8]>);
 
 impl PreparedField {
-    /// The lines that `write` writes.
+    /// Prepares the lines that `write` writes.
     pub fn written_by(write: impl FnOnce(&mut HeadWriter<'_>)) -> Self {
         let mut out = Vec::new();
         let mut writer = HeadWriter::new(&mut out);
@@ -25,10 +25,10 @@ impl PreparedField {
         Self(out.into())
     }
 
-    /// The line `name: value`.
+    /// Prepares the line `name: value`.
     ///
     /// # Errors
-    /// If the name is not a token or the value has control bytes.
+    /// If the name is not a token or the value contains control bytes.
     pub fn new(name: &[u8], value: &[u8]) -> Result<Self, InvalidField> {
         let name = FieldName::try_from(name)?;
         if !is_value(value) {
@@ -38,8 +38,8 @@ impl PreparedField {
     }
 }
 
-/// Appends one head to a buffer: a start line, fields, [`HeadWriter::finish`]. Dropped before that, it takes back what it
-/// wrote, so that half a head is never sent.
+/// Appends one head to a buffer: a start line, fields, [`HeadWriter::finish`]. If dropped before that, it removes what it wrote,
+/// so that half a head is never sent.
 #[derive(Debug)]
 pub struct HeadWriter<'o> {
     out: &'o mut Vec<u8>,
@@ -48,16 +48,16 @@ pub struct HeadWriter<'o> {
 }
 
 impl<'o> HeadWriter<'o> {
-    /// A head at the end of `out`.
+    /// Starts a head at the end of `out`.
     pub const fn new(out: &'o mut Vec<u8>) -> Self {
         let start = out.len();
         Self { out, start, finished: false }
     }
 
-    /// `METHOD target HTTP/1.1`
+    /// Writes `METHOD target HTTP/1.1`.
     ///
     /// # Errors
-    /// If `method` is not a token, or `target` is empty or holds a blank, a control byte or `#`.
+    /// If `method` is not a token, or `target` is empty or contains a space, a control byte or `#`.
     pub fn request_line(&mut self, method: &[u8], target: &[u8]) -> Result<(), InvalidField> {
         if !is_token(method) || target.is_empty() || !is_target(target) {
             return Err(InvalidField::RequestLine);
@@ -66,7 +66,7 @@ impl<'o> HeadWriter<'o> {
         Ok(())
     }
 
-    /// `HTTP/1.1 status reason`, with the registered reason phrase.
+    /// Writes `HTTP/1.1 status reason`, with the registered reason phrase.
     ///
     /// # Errors
     /// If `status` does not have three digits.
@@ -74,10 +74,10 @@ impl<'o> HeadWriter<'o> {
         self.status_line_with_reason(status, reason(status).as_bytes())
     }
 
-    /// `HTTP/1.1 status reason`
+    /// Writes `HTTP/1.1 status reason`.
     ///
     /// # Errors
-    /// If `status` does not have three digits or `reason` holds control bytes.
+    /// If `status` does not have three digits or `reason` contains control bytes.
     pub fn status_line_with_reason(&mut self, status: u16, reason: &[u8]) -> Result<(), InvalidField> {
         if !(100..=999).contains(&status) {
             return Err(InvalidField::Status);
@@ -90,18 +90,18 @@ impl<'o> HeadWriter<'o> {
         Ok(())
     }
 
-    /// The status line of a response from upstream, with its reason phrase, as HTTP/1.1.
+    /// Writes the status line of a response from upstream, with its reason phrase, as HTTP/1.1.
     pub fn forward_status_line(&mut self, head: &ResponseHead, buf: &[u8]) {
         // Both were checked when the head was parsed.
         let written = self.status_line_with_reason(head.status(), head.reason().of(buf));
         debug_assert!(written.is_ok(), "a parsed status line can be written");
     }
 
-    /// The received `fields` in their order and with their names as sent, without those in `drop` and those for which
-    /// `drop_also` holds (which is only asked about the rest). Neighbours are copied together.
+    /// Writes the received `fields` in their order and with their names unchanged, except those in `drop` and those for which
+    /// `drop_also` returns true (which is only called for the rest). Adjacent fields are copied together.
     ///
-    /// `buf` is what they were parsed from. Keep `Content-Length` only if the body goes on unchanged, and write the framing
-    /// with [`HeadWriter::framing`] otherwise.
+    /// `buf` is the buffer that they were parsed from. Keep `Content-Length` only if the body is forwarded unchanged; otherwise
+    /// write the framing with [`HeadWriter::framing`].
     pub fn forward(&mut self, fields: &Fields, buf: &[u8], drop: KnownSet, mut drop_also: impl FnMut(&Field) -> bool) {
         let mut run = 0..0;
         for field in fields {
@@ -124,10 +124,10 @@ impl<'o> HeadWriter<'o> {
         self.out.extend_from_slice(&buf[run]);
     }
 
-    /// One field.
+    /// Writes one field.
     ///
     /// # Errors
-    /// If `value` holds control bytes; nothing is written then.
+    /// If `value` contains control bytes; nothing is written then.
     pub fn field(&mut self, name: FieldName<'_>, value: &[u8]) -> Result<(), InvalidField> {
         if !is_value(value) {
             return Err(InvalidField::Value);
@@ -141,10 +141,10 @@ impl<'o> HeadWriter<'o> {
         Ok(())
     }
 
-    /// One field whose value is all of `parts` put together.
+    /// Writes one field whose value is the concatenation of `parts`.
     ///
     /// # Errors
-    /// If a part holds control bytes; nothing is written then.
+    /// If a part contains control bytes; nothing is written then.
     pub fn field_of(&mut self, name: FieldName<'_>, parts: &[&[u8]]) -> Result<(), InvalidField> {
         if !parts.iter().all(|part| is_value(part)) {
             return Err(InvalidField::Value);
@@ -155,20 +155,20 @@ impl<'o> HeadWriter<'o> {
         Ok(())
     }
 
-    /// One field with a decimal number.
+    /// Writes one field with a decimal number.
     pub fn field_number(&mut self, name: FieldName<'_>, number: u64) {
         self.parts(&[name.as_bytes(), b": "]);
         decimal::number(number, self.out);
         self.out.extend_from_slice(b"\r\n");
     }
 
-    /// One field that was checked before.
+    /// Writes one field that was checked before.
     pub fn prepared(&mut self, field: &PreparedField) {
         self.out.extend_from_slice(&field.0);
     }
 
-    /// The field that says how the body ends: `Content-Length`, `Transfer-Encoding: chunked`, or none. `Content-Length` and
-    /// `Transfer-Encoding` must then be among the fields dropped from what is forwarded.
+    /// Writes the field that frames the body: `Content-Length`, `Transfer-Encoding: chunked`, or none. Forwarding must then drop
+    /// `Content-Length` and `Transfer-Encoding`.
     pub fn framing(&mut self, framing: Framing) {
         match framing {
             Framing::None | Framing::UntilClose => {}

@@ -1,4 +1,4 @@
-//! The attack classes that are decided in the codec, and the edge cases of HTTP/1 that ingress-nginx users rely on.
+//! The attack classes that the codec handles, and the edge cases of HTTP/1 that ingress-nginx users rely on.
 
 use super::{request, request_within, response, with_fields, with_line};
 use crate::http1::{
@@ -52,7 +52,7 @@ fn obfuscated_transfer_encoding_is_refused() {
 }
 
 #[test]
-fn well_formed_transfer_codings_we_do_not_have_are_not_implemented() {
+fn unsupported_transfer_codings_are_not_implemented() {
     for lines in
         ["Transfer-Encoding: gzip\r\n", "Transfer-Encoding: identity\r\n", "Transfer-Encoding: gzip, chunked\r\n"]
     {
@@ -89,7 +89,7 @@ fn body_length_is_decided_by_the_message_for_every_method() {
         assert_eq!(framing("Content-Length: 7\r\n"), Framing::Length(7));
         assert_eq!(framing("Transfer-Encoding: chunked\r\n"), Framing::Chunked);
     }
-    assert_eq!(request("POST / HTTP/1.0\r\n\r\n").unwrap().framing(), Framing::None, "never until the client closes");
+    assert_eq!(request("POST / HTTP/1.0\r\n\r\n").unwrap().framing(), Framing::None, "never `UntilClose`");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn ambiguous_content_length_is_refused() {
     assert_eq!(with_fields("Content-Length: 9223372036854775807\r\n"), Ok(Framing::Length(i64::MAX as u64)));
 }
 
-/// Decodes a chunked body that ends in `input`, data and kept trailers as text.
+/// Decodes the chunked body in `input`; returns its data and the kept trailers as text.
 fn chunked(input: &str) -> Result<(String, String), BodyError> {
     let input = input.as_bytes();
     let mut body = BodyDecoder::new(Framing::Chunked, ChunkLimits::default());
@@ -208,7 +208,7 @@ fn chunked_bodies_are_strict() {
 }
 
 #[test]
-fn what_a_chunked_body_spends_on_anything_but_data_is_bounded() {
+fn the_overhead_of_a_chunked_body_is_bounded() {
     assert_eq!(chunked(&format!("5;{}", "x".repeat(300))), Err(BodyError::ChunkLineTooLong));
     assert_eq!(chunked(&format!("5;{}\r\nhello", "x".repeat(300))), Err(BodyError::ChunkLineTooLong));
     assert_eq!(chunked(&format!("1;{}\r\nx\r\n", "x".repeat(200)).repeat(30)), Err(BodyError::TooManyExtensions));
@@ -313,7 +313,7 @@ fn names_listed_in_connection_are_removed() {
 }
 
 #[test]
-fn connection_can_not_remove_what_names_the_client() {
+fn connection_can_not_remove_fields_that_identify_the_client() {
     let text = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\nX-Real-IP: 1.2.3.4\r\nssl-client-verify: SUCCESS\r\n\
         Connection: X-Forwarded-For, X-Real-IP, ssl-client-verify\r\n\r\n";
     assert_eq!(request(text).unwrap().fields().len(), 5);
@@ -396,7 +396,7 @@ fn any_protocol_is_an_upgrade_but_http_and_tls() {
 }
 
 #[test]
-fn bare_line_feeds_of_an_endpoint_are_line_ends_where_they_are_read_in_one_way() {
+fn bare_line_feeds_of_an_endpoint_are_accepted_where_unambiguous() {
     for (text, fields) in [
         ("HTTP/1.1 200 OK\nA: b\nContent-Length: 2\n\n", 2),
         ("HTTP/1.1 200\n\n", 0),
@@ -493,7 +493,7 @@ fn request_lines_are_strict() {
 }
 
 #[test]
-fn what_is_not_http_is_refused_at_its_first_byte() {
+fn other_protocols_are_refused_at_their_first_byte() {
     for byte in [0x16_u8, b'{', b' ', b'g', 0] {
         let refused = RequestHead::default().parse(&[byte], &HeadLimits::default());
         assert_eq!(refused, Err(HeadError::InvalidMethod));

@@ -1,4 +1,4 @@
-//! What is believed about clients, from heads as they come.
+//! Which statements about the client are trusted, tested with received heads.
 
 use std::net::IpAddr;
 
@@ -39,7 +39,7 @@ fn decided(fields: &str, arrival: &Arrival, settings: &Settings) -> ClientView {
     let parsed = head.parse(bytes.as_bytes(), &limits).unwrap();
     assert!(matches!(parsed, Parsed::Complete { .. }));
     let mut view = ClientView::default();
-    // Used twice, as a connection does: nothing of the first request may be left.
+    // Used twice, as on a connection: nothing of the first request may be left.
     view.decide(arrival, &head.view(bytes.as_bytes()), settings, || Rng::from_seed(8).bits());
     view.decide(arrival, &head.view(bytes.as_bytes()), settings, || Rng::from_seed(8).bits());
     view
@@ -59,7 +59,7 @@ fn line<'a>(sent: &'a str, name: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn by_default_nobody_is_believed() {
+fn by_default_no_peer_is_trusted() {
     let fields = "Host: Shop.example:8080\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\n\
         X-Forwarded-Host: evil.example\r\nX-Forwarded-Port: 444\r\nX-Request-ID: abc\r\nX-Real-IP: 6.6.6.6\r\n";
     let view = decided(fields, &arrival(PEER, Scheme::Http), &Settings::default());
@@ -83,7 +83,7 @@ fn a_tls_listener_is_port_443() {
 }
 
 #[test]
-fn trusted_peers_are_believed() {
+fn trusted_peers_may_name_the_client() {
     let fields = "Host: a\r\nX-Forwarded-For: 1.2.3.4, 10.0.0.7\r\nX-Forwarded-Proto: HTTPS\r\n\
         X-Forwarded-Host: b.example:1, c\r\nX-Forwarded-Port: 8443\r\n";
     let view = decided(fields, &arrival(PEER, Scheme::Http), &trusting(&["10.0.0.0/8"]));
@@ -137,7 +137,7 @@ fn the_full_list_is_kept_only_where_asked() {
 }
 
 #[test]
-fn real_ip_alone_believes_the_address_only() {
+fn real_ip_alone_trusts_the_address_only() {
     let real_ip = settings(|forwarded| {
         forwarded.real_ip = true;
         forwarded.address_field = "x-client".into();
@@ -150,7 +150,7 @@ fn real_ip_alone_believes_the_address_only() {
 }
 
 #[test]
-fn odd_values_of_trusted_peers_are_not_taken() {
+fn invalid_values_of_trusted_peers_are_ignored() {
     let fields = "Host: a\r\nX-Forwarded-Proto: gopher\r\nX-Forwarded-Port: 99999\r\nX-Forwarded-Host: x y\r\n";
     let view = decided(fields, &arrival(PEER, Scheme::Http), &trusting(&["0.0.0.0/0"]));
     assert_eq!((view.scheme(), view.forwarded_port(), view.host()), (Scheme::Http, 80, &b"a"[..]));
@@ -180,7 +180,7 @@ fn a_request_without_host_has_the_host_of_the_catch_all() {
 }
 
 #[test]
-fn the_whole_family_of_a_stranger_is_removed() {
+fn all_forwarding_fields_of_an_untrusted_peer_are_removed() {
     let stranger = decided("Host: a\r\n", &arrival(PEER, Scheme::Http), &Settings::default()).removed();
     let friend = decided("Host: a\r\n", &arrival(PEER, Scheme::Http), &trusting(&["10.0.0.0/8"])).removed();
     for name in ["X-Forwarded-For", "x_forwarded_proto", "X-Real-IP", "X-Scheme", "Proxy", "X-Original-Forwarded-For"] {
@@ -207,9 +207,9 @@ proptest! {
     }
 }
 
-/// What a trusted peer names is passed on; what no scheme can be is not.
+/// Schemes from a trusted peer are forwarded; values that can't be a scheme are not.
 #[test]
-fn schemes_of_trusted_peers_are_passed_on_as_they_are() {
+fn schemes_of_trusted_peers_are_forwarded_unchanged() {
     for (named, told, scheme, plain) in [
         ("wss", "wss", Scheme::Https, false),
         ("WS", "WS", Scheme::Http, false),

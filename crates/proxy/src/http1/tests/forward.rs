@@ -1,4 +1,4 @@
-//! What is written for a head that was read.
+//! The head that is written for a head that was read.
 
 use super::{request_within, response};
 use crate::http1::{FieldName, HeadLimits, HeadWriter, KnownField, KnownSet};
@@ -51,7 +51,7 @@ fn responses_keep_their_reason_phrase() {
 }
 
 #[test]
-fn interim_responses_are_told_apart() {
+fn interim_responses_are_recognised() {
     for (status, interim) in [(100, true), (102, true), (103, true), (101, false), (200, false)] {
         assert_eq!(response(format!("HTTP/1.1 {status} x\r\n\r\n")).unwrap().is_interim(), interim);
     }

@@ -1,4 +1,4 @@
-//! Arbitrary input: nothing panics, how bytes are split never matters, and what is written reads back as what was meant.
+//! Arbitrary input: nothing panics, splitting the bytes never matters, and written heads read back as they were meant.
 
 use proptest::prelude::*;
 
@@ -46,14 +46,14 @@ fn limits() -> impl Strategy<Value = HeadLimits> {
     )
 }
 
-/// Where input is cut, as ends of prefixes; the whole comes last.
+/// Where the input is cut, as ends of prefixes; the last is the whole input.
 fn prefixes(len: usize, cuts: &[prop::sample::Index]) -> Vec<usize> {
     let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(len + 1)).chain([len]).collect();
     ends.sort_unstable();
     ends
 }
 
-/// The outcome and all that was read of a head, however it arrived.
+/// The outcome and everything that was parsed of a head, however it arrived.
 fn outcome<H: std::fmt::Debug>(result: Result<Parsed, HeadError>, head: &H) -> String {
     match result {
         Ok(parsed) => format!("{parsed:?} {head:?}"),
@@ -81,7 +81,7 @@ fn encoded(pieces: &[Vec<u8>], extensions: bool, trailers: bool) -> Vec<u8> {
     out
 }
 
-/// Decodes `input` that arrives in pieces: the data, the trailers, and how many bytes were left over.
+/// Decodes `input` that arrives in pieces; returns the data, the trailers, and how many bytes were left over.
 fn decode(input: &[u8], ends: &[usize]) -> Result<(Vec<u8>, Vec<u8>, usize), BodyError> {
     let mut body = BodyDecoder::new(Framing::Chunked, ChunkLimits::default());
     let (mut data, mut trailers, mut at) = (Vec::new(), Vec::new(), 0);
@@ -241,7 +241,7 @@ proptest! {
         prop_assert_eq!((data, kept), expected);
         prop_assert_eq!(left, 0);
         if !extensions && !trailers {
-            prop_assert_eq!(sent.as_slice(), &input[..input.len() - rest.len()], "canonical bodies go through as they are");
+            prop_assert_eq!(sent.as_slice(), &input[..input.len() - rest.len()], "canonical bodies are forwarded unchanged");
         }
     }
 
@@ -272,7 +272,7 @@ proptest! {
 
 #[test]
 fn a_head_sent_byte_by_byte_costs_one_search_of_each_byte() {
-    // Without a memory of how far the search came, this would read 128 GiB.
+    // Without remembering how far the search came, this would read 128 GiB.
     let mut bytes = b"GET / HTTP/1.1\r\nHost: a\r\nX: ".to_vec();
     let limits = HeadLimits { field_line: 1 << 20, total: 1 << 20, ..HeadLimits::default() };
     let mut head = RequestHead::default();
