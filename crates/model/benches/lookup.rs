@@ -1,7 +1,8 @@
-//! Instructions that finding a host and a route costs, counted by callgrind: repeatable on any machine, however busy.
+//! Counts with callgrind the instructions it takes to find a host and a route: repeatable on any machine, however busy.
 //!
-//! `cargo bench -p fairway-model` prints the table. Each case is this program again, under valgrind, with collection switched
-//! on only inside the function that looks up. It fails when a lookup among many costs more than twice one among few.
+//! `cargo bench -p fairway-model` prints the table. Each case runs this program again under valgrind, with collection
+//! switched on only inside the lookup function. The benchmark fails when a lookup among many costs more than twice as
+//! much as one among few.
 
 use std::process::{Command, ExitCode};
 
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failed))
 }
 
-/// Runs one case under callgrind; instructions per lookup.
+/// Runs one case under callgrind and returns the instructions per lookup.
 fn count(case: &str, size: usize) -> f64 {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*look_up_all*"])
@@ -50,8 +51,7 @@ fn count(case: &str, size: usize) -> f64 {
         .output()
         .expect("valgrind runs (Debian package valgrind)");
     let log = String::from_utf8_lossy(&output.stderr);
-    let collected =
-        log.lines().find_map(|line| line.split_once("Collected : ")).expect("callgrind tells what it counted").1;
+    let collected = log.lines().find_map(|line| line.split_once("Collected : ")).expect("callgrind prints its count").1;
     collected.trim().parse::<f64>().expect("a number") / LOOKUPS as f64
 }
 

@@ -6,23 +6,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BackendName, Origin, Template};
 
-/// A named set of endpoints: how they are spoken to and chosen. Which endpoints there are is another resource,
-/// [`EndpointSet`](crate::EndpointSet), because it changes far more often.
+/// A named set of endpoints: how to speak to them and how to choose one. The endpoints themselves are a separate
+/// resource, [`EndpointSet`](crate::EndpointSet), because they change far more often.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Backend {
     /// Its name.
     pub name: BackendName,
     /// The Service.
     pub origin: Origin,
-    /// Port of the Service, by number or name, as the user's object has it.
+    /// Port of the Service, by number or name, as written in the user's object.
     pub port: Box<str>,
-    /// `namespace-service-port`, the name that ingress-nginx gives it in logs and in session cookies.
+    /// `namespace-service-port`, the name ingress-nginx uses for it in logs and session cookies.
     pub upstream_name: Arc<str>,
-    /// What is spoken.
+    /// The protocol endpoints speak.
     pub protocol: Protocol,
     /// How an endpoint is chosen when no affinity decides.
     pub balance: Balance,
-    /// Stickiness; it comes before balancing.
+    /// Session affinity; takes precedence over balancing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
     /// Fields set on every request to this backend, after all others.
@@ -30,7 +30,7 @@ pub struct Backend {
     pub request_fields: Vec<(Box<str>, Box<str>)>,
 }
 
-/// What is spoken to endpoints.
+/// The protocol endpoints speak.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Protocol {
     /// HTTP/1.1 over TCP, and over TLS where the route says so.
@@ -43,42 +43,42 @@ pub enum Protocol {
 /// How an endpoint is chosen.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Balance {
-    /// One after the other, by weight, from a random start in each worker.
+    /// Round robin by weight, from a random start in each worker.
     #[default]
     RoundRobin,
     /// Peak EWMA with 10 s decay, the better of two at random.
     Ewma,
-    /// A consistent hash of a value of the request.
+    /// A consistent hash of a value from the request.
     Hash(HashBalance),
 }
 
 /// Consistent hashing (`upstream-hash-by`).
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct HashBalance {
-    /// What is hashed.
+    /// The value to hash.
     pub key: Template,
-    /// Endpoints per group, when the hash chooses a group of which a random member is taken.
+    /// Endpoints per subset, if the hash selects a subset and the endpoint is picked from it at random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subset: Option<u32>,
 }
 
-/// Cookie stickiness (`affinity: cookie`).
+/// Session affinity by cookie (`affinity: cookie`).
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Affinity {
     /// What the cookie names.
     pub mode: AffinityMode,
     /// The cookie.
     pub cookie: SessionCookie,
-    /// Whether a retry may leave the endpoint and set the cookie anew; else it goes to the same endpoint.
+    /// Whether a retry may pick another endpoint and set the cookie anew; otherwise it goes to the same endpoint.
     pub change_on_failure: bool,
 }
 
 /// What the session cookie names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum AffinityMode {
-    /// A key on a consistent ring: scaling moves some sessions.
+    /// A key on a consistent hash ring: scaling moves some sessions.
     Balanced,
-    /// One endpoint: a session moves only when it is gone.
+    /// One endpoint: a session moves only when that endpoint is gone.
     Persistent,
 }
 
@@ -96,12 +96,12 @@ pub struct SessionCookie {
     /// Domain attribute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<Box<str>>,
-    /// Secure also over plain HTTP; over TLS it is always set.
+    /// Whether Secure is set over plain HTTP too; over TLS it always is.
     pub secure: bool,
     /// SameSite attribute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_site: Option<SameSite>,
-    /// Whether `SameSite=None` is left out for browsers known to mishandle it.
+    /// Whether to omit `SameSite=None` for browsers known to mishandle it.
     pub conditional_same_site_none: bool,
 }
 

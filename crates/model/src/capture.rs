@@ -1,4 +1,5 @@
-//! Text into which parts of the path are put: `$1` to `$9` of `rewrite-target`. Compiled once, expanded within a limit.
+//! Text with placeholders for parts of the path: `$1` to `$9` of `rewrite-target`. Compiled once, expanded within a
+//! limit.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -9,15 +10,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::map::HASHER;
 
-/// A template would have produced more than it may.
+/// A template would have produced more than its limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("a template makes more of this request than a request's head may hold")]
 pub struct TooLong;
 
-/// Appends to a text that may not grow beyond a limit.
+/// Appends to a text that must not grow beyond a limit.
+///
 ///
 /// # Errors
-/// If it would; what was there stays.
+///
+/// If it would; the text stays as it was.
 pub fn append_within(out: &mut Vec<u8>, bytes: &[u8], end: usize) -> Result<(), TooLong> {
     if out.len().saturating_add(bytes.len()) > end {
         return Err(TooLong);
@@ -26,7 +29,7 @@ pub fn append_within(out: &mut Vec<u8>, bytes: &[u8], end: usize) -> Result<(), 
     Ok(())
 }
 
-/// Text with `$1` to `$9` (and `${1}`), as `rewrite-target` has it.
+/// Text with `$1` to `$9` (and `${1}`), as used by `rewrite-target`.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Box<str>", into = "Box<str>")]
 pub struct CaptureTemplate {
@@ -38,7 +41,7 @@ pub struct CaptureTemplate {
 enum Piece {
     /// A range of the text.
     Literal(Range<u32>),
-    /// What a group matched.
+    /// The text matched by a group.
     Group(u8),
 }
 
@@ -48,10 +51,12 @@ impl CaptureTemplate {
         &self.text
     }
 
-    /// Appends at most `limit` bytes: the text with each group replaced. A group that took no part is empty.
+    /// Appends the text with each group replaced, at most `limit` bytes. A group that did not participate is empty.
+    ///
     ///
     /// # Errors
-    /// If that is longer than the limit. What `out` holds then means nothing.
+    ///
+    /// If the result is longer than the limit. The content of `out` is then unspecified.
     pub fn expand<'a>(
         &self,
         group: impl Fn(usize) -> &'a [u8],
@@ -114,17 +119,17 @@ impl From<CaptureTemplate> for Box<str> {
     }
 }
 
-/// Patterns of which a thread remembers the memory for groups. Beyond that it starts anew.
+/// Patterns for which a thread keeps capture memory. Beyond that it starts over.
 const KEPT: usize = 4096;
 
 thread_local! {
-    /// Memory for where groups matched, by pattern: a match that tells its groups needs some, and to make it for each request
-    /// would be an allocation for each.
+    /// Capture memory by pattern: a match that reports its groups needs some, and creating it per request would be an
+    /// allocation per request.
     static LOCATIONS: RefCell<HashMap<Box<str>, CaptureLocations, foldhash::fast::RandomState>> =
         RefCell::new(HashMap::with_hasher(HASHER.clone()));
 }
 
-/// Runs `found` with where the groups of a pattern are in `path`; `None` when it doesn't match.
+/// Calls `found` with the positions of a pattern's groups in `path`; `None` if it doesn't match.
 pub(crate) fn with_groups<T>(
     text: &str,
     regex: &Regex,
@@ -155,14 +160,14 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_put_in() {
+    fn groups_are_filled_in() {
         for (template, text) in [("/a$1/$2b", "> /aone/b"), ("${1}${x}$", "> one${x}$"), ("", "> "), ("$1", "> one")] {
             assert_eq!(expanded(template, 100).as_deref(), Ok(text));
         }
     }
 
     #[test]
-    fn a_template_ends_at_its_limit() {
+    fn a_template_stops_at_its_limit() {
         assert_eq!(expanded("/$1$1", 7).as_deref(), Ok("> /oneone"));
         assert_eq!(expanded("/$1$1", 6), Err(TooLong));
         let mut out = Vec::new();

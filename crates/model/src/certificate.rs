@@ -1,4 +1,4 @@
-//! Certificates with their keys. Keys never show in a dump, a log line or a golden file.
+//! Certificates with their keys. Keys never appear in a dump, a log line or a golden file.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{CertificateName, Origin};
 
-/// Chain and key of one Secret. That they fit each other was checked when it was made.
+/// Chain and key from one Secret. Construction has checked that they belong together.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Certificate {
     /// Its name.
     pub name: CertificateName,
     /// The Secret.
     pub origin: Origin,
-    /// SHA-256 of the first certificate in hexadecimal, to tell versions apart without showing them.
+    /// SHA-256 of the first certificate in hexadecimal; tells versions apart without revealing them.
     pub fingerprint: Box<str>,
     /// End of validity in seconds since 1970.
     pub not_after: i64,
@@ -55,7 +55,7 @@ impl Serialize for PrivateKey {
     }
 }
 
-/// A dump holds no key, so reading one gives an empty key: such a certificate is never served.
+/// A dump holds no key, so reading one yields an empty key; such a certificate is never served.
 impl<'de> Deserialize<'de> for PrivateKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(|_| Self::default())
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_never_show() {
+    fn keys_are_never_printed() {
         let key = PrivateKey::new(*b"secret bytes");
         assert_eq!(format!("{key:?}"), REDACTED);
         assert_eq!(serde_json::to_string(&key).unwrap(), "\"[redacted]\"");

@@ -1,8 +1,9 @@
-//! Who the client is and which host, scheme and port it asked for, decided once per request from the connection, the head
-//! and the settings; and the fields that tell the endpoint (ingress-nginx template `nginx.tmpl`, `lua_ingress.lua`).
+//! The client of a request and the host, scheme and port it asked for, decided once per request from the connection,
+//! the head and the settings; and the fields that carry them to the endpoint (ingress-nginx `nginx.tmpl`,
+//! `lua_ingress.lua`).
 //!
-//! Invariant: what a peer that is not trusted says about these things reaches an endpoint only under a name that starts with
-//! `X-Original-`, where nobody takes it for a fact.
+//! Invariant: claims of an untrusted peer about these reach an endpoint only under a name that starts with
+//! `X-Original-`, where no backend takes them for facts.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
@@ -12,27 +13,27 @@ use crate::{
     Settings, decimal,
 };
 
-/// Port told to endpoints for every TLS listener, whatever port it is on: clients reach it there through a Service.
+/// Port reported to endpoints for every TLS listener, whatever port it is on: clients reach it there through a Service.
 const HTTPS_PORT: u16 = 443;
 
-/// Where a connection came from and where it came in.
+/// Remote and local address of a connection, and its scheme.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Arrival {
-    /// Address of the peer, or of the client that the PROXY protocol names.
+    /// Address of the peer, or of the client named in the PROXY header.
     pub peer: SocketAddr,
     /// Our end of the connection.
     pub local: SocketAddr,
-    /// What is spoken on the connection itself.
+    /// Scheme of the connection itself.
     pub scheme: Scheme,
 }
 
-/// What was decided about the client of one request. Reused from request to request, so that nothing is allocated.
+/// The decision about the client of one request. Reused across requests to avoid allocation.
 #[derive(Clone, Debug)]
 pub struct ClientView {
     address: IpAddr,
     port: u16,
     scheme: Scheme,
-    /// The scheme that a trusted peer named, as it named it; empty for that of the connection.
+    /// The scheme named by a trusted peer, as spelt; empty for the scheme of the connection.
     named_scheme: Range<usize>,
     forwarded_port: u16,
     peer_trusted: bool,
@@ -48,7 +49,7 @@ pub struct ClientView {
 }
 
 impl ClientView {
-    /// A client of which only the connection is known, for answers to requests that could not be read.
+    /// A client known only by its connection, for responses to requests that could not be read.
     pub fn of_connection(arrival: &Arrival) -> Self {
         let mut view = Self::default();
         view.restart(arrival);
@@ -104,7 +105,7 @@ impl ClientView {
         }
     }
 
-    /// Address of the client, after trusted proxies are looked through.
+    /// Address of the client, with trusted proxies skipped.
     pub fn address(&self) -> IpAddr {
         self.address
     }
@@ -114,7 +115,7 @@ impl ClientView {
         &self.text[self.address_text.clone()]
     }
 
-    /// Whether the peer is believed about more than the address.
+    /// Whether to believe what the peer says beyond the address.
     pub fn is_trusted(&self) -> bool {
         self.trusted
     }
@@ -124,12 +125,12 @@ impl ClientView {
         self.port
     }
 
-    /// Scheme that the client used, as far as it is known.
+    /// Scheme the client used, as far as known.
     pub fn scheme(&self) -> Scheme {
         self.scheme
     }
 
-    /// The scheme that the endpoint is told: what a trusted peer named, or that of the connection.
+    /// The scheme reported to the endpoint: the one a trusted peer named, or that of the connection.
     pub fn told_scheme(&self) -> &[u8] {
         match &self.text[self.named_scheme.clone()] {
             [] => self.scheme.as_str().as_bytes(),
@@ -137,24 +138,24 @@ impl ClientView {
         }
     }
 
-    /// Whether the client is to be sent to `https`. Every scheme but `http` that a trusted peer names stops that, as in
-    /// ingress-nginx.
+    /// Whether the client should be redirected to `https`. Any scheme other than `http` named by a trusted peer
+    /// prevents that, as in ingress-nginx.
     pub fn is_plain(&self) -> bool {
         self.told_scheme().eq_ignore_ascii_case(b"http")
     }
 
-    /// Host that the client asked for, with the port if it sent one, as it spelt it. It is what the endpoint is told in Host,
-    /// unless the route says otherwise. Never empty: `_` for a request without host, as ingress-nginx has it.
+    /// Host the client asked for, as spelt, with the port if it sent one. Sent to the endpoint as Host unless the route
+    /// overrides it. Never empty: `_` for a request without a host, as in ingress-nginx.
     pub fn host(&self) -> &[u8] {
         &self.text[self.host.clone()]
     }
 
-    /// Port told to the endpoint.
+    /// Port reported to the endpoint.
     pub fn forwarded_port(&self) -> u16 {
         self.forwarded_port
     }
 
-    /// Id of the request, the client's own if it sent one; empty when there is none and none is made.
+    /// Id of the request, the client's own if it sent one; empty if it sent none and none is generated.
     pub fn request_id(&self) -> &[u8] {
         &self.text[self.request_id.clone()]
     }
@@ -164,25 +165,26 @@ impl ClientView {
         &self.text[self.full_forwarded_for.clone()]
     }
 
-    /// What the client itself sent as X-Forwarded-For.
+    /// The X-Forwarded-For that the client itself sent.
     pub fn received_forwarded_for(&self) -> &[u8] {
         &self.text[self.forwarded_for.clone()]
     }
 
-    /// The client's fields that must not be forwarded: those that [`write_fields`](Self::write_fields) writes, and unless the
-    /// peer is trusted the rest of the family too. Variant spellings count as the field itself, see [`KnownField`].
+    /// The client's fields that must not be forwarded: those that [`write_fields`](Self::write_fields) writes and,
+    /// unless the peer is trusted, the rest of the family. Variant spellings count as the field itself, see
+    /// [`KnownField`].
     pub fn removed(&self) -> KnownSet {
         if self.trusted { REPLACED } else { REPLACED | KnownSet::FORWARDED | KnownSet::SSL_CLIENT }
     }
 
-    /// Whether the fields of [`write_family`](Self::write_family) are the same for every request of the connection: the peer is
-    /// not trusted, so nothing that a request says changes them.
+    /// Whether the fields of [`write_family`](Self::write_family) are the same for every request on the connection: the
+    /// peer is not trusted, so no request can change them.
     pub fn is_of_connection(&self) -> bool {
         !self.peer_trusted
     }
 
-    /// Writes the fields that tell the endpoint about the client, without `except`. What has no value is not written. `family` is
-    /// what [`write_family`](Self::write_family) wrote for this connection.
+    /// Writes the fields that describe the client to the endpoint, without `except`. Fields without a value are
+    /// omitted. `family` is the output of [`write_family`](Self::write_family) for this connection.
     pub fn write_fields<F, S: FieldSink<F>>(&self, sink: &mut S, except: KnownSet, family: Option<&S::Prepared>) {
         let mut field = |known, name, value: &[u8]| {
             if !value.is_empty() && !except.contains(known) {
@@ -333,7 +335,8 @@ const X_SCHEME: FieldName<'_> = FieldName::from_static("X-Scheme");
 const X_ORIGINAL_FORWARDED_FOR: FieldName<'_> = FieldName::from_static("X-Original-Forwarded-For");
 const X_ORIGINAL_FORWARDED_HOST: FieldName<'_> = FieldName::from_static("X-Original-Forwarded-Host");
 
-/// Fields of the client that never pass, because the proxy writes them itself or (`Proxy`, CVE-2016-5385) nobody may.
+/// Client fields that are never forwarded, because the proxy writes them itself or because they are dangerous (`Proxy`,
+/// CVE-2016-5385).
 const REPLACED: KnownSet = KnownSet::of(&[
     KnownField::XRequestId,
     KnownField::XRealIp,
@@ -349,7 +352,7 @@ const REPLACED: KnownSet = KnownSet::of(&[
     KnownField::Proxy,
 ]);
 
-/// A field that the settings name: one of the known ones, or any other.
+/// A field named in the settings: a known one or any other.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Named<'a> {
     Known(KnownField),
@@ -361,7 +364,7 @@ impl<'a> Named<'a> {
         match name {
             "x-forwarded-for" => Self::Known(KnownField::XForwardedFor),
             "x-forwarded-host" => Self::Known(KnownField::XForwardedHost),
-            // The rest of a family stands for many names.
+            // The rest of a family covers many names.
             _ => KnownField::named(name).map_or(Self::Other(name.as_bytes()), Self::Known),
         }
     }
@@ -390,8 +393,8 @@ impl<'a> Named<'a> {
     }
 }
 
-/// Walks the list of hops from the right, as nginx does with `real_ip_recursive on`: each address that is trusted is looked
-/// through, the first that is not is the client. What is no address ends the walk at the hop before it.
+/// Walks the list of hops from the right, as nginx does with `real_ip_recursive on`: trusted addresses are skipped, and
+/// the first untrusted one is the client. Anything that is not an address ends the walk at the previous hop.
 fn walk<'a>(peer: SocketAddr, fields: impl Fields<'a>, field: Named<'_>, trusted: &NetworkSet) -> (IpAddr, u16) {
     let mut client = (peer.ip().to_canonical(), peer.port());
     for line in fields.lines().rev().filter(|line| field.is(line)) {
@@ -412,7 +415,7 @@ fn walk<'a>(peer: SocketAddr, fields: impl Fields<'a>, field: Named<'_>, trusted
     client
 }
 
-/// An address with or without port, IPv6 with or without brackets.
+/// Parses an address with or without port, IPv6 with or without brackets.
 fn address(text: &[u8]) -> Option<(IpAddr, u16)> {
     let text = std::str::from_utf8(text).ok()?;
     if let Ok(address) = text.parse::<IpAddr>() {
@@ -429,13 +432,13 @@ fn first_element(list: &[u8]) -> &[u8] {
     list.split(|&byte| byte == b',').next().unwrap_or_default().trim_ascii()
 }
 
-/// Whether a text from a trusted proxy is the name of a scheme (RFC 3986 3.1), of a length that one has.
+/// Whether text from a trusted proxy is a scheme name (RFC 3986 3.1) of plausible length.
 fn is_scheme(text: &[u8]) -> bool {
     let inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
     text.len() <= 32 && text.first().is_some_and(u8::is_ascii_alphabetic) && text.iter().all(inner)
 }
 
-/// Whether a text from a trusted proxy can stand as a host: nothing that would mean more than a name and a port.
+/// Whether text from a trusted proxy is usable as a host: nothing beyond a name and a port.
 fn is_host(text: &[u8]) -> bool {
     let ordinary = |&byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
     (1..=262).contains(&text.len()) && text.iter().all(ordinary)

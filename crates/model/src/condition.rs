@@ -1,4 +1,4 @@
-//! What a request has to have besides its path, for a route to take it.
+//! Conditions besides the path that a request must meet for a route to match.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ConfiguredName, Fields, NetworkSet, RequestView};
 
-/// Conditions, all of which have to hold.
+/// Conditions, all of which must hold.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Conditions {
     /// The method.
@@ -19,10 +19,10 @@ pub struct Conditions {
     /// Fields, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldMatch>,
-    /// Arguments of the query.
+    /// Query parameters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arguments: Vec<ArgumentMatch>,
-    /// Networks that the client is in one of.
+    /// Networks, one of which must contain the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sources: Option<NetworkSet>,
 }
@@ -36,25 +36,25 @@ pub struct FieldMatch {
     pub value: ValueMatch,
 }
 
-/// A condition on an argument of the query.
+/// A condition on a query parameter.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct ArgumentMatch {
     /// Its name, exactly.
     pub name: Box<str>,
-    /// Its value. Of an argument that comes several times the first counts.
+    /// Its value. If the parameter occurs several times, the first counts.
     pub value: ValueMatch,
 }
 
 /// A condition on a value.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub enum ValueMatch {
-    /// Just this.
+    /// Exactly this value.
     Exact(Box<str>),
     /// The whole value matches.
     Regex(ValueRegex),
 }
 
-/// A compiled pattern for whole values; two are equal when their text is.
+/// A compiled pattern for whole values; two are equal if their text is.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "Box<str>", into = "Box<str>")]
 pub struct ValueRegex {
@@ -63,12 +63,12 @@ pub struct ValueRegex {
 }
 
 impl Conditions {
-    /// Whether there are none.
+    /// Whether there are no conditions.
     pub fn is_empty(&self) -> bool {
         self.method.is_none() && self.fields.is_empty() && self.arguments.is_empty() && self.sources.is_none()
     }
 
-    /// Whether a request meets all of them.
+    /// Whether a request meets all conditions.
     #[inline]
     pub fn admit<'a, F: Fields<'a>>(&self, head: &RequestView<'a, F>, client: IpAddr) -> bool {
         self.is_empty() || self.all_hold(head, client)
@@ -94,8 +94,8 @@ impl Conditions {
     }
 }
 
-/// By precedence, the most specific first: a method, then more fields, more arguments, a source (Gateway API, HTTPRouteRule). What
-/// these don't tell apart is ordered by its text, so that equal means equal.
+/// By precedence, most specific first: a method, then more fields, more query parameters, a source (Gateway API,
+/// HTTPRouteRule). Ties are broken by text, so that only equal values compare equal.
 impl Ord for Conditions {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         fn count(it: &Conditions) -> impl Ord {
@@ -133,7 +133,7 @@ impl FromStr for ValueRegex {
         let build = |text: &str| {
             RegexBuilder::new(text).unicode(false).size_limit(SIZE).dfa_size_limit(SIZE).nest_limit(50).build()
         };
-        // Alone first: a pattern that closes the group around it would not be about the whole value.
+        // Compile it alone first: a pattern that closes the group around it would not apply to the whole value.
         build(text)?;
         Ok(Self { text: text.into(), regex: build(&format!("^(?:{text})$"))? })
     }

@@ -1,4 +1,4 @@
-//! Numbers and addresses as text, appended to a buffer. The general formatter costs several times as much, and these are
+//! Appends numbers and addresses to a buffer as text. The general formatter costs several times as much, and these are
 //! written for every request.
 
 use std::fmt::Display;
@@ -36,10 +36,10 @@ pub fn ip(address: IpAddr, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends what is displayed.
+/// Appends a displayable value.
 pub fn display(value: &impl Display, out: &mut Vec<u8>) {
     let written = write!(out, "{value}");
-    debug_assert!(written.is_ok(), "a vector takes everything");
+    debug_assert!(written.is_ok(), "writing to a vector cannot fail");
 }
 
 #[cfg(test)]

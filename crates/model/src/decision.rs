@@ -1,11 +1,12 @@
-//! What is to happen to a request, decided from its head without I/O: canonical form, client, host, route, filters, action.
+//! Decides from a request's head, without I/O, what happens to it: canonical form, client, host, route, filters,
+//! action.
 //!
-//! [`decide`] is the one function that says so. The proxy does what its [`Plan`] says; `explain` and the tests of translation print
-//! it. One canonical path is matched and authorised, and what is forwarded means the same.
+//! [`decide`] is the only function that does so. The proxy carries out its [`Plan`]; `explain` and the translation
+//! tests print it. Matching and authorisation use one canonical path, and the forwarded path means the same.
 //!
-//! A filter that has to wait for something (an answer of another service, a limit that others share) ends the decision with
-//! [`Step::Wait`]: the exchange does the I/O, keeps what came out of it where [`Facts`] finds it, and calls [`decide`] again from
-//! the plan.
+//! A filter that must wait (for the response of another service, or for a shared limit) ends the decision with
+//! [`Step::Wait`]: the exchange does the I/O, stores the result where [`Facts`] finds it, and calls [`decide`] again
+//! with the plan.
 
 mod message;
 mod target;
@@ -26,28 +27,28 @@ static FORBIDDEN: Respond = Respond::page(403);
 static NOT_FOUND: Respond = Respond::not_found();
 static UNAVAILABLE: Respond = Respond::page(503);
 
-/// A request, and what is known about its connection.
+/// A request and the facts about its connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Received<'a, F> {
     /// The head.
     pub head: RequestView<'a, F>,
-    /// Where it came from and where it came in.
+    /// Where the connection came from and where it arrived.
     pub arrival: &'a Arrival,
-    /// The hosts that are served there.
+    /// The hosts served there.
     pub table: &'a TableName,
 }
 
-/// What the snapshot doesn't know and a decision depends on.
+/// Facts that a decision depends on but the snapshot doesn't hold.
 pub trait Facts {
-    /// Whether a backend has an endpoint that takes new requests.
+    /// Whether a backend has an endpoint that accepts new requests.
     fn is_open(&mut self, backend: &BackendName) -> bool;
 
     /// 64 random bits.
     fn random(&mut self) -> u64;
 }
 
-/// The facts as the snapshot has them, for whoever sends nothing: every endpoint that is ready takes requests, and every name leads
-/// to one. Nothing is random.
+/// Facts taken from the snapshot alone, for callers that send nothing: every ready endpoint accepts requests, and every
+/// DNS name resolves to one. Nothing is random.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotFacts<'s>(pub &'s Snapshot);
 
@@ -61,18 +62,18 @@ impl Facts for SnapshotFacts<'_> {
     }
 }
 
-/// Texts that a decision makes. Reused from request to request, so that nothing is allocated.
+/// Texts that a decision produces. Reused across requests to avoid allocation.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Who the client is.
+    /// The client.
     pub client: ClientView,
-    /// The path that was matched, or the rewritten one.
+    /// The matched path, or the rewritten one.
     pub matched: Vec<u8>,
-    /// The target that the endpoint gets.
+    /// The target to send to the endpoint.
     pub target: Vec<u8>,
     /// X-Forwarded-Prefix; empty for none.
     pub prefix: Vec<u8>,
-    /// Where a redirect leads.
+    /// The target of a redirect.
     pub location: Vec<u8>,
     path: path::Scratch,
     host: Vec<u8>,
@@ -80,89 +81,91 @@ pub struct Scratch {
     separated: Vec<u8>,
 }
 
-/// What is to happen to a request.
+/// What happens to a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'s> {
-    /// The host that was chosen.
+    /// The chosen host.
     pub host: Option<&'s Host>,
-    /// The route that was chosen.
+    /// The chosen route.
     pub route: Option<&'s Route>,
-    /// What answers the request.
+    /// The step that answers the request.
     pub step: Step<'s>,
-    /// How many filters of the route the request passed. If there is another one, that one gave the answer, or waits.
+    /// Number of filters of the route that the request passed. If there is another, that one gave the answer or is
+    /// waiting.
     pub passed: usize,
     scheme: Scheme,
     chosen: Option<Chosen<'s>>,
 }
 
-/// What answers a request.
+/// The step that answers a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'s> {
-    /// A backend, which gets [`Scratch::target`].
+    /// Forward to a backend with [`Scratch::target`].
     Forward(Forwarding<'s>),
-    /// A redirect with this status to [`Scratch::location`].
+    /// Redirect with this status to [`Scratch::location`].
     Redirect(u16),
-    /// The proxy itself.
+    /// Respond from the proxy itself.
     Respond(&'s Respond),
-    /// The proxy itself, because something is wrong.
+    /// Respond from the proxy itself with an error.
     Fail(Failure),
-    /// Nothing yet.
+    /// Wait before deciding.
     Wait(Wait),
 }
 
-/// What has to be waited for before a decision can go on. No filter waits today, so there is no value of it.
+/// A reason to wait before the decision can continue. No filter waits today, so this type has no values.
 #[derive(Clone, Copy, Debug)]
 pub enum Wait {}
 
-/// Where a request is sent.
+/// The destination of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarding<'s> {
     /// The rule.
     pub rule: &'s Forward,
-    /// The backend that takes it.
+    /// The chosen backend.
     pub backend: &'s BackendName,
-    /// The backend in whose place that one does, because it has no endpoint.
+    /// The backend it stands in for, because that one has no endpoint.
     pub in_place_of: Option<&'s BackendName>,
-    /// Whether it had an endpoint for new requests. If not, only an endpoint that is about to end can have it, for a session.
+    /// Whether it had an endpoint for new requests. If not, only a terminating endpoint can take the request, for an
+    /// existing session.
     pub open: bool,
 }
 
 type Chosen<'s> = Forwarding<'s>;
 
 impl<'s> Forwarding<'s> {
-    /// TLS to the endpoints of the backend. The policy is about the rule's own backend: one that stands in for it is spoken to in the
-    /// clear.
+    /// TLS to the endpoints of the backend. The policy applies to the rule's own backend; connections to a fallback are in
+    /// the clear.
     pub fn tls(&self, backend: &Backend) -> Option<&'s Arc<UpstreamTls>> {
         let clear = self.in_place_of.is_some() || backend.protocol == Protocol::ClearHttp1;
         self.rule.policy.tls.as_ref().filter(|_| !clear)
     }
 }
 
-/// Why the proxy refuses a request, or can't send it anywhere.
+/// Why the proxy refuses a request or can't forward it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Failure {
     /// The path has no canonical form.
     #[error(transparent)]
     Path(#[from] InvalidPath),
-    /// The path belongs to different routes, depending on who reads it.
+    /// The path belongs to different routes, depending on how it is decoded.
     #[error(transparent)]
     Ambiguous(#[from] crate::AmbiguousPath),
-    /// The host is no host name.
+    /// The host is not a valid host name.
     #[error("the host is no host name")]
     Host,
-    /// The rewritten path has no canonical form, or another one.
+    /// The rewritten path has no canonical form, or a different one.
     #[error("the rewritten path is not in canonical form, so the backend could read another one than was matched")]
     Rewritten,
-    /// A template makes too much of the request.
+    /// The expansion of a template is too long.
     #[error(transparent)]
     TooLong(#[from] TooLong),
     /// The body is larger than the route allows.
     #[error("the body is larger than the route allows")]
     BodyTooLarge,
-    /// The backend is that of a Service or port that doesn't exist, and its fallback has no endpoint.
+    /// The Service or port of the backend doesn't exist, and its fallback has no endpoint.
     #[error("the Service or its port does not exist")]
     NoService,
-    /// The backend has no endpoint, nor has its fallback.
+    /// Neither the backend nor its fallback has an endpoint.
     #[error("no endpoint is ready")]
     NoEndpoint,
     /// All backends of the rule have weight 0.
@@ -171,13 +174,13 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Why nothing is sent to a backend that has no endpoint: one that is known, and whose endpoints aren't, is of a Service or port that
+    /// The failure for a backend without endpoints. If the backend is known but has no endpoint set, its Service or port
     /// doesn't exist.
     pub fn without_endpoint(snapshot: &Snapshot, backend: &BackendName) -> Self {
         if snapshot.endpoint_set(backend).is_none() { Self::NoService } else { Self::NoEndpoint }
     }
 
-    /// The status of the answer.
+    /// The status of the response.
     pub const fn status(self) -> u16 {
         match self {
             Self::Path(_) | Self::Ambiguous(_) | Self::Host | Self::Rewritten => 400,
@@ -189,10 +192,10 @@ impl Failure {
     }
 }
 
-/// Where a decision begins.
+/// The point at which a decision starts.
 #[derive(Clone, Copy, Debug)]
 pub enum From<'s> {
-    /// At the head of the request.
+    /// At the request head.
     Head,
     /// At the filter that waited.
     Wait(Plan<'s>),
@@ -252,12 +255,12 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
 }
 
 impl<'s> Plan<'s> {
-    /// The filter that gave the answer, if one did.
+    /// The filter that gave the answer, if any.
     pub fn ended_by(&self) -> Option<&'s Filter> {
         self.route?.filters.get(self.passed)
     }
 
-    /// Routes that take the request as well and that the chosen one beat, in order.
+    /// Other routes that match the request but have lower precedence, in order.
     pub fn beaten<'a, F: Fields<'a>>(
         &self,
         received: &Received<'a, F>,
@@ -272,7 +275,7 @@ impl<'s> Plan<'s> {
         })
     }
 
-    /// Why everyone is refused, if that is the answer.
+    /// Why all requests are refused, if the answer is a refusal.
     pub fn refusal(&self) -> Option<&'s Refusal> {
         match self.ended_by() {
             Some(Filter::Refuse(refusal)) => Some(refusal),
@@ -280,7 +283,7 @@ impl<'s> Plan<'s> {
         }
     }
 
-    /// The edits that filters of the route make in the response, in order.
+    /// The edits that the route's filters make to the response, in order.
     pub fn response_edits<'r>(&self, rules: &'r FieldRules) -> impl Iterator<Item = &'r FieldEdit>
     where
         's: 'r,
@@ -293,7 +296,7 @@ impl<'s> Plan<'s> {
         })
     }
 
-    /// The edits that filters of the route make in the request, in order.
+    /// The edits that the route's filters make to the request, in order.
     pub fn request_edits(&self) -> impl Iterator<Item = &'s FieldEdit> {
         self.passed_filters().iter().flat_map(|filter| match filter {
             Filter::EditRequest(edits) => edits,
@@ -321,7 +324,7 @@ fn find<'s, 'a, F: Fields<'a>>(
     scratch.prefix.clear();
     let raw = match head.target {
         Target::Server => {
-            // RFC 9110 9.3.7: about the server as a whole. It serves nothing by itself.
+            // RFC 9110 9.3.7: about the server as a whole, which serves nothing by itself.
             plan.step = Step::Respond(&NO_CONTENT);
             return Ok(());
         }
@@ -346,7 +349,7 @@ fn find<'s, 'a, F: Fields<'a>>(
     Ok(())
 }
 
-/// One filter; a step ends the decision.
+/// Applies one filter; a returned step ends the decision.
 fn apply<'s, 'a, F: Fields<'a>>(
     filter: &'s Filter,
     snapshot: &Snapshot,
@@ -384,7 +387,7 @@ fn apply<'s, 'a, F: Fields<'a>>(
     }
 }
 
-/// The last step before a request is sent.
+/// The last step before a request is forwarded.
 fn send<'s, 'a, F: Fields<'a>>(
     forward: &'s Forward,
     received: &Received<'a, F>,
@@ -402,8 +405,8 @@ fn send<'s, 'a, F: Fields<'a>>(
     choose(forward, facts, plan)
 }
 
-/// The backend that a request is sent to, chosen once: one of the rule by weight, or the fallback when that one has no endpoint. The
-/// first when neither has one, so that the log can name it.
+/// Chooses the backend once: one of the rule by weight, or the fallback if that one has no endpoint. If neither has
+/// one, the first, so that the log can name it.
 fn choose<'s>(forward: &'s Forward, facts: &mut impl Facts, plan: &mut Plan<'s>) -> Result<Chosen<'s>, Failure> {
     if let Some(chosen) = plan.chosen {
         return Ok(chosen);

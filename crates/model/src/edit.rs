@@ -1,4 +1,4 @@
-//! Edits of fields as data: what is set, added or removed in requests and responses.
+//! Field edits as data: fields to set, add or remove in requests and responses.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,18 +11,18 @@ use crate::{ConfiguredName, InvalidName, KnownField, KnownSet, Settings, Templat
 pub struct FieldEdit {
     name: ConfiguredName,
     change: Change,
-    /// The field, if it is known by just this name.
+    /// The field, if it is known by exactly this name.
     known: Option<KnownField>,
 }
 
-/// What is done to a field.
+/// The change that an edit makes to a field.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Change {
-    /// All lines of the field are replaced by one. An empty value removes.
+    /// Replaces all lines of the field with one. An empty value removes the field.
     Set(Template),
-    /// A line is added to those that there are.
+    /// Adds a line to the existing ones.
     Add(Template),
-    /// All lines are removed.
+    /// Removes all lines.
     Remove,
 }
 
@@ -32,10 +32,12 @@ impl FieldEdit {
         Self { known: KnownField::named(name.as_str()), name, change }
     }
 
-    /// Sets a field, or removes it by an empty value.
+    /// Sets a field, or removes it if the value is empty.
+    ///
     ///
     /// # Errors
-    /// If no field can have the name.
+    ///
+    /// If the name is not a valid field name.
     pub fn set(name: &str, value: &str) -> Result<Self, InvalidName> {
         let change = if value.is_empty() { Change::Remove } else { Change::Set(Template::parse(value)) };
         Ok(Self::new(name.try_into()?, change))
@@ -46,7 +48,7 @@ impl FieldEdit {
         &self.name
     }
 
-    /// The field, if it is known by just this name.
+    /// The field, if it is known by exactly this name.
     pub fn known(&self) -> Option<KnownField> {
         self.known
     }
@@ -56,12 +58,12 @@ impl FieldEdit {
         is_same_field(self.name.as_str().as_bytes(), name)
     }
 
-    /// What is done.
+    /// The change to make.
     pub fn change(&self) -> &Change {
         &self.change
     }
 
-    /// The value that is set or added.
+    /// The value to set or add.
     pub fn value(&self) -> Option<&Template> {
         match &self.change {
             Change::Set(value) | Change::Add(value) => Some(value),
@@ -69,19 +71,19 @@ impl FieldEdit {
         }
     }
 
-    /// Whether the lines that came are dropped.
+    /// Whether received lines are dropped.
     pub fn replaces(&self) -> bool {
         !matches!(self.change, Change::Add(_))
     }
 
-    /// Fields that say where a message ends or what becomes of its connection are not for users to edit.
+    /// Whether users may edit the field: not if it delimits a message or controls its connection.
     pub fn is_allowed(&self) -> bool {
         const STRUCTURE: KnownSet = KnownSet::HOP_BY_HOP.with(KnownField::ContentLength);
         !STRUCTURE.contains(KnownField::classify(self.name.as_str().as_bytes()))
     }
 }
 
-/// Names of fields, quick to ask about: those that the proxy knows as bits, the others one by one.
+/// A set of field names, fast to query: known fields as bits, others one by one.
 #[derive(Clone, Debug, Default)]
 pub struct NameSet {
     known: KnownSet,
@@ -89,7 +91,8 @@ pub struct NameSet {
 }
 
 impl NameSet {
-    /// A set of the names. `spellings` says that fields may come in spellings that a backend could take for one of them.
+    /// Creates a set of names. `spellings` says whether fields may arrive in spellings that a backend could take for
+    /// one of them.
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>, spellings: bool) -> Self {
         let mut set = Self::default();
         for name in names {
@@ -102,12 +105,12 @@ impl NameSet {
         set
     }
 
-    /// The known fields among them.
+    /// The known fields in the set.
     pub fn known(&self) -> KnownSet {
         self.known
     }
 
-    /// Whether a field that is none of [`known`](Self::known) belongs to the set after all.
+    /// Whether a field that is not in [`known`](Self::known) still belongs to the set.
     #[inline]
     pub fn has_other(&self, name: &[u8]) -> bool {
         self.names.iter().any(|own| is_same_field(own, name))
@@ -119,26 +122,26 @@ impl NameSet {
     }
 }
 
-/// What the settings say about fields, compiled: made once for each change of them.
+/// The settings for fields, compiled once for each change.
 #[derive(Clone, Debug, Default)]
 pub struct FieldRules {
     /// Edits of every request.
     pub request: Vec<FieldEdit>,
-    /// Fields that they replace.
+    /// Fields that these edits replace.
     pub replaced_in_request: NameSet,
-    /// Names besides the known ones that a trusted peer names the client by.
+    /// Names besides the known ones under which a trusted peer names the client.
     pub client_names: Vec<Box<[u8]>>,
     /// Edits of every response.
     pub response: Vec<FieldEdit>,
-    /// Fields that they replace, and those that are hidden.
+    /// Fields that these edits replace, and hidden fields.
     pub replaced_in_response: NameSet,
     /// Strict-Transport-Security, for routes that ask for it.
     pub strict_transport_security: Option<FieldEdit>,
-    /// The value of Server in every response. Hiding the field hides that of endpoints only, as in nginx.
+    /// The value of Server in every response. Hiding the field affects only that of endpoints, as in nginx.
     pub server: Option<&'static [u8]>,
-    /// Whether an endpoint's Server field passes.
+    /// Whether an endpoint's Server field is forwarded.
     pub server_passes: bool,
-    /// Whether requests tell their target as it came.
+    /// Whether requests carry their original target.
     pub original_uri: bool,
 }
 
@@ -216,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_knows_spellings_where_they_can_come() {
+    fn a_set_matches_spellings_where_they_can_occur() {
         let set = |spellings| NameSet::new(["User-Agent", "X-Tenant"], spellings);
         let has = |set: &NameSet, name: &str| set.contains(KnownField::Other, name.as_bytes());
         assert!(set(false).contains(KnownField::UserAgent, b"user-agent") && has(&set(false), "x-tenant"));

@@ -1,4 +1,4 @@
-//! The endpoints of a backend, and nothing else: what changes with every rollout.
+//! The endpoints of a backend and nothing else: the part that changes with every rollout.
 
 use std::net::SocketAddr;
 
@@ -9,18 +9,19 @@ use crate::BackendName;
 /// All endpoints of one backend.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct EndpointSet {
-    /// The backend that they belong to.
+    /// The backend they belong to.
     pub backend: BackendName,
-    /// Where they are.
+    /// Their addresses.
     pub endpoints: Endpoints,
 }
 
-/// Where the endpoints of a backend are.
+/// How to find the endpoints of a backend.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Endpoints {
     /// At these addresses, in a stable order without duplicates.
     Addresses(Vec<Endpoint>),
-    /// Wherever a DNS name leads (a Service of type ExternalName). The proxy resolves it, and again when its TTL is over.
+    /// At the addresses of a DNS name (a Service of type ExternalName). The proxy resolves it, and again when its TTL
+    /// expires.
     Name {
         /// The name to resolve.
         host: Box<str>,
@@ -30,7 +31,7 @@ pub enum Endpoints {
 }
 
 impl Endpoints {
-    /// Whether there is one that takes new requests. A name counts as one: where it leads is not known here.
+    /// Whether any endpoint accepts new requests. A DNS name counts as one: its addresses are not known here.
     pub fn is_open(&self) -> bool {
         match self {
             Self::Addresses(list) => list.iter().any(|endpoint| endpoint.state == EndpointState::Ready),
@@ -39,29 +40,30 @@ impl Endpoints {
     }
 }
 
-/// One address that takes requests.
+/// One address that accepts requests.
 #[derive(Clone, Debug, Eq, PartialEq, Hash, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Address and port.
     pub address: SocketAddr,
     /// Share of requests relative to the others.
     pub weight: u16,
-    /// What it may still take.
+    /// Which requests it still accepts.
     pub state: EndpointState,
 }
 
 impl Endpoint {
-    /// An endpoint that takes everything, of weight one.
+    /// An endpoint that accepts all requests, with weight one.
     pub fn ready(address: SocketAddr) -> Self {
         Self { address, weight: 1, state: EndpointState::Ready }
     }
 }
 
-/// What an endpoint may still take (EndpointSlice conditions `ready`, `serving`, `terminating`).
+/// Which requests an endpoint still accepts (EndpointSlice conditions `ready`, `serving`, `terminating`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash, Serialize, Deserialize)]
 pub enum EndpointState {
     /// New requests.
     Ready,
-    /// It is terminating but still serves, and others are ready: only sticky sessions and streams that it already has.
+    /// It is terminating but still serving while others are ready: accepts only its existing sticky sessions and
+    /// streams.
     Draining,
 }

@@ -1,33 +1,35 @@
-//! Names of fields: what may be one, and which names a backend may take for the same.
+//! Field names: which ones are valid, and which ones a backend may take for the same.
 
 use serde::{Deserialize, Serialize};
 
-/// Folds the spellings that backends take for the same field: lower case, and every token byte that is neither letter nor
-/// digit becomes a hyphen (CGI-like backends do the same on their side).
+/// Folds the spellings that backends take for the same field: lower case, with every token byte that is neither letter
+/// nor digit as a hyphen (CGI-like backends do the same).
 #[inline]
 pub const fn fold(byte: u8) -> u8 {
     FOLDED[byte as usize]
 }
 
-/// Whether two names are the same to a backend that folds them: `X_Tenant` and `x-tenant`.
+/// Whether a backend that folds names would take two for the same: `X_Tenant` and `x-tenant`.
 #[inline]
 pub fn is_same_field(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(&a, &b)| fold(a) == fold(b))
 }
 
-/// A field name that is known to be a token (RFC 9110 5.6.2).
+/// A field name known to be a token (RFC 9110 5.6.2).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FieldName<'a>(&'a [u8]);
 
-/// A name that no field can have.
+/// The name is not a valid field name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("expected the name of a field: letters, digits and -, without spaces")]
 pub struct InvalidName;
 
 impl FieldName<'static> {
-    /// For names in the source; meant for constants.
+    /// Creates a name from a literal in the source; meant for constants.
+    ///
     ///
     /// # Panics
+    ///
     /// If the name has bytes other than letters, digits, `-` and `_`.
     pub const fn from_static(name: &'static str) -> Self {
         let bytes = name.as_bytes();
@@ -57,18 +59,18 @@ impl<'a> TryFrom<&'a [u8]> for FieldName<'a> {
     }
 }
 
-/// The name of a field that a user configured, kept as it was written.
+/// A field name that a user configured, as written.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Box<str>", into = "Box<str>")]
 pub struct ConfiguredName(Box<str>);
 
 impl ConfiguredName {
-    /// The name as it was written.
+    /// The name as written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name, ready to be sent.
+    /// The name, ready to send.
     pub fn get(&self) -> FieldName<'_> {
         FieldName(self.0.as_bytes())
     }

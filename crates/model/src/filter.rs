@@ -1,71 +1,72 @@
-//! What happens to a request between the choice of its route and its action.
+//! Steps between the choice of a request's route and its action.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{CaptureTemplate, FieldEdit, NetworkSet};
 
-/// One step. Routes list them in the order in which they run.
+/// One step. A route lists its filters in the order in which they run.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Filter {
-    /// Answers over TLS carry the Strict-Transport-Security value of the settings, in place of the backend's (RFC 6797).
+    /// Sets Strict-Transport-Security from the settings in responses over TLS, in place of the backend's (RFC 6797).
     StrictTransportSecurity,
-    /// Requests over plain HTTP are sent to https.
+    /// Redirects plain HTTP requests to https.
     HttpsRedirect(HttpsRedirect),
-    /// Answers 503 when neither the backend nor its fallback has an endpoint, before access is checked, as ingress-nginx does.
+    /// Answers 503 if neither the backend nor its fallback has an endpoint, before checking access, as ingress-nginx
+    /// does.
     RequireEndpoints,
-    /// Answers 404 when neither the backend nor its fallback has an endpoint: what the built-in default backend would answer in
-    /// the place of the global one.
+    /// Answers 404 if neither the backend nor its fallback has an endpoint: the answer of the built-in default backend,
+    /// in place of the global one.
     NotFoundWithoutEndpoints,
-    /// Answers a restriction that could not be built: everyone is refused, with 503.
+    /// Refuses all requests with 503, because a restriction could not be built.
     Refuse(Refusal),
-    /// Who may connect, by client address; others get 403.
+    /// Restricts access by client address; others get 403.
     AccessList(AccessList),
-    /// The path that the backend sees.
+    /// Rewrites the path for the backend.
     Rewrite(Rewrite),
-    /// Fields of the request that the backend gets otherwise than they came.
+    /// Edits request fields for the backend.
     EditRequest(Vec<FieldEdit>),
-    /// Fields of the response that the client gets otherwise than they came. They hold for answers of later filters too.
+    /// Edits response fields for the client. Applies to answers of later filters too.
     EditResponse(Vec<FieldEdit>),
 }
 
-/// Sends plain HTTP to https, on the same host and target.
+/// Redirects plain HTTP to https on the same host and target.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct HttpsRedirect {
     /// Status, one of 301, 302, 307, 308.
     pub status: u16,
-    /// Whether one slash at the end of the target is kept; ingress-nginx cuts it by default.
+    /// Whether to keep one trailing slash of the target; ingress-nginx removes it by default.
     pub preserve_trailing_slash: bool,
-    /// The port that the URL names; `None` for none, so that clients take 443.
+    /// The port to put in the URL; `None` for no port, which means 443.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }
 
-/// Why everyone is refused.
+/// Why all requests are refused.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// What is wrong with the user's object. For logs and explanations; clients do not see it.
+    /// The fault in the user's object. For logs and explanations; clients do not see it.
     pub reason: Box<str>,
 }
 
-/// Networks that are let in or kept out. The denied are asked first.
+/// Networks to admit or deny. Denial takes precedence.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct AccessList {
-    /// Who is refused.
+    /// Denied networks.
     #[serde(default, skip_serializing_if = "NetworkSet::is_empty")]
     pub deny: NetworkSet,
-    /// Who is let in; `None` for everyone. An empty set lets nobody in.
+    /// Admitted networks; `None` for all. An empty set admits no client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow: Option<NetworkSet>,
 }
 
 impl AccessList {
-    /// Whether a client is let in.
+    /// Whether a client is admitted.
     pub fn admits(&self, client: std::net::IpAddr) -> bool {
         !self.deny.contains(client) && self.allow.as_ref().is_none_or(|allow| allow.contains(client))
     }
 }
 
-/// Replaces the whole path; the query stays. Captures are those of the route's pattern.
+/// Replaces the whole path and keeps the query. Captures refer to the route's pattern.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Rewrite {
     /// The new path.

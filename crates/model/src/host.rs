@@ -1,4 +1,4 @@
-//! One host name and its routes, with an index so that finding a route costs the same among ten and among ten thousand.
+//! One host name and its routes, indexed so that finding one among ten thousand routes costs the same as among ten.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::path::separated;
 use crate::route::ends_at_segment;
 use crate::{CertificateName, HostPattern, PathMatch, Route, TableName};
 
-/// One host of a table: which names it answers for, its certificate and its routes.
+/// One host of a table: the names it answers for, its certificate and its routes.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(from = "HostData", into = "HostData")]
 pub struct Host {
@@ -26,13 +26,13 @@ pub struct Host {
 /// The name of a [`Host`] resource.
 #[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
 pub struct HostKey {
-    /// The table that the host is in.
+    /// The table that holds the host.
     pub table: TableName,
-    /// The names that it answers for.
+    /// The names it answers for.
     pub pattern: HostPattern,
 }
 
-/// Why a path is answered with 400 though it has a canonical form: it belongs to different routes, depending on who reads it.
+/// Why a path in canonical form gets 400: it belongs to different routes, depending on how it is decoded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("an encoded slash or backslash makes the path belong to another route for a backend that decodes it")]
 pub struct AmbiguousPath;
@@ -44,19 +44,19 @@ impl fmt::Display for HostKey {
 }
 
 impl Host {
-    /// A host with its routes. They are put in order of precedence; regular expressions are tried in the order given, and of routes
-    /// with the same match the first comes first.
+    /// Creates a host and sorts its routes by precedence; regular expressions are tried in the order given, and of
+    /// routes with the same match the first comes first.
     pub fn new(table: TableName, pattern: HostPattern, routes: Vec<Route>) -> Self {
         Self { table, pattern, certificate: None, routes: Arc::new(Routes::new(routes)) }
     }
 
-    /// The same host with a certificate of its own.
+    /// Adds a certificate of its own.
     #[must_use]
     pub fn with_certificate(self, certificate: Option<CertificateName>) -> Self {
         Self { certificate, ..self }
     }
 
-    /// Another name for the same routes, which are shared.
+    /// Returns a host with another name that shares the same routes.
     #[must_use]
     pub fn alias(&self, pattern: HostPattern) -> Self {
         Self { pattern, ..self.clone() }
@@ -67,17 +67,17 @@ impl Host {
         HostKey { table: self.table.clone(), pattern: self.pattern.clone() }
     }
 
-    /// The table that it is in.
+    /// The table that holds it.
     pub fn table(&self) -> &TableName {
         &self.table
     }
 
-    /// The names that it answers for.
+    /// The names it answers for.
     pub fn pattern(&self) -> &HostPattern {
         &self.pattern
     }
 
-    /// Its certificate, when it has one of its own.
+    /// Its own certificate, if it has one.
     pub fn certificate(&self) -> Option<&CertificateName> {
         self.certificate.as_ref()
     }
@@ -87,7 +87,7 @@ impl Host {
         &self.routes.list
     }
 
-    /// The routes that a request can take, in order of precedence: of those with the same match, only the first.
+    /// The routes that a request can reach, in order of precedence: only the first of those with the same match.
     pub fn reachable_routes(&self) -> impl Iterator<Item = &Route> {
         let list = &self.routes.list;
         let same = |one: &Route, other: &Route| one.path == other.path && one.conditions == other.conditions;
@@ -97,17 +97,19 @@ impl Host {
             .map(|(_, route)| route)
     }
 
-    /// The route of a canonical path, for a request that meets no condition besides.
+    /// The route for a canonical path, for a request that meets no further conditions.
     pub fn route(&self, path: &[u8]) -> Option<&Route> {
         self.routes.find(path, &|route| route.conditions.is_empty())
     }
 
-    /// The route of a canonical path, if every backend reads the path as it was matched. `admits` tells whether the request meets the
-    /// other conditions of a route.
+    /// The route for a canonical path, provided that every backend reads the path as it was matched. `admits` says
+    /// whether the request meets a route's other conditions.
+    ///
     ///
     /// # Errors
-    /// If a backend that decodes `%2F` or `%5C` would read a path that another route takes: what that route asks for could be
-    /// got around (`/admin%2Fusers`, where `/admin` is restricted and `/` is not).
+    ///
+    /// If a backend that decodes `%2F` or `%5C` would read a path that belongs to another route, whose restrictions
+    /// could then be bypassed (`/admin%2Fusers`, where `/admin` is restricted and `/` is not).
     pub fn unambiguous_route(
         &self,
         path: &[u8],
@@ -130,7 +132,7 @@ struct Routes {
     list: Vec<Route>,
     exact: HashTable<u32>,
     prefix: HashTable<u32>,
-    /// Lengths that prefixes have, longest first: only these are looked up.
+    /// Distinct prefix lengths, longest first: only these are looked up.
     prefix_lengths: Vec<u32>,
     regex: std::ops::Range<u32>,
 }
@@ -142,7 +144,7 @@ impl Routes {
         let mut regex = 0..0;
         for (at, route) in (0u32..).zip(&list) {
             let rehash = |&at: &u32| hash(list[at as usize].path.text().as_bytes());
-            // The first of those with the same path; the others follow it.
+            // The first route with this path; the others follow it.
             let again = at > 0 && list[at as usize - 1].path == route.path;
             match &route.path {
                 PathMatch::Exact(_) | PathMatch::Prefix(_) if again => {}
@@ -199,8 +201,8 @@ impl Routes {
     }
 }
 
-/// Routes by precedence. Patterns stay in the order given, as it says more than their text does; the same pattern with other
-/// conditions stands where it stands first.
+/// Sorts routes by precedence. Patterns keep the order given, which is more precise than their text; the same pattern
+/// with other conditions is placed with its first occurrence.
 fn sorted(mut list: Vec<Route>) -> Vec<Route> {
     let mut first = HashMap::new();
     for (at, route) in list.iter().enumerate() {
@@ -303,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encoded_slash_leads_to_no_other_route() {
+    fn an_encoded_slash_never_reaches_another_route() {
         let host = host(&[PathMatch::prefix("/").unwrap(), PathMatch::prefix("/admin").unwrap()]);
         let route = |path| host.unambiguous_route(path, &mut Vec::new(), |_| true);
         assert_eq!(route(b"/admin%2Fusers"), Err(AmbiguousPath));

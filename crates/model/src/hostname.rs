@@ -1,6 +1,6 @@
-//! Host names as they are configured and as they are asked for.
+//! Host names as configured and as requested.
 //!
-//! Everything here is lower case, without port and without trailing dot: that form is made once, at the door.
+//! All are lower case, without port and without trailing dot; that form is made once, on entry.
 
 use std::fmt;
 use std::str::FromStr;
@@ -31,7 +31,7 @@ impl Hostname {
     }
 }
 
-/// Hashes as its bytes do, so that a host from a request can be looked up without making one of these.
+/// Hashes like its bytes, so that a host from a request can be looked up without building one of these.
 impl std::hash::Hash for Hostname {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         state.write(self.0.as_bytes());
@@ -76,9 +76,9 @@ impl fmt::Display for Hostname {
     }
 }
 
-/// Which host names a [`Host`](crate::Host) answers for. The variants are in order of precedence, except that among
-/// [`Subdomains`](Self::Subdomains) the longest wins and [`Label`](Self::Label) is asked before [`Regex`](Self::Regex)
-/// (ingress-nginx sorts these two kinds by their text, and `*` sorts before `~`).
+/// The host names a [`Host`](crate::Host) answers for. The variants are in order of precedence, except that among
+/// [`Subdomains`](Self::Subdomains) the longest wins and [`Label`](Self::Label) precedes [`Regex`](Self::Regex)
+/// (ingress-nginx sorts these two kinds by text, and `*` sorts before `~`).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum HostPattern {
@@ -92,11 +92,11 @@ pub enum HostPattern {
     Label(Hostname),
     /// `~pattern`: a case-insensitive regular expression, searched anywhere in the name (server-alias `~regex`).
     Regex(HostRegex),
-    /// `*`: whatever no other pattern takes.
+    /// `*`: any name that no other pattern matches.
     Any,
 }
 
-/// A host regular expression; two are equal when their text is.
+/// A host regular expression; two are equal if their text is.
 #[derive(Clone, Debug)]
 pub struct HostRegex {
     text: Arc<str>,
@@ -111,7 +111,7 @@ impl HostRegex {
 }
 
 impl HostPattern {
-    /// Reads the text form that [`Display`](fmt::Display) prints; `*` is [`HostPattern::Any`].
+    /// Parses the text form that [`Display`](fmt::Display) prints; `*` is [`HostPattern::Any`].
     pub fn parse(text: &str) -> Result<Self, InvalidHostname> {
         if text == "*" {
             return Ok(Self::Any);
@@ -211,11 +211,13 @@ impl From<HostPattern> for String {
     }
 }
 
-/// Brings the value of a Host field or of an absolute target's authority into the one form that is matched: without port,
-/// without one trailing dot, lower case. Borrows where nothing changes; `scratch` is reused otherwise.
+/// Converts the value of a Host field or the authority of an absolute target into the form used for matching: without
+/// port, without one trailing dot, lower case. Borrows if nothing changes; `scratch` is reused otherwise.
 ///
-/// `None` when it is no host at all: user information, bad port, a byte that no name or address literal holds
-/// (RFC 9110 section 7.2, RFC 3986 section 3.2.2). An empty host stays empty: HTTP allows it and only the catch-all takes it.
+///
+/// Returns `None` if it is not a host: user information, bad port, or a byte that is not allowed in a name or address
+/// literal (RFC 9110 section 7.2, RFC 3986 section 3.2.2). An empty host stays empty: HTTP allows it, and only the
+/// catch-all matches it.
 pub fn canonical_host<'a>(authority: &'a [u8], scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
     let (host, port) = if authority.first() == Some(&b'[') {
         let end = memchr::memchr(b']', authority)?;
@@ -249,7 +251,7 @@ pub fn canonical_host<'a>(authority: &'a [u8], scratch: &'a mut Vec<u8>) -> Opti
             | b','
             | b';'
             | b'=' => {}
-            // An empty label is no name; nginx refuses two dots in a row as well.
+            // An empty label is invalid; nginx also refuses two dots in a row.
             b'.' if at > 0 && host[at - 1] != b'.' => {}
             b'A'..=b'Z' => upper = true,
             b'[' | b']' | b':' if literal => {}
@@ -287,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_brought_to_one_form() {
+    fn hosts_are_canonicalized() {
         let mut scratch = Vec::new();
         let mut canonical =
             |text: &str| canonical_host(text.as_bytes(), &mut scratch).map(|h| String::from_utf8(h.to_vec()).unwrap());

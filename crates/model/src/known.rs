@@ -1,4 +1,4 @@
-//! The fields the proxy itself reads, removes or writes, recognised once while a head is parsed.
+//! The fields that the proxy itself reads, removes or writes, recognised once while a head is parsed.
 //!
 //! Spellings that a backend may take for the same field (`X_Forwarded_Proto`) fold to the same [`KnownField`], so that
 //! stripping by family leaves no variant behind (CVE-2026-39858).
@@ -9,7 +9,7 @@ use crate::field::fold;
 
 macro_rules! known_fields {
     ($($variant:ident = $name:literal,)+) => {
-        /// A field name with a meaning to the proxy. The `*Other` variants stand for the rest of a family.
+        /// A field name that the proxy knows. The `*Other` variants stand for the rest of a family.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         #[repr(u8)]
         pub enum KnownField {
@@ -153,7 +153,7 @@ impl KnownField {
             if index == 0 {
                 break;
             }
-            // Most senders spell names the usual way.
+            // Most clients spell names the usual way.
             if name == NAMES[index].as_bytes() || is_spelling_of(name, NAMES[index]) {
                 return VARIANTS[index];
             }
@@ -165,7 +165,7 @@ impl KnownField {
         }
     }
 
-    /// The field of a name, if it is known by just this name (in any case), and not as one of a family.
+    /// The field with a name, if it is known by exactly this name (in any case) and not as a member of a family.
     pub fn named(name: &str) -> Option<Self> {
         let known = Self::classify(name.as_bytes());
         known.name().eq_ignore_ascii_case(name).then_some(known).filter(|known| *known != Self::Other)
@@ -192,7 +192,7 @@ impl KnownField {
     }
 }
 
-/// A set of known fields; tests and unions cost one instruction or two.
+/// A set of known fields; tests and unions cost one or two instructions.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct KnownSet(u128);
 
@@ -200,9 +200,9 @@ impl KnownSet {
     /// No field.
     pub const EMPTY: Self = Self(0);
 
-    /// Fields that concern one connection only and are never forwarded (RFC 9110 7.6.1). `Transfer-Encoding` is among them:
-    /// whoever writes a chunked body writes the field itself. `Expect` is not: whether it is answered
-    /// here is for the caller to decide.
+    /// Fields that concern a single connection and are never forwarded (RFC 9110 7.6.1). They include
+    /// `Transfer-Encoding`: the writer of a chunked body writes that field itself. They exclude `Expect`: the caller
+    /// decides whether the proxy answers it.
     pub const HOP_BY_HOP: Self = Self::of(&[
         KnownField::Connection,
         KnownField::KeepAlive,
@@ -214,8 +214,8 @@ impl KnownSet {
         KnownField::Http2Settings,
     ]);
 
-    /// Fields by which a proxy in front of us may name the client, the scheme, the host or the original path. They are
-    /// removed, by family, from requests of peers that are not trusted.
+    /// Fields by which a proxy in front of us may name the client, the scheme, the host or the original path. Requests
+    /// of untrusted peers lose them, by family.
     pub const FORWARDED: Self = Self::of(&[
         KnownField::Forwarded,
         KnownField::XForwardedFor,
@@ -248,7 +248,7 @@ impl KnownSet {
         KnownField::XRewriteUrl,
     ]);
 
-    /// What the proxy says about a client certificate.
+    /// Fields that describe a client certificate.
     pub const SSL_CLIENT: Self = Self::of(&[
         KnownField::SslClientCert,
         KnownField::SslClientVerify,
@@ -267,13 +267,13 @@ impl KnownSet {
         KnownField::XAccelOther,
     ]);
 
-    /// Fields that delimit or route a message or that the codec itself reads. A variant spelling of one of them (with `_`) is
-    /// always dropped: it means nothing here, but may to a backend.
+    /// Fields that delimit or route a message or that the codec itself reads. A variant spelling of one of them (with
+    /// `_`) is always dropped: it means nothing here but may mean something to a backend.
     pub const STRUCTURAL: Self =
         Self::HOP_BY_HOP.with(KnownField::Host).with(KnownField::ContentLength).with(KnownField::Expect);
 
-    /// Fields that a `Connection` option can't remove: the structure of the message, and whatever decides who the client is.
-    /// Otherwise a client could strip what a trusted proxy in front of us wrote (CVE-2022-31813).
+    /// Fields that a `Connection` option can't remove: the structure of the message and everything that identifies the
+    /// client. Otherwise a client could strip fields that a trusted proxy in front of us wrote (CVE-2022-31813).
     pub const NOT_REMOVABLE: Self = Self(Self::STRUCTURAL.0 | Self::FORWARDED.0 | Self::SSL_CLIENT.0 | Self::X_ACCEL.0);
 
     /// Fields whose variant spellings classify as the field itself.
@@ -281,7 +281,7 @@ impl KnownSet {
         .with(KnownField::Proxy)
         .with(KnownField::XRequestId);
 
-    /// The set of `fields`.
+    /// A set of `fields`.
     pub const fn of(fields: &[KnownField]) -> Self {
         let mut set = Self::EMPTY;
         let mut index = 0;
@@ -292,7 +292,7 @@ impl KnownSet {
         set
     }
 
-    /// This set and `field`. [`KnownField::Other`] is never a member.
+    /// This set with `field` added. [`KnownField::Other`] is never a member.
     #[must_use]
     #[inline]
     pub const fn with(self, field: KnownField) -> Self {
@@ -302,7 +302,7 @@ impl KnownSet {
         }
     }
 
-    /// This set and all of `other`.
+    /// The union of this set and `other`.
     #[must_use]
     #[inline]
     pub const fn union(self, other: Self) -> Self {
@@ -327,7 +327,7 @@ impl KnownSet {
         self.0 & other.0 != 0
     }
 
-    /// Whether the set has no member.
+    /// Whether the set is empty.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -357,7 +357,7 @@ impl Sub for KnownSet {
     }
 }
 
-/// Four times the number of names, so that a miss ends at its first slot nearly always.
+/// Four times the number of names, so that a miss nearly always ends at its first slot.
 // No limit: the size of a table that is made at compile time.
 const SLOTS: usize = 512;
 

@@ -1,7 +1,7 @@
-//! What the proxy is to do, as plain data, and everything about a request that can be decided without I/O.
+//! What the proxy should do, as plain data, and everything about a request that can be decided without I/O.
 //!
-//! The control side builds these values from Kubernetes objects; the data side runs them and has never heard of Kubernetes.
-//! Between the two crosses one kind of value: a [`Delta`] of named resources, applied to a [`Snapshot`].
+//! The control side builds these values from Kubernetes objects; the data side runs them and knows nothing of
+//! Kubernetes. One kind of value crosses between the two: a [`Delta`] of named resources, applied to a [`Snapshot`].
 //!
 //! ```
 //! use fairway_model::{Delta, Host, HostPattern, Resource, Route, Snapshot, TableName};

@@ -1,7 +1,8 @@
-//! Rows of the table of limits: what each bounds, its value, what sets it, what happens when it is reached, and where that shows.
+//! Rows of the table of limits: what each bounds, its value, the setting, the effect of reaching it, and where that
+//! shows.
 //!
-//! Each crate declares its limits with [`limits!`](crate::limits), which makes a constant and a row of one declaration, so that
-//! the reference in `docs/limits.md` cannot differ from the code.
+//! Each crate declares its limits with [`limits!`](crate::limits), which turns one declaration into a constant and a
+//! row, so that the reference in `docs/limits.md` cannot differ from the code.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 /// Limits that belong together.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitSection {
-    /// What they are about.
+    /// Their subject.
     pub title: &'static str,
     /// The limits.
     pub limits: &'static [Limit],
@@ -20,26 +21,26 @@ pub struct LimitSection {
 pub struct Limit {
     /// What it bounds, in a sentence.
     pub what: &'static str,
-    /// Its value where nothing is set.
+    /// Its default value.
     pub amount: Amount,
-    /// What happens when it is reached.
+    /// The effect of reaching it.
     pub answer: &'static str,
-    /// The failure reason or the metric that shows it; empty for none.
+    /// The failure reason or metric that shows it; empty for none.
     pub shown: &'static str,
 }
 
 /// The value of a limit, with its unit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Amount {
-    /// A time, which cannot be set.
+    /// A fixed time.
     Time(Duration),
-    /// A number of bytes, which cannot be set.
+    /// A fixed number of bytes.
     Bytes(u64),
-    /// A number of something that the sentence names, which cannot be set.
+    /// A fixed number of something named in the sentence.
     Count(u64),
     /// The default of this ConfigMap key or, with two hyphens, this flag.
     Setting(&'static str),
-    /// Something that follows from what the process finds.
+    /// A value derived from the environment of the process.
     Found(&'static str),
 }
 
@@ -60,7 +61,7 @@ impl fmt::Display for Amount {
     }
 }
 
-/// Declares limits: a constant for each that is fixed, and the table `SECTIONS` of all.
+/// Declares limits: a constant for each fixed one, and the table `SECTIONS` of all.
 ///
 /// ```
 /// use std::time::Duration;

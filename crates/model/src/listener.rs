@@ -1,4 +1,4 @@
-//! Addresses that the proxy accepts connections on.
+//! Addresses on which the proxy accepts connections.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ListenerName, TableName};
 
-/// An address, what is spoken on it, and which hosts it serves.
+/// An address, the scheme spoken on it, and the hosts it serves.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Listener {
     /// Its name.
@@ -16,11 +16,11 @@ pub struct Listener {
     pub address: SocketAddr,
     /// `Https` terminates TLS.
     pub scheme: Scheme,
-    /// The hosts that are served here.
+    /// The hosts served here.
     pub table: TableName,
 }
 
-/// What is spoken on a connection.
+/// The scheme of a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
 pub enum Scheme {
     /// Plain HTTP.
@@ -30,7 +30,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// The name as it stands in URLs.
+    /// The name as it appears in URLs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",

@@ -1,4 +1,4 @@
-//! A map whose copy is cheap, so that a new snapshot costs what changed and not what there is.
+//! A map that is cheap to copy: a new snapshot costs as much as the change, not as the whole.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
@@ -7,13 +7,15 @@ use std::sync::{Arc, LazyLock};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-/// Enough that a shard of 100,000 entries holds a hundred, few enough that copying the list of shards takes microseconds.
+/// Enough that a shard of 100,000 entries holds a hundred; few enough that copying the list of shards takes
+/// microseconds.
 const SHARDS: usize = 1024;
 
-/// One seed for all maps of the process: equal keys have equal hashes in every snapshot, and no client can aim for collisions.
+/// One seed for all maps of the process: equal keys hash equally in every snapshot, and no client can provoke
+/// collisions.
 pub(crate) static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
-/// A persistent hash map: [`insert`](Self::insert) and [`remove`](Self::remove) copy one shard, everything else is shared.
+/// A persistent hash map: [`insert`](Self::insert) and [`remove`](Self::remove) copy one shard and share the rest.
 #[derive(Clone)]
 pub(crate) struct Map<K, V> {
     shards: Arc<[Arc<Shard<K, V>>]>,
@@ -27,7 +29,7 @@ impl<K: Clone + Eq + Hash, V> Map<K, V> {
         self.find(HASHER.hash_one(key), |other| other == key)
     }
 
-    /// Looks up by a borrowed form of the key. `hash` has to be the hash that the owned key has.
+    /// Looks up by a borrowed form of the key. `hash` must equal the hash of the owned key.
     pub(crate) fn find(&self, hash: u64, eq: impl Fn(&K) -> bool) -> Option<&Arc<V>> {
         self.shards[shard(hash)].find(hash, |(key, _)| eq(key)).map(|(_, value)| value)
     }
@@ -57,7 +59,7 @@ impl<K: Clone + Eq + Hash, V> Map<K, V> {
     }
 
     fn shard_mut(&mut self, hash: u64) -> &mut Shard<K, V> {
-        // The first write after a clone copies the list of shards, further ones of the same delta find it unshared.
+        // The first write after a clone copies the list of shards; later ones of the same delta find it unshared.
         let shards = Arc::make_mut(&mut self.shards);
         Arc::make_mut(&mut shards[shard(hash)])
     }
@@ -71,7 +73,7 @@ impl<K: Clone + Eq + Hash, V> Map<K, V> {
         self.shards.iter().flat_map(|shard| shard.iter().map(|(key, value)| (key, value)))
     }
 
-    /// The entries of `self` that `other` has not, or has with another value.
+    /// The entries of `self` that are missing in `other` or differ from it.
     pub(crate) fn newer_than<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a K, &'a Arc<V>)>
     where
         V: PartialEq,
@@ -80,12 +82,12 @@ impl<K: Clone + Eq + Hash, V> Map<K, V> {
             .filter(|(key, value)| other.get(key).is_none_or(|old| !Arc::ptr_eq(old, value) && old != *value))
     }
 
-    /// The keys that `other` has not.
+    /// The keys of `self` that are missing in `other`.
     pub(crate) fn missing_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a K> {
         self.changed(other).map(|(key, _)| key).filter(|key| other.get(key).is_none())
     }
 
-    /// The entries of the shards that are not shared. Keys have the same shard in every map.
+    /// The entries of the shards that are not shared. A key has the same shard in every map.
     fn changed<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a K, &'a Arc<V>)> {
         self.shards
             .iter()
@@ -94,7 +96,7 @@ impl<K: Clone + Eq + Hash, V> Map<K, V> {
             .flat_map(|(mine, _)| mine.iter().map(|(key, value)| (key, value)))
     }
 
-    /// Whether both maps are one and the same value: true only when nothing changed, false proves nothing.
+    /// Whether both maps are the same value: true proves that nothing changed, false proves nothing.
     pub(crate) fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shards, &other.shards)
     }

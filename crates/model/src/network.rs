@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// A set of IPv4 and IPv6 networks. Kept as sorted, merged ranges, so that a lookup among thousands is a binary search.
-/// Cloning one copies a pointer: many routes have the same set.
+/// A set of IPv4 and IPv6 networks, kept as sorted, merged ranges for binary search among thousands. Cloning copies a
+/// pointer: many routes share the same set.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Vec<IpNet>", into = "Vec<IpNet>")]
 pub struct NetworkSet(Arc<Ranges>);
@@ -32,12 +32,12 @@ impl NetworkSet {
         }
     }
 
-    /// Whether no address is in the set.
+    /// Whether the set contains no address.
     pub fn is_empty(&self) -> bool {
         self.0.networks.is_empty()
     }
 
-    /// The networks as they were given, host bits cleared.
+    /// The networks as given, host bits cleared.
     pub fn networks(&self) -> &[IpNet] {
         &self.0.networks
     }
@@ -69,15 +69,15 @@ impl From<NetworkSet> for Vec<IpNet> {
     }
 }
 
-/// Whether an address is one that no backend outside of the cluster has: of this machine, of this link, of nobody, of many, or
-/// where clouds serve credentials. Requests are sent to such addresses only where an operator allows it.
+/// Whether no backend outside the cluster can have this address: loopback, link-local, unspecified, multicast or
+/// broadcast, or the metadata service of a cloud. Requests go to such addresses only if an operator allows it.
 pub fn is_special(address: IpAddr) -> bool {
-    /// Metadata of AWS over IPv6, and of Alibaba Cloud; those of the others are link-local.
+    /// Metadata services of AWS over IPv6 and of Alibaba Cloud; those of other clouds are link-local.
     const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
     const METADATA_V4: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
     match address.to_canonical() {
         IpAddr::V4(v4) => {
-            // All of 0.0.0.0/8 is this machine (RFC 1122 3.2.1.3).
+            // All of 0.0.0.0/8 means this machine (RFC 1122 3.2.1.3).
             let this_network = v4.octets()[0] == 0;
             this_network
                 || v4.is_loopback()
@@ -87,7 +87,7 @@ pub fn is_special(address: IpAddr) -> bool {
                 || v4 == METADATA_V4
         }
         IpAddr::V6(v6) => {
-            // IPv4 in the clothes of a transition mechanism (NAT64, 6to4) reaches the same places.
+            // IPv4 addresses embedded by a transition mechanism (NAT64, 6to4) reach the same places.
             let [a, b, c, d, e, f, g, h] = v6.segments();
             let inner = match [a, b, c, d, e, f] {
                 [0x64, 0xff9b, 0, 0, 0, 0] | [0, 0, 0, 0, 0, 0] => Some((g, h)),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn special_addresses_are_found_in_every_form() {
+    fn special_addresses_are_recognised_in_every_form() {
         for special in [
             "127.0.0.1",
             "0.0.0.0",

@@ -1,4 +1,4 @@
-//! Which user object a model value came from, so that a log line, an error or an explanation can name it.
+//! The user object that a model value came from, for log lines, errors and explanations.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Origin {
     /// Kind of the object, for example `Ingress` or `Service`.
     pub kind: Arc<str>,
-    /// Namespace of the object; empty for what is cluster-wide or built in.
+    /// Namespace of the object; empty if it is cluster-scoped or built in.
     pub namespace: Arc<str>,
     /// Name of the object.
     pub name: Arc<str>,
@@ -20,12 +20,12 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// An origin that is a whole object.
+    /// An origin that refers to a whole object.
     pub fn new(kind: impl Into<Arc<str>>, namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self { kind: kind.into(), namespace: namespace.into(), name: name.into(), section: "".into() }
     }
 
-    /// The origin of what no user object asked for, such as the answer for unknown hosts.
+    /// The origin of a value that no user object asked for, such as the answer for unknown hosts.
     pub fn built_in(name: &str) -> Self {
         Self::new("Fairway", "", name)
     }

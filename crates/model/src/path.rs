@@ -1,17 +1,17 @@
-//! The one canonical form of a request path. It is made once; it is what is matched and authorised, and what is forwarded means
-//! the same.
+//! The canonical form of a request path. It is made once and used for matching and authorisation; the forwarded path
+//! means the same.
 //!
-//! - Percent-encoding is undone, except for what would change the meaning of the path when decoded: `%2F`, `%5C`, `%25` and
+//! - Percent-encoding is decoded, except where that would change the meaning of the path: `%2F`, `%5C`, `%25` and
 //!   control bytes stay encoded (upper case) and are opaque to matching (RFC 3986 section 2.2).
 //! - Repeated slashes are merged and dot segments are resolved, encoded ones (`%2e`) too (RFC 3986 section 5.2.4).
-//! - Refused: bad or `%00` encoding, control bytes, climbing above the root, and dot segments that hide behind an encoded
-//!   slash or a backslash (`..%2f`), which some backends would resolve after we had matched something else.
+//! - Refused: invalid encoding and `%00`, control bytes, climbing above the root, and dot segments next to an encoded
+//!   slash or a backslash (`..%2f`), which some backends would resolve after we had matched another path.
 //!
-//! A path with dot segments is forwarded in canonical form. Any other is forwarded byte for byte as it came, as ingress-nginx
-//! does: what differs then is only the spelling of characters, or doubled slashes that backends may need (`/resize/https://…`).
-//! A backend that gives `//admin` another meaning than `/admin` has to guard it itself.
+//! A path with dot segments is forwarded in canonical form. Any other is forwarded byte for byte, as ingress-nginx
+//! does: the two forms then differ only in the spelling of characters or in doubled slashes that backends may need
+//! (`/resize/https://…`). A backend that distinguishes `//admin` from `/admin` must guard both itself.
 
-/// Why a request path is answered with 400.
+/// Why a request path gets 400.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum InvalidPath {
     /// It does not start with a slash.
@@ -31,16 +31,16 @@ pub enum InvalidPath {
     HiddenDotSegment,
 }
 
-/// A path in its two forms. They are the same bytes unless the client's spelling differs from the canonical one.
+/// A path in its two forms. Both are the same bytes unless the client's spelling differs from the canonical one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CanonicalPath<'a> {
-    /// What routes are matched on.
+    /// The path used for matching.
     pub matched: &'a [u8],
-    /// What the backend receives when no filter rewrites the path.
+    /// The path sent to the backend if no filter rewrites it.
     pub forwarded: &'a [u8],
 }
 
-/// Memory that [`canonicalize`] reuses from one request to the next.
+/// Memory that [`canonicalize`] reuses across requests.
 #[derive(Debug, Default)]
 pub struct Scratch {
     decoded: Vec<u8>,
@@ -48,7 +48,7 @@ pub struct Scratch {
     encoded: Vec<u8>,
 }
 
-/// Brings the path of a request target (without query) into canonical form. Borrows where nothing changes.
+/// Converts the path of a request target (without query) into canonical form. Borrows if nothing changes.
 pub fn canonicalize<'a>(raw: &'a [u8], scratch: &'a mut Scratch) -> Result<CanonicalPath<'a>, InvalidPath> {
     if raw.first() != Some(&b'/') {
         return Err(InvalidPath::NotAbsolute);
@@ -87,7 +87,8 @@ pub(crate) fn canonicalize_configured(text: &str) -> Result<String, InvalidPath>
     String::from_utf8(resolved).map_err(|_| InvalidPath::Encoding)
 }
 
-/// A matched path as a backend reads it that decodes `%2F` and `%5C` after all, or `None` if it holds neither.
+/// A matched path as read by a backend that decodes `%2F` and `%5C`, or `None` if it contains neither.
+///
 ///
 /// Such a backend sees other segments than were matched: `/admin%2Fusers` is one segment here and two there.
 pub fn separated<'o>(matched: &[u8], out: &'o mut Vec<u8>) -> Option<&'o [u8]> {
@@ -105,8 +106,8 @@ pub fn separated<'o>(matched: &[u8], out: &'o mut Vec<u8>) -> Option<&'o [u8]> {
     Some(out)
 }
 
-/// Appends a matched path as it may stand in a request line or a Location field: what a URI may not hold is percent-encoded
-/// (RFC 3986 section 3.3), the escapes that the canonical form keeps stay as they are.
+/// Appends a matched path in a form allowed in a request line or a Location field: bytes not allowed in a URI are
+/// percent-encoded (RFC 3986 section 3.3); the escapes kept in the canonical form stay as they are.
 pub fn encode(matched: &[u8], out: &mut Vec<u8>) {
     for &byte in matched {
         match byte {
@@ -118,7 +119,7 @@ pub fn encode(matched: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// One pass over the bytes: nothing to decode, to merge or to resolve, and nothing forbidden.
+/// Checks in one pass that there is nothing to decode, merge or resolve, and nothing forbidden.
 fn is_canonical(raw: &[u8]) -> bool {
     let mut previous = 0;
     for &byte in raw {
@@ -150,7 +151,7 @@ fn decode(raw: &[u8], out: &mut Vec<u8>) -> Result<(), InvalidPath> {
                 }
             }
             0..=b' ' | 0x7f | b'#' => return Err(InvalidPath::Byte),
-            // No URI holds a bare backslash; it counts as the encoded one that it stands for.
+            // A bare backslash is not allowed in a URI; it counts as the encoded one.
             b'\\' => out.extend(percent(byte)),
             _ => out.push(byte),
         }
@@ -179,7 +180,7 @@ fn refuse_hidden_dots(decoded: &[u8]) -> Result<(), InvalidPath> {
     Ok(())
 }
 
-/// Merges slashes and resolves dot segments; says whether there were dot segments.
+/// Merges slashes and resolves dot segments; returns whether there were dot segments.
 fn resolve(decoded: &[u8], out: &mut Vec<u8>) -> Result<bool, InvalidPath> {
     out.clear();
     let mut dots = false;
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn encoded_separators_separate_for_some_backends() {
+    fn some_backends_split_at_encoded_separators() {
         for (matched, read) in [
             ("/admin%2Fusers", Some("/admin/users")),
             ("/a%5Cb%2F", Some("/a/b/")),
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_backends_could_read_otherwise_is_refused() {
+    fn ambiguous_paths_are_refused() {
         for (raw, error) in [
             ("a", InvalidPath::NotAbsolute),
             ("", InvalidPath::NotAbsolute),

@@ -1,4 +1,4 @@
-//! Limits, timeouts and retries of forwarding.
+//! Limits, timeouts and retries for forwarding.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Template, UpstreamTls};
 
-/// How a request is forwarded. The defaults are those of ingress-nginx.
+/// How to forward a request. The defaults are those of ingress-nginx.
 #[derive(Clone, Debug, Eq, PartialEq, Hash, Serialize, Deserialize)]
 pub struct ForwardPolicy {
     /// Time for one attempt to connect, TLS included.
@@ -16,17 +16,17 @@ pub struct ForwardPolicy {
     pub send_timeout: Duration,
     /// Longest gap between two reads from the endpoint.
     pub read_timeout: Duration,
-    /// Largest request body; larger ones answer 413.
+    /// Largest request body; a larger one gets 413.
     pub max_body: ByteLimit,
-    /// Largest head of a response in bytes, where that is more than the proxy's default; larger ones answer 502.
+    /// Largest response head in bytes, if above the proxy's default; a larger one gets 502.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_response_head: Option<u32>,
-    /// When another endpoint is tried.
+    /// When to try another endpoint.
     pub retry: Retry,
-    /// Host field for the endpoint in place of the client's (`upstream-vhost`).
+    /// Host field to send to the endpoint in place of the client's (`upstream-vhost`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_host: Option<Template>,
-    /// TLS to the endpoints of the route's own backend; a fallback is spoken to in the clear.
+    /// TLS to the endpoints of the route's own backend; connections to a fallback are in the clear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Arc<UpstreamTls>>,
 }
@@ -46,15 +46,15 @@ impl Default for ForwardPolicy {
     }
 }
 
-/// A limit in bytes, or none.
+/// A limit in bytes, or no limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
 pub struct ByteLimit(u64);
 
 impl ByteLimit {
-    /// No limit at all.
+    /// No limit.
     pub const NONE: Self = Self(u64::MAX);
 
-    /// At most so many bytes.
+    /// At most this many bytes.
     pub fn of(bytes: u64) -> Self {
         Self(bytes)
     }
@@ -70,15 +70,15 @@ impl ByteLimit {
     }
 }
 
-/// When and how often another endpoint is tried (`proxy-next-upstream`). A failure to connect is always tried elsewhere
-/// within these limits, unless retries are off.
+/// When and how often to try another endpoint (`proxy-next-upstream`). A failure to connect always leads to another
+/// endpoint within these limits, unless retries are off.
 #[derive(Clone, Debug, Eq, PartialEq, Hash, Serialize, Deserialize)]
 pub struct Retry {
-    /// Failures that lead to another try.
+    /// Failures that lead to a retry.
     pub on: RetryOn,
-    /// Tries in all, the first one included; `None` for no limit.
+    /// Attempts in total, the first included; `None` for no limit.
     pub tries: Option<u32>,
-    /// Time within which further tries may start, from the first one.
+    /// Time, from the first attempt, within which further ones may start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<Duration>,
 }
@@ -89,18 +89,18 @@ impl Default for Retry {
     }
 }
 
-/// The conditions of nginx's `proxy_next_upstream`. None of them set means `off`.
+/// The conditions of nginx's `proxy_next_upstream`. No condition means `off`.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Hash, Serialize, Deserialize)]
 pub struct RetryOn {
     /// Connecting, sending or reading failed.
     pub error: bool,
     /// One of these took too long.
     pub timeout: bool,
-    /// The response was empty or no HTTP.
+    /// The response was empty or not HTTP.
     pub invalid_header: bool,
-    /// Requests with POST, LOCK and PATCH are retried also after they were sent.
+    /// Also retry POST, LOCK and PATCH after the request was sent.
     pub non_idempotent: bool,
-    /// Statuses that lead to another try.
+    /// Statuses that lead to a retry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub statuses: Vec<u16>,
 }

@@ -1,20 +1,20 @@
-//! The head of a request as every version of HTTP can give it: borrowed, and read without being copied.
+//! The head of a request, independent of the HTTP version: borrowed, and read without copying.
 
 use crate::{FieldName, KnownField, KnownSet};
 
 /// One field line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FieldLine<'a> {
-    /// What the name means to the proxy.
+    /// The field, if the proxy knows its name.
     pub known: KnownField,
-    /// The name as sent.
+    /// The name as received.
     pub name: &'a [u8],
-    /// The value without white space around it.
+    /// The value without surrounding white space.
     pub value: &'a [u8],
 }
 
 impl<'a> FieldLine<'a> {
-    /// A line whose name is classified here.
+    /// Creates a line and classifies its name.
     pub fn new(name: &'a [u8], value: &'a [u8]) -> Self {
         Self { known: KnownField::classify(name), name, value }
     }
@@ -25,12 +25,12 @@ impl<'a> FieldLine<'a> {
     }
 }
 
-/// The fields of a head in the order in which they came, without those that the version's own rules remove.
+/// The fields of a head in the order received, without those that the rules of the HTTP version remove.
 pub trait Fields<'a>: Copy {
     /// The lines.
     fn lines(self) -> impl DoubleEndedIterator<Item = FieldLine<'a>>;
 
-    /// Which known fields there are. What is not here is not looked for.
+    /// The known fields that are present. Only these are looked for.
     fn present(self) -> KnownSet;
 
     /// The value of the first line of a field.
@@ -58,14 +58,14 @@ impl<'a> Fields<'a> for &'a [FieldLine<'a>] {
 pub struct HostAndPort<'a> {
     /// Host and port as sent.
     pub text: &'a [u8],
-    /// The host alone, if it is known to be in canonical form; else it is found out.
+    /// The host alone, if known to be in canonical form; otherwise it is computed.
     pub canonical: Option<&'a [u8]>,
 }
 
-/// What a request asks for.
+/// The target of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Target<'a> {
-    /// A path, empty for the root as `http://host` has it, and what follows the first `?`.
+    /// A path, empty for the root as in `http://host`, and the text after the first `?`.
     Path(&'a [u8], Option<&'a [u8]>),
     /// `*`: the server as a whole.
     Server,
@@ -78,18 +78,18 @@ pub struct RequestView<'a, F> {
     pub method: &'a [u8],
     /// The target as sent, from the path on.
     pub raw_target: &'a [u8],
-    /// The target, read.
+    /// The parsed target.
     pub target: Target<'a>,
-    /// The host; `None` when the request names none.
+    /// The host; `None` if the request names none.
     pub authority: Option<HostAndPort<'a>>,
-    /// Length of the body, where the head tells it.
+    /// Length of the body, if the head declares it.
     pub length: Option<u64>,
     /// The fields.
     pub fields: F,
 }
 
 impl<'a, F> RequestView<'a, F> {
-    /// What follows the first `?`, if there is one.
+    /// The text after the first `?`, if any.
     pub fn query(&self) -> Option<&'a [u8]> {
         match self.target {
             Target::Path(_, query) => query,
@@ -98,26 +98,26 @@ impl<'a, F> RequestView<'a, F> {
     }
 }
 
-/// Where the fields of an edited head go, in order. Nothing that is written may change the structure of the message: a value that
-/// can't stand in a field is left out.
+/// Receives the fields of an edited head, in order. No value may change the structure of the message: one that is not
+/// allowed in a field is omitted.
 pub trait FieldSink<F> {
-    /// Lines that were written before and are the same for many messages.
+    /// Lines that were written in advance and are the same for many messages.
     type Prepared;
 
-    /// One field.
+    /// Writes one field.
     fn field(&mut self, name: FieldName<'_>, value: &[u8]);
 
-    /// One field with a decimal number.
+    /// Writes one field with a decimal number.
     fn number(&mut self, name: FieldName<'_>, number: u64);
 
-    /// Lines that were written before.
+    /// Writes lines prepared in advance.
     fn prepared(&mut self, lines: &Self::Prepared);
 
-    /// The received fields but those in `drop` and those for whose line `drop_also` holds, which is asked about the rest.
+    /// Forwards the received fields, except those in `drop` and those of the rest for which `drop_also` returns true.
     fn forward(&mut self, fields: F, drop: KnownSet, drop_also: impl FnMut(KnownField, &[u8]) -> bool);
 }
 
-/// Edited fields as a list, for whoever wants to show them.
+/// Collects edited fields in a list, for display.
 impl<'a, F: Fields<'a>> FieldSink<F> for Vec<(String, String)> {
     type Prepared = Self;
 

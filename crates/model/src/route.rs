@@ -1,4 +1,4 @@
-//! A route: which path it takes, what is checked and edited on the way, and the one action at its end.
+//! A route: the path it matches, the checks and edits on the way, and the one action at its end.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -14,45 +14,46 @@ use crate::{
     BackendName, CaptureTemplate, Conditions, ConfiguredName, Filter, ForwardPolicy, Hostname, Origin, TooLong,
 };
 
-/// One path of an Ingress rule, or what follows from it (the answer for a missing slash, the implicit `/` of a host).
+/// One path of an Ingress rule, or a route derived from it (the answer for a missing slash, the implicit `/` of a
+/// host).
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Route {
-    /// The object and the part of it that asked for this route.
+    /// The object, and the part of it, that asked for this route.
     pub origin: Origin,
     /// The path as the user wrote it, for metrics, logs and cookies.
     pub rule: Box<str>,
-    /// Which paths it takes.
+    /// The paths it matches.
     pub path: PathMatch,
-    /// What else a request has to have.
+    /// Further conditions.
     #[serde(default, skip_serializing_if = "Conditions::is_empty")]
     pub conditions: Conditions,
-    /// What happens before the action, in this order. Any of them may answer the request.
+    /// The steps before the action, in this order. Any of them may answer the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<Filter>,
-    /// What answers the request in the end.
+    /// The final answer to the request.
     pub action: Action,
     /// Whether requests are written to the access log.
     pub access_log: bool,
 }
 
 impl Route {
-    /// A route without filters, logged, whose rule is the text of its match.
+    /// A logged route without filters, whose rule is the text of its match.
     pub fn new(origin: Origin, path: PathMatch, action: Action) -> Self {
         let rule = path.text().into();
         Self { origin, rule, path, conditions: Conditions::default(), filters: Vec::new(), action, access_log: true }
     }
 }
 
-/// How a route selects requests by the canonical path. Exact beats regular expressions, these are tried in the order
-/// of the host's routes, and among prefixes the longest wins.
+/// How a route selects requests by canonical path. Exact paths take precedence over regular expressions, which are
+/// tried in the order of the host's routes; among prefixes the longest wins.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum PathMatch {
-    /// This path and no other.
+    /// Exactly this path.
     Exact(Box<str>),
-    /// The path and all below it, by whole segments: `/foo` takes `/foo` and `/foo/x`; `/foo/` takes only what is below
-    /// (Kubernetes documentation, "Path types"; ingress-nginx for the trailing slash).
+    /// The path and everything below it, by whole segments: `/foo` matches `/foo` and `/foo/x`; `/foo/` matches only
+    /// paths below it (Kubernetes documentation, "Path types"; ingress-nginx for the trailing slash).
     Prefix(Box<str>),
-    /// A case-insensitive regular expression, anchored at the start only (ingress-nginx `use-regex`).
+    /// A case-insensitive regular expression, anchored only at the start (ingress-nginx `use-regex`).
     Regex(PathRegex),
 }
 
@@ -91,7 +92,7 @@ impl PathMatch {
         }
     }
 
-    /// Whether a canonical path is taken.
+    /// Whether a canonical path matches.
     pub fn matches(&self, path: &[u8]) -> bool {
         match self {
             Self::Exact(text) => text.as_bytes() == path,
@@ -104,8 +105,8 @@ impl PathMatch {
     }
 }
 
-/// By precedence: what comes first is asked first. Exact paths, then patterns (the longest first, as ingress-nginx orders them), then
-/// prefixes, the longest first.
+/// By precedence: exact paths, then patterns (longest first, as ingress-nginx orders them), then prefixes, longest
+/// first.
 impl Ord for PathMatch {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         let key = |path: &Self| match path {
@@ -143,18 +144,18 @@ pub(crate) fn ends_at_segment(path: &[u8], len: usize) -> bool {
     len == path.len() || path[len] == b'/' || (len > 0 && path[len - 1] == b'/')
 }
 
-/// A compiled path pattern; two are equal when their text is.
+/// A compiled path pattern; two are equal if their text is.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "Box<str>", into = "Box<str>")]
 pub struct PathRegex {
     text: Box<str>,
-    /// Text that every match starts with, in lower case: most requests are told apart by it without running the expression.
+    /// Lower-case text that every match starts with; rules out most requests without running the expression.
     literal: Box<[u8]>,
     regex: Regex,
 }
 
 impl PathRegex {
-    /// Largest compiled size in bytes. A pattern that needs more is refused; what users write needs a hundredth of it.
+    /// Largest compiled size in bytes. A larger pattern is refused; what users write needs a hundredth of this.
     pub const SIZE_LIMIT: usize = 256 << 10;
     /// Longest pattern in bytes; Kubernetes itself has no limit for a path.
     pub const LENGTH_LIMIT: usize = 4096;
@@ -169,10 +170,12 @@ impl PathRegex {
         self.may_match(path) && self.regex.is_match(path)
     }
 
-    /// Appends the target with the groups of the match put in; `Ok(false)` when the pattern doesn't match the path.
+    /// Appends the target with the groups of the match filled in; `Ok(false)` if the pattern doesn't match the path.
+    ///
     ///
     /// # Errors
-    /// If that is longer than `limit`.
+    ///
+    /// If the result is longer than `limit`.
     pub fn rewrite(
         &self,
         path: &[u8],
@@ -198,7 +201,7 @@ impl FromStr for PathRegex {
         if text.len() > Self::LENGTH_LIMIT {
             return Err(InvalidPathMatch::Regex(format!("the pattern is longer than {} bytes", Self::LENGTH_LIMIT)));
         }
-        // `^` goes in front of the text as ingress-nginx puts it, so that `/a|/b` means what it means there.
+        // `^` goes in front of the text, as in ingress-nginx, so that `/a|/b` means the same as there.
         let regex = RegexBuilder::new(&format!("^{text}"))
             .case_insensitive(true)
             .unicode(false)
@@ -239,7 +242,7 @@ impl PartialEq for PathRegex {
 
 impl Eq for PathRegex {}
 
-/// The last line of a syntax error says what is wrong; those before it draw the place.
+/// Returns the last line of a syntax error, which states the problem; the lines before it draw its position.
 fn one_line(error: &regex::Error) -> String {
     let text = error.to_string();
     text.lines()
@@ -250,7 +253,7 @@ fn one_line(error: &regex::Error) -> String {
 }
 
 fn literal_start(pattern: &str) -> Vec<u8> {
-    // An alternation may start otherwise; to look for one outside of groups is not worth the code.
+    // An alternation may start differently; searching for one outside groups is not worth the code.
     if pattern.contains('|') {
         let first_group = pattern.find('(').unwrap_or(pattern.len());
         if pattern[..first_group].contains('|') || !only_grouped_alternation(pattern) {
@@ -260,14 +263,14 @@ fn literal_start(pattern: &str) -> Vec<u8> {
     let end =
         pattern.find(|c: char| !(c.is_ascii_alphanumeric() || "/-_~,;:@%=&".contains(c))).unwrap_or(pattern.len());
     let mut literal = pattern[..end].to_ascii_lowercase().into_bytes();
-    // What follows may make the last character optional or repeat it.
+    // The next character may make the last one optional or repeat it.
     if matches!(pattern.as_bytes().get(end), Some(b'?' | b'*' | b'{')) {
         literal.pop();
     }
     literal
 }
 
-/// Whether every `|` lies within parentheses; brackets and escapes make it say no.
+/// Whether every `|` is within parentheses. Returns false for any brackets or escapes.
 fn only_grouped_alternation(pattern: &str) -> bool {
     let mut depth = 0usize;
     for byte in pattern.bytes() {
@@ -285,7 +288,7 @@ fn only_grouped_alternation(pattern: &str) -> bool {
     true
 }
 
-/// What answers a request that passed all filters.
+/// The answer to a request that passed all filters.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Action {
     /// Send it to a backend.
@@ -296,37 +299,37 @@ pub enum Action {
     Respond(Respond),
 }
 
-/// Sending a request to a backend. A backend that the snapshot does not hold has no endpoints: the answer is 503.
+/// Forwards a request to a backend. A backend missing in the snapshot has no endpoints, so the answer is 503.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Forward {
-    /// Where requests go.
+    /// The backends.
     #[serde(rename = "backend")]
     pub backends: Backends,
-    /// Where they go instead when the backend has no endpoint that can take them (ingress-nginx `default-backend`).
+    /// The backend to use if the chosen one has no endpoint for the request (ingress-nginx `default-backend`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<BackendName>,
-    /// Path attribute of the session cookie; `None` when this route sets none, though it follows one that it is sent.
+    /// Path attribute of the session cookie; `None` if this route sets no cookie, though it honours one it receives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_cookie_path: Option<Box<str>>,
-    /// Limits, timeouts and retries. Shared by all routes that have the same.
+    /// Limits, timeouts and retries, shared by all routes with the same ones.
     pub policy: Arc<ForwardPolicy>,
 }
 
-/// A redirect that is the whole answer.
+/// A redirect as the final answer.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Redirect {
     /// Status, 300 to 308.
     pub status: u16,
-    /// Where to.
+    /// The target.
     pub location: Location,
 }
 
 /// The value of a Location field.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Location {
-    /// The text as it is; one that starts with `/` is completed with scheme and host of the request.
+    /// Fixed text; if it starts with `/`, scheme and host of the request are prepended.
     Fixed(Box<str>),
-    /// The text with captures of the route's pattern filled in.
+    /// Text with captures of the route's pattern filled in.
     Captures(CaptureTemplate),
     /// `scheme://host` of the request and this path (`app-root`). The scheme is that of the connection itself.
     AppRoot(Box<str>),
@@ -340,9 +343,9 @@ pub enum Location {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Backends {
-    /// All requests go to one.
+    /// One backend receives all requests.
     One(BackendName),
-    /// Each gets its share.
+    /// Each backend gets its share.
     Weighted(Vec<WeightedBackend>),
 }
 
@@ -351,12 +354,12 @@ pub enum Backends {
 pub struct WeightedBackend {
     /// The backend.
     pub backend: BackendName,
-    /// Its share in proportion to the others; none for 0.
+    /// Its share in proportion to the others; 0 for none.
     pub weight: u32,
 }
 
 impl Backends {
-    /// All of them.
+    /// The names of all backends.
     pub fn names(&self) -> impl Iterator<Item = &BackendName> {
         let (one, list) = match self {
             Self::One(name) => (Some(name), &[][..]),
@@ -365,7 +368,8 @@ impl Backends {
         one.into_iter().chain(list.iter().map(|share| &share.backend))
     }
 
-    /// One of the backends, by weight; `random` is only asked when there is a choice. `None` when all weights are 0.
+    /// Chooses one of the backends by weight; `random` is called only if there is a choice. `None` if all weights are
+    /// 0.
     pub fn choose(&self, random: impl FnOnce() -> u64) -> Option<&BackendName> {
         match self {
             Self::One(name) => Some(name),
@@ -412,28 +416,28 @@ impl fmt::Display for Backends {
 }
 
 impl Forward {
-    /// All backends that may get the requests, the fallback last.
+    /// All backends that may receive the requests, the fallback last.
     pub fn all_backends(&self) -> impl Iterator<Item = &BackendName> {
         self.backends.names().chain(&self.fallback)
     }
 }
 
-/// An answer from the proxy itself.
+/// A response from the proxy itself.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Respond {
     /// Status code.
     pub status: u16,
-    /// What it says.
+    /// Its body.
     pub body: Body,
-    /// Fields that it has besides those that every answer has.
+    /// Its fields besides those in every response.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<(ConfiguredName, Box<str>)>,
 }
 
-/// The body of an answer from the proxy itself.
+/// The body of a response from the proxy itself.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Body {
-    /// None.
+    /// No body.
     Empty,
     /// The error page of the status.
     Page,
@@ -447,12 +451,12 @@ pub enum Body {
 }
 
 impl Respond {
-    /// The page of a status.
+    /// A response with the page of a status.
     pub const fn page(status: u16) -> Self {
         Self { status, body: Body::Page, fields: Vec::new() }
     }
 
-    /// A status without a body.
+    /// A response without a body.
     pub const fn empty(status: u16) -> Self {
         Self { status, body: Body::Empty, fields: Vec::new() }
     }

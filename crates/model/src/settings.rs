@@ -1,4 +1,4 @@
-//! What holds for the whole proxy. The defaults are those of the ingress-nginx ConfigMap.
+//! Settings for the whole proxy. The defaults are those of the ingress-nginx ConfigMap.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{CertificateName, FieldEdit, NetworkSet, StreamSettings, Template};
 
-/// Settings of the whole proxy; one resource, always there.
+/// Settings for the whole proxy; a single resource that always exists.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Certificate for names without one; `None` for a self-signed one that the proxy makes.
+    /// Certificate for names without their own; `None` for a self-signed one made by the proxy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_certificate: Option<CertificateName>,
-    /// Who is believed about the client's address, scheme and host.
+    /// Peers to trust about the client's address, scheme and host.
     pub forwarded: ForwardedHeaders,
     /// Value of Strict-Transport-Security where a route asks for it; `None` for no such field.
     pub strict_transport_security: Option<Box<str>>,
@@ -27,31 +27,31 @@ pub struct Settings {
     pub request_fields: Vec<FieldEdit>,
     /// Whether responses name the server (`server-tokens`).
     pub server_tokens: bool,
-    /// Whether the endpoint's Server field passes, with `server_tokens` only.
+    /// Whether the endpoint's Server field is forwarded, if `server_tokens` is set.
     pub allow_backend_server_header: bool,
-    /// Whether a request without X-Request-ID is given one.
+    /// Whether to generate an id for a request without X-Request-ID.
     pub generate_request_id: bool,
-    /// Whether X-Original-URI tells the target as it came (`proxy-add-original-uri-header`).
+    /// Whether X-Original-URI carries the target as received (`proxy-add-original-uri-header`).
     pub original_uri_header: bool,
-    /// Whether field names with bytes other than letters, digits and `-` are dropped; else they pass.
+    /// Whether to drop fields whose name has bytes other than letters, digits and `-`; otherwise they are forwarded.
     pub ignore_invalid_headers: bool,
-    /// Whether field names may hold `_`.
+    /// Whether field names may contain `_`.
     pub underscores_in_headers: bool,
     /// Idle time of client connections; `None` turns keep-alive off.
     pub keep_alive: Option<Duration>,
-    /// Requests on one client connection, after which it is closed.
+    /// Requests on one client connection before it is closed.
     pub keep_alive_requests: u64,
-    /// Longest age of a client connection.
+    /// Maximum age of a client connection.
     pub keep_alive_time: Duration,
-    /// Connections kept to endpoints.
+    /// Connections kept open to endpoints.
     pub upstream_keepalive: UpstreamKeepalive,
-    /// Time for the whole head of a request, TLS handshake apart.
+    /// Time for the whole head of a request, excluding the TLS handshake.
     pub header_timeout: Duration,
     /// Longest gap between two reads of a request body.
     pub body_timeout: Duration,
-    /// Bytes of a request body that a client has to send for each second that it is waited for, beyond a first minute; 0 for any.
+    /// Bytes of a request body that a client must send per second of waiting, beyond a first minute; 0 for no minimum.
     pub body_rate: u32,
-    /// Connections that one client may have at the same time, in the whole process; `None` for any number.
+    /// Simultaneous connections per client in the whole process; `None` for no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections_per_client: Option<NonZeroU32>,
     /// Sizes of request heads.
@@ -60,9 +60,9 @@ pub struct Settings {
     pub access_log: AccessLog,
     /// TCP and UDP services.
     pub streams: StreamSettings,
-    /// How long connections may go on after the proxy was told to stop (`worker-shutdown-timeout`).
+    /// How long connections may continue after the proxy receives the signal to stop (`worker-shutdown-timeout`).
     pub shutdown_timeout: Duration,
-    /// Worker threads; `None` for one per core that the process may use.
+    /// Worker threads; `None` for one per core available to the process.
     pub workers: Option<u16>,
 }
 
@@ -98,25 +98,25 @@ impl Default for Settings {
     }
 }
 
-/// Who is believed about the client.
+/// Which peers to trust about the client.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct ForwardedHeaders {
-    /// `use-forwarded-headers`: X-Forwarded-For, -Host, -Proto and -Port of trusted peers are believed.
+    /// `use-forwarded-headers`: trusts X-Forwarded-For, -Host, -Proto and -Port of trusted peers.
     pub trust: bool,
-    /// `enable-real-ip`: only the address is.
+    /// `enable-real-ip`: trusts only the address.
     pub real_ip: bool,
-    /// `compute-full-forwarded-for`: the peer is appended to X-Forwarded-For instead of replacing it.
+    /// `compute-full-forwarded-for`: appends the peer to X-Forwarded-For instead of replacing it.
     pub append: bool,
     /// Field that holds the client address, lower case.
     pub address_field: Box<str>,
     /// Field that holds the original host, lower case.
     pub host_field: Box<str>,
-    /// Peers that are believed, and hops that are looked through.
+    /// Peers to trust, and hops to skip.
     pub trusted: NetworkSet,
 }
 
 impl ForwardedHeaders {
-    /// Whether a peer is believed about the client that it speaks for.
+    /// Whether a peer is trusted about the client it speaks for.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         (self.trust || self.real_ip) && self.trusted.contains(peer)
     }
@@ -135,16 +135,16 @@ impl Default for ForwardedHeaders {
     }
 }
 
-/// Connections kept to endpoints, in each worker.
+/// Connections kept open to endpoints, per worker.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct UpstreamKeepalive {
-    /// Idle connections kept; 0 turns keep-alive to endpoints off.
+    /// Idle connections to keep; 0 turns keep-alive to endpoints off.
     pub connections: u32,
     /// Requests on one connection.
     pub requests: u64,
     /// Longest idle time.
     pub idle: Duration,
-    /// Longest age.
+    /// Maximum age.
     pub age: Duration,
 }
 
@@ -171,20 +171,20 @@ impl Default for HeadBuffers {
     }
 }
 
-/// What is written for each request.
+/// The access log line of each request.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct AccessLog {
-    /// Whether anything is written.
+    /// Whether to write it.
     pub enabled: bool,
-    /// One line.
+    /// The line.
     pub format: Template,
-    /// How values are escaped in it.
+    /// How to escape values in it.
     pub escape: LogEscape,
-    /// Request targets that are not logged: exact, or `~pattern`.
+    /// Request targets to omit: exact, or `~pattern`.
     pub skip: Vec<Arc<str>>,
 }
 
-/// How values are escaped in the access log.
+/// How to escape values in the access log.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub enum LogEscape {
     /// `\xXX` for quotes, backslashes and control bytes.
@@ -192,12 +192,12 @@ pub enum LogEscape {
     Default,
     /// As in JSON strings.
     Json,
-    /// Not at all, except that line breaks never pass.
+    /// No escaping, except that line breaks are never written.
     None,
 }
 
 impl AccessLog {
-    /// The format `upstreaminfo` of ingress-nginx.
+    /// The ingress-nginx format `upstreaminfo`.
     pub const UPSTREAMINFO: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
         \"$http_referer\" \"$http_user_agent\" $request_length $request_time [$proxy_upstream_name] \
         [$proxy_alternative_upstream_name] $upstream_addr $upstream_response_length $upstream_response_time \

@@ -1,7 +1,7 @@
 //! The complete configuration of the proxy, and how it changes.
 //!
-//! A snapshot is immutable. A change makes a new one that shares everything else with the old one, so its cost follows the
-//! change. Invariant: `a.apply(diff(&a, &b)) == b`.
+//! A snapshot is immutable. A change makes a new one that shares everything else with the old one, so that it costs no
+//! more than what changed. Invariant: `a.apply(diff(&a, &b)) == b`.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
@@ -16,7 +16,7 @@ use crate::{
     ListenerName, Settings, StreamListener, TableName,
 };
 
-/// The complete immutable configuration that the proxy runs. Cloning one copies pointers.
+/// The complete immutable configuration that the proxy runs. Cloning copies pointers.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Snapshot {
     listeners: BTreeMap<ListenerName, Arc<Listener>>,
@@ -31,7 +31,7 @@ pub struct Snapshot {
 /// One named part of a snapshot.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Resource {
-    /// An address that connections are accepted on.
+    /// An address on which connections are accepted.
     Listener(Arc<Listener>),
     /// A port of a TCP or UDP service.
     StreamListener(Arc<StreamListener>),
@@ -41,13 +41,13 @@ pub enum Resource {
     Backend(Arc<Backend>),
     /// The endpoints of a backend.
     EndpointSet(Arc<EndpointSet>),
-    /// Chain and key.
+    /// A certificate chain and its key.
     Certificate(Arc<Certificate>),
-    /// What holds for the whole proxy.
+    /// Settings for the whole proxy.
     Settings(Arc<Settings>),
 }
 
-/// The name of a [`Resource`]. Settings have none: they are always there.
+/// The name of a [`Resource`]. Settings have none: they always exist.
 #[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
 pub enum ResourceName {
     /// Of a listener.
@@ -65,7 +65,7 @@ pub enum ResourceName {
 }
 
 impl Resource {
-    /// Its name, by which [`Snapshot::resource`] finds it. `None` for the settings, of which there is one.
+    /// Its name, by which [`Snapshot::resource`] finds it. `None` for the settings, of which there is only one.
     pub fn name(&self) -> Option<ResourceName> {
         Some(match self {
             Self::Listener(listener) => ResourceName::Listener(listener.name.clone()),
@@ -92,12 +92,12 @@ macro_rules! into_resource {
 }
 into_resource!(Listener StreamListener Host Backend EndpointSet Certificate Settings);
 
-/// What changed: the only kind of value that crosses from the control side to the data side.
+/// A change: the only kind of value that crosses from the control side to the data side.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Delta {
-    /// Resources that are new or different.
+    /// New or changed resources.
     pub upserts: Vec<Resource>,
-    /// Resources that are gone. They are removed before the upserts are made.
+    /// Removed resources. Removals are applied before upserts.
     pub removals: Vec<ResourceName>,
 }
 
@@ -114,7 +114,7 @@ impl Delta {
 }
 
 impl Snapshot {
-    /// The snapshot after a change. What did not change is shared with this one.
+    /// The snapshot after a change. Unchanged parts are shared with this one.
     #[must_use]
     pub fn apply(&self, delta: Delta) -> Self {
         let mut next = self.clone();
@@ -127,7 +127,7 @@ impl Snapshot {
         next
     }
 
-    /// What has to be applied to `old` to get `new`, in a stable order.
+    /// The delta that turns `old` into `new`, in a stable order.
     pub fn diff(old: &Self, new: &Self) -> Delta {
         let mut delta = Delta::default();
         if old.settings != new.settings {
@@ -155,14 +155,14 @@ impl Snapshot {
         delta
     }
 
-    /// The host that a table has for a canonical host name (see [`canonical_host`](crate::canonical_host)).
-    /// An empty name finds only the catch-all.
+    /// The host of a table for a canonical host name (see [`canonical_host`](crate::canonical_host)). An empty name
+    /// matches only the catch-all.
     pub fn host(&self, table: &TableName, host: &[u8]) -> Option<&Arc<Host>> {
         self.tables.get(table)?.find(host)
     }
 
-    /// The certificate for a TLS server name: of the host with exactly that name, else of the wildcard host around it, else
-    /// the default one. `None` when there is not even that, or the snapshot doesn't hold it.
+    /// The certificate for a TLS server name: that of the host with exactly that name, else of the wildcard host around
+    /// it, else the default one. `None` if there is no default or the snapshot doesn't hold it.
     pub fn certificate_for(&self, table: &TableName, server_name: Option<&[u8]>) -> Option<&Arc<Certificate>> {
         let own = server_name.and_then(|name| {
             let table = self.tables.get(table)?;
@@ -202,7 +202,7 @@ impl Snapshot {
         }
     }
 
-    /// What holds for the whole proxy.
+    /// The settings for the whole proxy.
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }
@@ -225,7 +225,7 @@ impl Snapshot {
         hosts
     }
 
-    /// How many hosts there are.
+    /// The number of hosts.
     pub fn host_count(&self) -> usize {
         self.tables.values().map(|table| table.named.len()).sum()
     }
@@ -308,7 +308,7 @@ impl Serialize for Snapshot {
     }
 }
 
-/// The hosts of one table. `named` holds them all by pattern, the other fields are what a lookup needs besides exact names.
+/// The hosts of one table. `named` holds all of them by pattern; the other fields serve lookups beyond exact names.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct HostTable {
     named: Map<HostPattern, Host>,
@@ -325,7 +325,7 @@ impl HostTable {
         self.patterns(host).next().or(self.any.as_ref())
     }
 
-    /// The hosts whose pattern takes the name, in order of precedence, without the catch-all.
+    /// The hosts whose pattern matches the name, in order of precedence, without the catch-all.
     fn patterns<'a>(&'a self, host: &[u8]) -> impl Iterator<Item = &'a Arc<Host>> {
         let dots = move || memchr::memchr_iter(b'.', host);
         let exact = lookup(&self.exact, host);

@@ -1,4 +1,4 @@
-//! TCP and UDP services: ports whose bytes go to a backend without being looked at.
+//! TCP and UDP services: ports whose bytes are forwarded to a backend without inspection.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::template::{Piece, pieces};
 use crate::{BackendName, ListenerName, LogEscape, Origin};
 
-/// An address whose connections or datagrams all go to one backend. It shares its set of names with
+/// An address whose connections or datagrams all go to one backend. It shares its namespace with
 /// [`Listener`](crate::Listener).
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct StreamListener {
@@ -18,20 +18,21 @@ pub struct StreamListener {
     pub name: ListenerName,
     /// The entry of the ConfigMap.
     pub origin: Origin,
-    /// Where connections or datagrams are accepted.
+    /// Address that accepts connections or datagrams.
     pub address: SocketAddr,
-    /// What is accepted.
+    /// The transport protocol.
     pub transport: Transport,
-    /// Where it goes. Without endpoints, connections are closed and datagrams dropped.
+    /// The destination. Without endpoints, connections are closed and datagrams dropped.
     pub backend: BackendName,
 }
 
-/// What a [`StreamListener`] accepts.
+/// The transport protocol of a [`StreamListener`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Transport {
     /// TCP connections.
     Tcp {
-        /// Whether each begins with a PROXY header that names the client; without a valid one it is closed.
+        /// Whether each must begin with a PROXY header that names the client; a connection without a valid one is
+        /// closed.
         accept_proxy: bool,
         /// Whether the endpoint gets a PROXY header (version 1) with the client's address.
         send_proxy: bool,
@@ -41,12 +42,12 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Whether these are datagrams.
+    /// Whether this is UDP.
     pub fn is_udp(self) -> bool {
         self == Self::Udp
     }
 
-    /// As logs and metrics have it: `TCP` or `UDP`.
+    /// The name used in logs and metrics: `TCP` or `UDP`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp { .. } => "TCP",
@@ -61,17 +62,17 @@ impl fmt::Display for Transport {
     }
 }
 
-/// What holds for all TCP and UDP services. The defaults are those of the ingress-nginx ConfigMap.
+/// Settings for all TCP and UDP services. The defaults are those of the ingress-nginx ConfigMap.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct StreamSettings {
-    /// Longest time in which neither side sends anything (`proxy-stream-timeout`).
+    /// Longest time during which neither side sends anything (`proxy-stream-timeout`).
     pub idle: Duration,
     /// Time for one attempt to connect (`proxy-connect-timeout`).
     pub connect_timeout: Duration,
-    /// Whether another endpoint is tried when connecting fails (`proxy-stream-next-upstream`); `None` for not.
+    /// Whether to try another endpoint if connecting fails (`proxy-stream-next-upstream`); `None` for no.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<StreamRetry>,
-    /// Datagrams that an endpoint sends for each of the client's; with the last of them the session ends
+    /// Datagrams that an endpoint sends for each one from the client; the last of them ends the session
     /// (`proxy-stream-responses`).
     pub responses: u32,
     /// The log.
@@ -90,12 +91,12 @@ impl Default for StreamSettings {
     }
 }
 
-/// How often another endpoint is tried. No endpoint is tried twice.
+/// How often to try another endpoint. No endpoint is tried twice.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct StreamRetry {
-    /// Tries in all, the first one included; `None` for as many as there are endpoints.
+    /// Attempts in total, the first included; `None` for as many as there are endpoints.
     pub tries: Option<u32>,
-    /// Time within which further tries may start, from the first one; `None` for no limit.
+    /// Time, from the first attempt, within which further ones may start; `None` for no limit.
     pub within: Option<Duration>,
 }
 
@@ -105,19 +106,19 @@ impl Default for StreamRetry {
     }
 }
 
-/// What is written when a connection or a session of datagrams has ended.
+/// The log line written when a connection or a datagram session ends.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct StreamLog {
-    /// Whether anything is written.
+    /// Whether to write it.
     pub enabled: bool,
-    /// One line.
+    /// The line.
     pub format: StreamTemplate,
-    /// How values are escaped in it.
+    /// How to escape values in it.
     pub escape: LogEscape,
 }
 
 impl StreamLog {
-    /// The format of ingress-nginx.
+    /// The ingress-nginx format.
     pub const FORMAT: &str = "[$remote_addr] [$time_local] $protocol $status $bytes_sent $bytes_received $session_time";
 }
 
@@ -127,7 +128,7 @@ impl Default for StreamLog {
     }
 }
 
-/// A compiled line of the log. Two are equal when their text is.
+/// A compiled log line. Two are equal if their text is.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Arc<str>", into = "Arc<str>")]
 pub struct StreamTemplate {
@@ -138,17 +139,16 @@ pub struct StreamTemplate {
 /// A piece of a [`StreamTemplate`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum StreamSegment {
-    /// Text that stands for itself.
+    /// Literal text.
     Literal(Box<str>),
     /// A value of the session.
     Variable(StreamVariable),
-    /// A name that stands for nothing.
+    /// An unknown name.
     Unknown(Box<str>),
 }
 
 impl StreamTemplate {
-    /// Compiles a text, by the rules of [`Template`](crate::Template). Names that nobody knows become
-    /// [`StreamSegment::Unknown`].
+    /// Compiles a text by the rules of [`Template`](crate::Template). Unknown names become [`StreamSegment::Unknown`].
     pub fn parse(text: &str) -> Self {
         let segments = pieces(text).into_iter().map(|piece| match piece {
             Piece::Literal(text) => StreamSegment::Literal(text.into()),
@@ -160,17 +160,17 @@ impl StreamTemplate {
         Self { text: text.into(), segments: segments.collect() }
     }
 
-    /// The pieces in order.
+    /// The segments in order.
     pub fn segments(&self) -> &[StreamSegment] {
         &self.segments
     }
 
-    /// The text that was compiled.
+    /// The source text.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Names of the variables that stand for nothing, for a diagnostic.
+    /// The names of unknown variables, for a diagnostic.
     pub fn unknown(&self) -> impl Iterator<Item = &str> {
         self.segments.iter().filter_map(|segment| match segment {
             StreamSegment::Unknown(name) => Some(&**name),
@@ -193,14 +193,14 @@ impl From<StreamTemplate> for Arc<str> {
 
 macro_rules! variables {
     ($($variant:ident = $name:literal, $doc:literal;)*) => {
-        /// A value of a TCP connection or of a session of datagrams, by its nginx name (the `stream` modules of nginx.org).
+        /// A value of a TCP connection or of a datagram session, by its nginx name (the `stream` modules of nginx.org).
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
         pub enum StreamVariable {
             $(#[doc = concat!("`", $name, "`: ", $doc)] $variant,)*
         }
 
         impl StreamVariable {
-            /// The variable of a name without `$`.
+            /// The variable with a name, given without `$`.
             pub fn from_name(name: &str) -> Option<Self> {
                 match name {
                     $($name => Some(Self::$variant),)*

@@ -1,13 +1,13 @@
-//! Text with variables, as ingress-nginx users write it in log formats, hash keys and header values (`$request_uri`, `${host}`).
+//! Text with variables, used in log formats, hash keys and header values (`$request_uri`, `${host}`).
 //!
-//! Parsed once; what a variable stands for is data, never text that is parsed again.
+//! Parsed once; the value of a variable is data and is never parsed again.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// A compiled template. Two are equal when their text is.
+/// A compiled template. Two are equal if their text is.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Arc<str>", into = "Arc<str>")]
 pub struct Template {
@@ -15,18 +15,18 @@ pub struct Template {
     segments: Arc<[Segment]>,
 }
 
-/// A piece of a template.
+/// A segment of a template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Segment {
-    /// Text that stands for itself.
+    /// Literal text.
     Literal(Box<str>),
     /// A value of the request.
     Variable(Variable),
 }
 
 impl Template {
-    /// Compiles a text. Every text is a template: a `$` that starts no variable stands for itself, and a variable that
-    /// nobody knows becomes [`Variable::Unknown`], see [`unknown`](Self::unknown).
+    /// Compiles a text. Every text is valid: a `$` that starts no variable is literal, and an unknown variable
+    /// becomes [`Variable::Unknown`], see [`unknown`](Self::unknown).
     pub fn parse(text: &str) -> Self {
         let segments = pieces(text).into_iter().map(|piece| match piece {
             Piece::Literal(text) => Segment::Literal(text.into()),
@@ -35,17 +35,17 @@ impl Template {
         Self { text: text.into(), segments: segments.collect() }
     }
 
-    /// The pieces in order.
+    /// The segments in order.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// The text that was compiled.
+    /// The source text.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The text when it holds no variable, so that it can be copied as it is.
+    /// The text if it contains no variable and can be copied unchanged.
     pub fn literal(&self) -> Option<&str> {
         match &*self.segments {
             [] => Some(""),
@@ -54,7 +54,7 @@ impl Template {
         }
     }
 
-    /// Names of the variables that stand for nothing, for a diagnostic.
+    /// The names of unknown variables, for a diagnostic.
     pub fn unknown(&self) -> impl Iterator<Item = &str> {
         self.segments.iter().filter_map(|segment| match segment {
             Segment::Variable(Variable::Unknown(name)) => Some(&**name),
@@ -65,13 +65,13 @@ impl Template {
 
 /// A part of a text with variables.
 pub(crate) enum Piece<'a> {
-    /// Text that stands for itself.
+    /// Literal text.
     Literal(String),
     /// The name of a variable.
     Name(&'a str),
 }
 
-/// Cuts a text at its variables. A `$` that starts none stands for itself.
+/// Splits a text at its variables. A `$` that starts no variable is literal.
 pub(crate) fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut literal = String::new();
@@ -147,12 +147,12 @@ macro_rules! variables {
             Argument(Box<str>),
             /// `cookie_NAME`: a cookie of the request.
             Cookie(Box<str>),
-            /// A name that stands for nothing; it prints as empty, or as `-` in a log.
+            /// An unknown name; it expands to nothing, or to `-` in a log.
             Unknown(Box<str>),
         }
 
         impl Variable {
-            /// The variable of a name without `$`.
+            /// The variable with a name, given without `$`.
             pub fn from_name(name: &str) -> Self {
                 match name {
                     $($($name)|+ => return Self::$variant,)*

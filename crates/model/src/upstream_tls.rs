@@ -1,5 +1,5 @@
-//! TLS to endpoints. All that makes two connections to the same address different is in these values, so that connections are only
-//! shared between routes that want the same one.
+//! TLS to endpoints. These values contain everything that distinguishes two connections to the same address, so that
+//! routes share a connection only if they need the same kind.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,34 +8,34 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::CertificateName;
 
-/// How endpoints are spoken to over TLS. The default is ingress-nginx's: no name is sent and no certificate is verified.
+/// How to speak TLS to endpoints. The default is that of ingress-nginx: no server name and no verification.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Hash, Serialize, Deserialize)]
 pub struct UpstreamTls {
-    /// The name that a verified certificate must have, and the one that [`sni`](Self::sni) sends.
+    /// The name that a verified certificate must have and that [`sni`](Self::sni) sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Box<str>>,
-    /// Whether the endpoint is told the name (SNI).
+    /// Whether to send the name to the endpoint (SNI).
     pub sni: bool,
-    /// Whose certificates are accepted.
+    /// Which certificates to accept.
     pub trust: Trust,
-    /// Shown to endpoints that ask for a certificate.
+    /// Client certificate for endpoints that ask for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<CertificateName>,
-    /// Versions that may be spoken.
+    /// Allowed versions.
     pub versions: TlsVersions,
 }
 
-/// Whose certificates are accepted from endpoints.
+/// Which certificates of endpoints to accept.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Hash, Serialize, Deserialize)]
 pub enum Trust {
-    /// Everybody's: the connection is encrypted, and it is not known with whom.
+    /// Any certificate: the connection is encrypted, but the peer is not authenticated.
     #[default]
     Anyone,
-    /// Certificates that one of these authorities has signed, and that have the right name.
+    /// Certificates signed by one of these authorities that have the right name.
     Authorities(Arc<[Authority]>),
 }
 
-/// The certificate of an authority in DER.
+/// The certificate of an authority, in DER.
 #[derive(Clone, Eq, PartialEq, Hash)]
 pub struct Authority(Arc<[u8]>);
 

@@ -1,4 +1,4 @@
-//! The fields that a decision makes of those that came: of a request for its endpoint, of a response for its client.
+//! The fields a decision makes of the received ones: of a request for its endpoint, of a response for its client.
 
 use super::{Forwarding, Plan, Scratch};
 use crate::client::ClientView;
@@ -14,7 +14,7 @@ const SET_COOKIE: FieldName<'_> = FieldName::from_static("Set-Cookie");
 const X_FORWARDED_PREFIX: FieldName<'_> = FieldName::from_static("X-Forwarded-Prefix");
 const X_ORIGINAL_URI: FieldName<'_> = FieldName::from_static("X-Original-URI");
 
-/// What a fallback is told about the request that it answers (ingress-nginx, "Custom errors").
+/// The fields that describe the original request to a fallback (ingress-nginx, "Custom errors").
 const FALLBACK: [FieldName<'_>; 6] = [
     FieldName::from_static("X-Code"),
     FieldName::from_static("X-Format"),
@@ -24,23 +24,25 @@ const FALLBACK: [FieldName<'_>; 6] = [
     FieldName::from_static("X-Service-Port"),
 ];
 
-/// Fields of the client's request that never pass as they are: this hop's, those written anew, instructions that only a backend
-/// may give, and the expectation, which is answered here.
+/// Fields of the client's request that are never forwarded as received: hop-by-hop fields, those written anew,
+/// instructions that only a backend may give, and Expect, which the proxy answers itself.
 const DROPPED: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL).with(KnownField::Host).with(KnownField::Expect);
 
-/// Fields of a response that never pass.
+/// Fields of a response that are never forwarded.
 const DROPPED_FROM_RESPONSE: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL);
 
 /// Evaluates templates with variables.
 pub trait Expand {
-    /// Appends what a template makes of the request, as far as it is known by now.
+    /// Appends the expansion of a template for the request, as far as it is known by now.
+    ///
     ///
     /// # Errors
-    /// If that is longer than a request's head may be.
+    ///
+    /// If the result is longer than a request head may be.
     fn expand(&mut self, template: &Template, out: &mut Vec<u8>) -> Result<(), TooLong>;
 }
 
-/// Appends the value of a template, which is a copy where it has no variables.
+/// Appends the value of a template; a plain copy if it has no variables.
 fn value_of(template: &Template, expand: &mut impl Expand, out: &mut Vec<u8>) -> Result<(), TooLong> {
     out.clear();
     match template.literal() {
@@ -52,31 +54,33 @@ fn value_of(template: &Template, expand: &mut impl Expand, out: &mut Vec<u8>) ->
     }
 }
 
-/// What becomes of the fields of a request.
+/// Writes the fields of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestEdits<'a, 's, F> {
-    /// The request as it came.
+    /// The request as received.
     pub head: RequestView<'a, F>,
-    /// What was decided.
+    /// The decision.
     pub plan: &'a Plan<'s>,
-    /// Where it goes.
+    /// The destination.
     pub forwarding: Forwarding<'s>,
     /// The backend.
     pub backend: &'a Backend,
-    /// The backend in whose place it goes there, if the snapshot has that.
+    /// The backend it stands in for, if the snapshot holds that one.
     pub in_place_of: Option<&'a Backend>,
-    /// What the decision made.
+    /// Texts produced by the decision.
     pub scratch: &'a Scratch,
-    /// What the settings say about fields.
+    /// The settings for fields.
     pub rules: &'a FieldRules,
 }
 
 impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
-    /// Writes all fields but those of framing and of the connection. `family` is what [`ClientView::write_family`] wrote for the
-    /// connection; `value` is memory.
+    /// Writes all fields except those of framing and of the connection. `family` is the output of
+    /// [`ClientView::write_family`] for the connection; `value` is scratch memory.
+    ///
     ///
     /// # Errors
-    /// If a template makes too much.
+    ///
+    /// If the expansion of a template is too long.
     pub fn write<S: FieldSink<F>>(
         &self,
         sink: &mut S,
@@ -145,30 +149,31 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
     }
 }
 
-/// A field that names the client passes under its own name from a trusted peer only, and in another spelling from nobody.
+/// Whether to drop a field that names the client: it passes only under its own name and only from a trusted peer; other
+/// spellings never pass.
 fn hides(own: &[u8], name: &[u8], client: &ClientView) -> bool {
     is_same_field(own, name) && !(client.is_trusted() && name.eq_ignore_ascii_case(own))
 }
 
-/// What becomes of the fields of a response, an endpoint's or one of the proxy's own.
+/// Writes the fields of a response, an endpoint's or the proxy's own.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseEdits<'a, 's> {
-    /// What was decided; `None` when the request could not be read.
+    /// The decision; `None` if the request could not be read.
     pub plan: Option<&'a Plan<'s>>,
-    /// What the settings say about fields.
+    /// The settings for fields.
     pub rules: &'a FieldRules,
     /// The cookie that starts a session; empty for none.
     pub session_cookie: &'a [u8],
 }
 
 impl<'a, 's> ResponseEdits<'a, 's> {
-    /// Whether a field of the response is replaced or removed, so that nobody needs to make it.
+    /// Whether a field of the response is replaced or removed, so that callers need not produce it.
     pub fn replaces(&self, field: KnownField) -> bool {
         self.rules.replaced_in_response.known().contains(field)
     }
 
-    /// The edits in the order in which they are written. What the settings set comes last, as in ingress-nginx, and replaces what the
-    /// route sets.
+    /// The edits in the order in which they are written. Those of the settings come last, as in ingress-nginx, and
+    /// replace what the route sets.
     pub fn edits(&self) -> impl Iterator<Item = &'a FieldEdit> + use<'a, 's> {
         let Self { plan, rules, .. } = *self;
         let stays = |edit: &&FieldEdit| {
@@ -178,10 +183,12 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         plan.into_iter().flat_map(|plan| plan.response_edits(rules)).filter(stays).chain(&rules.response)
     }
 
-    /// Writes all fields but those of framing and of the connection, without those in `drop`.
+    /// Writes all fields except those of framing and of the connection and those in `drop`.
+    ///
     ///
     /// # Errors
-    /// If a template makes too much; what could be written is.
+    ///
+    /// If the expansion of a template is too long; the other fields are written.
     pub fn write<'f, F: Fields<'f>, S: FieldSink<F>>(
         &self,
         fields: F,
@@ -221,7 +228,7 @@ impl<'a, 's> ResponseEdits<'a, 's> {
     }
 }
 
-/// Writes what an edit sets or adds. A value that comes out empty is left out.
+/// Writes the field that an edit sets or adds. An empty value is omitted.
 fn write_edit<F, S: FieldSink<F>>(
     edit: &FieldEdit,
     sink: &mut S,

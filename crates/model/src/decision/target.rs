@@ -1,4 +1,4 @@
-//! The target that an endpoint gets after a rewrite, and where redirects lead.
+//! The target sent to an endpoint after a rewrite, and the locations of redirects.
 
 use super::{Failure, Received, Scratch};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     decimal, path,
 };
 
-/// Replaces the path. What comes out has to be canonical too: otherwise the backend could read a path that nobody matched.
+/// Replaces the path. The result must be canonical too: otherwise the backend could read a path that was never matched.
 pub(super) fn rewrite(rewrite: &Rewrite, route: &Route, limit: usize, scratch: &mut Scratch) -> Result<(), Failure> {
     let Scratch { path, matched, target, prefix, expanded, .. } = scratch;
     expanded.clear();
@@ -34,7 +34,8 @@ pub(super) fn rewrite(rewrite: &Rewrite, route: &Route, limit: usize, scratch: &
     }
 }
 
-/// Appends what a template makes of a path, by the groups of the route's pattern if it has one. `false` when that doesn't match.
+/// Appends the expansion of a template for a path, with the groups of the route's pattern if it has one. `false` if
+/// that doesn't match.
 fn expand(
     template: &CaptureTemplate,
     route: &Route,
@@ -48,7 +49,8 @@ fn expand(
     }
 }
 
-/// `https://` + host without port + the redirect's port + the target as it came, without one slash at the end.
+/// Appends `https://`, the host without port, the redirect's port and the target as received, without one trailing
+/// slash.
 pub(super) fn to_https<'a, F: Fields<'a>>(redirect: &HttpsRedirect, received: &Received<'a, F>, scratch: &mut Scratch) {
     let Scratch { client, location, .. } = scratch;
     location.clear();
@@ -85,12 +87,13 @@ pub(super) fn locate<'a, F: Fields<'a>>(
         Location::Captures(template) => {
             expanded.clear();
             expand(template, route, matched, limit, expanded)?;
-            // Groups are parts of the canonical path: what a URI may not hold is encoded, so that no value can end the field.
+            // Groups are parts of the canonical path: bytes not allowed in a URI are encoded, so that no value can end
+            // the field.
             path::encode(expanded, location);
             push_query(received, location);
         }
         Location::AppRoot(path) => {
-            // `$scheme://$http_host` of the template: what the request itself says, whoever is trusted.
+            // `$scheme://$http_host` of the template: the request's own values, regardless of trust.
             let host = received.head.authority.map_or(client.host(), |authority| authority.text);
             origin(location, received.arrival.scheme, host);
             location.extend_from_slice(path.as_bytes());
@@ -119,7 +122,8 @@ fn push_query<'a, F: Fields<'a>>(received: &Received<'a, F>, out: &mut Vec<u8>) 
     }
 }
 
-/// The target as the client sent it, reduced to path and query, without one slash at the end unless that is to stay.
+/// Appends the target as the client sent it, reduced to path and query, without one trailing slash unless that is to be
+/// kept.
 fn push_target<'a, F: Fields<'a>>(received: &Received<'a, F>, keep_slash: bool, out: &mut Vec<u8>) {
     if let Target::Path(path, _) = received.head.target {
         out.extend_from_slice(path);

@@ -130,15 +130,15 @@ fn hosts_are_found_in_order_of_precedence() {
 }
 
 #[test]
-fn a_removed_host_is_found_no_more() {
+fn a_removed_host_is_no_longer_found() {
     let snapshot = Snapshot::default().apply(Delta::upsert([host("a.b", 0), host("*.b", 1)]));
     let gone = Delta { removals: vec![host_name(&"t".into(), HostPattern::parse("a.b").unwrap())], ..Delta::default() };
     assert_eq!(found(&snapshot.apply(gone), "a.b").as_deref(), Some("*.b"));
-    assert_eq!(found(&snapshot, "a.b").as_deref(), Some("a.b"), "the old snapshot is as it was");
+    assert_eq!(found(&snapshot, "a.b").as_deref(), Some("a.b"), "the old snapshot is unchanged");
 }
 
 #[test]
-fn a_host_without_certificate_takes_that_of_the_wildcard_around_it() {
+fn a_host_without_certificate_uses_that_of_the_wildcard_around_it() {
     let with = |pattern: &str, certificate: Option<&str>| {
         Host::new("t".into(), HostPattern::parse(pattern).unwrap(), Vec::new())
             .with_certificate(certificate.map(Into::into))
