@@ -7,15 +7,24 @@ use crate::buffer::Buffer;
 use crate::stream::{ReadInto, WriteFrom};
 use crate::work::Store;
 
+/// How far a direction has come.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Passage {
+    /// More may come.
+    #[default]
+    Open,
+    /// The reader has ended.
+    Ended,
+    /// The writer was told.
+    Over,
+}
+
 /// One direction. While nothing comes it holds no memory: most tunnels are silent most of the time.
 #[derive(Debug, Default)]
 pub(crate) struct Direction {
     /// What was read and not written yet. Without memory while it is idle.
     buffer: Buffer,
-    /// The reader has ended.
-    ended: bool,
-    /// The writer was told.
-    over: bool,
+    progress: Passage,
     /// Whether a reader that fails breaks the whole connection. Otherwise it ends this direction, as its end would.
     strict: bool,
 }
@@ -51,13 +60,13 @@ impl Direction {
         to: &mut W,
         count: &mut u64,
     ) -> Poll<Result<(), ()>> {
-        if self.over {
+        if self.progress == Passage::Over {
             return Poll::Ready(Ok(()));
         }
         store.supply(&mut self.buffer);
         let passed = self.pass(cx, from, to, count);
         // The other direction may go on for hours.
-        if self.buffer.is_empty() && (passed.is_pending() || self.over) {
+        if self.buffer.is_empty() && (passed.is_pending() || self.progress == Passage::Over) {
             store.reclaim(&mut self.buffer);
         }
         passed
@@ -70,24 +79,24 @@ impl Direction {
         to: &mut W,
         count: &mut u64,
     ) -> Poll<Result<(), ()>> {
-        let Self { buffer, ended, over, strict } = self;
-        while !*over {
+        let Self { buffer, progress, strict } = self;
+        while *progress != Passage::Over {
             while !buffer.is_empty() {
                 let written = ready!(to.poll_write_from(cx, &[IoSlice::new(buffer.filled())])).map_err(|_| ())?;
                 *count += written as u64;
                 buffer.consume(written);
             }
             ready!(to.poll_flush_all(cx)).map_err(|_| ())?;
-            if *ended {
+            if *progress == Passage::Ended {
                 ready!(to.poll_finish(cx)).map_err(|_| ())?;
-                *over = true;
+                *progress = Passage::Over;
                 break;
             }
             // Nothing is held and nothing is filled: there is room for as much as the memory holds.
             buffer.clear();
             match ready!(buffer.poll_fill(from, cx)) {
                 Err(_) if *strict => return Poll::Ready(Err(())),
-                Ok(0) | Err(_) => *ended = true,
+                Ok(0) | Err(_) => *progress = Passage::Ended,
                 Ok(_) => {}
             }
         }
