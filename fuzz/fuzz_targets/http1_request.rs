@@ -3,8 +3,8 @@
 #![no_main]
 
 use fairway_proxy::http1::{
-    BodyDecoder, ChunkLimits, ChunkRelay, Event, Framing, HeadLimits, HeadWriter, KnownField, KnownSet, Parsed,
-    PreparedField, Relay, RequestHead,
+    BodyDecoder, ChunkLimits, ChunkRelay, Event, Framing, HeadLimits, HeadWriter, KnownField, KnownSet, NameRules,
+    Parsed, PreparedField, Relay, RequestHead,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -12,11 +12,12 @@ fuzz_target!(|data: &[u8]| {
     let Some((&policy, bytes)) = data.split_first() else {
         return;
     };
-    let limits = HeadLimits {
-        ignore_invalid_headers: policy & 1 == 0,
-        underscores_in_headers: policy & 2 == 0,
-        ..HeadLimits::default()
+    let names = match policy & 3 {
+        0 => NameRules::Underscores,
+        2 => NameRules::Plain,
+        _ => NameRules::Tokens,
     };
+    let limits = HeadLimits { names, ..HeadLimits::default() };
     let mut head = RequestHead::default();
     let parsed = head.parse(bytes, &limits);
 
@@ -48,7 +49,7 @@ fuzz_target!(|data: &[u8]| {
     }
     writer.framing(head.framing());
     writer.finish();
-    let strict = HeadLimits { ignore_invalid_headers: false, ..HeadLimits::default() };
+    let strict = HeadLimits { names: NameRules::Tokens, ..HeadLimits::default() };
     let mut again = RequestHead::default();
     if out.len() <= strict.total {
         assert_eq!(again.parse(&out, &strict), Ok(Parsed::Complete { len: out.len() }));

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_proxy::http1::{
-    BodyDecoder, CONTINUE, ChunkLimits, Event, FieldName, Framing, HeadLimits, HeadWriter, KnownField, Method, Parsed,
-    RequestHead, Version,
+    BodyDecoder, CONTINUE, ChunkLimits, Event, FieldName, Framing, HeadLimits, HeadWriter, KnownField, Method,
+    NameRules, Parsed, RequestHead, Version,
 };
 use fairway_translate::options::ECHO_SERVICE_FIELD;
 use serde::Serialize;
@@ -32,8 +32,7 @@ const LIMITS: HeadLimits = HeadLimits {
     field_line: 64 << 10,
     total: 256 << 10,
     fields: 1024,
-    ignore_invalid_headers: false,
-    underscores_in_headers: true,
+    names: NameRules::Tokens,
     guarded: Vec::new(),
 };
 

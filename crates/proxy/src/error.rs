@@ -8,7 +8,7 @@ use nix::libc::ECONNREFUSED;
 
 use crate::http::{BodyError, HeadError};
 pub(crate) use crate::reason::Side;
-use crate::reason::{Cause, Detail, Reason};
+use crate::reason::{Cause, CauseDetail, Reason};
 use crate::upstream::InvalidTls;
 
 /// What went wrong.
@@ -106,7 +106,7 @@ impl From<&io::Error> for Errno {
     }
 }
 
-impl From<Errno> for Detail {
+impl From<Errno> for CauseDetail {
     fn from(errno: Errno) -> Self {
         errno.0.map_or(Self::None, Self::System)
     }
@@ -124,16 +124,16 @@ impl Failure {
     /// What the operator reads.
     pub(crate) fn cause(self) -> Cause {
         let detail = match self {
-            Self::RequestHead(error) | Self::ResponseHead(error) => Detail::Head(error),
-            Self::RequestBody(error) | Self::ResponseBody(error) => Detail::Body(error),
+            Self::RequestHead(error) | Self::ResponseHead(error) => CauseDetail::Head(error),
+            Self::RequestBody(error) | Self::ResponseBody(error) => CauseDetail::Body(error),
             Self::Connect(errno) | Self::UpstreamReset(errno) => errno.into(),
-            Self::InvalidTls(InvalidTls::NoCertificate) => Detail::Text("the client certificate is missing"),
-            Self::InvalidTls(InvalidTls::Certificate) => Detail::Text("the client certificate cannot be used"),
-            Self::InvalidTls(InvalidTls::Authorities) => Detail::Text("the authorities cannot be used"),
-            Self::InvalidTls(InvalidTls::Name) => Detail::Text("the server name cannot be used"),
-            Self::InterimResponses => Detail::Text("too many interim responses"),
-            Self::TooLong => Detail::Text("a template makes more of it than a head may hold"),
-            _ => Detail::None,
+            Self::InvalidTls(InvalidTls::NoCertificate) => CauseDetail::Text("the client certificate is missing"),
+            Self::InvalidTls(InvalidTls::Certificate) => CauseDetail::Text("the client certificate cannot be used"),
+            Self::InvalidTls(InvalidTls::Authorities) => CauseDetail::Text("the authorities cannot be used"),
+            Self::InvalidTls(InvalidTls::Name) => CauseDetail::Text("the server name cannot be used"),
+            Self::InterimResponses => CauseDetail::Text("too many interim responses"),
+            Self::TooLong => CauseDetail::Text("a template makes more of it than a head may hold"),
+            _ => CauseDetail::None,
         };
         Cause { reason: self.reason(), detail }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fairway_model::{FieldRules, LogEscape, Segment, Settings, Template, Variable};
 
 use crate::access_log::{LogRules, StreamFormat};
-use crate::http::HeadLimits;
+use crate::http::{HeadLimits, NameRules};
 use crate::limit::{RESPONSE_FIELDS, RESPONSE_HEAD};
 use crate::timer::Millis;
 
@@ -62,8 +62,11 @@ impl Prepared {
                 field_line: line,
                 total: buffers.total as usize,
                 fields: usize::from(buffers.fields),
-                ignore_invalid_headers: settings.ignore_invalid_headers,
-                underscores_in_headers: settings.underscores_in_headers,
+                names: match (settings.ignore_invalid_headers, settings.underscores_in_headers) {
+                    (true, false) => NameRules::Plain,
+                    (true, true) => NameRules::Underscores,
+                    (false, _) => NameRules::Tokens,
+                },
                 guarded: guarded(settings),
             },
             response: response_limits(RESPONSE_HEAD),

@@ -118,7 +118,7 @@ impl fmt::Display for Reason {
 
 /// What is known besides the reason.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Detail {
+pub enum CauseDetail {
     /// Nothing.
     None,
     /// What is wrong with a head.
@@ -131,7 +131,7 @@ pub enum Detail {
     Text(&'static str),
 }
 
-impl fmt::Display for Detail {
+impl fmt::Display for CauseDetail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => Ok(()),
@@ -149,12 +149,12 @@ pub struct Cause {
     /// The reason.
     pub reason: Reason,
     /// What is known besides.
-    pub detail: Detail,
+    pub detail: CauseDetail,
 }
 
 impl From<Reason> for Cause {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: Detail::None }
+        Self { reason, detail: CauseDetail::None }
     }
 }
 
@@ -178,8 +178,8 @@ mod tests {
 
     #[test]
     fn what_the_system_says_is_text() {
-        assert_eq!(Detail::System(nix::libc::ECONNREFUSED).to_string(), "Connection refused");
-        assert_eq!(Detail::Head(HeadError::TooManyFields).to_string(), "too many fields");
-        assert_eq!(Detail::None.to_string(), "");
+        assert_eq!(CauseDetail::System(nix::libc::ECONNREFUSED).to_string(), "Connection refused");
+        assert_eq!(CauseDetail::Head(HeadError::TooManyFields).to_string(), "too many fields");
+        assert_eq!(CauseDetail::None.to_string(), "");
     }
 }

@@ -32,13 +32,13 @@ pub(crate) struct Timers {
 
 #[derive(Debug, Default)]
 struct Table {
-    slots: Vec<Slot>,
+    slots: Vec<TimerSlot>,
     free: Vec<u32>,
     used: usize,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct TimerSlot {
     at: Millis,
     waker: Option<Waker>,
 }
@@ -124,7 +124,7 @@ pub(crate) struct Deadline {
 impl Deadline {
     /// A deadline of the task that polls with this context, not set yet.
     pub(crate) fn new(timers: Rc<Timers>, cx: &Context<'_>) -> Self {
-        let slot = Slot { at: NEVER, waker: Some(cx.waker().clone()) };
+        let slot = TimerSlot { at: NEVER, waker: Some(cx.waker().clone()) };
         let mut table = timers.table.borrow_mut();
         let slot = if let Some(free) = table.free.pop() {
             table.slots[free as usize] = slot;
@@ -184,7 +184,7 @@ impl Deadline {
 impl Drop for Deadline {
     fn drop(&mut self) {
         let mut table = self.timers.table.borrow_mut();
-        table.slots[self.slot as usize] = Slot { at: NEVER, waker: None };
+        table.slots[self.slot as usize] = TimerSlot { at: NEVER, waker: None };
         table.free.push(self.slot);
         table.used -= 1;
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::http::Spanned;
-use crate::reason::{Cause, Detail, Reason};
+use crate::reason::{Cause, CauseDetail, Reason};
 use crate::record::fixture::{Fixture, one_try};
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -71,7 +71,7 @@ fn tries_are_separated_by_commas() {
 fn a_failure_has_a_reason_a_side_and_a_detail() {
     let mut fixture = Fixture::new("GET /a HTTP/1.1", "");
     fixture.tries.insert(0, crate::record::Try { reason: Some(Reason::ConnectRefused), ..one_try("[::1]:81", 502) });
-    let cause = Cause { reason: Reason::ConnectRefused, detail: Detail::System(nix::libc::ECONNREFUSED) };
+    let cause = Cause { reason: Reason::ConnectRefused, detail: CauseDetail::System(nix::libc::ECONNREFUSED) };
     let record = RequestRecord { cause: Some(cause), ..fixture.record() };
     let template = "$failure_reason|$failure_side|$failure_detail|$upstream_reason";
     let expected = "connect_refused|upstream|Connection refused|connect_refused, -";

@@ -9,7 +9,7 @@ use fairway_model::{Action, HostPattern, LogEscape, Scheme, Variable};
 use super::{LogClock, escape};
 use crate::balance::cookie;
 use crate::http::{Fields, KnownField};
-use crate::reason::Detail;
+use crate::reason::CauseDetail;
 use crate::record::{RequestRecord, Try};
 use fairway_model::decimal::{display, ip, number};
 
@@ -19,9 +19,9 @@ pub(super) enum Value {
     /// One that is read from the record.
     Plain(Variable),
     /// A request field.
-    RequestField(Name),
+    RequestField(FieldKey),
     /// A field of the endpoint's response.
-    UpstreamField(Name),
+    UpstreamField(FieldKey),
     /// A field of the response as it was sent.
     SentField(Box<[u8]>),
     /// A query argument.
@@ -31,7 +31,7 @@ pub(super) enum Value {
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Name {
+pub(super) enum FieldKey {
     Known(KnownField),
     Other(Box<[u8]>),
 }
@@ -60,10 +60,10 @@ impl Value {
     pub(super) fn new(variable: &Variable) -> Self {
         let bytes = |text: &str| text.as_bytes().into();
         match variable {
-            Variable::RequestField(name) => Self::RequestField(Name::new(name)),
-            Variable::UpstreamField(name) => Self::UpstreamField(Name::new(name)),
-            Variable::ContentLength => Self::RequestField(Name::Known(KnownField::ContentLength)),
-            Variable::ContentType => Self::RequestField(Name::Known(KnownField::ContentType)),
+            Variable::RequestField(name) => Self::RequestField(FieldKey::new(name)),
+            Variable::UpstreamField(name) => Self::UpstreamField(FieldKey::new(name)),
+            Variable::ContentLength => Self::RequestField(FieldKey::Known(KnownField::ContentLength)),
+            Variable::ContentType => Self::RequestField(FieldKey::Known(KnownField::ContentType)),
             Variable::ResponseField(name) => Self::SentField(bytes(name)),
             Variable::Argument(name) => Self::Argument(bytes(name)),
             Variable::Cookie(name) => Self::Cookie(bytes(name)),
@@ -106,7 +106,7 @@ impl Value {
     }
 }
 
-impl Name {
+impl FieldKey {
     fn new(name: &str) -> Self {
         let known = KnownField::classify(name.as_bytes());
         // The rest of a family stands for many names.
@@ -241,7 +241,7 @@ fn plain(
         Variable::FailureReason => out.extend_from_slice(record.cause?.reason.as_str().as_bytes()),
         Variable::FailureSide => out.extend_from_slice(record.cause?.reason.side().as_str().as_bytes()),
         Variable::FailureDetail => match record.cause?.detail {
-            Detail::None => return None,
+            CauseDetail::None => return None,
             detail => display(&detail, out),
         },
         Variable::UpstreamReason => {

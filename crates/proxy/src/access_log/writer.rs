@@ -45,21 +45,21 @@ pub struct LogThread {
 /// What a worker needs to make its [`LogWriter`].
 #[derive(Clone, Debug)]
 pub struct LogHandle {
-    queue: Option<SyncSender<Message>>,
+    queue: Option<SyncSender<LogMessage>>,
     dropped: Arc<AtomicU64>,
 }
 
 /// The log of one worker. Clones share one buffer.
 #[derive(Clone, Debug)]
-pub struct LogWriter(Option<Rc<Shared>>);
+pub struct LogWriter(Option<Rc<LogShared>>);
 
-enum Message {
+enum LogMessage {
     Lines { buffer: Vec<u8>, home: SyncSender<Vec<u8>> },
     Synchronize(SyncSender<()>),
 }
 
 #[derive(Debug)]
-struct Shared {
+struct LogShared {
     pending: RefCell<Pending>,
     started: Notify,
 }
@@ -71,7 +71,7 @@ struct Pending {
     away: usize,
     home: SyncSender<Vec<u8>>,
     returned: Receiver<Vec<u8>>,
-    queue: SyncSender<Message>,
+    queue: SyncSender<LogMessage>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -108,7 +108,7 @@ impl LogThread {
             return true;
         };
         let (done, written) = sync_channel(1);
-        queue.try_send(Message::Synchronize(done)).is_ok()
+        queue.try_send(LogMessage::Synchronize(done)).is_ok()
             && written.recv_timeout(limit) != Err(RecvTimeoutError::Timeout)
     }
 }
@@ -129,7 +129,7 @@ impl LogHandle {
             queue,
             dropped: self.dropped.clone(),
         };
-        LogWriter(Some(Rc::new(Shared { pending: RefCell::new(pending), started: Notify::new() })))
+        LogWriter(Some(Rc::new(LogShared { pending: RefCell::new(pending), started: Notify::new() })))
     }
 }
 
@@ -200,11 +200,11 @@ impl Pending {
         };
         let buffer = std::mem::replace(&mut self.buffer, empty);
         self.away += 1;
-        if let Err(refused) = self.queue.try_send(Message::Lines { buffer, home: self.home.clone() }) {
+        if let Err(refused) = self.queue.try_send(LogMessage::Lines { buffer, home: self.home.clone() }) {
             self.away -= 1;
             let (std::sync::mpsc::TrySendError::Full(message) | std::sync::mpsc::TrySendError::Disconnected(message)) =
                 refused;
-            if let Message::Lines { buffer, .. } = message {
+            if let LogMessage::Lines { buffer, .. } = message {
                 self.buffer = buffer;
             }
             return false;
@@ -218,18 +218,18 @@ impl Drop for Pending {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
         let lines = memchr::memchr_iter(b'\n', &buffer).count();
-        if lines > 0 && self.queue.try_send(Message::Lines { buffer, home: self.home.clone() }).is_err() {
+        if lines > 0 && self.queue.try_send(LogMessage::Lines { buffer, home: self.home.clone() }).is_err() {
             self.dropped.fetch_add(lines as u64, Ordering::Relaxed);
         }
     }
 }
 
 /// Writes until nobody is left who could send. An output that fails is not given up: it may be a pipe that comes back.
-fn write_all(messages: &Receiver<Message>, mut output: Box<dyn Write + Send>) {
+fn write_all(messages: &Receiver<LogMessage>, mut output: Box<dyn Write + Send>) {
     let mut failing = false;
     while let Ok(message) = messages.recv() {
         match message {
-            Message::Lines { buffer, home } => {
+            LogMessage::Lines { buffer, home } => {
                 let written = output.write_all(&buffer).and_then(|()| output.flush());
                 match written {
                     Err(error) if !failing => {
@@ -242,7 +242,7 @@ fn write_all(messages: &Receiver<Message>, mut output: Box<dyn Write + Send>) {
                 // A worker that is gone needs no buffer.
                 home.try_send(buffer).ok();
             }
-            Message::Synchronize(done) => {
+            LogMessage::Synchronize(done) => {
                 done.try_send(()).ok();
             }
         }

@@ -22,14 +22,14 @@ struct Open {
 
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Rank {
-    phase: Phase,
+    phase: AdminPhase,
     /// When the phase began, as a number that counts up.
     turn: u64,
 }
 
 /// What a connection does.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Phase {
+pub(super) enum AdminPhase {
     /// It waits for a request, or for the rest of its head.
     Waiting,
     /// It is being answered.
@@ -39,20 +39,20 @@ pub(super) enum Phase {
 impl Connections {
     /// A place for a new connection, and what resolves when it has to give the place away. If all places are taken, the connection that
     /// has waited for longest gives its own; one that is being answered does only where none waits.
-    pub(super) fn enter(self: &Arc<Self>) -> (Place, oneshot::Receiver<()>) {
+    pub(super) fn enter(self: &Arc<Self>) -> (AdminPlace, oneshot::Receiver<()>) {
         let (close, closed) = oneshot::channel();
         let mut open = self.open();
         while open.order.len() >= ADMIN_CONNECTIONS {
             open.order.pop_first();
         }
-        let rank = open.insert(Phase::Waiting, close);
+        let rank = open.insert(AdminPhase::Waiting, close);
         drop(open);
-        (Place { connections: self.clone(), rank }, closed)
+        (AdminPlace { connections: self.clone(), rank }, closed)
     }
 
     /// Closes the connection that has waited for longest, if one waits: its file is needed.
     pub(super) fn make_room(&self) {
-        if let Some(first) = self.open().order.first_entry().filter(|first| first.key().phase == Phase::Waiting) {
+        if let Some(first) = self.open().order.first_entry().filter(|first| first.key().phase == AdminPhase::Waiting) {
             first.remove();
         }
     }
@@ -63,7 +63,7 @@ impl Connections {
 }
 
 impl Open {
-    fn insert(&mut self, phase: Phase, close: oneshot::Sender<()>) -> Rank {
+    fn insert(&mut self, phase: AdminPhase, close: oneshot::Sender<()>) -> Rank {
         self.turns += 1;
         let rank = Rank { phase, turn: self.turns };
         self.order.insert(rank, close);
@@ -73,14 +73,14 @@ impl Open {
 
 /// The place of an open connection.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct AdminPlace {
     connections: Arc<Connections>,
     rank: Rank,
 }
 
-impl Place {
+impl AdminPlace {
     /// The connection does something else now.
-    pub(super) fn begin(&mut self, phase: Phase) {
+    pub(super) fn begin(&mut self, phase: AdminPhase) {
         let mut open = self.connections.open();
         // Nothing is there when the place was given away a moment ago.
         if let Some(close) = open.order.remove(&self.rank) {
@@ -89,7 +89,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for AdminPlace {
     fn drop(&mut self) {
         self.connections.open().order.remove(&self.rank);
     }
@@ -101,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    fn is_closed((_, closed): &mut (Place, oneshot::Receiver<()>)) -> bool {
+    fn is_closed((_, closed): &mut (AdminPlace, oneshot::Receiver<()>)) -> bool {
         closed.try_recv() == Err(TryRecvError::Closed)
     }
 
@@ -110,8 +110,8 @@ mod tests {
         let connections = Arc::new(Connections::default());
         let mut open: Vec<_> = (0..ADMIN_CONNECTIONS).map(|_| connections.enter()).collect();
         // The first one is answered and waits again: it has not waited for long.
-        open[0].0.begin(Phase::Answered);
-        open[0].0.begin(Phase::Waiting);
+        open[0].0.begin(AdminPhase::Answered);
+        open[0].0.begin(AdminPhase::Waiting);
         let _new = connections.enter();
         assert_eq!(open.iter_mut().position(is_closed), Some(1));
         // One that has ended has left room.
@@ -124,10 +124,10 @@ mod tests {
     fn an_answer_is_cut_only_where_nobody_waits() {
         let connections = Arc::new(Connections::default());
         let mut open: Vec<_> = (0..ADMIN_CONNECTIONS).map(|_| connections.enter()).collect();
-        open[..ADMIN_CONNECTIONS - 1].iter_mut().for_each(|(place, _)| place.begin(Phase::Answered));
+        open[..ADMIN_CONNECTIONS - 1].iter_mut().for_each(|(place, _)| place.begin(AdminPhase::Answered));
         let (mut new, _closed) = connections.enter();
         assert_eq!(open.iter_mut().position(is_closed), Some(ADMIN_CONNECTIONS - 1));
-        new.begin(Phase::Answered);
+        new.begin(AdminPhase::Answered);
         let _newer = connections.enter();
         assert_eq!(open.iter_mut().position(is_closed), Some(0));
     }
@@ -136,7 +136,7 @@ mod tests {
     fn for_a_file_nobody_is_cut_who_is_answered() {
         let connections = Arc::new(Connections::default());
         let mut open: Vec<_> = (0..2).map(|_| connections.enter()).collect();
-        open[0].0.begin(Phase::Answered);
+        open[0].0.begin(AdminPhase::Answered);
         connections.make_room();
         connections.make_room();
         assert_eq!(open.iter_mut().map(is_closed).collect::<Vec<_>>(), [false, true]);
@@ -146,7 +146,7 @@ mod tests {
     fn a_place_that_was_given_away_is_not_taken_back() {
         let connections = Arc::new(Connections::default());
         let mut open: Vec<_> = (0..=ADMIN_CONNECTIONS).map(|_| connections.enter()).collect();
-        open[0].0.begin(Phase::Answered);
+        open[0].0.begin(AdminPhase::Answered);
         assert!(is_closed(&mut open[0]));
         drop(open);
         assert!(connections.open().order.is_empty());

@@ -67,28 +67,28 @@ impl fmt::Debug for AdminSource {
 
 /// An answer of the admin listener.
 #[derive(Debug)]
-struct Answer {
+struct AdminAnswer {
     status: u16,
     content_type: &'static str,
-    body: Body,
+    body: AdminBody,
     /// Kept until the answer is read.
     _place: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
-enum Body {
+enum AdminBody {
     Whole(Vec<u8>),
     Pages(Box<Pages>),
 }
 
 /// Answers that only few may ask for at a time, because they keep numbers or text for the whole configuration until they are read.
 #[derive(Debug)]
-struct Places {
+struct AdminPlaces {
     metrics: Arc<Semaphore>,
     snapshot: Arc<Semaphore>,
 }
 
-impl Default for Places {
+impl Default for AdminPlaces {
     fn default() -> Self {
         Self { metrics: Arc::new(Semaphore::new(SCRAPES)), snapshot: Arc::new(Semaphore::new(1)) }
     }
@@ -100,18 +100,18 @@ const STARTING: &str = "no complete configuration yet, or an address that can't 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-impl Answer {
-    fn new(status: u16, content_type: &'static str, body: Body) -> Self {
+impl AdminAnswer {
+    fn new(status: u16, content_type: &'static str, body: AdminBody) -> Self {
         Self { status, content_type, body, _place: None }
     }
 
     fn text(status: u16, text: &str) -> Self {
-        Self::new(status, TEXT, Body::Whole(format!("{text}\n").into_bytes()))
+        Self::new(status, TEXT, AdminBody::Whole(format!("{text}\n").into_bytes()))
     }
 }
 
 impl AdminSource {
-    async fn answer(&self, path: &[u8], places: &Places) -> Answer {
+    async fn answer(&self, path: &[u8], places: &AdminPlaces) -> AdminAnswer {
         match path {
             // Asked first, so that a configured path can be any.
             path if path == self.health_path.as_bytes() => self.health().await,
@@ -119,54 +119,54 @@ impl AdminSource {
             b"/metrics" => self.placed(&places.metrics, self.metrics()).await,
             b"/debug/findings" => self.placed(&places.snapshot, self.findings()).await,
             b"/debug/snapshot" => self.placed(&places.snapshot, self.snapshot()).await,
-            _ => Answer::text(404, "not found"),
+            _ => AdminAnswer::text(404, "not found"),
         }
     }
 
     /// An answer that goes through the whole configuration: by few at a time, the others wait as long as workers may take.
-    async fn placed(&self, places: &Arc<Semaphore>, answer: impl Future<Output = Answer>) -> Answer {
+    async fn placed(&self, places: &Arc<Semaphore>, answer: impl Future<Output = AdminAnswer>) -> AdminAnswer {
         match timeout(self.patience, places.clone().acquire_owned()).await {
-            Ok(Ok(place)) => Answer { _place: Some(place), ..answer.await },
-            Ok(Err(_)) | Err(_) => Answer::text(503, "others are asking"),
+            Ok(Ok(place)) => AdminAnswer { _place: Some(place), ..answer.await },
+            Ok(Err(_)) | Err(_) => AdminAnswer::text(503, "others are asking"),
         }
     }
 
     /// Load balancers that ask for this send elsewhere as soon as a shutdown begins.
-    async fn health(&self) -> Answer {
+    async fn health(&self) -> AdminAnswer {
         match self.lifecycle.stage() {
-            Stage::Starting => Answer::text(500, STARTING),
+            Stage::Starting => AdminAnswer::text(500, STARTING),
             Stage::Serving => self.pinged(500).await,
-            Stage::Stopping | Stage::Draining => Answer::text(500, "stopping"),
+            Stage::Stopping | Stage::Draining => AdminAnswer::text(500, "stopping"),
         }
     }
 
     /// The kubelet goes on asking for this while a pod ends, and kube-proxy sends to such a pod, when there is no other one (on the
     /// node, with `externalTrafficPolicy: Local`), only as long as it is ready. That the pod ends Kubernetes knows without it.
-    async fn readiness(&self) -> Answer {
+    async fn readiness(&self) -> AdminAnswer {
         match self.lifecycle.stage() {
-            Stage::Starting => Answer::text(503, STARTING),
+            Stage::Starting => AdminAnswer::text(503, STARTING),
             Stage::Serving | Stage::Stopping => self.pinged(503).await,
-            Stage::Draining => Answer::text(503, "no more connections"),
+            Stage::Draining => AdminAnswer::text(503, "no more connections"),
         }
     }
 
     /// Whether all workers answer.
-    async fn pinged(&self, failure: u16) -> Answer {
+    async fn pinged(&self, failure: u16) -> AdminAnswer {
         let deadline = Instant::now() + self.patience;
         for worker in (self.ping)() {
             if !matches!(timeout_at(deadline, worker).await, Ok(Ok(()))) {
-                return Answer::text(failure, "a worker does not answer");
+                return AdminAnswer::text(failure, "a worker does not answer");
             }
         }
-        Answer::text(200, "ok")
+        AdminAnswer::text(200, "ok")
     }
 
-    async fn metrics(&self) -> Answer {
+    async fn metrics(&self) -> AdminAnswer {
         let (snapshot, config) = (self.running)();
         // This, the sums and the order go through the whole configuration, which may be large.
         let (known, per_host) = (snapshot.clone(), self.metrics.per_host);
         let Ok(live) = spawn_blocking(move || Arc::new(LiveRoutes::of(&known, per_host))).await else {
-            return Answer::text(500, "cannot read the configuration");
+            return AdminAnswer::text(500, "cannot read the configuration");
         };
         let deadline = Instant::now() + self.patience;
         let mut totals = Totals::new(&self.metrics);
@@ -175,7 +175,7 @@ impl AdminSource {
             let report = (self.report)(worker, config.version, live.clone());
             // Half a sum would look like a restart to whoever computes rates from it.
             let Ok(Ok(report)) = timeout_at(deadline, report).await else {
-                return Answer::text(503, "a worker does not answer");
+                return AdminAnswer::text(503, "a worker does not answer");
             };
             let add = move || {
                 totals.add(report);
@@ -183,7 +183,7 @@ impl AdminSource {
             };
             totals = match spawn_blocking(add).await {
                 Ok(totals) => totals,
-                Err(_) => return Answer::text(500, "cannot add up the metrics"),
+                Err(_) => return AdminAnswer::text(500, "cannot add up the metrics"),
             };
         }
         let (options, proxy, source) = (self.metrics.clone(), (self.figures)(), self.findings.clone());
@@ -193,24 +193,24 @@ impl AdminSource {
             Exposition { options, totals, snapshot, config, proxy, process, findings }.pages()
         };
         match spawn_blocking(pages).await {
-            Ok(pages) => Answer::new(200, crate::metrics::CONTENT_TYPE, Body::Pages(Box::new(pages))),
-            Err(_) => Answer::text(500, "cannot write the metrics"),
+            Ok(pages) => AdminAnswer::new(200, crate::metrics::CONTENT_TYPE, AdminBody::Pages(Box::new(pages))),
+            Err(_) => AdminAnswer::text(500, "cannot write the metrics"),
         }
     }
 
-    async fn findings(&self) -> Answer {
+    async fn findings(&self) -> AdminAnswer {
         let source = self.findings.clone();
         match spawn_blocking(move || source.json()).await {
-            Ok(Ok(body)) => Answer::new(200, JSON, Body::Whole(body)),
-            Ok(Err(_)) | Err(_) => Answer::text(500, "cannot render the findings"),
+            Ok(Ok(body)) => AdminAnswer::new(200, JSON, AdminBody::Whole(body)),
+            Ok(Err(_)) | Err(_) => AdminAnswer::text(500, "cannot render the findings"),
         }
     }
 
-    async fn snapshot(&self) -> Answer {
+    async fn snapshot(&self) -> AdminAnswer {
         let (snapshot, _) = (self.running)();
         match spawn_blocking(move || serde_json::to_vec_pretty(&*snapshot)).await {
-            Ok(Ok(body)) => Answer::new(200, JSON, Body::Whole(body)),
-            Ok(Err(_)) | Err(_) => Answer::text(500, "cannot render the configuration"),
+            Ok(Ok(body)) => AdminAnswer::new(200, JSON, AdminBody::Whole(body)),
+            Ok(Err(_)) | Err(_) => AdminAnswer::text(500, "cannot render the configuration"),
         }
     }
 }

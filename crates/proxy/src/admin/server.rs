@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::connections::{Connections, Phase, Place};
-use super::{AdminSource, Answer, Body, Places};
+use super::connections::{AdminPhase, AdminPlace, Connections};
+use super::{AdminAnswer, AdminBody, AdminPlaces, AdminSource};
 use crate::http::{FieldName, Framing, HeadLimits, Method, Parsed, RequestHead, Version};
 use crate::http1::{ChunkEncoder, HeadWriter};
 use crate::limit::{ACCEPT_PAUSE, ADMIN_HEAD, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE, ADMIN_SEND_TIMEOUT};
@@ -42,7 +42,7 @@ impl AdminServer {
     /// Answers requests until it is dropped.
     pub async fn run(self, source: Arc<AdminSource>) {
         let connections = Arc::new(Connections::default());
-        let places = Arc::new(Places::default());
+        let places = Arc::new(AdminPlaces::default());
         loop {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -71,7 +71,12 @@ impl AdminServer {
     }
 }
 
-async fn serve(mut stream: TcpStream, place: &mut Place, source: &AdminSource, places: &Places) -> io::Result<()> {
+async fn serve(
+    mut stream: TcpStream,
+    place: &mut AdminPlace,
+    source: &AdminSource,
+    places: &AdminPlaces,
+) -> io::Result<()> {
     // Answers are written in whole pieces; the last must not wait for the acknowledgement of the one before.
     stream.set_nodelay(true)?;
     let limits = HeadLimits::default();
@@ -80,12 +85,12 @@ async fn serve(mut stream: TcpStream, place: &mut Place, source: &AdminSource, p
     let mut patience = ADMIN_HEAD_TIMEOUT;
     loop {
         let received = timeout(patience, receive(&mut stream, &mut head, &mut buffer, &limits)).await??;
-        place.begin(Phase::Answered);
+        place.begin(AdminPhase::Answered);
         let length = match received {
-            Received::Head(length) => length,
-            Received::End => return Ok(()),
-            Received::Refused(status) => {
-                let answer = Answer::text(status, "bad request");
+            ReceivedHead::Head(length) => length,
+            ReceivedHead::End => return Ok(()),
+            ReceivedHead::Refused(status) => {
+                let answer = AdminAnswer::text(status, "bad request");
                 timeout(ADMIN_SEND_TIMEOUT, send(&mut stream, answer, Sending { last: true, ..Sending::default() }))
                     .await??;
                 return Ok(());
@@ -98,18 +103,18 @@ async fn serve(mut stream: TcpStream, place: &mut Place, source: &AdminSource, p
         };
         let answer = match head.method() {
             Method::Get | Method::Head => source.answer(head.path().of(&buffer), places).await,
-            _ => Answer::text(405, "only GET and HEAD are answered here"),
+            _ => AdminAnswer::text(405, "only GET and HEAD are answered here"),
         };
         if !timeout(ADMIN_SEND_TIMEOUT, send(&mut stream, answer, how)).await?? {
             return Ok(());
         }
         buffer.drain(..length);
-        place.begin(Phase::Waiting);
+        place.begin(AdminPhase::Waiting);
         patience = ADMIN_IDLE;
     }
 }
 
-enum Received {
+enum ReceivedHead {
     /// A request head of so many bytes.
     Head(usize),
     /// The peer closed.
@@ -123,17 +128,17 @@ async fn receive(
     head: &mut RequestHead,
     buffer: &mut Vec<u8>,
     limits: &HeadLimits,
-) -> io::Result<Received> {
+) -> io::Result<ReceivedHead> {
     loop {
         match head.parse(buffer, limits) {
-            Ok(Parsed::Complete { len }) => return Ok(Received::Head(len)),
-            Ok(Parsed::Partial { .. }) if buffer.len() >= ADMIN_HEAD => return Ok(Received::Refused(431)),
+            Ok(Parsed::Complete { len }) => return Ok(ReceivedHead::Head(len)),
+            Ok(Parsed::Partial { .. }) if buffer.len() >= ADMIN_HEAD => return Ok(ReceivedHead::Refused(431)),
             Ok(Parsed::Partial { .. }) => {}
-            Err(error) => return Ok(Received::Refused(error.status())),
+            Err(error) => return Ok(ReceivedHead::Refused(error.status())),
         }
         let room = ADMIN_HEAD - buffer.len();
         if stream.take(room as u64).read_buf(buffer).await? == 0 {
-            return Ok(Received::End);
+            return Ok(ReceivedHead::End);
         }
     }
 }
@@ -150,13 +155,13 @@ struct Sending {
 }
 
 /// Sends an answer; tells whether the connection can be used again.
-async fn send(stream: &mut TcpStream, answer: Answer, how: Sending) -> io::Result<bool> {
+async fn send(stream: &mut TcpStream, answer: AdminAnswer, how: Sending) -> io::Result<bool> {
     const CONTENT_TYPE: FieldName<'_> = FieldName::from_static("Content-Type");
     const CONNECTION: FieldName<'_> = FieldName::from_static("Connection");
     let framing = match &answer.body {
-        Body::Whole(body) => Framing::Length(body.len() as u64),
-        Body::Pages(_) if how.old => Framing::UntilClose,
-        Body::Pages(_) => Framing::Chunked,
+        AdminBody::Whole(body) => Framing::Length(body.len() as u64),
+        AdminBody::Pages(_) if how.old => Framing::UntilClose,
+        AdminBody::Pages(_) => Framing::Chunked,
     };
     let last = how.last || framing == Framing::UntilClose;
     let mut out = Vec::with_capacity(256);
@@ -170,8 +175,8 @@ async fn send(stream: &mut TcpStream, answer: Answer, how: Sending) -> io::Resul
     writer.finish();
     match answer.body {
         _ if how.head_only => stream.write_all(&out).await?,
-        Body::Whole(body) => stream.write_all_buf(&mut Buf::chain(out.as_slice(), body.as_slice())).await?,
-        Body::Pages(mut pages) => {
+        AdminBody::Whole(body) => stream.write_all_buf(&mut Buf::chain(out.as_slice(), body.as_slice())).await?,
+        AdminBody::Pages(mut pages) => {
             let chunked = framing == Framing::Chunked;
             while let Some(page) = pages.page() {
                 let end: &[u8] = if chunked { ChunkEncoder::CHUNK_END } else { b"" };

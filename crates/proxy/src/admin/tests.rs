@@ -129,7 +129,7 @@ async fn only_a_few_ask_for_the_whole_configuration_at_a_time() {
     let answer = async || {
         asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         tokio::task::yield_now().await;
-        Answer::text(200, "")
+        AdminAnswer::text(200, "")
     };
     let read = async || {
         let read = source.placed(&places, answer()).await;
@@ -140,7 +140,7 @@ async fn only_a_few_ask_for_the_whole_configuration_at_a_time() {
     assert_eq!(count(), 0);
     // Nobody waits for ever, whoever does not read his answer keeps his place, and the two kinds do not wait for each other.
     source.patience = Duration::from_millis(20);
-    let places = Places::default();
+    let places = AdminPlaces::default();
     let held = source.answer(b"/debug/snapshot", &places).await;
     assert_eq!(held.status, 200);
     assert_eq!(source.answer(b"/debug/snapshot", &places).await.status, 503);

@@ -6,13 +6,13 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use super::Connection;
+use super::ClientConnection;
 use crate::limit::{LINGER_BYTES, LINGER_GAP, LINGER_TIME};
 use crate::stream::WriteFrom;
 use crate::timer::{Millis, NEVER, within};
 use crate::work::Work;
 
-impl Connection {
+impl ClientConnection {
     /// Shuts down writing and reads until the client has ended, or long enough.
     pub(super) async fn linger(&mut self, work: &mut Work) {
         let end = self.facts.shard.timers.after(LINGER_TIME);

@@ -27,7 +27,7 @@ use fairway_model::client::Arrival;
 
 /// A client's connection.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct ClientConnection {
     facts: ConnectionFacts,
     /// Its bytes.
     stream: Downstream,
@@ -54,7 +54,7 @@ pub(crate) async fn serve(
     }
     let head_due = shard.timers.after(shard.running().snapshot.settings().header_timeout);
     let arrival = Arrival { peer, local, scheme: listener.scheme() };
-    let mut connection = Connection {
+    let mut connection = ClientConnection {
         facts: ConnectionFacts::new(shard, listener, arrival),
         head_due,
         admission,
@@ -70,7 +70,7 @@ pub(crate) async fn serve(
     connection.run().await;
 }
 
-impl Connection {
+impl ClientConnection {
     /// The TLS handshake, within its deadline. `None` when it failed; a client that speaks plain HTTP is told so.
     async fn handshake(mut self) -> Option<Self> {
         let configs = self.facts.listener.tls()?;

@@ -13,14 +13,14 @@ use crate::error::Failure;
 use crate::http::{BodyError, FieldsView, HeadError, HeadLimits, Method, Parsed, RequestHead, ResponseHead, Spanned};
 pub(crate) use crate::http1::After;
 pub(super) use crate::http1::ResponsePart;
-use crate::http1::{Http1Client, Http1Endpoint, PreparedField, Source};
+use crate::http1::{BodySource, Http1Client, Http1Endpoint, PreparedField};
 use crate::message::{ResponseContext, UpstreamRequest};
 use crate::net::tls;
 use crate::record::TlsView;
 use crate::respond::Answer;
 use crate::stream::{Downstream, Upstream};
 use crate::timer::{Millis, Timers};
-use crate::upstream;
+use crate::upstream::UpstreamConnection;
 use crate::work::{Scratch, Store, Work};
 
 /// What an exchange works with: its sides, and memory for what is made for it.
@@ -102,14 +102,14 @@ impl<'a> ClientSide<'a> {
     }
     delegate! { mut
         fn begin(&mut self, may_keep: bool);
-        fn source(&mut self) -> &mut Source<'a>;
+        fn source(&mut self) -> &mut BodySource<'a>;
         fn rewind(&mut self);
         fn write_continue(&mut self) -> bool;
         fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<(), Failure>>;
         fn poll_gone(&mut self, cx: &mut Context<'_>, timers: &Timers) -> Poll<Failure>;
-        fn take_body(&mut self, from: &mut Source<'_>) -> Result<bool, BodyError>;
-        fn end_body(&mut self, from: &mut Source<'_>) -> Result<(), BodyError>;
-        fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut Source<'_>) -> Poll<io::Result<()>>;
+        fn take_body(&mut self, from: &mut BodySource<'_>) -> Result<bool, BodyError>;
+        fn end_body(&mut self, from: &mut BodySource<'_>) -> Result<(), BodyError>;
+        fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut BodySource<'_>) -> Poll<io::Result<()>>;
         fn take_back(&mut self) -> bool;
         fn write_answer(&mut self, answer: Answer<'_>, context: ResponseContext<'_>, value: &mut Vec<u8>) -> u16;
         fn skip_body(&mut self, unsent: bool);
@@ -166,20 +166,20 @@ impl<'a> EndpointSide<'a> {
     }
     delegate! { mut
         fn begin(&mut self);
-        fn connect(&mut self, connection: upstream::Connection);
+        fn connect(&mut self, connection: UpstreamConnection);
         fn disconnect(&mut self);
-        fn take_reusable(&mut self, method: Method) -> Option<upstream::Connection>;
+        fn take_reusable(&mut self, method: Method) -> Option<UpstreamConnection>;
         fn take_output(&mut self) -> Vec<u8>;
         fn set_request(&mut self, head: Vec<u8>);
-        fn take_body(&mut self, from: &mut Source<'_>) -> Result<bool, BodyError>;
-        fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut Source<'_>) -> Poll<io::Result<()>>;
+        fn take_body(&mut self, from: &mut BodySource<'_>) -> Result<bool, BodyError>;
+        fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut BodySource<'_>) -> Poll<io::Result<()>>;
         fn end_request(&mut self);
         fn break_request(&mut self);
         fn drop_unsent(&mut self);
         fn poll_head(&mut self, cx: &mut Context<'_>, store: &Store, limits: &HeadLimits) -> Poll<Result<ResponsePart, Failure>>;
         fn drop_interim(&mut self);
         fn begin_body(&mut self, method: Method, chunks: bool);
-        fn source(&mut self) -> &mut Source<'a>;
+        fn source(&mut self) -> &mut BodySource<'a>;
         fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<bool, Failure>>;
         fn stream(&mut self) -> &mut Upstream;
         fn split_tunnel(&mut self) -> Direction;

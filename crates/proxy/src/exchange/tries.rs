@@ -19,7 +19,7 @@ use crate::reason::Reason;
 use crate::record::Try;
 use crate::shard::connect::{self, ConnectError};
 use crate::stream::Upstream;
-use crate::upstream::{self, Service, Target, Way};
+use crate::upstream::{Service, Target, UpstreamConnection, Way};
 
 /// A try under way.
 #[derive(Debug)]
@@ -163,7 +163,7 @@ impl Exchange<'_> {
                 let stream = connected.inspect_err(|failure| counts.failed += u64::from(asked(failure)))?;
                 counts.connected += 1;
                 attempt.connect = Some(attempt.begun.elapsed());
-                upstream::Connection { stream, target, opened: shard.timers.now(), requests: 0 }
+                UpstreamConnection { stream, target, opened: shard.timers.now(), requests: 0 }
             }
         };
         self.endpoint.connect(up);

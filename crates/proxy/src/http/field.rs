@@ -149,6 +149,7 @@ impl Fields {
     }
 
     /// Adds a received field.
+    #[inline]
     pub(crate) fn push(&mut self, field: Field) {
         if self.present.contains(field.known) {
             self.repeated = self.repeated.with(field.known);
@@ -158,6 +159,7 @@ impl Fields {
     }
 
     /// Counts a received line, whether or not it is kept. Returns `false` once there are more than `limit`.
+    #[inline]
     pub(crate) const fn count(&mut self, limit: usize) -> bool {
         if self.received >= limit {
             return false;

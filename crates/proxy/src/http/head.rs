@@ -11,11 +11,8 @@ pub struct HeadLimits {
     pub total: usize,
     /// Number of fields, dropped ones included. Default 256.
     pub fields: usize,
-    /// nginx's `ignore_invalid_headers`, default on: request fields whose names contain bytes other than letters, digits and
-    /// hyphens are dropped silently. If off, every token is accepted and other names are refused.
-    pub ignore_invalid_headers: bool,
-    /// nginx's `underscores_in_headers`, default off: underscores count as valid bytes of a name.
-    pub underscores_in_headers: bool,
+    /// Names of request fields. Those of a response may be any token.
+    pub names: NameRules,
     /// Names, besides [`KnownSet::NOT_REMOVABLE`](super::KnownSet::NOT_REMOVABLE), that a `Connection` option can't remove, in
     /// any case.
     pub guarded: Vec<Box<[u8]>>,
@@ -28,11 +25,22 @@ impl Default for HeadLimits {
             field_line: 8 << 10, // No limit: the same.
             total: 32 << 10,     // No limit: the same.
             fields: 256,
-            ignore_invalid_headers: true,
-            underscores_in_headers: false,
+            names: NameRules::default(),
             guarded: Vec::new(),
         }
     }
+}
+
+/// Which names fields may have.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum NameRules {
+    /// Letters, digits and hyphens. Fields with other names are dropped silently, as nginx does by default.
+    #[default]
+    Plain,
+    /// Underscores as well (nginx's `underscores_in_headers on`).
+    Underscores,
+    /// Any token; other names are refused (nginx's `ignore_invalid_headers off`).
+    Tokens,
 }
 
 /// A parsed value with the bytes that its ranges refer to.
@@ -75,12 +83,12 @@ pub(crate) struct Progress {
     /// How far the search for its end has come.
     pub(crate) searched: usize,
     /// The part of the head that is being parsed.
-    pub(crate) part: Part,
+    pub(crate) part: HeadPart,
 }
 
 /// A part of a head.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) enum Part {
+pub(crate) enum HeadPart {
     /// The start line, or empty lines before it.
     #[default]
     StartLine,
@@ -88,4 +96,14 @@ pub(crate) enum Part {
     Fields,
     /// None: the head was parsed completely, or refused.
     Over,
+}
+
+/// What ends a line.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum LineEnd {
+    /// CRLF.
+    #[default]
+    Crlf,
+    /// LF, with or without CR (RFC 9112 2.2).
+    Lf,
 }

@@ -17,7 +17,7 @@ mod version;
 mod view;
 
 pub(crate) use self::byte_class::is_value as is_field_value;
-pub(crate) use self::head::{Part, Progress};
+pub(crate) use self::head::{HeadPart, LineEnd, Progress};
 pub(crate) use self::response::LineEnds;
 
 pub use self::authority::Authority;
@@ -25,8 +25,8 @@ pub use self::connection::{ConnectionOptions, Upgrade};
 pub use self::error::{BodyError, HeadError, InvalidField};
 pub use self::field::{Field, Fields, Span};
 pub use self::framing::{Framing, Reframed};
-pub use self::head::{HeadLimits, Parsed, Spanned};
-pub use self::request::{Method, RequestHead, Target};
+pub use self::head::{HeadLimits, NameRules, Parsed, Spanned};
+pub use self::request::{Method, RequestHead, TargetForm};
 pub use self::response::ResponseHead;
 pub use self::status::reason;
 pub use self::version::Version;

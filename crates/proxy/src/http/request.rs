@@ -27,7 +27,7 @@ pub enum Method {
 
 /// The form of the request target (RFC 9112 3.2).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Target {
+pub enum TargetForm {
     /// `/path?query`
     #[default]
     Origin,
@@ -48,7 +48,7 @@ pub struct RequestHead {
     pub(crate) empty_lines: u8,
     pub(crate) method: Method,
     pub(crate) version: Version,
-    pub(crate) target: Target,
+    pub(crate) target: TargetForm,
     pub(crate) method_span: Span,
     pub(crate) target_span: Span,
     pub(crate) path: Span,
@@ -90,7 +90,7 @@ impl RequestHead {
     }
 
     /// The form of the target.
-    pub const fn target(&self) -> Target {
+    pub const fn target(&self) -> TargetForm {
         self.target
     }
 
@@ -102,7 +102,7 @@ impl RequestHead {
     /// The target as received, from the path on: nginx's `$request_uri`.
     pub fn request_uri(&self) -> Span {
         match self.target {
-            Target::Absolute { .. } if !self.path.is_empty() => {
+            TargetForm::Absolute { .. } if !self.path.is_empty() => {
                 Span::new(self.path.range().start, self.target_span.range().end)
             }
             _ => self.target_span,

@@ -3,7 +3,7 @@
 use super::connection::ConnectionOptions;
 use super::field::{Fields, Span};
 use super::framing::Framing;
-use super::head::Progress;
+use super::head::{LineEnd, Progress};
 use super::request::Method;
 use super::version::Version;
 
@@ -11,7 +11,7 @@ use super::version::Version;
 ///
 /// Parsing is as strict as for [`super::RequestHead`]: ambiguous framing from a backend is a 502, because the next bytes on its
 /// connection could be taken for the response to another client's request. Field names may be any token, and lines may end in LF
-/// alone (RFC 9112 2.2) where that is unambiguous, see [`HeadError::BareLineFeed`].
+/// alone (RFC 9112 2.2) where that is unambiguous, see [`HeadError::BareLineFeed`](super::HeadError::BareLineFeed).
 #[derive(Clone, Debug, Default)]
 pub struct ResponseHead {
     pub(crate) progress: Progress,
@@ -27,10 +27,10 @@ pub struct ResponseHead {
 /// The line ends seen so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LineEnds {
-    pub(crate) crlf: bool,
-    pub(crate) lf: bool,
-    /// The last line ended in LF alone.
-    pub(crate) last_is_lf: bool,
+    /// Of the last line; CRLF before there is one.
+    pub(crate) last: LineEnd,
+    /// Whether there were both.
+    pub(crate) mixed: bool,
     /// LF alone delimits a framing or connection field.
     pub(crate) around_structure: bool,
 }

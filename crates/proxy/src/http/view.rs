@@ -1,10 +1,10 @@
 //! Heads in the form that the model reads.
 
-use fairway_model::{FieldLine, HostAndPort, KnownField, KnownSet, RequestView, Target as Asked};
+use fairway_model::{FieldLine, HostAndPort, KnownField, KnownSet, RequestView, Target};
 
 use super::field::Fields;
 use super::framing::Framing;
-use super::request::{RequestHead, Target};
+use super::request::{RequestHead, TargetForm};
 
 /// The fields of a head, with the bytes that their ranges refer to.
 #[derive(Clone, Copy, Debug)]
@@ -44,9 +44,9 @@ impl RequestHead {
             method: self.method_bytes(bytes),
             raw_target: self.request_uri().of(bytes),
             target: match self.target() {
-                Target::Asterisk => Asked::Server,
-                Target::Origin | Target::Absolute { .. } => {
-                    Asked::Path(self.path().of(bytes), self.query().map(|query| query.of(bytes)))
+                TargetForm::Asterisk => Target::Server,
+                TargetForm::Origin | TargetForm::Absolute { .. } => {
+                    Target::Path(self.path().of(bytes), self.query().map(|query| query.of(bytes)))
                 }
             },
             authority: self.authority().map(|authority| HostAndPort {

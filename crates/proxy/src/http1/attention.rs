@@ -7,7 +7,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use super::relay::Source;
+use super::relay::BodySource;
 use crate::error::Failure;
 use crate::limit::CLIENT_LOOK;
 use crate::stream::Downstream;
@@ -36,7 +36,7 @@ impl Attention {
     pub(super) fn poll_gone(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut Source<'_>,
+        source: &mut BodySource<'_>,
         stream: &mut Downstream,
         timers: &Timers,
     ) -> Poll<Failure> {

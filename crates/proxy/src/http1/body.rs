@@ -1,17 +1,17 @@
 //! Reads a body to its exact end, whatever its framing.
 
-use super::chunk::{ChunkDecoder, ChunkLimits, Decoded, Event};
+use super::chunk::{ChunkDecoder, ChunkLimits, DecodedPiece, Event};
 use crate::http::{BodyError, Framing};
 
 /// Decodes one body by its [`Framing`]. A connection may be reused only if [`BodyDecoder::is_done`] before it closed.
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
-    kind: Kind,
+    kind: BodyKind,
     data: u64,
 }
 
 #[derive(Clone, Debug)]
-enum Kind {
+enum BodyKind {
     /// Bytes still missing.
     Length(u64),
     Chunked(ChunkDecoder),
@@ -24,10 +24,10 @@ impl BodyDecoder {
     /// Creates a decoder at the start of a body.
     pub const fn new(framing: Framing, limits: ChunkLimits) -> Self {
         let kind = match framing {
-            Framing::None => Kind::Length(0),
-            Framing::Length(length) => Kind::Length(length),
-            Framing::Chunked => Kind::Chunked(ChunkDecoder::new(limits)),
-            Framing::UntilClose => Kind::UntilClose,
+            Framing::None => BodyKind::Length(0),
+            Framing::Length(length) => BodyKind::Length(length),
+            Framing::Chunked => BodyKind::Chunked(ChunkDecoder::new(limits)),
+            Framing::UntilClose => BodyKind::UntilClose,
         };
         Self { kind, data: 0 }
     }
@@ -36,17 +36,19 @@ impl BodyDecoder {
     ///
     /// # Errors
     /// The chunked coding is malformed; the connection must be closed.
-    pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, BodyError> {
+    pub fn decode(&mut self, input: &[u8]) -> Result<DecodedPiece, BodyError> {
         let decoded = match &mut self.kind {
-            Kind::Length(0) | Kind::Closed => Decoded { consumed: 0, event: Event::End },
-            Kind::Length(_) | Kind::UntilClose if input.is_empty() => Decoded { consumed: 0, event: Event::NeedMore },
-            Kind::Length(missing) => {
+            BodyKind::Length(0) | BodyKind::Closed => DecodedPiece { consumed: 0, event: Event::End },
+            BodyKind::Length(_) | BodyKind::UntilClose if input.is_empty() => {
+                DecodedPiece { consumed: 0, event: Event::NeedMore }
+            }
+            BodyKind::Length(missing) => {
                 let taken = usize::try_from(*missing).map_or(input.len(), |missing| missing.min(input.len()));
                 *missing -= taken as u64;
-                Decoded { consumed: taken, event: Event::Data(0..taken) }
+                DecodedPiece { consumed: taken, event: Event::Data(0..taken) }
             }
-            Kind::UntilClose => Decoded { consumed: input.len(), event: Event::Data(0..input.len()) },
-            Kind::Chunked(decoder) => decoder.decode(input)?,
+            BodyKind::UntilClose => DecodedPiece { consumed: input.len(), event: Event::Data(0..input.len()) },
+            BodyKind::Chunked(decoder) => decoder.decode(input)?,
         };
         if let Event::Data(range) = &decoded.event {
             self.data += range.len() as u64;
@@ -59,8 +61,8 @@ impl BodyDecoder {
     /// # Errors
     /// [`BodyError::Incomplete`] if the body had not ended.
     pub fn close(&mut self) -> Result<(), BodyError> {
-        if matches!(self.kind, Kind::UntilClose) {
-            self.kind = Kind::Closed;
+        if matches!(self.kind, BodyKind::UntilClose) {
+            self.kind = BodyKind::Closed;
         }
         if self.is_done() { Ok(()) } else { Err(BodyError::Incomplete) }
     }
@@ -68,10 +70,10 @@ impl BodyDecoder {
     /// Whether the body is complete.
     pub fn is_done(&self) -> bool {
         match &self.kind {
-            Kind::Length(missing) => *missing == 0,
-            Kind::Chunked(decoder) => decoder.is_done(),
-            Kind::UntilClose => false,
-            Kind::Closed => true,
+            BodyKind::Length(missing) => *missing == 0,
+            BodyKind::Chunked(decoder) => decoder.is_done(),
+            BodyKind::UntilClose => false,
+            BodyKind::Closed => true,
         }
     }
 
@@ -83,9 +85,9 @@ impl BodyDecoder {
     /// Bytes still to come, if known.
     pub const fn remaining(&self) -> Option<u64> {
         match self.kind {
-            Kind::Length(missing) => Some(missing),
-            Kind::Closed => Some(0),
-            Kind::Chunked(_) | Kind::UntilClose => None,
+            BodyKind::Length(missing) => Some(missing),
+            BodyKind::Closed => Some(0),
+            BodyKind::Chunked(_) | BodyKind::UntilClose => None,
         }
     }
 }
@@ -101,11 +103,11 @@ mod tests {
     #[test]
     fn length_takes_exactly_its_bytes() {
         let mut body = decoder(Framing::Length(5));
-        assert_eq!(body.decode(b"abc"), Ok(Decoded { consumed: 3, event: Event::Data(0..3) }));
+        assert_eq!(body.decode(b"abc"), Ok(DecodedPiece { consumed: 3, event: Event::Data(0..3) }));
         assert_eq!(body.close(), Err(BodyError::Incomplete));
-        assert_eq!(body.decode(b"deGET"), Ok(Decoded { consumed: 2, event: Event::Data(0..2) }));
+        assert_eq!(body.decode(b"deGET"), Ok(DecodedPiece { consumed: 2, event: Event::Data(0..2) }));
         assert!(body.is_done());
-        assert_eq!(body.decode(b"GET"), Ok(Decoded { consumed: 0, event: Event::End }));
+        assert_eq!(body.decode(b"GET"), Ok(DecodedPiece { consumed: 0, event: Event::End }));
         assert_eq!(body.data_len(), 5);
     }
 
@@ -118,17 +120,17 @@ mod tests {
     #[test]
     fn until_close_ends_with_the_connection_only() {
         let mut body = decoder(Framing::UntilClose);
-        assert_eq!(body.decode(b"abc"), Ok(Decoded { consumed: 3, event: Event::Data(0..3) }));
+        assert_eq!(body.decode(b"abc"), Ok(DecodedPiece { consumed: 3, event: Event::Data(0..3) }));
         assert!(!body.is_done());
         assert_eq!(body.close(), Ok(()));
         assert!(body.is_done());
-        assert_eq!(body.decode(b""), Ok(Decoded { consumed: 0, event: Event::End }));
+        assert_eq!(body.decode(b""), Ok(DecodedPiece { consumed: 0, event: Event::End }));
     }
 
     #[test]
     fn chunked_must_reach_its_last_chunk() {
         let mut body = decoder(Framing::Chunked);
-        assert_eq!(body.decode(b"3\r\nabc\r\n"), Ok(Decoded { consumed: 6, event: Event::Data(3..6) }));
+        assert_eq!(body.decode(b"3\r\nabc\r\n"), Ok(DecodedPiece { consumed: 6, event: Event::Data(3..6) }));
         assert_eq!(body.close(), Err(BodyError::Incomplete));
     }
 }

@@ -6,9 +6,9 @@
 
 use std::ops::Range;
 
-use super::field::{NameRules, parse_line};
-use crate::http::BodyError;
+use super::field::parse_line;
 use crate::http::byte_class::{is_value, trim};
+use crate::http::{BodyError, NameRules};
 use crate::limit::{CHUNK_EXTENSIONS, CHUNK_LINE, TRAILERS};
 use fairway_model::{KnownField, KnownSet};
 
@@ -31,7 +31,7 @@ impl Default for ChunkLimits {
 
 /// What a call consumed from its input. Ranges are relative to that input.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Decoded {
+pub struct DecodedPiece {
     /// Bytes to drop from the front of the input, those of the event included.
     pub consumed: usize,
     /// What those bytes were.
@@ -104,7 +104,7 @@ impl ChunkDecoder {
     ///
     /// # Errors
     /// The body is malformed; later calls have no meaning and the connection must be closed.
-    pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, BodyError> {
+    pub fn decode(&mut self, input: &[u8]) -> Result<DecodedPiece, BodyError> {
         let mut at = 0;
         loop {
             let (taken, element) = self.element(&input[at..])?;
@@ -120,7 +120,7 @@ impl ChunkDecoder {
                 Element::End => Event::End,
                 Element::Size(_) | Element::DataEnd | Element::Trailer(None) => continue,
             };
-            return Ok(Decoded { consumed: at, event });
+            return Ok(DecodedPiece { consumed: at, event });
         }
     }
 
@@ -385,7 +385,7 @@ const KEPT_TRAILERS: KnownSet = KnownSet::of(&[KnownField::Etag, KnownField::Tra
 /// Name and value of a trailer line; `None` if it is dropped.
 #[allow(clippy::type_complexity)]
 fn trailer(line: &[u8]) -> Result<Option<(Range<usize>, Range<usize>)>, BodyError> {
-    let field = parse_line(line, 0, NameRules::Drop { underscores: false }).map_err(|_| BodyError::InvalidTrailer)?;
+    let field = parse_line(line, 0, NameRules::Plain).map_err(|_| BodyError::InvalidTrailer)?;
     Ok(field
         .filter(|field| field.known() == KnownField::Other || KEPT_TRAILERS.contains(field.known()))
         .map(|field| (field.name_span().range(), field.value_span().range())))

@@ -8,7 +8,7 @@ use super::attention::Attention;
 use super::body::BodyDecoder;
 use super::chunk::{ChunkLimits, Event};
 use super::compose::{self, AnswerTo, ClientResponse, Persistence};
-use super::relay::{Body, Source};
+use super::relay::{BodySource, RelayedBody};
 use super::write::CONTINUE;
 use crate::buffer::Buffer;
 use crate::direction::Direction;
@@ -41,7 +41,7 @@ pub(crate) struct Http1Client<'a> {
     stream: &'a mut Downstream,
     head: &'a RequestHead,
     /// The head (held), the body, and the requests after it.
-    source: Source<'a>,
+    source: BodySource<'a>,
     out: &'a mut Outgoing,
     /// Whether the head was parsed.
     parsed: bool,
@@ -72,7 +72,7 @@ impl<'a> Http1Client<'a> {
         Self {
             stream,
             head,
-            source: Source::new(received),
+            source: BodySource::new(received),
             out,
             parsed: false,
             head_len: 0,
@@ -91,7 +91,7 @@ impl<'a> Http1Client<'a> {
     pub(crate) fn begin(&mut self, may_keep: bool) {
         self.parsed = true;
         self.head_len = self.source.buffer.held().len() as u64;
-        self.source.body = Body::new(self.head.framing(), true);
+        self.source.body = RelayedBody::new(self.head.framing(), true);
         self.expects_continue = self.head.expects_continue();
         self.after = if may_keep && self.head.connection().keep_alive { After::Keep } else { After::Close };
     }
@@ -121,7 +121,7 @@ impl<'a> Http1Client<'a> {
     }
 
     /// The source of the request body.
-    pub(crate) fn source(&mut self) -> &mut Source<'a> {
+    pub(crate) fn source(&mut self) -> &mut BodySource<'a> {
         &mut self.source
     }
 
@@ -144,7 +144,7 @@ impl<'a> Http1Client<'a> {
     pub(crate) fn rewind(&mut self) {
         let rewound = self.source.buffer.rewind();
         debug_assert!(rewound, "a try begins with the whole request");
-        self.source.body = Body::new(self.head.framing(), true);
+        self.source.body = RelayedBody::new(self.head.framing(), true);
     }
 
     /// Lets a client that waits for permission send its body. Returns `true` if there is something to write.
@@ -181,7 +181,7 @@ impl<'a> Http1Client<'a> {
     ///
     /// # Errors
     /// The body is malformed.
-    pub(crate) fn take_body(&mut self, from: &mut Source<'_>) -> Result<bool, BodyError> {
+    pub(crate) fn take_body(&mut self, from: &mut BodySource<'_>) -> Result<bool, BodyError> {
         self.out.fill(&mut from.body, from.buffer)
     }
 
@@ -189,12 +189,12 @@ impl<'a> Http1Client<'a> {
     ///
     /// # Errors
     /// The body had not ended.
-    pub(crate) fn end_body(&mut self, from: &mut Source<'_>) -> Result<(), BodyError> {
+    pub(crate) fn end_body(&mut self, from: &mut BodySource<'_>) -> Result<(), BodyError> {
         from.body.close(self.out)
     }
 
     /// Writes pending bytes, and makes sure that the kernel has them.
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut Source<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut BodySource<'_>) -> Poll<io::Result<()>> {
         match self.out.poll_write(cx, self.stream, from.buffer, &mut self.sent) {
             Poll::Ready(Ok(())) => self.stream.poll_flush_all(cx),
             other => other,
@@ -312,7 +312,7 @@ impl<'a> Http1Client<'a> {
         if !self.parsed {
             return true;
         }
-        let Source { buffer, body } = &mut self.source;
+        let BodySource { buffer, body } = &mut self.source;
         if !buffer.rewind() {
             return body.has_ended() && !unsent;
         }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use fairway_model::decision::Expand;
 
-use super::relay::{Body, Source};
+use super::relay::{BodySource, RelayedBody};
 use super::write::PreparedField;
 use super::{compose, websocket};
 use crate::buffer::Buffer;
@@ -19,7 +19,7 @@ use crate::limit::INTERIM_RESPONSES;
 use crate::message::UpstreamRequest;
 use crate::outgoing::Outgoing;
 use crate::stream::{Upstream, WriteFrom};
-use crate::upstream;
+use crate::upstream::UpstreamConnection;
 use crate::work::Store;
 
 /// The part of a response that has arrived.
@@ -33,21 +33,29 @@ pub(crate) enum ResponsePart {
     Head,
 }
 
+/// How far the request of a try has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum RequestProgress {
+    /// Some of it is to be sent.
+    Sending,
+    /// All of it was sent.
+    Sent,
+    /// The endpoint stopped taking it before its end.
+    Broken,
+}
+
 /// An endpoint that gets one request.
 #[derive(Debug)]
 pub(crate) struct Http1Endpoint<'a> {
     /// Present from connecting until the end of the try.
-    connection: Option<upstream::Connection>,
+    connection: Option<UpstreamConnection>,
     out: &'a mut Outgoing,
     head: &'a mut ResponseHead,
     /// The head (held) and the body.
-    source: Source<'a>,
+    source: BodySource<'a>,
     /// The framing of the response body.
     declared: Framing,
-    /// Nothing more is sent: the request is complete, or the endpoint takes no more.
-    over: bool,
-    /// The endpoint stopped reading the request before its end.
-    broken: bool,
+    request: RequestProgress,
     /// Bytes sent and received in this try.
     sent: u64,
     received: u64,
@@ -64,10 +72,9 @@ impl<'a> Http1Endpoint<'a> {
             connection: None,
             out,
             head,
-            source: Source::new(received),
+            source: BodySource::new(received),
             declared: Framing::None,
-            over: false,
-            broken: false,
+            request: RequestProgress::Sending,
             sent: 0,
             received: 0,
             interim: 0,
@@ -81,12 +88,12 @@ impl<'a> Http1Endpoint<'a> {
         self.out.clear();
         self.head.clear();
         self.source.buffer.clear();
-        (self.over, self.broken, self.starved) = (false, false, true);
+        (self.request, self.starved) = (RequestProgress::Sending, true);
         (self.sent, self.received, self.interim) = (0, 0, 0);
     }
 
     /// Uses this connection for the try.
-    pub(crate) fn connect(&mut self, mut connection: upstream::Connection) {
+    pub(crate) fn connect(&mut self, mut connection: UpstreamConnection) {
         connection.requests += 1;
         self.connection = Some(connection);
     }
@@ -97,7 +104,7 @@ impl<'a> Http1Endpoint<'a> {
     }
 
     /// The connection, if it can carry another request after the complete response to a request with `method`.
-    pub(crate) fn take_reusable(&mut self, method: Method) -> Option<upstream::Connection> {
+    pub(crate) fn take_reusable(&mut self, method: Method) -> Option<UpstreamConnection> {
         let reusable = self.head.allows_reuse(method) && self.has_sent_all() && self.source.buffer.is_empty();
         self.connection.take().filter(|_| reusable)
     }
@@ -131,12 +138,12 @@ impl<'a> Http1Endpoint<'a> {
     ///
     /// # Errors
     /// The body is malformed.
-    pub(crate) fn take_body(&mut self, from: &mut Source<'_>) -> Result<bool, BodyError> {
+    pub(crate) fn take_body(&mut self, from: &mut BodySource<'_>) -> Result<bool, BodyError> {
         self.out.fill(&mut from.body, from.buffer)
     }
 
     /// Writes pending bytes.
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut Source<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut BodySource<'_>) -> Poll<io::Result<()>> {
         let connection = self.connection.as_mut().expect("a try that is under way has a connection");
         match self.out.poll_write(cx, &mut connection.stream, from.buffer, &mut self.sent) {
             Poll::Ready(Ok(())) => connection.stream.poll_flush_all(cx),
@@ -146,22 +153,22 @@ impl<'a> Http1Endpoint<'a> {
 
     /// Reports that the whole request was written.
     pub(crate) fn end_request(&mut self) {
-        self.over = true;
+        self.request = RequestProgress::Sent;
     }
 
     /// Reports that the endpoint reads no more. It may have answered before; reading shows whether it did.
     pub(crate) fn break_request(&mut self) {
-        (self.over, self.broken) = (true, true);
+        self.request = RequestProgress::Broken;
     }
 
     /// Whether nothing more will be sent.
     pub(crate) fn request_is_over(&self) -> bool {
-        self.over
+        self.request != RequestProgress::Sending
     }
 
     /// Whether the whole request was sent.
     pub(crate) fn has_sent_all(&self) -> bool {
-        self.over && !self.broken
+        self.request == RequestProgress::Sent
     }
 
     /// Whether part of the request waits to be written.
@@ -251,7 +258,7 @@ impl<'a> Http1Endpoint<'a> {
     /// Starts the body after the head of the response, for a client that understands chunks or doesn't.
     pub(crate) fn begin_body(&mut self, method: Method, chunks: bool) {
         self.declared = self.head.framing(method);
-        self.source.body = Body::new(self.declared, chunks);
+        self.source.body = RelayedBody::new(self.declared, chunks);
     }
 
     /// The framing of the body, as received and as sent to the client.
@@ -260,7 +267,7 @@ impl<'a> Http1Endpoint<'a> {
     }
 
     /// The source of the response body.
-    pub(crate) fn source(&mut self) -> &mut Source<'a> {
+    pub(crate) fn source(&mut self) -> &mut BodySource<'a> {
         &mut self.source
     }
 

@@ -2,39 +2,16 @@
 
 use fairway_model::{KnownField, KnownSet};
 
-use super::line::{Line, LineEnd};
+use super::line::HeadLine;
 use crate::http::byte_class::{COLON, FATAL, NAME_CLASS, NOT_TOKEN, ODD_TOKEN, UNDERSCORE, is_value};
-use crate::http::{Field, Fields, HeadError, HeadLimits};
-
-/// How names are treated that are tokens but contain more than letters, digits and hyphens.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum NameRules {
-    /// nginx's `ignore_invalid_headers on`: such fields are dropped; `underscores` keeps names that contain only underscores
-    /// besides.
-    Drop {
-        /// nginx's `underscores_in_headers`.
-        underscores: bool,
-    },
-    /// Any token is kept, anything else is an error.
-    Tokens,
-}
-
-impl HeadLimits {
-    pub(super) const fn request_names(&self) -> NameRules {
-        if self.ignore_invalid_headers {
-            NameRules::Drop { underscores: self.underscores_in_headers }
-        } else {
-            NameRules::Tokens
-        }
-    }
-}
+use crate::http::{Field, Fields, HeadError, HeadLimits, LineEnd, NameRules};
 
 impl Fields {
     /// Adds a line and returns its field; `None` if the rules drop it. Dropped lines count towards the limit too.
     pub(super) fn push_line(
         &mut self,
         buf: &[u8],
-        line: &Line,
+        line: &HeadLine,
         rules: NameRules,
         limits: &HeadLimits,
     ) -> Result<Option<KnownField>, HeadError> {
@@ -84,7 +61,8 @@ pub(super) fn parse_line(buf: &[u8], start: usize, rules: NameRules) -> Result<O
     let mut known = KnownField::classify(name);
     if seen != 0 {
         let keep = match rules {
-            NameRules::Drop { underscores } => underscores && seen == UNDERSCORE,
+            NameRules::Plain => false,
+            NameRules::Underscores => seen == UNDERSCORE,
             NameRules::Tokens if seen & NOT_TOKEN != 0 => return Err(HeadError::InvalidFieldName),
             NameRules::Tokens => true,
         };
@@ -115,8 +93,6 @@ pub(super) fn parse_line(buf: &[u8], start: usize, rules: NameRules) -> Result<O
 mod tests {
     use super::*;
 
-    const DROP: NameRules = NameRules::Drop { underscores: false };
-
     #[test]
     fn values_are_trimmed_and_only_plain_lines_are_verbatim() {
         for (line, value, verbatim) in [
@@ -130,7 +106,7 @@ mod tests {
             ("A: b\tc", "b\tc", true),
             ("A:   ", "", false),
         ] {
-            let field = parse_line(line.as_bytes(), 0, DROP).unwrap().unwrap();
+            let field = parse_line(line.as_bytes(), 0, NameRules::Plain).unwrap().unwrap();
             assert_eq!(field.value(line.as_bytes()), value.as_bytes(), "{line:?}");
             assert_eq!(field.verbatim_line().is_some(), verbatim, "{line:?}");
         }
@@ -138,13 +114,13 @@ mod tests {
 
     #[test]
     fn names_with_odd_bytes_follow_the_rules() {
-        let keep_underscores = NameRules::Drop { underscores: true };
+        let keep_underscores = NameRules::Underscores;
         let parse = |line: &str, rules| parse_line(line.as_bytes(), 0, rules).map(|field| field.map(|f| f.known()));
-        assert_eq!(parse("a_b: 1", DROP), Ok(None));
+        assert_eq!(parse("a_b: 1", NameRules::Plain), Ok(None));
         assert_eq!(parse("a_b: 1", keep_underscores), Ok(Some(KnownField::Other)));
         assert_eq!(parse("a.b: 1", keep_underscores), Ok(None));
         assert_eq!(parse("a.b: 1", NameRules::Tokens), Ok(Some(KnownField::Other)));
-        assert_eq!(parse("a(b: 1", DROP), Ok(None));
+        assert_eq!(parse("a(b: 1", NameRules::Plain), Ok(None));
         assert_eq!(parse("a(b: 1", NameRules::Tokens), Err(HeadError::InvalidFieldName));
         assert_eq!(parse("X_Forwarded_Proto: https", keep_underscores), Ok(Some(KnownField::XForwardedProto)));
         assert_eq!(parse("X.Forwarded.Proto: https", NameRules::Tokens), Ok(Some(KnownField::XForwardedProto)));

@@ -1,26 +1,17 @@
 //! Splits a head into lines as it arrives. Each byte is searched once, however small the pieces.
 
-use crate::http::{HeadError, HeadLimits, Progress};
+use crate::http::{HeadError, HeadLimits, LineEnd, Progress};
 use crate::limit::LARGEST_HEAD;
-
-/// The bytes that end a line.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum LineEnd {
-    /// CRLF.
-    Crlf,
-    /// LF, with or without CR (RFC 9112 2.2).
-    Lf,
-}
 
 /// A line without its line end.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Line {
+pub(super) struct HeadLine {
     pub(super) start: usize,
     pub(super) end: usize,
     pub(super) ended_by: LineEnd,
 }
 
-impl Line {
+impl HeadLine {
     pub(super) const fn is_empty(&self) -> bool {
         self.start == self.end
     }
@@ -36,7 +27,7 @@ impl Progress {
         too_long: HeadError,
         limits: &HeadLimits,
         least: LineEnd,
-    ) -> Result<Option<Line>, HeadError> {
+    ) -> Result<Option<HeadLine>, HeadError> {
         let total = limits.total.min(LARGEST_HEAD);
         // The bound that is reached first decides the error, so that it doesn't depend on how the bytes were split.
         let bound = total.min(self.line.saturating_add(limit));
@@ -55,10 +46,10 @@ impl Progress {
         if end == start || buf[end - 1] != b'\r' {
             return match least {
                 LineEnd::Crlf => Err(HeadError::BareLineFeed),
-                LineEnd::Lf => Ok(Some(Line { start, end, ended_by: LineEnd::Lf })),
+                LineEnd::Lf => Ok(Some(HeadLine { start, end, ended_by: LineEnd::Lf })),
             };
         }
-        Ok(Some(Line { start, end: end - 1, ended_by: LineEnd::Crlf }))
+        Ok(Some(HeadLine { start, end: end - 1, ended_by: LineEnd::Crlf }))
     }
 
     /// Where the next line starts.

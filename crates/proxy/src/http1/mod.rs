@@ -58,9 +58,9 @@ mod tests;
 
 pub(crate) use self::client::{After, Http1Client};
 pub(crate) use self::endpoint::{Http1Endpoint, ResponsePart};
-pub(crate) use self::relay::Source;
+pub(crate) use self::relay::BodySource;
 
 pub use self::body::BodyDecoder;
-pub use self::chunk::{ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, Decoded, Event, Relay, Relayed};
+pub use self::chunk::{ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, DecodedPiece, Event, Relay, Relayed};
 pub use self::write::{CONTINUE, HeadWriter, PreparedField};
 pub use crate::http::*;

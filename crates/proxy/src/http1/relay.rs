@@ -22,7 +22,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// The body is malformed.
-    pub(crate) fn fill(&mut self, body: &mut Body, source: &mut Buffer) -> Result<bool, BodyError> {
+    pub(crate) fn fill(&mut self, body: &mut RelayedBody, source: &mut Buffer) -> Result<bool, BodyError> {
         if self.is_closed() {
             return Ok(true);
         }
@@ -47,15 +47,15 @@ impl Outgoing {
 
 /// The source of a body: its receive buffer, and its framing there.
 #[derive(Debug)]
-pub(crate) struct Source<'a> {
+pub(crate) struct BodySource<'a> {
     pub(crate) buffer: &'a mut Buffer,
-    pub(crate) body: Body,
+    pub(crate) body: RelayedBody,
 }
 
-impl<'a> Source<'a> {
+impl<'a> BodySource<'a> {
     /// Creates a source with a buffer and no body yet.
     pub(crate) fn new(buffer: &'a mut Buffer) -> Self {
-        Self { buffer, body: Body::new(Framing::None, true) }
+        Self { buffer, body: RelayedBody::new(Framing::None, true) }
     }
 
     /// Bytes of the body not received yet, if known.
@@ -67,13 +67,13 @@ impl<'a> Source<'a> {
 
 /// A body in transit, with its framing on both sides.
 #[derive(Debug)]
-pub(crate) struct Body {
-    kind: Kind,
+pub(crate) struct RelayedBody {
+    kind: RelayKind,
     ended: bool,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum RelayKind {
     /// Data without coding.
     Plain(BodyDecoder),
     /// Chunked on both sides.
@@ -94,15 +94,15 @@ struct Piece {
     tail: bool,
 }
 
-impl Body {
+impl RelayedBody {
     /// Creates a body for a recipient that understands chunks, or does not.
     pub(crate) fn new(framing: Framing, chunks: bool) -> Self {
         let limits = ChunkLimits::default();
         let kind = match framing {
-            Framing::Chunked if chunks => Kind::Chunked(ChunkRelay::new(limits)),
-            Framing::Chunked => Kind::Unchunking(ChunkDecoder::new(limits), 0),
-            Framing::UntilClose if chunks => Kind::Chunking(BodyDecoder::new(framing, limits)),
-            _ => Kind::Plain(BodyDecoder::new(framing, limits)),
+            Framing::Chunked if chunks => RelayKind::Chunked(ChunkRelay::new(limits)),
+            Framing::Chunked => RelayKind::Unchunking(ChunkDecoder::new(limits), 0),
+            Framing::UntilClose if chunks => RelayKind::Chunking(BodyDecoder::new(framing, limits)),
+            _ => RelayKind::Plain(BodyDecoder::new(framing, limits)),
         };
         Self { kind, ended: framing.is_empty() }
     }
@@ -110,9 +110,9 @@ impl Body {
     /// The framing announced to the recipient.
     pub(crate) fn announced(&self, declared: Framing) -> Framing {
         match self.kind {
-            Kind::Chunked(_) | Kind::Chunking(_) => Framing::Chunked,
-            Kind::Unchunking(..) => Framing::UntilClose,
-            Kind::Plain(_) => declared,
+            RelayKind::Chunked(_) | RelayKind::Chunking(_) => Framing::Chunked,
+            RelayKind::Unchunking(..) => Framing::UntilClose,
+            RelayKind::Plain(_) => declared,
         }
     }
 
@@ -124,16 +124,16 @@ impl Body {
     /// Bytes of data so far.
     pub(crate) fn data_len(&self) -> u64 {
         match &self.kind {
-            Kind::Plain(decoder) | Kind::Chunking(decoder) => decoder.data_len(),
-            Kind::Chunked(relay) => relay.data_len(),
-            Kind::Unchunking(_, len) => *len,
+            RelayKind::Plain(decoder) | RelayKind::Chunking(decoder) => decoder.data_len(),
+            RelayKind::Chunked(relay) => relay.data_len(),
+            RelayKind::Unchunking(_, len) => *len,
         }
     }
 
     /// Bytes of data still to come, if known.
     pub(crate) fn remaining(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Plain(decoder) => decoder.remaining(),
+            RelayKind::Plain(decoder) => decoder.remaining(),
             _ => None,
         }
     }
@@ -145,13 +145,13 @@ impl Body {
     /// [`BodyError::Incomplete`] if the body had not ended.
     pub(crate) fn close(&mut self, out: &mut Outgoing) -> Result<(), BodyError> {
         match &mut self.kind {
-            Kind::Plain(decoder) => decoder.close()?,
-            Kind::Chunking(decoder) => {
+            RelayKind::Plain(decoder) => decoder.close()?,
+            RelayKind::Chunking(decoder) => {
                 decoder.close()?;
                 out.lead.extend_from_slice(ChunkEncoder::END);
             }
-            Kind::Chunked(_) | Kind::Unchunking(..) if !self.ended => return Err(BodyError::Incomplete),
-            Kind::Chunked(_) | Kind::Unchunking(..) => {}
+            RelayKind::Chunked(_) | RelayKind::Unchunking(..) if !self.ended => return Err(BodyError::Incomplete),
+            RelayKind::Chunked(_) | RelayKind::Unchunking(..) => {}
         }
         self.ended = true;
         Ok(())
@@ -160,7 +160,7 @@ impl Body {
     /// The next piece of `input`; rewritten parts are appended to `lead`. `None` if more input is needed.
     fn next(&mut self, input: &[u8], lead: &mut Vec<u8>) -> Result<Option<Piece>, BodyError> {
         match &mut self.kind {
-            Kind::Plain(decoder) => {
+            RelayKind::Plain(decoder) => {
                 let decoded = decoder.decode(input)?;
                 self.ended = decoder.is_done();
                 Ok(match decoded.event {
@@ -168,14 +168,14 @@ impl Body {
                     _ => None,
                 })
             }
-            Kind::Chunking(decoder) => Ok(match decoder.decode(input)?.event {
+            RelayKind::Chunking(decoder) => Ok(match decoder.decode(input)?.event {
                 Event::Data(send) => {
                     ChunkEncoder::begin(send.len(), lead);
                     Some(Piece { taken: send.end, send, tail: true })
                 }
                 _ => None,
             }),
-            Kind::Chunked(relay) => {
+            RelayKind::Chunked(relay) => {
                 let relayed = relay.relay(input, lead)?;
                 self.ended = relay.is_done();
                 let send = match relayed.relay {
@@ -185,7 +185,7 @@ impl Body {
                 };
                 Ok(Some(Piece { taken: relayed.consumed, send, tail: false }))
             }
-            Kind::Unchunking(decoder, len) => {
+            RelayKind::Unchunking(decoder, len) => {
                 let decoded = decoder.decode(input)?;
                 self.ended = decoder.is_done();
                 let send = match decoded.event {

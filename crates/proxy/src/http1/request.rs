@@ -2,11 +2,10 @@
 
 use fairway_model::KnownField;
 
-use super::line::LineEnd;
 use crate::http::byte_class::is_target;
 use crate::http::{
-    Authority, ConnectionOptions, Framing, HeadError, HeadLimits, Method, Parsed, Part, RequestHead, Span, Target,
-    Version,
+    Authority, ConnectionOptions, Framing, HeadError, HeadLimits, HeadPart, LineEnd, Method, Parsed, RequestHead, Span,
+    TargetForm, Version,
 };
 use crate::limit::{LEADING_EMPTY_LINES, LONGEST_METHOD};
 
@@ -19,18 +18,18 @@ impl RequestHead {
     /// # Errors
     /// The reason why the request is refused; answer with [`HeadError::status`] and close the connection.
     pub fn parse(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Parsed, HeadError> {
-        if self.progress.part == Part::Over {
+        if self.progress.part == HeadPart::Over {
             self.clear();
         }
         let parsed = self.advance(buf, limits);
         if !matches!(parsed, Ok(Parsed::Partial { .. })) {
-            self.progress.part = Part::Over;
+            self.progress.part = HeadPart::Over;
         }
         parsed
     }
 
     fn advance(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Parsed, HeadError> {
-        while self.progress.part == Part::StartLine {
+        while self.progress.part == HeadPart::StartLine {
             match buf.get(self.progress.position()) {
                 None => return Ok(Parsed::Partial { started: false }),
                 Some(b'A'..=b'Z' | b'\r') => {}
@@ -56,9 +55,9 @@ impl RequestHead {
                 continue;
             }
             self.request_line(buf, line.start, line.end)?;
-            self.progress.part = Part::Fields;
+            self.progress.part = HeadPart::Fields;
         }
-        let rules = limits.request_names();
+        let rules = limits.names;
         loop {
             let Some(line) =
                 self.progress.next_line(buf, limits.field_line, HeadError::FieldTooLong, limits, LineEnd::Crlf)?
@@ -100,7 +99,7 @@ impl RequestHead {
         let path_start = match target {
             [b'/', ..] => start,
             b"*" if self.method == Method::Options => {
-                self.target = Target::Asterisk;
+                self.target = TargetForm::Asterisk;
                 start
             }
             _ => {
@@ -108,7 +107,7 @@ impl RequestHead {
                 let rest = &target[scheme_len..];
                 let authority_len = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
                 let host = start + scheme_len;
-                self.target = Target::Absolute { https };
+                self.target = TargetForm::Absolute { https };
                 self.authority = Some(Authority::parse(buf, host, host + authority_len)?);
                 host + authority_len
             }

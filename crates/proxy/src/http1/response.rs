@@ -2,29 +2,28 @@
 
 use fairway_model::{KnownField, KnownSet};
 
-use super::field::NameRules;
-use super::line::{Line, LineEnd};
+use super::line::HeadLine;
 use super::request::is_version;
 use crate::http::byte_class::is_value;
 use crate::http::{
-    ConnectionOptions, Framing, HeadError, HeadLimits, LineEnds, Parsed, Part, ResponseHead, Span, Version,
+    ConnectionOptions, Framing, HeadError, HeadLimits, HeadPart, LineEnd, LineEnds, NameRules, Parsed, ResponseHead,
+    Span, Version,
 };
 
 impl LineEnds {
     /// Notes the line end of the next line, whose field is `known`.
-    fn next(&mut self, line: &Line, known: Option<KnownField>) {
-        let is_lf = line.ended_by == LineEnd::Lf;
-        let delimited = is_lf || self.last_is_lf;
+    fn next(&mut self, line: &HeadLine, known: Option<KnownField>) {
+        let delimited = line.ended_by == LineEnd::Lf || self.last == LineEnd::Lf;
         self.around_structure |= delimited && known.is_some_and(|known| KnownSet::STRUCTURAL.contains(known));
-        self.lf |= is_lf;
-        self.crlf |= !is_lf;
-        self.last_is_lf = is_lf;
+        // Nothing comes before the start line.
+        self.mixed |= line.start > 0 && line.ended_by != self.last;
+        self.last = line.ended_by;
     }
 
     /// Whether a parser that accepts only CRLF would find the same end of the head but other framing or connection fields in it.
     /// Without such an end, there is only one way to read the head.
-    fn are_ambiguous(&self, empty: &Line) -> bool {
-        self.around_structure && !self.last_is_lf && empty.ended_by == LineEnd::Crlf
+    fn are_ambiguous(&self, empty: &HeadLine) -> bool {
+        self.around_structure && self.last == LineEnd::Crlf && empty.ended_by == LineEnd::Crlf
     }
 }
 
@@ -35,18 +34,18 @@ impl ResponseHead {
     /// # Errors
     /// The reason why the response is refused. The client gets 502 and the upstream connection is closed.
     pub fn parse(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Parsed, HeadError> {
-        if self.progress.part == Part::Over {
+        if self.progress.part == HeadPart::Over {
             self.clear();
         }
         let parsed = self.advance(buf, limits);
         if !matches!(parsed, Ok(Parsed::Partial { .. })) {
-            self.progress.part = Part::Over;
+            self.progress.part = HeadPart::Over;
         }
         parsed
     }
 
     fn advance(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Parsed, HeadError> {
-        if self.progress.part == Part::StartLine {
+        if self.progress.part == HeadPart::StartLine {
             let prefix = buf.len().min(5);
             if buf[..prefix] != b"HTTP/"[..prefix] {
                 return Err(HeadError::InvalidVersion);
@@ -58,7 +57,7 @@ impl ResponseHead {
             };
             self.status_line(buf, line.end)?;
             self.line_ends.next(&line, None);
-            self.progress.part = Part::Fields;
+            self.progress.part = HeadPart::Fields;
         }
         loop {
             let Some(line) =
@@ -115,8 +114,7 @@ impl ResponseHead {
             declared => declared == Framing::Chunked && self.status != 304,
         };
         // Where line ends are mixed, an LF may have been meant as part of a value, so the connection carries no other response.
-        let mixed = self.line_ends.lf && self.line_ends.crlf;
-        if (self.is_bodiless() && announces_body) || mixed {
+        if (self.is_bodiless() && announces_body) || self.line_ends.mixed {
             self.connection.keep_alive = false;
         }
         Ok(())

@@ -23,7 +23,7 @@ pub(super) struct Client {
 
 /// All ports and sessions.
 #[derive(Debug)]
-pub(super) struct Sessions<S> {
+pub(super) struct DatagramSessions<S> {
     /// Our address at each port, by its number.
     ports: HashMap<u64, SocketAddr, foldhash::fast::RandomState>,
     by_client: HashMap<Client, Entry<S>, foldhash::fast::RandomState>,
@@ -39,13 +39,13 @@ struct Entry<S> {
     task: AbortHandle,
 }
 
-impl<S> Default for Sessions<S> {
+impl<S> Default for DatagramSessions<S> {
     fn default() -> Self {
         Self { ports: HashMap::default(), by_client: HashMap::default(), by_use: BTreeMap::new(), uses: 0 }
     }
 }
 
-impl<S> Sessions<S> {
+impl<S> DatagramSessions<S> {
     /// A port is open from now on.
     pub(super) fn open(&mut self, port: u64, local: SocketAddr) {
         self.ports.insert(port, local);

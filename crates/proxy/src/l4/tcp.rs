@@ -51,7 +51,7 @@ async fn begin(
     }
     let resource = open.resource();
     let settings = shard.running().snapshot.settings().streams.clone();
-    let connection = Connection {
+    let connection = TcpConnection {
         session: StreamSession::begin(&shard, &open, peer, local),
         deadline,
         ends: Ends { source: peer, destination: local },
@@ -62,7 +62,7 @@ async fn begin(
 }
 
 /// A connection that has no endpoint yet.
-struct Connection {
+struct TcpConnection {
     session: StreamSession,
     deadline: Deadline,
     /// The client, and where it connected to: what a PROXY header tells if there is one.
@@ -84,7 +84,7 @@ struct Passing {
     idle: Duration,
 }
 
-impl Connection {
+impl TcpConnection {
     /// Finds the endpoint. Without one the memory goes back to the worker, as at the end of every connection.
     async fn begin(
         mut self,

@@ -26,7 +26,7 @@ use tokio::io::{Interest, Ready};
 use tokio::net::UdpSocket;
 
 use super::port::{OpenStream, StreamSession};
-use super::session::{Client, Sessions};
+use super::session::{Client, DatagramSessions};
 use crate::limit::SILENCE_WHILE_DRAINING;
 use crate::net::descriptors;
 use crate::net::listener::pause_after;
@@ -45,7 +45,7 @@ const BATCH: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Datagrams {
     shard: Rc<Shard>,
-    sessions: RefCell<Sessions<UdpSession>>,
+    sessions: RefCell<DatagramSessions<UdpSession>>,
 }
 
 impl Datagrams {
@@ -76,7 +76,7 @@ pub(crate) struct Port {
 
 /// Where a datagram came from and went to.
 #[derive(Clone, Copy, Debug)]
-struct Received {
+struct Datagram {
     len: usize,
     client: SocketAddr,
     /// The address of ours, where the socket has all.
@@ -99,7 +99,7 @@ impl Port {
     }
 
     /// Receives a datagram that is there.
-    fn receive(&self, room: &mut [u8]) -> io::Result<Received> {
+    fn receive(&self, room: &mut [u8]) -> io::Result<Datagram> {
         self.socket.try_io(Interest::READABLE, || {
             let mut control = [0; 64];
             let mut room = [IoSliceMut::new(room)];
@@ -113,7 +113,7 @@ impl Port {
                 ControlMessageOwned::Ipv6PacketInfo(info) => Some(IpAddr::from(info.ipi6_addr.s6_addr)),
                 _ => None,
             });
-            Ok(Received { len: message.bytes, client, local })
+            Ok(Datagram { len: message.bytes, client, local })
         })
     }
 

@@ -31,18 +31,18 @@ const NONE: u32 = u32::MAX;
 pub(super) struct Series {
     shape: Shape,
     routes: Vec<RouteSeries>,
-    slots: Vec<Slot>,
+    slots: Vec<SeriesSlot>,
     /// Counts by bucket modulo 2^32, all buckets of a slot one behind the other.
     counts: Vec<u32>,
     /// What counts have beyond 2^32, in units of that, by place in `counts`.
     carries: HashMap<usize, u64>,
     /// Failures. Requests that do not fail never look here.
-    failures: hashbrown::HashMap<Failure, u64, foldhash::fast::RandomState>,
+    failures: hashbrown::HashMap<FailureKey, u64, foldhash::fast::RandomState>,
 }
 
 /// A kind of failure of a route.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
-struct Failure {
+struct FailureKey {
     /// [`NONE`] for requests that no route takes.
     route: u32,
     of: Failed,
@@ -77,7 +77,7 @@ struct RouteSeries {
 
 /// The numbers of one pair of method and status that are no buckets.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Slot {
+pub(super) struct SeriesSlot {
     pub(super) pair: Pair,
     /// The next slot of the route.
     next: u32,
@@ -175,7 +175,7 @@ impl Series {
     fn push_slot(&mut self, route: u32, pair: Pair) -> u32 {
         let new = u32::try_from(self.slots.len()).expect("slots are bounded");
         let last = self.slots_of(route).last();
-        self.slots.push(Slot { pair, next: NONE, requests: 0, sums: [0.0; HISTOGRAMS.len()] });
+        self.slots.push(SeriesSlot { pair, next: NONE, requests: 0, sums: [0.0; HISTOGRAMS.len()] });
         self.counts.resize(self.counts.len() + self.shape.len, 0);
         match last {
             Some(last) => self.slots[last as usize].next = new,
@@ -191,7 +191,7 @@ impl Series {
     }
 
     /// A slot.
-    pub(super) fn at(&self, slot: u32) -> &Slot {
+    pub(super) fn at(&self, slot: u32) -> &SeriesSlot {
         &self.slots[slot as usize]
     }
 
@@ -202,7 +202,7 @@ impl Series {
 
     /// Counts a failure; `route` is `None` for a request that no route takes.
     pub(super) fn fail(&mut self, route: Option<u32>, of: Failed, reason: Reason, by: u64) {
-        *self.failures.entry(Failure { route: route.unwrap_or(NONE), of, reason }).or_default() += by;
+        *self.failures.entry(FailureKey { route: route.unwrap_or(NONE), of, reason }).or_default() += by;
     }
 
     /// All failures, sorted; those of paths and hosts of one Ingress together.

@@ -22,7 +22,7 @@ const FORGOTTEN_AT_ONCE: usize = 1000;
 pub struct WorkerMetrics {
     options: Arc<MetricOptions>,
     /// Routes by the addresses of host, route and backend, for the snapshot that is in use.
-    known: HashTable<(Place, u32)>,
+    known: HashTable<(SeriesPlace, u32)>,
     by_labels: HashMap<Arc<RequestLabels>, u32>,
     series: Series,
     /// The snapshot whose routes all series belong to, if there are still so many.
@@ -38,7 +38,7 @@ pub struct WorkerMetrics {
 
 /// Identifies a route by where it is in memory: nothing else is there while a request holds its snapshot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
-struct Place {
+struct SeriesPlace {
     host: usize,
     route: usize,
     backend: usize,
@@ -240,7 +240,7 @@ impl WorkerMetrics {
             }
             return Some(self.by_labels(labels));
         }
-        let place = Place::of(record);
+        let place = SeriesPlace::of(record);
         let hash = std::hash::BuildHasher::hash_one(&self.hasher, place);
         if let Some((_, at)) = self.known.find(hash, |(other, _)| *other == place) {
             return Some(*at);
@@ -262,7 +262,7 @@ impl WorkerMetrics {
     }
 }
 
-impl Place {
+impl SeriesPlace {
     fn of(record: &RequestRecord<'_>) -> Self {
         fn address<T>(value: Option<&T>) -> usize {
             value.map_or(0, |value| std::ptr::from_ref(value).addr())

@@ -235,16 +235,16 @@ struct Task {
     resolver: TokioResolver,
     policy: AddressPolicy,
     shortest: Duration,
-    names: HashMap<BackendName, Name>,
+    names: HashMap<BackendName, KnownName>,
     /// When to ask for whom. A name that is being asked for is not here.
     due: BTreeSet<(Instant, BackendName)>,
-    queries: JoinSet<Answer>,
+    queries: JoinSet<DnsAnswer>,
     next_id: u64,
     changes: mpsc::Sender<Resolved>,
     counts: Arc<Counts>,
 }
 
-struct Name {
+struct KnownName {
     /// Tells this name from one that the backend had before.
     id: u64,
     host: Arc<str>,
@@ -254,7 +254,7 @@ struct Name {
     endpoints: Option<Arc<[Endpoint]>>,
 }
 
-struct Answer {
+struct DnsAnswer {
     backend: BackendName,
     id: u64,
     found: Result<(Vec<IpAddr>, std::time::Instant), NetError>,
@@ -293,7 +293,7 @@ impl Task {
                 self.forget(&backend);
                 let now = Instant::now();
                 self.next_id += 1;
-                let name = Name {
+                let name = KnownName {
                     id: self.next_id,
                     host: host.into(),
                     port,
@@ -310,7 +310,7 @@ impl Task {
     }
 
     fn forget(&mut self, backend: &BackendName) {
-        if let Some(Name { due: Some(due), .. }) = self.names.remove(backend) {
+        if let Some(KnownName { due: Some(due), .. }) = self.names.remove(backend) {
             self.due.remove(&(due, backend.clone()));
         }
     }
@@ -333,12 +333,12 @@ impl Task {
                     found.map(|found| (found.iter().take(RESOLVE_ADDRESSES).collect(), found.valid_until()))
                 }
             };
-            Answer { backend, id, found }
+            DnsAnswer { backend, id, found }
         });
     }
 
     /// What an answer changes.
-    fn take(&mut self, answer: Answer) -> Option<Resolved> {
+    fn take(&mut self, answer: DnsAnswer) -> Option<Resolved> {
         let backend = answer.backend;
         let name = self.names.get_mut(&backend).filter(|name| name.id == answer.id)?;
         let (wait, change) = match answer.found {

@@ -84,7 +84,7 @@ impl Certificates {
 
     fn make_configs(self: &Arc<Self>, table: TableName) -> Arc<ServerConfigs> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let resolver = Arc::new(Resolver { certificates: self.clone(), table });
+        let resolver = Arc::new(CertificateResolver { certificates: self.clone(), table });
         let versions: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
         let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions);
         // The provider is the one that knows both versions.
@@ -165,18 +165,18 @@ fn self_signed() -> Option<Arc<CertifiedKey>> {
     made().inspect_err(|error| tracing::error!(%error, "no self-signed certificate can be made")).ok().map(Arc::new)
 }
 
-struct Resolver {
+struct CertificateResolver {
     certificates: Arc<Certificates>,
     table: TableName,
 }
 
-impl fmt::Debug for Resolver {
+impl fmt::Debug for CertificateResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Resolver").field("table", &self.table).finish_non_exhaustive()
     }
 }
 
-impl ResolvesServerCert for Resolver {
+impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // rustls refuses names that are no DNS names; case is all that is left to canonicalise.
         let name = hello.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase());

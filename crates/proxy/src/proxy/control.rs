@@ -20,7 +20,7 @@ pub(crate) struct Control {
 
 /// The parts of the control thread before it runs.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct PreparedControl {
     /// Taken out when it runs, or when it is dropped.
     runtime: Option<Runtime>,
     admin: Option<AdminServer>,
@@ -30,7 +30,7 @@ pub(crate) struct Prepared {
     policy: AddressPolicy,
 }
 
-impl Prepared {
+impl PreparedControl {
     /// Binds the admin listener and reads the configuration of the resolver. Without the latter names stay unresolved, which
     /// is reported and harms nothing else.
     ///
@@ -106,7 +106,7 @@ impl Prepared {
 }
 
 /// A runtime that is merely dropped would wait for its blocking tasks, which an event loop of the caller forbids.
-impl Drop for Prepared {
+impl Drop for PreparedControl {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

@@ -32,7 +32,7 @@ use crate::net::resolve::Resolved;
 use crate::net::tls::Certificates;
 use crate::remark::{ACCEL_REDIRECT, ACCEL_REDIRECT_TEXT, Remarks};
 use crate::shard::{ClientCounts, Common};
-use crate::worker::{self, Message};
+use crate::worker::{self, Order};
 
 /// Why the proxy did not start.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +108,7 @@ impl Proxy {
             findings,
             addresses,
         } = config;
-        let control = control::Prepared::new(admin, addresses).map_err(StartError::Admin)?;
+        let control = control::PreparedControl::new(admin, addresses).map_err(StartError::Admin)?;
         let count = worker_count(workers, &snapshot);
         let undefined_host_limit = metrics.undefined_host_limit.div_ceil(count);
         let metrics = Arc::new(MetricOptions { undefined_host_limit, ..metrics });
@@ -149,13 +149,8 @@ impl Proxy {
         for (index, open) in sockets.into_iter().enumerate() {
             let (sender, thread) =
                 worker::start(index, common.clone(), certificates.clone(), live.clone()).map_err(StartError::Thread)?;
-            let first = Message::Publish {
-                live: live.clone(),
-                open,
-                change: Vec::new(),
-                close: Vec::new(),
-                done: done.clone(),
-            };
+            let first =
+                Order::Publish { live: live.clone(), open, change: Vec::new(), close: Vec::new(), done: done.clone() };
             // A worker that is gone already has dropped its end of `done` as well.
             let _ = sender.send(first);
             senders.push(sender);
@@ -191,7 +186,7 @@ impl Proxy {
                     services.into_iter().map(accel_redirect).collect()
                 })
             },
-            ping: asking(&shared, |shared| shared.ask(Message::Ping)),
+            ping: asking(&shared, |shared| shared.ask(Order::Ping)),
             workers: count,
             report: {
                 let shared = Arc::downgrade(&shared);
@@ -199,7 +194,7 @@ impl Proxy {
                     let (reply, answer) = oneshot::channel();
                     // Where nobody is asked, the answer tells.
                     if let Some(shared) = shared.upgrade() {
-                        shared.tell_one(worker, Message::Report(version, live, reply));
+                        shared.tell_one(worker, Order::Report(version, live, reply));
                     }
                     answer
                 })
@@ -255,15 +250,15 @@ impl Proxy {
         self.lifecycle.stopping();
         if !grace.is_zero() {
             tokio::time::sleep(grace / 2).await;
-            self.shared.tell(|| Message::Leave);
+            self.shared.tell(|| Order::Leave);
             tokio::time::sleep(grace / 2).await;
         }
         self.lifecycle.draining();
         let (done, mut all_done) = mpsc::channel(1);
-        self.shared.tell(|| Message::Drain { done: done.clone() });
+        self.shared.tell(|| Order::Drain { done: done.clone() });
         drop(done);
         let finished = tokio::time::timeout(deadline, all_done.recv()).await.is_ok();
-        let open = if finished { Vec::new() } else { self.shared.ask(Message::Open) };
+        let open = if finished { Vec::new() } else { self.shared.ask(Order::Open) };
         let mut cut = 0;
         for of_worker in open {
             cut += of_worker.await.unwrap_or(0);
@@ -280,7 +275,7 @@ impl Proxy {
     fn stop(&mut self) {
         self.lifecycle.draining();
         drop(self.control.take());
-        self.shared.tell(|| Message::Stop);
+        self.shared.tell(|| Order::Stop);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }

@@ -16,14 +16,14 @@ use crate::metrics::{ConfigStatus, ProxyFigures};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Certificates;
 use crate::prepared::LogFormat;
-use crate::worker::Message;
+use crate::worker::Order;
 
 #[derive(Debug)]
 pub(super) struct Shared {
     /// One change after the other.
     pub(super) change: tokio::sync::Mutex<Listening>,
     pub(super) live: Mutex<Arc<Live>>,
-    pub(super) workers: Vec<mpsc::UnboundedSender<Message>>,
+    pub(super) workers: Vec<mpsc::UnboundedSender<Order>>,
     pub(super) local: Mutex<BTreeMap<ListenerName, SocketAddr>>,
     pub(super) certificates: Arc<Certificates>,
     pub(super) log_format: Option<LogFormat>,
@@ -43,7 +43,7 @@ impl Shared {
         listening.follow(snapshot, self.workers.len(), &mut locked(&self.local))
     }
 
-    pub(super) fn tell(&self, message: impl Fn() -> Message) {
+    pub(super) fn tell(&self, message: impl Fn() -> Order) {
         for worker in &self.workers {
             let _ = worker.send(message());
         }
@@ -56,7 +56,7 @@ impl Shared {
         *locked(&self.live) = live.clone();
         let (done, mut all_done) = mpsc::channel(1);
         for (worker, open) in self.workers.iter().zip(open) {
-            let message = Message::Publish {
+            let message = Order::Publish {
                 live: live.clone(),
                 open,
                 change: change.clone(),
@@ -110,8 +110,8 @@ impl Shared {
     }
 
     /// Asks each worker. One that is gone drops the question, which its answer tells.
-    pub(super) fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Message) -> Vec<oneshot::Receiver<T>> {
-        let ask = |worker: &mpsc::UnboundedSender<Message>| {
+    pub(super) fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Order) -> Vec<oneshot::Receiver<T>> {
+        let ask = |worker: &mpsc::UnboundedSender<Order>| {
             let (reply, answer) = oneshot::channel();
             let _ = worker.send(question(reply));
             answer
@@ -120,7 +120,7 @@ impl Shared {
     }
 
     /// Tells one worker, if it is still there.
-    pub(super) fn tell_one(&self, worker: usize, message: Message) {
+    pub(super) fn tell_one(&self, worker: usize, message: Order) {
         if let Some(worker) = self.workers.get(worker) {
             let _ = worker.send(message);
         }
@@ -128,7 +128,7 @@ impl Shared {
 
     pub(super) async fn connections(&self) -> usize {
         let mut sum = 0;
-        for answer in self.ask(Message::Connections) {
+        for answer in self.ask(Order::Connections) {
             sum += answer.await.unwrap_or(0);
         }
         sum

@@ -12,16 +12,16 @@ use fairway_model::Settings;
 
 /// The clients that have connections.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ClientCounts(Arc<Mutex<HashMap<Client, u32>>>);
+pub(crate) struct ClientCounts(Arc<Mutex<HashMap<CountedClient, u32>>>);
 
 /// Who counts as one client: an IPv4 address, or an IPv6 network of 64 bits, which is the least that a subscriber gets (RFC 6177).
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
-enum Client {
+enum CountedClient {
     V4([u8; 4]),
     V6([u8; 8]),
 }
 
-impl From<IpAddr> for Client {
+impl From<IpAddr> for CountedClient {
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address.octets()),
@@ -35,7 +35,7 @@ impl From<IpAddr> for Client {
 
 /// One connection of a client, counted until it is dropped. The default is one that isn't counted.
 #[derive(Debug, Default)]
-pub(crate) struct ClientCount(Option<(ClientCounts, Client)>);
+pub(crate) struct ClientCount(Option<(ClientCounts, CountedClient)>);
 
 impl ClientCounts {
     /// Another connection of a client; `None` if it has as many as it may have. A peer that is trusted to name its clients
@@ -44,7 +44,7 @@ impl ClientCounts {
         let Some(most) = settings.connections_per_client.filter(|_| !settings.forwarded.trusts(peer)) else {
             return Some(ClientCount::default());
         };
-        let client = Client::from(peer);
+        let client = CountedClient::from(peer);
         let mut counts = self.lock();
         let count = counts.entry(client).or_default();
         if *count >= most.get() {
@@ -55,7 +55,7 @@ impl ClientCounts {
     }
 
     /// A panic while the lock is held leaves counts that are still counts.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Client, u32>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<CountedClient, u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

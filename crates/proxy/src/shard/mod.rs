@@ -50,7 +50,7 @@ pub(crate) struct Common {
 
 /// How far the end of a worker has come. Each stage includes those before it.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Stage {
+enum ShardStage {
     /// Connections come and stay.
     Serving,
     /// Connections end with their next response.
@@ -89,7 +89,7 @@ pub(crate) struct Shard {
     connections: Cell<usize>,
     /// Signalled when a connection ends, or sessions of datagrams do.
     ended: Notify,
-    stage: Cell<Stage>,
+    stage: Cell<ShardStage>,
     /// Which connections make room when others wait for their places or files.
     places: RefCell<Places>,
 }
@@ -111,7 +111,7 @@ impl Shard {
             running: RefCell::new(Rc::new(InForce(live))),
             connections: Cell::new(0),
             ended: Notify::new(),
-            stage: Cell::new(Stage::Serving),
+            stage: Cell::new(ShardStage::Serving),
             places: RefCell::default(),
         })
     }
@@ -140,39 +140,39 @@ impl Shard {
 
     /// Connections end with their next response from now on.
     pub(crate) fn leave(&self) {
-        self.reach(Stage::Leaving);
+        self.reach(ShardStage::Leaving);
     }
 
     /// Connections end as soon as they are idle.
     pub(crate) fn drain(&self) {
-        self.reach(Stage::Draining);
+        self.reach(ShardStage::Draining);
         self.upstreams.pool.borrow_mut().clear();
         self.timers.wake_all();
     }
 
     /// Requests end at once.
     pub(crate) fn stop(&self) {
-        self.reach(Stage::Stopping);
+        self.reach(ShardStage::Stopping);
         self.timers.wake_all();
     }
 
-    fn reach(&self, stage: Stage) {
+    fn reach(&self, stage: ShardStage) {
         self.stage.set(self.stage.get().max(stage));
     }
 
     /// Whether connections are to end with their next response.
     pub(crate) fn is_leaving(&self) -> bool {
-        self.stage.get() >= Stage::Leaving
+        self.stage.get() >= ShardStage::Leaving
     }
 
     /// Whether connections are to end as soon as they are idle.
     pub(crate) fn is_draining(&self) -> bool {
-        self.stage.get() >= Stage::Draining
+        self.stage.get() >= ShardStage::Draining
     }
 
     /// Whether requests are to end at once.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stage.get() >= Stage::Stopping
+        self.stage.get() >= ShardStage::Stopping
     }
 
     /// A template of a policy in the form that is evaluated.

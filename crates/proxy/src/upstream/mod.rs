@@ -16,7 +16,7 @@ use crate::live::Live;
 use crate::random::Rng;
 use crate::timer::Millis;
 
-pub(crate) use self::pool::{Connection, Pool};
+pub(crate) use self::pool::{Pool, UpstreamConnection};
 pub(crate) use self::service::Service;
 pub(crate) use self::target::{Target, Way, Ways};
 pub(crate) use self::tls::InvalidTls;
@@ -56,7 +56,7 @@ impl Upstreams {
 
     /// Takes an idle connection to a target. `certain` spends a system call on whether it is still open: for requests that
     /// may not be sent twice.
-    pub(crate) fn take(&self, target: &Target, certain: bool) -> Option<Connection> {
+    pub(crate) fn take(&self, target: &Target, certain: bool) -> Option<UpstreamConnection> {
         let mut pool = self.pool.borrow_mut();
         loop {
             let connection = pool.take(target)?;

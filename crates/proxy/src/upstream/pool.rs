@@ -18,7 +18,7 @@ use crate::timer::Millis;
 
 /// A connection to an endpoint.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct UpstreamConnection {
     /// Its bytes.
     pub(crate) stream: Upstream,
     /// Where it leads, and how it was made.
@@ -29,7 +29,7 @@ pub(crate) struct Connection {
     pub(crate) requests: u64,
 }
 
-impl Connection {
+impl UpstreamConnection {
     /// Asks the kernel whether the peer has closed it or sent something unasked.
     pub(crate) fn is_open(&self) -> bool {
         let mut byte = [MaybeUninit::uninit(); 1];
@@ -60,7 +60,7 @@ const NONE: u32 = u32::MAX;
 /// The pool: a slab of idle connections in two lists, one of all in the order of their last use, one for each endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    slots: Vec<Slot>,
+    slots: Vec<PoolSlot>,
     free: Vec<u32>,
     heads: HashMap<Target, u32, RandomState>,
     newest: Option<u32>,
@@ -69,8 +69,8 @@ pub(crate) struct Pool {
 }
 
 #[derive(Debug)]
-struct Slot {
-    connection: Option<Connection>,
+struct PoolSlot {
+    connection: Option<UpstreamConnection>,
     since: Millis,
     older: u32,
     newer: u32,
@@ -82,7 +82,7 @@ struct Slot {
 
 impl Pool {
     /// Takes the connection to a target that was used last, if there is one that still works.
-    pub(crate) fn take(&mut self, target: &Target) -> Option<Connection> {
+    pub(crate) fn take(&mut self, target: &Target) -> Option<UpstreamConnection> {
         loop {
             let slot = *self.heads.get(target).filter(|&&slot| slot != NONE)?;
             let mut connection = self.remove(slot)?;
@@ -93,7 +93,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose response was read to its end, within the limits.
-    pub(crate) fn put(&mut self, connection: Connection, now: Millis, limits: &PoolLimits) {
+    pub(crate) fn put(&mut self, connection: UpstreamConnection, now: Millis, limits: &PoolLimits) {
         if limits.connections == 0
             || connection.requests >= limits.requests
             || now.saturating_sub(connection.opened) >= limits.age
@@ -110,7 +110,7 @@ impl Pool {
     /// Closes connections that were idle for too long, are too old, or were closed by the endpoint.
     pub(crate) fn sweep(&mut self, now: Millis, limits: &PoolLimits) {
         for slot in 0..self.slots.len() as u32 {
-            let Slot { connection, since, .. } = &mut self.slots[slot as usize];
+            let PoolSlot { connection, since, .. } = &mut self.slots[slot as usize];
             let expired = connection.as_mut().is_some_and(|connection| {
                 now.saturating_sub(*since) >= limits.idle
                     || now.saturating_sub(connection.opened) >= limits.age
@@ -138,10 +138,17 @@ impl Pool {
         self.len
     }
 
-    fn insert(&mut self, connection: Connection, now: Millis) {
+    fn insert(&mut self, connection: UpstreamConnection, now: Millis) {
         let target = connection.target;
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { connection: None, since: 0, older: NONE, newer: NONE, below: NONE, above: NONE });
+            self.slots.push(PoolSlot {
+                connection: None,
+                since: 0,
+                older: NONE,
+                newer: NONE,
+                below: NONE,
+                above: NONE,
+            });
             (self.slots.len() - 1) as u32
         });
         let below = self.heads.insert(target, slot).unwrap_or(NONE);
@@ -154,11 +161,11 @@ impl Pool {
             None => self.oldest = Some(slot),
         }
         self.slots[slot as usize] =
-            Slot { connection: Some(connection), since: now, older, newer: NONE, below, above: NONE };
+            PoolSlot { connection: Some(connection), since: now, older, newer: NONE, below, above: NONE };
         self.len += 1;
     }
 
-    fn remove(&mut self, slot: u32) -> Option<Connection> {
+    fn remove(&mut self, slot: u32) -> Option<UpstreamConnection> {
         let entry = &mut self.slots[slot as usize];
         let connection = entry.connection.take()?;
         let (older, newer, below, above) = (entry.older, entry.newer, entry.below, entry.above);
@@ -199,10 +206,13 @@ mod tests {
 
     const LIMITS: PoolLimits = PoolLimits { connections: 3, requests: 10, idle: 100, age: 1000 };
 
-    async fn connection(listener: &TcpListener) -> (Connection, TcpStream) {
+    async fn connection(listener: &TcpListener) -> (UpstreamConnection, TcpStream) {
         let address = listener.local_addr().unwrap();
         let stream = Upstream::Plain(TcpStream::connect(address).await.unwrap());
-        (Connection { stream, target: plain(address), opened: 0, requests: 1 }, listener.accept().await.unwrap().0)
+        (
+            UpstreamConnection { stream, target: plain(address), opened: 0, requests: 1 },
+            listener.accept().await.unwrap().0,
+        )
     }
 
     fn plain(address: SocketAddr) -> Target {

@@ -19,7 +19,7 @@ use crate::random::Rng;
 pub(crate) struct Service {
     version: Cell<u64>,
     backend: RefCell<Arc<Backend>>,
-    endpoints: RefCell<Source>,
+    endpoints: RefCell<EndpointSource>,
     /// The second part of its session cookies.
     key: [u8; 32],
     /// What is hashed, when the endpoint follows from a hash.
@@ -33,7 +33,7 @@ impl Service {
     /// The state of a backend of the snapshot.
     pub(crate) fn new(live: &Live, name: &BackendName, rng: &mut Rng) -> Option<Self> {
         let backend = live.snapshot.backend(name)?.clone();
-        let endpoints = Source::of(live, name);
+        let endpoints = EndpointSource::of(live, name);
         let balancer = Balancer::new(&backend, &endpoints.list(live), rng, Instant::now());
         Some(Self {
             version: Cell::new(live.version),
@@ -59,7 +59,7 @@ impl Service {
         };
         let mut own_backend = self.backend.borrow_mut();
         let mut own_endpoints = self.endpoints.borrow_mut();
-        let endpoints = Source::of(live, name);
+        let endpoints = EndpointSource::of(live, name);
         if !own_endpoints.same(&endpoints) || !Arc::ptr_eq(&own_backend, backend) {
             *self.hash_key.borrow_mut() = hash_key(backend);
             *own_backend = backend.clone();
@@ -130,7 +130,7 @@ fn hash_key(backend: &Backend) -> Option<Rc<Format>> {
 
 /// Where the endpoints of a backend come from.
 #[derive(Debug)]
-enum Source {
+enum EndpointSource {
     /// Nowhere.
     None,
     /// The snapshot.
@@ -139,7 +139,7 @@ enum Source {
     Resolved(Arc<[Endpoint]>),
 }
 
-impl Source {
+impl EndpointSource {
     fn of(live: &Live, name: &BackendName) -> Self {
         match live.snapshot.endpoint_set(name) {
             None => Self::None,

@@ -29,7 +29,7 @@ use crate::shard::{Common, Shard};
 
 /// What a worker is told.
 #[derive(Debug)]
-pub(crate) enum Message {
+pub(crate) enum Order {
     /// From now on requests are served by this snapshot; some listeners are opened, some closed.
     Publish {
         /// The snapshot.
@@ -81,7 +81,7 @@ pub(crate) fn start(
     common: Arc<Common>,
     certificates: Arc<Certificates>,
     live: Arc<Live>,
-) -> io::Result<(mpsc::UnboundedSender<Message>, thread::JoinHandle<()>)> {
+) -> io::Result<(mpsc::UnboundedSender<Order>, thread::JoinHandle<()>)> {
     let (sender, messages) = mpsc::unbounded_channel();
     let thread = thread::Builder::new()
         .name(format!("worker-{index}"))
@@ -93,7 +93,7 @@ fn run(
     common: Arc<Common>,
     certificates: Arc<Certificates>,
     live: Arc<Live>,
-    messages: mpsc::UnboundedReceiver<Message>,
+    messages: mpsc::UnboundedReceiver<Order>,
 ) {
     // Each turn of the loop asks the kernel for events after so many tasks. The default of 61 suits compute tasks; ours are
     // short, and the answer of a fast endpoint is often there within that time.
@@ -124,12 +124,12 @@ impl Worker {
         })
     }
 
-    async fn serve(self: Rc<Self>, mut messages: mpsc::UnboundedReceiver<Message>) {
+    async fn serve(self: Rc<Self>, mut messages: mpsc::UnboundedReceiver<Order>) {
         self.shard.start();
         // The other end is gone when the proxy was dropped.
         while let Some(message) = messages.recv().await {
             match message {
-                Message::Publish { live, open, change, close, done } => {
+                Order::Publish { live, open, change, close, done } => {
                     self.close_listeners(|name| close.iter().any(|gone| gone.name() == name)).await;
                     self.shard.publish(live);
                     change.into_iter().for_each(|changed| self.change_listener(changed));
@@ -141,8 +141,8 @@ impl Worker {
                     }
                     drop(done);
                 }
-                Message::Leave => self.shard.leave(),
-                Message::Drain { done } => {
+                Order::Leave => self.shard.leave(),
+                Order::Drain { done } => {
                     self.shard.drain();
                     // Datagrams come on: sessions that wait for answers get them.
                     let datagrams = self.datagram_ports();
@@ -155,21 +155,21 @@ impl Worker {
                         drop(done);
                     });
                 }
-                Message::Connections(reply) => {
+                Order::Connections(reply) => {
                     let _ = reply.send(self.shard.connections());
                 }
-                Message::Open(reply) => {
+                Order::Open(reply) => {
                     let _ = reply.send(self.open());
                 }
-                Message::Ping(reply) => {
+                Order::Ping(reply) => {
                     let _ = reply.send(());
                 }
-                Message::Report(version, live, reply) => {
+                Order::Report(version, live, reply) => {
                     let mut report = self.shard.report(version, &live);
                     report.streams = self.streams.borrow().iter().map(|(open, _)| open.report()).collect();
                     let _ = reply.send(report);
                 }
-                Message::Stop => return self.stop().await,
+                Order::Stop => return self.stop().await,
             }
         }
     }

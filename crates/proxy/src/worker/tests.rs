@@ -234,7 +234,7 @@ fn a_tcp_connection_without_endpoint_gives_its_memory_back() {
 
 #[test]
 fn a_worker_that_ends_logs_its_sessions_and_leaves_nothing() {
-    for last in [Some(Message::Stop), None] {
+    for last in [Some(Order::Stop), None] {
         let (endpoint, live, listener) = datagrams(Settings::default());
         let lines = Lines::default();
         let log = LogThread::start(LogSink::Writer(Box::new(lines.clone()))).unwrap();
@@ -245,7 +245,7 @@ fn a_worker_that_ends_logs_its_sessions_and_leaves_nothing() {
         let address = socket.local_addr().unwrap();
         let (done, mut in_force) = mpsc::channel(1);
         let open = vec![(listener, socket)];
-        sender.send(Message::Publish { live, open, change: Vec::new(), close: Vec::new(), done }).unwrap();
+        sender.send(Order::Publish { live, open, change: Vec::new(), close: Vec::new(), done }).unwrap();
         assert_eq!(in_force.blocking_recv(), None);
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.send_to(b"question", address).unwrap();

@@ -3,7 +3,7 @@
 use super::{request, request_within, response, with_fields, with_line};
 use crate::http1::{
     BodyDecoder, BodyError, ChunkLimits, Event, Framing, HeadError, HeadLimits, HeadWriter, KnownField, KnownSet,
-    Method, Parsed, RequestHead, ResponseHead, Target, Upgrade,
+    Method, NameRules, Parsed, RequestHead, ResponseHead, TargetForm, Upgrade,
 };
 
 #[test]
@@ -63,8 +63,8 @@ fn unsupported_transfer_codings_are_not_implemented() {
 #[test]
 fn variant_spellings_of_framing_fields_never_get_through() {
     for lines in ["Transfer_Encoding: chunked\r\n", "Content_Length: 5\r\n", "Transfer.Encoding: chunked\r\n"] {
-        for (ignore_invalid_headers, underscores_in_headers) in [(true, false), (true, true), (false, false)] {
-            let limits = HeadLimits { ignore_invalid_headers, underscores_in_headers, ..HeadLimits::default() };
+        for names in [NameRules::Plain, NameRules::Underscores, NameRules::Tokens] {
+            let limits = HeadLimits { names, ..HeadLimits::default() };
             let head = request_within(format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n"), &limits).unwrap();
             assert_eq!(head.framing(), Framing::None, "{lines:?}");
             assert_eq!(head.fields().len(), 1, "{lines:?}");
@@ -278,7 +278,7 @@ fn host_confusion_is_refused() {
 fn absolute_target_wins_over_host() {
     let text = "GET hTTp://target:81/p?q HTTP/1.1\r\nHost: other\r\n\r\n";
     let head = request(text).unwrap();
-    assert_eq!(head.target(), Target::Absolute { https: false });
+    assert_eq!(head.target(), TargetForm::Absolute { https: false });
     assert_eq!(head.authority().unwrap().span.of(text.as_bytes()), b"target:81");
     assert_eq!(head.path().of(text.as_bytes()), b"/p");
     assert_eq!(head.query().unwrap().of(text.as_bytes()), b"q");
@@ -286,7 +286,7 @@ fn absolute_target_wins_over_host() {
 
     let text = "GET https://target?q HTTP/1.0\r\n\r\n";
     let head = request(text).unwrap();
-    assert_eq!(head.target(), Target::Absolute { https: true });
+    assert_eq!(head.target(), TargetForm::Absolute { https: true });
     assert!(head.path().is_empty());
     assert_eq!(head.query().unwrap().of(text.as_bytes()), b"q");
 
@@ -329,7 +329,7 @@ fn connection_options_are_bounded() {
 
 #[test]
 fn spoofed_identity_fields_are_found_by_family() {
-    let limits = HeadLimits { underscores_in_headers: true, ..HeadLimits::default() };
+    let limits = HeadLimits { names: NameRules::Underscores, ..HeadLimits::default() };
     let names = [
         "X-Forwarded-For",
         "X_Forwarded_Proto",
@@ -533,7 +533,7 @@ fn field_lines_are_strict() {
     for lines in ["X: \r\n", "X:y\r\n", "X: a\tb\r\n", "X: caf\u{e9}\r\n", "a_b: c\r\n", "a.b: c\r\n", "a(b: c\r\n"] {
         assert_eq!(with_fields(lines), Ok(Framing::None), "{lines:?}");
     }
-    let strict = HeadLimits { ignore_invalid_headers: false, ..HeadLimits::default() };
+    let strict = HeadLimits { names: NameRules::Tokens, ..HeadLimits::default() };
     let refused = request_within("GET / HTTP/1.1\r\nHost: a\r\na(b: c\r\n\r\n", &strict);
     assert_eq!(refused.unwrap_err(), HeadError::InvalidFieldName);
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use fairway_model::client::{Arrival, ClientView};
 use fairway_model::{ForwardedHeaders, KnownField, KnownSet, Scheme, Settings};
 
-use crate::http1::{FieldsView, HeadLimits, HeadWriter, Parsed, PreparedField, RequestHead};
+use crate::http1::{FieldsView, HeadLimits, HeadWriter, NameRules, Parsed, PreparedField, RequestHead};
 use crate::random::Rng;
 use proptest::prelude::*;
 
@@ -35,7 +35,7 @@ fn trusting(networks: &[&str]) -> Settings {
 fn decided(fields: &str, arrival: &Arrival, settings: &Settings) -> ClientView {
     let bytes = format!("GET / HTTP/1.1\r\n{fields}\r\n");
     let mut head = RequestHead::default();
-    let limits = HeadLimits { underscores_in_headers: true, ..HeadLimits::default() };
+    let limits = HeadLimits { names: NameRules::Underscores, ..HeadLimits::default() };
     let parsed = head.parse(bytes.as_bytes(), &limits).unwrap();
     assert!(matches!(parsed, Parsed::Complete { .. }));
     let mut view = ClientView::default();

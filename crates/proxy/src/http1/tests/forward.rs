@@ -1,10 +1,10 @@
 //! The head that is written for a head that was read.
 
 use super::{request_within, response};
-use crate::http1::{FieldName, HeadLimits, HeadWriter, KnownField, KnownSet};
+use crate::http1::{FieldName, HeadLimits, HeadWriter, KnownField, KnownSet, NameRules};
 
 fn forwarded(text: &str, drop: KnownSet, name: &str) -> String {
-    let limits = HeadLimits { underscores_in_headers: true, ..HeadLimits::default() };
+    let limits = HeadLimits { names: NameRules::Underscores, ..HeadLimits::default() };
     let head = request_within(text, &limits).unwrap();
     let mut out = Vec::new();
     let mut writer = HeadWriter::new(&mut out);
