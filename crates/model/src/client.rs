@@ -27,6 +27,17 @@ pub struct Arrival {
     pub scheme: Scheme,
 }
 
+/// What a peer is believed about the client.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum PeerTrust {
+    /// Nothing.
+    None,
+    /// Its address.
+    Address,
+    /// All that it says.
+    All,
+}
+
 /// The decision about the client of one request. Reused across requests to avoid allocation.
 #[derive(Clone, Debug)]
 pub struct ClientView {
@@ -36,8 +47,7 @@ pub struct ClientView {
     /// The scheme named by a trusted peer, as spelt; empty for the scheme of the connection.
     named_scheme: Range<usize>,
     forwarded_port: u16,
-    peer_trusted: bool,
-    trusted: bool,
+    trust: PeerTrust,
     text: Vec<u8>,
     address_text: Range<usize>,
     host: Range<usize>,
@@ -67,15 +77,17 @@ impl ClientView {
         let rules = &settings.forwarded;
         let fields = request.fields;
         self.restart(arrival);
-        let peer_trusted = rules.trusts(arrival.peer.ip());
-        self.peer_trusted = peer_trusted;
-        self.trusted = rules.trust && peer_trusted;
+        self.trust = match (rules.trusts(arrival.peer.ip()), rules.trust) {
+            (false, _) => PeerTrust::None,
+            (true, false) => PeerTrust::Address,
+            (true, true) => PeerTrust::All,
+        };
 
         let address_field = Named::new(&rules.address_field);
-        if peer_trusted {
+        if self.trust != PeerTrust::None {
             (self.address, self.port) = walk(arrival.peer, fields, address_field, &rules.trusted);
         }
-        if self.trusted {
+        if self.is_trusted() {
             self.believe_scheme_and_port(fields);
         }
         self.host = self.push_host(request, rules);
@@ -83,13 +95,13 @@ impl ClientView {
             self.address_text = self.push_address(self.address);
         }
         self.forwarded_for = self.push_joined(fields, Named::Known(KnownField::XForwardedFor));
-        self.full_forwarded_for = if self.trusted && rules.append && !self.forwarded_for.is_empty() {
+        self.full_forwarded_for = if self.is_trusted() && rules.append && !self.forwarded_for.is_empty() {
             let from = self.forwarded_for.clone();
             let start = self.text.len();
             self.text.extend_from_within(from);
             self.text.extend_from_slice(b", ");
             start..self.push_address(arrival.peer.ip()).end
-        } else if self.trusted && rules.append {
+        } else if self.is_trusted() && rules.append {
             self.push_address(arrival.peer.ip())
         } else {
             self.address_text.clone()
@@ -117,7 +129,7 @@ impl ClientView {
 
     /// Whether to believe what the peer says beyond the address.
     pub fn is_trusted(&self) -> bool {
-        self.trusted
+        self.trust == PeerTrust::All
     }
 
     /// Port of the client; 0 when a trusted proxy named the address without one.
@@ -174,13 +186,13 @@ impl ClientView {
     /// unless the peer is trusted, the rest of the family. Variant spellings count as the field itself, see
     /// [`KnownField`].
     pub fn removed(&self) -> KnownSet {
-        if self.trusted { REPLACED } else { REPLACED | KnownSet::FORWARDED | KnownSet::SSL_CLIENT }
+        if self.is_trusted() { REPLACED } else { REPLACED | KnownSet::FORWARDED | KnownSet::SSL_CLIENT }
     }
 
     /// Whether the fields of [`write_family`](Self::write_family) are the same for every request on the connection: the
     /// peer is not trusted, so no request can change them.
     pub fn is_of_connection(&self) -> bool {
-        !self.peer_trusted
+        self.trust == PeerTrust::None
     }
 
     /// Writes the fields that describe the client to the endpoint, without `except`. Fields without a value are
@@ -259,7 +271,7 @@ impl ClientView {
     }
 
     fn push_host<'a, F: Fields<'a>>(&mut self, request: &RequestView<'a, F>, rules: &ForwardedHeaders) -> Range<usize> {
-        if self.trusted {
+        if self.is_trusted() {
             let told = Named::new(&rules.host_field).first(request.fields).map(first_element);
             if let Some(host) = told.filter(|host| is_host(host)) {
                 return self.push(host);
@@ -309,8 +321,7 @@ impl Default for ClientView {
             port: 0,
             scheme: Scheme::Http,
             forwarded_port: 0,
-            peer_trusted: false,
-            trusted: false,
+            trust: PeerTrust::None,
             named_scheme: 0..0,
             text: Vec::new(),
             address_text: 0..0,
