@@ -48,7 +48,7 @@ pub use self::control::ComponentStatus;
 pub use self::own::{OwnCluster, Turn};
 pub use self::process::{Action, State};
 
-use self::control::{Answer, Connection, Progress, Request};
+use self::control::{Connection, ControlAnswer, ControlRequest, Progress};
 use self::layout::{Layout, Logs};
 use crate::procfs::{self, Namespace};
 
@@ -159,7 +159,7 @@ impl Cluster {
         let namespaces = self.namespaces();
         if let Ok(connection) = Connection::open(&self.layout) {
             // The end of the connection is the answer.
-            let _ = connection.ask(&Request::Down);
+            let _ = connection.ask(&ControlRequest::Down);
         }
         let mut lock = wait_for_lock(&self.layout)?;
         if lock.is_none() {
@@ -282,15 +282,15 @@ impl Cluster {
     /// Does `action` to the component called `name` (`kube-apiserver`, `kube-proxy-node-a`, ...), and returns when it is done.
     pub async fn component(&self, name: &str, action: Action) -> anyhow::Result<()> {
         let layout = self.layout.clone();
-        let request = Request::Component { name: name.to_owned(), action };
+        let request = ControlRequest::Component { name: name.to_owned(), action };
         tokio::task::spawn_blocking(move || ask(&layout, &request)).await??;
         Ok(())
     }
 
     /// How the components are.
     pub fn components(&self) -> anyhow::Result<Vec<ComponentStatus>> {
-        match ask(&self.layout, &Request::Status)? {
-            Answer::Components(components) => Ok(components),
+        match ask(&self.layout, &ControlRequest::Status)? {
+            ControlAnswer::Components(components) => Ok(components),
             answer => anyhow::bail!("the supervisor answered {answer:?}"),
         }
     }
@@ -326,7 +326,7 @@ fn is_running(name: &str) -> bool {
     Layout::new(name).is_ok_and(|layout| Connection::open(&layout).is_ok())
 }
 
-fn ask(layout: &Layout, request: &Request) -> anyhow::Result<Answer> {
+fn ask(layout: &Layout, request: &ControlRequest) -> anyhow::Result<ControlAnswer> {
     let connection = Connection::open(layout).with_context(|| format!("the cluster {} has ended", layout.name()))?;
     connection.ask(request)
 }

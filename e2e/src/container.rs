@@ -43,7 +43,7 @@ pub struct Spec {
 #[derive(Debug, Deserialize, Serialize)]
 pub enum Place {
     /// A new container.
-    New(root::Layout),
+    New(root::RootLayout),
     /// The running container whose first process has this id.
     Inside(i32),
 }

@@ -40,7 +40,7 @@ pub enum Mode {
 
 /// What it is told on the command line; the rest comes from the variables that the images have.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct EchoOptions {
     /// Which program it stands for
     #[arg(long, value_enum, default_value_t)]
     pub mode: Mode,
@@ -53,7 +53,7 @@ pub struct Options {
 ///
 /// # Errors
 /// When a port is taken, or a certificate can't be read.
-pub async fn run(options: Options) -> anyhow::Result<()> {
+pub async fn run(options: EchoOptions) -> anyhow::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let (responder, port) = match options.mode {
         Mode::Echo => {

@@ -50,7 +50,7 @@ use pod::{PodWorker, Update};
 
 /// What a kubelet is told about its Node.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct KubeletOptions {
     /// Name of the Node.
     #[arg(long)]
     pub node: String,
@@ -105,7 +105,7 @@ fn taint(text: &str) -> Result<Taint, String> {
 
 /// A kubelet: what all pods of the Node share.
 pub(crate) struct Kubelet {
-    options: Options,
+    options: KubeletOptions,
     client: Client,
     spawner: spawner::Spawner,
     addresses: Arc<network::Addresses>,
@@ -121,8 +121,8 @@ pub(crate) struct Kubelet {
 ///
 /// # Errors
 /// When something that it is told of can't be used, or its port is taken.
-pub async fn run(options: Options) -> anyhow::Result<()> {
-    let options = Options {
+pub async fn run(options: KubeletOptions) -> anyhow::Result<()> {
+    let options = KubeletOptions {
         directory: std::path::absolute(&options.directory).context("finding the directory")?,
         image_root: std::path::absolute(&options.image_root).context("finding the image")?,
         ..options

@@ -36,16 +36,16 @@ enum Command {
     /// Start a cluster and wait until it is ready
     Up {
         #[command(flatten)]
-        name: Name,
+        name: NameArgument,
         #[command(flatten)]
         options: Options,
     },
     /// End a cluster; its logs stay until the next `up`
-    Down(Name),
+    Down(NameArgument),
     /// Run a command inside the cluster's network; it ends with the cluster
     Exec {
         #[command(flatten)]
-        name: Name,
+        name: NameArgument,
         /// Run it in the network of this Node instead
         #[arg(long)]
         node: Option<String>,
@@ -54,11 +54,11 @@ enum Command {
         command: Vec<OsString>,
     },
     /// Show components, Nodes, pods, addresses, and where the logs are
-    Status(Name),
+    Status(NameArgument),
     /// Stop, kill, start, pause or resume one component
     Component {
         #[command(flatten)]
-        name: Name,
+        name: NameArgument,
         /// Its name, as `status` shows it
         component: String,
         /// What to do
@@ -66,10 +66,10 @@ enum Command {
     },
     /// The process kubelet of one Node
     #[command(hide = true)]
-    Kubelet(kubelet::Options),
+    Kubelet(kubelet::KubeletOptions),
     /// The program behind the echo images
     #[command(hide = true)]
-    Echo(echo::Options),
+    Echo(echo::EchoOptions),
     /// The first process of a container
     #[command(hide = true)]
     Container { spec: PathBuf },
@@ -77,14 +77,14 @@ enum Command {
     #[command(hide = true)]
     Supervise {
         #[command(flatten)]
-        name: Name,
+        name: NameArgument,
         #[command(flatten)]
         options: Options,
     },
 }
 
 #[derive(Debug, Args)]
-struct Name {
+struct NameArgument {
     /// The cluster's name
     #[arg(long, default_value = "dev")]
     name: String,
@@ -104,26 +104,26 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         // Before anything else has happened in this process, a second thread above all.
         Command::Container { spec } => return Ok(container::main(&spec)),
-        Command::Up { name: Name { name }, options } => up(&name, &options)?,
-        Command::Down(Name { name }) => {
+        Command::Up { name: NameArgument { name }, options } => up(&name, &options)?,
+        Command::Down(NameArgument { name }) => {
             let was = if cluster::down(&name)? { "is down" } else { "was not running" };
             println!("cluster {name} {was}");
         }
-        Command::Exec { name: Name { name }, node, command } => {
+        Command::Exec { name: NameArgument { name }, node, command } => {
             // Returns only if it could not be started.
             let error = Cluster::find(&name)?.shell(node.as_deref(), &command)?.exec();
             return Err(error).context("starting nsenter (Debian package util-linux)");
         }
-        Command::Status(Name { name }) => {
+        Command::Status(NameArgument { name }) => {
             let mut output = std::io::stdout();
             let text = status::show(&Cluster::find(&name)?, output.is_terminal())?;
             output.write_all(text.as_bytes())?;
         }
-        Command::Component { name: Name { name }, component, action } => {
+        Command::Component { name: NameArgument { name }, component, action } => {
             let runtime = tokio::runtime::Builder::new_current_thread().build()?;
             runtime.block_on(Cluster::find(&name)?.component(&component, action))?;
         }
-        Command::Supervise { name: Name { name }, options } => {
+        Command::Supervise { name: NameArgument { name }, options } => {
             log();
             supervisor::run(&name, &options)?;
         }

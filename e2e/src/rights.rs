@@ -8,7 +8,7 @@ mod chart;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead};
 
-use self::audit::{Decision, Log, Request, Standing};
+use self::audit::{Decision, JudgedRequest, RequestLog, Standing};
 
 pub use self::chart::{RELEASE, Right, Scope, rights};
 
@@ -43,7 +43,7 @@ impl Judge {
     /// # Errors
     /// When it can't be read.
     pub fn read(&mut self, log: impl BufRead) -> io::Result<()> {
-        let log = Log::read(log)?;
+        let log = RequestLog::read(log)?;
         let mut reached: BTreeMap<_, BTreeSet<&str>> = BTreeMap::new();
         for request in &log.requests {
             match &request.decision {
@@ -84,7 +84,7 @@ impl Judge {
         self.granted.difference(&self.used)
     }
 
-    fn is_excused(&self, denied: &Request, log: &Log) -> bool {
+    fn is_excused(&self, denied: &JudgedRequest, log: &RequestLog) -> bool {
         let grants: BTreeSet<_> =
             self.granted.iter().filter(|right| right.allows(denied)).map(|right| right.grant(denied)).collect();
         let stands = |standing| move |grant: &&_| log.standing(grant, denied.answered) == standing;

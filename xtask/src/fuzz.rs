@@ -30,20 +30,20 @@ const FLAGS: &[&str] = &[
 
 /// What to run.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Options {
+pub(crate) struct FuzzOptions {
     /// One target; all without it.
     target: Option<String>,
     /// For how long each target runs.
     seconds: u64,
 }
 
-impl Default for Options {
+impl Default for FuzzOptions {
     fn default() -> Self {
         Self { target: None, seconds: 10 }
     }
 }
 
-impl Options {
+impl FuzzOptions {
     pub(crate) fn parse(words: &[&str]) -> anyhow::Result<Self> {
         let mut options = Self::default();
         let mut words = words.iter();
@@ -63,10 +63,10 @@ impl Options {
 
 /// Every target for ten seconds.
 pub(crate) fn smoke(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    run(workspace, &Options::default())
+    run(workspace, &FuzzOptions::default())
 }
 
-pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
+pub(crate) fn run(workspace: &Workspace, options: &FuzzOptions) -> anyhow::Result<Outcome> {
     let mut targets = targets(workspace)?;
     if let Some(wanted) = &options.target {
         anyhow::ensure!(targets.contains(wanted), "no fuzz target {wanted}; there are {}", targets.join(", "));
@@ -154,12 +154,12 @@ mod tests {
 
     #[test]
     fn options_are_read_in_any_order() {
-        let parsed = Options { target: Some("head".to_owned()), seconds: 60 };
-        assert_eq!(Options::parse(&["head", "--seconds", "60"]).unwrap(), parsed);
-        assert_eq!(Options::parse(&["--seconds", "60", "head"]).unwrap(), parsed);
-        assert_eq!(Options::parse(&[]).unwrap(), Options::default());
+        let parsed = FuzzOptions { target: Some("head".to_owned()), seconds: 60 };
+        assert_eq!(FuzzOptions::parse(&["head", "--seconds", "60"]).unwrap(), parsed);
+        assert_eq!(FuzzOptions::parse(&["--seconds", "60", "head"]).unwrap(), parsed);
+        assert_eq!(FuzzOptions::parse(&[]).unwrap(), FuzzOptions::default());
         for wrong in [&["--seconds"][..], &["--seconds", "soon"], &["a", "b"], &["--jobs"]] {
-            assert!(Options::parse(wrong).is_err(), "{wrong:?}");
+            assert!(FuzzOptions::parse(wrong).is_err(), "{wrong:?}");
         }
     }
 

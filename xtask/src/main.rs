@@ -120,7 +120,7 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
         ["gen"] => step(generated::rewrite),
         ["gen", "--check"] => step(generated::check),
         ["fuzz", options @ ..] => {
-            let options = fuzz::Options::parse(options)?;
+            let options = fuzz::FuzzOptions::parse(options)?;
             workspace.console.finish(fuzz::run(&workspace, &options))
         }
         [] | ["help" | "--help" | "-h"] => {

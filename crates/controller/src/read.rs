@@ -132,8 +132,9 @@ pub async fn events(client: kube::Client, namespace: Option<&str>) -> Result<Vec
         let request = collection("v1", "events", namespace).list(&params);
         let text = api.page(request).await.map_err(failed)?;
         let page: Page<'_> = serde_json::from_slice(text.as_ref()).map_err(|error| failed(CallError::Decode(error)))?;
-        let events = page.items.into_iter().flatten().filter_map(|item| serde_json::from_str::<Event>(item.get()).ok());
-        all.extend(events.filter(|event| event.reporting_component == COMPONENT).map(Event::told));
+        let events =
+            page.items.into_iter().flatten().filter_map(|item| serde_json::from_str::<StoredEvent>(item.get()).ok());
+        all.extend(events.filter(|event| event.reporting_component == COMPONENT).map(StoredEvent::told));
         params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
         if params.continue_token.is_none() {
             all.sort_by(|a: &Told, b| (&a.time, &a.object).cmp(&(&b.time, &b.object)));
@@ -144,7 +145,7 @@ pub async fn events(client: kube::Client, namespace: Option<&str>) -> Result<Vec
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Event {
+struct StoredEvent {
     involved_object: Involved,
     last_timestamp: Option<String>,
     r#type: String,
@@ -161,7 +162,7 @@ struct Involved {
     name: String,
 }
 
-impl Event {
+impl StoredEvent {
     fn told(self) -> Told {
         let Involved { kind, namespace, name } = self.involved_object;
         let slash = if namespace.is_empty() { "" } else { "/" };

@@ -155,7 +155,7 @@ pub(crate) struct Page<'a> {
 }
 
 #[derive(Deserialize)]
-struct Event<'a> {
+struct WatchEvent<'a> {
     r#type: &'a str,
     #[serde(borrow)]
     object: &'a RawValue,
@@ -245,7 +245,7 @@ impl Watch {
             let next = timeout(limit, lines.next()).await.map_err(|_| CallError::TimedOut(limit))?;
             let Some(line) = next? else { break };
             quiet = false;
-            let event: Event<'_> = serde_json::from_slice(&line).map_err(CallError::Decode)?;
+            let event: WatchEvent<'_> = serde_json::from_slice(&line).map_err(CallError::Decode)?;
             let object = event.object.get();
             match event.r#type {
                 "ADDED" | "MODIFIED" => note(version, self.see(object).await?),

@@ -121,7 +121,7 @@ async fn serve(
                 session.saved(saved).await;
                 watcher.watch(session.manifests.folders())?;
             }
-            parsed = Reading::ended(&mut session.reading) => session.parsed(parsed).await,
+            parsed = PendingReading::ended(&mut session.reading) => session.parsed(parsed).await,
             _ = look_again.tick() => session.time_passed().await,
             () = std::future::ready(()), if session.translator.has_more() => session.proceed().await,
         }
@@ -148,7 +148,7 @@ struct Session {
     /// What the user was told and what still holds.
     findings: Vec<Finding>,
     terminal: Terminal,
-    reading: Option<Reading>,
+    reading: Option<PendingReading>,
     /// What was saved and can't be read before what is being read.
     unread: Vec<Saved>,
     large: Option<Large>,
@@ -215,7 +215,7 @@ impl Session {
                 self.unread.push(Saved { paths: saved.paths.clone(), at: saved.at });
             }
         } else if unread.size() > LARGE {
-            self.reading = Some(Reading::begin(unread, saved.at));
+            self.reading = Some(PendingReading::begin(unread, saved.at));
             return;
         }
         if unread.size() <= LARGE {
@@ -342,13 +342,13 @@ fn leads_to(snapshot: &Snapshot, service: &Origin, address: SocketAddr) -> bool 
 }
 
 /// Files that are read on another thread, since they are large.
-struct Reading {
+struct PendingReading {
     paths: HashSet<PathBuf>,
     at: Instant,
     job: tokio::task::JoinHandle<Parsed>,
 }
 
-impl Reading {
+impl PendingReading {
     fn begin(unread: Unread, at: Instant) -> Self {
         let paths = unread.paths().map(PathBuf::from).collect();
         Self { paths, at, job: tokio::task::spawn_blocking(|| unread.parse()) }

@@ -37,7 +37,7 @@ const READING: [&str; 19] = [
 
 /// What a flag was given.
 #[derive(Clone, Debug, PartialEq)]
-enum Value {
+enum FlagValue {
     Bool(bool),
     Int(i64),
     Number(f64),
@@ -51,7 +51,7 @@ enum Value {
 /// The flags that the user set, by name. What is not set has the table's default.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flags {
-    set: BTreeMap<&'static str, Value>,
+    set: BTreeMap<&'static str, FlagValue>,
 }
 
 /// Flags that contradict each other, or a value that can't be used.
@@ -96,36 +96,36 @@ fn parser(takes: Takes) -> ValueParser {
         // What Go's strconv.ParseBool takes.
         Takes::Bool => {
             PossibleValuesParser::new(["true", "false", "1", "0", "t", "f", "T", "F", "TRUE", "FALSE", "True", "False"])
-                .map(|text| Value::Bool(text.starts_with(['1', 't', 'T'])))
+                .map(|text| FlagValue::Bool(text.starts_with(['1', 't', 'T'])))
                 .into()
         }
         Takes::Int => {
-            ValueParser::new(|text: &str| text.parse().map(Value::Int).map_err(|_| "expected a whole number"))
+            ValueParser::new(|text: &str| text.parse().map(FlagValue::Int).map_err(|_| "expected a whole number"))
         }
         Takes::Number => {
-            ValueParser::new(|text: &str| text.parse().map(Value::Number).map_err(|_| "expected a number"))
+            ValueParser::new(|text: &str| text.parse().map(FlagValue::Number).map_err(|_| "expected a number"))
         }
         Takes::Port => {
-            ValueParser::new(|text: &str| text.parse().map(Value::Port).map_err(|_| "expected a port, 0 to 65535"))
+            ValueParser::new(|text: &str| text.parse().map(FlagValue::Port).map_err(|_| "expected a port, 0 to 65535"))
         }
         Takes::Seconds => ValueParser::new(|text: &str| {
             let seconds: i64 = text.parse().map_err(|_| "expected a whole number of seconds")?;
-            Ok::<_, &str>(Value::Time(Duration::from_secs(u64::try_from(seconds).unwrap_or_default())))
+            Ok::<_, &str>(FlagValue::Time(Duration::from_secs(u64::try_from(seconds).unwrap_or_default())))
         }),
         Takes::Duration => ValueParser::new(|text: &str| {
-            duration(text).map(Value::Time).ok_or("expected a duration as Go writes it, such as 30s or 1m30s")
+            duration(text).map(FlagValue::Time).ok_or("expected a duration as Go writes it, such as 30s or 1m30s")
         }),
         Takes::Object => ValueParser::new(|text: &str| match text.split_once('/') {
             Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-                Ok(Value::Object(namespace.to_owned(), name.to_owned()))
+                Ok(FlagValue::Object(namespace.to_owned(), name.to_owned()))
             }
             _ => Err("expected NAMESPACE/NAME"),
         }),
         Takes::List => ValueParser::new(|text: &str| {
             let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-            Ok::<_, &str>(Value::List(items.map(str::to_owned).collect()))
+            Ok::<_, &str>(FlagValue::List(items.map(str::to_owned).collect()))
         }),
-        Takes::Text => ValueParser::new(|text: &str| Ok::<_, &str>(Value::Text(text.to_owned()))),
+        Takes::Text => ValueParser::new(|text: &str| Ok::<_, &str>(FlagValue::Text(text.to_owned()))),
     }
 }
 
@@ -158,7 +158,7 @@ impl Flags {
     /// What was given on the command line.
     pub(crate) fn from_matches(matches: &ArgMatches) -> Self {
         let given = |flag: &'static Flag| {
-            let value = matches.try_get_one::<Value>(flag.name).ok().flatten()?;
+            let value = matches.try_get_one::<FlagValue>(flag.name).ok().flatten()?;
             Some((flag.name, value.clone()))
         };
         Self { set: FLAGS.iter().filter_map(given).collect() }
@@ -177,7 +177,7 @@ impl Flags {
     /// A switch.
     pub(crate) fn bool(&self, name: &str) -> bool {
         match self.set.get(name) {
-            Some(Value::Bool(value)) => *value,
+            Some(FlagValue::Bool(value)) => *value,
             _ => default(name) == "true",
         }
     }
@@ -185,7 +185,7 @@ impl Flags {
     /// A text; `None` for an empty one.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         let text = match self.set.get(name) {
-            Some(Value::Text(text)) => text,
+            Some(FlagValue::Text(text)) => text,
             _ => default(name),
         };
         (!text.is_empty()).then(|| text.to_owned())
@@ -194,7 +194,7 @@ impl Flags {
     /// A port.
     pub(crate) fn port(&self, name: &str) -> u16 {
         match self.set.get(name) {
-            Some(Value::Port(port)) => *port,
+            Some(FlagValue::Port(port)) => *port,
             _ => default(name).parse().expect("the default of a port is a port"),
         }
     }
@@ -202,7 +202,7 @@ impl Flags {
     /// A whole number.
     pub(crate) fn int(&self, name: &str) -> i64 {
         match self.set.get(name) {
-            Some(Value::Int(value)) => *value,
+            Some(FlagValue::Int(value)) => *value,
             _ => default(name).parse().expect("the default of a number is a number"),
         }
     }
@@ -210,7 +210,7 @@ impl Flags {
     /// A time, whatever its notation.
     pub(crate) fn time(&self, name: &str) -> Duration {
         match self.set.get(name) {
-            Some(Value::Time(time)) => *time,
+            Some(FlagValue::Time(time)) => *time,
             _ => {
                 let text = default(name);
                 let seconds = text.parse().ok().map(Duration::from_secs);
@@ -222,7 +222,7 @@ impl Flags {
     /// Namespace and name of an object.
     pub(crate) fn object(&self, name: &str) -> Option<(String, String)> {
         match self.set.get(name) {
-            Some(Value::Object(namespace, name)) => Some((namespace.clone(), name.clone())),
+            Some(FlagValue::Object(namespace, name)) => Some((namespace.clone(), name.clone())),
             _ => None,
         }
     }
@@ -230,7 +230,7 @@ impl Flags {
     /// A list.
     pub(crate) fn list(&self, name: &str) -> Vec<String> {
         match self.set.get(name) {
-            Some(Value::List(items)) => items.clone(),
+            Some(FlagValue::List(items)) => items.clone(),
             _ => Vec::new(),
         }
     }

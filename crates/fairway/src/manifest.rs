@@ -315,7 +315,7 @@ impl Manifests {
 /// Files that are new or different, and not read yet.
 #[derive(Debug)]
 pub(crate) struct Unread {
-    files: Vec<file::Unread>,
+    files: Vec<file::UnreadFile>,
     /// The files that are gone, and the objects that they had.
     gone: BTreeMap<Arc<Path>, Vec<ObjectKey>>,
     hasher: RandomState,
@@ -324,14 +324,14 @@ pub(crate) struct Unread {
 /// Files that have been read and parsed, and are not taken over yet.
 #[derive(Debug)]
 pub(crate) struct Parsed {
-    files: Vec<file::Parsed>,
+    files: Vec<file::ParsedFile>,
     gone: BTreeMap<Arc<Path>, Vec<ObjectKey>>,
 }
 
 impl Unread {
     /// How many bytes there are to read.
     pub(crate) fn size(&self) -> u64 {
-        self.files.iter().map(file::Unread::size).sum()
+        self.files.iter().map(file::UnreadFile::size).sum()
     }
 
     /// Leaves files out. Says whether there were any.

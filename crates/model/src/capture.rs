@@ -34,11 +34,11 @@ pub fn append_within(out: &mut Vec<u8>, bytes: &[u8], end: usize) -> Result<(), 
 #[serde(from = "Box<str>", into = "Box<str>")]
 pub struct CaptureTemplate {
     text: Box<str>,
-    pieces: Box<[Piece]>,
+    pieces: Box<[CapturePiece]>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum Piece {
+enum CapturePiece {
     /// A range of the text.
     Literal(Range<u32>),
     /// The text matched by a group.
@@ -66,8 +66,8 @@ impl CaptureTemplate {
         let end = out.len().saturating_add(limit);
         for piece in &self.pieces {
             let bytes = match piece {
-                Piece::Literal(range) => &self.text.as_bytes()[range.start as usize..range.end as usize],
-                Piece::Group(number) => group(usize::from(*number)),
+                CapturePiece::Literal(range) => &self.text.as_bytes()[range.start as usize..range.end as usize],
+                CapturePiece::Group(number) => group(usize::from(*number)),
             };
             append_within(out, bytes, end)?;
         }
@@ -75,7 +75,7 @@ impl CaptureTemplate {
     }
 }
 
-fn compile(text: &str) -> Box<[Piece]> {
+fn compile(text: &str) -> Box<[CapturePiece]> {
     let bytes = text.as_bytes();
     let mut pieces = Vec::new();
     let (mut literal, mut at) = (0, 0);
@@ -89,14 +89,14 @@ fn compile(text: &str) -> Box<[Piece]> {
             }
         };
         if literal < at {
-            pieces.push(Piece::Literal(literal as u32..at as u32));
+            pieces.push(CapturePiece::Literal(literal as u32..at as u32));
         }
-        pieces.push(Piece::Group(digit - b'0'));
+        pieces.push(CapturePiece::Group(digit - b'0'));
         at += width;
         literal = at;
     }
     if literal < at {
-        pieces.push(Piece::Literal(literal as u32..at as u32));
+        pieces.push(CapturePiece::Literal(literal as u32..at as u32));
     }
     pieces.into()
 }

@@ -24,7 +24,7 @@ use crate::variable::without_value;
 const FRAMING: [&str; 6] = ["connection", "content-length", "host", "keep-alive", "transfer-encoding", "upgrade"];
 
 /// The ConfigMaps that the settings are made from.
-pub(crate) struct Sources<'a> {
+pub(crate) struct SettingsSources<'a> {
     pub(crate) config: &'a GlobalConfig,
     /// The global ConfigMap.
     pub(crate) origin: &'a Origin,
@@ -35,7 +35,11 @@ pub(crate) struct Sources<'a> {
 }
 
 /// The settings; everything that is wrong with the named ConfigMaps is reported.
-pub(crate) fn settings(sources: &Sources<'_>, options: &Options, diagnostics: &mut Vec<Diagnostic>) -> Settings {
+pub(crate) fn settings(
+    sources: &SettingsSources<'_>,
+    options: &Options,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Settings {
     let config = sources.config;
     for (key, wanted, found) in [
         ("add-headers", &config.add_headers, sources.add_headers),

@@ -36,7 +36,7 @@ pub struct Event {
     /// When this stage was reached.
     #[serde(rename = "stageTimestamp")]
     pub reached: Timestamp,
-    response_status: Option<Answer>,
+    response_status: Option<AuditAnswer>,
 }
 
 /// Who asked.
@@ -66,7 +66,7 @@ pub struct Object {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct Answer {
+struct AuditAnswer {
     code: Option<u16>,
 }
 

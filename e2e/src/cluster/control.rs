@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What is asked of the supervisor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Request {
+pub(crate) enum ControlRequest {
     /// How the components are.
     Status,
     /// Something is to be done to one of them.
@@ -32,7 +32,7 @@ pub(crate) enum Request {
 /// What it answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Answer {
+pub(crate) enum ControlAnswer {
     Done,
     Components(Vec<ComponentStatus>),
     Failed(String),
@@ -81,14 +81,14 @@ impl Connection {
     }
 
     /// Asks, and waits for the answer.
-    pub(crate) fn ask(mut self, request: &Request) -> anyhow::Result<Answer> {
+    pub(crate) fn ask(mut self, request: &ControlRequest) -> anyhow::Result<ControlAnswer> {
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
         self.stream.write_all(line.as_bytes()).context("writing to the supervisor")?;
         let mut answer = String::new();
         BufReader::new(self.stream).read_line(&mut answer).context("reading the supervisor's answer")?;
         match serde_json::from_str(&answer).context("the supervisor's answer")? {
-            Answer::Failed(reason) => anyhow::bail!(reason),
+            ControlAnswer::Failed(reason) => anyhow::bail!(reason),
             answer => Ok(answer),
         }
     }
@@ -100,13 +100,13 @@ pub(crate) async fn serve(stream: tokio::net::UnixStream, processes: &Processes)
     let mut lines = tokio::io::BufReader::new(reader).lines();
     while let Some(line) = lines.next_line().await? {
         let answer = match serde_json::from_str(&line) {
-            Ok(Request::Down) => return Ok(true),
-            Ok(Request::Status) => Answer::Components(status(processes)),
-            Ok(Request::Component { name, action }) => match processes.act(&name, action).await {
-                Ok(()) => Answer::Done,
-                Err(error) => Answer::Failed(format!("{error:#}")),
+            Ok(ControlRequest::Down) => return Ok(true),
+            Ok(ControlRequest::Status) => ControlAnswer::Components(status(processes)),
+            Ok(ControlRequest::Component { name, action }) => match processes.act(&name, action).await {
+                Ok(()) => ControlAnswer::Done,
+                Err(error) => ControlAnswer::Failed(format!("{error:#}")),
             },
-            Err(error) => Answer::Failed(format!("a request that is none: {error}")),
+            Err(error) => ControlAnswer::Failed(format!("a request that is none: {error}")),
         };
         let mut line = serde_json::to_string(&answer)?;
         line.push('\n');

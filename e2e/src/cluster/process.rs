@@ -61,7 +61,7 @@ pub enum State {
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
+struct ProcessEntry {
     component: Component,
     state: State,
     /// Its end is asked for.
@@ -71,13 +71,13 @@ struct Entry {
 /// All components of the cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Processes {
-    entries: Arc<Mutex<Vec<Entry>>>,
+    entries: Arc<Mutex<Vec<ProcessEntry>>>,
     changes: watch::Sender<()>,
 }
 
 impl Processes {
     pub(crate) fn new(components: Vec<Component>) -> Self {
-        let entry = |component| Entry { component, state: State::Waiting, stopping: false };
+        let entry = |component| ProcessEntry { component, state: State::Waiting, stopping: false };
         let entries = components.into_iter().map(entry).collect();
         Self { entries: Arc::new(Mutex::new(entries)), changes: watch::Sender::new(()) }
     }
@@ -193,7 +193,7 @@ impl Processes {
 
     /// Waits until the component does not run. One thread: nothing can end between the look and the wait.
     async fn ended(&self, name: &str) {
-        let running = |entry: &mut Entry| Ok(matches!(entry.state, State::Running { .. }));
+        let running = |entry: &mut ProcessEntry| Ok(matches!(entry.state, State::Running { .. }));
         while self.with(name, running).unwrap_or(false) {
             self.changed().await;
         }
@@ -209,7 +209,7 @@ impl Processes {
         })
     }
 
-    fn with<T>(&self, name: &str, work: impl FnOnce(&mut Entry) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    fn with<T>(&self, name: &str, work: impl FnOnce(&mut ProcessEntry) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let mut entries = self.lock();
         if let Some(entry) = entries.iter_mut().find(|entry| entry.component.name == name) {
             return work(entry);
@@ -218,7 +218,7 @@ impl Processes {
         anyhow::bail!("no component is called {name}; there are {}", names.join(", "))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<ProcessEntry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

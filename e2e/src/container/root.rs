@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 /// How the root file system is put together.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct Layout {
+pub struct RootLayout {
     /// An empty directory of the host to build the tree on; nothing is left in it.
     pub scratch: PathBuf,
     /// The image's files; `None`: the host's system directories and `program`.
@@ -48,7 +48,7 @@ pub struct Mount {
 ///
 /// # Errors
 /// When the kernel refuses a step or a source is missing.
-pub(super) fn enter(layout: &Layout) -> anyhow::Result<()> {
+pub(super) fn enter(layout: &RootLayout) -> anyhow::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS).context("new namespaces")?;
     sethostname(&layout.hostname).context("setting the host name")?;
     umask(Mode::from_bits_truncate(0o022));
@@ -82,7 +82,7 @@ pub(super) fn enter(layout: &Layout) -> anyhow::Result<()> {
 }
 
 /// The image's files, as a mount of their own that can be written and vanishes with the container.
-fn tree(layout: &Layout) -> anyhow::Result<PathBuf> {
+fn tree(layout: &RootLayout) -> anyhow::Result<PathBuf> {
     let scratch = &layout.scratch;
     mount(Some("tmpfs"), scratch, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
         .with_context(|| format!("mounting a tmpfs on {}", scratch.display()))?;

@@ -21,14 +21,14 @@ const LINE: usize = 16 << 10;
 
 /// The log of one run of a container.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(crate) struct ContainerLog {
     path: PathBuf,
     file: Mutex<(File, u64)>,
     /// How many files were begun and how many bytes are in the last one.
     progress: watch::Sender<(u32, u64)>,
 }
 
-impl Log {
+impl ContainerLog {
     /// Begins a log.
     ///
     /// # Errors
@@ -178,7 +178,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_written_is_read_back() {
         let directory = tempfile::tempdir().expect("a directory");
-        let log = Log::new(&directory.path().join("c/0.log")).expect("a log");
+        let log = ContainerLog::new(&directory.path().join("c/0.log")).expect("a log");
         let (reader, mut writer) = io::pipe().expect("a pipe");
         let copy = tokio::spawn(log.clone().copy(Receiver::from_owned_fd(reader.into()).expect("a pipe"), "stdout"));
         let long = vec![b'x'; LINE * 2 + 1];

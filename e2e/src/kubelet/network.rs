@@ -23,11 +23,11 @@ pub(crate) struct Addresses {
     range: Ipv4Net,
     /// Where the address that was given last is kept over restarts.
     memory: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<NetworkState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct NetworkState {
     last: u32,
     taken: Vec<u32>,
 }
@@ -46,7 +46,7 @@ impl Addresses {
         let memory = directory.join("last-address");
         let last = std::fs::read_to_string(&memory).ok().and_then(|text| text.trim().parse::<Ipv4Addr>().ok());
         let last = last.map_or(0, u32::from);
-        Arc::new(Self { range, memory, state: Mutex::new(State { last, taken: Vec::new() }) })
+        Arc::new(Self { range, memory, state: Mutex::new(NetworkState { last, taken: Vec::new() }) })
     }
 
     /// The gateway of the range: its first address, which is the Node's.

@@ -15,7 +15,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::Options;
+use super::KubeletOptions;
 
 /// How often the Node's Lease is renewed, as by the kubelet.
 const RENEWAL: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ const HEARTBEAT: Duration = Duration::from_secs(300);
 pub(crate) const PORT: u16 = 10250;
 
 /// The Node as it should be.
-pub(crate) fn node(options: &Options) -> Node {
+pub(crate) fn node(options: &KubeletOptions) -> Node {
     let mut labels = BTreeMap::from([
         ("kubernetes.io/hostname".to_owned(), options.node.clone()),
         ("kubernetes.io/os".to_owned(), "linux".to_owned()),

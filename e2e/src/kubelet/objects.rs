@@ -17,13 +17,13 @@ use tokio::time::sleep;
 /// Which object.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Key {
-    kind: Kind,
+    kind: ObjectKind,
     namespace: String,
     name: String,
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-enum Kind {
+enum ObjectKind {
     ConfigMap,
     Secret,
 }
@@ -46,20 +46,20 @@ pub(crate) enum Lookup {
 impl Key {
     /// A ConfigMap.
     pub(crate) fn config_map(namespace: &str, name: &str) -> Self {
-        Self { kind: Kind::ConfigMap, namespace: namespace.to_owned(), name: name.to_owned() }
+        Self { kind: ObjectKind::ConfigMap, namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
     /// A Secret.
     pub(crate) fn secret(namespace: &str, name: &str) -> Self {
-        Self { kind: Kind::Secret, namespace: namespace.to_owned(), name: name.to_owned() }
+        Self { kind: ObjectKind::Secret, namespace: namespace.to_owned(), name: name.to_owned() }
     }
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::ConfigMap => "configmap",
-            Kind::Secret => "secret",
+            ObjectKind::ConfigMap => "configmap",
+            ObjectKind::Secret => "secret",
         };
         write!(f, "{kind} \"{}\"", self.name)
     }
@@ -109,7 +109,7 @@ impl Cache {
         let (sender, state) = watch::channel(Lookup::Unknown);
         let Key { kind, namespace, name } = key.clone();
         let task = match kind {
-            Kind::ConfigMap => {
+            ObjectKind::ConfigMap => {
                 let api = Api::<ConfigMap>::namespaced(self.client.clone(), &namespace);
                 tokio::spawn(follow(api, name, sender, |map: ConfigMap| {
                     let text = map.data.into_iter().flatten().map(|(name, text)| (name, text.into_bytes()));
@@ -117,7 +117,7 @@ impl Cache {
                     text.chain(binary).collect()
                 }))
             }
-            Kind::Secret => {
+            ObjectKind::Secret => {
                 let api = Api::<Secret>::namespaced(self.client.clone(), &namespace);
                 tokio::spawn(follow(api, name, sender, |secret: Secret| {
                     secret.data.into_iter().flatten().map(|(name, bytes)| (name, bytes.0)).collect()

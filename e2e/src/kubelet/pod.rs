@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::Kubelet;
 use super::environment::Sources;
-use super::log::Log;
+use super::log::ContainerLog;
 use super::objects::Objects;
 use super::probe::Target;
 use super::process::Program;
@@ -41,7 +41,7 @@ pub(crate) struct RunningContainer {
     /// What runs in it.
     pub program: Program,
     /// Where its output goes.
-    pub log: Arc<Log>,
+    pub log: Arc<ContainerLog>,
 }
 
 /// What the tasks of a pod on this Node share: a pod worker, as the kubelet calls it.

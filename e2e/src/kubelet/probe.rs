@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 
 /// What a probe or a hook does.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Action {
+pub(crate) enum ProbeAction {
     /// Asks for a path; an answer below 400 is good.
     Http {
         /// TLS, with no look at the certificate.
@@ -44,7 +44,7 @@ pub(crate) enum Action {
     Sleep(Duration),
 }
 
-impl Action {
+impl ProbeAction {
     /// What a probe does.
     ///
     /// # Errors
@@ -161,8 +161,8 @@ pub(crate) struct Target {
 ///
 /// # Errors
 /// Why the answer is not good, as an Event says it.
-pub(crate) async fn http(action: &Action, target: Target) -> Result<(), String> {
-    let Action::Http { tls, host, port, path, headers } = action else { return Err("not HTTP".to_owned()) };
+pub(crate) async fn http(action: &ProbeAction, target: Target) -> Result<(), String> {
+    let ProbeAction::Http { tls, host, port, path, headers } = action else { return Err("not HTTP".to_owned()) };
     let authority = host.clone().unwrap_or_else(|| target.address.to_string());
     let authority = format!("{authority}:{port}");
     let url = format!("{}://{authority}{path}", if *tls { "https" } else { "http" });

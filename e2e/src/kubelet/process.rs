@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::environment::expand;
-use super::log::Log;
-use super::spawner::{Network, Processes, Spawner};
+use super::log::ContainerLog;
+use super::spawner::{Network, PodProcesses, Spawner};
 use crate::container::rights::{DEFAULT_CAPABILITIES, Rights};
 use crate::container::{Place, Spec};
 use crate::image::{Image, PATH};
@@ -183,7 +183,7 @@ pub(crate) fn small_files(pod: &Pod, hostname: &str, address: IpAddr, dns: IpAdd
 
 /// A started process.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub(crate) struct ContainerProcess {
     /// Its id, as the kubelet sees it.
     pub id: i32,
     child: Child,
@@ -194,7 +194,7 @@ pub(crate) struct Process {
 /// make it last: the others end with the first one.
 const REST: Duration = Duration::from_secs(1);
 
-impl Process {
+impl ContainerProcess {
     /// Waits for its end.
     pub(crate) async fn wait(&mut self) -> ExitStatus {
         // Waiting fails only when someone else has waited, which nobody does.
@@ -219,12 +219,12 @@ pub(crate) async fn start(
     place: Place,
     directory: &Path,
     output: Output,
-) -> Result<Process, String> {
+) -> Result<ContainerProcess, String> {
     static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let io = |error: std::io::Error| error.to_string();
     let processes = match &place {
-        Place::New(_) => Processes::New,
-        Place::Inside(process) => Processes::Of(*process),
+        Place::New(_) => PodProcesses::New,
+        Place::Inside(process) => PodProcesses::Of(*process),
     };
     let spec = Spec {
         place,
@@ -251,10 +251,10 @@ pub(crate) async fn start(
 async fn spawn(
     spawner: &Spawner,
     network: Option<Network>,
-    processes: Processes,
+    processes: PodProcesses,
     spec: &Path,
     output: Output,
-) -> Result<Process, String> {
+) -> Result<ContainerProcess, String> {
     let io = |error: std::io::Error| error.to_string();
     let pipe = || std::io::pipe().map_err(io);
     let ((report, report_writer), (out, out_writer), (err, err_writer)) = (pipe()?, pipe()?, pipe()?);
@@ -265,7 +265,7 @@ async fn spawn(
     let receiver = |pipe: std::io::PipeReader| Receiver::from_owned_fd(pipe.into()).map_err(io);
     let output = output.collect(receiver(out)?, receiver(err)?);
     let id = child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or(-1);
-    let mut process = Process { id, child, output };
+    let mut process = ContainerProcess { id, child, output };
     let mut message = String::new();
     let _ = receiver(report)?.read_to_string(&mut message).await;
     if message.is_empty() {
@@ -279,7 +279,7 @@ async fn spawn(
 #[derive(Debug)]
 pub(crate) enum Output {
     /// To a log.
-    Log(Arc<Log>),
+    Log(Arc<ContainerLog>),
     /// To whoever waits for it; only the beginning is kept.
     Collected(tokio::sync::mpsc::Sender<Vec<u8>>),
 }
@@ -311,7 +311,7 @@ impl Output {
     }
 }
 
-impl Drop for Process {
+impl Drop for ContainerProcess {
     fn drop(&mut self) {
         // Whoever still writes is read to the end.
         self.output.detach_all();

@@ -18,14 +18,14 @@ use self::back_off::BackOff;
 use self::health::{act, hook_and_probes};
 use super::environment;
 use super::links;
-use super::log::{self, Log, Selection};
+use super::log::{self, ContainerLog, Selection};
 use super::pod::{PodWorker, RunningContainer};
-use super::probe::Action;
-use super::process::{self, Output, Process, Program};
+use super::probe::ProbeAction;
+use super::process::{self, ContainerProcess, Output, Program};
 use super::status::{Current, Terminated};
 use super::stop::Stop;
 use crate::container::Place;
-use crate::container::root::{Layout, Mount};
+use crate::container::root::{Mount, RootLayout};
 use crate::image;
 
 /// Which container of a pod.
@@ -259,10 +259,10 @@ fn begin(
     attempt: i32,
     directory: &Path,
     termination_log: &Path,
-) -> std::io::Result<Arc<Log>> {
+) -> std::io::Result<Arc<ContainerLog>> {
     std::fs::create_dir_all(directory.join("root"))?;
     process::termination_file(termination_log)?;
-    Log::new(&pod.log_path(&container.name, attempt))
+    ContainerLog::new(&pod.log_path(&container.name, attempt))
 }
 
 fn layout(
@@ -272,7 +272,7 @@ fn layout(
     image: &image::Image,
     directory: &Path,
     termination_log: &Path,
-) -> Result<Layout, String> {
+) -> Result<RootLayout, String> {
     let known =
         |name: &str| program.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     let expand = |text: &str| environment::expand(text, &known);
@@ -282,7 +282,7 @@ fn layout(
     mounts.push(Mount { source: termination_log.to_owned(), target: PathBuf::from(path), read_only: false });
     let object = pod.object();
     let hostname = pod.hostname();
-    Ok(Layout {
+    Ok(RootLayout {
         scratch: directory.join("root"),
         image: match &image.root {
             image::Root::Directory(path) => Some(path.clone()),
@@ -302,7 +302,7 @@ async fn watch_over(
     pod: &Arc<PodWorker>,
     which: Which,
     container: &Container,
-    process: &mut Process,
+    process: &mut ContainerProcess,
     stop: &mut Stop,
 ) -> std::process::ExitStatus {
     let (kill_sender, mut kills) = mpsc::channel(1);
@@ -334,13 +334,13 @@ async fn watch_over(
 async fn end(
     pod: &Arc<PodWorker>,
     container: &Container,
-    process: &mut Process,
+    process: &mut ContainerProcess,
     stop: Stop,
 ) -> std::process::ExitStatus {
     let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
     if let Some(hook) = hook {
         let work = async {
-            let result = match Action::of_hook(hook, container) {
+            let result = match ProbeAction::of_hook(hook, container) {
                 Ok(action) => act(pod, &container.name, &action, None).await,
                 Err(error) => Err(error),
             };

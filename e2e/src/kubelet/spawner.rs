@@ -24,7 +24,7 @@ pub(crate) struct Network(pub(super) Arc<File>);
 
 /// Which PID namespace a process starts in.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Processes {
+pub(crate) enum PodProcesses {
     /// A new one, whose first process it is.
     New,
     /// That of this process.
@@ -114,7 +114,7 @@ impl Spawner {
     pub(crate) async fn spawn(
         &self,
         network: Option<Network>,
-        processes: Processes,
+        processes: PodProcesses,
         mut command: Command,
         stdio: [OwnedFd; 3],
     ) -> io::Result<Child> {
@@ -124,8 +124,8 @@ impl Spawner {
                     setns(&*network.0, CloneFlags::CLONE_NEWNET)?;
                 }
                 match processes {
-                    Processes::New => unshare(CloneFlags::CLONE_NEWPID)?,
-                    Processes::Of(process) => {
+                    PodProcesses::New => unshare(CloneFlags::CLONE_NEWPID)?,
+                    PodProcesses::Of(process) => {
                         setns(File::open(format!("/proc/{process}/ns/pid"))?, CloneFlags::CLONE_NEWPID)?;
                     }
                 }

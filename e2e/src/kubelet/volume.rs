@@ -52,7 +52,7 @@ pub(crate) enum VolumeError {
 
 /// How a volume comes to be.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Kind {
+pub(crate) enum VolumeKind {
     /// Files that follow objects.
     Payload,
     /// A directory of the pod; in memory or not, with a limit in bytes.
@@ -90,21 +90,21 @@ pub(crate) struct Render<'a> {
 ///
 /// # Errors
 /// When it is not supported here.
-pub(crate) fn kind(volume: &Volume) -> Result<Kind, VolumeError> {
+pub(crate) fn kind(volume: &Volume) -> Result<VolumeKind, VolumeError> {
     if volume.secret.is_some()
         || volume.config_map.is_some()
         || volume.downward_api.is_some()
         || volume.projected.is_some()
     {
-        return Ok(Kind::Payload);
+        return Ok(VolumeKind::Payload);
     }
     if let Some(empty) = &volume.empty_dir {
         let memory = empty.medium.as_deref() == Some("Memory");
-        return Ok(Kind::Empty { memory, limit: empty.size_limit.as_ref().map(|limit| limit.0.clone()) });
+        return Ok(VolumeKind::Empty { memory, limit: empty.size_limit.as_ref().map(|limit| limit.0.clone()) });
     }
     if let Some(host) = &volume.host_path {
         let create = host.type_.as_deref() == Some("DirectoryOrCreate");
-        return Ok(Kind::Host { path: PathBuf::from(&host.path), create });
+        return Ok(VolumeKind::Host { path: PathBuf::from(&host.path), create });
     }
     Err(VolumeError::Unsupported(volume.name.clone()))
 }
@@ -138,7 +138,7 @@ pub(crate) fn tokens(pod: &Pod) -> Vec<((String, usize), ServiceAccountTokenProj
     tokens
 }
 
-/// The files of a volume of [`Kind::Payload`].
+/// The files of a volume of [`VolumeKind::Payload`].
 ///
 /// # Errors
 /// When an object or a key of it is missing and not optional, or a field does not exist.

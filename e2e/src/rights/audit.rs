@@ -12,14 +12,14 @@ use crate::cluster::audit::{Event, Object};
 
 /// The account of a pod.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Account {
+pub(super) struct AuditAccount {
     pub namespace: String,
     pub name: String,
 }
 
 /// What was asked for.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Action {
+pub(super) struct AuditAction {
     pub group: String,
     /// With the subresource: `ingresses/status`.
     pub resource: String,
@@ -48,10 +48,10 @@ pub(super) enum Decision {
 
 /// A request of a pod that was decided on.
 #[derive(Clone, Debug)]
-pub(super) struct Request {
-    pub account: Account,
+pub(super) struct JudgedRequest {
+    pub account: AuditAccount,
     pub pod: String,
-    pub action: Action,
+    pub action: AuditAction,
     pub decision: Decision,
     pub received: Timestamp,
     pub answered: Timestamp,
@@ -69,12 +69,12 @@ pub(super) enum Standing {
 }
 
 /// One log.
-pub(super) struct Log {
+pub(super) struct RequestLog {
     /// In the order in which they were answered.
-    pub requests: Vec<Request>,
+    pub requests: Vec<JudgedRequest>,
     changes: Vec<Change>,
     /// When each pod was heard of first.
-    first: BTreeMap<(Account, String), Timestamp>,
+    first: BTreeMap<(AuditAccount, String), Timestamp>,
 }
 
 /// A write to a role or to a binding.
@@ -101,7 +101,7 @@ enum ChangeKind {
     Deleted,
 }
 
-impl Log {
+impl RequestLog {
     /// Reads a log, a line of JSON for each event.
     pub(super) fn read(lines: impl BufRead) -> io::Result<Self> {
         let mut log = Self { requests: Vec::new(), changes: Vec::new(), first: BTreeMap::new() };
@@ -137,7 +137,7 @@ impl Log {
     }
 
     /// Whether role or binding were changed, and not replaced, while the pod was there, before it was denied something.
-    pub(super) fn was_changed_under(&self, grant: &Grant, denied: &Request) -> bool {
+    pub(super) fn was_changed_under(&self, grant: &Grant, denied: &JudgedRequest) -> bool {
         let first = self.first[&(denied.account.clone(), denied.pod.clone())];
         self.changes_of(grant).any(|change| {
             change.kind == ChangeKind::Changed && first < change.received && change.received <= denied.answered
@@ -146,8 +146,8 @@ impl Log {
 
     /// Whether it was asked for IngressClasses, by an account that has rights in its own namespace and was never given any in the
     /// cluster.
-    pub(super) fn is_of_namespaces_only(&self, denied: &Request) -> bool {
-        let Request { account: Account { namespace, name }, action, answered, .. } = denied;
+    pub(super) fn is_of_namespaces_only(&self, denied: &JudgedRequest) -> bool {
+        let JudgedRequest { account: AuditAccount { namespace, name }, action, answered, .. } = denied;
         let standing = |namespace: &str| {
             let grant = Grant { namespace: namespace.to_owned(), name: name.clone() };
             self.standing(&grant, *answered)
@@ -157,8 +157,8 @@ impl Log {
     }
 
     /// Whether what was denied was allowed as well, while the same grants were in force.
-    pub(super) fn was_allowed_as_well(&self, denied: &Request, grants: &[&Grant]) -> bool {
-        let is_same = |request: &&Request| {
+    pub(super) fn was_allowed_as_well(&self, denied: &JudgedRequest, grants: &[&Grant]) -> bool {
+        let is_same = |request: &&JudgedRequest| {
             let allowed = matches!(request.decision, Decision::Allowed(_));
             allowed && request.account == denied.account && request.action == denied.action
         };
@@ -175,9 +175,9 @@ impl Log {
     }
 }
 
-impl fmt::Display for Request {
+impl fmt::Display for JudgedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { account, action: Action { group, resource, verb, namespace, name }, .. } = self;
+        let Self { account, action: AuditAction { group, resource, verb, namespace, name }, .. } = self;
         write!(f, "{}/{}: {verb} {resource} of {group:?}", account.namespace, account.name)?;
         if !namespace.is_empty() || !name.is_empty() {
             write!(f, ", {namespace}/{name}")?;
@@ -206,7 +206,7 @@ fn change(event: &Event) -> Option<Change> {
 }
 
 /// The request of a pod that it was, if it was decided on: who asks too much (429) is sent away before.
-fn request(event: Event) -> Option<Request> {
+fn request(event: Event) -> Option<JudgedRequest> {
     // A watch is answered when it begins; it is in the log once more at its end.
     if (event.stage == "ResponseStarted") != (event.verb == "watch") {
         return None;
@@ -216,7 +216,7 @@ fn request(event: Event) -> Option<Request> {
     if namespace == "kube-system" {
         return None;
     }
-    let account = Account { namespace: namespace.to_owned(), name: name.to_owned() };
+    let account = AuditAccount { namespace: namespace.to_owned(), name: name.to_owned() };
     let decision = match event.annotations.get("authorization.k8s.io/decision")?.as_str() {
         "allow" => {
             Decision::Allowed(event.annotations.get("authorization.k8s.io/reason").and_then(|text| binding(text)))
@@ -227,10 +227,10 @@ fn request(event: Event) -> Option<Request> {
     let resource = event.object_ref.kind();
     let Object { api_group: group, namespace, name, .. } = event.object_ref;
     let name = if event.verb == "create" { String::new() } else { name };
-    Some(Request {
+    Some(JudgedRequest {
         account,
         pod,
-        action: Action { group, resource, verb: event.verb, namespace, name },
+        action: AuditAction { group, resource, verb: event.verb, namespace, name },
         decision,
         received: event.received,
         answered: event.reached,

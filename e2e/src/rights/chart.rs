@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::audit::{Grant, Request};
+use super::audit::{Grant, JudgedRequest};
 
 /// The name that a release has to be rendered with: in the name of an object it stands for that of whichever release asks.
 pub const RELEASE: &str = "any-release";
@@ -36,7 +36,7 @@ pub struct Right {
 
 impl Right {
     /// Whether it is what a request of an account of a release needs.
-    pub(super) fn allows(&self, request: &Request) -> bool {
+    pub(super) fn allows(&self, request: &JudgedRequest) -> bool {
         let action = &request.action;
         let is_named = |name: &String| name.replace(RELEASE, &request.account.name) == action.name;
         (&self.group, &self.resource, &self.verb) == (&action.group, &action.resource, &action.verb)
@@ -44,7 +44,7 @@ impl Right {
     }
 
     /// The role and binding from which an account would have it for a request.
-    pub(super) fn grant(&self, request: &Request) -> Grant {
+    pub(super) fn grant(&self, request: &JudgedRequest) -> Grant {
         let namespace = match self.scope {
             Scope::Cluster => String::new(),
             Scope::Namespace => request.action.namespace.clone(),
@@ -72,7 +72,7 @@ impl fmt::Display for Right {
 pub fn rights(manifests: &[u8]) -> serde_norway::Result<BTreeSet<Right>> {
     let mut rights = BTreeSet::new();
     for document in serde_norway::Deserializer::from_slice(manifests) {
-        let Some(object) = Option::<Object>::deserialize(document)? else { continue };
+        let Some(object) = Option::<ChartObject>::deserialize(document)? else { continue };
         let scope = match object.kind.as_str() {
             "ClusterRole" => Scope::Cluster,
             "Role" => Scope::Namespace,
@@ -97,7 +97,7 @@ pub fn rights(manifests: &[u8]) -> serde_norway::Result<BTreeSet<Right>> {
 
 /// An object of any kind; a role has rules.
 #[derive(Deserialize)]
-struct Object {
+struct ChartObject {
     #[serde(default)]
     kind: String,
     #[serde(default)]

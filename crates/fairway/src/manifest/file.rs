@@ -86,7 +86,7 @@ impl Stamp {
 
 /// A file that is new or different and hasn't been read yet.
 #[derive(Debug)]
-pub(super) struct Unread {
+pub(super) struct UnreadFile {
     pub(super) path: Arc<Path>,
     stamp: io::Result<Stamp>,
     /// The documents that needn't be parsed again.
@@ -95,7 +95,7 @@ pub(super) struct Unread {
 
 /// A file that has been read and parsed; nothing is taken over yet.
 #[derive(Debug)]
-pub(super) struct Parsed {
+pub(super) struct ParsedFile {
     pub(super) path: Arc<Path>,
     content: io::Result<(Stamp, Content)>,
 }
@@ -108,18 +108,18 @@ struct Content {
     broken: Option<(u32, String)>,
 }
 
-impl Unread {
+impl UnreadFile {
     /// How long the file is.
     pub(super) fn size(&self) -> u64 {
         self.stamp.as_ref().map_or(0, |stamp| stamp.length)
     }
 
     /// Reads and parses what is new in the file.
-    pub(super) fn parse(self, hasher: &RandomState) -> Parsed {
+    pub(super) fn parse(self, hasher: &RandomState) -> ParsedFile {
         let Self { path, stamp, known } = self;
         let text = stamp.and_then(|stamp| read(&path).map(|text| (stamp, text)));
         let content = text.map(|(stamp, text)| (stamp, Content::of(&text, &file_origin(&path), &known, hasher)));
-        Parsed { path, content }
+        ParsedFile { path, content }
     }
 }
 
@@ -148,13 +148,13 @@ impl Content {
 
 impl FileState {
     /// Looks at the file again; nothing if it is as it was.
-    pub(super) fn look(&self, path: &Arc<Path>) -> Option<Unread> {
+    pub(super) fn look(&self, path: &Arc<Path>) -> Option<UnreadFile> {
         let stamp = std::fs::metadata(path).map(|metadata| Stamp::of(&metadata));
         if stamp.as_ref().ok().copied() == self.stamp && self.stamp.is_some() {
             return None;
         }
         let known = self.documents.iter().map(|document| document.hash).collect();
-        Some(Unread { path: path.clone(), stamp, known })
+        Some(UnreadFile { path: path.clone(), stamp, known })
     }
 
     /// The objects of the file, in its order.
@@ -168,7 +168,7 @@ impl FileState {
     }
 
     /// Takes over what was read, unless the file has been taken over in another form meanwhile: then it counts as unread.
-    pub(super) fn take(&mut self, parsed: Parsed) {
+    pub(super) fn take(&mut self, parsed: ParsedFile) {
         let file = file_origin(&parsed.path);
         match parsed.content {
             Ok((stamp, content)) => self.stamp = self.take_content(content, &file).then_some(stamp),

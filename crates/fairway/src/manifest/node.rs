@@ -99,8 +99,8 @@ impl<'a> Node<'a> {
         let (mut node, mut line) = (self, self.line);
         for step in steps(field) {
             let next = match (&node.value, step) {
-                (Value::Mapping(_), Step::Key(key)) => node.entry(key).map(|entry| (&entry.value, entry.line)),
-                (Value::Sequence(items), Step::Index(index)) => items.get(index).map(|item| (item, item.line)),
+                (Value::Mapping(_), FieldStep::Key(key)) => node.entry(key).map(|entry| (&entry.value, entry.line)),
+                (Value::Sequence(items), FieldStep::Index(index)) => items.get(index).map(|item| (item, item.line)),
                 _ => None,
             };
             match next {
@@ -137,29 +137,29 @@ impl<'a> Node<'a> {
 
 /// One step of a field path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Step<'a> {
+enum FieldStep<'a> {
     Key(&'a str),
     Index(usize),
 }
 
 /// The steps of `a.b[0]["c/d"]`. What can't be read ends them.
-fn steps(field: &str) -> impl Iterator<Item = Step<'_>> {
+fn steps(field: &str) -> impl Iterator<Item = FieldStep<'_>> {
     let mut rest = field;
     std::iter::from_fn(move || {
         rest = rest.strip_prefix('.').unwrap_or(rest);
         if let Some(quoted) = rest.strip_prefix("[\"") {
             let (key, tail) = quoted.split_once("\"]")?;
             rest = tail;
-            return Some(Step::Key(key));
+            return Some(FieldStep::Key(key));
         }
         if let Some(index) = rest.strip_prefix('[') {
             let (index, tail) = index.split_once(']')?;
             rest = tail;
-            return index.parse().ok().map(Step::Index);
+            return index.parse().ok().map(FieldStep::Index);
         }
         let (key, tail) = rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()));
         rest = tail;
-        (!key.is_empty()).then_some(Step::Key(key))
+        (!key.is_empty()).then_some(FieldStep::Key(key))
     })
 }
 

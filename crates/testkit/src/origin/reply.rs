@@ -15,7 +15,7 @@ pub struct Reply {
     start: String,
     status: u16,
     headers: Vec<u8>,
-    framing: Framing,
+    framing: ReplyFraming,
     pieces: Vec<Vec<u8>>,
     piece_gate: Option<Gate>,
     trailers: Vec<u8>,
@@ -26,7 +26,7 @@ pub struct Reply {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
+enum ReplyFraming {
     Length,
     Claimed(u64),
     Chunked,
@@ -69,7 +69,7 @@ impl Reply {
             start: format!("HTTP/1.1 {status} {}", reason(status)),
             status,
             headers: Vec::new(),
-            framing: Framing::Length,
+            framing: ReplyFraming::Length,
             pieces: Vec::new(),
             piece_gate: None,
             trailers: Vec::new(),
@@ -82,7 +82,7 @@ impl Reply {
 
     /// Exactly these bytes, whatever they are.
     pub fn raw(bytes: impl AsRef<[u8]>) -> Self {
-        Self { framing: Framing::Raw, pieces: vec![bytes.as_ref().to_vec()], ..Self::ok() }
+        Self { framing: ReplyFraming::Raw, pieces: vec![bytes.as_ref().to_vec()], ..Self::ok() }
     }
 
     /// Nothing at all: for use with [`Reply::then_reset`], [`Reply::then_close`] and the like.
@@ -130,23 +130,23 @@ impl Reply {
 
     /// The body, with `content-length`.
     pub fn body(self, bytes: impl AsRef<[u8]>) -> Self {
-        Self { framing: Framing::Length, pieces: vec![bytes.as_ref().to_vec()], ..self }
+        Self { framing: ReplyFraming::Length, pieces: vec![bytes.as_ref().to_vec()], ..self }
     }
 
     /// The body in chunks.
     pub fn chunked<P: AsRef<[u8]>>(self, chunks: impl IntoIterator<Item = P>) -> Self {
         let pieces = chunks.into_iter().map(|piece| piece.as_ref().to_vec()).collect();
-        Self { framing: Framing::Chunked, pieces, ..self }
+        Self { framing: ReplyFraming::Chunked, pieces, ..self }
     }
 
     /// The body without framing; its end is the end of the connection.
     pub fn close_delimited(self, bytes: impl AsRef<[u8]>) -> Self {
-        Self { framing: Framing::Unframed, pieces: vec![bytes.as_ref().to_vec()], then: Then::Close, ..self }
+        Self { framing: ReplyFraming::Unframed, pieces: vec![bytes.as_ref().to_vec()], then: Then::Close, ..self }
     }
 
     /// The body as it is, with no framing field of ours: set them with [`Reply::header`].
     pub fn unframed(self, bytes: impl AsRef<[u8]>) -> Self {
-        Self { framing: Framing::Unframed, pieces: vec![bytes.as_ref().to_vec()], ..self }
+        Self { framing: ReplyFraming::Unframed, pieces: vec![bytes.as_ref().to_vec()], ..self }
     }
 
     /// A field after the last chunk.
@@ -157,7 +157,7 @@ impl Reply {
 
     /// `content-length: length`, however long the body is.
     pub fn claiming_length(self, length: u64) -> Self {
-        Self { framing: Framing::Claimed(length), ..self }
+        Self { framing: ReplyFraming::Claimed(length), ..self }
     }
 
     /// An interim response before this one: 100, 102, 103.
@@ -242,12 +242,12 @@ impl Reply {
     /// What to do for a request with `method`.
     pub(super) fn steps(&self, method: &str) -> Vec<Step> {
         let mut steps = self.before.clone();
-        if self.framing != Framing::Raw {
+        if self.framing != ReplyFraming::Raw {
             steps.push(Step::Send(self.head()));
         }
         let bodiless = method == "HEAD" || matches!(self.status, 100..200 | 204 | 304);
         let mut left = self.cut.unwrap_or(usize::MAX);
-        for piece in if bodiless && self.framing != Framing::Raw { Vec::new() } else { self.encoded() } {
+        for piece in if bodiless && self.framing != ReplyFraming::Raw { Vec::new() } else { self.encoded() } {
             if left == 0 {
                 break;
             }
@@ -267,16 +267,16 @@ impl Reply {
 
     fn head(&self) -> Vec<u8> {
         let length = match self.framing {
-            Framing::Length if matches!(self.status, 100..200 | 204 | 304) => None,
-            Framing::Length => Some(self.pieces.iter().map(Vec::len).sum::<usize>() as u64),
-            Framing::Claimed(length) => Some(length),
+            ReplyFraming::Length if matches!(self.status, 100..200 | 204 | 304) => None,
+            ReplyFraming::Length => Some(self.pieces.iter().map(Vec::len).sum::<usize>() as u64),
+            ReplyFraming::Claimed(length) => Some(length),
             _ => None,
         };
         let mut head = format!("{}\r\n", self.start).into_bytes();
         head.extend_from_slice(&self.headers);
         if let Some(length) = length {
             head.extend_from_slice(format!("content-length: {length}\r\n").as_bytes());
-        } else if self.framing == Framing::Chunked {
+        } else if self.framing == ReplyFraming::Chunked {
             head.extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
         head.extend_from_slice(b"\r\n");
@@ -284,7 +284,7 @@ impl Reply {
     }
 
     fn encoded(&self) -> Vec<Vec<u8>> {
-        if self.framing != Framing::Chunked {
+        if self.framing != ReplyFraming::Chunked {
             return self.pieces.clone();
         }
         let mut encoded: Vec<_> = self

@@ -263,8 +263,14 @@ pub(crate) fn parse(
         }
         None => NO_ANNOTATIONS.clone(),
     };
-    let mut reading =
-        Reading { key, origin: &origin, diagnostics, backends: Vec::new(), seen: HashSet::new(), hosts: Vec::new() };
+    let mut reading = PartReading {
+        key,
+        origin: &origin,
+        diagnostics,
+        backends: Vec::new(),
+        seen: HashSet::new(),
+        hosts: Vec::new(),
+    };
     reading.rules(spec);
     let default_backend = spec.default_backend.as_ref().and_then(|backend| reading.default_backend(backend));
     let fallback = annotations.proxying.default_backend.as_ref().map(|name| {
@@ -280,7 +286,7 @@ pub(crate) fn parse(
     let aliases = reading.aliases(&annotations, &options.annotations_prefix);
     reading.rewrite_variables(&annotations, &options.annotations_prefix);
     reading.variables(&annotations, &options.annotations_prefix);
-    let Reading { mut diagnostics, mut backends, mut hosts, .. } = reading;
+    let PartReading { mut diagnostics, mut backends, mut hosts, .. } = reading;
     // There may be tens of thousands of these.
     diagnostics.shrink_to_fit();
     backends.shrink_to_fit();
@@ -306,7 +312,7 @@ pub(crate) fn parse(
     })
 }
 
-struct Reading<'a> {
+struct PartReading<'a> {
     key: &'a ObjectKey,
     origin: &'a Origin,
     diagnostics: Vec<Diagnostic>,
@@ -315,7 +321,7 @@ struct Reading<'a> {
     hosts: Vec<HostRules>,
 }
 
-impl Reading<'_> {
+impl PartReading<'_> {
     fn rules(&mut self, spec: &IngressSpec) {
         let mut by_pattern: HashMap<HostPattern, usize> = HashMap::new();
         for (at, rule) in spec.rules.iter().flatten().enumerate() {

@@ -10,7 +10,7 @@ fn config(data: &[(&str, &str)]) -> GlobalConfig {
 
 fn settings_of(config: &GlobalConfig) -> Settings {
     let origin = Origin::new("ConfigMap", "a", "b");
-    let sources = Sources { config, origin: &origin, add_headers: None, proxy_set_headers: None };
+    let sources = SettingsSources { config, origin: &origin, add_headers: None, proxy_set_headers: None };
     settings(&sources, &Options::default(), &mut Vec::new())
 }
 
@@ -79,7 +79,7 @@ fn variables_that_nginx_has_are_no_mistake() {
     let data = [("log-format-upstream".to_owned(), format.to_owned())].into();
     let origin = Origin::new("ConfigMap", "a", "b");
     let config = GlobalConfig::read(&origin, &data, &mut Vec::new());
-    let sources = Sources { config: &config, origin: &origin, add_headers: None, proxy_set_headers: None };
+    let sources = SettingsSources { config: &config, origin: &origin, add_headers: None, proxy_set_headers: None };
     let mut found = Vec::new();
     settings(&sources, &Options::default(), &mut found);
     let warned: Vec<_> = found.iter().filter(|found| found.severity == Severity::Warning).collect();

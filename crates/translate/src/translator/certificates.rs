@@ -20,7 +20,7 @@ pub(super) struct SecretState {
     pub(super) parts: Parts,
     /// The newest version that could be used.
     pub(super) good: Option<TlsSecret>,
-    pub(super) problem: Option<Problem>,
+    pub(super) problem: Option<CertificateProblem>,
     /// The version that `good` and `problem` were read from.
     read: Option<Arc<Secret>>,
     /// The newest version that could be used for anything.
@@ -31,7 +31,7 @@ pub(super) struct SecretState {
 
 /// Why the newest version of a Secret isn't used.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Problem {
+pub(super) enum CertificateProblem {
     Missing,
     Unusable(String),
 }
@@ -98,8 +98,8 @@ impl Translator {
                     state.good = Some(good);
                     None
                 }
-                Some(Err(reason)) => Some(Problem::Unusable(reason)),
-                None => Some(Problem::Missing),
+                Some(Err(reason)) => Some(CertificateProblem::Unusable(reason)),
+                None => Some(CertificateProblem::Missing),
             };
             state.read = secret.cloned();
             let kept = secret.filter(|secret| problem.is_none() || secret::read_backend(&key, secret).is_ok());

@@ -12,7 +12,7 @@ use crate::configmap::GlobalConfig;
 use crate::diagnostic::Diagnostic;
 use crate::objects::{Kind, Object, ObjectKey};
 use crate::options::Options;
-use crate::settings::{self, Sources};
+use crate::settings::{self, SettingsSources};
 use crate::value::ObjectRef;
 
 /// The configuration that holds for all.
@@ -130,7 +130,7 @@ impl Translator {
         let global = &mut self.global;
         let origin =
             global.key.as_ref().map(ObjectKey::origin).unwrap_or_else(|| fairway_model::Origin::built_in("defaults"));
-        let sources = Sources {
+        let sources = SettingsSources {
             config: &global.config,
             origin: &origin,
             add_headers: global.data(&global.add_headers),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use fairway_model::HostPattern;
 
-use super::certificates::Problem;
+use super::certificates::CertificateProblem;
 use super::ingresses::secret_key;
 use super::part::{Extent, portion};
 use super::{Translator, Work};
@@ -110,11 +110,11 @@ impl Translator {
             (None, true) => "a self-signed certificate is served",
         };
         match &state.problem {
-            Some(Problem::Missing) => {
+            Some(CertificateProblem::Missing) => {
                 let message = format!("there is no Secret {}/{}; {instead}", key.namespace, key.name);
                 return Some((Severity::Warning, Reason::SecretNotFound, message));
             }
-            Some(Problem::Unusable(why)) => {
+            Some(CertificateProblem::Unusable(why)) => {
                 let message = format!("Secret {}/{}: {why}; {instead}", key.namespace, key.name);
                 return Some((Severity::Error, Reason::InvalidSecret, message));
             }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::PodWorker;
 use crate::container::Place;
-use crate::kubelet::process::{self, Output, Process, Program};
+use crate::kubelet::process::{self, ContainerProcess, Output, Program};
 
 impl PodWorker {
     /// Runs a command in a container: its exit code and the beginning of what it wrote.
@@ -44,7 +44,7 @@ impl PodWorker {
 }
 
 /// Ends a command that nobody waits for any more.
-struct Guard(Option<Process>);
+struct Guard(Option<ContainerProcess>);
 
 impl Drop for Guard {
     fn drop(&mut self) {

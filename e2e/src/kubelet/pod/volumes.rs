@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{PodWorker, Update, containers};
 use crate::kubelet::objects::Objects;
-use crate::kubelet::volume::{self, Kind, Ownership, Render, VolumeError};
+use crate::kubelet::volume::{self, Ownership, Render, VolumeError, VolumeKind};
 
 /// Keeps the files of volumes as their objects are, until the pod is gone.
 pub(super) async fn refresh(
@@ -48,7 +48,7 @@ pub(super) async fn refresh(
             return;
         }
         for volume in pod.volume_specs() {
-            if !matches!(volume::kind(&volume), Ok(Kind::Payload)) {
+            if !matches!(volume::kind(&volume), Ok(VolumeKind::Payload)) {
                 continue;
             }
             // An object that was deleted leaves its files, as with the kubelet.
@@ -135,19 +135,19 @@ impl PodWorker {
                 |error: std::io::Error| format!("MountVolume.SetUp failed for volume \"{}\" : {error}", volume.name);
             let path = self.volume_path(&volume.name);
             let kind = volume::kind(&volume).map_err(|error| error.to_string())?;
-            let read_only = kind == Kind::Payload;
+            let read_only = kind == VolumeKind::Payload;
             let path = match kind {
-                Kind::Payload => {
+                VolumeKind::Payload => {
                     let payload = self.payload(&volume, tokens).map_err(|error| error.to_string())?;
                     volume::write(&path, &payload, self.ownership()).map_err(failed)?;
                     shown.insert(volume.name.clone(), payload);
                     path
                 }
-                Kind::Empty { memory, limit } => {
+                VolumeKind::Empty { memory, limit } => {
                     volume::empty_directory(&path, memory, limit.as_deref(), self.ownership()).map_err(failed)?;
                     path
                 }
-                Kind::Host { path, create } => {
+                VolumeKind::Host { path, create } => {
                     if create {
                         std::fs::create_dir_all(&path).map_err(failed)?;
                     }

@@ -9,9 +9,9 @@ fn container(probe: serde_json::Value) -> Container {
     serde_json::from_value(json!({ "name": "c", "ports": ports, "readinessProbe": probe })).expect("a container")
 }
 
-fn action(probe: serde_json::Value) -> Result<Action, String> {
+fn action(probe: serde_json::Value) -> Result<ProbeAction, String> {
     let container = container(probe);
-    Action::of_probe(container.readiness_probe.as_ref().expect("a probe"), &container)
+    ProbeAction::of_probe(container.readiness_probe.as_ref().expect("a probe"), &container)
 }
 
 #[test]
@@ -31,8 +31,8 @@ fn only_so_many_results_in_a_row_count() {
 
 #[test]
 fn ports_have_numbers_or_names() {
-    assert_eq!(action(json!({ "tcpSocket": { "port": "web" } })), Ok(Action::Tcp { host: None, port: 8080 }));
-    assert_eq!(action(json!({ "tcpSocket": { "port": 81 } })), Ok(Action::Tcp { host: None, port: 81 }));
+    assert_eq!(action(json!({ "tcpSocket": { "port": "web" } })), Ok(ProbeAction::Tcp { host: None, port: 8080 }));
+    assert_eq!(action(json!({ "tcpSocket": { "port": 81 } })), Ok(ProbeAction::Tcp { host: None, port: 81 }));
     action(json!({ "tcpSocket": { "port": "none" } })).expect_err("no such port");
     action(json!({ "tcpSocket": { "port": 70000 } })).expect_err("no such number");
     action(json!({ "grpc": { "port": 1 } })).expect_err("not supported");

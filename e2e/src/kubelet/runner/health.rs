@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Kill, Which};
 use crate::kubelet::pod::PodWorker;
-use crate::kubelet::probe::{self, Action, ProbeCounter};
+use crate::kubelet::probe::{self, ProbeAction, ProbeCounter};
 
 /// The hook first, then the probes; returns when a startup probe or the hook has failed, or nothing is left to do.
 pub(super) async fn hook_and_probes(
@@ -21,7 +21,7 @@ pub(super) async fn hook_and_probes(
 ) {
     let post_start = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
     if let Some(hook) = post_start {
-        let result = match Action::of_hook(hook, &container) {
+        let result = match ProbeAction::of_hook(hook, &container) {
             Ok(action) => act(&pod, &container.name, &action, None).await,
             Err(error) => Err(error),
         };
@@ -36,7 +36,7 @@ pub(super) async fn hook_and_probes(
     if container.startup_probe.is_some() {
         let mut ending = ending.clone();
         tokio::select! {
-            passed = probe(&pod, which, &container, Kind::Startup, start, &kills) => if !passed { return },
+            passed = probe(&pod, which, &container, ProbeKind::Startup, start, &kills) => if !passed { return },
             _ = ending.wait_for(|ending| *ending) => return,
         }
     }
@@ -44,16 +44,16 @@ pub(super) async fn hook_and_probes(
     let liveness = async {
         let mut ending = ending.clone();
         tokio::select! {
-            _ = probe(&pod, which, &container, Kind::Liveness, start, &kills) => {}
+            _ = probe(&pod, which, &container, ProbeKind::Liveness, start, &kills) => {}
             _ = ending.wait_for(|ending| *ending) => {}
         }
     };
-    let readiness = probe(&pod, which, &container, Kind::Readiness, start, &kills);
+    let readiness = probe(&pod, which, &container, ProbeKind::Readiness, start, &kills);
     tokio::join!(liveness, readiness);
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
+enum ProbeKind {
     Startup,
     Liveness,
     Readiness,
@@ -64,14 +64,14 @@ async fn probe(
     pod: &Arc<PodWorker>,
     which: Which,
     container: &Container,
-    kind: Kind,
+    kind: ProbeKind,
     start: Instant,
     kills: &mpsc::Sender<Kill>,
 ) -> bool {
     let (spec, word) = match kind {
-        Kind::Startup => (&container.startup_probe, "Startup"),
-        Kind::Liveness => (&container.liveness_probe, "Liveness"),
-        Kind::Readiness => (&container.readiness_probe, "Readiness"),
+        ProbeKind::Startup => (&container.startup_probe, "Startup"),
+        ProbeKind::Liveness => (&container.liveness_probe, "Liveness"),
+        ProbeKind::Readiness => (&container.readiness_probe, "Readiness"),
     };
     let Some(spec) = spec else { return true };
     let seconds = |value: Option<i32>, default: u64| {
@@ -80,13 +80,13 @@ async fn probe(
     let delay = seconds(spec.initial_delay_seconds, 0);
     let period = seconds(spec.period_seconds, 10).max(Duration::from_secs(1));
     let limit = seconds(spec.timeout_seconds, 1).max(Duration::from_secs(1));
-    let action = Action::of_probe(spec, container);
-    let mut tally = ProbeCounter::new(spec, kind == Kind::Liveness);
+    let action = ProbeAction::of_probe(spec, container);
+    let mut tally = ProbeCounter::new(spec, kind == ProbeKind::Liveness);
     let mut told = false;
     // The kubelet's first probe comes about a second after the start, when it has noticed it. What is ready before is seen
     // before; what fails before then is not counted.
     let early = [50, 100, 200, 400, 700].map(Duration::from_millis);
-    let mut early = early.into_iter().filter(|_| delay.is_zero() && kind != Kind::Liveness);
+    let mut early = early.into_iter().filter(|_| delay.is_zero() && kind != ProbeKind::Liveness);
     let mut due = start + delay;
     loop {
         let uncounted = early.next();
@@ -124,8 +124,8 @@ async fn probe(
             continue;
         }
         match kind {
-            Kind::Readiness => pod.update(which, |state| state.ready = good),
-            Kind::Startup if good => {
+            ProbeKind::Readiness => pod.update(which, |state| state.ready = good),
+            ProbeKind::Startup if good => {
                 let ready = container.readiness_probe.is_none();
                 pod.update(which, |state| {
                     state.started = true;
@@ -133,8 +133,8 @@ async fn probe(
                 });
                 return true;
             }
-            Kind::Liveness if good => {}
-            Kind::Startup | Kind::Liveness => {
+            ProbeKind::Liveness if good => {}
+            ProbeKind::Startup | ProbeKind::Liveness => {
                 let failed =
                     format!("Container {} failed {} probe, will be restarted", container.name, word.to_lowercase());
                 let grace = spec.termination_grace_period_seconds.and_then(|grace| u64::try_from(grace).ok());
@@ -149,19 +149,19 @@ async fn probe(
 pub(super) async fn act(
     pod: &Arc<PodWorker>,
     container: &str,
-    action: &Action,
+    action: &ProbeAction,
     limit: Option<Duration>,
 ) -> Result<(), String> {
     let target = pod.target();
     let work = async {
         match action {
-            Action::Http { .. } => probe::http(action, target).await,
-            Action::Tcp { host, port } => probe::tcp(host.as_deref(), *port, target).await,
-            Action::Sleep(duration) => {
+            ProbeAction::Http { .. } => probe::http(action, target).await,
+            ProbeAction::Tcp { host, port } => probe::tcp(host.as_deref(), *port, target).await,
+            ProbeAction::Sleep(duration) => {
                 sleep(*duration).await;
                 Ok(())
             }
-            Action::Exec(command) => match pod.execute(container, command.clone()).await? {
+            ProbeAction::Exec(command) => match pod.execute(container, command.clone()).await? {
                 (0, _) => Ok(()),
                 (code, output) => Err(format!("exit code {code}: {}", String::from_utf8_lossy(&output).trim_end())),
             },
