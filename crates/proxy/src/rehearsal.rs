@@ -20,10 +20,8 @@ use fairway_model::{
 use crate::access_log::{Format, LogClock};
 use crate::balance::{Ask, cookie};
 use crate::error::Failure;
-use crate::exchange::refused;
-use crate::http::Spanned;
-use crate::http::{Method, Parsed, RequestHead};
-use crate::http1::compose::{self, AnswerTo, Persistence};
+use crate::exchange::{refused, write_http1_answer, write_http1_request};
+use crate::http::{Method, Parsed, RequestHead, Spanned};
 use crate::live::Live;
 use crate::message::{Evaluated, ResponseContext, UpstreamRequest};
 use crate::net::resolve::AddressPolicy;
@@ -214,8 +212,7 @@ impl<'a> Asked<'a, '_> {
         let mut values = Evaluated::default();
         let edits = ResponseEdits { plan: self.plan, rules: &live.prepared.fields, session_cookie: b"" };
         values.fill(&edits, |template, out| self.append(template, respond.status, out));
-        let (clock, mut sent_head, mut value, mut response) =
-            (DateClock::default(), Vec::new(), Vec::new(), Vec::new());
+        let (clock, mut sent_head, mut response) = (DateClock::default(), Vec::new(), Vec::new());
         let answer = Answer {
             status: respond.status,
             body: &respond.body,
@@ -223,10 +220,7 @@ impl<'a> Asked<'a, '_> {
             fields: &respond.fields,
             location: redirects.then_some(&self.scratch.location[..]),
         };
-        let to = AnswerTo {
-            head_only: self.head.is_some_and(|head| head.parsed.method() == Method::Head),
-            persistence: Persistence::Kept,
-        };
+        let head_only = self.head.is_some_and(|head| head.parsed.method() == Method::Head);
         let context = ResponseContext {
             live,
             clock: &clock,
@@ -235,7 +229,7 @@ impl<'a> Asked<'a, '_> {
             values: &values,
             sent_head: &mut sent_head,
         };
-        let (status, _) = compose::write_answer(&answer, to, &context, &mut response, &mut value);
+        let status = write_http1_answer(&answer, head_only, &context, &mut response);
         Outcome::Answer { status, response, cause }
     }
 
@@ -253,7 +247,7 @@ impl<'a> Asked<'a, '_> {
                     .ok_or_else(|| decision::Failure::without_endpoint(&live.snapshot, forwarding.backend))?,
             ),
         };
-        let (mut request, mut value) = (Vec::new(), Vec::new());
+        let mut request = Vec::new();
         let in_place_of = forwarding.in_place_of.and_then(|name| live.snapshot.backend(name));
         service.with_backend(|backend| {
             let upstream = UpstreamRequest {
@@ -270,7 +264,7 @@ impl<'a> Asked<'a, '_> {
                 upgrade: head.parsed.asked_protocols(head.bytes),
                 close: live.prepared.pool.connections == 0,
             };
-            compose::write_request(&upstream, None, &mut request, &mut value, &mut OfRequest(self))
+            write_http1_request(&upstream, &mut request, &mut OfRequest(self))
         })?;
         Ok(Outcome::Forward { request, endpoint, response: self.changes(plan) })
     }

@@ -22,7 +22,7 @@ use fairway_model::{Action, Backend, ByteLimit, Host, HostPattern, Respond, Rout
 
 pub(crate) use self::facts::ConnectionFacts;
 use self::patience::Patience;
-pub(crate) use self::side::{After, Sides, parse_http1};
+pub(crate) use self::side::{After, Sides, parse_http1, write_http1_answer, write_http1_request};
 use self::side::{ClientSide, EndpointSide};
 use self::transfer::Gaps;
 use crate::error::{CLIENT_CLOSED, Failure, Side};

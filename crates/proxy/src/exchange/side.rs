@@ -13,7 +13,7 @@ use crate::error::Failure;
 use crate::http::{BodyError, FieldsView, HeadError, HeadLimits, Method, Parsed, RequestHead, ResponseHead, Spanned};
 pub(crate) use crate::http1::After;
 pub(super) use crate::http1::ResponsePart;
-use crate::http1::{BodySource, Http1Client, Http1Endpoint, PreparedField};
+use crate::http1::{self, AnswerTo, BodySource, Http1Client, Http1Endpoint, Persistence, PreparedField};
 use crate::message::{ResponseContext, UpstreamRequest};
 use crate::net::tls;
 use crate::record::TlsView;
@@ -49,6 +49,29 @@ impl<'a> Sides<'a> {
 /// See [`RequestHead::parse`].
 pub(crate) fn parse_http1(work: &mut Work, limits: &HeadLimits) -> Result<Parsed, HeadError> {
     work.head.parse(work.inbound.filled(), limits)
+}
+
+/// Appends an answer of the proxy's own as a client gets it whose connection is kept, and returns its status.
+pub(crate) fn write_http1_answer(
+    answer: &Answer<'_>,
+    head_only: bool,
+    context: &ResponseContext<'_>,
+    out: &mut Vec<u8>,
+) -> u16 {
+    let to = AnswerTo { head_only, persistence: Persistence::Kept };
+    http1::write_answer(answer, to, context, out, &mut Vec::new()).0
+}
+
+/// Appends the head of a request as an endpoint gets it.
+///
+/// # Errors
+/// If a configured value makes it unwritable.
+pub(crate) fn write_http1_request(
+    request: &UpstreamRequest<'_>,
+    out: &mut Vec<u8>,
+    expand: &mut impl Expand,
+) -> Result<(), Failure> {
+    http1::write_request(request, None, out, &mut Vec::new(), expand)
 }
 
 /// The fields about a client that are the same for every request of its connection, as each version of HTTP writes them.

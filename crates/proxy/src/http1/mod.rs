@@ -40,7 +40,7 @@ mod attention;
 mod body;
 mod chunk;
 mod client;
-pub(crate) mod compose;
+mod compose;
 mod connection;
 mod endpoint;
 mod field;
@@ -57,6 +57,7 @@ mod write;
 mod tests;
 
 pub(crate) use self::client::{After, Http1Client};
+pub(crate) use self::compose::{AnswerTo, Persistence, write_answer, write_request};
 pub(crate) use self::endpoint::{Http1Endpoint, ResponsePart};
 pub(crate) use self::relay::BodySource;
 
