@@ -2,7 +2,7 @@
 //! host agrees with trying every route, and a rewrite gives no path that could be read in two ways.
 #![no_main]
 
-use fairway_model::path::{Scratch, canonicalize, encode};
+use fairway_model::path::{PathScratch, canonicalize, encode};
 use fairway_model::{Action, CaptureTemplate, Host, HostPattern, Origin, PathMatch, Respond, Route, canonical_host};
 use libfuzzer_sys::fuzz_target;
 
@@ -28,13 +28,13 @@ fuzz_target!(|data: (Vec<(u8, String)>, Vec<u8>, String, Vec<u8>)| {
         assert_eq!(canonical_host(&host, &mut scratch), Some(&host[..]));
     }
 
-    let mut scratch = Scratch::default();
+    let mut scratch = PathScratch::default();
     let Ok(path) = canonicalize(&asked, &mut scratch) else {
         return;
     };
     let mut encoded = Vec::new();
     encode(path.matched, &mut encoded);
-    let mut again = Scratch::default();
+    let mut again = PathScratch::default();
     assert_eq!(canonicalize(&encoded, &mut again).map(|again| again.matched), Ok(path.matched));
 
     let found = hosts.route(path.matched);

@@ -39,7 +39,7 @@ const BUILT: &str = "--built";
 
 /// What is asked for.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Options {
+pub(crate) struct ConformanceOptions {
     /// How often the suite runs.
     times: u32,
     /// The cluster stays.
@@ -48,7 +48,7 @@ pub(crate) struct Options {
     built: bool,
 }
 
-impl Options {
+impl ConformanceOptions {
     pub(crate) fn parse(words: &[&str]) -> anyhow::Result<Self> {
         const USAGE: &str = "usage: cargo xtask conformance ingress [--times N] [--keep]";
         let mut options = Self { times: 1, keep: false, built: false };
@@ -70,7 +70,7 @@ impl Options {
 }
 
 /// Builds what is missing, starts the cluster, installs Fairway, runs the suite, ends the cluster.
-pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
+pub(crate) fn run(workspace: &Workspace, options: &ConformanceOptions) -> anyhow::Result<Outcome> {
     let _lock = match Lock::take(&workspace.root.join(LOCK))? {
         Ok(lock) => lock,
         Err(holder) => {
@@ -104,7 +104,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ou
     e2e::both(CLUSTER, outcome, call(&["down", "--name", CLUSTER]))
 }
 
-fn install_and_test(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
+fn install_and_test(workspace: &Workspace, options: &ConformanceOptions) -> anyhow::Result<Outcome> {
     let console = &workspace.console;
     console.line(INSTALL);
     let words: Vec<_> = ["exec", "--name", CLUSTER, "--"].into_iter().chain(INSTALL.split_whitespace()).collect();
@@ -330,8 +330,8 @@ Feature: Default backend
 
     #[test]
     fn the_suite_is_named_and_runs_once_unless_told() {
-        let parse = |words: &[&str]| Options::parse(words);
-        assert_eq!(parse(&["ingress"]).unwrap(), Options { times: 1, keep: false, built: false });
+        let parse = |words: &[&str]| ConformanceOptions::parse(words);
+        assert_eq!(parse(&["ingress"]).unwrap(), ConformanceOptions { times: 1, keep: false, built: false });
         assert_eq!(parse(&["ingress", "--times", "3"]).unwrap().times, 3);
         for words in
             [&["gateway"][..], &[], &["ingress", "--times"], &["ingress", "--times", "0"], &["ingress", "--fast"]]

@@ -111,7 +111,7 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
             workspace.console.finish(e2e::run(&workspace, &options))
         }
         ["conformance", options @ ..] => {
-            let options = conformance::Options::parse(options)?;
+            let options = conformance::ConformanceOptions::parse(options)?;
             workspace.console.finish(conformance::run(&workspace, &options))
         }
         ["tools"] => step(tools::build_with_suite),

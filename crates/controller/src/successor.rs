@@ -33,7 +33,7 @@ struct Workload {
     #[serde(default)]
     spec: Spec,
     #[serde(default)]
-    status: Status,
+    status: WorkloadStatus,
 }
 
 #[derive(Default, Deserialize)]
@@ -44,7 +44,7 @@ struct Spec {
 /// Of a DaemonSet.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Status {
+struct WorkloadStatus {
     observed_generation: i64,
     desired_number_scheduled: i32,
 }

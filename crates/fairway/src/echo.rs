@@ -84,7 +84,7 @@ async fn connection(mut stream: TcpStream) -> io::Result<()> {
                 }
                 Err(error) => {
                     let answer =
-                        Answer { status: error.status(), json: false, text: format!("{error}\n"), close: true };
+                        EchoAnswer { status: error.status(), json: false, text: format!("{error}\n"), close: true };
                     return stream.write_all(&answer.bytes(false)).await;
                 }
             }
@@ -98,7 +98,7 @@ async fn connection(mut stream: TcpStream) -> io::Result<()> {
         let json = head.fields().get(KnownField::Accept, &received).is_some_and(accepts_json);
         let seen = Seen::new(&head, &received, &body, total);
         let text = if json { seen.json() } else { seen.text() };
-        let answer = Answer { status: 200, json, text, close };
+        let answer = EchoAnswer { status: 200, json, text, close };
         stream.write_all(&answer.bytes(head.method() == Method::Head)).await?;
         if close {
             return stream.shutdown().await;
@@ -218,14 +218,14 @@ impl Seen {
     }
 }
 
-struct Answer {
+struct EchoAnswer {
     status: u16,
     json: bool,
     text: String,
     close: bool,
 }
 
-impl Answer {
+impl EchoAnswer {
     fn bytes(&self, head_only: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.text.len() + 128);
         let mut writer = HeadWriter::new(&mut out);

@@ -75,7 +75,7 @@ pub struct Scratch {
     pub prefix: Vec<u8>,
     /// The target of a redirect.
     pub location: Vec<u8>,
-    path: path::Scratch,
+    path: path::PathScratch,
     host: Vec<u8>,
     expanded: Vec<u8>,
     separated: Vec<u8>,

@@ -42,14 +42,14 @@ pub struct CanonicalPath<'a> {
 
 /// Memory that [`canonicalize`] reuses across requests.
 #[derive(Debug, Default)]
-pub struct Scratch {
+pub struct PathScratch {
     decoded: Vec<u8>,
     resolved: Vec<u8>,
     encoded: Vec<u8>,
 }
 
 /// Converts the path of a request target (without query) into canonical form. Borrows if nothing changes.
-pub fn canonicalize<'a>(raw: &'a [u8], scratch: &'a mut Scratch) -> Result<CanonicalPath<'a>, InvalidPath> {
+pub fn canonicalize<'a>(raw: &'a [u8], scratch: &'a mut PathScratch) -> Result<CanonicalPath<'a>, InvalidPath> {
     if raw.first() != Some(&b'/') {
         return Err(InvalidPath::NotAbsolute);
     }
@@ -219,7 +219,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn both(raw: &str) -> Result<(String, String), InvalidPath> {
-        let mut scratch = Scratch::default();
+        let mut scratch = PathScratch::default();
         let path = canonicalize(raw.as_bytes(), &mut scratch)?;
         Ok((String::from_utf8_lossy(path.matched).into_owned(), String::from_utf8_lossy(path.forwarded).into_owned()))
     }
@@ -305,13 +305,13 @@ mod tests {
     proptest! {
         #[test]
         fn canonical_paths_are_their_own_canonical_form(raw in "/([a-c%./\\\\ 2eEfF5?#]{0,3}/?){0,8}") {
-            let mut scratch = Scratch::default();
+            let mut scratch = PathScratch::default();
             if let Ok(path) = canonicalize(raw.as_bytes(), &mut scratch) {
                 prop_assert!(!path.matched.windows(2).any(|pair| pair == b"//"));
                 prop_assert!(!path.matched.split(|&b| b == b'/').any(|s| s == b"." || s == b".."));
                 let mut encoded = Vec::new();
                 encode(path.matched, &mut encoded);
-                let mut again = Scratch::default();
+                let mut again = PathScratch::default();
                 let second = canonicalize(&encoded, &mut again).unwrap();
                 prop_assert_eq!(path.matched, second.matched);
                 prop_assert_eq!(second.forwarded, &encoded[..]);
@@ -320,7 +320,7 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(raw in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = canonicalize(&raw, &mut Scratch::default());
+            let _ = canonicalize(&raw, &mut PathScratch::default());
         }
     }
 }

@@ -150,7 +150,7 @@ impl Rehearsal {
         let path = match received.head.target {
             Target::Server => None,
             Target::Path(raw, _) => {
-                let mut scratch = path::Scratch::default();
+                let mut scratch = path::PathScratch::default();
                 let raw = if raw.is_empty() { b"/" } else { raw };
                 path::canonicalize(raw, &mut scratch).ok().map(|path| path.matched.to_vec())
             }

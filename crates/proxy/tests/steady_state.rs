@@ -11,7 +11,7 @@ use fairway_model::{
     Origin, PathMatch, Protocol, Route, SameSite, Scheme, SessionCookie, Settings, Template,
 };
 use fairway_proxy::access_log::{LogRules, LogSink, LogThread};
-use fairway_proxy::balance::{Ask, Balancer, Outcome, backend_key, cookie};
+use fairway_proxy::balance::{Ask, Balancer, TryOutcome, backend_key, cookie};
 use fairway_proxy::http::{FieldsView, HeadLimits, KnownSet, RequestHead, Spanned};
 use fairway_proxy::http1::HeadWriter;
 use fairway_proxy::metrics::{MetricOptions, WorkerMetrics};
@@ -78,8 +78,8 @@ fn choosing_an_endpoint() {
                     let pick = balancer.pick(&first).expect("there are endpoints");
                     tried[0] = pick.endpoint;
                     let second = balancer.pick(&Ask { tried: &tried, ..first }).expect("there are endpoints");
-                    balancer.done(&pick, Outcome::Failed, now);
-                    balancer.done(&second, Outcome::Answered(Duration::from_millis(2)), now);
+                    balancer.done(&pick, TryOutcome::Failed, now);
+                    balancer.done(&second, TryOutcome::Answered(Duration::from_millis(2)), now);
                     out.clear();
                     if let Some(key) = &second.session {
                         cookie::write(&mut out, &attributes, key, &second_part, &at);

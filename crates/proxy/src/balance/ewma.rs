@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Node, Outcome};
+use super::{Node, TryOutcome};
 use crate::random::Rng;
 
 /// Time in which a measurement loses all but 1/e of its weight.
@@ -42,10 +42,10 @@ impl Ewma {
         Self { scores: nodes.iter().map(|node| old.get(&node.address).copied().unwrap_or(fresh)).collect() }
     }
 
-    pub(super) fn observe(&mut self, node: usize, outcome: Outcome, now: Instant) {
+    pub(super) fn observe(&mut self, node: usize, outcome: TryOutcome, now: Instant) {
         let took = match outcome {
-            Outcome::Answered(took) => took,
-            Outcome::Failed => FAILURE,
+            TryOutcome::Answered(took) => took,
+            TryOutcome::Failed => FAILURE,
         };
         let score = &mut self.scores[node];
         let weight = score.weight(now);

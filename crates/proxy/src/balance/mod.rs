@@ -59,7 +59,7 @@ pub struct Pick {
 
 /// How a try ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Outcome {
+pub enum TryOutcome {
     /// With a response; time to connect and to its end, together.
     Answered(Duration),
     /// With an error or a timeout.
@@ -152,7 +152,7 @@ impl Balancer {
     }
 
     /// Tells how a try ended.
-    pub fn done(&mut self, pick: &Pick, outcome: Outcome, now: Instant) {
+    pub fn done(&mut self, pick: &Pick, outcome: TryOutcome, now: Instant) {
         if let Choice::Ewma(ewma) = &mut self.choice {
             let stays = |node: &Node| node.address == pick.endpoint;
             let at = match self.nodes.get(pick.node as usize) {

@@ -113,7 +113,7 @@ fn ewma_prefers_the_faster_and_forgets() {
         now += Duration::from_millis(100);
         let pick = balancer.pick(&ask(now)).unwrap();
         let took = if pick.endpoint == address(0) { 500 } else { 5 };
-        balancer.done(&pick, Outcome::Answered(Duration::from_millis(took)), now);
+        balancer.done(&pick, TryOutcome::Answered(Duration::from_millis(took)), now);
     }
     let fast = (0..100).filter(|_| balancer.pick(&ask(now)).unwrap().endpoint == address(1)).count();
     assert_eq!(fast, 100, "of two, the better one is taken");
@@ -121,7 +121,7 @@ fn ewma_prefers_the_faster_and_forgets() {
     let slow = |balancer: &mut Balancer, now| {
         (0..100).any(|_| {
             let pick = balancer.pick(&ask(now)).unwrap();
-            balancer.done(&pick, Outcome::Answered(Duration::from_millis(5)), now);
+            balancer.done(&pick, TryOutcome::Answered(Duration::from_millis(5)), now);
             pick.endpoint == address(0)
         })
     };
@@ -139,7 +139,7 @@ fn ewma_takes_failures_for_slow_and_new_endpoints_for_average() {
         now += Duration::from_millis(100);
         for last in [0, 1] {
             let pick = picks.iter().find(|pick| pick.endpoint == address(last)).unwrap();
-            let outcome = if last == 0 { Outcome::Failed } else { Outcome::Answered(Duration::from_millis(20)) };
+            let outcome = if last == 0 { TryOutcome::Failed } else { TryOutcome::Answered(Duration::from_millis(20)) };
             balancer.done(pick, outcome, now);
         }
     }
@@ -286,7 +286,7 @@ proptest! {
                     Some(pick) => {
                         prop_assert!(open.contains(&pick.endpoint));
                         prop_assert!(!fresh || !tried.contains(&pick.endpoint));
-                        balancer.done(&pick, Outcome::Answered(Duration::from_millis(1)), now);
+                        balancer.done(&pick, TryOutcome::Answered(Duration::from_millis(1)), now);
                     }
                 }
             }

@@ -11,7 +11,7 @@ use fairway_model::{Forward, Template, TooLong};
 use super::transfer::Gaps;
 use super::{Allowance, Exchange};
 use crate::access_log::Format;
-use crate::balance::{Ask, Outcome, Pick, cookie};
+use crate::balance::{Ask, Pick, TryOutcome, cookie};
 use crate::error::{Errno, Failure};
 use crate::limit::TRIES;
 use crate::message::UpstreamRequest;
@@ -262,7 +262,7 @@ impl Exchange<'_> {
         let now = Instant::now();
         let response = now - attempt.begun;
         let failed = attempt.header.is_none();
-        let outcome = if failed { Outcome::Failed } else { Outcome::Answered(response) };
+        let outcome = if failed { TryOutcome::Failed } else { TryOutcome::Answered(response) };
         service.done(&attempt.pick, outcome, now);
         let scratch = &mut *self.scratch;
         if scratch.tries.len() < TRIES as usize {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use fairway_model::{ListenerName, StreamListener, StreamRetry, Transport};
 
 use crate::access_log::StreamRecord;
-use crate::balance::{Ask, Outcome, Pick};
+use crate::balance::{Ask, Pick, TryOutcome};
 use crate::metrics::StreamCounts;
 use crate::net::listener::{self, Gate};
 use crate::shard::{Admission, Shard};
@@ -147,13 +147,13 @@ impl StreamSession {
         let took = since.elapsed();
         self.record.connect = Some(took);
         self.record.status = 200;
-        service.done(pick, Outcome::Answered(took), Instant::now());
+        service.done(pick, TryOutcome::Answered(took), Instant::now());
         self.shard.metrics.borrow_mut().upstream.connected += 1;
     }
 
     /// An endpoint was not reached.
     pub(super) fn failed(&self, service: &Service, pick: &Pick) {
-        service.done(pick, Outcome::Failed, Instant::now());
+        service.done(pick, TryOutcome::Failed, Instant::now());
         self.shard.metrics.borrow_mut().upstream.failed += 1;
     }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use fairway_model::{Backend, BackendName, Balance, Endpoint, EndpointSet, Endpoints};
 
 use crate::access_log::Format;
-use crate::balance::{self, Ask, Balancer, Outcome, Pick};
+use crate::balance::{self, Ask, Balancer, Pick, TryOutcome};
 use crate::live::Live;
 use crate::random::Rng;
 
@@ -116,7 +116,7 @@ impl Service {
     }
 
     /// Tells how a try ended.
-    pub(crate) fn done(&self, pick: &Pick, outcome: Outcome, now: Instant) {
+    pub(crate) fn done(&self, pick: &Pick, outcome: TryOutcome, now: Instant) {
         self.balancer.borrow_mut().done(pick, outcome, now);
     }
 }
