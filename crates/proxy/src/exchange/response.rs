@@ -9,7 +9,7 @@ use fairway_model::decision::ResponseEdits;
 use super::Exchange;
 use super::tries::Attempt;
 use crate::error::{Failure, Side};
-use crate::http1::KnownField;
+use crate::http::KnownField;
 use crate::message::ResponseContext;
 use crate::reason::Reason;
 use crate::timer::NEVER;
