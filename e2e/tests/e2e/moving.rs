@@ -3,12 +3,19 @@
 //! The pods of a namespace are deleted before anything else in it. Its Ingresses, whose claims are the older ones, stay without
 //! endpoints until the last pod has ended, and here one of them takes its time.
 
-use anyhow::ensure;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
 use fairway_e2e::load::{Account, Load, Running};
-use fairway_e2e::scene::{self, Scene};
+use fairway_e2e::scene::{self, Scene, Session};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Api;
 use kube::api::DeleteParams;
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::sleep;
 
 /// What the application answers to: its host, an alias of it, and whatever nobody else wants.
 const HOSTS: [&str; 3] = ["shop.example", "alias.example", "nobodys.example"];
@@ -16,21 +23,29 @@ const HOSTS: [&str; 3] = ["shop.example", "alias.example", "nobodys.example"];
 /// Requests a second for each of them.
 const RATE: u32 = 100;
 
+/// What it answers to with a certificate that each of the two namespaces has of its own.
+const SECURE: &str = "secure.example";
+
 #[test]
 fn no_request_is_lost_when_an_application_moves_to_another_namespace() -> anyhow::Result<()> {
     scene::run("moving", async |scene| {
         let fairway = scene.fairway(&["controller.replicaCount=1"]).await?;
         let address = fairway.address().await?;
         let (old, new) = (format!("{}-old", scene.namespace()), format!("{}-new", scene.namespace()));
-        install(scene, &old, fairway.class(), "before").await?;
+        let before = install(scene, &old, fairway.class(), "before").await?;
         scene.apply(&reluctant(&old)).await?;
         ready(scene, &old, 3).await?;
         for host in HOSTS {
             scene.served(address, host).await?;
         }
         // Later, and so without effect as long as the old one stands.
-        install(scene, &new, fairway.class(), "after").await?;
+        let after = install(scene, &new, fairway.class(), "after").await?;
         ready(scene, &new, 2).await?;
+        let secure = SocketAddr::new(address.ip(), 443);
+        let is_shown = async || Ok(certificate(secure).await? == before);
+        scene.steady("the certificate of the old namespace is shown", is_shown).await?;
+        let (stop, stopped) = watch::channel(false);
+        let handshakes = tokio::spawn(follow(secure, [before, after], stopped));
 
         let loads = HOSTS.map(|host| Load::to(address).host(host).connections(4).rate(RATE).start());
         for load in &loads {
@@ -54,12 +69,43 @@ fn no_request_is_lost_when_an_application_moves_to_another_namespace() -> anyhow
         for (host, account) in HOSTS.iter().zip(&accounts) {
             println!("{host}: {account}");
         }
+        stop.send_replace(true);
+        let handshakes = handshakes.await?;
+        println!("{SECURE}: {handshakes:?} handshakes with the old and the new certificate");
         moved.and(gone)?;
+        let [old_ones, new_ones] = handshakes?;
+        ensure!(old_ones > 0 && new_ones > 0, "the certificate has not moved");
         ensure!(was_there, "the old namespace went so fast that nothing was shown");
         ensure!(accounts.iter().all(|account| account.failed == 0), "requests failed");
         namespaces.delete(&new, &DeleteParams::default()).await?;
         Ok(())
     })
+}
+
+/// Connects with TLS and asks, again and again, until it is stopped: how often each of two certificates was shown, in this order.
+async fn follow(
+    address: SocketAddr,
+    [before, after]: [Vec<u8>; 2],
+    stopped: watch::Receiver<bool>,
+) -> anyhow::Result<[usize; 2]> {
+    let mut counts = [0, 0];
+    while !*stopped.borrow() {
+        match certificate(address).await? {
+            shown if shown == before && counts[1] == 0 => counts[0] += 1,
+            shown if shown == after => counts[1] += 1,
+            shown => bail!("after {counts:?} handshakes another certificate is shown, of {} bytes", shown.len()),
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(counts)
+}
+
+/// The certificate that is shown for the host, which has to answer as well.
+async fn certificate(address: SocketAddr) -> anyhow::Result<Vec<u8>> {
+    let mut session = Session::connect_tls(address, SECURE).await?;
+    let status = session.get(SECURE, "/").await.context(SECURE)?.status;
+    ensure!(status == 200, "{SECURE} answers {status}");
+    Ok(session.certificate())
 }
 
 /// Whether a pod of the Deployment has answered.
@@ -77,8 +123,15 @@ async fn ready(scene: &Scene, namespace: &str, count: usize) -> anyhow::Result<(
         .await
 }
 
-/// The application: two pods, a Service, an Ingress with a host and an alias, and one that takes what nobody else wants.
-async fn install(scene: &Scene, namespace: &str, class: &str, deployment: &str) -> anyhow::Result<()> {
+/// The application: two pods, a Service, an Ingress with a host and an alias, one with a certificate, and one that takes what nobody
+/// else wants. Returns the certificate, in DER.
+async fn install(scene: &Scene, namespace: &str, class: &str, deployment: &str) -> anyhow::Result<Vec<u8>> {
+    let key = KeyPair::generate()?;
+    let certificate = CertificateParams::new(vec![SECURE.to_owned()])?.self_signed(&key)?;
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": "secure", "namespace": namespace},
+        "stringData": {"tls.crt": certificate.pem(), "tls.key": key.serialize_pem()},
+    });
     scene
         .apply(&format!(
             "
@@ -129,9 +182,22 @@ metadata: {{name: all-else, namespace: {namespace}}}
 spec:
   ingressClassName: {class}
   defaultBackend: {{service: {{name: shop, port: {{name: http}}}}}}
+---
+{secret}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: secure, namespace: {namespace}}}
+spec:
+  ingressClassName: {class}
+  tls: [{{hosts: [{SECURE}], secretName: secure}}]
+  rules:
+    - host: {SECURE}
+      http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: shop, port: {{name: http}}}}}}}}]}}
 "
         ))
-        .await
+        .await?;
+    Ok(certificate.der().to_vec())
 }
 
 /// A pod that does not care for SIGTERM.
