@@ -1,4 +1,4 @@
-//! A certificate authority for tests: leaves that are right, expired, for other names, or with another's key.
+//! A certificate authority for tests: leaves that are valid, expired, for other names, or with another leaf's key.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ pub struct Ca {
 }
 
 impl Ca {
-    /// A self-signed root with that common name.
+    /// A self-signed root with this common name.
     pub fn new(name: &str) -> Self {
         let issuer = CertifiedIssuer::self_signed(Self::params(name), key(false)).expect("a self-signed root");
         Self { root: issuer.der().clone(), issuer, intermediates: Vec::new() }
     }
 
-    /// An intermediate below this authority. Its leaves carry it in their chain.
+    /// An intermediate below this authority. Its leaves include it in their chain.
     pub fn intermediate(&self, name: &str) -> Self {
         let issuer = CertifiedIssuer::signed_by(Self::params(name), key(false), &self.issuer).expect("an intermediate");
         let mut intermediates = vec![issuer.der().clone()];
@@ -37,7 +37,7 @@ impl Ca {
         self.certificate(names).issue()
     }
 
-    /// A leaf with choices, see [`LeafBuilder`].
+    /// Builds a leaf with options, see [`LeafBuilder`].
     pub fn certificate(&self, names: &[&str]) -> LeafBuilder<'_> {
         let names: Vec<_> = names.iter().copied().map(str::to_owned).collect();
         let mut params = CertificateParams::new(names.clone()).expect("names that fit a certificate");
@@ -76,7 +76,7 @@ impl Ca {
     }
 }
 
-/// Choices for a leaf; [`LeafBuilder::issue`] makes it.
+/// Options for a leaf; [`LeafBuilder::issue`] creates it.
 #[must_use]
 pub struct LeafBuilder<'a> {
     ca: &'a Ca,
@@ -86,42 +86,42 @@ pub struct LeafBuilder<'a> {
 }
 
 impl LeafBuilder<'_> {
-    /// An RSA key of 2048 bits in place of EC P-256.
+    /// Uses a 2048-bit RSA key in place of EC P-256.
     pub fn rsa(mut self) -> Self {
         self.rsa = true;
         self
     }
 
-    /// Was valid until the year 2001.
+    /// Makes it expire in the year 2001.
     pub fn expired(self) -> Self {
         self.valid((2000, 1, 1), (2001, 1, 1))
     }
 
-    /// Will be valid from the year 4000.
+    /// Makes it valid from the year 4000.
     pub fn not_yet_valid(self) -> Self {
         self.valid((4000, 1, 1), (4001, 1, 1))
     }
 
-    /// Valid between two days, each year, month, day.
+    /// Makes it valid between two dates, each a year, month and day.
     pub fn valid(mut self, from: (i32, u8, u8), until: (i32, u8, u8)) -> Self {
         self.params.not_before = date_time_ymd(from.0, from.1, from.2);
         self.params.not_after = date_time_ymd(until.0, until.1, until.2);
         self
     }
 
-    /// The common name, by default the first of the names.
+    /// Sets the common name, by default the first of the names.
     pub fn common_name(mut self, name: &str) -> Self {
         self.params.distinguished_name.push(DnType::CommonName, name);
         self
     }
 
-    /// The private key belongs to another certificate.
+    /// Pairs it with the private key of another certificate.
     pub fn mismatched_key(mut self) -> Self {
         self.mismatched = true;
         self
     }
 
-    /// Signs it.
+    /// Signs the leaf.
     pub fn issue(self) -> Leaf {
         let pair = key(self.rsa);
         let certificate = self.params.signed_by(&pair, &self.ca.issuer).expect("a signed leaf");
@@ -172,7 +172,7 @@ fn pem(chain: &[CertificateDer<'static>]) -> String {
     chain.iter().map(|der| encode_pem("CERTIFICATE", der)).collect()
 }
 
-/// RFC 7468: base64 in lines of 64 characters between two marks.
+/// RFC 7468: base64 in lines of 64 characters between two markers.
 fn encode_pem(label: &str, der: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut body = String::new();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn rsa_and_mismatched_keys_are_what_they_say() {
+    fn rsa_and_mismatched_keys_are_as_requested() {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let ca = Ca::new("root");
         let certified = |leaf: Leaf| rustls::sign::CertifiedKey::from_der(leaf.chain.clone(), leaf.key(), &provider);

@@ -1,4 +1,4 @@
-//! A client that sends the bytes it is told to, and reads answers strictly.
+//! A client that sends arbitrary bytes and reads responses strictly.
 
 use std::fmt;
 use std::io;
@@ -18,7 +18,7 @@ pub use tls::{TlsClient, TlsInfo};
 
 /// One connection to the proxy (or to an origin).
 ///
-/// Every wait ends after [`DEADLINE`](crate::DEADLINE) with a panic.
+/// Every wait panics after [`DEADLINE`](crate::DEADLINE).
 pub struct Client {
     wire: Wire,
     peer: SocketAddr,
@@ -34,12 +34,12 @@ pub enum Ended {
     Reset,
 }
 
-/// Why no complete response came.
+/// Why no complete response arrived.
 #[derive(Clone, Debug)]
 pub enum ReadError {
     /// The connection ended before the first byte of a head.
     Ended(Ended),
-    /// The connection ended in the middle. There is a response if its head was complete; its body is what came.
+    /// The connection ended in the middle. The response is present if its head was complete; its body is what arrived.
     Truncated(Option<Box<Response>>, Ended),
     /// Not HTTP/1.
     Malformed(String),
@@ -55,30 +55,30 @@ impl Client {
     /// Connects without TLS.
     ///
     /// # Panics
-    /// When the connection is refused.
+    /// If the connection is refused.
     pub async fn connect(address: SocketAddr) -> Self {
         Self::builder().connect(address).await
     }
 
-    /// Connects without TLS, or says why it could not.
+    /// Connects without TLS and returns any error.
     ///
     /// # Errors
-    /// Those of `connect(2)`, `ConnectionRefused` among them.
+    /// Those of `connect(2)`, such as `ConnectionRefused`.
     pub async fn try_connect(address: SocketAddr) -> io::Result<Self> {
         Self::builder().try_connect(address).await
     }
 
-    /// A connection with choices.
+    /// Builds a connection with options.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
     }
 
-    /// Our own address, which the proxy sees as the client's.
+    /// The client's own address, as the proxy sees it.
     pub fn address(&self) -> SocketAddr {
         self.wire.stream().tcp().local_addr().expect("a connected socket has an address")
     }
 
-    /// What the TLS handshake settled.
+    /// The result of the TLS handshake.
     ///
     /// # Panics
     /// Without TLS.
@@ -86,31 +86,31 @@ impl Client {
         self.tls.as_ref().expect("a connection with TLS")
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     ///
     /// # Panics
-    /// When the peer has closed; see [`Client::try_send`].
+    /// If the peer has closed; see [`Client::try_send`].
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         if let Err(error) = self.try_send(bytes.as_ref()).await {
             panic!("sending {} to {}: {error}", show(bytes.as_ref()), self.peer);
         }
     }
 
-    /// Sends bytes as they are; the peer may stop listening meanwhile.
+    /// Sends bytes unchanged; the peer may close in the meantime.
     ///
     /// # Errors
-    /// When the peer has closed or reset the connection.
+    /// If the peer has closed or reset the connection.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         let bytes = bytes.as_ref();
         within(&format!("{} to take {} bytes", self.peer, bytes.len()), self.wire.send(bytes)).await
     }
 
-    /// Sends a GET without a body and reads the answer.
+    /// Sends a GET without a body and reads the response.
     pub async fn get(&mut self, host: &str, target: &str) -> Response {
         self.request("GET", target, &[("host", host)], b"").await
     }
 
-    /// Sends a request and reads the answer. A body, or a method that usually has one, gets a `content-length`.
+    /// Sends a request and reads the response. A body, or a method that usually has one, adds a `content-length`.
     pub async fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         let mut bytes = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
         for (name, value) in headers {
@@ -125,18 +125,18 @@ impl Client {
         self.read_response_to(method).await
     }
 
-    /// Reads the answer to a request that was no HEAD, with the interim responses before it.
+    /// Reads the response to any request except HEAD, with the interim responses before it.
     ///
     /// # Panics
-    /// When it is incomplete or no HTTP/1; see [`Client::try_read_response`].
+    /// If it is incomplete or not HTTP/1; see [`Client::try_read_response`].
     pub async fn read_response(&mut self) -> Response {
         self.read_response_to("GET").await
     }
 
-    /// Reads the answer to a request with `method`: an answer to HEAD has no body.
+    /// Reads the response to a request with `method`: a response to HEAD has no body.
     ///
     /// # Panics
-    /// When it is incomplete or no HTTP/1.
+    /// If it is incomplete or not HTTP/1.
     pub async fn read_response_to(&mut self, method: &str) -> Response {
         match self.try_read_response_to(method).await {
             Ok(response) => response,
@@ -144,18 +144,18 @@ impl Client {
         }
     }
 
-    /// Reads the answer to a request that was no HEAD, as far as it comes.
+    /// Reads the response to any request except HEAD, as far as it arrives.
     ///
     /// # Errors
-    /// When the connection ends first or the bytes are no HTTP/1.
+    /// If the connection ends early or the bytes are not HTTP/1.
     pub async fn try_read_response(&mut self) -> Result<Response, ReadError> {
         self.try_read_response_to("GET").await
     }
 
-    /// Reads the answer to a request with `method`, as far as it comes.
+    /// Reads the response to a request with `method`, as far as it arrives.
     ///
     /// # Errors
-    /// When the connection ends first or the bytes are no HTTP/1.
+    /// If the connection ends early or the bytes are not HTTP/1.
     pub async fn try_read_response_to(&mut self, method: &str) -> Result<Response, ReadError> {
         let mut interim = Vec::new();
         let (status, head) = loop {
@@ -182,10 +182,10 @@ impl Client {
         }
     }
 
-    /// Reads one head, interim or final, and leaves the body unread.
+    /// Reads one head, interim or final, without its body.
     ///
     /// # Panics
-    /// When none comes.
+    /// If none arrives.
     pub async fn read_head(&mut self) -> Head {
         match self.try_read_head().await {
             Ok(head) => head,
@@ -196,7 +196,7 @@ impl Client {
     /// Reads exactly `count` bytes.
     ///
     /// # Panics
-    /// When the connection ends first.
+    /// If the connection ends first.
     pub async fn read_exact(&mut self, count: usize) -> Vec<u8> {
         let what = format!("{count} bytes from {}", self.peer);
         match within(&what, self.wire.read_exact(count)).await {
@@ -205,10 +205,10 @@ impl Client {
         }
     }
 
-    /// Reads up to and with `mark`.
+    /// Reads up to and including `mark`.
     ///
     /// # Panics
-    /// When the connection ends first.
+    /// If the connection ends first.
     pub async fn read_until(&mut self, mark: impl AsRef<[u8]>) -> Vec<u8> {
         let what = format!("{} from {}", show(mark.as_ref()), self.peer);
         match within(&what, self.wire.read_until(mark.as_ref())).await {
@@ -220,14 +220,14 @@ impl Client {
     /// Reads everything until the peer closes.
     ///
     /// # Panics
-    /// When it resets the connection instead.
+    /// If it resets the connection instead.
     pub async fn read_to_end(&mut self) -> Vec<u8> {
         let (bytes, ended) = self.drain().await;
         assert_eq!(ended, Ended::Closed, "{} ended the connection after {}", self.peer, show(&bytes));
         bytes
     }
 
-    /// Reads everything until the connection ends, and says how it did.
+    /// Reads everything until the connection ends, and returns how it ended.
     pub async fn drain(&mut self) -> (Vec<u8>, Ended) {
         let what = format!("{} to close", self.peer);
         let ended = within(&what, async {
@@ -243,18 +243,18 @@ impl Client {
         (self.wire.take_buffered(), ended)
     }
 
-    /// Waits until the peer ends the connection, with not a byte before that.
+    /// Waits until the peer ends the connection without sending another byte.
     ///
     /// # Panics
-    /// When bytes come.
+    /// If bytes arrive.
     pub async fn ended(&mut self) -> Ended {
         let (bytes, ended) = self.drain().await;
         assert!(bytes.is_empty(), "{} sent {} before it ended the connection", self.peer, show(&bytes));
         ended
     }
 
-    /// Whether the peer has ended the connection by now. Does not wait: ask it in [`eventually`](crate::eventually), or after a
-    /// signal that must come later than the end.
+    /// Whether the peer has ended the connection. Does not wait: call it within [`eventually`](crate::eventually), or
+    /// after a signal that must come later than the end.
     pub async fn is_closed(&mut self) -> bool {
         loop {
             match poll_now(self.wire.fill()) {
@@ -265,12 +265,12 @@ impl Client {
         }
     }
 
-    /// What was received and not yet read.
+    /// Bytes received but not yet read.
     pub fn unread(&self) -> &[u8] {
         self.wire.buffered()
     }
 
-    /// Says that nothing more will be sent, and goes on receiving.
+    /// Closes the sending side and continues to receive.
     pub async fn half_close(&mut self) {
         let _ = within("a half close", self.wire.half_close()).await;
     }
@@ -302,7 +302,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Choices for a connection.
+/// Options for a connection.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct ClientBuilder {
@@ -312,19 +312,20 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Comes from that address: anything in 127.0.0.0/8 will do.
+    /// Connects from this address: anything in 127.0.0.0/8 works.
     pub fn source(mut self, address: impl Into<IpAddr>) -> Self {
         self.source = Some(address.into());
         self
     }
 
-    /// Bounds the kernel's receive buffer (`SO_RCVBUF`, bytes), so that a client that does not read stops the sender soon.
+    /// Bounds the kernel's receive buffer (`SO_RCVBUF`, bytes), so that a client that does not read blocks the sender
+    /// quickly.
     pub fn receive_buffer(mut self, bytes: u32) -> Self {
         self.receive_buffer = Some(bytes);
         self
     }
 
-    /// Sends these bytes first, in the clear even when TLS follows: a PROXY protocol header.
+    /// Sends these bytes first, in the clear even if TLS follows: a PROXY protocol header.
     pub fn send_first(mut self, bytes: impl AsRef<[u8]>) -> Self {
         self.send_first = bytes.as_ref().to_vec();
         self
@@ -333,7 +334,7 @@ impl ClientBuilder {
     /// Connects without TLS.
     ///
     /// # Panics
-    /// When the connection is refused.
+    /// If the connection is refused.
     pub async fn connect(&self, address: SocketAddr) -> Client {
         match self.try_connect(address).await {
             Ok(client) => client,
@@ -341,7 +342,7 @@ impl ClientBuilder {
         }
     }
 
-    /// Connects without TLS, or says why it could not.
+    /// Connects without TLS and returns any error.
     ///
     /// # Errors
     /// Those of `connect(2)`.
@@ -365,7 +366,7 @@ impl ClientBuilder {
     }
 }
 
-/// Polling a future once, without waiting.
+/// Polls a future once, without waiting.
 mod futures_poll {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};

@@ -1,4 +1,4 @@
-//! A gate: one side waits in front of it, the test opens it.
+//! A gate: one side waits at it, the test opens it.
 
 use std::sync::Arc;
 
@@ -6,17 +6,17 @@ use tokio::sync::watch;
 
 use crate::within;
 
-/// Holds back whoever passes it until the test lets them through. Clones are the same gate.
+/// Blocks every task that passes until the test releases it. Clones are the same gate.
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<watch::Sender<State>>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
-    /// How many have come to the gate so far.
+    /// Number of arrivals so far.
     arrived: u64,
-    /// How many may pass.
+    /// Number that may pass.
     allowed: u64,
-    /// Tickets handed out; ticket `n` passes once `allowed > n`.
+    /// Tickets issued; ticket `n` passes once `allowed > n`.
     tickets: u64,
 }
 
@@ -37,12 +37,12 @@ impl Gate {
         self.0.send_modify(|state| state.allowed = u64::MAX);
     }
 
-    /// Lets one more through: the one waiting longest, or the next to come.
+    /// Lets one more through: the one that has waited longest, or the next to arrive.
     pub fn release_one(&self) {
         self.0.send_modify(|state| state.allowed = state.allowed.saturating_add(1));
     }
 
-    /// Waits until `count` have come to the gate in all, whether they passed or not.
+    /// Waits for `count` arrivals in total, whether they have passed or not.
     pub async fn reached(&self, count: u64) {
         let mut state = self.0.subscribe();
         within(&format!("{count} arrivals at a gate"), async {
@@ -51,7 +51,7 @@ impl Gate {
         .await;
     }
 
-    /// Waits to be let through. Has no deadline: the one who opens the gate decides.
+    /// Waits to pass. Has no deadline: the test that opens the gate decides.
     pub async fn pass(&self) {
         let mut ticket = 0;
         self.0.send_modify(|state| {

@@ -1,9 +1,9 @@
 //! Test-only: the other ends of the proxy. Origins that behave and misbehave, a client that sends raw bytes, a certificate
 //! authority, and waiting without sleeping.
 //!
-//! Invariants: nothing here depends on the code under test (the HTTP/1 reader is its own, deliberately plain one), everything
-//! listens on loopback on a port the kernel chose, and every wait ends after [`DEADLINE`] with a panic that says what was
-//! waited for and what had been seen by then.
+//! Invariants: nothing here depends on the code under test (the HTTP/1 reader is its own, deliberately plain one);
+//! everything listens on loopback on a port chosen by the kernel; every wait ends after [`DEADLINE`] with a panic that
+//! says what it waited for and what it had seen.
 //!
 //! ```
 //! use fairway_testkit::{Client, Origin, Reply};

@@ -1,15 +1,15 @@
-//! HTTP/1 messages as they stood on the wire: order, case and repetition of fields are kept.
+//! HTTP/1 messages as they were on the wire: with order, case and repetition of fields.
 
 use std::fmt;
 
 /// The fields of a head or a trailer section, in order, in their original case.
 ///
-/// A value that is not UTF-8 is read as Latin-1, so no byte is lost.
+/// A value that is not UTF-8 is read as Latin-1, so that no byte is lost.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(pub Vec<(String, String)>);
 
 impl Headers {
-    /// The first value of `name`, compared without case.
+    /// The first value of `name`, ignoring case.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.all(name).first().copied()
     }
@@ -19,12 +19,12 @@ impl Headers {
         self.iter().filter(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
     }
 
-    /// Whether there is a field of that name.
+    /// Whether there is a field with this name.
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
 
-    /// The names in order, as they were spelt.
+    /// The names in order, as spelt.
     pub fn names(&self) -> Vec<&str> {
         self.iter().map(|(name, _)| name).collect()
     }
@@ -34,12 +34,12 @@ impl Headers {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// How many fields there are.
+    /// The number of fields.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is no field at all.
+    /// Whether there are no fields.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -104,10 +104,10 @@ impl fmt::Debug for Head {
     }
 }
 
-/// How the length of a body was told, RFC 9112 section 6.3.
+/// How the length of a body is declared, RFC 9112 section 6.3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none.
+    /// No body.
     None,
     /// `content-length`, in bytes.
     Length(u64),
@@ -146,7 +146,7 @@ impl Framing {
     }
 }
 
-/// A body, as far as it came.
+/// A body, as far as it arrived.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Body {
     pub(crate) data: Vec<u8>,
@@ -157,27 +157,27 @@ pub(crate) struct Body {
 /// A request as an origin received it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Which connection of the origin it came on, from 1.
+    /// The number of the connection at the origin, from 1.
     pub connection: u64,
-    /// Which request on that connection it was, from 1.
+    /// The number of the request on that connection, from 1.
     pub number: u64,
-    /// The method as it was spelt.
+    /// The method as spelt.
     pub method: String,
-    /// The target as it was spelt; the exact bytes are in `head.raw`.
+    /// The target as spelt; the exact bytes are in `head.raw`.
     pub target: String,
-    /// `HTTP/1.1`, say.
+    /// For example `HTTP/1.1`.
     pub version: String,
     /// The head, with the exact bytes.
     pub head: Head,
-    /// How the body was framed.
+    /// The framing of the body.
     pub framing: Framing,
     /// The body without its framing.
     pub body: Vec<u8>,
-    /// The size of each chunk, when chunked.
+    /// The size of each chunk, if chunked.
     pub chunks: Vec<usize>,
-    /// What followed the last chunk.
+    /// The fields after the last chunk.
     pub trailers: Headers,
-    /// The name that the client asked for in its TLS hello.
+    /// The server name in the client's TLS hello.
     pub sni: Option<String>,
 }
 
@@ -222,15 +222,15 @@ pub struct Response {
     pub status: u16,
     /// The head, with the exact bytes.
     pub head: Head,
-    /// The interim responses (100, 103) that came before it.
+    /// The interim responses (100, 103) before it.
     pub interim: Vec<Head>,
-    /// How the body was framed.
+    /// The framing of the body.
     pub framing: Framing,
     /// The body without its framing.
     pub body: Vec<u8>,
-    /// The size of each chunk, when chunked.
+    /// The size of each chunk, if chunked.
     pub chunks: Vec<usize>,
-    /// What followed the last chunk.
+    /// The fields after the last chunk.
     pub trailers: Headers,
 }
 
@@ -258,7 +258,7 @@ impl Response {
     /// The body as JSON.
     ///
     /// # Panics
-    /// When it is none.
+    /// If it is not JSON.
     pub fn json(&self) -> serde_json::Value {
         match serde_json::from_slice(&self.body) {
             Ok(value) => value,
@@ -278,7 +278,7 @@ impl fmt::Debug for Response {
     }
 }
 
-/// UTF-8 if it is, otherwise Latin-1.
+/// Decodes UTF-8, or else Latin-1.
 pub(crate) fn text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
@@ -286,7 +286,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     }
 }
 
-/// Bytes for a message to a person: escaped, and cut when long.
+/// Formats bytes for a message to a person: escaped, and truncated if long.
 pub(crate) fn show(bytes: &[u8]) -> String {
     const MOST: usize = 2_000;
     let rest = bytes.len().saturating_sub(MOST);
@@ -294,7 +294,7 @@ pub(crate) fn show(bytes: &[u8]) -> String {
     if rest == 0 { format!("\"{shown}\"") } else { format!("\"{shown}\" and {rest} bytes more") }
 }
 
-/// Where `needle` starts.
+/// The position at which `needle` starts.
 pub(crate) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }

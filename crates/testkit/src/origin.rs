@@ -1,4 +1,5 @@
-//! Upstream servers on loopback, built by chaining: what they answer, how they misbehave, and what they saw.
+//! Upstream servers on loopback, built by chaining: their responses, their misbehaviour, and a record of what they
+//! received.
 
 use std::any::Any;
 use std::fmt;
@@ -27,13 +28,13 @@ pub struct Origin {
     record: Arc<Record>,
     orders: watch::Sender<Orders>,
     accepting: Option<AbortHandle>,
-    /// Sockets that are held for as long as the origin lives: a port that refuses, connections that fill a backlog.
+    /// Sockets held for as long as the origin lives: a port that refuses, connections that fill a backlog.
     _held: Vec<Held>,
-    /// How many requests, heads and connections the `next_` methods have handed out.
+    /// How many requests, heads and connections the `next_` methods have returned.
     cursors: Mutex<Cursors>,
 }
 
-/// Choices for an origin; [`OriginBuilder::start`] starts it.
+/// Options for an origin; [`OriginBuilder::start`] starts it.
 #[must_use]
 pub struct OriginBuilder {
     name: String,
@@ -46,39 +47,39 @@ pub struct OriginBuilder {
 
 type ReplyFn = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
 
-/// How an origin misbehaves before it has read a request. Misbehaviour after that is a [`Reply`].
+/// How an origin misbehaves before it reads a request. Misbehaviour after that is a [`Reply`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing listens on the port.
     Refuse,
-    /// A connection attempt gets no answer at all, as from a host that drops packets.
+    /// A connection attempt gets no answer, as from a host that drops packets.
     Unreachable,
-    /// Accepts, reads, and never answers.
+    /// Accepts and reads, but never responds.
     Silent,
-    /// Accepts and never reads.
+    /// Accepts but never reads.
     Deaf,
     /// Closes at once with a FIN.
     CloseOnAccept,
     /// Closes at once with a RST.
     ResetOnAccept,
-    /// Not HTTP: returns every byte, and half-closes after its peer did.
+    /// Not HTTP: echoes every byte, and half-closes after its peer does.
     EchoBytes,
 }
 
-/// When an origin begins to answer a request.
+/// When an origin starts to respond to a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum When {
-    /// Once it has the whole request.
+    /// After the whole request.
     #[default]
     Complete,
-    /// Once it has the head; the body is read after the answer, if the connection is kept.
+    /// After the head; the body is read after the response if the connection is kept.
     Head,
-    /// As for `Complete`, but without a `100 Continue` to a client that expects one.
+    /// Like `Complete`, but without a `100 Continue` to a client that expects one.
     NoContinue,
 }
 
 impl Origin {
-    /// An origin with that name, which answers with what it received ([`Echo`]).
+    /// An origin with this name that responds with what it received ([`Echo`]).
     #[expect(clippy::new_ret_no_self, reason = "reads as a sentence: Origin::new(..).reply(..).start()")]
     pub fn new(name: &str) -> OriginBuilder {
         let echoed = name.to_owned();
@@ -92,7 +93,7 @@ impl Origin {
         }
     }
 
-    /// An echoing origin, started.
+    /// Starts an echoing origin.
     pub fn start(name: &str) -> Self {
         Self::new(name).start()
     }
@@ -102,7 +103,7 @@ impl Origin {
         &self.name
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -112,38 +113,38 @@ impl Origin {
         self.address.port()
     }
 
-    /// How many connections it has accepted.
+    /// The number of connections it has accepted.
     pub fn connections(&self) -> u64 {
         self.record.lock().connections.len() as u64
     }
 
-    /// How many of its connections are open.
+    /// The number of its open connections.
     pub fn open_connections(&self) -> u64 {
         self.record.lock().connections.iter().filter(|connection| connection.ended.is_none()).count() as u64
     }
 
-    /// How many requests it has received to their end.
+    /// The number of requests it has received completely.
     pub fn requests(&self) -> u64 {
         self.record.lock().requests.len() as u64
     }
 
-    /// Every request that it received to its end, in the order in which they ended.
+    /// Every completely received request, in the order in which they ended.
     pub fn seen(&self) -> Vec<Request> {
         self.record.lock().requests.clone()
     }
 
-    /// The raw bytes that came on each connection, decrypted.
+    /// The raw bytes received on each connection, decrypted.
     pub fn received(&self) -> Vec<Vec<u8>> {
         self.record.lock().connections.iter().map(|connection| connection.received.clone()).collect()
     }
 
-    /// Waits for the next request to be received to its end. Each is returned once.
+    /// Waits for the next completely received request. Each is returned once.
     pub async fn next_request(&self) -> Request {
         let at = self.advance(|cursors| &mut cursors.requests);
         self.until("a request", |seen| seen.requests.get(at).cloned()).await
     }
 
-    /// Waits for the next request head; the body may not have come. Each is returned once.
+    /// Waits for the next request head; the body may not have arrived. Each is returned once.
     pub async fn next_head(&self) -> Request {
         let at = self.advance(|cursors| &mut cursors.heads);
         self.until("a request head", |seen| seen.heads.get(at).cloned()).await
@@ -155,13 +156,13 @@ impl Origin {
         self.until("a connection", |seen| (seen.connections.len() > at).then_some(at as u64 + 1)).await
     }
 
-    /// Waits until connection `number` (from 1) was ended by the peer, and says how.
+    /// Waits until the peer ends connection `number` (from 1), and returns how.
     pub async fn ended(&self, number: u64) -> Ended {
         let at = number as usize - 1;
         let what = format!("the peer to end connection {number}");
         self.until(&what, |seen| match seen.connections.get(at)?.ended? {
             End::Peer(ended) => Some(ended),
-            End::Origin => panic!("origin {} itself ended connection {number}", self.name),
+            End::Origin => panic!("origin {} ended connection {number} itself", self.name),
         })
         .await
     }
@@ -185,22 +186,22 @@ impl Origin {
         .await;
     }
 
-    /// Closes every open connection with a FIN, whatever it is doing, and goes on accepting.
+    /// Closes every open connection with a FIN, whatever its state, and continues to accept.
     pub fn close_connections(&self) {
         self.orders.send_modify(|orders| orders.closed = self.connections());
     }
 
-    /// Closes every open connection with a RST, and goes on accepting.
+    /// Closes every open connection with a RST, and continues to accept.
     pub fn reset_connections(&self) {
         self.orders.send_modify(|orders| orders.reset = self.connections());
     }
 
-    /// Stops accepting: from now on connections are refused. Open ones go on.
+    /// Stops accepting: new connections are refused. Open ones continue.
     pub fn stop_listening(&self) {
         self.orders.send_modify(|orders| orders.stopped = true);
     }
 
-    /// Replaces the answers from now on.
+    /// Replaces the replies from now on.
     pub fn set_reply(&self, reply: impl Into<Reply>) {
         let reply = reply.into();
         self.orders.send_modify(|orders| orders.reply = Some(Arc::new(move |_: &Request| reply.clone())));
@@ -247,21 +248,21 @@ impl Drop for Origin {
 }
 
 impl OriginBuilder {
-    /// Answers every request like this.
+    /// Sends this reply to every request.
     pub fn reply(self, reply: Reply) -> Self {
         self.reply_with(move |_| reply.clone())
     }
 
-    /// Answers as the request demands.
+    /// Chooses the reply by the request.
     pub fn reply_with(mut self, reply: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         self.reply = Arc::new(reply);
         self
     }
 
-    /// The first request gets the first of these, and so on; the last is repeated. Counts over all connections.
+    /// Sends the first of these to the first request, and so on; the last is repeated. Counts across all connections.
     pub fn replies(self, replies: impl IntoIterator<Item = Reply>) -> Self {
         let replies: Vec<_> = replies.into_iter().collect();
-        assert!(!replies.is_empty(), "an origin needs one reply at least");
+        assert!(!replies.is_empty(), "an origin needs at least one reply");
         let next = std::sync::atomic::AtomicUsize::new(0);
         self.reply_with(move |_| {
             let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -269,7 +270,7 @@ impl OriginBuilder {
         })
     }
 
-    /// When to answer.
+    /// Sets when to respond.
     pub fn when(mut self, when: When) -> Self {
         self.when = when;
         self
@@ -281,7 +282,7 @@ impl OriginBuilder {
         self
     }
 
-    /// Listens there in place of a free port of 127.0.0.1.
+    /// Listens on this address instead of a free port of 127.0.0.1.
     pub fn bind(mut self, address: impl Into<SocketAddr>) -> Self {
         self.bind = address.into();
         self
@@ -293,22 +294,22 @@ impl OriginBuilder {
         self
     }
 
-    /// Speaks TLS with this certificate and demands one from the client that `clients` has issued.
+    /// Speaks TLS with this certificate and demands a client certificate issued by `clients`.
     pub fn mutual_tls(mut self, leaf: &Leaf, clients: &Ca) -> Self {
         self.tls = Some(serve::tls_config(leaf, Some(clients)));
         self
     }
 
-    /// Listens, and serves until dropped. Call it inside a tokio runtime.
+    /// Listens and serves until dropped. Must be called inside a tokio runtime.
     ///
     /// # Panics
-    /// When the address is taken.
+    /// If the address is in use.
     pub fn start(self) -> Origin {
         listen::start(self)
     }
 }
 
-/// What an origin has seen, and a signal for each change.
+/// What an origin has received, and a signal for each change.
 struct Record {
     seen: Mutex<Seen>,
     changed: watch::Sender<()>,
@@ -327,7 +328,7 @@ struct Connection {
     ended: Option<End>,
 }
 
-/// Who ended a connection.
+/// The side that ended a connection.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Peer(Ended),
@@ -341,13 +342,13 @@ struct Cursors {
     connections: usize,
 }
 
-/// What the test wants of the running tasks.
+/// The test's orders to the running tasks.
 #[derive(Clone, Default)]
 struct Orders {
     stopped: bool,
-    /// Connections up to this number close.
+    /// Connections up to this number must close.
     closed: u64,
-    /// Connections up to this number reset.
+    /// Connections up to this number must reset.
     reset: u64,
     reply: Option<ReplyFn>,
 }

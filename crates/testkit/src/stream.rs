@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-/// Plain or TLS, read and written alike.
+/// A plain or TLS stream, read and written alike.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
@@ -16,7 +16,7 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    /// The socket below.
+    /// The underlying socket.
     pub(crate) fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,
@@ -24,9 +24,9 @@ impl Stream {
         }
     }
 
-    /// Closes with a RST: what is still in the send queue is thrown away.
+    /// Closes with a RST: unsent bytes are discarded.
     pub(crate) fn reset(self) {
-        // A failure means that the peer has already torn the connection down, which is what we are after.
+        // An error means that the peer has already torn the connection down, which is the goal.
         let _ = self.tcp().set_zero_linger();
     }
 }

@@ -1,17 +1,17 @@
-//! Waiting with a deadline. No test sleeps: it waits for a signal, or asks again until the answer is right.
+//! Waiting with a deadline. No test sleeps: it waits for a signal or retries until the result is right.
 
 use std::fmt::Debug;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long any wait in this crate lasts before it panics.
+/// The maximum duration of any wait in this crate before it panics.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Awaits `future`, or panics after [`DEADLINE`] with `what` in the message.
 ///
 /// # Panics
-/// When the deadline passes.
+/// If the deadline passes.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     within_limit(DEADLINE, what, future).await
 }
@@ -23,7 +23,7 @@ async fn within_limit<T>(limit: Duration, what: &str, future: impl Future<Output
     }
 }
 
-/// Asks again until `check` succeeds, and returns its value. What counts as success is told by [`Outcome`].
+/// Calls `check` until it succeeds, and returns its value. [`Outcome`] defines success.
 ///
 /// ```
 /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -72,7 +72,7 @@ where
 
 /// What a check in [`eventually`] may return: `true`, `Some` and `Ok` end the wait.
 pub trait Outcome {
-    /// What [`eventually`] returns once the check succeeds.
+    /// The value that [`eventually`] returns once the check succeeds.
     type Value;
 
     /// The value, or a description of why there is none yet.
@@ -111,7 +111,7 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "waited 20ms for the moon: ")]
-    async fn a_failure_names_what_was_waited_for() {
+    async fn a_failure_names_the_awaited_event() {
         eventually_within(SHORT, "the moon", || async { Err::<(), _>("dark") }).await;
     }
 

@@ -1,4 +1,4 @@
-//! Reads HTTP/1 messages from a connection: plain, slow, and independent of the code under test.
+//! Reads HTTP/1 messages from a connection: simple, slow, and independent of the code under test.
 
 use std::io;
 
@@ -7,34 +7,34 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::message::{Body, Framing, Head, Headers, find, show};
 use crate::stream::Stream;
 
-/// No head or chunk line in a test is longer.
+/// Longer than any head or chunk line in a test.
 const LONGEST_SECTION: usize = 16 << 20;
 
-/// Why a message could not be read to its end.
+/// Why a message could not be read completely.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
-    /// The peer closed; whether some of the message had come is for the caller to tell.
+    /// The peer closed; the caller knows whether part of the message had arrived.
     Closed,
-    /// The peer reset the connection, or it broke otherwise.
+    /// The peer reset the connection, or it broke in another way.
     Reset(String),
-    /// The bytes are no HTTP/1.
+    /// The bytes are not HTTP/1.
     Malformed(String),
 }
 
 impl From<io::Error> for Broken {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // rustls reports a TCP close without close_notify this way.
+            // This is how rustls reports a TCP close without close_notify.
             io::ErrorKind::UnexpectedEof => Self::Closed,
             _ => Self::Reset(error.to_string()),
         }
     }
 }
 
-/// Is shown what was received.
+/// Receives a copy of all bytes read.
 type Tap = Box<dyn FnMut(&[u8]) + Send>;
 
-/// A connection with a buffer of what was received and not yet consumed.
+/// A connection with a buffer of bytes received but not yet consumed.
 pub(crate) struct Wire {
     stream: Stream,
     buffer: Vec<u8>,
@@ -46,7 +46,7 @@ impl Wire {
         Self { stream, buffer: Vec::new(), tap: None }
     }
 
-    /// Shows every received byte to `tap`, before it is consumed.
+    /// Passes every received byte to `tap` before it is consumed.
     pub(crate) fn with_tap(stream: Stream, tap: impl FnMut(&[u8]) + Send + 'static) -> Self {
         Self { stream, buffer: Vec::new(), tap: Some(Box::new(tap)) }
     }
@@ -59,7 +59,7 @@ impl Wire {
         self.stream
     }
 
-    /// What was received and not yet consumed.
+    /// Bytes received but not yet consumed.
     pub(crate) fn buffered(&self) -> &[u8] {
         &self.buffer
     }
@@ -80,12 +80,12 @@ impl Wire {
         self.stream.flush().await
     }
 
-    /// Says that nothing more will be sent (FIN, for TLS after close_notify).
+    /// Closes the sending side (FIN, for TLS after close_notify).
     pub(crate) async fn half_close(&mut self) -> io::Result<()> {
         self.stream.shutdown().await
     }
 
-    /// Consumes everything that is buffered.
+    /// Consumes everything in the buffer.
     pub(crate) fn take_buffered(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
     }
@@ -98,7 +98,7 @@ impl Wire {
         Ok(self.consume(count))
     }
 
-    /// Consumes everything up to and with `mark`.
+    /// Consumes everything up to and including `mark`.
     pub(crate) async fn read_until(&mut self, mark: &[u8]) -> Result<Vec<u8>, Broken> {
         let mut searched = 0;
         loop {
@@ -119,7 +119,7 @@ impl Wire {
         Head::parse(raw).map_err(Broken::Malformed)
     }
 
-    /// Reads a body into `body`, which keeps what came when it breaks off.
+    /// Reads a body into `body`, which keeps the partial body on error.
     pub(crate) async fn read_body(&mut self, framing: Framing, body: &mut Body) -> Result<(), Broken> {
         match framing {
             Framing::None => Ok(()),
@@ -163,7 +163,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Moves `count` bytes to `data`, and what there is of them when it breaks off.
+    /// Moves `count` bytes to `data`, or the available ones if the connection breaks.
     async fn read_into(&mut self, count: u64, data: &mut Vec<u8>) -> Result<(), Broken> {
         let mut left = count;
         loop {

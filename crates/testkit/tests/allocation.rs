@@ -1,7 +1,8 @@
-//! How to count allocations, which other crates' tests copy.
+//! How to count allocations, as a pattern for the tests of other crates.
 //!
-//! `allocation_counter` replaces the global allocator of the test binary that names it, and counts per thread. So the code under
-//! test runs on the thread that measures, and everything that may allocate (origins, clients) on another.
+//! `allocation_counter` replaces the global allocator of the test binary that names it, and counts per thread. The code
+//! under test therefore runs on the measuring thread, and everything else that may allocate (origins, clients) on
+//! another.
 
 use std::thread;
 
@@ -18,7 +19,7 @@ fn a_closure_is_measured() {
     assert_eq!(measure(|| buffer.push(0)).count_total, 1);
 }
 
-/// A server on the measuring thread: the first exchange warms it up, the others allocate nothing.
+/// A server on the measuring thread: the first exchange warms it up; later ones do not allocate.
 #[test]
 fn a_server_in_steady_state_is_measured() {
     const EXCHANGES: usize = 20;

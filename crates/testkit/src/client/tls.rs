@@ -1,4 +1,4 @@
-//! The client's TLS: which name, which protocols, which version, and what the server answered.
+//! The client's TLS: server name, protocols, version, and the server's answer.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,8 +22,8 @@ use crate::{Ca, Leaf, within};
 const ONLY_TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 const ONLY_TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
-/// Makes connections with TLS. One value (and its clones) keeps its sessions, so a second connection may resume. Make choices before
-/// the first connection.
+/// Makes connections with TLS. One value and its clones share their sessions, so a second connection may resume. Set
+/// options before the first connection.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct TlsClient {
@@ -34,14 +34,14 @@ pub struct TlsClient {
     verifier: Arc<dyn ServerCertVerifier>,
     certificate: Option<Arc<CertifiedKey>>,
     transport: ClientBuilder,
-    /// Made once: rustls resumes a session only under the configuration that it was made under.
+    /// Created once: rustls resumes a session only under the configuration that created it.
     config: OnceLock<Arc<ClientConfig>>,
 }
 
-/// What a handshake settled.
+/// The result of a handshake.
 #[derive(Clone, Debug)]
 pub struct TlsInfo {
-    /// The server's certificates, leaf first, as it sent them.
+    /// The server's certificates as sent, leaf first.
     pub chain: Vec<CertificateDer<'static>>,
     /// The protocol chosen by ALPN.
     pub alpn: Option<String>,
@@ -58,7 +58,7 @@ impl TlsClient {
         Self::with_verifier(name, verifier.expect("a root that rustls can use"))
     }
 
-    /// Asks for `name` and accepts any certificate: the test looks at [`TlsInfo::chain`] itself.
+    /// Asks for `name` and accepts any certificate, for tests that check [`TlsInfo::chain`] themselves.
     pub fn unverified(name: &str) -> Self {
         Self::with_verifier(name, Arc::new(AnyCertificate(provider())))
     }
@@ -76,7 +76,7 @@ impl TlsClient {
         }
     }
 
-    /// Offers these protocols, most wanted first.
+    /// Offers these protocols, most preferred first.
     pub fn alpn(mut self, protocols: &[&str]) -> Self {
         self.alpn = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         self
@@ -100,14 +100,14 @@ impl TlsClient {
         self
     }
 
-    /// Shows this certificate when the server asks for one.
+    /// Presents this certificate if the server asks for one.
     pub fn certificate(mut self, leaf: &Leaf) -> Self {
         let key = provider().key_provider.load_private_key(leaf.key()).expect("a key that rustls can use");
         self.certificate = Some(Arc::new(CertifiedKey::new(leaf.chain().to_vec(), key)));
         self
     }
 
-    /// Makes the TCP connection with these choices.
+    /// Makes the TCP connection with these options.
     pub fn transport(mut self, transport: ClientBuilder) -> Self {
         self.transport = transport;
         self
@@ -116,7 +116,7 @@ impl TlsClient {
     /// Connects.
     ///
     /// # Panics
-    /// When the connection or the handshake fails.
+    /// If the connection or the handshake fails.
     pub async fn connect(&self, address: SocketAddr) -> Client {
         match self.try_connect(address).await {
             Ok(client) => client,
@@ -124,11 +124,11 @@ impl TlsClient {
         }
     }
 
-    /// Connects, or says why it could not.
+    /// Connects and returns any error.
     ///
     /// # Errors
-    /// Those of `connect(2)`; a failed handshake is an error that wraps a `rustls::Error`. In TLS 1.3 a server refuses a client's
-    /// certificate after the handshake: the first read tells.
+    /// Those of `connect(2)`; a failed handshake is an error that wraps a `rustls::Error`. In TLS 1.3 a server rejects
+    /// a client's certificate after the handshake, so the error appears at the first read.
     pub async fn try_connect(&self, address: SocketAddr) -> io::Result<Client> {
         let tcp = self.transport.dial(address).await?;
         let connector = TlsConnector::from(Arc::clone(self.config.get_or_init(|| self.new_config())));
@@ -167,7 +167,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Accepts whoever holds the key of the certificate it shows.
+/// Accepts any peer that holds the key of its certificate.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -1,20 +1,20 @@
-//! The answer of an origin that reports what it received.
+//! The response of an origin that reports what it received.
 
 use serde_json::{Value, json};
 
 use crate::message::{Headers, Request, Response, text};
 use crate::origin::Reply;
 
-/// What an echoing origin received, read back from its JSON answer.
+/// What an echoing origin received, parsed from its JSON response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Echo {
     /// The name of the origin.
     pub origin: String,
     /// The method.
     pub method: String,
-    /// The target, spelt as it came.
+    /// The target as spelt.
     pub target: String,
-    /// `HTTP/1.1`, say.
+    /// For example `HTTP/1.1`.
     pub version: String,
     /// The fields in order, in their original case.
     pub headers: Headers,
@@ -22,13 +22,13 @@ pub struct Echo {
     pub body_length: u64,
     /// The body as text.
     pub body: String,
-    /// What followed the last chunk.
+    /// The fields after the last chunk.
     pub trailers: Headers,
-    /// Which connection of the origin it came on, from 1.
+    /// The number of the connection at the origin, from 1.
     pub connection: u64,
-    /// Which request on that connection it was, from 1.
+    /// The number of the request on that connection, from 1.
     pub request: u64,
-    /// The name that the client asked for in its TLS hello.
+    /// The server name in the client's TLS hello.
     pub sni: Option<String>,
 }
 
@@ -43,14 +43,14 @@ impl Response {
     /// What the echoing origin behind the proxy received.
     ///
     /// # Panics
-    /// When the body is not the answer of an echoing origin.
+    /// If the body is not the response of an echoing origin.
     pub fn echo(&self) -> Echo {
         read(&self.json()).unwrap_or_else(|| panic!("not the answer of an echoing origin: {self:?}"))
     }
 }
 
 impl Reply {
-    /// 200 with what was received, as JSON.
+    /// 200 with the received request as JSON.
     pub fn echo(origin: &str, request: &Request) -> Self {
         let value = json!({
             "origin": origin,

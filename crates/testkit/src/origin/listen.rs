@@ -1,4 +1,4 @@
-//! Starting an origin: the socket, and the accept loop.
+//! Starts an origin: the socket and the accept loop.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ pub(super) fn start(builder: OriginBuilder) -> Origin {
         cursors: Mutex::new(Cursors::default()),
     };
     match fault {
-        // A bound socket that does not listen keeps the port from anyone else.
+        // A bound socket that does not listen keeps others from taking the port.
         Some(Fault::Refuse) => origin._held.push(Box::new(socket)),
         Some(Fault::Unreachable) => origin._held = full_backlog(socket, origin.address),
         _ => {
@@ -44,9 +44,9 @@ fn bound(address: SocketAddr) -> std::io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// A listener whose queue of connections is full and never emptied: Linux drops every further SYN.
+/// A listener whose connection queue is full and never drained: Linux drops every further SYN.
 fn full_backlog(socket: TcpSocket, address: SocketAddr) -> Vec<Held> {
-    // Linux queues one connection more than the backlog says.
+    // Linux queues one connection more than the backlog.
     let listener = socket.listen(0).expect("a bound socket can listen");
     let filler = std::net::TcpStream::connect(address).expect("the queue has room for one");
     filler.set_nonblocking(true).expect("a socket can be made non-blocking");
@@ -54,7 +54,7 @@ fn full_backlog(socket: TcpSocket, address: SocketAddr) -> Vec<Held> {
     vec![Box::new(listener), Box::new(filler)]
 }
 
-/// Accepts until told to stop; the connections go on until this task is aborted.
+/// Accepts until ordered to stop; the connections continue until this task is aborted.
 async fn accept(listener: TcpListener, service: Arc<Service>, orders: watch::Receiver<Orders>) {
     let mut connections = JoinSet::new();
     let mut stop = orders.clone();
@@ -62,7 +62,7 @@ async fn accept(listener: TcpListener, service: Arc<Service>, orders: watch::Rec
         tokio::select! {
             _ = stop.wait_for(|orders| orders.stopped) => break,
             accepted = listener.accept() => {
-                // An error concerns a connection that is gone already.
+                // An error concerns a connection that is already gone.
                 let Ok((stream, _)) = accepted else { continue };
                 let number = service.record.edit(|seen| {
                     seen.connections.push(Connection::default());

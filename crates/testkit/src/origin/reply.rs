@@ -1,13 +1,13 @@
-//! What an origin sends for one request, and what it does to the connection after that. Nothing stops a reply from being wrong.
+//! What an origin sends for one request and does with the connection afterwards. A reply may be arbitrarily wrong.
 
 use std::time::Duration;
 
 use crate::Gate;
 
-/// An answer, built by chaining.
+/// A reply, built by chaining.
 ///
-/// Without further choices it is well-formed: a body has a `content-length`, the connection is kept. A framing field set by
-/// [`Reply::header`] is sent beside the one that the body calls for, which is how to lie.
+/// By default it is well-formed: a body has a `content-length`, and the connection is kept. A framing field set with
+/// [`Reply::header`] is sent in addition to the one that the body requires, which is how to lie.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Reply {
@@ -32,20 +32,20 @@ enum ReplyFraming {
     Chunked,
     /// The body has no framing fields.
     Unframed,
-    /// The pieces are all there is, without a head.
+    /// Only the pieces, without a head.
     Raw,
 }
 
-/// One thing to do on the connection.
+/// One action on the connection.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Wait(Gate),
     Send(Vec<u8>),
-    /// In pieces of so many bytes, with a pause after each.
+    /// In pieces of this many bytes, with a pause after each.
     Trickle(Vec<u8>, usize, Duration),
 }
 
-/// What becomes of the connection after the reply.
+/// The fate of the connection after the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
     Keep,
@@ -62,7 +62,7 @@ impl Reply {
         Self::status(200)
     }
 
-    /// That status with an empty body.
+    /// This status with an empty body.
     pub fn status(status: u16) -> Self {
         Self {
             before: Vec::new(),
@@ -80,17 +80,17 @@ impl Reply {
         }
     }
 
-    /// Exactly these bytes, whatever they are.
+    /// Exactly these bytes.
     pub fn raw(bytes: impl AsRef<[u8]>) -> Self {
         Self { framing: ReplyFraming::Raw, pieces: vec![bytes.as_ref().to_vec()], ..Self::ok() }
     }
 
-    /// Nothing at all: for use with [`Reply::then_reset`], [`Reply::then_close`] and the like.
+    /// Nothing: for use with [`Reply::then_reset`], [`Reply::then_close`] and the like.
     pub fn nothing() -> Self {
         Self::raw("")
     }
 
-    /// Bytes that are no HTTP, then a close.
+    /// Bytes that are not HTTP, then a close.
     pub fn garbage() -> Self {
         Self::raw("\x16\x03\x01 this is not HTTP\r\n\r\n\0\0\0").then_close()
     }
@@ -100,12 +100,12 @@ impl Reply {
         Self::status(status).header("location", location)
     }
 
-    /// 101 with `upgrade`, whether the request asked or not; after it every byte is sent back.
+    /// 101 with `upgrade`, whether requested or not; echoes every byte afterwards.
     pub fn upgrade(protocol: &str) -> Self {
         Self { then: Then::EchoBytes, ..Self::status(101).header("connection", "upgrade").header("upgrade", protocol) }
     }
 
-    /// The whole start line.
+    /// Sets the whole start line.
     pub fn start_line(mut self, line: &str) -> Self {
         line.clone_into(&mut self.start);
         self
@@ -120,7 +120,7 @@ impl Reply {
         self
     }
 
-    /// Adds fields that make the head larger by `bytes` or a little more.
+    /// Adds fields that enlarge the head by `bytes` or a little more.
     pub fn padding(mut self, bytes: usize) -> Self {
         for at in 0..bytes.div_ceil(1024) {
             self = self.header(&format!("x-padding-{at}"), "p".repeat(1024));
@@ -128,39 +128,39 @@ impl Reply {
         self
     }
 
-    /// The body, with `content-length`.
+    /// Sets the body, with `content-length`.
     pub fn body(self, bytes: impl AsRef<[u8]>) -> Self {
         Self { framing: ReplyFraming::Length, pieces: vec![bytes.as_ref().to_vec()], ..self }
     }
 
-    /// The body in chunks.
+    /// Sets the body, in chunks.
     pub fn chunked<P: AsRef<[u8]>>(self, chunks: impl IntoIterator<Item = P>) -> Self {
         let pieces = chunks.into_iter().map(|piece| piece.as_ref().to_vec()).collect();
         Self { framing: ReplyFraming::Chunked, pieces, ..self }
     }
 
-    /// The body without framing; its end is the end of the connection.
+    /// Sets the body without framing; it ends with the connection.
     pub fn close_delimited(self, bytes: impl AsRef<[u8]>) -> Self {
         Self { framing: ReplyFraming::Unframed, pieces: vec![bytes.as_ref().to_vec()], then: Then::Close, ..self }
     }
 
-    /// The body as it is, with no framing field of ours: set them with [`Reply::header`].
+    /// Sets the body without framing fields: add them with [`Reply::header`].
     pub fn unframed(self, bytes: impl AsRef<[u8]>) -> Self {
         Self { framing: ReplyFraming::Unframed, pieces: vec![bytes.as_ref().to_vec()], ..self }
     }
 
-    /// A field after the last chunk.
+    /// Adds a field after the last chunk.
     pub fn trailer(mut self, name: &str, value: &str) -> Self {
         self.trailers.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
         self
     }
 
-    /// `content-length: length`, however long the body is.
+    /// Declares `content-length: length`, whatever the length of the body.
     pub fn claiming_length(self, length: u64) -> Self {
         Self { framing: ReplyFraming::Claimed(length), ..self }
     }
 
-    /// An interim response before this one: 100, 102, 103.
+    /// Sends an interim response first: 100, 102, 103.
     pub fn interim(mut self, status: u16, headers: &[(&str, &str)]) -> Self {
         let mut head = format!("HTTP/1.1 {status} {}\r\n", reason(status));
         for (name, value) in headers {
@@ -171,27 +171,27 @@ impl Reply {
         self
     }
 
-    /// Waits at `gate` before what follows: interim responses that were added later, and the head.
+    /// Waits at `gate` before the rest: interim responses added later, and the head.
     pub fn held_by(mut self, gate: &Gate) -> Self {
         self.before.push(Step::Wait(gate.clone()));
         self
     }
 
-    /// Waits at `gate` before each piece of the body, and before its end: `n` chunks need `n + 1` calls of
+    /// Waits at `gate` before each piece of the body and before its end: `n` chunks need `n + 1` calls of
     /// [`Gate::release_one`], other bodies one.
     pub fn body_held_by(mut self, gate: &Gate) -> Self {
         self.piece_gate = Some(gate.clone());
         self
     }
 
-    /// Sends so many bytes at a time, with a pause after each: `Duration::ZERO` only lets other tasks run.
+    /// Sends this many bytes at a time, with a pause after each: `Duration::ZERO` only lets other tasks run.
     pub fn trickle(mut self, bytes: usize, pause: Duration) -> Self {
         assert!(bytes > 0, "a trickle of no bytes never ends");
         self.trickle = Some((bytes, pause));
         self
     }
 
-    /// Leaves out what comes after so many bytes of the body (framing of chunks counts). Say with `then_` what follows.
+    /// Omits everything after this many bytes of the body (including chunk framing). Choose with `then_` what follows.
     pub fn cut_body_after(mut self, bytes: usize) -> Self {
         self.cut = Some(bytes);
         self
@@ -203,14 +203,14 @@ impl Reply {
         self
     }
 
-    /// Closes the connection afterwards without having announced it.
+    /// Closes the connection afterwards without announcing it.
     ///
-    /// What has arrived by then is read. If more comes, the kernel answers with a RST, as for any server.
+    /// Bytes that have arrived by then are read. If more arrive, the kernel answers with a RST, as for any server.
     pub fn then_close(self) -> Self {
         Self { then: Then::Close, ..self }
     }
 
-    /// Says `connection: close`, and closes.
+    /// Sends `connection: close`, and closes.
     pub fn close(self) -> Self {
         self.header("connection", "close").then_close()
     }
@@ -220,17 +220,17 @@ impl Reply {
         Self { then: Then::Reset, ..self }
     }
 
-    /// Sends a FIN afterwards, and goes on reading until the peer closes.
+    /// Sends a FIN afterwards, and continues to read until the peer closes.
     pub fn then_half_close(self) -> Self {
         Self { then: Then::HalfClose, ..self }
     }
 
-    /// Says and does nothing more, but reads, until the peer closes.
+    /// Sends nothing more, but reads until the peer closes.
     pub fn then_stall(self) -> Self {
         Self { then: Then::Stall, ..self }
     }
 
-    /// Sends every byte back afterwards, and half-closes after the peer did.
+    /// Echoes every byte afterwards, and half-closes after the peer does.
     pub fn then_echo_bytes(self) -> Self {
         Self { then: Then::EchoBytes, ..self }
     }
@@ -239,7 +239,7 @@ impl Reply {
         self.then
     }
 
-    /// What to do for a request with `method`.
+    /// The steps for a request with `method`.
     pub(super) fn steps(&self, method: &str) -> Vec<Step> {
         let mut steps = self.before.clone();
         if self.framing != ReplyFraming::Raw {
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn lies_are_sent_as_told() {
+    fn lies_are_sent_unchanged() {
         let reply = Reply::ok().body("abc").claiming_length(9).stray("!");
         assert_eq!(bytes(&reply, "GET"), "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc!");
         let reply = Reply::ok().header("content-length", "3").chunked(["abc"]).cut_body_after(4);

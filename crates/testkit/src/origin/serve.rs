@@ -17,7 +17,7 @@ use crate::stream::Stream;
 use crate::wire::{Broken, Wire};
 use crate::{Ca, Ended, Leaf};
 
-/// What every connection of one origin shares.
+/// State shared by all connections of one origin.
 pub(super) struct Service {
     pub(super) record: Arc<Record>,
     pub(super) fault: Option<Fault>,
@@ -26,7 +26,7 @@ pub(super) struct Service {
     pub(super) tls: Option<TlsAcceptor>,
 }
 
-/// How a connection came to its end.
+/// How a connection ended.
 enum Finish {
     /// The peer ended it.
     Peer(Ended),
@@ -70,9 +70,9 @@ pub(super) fn tls_config(leaf: &Leaf, clients: Option<&Ca>) -> ServerConfig {
     config
 }
 
-/// Serves connection `number` until one side ends it or the test orders an end.
+/// Serves connection `number` until one side ends it or the test orders its end.
 pub(super) async fn serve(tcp: TcpStream, number: u64, service: Arc<Service>, orders: watch::Receiver<Orders>) {
-    // Without it a trickle is merged by the kernel.
+    // Otherwise the kernel would merge a trickle.
     let _ = tcp.set_nodelay(true);
     let (wire, finish) = converse(tcp, number, &service, &orders).await;
     let end = match finish {
@@ -83,7 +83,7 @@ pub(super) async fn serve(tcp: TcpStream, number: u64, service: Arc<Service>, or
         (Some(wire), Finish::Reset) => wire.into_stream().reset(),
         (Some(mut wire), _) => {
             let _ = wire.half_close().await;
-            // A close with unread bytes would be a RST.
+            // Closing with unread bytes would send a RST.
             let mut rest = [0; 16 << 10];
             while wire.stream().tcp().try_read(&mut rest).is_ok_and(|count| count > 0) {}
         }
@@ -158,7 +158,7 @@ async fn speak(
     }
 }
 
-/// One request and its answer; tells how the connection ends if it does.
+/// Handles one request and its response; returns how the connection ends, if it does.
 async fn exchange(
     wire: &mut Wire,
     connection: u64,
@@ -201,13 +201,13 @@ async fn receive_body(wire: &mut Wire, request: &mut Request, service: &Service)
     Ok(())
 }
 
-/// Whether the connection ends with this request, RFC 9112 section 9.3.
+/// Whether the connection ends after this request, RFC 9112 section 9.3.
 fn closes(request: &Request) -> bool {
     let headers = request.headers();
     headers.lists("connection", "close") || request.version == "HTTP/1.0" && !headers.lists("connection", "keep-alive")
 }
 
-/// Sends a reply, and says how the connection ends if it does.
+/// Sends a reply and returns how the connection ends, if it does.
 async fn perform(wire: &mut Wire, method: &str, reply: &Reply) -> Result<Option<Finish>, Broken> {
     for step in reply.steps(method) {
         match step {
@@ -224,7 +224,7 @@ async fn perform(wire: &mut Wire, method: &str, reply: &Reply) -> Result<Option<
             }
             Step::Wait(gate) => {
                 let mut pass = std::pin::pin!(gate.pass());
-                // Reading meanwhile tells when the peer goes away.
+                // Reading in the meantime detects when the peer goes away.
                 while tokio::select! {
                     () = &mut pass => false,
                     more = wire.fill() => more? || return Err(Broken::Closed),

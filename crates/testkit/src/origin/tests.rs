@@ -2,7 +2,7 @@ use super::*;
 use crate::{Client, Framing, Gate, ReadError, TlsClient};
 
 #[tokio::test]
-async fn a_plain_origin_tells_what_it_received() {
+async fn a_plain_origin_reports_what_it_received() {
     let origin = Origin::start("a");
     let mut client = Client::connect(origin.address()).await;
     client.send("POST /a%2Fb?c HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nx-a: 2\r\nTransfer-Encoding: chunked\r\n\r\n").await;
@@ -47,7 +47,7 @@ async fn an_unreachable_origin_answers_no_syn() {
 }
 
 #[tokio::test]
-async fn replies_may_break_off() {
+async fn replies_can_be_truncated() {
     let cut = Reply::ok().body("0123456789").cut_body_after(4);
     let replies = [Reply::nothing().then_reset(), cut.clone().then_reset(), cut.then_close(), Reply::garbage()];
     let origin = Origin::new("bad").replies(replies).start();
@@ -129,7 +129,7 @@ async fn an_upgrade_becomes_a_tunnel() {
 }
 
 #[tokio::test]
-async fn other_framings_are_read() {
+async fn other_framings_can_be_read() {
     let replies = [Reply::ok().body("abc"), Reply::ok().close_delimited("to the end")];
     let origin = Origin::new("a").replies(replies).start();
     let mut client = Client::connect(origin.address()).await;
@@ -166,7 +166,7 @@ async fn connections_end_on_order() {
 }
 
 #[tokio::test]
-async fn tls_tells_names_versions_and_resumption() {
+async fn tls_reports_names_versions_and_resumption() {
     let ca = Ca::new("root");
     let origin = Origin::new("a").tls(&ca.leaf(&["a.example"])).start();
     let tls = TlsClient::new(&ca, "a.example").alpn(&["http/1.1"]);
