@@ -1,12 +1,79 @@
 #!/bin/bash
 # What external-dns does at each step of docs/migrate-one-by-one.md, by the last version that reads the old prefix of annotations (0.21)
-# and the first that ignores it (0.22). Not part of CI: building the two takes some four minutes of processor time each.
-# Run it at the root of the repository: findings/external-dns/run.sh
+# and the first that ignores it (0.22). Not part of CI: it takes some three minutes of processor time to build each of the two.
+#
+# Run it at the root of the repository, after `cargo xtask cluster up` has built the control plane: findings/external-dns/run.sh
+# It starts etcd and an API server of its own on 127.0.0.1, without controllers, and writes the status of the Ingresses itself.
 set -euo pipefail
-cd "$(dirname "$0")"
-tools=$(git rev-parse --show-toplevel)/target/tools/bin
-mkdir -p "$tools"
-go build -trimpath -ldflags '-s -w' -modfile=go-0.21.mod -o "$tools/external-dns-0.21" .
-go build -trimpath -ldflags '-s -w' -o "$tools/external-dns-0.22" .
-cd "$(git rev-parse --show-toplevel)"
-FAIRWAY_EXTERNAL_DNS=1 cargo xtask e2e docs::page_migrate_one_by_one
+
+root=$(git rev-parse --show-toplevel)
+export PATH=$root/target/tools/bin:$PATH
+work=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
+
+cd "$root/findings/external-dns"
+go build -trimpath -ldflags '-s -w' -modfile=go-0.21.mod -o "$work/external-dns-0.21" .
+go build -trimpath -ldflags '-s -w' -o "$work/external-dns-0.22" .
+
+cd "$work"
+export KUBECONFIG=$work/kubeconfig
+openssl genrsa -out sa.key 2048 2>/dev/null
+echo 'token,admin,1,"system:masters"' > tokens.csv
+cat > kubeconfig <<'CONFIG'
+apiVersion: v1
+kind: Config
+clusters: [{name: a, cluster: {server: "https://127.0.0.1:36443", insecure-skip-tls-verify: true}}]
+users: [{name: a, user: {token: token}}]
+contexts: [{name: a, context: {cluster: a, user: a}}]
+current-context: a
+CONFIG
+etcd --data-dir etcd --listen-client-urls http://127.0.0.1:32379 --advertise-client-urls http://127.0.0.1:32379 \
+  --listen-peer-urls http://127.0.0.1:32380 --initial-advertise-peer-urls http://127.0.0.1:32380 \
+  --initial-cluster default=http://127.0.0.1:32380 >etcd.log 2>&1 &
+kube-apiserver --etcd-servers=http://127.0.0.1:32379 --bind-address=127.0.0.1 --advertise-address=127.0.0.1 --secure-port=36443 \
+  --cert-dir=certificates --service-account-issuer=https://issuer --service-account-key-file=sa.key \
+  --service-account-signing-key-file=sa.key --token-auth-file=tokens.csv --authorization-mode=AlwaysAllow \
+  --service-cluster-ip-range=10.200.0.0/16 --endpoint-reconciler-type=none >apiserver.log 2>&1 &
+for _ in {1..120}; do kubectl get namespace default >/dev/null 2>&1 && break; sleep 0.5; done
+
+old=198.51.100.1 new=198.51.100.2
+new_prefix=external-dns.kubernetes.io/controller old_prefix=external-dns.alpha.kubernetes.io/controller
+
+address() {
+  kubectl patch ingress "$1" --subresource=status --type=merge \
+    --patch "{\"status\":{\"loadBalancer\":{\"ingress\":[{\"ip\":\"$2\"}]}}}" >/dev/null
+}
+copy() {
+  kubectl get ingress shop --output yaml \
+    | sed -e '/^  \(uid\|resourceVersion\|creationTimestamp\|generation\):/d' \
+          -e 's/^  name: shop$/  name: shop-fairway/' -e 's/^  ingressClassName: nginx$/  ingressClassName: fairway/' \
+    | kubectl annotate --local --filename - --output yaml "$@" | kubectl create --filename - >/dev/null
+  address shop-fairway "$new"
+}
+# What the two versions make of the name: after 0.21, after 0.22. Since 0.22, --policy has no default.
+expect() {
+  for pair in "0.21 $2" "0.22 $3"; do
+    read -r version wanted <<<"$pair"
+    log=$("$work/external-dns-$version" --kubeconfig "$KUBECONFIG" --source ingress --provider inmemory --policy sync \
+      --inmemory-zone example.com 2>&1)
+    grep --quiet --fixed-strings "shop.example.com 0 IN A  $wanted []" <<<"$log" ||
+      { echo "$1: external-dns $version: expected $wanted, got: $log"; exit 1; }
+    echo "$1: external-dns $version: $wanted"
+  done
+}
+
+kubectl create ingress shop --class=nginx --rule='shop.example.com/*=shop:80' >/dev/null
+address shop "$old"
+copy "$new_prefix-" "$old_prefix-"
+expect 'a copy without annotation' "$old;$new" "$old;$new"
+kubectl annotate ingress/shop-fairway "$old_prefix=none" >/dev/null
+expect 'the old prefix alone' "$old" "$old;$new"
+kubectl delete ingress shop-fairway >/dev/null
+
+copy "$new_prefix=none" "$old_prefix=none"
+expect 'step 2, a copy with both prefixes' "$old" "$old"
+kubectl annotate ingress/shop-fairway "$new_prefix-" "$old_prefix-" >/dev/null
+kubectl annotate ingress/shop "$new_prefix=none" "$old_prefix=none" >/dev/null
+expect 'step 4, moved' "$new" "$new"
+kubectl delete ingress shop >/dev/null
+expect 'step 4, the old Ingress deleted' "$new" "$new"

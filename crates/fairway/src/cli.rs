@@ -8,14 +8,14 @@ use clap_complete::Shell;
 
 use crate::flags;
 
-const ABOUT: &str = "Kubernetes ingress controller and proxy, a successor for users of ingress-nginx";
+const ABOUT: &str = "Kubernetes ingress controller and proxy for users of ingress-nginx";
 
 const EXAMPLES: &str = "\
 Examples:
   fairway dev examples/shop              serve a folder of manifests on this machine, every edit live on save
-  fairway check manifests/               report problems in them, and how each annotation is supported
+  fairway check manifests/               report problems, and how each annotation is supported
   fairway explain manifests/ GET http://shop.localhost/order/7
-                                         which route a request takes, and why
+                                         show which route a request takes, and why
   fairway run --configmap=ingress-nginx/ingress-nginx-controller
                                          control a cluster's Ingresses and serve them";
 
@@ -24,12 +24,12 @@ Examples:
   fairway dev ingress.yaml
   fairway dev manifests/ --http 127.0.0.1:9080
   fairway dev manifests/ --backend shop/cart:80=127.0.0.1:3000
-                                         the Service cart is the process that you are working on
+                                         send the Service cart to the process that you work on
   fairway dev manifests/ --configmap ingress-nginx/ingress-nginx-controller
-                                         with the global settings of the cluster, from the same files
+                                         apply the global settings of the cluster, kept in the same files
   fairway dev manifests/ --access-log '$status $request_uri $request_time'
 
-Services for which the files hold no endpoints are answered by a built-in echo. An Ingress is served if it names no class, the
+A built-in echo answers for Services without endpoints in the files. An Ingress is served if it names no class, the
 class of --ingress-class, or one whose IngressClass in the files has --controller-class as controller.";
 
 const CHECK_EXAMPLES: &str = "\
@@ -38,13 +38,13 @@ Examples:
   fairway check --fail-on warning manifests/
   fairway check --output json manifests/ | jq '.diagnostics[] | select(.severity == \"Error\")'
   fairway check --output github manifests/
-                                         findings beside the lines of a pull request on GitHub
+                                         show findings beside the lines of a pull request on GitHub
   fairway check --output sarif manifests/ >fairway.sarif
   fairway check --context prod --configmap ingress-nginx/ingress-nginx-controller
-                                         a whole cluster, as fairway run would read it; nothing is written
+                                         check a whole cluster, as fairway run would read it; write nothing
 
-Exit status: 0 without errors (--fail-on: without findings of that severity or worse), 1 with some, 2 if the command line is wrong.
-What would make a route answer 503 is an error. docs/schema/check.json is the schema of --output json.";
+Exit status: 0 without errors (--fail-on: without findings of that severity or worse), 1 with errors, 2 for a wrong command line.
+Everything that would make a route answer 503 is an error. docs/schema/check.json is the schema of --output json.";
 
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
@@ -52,18 +52,18 @@ Examples:
   fairway explain manifests/ POST https://shop.localhost/cart -H 'Cookie: route=a'
   fairway explain manifests/ GET http://shop.localhost/ --client 192.0.2.7 --output json | jq .answer
 
-Without PATH the manifests of the current folder are read. Exit status: 0 if the request is forwarded, redirected or answered with a
-status below 400, 1 if Fairway answers an error, 2 if the command line is wrong. docs/schema/explain.json is the schema of --output json.";
+Without PATH, reads the manifests of the current folder. Exit status: 0 if the request is forwarded, redirected or answered with a
+status below 400, 1 if Fairway answers with an error, 2 for a wrong command line. docs/schema/explain.json is the schema of --output json.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
-  fairway run                            in a pod, with the rights of its service account
+  fairway run                            run in a pod, with the rights of its service account
   fairway run --kubeconfig ~/.kube/config --http-port 8080 --https-port 8443 --disable-leader-election
   fairway run --kubeconfig ~/.kube/config --http-port 8080 --https-port 8443 --read-only
-                                         a look at a cluster: its Ingresses served here, nothing written there
+                                         serve the Ingresses of a cluster here, and write nothing there
   fairway run --controller-class=k8s.io/ingress-nginx --configmap=$(POD_NAMESPACE)/ingress-nginx-controller
 
-All flags of ingress-nginx are accepted, also those that are not shown here; docs/flags.md says what becomes of each.
+Accepts all flags of ingress-nginx, including those not shown here; docs/flags.md says how each is supported.
 The environment variables POD_NAME and POD_NAMESPACE name the pod, as they do for ingress-nginx.";
 
 const PLUGIN_EXAMPLES: &str = "\
@@ -72,7 +72,7 @@ Examples:
   kubectl fairway explain GET https://shop.example/order/7
   kubectl fairway check --configmap ingress-nginx/ingress-nginx-controller
 
-It is the binary fairway under the name kubectl-fairway, in a folder of PATH: ln -s $(command -v fairway) \
+To install it, put the binary fairway under the name kubectl-fairway into a folder of PATH: ln -s $(command -v fairway) \
 /usr/local/bin/kubectl-fairway";
 
 const COMPLETIONS_EXAMPLES: &str = "\
@@ -109,12 +109,12 @@ fn dev() -> Command {
         .about("Serve manifests from files on this machine, without a cluster")
         .after_help(DEV_EXAMPLES)
         .arg(paths().required(true))
-        .arg(address("http").help("Where plain HTTP is served; port 0 takes any free one [default: 127.0.0.1:8080]"))
-        .arg(address("https").help("Where TLS is served [default: 127.0.0.1:8443]"))
-        .arg(address("admin").help("Serve /healthz, /readyz, /metrics and /debug/snapshot there"))
+        .arg(address("http").help("Serve plain HTTP here; port 0 takes any free port [default: 127.0.0.1:8080]"))
+        .arg(address("https").help("Serve TLS here [default: 127.0.0.1:8443]"))
+        .arg(address("admin").help("Serve /healthz, /readyz, /metrics, /debug/findings and /debug/snapshot here"))
         .arg(
             access_log()
-                .help("How requests are shown: off, json, or a template with nginx variables [default: a short line]"),
+                .help("Show requests as JSON or by a template with nginx variables, or not at all [default: a short line]"),
         )
         .arg(
             Arg::new("backend")
@@ -157,7 +157,7 @@ fn report(command: Command) -> Command {
                 .value_name("FORMAT")
                 .value_parser(["text", "json", "sarif", "github"])
                 .default_value("text")
-                .help("Form of the report"),
+                .help("Write the report in this format"),
         )
         .arg(
             Arg::new("fail-on")
@@ -165,7 +165,7 @@ fn report(command: Command) -> Command {
                 .value_name("SEVERITY")
                 .value_parser(["error", "warning", "info"])
                 .default_value("error")
-                .help("The least severity of a finding that makes the exit status 1"),
+                .help("Exit with status 1 for findings of this severity or worse"),
         )
 }
 
@@ -175,10 +175,10 @@ fn of_cluster(command: Command) -> Command {
         Arg::new("context")
             .long("context")
             .value_name("NAME")
-            .help("Read the cluster of this context of the kubeconfig; nothing is written"),
+            .help("Read the cluster of this context of the kubeconfig; write nothing"),
     );
     flags::add(command, false)
-        .mut_arg("kubeconfig", |arg| arg.hide(false).help("Read the cluster of this kubeconfig; nothing is written"))
+        .mut_arg("kubeconfig", |arg| arg.hide(false).help("Read the cluster of this kubeconfig; write nothing"))
 }
 
 fn explain() -> Command {
@@ -192,7 +192,7 @@ fn explain() -> Command {
                 .num_args(1..)
                 .action(ArgAction::Append)
                 .required(true)
-                .help("Files and folders of manifests, then the method and the URL of a request"),
+                .help("Read these files and folders of manifests, and route the request with this method and URL"),
         );
     let command = request(command);
     flags::add(command, false)
@@ -207,14 +207,14 @@ fn request(command: Command) -> Command {
                 .long("header")
                 .value_name("NAME:VALUE")
                 .action(ArgAction::Append)
-                .help("A field of the request"),
+                .help("Send this field with the request"),
         )
         .arg(
             Arg::new("client")
                 .long("client")
                 .value_name("ADDRESS")
                 .value_parser(value_parser!(std::net::IpAddr))
-                .help("Address of the client, for access lists and trusted proxies [default: 127.0.0.1]"),
+                .help("Send the request from this address, for access lists and trusted proxies [default: 127.0.0.1]"),
         )
         .arg(
             Arg::new("output")
@@ -223,7 +223,7 @@ fn request(command: Command) -> Command {
                 .value_name("FORMAT")
                 .value_parser(["text", "json"])
                 .default_value("text")
-                .help("Form of the explanation"),
+                .help("Write the explanation in this format"),
         )
 }
 
@@ -233,7 +233,7 @@ pub(crate) fn plugin() -> Command {
     let words = Arg::new("words").value_names(["METHOD", "URL"]).num_args(2).required(true);
     Command::new("kubectl-fairway")
         .bin_name("kubectl fairway")
-        .about("Look at the Ingresses of a cluster as Fairway sees them; nothing is written")
+        .about("Show the Ingresses of a cluster as Fairway sees them; write nothing")
         .version(env!("CARGO_PKG_VERSION"))
         .after_help(PLUGIN_EXAMPLES)
         .subcommand_required(true)
@@ -248,7 +248,7 @@ pub(crate) fn plugin() -> Command {
             Command::new("explain")
                 .about("Show the answer to a request, which route it takes, and why")
                 .after_help("Examples:\n  kubectl fairway explain GET https://shop.example/order/7 -H 'Cookie: a=b'")
-                .arg(words.help("The method and the URL of a request")),
+                .arg(words.help("Route the request with this method and URL")),
         )))
         .subcommand(of_cluster(report(
             Command::new("check")
@@ -259,7 +259,7 @@ pub(crate) fn plugin() -> Command {
             Command::new("events")
                 .about("List the Events that Fairway has written, oldest first")
                 .after_help("Examples:\n  kubectl fairway events\n  kubectl fairway events -n shop")
-                .arg(namespace.help("Only those of this namespace [default: all]")),
+                .arg(namespace.help("List only the Events of this namespace [default: all]")),
         ))
 }
 
@@ -270,7 +270,7 @@ fn run() -> Command {
         .disable_version_flag(true)
         .arg(
             access_log()
-                .help("off, json, or a template with nginx variables [default: log-format-upstream of the ConfigMap]"),
+                .help("Log requests as JSON or by a template with nginx variables, or not at all [default: log-format-upstream of the ConfigMap]"),
         )
         .arg(
             Arg::new("log-format")
@@ -278,7 +278,7 @@ fn run() -> Command {
                 .value_name("FORMAT")
                 .value_parser(["text", "json"])
                 .default_value("text")
-                .help("Form of the log on standard error"),
+                .help("Write the log on standard error in this format"),
         )
         .arg(
             Arg::new("read-only")
@@ -297,14 +297,14 @@ fn metrics_detail() -> Arg {
         .long("metrics-detail")
         .value_name("standard|full")
         .value_parser(["standard", "full"])
-        .help("Request metrics: those that most dashboards use, or all histograms of ingress-nginx [default: standard]")
+        .help("Show the request metrics that most dashboards use, or all histograms of ingress-nginx [default: standard]")
 }
 
 fn completions() -> Command {
     Command::new("completions")
-        .about("Print the completions of a shell")
+        .about("Print completions for a shell")
         .after_help(COMPLETIONS_EXAMPLES)
-        .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell)).help("The shell"))
+        .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell)).help("Print the completions for this shell"))
 }
 
 fn man() -> Command {
@@ -321,7 +321,7 @@ fn paths() -> Arg {
         .value_name("PATH")
         .num_args(1..)
         .value_parser(value_parser!(PathBuf))
-        .help("Files and folders of manifests (.yaml, .yml, .json)")
+        .help("Read these files and folders of manifests (.yaml, .yml, .json)")
 }
 
 fn address(name: &'static str) -> Arg {
@@ -337,7 +337,7 @@ fn workers() -> Arg {
         .long("workers")
         .value_name("NUMBER")
         .value_parser(value_parser!(std::num::NonZeroUsize))
-        .help("Worker threads [default: one for each core that the process may use]")
+        .help("Run this many worker threads [default: one for each core that the process may use]")
 }
 
 fn allow_address() -> Arg {

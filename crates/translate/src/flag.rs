@@ -63,12 +63,12 @@ impl Takes {
     }
 }
 
-const TUNING: Verdict = Harmless("it tunes something inside ingress-nginx that isn't here");
-const PROFILER: Verdict = Harmless("there is no Go profiler here");
+const TUNING: Verdict = Harmless("it tunes a part of ingress-nginx that Fairway doesn't have");
+const PROFILER: Verdict = Harmless("Fairway has no Go profiler");
 const GEO: Verdict = NotYet("there are no geographic variables yet");
-const LOG_LIBRARY: Verdict = Harmless("logs are lines on standard error, and Go's logging library isn't here");
+const LOG_LIBRARY: Verdict = Harmless("Fairway logs lines to standard error, without Go's logging library");
 const ADMISSION: Verdict = NotYet("there is no admission webhook yet; objects are checked when they are read");
-const PASSTHROUGH: Verdict = NotYet("TLS isn't passed through yet, it ends at the proxy");
+const PASSTHROUGH: Verdict = NotYet("TLS is not passed through yet; it ends at the proxy");
 
 impl Flag {
     /// What to say to someone who gives the flag this value; `None` where it works, or asks for what happens anyway.
@@ -97,187 +97,187 @@ macro_rules! flags {
 }
 
 /// What becomes of the buckets of sizes.
-const BUCKETS: &str = "given, or with --metrics-detail full, all request histograms of ingress-nginx are shown; else sizes are a sum and a count";
+const BUCKETS: &str = "with this flag, or with --metrics-detail full, all request histograms of ingress-nginx are shown; otherwise sizes are a sum and a count";
 
 flags! {
-    /// Prefix of the annotations.
+    /// Read annotations under this prefix.
     "annotations-prefix" Text = "nginx.ingress.kubernetes.io": Same;
-    /// URL of the API server.
+    /// Use the API server at this URL.
     "apiserver-host" Text = "": Same;
-    /// Growth of the buckets of native histograms.
+    /// Let the buckets of native histograms grow by this factor.
     "bucket-factor" Number = "0": NotYet("there are no native histograms");
-    /// File with the certificate authority of the API server; read with `--apiserver-host` only.
+    /// Verify the API server with the certificate authority in this file; read with `--apiserver-host` only.
     "certificate-authority" Text = "": Same;
-    /// The global ConfigMap.
+    /// Read the global settings from this ConfigMap.
     "configmap" Object = "": Same;
-    /// What an IngressClass must have as `spec.controller` to be ours.
+    /// Serve IngressClasses that have this text as `spec.controller`.
     "controller-class" Text = "k8s.io/ingress-nginx": Same;
-    /// Skips Ingresses whose hosts, paths or TLS entries hold patterns of known attacks.
+    /// Skip Ingresses whose hosts, paths or TLS entries contain patterns of known attacks.
     "deep-inspect" Bool = "true": Same;
-    /// The Service that answers for unknown hosts and paths; without it a built-in 404 does.
+    /// Let this Service answer for unknown hosts and paths, instead of the built-in 404.
     "default-backend-service" Object = "": Differs("where it doesn't exist, the process starts, and the built-in 404 answers until it does");
-    /// Port of nginx's default server.
+    /// Set the port of nginx's default server.
     "default-server-port" Port = "8181": Harmless("there is no such server");
-    /// The Secret for names without certificate; without it a self-signed certificate is made.
+    /// Serve names without a certificate with this Secret, instead of a self-signed certificate.
     "default-ssl-certificate" Object = "": Same;
-    /// Ignores every Ingress with a `spec.defaultBackend`.
+    /// Ignore every Ingress that has a `spec.defaultBackend`.
     "disable-catch-all" Bool = "false": Same;
-    /// Tests only the object at hand in admission.
+    /// Test only the submitted object in admission.
     "disable-full-test" Bool = "false": ADMISSION;
-    /// Uses no Lease: every replica writes status.
+    /// Use no Lease: let every replica write the status.
     "disable-leader-election" Bool = "false": Same;
-    /// Serves no Services of type ExternalName.
+    /// Don't serve Services of type ExternalName.
     "disable-svc-external-name" Bool = "false": Same;
-    /// Writes no Sync events.
+    /// Don't write Sync events.
     "disable-sync-events" Bool = "false": Same;
-    /// Attempts to post endpoints to nginx.
+    /// Try this often to post endpoints to nginx.
     "dynamic-configuration-retries" Int = "15": TUNING;
-    /// Name of the Lease.
+    /// Use the Lease of this name.
     "election-id" Text = "ingress-controller-leader": Same;
-    /// How long the Lease holds.
+    /// Hold the Lease for this time.
     "election-ttl" Duration = "30s": Same;
-    /// Checks the values of annotations.
+    /// Check the values of annotations.
     "enable-annotation-validation" Bool = "true":
         Refused { reason: "values are always checked", instead: "values that are accepted, see docs/annotations.md" };
-    /// Counts requests and connections.
-    "enable-metrics" Bool = "false": Differs("metrics cost next to nothing and are always counted");
-    /// Fetches missing intermediate certificates.
+    /// Count requests and connections.
+    "enable-metrics" Bool = "false": Differs("requests are always counted; it costs almost nothing");
+    /// Fetch missing intermediate certificates.
     "enable-ssl-chain-completion" Bool = "false":
         Refused { reason: "the controller makes no requests to addresses that a certificate names", instead: "Secrets with the whole chain" };
-    /// Makes the annotation ssl-passthrough work.
+    /// Enable the annotation `ssl-passthrough`.
     "enable-ssl-passthrough" Bool = "false": PASSTHROUGH;
-    /// Prefers endpoints of the own zone.
-    "enable-topology-aware-routing" Bool = "false": NotYet("all zones are used alike");
-    /// Metrics of requests that are not kept.
+    /// Prefer endpoints of the same zone.
+    "enable-topology-aware-routing" Bool = "false": NotYet("endpoints of all zones are used alike");
+    /// Leave out these request metrics.
     "exclude-socket-metrics" List = "": Same;
-    /// Path of the health check.
+    /// Answer health checks at this path.
     "health-check-path" Text = "/healthz": Same;
-    /// Time for a health check.
-    "health-check-timeout" Seconds = "10": Harmless("a health check asks nobody else and answers at once");
-    /// Address of the health checks and metrics.
+    /// Limit a health check to this time.
+    "health-check-timeout" Seconds = "10": Harmless("a health check depends on no other program and answers at once");
+    /// Serve health checks and metrics at this address.
     "healthz-host" Text = "": Same;
-    /// Port of the health checks and metrics.
+    /// Serve health checks and metrics on this port.
     "healthz-port" Port = "10254": Same;
-    /// Port for HTTP.
+    /// Serve HTTP on this port.
     "http-port" Port = "80": Same;
-    /// Port for HTTPS.
+    /// Serve HTTPS on this port.
     "https-port" Port = "443": Same;
-    /// Value of the annotation `kubernetes.io/ingress.class` that is ours.
+    /// Serve Ingresses with this value of the annotation `kubernetes.io/ingress.class`.
     "ingress-class" Text = "nginx": Same;
-    /// Takes an IngressClass of that name for ours, whatever its controller.
+    /// Serve an IngressClass of that name, whatever its controller.
     "ingress-class-by-name" Bool = "false": Same;
-    /// Where nginx sends stream logs.
+    /// Send nginx's stream logs to this address.
     "internal-logger-address" Text = "127.0.0.1:11514": TUNING;
-    /// A kubeconfig file.
+    /// Reach the API server by this kubeconfig file.
     "kubeconfig" Text = "": Same;
-    /// Buckets of the histograms of lengths.
+    /// Use these buckets for histograms of lengths.
     "length-buckets" List = "10,20,30,40,50,60,70,80,90,100": Differs(BUCKETS);
-    /// Buckets of a native histogram.
+    /// Limit a native histogram to this number of buckets.
     "max-buckets" Int = "100": NotYet("there are no native histograms");
-    /// Geographic databases.
+    /// Download these geographic databases.
     "maxmind-edition-ids" List = "GeoLite2-City,GeoLite2-ASN": GEO;
-    /// Key for downloading them.
+    /// Use this key to download them.
     "maxmind-license-key" Text = "": GEO;
-    /// Where they are downloaded.
+    /// Download them from here.
     "maxmind-mirror" Text = "": GEO;
-    /// How often that is tried.
+    /// Try the download this often.
     "maxmind-retries-count" Int = "1": GEO;
-    /// How long to wait in between.
+    /// Wait this long between two tries.
     "maxmind-retries-timeout" Duration = "0s": GEO;
-    /// Counts requests by host.
+    /// Count requests by host.
     "metrics-per-host" Bool = "true": Same;
-    /// Counts requests for hosts that no Ingress names exactly, each under its own host; needs `--metrics-per-host`. The 10,000 hosts seen last are told apart, the rest count as `_`.
+    /// Count requests for hosts that no Ingress names exactly, each under its own host; needs `--metrics-per-host`. The last 10,000 hosts are counted separately, all others as `_`.
     "metrics-per-undefined-host" Bool = "false": Same;
-    /// Metrics sent at once by an nginx worker.
-    "monitor-max-batch-size" Int = "10000": Harmless("workers count for themselves and lose nothing");
-    /// Time between the end of traffic and the end of the process.
+    /// Send at most this many metrics at once from an nginx worker.
+    "monitor-max-batch-size" Int = "10000": Harmless("each worker counts on its own and loses nothing");
+    /// Wait this long between the end of traffic and the end of the process.
     "post-shutdown-grace-period" Seconds = "10": Same;
-    /// Address of the profiler.
+    /// Serve the profiler at this address.
     "profiler-address" Text = "127.0.0.1": PROFILER;
-    /// Port of the profiler.
+    /// Serve the profiler on this port.
     "profiler-port" Port = "10245": PROFILER;
-    /// Serves the profiler.
+    /// Serve the profiler.
     "profiling" Bool = "true": PROFILER;
-    /// The Service whose address is written to the status of Ingresses; excludes `--publish-status-address`.
+    /// Write the address of this Service to the status of Ingresses; excludes `--publish-status-address`.
     "publish-service" Object = "": Differs("where it can't be read, the process starts, and status is written once it can be");
-    /// Addresses and names that are written there.
+    /// Write these addresses and names to the status of Ingresses.
     "publish-status-address" List = "": Same;
-    /// Writes internal addresses of nodes, not external ones.
+    /// Write the internal addresses of nodes to the status, not the external ones.
     "report-node-internal-ip-address" Bool = "false": Same;
-    /// Counts statuses as 2xx, 3xx and so on.
+    /// Count statuses as 2xx, 3xx and so on.
     "report-status-classes" Bool = "false": Same;
-    /// Time between the order to stop and the first closed listener, while the health check already fails.
+    /// Wait this long after the signal to stop before the first listener closes; the health check already fails.
     "shutdown-grace-period" Seconds = "0": Same;
-    /// Buckets of the histograms of sizes.
+    /// Use these buckets for histograms of sizes.
     "size-buckets" List = "10,100,1000,10000,100000,1000000,10000000": Differs(BUCKETS);
-    /// Port behind the router by server name.
+    /// Use this port behind the router by server name.
     "ssl-passthrough-proxy-port" Port = "442": PASSTHROUGH;
-    /// Port on which nginx takes endpoints.
+    /// Receive endpoints for nginx on this port.
     "status-port" Port = "10246": Harmless("there is no such port");
-    /// Time between two writes of status.
-    "status-update-interval" Seconds = "60": Differs("status is written at once when it changes; the interval is that of checks");
-    /// Port on which nginx takes streams.
+    /// Wait this long between two writes of the status.
+    "status-update-interval" Seconds = "60": Differs("the status is written as soon as it changes, and checked once in this time");
+    /// Receive streams for nginx on this port.
     "stream-port" Port = "10247": Harmless("there is no such port");
-    /// Time between two complete reads of objects.
-    "sync-period" Duration = "0s": Harmless("watches miss nothing, and start anew when they break");
-    /// Configurations a second.
-    "sync-rate-limit" Number = "0.3": Harmless("a change costs little, and is live at once");
-    /// The ConfigMap of TCP services: port of ours to `namespace/service:port`, and `:PROXY` to read a PROXY header, a second one to send it.
+    /// Read all objects again after this time.
+    "sync-period" Duration = "0s": Harmless("watches miss nothing, and restart when they break");
+    /// Load at most this many configurations a second.
+    "sync-rate-limit" Number = "0.3": Harmless("a change costs little and is live at once");
+    /// Serve the TCP services of this ConfigMap: a port and `namespace/service:port`, with `:PROXY` to read a PROXY header and a second `:PROXY` to send one.
     "tcp-services-configmap" Object = "":
-        Differs("a port without endpoints is open and closes connections; a half-closed connection stays open; the client of the PROXY header that is read is the one that is sent; what else stands in an entry than PROXY is refused");
-    /// Buckets of the histograms of times.
+        Differs("a port without endpoints is open and closes connections; a half-closed connection stays open; the PROXY header that is sent names the client of the one that was read; an entry with any other word than PROXY is refused");
+    /// Use these buckets for histograms of times.
     "time-buckets" List = "0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10":
         Differs("without it the bounds are 0.05, 0.25, 1 and 5, unless --metrics-detail full is given");
-    /// The ConfigMap of UDP services: port of ours to `namespace/service:port`.
+    /// Serve the UDP services of this ConfigMap: a port and `namespace/service:port`.
     "udp-services-configmap" Object = "": Differs("a port without endpoints is open and drops datagrams");
-    /// Writes the status of Ingresses.
+    /// Write the status of Ingresses.
     "update-status" Bool = "true": Same;
-    /// Clears it when the last replica ends.
-    "update-status-on-shutdown" Bool = "true": Differs("it stays while another replica starts or is to come, as in a rollout or when a node is drained");
-    /// Address of the admission webhook.
+    /// Clear the status of Ingresses when the last replica ends.
+    "update-status-on-shutdown" Bool = "true": Differs("the status stays while another replica starts or is to follow, as in a rollout or when a node is drained");
+    /// Serve the admission webhook at this address.
     "validating-webhook" Text = "": ADMISSION;
-    /// Its certificate.
+    /// Use the certificate in this file for the webhook.
     "validating-webhook-certificate" Text = "/usr/local/certificates/cert": ADMISSION;
-    /// Its key.
+    /// Use the key in this file for the webhook.
     "validating-webhook-key" Text = "/usr/local/certificates/key": ADMISSION;
-    /// Prints the version.
+    /// Print the version.
     "version" Bool = "false": Same;
-    /// Serves Ingresses that name no class at all.
+    /// Serve Ingresses that name no class.
     "watch-ingress-without-class" Bool = "false": Same;
-    /// Serves this namespace only; excludes `--watch-namespace-selector`.
+    /// Serve this namespace only; excludes `--watch-namespace-selector`.
     "watch-namespace" Text = "": Same;
-    /// Serves namespaces with these labels only.
-    "watch-namespace-selector" Text = "": Differs("a change of a namespace's labels acts at once");
+    /// Serve only namespaces with these labels.
+    "watch-namespace-selector" Text = "": Differs("a change of a namespace's labels takes effect at once");
 
-    /// How much is logged, 0 to 5 and more.
+    /// Log more: a number from 0 to 5, or more.
     "v" 'v' Int = "0": Differs("2 and above log more, 5 logs each connection, 9 each step");
-    /// How much is logged, by file.
+    /// Log more for these files.
     "vmodule" Text = "": LOG_LIBRARY;
-    /// Logs to standard error.
+    /// Log to standard error.
     "logtostderr" Bool = "true": LOG_LIBRARY;
-    /// Logs to files and to standard error.
+    /// Log to files and to standard error.
     "alsologtostderr" Bool = "false": LOG_LIBRARY;
-    /// What goes to standard error.
+    /// Log messages of this severity to standard error.
     "stderrthreshold" Text = "2": LOG_LIBRARY;
-    /// Where log files are.
+    /// Write log files to this folder.
     "log_dir" Text = "": LOG_LIBRARY;
-    /// The log file.
+    /// Write the log to this file.
     "log_file" Text = "": LOG_LIBRARY;
-    /// Its largest size.
+    /// Limit the log file to this size.
     "log_file_max_size" Int = "1800": LOG_LIBRARY;
-    /// Where a stack is logged.
+    /// Log a stack trace at this line.
     "log_backtrace_at" Text = ":0": LOG_LIBRARY;
-    /// Logs directories.
+    /// Log folders.
     "add_dir_header" Bool = "false": LOG_LIBRARY;
-    /// Logs without prefix.
+    /// Log without prefixes.
     "skip_headers" Bool = "false": LOG_LIBRARY;
-    /// Starts log files without a head.
+    /// Start log files without a header.
     "skip_log_headers" Bool = "false": LOG_LIBRARY;
-    /// Logs each line once.
+    /// Log each line once.
     "one_output" Bool = "false": LOG_LIBRARY;
 }
 
-/// The flag of a name without dashes; `None` if nobody knows it.
+/// The flag of a name without dashes; `None` if there is none.
 pub fn flag(name: &str) -> Option<&'static Flag> {
     FLAGS.iter().find(|flag| flag.name == name)
 }
@@ -290,8 +290,8 @@ pub fn nearest_flag(name: &str) -> Option<&'static str> {
 /// `docs/flags.md`.
 pub fn flags_markdown() -> String {
     let mut out = "# Flags\n\nGenerated from the table in `crates/translate/src/flag.rs`; `UPDATE_DOCS=1 cargo test -p fairway-translate --test \
-         tables` writes it.\n\nThe flags of ingress-nginx, all of which are accepted, so that a Deployment's arguments can stay as they are. \
-         Those that aren't built, are refused or have no effect say so when the process starts.\n\n\
+         tables` writes it.\n\nYou want to know what becomes of the flags of your controller. Fairway accepts all flags of ingress-nginx, so a Deployment's arguments can stay \
+         as they are. At startup the log names each flag that is not supported yet, is refused, or has no effect.\n\n\
          | flag | default | meaning | verdict |\n| --- | --- | --- | --- |\n"
         .to_owned();
     for flag in FLAGS {

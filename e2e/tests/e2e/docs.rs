@@ -67,18 +67,13 @@ const CERTIFICATE: &str = "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -s
      -addext subjectAltName=DNS:ingress-nginx-controller-admission.ingress-nginx.svc \
      -keyout \"$OLD_CHART/files/webhook.key\" -out \"$OLD_CHART/files/webhook.crt\"\n";
 
-/// Fails unless one Ingress is left to external-dns, under both prefixes of its annotations, and unless it has this address. With
-/// FAIRWAY_EXTERNAL_DNS two versions of external-dns have to agree, see findings/external-dns.
+/// Fails unless one Ingress is left to external-dns, under both prefixes of its annotations, and unless that has this address.
+/// `findings/external-dns/run.sh` asks external-dns itself.
 const EXTERNAL_DNS: &str = r#"#!/bin/bash
 for prefix in 'external-dns\.kubernetes\.io' 'external-dns\.alpha\.kubernetes\.io'; do
   left=$(kubectl get ingress --output "jsonpath={range .items[*]}{.metadata.annotations.$prefix/controller} \
 {.status.loadBalancer.ingress[0].ip}{'\n'}{end}" | awk 'NF && $1 != "none" { print $1 }')
   [ "$left" = "$1" ] || { echo "$prefix, expected $1: $left"; exit 1; }
-done
-[ -n "${FAIRWAY_EXTERNAL_DNS-}" ] || exit 0
-for version in 0.21 0.22; do
-  log=$(external-dns-$version --kubeconfig "$KUBECONFIG" --source ingress --provider inmemory --inmemory-zone example.com 2>&1)
-  grep --quiet --fixed-strings "shop.example.com 0 IN A  $1 []" <<<"$log" || { echo "external-dns $version, expected $1: $log"; exit 1; }
 done
 "#;
 
