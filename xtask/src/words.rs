@@ -1,4 +1,5 @@
-//! No file of the repository holds what is true on one machine only: its paths, and the hosts that it downloads from.
+//! No file of the repository holds what is true on one machine only: its paths, and the hosts that it downloads from. Pages for users
+//! have none of the phrases that make English read as translated.
 
 use std::fs;
 
@@ -20,6 +21,10 @@ const BANNED: &[(&str, &str)] = &[
     (concat!("files.", "pythonhosted.org"), "a registry"),
     (concat!("deb.", "debian.org"), "a registry"),
 ];
+
+/// Phrases that stand where a plain subject and verb belong, for pages that users read.
+const STIFF: &[&str] =
+    &["nobody", "whoever", "somebody", " anew", "is told", "are told", "was told", "parted by", "left alone"];
 
 /// The only place that a package in a lock file may come from.
 const SOURCE: &str = "registry+https://github.com/rust-lang/crates.io-index";
@@ -49,6 +54,10 @@ fn find(path: &str, text: &str) -> Vec<String> {
                 complaints.push(format!("{place}: holds {word} ({what})"));
             }
         }
+        if is_for_users(path) {
+            let phrases = STIFF.iter().filter(|phrase| line.to_lowercase().contains(**phrase));
+            complaints.extend(phrases.map(|phrase| format!("{place}: says \"{}\": name the subject", phrase.trim())));
+        }
         if path.ends_with("Cargo.lock")
             && line.strip_prefix("source = ").is_some_and(|source| source.trim_matches('"') != SOURCE)
         {
@@ -56,6 +65,10 @@ fn find(path: &str, text: &str) -> Vec<String> {
         }
     }
     complaints
+}
+
+fn is_for_users(path: &str) -> bool {
+    path.ends_with(".md") && (path.starts_with("docs/") || ["README.md", "CHANGELOG.md"].contains(&path))
 }
 
 #[cfg(test)]
@@ -67,6 +80,13 @@ mod tests {
         let text = format!("fine\nsee {}x\n", BANNED[0].0);
         assert_eq!(find("a/b.rs", &text), [format!("a/b.rs:2: holds {} (a path of one machine)", BANNED[0].0)]);
         assert!(find("a/b.rs", "workers, root, a/work").is_empty());
+    }
+
+    #[test]
+    fn pages_for_users_name_the_subject() {
+        let text = "The client is told so.\nFairway tells the client.\n";
+        assert_eq!(find("docs/a/b.md", text), ["docs/a/b.md:1: says \"is told\": name the subject"]);
+        assert!(find("ARCHITECTURE.md", text).is_empty());
     }
 
     #[test]

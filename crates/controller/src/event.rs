@@ -222,7 +222,7 @@ impl Sender {
                     debug!(error, "the API server refuses an Event");
                 } else {
                     self.refused = true;
-                    warn!(error, "the API server refuses an Event; this is said only once");
+                    warn!(error, "the API server refuses an Event; logged only once");
                 }
             }
             Err(error) => return self.failed(subject, note, &error),

@@ -143,8 +143,7 @@ impl Status {
             if entry.replaced > REWRITES && !self.leaving {
                 if !std::mem::replace(&mut self.contested, true) {
                     warn!(namespace = %key.namespace, name = %key.name, theirs = ?entry.shown,
-                        "another controller writes the status of Ingresses that are ours, of this one first: does it have the \
-                        same --controller-class? It is written again after --status-update-interval");
+                        "another controller writes the status of Ingresses that this one serves, of this Ingress first: does it have the same --controller-class? The next write is after --status-update-interval");
                 }
                 continue;
             }

@@ -336,11 +336,11 @@ impl Watch {
         let error = error as &dyn std::error::Error;
         match code {
             Some(403) if self.source.optional => {
-                warn!(%kind, namespace, error, "no right to read this kind, going on without it");
+                warn!(%kind, namespace, error, "no right to read this kind, continuing without it");
             }
             Some(401 | 403) => error!(%kind, namespace, error, "no right to read what is needed"),
             _ if gone => (),
-            _ => warn!(%kind, namespace, error, "watch interrupted, traffic goes on with what is known"),
+            _ => warn!(%kind, namespace, error, "watch interrupted, the last configuration stays in force"),
         }
     }
 }

@@ -122,7 +122,7 @@ fn as_text(reading: &Reading, verdicts: &Verdicts, flags: &Flags, terminal: Term
     };
     let ignored = match counts.ignored {
         0 => String::new(),
-        ignored => format!(" ({} of other kinds left alone)", count(ignored, "object", "objects")),
+        ignored => format!(" ({} of other kinds ignored)", count(ignored, "object", "objects")),
     };
     let _ = writeln!(
         out,

@@ -105,33 +105,33 @@ pub(crate) fn command() -> Command {
 }
 
 fn dev() -> Command {
-    let command = Command::new("dev")
-        .about("Serve manifests from files on this machine, without a cluster")
-        .after_help(DEV_EXAMPLES)
-        .arg(paths().required(true))
-        .arg(address("http").help("Serve plain HTTP here; port 0 takes any free port [default: 127.0.0.1:8080]"))
-        .arg(address("https").help("Serve TLS here [default: 127.0.0.1:8443]"))
-        .arg(address("admin").help("Serve /healthz, /readyz, /metrics, /debug/findings and /debug/snapshot here"))
-        .arg(
-            access_log()
-                .help("Show requests as JSON or by a template with nginx variables, or not at all [default: a short line]"),
-        )
-        .arg(
-            Arg::new("backend")
-                .long("backend")
-                .value_name("NAMESPACE/SERVICE:PORT=HOST:PORT")
-                .action(ArgAction::Append)
-                .help("Send a Service port to a local process"),
-        )
-        .arg(
-            Arg::new("no-echo")
-                .long("no-echo")
-                .action(ArgAction::SetTrue)
-                .help("Answer 503 for Services without endpoints, as a cluster would"),
-        )
-        .arg(workers())
-        .arg(metrics_detail())
-        .arg(allow_address());
+    let command =
+        Command::new("dev")
+            .about("Serve manifests from files on this machine, without a cluster")
+            .after_help(DEV_EXAMPLES)
+            .arg(paths().required(true))
+            .arg(address("http").help("Serve plain HTTP here; port 0 takes any free port [default: 127.0.0.1:8080]"))
+            .arg(address("https").help("Serve TLS here [default: 127.0.0.1:8443]"))
+            .arg(address("admin").help("Serve /healthz, /readyz, /metrics, /debug/findings and /debug/snapshot here"))
+            .arg(access_log().help(
+                "Show requests as JSON or by a template with nginx variables, or not at all [default: a short line]",
+            ))
+            .arg(
+                Arg::new("backend")
+                    .long("backend")
+                    .value_name("NAMESPACE/SERVICE:PORT=HOST:PORT")
+                    .action(ArgAction::Append)
+                    .help("Send a Service port to a local process"),
+            )
+            .arg(
+                Arg::new("no-echo")
+                    .long("no-echo")
+                    .action(ArgAction::SetTrue)
+                    .help("Answer 503 for Services without endpoints, as a cluster would"),
+            )
+            .arg(workers())
+            .arg(metrics_detail())
+            .arg(allow_address());
     flags::add(command, false)
 }
 
@@ -297,14 +297,19 @@ fn metrics_detail() -> Arg {
         .long("metrics-detail")
         .value_name("standard|full")
         .value_parser(["standard", "full"])
-        .help("Show the request metrics that most dashboards use, or all histograms of ingress-nginx [default: standard]")
+        .help(
+            "Show the request metrics that most dashboards use, or all histograms of ingress-nginx [default: standard]",
+        )
 }
 
 fn completions() -> Command {
-    Command::new("completions")
-        .about("Print completions for a shell")
-        .after_help(COMPLETIONS_EXAMPLES)
-        .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell)).help("Print the completions for this shell"))
+    Command::new("completions").about("Print completions for a shell").after_help(COMPLETIONS_EXAMPLES).arg(
+        Arg::new("shell")
+            .value_name("SHELL")
+            .required(true)
+            .value_parser(value_parser!(Shell))
+            .help("Print the completions for this shell"),
+    )
 }
 
 fn man() -> Command {

@@ -62,7 +62,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     // The server that stands for all pods is there.
     config.addresses.loopback_endpoints = true;
     let proxy = Proxy::start(translator.snapshot().clone(), config).context(
-        "the proxy can't start; --http, --https and --admin choose other addresses, with port 0 any free one",
+        "the proxy cannot start; choose other addresses with --http, --https and --admin, or port 0 for any free port",
     )?;
     proxy.readiness().serving();
     let publisher = proxy.publisher();
@@ -295,10 +295,10 @@ impl Session {
         let lines = change::lines(&before, &after, &update.delta, self.options.development.as_ref());
         let mut notes = String::new();
         for refused in published.refused.iter().filter(|refused| !refused.known) {
-            let _ = writeln!(notes, "  {} can't be listened on: {}", refused.address, refused.error);
+            let _ = writeln!(notes, "  cannot listen on {}: {}", refused.address, refused.error);
         }
         for address in published.opened.values() {
-            let _ = writeln!(notes, "  {address} is listened on at last");
+            let _ = writeln!(notes, "  now listening on {address}");
         }
         (lines, notes)
     }

@@ -380,7 +380,7 @@ fn same(a: &Object, b: &Object) -> bool {
 fn duplicate(key: &ObjectKey, before: &Live, file: &Arc<Path>, lines: (u32, u32)) -> Finding {
     let at = |lines: (u32, u32)| Some(lines.0 + lines.1.max(1) - 1);
     let earlier = Place { file: before.file.clone(), line: at(before.lines) };
-    let message = format!("the object stands in {earlier} too; this one counts, as it is read later");
+    let message = format!("{earlier} defines the object too; this one counts, because it is read later");
     let diagnostic = Diagnostic::new(Severity::Warning, Reason::InvalidManifest, &key.origin(), "", "", message);
     Finding { place: Some(Place { file: file.clone(), line: at(lines) }), diagnostic }
 }

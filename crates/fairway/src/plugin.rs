@@ -95,7 +95,7 @@ fn status_text(reading: &Reading, terminal: Terminal) -> String {
     let (errors, warnings) = crate::report::totals(&reading.findings);
     let _ = writeln!(
         out,
-        "{} of class {}, {} left alone; {}, {}{}",
+        "{} of class {}, {} ignored; {}, {}{}",
         count(served, "Ingress", "Ingresses"),
         reading.options.ingress_class,
         count(foreign, "other", "others"),

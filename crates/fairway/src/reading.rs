@@ -120,8 +120,8 @@ fn missing_objects(objects: &Objects, options: &Options, source: Source) -> Vec<
         let key = ObjectKey::new(Kind::ConfigMap, namespace, name);
         if objects.get(&key).is_none() {
             let message = match source {
-                Source::Files => "the files hold no such ConfigMap: add its manifest, or correct the flag",
-                Source::Cluster => "the cluster holds no such ConfigMap: create it, or correct the flag",
+                Source::Files => "the files contain no such ConfigMap: add its manifest, or correct the flag",
+                Source::Cluster => "the cluster has no such ConfigMap: create it, or correct the flag",
             };
             let (reason, value) = (Reason::InvalidConfiguration, format!("{namespace}/{name}"));
             let diagnostic = Diagnostic::new(Severity::Error, reason, &key.origin(), flag, &value, message);

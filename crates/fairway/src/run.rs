@@ -58,7 +58,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
     for flag in flags.not_honoured() {
         match flag.verdict {
-            Verdict::Harmless(note) => info!(flag = flag.name, note, "flag has no effect and needs none"),
+            Verdict::Harmless(note) => info!(flag = flag.name, note, "flag has no effect, and nothing is lost"),
             verdict => {
                 warn!(flag = flag.name, verdict = verdict.label(), note = verdict.note(), "flag is not honoured");
             }
@@ -80,7 +80,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     proxy_config.findings = shown(controller.findings());
     // No listener yet: whoever asks before the first complete configuration would be told 404.
     let proxy = Proxy::start(Snapshot::default(), proxy_config)
-        .context("the proxy can't start; --healthz-port chooses another port for health and metrics")?;
+        .context("the proxy cannot start; choose another port for health and metrics with --healthz-port")?;
     if let Some(address) = proxy.admin_address() {
         info!(%address, "health and metrics");
     }
@@ -113,7 +113,7 @@ fn shown(findings: Findings) -> FindingSource {
 fn check_addresses(options: &Options) -> anyhow::Result<()> {
     for address in options.http.iter().chain(&options.https) {
         TcpListener::bind(address).with_context(|| {
-            format!("{address} can't be listened on; --http-port and --https-port choose other ports")
+            format!("cannot listen on {address}; choose other ports with --http-port and --https-port")
         })?;
     }
     Ok(())

@@ -37,7 +37,7 @@ pub(crate) fn log_format(text: &str) -> Result<(Template, LogEscape), UsageError
         |segment: &Segment| matches!(segment, Segment::Variable(variable) if !matches!(variable, Variable::Unknown(_)));
     if !template.segments().iter().any(known) {
         let hint = match nearest(text, ["off", "json"]) {
-            Some(near) => format!("is {near} meant?"),
+            Some(near) => format!("did you mean {near}?"),
             None => "expected off, json, or a template such as '$status $request_uri'".to_owned(),
         };
         let what = match template.unknown().next() {
@@ -123,8 +123,8 @@ mod tests {
     #[test]
     fn a_format_without_a_variable_is_refused_with_what_was_meant() {
         for (text, hint) in [
-            ("jsn", "is json meant?"),
-            ("of", "is off meant?"),
+            ("jsn", "did you mean json?"),
+            ("of", "did you mean off?"),
             ("combined", "a template such as"),
             ("$statsu", "no variable $statsu"),
             ("", "names no variable"),

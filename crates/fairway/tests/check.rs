@@ -77,7 +77,7 @@ fn every_finding_names_file_line_object_field_and_value() {
         let named = |line: &&str| line.contains(&format!("/{name} "));
         assert!(annotations.lines().find(named).is_some_and(|line| line.contains(verdict)), "{name} in\n{report}");
     }
-    assert!(report.contains("(1 object of other kinds left alone)"), "{report}");
+    assert!(report.contains("(1 object of other kinds ignored)"), "{report}");
 }
 
 /// `fairway dev` has its echo; a cluster has nothing that answers.

@@ -28,7 +28,7 @@ async fn check_reads_a_cluster() {
     assert!(report.ends_with(" in the cluster: 0 errors, 0 warnings\n"), "{report}");
     let output = look(fairway(), &["check", "--configmap=ops/none"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output).contains("the cluster holds no such ConfigMap"), "{}", text(&output));
+    assert!(text(&output).contains("the cluster has no such ConfigMap"), "{}", text(&output));
     let output = look(fairway(), &["check", "--output=json"]);
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let schema = serde_json::from_str(include_str!("../../../docs/schema/check.json")).expect("the schema is JSON");
@@ -57,7 +57,7 @@ async fn the_plugin_of_kubectl_shows_the_cluster() {
     let status = text(&look(plugin(), &["status"]));
     let row = status.lines().find(|line| line.starts_with("shop/web")).unwrap_or_default();
     assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["shop/web", "a.example", "-", "1", "-"], "{status}");
-    assert!(status.ends_with("1 Ingress of class nginx, 0 others left alone; 0 errors, 0 warnings\n"), "{status}");
+    assert!(status.ends_with("1 Ingress of class nginx, 0 others ignored; 0 errors, 0 warnings\n"), "{status}");
     let output = look(plugin(), &["explain", "GET", "http://a.example/x"]);
     assert!(output.status.success() && text(&output).contains("shop/web"), "{}", text(&output));
     assert_eq!(look(plugin(), &["explain", "GET", "http://b.example/"]).status.code(), Some(1));

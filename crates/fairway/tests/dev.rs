@@ -214,8 +214,8 @@ fn what_cannot_be_started_says_why_and_what_to_do() {
     let address = taken.local_addr().unwrap().to_string();
     let shop = example("shop");
     for (args, code, part) in [
-        (vec!["--http", &address], 1, "--http, --https and --admin choose other addresses"),
-        (vec!["--access-log", "jsn"], 2, "is json meant?"),
+        (vec!["--http", &address], 1, "choose other addresses with --http, --https and --admin"),
+        (vec!["--access-log", "jsn"], 2, "did you mean json?"),
         (vec!["--backend", "web:80"], 2, "NAMESPACE/SERVICE:PORT=HOST:PORT"),
         (vec!["--configmap", "x"], 2, "NAMESPACE/NAME"),
         (vec!["--no-such-flag"], 2, "--help"),

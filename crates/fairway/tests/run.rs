@@ -143,7 +143,7 @@ fn what_cannot_be_carried_out_is_told() {
         (&["--kubeconfig", &broken], 1, &broken),
         (&[], 1, "fairway dev"),
         (&["--kubeconfig", &good], 1, "POD_NAME and POD_NAMESPACE must be set"),
-        (&["--kubeconfig", &good, "--http-port", &port], 1, "--http-port and --https-port choose other ports"),
+        (&["--kubeconfig", &good, "--http-port", &port], 1, "choose other ports with --http-port and --https-port"),
         (&["--watch-namespace=a", "--watch-namespace-selector=b=c"], 2, "exclude each other"),
     ];
     for (args, code, part) in cases {

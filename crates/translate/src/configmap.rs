@@ -184,7 +184,7 @@ configmap! {
         "forwarded-host-header" => forwarded_host_header: HeaderName = "X-Forwarded-Host";
         /// Peers that are trusted.
         "proxy-real-ip-cidr" => proxy_real_ip_cidr: NetworkSet = "0.0.0.0/0,::/0",
-            [Differs("the default holds for IPv6 peers as well")], else NetworkSet::default(), "nobody is trusted";
+            [Differs("the default holds for IPv6 peers as well")], else NetworkSet::default(), "no peer is trusted";
 
         /// How long connecting to an endpoint may take.
         "proxy-connect-timeout" => proxy_connect_timeout: Seconds = "5";
@@ -295,7 +295,7 @@ configmap! {
         "proxy-stream-timeout" => proxy_stream_timeout: NginxTime = "600s";
         /// Tries another endpoint when connecting to one fails.
         "proxy-stream-next-upstream" => proxy_stream_next_upstream: bool = "true",
-            [Differs("how long connecting may take is said by proxy-connect-timeout; ingress-nginx waits 60 seconds")];
+            [Differs("proxy-connect-timeout limits the time to connect; ingress-nginx waits 60 seconds")];
         /// For how long further tries may start; 0 means no limit.
         "proxy-stream-next-upstream-timeout" => proxy_stream_next_upstream_timeout: NginxTime = "600s";
         /// How many endpoints are tried at most; 0 means all of them.

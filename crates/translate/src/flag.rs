@@ -41,7 +41,7 @@ pub enum Takes {
     Duration,
     /// `namespace/name`.
     Object,
-    /// Values parted by commas.
+    /// Values separated by commas.
     List,
     /// Any text.
     Text,

@@ -125,7 +125,7 @@ impl fmt::Display for NotOurs {
         match self {
             Self::NamespaceNotWatched => f.write_str("its namespace is not the one of --watch-namespace"),
             Self::NamespaceNotSelected => {
-                f.write_str("its namespace has not the labels that --watch-namespace-selector asks for")
+                f.write_str("its namespace does not have the labels that --watch-namespace-selector asks for")
             }
             Self::NoClass => f.write_str("it names no class"),
             Self::OtherController { class, controller } => {
@@ -133,7 +133,7 @@ impl fmt::Display for NotOurs {
             }
             Self::ClassMissing { class } => write!(f, "there is no IngressClass {class}"),
             Self::ClassesUnreadable { class } => {
-                write!(f, "its IngressClass {class} can't be read for lack of the right to read IngressClasses")
+                write!(f, "its IngressClass {class} can't be read: no right to read IngressClasses")
             }
             Self::OtherAnnotation { class, .. } => write!(f, "the annotation {CLASS} names the class {class:?}"),
             Self::CatchAll => f.write_str("Ingresses with a default backend are not served (--disable-catch-all)"),

@@ -261,7 +261,7 @@ impl Running {
     }
 
     async fn malformed(&self, key: ObjectKey, why: &str) {
-        let message = format!("{why}; what was there before stays in force");
+        let message = format!("{why}; the previous version stays in force");
         let found = Diagnostic::new(Severity::Error, Reason::InvalidManifest, &key.origin(), "", "", message);
         log(&found);
         // Of an Ingress that can't be decoded nobody knows the class; only one that was ours before is our business.
@@ -285,7 +285,7 @@ impl Running {
                 warn!(
                     namespace,
                     name,
-                    "the ConfigMap of --configmap is gone: what it said holds here, and not in pods that start now"
+                    "the ConfigMap of --configmap was deleted: this pod keeps its last content, pods that start now use the defaults"
                 );
             }
             self.tell(Report::Gone(key)).await;
@@ -318,7 +318,7 @@ impl Running {
             if self.store.identity(&key).is_some() {
                 continue;
             }
-            let message = "there is no such ConfigMap: what it would say is left out until it is created";
+            let message = "there is no such ConfigMap: its settings take effect when it is created";
             let reason = Reason::InvalidConfiguration;
             let found = Diagnostic::new(Severity::Warning, reason, &key.origin(), flag, "", message);
             log(&found);
@@ -452,7 +452,7 @@ impl Running {
             self.debounce.touch(now);
         }
         if !matches!(self.stage, Stage::Working | Stage::Left) && self.leave_until <= now {
-            warn!("the way out takes too long: addresses may stay in the status of Ingresses");
+            warn!("the shutdown takes too long: addresses may stay in the status of Ingresses");
             self.abandon_writes();
             self.stage = Stage::Left;
         }

@@ -118,8 +118,8 @@ impl Met {
     pub(super) fn note(&self) -> String {
         match (self.verdict, self.near) {
             (Some(verdict), _) => verdict.note(),
-            (None, Some(near)) => format!("ingress-nginx doesn't know it either; is {near} meant?"),
-            (None, None) => "ingress-nginx doesn't know it either".to_owned(),
+            (None, Some(near)) => format!("ingress-nginx has no such name either; did you mean {near}?"),
+            (None, None) => "ingress-nginx has no such name either".to_owned(),
         }
     }
 }

@@ -200,8 +200,8 @@ pub(super) fn render(
         let _ = writeln!(out, "  {} {}", terminal.style(Style::Green, "cleared"), printable(&text));
     }
     let head = match (lines.len(), new.len() + cleared.len()) {
-        (0, 0) => "saved, and nothing is different".to_owned(),
-        (0, _) => "saved, and no route is different".to_owned(),
+        (0, 0) => "saved, nothing changed".to_owned(),
+        (0, _) => "saved, no route changed".to_owned(),
         (changes, _) => format!("{} live in {:.1} ms", count(changes, "change", "changes"), took.as_secs_f64() * 1e3),
     };
     format!("{}\n{out}", terminal.style(Style::Bold, head))

@@ -61,11 +61,14 @@ pub(super) fn template(text: &str) -> Option<&'static str> {
         false
     };
     if text.contains("{{") {
-        return Some("it looks like a template: render it first, with helm template or what it was written for");
+        return Some(
+            "it looks like a template: render it first, with helm template or the tool that it was written for",
+        );
     }
     let placeholder = filled_by_shell("${", '}') || filled_by_shell("$(", ')');
-    placeholder
-        .then_some("it looks like a template: fill in its variables first, with envsubst or what it was written for")
+    placeholder.then_some(
+        "it looks like a template: fill in its variables first, with envsubst or the tool that it was written for",
+    )
 }
 
 /// The first value of an object that SOPS has encrypted: its field. `None` if there is none.

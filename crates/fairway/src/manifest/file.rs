@@ -211,9 +211,7 @@ impl FileState {
                 None => match places.get_mut(&hash).and_then(Vec::pop).and_then(|place| old[place].take()) {
                     Some(state) => state,
                     // One more copy of a text than there was.
-                    None => {
-                        fresh.iter().find(|state| state.hash == hash).cloned().expect("the first copy is taken over")
-                    }
+                    None => fresh.iter().find(|state| state.hash == hash).cloned().expect("the first copy is used"),
                 },
                 Some(contents) => {
                     let (mut state, unreadable) = DocumentState::new(hash, contents);

@@ -72,7 +72,7 @@ impl Reader<'_> {
                 Some(advice) => (Severity::Error, advice),
                 None => (
                     Severity::Info,
-                    "no Kubernetes object: expected a mapping with apiVersion and kind; it is left alone",
+                    "not a Kubernetes object: expected a mapping with apiVersion and kind; it is ignored",
                 ),
             };
             return self.find(node.line, severity, Reason::InvalidManifest, self.file, "", "", message);
@@ -81,7 +81,7 @@ impl Reader<'_> {
             && let Some(Node { value: Value::Sequence(items), .. }) = node.get("items")
         {
             if depth == 0 {
-                let message = "lists within lists are read four deep; this one is left alone";
+                let message = "lists within lists are read four levels deep; this one is ignored";
                 return self.find(
                     node.line,
                     Severity::Warning,
@@ -180,7 +180,7 @@ impl Reader<'_> {
             }
             None => "expected a name of letters, digits, - and .",
         };
-        let message = format!("{expected}; the object is left alone");
+        let message = format!("{expected}; the object is ignored");
         let origin = &self.file.section(kind.as_str());
         self.find(node.line_of(field), Severity::Error, Reason::InvalidManifest, origin, field, value, &message);
     }
@@ -188,7 +188,7 @@ impl Reader<'_> {
     fn note(&mut self, origin: &Origin, note: Note) {
         let (value, message) = match note.blemish {
             Blemish::UnknownField(Some(near)) => {
-                (String::new(), format!("unknown field, it has no effect; is {near} meant?"))
+                (String::new(), format!("unknown field, it has no effect; did you mean {near}?"))
             }
             Blemish::UnknownField(None) if note.field.ends_with("backend.serviceName") => {
                 (String::new(), "a field of older versions, it has no effect: write service: {name: …}".to_owned())
@@ -199,7 +199,7 @@ impl Reader<'_> {
                 (String::new(), message.to_owned())
             }
             Blemish::UnknownField(None) => (String::new(), "unknown field, it has no effect".to_owned()),
-            Blemish::DuplicateKey => (String::new(), "the key stands twice; the last one counts".to_owned()),
+            Blemish::DuplicateKey => (String::new(), "the key occurs twice; the last one counts".to_owned()),
             Blemish::NotText { written, kind } => {
                 let message =
                     format!("expected a text in quotes: the API server takes this for {kind} and refuses the object");
@@ -228,15 +228,15 @@ impl Reader<'_> {
 fn outdated(version: &str, kind: &str) -> Option<&'static str> {
     Some(match (version, kind) {
         ("extensions/v1beta1" | "networking.k8s.io/v1beta1", "Ingress") => {
-            "expected networking.k8s.io/v1, no cluster since Kubernetes 1.22 serves this one: write backend.service.name and \
+            "expected networking.k8s.io/v1, which Kubernetes serves since 1.19; this version is gone since 1.22: write backend.service.name and \
              backend.service.port.number (or .name) for serviceName and servicePort, spec.defaultBackend for spec.backend, and \
              give each path a pathType"
         }
         ("networking.k8s.io/v1beta1", "IngressClass") => {
-            "expected networking.k8s.io/v1, no cluster since Kubernetes 1.22 serves this one; the fields stay as they are"
+            "expected networking.k8s.io/v1, which Kubernetes serves since 1.19; this version is gone since 1.22; the fields stay as they are"
         }
         ("discovery.k8s.io/v1beta1", "EndpointSlice") => {
-            "expected discovery.k8s.io/v1, no cluster since Kubernetes 1.25 serves this one: write nodeName and zone for topology"
+            "expected discovery.k8s.io/v1, which Kubernetes serves since 1.21; this version is gone since 1.25: write nodeName and zone for topology"
         }
         _ => return None,
     })

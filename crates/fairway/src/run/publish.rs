@@ -58,7 +58,7 @@ fn tell(published: &Published) {
 /// What an operator can do about it.
 fn advice(error: &io::Error) -> Option<&'static str> {
     match error.kind() {
-        io::ErrorKind::AddrInUse => Some("somebody else has the port: end that, or choose another one"),
+        io::ErrorKind::AddrInUse => Some("another process uses the port: stop it, or choose another port"),
         io::ErrorKind::AddrNotAvailable => Some("this node has no such address: correct bind-address of the ConfigMap"),
         io::ErrorKind::PermissionDenied => Some("for ports below 1024 the capability NET_BIND_SERVICE is needed"),
         _ => None,

@@ -82,7 +82,7 @@ pub(super) async fn serve(
             lifecycle.stopping();
         }
         Some(failure) => {
-            error!(error = %format_args!("{failure:#}"), "the controller failed; draining, to be started anew");
+            error!(error = %format_args!("{failure:#}"), "the controller failed; draining before the restart");
             let most = if lifecycle.stage() == Stage::Starting { Duration::ZERO } else { FAILURE_DRAIN };
             (grace, deadline) = (grace.min(most), deadline.min(FAILURE_DRAIN));
             // Kubernetes doesn't know that the process ends: only the probe tells it to send elsewhere.

@@ -43,7 +43,7 @@ fn buckets(flags: &Flags, name: &str) -> Result<Option<Buckets>, UsageError> {
     if texts.is_empty() {
         return Ok(None);
     }
-    let wrong = |text: &str| UsageError(format!("--{name}: {text}: expected rising numbers, parted by commas"));
+    let wrong = |text: &str| UsageError(format!("--{name}: {text}: expected rising numbers, separated by commas"));
     let bounds = texts.iter().map(|text| text.parse().map_err(|_| wrong(text))).collect::<Result<Vec<f64>, _>>()?;
     Ok(Some(Buckets::new(&bounds).map_err(|error| wrong(&error.to_string()))?))
 }

@@ -123,7 +123,7 @@ pub fn read(
         }
     }
     for (prefix, name) in annotations.misspelt() {
-        let message = format!("the prefix {prefix} is not read; is {}/{name} meant?", annotations.prefix);
+        let message = format!("the prefix {prefix} is not read; did you mean {}/{name}?", annotations.prefix);
         let field = format!(
             "metadata.annotations[\"{}/{}\"]",
             crate::diagnostic::bounded(prefix),

@@ -77,7 +77,7 @@ annotations! {
     pub struct Proxying {
         /// The protocol spoken to the endpoints.
         "backend-protocol" => protocol: BackendProtocol [Location, Low, Default]
-            = Differs("HTTP and HTTPS so far: with any other protocol the paths answer 503 rather than being spoken to in the wrong one");
+            = Differs("HTTP and HTTPS so far: with any other protocol the paths answer 503, so that no backend gets the wrong one");
         /// A Service that answers when the rule's own has no ready endpoint.
         "default-backend" => default_backend: ServiceName [Location, Low, Reject];
         /// The Host header that the endpoints see.
@@ -134,7 +134,7 @@ annotations! {
         "upstream-hash-by" => hash_by: HashKey [Location, High, Reject];
         /// The hash chooses a group of endpoints, and chance one of its members.
         "upstream-hash-by-subset" => hash_by_subset: bool [Location, Low, Reject];
-        /// Endpoints in such a group, 3 if nothing is said.
+        /// Endpoints in such a group, 3 by default.
         "upstream-hash-by-subset-size" => hash_by_subset_size: u32 [Location, Low, Reject];
         /// Sends to the cluster address of the Service instead of to its endpoints.
         "service-upstream" => service_upstream: bool [Ingress, Low, Default];

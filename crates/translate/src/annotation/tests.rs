@@ -294,7 +294,7 @@ fn only_names_under_the_prefix_count() {
     let told: Vec<_> = diagnostics.iter().map(|found| found.message.as_str()).collect();
     assert_eq!(
         told,
-        ["the prefix nginx.ingress.kubernetes.iox is not read; is nginx.ingress.kubernetes.io/use-regex meant?"]
+        ["the prefix nginx.ingress.kubernetes.iox is not read; did you mean nginx.ingress.kubernetes.io/use-regex?"]
     );
     let other = Annotations::new(&origin, "other.example", &all);
     let out = read(&other, &Rules::default(), &mut diagnostics).expect("accepted");

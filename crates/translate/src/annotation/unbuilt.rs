@@ -79,7 +79,7 @@ unbuilt! {
     /// Value of X-Auth-Request-Redirect.
     "auth-request-redirect": "a URL" [Location, Medium] SERVE, EXTERNAL_AUTH;
     /// Headers of the service's answer that are passed on to the backend.
-    "auth-response-headers": "names of headers, parted by commas" [Location, Medium] SERVE, EXTERNAL_AUTH;
+    "auth-response-headers": "names of headers, separated by commas" [Location, Medium] SERVE, EXTERNAL_AUTH;
     /// Headers for the service.
     "auth-proxy-set-headers": "a ConfigMap, `namespace/name`" [Location, Medium] SERVE, EXTERNAL_AUTH;
     /// Passes cookies of the service on with every status.
@@ -87,7 +87,7 @@ unbuilt! {
     /// Caches decisions under this key.
     "auth-cache-key": "text with nginx variables" [Location, Medium] SERVE, EXTERNAL_AUTH;
     /// How long decisions are cached.
-    "auth-cache-duration": "statuses and a time, parted by commas" [Location, Medium] SERVE, EXTERNAL_AUTH;
+    "auth-cache-duration": "statuses and a time, separated by commas" [Location, Medium] SERVE, EXTERNAL_AUTH;
     /// Idle connections to the service.
     "auth-keepalive": "a whole number" [Location, Low] SERVE, EXTERNAL_AUTH, neutral "0";
     /// Requests on one connection to the service.
@@ -139,13 +139,13 @@ unbuilt! {
     /// Answers cross-origin requests.
     "enable-cors": "`true` or `false`" [Ingress, Low] SERVE, CORS, neutral "false";
     /// Origins that may ask.
-    "cors-allow-origin": "origins parted by commas, or `*`" [Ingress, Medium] SERVE, CORS;
+    "cors-allow-origin": "origins separated by commas, or `*`" [Ingress, Medium] SERVE, CORS;
     /// Methods they may use.
-    "cors-allow-methods": "methods parted by commas" [Ingress, Medium] SERVE, CORS;
+    "cors-allow-methods": "methods separated by commas" [Ingress, Medium] SERVE, CORS;
     /// Headers they may send.
-    "cors-allow-headers": "names of headers, parted by commas" [Ingress, Medium] SERVE, CORS;
+    "cors-allow-headers": "names of headers, separated by commas" [Ingress, Medium] SERVE, CORS;
     /// Headers they may read.
-    "cors-expose-headers": "names of headers, parted by commas" [Ingress, Medium] SERVE, CORS;
+    "cors-expose-headers": "names of headers, separated by commas" [Ingress, Medium] SERVE, CORS;
     /// Whether they may send credentials.
     "cors-allow-credentials": "`true` or `false`" [Ingress, Low] SERVE, CORS;
     /// How long a browser may remember.
@@ -160,7 +160,7 @@ unbuilt! {
     /// Requests at the same time for one client address.
     "limit-connections": "a whole number" [Location, Low] SERVE, LIMIT, neutral "0";
     /// Clients that aren't limited.
-    "limit-allowlist" | "limit-whitelist": "addresses or CIDRs, parted by commas" [Location, Low] SERVE, LIMIT;
+    "limit-allowlist" | "limit-whitelist": "addresses or CIDRs, separated by commas" [Location, Low] SERVE, LIMIT;
     /// Bandwidth of a response.
     "limit-rate": "kilobytes a second" [Location, Low] SERVE, BANDWIDTH, neutral "0";
     /// How much of a response comes at full speed first.
@@ -169,7 +169,7 @@ unbuilt! {
     /// Headers that are set on responses.
     "custom-headers": "a ConfigMap, `namespace/name`" [Location, Medium] SERVE, NotYet("no header is added yet");
     /// Statuses that are replaced by a page of the default backend.
-    "custom-http-errors": "statuses parted by commas" [Location, Low] SERVE, NotYet("errors are passed on as they are");
+    "custom-http-errors": "statuses separated by commas" [Location, Low] SERVE, NotYet("errors are passed on as they are");
     /// Leaves errors of the backend alone.
     "disable-proxy-intercept-errors": "`true` or `false`" [Location, Low] SERVE,
         Harmless("no error of a backend is replaced so far");
@@ -265,7 +265,7 @@ unbuilt! {
     "global-rate-limit-window": "(removed)" [Location, Low] SERVE, GLOBAL_RATE_LIMIT;
     /// Its key.
     "global-rate-limit-key": "(removed)" [Location, Low] SERVE, GLOBAL_RATE_LIMIT;
-    /// Clients it left alone.
+    /// Clients to which it did not apply.
     "global-rate-limit-ignored-cidrs": "(removed)" [Location, Low] SERVE, GLOBAL_RATE_LIMIT;
     /// Hash of the affinity cookie.
     "session-cookie-hash": "(removed)" [Ingress, Low] SERVE, REMOVED;

@@ -8,9 +8,9 @@ use crate::verdict::sentence;
 /// `docs/configmap.md`.
 pub fn configmap_markdown() -> String {
     let mut out = "# The global ConfigMap\n\nGenerated from the table in `crates/translate/src/configmap.rs`; `UPDATE_DOCS=1 cargo test -p \
-         fairway-translate --test tables` writes it.\n\n`--configmap NAMESPACE/NAME` names it. Without it, all defaults hold. A value \
-         that can't be read is reported and leaves its key at the default, except where the entry says otherwise. A key that nobody \
-         knows is reported, with the nearest one that exists.\n\n## Keys that work\n"
+         fairway-translate --test tables` writes it.\n\nYou want to know what becomes of a key of your controller's ConfigMap, which \
+         `--configmap NAMESPACE/NAME` names. Without the flag, all defaults hold. A value that can't be read is reported, and its key keeps \
+         the default, except where the entry says otherwise. An unknown key is reported, with the nearest name that exists.\n\n## Keys that work\n"
         .to_owned();
     for spec in GlobalConfig::SPECS {
         entry(&mut out, spec);

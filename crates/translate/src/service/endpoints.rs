@@ -44,7 +44,7 @@ pub(super) fn find(
     // Files of manifests hold no endpoints. In a cluster pods that aren't ready are listed, too.
     if endpoints.is_empty() && options.development.is_none() {
         let message = format!(
-            "Service {}/{} has no endpoints: it is scaled to zero, or its selector fits no pod",
+            "Service {}/{} has no endpoints: it is scaled to zero, or its selector matches no pod",
             key.namespace, key.service
         );
         return Err(Problem::new(Severity::Warning, Reason::NoEndpoints, message));

@@ -106,12 +106,13 @@ impl Translator {
             // Files hold what somebody tries, rarely all the classes of a cluster: the commands for files say it in their way.
             _ if self.options.development.is_some() => return None,
             NotOurs::ClassMissing { class } if class == ours => {
-                let message = "there is no IngressClass of this name, so nobody serves the Ingress".to_owned();
+                let message = "there is no IngressClass of this name, so no controller serves the Ingress".to_owned();
                 (Severity::Warning, missing, message)
             }
             NotOurs::ClassMissing { .. } => {
-                let message =
-                    format!("there is no IngressClass of this name, so nobody serves the Ingress; ours is {ours}");
+                let message = format!(
+                    "there is no IngressClass of this name, so no controller serves the Ingress; ours is {ours}"
+                );
                 (Severity::Warning, missing, message)
             }
             NotOurs::OtherAnnotation { class, exists: false } if !class.is_empty() => {

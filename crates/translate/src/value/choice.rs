@@ -262,7 +262,7 @@ impl NextUpstream {
 }
 
 impl Value for NextUpstream {
-    const SYNTAX: &'static str = "words parted by single blanks: `error` `timeout` `invalid_header` `http_500` `http_502` \
+    const SYNTAX: &'static str = "words separated by single blanks: `error` `timeout` `invalid_header` `http_500` `http_502` \
          `http_503` `http_504` `http_403` `http_404` `http_429` `non_idempotent` `off`";
 
     fn parse(text: &str) -> Option<Self> {

@@ -1,4 +1,4 @@
-//! Lists parted by commas.
+//! Lists separated by commas.
 
 use super::text::is_pattern;
 use super::{HeaderName, Value};
@@ -19,7 +19,7 @@ impl CommaList {
 }
 
 impl Value for CommaList {
-    const SYNTAX: &'static str = "a list parted by commas";
+    const SYNTAX: &'static str = "a list separated by commas";
 
     fn parse(text: &str) -> Option<Self> {
         Some(Self(entries(text).map(str::to_owned).collect()))
@@ -35,7 +35,7 @@ pub struct HeaderNames {
 }
 
 impl Value for HeaderNames {
-    const SYNTAX: &'static str = "names of headers, parted by commas";
+    const SYNTAX: &'static str = "names of headers, separated by commas";
 
     fn parse(text: &str) -> Option<Self> {
         let (names, left_out) = sift(text, HeaderName::parse);
@@ -78,7 +78,7 @@ pub enum UriPattern {
 pub struct UriPatterns(pub Vec<UriPattern>);
 
 impl Value for UriPatterns {
-    const SYNTAX: &'static str = "URIs, or regexes after `~` or `~*`, parted by commas";
+    const SYNTAX: &'static str = "URIs, or regexes after `~` or `~*`, separated by commas";
 
     fn parse(text: &str) -> Option<Self> {
         let pattern = |entry: &str| match (entry.strip_prefix("~*"), entry.strip_prefix('~')) {
@@ -109,7 +109,7 @@ pub struct HostAliases(pub Vec<HostAlias>);
 
 impl Value for HostAliases {
     const SYNTAX: &'static str =
-        "host names parted by commas; `*.name`, `name.*`, `.name` and `~regex` as nginx has them";
+        "host names separated by commas; `*.name`, `name.*`, `.name` and `~regex` as nginx has them";
 
     fn parse(text: &str) -> Option<Self> {
         let mut aliases = Vec::new();

@@ -8,9 +8,9 @@ use ipnet::{IpNet, Ipv4Net};
 use super::Value;
 use super::list::sift;
 
-/// Addresses and CIDRs, IPv4 and IPv6, parted by commas. Host bits are cleared; one bad entry spoils the list.
+/// Addresses and CIDRs, IPv4 and IPv6, separated by commas. Host bits are cleared; one bad entry spoils the list.
 impl Value for NetworkSet {
-    const SYNTAX: &'static str = "addresses or CIDRs, parted by commas, such as `10.0.0.0/8, 2001:db8::1`";
+    const SYNTAX: &'static str = "addresses or CIDRs, separated by commas, such as `10.0.0.0/8, 2001:db8::1`";
 
     fn parse(text: &str) -> Option<Self> {
         let mut networks = text.split(',').map(|entry| network(entry.trim())).collect::<Option<Vec<_>>>()?;
@@ -65,7 +65,7 @@ pub struct IpList {
 }
 
 impl Value for IpList {
-    const SYNTAX: &'static str = "addresses parted by commas";
+    const SYNTAX: &'static str = "addresses separated by commas";
 
     fn parse(text: &str) -> Option<Self> {
         let address = |entry: &str| {
