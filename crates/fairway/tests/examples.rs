@@ -60,7 +60,8 @@ async fn tls_shows_the_certificate_of_the_host() {
     assert_eq!(chains[2], stranger, "both get the default certificate");
 
     let redirect = dev.get("bank.localhost", "/account").await;
-    assert_eq!((redirect.status, redirect.header("location")), (308, Some("https://bank.localhost/account")));
+    let location = format!("https://bank.localhost:{}/account", dev.https.port());
+    assert_eq!((redirect.status, redirect.header("location")), (308, Some(&*location)));
     assert_eq!(dev.service("news.localhost", "/").await, "default/news:80");
 }
 
