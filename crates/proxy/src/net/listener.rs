@@ -1,4 +1,4 @@
-//! Listening sockets: bound once for each worker (SO_REUSEPORT), accepting until they are closed.
+//! Listening sockets: bound once for each worker (SO_REUSEPORT), accepting until closed.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -25,7 +25,7 @@ pub(crate) enum AnyListener {
 }
 
 impl AnyListener {
-    /// Its name, which no other one has.
+    /// Its unique name.
     pub(crate) fn name(&self) -> &ListenerName {
         match self {
             Self::Http(listener) => &listener.name,
@@ -33,7 +33,7 @@ impl AnyListener {
         }
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
             Self::Http(listener) => listener.address,
@@ -41,12 +41,12 @@ impl AnyListener {
         }
     }
 
-    /// Whether it takes datagrams.
+    /// Whether it receives datagrams.
     pub(crate) fn is_udp(&self) -> bool {
         matches!(self, Self::Stream(listener) if listener.transport.is_udp())
     }
 
-    /// Whether it is one and the same resource.
+    /// Whether both are the same resource.
     pub(crate) fn is(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Http(one), Self::Http(other)) => Arc::ptr_eq(one, other),
@@ -55,7 +55,7 @@ impl AnyListener {
         }
     }
 
-    /// Whether the sockets of one do for the other.
+    /// Whether sockets bound for one can serve the other.
     pub(crate) fn shares_sockets(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
             && self.address() == other.address()
@@ -66,14 +66,14 @@ impl AnyListener {
 /// A bound socket.
 #[derive(Debug)]
 pub(crate) enum Bound {
-    /// It listens.
+    /// A listening TCP socket.
     Tcp(std::net::TcpListener),
-    /// It takes datagrams.
+    /// A UDP socket.
     Udp(std::net::UdpSocket),
 }
 
 impl Bound {
-    /// Where it is, with the port that the kernel chose.
+    /// Its local address, with the port that the kernel chose.
     ///
     /// # Errors
     /// Those of `getsockname(2)`.
@@ -85,12 +85,12 @@ impl Bound {
     }
 }
 
-/// Binds one socket for each worker. With port 0 all get the one port that the kernel chose.
+/// Binds one socket for each worker. With port 0, all of them share the port that the kernel chose.
 ///
 /// # Errors
-/// Those of `bind(2)`: above all that the port is taken, by whomever.
+/// Those of `bind(2)`: above all, that the port is already in use.
 pub(crate) fn bind(listener: &AnyListener, workers: usize) -> io::Result<Vec<Bound>> {
-    // Without SO_REUSEPORT the kernel tells whether anybody else listens there; with it, another process of the same user
+    // Without SO_REUSEPORT the kernel reports whether another socket listens there; with it, another process of the same user
     // would silently get half of the connections.
     let address = listener.address();
     if address.port() != 0 {
@@ -99,7 +99,7 @@ pub(crate) fn bind(listener: &AnyListener, workers: usize) -> io::Result<Vec<Bou
     bind_beside(listener, workers)
 }
 
-/// The same for a port that sockets of our own hold, which are closed once these are open.
+/// The same for a port held by this process's own sockets, which are closed once the new ones are open.
 ///
 /// # Errors
 /// Those of `bind(2)`.
@@ -127,7 +127,7 @@ fn socket(address: SocketAddr, udp: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     socket.set_nonblocking(true)?;
     if !udp {
-        // For datagrams it would mean that others may take the port as well.
+        // For datagrams it would allow other sockets to bind the port too.
         socket.set_reuse_address(true)?;
         // Accepted sockets inherit it.
         socket.set_tcp_nodelay(true)?;
@@ -138,18 +138,18 @@ fn socket(address: SocketAddr, udp: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// What every open socket that listens has.
+/// State that every open listening socket has.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    /// Our address, with the port that the kernel chose.
+    /// The local address, with the port that the kernel chose.
     local: SocketAddr,
     closed: Notify,
-    /// When it was last said that nothing can be accepted.
+    /// Time of the last warning that nothing can be accepted.
     warned: Cell<Option<Instant>>,
 }
 
 impl Gate {
-    /// For a socket at this address.
+    /// Creates the gate of a socket at this address.
     pub(crate) fn new(local: SocketAddr) -> Self {
         Self { local, closed: Notify::new(), warned: Cell::new(None) }
     }
@@ -159,17 +159,17 @@ impl Gate {
         self.local
     }
 
-    /// Ends whoever accepts.
+    /// Ends the accept loop.
     pub(crate) fn close(&self) {
         self.closed.notify_one();
     }
 
-    /// Resolves when it is closed.
+    /// Resolves when the gate is closed.
     pub(crate) async fn closed(&self) {
         self.closed.notified().await;
     }
 
-    /// Says that something can't be accepted, unless that was said shortly before.
+    /// Warns that something can't be accepted, unless it did so recently.
     pub(crate) fn warn(&self, error: &io::Error) {
         if is_due(&self.warned, Instant::now()) {
             tracing::warn!(%error, listener.addr = %self.local, "cannot accept connections or datagrams");
@@ -177,7 +177,7 @@ impl Gate {
     }
 }
 
-/// A listener of one worker.
+/// One worker's open listener.
 #[derive(Debug)]
 pub(crate) struct OpenListener {
     resource: RefCell<Arc<Listener>>,
@@ -190,7 +190,7 @@ impl OpenListener {
     /// Takes over a bound socket.
     ///
     /// # Errors
-    /// If the event loop does not take it.
+    /// If it can't be registered with the event loop.
     pub(crate) fn new(
         resource: Arc<Listener>,
         socket: std::net::TcpListener,
@@ -217,27 +217,27 @@ impl OpenListener {
         self.gate.local
     }
 
-    /// What closes it.
+    /// The gate that closes it.
     pub(crate) fn gate(&self) -> &Gate {
         &self.gate
     }
 
-    /// What is spoken here.
+    /// The scheme of requests on this listener.
     pub(crate) fn scheme(&self) -> Scheme {
         self.resource.borrow().scheme
     }
 
-    /// The TLS configuration, if TLS is spoken here.
+    /// The TLS configuration, if the listener uses TLS.
     pub(crate) fn tls(&self) -> Option<Arc<ServerConfigs>> {
         self.tls.borrow().clone()
     }
 
-    /// Calls with the resource, without counting a reference.
+    /// Calls `look` with the resource, without counting a reference.
     pub(crate) fn with_resource<T>(&self, look: impl FnOnce(&Listener) -> T) -> T {
         look(&self.resource.borrow())
     }
 
-    /// The resource changed: connections, open ones too, serve the new one from their next request on.
+    /// Replaces the resource: all connections, open ones included, use the new one from their next request on.
     pub(crate) fn change(&self, resource: Arc<Listener>) {
         let tls = (resource.scheme == Scheme::Https).then(|| self.certificates.server_configs(&resource.table));
         *self.tls.borrow_mut() = tls;
@@ -245,8 +245,8 @@ impl OpenListener {
     }
 }
 
-/// A connection that ended before it was accepted concerns nobody; a lack of descriptors or memory takes time to pass, and to
-/// ask again at once would only burn the core.
+/// Pauses after a failed accept. A connection that ended before it was accepted needs no pause; a shortage of descriptors or
+/// memory takes time to pass, and retrying at once would only burn CPU.
 pub(crate) async fn pause_after(error: &io::Error, gate: &Gate) {
     if !is_of_one(error) {
         gate.warn(error);
@@ -254,13 +254,13 @@ pub(crate) async fn pause_after(error: &io::Error, gate: &Gate) {
     }
 }
 
-/// Whether only the connection that was to be accepted is concerned.
+/// Whether the error concerns only the connection being accepted.
 pub(crate) fn is_of_one(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-/// Whether it is time to warn again, which is noted then.
+/// Whether another warning is due; if so, records its time.
 pub(crate) fn is_due(warned: &Cell<Option<Instant>>, now: Instant) -> bool {
     let due = warned.get().is_none_or(|last| now.duration_since(last) >= ACCEPT_WARNING_INTERVAL);
     if due {
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lack_that_lasts_is_told_once_a_minute() {
+    fn a_lasting_shortage_is_logged_once_a_minute() {
         let (warned, start) = (Cell::new(None), Instant::now());
         let told = (0..1200).filter(|&at| is_due(&warned, start + at * ACCEPT_PAUSE)).count();
         assert_eq!(told, 2, "in two minutes");

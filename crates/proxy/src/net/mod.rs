@@ -1,4 +1,4 @@
-//! The sockets of the process, below all protocols: binding and listening, TLS, the PROXY protocol, resolving names, open files.
+//! The sockets of the process, below all protocols: binding and listening, TLS, the PROXY protocol, name resolution, open files.
 
 pub mod proxy_protocol;
 pub mod resolve;

@@ -1,9 +1,9 @@
-//! The PROXY protocol (haproxy.org, proxy-protocol.txt): versions 1 and 2 are read, version 1 is written. Bytes in, addresses out; the
-//! sockets are the caller's.
+//! The PROXY protocol (haproxy.org, proxy-protocol.txt): versions 1 and 2 are read, version 1 is written. It converts between
+//! bytes and addresses; the caller does the I/O.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Longest header that is read.
+/// Longest header that is accepted.
 pub use crate::limit::PROXY_HEADER as LONGEST;
 use crate::limit::PROXY_HEADER_V1;
 use fairway_model::decimal;
@@ -11,36 +11,36 @@ use fairway_model::decimal;
 const SIGNATURE_V1: &[u8] = b"PROXY ";
 const SIGNATURE_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Both ends of a client's connection, as whoever accepted it saw them.
+/// Both ends of a client's connection, as seen where it was accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Ends {
-    /// The client.
+    /// The client's address.
     pub source: SocketAddr,
-    /// Where it connected to.
+    /// The address that it connected to.
     pub destination: SocketAddr,
 }
 
-/// What the first bytes of a connection are.
+/// How a connection begins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Decoded {
-    /// A beginning of a header.
+    /// An incomplete header.
     Partial,
-    /// A header.
+    /// A complete header.
     Complete {
-        /// Its length; what follows is the client's.
+        /// Its length; the client's own bytes follow.
         len: usize,
-        /// What it tells; `None` where the sender speaks for itself or knows nothing (`LOCAL`, `UNKNOWN`): then the ends of the
-        /// connection itself count.
+        /// The ends given by the header; `None` if the sender speaks for itself or doesn't know them (`LOCAL`, `UNKNOWN`), so
+        /// that the ends of the connection itself apply.
         ends: Option<Ends>,
     },
 }
 
-/// The bytes are no header.
+/// The bytes are not a header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("no valid PROXY header")]
 pub struct InvalidProxyHeader;
 
-/// Looks for a header at the front of `input`. It asks for more of at most [`LONGEST`] bytes.
+/// Decodes a header at the front of `input`. It asks for no more than [`LONGEST`] bytes.
 ///
 /// # Errors
 /// The connection does not begin with a valid header, or with one that is too long.
@@ -58,7 +58,7 @@ pub fn decode(input: &[u8]) -> Result<Decoded, InvalidProxyHeader> {
     }
 }
 
-/// Appends a header of version 1. Ends of different families can't be written, and are `UNKNOWN`.
+/// Appends a version 1 header. Ends of different families can't be expressed and are written as `UNKNOWN`.
 pub fn encode(ends: &Ends, out: &mut Vec<u8>) {
     let (source, destination) = (ends.source.ip().to_canonical(), ends.destination.ip().to_canonical());
     let family = match (source, destination) {
@@ -89,7 +89,7 @@ fn decode_v1(input: &[u8]) -> Result<Decoded, InvalidProxyHeader> {
     let family = words.next().unwrap_or_default();
     let len = end + 2;
     if family == "UNKNOWN" {
-        // Whatever follows is to be ignored.
+        // The rest of the line is ignored.
         return Ok(Decoded::Complete { len, ends: None });
     }
     let mut word = || words.next().ok_or(InvalidProxyHeader);
@@ -112,7 +112,7 @@ fn decode_v1(input: &[u8]) -> Result<Decoded, InvalidProxyHeader> {
     Ok(Decoded::Complete { len, ends: Some(ends) })
 }
 
-/// Digits without sign or leading zero.
+/// Parses digits without sign or leading zero.
 fn port(text: &str) -> Result<u16, InvalidProxyHeader> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| plain).ok_or(InvalidProxyHeader)
@@ -138,7 +138,7 @@ fn decode_v2(input: &[u8]) -> Result<Decoded, InvalidProxyHeader> {
         // AF_INET and AF_INET6 over a stream.
         0x11 => Some(v2_ends::<4>(body)?),
         0x21 => Some(v2_ends::<16>(body)?),
-        // AF_UNSPEC, and what can't be the client of a TCP port: the receiver has to take the connection's own ends.
+        // AF_UNSPEC, and ends that can't belong to a TCP client: the receiver must use the connection's own ends.
         0x00 | 0x12 | 0x22 | 0x31 | 0x32 => None,
         _ => return Err(InvalidProxyHeader),
     };
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_refused_at_once() {
+    fn invalid_headers_are_refused_at_once() {
         for bad in [
             "GET / HTTP/1.1",
             "PROXY TCP4 192.0.2.1 192.0.2.2 5\r\n",
@@ -249,7 +249,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read(v6 in any::<bool>(), bits in any::<(u128, u128, u16, u16)>()) {
             let ip = |bits: u128| -> IpAddr {
-                // Mapped addresses are written as what they mean.
+                // Mapped addresses are written as the IPv4 addresses that they stand for.
                 if v6 { Ipv6Addr::from_bits(bits | 1 << 127).into() } else { Ipv4Addr::from_bits(bits as u32).into() }
             };
             let ends = Ends {

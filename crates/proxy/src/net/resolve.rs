@@ -1,8 +1,8 @@
-//! Names of Services of type ExternalName, resolved again and again as their TTL says.
+//! Resolves the names of ExternalName Services, again whenever their TTL expires.
 //!
-//! One task on the control runtime keeps a list of names and tells every change of their addresses; workers see plain
-//! endpoints and never wait for DNS. What was found last stays in force while a name can't be resolved. Addresses that would
-//! lead back into this machine or to the cloud's metadata are refused, whatever DNS says about them.
+//! One task on the control runtime keeps a list of names and reports every change of their addresses; workers see plain endpoints
+//! and never wait for DNS. While a name can't be resolved, its last addresses stay in use. Addresses that lead back to this
+//! machine or to the cloud's metadata service are refused, whatever DNS returns.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -28,11 +28,12 @@ use tokio::time::{Instant, sleep_until};
 /// Which addresses requests may be sent to.
 #[derive(Clone, Debug, Default)]
 pub struct AddressPolicy {
-    /// Networks that are allowed although they lie in a range that is refused.
+    /// Networks that are allowed although they lie in a refused range.
     pub allowed: NetworkSet,
-    /// Addresses of our own that are refused (the admin listener). An unspecified one stands for its port on every address.
+    /// The proxy's own addresses that are refused (the admin listener). An unspecified address stands for its port on every
+    /// address.
     pub own: Vec<SocketAddr>,
-    /// Whether endpoints may lie on loopback, where they are given as addresses and not by a name.
+    /// Whether endpoints given as addresses, not as names, may be on loopback.
     pub loopback_endpoints: bool,
 }
 
@@ -43,14 +44,14 @@ pub struct Resolver {
     counts: Arc<Counts>,
 }
 
-/// The endpoints that the name of a backend leads to now.
+/// The endpoints that a backend's name currently resolves to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Resolved {
     /// The backend.
     pub backend: BackendName,
-    /// The name, as the backend had it when it was asked for.
+    /// The name that was resolved.
     pub host: Arc<str>,
-    /// Port of every endpoint.
+    /// Port of all endpoints.
     pub port: u16,
     /// Its endpoints, sorted. Empty when every address is refused.
     pub endpoints: Arc<[Endpoint]>,
@@ -61,14 +62,14 @@ pub struct Resolved {
 #[error("reading the configuration of the resolver")]
 pub struct ResolverError(#[from] NetError);
 
-/// How much was resolved.
+/// Counters of the resolver.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ResolverCounts {
-    /// Names that are kept up to date now.
+    /// Names currently being resolved.
     pub names: u64,
     /// Queries so far.
     pub queries: u64,
-    /// Of these, those that failed or led nowhere.
+    /// Queries that failed or returned no usable address.
     pub failures: u64,
 }
 
@@ -86,7 +87,7 @@ enum Command {
 }
 
 impl Resolved {
-    /// Whether this is about the name that an endpoint set has, and not about one that it had before.
+    /// Whether this result is for the current name of an endpoint set, not for an earlier one.
     pub(crate) fn is_of(&self, set: &EndpointSet) -> bool {
         match &set.endpoints {
             Endpoints::Name { host, port } => **host == *self.host && *port == self.port,
@@ -96,7 +97,7 @@ impl Resolved {
 }
 
 impl AddressPolicy {
-    /// Whether a name may lead to an address.
+    /// Whether a name may resolve to an address.
     pub fn admits(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         let own = self
@@ -106,8 +107,8 @@ impl AddressPolicy {
         !own && (!is_special(ip) || self.allowed.contains(ip))
     }
 
-    /// Whether an endpoint may have an address: the same as for names, but other machines may serve on the port of our own
-    /// listener, as pods of a second controller do.
+    /// Whether an endpoint may have an address: the same rules as for names, except that other machines may use the port of our
+    /// own listener, as pods of a second controller do.
     pub fn admits_endpoint(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         let own = |own: &SocketAddr| {
@@ -118,7 +119,7 @@ impl AddressPolicy {
         (admitted || !is_special(ip) || self.allowed.contains(ip)) && !self.own.iter().any(own)
     }
 
-    /// Those endpoints that may have their addresses. Copied only if there are others among them.
+    /// Removes endpoints with refused addresses. Copies the list only if there are any.
     pub(crate) fn endpoints<'a>(&self, all: &'a [Endpoint]) -> Cow<'a, [Endpoint]> {
         let admitted = |endpoint: &&Endpoint| self.admits_endpoint(endpoint.address);
         if all.iter().all(|endpoint| admitted(&endpoint)) {
@@ -127,7 +128,7 @@ impl AddressPolicy {
         Cow::Owned(all.iter().filter(admitted).cloned().collect())
     }
 
-    /// Tells of endpoints that are refused and that `before` did not hold, and counts them.
+    /// Logs and counts refused endpoints that `before` did not contain.
     pub(crate) fn report(&self, delta: &Delta, before: &Snapshot) -> u64 {
         let mut count = 0;
         for resource in &delta.upserts {
@@ -153,23 +154,23 @@ fn addresses(set: &EndpointSet) -> &[Endpoint] {
     }
 }
 
-/// Whether this machine has an address: nobody can bind one that it does not have.
+/// Whether an address belongs to this machine: only its own addresses can be bound.
 fn is_local(address: IpAddr) -> bool {
     !matches!(UdpSocket::bind((address, 0)), Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 impl Resolver {
-    /// Starts the task on the current runtime, with name servers, search domains and `ndots` of `/etc/resolv.conf`. Every
-    /// change of a backend's addresses comes out of the receiver.
+    /// Starts the task on the current runtime, with name servers, search domains and `ndots` of `/etc/resolv.conf`. The receiver
+    /// yields every change of a backend's addresses.
     ///
     /// # Errors
-    /// If the configuration of the system can't be read.
+    /// If the system's configuration can't be read.
     pub fn start(policy: AddressPolicy) -> Result<(Self, mpsc::Receiver<Resolved>), ResolverError> {
         let (config, options) = read_system_conf()?;
         Self::start_with(config, options, policy, RESOLVE_SHORTEST)
     }
 
-    /// Starts the task with a configuration of its own.
+    /// Starts the task with the given configuration.
     fn start_with(
         config: ResolverConfig,
         mut options: ResolverOpts,
@@ -177,7 +178,7 @@ impl Resolver {
         shortest: Duration,
     ) -> Result<(Self, mpsc::Receiver<Resolved>), ResolverError> {
         options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
-        // The task asks when a TTL is over and not before; a second clock would only make answers older.
+        // The task queries when a TTL expires and not before; a cache on top would only make results older.
         options.cache_size = 0;
         let resolver = hickory_resolver::Resolver::builder_with_config(config, TokioRuntimeProvider::default())
             .with_options(options)
@@ -200,9 +201,9 @@ impl Resolver {
         Ok((Self { commands, counts }, out))
     }
 
-    /// Takes over which names there are, from every delta that is applied to the snapshot, the first one included.
+    /// Updates the list of names from a delta. Call it for every delta applied to the snapshot, including the first.
     pub fn apply(&self, delta: &Delta) {
-        // The task ends after this value does, so sending can't fail.
+        // The task outlives this value, so sending can't fail.
         for removed in &delta.removals {
             if let ResourceName::EndpointSet(backend) = removed {
                 self.commands.send(Command::Forget(backend.clone())).ok();
@@ -220,7 +221,7 @@ impl Resolver {
         }
     }
 
-    /// How much was resolved so far.
+    /// Returns the counters.
     pub fn counts(&self) -> ResolverCounts {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         ResolverCounts {
@@ -236,7 +237,7 @@ struct Task {
     policy: AddressPolicy,
     shortest: Duration,
     names: HashMap<BackendName, KnownName>,
-    /// When to ask for whom. A name that is being asked for is not here.
+    /// When to query for which backend. Backends with a query in flight are absent.
     due: BTreeSet<(Instant, BackendName)>,
     queries: JoinSet<DnsAnswer>,
     next_id: u64,
@@ -245,7 +246,7 @@ struct Task {
 }
 
 struct KnownName {
-    /// Tells this name from one that the backend had before.
+    /// Distinguishes this name from an earlier one of the same backend.
     id: u64,
     host: Arc<str>,
     port: u16,
@@ -271,7 +272,7 @@ impl Task {
                     None => return,
                 },
                 Some(answer) = self.queries.join_next() => {
-                    // A query that panicked is one that never was; its name stays as it is.
+                    // A query that panicked is ignored; its name keeps its addresses.
                     if let Ok(answer) = answer
                         && let Some(change) = self.take(answer)
                         && self.changes.send(change).await.is_err()
@@ -337,7 +338,7 @@ impl Task {
         });
     }
 
-    /// What an answer changes.
+    /// Applies an answer and returns the change, if any.
     fn take(&mut self, answer: DnsAnswer) -> Option<Resolved> {
         let backend = answer.backend;
         let name = self.names.get_mut(&backend).filter(|name| name.id == answer.id)?;

@@ -1,7 +1,7 @@
-//! TLS on client connections: certificates by server name from the snapshot in force, versions 1.2 and 1.3, sessions that can
-//! be resumed in any worker.
+//! TLS on client connections: certificates chosen by server name from the current snapshot, versions 1.2 and 1.3, and sessions
+//! that any worker can resume.
 //!
-//! A handshake sees the newest snapshot; what comes after the handshake is not touched by any change.
+//! A handshake uses the newest snapshot; later changes don't affect the connection.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,20 +17,20 @@ use rustls::{CipherSuite, ProtocolVersion, ServerConfig, ServerConnection};
 use crate::limit::TLS_SESSIONS;
 use crate::record::TlsView;
 
-/// Protocols that clients may choose by ALPN.
+/// Protocols that clients may negotiate by ALPN.
 const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
 
-/// The certificates of the snapshot in force, ready for use.
+/// The certificates of the current snapshot, ready for use.
 pub(crate) struct Certificates {
     snapshot: RwLock<Arc<Snapshot>>,
-    /// Keys that were parsed, for as long as their resource is the one in force.
+    /// Parsed keys, kept as long as their resource is current.
     parsed: Mutex<HashMap<CertificateName, Parsed>>,
     configs: Mutex<HashMap<TableName, Arc<ServerConfigs>>>,
     sessions: Arc<dyn StoresServerSessions>,
     fallback: OnceLock<Option<Arc<CertifiedKey>>>,
 }
 
-/// The TLS configurations of a table of hosts.
+/// The TLS configurations for a table of hosts.
 #[derive(Debug)]
 pub(crate) struct ServerConfigs {
     with_protocols: Arc<ServerConfig>,
@@ -38,27 +38,27 @@ pub(crate) struct ServerConfigs {
 }
 
 impl ServerConfigs {
-    /// For clients that offer a protocol that is spoken here, or offer none.
+    /// For clients that offer a supported protocol, or none.
     pub(crate) fn with_protocols(&self) -> &Arc<ServerConfig> {
         &self.with_protocols
     }
 
-    /// For clients that offer only others: they are answered as if they had offered none.
+    /// For clients that offer only unsupported protocols: they are served as if they had offered none.
     pub(crate) fn without_protocol(&self) -> &Arc<ServerConfig> {
         &self.without_protocol
     }
 
-    /// Whether an application protocol is spoken here.
+    /// Whether an application protocol is supported.
     pub(crate) fn speaks(&self, protocol: &[u8]) -> bool {
         PROTOCOLS.contains(&protocol)
     }
 }
 
-/// A certificate resource and its key; none if it cannot be used.
+/// A certificate resource with its key; `None` if it can't be used.
 type Parsed = (Arc<Certificate>, Option<Arc<CertifiedKey>>);
 
 impl Certificates {
-    /// The certificates of a snapshot.
+    /// Creates the certificates of a snapshot.
     pub(crate) fn new(snapshot: Arc<Snapshot>) -> Arc<Self> {
         Arc::new(Self {
             snapshot: RwLock::new(snapshot),
@@ -69,7 +69,7 @@ impl Certificates {
         })
     }
 
-    /// From now on handshakes use this snapshot.
+    /// Makes new handshakes use this snapshot.
     pub(crate) fn publish(&self, snapshot: Arc<Snapshot>) {
         locked(&self.parsed).retain(|name, (resource, _)| {
             snapshot.certificate(name).is_some_and(|current| Arc::ptr_eq(current, resource))
@@ -77,7 +77,7 @@ impl Certificates {
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
     }
 
-    /// The TLS configuration of the listeners that serve a table of hosts.
+    /// The TLS configuration for the listeners that serve a table of hosts.
     pub(crate) fn server_configs(self: &Arc<Self>, table: &TableName) -> Arc<ServerConfigs> {
         locked(&self.configs).entry(table.clone()).or_insert_with(|| self.make_configs(table.clone())).clone()
     }
@@ -87,7 +87,7 @@ impl Certificates {
         let resolver = Arc::new(CertificateResolver { certificates: self.clone(), table });
         let versions: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
         let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions);
-        // The provider is the one that knows both versions.
+        // The provider supports both versions.
         let Ok(builder) = builder else { unreachable!("aws-lc-rs has cipher suites for TLS 1.2 and 1.3") };
         let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
         config.session_storage = self.sessions.clone();
@@ -97,8 +97,8 @@ impl Certificates {
         Arc::new(ServerConfigs { with_protocols: Arc::new(config), without_protocol })
     }
 
-    /// The certificate for a name: its own, else the default one, else the one that we sign ourselves. One that cannot be used
-    /// counts as not there.
+    /// The certificate for a name: its own, else the default, else the self-signed one. An unusable certificate counts as
+    /// missing.
     fn resolve(&self, table: &TableName, name: Option<&[u8]>) -> Option<Arc<CertifiedKey>> {
         let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone();
         let own = snapshot.certificate_for(table, name).and_then(|certificate| self.parse(certificate));
@@ -132,7 +132,7 @@ impl fmt::Debug for Certificates {
     }
 }
 
-/// A panic while a lock is held leaves maps that are still maps.
+/// Locks even after a panic in another thread: the maps stay consistent.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -142,7 +142,7 @@ fn certified(certificate: &Certificate) -> Result<CertifiedKey, rustls::Error> {
     let key = || PrivateKeyDer::from(PrivatePkcs8KeyDer::from(certificate.key.der().to_vec()));
     let (chain, provider): (Vec<_>, _) = (chain, aws_lc_rs::default_provider());
     match CertifiedKey::from_der(chain.clone(), key(), &provider) {
-        // rustls reads none of X.509 version 1; to serve it, it need not. That the key fits was checked where it was read.
+        // rustls can't parse X.509 version 1, but it can serve it. Reading the certificate checked that the key matches.
         Err(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(_))) => {
             Ok(CertifiedKey::new(chain, provider.key_provider.load_private_key(key())?))
         }
@@ -150,7 +150,7 @@ fn certified(certificate: &Certificate) -> Result<CertifiedKey, rustls::Error> {
     }
 }
 
-/// The certificate of ingress-nginx for names that have none, and whose default is missing.
+/// The certificate that ingress-nginx serves for names without one when the default is missing.
 fn self_signed() -> Option<Arc<CertifiedKey>> {
     let made = || -> Result<CertifiedKey, Box<dyn std::error::Error>> {
         let mut params = rcgen::CertificateParams::new(vec!["ingress.local".to_owned()])?;
@@ -178,13 +178,13 @@ impl fmt::Debug for CertificateResolver {
 
 impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // rustls refuses names that are no DNS names; case is all that is left to canonicalise.
+        // rustls refuses names that are not DNS names, so only the case needs to be canonicalised.
         let name = hello.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
         self.certificates.resolve(&self.table, name.as_deref().map(str::as_bytes))
     }
 }
 
-/// What the log tells about the session of a connection.
+/// The log's view of a connection's session.
 pub(crate) fn view(connection: &ServerConnection) -> TlsView<'_> {
     TlsView {
         protocol: match connection.protocol_version() {
@@ -198,7 +198,7 @@ pub(crate) fn view(connection: &ServerConnection) -> TlsView<'_> {
     }
 }
 
-/// Names as OpenSSL has them, which is what nginx logs.
+/// Names as used by OpenSSL, which nginx logs.
 fn cipher_name(suite: CipherSuite) -> &'static str {
     match suite {
         CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
@@ -220,7 +220,7 @@ mod tests {
     use fairway_model::{Origin, PrivateKey};
     use rustls::pki_types::pem::PemObject;
 
-    /// `openssl x509 -req -signkey` without extensions, valid for a hundred years.
+    /// Made by `openssl x509 -req -signkey` without extensions, valid for a hundred years.
     const VERSION_1: &str = "-----BEGIN CERTIFICATE-----\n\
 MIIBKTCBzwIUe30XrxUbaZsbci6SDyaLS0ELAXcwCgYIKoZIzj0EAwIwFjEUMBIG\n\
 A1UEAwwLT2xkLkV4YW1wbGUwIBcNMjYxMTI4MDYwMjUxWhgPMjEyNjExMDQwNjAy\n\

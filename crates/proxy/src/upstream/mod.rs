@@ -1,4 +1,4 @@
-//! Endpoints as one worker sees them: which one a request goes to, and the connections that are kept to them.
+//! Endpoints as seen by one worker: the choice of an endpoint for a request, and the idle connections to endpoints.
 
 pub(crate) mod pool;
 mod service;
@@ -26,17 +26,17 @@ pub(crate) use self::tls::InvalidTls;
 pub(crate) struct Upstreams {
     /// Idle connections.
     pub(crate) pool: RefCell<Pool>,
-    /// How connections are made.
+    /// The ways in which connections are made.
     pub(crate) ways: Ways,
     services: RefCell<HashMap<BackendName, Rc<Service>, RandomState>>,
 }
 
 impl Upstreams {
-    /// The state of a backend, made when it is first asked for and brought up to date when the snapshot is newer. `None` when
-    /// the snapshot does not hold the backend.
+    /// The state of a backend, created on first use and updated when the snapshot is newer. `None` if the snapshot does not
+    /// contain the backend.
     ///
-    /// There is one state for all requests, so a request's endpoints may be newer than the snapshot that its route comes from: it is
-    /// never sent to a pod of the past because it began in the past.
+    /// All requests share one state, so a request's endpoints may be newer than the snapshot that its route comes from: a request
+    /// that began before a change is not sent to a pod that is already gone.
     pub(crate) fn service(&self, live: &Live, name: &BackendName, rng: &RefCell<Rng>) -> Option<Rc<Service>> {
         let mut services = self.services.borrow_mut();
         if let Some(service) = services.get(name) {
@@ -54,8 +54,8 @@ impl Upstreams {
         Some(service)
     }
 
-    /// Takes an idle connection to a target. `certain` spends a system call on whether it is still open: for requests that
-    /// may not be sent twice.
+    /// Takes an idle connection to a target. With `certain`, a system call checks that it is still open: for requests that may
+    /// not be sent twice.
     pub(crate) fn take(&self, target: &Target, certain: bool) -> Option<UpstreamConnection> {
         let mut pool = self.pool.borrow_mut();
         loop {
@@ -66,7 +66,7 @@ impl Upstreams {
         }
     }
 
-    /// Forgets what is no longer used. Called now and then.
+    /// Removes unused state. Called periodically.
     pub(crate) fn keep_house(&self, now: Millis, live: &Live) {
         self.pool.borrow_mut().sweep(now, &live.prepared.pool);
         self.ways.keep_house();

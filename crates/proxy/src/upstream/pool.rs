@@ -1,7 +1,7 @@
-//! Idle connections to endpoints, of one worker, by [`Target`].
+//! One worker's idle connections to endpoints, by [`Target`].
 //!
-//! The one that was used last is taken first, so that the others can age out. Invariant: a connection that comes out of the
-//! pool has, as far as the worker's event loop knows, neither been closed nor received a byte since its last response.
+//! The most recently used one is taken first, so that the others can age out. Invariant: a connection from the pool has, as far
+//! as the worker's event loop knows, neither been closed nor received a byte since its last response.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -19,25 +19,24 @@ use crate::timer::Millis;
 /// A connection to an endpoint.
 #[derive(Debug)]
 pub(crate) struct UpstreamConnection {
-    /// Its bytes.
     pub(crate) stream: Upstream,
-    /// Where it leads, and how it was made.
+    /// The address it connects to, and how it was made.
     pub(crate) target: Target,
     /// When it was made.
     pub(crate) opened: Millis,
-    /// Requests that were sent on it.
+    /// Requests sent on it.
     pub(crate) requests: u64,
 }
 
 impl UpstreamConnection {
-    /// Asks the kernel whether the peer has closed it or sent something unasked.
+    /// Asks the kernel whether the connection is still open and silent: neither closed by the peer nor with unsolicited data.
     pub(crate) fn is_open(&self) -> bool {
         let mut byte = [MaybeUninit::uninit(); 1];
         let peeked = SockRef::from(self.stream.tcp()).peek(&mut byte);
         matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Whether the peer has closed it or sent something unasked. Costs a system call only when something has happened.
+    /// Whether the peer has closed it or sent unsolicited data. Costs a system call only if something has happened.
     fn is_stale(&mut self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         let mut byte = [0; 1];
@@ -45,11 +44,11 @@ impl UpstreamConnection {
             Upstream::Plain(tcp) => match tcp.poll_read_ready(&mut context) {
                 Poll::Pending => false,
                 Poll::Ready(_) => {
-                    // Readiness may be left over from the last response: only the kernel can tell.
+                    // Readiness may be left over from the last response: only the kernel knows.
                     !matches!(tcp.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
                 }
             },
-            // What TLS itself has to say, such as a ticket, is taken in; any byte of data or the end shows.
+            // TLS's own messages, such as tickets, are consumed; any data byte or the end shows up.
             tls @ Upstream::Tls(_) => tls.poll_read_into(&mut context, &mut byte).is_ready(),
         }
     }
@@ -57,7 +56,7 @@ impl UpstreamConnection {
 
 const NONE: u32 = u32::MAX;
 
-/// The pool: a slab of idle connections in two lists, one of all in the order of their last use, one for each endpoint.
+/// A slab of idle connections in two kinds of list: one of all connections by last use, and one for each target.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     slots: Vec<PoolSlot>,
@@ -74,14 +73,14 @@ struct PoolSlot {
     since: Millis,
     older: u32,
     newer: u32,
-    /// The next one to the same target, used longer ago.
+    /// The next one to the same target, used less recently.
     below: u32,
-    /// The one to the same target used after this one.
+    /// The one to the same target used more recently.
     above: u32,
 }
 
 impl Pool {
-    /// Takes the connection to a target that was used last, if there is one that still works.
+    /// Takes the most recently used connection to a target that still works, if any.
     pub(crate) fn take(&mut self, target: &Target) -> Option<UpstreamConnection> {
         loop {
             let slot = *self.heads.get(target).filter(|&&slot| slot != NONE)?;
@@ -92,7 +91,7 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection whose response was read to its end, within the limits.
+    /// Keeps a connection whose response was read completely, within the limits.
     pub(crate) fn put(&mut self, connection: UpstreamConnection, now: Millis, limits: &PoolLimits) {
         if limits.connections == 0
             || connection.requests >= limits.requests
@@ -107,7 +106,7 @@ impl Pool {
         self.insert(connection, now);
     }
 
-    /// Closes connections that were idle for too long, are too old, or were closed by the endpoint.
+    /// Closes connections that were idle too long, are too old, or were closed by the endpoint.
     pub(crate) fn sweep(&mut self, now: Millis, limits: &PoolLimits) {
         for slot in 0..self.slots.len() as u32 {
             let PoolSlot { connection, since, .. } = &mut self.slots[slot as usize];
@@ -123,12 +122,12 @@ impl Pool {
         self.heads.retain(|_, head| *head != NONE);
     }
 
-    /// Closes the one that was used longest ago; `false` if there is none.
+    /// Closes the least recently used connection; `false` if there is none.
     pub(crate) fn close_oldest(&mut self) -> bool {
         self.oldest.is_some_and(|oldest| self.remove(oldest).is_some())
     }
 
-    /// Closes all of them.
+    /// Closes all connections.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -183,7 +182,7 @@ impl Pool {
         match self.slots.get_mut(above as usize) {
             Some(next) => next.below = below,
             None => {
-                // The entry stays when it becomes empty, because it will be needed again; `sweep` removes it.
+                // An empty entry is kept because it will be needed again; `sweep` removes it.
                 if let Some(head) = self.heads.get_mut(&connection.target) {
                     *head = below;
                 }

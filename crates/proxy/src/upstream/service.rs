@@ -14,23 +14,23 @@ use crate::balance::{self, Ask, Balancer, Pick, TryOutcome};
 use crate::live::Live;
 use crate::random::Rng;
 
-/// A backend, as it was in the newest snapshot that any request came with.
+/// A backend, as of the newest snapshot that any request has brought.
 #[derive(Debug)]
 pub(crate) struct Service {
     version: Cell<u64>,
     backend: RefCell<Arc<Backend>>,
     endpoints: RefCell<EndpointSource>,
-    /// The second part of its session cookies.
+    /// The second part of the backend's session cookies.
     key: [u8; 32],
-    /// What is hashed, when the endpoint follows from a hash.
+    /// The hash key, if the endpoint is chosen by a hash.
     hash_key: RefCell<Option<Rc<Format>>>,
     balancer: RefCell<Balancer>,
-    /// Whether a response of it had X-Accel-Redirect.
+    /// Whether one of its responses had X-Accel-Redirect.
     accel_redirect: Cell<bool>,
 }
 
 impl Service {
-    /// The state of a backend of the snapshot.
+    /// Creates the state of a backend in the snapshot.
     pub(crate) fn new(live: &Live, name: &BackendName, rng: &mut Rng) -> Option<Self> {
         let backend = live.snapshot.backend(name)?.clone();
         let endpoints = EndpointSource::of(live, name);
@@ -48,11 +48,11 @@ impl Service {
 
     /// Whether it is as new as the snapshot.
     pub(crate) fn is_current(&self, live: &Live) -> bool {
-        // A request that began before a change may come later than one that began after it.
+        // A request that began before a change may get here after one that began later.
         self.version.get() >= live.version
     }
 
-    /// Takes over what changed; `false` when the snapshot no longer holds the backend.
+    /// Applies changes; `false` if the snapshot no longer contains the backend.
     pub(crate) fn update(&self, live: &Live, name: &BackendName) -> bool {
         let Some(backend) = live.snapshot.backend(name) else {
             return false;
@@ -70,7 +70,7 @@ impl Service {
         true
     }
 
-    /// Takes over what has changed since the request began that asks for this.
+    /// Applies what has changed since the requesting exchange began.
     pub(crate) fn refresh(&self, newest: &Live) {
         if !self.is_current(newest) {
             let name = self.backend.borrow().name.clone();
@@ -78,44 +78,44 @@ impl Service {
         }
     }
 
-    /// Whether an endpoint is there at all, draining or not.
+    /// Whether an endpoint exists, draining or not.
     pub(crate) fn knows(&self, newest: &Live, address: SocketAddr) -> bool {
         self.endpoints.borrow().list(newest).iter().any(|endpoint| endpoint.address == address)
     }
 
-    /// The backend. Cloned: whoever needs more than a look keeps it for the whole request.
+    /// Calls `look` with the backend. Callers that need it for longer clone it.
     pub(crate) fn with_backend<T>(&self, look: impl FnOnce(&Backend) -> T) -> T {
         look(&self.backend.borrow())
     }
 
-    /// Notes that a response of it had X-Accel-Redirect; whether it is the first one.
+    /// Notes that one of its responses had X-Accel-Redirect; returns whether it was the first.
     pub(crate) fn begins_accel_redirect(&self) -> bool {
         !self.accel_redirect.replace(true)
     }
 
-    /// The second part of its session cookies.
+    /// The second part of the backend's session cookies.
     pub(crate) fn key(&self) -> &[u8; 32] {
         &self.key
     }
 
-    /// Whether there is an endpoint that takes new requests.
+    /// Whether any endpoint accepts new requests.
     pub(crate) fn is_open(&self) -> bool {
         self.balancer.borrow().is_open()
     }
 
-    /// What is hashed, when the endpoint follows from a hash.
+    /// The hash key, if the endpoint is chosen by a hash.
     pub(crate) fn hash_key(&self) -> Option<Rc<Format>> {
         self.hash_key.borrow().clone()
     }
 
-    /// Chooses an endpoint. `ask` is told the name of the session cookie, if there is one.
+    /// Chooses an endpoint. `ask` gets the name of the session cookie, if there is one.
     pub(crate) fn pick<'a>(&self, ask: impl FnOnce(Option<&str>) -> Ask<'a>) -> Option<Pick> {
         let backend = self.backend.borrow();
         let cookie = backend.affinity.as_ref().map(|affinity| &*affinity.cookie.name);
         self.balancer.borrow_mut().pick(&ask(cookie))
     }
 
-    /// Tells how a try ended.
+    /// Reports how a try ended.
     pub(crate) fn done(&self, pick: &Pick, outcome: TryOutcome, now: Instant) {
         self.balancer.borrow_mut().done(pick, outcome, now);
     }
@@ -128,7 +128,7 @@ fn hash_key(backend: &Backend) -> Option<Rc<Format>> {
     }
 }
 
-/// Where the endpoints of a backend come from.
+/// Where a backend's endpoints come from.
 #[derive(Debug)]
 enum EndpointSource {
     /// Nowhere.
@@ -151,7 +151,7 @@ impl EndpointSource {
         }
     }
 
-    /// Whether it is one and the same list.
+    /// Whether both are the same list.
     fn same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::None, Self::None) => true,
@@ -161,7 +161,7 @@ impl EndpointSource {
         }
     }
 
-    /// The endpoints that may be asked. Those that a name leads to were looked at when it was resolved.
+    /// The usable endpoints. Resolved addresses were already checked when they were resolved.
     fn list(&self, live: &Live) -> Cow<'_, [Endpoint]> {
         match self {
             Self::None => Cow::Borrowed(&[]),

@@ -1,5 +1,5 @@
-//! What makes two connections to endpoints different. The pool is keyed by it, so that no request goes out on a connection that
-//! was made in another way than its route demands.
+//! What makes two connections to endpoints different. The pool is keyed by it, so that no request uses a connection made in
+//! another way than its route requires.
 
 use std::cell::{Cell, RefCell};
 use std::hash::{Hash, Hasher};
@@ -14,26 +14,26 @@ use hashbrown::HashMap;
 use super::tls::{InvalidTls, TlsWay};
 use crate::live::Live;
 
-/// Where a connection leads, and how it was made.
+/// The address a connection leads to, and how it was made.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Target {
     /// The address.
     pub(crate) address: SocketAddr,
-    /// The way.
+    /// How it was made.
     pub(crate) way: WayNumber,
 }
 
-/// Stands for one way, in one worker. Two ways that differ in anything have two numbers, and no number is used twice: to compare
-/// them costs nothing, however much there is to compare in a way.
+/// Identifies one way in one worker. Different ways have different numbers, and no number is reused, so comparing them is cheap
+/// however much a way consists of.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct WayNumber(u32);
 
 impl WayNumber {
-    /// HTTP/1.1 in the clear.
+    /// HTTP/1.1 without TLS.
     pub(crate) const PLAIN: Self = Self(0);
 }
 
-/// How connections are made, address apart. So far HTTP/1.1 is all that is spoken, in the clear or over TLS.
+/// How connections are made, apart from the address. So far this is HTTP/1.1 only, with or without TLS.
 #[derive(Clone, Debug)]
 pub(crate) enum Way {
     Plain,
@@ -41,7 +41,7 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    /// The number that stands for it.
+    /// Its number.
     pub(crate) fn number(&self) -> WayNumber {
         match self {
             Self::Plain => WayNumber::PLAIN,
@@ -50,14 +50,14 @@ impl Way {
     }
 }
 
-/// All that a way over TLS is made from.
+/// Everything that a way over TLS is made from.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Ingredients {
     tls: UpstreamTls,
     certificate: Option<Shown>,
 }
 
-/// The certificate that is shown.
+/// The client certificate.
 #[derive(Clone, Debug)]
 struct Shown(Arc<Certificate>);
 
@@ -75,13 +75,13 @@ impl Hash for Shown {
     }
 }
 
-/// The ways over TLS that a worker knows.
+/// One worker's ways over TLS.
 #[derive(Debug, Default)]
 pub(crate) struct Ways {
-    /// By the address of the policy's value. The weak share keeps any other value from getting that address: a request looks here
-    /// and compares nothing else.
+    /// By the address of the policy's value. The weak reference keeps other values from getting that address: a request looks
+    /// here and compares nothing else.
     known: RefCell<HashMap<usize, Known, RandomState>>,
-    /// By what they are made from: a route that was translated anew goes on with its connections.
+    /// By their ingredients: a route that was translated again keeps using its connections.
     made: RefCell<HashMap<Ingredients, Made, RandomState>>,
     last: Cell<u32>,
 }
@@ -96,20 +96,20 @@ struct Known {
 #[derive(Debug)]
 struct Made {
     way: Rc<TlsWay>,
-    /// How often it was seen that no policy demands it.
+    /// How many times in a row no policy used it.
     unused: u32,
 }
 
-/// How often a way may be found unused before it is forgotten; looked at once a second. A change of configuration, and the idle time
-/// of most connections, is over by then.
-// No limit: it decides when memory is freed that nothing waits for.
+/// How many times a way may be found unused before it is removed; checked once a second. By then a change of configuration, and
+/// the idle time of most connections, is over.
+// No limit: it decides when unused memory is freed.
 const UNUSED: u32 = 60;
 
 impl Ways {
-    /// The way that a policy demands.
+    /// The way that a policy requires.
     ///
     /// # Errors
-    /// If there is none: what it refers to is missing or unusable.
+    /// If it can't be built: something that it refers to is missing or unusable.
     pub(crate) fn find(&self, live: &Live, tls: Option<&Arc<UpstreamTls>>) -> Result<Way, InvalidTls> {
         let Some(tls) = tls else { return Ok(Way::Plain) };
         let certificate = match &tls.client_certificate {
@@ -147,7 +147,7 @@ impl Ways {
         Ok(way)
     }
 
-    /// Forgets the ways of policies that are gone. Called now and then.
+    /// Removes the ways of policies that are gone. Called periodically.
     pub(crate) fn keep_house(&self) {
         self.known.borrow_mut().retain(|_, known| known.tls.strong_count() > 0);
         self.made.borrow_mut().retain(|_, Made { way, unused }| {

@@ -1,4 +1,4 @@
-//! TLS to endpoints: what a policy demands, as a configuration of the TLS library.
+//! TLS to endpoints: turns a policy into a configuration of the TLS library.
 
 use std::sync::Arc;
 
@@ -11,19 +11,19 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use super::target::WayNumber;
 
-/// The name that nginx verifies when none is configured: that of the upstream in the configuration that ingress-nginx writes.
+/// The name that nginx verifies if none is configured: that of the upstream in the configuration written by ingress-nginx.
 const NAMELESS: &str = "upstream_balancer";
 
-/// Why there can be no connection as a policy demands it.
+/// Why no connection can be made as a policy requires.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum InvalidTls {
-    /// The snapshot doesn't hold the certificate to show.
+    /// The snapshot doesn't contain the client certificate.
     #[error("the client certificate is missing")]
     NoCertificate,
-    /// The certificate to show and its key can't be used.
+    /// The client certificate or its key can't be used.
     #[error("the client certificate cannot be used")]
     Certificate,
-    /// None of the authorities can be used.
+    /// None of the certificate authorities can be used.
     #[error("the authorities cannot be used")]
     Authorities,
     /// The name is neither a DNS name nor an address.
@@ -35,7 +35,7 @@ pub(crate) enum InvalidTls {
 #[derive(Debug)]
 pub(crate) struct TlsWay {
     pub(super) number: WayNumber,
-    /// For all connections of this way, so that sessions are resumed.
+    /// Shared by all connections of this way, so that sessions are resumed.
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) name: ServerName<'static>,
 }
@@ -82,8 +82,8 @@ impl TlsWay {
     }
 }
 
-/// Accepts every certificate. Nor is it looked at whether the endpoint has the key of the certificate that it shows: whoever has any
-/// is accepted anyway, and old certificates that the library can't read are in use behind ingress-nginx.
+/// Accepts every certificate. It doesn't even check that the endpoint has the key of its certificate: any certificate is accepted
+/// anyway, and old ones that the library can't parse are in use behind ingress-nginx.
 #[derive(Debug)]
 struct Anyone(Arc<CryptoProvider>);
 

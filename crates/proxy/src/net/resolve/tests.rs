@@ -7,7 +7,7 @@ use hickory_resolver::proto::rr::{Name as DnsName, RData, Record, RecordType};
 use std::sync::Mutex;
 use tokio::net::UdpSocket as Socket;
 
-/// What a name server on loopback answers: addresses by name, without the root dot. An absent name does not exist.
+/// The answers of a name server on loopback: addresses by name, without the root dot. A missing name does not exist.
 type Zone = Arc<Mutex<HashMap<String, Vec<IpAddr>>>>;
 
 async fn name_server(zone: Zone, ttl: u32) -> SocketAddr {
@@ -124,7 +124,7 @@ async fn addresses_that_lead_back_are_refused() {
 }
 
 #[tokio::test]
-async fn only_names_that_are_wanted_are_resolved() {
+async fn only_configured_names_are_resolved() {
     let zone = zone(&[("x.example", &["10.0.0.1"]), ("y.example", &["10.0.0.2"])]);
     let (resolver, mut changes) = resolver(&zone, 0).await;
     resolver.apply(&named("a", "x.example", 80));
@@ -139,7 +139,7 @@ async fn only_names_that_are_wanted_are_resolved() {
 }
 
 #[test]
-fn special_addresses_are_known_in_every_form() {
+fn special_addresses_are_recognised_in_every_form() {
     let policy = AddressPolicy::default();
     for refused in [
         "127.0.0.1",
@@ -178,7 +178,7 @@ fn special_addresses_are_known_in_every_form() {
 }
 
 #[test]
-fn endpoints_lie_neither_here_nor_where_credentials_are() {
+fn endpoints_may_be_neither_on_this_machine_nor_at_metadata_services() {
     let policy =
         |loopback_endpoints| AddressPolicy { own: vec![own()], loopback_endpoints, ..AddressPolicy::default() };
     fn own() -> SocketAddr {
@@ -194,7 +194,7 @@ fn endpoints_lie_neither_here_nor_where_credentials_are() {
         let address = local.parse().unwrap();
         assert!(!strict.admits_endpoint(address) && lenient.admits_endpoint(address), "{local}");
     }
-    // The port is ours only on this machine.
+    // The port is the proxy's own only on this machine.
     assert!(strict.admits_endpoint("192.0.2.1:10254".parse().unwrap()));
     let allowing = AddressPolicy { allowed: ["169.254.0.0/16".parse().unwrap()].into_iter().collect(), ..strict };
     assert!(allowing.admits_endpoint("169.254.169.254:80".parse().unwrap()));
