@@ -9,30 +9,30 @@ use jiff::tz::TimeZone;
 use super::SessionKey;
 use crate::http::{Fields, KnownField};
 
-/// What the attributes of a session cookie depend on besides its configuration.
+/// The inputs for the attributes of a session cookie besides its configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances<'a> {
-    /// Path attribute, from the route.
+    /// The Path attribute, from the route.
     pub path: &'a str,
     /// Whether the client's connection is TLS.
     pub tls: bool,
-    /// The User-Agent field; empty without one.
+    /// The User-Agent field; empty if absent.
     pub user_agent: &'a [u8],
-    /// The present in seconds since 1970.
+    /// The current time in seconds since 1970.
     pub now: i64,
 }
 
-/// The value of the session cookie of a request. Among several of the same name the last one counts, as in ingress-nginx.
+/// The value of the session cookie of a request. If several have the same name, the last one counts, as in ingress-nginx.
 pub fn find<'b>(fields: &Fields, bytes: &'b [u8], name: &[u8]) -> Option<&'b [u8]> {
     all(fields, bytes, name).last()
 }
 
-/// The values of all cookies of a name, in order.
+/// The values of all cookies with a name, in order.
 pub fn all<'b>(fields: &Fields, bytes: &'b [u8], name: &[u8]) -> impl Iterator<Item = &'b [u8]> {
     let pairs = fields.all(KnownField::Cookie, bytes).flat_map(|value| value.split(|&byte| byte == b';'));
     pairs.filter_map(move |pair| {
         let value = pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"=")?;
-        // A blank ends the value.
+        // White space ends the value.
         value.split(u8::is_ascii_whitespace).next()
     })
 }
@@ -49,7 +49,7 @@ pub fn write(
     put(&[cookie.name.as_bytes(), b"=", key.as_bytes(), b"|", backend_key]);
     if let Some(date) = cookie.expires.and_then(|after| Timestamp::from_second(at.now.checked_add(after)?).ok()) {
         let utc = date.to_zoned(TimeZone::UTC);
-        // Four digits from 2038 on, as ngx.cookie_time writes them: two would be read as the past.
+        // Years from 2038 on have four digits, as in ngx.cookie_time: two would be read as a past year.
         let format = if utc.year() > 2037 { "%a, %d-%b-%Y %H:%M:%S GMT" } else { "%a, %d-%b-%y %H:%M:%S GMT" };
         let written = write!(out, "; Expires={}", utc.strftime(format));
         debug_assert!(written.is_ok(), "a vector takes everything");
@@ -62,7 +62,7 @@ pub fn write(
     if let Some(domain) = &cookie.domain {
         put(&[b"; Domain=", domain.as_bytes()]);
     }
-    // A path that no cookie can hold (RFC 6265 4.1.1) would end the attribute and start another.
+    // A path with characters that no cookie may contain (RFC 6265 4.1.1) would end the attribute and start another.
     if !at.path.bytes().any(|byte| byte == b';' || byte.is_ascii_control()) {
         put(&[b"; Path=", at.path.as_bytes()]);
     }
@@ -85,8 +85,8 @@ fn name(same_site: SameSite) -> &'static [u8] {
     }
 }
 
-/// Whether a browser understands `SameSite=None`; those that do not drop the cookie or take it for `Strict`
-/// (chromium.org "SameSite=None: Known Incompatible Clients", as far as ingress-nginx follows it).
+/// Whether a browser understands `SameSite=None`; others drop the cookie or read it as `Strict` (chromium.org "SameSite=None:
+/// Known Incompatible Clients", as far as ingress-nginx follows it).
 fn knows_same_site_none(user_agent: &[u8]) -> bool {
     let has = |text: &str| memchr::memmem::find(user_agent, text.as_bytes()).is_some();
     let old_chrome = has("Chrome/4") || has("Chrome/5") || has("Chrome/6");

@@ -1,21 +1,21 @@
-//! Peak EWMA as ingress-nginx computes it (`balancer/ewma.lua`): the mean of response times, weighted by an exponential decay
-//! in time, and the better of two endpoints taken at random.
+//! Peak EWMA as computed by ingress-nginx (`balancer/ewma.lua`): the mean of response times, weighted by exponential decay over
+//! time; of two endpoints drawn at random, the better one is chosen.
 
 use std::time::{Duration, Instant};
 
 use super::{Node, TryOutcome};
 use crate::random::Rng;
 
-/// Time in which a measurement loses all but 1/e of its weight.
+/// Time after which a measurement keeps only 1/e of its weight.
 // No limit: a part of the algorithm.
 const DECAY: Duration = Duration::from_secs(10);
 
-/// What a failure counts as. ingress-nginx counts the time it took, so that an endpoint that refuses connections looks like
-/// the fastest of all; here it counts as a slow answer.
+/// The time that a failure counts as. ingress-nginx counts the time that it took, so that an endpoint that refuses connections
+/// looks fastest of all; here it counts as a slow response.
 // No limit: a part of the algorithm.
 const FAILURE: Duration = Duration::from_secs(10);
 
-/// Draws for a second endpoint before the first untried one in order is taken.
+/// Draws for a second endpoint before the first untried one in order is taken instead.
 // No limit: a part of the algorithm.
 const DRAWS: u32 = 8;
 
@@ -68,14 +68,14 @@ impl Ewma {
 }
 
 impl Score {
-    /// Weight that remains of what is known.
+    /// The remaining weight of the known mean.
     fn weight(&self, now: Instant) -> f64 {
         let idle = now.saturating_duration_since(self.touched);
         (-idle.as_secs_f64() / DECAY.as_secs_f64()).exp()
     }
 }
 
-/// A random one of those that may be taken.
+/// Draws a random node that may be used.
 fn draw(open: &[u32], may: impl Fn(u32) -> bool, rng: &mut Rng) -> Option<u32> {
     let count = u32::try_from(open.len()).unwrap_or(u32::MAX);
     for _ in 0..DRAWS {

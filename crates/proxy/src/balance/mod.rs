@@ -1,8 +1,8 @@
-//! The choice of an endpoint for one request: session affinity first, then round robin, EWMA or a consistent hash.
+//! Chooses an endpoint for a request: session affinity first, then round robin, EWMA or a consistent hash.
 //!
-//! A [`Balancer`] belongs to one backend in one worker and is told about every change of the endpoints. Workers and replicas
-//! share no state, so whatever has to map the same way everywhere (session keys, hash rings) follows from names and addresses
-//! alone. A draining endpoint is chosen only for sessions that it already has. In steady state nothing is allocated.
+//! A [`Balancer`] belongs to one backend in one worker and is updated on every change of the endpoints. Workers and replicas
+//! share no state, so everything that must map the same way everywhere (session keys, hash rings) depends on names and addresses
+//! alone. A draining endpoint is chosen only for its existing sessions. In steady state nothing is allocated.
 
 pub mod cookie;
 mod ewma;
@@ -27,7 +27,7 @@ pub use self::session::{SessionKey, backend_key};
 #[derive(Debug)]
 pub struct Balancer {
     nodes: Vec<Node>,
-    /// Nodes that take new requests, by index.
+    /// Nodes that accept new requests, by index.
     open: Vec<u32>,
     choice: Choice,
     sessions: Option<Sessions>,
@@ -37,22 +37,22 @@ pub struct Balancer {
 /// What a choice may depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
-    /// Value of the session cookie, see [`cookie::find`]; `None` without affinity or without cookie.
+    /// Value of the session cookie, see [`cookie::find`]; `None` without affinity or without a cookie.
     pub session: Option<&'a [u8]>,
-    /// The evaluated key of `upstream-hash-by`; empty where there is none.
+    /// The evaluated key of `upstream-hash-by`; empty if not configured.
     pub hash_key: &'a [u8],
-    /// Endpoints that failed this request. They are avoided while there is another one.
+    /// Endpoints that failed this request. They are avoided as long as there is another one.
     pub tried: &'a [SocketAddr],
-    /// The present.
+    /// The current time.
     pub now: Instant,
 }
 
-/// A choice.
+/// A chosen endpoint.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Pick {
     /// Where to send the request.
     pub endpoint: SocketAddr,
-    /// The new key of the session, when the client has to be told one (if its route sets cookies).
+    /// The new session key, if the client needs one (and its route sets cookies).
     pub session: Option<SessionKey>,
     node: u32,
 }
@@ -60,13 +60,13 @@ pub struct Pick {
 /// How a try ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TryOutcome {
-    /// With a response; time to connect and to its end, together.
+    /// With a response; time to connect plus time to the end of the response.
     Answered(Duration),
     /// With an error or a timeout.
     Failed,
 }
 
-/// An endpoint as the balancer sees it.
+/// An endpoint, as the balancer stores it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Node {
     address: SocketAddr,
@@ -83,7 +83,7 @@ enum Choice {
 }
 
 impl Balancer {
-    /// A balancer for a backend. `rng` only gives it a random start.
+    /// Creates a balancer for a backend. `rng` only gives it a random start.
     pub fn new(backend: &Backend, endpoints: &[Endpoint], rng: &mut Rng, now: Instant) -> Self {
         let mut balancer = Self {
             nodes: Vec::new(),
@@ -96,7 +96,7 @@ impl Balancer {
         balancer
     }
 
-    /// Takes over a change of the backend or of its endpoints. What is known about endpoints that stay is kept.
+    /// Applies a change of the backend or its endpoints. State of endpoints that stay is kept.
     pub fn update(&mut self, backend: &Backend, endpoints: &[Endpoint], now: Instant) {
         let nodes: Vec<_> = endpoints.iter().map(Node::from).collect();
         let previous = std::mem::replace(&mut self.nodes, nodes);
@@ -104,7 +104,7 @@ impl Balancer {
         self.sessions = backend.affinity.as_ref().map(|affinity| {
             Sessions::new(affinity, &backend.upstream_name, self.sessions.take(), &previous, &self.nodes)
         });
-        // A session cookie beats the hash, which would be asked only for the first request of a session.
+        // Session affinity beats the hash, which would apply only to the first request of a session.
         let hash = if self.sessions.is_some() { None } else { Some(()) };
         let before = std::mem::replace(&mut self.choice, Choice::RoundRobin(RoundRobin::default()));
         self.choice = match (&backend.balance, hash) {
@@ -126,13 +126,13 @@ impl Balancer {
         };
     }
 
-    /// Whether there is an endpoint that takes new requests.
+    /// Whether any endpoint accepts new requests.
     pub fn is_open(&self) -> bool {
         !self.open.is_empty()
     }
 
-    /// Chooses an endpoint, `None` when there is none for this request. When all were tried already, one of them is taken
-    /// again: how often is for the retry policy to say.
+    /// Chooses an endpoint; `None` if there is none for this request. If all were already tried, one of them is chosen again: the
+    /// retry policy limits how often.
     pub fn pick(&mut self, ask: &Ask<'_>) -> Option<Pick> {
         let Some(sessions) = &mut self.sessions else {
             return self.choose(ask).map(|node| self.picked(node, None));
@@ -151,7 +151,7 @@ impl Balancer {
         Some(self.picked(node, key))
     }
 
-    /// Tells how a try ended.
+    /// Reports how a try ended.
     pub fn done(&mut self, pick: &Pick, outcome: TryOutcome, now: Instant) {
         if let Choice::Ewma(ewma) = &mut self.choice {
             let stays = |node: &Node| node.address == pick.endpoint;

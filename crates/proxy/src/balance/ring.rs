@@ -1,5 +1,5 @@
-//! Consistent hashing as lua-resty-balancer does it (`chash`), so that keys keep their endpoints when ingress-nginx is
-//! replaced: 160 points for each endpoint and unit of weight, each the CRC-32 of the name's CRC-32 and the point before.
+//! Consistent hashing as in lua-resty-balancer (`chash`), so that keys keep their endpoints when ingress-nginx is replaced: 160
+//! points for each endpoint and unit of weight, each the CRC-32 of the name's CRC-32 and the previous point.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,17 +12,17 @@ use crate::random::Rng;
 // No limit: a part of the algorithm.
 const POINTS: u32 = 160;
 
-/// Points on a circle, each of one node.
+/// Points on a circle, each owned by a node.
 #[derive(Debug, Default)]
 pub(super) struct Ring {
     /// Hash in the upper half, node in the lower, sorted.
     points: Vec<u64>,
-    /// Nodes as they were when the ring was made: weight by address, 0 for those without points.
+    /// The nodes when the ring was built: weight by address, 0 for nodes without points.
     weights: HashMap<SocketAddr, u16>,
 }
 
 impl Ring {
-    /// The ring of those nodes for which `member` holds. Points of a previous ring are kept, and cost a copy only.
+    /// Builds the ring of the nodes for which `member` returns true. Points of a previous ring are copied instead of computed.
     pub(super) fn new(known: Option<Self>, previous: &[Node], nodes: &[Node], member: impl Fn(&Node) -> bool) -> Self {
         let weights: HashMap<_, _> = nodes
             .iter()
@@ -51,7 +51,7 @@ impl Ring {
                 push_points(&mut points, node.address.to_string().as_bytes(), u32::from(weight), at);
             }
         }
-        // The stable sort finds the run that is sorted already and merges the rest into it.
+        // The stable sort finds the run that is already sorted and merges the rest into it.
         points.sort();
         Self { points, weights }
     }
@@ -61,10 +61,10 @@ impl Ring {
         self.find_where(key, |_| true)
     }
 
-    /// The node of a key, or the next one along the ring that may be taken.
+    /// The node of a key, or the next usable one along the ring.
     pub(super) fn find_where(&self, key: &[u8], may: impl Fn(u32) -> bool) -> Option<u32> {
-        // The owner is the last point at or before the hash. A hash before all points belongs to the first of them, not to
-        // the last one: so does the original.
+        // The owner is the last point at or before the hash. A hash before all points belongs to the first point, not the last,
+        // as in the original.
         let hash = u64::from(crc32(!0, key) ^ u32::MAX);
         let after = self.points.partition_point(|point| point >> 32 <= hash).max(1).min(self.points.len());
         let (before, after) = self.points.split_at(after);
@@ -72,7 +72,7 @@ impl Ring {
     }
 }
 
-/// Groups of endpoints on a ring; a key has a group, of which any member is taken (`upstream-hash-by-subset`).
+/// Groups of endpoints on a ring; a key maps to a group, and any member may be chosen (`upstream-hash-by-subset`).
 #[derive(Debug)]
 pub(super) struct Subsets {
     ring: Ring,
@@ -80,7 +80,7 @@ pub(super) struct Subsets {
 }
 
 impl Subsets {
-    /// Groups of `size` of `count` endpoints in their order. The last group is filled up from the first endpoints.
+    /// Divides `count` endpoints into groups of `size`, in order. The last group is filled up with the first endpoints.
     pub(super) fn new(count: usize, size: u32) -> Self {
         let size = (size as usize).clamp(1, count.max(1));
         let mut ring = Ring::default();

@@ -1,4 +1,4 @@
-//! One after the other, by weight, from a random start.
+//! Takes endpoints in turn, by weight, from a random start.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -6,13 +6,13 @@ use std::collections::BinaryHeap;
 use super::Node;
 use crate::random::Rng;
 
-/// Distance between two turns of an endpoint of weight one. Large enough that the shares of large weights stay exact to a
+/// Distance between two turns of an endpoint of weight one. Large enough to keep the shares of large weights exact to a
 /// thousandth.
 // No limit: a part of the algorithm.
 const STRIDE: u64 = 1 << 24;
 
-/// Whose turn it is. With equal weights a cursor, else the earliest deadline first: each endpoint's next turn lies a distance
-/// of one over its weight after its last one, which spreads the turns of a heavy endpoint evenly between those of the others.
+/// The order of turns. With equal weights it is a cursor, otherwise earliest deadline first: an endpoint's next turn is one
+/// stride divided by its weight after its last, which spreads the turns of a heavy endpoint evenly among the others.
 #[derive(Debug, Default)]
 pub(super) struct RoundRobin {
     cursor: usize,
@@ -22,7 +22,7 @@ pub(super) struct RoundRobin {
 #[derive(Debug)]
 struct Weighted {
     turns: BinaryHeap<Reverse<Turn>>,
-    /// Those passed over within one choice.
+    /// Turns skipped within one choice.
     passed: Vec<Reverse<Turn>>,
 }
 
@@ -85,7 +85,7 @@ impl Weighted {
         Some(turn.node)
     }
 
-    /// Brings deadlines back before they overflow, once in years.
+    /// Lowers all deadlines before they overflow, once in years.
     fn rebase(&mut self, by: u64) {
         let mut turns = std::mem::take(&mut self.turns).into_vec();
         for Reverse(turn) in &mut turns {

@@ -1,7 +1,7 @@
-//! Which endpoint a session belongs to (ingress-nginx `balancer/sticky*.lua`, `util/nodemap.lua`).
+//! Maps sessions to endpoints (ingress-nginx `balancer/sticky*.lua`, `util/nodemap.lua`).
 //!
-//! The value of a session cookie is `<key>|<backend key>`. In the mode `persistent` the key names an endpoint, in `balanced`
-//! it is hashed onto a ring. Cookies that ingress-nginx has set keep their meaning, with and without the second part.
+//! The value of a session cookie is `<key>|<backend key>`. In `persistent` mode the key names an endpoint, in `balanced` mode it
+//! is hashed onto a ring. Cookies set by ingress-nginx keep their meaning, with and without the second part.
 
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,7 +26,7 @@ impl SessionKey {
     // No limit: what the text takes at most.
     const CAPACITY: usize = 44;
 
-    /// The key as it stands in the cookie.
+    /// The key as written in the cookie.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
@@ -37,7 +37,7 @@ impl SessionKey {
         key
     }
 
-    /// `<time>.<process>.<random>`, as ingress-nginx makes it.
+    /// Generates `<time>.<process>.<random>`, like ingress-nginx.
     fn generate(since_1970: std::time::Duration, rng: &mut Rng) -> Self {
         use std::io::Write;
         let mut key = Self { bytes: [0; Self::CAPACITY], len: 0 };
@@ -89,7 +89,7 @@ impl Sessions {
                     Some(Self { map: Map::Balanced(ring), .. }) => Some(ring),
                     _ => None,
                 };
-                // Draining endpoints stay on the ring: their sessions do not move before they are gone.
+                // Draining endpoints stay on the ring: their sessions move only once they are gone.
                 Map::Balanced(Ring::new(known, previous, nodes, |_| true))
             }
             AffinityMode::Persistent => {
@@ -106,7 +106,7 @@ impl Sessions {
         self.change_on_failure
     }
 
-    /// The node that the value of a session cookie stands for.
+    /// The node that a session cookie's value refers to.
     pub(super) fn find(&self, value: &[u8]) -> Option<u32> {
         let key = value.split(|&byte| byte == b'|').next().filter(|key| !key.is_empty())?;
         match &self.map {
@@ -118,7 +118,7 @@ impl Sessions {
         }
     }
 
-    /// A new session whose endpoint follows from its key; `None` when the balancer has to choose the endpoint.
+    /// Starts a session whose key determines its endpoint; `None` if the balancer has to choose the endpoint.
     pub(super) fn open(&self, nodes: &[Node], tried: &[SocketAddr], rng: &mut Rng) -> Option<(u32, SessionKey)> {
         let Map::Balanced(ring) = &self.map else {
             return None;
@@ -132,7 +132,7 @@ impl Sessions {
         })
     }
 
-    /// The key of a session with a node that the balancer chose, where there is such a key.
+    /// The key of a session on a node chosen by the balancer, if the mode has one.
     pub(super) fn key_of(&self, node: u32) -> Option<SessionKey> {
         match &self.map {
             Map::Balanced(_) => None,
@@ -154,7 +154,7 @@ fn hex(digest: [u8; 16]) -> [u8; 32] {
     })
 }
 
-/// A key of its own choice, for tests of what is done with keys.
+/// A key with a given text, for tests of how keys are used.
 #[cfg(test)]
 pub(super) fn tests_key(text: &[u8]) -> SessionKey {
     let mut key = SessionKey { bytes: [0; SessionKey::CAPACITY], len: text.len() as u8 };
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn keys_are_those_of_ingress_nginx() {
-        // printf %s web-80 | md5sum, and that text with the name behind it once more.
+        // printf %s web-80 | md5sum, and the result with the name appended, hashed again.
         assert_eq!(hex(Md5::digest("").into()), *b"d41d8cd98f00b204e9800998ecf8427e");
         assert_eq!(std::str::from_utf8(&backend_key("default-web-80")).unwrap(), "6cde5721ec2c7e2bce07cff7d0e4ac37");
         let address = "10.184.7.40:8080".parse().unwrap();

@@ -90,7 +90,7 @@ fn weights_are_shares_and_turns_are_spread() {
 }
 
 #[test]
-fn nothing_is_picked_where_nothing_is() {
+fn nothing_is_picked_without_endpoints() {
     let mut draining = ready(1);
     draining[0].state = EndpointState::Draining;
     for balance in [Balance::RoundRobin, Balance::Ewma, hash(None), hash(Some(3))] {
@@ -116,8 +116,8 @@ fn ewma_prefers_the_faster_and_forgets() {
         balancer.done(&pick, TryOutcome::Answered(Duration::from_millis(took)), now);
     }
     let fast = (0..100).filter(|_| balancer.pick(&ask(now)).unwrap().endpoint == address(1)).count();
-    assert_eq!(fast, 100, "of two, the better one is taken");
-    // Scores of endpoints that are not asked decay, so that a slow one gets another chance.
+    assert_eq!(fast, 100, "of two endpoints, the better one is chosen");
+    // Scores of unused endpoints decay, so that a slow one gets another chance.
     let slow = |balancer: &mut Balancer, now| {
         (0..100).any(|_| {
             let pick = balancer.pick(&ask(now)).unwrap();
@@ -130,7 +130,7 @@ fn ewma_prefers_the_faster_and_forgets() {
 }
 
 #[test]
-fn ewma_takes_failures_for_slow_and_new_endpoints_for_average() {
+fn ewma_rates_failures_as_slow_and_new_endpoints_as_average() {
     let description = backend(Balance::Ewma, None);
     let mut balancer = balancer(Balance::Ewma, None, &ready(2));
     let mut now = Instant::now();
@@ -147,7 +147,7 @@ fn ewma_takes_failures_for_slow_and_new_endpoints_for_average() {
     balancer.update(&description, &ready(3), now);
     let mut share = |last| (0..300).filter(|_| balancer.pick(&ask(now)).unwrap().endpoint == address(last)).count();
     assert_eq!(share(0), 0, "the worst of three is never the better of two");
-    // Of the three pairs that can be drawn, the new endpoint is the better one of one.
+    // The new endpoint is the better one in one of the three pairs that can be drawn.
     assert!((60..140).contains(&share(2)));
 }
 
@@ -177,8 +177,8 @@ fn a_hash_key_has_one_group_of_the_subset_size() {
 
 #[test]
 fn cookies_of_ingress_nginx_keep_their_endpoint() {
-    // The ring of lua-resty-balancer for these three endpoints, asked for a key that ingress-nginx had made; computed with
-    // an implementation of its own in another language.
+    // The ring of lua-resty-balancer for these three endpoints, queried with a key made by ingress-nginx; computed by an
+    // independent implementation in another language.
     let mut balancer = balancer(Balance::RoundRobin, Some((AffinityMode::Balanced, false)), &ready(3));
     for (key, last) in [
         ("1795244400.123.31.1", 2),
@@ -209,7 +209,7 @@ fn a_persistent_session_names_its_endpoint() {
     }
     for unknown in [&b""[..], b"|", b"nonsense", b"d41d8cd98f00b204e9800998ecf8427e|x"] {
         let new = balancer.pick(&Ask { session: Some(unknown), ..ask(Instant::now()) }).unwrap();
-        assert!(new.session.is_some(), "a key that leads nowhere starts a new session");
+        assert!(new.session.is_some(), "an unknown key starts a new session");
     }
 }
 
@@ -227,7 +227,7 @@ fn failure_moves_a_session_only_where_it_may() {
         assert_ne!(moved.endpoint, pick.endpoint);
         let new = cookie(moved.session.unwrap());
         assert_eq!(moves.pick(&Ask { session: Some(&new), ..ask(Instant::now()) }).unwrap().endpoint, moved.endpoint);
-        // A session that is only about to start moves in any case.
+        // A session that is only starting moves in any case.
         let fresh = Ask { session: None, ..again };
         assert_ne!(stays.pick(&fresh).unwrap().endpoint, pick.endpoint);
     }
