@@ -1,8 +1,8 @@
-//! TCP and UDP services: what comes in at a port goes to an endpoint of its backend, and nobody looks at the bytes.
+//! TCP and UDP services: traffic that arrives at a port is forwarded to an endpoint of its backend without being interpreted.
 //!
-//! Which backend is decided by the configuration that holds when a connection or session begins. A connection keeps its endpoint to
-//! its end, whatever changes; a session of datagrams for as long as its port leads to that endpoint. Without an endpoint,
-//! connections are closed and datagrams dropped.
+//! The configuration in force when a connection or session begins decides the backend. A connection keeps its endpoint until it
+//! ends, whatever changes; a UDP session keeps it as long as its port leads to that endpoint. Without an endpoint, connections
+//! are closed and datagrams dropped.
 
 mod port;
 mod session;

@@ -1,4 +1,4 @@
-//! The port of a TCP or UDP service in one worker, and what a connection and a session of datagrams have in common.
+//! The port of a TCP or UDP service in one worker, and what TCP connections and UDP sessions have in common.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -15,18 +15,18 @@ use crate::net::listener::{self, Gate};
 use crate::shard::{Admission, Shard};
 use crate::upstream::Service;
 
-/// The port of a TCP or UDP service, in one worker.
+/// The port of a TCP or UDP service in one worker.
 #[derive(Debug)]
 pub(crate) struct OpenStream {
     resource: RefCell<Arc<StreamListener>>,
     gate: Gate,
     counts: Cell<StreamCounts>,
-    /// When it was last logged that a datagram was dropped.
+    /// When a dropped datagram was last logged.
     dropped: Cell<Option<Instant>>,
 }
 
 impl OpenStream {
-    /// For a socket that is bound.
+    /// Creates the port of a bound socket.
     pub(crate) fn new(resource: Arc<StreamListener>, local: SocketAddr) -> Self {
         Self {
             resource: RefCell::new(resource),
@@ -41,18 +41,18 @@ impl OpenStream {
         self.resource.borrow().clone()
     }
 
-    /// The resource changed: what begins from now on goes by the new one.
+    /// Replaces the resource: connections and sessions that begin from now on use the new one.
     pub(crate) fn change(&self, resource: Arc<StreamListener>) {
         *self.resource.borrow_mut() = resource;
     }
 
-    /// Whether it takes datagrams.
+    /// Whether it receives datagrams.
     pub(crate) fn is_udp(&self) -> bool {
         self.resource.borrow().transport.is_udp()
     }
 
-    /// Counts a connection for as long as the result lives. `None` if its client has as many as one may have. Peers that name the
-    /// client in a PROXY header are proxies, which speak for many clients.
+    /// Counts a connection for as long as the result lives. `None` if its client has reached its limit. Peers that name the
+    /// client in a PROXY header are proxies, which act for many clients.
     pub(crate) fn admit(&self, shard: &Rc<Shard>, peer: SocketAddr) -> Option<Admission> {
         match self.resource.borrow().transport {
             Transport::Tcp { accept_proxy: true, .. } => Some(shard.admit_proxy()),
@@ -60,12 +60,12 @@ impl OpenStream {
         }
     }
 
-    /// What closes it.
+    /// The gate that closes it.
     pub(crate) fn gate(&self) -> &Gate {
         &self.gate
     }
 
-    /// What was counted so far.
+    /// Its counters so far.
     pub(crate) fn report(&self) -> (ListenerName, &'static str, StreamCounts) {
         let resource = self.resource.borrow();
         (resource.name.clone(), resource.transport.as_str(), self.counts.get())
@@ -78,7 +78,7 @@ impl OpenStream {
     }
 }
 
-/// A connection or a session of datagrams: counted and logged exactly once, when it is dropped.
+/// A TCP connection or UDP session: counted and logged exactly once, when it is dropped.
 #[derive(Debug)]
 pub(super) struct StreamSession {
     pub(super) shard: Rc<Shard>,
@@ -111,10 +111,10 @@ impl StreamSession {
         Self { shard: shard.clone(), open: open.clone(), record, logged: true }
     }
 
-    /// The next endpoint to try, `None` when there is none or the policy allows no more. No endpoint is tried twice.
+    /// The next endpoint to try; `None` if there is none or the policy allows no more. No endpoint is tried twice.
     ///
-    /// The backend is the one that the port led to when this began. Its endpoints are those of now, which may be of a newer snapshot:
-    /// when the first try fails, most likely because its pod has just gone, the next one finds the pod that took its place.
+    /// The backend is the one that the port led to at the beginning. Its endpoints are the current ones, possibly of a newer
+    /// snapshot: if the first try fails, most likely because its pod has just gone, the next one finds the replacement.
     pub(super) fn choose(
         &mut self,
         resource: &StreamListener,
@@ -142,7 +142,7 @@ impl StreamSession {
         Some((service, pick))
     }
 
-    /// An endpoint was reached.
+    /// Reports that an endpoint was reached.
     pub(super) fn reached(&mut self, service: &Service, pick: &Pick, since: Instant) {
         let took = since.elapsed();
         self.record.connect = Some(took);
@@ -151,13 +151,13 @@ impl StreamSession {
         self.shard.metrics.borrow_mut().upstream.connected += 1;
     }
 
-    /// An endpoint was not reached.
+    /// Reports that an endpoint was not reached.
     pub(super) fn failed(&self, service: &Service, pick: &Pick) {
         service.done(pick, TryOutcome::Failed, Instant::now());
         self.shard.metrics.borrow_mut().upstream.failed += 1;
     }
 
-    /// A datagram is dropped. That is counted each time, but anybody can send any number of them: the log tells one a minute.
+    /// Drops a datagram. Each is counted, but since anyone can send any number of them, only one a minute is logged.
     pub(super) fn dropped(&mut self) {
         self.logged = listener::is_due(&self.open.dropped, Instant::now());
     }

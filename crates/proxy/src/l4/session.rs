@@ -1,7 +1,7 @@
-//! The ports and sessions of datagrams of one worker: sessions by client, and by when they were last used.
+//! One worker's UDP ports and sessions: by client, and by last use.
 //!
-//! There are never more than [`most_sessions`](crate::net::descriptors::most_sessions): the one that was silent for longest makes room for
-//! a new one.
+//! Their number never exceeds [`most_sessions`](crate::net::descriptors::most_sessions): the session that was silent longest
+//! makes room for a new one.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -10,24 +10,24 @@ use std::rc::Rc;
 
 use tokio::task::AbortHandle;
 
-/// Whose session it is.
+/// Identifies the client of a session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
 pub(super) struct Client {
-    /// The port of ours; no two have the same number.
+    /// The number of the proxy's port, unique in the worker.
     pub(super) port: u64,
-    /// The client.
+    /// The client's address.
     pub(super) address: SocketAddr,
-    /// The address of ours that it asked, where the port is open on all.
+    /// The proxy's address that the client sent to, if the port is open on all addresses.
     pub(super) local: Option<IpAddr>,
 }
 
 /// All ports and sessions.
 #[derive(Debug)]
 pub(super) struct DatagramSessions<S> {
-    /// Our address at each port, by its number.
+    /// The proxy's address at each port, by the port's number.
     ports: HashMap<u64, SocketAddr, foldhash::fast::RandomState>,
     by_client: HashMap<Client, Entry<S>, foldhash::fast::RandomState>,
-    /// Keys are times of use, which count up.
+    /// Keys are times of use, counted up.
     by_use: BTreeMap<u64, Client>,
     uses: u64,
 }
@@ -46,22 +46,22 @@ impl<S> Default for DatagramSessions<S> {
 }
 
 impl<S> DatagramSessions<S> {
-    /// A port is open from now on.
+    /// Adds an open port.
     pub(super) fn open(&mut self, port: u64, local: SocketAddr) {
         self.ports.insert(port, local);
     }
 
-    /// Whether there is such an address among those of the ports.
+    /// Whether any port has a matching address.
     pub(super) fn has_port(&self, is_it: impl Fn(SocketAddr) -> bool) -> bool {
         self.ports.values().any(|local| is_it(*local))
     }
 
-    /// How many there are.
+    /// Number of sessions.
     pub(super) fn len(&self) -> usize {
         self.by_client.len()
     }
 
-    /// The session of a client, which is the last one used from now on.
+    /// The session of a client, marked as the most recently used.
     pub(super) fn touch(&mut self, client: &Client) -> Option<Rc<S>> {
         let entry = self.by_client.get(client)?;
         self.uses += 1;
@@ -70,7 +70,7 @@ impl<S> DatagramSessions<S> {
         Some(entry.session.clone())
     }
 
-    /// Adds a session, after the oldest ones have made room for it.
+    /// Adds a session, removing the oldest ones to make room for it.
     pub(super) fn insert(&mut self, client: Client, session: Rc<S>, task: AbortHandle, most: usize) {
         while self.by_client.len() >= most && self.evict() {}
         self.uses += 1;
@@ -82,7 +82,7 @@ impl<S> DatagramSessions<S> {
         }
     }
 
-    /// Ends the session that was silent for longest; `false` if there is none.
+    /// Ends the session that was silent longest; `false` if there is none.
     pub(super) fn evict(&mut self) -> bool {
         let Some((_, client)) = self.by_use.pop_first() else { return false };
         if let Some(entry) = self.by_client.remove(&client) {
@@ -91,7 +91,7 @@ impl<S> DatagramSessions<S> {
         true
     }
 
-    /// Forgets a session that ends by itself.
+    /// Removes a session that ends by itself.
     pub(super) fn remove(&mut self, client: &Client, session: &Rc<S>) {
         if self.by_client.get(client).is_some_and(|entry| Rc::ptr_eq(&entry.session, session))
             && let Some(entry) = self.by_client.remove(client)
@@ -108,7 +108,7 @@ impl<S> DatagramSessions<S> {
         }
     }
 
-    /// Closes a port, and ends all its sessions.
+    /// Closes a port and ends all its sessions.
     pub(super) fn close(&mut self, port: u64) {
         self.ports.remove(&port);
         for (_, entry) in self.by_client.extract_if(|client, _| client.port == port) {

@@ -1,7 +1,7 @@
-//! A connection of a TCP service, from accepting it to closing it.
+//! A connection of a TCP service, from accept to close.
 //!
-//! Each side may end its direction and go on receiving, as if there were no proxy. A side that fails resets the other one, so that a
-//! transfer that was cut never looks complete.
+//! Each side may end its direction and still receive, as if there were no proxy. A failure on one side resets the other, so that
+//! a truncated transfer never looks complete.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ pub(crate) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
 ) {
-    // Most of the time there is nothing but passing: what comes before needs no room in the task.
+    // Connections spend most of their time relaying bytes, so the state needed before that is boxed to keep the task small.
     if let Some(mut passing) = Box::pin(begin(shard, &mut admission, open, stream, peer)).await {
         passing.run().await;
     }
@@ -61,11 +61,11 @@ async fn begin(
     connection.begin(admission, &resource, &settings).await
 }
 
-/// A connection that has no endpoint yet.
+/// A connection without an endpoint yet.
 struct TcpConnection {
     session: StreamSession,
     deadline: Deadline,
-    /// The client, and where it connected to: what a PROXY header tells if there is one.
+    /// The client, and the address that it connected to: taken from the PROXY header if there is one.
     ends: Ends,
     client: TcpStream,
     /// From the client to the endpoint.
@@ -85,7 +85,7 @@ struct Passing {
 }
 
 impl TcpConnection {
-    /// Finds the endpoint. Without one the memory goes back to the worker, as at the end of every connection.
+    /// Finds the endpoint. If there is none, the memory goes back to the worker, as at the end of every connection.
     async fn begin(
         mut self,
         admission: &mut Admission,
@@ -100,7 +100,7 @@ impl TcpConnection {
         Some(Passing { session, deadline, client, endpoint, to_up, to_down: Direction::strict(), idle: settings.idle })
     }
 
-    /// Reads the PROXY header, connects, sends the PROXY header, as far as each is asked for.
+    /// Reads the PROXY header, connects, and sends the PROXY header, as configured.
     async fn reach(
         &mut self,
         admission: &mut Admission,
@@ -115,7 +115,7 @@ impl TcpConnection {
             self.session.record.status = 400;
             return None;
         }
-        // From here on it may be the server that has to speak first: silence says nothing.
+        // From here on the server may have to speak first, so silence means nothing.
         admission.enter(Phase::Passing);
         let mut endpoint = self.connect(resource, settings).await?;
         if send_proxy {
@@ -131,13 +131,13 @@ impl TcpConnection {
         Some(endpoint)
     }
 
-    /// Whether the connection begins with a valid header. What follows it stays in the buffer.
+    /// Reads the header and returns whether it is valid. Bytes after it stay in the buffer.
     async fn read_header(&mut self, admission: &Admission) -> bool {
         self.deadline.set_after(PROXY_HEADER_TIMEOUT);
         let inbound = self.to_up.buffer(&self.session.shard.store);
         loop {
             let client = &mut self.client;
-            // The buffer is larger than any header: it always has room for another byte of one.
+            // The buffer is larger than any header, so it always has room for another byte of one.
             let read = while_admitted(admission, &self.deadline, poll_fn(|cx| inbound.poll_fill(client, cx))).await;
             let Some(Ok(count @ 1..)) = read else { return false };
             self.session.record.received += count as u64;
@@ -147,7 +147,7 @@ impl TcpConnection {
                     inbound.consume(len);
                     self.ends = ends.unwrap_or(self.ends);
                     self.session.record.client = self.ends.source;
-                    // From now on what is passed is counted.
+                    // Relayed bytes are counted from here.
                     self.session.record.received = len as u64;
                     return true;
                 }
@@ -166,7 +166,7 @@ impl TcpConnection {
                     self.session.reached(&service, &pick, since);
                     return Some(stream);
                 }
-                // Nor would there be one for another endpoint.
+                // No other endpoint could be connected either.
                 Err(ConnectError::NoFile) => return None,
                 Err(error) => {
                     tracing::debug!(%error, upstream.addr = %pick.endpoint, "cannot connect");
@@ -179,7 +179,7 @@ impl TcpConnection {
 }
 
 impl Passing {
-    /// Passes bytes until both sides have ended, one fails, or neither sends anything for too long.
+    /// Relays bytes until both sides have ended, one fails, or both are silent too long.
     async fn run(&mut self) {
         self.deadline.set_after(self.idle);
         let ended = poll_fn(|cx| self.poll(cx)).await;
@@ -221,15 +221,15 @@ impl Passing {
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Ended {
-    /// Both sides have ended, and each got all.
+    /// Both sides have ended, and each received everything.
     Whole,
     /// A side failed.
     Broken,
-    /// Nothing came for too long.
+    /// Both sides were silent too long.
     Idle,
 }
 
-/// Size of the future that a connection is, which is its memory while nothing passes.
+/// Size of a connection's future, which is its memory while it is silent.
 #[cfg(test)]
 pub(super) fn future_size() -> usize {
     fn size_of_output<A, B, C, D, E, F: Future>(_: impl FnOnce(A, B, C, D, E) -> F) -> usize {

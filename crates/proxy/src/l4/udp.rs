@@ -1,11 +1,12 @@
 //! The datagrams of a UDP service.
 //!
-//! A session is a client's address and port. It has one endpoint and a socket of its own, so that the endpoint tells clients apart
-//! and its answers find the way back; they leave from the address that the client asked. A session ends when nothing came for too
-//! long, when the endpoint has sent as many datagrams as were asked for, when others need its place, or with its port. While the
-//! worker drains, what clients send is passed on and prolongs nothing: the silence of the endpoint decides. When the port no longer
-//! leads to the endpoint, the next datagram begins another session: a client that keeps its port would never get away from a pod that
-//! is gone. What can't be sent at once is dropped, as networks do.
+//! A session is identified by the client's address and port. It has one endpoint and its own socket, so that the endpoint can
+//! distinguish clients and its responses find their way back; they are sent from the address that the client used. A session ends
+//! when it was silent too long, when the endpoint has sent the configured number of responses, when another session needs its
+//! place, or when its port closes. While the worker drains, datagrams from clients are forwarded but prolong nothing: the silence
+//! of the endpoint decides. When the port no longer leads to the endpoint, the next datagram begins another session: otherwise a
+//! client that keeps its port would stay with a pod that is gone. Datagrams that can't be sent at once are dropped, as networks
+//! do.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -33,15 +34,15 @@ use crate::net::listener::pause_after;
 use crate::shard::Shard;
 use crate::timer::{Deadline, Millis, NEVER, within};
 
-/// The largest datagram there is.
-// No limit: the protocol has it.
+/// The largest possible datagram.
+// No limit: set by the protocol.
 const LARGEST: usize = 64 << 10;
 
-/// So many datagrams are taken before others of the worker get their turn.
+/// Datagrams received before other tasks of the worker get their turn.
 // No limit: a batch.
 const BATCH: usize = 32;
 
-/// The datagrams of one worker.
+/// One worker's datagrams.
 #[derive(Debug)]
 pub(crate) struct Datagrams {
     shard: Rc<Shard>,
@@ -49,12 +50,12 @@ pub(crate) struct Datagrams {
 }
 
 impl Datagrams {
-    /// Without ports.
+    /// Creates the value without ports.
     pub(crate) fn new(shard: Rc<Shard>) -> Rc<Self> {
         Rc::new(Self { shard, sessions: RefCell::default() })
     }
 
-    /// How many sessions there are.
+    /// Number of sessions.
     pub(crate) fn sessions(&self) -> usize {
         self.sessions.borrow().len()
     }
@@ -70,16 +71,16 @@ impl Datagrams {
 pub(crate) struct Port {
     socket: UdpSocket,
     local: SocketAddr,
-    /// Memory for one datagram, either way.
+    /// Memory for one datagram, in either direction.
     scratch: RefCell<Vec<u8>>,
 }
 
-/// Where a datagram came from and went to.
+/// The addresses of a received datagram.
 #[derive(Clone, Copy, Debug)]
 struct Datagram {
     len: usize,
     client: SocketAddr,
-    /// The address of ours, where the socket has all.
+    /// The proxy's address that it was sent to, if the socket is bound to all.
     local: Option<IpAddr>,
 }
 
@@ -87,7 +88,7 @@ impl Port {
     /// Takes over a bound socket.
     ///
     /// # Errors
-    /// If the event loop does not take it, or the kernel does not tell destinations.
+    /// If it can't be registered with the event loop, or the kernel can't report destinations.
     pub(crate) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
         let local = socket.local_addr()?;
         match local.ip() {
@@ -98,7 +99,7 @@ impl Port {
         Ok(Self { socket: UdpSocket::from_std(socket)?, local, scratch: RefCell::new(vec![0; LARGEST]) })
     }
 
-    /// Receives a datagram that is there.
+    /// Receives a datagram that has already arrived.
     fn receive(&self, room: &mut [u8]) -> io::Result<Datagram> {
         self.socket.try_io(Interest::READABLE, || {
             let mut control = [0; 64];
@@ -117,7 +118,7 @@ impl Port {
         })
     }
 
-    /// Sends a datagram to a client, from the address that it asked.
+    /// Sends a datagram to a client, from the address that the client sent to.
     fn send(&self, datagram: &[u8], client: &Client) -> io::Result<usize> {
         let pieces = [IoSlice::new(datagram)];
         let to = SockaddrStorage::from(client.address);
@@ -132,7 +133,7 @@ impl Port {
                 send(&[ControlMessage::Ipv4PacketInfo(&info)])
             }
             Some(IpAddr::V6(ip)) => {
-                // The client's scope, which the kernel gave us, says which link a link-local address is of.
+                // The client's scope, as reported by the kernel, identifies the link of a link-local address.
                 let info = in6_pktinfo { ipi6_addr: in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 };
                 send(&[ControlMessage::Ipv6PacketInfo(&info)])
             }
@@ -147,7 +148,7 @@ fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     v4().or_else(v6)
 }
 
-/// Takes datagrams until the port is closed. A worker that drains begins no session, and goes on with those that it has.
+/// Receives datagrams until the port is closed. A draining worker begins no sessions but continues those that it has.
 pub(crate) async fn serve(datagrams: Rc<Datagrams>, open: Rc<OpenStream>, port: Port) {
     let number = datagrams.shard.next_number();
     datagrams.sessions.borrow_mut().open(number, port.local);
@@ -174,7 +175,7 @@ enum More {
     No,
 }
 
-/// Takes what is there.
+/// Receives the available datagrams.
 fn take(datagrams: &Rc<Datagrams>, open: &Rc<OpenStream>, port: &Rc<Port>, number: u64) -> io::Result<More> {
     let mut scratch = port.scratch.borrow_mut();
     for _ in 0..BATCH {
@@ -194,8 +195,8 @@ fn take(datagrams: &Rc<Datagrams>, open: &Rc<OpenStream>, port: &Rc<Port>, numbe
                     Ok(Some(session)) => session,
                     Ok(None) => continue,
                     Err(error) => {
-                        // The session that was silent for longest has a descriptor. It gives it back when its task ends, which is
-                        // when others get their turn.
+                        // The session that was silent longest holds a descriptor. It is released when its task ends, which
+                        // happens once other tasks get their turn.
                         open.gate().warn(&error);
                         datagrams.sessions.borrow_mut().evict();
                         return Ok(More::Perhaps);
@@ -221,23 +222,23 @@ fn end(datagrams: &Datagrams, client: &Client) {
 pub(super) struct UdpSession {
     socket: UdpSocket,
     endpoint: SocketAddr,
-    /// The newest snapshot in which the port led to the endpoint.
+    /// The newest snapshot in which the port leads to the endpoint.
     version: Cell<u64>,
     /// Longest silence.
     idle: Cell<Duration>,
-    /// Datagrams that answer one of the client's.
+    /// Datagrams expected in response to each one of the client's.
     responses: u32,
     asked: Cell<u64>,
     answered: Cell<u64>,
-    /// When anything came; while the worker drains, from the endpoint.
+    /// Time of the last datagram; while the worker drains, of the last one from the endpoint.
     used: Cell<Millis>,
     session: RefCell<StreamSession>,
 }
 
-/// Begins a session; `None` if it can't be, which is counted and logged.
+/// Begins a session; `None` if that fails, which is counted and logged.
 ///
 /// # Errors
-/// If there is no descriptor for it, which is no fault of the endpoint.
+/// If there is no descriptor for it, which is not the endpoint's fault.
 fn begin(
     datagrams: &Rc<Datagrams>,
     open: &Rc<OpenStream>,
@@ -291,7 +292,7 @@ fn begin(
     Ok(Some(session))
 }
 
-/// A socket that speaks with this peer only.
+/// Creates a socket that exchanges datagrams with this peer only.
 fn connect(peer: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
@@ -299,11 +300,12 @@ fn connect(peer: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Whether a sender is a UDP port of ours, and so most likely forged: answers would go to that port as questions, and its answers come
-/// back here as questions, for ever.
+/// Whether a sender is one of the proxy's own UDP ports, and so most likely forged: responses would go to that port as requests,
+/// and its responses would come back here as requests, for ever.
 ///
-/// A sender that is one of our ports by way of an address that another machine translates (that of a load balancer, say) can't be told
-/// from a client. The port alone does not tell it either: NTP and DNS servers ask from the port at which they answer.
+/// A sender that reaches one of our ports through an address translated by another machine (a load balancer's, say) looks like
+/// any client. The port number alone doesn't identify it either: NTP and DNS servers send queries from the port on which they
+/// answer.
 fn is_ours(datagrams: &Datagrams, sender: SocketAddr) -> bool {
     datagrams.sessions.borrow().has_port(|own| {
         own.port() == sender.port()
@@ -312,22 +314,23 @@ fn is_ours(datagrams: &Datagrams, sender: SocketAddr) -> bool {
     })
 }
 
-/// Whether an address is one of this machine, or network namespace: the kernel speaks to itself from the address that is spoken to.
-/// On loopback, where it need not, all addresses are local.
+/// Whether an address belongs to this machine or network namespace: the kernel sends to itself from the destination address. On
+/// loopback, where it needn't, all addresses are local.
 fn is_local(address: SocketAddr) -> bool {
     let from = || connect(address)?.local_addr();
     address.ip().is_loopback()
         || from().is_ok_and(|from| from.as_socket().is_some_and(|from| from.ip() == address.ip()))
 }
 
-/// Passes the answers of the endpoint on until the session ends. The port is free as soon as it is closed: no session holds its socket.
+/// Forwards the endpoint's responses until the session ends. Sessions don't hold the port's socket, so the port is free as soon
+/// as it is closed.
 async fn answer(datagrams: Rc<Datagrams>, session: Rc<UdpSession>, port: Weak<Port>, client: Client) {
     let shard = &datagrams.shard;
     let deadline = Deadline::of_task(shard.timers.clone()).await;
     session.wait(shard, &deadline);
     let mut draining = false;
     loop {
-        // The kernel tells an error (nobody is there) apart from data.
+        // The kernel reports errors (port unreachable) separately from data.
         let ready = session.socket.ready(Interest::READABLE | Interest::ERROR);
         let ready = tokio::select! {
             biased;
@@ -354,14 +357,14 @@ async fn answer(datagrams: Rc<Datagrams>, session: Rc<UdpSession>, port: Weak<Po
     shard.has_ended();
 }
 
-/// Resolves when the worker drains, which wakes each task that has a deadline.
+/// Resolves when the worker drains, which wakes every task with a deadline.
 async fn drains(shard: &Shard) {
     poll_fn(|_| if shard.is_draining() { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 impl UdpSession {
-    /// Whether the port still leads to the endpoint, be it one that takes nothing new. That is looked up once after each change; else
-    /// two numbers are compared.
+    /// Whether the port still leads to the endpoint, even one that accepts nothing new. This is looked up once after each change;
+    /// otherwise only two numbers are compared.
     fn is_served(&self, shard: &Shard, open: &OpenStream) -> bool {
         let running = shard.running();
         if self.version.replace(running.version) == running.version {
@@ -371,10 +374,10 @@ impl UdpSession {
         service.is_some_and(|service| service.knows(&running, self.endpoint))
     }
 
-    /// Sends a datagram of the client. Not by way of the event loop, which does not know a new socket as writable yet.
+    /// Sends a datagram of the client, bypassing the event loop, which does not know yet that a new socket is writable.
     fn forward(&self, datagram: &[u8]) {
         let socket = SockRef::from(&self.socket);
-        // An error of an earlier datagram comes first, and is none of this one.
+        // The first send may report the error of an earlier datagram.
         let sent = socket.send(datagram).or_else(|_| socket.send(datagram));
         let mut session = self.session.borrow_mut();
         self.asked.set(self.asked.get() + 1);
@@ -389,23 +392,23 @@ impl UdpSession {
         }
     }
 
-    /// Whether the endpoint has sent all that was asked for.
+    /// Whether the endpoint has sent all expected responses.
     fn is_answered(&self) -> bool {
         self.answered.get() >= self.asked.get().saturating_mul(self.responses.into())
     }
 
-    /// Passes on what the endpoint has sent, unless that ends the session.
+    /// Forwards datagrams from the endpoint, unless they end the session.
     fn receive(&self, ready: io::Result<Ready>, shard: &Shard, port: &Port, client: &Client) -> ControlFlow<(), More> {
         let Ok(ready) = ready else { return ControlFlow::Break(()) };
         if ready.is_error() {
             if !matches!(SockRef::from(&self.socket).take_error(), Ok(None)) {
-                // The endpoint's machine says that nobody is there: the next datagram may find another one.
+                // The endpoint's machine reports that the port is unreachable: the next datagram may find another endpoint.
                 if self.answered.get() == 0 {
                     self.session.borrow_mut().record.status = 502;
                 }
                 return ControlFlow::Break(());
             }
-            // It was taken by a send already. To say that it would block forgets it.
+            // A send already consumed the error. Returning `WouldBlock` clears the readiness.
             let _ = self.socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
         }
         let mut scratch = port.scratch.borrow_mut();
@@ -425,13 +428,13 @@ impl UdpSession {
         ControlFlow::Continue(More::Perhaps)
     }
 
-    /// Silence counts from now on.
+    /// Restarts the silence timer.
     fn wait(&self, shard: &Shard, deadline: &Deadline) {
         self.used.set(shard.timers.now());
         deadline.set_after(self.idle.get());
     }
 
-    /// Whether nothing came for too long; else the deadline is moved to when that would be so.
+    /// Whether the silence lasted too long; otherwise moves the deadline to when it will have.
     fn is_over(&self, shard: &Shard, deadline: &Deadline) -> bool {
         let end = self.used.get().saturating_add(Millis::try_from(self.idle.get().as_millis()).unwrap_or(NEVER));
         if end > shard.timers.now() {
