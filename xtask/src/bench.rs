@@ -1,4 +1,4 @@
-//! Benchmarks that count instructions, so that they say the same on a busy machine, and fail by themselves when a cost grows.
+//! Benchmarks that count instructions, so that they give the same result on a busy machine, and fail when a cost grows.
 
 use std::path::{Path, PathBuf};
 
@@ -11,11 +11,12 @@ mod request;
 /// Package and benchmark.
 const COUNTED: &[(&str, &str)] = &[("fairway-model", "lookup")];
 
-/// Counts everything: what is pure by the benchmarks of its crate, a request by the binary of the image, which is built if it is missing.
+/// Counts everything: pure code with the benchmarks of its crate, a request with the binary of the image, which is
+/// built if missing.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     for (package, bench) in COUNTED {
         let mut command = workspace.cargo();
-        // Quiet: what is left is the table that the benchmark prints.
+        // Quiet: only the table that the benchmark prints remains.
         command.args(["bench", "--quiet", "--locked", "--package", package, "--bench", bench]);
         let finished = shell::run(&workspace.console, &mut command, |_| true)?;
         if !finished.success {
@@ -33,7 +34,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     requests(workspace, &binary)
 }
 
-/// Counts what a request costs in a binary of the caller's choice, for comparing two builds.
+/// Counts the cost of a request in a given binary, to compare two builds.
 pub(crate) fn requests(workspace: &Workspace, binary: &Path) -> anyhow::Result<Outcome> {
     let folder: PathBuf = workspace.target_folder()?.join("bench");
     let (lines, complaints) = request::run(binary, &folder)?;

@@ -1,4 +1,4 @@
-//! The steps that are one cargo command.
+//! The steps that run a single cargo command.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use crate::shell;
 use crate::totals::Totals;
 use crate::workspace::Workspace;
 
-/// The workspace, and the fuzz targets outside it.
+/// Formats the workspace and the fuzz targets outside it.
 pub(crate) fn fmt(workspace: &Workspace) -> anyhow::Result<Outcome> {
     for manifest in ["Cargo.toml", fuzz::MANIFEST] {
         let mut command = workspace.cargo();
@@ -24,7 +24,7 @@ pub(crate) fn fmt(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::default())
 }
 
-/// `--all-targets` leaves out the tests that `cargo test` leaves out, so they are named.
+/// `--all-targets` omits the tests that `cargo test` omits, so they are named.
 pub(crate) fn clippy(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let mut command = workspace.cargo();
     command.args(["clippy", "--workspace", "--all-targets", "--test", "e2e", "--test", "image", "--locked"]);
@@ -37,7 +37,7 @@ pub(crate) fn doc(workspace: &Workspace) -> anyhow::Result<Outcome> {
     step(workspace, &mut command)
 }
 
-/// Every test binary and every documentation example, also after one has failed, so that the totals are whole.
+/// Runs every test binary and every documentation example, even after a failure, so that the totals are complete.
 pub(crate) fn test(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let mut command = workspace.cargo();
     command.args(["test", "--workspace", "--no-fail-fast", "--locked"]);
@@ -60,7 +60,7 @@ pub(crate) fn test(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome { note: totals.to_string(), failure, totals })
 }
 
-/// The output without the lines of tests that passed: a failure is found sooner.
+/// The output without the lines of passed tests, so that failures are easier to find.
 fn without_passed(output: &str) -> String {
     let passed = |line: &&str| line.starts_with("test ") && line.trim_end().ends_with(" ... ok");
     output.split_inclusive('\n').filter(|line| !passed(line)).collect()
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_failed_stays() {
+    fn failures_are_kept() {
         let output = "running 2 tests\ntest a ... ok\ntest b ... FAILED\n\nfailures:\n";
         assert_eq!(without_passed(output), "running 2 tests\ntest b ... FAILED\n\nfailures:\n");
     }

@@ -1,7 +1,8 @@
-//! The Helm chart: what is generated for it, and what is checked about it without a cluster.
+//! The Helm chart: the files generated for it, and the checks that need no cluster.
 //!
-//! One table, `chart/verdicts.tsv`, says what becomes of each value of the ingress-nginx chart. The documentation, the schema of
-//! the values and the text that tells users what they don't get are made from it, and [`check::run`] holds the chart to it.
+//! One table, `chart/verdicts.tsv`, records how each value of the ingress-nginx chart is handled. The documentation,
+//! the schema of the values and the text that lists unsupported values are generated from it, and [`check::run`]
+//! verifies the chart against it.
 
 use std::path::PathBuf;
 
@@ -26,7 +27,7 @@ pub(crate) use helm::Helm;
 /// The chart, from the root of the repository.
 pub(crate) const FOLDER: &str = "deploy/helm/fairway";
 
-/// Every file that is generated for the chart: path and content.
+/// Every file generated for the chart: path and content.
 pub(crate) fn files(workspace: &Workspace) -> anyhow::Result<Vec<(PathBuf, Vec<u8>)>> {
     let values = table::read()?;
     let (flags, keys) = (names::flags(workspace)?, names::keys(workspace)?);

@@ -1,4 +1,4 @@
-//! Everything that CI does, in order: the quick steps first.
+//! Runs the CI steps in order: the quick ones first.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ const STEPS: &[Step] = &[
     ("e2e", e2e::all),
 ];
 
-/// Runs the steps until one fails, then prints a line per step and the totals of the tests. `true` if all passed.
+/// Runs the steps until one fails, then prints a line per step and the test totals. Returns `true` if all passed.
 pub(crate) fn run(workspace: &Workspace) -> bool {
     let console = &workspace.console;
     let begin = Instant::now();

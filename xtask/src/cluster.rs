@@ -1,4 +1,4 @@
-//! `cargo xtask cluster`: builds what a cluster consists of, and calls the program that runs it.
+//! `cargo xtask cluster`: builds the parts of a cluster and calls the program that runs it.
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -10,14 +10,14 @@ use crate::outcome::Outcome;
 use crate::workspace::Workspace;
 use crate::{image, shell, tools};
 
-/// Becomes `fairway-cluster` with `words`, which it explains itself (`--help`): its exit status is ours.
-/// Returns only when something could not be built.
+/// Becomes `fairway-cluster` with `words`, which documents them itself (`--help`); its exit status is ours. Returns
+/// only if a build fails.
 pub(crate) fn run(workspace: &Workspace, words: &[&str]) -> anyhow::Result<bool> {
     let asks = words.iter().take_while(|word| **word != "--").any(|word| ["-h", "--help"].contains(word));
     let binary = binary(workspace)?;
     let steps: &[fn(&Workspace) -> anyhow::Result<Outcome>] = match words.first() {
         Some(&"up") if !asks => &[tools::build, image_if_missing, build],
-        // What is asked of a running cluster is not held up by a build.
+        // Commands to a running cluster don't wait for a build.
         _ if binary.exists() => &[],
         _ => &[build],
     };
@@ -28,13 +28,13 @@ pub(crate) fn run(workspace: &Workspace, words: &[&str]) -> anyhow::Result<bool>
         }
     }
     workspace.console.clear();
-    // In the folder of the caller: `exec` runs its command there.
+    // In the caller's folder: `exec` runs its command there.
     let error = Command::new(&binary).args(words).exec();
     Err(error).with_context(|| format!("starting {}", binary.display()))
 }
 
-/// Builds `fairway-cluster`, with the whole workspace: dependencies built for one package alone have other features, and would
-/// be built twice.
+/// Builds `fairway-cluster` with the whole workspace: dependencies built for one package alone have other features and
+/// would be built twice.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let mut command = workspace.cargo();
     command.args(["build", "--locked", "--workspace", "--bin", "fairway-cluster"]);
@@ -43,7 +43,7 @@ pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome { failure, ..Outcome::default() })
 }
 
-/// An image that is there stays: it takes minutes to build, and pods of a running cluster start from it.
+/// Keeps an existing image: it takes minutes to build, and pods of a running cluster start from it.
 fn image_if_missing(workspace: &Workspace) -> anyhow::Result<Outcome> {
     if workspace.root.join(image::ROOT).join("fairway").exists() {
         return Ok(Outcome::default());
@@ -52,7 +52,7 @@ fn image_if_missing(workspace: &Workspace) -> anyhow::Result<Outcome> {
     image::build(workspace)
 }
 
-/// Where `fairway-cluster` is once it is built.
+/// The path of `fairway-cluster` after its build.
 pub(crate) fn binary(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     Ok(workspace.target_folder()?.join("debug").join("fairway-cluster"))
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask conformance ingress`: the official Ingress conformance suite, unchanged, against Fairway on a cluster of its own.
+//! `cargo xtask conformance ingress`: runs the official Ingress conformance suite against Fairway on its own cluster.
 //!
 //! The suite is a Go program (`e2e/tools/ingress-conformance`). It prints its scenarios as it plays them, in an order of features
 //! that changes from run to run, and asks the address that the Ingresses show.
@@ -18,10 +18,10 @@ use crate::totals::Totals;
 use crate::workspace::Workspace;
 use crate::{cluster, e2e, image, shell, tools};
 
-/// The cluster that it runs on.
+/// The cluster to run on.
 const CLUSTER: &str = "conformance";
 
-/// Held while the suite runs: a second run would end the cluster of the first one.
+/// Held while the suite runs: a second run would stop the cluster of the first.
 const LOCK: &str = "target/conformance/lock";
 
 /// What the suite wants to see with `helm install`: a Server header is sent only if it is asked for.
@@ -31,20 +31,20 @@ const INSTALL: &str = "helm install ingress-nginx deploy/helm/fairway --namespac
 /// The arguments of the suite. The scenario about another's class waits this long to see that no address comes.
 const SUITE: &[&str] = &["-no-colors", "-ingress-class", "nginx", "-wait-time-for-ingress-status", "60s"];
 
-/// How many scenarios it has.
+/// The number of scenarios.
 const SCENARIOS: u64 = 30;
 
-/// The word that says that all has been built, for [`Beside`].
+/// The option that skips the build, for [`Beside`].
 const BUILT: &str = "--built";
 
-/// What is asked for.
+/// The options of a run.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct ConformanceOptions {
-    /// How often the suite runs.
+    /// How often to run the suite.
     times: u32,
-    /// The cluster stays.
+    /// Keep the cluster.
     keep: bool,
-    /// Nothing is built.
+    /// Build nothing.
     built: bool,
 }
 
@@ -69,7 +69,7 @@ impl ConformanceOptions {
     }
 }
 
-/// Builds what is missing, starts the cluster, installs Fairway, runs the suite, ends the cluster.
+/// Builds missing parts, starts the cluster, installs Fairway, runs the suite, stops the cluster.
 pub(crate) fn run(workspace: &Workspace, options: &ConformanceOptions) -> anyhow::Result<Outcome> {
     let _lock = match Lock::take(&workspace.root.join(LOCK))? {
         Ok(lock) => lock,
@@ -89,7 +89,7 @@ pub(crate) fn run(workspace: &Workspace, options: &ConformanceOptions) -> anyhow
     }
     let console = &workspace.console;
     let call = |words: &[&str]| shell::run(console, &mut fairway_cluster(workspace, words)?, |_| false);
-    // Of a run that was ended by force.
+    // Left over from a killed run.
     call(&["down", "--name", CLUSTER])?;
     console.line(&format!("starting the cluster {CLUSTER}"));
     let up = call(&["up", "--name", CLUSTER])?;
@@ -124,12 +124,12 @@ fn install_and_test(workspace: &Workspace, options: &ConformanceOptions) -> anyh
     Ok(Outcome { note, failure, totals })
 }
 
-/// Where all that the suite printed in a run goes.
+/// The file for the complete output of a run.
 fn log_of_run(workspace: &Workspace, run: u32) -> PathBuf {
     workspace.root.join(format!("target/conformance/ingress-{run}.log"))
 }
 
-/// The folder in which the suite finds its features: a copy, so that it doesn't matter what becomes of the work tree meanwhile.
+/// The folder with the suite's features: a copy, so that changes in the work tree don't matter while it runs.
 fn features(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let from = workspace.root.join("e2e/tools").join(tools::SUITE).join("suite/features");
     let folder = workspace.root.join("target/conformance");
@@ -170,7 +170,7 @@ fn play(workspace: &Workspace, run: u32, times: u32) -> anyhow::Result<Outcome> 
     Ok(Outcome { failure, ..outcome })
 }
 
-/// What the suite has said.
+/// The result according to the suite's output.
 fn judge(output: &str, success: bool) -> Outcome {
     let mut totals = Totals::default();
     output.lines().filter_map(scenarios).for_each(|scenarios| totals += scenarios);
@@ -203,10 +203,10 @@ fn scenarios(line: &str) -> Option<Totals> {
     Some(totals)
 }
 
-/// How many of its last lines are shown when the suite has failed and complains of no step.
+/// The number of last lines to show if the suite fails without naming a step.
 const LAST: usize = 10;
 
-/// What the suite says about the steps that failed, at the end of each feature, or else the last that it said.
+/// The suite's messages about failed steps, at the end of each feature, or else its last lines.
 fn complaints(output: &str) -> String {
     let mut lines = Vec::new();
     let mut within = false;
@@ -234,7 +234,7 @@ fn failed(failure: String) -> Outcome {
     Outcome { failure: Some(failure), ..Outcome::default() }
 }
 
-/// The suite, run beside other tests: it waits nearly all of the time. What it prints goes to a file. Dropping it ends it.
+/// The suite, run alongside other tests: it waits nearly all of the time. Its output goes to a file. Dropping it stops it.
 pub(crate) struct Beside {
     child: Child,
     log: PathBuf,
@@ -243,7 +243,7 @@ pub(crate) struct Beside {
 }
 
 impl Beside {
-    /// Starts a run, for which all has to be built.
+    /// Starts a run; everything must have been built.
     pub(crate) fn start(workspace: &Workspace) -> anyhow::Result<Self> {
         let log = workspace.root.join("target/conformance/ingress.log");
         fs::create_dir_all(log.parent().context("a log without a folder")?)?;
@@ -257,13 +257,13 @@ impl Beside {
         Ok(Self { child, log, begun: Instant::now(), program: cluster::binary(workspace)? })
     }
 
-    /// Waits for its end.
+    /// Waits for it to end.
     pub(crate) fn end(mut self, workspace: &Workspace) -> anyhow::Result<Outcome> {
         workspace.console.progress("waiting for the conformance suite");
         let status = self.child.wait().context("waiting for the conformance suite")?;
         let text = fs::read_to_string(&self.log).with_context(|| format!("reading {}", self.log.display()))?;
         let took = duration(self.begun.elapsed());
-        // There is nothing to judge when it did not get so far.
+        // There is nothing to judge if the run did not get that far.
         let played = fs::read_to_string(log_of_run(workspace, 1)).unwrap_or_default();
         let outcome = judge(&played, status.success());
         workspace.console.line(&format!("Ingress conformance suite, beside the tests: {} in {took}", outcome.totals));
@@ -273,7 +273,7 @@ impl Beside {
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        // After `end` there is nothing to be ended.
+        // After `end` there is nothing to stop.
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.child.kill();
             let _ = self.child.wait();
@@ -314,7 +314,7 @@ Feature: Default backend
     }
 
     #[test]
-    fn nothing_less_than_all_scenarios_will_do() {
+    fn all_scenarios_are_required() {
         let all = "24 scenarios (24 passed)\n6 scenarios (6 passed)\n";
         assert!(judge(all, true).failure.is_none());
         assert!(judge(all, false).failure.is_some(), "the suite itself failed");
@@ -329,7 +329,7 @@ Feature: Default backend
     }
 
     #[test]
-    fn the_suite_is_named_and_runs_once_unless_told() {
+    fn the_suite_is_named_and_runs_once_by_default() {
         let parse = |words: &[&str]| ConformanceOptions::parse(words);
         assert_eq!(parse(&["ingress"]).unwrap(), ConformanceOptions { times: 1, keep: false, built: false });
         assert_eq!(parse(&["ingress", "--times", "3"]).unwrap().times, 3);

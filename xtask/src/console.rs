@@ -1,4 +1,4 @@
-//! What a person sees: progress while a step runs, colour only on a terminal.
+//! Terminal output: progress while a step runs, colour only on a terminal.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::outcome::Outcome;
 
-/// Without a terminal a long command still shows a line this often.
+/// Without a terminal, a long command prints a line this often.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
-/// Where progress goes.
+/// The destination of progress messages.
 #[derive(Debug)]
 pub(crate) struct Console {
     terminal: bool,
@@ -17,7 +17,7 @@ pub(crate) struct Console {
     started: Instant,
 }
 
-/// What a step's line says first.
+/// The mark at the start of a step's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
     Passed,
@@ -30,14 +30,14 @@ impl Console {
         Self { terminal, last: Cell::new(Instant::now()), started: Instant::now() }
     }
 
-    /// A line that stays.
+    /// Prints a permanent line.
     pub(crate) fn line(&self, text: &str) {
         self.clear();
         println!("{text}");
         self.last.set(Instant::now());
     }
 
-    /// A line of a running command: on a terminal it is replaced by the next one, elsewhere few are shown.
+    /// Prints a line of a running command: on a terminal the next one replaces it, elsewhere few are shown.
     pub(crate) fn progress(&self, text: &str) {
         if self.terminal {
             let short: String = text.trim().chars().filter(|symbol| !symbol.is_control()).take(100).collect();
@@ -48,7 +48,7 @@ impl Console {
         }
     }
 
-    /// The line of a step.
+    /// Prints the line of a step.
     pub(crate) fn step(&self, mark: Mark, name: &str, took: Duration, note: &str) {
         let time = if mark == Mark::NotRun { String::new() } else { duration(took) };
         let (word, colour) = match mark {
@@ -61,7 +61,7 @@ impl Console {
         self.line(format!("{word} {name:<10} {time:>8}  {note}").trim_end());
     }
 
-    /// Ends a task that was asked for alone; tells whether it passed.
+    /// Ends a task that runs alone; returns whether it passed.
     pub(crate) fn finish(&self, outcome: anyhow::Result<Outcome>) -> bool {
         self.clear();
         match outcome {

@@ -1,4 +1,4 @@
-//! `cargo xtask e2e`: the end-to-end tests on a real control plane, which lives as long as they do.
+//! `cargo xtask e2e`: runs the end-to-end tests on a real control plane, which exists only for the run.
 
 use std::process::Command;
 
@@ -12,27 +12,28 @@ use crate::totals::Totals;
 use crate::workspace::Workspace;
 use crate::{cluster, image, shell, tools};
 
-/// The cluster that tests share.
+/// The cluster shared by the tests.
 const CLUSTER: &str = "e2e";
 
-/// How many tests run at a time: most of them wait most of the time.
+/// How many tests run in parallel: most of them wait most of the time.
 const THREADS: &str = "4";
 
-/// What runs alone, in this order, when everything else has ended: what measures, and what judges the traces of all others.
+/// Tests that run alone, in this order, after all others: those that measure, and the one that judges the traces of all
+/// others.
 const ALONE: [&str; 2] = ["churn::", JUDGE];
 
-/// What judges the audit logs of all others, and so only in a run of all.
+/// The test that judges the audit logs of all others, and therefore runs only with all of them.
 const JUDGE: &str = "rights::";
 
-/// Held while tests run: a second run would end the cluster of the first one.
+/// Held while tests run: a second run would stop the cluster of the first.
 const LOCK: &str = "target/e2e.lock";
 
-/// What is asked for.
+/// The options of a run.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Options {
-    /// Parts of the names of tests; none for all.
+    /// Substrings of test names; empty for all.
     names: Vec<String>,
-    /// The cluster stays.
+    /// Keep the cluster.
     keep: bool,
 }
 
@@ -51,7 +52,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Why these tests can't be run, if they can't.
+    /// Why these tests can't be run, if so.
     fn refusal(&self) -> Option<String> {
         let names_judge = |name: &String| name.starts_with(JUDGE.trim_end_matches(':'));
         self.names.iter().any(names_judge).then(|| {
@@ -63,12 +64,12 @@ impl Options {
     }
 }
 
-/// All tests.
+/// Runs all tests.
 pub(crate) fn all(workspace: &Workspace) -> anyhow::Result<Outcome> {
     run(workspace, &Options::default())
 }
 
-/// Builds what is missing, starts the cluster, runs the tests, ends the cluster.
+/// Builds missing parts, starts the cluster, runs the tests, stops the cluster.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
     if let Some(refusal) = options.refusal() {
         return Ok(failed(refusal));
@@ -96,7 +97,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ou
         command.args(words);
         shell::run(&workspace.console, &mut command, |_| false)
     };
-    // Of a run that was ended by force.
+    // Left over from a killed run.
     fairway_cluster(&["down", "--name", CLUSTER])?;
     let up = fairway_cluster(&["up", "--name", CLUSTER])?;
     if !up.success {
@@ -110,7 +111,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ou
     both(CLUSTER, tests, fairway_cluster(&["down", "--name", CLUSTER]))
 }
 
-/// Why no cluster can be started here, if none can.
+/// Why no cluster can be started here, if so.
 pub(crate) fn lack_of_namespaces(workspace: &Workspace) -> Option<String> {
     let mut command = workspace.command("unshare");
     command.args(["--net", "--mount", "--pid", "--fork", "--mount-proc", "true"]);
@@ -121,7 +122,7 @@ pub(crate) fn lack_of_namespaces(workspace: &Workspace) -> Option<String> {
     })
 }
 
-/// The outcome of the tests and of the end of their cluster: neither failure hides the other.
+/// Combines the outcomes of the tests and of stopping their cluster: neither failure hides the other.
 pub(crate) fn both(
     cluster: &str,
     tests: anyhow::Result<Outcome>,
@@ -138,8 +139,8 @@ pub(crate) fn both(
     Ok(outcome)
 }
 
-/// Compiles the tests, so that none of their time is spent on it. With the whole workspace, because dependencies built for one
-/// package alone have other features and would be built twice.
+/// Compiles the tests in advance, so that they lose no time to it. With the whole workspace, because dependencies built
+/// for one package alone have other features and would be built twice.
 fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let mut command = workspace.cargo();
     command.args(["test", "--locked", "--workspace", "--test", "e2e", "--no-run"]);
@@ -149,13 +150,13 @@ fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
 
 fn test(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
     let mut totals = Totals::default();
-    // Beside the first pass, which takes nearly as long: what measures comes after it.
+    // Alongside the first pass, which takes nearly as long: the measuring tests come afterwards.
     let mut suite = if options.names.is_empty() { Some(Beside::start(workspace)?) } else { None };
     for arguments in passes(&options.names) {
         let mut command: Command = workspace.cargo();
         command.args(["test", "--locked", "--workspace", "--test", "e2e", "--"]).args(&arguments);
         command.env("FAIRWAY_CLUSTER", CLUSTER).env("RUST_BACKTRACE", "0");
-        // What measures, or judges, shows its figures.
+        // Tests that measure or judge show their figures.
         let shows = arguments.iter().any(|argument| argument == "--nocapture");
         let finished = shell::run(&workspace.console, &mut command, |line| shows || line.starts_with("test "))?;
         totals += Totals::sum(&finished.output);
@@ -177,7 +178,7 @@ fn test(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
     Ok(Outcome { note: totals.to_string(), failure, totals })
 }
 
-/// The arguments of the test binary, for each of its runs.
+/// The arguments of the test binary for each of its runs.
 fn passes(names: &[String]) -> Vec<Vec<String>> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     if !names.is_empty() {
@@ -200,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_runs_alone_is_left_out_of_the_run_of_all_others() {
+    fn tests_that_run_alone_are_skipped_in_the_main_run() {
         let passes = passes(&[]);
         assert_eq!(passes[0], ["--test-threads", THREADS, "--skip", "churn::", "--skip", "rights::"]);
         assert_eq!(passes[1..], [["churn::", "--nocapture"], ["rights::", "--nocapture"]]);

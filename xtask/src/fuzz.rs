@@ -1,7 +1,7 @@
-//! Runs the fuzz targets for a short time: enough to see that they work and that nothing shallow is broken.
+//! Runs the fuzz targets for a short time: enough to see that they work and to find shallow bugs.
 //!
-//! The targets are built as cargo-fuzz builds them, without needing cargo-fuzz, and without AddressSanitizer: our crates forbid
-//! unsafe code, so there is nothing for it to find there that a panic would not show, and it halves the speed.
+//! The targets are built as cargo-fuzz builds them, but without cargo-fuzz and without AddressSanitizer: our crates
+//! forbid unsafe code, so it would find nothing that a panic doesn't show, and it halves the speed.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::workspace::Workspace;
 pub(crate) const MANIFEST: &str = "fuzz/Cargo.toml";
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
-/// What cargo-fuzz 0.13 passes: coverage for libFuzzer, and the checks of a debug build in optimised code.
+/// The flags of cargo-fuzz 0.13: coverage for libFuzzer, and the checks of a debug build in optimised code.
 const FLAGS: &[&str] = &[
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -28,12 +28,12 @@ const FLAGS: &[&str] = &[
     "-Ccodegen-units=1",
 ];
 
-/// What to run.
+/// The options of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct FuzzOptions {
-    /// One target; all without it.
+    /// One target; `None` for all.
     target: Option<String>,
-    /// For how long each target runs.
+    /// How long each target runs.
     seconds: u64,
 }
 
@@ -61,7 +61,7 @@ impl FuzzOptions {
     }
 }
 
-/// Every target for ten seconds.
+/// Runs every target for ten seconds.
 pub(crate) fn smoke(workspace: &Workspace) -> anyhow::Result<Outcome> {
     run(workspace, &FuzzOptions::default())
 }
@@ -92,7 +92,7 @@ fn targets(workspace: &Workspace) -> anyhow::Result<Vec<String>> {
     let mut command = workspace.cargo();
     command.args(["metadata", "--format-version", "1", "--no-deps", "--manifest-path", MANIFEST]);
     let json = serde_json::from_slice(&shell::read(&mut command)?).context("cargo metadata printed no JSON")?;
-    programs(&json).context("cargo metadata printed something else than expected")
+    programs(&json).context("cargo metadata printed unexpected data")
 }
 
 fn programs(metadata: &Value) -> Option<Vec<String>> {
@@ -108,11 +108,11 @@ fn programs(metadata: &Value) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// Builds all targets; returns what went wrong.
+/// Builds all targets; returns the failure, if any.
 fn build(workspace: &Workspace, folder: &Path) -> anyhow::Result<Option<String>> {
     let mut command = workspace.command("rustup");
     command.args(["run", "nightly", "cargo", "build", "--release", "--bins", "--manifest-path", MANIFEST]);
-    // With a target named, the flags do not reach build scripts and procedural macros.
+    // If a target is named, the flags do not reach build scripts and procedural macros.
     command.args(["--target", TRIPLE, "--target-dir"]).arg(folder);
     command.env("RUSTFLAGS", FLAGS.join(" ")).env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
     let finished = shell::run(&workspace.console, &mut command, |_| false)?;
@@ -127,9 +127,9 @@ fn run_one(workspace: &Workspace, folder: &Path, target: &str, seconds: u64) -> 
     }
     let mut command = workspace.command(folder.join(TRIPLE).join("release").join(target));
     command.arg(format!("-max_total_time={seconds}")).arg(format!("-artifact_prefix={artifacts}"));
-    // One input that takes five seconds, or 2 GiB, is a finding.
+    // An input that takes five seconds or 2 GiB is a finding.
     command.args(["-timeout=5", "-rss_limit_mb=2048", "-print_final_stats=1"]).arg(&corpus);
-    // Inputs worth starting from, if the target has some: read, never written.
+    // Initial inputs, if the target has any: read, never written.
     let seeds = format!("fuzz/seeds/{target}");
     if workspace.root.join(&seeds).is_dir() {
         command.arg(seeds);

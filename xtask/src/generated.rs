@@ -1,4 +1,4 @@
-//! Files in the repository that a program writes. CI fails when one differs from what it would be now.
+//! Generated files in the repository. CI fails if one is out of date.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 /// Each file, and the arguments of the cargo command that prints it.
 const FILES: &[(&str, &[&str])] = &[];
 
-/// Writes every file anew.
+/// Regenerates every file.
 pub(crate) fn rewrite(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let (count, differences) = differences(workspace)?;
     let mut changed = Vec::new();
@@ -27,7 +27,7 @@ pub(crate) fn rewrite(workspace: &Workspace) -> anyhow::Result<Outcome> {
     }))
 }
 
-/// Complains of every file that [`rewrite`] would change.
+/// Complains about every file that [`rewrite`] would change.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let (count, differences) = differences(workspace)?;
     let complaints: Vec<_> = differences.iter().map(Difference::describe).collect();
@@ -48,7 +48,7 @@ impl Difference {
     }
 }
 
-/// How many files there are, and those that differ.
+/// The number of files, and those that differ.
 fn differences(workspace: &Workspace) -> anyhow::Result<(usize, Vec<Difference>)> {
     let mut files = Vec::new();
     for &(path, arguments) in FILES {
@@ -60,7 +60,7 @@ fn differences(workspace: &Workspace) -> anyhow::Result<(usize, Vec<Difference>)
     let count = files.len();
     let mut differences = Vec::new();
     for (path, wanted) in files {
-        // A file that is missing differs from any other.
+        // A missing file differs from any content.
         let found = fs::read(workspace.root.join(&path)).unwrap_or_default();
         if found != wanted {
             differences.push(Difference { path, found, wanted });
@@ -69,7 +69,7 @@ fn differences(workspace: &Workspace) -> anyhow::Result<(usize, Vec<Difference>)
     Ok((count, differences))
 }
 
-/// The number of the first line in which two texts differ, from 1.
+/// The number of the first line that differs between two texts, from 1.
 fn first_difference(found: &[u8], wanted: &[u8]) -> usize {
     let same = found.split(|&byte| byte == b'\n').zip(wanted.split(|&byte| byte == b'\n')).take_while(|(a, b)| a == b);
     same.count() + 1

@@ -1,7 +1,7 @@
-//! The packages of the workspace and below it, as `cargo tree` tells them.
+//! The packages of the workspace and their dependencies, as reported by `cargo tree`.
 //!
-//! `cargo metadata` would be easier to read, but it takes an optional dependency for a used one when a feature of ours names it
-//! weakly (`ring?/std`), and so reports packages that are never built.
+//! `cargo metadata` would be easier to read, but it treats an optional dependency as used if one of our features names
+//! it weakly (`ring?/std`), and so reports packages that are never built.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,26 +10,26 @@ use anyhow::Context;
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// What is built on Linux, with the features that the workspace turns on.
+/// The packages built on Linux, with the features enabled by the workspace.
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
     packages: BTreeMap<Key, Package>,
 }
 
-/// `name vVersion`, which tells packages apart as long as they come from one registry.
+/// `name vVersion`, which is unique as long as all packages come from one registry.
 type Key = String;
 
 #[derive(Debug, Default)]
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) version: String,
-    /// The SPDX expression of its manifest, empty if there is none.
+    /// The SPDX expression in its manifest, empty if there is none.
     pub(crate) licence: String,
     /// Whether it is ours.
     pub(crate) member: bool,
-    /// What it needs to build the library or the program.
+    /// Dependencies of the library or the program.
     normal: BTreeSet<Key>,
-    /// What it needs for anything, tests and build scripts included.
+    /// All dependencies, including those of tests and build scripts.
     all: BTreeSet<Key>,
 }
 
@@ -54,7 +54,7 @@ impl Graph {
 
     fn read(&mut self, tree: &str, edges: impl Fn(&mut Package) -> &mut BTreeSet<Key>) -> anyhow::Result<()> {
         let mut parents: Vec<Key> = Vec::new();
-        // A heading such as `[dev-dependencies]` has no fields; the depth goes on below it.
+        // A heading such as `[dev-dependencies]` has no fields; the depth continues below it.
         for line in tree.lines().filter(|line| line.contains('|')) {
             let (depth, key, package) = entry(line).with_context(|| format!("a line of cargo tree: {line}"))?;
             anyhow::ensure!(depth <= parents.len(), "a line of cargo tree has no parent: {line}");
@@ -68,7 +68,7 @@ impl Graph {
         Ok(())
     }
 
-    /// Everything that is built, for whatever purpose.
+    /// Everything that is built, for any purpose.
     pub(crate) fn packages(&self) -> impl ExactSizeIterator<Item = &Package> {
         self.packages.values()
     }
@@ -78,12 +78,12 @@ impl Graph {
         self.packages().filter(|package| package.member)
     }
 
-    /// What `package` names itself for its library or program.
+    /// The direct dependencies of `package` for its library or program.
     pub(crate) fn normal<'a>(&'a self, package: &'a Package) -> impl Iterator<Item = &'a Package> {
         package.normal.iter().map(|key| &self.packages[key])
     }
 
-    /// What `package` names itself, tests and build scripts included.
+    /// The direct dependencies of `package`, including those of tests and build scripts.
     pub(crate) fn all<'a>(&'a self, package: &'a Package) -> impl Iterator<Item = &'a Package> {
         package.all.iter().map(|key| &self.packages[key])
     }
@@ -108,7 +108,8 @@ impl Graph {
     }
 }
 
-/// Depth, key and package of a line such as `2|syn v2.0.1 (proc-macro)|MIT|` or, seen before, `2|syn v2.0.1|MIT| (*)`.
+/// Parses depth, key and package from a line such as `2|syn v2.0.1 (proc-macro)|MIT|` or, if repeated, `2|syn
+/// v2.0.1|MIT| (*)`.
 fn entry(line: &str) -> Option<(usize, Key, Package)> {
     let mut fields = line.split('|');
     let depth = fields.next()?.parse().ok()?;
@@ -124,8 +125,8 @@ fn entry(line: &str) -> Option<(usize, Key, Package)> {
     Some((depth, format!("{name} v{version}"), package))
 }
 
-/// A graph for tests: ours are `a` and `b`; `a` needs `x`, which needs `y`; `b` needs `y` for its tests. `rename` gives them
-/// other names.
+/// A graph for tests: ours are `a` and `b`; `a` needs `x`, which needs `y`; `b` needs `y` for its tests. `rename`
+/// renames them.
 #[cfg(test)]
 pub(crate) fn example(rename: &[(&str, &str)]) -> Graph {
     let mut normal =
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_another_form_is_an_error() {
+    fn a_malformed_line_is_an_error() {
         assert!(Graph::parse("one|a v1|MIT|", "").is_err());
         assert!(Graph::parse("1|a v1|MIT|", "").is_err());
     }

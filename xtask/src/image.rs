@@ -1,4 +1,4 @@
-//! The root file system of the container image: one static binary, which may listen on low ports without being root.
+//! The root file system of the container image: one static binary that may listen on low ports without root.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,12 +11,12 @@ use crate::shell;
 use crate::totals::Totals;
 use crate::workspace::Workspace;
 
-/// Relative to the root of the repository, whatever the target folder is.
+/// Relative to the repository root, whatever the target folder.
 pub(crate) const ROOT: &str = "target/image/rootfs";
-/// The image has nothing but the binary.
+/// The image contains only the binary.
 const LARGEST: u64 = 25_000_000;
 
-/// Builds it and runs it under chroot, as another user.
+/// Builds it and runs it under chroot as another user.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let built = build(workspace)?;
     if built.failure.is_some() {
@@ -32,13 +32,13 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome { note: format!("{}, {totals}", built.note), failure, totals })
 }
 
-/// Builds it.
+/// Builds the image.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let target = host(workspace)?;
     let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     flags.push_str(" -C target-feature=+crt-static");
     let mut command = workspace.cargo();
-    // With --target the flags are not those of build scripts and macros, which can't be static.
+    // With --target, the flags do not apply to build scripts and macros, which can't be static.
     command.args(["build", "--locked", "--package", "fairway", "--profile", "image", "--target", &target]);
     let finished = shell::run(&workspace.console, command.env("RUSTFLAGS", flags.trim_start()), |_| false)?;
     if !finished.success {
@@ -48,22 +48,22 @@ pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let built = workspace.target_folder()?.join(&target).join("image/fairway");
     let binary = place(&built, &workspace.root.join(ROOT))?;
     let size = fs::metadata(&binary)?.len();
-    ensure!(size <= LARGEST, "{} has {size} bytes, more than the {LARGEST} that the image may have", binary.display());
+    ensure!(size <= LARGEST, "{} has {size} bytes, more than the {LARGEST} allowed for the image", binary.display());
     ensure!(is_static(&fs::read(&binary)?), "{} needs a dynamic linker", binary.display());
     allow_low_ports(workspace, &binary)?;
     Ok(Outcome::passed(format!("{:.1} MB in {ROOT}", size as f64 / 1e6)))
 }
 
-/// The machine's own: nothing is compiled for another one.
+/// The machine's own target: nothing is cross-compiled.
 fn host(workspace: &Workspace) -> anyhow::Result<String> {
     let version = String::from_utf8(shell::read(workspace.command("rustc").arg("-vV"))?)?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     Ok(host.context("rustc names no host")?.to_owned())
 }
 
-/// Makes a folder that holds the binary and nothing else.
+/// Creates a folder that contains only the binary.
 fn place(built: &Path, root: &Path) -> anyhow::Result<PathBuf> {
-    // Pods of a running cluster may have the old folder as their root: it is replaced as a whole.
+    // Pods of a running cluster may have the old folder as their root, so it is replaced as a whole.
     let fresh = root.with_extension("new");
     let _ = fs::remove_dir_all(&fresh);
     fs::create_dir_all(&fresh)?;
@@ -75,7 +75,8 @@ fn place(built: &Path, root: &Path) -> anyhow::Result<PathBuf> {
     Ok(root.join("fairway"))
 }
 
-/// Permitted, not effective: a container that drops all capabilities can still start the binary, which takes the right itself.
+/// Permitted, not effective: a container that drops all capabilities can still start the binary, which raises the
+/// capability itself.
 fn allow_low_ports(workspace: &Workspace, binary: &Path) -> anyhow::Result<()> {
     let mut command = workspace.command("setcap");
     shell::read(command.arg("cap_net_bind_service=+p").arg(binary))
@@ -83,7 +84,7 @@ fn allow_low_ports(workspace: &Workspace, binary: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether an ELF file names no interpreter (program header `PT_INTERP`). Both widths, little endian.
+/// Whether an ELF file names no interpreter (program header `PT_INTERP`). Supports both widths, little endian.
 fn is_static(elf: &[u8]) -> bool {
     const PT_INTERP: u64 = 3;
     let number = |at: usize, width: usize| -> Option<u64> {
@@ -112,7 +113,7 @@ mod tests {
         let own = fs::read("/proc/self/exe").unwrap();
         assert!(!is_static(&own), "a test binary is linked dynamically");
         let mut header = own[..64].to_vec();
-        // One program header, PT_LOAD, right behind the file's header.
+        // One program header, PT_LOAD, directly after the file header.
         header[32..40].copy_from_slice(&64_u64.to_le_bytes());
         header[56..58].copy_from_slice(&1_u16.to_le_bytes());
         header.extend_from_slice(&1_u32.to_le_bytes());

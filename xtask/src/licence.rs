@@ -1,6 +1,6 @@
 //! SPDX licence expressions, as far as package manifests use them (SPDX 3.0, annex "SPDX license expressions").
 
-/// Whether the accepted licences suffice for `expression`. `None` if it is no expression.
+/// Whether the accepted licences satisfy `expression`. `None` if it is not a valid expression.
 ///
 /// The old form `MIT/Apache-2.0` means `OR`.
 pub(crate) fn accepts(expression: &str, accepted: &[&str]) -> Option<bool> {
@@ -17,7 +17,7 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    /// `a OR b`: binds least.
+    /// `a OR b`: binds weakest.
     fn alternatives(&mut self) -> Option<bool> {
         let mut value = self.conjunction()?;
         while self.take("OR") {
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_expression_is_told_apart() {
+    fn invalid_expressions_are_recognised() {
         for expression in ["", "MIT OR", "(MIT", "MIT)", "MIT ISC", "OR", "MIT WITH"] {
             assert_eq!(accepts(expression, ACCEPTED), None, "{expression}");
         }

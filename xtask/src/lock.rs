@@ -1,4 +1,4 @@
-//! Locks between runs of this program in one tree. The kernel takes a lock from who ends, however that is.
+//! Locks between runs of this program in one tree. The kernel releases a lock when its process ends, however it ends.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -8,13 +8,13 @@ use anyhow::Context;
 
 use crate::console::Console;
 
-/// A lock that is held as long as the value lives. The file says by whom.
+/// A lock held for as long as the value lives. The file names the holder.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
 }
 
-/// Who holds a lock.
+/// The holder of a lock.
 #[derive(Debug)]
 pub(crate) struct Holder(String);
 
@@ -25,7 +25,7 @@ impl std::fmt::Display for Holder {
 }
 
 impl Lock {
-    /// Takes the lock that the file at `path` is, or says who holds it.
+    /// Takes the lock on the file at `path`, or returns its holder.
     pub(crate) fn take(path: &Path) -> anyhow::Result<Result<Self, Holder>> {
         let mut file = open(path)?;
         match file.try_lock() {
@@ -39,7 +39,7 @@ impl Lock {
         }
     }
 
-    /// Takes the lock, and says whom it waits for if it has to.
+    /// Takes the lock, and prints the holder if it has to wait.
     pub(crate) fn wait(path: &Path, console: &Console) -> anyhow::Result<Self> {
         let holder = match Self::take(path)? {
             Ok(lock) => return Ok(lock),
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_holds_it_and_the_others_are_told_who() {
+    fn one_holds_it_and_the_others_learn_who() {
         let path = std::env::temp_dir().join(format!("fairway-lock-{}", std::process::id()));
         let lock = Lock::take(&path).unwrap().unwrap();
         for _ in 0..2 {

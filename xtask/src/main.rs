@@ -1,4 +1,4 @@
-//! Tasks of the repository that take more than a cargo command. `cargo xtask --help` lists them.
+//! Tasks of the repository that need more than one cargo command. `cargo xtask --help` lists them.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -79,12 +79,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs one task; `false` when it found something wrong and has said so.
+/// Runs one task; returns `false` if it found a problem and reported it.
 fn run(arguments: &[String]) -> anyhow::Result<bool> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let console = Console::new(std::io::stdout().is_terminal());
     let workspace = Workspace::find(console)?;
-    // Asking a cluster that runs, or for help, builds nothing.
+    // A command to a running cluster, or for help, builds nothing.
     let builds = !matches!(words.as_slice(), ["cluster", first, ..] if *first != "up") && !words.contains(&"--help");
     if let Some(task) = words.first().filter(|_| builds) {
         let lack = needs::check_for(&workspace, task)?;

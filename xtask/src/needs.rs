@@ -1,29 +1,30 @@
-//! Tools that the other tasks use. Missing Debian packages are installed when we are root; what rustup brings is only named.
+//! Tools that the other tasks use. Missing Debian packages are installed if we are root; missing rustup components are
+//! only named.
 
 use crate::outcome::Outcome;
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// What a tool is used for.
+/// The purpose of a tool.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Use {
-    /// To compile anything at all.
+    /// Compiling anything.
     Build,
-    /// To lint.
+    /// Linting.
     Lint,
-    /// To count instructions.
+    /// Counting instructions.
     Bench,
-    /// For the fuzz targets.
+    /// The fuzz targets.
     Fuzz,
-    /// For the image.
+    /// The image.
     Image,
-    /// For the programs of a control plane, above all helm.
+    /// The programs of a control plane, above all helm.
     Tools,
-    /// To run a cluster and its tests.
+    /// Running a cluster and its tests.
     Cluster,
 }
 
-/// What each task uses that builds something. A task that isn't here builds nothing that takes long.
+/// The tools of each task that builds something. A task that isn't here builds nothing slow.
 const TASKS: &[(&str, &[Use])] = &[
     ("clippy", &[Use::Build, Use::Lint]),
     ("doc", &[Use::Build]),
@@ -38,7 +39,7 @@ const TASKS: &[(&str, &[Use])] = &[
     ("fuzz", &[Use::Build, Use::Fuzz]),
 ];
 
-/// A program, the Debian package that brings it, what for, and its use.
+/// A program, the Debian package that contains it, its purpose, and its use.
 const PACKAGES: &[(&str, &str, &str, Use)] = &[
     ("cc", "gcc", "to compile aws-lc", Use::Build),
     ("c++", "g++", "to compile libFuzzer", Use::Fuzz),
@@ -58,12 +59,12 @@ const PACKAGES: &[(&str, &str, &str, Use)] = &[
     ("setcap", "libcap2-bin", "to let the binary of the image listen on low ports", Use::Image),
     ("ip", "iproute2", "to make the network of a cluster", Use::Cluster),
     ("nft", "nftables", "for kube-proxy", Use::Cluster),
-    // Where a pod finds it, which sees nothing of other places.
+    // The path at which a pod finds it, which sees no other places.
     ("/usr/bin/python3", "python3", "for a server in the tests of the cluster", Use::Cluster),
     ("ps", "procps", "for the tests of the cluster", Use::Cluster),
 ];
 
-/// Commands that must succeed, and what brings them.
+/// Commands that must succeed, and how to install them.
 const RUST: &[(&[&str], &str, Use)] = &[
     (&["cargo", "fmt", "--version"], "rustup component add rustfmt", Use::Lint),
     (&["cargo", "clippy", "--version"], "rustup component add clippy", Use::Lint),
@@ -79,12 +80,12 @@ const RUST: &[(&[&str], &str, Use)] = &[
     ),
 ];
 
-/// Looks for all of them.
+/// Checks all of them.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     look(workspace, |_| true)
 }
 
-/// Looks for those of a task, before it begins to build: what is missing is named at once, not after minutes.
+/// Checks those of a task before it starts to build, so that a missing tool is reported at once, not after minutes.
 pub(crate) fn check_for(workspace: &Workspace, task: &str) -> anyhow::Result<Outcome> {
     match TASKS.iter().find(|(name, _)| *name == task) {
         Some((_, uses)) => look(workspace, |of| uses.contains(&of)),
@@ -111,7 +112,7 @@ fn look(workspace: &Workspace, is_used: impl Fn(Use) -> bool) -> anyhow::Result<
     Ok(Outcome::from_complaints(format!("{} tools", RUST.len() + PACKAGES.len()), &complaints))
 }
 
-/// Whether there is a file of that name where programs are searched for: what a shell has built in is of no use to others.
+/// Whether a file with this name is in the search path: a shell builtin is of no use to other programs.
 fn is_installed(program: &str) -> bool {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
@@ -138,9 +139,9 @@ fn install(workspace: &Workspace, packages: &[&str]) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// kube-proxy needs `nft`: its lack was noticed only after everything had been built.
+    /// kube-proxy needs `nft`, which was once found missing only after everything had been built.
     #[test]
-    fn what_runs_a_cluster_asks_for_its_tools() {
+    fn tasks_that_run_a_cluster_check_its_tools() {
         let uses = |task| TASKS.iter().find(|(name, _)| *name == task).map_or(&[][..], |(_, uses)| uses);
         for task in ["cluster", "e2e", "conformance"] {
             for program in ["nft", "ip", "setcap", "cc"] {

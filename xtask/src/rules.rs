@@ -1,5 +1,5 @@
-//! Rules about dependencies: which crates and which modules of the proxy may depend on which, which crates are not wanted, which
-//! licences are accepted.
+//! Rules about dependencies: which crates and which modules of the proxy may depend on which, which crates are banned,
+//! which licences are accepted.
 
 use crate::graph::Graph;
 use crate::outcome::Outcome;

@@ -1,4 +1,4 @@
-//! Running commands: output is kept, and shown only as progress until something fails.
+//! Runs commands: output is captured, and shown only as progress until something fails.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -8,15 +8,15 @@ use anyhow::Context;
 
 use crate::console::Console;
 
-/// A command that has ended.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) success: bool,
-    /// Both output streams, in the order in which they were written.
+    /// Both output streams, in the order written.
     pub(crate) output: String,
 }
 
-/// Runs `command` to its end. Lines that `keep` chooses stay on the screen.
+/// Runs `command` to completion. Lines selected by `keep` stay on the screen.
 pub(crate) fn run(console: &Console, command: &mut Command, keep: impl Fn(&str) -> bool) -> anyhow::Result<Finished> {
     let name = display(command);
     let (reader, writer) = std::io::pipe().context("a pipe")?;
@@ -27,7 +27,7 @@ pub(crate) fn run(console: &Console, command: &mut Command, keep: impl Fn(&str) 
         .stderr(errors)
         .spawn()
         .with_context(|| format!("starting `{name}`"))?;
-    // The command holds the write ends until it is given others: without this the output never ends.
+    // The command keeps the write ends until it is given others: without this the output never ends.
     command.stdout(Stdio::null()).stderr(Stdio::null());
 
     let mut output = String::new();
@@ -46,10 +46,10 @@ pub(crate) fn run(console: &Console, command: &mut Command, keep: impl Fn(&str) 
     Ok(Finished { success: status.success(), output })
 }
 
-/// What `command` prints to standard output.
+/// Returns what `command` prints to standard output.
 ///
 /// # Errors
-/// When it fails, with what it said.
+/// If it fails, with its error output.
 pub(crate) fn read(command: &mut Command) -> anyhow::Result<Vec<u8>> {
     let name = display(command);
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting `{name}`"))?;

@@ -1,8 +1,8 @@
-//! The Go programs that clusters are made of: built once, and found under one path.
+//! The Go programs that make up a cluster: built once, and found under one path.
 //!
-//! The modules in `e2e/tools/` pin them. A program is built into `target/tools/<module>-<version>/`, and `target/tools/bin/`
-//! holds a link to the version in use. Beside a program lies a file that says what it was built from: from anything else it is
-//! built anew.
+//! The modules in `e2e/tools/` pin them. A program is built into `target/tools/<module>-<version>/`, and
+//! `target/tools/bin/` has a link to the version in use. A file beside each program records its inputs; if they change,
+//! it is rebuilt.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,28 +16,28 @@ use crate::outcome::Outcome;
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// A Go module of ours, and the programs that come from it.
+/// A Go module of ours and its programs.
 struct Module {
-    /// Its folder in `e2e/tools/`, and the first part of the folder of its programs.
+    /// Its folder in `e2e/tools/`, and the first part of the name of its programs' folder.
     name: &'static str,
-    /// The required module that gives the version.
+    /// The required module that determines the version.
     pinned: &'static str,
     /// The programs and their packages.
     programs: &'static [(&'static str, &'static str)],
-    /// What makes a program of a package.
+    /// How to build a program from a package.
     make: Make,
 }
 
-/// How `go` makes a program.
+/// How `go` builds a program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Make {
-    /// Of a package that is one.
+    /// From a package that is a program.
     Build,
-    /// Of a package's tests.
+    /// From the tests of a package.
     Tests,
 }
 
-/// A program of a module, and what it is built from.
+/// A program of a module, and its inputs.
 struct Build {
     program: &'static str,
     package: &'static str,
@@ -45,15 +45,15 @@ struct Build {
     version: String,
     /// The folder with the module's files.
     sources: PathBuf,
-    /// The folder in `target/tools` that it goes into.
+    /// Its folder in `target/tools`.
     folder: String,
-    /// The command of `go`, and its arguments.
+    /// The `go` command and its arguments.
     arguments: Vec<String>,
     /// The module's files.
     module: String,
 }
 
-/// The program that the Ingress conformance suite is, and its module.
+/// The name of the program, and of the module, of the Ingress conformance suite.
 pub(crate) const SUITE: &str = "ingress-conformance";
 
 const MODULES: &[Module] = &[
@@ -89,17 +89,17 @@ const MODULES: &[Module] = &[
     },
 ];
 
-/// Builds the programs of a cluster that are missing and says how long each took; about ten minutes on two cores when all are.
+/// Builds missing programs of a cluster and prints how long each took; about ten minutes on two cores for all.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |module| module.name != SUITE)
 }
 
-/// Builds the Ingress conformance suite as well if it is missing.
+/// Also builds the Ingress conformance suite if missing.
 pub(crate) fn build_with_suite(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |_| true)
 }
 
-/// Builds helm if it is missing: the chart is rendered without a cluster, and so without the programs of one.
+/// Builds helm if missing: the chart is rendered without a cluster and so without the cluster's programs.
 pub(crate) fn build_helm(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |module| module.name == "helm")
 }
@@ -130,7 +130,7 @@ fn build_of(workspace: &Workspace, is_wanted: impl Fn(&Module) -> bool) -> anyho
 }
 
 impl Module {
-    /// What the module's files in a folder of `sources` say.
+    /// Reads the module's files in a folder of `sources`.
     fn builds(&self, sources: &Path) -> anyhow::Result<Vec<Build>> {
         let sources = sources.join(self.name);
         let read = |name: &str| {
@@ -159,7 +159,7 @@ impl Module {
 }
 
 impl Make {
-    /// The command of `go` and what it needs.
+    /// The `go` command and its arguments.
     fn words(self) -> &'static [&'static str] {
         match self {
             Self::Build => &["build"],
@@ -173,12 +173,12 @@ impl Build {
         tools.join(&self.folder).join(self.program)
     }
 
-    /// The file that says what the program was built from.
+    /// The file that records the inputs of the program.
     fn stamp(&self, tools: &Path) -> PathBuf {
         tools.join(&self.folder).join(format!("{}.from", self.program))
     }
 
-    /// All that decides what comes out, whole: it shows what has changed, and needs no hash.
+    /// All inputs in full: that shows what changed, and needs no hash.
     fn origin(&self) -> String {
         format!("go {} {}\n\n{}", self.arguments.join(" "), self.package, self.module)
     }
@@ -187,7 +187,7 @@ impl Build {
         self.file(tools).exists() && fs::read_to_string(self.stamp(tools)).is_ok_and(|origin| origin == self.origin())
     }
 
-    /// Builds it; what is wrong if it does not build.
+    /// Builds it; returns the failure, if any.
     fn run(&self, workspace: &Workspace, tools: &Path, place: &str) -> anyhow::Result<Option<String>> {
         let Self { program, version, .. } = self;
         let (console, file, stamp) = (&workspace.console, self.file(tools), self.stamp(tools));
@@ -196,13 +196,13 @@ impl Build {
         }
         let start = Instant::now();
         console.line(&format!("building {program} {version} ({place}); once, it is kept in target/tools"));
-        // A build that is interrupted leaves nothing that looks finished.
+        // An interrupted build must leave nothing that looks finished.
         let partial = partial(&file);
         if stamp.exists() {
             fs::remove_file(&stamp).with_context(|| format!("removing {}", stamp.display()))?;
         }
         let mut command = workspace.command("go");
-        // -v names the packages, for the line of progress.
+        // -v prints the packages, for the progress line.
         command.current_dir(&self.sources).args(&self.arguments).args(["-v", "-o"]).arg(&partial);
         let finished = shell::run(console, command.arg(self.package), |_| false)?;
         if !finished.success {
@@ -221,7 +221,7 @@ fn partial(file: &Path) -> PathBuf {
     name.into()
 }
 
-/// What the linker is told. A Kubernetes program that is not told its version calls itself v0.0.0, and helm believes it.
+/// The linker flags. A Kubernetes program without a version calls itself v0.0.0, and helm believes it.
 fn flags(package: &str, version: &str) -> String {
     let mut flags = "-s -w".to_owned();
     if package.starts_with("k8s.io/kubernetes/") {
@@ -245,7 +245,7 @@ fn required<'a>(text: &'a str, module: &str) -> Option<&'a str> {
     })
 }
 
-/// Makes `path` a link to `target`, unless it is.
+/// Makes `path` a link to `target`, unless it already is.
 fn link(path: &Path, target: &Path) -> anyhow::Result<()> {
     if fs::read_link(path).is_ok_and(|current| current == target) {
         return Ok(());
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_built_from_something_else_is_built_anew() {
+    fn a_program_is_rebuilt_if_its_inputs_change() {
         let folder = std::env::temp_dir().join(format!("fairway-tools-{}", std::process::id()));
         let sources = folder.join("helm");
         fs::create_dir_all(&sources).unwrap();
@@ -282,7 +282,7 @@ mod tests {
         let file = build().file(&folder);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(&file, "a program").unwrap();
-        assert!(!done(), "nobody knows what it was built from");
+        assert!(!done(), "its inputs are unknown");
         fs::write(build().stamp(&folder), build().origin()).unwrap();
         assert!(done());
         fs::write(sources.join("go.sum"), "two\n").unwrap();
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn kubernetes_is_told_its_version() {
+    fn kubernetes_programs_get_their_version() {
         let flags = flags("k8s.io/kubernetes/cmd/kubectl", "1.36.3");
         assert!(flags.contains("version.gitVersion=v1.36.3 ") && flags.ends_with("gitMinor=36"), "{flags}");
     }

@@ -12,8 +12,9 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    /// Reads a line such as `test result: ok. 24 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.35s`. What
-    /// a filter left out isn't counted: the end-to-end tests run in passes, each of which leaves out the others' tests.
+    /// Parses a line such as `test result: ok. 24 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in
+    /// 0.35s`. Tests that a filter excludes don't count: the end-to-end tests run in passes, each of which excludes the
+    /// others' tests.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let counts = line.trim_start().strip_prefix("test result: ")?.split_once(". ")?.1;
         let mut totals = Self::default();
@@ -30,7 +31,7 @@ impl Totals {
         Some(totals)
     }
 
-    /// The sum over every line of `output` that holds counts.
+    /// The sum of all lines of `output` with counts.
     pub(crate) fn sum(output: &str) -> Self {
         let mut sum = Self::default();
         output.lines().filter_map(Self::parse).for_each(|totals| sum += totals);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::console::Console;
 use crate::shell;
 
-/// Where things are.
+/// The paths a task works with.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
@@ -34,7 +34,7 @@ impl Workspace {
         command.current_dir(&self.root);
         command
     }
-    /// Where this build of cargo puts what it makes.
+    /// The target folder of this build of cargo.
     pub(crate) fn target_folder(&self) -> anyhow::Result<PathBuf> {
         let mut command = self.cargo();
         command.args(["metadata", "--format-version", "1", "--no-deps"]);

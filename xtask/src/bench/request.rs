@@ -1,8 +1,9 @@
-//! Instructions that one request costs in the binary of the image, from its first byte to the last byte of the answer.
+//! Counts the instructions that one request costs in the binary of the image, from its first byte to the last byte of
+//! the response.
 //!
-//! The binary runs under callgrind with one worker, in front of an origin that answers at once. A short and a long run differ only in the
-//! number of requests, so that what starting and ending cost falls out of the difference. Counts are the same on an idle and on a
-//! busy machine; they change with the compiler and with the dependencies.
+//! The binary runs under callgrind with one worker, in front of an origin that responds at once. A short and a long run
+//! differ only in the number of requests, so the difference excludes the cost of starting and stopping. Counts are the
+//! same on an idle and on a busy machine; they change with the compiler and with the dependencies.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -17,18 +18,18 @@ use anyhow::{Context, bail, ensure};
 /// Requests of the short and of the long run, all on one connection, which takes 1,000 by default (`keep-alive-requests`).
 const SHORT: usize = 200;
 const LONG: usize = 900;
-/// A cost may grow by this factor before the benchmark fails: compilers and processors differ by less.
+/// The factor by which a cost may grow before the benchmark fails: compilers and processors differ by less.
 const TOLERANCE: f64 = 1.03;
-/// Time within which the binary has to answer its first request, under callgrind on a busy machine.
+/// Time limit for the first response of the binary, under callgrind on a busy machine.
 const START: Duration = Duration::from_secs(120);
 
-/// A kind of request: what the client sends on its kept connection, and what the whole answer ends with.
+/// A kind of request: the bytes the client sends on its kept connection, and the end of the whole response.
 struct Scenario {
     name: &'static str,
     request: &'static str,
-    /// Start of the answer: the status line without its reason.
+    /// The start of the response: the status line without its reason.
     status: &'static str,
-    /// Instructions that it may need.
+    /// The number of instructions it may need.
     allowed: f64,
 }
 
@@ -96,7 +97,7 @@ spec:
       - {path: /moved, pathType: Prefix, backend: {service: {name: app, port: {number: 80}}}}
 "#;
 
-/// Counts every scenario with `binary`. The lines to print, and the complaints.
+/// Counts every scenario with `binary`. Returns the lines to print and the complaints.
 pub(crate) fn run(binary: &Path, folder: &Path) -> anyhow::Result<(Vec<String>, Vec<String>)> {
     fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     fs::write(folder.join("bench.yaml"), MANIFESTS)?;
@@ -119,7 +120,7 @@ pub(crate) fn run(binary: &Path, folder: &Path) -> anyhow::Result<(Vec<String>, 
     Ok((lines, complaints))
 }
 
-/// Instructions of a whole run with so many requests.
+/// The instructions of a whole run with this many requests.
 fn count(
     binary: &Path,
     folder: &Path,
@@ -135,7 +136,7 @@ fn count(
     let mut running =
         Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("valgrind")?);
     let mut stderr = running.0.stderr.take().context("valgrind has no standard error")?;
-    // Read all the time: a full pipe would stop the program.
+    // Keep reading: a full pipe would stop the program.
     let log = thread::spawn(move || {
         let mut text = String::new();
         stderr.read_to_string(&mut text).map(|_| text)
@@ -146,20 +147,20 @@ fn count(
     }
     drop(client);
     running.end()?;
-    let log = log.join().expect("reading does not panic").context("reading what valgrind says")?;
+    let log = log.join().expect("reading does not panic").context("reading the output of valgrind")?;
     let collected = log.lines().find_map(|line| line.split_once("Collected : "));
-    let collected = collected.with_context(|| format!("callgrind does not say what it counted:\n{log}"))?.1;
+    let collected = collected.with_context(|| format!("callgrind printed no count:\n{log}"))?.1;
     collected.trim().parse().with_context(|| format!("callgrind counted {collected}"))
 }
 
-/// A program that is ended when it is no longer needed.
+/// A program that is stopped when it is no longer needed.
 struct Running(Child);
 
 impl Running {
-    /// Ends it in good order, since callgrind prints its count at the end.
+    /// Stops it gracefully, since callgrind prints its count at the end.
     fn end(&mut self) -> anyhow::Result<()> {
         let status = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().context("kill")?;
-        ensure!(status.success(), "the program has ended by itself");
+        ensure!(status.success(), "the program ended by itself");
         self.0.wait().context("waiting for valgrind")?;
         Ok(())
     }
@@ -178,7 +179,7 @@ struct Client {
     buffer: Vec<u8>,
 }
 
-/// Connects once the binary serves.
+/// Connects as soon as the binary is serving.
 fn connect(address: SocketAddr) -> anyhow::Result<Client> {
     let begin = Instant::now();
     loop {
@@ -193,7 +194,7 @@ fn connect(address: SocketAddr) -> anyhow::Result<Client> {
 }
 
 impl Client {
-    /// Sends one request and reads its answer.
+    /// Sends one request and reads the response.
     fn ask(&mut self, scenario: &Scenario) -> anyhow::Result<()> {
         self.stream.write_all(scenario.request.as_bytes()).context("sending a request")?;
         let mut filled = 0;
@@ -235,7 +236,7 @@ fn answer_all(mut stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     while let Ok(read @ 1..) = stream.read(&mut buffer[filled..]) {
         filled += read;
-        // One request at a time is under way, and none has a body.
+        // There is one request at a time, and none has a body.
         if buffer[..filled].ends_with(b"\r\n\r\n") {
             filled = 0;
             if stream.write_all(answer.as_bytes()).is_err() {
@@ -245,7 +246,7 @@ fn answer_all(mut stream: TcpStream) {
     }
 }
 
-/// An address that nothing listens on.
+/// An address on which nothing listens.
 fn free_port() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a free port")?.local_addr()?)
 }

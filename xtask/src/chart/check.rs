@@ -1,4 +1,4 @@
-//! The chart held to the table of verdicts, and values files as users have them, all without a cluster.
+//! Checks the chart against the table of verdicts, and the values files of users, without a cluster.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,10 +16,10 @@ use super::table::{self, Value, Verdict, merge};
 use crate::outcome::Outcome;
 use crate::workspace::Workspace;
 
-/// Values files as users of the ingress-nginx chart have them; the end-to-end tests install them.
+/// Values files of ingress-nginx chart users; the end-to-end tests install them.
 const FILES: &str = "e2e/tests/values";
 
-/// What has to be on for a value to have an effect. A name that ends in a dot stands for all below it.
+/// What must be enabled for a value to have an effect. A name that ends in a dot stands for everything below it.
 const CONTEXTS: &[(&str, &str)] = &[
     (
         "controller.service.internal.",
@@ -53,7 +53,7 @@ const CONTEXTS: &[(&str, &str)] = &[
     ("defaultBackend.unhealthyPodEvictionPolicy", r#"{"defaultBackend":{"replicaCount":2}}"#),
 ];
 
-/// Values whose defaults differ from those of the ingress-nginx chart; their notes say how.
+/// Values whose defaults differ from those of the ingress-nginx chart; their notes explain how.
 const OTHER_DEFAULTS: &[&str] = &[
     // That chart has a map where Kubernetes wants text.
     "controller.hostname",
@@ -89,7 +89,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::from_complaints(format!("{} values, {} values files", values.len(), files.len()), &complaints))
 }
 
-/// The chart is of the version that it installs.
+/// The chart has the version that it installs.
 fn identity(workspace: &Workspace) -> anyhow::Result<Option<String>> {
     let chart: Json = yaml(&workspace.root.join(FOLDER).join("Chart.yaml"))?;
     let version = env!("CARGO_PKG_VERSION");
@@ -97,7 +97,7 @@ fn identity(workspace: &Workspace) -> anyhow::Result<Option<String>> {
     Ok(wrong.then(|| format!("{FOLDER}/Chart.yaml: version and appVersion are not {version}, that of the workspace")))
 }
 
-/// What is honoured stands in values.yaml, with the default that users expect.
+/// Honoured values are in values.yaml, with the default that users expect.
 fn defaults(workspace: &Workspace, values: &[Value]) -> anyhow::Result<Vec<String>> {
     let file: Json = yaml(&workspace.root.join(FOLDER).join("values.yaml"))?;
     let mut complaints = Vec::new();
@@ -114,17 +114,17 @@ fn defaults(workspace: &Workspace, values: &[Value]) -> anyhow::Result<Vec<Strin
     Ok(complaints)
 }
 
-/// A value that is honoured changes what is rendered.
+/// A honoured value changes the rendered output.
 fn honoured(workspace: &Workspace, helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
     let values: Vec<&Value> = values.iter().filter(|value| value.verdict == Verdict::Honoured).collect();
     let rendered: Mutex<BTreeMap<String, String>> = Mutex::default();
     let before = |name: &str, base: &Json| {
         let key = base.to_string();
-        if let Some(text) = rendered.lock().expect("nobody panics with it").get(&key) {
+        if let Some(text) = rendered.lock().expect("no holder of this lock panics").get(&key) {
             return Ok::<_, anyhow::Error>(text.clone());
         }
         let text = helm.render(&format!("{name}.base"), base)?;
-        rendered.lock().expect("nobody panics with it").insert(key, text.clone());
+        rendered.lock().expect("no holder of this lock panics").insert(key, text.clone());
         Ok(text)
     };
     let check = |value: &Value| -> anyhow::Result<Option<String>> {
@@ -159,13 +159,13 @@ fn honoured(workspace: &Workspace, helm: &Helm, values: &[Value]) -> anyhow::Res
     results.into_iter().filter_map(Result::transpose).collect()
 }
 
-/// Values that are harmless change nothing, set all at once.
+/// Harmless values change nothing, even all at once.
 fn harmless(helm: &Helm, values: &[Value]) -> anyhow::Result<Option<String>> {
     let same = helm.render("none", &json!({}))? == helm.render("harmless", &all(values, Verdict::Harmless))?;
     Ok((!same).then(|| "a value that is harmless changes what is rendered".to_owned()))
 }
 
-/// Values that are not honoured are named after the installation, if they are set, and only then.
+/// Values that are not honoured are listed after the installation if they are set, and only then.
 fn not_honoured(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
     let warned = |name: &str, set: &Json| super::settings::warned(helm, name, set);
     let mut complaints = Vec::new();
@@ -181,7 +181,7 @@ fn not_honoured(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
     for value in values.iter().filter(|value| value.verdict == Verdict::NotHonoured) {
         expect("one set", warned("one", &value.changed())?, vec![value.name]);
     }
-    // Many keep a copy of all values of the chart and change some.
+    // Many users keep a copy of all the chart's values and change some.
     let mut copy = json!({});
     for value in values {
         if let Some(default) = &value.default {
@@ -192,7 +192,7 @@ fn not_honoured(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// A name that nobody knows has no effect, as with the chart of ingress-nginx, and is named with the one that it may be meant for.
+/// An unknown name has no effect, as in the ingress-nginx chart, and is listed with the name it probably stands for.
 fn misspelt(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
     let of =
@@ -205,7 +205,7 @@ fn misspelt(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
             complaints.push(format!("{set}: named are {found:?}"));
         }
     }
-    // The first ones were met in values files of users.
+    // The first ones occurred in users' values files.
     let likely = [
         (json!({"controller": {"stats": {"enabled": true}}}), "controller.stats", Some("controller.metrics")),
         (json!({"replicas": 2}), "replicas", Some("controller.replicaCount")),
@@ -227,7 +227,7 @@ fn misspelt(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
             complaints.push(format!("{set}: {meant:?} isn't told: {line:?}"));
         }
     }
-    // Maps of users, and what charts that include this one pass on.
+    // Maps of users, and values passed by charts that include this one.
     let others = json!({
         "enabled": true, "global": {"a": {"b": 1}}, "commonLabels": {"a": "b"},
         "controller": {
@@ -242,7 +242,7 @@ fn misspelt(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// What contradicts itself is refused.
+/// Contradictory values are rejected.
 fn invalid_combinations(helm: &Helm) -> anyhow::Result<Option<String>> {
     let refused = helm.render("contradiction", &json!({"rbac": {"scope": true}})).is_err();
     Ok((!refused).then(|| "rbac.scope without controller.scope.enabled is accepted".to_owned()))
@@ -259,7 +259,7 @@ fn files(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// They render, and all that is rendered is well-formed.
+/// They render, and the output is well-formed.
 fn users(workspace: &Workspace, helm: &Helm, files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
     for path in files {
@@ -305,7 +305,7 @@ fn all(values: &[Value], verdict: Verdict) -> Json {
     all
 }
 
-/// What has to be on for this value.
+/// What must be enabled for this value.
 fn context(name: &str) -> Json {
     let mut context = Json::Object(Map::new());
     for (pattern, values) in CONTEXTS {

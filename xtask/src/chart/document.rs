@@ -1,4 +1,4 @@
-//! What people read about the values.
+//! Generates the texts that users read about the values.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -42,16 +42,16 @@ pub(crate) fn page(values: &[Value]) -> String {
     page
 }
 
-/// What the chart reads to warn of what is set in vain: values, flags in `extraArgs`, keys in `config`.
+/// Data that the chart reads to warn about settings without effect: values, flags in `extraArgs`, keys in `config`.
 ///
-/// Flags and keys are text: they are compared as text, and an empty one of a key says nothing.
+/// Flags and keys are text and compared as text; an empty key sets nothing.
 pub(crate) fn not_honoured(values: &[Value], flags: &[Name], keys: &[Name]) -> Json {
     let of_value = |value: &Value| {
         let entry = json!({"keys": value.keys(), "default": value.default, "note": sentence(value.note)});
         (value.name.to_owned(), entry)
     };
     let of_name = |map: &str, name: &Name| {
-        // Whoever asks for a default that isn't built doesn't get it.
+        // Asking for a default that isn't implemented has no effect.
         let default = if name.name == "use-http2" { "false" } else { &name.default };
         let note = format!("{}.", name.note.trim_end_matches('.'));
         let entry =
@@ -65,8 +65,8 @@ pub(crate) fn not_honoured(values: &[Value], flags: &[Name], keys: &[Name]) -> J
     Json::Object(entries)
 }
 
-/// What the chart reads to tell of names that nobody knows: all names as a tree, in which `{}` stands for what isn't looked into, and
-/// for each word the name that it is likely meant for.
+/// Data that the chart reads to report unknown names: all names as a tree, in which `{}` marks a subtree that isn't
+/// checked, and for each word the name it probably stands for.
 pub(crate) fn names(values: &[Value], keys: &[Name]) -> Json {
     let mut known = json!({"enabled": {}});
     let mut named: BTreeMap<String, BTreeSet<(usize, String)>> = BTreeMap::new();
@@ -85,7 +85,7 @@ pub(crate) fn names(values: &[Value], keys: &[Name]) -> Json {
             named.entry(word(path[depth - 1])).or_default().insert((depth, path[..depth].join(".")));
         }
     }
-    // Of several names the one nearest to the root, the controller's of those.
+    // Of several names, the one nearest to the root; of those, the controller's.
     let nearest = |names: &BTreeSet<(usize, String)>| -> Option<String> {
         let depth = names.first()?.0;
         let names: Vec<&String> = names.iter().filter(|(other, _)| *other == depth).map(|(_, name)| name).collect();
@@ -101,7 +101,7 @@ pub(crate) fn names(values: &[Value], keys: &[Name]) -> Json {
     json!({"known": known, "likely": likely})
 }
 
-/// What people write, in values files in public, and what they mean.
+/// Words that users write in published values files, and their meaning.
 const OTHER_WORDS: &[(&str, &str)] = &[
     ("replicas", "controller.replicaCount"),
     ("replica", "controller.replicaCount"),
@@ -111,13 +111,13 @@ const OTHER_WORDS: &[(&str, &str)] = &[
     ("whitelistsourcerange", "controller.config.whitelist-source-range"),
 ];
 
-/// A name without what people leave out of it, or add to it.
+/// A name without the parts that users omit or add.
 fn word(name: &str) -> String {
     name.to_lowercase().replace(['-', '_'], "")
 }
 
 fn sentence(text: &str) -> String {
-    // Names begin with a small letter whatever comes before them.
+    // Names start with a lower-case letter, whatever precedes them.
     let name = text.split(' ').next().is_some_and(|word| word.starts_with('`'));
     let mut chars = text.chars();
     let first = chars.next().map(|first| if name { first.to_string() } else { first.to_uppercase().to_string() });

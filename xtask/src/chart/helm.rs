@@ -1,4 +1,4 @@
-//! Running helm.
+//! Runs helm.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use super::FOLDER;
 use crate::tools;
 use crate::workspace::Workspace;
 
-/// Helm and the chart. Nothing here needs a cluster.
+/// Helm and the chart. No method needs a cluster.
 #[derive(Debug)]
 pub(crate) struct Helm {
     program: PathBuf,
     chart: PathBuf,
-    /// Where values are written down for it.
+    /// The folder for values files.
     scratch: PathBuf,
 }
 
@@ -31,10 +31,10 @@ impl Helm {
         Ok(Self { program, chart: workspace.root.join(FOLDER), scratch })
     }
 
-    /// The manifests of release `release` in namespace `namespace`, or why there are none.
+    /// The manifests of release `release` in namespace `namespace`, or an error.
     pub(crate) fn template(&self, release: &str, namespace: &str, files: &[&Path]) -> anyhow::Result<String> {
         let mut command = self.command(&["template", release]);
-        // Whatever version of Kubernetes helm is made for, what is rendered stays the same.
+        // The output stays the same whatever Kubernetes version helm is built for.
         command.args(["--namespace", namespace, "--kube-version", KUBERNETES]).args(values(files));
         run(&mut command)
     }
@@ -44,7 +44,7 @@ impl Helm {
         self.template("ingress-nginx", "ingress-nginx", &[&self.write(name, values)?])
     }
 
-    /// What users read after an installation with these values.
+    /// The notes that users see after an installation with these values.
     pub(crate) fn notes(&self, name: &str, files: &[&Path]) -> anyhow::Result<String> {
         let mut command = self.command(&["install", "ingress-nginx"]);
         command.args(["--dry-run=client", "--namespace", "ingress-nginx"]).args(values(files));
@@ -53,13 +53,13 @@ impl Helm {
         Ok(notes.1.to_owned())
     }
 
-    /// What helm has to complain of in the chart itself.
+    /// Helm's complaints about the chart itself.
     pub(crate) fn lint(&self) -> anyhow::Result<String> {
         let mut command = Command::new(&self.program);
         run(command.args(["lint", "--strict"]).arg(&self.chart))
     }
 
-    /// Writes values down, for helm to read. YAML is a superset of JSON.
+    /// Writes values to a file for helm. YAML is a superset of JSON.
     pub(crate) fn write(&self, name: &str, values: &Json) -> anyhow::Result<PathBuf> {
         let path = self.scratch.join(format!("{}.json", name.replace('/', "_")));
         fs::write(&path, serde_json::to_vec(values)?).with_context(|| path.display().to_string())?;
@@ -73,7 +73,7 @@ impl Helm {
     }
 }
 
-/// The oldest version that has all fields which the chart uses without asking, plus those of the values' samples.
+/// The oldest version that has all fields that the chart uses without a check, plus those in the values' samples.
 const KUBERNETES: &str = "1.33.0";
 
 fn values<'a>(files: &[&'a Path]) -> impl Iterator<Item = &'a std::ffi::OsStr> {

@@ -1,14 +1,14 @@
-//! `deploy/manifests`: the chart rendered, for people without helm.
+//! `deploy/manifests`: the rendered chart, for users without helm.
 
 use std::path::{Path, PathBuf};
 
 use super::Helm;
 use crate::workspace::Workspace;
 
-/// Name and namespace are those of ingress-nginx's own manifests, whose place they take.
+/// Name and namespace are those of the ingress-nginx manifests, which these replace.
 const RELEASE: &str = "ingress-nginx";
 
-/// Which there are, and what each is for.
+/// The manifests and their purpose.
 const MANIFESTS: &[(&str, &str)] = &[
     (
         "baremetal",
@@ -31,7 +31,7 @@ pub(crate) fn files(workspace: &Workspace) -> anyhow::Result<Vec<(PathBuf, Vec<u
 }
 
 fn manifest(name: &str, purpose: &str, rendered: &str) -> String {
-    // What only helm needs to know would be a lie without it.
+    // Labels that refer to helm would be false without it.
     let of_helm = ["helm.sh/chart:", "app.kubernetes.io/managed-by:", "# Source:"];
     let lines = rendered.lines().filter(|line| !of_helm.iter().any(|word| line.trim_start().starts_with(word)));
     let mut text = format!(

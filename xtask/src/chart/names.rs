@@ -1,6 +1,6 @@
-//! The flags and the keys of the global ConfigMap, with their verdicts, as read from the generated pages about them.
+//! The flags and the keys of the global ConfigMap with their verdicts, read from the generated pages about them.
 //!
-//! The tables themselves are in `crates/translate`, which takes minutes to build; a test there keeps the pages equal to them.
+//! The tables themselves are in `crates/translate`, which takes minutes to build; a test there keeps the pages in sync.
 
 use anyhow::{Context, ensure};
 
@@ -9,7 +9,7 @@ use crate::workspace::Workspace;
 const FLAGS: &str = "docs/flags.md";
 const KEYS: &str = "docs/configmap.md";
 
-/// The flags of `fairway run` that ingress-nginx doesn't have, and what each takes.
+/// The flags of `fairway run` that ingress-nginx doesn't have, and their argument.
 pub(crate) const OWN_FLAGS: [(&str, &str); 6] = [
     ("access-log", "VALUE"),
     ("allow-backend-address", "VALUE"),
@@ -24,23 +24,23 @@ pub(crate) const OWN_FLAGS: [(&str, &str); 6] = [
 pub(crate) struct Name {
     /// Without dashes.
     pub(crate) name: String,
-    /// What a flag takes, as its usage line has it; empty for a switch and for keys.
+    /// The argument of a flag as in its usage line; empty for a switch and for keys.
     pub(crate) takes: String,
-    /// What ingress-nginx has without it; empty for nothing.
+    /// The default in ingress-nginx; empty for none.
     pub(crate) default: String,
-    /// The verdict in a word.
+    /// The verdict in one word.
     pub(crate) label: String,
-    /// What is to be said beyond that.
+    /// Further remarks.
     pub(crate) note: String,
 }
 
 impl Name {
-    /// Whether whoever sets it doesn't get what it asks for.
+    /// Whether setting it has no effect.
     pub(crate) fn is_in_vain(&self) -> bool {
         matches!(self.label.as_str(), "not yet" | "refused") || self.note.starts_with("Not built yet")
     }
 
-    /// Whether it takes `true`, `false` or nothing, as Go's switches do.
+    /// Whether it takes `true`, `false` or nothing, like switches in Go.
     pub(crate) fn is_switch(&self) -> bool {
         self.takes.is_empty() && matches!(self.default.as_str(), "true" | "false")
     }
@@ -60,12 +60,12 @@ impl Name {
     }
 }
 
-/// Every flag that ingress-nginx knows.
+/// Every flag of ingress-nginx.
 pub(crate) fn flags(workspace: &Workspace) -> anyhow::Result<Vec<Name>> {
     parse_flags(&read(workspace, FLAGS)?)
 }
 
-/// Every key that ingress-nginx knows.
+/// Every key of ingress-nginx.
 pub(crate) fn keys(workspace: &Workspace) -> anyhow::Result<Vec<Name>> {
     parse_keys(&read(workspace, KEYS)?)
 }
@@ -123,7 +123,7 @@ mod tests {
         assert!(!key("ssl-redirect").is_in_vain() && !key("access-log-path").is_in_vain());
     }
 
-    /// The schema names just the flags that the program takes.
+    /// The schema names exactly the flags that the program accepts.
     #[test]
     fn own_flags_are_those_of_the_command_line() {
         let source = include_str!("../../../crates/fairway/src/cli.rs");

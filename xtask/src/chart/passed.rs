@@ -1,5 +1,5 @@
-//! What the chart of ingress-nginx passes on to its process, in the ConfigMap, as arguments or in the environment, ours passes on
-//! as well: a value that gets lost on the way may have been a restriction.
+//! Values that the ingress-nginx chart passes to its process, in the ConfigMap, as arguments or in the environment, are
+//! passed by ours as well: a lost value may have been a restriction.
 
 use std::collections::BTreeMap;
 
@@ -11,21 +11,22 @@ use super::check::objects;
 use super::names::Name;
 use super::table::merge;
 
-/// Where a value ends up.
+/// The destination of a value.
 #[derive(Clone, Copy, Debug)]
 enum Place {
-    /// The key of the ConfigMap.
+    /// This key of the ConfigMap.
     Key(&'static str, &'static str),
-    /// The flag, without dashes.
+    /// This flag, without dashes.
     Flag(&'static str, &'static str),
-    /// Nowhere, because of that.
+    /// None, for this reason.
     Nowhere,
 }
 
 use Place::{Flag, Key, Nowhere};
 
-/// Each value that a template of the ingress-nginx chart 4.15.1 writes to one of the three places, values that set it, and what that
-/// becomes. `controller.config`, `controller.extraArgs`, `controller.extraEnvs`, `tcp` and `udp` are maps of users, see below.
+/// Each value that a template of the ingress-nginx chart 4.15.1 writes to one of the three places, values that set it,
+/// and the result. `controller.config`, `controller.extraArgs`, `controller.extraEnvs`, `tcp` and `udp` are maps of
+/// users, see below.
 const PASSED: &[(&str, &str, Place)] = &[
     ("controller.allowSnippetAnnotations", "true", Key("allow-snippet-annotations", "true")),
     ("controller.addHeaders", r#"{"X-A":"b"}"#, Key("add-headers", "ingress-nginx/ingress-nginx-custom-add-headers")),
@@ -34,7 +35,7 @@ const PASSED: &[(&str, &str, Place)] = &[
         r#"{"X-A":"b"}"#,
         Key("proxy-set-headers", "ingress-nginx/ingress-nginx-custom-proxy-headers"),
     ),
-    // Keys are exchanged on elliptic curves only.
+    // Key exchange uses elliptic curves only.
     ("dhParam", r#""text""#, Nowhere),
     (
         "defaultBackend.enabled",
@@ -48,7 +49,7 @@ const PASSED: &[(&str, &str, Place)] = &[
     ("controller.configMapNamespace", r#""other""#, Flag("configmap", "other/ingress-nginx-controller")),
     ("controller.scope.enabled", "true", Flag("watch-namespace", "$(POD_NAMESPACE)")),
     ("controller.scope.namespaceSelector", r#""a=b""#, Flag("watch-namespace-selector", "a=b")),
-    // Of the webhook, which isn't there.
+    // For the webhook, which doesn't exist.
     ("controller.admissionWebhooks.port", "9443", Nowhere),
     ("controller.admissionWebhooks.certificate", r#""/cert""#, Nowhere),
     ("controller.admissionWebhooks.key", r#""/key""#, Nowhere),
@@ -63,11 +64,11 @@ const PASSED: &[(&str, &str, Place)] = &[
     ("controller.enableTopologyAwareRouting", "true", Flag("enable-topology-aware-routing", "true")),
     ("controller.disableLeaderElection", "true", Flag("disable-leader-election", "true")),
     ("controller.electionTTL", r#""15s""#, Flag("election-ttl", "15s")),
-    // There is no allocator to choose.
+    // There is no choice of allocator.
     ("controller.enableMimalloc", "false", Nowhere),
 ];
 
-/// Complains of each value that gets lost, or that gets somewhere else.
+/// Complains about each value that gets lost or ends up elsewhere.
 pub(crate) fn check(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
     for (name, value, place) in PASSED {
@@ -87,7 +88,7 @@ pub(crate) fn check(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Resul
     Ok(complaints)
 }
 
-/// Maps of users arrive whole, every key and flag that ingress-nginx knows among them.
+/// Maps of users arrive complete, with every key and flag of ingress-nginx.
 fn maps(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<String>> {
     let sample = |name: &Name, is_switch: bool| match name.takes.as_str() {
         _ if is_switch => "true",
@@ -97,7 +98,7 @@ fn maps(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<String
         _ => "some text",
     };
     let pair = |name: &Name, is_switch| (name.name.clone(), sample(name, is_switch).to_owned());
-    // These exclude each other, and decide what else is rendered.
+    // These exclude each other and decide what else is rendered.
     let flags = flags.iter().filter(|flag| !flag.name.starts_with("watch-namespace"));
     let flags: BTreeMap<String, String> = flags.map(|flag| pair(flag, flag.takes.is_empty())).collect();
     let keys: BTreeMap<String, String> = keys.iter().map(|key| pair(key, key.is_switch())).collect();
@@ -128,7 +129,7 @@ fn maps(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<String
     Ok(complaints)
 }
 
-/// What `controller.config` says counts, also where that is nothing; a value without a word writes no key.
+/// `controller.config` takes precedence, even when it is empty; a value without an equivalent writes no key.
 fn precedence(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let snippets = "allow-snippet-annotations";
     let cases = [
@@ -190,13 +191,13 @@ mod tests {
     use crate::chart::table;
 
     #[test]
-    fn what_is_passed_stands_in_the_list_of_values() {
+    fn passed_values_are_in_the_list_of_values() {
         let values = table::read().unwrap();
         for (name, value, place) in PASSED {
             let of_list = values.iter().find(|value| value.name == *name && value.default.is_some());
             let of_list = of_list.unwrap_or_else(|| panic!("{name} isn't in the list"));
             assert!(serde_json::from_str::<Json>(value).is_ok(), "{name}: {value}");
-            // What gets nowhere and isn't missed is harmless, or the opposite of what is always done.
+            // A value without destination is either harmless or the opposite of fixed behaviour.
             let fine = !matches!(place, Nowhere) || of_list.verdict != table::Verdict::NotHonoured;
             assert!(fine, "{name} is lost");
         }

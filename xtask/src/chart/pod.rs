@@ -1,4 +1,4 @@
-//! What the pods of the chart are like, where it matters: confined, spread, updated without loss, drained in time.
+//! The required properties of the chart's pods: confined, spread, updated without loss, drained in time.
 
 use anyhow::Context;
 use serde_json::{Value as Json, json};
@@ -9,7 +9,7 @@ use super::check::objects;
 /// How long a drain may last by default (`worker-shutdown-timeout` in docs/configmap.md), in seconds.
 const DRAIN: i64 = 240;
 
-/// Complains of pods that aren't as they should be.
+/// Complains about pods without the required properties.
 pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
     let mut expect = |what: &str, object: &Json, pointer: &str, wanted: Json| {
@@ -30,20 +30,20 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
             "",
             json!({
                 "runAsNonRoot": true, "runAsUser": 101, "runAsGroup": 82, "readOnlyRootFilesystem": true,
-                // The capability of the file is the only way to low ports there.
+                // There, the file capability is the only way to low ports.
                 "allowPrivilegeEscalation": on_host,
                 "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
                 "seccompProfile": {"type": "RuntimeDefault"},
             }),
         );
         expect(what, &workload, "/spec/template/spec/enableServiceLinks", json!(false));
-        // A pod with a sysctl of the network is refused on the host's network.
+        // A pod with a network sysctl is rejected on the host's network.
         let sysctl = json!({"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]});
         expect(what, &workload, "/spec/template/spec/securityContext", if on_host { Json::Null } else { sysctl });
         let strategy = if on_host { json!({"maxUnavailable": 1}) } else { json!({"maxUnavailable": 0, "maxSurge": 1}) };
         let field = if on_host { "/spec/updateStrategy/rollingUpdate" } else { "/spec/strategy/rollingUpdate" };
         expect(what, &workload, field, strategy);
-        // A constraint on zones would have the scheduler follow neither where nodes have none.
+        // A constraint on zones would make the scheduler ignore both where nodes have none.
         let spread = "/spec/template/spec/topologySpreadConstraints";
         let zones = "/spec/template/spec/affinity/podAntiAffinity/preferredDuringSchedulingIgnoredDuringExecution";
         let node = if on_host { Json::Null } else { json!("kubernetes.io/hostname") };
@@ -63,12 +63,12 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
         );
     }
 
-    // Whoever chooses a place for the pods chooses all of it.
+    // Users who set the placement of the pods set all of it.
     let placed = workload(helm, &json!({"controller": {"affinity": {"nodeAffinity": {}}}}))?;
     expect("own affinity", &placed, "/spec/template/spec/topologySpreadConstraints", Json::Null);
     let placed = workload(helm, &json!({"controller": {"topologySpreadConstraints": [{"topologyKey": "a"}]}}))?;
     expect("own constraints", &placed, "/spec/template/spec/affinity", Json::Null);
-    // Templates in values know the names of that chart.
+    // Templates in values use the names of the ingress-nginx chart.
     let named = json!({"controller": {"affinity": {"a": "{{ include \"ingress-nginx.name\" . }}"}}});
     expect("a template", &workload(helm, &named)?, "/spec/template/spec/affinity/a", json!("ingress-nginx"));
     // Probes and ports follow the flags.
@@ -79,7 +79,7 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
         expect("moved", &moved, &pointer, json!({"path": path, "port": 9000, "scheme": "HTTP"}));
     }
     expect("moved", &json!(flag(&moved, "http-port")), "", json!("8080"));
-    // Metrics are where health is.
+    // Metrics are served with the health endpoints.
     let values = json!({"controller": {
         "metrics": {"enabled": true}, "networkPolicy": {"enabled": true}, "extraArgs": {"healthz-port": 10255},
     }});
@@ -89,7 +89,8 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     expect("metrics", ports, "/2", json!({"name": "metrics", "containerPort": 10255, "protocol": "TCP"}));
     let allowed = of_kind("NetworkPolicy")?;
     expect("metrics", allowed, "/spec/ingress/0/ports/2", json!({"protocol": "TCP", "port": 10255}));
-    // Values of that chart name one path for all. This one is for readiness, and stays good until no connection is taken.
+    // Values of that chart set one path for all probes. This one is for readiness, and succeeds until no connection is
+    // accepted.
     let same =
         json!({"controller": {"readinessProbe": {"httpGet": {"path": "/healthz"}}, "healthCheckPath": "/alive"}});
     let readiness = "/spec/template/spec/containers/0/readinessProbe/httpGet/path";
@@ -108,7 +109,7 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     ] {
         expect("a flag", &json!(flag(&flags, name)), "", json!(wanted));
     }
-    // The hook of old values files runs a program that isn't there.
+    // The hook in old values files runs a program that doesn't exist here.
     let hook = |command: Json| json!({"controller": {"lifecycle": {"preStop": {"exec": {"command": command}}}}});
     let pointer = "/spec/template/spec/containers/0/lifecycle/preStop";
     expect("an old hook", &workload(helm, &hook(json!(["/wait-shutdown"])))?, pointer, Json::Null);
@@ -118,7 +119,7 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// Objects are called as ingress-nginx's are, whatever the release is called, unless it is called after us.
+/// Objects have the names of ingress-nginx's, whatever the release name, unless it is ours.
 fn names(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
     let cases = [
@@ -150,7 +151,7 @@ fn workload(helm: &Helm, values: &Json) -> anyhow::Result<Json> {
         .context("no pods")
 }
 
-/// The value of a flag; an empty one if it has none.
+/// The value of a flag; empty if it has none.
 fn flag(workload: &Json, name: &str) -> Option<String> {
     let arguments = workload.pointer("/spec/template/spec/containers/0/args")?.as_array()?;
     arguments.iter().find_map(|argument| {

@@ -1,11 +1,12 @@
-//! What the chart lets the controller do at the API server: in full, so that a right that is added is seen in review.
+//! The rights that the chart grants the controller at the API server, in full, so that an added right shows up in
+//! review.
 
 use serde_json::{Value as Json, json};
 
 use super::Helm;
 use super::check::objects;
 
-/// What each replica does for itself.
+/// Rights that each replica needs for itself.
 const OWN: [&str; 4] = [
     "ingress-nginx: create leases",
     "ingress-nginx: get deployments ingress-nginx-controller",
@@ -13,7 +14,7 @@ const OWN: [&str; 4] = [
     "ingress-nginx: get list pods",
 ];
 
-/// What is read and said of every namespace that is served.
+/// Rights in every namespace that is served.
 const SERVED: [&str; 7] = [
     "create events",
     "list watch configmaps",
@@ -24,13 +25,13 @@ const SERVED: [&str; 7] = [
     "patch ingresses/status",
 ];
 
-/// Complains of rights that aren't as listed here.
+/// Complains about rights that differ from this list.
 pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let of = |namespace: &'static str, rights: &[&str]| {
         rights.iter().map(move |right| format!("{namespace}: {right}")).collect::<Vec<_>>()
     };
     let own = OWN.map(str::to_owned).to_vec();
-    // Ingresses of a namespace that is being deleted yield to others, wherever there are several namespaces.
+    // Ingresses of a namespace under deletion yield to others, wherever there are several namespaces.
     let cluster = || [of("*", &SERVED), of("*", &["list watch ingressclasses", "list watch namespaces"])].concat();
     let elsewhere = json!({"controller": {"publishService": {"enabled": false}}});
     let cases = [
@@ -123,7 +124,7 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// One line for each resource of a rule: where, what may be done, to what, to which.
+/// One line for each resource of a rule: where, the verbs, the resource and its names.
 fn rights(objects: &[Json]) -> Vec<String> {
     let words =
         |value: &Json| value.as_array().into_iter().flatten().filter_map(Json::as_str).collect::<Vec<_>>().join(" ");

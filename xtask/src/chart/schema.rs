@@ -1,12 +1,13 @@
-//! The schema of the values: helm refuses what is of a wrong type, and flags that the program doesn't know. Other names that nobody
-//! knows are accepted, as the chart of ingress-nginx does, and told after the installation.
+//! The schema of the values: helm rejects values of a wrong type and flags unknown to the program. Other unknown names
+//! are accepted, as in the ingress-nginx chart, and reported after the installation.
 
 use serde_json::{Map, Value as Json, json};
 
 use super::names::{Name, OWN_FLAGS};
 use super::table::{Value, Verdict};
 
-/// Maps of which we know some keys, and whose others, at any depth, are for the user, for Kubernetes or for something that isn't here.
+/// Maps of which we know some keys, and whose others, at any depth, belong to the user, to Kubernetes or to something
+/// absent here.
 pub(crate) const OPEN: &[&str] = &[
     "global",
     "controller.admissionWebhooks",
@@ -24,7 +25,7 @@ pub(crate) const OPEN: &[&str] = &[
     "defaultBackend.readinessProbe",
 ];
 
-/// Values of which Kubernetes, or the chart, knows a few words only. A name without map stands for it in every map.
+/// Values for which Kubernetes or the chart accepts only a few words. A name without a map applies in every map.
 const WORDS: &[(&str, &[&str])] = &[
     ("controller.kind", &["Deployment", "DaemonSet", "Both"]),
     ("controller.dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]),
@@ -41,19 +42,19 @@ const WORDS: &[(&str, &[&str])] = &[
 
 const SERVICE_TYPES: &[&str] = &["ClusterIP", "LoadBalancer", "NodePort"];
 
-/// Numbers in whose place there may be a percentage, or the name of a port.
+/// Numbers that may also be a percentage or the name of a port.
 const NOT_ONLY_NUMBERS: &[&str] = &["minAvailable", "maxUnavailable", "port"];
 
 /// A port as a key, and a whole number as text.
 const PORT: &str = "^[1-9][0-9]{0,4}$";
 const NUMBER: &str = "^[0-9]+$";
 
-/// Numbers that the chart of ingress-nginx leaves out where they are empty texts.
+/// Numbers that the ingress-nginx chart omits if they are empty texts.
 const UNSET_BY_EMPTY: &[&str] = &["healthCheckNodePort", "progressDeadlineSeconds"];
 const NUMBER_OR_NOTHING: &str = "^[0-9]*$";
 
-/// Switches that may be the text `false`, because the chart of ingress-nginx prints them. It asks for the others by `if`, which takes
-/// that text for true, so it is refused there. The text `true` means the same in both.
+/// Switches that may be the text `false`, because the ingress-nginx chart prints them. It tests the others with `if`,
+/// which takes that text for true, so the schema rejects it. The text `true` means the same in both.
 const PRINTED: &[&str] = &["controller.allowSnippetAnnotations"];
 
 /// The whole schema. `flags` are those of ingress-nginx.
@@ -77,7 +78,7 @@ pub(crate) fn schema(values: &[Value], flags: &[Name]) -> Json {
     }
     root["$schema"] = json!("https://json-schema.org/draft-07/schema#");
     root["title"] = json!("Values of the Fairway chart");
-    // Charts that include this one pass it on.
+    // Passed on by charts that include this one.
     root["properties"]["enabled"] = json!({"type": ["boolean", "null"]});
     root
 }
@@ -87,12 +88,12 @@ fn node() -> Json {
     json!({"type": ["object", "null"], "properties": {}})
 }
 
-/// Whether this map, at any depth of a map in [`OPEN`], has keys of others.
+/// Whether this map, at any depth of a map in [`OPEN`], may have other keys.
 pub(crate) fn is_open(path: &str) -> bool {
     OPEN.iter().any(|map| path.strip_prefix(map).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
-/// A value. Text, numbers and what looks like both are one in YAML files, so no difference is made between them.
+/// A value. YAML does not separate text, numbers and text that looks like a number, so neither does the schema.
 fn leaf(value: &Value) -> Json {
     let types: &[&str] = match value.default.as_ref().unwrap_or(&value.sample) {
         _ if value.name == "controller.hostname" => &["string", "object", "null"],
@@ -118,7 +119,7 @@ fn leaf(value: &Value) -> Json {
         leaf.insert("pattern".into(), json!(pattern));
     }
     if let Some(words) = words(value) {
-        // Elsewhere the templates leave an empty text out, as those of ingress-nginx do.
+        // Elsewhere the templates omit an empty text, as those of ingress-nginx do.
         let needed = value.name == "controller.kind" || value.name.ends_with(".type");
         let empty = (!needed || value.default.as_ref().is_none_or(|default| *default == json!(""))).then(|| json!(""));
         leaf.insert("enum".into(), words.iter().map(|word| json!(word)).chain(empty).chain([Json::Null]).collect());
@@ -133,7 +134,7 @@ fn leaf(value: &Value) -> Json {
     Json::Object(leaf)
 }
 
-/// Whether nothing but a whole number makes sense, which may be text.
+/// Whether only a whole number makes sense, which may be text.
 fn is_number(value: &Value) -> bool {
     let last = value.keys().last().copied().unwrap_or_default();
     value.verdict == Verdict::Honoured
@@ -141,7 +142,7 @@ fn is_number(value: &Value) -> bool {
         && (!NOT_ONLY_NUMBERS.contains(&last) || value.name == "controller.metrics.port")
 }
 
-/// The words that are all there are.
+/// The complete list of allowed words.
 fn words(value: &Value) -> Option<&'static [&'static str]> {
     let last = value.keys().last().copied().unwrap_or_default();
     let named = |name: &str| name == value.name || name == last;

@@ -1,4 +1,4 @@
-//! What users are told of values that render and don't do what was meant, and which values are refused.
+//! Checks the warnings about values that render but don't do what was meant, and which values are rejected.
 
 use serde_json::{Value as Json, json};
 
@@ -7,7 +7,8 @@ use super::check::objects;
 use super::names::Name;
 use super::table::{Value, merge};
 
-/// Complains of warnings that are missing or too many, of values that pass, and of pods that are replaced for nothing.
+/// Complains about missing or superfluous warnings, values that should be rejected, and pods that are replaced for no
+/// reason.
 pub(crate) fn check(helm: &Helm, values: &[Value], flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<String>> {
     let mut complaints = in_vain(helm, flags, keys)?;
     complaints.extend(warnings(helm)?);
@@ -20,7 +21,7 @@ pub(crate) fn check(helm: &Helm, values: &[Value], flags: &[Name], keys: &[Name]
     Ok(complaints)
 }
 
-/// The names at the beginning of warnings, in their order.
+/// The names at the start of the warnings, in order.
 pub(crate) fn warned(helm: &Helm, name: &str, set: &Json) -> anyhow::Result<Vec<String>> {
     let notes = helm.notes(name, &[&helm.write(name, set)?])?;
     let lines = notes.split_once("\nWARNINGS\n").map_or("", |(_, warnings)| warnings);
@@ -28,7 +29,7 @@ pub(crate) fn warned(helm: &Helm, name: &str, set: &Json) -> anyhow::Result<Vec<
     Ok(named.collect())
 }
 
-/// Flags and keys that aren't honoured are named if they ask for anything, and no others are.
+/// Unsupported flags and keys are listed if they ask for anything; others never are.
 fn in_vain(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
     let file = |map: &str, names: &[Name], text: &dyn Fn(&Name) -> String| {
@@ -47,7 +48,7 @@ fn in_vain(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<Str
     let usable = |name: &&Name| !name.name.starts_with("watch-namespace");
     let flags: Vec<Name> = flags.iter().filter(usable).cloned().collect();
     for (map, names) in [("extraArgs", flags.as_slice()), ("config", keys)] {
-        // Of HTTP/2 the default is what isn't built.
+        // For HTTP/2, the default is the part that isn't implemented.
         let offered = |name: &Name| name.name == "use-http2";
         let set = file(map, names, &|name| if offered(name) { "true".to_owned() } else { other(name) });
         let mut wanted: Vec<_> = names
@@ -70,7 +71,7 @@ fn in_vain(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<Str
     Ok(complaints)
 }
 
-/// What is only wrong together with something else.
+/// Combinations that are wrong although each part is valid.
 fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let service = |service: Json| json!({"controller": {"service": service}});
     let without_service = |flags: Json, scoped: bool| {
@@ -104,7 +105,7 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
         (without_service(json!({}), false), vec![]),
         (without_service(json!({"publish-status-address": "192.0.2.1"}), true), vec!["rbac.scope"]),
         (without_service(json!({"update-status": "false"}), true), vec!["rbac.scope"]),
-        // A budget that Kubernetes can't work out stands in the way of every eviction.
+        // A budget that Kubernetes can't compute blocks every eviction.
         (both(json!({})), vec![]),
         (both(json!({"maxUnavailable": 1})), vec!["controller.maxUnavailable"]),
         (both(json!({"minAvailable": "50%"})), vec!["controller.minAvailable"]),
@@ -119,7 +120,7 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
             vec![],
         ),
         (json!({"controller": {"lifecycle": {"preStop": {"sleep": {"seconds": 30}}}}}), vec![]),
-        // The pattern of load balancers at which TLS ends.
+        // The pattern of load balancers that terminate TLS.
         (
             json!({"controller": {"containerPort": {"tohttps": 2443}, "service": {"targetPorts": {"http": "tohttps", "https": "http"}}}}),
             vec!["controller.containerPort.tohttps", "controller.service.targetPorts.http"],
@@ -137,7 +138,7 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
             ),
             vec!["controller.service.internal.targetPorts.https"],
         ),
-        // Somebody else in the pod listens.
+        // Another container in the pod listens.
         (
             json!({"controller": {
                 "extraContainers": [{"name": "a", "image": "a", "ports": [{"name": "special", "containerPort": 8080}]}],
@@ -156,7 +157,7 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// Whoever waits in a hook is told what to set instead.
+/// Hooks that wait cause a hint about what to set instead.
 fn waits(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let instead = "set controller.extraArgs.shutdown-grace-period: 25.";
     let cases = [
@@ -200,7 +201,7 @@ fn example(helm: &Helm) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// Values that can't work are refused, and the message names them.
+/// Values that can't work are rejected, and the message names them.
 fn refused(helm: &Helm) -> Vec<String> {
     let shell = json!({"exec": {"command": ["/bin/sh", "-c", "true"]}});
     let cases = [
@@ -287,8 +288,8 @@ fn both(mut controller: Json) -> Json {
     json!({"controller": controller})
 }
 
-/// A Deployment that something scales has no number of replicas of its own, also beside a DaemonSet, and a budget if that is to keep
-/// more than one.
+/// A Deployment that is scaled automatically sets no number of replicas, even beside a DaemonSet, and gets a budget if
+/// at least two replicas remain.
 fn scaled(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let scaling = ["HorizontalPodAutoscaler", "ScaledObject", "PodDisruptionBudget"];
     let by =
@@ -304,7 +305,7 @@ fn scaled(helm: &Helm) -> anyhow::Result<Vec<String>> {
         (json!({"controller": {"replicaCount": 2, "minAvailable": "50%"}}), vec![scaling[2]]),
     ];
     let mut complaints = Vec::new();
-    // Left to others, who would get a conflict with each upgrade (server-side apply).
+    // Left to others, which would get a conflict with each upgrade (server-side apply).
     let left = [
         json!({"replicaCount": null}),
         json!({"replicaCount": null, "kind": "Both"}),
@@ -331,7 +332,7 @@ fn scaled(helm: &Helm) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// An empty text counts as unset where the templates of ingress-nginx ask whether there is anything.
+/// An empty text counts as unset where the ingress-nginx templates test whether a value is set.
 fn unset(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
     let words = [
         "controller.service.ipFamilyPolicy",

@@ -1,38 +1,38 @@
-//! The values of the ingress-nginx chart and what becomes of each.
+//! The values of the ingress-nginx chart and how each is handled.
 
 use anyhow::{Context, ensure};
 use serde_json::Value as Json;
 
-/// The list that users' values files were written for.
+/// The reference list that users' values files were written for.
 const REFERENCE: &str = include_str!("reference.tsv");
 
-/// Our word on each of them, on those that the list lacks because they have no default, and on those of our own.
+/// Our verdict on each of them, on those missing in the list because they have no default, and on our own values.
 const VERDICTS: &str = include_str!("verdicts.tsv");
 
-/// Maps that begin a name and whose keys are the user's, dots included.
+/// Maps at the start of a name whose keys are the user's, dots included.
 const KEYED: &[&str] = &["nodeSelector"];
 
 /// One value.
 #[derive(Debug)]
 pub(crate) struct Value {
     pub(crate) name: &'static str,
-    /// What the ingress-nginx chart has; `None` where it has nothing.
+    /// The default in the ingress-nginx chart; `None` if there is none.
     pub(crate) default: Option<Json>,
     pub(crate) verdict: Verdict,
-    /// What differs, or why it doesn't matter, or what to use instead. May be empty.
+    /// The difference, the reason why it doesn't matter, or what to use instead. May be empty.
     pub(crate) note: &'static str,
-    /// Something else than the default, of the kind that the value has.
+    /// A value other than the default, of the same kind.
     pub(crate) sample: Json,
 }
 
-/// What becomes of a value.
+/// How a value is handled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Verdict {
-    /// It means what it means in the ingress-nginx chart.
+    /// It means the same as in the ingress-nginx chart.
     Honoured,
-    /// It has no effect, and nothing is lost.
+    /// Without effect, and nothing is lost.
     Harmless,
-    /// It has no effect, and the user has to know.
+    /// Without effect, and the user must know.
     NotHonoured,
 }
 
@@ -47,17 +47,17 @@ impl Verdict {
 }
 
 impl Value {
-    /// The keys on the way to the value.
+    /// The path of keys to the value.
     pub(crate) fn keys(&self) -> Vec<&'static str> {
         keys(self.name)
     }
 
-    /// A file of values that sets this one to something else than its default.
+    /// A values file that sets this one to something other than its default.
     pub(crate) fn changed(&self) -> Json {
         self.set_to(self.sample.clone())
     }
 
-    /// A file of values with this one.
+    /// A values file with this value.
     pub(crate) fn set_to(&self, value: Json) -> Json {
         self.keys()
             .iter()
@@ -66,7 +66,7 @@ impl Value {
     }
 }
 
-/// All of them, those of the list in its order.
+/// All values, those of the list in its order.
 pub(crate) fn read() -> anyhow::Result<Vec<Value>> {
     let defaults: Vec<(&str, Json)> = rows(REFERENCE)
         .map(|row| {
@@ -83,7 +83,7 @@ pub(crate) fn read() -> anyhow::Result<Vec<Value>> {
         let verdict =
             verdict.into_iter().find(|verdict| verdict.label() == word).with_context(|| format!("{name}: {word}?"))?;
         let note = columns.next().unwrap_or_default();
-        ensure!(verdict == Verdict::Honoured || !note.is_empty(), "{name}: has no effect, and nobody says why");
+        ensure!(verdict == Verdict::Honoured || !note.is_empty(), "{name}: has no effect, and the note is missing");
         let default = defaults.iter().find(|(known, _)| *known == name).map(|(_, default)| default.clone());
         let sample = match columns.next() {
             Some(text) => serde_json::from_str(text).with_context(|| format!("{name}: sample"))?,
@@ -98,7 +98,7 @@ fn rows(text: &'static str) -> impl Iterator<Item = &'static str> {
     text.lines().filter(|line| !line.starts_with('#'))
 }
 
-/// Something else than the default.
+/// A value other than the default.
 fn made_up(default: Option<&Json>) -> Json {
     match default {
         Some(Json::Bool(on)) => Json::Bool(!on),
@@ -118,7 +118,7 @@ fn keys(name: &'static str) -> Vec<&'static str> {
     name.split('.').collect()
 }
 
-/// Lays the map `over` over the map `under`, as helm does with files of values.
+/// Merges the map `over` into the map `under`, as helm does with values files.
 pub(crate) fn merge(under: &mut Json, over: Json) {
     match (under, over) {
         (Json::Object(under), Json::Object(over)) => {
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(list.len(), 345);
         assert_eq!(list.difference(&names).collect::<Vec<_>>(), Vec::<&&str>::new());
         let honoured = values.iter().filter(|value| value.default.is_some() && value.verdict == Verdict::Honoured);
-        assert!(honoured.count() > 260, "most of them mean what they meant");
+        assert!(honoured.count() > 260, "most of them keep their meaning");
     }
 
     #[test]
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// Whoever builds what a flag asks for has the value in this table, too.
+    /// Implementing a flag requires an update of its value in this table, too.
     #[test]
     fn values_that_are_flags_have_the_verdict_of_the_flag() {
         let flags = include_str!("../../../docs/flags.md");

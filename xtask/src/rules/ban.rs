@@ -1,4 +1,4 @@
-//! Crates that are not wanted anywhere in the build, and crates that must not be in it twice.
+//! Crates that are banned from the build, and crates that must not be in it twice.
 
 use crate::graph::Graph;
 
@@ -39,14 +39,14 @@ mod tests {
     use crate::graph::example;
 
     #[test]
-    fn banned_and_doubled_crates_are_told() {
+    fn banned_and_duplicate_crates_are_reported() {
         assert!(check(&example(&[])).is_empty());
         let complaints = check(&example(&[("y", "openssl")]));
         assert_eq!(complaints, ["openssl 1.0.0 is in the build: TLS is rustls with aws-lc-rs"]);
     }
 
     #[test]
-    fn two_versions_of_one_crate_are_told() {
+    fn two_versions_of_one_crate_are_reported() {
         let complaints = check(&example(&[("x v1", "tokio v0"), ("y", "tokio")]));
         assert_eq!(complaints, ["tokio is in the build more than once: 0.0.0, 1.0.0"]);
     }

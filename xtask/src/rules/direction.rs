@@ -1,8 +1,8 @@
-//! Who may depend on whom. Adding a crate to the workspace means adding it here.
+//! Which package may depend on which. A new crate of the workspace must be added here.
 
 use crate::graph::Graph;
 
-/// Each of our packages with those of ours that it may need outside its tests.
+/// Each of our packages with those of ours that it may depend on outside its tests.
 const ARROWS: &[(&str, &[&str])] = &[
     ("fairway-model", &[]),
     ("fairway-translate", &["fairway-model"]),
@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-/// Packages that are out of reach for some of ours, however indirectly. A name that ends in `*` stands for all that begin so.
+/// Packages that some of ours must not depend on, not even indirectly. A name that ends in `*` is a prefix.
 const WALLS: &[(&str, &[&str], &str)] = &[
     ("fairway-model", PURE, "the model is plain data: no async, no sockets, no Kubernetes"),
     ("fairway-model", &["k8s-openapi", "kube*"], "the model has never heard of Kubernetes"),
@@ -25,7 +25,7 @@ const WALLS: &[(&str, &[&str], &str)] = &[
 
 const PURE: &[&str] = &["tokio", "tokio-*", "mio", "hyper*", "h2", "socket2"];
 
-/// Packages that only some of ours may name themselves, tests included.
+/// Packages that only some of ours may depend on directly, tests included.
 const WRAPPERS: &[(&str, &[&str])] = &[("kube", &["fairway-controller", "fairway-e2e"])];
 
 pub(super) fn check(graph: &Graph) -> Vec<String> {
@@ -69,7 +69,7 @@ mod tests {
     use crate::graph::example;
 
     #[test]
-    fn a_new_package_of_ours_is_told() {
+    fn a_new_package_of_ours_is_reported() {
         assert_eq!(check(&example(&[]))[0], "a has no row in xtask/src/rules/direction.rs");
     }
 
@@ -82,14 +82,14 @@ mod tests {
     }
 
     #[test]
-    fn an_arrow_the_wrong_way_is_told() {
+    fn an_arrow_the_wrong_way_is_reported() {
         let backwards = "0|fairway-model v1|MIT|\n1|fairway-proxy v1|MIT|\n0|fairway-proxy v1|MIT|\n";
         let graph = Graph::parse(backwards, backwards).unwrap();
         assert_eq!(check(&graph), ["fairway-model may not depend on fairway-proxy"]);
     }
 
     #[test]
-    fn patterns_stand_for_a_beginning() {
+    fn patterns_match_prefixes() {
         assert!(matches("kube*", "kube-client") && matches("kube*", "kube") && !matches("kube", "kube-client"));
     }
 }

@@ -1,9 +1,9 @@
-//! Licences that we accept in what we build.
+//! Licences that we accept in the packages we build.
 
 use crate::graph::{Graph, Package};
 use crate::licence;
 
-/// Permissive licences, by SPDX identifier. None asks for more than the notice that we ship.
+/// Permissive licences, by SPDX identifier. None requires more than the notice that we ship.
 const ACCEPTED: &[&str] = &[
     "0BSD",
     "Apache-2.0",
@@ -38,7 +38,7 @@ mod tests {
     use crate::graph::example;
 
     #[test]
-    fn a_licence_outside_the_list_is_told() {
+    fn a_licence_outside_the_list_is_reported() {
         assert_eq!(check(&example(&[])), ["y 1.0.0 is under GPL-3.0, which is not accepted"]);
     }
 }

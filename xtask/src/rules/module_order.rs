@@ -1,7 +1,7 @@
-//! The modules of the proxy stand in an order, declared in ARCHITECTURE.md: each names only modules below it, so that there are no
-//! circles and a module can be read with what is below it alone. Some may be named by certain files only.
+//! The modules of the proxy have an order, declared in ARCHITECTURE.md: each uses only modules below it, so that there
+//! are no cycles and a module can be read with only those below it. Some may be used only by certain files.
 //!
-//! Test code is exempt: a test may build all that surrounds what it tests.
+//! Test code is exempt: a test may build everything around the code under test.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ const SOURCE: &str = "crates/proxy/src";
 struct Row<'d> {
     line: usize,
     name: &'d str,
-    /// The only files that may name it, besides its own; empty if all above it may.
+    /// The only files that may use it, besides its own; empty if all above it may.
     only: Vec<&'d str>,
 }
 
@@ -120,7 +120,7 @@ fn rows(document: &str) -> Vec<Row<'_>> {
         .collect()
 }
 
-/// The modules that a file is in, from the root: none for the root itself.
+/// The module path of a file, from the root: empty for the root itself.
 fn module(path: &str) -> Vec<&str> {
     let path = path.strip_suffix(".rs").unwrap_or(path);
     let path = path.strip_suffix("/mod").unwrap_or(path);
@@ -140,7 +140,7 @@ mod tests {
         files.iter().map(source).collect()
     }
 
-    /// A tree in which all is as it must be.
+    /// A tree without violations.
     fn sound() -> Vec<Source> {
         tree(&[
             ("lib.rs", "mod bottom; mod codec; mod middle; mod top; pub use crate::top::T;"),
@@ -153,7 +153,7 @@ mod tests {
         ])
     }
 
-    /// What is wrong once a file says something else, or is there besides.
+    /// The violations after a file is changed or added.
     fn with(path: &str, text: &str) -> Vec<String> {
         let mut sources = sound();
         sources.retain(|source| source.path != path);
@@ -162,12 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_below_may_be_named_and_tests_may_name_all() {
+    fn lower_modules_may_be_named_and_tests_may_name_all() {
         assert_eq!(complaints(TABLE, &sound()), [""; 0]);
     }
 
     #[test]
-    fn naming_what_is_above_is_refused() {
+    fn naming_a_higher_module_is_refused() {
         assert_eq!(
             with("bottom.rs", "fn f() {\n    crate::middle::g();\n}"),
             [
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_the_root_is_to_be_named_where_it_is_defined() {
+    fn a_reexport_of_the_root_must_be_named_where_it_is_defined() {
         assert_eq!(
             with("top.rs", "use crate::T;\n#[cfg(test)]\nmod tests;"),
             [

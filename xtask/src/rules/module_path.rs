@@ -1,7 +1,8 @@
-//! Finds the modules that a Rust source file names by a path from the root of its crate: `crate::x`, `crate::{x, y}`, and `super::x`
-//! where that leads to the root. It reads tokens, not a syntax tree, which is enough for paths. Code under `#[cfg(test)]` is left out.
+//! Finds the modules that a Rust source file names by a path from the root of its crate: `crate::x`, `crate::{x, y}`,
+//! and `super::x` where that leads to the root. It reads tokens, not a syntax tree, which is enough for paths. Code
+//! under `#[cfg(test)]` is omitted.
 
-/// What a file names.
+/// The names in a file.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct Named {
     /// Line and name of each module of the crate's root; `*` for all of them.
@@ -18,12 +19,13 @@ enum Token<'t> {
     Mark(u8),
 }
 
-/// Reads a file. `depth` tells how many modules deep it is in its crate: 1 for `a.rs` and `a/mod.rs`, 2 for `a/b.rs`.
+/// Reads a file. `depth` is the number of modules it is nested in within its crate: 1 for `a.rs` and `a/mod.rs`, 2 for
+/// `a/b.rs`.
 pub(super) fn find(text: &str, depth: usize) -> Named {
     let mut named = Named::default();
     let tokens = without_tests(&tokens(text), &mut named.test_modules);
     let at = |index: usize| tokens.get(index).map(|(_, token)| *token);
-    // How many braces are open around each module that is written inside this file.
+    // The number of braces open around each inline module.
     let mut inline: Vec<usize> = Vec::new();
     let mut braces = 0;
     let mut index = 0;
@@ -49,7 +51,7 @@ pub(super) fn find(text: &str, depth: usize) -> Named {
                     if up == depth + inline.len() {
                         name(&tokens[index..], &mut named.modules);
                     }
-                    // What follows was not looked at yet.
+                    // The next token has not been examined yet.
                     continue;
                 }
             }
@@ -60,7 +62,7 @@ pub(super) fn find(text: &str, depth: usize) -> Named {
     named
 }
 
-/// Notes what stands behind the separator: a name, or a list of paths.
+/// Records the name or list of paths after the separator.
 fn name(tokens: &[(usize, Token<'_>)], modules: &mut Vec<(usize, String)>) {
     match tokens.first() {
         Some((line, Token::Word(word))) => modules.push((*line, (*word).to_owned())),
@@ -88,7 +90,7 @@ fn name(tokens: &[(usize, Token<'_>)], modules: &mut Vec<(usize, String)>) {
     }
 }
 
-/// Leaves out each item or statement behind `#[cfg(test)]`.
+/// Removes each item or statement after `#[cfg(test)]`.
 fn without_tests<'t>(tokens: &[(usize, Token<'t>)], test_modules: &mut Vec<String>) -> Vec<(usize, Token<'t>)> {
     const CFG_TEST: [Token<'_>; 7] = [
         Token::Mark(b'#'),
@@ -119,7 +121,7 @@ fn without_tests<'t>(tokens: &[(usize, Token<'t>)], test_modules: &mut Vec<Strin
     kept
 }
 
-/// How many tokens an item has: up to its semicolon, or to the end of its braces.
+/// The number of tokens of an item: up to its semicolon, or to the end of its braces.
 fn item_len(tokens: &[(usize, Token<'_>)]) -> usize {
     let mut open = 0;
     for (index, (_, token)) in tokens.iter().enumerate() {
@@ -139,7 +141,7 @@ fn item_len(tokens: &[(usize, Token<'_>)]) -> usize {
     tokens.len()
 }
 
-/// Words and marks with their lines, without comments, strings and characters.
+/// Words and punctuation with their lines, without comments, strings and characters.
 fn tokens(text: &str) -> Vec<(usize, Token<'_>)> {
     let bytes = text.as_bytes();
     let (mut at, mut line) = (0, 1);
@@ -181,7 +183,7 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
 }
 
-/// Comments in comments count.
+/// Comments nest.
 fn comment_len(bytes: &[u8]) -> usize {
     let (mut at, mut open) = (0, 0);
     while at < bytes.len() {
@@ -209,7 +211,7 @@ fn string_len(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-/// From the hashes in front of the quote on.
+/// Counts from the hashes before the quote.
 fn raw_len(bytes: &[u8]) -> usize {
     let hashes = bytes.iter().take_while(|&&byte| byte == b'#').count();
     let end = [&b"\""[..], &bytes[..hashes]].concat();
@@ -225,7 +227,7 @@ fn quote_len(text: &str) -> usize {
     let mut characters = text.char_indices().skip(1);
     match characters.next() {
         Some((_, '\\')) => {
-            // The character behind the backslash may be a quote itself.
+            // The character after the backslash may be a quote.
             characters.next();
             characters.find(|(_, character)| *character == '\'').map_or(text.len(), |(at, _)| at + 1)
         }
