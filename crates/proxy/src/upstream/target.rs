@@ -11,7 +11,7 @@ use fairway_model::{Certificate, UpstreamTls};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use super::tls::{InvalidTls, TlsWay};
+use super::tls::{InvalidTls, TlsWay, WayNumber};
 use crate::live::Live;
 
 /// The address a connection leads to, and how it was made.
@@ -21,16 +21,6 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     /// How it was made.
     pub(crate) way: WayNumber,
-}
-
-/// Identifies one way in one worker. Different ways have different numbers, and no number is reused, so comparing them is cheap
-/// however much a way consists of.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) struct WayNumber(u32);
-
-impl WayNumber {
-    /// HTTP/1.1 without TLS.
-    pub(crate) const PLAIN: Self = Self(0);
 }
 
 /// How connections are made, apart from the address. So far this is HTTP/1.1 only, with or without TLS.

@@ -9,8 +9,6 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion, version};
 
-use super::target::WayNumber;
-
 /// The name that nginx verifies if none is configured: that of the upstream in the configuration written by ingress-nginx.
 const NAMELESS: &str = "upstream_balancer";
 
@@ -29,6 +27,16 @@ pub(crate) enum InvalidTls {
     /// The name is neither a DNS name nor an address.
     #[error("the server name cannot be used")]
     Name,
+}
+
+/// Identifies one way in one worker. Different ways have different numbers, and no number is reused, so comparing them is cheap
+/// however much a way consists of.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct WayNumber(pub(super) u32);
+
+impl WayNumber {
+    /// HTTP/1.1 without TLS.
+    pub(crate) const PLAIN: Self = Self(0);
 }
 
 /// One way over TLS.
