@@ -1,11 +1,11 @@
-//! The time of day in the two forms of nginx logs, formatted once a second.
+//! The time of day in the two formats of nginx logs, formatted once a second.
 
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
-/// The clock of one worker. Times are UTC, as in the containers that ingress-nginx runs in.
+/// One worker's clock. Times are UTC, as in the containers of ingress-nginx.
 #[derive(Debug)]
 pub struct LogClock {
     second: i64,
@@ -14,7 +14,7 @@ pub struct LogClock {
 }
 
 impl LogClock {
-    /// A clock.
+    /// Creates a clock.
     pub fn new() -> Self {
         Self { second: i64::MIN, local: Vec::with_capacity(32), iso8601: Vec::with_capacity(32) }
     }
@@ -25,13 +25,13 @@ impl LogClock {
         (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), now.subsec_millis())
     }
 
-    /// As `21/Nov/2026:07:00:00 +0000`.
+    /// Formatted as `21/Nov/2026:07:00:00 +0000`.
     pub fn local(&mut self, second: i64) -> &[u8] {
         self.turn(second);
         &self.local
     }
 
-    /// As `2026-11-21T07:00:00+00:00`.
+    /// Formatted as `2026-11-21T07:00:00+00:00`.
     pub fn iso8601(&mut self, second: i64) -> &[u8] {
         self.turn(second);
         &self.iso8601

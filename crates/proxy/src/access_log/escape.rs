@@ -1,10 +1,10 @@
-//! The three ways of escaping a value, as nginx's `log_format` has them.
+//! The three escaping modes of nginx's `log_format`.
 
 use fairway_model::LogEscape;
 
 const UPPER_HEX: &[u8; 16] = b"0123456789ABCDEF";
 
-/// Appends a value.
+/// Appends an escaped value.
 pub(super) fn append(value: &[u8], escape: LogEscape, out: &mut Vec<u8>) {
     match escape {
         LogEscape::Default => append_default(value, out),
@@ -19,7 +19,7 @@ pub(super) fn append(value: &[u8], escape: LogEscape, out: &mut Vec<u8>) {
     }
 }
 
-/// Quotes, backslashes, control bytes and everything beyond ASCII as `\xXX`.
+/// Escapes quotes, backslashes, control bytes and everything beyond ASCII as `\xXX`.
 fn append_default(value: &[u8], out: &mut Vec<u8>) {
     let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
     for_each_run(value, plain, out, |byte, out| {
@@ -27,7 +27,8 @@ fn append_default(value: &[u8], out: &mut Vec<u8>) {
     });
 }
 
-/// As RFC 8259 section 7 says. Bytes that are no UTF-8 become U+FFFD: nginx passes them, and readers then refuse the line.
+/// Escapes as in RFC 8259 section 7. Bytes that are not valid UTF-8 become U+FFFD: nginx copies them, and readers then reject the
+/// line.
 fn append_json(value: &[u8], out: &mut Vec<u8>) {
     let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
     for chunk in value.utf8_chunks() {

@@ -1,4 +1,4 @@
-//! A template compiled to steps, each of which copies some bytes.
+//! Templates compiled to steps, each of which copies some bytes.
 
 use fairway_model::{LogEscape, Segment, Template, TooLong, append_within};
 
@@ -7,7 +7,7 @@ use super::escape;
 use super::value::{self, Value};
 use crate::record::RequestRecord;
 
-/// A compiled template. Besides log lines it makes hash keys and field values, with [`LogEscape::None`].
+/// A compiled template. Besides log lines, it produces hash keys and field values, with [`LogEscape::None`].
 #[derive(Clone, Debug)]
 pub struct Format {
     steps: Box<[Step]>,
@@ -21,7 +21,7 @@ enum Step {
 }
 
 impl Format {
-    /// Compiles a template. Values that are the same for the whole life of the process are put in at once.
+    /// Compiles a template. Values that never change during the life of the process are inserted at once.
     pub fn compile(template: &Template, escape: LogEscape) -> Self {
         let mut steps = Vec::new();
         let mut literal = Vec::new();
@@ -45,16 +45,16 @@ impl Format {
         Self { steps: steps.into(), escape }
     }
 
-    /// Compiles a template for a field value or a hash key, where what is missing is empty.
+    /// Compiles a template for a field value or a hash key, where missing values are empty.
     pub fn plain(template: &Template) -> Self {
         Self::compile(template, LogEscape::None)
     }
 
-    /// Appends the text for a request, up to a limit: the literal text, and values for as long as they fit. Where one doesn't,
-    /// it and all that follow are missing.
+    /// Appends the text for a request, up to a limit: the literal text, and values as long as they fit. The first value that
+    /// doesn't fit and all values after it are left out.
     ///
     /// # Errors
-    /// If anything is missing.
+    /// If anything is left out.
     pub fn append(
         &self,
         record: &RequestRecord<'_>,

@@ -1,7 +1,7 @@
-//! The access log: one line a request, made by a format that is compiled once and written by a thread of its own.
+//! The access log: one line per request, made by a format that is compiled once and written by a dedicated thread.
 //!
 //! A worker appends lines to a buffer and hands it over when it is large or a tenth of a second old, so that the path of a
-//! request knows no lock and no system call. When the writer can't keep up, lines are dropped and counted; requests never wait.
+//! request involves no lock and no system call. If the writer can't keep up, lines are dropped and counted; requests never wait.
 
 mod clock;
 mod escape;
@@ -23,7 +23,7 @@ pub use self::format::Format;
 pub use self::stream::{StreamFormat, StreamRecord};
 pub use self::writer::{LogHandle, LogSink, LogThread, LogWriter};
 
-/// What is logged and how, compiled from the settings whenever they change.
+/// What is logged and in which format, compiled from the settings whenever they change.
 #[derive(Debug)]
 pub struct LogRules {
     enabled: bool,
@@ -32,7 +32,7 @@ pub struct LogRules {
 }
 
 impl LogRules {
-    /// Compiles the settings. `instead` is a format that the command line asked for.
+    /// Compiles the settings. `instead` is a format requested on the command line.
     pub fn new(settings: &AccessLog, instead: Option<&(Template, LogEscape)>) -> Self {
         let format = match instead {
             Some((template, escape)) => Format::compile(template, *escape),
@@ -47,14 +47,14 @@ impl LogRules {
         self.enabled && record.route.is_none_or(|route| route.access_log) && !self.skip.contains(target())
     }
 
-    /// How a line is made.
+    /// The format of lines.
     pub fn format(&self) -> &Format {
         &self.format
     }
 }
 
 /// Request targets that are not logged (`skip-access-log-urls`), by the rules of an nginx `map` on `$request_uri`: plain text
-/// means the whole target in any case, `~` starts a regular expression and `~*` one that ignores case.
+/// must equal the whole target, ignoring case; `~` starts a regular expression and `~*` one that ignores case.
 #[derive(Debug, Default)]
 struct Skip {
     exact: HashSet<Box<[u8]>>,
@@ -70,7 +70,8 @@ impl Skip {
                 None => format!("(?-u){pattern}"),
             }
         });
-        // One by one first: a pattern that is wrong must not take the others with it. The control side has told the user.
+        // Checked one by one first: an invalid pattern must not disable the others. The control side has already reported it to
+        // the user.
         let valid = patterns.filter(|pattern| regex::bytes::Regex::new(pattern).is_ok());
         let exact: HashSet<Box<[u8]>> = targets
             .iter()
@@ -89,7 +90,7 @@ impl Skip {
     }
 
     fn contains_exactly(&self, target: &[u8]) -> bool {
-        // No limit: longer ones are compared without a copy.
+        // No limit: longer targets are compared without a copy.
         const ROOM: usize = 256;
         if self.exact.is_empty() || target.len() > self.longest {
             return false;

@@ -1,4 +1,4 @@
-//! Log lines of TCP and UDP services.
+//! Log lines for TCP and UDP services.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,25 +9,25 @@ use fairway_model::{LogEscape, StreamLog, StreamSegment, StreamTemplate, StreamV
 use super::LogClock;
 use fairway_model::decimal;
 
-/// The line where the command line asks for JSON.
+/// The format for JSON, if requested on the command line.
 const JSON: &str = "{\"time\":\"$time_iso8601\",\"remote_addr\":\"$remote_addr\",\"protocol\":\"$protocol\",\
     \"port\":\"$server_port\",\"status\":\"$status\",\"bytes_in\":\"$bytes_received\",\"bytes_out\":\"$bytes_sent\",\
     \"duration\":\"$session_time\",\"backend\":\"$proxy_upstream_name\",\"upstream_addr\":\"$upstream_addr\"}";
 
-/// What there is to tell about a connection or a session of datagrams.
+/// What is known about a TCP connection or UDP session.
 #[derive(Clone, Debug)]
 pub struct StreamRecord {
     /// `TCP` or `UDP`.
     pub protocol: &'static str,
-    /// The client.
+    /// The client's address.
     pub client: SocketAddr,
-    /// Where it came in.
+    /// The address that it arrived at.
     pub local: SocketAddr,
     /// Its number.
     pub number: u64,
     /// When it began.
     pub begun: Instant,
-    /// 200, 400 for a bad PROXY header, 502 when no endpoint was reached.
+    /// 200, 400 for an invalid PROXY header, 502 if no endpoint was reached.
     pub status: u16,
     /// Bytes to the client.
     pub sent: u64,
@@ -37,15 +37,15 @@ pub struct StreamRecord {
     pub upstream_sent: u64,
     /// Bytes from the endpoint.
     pub upstream_received: u64,
-    /// The endpoints tried.
+    /// The endpoints that were tried.
     pub tried: Vec<SocketAddr>,
-    /// How long it took to connect to the last of them, if it succeeded.
+    /// Time to connect to the last of them, if that succeeded.
     pub connect: Option<Duration>,
-    /// The backend as ingress-nginx calls it; empty if it is unknown.
+    /// The backend's name in ingress-nginx; empty if unknown.
     pub upstream_name: Arc<str>,
 }
 
-/// A compiled line.
+/// A compiled line format.
 #[derive(Clone, Debug)]
 pub struct StreamFormat {
     template: StreamTemplate,
@@ -53,7 +53,7 @@ pub struct StreamFormat {
 }
 
 impl StreamFormat {
-    /// The line of the settings. `instead` is a format that the command line asked for; JSON applies to streams as well.
+    /// The format from the settings. `instead` is a format requested on the command line; JSON applies to streams as well.
     pub fn of(settings: &StreamLog, instead: Option<&(Template, LogEscape)>) -> Option<Self> {
         let format = match instead {
             Some((_, LogEscape::Json)) => Self { template: StreamTemplate::parse(JSON), escape: LogEscape::Json },
@@ -62,7 +62,7 @@ impl StreamFormat {
         settings.enabled.then_some(format)
     }
 
-    /// Appends the line. Its values are numbers, addresses and our own names: there is nothing to escape.
+    /// Appends the line. Its values are numbers, addresses and the proxy's own names, so nothing needs escaping.
     pub fn append(&self, record: &StreamRecord, clock: &mut LogClock, out: &mut Vec<u8>) {
         for segment in self.template.segments() {
             let known = match segment {

@@ -18,7 +18,7 @@ fn default_line(template: &str, record: &RequestRecord<'_>) -> String {
     line(template, LogEscape::Default, record)
 }
 
-/// The line with the time replaced, which is the one part that changes.
+/// The line with the time replaced, which is the only part that changes.
 fn upstreaminfo(record: &RequestRecord<'_>) -> String {
     let text = default_line(AccessLog::UPSTREAMINFO, record);
     let (before, rest) = text.split_once('[').unwrap();
@@ -27,7 +27,7 @@ fn upstreaminfo(record: &RequestRecord<'_>) -> String {
 }
 
 #[test]
-fn the_default_line_is_that_of_ingress_nginx() {
+fn the_default_line_matches_ingress_nginx() {
     let fixture = Fixture::new("GET /a?b=c HTTP/1.1", "User-Agent: curl/8 \"x\"\r\nReferer: http://r/\r\n");
     assert_eq!(
         upstreaminfo(&fixture.record()),
@@ -170,7 +170,7 @@ fn json_lines_are_json() {
 }
 
 #[test]
-fn targets_and_routes_can_be_left_out() {
+fn targets_and_routes_can_be_excluded() {
     let skip = |targets: &[&str]| AccessLog {
         skip: targets.iter().map(|&text| text.into()).collect(),
         ..AccessLog::default()
@@ -193,7 +193,7 @@ fn targets_and_routes_can_be_left_out() {
     assert!(rules.admits(&RequestRecord { head: None::<Spanned<'_, _>>, ..fixture.record() }));
 }
 
-/// An output that says what it was given, and can be held up.
+/// An output that reports what it receives and can be blocked.
 struct Output {
     written: Sender<Vec<u8>>,
     go: Option<Receiver<()>>,
@@ -225,18 +225,18 @@ fn lines_are_written_together_and_in_order() {
     for connection in 1..=3 {
         writer.log(&format, &RequestRecord { connection, ..fixture.record() }, 1 << 20);
     }
-    assert!(output.try_recv().is_err(), "nothing is written for each line");
+    assert!(output.try_recv().is_err(), "lines are not written one by one");
     writer.flush();
     assert!(thread.synchronize(LONG));
     assert_eq!(output.recv_timeout(LONG).unwrap(), b"1\n2\n3\n");
     writer.log(&format, &fixture.record(), 1 << 20);
     drop(writer);
-    assert_eq!(output.recv_timeout(LONG).unwrap(), b"42\n", "a worker that ends leaves no line behind");
+    assert_eq!(output.recv_timeout(LONG).unwrap(), b"42\n", "a worker that ends writes its last lines");
     assert_eq!(thread.dropped(), 0);
 }
 
 #[tokio::test]
-async fn old_lines_are_handed_over() {
+async fn lines_are_handed_over_when_they_get_old() {
     let (written, output) = channel();
     let thread = LogThread::start(LogSink::Writer(Box::new(Output { written, go: None }))).unwrap();
     let writer = thread.handle().writer();
@@ -268,12 +268,12 @@ fn a_slow_output_costs_lines_and_not_memory() {
     drop(release);
     assert!(thread.synchronize(LONG));
     let bytes: usize = output.try_iter().map(|piece| piece.len()).sum();
-    assert_eq!(bytes as u64, (lines - dropped) * 1024, "what was not dropped is written");
+    assert_eq!(bytes as u64, (lines - dropped) * 1024, "all other lines are written");
     assert!(bytes < 500 << 10);
 }
 
 #[test]
-fn without_a_log_nothing_is_done() {
+fn a_log_that_is_off_writes_nothing() {
     let thread = LogThread::start(LogSink::Off).unwrap();
     let writer = thread.handle().writer();
     writer.log(&Format::plain(&Template::parse("x")), &Fixture::new("GET /a HTTP/1.1", "").record(), 1 << 20);
@@ -282,7 +282,7 @@ fn without_a_log_nothing_is_done() {
 }
 
 #[test]
-fn a_line_has_an_end_and_keeps_its_structure() {
+fn a_line_is_bounded_and_keeps_its_structure() {
     let fixture = Fixture::new(&format!("GET /{} HTTP/1.1", "a".repeat(1000)), "");
     let template = Template::parse(&format!("{{\"uri\": \"{}\", \"status\": $status}}", "$request_uri".repeat(10_000)));
     let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! What each variable stands for.
+//! The value of each variable.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
@@ -13,16 +13,16 @@ use crate::reason::CauseDetail;
 use crate::record::{RequestRecord, Try};
 use fairway_model::decimal::{display, ip, number};
 
-/// A variable, ready to be looked up.
+/// A variable, prepared for lookup.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
-    /// One that is read from the record.
+    /// A variable that is read from the record.
     Plain(Variable),
     /// A request field.
     RequestField(FieldKey),
     /// A field of the endpoint's response.
     UpstreamField(FieldKey),
-    /// A field of the response as it was sent.
+    /// A field of the response as sent to the client.
     SentField(Box<[u8]>),
     /// A query argument.
     Argument(Box<[u8]>),
@@ -36,10 +36,10 @@ pub(super) enum FieldKey {
     Other(Box<[u8]>),
 }
 
-/// Whether there was a value; an empty one is one.
+/// Whether there was a value; an empty value counts.
 type Found = Option<()>;
 
-/// The value of a variable that never changes.
+/// The value of a variable that never changes, if it is one.
 pub(super) fn constant(variable: &Variable) -> Option<&'static str> {
     static HOSTNAME: LazyLock<String> = LazyLock::new(|| {
         std::fs::read_to_string("/proc/sys/kernel/hostname")
@@ -109,11 +109,11 @@ impl Value {
 impl FieldKey {
     fn new(name: &str) -> Self {
         let known = KnownField::classify(name.as_bytes());
-        // The rest of a family stands for many names.
+        // One constant stands for the rest of a field family, whose members are looked up by name.
         if known.name().eq_ignore_ascii_case(name) { Self::Known(known) } else { Self::Other(name.as_bytes().into()) }
     }
 
-    /// Appends all lines of the field, joined as nginx joins them.
+    /// Appends all lines of the field, joined as in nginx.
     fn append(&self, fields: &Fields, bytes: &[u8], mut text: impl FnMut(&[u8])) -> Found {
         let mut found = None;
         let mut take = |value: &[u8]| {
@@ -164,7 +164,7 @@ fn plain(
         }
         Variable::Request => match record.head {
             Some(head) => {
-                // Target and version follow the method on the same line, and no line is longer than the limit of heads.
+                // Target and version follow the method on the same line, and the limit of heads bounds the line.
                 let from = head.parsed.target_span().range();
                 let method = head.parsed.method_bytes(head.bytes);
                 let start = from.start.saturating_sub(method.len() + 1);
@@ -225,7 +225,7 @@ fn plain(
         Variable::LocationPath => text(route.map_or(&b""[..], |route| route.rule.as_bytes()), out),
         Variable::UpstreamName | Variable::ProxyHost => match (record.backend, route.map(|route| &route.action)) {
             (Some(backend), _) => text(backend.upstream_name.as_bytes(), out),
-            // The name that a backend would have which the snapshot does not hold.
+            // The name of a backend that the snapshot does not contain.
             (None, Some(Action::Forward(forward))) => display(&forward.backends, out),
             (None, _) => out.push(b'-'),
         },
@@ -266,7 +266,7 @@ fn plain(
     Some(())
 }
 
-/// A value of each try, separated by commas.
+/// Appends a value for each try, separated by commas.
 fn tries(record: &RequestRecord<'_>, out: &mut Vec<u8>, append: impl Fn(&Try, &mut Vec<u8>)) -> Found {
     for (at, each) in record.tries.iter().enumerate() {
         if at > 0 {
@@ -282,7 +282,7 @@ fn query<'a>(record: &RequestRecord<'a>) -> Option<&'a [u8]> {
     head.parsed.query().map(|query| query.of(head.bytes))
 }
 
-/// The first argument of a name, as it was sent; nginx ignores the case of the name.
+/// The first argument with a name, as sent; like nginx, ignores the case of the name.
 fn argument<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     query.split(|&byte| byte == b'&').find_map(|pair| {
         let (key, value) = pair.split_at(memchr::memchr(b'=', pair)?);
@@ -290,7 +290,7 @@ fn argument<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     })
 }
 
-/// The first line of a field in a head that was serialised.
+/// The first line of a field in a serialised head.
 fn sent_field<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     head.split(|&byte| byte == b'\n').skip(1).find_map(|line| {
         let (key, value) = line.split_at(memchr::memchr(b':', line)?);
@@ -310,13 +310,13 @@ fn status(value: u16, out: &mut Vec<u8>) {
     out.extend_from_slice(&[digit(value / 100), digit(value / 10), digit(value)]);
 }
 
-/// Seconds with milliseconds, rounded down as nginx does.
+/// Appends seconds with milliseconds, rounded down as in nginx.
 fn seconds(value: Duration, out: &mut Vec<u8>) {
     number(value.as_secs(), out);
     fraction(value.subsec_millis(), out);
 }
 
-/// Seconds, or `-` for a step that was not reached.
+/// Appends seconds, or `-` for a step that was not reached.
 fn seconds_if(value: Option<Duration>, out: &mut Vec<u8>) {
     match value {
         Some(value) => seconds(value, out),

@@ -1,4 +1,4 @@
-//! From the workers to the output: buffers go to one thread that writes them, and come back empty.
+//! Carries lines from the workers to the output: buffers go to one thread that writes them, and come back empty.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -16,7 +16,7 @@ use super::{Format, LogClock};
 use crate::limit::{LOG_BUFFERS, LOG_FULL, LOG_LARGEST, LOG_OLD, LOG_QUEUE};
 use crate::record::RequestRecord;
 
-/// Where lines go.
+/// The destination of lines.
 pub enum LogSink {
     /// Nowhere.
     Off,
@@ -36,20 +36,20 @@ impl fmt::Debug for LogSink {
     }
 }
 
-/// The thread that writes.
+/// The writing thread.
 #[derive(Debug)]
 pub struct LogThread {
     handle: LogHandle,
 }
 
-/// What a worker needs to make its [`LogWriter`].
+/// The handle from which a worker creates its [`LogWriter`].
 #[derive(Clone, Debug)]
 pub struct LogHandle {
     queue: Option<SyncSender<LogMessage>>,
     dropped: Arc<AtomicU64>,
 }
 
-/// The log of one worker. Clones share one buffer.
+/// One worker's log. Clones share one buffer.
 #[derive(Clone, Debug)]
 pub struct LogWriter(Option<Rc<LogShared>>);
 
@@ -79,7 +79,7 @@ impl LogThread {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the system has no thread to give.
+    /// If the system can't create a thread.
     pub fn start(sink: LogSink) -> io::Result<Self> {
         let dropped = Arc::default();
         let output: Box<dyn Write + Send> = match sink {
@@ -92,17 +92,17 @@ impl LogThread {
         Ok(Self { handle: LogHandle { queue: Some(queue), dropped } })
     }
 
-    /// For a worker.
+    /// Creates a handle for a worker.
     pub fn handle(&self) -> LogHandle {
         self.handle.clone()
     }
 
-    /// Lines dropped so far, because the output was too slow.
+    /// Lines dropped so far because the output was too slow.
     pub fn dropped(&self) -> u64 {
         self.handle.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything that was handed over before is written, `limit` at most; says whether it is. Blocks.
+    /// Waits, for `limit` at most, until everything handed over before is written; returns whether it is. Blocks.
     pub fn synchronize(&self, limit: Duration) -> bool {
         let Some(queue) = &self.handle.queue else {
             return true;
@@ -114,7 +114,7 @@ impl LogThread {
 }
 
 impl LogHandle {
-    /// The log of the worker that calls this.
+    /// Creates the log of the calling worker.
     pub fn writer(&self) -> LogWriter {
         let Some(queue) = self.queue.clone() else {
             return LogWriter(None);
@@ -137,12 +137,12 @@ impl LogWriter {
     /// Writes one line of at most `limit` bytes.
     pub fn log(&self, format: &Format, record: &RequestRecord<'_>, limit: usize) {
         self.line(|clock, out| {
-            // What doesn't fit is missing from the line, that is all.
+            // Values that don't fit are simply left out.
             let _ = format.append(record, clock, limit, out);
         });
     }
 
-    /// Writes one line that `append` makes.
+    /// Writes one line produced by `append`.
     pub fn line(&self, append: impl FnOnce(&mut LogClock, &mut Vec<u8>)) {
         let Some(shared) = &self.0 else {
             return;
@@ -159,14 +159,14 @@ impl LogWriter {
         pending.buffer.push(b'\n');
     }
 
-    /// Hands over what there is, as far as the writer takes it. For the end of a worker.
+    /// Hands over the buffered lines, as far as the writer accepts them. For the end of a worker.
     pub fn flush(&self) {
         if let Some(shared) = &self.0 {
             shared.pending.borrow_mut().hand_over();
         }
     }
 
-    /// Hands over what gets old. To be spawned once on each worker; never ends.
+    /// Hands over lines that get old. Must be spawned once on each worker; never ends.
     pub async fn run(self) {
         let Some(shared) = self.0 else {
             return std::future::pending().await;
@@ -191,7 +191,7 @@ impl Pending {
             Ok(mut buffer) => {
                 self.away -= 1;
                 buffer.clear();
-                // One burst must not be remembered forever.
+                // Memory for a single burst must not be kept forever.
                 buffer.shrink_to(LOG_FULL * 2);
                 buffer
             }
@@ -213,7 +213,7 @@ impl Pending {
     }
 }
 
-/// The last lines of a worker go out even when all its other buffers still wait.
+/// Sends a worker's last lines even if all its other buffers are still queued.
 impl Drop for Pending {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
@@ -224,7 +224,7 @@ impl Drop for Pending {
     }
 }
 
-/// Writes until nobody is left who could send. An output that fails is not given up: it may be a pipe that comes back.
+/// Writes until all senders are gone. A failing output is not given up: it may be a pipe that recovers.
 fn write_all(messages: &Receiver<LogMessage>, mut output: Box<dyn Write + Send>) {
     let mut failing = false;
     while let Ok(message) = messages.recv() {
@@ -239,7 +239,7 @@ fn write_all(messages: &Receiver<LogMessage>, mut output: Box<dyn Write + Send>)
                     Err(_) => {}
                     Ok(()) => failing = false,
                 }
-                // A worker that is gone needs no buffer.
+                // A worker that has ended needs no buffer.
                 home.try_send(buffer).ok();
             }
             LogMessage::Synchronize(done) => {
