@@ -1,4 +1,4 @@
-//! The cookie that tells a client which endpoint its session belongs to.
+//! The cookie that ties a client's session to an endpoint.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use crate::http::KnownField;
 use crate::upstream::Service;
 
 impl Exchange<'_> {
-    /// Makes the value of Set-Cookie, or leaves it empty: when the session is not new, or the route sets no cookies.
+    /// Creates the value of Set-Cookie, or leaves it empty if the session is not new or the route sets no cookies.
     pub(super) fn start_session(&mut self, forward: &Forward, service: &Service, pick: &Pick) {
         let cookie = &mut self.scratch.cookie;
         cookie.clear();

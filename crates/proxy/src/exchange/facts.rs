@@ -1,4 +1,4 @@
-//! What the requests of a client's connection have in common.
+//! What all requests on a client's connection have in common.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,25 +12,25 @@ use crate::net::listener::OpenListener;
 use crate::shard::Shard;
 use crate::timer::Millis;
 
-/// A connection as its exchanges see it: nothing in it is in the way of another exchange.
+/// A connection, as its exchanges see it: any number of exchanges can share it.
 #[derive(Debug)]
 pub(crate) struct ConnectionFacts {
     /// The worker that serves it.
     pub(crate) shard: Rc<Shard>,
-    /// Where it came in.
+    /// The listener that accepted it.
     pub(crate) listener: Rc<OpenListener>,
-    /// Both ends of it.
+    /// Both of its ends.
     pub(crate) arrival: Arrival,
     /// Its number, unique in the process.
     pub(crate) number: u64,
-    /// What endpoints are told about the client in every request, once it is known.
+    /// The fields about the client that every request to an endpoint carries, once known.
     pub(super) family: FamilyFields,
     requests: Cell<u64>,
     opened: Millis,
 }
 
 impl ConnectionFacts {
-    /// A new connection.
+    /// Creates the facts of a new connection.
     pub(crate) fn new(shard: Rc<Shard>, listener: Rc<OpenListener>, arrival: Arrival) -> Self {
         Self {
             arrival,
@@ -52,13 +52,13 @@ impl ConnectionFacts {
             && !self.shard.is_leaving()
     }
 
-    /// Counts a request, and gives it its number, from 1.
+    /// Counts a request and returns its number, from 1.
     pub(crate) fn next_request(&self) -> u64 {
         self.requests.set(self.requests.get() + 1);
         self.requests.get()
     }
 
-    /// Whether there was a request.
+    /// Whether it has had a request.
     pub(crate) fn had_request(&self) -> bool {
         self.requests.get() > 0
     }

@@ -1,7 +1,7 @@
 //! One request, from its head to the last byte of its response.
 //!
-//! An [`Exchange`] owns all that is known about the request and records it exactly once, when it is dropped: after the response,
-//! after a failure, when the client went away, or when the task was ended in the middle.
+//! An [`Exchange`] owns everything known about the request and records it exactly once, when it is dropped: after the response,
+//! after a failure, when the client has gone, or when the task is cancelled.
 
 mod cookie;
 mod facts;
@@ -39,17 +39,17 @@ use crate::upstream::Service;
 use crate::work::Scratch;
 use fairway_model::client::ClientView;
 
-/// One request under way. It borrows nothing that another request of the same connection needs, but for what never changes.
+/// One request in progress. It borrows nothing that another request on the same connection needs, except what never changes.
 #[derive(Debug)]
 pub(crate) struct Exchange<'a> {
     facts: &'a ConnectionFacts,
-    /// The one deadline of the task.
+    /// The task's only deadline.
     deadline: &'a Deadline,
     client: ClientSide<'a>,
     endpoint: EndpointSide<'a>,
     scratch: &'a mut Scratch,
     live: &'a Live,
-    /// What was decided about the request; `None` before that, or when it could not be read.
+    /// The decision about the request; `None` before it is made, or if the request could not be read.
     plan: Option<Plan<'a>>,
     service: Option<Rc<Service>>,
     /// Number of the request on its connection, from 1.
@@ -62,27 +62,27 @@ pub(crate) struct Exchange<'a> {
     ended: Option<Instant>,
     /// Why the request failed, if it did.
     cause: Option<Cause>,
-    /// Whether the request was served to its end, good or bad.
+    /// Whether the exchange ended normally, whether successful or not.
     complete: bool,
     status: u16,
     allowance: Allowance,
     limits: Gaps,
-    /// For the body of the request.
+    /// Bounds the wait for the request body.
     patience: Patience,
 }
 
-/// What the route allows.
+/// The limits set by the route.
 #[derive(Clone, Copy, Debug)]
 struct Allowance {
     send: Duration,
     read: Duration,
     max_body: ByteLimit,
-    /// Bytes of a response's head, where that isn't the default.
+    /// Maximum size of a response head in bytes, if not the default.
     max_head: Option<u32>,
 }
 
 impl<'a> Exchange<'a> {
-    /// A request whose first bytes came at `begun`.
+    /// Starts a request whose first bytes arrived at `begun`.
     pub(crate) fn new(
         facts: &'a ConnectionFacts,
         deadline: &'a Deadline,
@@ -152,7 +152,7 @@ impl<'a> Exchange<'a> {
         self.client.after()
     }
 
-    /// Answers a request whose head was refused or did not come.
+    /// Answers a request whose head was refused or did not arrive.
     pub(crate) async fn refuse(&mut self, failure: Failure) -> After {
         self.scratch.decision.client = ClientView::of_connection(&self.facts.arrival);
         self.fail(failure).await;
@@ -160,7 +160,7 @@ impl<'a> Exchange<'a> {
         self.client.after()
     }
 
-    /// Ends a request that went wrong, with an answer if none was started.
+    /// Ends a failed request, with an answer if no response was started.
     async fn fail(&mut self, failure: Failure) {
         let (status, cause) = (failure.status(), failure.cause());
         self.cause = Some(cause);
@@ -186,7 +186,7 @@ impl<'a> Exchange<'a> {
         self.answer(&Respond::page(status), false, message).await;
     }
 
-    /// Sends an answer of our own.
+    /// Sends one of the proxy's own answers.
     async fn answer(&mut self, respond: &Respond, redirect: bool, message: &str) {
         self.skip_body();
         self.status = respond.status;
@@ -216,12 +216,12 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The route that was chosen.
+    /// The chosen route.
     fn route(&self) -> Option<&'a Route> {
         self.plan.and_then(|plan| plan.route)
     }
 
-    /// Looks at all that is known by now.
+    /// Calls `look` with everything known so far.
     fn with_record<T>(&self, look: impl FnOnce(&RequestRecord<'_>) -> T) -> T {
         let scratch = &*self.scratch;
         let response = self.endpoint.response();
@@ -255,7 +255,7 @@ impl<'a> Exchange<'a> {
         };
         match &self.service {
             Some(service) => service.with_backend(|backend| with_backend(Some(backend))),
-            // Answered here: the log names the backend that would have been asked.
+            // Answered here: the log names the backend that would have been used.
             None => with_backend(self.route().and_then(|route| match &route.action {
                 Action::Forward(forward) => {
                     let first = forward.backends.names().next()?;
@@ -279,14 +279,14 @@ impl Drop for Exchange<'_> {
     }
 }
 
-/// Why an answer of the proxy's own is an error, unless the route asks for just that.
+/// The reason why one of the proxy's own answers counts as an error; none if the route requests that answer.
 pub(crate) fn refused(host: Option<&Host>, route: Option<&Route>, status: u16) -> Option<Reason> {
     match (host, route, status) {
         (_, _, ..400) => None,
         (None, _, _) => Some(Reason::NoHost),
         (_, None, _) => Some(Reason::NoRoute),
         (_, Some(_), 403) => Some(Reason::AccessDenied),
-        // The default backend, which answers unknown hosts and paths, has no endpoint or is not configured.
+        // The reason why one of the proxy's own answers counts as an error; none if the route requests that answer.
         (Some(host), Some(_), 404) if *host.pattern() == HostPattern::Any => Some(Reason::NoHost),
         (_, Some(_), 404) => Some(Reason::NoRoute),
         (_, Some(_), 503) => Some(Reason::Misconfigured),

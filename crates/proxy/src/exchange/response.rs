@@ -17,7 +17,7 @@ use crate::upstream::Service;
 use crate::work::{ORDINARY, Scratch};
 
 impl Exchange<'_> {
-    /// Passes the response on to the client.
+    /// Forwards the response to the client.
     pub(super) async fn respond(
         &mut self,
         forward: &Forward,
@@ -52,7 +52,7 @@ impl Exchange<'_> {
         self.ended = Some(self.end_try(service, attempt, status, reason));
         if let Err(failure) = relayed {
             if failure.side() == Side::Upstream && self.client.take_back() {
-                // Not a byte of it was written: the client gets an answer that says what happened.
+                // Not a byte of it was written: the client gets an answer that names the failure.
                 self.status = 0;
             }
             return Err(failure);
@@ -67,13 +67,13 @@ impl Exchange<'_> {
                 shard.upstreams.pool.borrow_mut().put(up, shard.timers.now(), limits);
             }
         } else {
-            // The endpoint answered before it had the whole request.
+            // The endpoint responded before it had the whole request.
             self.skip_body();
         }
         Ok(())
     }
 
-    /// Writes the head of the response, with all edits.
+    /// Writes the head of the response with all edits applied.
     pub(super) fn write_response(&mut self) {
         self.evaluate_response();
         let Scratch { cookie, value, response_values, sent_head, .. } = &mut *self.scratch;
@@ -88,7 +88,7 @@ impl Exchange<'_> {
         self.client.write_response(&self.endpoint, context, value);
     }
 
-    /// Makes the values of fields of the response that have variables, while all of the request can be looked at.
+    /// Evaluates templates in fields of the response, while the whole request is still available.
     pub(super) fn evaluate_response(&mut self) {
         let mut values = std::mem::take(&mut self.scratch.response_values);
         let rules = &self.live.prepared.fields;
@@ -97,7 +97,7 @@ impl Exchange<'_> {
         self.scratch.response_values = values;
     }
 
-    /// Drops the request body as far as it has come.
+    /// Drops the received part of the request body.
     pub(super) fn skip_body(&mut self) {
         let unsent = self.endpoint.has_unsent();
         self.endpoint.drop_unsent();

@@ -1,4 +1,4 @@
-//! When a request may be sent once more.
+//! When a request may be tried again.
 
 use fairway_model::{Retry, RetryOn};
 
@@ -9,8 +9,8 @@ use crate::http::Method;
 use crate::limit::TRIES;
 
 impl Exchange<'_> {
-    /// Whether a failed try was on a kept connection from which nothing came back: most likely the endpoint had closed it before,
-    /// and gets the request on a new one.
+    /// Whether a failed try used an idle connection and nothing came back: most likely the endpoint had already closed it, and
+    /// gets the request again on a new one.
     pub(super) fn was_stale(&self, retry: &Retry, attempt: &Attempt, failure: Failure) -> bool {
         attempt.kept && failure.is_closed() && self.endpoint.received() == 0 && self.may_send_again(retry)
     }
@@ -25,20 +25,20 @@ impl Exchange<'_> {
         retry.on.statuses.contains(&status) && self.may_retry(retry, tries)
     }
 
-    /// Whether the policy leaves room for another try.
+    /// Whether the policy allows another try.
     fn may_retry(&self, retry: &Retry, tries: u32) -> bool {
         tries < retry.tries.unwrap_or(TRIES).min(TRIES)
             && retry.within.is_none_or(|within| self.dispatched.elapsed() < within)
             && self.may_send_again(retry)
     }
 
-    /// Whether the same request may go out once more, as far as the request itself is concerned.
+    /// Whether the request itself may be sent again.
     fn may_send_again(&self, retry: &Retry) -> bool {
         let safe = self.endpoint.sent() == 0 || self.is_idempotent() || retry.on.non_idempotent;
         safe && !self.client.is_answered() && self.client.can_rewind()
     }
 
-    /// Whether a method may be sent twice without being asked to (nginx `ngx_http_upstream_test_next`).
+    /// Whether the method may be sent twice without explicit permission (nginx `ngx_http_upstream_test_next`).
     pub(super) fn is_idempotent(&self) -> bool {
         match self.client.method() {
             Method::Post | Method::Patch => false,
@@ -48,7 +48,7 @@ impl Exchange<'_> {
     }
 }
 
-/// Whether a failure is among the conditions for another try. A failure to connect always is, unless there are none.
+/// Whether a failure is among the conditions for another try. A failure to connect always is, unless there are no conditions.
 fn covers(on: &RetryOn, failure: Failure) -> bool {
     if failure.is_connect() && *on != RetryOn::default() {
         return true;

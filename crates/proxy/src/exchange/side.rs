@@ -1,4 +1,4 @@
-//! The two sides of an exchange. Which version of HTTP a side speaks is known here and nowhere else in the exchange.
+//! The two sides of an exchange. Only this module knows which version of HTTP a side speaks.
 
 use std::cell::OnceCell;
 use std::io;
@@ -23,7 +23,7 @@ use crate::timer::{Millis, Timers};
 use crate::upstream::UpstreamConnection;
 use crate::work::{Scratch, Store, Work};
 
-/// What an exchange works with: its sides, and memory for what is made for it.
+/// What an exchange works with: its sides, and the memory for what it produces.
 #[derive(Debug)]
 pub(crate) struct Sides<'a> {
     pub(super) client: ClientSide<'a>,
@@ -43,7 +43,7 @@ impl<'a> Sides<'a> {
     }
 }
 
-/// Parses the head of an HTTP/1 request, which is to be held in the same memory.
+/// Parses the head of an HTTP/1 request into the same memory.
 ///
 /// # Errors
 /// See [`RequestHead::parse`].
@@ -74,25 +74,25 @@ pub(crate) fn write_http1_request(
     http1::write_request(request, None, out, &mut Vec::new(), expand)
 }
 
-/// The fields about a client that are the same for every request of its connection, as each version of HTTP writes them.
+/// The fields about a client that are the same for every request of its connection, in the syntax of each version of HTTP.
 #[derive(Debug, Default)]
 pub(super) struct FamilyFields {
     http1: OnceCell<PreparedField>,
 }
 
-/// Who sent the request.
+/// The side that sends the request.
 #[derive(Debug)]
 pub(super) enum ClientSide<'a> {
     Http1(Http1Client<'a>),
 }
 
-/// Who gets the request.
+/// The side that receives the request.
 #[derive(Debug)]
 pub(super) enum EndpointSide<'a> {
     Http1(Http1Endpoint<'a>),
 }
 
-/// Methods that each version of HTTP has in its own way. What they mean is said there.
+/// Methods that each version of HTTP implements in its own way, and documents there.
 macro_rules! delegate {
     ($(fn $name:ident(&self $(, $arg:ident: $kind:ty)*) $(-> $result:ty)?;)*) => {
         $(pub(super) fn $name(&self $(, $arg: $kind)*) $(-> $result)? {
@@ -165,7 +165,7 @@ impl<'a> ClientSide<'a> {
         }
     }
 
-    /// What the log tells about TLS.
+    /// The log's view of the TLS session.
     pub(super) fn tls_view(&self) -> Option<TlsView<'_>> {
         match self {
             Self::Http1(client) => match client.stream_ref() {
@@ -209,7 +209,7 @@ impl<'a> EndpointSide<'a> {
         fn count_sent(&mut self, count: u64);
     }
 
-    /// Makes the fields about a client that go with every request of its connection, if they do not depend on the request.
+    /// Prepares the fields about a client that every request of its connection carries, if they do not depend on the request.
     pub(super) fn prepare_family(&self, client: &ClientView, family: &FamilyFields) {
         match self {
             Self::Http1(_) => {
@@ -217,17 +217,17 @@ impl<'a> EndpointSide<'a> {
                     let fields = PreparedField::written_by(|writer| {
                         client.write_family::<FieldsView<'_>, _>(writer, KnownSet::EMPTY);
                     });
-                    // Another exchange of the same connection may have made the same.
+                    // Another exchange on the same connection may have prepared the same fields.
                     let _ = family.http1.set(fields);
                 }
             }
         }
     }
 
-    /// Appends the head of a request to the memory for it.
+    /// Appends the head of a request to its memory.
     ///
     /// # Errors
-    /// If a configured value makes it unwritable.
+    /// If a configured value makes the head invalid.
     pub(super) fn write_request(
         &self,
         request: &UpstreamRequest<'_>,

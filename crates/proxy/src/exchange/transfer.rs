@@ -1,7 +1,7 @@
-//! The bytes of one exchange, both ways at the same time, polled by the one task that serves it.
+//! Moves the bytes of one exchange both ways at the same time, polled by the one task that serves it.
 //!
-//! In each direction there is one step after the other: write what is pending, take more of the body from the buffer, read.
-//! So a side that does not take anything makes the other side wait, and no more than one buffer is held.
+//! Each direction repeats three steps: write pending bytes, take more of the body from the buffer, read. So a side that doesn't
+//! read makes the other side wait, and at most one buffer is held.
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -13,18 +13,18 @@ use crate::limit::CLIENT_SEND_TIMEOUT;
 use crate::prepared::response_limits;
 use crate::timer::{Millis, NEVER};
 
-/// The moments at which waiting ends, each of them [`NEVER`] while nobody waits for that.
+/// The times at which waiting ends; each is [`NEVER`] while nothing waits for that event.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gaps {
-    /// For the endpoint to take more.
+    /// The endpoint must read more.
     pub(super) send: Millis,
-    /// For the endpoint to send more.
+    /// The endpoint must send more.
     pub(super) read: Millis,
-    /// For the client to send more of its body.
+    /// The client must send more of its body.
     pub(super) body: Millis,
-    /// For the client to take more.
+    /// The client must read more.
     pub(super) client: Millis,
-    /// For the rest of a response that is held back to be written at once.
+    /// The rest of a response must arrive if it is to be written at once with the withheld head.
     pub(super) hold: Millis,
 }
 
@@ -40,7 +40,7 @@ impl Exchange<'_> {
     /// Sends the request until the head of the response is complete.
     pub(super) fn poll_response_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         loop {
-            // A `100 Continue` or an interim response. That it cannot be written now does not hold up the rest.
+            // A `100 Continue` or an interim response. If it can't be written now, the rest goes on.
             if let Poll::Ready(Err(failure)) = self.poll_write_client(cx) {
                 return Poll::Ready(Err(failure));
             }
@@ -79,14 +79,14 @@ impl Exchange<'_> {
         }
     }
 
-    /// Passes the response on until all of it is with the client's kernel, while what is left of the request is still sent.
+    /// Forwards the response until the client's kernel has all of it, while the rest of the request is still sent.
     pub(super) fn poll_response_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         loop {
             if let Poll::Ready(sent) = self.poll_send(cx) {
                 sent?;
             }
             if !self.waits_for_rest() {
-                // Head and body go out in one write when both are there.
+                // Head and body are sent in one write if both are there.
                 let filled = self.client.take_body(self.endpoint.source()).map_err(Failure::ResponseBody)?;
                 match self.poll_write_client(cx) {
                     Poll::Ready(written) => written?,
@@ -115,8 +115,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether the head is held back for a moment, because all of a small body will most likely follow at once: endpoints often
-    /// send the two apart, and each write to a client costs more than all that we do ourselves.
+    /// Whether the head is withheld briefly because all of a small body will most likely follow at once: endpoints often send the
+    /// two separately, and each write to a client costs more than all the proxy's own work.
     fn waits_for_rest(&mut self) -> bool {
         if self.limits.hold == NEVER {
             return false;
@@ -131,7 +131,7 @@ impl Exchange<'_> {
         waits
     }
 
-    /// Sends the request: what is written already, then the body as it comes. Ready when nothing more is to be sent.
+    /// Sends the request: bytes already written first, then the body as it arrives. Ready when nothing more is to be sent.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         while !self.endpoint.request_is_over() {
             let source = self.client.source();
@@ -181,7 +181,7 @@ impl Exchange<'_> {
         } else if self.limits.body == NEVER {
             let settings = self.live.snapshot.settings();
             let mut gap = settings.body_timeout;
-            // Once there is a response, the two talk to each other, and how fast is theirs to say.
+            // Once there is a response, client and endpoint talk to each other, and the pace is up to them.
             if settings.body_rate > 0 && self.status == 0 {
                 let now = self.facts.shard.timers.now();
                 gap = gap.min(self.patience.waits(now, self.client.received(), settings.body_rate));
@@ -191,7 +191,7 @@ impl Exchange<'_> {
         received
     }
 
-    /// Writes what is pending for the client, and makes sure that the kernel has it.
+    /// Writes pending bytes to the client, and makes sure that the kernel has them.
     pub(super) fn poll_write_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let before = self.client.sent();
         match self.client.poll_write(cx, self.endpoint.source()) {
@@ -217,7 +217,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Waits for the endpoint, as long as the client does.
+    /// Waits for the endpoint as long as the client is there.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         match self.client.poll_gone(cx, &self.facts.shard.timers) {
             Poll::Ready(failure) => Poll::Ready(failure),
@@ -225,7 +225,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether anybody was waited for too long. Call it last, before the task waits.
+    /// Whether any wait has lasted too long. Call this last, before the task waits.
     pub(super) fn poll_limits(&self) -> Poll<Failure> {
         if self.facts.shard.is_stopping() {
             return Poll::Ready(Failure::Shutdown);
@@ -247,7 +247,7 @@ impl Exchange<'_> {
         })
     }
 
-    /// The moment that lies so far ahead at least.
+    /// The time that lies at least `gap` ahead.
     pub(super) fn after_gap(&self, gap: Duration) -> Millis {
         self.facts.shard.timers.after(gap)
     }

@@ -1,4 +1,4 @@
-//! Sending a request to a backend: the choice of an endpoint, and the tries.
+//! Sends a request to a backend: chooses an endpoint, and tries again.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -21,12 +21,12 @@ use crate::shard::connect::{self, ConnectError};
 use crate::stream::Upstream;
 use crate::upstream::{Service, Target, UpstreamConnection, Way};
 
-/// A try under way.
+/// A try in progress.
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) pick: Pick,
     begun: Instant,
-    /// Whether the connection was taken from the pool.
+    /// Whether the connection came from the pool.
     pub(super) kept: bool,
     connect: Option<Duration>,
     header: Option<Duration>,
@@ -38,7 +38,7 @@ impl Attempt {
     }
 }
 
-/// Templates make what they make of the request of an exchange.
+/// The source of values for templates: the request of an exchange.
 struct OfExchange<'e, 'a>(&'e Exchange<'a>);
 
 impl Expand for OfExchange<'_, '_> {
@@ -51,7 +51,7 @@ impl Exchange<'_> {
     /// Sends the request to a backend and the response to the client.
     ///
     /// # Errors
-    /// If there is no response from any endpoint, or the one that was begun could not be finished.
+    /// If no endpoint responded, or a response was started but not finished.
     pub(super) async fn forward(&mut self, forwarding: Forwarding<'_>) -> Result<(), Failure> {
         let forward = forwarding.rule;
         let policy = &*forward.policy;
@@ -67,9 +67,9 @@ impl Exchange<'_> {
         let tls = service.with_backend(|backend| forwarding.tls(backend));
         let way = shard.upstreams.ways.find(self.live, tls).map_err(Failure::InvalidTls)?;
         let mut tries = 0;
-        // Set when a kept connection turned out to be closed: its endpoint gets the request again, on a new one.
+        // Set when an idle connection turned out to be closed: its endpoint gets the request again, on a new connection.
         let mut again = None;
-        // What the client is told if the endpoints are gone when the next one is chosen.
+        // The client's answer if the endpoints are gone when the next one is chosen.
         let mut last = decision::Failure::without_endpoint(&self.live.snapshot, forwarding.backend).into();
         loop {
             let fresh = again.is_some();
@@ -77,7 +77,7 @@ impl Exchange<'_> {
                 Some(pick) => pick,
                 None => {
                     if tries > 0 {
-                        // The endpoints may be others by now: most likely that is why it failed.
+                        // The endpoints may have changed by now, which is most likely why the try failed.
                         service.refresh(&shard.running());
                     }
                     tries += 1;
@@ -100,7 +100,7 @@ impl Exchange<'_> {
             };
             self.endpoint.disconnect();
             if failure == Failure::NoFile {
-                // Nobody was asked.
+                // No endpoint was tried.
                 return Err(failure);
             }
             if self.was_stale(&policy.retry, &attempt, failure) {
@@ -119,7 +119,7 @@ impl Exchange<'_> {
         let mut key = std::mem::take(&mut self.scratch.value);
         key.clear();
         if let Some(format) = &service.hash_key() {
-            // A key that would be too long is cut: the same requests have the same one.
+            // A key that would be too long is cut: equal requests still have equal keys.
             let _ = self.expand(format, &mut key);
         }
         let head = self.client.head();
@@ -177,7 +177,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// A new connection, for as long as the client waits for it.
+    /// Makes a new connection, while the client waits for it.
     async fn connect(
         &mut self,
         forward: &Forward,
@@ -186,7 +186,7 @@ impl Exchange<'_> {
         endpoint: SocketAddr,
     ) -> Result<Upstream, Failure> {
         let (shard, deadline, client) = (&self.facts.shard, self.deadline, &mut self.client);
-        // In a box: it is rarely needed, and would be room in every connection.
+        // Boxed: it is rarely needed and would otherwise take room in every connection.
         let timeout = forward.policy.connect_timeout;
         let mut opening = Box::pin(connect::open_way(shard, deadline, service, way, endpoint, timeout));
         let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
@@ -203,7 +203,7 @@ impl Exchange<'_> {
         })
     }
 
-    /// Brings everything back to where it was before the first byte was sent.
+    /// Returns everything to its state before the first byte was sent.
     fn begin_try(&mut self) {
         self.client.rewind();
         self.endpoint.begin();
@@ -240,18 +240,18 @@ impl Exchange<'_> {
         written
     }
 
-    /// Appends what a template makes of this request.
+    /// Appends the expansion of a template for this request.
     pub(super) fn expand_template(&self, template: &Template, out: &mut Vec<u8>) -> Result<(), TooLong> {
         self.expand(&self.facts.shard.format(template), out)
     }
 
-    /// The same for a compiled one.
+    /// The same for a compiled template.
     fn expand(&self, format: &Format, out: &mut Vec<u8>) -> Result<(), TooLong> {
         let limit = self.live.prepared.request.total;
         self.with_record(|record| format.append(record, &mut self.facts.shard.log_clock.borrow_mut(), limit, out))
     }
 
-    /// Notes how a try ended.
+    /// Records how a try ended.
     pub(super) fn end_try(
         &mut self,
         service: &Service,

@@ -1,4 +1,4 @@
-//! Tunnels: after a valid 101 the bytes of both sides pass, until both have ended or neither has sent anything for too long.
+//! Tunnels: after a valid 101, bytes are relayed both ways until both sides have ended or neither has sent anything for too long.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -17,7 +17,7 @@ struct Tunnel {
 }
 
 impl Exchange<'_> {
-    /// Tells the client, and passes bytes until the tunnel ends.
+    /// Sends the 101 to the client and relays bytes until the tunnel ends.
     pub(super) async fn tunnel(&mut self) -> Result<(), Failure> {
         self.write_response();
         self.limits = Gaps::NONE;
