@@ -95,7 +95,7 @@ pub(crate) fn looks_like(text: &str, meant: &str) -> bool {
     text.len().abs_diff(meant.len()) <= 2 && (edit_distance(text, meant) <= 2 || parts(text) == parts(meant))
 }
 
-/// Whether two texts hold the same words, in whatever order and however parted by blanks and commas.
+/// Whether two texts hold the same words, in whatever order and however separated by blanks and commas.
 pub(crate) fn same_words(one: &str, other: &str) -> bool {
     fn words(text: &str) -> Vec<&str> {
         let mut words: Vec<&str> = text.split([' ', ',', '\t']).filter(|word| !word.is_empty()).collect();

@@ -117,7 +117,7 @@ annotations! {
             = Differs("each chain has to lead to ca.crt, but how long it may be is not set by this");
         /// The name that the certificate must have, and the one that `proxy-ssl-server-name` sends.
         "proxy-ssl-name" => name: ServerName [Ingress, High, Drop];
-        /// Whether the backend is told that name (SNI).
+        /// Whether Fairway sends that name to the backend (SNI).
         "proxy-ssl-server-name" => server_name: Switch [Ingress, Low, Default];
         /// Versions that are spoken; TLS 1.2 if nothing is said.
         "proxy-ssl-protocols" => protocols: TlsProtocols [Ingress, Low, Default];

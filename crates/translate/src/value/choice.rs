@@ -174,7 +174,7 @@ impl Value for BackendProtocol {
 pub struct TlsProtocols(pub TlsVersions);
 
 impl Value for TlsProtocols {
-    const SYNTAX: &'static str = "`TLSv1.2`, `TLSv1.3` or both, parted by blanks";
+    const SYNTAX: &'static str = "`TLSv1.2`, `TLSv1.3` or both, separated by blanks";
 
     fn parse(text: &str) -> Option<Self> {
         let (mut two, mut three) = (false, false);
