@@ -1,4 +1,4 @@
-//! The addresses under which users reach us, as they stand in the status of an Ingress.
+//! The addresses under which users reach the proxy, as shown in the status of an Ingress.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::networking::v1::{IngressLoadBalancerIngress, IngressStatus};
 use serde::Serialize;
 
-/// One entry of `status.loadBalancer.ingress`: an IP address or a name, never both. Ordered as ingress-nginx does: by name,
-/// then by the text of the address, so addresses come first.
+/// One entry of `status.loadBalancer.ingress`: an IP address or a name, never both. Ordered as in ingress-nginx: by
+/// name, then by the text of the address, so addresses come first.
 #[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize)]
 pub(crate) struct Address {
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -22,7 +22,7 @@ pub(crate) struct Address {
 pub(crate) type Addresses = BTreeSet<Address>;
 
 impl Address {
-    /// An IP address, or else a name. `None` for what is empty.
+    /// Parses an IP address, or else a name. `None` if it is empty.
     pub(crate) fn from_text(text: &str) -> Option<Self> {
         let text = text.trim();
         match text.parse::<IpAddr>() {
@@ -39,7 +39,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// What an Ingress shows at present. Ports are left out: nobody compares them.
+/// The addresses that an Ingress shows now. Ports are ignored, as they are never compared.
 pub(crate) fn of_ingress(status: Option<&IngressStatus>) -> Addresses {
     let entries = status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
     let entry = |entry: &IngressLoadBalancerIngress| Address {
@@ -49,7 +49,7 @@ pub(crate) fn of_ingress(status: Option<&IngressStatus>) -> Addresses {
     entries.into_iter().flatten().map(entry).collect()
 }
 
-/// The addresses of the Service in front of us. Empty while a load balancer has none yet.
+/// The addresses of the Service in front of the proxy. Empty until the load balancer has one.
 pub(crate) fn of_service(service: &Service) -> Addresses {
     let Some(spec) = &service.spec else { return Addresses::new() };
     let external = || spec.external_ips.iter().flatten().map(String::as_str);
@@ -74,7 +74,7 @@ pub(crate) fn of_service(service: &Service) -> Addresses {
     texts.into_iter().filter_map(Address::from_text).collect()
 }
 
-/// The address of a node: an external one, else the first internal one; `internal` asks for the internal one only.
+/// The address of a node: an external one, else the first internal one; `internal` selects the internal one only.
 pub(crate) fn of_node(node: &Node, internal: bool) -> Option<Address> {
     let addresses = || node.status.iter().flat_map(|status| status.addresses.iter().flatten());
     let of_type = |kind| addresses().find(|address| address.type_ == kind && !address.address.is_empty());
@@ -82,7 +82,7 @@ pub(crate) fn of_node(node: &Node, internal: bool) -> Option<Address> {
     Address::from_text(&external.or_else(|| of_type("InternalIP"))?.address)
 }
 
-/// Whether a pod takes traffic, so that its node counts.
+/// Whether a pod receives traffic, so that its node counts.
 pub(crate) fn is_ready(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return false };
     let ready = |(kind, state): (&str, &str)| kind == "Ready" && state == "True";

@@ -1,7 +1,7 @@
-//! Calls to the API server: paths, deadlines, and errors that say what to do next.
+//! Calls to the API server: paths, deadlines, and errors that determine the next step.
 //!
-//! Answers are decoded here and not by kube's typed calls, which log the whole text of an answer that they can't decode; such a
-//! text may hold a Secret.
+//! Responses are decoded here rather than by kube's typed calls, which log the whole text of a response that they can't
+//! decode; such a text may contain a Secret.
 
 use std::time::Duration;
 
@@ -12,13 +12,14 @@ use kube::core::request::Error as RequestError;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-/// How long one call may take. Shorter than half of any sensible Lease, so that a write begun as leader ends as leader.
+/// Time limit of one call. Less than half of any sensible Lease, so that a write begun as leader ends as leader.
 pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long one page of a list may take: 500 large objects over a slow link.
+/// Time limit of one page of a list: 500 large objects over a slow link.
 const LIST_LIMIT: Duration = Duration::from_secs(60);
 
-/// Longest event of a watch. etcd refuses objects above 1.5 MiB, and JSON can be several times as long as what is stored.
+/// Longest event of a watch. etcd rejects objects above 1.5 MiB, and JSON can be several times as long as the stored
+/// form.
 const LINE_LIMIT: usize = 16 << 20;
 
 /// The API server.
@@ -30,28 +31,28 @@ pub(crate) struct ApiServer {
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
-    /// The API server said no.
+    /// The API server refused.
     #[error("the API server answered {code} {reason}: {message}")]
     Refused { code: u16, reason: String, message: String, retry_after: Option<Duration> },
-    /// It said nothing in time.
+    /// It did not respond in time.
     #[error("no answer from the API server within {0:?}")]
     TimedOut(Duration),
     /// It can't be reached, or the connection broke.
     #[error("calling the API server")]
     Transport(#[source] kube::Error),
-    /// The answer isn't what was asked for.
+    /// The response has an unexpected form.
     #[error("decoding the answer of the API server")]
     Decode(#[source] serde_json::Error),
-    /// One event of a watch has no end.
+    /// An event of a watch has no end.
     #[error("the API server sent more than {LINE_LIMIT} bytes as one event")]
     Endless,
-    /// A name that can't stand in a path.
+    /// A name is not allowed in a path.
     #[error("building the request")]
     Request(#[source] RequestError),
 }
 
 impl CallError {
-    /// The status code, if the API server answered.
+    /// The status code, if the API server responded.
     pub(crate) fn code(&self) -> Option<u16> {
         match self {
             Self::Refused { code, .. } => Some(*code),
@@ -59,13 +60,13 @@ impl CallError {
         }
     }
 
-    /// Whether the version to resume from is too old, so that only a new list helps.
+    /// Whether the version to resume from is too old, so that a new list is needed.
     pub(crate) fn is_gone(&self) -> bool {
         matches!(self, Self::Refused { code: 410, .. })
             || matches!(self, Self::Refused { reason, .. } if reason == "Expired" || reason == "Gone")
     }
 
-    /// How long the API server asked us to wait.
+    /// The waiting time that the API server requests.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
@@ -73,7 +74,7 @@ impl CallError {
         }
     }
 
-    /// From the `Status` object that stands in for an answer.
+    /// Converts the `Status` object of an error response.
     pub(crate) fn from_status(status: kube::core::Status, header: Option<Duration>) -> Self {
         let details = status.details.map_or(0, |details| details.retry_after_seconds);
         let body = (details > 0).then(|| Duration::from_secs(details.into()));
@@ -93,18 +94,18 @@ impl ApiServer {
         Self { client }
     }
 
-    /// The answer decoded.
+    /// Sends a request and decodes the response.
     pub(crate) async fn call<T: DeserializeOwned>(&self, request: HttpRequest) -> Result<T, CallError> {
         let text = within(CALL_LIMIT, self.bytes(request)).await?;
         serde_json::from_slice(&text).map_err(CallError::Decode)
     }
 
-    /// The bytes of one page of a list.
+    /// Requests one page of a list and returns its bytes.
     pub(crate) async fn page(&self, request: HttpRequest) -> Result<impl AsRef<[u8]> + use<>, CallError> {
         within(LIST_LIMIT, self.bytes(request)).await
     }
 
-    /// The answer line by line, as a watch sends it.
+    /// Sends a request and returns the response line by line, as a watch needs it.
     pub(crate) async fn lines(&self, request: HttpRequest) -> Result<Lines, CallError> {
         let body = within(CALL_LIMIT, self.send(request)).await?;
         Ok(Lines { body, buffer: Vec::new(), searched: 0 })
@@ -121,7 +122,7 @@ impl ApiServer {
         if code.is_success() {
             return Ok(response.into_body());
         }
-        // API Priority and Fairness says how long to wait only in this field, with a body that is plain text.
+        // API Priority and Fairness states the waiting time only in this field; the body is plain text.
         let retry_after = response.headers().get(http::header::RETRY_AFTER);
         let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok()).map(Duration::from_secs);
         let body = response.into_body().collect_bytes().await.map_err(CallError::Transport)?;
@@ -137,7 +138,7 @@ async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, CallErr
     timeout(limit, call).await.unwrap_or(Err(CallError::TimedOut(limit)))
 }
 
-/// Lines of an answer that goes on.
+/// Lines of a response that continues.
 pub(crate) struct Lines {
     body: Body,
     buffer: Vec<u8>,
@@ -145,7 +146,7 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// The next line; `None` at the end. What stands after the last line end is cut off and not returned.
+    /// The next line; `None` at the end. An incomplete last line is dropped.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, CallError> {
         loop {
             if let Some(at) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
@@ -166,7 +167,7 @@ impl Lines {
     }
 }
 
-/// The collection of a resource: of one namespace, or of the whole cluster.
+/// The collection of a resource in one namespace or in the whole cluster.
 pub(crate) fn collection(api_version: &str, plural: &str, namespace: Option<&str>) -> Request {
     let root = if api_version == "v1" { "/api" } else { "/apis" };
     Request::new(match namespace {

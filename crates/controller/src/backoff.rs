@@ -5,35 +5,36 @@ use std::time::Duration;
 
 use crate::api::CallError;
 
-/// First wait. An API server that restarts is back within seconds, so the first tries are close together.
+/// First wait. A restarting API server is back within seconds, so the first attempts are close together.
 const FIRST: Duration = Duration::from_millis(200);
 
-/// Longest wait while there is no answer at all, and for the first refusals after that: nearly the longest time that a change
-/// stays unseen once the API server is back. One that starts refuses for some seconds before it is ready.
+/// Longest wait while the API server does not respond, and for the first refusals after that: nearly the longest time
+/// that a change goes unnoticed once the API server is back. A starting one refuses for some seconds before it is
+/// ready.
 const LONGEST_AT_FIRST: Duration = Duration::from_secs(1);
 
-/// How many refusals in a row are taken for those of a start.
+/// How many refusals in a row are attributed to a start.
 const AT_FIRST: u32 = 15;
 
-/// Longest wait after refusals that go on: a right that is missing, or an API server that has too much to do.
+/// Longest wait after continued refusals: a missing right, or an overloaded API server.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Doubling waits with jitter, so that the replicas don't all come back in the same instant.
+/// Doubling waits with jitter, so that the replicas don't all retry at the same instant.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
-    /// How many of the last failures were of the same sort: no answer, or a refusal.
+    /// How many of the last failures were of the same kind: no response, or a refusal.
     alike: u32,
-    /// Whether the last failure was that there was no answer.
+    /// Whether the last failure was a missing response.
     away: bool,
 }
 
 impl Backoff {
-    /// How long to wait after this failure; at least as long as the API server asks for, at most a minute.
+    /// How long to wait after this failure: at least as long as the API server asks for, at most a minute.
     pub(crate) fn after(&mut self, error: Option<&CallError>) -> Duration {
         let away = matches!(error, Some(CallError::Transport(_) | CallError::TimedOut(_)));
         if away != self.away {
-            // However long there was no answer, the first one says that it won't be long any more.
+            // However long the outage, its first response means that it is nearly over.
             self.alike = 0;
             self.away = away;
         }
@@ -41,19 +42,19 @@ impl Backoff {
         let wait = FIRST.saturating_mul(1 << self.alike.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1);
         self.alike = self.alike.saturating_add(1);
-        // A hasher with a random seed is the standard library's source of randomness.
+        // A randomly seeded hasher is the standard library's source of randomness.
         let jitter = std::hash::RandomState::new().hash_one(self.failures) % 1024;
         let wait = wait.mul_f64(0.75 + jitter as f64 / 4096.0);
         let asked = error.and_then(CallError::retry_after).unwrap_or_default();
         wait.max(asked.min(Duration::from_secs(60)))
     }
 
-    /// How many failures there were since the last success.
+    /// The number of failures since the last success.
     pub(crate) fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// It works again.
+    /// Records a success.
     pub(crate) fn reset(&mut self) {
         *self = Self::default();
     }
@@ -85,7 +86,7 @@ mod tests {
         let away = CallError::TimedOut(Duration::ZERO);
         let waits: Vec<_> = (0..60).map(|_| backoff.after(Some(&away))).collect();
         assert!(waits.iter().all(|wait| *wait <= LONGEST_AT_FIRST));
-        // As an API server that starts answers.
+        // Like the responses of a starting API server.
         assert!(backoff.after(Some(&refused(403, None))) <= FIRST);
         assert!(backoff.after(Some(&refused(429, Some(1)))) <= LONGEST_AT_FIRST);
         let waits: Vec<_> = (2..AT_FIRST).map(|_| backoff.after(Some(&refused(500, None)))).collect();

@@ -1,43 +1,44 @@
-//! What the operator decides about the Kubernetes side, by flags of ingress-nginx's names.
+//! The operator's settings for the Kubernetes side, by flags with the names of ingress-nginx.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use fairway_translate::options::Options;
 
-/// Everything that a [`Controller`](crate::Controller) and [`connect`](crate::connect) need to know.
+/// All settings that a [`Controller`](crate::Controller) and [`connect`](crate::connect) need.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ControllerConfig {
-    /// How objects are read. `watch_namespace` and `namespace_selector` decide what is watched, too.
+    /// How to read objects. `watch_namespace` and `namespace_selector` also determine what is watched.
     pub options: Options,
-    /// Where the API server is and who we are there.
+    /// The API server and our identity there.
     pub api: ApiConfig,
-    /// The pod we run in. `None` outside a cluster: then there is no election, and node addresses can't be found.
+    /// The pod this process runs in. `None` outside a cluster: then there is no election, and node addresses can't be
+    /// found.
     pub pod: Option<Pod>,
-    /// Who of several replicas writes.
+    /// Which of several replicas writes.
     pub election: Election,
     /// The status of Ingresses.
     pub status: StatusConfig,
     /// `--disable-sync-events`: no Event "Sync" on Ingresses.
     pub disable_sync_events: bool,
-    /// `--read-only`: nothing is written at all, neither status nor Events nor a Lease.
+    /// `--read-only`: write nothing, neither status nor Events nor a Lease.
     pub read_only: bool,
 }
 
-/// Where the API server is. With neither kubeconfig nor host, the service account of the pod is used.
+/// How to reach the API server. With neither kubeconfig nor host, the service account of the pod is used.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ApiConfig {
     /// `--kubeconfig`.
     pub kubeconfig: Option<PathBuf>,
-    /// Without [`kubeconfig`](Self::kubeconfig): the user's own, as kubectl finds it (`KUBECONFIG`, else `~/.kube/config`), in place
-    /// of the service account of a pod.
+    /// Without [`kubeconfig`](Self::kubeconfig): use the user's own, as kubectl finds it (`KUBECONFIG`, else
+    /// `~/.kube/config`), instead of the service account of a pod.
     pub own_kubeconfig: bool,
-    /// `--context`: one of the kubeconfig, in place of its current one.
+    /// `--context`: a context of the kubeconfig instead of its current one.
     pub context: Option<String>,
-    /// `--apiserver-host`: the URL, in place of the one of the kubeconfig.
+    /// `--apiserver-host`: the URL instead of the one in the kubeconfig.
     pub host: Option<String>,
-    /// `--certificate-authority`: PEM file of the authority that signed the API server's certificate. Only read together with
-    /// [`host`](Self::host).
+    /// `--certificate-authority`: PEM file of the authority that signed the API server's certificate. Used only
+    /// together with [`host`](Self::host).
     pub certificate_authority: Option<PathBuf>,
 }
 
@@ -46,16 +47,16 @@ pub struct ApiConfig {
 pub struct Pod {
     /// `POD_NAME`.
     pub name: String,
-    /// `POD_NAMESPACE`: also where the Lease lives.
+    /// `POD_NAMESPACE`: also the namespace of the Lease.
     pub namespace: String,
 }
 
-/// How one replica is chosen to write status.
+/// How to choose the replica that writes status.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Election {
     /// `--election-id`: the name of the Lease.
     pub id: String,
-    /// `--election-ttl`: how long the Lease holds without renewal. Zero means 30 s.
+    /// `--election-ttl`: how long the Lease lasts without renewal. Zero means 30 s.
     pub ttl: Duration,
     /// `--disable-leader-election`: every replica writes.
     pub disabled: bool,
@@ -67,16 +68,16 @@ impl Default for Election {
     }
 }
 
-/// What is written to `status.loadBalancer` of Ingresses.
+/// The contents of `status.loadBalancer` of Ingresses.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StatusConfig {
     /// `--update-status`.
     pub update: bool,
-    /// `--update-status-on-shutdown`: the last replica takes its addresses back when none is to follow.
+    /// `--update-status-on-shutdown`: the last replica removes its addresses if none follows.
     pub update_on_shutdown: bool,
-    /// Where the addresses come from.
+    /// The source of the addresses.
     pub addresses: AddressSource,
-    /// `--status-update-interval`; at least 5 s. New and changed Ingresses are written at once whatever it says.
+    /// `--status-update-interval`; at least 5 s. New and changed Ingresses are written at once in any case.
     pub interval: Duration,
 }
 
@@ -91,19 +92,19 @@ impl Default for StatusConfig {
     }
 }
 
-/// Where the addresses in the status of Ingresses come from.
+/// The source of the addresses in the status of Ingresses.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum AddressSource {
-    /// `--publish-status-address`: these, as they are.
+    /// `--publish-status-address`: these, unchanged.
     Fixed(Vec<String>),
-    /// `--publish-service`: those of the Service in front of us.
+    /// `--publish-service`: those of the Service in front of the proxy.
     Service {
-        /// Its namespace, which need not be one that is watched.
+        /// Its namespace, which need not be watched.
         namespace: String,
         /// Its name.
         name: String,
     },
-    /// Those of the nodes on which ready pods of ours run.
+    /// Those of the nodes that run our ready pods.
     Nodes {
         /// `--report-node-internal-ip-address`: the internal address, even if there is an external one.
         internal: bool,

@@ -1,4 +1,4 @@
-//! The way to the API server.
+//! Connects to the API server.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, Kubeco
 
 use crate::config::ApiConfig;
 
-/// How long a connection may take to come about. Who takes none at all is asked again after that: packets that are lost are sent
-/// again later and later, and one that is there again would not be noticed for half a minute.
+/// Time limit for establishing a connection, before a new attempt: the intervals between retransmissions of lost
+/// packets grow, so a returning API server would go unnoticed for half a minute.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// Why there is no way to the API server.
+/// Why there is no connection to the API server.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The file of `--kubeconfig` can't be used.
@@ -20,27 +20,30 @@ pub enum ConnectError {
     Kubeconfig {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: Box<KubeconfigError>,
     },
     /// The user's own kubeconfig can't be used.
     #[error("reading the kubeconfig of KUBECONFIG or ~/.kube/config (--kubeconfig names another file)")]
     OwnKubeconfig(#[source] Box<KubeconfigError>),
-    /// Neither a file nor a pod's service account.
+    /// There is neither a file nor a pod's service account.
     #[error("finding the API server from within a pod (outside a cluster, --kubeconfig names a file)")]
     InCluster(#[source] Box<InClusterError>),
-    /// The value of `--apiserver-host` is no URL.
+    /// The value of `--apiserver-host` is not a URL.
     #[error("--apiserver-host {0:?} is not a URL with http or https")]
     Host(String),
-    /// What was found can't be used to make a client.
+    /// The configuration found can't be used to create a client.
     #[error("preparing the connection to the API server")]
     Client(#[source] Box<kube::Error>),
 }
 
-/// A client of the API server. Nothing is sent yet: an API server that is away is no error, watches wait for it.
+/// Creates a client of the API server. Sends nothing yet: an unavailable API server is not an error; watches wait for
+/// it.
+///
 ///
 /// # Errors
-/// When the kubeconfig, the service account or a flag can't be used.
+///
+/// If the kubeconfig, the service account or a flag can't be used.
 ///
 /// # Panics
 /// Outside a tokio runtime.
@@ -66,13 +69,14 @@ pub async fn connect(api: &ApiConfig) -> Result<Client, ConnectError> {
             config.root_cert_file = Some(path.clone());
         }
     }
-    // The system's authorities are for HTTPS without any of its own: an image of one binary has none, and needs none.
+    // The system's authorities are for HTTPS without a configured authority: an image with a single binary has none,
+    // and needs none.
     let plain = config.cluster_url.scheme_str() == Some("http");
     if config.root_cert.is_none() && (plain || config.accept_invalid_certs || config.root_cert_file.is_some()) {
         config.root_cert = Some(Vec::new());
     }
     config.connect_timeout = Some(CONNECT_LIMIT);
-    // Watches, elections and writes each know best when to try again.
+    // Watches, elections and writes have their own retry policies.
     config.default_retry = false;
     Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))
 }
@@ -119,7 +123,7 @@ mod tests {
             host: Some(format!("http://{}", origin.address())),
             ..ApiConfig::default()
         };
-        // The answer is no version; what matters is who was asked, and as whom.
+        // The response is not a version; what matters is which server received the request, and from which user.
         let _ = connect(&api).await.unwrap().apiserver_version().await;
         let asked = origin.next_request().await;
         assert_eq!(asked.target, "/version");

@@ -1,4 +1,4 @@
-//! The loop in which everything meets.
+//! The main loop.
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
@@ -20,10 +20,10 @@ pub struct Controller {
     findings: Findings,
 }
 
-/// Why a configuration makes no sense.
+/// Why a configuration is invalid.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum InvalidConfig {
-    /// Neither can be had without knowing the own pod.
+    /// Both require knowledge of the own pod.
     #[error("POD_NAME and POD_NAMESPACE must be set for {0}")]
     NoPod(&'static str),
     /// The two are different ways to say the same.
@@ -31,19 +31,21 @@ pub enum InvalidConfig {
     TwoSelections,
 }
 
-/// Why a [`Controller`] ended before it was told to.
+/// Why a [`Controller`] ended before it was stopped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum RunError {
-    /// Whoever took the changes is gone.
+    /// The receiver of the changes is gone.
     #[error("the proxy takes no more changes")]
     SinkClosed,
 }
 
 impl Controller {
-    /// A controller that sends what it finds into `sink`. Nothing happens before [`run`](Self::run).
+    /// Creates a controller that sends its changes to `sink`. Nothing happens before [`run`](Self::run).
+    ///
     ///
     /// # Errors
-    /// When the configuration contradicts itself or lacks the own pod.
+    ///
+    /// If the configuration contradicts itself or lacks the own pod.
     pub fn new(
         client: kube::Client,
         mut config: ControllerConfig,
@@ -66,22 +68,22 @@ impl Controller {
         Ok(Self { client, config, sink, ready: watch::Sender::new(false), findings: Findings::default() })
     }
 
-    /// What there is to say about objects, kept up to date.
+    /// The current findings about objects.
     pub fn findings(&self) -> Findings {
         self.findings.clone()
     }
 
-    /// Becomes `true` once the first complete state is live in the proxy, and stays so.
+    /// Becomes `true` once the first complete state is live in the proxy, and stays `true`.
     pub fn readiness(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
     }
 
-    /// Works until `stop` resolves. When `leave` resolves (the process is asked to end, but still drains), addresses are taken
-    /// back from Ingresses and the Lease is given back, while changes go on being published; the same happens at `stop` if
-    /// `leave` has not resolved by then.
+    /// Runs until `stop` resolves. When `leave` resolves (the process is asked to end but still drains), the controller
+    /// removes its addresses from Ingresses and releases the Lease, while it continues to publish changes; the same
+    /// happens at `stop` if `leave` has not resolved by then.
     ///
     /// # Errors
-    /// When nobody receives from the sink any more.
+    /// If the receiver of the sink is gone.
     pub async fn run(self, leave: impl Future<Output = ()>, stop: impl Future<Output = ()>) -> Result<(), RunError> {
         let Self { client, config, sink, ready, findings } = self;
         let (mut running, mut inbox) = Running::start(client, config, sink, ready, findings);
@@ -91,29 +93,29 @@ impl Controller {
         let mut messages = Vec::new();
         while !(stopping && running.has_left()) {
             let timer = running.timer();
-            // What can happen:
+            // The events:
             tokio::select! {
-                // we are told to end;
+                // the stop signal;
                 () = &mut stop, if !stopping => {
                     stopping = true;
                     running.leave();
                 }
-                // we are told that the end is near;
+                // the announcement of the stop;
                 () = &mut leave, if !leaving => {
                     leaving = true;
                     running.leave();
                 }
-                // watches have seen something;
+                // a message of a watch;
                 _ = inbox.recv_many(&mut messages, MESSAGES) => {
                     for (source, message) in messages.drain(..) {
                         running.take(source, message).await;
                     }
                 }
-                // a call to the API server has ended, or a change is live;
+                // the end of a call to the API server, or a change that is live;
                 job = running.next_job() => running.ended(job).await?,
-                // we begin or cease to lead, or the term is longer;
+                // the start or end of leadership, or a longer term;
                 Ok(()) = term.changed() => (),
-                // it is time to translate, to try again or to look at everything again.
+                // the time to translate, to retry or to check everything again.
                 () = sleep_until(timer) => running.tick(),
             }
             running.advance().await;

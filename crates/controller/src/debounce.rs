@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long we wait for more after a change. A rollout or `kubectl apply -f` of a folder comes in bursts.
+/// How long to wait for more after a change. A rollout or `kubectl apply -f` of a folder comes in bursts.
 const QUIET: Duration = Duration::from_millis(5);
 
-/// How long a change waits at most while others keep coming.
+/// How long a change waits at most while others keep arriving.
 const LONGEST: Duration = Duration::from_millis(25);
 
 /// Waits for a burst to end.
@@ -18,18 +18,18 @@ pub(crate) struct Debounce {
 }
 
 impl Debounce {
-    /// Something changed.
+    /// Records a change.
     pub(crate) fn touch(&mut self, now: Instant) {
         let (_, last) = self.burst.get_or_insert((now, now));
         *last = now;
     }
 
-    /// When to act; `None` if there is no reason to.
+    /// When to act; `None` if nothing changed.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.burst.map(|(first, last)| (last + QUIET).min(first + LONGEST))
     }
 
-    /// It is done.
+    /// Resets after acting.
     pub(crate) fn reset(&mut self) {
         self.burst = None;
     }
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_is_waited_for_but_not_for_ever() {
+    fn a_burst_is_awaited_within_a_limit() {
         let start = Instant::now();
         let mut debounce = Debounce::default();
         assert_eq!(debounce.due(), None);

@@ -1,8 +1,9 @@
-//! Events on users' objects: what `kubectl describe` shows.
+//! Events on users' objects, as shown by `kubectl describe`.
 //!
-//! Each is sent once: its name follows from the object, the reason and the text, so the API server itself refuses the second
-//! one, whether it comes from a resync, a restart or another replica. Invariants: no more waits than the objects' present
-//! diagnostics and a bounded number of notes on syncs; no failure stops anything but the Event itself.
+//! Each is sent once: its name is derived from the object, the reason and the text, so the API server itself rejects
+//! the second one, whether it comes from a resync, a restart or another replica. Invariants: the queue holds no more
+//! than the objects' present diagnostics and a bounded number of sync notes; no failure affects anything but the Event
+//! itself.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::future::pending;
@@ -23,26 +24,27 @@ use crate::api::{ApiServer, CallError, collection};
 use crate::backoff::Backoff;
 use crate::watch::Identity;
 
-/// Who sends.
+/// The component that sends Events.
 pub(crate) const COMPONENT: &str = "fairway";
 
-/// The reason of an Event that says that a warning is over.
+/// The reason of an Event about the end of a warning.
 const RESOLVED: &str = "Resolved";
 
-/// How many notes on syncs wait at most. They say little; diagnostics are never dropped for them.
+/// Maximum number of queued sync notes. They carry little information; diagnostics are never dropped for them.
 const SYNCS: usize = 1000;
 
-/// How many diagnostics of one object become Events.
+/// Maximum number of diagnostics per object that become Events.
 const PER_OBJECT: usize = 20;
 
-/// How often an Event fails, while others don't, before it is given up: an admission webhook of its namespace may be broken for
-/// ever.
+/// How often an Event may fail, while others don't, before it is dropped: an admission webhook of its namespace may be
+/// broken permanently.
 const TRIES: u32 = 5;
 
-/// How many names of sent Events are remembered, in each of two generations. Who is forgotten is refused by the API server.
+/// How many names of sent Events are remembered, in each of two generations. The API server rejects duplicates of
+/// forgotten ones.
 const REMEMBERED: usize = 20_000;
 
-/// Pause between two Events, so that thousands of faulty objects don't take the share that the API server has for us.
+/// Pause between two Events, so that thousands of faulty objects don't use up our share of the API server.
 const PACE: Duration = Duration::from_millis(20);
 
 /// Longest text, in bytes (the API's own limit).
@@ -55,12 +57,12 @@ pub(crate) struct Subject {
     pub(crate) identity: Identity,
 }
 
-/// What the sender is told.
+/// A message to the sender.
 #[derive(Debug)]
 pub(crate) enum Report {
     /// All present diagnostics of an object.
     Diagnostics(Subject, Vec<Diagnostic>),
-    /// An Ingress of ours is new or changed.
+    /// One of our Ingresses is new or changed.
     Sync(Subject),
     /// An object is gone.
     Gone(ObjectKey),
@@ -74,18 +76,18 @@ struct Note {
     text: String,
 }
 
-/// Sends Events one after the other.
+/// Sends Events one after another.
 pub(crate) struct Sender {
     api: ApiServer,
-    /// The pod that sends.
+    /// The sending pod.
     instance: String,
-    /// What waits about each object, and its failures in a row.
+    /// The queued notes about each object, and its failures in a row.
     diagnostics: BTreeMap<ObjectKey, (Identity, VecDeque<Note>, u32)>,
-    /// The present diagnostics of each object: what is missing from the next report of an object is resolved.
+    /// The present diagnostics of each object: those missing from its next report are resolved.
     standing: BTreeMap<ObjectKey, Vec<Note>>,
-    /// What waits, and its failures.
+    /// The queued syncs and their failures.
     syncs: VecDeque<(Subject, u32)>,
-    /// The object of the last failure: it comes again after all others.
+    /// The object of the last failure: its next turn is after all others.
     passed: Option<ObjectKey>,
     sent: Remembered,
     backoff: Backoff,
@@ -107,7 +109,7 @@ impl Sender {
         }
     }
 
-    /// Sends until nobody reports any more. Reports are taken at once, also while an Event is on its way.
+    /// Sends until all reporters are gone. Takes reports at once, even while an Event is being sent.
     pub(crate) async fn run(mut self, mut reports: mpsc::Receiver<Report>) {
         let mut next = Instant::now();
         let mut flight = None;
@@ -141,7 +143,7 @@ impl Sender {
             Report::Diagnostics(Subject { key, identity }, diagnostics) => {
                 let present: Vec<_> = diagnostics.iter().map(Note::from_diagnostic).collect();
                 let before = self.standing.remove(&key).unwrap_or_default();
-                // A warning that nobody was shown needs no end, and one that only reads differently now has none.
+                // A warning that was never shown needs no end, and one that was only reworded has none.
                 let over = |note: &&Note| {
                     note.warning
                         && self.sent.holds(note.name_hash(&key, &identity))
@@ -177,8 +179,8 @@ impl Sender {
         }
     }
 
-    /// What is to be sent next: diagnostics first. After a failure the objects behind it have their turn, then a sync, then it
-    /// begins again.
+    /// Chooses the next note: diagnostics first. After a failure, the objects behind it have their turn, then a sync,
+    /// then it starts over.
     fn pick(&self) -> Option<(Subject, Note)> {
         let behind = match &self.passed {
             Some(passed) => self.diagnostics.range((Excluded(passed), Unbounded)).next(),
@@ -199,7 +201,7 @@ impl Sender {
         subject: Subject,
         note: Note,
     ) -> impl Future<Output = (Subject, Note, Result<Value, CallError>)> + use<> {
-        // Events on cluster-wide objects live in this namespace.
+        // Events on cluster-scoped objects live in this namespace.
         let namespace = if subject.key.namespace.is_empty() { "default" } else { &*subject.key.namespace };
         let body = note.event(&subject, namespace, &self.instance).to_string().into_bytes();
         let request = collection("v1", "events", Some(namespace)).create(&PostParams::default(), body);
@@ -210,11 +212,11 @@ impl Sender {
         }
     }
 
-    /// Takes note of how it ended. Returns how long to wait before the next one.
+    /// Records the result. Returns how long to wait before the next one.
     fn sent(&mut self, subject: &Subject, note: &Note, result: Result<Value, CallError>) -> Duration {
         match result {
             Ok(_) => self.backoff.reset(),
-            // It is there already.
+            // It already exists.
             Err(error) if error.code() == Some(409) => self.backoff.reset(),
             Err(error) if is_final(&error) => {
                 let error = &error as &dyn std::error::Error;
@@ -232,13 +234,13 @@ impl Sender {
         PACE
     }
 
-    /// Takes a note off those that wait. What else waits about the object has failed this often.
+    /// Removes a note from the queue. The remaining notes about the object have failed this often.
     fn settle(&mut self, subject: &Subject, note: &Note, failed: u32) {
         if note.is_sync() {
             self.syncs.pop_front();
             self.passed = None;
         } else if let Some((_, notes, failures)) = self.diagnostics.get_mut(&subject.key) {
-            // The report may have been replaced meanwhile.
+            // A newer report may have replaced it in the meantime.
             notes.retain(|waiting| waiting != note);
             *failures = failed;
             if notes.is_empty() {
@@ -247,13 +249,13 @@ impl Sender {
         }
     }
 
-    /// Takes note of a failure that may pass. Returns how long to wait before the next Event, which is one about another object
-    /// if there is one.
+    /// Records a failure that may be temporary. Returns how long to wait before the next Event, which is about another
+    /// object if there is one.
     fn failed(&mut self, subject: &Subject, note: &Note, error: &CallError) -> Duration {
-        // While nothing gets through, it isn't the fault of this Event.
+        // While everything fails, this Event is not to blame.
         let counts = u32::from(self.backoff.failures() == 0);
         let failures = if note.is_sync() {
-            let (_, failures) = self.syncs.front_mut().expect("it is taken off once it is sent");
+            let (_, failures) = self.syncs.front_mut().expect("a sync leaves the queue only once it is sent");
             *failures += counts;
             *failures
         } else {
@@ -277,14 +279,14 @@ impl Sender {
     }
 }
 
-/// Whether trying again is useless: the namespace goes away, or we have no right to create Events in it.
+/// Whether a retry is useless: the namespace is being deleted, or we have no right to create Events in it.
 fn is_final(error: &CallError) -> bool {
     error.code().is_some_and(|code| (400..500).contains(&code) && code != 408 && code != 429)
 }
 
 impl Note {
     fn from_diagnostic(diagnostic: &Diagnostic) -> Self {
-        // Readers of ingress-nginx's Events look for the words with which it begins this one.
+        // Users of ingress-nginx look for the words at the start of this Event.
         let prefix =
             if diagnostic.reason == Reason::AnnotationParsingFailed { "Error parsing annotations: " } else { "" };
         let Diagnostic { field, value, message, .. } = diagnostic;
@@ -299,12 +301,12 @@ impl Note {
         Self { warning: diagnostic.severity > Severity::Info, reason: diagnostic.reason.as_str(), text }
     }
 
-    /// ingress-nginx's Event for each Ingress that it has taken in.
+    /// The Event of ingress-nginx for each Ingress that it has synced.
     fn sync() -> Self {
         Self { warning: false, reason: "Sync", text: "Scheduled for sync".to_owned() }
     }
 
-    /// Says that a warning is over.
+    /// The end of a warning.
     fn resolved(warning: &Self) -> Self {
         let mut text = format!("resolved: {}: {}", warning.reason, warning.text);
         text.truncate(text.floor_char_boundary(TEXT));
@@ -315,7 +317,7 @@ impl Note {
         self.reason == "Sync"
     }
 
-    /// Equal for what is to be sent once only. A sync and an end are ones of a version, everything else one of the object.
+    /// Equal for notes that must be sent only once. Syncs and ends are unique per version, everything else per object.
     fn name_hash(&self, key: &ObjectKey, identity: &Identity) -> u64 {
         let mut hasher = DefaultHasher::new();
         (key, &identity.uid, self.warning, self.reason, &self.text).hash(&mut hasher);
@@ -327,7 +329,7 @@ impl Note {
 
     fn event(&self, subject: &Subject, namespace: &str, instance: &str) -> Value {
         let Subject { key, identity } = subject;
-        // A name has at most 253 characters.
+        // Names have at most 253 characters.
         let stem = &key.name[..key.name.floor_char_boundary(230)];
         let name = format!("{stem}.{:016x}", self.name_hash(key, identity));
         let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
@@ -356,7 +358,7 @@ impl Note {
     }
 }
 
-/// Names of Events that were sent; the older half is forgotten when it gets too many.
+/// Names of sent Events; the older half is forgotten when there are too many.
 #[derive(Default)]
 struct Remembered {
     new: HashSet<u64>,

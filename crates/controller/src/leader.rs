@@ -1,10 +1,10 @@
 //! Which of several replicas may write: the holder of a Lease.
 //!
-//! The algorithm and the fields are those of client-go, so a replica of ingress-nginx and one of ours with the same election id
-//! exclude each other. Time is measured with the monotonic clock of this process from the moment at which a record was first
-//! seen, so the clocks of nodes need not agree. Invariant: who leads has renewed within half of the Lease's duration, and
-//! everybody else waits for nearly the whole of it: for as much less as a renewal may have gone unseen, so that a dead leader
-//! is replaced within the Lease's duration.
+//! The algorithm and the fields are those of client-go, so a replica of ingress-nginx and one of ours with the same
+//! election id exclude each other. Time is measured with the monotonic clock of this process, starting when a record is
+//! first seen, so the clocks of nodes need not agree. Invariant: the leader has renewed within half of the Lease's
+//! duration, and all others wait for nearly the whole of it: shorter by the time that a renewal may have gone
+//! unnoticed, so that a dead leader is replaced within the Lease's duration.
 
 use std::time::Duration;
 
@@ -19,10 +19,11 @@ use tracing::{info, warn};
 
 use crate::api::{ApiServer, CallError, collection};
 
-/// How often, within the Lease's duration, who waits looks at it. With the default of 30 s that is every 2 s, as in client-go.
+/// How often a waiting replica reads the Lease within its duration. With the default of 30 s that is every 2 s, as in
+/// client-go.
 const LOOKS: u32 = 16;
 
-/// Until when we lead; `None` if we don't.
+/// The end of our leadership; `None` if we don't lead.
 pub(crate) type Term = Option<Instant>;
 
 /// Competes for one Lease.
@@ -33,19 +34,19 @@ pub(crate) struct Candidate {
     name: String,
     identity: String,
     ttl: Duration,
-    /// The record of the holder, and when we saw it first.
+    /// The record of the holder, and when we first saw it.
     observed: Option<(LeaseSpec, Instant)>,
-    /// When the current request for the Lease began.
+    /// The start of the current request for the Lease.
     attempt: Instant,
 }
 
-/// How an attempt ended.
+/// The result of an attempt.
 enum Attempt {
     /// We hold the Lease.
     Held,
-    /// Somebody else does.
+    /// Another replica holds it.
     HeldBy(String),
-    /// Somebody wrote to it between our reading and our writing. Nothing is known but that we did not renew.
+    /// Another replica wrote it between our read and our write. All we know is that we did not renew.
     Contested,
 }
 
@@ -64,7 +65,7 @@ impl Candidate {
         }
     }
 
-    /// Competes and renews until `stop` resolves, then gives the Lease back.
+    /// Competes and renews until `stop` resolves, then releases the Lease.
     pub(crate) async fn run(mut self, term: watch::Sender<Term>, stop: impl Future<Output = ()>) {
         tokio::select! {
             () = self.compete(&term) => (),
@@ -87,7 +88,8 @@ impl Candidate {
         loop {
             let begin = Instant::now();
             self.attempt = begin;
-            // The time to renew counts from before the request: the API server may have stored it at any moment since.
+            // The renewal interval counts from before the request: the API server may have stored it at any moment
+            // since.
             let lead_until = begin + self.ttl / 2;
             let deadline = term.borrow().unwrap_or(lead_until).max(begin);
             let result = timeout_at(deadline, self.attempt()).await;
@@ -104,7 +106,7 @@ impl Candidate {
                 }
                 Ok(Ok(Attempt::HeldBy(holder))) => {
                     failing = false;
-                    // The holder may be dead: then the moment at which its record runs out is ours.
+                    // The holder may be dead: then it is our turn as soon as its record expires.
                     let retry = begin + self.ttl / LOOKS;
                     next = self.end_of_record().map_or(retry, |end| end.min(retry));
                     if leading {
@@ -120,7 +122,7 @@ impl Candidate {
                 Ok(Ok(Attempt::Contested)) | Ok(Err(_)) | Err(_) => (),
             }
             let next = next.max(Instant::now() + self.ttl / 64);
-            // Without renewal the term ends on its own, between two attempts as well.
+            // Without renewal the term ends on its own, even between two attempts.
             let end = *term.borrow();
             if let Some(end) = end.filter(|end| *end <= next) {
                 sleep_until(end).await;
@@ -156,12 +158,12 @@ impl Candidate {
         }
         lease.spec = Some(self.record(Some(&spec), now));
         let body = serde_json::to_vec(&lease).map_err(CallError::Decode)?;
-        // The version in the body makes the API server refuse if somebody else wrote meanwhile.
+        // With the version in the body, the API server rejects the write if another one came first.
         let request = self.request.replace(&self.name, &PostParams::default(), body);
         self.settle(self.api.call(request).await)
     }
 
-    /// What a write led to. Who comes second hears of it by a conflict.
+    /// Interprets the result of a write. The loser of a race gets a conflict.
     fn settle(&mut self, result: Result<Lease, CallError>) -> Result<Attempt, CallError> {
         match result {
             Ok(lease) => {
@@ -179,13 +181,13 @@ impl Candidate {
         }
     }
 
-    /// Whether the record that we saw last may still be in force.
+    /// Whether the last record seen may still be in force.
     fn is_current(&self) -> bool {
         self.observed.is_some() && self.end_of_record().is_none_or(|end| Instant::now() < end)
     }
 
-    /// When the record that we saw last runs out; `None` if it never does, or if there is none. It was written up to one look
-    /// before we saw it.
+    /// When the last record seen expires; `None` if it never does, or if there is none. It was written up to one
+    /// interval before we saw it.
     fn end_of_record(&self) -> Option<Instant> {
         let (spec, since) = self.observed.as_ref()?;
         let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
@@ -210,7 +212,7 @@ impl Candidate {
         }
     }
 
-    /// Leaves the Lease without holder, so that the next replica need not wait.
+    /// Clears the holder of the Lease, so that the next replica need not wait.
     async fn release(&self) -> Result<(), CallError> {
         let mut lease: Lease = self.api.call(self.request.get(&self.name, &GetParams::default())).await?;
         let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity))

@@ -1,10 +1,10 @@
-//! The Kubernetes side: watches the API server, has what it sees translated, hands the result on as deltas, and tells users
-//! about their objects by status and Events.
+//! The Kubernetes side: watches the API server, has the objects translated, passes the result on as deltas, and reports
+//! to users about their objects by status and Events.
 //!
-//! Invariants: nothing is published before the first list of every watch is complete and what served objects refer to is there;
-//! an API server that is away changes nothing but the age of what is served; no object that a user writes keeps another one's
-//! changes from being served. This crate opens no socket but the one to the API server and doesn't know the proxy: it sends
-//! [`Publish`] values into a channel.
+//! Invariants: nothing is published before the first list of every watch is complete and everything that served objects
+//! refer to has been fetched; an unavailable API server affects only the age of the served state; no user's object can
+//! block the changes of another. This crate opens no socket except to the API server and doesn't know the proxy: it
+//! sends [`Publish`] values to a channel.
 //!
 //! ```no_run
 //! use fairway_controller::{Controller, ControllerConfig, Publish};

@@ -1,4 +1,4 @@
-//! The replicas of this controller, as the API server sees them, and their nodes' addresses.
+//! The replicas of this controller, as seen by the API server, and the addresses of their nodes.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ struct Pods {
     items: Vec<Pod>,
 }
 
-/// The addresses of the nodes on which ready pods of ours run.
+/// The addresses of the nodes that run our ready pods.
 pub(crate) async fn addresses(api: &ApiServer, pod: &config::Pod, internal: bool) -> Result<Addresses, CallError> {
     let (own, others) = replicas(api, pod).await?;
     let ready = std::iter::once(&own).chain(&others).filter(|pod| address::is_ready(pod));
@@ -44,7 +44,7 @@ pub(crate) async fn replicas(api: &ApiServer, pod: &config::Pod) -> Result<(Pod,
     let labels = labels.iter().filter(|(key, _)| !ROLLOUT_LABELS.contains(&key.as_str()));
     let selector: Vec<_> = labels.map(|(key, value)| format!("{key}={value}")).collect();
     if selector.is_empty() {
-        // Without labels nothing tells a replica from any other pod.
+        // Without labels, a replica can't be distinguished from other pods.
         return Ok((own, Vec::new()));
     }
     let params = ListParams { label_selector: Some(selector.join(",")), ..ListParams::default() };

@@ -1,20 +1,20 @@
-//! What goes to the proxy.
+//! Changes sent to the proxy.
 
 use std::collections::BTreeSet;
 
 use fairway_model::{Delta, Resource, ResourceName};
 use tokio::sync::oneshot;
 
-/// A change for the proxy. The next one comes only after this one is live, so none is overtaken.
+/// A change for the proxy. The next one is sent only after this one is live, so none is overtaken.
 #[derive(Debug)]
 pub struct Publish {
-    /// What changes.
+    /// The change.
     pub delta: Delta,
-    /// To be answered once every worker runs the change.
+    /// Must be answered once every worker runs the change.
     pub live: oneshot::Sender<()>,
 }
 
-/// Joins two deltas into one that has the effect of both, one after the other.
+/// Joins two deltas into one with the effect of both in order.
 #[allow(clippy::mutable_key_type, reason = "names with a regular expression are ordered by its text")]
 pub(crate) fn join(first: Delta, second: Delta) -> Delta {
     if first.is_empty() {
@@ -24,7 +24,7 @@ pub(crate) fn join(first: Delta, second: Delta) -> Delta {
         second.upserts.iter().filter_map(Resource::name).chain(second.removals.iter().cloned()).collect();
     let has_settings = second.upserts.iter().any(|resource| resource.name().is_none());
     let stays = |resource: &Resource| resource.name().map_or(!has_settings, |name| !later.contains(&name));
-    // Removals come before upserts in a delta: one that was followed by an upsert stays harmless.
+    // Removals precede upserts in a delta: one that was followed by an upsert stays harmless.
     let removals: BTreeSet<ResourceName> = first.removals.into_iter().chain(second.removals).collect();
     Delta {
         upserts: first.upserts.into_iter().filter(stays).chain(second.upserts).collect(),
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn one_after_the_other_or_joined_is_the_same() {
-        // Every fifth is enough: all digits occur at all places, and each digit before and after each other one.
+        // Every fifth is enough: all digits occur in all places, and each before and after each other one.
         let numbers = (0..27).step_by(5);
         let states: Vec<_> = numbers.map(|number: u8| state([number % 3, number / 3 % 3, number / 9])).collect();
         for before in &states {

@@ -1,6 +1,7 @@
-//! A look at a cluster: what a controller would read, once, without writing anything.
+//! Reads a cluster once as a controller would, without writing anything.
 //!
-//! Invariant: the contents of Secrets and ConfigMaps are asked for only where something that is served, or a flag, refers to them.
+//! Invariant: the contents of Secrets and ConfigMaps are requested only if something that is served, or a flag, refers
+//! to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::RandomState;
@@ -20,26 +21,26 @@ use crate::reference::fetch;
 use crate::source::sources;
 use crate::watch::{Content, Page, Seen, Source, Wanted, decode, plural};
 
-/// How many objects a page of a list has.
+/// The number of objects in a page of a list.
 const PAGE: u32 = 500;
 
-/// What a controller would see.
+/// A cluster as a controller would see it.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The objects, those Secrets and ConfigMaps among them that are referred to.
+    /// The objects, including the Secrets and ConfigMaps referred to.
     pub objects: Objects,
-    /// What they mean.
+    /// Their translation.
     pub translation: Translation,
     /// Objects that can't be decoded.
     pub unreadable: Vec<Diagnostic>,
-    /// The addresses in the status of each Ingress that has some.
+    /// The addresses in the status of each Ingress that has any.
     pub addresses: BTreeMap<ObjectKey, Vec<String>>,
 }
 
-/// An Event that a controller has written.
+/// An Event written by a controller.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Told {
-    /// When it happened last, as the API server has it.
+    /// The time of its last occurrence, as recorded by the API server.
     pub time: String,
     /// `Warning` or `Normal`.
     pub class: String,
@@ -67,10 +68,12 @@ impl ReadError {
     }
 }
 
-/// Reads what a controller with these options reads, and translates it. `now` is in seconds since 1970.
+/// Reads what a controller with these options would read, and translates it. `now` is in seconds since 1970.
+///
 ///
 /// # Errors
-/// When something that is needed can't be read.
+///
+/// If something necessary can't be read.
 pub async fn read(client: kube::Client, options: &Options, now: i64) -> Result<Cluster, ReadError> {
     let (api, hasher) = (ApiServer::new(client), RandomState::new());
     let config = ControllerConfig {
@@ -118,10 +121,12 @@ pub async fn read(client: kube::Client, options: &Options, now: i64) -> Result<C
     Ok(Cluster { objects, translation, unreadable: found.unreadable, addresses: found.addresses })
 }
 
-/// The Events that controllers of ours have written, oldest first.
+/// The Events written by our controllers, oldest first.
+///
 ///
 /// # Errors
-/// When they can't be read.
+///
+/// If they can't be read.
 pub async fn events(client: kube::Client, namespace: Option<&str>) -> Result<Vec<Told>, ReadError> {
     let api = ApiServer::new(client);
     let selector = Some(format!("reportingComponent={COMPONENT}"));
@@ -179,7 +184,7 @@ impl StoredEvent {
 #[derive(Default)]
 struct Found {
     changes: Vec<Change>,
-    /// Secrets and ConfigMaps that exist, read or not.
+    /// Existing Secrets and ConfigMaps, read or not.
     named: BTreeSet<ObjectKey>,
     unreadable: Vec<Diagnostic>,
     addresses: BTreeMap<ObjectKey, Vec<String>>,
@@ -204,7 +209,7 @@ impl Found {
     }
 }
 
-/// All objects of a source, page by page. A list whose version is forgotten on the way begins again without pages.
+/// All objects of a source, page by page. If the version expires in between, the list is repeated without pages.
 async fn list(api: &ApiServer, source: &Source, hasher: &RandomState) -> Result<Vec<Seen>, CallError> {
     let request = collection(source.kind.api_version(), plural(source.kind), source.namespace.as_deref());
     let mut params = ListParams { limit: Some(PAGE), ..ListParams::default() };
@@ -224,7 +229,7 @@ async fn list(api: &ApiServer, source: &Source, hasher: &RandomState) -> Result<
         };
         let page: Page<'_> = serde_json::from_slice(text.as_ref()).map_err(CallError::Decode)?;
         let items: Vec<&RawValue> = page.items.unwrap_or_default();
-        // One without a name is nothing that could be reported.
+        // An object without a name can't be reported.
         all.extend(items.into_iter().filter_map(|item| decode(source.kind, item.get(), source.wanted, hasher).ok()));
         params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
         if params.continue_token.is_none() {

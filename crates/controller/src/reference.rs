@@ -1,5 +1,5 @@
-//! The contents of Secrets and ConfigMaps: fetched for those that a served object refers to, of all others nothing but the name
-//! is ever held.
+//! The contents of Secrets and ConfigMaps: fetched for those that a served object refers to; of all others only the
+//! name is ever held.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::RandomState;
@@ -15,20 +15,20 @@ use crate::api::{ApiServer, CallError, collection};
 use crate::backoff::Backoff;
 use crate::watch::{Seen, Wanted, decode, plural};
 
-/// How many are fetched at once.
+/// Maximum number of simultaneous fetches.
 const CONCURRENT: usize = 16;
 
-/// Whether the content of objects of this kind is fetched by reference.
+/// Whether contents of objects of this kind are fetched by reference.
 pub(crate) fn is_referenced(kind: Kind) -> bool {
     matches!(kind, Kind::Secret | Kind::ConfigMap)
 }
 
-/// Which contents are wanted and which are there.
+/// Which contents are wanted and which have been fetched.
 #[derive(Debug, Default)]
 pub(crate) struct References {
-    /// Those that exist, are wanted and have never been there.
+    /// Objects that exist, are wanted and have never been fetched.
     fresh: HashSet<ObjectKey>,
-    /// The version that is there.
+    /// The fetched version.
     fetched: HashMap<ObjectKey, Box<str>>,
     queue: BTreeSet<ObjectKey>,
     fetching: HashSet<ObjectKey>,
@@ -38,7 +38,7 @@ pub(crate) struct References {
 }
 
 impl References {
-    /// A wanted object exists in this version.
+    /// Records that a wanted object exists in this version.
     pub(crate) fn seen(&mut self, key: &ObjectKey, version: &str) {
         match self.fetched.get(key) {
             Some(fetched) if **fetched == *version => return,
@@ -50,7 +50,7 @@ impl References {
         self.queue.insert(key.clone());
     }
 
-    /// An object is gone, or nobody wants it any more. Returns whether its content was there.
+    /// Records that an object is gone or no longer wanted. Returns whether its content had been fetched.
     pub(crate) fn drop(&mut self, key: &ObjectKey) -> bool {
         self.fresh.remove(key);
         self.queue.remove(key);
@@ -63,14 +63,14 @@ impl References {
         if self.fetching.len() >= CONCURRENT {
             return None;
         }
-        // One that changes again while it is fetched waits for the end of that.
+        // An object that changes again during its fetch waits until the fetch ends.
         let key = self.queue.iter().find(|key| !self.fetching.contains(key))?.clone();
         self.queue.remove(&key);
         self.fetching.insert(key.clone());
         Some(key)
     }
 
-    /// How a fetch ended; `version` is the one that came.
+    /// Records the result of a fetch; `version` is the one received.
     pub(crate) fn ended(&mut self, key: ObjectKey, result: Result<Option<&str>, &CallError>) {
         self.fetching.remove(&key);
         match result {
@@ -101,17 +101,18 @@ impl References {
         }
     }
 
-    /// Whether something that is wanted and exists has never been there, so that what refers to it isn't complete.
+    /// Whether content that is wanted and exists has never been fetched, so that objects referring to it are
+    /// incomplete.
     pub(crate) fn is_incomplete(&self) -> bool {
         !self.fresh.is_empty()
     }
 
-    /// Whether contents that have never been there are being fetched. What has failed doesn't count until it is tried again.
+    /// Whether contents are being fetched for the first time. A failed fetch doesn't count until it is retried.
     pub(crate) fn is_fetching_new(&self) -> bool {
         self.fetching.iter().chain(&self.queue).any(|key| !self.fetched.contains_key(key))
     }
 
-    /// What refers to contents that have never been there goes out without them.
+    /// Stops waiting: objects that refer to contents never fetched are published without them.
     pub(crate) fn wait_no_longer(&mut self) {
         self.fresh.clear();
     }
@@ -121,16 +122,16 @@ impl References {
         self.retry_at
     }
 
-    /// Tries again what failed.
+    /// Retries failed fetches.
     pub(crate) fn retry(&mut self) {
         self.retry_at = None;
         self.queue.append(&mut self.failed);
     }
 }
 
-/// The object of this name; `None` if there is none.
+/// The object with this name; `None` if there is none.
 ///
-/// It is a list of one name because the roles of ingress-nginx allow `list` and `watch` of Secrets and not `get`.
+/// Uses a list of one name because the roles of ingress-nginx allow `list` and `watch` of Secrets but not `get`.
 pub(crate) async fn fetch(api: &ApiServer, key: &ObjectKey, hasher: &RandomState) -> Result<Option<Seen>, CallError> {
     #[derive(Deserialize)]
     struct List<'a> {

@@ -1,4 +1,4 @@
-//! What is watched: as little as the flags allow.
+//! The watches: as few as the flags allow.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use crate::watch::{Source, Wanted};
 
 /// The watches for this configuration.
 ///
-/// With `--watch-namespace` nothing but IngressClass is read cluster-wide. Objects that flags name may live elsewhere: their
-/// namespaces are watched for that kind, too.
+/// With `--watch-namespace`, only IngressClass is read cluster-wide. Objects named by flags may be elsewhere: their
+/// namespaces are also watched for that kind.
 pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
     let Options { watch_namespace, default_backend_service, default_ssl_certificate, .. } = &config.options;
     let Options { configmap, tcp_services, udp_services, .. } = &config.options;
@@ -31,11 +31,11 @@ pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
     add(Kind::Service, &[default_backend_service], Wanted::Object, false);
     add(Kind::EndpointSlice, &[default_backend_service], Wanted::Object, false);
     add(Kind::Secret, &[default_ssl_certificate], Wanted::Metadata, false);
-    // Who names no ConfigMap by a flag may do without the right to see any.
+    // Without a ConfigMap named by a flag, no right to read any is needed.
     let named = [configmap, tcp_services, udp_services];
     add(Kind::ConfigMap, &named, Wanted::Metadata, named.iter().all(|named| named.is_none()));
     sources.push(Source { optional: true, ..Source::new(Kind::IngressClass, None, Wanted::Object) });
-    // One namespace is nobody's to move out of; of all, whose Ingresses yield is told by their namespaces.
+    // A single namespace needs no Namespace objects; if all are watched, they determine which Ingresses yield.
     if watch_namespace.is_none() {
         let optional = config.options.namespace_selector.is_none();
         sources.push(Source { optional, ..Source::new(Kind::Namespace, None, Wanted::Object) });

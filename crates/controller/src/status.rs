@@ -1,8 +1,8 @@
-//! Which Ingress shows which addresses, and which has to be told otherwise.
+//! Tracks which Ingress shows which addresses and which must be updated.
 //!
-//! Only bookkeeping: what has to be written comes out of [`Status::next`], and the controller has it done. Invariants: an
-//! Ingress is written to only while it is ours, we lead, the addresses are known and not the ones it shows; an empty list is
-//! written only to take back what is ours, on the way out.
+//! Only bookkeeping: [`Status::next`] returns the write to do, and the controller does it. Invariants: an Ingress is
+//! written only while it is ours, we lead, and the addresses are known and differ from those it shows; an empty list is
+//! written only to remove our own addresses during shutdown.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -22,34 +22,34 @@ mod write;
 use write::Verb;
 pub(crate) use write::{Write, Written};
 
-/// How many writes are under way at once. One of many thousands after a change of address must not take the whole share that
-/// the API server has for us.
+/// Maximum number of simultaneous writes. After a change of address, many thousands of writes must not use up our whole
+/// share of the API server.
 const CONCURRENT: usize = 8;
 
-/// How often an Ingress is written to again at once after somebody else has replaced our addresses, between two looks at all of
-/// them. Two controllers that both take an Ingress for theirs would answer each other for ever.
+/// How often an Ingress is rewritten at once after another writer has replaced our addresses, between two checks of all
+/// Ingresses. Two controllers that claim the same Ingress would otherwise overwrite each other for ever.
 const REWRITES: u8 = 2;
 
-/// The state of all Ingresses' status.
+/// The status of all Ingresses.
 #[derive(Debug, Default)]
 pub(crate) struct Status {
     ingresses: HashMap<ObjectKey, Entry>,
     served: HashSet<ObjectKey>,
-    /// What is to be shown. `None` while it isn't known.
+    /// The addresses to show. `None` while unknown.
     addresses: Option<Arc<Addresses>>,
-    /// Who has to be looked at.
+    /// Ingresses to check.
     queue: BTreeSet<ObjectKey>,
     writing: HashSet<ObjectKey>,
-    /// Who has to be looked at again, and when.
+    /// Ingresses to check again, and when.
     failed: BTreeSet<ObjectKey>,
     retry_at: Option<Instant>,
     backoff: Backoff,
     leaving: bool,
-    /// Whether somebody was told that we have no right to write.
+    /// Whether a missing right to write has been reported.
     forbidden: bool,
-    /// Whether somebody was told, since the last look at all, that another one writes as well.
+    /// Whether another writer has been reported since the last check of all Ingresses.
     contested: bool,
-    /// What the last write needed; the next ones begin with it.
+    /// The verb that the last write needed; the next ones start with it.
     verb: Verb,
 }
 
@@ -57,14 +57,14 @@ pub(crate) struct Status {
 struct Entry {
     identity: Identity,
     shown: Arc<Addresses>,
-    /// How often somebody else has replaced our addresses since the last look at all.
+    /// How often another writer has replaced our addresses since the last check of all Ingresses.
     replaced: u8,
 }
 
 impl Status {
-    /// An Ingress is there and shows these addresses.
+    /// Records that an Ingress exists and shows these addresses.
     pub(crate) fn seen(&mut self, key: &ObjectKey, identity: &Identity, shown: Addresses) {
-        // Nearly all show the same: one copy of it is enough.
+        // Nearly all show the same: one copy is enough.
         let same = self.addresses.as_ref().filter(|addresses| ***addresses == shown);
         let shown = same.cloned().unwrap_or_else(|| Arc::new(shown));
         let before = self.ingresses.get(key).filter(|before| before.identity.uid == identity.uid);
@@ -75,7 +75,7 @@ impl Status {
         self.queue.insert(key.clone());
     }
 
-    /// An Ingress is gone.
+    /// Records that an Ingress is gone.
     pub(crate) fn gone(&mut self, key: &ObjectKey) {
         self.ingresses.remove(key);
         self.served.remove(key);
@@ -83,7 +83,7 @@ impl Status {
         self.failed.remove(key);
     }
 
-    /// Whether an Ingress is ours.
+    /// Records whether an Ingress is ours.
     pub(crate) fn serve(&mut self, key: &ObjectKey, served: bool) {
         if served {
             self.served.insert(key.clone());
@@ -93,8 +93,8 @@ impl Status {
         }
     }
 
-    /// The addresses under which we are reached. An empty list means that they aren't known (yet, or any more): what stands in
-    /// the status of Ingresses then stays.
+    /// Sets the addresses under which we are reached. An empty list means that they are unknown (for now or no longer):
+    /// the status of Ingresses then remains unchanged.
     pub(crate) fn publish(&mut self, addresses: Addresses) {
         let addresses = (!addresses.is_empty()).then_some(addresses);
         if !self.leaving && self.addresses.as_deref() != addresses.as_ref() {
@@ -104,7 +104,7 @@ impl Status {
         }
     }
 
-    /// Looks at every Ingress again.
+    /// Checks every Ingress again.
     pub(crate) fn check(&mut self) {
         self.contested = false;
         for entry in self.ingresses.values_mut() {
@@ -113,14 +113,14 @@ impl Status {
         self.queue.extend(self.served.iter().cloned());
     }
 
-    /// From now on takes back what is ours.
+    /// From now on removes our addresses.
     pub(crate) fn leave(&mut self) {
         self.leaving = true;
         self.check();
     }
 
-    /// The next write, if there is one and not too many are under way. Whoever takes it must report [`written`](Self::written)
-    /// or [`abandoned`](Self::abandoned).
+    /// The next write, if there is one and not too many are in progress. The caller must report
+    /// [`written`](Self::written) or [`abandoned`](Self::abandoned).
     pub(crate) fn next(&mut self) -> Option<Write> {
         while self.writing.len() < CONCURRENT
             && let Some(addresses) = &self.addresses
@@ -153,7 +153,7 @@ impl Status {
         None
     }
 
-    /// How a write ended.
+    /// Records the result of a write.
     pub(crate) fn written(&mut self, write: Write, result: Written) {
         let Write { key, identity, addresses, .. } = write;
         self.writing.remove(&key);
@@ -161,7 +161,7 @@ impl Status {
             Ok((version, verb)) => {
                 self.backoff.reset();
                 self.verb = verb;
-                // Unless a newer version has come from the watch meanwhile, this is what is there now.
+                // Unless the watch has delivered a newer version in the meantime, this is the current one.
                 if let Some(entry) = self.ingresses.get_mut(&key)
                     && entry.identity == identity
                 {
@@ -172,7 +172,7 @@ impl Status {
             }
             Err(error) => match error.code() {
                 Some(404) => (),
-                // Not by us alone: what the watch brings decides.
+                // A conflict: the version that the watch delivers decides.
                 Some(409) => self.try_again(key, &error),
                 Some(400 | 422) => {
                     warn!(namespace = %key.namespace, name = %key.name, error = &error as &dyn std::error::Error,
@@ -192,7 +192,7 @@ impl Status {
         }
     }
 
-    /// A write was broken off.
+    /// Records that a write was aborted.
     pub(crate) fn abandoned(&mut self, key: ObjectKey) {
         self.writing.remove(&key);
         self.queue.insert(key);
@@ -210,21 +210,21 @@ impl Status {
         self.retry_at
     }
 
-    /// Looks again at what failed.
+    /// Checks failed Ingresses again.
     pub(crate) fn retry(&mut self) {
         self.retry_at = None;
         self.queue.append(&mut self.failed);
     }
 
-    /// Whether nothing is under way or left to do.
+    /// Whether nothing is in progress or left to do.
     pub(crate) fn is_idle(&self) -> bool {
         self.writing.is_empty() && self.queue.is_empty() && self.failed.is_empty()
     }
 }
 
-/// How often the addresses and all Ingresses are looked at again.
+/// The interval between checks of the addresses and all Ingresses.
 pub(crate) fn check_interval(configured: Duration) -> Duration {
-    // ingress-nginx takes five seconds as the least.
+    // ingress-nginx has a minimum of five seconds.
     configured.max(Duration::from_secs(5))
 }
 
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_left_alone() {
+    fn foreign_ingresses_are_never_written() {
         let mut status = status(&[]);
         status.publish(addresses(&["192.0.2.1"]));
         status.serve(&key("a"), false);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_conflict_is_decided_anew() {
+    async fn a_conflict_is_resolved_by_the_new_version() {
         let mut status = status(&[]);
         status.publish(addresses(&["192.0.2.1"]));
         let write = status.next().unwrap();
@@ -305,11 +305,11 @@ mod tests {
         status.written(write, Err(refused(409)));
         assert!(status.retry_at().is_some());
         status.retry();
-        assert!(status.next().is_none(), "somebody else wrote what we wanted");
+        assert!(status.next().is_none(), "another writer wrote what we wanted");
     }
 
     #[test]
-    fn who_else_writes_an_ingress_is_not_answered_for_ever() {
+    fn another_writer_is_not_fought_for_ever() {
         let (ours, theirs) = (addresses(&["192.0.2.1"]), addresses(&["198.51.100.1"]));
         let mut status = status(&[]);
         status.publish(ours.clone());
@@ -329,9 +329,9 @@ mod tests {
         assert_eq!(fight(&mut status), 3);
         assert!(status.is_idle());
         status.check();
-        assert_eq!(fight(&mut status), 3, "each look at all is a new try");
+        assert_eq!(fight(&mut status), 3, "each check of all is a new try");
 
-        // Whoever deletes an Ingress and creates it again has replaced nothing.
+        // A deleted and recreated Ingress counts as no replacement.
         status.seen(&key("a"), &Identity { uid: "v".into(), version: "1".into() }, Addresses::new());
         assert!(status.next().is_some());
     }

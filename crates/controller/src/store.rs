@@ -1,7 +1,7 @@
-//! What the watches have told so far: which objects exist, and which changes translation hasn't seen yet.
+//! The objects reported by the watches, and the changes that translation hasn't seen yet.
 //!
-//! Invariant: nothing is handed on before the first list of every source is complete. Changes are kept by object, so however
-//! long translation is busy, no more waits than there are objects.
+//! Invariant: nothing is passed on before the first list of every source is complete. Changes are kept per object, so
+//! however long translation is busy, there are never more of them than objects.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -9,11 +9,11 @@ use fairway_translate::objects::{Change, Kind, ObjectKey};
 
 use crate::watch::{Content, Identity, Seen, Wanted};
 
-/// All that is known of the objects that are watched. Their contents are kept by the translator only.
+/// Everything known about the watched objects. Only the translator keeps their contents.
 #[derive(Debug)]
 pub(crate) struct Store {
     sources: Vec<Progress>,
-    /// What translation has or could have. Of a Service whose addresses are watched, a source of its own tells that.
+    /// The objects that translation has or could have. A Service watched for its addresses has a source of its own.
     known: HashMap<ObjectKey, Known>,
     pending: BTreeMap<ObjectKey, Change>,
 }
@@ -21,11 +21,11 @@ pub(crate) struct Store {
 #[derive(Debug)]
 struct Progress {
     wanted: Wanted,
-    /// A first list is complete.
+    /// Whether a first list is complete.
     listed: bool,
-    /// What the list that is under way has brought so far.
+    /// The objects delivered so far by the list in progress.
     relisting: Option<HashSet<ObjectKey>>,
-    /// The Services that are there, if their addresses are what is watched: no business of translation.
+    /// Existing Services, if only their addresses are watched; translation ignores them.
     aside: HashMap<ObjectKey, Identity>,
 }
 
@@ -33,34 +33,34 @@ struct Progress {
 struct Known {
     source: usize,
     identity: Identity,
-    /// Of the content that translation has, or will have with the pending change.
+    /// Fingerprint of the content that translation has, or will have with the pending change.
     fingerprint: Option<u64>,
 }
 
-/// What a message of a watch changes beside the pending changes.
+/// The effect of a watch message beyond the pending changes.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum News {
-    /// The object is there, perhaps as it was.
+    /// The object exists, perhaps unchanged.
     There(ObjectKey),
-    /// The object is there, but can't be decoded; translation keeps what it had.
+    /// The object exists but can't be decoded; translation keeps the previous version.
     Malformed(ObjectKey, String),
     /// The object is gone.
     Gone(ObjectKey),
 }
 
 impl Store {
-    /// For the sources of which this is wanted.
+    /// Creates a store for sources with these requirements.
     pub(crate) fn new(sources: impl IntoIterator<Item = Wanted>) -> Self {
         let progress = |wanted| Progress { wanted, listed: false, relisting: None, aside: HashMap::new() };
         Self { sources: sources.into_iter().map(progress).collect(), known: HashMap::new(), pending: BTreeMap::new() }
     }
 
-    /// A list of this source begins.
+    /// Records the start of a source's list.
     pub(crate) fn relist(&mut self, source: usize) {
         self.sources[source].relisting = Some(HashSet::new());
     }
 
-    /// The list of this source is complete: what it doesn't hold is gone. Returns what is.
+    /// Records the end of a source's list: objects it lacks are gone. Returns those.
     pub(crate) fn listed(&mut self, source: usize) -> Vec<News> {
         let progress = &mut self.sources[source];
         progress.listed = true;
@@ -71,7 +71,7 @@ impl Store {
         gone.into_iter().filter_map(|key| self.gone(source, &key)).collect()
     }
 
-    /// An object is there.
+    /// Records an object that exists.
     pub(crate) fn seen(&mut self, source: usize, seen: Seen) -> News {
         let Seen { key, identity, content } = seen;
         let progress = &mut self.sources[source];
@@ -105,7 +105,7 @@ impl Store {
         News::There(key)
     }
 
-    /// An object of this source is gone. `None` if it wasn't known.
+    /// Records that an object of this source is gone. `None` if it was unknown.
     pub(crate) fn gone(&mut self, source: usize, key: &ObjectKey) -> Option<News> {
         let progress = &mut self.sources[source];
         if progress.wanted == Wanted::Addresses {
@@ -116,31 +116,31 @@ impl Store {
         Some(News::Gone(key.clone()))
     }
 
-    /// The content of an object of which only the metadata is watched; `None` takes it away.
+    /// Sets the content of an object watched only by metadata; `None` removes it.
     pub(crate) fn content(&mut self, key: &ObjectKey, content: Option<(Change, u64)>) {
         let fingerprint = content.as_ref().map(|(_, fingerprint)| *fingerprint);
         match self.known.get_mut(key) {
             Some(known) if known.fingerprint == fingerprint => return,
             Some(known) => known.fingerprint = fingerprint,
-            // It went away while it was being fetched: its removal is pending.
+            // It was deleted during the fetch: its removal is pending.
             None => return,
         }
         let change = content.map_or_else(|| Change::Remove(key.clone()), |(change, _)| change);
         self.pending.insert(key.clone(), change);
     }
 
-    /// Which object has this name at present.
+    /// The object that has this name now.
     pub(crate) fn identity(&self, key: &ObjectKey) -> Option<&Identity> {
         let aside = || self.sources.iter().find_map(|progress| progress.aside.get(key));
         self.known.get(key).map(|known| &known.identity).or_else(aside)
     }
 
-    /// Whether a source has brought its first list.
+    /// Whether a source has delivered its first list.
     pub(crate) fn is_listed(&self, source: usize) -> bool {
         self.sources[source].listed
     }
 
-    /// Whether every source has brought its first list.
+    /// Whether every source has delivered its first list.
     pub(crate) fn synced(&self) -> bool {
         self.sources.iter().all(|progress| progress.listed)
     }
@@ -150,12 +150,12 @@ impl Store {
         !self.pending.is_empty()
     }
 
-    /// What translation hasn't seen yet, sorted by kind, namespace and name.
+    /// The changes that translation hasn't seen yet, sorted by kind, namespace and name.
     pub(crate) fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.pending).into_values().collect()
     }
 
-    /// How many objects of a kind there are.
+    /// The number of objects of a kind.
     pub(crate) fn count(&self, kind: Kind) -> usize {
         self.known.keys().filter(|key| key.kind == kind).count()
     }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_new_list_lacks_is_gone() {
+    fn objects_missing_in_a_new_list_are_gone() {
         let mut store = Store::new([Wanted::Object; 2]);
         store.relist(0);
         for name in ["a", "b", "c"] {
@@ -202,7 +202,7 @@ mod tests {
 
         store.relist(0);
         store.seen(0, seen("a", 1));
-        // The list broke off and began again.
+        // The list broke off and started over.
         store.relist(0);
         store.seen(0, seen("b", 2));
         store.seen(0, seen("c", 1));
@@ -217,12 +217,12 @@ mod tests {
         let key = seen("lb", 0).key;
         store.seen(0, seen("lb", 1));
         store.seen(1, looked_at("lb"));
-        // Both watches tell that it is gone, in either order.
+        // Both watches report the deletion, in either order.
         assert_eq!(store.gone(0, &key), Some(News::Gone(key.clone())));
         assert_eq!(names(store.take_changes()), ["-lb"]);
         assert_eq!(store.gone(1, &key), Some(News::Gone(key.clone())));
         assert!(!store.has_changes());
-        // Created again before the slower watch tells that it was gone.
+        // Created again before the slower watch reports the deletion.
         store.seen(1, looked_at("lb"));
         store.seen(0, seen("lb", 2));
         assert_eq!(store.gone(1, &key), Some(News::Gone(key.clone())));
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn unchanged_content_wakes_nobody() {
+    fn unchanged_content_causes_no_work() {
         let mut store = Store::new([Wanted::Object]);
         store.seen(0, seen("a", 1));
         store.take_changes();
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn content_of_what_vanished_meanwhile_is_dropped() {
+    fn content_of_a_deleted_object_is_dropped() {
         let mut store = Store::new([Wanted::Object]);
         let Seen { key, identity, content: Content::Object { object, .. } } = seen("a", 0) else { unreachable!() };
         store.seen(0, Seen { key: key.clone(), identity, content: Content::Metadata });

@@ -1,7 +1,8 @@
-//! Whether anybody follows when this replica ends: a replica that runs, one that is starting, or one that its workload will make.
+//! Whether a replica follows when this one ends: one that runs, one that is starting, or one that its workload will
+//! create.
 //!
-//! An address that is taken back too early takes DNS records with it, and one that stays too long hurts nobody: so the answer is
-//! no only if the API server has said so about all of them.
+//! Removing an address too early removes DNS records with it, while one that stays too long does no harm: the answer is
+//! therefore no only if the API server has confirmed it for all of them.
 
 use std::time::Duration;
 
@@ -16,17 +17,17 @@ use crate::api::{ApiServer, CallError, collection};
 use crate::config;
 use crate::nodes::replicas;
 
-/// How often a workload is looked at whose controller has not seen its last change yet.
+/// How often to check a workload whose controller has not observed its last change yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// What makes pods.
+/// The kinds of objects that create pods.
 #[derive(Debug, Eq, PartialEq)]
 struct Owner {
     plural: &'static str,
     name: String,
 }
 
-/// What says how many pods there are to be, of any kind of workload.
+/// The field with the wanted number of pods, for any kind of workload.
 #[derive(Deserialize)]
 struct Workload {
     metadata: ObjectMeta,
@@ -41,7 +42,7 @@ struct Spec {
     replicas: Option<i32>,
 }
 
-/// Of a DaemonSet.
+/// The status of a DaemonSet.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct WorkloadStatus {
@@ -49,10 +50,10 @@ struct WorkloadStatus {
     desired_number_scheduled: i32,
 }
 
-/// Whether nobody follows.
+/// Whether no replica follows.
 pub(crate) async fn is_last(api: &ApiServer, pod: &config::Pod) -> Result<bool, CallError> {
     let (own, others) = replicas(api, pod).await?;
-    // Only the container ends, and is started again.
+    // Only the container ends, and it is restarted.
     if own.metadata.deletion_timestamp.is_none() {
         return Ok(false);
     }
@@ -68,13 +69,13 @@ pub(crate) async fn is_last(api: &ApiServer, pod: &config::Pod) -> Result<bool, 
     Ok(!others.iter().any(follows))
 }
 
-/// What made a pod, if that makes others in its place.
+/// The creator of a pod, if it creates replacements.
 fn owner(pod: &Pod) -> Option<Owner> {
     let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
     let (plural, name) = match owner.kind.as_str() {
         "DaemonSet" => ("daemonsets", &*owner.name),
         "StatefulSet" => ("statefulsets", &*owner.name),
-        // Its name is that of its Deployment and the hash of the pods' template: no need for a right to read it.
+        // Its name is that of its Deployment and the hash of the pod template: no right to read it is needed.
         "ReplicaSet" => {
             let hash = pod.metadata.labels.as_ref()?.get("pod-template-hash")?;
             ("deployments", owner.name.strip_suffix(hash.as_str())?.strip_suffix('-')?)
@@ -84,7 +85,8 @@ fn owner(pod: &Pod) -> Option<Owner> {
     Some(Owner { plural, name: name.to_owned() })
 }
 
-/// Whether there are to be pods. Who has no right to know, as with the roles of ingress-nginx, goes by the pods that there are.
+/// Whether pods are wanted. Without the right to find out, as with the roles of ingress-nginx, the existing pods
+/// decide.
 async fn wants_pods(api: &ApiServer, namespace: &str, owner: &Owner) -> Result<bool, CallError> {
     let request = collection("apps/v1", owner.plural, Some(namespace));
     loop {
@@ -102,13 +104,13 @@ async fn wants_pods(api: &ApiServer, namespace: &str, owner: &Owner) -> Result<b
             return Ok(false);
         }
         if owner.plural != "daemonsets" {
-            // One is the default of the API.
+            // The API's default is one.
             return Ok(spec.replicas.unwrap_or(1) > 0);
         }
         if status.observed_generation >= metadata.generation.unwrap_or(0) {
             return Ok(status.desired_number_scheduled > 0);
         }
-        // The way out as a whole has a limit.
+        // The shutdown as a whole has a time limit.
         sleep(LOOK_AGAIN).await;
     }
 }

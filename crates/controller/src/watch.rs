@@ -1,7 +1,8 @@
 //! One watch: list, then follow, for ever.
 //!
-//! Invariants: objects arrive in the order in which the API server sent them; a list is framed by [`Message::Relist`] and
-//! [`Message::Listed`], so whoever receives it can tell which objects vanished while nobody looked; no failure ends the watch.
+//! Invariants: objects arrive in the order in which the API server sent them; a list is enclosed by [`Message::Relist`]
+//! and [`Message::Listed`], so that the receiver can find objects that vanished between watches; no failure ends the
+//! watch.
 
 use std::hash::RandomState;
 use std::time::Duration;
@@ -23,21 +24,22 @@ mod decode;
 
 pub(crate) use decode::{Content, Identity, Seen, Wanted, decode};
 
-/// How many objects a page of a list has: as many as kubectl and client-go ask for.
+/// The number of objects in a page of a list, the same as in kubectl and client-go.
 const PAGE: u32 = 500;
 
-/// How long the API server keeps one watch open, in seconds. A connection that died without a word (a node that lost power,
-/// a firewall that forgot) is noticed this late, so it is shorter than the five to ten minutes of client-go; resuming is cheap.
+/// How long the API server keeps one watch open, in seconds. A silently dead connection (a node without power, a
+/// firewall that lost its state) is noticed this late, so it is shorter than the five to ten minutes of client-go;
+/// resuming is cheap.
 const WATCH_SECONDS: u32 = 120;
 
-/// How long after the end of a watch we wait for the API server to say so.
+/// How long to wait for the API server to announce the end of a watch.
 const WATCH_GRACE: Duration = Duration::from_secs(5);
 
-/// After how many refusals we do without an optional kind. An API server that has just started refuses everything until it knows
-/// its roles, which takes less than the three seconds that these attempts do.
+/// The number of refusals after which we go on without an optional kind. A freshly started API server refuses
+/// everything until it knows its roles, which takes less than the three seconds of these attempts.
 const FORBIDDEN_TRIES: u32 = 6;
 
-/// How often an optional kind that we have never been allowed to read is tried again.
+/// How often to retry an optional kind that we have never been allowed to read.
 const FORBIDDEN_RETRY: Duration = Duration::from_secs(60);
 
 /// What one watch covers.
@@ -49,7 +51,7 @@ pub(crate) struct Source {
     /// Only the object of this name.
     pub(crate) name: Option<String>,
     pub(crate) wanted: Wanted,
-    /// Whether we do without if we aren't allowed to read it.
+    /// Whether to go on without it if we aren't allowed to read it.
     pub(crate) optional: bool,
 }
 
@@ -59,12 +61,12 @@ impl Source {
     }
 }
 
-/// What a watch tells.
+/// A message of a watch.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// A list begins, perhaps after a part of another one.
+    /// A list starts, perhaps after part of another one.
     Relist,
-    /// An object is there, new or changed.
+    /// An object exists, new or changed.
     Seen(Box<Seen>),
     /// The list is complete.
     Listed,
@@ -74,7 +76,7 @@ pub(crate) enum Message {
     Forbidden,
 }
 
-/// The name of the collection of a kind in a path.
+/// The name of a kind's collection in a path.
 pub(crate) fn plural(kind: Kind) -> &'static str {
     match kind {
         Kind::Ingress => "ingresses",
@@ -87,7 +89,7 @@ pub(crate) fn plural(kind: Kind) -> &'static str {
     }
 }
 
-/// Sends what happens to the objects of `source` until nobody listens any more.
+/// Sends the changes of the objects of `source` until the receiver is gone.
 pub(crate) async fn watch(
     api: ApiServer,
     source: Source,
@@ -113,7 +115,7 @@ pub(crate) async fn watch(
 /// The receiver is gone.
 struct Closed;
 
-/// Why a list or the following of a watch ended.
+/// Why a list or a watch ended.
 enum Ended {
     Closed,
     Failed(CallError),
@@ -139,9 +141,10 @@ struct Watch {
     hasher: RandomState,
     out: mpsc::Sender<(usize, Message)>,
     backoff: Backoff,
-    /// How many times in a row we were told that we may not read this kind, if it is optional.
+    /// How many times in a row we were refused an optional kind.
     refusals: u32,
-    /// Whether we were allowed to at least once. Who may no more tries again soon: an API server may be slow to learn its roles.
+    /// Whether we have been allowed at least once. In that case we retry soon: an API server may be slow to learn its
+    /// roles.
     listed: bool,
 }
 
@@ -178,12 +181,12 @@ impl Watch {
                 Ok(()) => (),
                 Err(Ended::Closed) => return Err(Closed),
                 Err(Ended::Failed(error)) => {
-                    // Who may list and not watch lists now and then.
+                    // With the right to list but not to watch, we list now and then.
                     if error.is_gone() || error.code() == Some(403) {
                         version = None;
                     }
                     if error.is_gone() {
-                        // The API server is there, however long it was away before.
+                        // The API server is back, however long it was away.
                         self.backoff.reset();
                     }
                     self.wait(&error, listing).await?;
@@ -192,8 +195,8 @@ impl Watch {
         }
     }
 
-    /// All objects, page by page, or at once if the API server forgets the version of the first page before we are through: that
-    /// would happen again. Returns the version to follow from.
+    /// All objects, page by page, or all at once if the API server drops the version of the first page before the last:
+    /// that would recur. Returns the version to follow from.
     async fn list(&mut self) -> Result<String, Ended> {
         let mut params =
             ListParams { limit: Some(PAGE), field_selector: self.field_selector(), ..ListParams::default() };
@@ -225,7 +228,7 @@ impl Watch {
         }
     }
 
-    /// What happens after `version`, which moves on as the API server says.
+    /// Follows the changes after `version`, which advances as the API server reports.
     async fn follow(&mut self, version: &mut String) -> Result<(), Ended> {
         let params = WatchParams {
             bookmarks: true,
@@ -265,7 +268,7 @@ impl Watch {
             self.recovered();
         }
         if quiet && begin.elapsed() < Duration::from_secs(1) {
-            // Something between us and the API server cuts watches short. Don't spin.
+            // A middlebox between us and the API server cuts watches short. Don't spin.
             sleep(self.backoff.after(None)).await;
         } else {
             self.recovered();
@@ -309,7 +312,7 @@ impl Watch {
     async fn wait(&mut self, error: &CallError, listing: bool) -> Result<(), Closed> {
         if error.code() == Some(403) && self.source.optional && !self.listed {
             if self.refusals == 0 {
-                // However long there was no answer before, now there is one.
+                // However long the outage, now there is a response.
                 self.backoff.reset();
             }
             self.refusals = self.refusals.saturating_add(1);

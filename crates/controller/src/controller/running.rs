@@ -1,4 +1,4 @@
-//! A controller at work: what each of the things that can happen leads to.
+//! A running controller: how it handles each event.
 
 mod lead;
 mod translation;
@@ -32,29 +32,29 @@ use crate::status::{Status, Write, Written, check_interval};
 use crate::store::{News, Store};
 use crate::watch::{Content, Identity, Message, Seen, Source, Wanted, watch as watch_source};
 
-/// How many messages of watches wait at most; a watch that is faster waits, and its connection with it.
+/// Maximum number of queued messages of watches; a faster watch waits, and its connection with it.
 pub(super) const MESSAGES: usize = 256;
 
-/// How many reports wait for the sender of Events, which takes them at once.
+/// Maximum number of reports queued for the sender of Events, which takes them at once.
 const REPORTS: usize = 256;
 
-/// How soon node addresses are looked up again after a failure, or while no pod of ours is ready.
+/// How soon to look up node addresses again after a failure, or while none of our pods is ready.
 const NODES_RETRY: Duration = Duration::from_secs(2);
 
-/// What runs beside the loop and ends with a result.
+/// A task beside the loop that ends with a result.
 pub(super) enum Job {
     Fetched(ObjectKey, Result<Option<Seen>, CallError>),
     Written(Write, Written),
     Nodes(Result<Addresses, CallError>),
-    /// Also how many resources changed, when it was sent, and which Ingresses are served since.
+    /// With the number of changed resources, the time it was sent, and the Ingresses that are served since.
     Published(Result<(), RunError>, usize, Instant, Vec<ObjectKey>),
     /// Whether no other replica follows.
     Last(Result<bool, CallError>),
-    /// The Lease is given back.
+    /// The Lease is released.
     Resigned,
 }
 
-/// A controller at work. Dropping it ends all its tasks; the Lease is given back behind it.
+/// A running controller. Dropping it ends all its tasks; the Lease is released afterwards.
 pub(super) struct Running {
     api: ApiServer,
     config: ControllerConfig,
@@ -64,28 +64,29 @@ pub(super) struct Running {
     sources: Vec<Source>,
     store: Store,
     references: References,
-    /// There is none before the first lists are complete.
+    /// `None` until the first lists are complete.
     translator: Option<Translator>,
     classes_readable: bool,
-    /// Whether everything has to be translated again.
+    /// Whether everything must be translated again.
     rebuild: bool,
     debounce: Debounce,
-    /// Whether the last that was translated were fresh changes, while a part of a large one may wait.
+    /// Whether the last translation was of fresh changes, while part of a large one may wait.
     fresh_went: bool,
-    /// Ingresses that were seen, and of which nothing was said yet.
+    /// Ingresses that have been seen but not yet reported as synced.
     synced: Vec<ObjectKey>,
-    /// What is translated and not yet on its way, and until when it may wait for what it refers to.
+    /// The translated but unsent changes, and until when they may wait for the contents they refer to.
     held: Option<(Delta, Instant)>,
     publishing: bool,
-    /// Ingresses that will be served once what is held is live. Whoever sees their address may send requests there.
+    /// Ingresses that will be served once the held changes are live. Clients may send requests as soon as they see their
+    /// address.
     coming: Vec<ObjectKey>,
-    /// What there is to say about objects once nothing that they refer to is on its way: a Secret that has not been fetched yet
-    /// looks like one that doesn't exist.
+    /// The findings to report about objects once nothing they refer to is being fetched: a Secret that has not been
+    /// fetched yet looks like a missing one.
     findings: BTreeMap<ObjectKey, Vec<Diagnostic>>,
-    /// What was said and holds.
+    /// The reported findings that hold.
     known: Findings,
     status: Status,
-    /// Writes of status that are under way.
+    /// Status writes in progress.
     writes: HashMap<ObjectKey, AbortHandle>,
     term: watch::Receiver<Term>,
     led: bool,
@@ -117,7 +118,7 @@ impl Running {
         for (index, source) in sources.iter().enumerate() {
             tasks.spawn(watch_source(api.clone(), source.clone(), index, hasher.clone(), out.clone()));
         }
-        // Without a receiver reports go nowhere.
+        // Without a receiver, reports are discarded.
         let (reports, reported) = mpsc::channel(REPORTS);
         if !config.read_only {
             let instance = config.pod.as_ref().map_or("", |pod| &pod.name);
@@ -132,11 +133,11 @@ impl Running {
                 let ttl = Some(config.election.ttl).filter(|ttl| !ttl.is_zero()).unwrap_or(Duration::from_secs(30));
                 let contender = Candidate::new(api.clone(), namespace, &config.election.id, name, ttl);
                 candidate = Some(tokio::spawn(contender.run(term_sender, async {
-                    // The other end is used or dropped: both mean that it's over.
+                    // The sender is used or dropped: both mean that it is over.
                     let _ = resigned.await;
                 })));
             } else {
-                // Every replica leads, for ever.
+                // Every replica leads for ever.
                 term_sender.send_replace(Some(Instant::now() + Duration::from_secs(100 * 365 * 86_400)));
             }
         }
@@ -181,10 +182,10 @@ impl Running {
         (running, inbox)
     }
 
-    /// The next job that ends. Panics of jobs, watches and the sender of Events are passed on.
+    /// The next job that ends. Panics of jobs, watches and the sender of Events propagate.
     pub(super) async fn next_job(&mut self) -> Job {
         let pass_on = |error: JoinError| {
-            // Everything else is a write that was broken off.
+            // Any other error is an aborted write.
             if error.is_panic() {
                 std::panic::resume_unwind(error.into_panic());
             }
@@ -201,12 +202,12 @@ impl Running {
         }
     }
 
-    /// Until when we lead.
+    /// The end of our leadership.
     pub(super) fn term(&self) -> watch::Receiver<Term> {
         self.term.clone()
     }
 
-    /// A message of a watch.
+    /// Handles a message of a watch.
     pub(super) async fn take(&mut self, source: usize, message: Message) {
         let Source { kind, wanted, .. } = self.sources[source];
         match message {
@@ -228,7 +229,7 @@ impl Running {
                 }
                 debug!(%kind, objects = self.store.count(kind), "list complete");
             }
-            // Whoever takes the right away later doesn't take the routes away.
+            // Losing the right later doesn't remove the routes.
             Message::Forbidden if self.store.is_listed(source) => (),
             Message::Forbidden => {
                 if kind == Kind::IngressClass {
@@ -237,7 +238,7 @@ impl Running {
                 self.store.listed(source);
             }
         }
-        // An empty cluster is a state that can be served, too.
+        // An empty cluster is also a state to serve.
         let begins = self.translator.is_none() && self.store.synced() && self.debounce.due().is_none();
         if self.store.has_changes() || self.rebuild || begins {
             self.debounce.touch(Instant::now());
@@ -264,7 +265,7 @@ impl Running {
         let message = format!("{why}; the previous version stays in force");
         let found = Diagnostic::new(Severity::Error, Reason::InvalidManifest, &key.origin(), "", "", message);
         log(&found);
-        // Of an Ingress that can't be decoded nobody knows the class; only one that was ours before is our business.
+        // The class of an Ingress that can't be decoded is unknown; it concerns us only if it was ours before.
         if key.kind != Kind::Ingress || self.serves(&key) {
             self.report(key, vec![found]).await;
         }
@@ -292,7 +293,7 @@ impl Running {
         }
     }
 
-    /// Says so if the Service in front of us isn't there: nothing else would.
+    /// Reports a missing Service in front of the proxy, which would otherwise go unnoticed.
     fn missing(&self, source: usize) {
         let Source { kind, namespace, name: Some(name), .. } = &self.sources[source] else { return };
         let namespace = namespace.as_deref().unwrap_or_default();
@@ -302,7 +303,7 @@ impl Running {
         }
     }
 
-    /// Says at the start which ConfigMaps of flags aren't there. They are taken when they appear.
+    /// Reports, at start, the ConfigMaps of flags that don't exist. They are used once they appear.
     async fn missing_configmaps(&self, source: usize) {
         let options = &self.config.options;
         let covered = self.sources[source].namespace.as_deref();
@@ -322,7 +323,7 @@ impl Running {
             let reason = Reason::InvalidConfiguration;
             let found = Diagnostic::new(Severity::Warning, reason, &key.origin(), flag, "", message);
             log(&found);
-            // An Event may be about an object that isn't there.
+            // An Event may be about an object that doesn't exist.
             let subject = Subject { key, identity: Identity::default() };
             self.tell(Report::Diagnostics(subject, vec![found])).await;
         }
@@ -333,7 +334,7 @@ impl Running {
         self.translator.as_ref().is_some_and(|translator| translator.served().contains(key))
     }
 
-    /// Whether a part of a large change waits.
+    /// Whether part of a large change is waiting.
     fn has_more(&self) -> bool {
         self.translator.as_ref().is_some_and(Translator::has_more)
     }
@@ -342,7 +343,7 @@ impl Running {
         self.translator.as_ref().is_some_and(|translator| translator.wants(key))
     }
 
-    /// How a job ended.
+    /// Handles the result of a job.
     pub(super) async fn ended(&mut self, job: Job) -> Result<(), RunError> {
         match job {
             Job::Fetched(key, result) => self.fetched(key, result).await,
@@ -415,7 +416,7 @@ impl Running {
         }
     }
 
-    /// When [`tick`](Self::tick) has something to do, if nothing else happens.
+    /// When [`tick`](Self::tick) is next due if nothing else happens.
     pub(super) fn timer(&self) -> Instant {
         let can_translate = self.store.synced() && !self.publishing;
         let held = self.held.as_ref().map(|(_, until)| *until).filter(|_| !self.publishing);
@@ -435,7 +436,7 @@ impl Running {
         .expect("there is always a next check")
     }
 
-    /// A timer is due.
+    /// Handles a due timer.
     pub(super) fn tick(&mut self) {
         let now = Instant::now();
         if self.references.retry_at().is_some_and(|at| at <= now) {
@@ -448,7 +449,7 @@ impl Running {
             self.check_at = now + check_interval(self.config.status.interval);
             self.status.check();
             self.look_up_nodes();
-            // Nothing has changed but the time, and by it perhaps the validity of a certificate.
+            // Only the time has changed, and with it perhaps the validity of a certificate.
             self.debounce.touch(now);
         }
         if !matches!(self.stage, Stage::Working | Stage::Left) && self.leave_until <= now {
@@ -458,12 +459,12 @@ impl Running {
         }
     }
 
-    /// Does what has become possible.
+    /// Performs the steps that have become possible.
     pub(super) async fn advance(&mut self) {
         if self.store.synced() && !self.publishing {
             let due = self.debounce.due().is_some_and(|due| due <= Instant::now());
             let more = self.has_more();
-            // Fresh changes go before the next part of a large one, and it before the next fresh ones.
+            // Fresh changes precede the next part of a large one, which precedes the next fresh ones.
             if due && !(more && self.fresh_went) {
                 self.translate().await;
                 self.fresh_went = true;
@@ -496,7 +497,7 @@ impl Running {
         Some(Subject { key, identity })
     }
 
-    /// Has all present diagnostics of an object sent as Events.
+    /// Sends all present diagnostics of an object as Events.
     async fn report(&self, key: ObjectKey, diagnostics: Vec<Diagnostic>) {
         if let Some(subject) = self.subject(key) {
             self.tell(Report::Diagnostics(subject, diagnostics)).await;
@@ -504,7 +505,7 @@ impl Running {
     }
 
     async fn tell(&self, report: Report) {
-        // Without a sender of Events there are none; everything else goes on.
+        // Without a sender of Events there are none; everything else continues.
         let _ = self.reports.send(report).await;
     }
 }
@@ -519,7 +520,7 @@ fn log(diagnostic: &Diagnostic) {
     }
 }
 
-/// Says that what was logged about an object no longer holds.
+/// Logs that a finding about an object no longer holds.
 fn log_resolved(diagnostic: &Diagnostic) {
     let Diagnostic { origin, reason, field, .. } = diagnostic;
     let (kind, namespace, name) = (&*origin.kind, &*origin.namespace, &*origin.name);

@@ -1,4 +1,4 @@
-//! One write of the status of an Ingress: what it asks of the API server.
+//! One write of the status of an Ingress: its requests to the API server.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use crate::address::Addresses;
 use crate::api::{ApiServer, CallError, collection};
 use crate::watch::Identity;
 
-/// How a status is written. Both are done under the condition that the Ingress is still the version that we looked at.
+/// How to write a status. Both require that the Ingress is still at the version we examined.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Verb {
     /// One request.
     #[default]
     Patch,
-    /// Two requests, for the roles of ingress-nginx, which allow `get` and `update` and not `patch`.
+    /// Two requests, for the roles of ingress-nginx, which allow `get` and `update` but not `patch`.
     Update,
 }
 
-/// One write to be done.
+/// One write to do.
 #[derive(Debug)]
 pub(crate) struct Write {
     pub(crate) key: ObjectKey,
@@ -29,11 +29,11 @@ pub(crate) struct Write {
     pub(super) verb: Verb,
 }
 
-/// What a write led to: the version of the Ingress after it, and what it took.
+/// The result of a write: the version of the Ingress after it, and the verb it took.
 pub(crate) type Written = Result<(Box<str>, Verb), CallError>;
 
 impl Write {
-    /// Writes the addresses; what we have no right to do in one way is done in the other.
+    /// Writes the addresses; if we have no right to one verb, it tries the other.
     pub(crate) async fn run(&self, api: &ApiServer) -> Written {
         let other = match self.verb {
             Verb::Patch => Verb::Update,

@@ -1,8 +1,8 @@
-//! One object as the API server sends it, reduced to what translation reads.
+//! One object as sent by the API server, reduced to the parts that translation reads.
 //!
-//! Objects are decoded one by one, so an object that can't be decoded (written by a newer API server, say) harms no other.
-//! Each gets a fingerprint of what translation reads: a change of status, of `managedFields` or of a heartbeat annotation leaves
-//! it as it was, and then nobody is woken.
+//! Objects are decoded one by one, so one that can't be decoded (written by a newer API server, say) affects no other.
+//! Each gets a fingerprint of the parts that translation reads: a change of status, of `managedFields` or of a
+//! heartbeat annotation leaves it unchanged and causes no work.
 
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::io;
@@ -25,34 +25,34 @@ pub(crate) struct Seen {
     pub(crate) content: Content,
 }
 
-/// Which of the objects that had this name it is, and which of its versions.
+/// The identity of the object, among all with this name, and its version.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Identity {
     pub(crate) uid: Box<str>,
     pub(crate) version: Box<str>,
 }
 
-/// What is known of the object.
+/// The known parts of the object.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
-    /// What translation reads, and for an Ingress what its status says at present.
+    /// The parts that translation reads and, for an Ingress, the addresses in its status.
     Object { object: Object, fingerprint: u64, shown: Addresses },
-    /// That it exists.
+    /// Only its existence.
     Metadata,
-    /// The addresses of the Service in front of us.
+    /// The addresses of the Service in front of the proxy.
     Addresses(Addresses),
-    /// It can't be decoded; why.
+    /// It can't be decoded, for this reason.
     Malformed(String),
 }
 
-/// What is wanted of each object.
+/// The required parts of each object.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Wanted {
-    /// All that translation reads.
+    /// Everything that translation reads.
     Object,
     /// Only its name and version.
     Metadata,
-    /// Of a Service: the addresses under which it is reached.
+    /// The addresses under which a Service is reached.
     Addresses,
 }
 
@@ -74,7 +74,7 @@ struct Metadata {
     resource_version: Option<String>,
 }
 
-/// The object in `text`. An error means that it doesn't even have a name.
+/// Decodes the object in `text`. Fails if it doesn't even have a name.
 pub(crate) fn decode(kind: Kind, text: &str, wanted: Wanted, hasher: &RandomState) -> serde_json::Result<Seen> {
     let Metadata { name, namespace, uid, resource_version } = serde_json::from_str::<Envelope>(text)?.metadata;
     let content = match wanted {
@@ -100,14 +100,14 @@ pub(crate) fn decode(kind: Kind, text: &str, wanted: Wanted, hasher: &RandomStat
 
 fn malformed(kind: Kind, error: &serde_json::Error) -> Content {
     Content::Malformed(if kind == Kind::Secret {
-        // The message of serde repeats the value that it stumbled on.
+        // The message of serde would repeat the offending value.
         format!("can't be decoded at column {}", error.column())
     } else {
         format!("can't be decoded: {}", fairway_translate::diagnostic::bounded(&error.to_string()))
     })
 }
 
-/// The object, its fingerprint and, of an Ingress, the addresses that it shows.
+/// The object, its fingerprint and, for an Ingress, the addresses that it shows.
 fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(Object, u64, Addresses)> {
     let mut shown = Addresses::new();
     let (object, fingerprint) = match kind {
@@ -123,7 +123,8 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(O
         }
         Kind::EndpointSlice => {
             let mut slice: EndpointSlice = lenient(text)?;
-            // Heartbeats: the time of the last change that led to this slice, and election records of mirrored Endpoints.
+            // Heartbeats: the time of the last change that led to this slice, and election records of mirrored
+            // Endpoints.
             slice.metadata.annotations = None;
             slim(slice, hasher)
         }
@@ -131,7 +132,7 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(O
             let mut namespace: Namespace = lenient(text)?;
             namespace.metadata.annotations = None;
             namespace.spec = None;
-            // Whether it is being deleted, and not how far that is.
+            // Whether it is being deleted, not how far that has progressed.
             if let Some(status) = &mut namespace.status {
                 status.conditions = None;
             }
@@ -144,7 +145,7 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(O
     Ok((object, fingerprint, shown))
 }
 
-/// Decodes; what can't be decoded gets a second chance without `managedFields`, which are nobody's business here.
+/// Decodes an object; on failure retries without `managedFields`, which are irrelevant here.
 fn lenient<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     serde_json::from_str(text).or_else(|error| {
         let mut value: serde_json::Value = serde_json::from_str(text)?;
@@ -156,8 +157,8 @@ fn lenient<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     })
 }
 
-/// Leaves away what nobody reads, and hashes everything that remains but the version. The hasher's seed is random, so no user
-/// can make two contents collide.
+/// Removes the parts that are never read, and hashes everything that remains except the version. The hasher's seed is
+/// random, so no user can make two contents collide.
 fn slim<T>(mut object: T, hasher: &RandomState) -> (Object, u64)
 where
     T: k8s_openapi::Metadata<Ty = ObjectMeta> + Serialize + Into<Object>,

@@ -1,5 +1,5 @@
-//! An API server in memory: lists, watches, versions, conflicts and subresources as the real one has them, and a switch for each
-//! way in which it can misbehave. Requests don't leave the process, so tests run on a paused clock.
+//! An in-memory API server: lists, watches, versions, conflicts and subresources like the real one's, and a switch for
+//! each kind of misbehaviour. Requests don't leave the process, so tests run on a paused clock.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,22 +25,22 @@ type Line = Result<Frame<Bytes>, io::Error>;
 #[derive(Clone)]
 pub(crate) struct ApiServer {
     state: Arc<Mutex<State>>,
-    /// Counts what happens, for those who wait for it.
+    /// Counts events, for waiting.
     activity: watch::Sender<u64>,
 }
 
-/// One request as it came.
+/// One request as received.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) method: String,
     /// Path and query.
     pub(crate) target: String,
     pub(crate) body: Value,
-    /// Whether only metadata was asked for.
+    /// Whether the request was for metadata only.
     pub(crate) metadata: bool,
 }
 
-/// Resource in the plural, namespace (or nothing) and name.
+/// Resource in the plural, namespace (or empty) and name.
 type Key = (String, String, String);
 
 #[derive(Default)]
@@ -49,7 +49,7 @@ struct State {
     uids: u64,
     objects: BTreeMap<Key, Value>,
     log: Vec<(u64, Key, &'static str, Value)>,
-    /// Versions up to this one can't be watched from any more.
+    /// Versions up to this one can no longer be watched from.
     compacted: u64,
     watches: Vec<Watch>,
     asked: Vec<Asked>,
@@ -104,7 +104,7 @@ impl ApiServer {
         self.active();
     }
 
-    /// An object as it is now.
+    /// The current version of an object.
     pub(crate) fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         self.lock().objects.get(&(resource.into(), namespace.into(), name.into())).cloned()
     }
@@ -136,29 +136,29 @@ impl ApiServer {
         state.log.clear();
     }
 
-    /// Answers the next requests of this method, with this in path or query, with an error code.
+    /// Answers the next requests with this method, and with this part in path or query, with an error code.
     pub(crate) fn fail(&self, method: &'static str, part: &'static str, code: u16, times: usize) {
         self.lock().faults.push(Fault { method, part, code, times });
     }
 
-    /// Takes all faults back.
+    /// Removes all faults.
     pub(crate) fn heal(&self) {
         self.lock().faults.clear();
     }
 
-    /// The requests so far with this method and this in path or query.
+    /// The requests so far with this method and this part in path or query.
     pub(crate) fn asked(&self, method: &str, part: &str) -> Vec<Asked> {
         let state = self.lock();
         let matches = |asked: &&Asked| asked.method == method && asked.target.contains(part);
         state.asked.iter().filter(matches).cloned().collect()
     }
 
-    /// Waits until this holds; looks again after each request and each change.
+    /// Waits until the condition holds; checks again after each request and each change.
     pub(crate) async fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let mut activity = self.activity.subscribe();
         let wait = async {
             while !holds(self) {
-                // An hour on a paused clock passes at once, but only when nothing else can happen.
+                // An hour on a paused clock passes at once, but only if nothing else can happen.
                 activity.changed().await.unwrap();
             }
         };
@@ -290,7 +290,7 @@ impl State {
         let key = |name: &str| (resource.clone(), namespace.clone().unwrap_or_default(), name.to_owned());
         match (method.as_str(), &segments[1..]) {
             ("GET", []) => {
-                // Other selectors select everything, so that nobody relies on them alone.
+                // Other selectors select everything, so that no caller relies on them alone.
                 let field = query.get("fieldSelector");
                 let name = field.and_then(|field| field.strip_prefix("metadata.name=")).map(str::to_owned);
                 let (lines, stream) = mpsc::unbounded();
@@ -342,7 +342,7 @@ impl State {
         let limit: usize = query.get("limit").map_or(usize::MAX, |limit| limit.parse().unwrap());
         let total = all.clone().count();
         let page = all.skip(begin).take(limit).map(|(_, object)| {
-            // As in a real list, the items don't say what they are.
+            // As in a real list, the items don't state their kind.
             let mut object = if watch.metadata { metadata_only(object) } else { object.clone() };
             object.as_object_mut().unwrap().retain(|field, _| field != "kind" && field != "apiVersion");
             object
@@ -378,7 +378,7 @@ impl Watch {
             && self.name.as_ref().is_none_or(|only| only == name)
     }
 
-    /// Whether somebody still listens.
+    /// Whether a listener is left.
     fn send(&self, kind: &str, object: &Value) -> bool {
         let object = if self.metadata { &metadata_only(object) } else { object };
         self.lines.unbounded_send(line(kind, object)).is_ok()

@@ -1,4 +1,4 @@
-//! Who writes, of several replicas.
+//! Which of several replicas writes.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ async fn the_other_one_takes_over_within_the_leases_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_ends_gives_the_lease_back() {
+async fn a_stopping_replica_releases_the_lease() {
     let api = cluster(&["a"]);
     api.put(pod("one", "n1"));
     api.put(pod("two", "n2"));
@@ -74,7 +74,7 @@ async fn who_ends_gives_the_lease_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_cannot_renew_stops_writing_before_anybody_else_begins() {
+async fn a_leader_that_cannot_renew_stops_writing_before_another_begins() {
     let api = cluster(&["a"]);
     let mut one = Rig::start(&api, replica("one", "192.0.2.1"));
     one.ready().await;
@@ -91,7 +91,7 @@ async fn who_cannot_renew_stops_writing_before_anybody_else_begins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_lost_the_lease_stops_writing() {
+async fn a_replica_that_lost_the_lease_stops_writing() {
     let api = cluster(&["a"]);
     let mut one = Rig::start(&api, replica("one", "192.0.2.1"));
     one.ready().await;
@@ -131,7 +131,7 @@ async fn readiness_does_not_depend_on_leading() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_election_everybody_writes() {
+async fn without_election_every_replica_writes() {
     let api = cluster(&["a"]);
     let mut config = config("one");
     config.election.disabled = true;

@@ -55,7 +55,7 @@ async fn events_come_once() {
         sleep(Duration::from_secs(600)).await;
     }
     assert_eq!(posts(&api), 1);
-    // A new process tries, and is told that it is there already.
+    // A new process tries, and learns that it already exists.
     one.stop().await;
     let _two = Rig::start(&api, config("two"));
     api.until("another try", |api| posts(api) == 2).await;
@@ -76,7 +76,7 @@ async fn another_mistake_is_another_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mistake_that_is_mended_is_said_to_be_resolved() {
+async fn a_corrected_mistake_is_reported_as_resolved() {
     let api = cluster(&[]);
     api.put(faulty("bad"));
     let _rig = Rig::start(&api, config("one"));
@@ -90,7 +90,7 @@ async fn a_mistake_that_is_mended_is_said_to_be_resolved() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_ours_gets_no_event() {
+async fn foreign_objects_get_no_event() {
     let api = cluster(&["a"]);
     let mut foreign = faulty("foreign");
     foreign["spec"]["ingressClassName"] = json!("other");
@@ -129,7 +129,7 @@ async fn each_version_of_an_ingress_of_ours_has_a_sync() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_secret_that_is_on_its_way_is_not_said_to_be_missing() {
+async fn a_secret_that_is_being_fetched_is_not_reported_missing() {
     let api = cluster(&[]);
     api.put(tls_secret("used", "a.example.com"));
     api.put(with_tls("a", "used"));
@@ -140,7 +140,7 @@ async fn a_secret_that_is_on_its_way_is_not_said_to_be_missing() {
     api.put(tls_secret("other", "b.example.com"));
     api.put(with_tls("b", "other"));
     rig.serves(&["a.example.com", "b.example.com"]).await;
-    // One that is really missing is told.
+    // One that is really missing is reported.
     api.put(with_tls("c", "missing"));
     api.until("the Event", |api| !about(api, "SecretNotFound").is_empty()).await;
     sleep(Duration::from_secs(600)).await;
@@ -183,7 +183,7 @@ async fn events_wait_for_an_api_server_that_is_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_configmap_that_a_flag_names_in_vain_is_told_at_the_start_and_taken_when_it_appears() {
+async fn a_missing_configmap_of_a_flag_is_reported_at_start_and_used_once_it_appears() {
     let api = cluster(&["a"]);
     let mut config = config("one");
     config.options.configmap = Some(("ingress".into(), "config".into()));
@@ -202,7 +202,7 @@ async fn a_configmap_that_a_flag_names_in_vain_is_told_at_the_start_and_taken_wh
         "data": {"server-tokens": "true"},
     }));
     rig.until("the setting", |snapshot| snapshot.settings().server_tokens).await;
-    // A new list is no new start.
+    // A new list is not a new start.
     api.compact();
     api.disconnect();
     sleep(Duration::from_secs(600)).await;
@@ -210,7 +210,7 @@ async fn a_configmap_that_a_flag_names_in_vain_is_told_at_the_start_and_taken_wh
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_only_reads_writes_nothing_at_all() {
+async fn a_read_only_controller_writes_nothing() {
     let api = cluster(&["a"]);
     api.put(faulty("bad"));
     let mut config = config("one");

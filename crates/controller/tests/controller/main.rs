@@ -1,4 +1,4 @@
-//! The controller against a scripted API server. Time is paused: it moves on by itself when everybody waits.
+//! The controller against a scripted API server. Time is paused: it advances by itself when all tasks wait.
 #![allow(clippy::unwrap_used, reason = "a test that goes wrong panics")]
 
 mod apiserver;

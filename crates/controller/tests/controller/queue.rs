@@ -1,4 +1,4 @@
-//! Events that fail, among others that don't.
+//! Events that fail, among others that succeed.
 
 use std::time::Duration;
 
@@ -22,11 +22,11 @@ fn has_event(api: &ApiServer, ingress: &str, reason: &str) -> bool {
 
 const FAULT: &str = "AnnotationParsingFailed";
 
-/// The namespace where no Event can be written. It is sorted before the others'.
+/// The namespace where no Event can be written. It sorts before the others.
 const BROKEN: &str = "/namespaces/broken/events";
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_fails_holds_no_other_up() {
+async fn a_failing_event_delays_no_other() {
     let api = cluster(&["a"]);
     api.put(faulty("broken", "bad"));
     api.put(faulty("shop", "other"));
@@ -39,7 +39,7 @@ async fn an_event_that_fails_holds_no_other_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_fails_alone_is_given_up() {
+async fn an_event_that_fails_alone_is_dropped() {
     let api = cluster(&[]);
     api.put(faulty("broken", "bad"));
     api.fail("POST", BROKEN, 500, usize::MAX);

@@ -1,4 +1,4 @@
-//! A look at a cluster.
+//! One-time reads of a cluster.
 
 use fairway_controller::{events, read};
 use fairway_translate::objects::Kind;
@@ -9,7 +9,7 @@ use crate::rig::{cluster, ingress};
 use crate::sync::{tls_secret, with_tls};
 
 #[tokio::test]
-async fn a_look_reads_what_a_controller_would_and_writes_nothing() {
+async fn a_read_covers_what_a_controller_reads_and_writes_nothing() {
     let api = cluster(&["a"]);
     api.put(tls_secret("used", "b.example.com"));
     api.put(tls_secret("unused", "c.example.com"));
@@ -27,7 +27,7 @@ async fn a_look_reads_what_a_controller_would_and_writes_nothing() {
     let secrets: Vec<_> = found.objects.of_kind(Kind::Secret).map(|(key, _)| &*key.name).collect();
     assert_eq!(secrets, ["used"]);
     assert!(found.translation.snapshot.certificate(&"shop/used".into()).is_some());
-    // Of all others no more than their names was asked for.
+    // Of all others, only the names are requested.
     let contents = api.asked("GET", "/secrets").into_iter().filter(|asked| !asked.metadata);
     assert!(contents.into_iter().all(|asked| asked.target.contains("metadata.name%3Dused")));
     for method in ["POST", "PUT", "PATCH", "DELETE"] {
@@ -36,11 +36,11 @@ async fn a_look_reads_what_a_controller_would_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_look_says_what_it_may_not_read() {
+async fn a_read_reports_missing_rights() {
     let api = cluster(&["a"]);
     api.fail("GET", "/ingressclasses", 403, 1);
     let found = read(api.client(Default::default()), &Options::default(), 0).await.unwrap();
-    assert!(found.translation.served.is_empty(), "classes are nobody's without the right to read them");
+    assert!(found.translation.served.is_empty(), "classes match no controller without the right to read them");
     api.fail("GET", "/services", 403, 1);
     let error = read(api.client(Default::default()), &Options::default(), 0).await.unwrap_err();
     assert_eq!(error.to_string(), "reading services from the cluster");

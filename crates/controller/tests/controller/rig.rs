@@ -1,4 +1,4 @@
-//! A controller against the API server in memory, and in the place of the proxy a snapshot that can be waited for.
+//! A controller against the in-memory API server, with a snapshot to wait for in place of the proxy.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::apiserver::ApiServer;
 pub(crate) struct Rig {
     snapshot: watch::Receiver<Snapshot>,
     ready: watch::Receiver<bool>,
-    /// Every snapshot that was live, from the first on.
+    /// Every snapshot that has been live, from the first.
     pub(crate) history: mpsc::UnboundedReceiver<Snapshot>,
     leave: Option<oneshot::Sender<()>>,
     stop: Option<oneshot::Sender<()>>,
@@ -73,12 +73,12 @@ impl Rig {
         ready.expect("not ready").unwrap();
     }
 
-    /// The snapshot that is live.
+    /// The live snapshot.
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.snapshot.borrow().clone()
     }
 
-    /// Waits until exactly these hosts (beside the catch-all) are served.
+    /// Waits until exactly these hosts (and the catch-all) are served.
     pub(crate) async fn serves(&mut self, hosts: &[&str]) {
         let expected: BTreeSet<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let wait = self.snapshot.wait_for(|snapshot| hosts_of(snapshot) == expected);
@@ -86,25 +86,25 @@ impl Rig {
         assert!(arrived, "waited for {expected:?}, got {:?}", hosts_of(&self.snapshot()));
     }
 
-    /// Waits until the snapshot that is live is as it should be.
+    /// Waits until the live snapshot passes the check.
     pub(crate) async fn until(&mut self, what: &str, check: impl Fn(&Snapshot) -> bool) {
         let wait = self.snapshot.wait_for(|snapshot| check(snapshot));
         let arrived = timeout(Duration::from_secs(3600), wait).await.is_ok();
         assert!(arrived, "waited for {what}");
     }
 
-    /// What the process does when it is asked to end.
+    /// Does what the process does when it is asked to end.
     pub(crate) fn leave(&mut self) {
         self.leave.take().unwrap().send(()).unwrap();
     }
 
-    /// Ends the controller as it should.
+    /// Stops the controller gracefully.
     pub(crate) async fn stop(mut self) {
         self.stop.take().unwrap().send(()).unwrap();
         self.task.await.unwrap().unwrap();
     }
 
-    /// Ends the controller as a power cut does.
+    /// Stops the controller as a power cut would.
     pub(crate) fn kill(self) {
         self.cut.store(true, Ordering::Relaxed);
         self.task.abort();
@@ -116,7 +116,7 @@ pub(crate) fn hosts_of(snapshot: &Snapshot) -> BTreeSet<String> {
     snapshot.hosts().iter().map(|host| host.pattern().to_string()).filter(|host| host != "*").collect()
 }
 
-/// An Ingress of class nginx for one host, which is also its name with `.example.com`.
+/// An Ingress of class nginx for one host, named after it without `.example.com`.
 pub(crate) fn ingress(name: &str) -> Value {
     let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
     let path = json!({"path": "/", "pathType": "Prefix", "backend": backend});
@@ -171,7 +171,7 @@ pub(crate) fn pod(name: &str, node: &str) -> Value {
     })
 }
 
-/// The same, while it is being deleted; a Deployment called `fairway` has made it.
+/// The same during its deletion; created by a Deployment called `fairway`.
 pub(crate) fn ending_pod(name: &str) -> Value {
     let mut pod = pod(name, "n1");
     pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");

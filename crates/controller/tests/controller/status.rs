@@ -32,7 +32,7 @@ async fn ingresses_of_our_class_show_our_address() {
     api.put(foreign);
     let _rig = Rig::start(&api, config("one"));
     shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
-    // A new one without waiting for the interval.
+    // A new one does not wait for the interval.
     api.put(ingress("b"));
     shows(&api, "b", json!([{"ip": "192.0.2.1"}])).await;
     assert_eq!(shown(&api, "foreign"), json!([{"ip": "198.51.100.1"}]));
@@ -50,7 +50,7 @@ async fn an_address_is_shown_only_once_the_ingress_is_live() {
     shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
     api.put(ingress("b"));
     let second = changes.recv().await.unwrap();
-    // Workers that are slow, and a check of all status meanwhile.
+    // Slow workers, and a check of all status in the meantime.
     sleep(Duration::from_secs(300)).await;
     assert_eq!(shown(&api, "b"), Value::Null);
     second.live.send(()).unwrap();
@@ -76,7 +76,7 @@ async fn nothing_is_written_when_nothing_changes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_conflict_is_tried_again_with_what_is_there_now() {
+async fn a_conflict_is_retried_with_the_current_version() {
     let api = cluster(&["a"]);
     api.fail("PATCH", "/status", 409, 2);
     let _rig = Rig::start(&api, config("one"));
@@ -100,14 +100,14 @@ async fn the_roles_of_ingress_nginx_are_enough() {
     api.fail("PATCH", "/status", 403, usize::MAX);
     let _rig = Rig::start(&api, config("one"));
     shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
-    // Later writes don't ask again for what was refused.
+    // Later writes don't repeat the refused request.
     api.put(ingress("b"));
     shows(&api, "b", json!([{"ip": "192.0.2.1"}])).await;
     assert_eq!((api.asked("PATCH", "/status").len(), api.asked("PUT", "/status").len()), (1, 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn rights_may_change_while_we_run() {
+async fn rights_may_change_at_run_time() {
     let api = cluster(&["a"]);
     api.fail("PATCH", "/status", 403, usize::MAX);
     let _rig = Rig::start(&api, config("one"));
@@ -158,7 +158,7 @@ async fn the_address_of_the_service_in_front_is_followed() {
     assert_eq!(writes(&api), 0, "an address that isn't known yet is not written");
     api.put(balancer(json!([{"hostname": "lb.example.com"}, {"ip": "192.0.2.8"}])));
     shows(&api, "a", json!([{"ip": "192.0.2.8"}, {"hostname": "lb.example.com"}])).await;
-    // Gone for a while: what users see stays.
+    // Gone for a while: users still see the same.
     api.delete("services", "edge", "lb");
     sleep(Duration::from_secs(300)).await;
     assert_eq!(shown(&api, "a"), json!([{"ip": "192.0.2.8"}, {"hostname": "lb.example.com"}]));
@@ -217,7 +217,7 @@ async fn the_last_replica_takes_its_addresses_back() {
     let mut foreign = ingress("b");
     foreign["status"] = json!({"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}]}});
     let before = writes(&api);
-    // Somebody else writes to `b`, and no write of ours gets through before we end.
+    // Another writer updates `b`, and no write of ours gets through before we end.
     api.fail("PATCH", "/ingresses/b/status", 409, usize::MAX);
     api.put(foreign);
     api.until("an attempt to write", |api| writes(api) > before).await;
@@ -248,7 +248,7 @@ async fn addresses_stay_while_another_replica_follows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn addresses_are_taken_back_when_none_is_to_follow() {
+async fn addresses_are_removed_when_no_replica_follows() {
     let deleted = |mut workload: Value| {
         workload["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         workload
@@ -261,14 +261,14 @@ async fn addresses_are_taken_back_when_none_is_to_follow() {
     ] {
         assert!(!shows_at_the_end(objects, |_| ()).await, "{what}");
     }
-    // The roles of ingress-nginx: what there is of pods decides.
+    // With the roles of ingress-nginx, the existing pods decide.
     let refused = |api: &ApiServer| api.fail("GET", "/deployments/fairway", 403, usize::MAX);
     assert!(!shows_at_the_end(vec![ending_pod("one"), deployment(1)], refused).await);
     assert!(shows_at_the_end(vec![ending_pod("one"), pod("two", "n2"), deployment(2)], refused).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_daemon_set_counts_as_its_controller_sees_it_once_it_has_looked() {
+async fn a_daemon_set_counts_by_its_status_once_observed() {
     let api = cluster(&["a"]);
     let mut outdated = daemon_set(1);
     outdated["metadata"]["generation"] = json!(2);
@@ -285,7 +285,7 @@ async fn a_daemon_set_counts_as_its_controller_sees_it_once_it_has_looked() {
     rig.stop().await;
 }
 
-/// Whether an Ingress still shows the address of a replica that has ended, and could see these objects.
+/// Whether an Ingress still shows the address of a replica that has ended with these objects in the cluster.
 async fn shows_at_the_end(objects: Vec<Value>, before: impl FnOnce(&ApiServer)) -> bool {
     let api = cluster(&["a"]);
     for object in objects {
@@ -315,7 +315,7 @@ fn daemon_set(desired: u32) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn addresses_stay_if_the_flag_says_so() {
+async fn the_flag_keeps_addresses() {
     let api = cluster(&["a"]);
     api.put(ending_pod("one"));
     let mut config = config("one");
@@ -338,12 +338,12 @@ async fn changes_are_served_while_the_process_drains() {
     api.put(ingress("b"));
     rig.serves(&["a.example.com", "b.example.com"]).await;
     sleep(Duration::from_secs(300)).await;
-    assert_eq!(writes(&api), before, "who leaves writes no address any more");
+    assert_eq!(writes(&api), before, "a leaving replica writes no address");
     rig.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_api_server_that_is_away_keeps_nobody_from_ending() {
+async fn an_unavailable_api_server_does_not_block_shutdown() {
     let api = cluster(&["a"]);
     api.put(ending_pod("one"));
     let rig = Rig::start(&api, config("one"));

@@ -1,4 +1,4 @@
-//! TCP and UDP services: their ConfigMaps are read by name, from wherever they are.
+//! TCP and UDP services: their ConfigMaps are read by name, from any namespace.
 
 use fairway_model::Snapshot;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ fn ports(snapshot: &Snapshot) -> Vec<String> {
     snapshot.stream_listeners().map(|one| format!("{} {}", one.name, one.backend)).collect()
 }
 
-/// A cluster with one TCP service, which somebody serves who may see one namespace only.
+/// A cluster with one TCP service, served by a controller that may read only one namespace.
 async fn start() -> (ApiServer, Rig) {
     let api = cluster(&["a"]);
     api.put(config_map("tcp", &json!({ "9000": "shop/web:80" })));
@@ -36,7 +36,7 @@ async fn ports_follow_the_config_maps() {
     rig.until("another port", |snapshot| ports(snapshot) == ["tcp-9001 shop/web:80/tcp"]).await;
     api.put(config_map("udp", &json!({ "53": "shop/web:80" })));
     rig.until("a UDP port", |snapshot| ports(snapshot).len() == 2).await;
-    // Others are nobody's business.
+    // Other ConfigMaps are irrelevant.
     api.put(config_map("other", &json!({ "9002": "shop/web:80" })));
     api.delete("configmaps", "edge", "tcp");
     rig.until("no TCP port", |snapshot| ports(snapshot) == ["udp-53 shop/web:80/udp"]).await;

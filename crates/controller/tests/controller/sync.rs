@@ -53,7 +53,7 @@ async fn lists_of_many_pages_are_complete() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_vanished_while_nobody_watched_is_removed() {
+async fn objects_that_vanished_between_watches_are_removed() {
     let api = cluster(&["a", "b"]);
     let mut rig = Rig::start(&api, config("one"));
     rig.serves(&["a.example.com", "b.example.com"]).await;
@@ -78,7 +78,7 @@ async fn a_watch_resumes_where_it_broke_off() {
     let tries = |api: &ApiServer| api.asked("GET", "/ingresses?").len();
     let before = tries(&api);
     api.until("tries while the API server is away", |api| tries(api) > before + 3).await;
-    assert_eq!(hosts_of(&rig.snapshot()).len(), 1, "traffic goes on");
+    assert_eq!(hosts_of(&rig.snapshot()).len(), 1, "traffic continues");
     api.put(ingress("b"));
     api.set_away(false);
     rig.serves(&["a.example.com", "b.example.com"]).await;
@@ -104,7 +104,7 @@ async fn changes_are_live_soon_after_an_api_server_is_back() {
     rig.serves(&["a.example.com"]).await;
     api.set_away(true);
     sleep(Duration::from_secs(600)).await;
-    // It comes back as after a restart: with no memory of the versions before.
+    // It comes back as after a restart: without the earlier versions.
     api.compact();
     api.set_away(false);
     api.put(ingress("b"));
@@ -123,14 +123,14 @@ async fn garbage_among_good_objects_harms_only_itself() {
     rig.serves(&["a.example.com", "c.example.com"]).await;
     api.put(ingress("b"));
     rig.serves(&["a.example.com", "b.example.com", "c.example.com"]).await;
-    // What was there before stays in force, and others go on.
+    // The previous version stays in force, and other objects are unaffected.
     api.put(garbage);
     api.put(ingress("d"));
     rig.serves(&["a.example.com", "b.example.com", "c.example.com", "d.example.com"]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn status_and_managed_fields_wake_nobody() {
+async fn status_and_managed_fields_cause_no_work() {
     let api = cluster(&["a"]);
     let mut rig = Rig::start(&api, config("one"));
     rig.ready().await;
@@ -202,7 +202,7 @@ async fn a_host_never_appears_without_its_certificate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_secret_that_cannot_be_read_holds_nobody_up() {
+async fn an_unreadable_secret_delays_no_other_change() {
     let api = cluster(&["b"]);
     api.put(tls_secret("used", "a.example.com"));
     api.put(with_tls("a", "used"));
@@ -226,13 +226,13 @@ async fn without_the_right_to_read_classes_only_the_annotation_counts() {
     api.fail("GET", "/ingressclasses", 403, usize::MAX);
     let mut rig = Rig::start(&api, config("one"));
     rig.serves(&["b.example.com"]).await;
-    // The right is tried again now and then.
+    // The right is retried now and then.
     api.heal();
     rig.serves(&["a.example.com", "b.example.com"]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_api_server_that_does_not_know_its_roles_yet_is_waited_for() {
+async fn an_api_server_is_awaited_until_it_knows_its_roles() {
     let api = cluster(&["a"]);
     for plural in ["/ingresses", "/ingressclasses", "/services", "/configmaps"] {
         api.fail("GET", plural, 403, 3);
@@ -244,7 +244,7 @@ async fn an_api_server_that_does_not_know_its_roles_yet_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn losing_the_right_to_read_classes_later_takes_no_route_away() {
+async fn losing_the_right_to_read_classes_later_removes_no_route() {
     let api = cluster(&["a"]);
     let mut rig = Rig::start(&api, config("one"));
     rig.serves(&["a.example.com"]).await;
@@ -252,7 +252,7 @@ async fn losing_the_right_to_read_classes_later_takes_no_route_away() {
     let begin = Instant::now();
     api.disconnect();
     api.until("refusals and a list", |api| api.asked("GET", "/ingressclasses").len() >= 15).await;
-    // An API server that starts and is slow to learn its roles does the same: that must not take a minute.
+    // A starting API server that is slow to learn its roles behaves the same: that must not take a minute.
     assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
     api.put(ingress("b"));
     rig.serves(&["a.example.com", "b.example.com"]).await;
@@ -304,7 +304,7 @@ async fn a_namespace_that_gets_the_label_is_served_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_api_server_says_how_long_to_wait() {
+async fn waits_requested_by_the_api_server_are_honoured() {
     let api = cluster(&["a"]);
     api.fail("GET", "/ingresses", 429, 5);
     let mut rig = Rig::start(&api, config("one"));

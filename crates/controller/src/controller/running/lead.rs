@@ -1,4 +1,4 @@
-//! What only the replica that leads does, and how it stops: status, the addresses of Nodes, the way out.
+//! The tasks of the leading replica, and how it stops: status, the addresses of Nodes, shutdown.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use super::{Job, Running};
 use crate::config::AddressSource;
 use crate::{nodes, successor};
 
-/// How long taking our addresses back and giving the Lease back may last.
+/// Time limit for removing our addresses and releasing the Lease.
 const LEAVE_LIMIT: Duration = Duration::from_secs(10);
 
-/// On the way out.
+/// The stages of shutdown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Stage {
     Working,
-    /// Asking whether another replica follows.
+    /// Finding out whether another replica follows.
     Asking,
     TakingBack,
     Resigning,
@@ -27,13 +27,13 @@ impl Running {
         self.term.borrow().is_some_and(|until| Instant::now() < until)
     }
 
-    /// Whether this replica is the one that writes status, now.
+    /// Whether this replica currently writes status.
     fn writes_status(&self) -> bool {
         matches!(self.stage, Stage::Working | Stage::TakingBack) && self.config.status.update && self.leads()
     }
 
-    /// Begins the writes of status that are due, as long as we may, and breaks off all when we may no more. Resigns when the last
-    /// address is taken back, or when nothing can be any more.
+    /// Starts the due status writes while we lead, and aborts all of them when we no longer do. Resigns when the last
+    /// address has been removed, or when none can be removed any more.
     pub(super) fn write(&mut self) {
         let leads = self.writes_status();
         if leads != self.led {
@@ -60,8 +60,8 @@ impl Running {
         }
     }
 
-    /// Breaks off the writes that are under way. Whether the API server has carried them out is not known; what is to be written
-    /// then, the watch tells.
+    /// Aborts the writes in progress. It is unknown whether the API server has carried them out; the watch will tell
+    /// what remains to be written.
     pub(super) fn abandon_writes(&mut self) {
         for (key, task) in self.writes.drain() {
             task.abort();
@@ -69,7 +69,7 @@ impl Running {
         }
     }
 
-    /// Begins the way out: take addresses back if nobody follows, then give the Lease back.
+    /// Starts the shutdown: removes addresses if no replica follows, then releases the Lease.
     pub(in crate::controller) fn leave(&mut self) {
         if self.stage != Stage::Working {
             return;
@@ -85,9 +85,9 @@ impl Running {
         }
     }
 
-    /// Gives the Lease back, which another replica may take at once. So whatever we still wanted to write has to be over: not
-    /// before it is known that there is nothing to take back ([`Stage::Working`], [`Stage::Asking`]), or that it is taken back
-    /// ([`Stage::TakingBack`]). Writes under way are broken off. A second call does nothing.
+    /// Releases the Lease, which another replica may take at once. All our writes must therefore be over: it must be
+    /// known that there is nothing to remove ([`Stage::Working`], [`Stage::Asking`]), or everything must have been
+    /// removed ([`Stage::TakingBack`]). Aborts writes in progress. A second call does nothing.
     pub(super) fn resign(&mut self) {
         if matches!(self.stage, Stage::Resigning | Stage::Left) {
             return;
@@ -97,7 +97,7 @@ impl Running {
         self.stage = match self.candidate.take() {
             Some(candidate) => {
                 self.jobs.spawn(async move {
-                    // However it ended, it is over.
+                    // The result doesn't matter.
                     let _ = candidate.await;
                     Job::Resigned
                 });
@@ -107,13 +107,13 @@ impl Running {
         };
     }
 
-    /// Whether the way out is at its end.
+    /// Whether the shutdown is complete.
     pub(in crate::controller) fn has_left(&self) -> bool {
         self.stage == Stage::Left
     }
 
-    /// Begins to look up the addresses of the Nodes of our pods, if status is to show those, we write it, and no look-up is under
-    /// way.
+    /// Starts a look-up of the addresses of our pods' Nodes, if status shows those, we write it, and no look-up is in
+    /// progress.
     pub(super) fn look_up_nodes(&mut self) {
         let AddressSource::Nodes { internal } = self.config.status.addresses else { return };
         let (true, false, Some(pod)) = (self.writes_status(), self.looking_up_nodes, self.config.pod.clone()) else {

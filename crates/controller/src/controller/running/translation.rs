@@ -1,4 +1,4 @@
-//! From objects that have changed to routes that are live.
+//! From changed objects to live routes.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use crate::event::Report;
 use crate::publish::{Publish, join};
 use crate::reference::is_referenced;
 
-/// How long a change that refers to a Secret for the first time waits for the content, and the changes of others with it.
-/// Without waiting, a new host would be served with the default certificate for a moment.
+/// How long a change that refers to a Secret for the first time waits for its content, and other changes with it.
+/// Without the wait, a new host would briefly be served with the default certificate.
 const HOLD: Duration = Duration::from_millis(100);
 
-/// The same before the first publication, when nobody else waits.
+/// The same before the first publication, when nothing else is delayed.
 const FIRST_HOLD: Duration = Duration::from_secs(10);
 
 impl Running {
-    /// Translates what has changed and takes over what comes of it; nothing is sent yet. To be called when every list is complete
-    /// and no publication is under way.
+    /// Translates the changes and absorbs the result; sends nothing yet. To be called when every list is complete and
+    /// no publication is in progress.
     pub(super) async fn translate(&mut self) {
         self.debounce.reset();
         let begin = Instant::now();
@@ -40,7 +40,7 @@ impl Running {
             self.rebuild(changes, now)
         } else {
             let mut translator = self.translator.take().unwrap_or_else(|| self.new_translator());
-            // Until something is live, nobody waits for a part of it.
+            // Before anything is live, no other change is delayed by a complete translation.
             let live = *self.ready.borrow();
             let update = if live { translator.apply_part(changes, now) } else { translator.apply(changes, now) };
             self.translator = Some(translator);
@@ -52,7 +52,7 @@ impl Running {
         self.report_synced().await;
     }
 
-    /// Tells of the Ingresses that have been taken in; of those of a large change when all of it has.
+    /// Reports the Ingresses that have been synced; those of a large change after the whole of it.
     async fn report_synced(&mut self) {
         if self.has_more() {
             return;
@@ -77,7 +77,7 @@ impl Running {
         }
     }
 
-    /// Takes what a translation led to.
+    /// Absorbs the result of a translation.
     async fn absorb(&mut self, update: Update) {
         let Update { delta, diagnostics, served, unserved, wanted, unwanted } = update;
         for key in unserved {
@@ -89,7 +89,7 @@ impl Running {
             self.store.content(&key, None);
         }
         for key in wanted {
-            // What doesn't exist may come later, and is fetched then.
+            // Objects that don't exist may be created later, and are fetched then.
             if let Some(identity) = self.store.identity(&key) {
                 self.references.seen(&key, &identity.version);
             }
@@ -106,7 +106,7 @@ impl Running {
         }
     }
 
-    /// Notes whether IngressClasses can be read. Without, `spec.ingressClassName` is nobody's.
+    /// Records whether IngressClasses can be read. Otherwise `spec.ingressClassName` matches no controller.
     pub(super) fn read_classes(&mut self, readable: bool) {
         if readable != self.classes_readable {
             self.classes_readable = readable;
@@ -120,7 +120,7 @@ impl Running {
         Translator::new(Options { ingress_classes_readable, ..options })
     }
 
-    /// Translates everything again because an option has changed, and says what differs.
+    /// Translates everything again because an option has changed, and returns the differences.
     fn rebuild(&mut self, changes: Vec<Change>, now: i64) -> Update {
         let mut new = self.new_translator();
         let Some(old) = self.translator.take() else { return Update::default() };
@@ -137,16 +137,16 @@ impl Running {
         update
     }
 
-    /// Sends what is translated, unless something that it refers to is still on its way.
+    /// Sends the translated changes, unless something they refer to is still being fetched.
     pub(super) fn publish(&mut self) {
-        // What has just been fetched has to be translated first.
+        // Freshly fetched content must be translated first.
         let complete = !self.references.is_incomplete() && !self.store.has_changes();
         let complete = |until: &Instant| complete || *until <= Instant::now();
         if self.publishing || !self.held.as_ref().is_some_and(|(_, until)| complete(until)) {
             return;
         }
         let Some((delta, _)) = self.held.take() else { return };
-        // What hasn't come by now holds nobody up a second time.
+        // Content that is still missing must not delay changes a second time.
         self.references.wait_no_longer();
         self.publishing = true;
         let (sink, served) = (self.sink.clone(), std::mem::take(&mut self.coming));
@@ -160,7 +160,7 @@ impl Running {
         });
     }
 
-    /// What is live may have its address shown.
+    /// Allows the addresses of live Ingresses to be shown.
     pub(super) fn show(&mut self, keys: Vec<ObjectKey>) {
         for key in keys {
             if self.serves(&key) {
