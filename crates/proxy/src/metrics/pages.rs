@@ -351,10 +351,11 @@ impl Pages {
         if at == 0 {
             self.text.metric("fairway_", name, kind, help);
         }
-        let mut labels = Labels::default();
+        let labels = &mut self.labels;
+        labels.truncate(self.constants);
         labels.push("listener", listener.as_str());
         labels.push("protocol", protocol);
-        self.text.value(&labels, figure(counts));
+        self.text.value(labels, figure(counts));
         Part::Streams(metric, at + 1)
     }
 
@@ -373,13 +374,14 @@ impl Pages {
             };
             self.text.metric("fairway_", name, "counter", help);
         }
-        let mut text = Labels::default();
+        let text = &mut self.labels;
+        text.truncate(self.constants);
         text.push("ingress", &labels.ingress);
         text.push("namespace", &labels.namespace);
         text.push("service", &labels.service);
         text.push("reason", labels.reason.as_str());
         text.push("side", labels.reason.side().as_str());
-        self.text.value(&text, count);
+        self.text.value(text, count);
         Part::Failures(at + 1)
     }
 
@@ -389,11 +391,13 @@ impl Pages {
             self.text.metric("fairway_", "findings", "gauge", help);
         }
         for (&(severity, reason), count) in &self.findings {
-            let mut labels = Labels::default();
+            let labels = &mut self.labels;
+            labels.truncate(self.constants);
             labels.push("severity", severity);
             labels.push("reason", reason);
-            self.text.value(&labels, count);
+            self.text.value(labels, count);
         }
+        self.labels.truncate(self.constants);
     }
 
     fn own(&mut self) {
@@ -458,7 +462,7 @@ impl Pages {
             ),
         ] {
             self.text.metric("fairway_", name, kind, help);
-            self.text.value(&Labels::default(), value);
+            self.text.value(&self.labels, value);
         }
     }
 }

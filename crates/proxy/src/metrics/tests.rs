@@ -116,17 +116,17 @@ fn failures_are_counted_by_reason_and_side() {
     let text = rendered(&options, &snapshot, vec![one.report(1, &live), other.report(1, &live)]);
     let web = "ingress=\"web\",namespace=\"default\",service=\"web\",reason=\"connect_refused\",side=\"upstream\"";
     for expected in [
-        format!("fairway_request_failures_total{{{web}}} 2"),
-        format!("fairway_upstream_failures_total{{{web}}} 3"),
-        "fairway_request_failures_total{ingress=\"\",namespace=\"\",service=\"\",reason=\"no_host\",side=\"downstream\"} 1"
+        format!("fairway_request_failures_total{{C,{web}}} 2"),
+        format!("fairway_upstream_failures_total{{C,{web}}} 3"),
+        "fairway_request_failures_total{C,ingress=\"\",namespace=\"\",service=\"\",reason=\"no_host\",side=\"downstream\"} 1"
             .to_owned(),
     ] {
-        assert!(text.lines().any(|line| line == expected), "{expected} in\n{text}");
+        assert!(text.replace(CONSTANT, "C").lines().any(|line| line == expected), "{expected} in\n{text}");
     }
     one.report(2, &LiveRoutes::default());
     let text = rendered(&options, &snapshot, vec![one.report(2, &LiveRoutes::default()), other.report(1, &live)]);
     assert!(
-        text.contains(&format!("fairway_request_failures_total{{{web}}} 1")),
+        text.contains(&format!("fairway_request_failures_total{{{CONSTANT},{web}}} 1")),
         "one worker has forgotten its Ingress"
     );
 }
@@ -360,10 +360,10 @@ fn connections_process_and_configuration_are_shown() {
         "nginx_ingress_controller_config_last_reload_successful_timestamp_seconds{C} 1000.5",
         "nginx_ingress_controller_ssl_expire_time_seconds{C,class=\"nginx\",host=\"tls.example\",identifier=\"f00d\",\
          namespace=\"default\",secret_name=\"tls\"} 1800000000",
-        "fairway_snapshot_version 7",
-        "fairway_upstream_reused_total 4",
-        "fairway_routes_without_backend 1",
-        "fairway_findings{severity=\"error\",reason=\"ServiceNotFound\"} 2",
+        "fairway_snapshot_version{C} 7",
+        "fairway_upstream_reused_total{C} 4",
+        "fairway_routes_without_backend{C} 1",
+        "fairway_findings{C,severity=\"error\",reason=\"ServiceNotFound\"} 2",
     ] {
         assert!(text.replace(CONSTANT, "C").lines().any(|line| line == expected), "{expected} in\n{text}");
     }
@@ -445,7 +445,7 @@ fn routes_without_backend_are_those_that_answer_503() {
         let snapshot = Snapshot::default().apply(Delta::upsert(resources));
         let (options, mut metrics) = worker(|_| {});
         let text = rendered(&options, &snapshot, vec![metrics.report(1, &live_of(&snapshot))]);
-        let line = text.lines().find(|line| line.starts_with("fairway_routes_without_backend ")).unwrap();
+        let line = text.lines().find(|line| line.starts_with("fairway_routes_without_backend{")).unwrap();
         line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
     };
     let set = |addresses: &[&str]| {
@@ -487,7 +487,9 @@ fn the_reference_names_every_metric() {
          reference` writes it.\n\n`/metrics` on the health port (`--healthz-port`, 10254) shows these. Those of ingress-nginx have \
          its names, meaning and labels, so dashboards and alerts for it go on working; what it does not have begins with `fairway_`. \
          Where the third column says `full`, the metric is shown with `--metrics-detail full` only. Reasons are listed in \
-         [failure reasons](failure-reasons.md).\n\n\
+         [failure reasons](failure-reasons.md); rules and a dashboard that use these are in [alerts](alerts.md).\n\n\
+         The label `namespace` is that of the Ingress or Secret, and the first three labels are the same for all metrics of a pod. \
+         Prometheus shows `namespace` as `exported_namespace` when it has a label of this name for the pod, unless `honorLabels` is set.\n\n\
          Series of a route that is gone are shown by one more scrape and then forgotten.\n\n\
          | metric | type | shown | labels | meaning |\n| --- | --- | --- | --- | --- |\n"
         .to_owned();
