@@ -10,6 +10,7 @@ use anyhow::Context;
 
 use crate::workspace::Workspace;
 
+mod alerts;
 pub(crate) mod check;
 mod document;
 mod helm;

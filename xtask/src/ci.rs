@@ -6,7 +6,7 @@ use crate::console::{Mark, duration};
 use crate::outcome::Outcome;
 use crate::totals::Totals;
 use crate::workspace::Workspace;
-use crate::{bench, cargo, chart, e2e, fuzz, generated, image, needs, rules, words};
+use crate::{alerts, bench, cargo, chart, e2e, fuzz, generated, image, needs, rules, words};
 
 type Step = (&'static str, fn(&Workspace) -> anyhow::Result<Outcome>);
 
@@ -20,6 +20,7 @@ const STEPS: &[Step] = &[
     ("test", cargo::test),
     ("gen", generated::check),
     ("chart", chart::check::run),
+    ("alerts", alerts::run),
     ("fuzz", fuzz::smoke),
     ("image", image::run),
     ("bench", bench::run),

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+mod alerts;
 mod bench;
 mod cargo;
 mod chart;
@@ -105,6 +106,7 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
         ["image"] => step(image::run),
         ["image", "--build"] => step(image::build),
         ["chart"] => step(chart::check::run),
+        ["alerts"] => step(alerts::run),
         ["cluster", words @ ..] => cluster::run(&workspace, words)?,
         ["e2e", options @ ..] => {
             let options = e2e::Options::parse(options)?;

@@ -31,6 +31,7 @@ const TASKS: &[(&str, &[Use])] = &[
     ("test", &[Use::Build]),
     ("image", &[Use::Build, Use::Image]),
     ("chart", &[Use::Build, Use::Tools]),
+    ("alerts", &[Use::Build, Use::Tools]),
     ("cluster", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
     ("e2e", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
     ("conformance", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),

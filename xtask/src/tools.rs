@@ -33,6 +33,8 @@ struct Module {
 enum Make {
     /// From a package that is a program.
     Build,
+    /// From a package that is a program, without the clouds in which Prometheus can look for its targets: they are most of it.
+    WithoutClouds,
     /// From the tests of a package.
     Tests,
 }
@@ -55,6 +57,9 @@ struct Build {
 
 /// The name of the program, and of the module, of the Ingress conformance suite.
 pub(crate) const SUITE: &str = "ingress-conformance";
+
+/// The module of what reads metrics.
+const PROMETHEUS: &str = "prometheus";
 
 const MODULES: &[Module] = &[
     Module {
@@ -87,16 +92,30 @@ const MODULES: &[Module] = &[
         programs: &[(SUITE, "sigs.k8s.io/ingress-controller-conformance")],
         make: Make::Tests,
     },
+    Module {
+        name: PROMETHEUS,
+        pinned: "github.com/prometheus/prometheus",
+        programs: &[
+            ("promtool", "github.com/prometheus/prometheus/cmd/promtool"),
+            ("prometheus", "github.com/prometheus/prometheus/cmd/prometheus"),
+        ],
+        make: Make::WithoutClouds,
+    },
 ];
 
 /// Builds missing programs of a cluster and prints how long each took; about ten minutes on two cores for all.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    build_of(workspace, |module| module.name != SUITE)
+    build_of(workspace, |module| ![SUITE, PROMETHEUS].contains(&module.name))
 }
 
 /// Also builds the Ingress conformance suite if missing.
 pub(crate) fn build_with_suite(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    build_of(workspace, |_| true)
+    build_of(workspace, |module| module.name != PROMETHEUS)
+}
+
+/// Builds Prometheus and its tool if they are missing; two to three minutes on two cores.
+pub(crate) fn build_for_alerts(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    build_of(workspace, |module| module.name == PROMETHEUS)
 }
 
 /// Builds helm if missing: the chart is rendered without a cluster and so without the cluster's programs.
@@ -163,6 +182,7 @@ impl Make {
     fn words(self) -> &'static [&'static str] {
         match self {
             Self::Build => &["build"],
+            Self::WithoutClouds => &["build", "-tags", "remove_all_sd"],
             Self::Tests => &["test", "-c"],
         }
     }

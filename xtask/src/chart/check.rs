@@ -42,6 +42,7 @@ const CONTEXTS: &[(&str, &str)] = &[
     ("controller.metrics.service.nodePort", r#"{"controller":{"metrics":{"service":{"type":"NodePort"}}}}"#),
     ("controller.metrics.serviceMonitor.", r#"{"controller":{"metrics":{"serviceMonitor":{"enabled":true}}}}"#),
     ("controller.metrics.prometheusRule.", r#"{"controller":{"metrics":{"prometheusRule":{"enabled":true}}}}"#),
+    ("controller.metrics.dashboard.", r#"{"controller":{"metrics":{"dashboard":{"enabled":true}}}}"#),
     ("controller.hostPort.ports.", r#"{"controller":{"hostPort":{"enabled":true}}}"#),
     ("controller.reportNodeInternalIp", r#"{"controller":{"hostNetwork":true}}"#),
     ("controller.scope.namespace", r#"{"controller":{"scope":{"enabled":true}}}"#),
@@ -79,6 +80,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     complaints.extend(not_honoured(&helm, &values)?);
     complaints.extend(misspelt(&helm, &values)?);
     complaints.extend(invalid_combinations(&helm)?);
+    complaints.extend(super::alerts::check(&helm)?);
     complaints.extend(super::pod::check(&helm)?);
     complaints.extend(super::rights::check(&helm)?);
     let (flags, keys) = (names::flags(workspace)?, names::keys(workspace)?);

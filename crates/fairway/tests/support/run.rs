@@ -97,6 +97,11 @@ impl Run {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
 
+    /// Where health and metrics are served.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     pub(crate) async fn status_of(&self, path: &str) -> u16 {
         // Boxed: the buffers of a client, inside of what polls it again and again, would not fit on the stack of a test.
         Box::pin(async { Client::connect(self.admin).await.get("localhost", path).await.status }).await

@@ -1,0 +1,296 @@
+//! The rules and the dashboard of the chart in a real Prometheus that scrapes a Fairway with traffic: each query finds something.
+//! `cargo xtask alerts` runs this.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use fairway_testkit::{Ca, Client, Fault, Origin, Reply, Request, eventually};
+use k8s_openapi::ByteString;
+use serde_json::{Value, json};
+use support::fairway;
+use support::run::Run;
+use tempfile::TempDir;
+
+/// The host of each kind of fate, which is also the name of its Ingress and its Service.
+const HOSTS: [&str; 3] = ["good", "refused", "missing"];
+
+/// Rules that what happens here makes wait for their time, at least.
+const WAITING: [&str; 5] = [
+    "FairwayBackendUnreachable",
+    "FairwayIngressErrors",
+    "FairwayObjectErrors",
+    "FairwayRequestsUnserved",
+    "FairwayRoutesWithoutBackend",
+];
+
+/// What Grafana puts in for variables. A label has to be there to match.
+const VARIABLES: [(&str, &str); 6] = [
+    ("$controller_namespace", ".+"),
+    ("$controller_class", ".+"),
+    ("$controller_pod", ".+"),
+    ("$namespace", ".+"),
+    ("$ingress", ".+"),
+    ("$__rate_interval", "10s"),
+];
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_query_of_the_dashboard_and_the_rules_finds_something() {
+    let (good, refused) = (Origin::start("good"), Origin::new("refused").fault(Fault::Refuse).start());
+    let stream = free_port();
+    let api = api_server(good.address(), refused.address(), stream);
+    let mut command = fairway();
+    command.env("POD_NAME", "fairway-0").env("POD_NAMESPACE", "edge");
+    let mut run = Run::start_as(command, api.address(), &["--tcp-services-configmap=edge/tcp"]);
+    let http = run.serving();
+    let prometheus = Prometheus::start(run.admin());
+    // One request for each host, and one through the TCP service.
+    let traffic = async || {
+        for (address, host) in HOSTS.map(|host| (http, host)).into_iter().chain([(stream, "any")]) {
+            let host = format!("{host}.example");
+            Box::pin(async { Client::connect(address).await.get(&host, "/").await }).await;
+        }
+    };
+
+    let rules = eventually("the rules", || async {
+        let rules = prometheus.rules().await?;
+        (!rules.is_empty()).then_some(rules)
+    })
+    .await;
+    let mut queries = dashboard();
+    assert!(queries.len() > 40, "the dashboard has {} queries only", queries.len());
+    for rule in &rules {
+        queries.extend(metrics(text(rule, "query")).map(str::to_owned));
+    }
+    // Series need a second scrape before there is a rate.
+    let end = std::time::Instant::now() + fairway_testkit::DEADLINE;
+    while !queries.is_empty() {
+        traffic().await;
+        let mut empty = BTreeSet::new();
+        for query in queries {
+            if prometheus.query(&query).await.is_none_or(|series| series.is_empty()) {
+                empty.insert(query);
+            }
+        }
+        queries = empty;
+        let left = || Vec::from_iter(queries.iter().map(String::as_str)).join("\n");
+        assert!(std::time::Instant::now() < end, "these find nothing:\n{}", left());
+    }
+    for rule in &rules {
+        let query = text(rule, "query");
+        let labels = labels(query);
+        for metric in metrics(query) {
+            let series = prometheus.query(metric).await.unwrap();
+            let has = |label: &&&str| series.iter().any(|series| !series["metric"][**label].is_null());
+            let missing: Vec<_> = labels.iter().filter(|label| !has(label)).collect();
+            assert!(missing.is_empty(), "{metric} has no {missing:?}, by which this groups: {query}");
+        }
+    }
+    eventually("rules that wait for their time", || async {
+        traffic().await;
+        let rules = prometheus.rules().await.unwrap_or_default();
+        let is_active = |name: &str| rules.iter().any(|rule| rule["name"] == name && rule["state"] != "inactive");
+        assert!(!is_active("FairwayAbsent"));
+        let inactive: Vec<_> = WAITING.iter().filter(|name| !is_active(name)).collect();
+        if inactive.is_empty() { Ok(()) } else { Err(inactive) }
+    })
+    .await;
+    for rule in prometheus.rules().await.unwrap() {
+        assert!(rule["health"] == "ok" && !rule.to_string().contains("<error"), "{rule}");
+    }
+}
+
+/// An address that was free a moment ago.
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port")
+}
+
+/// An API server with an Ingress for each fate: one that is served, also with TLS, one whose endpoint refuses, one without Service.
+fn api_server(good: SocketAddr, refused: SocketAddr, stream: SocketAddr) -> Origin {
+    let leaf = Ca::new("prometheus").leaf(&["good.example"]);
+    let bytes = |text: String| ByteString(text.into_bytes());
+    let data = json!({"tls.crt": bytes(leaf.certificate_pem()), "tls.key": bytes(leaf.key_pem())});
+    let mut objects = vec![
+        object("ingressclasses", "", "nginx", json!({"spec": {"controller": "k8s.io/ingress-nginx"}})),
+        object("secrets", "shop", "site", json!({"type": "kubernetes.io/tls", "data": data})),
+    ];
+    for (name, address) in [("good", good), ("refused", refused)] {
+        objects.push(object("services", "shop", name, json!({"spec": {"clusterIP": "None", "ports": [{"port": 80}]}})));
+        let port = json!([{"port": address.port()}]);
+        let endpoints = json!([{"addresses": ["127.0.0.1"]}]);
+        let slice = json!({"addressType": "IPv4", "ports": port, "endpoints": endpoints});
+        objects.push(object("endpointslices", "shop", name, slice));
+    }
+    for name in HOSTS {
+        let backend = json!({"service": {"name": name, "port": {"number": 80}}});
+        let path = json!({"path": "/", "pathType": "Prefix", "backend": backend});
+        let rule = json!({"host": format!("{name}.example"), "http": {"paths": [path]}});
+        let mut spec = json!({"ingressClassName": "nginx", "rules": [rule]});
+        if name == "good" {
+            spec["tls"] = json!([{"hosts": ["good.example"], "secretName": "site"}]);
+        }
+        let mut ingress = object("ingresses", "shop", name, json!({"spec": spec}));
+        // A restriction that can't be applied is an error.
+        let allowed = if name == "missing" { "nobody" } else { "0.0.0.0/0" };
+        ingress.1["metadata"]["annotations"] = json!({
+            "nginx.ingress.kubernetes.io/ssl-redirect": "false",
+            "nginx.ingress.kubernetes.io/whitelist-source-range": allowed,
+        });
+        objects.push(ingress);
+    }
+    let ports = json!({"data": {stream.port().to_string(): "shop/good:80"}});
+    objects.push(object("configmaps", "edge", "tcp", ports));
+    Origin::new("api").reply_with(move |request: &Request| answer(&objects, request)).start()
+}
+
+/// An object and the plural of its kind.
+fn object(plural: &'static str, namespace: &str, name: &str, mut rest: Value) -> (&'static str, Value) {
+    let labels = json!({"kubernetes.io/service-name": name});
+    rest["metadata"] = json!({"name": name, "uid": "u", "resourceVersion": "1", "labels": labels});
+    if !namespace.is_empty() {
+        rest["metadata"]["namespace"] = json!(namespace);
+    }
+    (plural, rest)
+}
+
+fn answer(objects: &[(&'static str, Value)], request: &Request) -> Reply {
+    let path = request.target.split('?').next().unwrap_or_default();
+    if request.target.contains("watch=true") {
+        return Reply::ok().header("transfer-encoding", "chunked").unframed("").then_stall();
+    }
+    if request.method != "GET" {
+        return Reply::status(201).body("{}");
+    }
+    let json = |value: Value| Reply::ok().header("content-type", "application/json").body(value.to_string());
+    let mut words = path.rsplit('/');
+    let (last, before) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    if let Some((_, object)) =
+        objects.iter().find(|(plural, object)| *plural == before && object["metadata"]["name"] == last)
+    {
+        return json(object.clone());
+    }
+    let items: Vec<&Value> = objects.iter().filter(|(plural, _)| *plural == last).map(|(_, object)| object).collect();
+    json(json!({"kind": "List", "metadata": {"resourceVersion": "1"}, "items": items}))
+}
+
+/// The queries of the dashboard, and one for each of its variables.
+fn dashboard() -> BTreeSet<String> {
+    let text = std::fs::read_to_string(repository().join("deploy/helm/fairway/files/dashboard.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    let expressions = targets.map(|target| self::text(target, "expr").to_owned());
+    let variables = dashboard["templating"]["list"].as_array().unwrap().iter().filter_map(|variable| {
+        let (series, label) = variable["query"].as_str()?.strip_prefix("label_values(")?.rsplit_once(", ")?;
+        let (name, matchers) = series.split_once('{').unwrap_or((series, "}"));
+        Some(format!("{name}{{{}!=\"\",{matchers}", label.strip_suffix(')')?))
+    });
+    let fill = |query: String| VARIABLES.iter().fold(query, |query, (name, value)| query.replace(name, value));
+    let queries: BTreeSet<_> = expressions.chain(variables).map(fill).collect();
+    assert_eq!(queries.iter().find(|query| query.contains('$')), None, "a variable that nobody knows");
+    queries
+}
+
+/// The metrics that a rule reads. What it compares finds nothing while all is well; these are there nevertheless.
+fn metrics(rule: &str) -> impl Iterator<Item = &str> {
+    let words = rule.split(|char: char| !(char.is_ascii_alphanumeric() || char == '_'));
+    words.filter(|word| word.starts_with("fairway_") || word.starts_with("nginx_ingress_controller_"))
+}
+
+/// The labels by which a rule groups, but for that of the namespace, which has one of two names.
+fn labels(rule: &str) -> BTreeSet<&str> {
+    let after = |word: &str| rule.match_indices(word).map(|(at, _)| at + word.len()).collect::<Vec<_>>();
+    let lists = after("by (").into_iter().chain(after("on (")).filter_map(|at| rule[at..].split(')').next());
+    lists.flat_map(|list| list.split(',')).map(str::trim).filter(|label| !label.is_empty()).collect()
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_else(|| panic!("{value} has no {field}"))
+}
+
+/// A Prometheus with the rules of the chart. Ends with the value.
+struct Prometheus {
+    address: SocketAddr,
+    process: Child,
+    _folder: TempDir,
+}
+
+impl Prometheus {
+    fn start(target: SocketAddr) -> Self {
+        let program = repository().join("target/tools/bin/prometheus");
+        assert!(program.exists(), "there is no {}: `cargo xtask alerts` builds it", program.display());
+        let folder = tempfile::tempdir().unwrap();
+        // The labels that a ServiceMonitor adds.
+        let labels = json!({"namespace": "edge", "pod": "fairway-0"});
+        let config = json!({
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": [repository().join("deploy/helm/fairway/files/alerts.yaml")],
+            "scrape_configs": [{
+                "job_name": "fairway",
+                "static_configs": [{"targets": [target.to_string()], "labels": labels}],
+            }],
+        });
+        let file = folder.path().join("prometheus.yaml");
+        std::fs::write(&file, config.to_string()).unwrap();
+        let address = free_port();
+        let process = Command::new(program)
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .arg("--log.level=error")
+            .spawn()
+            .unwrap();
+        Self { address, process, _folder: folder }
+    }
+
+    /// The series that a query finds; `None` while it can't be asked.
+    async fn query(&self, query: &str) -> Option<Vec<Value>> {
+        let answer = self.ask(&format!("/api/v1/query?query={}", encoded(query))).await?;
+        Some(answer["result"].as_array()?.clone())
+    }
+
+    async fn rules(&self) -> Option<Vec<Value>> {
+        let answer = self.ask("/api/v1/rules").await?;
+        Some(
+            answer["groups"]
+                .as_array()?
+                .iter()
+                .flat_map(|group| group["rules"].as_array().cloned().unwrap_or_default())
+                .collect(),
+        )
+    }
+
+    async fn ask(&self, target: &str) -> Option<Value> {
+        // Boxed: the buffers of a client, inside of what polls it again and again, would not fit on the stack of a test.
+        let get = async || Some(Client::try_connect(self.address).await.ok()?.get("prometheus", target).await);
+        let response = Box::pin(get()).await?;
+        if response.status == 503 {
+            // Not ready yet.
+            return None;
+        }
+        let answer: Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!(answer["status"], "success", "{target}: {answer}");
+        Some(answer["data"].clone())
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A value of a query string.
+fn encoded(text: &str) -> String {
+    let byte =
+        |byte: u8| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(byte).collect()
+}
