@@ -324,3 +324,29 @@ async fn a_namespaced_controller_asks_for_its_namespace_only() {
         assert!(narrow, "{}", asked.target);
     }
 }
+
+/// In real time: a clock that stands still while there is work would let the edit wait for all of it.
+#[tokio::test]
+async fn an_edit_is_live_before_the_rest_of_a_large_change() {
+    const MANY: usize = 4000;
+    let api = cluster(&["other"]);
+    let mut rig = Rig::start(&api, config("one"));
+    rig.serves(&["other.example.com"]).await;
+    for number in 0..MANY {
+        api.put(ingress(&format!("h{number}")));
+    }
+    // The first part of them is live.
+    rig.until("a part", |snapshot| snapshot.host_count() > 100).await;
+    let mut edited = ingress("other");
+    edited["spec"]["rules"][0]["host"] = "edited.example.com".into();
+    api.put(edited);
+    rig.until("all of them", |snapshot| snapshot.host_count() >= MANY).await;
+    let mut at_edit = None;
+    while let Ok(snapshot) = rig.history.try_recv() {
+        if hosts_of(&snapshot).contains("edited.example.com") {
+            at_edit.get_or_insert(snapshot.host_count());
+        }
+    }
+    let at_edit = at_edit.expect("the edit was live");
+    assert!(at_edit < MANY, "the edit was live when {at_edit} of {MANY} were");
+}

@@ -277,3 +277,27 @@ fn verdicts_are_those_of_the_annotations_met() {
     let names: Vec<_> = translator.verdicts(&key(Kind::Ingress, "i")).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["ssl-redirect", "allowlist-source-range"]);
 }
+
+#[test]
+fn an_edit_is_in_force_before_what_is_left_of_a_large_change() {
+    let edited = |path: &str| {
+        let annotations = json!({"nginx.ingress.kubernetes.io/proxy-body-size": path});
+        ingress("other", "other.example", annotations)
+    };
+    let mut translator = Translator::new(options()).with_part(4);
+    translator.apply([edited("1m"), service(), slice(&["10.0.0.1"])], 0);
+    let large = (0..40).map(|number| ingress(&format!("i{number:02}"), &format!("{number:02}.example"), json!({})));
+    let first = translator.apply_part(large, 0);
+    assert_eq!(names(&first).len(), 4, "one part: {:?}", names(&first));
+    let mut done = 4;
+    for size in ["2m", "3m", "4m"] {
+        assert_eq!(names(&translator.apply_part([edited(size)], 0)), ["Host other.example"], "nothing but the edit");
+        assert!(translator.has_more());
+        done += names(&translator.proceed(0)).len();
+    }
+    assert_eq!(done, 16, "each turn of what waits is one part");
+    while translator.has_more() {
+        done += names(&translator.proceed(0)).len();
+    }
+    assert_eq!(done, 40);
+}
