@@ -1,5 +1,6 @@
 //! No file of the repository holds what is true on one machine only: its paths, and the hosts that it downloads from. Pages for users
-//! have none of the phrases that make English read as translated.
+//! have none of the phrases that make English read as translated. And no line of the log shows a value as Rust's `Debug` does, which is
+//! for developers.
 
 use std::fs;
 
@@ -40,6 +41,9 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
         count += 1;
         let text = String::from_utf8_lossy(&bytes);
         complaints.extend(find(path, &text));
+        if path.starts_with("crates/") && path.contains("/src/") && path.ends_with(".rs") {
+            complaints.extend(debug_text(path, &text));
+        }
     }
     Ok(Outcome::from_complaints(format!("{count} files"), &complaints))
 }
@@ -70,9 +74,62 @@ fn is_for_users(path: &str) -> bool {
     path.ends_with(".md") && (path.starts_with("docs/") || ["README.md", "CHANGELOG.md"].contains(&path))
 }
 
+/// Calls that write a line of the log.
+const LOG: [&str; 5] = ["trace!(", "debug!(", "info!(", "warn!(", "error!("];
+
+/// Values that are logged by their `Debug`: `?value`, `name = ?value`, `{value:?}`.
+fn debug_text(path: &str, text: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (at, name) in LOG.iter().flat_map(|name| text.match_indices(name)) {
+        if text[..at].ends_with(|char: char| char.is_alphanumeric() || char == '_') {
+            continue;
+        }
+        let (mut depth, mut quoted, mut before) = (1, false, '(');
+        let mut chars = text[at + name.len()..].chars().peekable();
+        let mut found = false;
+        while let Some(char) = chars.next().filter(|_| depth > 0) {
+            match char {
+                '\\' if quoted => drop(chars.next()),
+                '"' => quoted = !quoted,
+                '?' if quoted => found |= before == ':' && chars.peek() == Some(&'}'),
+                '?' => found |= "(,=".contains(before),
+                '(' if !quoted => depth += 1,
+                ')' if !quoted => depth -= 1,
+                _ => (),
+            }
+            if !char.is_whitespace() {
+                before = char;
+            }
+        }
+        if found {
+            let line = text[..at].matches('\n').count() + 1;
+            complaints
+                .push(format!("{path}:{line}: a line of the log shows Rust's debug text; print the value by Display"));
+        }
+    }
+    complaints
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn debug_text_in_log_lines_is_found() {
+        for call in [
+            "warn!(?error, \"x\")",
+            "info!(a, error = ?b,\n \"x\")",
+            "debug!(\"{a:?} (b\")",
+            "error!(c = f(1), ? d, \"x\")",
+        ] {
+            let text = format!("fn f() {{\n    tracing::{call};\n}}\n");
+            let found = debug_text("a.rs", &text);
+            assert!(found.len() == 1 && found[0].starts_with("a.rs:2: "), "{call}: {found:?}");
+        }
+        for call in ["warn!(%error, \"why?\")", "info!(a = b()?, \"x\")", "eprintdebug!(?a)", "warn!(\"x\"); g(?)"] {
+            assert_eq!(debug_text("a.rs", call), Vec::<String>::new(), "{call}");
+        }
+    }
 
     #[test]
     fn a_banned_word_is_found_with_its_line() {

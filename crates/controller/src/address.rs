@@ -39,6 +39,11 @@ impl fmt::Display for Address {
     }
 }
 
+/// The addresses as a log shows them.
+pub(crate) fn listed(addresses: &Addresses) -> String {
+    addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// The addresses that an Ingress shows now. Ports are ignored, as they are never compared.
 pub(crate) fn of_ingress(status: Option<&IngressStatus>) -> Addresses {
     let entries = status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());

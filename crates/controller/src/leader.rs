@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use fairway_model::ErrorChain;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -76,7 +77,7 @@ impl Candidate {
             match timeout_at(until, self.release()).await {
                 Ok(Ok(())) => info!(lease = self.name, "gave the Lease back"),
                 Ok(Err(error)) => {
-                    warn!(lease = self.name, error = &error as &dyn std::error::Error, "giving the Lease back");
+                    warn!(lease = self.name, error = %ErrorChain(&error), "cannot give the Lease back");
                 }
                 Err(_) => (),
             }
@@ -116,8 +117,8 @@ impl Candidate {
                 }
                 Ok(Err(error)) if !failing => {
                     failing = true;
-                    let error = &error as &dyn std::error::Error;
-                    warn!(lease = self.name, namespace = self.namespace, error, "asking for the Lease");
+                    let error = ErrorChain(&error);
+                    warn!(lease = self.name, namespace = self.namespace, %error, "cannot ask for the Lease; trying again");
                 }
                 Ok(Ok(Attempt::Contested)) | Ok(Err(_)) | Err(_) => (),
             }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::RandomState;
 
+use fairway_model::ErrorChain;
 use fairway_translate::objects::{Kind, ObjectKey};
 use kube::api::ListParams;
 use serde::Deserialize;
@@ -86,11 +87,11 @@ impl References {
                 if self.backoff.failures() == 0 {
                     let (kind, namespace, name) = (key.kind, &*key.namespace, &*key.name);
                     let forbidden = error.code() == Some(403);
-                    let error = error as &dyn std::error::Error;
+                    let error = ErrorChain(error);
                     if forbidden {
-                        error!(%kind, namespace, name, error, "no right to read what is referred to");
+                        error!(%kind, namespace, name, %error, "no right to read what an Ingress refers to");
                     } else {
-                        warn!(%kind, namespace, name, error, "fetching what is referred to");
+                        warn!(%kind, namespace, name, %error, "cannot fetch what an Ingress refers to; trying again");
                     }
                 }
                 self.failed.insert(key);

@@ -8,11 +8,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairway_model::ErrorChain;
 use fairway_translate::objects::ObjectKey;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use crate::address::Addresses;
+use crate::address::{Addresses, listed};
 use crate::api::CallError;
 use crate::backoff::Backoff;
 use crate::watch::Identity;
@@ -98,7 +99,7 @@ impl Status {
     pub(crate) fn publish(&mut self, addresses: Addresses) {
         let addresses = (!addresses.is_empty()).then_some(addresses);
         if !self.leaving && self.addresses.as_deref() != addresses.as_ref() {
-            debug!(?addresses, "addresses for the status of Ingresses");
+            debug!(addresses = %addresses.as_ref().map(listed).unwrap_or_default(), "addresses for the status of Ingresses");
             self.addresses = addresses.map(Arc::new);
             self.check();
         }
@@ -142,7 +143,7 @@ impl Status {
             }
             if entry.replaced > REWRITES && !self.leaving {
                 if !std::mem::replace(&mut self.contested, true) {
-                    warn!(namespace = %key.namespace, name = %key.name, theirs = ?entry.shown,
+                    warn!(namespace = %key.namespace, name = %key.name, theirs = %listed(&entry.shown),
                         "another controller writes the status of Ingresses that this one serves, of this Ingress first: does it have the same --controller-class? The next write is after --status-update-interval");
                 }
                 continue;
@@ -175,17 +176,17 @@ impl Status {
                 // A conflict: the version that the watch delivers decides.
                 Some(409) => self.try_again(key, &error),
                 Some(400 | 422) => {
-                    warn!(namespace = %key.namespace, name = %key.name, error = &error as &dyn std::error::Error,
+                    warn!(namespace = %key.namespace, name = %key.name, error = %ErrorChain(&error),
                         "the API server refuses the status of this Ingress; it is tried again when the Ingress changes");
                 }
                 Some(403) if !self.forbidden => {
                     self.forbidden = true;
-                    error!(error = &error as &dyn std::error::Error, "no right to write the status of Ingresses");
+                    error!(error = %ErrorChain(&error), "no right to write the status of Ingresses");
                     self.try_again(key, &error);
                 }
                 _ => {
-                    debug!(namespace = %key.namespace, name = %key.name, error = &error as &dyn std::error::Error,
-                        "writing the status of an Ingress");
+                    debug!(namespace = %key.namespace, name = %key.name, error = %ErrorChain(&error),
+                        "cannot write the status of an Ingress; trying again");
                     self.try_again(key, &error);
                 }
             },

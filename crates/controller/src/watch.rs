@@ -7,6 +7,7 @@
 use std::hash::RandomState;
 use std::time::Duration;
 
+use fairway_model::ErrorChain;
 use fairway_translate::objects::{Kind, ObjectKey};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::api::{ListParams, WatchParams};
@@ -336,14 +337,14 @@ impl Watch {
     fn complain(&self, error: &CallError) {
         let (kind, namespace) = (self.source.kind, &self.source.namespace);
         let (code, gone) = (error.code(), error.is_gone());
-        let error = error as &dyn std::error::Error;
+        let error = ErrorChain(error);
         match code {
             Some(403) if self.source.optional => {
-                warn!(%kind, namespace, error, "no right to read this kind, continuing without it");
+                warn!(%kind, namespace, %error, "no right to read this kind, continuing without it");
             }
-            Some(401 | 403) => error!(%kind, namespace, error, "no right to read what is needed"),
+            Some(401 | 403) => error!(%kind, namespace, %error, "no right to read what is needed"),
             _ if gone => (),
-            _ => warn!(%kind, namespace, error, "watch interrupted, the last configuration stays in force"),
+            _ => warn!(%kind, namespace, %error, "watch interrupted, the last configuration stays in force"),
         }
     }
 }

@@ -2,6 +2,10 @@
 
 use tracing_subscriber::EnvFilter;
 
+mod repeat;
+
+use repeat::Once;
+
 /// Libraries whose messages are of no use to an operator as long as nothing is wrong. What the client of the API server says of
 /// each failed attempt is said by the controller, once.
 const QUIET: &str = "kube=warn,kube_client=warn,kube_client::client::builder=off,hyper=warn,hyper_util=warn,tower=warn,rustls=warn,h2=warn,hickory_proto=warn";
@@ -25,8 +29,9 @@ pub(crate) fn start(form: Form, verbosity: i64, quiet: bool) {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},{QUIET}")));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let ansi = form == Form::Text && std::io::IsTerminal::is_terminal(&std::io::stderr());
     match form {
-        Form::Json => builder.json().flatten_event(true).init(),
-        Form::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        Form::Json => builder.json().flatten_event(true).map_event_format(|json| Once::new(json, form)).init(),
+        Form::Text => builder.with_ansi(ansi).map_event_format(|text| Once::new(text.with_ansi(ansi), form)).init(),
     }
 }

@@ -24,6 +24,7 @@
 mod backend;
 mod capture;
 mod certificate;
+mod chain;
 pub mod client;
 mod condition;
 pub mod decimal;
@@ -54,6 +55,7 @@ mod upstream_tls;
 pub use backend::{Affinity, AffinityMode, Backend, Balance, HashBalance, Protocol, SameSite, SessionCookie};
 pub use capture::{CaptureTemplate, TooLong, append_within};
 pub use certificate::{Certificate, PrivateKey};
+pub use chain::ErrorChain;
 pub use condition::{ArgumentMatch, Conditions, FieldMatch, ValueMatch, ValueRegex};
 pub use edit::{Change, FieldEdit, FieldRules, NameSet};
 pub use endpoint::{Endpoint, EndpointSet, EndpointState, Endpoints};

@@ -142,7 +142,7 @@ async fn become_ready(mut ready: watch::Receiver<bool>, mut open: watch::Receive
     if ready.wait_for(|ready| *ready).await.is_ok() {
         if !*open.borrow() {
             error!(
-                closed = ?closed(proxy),
+                closed = closed(proxy).join(", "),
                 "not ready, because HTTP or HTTPS can't be served: correct bind-address and disable-ipv6 of the ConfigMap, or \
                 give this node the addresses and free their ports"
             );
@@ -150,10 +150,15 @@ async fn become_ready(mut ready: watch::Receiver<bool>, mut open: watch::Receive
         if open.wait_for(|open| *open).await.is_ok() {
             proxy.readiness().serving();
             let hosts = proxy.publisher().snapshot().host_count();
-            info!(hosts, class, addresses = ?proxy.local_addresses(), "serving");
+            info!(hosts, class, addresses = listening(proxy).join(", "), "serving");
         }
     }
     std::future::pending::<()>().await;
+}
+
+/// Where each listener takes connections or datagrams.
+fn listening(proxy: &Proxy) -> Vec<String> {
+    proxy.local_addresses().iter().map(|(listener, address)| format!("{listener} {address}")).collect()
 }
 
 /// The listeners for HTTP and HTTPS that have no socket.

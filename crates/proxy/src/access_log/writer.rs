@@ -233,7 +233,7 @@ fn write_all(messages: &Receiver<LogMessage>, mut output: Box<dyn Write + Send>)
                 let written = output.write_all(&buffer).and_then(|()| output.flush());
                 match written {
                     Err(error) if !failing => {
-                        tracing::error!(%error, "writing the access log");
+                        tracing::error!(%error, "cannot write the access log");
                         failing = true;
                     }
                     Err(_) => {}

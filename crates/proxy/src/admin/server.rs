@@ -47,7 +47,7 @@ impl AdminServer {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::debug!(%error, "accepting an admin connection");
+                    tracing::debug!(%error, "cannot accept an admin connection");
                     if descriptors::is_lack(&error) {
                         connections.make_room();
                     }

@@ -98,7 +98,7 @@ impl ClientConnection {
             }
             Err(error) => {
                 self.facts.shard.metrics.borrow_mut().connections.handshakes_failed += 1;
-                tracing::debug!(%error, downstream.addr = %self.facts.arrival.peer, "TLS handshake failed");
+                tracing::debug!(%error, remote_addr = %self.facts.arrival.peer, "TLS handshake failed");
                 None
             }
         }

@@ -164,8 +164,9 @@ impl<'a> Exchange<'a> {
     async fn fail(&mut self, failure: Failure) {
         let (status, cause) = (failure.status(), failure.cause());
         self.cause = Some(cause);
-        let (reason, side) = (cause.reason.as_str(), cause.reason.side().as_str());
-        tracing::debug!(reason, side, detail = %cause.detail, downstream.addr = %self.facts.arrival.peer, "request failed");
+        let (failure_reason, failure_side) = (cause.reason.as_str(), cause.reason.side().as_str());
+        let (failure_detail, remote_addr) = (cause.detail, self.facts.arrival.peer);
+        tracing::debug!(failure_reason, failure_side, %failure_detail, %remote_addr, "request failed");
         self.endpoint.disconnect();
         if self.status != 0 {
             self.client.cut_response(failure.side() == Side::Downstream);

@@ -169,7 +169,7 @@ impl TcpConnection {
                 // No other endpoint could be connected either.
                 Err(ConnectError::NoFile) => return None,
                 Err(error) => {
-                    tracing::debug!(%error, upstream.addr = %pick.endpoint, "cannot connect");
+                    tracing::debug!(%error, upstream_addr = %pick.endpoint, "cannot connect to an endpoint");
                     self.session.failed(&service, &pick);
                 }
             }

@@ -270,7 +270,7 @@ fn begin(
                 return Err(error);
             }
             Err(error) => {
-                tracing::debug!(%error, upstream.addr = %pick.endpoint, "cannot connect");
+                tracing::debug!(%error, upstream_addr = %pick.endpoint, "cannot connect to an endpoint");
                 session.failed(&service, &pick);
             }
         }

@@ -172,7 +172,7 @@ impl Gate {
     /// Warns that something can't be accepted, unless it did so recently.
     pub(crate) fn warn(&self, error: &io::Error) {
         if is_due(&self.warned, Instant::now()) {
-            tracing::warn!(%error, listener.addr = %self.local, "cannot accept connections or datagrams");
+            tracing::warn!(%error, address = %self.local, "cannot accept connections or datagrams");
         }
     }
 }

@@ -351,7 +351,7 @@ impl Task {
             Err(error) => {
                 self.counts.failures.fetch_add(1, Ordering::Relaxed);
                 if name.pause <= self.shortest {
-                    tracing::warn!(backend = %backend, host = %name.host, %error, "a name is not resolved");
+                    tracing::warn!(backend = %backend, host = &*name.host, %error, "a name is not resolved");
                 }
                 let wait = name.pause;
                 name.pause = (name.pause * 2).min(RESOLVE_LONGEST_PAUSE);
@@ -366,7 +366,7 @@ impl Task {
             return None;
         }
         if endpoints.is_empty() {
-            tracing::warn!(backend = %backend, host = %name.host, "a name leads to no address that is allowed");
+            tracing::warn!(backend = %backend, host = &*name.host, "a name leads to no address that is allowed");
         }
         name.endpoints = Some(endpoints.clone());
         Some(Resolved { backend, host: name.host.clone(), port: name.port, endpoints })

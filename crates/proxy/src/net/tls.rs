@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use fairway_model::{Certificate, CertificateName, Snapshot, TableName};
+use fairway_model::{Certificate, CertificateName, ErrorChain, Origin, Snapshot, TableName};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions};
@@ -118,7 +118,9 @@ impl Certificates {
         }
         let key = certified(certificate);
         if let Err(error) = &key {
-            tracing::warn!(%error, origin = %certificate.origin, "a certificate cannot be used");
+            let Origin { kind, namespace, name, .. } = &certificate.origin;
+            let error = ErrorChain(error);
+            tracing::warn!(kind = &**kind, namespace = &**namespace, name = &**name, %error, "a certificate cannot be used");
         }
         let key = key.ok().map(Arc::new);
         parsed.insert(certificate.name.clone(), (certificate.clone(), key.clone()));

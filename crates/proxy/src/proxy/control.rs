@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 
+use fairway_model::ErrorChain;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
@@ -51,7 +52,7 @@ impl PreparedControl {
         drop(entered);
         match resolver {
             Ok((resolver, changes)) => this.resolver = Some((Arc::new(resolver), changes)),
-            Err(error) => tracing::error!(%error, "names of backends cannot be resolved"),
+            Err(error) => tracing::error!(error = %ErrorChain(&error), "names of backends cannot be resolved"),
         }
         Ok(this)
     }

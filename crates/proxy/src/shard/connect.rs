@@ -87,7 +87,7 @@ pub(crate) async fn open_way(
         None => Err(ConnectError::TimedOut),
         Some(Ok(stream)) => Ok(Upstream::Tls(Box::new(stream))),
         Some(Err(error)) => {
-            tracing::debug!(%error, upstream.addr = %endpoint, "TLS handshake with an endpoint failed");
+            tracing::debug!(%error, upstream_addr = %endpoint, "TLS handshake with an endpoint failed");
             Err(ConnectError::Handshake)
         }
     }
