@@ -6,6 +6,7 @@ use tokio::time::sleep_until;
 use crate::config::{AddressSource, ControllerConfig};
 use crate::finding::Findings;
 use crate::publish::Publish;
+use crate::report::{Reporter, Unreachable};
 
 mod running;
 
@@ -18,6 +19,8 @@ pub struct Controller {
     sink: mpsc::Sender<Publish>,
     ready: watch::Sender<bool>,
     findings: Findings,
+    reporter: Reporter,
+    reports: mpsc::Receiver<Unreachable>,
 }
 
 /// Why a configuration is invalid.
@@ -65,12 +68,18 @@ impl Controller {
                 return Err(InvalidConfig::NoPod("node addresses in the status of Ingresses"));
             }
         }
-        Ok(Self { client, config, sink, ready: watch::Sender::new(false), findings: Findings::default() })
+        let (ready, findings, (reporter, reports)) = (watch::Sender::new(false), Findings::default(), Reporter::new());
+        Ok(Self { client, config, sink, ready, findings, reporter, reports })
     }
 
     /// The current findings about objects.
     pub fn findings(&self) -> Findings {
         self.findings.clone()
+    }
+
+    /// Takes the proxy's reports about its routes.
+    pub fn reporter(&self) -> Reporter {
+        self.reporter.clone()
     }
 
     /// Becomes `true` once the first complete state is live in the proxy, and stays `true`.
@@ -85,7 +94,7 @@ impl Controller {
     /// # Errors
     /// If the receiver of the sink is gone.
     pub async fn run(self, leave: impl Future<Output = ()>, stop: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Self { client, config, sink, ready, findings } = self;
+        let Self { client, config, sink, ready, findings, reporter: _, mut reports } = self;
         let (mut running, mut inbox) = Running::start(client, config, sink, ready, findings);
         tokio::pin!(leave, stop);
         let (mut leaving, mut stopping) = (false, false);
@@ -111,6 +120,8 @@ impl Controller {
                         running.take(source, message).await;
                     }
                 }
+                // a report of the proxy;
+                Some(report) = reports.recv() => running.unreachable(&report).await,
                 // the end of a call to the API server, or a change that is live;
                 job = running.next_job() => running.ended(job).await?,
                 // the start or end of leadership, or a longer term;

@@ -2,7 +2,7 @@
 //!
 //! Each is sent once: its name is derived from the object, the reason and the text, so the API server itself rejects
 //! the second one, whether it comes from a resync, a restart or another replica. Invariants: the queue holds no more
-//! than the objects' present diagnostics and a bounded number of sync notes; no failure affects anything but the Event
+//! than the objects' present diagnostics and a bounded number of other notes; no failure affects anything but the Event
 //! itself.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -11,6 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
+use fairway_model::ErrorChain;
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use fairway_translate::objects::ObjectKey;
 use jiff::Timestamp;
@@ -30,8 +31,14 @@ pub(crate) const COMPONENT: &str = "fairway";
 /// The reason of an Event about the end of a warning.
 const RESOLVED: &str = "Resolved";
 
-/// Maximum number of queued sync notes. They carry little information; diagnostics are never dropped for them.
-const SYNCS: usize = 1000;
+/// The reason of an Event that says that no endpoint of a backend can be connected to.
+const UNREACHABLE: &str = "EndpointsUnreachable";
+
+/// How often an object gets one of these at most.
+const UNREACHABLE_PAUSE: Duration = Duration::from_secs(60);
+
+/// Maximum number of queued notes that are not diagnostics. Diagnostics are never dropped for them.
+const PASSING: usize = 1000;
 
 /// Maximum number of diagnostics per object that become Events.
 const PER_OBJECT: usize = 20;
@@ -64,6 +71,8 @@ pub(crate) enum Report {
     Diagnostics(Subject, Vec<Diagnostic>),
     /// One of our Ingresses is new or changed.
     Sync(Subject),
+    /// No endpoint of a backend of an Ingress can be connected to, with a text that says which.
+    Unreachable(Subject, String),
     /// An object is gone.
     Gone(ObjectKey),
 }
@@ -74,6 +83,18 @@ struct Note {
     warning: bool,
     reason: &'static str,
     text: String,
+    occurrence: Occurrence,
+}
+
+/// How often the same may be sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
+enum Occurrence {
+    /// Once for an object.
+    Once,
+    /// Once for each version of it.
+    Version,
+    /// Once in this minute, counted from 1970: replicas that see the same send it once.
+    Minute(i64),
 }
 
 /// Sends Events one after another.
@@ -85,8 +106,10 @@ pub(crate) struct Sender {
     diagnostics: BTreeMap<ObjectKey, (Identity, VecDeque<Note>, u32)>,
     /// The present diagnostics of each object: those missing from its next report are resolved.
     standing: BTreeMap<ObjectKey, Vec<Note>>,
-    /// The queued syncs and their failures.
-    syncs: VecDeque<(Subject, u32)>,
+    /// The queued notes that are not diagnostics, and their failures.
+    passing: VecDeque<(Subject, Note, u32)>,
+    /// When an object was last said to have a backend that can't be reached.
+    unreachable: BTreeMap<ObjectKey, Instant>,
     /// The object of the last failure: its next turn is after all others.
     passed: Option<ObjectKey>,
     sent: Remembered,
@@ -101,7 +124,8 @@ impl Sender {
             instance: instance.to_owned(),
             diagnostics: BTreeMap::new(),
             standing: BTreeMap::new(),
-            syncs: VecDeque::new(),
+            passing: VecDeque::new(),
+            unreachable: BTreeMap::new(),
             passed: None,
             sent: Remembered::default(),
             backoff: Backoff::default(),
@@ -167,9 +191,13 @@ impl Sender {
                     self.diagnostics.insert(key, (identity, notes, failures));
                 }
             }
-            Report::Sync(subject) => {
-                if self.syncs.len() < SYNCS {
-                    self.syncs.push_back((subject, 0));
+            Report::Sync(subject) => self.happened(subject, Note::sync()),
+            Report::Unreachable(subject, text) => {
+                let now = Instant::now();
+                self.unreachable.retain(|_, at| now.duration_since(*at) < UNREACHABLE_PAUSE);
+                if !self.unreachable.contains_key(&subject.key) && self.unreachable.len() < REMEMBERED {
+                    self.unreachable.insert(subject.key.clone(), now);
+                    self.happened(subject, Note::unreachable(text));
                 }
             }
             Report::Gone(key) => {
@@ -179,17 +207,23 @@ impl Sender {
         }
     }
 
-    /// Chooses the next note: diagnostics first. After a failure, the objects behind it have their turn, then a sync,
-    /// then it starts over.
+    fn happened(&mut self, subject: Subject, note: Note) {
+        if self.passing.len() < PASSING {
+            self.passing.push_back((subject, note, 0));
+        }
+    }
+
+    /// Chooses the next note: diagnostics first. After a failure, the objects behind it have their turn, then one of the
+    /// other notes, then it starts over.
     fn pick(&self) -> Option<(Subject, Note)> {
         let behind = match &self.passed {
             Some(passed) => self.diagnostics.range((Excluded(passed), Unbounded)).next(),
             None => self.diagnostics.first_key_value(),
         };
         if behind.is_none()
-            && let Some((subject, _)) = self.syncs.front()
+            && let Some((subject, note, _)) = self.passing.front()
         {
-            return Some((subject.clone(), Note::sync()));
+            return Some((subject.clone(), note.clone()));
         }
         let (key, (identity, notes, _)) = behind.or_else(|| self.diagnostics.first_key_value())?;
         let note = notes.front().expect("no entry without notes");
@@ -219,12 +253,12 @@ impl Sender {
             // It already exists.
             Err(error) if error.code() == Some(409) => self.backoff.reset(),
             Err(error) if is_final(&error) => {
-                let error = &error as &dyn std::error::Error;
+                let error = ErrorChain(&error);
                 if self.refused {
-                    debug!(error, "the API server refuses an Event");
+                    debug!(%error, "the API server refuses an Event");
                 } else {
                     self.refused = true;
-                    warn!(error, "the API server refuses an Event; logged only once");
+                    warn!(%error, "the API server refuses an Event; logged only once");
                 }
             }
             Err(error) => return self.failed(subject, note, &error),
@@ -236,8 +270,8 @@ impl Sender {
 
     /// Removes a note from the queue. The remaining notes about the object have failed this often.
     fn settle(&mut self, subject: &Subject, note: &Note, failed: u32) {
-        if note.is_sync() {
-            self.syncs.pop_front();
+        if note.is_passing() {
+            self.passing.pop_front();
             self.passed = None;
         } else if let Some((_, notes, failures)) = self.diagnostics.get_mut(&subject.key) {
             // A newer report may have replaced it in the meantime.
@@ -254,8 +288,8 @@ impl Sender {
     fn failed(&mut self, subject: &Subject, note: &Note, error: &CallError) -> Duration {
         // While everything fails, this Event is not to blame.
         let counts = u32::from(self.backoff.failures() == 0);
-        let failures = if note.is_sync() {
-            let (_, failures) = self.syncs.front_mut().expect("a sync leaves the queue only once it is sent");
+        let failures = if note.is_passing() {
+            let (.., failures) = self.passing.front_mut().expect("it is taken off once it is sent");
             *failures += counts;
             *failures
         } else {
@@ -268,13 +302,14 @@ impl Sender {
             }
         };
         if counts > 0 && failures >= TRIES {
-            let (error, text) = (error as &dyn std::error::Error, &note.text);
-            warn!(error, about = %subject.key, text, "an Event is given up");
+            let ObjectKey { kind, namespace, name } = &subject.key;
+            let (error, namespace, name, text) = (ErrorChain(error), &**namespace, &**name, &note.text);
+            warn!(%kind, namespace, name, %error, text, "an Event is given up");
             self.settle(subject, note, failures);
-        } else if note.is_sync() {
-            self.syncs.rotate_left(1);
+        } else if note.is_passing() {
+            self.passing.rotate_left(1);
         }
-        self.passed = (!note.is_sync()).then(|| subject.key.clone());
+        self.passed = (!note.is_passing()).then(|| subject.key.clone());
         self.backoff.after(Some(error))
     }
 }
@@ -298,31 +333,43 @@ impl Note {
         }
         text.push_str(message);
         text.truncate(text.floor_char_boundary(TEXT));
-        Self { warning: diagnostic.severity > Severity::Info, reason: diagnostic.reason.as_str(), text }
+        let (warning, reason) = (diagnostic.severity > Severity::Info, diagnostic.reason.as_str());
+        Self { warning, reason, text, occurrence: Occurrence::Once }
     }
 
     /// The Event of ingress-nginx for each Ingress that it has synced.
     fn sync() -> Self {
-        Self { warning: false, reason: "Sync", text: "Scheduled for sync".to_owned() }
+        let (reason, text) = ("Sync", "Scheduled for sync".to_owned());
+        Self { warning: false, reason, text, occurrence: Occurrence::Version }
+    }
+
+    /// Says that a backend can't be reached now.
+    fn unreachable(mut text: String) -> Self {
+        text.truncate(text.floor_char_boundary(TEXT));
+        let occurrence = Occurrence::Minute(Timestamp::now().as_second() / 60);
+        Self { warning: true, reason: UNREACHABLE, text, occurrence }
     }
 
     /// The end of a warning.
     fn resolved(warning: &Self) -> Self {
         let mut text = format!("resolved: {}: {}", warning.reason, warning.text);
         text.truncate(text.floor_char_boundary(TEXT));
-        Self { warning: false, reason: RESOLVED, text }
+        Self { warning: false, reason: RESOLVED, text, occurrence: Occurrence::Version }
     }
 
-    fn is_sync(&self) -> bool {
-        self.reason == "Sync"
+    /// Whether it says what happened, not what holds.
+    fn is_passing(&self) -> bool {
+        ["Sync", UNREACHABLE].contains(&self.reason)
     }
 
-    /// Equal for notes that must be sent only once. Syncs and ends are unique per version, everything else per object.
+    /// Equal for what is to be sent once only.
     fn name_hash(&self, key: &ObjectKey, identity: &Identity) -> u64 {
         let mut hasher = DefaultHasher::new();
         (key, &identity.uid, self.warning, self.reason, &self.text).hash(&mut hasher);
-        if self.is_sync() || self.reason == RESOLVED {
-            identity.version.hash(&mut hasher);
+        match self.occurrence {
+            Occurrence::Once => (),
+            Occurrence::Version => identity.version.hash(&mut hasher),
+            Occurrence::Minute(minute) => minute.hash(&mut hasher),
         }
         hasher.finish()
     }

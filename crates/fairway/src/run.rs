@@ -7,12 +7,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::ArgMatches;
 use fairway_controller::{
-    AddressSource, ApiConfig, ConnectError, Controller, ControllerConfig, Election, Findings, Pod, StatusConfig,
+    AddressSource, ApiConfig, ConnectError, Controller, ControllerConfig, Election, Findings, Pod, Reporter,
+    StatusConfig, Unreachable,
 };
 use fairway_model::Snapshot;
-use fairway_proxy::Proxy;
 use fairway_proxy::access_log::LogSink;
 use fairway_proxy::admin::{Finding, FindingSource};
+use fairway_proxy::{Proxy, UnreachableSink};
 use fairway_translate::diagnostic::Diagnostic;
 use fairway_translate::options::Options;
 use fairway_translate::verdict::Verdict;
@@ -78,6 +79,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let controller = Controller::new(client, config.clone(), sink)?;
     let mut proxy_config = wiring::proxy_config(matches, &flags, &config.options, Some(admin_address(&flags)?), log)?;
     proxy_config.findings = shown(controller.findings());
+    proxy_config.unreachable = reported(controller.reporter());
     // No listener yet: whoever asks before the first complete configuration would be told 404.
     let proxy = Proxy::start(Snapshot::default(), proxy_config)
         .context("the proxy cannot start; choose another port for health and metrics with --healthz-port")?;
@@ -106,6 +108,14 @@ fn shown(findings: Findings) -> FindingSource {
             message: found.message,
         };
         findings.list().into_iter().map(shown).collect()
+    })
+}
+
+/// What the proxy tells the controller about backends that can't be reached.
+fn reported(reporter: Reporter) -> UnreachableSink {
+    UnreachableSink::new(move |one| {
+        let endpoints = one.endpoints.into_iter().map(|(address, reason)| (address, reason.as_str())).collect();
+        reporter.unreachable(Unreachable { origin: one.origin, backend: one.backend.to_string(), endpoints });
     })
 }
 

@@ -11,6 +11,7 @@ use crate::admin::FindingSource;
 use crate::limit::{ADMIN_PATIENCE, WORKER_CONNECTIONS};
 use crate::metrics::MetricOptions;
 use crate::net::resolve::AddressPolicy;
+use crate::unreachable::UnreachableSink;
 
 /// Choices of the process, as opposed to those of the users' objects.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct ProxyConfig {
     pub metrics: MetricOptions,
     /// What there is to say about users' objects.
     pub findings: FindingSource,
+    /// Who is told of backends of which no endpoint can be connected to.
+    pub unreachable: UnreachableSink,
     /// Which addresses requests may be sent to.
     pub addresses: AddressPolicy,
 }
@@ -57,6 +60,7 @@ impl Default for ProxyConfig {
             patience: ADMIN_PATIENCE,
             metrics: MetricOptions::default(),
             findings: FindingSource::default(),
+            unreachable: UnreachableSink::default(),
             addresses: AddressPolicy::default(),
         }
     }

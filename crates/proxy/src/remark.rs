@@ -21,7 +21,9 @@ impl Remarks {
     /// Notes, and logs the first time, that a backend relies on X-Accel-Redirect.
     pub(crate) fn accel_redirect(&self, backend: &Backend) {
         if self.noted().insert(backend.name.clone(), backend.origin.clone()).is_none() {
-            tracing::warn!(object = %backend.origin, reason = ACCEL_REDIRECT, "{ACCEL_REDIRECT_TEXT}");
+            let Origin { kind, namespace, name, .. } = &backend.origin;
+            let (kind, namespace, name) = (&**kind, &**namespace, &**name);
+            tracing::warn!(kind, namespace, name, reason = ACCEL_REDIRECT, "{ACCEL_REDIRECT_TEXT}");
         }
     }
 

@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use fairway_model::{Backend, Balance, Delta, EndpointSet, Endpoints, ForwardPolicy, Resource, ResourceName, Retry};
-use fairway_proxy::ProxyConfig;
+use fairway_proxy::{ProxyConfig, UnreachableSink};
 use fairway_testkit::{Client, Fault, Gate, Origin, Reply, eventually};
 use support::log::{Lines, logging};
 use support::{HOST, TestProxy, config, forward, forwarding, host, route};
@@ -239,7 +239,7 @@ async fn a_backend_that_relies_on_accel_redirect_is_a_finding() {
     let findings = admin.get("a", "/debug/findings").await.text();
     assert_eq!(findings.matches("AccelRedirectIgnored").count(), 1, "{findings}");
     let metrics = admin.get("a", "/metrics").await.text();
-    let line = "fairway_findings{severity=\"warning\",reason=\"AccelRedirectIgnored\"} 1\n";
+    let line = ",severity=\"warning\",reason=\"AccelRedirectIgnored\"} 1\n";
     assert!(metrics.contains(line), "{metrics}");
     // Without the backend there is nothing to say about it.
     proxy
@@ -248,4 +248,33 @@ async fn a_backend_that_relies_on_accel_redirect_is_a_finding() {
         .publish(Delta { removals: vec![ResourceName::Backend("default/web:80".into())], ..Delta::default() })
         .await;
     assert_eq!(admin.get("a", "/debug/findings").await.text(), "[]");
+}
+
+#[tokio::test]
+async fn a_backend_of_which_all_endpoints_refuse_is_told_with_each_of_them() {
+    let down = [Origin::new("one").fault(Fault::Refuse).start(), Origin::new("two").fault(Fault::Refuse).start()];
+    let up = Origin::new("up").start();
+    let policy = ForwardPolicy { retry: Retry { tries: Some(2), ..Retry::default() }, ..ForwardPolicy::default() };
+    let mut resources = forwarding(&[&up], ForwardPolicy::default());
+    resources.extend(support::backend("half", &[down[0].address(), up.address()]));
+    resources.push(host("half.example", vec![route("/", forward("half", policy.clone()))]));
+    resources.extend(support::backend("down", &[down[0].address(), down[1].address()]));
+    resources.push(host("down.example", vec![route("/", forward("down", policy))]));
+    let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let unreachable = UnreachableSink::new(move |one| drop(sender.send(one)));
+    let proxy = TestProxy::start_with(resources, ProxyConfig { unreachable, ..config() });
+    let mut client = proxy.connect().await;
+    for _ in 0..4 {
+        assert_eq!(client.get("half.example", "/").await.status, 200);
+    }
+    assert_eq!(client.get("down.example", "/").await.status, 502);
+    let one = told.recv().await.unwrap();
+    assert_eq!((&*one.origin.kind, &*one.origin.name), ("Ingress", "app"));
+    assert_eq!(one.backend, "default/down:80".into());
+    let mut found: Vec<_> = one.endpoints.iter().map(|(address, reason)| (*address, reason.as_str())).collect();
+    found.sort_unstable();
+    let mut expected: Vec<_> = down.iter().map(|origin| (origin.address(), "connect_refused")).collect();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    assert!(told.try_recv().is_err(), "nothing was told of the other one");
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::RandomState;
 use std::time::Duration;
 
-use fairway_model::Delta;
+use fairway_model::{Delta, ErrorChain, Origin};
 use fairway_translate::Translator;
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use fairway_translate::objects::{Change, Kind, ObjectKey};
@@ -27,6 +27,7 @@ use crate::finding::Findings;
 use crate::leader::{Candidate, Term};
 use crate::publish::Publish;
 use crate::reference::{References, fetch, is_referenced};
+use crate::report::Unreachable;
 use crate::source::sources;
 use crate::status::{Status, Write, Written, check_interval};
 use crate::store::{News, Store};
@@ -96,6 +97,8 @@ pub(super) struct Running {
     leave_until: Instant,
     check_at: Instant,
     looking_up_nodes: bool,
+    /// Whether the last look-up failed, which was said then.
+    nodes_fail: bool,
     reports: mpsc::Sender<Report>,
     jobs: JoinSet<Job>,
     /// Watches and the sender of Events.
@@ -175,6 +178,7 @@ impl Running {
             leave_until: Instant::now(),
             check_at: Instant::now(),
             looking_up_nodes: false,
+            nodes_fail: false,
             reports,
             jobs: JoinSet::new(),
             tasks,
@@ -355,12 +359,15 @@ impl Running {
                 self.looking_up_nodes = false;
                 let retry = match result {
                     Ok(addresses) => {
+                        self.nodes_fail = false;
                         let none = addresses.is_empty();
                         self.status.publish(addresses);
                         none
                     }
                     Err(error) => {
-                        warn!(error = &error as &dyn std::error::Error, "looking up the addresses of our nodes");
+                        if !std::mem::replace(&mut self.nodes_fail, true) {
+                            warn!(error = %ErrorChain(&error), "cannot look up the addresses of our nodes; trying again");
+                        }
                         true
                     }
                 };
@@ -382,11 +389,8 @@ impl Running {
                 }
                 Ok(_) => self.resign(),
                 Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    warn!(
-                        error,
-                        "can't tell whether another replica follows: addresses stay in the status of Ingresses"
-                    );
+                    let error = ErrorChain(&error);
+                    warn!(%error, "can't tell whether another replica follows: addresses stay in the status of Ingresses");
                     self.resign();
                 }
             },
@@ -501,6 +505,17 @@ impl Running {
     async fn report(&self, key: ObjectKey, diagnostics: Vec<Diagnostic>) {
         if let Some(subject) = self.subject(key) {
             self.tell(Report::Diagnostics(subject, diagnostics)).await;
+        }
+    }
+
+    /// Tells the owner of a route that its backend can't be reached.
+    pub(super) async fn unreachable(&self, report: &Unreachable) {
+        let Origin { kind, namespace, name, .. } = &report.origin;
+        if **kind != *Kind::Ingress.as_str() {
+            return;
+        }
+        if let Some(subject) = self.subject(ObjectKey::new(Kind::Ingress, &**namespace, &**name)) {
+            self.tell(Report::Unreachable(subject, report.text())).await;
         }
     }
 

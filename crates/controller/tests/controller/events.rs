@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use fairway_controller::Unreachable;
+use fairway_model::Origin;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -87,6 +89,37 @@ async fn a_corrected_mistake_is_reported_as_resolved() {
     assert_eq!((&event["type"], &event["involvedObject"]["name"]), (&json!("Normal"), &json!("bad")));
     let text = event["message"].as_str().unwrap();
     assert!(text.starts_with("resolved: AnnotationParsingFailed: ") && text.contains("proxy-read-timeout"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_backend_is_an_event_at_most_once_a_minute() {
+    const UNREACHABLE: &str = "EndpointsUnreachable";
+    let api = cluster(&["a", "b"]);
+    let mut rig = Rig::start(&api, config("one"));
+    rig.serves(&["a.example.com", "b.example.com"]).await;
+    let report = |name: &str, last: u8| {
+        rig.reporter.unreachable(Unreachable {
+            origin: Origin::new("Ingress", "shop", name),
+            backend: "shop/web:80".to_owned(),
+            endpoints: vec![(([10, 0, 0, last], 80).into(), "connect_refused")],
+        });
+    };
+    for last in 1..100 {
+        report("a", last);
+        report("unknown", last);
+        sleep(Duration::from_millis(100)).await;
+    }
+    api.until("the Event", |api| about(api, UNREACHABLE).len() == 1).await;
+    let event = &about(&api, UNREACHABLE)[0];
+    assert_eq!((&event["type"], &event["involvedObject"]["name"]), (&json!("Warning"), &json!("a")));
+    assert_eq!(event["message"], "the only endpoint of shop/web:80 can't be connected to: 10.0.0.1:80 connect_refused");
+    report("b", 1);
+    api.until("one on the other Ingress", |api| about(api, UNREACHABLE).len() == 2).await;
+    sleep(Duration::from_secs(61)).await;
+    report("a", 100);
+    api.until("another one after a minute", |api| about(api, UNREACHABLE).len() == 3).await;
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(about(&api, UNREACHABLE).len(), 3, "nothing without a report");
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fairway_controller::{AddressSource, Controller, ControllerConfig, Pod, Publish, RunError};
+use fairway_controller::{AddressSource, Controller, ControllerConfig, Pod, Publish, Reporter, RunError};
 use fairway_model::Snapshot;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,7 +17,9 @@ use crate::apiserver::ApiServer;
 pub(crate) struct Rig {
     snapshot: watch::Receiver<Snapshot>,
     ready: watch::Receiver<bool>,
-    /// Every snapshot that has been live, from the first.
+    /// What the proxy reports with.
+    pub(crate) reporter: Reporter,
+    /// Every snapshot that was live, from the first on.
     pub(crate) history: mpsc::UnboundedReceiver<Snapshot>,
     leave: Option<oneshot::Sender<()>>,
     stop: Option<oneshot::Sender<()>>,
@@ -50,7 +52,7 @@ impl Rig {
         });
         let cut = Arc::<AtomicBool>::default();
         let controller = Controller::new(api.client(cut.clone()), config, sink).unwrap();
-        let ready = controller.readiness();
+        let (ready, reporter) = (controller.readiness(), controller.reporter());
         let (leave, left) = oneshot::channel::<()>();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(controller.run(
@@ -61,7 +63,7 @@ impl Rig {
                 let _ = stopped.await;
             },
         ));
-        Self { snapshot, ready, history, leave: Some(leave), stop: Some(stop), task, cut }
+        Self { snapshot, ready, reporter, history, leave: Some(leave), stop: Some(stop), task, cut }
     }
 
     pub(crate) fn is_ready(&self) -> bool {

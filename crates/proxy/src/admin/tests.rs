@@ -274,5 +274,5 @@ async fn findings_are_counted_and_listed_by_object() {
     assert_eq!((status, objects[0]["name"].as_str()), (200, Some("a")));
     assert_eq!(objects[1]["findings"][0]["reason"], "ServiceNotFound");
     let (_, text) = Box::pin(get(setting.address, "/metrics")).await;
-    assert!(text.contains("fairway_findings{severity=\"error\",reason=\"ServiceNotFound\"} 2\n"));
+    assert!(text.contains(",severity=\"error\",reason=\"ServiceNotFound\"} 2\n"));
 }

@@ -106,6 +106,7 @@ impl Proxy {
             patience,
             metrics,
             findings,
+            unreachable,
             addresses,
         } = config;
         let control = control::PreparedControl::new(admin, addresses).map_err(StartError::Admin)?;
@@ -142,6 +143,7 @@ impl Proxy {
             log: log.as_ref().map(|log| log.handle()),
             metrics: metrics.clone(),
             remarks: remarks.clone(),
+            unreachable,
         });
         let mut senders = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use fairway_model::Template;
 use tokio::sync::Notify;
@@ -26,6 +27,7 @@ use crate::record::RequestRecord;
 use crate::remark::Remarks;
 use crate::respond::DateClock;
 use crate::timer::Timers;
+use crate::unreachable::{Failing, UnreachableSink};
 use crate::upstream::Upstreams;
 use crate::work::Store;
 
@@ -46,6 +48,8 @@ pub(crate) struct Common {
     pub(crate) metrics: Arc<MetricOptions>,
     /// What responses have shown; written once for each backend that has something to show.
     pub(crate) remarks: Remarks,
+    /// Who is told of backends that can't be reached.
+    pub(crate) unreachable: UnreachableSink,
 }
 
 /// How far the end of a worker has come. Each stage includes those before it.
@@ -78,6 +82,8 @@ pub(crate) struct Shard {
     log: Option<LogWriter>,
     /// The counters.
     pub(crate) metrics: RefCell<WorkerMetrics>,
+    /// Endpoints that can't be connected to.
+    failing: RefCell<Failing>,
     /// For templates with the time in them.
     pub(crate) log_clock: RefCell<LogClock>,
     /// Templates of policies that have variables, compiled, by their text. Forgotten with every change, so that there are no more
@@ -100,6 +106,7 @@ impl Shard {
         Rc::new(Self {
             log: common.log.as_ref().map(LogHandle::writer),
             metrics: RefCell::new(WorkerMetrics::new(common.metrics.clone())),
+            failing: RefCell::new(Failing::new(common.unreachable.clone())),
             log_clock: RefCell::new(LogClock::new()),
             common,
             timers: Timers::new(),
@@ -200,6 +207,9 @@ impl Shard {
             metrics.snapshot_changed();
         }
         drop(metrics);
+        if Failing::concerns(record) {
+            self.failing.borrow_mut().note(&self.running(), record, Instant::now());
+        }
         if let Some(log) = &self.log
             && live.prepared.log.admits(record)
         {

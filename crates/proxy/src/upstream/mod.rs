@@ -17,7 +17,7 @@ use crate::random::Rng;
 use crate::timer::Millis;
 
 pub(crate) use self::pool::{Pool, UpstreamConnection};
-pub(crate) use self::service::Service;
+pub(crate) use self::service::{Service, endpoints};
 pub(crate) use self::target::{Target, Way, Ways};
 pub(crate) use self::tls::InvalidTls;
 

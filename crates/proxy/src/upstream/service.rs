@@ -121,6 +121,11 @@ impl Service {
     }
 }
 
+/// The endpoints of a backend that may be asked.
+pub(crate) fn endpoints(live: &Live, name: &BackendName) -> Vec<Endpoint> {
+    EndpointSource::of(live, name).list(live).into_owned()
+}
+
 fn hash_key(backend: &Backend) -> Option<Rc<Format>> {
     match &backend.balance {
         Balance::Hash(hash) => Some(Rc::new(Format::plain(&hash.key))),

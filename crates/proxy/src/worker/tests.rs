@@ -24,6 +24,7 @@ use crate::access_log::{LogHandle, LogSink, LogThread};
 use crate::net::listener;
 use crate::remark::Remarks;
 use crate::shard::ClientCounts;
+use crate::unreachable::UnreachableSink;
 use crate::work::ORDINARY;
 
 const REQUESTS: usize = 200;
@@ -356,6 +357,7 @@ fn worker(live: &Arc<Live>, log: Option<LogHandle>) -> Rc<Worker> {
 /// What the workers of these tests have in common.
 fn common(log: Option<LogHandle>) -> Arc<Common> {
     Arc::new(Common {
+        unreachable: UnreachableSink::default(),
         clients: ClientCounts::default(),
         connections: 100,
         datagram_sessions: 100,

@@ -1,0 +1,102 @@
+//! Reports of the proxy about its routes. Each becomes an Event on the object that the route comes from.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use fairway_model::Origin;
+use tokio::sync::mpsc;
+
+/// Maximum number of queued reports. Workers send them and never wait: with more, some are lost.
+const WAITING: usize = 256;
+
+/// How many endpoints a text names.
+const NAMED: usize = 8;
+
+/// A backend of which no endpoint can be connected to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unreachable {
+    /// The object whose route leads there.
+    pub origin: Origin,
+    /// The backend, `NAMESPACE/SERVICE:PORT`.
+    pub backend: String,
+    /// Its endpoints, and why each can't be connected to, as one word.
+    pub endpoints: Vec<(SocketAddr, &'static str)>,
+}
+
+/// Takes reports. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Reporter(mpsc::Sender<Unreachable>);
+
+impl Reporter {
+    /// A reporter, and where its reports arrive.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Unreachable>) {
+        let (sender, reports) = mpsc::channel(WAITING);
+        (Self(sender), reports)
+    }
+
+    /// Reports a backend. Does not wait; when too many reports wait already, this one is lost.
+    pub fn unreachable(&self, report: Unreachable) {
+        let _ = self.0.try_send(report);
+    }
+}
+
+impl Unreachable {
+    /// The text of the Event.
+    pub(crate) fn text(&self) -> String {
+        let mut endpoints = self.endpoints.clone();
+        // Replicas say the same in the same words.
+        endpoints.sort_unstable();
+        let mut text = match endpoints.len() {
+            1 => format!("the only endpoint of {} can't be connected to: ", self.backend),
+            count => format!("none of the {count} endpoints of {} can be connected to: ", self.backend),
+        };
+        for (at, (address, reason)) in endpoints.iter().take(NAMED).enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            let _ = write!(text, "{comma}{address} {reason}");
+        }
+        if endpoints.len() > NAMED {
+            let _ = write!(text, ", and {} more", endpoints.len() - NAMED);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(count: u8) -> Unreachable {
+        Unreachable {
+            origin: Origin::new("Ingress", "shop", "web"),
+            backend: "shop/cart:80".to_owned(),
+            endpoints: (1..=count).rev().map(|last| (([10, 0, 0, last], 80).into(), "connect_refused")).collect(),
+        }
+    }
+
+    #[test]
+    fn the_text_names_the_endpoints_in_order_and_not_too_many() {
+        assert_eq!(
+            report(1).text(),
+            "the only endpoint of shop/cart:80 can't be connected to: 10.0.0.1:80 connect_refused"
+        );
+        assert_eq!(
+            report(2).text(),
+            "none of the 2 endpoints of shop/cart:80 can be connected to: 10.0.0.1:80 connect_refused, 10.0.0.2:80 connect_refused"
+        );
+        let many = report(200).text();
+        assert!(many.ends_with("10.0.0.8:80 connect_refused, and 192 more"), "{many}");
+    }
+
+    #[tokio::test]
+    async fn reports_that_nobody_takes_are_lost_and_not_waited_for() {
+        let (reporter, mut reports) = Reporter::new();
+        for _ in 0..2 * WAITING {
+            reporter.unreachable(report(1));
+        }
+        let mut count = 0;
+        while reports.try_recv().is_ok() {
+            count += 1;
+        }
+        assert_eq!(count, WAITING);
+    }
+}
