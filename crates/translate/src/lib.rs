@@ -1,27 +1,19 @@
 //! Kubernetes objects in, model out, plus status and diagnostics: pure functions, without I/O, clock or randomness.
 
-pub mod annotation;
-mod class;
-pub mod configmap;
-pub mod diagnostic;
-mod external_dns;
-pub mod flag;
+mod config;
+mod engine;
 mod ingress;
 pub mod limit;
-pub mod objects;
-pub mod options;
-mod secret;
-mod service;
-mod settings;
-pub mod standing;
-mod stream;
-pub mod translator;
+mod report;
+mod resource;
 pub mod value;
-mod variable;
-pub mod verdict;
+
+pub use config::{configmap, flag, options};
+pub use engine::{Translation, Translator, Update, objects, translate};
+pub use ingress::annotation;
+pub use report::{diagnostic, standing, verdict};
 
 pub use diagnostic::Diagnostic;
 pub use objects::{Change, Kind, Object, ObjectKey, Objects};
 pub use options::Options;
 pub use standing::{LeftOut, NotOurs, Standing};
-pub use translator::{Translation, Translator, Update, translate};

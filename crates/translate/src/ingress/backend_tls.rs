@@ -8,14 +8,14 @@ use fairway_model::{TlsVersions, Trust, UpstreamTls};
 
 use crate::annotation;
 use crate::objects::ObjectKey;
-use crate::secret::{BackendSecret, certificate_name};
+use crate::resource::certificate::{BackendSecret, certificate_name};
 use crate::value::Switch;
 
 /// TLS to backends, or why it can't be had.
 pub(crate) type BackendTls = Result<Arc<UpstreamTls>, Box<str>>;
 
 /// Puts annotations and Secret together.
-pub(crate) fn build(annotations: &annotation::BackendTls, key: &ObjectKey, secret: &BackendSecret) -> BackendTls {
+pub(super) fn build(annotations: &annotation::BackendTls, key: &ObjectKey, secret: &BackendSecret) -> BackendTls {
     let verify = annotations.verify == Some(Switch::On);
     let trust = match (&secret.authorities, verify) {
         (Some(authorities), true) => Trust::Authorities(authorities.clone()),

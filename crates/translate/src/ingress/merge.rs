@@ -15,12 +15,13 @@ use fairway_model::{
 
 use super::backend_tls::BackendTls;
 use super::guard::guard;
-use super::part::{Age, Part, PathKind, PathRule, Target};
+use super::part::{Part, PathKind, PathRule, Target};
 use super::route::{Common, HostScope, Leads, Policies, built_in_gate, denial};
 use crate::annotation::Denial;
 use crate::configmap::GlobalConfig;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::objects::ObjectKey;
+use crate::resource::Age;
 
 /// What a host is made from.
 pub(crate) struct HostInput<'a> {
@@ -59,7 +60,7 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     let denied = input.parts.iter().find(|part| part.annotations.denial == Denial::Hosts).map(|part| denial(part));
     let regex = locations.iter().any(|location| location.part.is_regex(&location.rule.text));
     let told = |(part, tls): (&&Part, &Option<BackendTls>)| {
-        let Part { key, .. } = part;
+        let key = part.key();
         let told = |why| {
             format!("proxy-ssl-secret of Ingress {}/{} can't be put in force: {why}", key.namespace, key.name).into()
         };
@@ -95,7 +96,7 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     }
     let www = locations.iter().filter(|location| location.part.annotations.hosts.www_redirect == Some(true));
     Merged {
-        www: www.map(|location| (location.part.age.clone(), location.part.key.clone())).min(),
+        www: www.map(|location| (location.part.owner.age.clone(), location.part.owner.key.clone())).min(),
         routes: merging.routes,
         diagnostics: merging.diagnostics,
     }
@@ -123,7 +124,7 @@ impl<'a> Merging<'a> {
                     }
                     hash_map::Entry::Occupied(entry) => {
                         let (winner, won) = entry.get();
-                        let (severity, why) = if part.age.leaving && !winner.age.leaving {
+                        let (severity, why) = if part.owner.age.leaving && !winner.owner.age.leaving {
                             (Severity::Info, "; this Ingress is being deleted, so it yields")
                         } else {
                             (Severity::Warning, ", already; the oldest wins, so this one is ignored")
@@ -131,8 +132,8 @@ impl<'a> Merging<'a> {
                         let message = format!(
                             "host {} has this path from Ingress {}/{}, {}{why}",
                             self.input.pattern,
-                            winner.key.namespace,
-                            winner.key.name,
+                            winner.owner.key.namespace,
+                            winner.owner.key.name,
                             won.section()
                         );
                         self.report(part, rule, severity, Reason::PathConflict, message);
@@ -287,10 +288,10 @@ impl<'a> Merging<'a> {
                     "the path is a regex, which makes a useless Path of the session cookie; set session-cookie-path";
                 self.report(part, rule, Severity::Warning, Reason::IneffectiveAnnotation, message.to_owned());
             }
-            if part.key != cause.part.key && !part.is_regex(&rule.text) {
+            if part.owner.key != cause.part.owner.key && !part.is_regex(&rule.text) {
                 let message = format!(
                     "Ingress {}/{} puts host {} into regex mode: this path is a case-insensitive regex, anchored at the start only",
-                    cause.part.key.namespace, cause.part.key.name, self.input.pattern
+                    cause.part.owner.key.namespace, cause.part.owner.key.name, self.input.pattern
                 );
                 self.report(part, rule, Severity::Info, Reason::HostConflict, message);
             }
@@ -351,7 +352,7 @@ impl<'a> Merging<'a> {
             .map(|(text, part, rule)| (text, part, rule.section()))
             .chain(implicit.map(|(text, part, section)| (text, part, section.to_owned())))
             .filter_map(|(text, part, section)| Some((text, part, section, part.annotations.hosts.app_root.as_ref()?)))
-            .max_by_key(|(text, part, ..)| (text.len(), *text, Reverse(&part.age)));
+            .max_by_key(|(text, part, ..)| (text.len(), *text, Reverse(&part.owner.age)));
         let Some((_, part, section, target)) = longest else { return };
         let Ok(path) = PathMatch::exact("/") else { return };
         let location = RedirectLocation::AppRoot(target.as_str().into());
@@ -390,7 +391,7 @@ impl<'a> Merging<'a> {
         message: String,
     ) -> &mut Diagnostic {
         let found = Diagnostic::new(severity, reason, &part.origin, rule.field("path"), &rule.text, message);
-        self.diagnostics.entry(part.key.clone()).or_default().push_mut(found)
+        self.diagnostics.entry(part.owner.key.clone()).or_default().push_mut(found)
     }
 }
 

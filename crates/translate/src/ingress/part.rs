@@ -1,57 +1,30 @@
 //! One Ingress, read on its own: what it asks for, with every value parsed. What that means on a host that it shares with
 //! others is decided in [`merge`](super::merge).
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use fairway_model::{HostPattern, Hostname, InvalidPathMatch, Origin, PathRegex, Template};
-use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressSpec, IngressTLS};
 
+use super::backend_tls::{self, BackendTls};
 use super::inspect::inspect;
+use super::wishes::wishes;
 use crate::annotation::{self, Annotations, IngressAnnotations, Rules};
+use crate::config::variable::without_value;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::limit;
 use crate::objects::{Kind, ObjectKey};
 use crate::options::Options;
-use crate::service::{BackendKey, BackendPort};
+use crate::resource::backend::{BackendKey, BackendPort};
+use crate::resource::{Age, Aged, Owner, Secrets};
 use crate::value::{HostAlias, RewriteTarget};
-use crate::variable::without_value;
-
-/// Which of two Ingresses comes first: that one wins every conflict.
-///
-/// One that is being deleted, or whose namespace is, comes after all that stay: since Kubernetes 1.33 the pods of a namespace go before
-/// its other objects, so its claims would lead nowhere for as long as the last pod takes to end.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(crate) struct Age {
-    pub(crate) leaving: bool,
-    born: Born,
-}
-
-/// ingress-nginx's rule: by creation time, and on a tie the one whose `namespace/name` comes last in the alphabet. Those that say
-/// no creation time come after all that do, in the order in which they were read.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-enum Born {
-    Created(Timestamp, Reverse<Arc<str>>),
-    Read(u64),
-}
-
-impl Age {
-    pub(crate) fn of(ingress: &Ingress, key: &ObjectKey, sequence: u64, leaving: bool) -> Self {
-        let born = match &ingress.metadata.creation_timestamp {
-            Some(created) => Born::Created(created.0, Reverse(format!("{}/{}", key.namespace, key.name).into())),
-            None => Born::Read(sequence),
-        };
-        Self { leaving, born }
-    }
-}
 
 /// What one Ingress asks for.
 #[derive(Debug)]
 pub(crate) struct Part {
-    pub(crate) key: ObjectKey,
-    pub(crate) age: Age,
+    /// It, as its backends and Secrets know it.
+    pub(crate) owner: Arc<Owner>,
     pub(crate) origin: Origin,
     pub(crate) annotations: Arc<IngressAnnotations>,
     /// Each host once, in the order of the rules.
@@ -72,61 +45,9 @@ pub(crate) struct Part {
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
-/// The Ingresses that have a say in something, oldest first.
-///
-/// Nearly always it is one: a vector then, since a tree would take half a kilobyte. Some Services and Secrets have thousands.
-#[derive(Debug, Default)]
-pub(crate) struct Parts {
-    few: Vec<Arc<Part>>,
-    /// All of them, once there were more than a few.
-    many: BTreeMap<Age, Arc<Part>>,
-}
-
-impl Parts {
-    const FEW: usize = 16;
-
-    pub(crate) fn insert(&mut self, part: &Arc<Part>) {
-        if !self.many.is_empty() {
-            self.many.insert(part.age.clone(), part.clone());
-            return;
-        }
-        match self.few.binary_search_by(|other| other.age.cmp(&part.age)) {
-            Ok(at) => self.few[at] = part.clone(),
-            Err(at) if self.few.len() < Self::FEW => {
-                if self.few.is_empty() {
-                    self.few.reserve_exact(1);
-                }
-                self.few.insert(at, part.clone());
-            }
-            Err(_) => {
-                let all = std::mem::take(&mut self.few).into_iter().chain([part.clone()]);
-                self.many = all.map(|part| (part.age.clone(), part)).collect();
-            }
-        }
-    }
-
-    pub(crate) fn remove(&mut self, age: &Age) {
-        self.many.remove(age);
-        if let Ok(at) = self.few.binary_search_by(|other| other.age.cmp(age)) {
-            self.few.remove(at);
-        }
-    }
-
-    pub(crate) fn get(&self, age: &Age) -> Option<&Arc<Part>> {
-        self.many.get(age).or_else(|| self.few.iter().find(|part| part.age == *age))
-    }
-
-    pub(crate) fn values(&self) -> impl Iterator<Item = &Arc<Part>> {
-        self.few.iter().chain(self.many.values())
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.few.is_empty() && self.many.is_empty()
-    }
-
-    /// Whether there are some, and all of them are being deleted.
-    pub(crate) fn all_leave(&self) -> bool {
-        self.values().next().is_some_and(|first| first.age.leaving)
+impl Aged for Part {
+    fn age(&self) -> &Age {
+        &self.owner.age
     }
 }
 
@@ -224,9 +145,40 @@ impl Part {
         self.annotations.rewriting.rewrite_target.as_ref().is_some_and(|target| target.as_str() != path)
     }
 
-    /// The Secrets that it refers to.
-    pub(crate) fn secrets(&self) -> impl Iterator<Item = (usize, &Arc<str>)> {
-        self.tls.iter().enumerate().filter_map(|(at, tls)| Some((at, tls.secret.as_ref()?)))
+    /// The object.
+    pub(crate) fn key(&self) -> &ObjectKey {
+        &self.owner.key
+    }
+
+    /// The Secrets of its `spec.tls`, with their place there.
+    pub(crate) fn tls_secrets(&self) -> impl Iterator<Item = (usize, ObjectKey)> {
+        self.tls.iter().enumerate().filter_map(|(at, tls)| Some((at, self.secret_key(tls.secret.as_ref()?))))
+    }
+
+    /// The key of a Secret in the namespace of the Ingress.
+    pub(crate) fn secret_key(&self, name: &Arc<str>) -> ObjectKey {
+        ObjectKey { kind: Kind::Secret, namespace: self.owner.key.namespace.clone(), name: name.clone() }
+    }
+
+    /// Every Secret that it refers to.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = ObjectKey> {
+        self.tls_secrets().map(|(_, key)| key).chain(self.backend_secret.as_deref().cloned())
+    }
+
+    /// What it says of TLS to backends, if it names a Secret for it.
+    pub(crate) fn backend_tls(&self, secrets: &Secrets) -> Option<BackendTls> {
+        let key = self.backend_secret.as_deref()?;
+        Some(match secrets.for_backends(key) {
+            Ok(secret) => backend_tls::build(&self.annotations.backend_tls, key, &secret),
+            Err(why) => Err(why.into()),
+        })
+    }
+
+    /// The hosts that it has a say in.
+    pub(crate) fn patterns(&self) -> impl Iterator<Item = HostPattern> {
+        let catch_all = self.catch_all && self.default_backend.is_some();
+        let hosts = self.hosts.iter().map(|rules| rules.pattern.clone());
+        hosts.chain(catch_all.then_some(HostPattern::Any))
     }
 }
 
@@ -296,8 +248,7 @@ pub(crate) fn parse(
     let backend_secret =
         backend_secret.map(|secret| ObjectKey::new(Kind::Secret, secret.namespace.as_str(), secret.name.as_str()));
     Ok(Part {
-        key: key.clone(),
-        age,
+        owner: Owner { key: key.clone(), age, wishes: wishes(&annotations) }.into(),
         annotations,
         hosts,
         default_backend: default_backend.map(Box::new),

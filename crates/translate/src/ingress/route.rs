@@ -227,7 +227,7 @@ impl<'a> Common<'a> {
 /// Why the paths of an Ingress are denied, in words.
 pub(super) fn denial(part: &Part) -> Box<str> {
     let by = part.annotations.denied_by.as_deref().unwrap_or("an annotation");
-    format!("{by} of Ingress {}/{} can't be put in force", part.key.namespace, part.key.name).into()
+    format!("{by} of Ingress {}/{} can't be put in force", part.owner.key.namespace, part.owner.key.name).into()
 }
 
 /// Who may connect, and why nobody may if a list of the ConfigMap can't be read. A list of the Ingress replaces the ConfigMap's

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use fairway_model::TlsVersions;
+use fairway_model::{Balance, TlsVersions};
 
 use super::{Value, is_multi_line};
 
@@ -118,6 +118,16 @@ pub enum LoadBalance {
     RoundRobin,
     /// The one that was quicker lately, of two.
     Ewma,
+}
+
+impl LoadBalance {
+    /// The same for a backend.
+    pub fn balance(self) -> Balance {
+        match self {
+            Self::RoundRobin => Balance::RoundRobin,
+            Self::Ewma => Balance::Ewma,
+        }
+    }
 }
 
 impl Value for LoadBalance {

@@ -1,7 +1,7 @@
 //! Backends and their endpoints, from Services and EndpointSlices.
 //!
-//! A backend is one port of one Service as an object names it; all Ingresses of a namespace share it. How it is spoken to comes
-//! from those Ingresses, where its endpoints are from the Service and its slices: two resources, because the second changes
+//! A backend is one port of one Service as an object names it; all its owners share it. How it is spoken to comes from them, where its
+//! endpoints are from the Service and its slices: two resources, because the second changes
 //! with every rollout and must touch nothing else.
 
 mod endpoints;
@@ -11,20 +11,16 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use fairway_model::{
-    Affinity, AffinityMode, Backend, BackendName, Balance, EndpointSet, Endpoints, HashBalance, Origin, Protocol,
-    SameSite, SessionCookie, Template,
-};
+use fairway_model::{Affinity, AffinityMode, Backend, BackendName, Balance, EndpointSet, Endpoints, Origin, Protocol};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::configmap::GlobalConfig;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
-use crate::ingress::Part;
 use crate::objects::{Kind, ObjectKey};
 use crate::options::{Development, ECHO_SERVICE_FIELD, Options};
-use crate::value;
+use crate::resource::Owner;
 
 /// A port of a Service, as an object names it, and what it is for.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -162,8 +158,8 @@ pub(crate) struct Resolved {
 pub(crate) struct Sources<'a> {
     pub(crate) service: Option<&'a Service>,
     pub(crate) slices: Vec<&'a EndpointSlice>,
-    /// The Ingresses that refer to it, oldest first.
-    pub(crate) parts: Vec<&'a Part>,
+    /// What refers to it, oldest first.
+    pub(crate) owners: Vec<&'a Owner>,
     /// Whether it is the global default backend.
     pub(crate) is_default: bool,
 }
@@ -172,11 +168,11 @@ pub(crate) struct Sources<'a> {
 pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalConfig, options: &Options) -> Resolved {
     let name = key.name();
     let port = sources.service.and_then(|service| find_port(service, key));
-    // The first Ingress of the namespace decides, as for everything that a backend has once.
-    let first = sources.parts.first().map(|part| &part.annotations.balancing);
+    // The first owner decides, as for everything that a backend has once.
+    let first = sources.owners.first();
     let of_requests = key.layer == Layer::Http;
     let by_cluster_address =
-        of_requests && first.and_then(|first| first.service_upstream).unwrap_or(config.service_upstream);
+        of_requests && first.and_then(|first| first.wishes.by_cluster_address).unwrap_or(config.service_upstream);
     let (mut endpoints, mut problem) = match endpoints::find(key, sources, port, by_cluster_address, options) {
         Ok(endpoints) => (Some(endpoints), None),
         Err(problem) if matches!(problem.reason, Reason::ServiceNotFound | Reason::PortNotFound) => {
@@ -224,8 +220,8 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
         port: port_text.into(),
         upstream_name,
         protocol,
-        balance: if of_requests { balance(&sources.parts, config) } else { Balance::RoundRobin },
-        affinity: affinity(&sources.parts),
+        balance: if of_requests { balance(&sources.owners, config) } else { Balance::RoundRobin },
+        affinity: affinity(&sources.owners),
         request_fields,
     };
     let endpoints = endpoints.map(|endpoints| EndpointSet { backend: name, endpoints });
@@ -264,39 +260,15 @@ fn find_port<'a>(service: &'a Service, key: &BackendKey) -> Option<&'a ServicePo
     }
 }
 
-/// The first Ingress that refers to the backend decides; the ConfigMap where it says nothing.
-fn balance(parts: &[&Part], config: &GlobalConfig) -> Balance {
-    let first = parts.first().map(|part| &part.annotations.balancing);
-    if let Some((first, key)) = first.and_then(|first| Some((first, first.hash_by.as_ref()?))) {
-        let subset = first.hash_by_subset.unwrap_or(false).then(|| first.hash_by_subset_size.unwrap_or(3));
-        return Balance::Hash(HashBalance { key: Template::parse(key.as_str()), subset });
-    }
-    match first.and_then(|first| first.algorithm).unwrap_or(config.load_balance) {
-        value::LoadBalance::RoundRobin => Balance::RoundRobin,
-        value::LoadBalance::Ewma => Balance::Ewma,
-    }
+/// The first owner decides; the ConfigMap where it says nothing.
+fn balance(owners: &[&Owner], config: &GlobalConfig) -> Balance {
+    let first = owners.first().and_then(|owner| owner.wishes.balance.clone());
+    first.unwrap_or_else(|| config.load_balance.balance())
 }
 
-/// Type and mode come from the first Ingress that has them, the cookie from the last one, as in ingress-nginx.
-fn affinity(parts: &[&Part]) -> Option<Affinity> {
-    let last = parts.iter().map(|part| &part.annotations.affinity).rfind(|affinity| affinity.kind.is_some())?;
-    let mode = parts.iter().find_map(|part| part.annotations.affinity.mode);
-    let cookie = SessionCookie {
-        name: last.cookie_name.as_ref().map_or("INGRESSCOOKIE", |name| name.as_str()).into(),
-        expires: last.cookie_expires.map(|seconds| seconds.0),
-        max_age: last.cookie_max_age.map(|seconds| seconds.0),
-        domain: last.cookie_domain.as_ref().map(|domain| domain.as_str().into()),
-        secure: last.cookie_secure.unwrap_or_default(),
-        same_site: last.cookie_same_site.map(|same_site| match same_site {
-            value::SameSite::None => SameSite::None,
-            value::SameSite::Lax => SameSite::Lax,
-            value::SameSite::Strict => SameSite::Strict,
-        }),
-        conditional_same_site_none: last.cookie_conditional_same_site_none.unwrap_or_default(),
-    };
-    let mode = match mode {
-        Some(value::AffinityMode::Persistent) => AffinityMode::Persistent,
-        Some(value::AffinityMode::Balanced) | None => AffinityMode::Balanced,
-    };
-    Some(Affinity { mode, cookie, change_on_failure: last.cookie_change_on_failure.unwrap_or_default() })
+/// The mode comes from the first owner that has one, the cookie from the last one, as in ingress-nginx.
+fn affinity(owners: &[&Owner]) -> Option<Affinity> {
+    let (cookie, change_on_failure) = owners.iter().rev().find_map(|owner| owner.wishes.affinity.clone())?;
+    let mode = owners.iter().find_map(|owner| owner.wishes.affinity_mode).unwrap_or(AffinityMode::Balanced);
+    Some(Affinity { mode, cookie, change_on_failure })
 }

@@ -1,46 +1,83 @@
-//! Hosts, kept up to date: those that Ingresses name, and the other names that lead to them.
+//! Hosts, kept up to date: those that Ingresses name, the other names that lead to them, and which of them has which certificate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use fairway_model::{
-    Action, CertificateName, Host, HostKey, HostPattern, Hostname, Location, Origin, PathMatch, Redirect, Resource,
-    ResourceName, Route,
+    Action, BackendName, CertificateName, Host, HostKey, HostPattern, Hostname, Location, Origin, PathMatch, Redirect,
+    Resource, ResourceName, Route, TableName,
 };
 
-use super::certificates::Choice;
-use super::ingresses::secrets;
-use super::part::{Extent, portion};
-use super::{Translator, Work};
+use super::merge::{HostInput, Merged, merge};
+use super::part::Part;
+use super::route::Policies;
+use crate::config::configmap::GlobalConfig;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
-use crate::ingress::{Age, HostInput, Merged, Part, Parts, merge};
+use crate::engine::dirty::{Dirty, Output, compact};
+use crate::engine::part::{Extent, portion};
 use crate::objects::ObjectKey;
+use crate::resource::{Age, ByAge, Secrets};
+
+/// All names under which something may be served.
+#[derive(Debug)]
+pub(crate) struct Hosts {
+    names: BTreeMap<HostPattern, NameState>,
+    policies: Policies,
+    /// Hosts to be merged.
+    waiting: BTreeSet<HostPattern>,
+    /// Hosts whose certificate is to be chosen.
+    waiting_certificates: BTreeSet<HostPattern>,
+}
+
+/// What hosts are made from, besides the Ingresses that name them.
+#[derive(Clone, Copy)]
+pub(crate) struct HostInputs<'a> {
+    pub(crate) config: &'a GlobalConfig,
+    pub(crate) secrets: &'a Secrets,
+    /// `--default-backend-service`.
+    pub(crate) default_backend: Option<&'a BackendName>,
+    pub(crate) table: &'a TableName,
+    pub(crate) annotations_prefix: &'a str,
+    /// The port in redirects to https.
+    pub(crate) https_port: Option<u16>,
+}
+
+/// What was decided about the certificate of one host.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Choice {
+    /// Whether the host has an entry at all, if only for the default certificate: `ssl-redirect` needs one.
+    entry: bool,
+    /// The certificate, if it isn't the default one.
+    certificate: Option<CertificateName>,
+    /// What there is to tell the Ingress that decided.
+    diagnostic: Option<Box<(ObjectKey, Diagnostic)>>,
+}
 
 /// One name under which something may be served.
 #[derive(Debug, Default)]
-pub(super) struct NameState {
+struct NameState {
     /// The Ingresses that name it as a host, oldest first.
-    pub(super) parts: Parts,
+    parts: ByAge<Part>,
     choice: Choice,
     published: Option<Arc<Host>>,
-    pub(super) rare: Rare,
+    rare: Rare,
 }
 
 /// What few names have, apart from the state because there may be tens of thousands of those. Reading makes none; writing does.
 #[derive(Debug, Default)]
-pub(super) struct Rare(Option<Box<RareState>>);
+struct Rare(Option<Box<RareState>>);
 
 #[derive(Debug)]
-pub(super) struct RareState {
+struct RareState {
     /// Other hosts that lead here, if no Ingress names this one as its host. The first one does.
     claims: BTreeMap<Claim, ObjectKey>,
     /// The names that this host claims.
     claimed: BTreeSet<(HostPattern, Claim)>,
     /// What there is to tell about this name.
-    pub(super) diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
+    diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
     /// What there is to tell about claims to this name.
-    pub(super) claim_diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
+    claim_diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
 }
 
 static NOTHING_RARE: RareState = RareState::new();
@@ -70,9 +107,16 @@ impl DerefMut for Rare {
     }
 }
 
+/// One turn of settling.
+struct HostTurn<'i, 'd> {
+    inputs: HostInputs<'i>,
+    dirty: &'d mut Dirty,
+    out: &'d mut Output,
+}
+
 /// Why a name leads to a host. In order of precedence: whoever is being deleted yields.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Claim {
+struct Claim {
     leaving: bool,
     by: ClaimBy,
 }
@@ -93,35 +137,91 @@ impl ClaimBy {
 
 impl NameState {
     /// Whether an Ingress names this host. Where all that do are being deleted, they yield to a claim of one that stays.
-    pub(super) fn is_primary(&self) -> bool {
+    fn is_primary(&self) -> bool {
         let claimed = || self.rare.claims.keys().next().is_some_and(|first| !first.leaving);
         !(self.parts.is_empty() || self.parts.all_leave() && claimed())
     }
 
     /// The names that this host claims for itself.
-    pub(super) fn claimed_names(&self) -> impl Iterator<Item = &HostPattern> {
+    fn claimed_names(&self) -> impl Iterator<Item = &HostPattern> {
         self.rare.claimed.iter().map(|(name, _)| name)
     }
 }
 
-impl Translator {
-    pub(super) fn settle_names(&mut self, work: &mut Work, extent: Extent) {
+impl Default for Hosts {
+    fn default() -> Self {
+        Self {
+            // There is always something for requests that no host takes.
+            names: [(HostPattern::Any, NameState::default())].into(),
+            policies: Policies::default(),
+            waiting: BTreeSet::new(),
+            waiting_certificates: BTreeSet::new(),
+        }
+    }
+}
+
+impl Hosts {
+    /// Takes an Ingress that names a host.
+    pub(crate) fn attach(&mut self, pattern: HostPattern, part: &Arc<Part>, dirty: &mut Dirty) {
+        self.names.entry(pattern.clone()).or_default().parts.insert(part);
+        dirty.hosts.insert(pattern);
+    }
+
+    /// Forgets an Ingress.
+    pub(crate) fn detach(&mut self, pattern: HostPattern, age: &Age, dirty: &mut Dirty) {
+        if let Some(name) = self.names.get_mut(&pattern) {
+            name.parts.remove(age);
+        }
+        dirty.hosts.insert(pattern);
+    }
+
+    /// Lets what is kept take no more room than it needs.
+    pub(crate) fn compact(&mut self) {
+        compact(&mut self.names);
+    }
+
+    /// Whether some wait for their turn.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !(self.waiting.is_empty() && self.waiting_certificates.is_empty())
+    }
+
+    /// What there is to tell an Ingress about the hosts that it names, and those that they claim.
+    pub(crate) fn findings<'a>(&'a self, part: &Part) -> Vec<&'a Diagnostic> {
+        let key = part.key();
+        let mut names: BTreeSet<&HostPattern> = part.hosts.iter().map(|rules| &rules.pattern).collect();
+        if part.catch_all {
+            names.insert(&HostPattern::Any);
+        }
+        let states = || names.iter().filter_map(|name| self.names.get(*name));
+        let claimed: BTreeSet<&HostPattern> = states().flat_map(NameState::claimed_names).collect();
+        let own = states().filter_map(|state| state.rare.diagnostics.get(key));
+        let claims = claimed.into_iter().filter_map(|name| self.names.get(name)?.rare.claim_diagnostics.get(key));
+        own.chain(claims).flatten().collect()
+    }
+
+    /// Merges what is due.
+    pub(crate) fn settle(&mut self, inputs: HostInputs<'_>, dirty: &mut Dirty, out: &mut Output, extent: Extent) {
         let room = extent.results;
-        let due = std::mem::take(&mut work.names);
-        work.names = portion(due, &mut self.waiting.names, room, extent);
-        let due = std::mem::take(&mut work.certificates);
-        work.certificates = portion(due, &mut self.waiting.certificates, room, extent);
-        self.settle_choices(work);
+        let mut due = std::mem::take(&mut dirty.hosts);
+        if std::mem::take(&mut dirty.all_hosts) {
+            let primary = self.names.iter().filter(|(_, name)| name.is_primary());
+            due.extend(primary.map(|(pattern, _)| pattern.clone()));
+            due.insert(HostPattern::Any);
+        }
+        let due = portion(due, &mut self.waiting, room, extent);
+        let certificates = std::mem::take(&mut dirty.certificates);
+        let certificates = portion(certificates, &mut self.waiting_certificates, room, extent);
+        let due = self.settle_choices(due, certificates, inputs.secrets);
+        let mut turn = HostTurn { inputs, dirty, out };
         let mut derived = BTreeSet::new();
         // A wildcard's certificate may have brought in many that are below it.
-        let due = std::mem::take(&mut work.names);
         let all_leave =
             |names: &Self, pattern: &HostPattern| names.names.get(pattern).is_some_and(|it| it.parts.all_leave());
-        let due = portion(due, &mut self.waiting.names, room.saturating_mul(2), extent);
+        let due = portion(due, &mut self.waiting, room.saturating_mul(2), extent);
         let (mut leaving, staying): (BTreeSet<_>, BTreeSet<_>) =
             due.into_iter().partition(|pattern| all_leave(self, pattern));
         for pattern in staying {
-            self.settle_name(pattern, &mut derived, work);
+            self.settle_name(pattern, &mut derived, &mut turn);
         }
         // Names whose Ingresses are all being deleted come last: one may yield to a new claim, or needn't any more. Claims that they
         // made before they were being deleted are taken back first; those that they make now keep no other such name from its own.
@@ -130,37 +230,42 @@ impl Translator {
         }
         leaving.extend(derived.iter().filter(|pattern| all_leave(self, pattern)).cloned());
         for pattern in leaving {
-            self.settle_name(pattern, &mut derived, work);
+            self.settle_name(pattern, &mut derived, &mut turn);
         }
         for pattern in derived {
-            self.publish_derived(&pattern, work);
+            self.publish_derived(&pattern, &mut turn);
         }
     }
 
-    fn settle_name(&mut self, pattern: HostPattern, derived: &mut BTreeSet<HostPattern>, work: &mut Work) {
+    fn settle_name(&mut self, pattern: HostPattern, derived: &mut BTreeSet<HostPattern>, turn: &mut HostTurn<'_, '_>) {
         let Some(state) = self.names.get(&pattern) else { return };
         let primary = state.is_primary() || pattern == HostPattern::Any;
-        let merged = primary.then(|| self.merge(&pattern, self.has_entry(&pattern)));
+        let merged = primary.then(|| self.merge(&pattern, self.has_entry(&pattern), turn.inputs));
         let claimed = merged.as_ref().map(|merged| self.claims(&pattern, merged)).unwrap_or_default();
         self.replace_claims(&pattern, claimed, derived);
         match merged {
-            Some(merged) => self.publish_merged(&pattern, merged, work),
+            Some(merged) => self.publish_merged(&pattern, merged, turn),
             None => {
                 derived.insert(pattern);
             }
         }
     }
 
-    /// Decides which host has which certificate, and notes the hosts for which that changes something.
-    fn settle_choices(&mut self, work: &mut Work) {
-        let patterns: BTreeSet<HostPattern> = work.names.union(&work.certificates).cloned().collect();
+    /// Decides which host has which certificate. Gives the hosts that are due, and those for which that changes something.
+    fn settle_choices(
+        &mut self,
+        mut due: BTreeSet<HostPattern>,
+        certificates: BTreeSet<HostPattern>,
+        secrets: &Secrets,
+    ) -> BTreeSet<HostPattern> {
+        let patterns: BTreeSet<HostPattern> = due.union(&certificates).cloned().collect();
         for pattern in patterns {
-            let choice = self.choose(&pattern);
+            let choice = self.choose(&pattern, secrets);
             let Some(state) = self.names.get_mut(&pattern) else { continue };
             if state.choice == choice {
                 // A certificate that changed may cover other names of the host than before.
                 if !state.rare.claimed.is_empty() {
-                    work.names.insert(pattern);
+                    due.insert(pattern);
                 }
                 continue;
             }
@@ -171,10 +276,45 @@ impl Translator {
                     .names
                     .keys()
                     .filter(|name| matches!(name, HostPattern::Exact(name) if name.parent() == Some(parent.as_str())));
-                work.names.extend(below.cloned());
+                due.extend(below.cloned());
             }
-            work.names.insert(pattern);
+            due.insert(pattern);
         }
+        due
+    }
+
+    /// The certificate of a host: the oldest Ingress of the host that has a `tls` section decides.
+    ///
+    /// Its entry that lists the host names the Secret. If none does, the first of its Secrets that covers the host counts. What
+    /// is missing, broken, or doesn't cover the host means the default certificate.
+    fn choose(&self, pattern: &HostPattern, secrets: &Secrets) -> Choice {
+        let parts = self.names.get(pattern).map(|name| &name.parts);
+        let decides = parts.and_then(|parts| parts.values().find(|part| !part.tls.is_empty()));
+        let Some(part) = decides.filter(|_| *pattern != HostPattern::Any) else { return Choice::default() };
+        let by_default = Choice { entry: true, ..Choice::default() };
+        let usable = |name: &Arc<str>| secrets.good(&part.secret_key(name));
+        let host = pattern.to_string();
+        let listed = part
+            .tls
+            .iter()
+            .position(|tls| tls.hosts.iter().any(|listed| listed.strip_suffix('.').unwrap_or(listed) == host));
+        if let Some(at) = listed {
+            let Some(good) = part.tls[at].secret.as_ref().and_then(usable) else { return by_default };
+            if good.covers(pattern) {
+                return Choice { certificate: Some(good.certificate.name.clone()), ..by_default };
+            }
+            let message = format!(
+                "the certificate is for {}, not for host {host}, which gets the default certificate",
+                crate::diagnostic::bounded(&good.names())
+            );
+            let name = part.tls[at].secret.as_deref().unwrap_or_default();
+            let field = format!("spec.tls[{at}].secretName");
+            let (severity, reason) = (Severity::Warning, Reason::CertificateMismatch);
+            let found = Diagnostic::new(severity, reason, &part.origin, field, name, message);
+            return Choice { diagnostic: Some(Box::new((part.key().clone(), found))), ..by_default };
+        }
+        let covering = part.tls_secrets().filter_map(|(_, key)| secrets.good(&key)).find(|good| good.covers(pattern));
+        Choice { certificate: covering.map(|good| good.certificate.name.clone()), ..by_default }
     }
 
     /// Whether there is an entry for a certificate of this name: its own, or that of the wildcard around it.
@@ -188,17 +328,17 @@ impl Translator {
         self.names.get(&HostPattern::Label(parent)).is_some_and(|state| state.choice.entry)
     }
 
-    fn merge(&mut self, pattern: &HostPattern, certificate_entry: bool) -> Merged {
+    fn merge(&mut self, pattern: &HostPattern, certificate_entry: bool, inputs: HostInputs<'_>) -> Merged {
         let parts = self.names.get(pattern).into_iter().flat_map(|state| state.parts.values());
         let parts: Vec<&Part> = parts.map(|part| &**part).collect();
         let input = HostInput {
             pattern,
-            backend_tls: parts.iter().map(|part| self.backend_tls(part)).collect(),
+            backend_tls: parts.iter().map(|part| part.backend_tls(inputs.secrets)).collect(),
             parts,
             certificate_entry,
-            https_port: self.options.development.as_ref().and_then(|development| development.https_port),
-            config: &self.global.config,
-            default_backend: self.default_backend.as_ref(),
+            https_port: inputs.https_port,
+            config: inputs.config,
+            default_backend: inputs.default_backend,
         };
         merge(&input, &mut self.policies)
     }
@@ -211,8 +351,8 @@ impl Translator {
         if let Some(part) = parts.into_iter().find(|part| !part.aliases.is_empty()) {
             let others = part.aliases.iter().filter(|alias| *alias != pattern);
             claims.extend(others.map(|alias| {
-                let claim = ClaimBy::Alias(part.age.clone(), pattern.clone()).with(&part.age);
-                ((alias.clone(), claim), part.key.clone())
+                let claim = ClaimBy::Alias(part.owner.age.clone(), pattern.clone()).with(&part.owner.age);
+                ((alias.clone(), claim), part.key().clone())
             }));
         }
         if let (Some((age, key)), HostPattern::Exact(name)) = (&merged.www, pattern) {
@@ -251,7 +391,7 @@ impl Translator {
         }
     }
 
-    fn publish_merged(&mut self, pattern: &HostPattern, mut merged: Merged, work: &mut Work) {
+    fn publish_merged(&mut self, pattern: &HostPattern, mut merged: Merged, turn: &mut HostTurn<'_, '_>) {
         let Some(state) = self.names.get_mut(pattern) else { return };
         if let Some((key, diagnostic)) = state.choice.diagnostic.as_deref() {
             merged.diagnostics.entry(key.clone()).or_default().push(diagnostic.clone());
@@ -259,46 +399,46 @@ impl Translator {
         let mut decided = None;
         for part in state.parts.values().filter(|part| !part.aliases.is_empty()) {
             let Some(first) = &decided else {
-                decided = Some(&part.key);
+                decided = Some(part.key());
                 continue;
             };
             let message = format!(
                 "host {pattern} has the aliases of Ingress {}/{}, which is older; these are ignored",
                 first.namespace, first.name
             );
-            let field = format!("metadata.annotations[\"{}/server-alias\"]", self.options.annotations_prefix);
+            let field = format!("metadata.annotations[\"{}/server-alias\"]", turn.inputs.annotations_prefix);
             let (severity, reason) = (Severity::Warning, Reason::HostConflict);
             let found = Diagnostic::new(severity, reason, &part.origin, field, "", message);
-            merged.diagnostics.entry(part.key.clone()).or_default().push(found);
+            merged.diagnostics.entry(part.key().clone()).or_default().push(found);
         }
         if state.rare.diagnostics != merged.diagnostics {
             let keys = state.rare.diagnostics.keys().chain(merged.diagnostics.keys());
-            work.reports.extend(keys.cloned());
+            turn.dirty.reports.extend(keys.cloned());
             state.rare.diagnostics = merged.diagnostics;
         }
-        let host = Host::new(self.table.clone(), pattern.clone(), merged.routes)
+        let host = Host::new(turn.inputs.table.clone(), pattern.clone(), merged.routes)
             .with_certificate(state.choice.certificate.clone());
-        self.publish(pattern, Some(host), work);
-        self.report_claims(pattern, work);
+        self.publish(pattern, Some(host), turn);
+        self.report_claims(pattern, turn);
     }
 
     /// Publishes a name that no Ingress has as its host, or only such that yield it: as another host has it, or not at all.
-    fn publish_derived(&mut self, pattern: &HostPattern, work: &mut Work) {
+    fn publish_derived(&mut self, pattern: &HostPattern, turn: &mut HostTurn<'_, '_>) {
         let Some(state) = self.names.get_mut(pattern) else { return };
         if state.is_primary() || *pattern == HostPattern::Any {
-            self.report_claims(pattern, work);
+            self.report_claims(pattern, turn);
             return;
         }
         if !state.rare.diagnostics.is_empty() {
-            work.reports.extend(std::mem::take(&mut state.rare.diagnostics).into_keys());
+            turn.dirty.reports.extend(std::mem::take(&mut state.rare.diagnostics).into_keys());
         }
         let first = state.rare.claims.keys().next().cloned();
         let host = first.and_then(|claim| match claim.by {
-            ClaimBy::Alias(_, primary) => self.alias(pattern, &primary),
-            ClaimBy::Www(age, name) => self.www(pattern, &age, &name),
+            ClaimBy::Alias(_, primary) => self.alias(pattern, &primary, turn.inputs),
+            ClaimBy::Www(age, name) => self.www(pattern, &age, &name, turn.inputs),
         });
-        self.publish(pattern, host, work);
-        self.report_claims(pattern, work);
+        self.publish(pattern, host, turn);
+        self.report_claims(pattern, turn);
         let unused =
             |state: &NameState| state.parts.is_empty() && state.rare.claims.is_empty() && state.rare.claimed.is_empty();
         if self.names.get(pattern).is_some_and(unused) {
@@ -308,64 +448,69 @@ impl Translator {
 
     /// The certificate for another name of a host: that of the host if it covers the name, else the first one of all the Secrets in
     /// `spec.tls` of the host's Ingresses that does.
-    fn certificate_for(&self, pattern: &HostPattern, primary: &HostPattern) -> Option<CertificateName> {
+    fn certificate_for(
+        &self,
+        pattern: &HostPattern,
+        primary: &HostPattern,
+        secrets: &Secrets,
+    ) -> Option<CertificateName> {
         let state = self.names.get(primary)?;
-        let chosen = state.choice.certificate.clone().filter(|certificate| self.covers(certificate, pattern));
+        let chosen = state.choice.certificate.clone().filter(|certificate| secrets.covers(certificate, pattern));
         chosen.or_else(|| {
-            let of_part = |part: &Arc<Part>| secrets(part).collect::<Vec<_>>();
-            let mut good =
-                state.parts.values().flat_map(of_part).filter_map(|key| self.secrets.get(&key)?.good.as_ref());
+            let keys = state.parts.values().flat_map(|part| part.tls_secrets());
+            let mut good = keys.filter_map(|(_, key)| secrets.good(&key));
             good.find(|good| good.covers(pattern)).map(|good| good.certificate.name.clone())
         })
     }
 
     /// Another name of a host. Without a certificate that covers it, it has no redirect to https.
-    fn alias(&mut self, pattern: &HostPattern, primary: &HostPattern) -> Option<Host> {
+    fn alias(&mut self, pattern: &HostPattern, primary: &HostPattern, inputs: HostInputs<'_>) -> Option<Host> {
         let host = self.names.get(primary)?.published.clone()?;
-        let certificate = self.certificate_for(pattern, primary);
+        let certificate = self.certificate_for(pattern, primary, inputs.secrets);
         let entry = certificate.is_some() || self.has_wildcard_entry(pattern);
         if entry == self.has_entry(primary) {
             return Some(host.alias(pattern.clone()).with_certificate(certificate));
         }
-        let merged = self.merge(primary, entry);
-        Some(Host::new(self.table.clone(), pattern.clone(), merged.routes).with_certificate(certificate))
+        let merged = self.merge(primary, entry, inputs);
+        Some(Host::new(inputs.table.clone(), pattern.clone(), merged.routes).with_certificate(certificate))
     }
 
     /// The sibling of a host with or without `www.`: everything redirects to the host.
-    fn www(&self, pattern: &HostPattern, age: &Age, name: &Hostname) -> Option<Host> {
-        let state = self.names.get(&HostPattern::Exact(name.clone()))?;
+    fn www(&self, pattern: &HostPattern, age: &Age, name: &Hostname, inputs: HostInputs<'_>) -> Option<Host> {
+        let primary = HostPattern::Exact(name.clone());
+        let state = self.names.get(&primary)?;
         let origin = state.parts.get(age).map_or_else(|| Origin::built_in("www"), |part| part.origin.clone());
-        let certificate = self.certificate_for(pattern, &HostPattern::Exact(name.clone()));
-        let status = self.global.config.http_redirect_code.status();
+        let certificate = self.certificate_for(pattern, &primary, inputs.secrets);
+        let status = inputs.config.http_redirect_code.status();
         let action = Action::Redirect(Redirect { status, location: Location::OtherHost(name.clone()) });
         let route = Route::new(origin, PathMatch::prefix("/").ok()?, action);
-        Some(Host::new(self.table.clone(), pattern.clone(), vec![route]).with_certificate(certificate))
+        Some(Host::new(inputs.table.clone(), pattern.clone(), vec![route]).with_certificate(certificate))
     }
 
-    fn publish(&mut self, pattern: &HostPattern, host: Option<Host>, work: &mut Work) {
+    fn publish(&mut self, pattern: &HostPattern, host: Option<Host>, turn: &mut HostTurn<'_, '_>) {
         let Some(state) = self.names.get_mut(pattern) else { return };
         match host {
             Some(host) if state.published.as_deref() == Some(&host) => {}
             Some(host) => {
                 let host = Arc::new(host);
-                work.upserts.push(Resource::Host(host.clone()));
+                turn.out.upserts.push(Resource::Host(host.clone()));
                 state.published = Some(host);
             }
             None => {
                 if state.published.take().is_some() {
-                    let key = HostKey { table: self.table.clone(), pattern: pattern.clone() };
-                    work.removals.push(ResourceName::Host(key));
+                    let key = HostKey { table: turn.inputs.table.clone(), pattern: pattern.clone() };
+                    turn.out.removals.push(ResourceName::Host(key));
                 }
             }
         }
     }
 
     /// Tells those whose claim to a name is in vain.
-    fn report_claims(&mut self, pattern: &HostPattern, work: &mut Work) {
-        let prefix = &self.options.annotations_prefix;
+    fn report_claims(&mut self, pattern: &HostPattern, turn: &mut HostTurn<'_, '_>) {
+        let prefix = turn.inputs.annotations_prefix;
         let Some(state) = self.names.get_mut(pattern) else { return };
         let mut found: BTreeMap<ObjectKey, Vec<Diagnostic>> = BTreeMap::new();
-        let primary = state.is_primary().then(|| state.parts.values().next().map(|part| part.key.clone())).flatten();
+        let primary = state.is_primary().then(|| state.parts.values().next().map(|part| part.key().clone())).flatten();
         let served = state.rare.claims.values().next().cloned();
         let vain = state.rare.claims.iter().skip(usize::from(primary.is_none()));
         for (claim, owner) in vain {
@@ -388,7 +533,7 @@ impl Translator {
             found.entry(owner.clone()).or_default().push(diagnostic);
         }
         if state.rare.claim_diagnostics != found {
-            work.reports.extend(state.rare.claim_diagnostics.keys().chain(found.keys()).cloned());
+            turn.dirty.reports.extend(state.rare.claim_diagnostics.keys().chain(found.keys()).cloned());
             state.rare.claim_diagnostics = found;
         }
     }

@@ -9,45 +9,34 @@
 //! certificate until the Secret is back: a certificate that was deleted by mistake takes nobody's site down. The Ingresses that
 //! refer to it are told.
 
-mod backends;
-mod certificates;
-mod global;
-mod ingresses;
-mod names;
-mod part;
-mod report;
-mod streams;
+pub(crate) mod dirty;
+pub mod objects;
+pub(crate) mod part;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fairway_model::{BackendName, Delta, HostPattern, Resource, ResourceName, Snapshot, TableName};
+use fairway_model::{BackendName, Delta, HostPattern, Snapshot, TableName};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use self::backends::BackendState;
-use self::certificates::SecretState;
-use self::global::Global;
-use self::ingresses::IngressState;
-use self::names::NameState;
-use self::part::{Extent, Waiting};
-use self::streams::Streams;
-use crate::annotation::{self, Annotations};
-use crate::class::Classes;
+use self::dirty::{Dirty, Output};
+use self::objects::{Change, Kind, Object, ObjectKey, Objects};
+use self::part::{Extent, WaitingChanges};
+use crate::config::global::{self, Global};
+use crate::config::streams::{self, Streams};
 use crate::diagnostic::Diagnostic;
-use crate::external_dns;
-use crate::ingress::Policies;
-use crate::objects::{Change, Kind, Object, ObjectKey, Objects};
+use crate::ingress::reader::{MANY, Owned};
+use crate::ingress::{Hosts, Ingresses, hosts, reader};
 use crate::options::Options;
-use crate::service::{BackendKey, BackendPort};
-use crate::standing::LeftOut;
+use crate::report::{Reports, external_dns, reports};
+use crate::resource::backend::{BackendKey, BackendPort};
+use crate::resource::{Backends, Secrets, backends};
+use crate::standing::{LeftOut, Standing};
 use crate::verdict::Verdict;
 
 /// The label of an EndpointSlice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
-/// After so many changes at once it is worth the time to pack what is kept: trees that were filled in order are half empty.
-const MANY: usize = 1000;
 
 /// What all objects mean together.
 #[derive(Clone, Debug)]
@@ -69,9 +58,9 @@ pub fn translate(objects: &Objects, options: &Options, now: i64) -> Translation 
     translator.apply(objects.in_order().into_iter().cloned().map(Change::Upsert), now);
     Translation {
         left_out: translator.left_out().collect(),
-        diagnostics: translator.reported.into_values().flatten().collect(),
+        served: translator.ingresses.served().clone(),
+        diagnostics: translator.reports.into_all().into_values().flatten().collect(),
         snapshot: translator.snapshot,
-        served: translator.served,
     }
 }
 
@@ -101,109 +90,64 @@ impl Update {
 }
 
 /// A translation that is kept up to date.
+///
+/// Each stage owns its state and is given what it reads of others. What a stage finds out that concerns a later one goes into the dirty set.
 #[derive(Debug)]
 pub struct Translator {
     options: Options,
     objects: Objects,
     table: TableName,
-    classes: Classes,
+    default_backend: Option<BackendName>,
     global: Global,
     streams: Streams,
-    ingresses: BTreeMap<ObjectKey, IngressState>,
-    names: BTreeMap<HostPattern, NameState>,
-    backends: BTreeMap<BackendKey, BackendState>,
-    /// The EndpointSlices of each Service, sorted.
-    slices: HashMap<ObjectKey, Vec<ObjectKey>>,
-    secrets: BTreeMap<ObjectKey, SecretState>,
-    /// When certificates begin or end to be valid.
-    validity: BTreeSet<(i64, ObjectKey)>,
-    default_backend: Option<BackendName>,
-    policies: Policies,
+    ingresses: Ingresses,
+    secrets: Secrets,
+    backends: Backends,
+    hosts: Hosts,
+    reports: Reports,
     snapshot: Snapshot,
-    reported: BTreeMap<ObjectKey, Vec<Diagnostic>>,
-    served: BTreeSet<ObjectKey>,
-    /// The Ingresses of which no version is in force, or not the newest one.
-    left_out: BTreeSet<ObjectKey>,
-    now: i64,
-    pending: Work,
-    waiting: Waiting,
+    /// What the next call begins with.
+    pending: (Dirty, Output),
+    waiting: WaitingChanges,
     /// How many changes are one part.
     part: usize,
-}
-
-/// What has to be done again.
-#[derive(Debug, Default)]
-struct Work {
-    config: bool,
-    /// The ports of TCP and UDP services.
-    streams: bool,
-    all_ingresses: bool,
-    namespaces: BTreeSet<Arc<str>>,
-    ingresses: BTreeSet<ObjectKey>,
-    secrets: BTreeSet<ObjectKey>,
-    backends: BTreeSet<BackendKey>,
-    /// Hosts whose choice of a certificate has to be looked at.
-    certificates: BTreeSet<HostPattern>,
-    /// Hosts that have to be merged.
-    names: BTreeSet<HostPattern>,
-    /// Objects about which there may be something else to tell.
-    reports: BTreeSet<ObjectKey>,
-    /// Secrets and ConfigMaps, and whether they were wanted before.
-    wants: BTreeMap<ObjectKey, bool>,
-    /// Ingresses, and whether they were served before.
-    served: BTreeMap<ObjectKey, bool>,
-    upserts: Vec<Resource>,
-    removals: Vec<ResourceName>,
 }
 
 impl Translator {
     /// A translation of no objects. The first [`apply`](Self::apply) gives what holds without any: settings, listeners and the
     /// catch-all host.
     pub fn new(options: Options) -> Self {
-        let mut pending = Work { config: true, streams: true, ..Work::default() };
-        pending.names.insert(HostPattern::Any);
-        let mut translator = Self {
+        let mut dirty = Dirty { config: true, streams: true, ..Dirty::default() };
+        let mut out = Output::default();
+        dirty.hosts.insert(HostPattern::Any);
+        let (global, streams) = (Global::new(&options), Streams::new(&options));
+        let (mut backends, mut secrets) = (Backends::default(), Secrets::default());
+        let default_backend = options.default_backend_service.as_ref().map(|(namespace, service)| {
+            let key = BackendKey::new(namespace.as_str(), service, BackendPort::First);
+            backends.pin(&key, Some(key.service()), &mut dirty);
+            key.name()
+        });
+        if let Some((namespace, name)) = &options.default_ssl_certificate {
+            secrets.pin(&ObjectKey::new(Kind::Secret, namespace, name), &mut dirty, &mut out);
+        }
+        out.wants.extend(global.key().into_iter().chain(streams.config_maps()).map(|key| (key.clone(), false)));
+        Self {
             objects: Objects::default(),
             table: TableName::from("ingress"),
-            classes: Classes::default(),
-            global: Global::new(&options),
-            streams: Streams::new(&options),
-            ingresses: BTreeMap::new(),
-            names: BTreeMap::new(),
-            backends: BTreeMap::new(),
-            slices: HashMap::new(),
-            secrets: BTreeMap::new(),
-            validity: BTreeSet::new(),
-            default_backend: None,
-            policies: Policies::default(),
+            default_backend,
+            global,
+            streams,
+            ingresses: Ingresses::default(),
+            secrets,
+            backends,
+            hosts: Hosts::default(),
+            reports: Reports::default(),
             snapshot: Snapshot::default(),
-            reported: BTreeMap::new(),
-            served: BTreeSet::new(),
-            left_out: BTreeSet::new(),
-            now: i64::MIN,
-            pending: Work::default(),
-            waiting: Waiting::default(),
+            pending: (dirty, out),
+            waiting: WaitingChanges::default(),
             part: part::CHANGES,
             options,
-        };
-        translator.names.insert(HostPattern::Any, NameState::default());
-        if let Some((namespace, service)) = &translator.options.default_backend_service {
-            let key = BackendKey::new(namespace.as_str(), service, BackendPort::First);
-            translator.default_backend = Some(key.name());
-            pending.backends.insert(key.clone());
-            translator.backends.insert(key, BackendState::pinned());
         }
-        if let Some((namespace, name)) = &translator.options.default_ssl_certificate {
-            let key = ObjectKey::new(Kind::Secret, namespace, name);
-            pending.secrets.insert(key.clone());
-            pending.wants.insert(key.clone(), false);
-            translator.secrets.insert(key, SecretState::pinned());
-        }
-        for key in translator.global.key().into_iter().chain(translator.streams.config_maps()) {
-            pending.wants.insert(key.clone(), false);
-        }
-        translator.pending = pending;
-        translator
     }
 
     /// The same with this many changes in one part of a large change. At least one.
@@ -216,19 +160,19 @@ impl Translator {
     ///
     /// Applying no changes at all is worth it as time goes by: certificates begin and end to be valid.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now: i64) -> Update {
-        let mut work = std::mem::take(&mut self.pending);
-        while let Some((change, anew)) = self.waiting.changes.pop() {
-            self.take_after(change, anew, &mut work);
+        let (mut dirty, out) = std::mem::take(&mut self.pending);
+        while let Some((change, anew)) = self.waiting.pop() {
+            self.take_after(change, anew, &mut dirty);
         }
         let mut taken = 0;
         for change in changes {
-            self.take(change, &mut work);
+            self.take(change, &mut dirty);
             taken += 1;
         }
         if taken >= MANY {
             self.objects.compact();
         }
-        self.settle(work, Extent::whole(), now)
+        self.settle(dirty, out, Extent::whole(), now)
     }
 
     /// Takes changes and does a bounded amount of work, so that whoever has another change needn't wait long. A few changes are in
@@ -241,15 +185,15 @@ impl Translator {
     pub fn apply_part(&mut self, changes: impl IntoIterator<Item = Change>, now: i64) -> Update {
         let changes: Vec<Change> = changes.into_iter().collect();
         if self.is_large(changes.len()) {
-            changes.into_iter().for_each(|change| self.waiting.changes.push(change));
+            changes.into_iter().for_each(|change| self.waiting.push(change));
             return self.proceed(now);
         }
-        let mut work = std::mem::take(&mut self.pending);
+        let (mut dirty, out) = std::mem::take(&mut self.pending);
         for change in changes {
-            let anew = self.waiting.changes.supersede(&change);
-            self.take_after(change, anew, &mut work);
+            let anew = self.waiting.supersede(&change);
+            self.take_after(change, anew, &mut dirty);
         }
-        self.settle(work, Extent::fresh(self.part), now)
+        self.settle(dirty, out, Extent::fresh(self.part), now)
     }
 
     /// Whether so many changes are more than one part.
@@ -260,50 +204,69 @@ impl Translator {
     /// Whether something waits since [`apply_part`](Self::apply_part).
     pub fn has_more(&self) -> bool {
         !self.waiting.is_empty()
+            || self.ingresses.is_waiting()
+            || self.backends.is_waiting()
+            || self.hosts.is_waiting()
+            || self.reports.is_waiting()
     }
 
     /// The changes that wait.
     pub fn waiting_changes(&self) -> impl Iterator<Item = &Change> {
-        self.waiting.changes.iter()
+        self.waiting.iter()
     }
 
     /// Does the next part of what waits.
     pub fn proceed(&mut self, now: i64) -> Update {
-        let mut work = std::mem::take(&mut self.pending);
+        let (mut dirty, out) = std::mem::take(&mut self.pending);
         for _ in 0..self.part {
-            let Some((change, anew)) = self.waiting.changes.pop() else { break };
-            self.take_after(change, anew, &mut work);
+            let Some((change, anew)) = self.waiting.pop() else { break };
+            self.take_after(change, anew, &mut dirty);
         }
-        self.settle(work, Extent::part(self.part), now)
+        self.settle(dirty, out, Extent::part(self.part), now)
     }
 
-    fn settle(&mut self, mut work: Work, extent: Extent, now: i64) -> Update {
-        self.pass_time(now, &mut work);
-        self.settle_config(&mut work);
-        self.settle_streams(&mut work);
-        self.settle_ingresses(&mut work, extent);
-        self.settle_secrets(&mut work);
-        self.settle_backends(&mut work, extent);
-        self.settle_names(&mut work, extent);
-        let diagnostics = self.settle_reports(&mut work, extent);
-        self.finish(work, diagnostics)
+    /// Brings all stages up to date, each before those that read it.
+    fn settle(&mut self, mut dirty: Dirty, mut out: Output, extent: Extent, now: i64) -> Update {
+        let Self { options, objects, table, global, streams, ingresses, secrets, backends, hosts, reports, .. } = self;
+        let (dirty, out) = (&mut dirty, &mut out);
+        secrets.pass_time(now, dirty);
+        global.settle(global::GlobalInputs { objects, options, table }, dirty, out);
+        let config = &global.config;
+        streams.settle(streams::StreamInputs { objects, config, options }, backends, dirty, out);
+        let inputs = reader::IngressInputs { objects, rules: &global.rules, options };
+        ingresses.settle(inputs, Owned { hosts, backends, secrets }, dirty, out, extent);
+        secrets.settle(objects, dirty, out);
+        ingresses.follow_secrets(dirty);
+        backends.settle(backends::BackendInputs { objects, config, options }, dirty, out, extent);
+        let inputs = hosts::HostInputs {
+            config,
+            secrets,
+            default_backend: self.default_backend.as_ref(),
+            table,
+            annotations_prefix: &options.annotations_prefix,
+            https_port: options.development.as_ref().and_then(|development| development.https_port),
+        };
+        hosts.settle(inputs, dirty, out, extent);
+        let inputs = reports::ReportInputs { objects, global, streams, ingresses, hosts, backends, secrets, options };
+        let diagnostics = reports.settle(inputs, dirty, extent);
+        self.finish(std::mem::take(out), diagnostics)
     }
 
-    fn finish(&mut self, mut work: Work, diagnostics: Vec<(ObjectKey, Vec<Diagnostic>)>) -> Update {
-        work.removals.sort_unstable();
-        let delta = Delta { upserts: work.upserts, removals: work.removals };
+    fn finish(&mut self, mut out: Output, diagnostics: Vec<(ObjectKey, Vec<Diagnostic>)>) -> Update {
+        out.removals.sort_unstable();
+        let delta = Delta { upserts: out.upserts, removals: out.removals };
         if !delta.is_empty() {
             self.snapshot = self.snapshot.apply(delta.clone());
         }
         let mut update = Update { delta, diagnostics, ..Update::default() };
-        for (key, before) in work.served {
-            match (before, self.served.contains(&key)) {
+        for (key, before) in out.served {
+            match (before, self.served().contains(&key)) {
                 (false, true) => update.served.push(key),
                 (true, false) => update.unserved.push(key),
                 _ => {}
             }
         }
-        for (key, before) in work.wants {
+        for (key, before) in out.wants {
             match (before, self.wants(&key)) {
                 (false, true) => update.wanted.push(key),
                 (true, false) => update.unwanted.push(key),
@@ -320,12 +283,12 @@ impl Translator {
 
     /// All there is to tell, by object.
     pub fn diagnostics(&self) -> &BTreeMap<ObjectKey, Vec<Diagnostic>> {
-        &self.reported
+        self.reports.all()
     }
 
     /// The Ingresses that are ours and in force: these get a status.
     pub fn served(&self) -> &BTreeSet<ObjectKey> {
-        &self.served
+        self.ingresses.served()
     }
 
     /// The objects as they are now.
@@ -336,38 +299,39 @@ impl Translator {
     /// Whether an object is needed. Secrets and ConfigMaps are only when something refers to them; all else always is.
     pub fn wants(&self, key: &ObjectKey) -> bool {
         match key.kind {
-            Kind::Secret => self.secrets.contains_key(key),
+            Kind::Secret => self.secrets.contains(key),
             Kind::ConfigMap => self.global.wants(key) || self.streams.wants(key),
             Kind::Ingress | Kind::IngressClass | Kind::Service | Kind::EndpointSlice | Kind::Namespace => true,
         }
     }
 
+    /// How an Ingress stands with us; `None` if there is none of this name.
+    pub fn standing(&self, key: &ObjectKey) -> Option<Standing> {
+        self.ingresses.standing(key, &self.objects, &self.options)
+    }
+
+    /// Every Ingress of which no version is in force, or not the newest one, with what it asks for and why it is left out.
+    pub fn left_out(&self) -> impl Iterator<Item = LeftOut> {
+        self.ingresses.left_out(&self.objects, &self.options)
+    }
+
     /// Each annotation of an Ingress that is known, without the prefix, and how far it works. Empty for one that isn't ours.
     pub fn verdicts(&self, key: &ObjectKey) -> Vec<(&'static str, Verdict)> {
-        let Some(Object::Ingress(ingress)) = self.objects.get(key) else { return Vec::new() };
-        if !self.ingresses.contains_key(key) {
-            return Vec::new();
-        }
-        let Some(all) = ingress.read().metadata.annotations else { return Vec::new() };
-        let origin = key.origin();
-        let annotations = Annotations::new(&origin, &self.options.annotations_prefix, &all);
-        annotations
-            .iter()
-            .filter_map(|(name, value)| Some((annotation::spec(name)?, value)))
-            .map(|(spec, value)| (spec.name, spec.verdict_of(value, &annotations, &self.global.rules)))
-            .collect()
+        let inputs =
+            reader::IngressInputs { objects: &self.objects, rules: &self.global.rules, options: &self.options };
+        self.ingresses.verdicts(key, inputs)
     }
 
     /// Takes one change. If the object was removed in between, it is another one of the same name.
-    fn take_after(&mut self, change: Change, removed: bool, work: &mut Work) {
+    fn take_after(&mut self, change: Change, removed: bool, dirty: &mut Dirty) {
         if let (Change::Upsert(object), true) = (&change, removed) {
-            self.take(Change::Remove(object.key()), work);
+            self.take(Change::Remove(object.key()), dirty);
         }
-        self.take(change, work);
+        self.take(change, dirty);
     }
 
     /// Takes one change into the store, and notes what it concerns. What means the same as before concerns nothing.
-    fn take(&mut self, change: Change, work: &mut Work) {
+    fn take(&mut self, change: Change, dirty: &mut Dirty) {
         let (key, after) = match &change {
             Change::Upsert(object) => (object.key(), Some(object.clone())),
             Change::Remove(key) => (key.clone(), None),
@@ -383,30 +347,28 @@ impl Translator {
         }
         match key.kind {
             Kind::Ingress => {
-                work.ingresses.insert(key);
+                dirty.ingresses.insert(key);
             }
             Kind::IngressClass => {
                 let class = match &after {
                     Some(Object::IngressClass(class)) => Some(&**class),
                     _ => None,
                 };
-                work.all_ingresses |= self.classes.update_class(&key.name, class, &self.options);
+                self.ingresses.update_class(&key.name, class, &self.options, dirty);
             }
             Kind::Namespace => {
                 let namespace = match &after {
                     Some(Object::Namespace(namespace)) => Some(&**namespace),
                     _ => None,
                 };
-                if self.classes.update_namespace(&key.name, namespace, &self.options) {
-                    work.namespaces.insert(key.name);
-                }
+                self.ingresses.update_namespace(&key.name, namespace, &self.options, dirty);
             }
             Kind::Service => {
-                self.touch_service(&key, work);
+                self.backends.touch_service(&key, dirty);
                 let concerns =
                     |object: &Object| matches!(object, Object::Service(service) if external_dns::concerns(service));
                 if before.iter().chain(&after).any(concerns) {
-                    work.reports.insert(key);
+                    dirty.reports.insert(key);
                 }
             }
             Kind::EndpointSlice => {
@@ -414,18 +376,18 @@ impl Translator {
                     if let Some(Object::EndpointSlice(slice)) = object
                         && let Some(service) = service_of(&key, &slice)
                     {
-                        self.index_slice(&key, service, there, work);
+                        self.backends.index_slice(&key, service, there, dirty);
                     }
                 }
             }
             Kind::Secret => {
-                if self.secrets.contains_key(&key) {
-                    work.secrets.insert(key);
+                if self.secrets.contains(&key) {
+                    dirty.secrets.insert(key);
                 }
             }
             Kind::ConfigMap => {
-                work.streams |= self.streams.wants(&key);
-                work.config |= self.global.update(&key, after.as_ref());
+                dirty.streams |= self.streams.wants(&key);
+                dirty.config |= self.global.update(&key, after.as_ref());
             }
         }
     }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::diagnostic::{Reason, Severity};
+use fairway_model::Resource;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::networking::v1::Ingress;
 use serde_json::{Value, json};

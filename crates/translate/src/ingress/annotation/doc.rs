@@ -8,7 +8,7 @@ use crate::verdict::sentence;
 /// `docs/annotations.md`.
 pub fn annotations_markdown() -> String {
     let mut out = format!(
-        "# Annotations\n\nGenerated from the table in `crates/translate/src/annotation/`; `UPDATE_DOCS=1 cargo test -p \
+        "# Annotations\n\nGenerated from the table in `crates/translate/src/ingress/annotation/`; `UPDATE_DOCS=1 cargo test -p \
          fairway-translate --test tables` writes it.\n\n\
          You want to know what becomes of an annotation. All names here have the prefix `{DEFAULT_PREFIX}/`, which \
          `--annotations-prefix` changes. An empty value is the same as none. Fairway also reads `{CLASS}`, where \

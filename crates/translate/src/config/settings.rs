@@ -11,14 +11,14 @@ use fairway_model::{
 };
 use regex::bytes::RegexBuilder;
 
+use crate::config::variable::without_value;
 use crate::configmap::GlobalConfig;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::limit;
 use crate::objects::{Kind, ObjectKey};
 use crate::options::Options;
-use crate::secret::certificate_name;
+use crate::resource::certificate::certificate_name;
 use crate::value::{HeaderName, UriPattern, Value, WorkerProcesses};
-use crate::variable::without_value;
 
 /// Fields that the proxy makes itself: a ConfigMap that sets them would break the framing of messages (RFC 9112).
 const FRAMING: [&str; 6] = ["connection", "content-length", "host", "keep-alive", "transfer-encoding", "upgrade"];

@@ -5,75 +5,50 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use fairway_model::HostPattern;
-
 use crate::objects::{Change, Kind, ObjectKey};
-use crate::service::BackendKey;
 
 /// So many changes, or Ingresses to read again, are one part. A part takes some 30 ms with 100,000 hosts; half of that is the same for
 /// any number, as each part makes a snapshot, so smaller parts make the whole slower without making others wait much less.
-pub(super) const CHANGES: usize = 1000;
+pub(crate) const CHANGES: usize = 1000;
 
 /// How many hosts, backends or findings an ordinary change leads to at most.
 const RESULTS: usize = 4;
 
 /// How much is done in one go.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Extent {
+pub(crate) struct Extent {
     /// How many changes, or Ingresses to read again.
-    pub(super) changes: usize,
+    pub(crate) changes: usize,
     /// How many of anything that follows from them.
-    pub(super) results: usize,
+    pub(crate) results: usize,
     /// Whether what waited may fill the room.
     fills: bool,
 }
 
 impl Extent {
     /// What has just changed, and nothing that waits.
-    pub(super) fn fresh(changes: usize) -> Self {
+    pub(crate) fn fresh(changes: usize) -> Self {
         Self { fills: false, ..Self::part(changes) }
     }
 
     /// One part of what waits.
-    pub(super) fn part(changes: usize) -> Self {
+    pub(crate) fn part(changes: usize) -> Self {
         Self { changes, results: changes.saturating_mul(RESULTS), fills: true }
     }
 
     /// All there is.
-    pub(super) fn whole() -> Self {
+    pub(crate) fn whole() -> Self {
         Self::part(usize::MAX)
     }
 
-    pub(super) fn is_whole(self) -> bool {
+    pub(crate) fn is_whole(self) -> bool {
         self.changes == usize::MAX
-    }
-}
-
-/// What waits for its turn.
-#[derive(Debug, Default)]
-pub(super) struct Waiting {
-    pub(super) changes: WaitingChanges,
-    pub(super) ingresses: BTreeSet<ObjectKey>,
-    pub(super) names: BTreeSet<HostPattern>,
-    pub(super) certificates: BTreeSet<HostPattern>,
-    pub(super) backends: BTreeSet<BackendKey>,
-    pub(super) reports: BTreeSet<ObjectKey>,
-}
-
-impl Waiting {
-    pub(super) fn is_empty(&self) -> bool {
-        self.changes.queue.is_empty()
-            && self.ingresses.is_empty()
-            && self.names.is_empty()
-            && self.certificates.is_empty()
-            && self.backends.is_empty()
-            && self.reports.is_empty()
     }
 }
 
 /// What to do now of what is due: at most `room`, the rest waits. Unless the turn is that of fresh changes only, what waited before
 /// fills the room.
-pub(super) fn portion<T: Ord>(
+pub(crate) fn portion<T: Ord>(
     mut due: BTreeSet<T>,
     waiting: &mut BTreeSet<T>,
     room: usize,
@@ -99,7 +74,7 @@ pub(super) fn portion<T: Ord>(
 
 /// Changes that wait: each object once, what others refer to before what refers to it, and removals last.
 #[derive(Debug, Default)]
-pub(super) struct WaitingChanges {
+pub(crate) struct WaitingChanges {
     queue: BTreeMap<Turn, Waits>,
     turns: HashMap<ObjectKey, Turn>,
     next: u64,
@@ -116,7 +91,7 @@ struct Waits {
 }
 
 impl WaitingChanges {
-    pub(super) fn push(&mut self, change: Change) {
+    pub(crate) fn push(&mut self, change: Change) {
         let key = key(&change);
         let before = self.forget(&key);
         let anew = match (&before, &change) {
@@ -131,19 +106,23 @@ impl WaitingChanges {
     }
 
     /// Takes the change of an object out, because a newer one is at hand. Returns whether the object was removed in between.
-    pub(super) fn supersede(&mut self, newer: &Change) -> bool {
+    pub(crate) fn supersede(&mut self, newer: &Change) -> bool {
         let before = self.forget(&key(newer));
         before.is_some_and(|waits| waits.anew || matches!(waits.change, Change::Remove(_)))
     }
 
     /// The next change, and whether its object was removed in between.
-    pub(super) fn pop(&mut self) -> Option<(Change, bool)> {
+    pub(crate) fn pop(&mut self) -> Option<(Change, bool)> {
         let (_, Waits { change, anew }) = self.queue.pop_first()?;
         self.turns.remove(&key(&change));
         Some((change, anew))
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Change> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Change> {
         self.queue.values().map(|waits| &waits.change)
     }
 

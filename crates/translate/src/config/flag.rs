@@ -289,7 +289,7 @@ pub fn nearest_flag(name: &str) -> Option<&'static str> {
 
 /// `docs/flags.md`.
 pub fn flags_markdown() -> String {
-    let mut out = "# Flags\n\nGenerated from the table in `crates/translate/src/flag.rs`; `UPDATE_DOCS=1 cargo test -p fairway-translate --test \
+    let mut out = "# Flags\n\nGenerated from the table in `crates/translate/src/config/flag.rs`; `UPDATE_DOCS=1 cargo test -p fairway-translate --test \
          tables` writes it.\n\nYou want to know what becomes of the flags of your controller. Fairway accepts all flags of ingress-nginx, so a Deployment's arguments can stay \
          as they are. At startup the log names each flag that is not supported yet, is refused, or has no effect.\n\n\
          | flag | default | meaning | verdict |\n| --- | --- | --- | --- |\n"

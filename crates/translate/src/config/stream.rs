@@ -10,7 +10,7 @@ use fairway_model::{Origin, Transport};
 
 use crate::diagnostic::{Diagnostic, Reason, Severity, bounded};
 use crate::options::Options;
-use crate::service::{BackendKey, BackendPort, Layer};
+use crate::resource::backend::{BackendKey, BackendPort, Layer};
 
 /// What is expected of a value.
 const TCP_SYNTAX: &str = "expected namespace/service:port, then :PROXY to read a PROXY header, :PROXY:PROXY to send it on or ::PROXY to only send one";

@@ -6,8 +6,8 @@ use super::{
 };
 use super::{Rewriting, known, names};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
-use crate::external_dns;
 use crate::limit;
+use crate::report::external_dns;
 use crate::value::{BackendProtocol, ObjectRef, RiskLevel, Switch, Value};
 use crate::verdict::{Verdict, nearest};
 

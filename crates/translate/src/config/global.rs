@@ -1,0 +1,178 @@
+//! What holds for all: the global ConfigMap, those that it names, and what is made of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fairway_model::{Listener, ListenerName, Resource, ResourceName, Settings, TableName};
+use k8s_openapi::api::core::v1::ConfigMap;
+
+use crate::annotation::Rules;
+use crate::config::settings::{self, SettingsSources};
+use crate::configmap::GlobalConfig;
+use crate::diagnostic::Diagnostic;
+use crate::engine::dirty::{Dirty, Output};
+use crate::objects::{Kind, Object, ObjectKey, Objects};
+use crate::options::Options;
+use crate::value::ObjectRef;
+
+/// The configuration that holds for all.
+#[derive(Debug)]
+pub(crate) struct Global {
+    key: Option<ObjectKey>,
+    pub(crate) config: GlobalConfig,
+    pub(crate) rules: Rules,
+    add_headers: Option<ObjectKey>,
+    proxy_set_headers: Option<ObjectKey>,
+    /// The last version of each wanted ConfigMap: one that is deleted goes on holding.
+    retained: BTreeMap<ObjectKey, Arc<ConfigMap>>,
+    settings: Option<Settings>,
+    listeners: BTreeMap<ListenerName, Listener>,
+    /// What there is to tell about these ConfigMaps.
+    pub(crate) diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
+}
+
+/// What the configuration is made from.
+#[derive(Clone, Copy)]
+pub(crate) struct GlobalInputs<'a> {
+    pub(crate) objects: &'a Objects,
+    pub(crate) options: &'a Options,
+    /// The hosts that are served on all listeners.
+    pub(crate) table: &'a TableName,
+}
+
+impl Global {
+    pub(crate) fn new(options: &Options) -> Self {
+        let key = options.configmap.as_ref().map(|(namespace, name)| ObjectKey::new(Kind::ConfigMap, namespace, name));
+        let config = GlobalConfig::default();
+        Self {
+            key,
+            rules: config.annotation_rules(options.ssl_passthrough),
+            config,
+            add_headers: None,
+            proxy_set_headers: None,
+            retained: BTreeMap::new(),
+            settings: None,
+            listeners: BTreeMap::new(),
+            diagnostics: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn key(&self) -> Option<&ObjectKey> {
+        self.key.as_ref()
+    }
+
+    pub(crate) fn wants(&self, key: &ObjectKey) -> bool {
+        [&self.key, &self.add_headers, &self.proxy_set_headers].into_iter().flatten().any(|wanted| wanted == key)
+    }
+
+    /// Takes a new version of a ConfigMap, if it is wanted and there is one.
+    pub(crate) fn update(&mut self, key: &ObjectKey, object: Option<&Object>) -> bool {
+        match object {
+            Some(Object::ConfigMap(map)) if self.wants(key) => {
+                self.retained.insert(key.clone(), map.clone());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn data(&self, key: &Option<ObjectKey>) -> Option<(&ObjectKey, &BTreeMap<String, String>)> {
+        static NOTHING: BTreeMap<String, String> = BTreeMap::new();
+        let (key, map) = self.retained.get_key_value(key.as_ref()?)?;
+        Some((key, map.data.as_ref().unwrap_or(&NOTHING)))
+    }
+
+    /// Reads the ConfigMaps again, if one of them changed.
+    pub(crate) fn settle(&mut self, inputs: GlobalInputs<'_>, dirty: &mut Dirty, out: &mut Output) {
+        if !std::mem::take(&mut dirty.config) {
+            return;
+        }
+        let mut found: BTreeMap<ObjectKey, Vec<Diagnostic>> = BTreeMap::new();
+        let config = match self.data(&self.key) {
+            Some((key, data)) => {
+                let mut diagnostics = Vec::new();
+                let config = GlobalConfig::read(&key.origin(), data, &mut diagnostics);
+                found.insert(key.clone(), diagnostics);
+                config
+            }
+            None => GlobalConfig::default(),
+        };
+        if config != self.config {
+            let rules = config.annotation_rules(inputs.options.ssl_passthrough);
+            dirty.all_ingresses |= rules != self.rules;
+            self.rules = rules;
+            dirty.all_hosts = true;
+            dirty.all_backends = true;
+            dirty.streams = true;
+        }
+        let refer = |reference: &Option<ObjectRef>| {
+            reference.as_ref().map(|object| ObjectKey::new(Kind::ConfigMap, &object.namespace, &object.name))
+        };
+        let (add_headers, proxy_set_headers) = (refer(&config.add_headers), refer(&config.proxy_set_headers));
+        for key in [&self.add_headers, &self.proxy_set_headers, &add_headers, &proxy_set_headers].into_iter().flatten()
+        {
+            out.wants.entry(key.clone()).or_insert(self.wants(key));
+        }
+        self.config = config;
+        (self.add_headers, self.proxy_set_headers) = (add_headers, proxy_set_headers);
+        let kept: Vec<ObjectKey> = self.retained.keys().filter(|key| !self.wants(key)).cloned().collect();
+        for key in kept {
+            self.retained.remove(&key);
+        }
+        for key in [&self.add_headers, &self.proxy_set_headers].into_iter().flatten() {
+            if !self.retained.contains_key(key)
+                && let Some(Object::ConfigMap(map)) = inputs.objects.get(key)
+            {
+                self.retained.insert(key.clone(), map.clone());
+            }
+        }
+        self.publish_settings(found, inputs, dirty, out);
+        self.publish_listeners(inputs, out);
+    }
+
+    fn publish_settings(
+        &mut self,
+        mut found: BTreeMap<ObjectKey, Vec<Diagnostic>>,
+        inputs: GlobalInputs<'_>,
+        dirty: &mut Dirty,
+        out: &mut Output,
+    ) {
+        let origin =
+            self.key.as_ref().map(ObjectKey::origin).unwrap_or_else(|| fairway_model::Origin::built_in("defaults"));
+        let sources = SettingsSources {
+            config: &self.config,
+            origin: &origin,
+            add_headers: self.data(&self.add_headers),
+            proxy_set_headers: self.data(&self.proxy_set_headers),
+        };
+        let mut diagnostics = Vec::new();
+        let settings = settings::settings(&sources, inputs.options, &mut diagnostics);
+        for diagnostic in diagnostics {
+            let key = ObjectKey::new(Kind::ConfigMap, &*diagnostic.origin.namespace, &*diagnostic.origin.name);
+            found.entry(key).or_default().push(diagnostic);
+        }
+        found.retain(|_, diagnostics| !diagnostics.is_empty());
+        dirty.reports.extend(found.keys().chain(self.diagnostics.keys()).cloned());
+        self.diagnostics = found;
+        if self.settings.as_ref() != Some(&settings) {
+            out.upserts.push(Resource::from(settings.clone()));
+            self.settings = Some(settings);
+        }
+    }
+
+    fn publish_listeners(&mut self, inputs: GlobalInputs<'_>, out: &mut Output) {
+        let listeners: BTreeMap<ListenerName, Listener> =
+            settings::listeners(&self.config, inputs.options, inputs.table)
+                .into_iter()
+                .map(|listener| (listener.name.clone(), listener))
+                .collect();
+        for (name, listener) in &listeners {
+            if self.listeners.get(name) != Some(listener) {
+                out.upserts.push(Resource::from(listener.clone()));
+            }
+        }
+        let gone = self.listeners.keys().filter(|name| !listeners.contains_key(*name)).cloned();
+        out.removals.extend(gone.map(ResourceName::Listener));
+        self.listeners = listeners;
+    }
+}

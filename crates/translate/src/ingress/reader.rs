@@ -1,0 +1,298 @@
+//! Which Ingresses are ours and in force, in which version.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::networking::v1::IngressClass;
+
+use super::annotation::{self, Annotations, Rules};
+use super::class::Classes;
+use super::hosts::Hosts;
+use super::part::{Part, parse};
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::engine::dirty::{Dirty, Output, compact};
+use crate::engine::part::{Extent, portion};
+use crate::objects::{Kind, Object, ObjectKey, Objects, StoredIngress};
+use crate::options::Options;
+use crate::resource::{Age, Backends, Secrets};
+use crate::standing::{LeftOut, NotOurs, Standing};
+use crate::verdict::Verdict;
+
+/// After so many at once it is worth the time to pack what is kept: trees that were filled in order are half empty.
+pub(crate) const MANY: usize = 1000;
+
+/// All Ingresses.
+#[derive(Debug, Default)]
+pub(crate) struct Ingresses {
+    classes: Classes,
+    states: BTreeMap<ObjectKey, IngressState>,
+    served: BTreeSet<ObjectKey>,
+    /// Those of which no version is in force, or not the newest one.
+    left_out: BTreeSet<ObjectKey>,
+    waiting: BTreeSet<ObjectKey>,
+}
+
+/// An Ingress that is ours, or that there is something to tell about.
+#[derive(Debug, Default)]
+struct IngressState {
+    /// What is in force.
+    part: Option<Arc<Part>>,
+    /// The newest version that was acceptable when it came.
+    good: Option<StoredIngress>,
+    /// Why the newest version is not in force.
+    rejection: Vec<Diagnostic>,
+}
+
+/// What Ingresses are read from, and by which rules.
+#[derive(Clone, Copy)]
+pub(crate) struct IngressInputs<'a> {
+    pub(crate) objects: &'a Objects,
+    pub(crate) rules: &'a Rules,
+    pub(crate) options: &'a Options,
+}
+
+/// What Ingresses are owners of.
+pub(crate) struct Owned<'a> {
+    pub(crate) hosts: &'a mut Hosts,
+    pub(crate) backends: &'a mut Backends,
+    pub(crate) secrets: &'a mut Secrets,
+}
+
+impl Ingresses {
+    /// Takes a new or changed IngressClass, or its end.
+    pub(crate) fn update_class(
+        &mut self,
+        name: &str,
+        class: Option<&IngressClass>,
+        options: &Options,
+        dirty: &mut Dirty,
+    ) {
+        dirty.all_ingresses |= self.classes.update_class(name, class, options);
+    }
+
+    /// Takes a new or changed Namespace, or its end.
+    pub(crate) fn update_namespace(
+        &mut self,
+        name: &Arc<str>,
+        namespace: Option<&Namespace>,
+        options: &Options,
+        dirty: &mut Dirty,
+    ) {
+        if self.classes.update_namespace(name, namespace, options) {
+            dirty.namespaces.insert(name.clone());
+        }
+    }
+
+    /// Reads again what is due, and lets hosts, backends and Secrets know their owners.
+    pub(crate) fn settle(
+        &mut self,
+        inputs: IngressInputs<'_>,
+        mut owned: Owned<'_>,
+        dirty: &mut Dirty,
+        out: &mut Output,
+        extent: Extent,
+    ) {
+        let mut keys = std::mem::take(&mut dirty.ingresses);
+        if std::mem::take(&mut dirty.all_ingresses) {
+            keys.extend(inputs.objects.of_kind(Kind::Ingress).map(|(key, _)| key.clone()));
+        }
+        for namespace in std::mem::take(&mut dirty.namespaces) {
+            keys.extend(inputs.objects.in_namespace(Kind::Ingress, &namespace).map(|(key, _)| key.clone()));
+        }
+        let keys = portion(keys, &mut self.waiting, extent.changes, extent);
+        // A part has no time for that.
+        let many = keys.len() >= MANY && extent.is_whole();
+        for key in keys {
+            self.update(key, inputs, &mut owned, dirty, out);
+        }
+        if many {
+            compact(&mut self.states);
+            owned.hosts.compact();
+            owned.backends.compact();
+            self.served = std::mem::take(&mut self.served).into_iter().collect();
+        }
+    }
+
+    /// Whether some wait for their turn.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Notes the hosts of Ingresses whose Secrets changed.
+    pub(crate) fn follow_secrets(&self, dirty: &mut Dirty) {
+        for (owner, secret) in std::mem::take(&mut dirty.secret_owners) {
+            let Some(part) = self.part(&owner) else { continue };
+            dirty.certificates.extend(part.patterns());
+            if part.backend_secret.as_deref() == Some(&secret) {
+                dirty.hosts.extend(part.patterns());
+            }
+        }
+    }
+
+    fn update(
+        &mut self,
+        key: ObjectKey,
+        inputs: IngressInputs<'_>,
+        owned: &mut Owned<'_>,
+        dirty: &mut Dirty,
+        out: &mut Output,
+    ) {
+        let before = self.states.remove(&key).unwrap_or_default();
+        let after = self.read(&key, before.good, inputs);
+        if let Some(part) = &before.part {
+            detach(part, owned, dirty, out);
+        }
+        let was_served = match &after.part {
+            Some(part) => {
+                attach(part, owned, dirty, out);
+                !self.served.insert(key.clone())
+            }
+            None => self.served.remove(&key),
+        };
+        out.served.entry(key.clone()).or_insert(was_served);
+        let there = inputs.objects.get(&key).is_some();
+        if there && (after.part.is_none() || !after.rejection.is_empty()) {
+            self.left_out.insert(key.clone());
+        } else {
+            self.left_out.remove(&key);
+        }
+        dirty.reports.insert(key.clone());
+        if after.part.is_some() || !after.rejection.is_empty() {
+            self.states.insert(key, after);
+        }
+    }
+
+    fn read(&self, key: &ObjectKey, good: Option<StoredIngress>, inputs: IngressInputs<'_>) -> IngressState {
+        let IngressInputs { objects, rules, options } = inputs;
+        let Some(Object::Ingress(stored)) = objects.get(key) else { return IngressState::default() };
+        let ingress = stored.read();
+        if let Err(why) = self.classes.judge(&key.namespace, &ingress, options) {
+            return IngressState {
+                rejection: notice(key, &why, options).into_iter().collect(),
+                ..IngressState::default()
+            };
+        }
+        let sequence = objects.sequence(key).unwrap_or(u64::MAX);
+        // Also of the last good version.
+        let leaving = stored.is_leaving() || self.classes.is_leaving(&key.namespace);
+        let read = |stored: &StoredIngress, ingress| {
+            let age = Age::of(key, stored.created(), sequence, leaving);
+            parse(&ingress, key, age, rules, options).map(Arc::new)
+        };
+        match read(stored, ingress) {
+            Ok(part) => IngressState { part: Some(part), good: Some(stored.clone()), rejection: Vec::new() },
+            Err(rejection) => {
+                let part = good.as_ref().and_then(|good| read(good, good.read()).ok());
+                IngressState { part, good, rejection }
+            }
+        }
+    }
+
+    /// What is in force of an Ingress.
+    pub(crate) fn part(&self, key: &ObjectKey) -> Option<&Arc<Part>> {
+        self.states.get(key)?.part.as_ref()
+    }
+
+    /// Why the newest version of an Ingress is not in force.
+    pub(crate) fn rejection(&self, key: &ObjectKey) -> &[Diagnostic] {
+        self.states.get(key).map_or(&[], |state| &state.rejection)
+    }
+
+    /// The Ingresses that are ours and in force.
+    pub(crate) fn served(&self) -> &BTreeSet<ObjectKey> {
+        &self.served
+    }
+
+    /// How an Ingress stands with us; `None` if there is none of this name.
+    pub(crate) fn standing(&self, key: &ObjectKey, objects: &Objects, options: &Options) -> Option<Standing> {
+        let Some(Object::Ingress(stored)) = objects.get(key) else { return None };
+        if let Err(why) = self.classes.judge(&key.namespace, &stored.read(), options) {
+            return Some(Standing::NotOurs(why));
+        }
+        Some(match self.states.get(key) {
+            Some(IngressState { rejection, .. }) if rejection.is_empty() => Standing::Accepted,
+            Some(IngressState { rejection, part, .. }) => {
+                Standing::Refused { because: rejection.clone(), last_good: part.is_some() }
+            }
+            None => Standing::Waiting,
+        })
+    }
+
+    /// Every Ingress of which no version is in force, or not the newest one, with what it asks for and why it is left out.
+    pub(crate) fn left_out<'a>(
+        &'a self,
+        objects: &'a Objects,
+        options: &'a Options,
+    ) -> impl Iterator<Item = LeftOut> + use<'a> {
+        self.left_out.iter().filter_map(move |key| {
+            let Some(Object::Ingress(stored)) = objects.get(key) else { return None };
+            Some(LeftOut::new(key, &stored.read(), self.standing(key, objects, options)?))
+        })
+    }
+
+    /// Each annotation of an Ingress that is known, without the prefix, and how far it works. Empty for one that isn't ours.
+    pub(crate) fn verdicts(&self, key: &ObjectKey, inputs: IngressInputs<'_>) -> Vec<(&'static str, Verdict)> {
+        let Some(Object::Ingress(ingress)) = inputs.objects.get(key) else { return Vec::new() };
+        if !self.states.contains_key(key) {
+            return Vec::new();
+        }
+        let Some(all) = ingress.read().metadata.annotations else { return Vec::new() };
+        let origin = key.origin();
+        let annotations = Annotations::new(&origin, &inputs.options.annotations_prefix, &all);
+        annotations
+            .iter()
+            .filter_map(|(name, value)| Some((annotation::spec(name)?, value)))
+            .map(|(spec, value)| (spec.name, spec.verdict_of(value, &annotations, inputs.rules)))
+            .collect()
+    }
+}
+
+/// Takes a part out of everything that it is an owner of.
+fn detach(part: &Part, owned: &mut Owned<'_>, dirty: &mut Dirty, out: &mut Output) {
+    let age = &part.owner.age;
+    part.patterns().for_each(|pattern| owned.hosts.detach(pattern, age, dirty));
+    part.backends.iter().for_each(|(backend, _)| owned.backends.detach(backend, age, dirty));
+    part.secrets().for_each(|secret| owned.secrets.detach(&secret, age, dirty, out));
+}
+
+fn attach(part: &Arc<Part>, owned: &mut Owned<'_>, dirty: &mut Dirty, out: &mut Output) {
+    part.patterns().for_each(|pattern| owned.hosts.attach(pattern, part, dirty));
+    part.backends.iter().for_each(|(backend, _)| owned.backends.attach(backend, &part.owner, dirty));
+    part.secrets().for_each(|secret| owned.secrets.attach(&secret, &part.owner, dirty, out));
+}
+
+/// What there is to tell about an Ingress that isn't ours. Of a class that somebody else serves, nothing.
+fn notice(key: &ObjectKey, why: &NotOurs, options: &Options) -> Option<Diagnostic> {
+    let ours = &options.ingress_class;
+    let missing = Reason::IngressClassNotFound;
+    let (severity, reason, message) = match why {
+        NotOurs::CatchAll => {
+            let message = "Ingresses with a default backend are not served (--disable-catch-all)".to_owned();
+            (Severity::Warning, Reason::CatchAllDisabled, message)
+        }
+        // Files hold what somebody tries, rarely all the classes of a cluster: the commands for files say it in their way.
+        _ if options.development.is_some() => return None,
+        NotOurs::ClassMissing { class } if class == ours => {
+            let message = "there is no IngressClass of this name, so no controller serves the Ingress".to_owned();
+            (Severity::Warning, missing, message)
+        }
+        NotOurs::ClassMissing { .. } => {
+            let message =
+                format!("there is no IngressClass of this name, so no controller serves the Ingress; ours is {ours}");
+            (Severity::Warning, missing, message)
+        }
+        NotOurs::OtherAnnotation { class, exists: false } if !class.is_empty() => {
+            let message = format!(
+                "there is no IngressClass of this name, so only a controller that reads this annotation serves the Ingress; ours is {ours}"
+            );
+            (Severity::Info, missing, message)
+        }
+        NotOurs::NoClass | NotOurs::OtherAnnotation { exists: false, .. } => {
+            let message = format!("it names no class, so it is not served; ours is {ours} (spec.ingressClassName)");
+            (Severity::Info, missing, message)
+        }
+        _ => return None,
+    };
+    Some(Diagnostic::new(severity, reason, &key.origin(), why.field(), why.class(), message))
+}

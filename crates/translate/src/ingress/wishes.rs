@@ -1,0 +1,48 @@
+//! What the annotations of an Ingress say of the backends that it refers to.
+
+use std::sync::{Arc, LazyLock};
+
+use fairway_model::{AffinityMode, Balance, HashBalance, SameSite, SessionCookie, Template};
+
+use crate::annotation::{Affinity, IngressAnnotations};
+use crate::resource::BackendWishes;
+use crate::value;
+
+/// Most Ingresses say nothing: those share one.
+static NOTHING: LazyLock<Arc<BackendWishes>> = LazyLock::new(Arc::default);
+
+/// What these annotations say.
+pub(super) fn wishes(annotations: &IngressAnnotations) -> Arc<BackendWishes> {
+    let balancing = &annotations.balancing;
+    let hash = balancing.hash_by.as_ref().map(|key| {
+        let subset = balancing.hash_by_subset.unwrap_or(false).then(|| balancing.hash_by_subset_size.unwrap_or(3));
+        Balance::Hash(HashBalance { key: Template::parse(key.as_str()), subset })
+    });
+    let wishes = BackendWishes {
+        by_cluster_address: balancing.service_upstream,
+        balance: hash.or_else(|| balancing.algorithm.map(value::LoadBalance::balance)),
+        affinity_mode: annotations.affinity.mode.map(|mode| match mode {
+            value::AffinityMode::Persistent => AffinityMode::Persistent,
+            value::AffinityMode::Balanced => AffinityMode::Balanced,
+        }),
+        affinity: annotations.affinity.kind.map(|_| cookie(&annotations.affinity)),
+    };
+    if wishes == BackendWishes::default() { NOTHING.clone() } else { wishes.into() }
+}
+
+fn cookie(affinity: &Affinity) -> (SessionCookie, bool) {
+    let cookie = SessionCookie {
+        name: affinity.cookie_name.as_ref().map_or("INGRESSCOOKIE", |name| name.as_str()).into(),
+        expires: affinity.cookie_expires.map(|seconds| seconds.0),
+        max_age: affinity.cookie_max_age.map(|seconds| seconds.0),
+        domain: affinity.cookie_domain.as_ref().map(|domain| domain.as_str().into()),
+        secure: affinity.cookie_secure.unwrap_or_default(),
+        same_site: affinity.cookie_same_site.map(|same_site| match same_site {
+            value::SameSite::None => SameSite::None,
+            value::SameSite::Lax => SameSite::Lax,
+            value::SameSite::Strict => SameSite::Strict,
+        }),
+        conditional_same_site_none: affinity.cookie_conditional_same_site_none.unwrap_or_default(),
+    };
+    (cookie, affinity.cookie_change_on_failure.unwrap_or_default())
+}

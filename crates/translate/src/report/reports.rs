@@ -1,0 +1,206 @@
+//! What there is to tell about each object, put together from everything that was found.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::global::Global;
+use crate::config::streams::Streams;
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::engine::dirty::Dirty;
+use crate::engine::part::{Extent, portion};
+use crate::ingress::{Hosts, Ingresses, Part};
+use crate::limit;
+use crate::objects::{Kind, Object, ObjectKey, Objects};
+use crate::options::Options;
+use crate::report::external_dns;
+use crate::resource::backend::{BackendKey, BackendPort};
+use crate::resource::secrets::CertificateProblem;
+use crate::resource::{Backends, Secrets};
+
+/// What was told.
+#[derive(Debug, Default)]
+pub(crate) struct Reports {
+    reported: BTreeMap<ObjectKey, Vec<Diagnostic>>,
+    waiting: BTreeSet<ObjectKey>,
+}
+
+/// Everything that finds something.
+#[derive(Clone, Copy)]
+pub(crate) struct ReportInputs<'a> {
+    pub(crate) objects: &'a Objects,
+    pub(crate) global: &'a Global,
+    pub(crate) streams: &'a Streams,
+    pub(crate) ingresses: &'a Ingresses,
+    pub(crate) hosts: &'a Hosts,
+    pub(crate) backends: &'a Backends,
+    pub(crate) secrets: &'a Secrets,
+    pub(crate) options: &'a Options,
+}
+
+impl Reports {
+    /// All there is to tell, by object.
+    pub(crate) fn all(&self) -> &BTreeMap<ObjectKey, Vec<Diagnostic>> {
+        &self.reported
+    }
+
+    /// The same, taken.
+    pub(crate) fn into_all(self) -> BTreeMap<ObjectKey, Vec<Diagnostic>> {
+        self.reported
+    }
+
+    /// Whether some wait for their turn.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Looks at what is due, and gives the objects about which something else is to be told than before.
+    pub(crate) fn settle(
+        &mut self,
+        inputs: ReportInputs<'_>,
+        dirty: &mut Dirty,
+        extent: Extent,
+    ) -> Vec<(ObjectKey, Vec<Diagnostic>)> {
+        let mut changes = Vec::new();
+        let due = std::mem::take(&mut dirty.reports);
+        for key in portion(due, &mut self.waiting, extent.results, extent) {
+            let mut now = inputs.report(&key);
+            if now.len() > limit::FINDINGS {
+                let more = now.len() - limit::FINDINGS;
+                now.truncate(limit::FINDINGS);
+                let message = format!("{more} more findings about this object");
+                now.push(Diagnostic::new(Severity::Warning, Reason::InvalidManifest, &key.origin(), "", "", message));
+            }
+            now.shrink_to_fit();
+            let before = self.reported.get(&key).map(Vec::as_slice).unwrap_or_default();
+            if before == now.as_slice() {
+                continue;
+            }
+            if now.is_empty() {
+                self.reported.remove(&key);
+            } else {
+                self.reported.insert(key.clone(), now.clone());
+            }
+            changes.push((key, now));
+        }
+        changes
+    }
+}
+
+impl ReportInputs<'_> {
+    fn report(&self, key: &ObjectKey) -> Vec<Diagnostic> {
+        match key.kind {
+            Kind::Ingress => self.ingress(key),
+            Kind::ConfigMap => {
+                let mut found = self.global.diagnostics.get(key).cloned().unwrap_or_default();
+                found.extend(self.streams.report(key, self.backends));
+                found
+            }
+            Kind::Secret => self.default_certificate(key).into_iter().collect(),
+            Kind::Service => {
+                let mut found: Vec<Diagnostic> = self.default_backend(key).into_iter().collect();
+                if let Some(Object::Service(service)) = self.objects.get(key) {
+                    found.extend(external_dns::finding_of_service(&key.origin(), service));
+                }
+                found
+            }
+            Kind::IngressClass | Kind::EndpointSlice | Kind::Namespace => Vec::new(),
+        }
+    }
+
+    fn ingress(&self, key: &ObjectKey) -> Vec<Diagnostic> {
+        let mut found = self.ingresses.rejection(key).to_vec();
+        let Some(part) = self.ingresses.part(key) else { return found };
+        if !found.is_empty() {
+            let message = "the last version that could be loaded stays in force";
+            found.push(Diagnostic::new(Severity::Info, Reason::LastGoodVersion, &part.origin, "", "", message));
+        }
+        found.extend(part.diagnostics.iter().cloned());
+        found.extend(self.hosts.findings(part).into_iter().cloned());
+        for (backend, referrer) in &part.backends {
+            if let Some(problem) = self.backends.problem(backend) {
+                let field = referrer.field(&self.options.annotations_prefix);
+                found.push(problem.diagnostic(&part.origin, &field, backend));
+            }
+        }
+        for (at, key) in part.tls_secrets() {
+            found.extend(certificate(self.secrets, &key).map(|(severity, reason, message)| {
+                let field = format!("spec.tls[{at}].secretName");
+                Diagnostic::new(severity, reason, &part.origin, field, &key.name, message)
+            }));
+        }
+        found.extend(self.backend_secret(part));
+        found
+    }
+
+    /// What there is to tell about the Secret of an Ingress for TLS to backends.
+    fn backend_secret(&self, part: &Part) -> Option<Diagnostic> {
+        let key = part.backend_secret.as_deref()?;
+        let newest = self.secrets.problem_for_backends(key);
+        let missing = matches!(newest, Some((CertificateProblem::Missing, _)));
+        let reason = if missing { Reason::SecretNotFound } else { Reason::InvalidSecret };
+        let field = format!("metadata.annotations[\"{}/proxy-ssl-secret\"]", self.options.annotations_prefix);
+        let value = format!("{}/{}", key.namespace, key.name);
+        let found = |severity, message| Diagnostic::new(severity, reason, &part.origin, field, &value, message);
+        match (part.backend_tls(self.secrets)?, newest) {
+            (Err(why), _) => {
+                let message = format!("{why}; all paths of this Ingress answer 503");
+                Some(found(Severity::Error, message).unserved())
+            }
+            (Ok(_), Some((_, why))) => {
+                Some(found(Severity::Warning, format!("{why}; the last usable version stays in force")))
+            }
+            (Ok(_), None) => None,
+        }
+    }
+
+    fn default_certificate(&self, key: &ObjectKey) -> Option<Diagnostic> {
+        self.secrets.standing(key).filter(|standing| standing.is_default)?;
+        let (severity, reason, message) = certificate(self.secrets, key)?;
+        let message = format!("default certificate: {message}");
+        Some(Diagnostic::new(severity, reason, &key.origin(), "", "", message))
+    }
+
+    fn default_backend(&self, key: &ObjectKey) -> Option<Diagnostic> {
+        let (namespace, service) = self.options.default_backend_service.as_ref()?;
+        let backend = BackendKey::new(key.namespace.clone(), &key.name, BackendPort::First);
+        let is_default = *key.namespace == **namespace && *key.name == **service;
+        let problem = self.backends.problem(&backend).filter(|_| is_default)?;
+        Some(problem.diagnostic(&key.origin(), "", &backend))
+    }
+}
+
+/// What there is to tell about the certificate of a Secret.
+fn certificate(secrets: &Secrets, key: &ObjectKey) -> Option<(Severity, Reason, String)> {
+    let state = secrets.standing(key)?;
+    let instead = match (state.good, state.is_default) {
+        (Some(_), _) => "the last usable version is served, where ingress-nginx would serve the default certificate",
+        (None, false) => "the default certificate is served",
+        (None, true) => "a self-signed certificate is served",
+    };
+    match state.problem {
+        Some(CertificateProblem::Missing) => {
+            let message = format!("there is no Secret {}/{}; {instead}", key.namespace, key.name);
+            return Some((Severity::Warning, Reason::SecretNotFound, message));
+        }
+        Some(CertificateProblem::Unusable(why)) => {
+            let message = format!("Secret {}/{}: {why}; {instead}", key.namespace, key.name);
+            return Some((Severity::Error, Reason::InvalidSecret, message));
+        }
+        None => {}
+    }
+    let good = state.good?;
+    let warning = |reason, message: &str| Some((Severity::Warning, reason, message.to_owned()));
+    if good.not_after < state.now {
+        warning(Reason::CertificateExpired, "the certificate has expired; it is served all the same")
+    } else if good.not_before > state.now {
+        warning(Reason::CertificateExpired, "the certificate is not valid yet; it is served all the same")
+    } else if good.is_version_1 {
+        let message = "the certificate is of X.509 version 1, which has no subject alternative names: it is served, and clients \
+                       that check certificates refuse it";
+        warning(Reason::CertificateMismatch, message)
+    } else if !good.has_alternative_names {
+        let message = "the certificate has no subject alternative name, only a common name, which clients ignore";
+        warning(Reason::CertificateMismatch, message)
+    } else {
+        None
+    }
+}

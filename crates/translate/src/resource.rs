@@ -1,0 +1,12 @@
+//! Resources that any kind of route can refer to: backends with their endpoints, and what Secrets hold. What they are made from is read
+//! in [`backend`] and [`certificate`]; [`backends`] and [`secrets`] keep them up to date and know their owners.
+
+pub(crate) mod backend;
+pub(crate) mod backends;
+pub(crate) mod certificate;
+pub(crate) mod owner;
+pub(crate) mod secrets;
+
+pub(crate) use backends::Backends;
+pub(crate) use owner::{Age, Aged, BackendWishes, ByAge, Owner};
+pub(crate) use secrets::Secrets;

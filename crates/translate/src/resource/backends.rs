@@ -1,0 +1,173 @@
+//! Backends and endpoint sets, kept up to date.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use fairway_model::{Backend, EndpointSet, Resource, ResourceName};
+
+use crate::config::configmap::GlobalConfig;
+use crate::engine::dirty::{Dirty, Output, compact};
+use crate::engine::part::{Extent, portion};
+use crate::objects::{Object, ObjectKey, Objects};
+use crate::options::Options;
+use crate::resource::backend::{self, BackendKey, BackendPort, Layer, Problem, Sources};
+use crate::resource::{Age, ByAge, Owner};
+
+/// All backends that something refers to.
+#[derive(Debug, Default)]
+pub(crate) struct Backends {
+    states: BTreeMap<BackendKey, BackendState>,
+    /// The EndpointSlices of each Service, sorted.
+    slices: HashMap<ObjectKey, Vec<ObjectKey>>,
+    waiting: BTreeSet<BackendKey>,
+}
+
+/// One backend.
+#[derive(Debug, Default)]
+struct BackendState {
+    owners: ByAge<Owner>,
+    /// The object that is told about it where it is there without any owner: for the global default backend its Service, for one of
+    /// TCP and UDP services the ConfigMap.
+    pinned: Option<ObjectKey>,
+    problem: Option<Problem>,
+    backend: Option<Arc<Backend>>,
+    endpoints: Option<Arc<EndpointSet>>,
+}
+
+/// What backends are made from.
+#[derive(Clone, Copy)]
+pub(crate) struct BackendInputs<'a> {
+    pub(crate) objects: &'a Objects,
+    pub(crate) config: &'a GlobalConfig,
+    pub(crate) options: &'a Options,
+}
+
+impl Backends {
+    /// Takes an owner of a backend.
+    pub(crate) fn attach(&mut self, key: &BackendKey, owner: &Arc<Owner>, dirty: &mut Dirty) {
+        self.states.entry(key.clone()).or_default().owners.insert(owner);
+        dirty.backends.insert(key.clone());
+    }
+
+    /// Forgets an owner.
+    pub(crate) fn detach(&mut self, key: &BackendKey, age: &Age, dirty: &mut Dirty) {
+        if let Some(state) = self.states.get_mut(key) {
+            state.owners.remove(age);
+        }
+        dirty.backends.insert(key.clone());
+    }
+
+    /// Keeps a backend that has no owner, and tells this object about it; or no longer.
+    pub(crate) fn pin(&mut self, key: &BackendKey, by: Option<ObjectKey>, dirty: &mut Dirty) {
+        if by.is_some() {
+            self.states.entry(key.clone()).or_default().pinned = by;
+        } else if let Some(state) = self.states.get_mut(key) {
+            state.pinned = None;
+        }
+        dirty.backends.insert(key.clone());
+    }
+
+    /// Notes everything that a Service is the source of.
+    pub(crate) fn touch_service(&self, service: &ObjectKey, dirty: &mut Dirty) {
+        let start = BackendKey {
+            namespace: service.namespace.clone(),
+            service: service.name.clone(),
+            layer: Layer::Http,
+            port: BackendPort::First,
+        };
+        let same = |key: &&BackendKey| key.namespace == service.namespace && key.service == service.name;
+        dirty.backends.extend(self.states.range(start..).map(|(key, _)| key).take_while(same).cloned());
+    }
+
+    /// Takes a slice of a Service, or its end.
+    pub(crate) fn index_slice(&mut self, slice: &ObjectKey, service: ObjectKey, there: bool, dirty: &mut Dirty) {
+        self.touch_service(&service, dirty);
+        if there {
+            let slices = self.slices.entry(service).or_default();
+            if let Err(at) = slices.binary_search(slice) {
+                slices.insert(at, slice.clone());
+            }
+        } else if let Some(slices) = self.slices.get_mut(&service) {
+            slices.retain(|other| other != slice);
+            if slices.is_empty() {
+                self.slices.remove(&service);
+            }
+        }
+    }
+
+    /// What is wrong with a backend.
+    pub(crate) fn problem(&self, key: &BackendKey) -> Option<&Problem> {
+        self.states.get(key)?.problem.as_ref()
+    }
+
+    /// Whether some wait for their turn.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Lets what is kept take no more room than it needs.
+    pub(crate) fn compact(&mut self) {
+        compact(&mut self.states);
+    }
+
+    /// Makes what is due anew.
+    pub(crate) fn settle(&mut self, inputs: BackendInputs<'_>, dirty: &mut Dirty, out: &mut Output, extent: Extent) {
+        let mut due = std::mem::take(&mut dirty.backends);
+        if std::mem::take(&mut dirty.all_backends) {
+            due.extend(self.states.keys().cloned());
+        }
+        for key in portion(due, &mut self.waiting, extent.results, extent) {
+            let Some(state) = self.states.get(&key) else { continue };
+            if state.owners.is_empty() && state.pinned.is_none() {
+                if state.backend.is_some() {
+                    out.removals.push(ResourceName::Backend(key.name()));
+                }
+                if state.endpoints.is_some() {
+                    out.removals.push(ResourceName::EndpointSet(key.name()));
+                }
+                self.states.remove(&key);
+                continue;
+            }
+            let resolved = self.resolve(&key, state, inputs);
+            let Some(state) = self.states.get_mut(&key) else { continue };
+            if state.endpoints.as_deref() != resolved.endpoints.as_ref() {
+                state.endpoints = resolved.endpoints.map(Arc::new);
+                match &state.endpoints {
+                    Some(endpoints) => out.upserts.push(Resource::EndpointSet(endpoints.clone())),
+                    None => out.removals.push(ResourceName::EndpointSet(key.name())),
+                }
+            }
+            if state.backend.as_deref() != Some(&resolved.backend) {
+                let backend = Arc::new(resolved.backend);
+                out.upserts.push(Resource::Backend(backend.clone()));
+                state.backend = Some(backend);
+            }
+            if state.problem != resolved.problem {
+                dirty.reports.extend(state.owners.values().map(|owner| owner.key.clone()));
+                dirty.reports.extend(state.pinned.clone());
+                state.problem = resolved.problem;
+            }
+        }
+    }
+
+    fn resolve(&self, key: &BackendKey, state: &BackendState, inputs: BackendInputs<'_>) -> backend::Resolved {
+        let service_key = key.service();
+        let service = match inputs.objects.get(&service_key) {
+            Some(Object::Service(service)) => Some(&**service),
+            _ => None,
+        };
+        let slices = self.slices.get(&service_key).into_iter().flatten();
+        let sources = Sources {
+            service,
+            slices: slices
+                .filter_map(|slice| match inputs.objects.get(slice) {
+                    Some(Object::EndpointSlice(slice)) => Some(&**slice),
+                    _ => None,
+                })
+                .collect(),
+            owners: state.owners.values().map(|owner| &**owner).collect(),
+            is_default: state.pinned.is_some() && key.layer == Layer::Http,
+        };
+        backend::resolve(key, &sources, inputs.config, inputs.options)
+    }
+}
