@@ -291,10 +291,15 @@ impl Record {
                     good.insert(object.key(), object.clone());
                     out.push(object.clone());
                 }
-                Object::Ingress(_) => {
-                    let last = good.get(&object.key()).filter(|good| accepts(good));
-                    out.push(last.unwrap_or(object).clone());
-                }
+                Object::Ingress(newest) => match good.get(&object.key()).filter(|good| accepts(good)) {
+                    // Whether the object is being deleted is said by its newest version.
+                    Some(Object::Ingress(last)) => {
+                        let mut last = last.read();
+                        last.metadata.deletion_timestamp = newest.read().metadata.deletion_timestamp;
+                        out.push(last.into());
+                    }
+                    _ => out.push(object.clone()),
+                },
                 // Those of TCP and UDP services hold only while they are there.
                 Object::ConfigMap(_) if ["tcp", "udp"].contains(&&*object.key().name) => out.push(object.clone()),
                 Object::Secret(_) | Object::ConfigMap(_) => {}
