@@ -34,6 +34,14 @@ async fn the_head_of_a_response_is_as_large_as_the_route_allows() {
 }
 
 #[tokio::test]
+async fn an_empty_port_counts_as_none() {
+    let origin = Origin::start("a");
+    let proxy = TestProxy::to(&[&origin]);
+    let response = proxy.connect().await.request("GET", "/", &[("host", &format!("{HOST}:"))], b"").await;
+    assert_eq!((response.status, response.echo().headers.all("host")), (200, vec![HOST]));
+}
+
+#[tokio::test]
 async fn the_backend_sees_who_asked_and_nothing_that_the_client_made_up() {
     let origin = Origin::start("a");
     let proxy = TestProxy::to(&[&origin]);

@@ -187,6 +187,7 @@ fn request() -> impl Strategy<Value = Request> {
         "re7.example",
         "elsewhere.example",
         "a.example.",
+        "a.example:",
         "127.0.0.1",
         "a_b.example",
         "",

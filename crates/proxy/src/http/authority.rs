@@ -9,7 +9,7 @@ use super::field::Span;
 /// kept as received; the router canonicalises them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Authority {
-    /// Host and port as received.
+    /// Host and port as received, without a colon that no port follows.
     pub span: Span,
     /// Host name, IPv4 address, or IPv6 address in brackets; never empty.
     pub host: Span,
@@ -20,8 +20,8 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Parses `buf[start..end]`. Stricter than RFC 3986: no user information, no percent-encoding, no empty label, and a colon
-    /// must be followed by a port. Underscores are allowed because host names inside clusters contain them.
+    /// Parses `buf[start..end]`. Stricter than RFC 3986: no user information, no percent-encoding, no empty label. An empty port counts
+    /// as none (RFC 3986 3.2.3, 6.2.3). Underscores pass, because host names in clusters contain them.
     ///
     /// # Errors
     /// [`HeadError::InvalidHost`] for everything else.
@@ -40,10 +40,11 @@ impl Authority {
             len
         };
         let port = match &text[host_len..] {
-            [] => None,
+            [] | [b':'] => None,
             [b':', digits @ ..] => Some(port(digits)?),
             _ => return Err(HeadError::InvalidHost),
         };
+        let end = if text.ends_with(b":") { end - 1 } else { end };
         Ok(Self { span: Span::new(start, end), host: Span::new(start, start + host_len), port, canonical })
     }
 }
@@ -92,7 +93,7 @@ fn name_len(text: &[u8]) -> Result<(usize, u8), HeadError> {
 }
 
 fn port(digits: &[u8]) -> Result<u16, HeadError> {
-    if digits.is_empty() || digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
+    if digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
         return Err(HeadError::InvalidHost);
     }
     let port = digits.iter().fold(0_u32, |sum, digit| sum * 10 + u32::from(digit - b'0'));
@@ -114,10 +115,13 @@ mod tests {
         assert_eq!(parse("[::1]:443"), Ok(("[::1]", Some(443))));
         assert_eq!(parse("127.0.0.1"), Ok(("127.0.0.1", None)));
         assert_eq!(parse("a_b"), Ok(("a_b", None)));
+        assert_eq!(parse("a:"), Ok(("a", None)));
+        let empty_port = Authority::parse(b"[::1]:", 0, 6).unwrap();
+        assert_eq!((empty_port.span.of(b"[::1]:"), empty_port.port), (&b"[::1]"[..], None));
         for bad in [
             "",
             ":80",
-            "a:",
+            "a::",
             "a:65536",
             "a:+1",
             "a:1:2",
