@@ -1,8 +1,8 @@
-//! The cluster as a whole, as the command line and the tests see it.
+//! The cluster as a whole, as used by the command line and the tests.
 //!
-//! A running cluster is one network, one mount and one process namespace. Its first process, the [`supervisor`], holds all of it:
-//! when that process ends, however it ends, the kernel ends every other one and removes the namespaces and their mounts. What
-//! stays are files in `target/cluster/NAME`.
+//! A running cluster is one network, one mount and one process namespace. Its first process, the [`supervisor`], holds
+//! all of it: when that process ends, however it ends, the kernel kills all others and removes the namespaces and their
+//! mounts. Only files in `target/cluster/NAME` remain.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -52,14 +52,14 @@ use self::control::{Connection, ControlAnswer, ControlRequest, Progress};
 use self::layout::{Layout, Logs};
 use crate::procfs::{self, Namespace};
 
-/// How long the end may take before it is forced, and again before it has failed.
+/// How long the shutdown may take before it is forced, and again before it counts as failed.
 const END: Duration = Duration::from_secs(15);
 
-/// The programs that a cluster is started with.
+/// The programs needed to start a cluster.
 const PROGRAMS: [&str; 6] =
     ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubectl"];
 
-/// Where helm keeps things, if it isn't below the home folder.
+/// Folders that helm uses if they aren't below the home folder.
 const HELM_FOLDERS: [&str; 3] = ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"];
 
 /// A running cluster.
@@ -76,7 +76,7 @@ impl Cluster {
     /// The running cluster called `name`.
     ///
     /// # Errors
-    /// When there is none, with what to do.
+    /// If there is none; the error says what to do.
     pub fn find(name: &str) -> anyhow::Result<Self> {
         let layout = Layout::new(name)?;
         let Ok(connection) = Connection::open(&layout) else {
@@ -92,17 +92,18 @@ impl Cluster {
         Ok(Self { layout, supervisor, network })
     }
 
-    /// Starts a cluster and waits until it is ready: API server, both Nodes, both kube-proxies. Builds nothing: that is
-    /// `cargo xtask`'s part.
+    /// Starts a cluster and waits until it is ready: API server, both Nodes, both kube-proxies. Builds nothing: `cargo
+    /// xtask` does that.
     ///
     /// # Errors
-    /// When one of that name runs, when something is missing, or when it does not get ready; then nothing of it runs.
+    /// If one with that name is running, if something is missing, or if it does not become ready; nothing of it runs
+    /// then.
     pub async fn up(name: &str, options: &Options) -> anyhow::Result<Self> {
         let (name, options) = (name.to_owned(), options.clone());
         tokio::task::spawn_blocking(move || Self::start(&name, &options, |_| {})).await?
     }
 
-    /// Like [`Cluster::up`], and tells `progress` what it is starting.
+    /// Like [`Cluster::up`], and reports to `progress` what it is starting.
     pub fn start(name: &str, options: &Options, mut progress: impl FnMut(&str)) -> anyhow::Result<Self> {
         let layout = Layout::new(name)?;
         let program = check()?;
@@ -126,14 +127,14 @@ impl Cluster {
         }
         command.stdin(lock).stdout(OwnedFd::from(theirs)).stderr(log).current_dir(layout.directory());
         let mut child = command.spawn().context("starting `setsid unshare` (Debian package util-linux)")?;
-        // What is left of the command are handles of the lock and of the socket: their end must be the supervisor's end.
+        // The command still holds the lock and the socket: their lifetime must be that of the supervisor.
         drop(command);
 
         for line in BufReader::new(ours).lines() {
             match serde_json::from_str(&line.context("reading from the supervisor")?)? {
                 Progress::Step(what) => progress(&what),
                 Progress::Ready => {
-                    // Buries the process when the cluster ends while we still run.
+                    // Reaps the process if the cluster ends while we still run.
                     std::thread::spawn(move || child.wait());
                     return Self::find(name);
                 }
@@ -151,14 +152,15 @@ impl Cluster {
         )
     }
 
-    /// Ends the cluster and waits until no process of it is left. Its logs stay, until a cluster of that name starts.
+    /// Stops the cluster and waits until none of its processes is left. Its logs remain until a cluster with that name
+    /// starts.
     ///
     /// # Errors
-    /// When something does not end, and when commands that were started with [`Cluster::command`] still run in its network.
+    /// If something does not stop, or if commands started with [`Cluster::command`] still run in its network.
     pub fn down(&self) -> anyhow::Result<()> {
         let namespaces = self.namespaces();
         if let Ok(connection) = Connection::open(&self.layout) {
-            // The end of the connection is the answer.
+            // The end of the connection is the response.
             let _ = connection.ask(&ControlRequest::Down);
         }
         let mut lock = wait_for_lock(&self.layout)?;
@@ -186,21 +188,21 @@ impl Cluster {
         network::enter(&self.network)
     }
 
-    /// A runtime whose threads are all in the cluster's network. The calling thread enters it as well, because the future that
-    /// is given to `block_on` runs on it.
+    /// A runtime whose threads are all in the cluster's network. The calling thread enters it as well, because the
+    /// future passed to `block_on` runs on it.
     pub fn runtime(&self) -> anyhow::Result<tokio::runtime::Runtime> {
         self.enter()?;
         let network = self.network.try_clone()?;
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
-            // The calling thread could do it, and nobody can take that right from the others.
+            // The calling thread was able to, so the others are as well.
             .on_thread_start(move || network::enter(&network).expect("a thread enters the network like the first one"))
             .build()
             .context("building a runtime")
     }
 
-    /// Runs `work` on a thread of its own in the cluster's network: the calling thread stays where it is.
+    /// Runs `work` on a thread of its own in the cluster's network; the calling thread stays where it is.
     pub fn within<T: Send>(&self, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
         network::inside(&self.network, work)
     }
@@ -210,14 +212,14 @@ impl Cluster {
         ready::client(&self.layout.kubeconfig()).await
     }
 
-    /// `program` in the cluster's own network, with `KUBECONFIG`, a `PATH` that begins with the built kubectl and helm, and a home
-    /// folder that ends with the cluster: what programs remember, or find there, is no business of who runs them.
-    /// Its process is the program itself: signals reach it. Wait for it before [`Cluster::down`].
+    /// Runs `program` in the cluster's own network, with `KUBECONFIG`, a `PATH` that starts with the built kubectl and
+    /// helm, and a home folder that ends with the cluster, so that programs share no state with the caller. Its process
+    /// is the program itself: signals reach it. Wait for it before [`Cluster::down`].
     pub fn command(&self, program: &str) -> Command {
         self.command_at(&format!("/proc/{}/ns/net", self.supervisor), program)
     }
 
-    /// Like [`Cluster::command`], in the network of a Node (`node-a`) or of another namespace that the kubelet has named.
+    /// Like [`Cluster::command`], in the network of a Node (`node-a`) or of another namespace named by the kubelet.
     pub fn command_in(&self, namespace: &str, program: &str) -> Command {
         let path = network::namespace(namespace);
         self.command_at(&format!("/proc/{}/root{}", self.supervisor, path.display()), program)
@@ -249,7 +251,7 @@ impl Cluster {
         }
         let folder = std::env::current_dir().context("the current folder")?;
         command.arg(format!("--wdns={}", folder.display())).arg("--");
-        // nsenter stays outside and waits: when it is ended, so is the command.
+        // nsenter stays outside and waits: if it is killed, so is the command.
         command.args(["setpriv", "--pdeathsig", "TERM", "--"]).args(words);
         self.environment(&mut command);
         Ok(command)
@@ -269,7 +271,7 @@ impl Cluster {
         self.layout.directory()
     }
 
-    /// Where its files are.
+    /// The paths of its files.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -279,7 +281,8 @@ impl Cluster {
         self.supervisor
     }
 
-    /// Does `action` to the component called `name` (`kube-apiserver`, `kube-proxy-node-a`, ...), and returns when it is done.
+    /// Applies `action` to the component called `name` (`kube-apiserver`, `kube-proxy-node-a`, ...), and returns when
+    /// it is done.
     pub async fn component(&self, name: &str, action: Action) -> anyhow::Result<()> {
         let layout = self.layout.clone();
         let request = ControlRequest::Component { name: name.to_owned(), action };
@@ -287,7 +290,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// How the components are.
+    /// The state of each component.
     pub fn components(&self) -> anyhow::Result<Vec<ComponentStatus>> {
         match ask(&self.layout, &ControlRequest::Status)? {
             ControlAnswer::Components(components) => Ok(components),
@@ -305,7 +308,7 @@ impl Cluster {
     }
 }
 
-/// Ends the cluster called `name`, or removes what a dead one has left. Returns whether it was running.
+/// Stops the cluster called `name`, or removes the remains of a dead one. Returns whether it was running.
 pub fn down(name: &str) -> anyhow::Result<bool> {
     if let Ok(cluster) = Cluster::find(name) {
         cluster.down()?;
@@ -331,7 +334,7 @@ fn ask(layout: &Layout, request: &ControlRequest) -> anyhow::Result<ControlAnswe
     connection.ask(request)
 }
 
-/// What has to be there before a cluster can start; the program that it will run.
+/// Checks the requirements of a cluster; returns the program that it will run.
 fn check() -> anyhow::Result<PathBuf> {
     anyhow::ensure!(nix::unistd::geteuid().is_root(), "root is needed: namespaces, bridges and routes are made");
     for program in PROGRAMS {
@@ -348,7 +351,7 @@ fn check() -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-/// The lock of a cluster that is ending; `None` if it has not ended in time.
+/// The lock of a stopping cluster; `None` if it has not stopped in time.
 fn wait_for_lock(layout: &Layout) -> anyhow::Result<Option<File>> {
     let start = Instant::now();
     loop {

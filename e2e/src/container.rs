@@ -1,9 +1,9 @@
-//! The first process of a container: takes its place in the namespaces, gives up its rights, becomes the program.
+//! The first process of a container: enters its namespaces, drops its rights, becomes the program.
 //!
-//! The kubelet starts it inside the pod's network namespace as the first process of a new PID namespace (or, for a command in a
-//! running container, inside that container's PID namespace). It has one thread, so it may change its own mount namespace, and it
-//! ends by `exec`: what the program sees is what it would see under a container runtime. Its standard input is a pipe to the
-//! kubelet, which hears why the start failed, or by end of file that the program runs.
+//! The kubelet starts it inside the pod's network namespace as the first process of a new PID namespace (or, for a
+//! command in a running container, inside that container's PID namespace). It has one thread, so it may change its own
+//! mount namespace, and it ends with `exec`: the program sees the same as under a container runtime. Its standard input
+//! is a pipe to the kubelet, which carries the error if the start fails; end of file means that the program runs.
 
 pub mod rights;
 pub mod root;
@@ -24,22 +24,22 @@ use nix::sys::signal::Signal;
 use nix::unistd::{chdir, dup2_stdin, setsid};
 use serde::{Deserialize, Serialize};
 
-/// What the process is to become. Written by the kubelet, as JSON.
+/// The program to become. Written by the kubelet as JSON.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Spec {
-    /// Where the process belongs.
+    /// The namespaces of the process.
     pub place: Place,
     /// The program and its arguments, never empty. A name without `/` is looked up in the `PATH` of [`Self::environment`].
     pub command: Vec<String>,
     /// The whole environment.
     pub environment: Vec<(String, String)>,
-    /// The directory that the program starts in; made when it is missing in a new container.
+    /// The directory in which the program starts; created if it is missing in a new container.
     pub working_directory: PathBuf,
-    /// What the program may do.
+    /// The rights of the program.
     pub rights: rights::Rights,
 }
 
-/// Where the process belongs.
+/// The namespaces of a process.
 #[derive(Debug, Deserialize, Serialize)]
 pub enum Place {
     /// A new container.
@@ -48,10 +48,10 @@ pub enum Place {
     Inside(i32),
 }
 
-/// Becomes the program that the file describes. Returns only when that fails; the reason goes to the pipe that is the standard
-/// input, and the exit code is that of container runtimes, 128.
+/// Becomes the program described by the file. Returns only on failure; the error goes to the pipe on standard input,
+/// and the exit code is that of container runtimes, 128.
 pub fn main(spec: &Path) -> ExitCode {
-    // The only copy of the pipe that outlives the start: closed by `exec`.
+    // The only copy of the pipe that survives the start: closed by `exec`.
     let report = std::io::stdin().as_fd().try_clone_to_owned();
     let Err(error) = start(spec);
     match report {
@@ -80,11 +80,11 @@ fn start(path: &Path) -> anyhow::Result<Infallible> {
     }
     chdir(&spec.working_directory).with_context(|| format!("going to {}", spec.working_directory.display()))?;
     rights::apply(&spec.rights)?;
-    // After the change of user, which takes this back: nothing outlives its kubelet.
+    // After the change of user, which resets this: no process survives its kubelet.
     prctl::set_pdeathsig(Signal::SIGKILL).context("tying the container to its kubelet")?;
 
     let (program, arguments) = spec.command.split_first().context("no command")?;
-    // `exec` of the standard library gives back the default disposition of SIGPIPE and an empty signal mask.
+    // The standard library's `exec` restores the default disposition of SIGPIPE and an empty signal mask.
     let error =
         Command::new(program).args(arguments).env_clear().envs(spec.environment.iter().map(|(k, v)| (k, v))).exec();
     Err(match error.kind() {
@@ -95,7 +95,7 @@ fn start(path: &Path) -> anyhow::Result<Infallible> {
     })
 }
 
-/// Joins the namespaces of a running container; those of network and processes were joined by the parent.
+/// Joins the namespaces of a running container; the parent has joined those of network and processes.
 fn enter(process: i32) -> anyhow::Result<()> {
     let kinds =
         [("ipc", CloneFlags::CLONE_NEWIPC), ("uts", CloneFlags::CLONE_NEWUTS), ("mnt", CloneFlags::CLONE_NEWNS)];

@@ -1,8 +1,9 @@
-//! The program behind the echo images: answers with what it received, as `echo-basic` of Gateway API and `echoserver` of the
-//! Ingress conformance suite do; or, with another mode, `defaultbackend-amd64`, or one that knows no HTTP.
+//! The program behind the echo images: responds with the request it received, like `echo-basic` of Gateway API and
+//! `echoserver` of the Ingress conformance suite; or, in another mode, acts as `defaultbackend-amd64` or as a server
+//! without HTTP.
 //!
-//! It ends as a backend should: after SIGTERM it goes on for a moment, because whoever sends requests learns of its end later
-//! than it does, then it closes idle connections and finishes what runs.
+//! It stops as a backend should: after SIGTERM it continues for a moment, because clients learn of its end later than
+//! it does; then it closes idle connections and finishes requests in progress.
 
 mod answer;
 mod bytes;
@@ -49,10 +50,10 @@ pub struct EchoOptions {
     pub linger: f64,
 }
 
-/// Serves until SIGTERM, and to the end of what runs then.
+/// Serves until SIGTERM, and then finishes the requests in progress.
 ///
 /// # Errors
-/// When a port is taken, or a certificate can't be read.
+/// If a port is in use, or a certificate can't be read.
 pub async fn run(options: EchoOptions) -> anyhow::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let (responder, port) = match options.mode {
@@ -96,21 +97,21 @@ fn port(variable: &str, default: u16) -> anyhow::Result<u16> {
     }
 }
 
-/// Accepts connections until the end, then waits for those that there are.
+/// Accepts connections until the end, then waits for the remaining ones.
 async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, responder: Responder, mut end: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = end.wait_for(|end| *end) => break,
-            // Takes the ended ones out.
+            // Removes the finished ones.
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
             Ok((stream, peer)) => {
                 connections.spawn(connection(stream, peer, tls.clone(), responder.clone(), end.clone()));
             }
-            // Out of descriptors, say: the next attempt would fail at once, too.
+            // Out of descriptors, for example: the next attempt would also fail at once.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
@@ -125,7 +126,7 @@ async fn connection(
     responder: Responder,
     end: watch::Receiver<bool>,
 ) {
-    // What ends a connection is of no interest to anyone but its peer.
+    // The end of a connection concerns only its peer.
     let _ = stream.set_nodelay(true);
     match tls {
         None => exchange(stream, peer, None, responder, end).await,
@@ -160,7 +161,7 @@ mod tests {
 
     use super::*;
 
-    /// A server on a port of the kernel's choice, and what ends it.
+    /// A server on a port chosen by the kernel, and a way to stop it.
     async fn start(responder: Responder, tls: Option<TlsAcceptor>) -> (SocketAddr, watch::Sender<bool>, JoinSet<()>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn requests_come_back_as_the_suites_expect_them() {
+    async fn requests_are_echoed_as_the_suites_expect() {
         let (address, _ending, _server) = start(Responder::echo(3000), None).await;
         let mut client = Client::connect(address).await;
         let fields = [("host", "a.example"), ("x-my-field", "1 & 2"), ("x-my-field", "3"), ("user-agent", "t/1")];
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tls_is_told() {
+    async fn tls_is_reported() {
         let ca = Ca::new("root");
         let leaf = ca.leaf(&["a.example"]);
         let folder = tempfile::tempdir().unwrap();
@@ -227,13 +228,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_runs_is_finished_and_idle_connections_are_closed() {
+    async fn running_requests_finish_and_idle_connections_are_closed() {
         let (address, ending, mut server) = start(Responder::echo(3000), None).await;
         let mut idle = Client::connect(address).await;
         idle.get("a", "/").await;
         let mut busy = Client::connect(address).await;
         busy.send("GET /?delay=300ms HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        // Its turn comes after the request was read: the server has one thread, this one.
+        // Its turn comes after the request has been read: the server has only this thread.
         idle.get("a", "/").await;
         ending.send(true).unwrap();
         idle.ended().await;

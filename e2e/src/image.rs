@@ -1,54 +1,56 @@
-//! Which program stands for an image.
+//! Maps images to programs.
 //!
-//! There is no container runtime and nothing is pulled: the repository of an image's name decides which program runs. Our own
-//! image is a root file system on disk; every other known image is a program over the host's system directories.
+//! There is no container runtime and nothing is pulled: the repository of an image's name determines the program to
+//! run. Our own image is a root file system on disk; every other known image is a program over the host's system
+//! directories.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::Deserialize;
 
-/// What a container of an image starts from.
+/// The image part of a container.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Image {
-    /// The files that the container sees.
+    /// The files visible in the container.
     pub root: Root,
-    /// What runs when the container names no command.
+    /// The command if the container names none.
     pub entrypoint: Vec<String>,
-    /// What follows the entrypoint when the container names no arguments.
+    /// The arguments of the entrypoint if the container names none.
     pub arguments: Vec<String>,
-    /// Variables that the container's own come after.
+    /// Variables, which those of the container follow.
     pub environment: Vec<(String, String)>,
-    /// The user and group when the security context names none.
+    /// The user and group if the security context names none.
     pub user: (u32, u32),
-    /// The directory that the program starts in.
+    /// The directory in which the program starts.
     pub working_directory: String,
-    /// What the container's status names as the image that runs.
+    /// The image that the container's status shows.
     pub id: String,
 }
 
 /// The files of an image.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Root {
-    /// This directory and nothing else.
+    /// Only this directory.
     Directory(PathBuf),
     /// The host's `/usr`, `/bin`, `/lib` and `/lib64`, read-only, and `/fairway-cluster`, which is this program.
     Host,
 }
 
-/// What programs find in `PATH` when neither image nor container say otherwise, as container runtimes have it.
+/// The default `PATH` if neither image nor container sets one, as in container runtimes.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The user of our image when its configuration file names none: the one that "nonroot" images have.
+/// The user of our image if its configuration file names none: that of "nonroot" images.
 const NONROOT: u32 = 65532;
 
-/// Finds the program behind an image's name. `None`: no such image here.
+/// Finds the program for an image's name. `None` if the image is unknown.
 ///
-/// The configuration of our own image is read from `config.json` beside its root directory (`User`, `Entrypoint`, `Cmd`, `Env`,
-/// `WorkingDir`, as in an OCI image); what is left out there is that of a "nonroot" image whose program is `/fairway`.
+/// The configuration of our own image is read from `config.json` beside its root directory (`User`, `Entrypoint`,
+/// `Cmd`, `Env`, `WorkingDir`, as in an OCI image); the defaults are those of a "nonroot" image whose program is
+/// `/fairway`.
 ///
 /// # Errors
-/// When our own image is asked for and was not built, or its configuration is broken.
+/// If our own image is requested but not built, or its configuration is invalid.
 pub fn find(name: &str, image_root: &Path) -> anyhow::Result<Option<Image>> {
     let host = |id: &str, entrypoint: &[&str], arguments: &[&str]| Image {
         root: Root::Host,
@@ -60,15 +62,15 @@ pub fn find(name: &str, image_root: &Path) -> anyhow::Result<Option<Image>> {
         id: format!("local/{id}"),
     };
     let repository = repository(name);
-    // The conformance images have moved from project to project: only the last part of their names has stayed.
+    // The conformance images have moved between projects: only the last part of their names is stable.
     let last = repository.rsplit_once('/').map_or(repository, |(_, last)| last);
     Ok(match repository {
         "fairway/fairway" => Some(own(image_root)?),
-        // Test programs: any subcommand of ours.
+        // Test programs: any of our subcommands.
         "fairway/cluster" => Some(host("cluster", &["/fairway-cluster"], &[])),
         "ingressconformance/echoserver" => Some(host("echo", &["/fairway-cluster", "echo"], &[])),
         _ if last == "echo-basic" => Some(host("echo", &["/fairway-cluster", "echo"], &[])),
-        // What the chart's `defaultBackend` runs, on every architecture.
+        // The image of the chart's `defaultBackend`, on every architecture.
         _ if last == "defaultbackend" || last.starts_with("defaultbackend-") => {
             Some(host("defaultbackend", &["/fairway-cluster", "echo", "--mode", "default-backend"], &[]))
         }

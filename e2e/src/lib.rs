@@ -1,8 +1,8 @@
-//! A real control plane on a bare machine, and what end-to-end tests need on it.
+//! A real control plane on a bare machine, and everything else that end-to-end tests need.
 //!
-//! [`cluster`] starts etcd, kube-apiserver, kube-controller-manager, kube-scheduler and, for each of two Nodes, kube-proxy and
-//! our [`kubelet`], which runs pods as processes in namespaces of the kernel. Everything lives in a network, a mount and a
-//! process namespace of its own: when its first process ends, nothing is left.
+//! [`cluster`] starts etcd, kube-apiserver, kube-controller-manager, kube-scheduler and, for each of two Nodes,
+//! kube-proxy and our [`kubelet`], which runs pods as processes in kernel namespaces. Everything lives in its own
+//! network, mount and process namespace: when its first process ends, nothing is left.
 
 pub mod cluster;
 pub mod container;

@@ -1,4 +1,4 @@
-//! Requests without a break, each of them accounted for, while a test changes what is behind the address.
+//! A continuous load of requests, each accounted for, while a test changes the servers behind the address.
 //!
 //! ```no_run
 //! # async fn example(address: std::net::SocketAddr) {
@@ -11,9 +11,9 @@
 //! # }
 //! ```
 //!
-//! A client does here what clients do, and no more: a connection that the server has closed while it was idle is replaced, and
-//! a GET on a connection used before that ends without one byte of the answer is sent once more on a new one (RFC 9112 9.3.1).
-//! The latter is counted, see [`Account::retried`].
+//! The client does what clients do, and no more: a connection that the server closed while idle is replaced, and a GET
+//! on a reused connection that ends without one byte of the response is retried once on a new one (RFC 9112 9.3.1).
+//! Retries are counted, see [`Account::retried`].
 
 mod account;
 
@@ -29,10 +29,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 pub use self::account::{Account, Failure, Histogram, Kind};
 
-/// Less than what the test client waits before it panics.
+/// Less than the time after which the test client panics.
 const LIMIT: Duration = Duration::from_secs(8);
 
-/// What requests to send; [`Load::start`] sends them.
+/// The requests to send; [`Load::start`] sends them.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Load {
@@ -45,7 +45,7 @@ pub struct Load {
     fresh: bool,
 }
 
-/// Load that goes on until it is stopped, or dropped.
+/// Load that continues until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Running {
     account: Arc<Mutex<Account>>,
@@ -54,7 +54,7 @@ pub struct Running {
 }
 
 impl Load {
-    /// GET requests for `/` to an address, from 4 connections, at most 200 a second in all.
+    /// GET requests for `/` to an address, from 4 connections, at most 200 per second in total.
     pub fn to(address: SocketAddr) -> Self {
         Self {
             address,
@@ -67,43 +67,43 @@ impl Load {
         }
     }
 
-    /// The Host of the requests, by default the address.
+    /// Sets the Host of the requests; the default is the address.
     pub fn host(mut self, host: &str) -> Self {
         host.clone_into(&mut self.host);
         self
     }
 
-    /// The path and query of the requests.
+    /// Sets the path and query of the requests.
     pub fn target(mut self, target: &str) -> Self {
         target.clone_into(&mut self.target);
         self
     }
 
-    /// One more field in each request.
+    /// Adds a field to each request.
     pub fn field(mut self, name: &str, value: &str) -> Self {
         let _ = write!(self.fields, "{name}: {value}\r\n");
         self
     }
 
-    /// How many requests there may be at the same time.
+    /// Sets how many requests may be in progress at the same time.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.max(1);
         self
     }
 
-    /// How many requests a second are sent in all, at most. Tests share few cores: what counts is that there is no break.
+    /// Limits the requests per second in total. Tests share few cores: the goal is continuity.
     pub fn rate(mut self, rate: u32) -> Self {
         self.rate = rate.max(1);
         self
     }
 
-    /// Each request goes over a new connection, so that each may reach another pod of a Service.
+    /// Sends each request over a new connection, so that each may reach another pod of a Service.
     pub fn new_connections(mut self) -> Self {
         self.fresh = true;
         self
     }
 
-    /// Begins, on the runtime of the caller.
+    /// Starts on the caller's runtime.
     pub fn start(self) -> Running {
         let account = Arc::new(Mutex::new(Account::new()));
         let (stop, stopped) = watch::channel(false);
@@ -114,7 +114,7 @@ impl Load {
         let step = Duration::from_secs(1) / self.rate;
         for index in 0..self.connections {
             let mut ticks = interval_at(begin + step * index as u32, step * self.connections as u32);
-            // Requests that could not be sent in time are not made up for.
+            // Requests that could not be sent in time are skipped.
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let (account, mut stopped) = (account.clone(), stopped.clone());
             let mut client =
@@ -155,12 +155,12 @@ impl Load {
 }
 
 impl Running {
-    /// What was counted so far.
+    /// The counts so far.
     pub fn so_far(&self) -> Account {
         self.account.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until `count` more requests were answered or failed.
+    /// Waits until `count` more requests have succeeded or failed.
     pub async fn more(&self, count: u64) {
         let until = self.so_far().requests + count;
         while self.so_far().requests < until {
@@ -168,10 +168,10 @@ impl Running {
         }
     }
 
-    /// Sends no more, waits for what is on its way, and tells what became of everything.
+    /// Stops sending, waits for requests in progress, and returns the account.
     ///
     /// # Panics
-    /// If a client has panicked.
+    /// If a client panicked.
     pub async fn stop(mut self) -> Account {
         let _ = self.stop.send(true);
         while let Some(ended) = self.clients.join_next().await {
@@ -190,7 +190,7 @@ struct LoadClient {
 }
 
 impl LoadClient {
-    /// One request; the pod that answered it.
+    /// Sends one request; returns the pod that answered it.
     async fn exchange(&mut self, retried: &mut bool) -> Result<Option<String>, Kind> {
         let end = Instant::now() + LIMIT;
         let used = match self.connection.take() {
@@ -227,10 +227,10 @@ impl LoadClient {
         }
     }
 
-    /// Sends the request and reads the answer. The connection stays if it can be used again.
+    /// Sends the request and reads the response. Keeps the connection if it can be reused.
     async fn on(&mut self, mut client: Client, end: Instant) -> Result<Response, Kind> {
         let exchange = async {
-            // A server that has closed may have answered before: reading tells.
+            // A server that has closed may have responded before: reading tells.
             let _ = client.try_send(self.request.as_bytes()).await;
             client.try_read_response().await
         };
@@ -248,7 +248,7 @@ impl LoadClient {
     }
 }
 
-/// The name of the pod in an answer of the echo server.
+/// The name of the pod in a response of the echo server.
 fn pod(answer: &str) -> Option<String> {
     let (_, rest) = answer.split_once("\"pod\": \"")?;
     Some(rest.split_once('"')?.0.to_owned())
@@ -308,7 +308,7 @@ mod tests {
         load.more(3).await;
         let account = load.stop().await;
         assert!(account.failures.is_empty(), "{account}");
-        // A new connection that ends without an answer.
+        // A new connection that ends without a response.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let load = Load::to(listener.local_addr().unwrap()).connections(1).rate(200).start();
         let (stream, _) = listener.accept().await.unwrap();

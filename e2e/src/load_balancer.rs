@@ -1,7 +1,8 @@
 //! Gives Services of type LoadBalancer an address from a pool, as MetalLB would.
 //!
-//! A Service without a class gets an address, in its status and on the way: what the outside sends there arrives at a Node,
-//! whose kube-proxy does the rest. [`pool`] says who gets which address, `choice` which Node, `route` leads there.
+//! A Service without a class gets an address in its status, and traffic from the outside to that address arrives at a
+//! Node, whose kube-proxy does the rest. [`pool`] assigns addresses, `choice` chooses the Node, `route` sets the route
+//! there.
 
 mod choice;
 pub mod pool;
@@ -28,12 +29,13 @@ use tokio::sync::watch;
 use crate::load_balancer::choice::View;
 use crate::load_balancer::pool::Uid;
 
-/// Changes that come together are handled together.
+/// Changes that arrive together are handled together.
 const PAUSE: Duration = Duration::from_millis(5);
-/// An API server that is paused does not answer.
+/// A paused API server does not respond.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long to wait after a failure: 0.1 s at first and 1 s at most, so that all is soon right after an outage.
+/// How long to wait after a failure: 0.1 s at first and 1 s at most, so that everything recovers quickly after an
+/// outage.
 #[derive(Clone, Debug, Default)]
 struct Retry {
     failures: u32,
@@ -55,14 +57,14 @@ impl Backoff for Retry {
     }
 }
 
-/// What was decided so far.
+/// The decisions so far.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct Assignments {
     addresses: BTreeMap<Uid, Ipv4Addr>,
     routes: BTreeMap<Ipv4Addr, String>,
 }
 
-/// The status that a Service is to have.
+/// The desired status of a Service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct StatusWrite {
     namespace: String,
@@ -70,7 +72,7 @@ struct StatusWrite {
     address: Option<Ipv4Addr>,
 }
 
-/// Serves the cluster that `client` leads to, for as long as it lives; the API server may come and go.
+/// Serves the cluster of `client` for as long as it lives; the API server may come and go.
 pub async fn run(client: Client) {
     let changes = watch::Sender::new(());
     let services: Store<Service> = mirror(Api::all(client.clone()), &changes);
@@ -89,13 +91,13 @@ pub async fn run(client: Client) {
             Ok(()) => {
                 retry.reset();
                 assignments = next;
-                // `changes` is not dropped before we end.
+                // `changes` lives until we end.
                 let _ = changed.changed().await;
                 tokio::time::sleep(PAUSE).await;
             }
             Err(error) => {
                 tracing::warn!("load balancer: {error:#}");
-                // What was given out stays given out, also when it could not be written down.
+                // Assigned addresses remain assigned, even if the write failed.
                 assignments.addresses = next.addresses;
                 tokio::time::sleep(retry.next().unwrap_or_default()).await;
             }
@@ -103,7 +105,7 @@ pub async fn run(client: Client) {
     }
 }
 
-/// A store that follows `api`, and says so to `changes`.
+/// A store that follows `api` and signals `changes`.
 fn mirror<K>(api: Api<K>, changes: &watch::Sender<()>) -> Store<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
@@ -123,7 +125,7 @@ where
     store
 }
 
-/// What is to be, from what is and what was decided before.
+/// Computes the desired state from the current one and the previous decisions.
 fn plan(
     services: &[Arc<Service>],
     nodes: &[Arc<Node>],
@@ -143,7 +145,7 @@ fn plan(
     for service in services {
         let wanted = address(service);
         let current = pool::in_status(service);
-        // Another class's Service is none of our business, whatever its status says.
+        // A Service of another class is not ours, whatever its status says.
         let foreign = !pool::is_ours(service) && current.is_none();
         let (Some(namespace), Some(name)) = (service.metadata.namespace.clone(), service.metadata.name.clone()) else {
             continue;
@@ -155,7 +157,7 @@ fn plan(
     (Assignments { addresses, routes }, writes)
 }
 
-/// Carries the plan out. The way is there before the address is told to anyone.
+/// Carries the plan out. The route exists before the address is published.
 async fn apply(
     client: &Client,
     assignments: &Assignments,
@@ -173,7 +175,7 @@ async fn apply(
         let parameters = PatchParams::default();
         let write = services.patch_status(name, &parameters, &patch);
         match tokio::time::timeout(PATIENCE, write).await.with_context(|| format!("writing {namespace}/{name}"))? {
-            // Deleted meanwhile: we shall hear of it.
+            // Deleted in the meantime: the watch will report it.
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             result => drop(result.with_context(|| format!("writing {namespace}/{name}"))?),
         }
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_is_no_load_balancer_any_more_loses_its_address() {
+    fn a_service_of_another_type_loses_its_address() {
         assert_eq!(written(service(json!({"type": "ClusterIP"}), with_address())), [None]);
         assert!(written(service(json!({"type": "ClusterIP"}), json!({}))).is_empty());
     }

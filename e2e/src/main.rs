@@ -102,7 +102,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        // Before anything else has happened in this process, a second thread above all.
+        // Before this process does anything else, in particular before it starts a second thread.
         Command::Container { spec } => return Ok(container::main(&spec)),
         Command::Up { name: NameArgument { name }, options } => up(&name, &options)?,
         Command::Down(NameArgument { name }) => {
@@ -141,7 +141,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 fn up(name: &str, options: &Options) -> anyhow::Result<()> {
     let start = Instant::now();
-    // A reader that has gone is no reason to take the cluster down.
+    // A closed output is no reason to take the cluster down.
     let say = |text: &str| drop(writeln!(std::io::stdout(), "{text}"));
     let step = |step: &str| say(&format!("{:>5.1}s  {step}", start.elapsed().as_secs_f64()));
     let cluster = Cluster::start(name, options, step)?;
@@ -151,7 +151,7 @@ fn up(name: &str, options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A line per event on standard error, which is the process's log.
+/// Writes a line per event to standard error, which is the log of the process.
 fn log() {
     let filter = tracing_subscriber::EnvFilter::new("info,kube=warn,kube_client=off");
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();

@@ -1,4 +1,4 @@
-//! The processes of this machine and the namespaces that they are in, as `/proc` shows them.
+//! The processes of this machine and their namespaces, as shown in `/proc`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -6,14 +6,14 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The kinds of namespaces that a process of a cluster may have to itself.
+/// The kinds of namespaces that a process of a cluster may have of its own.
 pub const KINDS: [&str; 5] = ["net", "mnt", "pid", "ipc", "uts"];
 
-/// A process of this machine. It may end at any time: then nothing can be read of it any more.
+/// A process of this machine. It may end at any time; then it can no longer be inspected.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Process(i32);
 
-/// All processes that there are.
+/// All processes.
 ///
 /// # Errors
 /// When `/proc` can't be read.
@@ -22,7 +22,7 @@ pub fn all() -> io::Result<impl Iterator<Item = Process>> {
     Ok(entries.filter_map(|entry| Some(Process(entry.file_name().to_str()?.parse().ok()?))))
 }
 
-/// The processes, other than this one, that are in one of `namespaces`, of whatever kind.
+/// The processes, other than this one, that are in one of `namespaces`, of any kind.
 ///
 /// # Errors
 /// When `/proc` can't be read.
@@ -36,17 +36,17 @@ pub fn inhabitants(namespaces: &[Namespace]) -> io::Result<Vec<Process>> {
 }
 
 impl Process {
-    /// The one with this id, as this process sees it.
+    /// The process with this id, as seen by this process.
     pub fn new(id: i32) -> Self {
         Self(id)
     }
 
-    /// Its id, as this process sees it.
+    /// Its id, as seen by this process.
     pub fn id(self) -> i32 {
         self.0
     }
 
-    /// A file or folder that `/proc` has for it.
+    /// The path of its file or folder in `/proc`.
     pub fn path(self, name: &str) -> PathBuf {
         Path::new("/proc").join(self.0.to_string()).join(name)
     }
@@ -54,15 +54,15 @@ impl Process {
     /// The words of its command line.
     ///
     /// # Errors
-    /// When it has ended.
+    /// If it has ended.
     pub fn words(self) -> io::Result<Vec<String>> {
         Ok(self.list("cmdline")?.split_terminator('\0').map(str::to_owned).collect())
     }
 
-    /// The variables that it was started with.
+    /// The environment it was started with.
     ///
     /// # Errors
-    /// When it has ended.
+    /// If it has ended.
     pub fn environment(self) -> io::Result<BTreeMap<String, String>> {
         let text = self.list("environ")?;
         let variables = text.split('\0').filter_map(|variable| variable.split_once('='));
@@ -76,7 +76,7 @@ impl Process {
     /// A line of its status, such as `Uid` or `VmRSS` of proc_pid_status(5).
     ///
     /// # Errors
-    /// When it has ended, or has no such line.
+    /// If it has ended, or has no such line.
     pub fn field(self, name: &str) -> io::Result<String> {
         let text = fs::read_to_string(self.path("status"))?;
         let line = text.lines().filter_map(|line| line.split_once(':')).find(|(known, _)| *known == name);
@@ -84,33 +84,33 @@ impl Process {
             .ok_or_else(|| io::Error::other(format!("no {name} in its status")))
     }
 
-    /// Who started it, or took it over when that one ended.
+    /// Its parent, or its new parent if that has ended.
     pub fn parent(self) -> Option<Self> {
         Some(Self(self.stat(4)?.parse().ok()?))
     }
 
-    /// When it was started, as the kernel counts: tells it from a later one with the same id.
+    /// The time of its start, in kernel units: distinguishes it from a later one with the same id.
     pub fn birth(self) -> Option<String> {
         self.stat(22)
     }
 
-    /// A field by its number in proc_pid_stat(5), from 3 on: the second one, in parentheses, may hold anything.
+    /// A field by its number in proc_pid_stat(5), from 3 on: the second one, in parentheses, may contain anything.
     fn stat(self, number: usize) -> Option<String> {
         let text = fs::read_to_string(self.path("stat")).ok()?;
         text.rsplit_once(')')?.1.split_ascii_whitespace().nth(number - 3).map(str::to_owned)
     }
 
-    /// A namespace that it is in, one of [`KINDS`].
+    /// One of its namespaces, of a kind in [`KINDS`].
     ///
     /// # Errors
-    /// When it has ended, and without root's rights.
+    /// If it has ended, or without root's rights.
     pub fn namespace(self, kind: &str) -> io::Result<Namespace> {
         Namespace::open(&self.path("ns").join(kind))
     }
 }
 
-/// A namespace that is held open. The kernel tells namespaces apart by a number, and gives the number of one that is gone to the
-/// next one: only as long as it is held does the number mean this one.
+/// A namespace that is held open. The kernel identifies namespaces by a number and reuses the numbers of those that are
+/// gone: the number refers to this one only while it is held.
 #[derive(Debug)]
 pub struct Namespace {
     _file: File,
@@ -118,7 +118,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// The one that the file stands for, which is a link in `/proc/PID/ns` or what `ip netns` has made.
+    /// Opens the namespace of a file, which is a link in `/proc/PID/ns` or was created by `ip netns`.
     ///
     /// # Errors
     /// When there is no such file.
@@ -126,7 +126,7 @@ impl Namespace {
         Self::of(File::open(path)?)
     }
 
-    /// The one that the open file stands for.
+    /// The namespace of an open file.
     ///
     /// # Errors
     /// When the file can't be looked at.
@@ -157,7 +157,7 @@ mod tests {
     fn what_is_known_of_a_process() {
         let mut child =
             Command::new("cat").env("COLOUR", "a=b").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        // Before it answers the kernel may still be loading it, and its words are none.
+        // Before it responds, the kernel may still be loading it, and its command line is empty.
         child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
         child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let process = Process::new(child.id().try_into().unwrap());

@@ -1,4 +1,4 @@
-//! The audit log of a cluster's API server: each request, who made it, and how it was answered.
+//! The audit log of a cluster's API server: each request, its user, and the response.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,23 +11,23 @@ use serde::Deserialize;
 
 use super::layout::Layout;
 
-/// One line of the log: a request at its end, and a watch at its beginning as well.
+/// One line of the log: a request at its end, and a watch at its start as well.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
-    /// `ResponseStarted` for the beginning of a watch, otherwise `ResponseComplete`.
+    /// `ResponseStarted` for the start of a watch, otherwise `ResponseComplete`.
     pub stage: String,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
     pub verb: String,
-    /// What was asked for, as it was written.
+    /// The request URI as written.
     #[serde(rename = "requestURI", default)]
     pub request_uri: String,
-    /// Who asked.
+    /// The requesting user.
     pub user: User,
-    /// What was asked for; empty if it is no object.
+    /// The requested object; empty if there is none.
     #[serde(default)]
     pub object_ref: Object,
-    /// What was decided on the way, by whom.
+    /// Decisions made during the request, with their origin.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
     /// When the request arrived.
@@ -39,27 +39,27 @@ pub struct Event {
     response_status: Option<AuditAnswer>,
 }
 
-/// Who asked.
+/// The requesting user.
 #[derive(Clone, Debug, Deserialize)]
 pub struct User {
-    /// As in roles' bindings.
+    /// As in role bindings.
     #[serde(default)]
     pub username: String,
     #[serde(default)]
     extra: BTreeMap<String, Vec<String>>,
 }
 
-/// An object, or all of a kind. What doesn't apply is empty.
+/// An object, or all of a kind. Fields that don't apply are empty.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Object {
     /// As in a role's rules.
     pub api_group: String,
-    /// The plural, as `ingresses`.
+    /// The plural, for example `ingresses`.
     pub resource: String,
-    /// A part of it, as `status`.
+    /// A subresource, for example `status`.
     pub subresource: String,
-    /// Empty for all namespaces, and for kinds that are in none.
+    /// Empty for all namespaces, and for cluster-scoped kinds.
     pub namespace: String,
     /// Empty for a list or a watch.
     pub name: String,
@@ -71,22 +71,22 @@ struct AuditAnswer {
 }
 
 impl Event {
-    /// The namespace and the name of the service account that asked, if one did.
+    /// The namespace and name of the requesting service account, if any.
     pub fn account(&self) -> Option<(&str, &str)> {
         self.user.username.strip_prefix("system:serviceaccount:")?.split_once(':')
     }
 
-    /// The pod that asked, if one did.
+    /// The requesting pod, if any.
     pub fn pod(&self) -> Option<&str> {
         self.user.extra.get("authentication.kubernetes.io/pod-name")?.first().map(String::as_str)
     }
 
-    /// The status of the answer, if there was one.
+    /// The status of the response, if there was one.
     pub fn code(&self) -> Option<u16> {
         self.response_status.as_ref()?.code
     }
 
-    /// Whether the right to ask for this was missing.
+    /// Whether the requester lacked the right.
     pub fn is_denied(&self) -> bool {
         let decision = self.annotations.get("authorization.k8s.io/decision");
         decision.is_some_and(|decision| decision == "forbid") || self.code() == Some(403)
@@ -94,7 +94,7 @@ impl Event {
 }
 
 impl Object {
-    /// The name for it in a role's rules, as `ingresses` or `ingresses/status`.
+    /// Its name in a role's rules, for example `ingresses` or `ingresses/status`.
     pub fn kind(&self) -> String {
         match self.subresource.as_str() {
             "" => self.resource.clone(),
@@ -103,11 +103,11 @@ impl Object {
     }
 }
 
-/// The log as far as it goes, and on from there.
+/// The log so far and what is appended to it.
 #[derive(Debug)]
 pub struct Log {
     path: PathBuf,
-    /// The end of the last line that was read.
+    /// The end of the last line read.
     offset: u64,
 }
 
@@ -117,22 +117,22 @@ impl Log {
         Self { path: layout.audit_log(), offset: 0 }
     }
 
-    /// What is written to the log of a cluster from now on.
+    /// The log of a cluster from now on.
     ///
     /// # Errors
-    /// When it can't be looked at.
+    /// If its size can't be determined.
     pub fn from_now(layout: &Layout) -> anyhow::Result<Self> {
         let path = layout.audit_log();
-        // In the middle of a line, if one is just being written: its rest is none.
+        // If a line is just being written, its remainder is not a valid event.
         let offset = path.metadata().with_context(|| format!("looking at {}", path.display()))?.len();
         Ok(Self { path, offset })
     }
 
-    /// Calls `each` for every event that was written since the last call and whose line `wanted` chooses: to look at a line is
-    /// cheaper than to read it, and most are about the control plane itself.
+    /// Calls `each` for every event written since the last call whose line `wanted` selects: filtering lines is cheaper
+    /// than parsing them, and most are about the control plane itself.
     ///
     /// # Errors
-    /// When the log can't be read. A line that is none, as an API server leaves it that is killed while it writes, is left out.
+    /// If the log can't be read. An incomplete line, as left by an API server that is killed while writing, is skipped.
     pub fn read(&mut self, wanted: impl Fn(&str) -> bool, mut each: impl FnMut(Event)) -> anyhow::Result<()> {
         let reading = || format!("reading {}", self.path.display());
         let mut file = File::open(&self.path).with_context(reading)?;
@@ -142,7 +142,7 @@ impl Log {
         loop {
             line.clear();
             let length = file.read_until(b'\n', &mut line).with_context(reading)?;
-            // The last line may be half written so far.
+            // The last line may be incomplete.
             if line.last() != Some(&b'\n') {
                 return Ok(());
             }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_who_asked_what_and_how_it_was_answered() {
+    fn a_line_holds_user_request_and_response() {
         let event: Event = serde_json::from_str(LINE).unwrap();
         assert_eq!(event.account(), Some(("fairway", "controller")));
         assert_eq!(event.pod(), Some("fairway-0"));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn each_line_is_read_once_and_when_it_is_whole() {
+    fn each_line_is_read_once_when_complete() {
         let (_folder, mut log) = log();
         append(&log, &format!("{LINE}\n{}\n", LINE.replace("shop", "other")));
         append(&log, &LINE[..100]);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_cut_costs_no_other_one() {
+    fn a_truncated_line_affects_no_other() {
         let (_folder, mut log) = log();
         append(&log, &format!("{}{LINE}\n{LINE}\n", &LINE[..200]));
         assert_eq!(read(&mut log).len(), 1);

@@ -1,4 +1,4 @@
-//! Which programs a cluster consists of, and how each is called.
+//! The programs of a cluster and their arguments.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,15 @@ use crate::cluster::network::{
     API_PORT, API_SERVICE, CLUSTER_CIDR, ETCD, NODES, Node, OUTSIDE, SERVICE_CIDR, namespace,
 };
 
-/// kube-controller-manager runs these. Left out is what would act on Nodes (they come and go by hand here), volumes, and clouds.
+/// The controllers that kube-controller-manager runs. Excludes those for Nodes (managed by hand here), volumes, and
+/// clouds.
 const CONTROLLERS: &str = "\
     clusterrole-aggregation-controller,cronjob-controller,daemonset-controller,deployment-controller,disruption-controller,\
     endpoints-controller,endpointslice-controller,endpointslice-mirroring-controller,garbage-collector-controller,\
     job-controller,namespace-controller,replicaset-controller,root-ca-certificate-publisher-controller,\
     serviceaccount-controller,statefulset-controller,ttl-after-finished-controller";
 
-/// Every request, with who asked, what for, and the answer's status; a watch when it begins and when it ends.
+/// Every request with its user, its target and the status of the response; a watch when it starts and when it ends.
 const AUDIT_POLICY: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -28,20 +29,20 @@ rules:
 - level: Metadata
 ";
 
-/// A program of the cluster with everything that it takes to start it, any number of times.
+/// A program of the cluster with everything needed to start it, any number of times.
 #[derive(Clone, Debug)]
 pub(crate) struct Component {
-    /// Its name, unique in the cluster, which is also that of its log.
+    /// Its name, unique in the cluster and also used for its log.
     pub(crate) name: String,
-    /// The Node in whose network it runs; the others run in the cluster's own.
+    /// The Node whose network it runs in; the others run in the cluster's own.
     pub(crate) node: Option<&'static str>,
     program: PathBuf,
     arguments: Vec<String>,
-    /// Its log; both of its output streams go there.
+    /// Its log; receives both of its output streams.
     pub(crate) log: PathBuf,
 }
 
-/// How a cluster differs from the usual one.
+/// How a cluster differs from the default.
 #[derive(Clone, Debug, Default, Eq, PartialEq, clap::Args)]
 pub struct Options {
     /// Make node-a look like the Node of kind: the control plane's label and taint, and `ingress-ready=true`
@@ -60,7 +61,8 @@ impl Component {
         Self { node: Some(node), ..self }
     }
 
-    /// The command that starts it. Its process is the program itself, also in a Node's network, so that signals reach it.
+    /// The command that starts it. Its process is the program itself, even in a Node's network, so that signals reach
+    /// it.
     pub(crate) fn command(&self) -> Command {
         let mut command = match self.node {
             Some(node) => {
@@ -75,7 +77,7 @@ impl Component {
     }
 }
 
-/// All components in the order in which they start, with their files written.
+/// All components in the order in which they start; writes their files.
 pub(crate) fn all(layout: &Layout, authority: &Authority, options: &Options) -> anyhow::Result<Vec<Component>> {
     let files = Files { layout, authority };
     let mut components = vec![files.etcd(), files.api_server()?, files.controller_manager()?, files.scheduler()?];
@@ -88,7 +90,7 @@ pub(crate) fn all(layout: &Layout, authority: &Authority, options: &Options) -> 
     Ok(components)
 }
 
-/// Writes what the components read.
+/// Writes the files that the components read.
 struct Files<'a> {
     layout: &'a Layout,
     authority: &'a Authority,
@@ -99,7 +101,7 @@ impl Files<'_> {
         let arguments = [
             "--name=etcd".to_owned(),
             format!("--data-dir={}", self.layout.directory().join("etcd").display()),
-            // A cluster that dies is made anew: nothing has to survive the machine.
+            // A cluster that dies is recreated: nothing must survive a crash of the machine.
             "--unsafe-no-fsync".to_owned(),
             format!("--listen-client-urls={ETCD}"),
             format!("--advertise-client-urls={ETCD}"),
@@ -146,7 +148,7 @@ impl Files<'_> {
             format!("--kubelet-client-key={}", kubelet_client.key.display()),
             format!("--audit-policy-file={}", policy.display()),
             format!("--audit-log-path={}", self.layout.audit_log().display()),
-            // One file for the whole life of the cluster: who reads it afterwards misses nothing.
+            // One file for the whole life of the cluster, so that later readers miss nothing.
             "--audit-log-maxsize=0".to_owned(),
             "--profiling=false".to_owned(),
         ];
@@ -186,7 +188,7 @@ impl Files<'_> {
             format!("--hostname-override={}", node.name),
             format!("--cluster-cidr={CLUSTER_CIDR}"),
             "--nodeport-addresses=primary".to_owned(),
-            // Limits of the machine are left alone.
+            // Keep the machine's limits.
             "--conntrack-max-per-core=0".to_owned(),
             "--conntrack-tcp-timeout-established=0".to_owned(),
             "--conntrack-tcp-timeout-close-wait=0".to_owned(),
@@ -227,7 +229,7 @@ impl Files<'_> {
         Component::new(self.layout, name, layout::tools().join(name), arguments)
     }
 
-    /// Writes a kubeconfig for `user`; the argument that names it.
+    /// Writes a kubeconfig for `user`; returns the argument that names it.
     fn kubeconfig(&self, user: &str, group: Option<&str>) -> anyhow::Result<String> {
         let path = self.layout.credentials().join(format!("{}.kubeconfig", user.replace(':', "-")));
         self.authority.kubeconfig(&path, Subject { user, group })?;

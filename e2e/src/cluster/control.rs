@@ -1,4 +1,4 @@
-//! How the supervisor is talked to: one line of JSON each way on the Unix socket `control` in the cluster's directory.
+//! The supervisor's protocol: one line of JSON each way on the Unix socket `control` in the cluster's directory.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -14,22 +14,22 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use crate::cluster::layout::Layout;
 use crate::cluster::process::{Action, Processes, State};
 
-/// The supervisor answers at once but to a stop, which takes a few seconds at most.
+/// The supervisor answers at once except to a stop, which takes a few seconds at most.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is asked of the supervisor.
+/// A request to the supervisor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ControlRequest {
-    /// How the components are.
+    /// Get the states of the components.
     Status,
-    /// Something is to be done to one of them.
+    /// Apply an action to one of them.
     Component { name: String, action: Action },
-    /// All is to end.
+    /// Stop everything.
     Down,
 }
 
-/// What it answers.
+/// A response.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ControlAnswer {
@@ -43,13 +43,13 @@ pub(crate) enum ControlAnswer {
 pub struct ComponentStatus {
     /// Its name, as in [`super::Cluster::component`].
     pub name: String,
-    /// How it is.
+    /// Its state.
     pub state: State,
     /// Its log.
     pub log: PathBuf,
 }
 
-/// What `up` hears while the cluster starts, a line of JSON each.
+/// A message to `up` while the cluster starts, one line of JSON each.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Progress {
@@ -65,7 +65,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// To the supervisor of the cluster at `layout`, if it runs.
+    /// Connects to the supervisor of the cluster at `layout`, if it runs.
     pub(crate) fn open(layout: &Layout) -> std::io::Result<Self> {
         let stream = UnixStream::connect(layout.control())?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -75,12 +75,13 @@ impl Connection {
 
     /// The supervisor's process id, as this process sees it.
     ///
-    /// The kernel tells who listens on the socket: no file can go stale, and no number can have passed to another process.
+    /// The kernel reports which process listens on the socket: unlike a pid file, that is never stale, and the number
+    /// can't belong to another process.
     pub(crate) fn supervisor(&self) -> anyhow::Result<i32> {
         Ok(getsockopt(&self.stream, PeerCredentials).context("asking who listens on the control socket")?.pid())
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request and waits for the response.
     pub(crate) fn ask(mut self, request: &ControlRequest) -> anyhow::Result<ControlAnswer> {
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
@@ -94,7 +95,7 @@ impl Connection {
     }
 }
 
-/// Serves one connection: a request a line until the client goes. Returns whether the cluster is to end.
+/// Serves one connection: one request per line until the client leaves. Returns whether the cluster must stop.
 pub(crate) async fn serve(stream: tokio::net::UnixStream, processes: &Processes) -> anyhow::Result<bool> {
     let (reader, mut writer) = stream.into_split();
     let mut lines = tokio::io::BufReader::new(reader).lines();

@@ -1,4 +1,4 @@
-//! Certificates, keys and kubeconfigs: who a component is towards the others.
+//! Certificates, keys and kubeconfigs: the identities of the components.
 
 use std::fs;
 use std::net::IpAddr;
@@ -19,21 +19,21 @@ pub(crate) struct Pair {
     pub(crate) key: PathBuf,
 }
 
-/// Who someone is: RBAC knows the common name as the user and the organisation as the group.
+/// An identity: RBAC takes the common name as the user and the organisation as the group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subject<'a> {
     pub(crate) user: &'a str,
     pub(crate) group: Option<&'a str>,
 }
 
-/// The cluster's certificate authority, and the folder that everything goes to.
+/// The cluster's certificate authority, and the folder for all files.
 pub(crate) struct Authority {
     directory: PathBuf,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    /// A new one, whose certificate is `ca.crt` in `directory`.
+    /// Creates an authority whose certificate is `ca.crt` in `directory`.
     pub(crate) fn create(directory: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
         let mut parameters = CertificateParams::default();
@@ -74,7 +74,7 @@ impl Authority {
     /// A kubeconfig at `path` for `subject`, with a certificate of its own.
     pub(crate) fn kubeconfig(&self, path: &Path, subject: Subject<'_>) -> anyhow::Result<()> {
         let pair = self.client(&subject.user.replace(':', "-"), subject)?;
-        // JSON strings are YAML strings: a path with a space or a colon stays one.
+        // JSON strings are YAML strings: a path with a space or a colon remains intact.
         let quote = |path: &Path| serde_json::Value::String(path.to_string_lossy().into_owned()).to_string();
         let text = format!(
             "apiVersion: v1\n\
@@ -102,7 +102,7 @@ impl Authority {
         write(path, &text)
     }
 
-    /// A key pair for signing ServiceAccount tokens: the private key, and the public one in the certificate's place.
+    /// A key pair for signing ServiceAccount tokens: the private key, with the public key in place of the certificate.
     pub(crate) fn service_account(&self) -> anyhow::Result<Pair> {
         let pair = self.pair("service-account");
         let key = KeyPair::generate()?;

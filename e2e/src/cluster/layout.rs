@@ -1,4 +1,4 @@
-//! Where the files of a cluster are: all of them under `target/`, each in one place.
+//! The paths of a cluster's files: all of them under `target/`.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -7,14 +7,15 @@ use std::str::FromStr;
 
 use anyhow::Context;
 
-/// What a Unix socket's path may measure, without its final zero byte: `sun_path` of unix(7).
+/// The maximum length of a Unix socket's path, without its final zero byte: `sun_path` of unix(7).
 const LONGEST_SOCKET_PATH: usize = 107;
 
-/// A cluster's name: lower-case letters, digits and `-`, at most 32, so that it can be part of a path and of a host name.
+/// A cluster's name: at most 32 lower-case letters, digits and `-`, so that it can be part of a path and of a host
+/// name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Name(String);
 
-/// A name that no cluster can have.
+/// The name is not valid for a cluster.
 #[derive(Debug)]
 pub struct InvalidName(String);
 
@@ -61,7 +62,7 @@ impl Layout {
         self.directory.join("kubeconfig")
     }
 
-    /// The folder of the logs.
+    /// The folder for logs.
     pub fn logs(&self) -> PathBuf {
         self.directory.join("logs")
     }
@@ -71,7 +72,7 @@ impl Layout {
         self.logs().join(format!("{component}.log"))
     }
 
-    /// What kube-apiserver was asked and how it answered, a line of JSON per request.
+    /// The requests to kube-apiserver and its responses, a line of JSON per request.
     pub fn audit_log(&self) -> PathBuf {
         self.logs().join("audit.log")
     }
@@ -81,19 +82,21 @@ impl Layout {
         self.directory.join("credentials")
     }
 
-    /// The copy of this program that the cluster runs, so that a new build does not change a running cluster.
+    /// The cluster's copy of this program, so that a new build does not change a running cluster.
     pub fn program(&self) -> PathBuf {
         self.directory.join("fairway-cluster")
     }
 
-    /// What the kubelet of a Node keeps.
+    /// The files of a Node's kubelet.
     pub fn node(&self, node: &str) -> PathBuf {
         self.directory.join("nodes").join(node)
     }
 
-    /// Takes the cluster's lock, which is held as long as a process of the cluster lives; `None` if another one holds it.
+    /// Takes the cluster's lock, which is held for as long as any process of the cluster lives; `None` if another one
+    /// holds it.
     ///
-    /// The lock is on the directory itself, so that nothing has to be kept beside it.
+    ///
+    /// The lock is on the directory itself, so that it needs no separate file.
     pub fn try_lock(&self) -> anyhow::Result<Option<File>> {
         fs::create_dir_all(&self.directory).with_context(|| format!("creating {}", self.directory.display()))?;
         let file = File::open(&self.directory).with_context(|| format!("opening {}", self.directory.display()))?;
@@ -106,7 +109,7 @@ impl Layout {
         }
     }
 
-    /// Removes everything but the logs, or everything. Only who holds the lock may do so.
+    /// Removes everything except the logs, or everything. Requires the lock.
     pub fn clear(&self, logs: Logs) -> anyhow::Result<()> {
         for entry in fs::read_dir(&self.directory).with_context(|| format!("reading {}", self.directory.display()))? {
             let path = entry?.path();
@@ -121,12 +124,12 @@ impl Layout {
     }
 }
 
-/// What becomes of the logs when a cluster's directory is cleared.
+/// What to do with the logs when a cluster's directory is cleared.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Logs {
-    /// They stay, to be read after the end.
+    /// Keep them, for reading after the end.
     Keep,
-    /// They go as well.
+    /// Remove them as well.
     Remove,
 }
 
@@ -154,7 +157,8 @@ impl fmt::Display for InvalidName {
 
 impl std::error::Error for InvalidName {}
 
-/// `target/` of the repository, whatever `CARGO_TARGET_DIR` says: what is built once (the control plane) is shared by all.
+/// `target/` of the repository, regardless of `CARGO_TARGET_DIR`: programs built once (the control plane) are shared by
+/// all.
 pub fn target() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(|root| root.join("target")).unwrap_or_default()
 }
@@ -169,7 +173,7 @@ pub fn image() -> PathBuf {
     target().join("image").join("rootfs")
 }
 
-/// The names of the clusters whose directory is there, running or not, in order.
+/// The names of all clusters with a directory, running or not, in order.
 pub fn names() -> Vec<String> {
     let entries = fs::read_dir(target().join("cluster")).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();

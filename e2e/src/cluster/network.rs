@@ -1,7 +1,8 @@
-//! The network of a cluster: the same addresses in each, for each has a network namespace of its own.
+//! The network of a cluster: the addresses are the same in each, as each has its own network namespace.
 //!
-//! The cluster's own namespace is the outside: clients, load generators, API server. Its bridge `lan` joins the Nodes. Each Node
-//! is a namespace with `eth0` (to `lan`) and a bridge `pods`; the kubelet joins a pod's `eth0` to the latter.
+//! The cluster's own namespace is the outside: clients, load generators, API server. Its bridge `lan` connects the
+//! Nodes. Each Node is a namespace with `eth0` (to `lan`) and a bridge `pods`, to which the kubelet connects each pod's
+//! `eth0`.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,7 +14,7 @@ use std::thread;
 use anyhow::Context;
 use nix::sched::{CloneFlags, setns};
 
-/// One Node: a network namespace of its own.
+/// One Node with its own network namespace.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Node {
     /// Its name, and that of its network namespace.
@@ -24,7 +25,7 @@ pub struct Node {
     pub gateway: Ipv4Addr,
     /// Its pod network.
     pub pods: &'static str,
-    /// The mark of connections that the load balancer sends to it, and the routing table behind.
+    /// The mark of connections that the load balancer sends to it, and the number of the routing table.
     pub mark: u32,
 }
 
@@ -50,7 +51,7 @@ pub const NODES: [Node; 2] = [
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
 /// The port of kube-apiserver.
 pub const API_PORT: u16 = 6443;
-/// Where etcd listens, in the cluster's namespace.
+/// The address of etcd in the cluster's namespace.
 pub const ETCD: &str = "http://127.0.0.1:2379";
 /// All pods of all Nodes.
 pub const CLUSTER_CIDR: &str = "198.18.0.0/16";
@@ -59,9 +60,10 @@ pub const SERVICE_CIDR: &str = "10.96.0.0/16";
 /// The ClusterIP of the API server.
 pub const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 
-/// Makes the namespaces, bridges, addresses and routes. Called once, in the cluster's own network and mount namespace.
+/// Creates the namespaces, bridges, addresses and routes. Called once, in the cluster's own network and mount
+/// namespace.
 pub(crate) fn set_up() -> anyhow::Result<()> {
-    // Names of namespaces are bound in this folder: with a private file system on it, they end with the mount namespace.
+    // Namespace names are bound in this folder: with a private file system on it, they end with the mount namespace.
     nix::mount::mount(Some("tmpfs"), "/run", Some("tmpfs"), nix::mount::MsFlags::empty(), Some("mode=755"))
         .context("mounting a file system of our own on /run")?;
     let mut outside = "link set lo up\nlink add lan type bridge\n".to_owned();
@@ -72,12 +74,12 @@ pub(crate) fn set_up() -> anyhow::Result<()> {
     }
     for Node { address, pods, mark, .. } in NODES {
         outside += &format!("route add {pods} via {address}\n");
-        // The load balancer's way to the Node: see `load_balancer::route`.
+        // The load balancer's route to the Node: see `load_balancer::route`.
         outside += &format!("route add default via {address} table {mark}\nrule add fwmark {mark} table {mark}\n");
     }
     outside += &format!("route add {SERVICE_CIDR} via {}\n", NODES[0].address);
     batch(&outside)?;
-    // Between Nodes the outside is a wire: what passes its bridge is nothing that it tracks.
+    // Between Nodes the outside is a wire: it must not track the traffic on its bridge.
     sysctl("net/bridge/bridge-nf-call-iptables", "0")?;
     routing()?;
     for node in NODES {
@@ -95,12 +97,13 @@ fn set_up_node(node: &Node) -> anyhow::Result<()> {
         commands += &format!("route add {} via {}\n", other.pods, other.address);
     }
     batch(&commands)?;
-    // Pods of one Node reach each other through the bridge; answers of a Service's endpoint must pass the address translation.
+    // Pods of one Node reach each other through the bridge; responses of a Service's endpoint must pass the address
+    // translation.
     sysctl("net/bridge/bridge-nf-call-iptables", "1")?;
     routing()
 }
 
-/// This namespace forwards, and tells no one of a shorter way: that would lead around the address translation.
+/// Makes this namespace forward without sending redirects, which would bypass the address translation.
 fn routing() -> anyhow::Result<()> {
     sysctl("net/ipv4/ip_forward", "1")?;
     for entry in fs::read_dir("/proc/sys/net/ipv4/conf")? {
@@ -114,7 +117,7 @@ fn sysctl(name: &str, value: &str) -> anyhow::Result<()> {
     fs::write(&path, value).with_context(|| format!("writing {value} to {}", path.display()))
 }
 
-/// The file that stands for a network namespace, as seen inside the cluster's mount namespace.
+/// The file that represents a network namespace, as seen inside the cluster's mount namespace.
 pub fn namespace(name: &str) -> PathBuf {
     Path::new("/run/netns").join(name)
 }
@@ -124,13 +127,13 @@ pub fn enter(namespace: &File) -> anyhow::Result<()> {
     setns(namespace, CloneFlags::CLONE_NEWNET).context("entering the network namespace (root is needed)")
 }
 
-/// Runs `work` on a thread of its own inside the network namespace that `path` stands for.
+/// Runs `work` on a thread of its own inside the network namespace represented by `path`.
 pub fn within<T: Send>(path: &Path, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     let file = File::open(path).with_context(|| format!("opening the network namespace {}", path.display()))?;
     inside(&file, work)
 }
 
-/// Like [`within`], for a namespace that is open.
+/// Like [`within`], for an open namespace.
 pub fn inside<T: Send>(namespace: &File, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     let run = move || {
         enter(namespace)?;
@@ -142,12 +145,12 @@ pub fn inside<T: Send>(namespace: &File, work: impl FnOnce() -> anyhow::Result<T
     })
 }
 
-/// Gives `commands`, a line each, to ip(8), which stops at the first that fails.
+/// Passes `commands`, one per line, to ip(8), which stops at the first failure.
 pub(crate) fn batch(commands: &str) -> anyhow::Result<()> {
     feed(Command::new("ip").args(["-batch", "-"]), commands)
 }
 
-/// Runs `command` with `input` on its standard input; an error carries what it said.
+/// Runs `command` with `input` on its standard input; an error includes its output.
 pub(crate) fn feed(command: &mut Command, input: &str) -> anyhow::Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child = command

@@ -1,7 +1,7 @@
-//! A cluster of one's own: for a test that disturbs the control plane, or measures, or is about the cluster as a whole.
+//! A dedicated cluster, for a test that disturbs the control plane, or measures, or is about the cluster as a whole.
 //!
-//! Each is a whole control plane, and two of them are a lot for a small machine: a process has one at a time, or those that
-//! were started in the same [`Turn`].
+//! Each is a whole control plane, and two of them are a lot for a small machine: a process has one at a time, or those
+//! started in the same [`Turn`].
 
 use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,11 +9,11 @@ use std::thread;
 
 use crate::cluster::{Cluster, Options, down};
 
-/// Whether it is somebody's turn.
+/// Whether the turn is taken.
 static TAKEN: Mutex<bool> = Mutex::new(false);
 static FREE: Condvar = Condvar::new();
 
-/// The right to have clusters of one's own. It lasts as long as the value, its copies, and each cluster that was started with it.
+/// The right to have dedicated clusters. It lasts as long as the value, its copies, and each cluster started with it.
 #[derive(Clone, Debug)]
 pub struct Turn {
     _held: Arc<Held>,
@@ -23,17 +23,17 @@ pub struct Turn {
 struct Held;
 
 impl Turn {
-    /// Waits for it, for however long the others take. Who has it and asks for another one waits for ever.
+    /// Waits for a turn, however long. Taking a second one while holding the first deadlocks.
     pub fn take() -> Self {
         let taken = FREE.wait_while(taken(), |taken| *taken);
         *taken.unwrap_or_else(PoisonError::into_inner) = true;
         Self { _held: Arc::new(Held) }
     }
 
-    /// Ends what an earlier run has left under this name, if it was ended by force, and starts a cluster.
+    /// Stops what an earlier run that was killed has left under this name, and starts a cluster.
     ///
     /// # Errors
-    /// When either doesn't work; then nothing of it runs.
+    /// If either fails; nothing of it runs then.
     pub fn start(&self, name: &str, options: &Options) -> anyhow::Result<OwnCluster> {
         down(name)?;
         let cluster = Cluster::start(name, options, |_| {})?;
@@ -52,12 +52,12 @@ fn taken() -> MutexGuard<'static, bool> {
     TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A cluster that ends with the value, also when a panic takes the value away. Its logs stay in `target/cluster/NAME/logs` until
-/// the next one of that name starts.
+/// A cluster that stops when the value is dropped, even by a panic. Its logs stay in `target/cluster/NAME/logs` until
+/// the next one with that name starts.
 ///
 /// # Panics
-/// When the value is dropped and the cluster doesn't end; while another panic is on its way this is only said.
-/// [`OwnCluster::end`] returns it as an error instead.
+/// If the cluster doesn't stop on drop; during another panic this is only printed. [`OwnCluster::end`] returns it as an
+/// error instead.
 #[derive(Debug)]
 pub struct OwnCluster {
     cluster: Cluster,
@@ -69,15 +69,15 @@ impl OwnCluster {
     /// Waits for a [`Turn`], and starts a cluster in it.
     ///
     /// # Errors
-    /// When it does not start, or when what an earlier run has left does not end.
+    /// If it does not start, or if the remains of an earlier run can't be stopped.
     pub fn start(name: &str, options: &Options) -> anyhow::Result<Self> {
         Turn::take().start(name, options)
     }
 
-    /// Ends it.
+    /// Stops it.
     ///
     /// # Errors
-    /// As [`Cluster::down`].
+    /// Those of [`Cluster::down`].
     pub fn end(mut self) -> anyhow::Result<()> {
         self.ended = true;
         self.cluster.down()
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_has_a_turn_at_a_time_until_its_last_copy_is_gone() {
+    fn a_turn_is_exclusive_until_its_last_copy_is_dropped() {
         let at_once = AtomicU32::new(0);
         thread::scope(|scope| {
             for panics in [false, true, false, true] {

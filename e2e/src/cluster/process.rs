@@ -1,8 +1,8 @@
-//! The running components: started, stopped, paused, and buried.
+//! The running components: started, stopped, paused, and reaped.
 //!
-//! The supervisor is the first process of its process namespace, so every orphan in it becomes its child. It reaps all of them
-//! in one place, [`Processes::reap`]. Nothing else may wait for a child in between; that holds because the supervisor has one
-//! thread, and what else it runs, it runs from start to end without an `await`.
+//! The supervisor is the first process of its process namespace, so every orphan in it becomes its child. It reaps all
+//! of them in one place, [`Processes::reap`]. No other code may wait for a child in between; that holds because the
+//! supervisor has one thread and runs everything else to completion without an `await`.
 
 use std::fs::{self, File, OpenOptions};
 use std::process::Stdio;
@@ -19,33 +19,33 @@ use tokio::sync::watch;
 
 use crate::cluster::component::Component;
 
-/// How long a component may take to end by itself. With open watches kube-apiserver would take a minute.
+/// How long a component may take to exit by itself. With open watches kube-apiserver would take a minute.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How many lines of a log are shown when its component has ended by itself.
+/// How many log lines to show of a component that exited by itself.
 const LAST_LINES: usize = 15;
 
-/// What can be done to a component.
+/// An action on a component.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
-    /// Ask it to end, and end it by force after 5 seconds. Returns when it has ended.
+    /// Ask it to exit, and kill it after 5 seconds. Returns when it has exited.
     Stop,
-    /// End it by force, as a crash would.
+    /// Kill it, as a crash would.
     Kill,
-    /// Start it again as it was started first, over the same data.
+    /// Start it again with the same arguments and data.
     Start,
-    /// Freeze it: its sockets stay open, it answers nothing.
+    /// Freeze it: its sockets stay open, but it does not respond.
     Pause,
-    /// Let it go on.
+    /// Let it continue.
     Resume,
 }
 
-/// How a component is.
+/// The state of a component.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// Not started so far.
+    /// Not started yet.
     Waiting,
     /// It runs, with this number in the cluster's process namespace.
     Running {
@@ -54,9 +54,9 @@ pub enum State {
         /// Whether it is frozen.
         paused: bool,
     },
-    /// Ended because that was asked for.
+    /// Exited on request.
     Stopped,
-    /// Ended by itself, and how.
+    /// Exited by itself, and how.
     Died(String),
 }
 
@@ -64,7 +64,7 @@ pub enum State {
 struct ProcessEntry {
     component: Component,
     state: State,
-    /// Its end is asked for.
+    /// It was asked to exit.
     stopping: bool,
 }
 
@@ -82,12 +82,12 @@ impl Processes {
         Self { entries: Arc::new(Mutex::new(entries)), changes: watch::Sender::new(()) }
     }
 
-    /// The components in their order, and how each is.
+    /// The components in order, with their states.
     pub(crate) fn states(&self) -> Vec<(Component, State)> {
         self.lock().iter().map(|entry| (entry.component.clone(), entry.state.clone())).collect()
     }
 
-    /// Fails when a component has ended by itself, with what it said last.
+    /// Fails if a component has exited by itself, with the end of its log.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         for entry in self.lock().iter() {
             if let State::Died(how) = &entry.state {
@@ -98,13 +98,13 @@ impl Processes {
         Ok(())
     }
 
-    /// Waits until a process has ended, be it one of the components or another.
+    /// Waits until a process exits, whether a component or another.
     pub(crate) async fn changed(&self) {
         // The sender lives as long as `self`.
         let _ = self.changes.subscribe().changed().await;
     }
 
-    /// Does `action` to the component called `name`, and returns when it is done.
+    /// Applies `action` to the component called `name`, and returns when it is done.
     pub(crate) async fn act(&self, name: &str, action: Action) -> anyhow::Result<()> {
         match action {
             Action::Start => self.start(name),
@@ -126,7 +126,7 @@ impl Processes {
         }
     }
 
-    /// Takes note of every process that has ended, ours or an orphan.
+    /// Records every process that has exited, ours or an orphan.
     pub(crate) fn reap(&self) {
         loop {
             let (pid, how) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
@@ -163,7 +163,7 @@ impl Processes {
                 .stderr(errors)
                 .spawn()
                 .with_context(|| format!("starting {name}"))?;
-            // Dropping a `Child` leaves the process alone; `reap` buries it.
+            // Dropping a `Child` does not affect the process; `reap` collects it.
             let pid = i32::try_from(child.id()).context("a process id")?;
             tracing::info!(component = name, pid, "started");
             entry.state = State::Running { pid, paused: false };
@@ -172,7 +172,7 @@ impl Processes {
         })
     }
 
-    /// Sends a signal that ends the component; it is none that has ended already.
+    /// Sends a signal that ends the component, unless it has exited already.
     fn end(&self, name: &str, signal: Signal) -> anyhow::Result<()> {
         self.with(name, |entry| {
             match entry.state {
@@ -180,7 +180,7 @@ impl Processes {
                     entry.stopping = true;
                     kill(Pid::from_raw(pid), signal).with_context(|| format!("sending {signal} to {name}"))?;
                     if paused {
-                        // A frozen process takes note of nothing but SIGKILL.
+                        // A frozen process reacts only to SIGKILL.
                         kill(Pid::from_raw(pid), Signal::SIGCONT).with_context(|| format!("waking {name}"))?;
                     }
                 }
@@ -191,7 +191,8 @@ impl Processes {
         })
     }
 
-    /// Waits until the component does not run. One thread: nothing can end between the look and the wait.
+    /// Waits until the component is not running. There is one thread, so nothing can exit between the check and the
+    /// wait.
     async fn ended(&self, name: &str) {
         let running = |entry: &mut ProcessEntry| Ok(matches!(entry.state, State::Running { .. }));
         while self.with(name, running).unwrap_or(false) {

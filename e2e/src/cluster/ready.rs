@@ -1,6 +1,7 @@
-//! What has to hold before a cluster is called ready, and waiting for it.
+//! The conditions for a cluster to be ready, and waiting for them.
 //!
-//! Each wait goes on until it holds: how long that may take, and that a component which died ends it, is the supervisor's matter.
+//! Each wait lasts until its condition holds: the supervisor enforces the time limit, and ends the wait if a component
+//! dies.
 
 use std::io;
 use std::path::Path;
@@ -19,10 +20,10 @@ use tokio::net::TcpStream;
 
 use crate::cluster::network::NODES;
 
-/// Between two looks. A look costs the API server next to nothing.
+/// The interval between two checks. A check costs the API server next to nothing.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// A client as the kubeconfig at `path` says. It connects from the network of the thread that uses it.
+/// A client for the kubeconfig at `path`. It connects from the network of the thread that uses it.
 pub(crate) async fn client(path: &Path) -> anyhow::Result<Client> {
     let kubeconfig = Kubeconfig::read_from(path).with_context(|| format!("reading {}", path.display()))?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
@@ -31,7 +32,7 @@ pub(crate) async fn client(path: &Path) -> anyhow::Result<Client> {
     Client::try_from(config).context("making a Kubernetes client")
 }
 
-/// kube-apiserver says that it is ready, which it does once the standard roles exist.
+/// Waits until kube-apiserver is ready, which requires the standard roles to exist.
 pub(crate) async fn api_server(client: &Client) {
     let request = || Request::get("/readyz").body(Vec::new());
     eventually(async || match request() {
@@ -41,7 +42,7 @@ pub(crate) async fn api_server(client: &Client) {
     .await;
 }
 
-/// Gives our kubelets what the Node authorizer does not: the real one reads less, and watches object by object.
+/// Grants our kubelets what the Node authorizer does not: the real one reads less, and watches single objects.
 pub(crate) async fn rights(client: &Client) -> anyhow::Result<()> {
     let name = "fairway-cluster:kubelet";
     let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
@@ -69,7 +70,7 @@ pub(crate) async fn rights(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every Node says that it is ready.
+/// Waits until every Node is ready.
 pub(crate) async fn nodes(client: &Client) {
     let nodes: Api<Node> = Api::all(client.clone());
     eventually(async || {
@@ -79,14 +80,14 @@ pub(crate) async fn nodes(client: &Client) {
     .await;
 }
 
-/// Every kube-proxy has programmed its Node once.
+/// Waits until every kube-proxy has programmed its Node once.
 pub(crate) async fn proxies() {
     for node in NODES {
         eventually(async || healthy(node.address.into()).await.unwrap_or(false)).await;
     }
 }
 
-/// The account that pods of the default namespace run as, without which none is admitted.
+/// Waits for the account of pods in the default namespace, without which none is admitted.
 pub(crate) async fn accounts(client: &Client) {
     let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
     eventually(async || accounts.get("default").await.is_ok()).await;
@@ -102,7 +103,7 @@ fn named(node: &Node, name: &str) -> bool {
     node.metadata.name.as_deref() == Some(name)
 }
 
-/// Whether the kube-proxy of the Node at `address` says that it is up to date.
+/// Whether the kube-proxy of the Node at `address` reports that it is up to date.
 async fn healthy(address: std::net::IpAddr) -> io::Result<bool> {
     let mut stream = TcpStream::connect((address, 10256)).await?;
     stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await?;

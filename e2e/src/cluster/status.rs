@@ -1,4 +1,4 @@
-//! What `cluster status` shows: components, Nodes, pods, Services with an address, and where the logs are.
+//! The output of `cluster status`: components, Nodes, pods, Services with an address, and the paths of the logs.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::cluster::{Cluster, ComponentStatus, State};
 use crate::load_balancer::pool;
 use crate::procfs::{self, Process};
 
-/// An API server that does not answer is said to, rather than waited for.
+/// An API server that does not respond within this time is reported rather than awaited.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How something is, for its colour.
+/// How good a state is, for its colour.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Tone {
     Good,
@@ -33,7 +33,7 @@ struct Table {
     rows: Vec<(Tone, Vec<String>)>,
 }
 
-/// All of it as text; `colour` is for terminals.
+/// Returns all of it as text; `colour` is for terminals.
 pub fn show(cluster: &Cluster, colour: bool) -> anyhow::Result<String> {
     let mut text = String::new();
     components(cluster, &cluster.components()?).render(&mut text, colour)?;
@@ -180,11 +180,12 @@ impl Table {
     }
 }
 
-/// The number outside of the process with the number `pid` in the process namespace of which `init` is the first.
+/// The process id, as seen from here, of the process that has `pid` in the process namespace whose first process is
+/// `init`.
 fn outside(init: i32, pid: i32) -> Option<i32> {
     let own = Process::new(init).namespace("pid").ok()?;
     let mut inside = procfs::all().ok()?.filter(|process| own.holds(*process, "pid"));
-    // One number for each process namespace that it is in, the innermost last.
+    // One number for each process namespace it is in, the innermost last.
     let is_it = |process: &Process| {
         let numbers = process.field("NSpid").unwrap_or_default();
         numbers.split_whitespace().last().and_then(|number| number.parse().ok()) == Some(pid)
@@ -192,7 +193,7 @@ fn outside(init: i32, pid: i32) -> Option<i32> {
     Some(inside.find(is_it)?.id())
 }
 
-/// The path from the current folder where that is shorter.
+/// The path relative to the current folder if that is shorter.
 fn relative(path: &Path) -> String {
     let folder = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(folder).unwrap_or(path).display().to_string()

@@ -1,7 +1,7 @@
-//! The first process of a cluster: starts everything, keeps watch over it, and takes it along when it ends.
+//! The first process of a cluster: starts everything, monitors it, and takes it along when it exits.
 //!
-//! It is started in a network, a mount and a process namespace of its own. Standard input is the cluster's lock, standard output
-//! the socket to `up`, standard error the log. Should `up` go away before the cluster is ready, the cluster goes, too.
+//! It is started in its own network, mount and process namespace. Standard input is the cluster's lock, standard output
+//! the socket to `up`, standard error the log. If `up` exits before the cluster is ready, so does the cluster.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -21,13 +21,13 @@ use crate::cluster::process::{Action, Processes};
 use crate::cluster::ready;
 use crate::load_balancer;
 
-/// How long the cluster may take to start on a machine that does a lot else besides.
+/// How long the cluster may take to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs the cluster called `name` until it is taken down.
 ///
 /// # Errors
-/// When it does not get ready; `up` is told the same.
+/// If it does not become ready; `up` receives the same error.
 pub fn run(name: &str, options: &Options) -> anyhow::Result<()> {
     anyhow::ensure!(std::process::id() == 1, "`supervise` is started by `up`, as the first process of a namespace");
     let layout = Layout::new(name)?;
@@ -97,7 +97,7 @@ async fn supervise(layout: &Layout, options: &Options, launcher: &mut Launcher) 
     }
 }
 
-/// Starts the components as far as each has what it needs, until the cluster is ready.
+/// Starts each component as soon as its requirements are met, until the cluster is ready.
 async fn start(processes: &Processes, client: &kube::Client, launcher: &mut Launcher) -> anyhow::Result<()> {
     let all: Vec<String> = processes.states().into_iter().map(|(component, _)| component.name).collect();
     let begin = async |prefixes: &[&str]| {
@@ -114,7 +114,7 @@ async fn start(processes: &Processes, client: &kube::Client, launcher: &mut Laun
         launcher.step("controllers, scheduler, kubelets").await?;
         begin(&["kube-controller-manager", "kube-scheduler", "kubelet"]).await?;
         ready::nodes(client).await;
-        // Before its Node exists, kube-proxy would look for it once a second only.
+        // If its Node didn't exist yet, kube-proxy would retry only once a second.
         launcher.step("kube-proxies").await?;
         begin(&["kube-proxy"]).await?;
         ready::proxies().await;
@@ -127,7 +127,7 @@ async fn start(processes: &Processes, client: &kube::Client, launcher: &mut Laun
     }
 }
 
-/// Ends when a component has ended by itself: with that as an error.
+/// Returns when a component has exited by itself, with that as an error.
 async fn watch_over(processes: &Processes) -> anyhow::Result<()> {
     loop {
         processes.check()?;
@@ -145,7 +145,7 @@ impl Launcher {
         Ok(Self { stream: stream().context("standard output is not the socket to `up`")? })
     }
 
-    /// Another handle of the socket, at which it shows that `up` has gone.
+    /// Another handle of the socket, which shows when `up` has exited.
     fn gone(&self) -> anyhow::Result<UnixStream> {
         stream().context("a second handle of the socket to `up`")
     }

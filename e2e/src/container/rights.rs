@@ -1,4 +1,4 @@
-//! What a program may do: user, groups, capabilities, and whether it may gain more.
+//! The rights of a program: user, groups, capabilities, and whether it may gain more.
 
 use anyhow::Context as _;
 use caps::{CapSet, Capability};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::seccomp;
 
-/// The capabilities that container runtimes leave to a container that asks for nothing else.
+/// The default capabilities of container runtimes.
 pub const DEFAULT_CAPABILITIES: [&str; 14] = [
     "AUDIT_WRITE",
     "CHOWN",
@@ -26,7 +26,7 @@ pub const DEFAULT_CAPABILITIES: [&str; 14] = [
     "SYS_CHROOT",
 ];
 
-/// What a program may do.
+/// The rights of a program.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Rights {
     /// User id.
@@ -35,20 +35,20 @@ pub struct Rights {
     pub group: u32,
     /// All supplementary groups.
     pub groups: Vec<u32>,
-    /// The capabilities that can be had at all, without `CAP_`; `None`: all of them (a privileged container). A program of
-    /// root starts with them; for any other user they are only what a file's capabilities may raise, as runtimes do it.
+    /// The capability bounding set, without `CAP_`; `None` for all capabilities (a privileged container). A program of
+    /// root starts with these; for any other user they only limit what a file's capabilities may raise, as in runtimes.
     pub capabilities: Option<Vec<String>>,
-    /// No program gains rights by being executed (`allowPrivilegeEscalation: false`).
+    /// Programs gain no rights from `exec` (`allowPrivilegeEscalation: false`).
     pub no_new_privileges: bool,
-    /// The system calls that runtimes refuse by default are refused. Only honoured together with
+    /// Whether to reject the system calls that runtimes reject by default. Only honoured together with
     /// [`Self::no_new_privileges`], since the filter is installed without any capability.
     pub seccomp: bool,
 }
 
-/// Gives up everything that is not in `rights`. What is given up takes effect with the next `exec`.
+/// Drops everything that is not in `rights`. Takes effect with the next `exec`.
 ///
 /// # Errors
-/// When the kernel refuses a step or a capability's name is unknown.
+/// If the kernel refuses a step or the name of a capability is unknown.
 pub fn apply(rights: &Rights) -> anyhow::Result<()> {
     if let Some(names) = &rights.capabilities {
         let mut keep = Vec::new();

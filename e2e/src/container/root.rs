@@ -1,4 +1,4 @@
-//! The files that a container sees: a private mount namespace with the image's files, the usual kernel file systems and the
+//! The files of a container: a private mount namespace with the image's files, the usual kernel file systems and the
 //! volumes, and nothing of the host.
 
 use std::fs;
@@ -12,18 +12,18 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::unistd::{chdir, pivot_root, sethostname};
 use serde::{Deserialize, Serialize};
 
-/// How the root file system is put together.
+/// How to assemble the root file system.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct RootLayout {
-    /// An empty directory of the host to build the tree on; nothing is left in it.
+    /// An empty directory of the host on which to build the tree; it stays empty.
     pub scratch: PathBuf,
-    /// The image's files; `None`: the host's system directories and `program`.
+    /// The image's files; `None` for the host's system directories and `program`.
     pub image: Option<PathBuf>,
-    /// What `/fairway-cluster` is in an image of the host's directories.
+    /// The file to show as `/fairway-cluster` in an image of the host's directories.
     pub program: PathBuf,
-    /// Nothing can be written outside of volumes.
+    /// Whether everything except volumes is read-only.
     pub read_only: bool,
-    /// No part of `/proc` and `/sys` is hidden or read-only.
+    /// Whether all of `/proc` and `/sys` is visible and writable.
     pub privileged: bool,
     /// The host name.
     pub hostname: String,
@@ -33,26 +33,26 @@ pub struct RootLayout {
     pub mounts: Vec<Mount>,
 }
 
-/// A file or directory of the host that is seen in the container.
+/// A file or directory of the host that is visible in the container.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Mount {
-    /// Where it is on the host.
+    /// Its path on the host.
     pub source: PathBuf,
-    /// Where it is seen.
+    /// Its path in the container.
     pub target: PathBuf,
-    /// It can't be written.
+    /// Whether it is read-only.
     pub read_only: bool,
 }
 
 /// Builds the tree and makes it the root, in new mount, IPC and UTS namespaces.
 ///
 /// # Errors
-/// When the kernel refuses a step or a source is missing.
+/// If the kernel refuses a step or a source is missing.
 pub(super) fn enter(layout: &RootLayout) -> anyhow::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS).context("new namespaces")?;
     sethostname(&layout.hostname).context("setting the host name")?;
     umask(Mode::from_bits_truncate(0o022));
-    // Nothing that is mounted here may be seen outside.
+    // Mounts made here must not be visible outside.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context("private mounts")?;
 
@@ -81,7 +81,7 @@ pub(super) fn enter(layout: &RootLayout) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The image's files, as a mount of their own that can be written and vanishes with the container.
+/// The image's files as a writable mount of their own that vanishes with the container.
 fn tree(layout: &RootLayout) -> anyhow::Result<PathBuf> {
     let scratch = &layout.scratch;
     mount(Some("tmpfs"), scratch, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
@@ -126,7 +126,7 @@ fn tree(layout: &RootLayout) -> anyhow::Result<PathBuf> {
     Ok(root)
 }
 
-/// `/proc`, `/dev` and `/sys`, with what container runtimes hide.
+/// Mounts `/proc`, `/dev` and `/sys`, and hides what container runtimes hide.
 fn kernel(root: &Path, privileged: bool) -> anyhow::Result<()> {
     let guarded = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let at = |name: &str, kind: &str, flags: MsFlags, options: Option<&str>| -> anyhow::Result<()> {
@@ -188,7 +188,7 @@ fn kernel(root: &Path, privileged: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows `source` at `target`, which is made as what `source` is.
+/// Shows `source` at `target`, which is created as the same kind of file.
 fn bind(source: &Path, target: &Path, read_only: bool) -> anyhow::Result<()> {
     let name = || format!("mounting {} on {}", source.display(), target.display());
     if fs::metadata(source).with_context(name)?.is_dir() {
@@ -212,7 +212,7 @@ fn remount_read_only(target: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("making {} read-only", target.display()))
 }
 
-/// A path of the container as a path of the host; `..` leads nowhere.
+/// Converts a path of the container to a path of the host; `..` is resolved within the root.
 fn below(root: &Path, path: &Path) -> PathBuf {
     let mut joined = root.to_owned();
     joined.extend(path.components().filter(|part| matches!(part, Component::Normal(_))));

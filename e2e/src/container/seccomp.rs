@@ -1,7 +1,7 @@
-//! The system calls that container runtimes refuse to a container without added capabilities.
+//! The system calls that container runtimes reject for a container without added capabilities.
 //!
-//! The list is what containerd's default profile leaves out, said the other way round: everything else passes. `clone3` is
-//! answered with `ENOSYS`, so that C libraries fall back to `clone`, whose flags can be looked at.
+//! The list is the complement of containerd's default profile: everything else is allowed. `clone3` fails with
+//! `ENOSYS`, so that C libraries fall back to `clone`, whose flags can be inspected.
 
 use std::collections::BTreeMap;
 
@@ -77,10 +77,10 @@ const NAMESPACES: u64 = 0x7E02_0000;
 /// Installs the filters for this thread, which must already have `no_new_privs`.
 ///
 /// # Errors
-/// When the kernel refuses a filter.
+/// If the kernel refuses a filter.
 pub(super) fn install() -> anyhow::Result<()> {
     let mut refused: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
-    // Any flag of a new namespace: one rule a bit, since a rule can only compare for equality under a mask.
+    // Any flag of a new namespace: one rule per bit, since a rule can only compare for equality under a mask.
     let mut rules = Vec::new();
     for bit in (0..32).map(|shift| 1_u64 << shift).filter(|bit| NAMESPACES & bit != 0) {
         rules.push(rule(0, SeccompCmpOp::MaskedEq(bit), bit)?);

@@ -1,4 +1,4 @@
-//! What is answered to a request.
+//! The responses to requests.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -19,11 +19,11 @@ use super::tls::TlsInfo;
 /// The longest delay that a request may ask for.
 const LONGEST_DELAY: Duration = Duration::from_secs(300);
 
-/// What all answers of one server have in common.
+/// The common parts of all responses of one server.
 #[derive(Clone, Debug)]
 pub(super) struct Responder(Option<Arc<Identity>>);
 
-/// What the server says of itself.
+/// The server's description of itself.
 #[derive(Clone, Debug, Serialize)]
 struct Identity {
     #[serde(rename = "httpPort")]
@@ -34,7 +34,7 @@ struct Identity {
     pod: String,
 }
 
-/// What the suites read, in the order in which the image writes it.
+/// The fields that the suites read, in the order in which the image writes them.
 #[derive(Serialize)]
 struct Echo<'a> {
     path: String,
@@ -49,7 +49,7 @@ struct Echo<'a> {
 }
 
 impl Responder {
-    /// The answers of an echo server that listens on `port` and is called as the variables of the images say.
+    /// The responses of an echo server that listens on `port` and is named by the variables of the images.
     pub(super) fn echo(port: u16) -> Self {
         let variable = |name| std::env::var(name).unwrap_or_default();
         Self(Some(Arc::new(Identity {
@@ -61,7 +61,7 @@ impl Responder {
         })))
     }
 
-    /// The answers of the default backend's image.
+    /// The responses of the default backend's image.
     pub(super) fn default_backend() -> Self {
         Self(None)
     }
@@ -72,7 +72,7 @@ impl Responder {
         peer: SocketAddr,
         tls: Option<&TlsInfo>,
     ) -> Result<Response<Full<Bytes>>, Infallible> {
-        // Read to its end, so that the connection can be used again.
+        // Read the body completely, so that the connection can be reused.
         while let Some(Ok(_)) = request.body_mut().frame().await {}
         let path = request.uri().path();
         let Some(identity) = &self.0 else {
@@ -148,7 +148,7 @@ fn canonical(name: &str) -> String {
     letters.collect()
 }
 
-/// Go escapes what HTML could misunderstand. JSON has these characters only inside of strings.
+/// Go escapes characters that are special in HTML. In JSON they occur only inside strings.
 fn escape(json: &[u8]) -> Vec<u8> {
     let mut escaped = Vec::with_capacity(json.len());
     for byte in json {
@@ -160,7 +160,7 @@ fn escape(json: &[u8]) -> Vec<u8> {
     escaped
 }
 
-/// `NAME:VALUE` pairs, divided by commas. What is no header field is left out.
+/// Sets `NAME:VALUE` pairs, separated by commas. Invalid header fields are omitted.
 fn set(fields: &mut HeaderMap, pairs: &HeaderValue) {
     let pairs = pairs.to_str().unwrap_or_default();
     for (name, value) in pairs.split(',').filter_map(|pair| pair.split_once(':')) {
@@ -171,7 +171,7 @@ fn set(fields: &mut HeaderMap, pairs: &HeaderValue) {
     }
 }
 
-/// The query field `delay`, in the units of Go that tests use: `300ms`, `2s`, `1m`.
+/// The query parameter `delay`, in the units of Go that tests use: `300ms`, `2s`, `1m`.
 fn delay(query: &str) -> Option<Duration> {
     let text = query.split('&').find_map(|field| field.strip_prefix("delay="))?;
     let number = text.trim_end_matches(|symbol: char| symbol.is_ascii_alphabetic());

@@ -1,4 +1,4 @@
-//! Sends back what it receives, for tests of TCP and UDP services.
+//! Echoes bytes, for tests of TCP and UDP services.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -10,10 +10,10 @@ use tokio::task::JoinSet;
 /// The longest datagram.
 const LONGEST: usize = 65_507;
 
-/// Serves connections and datagrams on the same port of both kinds, until it is dropped.
+/// Serves connections and datagrams on the same port number until dropped.
 ///
 /// # Errors
-/// When a port is taken, or the socket of datagrams fails.
+/// If a port is in use, or the datagram socket fails.
 pub(super) async fn serve(listener: TcpListener) -> anyhow::Result<()> {
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, listener.local_addr()?.port()));
     let socket = UdpSocket::bind(address).await.with_context(|| format!("receiving datagrams on {address}"))?;
@@ -33,10 +33,10 @@ async fn connections(listener: TcpListener) -> anyhow::Result<()> {
     }
 }
 
-/// All bytes, then the end.
+/// Echoes all bytes, then the end.
 async fn echo(mut stream: TcpStream) {
     let (mut reader, mut writer) = stream.split();
-    // What ends a connection is of no interest to anyone but its peer.
+    // The end of a connection concerns only its peer.
     if tokio::io::copy(&mut reader, &mut writer).await.is_ok() {
         let _ = writer.shutdown().await;
     }
@@ -46,7 +46,7 @@ async fn datagrams(socket: UdpSocket) -> anyhow::Result<()> {
     let mut buffer = vec![0; LONGEST];
     loop {
         let (length, peer) = socket.recv_from(&mut buffer).await.context("receiving")?;
-        // A peer that is gone is no reason to end.
+        // A vanished peer is no reason to stop.
         let _ = socket.send_to(&buffer[..length], peer).await;
     }
 }
@@ -69,7 +69,7 @@ mod tests {
         let mut text = Vec::new();
         stream.read_to_end(&mut text).await.unwrap();
         assert_eq!(text, b"bytes");
-        // The connection was served, so the other socket is there as well.
+        // The connection was served, so the other socket exists as well.
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         socket.send_to(b"datagram", address).await.unwrap();
         let mut buffer = [0; 16];

@@ -1,4 +1,4 @@
-//! The echo server's TLS: a certificate from files, and what a handshake settled, as the answer tells it.
+//! The echo server's TLS: a certificate from files, and the result of a handshake as reported in the response.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
 use serde::Serialize;
 use tokio_rustls::TlsAcceptor;
 
-/// What a handshake settled.
+/// The result of a handshake.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct TlsInfo {
     version: String,
@@ -39,7 +39,7 @@ impl TlsInfo {
     }
 }
 
-/// The certificate that the variables of the images name, if they do.
+/// The certificate named by the images' variables, if any.
 pub(super) fn acceptor_of_variables() -> anyhow::Result<Option<TlsAcceptor>> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     match (variable("TLS_SERVER_CERT"), variable("TLS_SERVER_PRIVKEY")) {
@@ -48,7 +48,7 @@ pub(super) fn acceptor_of_variables() -> anyhow::Result<Option<TlsAcceptor>> {
     }
 }
 
-/// Serves with the chain and the key of two files.
+/// Serves with the chain and the key in two files.
 pub(super) fn acceptor(certificate: &Path, key: &Path) -> anyhow::Result<TlsAcceptor> {
     let chain = CertificateDer::pem_file_iter(certificate).and_then(|certificates| certificates.collect());
     let chain: Vec<_> = chain.with_context(|| format!("reading {}", certificate.display()))?;

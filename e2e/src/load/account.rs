@@ -1,4 +1,4 @@
-//! What became of requests.
+//! The results of requests.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,64 +6,64 @@ use std::time::{Duration, Instant};
 
 use fairway_testkit::Ended;
 
-/// How many failures are kept one by one; all are counted.
+/// How many failures are kept individually; all are counted.
 const KEPT: usize = 1000;
 /// How many of them are printed.
 const SHOWN: usize = 20;
 
-/// What became of all requests.
+/// The results of all requests.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// How many were sent and are done with.
+    /// The number of completed requests.
     pub requests: u64,
     /// How many of them failed.
     pub failed: u64,
-    /// How many were sent a second time, because a connection that had been used before ended without one byte of an answer.
+    /// How many were sent a second time, because a reused connection ended without one byte of a response.
     pub retried: u64,
     /// The failures, the first thousand.
     pub failures: Vec<Failure>,
-    /// How many requests each pod has answered, as the echo server names them.
+    /// How many requests each pod has answered, by the name in the echo server's response.
     pub pods: BTreeMap<String, u64>,
-    /// How long the answers took, connecting included.
+    /// The response times, including the time to connect.
     pub latency: Histogram,
 }
 
-/// A request without a good answer.
+/// A request without a good response.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Failure {
     /// When it was sent.
     pub sent: Instant,
-    /// The same, counted from the start of the load.
+    /// The same, relative to the start of the load.
     pub at: Duration,
-    /// How long after that it had failed.
+    /// The time from then to the failure.
     pub took: Duration,
-    /// What happened.
+    /// The kind of failure.
     pub kind: Kind,
-    /// The pod that answered the same client's request before.
+    /// The pod that answered the same client's previous request.
     pub pod: Option<String>,
 }
 
-/// What happened to a request that failed.
+/// The kind of failure.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// There was no connection.
+    /// The connection could not be made.
     Connect(String),
-    /// The connection was reset before the first byte of an answer.
+    /// The connection was reset before the first byte of a response.
     Reset,
-    /// The connection was closed before the first byte of an answer.
+    /// The connection was closed before the first byte of a response.
     Closed,
-    /// The connection ended in the middle of an answer.
+    /// The connection ended in the middle of a response.
     Truncated(Ended),
-    /// The answer was no HTTP.
+    /// The response was not HTTP.
     Malformed(String),
-    /// The answer had another status than 200 to 299; the first line of its body.
+    /// The response had a status other than 200 to 299; with the first line of its body.
     Status(u16, String),
-    /// No answer came in time.
+    /// No response arrived in time.
     Timeout,
 }
 
 impl Failure {
-    /// When it had failed.
+    /// The time of the failure.
     pub fn ended(&self) -> Instant {
         self.sent + self.took
     }
@@ -149,10 +149,10 @@ impl fmt::Display for Kind {
     }
 }
 
-/// How often which time was taken, in steps of about 6 percent.
+/// The distribution of times, in steps of about 6 percent.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram {
-    /// How many microseconds, by [`Histogram::step`].
+    /// Counts by [`Histogram::step`] of the time in microseconds.
     steps: BTreeMap<u32, u64>,
     count: u64,
     longest: Duration,
@@ -166,7 +166,7 @@ impl Histogram {
         self.longest = self.longest.max(took);
     }
 
-    /// The time that a share of all (from 0 to 1) stayed within.
+    /// The time within which a share (from 0 to 1) of all requests completed.
     pub fn quantile(&self, share: f64) -> Duration {
         let rank = (share * self.count as f64).ceil() as u64;
         let mut sum = 0;

@@ -1,4 +1,4 @@
-//! Which Node an address leads to.
+//! The Node for each address.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -11,18 +11,19 @@ use crate::cluster::ready::is_ready;
 /// A Node with this label gets no traffic from load balancers.
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
-/// What the choice is made from.
+/// The input of the choice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View<'a> {
     pub(crate) nodes: &'a [&'a Node],
     pub(crate) slices: &'a [&'a EndpointSlice],
 }
 
-/// The Node for `service`, which led to `current` so far. `load` counts the addresses that lead to each Node already.
+/// The Node for `service`, whose current one is `current`. `load` counts the addresses that already lead to each Node.
 ///
-/// With `externalTrafficPolicy: Local` it is one with an endpoint that is ready or, when no Node has one, with an endpoint that
-/// is ending but still serves (kube-proxy sends to those, too). Otherwise any Node that is ready and takes new pods. An address
-/// that leads to a Node which will still do stays there; a cordoned Node does, for kube-proxy goes on there.
+///
+/// With `externalTrafficPolicy: Local` it is one with a ready endpoint or, if no Node has one, with a terminating
+/// endpoint that still serves (kube-proxy uses those, too). Otherwise any Node that is ready and schedulable. An
+/// address stays with its Node while that remains usable; a cordoned Node does, because kube-proxy continues there.
 pub(crate) fn node(
     service: &Service,
     current: Option<&str>,
@@ -50,7 +51,7 @@ pub(crate) fn node(
     least.map(str::to_owned)
 }
 
-/// The Node of every address. `services` are those that have one; `routes` is what led where so far.
+/// The Node of every address. `services` are those with an address; `routes` are the current Nodes.
 pub(crate) fn all(
     services: &[(&Service, Ipv4Addr)],
     routes: &BTreeMap<Ipv4Addr, String>,
@@ -96,7 +97,7 @@ fn condition(
     endpoint.conditions.as_ref().and_then(choose).unwrap_or(unset)
 }
 
-/// The Nodes with an endpoint of `service` that `fits`.
+/// The Nodes with an endpoint of `service` that satisfies `fits`.
 fn with_endpoints<'a>(
     service: &Service,
     slices: &[&'a EndpointSlice],

@@ -1,25 +1,25 @@
-//! Which Service has which address. An address belongs to one Service at most, and stays with it.
+//! The address of each Service. An address belongs to at most one Service and stays with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::Service;
 
-/// The first address that is given out, in the LAN of every cluster.
+/// The first address of the pool, in the LAN of every cluster.
 pub const FIRST: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 200);
 /// The last one.
 pub const LAST: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 250);
 
-/// A Service by its uid: another one of the same name is another one.
+/// A Service by its uid: a new one with the same name is a different one.
 pub(crate) type Uid = String;
 
-/// Whether we are the load balancer that `service` asks for.
+/// Whether `service` asks for our load balancer.
 pub(crate) fn is_ours(service: &Service) -> bool {
     let Some(spec) = &service.spec else { return false };
     spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.is_none()
 }
 
-/// Whether the address is one that we give out.
+/// Whether the address is in our pool.
 pub(crate) fn contains(address: Ipv4Addr) -> bool {
     (FIRST..=LAST).contains(&address)
 }
@@ -30,10 +30,11 @@ pub(crate) fn in_status(service: &Service) -> Option<Ipv4Addr> {
     ingress.iter().find_map(|ingress| ingress.ip.as_deref()?.parse().ok()).filter(|address| contains(*address))
 }
 
-/// Who gets which address. `held` is who had which so far.
+/// The address of each Service. `held` are the previous assignments.
 ///
-/// A Service keeps what it has. One that names an address (`spec.loadBalancerIP`) gets that one or, when it is taken or not in
-/// the pool, none, as with MetalLB. Among rivals the oldest wins.
+///
+/// A Service keeps its address. One that names an address (`spec.loadBalancerIP`) gets that one or, if it is taken or
+/// not in the pool, none, as with MetalLB. Among rivals the oldest wins.
 pub(crate) fn assign<'a>(
     services: impl IntoIterator<Item = &'a Service>,
     held: &BTreeMap<Uid, Ipv4Addr>,
@@ -53,7 +54,7 @@ pub(crate) fn assign<'a>(
         given.insert(uid, address);
         true
     };
-    // What is held goes first: no newcomer takes an address from a Service that has it.
+    // Existing assignments go first: no newcomer takes an address from a Service that has it.
     services.retain(|service| {
         let Some(uid) = service.metadata.uid.clone() else { return false };
         let current = held.get(&uid).copied().or_else(|| in_status(service));
@@ -67,13 +68,13 @@ pub(crate) fn assign<'a>(
     });
     let mut free = (u32::from(FIRST)..=u32::from(LAST)).map(Ipv4Addr::from);
     for uid in services.into_iter().filter_map(|service| service.metadata.uid.clone()) {
-        // The addresses that are looked at and taken are not looked at again.
+        // Addresses found to be taken are not checked again.
         free.by_ref().find(|address| give(uid.clone(), Some(*address)));
     }
     given
 }
 
-/// The address that the Service names; `Some(None)` when it names something that is none.
+/// The address that the Service names; `Some(None)` if it is not a valid address.
 fn wanted(service: &Service) -> Option<Option<Ipv4Addr>> {
     let text = service.spec.as_ref()?.load_balancer_ip.as_deref().filter(|text| !text.is_empty())?;
     Some(text.parse().ok())
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_stays_where_it_is() {
+    fn an_address_stays_with_its_service() {
         let services = [plain("old", 2), plain("young", 1)];
         assert_eq!(assign(&services, &held(&[("young", 200)])), held(&[("old", 201), ("young", 200)]));
     }
@@ -130,12 +131,12 @@ mod tests {
     }
 
     #[test]
-    fn another_wish_moves_the_service() {
+    fn another_requested_address_moves_the_service() {
         assert_eq!(assign(&[wanting("a", 1, "198.19.0.220")], &held(&[("a", 200)])), held(&[("a", 220)]));
     }
 
     #[test]
-    fn what_the_status_says_is_held_by_two_is_kept_by_the_oldest() {
+    fn an_address_in_two_statuses_stays_with_the_oldest() {
         let mut services = [plain("young", 1), plain("old", 2)];
         for service in &mut services {
             let status = json!({"loadBalancer": {"ingress": [{"ip": "198.19.0.210"}]}});
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn other_types_and_classes_are_left_alone() {
+    fn other_types_and_classes_are_ignored() {
         let services = [
             service("a", 1, json!({"type": "ClusterIP"})),
             service("b", 1, json!({"type": "LoadBalancer", "loadBalancerClass": "example.com/lb"})),

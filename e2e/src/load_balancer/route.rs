@@ -1,8 +1,8 @@
-//! Leads connections to a load balancer address to the Node that was chosen for it.
+//! Routes connections for a load balancer address to the Node chosen for it.
 //!
-//! Each connection stays with the Node that it began with, as with the load balancers of clouds: choosing another Node for an
-//! address concerns new connections only. The first packet gets its Node's mark from a map, the connection keeps it, and the
-//! mark chooses the routing table.
+//! Each connection stays with its first Node, as with cloud load balancers: choosing another Node for an address
+//! affects only new connections. The first packet gets its Node's mark from a map, the connection keeps it, and the
+//! mark selects the routing table.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -11,7 +11,7 @@ use std::process::Command;
 use crate::cluster::network::{NODES, feed, namespace, within};
 use crate::load_balancer::pool;
 
-/// Makes the table without any address, and on each Node what goes with it. Called once, in the cluster's own network.
+/// Creates the table without any address, and its counterpart on each Node. Called once, in the cluster's own network.
 pub(crate) fn set_up() -> anyhow::Result<()> {
     for node in NODES {
         within(&namespace(node.name), set_up_node)?;
@@ -29,8 +29,8 @@ pub(crate) fn set_up() -> anyhow::Result<()> {
     ))
 }
 
-/// A packet whose address kube-proxy does not know yet ends here. If it went on, the kernel would remember the connection as one
-/// without translation, and the client's next attempts would be lost like the first.
+/// Drops packets to an address that kube-proxy does not know yet. If one passed, the kernel would remember the
+/// connection as untranslated, and the client's next attempts would be lost like the first.
 fn set_up_node() -> anyhow::Result<()> {
     let (first, last) = (pool::FIRST, pool::LAST);
     nft(&format!(
@@ -43,7 +43,7 @@ fn set_up_node() -> anyhow::Result<()> {
     ))
 }
 
-/// From now on new connections to each address go to its Node, and those to another address of the pool nowhere.
+/// From now on new connections to each address go to its Node; those to another address of the pool are dropped.
 pub(crate) fn replace(routes: &BTreeMap<Ipv4Addr, String>) -> anyhow::Result<()> {
     nft(&script(routes))
 }
