@@ -328,14 +328,20 @@ async fn a_namespaced_controller_asks_for_its_namespace_only() {
 /// In real time: a clock that stands still while there is work would let the edit wait for all of it.
 #[tokio::test]
 async fn an_edit_is_live_before_the_rest_of_a_large_change() {
-    const MANY: usize = 4000;
+    const MANY: usize = 6000;
     let api = cluster(&["other"]);
+    for number in 0..MANY {
+        let mut ingress = ingress(&format!("h{number}"));
+        ingress["spec"]["ingressClassName"] = "late".into();
+        api.put(ingress);
+    }
     let mut rig = Rig::start(&api, config("one"));
     rig.serves(&["other.example.com"]).await;
-    for number in 0..MANY {
-        api.put(ingress(&format!("h{number}")));
-    }
-    // The first part of them is live.
+    // One object, and all of these Ingresses are ours.
+    api.put(json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "late"},
+        "spec": {"controller": "k8s.io/ingress-nginx"},
+    }));
     rig.until("a part", |snapshot| snapshot.host_count() > 100).await;
     let mut edited = ingress("other");
     edited["spec"]["rules"][0]["host"] = "edited.example.com".into();
