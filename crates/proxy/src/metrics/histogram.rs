@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::limit;
 
-/// Ascending upper bounds; one more bucket takes what is above.
+/// Ascending upper bounds; one more bucket holds the values above them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Buckets(Arc<[f64]>);
 
-/// Why a list of numbers can't be bounds.
+/// Why a list of numbers is not valid as bounds.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("expected ascending finite numbers, at most {}", Buckets::MOST)]
 pub struct InvalidBuckets;
@@ -34,7 +34,7 @@ impl Buckets {
         Self([].into())
     }
 
-    /// Seconds, some of those of [`Self::times`]: enough for objectives and a rough percentile, with half of the lines.
+    /// Seconds, a selection of [`Self::times`]: enough for objectives and a rough percentile, with half of the lines.
     pub fn few_times() -> Self {
         Self([0.05, 0.25, 1.0, 5.0].into())
     }
@@ -64,7 +64,7 @@ impl Buckets {
         self.0.len() + 1
     }
 
-    /// The bucket of a value.
+    /// The index of the bucket for a value.
     pub(super) fn of(&self, value: f64) -> usize {
         self.0.partition_point(|&bound| bound < value)
     }

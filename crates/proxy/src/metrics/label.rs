@@ -1,4 +1,4 @@
-//! The labels of a request, and which of them still stand for something.
+//! The labels of a request, and which of them still belong to a configured route.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crate::record::RequestRecord;
 /// Kind of the objects whose routes are counted.
 const INGRESS: &str = "Ingress";
 
-/// The label `host` of requests whose own host is not told apart.
+/// The label `host` of requests whose own host is not distinguished.
 pub(super) const ANY_HOST: &str = "_";
 
-/// Labels of a route of an Ingress, or of all requests that no Ingress takes (then all are empty but `host`).
+/// Labels of a route of an Ingress, or of all requests that match no Ingress (then all are empty except `host`).
 #[derive(Clone, Debug, Default, Eq, PartialEq, Ord, PartialOrd, Hash)]
 pub struct RequestLabels {
     /// Namespace of the Ingress.
@@ -25,15 +25,16 @@ pub struct RequestLabels {
     pub service: Arc<str>,
     /// Path of the rule.
     pub path: Box<str>,
-    /// The host; empty when hosts are not told apart.
+    /// The host; empty if hosts are not distinguished.
     pub host: Box<str>,
-    /// Whether the host is the request's own, and not one that the configuration names.
+    /// Whether the host comes from the request rather than from the configuration.
     pub own_host: bool,
 }
 
 impl RequestLabels {
-    /// Labels of a request; `None` when it is not counted. As in ingress-nginx, a request for a host that the configuration names
-    /// only by a pattern, or not at all, counts under its own host if `--metrics-per-undefined-host` is set, and else not at all.
+    /// Labels of a request; `None` when it is not counted. As in ingress-nginx, a request for a host that the configuration
+    /// matches only by a pattern, or not at all, counts under its own host with `--metrics-per-undefined-host`, and otherwise not
+    /// at all.
     pub(super) fn of(record: &RequestRecord<'_>, options: &MetricOptions) -> Option<Self> {
         let mut labels = Self::of_ingress(record);
         if let Some(route) = record.route.filter(|route| is_of_ingress(route)) {
@@ -52,7 +53,7 @@ impl RequestLabels {
         Some(labels)
     }
 
-    /// Those of a request that tell neither path nor host.
+    /// The labels of a request without path and host.
     pub(super) fn of_ingress(record: &RequestRecord<'_>) -> Self {
         let Some(route) = record.route.filter(|route| is_of_ingress(route)) else {
             return Self::default();
@@ -65,7 +66,7 @@ impl RequestLabels {
         }
     }
 
-    /// The same, where the request's own host is one of many.
+    /// The same labels for one of many hosts that are not distinguished.
     pub(super) fn of_any_host(&self) -> Self {
         Self { host: ANY_HOST.into(), ..self.clone() }
     }
@@ -76,12 +77,12 @@ impl RequestLabels {
     }
 }
 
-/// Whether the host of a request is named by the configuration itself.
+/// Whether the configuration itself names the request's host.
 pub(super) fn is_named(record: &RequestRecord<'_>) -> bool {
     matches!(record.host.map(Host::pattern), Some(HostPattern::Exact(_)))
 }
 
-/// The host that a request asks for, in lower case without its port.
+/// The requested host, in lower case without its port.
 fn own_host(record: &RequestRecord<'_>) -> Box<str> {
     let host = record.client.host();
     let name = match memchr::memrchr(b':', host) {
@@ -94,12 +95,12 @@ fn own_host(record: &RequestRecord<'_>) -> Box<str> {
     String::from_utf8_lossy(name).to_ascii_lowercase().into()
 }
 
-/// The labels that a snapshot has routes for. Series of others are forgotten.
+/// The labels for which a snapshot has routes. Series with other labels are removed.
 #[derive(Clone, Debug, Default)]
 pub struct LiveRoutes(HashSet<RequestLabels, foldhash::fast::RandomState>);
 
 impl LiveRoutes {
-    /// Those of a snapshot.
+    /// The labels of a snapshot.
     pub fn of(snapshot: &Snapshot, per_host: bool) -> Self {
         let mut live = Self::default();
         for host in snapshot.hosts() {
@@ -130,7 +131,7 @@ impl LiveRoutes {
         live
     }
 
-    /// Whether there still is such a route.
+    /// Whether such a route still exists.
     pub(super) fn keeps(&self, labels: &RequestLabels) -> bool {
         !labels.has_ingress()
             || if labels.own_host {
@@ -141,7 +142,7 @@ impl LiveRoutes {
     }
 }
 
-/// Whether a route is what a user asked for. What the proxy adds (the answer for unknown paths) has no Ingress.
+/// Whether a route comes from a user's object. Routes that the proxy adds (the answer for unknown paths) have no Ingress.
 fn is_of_ingress(route: &Route) -> bool {
     &*route.origin.kind == INGRESS
 }

@@ -1,12 +1,12 @@
-//! Counters under the names that dashboards for ingress-nginx know, and a few of our own under `fairway_`.
+//! Counters under the names used by dashboards for ingress-nginx, and some new ones under `fairway_`.
 //!
-//! Each worker counts for itself; when `/metrics` is read it is asked for a [`WorkerReport`], and the reports are added up.
-//! So no request waits for a lock or shares a cache line, and nothing is allocated once a route has been seen. The sum is
-//! written out a page at a time, so that an answer takes little memory however long it is, and however slowly it is read.
+//! Each worker keeps its own counts; a read of `/metrics` collects a [`WorkerReport`] from each and adds them up. So no request
+//! waits for a lock or shares a cache line, and nothing is allocated once a route has been seen. The sum is written a page at a
+//! time, so that a response takes little memory however long it is and however slowly it is read.
 //!
-//! Labels come from configuration only, except status and method, which are bounded: methods that are not among the usual
-//! ones count as `OTHER`, and a route with more than 64 pairs of method and status counts the rest by status class. With
-//! `--metrics-per-undefined-host` the hosts that were seen last are labels too, and the rest count as one.
+//! Labels come only from the configuration, except status and method, which are bounded: unusual methods count as `OTHER`, and a
+//! route with more than 64 pairs of method and status counts the rest by status class. With `--metrics-per-undefined-host` the
+//! most recently seen hosts are labels too, and the rest count as one.
 
 mod histogram;
 mod label;
@@ -42,9 +42,9 @@ pub struct MetricOptions {
     /// Whether requests for hosts that the configuration does not name are counted too, each under its own host
     /// (`--metrics-per-undefined-host`).
     pub undefined_hosts: bool,
-    /// How many of these hosts a worker tells apart.
+    /// How many of these hosts a worker distinguishes.
     pub undefined_host_limit: usize,
-    /// How much is shown of each request metric.
+    /// How much of each request metric is shown.
     pub detail: Detail,
     /// Whether `status` is a class, `2xx` (`--report-status-classes`).
     pub status_classes: bool,
@@ -75,13 +75,13 @@ impl Default for MetricOptions {
     }
 }
 
-/// How much is shown of the request metrics of ingress-nginx.
+/// How much of ingress-nginx's request metrics is shown.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Detail {
-    /// What most dashboards and alerts use: a page of a thousand Ingresses stays below 4 MB.
+    /// What most dashboards and alerts use: the page for a thousand Ingresses stays below 4 MB.
     #[default]
     Standard,
-    /// All histograms with all buckets, as ingress-nginx: six times as much.
+    /// All histograms with all buckets, as in ingress-nginx: six times as much.
     Full,
 }
 
@@ -97,7 +97,7 @@ enum Form {
 }
 
 impl MetricOptions {
-    /// Whether a request metric is shown; its name comes without prefix.
+    /// Whether a request metric is shown; `name` has no prefix.
     fn shows(&self, name: &str) -> bool {
         !self.excluded.contains(name)
     }
@@ -130,7 +130,7 @@ pub struct ConstantLabels {
     pub pod: String,
 }
 
-/// What the names of ingress-nginx start with.
+/// The prefix of ingress-nginx's metric names.
 const PREFIX: &str = "nginx_ingress_controller_";
 
 #[cfg(test)]

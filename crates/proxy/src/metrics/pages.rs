@@ -1,7 +1,7 @@
-//! The text that `/metrics` answers.
+//! The text served at `/metrics`.
 //!
-//! With some thousands of routes that is a hundred megabytes, made of far fewer numbers: it is written one [`Pages::page`] at a
-//! time, as fast as the reader takes it, and never stands in memory as a whole.
+//! With some thousands of routes it is a hundred megabytes long, made from far fewer numbers: it is written one [`Pages::page`]
+//! at a time, as fast as the client reads it, and is never in memory as a whole.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use super::text::{Labels, Text};
 use super::worker::StreamCounts;
 use super::{ConfigStatus, Exposition, Form, MetricOptions, PREFIX, ProxyFigures, Totals};
 
-/// A page is complete with the line that makes it longer than this, in bytes: large enough that a system call for each is cheap,
-/// small enough that one is written in a fraction of a millisecond.
+/// A page ends with the line that makes it longer than this, in bytes: large enough that one system call per page is cheap, small
+/// enough to be written in a fraction of a millisecond.
 // No limit: how the text is cut.
 const PAGE: usize = 64 << 10;
 
@@ -25,11 +25,11 @@ const PAGE: usize = 64 << 10;
 pub struct Pages {
     part: Part,
     text: Text,
-    /// The constant labels, and behind them those of the series at hand.
+    /// The constant labels, followed by those of the current series.
     labels: Labels,
     /// Length of the constant ones.
     constants: usize,
-    /// The label `le` of each bucket of the histogram at hand, but for the last.
+    /// The label `le` of each bucket of the current histogram, except the last.
     bounds: Vec<String>,
     /// Routes and slots, in the order in which they are written.
     order: Vec<(u32, u32)>,
@@ -44,16 +44,16 @@ pub struct Pages {
     process: ProcessFigures,
 }
 
-/// What is written next.
+/// The next part to write.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Part {
     Requests(Line),
     Process,
-    /// By place among the hosts that have one.
+    /// Index among the hosts that have a certificate.
     Certificates(usize),
-    /// By metric, and by place among the listeners.
+    /// Index of the metric, and of the listener.
     Streams(usize, usize),
-    /// By place among the failures.
+    /// Index of the failure.
     Failures(usize),
     Own,
     End,
@@ -64,7 +64,7 @@ enum Part {
 struct Line {
     /// 0 for `requests`, above that a histogram.
     metric: usize,
-    /// Place in [`Pages::order`].
+    /// Index in [`Pages::order`].
     series: usize,
     /// Line of the histogram.
     line: usize,
@@ -83,8 +83,7 @@ impl Line {
 }
 
 impl Pages {
-    /// All of the text, none of it written yet. The snapshot itself is let go here: a slow reader would keep what is replaced
-    /// meanwhile.
+    /// Prepares the text. The snapshot itself is released here: a slow reader would keep replaced parts of it alive.
     pub(super) fn new(exposition: Exposition, configured: Configured) -> Self {
         let Exposition { options, totals, snapshot: _, config, proxy, process, findings } = exposition;
         let mut labels = Labels::default();
@@ -114,7 +113,7 @@ impl Pages {
         }
     }
 
-    /// The next piece of text, somewhat over 64 KiB or the last; `None` at the end.
+    /// The next piece of text, slightly over 64 KiB unless it is the last; `None` at the end.
     pub fn page(&mut self) -> Option<&str> {
         self.text.clear();
         while self.text.as_str().len() < PAGE && self.part != Part::End {
@@ -123,7 +122,7 @@ impl Pages {
         Some(self.text.as_str()).filter(|text| !text.is_empty())
     }
 
-    /// Writes a line, or several that are surely short.
+    /// Writes one line, or several that are certainly short.
     fn advance(&mut self) -> Part {
         match self.part {
             Part::Requests(line) => self.requests(line),
@@ -166,7 +165,7 @@ impl Pages {
             return next_metric;
         };
         if line.line == 0 {
-            // A request without upstream part has no sample there, and a series without samples is no series.
+            // A request that no endpoint served has no sample here, and a series without samples is omitted.
             if self.totals.series.buckets(slot, at).all(|count| count == 0) {
                 return Part::Requests(line.of_next_series());
             }
@@ -208,7 +207,7 @@ impl Pages {
         Part::Requests(line.of_next_series())
     }
 
-    /// Makes the labels those of a series.
+    /// Sets the labels of a series.
     fn label(&mut self, route: u32, slot: u32) {
         let of_route = self.totals.series.labels(route);
         let pair = self.totals.series.at(slot).pair;
@@ -282,7 +281,7 @@ impl Pages {
                 "Cumulative number of Ingress controller errors during reload operations",
                 config.errors as f64,
             ),
-            // A double holds 53 bits exactly, and equal configurations have to print equal numbers.
+            // A double holds 53 bits exactly, and equal configurations must print equal numbers.
             ("config_hash", "gauge", "Running configuration hash actually running", (config.hash >> 11) as f64),
             (
                 "config_last_reload_successful",
@@ -325,7 +324,7 @@ impl Pages {
         labels.truncate(self.constants);
         labels.push("class", &self.options.constant.class);
         labels.push("host", &host_name(host));
-        // The label `identifier` is the serial number upstream; the fingerprint serves the same end.
+        // In ingress-nginx the label `identifier` is the serial number; the fingerprint serves the same purpose.
         labels.push("identifier", &certificate.fingerprint);
         labels.push("namespace", &certificate.origin.namespace);
         labels.push("secret_name", &certificate.origin.name);
@@ -337,8 +336,8 @@ impl Pages {
         type Figure = fn(&StreamCounts) -> u64;
         const FIGURES: [(&str, &str, &str, Figure); 5] = [
             ("stream_sessions_total", "counter", "Connections of TCP, and sessions of UDP services.", |one| one.opened),
-            ("stream_sessions_active", "gauge", "Those that there are now.", |one| one.active),
-            ("stream_failures_total", "counter", "Those that reached no endpoint.", |one| one.failed),
+            ("stream_sessions_active", "gauge", "Open TCP connections and UDP sessions.", |one| one.active),
+            ("stream_failures_total", "counter", "Connections and sessions without an endpoint.", |one| one.failed),
             ("stream_received_bytes_total", "counter", "Bytes from their clients.", |one| one.received),
             ("stream_sent_bytes_total", "counter", "Bytes to their clients.", |one| one.sent),
         ];
@@ -386,7 +385,7 @@ impl Pages {
     }
 
     fn findings(&mut self) {
-        let help = "What there is to say about objects, by severity and reason; /debug/findings lists it by object.";
+        let help = "Findings about objects, by severity and reason; /debug/findings lists it by object.";
         if !self.findings.is_empty() {
             self.text.metric("fairway_", "findings", "gauge", help);
         }
@@ -442,7 +441,7 @@ impl Pages {
                 clients.shed_idle as f64,
             ),
             ("upstream_connections_total", "counter", "Connections made to endpoints.", upstream.connected as f64),
-            ("upstream_connect_failures_total", "counter", "Connections not made.", upstream.failed as f64),
+            ("upstream_connect_failures_total", "counter", "Failed attempts to connect.", upstream.failed as f64),
             ("upstream_reused_total", "counter", "Requests sent on a kept connection.", upstream.reused as f64),
             ("upstream_connections_idle", "gauge", "Connections kept to endpoints.", upstream.idle as f64),
             (
@@ -452,7 +451,7 @@ impl Pages {
                 self.proxy.log_lines_dropped as f64,
             ),
             ("resolver_names", "gauge", "Names of Services that are resolved.", self.proxy.resolver_names as f64),
-            ("resolver_queries_total", "counter", "Queries for these.", self.proxy.resolver_queries as f64),
+            ("resolver_queries_total", "counter", "Queries for these names.", self.proxy.resolver_queries as f64),
             ("resolver_failures_total", "counter", "Queries that failed.", self.proxy.resolver_failures as f64),
             (
                 "endpoints_refused_total",

@@ -1,4 +1,4 @@
-//! Figures about the process, as the process exporter of ingress-nginx names them.
+//! Figures about the process, under the names of ingress-nginx's process exporter.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ const TICKS: f64 = 100.0;
 // No limit: a unit.
 const KIB: u64 = 1024;
 
-/// What `/proc` says about this process. What can't be read is zero.
+/// The figures of `/proc` about this process. Unreadable ones are zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ProcessFigures {
     /// CPU time used, in seconds.
@@ -30,14 +30,14 @@ pub struct ProcessFigures {
 }
 
 impl ProcessFigures {
-    /// The figures of now.
+    /// Reads the current figures.
     pub fn read() -> Self {
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         Self::parse(&text("/proc/self/stat"), &text("/proc/self/status"), &text("/proc/self/io"), &text("/proc/stat"))
     }
 
     fn parse(stat: &str, status: &str, io: &str, system: &str) -> Self {
-        // The name of the program, in parentheses, may hold anything.
+        // The name of the program, in parentheses, may contain anything.
         let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace().collect();
         let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
         let boot = figure(system, "btime ") as f64;

@@ -1,4 +1,4 @@
-//! The hosts that were seen last, so that clients which invent hosts cost a bounded number of series.
+//! The most recently seen hosts, so that clients that invent hosts cost a bounded number of series.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,12 +13,12 @@ pub(super) struct RecentHosts {
 }
 
 impl RecentHosts {
-    /// None yet, and so many at most.
+    /// Creates an empty set of at most `most` hosts.
     pub(super) fn new(most: usize) -> Self {
         Self { most: most.max(1), now: 0, by_name: HashMap::default(), by_time: BTreeMap::new(), forgotten: 0 }
     }
 
-    /// Notes that a host was seen now, in the place of the one that was not seen for longest.
+    /// Notes that a host was seen now, replacing the one not seen for the longest time.
     pub(super) fn see(&mut self, host: &str) {
         self.now += 1;
         if let Some(seen) = self.by_name.get_mut(host) {
@@ -43,12 +43,12 @@ impl RecentHosts {
         self.by_name.contains_key(host)
     }
 
-    /// How many were forgotten since the last call of [`Self::swept`].
+    /// Number of hosts forgotten since the last call of [`Self::swept`].
     pub(super) fn forgotten(&self) -> usize {
         self.forgotten
     }
 
-    /// The series of those that were forgotten are gone.
+    /// Notes that the series of forgotten hosts are removed.
     pub(super) fn swept(&mut self) {
         self.forgotten = 0;
     }

@@ -1,4 +1,4 @@
-//! What `/metrics` answers is made of: what all workers have counted, and figures about the process and its configuration.
+//! The input of `/metrics`: the counts of all workers, and figures about the process and its configuration.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,49 +8,49 @@ use fairway_model::{Action, BackendName, Certificate, Endpoints, Host, Snapshot}
 use super::process::ProcessFigures;
 use super::{MetricOptions, Pages, Totals};
 
-/// What is known about the configuration that runs.
+/// What is known about the running configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConfigStatus {
-    /// Changes that were taken over. One that finds a listener refused as it was before is one of them.
+    /// Changes that were applied, including those that leave a listener refused as before.
     pub successes: u64,
-    /// Changes that were refused, at least in part: each listener that is refused counts with the first attempt, and again when
-    /// address or kind of error are others.
+    /// Changes that were refused, at least in part: each refused listener counts at the first attempt, and again if its address
+    /// or the kind of error changes.
     pub errors: u64,
     /// A number that is the same for the same configuration.
     pub hash: u64,
-    /// Whether all of the configuration is in force: no listener of it is refused.
+    /// Whether the whole configuration is in force: no listener is refused.
     pub whole: bool,
-    /// When a change was last taken over, in seconds since 1970.
+    /// When a change was last applied, in seconds since 1970.
     pub last_success: f64,
     /// Number of the snapshot.
     pub version: u64,
 }
 
-/// Figures of the proxy as a whole that no worker counts.
+/// Figures of the proxy as a whole that workers don't count.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProxyFigures {
     /// Worker threads.
     pub workers: u64,
     /// Lines of the access log that were dropped.
     pub log_lines_dropped: u64,
-    /// Names that are resolved now.
+    /// Names currently being resolved.
     pub resolver_names: u64,
     /// Queries for names so far.
     pub resolver_queries: u64,
-    /// Of these, how many failed or led nowhere.
+    /// Queries that failed or returned no usable address.
     pub resolver_failures: u64,
-    /// Endpoints so far whose addresses were refused.
+    /// Endpoints refused so far because of their address.
     pub refused_endpoints: u64,
 }
 
-/// Everything that one answer is made of.
+/// Everything that goes into one response.
 #[derive(Debug)]
 pub struct Exposition {
-    /// What is shown and how.
+    /// What is shown, and how.
     pub options: Arc<MetricOptions>,
     /// What all workers have counted.
     pub totals: Totals,
-    /// The configuration that runs.
+    /// The running configuration.
     pub snapshot: Arc<Snapshot>,
     /// What is known about it.
     pub config: ConfigStatus,
@@ -63,7 +63,7 @@ pub struct Exposition {
 }
 
 impl Exposition {
-    /// The answer, in the text format of Prometheus, page by page.
+    /// The response in the text format of Prometheus, page by page.
     pub fn pages(self) -> Pages {
         let configured = Configured::of(&self.snapshot);
         Pages::new(self, configured)
@@ -75,9 +75,9 @@ impl Exposition {
 pub(super) struct Configured {
     pub(super) hosts: usize,
     pub(super) routes: usize,
-    /// Routes to a backend that is unknown or has no endpoint, such as one of a Service that does not exist.
+    /// Routes to a backend that is unknown or has no endpoint, for example because its Service does not exist.
     pub(super) orphans: usize,
-    /// Hosts with the certificates that they name, sorted.
+    /// Hosts with their certificates, sorted.
     pub(super) certificates: Vec<(Arc<Host>, Arc<Certificate>)>,
 }
 
@@ -93,7 +93,7 @@ impl Configured {
             Some(((*host).clone(), certificate.clone()))
         };
         let mut certificates: Vec<_> = hosts.iter().filter_map(with_certificate).collect();
-        // Several tables may have a host.
+        // Several tables may contain a host.
         certificates.sort_by(|one, other| series_of(one).cmp(&series_of(other)));
         certificates.dedup_by(|one, other| series_of(one) == series_of(other));
         Self {
@@ -105,7 +105,7 @@ impl Configured {
     }
 }
 
-/// Whether a backend is known and has an endpoint, or a name that may lead to one.
+/// Whether a backend is known and has an endpoint, or a name that may resolve to one.
 fn has_endpoint(snapshot: &Snapshot, name: &BackendName) -> bool {
     let endpoints = snapshot.endpoint_set(name).map(|set| &set.endpoints);
     snapshot.backend(name).is_some()

@@ -1,7 +1,7 @@
 //! Numbers by label set, in a few large pieces of memory.
 //!
-//! A copy for a report is one pass over each piece: it does not hold up the worker, and its memory goes back as a whole.
-//! Counts take four bytes; what the few that outgrow these have beyond them is kept apart, so nothing wraps.
+//! Copying for a report is one pass over each piece: it doesn't hold up the worker, and its memory is freed as a whole. Counts
+//! take four bytes; the few that outgrow them keep their carry separately, so nothing wraps.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) const HISTOGRAMS: [&str; 7] = [
     "bytes_sent",
 ];
 
-/// Ends a chain of slots.
+/// Marks the end of a chain of slots.
 const NONE: u32 = u32::MAX;
 
 /// All series, by route and by method and status.
@@ -32,18 +32,18 @@ pub(super) struct Series {
     shape: Shape,
     routes: Vec<RouteSeries>,
     slots: Vec<SeriesSlot>,
-    /// Counts by bucket modulo 2^32, all buckets of a slot one behind the other.
+    /// Counts by bucket modulo 2^32, with all buckets of a slot next to each other.
     counts: Vec<u32>,
-    /// What counts have beyond 2^32, in units of that, by place in `counts`.
+    /// The multiples of 2^32 in large counts, by index in `counts`.
     carries: HashMap<usize, u64>,
-    /// Failures. Requests that do not fail never look here.
+    /// Failures. Requests that succeed never look here.
     failures: hashbrown::HashMap<FailureKey, u64, foldhash::fast::RandomState>,
 }
 
 /// A kind of failure of a route.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
 struct FailureKey {
-    /// [`NONE`] for requests that no route takes.
+    /// [`NONE`] for requests that match no route.
     route: u32,
     of: Failed,
     reason: Reason,
@@ -58,7 +58,7 @@ pub(super) enum Failed {
     Try,
 }
 
-/// Failures of a Service in the routes of an Ingress, as they are shown.
+/// Failures of a Service in the routes of an Ingress, as displayed.
 #[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd)]
 pub(super) struct FailureLabels {
     pub(super) of: Failed,
@@ -75,7 +75,7 @@ struct RouteSeries {
     first: u32,
 }
 
-/// The numbers of one pair of method and status that are no buckets.
+/// The numbers of one pair of method and status, apart from the buckets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SeriesSlot {
     pub(super) pair: Pair,
@@ -98,7 +98,7 @@ pub(super) enum StatusLabel {
     Class(u16),
 }
 
-/// Bounds of the histograms, and where each lies among the buckets of a slot.
+/// Bounds of the histograms, and their positions among the buckets of a slot.
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
     histograms: [(Buckets, usize); HISTOGRAMS.len()],
@@ -106,7 +106,7 @@ pub(super) struct Shape {
 }
 
 impl Series {
-    /// None yet.
+    /// Creates an empty set of series.
     pub(super) fn new(options: &MetricOptions) -> Self {
         Self::of(Shape::new(options))
     }
@@ -122,12 +122,12 @@ impl Series {
         }
     }
 
-    /// Whether nothing is counted.
+    /// Whether it has no counts.
     pub(super) fn is_empty(&self) -> bool {
         self.routes.is_empty() && self.failures.is_empty()
     }
 
-    /// How many routes there are. They are numbered from 0.
+    /// Number of routes. They are numbered from 0.
     pub(super) fn len(&self) -> u32 {
         u32::try_from(self.routes.len()).expect("routes are bounded")
     }
@@ -142,13 +142,13 @@ impl Series {
         &self.routes[route as usize].labels
     }
 
-    /// Adds a route, and tells its number.
+    /// Adds a route and returns its number.
     pub(super) fn push(&mut self, labels: Arc<RequestLabels>) -> u32 {
         self.routes.push(RouteSeries { labels, first: NONE });
         self.len() - 1
     }
 
-    /// The slot of a pair. Where there is none yet and the route has `most` already, that of the status class.
+    /// The slot of a pair. If it is new and the route already has `most`, the slot of its status class.
     pub(super) fn slot(&mut self, route: u32, pair: Pair, most: usize) -> u32 {
         match self.find(route, pair) {
             Ok(slot) => slot,
@@ -160,7 +160,7 @@ impl Series {
         }
     }
 
-    /// The slot of a pair, or how many others the route has.
+    /// The slot of a pair, or the number of other slots that the route has.
     fn find(&self, route: u32, pair: Pair) -> Result<u32, usize> {
         let mut count = 0;
         for slot in self.slots_of(route) {
@@ -200,12 +200,12 @@ impl Series {
         self.slots[slot as usize].requests += 1;
     }
 
-    /// Counts a failure; `route` is `None` for a request that no route takes.
+    /// Counts a failure; `route` is `None` for a request that matches no route.
     pub(super) fn fail(&mut self, route: Option<u32>, of: Failed, reason: Reason, by: u64) {
         *self.failures.entry(FailureKey { route: route.unwrap_or(NONE), of, reason }).or_default() += by;
     }
 
-    /// All failures, sorted; those of paths and hosts of one Ingress together.
+    /// All failures, sorted; paths and hosts of one Ingress are added up.
     pub(super) fn failures(&self) -> BTreeMap<FailureLabels, u64> {
         let mut sorted = BTreeMap::new();
         for (failure, count) in &self.failures {
@@ -224,7 +224,7 @@ impl Series {
         sorted
     }
 
-    /// Adds the failures of another. `number` tells the number that one of its routes has here, or that it has none.
+    /// Adds the failures of another set. `number` maps the number of one of its routes to the number here, if there is one.
     pub(super) fn add_failures(&mut self, other: &Self, number: impl Fn(u32) -> Option<u32>) {
         for (failure, count) in &other.failures {
             match failure.route {
@@ -250,13 +250,13 @@ impl Series {
         self.shape.histograms[histogram].0.bounds()
     }
 
-    /// Counts of a histogram by bucket, that above all bounds last.
+    /// Counts of a histogram by bucket; the bucket above all bounds comes last.
     pub(super) fn buckets(&self, slot: u32, histogram: usize) -> impl Iterator<Item = u64> {
         let start = self.place(slot, histogram);
         (start..start + self.bounds(histogram).len() + 1).map(|place| self.count(place))
     }
 
-    /// Adds the series of a route of another, which has the same histograms.
+    /// Adds the series of a route of another set, which has the same histograms.
     pub(super) fn add(&mut self, route: u32, other: &Self, theirs: u32) {
         for from in other.slots_of(theirs) {
             let numbers = other.at(from);
@@ -271,7 +271,7 @@ impl Series {
         }
     }
 
-    /// Gives routes other labels, adds up those that get the same, and forgets those that get none. All have new numbers then.
+    /// Relabels routes, adds up those that get equal labels, and removes those that get none. All numbers change.
     pub(super) fn regroup(&mut self, labels: impl Fn(&Arc<RequestLabels>) -> Option<Arc<RequestLabels>>) {
         let mut kept = Self::of(self.shape.clone());
         let mut by_labels = HashMap::new();
@@ -299,7 +299,7 @@ impl Series {
     }
 
     fn count(&self, place: usize) -> u64 {
-        // Hardly ever is there a carry; then nobody looks for one.
+        // Carries are very rare, so skip the lookup if there are none.
         let carry = if self.carries.is_empty() { 0 } else { self.carries.get(&place).copied().unwrap_or_default() };
         (carry << 32) + u64::from(self.counts[place])
     }
@@ -314,7 +314,7 @@ impl Series {
 }
 
 impl Pair {
-    /// That of a request, with the class of its status if so asked.
+    /// The pair of a request, with the class of its status if requested.
     pub(super) fn of(record: &RequestRecord<'_>, class: bool) -> Self {
         let method = record.head.map_or("OTHER", |head| match head.parsed.method() {
             Method::Get => "GET",

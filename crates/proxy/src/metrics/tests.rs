@@ -182,7 +182,7 @@ fn invented_statuses_are_bounded() {
     assert_eq!(requests, 400);
 }
 
-/// A path of an Ingress that is changed many times leaves nothing behind, but for one look at the last value.
+/// A path of an Ingress that is changed many times leaves nothing behind, except for one more report of its last value.
 #[test]
 fn series_of_routes_that_are_gone_are_shown_once_more_and_forgotten() {
     let (options, mut metrics) = worker(|_| {});
@@ -237,7 +237,7 @@ fn a_route_to_another_service_leaves_nothing_behind() {
     assert_eq!([1, 2].map(&mut services), [2, 1]);
 }
 
-/// As ingress-nginx: a host that only a pattern names counts under its own name, with the flag, and else not at all.
+/// As in ingress-nginx: a host that only a pattern matches counts under its own name with the flag, and otherwise not at all.
 #[test]
 fn hosts_that_are_not_named_count_by_flag_and_are_bounded() {
     let fixture = |name: &str| {
@@ -428,7 +428,7 @@ fn a_label_set_takes_little_memory() {
     let (_, mut metrics) = worker(|_| {});
     let snapshot = many(&mut metrics, 1);
     let grown = measure(|| drop(many(&mut metrics, COUNT)));
-    // What the routes themselves take is given back.
+    // The memory of the routes themselves is subtracted.
     let each = usize::try_from(grown.bytes_current).unwrap() / COUNT;
     assert!(each < 1200, "{each}");
     let live = live_of(&many(&mut metrics, COUNT));
@@ -460,7 +460,7 @@ fn routes_without_backend_are_those_that_answer_503() {
     assert_eq!(orphans(vec![host(), backend(), set(&["10.0.0.1:80"])]), 0);
 }
 
-/// Everything that `/metrics` can show, with what an operator has to know about it.
+/// Everything that `/metrics` can show, with what an operator needs to know about it.
 #[test]
 fn the_reference_names_every_metric() {
     let (standard, _) = worker(|_| {});

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 /// Media type of the format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Writes lines of one metric after the other.
+/// Writes metrics, each with its lines.
 #[derive(Debug, Default)]
 pub(super) struct Text {
     out: String,
@@ -27,7 +27,7 @@ impl Text {
         self.part("", labels, "", value);
     }
 
-    /// One value that is part of a histogram, with a label more.
+    /// One value that is part of a histogram, with an additional label.
     pub(super) fn part(&mut self, suffix: &str, labels: &Labels, more: &str, value: impl Display) {
         self.out.push_str(&self.name);
         self.out.push_str(suffix);
@@ -40,23 +40,23 @@ impl Text {
         line(&mut self.out, format_args!(" {value}"));
     }
 
-    /// What was written since the last call of [`Self::clear`].
+    /// The text written since the last call of [`Self::clear`].
     pub(super) fn as_str(&self) -> &str {
         &self.out
     }
 
-    /// Forgets what was written and keeps the memory.
+    /// Clears the text and keeps the memory.
     pub(super) fn clear(&mut self) {
         self.out.clear();
     }
 }
 
-/// Labels, as they stand between the braces.
+/// Labels, as written between the braces.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Labels(String);
 
 impl Labels {
-    /// Adds one.
+    /// Adds a label.
     pub(super) fn push(&mut self, name: &str, value: &str) {
         let text = &mut self.0;
         if !text.is_empty() {
@@ -76,7 +76,7 @@ impl Labels {
         text.push('"');
     }
 
-    /// Takes away all but the first bytes, as many as [`Self::len`] told then.
+    /// Removes everything after the first `len` bytes, a value of [`Self::len`].
     pub(super) fn truncate(&mut self, len: usize) {
         self.0.truncate(len);
     }

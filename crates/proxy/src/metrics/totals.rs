@@ -1,4 +1,4 @@
-//! What all workers have counted, added up one report after the other, so that only one is at hand at a time.
+//! The counts of all workers, added up one report at a time, so that only one is in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Nothing yet.
+    /// Starts at zero.
     pub fn new(options: &MetricOptions) -> Self {
         Self {
             series: Series::new(options),
@@ -33,7 +33,7 @@ impl Totals {
         }
     }
 
-    /// Adds what one worker has counted, under the same options.
+    /// Adds the counts of one worker, made with the same options.
     pub fn add(&mut self, report: WorkerReport) {
         self.connections.add(&report.connections);
         self.upstream.add(&report.upstream);
@@ -41,7 +41,7 @@ impl Totals {
             self.streams.entry(name).or_insert((protocol, StreamCounts::default())).1.add(&counts);
         }
         if self.series.is_empty() {
-            // The first is taken as it is: mostly no memory has to grow then.
+            // The first report is taken over as it is: most often no memory has to grow then.
             self.series = report.series;
             self.by_labels = self.series.routes().map(|(route, labels)| (labels.clone(), route)).collect();
             return;

@@ -13,19 +13,19 @@ use super::series::{Failed, Pair, Series};
 use crate::limit::{METRIC_PAIRS, METRIC_ROUTES};
 use crate::record::RequestRecord;
 
-/// Hosts that are forgotten before their series are added up, which goes through all series.
+/// How many hosts are forgotten before their series are added up, which visits all series.
 // No limit: a batch.
 const FORGOTTEN_AT_ONCE: usize = 1000;
 
-/// Counts what one worker does. Not shared: the worker that owns it reports when it is asked.
+/// Counts the activity of one worker. Not shared: the worker that owns it makes a report on request.
 #[derive(Debug)]
 pub struct WorkerMetrics {
     options: Arc<MetricOptions>,
-    /// Routes by the addresses of host, route and backend, for the snapshot that is in use.
+    /// Routes by the addresses of host, route and backend, for the current snapshot.
     known: HashTable<(SeriesPlace, u32)>,
     by_labels: HashMap<Arc<RequestLabels>, u32>,
     series: Series,
-    /// The snapshot whose routes all series belong to, if there are still so many.
+    /// The snapshot whose routes all series belong to, as long as their number is unchanged.
     swept: (u64, u32),
     /// Hosts that the configuration does not name.
     hosts: RecentHosts,
@@ -36,7 +36,7 @@ pub struct WorkerMetrics {
     pub upstream: UpstreamCounts,
 }
 
-/// Identifies a route by where it is in memory: nothing else is there while a request holds its snapshot.
+/// Identifies a route by its memory address: nothing else can be there while a request holds its snapshot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
 struct SeriesPlace {
     host: usize,
@@ -51,19 +51,19 @@ pub struct ConnectionCounts {
     pub accepted: u64,
     /// Of these, served.
     pub handled: u64,
-    /// Of these, handshakes of TLS that failed.
+    /// TLS handshakes of these that failed.
     pub handshakes_failed: u64,
-    /// Closed at once, because their client had as many as it may have.
+    /// Closed at once because their client had reached its limit.
     pub refused: u64,
-    /// Closed before they had sent a complete request, because others needed room.
+    /// Closed before sending a complete request, to make room.
     pub shed_asking: u64,
-    /// Closed while they were idle, because others needed room.
+    /// Closed while idle, to make room.
     pub shed_idle: u64,
-    /// Requests so far, also those that could not be read.
+    /// Requests so far, including unreadable ones.
     pub requests: u64,
-    /// Connections that a request head is read from.
+    /// Connections on which a request head is being read.
     pub reading: u64,
-    /// Connections with a request that is being answered.
+    /// Connections with a request being answered.
     pub writing: u64,
     /// Idle connections.
     pub waiting: u64,
@@ -80,7 +80,7 @@ pub enum Phase {
     Writing,
     /// Nothing.
     Waiting,
-    /// Bytes pass as they are: a TCP service.
+    /// Bytes are relayed: a TCP service.
     Passing,
 }
 
@@ -93,18 +93,18 @@ pub struct UpstreamCounts {
     pub reused: u64,
     /// Attempts to connect that failed.
     pub failed: u64,
-    /// Connections kept idle now.
+    /// Idle connections.
     pub idle: u64,
 }
 
-/// What passed through the port of a TCP or UDP service.
+/// The traffic through the port of a TCP or UDP service.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct StreamCounts {
-    /// Connections or sessions of datagrams so far.
+    /// TCP connections or UDP sessions so far.
     pub opened: u64,
-    /// Those that there are now.
+    /// Those that are open.
     pub active: u64,
-    /// Those so far that reached no endpoint, or did not say who they are.
+    /// Those that reached no endpoint or didn't identify themselves.
     pub failed: u64,
     /// Bytes from clients.
     pub received: u64,
@@ -122,7 +122,7 @@ impl StreamCounts {
     }
 }
 
-/// What a worker has counted so far.
+/// A worker's counts so far.
 #[derive(Clone, Debug)]
 pub struct WorkerReport {
     /// By the names of listeners, with the protocol of each.
@@ -148,13 +148,13 @@ impl WorkerMetrics {
         }
     }
 
-    /// Has to be called whenever the worker takes a new snapshot, before a request is counted that uses it: other routes may
-    /// now be where old ones were.
+    /// Must be called whenever the worker takes a new snapshot, before counting a request that uses it: other routes may now be
+    /// at the same addresses.
     pub fn snapshot_changed(&mut self) {
         self.known.clear();
     }
 
-    /// Counts a request that is over.
+    /// Counts a finished request.
     pub fn record(&mut self, record: &RequestRecord<'_>) {
         let route = self.route(record);
         if record.cause.is_some() || record.tries.iter().any(|one| one.reason.is_some()) {
@@ -168,7 +168,7 @@ impl WorkerMetrics {
         let slot = series.slot(route, pair, METRIC_PAIRS);
         series.request(slot);
         series.observe(slot, 0, record.duration.as_secs_f64());
-        // Requests with several tries have no single time; ingress-nginx drops them here too.
+        // A request with several tries has no single time; ingress-nginx drops it here too.
         if let [only] = record.tries {
             series.observe(slot, 1, only.response.as_secs_f64());
             if let Some(header) = only.header {
@@ -183,7 +183,7 @@ impl WorkerMetrics {
         series.observe(slot, 6, record.sent as f64);
     }
 
-    /// What was counted so far. Series of routes that are gone are in it for the last time. `version` is that of the snapshot.
+    /// The counts so far. Series of removed routes are included for the last time. `version` is that of the snapshot.
     pub fn report(&mut self, version: u64, live: &LiveRoutes) -> WorkerReport {
         if self.hosts.forgotten() > 0 {
             self.sweep(|_| true);
@@ -194,7 +194,7 @@ impl WorkerMetrics {
             connections: self.connections,
             upstream: self.upstream,
         };
-        // Requests that began before the change may still have ended since the last report.
+        // Requests that began before the change may have ended since the last report.
         if self.swept != (version, self.series.len()) {
             if !self.series.routes().all(|(_, labels)| live.keeps(labels)) {
                 self.sweep(|labels| live.keeps(labels));
@@ -204,7 +204,7 @@ impl WorkerMetrics {
         report
     }
 
-    /// Forgets series, and adds up those of hosts that were not seen for long.
+    /// Removes series, and adds up those of hosts not seen for long.
     fn sweep(&mut self, keeps: impl Fn(&RequestLabels) -> bool) {
         let hosts = &self.hosts;
         self.series.regroup(|labels| {
@@ -232,7 +232,7 @@ impl WorkerMetrics {
 
     fn route(&mut self, record: &RequestRecord<'_>) -> Option<u32> {
         if self.options.per_host && !is_named(record) {
-            // Not known by its place: others come by with other hosts.
+            // Not cached by its address: other hosts may use the same route.
             let labels = RequestLabels::of(record, &self.options)?;
             self.hosts.see(&labels.host);
             if self.hosts.forgotten() >= FORGOTTEN_AT_ONCE {
@@ -272,14 +272,14 @@ impl SeriesPlace {
 }
 
 impl ConnectionCounts {
-    /// A connection was accepted and is served.
+    /// Counts an accepted connection.
     pub fn opened(&mut self) {
         self.accepted += 1;
         self.handled += 1;
         self.reading += 1;
     }
 
-    /// A connection does something else now.
+    /// Moves a connection to another phase.
     pub fn changed(&mut self, from: Phase, to: Phase) {
         *self.of(from) = self.of(from).saturating_sub(1);
         *self.of(to) += 1;
@@ -288,7 +288,7 @@ impl ConnectionCounts {
         }
     }
 
-    /// A connection is over.
+    /// Counts the end of a connection.
     pub fn closed(&mut self, from: Phase) {
         *self.of(from) = self.of(from).saturating_sub(1);
     }
