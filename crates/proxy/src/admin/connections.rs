@@ -1,7 +1,7 @@
-//! Which admin connections are open, and which of them is closed to make room for another.
+//! Tracks the open admin connections, and which of them is closed to make room for another.
 //!
-//! Whoever reaches the port may open connections and say nothing. A probe gets through all the same: were it refused, the kubelet
-//! would restart the pod.
+//! Anyone who can reach the port may open connections and stay silent. Probes must get through all the same: if they were
+//! refused, the kubelet would restart the pod.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ pub(super) struct Connections(Mutex<Open>);
 
 #[derive(Debug, Default)]
 struct Open {
-    /// Whoever comes first makes room first. A connection whose sender is dropped closes.
+    /// The first one makes room first. A connection closes when its sender is dropped.
     order: BTreeMap<Rank, oneshot::Sender<()>>,
     turns: u64,
 }
@@ -23,7 +23,7 @@ struct Open {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Rank {
     phase: AdminPhase,
-    /// When the phase began, as a number that counts up.
+    /// When the phase began, as a count.
     turn: u64,
 }
 
@@ -37,8 +37,8 @@ pub(super) enum AdminPhase {
 }
 
 impl Connections {
-    /// A place for a new connection, and what resolves when it has to give the place away. If all places are taken, the connection that
-    /// has waited for longest gives its own; one that is being answered does only where none waits.
+    /// Returns a place for a new connection, and a receiver that resolves when it must give the place up. If all places are
+    /// taken, the connection that has waited longest gives up its own; one that is being answered does so only if none waits.
     pub(super) fn enter(self: &Arc<Self>) -> (AdminPlace, oneshot::Receiver<()>) {
         let (close, closed) = oneshot::channel();
         let mut open = self.open();
@@ -50,7 +50,7 @@ impl Connections {
         (AdminPlace { connections: self.clone(), rank }, closed)
     }
 
-    /// Closes the connection that has waited for longest, if one waits: its file is needed.
+    /// Closes the connection that has waited longest, if any: its file descriptor is needed.
     pub(super) fn make_room(&self) {
         if let Some(first) = self.open().order.first_entry().filter(|first| first.key().phase == AdminPhase::Waiting) {
             first.remove();
@@ -79,10 +79,10 @@ pub(super) struct AdminPlace {
 }
 
 impl AdminPlace {
-    /// The connection does something else now.
+    /// Changes the phase of the connection.
     pub(super) fn begin(&mut self, phase: AdminPhase) {
         let mut open = self.connections.open();
-        // Nothing is there when the place was given away a moment ago.
+        // The entry is missing if the place was given away a moment ago.
         if let Some(close) = open.order.remove(&self.rank) {
             self.rank = open.insert(phase, close);
         }
@@ -109,19 +109,19 @@ mod tests {
     fn the_one_that_waits_for_longest_makes_room() {
         let connections = Arc::new(Connections::default());
         let mut open: Vec<_> = (0..ADMIN_CONNECTIONS).map(|_| connections.enter()).collect();
-        // The first one is answered and waits again: it has not waited for long.
+        // The first one is answered and waits again, so it has not waited long.
         open[0].0.begin(AdminPhase::Answered);
         open[0].0.begin(AdminPhase::Waiting);
         let _new = connections.enter();
         assert_eq!(open.iter_mut().position(is_closed), Some(1));
-        // One that has ended has left room.
+        // A connection that has ended leaves room.
         open.pop();
         let _new = connections.enter();
         assert_eq!(open.iter_mut().filter_map(|one| is_closed(one).then_some(())).count(), 1);
     }
 
     #[test]
-    fn an_answer_is_cut_only_where_nobody_waits() {
+    fn an_answer_is_cut_only_if_no_connection_waits() {
         let connections = Arc::new(Connections::default());
         let mut open: Vec<_> = (0..ADMIN_CONNECTIONS).map(|_| connections.enter()).collect();
         open[..ADMIN_CONNECTIONS - 1].iter_mut().for_each(|(place, _)| place.begin(AdminPhase::Answered));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn for_a_file_nobody_is_cut_who_is_answered() {
+    fn no_answer_is_cut_for_a_file() {
         let connections = Arc::new(Connections::default());
         let mut open: Vec<_> = (0..2).map(|_| connections.enter()).collect();
         open[0].0.begin(AdminPhase::Answered);

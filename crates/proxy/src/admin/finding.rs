@@ -1,4 +1,5 @@
-//! What whoever makes the configuration has to say about users' objects: counted in the metrics, listed on `/debug/findings`.
+//! Findings about users' objects, reported by the source of the configuration: counted in the metrics and listed on
+//! `/debug/findings`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use fairway_model::Origin;
 use serde::Serialize;
 
-/// Something to say about an object.
+/// A finding about an object.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Finding {
     /// The object.
@@ -23,17 +24,17 @@ pub struct Finding {
     pub message: String,
 }
 
-/// Tells the findings of now.
+/// Lists the current findings.
 #[derive(Clone)]
 pub struct FindingSource(Arc<dyn Fn() -> Vec<Finding> + Send + Sync>);
 
 impl FindingSource {
-    /// One that is asked whenever somebody looks.
+    /// Creates a source that is queried on every read.
     pub fn new(list: impl Fn() -> Vec<Finding> + Send + Sync + 'static) -> Self {
         Self(Arc::new(list))
     }
 
-    /// One that lists other findings after its own.
+    /// Appends the findings of another source.
     #[must_use]
     pub fn and(self, others: impl Fn() -> Vec<Finding> + Send + Sync + 'static) -> Self {
         Self::new(move || {
@@ -43,12 +44,12 @@ impl FindingSource {
         })
     }
 
-    /// The findings of now.
+    /// The current findings.
     pub fn list(&self) -> Vec<Finding> {
         (self.0)()
     }
 
-    /// How many there are of each severity and reason.
+    /// Number of findings for each severity and reason.
     pub(super) fn counts(&self) -> BTreeMap<(&'static str, &'static str), u64> {
         let mut counts = BTreeMap::new();
         for finding in self.list() {
@@ -71,7 +72,7 @@ impl FindingSource {
             let Origin { kind, namespace, name, .. } = &finding.origin;
             (kind.clone(), namespace.clone(), name.clone())
         };
-        // Stable: those of one object stay in their order.
+        // The sort is stable: findings about one object keep their order.
         all.sort_by_key(object);
         let objects: Vec<_> = all
             .chunk_by(|one, other| object(one) == object(other))

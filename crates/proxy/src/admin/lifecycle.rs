@@ -1,4 +1,4 @@
-//! Where in its life the process is, as probes see it.
+//! The stage in the life of the process, as seen by probes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,9 +14,9 @@ pub enum Stage {
     Starting,
     /// Traffic is served.
     Serving,
-    /// Shutdown has begun; traffic should go elsewhere. What comes until then is served.
+    /// Shutdown has begun; traffic should go elsewhere. Requests that still arrive are served.
     Stopping,
-    /// No new connection is to come any more, or none ever did; those that are open end.
+    /// New connections are no longer accepted, or never were; open ones end.
     Draining,
 }
 
@@ -26,18 +26,18 @@ impl Lifecycle {
         self.0.fetch_max(1, Ordering::Relaxed);
     }
 
-    /// Shutdown has begun. A process that never served has nothing to go on with.
+    /// Shutdown has begun. A process that has never served drains at once.
     pub fn stopping(&self) {
         let next = |stage: u8| Some(if stage == 0 { 3 } else { stage.max(2) });
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
-    /// No new connection is to come from now on.
+    /// New connections are no longer accepted.
     pub fn draining(&self) {
         self.0.fetch_max(3, Ordering::Relaxed);
     }
 
-    /// The stage of now.
+    /// The current stage.
     pub fn stage(&self) -> Stage {
         match self.0.load(Ordering::Relaxed) {
             0 => Stage::Starting,

@@ -1,15 +1,15 @@
-//! The admin listener: health, readiness, metrics and what runs, for operators and probes. It runs beside the data path, on
-//! the control runtime, and everything about it is bounded, because whoever reaches the port may speak to it.
+//! The admin listener: health, readiness, metrics and the running configuration, for operators and probes. It runs beside the
+//! data path, on the control runtime, and everything about it is bounded, because anyone who can reach the port may use it.
 //!
 //! | path | answer |
 //! | --- | --- |
-//! | `/healthz` (or as configured) | 200 while traffic is served: workers answer, the first configuration is live, no shutdown has begun; else 500, as ingress-nginx |
-//! | `/readyz` | 200 as long as new connections are taken: the same, but also in the grace period of a shutdown; else 503 |
+//! | `/healthz` (or as configured) | 200 while traffic is served: workers answer, the first configuration is live, no shutdown has begun; otherwise 500, as in ingress-nginx |
+//! | `/readyz` | 200 while new connections are accepted: as above, and also during the grace period of a shutdown; otherwise 503 |
 //! | `/metrics` | counters in the text format of Prometheus, written as they are read |
-//! | `/debug/findings` | what there is to say about users' objects, as JSON, by object |
-//! | `/debug/snapshot` | the configuration that runs, as JSON; keys never show |
+//! | `/debug/findings` | findings about users' objects, as JSON, by object |
+//! | `/debug/snapshot` | the running configuration, as JSON, without private keys |
 //!
-//! The last three may be asked for by a few at a time, until they have read the answer: that bounds what slow readers cost.
+//! Only a few clients at a time may read the last three, which bounds the cost of slow readers.
 
 mod connections;
 mod finding;
@@ -34,28 +34,27 @@ pub use self::finding::{Finding, FindingSource};
 pub use self::lifecycle::{Lifecycle, Stage};
 pub use self::server::AdminServer;
 
-/// What the admin listener asks the proxy for.
+/// What the admin listener needs from the proxy.
 pub struct AdminSource {
-    /// Where in its life the process is.
+    /// The stage in the life of the process.
     pub lifecycle: Lifecycle,
     /// Path of the health endpoint (`--health-check-path`).
     pub health_path: String,
     /// Time for the workers to answer a probe (`--health-check-timeout`) or a scrape.
     pub patience: Duration,
-    /// What is counted and how it is labelled.
+    /// What is counted, and with which labels.
     pub metrics: Arc<MetricOptions>,
-    /// What there is to say about users' objects.
+    /// Findings about users' objects.
     pub findings: FindingSource,
     /// Asks each worker for a sign of life.
     pub ping: Box<dyn Fn() -> Vec<oneshot::Receiver<()>> + Send + Sync>,
-    /// How many workers there are.
+    /// Number of workers.
     pub workers: usize,
-    /// Asks the worker of this number, from 0, for what it counted; see
-    /// [`WorkerMetrics::report`](crate::metrics::WorkerMetrics::report).
+    /// Asks a worker, numbered from 0, for its counts; see [`WorkerMetrics::report`](crate::metrics::WorkerMetrics::report).
     pub report: Box<dyn Fn(usize, u64, Arc<LiveRoutes>) -> oneshot::Receiver<WorkerReport> + Send + Sync>,
-    /// The snapshot that runs, and what is known about it.
+    /// The running snapshot, and what is known about it.
     pub running: Box<dyn Fn() -> (Arc<Snapshot>, ConfigStatus) + Send + Sync>,
-    /// Figures of the proxy that no worker counts.
+    /// Figures of the proxy that workers don't count.
     pub figures: Box<dyn Fn() -> ProxyFigures + Send + Sync>,
 }
 
@@ -71,7 +70,7 @@ struct AdminAnswer {
     status: u16,
     content_type: &'static str,
     body: AdminBody,
-    /// Kept until the answer is read.
+    /// Held until the response has been read.
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -81,7 +80,7 @@ enum AdminBody {
     Pages(Box<Pages>),
 }
 
-/// Answers that only few may ask for at a time, because they keep numbers or text for the whole configuration until they are read.
+/// Limits the responses that keep numbers or text for the whole configuration until they are read.
 #[derive(Debug)]
 struct AdminPlaces {
     metrics: Arc<Semaphore>,
@@ -94,7 +93,7 @@ impl Default for AdminPlaces {
     }
 }
 
-/// What the probes say before anything is served.
+/// The answer to probes before anything is served.
 const STARTING: &str = "no complete configuration yet, or an address that can't be listened on: see the log";
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -113,7 +112,7 @@ impl AdminAnswer {
 impl AdminSource {
     async fn answer(&self, path: &[u8], places: &AdminPlaces) -> AdminAnswer {
         match path {
-            // Asked first, so that a configured path can be any.
+            // Matched first, so that any path can be configured.
             path if path == self.health_path.as_bytes() => self.health().await,
             b"/readyz" => self.readiness().await,
             b"/metrics" => self.placed(&places.metrics, self.metrics()).await,
@@ -123,7 +122,7 @@ impl AdminSource {
         }
     }
 
-    /// An answer that goes through the whole configuration: by few at a time, the others wait as long as workers may take.
+    /// Makes a response from the whole configuration: only a few at a time, and others wait as long as workers may take.
     async fn placed(&self, places: &Arc<Semaphore>, answer: impl Future<Output = AdminAnswer>) -> AdminAnswer {
         match timeout(self.patience, places.clone().acquire_owned()).await {
             Ok(Ok(place)) => AdminAnswer { _place: Some(place), ..answer.await },
@@ -131,7 +130,7 @@ impl AdminSource {
         }
     }
 
-    /// Load balancers that ask for this send elsewhere as soon as a shutdown begins.
+    /// Load balancers that probe this path send traffic elsewhere as soon as a shutdown begins.
     async fn health(&self) -> AdminAnswer {
         match self.lifecycle.stage() {
             Stage::Starting => AdminAnswer::text(500, STARTING),
@@ -140,8 +139,9 @@ impl AdminSource {
         }
     }
 
-    /// The kubelet goes on asking for this while a pod ends, and kube-proxy sends to such a pod, when there is no other one (on the
-    /// node, with `externalTrafficPolicy: Local`), only as long as it is ready. That the pod ends Kubernetes knows without it.
+    /// The kubelet keeps probing this path while a pod terminates. If there is no other pod (on the node, with
+    /// `externalTrafficPolicy: Local`), kube-proxy sends traffic to a terminating one only as long as it is ready. Kubernetes
+    /// knows without this probe that the pod terminates.
     async fn readiness(&self) -> AdminAnswer {
         match self.lifecycle.stage() {
             Stage::Starting => AdminAnswer::text(503, STARTING),
@@ -163,17 +163,17 @@ impl AdminSource {
 
     async fn metrics(&self) -> AdminAnswer {
         let (snapshot, config) = (self.running)();
-        // This, the sums and the order go through the whole configuration, which may be large.
+        // This, the sums and the sorting go through the whole configuration, which may be large.
         let (known, per_host) = (snapshot.clone(), self.metrics.per_host);
         let Ok(live) = spawn_blocking(move || Arc::new(LiveRoutes::of(&known, per_host))).await else {
             return AdminAnswer::text(500, "cannot read the configuration");
         };
         let deadline = Instant::now() + self.patience;
         let mut totals = Totals::new(&self.metrics);
-        // One after the other, so that only one report is at hand at a time.
+        // One after another, so that only one report is in memory at a time.
         for worker in 0..self.workers {
             let report = (self.report)(worker, config.version, live.clone());
-            // Half a sum would look like a restart to whoever computes rates from it.
+            // A partial sum would look like a restart to anything that computes rates.
             let Ok(Ok(report)) = timeout_at(deadline, report).await else {
                 return AdminAnswer::text(503, "a worker does not answer");
             };

@@ -16,7 +16,7 @@ use crate::http1::{ChunkEncoder, HeadWriter};
 use crate::limit::{ACCEPT_PAUSE, ADMIN_HEAD, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE, ADMIN_SEND_TIMEOUT};
 use crate::net::descriptors;
 
-/// The admin listener, bound and not yet answering.
+/// The admin listener, bound but not answering yet.
 #[derive(Debug)]
 pub struct AdminServer {
     listener: TcpListener,
@@ -26,7 +26,7 @@ impl AdminServer {
     /// Binds the address.
     ///
     /// # Errors
-    /// If it is taken or not ours.
+    /// If it is in use or does not belong to this machine.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         Ok(Self { listener: TcpListener::bind(address).await? })
     }
@@ -34,7 +34,7 @@ impl AdminServer {
     /// The address that it is bound to.
     ///
     /// # Errors
-    /// If the system does not tell.
+    /// If the system can't report it.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -65,7 +65,7 @@ impl AdminServer {
                     },
                 }
             });
-            // A head that is there already is read before anybody else can take the place.
+            // A head that has already arrived is read before another connection can take the place.
             tokio::task::yield_now().await;
         }
     }
@@ -77,7 +77,7 @@ async fn serve(
     source: &AdminSource,
     places: &AdminPlaces,
 ) -> io::Result<()> {
-    // Answers are written in whole pieces; the last must not wait for the acknowledgement of the one before.
+    // Responses are written in whole pieces; the last must not wait for the acknowledgement of the one before.
     stream.set_nodelay(true)?;
     let limits = HeadLimits::default();
     let mut head = RequestHead::default();
@@ -115,11 +115,11 @@ async fn serve(
 }
 
 enum ReceivedHead {
-    /// A request head of so many bytes.
+    /// A request head of this length.
     Head(usize),
     /// The peer closed.
     End,
-    /// Not a request that can be answered otherwise.
+    /// A request that is refused with this status.
     Refused(u16),
 }
 
@@ -150,11 +150,11 @@ struct Sending {
     last: bool,
     /// Whether it has no body.
     head_only: bool,
-    /// Whether the client may not know of chunks.
+    /// Whether the client may not understand chunks.
     old: bool,
 }
 
-/// Sends an answer; tells whether the connection can be used again.
+/// Sends a response; returns whether the connection can be reused.
 async fn send(stream: &mut TcpStream, answer: AdminAnswer, how: Sending) -> io::Result<bool> {
     const CONTENT_TYPE: FieldName<'_> = FieldName::from_static("Content-Type");
     const CONNECTION: FieldName<'_> = FieldName::from_static("Connection");
@@ -185,7 +185,7 @@ async fn send(stream: &mut TcpStream, answer: AdminAnswer, how: Sending) -> io::
                 }
                 stream.write_all_buf(&mut Buf::chain(Buf::chain(out.as_slice(), page.as_bytes()), end)).await?;
                 out.clear();
-                // A reader as fast as we are would keep this thread from everybody else.
+                // A reader as fast as this thread would keep it from serving others.
                 tokio::task::yield_now().await;
             }
             if chunked {

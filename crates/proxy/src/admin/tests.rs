@@ -33,7 +33,7 @@ fn source() -> AdminSource {
     source_with(&Arc::default(), 1)
 }
 
-/// Two workers, each of which has counted a request to each host.
+/// Two workers, each of which has counted one request to each host.
 fn source_with(silent: &Arc<Mutex<Option<Vec<oneshot::Sender<()>>>>>, hosts: usize) -> AdminSource {
     let metrics = Arc::new(MetricOptions { detail: crate::metrics::Detail::Full, ..MetricOptions::default() });
     let hosts = (0..hosts).map(|number| Resource::from(host(&format!("a{number}.b"), "web")));
@@ -138,7 +138,7 @@ async fn only_a_few_ask_for_the_whole_configuration_at_a_time() {
     };
     assert_eq!(tokio::join!(read(), read(), read()), ((200, 1), (200, 1), (200, 1)));
     assert_eq!(count(), 0);
-    // Nobody waits for ever, whoever does not read his answer keeps his place, and the two kinds do not wait for each other.
+    // Waits are bounded, a client that doesn't read keeps its place, and the two kinds don't wait for each other.
     source.patience = Duration::from_millis(20);
     let places = AdminPlaces::default();
     let held = source.answer(b"/debug/snapshot", &places).await;
@@ -234,14 +234,14 @@ async fn a_slow_scrape_goes_on_while_silent_connections_make_room() {
 }
 
 #[tokio::test]
-async fn a_connection_that_asks_nothing_is_not_kept_for_long() {
+async fn a_silent_connection_is_closed_soon() {
     let setting = start().await;
     let mut silent = Client::connect(setting.address).await;
     assert_eq!(silent.ended().await, Ended::Closed);
 }
 
 #[tokio::test]
-async fn what_is_no_plain_get_is_refused() {
+async fn only_plain_get_and_head_requests_are_answered() {
     let setting = start().await;
     let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(20_000));
     for (request, status) in [
