@@ -1,7 +1,7 @@
-//! What is known about one request: what templates, the access log and the metrics read.
+//! What is known about one request: the input of templates, the access log and the metrics.
 //!
-//! The connection fills it from what it has at hand; while the request is still under way the parts that come later are
-//! empty, so that the same templates make hash keys and header values.
+//! The connection fills it from the data at hand; while the request is in progress, later parts are empty, so that the same
+//! templates produce hash keys and header values.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,35 +17,35 @@ use crate::reason::{Cause, Reason};
 pub struct RequestRecord<'a> {
     /// Address of the peer.
     pub peer: SocketAddr,
-    /// Address that the connection came in on.
+    /// Address that the connection arrived at.
     pub local: SocketAddr,
-    /// The TLS session, when there is one.
+    /// The TLS session, if there is one.
     pub tls: Option<TlsView<'a>>,
     /// Number of the connection, unique in the process.
     pub connection: u64,
     /// Number of the request on its connection, from 1.
     pub connection_requests: u64,
-    /// Whether the request was already there when the one before it ended.
+    /// Whether the request had already arrived when the previous one ended.
     pub pipelined: bool,
     /// The request head; `None` when it could not be parsed.
     pub head: Option<Spanned<'a, RequestHead>>,
-    /// The first line of a request whose head could not be parsed, as far as it came; else empty.
+    /// The first line of a request whose head could not be parsed, as far as it arrived; otherwise empty.
     pub broken_line: &'a [u8],
     /// What was decided about the client.
     pub client: &'a ClientView,
-    /// Canonical path, after a rewrite the rewritten one.
+    /// Canonical path; after a rewrite, the rewritten one.
     pub path: &'a [u8],
-    /// User of basic authentication; empty for none.
+    /// User of basic authentication; empty if there is none.
     pub user: &'a [u8],
     /// The host that was chosen.
     pub host: Option<&'a Host>,
     /// The route that was chosen.
     pub route: Option<&'a Route>,
-    /// The backend that was chosen, also when it had no endpoint.
+    /// The chosen backend, even if it had no endpoint.
     pub backend: Option<&'a Backend>,
     /// Why the request failed, if it did.
     pub cause: Option<Cause>,
-    /// Status of the answer; 0 before there is one, 499 when the client went away before.
+    /// Status of the answer; 0 before there is one, 499 if the client left earlier.
     pub status: u16,
     /// Bytes of the response body sent to the client.
     pub body_sent: u64,
@@ -63,14 +63,14 @@ pub struct RequestRecord<'a> {
     pub sent_head: &'a [u8],
 }
 
-/// What the log tells about a TLS session.
+/// The log's view of a TLS session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TlsView<'a> {
-    /// As nginx prints it, `TLSv1.3`.
+    /// As printed by nginx, such as `TLSv1.3`.
     pub protocol: &'static str,
     /// Name of the cipher suite.
     pub cipher: &'static str,
-    /// Name asked for by SNI.
+    /// Name requested by SNI.
     pub server_name: Option<&'a str>,
     /// Whether the session was resumed.
     pub resumed: bool,
@@ -79,15 +79,15 @@ pub struct TlsView<'a> {
 /// One try to get a response from an endpoint.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Try {
-    /// Where it went.
+    /// The endpoint that was tried.
     pub endpoint: SocketAddr,
-    /// Status of the response, or what the failure amounts to: 502, 504 for a timeout, 499 when the client went away.
+    /// Status of the response, or the status that the failure maps to: 502, 504 for a timeout, 499 if the client left.
     pub status: u16,
     /// Why it failed, if it did.
     pub reason: Option<Reason>,
-    /// Time to connect, zero on a kept connection; `None` when that failed.
+    /// Time to connect, zero on an idle connection; `None` if that failed.
     pub connect: Option<Duration>,
-    /// Time to the end of the response head, from the start of the try; `None` when none came.
+    /// Time to the end of the response head, from the start of the try; `None` if none came.
     pub header: Option<Duration>,
     /// Time to the end of the try, from its start.
     pub response: Duration,

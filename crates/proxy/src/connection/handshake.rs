@@ -1,8 +1,7 @@
-//! The start of TLS on a client's connection: the hello is read and judged before anything is answered.
+//! The start of TLS on a client's connection: the client hello is read and checked before anything is sent.
 //!
-//! What a client asks for decides the answer: a server name that is none is refused with the alert for that (RFC 6066 3), and a client
-//! that offers only application protocols that are unknown here is served without one, as nginx does, not refused (RFC 7301 3.2
-//! would have it so).
+//! The hello decides the reply: an invalid server name is refused with the alert for it (RFC 6066 3), and a client that offers
+//! only unknown application protocols is served without one, as in nginx, rather than refused (as RFC 7301 3.2 requires).
 
 use std::future::poll_fn;
 use std::io;
@@ -19,28 +18,28 @@ use crate::stream::ReadInto;
 /// A fatal `unrecognized_name` in a record of its own (RFC 8446 5.1 and 6).
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
-/// Bytes that are read at a time: most hellos come in one piece.
+/// Bytes read at a time: most hellos come in one piece.
 // No limit: a batch. rustls refuses a hello that is larger than 64 KiB.
 const PIECE: usize = 2048;
 
-/// Why there is no TLS on the connection.
+/// Why TLS could not be established on the connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
-    /// The client's part of it is wrong, or nothing that it offers will do.
+    /// The client's part is invalid, or nothing that it offers is acceptable.
     #[error(transparent)]
     Tls(#[from] Error),
-    /// The connection failed, or the client refused our part of it.
+    /// The connection failed, or the client refused our part.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The server name is no host name: an IP address, say.
+    /// The server name is not a host name: an IP address, for example.
     #[error("the server name that the client asks for is no host name")]
     ServerName,
 }
 
-/// Makes TLS of a connection.
+/// Accepts TLS on a connection.
 ///
 /// # Errors
-/// See [`HandshakeError`]; the client has been told why.
+/// See [`HandshakeError`]; the client has already received the alert.
 pub(super) async fn accept(
     mut stream: TcpStream,
     configs: &ServerConfigs,
@@ -60,7 +59,7 @@ async fn read_hello(stream: &mut TcpStream) -> Result<Accepted, HandshakeError> 
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         received.extend_from_slice(&piece[..count]);
-        // A piece is read whole, so that nothing behind the hello is lost: rustls has room for 4 KiB at a time.
+        // A piece is read whole, so that nothing after the hello is lost: rustls takes 4 KiB at a time.
         let mut unread = &piece[..count];
         while !unread.is_empty() {
             acceptor.read_tls(&mut unread)?;
@@ -90,7 +89,7 @@ async fn read_hello(stream: &mut TcpStream) -> Result<Accepted, HandshakeError> 
     }
 }
 
-/// Whether a hello, which rustls has found complete, has the extension with the server name (RFC 8446 4.1.2, RFC 6066 3).
+/// Whether a hello, found complete by rustls, has the extension with the server name (RFC 8446 4.1.2, RFC 6066 3).
 fn names_server(records: &[u8]) -> bool {
     find_server_name(records).is_some()
 }

@@ -1,7 +1,7 @@
 //! The end of a connection on which the client is still sending.
 //!
-//! If such a connection were closed at once, the kernel would answer the client's next bytes with a reset, and the reset may
-//! overtake the response (RFC 9112 9.6). So writing is shut down first, and what comes is thrown away for a while.
+//! If such a connection were closed at once, the kernel would answer the client's next bytes with a reset, which may overtake the
+//! response (RFC 9112 9.6). So writing is shut down first, and input is discarded for a while.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -13,7 +13,7 @@ use crate::timer::{Millis, NEVER, within};
 use crate::work::Work;
 
 impl ClientConnection {
-    /// Shuts down writing and reads until the client has ended, or long enough.
+    /// Shuts down writing and reads until the client has ended its side, or for a limited time.
     pub(super) async fn linger(&mut self, work: &mut Work) {
         let end = self.facts.shard.timers.after(LINGER_TIME);
         self.admission.give_way();

@@ -1,4 +1,4 @@
-//! A client's connection, from accepting it to closing it: TLS, one request after the other, the end.
+//! A client's connection, from accept to close: TLS, one request after another, the end.
 
 mod handshake;
 mod linger;
@@ -31,7 +31,7 @@ pub(crate) struct ClientConnection {
     facts: ConnectionFacts,
     /// Its bytes.
     stream: Downstream,
-    /// The one deadline of its task.
+    /// The task's only deadline.
     deadline: Deadline,
     /// When the first head is due, and before it the handshake.
     head_due: Millis,
@@ -71,7 +71,7 @@ pub(crate) async fn serve(
 }
 
 impl ClientConnection {
-    /// The TLS handshake, within its deadline. `None` when it failed; a client that speaks plain HTTP is told so.
+    /// The TLS handshake, within its deadline. `None` if it failed; a client that speaks plain HTTP gets an answer that says so.
     async fn handshake(mut self) -> Option<Self> {
         let configs = self.facts.listener.tls()?;
         self.deadline.set(self.head_due);
@@ -89,7 +89,7 @@ impl ClientConnection {
             self.linger(&mut work).await;
             return None;
         }
-        // Only while it lasts does the handshake need its memory.
+        // The handshake's memory is needed only while it lasts.
         let accepting = Box::pin(handshake::accept(tcp, &configs));
         match hurried(&self.facts.shard, &self.admission, &self.deadline, accepting).await? {
             Ok(stream) => {
@@ -150,7 +150,7 @@ impl ClientConnection {
         }
     }
 
-    /// Waits for the first bytes of a request, holding no memory for it. `None` when the connection is over.
+    /// Waits for the first bytes of a request without holding memory for it. `None` if the connection is over.
     async fn next_request(&mut self) -> Option<Box<Work>> {
         let running = self.facts.shard.running();
         let settings = running.snapshot.settings();
@@ -184,7 +184,7 @@ impl ClientConnection {
         Poll::Pending
     }
 
-    /// One request whose first bytes are there.
+    /// Serves one request whose first bytes have arrived.
     async fn request(&mut self, work: &mut Work, pipelined: bool) -> After {
         let begun = Instant::now();
         let running = self.facts.shard.running();
@@ -192,11 +192,11 @@ impl ClientConnection {
         match received {
             Ok(waited) => {
                 self.admission.enter(Phase::Writing);
-                // The clock is not free, and most heads come in one piece.
+                // Reading the clock is not free, and most heads come in one piece.
                 let dispatched = if waited { Instant::now() } else { begun };
                 self.exchange(work, &running, begun, pipelined).serve(dispatched).await
             }
-            // Nothing but empty lines came, or the connection has to make room.
+            // Only empty lines came, or the connection has to make room.
             Err(None) => After::Close,
             Err(Some(failure)) => {
                 self.admission.enter(Phase::Writing);
@@ -209,7 +209,7 @@ impl ClientConnection {
         Exchange::new(&self.facts, &self.deadline, Sides::http1(&mut self.stream, work), live, begun, pipelined)
     }
 
-    /// Receives the rest of the head and holds it. Says whether that took time.
+    /// Receives the rest of the head and holds it. Returns whether that took time.
     async fn receive_head(&mut self, work: &mut Work, live: &Live) -> Result<bool, Option<Failure>> {
         let limits = &live.prepared.request;
         let mut armed = false;
@@ -231,7 +231,7 @@ impl ClientConnection {
                     self.deadline.set(self.head_due);
                 }
             }
-            // The parser refuses a head that outgrows its limit.
+            // The parser refuses a head that exceeds its limit.
             let more = limits.total.saturating_sub(work.inbound.used());
             self.facts.shard.store.make_room(&mut work.inbound, Some(more as u64));
             let read = poll_fn(|cx| match work.inbound.poll_fill(&mut self.stream, cx) {
@@ -249,7 +249,7 @@ impl ClientConnection {
         }
     }
 
-    /// Whether the client has sent more than was read, or than was served: then closing at once would reset the connection.
+    /// Whether the client has sent more than was read or served: closing at once would then reset the connection.
     async fn has_unread(&mut self, work: &mut Work) -> bool {
         if !work.inbound.is_empty() {
             return true;
@@ -262,7 +262,8 @@ impl ClientConnection {
         .await
     }
 
-    /// Closes in good order: over TLS the client is told, so that it can tell the end from an attack.
+    /// Closes properly: over TLS the client gets `close_notify`, so that it can distinguish the end from truncation by an
+    /// attacker.
     async fn finish(&mut self) {
         use crate::stream::WriteFrom;
         if matches!(self.stream, Downstream::Tls(_)) {
@@ -273,7 +274,7 @@ impl ClientConnection {
     }
 }
 
-/// Awaits something that a client which has not sent a request yet has to do first: not for long once the worker drains.
+/// Awaits an action that is due from a client before its next request; once the worker drains, only briefly.
 async fn hurried<F: Future>(shard: &Shard, admission: &Admission, deadline: &Deadline, future: F) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
     let polled = poll_fn(|cx| {
@@ -286,7 +287,7 @@ async fn hurried<F: Future>(shard: &Shard, admission: &Admission, deadline: &Dea
     while_admitted(admission, deadline, polled).await
 }
 
-/// Size of the future that a connection is, which is its memory while it is idle.
+/// Size of a connection's future, which is its memory while it is idle.
 #[cfg(test)]
 pub(crate) fn future_size() -> usize {
     fn size_of_output<A, B, C, D, E, F: Future>(_: impl FnOnce(A, B, C, D, E) -> F) -> usize {

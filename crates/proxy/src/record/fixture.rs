@@ -1,4 +1,4 @@
-//! A request for tests of what is made from records.
+//! A request for tests of what is derived from records.
 
 use std::net::SocketAddr;
 use std::time::Duration;
