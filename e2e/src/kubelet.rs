@@ -1,10 +1,11 @@
 //! The process kubelet: runs the pods that are bound to its Node.
 //!
-//! A container is a process in namespaces of its own, see [`crate::container`]; an image's name decides which program it is, see
-//! [`crate::image`]. Everything else is as a user of a cluster knows it: volumes, probes, restarts, status, logs, host ports.
+//! A container is a process in its own namespaces, see [`crate::container`]; the name of an image selects its program,
+//! see [`crate::image`]. Everything else is as users of a cluster know it: volumes, probes, restarts, status, logs,
+//! host ports.
 //!
-//! Containers end together with their kubelet. One that is started again runs the Node's pods anew, in new networks, with a
-//! restart more in their status.
+//! Containers end together with their kubelet. A restarted kubelet starts the Node's pods again, in new networks, with
+//! one more restart in their status.
 
 mod environment;
 mod event;
@@ -103,7 +104,7 @@ fn taint(text: &str) -> Result<Taint, String> {
     Ok(Taint { key: key.to_owned(), value, effect: effect.to_owned(), ..Taint::default() })
 }
 
-/// A kubelet: what all pods of the Node share.
+/// A kubelet: the state shared by all pods of the Node.
 pub(crate) struct Kubelet {
     options: KubeletOptions,
     client: Client,
@@ -117,10 +118,10 @@ pub(crate) struct Kubelet {
     pods: Mutex<BTreeMap<String, Arc<PodWorker>>>,
 }
 
-/// Runs until it is told to end by SIGTERM or SIGINT. The containers end with it.
+/// Runs until SIGTERM or SIGINT. The containers end with it.
 ///
 /// # Errors
-/// When something that it is told of can't be used, or its port is taken.
+/// If an option can't be used, or its port is in use.
 pub async fn run(options: KubeletOptions) -> anyhow::Result<()> {
     let options = KubeletOptions {
         directory: std::path::absolute(&options.directory).context("finding the directory")?,
@@ -135,7 +136,7 @@ pub async fn run(options: KubeletOptions) -> anyhow::Result<()> {
     let kubeconfig = Kubeconfig::read_from(&options.kubeconfig).context("reading the kubeconfig")?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.connect_timeout = Some(Duration::from_secs(2));
-    // An API server that is stopped or gone is noticed soon; watches end, and are resumed, every 290 s in any case.
+    // A stopped or unreachable API server is noticed soon; watches end and resume every 290 s in any case.
     let mut patient = config.clone();
     patient.read_timeout = Some(Duration::from_secs(300));
     config.read_timeout = Some(Duration::from_secs(10));
@@ -171,7 +172,7 @@ pub async fn run(options: KubeletOptions) -> anyhow::Result<()> {
     }
 }
 
-/// Watches the Node's pods, and has a worker for each.
+/// Watches the Node's pods and runs a worker for each.
 async fn follow(kubelet: Arc<Kubelet>, client: Client) {
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", kubelet.options.node));
     let events = watcher::watcher(Api::<Pod>::all(client), config);
@@ -223,7 +224,7 @@ async fn follow(kubelet: Arc<Kubelet>, client: Client) {
 }
 
 impl Kubelet {
-    /// The variables that every container has: where the API server is.
+    /// The variables of every container: the address of the API server.
     fn fixed_variables(&self) -> Vec<(String, String)> {
         let host = self.options.service_host;
         let url = format!("tcp://{host}:443");
@@ -246,7 +247,7 @@ impl Kubelet {
     }
 
     fn event(&self, pod: &Pod, kind: &'static str, reason: &'static str, message: String) {
-        // Too many at once: the rest is not told.
+        // Too many at once: the rest is dropped.
         let _ = self.events.try_send(event::EventRecord { about: pod.object_ref(&()), kind, reason, message });
     }
 
@@ -258,12 +259,12 @@ impl Kubelet {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(pod.uid());
     }
 
-    /// All pods that are known.
+    /// All known pods.
     fn pods(&self) -> Vec<Arc<PodWorker>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Remembers a container's first process for the next kubelet, should this one be killed.
+    /// Records a container's first process for the next kubelet, in case this one is killed.
     fn remember(&self, process: i32, directory: &Path) {
         if let Some(birth) = Process::new(process).birth() {
             // Only the kernel's own tie is left then.
@@ -271,7 +272,7 @@ impl Kubelet {
         }
     }
 
-    /// Removes what an earlier kubelet left of pods that are gone.
+    /// Removes the remains of pods that are gone from an earlier kubelet.
     fn remove_orphans(&self, known: &[String]) {
         let entries = std::fs::read_dir(self.options.directory.join("pods")).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| !known.iter().any(|uid| entry.file_name() == **uid)) {
@@ -282,7 +283,7 @@ impl Kubelet {
     }
 }
 
-/// Ends containers of an earlier kubelet that the kernel did not end with it.
+/// Kills containers of an earlier kubelet that the kernel did not end with it.
 fn kill_orphans(directory: &Path) {
     let entries = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     for container in entries(directory.join("pods")).flat_map(|pod| entries(pod.join("containers"))) {

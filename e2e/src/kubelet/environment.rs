@@ -13,7 +13,7 @@ use super::objects::{Key, Objects};
 #[error("{0}")]
 pub(crate) struct ConfigError(pub String);
 
-/// What references can point to.
+/// The targets of references.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sources<'a> {
     /// The pod.
@@ -29,7 +29,7 @@ pub(crate) struct Sources<'a> {
 /// Reads a field of the pod, in the syntax of the downward API.
 ///
 /// # Errors
-/// When the field is none of those that Kubernetes offers.
+/// If the field is not one that Kubernetes offers.
 pub(crate) fn field(sources: &Sources<'_>, path: &str) -> Result<String, ConfigError> {
     let metadata = &sources.pod.metadata;
     let spec = sources.pod.spec.as_ref();
@@ -56,7 +56,7 @@ pub(crate) fn field(sources: &Sources<'_>, path: &str) -> Result<String, ConfigE
     })
 }
 
-/// `key="value"` a line, as files of the downward API have it.
+/// Formats `key="value"` lines, as in files of the downward API.
 fn lines(map: Option<&BTreeMap<String, String>>) -> String {
     let lines = map.into_iter().flatten().map(|(key, value)| format!("{key}={value:?}"));
     lines.collect::<Vec<_>>().join("\n")
@@ -65,7 +65,7 @@ fn lines(map: Option<&BTreeMap<String, String>>) -> String {
 /// Reads a resource of a container, divided and rounded up as the downward API does.
 ///
 /// # Errors
-/// When the resource or a quantity is none that Kubernetes knows.
+/// If the resource or a quantity is unknown to Kubernetes.
 pub(crate) fn resource(
     sources: &Sources<'_>,
     container: &str,
@@ -122,7 +122,7 @@ fn thousandths(quantity: &Quantity) -> Option<u128> {
     Some(u128::from(whole) * factor + (u128::from(part) * factor).div_ceil(scale))
 }
 
-/// Replaces `$(NAME)` by the variable's value; `$$(NAME)` stands for `$(NAME)`, and an unknown name stays as it is.
+/// Replaces `$(NAME)` with the variable's value; `$$(NAME)` stands for `$(NAME)`, and unknown names are kept.
 pub(crate) fn expand(text: &str, known: &dyn Fn(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -150,7 +150,7 @@ pub(crate) fn expand(text: &str, known: &dyn Fn(&str) -> Option<String>) -> Stri
 /// every container has; they come first.
 ///
 /// # Errors
-/// When a reference leads nowhere and is not optional.
+/// If a required reference has no target.
 pub(crate) fn variables(
     container: &Container,
     sources: &Sources<'_>,
@@ -168,7 +168,7 @@ pub(crate) fn variables(
         };
         match objects.data(&key) {
             Some(data) => {
-                // The variables of a ConfigMap are its `data`; what is no text can only be in its `binaryData`.
+                // The variables of a ConfigMap are its `data`; non-text values can only be in its `binaryData`.
                 let is_text = |value: &[u8]| !value.contains(&0) && std::str::from_utf8(value).is_ok();
                 let all = source.secret_ref.is_some();
                 for (name, value) in data.iter().filter(|(_, value)| all || is_text(value)) {
@@ -222,7 +222,7 @@ fn value(
     }
 }
 
-/// The Secrets and ConfigMaps that a container's environment names.
+/// The Secrets and ConfigMaps named in a container's environment.
 pub(crate) fn references(container: &Container, metadata: &ObjectMeta) -> Vec<Key> {
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let mut keys = Vec::new();

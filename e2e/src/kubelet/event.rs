@@ -1,4 +1,4 @@
-//! Events about pods, as `kubectl describe` shows them: one object for each thing that is said, counted when it is said again.
+//! Events about pods, as shown by `kubectl describe`: one object per distinct message, counted when repeated.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// How many different things are remembered; what was said before them becomes an object of its own.
+/// How many distinct messages are remembered; a forgotten one becomes a new object when repeated.
 const REMEMBERED: usize = 1000;
 
-/// How long they are, well within the time that the API server keeps Events.
+/// How long they are remembered, well within the time that the API server keeps Events.
 const MEMORY: Duration = Duration::from_secs(600);
 
-/// How long a message may be, in bytes, as the API server has it.
+/// Maximum length of a message in bytes, as in the API server.
 const LONGEST: usize = 1000;
 
 /// An Event to be written.
@@ -34,7 +34,7 @@ pub(crate) struct EventRecord {
     pub message: String,
 }
 
-/// An Event that was written, which is counted up when it comes again.
+/// A written Event, whose count increases when it recurs.
 struct Written {
     record: EventRecord,
     name: String,
@@ -42,7 +42,7 @@ struct Written {
     since: Instant,
 }
 
-/// Writes Events as they come, forever. Each is tried once: an API server that is away does not hear of it.
+/// Writes Events as they arrive, forever. Each is tried once: an unavailable API server misses it.
 pub(crate) async fn write(client: Client, node: String, mut records: mpsc::Receiver<EventRecord>) {
     let mut written: VecDeque<Written> = VecDeque::new();
     while let Some(mut record) = records.recv().await {

@@ -1,5 +1,5 @@
-//! Ports of the Node that lead to pods: rules of a table of our own, like those of the `portmap` plugin. The client's address is
-//! kept, but for a pod that calls itself by the Node's port.
+//! Ports of the Node that lead to pods: rules in our own table, like those of the `portmap` plugin. The client's
+//! address is kept, except for a pod that calls itself by the Node's port.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -27,7 +27,7 @@ pub(crate) struct Mapping {
     pub port: u16,
 }
 
-/// The ports that a pod wants of its Node.
+/// The ports that a pod requests of its Node.
 pub(crate) fn mappings(pod: &Pod, address: Ipv4Addr) -> Vec<Mapping> {
     let Some(spec) = &pod.spec else { return Vec::new() };
     if spec.host_network == Some(true) {
@@ -57,10 +57,10 @@ pub(crate) fn mappings(pod: &Pod, address: Ipv4Addr) -> Vec<Mapping> {
 pub(crate) struct HostPorts(Mutex<BTreeMap<String, Vec<Mapping>>>);
 
 impl HostPorts {
-    /// Sets what the pod with that uid wants; nothing takes its rules away.
+    /// Sets the ports of the pod with this uid; an empty list removes its rules.
     ///
     /// # Errors
-    /// When `nft` refuses the rules.
+    /// If `nft` rejects the rules.
     pub(crate) async fn set(&self, uid: &str, wanted: Vec<Mapping>) -> anyhow::Result<()> {
         let mut all = self.0.lock().await;
         let before = if wanted.is_empty() { all.remove(uid) } else { all.insert(uid.to_owned(), wanted.clone()) };
@@ -70,16 +70,16 @@ impl HostPorts {
         apply(&rules(all.values().flatten())).await
     }
 
-    /// Takes away what an earlier kubelet left.
+    /// Removes the rules of an earlier kubelet.
     ///
     /// # Errors
-    /// When `nft` does not run.
+    /// If `nft` does not run.
     pub(crate) async fn clear(&self) -> anyhow::Result<()> {
         apply(&rules([].iter())).await
     }
 }
 
-/// The whole table, replacing what is there in one step.
+/// The whole table, replacing the existing one in one step.
 fn rules<'a>(mappings: impl Iterator<Item = &'a Mapping>) -> String {
     let (mut ports, mut own) = (String::new(), String::new());
     for Mapping { host, protocol, host_port, address, port } in mappings {

@@ -5,16 +5,16 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::ListParams;
 use kube::{Api, Client};
 
-/// The variables of the Services that there are now.
+/// The variables of the present Services.
 ///
 /// # Errors
-/// When the API server doesn't say which there are.
+/// If the API server doesn't list them.
 pub(crate) async fn find(client: &Client, pod: &Pod) -> kube::Result<Vec<(String, String)>> {
     if pod.spec.as_ref().and_then(|spec| spec.enable_service_links) == Some(false) {
         return Ok(Vec::new());
     }
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    // As the API server's cache has them: many containers may start at once.
+    // From the API server's cache: many containers may start at once.
     let cached = ListParams::default().match_any();
     let services = Api::<Service>::namespaced(client.clone(), namespace).list(&cached).await?;
     Ok(services.iter().flat_map(variables).collect())

@@ -1,7 +1,7 @@
-//! What containers write, kept line by line with the time, in the format of container runtimes:
+//! The output of containers, stored line by line with the time, in the format of container runtimes:
 //! `2026-01-02T03:04:05.000000006Z stdout F text`.
 //!
-//! A log is at most two files of [`LIMIT`] bytes: the older half is thrown away when the newer one is full.
+//! A log is at most two files of [`LIMIT`] bytes: the older half is discarded when the newer one is full.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -13,10 +13,10 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
 
-/// How large a file becomes before a new one is begun, in bytes.
+/// The size in bytes at which a new file is started.
 pub(crate) const LIMIT: u64 = 32 << 20;
 
-/// A line that is longer is cut into parts.
+/// A longer line is split into parts.
 const LINE: usize = 16 << 10;
 
 /// The log of one run of a container.
@@ -24,7 +24,7 @@ const LINE: usize = 16 << 10;
 pub(crate) struct ContainerLog {
     path: PathBuf,
     file: Mutex<(File, u64)>,
-    /// How many files were begun and how many bytes are in the last one.
+    /// How many files were started and how many bytes are in the last one.
     progress: watch::Sender<(u32, u64)>,
 }
 
@@ -32,7 +32,7 @@ impl ContainerLog {
     /// Begins a log.
     ///
     /// # Errors
-    /// When the file can't be made.
+    /// If the file can't be created.
     pub(crate) fn new(path: &Path) -> io::Result<Arc<Self>> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
@@ -46,12 +46,12 @@ impl ContainerLog {
         &self.path
     }
 
-    /// Tells of what is written from now on; ends with the log.
+    /// Reports new output; ends with the log.
     pub(crate) fn progress(&self) -> watch::Receiver<(u32, u64)> {
         self.progress.subscribe()
     }
 
-    /// Copies everything that comes out of `pipe`, until its end.
+    /// Copies everything from `pipe` until its end.
     pub(crate) async fn copy(self: Arc<Self>, mut pipe: Receiver, stream: &'static str) {
         let mut buffer = Vec::with_capacity(8 << 10);
         loop {
@@ -86,7 +86,7 @@ impl ContainerLog {
         }
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         if file.1 > LIMIT {
-            // Should the rename fail, the new file replaces the old one, which is as bounded.
+            // If the rename fails, the new file replaces the old one, which also keeps the log bounded.
             let _ = fs::rename(&self.path, older(&self.path));
             if let Ok(fresh) = File::create(&self.path) {
                 *file = (fresh, 0);
@@ -105,23 +105,23 @@ fn older(path: &Path) -> PathBuf {
     path.with_extension("log.1")
 }
 
-/// What of a log is wanted, as in the parameters of `containerLogs`.
+/// The requested part of a log, as in the parameters of `containerLogs`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selection {
-    /// Only so many lines from the end.
+    /// Only this many lines from the end.
     pub tail: Option<usize>,
-    /// Only lines from then on.
+    /// Only lines from this time on.
     pub since: Option<Timestamp>,
-    /// Each line begins with its time.
+    /// Whether each line starts with its time.
     pub timestamps: bool,
-    /// At most so many bytes.
+    /// At most this many bytes.
     pub limit: Option<usize>,
 }
 
-/// The wanted part of the log that is in the file now, and how much of the file was read.
+/// The requested part of the log in the current file, and how much of the file was read.
 ///
 /// # Errors
-/// When the file can't be read.
+/// If the file can't be read.
 pub(crate) fn read(path: &Path, selection: &Selection) -> io::Result<(Vec<u8>, u64)> {
     let mut content = fs::read(older(path)).unwrap_or_default();
     let current = fs::read(path)?;
@@ -130,7 +130,7 @@ pub(crate) fn read(path: &Path, selection: &Selection) -> io::Result<(Vec<u8>, u
     Ok((select(&content, selection), length))
 }
 
-/// The wanted part of some lines of a log.
+/// The requested part of some lines of a log.
 pub(crate) fn select(content: &[u8], selection: &Selection) -> Vec<u8> {
     let lines = content.split_inclusive(|byte| *byte == b'\n').filter_map(|line| {
         let mut parts = line.splitn(4, |byte| *byte == b' ');
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_written_is_read_back() {
+    async fn written_lines_are_read_back() {
         let directory = tempfile::tempdir().expect("a directory");
         let log = ContainerLog::new(&directory.path().join("c/0.log")).expect("a log");
         let (reader, mut writer) = io::pipe().expect("a pipe");

@@ -1,7 +1,8 @@
-//! The network of a pod: a namespace with one interface, an address of the Node's range, and everything else by way of the Node.
+//! The network of a pod: a namespace with one interface and an address of the Node's range; everything else is reached
+//! through the Node.
 //!
-//! The address is a host address (/32) and the gateway is reached on the link, so that two pods of one Node talk through the
-//! Node as well: its rules for Services then see both directions.
+//! The address is a host address (/32) and the gateway is reached on the link, so that even two pods of one Node
+//! communicate through the Node, whose rules for Services then see both directions.
 
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
@@ -14,14 +15,14 @@ use ipnet::Ipv4Net;
 
 use super::spawner::{Network, Spawner};
 
-/// The bridge of the Node that its pods hang on.
+/// The bridge of the Node that connects its pods.
 pub(crate) const BRIDGE: &str = "pods";
 
-/// Gives pods their addresses: each the next one of the range, so that an address comes back as late as possible.
+/// Assigns addresses to pods: each is the next one of the range, so that an address is reused as late as possible.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     range: Ipv4Net,
-    /// Where the address that was given last is kept over restarts.
+    /// The file that keeps the last assigned address across restarts.
     memory: PathBuf,
     state: Mutex<NetworkState>,
 }
@@ -32,7 +33,7 @@ struct NetworkState {
     taken: Vec<u32>,
 }
 
-/// An address that no other pod gets while this is held.
+/// An address reserved for one pod while this is held.
 #[derive(Debug)]
 pub(crate) struct Address {
     /// The address.
@@ -41,7 +42,7 @@ pub(crate) struct Address {
 }
 
 impl Addresses {
-    /// The addresses of a Node; `directory` remembers where to go on after a restart.
+    /// The addresses of a Node; `directory` keeps the position across restarts.
     pub(crate) fn new(range: Ipv4Net, directory: &Path) -> Arc<Self> {
         let memory = directory.join("last-address");
         let last = std::fs::read_to_string(&memory).ok().and_then(|text| text.trim().parse::<Ipv4Addr>().ok());
@@ -57,7 +58,7 @@ impl Addresses {
     /// The next free address.
     ///
     /// # Errors
-    /// When all are taken.
+    /// If all are in use.
     pub(crate) fn take(self: &Arc<Self>) -> anyhow::Result<Address> {
         let (first, end) = (u32::from(self.range.network()) + 2, u32::from(self.range.broadcast()));
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,7 +68,7 @@ impl Addresses {
         state.last = free;
         state.taken.push(free);
         let ip = Ipv4Addr::from(free);
-        // Forgetting where we were only means that an address comes back sooner.
+        // Losing the position only means that an address is reused sooner.
         let _ = std::fs::write(&self.memory, ip.to_string());
         Ok(Address { ip, owner: self.clone() })
     }
@@ -80,14 +81,14 @@ impl Drop for Address {
     }
 }
 
-/// Prepares the Node's namespace: pods that share a Node go through it and are not told of a shorter way, and their gateway
-/// keeps its hardware address.
+/// Prepares the Node's namespace: pods that share a Node go through it without redirects, and their gateway keeps its
+/// hardware address.
 ///
 /// # Errors
-/// When a setting can't be written.
+/// If a setting can't be written.
 pub(crate) fn prepare_node(gateway: Ipv4Addr) -> anyhow::Result<()> {
-    // A bridge without an address of its own takes the lowest one of its ports: with each pod that comes or goes it could be
-    // another, and what pods send to the one that they know would be lost until they ask again.
+    // A bridge without an address of its own takes the lowest one of its ports: that could change with each pod that
+    // comes or goes, and traffic to the previous address would be lost until the pods ask again.
     ip_batch(&format!("link set {BRIDGE} address {}\n", hardware(gateway))).context("setting the gateway's address")?;
     for (name, value) in [
         ("net.ipv4.ip_forward", "1"),
@@ -106,15 +107,15 @@ pub(crate) struct PodNetwork {
     pub namespace: Network,
     /// The pod's address.
     pub address: Address,
-    /// The Node's end of the pod's interface.
+    /// The Node's end of the pod's link.
     interface: String,
 }
 
 impl PodNetwork {
-    /// Makes and connects the namespace of the pod with that uid, with kernel settings of its own.
+    /// Creates and connects the namespace of the pod with this uid, with its own kernel settings.
     ///
     /// # Errors
-    /// When no address is free, or the kernel refuses a step or a setting.
+    /// If no address is free, or the kernel refuses a step or a setting.
     pub(crate) async fn new(
         spawner: &Spawner,
         addresses: &Arc<Addresses>,
@@ -133,7 +134,7 @@ impl PodNetwork {
              link set {interface} type bridge_slave hairpin on\n",
             std::process::id()
         );
-        // One left by an earlier life of the kubelet goes first; mostly there is none.
+        // Remove one left by an earlier kubelet; usually there is none.
         let stale = interface.clone();
         spawner
             .within(None, move || {
@@ -162,15 +163,15 @@ impl PodNetwork {
         Ok(pod)
     }
 
-    /// Takes the interface away at once; the address is free again afterwards.
+    /// Removes the interface at once; the address is free afterwards.
     pub(crate) async fn remove(self, spawner: &Spawner) {
         let interface = self.interface.clone();
-        // The interface may be gone already, and goes with its namespace in any case.
+        // The interface may already be gone, and disappears with its namespace in any case.
         let _ = spawner.within(None, move || ip_batch(&format!("link del {interface}\n"))).await;
     }
 }
 
-/// A hardware address that follows from the address, so that no neighbour holds a stale one when an address comes back.
+/// A hardware address derived from the address, so that no neighbour holds a stale one when an address is reused.
 fn hardware(ip: Ipv4Addr) -> String {
     let [a, b, c, d] = ip.octets();
     format!("0a:58:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
@@ -202,7 +203,7 @@ fn ip_batch(commands: &str) -> io::Result<()> {
 
 /// Writes a kernel setting of the calling thread's network namespace.
 fn sysctl(name: &str, value: &str) -> io::Result<()> {
-    // Both spellings of a name are allowed: dots between parts, or slashes with dots inside of parts.
+    // Both spellings of a name are allowed: dots between parts, or slashes with dots inside parts.
     let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
     std::fs::write(Path::new("/proc/sys").join(path), value)
 }

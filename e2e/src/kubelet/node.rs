@@ -1,4 +1,4 @@
-//! The Node object: made when missing, put right when wrong, kept alive.
+//! The Node object: created if missing, corrected if wrong, kept alive.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,13 +20,13 @@ use super::KubeletOptions;
 /// How often the Node's Lease is renewed, as by the kubelet.
 const RENEWAL: Duration = Duration::from_secs(10);
 
-/// How often the status is written though nothing changed, as by the kubelet.
+/// How often the status is written without a change, as by the kubelet.
 const HEARTBEAT: Duration = Duration::from_secs(300);
 
 /// The port of the kubelet's server.
 pub(crate) const PORT: u16 = 10250;
 
-/// The Node as it should be.
+/// The desired Node.
 pub(crate) fn node(options: &KubeletOptions) -> Node {
     let mut labels = BTreeMap::from([
         ("kubernetes.io/hostname".to_owned(), options.node.clone()),
@@ -108,7 +108,7 @@ fn kernel() -> String {
         .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
-/// Keeps the Node and its Lease, forever. A look that fails is repeated soon.
+/// Maintains the Node and its Lease, forever. A failed round is repeated soon.
 pub(crate) async fn keep(client: Client, node: Node) {
     let name = node.metadata.name.clone().unwrap_or_default();
     let mut tick = interval(RENEWAL);
@@ -131,7 +131,7 @@ pub(crate) async fn keep(client: Client, node: Node) {
     }
 }
 
-/// Renews the Lease and looks after the Node. True: its status was written.
+/// Renews the Lease and checks the Node. Returns true if its status was written.
 async fn look(client: &Client, name: &str, wanted: &Node, due: bool) -> Result<bool, kube::Error> {
     let nodes = Api::<Node>::all(client.clone());
     let found = match nodes.get_opt(name).await? {
@@ -142,14 +142,14 @@ async fn look(client: &Client, name: &str, wanted: &Node, due: bool) -> Result<b
         let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
         conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
     };
-    // Admission taints a new Node until it is ready; no controller here takes that back.
+    // Admission taints a new Node until it is ready; no controller here removes that taint.
     let taints = found.spec.as_ref().and_then(|spec| spec.taints.as_ref()).into_iter().flatten();
     let kept: Vec<&Taint> = taints.clone().filter(|taint| taint.key != "node.kubernetes.io/not-ready").collect();
     let labels = wanted.metadata.labels.as_ref();
     let known = found.metadata.labels.clone().unwrap_or_default();
     let labelled = labels.into_iter().flatten().all(|(name, value)| known.get(name) == Some(value));
     if kept.len() != taints.count() || !labelled {
-        // Labels and taints that others have set stay.
+        // Labels and taints set by others stay.
         let patch = json!({
             "metadata": { "labels": labels, "resourceVersion": found.metadata.resource_version },
             "spec": { "taints": kept },
@@ -181,7 +181,7 @@ async fn look(client: &Client, name: &str, wanted: &Node, due: bool) -> Result<b
     match leases.patch(name, &PatchParams::default(), &patch).await {
         Err(kube::Error::Api(status)) if status.code == 404 => {
             let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
-            // The namespace comes with the API server, but a moment later.
+            // The namespace is created with the API server, but a moment later.
             match leases.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) }).await {
                 Err(kube::Error::Api(status)) if status.code == 404 => Ok(write),
                 result => result.map(|_| write),

@@ -1,4 +1,4 @@
-//! The Secrets and ConfigMaps that pods refer to, each watched as long as a pod needs it.
+//! The Secrets and ConfigMaps that pods refer to, each watched for as long as a pod needs it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -31,15 +31,15 @@ enum ObjectKind {
 /// The entries of a Secret or ConfigMap.
 pub(crate) type Data = BTreeMap<String, Vec<u8>>;
 
-/// What is known of an object.
+/// The known state of an object.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum Lookup {
-    /// The API server has not answered yet.
+    /// The API server has not responded yet.
     #[default]
     Unknown,
-    /// There is none.
+    /// It doesn't exist.
     Absent,
-    /// It is there.
+    /// It exists.
     Present(Arc<Data>),
 }
 
@@ -84,12 +84,12 @@ impl Drop for Watch {
 }
 
 impl Cache {
-    /// Watches nothing yet.
+    /// Creates a cache that watches nothing yet.
     pub(crate) fn new(client: Client) -> Arc<Self> {
         Arc::new(Self { client, watches: Mutex::new(HashMap::new()) })
     }
 
-    /// Watches these objects until what is returned is dropped.
+    /// Watches these objects until the result is dropped.
     pub(crate) fn watch(&self, keys: impl IntoIterator<Item = Key>) -> Objects {
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         watches.retain(|_, watch| watch.strong_count() > 0);
@@ -153,23 +153,23 @@ where
             Ok(Event::InitDone) if seen => {}
             Ok(Event::InitDone | Event::Delete(_)) => set(Lookup::Absent),
             Ok(Event::Apply(object)) => set(Lookup::Present(Arc::new(data(object)))),
-            // The watcher goes on where it was; what is known stays known.
+            // The watcher continues where it was; known objects stay known.
             Err(_) => sleep(Duration::from_millis(500)).await,
         }
     }
 }
 
-/// Objects that someone needs.
+/// Objects in use.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Objects(BTreeMap<Key, Arc<Watch>>);
 
 impl Objects {
-    /// What is known of an object now.
+    /// The known state of an object.
     pub(crate) fn lookup(&self, key: &Key) -> Lookup {
         self.0.get(key).map(|watch| watch.state.borrow().clone()).unwrap_or_default()
     }
 
-    /// The entries of an object that is there.
+    /// The entries of an existing object.
     pub(crate) fn data(&self, key: &Key) -> Option<Arc<Data>> {
         match self.lookup(key) {
             Lookup::Present(data) => Some(data),
@@ -177,7 +177,7 @@ impl Objects {
         }
     }
 
-    /// Waits until the API server has answered for each.
+    /// Waits until the API server has responded for each.
     pub(crate) async fn known(&self) {
         for watch in self.0.values() {
             // The sender lives as long as the watch.
@@ -185,7 +185,7 @@ impl Objects {
         }
     }
 
-    /// Something that is told of the next changes: take it before looking, then wait with [`Changes::next`].
+    /// A subscription to the next changes: take it before reading, then wait with [`Changes::next`].
     pub(crate) fn changes(&self) -> Changes {
         let mut receivers: Vec<_> = self.0.values().map(|watch| watch.state.clone()).collect();
         for receiver in &mut receivers {
@@ -195,12 +195,12 @@ impl Objects {
     }
 }
 
-/// Tells of changes of some objects.
+/// A subscription to changes of some objects.
 #[derive(Debug)]
 pub(crate) struct Changes(Vec<watch::Receiver<Lookup>>);
 
 impl Changes {
-    /// Waits until one of the objects has changed since the last call. Forever, if there is none.
+    /// Waits until one of the objects has changed since the last call. Never returns if there is none.
     pub(crate) async fn next(&mut self) {
         if self.0.is_empty() {
             return std::future::pending().await;
@@ -212,7 +212,7 @@ impl Changes {
 
 #[cfg(test)]
 impl Objects {
-    /// Objects as if the API server had answered so.
+    /// Objects as if the API server had returned these.
     pub(super) fn fixed(known: impl IntoIterator<Item = (Key, Lookup)>) -> Self {
         let task = || tokio::spawn(std::future::pending::<()>()).abort_handle();
         let watch = |lookup| Arc::new(Watch { state: watch::channel(lookup).1, task: task() });

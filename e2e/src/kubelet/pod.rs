@@ -1,4 +1,4 @@
-//! A pod on this Node: what everything that is done for it shares. What is done for it from its first sight on is in [`life`].
+//! A pod on this Node: the state shared by its tasks. [`life`] describes its course.
 
 mod exec;
 pub(crate) mod life;
@@ -24,23 +24,23 @@ use super::spawner::Network;
 use super::status::{ContainerState, PodState};
 use super::volume;
 
-/// What the API server says of a pod.
+/// The API server's view of a pod.
 #[derive(Clone, Debug)]
 pub(crate) struct Update {
-    /// Its newest form.
+    /// Its newest version.
     pub object: Arc<Pod>,
-    /// It is no longer there.
+    /// It no longer exists.
     pub gone: bool,
 }
 
-/// A container that runs.
+/// A running container.
 #[derive(Clone, Debug)]
 pub(crate) struct RunningContainer {
     /// Its first process.
     pub process: i32,
-    /// What runs in it.
+    /// The program in it.
     pub program: Program,
-    /// Where its output goes.
+    /// The log of its output.
     pub log: Arc<ContainerLog>,
 }
 
@@ -64,7 +64,7 @@ impl PodWorker {
         &self.kubelet
     }
 
-    /// The newest form of the object.
+    /// The newest version of the object.
     pub(crate) fn object(&self) -> Arc<Pod> {
         self.updates.borrow().object.clone()
     }
@@ -94,7 +94,7 @@ impl PodWorker {
         found.cloned().unwrap_or_default()
     }
 
-    /// What is known of a container.
+    /// The state of a container.
     pub(crate) fn state(&self, which: Which) -> ContainerState {
         let state = self.state.borrow();
         match which {
@@ -103,12 +103,12 @@ impl PodWorker {
         }
     }
 
-    /// What is known of the pod.
+    /// The state of the pod.
     pub(crate) fn pod_state(&self) -> PodState {
         self.state.borrow().clone()
     }
 
-    /// Changes what is known of a container, and says so if that is something new.
+    /// Changes the state of a container, and signals actual changes.
     pub(crate) fn update(&self, which: Which, change: impl FnOnce(&mut ContainerState)) {
         self.state.send_if_modified(|state| {
             let container = match which {
@@ -121,7 +121,7 @@ impl PodWorker {
         });
     }
 
-    /// Writes an Event about the pod, soon.
+    /// Queues an Event about the pod.
     pub(crate) fn event(&self, kind: &'static str, reason: &'static str, message: String) {
         self.kubelet.event(&self.object(), kind, reason, message);
     }
@@ -131,12 +131,12 @@ impl PodWorker {
         &self.objects
     }
 
-    /// Its network namespace; `None`: the Node's.
+    /// Its network namespace; `None` for the Node's.
     pub(crate) fn network(&self) -> Option<Network> {
         self.network.get().and_then(|(network, _)| network.clone())
     }
 
-    /// Whom and whence its probes ask.
+    /// Destination and source address of its probes.
     pub(crate) fn target(&self) -> Target {
         let node: IpAddr = self.kubelet.options.address.into();
         Target { address: self.network.get().map_or(node, |(_, address)| *address), source: node }
@@ -159,7 +159,7 @@ impl PodWorker {
         self.kubelet.pod_directory(&self.uid)
     }
 
-    /// Where the log of a run of a container is.
+    /// The path of the log of a container's run.
     pub(crate) fn log_path(&self, container: &str, attempt: i32) -> PathBuf {
         let object = self.object();
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -172,12 +172,12 @@ impl PodWorker {
         self.volumes.get().cloned().unwrap_or_default()
     }
 
-    /// How long its containers have to end, if nothing else is said.
+    /// The default grace period of its containers.
     pub(crate) fn grace(&self) -> Duration {
         self.spec_seconds(|spec| spec.termination_grace_period_seconds).unwrap_or(Duration::from_secs(30))
     }
 
-    /// Remembers that a container runs, or does not.
+    /// Records whether a container runs.
     pub(crate) fn set_running(&self, container: &str, running: Option<RunningContainer>) {
         let mut all = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         match running {
@@ -191,7 +191,7 @@ impl PodWorker {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).get(container).cloned()
     }
 
-    /// What references of the pod can point to.
+    /// The targets of references of the pod.
     pub(crate) fn sources<'a>(&'a self, object: &'a Pod) -> Sources<'a> {
         let (ip, host) = self.addresses();
         Sources { pod: object, pod_ip: ip, host_ip: host, node: &self.kubelet.node }

@@ -1,4 +1,4 @@
-//! Probes, and what they and the hooks of a container's life do.
+//! Actions of probes and lifecycle hooks.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,40 +15,40 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
-/// What a probe or a hook does.
+/// The action of a probe or hook.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ProbeAction {
-    /// Asks for a path; an answer below 400 is good.
+    /// Requests a path; a status below 400 is a success.
     Http {
-        /// TLS, with no look at the certificate.
+        /// Whether to use TLS, without verifying the certificate.
         tls: bool,
-        /// Where, if not the pod's address.
+        /// The host, if not the pod's address.
         host: Option<String>,
         /// Port.
         port: u16,
         /// Path and query.
         path: String,
-        /// Header lines beside those that every probe has.
+        /// Header lines in addition to those of every probe.
         headers: Vec<(String, String)>,
     },
     /// Connects.
     Tcp {
-        /// Where, if not the pod's address.
+        /// The host, if not the pod's address.
         host: Option<String>,
         /// Port.
         port: u16,
     },
-    /// Runs a command in the container; exit code 0 is good.
+    /// Runs a command in the container; exit code 0 is a success.
     Exec(Vec<String>),
     /// Waits.
     Sleep(Duration),
 }
 
 impl ProbeAction {
-    /// What a probe does.
+    /// The action of a probe.
     ///
     /// # Errors
-    /// When a port has no such name, or the kind is not supported here.
+    /// If a named port doesn't exist, or the kind is not supported here.
     pub(crate) fn of_probe(probe: &Probe, container: &Container) -> Result<Self, String> {
         if probe.grpc.is_some() {
             return Err("gRPC probes are not supported by this kubelet".to_owned());
@@ -56,10 +56,10 @@ impl ProbeAction {
         Self::new(probe.http_get.as_ref(), probe.tcp_socket.as_ref(), probe.exec.as_ref(), None, container)
     }
 
-    /// What a hook does.
+    /// The action of a hook.
     ///
     /// # Errors
-    /// When a port has no such name, or the hook says nothing.
+    /// If a named port doesn't exist, or the hook is empty.
     pub(crate) fn of_hook(hook: &LifecycleHandler, container: &Container) -> Result<Self, String> {
         let LifecycleHandler { http_get, tcp_socket, exec, sleep } = hook;
         Self::new(http_get.as_ref(), tcp_socket.as_ref(), exec.as_ref(), sleep.as_ref(), container)
@@ -111,10 +111,10 @@ fn port(port: &IntOrString, ports: &[ContainerPort]) -> Result<u16, String> {
     u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| format!("invalid port number: {number}"))
 }
 
-/// Whether a probe's result counts: only so many equal ones in a row change what is thought of the container.
+/// Whether a probe's result counts: only several equal ones in a row change the verdict about the container.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct ProbeCounter {
-    /// What is thought now.
+    /// The current verdict.
     pub good: bool,
     success: u32,
     failure: u32,
@@ -123,7 +123,7 @@ pub(crate) struct ProbeCounter {
 }
 
 impl ProbeCounter {
-    /// Begins with `good`.
+    /// Starts with `good`.
     pub(crate) fn new(probe: &Probe, good: bool) -> Self {
         let threshold = |value: Option<i32>, default: u32| {
             value.and_then(|value| u32::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default)
@@ -132,7 +132,7 @@ impl ProbeCounter {
         Self { good, success, failure, last: None, run: 0 }
     }
 
-    /// Takes a result. True: so many in a row that it counts now.
+    /// Records a result. Returns true if enough in a row make it count.
     pub(crate) fn record(&mut self, good: bool) -> bool {
         if self.last == Some(good) {
             self.run = self.run.saturating_add(1);
@@ -148,7 +148,7 @@ impl ProbeCounter {
     }
 }
 
-/// Whom a probe asks, and from where.
+/// Destination and source of a probe.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {
     /// The pod's address.
@@ -157,10 +157,10 @@ pub(crate) struct Target {
     pub source: IpAddr,
 }
 
-/// Sends a request over HTTP/1.1 and looks at the status of the answer. What the URL names is not followed further.
+/// Sends a request over HTTP/1.1 and checks the status of the response. Redirects are not followed.
 ///
 /// # Errors
-/// Why the answer is not good, as an Event says it.
+/// Why the response is a failure, worded for an Event.
 pub(crate) async fn http(action: &ProbeAction, target: Target) -> Result<(), String> {
     let ProbeAction::Http { tls, host, port, path, headers } = action else { return Err("not HTTP".to_owned()) };
     let authority = host.clone().unwrap_or_else(|| target.address.to_string());
@@ -197,7 +197,7 @@ pub(crate) async fn http(action: &ProbeAction, target: Target) -> Result<(), Str
 /// Connects and hangs up.
 ///
 /// # Errors
-/// Why there is no connection.
+/// Why the connection failed.
 pub(crate) async fn tcp(host: Option<&str>, port: u16, target: Target) -> Result<(), String> {
     connect(host, port, target).await.map(drop)
 }
@@ -232,7 +232,7 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str
     let status = line.strip_prefix("HTTP/1.").and_then(|line| line.get(2..5)).and_then(|status| status.parse().ok());
     let status =
         status.ok_or_else(|| format!("malformed HTTP response {:?}", line.lines().next().unwrap_or_default()))?;
-    // The answer's body is read and thrown away, so that the server sees no reset; how it ends does not matter.
+    // The response body is read and discarded, so that the server sees no reset; how it ends does not matter.
     let drain = async {
         let mut rest = 0;
         let mut buffer = [0; 4096];
@@ -247,7 +247,7 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str
     Ok(status)
 }
 
-/// TLS as probes use it: any certificate will do.
+/// TLS for probes: accepts any certificate.
 fn unverified() -> Arc<ClientConfig> {
     static CONFIG: std::sync::OnceLock<Arc<ClientConfig>> = std::sync::OnceLock::new();
     let config = CONFIG.get_or_init(|| {

@@ -23,27 +23,27 @@ use crate::container::rights::{DEFAULT_CAPABILITIES, Rights};
 use crate::container::{Place, Spec};
 use crate::image::{Image, PATH};
 
-/// What runs in a container and with which rights: everything but its place.
+/// The program of a container and its rights: everything except its place.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Program {
     /// Program and arguments.
     pub command: Vec<String>,
     /// The whole environment.
     pub environment: Vec<(String, String)>,
-    /// Where it starts.
+    /// The directory in which it starts.
     pub working_directory: PathBuf,
-    /// What it may do.
+    /// Its rights.
     pub rights: Rights,
-    /// Its root can't be written.
+    /// Its root is read-only.
     pub read_only: bool,
-    /// It may do everything.
+    /// It is privileged.
     pub privileged: bool,
 }
 
-/// Decides what a container runs.
+/// Determines the program of a container.
 ///
 /// # Errors
-/// When there is nothing to run, or it would run as root against the pod's word.
+/// If there is nothing to run, or it would run as root although the pod forbids it.
 pub(crate) fn program(
     pod: &Pod,
     container: &Container,
@@ -184,24 +184,24 @@ pub(crate) fn small_files(pod: &Pod, hostname: &str, address: IpAddr, dns: IpAdd
 /// A started process.
 #[derive(Debug)]
 pub(crate) struct ContainerProcess {
-    /// Its id, as the kubelet sees it.
+    /// Its id, as seen by the kubelet.
     pub id: i32,
     child: Child,
     output: JoinSet<()>,
 }
 
-/// How long what a process has written is waited for after its end. Only a process that is not in the container any more can
-/// make it last: the others end with the first one.
+/// How long to wait for remaining output after a process ends. Only a process outside the container can hold the pipe
+/// open: all others end with the first one.
 const REST: Duration = Duration::from_secs(1);
 
 impl ContainerProcess {
-    /// Waits for its end.
+    /// Waits for it to end.
     pub(crate) async fn wait(&mut self) -> ExitStatus {
-        // Waiting fails only when someone else has waited, which nobody does.
+        // Waiting fails only if another caller has waited, which never happens.
         self.child.wait().await.unwrap_or_else(|_| ExitStatus::from_raw(9))
     }
 
-    /// Waits until everything that it wrote before its end is where it should be.
+    /// Waits until all output before its end has been delivered.
     pub(crate) async fn drained(&mut self) {
         let _ = timeout(REST, async { while self.output.join_next().await.is_some() {} }).await;
     }
@@ -243,7 +243,7 @@ pub(crate) async fn start(
         file.write_all(&text).map_err(io)?;
     }
     let started = spawn(spawner, network, processes, &path, output).await;
-    // Absent only if someone cleared the directory.
+    // Absent only if the directory was cleared.
     let _ = std::fs::remove_file(&path);
     started
 }
@@ -275,12 +275,12 @@ async fn spawn(
     Err(message)
 }
 
-/// Where a process's output goes.
+/// The destination of a process's output.
 #[derive(Debug)]
 pub(crate) enum Output {
     /// To a log.
     Log(Arc<ContainerLog>),
-    /// To whoever waits for it; only the beginning is kept.
+    /// To the caller that waits for it; only the start is kept.
     Collected(tokio::sync::mpsc::Sender<Vec<u8>>),
 }
 
@@ -313,12 +313,12 @@ impl Output {
 
 impl Drop for ContainerProcess {
     fn drop(&mut self) {
-        // Whoever still writes is read to the end.
+        // Read the output of remaining writers to the end.
         self.output.detach_all();
     }
 }
 
-/// An exit code as container runtimes count, and the signal, if one ended the process.
+/// The exit code as reported by container runtimes, and the signal, if one ended the process.
 pub(crate) fn exit_code(status: ExitStatus) -> (i32, Option<i32>) {
     match (status.code(), status.signal()) {
         (Some(code), _) => (code, None),
@@ -327,10 +327,10 @@ pub(crate) fn exit_code(status: ExitStatus) -> (i32, Option<i32>) {
     }
 }
 
-/// Makes the file that a container may write its last words to.
+/// Creates the file for a container's termination message.
 ///
 /// # Errors
-/// When it can't be made.
+/// If it can't be created.
 pub(crate) fn termination_file(path: &Path) -> std::io::Result<()> {
     std::fs::write(path, "")?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))

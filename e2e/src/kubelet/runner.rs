@@ -1,4 +1,4 @@
-//! The life of one container: start, probes, end, start again.
+//! The life of one container: start, probes, end, restart.
 
 mod back_off;
 mod health;
@@ -28,7 +28,7 @@ use crate::container::Place;
 use crate::container::root::{Mount, RootLayout};
 use crate::image;
 
-/// Which container of a pod.
+/// Identifies a container of a pod.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Which {
     /// An init container, by index.
@@ -37,7 +37,7 @@ pub(crate) enum Which {
     Main(usize),
 }
 
-/// When a container is started again.
+/// When to restart a container.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Policy {
     /// Always.
@@ -48,13 +48,13 @@ pub(crate) enum Policy {
     Never,
 }
 
-/// Why a container is to end though nobody ends its pod.
+/// Why a container must end although its pod doesn't.
 struct Kill {
     reason: String,
     grace: Option<Duration>,
 }
 
-/// Runs a container until it is not started again or the pod ends. True: it ended well.
+/// Runs a container until it is not restarted or the pod ends. Returns true if it succeeded.
 pub(crate) async fn run(pod: Arc<PodWorker>, which: Which, policy: Policy, mut stop: Stop) -> bool {
     let container = pod.container(which);
     let mut back_off = BackOff::default();
@@ -105,7 +105,7 @@ pub(crate) async fn run(pod: Arc<PodWorker>, which: Which, policy: Policy, mut s
     }
 }
 
-/// Waits until everything that the container needs is there. `None`: the pod ends first.
+/// Waits until everything the container needs is available. `None` if the pod ends first.
 async fn prepare(
     pod: &Arc<PodWorker>,
     which: Which,
@@ -116,7 +116,7 @@ async fn prepare(
     let mut told = String::new();
     loop {
         let mut changes = pod.objects().changes();
-        // Asked once: a container starts again also while the API server is away.
+        // Fetched once: a container restarts even while the API server is away.
         let object = pod.object();
         let known = links.get_or_try_init(|| links::find(&pod.node().client, &object)).await;
         let ready = match known {
@@ -230,7 +230,7 @@ async fn once(
     pod.event("Normal", "Started", format!("Container {} started", container.name));
 
     let exit = watch_over(pod, which, container, &mut process, stop).await;
-    // Who sees that it has ended sees all that it said.
+    // Observers of its end also see all of its output.
     process.drained().await;
     pod.set_running(&container.name, None);
     let (exit_code, signal) = process::exit_code(exit);
@@ -297,7 +297,7 @@ fn layout(
     })
 }
 
-/// Runs hooks and probes beside the process until it ends, by itself or because it is told to.
+/// Runs hooks and probes beside the process until it ends, by itself or on request.
 async fn watch_over(
     pod: &Arc<PodWorker>,
     which: Which,
@@ -315,7 +315,7 @@ async fn watch_over(
         () = stop.begun() => None,
         Some(kill) = kills.recv() => Some(kill),
     };
-    // Readiness goes on while the container ends; the other probes do not.
+    // Readiness probes continue while the container ends; the others do not.
     end_sender.send_replace(true);
     match killed {
         None => {
@@ -330,7 +330,7 @@ async fn watch_over(
     }
 }
 
-/// preStop, SIGTERM, SIGKILL: each when its time has come.
+/// preStop, SIGTERM, SIGKILL, each in its turn.
 async fn end(
     pod: &Arc<PodWorker>,
     container: &Container,
@@ -358,7 +358,7 @@ async fn end(
     let term = term.and_then(|name| name.parse().ok()).unwrap_or(Signal::SIGTERM);
     let pid = Pid::from_raw(process.id);
     let _ = kill(pid, term);
-    // As the kubelet has it: after a preStop hook that took all the time, at least 2 s are left.
+    // As in the kubelet: after a preStop hook that used all the time, at least 2 s are left.
     let least = if hook.is_some() { Instant::now() + Duration::from_secs(2) } else { Instant::now() };
     tokio::select! {
         exit = process.wait() => return exit,

@@ -1,4 +1,4 @@
-//! What the API server asks of a kubelet: logs, health, and for tests the processes behind pods.
+//! The kubelet's server for the API server: logs, health, and for tests the processes of pods.
 //!
 //! | path | what |
 //! | --- | --- |
@@ -54,7 +54,7 @@ impl Server {
     /// Takes the port.
     ///
     /// # Errors
-    /// When it is taken, or a certificate can't be used.
+    /// If it is in use, or a certificate can't be used.
     pub(super) async fn new(kubelet: Arc<Kubelet>) -> anyhow::Result<Self> {
         let options = &kubelet.options;
         let chain = |path: &PathBuf| -> anyhow::Result<Vec<CertificateDer<'static>>> {
@@ -83,7 +83,7 @@ impl Server {
     pub(super) async fn run(self) {
         loop {
             let Ok((stream, _)) = self.listener.accept().await else {
-                // Too many open files, mostly: that passes.
+                // Usually too many open files, which is temporary.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
@@ -145,7 +145,7 @@ fn find(kubelet: &Kubelet, namespace: &str, name: &str) -> Option<Arc<PodWorker>
         let object = pod.object();
         object.metadata.namespace.as_deref() == Some(namespace) && object.metadata.name.as_deref() == Some(name)
     });
-    // While one ends another of the same name may begin: the newer one is meant.
+    // While one ends, another with the same name may start: the newer one is meant.
     found.into_iter().max_by_key(|pod| pod.pod_state().start)
 }
 
@@ -206,7 +206,7 @@ fn logs(pod: &PodWorker, container: &str, query: &Query) -> Response<Body> {
         timestamps: query.is_set("timestamps"),
         limit: number("limitBytes"),
     };
-    // Before reading, so that nothing which is written meanwhile is missed.
+    // Before reading, so that no output in between is missed.
     let running = pod.running_container(container).filter(|running| running.log.path() == path);
     let follow = query.is_set("follow").then(|| running.map(|running| running.log.progress())).flatten();
     let (content, read) = match log::read(&path, &selection) {
@@ -233,7 +233,7 @@ fn logs(pod: &PodWorker, container: &str, query: &Query) -> Response<Body> {
     }
 }
 
-/// Sends what is written to a log from `position` on, until its container has ended or nobody listens.
+/// Sends the output added to a log from `position` on, until its container ends or the client is gone.
 async fn follow_log(
     path: &std::path::Path,
     mut position: u64,
@@ -319,7 +319,7 @@ impl Query {
     }
 }
 
-/// Takes `%41` for `A`; what is no such thing stays.
+/// Decodes `%41` to `A`; invalid escapes are kept.
 fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());

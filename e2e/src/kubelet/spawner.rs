@@ -1,8 +1,8 @@
 //! The thread that starts processes in other namespaces.
 //!
-//! Network namespaces and "the PID namespace of my children" belong to a thread. One thread, which lives as long as the kubelet,
-//! takes the place of a pod, starts a process there and comes back. It must live that long: the kernel ends containers when the
-//! thread that started them ends, which is how nothing outlives its kubelet.
+//! Network namespaces and "the PID namespace of my children" belong to a thread. One thread, which lives as long as the
+//! kubelet, enters a pod's namespaces, starts a process there and returns. It must live that long: the kernel kills
+//! containers when the thread that started them ends, so none survives the kubelet.
 
 use std::fs::File;
 use std::io;
@@ -18,14 +18,14 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-/// A network namespace that lives as long as someone holds this.
+/// A network namespace that lives as long as this is held.
 #[derive(Clone, Debug)]
 pub(crate) struct Network(pub(super) Arc<File>);
 
-/// Which PID namespace a process starts in.
+/// The PID namespace in which a process starts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum PodProcesses {
-    /// A new one, whose first process it is.
+    /// A new one, with it as the first process.
     New,
     /// That of this process.
     Of(i32),
@@ -41,7 +41,7 @@ pub(crate) struct Spawner {
     pub program: PathBuf,
 }
 
-/// The namespaces that the thread comes back to.
+/// The namespaces to which the thread returns.
 struct Home {
     network: File,
     processes: File,
@@ -52,7 +52,7 @@ impl Spawner {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When `/proc` can't be read.
+    /// If `/proc` can't be read.
     pub(crate) fn new(runtime: Handle) -> anyhow::Result<Self> {
         let home = Home {
             network: File::open("/proc/self/ns/net").context("opening the network namespace")?,
@@ -72,10 +72,10 @@ impl Spawner {
         Ok(Self { jobs, program })
     }
 
-    /// Makes a network namespace.
+    /// Creates a network namespace.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     pub(crate) async fn network(&self) -> io::Result<Network> {
         self.run(|home| {
             unshare(CloneFlags::CLONE_NEWNET)?;
@@ -86,10 +86,10 @@ impl Spawner {
         .await
     }
 
-    /// Does something short in a network namespace (`None`: the Node's).
+    /// Runs something short in a network namespace (`None` for the Node's).
     ///
     /// # Errors
-    /// Those of `work`, and when the namespace can't be entered.
+    /// Those of `work`, and if the namespace can't be entered.
     pub(crate) async fn within<T: Send + 'static>(
         &self,
         network: Option<Network>,
@@ -110,7 +110,7 @@ impl Spawner {
     /// and error.
     ///
     /// # Errors
-    /// When a namespace can't be entered or the program can't be started.
+    /// If a namespace can't be entered or the program can't be started.
     pub(crate) async fn spawn(
         &self,
         network: Option<Network>,

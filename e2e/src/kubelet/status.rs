@@ -1,4 +1,4 @@
-//! The status of a pod, from what is known of its containers. Pure: the same knowledge gives the same status.
+//! The status of a pod, computed from the states of its containers. Pure: equal states give equal status.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-/// What is known of a pod.
+/// The known state of a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PodState {
     /// When the kubelet first saw it.
@@ -20,35 +20,35 @@ pub(crate) struct PodState {
     pub containers: Vec<ContainerState>,
     /// Why the whole pod failed or was refused: reason and message.
     pub failed: Option<(String, String)>,
-    /// Nothing runs any more and nothing will.
+    /// Nothing runs or will run any more.
     pub ended: bool,
 }
 
-/// What is known of a container.
+/// The known state of a container.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ContainerState {
-    /// What it does now.
+    /// Its current state.
     pub current: Current,
-    /// How it ended the last time.
+    /// Its last end.
     pub last: Option<Terminated>,
-    /// How often it was started again.
+    /// The number of restarts.
     pub restarts: i32,
-    /// Its readiness probe says so, or it has none.
+    /// Whether its readiness probe succeeds, or it has none.
     pub ready: bool,
-    /// Its startup probe has passed, or it has none.
+    /// Whether its startup probe has passed, or it has none.
     pub started: bool,
-    /// Names this run of it.
+    /// Identifies this run.
     pub id: Option<String>,
-    /// What the image's name led to.
+    /// The image found by its name.
     pub image_id: String,
 }
 
-/// What a container does.
+/// The current state of a container.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Current {
-    /// It does not run, for this reason and message.
+    /// Not running, for this reason and message.
     Waiting(String, Option<String>),
-    /// It runs since then.
+    /// Running since then.
     Running(Timestamp),
     /// It has ended.
     Terminated(Terminated),
@@ -63,18 +63,18 @@ pub(crate) struct Terminated {
     pub signal: Option<i32>,
     /// `Completed`, `Error` or `StartError`.
     pub reason: String,
-    /// What it left in its termination message, or why it did not start.
+    /// Its termination message, or why it did not start.
     pub message: Option<String>,
     /// Start.
     pub started: Timestamp,
     /// End.
     pub finished: Timestamp,
-    /// Names this run of it.
+    /// Identifies this run.
     pub id: Option<String>,
 }
 
 impl PodState {
-    /// The state of a pod of which nothing runs yet.
+    /// The state of a pod before anything runs.
     pub(crate) fn new(pod: &Pod, start: Timestamp) -> Self {
         let spec = pod.spec.as_ref();
         let count = spec.map_or(0, |spec| spec.containers.len());
@@ -104,7 +104,7 @@ impl ContainerState {
         }
     }
 
-    /// Takes over what an earlier kubelet knew; what ran then has ended by now.
+    /// Restores the state known to an earlier kubelet; containers that ran then have ended by now.
     pub(crate) fn recovered(&mut self, status: &ContainerStatus, now: Timestamp) {
         self.restarts = status.restart_count;
         let old = status.state.as_ref();
@@ -144,7 +144,7 @@ impl ContainerState {
     }
 }
 
-/// An init container that goes on beside the others.
+/// Whether an init container continues beside the others.
 pub(crate) fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
@@ -265,7 +265,7 @@ fn is_initialized(specs: &[Container], state: &PodState) -> bool {
     specs.iter().zip(&state.init).all(|(spec, init)| if is_sidecar(spec) { init.started } else { init.succeeded() })
 }
 
-/// Whether every readiness gate's condition is there and true.
+/// Whether the condition of every readiness gate exists and is true.
 fn gates(pod: &Pod) -> Result<(), (&'static str, String)> {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     let holds = |kind: &str| {

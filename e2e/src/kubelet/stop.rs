@@ -1,13 +1,13 @@
-//! "End, and be done by then": told to the containers of a pod, whose time may become shorter but never longer.
+//! "End by then", sent to the containers of a pod; the deadline may move forward but never back.
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// Tells containers to end.
+/// Sends the order to end.
 #[derive(Debug)]
 pub(crate) struct Stopper(watch::Sender<Option<Instant>>);
 
-/// Hears when to end.
+/// Receives the order to end.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop {
     deadline: watch::Receiver<Option<Instant>>,
@@ -21,7 +21,7 @@ pub(crate) fn channel() -> (Stopper, Stop) {
 }
 
 impl Stopper {
-    /// Tells to be done by then; of several times the earliest holds.
+    /// Orders the end by a deadline; of several deadlines the earliest holds.
     pub(crate) fn stop(&self, deadline: Instant) {
         self.0.send_if_modified(|known| {
             let earlier = known.is_none_or(|known| deadline < known);
@@ -32,14 +32,14 @@ impl Stopper {
         });
     }
 
-    /// Whether anyone was told.
+    /// Whether the order was given.
     pub(crate) fn is_stopped(&self) -> bool {
         self.0.borrow().is_some()
     }
 }
 
 impl Stop {
-    /// By when to be done, if to end at all.
+    /// The deadline, if ordered to end.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let told = *self.deadline.borrow();
         match (told, self.limit) {
@@ -53,12 +53,12 @@ impl Stop {
         self.deadline().is_some()
     }
 
-    /// The same, but done by `limit` at the latest.
+    /// The same, but with `limit` as the latest deadline.
     pub(crate) fn limited(&self, limit: Instant) -> Self {
         Self { deadline: self.deadline.clone(), limit: Some(self.limit.map_or(limit, |known| known.min(limit))) }
     }
 
-    /// Waits until told to end; forever, if nobody is left to tell.
+    /// Waits for the order to end; forever if the sender is gone.
     pub(crate) async fn begun(&mut self) {
         if !self.is_set() && self.deadline.wait_for(Option::is_some).await.is_err() {
             std::future::pending::<()>().await;

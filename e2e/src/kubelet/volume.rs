@@ -1,4 +1,4 @@
-//! Volumes: what is in them, where they are on the host, and how they follow the objects that they show.
+//! Volumes: their files, their paths on the host, and how they follow the objects they show.
 
 mod directory;
 
@@ -34,7 +34,7 @@ pub(crate) struct Entry {
 /// Why a volume can't be set up (now).
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum VolumeError {
-    /// The API server has not answered yet.
+    /// The API server has not responded yet.
     #[error("{0} is not known yet")]
     Unknown(Key),
     /// Something is missing or can't be read.
@@ -45,12 +45,12 @@ pub(crate) enum VolumeError {
         /// What is missing.
         reason: String,
     },
-    /// This kubelet does not know the kind.
+    /// This kubelet does not support the kind.
     #[error("volume \"{0}\" is of a kind that is not supported here")]
     Unsupported(String),
 }
 
-/// How a volume comes to be.
+/// The origin of a volume.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum VolumeKind {
     /// Files that follow objects.
@@ -66,19 +66,19 @@ pub(crate) enum VolumeKind {
     Host {
         /// The path.
         path: PathBuf,
-        /// It is made when missing.
+        /// Whether to create it if missing.
         create: bool,
     },
 }
 
-/// What a volume's files come from.
+/// The sources of a volume's files.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Render<'a> {
     /// The pod and where it runs.
     pub sources: Sources<'a>,
     /// Its Secrets and ConfigMaps.
     pub objects: &'a Objects,
-    /// The tokens that were fetched, see [`tokens`].
+    /// The fetched tokens, see [`tokens`].
     pub tokens: &'a BTreeMap<(String, usize), String>,
     /// The user of all containers, if they agree on one: owns the tokens.
     pub user: Option<u32>,
@@ -89,7 +89,7 @@ pub(crate) struct Render<'a> {
 /// The kind of a volume.
 ///
 /// # Errors
-/// When it is not supported here.
+/// If it is not supported here.
 pub(crate) fn kind(volume: &Volume) -> Result<VolumeKind, VolumeError> {
     if volume.secret.is_some()
         || volume.config_map.is_some()
@@ -109,7 +109,7 @@ pub(crate) fn kind(volume: &Volume) -> Result<VolumeKind, VolumeError> {
     Err(VolumeError::Unsupported(volume.name.clone()))
 }
 
-/// The Secrets and ConfigMaps that a pod's volumes show.
+/// The Secrets and ConfigMaps shown by a pod's volumes.
 pub(crate) fn references(pod: &Pod) -> Vec<Key> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let mut keys = Vec::new();
@@ -125,7 +125,7 @@ pub(crate) fn references(pod: &Pod) -> Vec<Key> {
     keys
 }
 
-/// The tokens that a pod's volumes show: volume and index of the source in it, and what is asked for.
+/// The tokens shown by a pod's volumes: volume, index of the source in it, and the request.
 pub(crate) fn tokens(pod: &Pod) -> Vec<((String, usize), ServiceAccountTokenProjection)> {
     let mut tokens = Vec::new();
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
@@ -141,7 +141,7 @@ pub(crate) fn tokens(pod: &Pod) -> Vec<((String, usize), ServiceAccountTokenProj
 /// The files of a volume of [`VolumeKind::Payload`].
 ///
 /// # Errors
-/// When an object or a key of it is missing and not optional, or a field does not exist.
+/// If an object or key is missing and not optional, or a field does not exist.
 pub(crate) fn payload(volume: &Volume, render: &Render<'_>) -> Result<Payload, VolumeError> {
     let failed = |reason: String| VolumeError::Failed { volume: volume.name.clone(), reason };
     let namespace = render.sources.pod.metadata.namespace.as_deref().unwrap_or_default();
@@ -238,16 +238,16 @@ fn is_below(path: &str) -> bool {
 /// A volume that is ready.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Ready {
-    /// Where it is on the host.
+    /// Its path on the host.
     pub path: PathBuf,
-    /// No container can write to it, whatever its mount says: its files follow objects.
+    /// Whether no container can write to it, whatever its mount says: its files follow objects.
     pub read_only: bool,
 }
 
-/// Where a container sees its volumes; `expand` replaces `$(NAME)`.
+/// The mounts of a container's volumes; `expand` replaces `$(NAME)`.
 ///
 /// # Errors
-/// When a volume is missing, or a path leads out of its volume.
+/// If a volume is missing, or a path leads out of its volume.
 pub(crate) fn mounts(
     mounts: &[VolumeMount],
     volumes: &BTreeMap<String, Ready>,
@@ -286,7 +286,7 @@ fn sub_path(volume: &Path, path: &str) -> Result<PathBuf, String> {
     Ok(real)
 }
 
-/// Makes the directories of `path` below `volume` that are missing, for those who may use the volume itself.
+/// Creates missing directories of `path` below `volume`, with the permissions of the volume itself.
 fn make_like(volume: &Path, path: &Path) -> std::io::Result<()> {
     let model = std::fs::metadata(volume)?;
     let mut directory = volume.to_owned();

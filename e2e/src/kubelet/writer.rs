@@ -1,4 +1,4 @@
-//! Writes a pod's status whenever it has changed, and until it is written.
+//! Writes a pod's status after each change, with retries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +56,7 @@ pub(crate) async fn write(
     }
 }
 
-/// A strategic merge patch: conditions of others stay, what is no longer true goes.
+/// A strategic merge patch: keeps the conditions of others and removes outdated ones.
 fn patch(uid: &str, status: &PodStatus) -> Value {
     let mut value = serde_json::to_value(status).unwrap_or_default();
     if let Some(fields) = value.as_object_mut() {

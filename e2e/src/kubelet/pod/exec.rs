@@ -1,4 +1,4 @@
-//! Commands that are run in a container that runs: by probes, hooks, and who asks the kubelet.
+//! Runs commands in a running container for probes, hooks and requests to the kubelet.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::container::Place;
 use crate::kubelet::process::{self, ContainerProcess, Output, Program};
 
 impl PodWorker {
-    /// Runs a command in a container: its exit code and the beginning of what it wrote.
+    /// Runs a command in a container; returns its exit code and the start of its output.
     ///
     /// # Errors
-    /// When the container does not run or the command can't be started.
+    /// If the container does not run or the command can't be started.
     pub(crate) async fn execute(&self, container: &str, command: Vec<String>) -> Result<(i32, Vec<u8>), String> {
         let running =
             self.running_container(container).ok_or_else(|| format!("container {container} is not running"))?;
@@ -32,7 +32,7 @@ impl PodWorker {
         };
         process.0 = None;
         let mut text = Vec::new();
-        // A child of the command may hold the pipes open: its output is not waited for.
+        // A child of the command may hold the pipes open: its output is not awaited.
         let collect = async {
             while let Some(part) = output.recv().await {
                 text.extend(part);
@@ -43,7 +43,7 @@ impl PodWorker {
     }
 }
 
-/// Ends a command that nobody waits for any more.
+/// Kills a command whose caller is gone.
 struct Guard(Option<ContainerProcess>);
 
 impl Drop for Guard {

@@ -19,7 +19,7 @@ use crate::kubelet::status::{self, Current, PodState};
 use crate::kubelet::stop::{self, Stop};
 use crate::kubelet::{Kubelet, environment, host_port, volume, writer};
 
-/// The worker of a pod, from the first time the pod is seen until it is gone.
+/// Runs the worker of a pod from the first time the pod is seen until it is gone.
 pub(crate) async fn run(kubelet: Arc<Kubelet>, mut updates: watch::Receiver<Update>) {
     let first = updates.borrow().object.clone();
     let mut keys = volume::references(&first);
@@ -44,7 +44,7 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, mut updates: watch::Receiver<Upda
     if !matches!(phase, Some("Succeeded" | "Failed")) {
         run_to_end(&pod, &mut updates).await;
     }
-    // What has ended is kept, as the API keeps it, until someone deletes it.
+    // A finished pod is kept, as in the API, until it is deleted.
     let deleted = |update: &Update| update.gone || update.object.metadata.deletion_timestamp.is_some();
     if updates.wait_for(deleted).await.is_ok() && !updates.borrow().gone {
         pod.delete(&mut updates).await;
@@ -52,7 +52,7 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, mut updates: watch::Receiver<Upda
     kubelet.forget(&pod);
 }
 
-/// Runs the pod, and says in its status what became of it.
+/// Runs the pod and records the outcome in its status.
 async fn run_to_end(pod: &Arc<PodWorker>, updates: &mut watch::Receiver<Update>) {
     let (finished, finish) = watch::channel(false);
     let writer = tokio::spawn(writer::write(pod.clone(), pod.state.subscribe(), updates.clone(), finish));
@@ -97,11 +97,11 @@ async fn run_to_end(pod: &Arc<PodWorker>, updates: &mut watch::Receiver<Update>)
     pod.state.send_modify(|state| state.ended |= stopped);
     pod.clear(network).await;
     finished.send_replace(true);
-    // The last status is written before the pod is deleted: whoever looks at exit codes sees them.
+    // The last status is written before the pod is deleted, so that watchers see exit codes.
     let _ = writer.await;
 }
 
-/// Network, volumes, init containers, containers. Returns what is to be removed afterwards.
+/// Network, volumes, init containers, containers. Returns the network to remove afterwards.
 async fn work(pod: Arc<PodWorker>, mut stop: Stop) -> Option<PodNetwork> {
     let mut network = None;
     let prepared = tokio::select! {
@@ -158,7 +158,7 @@ async fn work(pod: Arc<PodWorker>, mut stop: Stop) -> Option<PodNetwork> {
     network
 }
 
-/// Everything that comes before the first container. False: the pod is refused.
+/// Everything before the first container. Returns false if the pod is rejected.
 async fn prepare(pod: &Arc<PodWorker>, network: &mut Option<PodNetwork>) -> bool {
     let object = pod.object();
     let sysctls = match sysctls(&object) {
@@ -234,7 +234,7 @@ impl PodWorker {
         }
     }
 
-    /// Whether a container has ended for good, before this kubelet.
+    /// Whether a container finished for good under an earlier kubelet.
     fn is_done(&self, index: usize) -> bool {
         matches!(self.state.borrow().containers[index].current, Current::Terminated(_))
     }
@@ -254,7 +254,7 @@ impl PodWorker {
         }
     }
 
-    /// Deletes the object for good, once nothing of it runs.
+    /// Deletes the object for good once nothing of it runs.
     async fn delete(&self, updates: &mut watch::Receiver<Update>) {
         let object = self.object();
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
@@ -272,12 +272,12 @@ impl PodWorker {
             }
             sleep(Duration::from_millis(500)).await;
         }
-        // With a finalizer it stays for a while.
+        // With a finalizer it remains for a while.
         let _ = updates.wait_for(|update| update.gone).await;
     }
 }
 
-/// The kernel settings of a pod, if they may be set.
+/// The kernel settings of a pod, if allowed.
 fn sysctls(pod: &Pod) -> Result<Vec<(String, String)>, String> {
     let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
     let mut wanted = Vec::new();
@@ -292,7 +292,7 @@ fn sysctls(pod: &Pod) -> Result<Vec<(String, String)>, String> {
     Ok(wanted)
 }
 
-/// Takes over what an earlier kubelet wrote into the status.
+/// Restores the state from the status written by an earlier kubelet.
 fn recover(pod: &Pod, state: &mut PodState) {
     let Some(status) = &pod.status else { return };
     let now = Timestamp::now();

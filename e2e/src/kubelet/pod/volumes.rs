@@ -1,4 +1,4 @@
-//! The volumes of a pod: made before its containers, and kept as the objects are that they show.
+//! The volumes of a pod: created before its containers, and updated with the objects they show.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use super::{PodWorker, Update, containers};
 use crate::kubelet::objects::Objects;
 use crate::kubelet::volume::{self, Ownership, Render, VolumeError, VolumeKind};
 
-/// Keeps the files of volumes as their objects are, until the pod is gone.
+/// Updates the files of volumes with their objects until the pod is gone.
 pub(super) async fn refresh(
     pod: Weak<PodWorker>,
     mut tokens: Tokens,
@@ -41,7 +41,7 @@ pub(super) async fn refresh(
         }
         let Some(pod) = pod.upgrade() else { return };
         if tokens.fetch(&pod).await.is_err() {
-            // The old token is good for a while; the API server is asked again soon.
+            // The old token is still valid for a while; the next attempt is soon.
             sleep(Duration::from_secs(1)).await;
         }
         if pod.state.borrow().ended {
@@ -51,7 +51,7 @@ pub(super) async fn refresh(
             if !matches!(volume::kind(&volume), Ok(VolumeKind::Payload)) {
                 continue;
             }
-            // An object that was deleted leaves its files, as with the kubelet.
+            // Files of a deleted object stay, as with the kubelet.
             let Ok(payload) = pod.payload(&volume, &tokens) else { continue };
             if shown.get(&volume.name) != Some(&payload) {
                 let path = pod.volume_path(&volume.name);
@@ -76,12 +76,12 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// When the next token has to be renewed.
+    /// The time at which the next token must be renewed.
     fn renewal(&self) -> Option<Instant> {
         self.due.values().min().copied()
     }
 
-    /// Asks for the tokens that are missing or due.
+    /// Requests missing and expiring tokens.
     pub(super) async fn fetch(&mut self, pod: &PodWorker) -> Result<(), String> {
         let object = pod.object();
         for (key, wanted) in volume::tokens(&object) {
@@ -126,7 +126,7 @@ impl Tokens {
 }
 
 impl PodWorker {
-    /// Makes all volumes; what is in those that follow objects.
+    /// Creates all volumes, with the files of those that follow objects.
     pub(super) fn set_up_volumes(&self, tokens: &Tokens) -> Result<BTreeMap<String, volume::Payload>, String> {
         let mut paths = BTreeMap::new();
         let mut shown = BTreeMap::new();
@@ -189,7 +189,7 @@ impl PodWorker {
     }
 }
 
-/// The user that all containers ask for, if they ask for one.
+/// The user that all containers request, if any.
 fn common_user(pod: &Pod) -> Option<u32> {
     let shared =
         pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()).and_then(|context| context.run_as_user);

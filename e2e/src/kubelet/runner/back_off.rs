@@ -1,9 +1,9 @@
-//! How long a container that ends again and again waits before it is started.
+//! How long a container that ends repeatedly waits before its restart.
 
 use std::time::Duration;
 
-/// How long a container waits after its ends: not at all after the first, then 10 s, doubling to 5 minutes; from the start
-/// again after it ran for 10 minutes.
+/// The wait after each end: none after the first, then 10 s, doubling up to 5 minutes; it starts over after the
+/// container ran for 10 minutes.
 #[derive(Debug, Default)]
 pub(super) struct BackOff {
     next: Option<Duration>,
@@ -14,7 +14,7 @@ impl BackOff {
     const LAST: Duration = Duration::from_secs(300);
     const FORGET: Duration = Duration::from_secs(600);
 
-    /// What to wait after a run of that length.
+    /// The wait after a run of this length.
     pub(super) fn after(&mut self, ran: Duration) -> Duration {
         if ran >= Self::FORGET {
             self.next = None;

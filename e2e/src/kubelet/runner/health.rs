@@ -1,4 +1,4 @@
-//! What is done beside a container that runs: its postStart hook and its probes.
+//! Tasks beside a running container: its postStart hook and its probes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::{Kill, Which};
 use crate::kubelet::pod::PodWorker;
 use crate::kubelet::probe::{self, ProbeAction, ProbeCounter};
 
-/// The hook first, then the probes; returns when a startup probe or the hook has failed, or nothing is left to do.
+/// Runs the hook first, then the probes; returns if a startup probe or the hook fails, or nothing is left to do.
 pub(super) async fn hook_and_probes(
     pod: Arc<PodWorker>,
     which: Which,
@@ -59,7 +59,7 @@ enum ProbeKind {
     Readiness,
 }
 
-/// Probes until the container ends, or, for a startup probe, has started. False: the container is to be ended.
+/// Probes until the container ends or, for a startup probe, has started. Returns false if the container must be ended.
 async fn probe(
     pod: &Arc<PodWorker>,
     which: Which,
@@ -83,8 +83,8 @@ async fn probe(
     let action = ProbeAction::of_probe(spec, container);
     let mut tally = ProbeCounter::new(spec, kind == ProbeKind::Liveness);
     let mut told = false;
-    // The kubelet's first probe comes about a second after the start, when it has noticed it. What is ready before is seen
-    // before; what fails before then is not counted.
+    // The kubelet's first probe comes about a second after the start, when it has noticed it. Earlier successes count;
+    // earlier failures don't.
     let early = [50, 100, 200, 400, 700].map(Duration::from_millis);
     let mut early = early.into_iter().filter(|_| delay.is_zero() && kind != ProbeKind::Liveness);
     let mut due = start + delay;
@@ -98,7 +98,7 @@ async fn probe(
                 }
                 sleep_until(due).await;
                 due += period;
-                // A probe that took longer than its period is not made up for.
+                // A probe that takes longer than its period is not caught up on.
                 due = due.max(Instant::now());
             }
         }
@@ -145,7 +145,7 @@ async fn probe(
     }
 }
 
-/// Does what a probe or a hook says.
+/// Performs the action of a probe or hook.
 pub(super) async fn act(
     pod: &Arc<PodWorker>,
     container: &str,

@@ -1,7 +1,8 @@
 //! Volumes on the host: directories, and files that change all at once.
 //!
-//! Files that follow objects lie in a directory with a name of its own, which the link `..data` points to; each visible name is
-//! a link through `..data`. Replacing that one link changes all files at once, and a program that watches the link is told.
+//! Files that follow objects lie in a directory with a unique name, to which the link `..data` points; each visible
+//! name is a link through `..data`. Replacing that one link changes all files at once, and notifies programs that watch
+//! it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,17 +16,17 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::Payload;
 
-/// Who may read a volume.
+/// The ownership of a volume's files.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Ownership {
-    /// `fsGroup`: owns every file, with at least its owner's right to read.
+    /// `fsGroup`: owns every file, with at least the owner's read permission.
     pub group: Option<u32>,
 }
 
-/// Makes an `emptyDir`, in memory if so asked, and keeps one that is there.
+/// Creates an `emptyDir`, in memory if requested, and keeps an existing one.
 ///
 /// # Errors
-/// When the directory can't be made or mounted.
+/// If the directory can't be created or mounted.
 pub(crate) fn empty_directory(path: &Path, memory: bool, limit: Option<&str>, ownership: Ownership) -> io::Result<()> {
     if path.exists() {
         return Ok(());
@@ -45,7 +46,7 @@ pub(crate) fn empty_directory(path: &Path, memory: bool, limit: Option<&str>, ow
 /// Makes `path` show exactly `payload`, in one step.
 ///
 /// # Errors
-/// When a file can't be written.
+/// If a file can't be written.
 pub(crate) fn write(path: &Path, payload: &Payload, ownership: Ownership) -> io::Result<()> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let directory = |path: &Path| {
@@ -75,7 +76,7 @@ pub(crate) fn write(path: &Path, payload: &Payload, ownership: Ownership) -> io:
     symlink(&name, &temporary)?;
     fs::rename(&temporary, path.join("..data"))?;
 
-    // Only now do names of files that are new lead somewhere, and do those of files that are gone lead nowhere.
+    // Only now add the names of new files and remove those of deleted files.
     let names: BTreeSet<&str> = payload.keys().filter_map(|file| file.split('/').next()).collect();
     for name in &names {
         let link = path.join(name);
@@ -99,7 +100,7 @@ pub(crate) fn write(path: &Path, payload: &Payload, ownership: Ownership) -> io:
 /// Removes a pod's directory and what is mounted below it. Host paths are never below it.
 ///
 /// # Errors
-/// When something can't be removed.
+/// If something can't be removed.
 pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let below =
