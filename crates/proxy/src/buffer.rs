@@ -5,29 +5,29 @@ use std::task::{Context, Poll};
 
 use crate::stream::ReadInto;
 
-/// A flat buffer in three parts: a held prefix (the head of the message that is being served, which its ranges point into),
-/// bytes received and not yet consumed, and room.
+/// A flat buffer in three parts: a held prefix (the head of the message that is being served, which its ranges point into), bytes
+/// received and not yet consumed, and room.
 ///
-/// Reading never moves what is there: only [`compact`](Self::compact) does. So a body that was consumed can be sent once more
-/// ([`rewind`](Self::rewind)) as long as nothing was moved. How much room a read needs is decided by
-/// [`Store::make_room`](crate::work::Store::make_room).
+/// Reading never moves existing bytes: only [`compact`](Self::compact) does. So a consumed body can be sent again
+/// ([`rewind`](Self::rewind)) as long as nothing was moved. [`Store::make_room`](crate::work::Store::make_room) decides how much
+/// room a read needs.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     data: Vec<u8>,
     held: usize,
     start: usize,
     end: usize,
-    /// Bytes behind the held prefix were consumed and dropped, or may be.
+    /// Bytes after the held prefix were consumed and dropped, or may be.
     recycled: bool,
 }
 
 impl Buffer {
-    /// A buffer of that size, all of it usable.
+    /// Creates a buffer of that size, all of it usable.
     pub(crate) fn with_size(size: usize) -> Self {
         Self { data: vec![0; size], ..Self::default() }
     }
 
-    /// What was received and not consumed.
+    /// The bytes that were received and not consumed.
     pub(crate) fn filled(&self) -> &[u8] {
         &self.data[self.start..self.end]
     }
@@ -47,12 +47,12 @@ impl Buffer {
         self.data.len()
     }
 
-    /// Bytes in front of the room: held, consumed and filled.
+    /// Bytes before the room: held, consumed and filled.
     pub(crate) fn used(&self) -> usize {
         self.end
     }
 
-    /// Bytes that a read can add without moving or growing anything.
+    /// Bytes that a read can add without moving or growing the buffer.
     pub(crate) fn room(&self) -> usize {
         self.data.len() - self.end
     }
@@ -65,7 +65,7 @@ impl Buffer {
         self.recycled = false;
     }
 
-    /// Lets go of the prefix and moves what is left to the front.
+    /// Releases the prefix and moves the rest to the front.
     pub(crate) fn release(&mut self) {
         self.held = 0;
         self.compact();
@@ -80,7 +80,7 @@ impl Buffer {
         rest
     }
 
-    /// Forgets `count` bytes at the front of what is filled.
+    /// Drops `count` filled bytes at the front.
     pub(crate) fn consume(&mut self, count: usize) {
         debug_assert!(count <= self.end - self.start, "only what was received can be consumed");
         self.start += count;
@@ -91,7 +91,7 @@ impl Buffer {
         !self.recycled
     }
 
-    /// Takes back all that was consumed behind the held prefix; `false` if it is no longer there.
+    /// Restores everything consumed after the held prefix; `false` if it is no longer there.
     pub(crate) fn rewind(&mut self) -> bool {
         if !self.recycled {
             self.start = self.held;
@@ -99,17 +99,17 @@ impl Buffer {
         !self.recycled
     }
 
-    /// What is consumed from now on is never sent again.
+    /// Gives up rewinding: bytes consumed from now on are never sent again.
     pub(crate) fn forgo_rewind(&mut self) {
         self.recycled = true;
     }
 
-    /// Forgets everything.
+    /// Clears the buffer.
     pub(crate) fn clear(&mut self) {
         (self.held, self.start, self.end, self.recycled) = (0, 0, 0, false);
     }
 
-    /// Makes room by dropping what was consumed. What is filled moves to the held prefix.
+    /// Makes room by dropping consumed bytes. Filled bytes move up to the held prefix.
     pub(crate) fn compact(&mut self) {
         if self.start > self.held {
             self.data.copy_within(self.start..self.end, self.held);
@@ -119,16 +119,16 @@ impl Buffer {
         }
     }
 
-    /// Continues in other memory, with the same content, and returns the memory that it had.
+    /// Continues in other memory with the same content; returns the previous memory.
     ///
     /// # Panics
-    /// If `memory` has no space for the bytes that are [`used`](Self::used).
+    /// If `memory` has no space for the [`used`](Self::used) bytes.
     pub(crate) fn replace_memory(&mut self, mut memory: Vec<u8>) -> Vec<u8> {
         memory[..self.end].copy_from_slice(&self.data[..self.end]);
         std::mem::replace(&mut self.data, memory)
     }
 
-    /// Reads once into the room behind what is there; 0 at the end of the stream.
+    /// Reads once into the room after the filled bytes; 0 at the end of the stream.
     pub(crate) fn poll_fill<S: ReadInto>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         debug_assert!(self.room() > 0, "a read without room would look like the end of the stream");
         let read = stream.poll_read_into(cx, &mut self.data[self.end..]);

@@ -1,4 +1,4 @@
-//! What the proxy is told when it starts. Everything that can change while it runs is in the snapshot.
+//! The proxy's options at start. Everything that can change while it runs is in the snapshot.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -13,36 +13,36 @@ use crate::metrics::MetricOptions;
 use crate::net::resolve::AddressPolicy;
 use crate::unreachable::UnreachableSink;
 
-/// Choices of the process, as opposed to those of the users' objects.
+/// Options of the process, as opposed to settings from users' objects.
 #[derive(Debug)]
 pub struct ProxyConfig {
     /// Worker threads. `None` for what the settings say, and else one per core that the process may use (CPU affinity and
     /// cgroup quota are respected).
     pub workers: Option<NonZeroUsize>,
-    /// Client connections that one worker holds at most; further ones wait in the kernel's queue
-    /// (ingress-nginx `max-worker-connections`).
+    /// Maximum number of client connections per worker; further ones wait in the kernel's queue (ingress-nginx
+    /// `max-worker-connections`).
     ///
-    /// All workers together hold no more than five sixteenths of the files that the process may have open when it starts: each may
-    /// need another one for its endpoint.
+    /// All workers together hold no more than five sixteenths of the files that the process may have open when it starts: each
+    /// may need another one for its endpoint.
     ///
-    /// Of sessions of UDP services it holds no more than this either, and all workers together no more than a quarter of the files that
-    /// the process may have open when it starts: the one that was silent for longest makes room for a new one.
+    /// Of sessions of UDP services it holds no more than this either, and all workers together no more than a quarter of the
+    /// files that the process may have open when it starts: the one that was silent for longest makes room for a new one.
     pub connections: usize,
-    /// Where the access log goes.
+    /// The destination of the access log.
     pub log: LogSink,
-    /// A format of the access log in place of that of the settings.
+    /// A format of the access log that overrides the one in the settings.
     pub log_format: Option<(Template, LogEscape)>,
-    /// Where health, readiness and metrics are served; `None` for nowhere.
+    /// Address for health, readiness and metrics; `None` to serve none.
     pub admin: Option<SocketAddr>,
     /// Path of the health endpoint (`--health-check-path`).
     pub health_path: String,
     /// Time for the workers to answer a probe (`--health-check-timeout`).
     pub patience: Duration,
-    /// What is counted and how it is labelled.
+    /// What is counted, and with which labels.
     pub metrics: MetricOptions,
-    /// What there is to say about users' objects.
+    /// Findings about users' objects.
     pub findings: FindingSource,
-    /// Who is told of backends of which no endpoint can be connected to.
+    /// Gets reports of backends without a reachable endpoint.
     pub unreachable: UnreachableSink,
     /// Which addresses requests may be sent to.
     pub addresses: AddressPolicy,

@@ -1,4 +1,4 @@
-//! What the proxy does beside serving requests: the admin listener and the resolution of names, on a thread of its own.
+//! The proxy's work besides serving requests: the admin listener and name resolution, on a dedicated thread.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,24 +22,24 @@ pub(crate) struct Control {
 /// The parts of the control thread before it runs.
 #[derive(Debug)]
 pub(crate) struct PreparedControl {
-    /// Taken out when it runs, or when it is dropped.
+    /// Taken out when it runs or is dropped.
     runtime: Option<Runtime>,
     admin: Option<AdminServer>,
     resolver: Option<(Arc<Resolver>, mpsc::Receiver<Resolved>)>,
     address: Option<SocketAddr>,
-    /// Where requests may be sent, with our own address.
+    /// Where requests may be sent, given the proxy's own address.
     policy: AddressPolicy,
 }
 
 impl PreparedControl {
-    /// Binds the admin listener and reads the configuration of the resolver. Without the latter names stay unresolved, which
-    /// is reported and harms nothing else.
+    /// Binds the admin listener and reads the configuration of the resolver. Without the latter, names stay unresolved, which is
+    /// reported and affects nothing else.
     ///
     /// # Errors
-    /// If the address is taken or there is no event loop.
+    /// If the address is in use or no event loop can be created.
     pub(crate) fn new(admin: Option<SocketAddr>, policy: AddressPolicy) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        // The caller may be on an event loop of his own, where another one must not block.
+        // The caller may run on its own event loop, where another one must not block.
         let bind = || runtime.block_on(async { Some(AdminServer::bind(admin?).await) });
         let bound: Option<io::Result<AdminServer>> =
             thread::scope(|scope| scope.spawn(bind).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
@@ -57,7 +57,7 @@ impl PreparedControl {
         Ok(this)
     }
 
-    /// Where the admin listener is.
+    /// The address of the admin listener.
     pub(crate) fn admin_address(&self) -> Option<SocketAddr> {
         self.address
     }
@@ -67,15 +67,15 @@ impl PreparedControl {
         self.policy.clone()
     }
 
-    /// The resolver, to be told of every change.
+    /// The resolver, which must be given every change.
     pub(crate) fn resolver(&self) -> Option<Arc<Resolver>> {
         self.resolver.as_ref().map(|(resolver, _)| resolver.clone())
     }
 
-    /// Runs until the result is dropped. `follow` takes over where names lead.
+    /// Runs until the result is dropped. `follow` applies the resolved addresses.
     ///
     /// # Errors
-    /// If there is no thread.
+    /// If no thread can be created.
     pub(crate) fn run<F>(
         mut self,
         source: AdminSource,
@@ -106,7 +106,7 @@ impl PreparedControl {
     }
 }
 
-/// A runtime that is merely dropped would wait for its blocking tasks, which an event loop of the caller forbids.
+/// Dropping a runtime would wait for its blocking tasks, which the caller's event loop forbids.
 impl Drop for PreparedControl {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {

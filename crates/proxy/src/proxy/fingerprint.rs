@@ -1,12 +1,12 @@
-//! A number that is the same wherever the same configuration runs: the sum of a hash of each resource, so that a change costs
-//! what it changes and the order does not matter.
+//! A number that is the same wherever the same configuration runs: the sum of a hash of each resource, so that the cost depends
+//! on the change and the order does not matter.
 
 use std::collections::BTreeSet;
 use std::io;
 
 use fairway_model::{Delta, Resource, ResourceName, Snapshot};
 
-/// The number of a whole snapshot.
+/// The fingerprint of a whole snapshot.
 pub(super) fn whole(snapshot: &Snapshot) -> u64 {
     let settings = hash(&Resource::Settings(snapshot.settings().clone()));
     let delta = Snapshot::diff(&Snapshot::default(), snapshot);
@@ -14,12 +14,12 @@ pub(super) fn whole(snapshot: &Snapshot) -> u64 {
     named.map(hash).fold(settings, u64::wrapping_add)
 }
 
-/// The names of what a change touches, each once. Settings are always looked at.
+/// The names of the resources that a change touches, each once. Settings are always included.
 pub(super) fn touched(delta: &Delta) -> BTreeSet<ResourceName> {
     delta.upserts.iter().filter_map(Resource::name).chain(delta.removals.iter().cloned()).collect()
 }
 
-/// The number of `new`, from that of `old`, where at most `touched` and the settings differ.
+/// The fingerprint of `new`, computed from that of `old`, where only `touched` and the settings may differ.
 pub(super) fn next(number: u64, touched: &BTreeSet<ResourceName>, old: &Snapshot, new: &Snapshot) -> u64 {
     let sum = |snapshot: &Snapshot| {
         let settings = hash(&Resource::Settings(snapshot.settings().clone()));
@@ -31,14 +31,14 @@ pub(super) fn next(number: u64, touched: &BTreeSet<ResourceName>, old: &Snapshot
 
 fn hash(resource: &Resource) -> u64 {
     let mut fnv = Fnv(0xcbf2_9ce4_8422_2325);
-    // Neither the resources nor the hash can fail; half of one would be as good as another number.
+    // Neither serialising nor hashing can fail; the hash of a part would be as good as any other number.
     let _ = serde_json::to_writer(&mut fnv, resource);
-    // The upper bits, which are shown, shall depend on all of the text.
+    // The upper bits, which are displayed, must depend on the whole text.
     let mixed = (fnv.0 ^ (fnv.0 >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     mixed ^ (mixed >> 33)
 }
 
-/// FNV-1a with 64 bits: without a seed, so every process gets the same.
+/// FNV-1a with 64 bits: it has no seed, so every process computes the same value.
 struct Fnv(u64);
 
 impl io::Write for Fnv {

@@ -1,7 +1,7 @@
-//! Which listeners are open, and what becomes of them with a change.
+//! The open listeners, and how a change affects them.
 //!
-//! What the operating system refuses is tried again and again. Each attempt knows how the one before it ended, so that nobody is
-//! told the same thing twice.
+//! Listeners that the operating system refuses are retried repeatedly. Each attempt knows how the previous one ended, so that
+//! nothing is reported twice.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -11,12 +11,13 @@ use fairway_model::{ListenerName, Snapshot};
 
 use crate::net::listener::{self, AnyListener, Bound};
 
-/// The listeners as the last attempt left them. One whose new address is refused is in both maps: the old one is still open.
+/// The listeners as the last attempt left them. A listener whose new address is refused is in both maps: the old one is still
+/// open.
 #[derive(Debug, Default)]
 pub(super) struct Listening {
     /// The resources whose sockets are open.
     pub(super) open: HashMap<ListenerName, AnyListener>,
-    /// Those that could not be opened.
+    /// Listeners that could not be opened.
     pub(super) refused: HashMap<ListenerName, Refusal>,
 }
 
@@ -27,7 +28,7 @@ pub(super) struct Refusal {
     error: io::ErrorKind,
 }
 
-/// For each worker the sockets that it opens.
+/// For each worker, the sockets that it opens.
 pub(super) type Open = Vec<Vec<(AnyListener, Bound)>>;
 
 /// The listeners of a snapshot, for HTTP and for streams.
@@ -36,18 +37,18 @@ pub(super) fn listeners(snapshot: &Snapshot) -> impl Iterator<Item = AnyListener
     http.chain(snapshot.stream_listeners().cloned().map(AnyListener::Stream))
 }
 
-/// What becomes of listeners with a change.
+/// How listeners are affected by a change.
 #[derive(Debug, Default)]
 pub(super) struct Relisten {
-    /// Sockets of new ones.
+    /// Sockets of new listeners.
     pub(super) open: Open,
-    /// Those that stay open and serve something else.
+    /// Listeners that stay open with another resource.
     pub(super) change: Vec<AnyListener>,
-    /// Those that are no more.
+    /// Listeners that are removed.
     pub(super) close: Vec<AnyListener>,
-    /// Those that could not be opened.
+    /// Listeners that could not be opened.
     pub(super) refused: Vec<RefusedListener>,
-    /// New ones that were refused until now, and where they are.
+    /// Newly opened listeners that were refused before, with their addresses.
     pub(super) opened: BTreeMap<ListenerName, SocketAddr>,
 }
 
@@ -58,15 +59,16 @@ pub struct RefusedListener {
     pub listener: ListenerName,
     /// Its address.
     pub address: SocketAddr,
-    /// What the operating system said.
+    /// The error from the operating system.
     pub error: io::Error,
     /// Whether the attempt before this one ended in the same way: name, address and kind of the error.
     pub known: bool,
 }
 
 impl Listening {
-    /// Binds what is new. A listener with another address is a new one, and the old one stays in force until that is bound;
-    /// with something else behind it it stays open. What could not be bound is tried again. `local` is where listeners are open.
+    /// Binds new listeners. A listener with another address is a new one, and the old one stays open until the new one is bound;
+    /// with another resource it stays open. Listeners that could not be bound are retried. `local` gives the addresses of open
+    /// listeners.
     pub(super) fn follow(
         &mut self,
         snapshot: &Snapshot,
@@ -85,7 +87,7 @@ impl Listening {
         }
         let stays =
             |listener: &AnyListener| wanted.get(listener.name()).is_some_and(|new| new.shares_sockets(listener));
-        // Where we listen now, with the ports that the kernel chose, and whether we go on there.
+        // The addresses that the proxy listens on now, with the ports that the kernel chose, and whether it keeps them.
         let ours: Vec<_> = self
             .open
             .values()
@@ -143,7 +145,7 @@ impl Listening {
     }
 }
 
-/// A socket of our own.
+/// One of the proxy's own sockets.
 struct Ours {
     address: SocketAddr,
     udp: bool,
@@ -151,7 +153,8 @@ struct Ours {
     stays: bool,
 }
 
-/// Binds an address. A socket of our own that is about to close is not in the way; one that stays is, as anybody's would be.
+/// Binds an address. One of the proxy's own sockets that is about to close doesn't block it; one that stays does, like any other
+/// process's.
 fn bind(listener: &AnyListener, ours: &[Ours], workers: usize) -> io::Result<Vec<Bound>> {
     let address = listener.address();
     let overlaps = |own: &&Ours| {

@@ -1,4 +1,4 @@
-//! The running proxy: its workers, and the one way to change what they serve.
+//! The running proxy: its workers, and the only way to change what they serve.
 
 mod control;
 mod fingerprint;
@@ -37,12 +37,12 @@ use crate::worker::{self, Order};
 /// Why the proxy did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address could not be bound, most likely because somebody else listens there.
+    /// An address could not be bound, most likely because another process listens there.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the operating system said.
+        /// The error from the operating system.
         source: io::Error,
     },
     /// The admin listener or the control thread's event loop could not be set up.
@@ -64,7 +64,7 @@ pub struct Proxy {
     control: Option<Control>,
 }
 
-/// Publishes changes of the configuration. Clones are the same publisher.
+/// Publishes changes of the configuration. Clones share the same publisher.
 #[derive(Clone, Debug)]
 pub struct Publisher(Arc<Shared>);
 
@@ -77,16 +77,16 @@ pub struct Published {
     pub hosts: usize,
     /// From the call until every worker served it.
     pub took: Duration,
-    /// Listeners that are not open as they should be, also those that were not before. All else of the change is in force.
+    /// Listeners that are not open as configured, including those that were refused before. The rest of the change is in force.
     pub refused: Vec<RefusedListener>,
-    /// Listeners that are open at last after they were refused, and where.
+    /// Listeners that are now open after being refused, with their addresses.
     pub opened: BTreeMap<ListenerName, SocketAddr>,
 }
 
 /// How draining ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Drained {
-    /// Client connections and sessions of datagrams that the deadline cut.
+    /// Client connections and UDP sessions cut at the deadline.
     pub cut: usize,
 }
 
@@ -94,7 +94,7 @@ impl Proxy {
     /// Binds every listener of the snapshot and starts the workers. When it returns, connections are accepted.
     ///
     /// # Errors
-    /// If an address is taken, or the operating system gives no thread.
+    /// If an address is in use, or the operating system can't create a thread.
     pub fn start(snapshot: Snapshot, config: ProxyConfig) -> Result<Self, StartError> {
         let ProxyConfig {
             workers,
@@ -153,7 +153,7 @@ impl Proxy {
                 worker::start(index, common.clone(), certificates.clone(), live.clone()).map_err(StartError::Thread)?;
             let first =
                 Order::Publish { live: live.clone(), open, change: Vec::new(), close: Vec::new(), done: done.clone() };
-            // A worker that is gone already has dropped its end of `done` as well.
+            // A worker that has ended has dropped its end of `done` as well.
             let _ = sender.send(first);
             senders.push(sender);
             threads.push(thread);
@@ -213,23 +213,24 @@ impl Proxy {
         Ok(Self { shared, threads, log, lifecycle, admin: address, control: Some(control) })
     }
 
-    /// Where the admin listener is, with the port that the kernel chose.
+    /// The address of the admin listener, with the port that the kernel chose.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
     }
 
-    /// Where in its life the process is, as probes see it. The proxy itself moves it on only when it drains: that the
-    /// first complete configuration is live is for whoever publishes it to say.
+    /// The stage in the life of the process, as seen by probes. The proxy itself changes it only when it drains: the publisher of
+    /// the first complete configuration reports that it is live.
     pub fn readiness(&self) -> Lifecycle {
         self.lifecycle.clone()
     }
 
-    /// Publishes changes.
+    /// The publisher of changes.
     pub fn publisher(&self) -> Publisher {
         Publisher(self.shared.clone())
     }
 
-    /// Where the listeners accept connections or datagrams, those of TCP and UDP services too, with the ports that the kernel chose.
+    /// The addresses that the listeners are open on, including those of TCP and UDP services, with the ports that the kernel
+    /// chose.
     pub fn local_addresses(&self) -> BTreeMap<ListenerName, SocketAddr> {
         locked(&self.shared.local).clone()
     }
@@ -239,15 +240,15 @@ impl Proxy {
         self.shared.workers.len()
     }
 
-    /// Client connections of all workers.
+    /// Number of client connections of all workers.
     pub async fn connections(&self) -> usize {
         self.shared.connections().await
     }
 
-    /// Stops accepting, closes what is idle, lets the rest finish, and stops at the deadline. The grace period before that is
-    /// for those who still send new connections here. In its second half, when they should have noticed, every response tells its
-    /// client that the connection ends with it: whoever keeps connections goes elsewhere then, and none of them is closed just
-    /// when a request is on its way.
+    /// Stops accepting, closes idle connections, lets the rest finish, and stops at the deadline. The grace period before that is
+    /// for clients that still open connections here. In its second half, when they should have noticed, every response announces
+    /// that its connection ends: clients with persistent connections then go elsewhere, and none is closed just as a request
+    /// arrives.
     pub async fn drain(&mut self, grace: Duration, deadline: Duration) -> Drained {
         self.lifecycle.stopping();
         if !grace.is_zero() {
@@ -294,7 +295,7 @@ impl Drop for Proxy {
 }
 
 impl Publisher {
-    /// Applies a change. Resolves when every worker serves it; requests that run keep what they began with.
+    /// Applies a change. Resolves when every worker serves it; requests in progress keep the configuration that they began with.
     pub async fn publish(&self, delta: Delta) -> Published {
         let begun = Instant::now();
         let shared = &*self.0;
@@ -313,7 +314,7 @@ impl Publisher {
         Published { version: live.version, hosts: live.snapshot.host_count(), took: begun.elapsed(), refused, opened }
     }
 
-    /// Tries again to open the listeners that are refused, and changes nothing else. `None` if there are none.
+    /// Tries again to open the refused listeners, and changes nothing else. `None` if there are none.
     pub async fn listen_again(&self) -> Option<Published> {
         let begun = Instant::now();
         let shared = &*self.0;
@@ -337,7 +338,7 @@ impl Publisher {
         })
     }
 
-    /// Takes over where names lead, as they are resolved.
+    /// Applies resolved addresses as they arrive.
     async fn follow(self, mut changes: mpsc::Receiver<Resolved>) {
         while let Some(change) = changes.recv().await {
             self.resolved(change).await;
@@ -354,12 +355,12 @@ impl Publisher {
         }
     }
 
-    /// The snapshot in force.
+    /// The current snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.0.live().snapshot.clone()
     }
 
-    /// Number of the version in force.
+    /// Number of the current version.
     pub fn version(&self) -> u64 {
         self.0.live().version
     }
@@ -376,7 +377,7 @@ fn accel_redirect(service: Origin) -> Finding {
     }
 }
 
-/// A question of the admin listener, which must not keep the proxy alive.
+/// Answers a query of the admin listener, which must not keep the proxy alive.
 fn asking<T: Default>(
     shared: &Arc<Shared>,
     ask: impl Fn(&Shared) -> T + Send + Sync + 'static,
@@ -385,7 +386,7 @@ fn asking<T: Default>(
     Box::new(move || shared.upgrade().map(|shared| ask(&shared)).unwrap_or_default())
 }
 
-/// Before there is a runtime to await on: the channel is closed when every worker has taken its first message.
+/// Waits before there is a runtime to await on: the channel closes when every worker has taken its first message.
 fn wait_blocking(done: &mut mpsc::Receiver<()>) {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     // Workers take microseconds; polling is simpler than a second kind of channel in the message.
@@ -396,7 +397,7 @@ fn wait_blocking(done: &mut mpsc::Receiver<()>) {
 
 fn worker_count(configured: Option<NonZeroUsize>, snapshot: &Snapshot) -> usize {
     let from_settings = snapshot.settings().workers.map(usize::from).and_then(NonZeroUsize::new);
-    // Knows CPU affinity and the quota of cgroups, both versions.
+    // It respects CPU affinity and cgroup quotas, both versions.
     let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     configured.or(from_settings).unwrap_or_else(available).get()
 }

@@ -1,5 +1,5 @@
-//! Who is let in: each connection has a place among those that the worker admits, and makes room for others when its turn has come
-//! (see [`place`](super::place)).
+//! Admits connections: each has a place among those that the worker admits, and makes room for others when its turn comes (see
+//! [`place`](super::place)).
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::metrics::Phase;
 use crate::timer::Deadline;
 
 impl Shard {
-    /// Counts a connection for as long as the result lives. `None` if its client has as many as one may have.
+    /// Counts a connection for as long as the result lives. `None` if its client has reached its limit.
     pub(crate) fn admit(self: &Rc<Self>, peer: SocketAddr) -> Option<Admission> {
         let running = self.running();
         let Some(count) = self.common.clients.enter(peer.ip(), running.snapshot.settings()) else {
@@ -26,7 +26,7 @@ impl Shard {
         Some(self.admitted(count))
     }
 
-    /// Counts a connection that speaks for many clients, such as a load balancer's.
+    /// Counts a connection that acts for many clients, such as a load balancer's.
     pub(crate) fn admit_proxy(self: &Rc<Self>) -> Admission {
         self.admitted(ClientCount::default())
     }
@@ -48,8 +48,8 @@ impl Shard {
         }
     }
 
-    /// Makes room for a file where as many are open as may be. `true` if there is room now; if there is nothing that can be closed at
-    /// once, clients are asked to go, which takes until one has [`ended`](Self::ended).
+    /// Makes room for a file when the limit of open files is reached. Returns `true` if there is room now; if nothing can be
+    /// closed at once, clients are asked to leave, which takes until one has [`ended`](Self::ended).
     pub(crate) fn free_file(&self) -> bool {
         let closed = self.upstreams.pool.borrow_mut().close_oldest();
         if !closed {
@@ -73,7 +73,7 @@ impl Shard {
         self.ended.notified().await;
     }
 
-    /// Says that a connection or sessions of datagrams have ended, for whoever waits for room or for the end of all.
+    /// Signals that a connection or UDP sessions have ended, to tasks that wait for room or for the end of all.
     pub(crate) fn has_ended(&self) {
         self.ended.notify_waiters();
         self.ended.notify_one();
@@ -86,7 +86,7 @@ pub(crate) struct Admission {
     shard: Rc<Shard>,
     phase: Phase,
     place: u32,
-    /// Held for as long as the connection is.
+    /// Held as long as the connection.
     _count: ClientCount,
 }
 
@@ -96,10 +96,10 @@ impl Admission {
         self.shard.places.borrow_mut().set_deadline(self.place, deadline.slot());
     }
 
-    /// The connection does something else now.
+    /// Changes the phase of the connection.
     pub(crate) fn enter(&mut self, phase: Phase) {
         if phase == self.phase {
-            // A connection that has not asked anything yet does not become younger.
+            // A connection that has not sent a request yet doesn't become younger.
             if phase != Phase::Reading {
                 self.set(phase);
             }
@@ -110,7 +110,7 @@ impl Admission {
         self.set(phase);
     }
 
-    /// The response is out, and what the client still sends is thrown away: nothing is lost if the connection goes.
+    /// The response is sent and further input is discarded: nothing is lost if the connection closes.
     pub(crate) fn give_way(&self) {
         self.shard.places.borrow_mut().set(self.place, Standing::Idle, self.shard.timers.now());
     }
@@ -127,7 +127,7 @@ impl Admission {
             Phase::Writing | Phase::Passing => Standing::Busy,
         };
         if self.shard.places.borrow_mut().set(self.place, standing, self.shard.timers.now()) {
-            // Whoever waits for room looks again.
+            // Tasks that wait for room check again.
             self.shard.has_ended();
         }
     }
@@ -143,7 +143,7 @@ impl Drop for Admission {
     }
 }
 
-/// Awaits something that comes before a request: until the deadline passes, or the connection has to make room for another one.
+/// Awaits a step that precedes a request: until the deadline passes, or the connection has to make room for another one.
 pub(crate) async fn while_admitted<F: Future>(
     admission: &Admission,
     deadline: &Deadline,

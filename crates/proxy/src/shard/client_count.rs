@@ -1,7 +1,7 @@
-//! How many connections each client has, where there is a limit of them.
+//! Counts each client's connections, if there is a limit.
 //!
-//! One count for the whole process: the kernel spreads a client's connections over all workers, and a limit for each of them would be
-//! another one on every machine. It takes a lock when a connection begins and when it ends, and only where the limit is set.
+//! One count for the whole process: the kernel spreads a client's connections over all workers, and a limit per worker would
+//! depend on the machine. It takes a lock when a connection begins and when it ends, and only where the limit is set.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,7 +14,8 @@ use fairway_model::Settings;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ClientCounts(Arc<Mutex<HashMap<CountedClient, u32>>>);
 
-/// Who counts as one client: an IPv4 address, or an IPv6 network of 64 bits, which is the least that a subscriber gets (RFC 6177).
+/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, which is the least that a subscriber gets (RFC
+/// 6177).
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
 enum CountedClient {
     V4([u8; 4]),
@@ -38,8 +39,8 @@ impl From<IpAddr> for CountedClient {
 pub(crate) struct ClientCount(Option<(ClientCounts, CountedClient)>);
 
 impl ClientCounts {
-    /// Another connection of a client; `None` if it has as many as it may have. A peer that is trusted to name its clients
-    /// speaks for many of them, and is not counted.
+    /// Another connection of a client; `None` if it has reached the limit. A peer that is trusted to name its clients acts for
+    /// many of them and is not counted.
     pub(crate) fn enter(&self, peer: IpAddr, settings: &Settings) -> Option<ClientCount> {
         let Some(most) = settings.connections_per_client.filter(|_| !settings.forwarded.trusts(peer)) else {
             return Some(ClientCount::default());
@@ -54,7 +55,7 @@ impl ClientCounts {
         Some(ClientCount(Some((self.clone(), client))))
     }
 
-    /// A panic while the lock is held leaves counts that are still counts.
+    /// Locks even after a panic in another thread: the counts stay consistent.
     fn lock(&self) -> MutexGuard<'_, HashMap<CountedClient, u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

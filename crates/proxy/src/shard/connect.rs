@@ -1,4 +1,4 @@
-//! Connecting to endpoints: within a time, and no longer than the endpoint is there.
+//! Connects to endpoints, within a time limit and only as long as the endpoint exists.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,28 +15,28 @@ use crate::stream::Upstream;
 use crate::timer::{Deadline, Millis, within};
 use crate::upstream::{Service, Way};
 
-/// Why there is no connection.
+/// Why a connection could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    /// The endpoint or the kernel does not want to.
+    /// The endpoint or the kernel refused.
     #[error(transparent)]
     Refused(#[from] io::Error),
-    /// As many files are open as may be, and none was closed in time.
+    /// The limit of open files is reached, and none was closed in time.
     #[error("too many open files")]
     NoFile,
-    /// The service has no such endpoint any more.
+    /// The service no longer has this endpoint.
     #[error("the endpoint is gone")]
     Gone,
-    /// The endpoint doesn't speak TLS, or not as it has to.
+    /// The endpoint doesn't speak TLS, or not as required.
     #[error("the TLS handshake failed")]
     Handshake,
-    /// The time is over.
+    /// The time limit passed.
     #[error("no answer in time")]
     TimedOut,
 }
 
-/// Opens a connection to an endpoint of a service. Waiting ends when the endpoint is gone meanwhile: packets to the address of a pod
-/// that was removed are lost without a word.
+/// Opens a connection to an endpoint of a service. Waiting ends if the endpoint is removed meanwhile: packets to the address of a
+/// removed pod are lost silently.
 ///
 /// # Errors
 /// See [`ConnectError`].
@@ -67,7 +67,7 @@ pub(crate) async fn open(
     }
 }
 
-/// The same, in the way that the route demands.
+/// The same, in the way that the route requires.
 ///
 /// # Errors
 /// See [`ConnectError`].
@@ -106,7 +106,7 @@ async fn socket(
             socket => return Ok(socket?),
         }
         if !shard.free_file() {
-            // Others than ours may have closed a file as well.
+            // Other parts of the process may have closed a file as well.
             deadline.set(end.min(shard.timers.after(CONNECT_LOOK)));
             within(deadline, shard.ended()).await;
             if shard.timers.now() >= end {

@@ -1,5 +1,5 @@
 //! What one worker thread owns and its tasks share: clock, timers, memory, counters, pools, admission, random numbers, and the
-//! snapshot in force. It knows nothing of listeners, connections or messages, which are above it.
+//! current snapshot. It doesn't depend on listeners, connections or messages, which build on it.
 
 mod admission;
 mod client_count;
@@ -34,28 +34,28 @@ use crate::work::Store;
 /// What all workers of the process have in common; nothing in it is written by a request.
 #[derive(Debug)]
 pub(crate) struct Common {
-    /// Client connections that one worker holds at most.
+    /// Maximum number of client connections per worker.
     pub(crate) connections: usize,
-    /// Connections of each client, where there is a limit of them.
+    /// Connections of each client, if there is a limit.
     pub(crate) clients: ClientCounts,
-    /// Sessions of datagrams that one worker holds at most.
+    /// Maximum number of UDP sessions per worker.
     pub(crate) datagram_sessions: usize,
-    /// Gives each connection its number; written once a connection.
+    /// Numbers the connections; written once per connection.
     pub(crate) numbers: AtomicU64,
     /// The access log, if there is one.
     pub(crate) log: Option<LogHandle>,
-    /// What is counted and how.
+    /// What is counted, and with which labels.
     pub(crate) metrics: Arc<MetricOptions>,
-    /// What responses have shown; written once for each backend that has something to show.
+    /// What responses have shown; written at most once per backend.
     pub(crate) remarks: Remarks,
-    /// Who is told of backends that can't be reached.
+    /// Gets reports of backends that can't be reached.
     pub(crate) unreachable: UnreachableSink,
 }
 
-/// How far the end of a worker has come. Each stage includes those before it.
+/// How far the shutdown of a worker has come. Each stage includes those before it.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum ShardStage {
-    /// Connections come and stay.
+    /// Connections are accepted and kept.
     Serving,
     /// Connections end with their next response.
     Leaving,
@@ -84,24 +84,24 @@ pub(crate) struct Shard {
     pub(crate) metrics: RefCell<WorkerMetrics>,
     /// Endpoints that can't be connected to.
     failing: RefCell<Failing>,
-    /// For templates with the time in them.
+    /// The time for templates.
     pub(crate) log_clock: RefCell<LogClock>,
-    /// Templates of policies that have variables, compiled, by their text. Forgotten with every change, so that there are no more
-    /// than one configuration has.
+    /// Compiled templates of policies that have variables, by their text. Cleared on every change, so that there are no more than
+    /// one configuration has.
     formats: RefCell<HashMap<Box<str>, Rc<Format>>>,
     /// Random numbers.
     pub(crate) rng: RefCell<Rng>,
     running: RefCell<Rc<InForce>>,
     connections: Cell<usize>,
-    /// Signalled when a connection ends, or sessions of datagrams do.
+    /// Signalled when a connection or UDP sessions end.
     ended: Notify,
     stage: Cell<ShardStage>,
-    /// Which connections make room when others wait for their places or files.
+    /// Decides which connections make room when others wait for their places or files.
     places: RefCell<Places>,
 }
 
 impl Shard {
-    /// A shard that serves a snapshot.
+    /// Creates a shard that serves a snapshot.
     pub(crate) fn new(common: Arc<Common>, live: Arc<Live>) -> Rc<Self> {
         Rc::new(Self {
             log: common.log.as_ref().map(LogHandle::writer),
@@ -123,41 +123,41 @@ impl Shard {
         })
     }
 
-    /// The snapshot in force. A request keeps what it got to its end, but for the endpoints, see [`Upstreams::service`].
+    /// The current snapshot. A request keeps the one it got until it ends, except for the endpoints, see [`Upstreams::service`].
     pub(crate) fn running(&self) -> Rc<InForce> {
         self.running.borrow().clone()
     }
 
-    /// From now on requests are served by this snapshot.
+    /// Makes new requests use this snapshot.
     pub(crate) fn publish(&self, live: Arc<Live>) {
         *self.running.borrow_mut() = Rc::new(InForce(live));
         self.metrics.borrow_mut().snapshot_changed();
         self.formats.borrow_mut().clear();
     }
 
-    /// Client connections.
+    /// Number of client connections.
     pub(crate) fn connections(&self) -> usize {
         self.connections.get()
     }
 
-    /// Requests under way.
+    /// Number of requests in progress.
     pub(crate) fn under_way(&self) -> u64 {
         self.metrics.borrow().connections.writing
     }
 
-    /// Connections end with their next response from now on.
+    /// Makes connections end with their next response.
     pub(crate) fn leave(&self) {
         self.reach(ShardStage::Leaving);
     }
 
-    /// Connections end as soon as they are idle.
+    /// Makes connections end as soon as they are idle.
     pub(crate) fn drain(&self) {
         self.reach(ShardStage::Draining);
         self.upstreams.pool.borrow_mut().clear();
         self.timers.wake_all();
     }
 
-    /// Requests end at once.
+    /// Ends requests at once.
     pub(crate) fn stop(&self) {
         self.reach(ShardStage::Stopping);
         self.timers.wake_all();
@@ -167,22 +167,22 @@ impl Shard {
         self.stage.set(self.stage.get().max(stage));
     }
 
-    /// Whether connections are to end with their next response.
+    /// Whether connections must end with their next response.
     pub(crate) fn is_leaving(&self) -> bool {
         self.stage.get() >= ShardStage::Leaving
     }
 
-    /// Whether connections are to end as soon as they are idle.
+    /// Whether connections must end as soon as they are idle.
     pub(crate) fn is_draining(&self) -> bool {
         self.stage.get() >= ShardStage::Draining
     }
 
-    /// Whether requests are to end at once.
+    /// Whether requests must end at once.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stage.get() >= ShardStage::Stopping
     }
 
-    /// A template of a policy in the form that is evaluated.
+    /// The compiled form of a policy's template.
     pub(crate) fn format(&self, template: &Template) -> Rc<Format> {
         let mut formats = self.formats.borrow_mut();
         if let Some(format) = formats.get(template.text()) {
@@ -203,7 +203,7 @@ impl Shard {
         let mut metrics = self.metrics.borrow_mut();
         metrics.record(record);
         if live.version < self.running.borrow().version {
-            // What was learnt about a snapshot that is about to go would be wrong for whatever takes its place in memory.
+            // What is cached about an outgoing snapshot would be wrong for the one that takes its place in memory.
             metrics.snapshot_changed();
         }
         drop(metrics);
@@ -213,7 +213,7 @@ impl Shard {
         if let Some(log) = &self.log
             && live.prepared.log.admits(record)
         {
-            // Escaping makes up to four bytes of one.
+            // Escaping turns one byte into up to four.
             log.log(live.prepared.log.format(), record, 4 * live.prepared.request.total);
         }
     }
@@ -228,14 +228,14 @@ impl Shard {
         }
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub(crate) fn report(&self, version: u64, live: &LiveRoutes) -> WorkerReport {
         let mut metrics = self.metrics.borrow_mut();
         metrics.upstream.idle = self.upstreams.pool.borrow().len() as u64;
         metrics.report(version, live)
     }
 
-    /// Keeps the clock and the deadlines going, and writes log lines that would wait for those that fill the buffer.
+    /// Starts the clock and the deadlines, and writes log lines that would otherwise wait for a full buffer.
     pub(crate) fn start(self: &Rc<Self>) {
         let this = self.clone();
         tokio::task::spawn_local(async move {
@@ -246,7 +246,7 @@ impl Shard {
         }
     }
 
-    /// Whether there is something that will need it again.
+    /// Releases unused state; returns whether more will have to be released later.
     fn keep_house(&self) -> bool {
         let running = self.running();
         self.upstreams.keep_house(self.timers.now(), &running);

@@ -1,17 +1,17 @@
 //! The places of a worker's connections, and which of them are given up when others need room.
 //!
-//! A connection that has not sent a complete request goes first: it costs its client nothing to come back, and whoever opens
-//! connections without asking for anything must not keep others out. Then those that wait for another request go. In both groups the
-//! oldest goes first, so that a client cannot stay by sending a byte now and then. A connection whose request is under way keeps
-//! its place.
+//! Connections that have not sent a complete request go first: coming back costs their clients nothing, and connections without
+//! requests must not keep others out. Connections that wait for another request go next. In both groups the oldest goes first, so
+//! that a client can't stay by sending a byte now and then. A connection with a request in progress keeps its place.
 
 use crate::limit::SILENCE_GRACE;
 use crate::timer::Millis;
 
-// No limit: the one of the table, in the unit of the clock.
+// No limit: the limit from the table, in the unit of the clock.
 const GRACE: Millis = SILENCE_GRACE.as_millis() as Millis;
 
-/// Most connections that make room at a time, and the share of those that could (nginx `ngx_drain_connections`: 32, an eighth).
+/// Maximum number of connections that make room at a time, and their share of those that could (nginx `ngx_drain_connections`:
+/// 32, an eighth).
 // No limit: a batch.
 const MOST_AT_A_TIME: usize = 32;
 // No limit: a batch.
@@ -19,10 +19,10 @@ const SHARE: usize = 8;
 
 const NONE: u32 = u32::MAX;
 
-/// What a connection does, as far as making room is concerned.
+/// The state of a connection with respect to making room.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Standing {
-    /// No complete request has come: it is silent, in its TLS handshake, or in the middle of a head.
+    /// No complete request has arrived: the connection is silent, in its TLS handshake, or in the middle of a head.
     Asking,
     /// Its last request is answered.
     Idle,
@@ -33,9 +33,9 @@ pub(crate) enum Standing {
 /// Why no connection makes room now.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Room {
-    /// Some were called and have not gone yet.
+    /// Some were called and have not left yet.
     Called,
-    /// The oldest may be called after so many milliseconds.
+    /// The oldest may be called after this many milliseconds.
     After(Millis),
     /// All connections have requests under way.
     None,
@@ -78,7 +78,7 @@ impl Default for Queue {
 }
 
 impl Places {
-    /// A place for a new connection, which asks from now on.
+    /// Adds a place for a new connection, which has not sent a request yet.
     pub(crate) fn take(&mut self, now: Millis) -> u32 {
         let place =
             Place { standing: Standing::Busy, since: now, older: NONE, newer: NONE, deadline: None, called: false };
@@ -98,7 +98,7 @@ impl Places {
         self.slots[at as usize].deadline = Some(deadline);
     }
 
-    /// A connection does something else. One that was called and has a request now stays, and another one has to go: `true` then.
+    /// Changes the state of a connection. A called one that now has a request stays, and another must go: returns `true` then.
     pub(crate) fn set(&mut self, at: u32, standing: Standing, now: Millis) -> bool {
         self.unlink(at);
         let place = &mut self.slots[at as usize];
@@ -110,7 +110,7 @@ impl Places {
         stays
     }
 
-    /// A connection is over.
+    /// Removes the place of a connection that has ended.
     pub(crate) fn give_up(&mut self, at: u32) {
         self.unlink(at);
         let place = &mut self.slots[at as usize];
@@ -124,7 +124,8 @@ impl Places {
         self.slots[at as usize].called
     }
 
-    /// Calls some connections, the oldest that have asked nothing first. Gives each one's standing and deadline to `call`.
+    /// Calls some connections, starting with the oldest that have not sent a request. Passes the state and deadline of each to
+    /// `call`.
     pub(crate) fn make_room(&mut self, now: Millis, mut call: impl FnMut(Standing, Option<u32>)) -> Room {
         if self.called > 0 {
             return Room::Called;
@@ -134,7 +135,7 @@ impl Places {
             for _ in 0..share(&self.asking) {
                 let wait = self.grace_left(self.asking.oldest, now);
                 if wait > 0 {
-                    // Idle ones wait as well: a burst of silent connections must not drive out those who have asked before.
+                    // Idle ones wait as well: a burst of silent connections must not drive out clients that have sent requests.
                     return if self.called > 0 { Room::Called } else { Room::After(wait) };
                 }
                 self.call(self.asking.oldest, &mut call);
@@ -149,7 +150,7 @@ impl Places {
         Room::Called
     }
 
-    /// How long a connection may still be silent.
+    /// How long a connection may remain silent.
     fn grace_left(&self, at: u32, now: Millis) -> Millis {
         (self.slots[at as usize].since + GRACE).saturating_sub(now)
     }

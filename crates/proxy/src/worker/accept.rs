@@ -1,4 +1,4 @@
-//! Accepting connections: as long as there is room for them, until the socket is closed.
+//! Accepts connections as long as there is room for them, until the socket is closed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,9 +30,10 @@ pub(super) async fn accept(shard: &Shard, gate: &Gate, socket: TcpListener, spaw
     }
 }
 
-/// Accepts what is in the queue, which would be reset when the socket closes.
+/// Accepts the connections in the queue, which would be reset when the socket closes.
 ///
-/// Asks the kernel itself: the event loop lets a task accept only so many at a time, and may take the queue for empty when it isn't.
+/// Asks the kernel itself: the event loop lets a task accept only a limited number at a time, and may take the queue for empty
+/// when it isn't.
 async fn accept_queue(
     shard: &Shard,
     gate: &Gate,
@@ -45,14 +46,14 @@ async fn accept_queue(
         Ok((TcpStream::from_std(stream)?, peer))
     };
     let mut pauses = 0;
-    // More than fit into the queue came after it was to be closed.
+    // More connections than fit into the queue arrived after the gate was closed.
     for _ in 0..=BACKLOG {
         match accept() {
             Ok((stream, peer)) => spawn(stream, peer),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => {
                 pauses += u32::from(recover(shard, gate, &error).await);
-                // Whoever closes the listener waits, and can't wait for long.
+                // Closing the listener waits for this, and must not wait long.
                 if pauses > CLOSING_PAUSES {
                     break;
                 }
@@ -61,7 +62,7 @@ async fn accept_queue(
     }
 }
 
-/// Sees to it that the next connection can be accepted, as far as that is up to us. `true` if that took a pause.
+/// Recovers from a failed accept as far as possible. Returns `true` if that took a pause.
 async fn recover(shard: &Shard, gate: &Gate, error: &io::Error) -> bool {
     if !descriptors::is_lack(error) {
         pause_after(error, gate).await;

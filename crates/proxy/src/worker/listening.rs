@@ -1,4 +1,4 @@
-//! The sockets that a worker listens on: they come and go with the configuration.
+//! The sockets that a worker listens on: they change with the configuration.
 
 use std::io;
 use std::rc::Rc;
@@ -17,7 +17,7 @@ impl Worker {
     /// Starts to accept.
     ///
     /// # Errors
-    /// If the event loop does not take the socket.
+    /// If the socket can't be registered with the event loop.
     pub(super) fn open_listener(&self, listener: AnyListener, socket: Bound) -> io::Result<()> {
         let local = socket.local_addr()?;
         match (listener, socket) {
@@ -62,7 +62,7 @@ impl Worker {
         Ok(())
     }
 
-    /// What listens at an address serves another resource from now on.
+    /// Makes the listener at an address serve another resource from now on.
     pub(super) fn change_listener(&self, changed: AnyListener) {
         match changed {
             AnyListener::Http(resource) => {
@@ -80,19 +80,19 @@ impl Worker {
         }
     }
 
-    /// The names of the listeners that take datagrams.
+    /// The names of the UDP listeners.
     pub(super) fn datagram_ports(&self) -> Vec<ListenerName> {
         let streams = self.streams.borrow();
         let datagrams = streams.iter().filter(|(open, _)| open.is_udp());
         datagrams.map(|(open, _)| open.resource().name.clone()).collect()
     }
 
-    /// Closes listeners after they have taken what waits in their queues, which would be reset otherwise.
+    /// Closes listeners after accepting what waits in their queues, which would otherwise be reset.
     pub(super) async fn close_listeners(&self, gone: impl Fn(&ListenerName) -> bool) {
         let closing: Vec<_> = self.listeners.borrow_mut().extract_if(.., |(open, _)| gone(&open.name())).collect();
         let streams: Vec<_> =
             self.streams.borrow_mut().extract_if(.., |(open, _)| gone(&open.resource().name)).collect();
-        // All at the same time: each may have to wait for a moment.
+        // All at the same time: each may have to wait a moment.
         closing.iter().for_each(|(open, _)| open.gate().close());
         streams.iter().for_each(|(open, _)| open.gate().close());
         for task in closing.into_iter().map(|(_, task)| task).chain(streams.into_iter().map(|(_, task)| task)) {

@@ -1,8 +1,8 @@
-//! A worker: one thread with its own event loop, the listeners that it opens and closes, and a [`Shard`] of all else. Workers share
-//! nothing that is written while requests are served.
+//! A worker: one thread with its own event loop, the listeners that it opens and closes, and a [`Shard`] of all else. Workers
+//! share nothing that is written while requests are served.
 //!
-//! The rest of the process talks to a worker by messages. A message is acknowledged by dropping what it carries, so that a
-//! worker that is gone never leaves anybody waiting.
+//! The rest of the process sends messages to a worker. A message is acknowledged by dropping its contents, so that a sender never
+//! waits for a worker that has ended.
 
 mod accept;
 mod listening;
@@ -27,36 +27,36 @@ use crate::net::listener::{AnyListener, Bound, OpenListener};
 use crate::net::tls::Certificates;
 use crate::shard::{Common, Shard};
 
-/// What a worker is told.
+/// A message to a worker.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// From now on requests are served by this snapshot; some listeners are opened, some closed.
+    /// Serve requests with this snapshot from now on; open and close some listeners.
     Publish {
         /// The snapshot.
         live: Arc<Live>,
         /// Sockets of this worker, bound and listening.
         open: Vec<(AnyListener, Bound)>,
-        /// Listeners whose resource changed without a change of address.
+        /// Listeners with a new resource at the same address.
         change: Vec<AnyListener>,
-        /// Listeners that are no more.
+        /// Listeners that are removed.
         close: Vec<AnyListener>,
         /// Dropped once it is in force.
         done: mpsc::Sender<()>,
     },
-    /// Every client connection ends with its next response; everything else goes on.
+    /// End every client connection with its next response; all else continues.
     Leave,
-    /// Accept nothing more, close what is idle, let the rest finish.
+    /// Accept nothing more, close idle connections, let the rest finish.
     Drain {
-        /// Dropped when the last connection and the last session of datagrams have ended.
+        /// Dropped when the last connection and UDP session have ended.
         done: mpsc::Sender<()>,
     },
-    /// How many client connections there are.
+    /// Report the number of client connections.
     Connections(oneshot::Sender<usize>),
-    /// How many client connections and sessions of datagrams there are.
+    /// Report the number of client connections and UDP sessions.
     Open(oneshot::Sender<usize>),
-    /// Whether the worker still turns.
+    /// Show that the worker's loop still runs.
     Ping(oneshot::Sender<()>),
-    /// What was counted so far.
+    /// Report the counts so far.
     Report(u64, Arc<LiveRoutes>, oneshot::Sender<WorkerReport>),
     /// End at once.
     Stop,
@@ -75,7 +75,7 @@ pub(crate) struct Worker {
 /// Starts a worker thread.
 ///
 /// # Errors
-/// If the operating system gives no thread.
+/// If the operating system can't create a thread.
 pub(crate) fn start(
     index: usize,
     common: Arc<Common>,
@@ -95,8 +95,8 @@ fn run(
     live: Arc<Live>,
     messages: mpsc::UnboundedReceiver<Order>,
 ) {
-    // Each turn of the loop asks the kernel for events after so many tasks. The default of 61 suits compute tasks; ours are
-    // short, and the answer of a fast endpoint is often there within that time.
+    // Each turn of the loop asks the kernel for events after this many tasks. The default of 61 suits compute tasks; ours are
+    // short, and the response of a fast endpoint often arrives within that time.
     let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -106,9 +106,9 @@ fn run(
     };
     let worker = Worker::new(common, certificates, live);
     runtime.block_on(worker.clone().serve(messages));
-    // The tasks that are left hold the worker, and the runtime holds them.
+    // The remaining tasks hold the worker, and the runtime holds them.
     drop(runtime);
-    // So do the sessions of datagrams. Each is logged now.
+    // So do UDP sessions. Each is logged now.
     worker.datagrams.clear();
 }
 
@@ -126,14 +126,14 @@ impl Worker {
 
     async fn serve(self: Rc<Self>, mut messages: mpsc::UnboundedReceiver<Order>) {
         self.shard.start();
-        // The other end is gone when the proxy was dropped.
+        // The channel closes when the proxy is dropped.
         while let Some(message) = messages.recv().await {
             match message {
                 Order::Publish { live, open, change, close, done } => {
                     self.close_listeners(|name| close.iter().any(|gone| gone.name() == name)).await;
                     self.shard.publish(live);
                     change.into_iter().for_each(|changed| self.change_listener(changed));
-                    // A worker that drains accepts nothing more.
+                    // A draining worker accepts nothing more.
                     for (listener, socket) in open.into_iter().filter(|_| !self.shard.is_draining()) {
                         if let Err(error) = self.open_listener(listener, socket) {
                             tracing::error!(%error, "a listener cannot be used");
@@ -144,7 +144,7 @@ impl Worker {
                 Order::Leave => self.shard.leave(),
                 Order::Drain { done } => {
                     self.shard.drain();
-                    // Datagrams come on: sessions that wait for answers get them.
+                    // Datagrams still arrive: sessions that wait for responses get them.
                     let datagrams = self.datagram_ports();
                     self.close_listeners(|name| !datagrams.contains(name)).await;
                     let this = self.clone();
@@ -174,8 +174,8 @@ impl Worker {
         }
     }
 
-    /// Ends requests that are under way, so that each logs how far it came: when their tasks are just dropped, it is not known any more
-    /// which endpoint they were waiting for.
+    /// Ends requests in progress, so that each logs how far it came: if their tasks were just dropped, the endpoint that they
+    /// were waiting for would be lost.
     async fn stop(&self) {
         self.shard.stop();
         let end = Instant::now() + LAST_LINES;
@@ -185,7 +185,7 @@ impl Worker {
         }
     }
 
-    /// Client connections and sessions of datagrams.
+    /// Number of client connections and UDP sessions.
     fn open(&self) -> usize {
         self.shard.connections() + self.datagrams.sessions()
     }
