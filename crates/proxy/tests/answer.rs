@@ -111,7 +111,7 @@ async fn restrictions_restrict() {
         assert_eq!(response.status, status, "{target}");
     }
     assert_eq!(origin.requests(), 1);
-    // Whoever trusts everybody believes everybody.
+    // A setting that trusts every peer lets any client name its address.
     let mut settings = Settings::default();
     settings.forwarded.trust = true;
     proxy.publish([settings.into()]).await;

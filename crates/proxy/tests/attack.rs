@@ -28,7 +28,7 @@ fn post(fields: &str, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn ambiguous_framing_is_refused_and_reaches_nobody() {
+async fn ambiguous_framing_is_refused_and_reaches_no_backend() {
     let origin = Origin::start("a");
     let proxy = TestProxy::to(&[&origin]);
     let smuggled = "GET /admin HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -161,7 +161,7 @@ async fn shed(proxy: &TestProxy, what: &str) -> u64 {
 }
 
 #[test]
-fn clients_that_ask_nothing_keep_nobody_out() {
+fn silent_clients_do_not_keep_others_out() {
     for sent in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: a\r\nX-Half: "] {
         with_few_files(async || {
             let origin = Origin::start("a");
@@ -180,7 +180,7 @@ fn clients_that_ask_nothing_keep_nobody_out() {
 }
 
 #[test]
-fn handshakes_that_stall_keep_nobody_out() {
+fn stalled_handshakes_do_not_keep_others_out() {
     // A record of a handshake that is to come.
     for sent in [&b""[..], b"\x16\x03\x01\x02\x00"] {
         with_few_files(async || {

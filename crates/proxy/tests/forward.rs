@@ -336,7 +336,7 @@ async fn hosts_and_paths_are_chosen_as_the_snapshot_says() {
 }
 
 #[tokio::test]
-async fn nobody_serves_what_has_no_endpoint() {
+async fn a_backend_without_endpoint_is_answered_503() {
     let proxy = TestProxy::start(forwarding(&[], ForwardPolicy::default()));
     let mut client = proxy.connect().await;
     assert_eq!(client.get(HOST, "/").await.status, 503);

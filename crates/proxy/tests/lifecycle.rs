@@ -165,7 +165,7 @@ async fn a_port_answers_while_its_address_changes() {
         assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200);
         assert_eq!(Client::try_connect(elsewhere).await.is_ok(), address == [0, 0, 0, 0]);
     }
-    // Somebody else is in the way: the old address stays in force, until he is gone and anything changes.
+    // Another process is in the way: the old address stays open until the new one is free and something changes.
     let taken = std::net::TcpListener::bind(elsewhere).unwrap();
     assert_eq!(proxy.publisher.publish(Delta::upsert([at([0, 0, 0, 0])])).await.refused.len(), 1);
     assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200);
@@ -249,7 +249,7 @@ fn clients_are_told_to_go_elsewhere_before_their_connections_are_closed() {
     network.block_on(async {
         // When this is in force, every worker has heard what it was told before.
         publisher.publish(Delta::default()).await;
-        // Whoever has not noticed is still served, and so is who waited.
+        // Clients that have not noticed are still served, and so is a waiting one.
         let mut late = Client::connect(http).await;
         for client in [&mut client, &mut late, &mut idle] {
             let response = client.get(HOST, "/").await;
@@ -402,7 +402,7 @@ async fn nothing_is_opened_while_draining() {
     let (http, publisher) = (proxy.http, proxy.publisher.clone());
     let draining = tokio::spawn(async move { proxy.proxy.drain(Duration::ZERO, Duration::from_secs(60)).await });
     eventually("no more connections", || async { Client::try_connect(http).await.is_err() }).await;
-    // An address of its own: nobody else takes the port meanwhile.
+    // A dedicated address: no other test takes the port meanwhile.
     let free = std::net::TcpListener::bind("127.0.0.13:0").unwrap().local_addr().unwrap();
     let late = Listener { name: "late".into(), address: free, scheme: Scheme::Http, table: table() };
     publisher.publish(Delta::upsert([fairway_model::Resource::from(late)])).await;

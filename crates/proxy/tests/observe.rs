@@ -251,7 +251,7 @@ async fn a_backend_that_relies_on_accel_redirect_is_a_finding() {
 }
 
 #[tokio::test]
-async fn a_backend_of_which_all_endpoints_refuse_is_told_with_each_of_them() {
+async fn a_backend_whose_endpoints_all_refuse_is_reported_with_each_of_them() {
     let down = [Origin::new("one").fault(Fault::Refuse).start(), Origin::new("two").fault(Fault::Refuse).start()];
     let up = Origin::new("up").start();
     let policy = ForwardPolicy { retry: Retry { tries: Some(2), ..Retry::default() }, ..ForwardPolicy::default() };
@@ -276,5 +276,5 @@ async fn a_backend_of_which_all_endpoints_refuse_is_told_with_each_of_them() {
     let mut expected: Vec<_> = down.iter().map(|origin| (origin.address(), "connect_refused")).collect();
     expected.sort_unstable();
     assert_eq!(found, expected);
-    assert!(told.try_recv().is_err(), "nothing was told of the other one");
+    assert!(told.try_recv().is_err(), "the other one was not reported");
 }

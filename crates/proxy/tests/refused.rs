@@ -1,4 +1,4 @@
-//! Listeners that the operating system refuses: told once, tried again and again.
+//! Listeners that the operating system refuses: reported once, then retried repeatedly.
 
 mod support;
 

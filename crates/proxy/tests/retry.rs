@@ -98,14 +98,14 @@ async fn after_the_others(proxy: &TestProxy) {
 }
 
 #[tokio::test]
-async fn nobody_is_reached_within_the_tries() {
+async fn no_endpoint_is_reached_within_the_tries() {
     let refused = Origin::new("down").fault(Fault::Refuse).start();
     let silent = Origin::new("far").fault(Fault::Unreachable).start();
     let proxy = TestProxy::with_policy(&[&refused], on(Retry::default()));
     assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 502);
     let proxy = TestProxy::with_policy(&[&silent], on(Retry { tries: Some(1), ..Retry::default() }));
     assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 504);
-    // No limit is still an end.
+    // Tries without a limit still end.
     let proxy = TestProxy::with_policy(&[&refused], on(Retry { tries: None, ..Retry::default() }));
     assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 502);
 }
