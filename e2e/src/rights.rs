@@ -1,6 +1,7 @@
-//! Whether the chart grants what Fairway asks for, and nothing else: judged by the audit logs of API servers, see [`Judge`].
+//! Checks that the chart grants exactly the rights that Fairway needs, based on the audit logs of API servers, see
+//! [`Judge`].
 //!
-//! It is here and not beside the test that uses it so that its rules are tested without a cluster.
+//! It is here rather than beside its test so that its rules are tested without a cluster.
 
 mod audit;
 mod chart;
@@ -12,7 +13,7 @@ use self::audit::{Decision, JudgedRequest, RequestLog, Standing};
 
 pub use self::chart::{RELEASE, Right, Scope, rights};
 
-/// Compares what the chart grants with what pods ask for.
+/// Compares the rights granted by the chart with those that pods request.
 ///
 /// A request that was denied is a lack of the chart, with four exceptions; each takes for granted that the chart grants this
 /// right, in this scope, for an object of this name:
@@ -33,15 +34,15 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Judges what the chart grants, with whatever settings.
+    /// Judges the rights that the chart grants with any settings.
     pub fn new(granted: BTreeSet<Right>) -> Self {
         Self { granted, used: BTreeSet::new(), requests: 0, denied: BTreeMap::new() }
     }
 
-    /// Takes in the audit log of one API server, a line of JSON for each event.
+    /// Reads the audit log of one API server, a line of JSON for each event.
     ///
     /// # Errors
-    /// When it can't be read.
+    /// If it can't be read.
     pub fn read(&mut self, log: impl BufRead) -> io::Result<()> {
         let log = RequestLog::read(log)?;
         let mut reached: BTreeMap<_, BTreeSet<&str>> = BTreeMap::new();
@@ -69,17 +70,17 @@ impl Judge {
         Ok(())
     }
 
-    /// How many requests of pods were decided on.
+    /// The number of requests of pods that were decided on.
     pub fn requests(&self) -> usize {
         self.requests
     }
 
-    /// What was denied without an excuse, and how often.
+    /// Requests denied without an excuse, with their counts.
     pub fn denied(&self) -> &BTreeMap<String, usize> {
         &self.denied
     }
 
-    /// What the chart grants and no request needed.
+    /// Rights that the chart grants and no request needed.
     pub fn unused(&self) -> impl Iterator<Item = &Right> {
         self.granted.difference(&self.used)
     }

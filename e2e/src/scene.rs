@@ -1,5 +1,5 @@
-//! What one end-to-end test works with: a namespace of its own in a cluster, clients that are in the cluster's network, and
-//! whatever a user would install there.
+//! The environment of one end-to-end test: its own namespace in a cluster, clients in the cluster's network, and
+//! everything that a user would install there.
 //!
 //! ```no_run
 //! use fairway_e2e::scene;
@@ -16,8 +16,8 @@
 //! }
 //! ```
 //!
-//! A scene that succeeds leaves nothing behind. One that fails keeps what the namespace holds and what its pods wrote in
-//! `target/e2e/NAME`, and says so.
+//! A successful scene leaves nothing behind. A failed one saves the contents of the namespace and the logs of its pods
+//! in `target/e2e/NAME`, and says so.
 
 mod audit;
 mod process;
@@ -52,20 +52,21 @@ pub use self::audit::Request;
 pub use self::release::Release;
 pub use self::request::Session;
 
-/// How long a test waits for something that has to come.
+/// How long a test waits for an expected event.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often who waits asks again.
+/// The interval between two checks.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How many right answers in a row, each over a new connection, show that a change has arrived everywhere: each worker of each pod
-/// takes it up when its own turn comes, and the kernel and kube-proxy choose among them by chance.
+/// The number of correct responses in a row, each over a new connection, that show that a change has arrived
+/// everywhere: each worker of each pod applies it in its own time, and the kernel and kube-proxy choose among them at
+/// random.
 const STEADY: usize = 20;
 
-/// The field manager of what tests apply.
+/// The field manager of objects applied by tests.
 const MANAGER: &str = "fairway-e2e";
 
-/// A namespace of its own in a cluster.
+/// A namespace in a cluster, for one test.
 pub struct Scene {
     cluster: Cluster,
     client: Client,
@@ -75,24 +76,24 @@ pub struct Scene {
     audit: std::sync::Mutex<Audit>,
 }
 
-/// The name of the cluster that tests share: `FAIRWAY_CLUSTER`, or `e2e`.
+/// The name of the shared cluster: `FAIRWAY_CLUSTER`, or `e2e`.
 pub fn shared_cluster() -> String {
     std::env::var("FAIRWAY_CLUSTER").unwrap_or_else(|_| "e2e".to_owned())
 }
 
-/// Runs a test in a namespace of its own of the cluster that tests share.
+/// Runs a test in its own namespace of the shared cluster.
 ///
 /// # Errors
-/// What the test returns, and when the shared cluster isn't up.
+/// The error of the test, or one saying that the shared cluster isn't up.
 pub fn run(name: &str, test: impl AsyncFnOnce(&Scene) -> anyhow::Result<()> + Send) -> anyhow::Result<()> {
     let cluster = Cluster::find(&shared_cluster())?;
     play(cluster, name, test)
 }
 
-/// Runs a test in a cluster of its own, [`OwnCluster`]: for those that disturb the control plane, or measure.
+/// Runs a test in a dedicated cluster, [`OwnCluster`]: for tests that disturb the control plane, or measure.
 ///
 /// # Errors
-/// What the test returns, and when the cluster does not start or end.
+/// The error of the test, or that of starting or stopping the cluster.
 pub fn run_alone(
     name: &str,
     options: &Options,
@@ -106,7 +107,7 @@ pub fn run_alone(
     }
 }
 
-/// How deep a test may nest: its futures are large without optimisation, and the harness gives its threads little.
+/// Stack size: unoptimised futures are large, and the harness gives its threads little.
 const STACK: usize = 16 << 20;
 
 fn play(
@@ -125,7 +126,7 @@ fn act(cluster: Cluster, name: &str, test: impl AsyncFnOnce(&Scene) -> anyhow::R
     let runtime = cluster.runtime()?;
     runtime.block_on(async {
         let scene = Scene::new(cluster, name).await?;
-        // A panic is a failure like any other: what there is to see is kept before it goes on.
+        // A panic is a failure like any other: save the state before it continues.
         let result = AssertUnwindSafe(test(&scene)).catch_unwind().await;
         match result {
             Ok(Ok(())) => scene.end().await,
@@ -176,8 +177,8 @@ impl Scene {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Applies the documents of a text of YAML, as `kubectl apply --server-side` does. Objects without a namespace go into that of
-    /// the test; `{ns}` stands for its name.
+    /// Applies YAML documents like `kubectl apply --server-side`. Objects without a namespace go into that of the test;
+    /// `{ns}` stands for its name.
     pub async fn apply(&self, text: &str) -> anyhow::Result<()> {
         for object in self.objects(text)? {
             let api = self.dynamic(&object).await?;
@@ -188,7 +189,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Deletes the objects that a text of YAML names, and doesn't wait for their end. What is gone already is no error.
+    /// Deletes the objects named in a YAML text without waiting for their end. A missing object is not an error.
     pub async fn delete(&self, text: &str) -> anyhow::Result<()> {
         for object in self.objects(text)? {
             let api = self.dynamic(&object).await?;
@@ -209,7 +210,7 @@ impl Scene {
         Ok(objects.collect::<Result<_, _>>()?)
     }
 
-    /// Where an object lives. What the API server says of a kind is asked once.
+    /// The API of an object. Each kind is looked up once.
     async fn dynamic(&self, object: &DynamicObject) -> anyhow::Result<Api<DynamicObject>> {
         let types = object.types.as_ref().context("an object without apiVersion and kind")?;
         let key = (types.api_version.clone(), types.kind.clone());
@@ -229,19 +230,19 @@ impl Scene {
         })
     }
 
-    /// Asks `check` again and again until it says yes, for [`PATIENCE`] at most.
+    /// Repeats `check` until it returns true, for at most [`PATIENCE`].
     ///
     /// # Errors
-    /// When it never did, with `what` and with its last error, if there was one.
+    /// If it never does, with `what` and its last error, if any.
     pub async fn until(&self, what: &str, mut check: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
         self.find(what, async || Ok(check().await?.then_some(()))).await
     }
 
-    /// Asks `check` again and again until it has said yes 20 times in a row, for [`PATIENCE`] at most: for what must never be
-    /// otherwise from then on. `check` opens a connection each time.
+    /// Repeats `check` until it has returned true 20 times in a row, for at most [`PATIENCE`]: for a condition that
+    /// must hold from then on. `check` opens a connection each time.
     ///
     /// # Errors
-    /// As [`Scene::until`].
+    /// Those of [`Scene::until`].
     pub async fn steady(&self, what: &str, mut check: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
         self.until(&format!("{what}, {STEADY} times in a row"), async || {
             for _ in 0..STEADY {
@@ -260,10 +261,10 @@ impl Scene {
         self.steady(&what, async || Ok(self.get(address, host, "/").await?.status == 200)).await
     }
 
-    /// Asks `look` again and again until it finds something, for [`PATIENCE`] at most.
+    /// Repeats `look` until it finds something, for at most [`PATIENCE`].
     ///
     /// # Errors
-    /// When it never did, with `what` and with its last error, if there was one.
+    /// If it never does, with `what` and its last error, if any.
     pub async fn find<T>(
         &self,
         what: &str,
@@ -282,21 +283,21 @@ impl Scene {
         }
     }
 
-    /// Runs kubectl in the namespace; what it prints.
+    /// Runs kubectl in the namespace; returns its output.
     pub async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut words = vec!["--namespace", &self.namespace];
         words.extend(arguments);
         self.read("kubectl", &words).await
     }
 
-    /// Runs helm in the namespace; what it prints.
+    /// Runs helm in the namespace; returns its output.
     pub async fn helm(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut words = vec!["--namespace", &self.namespace];
         words.extend(arguments);
         self.read("helm", &words).await
     }
 
-    /// Runs a program in the cluster's network, from the top folder of the repository.
+    /// Runs a program in the cluster's network, from the repository root.
     pub async fn output(&self, program: &str, arguments: &[&str]) -> anyhow::Result<Output> {
         let mut command = self.cluster.command(program);
         command.args(arguments).current_dir(repository());
@@ -311,14 +312,15 @@ impl Scene {
         Ok(text.into_owned())
     }
 
-    /// A Deployment of the echo image and a Service of the same name, port 80, called `http`; waits until all are ready.
+    /// Creates a Deployment of the echo image and a Service with the same name, port 80, called `http`; waits until all
+    /// pods are ready.
     pub async fn echo(&self, name: &str, replicas: usize) -> anyhow::Result<()> {
         self.apply(&format!(include_str!("scene/echo.yaml"), name = name, replicas = replicas)).await?;
         self.ready(name, replicas).await
     }
 
-    /// Waits until just `count` pods with the label `app: NAME` are there, and ready, and the endpoints of the Service `NAME`, if
-    /// there is one, are just these.
+    /// Waits until exactly `count` pods with the label `app: NAME` exist and are ready, and are the endpoints of the
+    /// Service `NAME`, if there is one.
     pub async fn ready(&self, name: &str, count: usize) -> anyhow::Result<()> {
         self.until(&format!("{count} ready pods of {name}"), async || {
             let pods = self.pods(name).await?;
@@ -351,7 +353,7 @@ impl Scene {
         Ok(self.api::<Pod>().list(&ListParams::default().labels(&format!("app={name}"))).await?.items)
     }
 
-    /// One request over a connection of its own.
+    /// Sends one request over a new connection.
     pub async fn get(&self, address: SocketAddr, host: &str, target: &str) -> anyhow::Result<Response> {
         Session::connect(address).await?.get(host, target).await
     }
@@ -364,14 +366,14 @@ impl Scene {
     }
 }
 
-/// Whether a pod is ready and not on its way out.
+/// Whether a pod is ready and not terminating.
 pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     pod.metadata.deletion_timestamp.is_none()
         && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// The top folder of the repository.
+/// The repository root.
 pub fn repository() -> &'static std::path::Path {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository")
 }

@@ -1,7 +1,8 @@
-//! The image: a folder with one binary is a whole root file system. `cargo xtask image` builds it and runs these tests, as root.
+//! The image: a folder with a single binary is a complete root file system. `cargo xtask image` builds it and runs
+//! these tests as root.
 //!
-//! Each test has a thread with a network and a mount namespace of its own, whose root is a read-only file system with the
-//! binary and, as a volume would be, a folder of files. What the thread starts has the rights that a container would give it.
+//! Each test has a thread with its own network and mount namespace, whose root is a read-only file system with the
+//! binary and, like a volume, a folder of files. Processes it starts have the rights that a container would give them.
 
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,7 +16,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 
-/// Nobody on this machine.
+/// A user id that is unused on this machine.
 const USER: u32 = 65532;
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -29,7 +30,7 @@ spec:
     http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}
 ";
 
-/// What a container runtime grants.
+/// The rights granted by a container runtime.
 #[derive(Clone, Copy, Debug)]
 struct Grant {
     /// `capabilities: {drop: [ALL], add: [NET_BIND_SERVICE]}`; otherwise all are dropped.
@@ -40,7 +41,7 @@ struct Grant {
 
 const CHART: Grant = Grant { bind_service: true, no_new_privileges: true };
 
-/// Runs a test in a root file system of its own.
+/// Runs a test in its own root file system.
 fn in_image(grant: Grant, files: &'static [(&'static str, &'static str)], test: impl AsyncFnOnce() + Send + 'static) {
     let play = move || {
         enter(files);
@@ -53,7 +54,7 @@ fn in_image(grant: Grant, files: &'static [(&'static str, &'static str)], test: 
     thread.expect("a thread").join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
-/// Moves this thread into namespaces of its own and makes the image its root.
+/// Moves this thread into its own namespaces and makes the image its root.
 fn enter(files: &[(&str, &str)]) {
     let image = std::env::var("FAIRWAY_ROOTFS").expect("FAIRWAY_ROOTFS: run this with `cargo xtask image`");
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("namespaces of our own: this test needs root");
@@ -61,7 +62,7 @@ fn enter(files: &[(&str, &str)]) {
     assert!(up.success());
     let (none, no_flags) = (None::<&str>, MsFlags::empty());
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mounts of our own");
-    // Hides /mnt of this machine from this thread, and from nobody else.
+    // Hides /mnt of this machine from this thread only.
     let root = Path::new("/mnt");
     mount(Some("tmpfs"), root, Some("tmpfs"), no_flags, Some("mode=755")).expect("an empty file system");
     std::fs::write(root.join("fairway"), "").expect("a place for the binary");
@@ -76,7 +77,8 @@ fn enter(files: &[(&str, &str)]) {
     std::env::set_current_dir("/").expect("the new root");
 }
 
-/// Leaves to what this thread starts what the runtime of a container would: it sets the capabilities, then the user, then runs the program.
+/// Reduces the rights of processes started by this thread as a container runtime would: first the capabilities, then
+/// the user.
 fn give_up(grant: Grant) {
     for capability in caps::all() {
         if !(grant.bind_service && capability == Capability::CAP_NET_BIND_SERVICE) {
@@ -105,7 +107,7 @@ fn run(arguments: &[&str]) -> Output {
     fairway(arguments).stdin(Stdio::inherit()).output().expect("the binary runs")
 }
 
-/// A server that ends with the value.
+/// A server that is killed when the value is dropped.
 struct Server {
     child: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
@@ -118,7 +120,7 @@ impl Server {
         Self { child, lines }
     }
 
-    /// Waits for a line that begins so.
+    /// Waits for a line with this prefix.
     fn line(&mut self, begin: &str) -> String {
         let mut seen = String::new();
         for line in self.lines.by_ref() {
@@ -132,7 +134,7 @@ impl Server {
         panic!("no line begins with {begin:?}; there was:\n{seen}");
     }
 
-    /// Asks it to end as the kubelet does.
+    /// Asks it to stop as the kubelet does.
     fn terminate(mut self) {
         let id = nix::unistd::Pid::from_raw(self.child.id().try_into().expect("a process id"));
         nix::sys::signal::kill(id, nix::sys::signal::SIGTERM).expect("a running process");

@@ -1,4 +1,4 @@
-//! What the audit log of an API server tells about rights: what pods asked for, and how their grants came and went.
+//! Facts about rights in the audit log of an API server: the requests of pods, and how their grants came and went.
 //!
 //! Source: `plugin/pkg/auth/authorizer/rbac` of Kubernetes for the reason of a decision.
 
@@ -17,7 +17,7 @@ pub(super) struct AuditAccount {
     pub name: String,
 }
 
-/// What was asked for.
+/// The target of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct AuditAction {
     pub group: String,
@@ -26,11 +26,11 @@ pub(super) struct AuditAction {
     pub verb: String,
     /// Empty: in all namespaces, or an object that is in none.
     pub namespace: String,
-    /// Empty for many objects, and for a new one: names don't restrict who may create.
+    /// Empty for many objects and for a new one: names don't restrict creation.
     pub name: String,
 }
 
-/// A role and what binds it to an account. The chart gives both the name of the account.
+/// A role and its binding to an account. The chart gives both the name of the account.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Grant {
     /// Empty: ClusterRole and ClusterRoleBinding.
@@ -38,7 +38,7 @@ pub(super) struct Grant {
     pub name: String,
 }
 
-/// What was decided about a request.
+/// The decision about a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Decision {
     /// By this binding, if it is a binding.
@@ -57,10 +57,10 @@ pub(super) struct JudgedRequest {
     pub answered: Timestamp,
 }
 
-/// How a grant is at some time.
+/// The state of a grant at some time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Standing {
-    /// Nobody has given it so far.
+    /// Not given so far.
     Unknown,
     /// Both role and binding are there.
     InForce,
@@ -70,10 +70,10 @@ pub(super) enum Standing {
 
 /// One log.
 pub(super) struct RequestLog {
-    /// In the order in which they were answered.
+    /// In the order of the responses.
     pub requests: Vec<JudgedRequest>,
     changes: Vec<Change>,
-    /// When each pod was heard of first.
+    /// When each pod first appears.
     first: BTreeMap<(AuditAccount, String), Timestamp>,
 }
 
@@ -81,10 +81,10 @@ pub(super) struct RequestLog {
 struct Change {
     part: Part,
     namespace: String,
-    /// `None`: all of the namespace.
+    /// `None` for all objects of the namespace.
     name: Option<String>,
     kind: ChangeKind,
-    /// When it was asked for: it has no effect before.
+    /// When the request arrived: it has no effect before.
     received: Timestamp,
 }
 
@@ -123,7 +123,7 @@ impl RequestLog {
         Ok(log)
     }
 
-    /// How a grant was at some time.
+    /// The state of a grant at some time.
     pub(super) fn standing(&self, grant: &Grant, at: Timestamp) -> Standing {
         let last = |part| {
             let until = self.changes_of(grant).filter(|change| change.part == part && change.received <= at);
@@ -136,7 +136,7 @@ impl RequestLog {
         }
     }
 
-    /// Whether role or binding were changed, and not replaced, while the pod was there, before it was denied something.
+    /// Whether role or binding were changed, but not replaced, during the pod's life and before a request was denied.
     pub(super) fn was_changed_under(&self, grant: &Grant, denied: &JudgedRequest) -> bool {
         let first = self.first[&(denied.account.clone(), denied.pod.clone())];
         self.changes_of(grant).any(|change| {
@@ -144,8 +144,8 @@ impl RequestLog {
         })
     }
 
-    /// Whether it was asked for IngressClasses, by an account that has rights in its own namespace and was never given any in the
-    /// cluster.
+    /// Whether the request was for IngressClasses, by an account that has rights in its own namespace and never had any
+    /// in the cluster.
     pub(super) fn is_of_namespaces_only(&self, denied: &JudgedRequest) -> bool {
         let JudgedRequest { account: AuditAccount { namespace, name }, action, answered, .. } = denied;
         let standing = |namespace: &str| {
@@ -156,7 +156,7 @@ impl RequestLog {
         classes && standing("") == Standing::Unknown && standing(namespace) != Standing::Unknown
     }
 
-    /// Whether what was denied was allowed as well, while the same grants were in force.
+    /// Whether the denied request was also allowed while the same grants were in force.
     pub(super) fn was_allowed_as_well(&self, denied: &JudgedRequest, grants: &[&Grant]) -> bool {
         let is_same = |request: &&JudgedRequest| {
             let allowed = matches!(request.decision, Decision::Allowed(_));
@@ -186,7 +186,7 @@ impl fmt::Display for JudgedRequest {
     }
 }
 
-/// The write to a role or a binding that it was, if it succeeded.
+/// The write to a role or a binding in this event, if it succeeded.
 fn change(event: &Event) -> Option<Change> {
     let object = &event.object_ref;
     let part = match (object.api_group.as_str(), object.resource.as_str()) {
@@ -195,7 +195,7 @@ fn change(event: &Event) -> Option<Change> {
         _ => return None,
     };
     let kind = match (event.verb.as_str(), event.code()) {
-        // To apply what isn't there yet is a patch as well.
+        // An apply that creates an object is a patch as well.
         ("create" | "update" | "patch", Some(201)) => ChangeKind::Created,
         ("update" | "patch", Some(200)) => ChangeKind::Changed,
         ("delete" | "deletecollection", Some(200..300)) => ChangeKind::Deleted,
@@ -205,9 +205,9 @@ fn change(event: &Event) -> Option<Change> {
     Some(Change { part, namespace: object.namespace.clone(), name, kind, received: event.received })
 }
 
-/// The request of a pod that it was, if it was decided on: who asks too much (429) is sent away before.
+/// The request of a pod in this event, if it was decided on: a throttled one (429) is rejected before that.
 fn request(event: Event) -> Option<JudgedRequest> {
-    // A watch is answered when it begins; it is in the log once more at its end.
+    // A watch is decided on when it starts; it is logged once more at its end.
     if (event.stage == "ResponseStarted") != (event.verb == "watch") {
         return None;
     }
@@ -237,7 +237,8 @@ fn request(event: Event) -> Option<JudgedRequest> {
     })
 }
 
-/// The binding that a reason names: `RBAC: allowed by ClusterRoleBinding "name" of ...` or `RoleBinding "name/namespace"`.
+/// The binding named in a reason: `RBAC: allowed by ClusterRoleBinding "name" of ...` or `RoleBinding
+/// "name/namespace"`.
 fn binding(reason: &str) -> Option<Grant> {
     let (kind, rest) = reason.strip_prefix("RBAC: allowed by ")?.split_once(" \"")?;
     let (text, _) = rest.split_once('"')?;

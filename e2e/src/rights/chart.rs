@@ -1,4 +1,4 @@
-//! What the roles of the chart grant.
+//! The rights granted by the roles of the chart.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,19 +7,19 @@ use serde::Deserialize;
 
 use super::audit::{Grant, JudgedRequest};
 
-/// The name that a release has to be rendered with: in the name of an object it stands for that of whichever release asks.
+/// The release name to use for rendering: in the name of an object it stands for any release.
 pub const RELEASE: &str = "any-release";
 
-/// Where a right holds.
+/// The scope of a right.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Scope {
-    /// In the whole cluster: it is in a ClusterRole.
+    /// The whole cluster: the right is in a ClusterRole.
     Cluster,
-    /// In one namespace: it is in a Role.
+    /// One namespace: the right is in a Role.
     Namespace,
 }
 
-/// One thing that may be done.
+/// A single right.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Right {
     /// Where.
@@ -28,14 +28,14 @@ pub struct Right {
     pub group: String,
     /// The resource, with its subresource: `ingresses/status`.
     pub resource: String,
-    /// What may be done with it.
+    /// The verb.
     pub verb: String,
-    /// The names of the objects that it is restricted to; none for all.
+    /// The names of the objects it is restricted to; empty for all.
     pub names: Vec<String>,
 }
 
 impl Right {
-    /// Whether it is what a request of an account of a release needs.
+    /// Whether it covers a request of a release's account.
     pub(super) fn allows(&self, request: &JudgedRequest) -> bool {
         let action = &request.action;
         let is_named = |name: &String| name.replace(RELEASE, &request.account.name) == action.name;
@@ -43,7 +43,7 @@ impl Right {
             && (self.names.is_empty() || self.names.iter().any(is_named))
     }
 
-    /// The role and binding from which an account would have it for a request.
+    /// The role and binding that would give it to the account of a request.
     pub(super) fn grant(&self, request: &JudgedRequest) -> Grant {
         let namespace = match self.scope {
             Scope::Cluster => String::new(),
@@ -65,10 +65,10 @@ impl fmt::Display for Right {
     }
 }
 
-/// All that the roles among rendered manifests grant.
+/// All rights granted by the roles in rendered manifests.
 ///
 /// # Errors
-/// When they are no YAML.
+/// If they are not valid YAML.
 pub fn rights(manifests: &[u8]) -> serde_norway::Result<BTreeSet<Right>> {
     let mut rights = BTreeSet::new();
     for document in serde_norway::Deserializer::from_slice(manifests) {

@@ -1,4 +1,4 @@
-//! What pods of the scene's namespace asked the API server, and how it answered: from the audit log of the cluster.
+//! The requests of the scene's pods to the API server and its responses, from the audit log of the cluster.
 
 use std::sync::PoisonError;
 
@@ -8,30 +8,30 @@ use super::Scene;
 use crate::cluster::Cluster;
 use crate::cluster::audit::{Event, Log};
 
-/// One request, at its end; for a watch, at its beginning and at its end.
+/// One request, at its end; for a watch, at its start and at its end.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The pod that asked.
+    /// The requesting pod.
     pub pod: String,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`.
     pub verb: String,
-    /// What was asked for, as `ingresses` or `ingresses/status`.
+    /// The requested resource, for example `ingresses` or `ingresses/status`.
     pub resource: String,
-    /// The namespace of what was asked for, empty for all.
+    /// The requested namespace, empty for all.
     pub namespace: String,
-    /// The name of what was asked for, empty for a list or a watch.
+    /// The requested name, empty for a list or a watch.
     pub name: String,
-    /// How it was answered; 0 if it was not.
+    /// The status of the response; 0 if there was none.
     pub code: u16,
     /// When it arrived.
     pub received: Timestamp,
-    /// When it was answered.
+    /// When the response was sent.
     pub answered: Timestamp,
-    /// Whether it is over; only of a watch it is told before.
+    /// Whether it is over; only watches are reported earlier.
     pub over: bool,
 }
 
-/// What was read so far. Tests ask again and again, and the log of a long run has tens of megabytes.
+/// The part read so far. Tests ask repeatedly, and the log of a long run has tens of megabytes.
 #[derive(Debug)]
 pub(super) struct Audit {
     log: Log,
@@ -39,17 +39,17 @@ pub(super) struct Audit {
 }
 
 impl Audit {
-    /// Begins now: before the scene's namespace is there, nobody in it asks.
+    /// Starts now: before the scene's namespace exists, it contains no pods.
     pub(super) fn begin(cluster: &Cluster) -> anyhow::Result<Self> {
         Ok(Self { log: Log::from_now(cluster.layout())?, requests: Vec::new() })
     }
 }
 
 impl Scene {
-    /// All requests of pods of the scene's namespace so far, in the order in which they were answered.
+    /// All requests of the scene's pods so far, in the order of the responses.
     ///
     /// # Errors
-    /// When the log can't be read.
+    /// If the log can't be read.
     pub fn audit(&self) -> anyhow::Result<Vec<Request>> {
         let account = format!("system:serviceaccount:{}:", self.namespace());
         let mut audit = self.audit.lock().unwrap_or_else(PoisonError::into_inner);

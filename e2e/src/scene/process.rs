@@ -8,33 +8,33 @@ use super::Scene;
 use crate::procfs::{self, Process};
 
 impl Scene {
-    /// Sends a signal to the [process](Self::process) of a pod. With SIGKILL it is what the kernel does when memory is short.
+    /// Sends a signal to the [process](Self::process) of a pod. SIGKILL simulates the kernel's out-of-memory killer.
     ///
     /// # Errors
-    /// When there is not just one such process.
+    /// If there is not exactly one such process.
     pub fn signal(&self, pod: &str, signal: Signal) -> anyhow::Result<()> {
         let process = self.process(pod)?.id();
         kill(Pid::from_raw(process), signal).with_context(|| format!("{signal} to process {process} of pod {pod}"))
     }
 
-    /// Memory of the [process](Self::process) of a pod that is in use, in bytes.
+    /// The memory in use by the [process](Self::process) of a pod, in bytes.
     ///
     /// # Errors
-    /// When there is not just one such process.
+    /// If there is not exactly one such process.
     pub fn resident_bytes(&self, pod: &str) -> anyhow::Result<u64> {
         let memory = self.process(pod)?.field("VmRSS")?;
         let kibibytes = memory.strip_suffix(" kB").with_context(|| format!("VmRSS is {memory}"))?;
         Ok(kibibytes.parse::<u64>()? * 1024)
     }
 
-    /// The process of a pod of the namespace that has one container and knows its name from `POD_NAME`, as those of Fairway and of
-    /// the echo image do.
+    /// The process of a pod of the namespace that has one container and its name in `POD_NAME`, as those of Fairway and
+    /// of the echo image do.
     ///
     /// # Errors
-    /// When there is not just one such process.
+    /// If there is not exactly one such process.
     pub fn process(&self, pod: &str) -> anyhow::Result<Process> {
         let is_it = |process: &Process| {
-            // It may have ended meanwhile.
+            // It may have ended in the meantime.
             let environment = process.environment().unwrap_or_default();
             let has = |name: &str, value: &str| environment.get(name).is_some_and(|known| known == value);
             has("POD_NAME", pod) && ["POD_NAMESPACE", "NAMESPACE"].iter().any(|name| has(name, self.namespace()))

@@ -1,4 +1,4 @@
-//! Fairway, installed from its chart into the namespace of a scene, with a class of its own.
+//! Fairway, installed from its chart into the namespace of a scene, with its own class.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,14 +10,14 @@ use super::{Scene, Session, is_ready};
 
 const CHART: &str = "deploy/helm/fairway";
 
-/// What differs from the chart's defaults in every test: answers come sooner, and many fit on a small machine.
+/// Settings common to all tests: faster responses, and small enough for many on one machine.
 const QUICK: &[&str] = &[
     "controller.startupProbe.periodSeconds=1",
     "controller.readinessProbe.periodSeconds=1",
     "controller.resources.requests.cpu=10m",
 ];
 
-/// An installed release. Its name, its class and the beginning of its objects' names are the name of the namespace.
+/// An installed release. Its name, its class and the prefix of its objects' names are the name of the namespace.
 pub struct Release<'a> {
     scene: &'a Scene,
 }
@@ -55,7 +55,7 @@ impl Release<'_> {
         Ok(())
     }
 
-    /// The name of its class, which is that of the namespace.
+    /// The name of its class, which is the name of the namespace.
     pub fn class(&self) -> &str {
         self.scene.namespace()
     }
@@ -86,7 +86,7 @@ impl Release<'_> {
         Ok(self.scene.api::<Pod>().list(&ListParams::default().labels(&labels)).await?.items)
     }
 
-    /// Waits until just `count` pods are there, and ready.
+    /// Waits until exactly `count` pods exist and are ready.
     pub async fn ready(&self, count: usize) -> anyhow::Result<()> {
         self.scene
             .until(&format!("{count} ready pods of Fairway"), async || {
@@ -117,7 +117,7 @@ spec:
             .await
     }
 
-    /// A figure of the only pod's metrics, the sum of all its series.
+    /// A metric of the only pod, summed over all its series.
     pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let pods = self.pods().await?;
         let address = pods.iter().filter(|pod| is_ready(pod)).find_map(|pod| pod.status.as_ref()?.pod_ip.clone());
@@ -133,7 +133,7 @@ spec:
     }
 }
 
-/// Removes what helm has installed in the namespace of a scene: a release also has objects that are in no namespace.
+/// Removes everything that helm installed in the namespace of a scene: a release also has cluster-scoped objects.
 pub(super) async fn uninstall_all(scene: &Scene) -> anyhow::Result<()> {
     for release in scene.helm(&["list", "--short"]).await?.lines().filter(|line| !line.is_empty()) {
         scene.helm(&["uninstall", release, "--wait=false"]).await?;

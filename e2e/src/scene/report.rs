@@ -1,4 +1,4 @@
-//! What is kept of a scene that failed.
+//! Saves the state of a failed scene.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ const ASKED: &[(&str, &[&str])] = &[
 ];
 
 impl Scene {
-    /// Keeps what there is to see; says where.
+    /// Saves the state and returns where.
     pub(super) async fn keep(&self) -> String {
         let folder = layout::target().join("e2e").join(&self.name);
         let logs = self.cluster.layout().logs();
@@ -38,7 +38,7 @@ impl Scene {
         }
         fs::create_dir_all(folder)?;
         for (name, arguments) in ASKED {
-            // What can't be read is part of the picture, too.
+            // Read errors are part of the picture, too.
             let text = self.kubectl(arguments).await.unwrap_or_else(|error| format!("{error:#}\n"));
             fs::write(folder.join(name), text)?;
         }

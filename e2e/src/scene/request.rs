@@ -1,4 +1,4 @@
-//! Requests as a client of users' hosts sends them. Whatever goes wrong is an error, never a panic: a test may ask again.
+//! Requests as sent by a client of users' hosts. Any failure is an error, never a panic: a test may retry.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use anyhow::{Context, anyhow};
 use fairway_testkit::{Client, Response, TlsClient};
 use tokio::time::timeout;
 
-/// How long an answer may take: less than what the client waits before it panics.
+/// Time limit of a response: less than the time after which the client panics.
 const LIMIT: Duration = Duration::from_secs(8);
 
-/// How long a connection may take. One whose first packet comes before kube-proxy knows the address is never answered: the
-/// kernel remembers that it leads nowhere.
+/// Time limit of a connection. One whose first packet arrives before kube-proxy knows the address never gets a
+/// response: the kernel remembers that it leads nowhere.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// A connection for one request after another.
+/// A connection for sequential requests.
 pub struct Session {
     client: Client,
 }
@@ -26,24 +26,24 @@ impl Session {
         Ok(Self { client: client.with_context(|| format!("connecting to {address}"))? })
     }
 
-    /// Connects with TLS and asks for the certificate of `name`, which is taken as it is: see [`Session::certificate`].
+    /// Connects with TLS and requests the certificate of `name`, which is not verified: see [`Session::certificate`].
     pub async fn connect_tls(address: SocketAddr, name: &str) -> anyhow::Result<Self> {
         let builder = TlsClient::unverified(name);
         let client = timeout(CONNECT, builder.try_connect(address)).await.context("connecting takes too long")?;
         Ok(Self { client: client.with_context(|| format!("connecting to {address} with TLS"))? })
     }
 
-    /// The certificate that the server has shown, in DER.
+    /// The server's certificate, in DER.
     pub fn certificate(&self) -> Vec<u8> {
         self.client.tls().chain.first().map(|certificate| certificate.to_vec()).unwrap_or_default()
     }
 
-    /// Asks for `target` of `host`.
+    /// Requests `target` of `host`.
     pub async fn get(&mut self, host: &str, target: &str) -> anyhow::Result<Response> {
         self.send(&format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n"), "GET").await
     }
 
-    /// Sends a request as it is and reads what answers a request with `method`.
+    /// Sends a request unchanged and reads the response to a request with `method`.
     pub async fn send(&mut self, request: &str, method: &str) -> anyhow::Result<Response> {
         let exchange = async {
             self.client.try_send(request).await.context("sending")?;

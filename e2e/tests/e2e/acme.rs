@@ -1,4 +1,4 @@
-//! cert-manager's HTTP-01 flow: for the time of a challenge it puts an Ingress of its own beside the user's, for the same host.
+//! cert-manager's HTTP-01 flow: for the duration of a challenge it adds its own Ingress for the user's host.
 //!
 //! Sources: cert-manager's `pkg/issuer/acme/http`. Its Ingress names the class by the annotation or by `ingressClassName`, as the
 //! issuer says; the path is `ImplementationSpecific`, since version 1.18 `Exact`; a list of all networks is there so that the
@@ -21,11 +21,11 @@ const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
 /// How long a challenge is looked at before, while and after it is there.
 const WHILE: Duration = Duration::from_millis(500);
 
-/// When a challenge has to be answered at the latest: its authority asks seconds later. The clock of a machine that others use
-/// decides no test: this much is no noise.
+/// The latest time for a response to a challenge: its authority asks seconds later. Generous, because tests must not be
+/// decided by the clock of a busy machine.
 const SOON: Duration = Duration::from_secs(5);
 
-/// How an issuer is set up, and which version of cert-manager it is.
+/// The setup of an issuer, and the version of cert-manager.
 struct Solver {
     name: &'static str,
     by_annotation: bool,
@@ -53,7 +53,7 @@ fn a_challenge_is_answered_as_long_as_its_ingress_exists() -> anyhow::Result<()>
             })
             .await?;
 
-        // The whole time over nothing changes for anything else than the challenge.
+        // During the whole time nothing changes except for the challenge.
         let others = [
             Poll::start("another path", 308, move || redirected(address, "/shop?a=b")),
             Poll::start("another token", 308, move || redirected(address, "/.well-known/acme-challenge/x")),
@@ -63,7 +63,7 @@ fn a_challenge_is_answered_as_long_as_its_ingress_exists() -> anyhow::Result<()>
             challenge(&fairway, scene, solver, address).await.with_context(|| format!("the solver {}", solver.name))?;
         }
 
-        // The order is fulfilled: the Secret comes.
+        // The order is fulfilled: the Secret appears.
         let leaf = Ca::new("acme").leaf(&[HOST]);
         let secret = json!({
             "apiVersion": "v1",
@@ -85,7 +85,7 @@ fn a_challenge_is_answered_as_long_as_its_ingress_exists() -> anyhow::Result<()>
             ensure!(odd.is_none(), "{what}: not {expected} but {odd:?}");
         }
 
-        // And with the user's list out of the way what is behind it is served.
+        // Without the user's list, the backend is served.
         scene.apply(&user(fairway.class(), "0.0.0.0/0,::/0")).await?;
         scene.until("the shop over https", async || Ok(ask_tls(https).await?.0.status == 200)).await
     })
@@ -154,7 +154,7 @@ async fn challenge(fairway: &Release<'_>, scene: &Scene, solver: &Solver, addres
     let samples = poll.end().await?;
 
     for sample in samples {
-        // What was under way when the Ingress was written, or deleted, may be answered by either.
+        // Requests in progress when the Ingress was written or deleted may be answered by either.
         let expected: &[u16] = match sample {
             Sample { answered, .. } if answered < begin => &[308],
             Sample { asked, answered, .. } if asked >= everywhere && answered < removed => &[200],
@@ -277,7 +277,7 @@ fn is_from(answer: &Response, solver: &str) -> bool {
     answer.status == 200 && answer.text().contains(&format!("\"pod\": \"solver-{solver}\""))
 }
 
-/// Something that is asked for again and again, beside all the rest.
+/// A request repeated in the background.
 struct Poll {
     what: &'static str,
     expected: u16,
@@ -285,7 +285,7 @@ struct Poll {
     task: JoinHandle<anyhow::Result<Vec<Sample>>>,
 }
 
-/// A status, and the time in which it was the answer.
+/// A status, and the period in which it was the response.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     asked: Instant,

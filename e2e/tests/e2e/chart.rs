@@ -1,4 +1,4 @@
-//! Values files as users of the ingress-nginx chart have them, installed; and Fairway in the place of ingress-nginx.
+//! Values files of ingress-nginx chart users, installed; and Fairway as a replacement for ingress-nginx.
 //!
 //! What the chart renders is compared by `cargo xtask chart`; here is what only a cluster can tell: that the API server takes it,
 //! that pods start with it and serve, and that the rights suffice.
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::ground::Ground;
 
-/// Kinds that operators of Prometheus and KEDA bring along; what is in them is theirs.
+/// Kinds installed by operators of Prometheus and KEDA; their contents are up to those.
 const CUSTOM_KINDS: [(&str, &str, &str); 3] = [
     ("monitoring.coreos.com", "v1", "ServiceMonitor"),
     ("monitoring.coreos.com", "v1", "PrometheusRule"),
@@ -22,7 +22,7 @@ const CUSTOM_KINDS: [(&str, &str, &str); 3] = [
 
 const INSTALL: &str = "helm upgrade --install ingress-nginx deploy/helm/fairway --namespace ingress-nginx --create-namespace --timeout 2m";
 
-/// What differs on the machine of the test only: its images are the ones that there are, and it has little CPU to give.
+/// Changes needed only on the test machine: it has other images, and little CPU.
 fn stand_ins(name: &str) -> &'static str {
     match name {
         "azure-internal" => {
@@ -65,7 +65,7 @@ spec:
     )
 }
 
-/// An Ingress that Fairway answers by itself.
+/// An Ingress that Fairway answers itself.
 fn create_ingress(ground: &Ground, class: &str) {
     apply(
         ground,
@@ -108,7 +108,8 @@ fn served_by_each_pod(ground: &Ground) {
     }
 }
 
-/// Metrics come by the Service that a ServiceMonitor selects, and from the port of each pod that the annotation of that Service names.
+/// Metrics are served by the Service that a ServiceMonitor selects, and on the port of each pod that the Service's
+/// annotation names.
 fn metrics_are_served(ground: &Ground) {
     let service = "kubectl get service ingress-nginx-controller-metrics --namespace ingress-nginx --output";
     let service: Value = serde_json::from_str(&ground.read(&format!("{service} json"))).expect("JSON");
@@ -124,7 +125,7 @@ fn metrics_are_served(ground: &Ground) {
     }
 }
 
-/// Requests of our accounts that the API server refused for want of a right.
+/// Requests of our accounts that the API server denied for lack of a right.
 fn refused(ground: &Ground) -> Vec<String> {
     let mut refused = Vec::new();
     let by_ours = |line: &str| line.contains("system:serviceaccount:ingress-nginx:");
@@ -150,7 +151,7 @@ fn values_files_of_users_install_and_serve() {
         let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
         let text = fs::read_to_string(&path).expect("a file");
         println!("{name}");
-        // Nobody sends anything to pods that end.
+        // No client sends anything to terminating pods.
         let quick = "--set controller.extraArgs.shutdown-grace-period=0";
         ground.read(&format!("{INSTALL} --wait --values {} {quick} {}", path.display(), stand_ins(name)));
         let class = if text.contains("name: team-a") { "team-a" } else { "nginx" };
@@ -161,7 +162,7 @@ fn values_files_of_users_install_and_serve() {
             metrics_are_served(&ground);
         }
         ground.read("kubectl delete ingress hello --namespace ingress-nginx");
-        // The pods first: the last one needs its rights to take its address back and to give its Lease back.
+        // The pods first: the last one needs its rights to remove its address and release its Lease.
         ground.read(
             "kubectl delete deployments,daemonsets --namespace ingress-nginx --selector app.kubernetes.io/component=controller \
              --cascade=foreground --timeout=2m",

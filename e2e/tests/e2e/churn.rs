@@ -1,4 +1,4 @@
-//! Two thousand Ingresses, fifty changes a second: how soon each change is live, and whom it disturbs.
+//! Two thousand Ingresses, fifty changes a second: how soon each change is live, and which other requests it disturbs.
 //!
 //! It measures, so nothing else runs beside it: a cluster of its own, and `cargo xtask e2e` runs it alone.
 
@@ -27,11 +27,11 @@ const INGRESSES: usize = 2_000;
 const SERVICES: usize = 200;
 const CHANGES: usize = 3_000;
 const INTERVAL: Duration = Duration::from_millis(20);
-/// How often memory is looked at.
+/// The interval between memory samples.
 const SAMPLE: Duration = Duration::from_secs(5);
 /// When a change counts as lost.
 const LOST: Duration = Duration::from_secs(10);
-/// How often who waits for a change asks.
+/// The interval between requests while waiting for a change.
 const PAUSE: Duration = Duration::from_millis(2);
 /// How many objects are created at a time.
 const WRITERS: usize = 16;
@@ -65,8 +65,8 @@ fn every_change_is_soon_live_and_disturbs_nobody() -> anyhow::Result<()> {
         println!("{}", histogram(&delays));
         println!("memory every {SAMPLE:?}, MB: {memory:.1?}; bystander: {account}");
         ensure!(account.failed == 0, "unrelated requests failed: {account}");
-        // Until the middle every object has become larger by an annotation, and pools and buffers were filled. The most of each
-        // half, because what is free goes back to the kernel when the allocator likes.
+        // By the middle of the run, every object has grown by an annotation, and pools and buffers are filled. The
+        // maximum of each half counts, because the allocator returns free memory to the kernel at its own pace.
         ensure!(memory.len() > 3, "memory was looked at only {} times", memory.len());
         let most = |half: &[f64]| half.iter().copied().fold(0.0, f64::max);
         let (first, second) = memory.split_at(memory.len() / 2);
@@ -79,7 +79,7 @@ fn every_change_is_soon_live_and_disturbs_nobody() -> anyhow::Result<()> {
     })
 }
 
-/// Where the changes are made and looked for.
+/// The place where the changes are made and observed.
 struct Ground {
     ingresses: Api<Ingress>,
     services: Api<Service>,
@@ -88,7 +88,7 @@ struct Ground {
     address: SocketAddr,
     /// Names and addresses of the two pods that answer.
     pods: Vec<(String, String)>,
-    /// Connections that wait for the next question.
+    /// Idle connections for the next requests.
     idle: Mutex<Vec<Session>>,
 }
 
@@ -153,7 +153,8 @@ impl Ground {
         })
     }
 
-    /// Makes all changes, each at its time, and returns how long each took to be live from the API server's answer on.
+    /// Makes all changes, each at its time, and returns how long each took to become live after the API server's
+    /// response.
     async fn churn(self: Arc<Self>) -> anyhow::Result<Vec<Duration>> {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -172,7 +173,7 @@ impl Ground {
         Ok(delays)
     }
 
-    /// Makes one change and waits until a client sees it. An object is changed again long after its last change.
+    /// Makes one change and waits until a client sees it. An object changes again only long after its last change.
     async fn change(&self, number: usize) -> anyhow::Result<Duration> {
         let (round, half) = (number / 3, SERVICES / 2);
         match number % 3 {
@@ -200,7 +201,7 @@ impl Ground {
         }
     }
 
-    /// Asks for a host until the answer is as it should be; how long that took.
+    /// Requests a host until the response is right; returns how long that took.
     async fn shows(&self, host: &str, right: impl Fn(&Response) -> bool) -> anyhow::Result<Duration> {
         let begin = Instant::now();
         let idle = self.idle.lock().expect("nobody panics with it").pop();

@@ -1,4 +1,4 @@
-//! A cluster for one test alone, in which a user types commands; and processes beside a test.
+//! A cluster for a single test, in which a user types commands; and background processes of a test.
 
 use std::ops::{Deref, DerefMut};
 use std::process::{Child, Command, Output};
@@ -20,14 +20,14 @@ impl Ground {
         &self.cluster
     }
 
-    /// Runs a line of bash in the top folder of the repository and in the cluster's network; its output.
+    /// Runs a line of bash in the repository root and in the cluster's network; returns its output.
     pub(crate) fn bash(&self, line: &str) -> Output {
         let mut command = self.cluster.command("timeout");
         command.args(["--kill-after=10", "300", "bash", "-euo", "pipefail", "-c", line]).current_dir(repository());
         command.output().expect("bash starts")
     }
 
-    /// What the line prints; it has to succeed.
+    /// Returns the output of the line, which must succeed.
     #[track_caller]
     pub(crate) fn read(&self, line: &str) -> String {
         let output = self.bash(line);
@@ -36,13 +36,14 @@ impl Ground {
         text.trim_end().to_owned()
     }
 
-    /// Where to look after a failure.
+    /// The place to look after a failure.
     pub(crate) fn place(&self) -> String {
         format!("Logs: {}", self.cluster.layout().logs().display())
     }
 }
 
-/// A process that ends with the value at the latest. Nothing of it may be left when the cluster ends in whose network it is.
+/// A process that is killed when the value is dropped, at the latest. It must not outlive the cluster whose network it
+/// uses.
 pub(crate) struct Background(Child);
 
 impl Background {

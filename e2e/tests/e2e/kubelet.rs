@@ -1,4 +1,5 @@
-//! What pods may expect of the Nodes that they run on: the process kubelet does what a kubelet with a container runtime does.
+//! The services that pods may expect of their Nodes: the process kubelet behaves like a kubelet with a container
+//! runtime.
 
 mod container;
 mod life;

@@ -1,6 +1,6 @@
 //! End-to-end tests. `cargo xtask e2e` runs them.
 
-// What helps a test may panic as the test itself may.
+// Helpers of tests may panic like tests.
 #![allow(clippy::unwrap_used)]
 
 mod acme;

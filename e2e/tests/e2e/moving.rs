@@ -17,13 +17,13 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// What the application answers to: its host, an alias of it, and whatever nobody else wants.
+/// The names that the application serves: its host, an alias, and a catch-all name.
 const HOSTS: [&str; 3] = ["shop.example", "alias.example", "nobodys.example"];
 
 /// Requests a second for each of them.
 const RATE: u32 = 100;
 
-/// What it answers to with a certificate that each of the two namespaces has of its own.
+/// A host for which each of the two namespaces has its own certificate.
 const SECURE: &str = "secure.example";
 
 #[test]
@@ -38,7 +38,7 @@ fn no_request_is_lost_when_an_application_moves_to_another_namespace() -> anyhow
         for host in HOSTS {
             scene.served(address, host).await?;
         }
-        // Later, and so without effect as long as the old one stands.
+        // Newer, and therefore without effect while the old one exists.
         let after = install(scene, &new, fairway.class(), "after").await?;
         ready(scene, &new, 2).await?;
         let secure = SocketAddr::new(address.ip(), 443);
@@ -200,7 +200,7 @@ spec:
     Ok(certificate.der().to_vec())
 }
 
-/// A pod that does not care for SIGTERM.
+/// A pod that ignores SIGTERM.
 fn reluctant(namespace: &str) -> String {
     format!(
         "

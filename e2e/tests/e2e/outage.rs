@@ -1,7 +1,8 @@
-//! An API server that is away, hangs, forgets, refuses, is slow, or ends a watch: traffic goes on, and what changed comes through.
+//! An API server that is away, hangs, forgets, refuses, is slow, or ends a watch: traffic continues, and changes
+//! arrive.
 //!
-//! A second kube-apiserver over the same etcd is the rest of the world: what is written there while Fairway's own API server is
-//! away are changes that were made during the outage.
+//! A second kube-apiserver over the same etcd represents the rest of the world: writes to it while Fairway's own API
+//! server is away are changes during the outage.
 
 mod api_server;
 mod world;
@@ -21,7 +22,7 @@ use tokio::time::sleep;
 use self::api_server::{API_SERVER, Other, ready, refuse};
 use self::world::World;
 
-/// How many clients send requests all the time.
+/// The number of clients that send requests all the time.
 const CLIENTS: usize = 4;
 
 /// The host that has them.
@@ -69,7 +70,7 @@ fn traffic_goes_on_and_changes_come_through_whatever_becomes_of_the_api_server()
         cluster.component(API_SERVER, Action::Start).await?;
         world.back(scene, &pods, LIMIT).await.context("after an outage of a minute")?;
 
-        // Hanging: connections stay open, and nothing is answered.
+        // Hanging: connections stay open, without responses.
         cluster.component(API_SERVER, Action::Pause).await?;
         let away = Instant::now();
         while away.elapsed() < Duration::from_secs(20) {

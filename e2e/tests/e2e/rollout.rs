@@ -1,7 +1,7 @@
-//! Whatever is rolled out, scaled, upgraded, drained or killed: requests go on.
+//! Requests continue during rollouts, scaling, upgrades, drains and kills.
 //!
-//! Clients that keep their connections, clients with a connection for each request, and clients whose requests take a while ask
-//! through the address of the load balancer all the time. Each step has an account of its own.
+//! Clients with kept connections, clients with a connection per request, and clients with slow requests all use the
+//! address of the load balancer, all the time. Each step has its own account.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -85,7 +85,7 @@ fn a_killed_pod_of_fairway_takes_no_more_than_its_own_connections_along() -> any
         let name = victim.metadata.name.clone().context("a pod without a name")?;
         let node = victim.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).context("a pod without a node")?;
         let kubelet = format!("kubelet-{node}");
-        // Nobody hears of the death before somebody was refused.
+        // Keeps the cluster from noticing the death before a request is refused.
         scene.cluster().component(&kubelet, Action::Pause).await?;
         let open = connections(&victim).await?;
         let death = Instant::now();
@@ -171,7 +171,7 @@ async fn scale(scene: &Scene, pods: usize) -> anyhow::Result<()> {
     scene.ready("web", pods).await
 }
 
-/// Drains a node as its operator does, and gives it back; then nothing of ours is on it.
+/// Drains a node as its operator would, and uncordons it; none of our pods is on it then.
 async fn drain(scene: &Scene, fairway: &Release<'_>, node: &str) -> anyhow::Result<()> {
     let words = ["drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s"];
     scene.kubectl(&words).await?;
@@ -184,8 +184,8 @@ async fn drain(scene: &Scene, fairway: &Release<'_>, node: &str) -> anyhow::Resu
     Ok(())
 }
 
-/// Makes a change under load, and waits until every pod of the backend that is there then has answered. Not one request may fail,
-/// and none has to be sent twice.
+/// Makes a change under load, and waits until every pod of the backend has answered. Not one request may fail or be
+/// sent twice.
 async fn unharmed(
     scene: &Scene,
     what: &str,

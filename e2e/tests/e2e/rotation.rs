@@ -1,4 +1,4 @@
-//! Certificates that change: new ones are served at once, broken ones never, and nobody's connection notices.
+//! Certificates that change: new ones are served at once, broken ones never, and open connections are unaffected.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

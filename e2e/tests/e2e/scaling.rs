@@ -1,5 +1,5 @@
-//! Who scales Fairway, by hand or by a scaler, goes on to do so through upgrades. Helm upgrades by server-side apply: a number of
-//! replicas in the chart would conflict with that of others.
+//! Users who scale Fairway, by hand or with an autoscaler, continue to do so through upgrades. Helm upgrades by
+//! server-side apply: a number of replicas in the chart would conflict with theirs.
 
 use anyhow::ensure;
 use fairway_e2e::scene::{self, Release, Scene};

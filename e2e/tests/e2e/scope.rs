@@ -1,4 +1,4 @@
-//! Which namespaces a release serves: one, or those that a selector chooses. It has rights nowhere else.
+//! The namespaces that a release serves: one, or those matching a selector. It has no rights elsewhere.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -48,7 +48,7 @@ fn a_release_serves_another_namespace_and_takes_its_address_from_a_third() -> an
         scene.apply(&ingress(fairway.class(), scene.namespace(), "ours")).await?;
         scene.apply(&ingress(fairway.class(), &served, "theirs")).await?;
         let answers = async |host: &str| anyhow::Ok(scene.get(address, host, "/").await?.status);
-        // Its Service doesn't exist: who serves the host answers 503, anybody else 404.
+        // Its Service doesn't exist: a release that serves the host answers 503, any other 404.
         scene.steady("their host is served", async || Ok(answers("theirs.example").await? == 503)).await?;
         // It was written before theirs.
         ensure!(answers("ours.example").await? == 404, "a namespace is served that isn't theirs");
@@ -144,7 +144,7 @@ async fn serves(scene: &Scene, fairway: &scene::Release<'_>, selects: bool) -> a
     scene.apply(&namespace("")).await?;
     let answers = async |host: &str| anyhow::Ok(scene.get(address, host, "/").await?.status);
 
-    // Its Service doesn't exist: who serves the host answers 503, anybody else 404.
+    // Its Service doesn't exist: a release that serves the host answers 503, any other 404.
     scene.apply(&ingress(fairway.class(), &other, "theirs")).await?;
     scene.apply(&ingress(fairway.class(), scene.namespace(), "ours")).await?;
     scene.until("our host is served", async || Ok(answers("ours.example").await? == 503)).await?;

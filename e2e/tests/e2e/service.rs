@@ -1,4 +1,4 @@
-//! Affinity of a Service: what kube-proxy does for it, and what is left of it behind Fairway.
+//! Session affinity of a Service: what kube-proxy does for it, and what remains of it behind Fairway.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};

@@ -1,5 +1,5 @@
-//! Whatever becomes of the replicas, an Ingress that has an address keeps it: external-dns deletes the records of a host as soon as
-//! its status is empty. Only the end of the last replica, with none to follow, takes the address back.
+//! Whatever happens to the replicas, an Ingress with an address keeps it: external-dns deletes the records of a host as
+//! soon as its status is empty. Only the end of the last replica, with none to follow, removes the address.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -157,7 +157,7 @@ async fn unchanged(scene: &Scene, what: &str, change: impl Future<Output = anyho
     Ok(())
 }
 
-/// The last one ends, and the address is taken back.
+/// The last one ends, and the address is removed.
 async fn cleared(
     scene: &Scene,
     fairway: &Release<'_>,

@@ -1,4 +1,4 @@
-//! The addresses in the status of Ingresses: who writes them, when, and how often.
+//! The addresses in the status of Ingresses: which replica writes them, when, and how often.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -74,7 +74,7 @@ fn status_follows_the_address_with_one_write_for_each_change() -> anyhow::Result
         sleep(2 * CHECK + Duration::from_secs(1)).await;
         Writes::until(scene, &ours, 2).await.context("changed, and looked at again")?;
 
-        // Somebody else's hand in what is ours is corrected.
+        // A foreign change of our status is corrected.
         let nonsense = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
         ingresses.patch_status("b", &PatchParams::default(), &Patch::Merge(&nonsense)).await?;
         show(scene, &ours, &[address]).await.context("corrected")?;
@@ -193,7 +193,7 @@ fn a_leader_whose_lease_is_stolen_stops_writing_until_the_thief_is_gone() -> any
     })
 }
 
-/// The writes of status so far, from the audit log.
+/// The status writes so far, from the audit log.
 struct Writes {
     all: Vec<Request>,
     /// How many more failed.
@@ -237,7 +237,7 @@ impl Writes {
         Ok(())
     }
 
-    /// Whoever wrote was the last one who had renewed the Lease before.
+    /// Every writer was the last one that had renewed the Lease before.
     fn have_one_writer_at_a_time(&self, scene: &Scene) -> anyhow::Result<()> {
         let renewals: Vec<_> = scene.audit()?.into_iter().filter(is_renewal).collect();
         ensure!(!renewals.is_empty(), "nobody holds the Lease");
@@ -255,7 +255,7 @@ fn is_lease(request: &Request) -> bool {
     request.resource == "leases"
 }
 
-/// Whether who asked holds the Lease from then on.
+/// Whether the requester holds the Lease from then on.
 fn is_renewal(request: &Request) -> bool {
     is_lease(request) && request.verb != "get" && (200..300).contains(&request.code)
 }

@@ -1,4 +1,4 @@
-//! What is changed while the API server is away, and what has to be seen when it is back.
+//! Changes made while the API server is away, and their expected effects when it is back.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
