@@ -45,7 +45,7 @@ pub(crate) enum Source {
 /// What answers for a Service of which the files hold nothing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Missing {
-    /// Nobody: there is something to say.
+    /// Nothing: the Service is reported as missing.
     Told,
     /// The echo of `fairway dev`, for Services that the files hold without endpoints.
     Echo,
@@ -154,7 +154,7 @@ fn raise(diagnostic: &mut Diagnostic) {
     }
 }
 
-/// The options of a command that reads files: nobody has filled in the class of an Ingress, so one without any is served.
+/// The options of a command that reads files: no admission controller has set the class of an Ingress, so one without a class is served.
 pub(crate) fn options(flags: &Flags) -> anyhow::Result<Options> {
     let mut options = flags.options()?;
     if !flags.is_set("watch-ingress-without-class") {
@@ -190,7 +190,7 @@ impl Reading {
         }
     }
 
-    /// What stands in the place of a cluster.
+    /// The objects that replace a cluster.
     pub(crate) fn development(&self) -> Option<&Development> {
         self.options.development.as_ref()
     }

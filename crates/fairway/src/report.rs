@@ -65,7 +65,7 @@ pub(crate) fn totals(findings: &[Finding]) -> (usize, usize) {
     (of(Severity::Error), of(Severity::Warning))
 }
 
-/// By place, the worst first among those of one place; what is said twice is said once.
+/// By place, the worst first in each place, without duplicates.
 pub(crate) fn sort(findings: &mut Vec<Finding>) {
     findings.sort_by(|a, b| {
         let key = |finding: &Finding| (finding.place.clone(), std::cmp::Reverse(finding.diagnostic.severity));

@@ -30,7 +30,7 @@ mod serve;
 
 use serve::{Choices, Control, serve};
 
-/// Runs the command until it is told to end.
+/// Runs the command until it is asked to end.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
     if flags.bool("version") {
@@ -80,7 +80,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let mut proxy_config = wiring::proxy_config(matches, &flags, &config.options, Some(admin_address(&flags)?), log)?;
     proxy_config.findings = shown(controller.findings());
     proxy_config.unreachable = reported(controller.reporter());
-    // No listener yet: whoever asks before the first complete configuration would be told 404.
+    // No listener yet: requests before the first complete configuration would get a 404.
     let proxy = Proxy::start(Snapshot::default(), proxy_config)
         .context("the proxy cannot start; choose another port for health and metrics with --healthz-port")?;
     if let Some(address) = proxy.admin_address() {

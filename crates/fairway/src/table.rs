@@ -9,7 +9,7 @@ use fairway_translate::options::Development;
 use crate::manifest::Manifests;
 use crate::terminal::{Style, Terminal, count, printable};
 
-/// Lines that fit a few screens; whoever has more hosts doesn't read them one by one.
+/// Lines that fit a few screens; longer lists are not read line by line.
 const LINES: usize = 60;
 
 /// Where the proxy really listens.
@@ -116,7 +116,7 @@ fn url(host: &Host, route: &Route, doors: &Doors, snapshot: &Snapshot) -> String
     };
     let mut path = Vec::new();
     match &route.path {
-        // The pattern as it is written: nobody can say which path takes it.
+        // The pattern as written: the paths that match it can't be listed.
         PathMatch::Regex(regex) => path.extend_from_slice(regex.text().as_bytes()),
         PathMatch::Exact(text) | PathMatch::Prefix(text) => fairway_model::path::encode(text.as_bytes(), &mut path),
     }

@@ -57,7 +57,7 @@ impl Terminal {
         if self.styled { format!("\x1b]8;;{url}\x1b\\{url}\x1b]8;;\x1b\\") } else { url }
     }
 
-    /// Prints a text at once. That nobody reads it any more is no failure of ours.
+    /// Prints a text at once. A reader that has gone is not a failure.
     pub(crate) fn print(self, text: &str) {
         let mut out = io::stdout().lock();
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

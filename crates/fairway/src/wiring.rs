@@ -50,7 +50,7 @@ pub(crate) fn log_format(text: &str) -> Result<(Template, LogEscape), UsageError
     Ok((template, escape))
 }
 
-/// What the proxy is told, where that isn't for the snapshot to say.
+/// The options of the proxy that are not part of the snapshot.
 pub(crate) fn proxy_config(
     matches: &ArgMatches,
     flags: &Flags,

@@ -107,7 +107,7 @@ spec:
     assert!(report.ends_with("1 object in 1 file: 1 error, 0 warnings\n"), "{report}");
 }
 
-/// Nobody writes down what is on by itself.
+/// Defaults are rarely written down.
 #[test]
 fn a_default_that_is_missing_is_said_unless_the_files_speak_of_it() {
     let folder = tempfile::tempdir().unwrap();

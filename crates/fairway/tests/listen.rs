@@ -71,7 +71,7 @@ async fn a_port_that_somebody_else_has_keeps_nobody_from_being_served() {
     TcpStream::connect(("127.0.0.1", port)).unwrap();
 }
 
-/// A port on all addresses that we hold. The kernel gives it to nobody who asks for any, not even when it is free again.
+/// A port on all addresses that we hold. The kernel never assigns it to a socket bound to port 0, even once it is free again.
 fn taken() -> TcpListener {
     (0..10_000)
         .map(|at| 20_000 + u16::try_from((std::process::id() + at) % 10_000).expect("less than 10000"))

@@ -61,7 +61,7 @@ async fn a_request_in_flight_is_answered_before_the_end() {
     assert_eq!(run.ended().code(), Some(0));
 }
 
-/// Kubernetes sends to a pod that ends only while it is ready; load balancers that ask for health are told at once.
+/// Kubernetes sends traffic to a terminating pod only while it is ready; load balancers that check its health see the change at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_stays_ready_as_long_as_it_takes_connections() {
     let lists = Gate::new();
@@ -107,7 +107,7 @@ async fn an_api_server_that_is_away_is_waited_for() {
     assert_eq!(run.ended().code(), Some(0));
 }
 
-/// Container runtimes give 1024 where nobody has asked for more; each connection is one.
+/// Container runtimes set 1024 by default; each connection takes one.
 #[test]
 fn it_takes_all_the_files_that_it_may_have() {
     let nobody = SocketAddr::from(([127, 0, 0, 1], 9));

@@ -16,7 +16,7 @@ pub(super) const MISSED_DEFAULT: &str = "use-http2";
 
 /// What becomes of a name of ingress-nginx, and where it is used.
 pub(super) struct Met {
-    /// `None` for a name that nobody knows.
+    /// `None` for an unknown name.
     pub(super) verdict: Option<Verdict>,
     /// The name that was probably meant.
     near: Option<&'static str>,

@@ -1,4 +1,4 @@
-//! `--backend NAMESPACE/SERVICE:PORT=HOST:PORT`: a local process in the place of a Service port.
+//! `--backend NAMESPACE/SERVICE:PORT=HOST:PORT`: a local process that replaces a Service port.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};

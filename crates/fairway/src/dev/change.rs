@@ -150,7 +150,7 @@ fn compare_endpoints(
     development: Option<&Development>,
     add: &mut impl FnMut(char, String),
 ) {
-    // A new backend is told of with its route.
+    // A new backend is reported with its route.
     let Some(old) = old else { return };
     let list = |set: &EndpointSet| match &set.endpoints {
         Endpoints::Addresses(list) => list

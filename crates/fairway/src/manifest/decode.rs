@@ -25,7 +25,7 @@ pub(super) struct Note {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Blemish {
-    /// Nobody knows the field; perhaps this one was meant.
+    /// The field is unknown; this one may have been meant.
     UnknownField(Option<&'static str>),
     /// The key stands twice, the last one counts.
     DuplicateKey,
@@ -69,7 +69,7 @@ pub(super) fn decode<T: DeserializeOwned>(node: &Node<'_>, notes: &mut Vec<Note>
     result
 }
 
-/// A scalar as YAML 1.1 has it, which `kubectl` goes by.
+/// A scalar by the rules of YAML 1.1, which `kubectl` follows.
 enum Scalar<'a> {
     Null,
     Bool(bool),

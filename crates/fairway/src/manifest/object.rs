@@ -16,7 +16,7 @@ use super::base64;
 use super::decode::{Blemish, Note, decode};
 use super::node::{Node, Value};
 
-/// What `kubectl apply` leaves in the annotations: a copy of the whole object, which nobody here reads.
+/// What `kubectl apply` leaves in the annotations: a copy of the whole object, which is not used here.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Lists within lists.
 const LIST_DEPTH: u8 = 4;
@@ -267,7 +267,7 @@ fn is_name(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b))
 }
 
-/// Gives the metadata the name under which the object is kept, and drops what nobody reads.
+/// Gives the metadata the name under which the object is kept, and drops unused fields.
 fn tidy(metadata: &mut ObjectMeta, key: &ObjectKey) {
     metadata.namespace = (!key.namespace.is_empty()).then(|| key.namespace.to_string());
     metadata.managed_fields = None;

@@ -170,7 +170,7 @@ fn closed(proxy: &Proxy) -> Vec<String> {
 
 /// Resolves when the flag is raised.
 async fn raised(mut flag: watch::Receiver<bool>) {
-    // Nobody is left to raise it: that ends the wait, too.
+    // No sender is left to raise it, which also ends the wait.
     let _ = flag.wait_for(|raised| *raised).await;
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Starts it with the API server at this address, and without any pod: nobody is elected, no status is written.
+    /// Starts it with the API server at this address, and without a pod: there is no leader election, and no status is written.
     pub(crate) fn start(api: SocketAddr, args: &[&str]) -> Self {
         Self::start_as(fairway(), api, args)
     }

@@ -78,7 +78,7 @@ async fn what_runs_is_answered_when_the_controller_fails() {
         let (_ready, ready) = watch::channel(true);
         let control = Control { ready, task, leave: watch::Sender::new(false), stop: watch::Sender::new(false) };
         let (_changes, changes) = mpsc::channel(1);
-        // Whoever waits for these an hour has not understood.
+        // The test never waits for this hour.
         let choices = Choices { class: "nginx".into(), grace: Duration::ZERO, after: Duration::from_secs(3600) };
         let (signals, mut signalled) = mpsc::channel(1);
         let signal = async || match signalled.recv().await {
@@ -88,7 +88,7 @@ async fn what_runs_is_answered_when_the_controller_fails() {
         let look = async {
             begin.send(()).unwrap();
             eventually("no more connections", || async { Client::try_connect(http).await.is_err() }).await;
-            // Whoever asks it to end now asks for what it does.
+            // A request to end now asks for what is already happening.
             signals.send(()).await.unwrap();
             eventually("a signal that is heard", || async { signals.capacity() == 1 }).await;
             held.release();
