@@ -1,5 +1,5 @@
-//! All limits and timeouts of the proxy in one table, which knows nobody. `docs/limits.md` is generated from it, and a test fails for a
-//! constant elsewhere that looks like a limit.
+//! All limits and timeouts of the proxy in one table, which depends on no other module. `docs/limits.md` is
+//! generated from it, and a test fails for a constant elsewhere that looks like a limit.
 //!
 //! A constant that is none (a batch, a sentinel, a part of an algorithm) stays where it is used, below a line `// No limit: ` with the
 //! reason.

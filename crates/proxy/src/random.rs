@@ -5,7 +5,7 @@
 pub struct Rng([u64; 4]);
 
 impl Rng {
-    /// A generator that nobody can predict the start of.
+    /// Creates a generator with an unpredictable start.
     ///
     /// # Panics
     /// If the operating system has no randomness to give, in which case TLS could not work either.

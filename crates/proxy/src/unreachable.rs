@@ -1,4 +1,4 @@
-//! Backends of which no endpoint can be connected to: told to whoever makes the configuration, who can tell the owner of the route.
+//! Backends without a reachable endpoint: reported to the source of the configuration, which can inform the owner of the route.
 //!
 //! Invariants: only a request that has failed in vain at connecting comes here, so all others pay nothing; each worker keeps what it has
 //! seen for itself, in bounded memory, and tells it at most every ten seconds for each route's owner.
@@ -17,10 +17,10 @@ use crate::record::RequestRecord;
 use crate::upstream;
 
 /// For how long a failure speaks for the endpoint. With few requests it takes a while until each endpoint had its turn.
-// No limit: it decides what is told, and nothing is refused for it.
+// No limit: it decides what is reported, and refuses nothing.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// How soon the same is told again.
+/// Time until the same report is repeated.
 // No limit: the receiver has its own.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -39,7 +39,7 @@ pub struct Unreachable {
     pub endpoints: Vec<(SocketAddr, Reason)>,
 }
 
-/// Who is told of them. Called by workers: it must not wait.
+/// Receives the reports. Called by workers: it must not wait.
 #[derive(Clone, Default)]
 pub struct UnreachableSink(Option<Arc<dyn Fn(Unreachable) + Send + Sync>>);
 

@@ -104,7 +104,7 @@ async fn a_backend_that_cannot_be_connected_to_in_time_is_504() {
     assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 504);
 }
 
-/// Which of two waits is over first is told by the clock of the worker, however slow the machine is.
+/// The worker's clock decides which of two waits ends first, however slow the machine is.
 #[tokio::test]
 async fn a_connect_timeout_is_no_longer_than_it_says() {
     let far = Origin::new("far").fault(Fault::Unreachable).start();

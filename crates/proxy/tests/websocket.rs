@@ -168,7 +168,7 @@ async fn what_websocket_demands_of_a_request_is_for_the_endpoint_to_judge() {
     }
 }
 
-/// `kubectl exec` by SPDY, `docker exec`, and others that nobody here has heard of.
+/// `kubectl exec` by SPDY, `docker exec`, and unknown protocols.
 #[tokio::test]
 async fn any_other_protocol_becomes_a_tunnel() {
     let origin = Origin::start("a");

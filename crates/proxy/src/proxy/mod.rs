@@ -194,7 +194,7 @@ impl Proxy {
                 let shared = Arc::downgrade(&shared);
                 Box::new(move |worker, version, live| {
                     let (reply, answer) = oneshot::channel();
-                    // Where nobody is asked, the answer tells.
+                    // If the proxy is gone, `reply` is dropped and the caller notices.
                     if let Some(shared) = shared.upgrade() {
                         shared.tell_one(worker, Order::Report(version, live, reply));
                     }

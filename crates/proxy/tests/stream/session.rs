@@ -110,7 +110,7 @@ async fn an_endpoint_where_nobody_is_ends_its_session() {
     assert!(log.wait(1).await[0].contains(" UDP 502 0 1 "));
     proxy.publish([endpoints("web", &[echo])]).await;
     ask(&client, port, b"x").await;
-    // Without endpoints datagrams are dropped, which is told as well.
+    // Without endpoints, datagrams are dropped, which is logged as well.
     proxy.publish([endpoints("web", &[])]).await;
     log.wait(2).await;
     client.send_to(b"x", port).await.unwrap();

@@ -86,7 +86,7 @@ async fn a_side_that_fails_resets_the_other() {
     }
 }
 
-/// An address where nobody listens, for as long as the socket lives: nobody else gets it.
+/// An address without a listener; as long as the socket lives, no other process gets it.
 fn nobody() -> (socket2::Socket, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -122,7 +122,7 @@ async fn an_endpoint_that_refuses_leads_to_the_next() {
 async fn without_endpoints_connections_are_closed_and_ports_stay_open() {
     let (proxy, port) = start(TCP, &[]);
     assert_eq!(read_to_end(&mut connect(port).await).await, b"");
-    // A backend that nobody knows is the same.
+    // The same holds for an unknown backend.
     proxy.publish([stream("127.0.0.1:0", TCP, "nothing")]).await;
     assert_eq!(read_to_end(&mut connect(port).await).await, b"");
     let (listener, endpoint) = listen().await;
@@ -179,7 +179,7 @@ async fn ports_come_and_go_and_connections_stay() {
     accept(&b.0).await.write_all(b"swapped").await.unwrap();
     assert_eq!(read(&mut swapped, 7).await, b"swapped");
     check("another port").await;
-    // A port that somebody else has is told, and harms nobody.
+    // A port held by another process is reported and affects nothing else.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = Delta::upsert([stream(&taken.local_addr().unwrap().to_string(), TCP, "web")]);
     assert_eq!(proxy.publisher.publish(taken).await.refused.len(), 1);

@@ -101,7 +101,7 @@ async fn sessions_end_with_their_udp_port() {
 #[tokio::test]
 async fn a_closed_udp_port_is_free_again() {
     let mut resources = backend("web", &[udp_echo("a").await]);
-    // Where nobody else is: on 127.0.0.1 others have TCP ports of any number.
+    // An unused address: on 127.0.0.1 other processes hold TCP ports of any number.
     resources.push(stream("127.0.0.23:0", Transport::Udp, "web"));
     let proxy = TestProxy::start(resources);
     let port = address_of(&proxy);
