@@ -39,7 +39,7 @@ pub enum Mode {
     Bytes,
 }
 
-/// What it is told on the command line; the rest comes from the variables that the images have.
+/// Its command line options; the rest comes from the variables of the images.
 #[derive(Args, Clone, Debug)]
 pub struct EchoOptions {
     /// Which program it stands for

@@ -49,7 +49,7 @@ use crate::procfs::Process;
 
 use pod::{PodWorker, Update};
 
-/// What a kubelet is told about its Node.
+/// Options of a kubelet about its Node.
 #[derive(Args, Clone, Debug)]
 pub struct KubeletOptions {
     /// Name of the Node.

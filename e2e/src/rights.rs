@@ -21,7 +21,7 @@ pub use self::chart::{RELEASE, Right, Scope, rights};
 /// - it was changed while the pod ran: an upgrade to settings that need fewer rights, of which the pod knows nothing;
 /// - it is to read IngressClasses, and the account only ever had rights in namespaces: Fairway asks, and goes on without;
 /// - the API server didn't know it yet, as one that has just started: the same request of the same account was allowed, and
-///   nobody touched role or binding between the two.
+///   role and binding did not change between the two.
 ///
 /// A right of the whole cluster counts as used when one account used it for all namespaces at once, or in two of them: for one
 /// namespace a Role would do. A right of a namespace counts as used when the binding in that namespace allowed a request.

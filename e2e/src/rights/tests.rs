@@ -321,7 +321,7 @@ fn a_right_is_used_by_who_has_it_from_that_role() {
     assert!(used(ROLE, Asked { name: "another", ..UPDATE_LEASE }).is_empty(), "another name");
     assert!(used(CLUSTER_ROLE, GET_POD).is_empty(), "from the ClusterRole");
     assert!(used(ROLE, LIST_SECRETS).is_empty(), "from the Role");
-    assert!(used("RoleBinding \"another/shop\" of Role \"another\"", GET_POD).is_empty(), "somebody else's binding");
+    assert!(used("RoleBinding \"another/shop\" of Role \"another\"", GET_POD).is_empty(), "another account's binding");
     assert!(used("RoleBinding \"shop/another\" of Role \"shop\"", GET_POD).is_empty(), "a binding elsewhere");
     assert!(Written::installed().denied(POD, GET_POD).used().is_empty(), "what is denied is not used");
 }

@@ -135,7 +135,7 @@ impl Ground {
         })
     }
 
-    /// The endpoints of a Service, which nobody else manages.
+    /// The endpoints of a Service, managed only by this test.
     fn slice(&self, number: usize) -> Value {
         let mut slice = self.endpoints(0);
         slice["addressType"] = json!("IPv4");
@@ -204,7 +204,7 @@ impl Ground {
     /// Requests a host until the response is right; returns how long that took.
     async fn shows(&self, host: &str, right: impl Fn(&Response) -> bool) -> anyhow::Result<Duration> {
         let begin = Instant::now();
-        let idle = self.idle.lock().expect("nobody panics with it").pop();
+        let idle = self.idle.lock().expect("no holder of this lock panics").pop();
         let mut session = match idle {
             Some(session) => session,
             None => Session::connect(self.address).await?,
@@ -217,7 +217,7 @@ impl Ground {
                 session = Session::connect(self.address).await?;
             }
             if right(&response) {
-                self.idle.lock().expect("nobody panics with it").push(session);
+                self.idle.lock().expect("no holder of this lock panics").push(session);
                 return Ok(elapsed);
             }
             ensure!(begin.elapsed() < LOST, "{host} still answers {} {:?}", response.status, response.text());

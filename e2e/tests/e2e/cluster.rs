@@ -50,7 +50,7 @@ fn ending_leaves_nothing_whether_asked_for_or_by_force() {
     footprint.assert_gone();
     assert_eq!(Surroundings::look(), before);
 
-    // What the dead one has left is in nobody's way. `second` ends this one, too, should anything go wrong.
+    // The remains of the dead one do no harm. `second` also stops this one if anything goes wrong.
     assert!(Layout::new("side-two").unwrap().kubeconfig().exists());
     let again = Cluster::start("side-two", &Options::default(), |_| {}).unwrap();
     again.down().unwrap();
@@ -117,7 +117,7 @@ fn components_stop_start_and_freeze_and_commands_end_with_the_cluster() {
     act("kube-apiserver", Action::Resume).unwrap();
     eventually("kube-apiserver answers again", || ready().status.success());
 
-    // A death that nobody asked for shows.
+    // An unrequested death shows.
     let status = run(Command::new(PROGRAM).args(["status", "--name", "components"]));
     let line = status.lines().find(|line| line.contains("kube-scheduler")).unwrap();
     let pid = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();

@@ -112,7 +112,7 @@ impl Answer {
     }
 }
 
-/// All scenarios of a feature are played; those that failed are told.
+/// All scenarios of a feature are played; failures are reported.
 #[derive(Default)]
 struct Score {
     played: usize,

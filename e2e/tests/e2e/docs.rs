@@ -170,7 +170,7 @@ fn every_page_with_commands_is_run() {
     let mut found = Vec::new();
     markdown(repository(), "docs", &mut found);
     for page in &found {
-        // A fence of another name, or an indented one, would be run by nobody.
+        // A fence of another name, or an indented one, would never be run.
         for line in read(page).lines().filter(|line| line.trim_start().starts_with("```")) {
             assert!(["```", "```sh", "```console", "```text"].contains(&line), "{page}: `{line}` is no fence of ours");
         }
@@ -258,7 +258,7 @@ impl Walk {
         fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).expect("its mode");
     }
 
-    /// Our chart with a webhook and its job, in the place of that of ingress-nginx.
+    /// Our chart with a webhook and its job, standing in for that of ingress-nginx.
     fn old_chart(&self) {
         let chart = self.folder.join("old-chart");
         copy(&repository().join("deploy/helm/fairway"), &chart);

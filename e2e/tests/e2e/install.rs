@@ -49,7 +49,7 @@ fn shown(ground: &Ground) -> Vec<String> {
     list.split_whitespace().map(str::to_owned).collect()
 }
 
-/// The address that the echo was told to be the client's.
+/// The client's address as reported to the echo server.
 fn client_address(ground: &Ground, url: &str) -> Ipv4Addr {
     let answer: Value = serde_json::from_str(&ground.read(&format!("{ASK} {url}"))).expect("the echo answers in JSON");
     let headers = answer["headers"].as_object().expect("headers");
@@ -71,7 +71,7 @@ fn ingresses_can_be_written_while_no_pod_can_run() {
         "helm install ingress-nginx deploy/helm/fairway --namespace ingress-nginx --create-namespace \
          --set image.repository=no/such-image",
     );
-    // kubectl waits for no pod that nobody has made yet.
+    // kubectl does not wait for a pod that doesn't exist yet.
     ground.read(
         "until kubectl get pods --namespace ingress-nginx --output name | grep -q .; do sleep 0.1; done
          kubectl wait pod --namespace ingress-nginx --all --timeout=1m \
@@ -80,7 +80,7 @@ fn ingresses_can_be_written_while_no_pod_can_run() {
 
     create_shop(&ground);
     ground.read("kubectl annotate ingress shop nginx.ingress.kubernetes.io/proxy-body-size=8m");
-    // Mistakes as well: there is nobody to refuse them, and they are told later.
+    // Mistakes as well: nothing rejects them, and they are reported later.
     ground.read("kubectl annotate ingress shop nginx.ingress.kubernetes.io/proxy-read-timeout=soon");
     let pods = json(&ground, "kubectl get pods --namespace ingress-nginx --output json");
     let state = &pods["items"][0]["status"]["containerStatuses"][0]["state"];

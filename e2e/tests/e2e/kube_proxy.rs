@@ -59,7 +59,7 @@ fn behind_a_cluster_address_kube_proxy_alone_chooses_the_pod() -> anyhow::Result
         let through = upstreams(scene, &fairway, "/through", count).await?;
         ensure!(through == only, "requests went to {through:?}");
 
-        // All leave: Fairway has an endpoint still, where nobody listens.
+        // All leave: Fairway still has an endpoint, but nothing listens there.
         scene.kubectl(&["scale", "deployment/web", "--replicas=0"]).await?;
         let refused = async || Ok(scene.get(address, HOST, "/refused").await?.status == 502);
         scene.until("the cluster address refuses connections", refused).await?;
@@ -80,7 +80,7 @@ fn clients_have_the_address_that_the_traffic_policy_says_and_the_way_in_follows_
         let address = fairway.address().await?;
         scene.served(address, HOST).await?;
 
-        // The default policy: each Node lets clients in, and puts an address of its own in the place of theirs.
+        // The default policy: each Node lets clients in, and replaces their address with its own.
         let spec = service(scene, &fairway.controller()).await?;
         let port = node_port(&spec, "http")?;
         let far = SocketAddr::from((second.address, port));
@@ -203,7 +203,7 @@ fn node_port(spec: &ServiceSpec, name: &str) -> anyhow::Result<u16> {
     Ok(u16::try_from(port.with_context(|| format!("port {name} has no node port"))?)?)
 }
 
-/// The client of a request, as the backend is told of it.
+/// The client of a request, as reported to the backend.
 async fn client(scene: &Scene, address: SocketAddr) -> anyhow::Result<Ipv4Addr> {
     let json = scene.get(address, HOST, "/").await?.json();
     let headers = &json["headers"];

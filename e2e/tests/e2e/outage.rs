@@ -29,7 +29,7 @@ const CLIENTS: usize = 4;
 const SHOP: &str = "shop.example";
 
 /// How soon after the return of the API server everything has to be live. The goal is 2 s, and the figures are printed; the clock
-/// of a machine that others use decides no test, but whoever waits too long before he tries again is found out.
+/// of a machine that others use decides no test, but too long a wait before a retry is found out.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The same while the API server refuses or answers slowly, and after that.

@@ -94,7 +94,7 @@ fn a_pod_that_is_to_end_says_so_at_once_serves_on_and_ends_when_its_last_request
             scene.get(health, "health", "/readyz").await?.status == 200,
             "it takes connections and says it doesn't"
         );
-        // On the ports for traffic this only shows that somebody serves.
+        // On the traffic ports this only shows that some pod is serving.
         ensure!(
             scene.get(http, "unknown.example", "/healthz").await?.status == 200,
             "/healthz of a host that nobody has"
@@ -154,7 +154,7 @@ async fn conditions(scene: &Scene, fairway: &Release<'_>, pod: &str) -> anyhow::
     Ok(endpoint.and_then(|endpoint| endpoint.conditions))
 }
 
-/// The container, if its probes are there and its pod has the time for what it does when it is told to end.
+/// The container, if its probes exist and its pod has enough time to shut down.
 fn fits_the_drain(pod: &Pod) -> anyhow::Result<Container> {
     let spec = pod.spec.as_ref().context("a pod without a spec")?;
     let container = spec.containers.first().context("a pod without a container")?;

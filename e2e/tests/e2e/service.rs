@@ -12,7 +12,7 @@ use serde_json::Value;
 #[test]
 fn affinity_of_a_service_holds_for_its_cluster_ip() -> anyhow::Result<()> {
     scene::run("affinity", async |scene| {
-        // Each request goes over a new connection, for which kube-proxy chooses anew.
+        // Each request goes over a new connection, for which kube-proxy chooses again.
         let fresh = "controller.config.upstream-keepalive-connections=0";
         let fairway = scene.fairway(&["controller.replicaCount=1", fresh]).await?;
         scene.echo("any", 3).await?;

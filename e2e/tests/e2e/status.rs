@@ -130,7 +130,7 @@ fn a_killed_leader_is_replaced_within_the_leases_duration() -> anyhow::Result<()
             let took = Duration::try_from(renewal.answered.duration_since(dead))?;
             let new = renewal.pod;
             println!("round {round}: {new} leads {took:?} after the end of {leader}, the Lease lasts {TERM:?}");
-            ensure!(took <= TERM + NOISE, "nobody led for {took:?}");
+            ensure!(took <= TERM + NOISE, "there was no leader for {took:?}");
             ensure!(holder(scene).await? == new, "{new} took the Lease, and another one has it");
             // The new leader has nothing to write; what comes from now on is its.
             Writes::until(scene, &ours, 1).await.context("the address is the same after the leader was killed")?;
@@ -175,7 +175,7 @@ fn a_leader_whose_lease_is_stolen_stops_writing_until_the_thief_is_gone() -> any
         println!("the theft was seen after {took:?}");
         ensure!(took <= TERM / 2 + NOISE, "the theft was seen only after {took:?}");
 
-        // There is something to write, and nobody does before the thief's time is over.
+        // There is something to write, but no replica does before the thief's term ends.
         fairway.ingress("b", "b.example", "none").await?;
         show(scene, &["b"], &[&first]).await?;
         let writes = Writes::until(scene, &["a", "b"], 1).await?;
@@ -240,7 +240,7 @@ impl Writes {
     /// Every writer was the last one that had renewed the Lease before.
     fn have_one_writer_at_a_time(&self, scene: &Scene) -> anyhow::Result<()> {
         let renewals: Vec<_> = scene.audit()?.into_iter().filter(is_renewal).collect();
-        ensure!(!renewals.is_empty(), "nobody holds the Lease");
+        ensure!(!renewals.is_empty(), "the Lease has no holder");
         for write in &self.all {
             let Some(last) = renewals.iter().rfind(|renewal| renewal.answered <= write.received) else {
                 bail!("{} wrote before anybody held the Lease", write.pod);

@@ -35,7 +35,7 @@ impl Footprint {
         Self { processes, namespaces }
     }
 
-    /// No process is left, also none of somebody else in one of the namespaces.
+    /// Checks that no process is left, not even a foreign one in one of the namespaces.
     pub(crate) fn assert_gone(&self) {
         for (process, birth) in &self.processes {
             assert_ne!(process.birth().as_ref(), Some(birth), "left: {process:?}, {:?}", process.words());

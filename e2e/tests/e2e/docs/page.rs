@@ -7,7 +7,7 @@
 //!
 //! HTML comments on the line before a fence:
 //! - `<!-- test: docker -->`: not run, see `NOT_RUN` in `docs.rs`; any word but `replace` may stand there.
-//! - `<!-- test: replace A with B: reason -->`: B is run in the place of A.
+//! - `<!-- test: replace A with B: reason -->`: B is run instead of A.
 
 use std::fmt::Write as _;
 
