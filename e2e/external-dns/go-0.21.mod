@@ -1,4 +1,4 @@
-module fairway.dev/findings/external-dns
+module fairway.dev/e2e/external-dns
 
 require sigs.k8s.io/external-dns v0.21.0
 

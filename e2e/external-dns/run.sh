@@ -2,7 +2,7 @@
 # What external-dns does at each step of docs/migrate-one-by-one.md, by the last version that reads the old prefix of annotations (0.21)
 # and the first that ignores it (0.22). Not part of CI: it takes some three minutes of processor time to build each of the two.
 #
-# Run it at the root of the repository, after `cargo xtask cluster up` has built the control plane: findings/external-dns/run.sh
+# Run it at the root of the repository, after `cargo xtask cluster up` has built the control plane: e2e/external-dns/run.sh
 # It starts etcd and an API server of its own on 127.0.0.1, without controllers, and writes the status of the Ingresses itself.
 set -euo pipefail
 
@@ -11,7 +11,7 @@ export PATH=$root/target/tools/bin:$PATH
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
 
-cd "$root/findings/external-dns"
+cd "$root/e2e/external-dns"
 go build -trimpath -ldflags '-s -w' -modfile=go-0.21.mod -o "$work/external-dns-0.21" .
 go build -trimpath -ldflags '-s -w' -o "$work/external-dns-0.22" .
 
