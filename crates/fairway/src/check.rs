@@ -1,4 +1,4 @@
-//! `fairway check`: problems of manifests and what becomes of each annotation, for people and for CI.
+//! `fairway check`: reports problems in manifests and how each annotation is supported, for people and for CI.
 
 mod formats;
 mod verdicts;
@@ -19,7 +19,7 @@ use crate::report;
 use crate::terminal::{Style, Terminal, count, printable};
 use verdicts::{MISSED_DEFAULT, Verdicts, by_ingress, missed_default, verdicts};
 
-/// Runs the command: failure with findings of the severity of `--fail-on` or a worse one.
+/// Runs the command; it fails if a finding has at least the severity of `--fail-on`.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
     let reading = match cluster::asked_for(matches, &flags) {
@@ -138,7 +138,7 @@ fn as_text(reading: &Reading, verdicts: &Verdicts, flags: &Flags, terminal: Term
     out
 }
 
-/// One line for each Ingress: how many of its annotations work, and which do not as they are.
+/// One line for each Ingress: how many of its annotations work, and which ones don't work as they are.
 fn ingresses_as_text(reading: &Reading, terminal: Terminal) -> String {
     let ingresses = by_ingress(reading);
     let mut out = String::new();

@@ -1,17 +1,17 @@
-//! Which cluster a command looks at: the one of a kubeconfig, as kubectl finds it.
+//! The cluster that a command reads: the one of a kubeconfig, found in the same way as in kubectl.
 
 use clap::ArgMatches;
 use fairway_controller::ApiConfig;
 
 use crate::flags::Flags;
 
-/// The cluster that the command line names; `None` if it names none.
+/// The cluster named on the command line, if any.
 pub(crate) fn asked_for(matches: &ArgMatches, flags: &Flags) -> Option<ApiConfig> {
     let named = matches.contains_id("context") || flags.is_set("kubeconfig") || flags.is_set("apiserver-host");
     named.then(|| api(matches, flags))
 }
 
-/// The cluster that the command line names, else that of the user's own kubeconfig.
+/// The cluster named on the command line, else that of the user's own kubeconfig.
 pub(crate) fn api(matches: &ArgMatches, flags: &Flags) -> ApiConfig {
     let host = flags.text("apiserver-host");
     ApiConfig {

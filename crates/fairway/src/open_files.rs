@@ -1,7 +1,7 @@
-//! How many files the process may have open: each connection, be it of a client or to an endpoint, and each UDP session is one.
+//! The limit of open files: each connection, from a client or to an endpoint, and each UDP session takes one.
 //!
-//! Container runtimes and login shells set the soft limit low (often 1024) for programs that use `select`, and leave the raise up to
-//! the hard limit to those that don't.
+//! Container runtimes and login shells set the soft limit low (often 1024) for programs that use `select`, and leave the raise up
+//! to the hard limit to those that don't.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -10,7 +10,7 @@ pub(crate) fn raise_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
     {
-        // If it stays, fewer connections are taken at a time: the proxy goes by the soft limit, and its log says so.
+        // If this fails, fewer connections are accepted at a time: the proxy uses the soft limit, and its log says so.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }

@@ -1,4 +1,4 @@
-//! `kubectl fairway`: the binary under the name `kubectl-fairway`, with what there is to see in a cluster. Nothing is written.
+//! `kubectl fairway`: the binary under the name `kubectl-fairway`, with the commands that inspect a cluster. Nothing is written.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -38,7 +38,7 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// One line for each Ingress, and the sum.
+/// Prints one line for each Ingress, and the totals.
 fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
     let reading = read_cluster(&flags, &cluster::api(matches, &flags))?;
@@ -106,7 +106,7 @@ fn status_text(reading: &Reading, terminal: Terminal) -> String {
     out
 }
 
-/// The Events that Fairway has written, oldest first.
+/// Prints the Events that Fairway has written, oldest first.
 fn events(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
     let namespace = matches.get_one::<String>("namespace").map(String::as_str);
@@ -126,7 +126,7 @@ fn events(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Columns as wide as what stands in them; the first row is their heads.
+/// Formats columns as wide as their contents; the first row is the header.
 fn table<const N: usize>(rows: &[[String; N]], terminal: Terminal) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let widths: [usize; N] = std::array::from_fn(width);

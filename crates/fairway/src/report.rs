@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::manifest::Finding;
 use crate::terminal::{Style, Terminal, printable};
 
-/// One finding as one line.
+/// Formats a finding as one line.
 pub(crate) fn line(finding: &Finding, terminal: Terminal) -> String {
     let mut out = String::new();
     if let Some(place) = &finding.place {
@@ -21,7 +21,7 @@ pub(crate) fn line(finding: &Finding, terminal: Terminal) -> String {
         Severity::Info => (Style::Cyan, "info"),
     };
     let _ = write!(out, "{}: ", terminal.style(style, word));
-    // A file names itself in its place; what it holds and has no name is there with its kind.
+    // A file's name is its own place; an object without a name in it is shown with its kind.
     match &*found.origin.kind {
         "File" if found.origin.section.is_empty() => {}
         "File" => _ = write!(out, "{}: ", printable(&found.origin.section)),
@@ -41,7 +41,7 @@ pub(crate) fn line(finding: &Finding, terminal: Terminal) -> String {
     out
 }
 
-/// One finding for machines.
+/// Formats a finding for machines.
 pub(crate) fn json(finding: &Finding) -> Value {
     let found = &finding.diagnostic;
     json!({
@@ -59,7 +59,7 @@ pub(crate) fn json(finding: &Finding) -> Value {
     })
 }
 
-/// How many errors and how many warnings there are.
+/// The number of errors and of warnings.
 pub(crate) fn totals(findings: &[Finding]) -> (usize, usize) {
     let of = |severity| findings.iter().filter(|finding| finding.diagnostic.severity == severity).count();
     (of(Severity::Error), of(Severity::Warning))

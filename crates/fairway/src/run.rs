@@ -97,7 +97,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the proxy shows of the findings of the controller.
+/// The findings of the controller, as shown by the proxy.
 fn shown(findings: Findings) -> FindingSource {
     FindingSource::new(move || {
         let shown = |found: Diagnostic| Finding {
@@ -111,7 +111,7 @@ fn shown(findings: Findings) -> FindingSource {
     })
 }
 
-/// What the proxy tells the controller about backends that can't be reached.
+/// Reports backends that can't be reached from the proxy to the controller.
 fn reported(reporter: Reporter) -> UnreachableSink {
     UnreachableSink::new(move |one| {
         let endpoints = one.endpoints.into_iter().map(|(address, reason)| (address, reason.as_str())).collect();
@@ -119,7 +119,7 @@ fn reported(reporter: Reporter) -> UnreachableSink {
     })
 }
 
-/// A port that somebody else has is an error at the start, not in the middle of the first synchronisation.
+/// Makes a port held by another process an error at the start, not in the middle of the first synchronisation.
 fn check_addresses(options: &Options) -> anyhow::Result<()> {
     for address in options.http.iter().chain(&options.https) {
         TcpListener::bind(address).with_context(|| {
@@ -129,12 +129,12 @@ fn check_addresses(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Nodes without IPv6 have no such address at all.
+/// Nodes without IPv6 don't have this address at all.
 fn has_ipv6() -> bool {
     TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).is_ok()
 }
 
-/// All addresses means those of both families, as in ingress-nginx. IPv4 stays first: it keeps the plain listener name.
+/// Listening on all addresses means both families, as in ingress-nginx. IPv4 stays first: it keeps the plain listener name.
 fn add_ipv6(addresses: &mut Vec<SocketAddr>) {
     let ports: Vec<u16> = addresses.iter().map(SocketAddr::port).collect();
     addresses.extend(ports.into_iter().map(|port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))));

@@ -1,4 +1,4 @@
-//! What a shell and `man` want to know of the command line: completions and manual pages, made from the same description as the help.
+//! Completions and manual pages, generated from the same description of the command line as the help.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use crate::cli;
 use crate::terminal::Terminal;
 
-/// Prints the completions of a shell.
+/// Prints the completions for a shell.
 pub(crate) fn completions(matches: &ArgMatches) -> ExitCode {
     let shell = matches.get_one::<Shell>("shell").copied().unwrap_or(Shell::Bash);
     let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! The routing table as a person reads it: one line a route, with a URL that can be clicked.
+//! The routing table for people: one line per route, with a URL that can be clicked.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -12,14 +12,14 @@ use crate::terminal::{Style, Terminal, count, printable};
 /// Lines that fit a few screens; longer lists are not read line by line.
 const LINES: usize = 60;
 
-/// Where the proxy really listens.
+/// The addresses that the proxy actually listens on.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Doors {
     pub(crate) http: Option<SocketAddr>,
     pub(crate) https: Option<SocketAddr>,
 }
 
-/// All routes that users asked for, each with its object and file.
+/// All routes that users configured, each with its object and file.
 pub(crate) fn routing_table(
     snapshot: &Snapshot,
     doors: &Doors,
@@ -80,7 +80,7 @@ struct Row {
     origin: String,
 }
 
-/// The field that the section of a route's origin stands for; the section leaves out what is the same in every Ingress.
+/// The field that the section of a route's origin stands for; the section omits what is the same in every Ingress.
 pub(crate) fn field(origin: &Origin) -> String {
     match origin.section.split_once(".paths") {
         Some((rule, path)) => format!("spec.{rule}.http.paths{path}"),
@@ -89,7 +89,7 @@ pub(crate) fn field(origin: &Origin) -> String {
     }
 }
 
-/// Whether a route is there without anybody having written it: the `/` of a host, the redirect for a missing slash.
+/// Whether no user wrote the route: the `/` of a host, the redirect for a missing slash.
 pub(crate) fn is_implied(route: &Route) -> bool {
     let built_in = &*route.origin.kind == "Fairway";
     let slash = matches!(&route.action, Action::Redirect(redirect) if redirect.location == Location::AppendSlash);
@@ -97,7 +97,7 @@ pub(crate) fn is_implied(route: &Route) -> bool {
     built_in || slash || twin
 }
 
-/// A URL that takes the route: over TLS where the host has a certificate of its own.
+/// A URL that matches the route, with TLS if the host has its own certificate.
 fn url(host: &Host, route: &Route, doors: &Doors, snapshot: &Snapshot) -> String {
     let own = host.certificate().is_some_and(|name| snapshot.certificate(name).is_some());
     let (scheme, door) = match (own, doors.http, doors.https) {
@@ -123,7 +123,7 @@ fn url(host: &Host, route: &Route, doors: &Doors, snapshot: &Snapshot) -> String
     format!("{scheme}://{name}{port}{}", String::from_utf8_lossy(&path))
 }
 
-/// What a route leads to, in a few words.
+/// The destination of a route, in a few words.
 pub(crate) fn target(route: &Route, snapshot: &Snapshot, development: Option<&Development>) -> String {
     match &route.action {
         Action::Forward(forward) => {
@@ -145,7 +145,7 @@ pub(crate) fn target(route: &Route, snapshot: &Snapshot, development: Option<&De
     }
 }
 
-/// Where a redirect leads, in words where it depends on the request.
+/// The destination of a redirect, in words where it depends on the request.
 pub(crate) fn location(location: &Location) -> String {
     match location {
         Location::Fixed(text) => text.to_string(),

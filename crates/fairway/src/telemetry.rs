@@ -1,4 +1,4 @@
-//! The log of the process itself, on standard error. Requests have a log of their own, the access log.
+//! The log of the process itself, on standard error. Requests are logged separately, in the access log.
 
 use tracing_subscriber::EnvFilter;
 
@@ -6,8 +6,8 @@ mod repeat;
 
 use repeat::Once;
 
-/// Libraries whose messages are of no use to an operator as long as nothing is wrong. What the client of the API server says of
-/// each failed attempt is said by the controller, once.
+/// Libraries whose messages don't help an operator as long as nothing is wrong. The controller reports a failed attempt of the
+/// API client itself, once.
 const QUIET: &str = "kube=warn,kube_client=warn,kube_client::client::builder=off,hyper=warn,hyper_util=warn,tower=warn,rustls=warn,h2=warn,hickory_proto=warn";
 
 /// Form of a line.
@@ -17,8 +17,8 @@ pub(crate) enum Form {
     Json,
 }
 
-/// Starts the log. `verbosity` is the number of `-v`; `quiet` leaves out what isn't wrong, for a terminal that shows other things.
-/// The variable `RUST_LOG` decides alone when it is set.
+/// Starts the log. `verbosity` is the number of `-v`; `quiet` leaves out normal messages, for a terminal that shows other output.
+/// If set, the variable `RUST_LOG` takes precedence over both.
 pub(crate) fn start(form: Form, verbosity: i64, quiet: bool) {
     let level = match verbosity {
         i64::MIN..=1 if quiet => "warn",

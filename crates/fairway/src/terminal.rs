@@ -1,4 +1,4 @@
-//! What is printed for people: colours and links where they can be seen, plain text where they can't.
+//! Output for people: colours and links where they are visible, plain text elsewhere.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -9,7 +9,7 @@ pub(crate) struct Terminal {
     styled: bool,
 }
 
-/// How a word looks on a terminal.
+/// The style of a word on a terminal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Style {
     Plain,
@@ -22,7 +22,7 @@ pub(crate) enum Style {
 }
 
 impl Terminal {
-    /// Looks at standard output; `NO_COLOR` and a terminal that calls itself dumb are respected (no-color.org).
+    /// Inspects standard output; respects `NO_COLOR` and dumb terminals (no-color.org).
     pub(crate) fn new() -> Self {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -51,7 +51,7 @@ impl Terminal {
         )
     }
 
-    /// A URL that can be clicked (OSC 8); terminals that don't know these show the text.
+    /// A URL that can be clicked (OSC 8); terminals without support show the text.
     pub(crate) fn link(self, url: &str) -> String {
         let url = printable(url);
         if self.styled { format!("\x1b]8;;{url}\x1b\\{url}\x1b]8;;\x1b\\") } else { url }
@@ -64,7 +64,7 @@ impl Terminal {
     }
 }
 
-/// The text with everything escaped that would steer a terminal. Users' objects and clients' requests are printed.
+/// Escapes everything in a text that would control a terminal, because the output contains users' objects and clients' requests.
 pub(crate) fn printable(text: &str) -> String {
     if text.chars().all(|char| !char.is_control()) {
         return text.to_owned();

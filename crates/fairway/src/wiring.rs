@@ -1,4 +1,4 @@
-//! What `dev` and `run` share: the configuration of the proxy by flags, the access log of the command line, signals.
+//! What `dev` and `run` share: the proxy's configuration from flags, the access log of the command line, signals.
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -17,8 +17,8 @@ use crate::flags::{Flags, UsageError};
 
 mod metrics;
 
-/// One JSON object a line, with the names that the process log uses. Numbers are numbers; of each try of an endpoint there may be one,
-/// so those are lists.
+/// One JSON object per line, with the names that the process log uses. Numbers are numbers; values for each try of an endpoint
+/// are lists.
 const JSON: &str = "{\"time\":\"$time_iso8601\",\"remote_addr\":\"$remote_addr\",\"request_id\":\"$req_id\",\
     \"method\":\"$request_method\",\"scheme\":\"$scheme\",\"host\":\"$host\",\"path\":\"$request_uri\",\
     \"protocol\":\"$server_protocol\",\"status\":$status,\"bytes_in\":$request_length,\"bytes_out\":$body_bytes_sent,\
@@ -28,8 +28,8 @@ const JSON: &str = "{\"time\":\"$time_iso8601\",\"remote_addr\":\"$remote_addr\"
     \"failure_reason\":\"$failure_reason\",\"failure_side\":\"$failure_side\",\"failure_detail\":\"$failure_detail\",\
     \"upstream_reason\":\"$upstream_reason\",\"referer\":\"$http_referer\",\"user_agent\":\"$http_user_agent\"}";
 
-/// The format of `--access-log json|TEMPLATE`. Values in a template that is a JSON object are escaped as JSON wants it. A text that
-/// names no variable is a mistake: all its lines would be the same.
+/// The format of `--access-log json|TEMPLATE`. Values in a template that is a JSON object are escaped for JSON. A text without
+/// variables is an error: all its lines would be equal.
 pub(crate) fn log_format(text: &str) -> Result<(Template, LogEscape), UsageError> {
     let text = if text == "json" { JSON } else { text };
     let template = Template::parse(text);
@@ -90,13 +90,13 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over from the operating system, which would just end the process.
+    /// Takes the signals over from the operating system, which would otherwise end the process.
     pub(crate) fn new(runtime: &tokio::runtime::Runtime) -> std::io::Result<Self> {
         let _within = runtime.enter();
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -105,7 +105,7 @@ impl Signals {
     }
 }
 
-/// Ends the process without waiting for anything: what a second signal asks for.
+/// Ends the process without waiting for anything, as a second signal requests.
 pub(crate) fn end_at_once() -> ! {
     std::process::exit(1)
 }
