@@ -1,12 +1,14 @@
 //! `cargo xtask conformance ingress`: runs the official Ingress conformance suite against Fairway on its own cluster.
 //!
-//! The suite is a Go program (`e2e/tools/ingress-conformance`). It prints its scenarios as it plays them, in an order of features
-//! that changes from run to run, and asks the address that the Ingresses show.
+//! The suite is a Go program of the Kubernetes project, without releases and not on every module proxy, so it is built from a checkout
+//! that the user names; `e2e/tools/ingress-conformance` pins its libraries. It prints its scenarios as it plays them, in an order of
+//! features that changes from run to run, and asks the address that the Ingresses show.
 
 use std::cell::RefCell;
 use std::fs::{self, File};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
@@ -34,8 +36,11 @@ const SUITE: &[&str] = &["-no-colors", "-ingress-class", "nginx", "-wait-time-fo
 /// The number of scenarios.
 const SCENARIOS: u64 = 30;
 
-/// The option that skips the build, for [`Beside`].
-const BUILT: &str = "--built";
+/// The module of the suite.
+const MODULE: &str = "sigs.k8s.io/ingress-controller-conformance";
+
+/// The folder for the built suite, its features and its output.
+const FOLDER: &str = "target/conformance";
 
 /// The options of a run.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,20 +49,21 @@ pub(crate) struct ConformanceOptions {
     times: u32,
     /// Keep the cluster.
     keep: bool,
-    /// Build nothing.
-    built: bool,
+    /// A checkout of the suite.
+    suite: PathBuf,
 }
 
 impl ConformanceOptions {
     pub(crate) fn parse(words: &[&str]) -> anyhow::Result<Self> {
-        const USAGE: &str = "usage: cargo xtask conformance ingress [--times N] [--keep]";
-        let mut options = Self { times: 1, keep: false, built: false };
+        const USAGE: &str = "usage: cargo xtask conformance ingress --suite FOLDER [--times N] [--keep]; FOLDER is a checkout of \
+                             https://github.com/kubernetes-sigs/ingress-controller-conformance";
+        let mut options = Self { times: 1, keep: false, suite: PathBuf::new() };
         let mut words = words.iter();
         ensure!(words.next() == Some(&"ingress"), "which suite? {USAGE}");
         while let Some(word) = words.next() {
             match *word {
                 "--keep" => options.keep = true,
-                BUILT => options.built = true,
+                "--suite" => options.suite = words.next().map(PathBuf::from).unwrap_or_default(),
                 "--times" => {
                     let number = words.next().and_then(|number| number.parse().ok()).filter(|number| *number > 0);
                     options.times = number.with_context(|| format!("--times takes a number; {USAGE}"))?;
@@ -65,6 +71,7 @@ impl ConformanceOptions {
                 other => bail!("unknown option {other}; {USAGE}"),
             }
         }
+        ensure!(!options.suite.as_os_str().is_empty(), "where is the suite? {USAGE}");
         Ok(options)
     }
 }
@@ -80,12 +87,15 @@ pub(crate) fn run(workspace: &Workspace, options: &ConformanceOptions) -> anyhow
     if let Some(refusal) = e2e::lack_of_namespaces(workspace) {
         return Ok(failed(refusal));
     }
-    let builds: &[fn(&Workspace) -> anyhow::Result<Outcome>] = &[tools::build_with_suite, image::build, cluster::build];
-    for build in builds.iter().filter(|_| !options.built) {
+    for build in [tools::build, image::build, cluster::build] {
         let outcome = build(workspace)?;
         if outcome.failure.is_some() {
             return Ok(outcome);
         }
+    }
+    let outcome = build_suite(workspace, &options.suite)?;
+    if outcome.failure.is_some() {
+        return Ok(outcome);
     }
     let console = &workspace.console;
     let call = |words: &[&str]| shell::run(console, &mut fairway_cluster(workspace, words)?, |_| false);
@@ -126,30 +136,46 @@ fn install_and_test(workspace: &Workspace, options: &ConformanceOptions) -> anyh
 
 /// The file for the complete output of a run.
 fn log_of_run(workspace: &Workspace, run: u32) -> PathBuf {
-    workspace.root.join(format!("target/conformance/ingress-{run}.log"))
+    workspace.root.join(format!("{FOLDER}/ingress-{run}.log"))
 }
 
-/// The folder with the suite's features: a copy, so that changes in the work tree don't matter while it runs.
-fn features(workspace: &Workspace) -> anyhow::Result<PathBuf> {
-    let from = workspace.root.join("e2e/tools").join(tools::SUITE).join("suite/features");
-    let folder = workspace.root.join("target/conformance");
-    let to = folder.join("features");
-    fs::create_dir_all(&to).with_context(|| format!("creating {}", to.display()))?;
-    for entry in fs::read_dir(&from).with_context(|| format!("reading {}", from.display()))? {
-        let path = entry?.path();
-        fs::copy(&path, to.join(path.file_name().unwrap_or_default()))
-            .with_context(|| format!("copying {}", path.display()))?;
+/// Builds the suite with the pinned libraries, and copies its features, so that changes in the checkout don't matter while it runs.
+fn build_suite(workspace: &Workspace, suite: &Path) -> anyhow::Result<Outcome> {
+    let suite = suite.canonicalize().with_context(|| format!("opening {}", suite.display()))?;
+    let folder = workspace.root.join(FOLDER);
+    for (from, to) in [
+        (workspace.root.join("e2e/tools/ingress-conformance"), folder.join("module")),
+        (suite.join("features"), folder.join("features")),
+    ] {
+        fs::create_dir_all(&to).with_context(|| format!("creating {}", to.display()))?;
+        for entry in fs::read_dir(&from).with_context(|| format!("reading {}", from.display()))? {
+            let path = entry?.path();
+            fs::copy(&path, to.join(path.file_name().unwrap_or_default()))
+                .with_context(|| format!("copying {}", path.display()))?;
+        }
     }
-    Ok(folder)
+    let module = folder.join("module");
+    let mut requirements =
+        File::options().append(true).open(module.join("go.mod")).context("opening the copy of go.mod")?;
+    writeln!(requirements, "\nreplace {MODULE} => {}", suite.display()).context("writing the copy of go.mod")?;
+    let mut command = workspace.command("go");
+    command.current_dir(&module).args(["test", "-c", "-trimpath", "-o"]).arg(program(workspace)).arg(MODULE);
+    let finished = shell::run(&workspace.console, &mut command, |_| false)?;
+    Ok(Outcome { failure: (!finished.success).then_some(finished.output), ..Outcome::default() })
+}
+
+/// The built suite.
+fn program(workspace: &Workspace) -> PathBuf {
+    workspace.root.join(FOLDER).join("ingress-conformance")
 }
 
 /// Runs the suite once.
 fn play(workspace: &Workspace, run: u32, times: u32) -> anyhow::Result<Outcome> {
     let (begin, log) = (Instant::now(), log_of_run(workspace, run));
-    let program = workspace.root.join("target/tools/bin").join(tools::SUITE);
+    let program = program(workspace);
     let words = ["exec", "--name", CLUSTER, "--", &*program.to_string_lossy()];
     let mut command = fairway_cluster(workspace, &words)?;
-    command.args(SUITE).current_dir(features(workspace)?);
+    command.args(SUITE).current_dir(workspace.root.join(FOLDER));
     let console = &workspace.console;
     let feature = RefCell::new(String::new());
     let finished = shell::run(console, &mut command, |line| {
@@ -234,55 +260,6 @@ fn failed(failure: String) -> Outcome {
     Outcome { failure: Some(failure), ..Outcome::default() }
 }
 
-/// The suite, run alongside other tests: it waits nearly all of the time. Its output goes to a file. Dropping it stops it.
-pub(crate) struct Beside {
-    child: Child,
-    log: PathBuf,
-    begun: Instant,
-    program: PathBuf,
-}
-
-impl Beside {
-    /// Starts a run; everything must have been built.
-    pub(crate) fn start(workspace: &Workspace) -> anyhow::Result<Self> {
-        let log = workspace.root.join("target/conformance/ingress.log");
-        fs::create_dir_all(log.parent().context("a log without a folder")?)?;
-        let _ = fs::remove_file(log_of_run(workspace, 1));
-        let output = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
-        let errors = output.try_clone()?;
-        let own = std::env::current_exe().context("the path of this program")?;
-        let mut command = workspace.command(own);
-        command.args(["conformance", "ingress", BUILT]).stdin(Stdio::null()).stdout(output).stderr(errors);
-        let child = command.spawn().context("starting the conformance suite")?;
-        Ok(Self { child, log, begun: Instant::now(), program: cluster::binary(workspace)? })
-    }
-
-    /// Waits for it to end.
-    pub(crate) fn end(mut self, workspace: &Workspace) -> anyhow::Result<Outcome> {
-        workspace.console.progress("waiting for the conformance suite");
-        let status = self.child.wait().context("waiting for the conformance suite")?;
-        let text = fs::read_to_string(&self.log).with_context(|| format!("reading {}", self.log.display()))?;
-        let took = duration(self.begun.elapsed());
-        // There is nothing to judge if the run did not get that far.
-        let played = fs::read_to_string(log_of_run(workspace, 1)).unwrap_or_default();
-        let outcome = judge(&played, status.success());
-        workspace.console.line(&format!("Ingress conformance suite, beside the tests: {} in {took}", outcome.totals));
-        Ok(Outcome { failure: outcome.failure.map(|_| text), ..outcome })
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        // After `end` there is nothing to stop.
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-            let down = Command::new(&self.program).args(["down", "--name", CLUSTER]).stdout(Stdio::null()).status();
-            drop(down);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,11 +308,20 @@ Feature: Default backend
     #[test]
     fn the_suite_is_named_and_runs_once_by_default() {
         let parse = |words: &[&str]| ConformanceOptions::parse(words);
-        assert_eq!(parse(&["ingress"]).unwrap(), ConformanceOptions { times: 1, keep: false, built: false });
-        assert_eq!(parse(&["ingress", "--times", "3"]).unwrap().times, 3);
-        for words in
-            [&["gateway"][..], &[], &["ingress", "--times"], &["ingress", "--times", "0"], &["ingress", "--fast"]]
-        {
+        let suite = PathBuf::from("suite");
+        assert_eq!(
+            parse(&["ingress", "--suite", "suite"]).unwrap(),
+            ConformanceOptions { times: 1, keep: false, suite }
+        );
+        assert_eq!(parse(&["ingress", "--suite", "suite", "--times", "3"]).unwrap().times, 3);
+        for words in [
+            &["gateway"][..],
+            &[],
+            &["ingress"],
+            &["ingress", "--suite"],
+            &["ingress", "--suite", "suite", "--times", "0"],
+            &["ingress", "--suite", "suite", "--fast"],
+        ] {
             assert!(parse(words).unwrap_err().to_string().contains("usage: "), "{words:?}");
         }
     }

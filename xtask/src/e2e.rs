@@ -4,7 +4,6 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::conformance::Beside;
 use crate::lock::Lock;
 use crate::outcome::Outcome;
 use crate::shell::Finished;
@@ -83,9 +82,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ou
     if let Some(refusal) = lack_of_namespaces(workspace) {
         return Ok(failed(refusal));
     }
-    let all = options.names.is_empty();
-    let tools = if all { tools::build_with_suite } else { tools::build };
-    for step in [tools, image::build, cluster::build, build] {
+    for step in [tools::build, image::build, cluster::build, build] {
         let outcome = step(workspace)?;
         if outcome.failure.is_some() {
             return Ok(outcome);
@@ -150,8 +147,6 @@ fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
 
 fn test(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
     let mut totals = Totals::default();
-    // Alongside the first pass, which takes nearly as long: the measuring tests come afterwards.
-    let mut suite = if options.names.is_empty() { Some(Beside::start(workspace)?) } else { None };
     for arguments in passes(&options.names) {
         let mut command: Command = workspace.cargo();
         command.args(["test", "--locked", "--workspace", "--test", "e2e", "--"]).args(&arguments);
@@ -163,13 +158,6 @@ fn test(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
         if !finished.success {
             let place = format!("\nlogs of all components: target/cluster/{CLUSTER}/logs; of failed tests: target/e2e");
             return Ok(Outcome { failure: Some(finished.output + &place), totals, ..Outcome::default() });
-        }
-        if let Some(suite) = suite.take() {
-            let outcome = suite.end(workspace)?;
-            totals += outcome.totals;
-            if outcome.failure.is_some() {
-                return Ok(Outcome { totals, ..outcome });
-            }
         }
     }
     let none =

@@ -50,9 +50,9 @@ Tasks:
   cluster [--help]    A real control plane and two Nodes in network namespaces: up, status, exec, down
   e2e [NAME...] [--keep]
                       End-to-end tests on such a cluster, all or those with NAME in theirs; --keep leaves it running
-  conformance ingress [--times N] [--keep]
-                      The official Ingress conformance suite, whole, N times in a row (once by default); takes 15 minutes
-  tools               Builds etcd, the Kubernetes programs, kubectl, helm and the suite, as far as they are missing
+  conformance ingress --suite FOLDER [--times N] [--keep]
+                      The official Ingress conformance suite from a checkout, N times in a row (once by default); takes 15 minutes
+  tools               Builds etcd, the Kubernetes programs, kubectl and helm, as far as they are missing
   bench [--binary FILE]
                       Counts the instructions of what must stay cheap (valgrind), or of requests to a binary of yours
   gen [--check]       Rewrites generated files; with --check says which ones differ
@@ -116,7 +116,7 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
             let options = conformance::ConformanceOptions::parse(options)?;
             workspace.console.finish(conformance::run(&workspace, &options))
         }
-        ["tools"] => step(tools::build_with_suite),
+        ["tools"] => step(tools::build),
         ["bench"] => step(bench::run),
         ["bench", "--binary", file] => workspace.console.finish(bench::requests(&workspace, file.as_ref())),
         ["gen"] => step(generated::rewrite),

@@ -35,8 +35,6 @@ enum Make {
     Build,
     /// From a package that is a program, without the clouds in which Prometheus can look for its targets: they are most of it.
     WithoutClouds,
-    /// From the tests of a package.
-    Tests,
 }
 
 /// A program of a module, and its inputs.
@@ -54,9 +52,6 @@ struct Build {
     /// The module's files.
     module: String,
 }
-
-/// The name of the program, and of the module, of the Ingress conformance suite.
-pub(crate) const SUITE: &str = "ingress-conformance";
 
 /// The module of what reads metrics.
 const PROMETHEUS: &str = "prometheus";
@@ -87,12 +82,6 @@ const MODULES: &[Module] = &[
         make: Make::Build,
     },
     Module {
-        name: SUITE,
-        pinned: "sigs.k8s.io/ingress-controller-conformance",
-        programs: &[(SUITE, "sigs.k8s.io/ingress-controller-conformance")],
-        make: Make::Tests,
-    },
-    Module {
         name: PROMETHEUS,
         pinned: "github.com/prometheus/prometheus",
         programs: &[
@@ -105,11 +94,6 @@ const MODULES: &[Module] = &[
 
 /// Builds missing programs of a cluster and prints how long each took; about ten minutes on two cores for all.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    build_of(workspace, |module| ![SUITE, PROMETHEUS].contains(&module.name))
-}
-
-/// Also builds the Ingress conformance suite if missing.
-pub(crate) fn build_with_suite(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |module| module.name != PROMETHEUS)
 }
 
@@ -183,7 +167,6 @@ impl Make {
         match self {
             Self::Build => &["build"],
             Self::WithoutClouds => &["build", "-tags", "remove_all_sd"],
-            Self::Tests => &["test", "-c"],
         }
     }
 }
