@@ -12,6 +12,9 @@ mod running;
 
 use running::{MESSAGES, Running};
 
+/// The target of log lines about users' objects. Each is logged once, and again when it comes back after it was resolved.
+pub const FINDINGS: &str = "fairway_controller::findings";
+
 /// Watches, translates, publishes, and writes status and Events.
 pub struct Controller {
     client: kube::Client,

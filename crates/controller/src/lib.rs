@@ -51,6 +51,7 @@ mod watch;
 
 pub use config::{AddressSource, ApiConfig, ControllerConfig, Election, Pod, StatusConfig};
 pub use connect::{ConnectError, connect};
+pub use controller::FINDINGS;
 pub use controller::{Controller, InvalidConfig, RunError};
 pub use finding::Findings;
 pub use publish::Publish;

@@ -47,8 +47,11 @@ impl Unreachable {
         // Replicas say the same in the same words.
         endpoints.sort_unstable();
         let mut text = match endpoints.len() {
-            1 => format!("the only endpoint of {} can't be connected to: ", self.backend),
-            count => format!("none of the {count} endpoints of {} can be connected to: ", self.backend),
+            1 => format!("connecting to the only endpoint of {} failed within the last minute: ", self.backend),
+            count => format!(
+                "connecting to each of the {count} endpoints of {} failed within the last minute: ",
+                self.backend
+            ),
         };
         for (at, (address, reason)) in endpoints.iter().take(NAMED).enumerate() {
             let comma = if at == 0 { "" } else { ", " };
@@ -77,11 +80,12 @@ mod tests {
     fn the_text_names_the_endpoints_in_order_and_not_too_many() {
         assert_eq!(
             report(1).text(),
-            "the only endpoint of shop/cart:80 can't be connected to: 10.0.0.1:80 connect_refused"
+            "connecting to the only endpoint of shop/cart:80 failed within the last minute: 10.0.0.1:80 connect_refused"
         );
         assert_eq!(
             report(2).text(),
-            "none of the 2 endpoints of shop/cart:80 can be connected to: 10.0.0.1:80 connect_refused, 10.0.0.2:80 connect_refused"
+            "connecting to each of the 2 endpoints of shop/cart:80 failed within the last minute: 10.0.0.1:80 connect_refused, \
+             10.0.0.2:80 connect_refused"
         );
         let many = report(200).text();
         assert!(many.ends_with("10.0.0.8:80 connect_refused, and 192 more"), "{many}");

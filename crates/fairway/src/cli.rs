@@ -225,6 +225,7 @@ fn request(command: Command) -> Command {
                 .default_value("text")
                 .help("Write the explanation in this format"),
         )
+        .arg(allow_address())
 }
 
 /// The command line of `kubectl fairway`.

@@ -58,7 +58,9 @@ fn answer(
 ) -> anyhow::Result<ExitCode> {
     let client = matches.get_one::<IpAddr>("client").copied().unwrap_or(Ipv4Addr::LOCALHOST.into());
     let request = Request::parse(method, url, &cli::all::<String>(matches, "header"), client)?;
-    let account = tell::account(&request, &read()?);
+    let mut reading = read()?;
+    reading.options.allowed_backend_addresses = cli::all(matches, "allow-backend-address");
+    let account = tell::account(&request, &reading);
     match matches.get_one::<String>("output").map(String::as_str) {
         Some("json") => Terminal::plain().print(&format!("{}\n", serde_json::to_string_pretty(&account)?)),
         _ => {
@@ -75,6 +77,9 @@ impl Request {
             |what: &str| UsageError(format!("{what}: expected METHOD URL, such as GET http://shop.localhost/order/7"));
         if method.is_empty() || !method.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-' || b == b'_') {
             return Err(wrong(&format!("{method:?} is no method")));
+        }
+        if std::path::Path::new(method).exists() {
+            return Err(wrong(&format!("{method:?} is a file or folder, and the method is missing")));
         }
         let (scheme, rest) = match url.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (Scheme::Http, rest),
@@ -94,8 +99,14 @@ impl Request {
                 .ok_or_else(|| UsageError(format!("-H {field:?}: expected NAME:VALUE, such as 'Cookie: a=b'")))?;
             named.push((name.trim().to_owned(), value.trim().to_owned()));
         }
+        if authority.contains('@') {
+            return Err(wrong(&format!("{url:?} has a user name, which clients send in a field of its own")));
+        }
         // A Host field decides, as it does on the wire.
         let host = named.iter().find(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, value)| value.clone());
+        if authority.is_empty() && host.is_none() {
+            return Err(wrong(&format!("{url:?} has no host")));
+        }
         Ok(Self {
             method: method.to_ascii_uppercase(),
             scheme,

@@ -65,8 +65,8 @@ pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing) -> anyhow
     let foreign_origins = foreign.iter().map(|found| found.origin.clone()).collect();
     findings.extend(manifests.locate(translation.diagnostics));
     findings.extend(manifests.locate(foreign));
+    findings.extend(missing_objects(&objects, &options, Source::Files));
     if missing == Missing::Told {
-        findings.extend(missing_objects(&objects, &options, Source::Files));
         findings.extend(nothing(&manifests, paths));
         findings.iter_mut().for_each(|finding| raise(&mut finding.diagnostic));
     }

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use fairway_model::{Action, Endpoints, Host, HostPattern, Location, Origin, PathMatch, Route, Scheme, Snapshot};
+use fairway_model::{
+    Action, Endpoints, Filter, Host, HostPattern, Location, Origin, PathMatch, Route, Scheme, Snapshot,
+};
 use fairway_translate::options::Development;
 
 use crate::manifest::Manifests;
@@ -125,6 +127,9 @@ fn url(host: &Host, route: &Route, doors: &Doors, snapshot: &Snapshot) -> String
 
 /// The destination of a route, in a few words.
 pub(crate) fn target(route: &Route, snapshot: &Snapshot, development: Option<&Development>) -> String {
+    if route.filters.iter().any(|filter| matches!(filter, Filter::Refuse(_))) {
+        return "denied: 503".to_owned();
+    }
     match &route.action {
         Action::Forward(forward) => {
             let first = forward.backends.names().next();

@@ -58,7 +58,6 @@ pub(crate) fn proxy_config(
     admin: Option<SocketAddr>,
     log: (LogSink, Option<(Template, LogEscape)>),
 ) -> Result<ProxyConfig, UsageError> {
-    let network = |ip: &std::net::IpAddr| format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 }).parse().ok();
     let defaults = ProxyConfig::default();
     Ok(ProxyConfig {
         workers: matches.get_one("workers").copied(),
@@ -69,12 +68,18 @@ pub(crate) fn proxy_config(
         patience: Some(flags.time("health-check-timeout")).filter(|time| !time.is_zero()).unwrap_or(defaults.patience),
         metrics: metrics::options(matches, flags, options)?,
         addresses: AddressPolicy {
-            allowed: options.allowed_backend_addresses.iter().filter_map(network).collect(),
+            allowed: allowed(options),
             own: admin.into_iter().collect(),
             loopback_endpoints: false,
         },
         ..defaults
     })
+}
+
+/// The special addresses that backends may have.
+pub(crate) fn allowed(options: &Options) -> fairway_model::NetworkSet {
+    let network = |ip: &std::net::IpAddr| format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 }).parse().ok();
+    options.allowed_backend_addresses.iter().filter_map(network).collect()
 }
 
 /// How long the process has been running, counted from the first call.

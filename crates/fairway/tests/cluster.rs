@@ -58,8 +58,10 @@ async fn the_plugin_of_kubectl_shows_the_cluster() {
     let row = status.lines().find(|line| line.starts_with("shop/web")).unwrap_or_default();
     assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["shop/web", "a.example", "-", "1", "-"], "{status}");
     assert!(status.ends_with("1 Ingress of class nginx, 0 others ignored; 0 errors, 0 warnings\n"), "{status}");
-    let output = look(plugin(), &["explain", "GET", "http://a.example/x"]);
+    let output = look(plugin(), &["explain", "--allow-backend-address=127.0.0.1", "GET", "http://a.example/x"]);
     assert!(output.status.success() && text(&output).contains("shop/web"), "{}", text(&output));
+    let output = look(plugin(), &["explain", "GET", "http://a.example/x"]);
+    assert!(!output.status.success(), "run would not use an endpoint on loopback either: {}", text(&output));
     assert_eq!(look(plugin(), &["explain", "GET", "http://b.example/"]).status.code(), Some(1));
     assert!(text(&look(plugin(), &["check"])).contains("in the cluster: 0 errors"));
     assert!(text(&look(plugin(), &["events"])).contains("no Events"));

@@ -173,5 +173,21 @@ fn what_denies_is_named() {
     let account = of(&ingress("ssl-redirect: 'true'", "/", "gone"), &["GET", "https://a.example/"]);
     let why = account["answer"]["why"].as_str().expect("a text");
     assert_eq!(account["answer"]["status"], 503, "{account:#}");
-    assert!(why.contains("gone"), "{why}");
+    assert!(why.contains("there is no Service default/gone"), "{why}");
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let broken = format!(
+        "{}---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: broken}}\nspec: {{rules: 7}}\n",
+        ingress("ssl-redirect: 'true'", "/", "web")
+    );
+    let account = of(&broken, &["GET", "https://b.example/"]);
+    let findings = account["findings"].as_array().expect("a list");
+    assert!(
+        findings.iter().any(|found| found.as_str().is_some_and(|text| text.contains("default/broken"))),
+        "{account:#}"
+    );
+    let account = of(&broken, &["--configmap", "default/none", "GET", "https://a.example/"]);
+    assert!(account["findings"].to_string().contains("--configmap"), "{account:#}");
 }

@@ -94,7 +94,7 @@ pub struct Plan<'s> {
     /// waiting.
     pub passed: usize,
     scheme: Scheme,
-    chosen: Option<Chosen<'s>>,
+    chosen: Option<Forwarding<'s>>,
 }
 
 /// The step that answers a request.
@@ -129,8 +129,6 @@ pub struct Forwarding<'s> {
     /// existing session.
     pub open: bool,
 }
-
-type Chosen<'s> = Forwarding<'s>;
 
 impl<'s> Forwarding<'s> {
     /// TLS to the endpoints of the backend. The policy applies to the rule's own backend; connections to a fallback are in
@@ -407,7 +405,7 @@ fn send<'s, 'a, F: Fields<'a>>(
 
 /// Chooses the backend once: one of the rule by weight, or the fallback if that one has no endpoint. If neither has
 /// one, the first, so that the log can name it.
-fn choose<'s>(forward: &'s Forward, facts: &mut impl Facts, plan: &mut Plan<'s>) -> Result<Chosen<'s>, Failure> {
+fn choose<'s>(forward: &'s Forward, facts: &mut impl Facts, plan: &mut Plan<'s>) -> Result<Forwarding<'s>, Failure> {
     if let Some(chosen) = plan.chosen {
         return Ok(chosen);
     }

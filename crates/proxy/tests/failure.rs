@@ -13,7 +13,7 @@ use fairway_proxy::ProxyConfig;
 use fairway_proxy::reason::Reason;
 use fairway_testkit::{Client, Fault, Gate, Origin, Reply, eventually};
 use support::log::{Lines, logging};
-use support::{HOST, TestProxy, backend, endpoints, filtered, forward, forwarding, host, route};
+use support::{CONTROLLER, HOST, TestProxy, backend, endpoints, filtered, forward, forwarding, host, route};
 
 const SHORT: Duration = Duration::from_millis(60);
 
@@ -280,8 +280,8 @@ async fn failures_are_in_the_metrics() {
     let admin = proxy.proxy.admin_address().unwrap();
     let labels = "ingress=\"app\",namespace=\"default\",service=\"web\",reason=\"connect_refused\",side=\"upstream\"";
     let expected = [
-        format!("fairway_request_failures_total{{{labels}}} 1\n"),
-        format!("fairway_upstream_failures_total{{{labels}}} 1\n"),
+        format!("fairway_request_failures_total{{{CONTROLLER},{labels}}} 1\n"),
+        format!("fairway_upstream_failures_total{{{CONTROLLER},{labels}}} 1\n"),
         "service=\"\",reason=\"no_host\",side=\"downstream\"} 1\n".to_owned(),
     ];
     eventually("the failures in the metrics", || {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::RandomState;
 use std::time::Duration;
 
+use super::FINDINGS;
 use fairway_model::{Delta, ErrorChain, Origin};
 use fairway_translate::Translator;
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
@@ -531,7 +532,7 @@ fn log(diagnostic: &Diagnostic) {
     if diagnostic.severity == Severity::Info {
         info!(kind, namespace, name, severity, %reason, field, value, text = message, "finding");
     } else {
-        warn!(kind, namespace, name, severity, %reason, field, value, text = message, "finding");
+        warn!(target: FINDINGS, kind, namespace, name, severity, %reason, field, value, text = message, "finding");
     }
 }
 

@@ -112,7 +112,10 @@ async fn an_unreachable_backend_is_an_event_at_most_once_a_minute() {
     api.until("the Event", |api| about(api, UNREACHABLE).len() == 1).await;
     let event = &about(&api, UNREACHABLE)[0];
     assert_eq!((&event["type"], &event["involvedObject"]["name"]), (&json!("Warning"), &json!("a")));
-    assert_eq!(event["message"], "the only endpoint of shop/web:80 can't be connected to: 10.0.0.1:80 connect_refused");
+    assert_eq!(
+        event["message"],
+        "connecting to the only endpoint of shop/web:80 failed within the last minute: 10.0.0.1:80 connect_refused"
+    );
     report("b", 1);
     api.until("one on the other Ingress", |api| about(api, UNREACHABLE).len() == 2).await;
     sleep(Duration::from_secs(61)).await;

@@ -332,6 +332,7 @@ fn start(backends: &Backends, ingresses: &[Value], configmap: &BTreeMap<&str, &s
     let mut options = Options { configmap: Some(("ns".into(), "settings".into())), ..Options::default() };
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     (options.http, options.https) = (vec![any], vec![any]);
+    options.allowed_backend_addresses = vec![any.ip()];
     let settings = json!({
         "kind": "ConfigMap", "apiVersion": "v1", "metadata": { "namespace": "ns", "name": "settings" }, "data": configmap,
     });

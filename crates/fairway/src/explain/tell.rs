@@ -11,7 +11,7 @@ use fairway_model::{
 use fairway_proxy::reason::Cause;
 use fairway_proxy::rehearsal::{Effect, Outcome, Rehearsal, Rehearsed};
 use fairway_proxy::resolve::AddressPolicy;
-use fairway_translate::diagnostic::Reason;
+use fairway_translate::diagnostic::{Reason, Severity};
 use fairway_translate::options::ECHO_SERVICE_FIELD;
 
 use super::Request;
@@ -20,8 +20,9 @@ use super::account::{
     NotLoaded, ResponseField, RouteName, Sent,
 };
 use crate::manifest::Place;
-use crate::reading::Reading;
+use crate::reading::{Reading, Source};
 use crate::table::field;
+use crate::wiring;
 
 /// Endpoints and beaten routes that are listed; there may be thousands.
 const LISTED: usize = 100;
@@ -36,8 +37,12 @@ pub(crate) fn account(request: &Request, reading: &Reading) -> Account {
 
 /// The same for a request that comes in at an address where the hosts of `table` are served.
 pub(super) fn account_at(request: &Request, reading: &Reading, table: &TableName, local: SocketAddr) -> Account {
-    // Endpoints in files may be anywhere, and the echo is on this machine.
-    let addresses = AddressPolicy { loopback_endpoints: true, ..AddressPolicy::default() };
+    let addresses = AddressPolicy {
+        allowed: wiring::allowed(&reading.options),
+        // The echo is on this machine.
+        loopback_endpoints: reading.source == Source::Files,
+        ..AddressPolicy::default()
+    };
     let rehearsal = Rehearsal::new(reading.snapshot.clone(), addresses);
     let arrival = Arrival { peer: SocketAddr::new(request.client, 0), local, scheme: request.scheme };
     let rehearsed = rehearsal.of(&request.head(), &arrival, table);
@@ -156,7 +161,7 @@ impl Teller<'_> {
                 (None, None, _) => self.no_host(left_out),
                 (None, Some(host), _) if *host.pattern() == HostPattern::Any => self.no_host(left_out),
                 (None, Some(host), None) => format!("no path of host {} takes the request", host.pattern()),
-                (None, Some(_), Some(route)) => format!("{} answers so", owner(&route.origin)),
+                (None, Some(host), Some(_)) => format!("no path of host {} takes the request", host.pattern()),
             },
             Step::Wait(wait) => match wait {},
         }
@@ -173,18 +178,19 @@ impl Teller<'_> {
 
     /// Why nothing can take a request.
     fn unavailable(&self, plan: &Plan<'_>, cause: Option<Cause>) -> String {
-        let found = plan.route.and_then(|route| {
-            let about = [Reason::ServiceNotFound, Reason::PortNotFound, Reason::NoEndpoints];
-            let mut findings = self.reading.findings.iter().map(|found| &found.diagnostic);
-            findings.find(|found| about.contains(&found.reason) && is_of(&found.origin, route)).map(ToString::to_string)
+        let Some((route, Action::Forward(forward))) = plan.route.map(|route| (route, &route.action)) else {
+            return detail(cause);
+        };
+        let Some(backend) = forward.backends.names().next().and_then(|name| self.backend(name)) else {
+            return detail(cause);
+        };
+        let about = [Reason::ServiceNotFound, Reason::PortNotFound, Reason::NoEndpoints, Reason::ForbiddenAddress];
+        let service = format!("{}/{}", backend.origin.namespace, backend.origin.name);
+        let mut findings = self.reading.findings.iter().map(|found| &found.diagnostic);
+        let found = findings.find(|found| {
+            about.contains(&found.reason) && is_about(&found.origin, &route.origin) && found.message.contains(&service)
         });
-        found.unwrap_or_else(|| match plan.route.map(|route| &route.action) {
-            Some(Action::Forward(forward)) => match forward.backends.names().next().map(|name| self.backend(name)) {
-                Some(Some(backend)) => format!("{} has no ready endpoint", backend.origin),
-                _ => detail(cause),
-            },
-            _ => detail(cause),
-        })
+        found.map_or_else(|| format!("{} has no ready endpoint", backend.origin), ToString::to_string)
     }
 
     fn backend(&self, name: &fairway_model::BackendName) -> Option<&Backend> {
@@ -351,15 +357,14 @@ impl Teller<'_> {
         }
     }
 
-    /// What is wrong with the route's object and its Service.
+    /// What is wrong with the route's object, and with what could not be read: the request may have been meant for that.
     fn findings(&self, route: Option<&Route>) -> Vec<String> {
-        let Some(route) = route else { return Vec::new() };
         let about = self.reading.findings.iter().map(|found| &found.diagnostic).filter(|found| {
-            let origin = &found.origin;
-            (&origin.kind, &origin.namespace, &origin.name)
-                == (&route.origin.kind, &route.origin.namespace, &route.origin.name)
+            let unread = found.reason == Reason::InvalidManifest && found.severity == Severity::Error;
+            let of_flag = found.field.starts_with("--");
+            unread || of_flag || route.is_some_and(|route| is_about(&found.origin, &route.origin))
         });
-        about.map(|found| format!("{}: {found}", found.severity.as_str())).collect()
+        about.take(LISTED).map(|found| format!("{}: {found}", found.severity.as_str())).collect()
     }
 
     fn left_out(&self) -> Vec<NotLoaded> {
@@ -426,8 +431,9 @@ fn owner(origin: &Origin) -> String {
     Origin::new(&*origin.kind, &*origin.namespace, &*origin.name).to_string()
 }
 
-fn is_of(origin: &Origin, route: &Route) -> bool {
-    origin == &route.origin
+/// Whether both are about the same object.
+fn is_about(one: &Origin, other: &Origin) -> bool {
+    (&one.kind, &one.namespace, &one.name) == (&other.kind, &other.namespace, &other.name)
 }
 
 fn detail(cause: Option<Cause>) -> String {

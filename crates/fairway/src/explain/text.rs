@@ -21,7 +21,8 @@ pub(crate) fn render(account: &Account, terminal: Terminal) -> String {
         let trust = if client.trusted { "the peer is trusted" } else { "only the address is taken from the peer" };
         page.line("Client", &format!("{} for {}://{}: {trust}", client.address, client.scheme, client.host));
     }
-    if let Some(certificate) = &account.certificate {
+    if asked.url.starts_with("https:") {
+        let certificate = account.certificate.as_deref().unwrap_or("by default, since none covers the host");
         page.line("TLS", &format!("certificate {certificate}"));
     }
     if let Some(path) = account.path.as_ref().filter(|path| !asked.url.contains(path.as_str())) {

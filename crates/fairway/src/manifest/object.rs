@@ -191,11 +191,11 @@ impl Reader<'_> {
                 (String::new(), format!("unknown field, it has no effect; did you mean {near}?"))
             }
             Blemish::UnknownField(None) if note.field.ends_with("backend.serviceName") => {
-                (String::new(), "a field of older versions, it has no effect: write service: {name: …}".to_owned())
+                (String::new(), "a field of older versions, it has no effect: write service: {name: NAME}".to_owned())
             }
             Blemish::UnknownField(None) if note.field.ends_with("backend.servicePort") => {
                 let message =
-                    "a field of older versions, it has no effect: write service: {port: {number: …}}, or name";
+                    "a field of older versions, it has no effect: write service: {port: {number: NUMBER}}, or name";
                 (String::new(), message.to_owned())
             }
             Blemish::UnknownField(None) => (String::new(), "unknown field, it has no effect".to_owned()),

@@ -1,4 +1,5 @@
-//! A warning or an error that comes again and again is said once a minute, with how often it came.
+//! A warning that comes again and again is logged once a minute, with how often it came. Errors are always logged: they say in which
+//! state something is now.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -20,7 +21,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// How many lines are remembered at most.
 const REMEMBERED: usize = 1024;
 
-/// Formats events as `inner` does, but for warnings and errors with the same text and fields as one of the last minute.
+/// Formats events as `inner` does, but for warnings with the same text and fields as one of the last minute.
 pub(super) struct Once<F> {
     inner: F,
     form: Form,
@@ -40,7 +41,8 @@ where
     F: FormatEvent<S, N>,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        if *event.metadata().level() > Level::WARN {
+        // Findings are logged once, and again when they come back after they were resolved.
+        if *event.metadata().level() != Level::WARN || event.metadata().target() == fairway_controller::FINDINGS {
             return self.inner.format_event(context, writer, event);
         }
         let mut text = Text(DefaultHasher::new());

@@ -287,7 +287,7 @@ pub(crate) fn refused(host: Option<&Host>, route: Option<&Route>, status: u16) -
         (None, _, _) => Some(Reason::NoHost),
         (_, None, _) => Some(Reason::NoRoute),
         (_, Some(_), 403) => Some(Reason::AccessDenied),
-        // The reason why one of the proxy's own answers counts as an error; none if the route requests that answer.
+        // The default backend, which answers unknown hosts and paths, has no endpoint or is not configured.
         (Some(host), Some(_), 404) if *host.pattern() == HostPattern::Any => Some(Reason::NoHost),
         (_, Some(_), 404) => Some(Reason::NoRoute),
         (_, Some(_), 503) => Some(Reason::Misconfigured),

@@ -10,6 +10,11 @@ mod support;
 mod tcp;
 mod udp;
 
+/// A line of the metrics of the only listener.
+fn series(name: &str, protocol: &str, value: u64) -> String {
+    format!("fairway_stream_{name}{{{},listener=\"service\",protocol=\"{protocol}\"}} {value}\n", support::CONTROLLER)
+}
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;

@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 
 use crate::support::{backend, config, endpoints, local};
 use crate::{
-    Lines, TCP, accept, connect, listen, one_worker, read, read_to_end, scrape, settings, start, start_with, stream,
-    with_admin,
+    Lines, TCP, accept, connect, listen, one_worker, read, read_to_end, scrape, series, settings, start, start_with,
+    stream, with_admin,
 };
 
 #[tokio::test]
@@ -217,8 +217,8 @@ async fn no_more_connections_are_taken_than_a_worker_may_have() {
         proxy.publish([endpoints("web", &[endpoint])]).await;
     }
     let text = scrape(&proxy).await;
-    let begun = "fairway_stream_sessions_total{listener=\"service\",protocol=\"TCP\"} 2\n";
-    assert!(text.contains(begun), "the third waits in the queue: {text}");
+    let begun = series("sessions_total", "TCP", 2);
+    assert!(text.contains(&begun), "the third waits in the queue: {text}");
     drop(first);
     accept(&listener).await.write_all(b"now").await.unwrap();
     assert_eq!(read(&mut third, 3).await, b"now");
@@ -235,15 +235,15 @@ async fn what_passes_is_counted_by_listener() {
     assert_eq!(read(&mut client, 3).await, b"123");
     let text = scrape(&proxy).await;
     for expected in [
-        "fairway_stream_sessions_total{listener=\"service\",protocol=\"TCP\"} 1",
-        "fairway_stream_sessions_active{listener=\"service\",protocol=\"TCP\"} 1",
-        "fairway_stream_failures_total{listener=\"service\",protocol=\"TCP\"} 0",
-        "fairway_stream_received_bytes_total{listener=\"service\",protocol=\"TCP\"} 5",
-        "fairway_stream_sent_bytes_total{listener=\"service\",protocol=\"TCP\"} 3",
+        series("sessions_total", "TCP", 1),
+        series("sessions_active", "TCP", 1),
+        series("failures_total", "TCP", 0),
+        series("received_bytes_total", "TCP", 5),
+        series("sent_bytes_total", "TCP", 3),
     ] {
-        assert!(text.contains(expected), "{expected} in {text}");
+        assert!(text.contains(&expected), "{expected} in {text}");
     }
     drop((client, server));
-    let ended = "fairway_stream_sessions_active{listener=\"service\",protocol=\"TCP\"} 0";
-    eventually("the end", || async { scrape(&proxy).await.contains(ended) }).await;
+    let ended = series("sessions_active", "TCP", 0);
+    eventually("the end", || async { scrape(&proxy).await.contains(&ended) }).await;
 }

@@ -9,8 +9,8 @@ use tokio::net::UdpSocket;
 
 use crate::support::{TestProxy, backend, config, endpoints};
 use crate::{
-    Lines, TCP, address_of, ask, one_worker, scrape, start_with, stream, stream_named, udp, udp_echo, unanswered,
-    with_admin,
+    Lines, TCP, address_of, ask, one_worker, scrape, series, start_with, stream, stream_named, udp, udp_echo,
+    unanswered, with_admin,
 };
 
 /// Sends a datagram in the name of a port of the proxy, as only its own user can; from another machine it takes a forged sender.
@@ -80,8 +80,8 @@ async fn datagrams_that_are_dropped_are_counted_each_and_logged_now_and_then() {
     for _ in 0..20 {
         client.send_to(b"x", port).await.unwrap();
     }
-    let failures = "fairway_stream_failures_total{listener=\"service\",protocol=\"UDP\"} 20";
-    eventually("twenty failures", || async { scrape(&proxy).await.contains(failures) }).await;
+    let failures = series("failures_total", "UDP", 20);
+    eventually("twenty failures", || async { scrape(&proxy).await.contains(&failures) }).await;
     proxy.publish([endpoints("web", &[udp_echo("a").await])]).await;
     ask(&client, port, b"x").await;
     let lines = log.wait(2).await;

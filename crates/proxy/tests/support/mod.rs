@@ -16,6 +16,9 @@ use fairway_proxy::resolve::AddressPolicy;
 use fairway_proxy::{Proxy, ProxyConfig, Publisher};
 use fairway_testkit::{Client, Leaf, Origin};
 
+/// The labels by which all metrics of Fairway name their controller, which tests have none of.
+pub const CONTROLLER: &str = "controller_class=\"\",controller_namespace=\"\",controller_pod=\"\"";
+
 /// The host that tests ask for unless they say otherwise.
 pub const HOST: &str = "app.example";
 

@@ -66,6 +66,14 @@ impl<'a> Common<'a> {
             // A Secret that is named and can't be used denies whatever is spoken, as in ingress-nginx.
             (_, Some(Err(why))) => (None, Some(why)),
             (Some(Err(why)), _) if encrypts => (None, Some(why)),
+            // A check that an Ingress asks for is made, even where ingress-nginx takes the first Ingress's word for all of the host.
+            (Some(Ok(tls)), Some(Ok(own)))
+                if encrypts
+                    && own.trust != fairway_model::Trust::Anyone
+                    && tls.trust == fairway_model::Trust::Anyone =>
+            {
+                (Some(own.clone()), None)
+            }
             (Some(Ok(tls)), _) if encrypts => (Some(tls.clone()), None),
             // ingress-nginx sends no name and checks nothing by default.
             (None, _) if encrypts => (Some(Arc::default()), None),

@@ -182,7 +182,7 @@ impl Secrets {
             };
             state.read = secret.cloned();
             let usable = |secret: &&Arc<Secret>| certificate::read_backend(&key, secret).is_ok();
-            if let Some(secret) = secret.filter(|secret| state.problem.is_none() || usable(secret)) {
+            if let Some(secret) = secret.filter(usable) {
                 state.kept = Some(secret.clone());
             }
             let good = state.good.as_ref().map(|good| &good.certificate);
