@@ -85,5 +85,5 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.4.2 // indirect
 )
 
-// The version that external-dns asks for is not on every mirror of modules; only its types of Routes are used.
+// Only its types of Routes are used, which are the same in both versions.
 replace github.com/openshift/api => github.com/openshift/api v0.0.0-20251015095338-264e80a2b6e7

@@ -40,7 +40,6 @@ pub enum ConnectError {
 /// Creates a client of the API server. Sends nothing yet: an unavailable API server is not an error; watches wait for
 /// it.
 ///
-///
 /// # Errors
 ///
 /// If the kubeconfig, the service account or a flag can't be used.

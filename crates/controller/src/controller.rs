@@ -48,7 +48,6 @@ pub enum RunError {
 impl Controller {
     /// Creates a controller that sends its changes to `sink`. Nothing happens before [`run`](Self::run).
     ///
-    ///
     /// # Errors
     ///
     /// If the configuration contradicts itself or lacks the own pod.

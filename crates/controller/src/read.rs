@@ -70,7 +70,6 @@ impl ReadError {
 
 /// Reads what a controller with these options would read, and translates it. `now` is in seconds since 1970.
 ///
-///
 /// # Errors
 ///
 /// If something necessary can't be read.
@@ -122,7 +121,6 @@ pub async fn read(client: kube::Client, options: &Options, now: i64) -> Result<C
 }
 
 /// The Events written by our controllers, oldest first.
-///
 ///
 /// # Errors
 ///

@@ -2,7 +2,8 @@
 //! create.
 //!
 //! Removing an address too early removes DNS records with it, while one that stays too long does no harm: the answer is
-//! therefore no only if the API server has confirmed it for all of them.
+//! therefore no only if the API server has confirmed it for all of them. Without the right to read the workload, as with the
+//! roles of ingress-nginx, its pods alone decide.
 
 use std::time::Duration;
 

@@ -155,7 +155,7 @@ struct Session {
 }
 
 impl Session {
-    /// With `--https` and port 0, the port is known only now: everything is translated anew, so that redirects lead to it.
+    /// With `--https` and port 0, the port is known only now: everything is translated again, so that redirects lead to it.
     async fn name_https_port(&mut self, proxy: &Proxy) {
         let doors = doors(proxy, &self.options, &self.publisher);
         let port = named(doors.https.as_ref());

@@ -17,7 +17,6 @@ pub struct TooLong;
 
 /// Appends to a text that must not grow beyond a limit.
 ///
-///
 /// # Errors
 ///
 /// If it would; the text stays as it was.
@@ -52,7 +51,6 @@ impl CaptureTemplate {
     }
 
     /// Appends the text with each group replaced, at most `limit` bytes. A group that did not participate is empty.
-    ///
     ///
     /// # Errors
     ///

@@ -3,8 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-/// Prints an error with all that caused it, `connecting: no route: network is down`. A cause whose text its effect holds already
-/// is left out: not everybody keeps the two apart.
+/// Prints an error with all its causes, `connecting: no route: network is down`. Skips a cause that its effect already quotes.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorChain<'a>(pub &'a (dyn Error + 'static));
 

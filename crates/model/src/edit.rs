@@ -34,7 +34,6 @@ impl FieldEdit {
 
     /// Sets a field, or removes it if the value is empty.
     ///
-    ///
     /// # Errors
     ///
     /// If the name is not a valid field name.

@@ -27,7 +27,6 @@ pub struct InvalidName;
 impl FieldName<'static> {
     /// Creates a name from a literal in the source; meant for constants.
     ///
-    ///
     /// # Panics
     ///
     /// If the name has bytes other than letters, digits, `-` and `_`.

@@ -105,7 +105,6 @@ impl Host {
     /// The route for a canonical path, provided that every backend reads the path as it was matched. `admits` says
     /// whether the request meets a route's other conditions.
     ///
-    ///
     /// # Errors
     ///
     /// If a backend that decodes `%2F` or `%5C` would read a path that belongs to another route, whose restrictions

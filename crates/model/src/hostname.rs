@@ -214,7 +214,6 @@ impl From<HostPattern> for String {
 /// Converts the value of a Host field or the authority of an absolute target into the form used for matching: without
 /// port, without one trailing dot, lower case. Borrows if nothing changes; `scratch` is reused otherwise.
 ///
-///
 /// Returns `None` if it is not a host: user information, bad port, or a byte that is not allowed in a name or address
 /// literal (RFC 9110 section 7.2, RFC 3986 section 3.2.2). An empty host stays empty: HTTP allows it, and only the
 /// catch-all matches it.

@@ -89,7 +89,6 @@ pub(crate) fn canonicalize_configured(text: &str) -> Result<String, InvalidPath>
 
 /// A matched path as read by a backend that decodes `%2F` and `%5C`, or `None` if it contains neither.
 ///
-///
 /// Such a backend sees other segments than were matched: `/admin%2Fusers` is one segment here and two there.
 pub fn separated<'o>(matched: &[u8], out: &'o mut Vec<u8>) -> Option<&'o [u8]> {
     let escaped = |at: &usize| matches!(matched.get(*at..at + 3), Some(b"%2F" | b"%5C"));

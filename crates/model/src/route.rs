@@ -172,7 +172,6 @@ impl PathRegex {
 
     /// Appends the target with the groups of the match filled in; `Ok(false)` if the pattern doesn't match the path.
     ///
-    ///
     /// # Errors
     ///
     /// If the result is longer than `limit`.

@@ -1,13 +1,12 @@
 //! The translation itself: changes of objects in, changes of the model out.
 //!
-//! [`translate`] is the function that is meant: all objects to all resources. [`Translator`] gives the same result at a cost that
-//! follows the change. It keeps what each object means on its own and redoes only the hosts, backends and certificates that a
-//! changed object names. What differs from [`translate`]: a version of an object that can't be accepted leaves the last good one in
-//! force, as long as the object is there; and a Secret or ConfigMap leaves its last good version in force even when it is gone, as
-//! long as something refers to it, except for the ConfigMaps of TCP and UDP services, whose deletion closes their ports. For
-//! Secrets that is another behaviour than that of ingress-nginx, which serves the default
-//! certificate until the Secret is back: a certificate that was deleted by mistake takes nobody's site down. The Ingresses that
-//! refer to it are told.
+//! [`translate`] defines the result: all objects to all resources. [`Translator`] gives the same result at a cost in proportion to the
+//! change. It keeps the meaning of each object and redoes only the hosts, backends and certificates that a changed object names.
+//!
+//! It differs from [`translate`] in two ways. While an object exists, an unacceptable version leaves the last good one in force. A
+//! deleted Secret or ConfigMap stays in force as long as something refers to it, except for the ConfigMaps of TCP and UDP services,
+//! whose deletion closes their ports. ingress-nginx serves the default certificate until a deleted Secret is back; here a Secret
+//! deleted by mistake takes no site down, and the Ingresses that refer to it get a finding.
 
 pub(crate) mod dirty;
 pub mod objects;

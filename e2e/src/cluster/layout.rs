@@ -95,7 +95,6 @@ impl Layout {
     /// Takes the cluster's lock, which is held for as long as any process of the cluster lives; `None` if another one
     /// holds it.
     ///
-    ///
     /// The lock is on the directory itself, so that it needs no separate file.
     pub fn try_lock(&self) -> anyhow::Result<Option<File>> {
         fs::create_dir_all(&self.directory).with_context(|| format!("creating {}", self.directory.display()))?;

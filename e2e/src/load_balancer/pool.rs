@@ -32,7 +32,6 @@ pub(crate) fn in_status(service: &Service) -> Option<Ipv4Addr> {
 
 /// The address of each Service. `held` are the previous assignments.
 ///
-///
 /// A Service keeps its address. One that names an address (`spec.loadBalancerIP`) gets that one or, if it is taken or
 /// not in the pool, none, as with MetalLB. Among rivals the oldest wins.
 pub(crate) fn assign<'a>(

@@ -53,7 +53,7 @@ pub(super) struct Choices {
 /// Serves until a signal or the failure of the controller, and drains then. A second signal ends the process at once.
 ///
 /// # Errors
-/// When the controller ended by itself: the process is to be started anew.
+/// The controller ended by itself, so the process has to be restarted.
 pub(super) async fn serve(
     control: Control,
     changes: mpsc::Receiver<Publish>,

@@ -68,7 +68,7 @@ fn with_number(line: &str, form: Form, repeated: u64) -> String {
     }
 }
 
-/// What was said lately: when, and how often it came since.
+/// The lines of the last minute: when each was logged, and how often it came since.
 #[derive(Default)]
 struct Seen(HashMap<u64, (Instant, u64)>);
 

@@ -35,7 +35,6 @@ const DROPPED_FROM_RESPONSE: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_A
 pub trait Expand {
     /// Appends the expansion of a template for the request, as far as it is known by now.
     ///
-    ///
     /// # Errors
     ///
     /// If the result is longer than a request head may be.
@@ -76,7 +75,6 @@ pub struct RequestEdits<'a, 's, F> {
 impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
     /// Writes all fields except those of framing and of the connection. `family` is the output of
     /// [`ClientView::write_family`] for the connection; `value` is scratch memory.
-    ///
     ///
     /// # Errors
     ///
@@ -184,7 +182,6 @@ impl<'a, 's> ResponseEdits<'a, 's> {
     }
 
     /// Writes all fields except those of framing and of the connection and those in `drop`.
-    ///
     ///
     /// # Errors
     ///
