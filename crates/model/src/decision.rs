@@ -192,7 +192,7 @@ impl Failure {
 
 /// The point at which a decision starts.
 #[derive(Clone, Copy, Debug)]
-pub enum From<'s> {
+pub enum Start<'s> {
     /// At the request head.
     Head,
     /// At the filter that waited.
@@ -204,12 +204,12 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
     snapshot: &'s Snapshot,
     received: &Received<'a, F>,
     facts: &mut impl Facts,
-    from: From<'s>,
+    from: Start<'s>,
     scratch: &mut Scratch,
 ) -> Plan<'s> {
     let mut plan = match from {
-        From::Wait(plan) => plan,
-        From::Head => {
+        Start::Wait(plan) => plan,
+        Start::Head => {
             let mut plan = Plan {
                 host: None,
                 route: None,

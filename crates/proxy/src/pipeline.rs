@@ -1,6 +1,6 @@
 //! The decision about a request, with what this worker knows.
 
-use fairway_model::decision::{self, Facts, From, Plan, Received, Scratch};
+use fairway_model::decision::{self, Facts, Plan, Received, Scratch, Start};
 use fairway_model::{BackendName, TableName};
 
 use crate::http::RequestHead;
@@ -36,5 +36,5 @@ pub(crate) fn decide<'l>(
     scratch: &mut Scratch,
 ) -> Plan<'l> {
     let received = Received { head: head.parsed.view(head.bytes), arrival, table };
-    decision::decide(&live.snapshot, &received, &mut WorkerFacts { shard, live }, From::Head, scratch)
+    decision::decide(&live.snapshot, &received, &mut WorkerFacts { shard, live }, Start::Head, scratch)
 }

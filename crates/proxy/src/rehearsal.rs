@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use fairway_model::client::{Arrival, ClientView};
 use fairway_model::decision::{
-    self, Expand, Facts, Forwarding, From, Plan, Received, RequestEdits, ResponseEdits, Scratch, Step, decide,
+    self, Expand, Facts, Forwarding, Plan, Received, RequestEdits, ResponseEdits, Scratch, Start, Step, decide,
 };
 use fairway_model::{
     BackendName, Change, Endpoints, Respond, Route, Snapshot, TableName, Target, Template, TooLong, path,
@@ -134,7 +134,7 @@ impl Rehearsal {
         let snapshot = &*self.live.snapshot;
         let mut scratch = Scratch::default();
         let received = Received { head: head.parsed.view(head.bytes), arrival, table };
-        let plan = decide(snapshot, &received, &mut RehearsalFacts(self), From::Head, &mut scratch);
+        let plan = decide(snapshot, &received, &mut RehearsalFacts(self), Start::Head, &mut scratch);
         let asked = Asked { rehearsal: self, arrival, head: Some(head), plan: Some(&plan), scratch: &scratch };
         let own = |respond: &Respond, cause, redirects| asked.answer(OwnAnswer { respond, cause, redirects });
         let failed = |failure: Failure| own(&Respond::page(failure.status()), Some(failure.cause()), false);

@@ -62,7 +62,7 @@ fn ask(snapshot: &Snapshot, path: &str, query: Option<&str>, fields: &[(&str, &s
     let arrival = Arrival { peer, local, scheme: Scheme::Http };
     let received = Received { head, arrival: &arrival, table: &TABLE.into() };
     let mut scratch = Scratch::default();
-    let plan = decide(snapshot, &received, &mut SnapshotFacts(snapshot), From::Head, &mut scratch);
+    let plan = decide(snapshot, &received, &mut SnapshotFacts(snapshot), Start::Head, &mut scratch);
     let text = match plan.step {
         Step::Forward(to) => format!("{} {:?} {}", to.backend, to.in_place_of.map(BackendName::as_str), to.open),
         Step::Redirect(status) => status.to_string(),

@@ -131,7 +131,10 @@ impl Problem {
             BackendPort::First => backend.service.to_string(),
             _ => format!("{}:{}", backend.service, backend.port),
         };
+        // A default backend stands in for others, and Fairway for it.
+        let stands_in = backend.port == BackendPort::First;
         let then = match backend.layer {
+            Layer::Http if stands_in => "Fairway answers in its place",
             Layer::Http if self.reason == Reason::NoEndpoints => {
                 "requests answer 503 unless there is a default backend"
             }
@@ -141,7 +144,7 @@ impl Problem {
         };
         let message = format!("{}; {then}", self.message);
         let found = Diagnostic::new(self.severity, self.reason, origin, field, &value, message);
-        if backend.layer == Layer::Http { found.unserved() } else { found }
+        if backend.layer == Layer::Http && !stands_in { found.unserved() } else { found }
     }
 }
 

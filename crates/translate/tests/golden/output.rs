@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use fairway_model::client::Arrival;
-use fairway_model::decision::{Forwarding, From, Received, Scratch, SnapshotFacts, Step, decide};
+use fairway_model::decision::{Forwarding, Received, Scratch, SnapshotFacts, Start, Step, decide};
 use fairway_model::{
     ForwardPolicy, HostAndPort, HostPattern, RequestView, Scheme, Snapshot, TableName, Target, Transport,
     canonical_host,
@@ -151,7 +151,7 @@ fn answer(snapshot: &Snapshot, url: &str) -> String {
     let arrival = Arrival { peer: ([192, 0, 2, 1], 50_000).into(), local: ([192, 0, 2, 2], 80).into(), scheme };
     let received = Received { head, arrival: &arrival, table: &table };
     let mut scratch = Scratch::default();
-    let plan = decide(snapshot, &received, &mut SnapshotFacts(snapshot), From::Head, &mut scratch);
+    let plan = decide(snapshot, &received, &mut SnapshotFacts(snapshot), Start::Head, &mut scratch);
     let mut line = url.to_owned();
     let mut name = Vec::new();
     if scheme == Scheme::Https
