@@ -157,7 +157,9 @@ fn manifests_are_checked() {
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(said.ends_with("1 object in 1 file: 1 error, 0 warnings\n") && said.contains("no Service"), "{said}");
         let output = run(&["explain", "/files", "GET", "http://web.example/a"]);
-        assert!(output.status.success(), "{output:?}");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.starts_with("Answer     503 Service Unavailable: ") && said.contains("no Service"), "{said}");
     });
 }
 
