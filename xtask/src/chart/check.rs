@@ -134,8 +134,9 @@ fn honoured(workspace: &Workspace, helm: &Helm, values: &[Value]) -> anyhow::Res
         let mut changed = base.clone();
         let has_other = OTHER_DEFAULTS.contains(&value.name)
             || value.keys().iter().try_fold(&base, |at, key| at.get(key)).is_some();
-        if let Some(default) = value.default.as_ref().filter(|_| has_other) {
-            merge(&mut base, value.set_to(default.clone()));
+        if has_other {
+            // Values of our own have the default of values.yaml.
+            merge(&mut base, value.set_to(value.default.clone().unwrap_or(Json::Null)));
         }
         merge(&mut changed, value.changed());
         let same = before(value.name, &base)? == helm.render(value.name, &changed)?;
