@@ -169,7 +169,7 @@ impl Part {
     pub(crate) fn backend_tls(&self, secrets: &Secrets) -> Option<BackendTls> {
         let key = self.backend_secret.as_deref()?;
         Some(match secrets.for_backends(key) {
-            Ok(secret) => backend_tls::build(&self.annotations.backend_tls, key, &secret),
+            Ok(secret) => backend_tls::build(&self.annotations.backend_tls, key, secret),
             Err(why) => Err(why.into()),
         })
     }

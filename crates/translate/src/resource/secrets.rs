@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 
 use crate::engine::dirty::{Dirty, Output};
 use crate::objects::{Kind, Object, ObjectKey, Objects};
-use crate::resource::certificate::{self, BackendSecret, TlsSecret, certificate_name};
+use crate::resource::certificate::{self, BackendSecret, TlsSecret, Unusable, certificate_name};
 use crate::resource::{Age, ByAge, Owner};
 
 /// All Secrets that something refers to.
@@ -32,10 +32,12 @@ struct SecretState {
     /// The newest version of which the certificate could be used.
     good: Option<TlsSecret>,
     problem: Option<CertificateProblem>,
-    /// The version that `good` and `problem` were read from.
+    /// The newest version, which `problem` and `newest_for_backends` are about.
     read: Option<Arc<Secret>>,
-    /// The newest version that could be used for anything.
-    kept: Option<Arc<Secret>>,
+    /// What the newest version holds for TLS to backends; `None` while there is no Secret.
+    newest_for_backends: Option<Result<BackendSecret, Unusable>>,
+    /// The same of the newest version that could be used for that.
+    good_for_backends: Option<BackendSecret>,
 }
 
 /// Why the newest version of a certificate isn't used.
@@ -110,25 +112,20 @@ impl Secrets {
     ///
     /// # Errors
     /// Why no version of it can be used, as the end of a sentence.
-    pub(crate) fn for_backends(&self, key: &ObjectKey) -> Result<BackendSecret, String> {
-        let state = self.states.get(key);
-        let Some(secret) = state.and_then(|state| state.kept.as_ref().or(state.read.as_ref())) else {
-            return Err(format!("there is no Secret {}/{}", key.namespace, key.name));
-        };
-        certificate::read_backend(key, secret).map_err(|why| format!("Secret {}/{}: {why}", key.namespace, key.name))
+    pub(crate) fn for_backends(&self, key: &ObjectKey) -> Result<&BackendSecret, String> {
+        let good = self.states.get(key).and_then(|state| state.good_for_backends.as_ref());
+        good.ok_or_else(|| self.problem_for_backends(key).map_or_else(|| missing(key), |(_, why)| why))
     }
 
     /// Why the newest version of a Secret can't be used for TLS to backends, and whether there is one at all.
     pub(crate) fn problem_for_backends(&self, key: &ObjectKey) -> Option<(CertificateProblem, String)> {
-        match self.states.get(key).and_then(|state| state.read.as_ref()) {
-            None => Some((CertificateProblem::Missing, format!("there is no Secret {}/{}", key.namespace, key.name))),
-            Some(newest) => {
-                let why = certificate::read_backend(key, newest).err()?;
-                Some((
-                    CertificateProblem::Unusable(why.clone()),
-                    format!("Secret {}/{}: {why}", key.namespace, key.name),
-                ))
-            }
+        match self.states.get(key).and_then(|state| state.newest_for_backends.as_ref()) {
+            None => Some((CertificateProblem::Missing, missing(key))),
+            Some(Ok(_)) => None,
+            Some(Err(why)) => Some((
+                CertificateProblem::Unusable(why.clone()),
+                format!("Secret {}/{}: {why}", key.namespace, key.name),
+            )),
         }
     }
 
@@ -181,9 +178,13 @@ impl Secrets {
                 None => Some(CertificateProblem::Missing),
             };
             state.read = secret.cloned();
-            let usable = |secret: &&Arc<Secret>| certificate::read_backend(&key, secret).is_ok();
-            if let Some(secret) = secret.filter(usable) {
-                state.kept = Some(secret.clone());
+            let certificate = match &state.problem {
+                Some(CertificateProblem::Unusable(reason)) => Err(&**reason),
+                Some(CertificateProblem::Missing) | None => Ok(()),
+            };
+            state.newest_for_backends = secret.map(|secret| certificate::read_backend(secret, certificate));
+            if let Some(Ok(good)) = &state.newest_for_backends {
+                state.good_for_backends = Some(good.clone());
             }
             let good = state.good.as_ref().map(|good| &good.certificate);
             if let Some(good) = good.filter(|good| was_good.as_ref() != Some(*good)) {
@@ -202,6 +203,10 @@ impl Secrets {
             dirty.reports.insert(key.clone());
         }
     }
+}
+
+fn missing(key: &ObjectKey) -> String {
+    format!("there is no Secret {}/{}", key.namespace, key.name)
 }
 
 fn forget_turns(validity: &mut BTreeSet<(i64, ObjectKey)>, key: &ObjectKey, good: Option<&TlsSecret>) {

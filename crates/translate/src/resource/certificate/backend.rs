@@ -10,7 +10,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Unusable, field};
 use crate::limit;
-use crate::objects::ObjectKey;
 
 /// A Secret for TLS to backends.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -21,12 +20,13 @@ pub(crate) struct BackendSecret {
     pub(crate) has_certificate: bool,
 }
 
-/// Reads a Secret with `ca.crt`, or with `tls.crt` and `tls.key`, or all of them. What is there has to be of use.
-pub(crate) fn read(key: &ObjectKey, secret: &Secret) -> Result<BackendSecret, Unusable> {
+/// Reads a Secret with `ca.crt`, or with `tls.crt` and `tls.key`, or all of them. What is there has to be usable; `certificate`
+/// says whether its certificate is.
+pub(crate) fn read(secret: &Secret, certificate: Result<(), &str>) -> Result<BackendSecret, Unusable> {
     let authorities = field(secret, "ca.crt").map(authorities).transpose()?;
     let has_certificate = field(secret, "tls.crt").is_some() || field(secret, "tls.key").is_some();
     if has_certificate {
-        super::read(key, secret)?;
+        certificate?;
     } else if authorities.is_none() {
         return Err("expected the key ca.crt, or tls.crt and tls.key".into());
     }
