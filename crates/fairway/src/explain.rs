@@ -120,8 +120,7 @@ impl Request {
 
     /// The head as a client of HTTP/1.1 sends it.
     fn head(&self) -> Vec<u8> {
-        let query = self.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-        let mut head = format!("{} {}{query} HTTP/1.1\r\nHost: {}\r\n", self.method, self.path, self.authority);
+        let mut head = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target(), self.authority);
         for (name, value) in self.fields.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host")) {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -129,11 +128,16 @@ impl Request {
         head.into_bytes()
     }
 
-    fn asked(&self) -> account::Asked {
+    /// Path and query.
+    fn target(&self) -> String {
         let query = self.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        format!("{}{query}", self.path)
+    }
+
+    fn asked(&self) -> account::Asked {
         account::Asked {
             method: self.method.clone(),
-            url: format!("{}://{}{}{query}", self.scheme, self.authority, self.path),
+            url: format!("{}://{}{}", self.scheme, self.authority, self.target()),
             client: self.client,
         }
     }

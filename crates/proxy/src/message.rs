@@ -1,10 +1,10 @@
 //! The heads that the proxy sends, as the exchange has them sent: each version of HTTP writes them in its own way. Which fields they
 //! have is decided in the model.
 
-use fairway_model::decision::{Expand, Plan, RequestEdits, ResponseEdits};
-use fairway_model::{Template, TooLong};
+use fairway_model::decision::{Expand, Forwarding, Plan, RequestEdits, ResponseEdits, Scratch};
+use fairway_model::{Backend, Template, TooLong};
 
-use crate::http::{FieldsView, Framing};
+use crate::http::{FieldsView, Framing, RequestHead, Spanned};
 use crate::live::Live;
 use crate::respond::DateClock;
 
@@ -19,6 +19,34 @@ pub(crate) struct UpstreamRequest<'a> {
     pub(crate) upgrade: Option<&'a [u8]>,
     /// Whether the endpoint connection is not kept.
     pub(crate) close: bool,
+}
+
+impl<'a> UpstreamRequest<'a> {
+    /// The request `head` for `backend`, as it was decided.
+    pub(crate) fn new(
+        live: &'a Live,
+        head: Spanned<'a, RequestHead>,
+        plan: &'a Plan<'a>,
+        forwarding: &Forwarding<'a>,
+        backend: &'a Backend,
+        scratch: &'a Scratch,
+    ) -> Self {
+        let in_place_of = forwarding.in_place_of.and_then(|name| live.snapshot.backend(name));
+        Self {
+            framing: head.parsed.framing(),
+            edits: RequestEdits {
+                head: head.parsed.view(head.bytes),
+                plan,
+                forwarding: *forwarding,
+                backend,
+                in_place_of: in_place_of.map(|backend| &**backend),
+                scratch,
+                rules: &live.prepared.fields,
+            },
+            upgrade: head.parsed.asked_protocols(head.bytes),
+            close: live.prepared.pool.connections == 0,
+        }
+    }
 }
 
 /// Values of templates in the order in which the edits of a response ask for them: they are made before the response is written, while

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use fairway_model::client::{Arrival, ClientView};
 use fairway_model::decision::{
-    self, Expand, Facts, Forwarding, Plan, Received, RequestEdits, ResponseEdits, Scratch, Start, Step, decide,
+    self, Expand, Facts, Forwarding, Plan, Received, ResponseEdits, Scratch, Start, Step, decide,
 };
 use fairway_model::{
     BackendName, Change, Endpoints, Respond, Route, Snapshot, TableName, Target, Template, TooLong, path,
@@ -248,22 +248,8 @@ impl<'a> Asked<'a, '_> {
             ),
         };
         let mut request = Vec::new();
-        let in_place_of = forwarding.in_place_of.and_then(|name| live.snapshot.backend(name));
         service.with_backend(|backend| {
-            let upstream = UpstreamRequest {
-                framing: head.parsed.framing(),
-                edits: RequestEdits {
-                    head: head.parsed.view(head.bytes),
-                    plan,
-                    forwarding: *forwarding,
-                    backend,
-                    in_place_of: in_place_of.map(|backend| &**backend),
-                    scratch: self.scratch,
-                    rules: &live.prepared.fields,
-                },
-                upgrade: head.parsed.asked_protocols(head.bytes),
-                close: live.prepared.pool.connections == 0,
-            };
+            let upstream = UpstreamRequest::new(live, head, plan, forwarding, backend, self.scratch);
             write_http1_request(&upstream, &mut request, &mut OfRequest(self))
         })?;
         Ok(Outcome::Forward { request, endpoint, response: self.changes(plan) })

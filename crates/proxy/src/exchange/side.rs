@@ -111,7 +111,6 @@ impl<'a> ClientSide<'a> {
         fn head(&self) -> Option<Spanned<'_, RequestHead>>;
         fn broken_line(&self) -> &[u8];
         fn method(&self) -> Method;
-        fn asked_protocols(&self) -> Option<&[u8]>;
         fn body_has_ended(&self) -> bool;
         fn received(&self) -> u64;
         fn can_rewind(&self) -> bool;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use fairway_model::decision::{self, Expand, Forwarding, RequestEdits};
+use fairway_model::decision::{self, Expand, Forwarding};
 use fairway_model::{Forward, Template, TooLong};
 
 use super::transfer::Gaps;
@@ -218,21 +218,7 @@ impl Exchange<'_> {
         self.endpoint.prepare_family(&decision.client, &self.facts.family);
         let Some(plan) = &self.plan else { return Err(Failure::Unwritable) };
         let written = service.with_backend(|backend| {
-            let in_place_of = forwarding.in_place_of.and_then(|name| self.live.snapshot.backend(name));
-            let request = UpstreamRequest {
-                framing: head.parsed.framing(),
-                edits: RequestEdits {
-                    head: head.parsed.view(head.bytes),
-                    plan,
-                    forwarding: *forwarding,
-                    backend,
-                    in_place_of: in_place_of.map(|backend| &**backend),
-                    scratch: decision,
-                    rules: &self.live.prepared.fields,
-                },
-                upgrade: self.client.asked_protocols(),
-                close: self.live.prepared.pool.connections == 0,
-            };
+            let request = UpstreamRequest::new(self.live, head, plan, forwarding, backend, decision);
             self.endpoint.write_request(&request, &self.facts.family, &mut out, &mut value, &mut OfExchange(self))
         });
         self.endpoint.set_request(out);
