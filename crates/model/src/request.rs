@@ -116,34 +116,3 @@ pub trait FieldSink<F> {
     /// Forwards the received fields, except those in `drop` and those of the rest for which `drop_also` returns true.
     fn forward(&mut self, fields: F, drop: KnownSet, drop_also: impl FnMut(KnownField, &[u8]) -> bool);
 }
-
-/// Collects edited fields in a list, for display.
-impl<'a, F: Fields<'a>> FieldSink<F> for Vec<(String, String)> {
-    type Prepared = Self;
-
-    fn field(&mut self, name: FieldName<'_>, value: &[u8]) {
-        if value.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f)) {
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            self.push((text(name.as_bytes()), text(value)));
-        }
-    }
-
-    fn number(&mut self, name: FieldName<'_>, number: u64) {
-        FieldSink::<F>::field(self, name, number.to_string().as_bytes());
-    }
-
-    fn prepared(&mut self, lines: &Self) {
-        self.extend_from_slice(lines);
-    }
-
-    fn forward(&mut self, fields: F, drop: KnownSet, mut drop_also: impl FnMut(KnownField, &[u8]) -> bool) {
-        for line in fields.lines() {
-            if !drop.contains(line.known)
-                && !drop_also(line.known, line.name)
-                && let Ok(name) = FieldName::try_from(line.name)
-            {
-                FieldSink::<F>::field(self, name, line.value);
-            }
-        }
-    }
-}

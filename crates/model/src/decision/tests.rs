@@ -1,9 +1,8 @@
 use super::*;
-use crate::KnownSet;
 use crate::{
     AccessList, Backend, Backends, Balance, Body, Conditions, Delta, Endpoint, EndpointSet, Endpoints, FieldLine,
-    Filter, ForwardPolicy, HostPattern, HttpsRedirect, Location, NetworkSet, Origin, PathMatch, Protocol, Redirect,
-    Resource, Rewrite, Settings, Template, WeightedBackend,
+    FieldName, FieldSink, Filter, ForwardPolicy, HostPattern, HttpsRedirect, KnownField, KnownSet, Location,
+    NetworkSet, Origin, PathMatch, Protocol, Redirect, Resource, Rewrite, Settings, Template, WeightedBackend,
 };
 
 const TABLE: &str = "ingress";
@@ -231,4 +230,35 @@ fn edits_are_data() {
     edits.write(&lines[..], KnownSet::EMPTY, &mut out, &mut Vec::new(), &mut Nothing).unwrap();
     let text: Vec<_> = out.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(text, ["vary=a", "x-kept=4", "x-own=r", "Vary=b", "X-Global=$G"]);
+}
+
+/// Collects edited fields in a list.
+impl<'a, F: Fields<'a>> FieldSink<F> for Vec<(String, String)> {
+    type Prepared = Self;
+
+    fn field(&mut self, name: FieldName<'_>, value: &[u8]) {
+        if value.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f)) {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            self.push((text(name.as_bytes()), text(value)));
+        }
+    }
+
+    fn number(&mut self, name: FieldName<'_>, number: u64) {
+        FieldSink::<F>::field(self, name, number.to_string().as_bytes());
+    }
+
+    fn prepared(&mut self, lines: &Self) {
+        self.extend_from_slice(lines);
+    }
+
+    fn forward(&mut self, fields: F, drop: KnownSet, mut drop_also: impl FnMut(KnownField, &[u8]) -> bool) {
+        for line in fields.lines() {
+            if !drop.contains(line.known)
+                && !drop_also(line.known, line.name)
+                && let Ok(name) = FieldName::try_from(line.name)
+            {
+                FieldSink::<F>::field(self, name, line.value);
+            }
+        }
+    }
 }

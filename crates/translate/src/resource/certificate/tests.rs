@@ -122,22 +122,8 @@ static PAIR: std::sync::LazyLock<(String, String)> = std::sync::LazyLock::new(||
 });
 
 /// `openssl x509 -req -signkey` without extensions, valid for a hundred years.
-const VERSION_1: &str = "-----BEGIN CERTIFICATE-----\n\
-MIIBKTCBzwIUe30XrxUbaZsbci6SDyaLS0ELAXcwCgYIKoZIzj0EAwIwFjEUMBIG\n\
-A1UEAwwLT2xkLkV4YW1wbGUwIBcNMjYxMTI4MDYwMjUxWhgPMjEyNjExMDQwNjAy\n\
-NTFaMBYxFDASBgNVBAMMC09sZC5FeGFtcGxlMFkwEwYHKoZIzj0CAQYIKoZIzj0D\n\
-AQcDQgAEcIK4EEEvudtcE8f8H7z2c8+OIQ2/s3B7J83dnjtduu6BvugpvJ9MUGvX\n\
-j1zbeXF/kvbfOZRaT7ElobUvOO9sgzAKBggqhkjOPQQDAgNJADBGAiEAsqspdnCr\n\
-SitN/PdxxLOgJVv0pCN5RAS0mkOHWRCdCBACIQCI9mdTcfm/BDs+tbjlRjmZJBWq\n\
-VfcXnQuxjFepjQnfGw==\n\
------END CERTIFICATE-----\n\
-";
-const KEY_OF_VERSION_1: &str = "-----BEGIN PRIVATE KEY-----\n\
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQggYdh1Htil3XXh7o8\n\
-NcQRekUKi+pSPI/t/d42HjzCBJ+hRANCAARwgrgQQS+521wTx/wfvPZzz44hDb+z\n\
-cHsnzd2eO1267oG+6Cm8n0xQa9ePXNt5cX+S9t85lFpPsSWhtS8472yD\n\
------END PRIVATE KEY-----\n\
-";
+const VERSION_1: &str = include_str!("../../../../testkit/version-1.crt");
+const KEY_OF_VERSION_1: &str = include_str!("../../../../testkit/version-1.key");
 
 #[test]
 fn a_certificate_of_version_1_is_used_with_its_common_name() {
