@@ -5,7 +5,7 @@
 use serde_json::{Value as Json, json};
 
 use super::Helm;
-use super::check::objects;
+use super::helm::objects;
 
 const RULES: &str = include_str!("../../../deploy/helm/fairway/files/alerts.yaml");
 const DASHBOARD: &str = include_str!("../../../deploy/helm/fairway/files/dashboard.json");

@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Map, Value as Json, json};
 
 use super::FOLDER;
-use super::helm::Helm;
+use super::helm::{Helm, objects};
 use super::names;
 use super::table::{self, Value, Verdict, merge};
 use crate::outcome::Outcome;
@@ -273,30 +273,6 @@ fn users(workspace: &Workspace, helm: &Helm, files: &[PathBuf]) -> anyhow::Resul
         }
     }
     Ok(complaints)
-}
-
-/// The objects of a manifest.
-pub(crate) fn objects(manifest: &str) -> anyhow::Result<Vec<Json>> {
-    use serde::Deserialize as _;
-    let mut objects = Vec::new();
-    for document in serde_norway::Deserializer::from_str(manifest) {
-        let object = Json::deserialize(document)?;
-        if object.is_null() {
-            continue;
-        }
-        for field in ["/apiVersion", "/kind", "/metadata/name"] {
-            ensure!(object.pointer(field).is_some_and(Json::is_string), "an object without {field}: {object}");
-        }
-        let strings = |field: &str| match object.pointer(field) {
-            Some(Json::Object(map)) => map.values().all(Json::is_string),
-            _ => true,
-        };
-        for field in ["/metadata/labels", "/metadata/annotations", "/spec/template/metadata/labels"] {
-            ensure!(strings(field), "{field} of {} has a value that isn't text", object["metadata"]["name"]);
-        }
-        objects.push(object);
-    }
-    Ok(objects)
 }
 
 /// A values file with all values of a verdict.

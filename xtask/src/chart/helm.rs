@@ -89,3 +89,27 @@ fn run(command: &mut Command) -> anyhow::Result<String> {
     }
     String::from_utf8(output.stdout).context("helm printed something that isn't UTF-8")
 }
+
+/// The objects of a manifest.
+pub(crate) fn objects(manifest: &str) -> anyhow::Result<Vec<Json>> {
+    use serde::Deserialize as _;
+    let mut objects = Vec::new();
+    for document in serde_norway::Deserializer::from_str(manifest) {
+        let object = Json::deserialize(document)?;
+        if object.is_null() {
+            continue;
+        }
+        for field in ["/apiVersion", "/kind", "/metadata/name"] {
+            ensure!(object.pointer(field).is_some_and(Json::is_string), "an object without {field}: {object}");
+        }
+        let strings = |field: &str| match object.pointer(field) {
+            Some(Json::Object(map)) => map.values().all(Json::is_string),
+            _ => true,
+        };
+        for field in ["/metadata/labels", "/metadata/annotations", "/spec/template/metadata/labels"] {
+            ensure!(strings(field), "{field} of {} has a value that isn't text", object["metadata"]["name"]);
+        }
+        objects.push(object);
+    }
+    Ok(objects)
+}

@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde_json::{Map, Value as Json, json};
 
 use super::Helm;
-use super::check::objects;
+use super::helm::objects;
 use super::names::Name;
 use super::table::merge;
 

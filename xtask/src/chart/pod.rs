@@ -4,7 +4,7 @@ use anyhow::Context;
 use serde_json::{Value as Json, json};
 
 use super::Helm;
-use super::check::objects;
+use super::helm::objects;
 
 /// How long a drain may last by default (`worker-shutdown-timeout` in docs/configmap.md), in seconds.
 const DRAIN: i64 = 240;

@@ -4,7 +4,7 @@
 use serde_json::{Value as Json, json};
 
 use super::Helm;
-use super::check::objects;
+use super::helm::objects;
 
 /// Rights that each replica needs for itself.
 const OWN: [&str; 4] = [

@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::Helm;
-use super::check::objects;
+use super::helm::objects;
 use super::names::Name;
 use super::table::{Value, merge};
 

@@ -263,6 +263,26 @@ fn find_port<'a>(service: &'a Service, key: &BackendKey) -> Option<&'a ServicePo
     }
 }
 
+fn port_missing(key: &BackendKey, service: &Service) -> Problem {
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+    let known: Vec<String> = ports
+        .iter()
+        .filter(|port| key.layer.takes(port.protocol.as_deref()))
+        .take(8)
+        .map(|port| match port.name.as_deref() {
+            Some(name) if !name.is_empty() => format!("{} ({name})", port.port),
+            _ => port.port.to_string(),
+        })
+        .collect();
+    let known = if known.is_empty() { format!("no {} port", key.layer.protocol()) } else { known.join(", ") };
+    let message = format!("Service {}/{} has {known}", key.namespace, key.service);
+    Problem::new(Severity::Warning, Reason::PortNotFound, message)
+}
+
+fn port_number(number: i32) -> Option<u16> {
+    u16::try_from(number).ok().filter(|number| *number != 0)
+}
+
 /// The first owner decides; the ConfigMap where it says nothing.
 fn balance(owners: &[&Owner], config: &GlobalConfig) -> Balance {
     let first = owners.first().and_then(|owner| owner.wishes.balance.clone());

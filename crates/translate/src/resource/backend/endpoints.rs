@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{BackendKey, BackendPort, Layer, Problem, Sources, external};
+use super::{BackendKey, BackendPort, Layer, Problem, Sources, external, port_missing, port_number};
 use crate::diagnostic::{Reason, Severity};
 use crate::options::Options;
 
@@ -50,26 +50,6 @@ pub(super) fn find(
         return Err(Problem::new(Severity::Warning, Reason::NoEndpoints, message));
     }
     Ok(Endpoints::Addresses(endpoints))
-}
-
-pub(super) fn port_missing(key: &BackendKey, service: &Service) -> Problem {
-    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
-    let known: Vec<String> = ports
-        .iter()
-        .filter(|port| key.layer.takes(port.protocol.as_deref()))
-        .take(8)
-        .map(|port| match port.name.as_deref() {
-            Some(name) if !name.is_empty() => format!("{} ({name})", port.port),
-            _ => port.port.to_string(),
-        })
-        .collect();
-    let known = if known.is_empty() { format!("no {} port", key.layer.protocol()) } else { known.join(", ") };
-    let message = format!("Service {}/{} has {known}", key.namespace, key.service);
-    Problem::new(Severity::Warning, Reason::PortNotFound, message)
-}
-
-pub(super) fn port_number(number: i32) -> Option<u16> {
-    u16::try_from(number).ok().filter(|number| *number != 0)
 }
 
 /// The cluster address, which a headless Service has not.

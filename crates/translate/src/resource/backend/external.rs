@@ -9,8 +9,7 @@ use fairway_model::{Endpoints, Hostname, is_special};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::endpoints::{port_missing, port_number};
-use super::{BackendKey, BackendPort, Problem};
+use super::{BackendKey, BackendPort, Problem, port_missing, port_number};
 use crate::diagnostic::{Reason, Severity, bounded};
 use crate::options::Options;
 
