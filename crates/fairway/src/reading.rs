@@ -60,28 +60,16 @@ pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing) -> anyhow
     manifests.reload(None);
     let objects: Objects = manifests.objects().cloned().collect();
     let translation = fairway_translate::translate(&objects, &options, jiff::Timestamp::now().as_second());
+    let reading = Reading::of(objects, translation, options)?;
     let mut findings = manifests.findings();
-    let foreign: Vec<_> = not_served(translation.left_out.iter().cloned(), &options).collect();
-    let foreign_origins = foreign.iter().map(|found| found.origin.clone()).collect();
-    findings.extend(manifests.locate(translation.diagnostics));
-    findings.extend(manifests.locate(foreign));
-    findings.extend(missing_objects(&objects, &options, Source::Files));
+    findings.extend(manifests.locate(reading.findings.into_iter().map(|found| found.diagnostic)));
+    findings.extend(missing_objects(&reading.objects, &reading.options, Source::Files));
     if missing == Missing::Told {
         findings.extend(nothing(&manifests, paths));
         findings.iter_mut().for_each(|finding| raise(&mut finding.diagnostic));
     }
     report::sort(&mut findings);
-    Ok(Reading {
-        manifests,
-        source: Source::Files,
-        objects,
-        addresses: BTreeMap::new(),
-        options,
-        snapshot: translation.snapshot,
-        findings,
-        left_out: translation.left_out,
-        foreign: foreign_origins,
-    })
+    Ok(Reading { manifests, source: Source::Files, findings, ..reading })
 }
 
 /// Reads from a cluster what `fairway run` would read with these flags, and translates it. Nothing is written.
@@ -164,7 +152,7 @@ pub(crate) fn options(flags: &Flags) -> anyhow::Result<Options> {
 }
 
 impl Reading {
-    /// What objects come to that are in no files.
+    /// The result of translating objects, before anything is known of the files that they are in.
     pub(crate) fn of(objects: Objects, translation: Translation, options: Options) -> anyhow::Result<Self> {
         let foreign: Vec<_> = not_served(translation.left_out.iter().cloned(), &options).collect();
         let foreign_origins = foreign.iter().map(|found| found.origin.clone()).collect();
