@@ -22,7 +22,7 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// Creates a buffer of that size, all of it usable.
+    /// Creates a buffer of `size` bytes, all of them usable.
     pub(crate) fn with_size(size: usize) -> Self {
         Self { data: vec![0; size], ..Self::default() }
     }
@@ -71,7 +71,7 @@ impl Buffer {
         self.compact();
     }
 
-    /// Keeps the held prefix, in memory of just its size. All the rest goes to the result: what is filled, the room, the memory.
+    /// Keeps the held prefix, in memory of just its size. All the rest moves to the result: filled bytes, room, memory.
     pub(crate) fn split_rest(&mut self) -> Self {
         let head =
             Self { data: self.held().to_vec(), held: self.held, start: self.held, end: self.held, recycled: true };
@@ -119,7 +119,7 @@ impl Buffer {
         }
     }
 
-    /// Continues in other memory with the same content; returns the previous memory.
+    /// Moves to other memory with the same content; returns the previous memory.
     ///
     /// # Panics
     /// If `memory` has no space for the [`used`](Self::used) bytes.
@@ -138,7 +138,7 @@ impl Buffer {
         read
     }
 
-    /// Receives that byte so many times.
+    /// Receives `byte`, `count` times.
     #[cfg(test)]
     pub(crate) fn fill_with(&mut self, byte: u8, count: usize) {
         self.data[self.end..self.end + count].fill(byte);

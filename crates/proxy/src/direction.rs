@@ -1,4 +1,4 @@
-//! Bytes that pass from one side to the other as they are: tunnels, and TCP services.
+//! Bytes passed from one side to the other unchanged: tunnels, and TCP services.
 
 use std::io::IoSlice;
 use std::task::{Context, Poll, ready};
@@ -7,35 +7,35 @@ use crate::buffer::Buffer;
 use crate::stream::{ReadInto, WriteFrom};
 use crate::work::Store;
 
-/// How far a direction has come.
+/// The progress of a direction.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum Passage {
-    /// More may come.
+    /// More may arrive.
     #[default]
     Open,
-    /// The reader has ended.
+    /// The reader has reached its end.
     Ended,
-    /// The writer was told.
+    /// The writer was ended too.
     Over,
 }
 
-/// One direction. While nothing comes it holds no memory: most tunnels are silent most of the time.
+/// One direction. While it is idle it holds no memory: most tunnels are silent most of the time.
 #[derive(Debug, Default)]
 pub(crate) struct Direction {
-    /// What was read and not written yet. Without memory while it is idle.
+    /// Bytes read and not yet written. Without memory while the direction is idle.
     buffer: Buffer,
     progress: Passage,
-    /// Whether a reader that fails breaks the whole connection. Otherwise it ends this direction, as its end would.
+    /// Whether a read error breaks the whole connection. Otherwise it counts as the end of this direction.
     strict: bool,
 }
 
 impl Direction {
-    /// A direction that begins with what was received already.
+    /// A direction that begins with data received earlier.
     pub(crate) fn with_buffer(buffer: Buffer) -> Self {
         Self { buffer, ..Self::default() }
     }
 
-    /// A direction in which every failure breaks the connection.
+    /// A direction in which every error breaks the connection.
     pub(crate) fn strict() -> Self {
         Self { strict: true, ..Self::default() }
     }
@@ -51,7 +51,7 @@ impl Direction {
         store.reclaim(&mut self.buffer);
     }
 
-    /// Passes bytes on; ready when the reader has ended and the writer knows.
+    /// Passes bytes on; ready once the reader has ended and so has the writer.
     pub(crate) fn poll<R: ReadInto, W: WriteFrom>(
         &mut self,
         cx: &mut Context<'_>,
@@ -92,7 +92,7 @@ impl Direction {
                 *progress = Passage::Over;
                 break;
             }
-            // Nothing is held and nothing is filled: there is room for as much as the memory holds.
+            // Nothing is held and nothing is filled, so all of the memory becomes room.
             buffer.clear();
             match ready!(buffer.poll_fill(from, cx)) {
                 Err(_) if *strict => return Poll::Ready(Err(())),

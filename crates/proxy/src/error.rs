@@ -1,5 +1,5 @@
-//! Why a request did not go as it should, as the code that serves it sees it: what the client is answered, whether another endpoint
-//! may be tried, and the [`Cause`] that the operator reads.
+//! Why a request failed, as the serving code sees it: the status for the client, whether another endpoint may be tried, and the
+//! [`Cause`] for the operator.
 
 use std::io;
 
@@ -18,19 +18,19 @@ pub(crate) enum Failure {
     RequestHead(HeadError),
     /// The request path has no canonical form.
     RequestPath,
-    /// A template makes more of the request than a head may hold.
+    /// A template produces more than a head may hold.
     TooLong,
     /// Plain HTTP came in on a TLS listener.
     PlainOnTls,
-    /// The request body was refused, or ended before its end.
+    /// The request body was refused, or ended early.
     RequestBody(BodyError),
     /// The request body is larger than the route allows.
     BodyTooLarge,
-    /// The head of the request did not come in time.
+    /// The request head did not arrive in time.
     HeadTimeout,
-    /// The request body stopped coming.
+    /// The request body stopped arriving.
     BodyTimeout,
-    /// The client closed or reset the connection before the answer.
+    /// The client closed or reset the connection before the response.
     ClientGone,
     /// The client stopped reading.
     ClientStalled,
@@ -40,11 +40,11 @@ pub(crate) enum Failure {
     NoShare,
     /// The backend has no endpoint.
     NoEndpoint,
-    /// As many files are open as the process may have.
+    /// The process has as many files open as it may.
     NoFile,
-    /// Connecting to the endpoint failed, with what the operating system says about it.
+    /// Connecting to the endpoint failed, with the error of the operating system.
     Connect(Errno),
-    /// The endpoint was removed while it was connected to.
+    /// The endpoint was removed while the proxy was connecting to it.
     EndpointGone,
     /// Connecting to the endpoint took too long.
     ConnectTimeout,
@@ -52,29 +52,29 @@ pub(crate) enum Failure {
     UpstreamClosed,
     /// The connection to the endpoint was reset or broke before a response.
     UpstreamReset(Errno),
-    /// The endpoint took nothing for too long.
+    /// The endpoint read nothing for too long.
     SendTimeout,
     /// The endpoint sent nothing for too long.
     ReadTimeout,
     /// The response head was refused.
     ResponseHead(HeadError),
-    /// More interim responses came than are passed on.
+    /// More interim responses arrived than are passed on.
     InterimResponses,
     /// The endpoint switched protocols without being asked, or not as the protocol demands.
     Upgrade,
-    /// The response body was refused, or ended before its end.
+    /// The response body was refused, or ended early.
     ResponseBody(BodyError),
     /// The TLS handshake with the endpoint failed.
     Handshake,
-    /// TLS to the endpoint cannot be what the route demands.
+    /// TLS to the endpoint can't be set up as the route demands.
     InvalidTls(InvalidTls),
-    /// A request could not be written as HTTP.
+    /// A request can't be written as HTTP.
     Unwritable,
-    /// The process ends.
+    /// The process is ending.
     Shutdown,
 }
 
-/// The number of an error of the operating system, if it has one.
+/// The number of an operating system error, if it has one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Errno(Option<i32>);
 
@@ -112,16 +112,16 @@ impl From<Errno> for CauseDetail {
     }
 }
 
-/// The answer of a client that is gone (nginx's "client closed request"): only ever seen in logs.
+/// The status for a client that is gone (nginx's "client closed request"); only logs show it.
 pub(crate) const CLIENT_CLOSED: u16 = 499;
 
 impl Failure {
-    /// Who is at fault.
+    /// The side at fault.
     pub(crate) const fn side(self) -> Side {
         self.reason().side()
     }
 
-    /// What the operator reads.
+    /// The cause, for the operator.
     pub(crate) fn cause(self) -> Cause {
         let detail = match self {
             Self::RequestHead(error) | Self::ResponseHead(error) => CauseDetail::Head(error),
@@ -173,7 +173,7 @@ impl Failure {
         }
     }
 
-    /// The status that the client is answered, if no response was started.
+    /// The status for the client, if no response was started.
     pub(crate) const fn status(self) -> u16 {
         match self {
             Self::RequestHead(error) => error.status(),
@@ -203,12 +203,12 @@ impl Failure {
         matches!(self, Self::Connect(_) | Self::EndpointGone | Self::ConnectTimeout | Self::Handshake)
     }
 
-    /// Whether the endpoint ended the connection before a response, in good order or not.
+    /// Whether the endpoint ended the connection before a response, in an orderly way or not.
     pub(crate) const fn is_closed(self) -> bool {
         matches!(self, Self::UpstreamClosed | Self::UpstreamReset(_))
     }
 
-    /// Whether this is one of nginx's `timeout` conditions; other faults of the endpoint are `error` or `invalid_header`.
+    /// Whether this is one of nginx's `timeout` conditions; other failures of the endpoint are `error` or `invalid_header`.
     pub(crate) const fn is_timeout(self) -> bool {
         matches!(self, Self::ConnectTimeout | Self::SendTimeout | Self::ReadTimeout)
     }

@@ -1,4 +1,4 @@
-//! The snapshot that is being served, with what was compiled for it.
+//! The snapshot in use, with what was compiled from it.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -16,15 +16,15 @@ pub(crate) struct Live {
     pub(crate) version: u64,
     /// The snapshot.
     pub(crate) snapshot: Arc<Snapshot>,
-    /// What follows from its settings.
+    /// Its settings, compiled.
     pub(crate) prepared: Arc<Prepared>,
-    /// Where the names of backends lead that are names.
+    /// What the backends that are DNS names resolve to.
     pub(crate) resolved: Arc<HashMap<BackendName, Resolved>>,
-    /// Where endpoints may be; the same in all versions.
+    /// Which addresses endpoints may have; the same in all versions.
     pub(crate) addresses: Arc<AddressPolicy>,
 }
 
-/// The version that a worker serves. Requests count references to this, and not to what all workers share.
+/// The version that a worker serves. Requests count references to this, not to what all workers share.
 #[derive(Debug)]
 pub(crate) struct InForce(pub(crate) Arc<Live>);
 
@@ -49,7 +49,7 @@ impl Live {
         })
     }
 
-    /// The version after this one. What was compiled is shared unless the settings changed.
+    /// The next version. What was compiled is shared unless the settings changed.
     pub(crate) fn next(&self, snapshot: Snapshot, log_format: Option<&LogFormat>) -> Arc<Self> {
         let prepared = if Arc::ptr_eq(self.snapshot.settings(), snapshot.settings()) {
             self.prepared.clone()
@@ -57,7 +57,7 @@ impl Live {
             Arc::new(Prepared::new(snapshot.settings(), log_format))
         };
         let mut resolved = self.resolved.clone();
-        // A backend that has another name now leads nowhere until that is resolved.
+        // A backend whose name has changed leads nowhere until the new name is resolved.
         let known = |name: &BackendName, to: &Resolved| snapshot.endpoint_set(name).is_some_and(|set| to.is_of(set));
         if !self.resolved.iter().all(|(name, to)| known(name, to)) {
             Arc::make_mut(&mut resolved).retain(|name, to| known(name, to));
@@ -71,7 +71,7 @@ impl Live {
         })
     }
 
-    /// The version after this one, in which a name leads somewhere else.
+    /// The next version, in which one name resolves to something else.
     pub(crate) fn resolved(&self, change: Resolved) -> Arc<Self> {
         let mut resolved = self.resolved.clone();
         Arc::make_mut(&mut resolved).insert(change.backend.clone(), change);

@@ -1,5 +1,4 @@
-//! The heads that the proxy sends, as the exchange has them sent: each version of HTTP writes them in its own way. Which fields they
-//! have is decided in the model.
+//! Heads that the proxy sends. The model decides which fields they have; each version of HTTP serialises them in its own way.
 
 use fairway_model::decision::{Expand, Forwarding, Plan, RequestEdits, ResponseEdits, Scratch};
 use fairway_model::{Backend, Template, TooLong};
@@ -11,18 +10,18 @@ use crate::respond::DateClock;
 /// A request head for an endpoint.
 #[derive(Debug)]
 pub(crate) struct UpstreamRequest<'a> {
-    /// How the end of its body is known.
+    /// How the end of its body is marked.
     pub(crate) framing: Framing,
-    /// What becomes of its fields.
+    /// The edits of its fields.
     pub(crate) edits: RequestEdits<'a, 'a, FieldsView<'a>>,
-    /// The protocols that are asked for, one of which is to take over the connection.
+    /// The protocols that the client asks to switch to.
     pub(crate) upgrade: Option<&'a [u8]>,
-    /// Whether the endpoint connection is not kept.
+    /// Whether the connection to the endpoint is closed afterwards.
     pub(crate) close: bool,
 }
 
 impl<'a> UpstreamRequest<'a> {
-    /// The request `head` for `backend`, as it was decided.
+    /// The request `head` for `backend`, edited as decided.
     pub(crate) fn new(
         live: &'a Live,
         head: Spanned<'a, RequestHead>,
@@ -49,8 +48,8 @@ impl<'a> UpstreamRequest<'a> {
     }
 }
 
-/// Values of templates in the order in which the edits of a response ask for them: they are made before the response is written, while
-/// all that is known about the request can be looked at.
+/// Values of templates, in the order in which the edits of a response use them. They are evaluated before the response is written,
+/// while everything known about the request is still at hand.
 #[derive(Debug, Default)]
 pub(crate) struct Evaluated {
     text: Vec<u8>,
@@ -58,7 +57,7 @@ pub(crate) struct Evaluated {
 }
 
 impl Evaluated {
-    /// Makes the values of all edits that have variables. What would be too long is empty.
+    /// Evaluates the values of all edits that have variables. A value that would be too long is empty.
     pub(crate) fn fill(
         &mut self,
         edits: &ResponseEdits<'_, '_>,
@@ -75,13 +74,13 @@ impl Evaluated {
         }
     }
 
-    /// Gives them in that order.
+    /// Reads the values in that order.
     pub(crate) fn reader(&self) -> EvaluatedReader<'_> {
         EvaluatedReader { values: self, next: 0 }
     }
 }
 
-/// Gives the values one after the other.
+/// Yields the values one by one.
 #[derive(Debug)]
 pub(crate) struct EvaluatedReader<'a> {
     values: &'a Evaluated,
@@ -100,20 +99,20 @@ impl Expand for EvaluatedReader<'_> {
     }
 }
 
-/// What is changed in a response on its way to the client, and where that is noted.
+/// The edits of a response on its way to the client, and a place to record the result.
 #[derive(Debug)]
 pub(crate) struct ResponseContext<'a> {
     /// The snapshot.
     pub(crate) live: &'a Live,
-    /// The value of Date.
+    /// The clock for the Date field.
     pub(crate) clock: &'a DateClock,
-    /// What was decided.
+    /// The plan of the request, if there is one.
     pub(crate) plan: Option<&'a Plan<'a>>,
-    /// The cookie that starts a session; empty for none.
+    /// The cookie that starts a session; empty if there is none.
     pub(crate) session_cookie: &'a [u8],
-    /// Values of edits.
+    /// Values for the edits.
     pub(crate) values: &'a Evaluated,
-    /// Gets the head as it is sent, if the log tells something of it.
+    /// Receives the head as sent, if the log shows fields of it.
     pub(crate) sent_head: &'a mut Vec<u8>,
 }
 

@@ -1,5 +1,4 @@
-//! What is to be written to a connection next, from several places in memory: data is written from the buffer that it was received
-//! in.
+//! Output for a connection, gathered from several places in memory: received data is written straight from its receive buffer.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -10,7 +9,7 @@ use crate::stream::WriteFrom;
 
 const LINE_END: &[u8] = b"\r\n";
 
-/// What is to be written next: bytes of our own, then a part of the source buffer, then perhaps a line end.
+/// Pending output: bytes of our own, then a part of the source buffer, then perhaps a line end.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     /// Bytes of our own: append to them, then write.
@@ -20,7 +19,7 @@ pub(crate) struct Outgoing {
     body: Range<usize>,
     /// Bytes to consume from the source buffer once `body` is written.
     taken: usize,
-    /// Whether a line end follows, as it does behind a chunk.
+    /// Whether a line end follows, as after a chunk.
     tail: bool,
 }
 
@@ -30,7 +29,7 @@ impl Outgoing {
         self.written == self.lead.len() && self.taken == 0 && !self.tail
     }
 
-    /// Forgets what was not written.
+    /// Discards what was not written.
     pub(crate) fn clear(&mut self) {
         self.lead.clear();
         self.written = 0;
@@ -39,20 +38,19 @@ impl Outgoing {
         self.tail = false;
     }
 
-    /// Bytes of our own that were not written yet.
+    /// Bytes of our own that are not written yet.
     pub(crate) fn pending(&self) -> usize {
         self.lead.len() - self.written
     }
 
-    /// Forgets what was not written, but not the rest of what was begun: a message that is written in part has to be finished
-    /// before the next one.
+    /// Discards what was not written, unless a message was written in part: it has to be finished before the next one.
     pub(crate) fn clear_unless_begun(&mut self) {
         if self.written == 0 || self.written == self.lead.len() {
             self.clear();
         }
     }
 
-    /// Forgets what was appended after the first `len` bytes of our own, none of which was written yet.
+    /// Discards our own bytes after the first `len`, none of which was written yet.
     pub(crate) fn cut(&mut self, len: usize) {
         debug_assert!(self.written <= len, "what is cut was not written");
         self.lead.truncate(len);
@@ -61,12 +59,12 @@ impl Outgoing {
         self.tail = false;
     }
 
-    /// Whether nothing can be put behind what is to be written: it ends in the source buffer.
+    /// Whether nothing can be appended, because the output ends in the source buffer.
     pub(crate) fn is_closed(&self) -> bool {
         self.taken > 0 || self.tail
     }
 
-    /// Uses the memory of what was written again.
+    /// Reuses the memory of bytes that were written.
     pub(crate) fn drop_written(&mut self) {
         if self.written > 0 && self.written == self.lead.len() {
             self.lead.clear();
@@ -74,15 +72,14 @@ impl Outgoing {
         }
     }
 
-    /// Puts a part of the source buffer behind what is to be written. Once it is written, the first `taken` bytes of the source are
-    /// consumed.
+    /// Appends a part of the source buffer. Once it is written, the first `taken` bytes of the source are consumed.
     pub(crate) fn put(&mut self, body: Range<usize>, taken: usize, tail: bool) {
         self.body = body;
         self.taken = taken;
         self.tail = tail;
     }
 
-    /// Writes until everything is written, and says how many bytes of it a call that is interrupted has written.
+    /// Writes until everything is written. `count` is right even after a call that was interrupted.
     pub(crate) fn poll_write<W: WriteFrom>(
         &mut self,
         cx: &mut Context<'_>,
@@ -119,7 +116,7 @@ impl Outgoing {
         self.body.start += body;
         let tail = written - lead - body;
         if tail == 1 {
-            // Half of CRLF was written: the other half becomes a lead of its own.
+            // Half of CRLF was written: the other half becomes the lead.
             self.lead.clear();
             self.lead.push(b'\n');
             self.written = 0;

@@ -1,4 +1,4 @@
-//! The decision about a request, with what this worker knows.
+//! Calls the decision about a request with what this worker knows.
 
 use fairway_model::decision::{self, Facts, Plan, Received, Scratch, Start};
 use fairway_model::{BackendName, TableName};
@@ -9,7 +9,7 @@ use crate::live::Live;
 use crate::shard::Shard;
 use fairway_model::client::Arrival;
 
-/// What a worker knows that its snapshot doesn't.
+/// What a worker knows beyond its snapshot.
 struct WorkerFacts<'a> {
     shard: &'a Shard,
     live: &'a Live,
@@ -26,7 +26,7 @@ impl Facts for WorkerFacts<'_> {
     }
 }
 
-/// Decides what is to happen to a request that came in where the hosts of `table` are served.
+/// Decides about a request to one of the hosts in `table`.
 pub(crate) fn decide<'l>(
     shard: &Shard,
     live: &'l Live,

@@ -1,4 +1,4 @@
-//! Settings in the form that the data path uses: compiled once for each change, shared by all workers.
+//! Settings in the form that the data path uses: compiled once per change, shared by all workers.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::http::{HeadLimits, NameRules};
 use crate::limit::{RESPONSE_FIELDS, RESPONSE_HEAD};
 use crate::timer::Millis;
 
-/// A format of the access log that the command line asked for.
+/// An access log format from the command line.
 pub(crate) type LogFormat = (Template, LogEscape);
 
 /// Limits of the pool of connections to endpoints.
@@ -25,14 +25,14 @@ pub(crate) struct PoolLimits {
     pub(crate) age: Millis,
 }
 
-/// What follows from the settings.
+/// The settings, compiled.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    /// What is logged and how.
+    /// Which requests are logged, and how.
     pub(crate) log: LogRules,
-    /// The log line of TCP and UDP services, if they have one.
+    /// The log line of TCP and UDP services, if they are logged.
     pub(crate) stream_log: Option<StreamFormat>,
-    /// Whether the log tells fields of responses, so that their heads have to be remembered.
+    /// Whether the log shows fields of responses, so that their heads have to be kept.
     pub(crate) log_tells_response: bool,
     /// Limits of request heads.
     pub(crate) request: HeadLimits,
@@ -45,7 +45,7 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Compiles settings. What is no valid field is left out: translation has already told the user.
+    /// Compiles settings. Invalid fields are left out: translation has already reported them.
     pub(crate) fn new(settings: &Settings, log_format: Option<&LogFormat>) -> Self {
         let buffers = &settings.head_buffers;
         let line = buffers.line as usize;
@@ -81,12 +81,12 @@ impl Prepared {
     }
 }
 
-/// The limits of a response whose head may have so many bytes.
+/// Limits of response heads of at most `bytes` bytes.
 pub(crate) fn response_limits(bytes: usize) -> HeadLimits {
     HeadLimits { start_line: bytes, field_line: bytes, total: bytes, fields: RESPONSE_FIELDS, ..HeadLimits::default() }
 }
 
-/// Names that a `Connection` option of a client can't remove besides the known ones: those that the settings give a meaning.
+/// Names that a client's `Connection` options can't remove, besides the known ones: those that the settings use.
 fn guarded(settings: &Settings) -> Vec<Box<[u8]>> {
     let forwarded = [&settings.forwarded.address_field, &settings.forwarded.host_field];
     let set = settings.request_fields.iter().map(|edit| edit.name().as_str());

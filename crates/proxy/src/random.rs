@@ -8,7 +8,7 @@ impl Rng {
     /// Creates a generator with an unpredictable start.
     ///
     /// # Panics
-    /// If the operating system has no randomness to give, in which case TLS could not work either.
+    /// If the operating system provides no randomness, in which case TLS could not work either.
     pub fn from_os() -> Self {
         let mut bytes = [0; 32];
         rustls::crypto::aws_lc_rs::default_provider()
@@ -22,7 +22,7 @@ impl Rng {
         Self::from_state(state)
     }
 
-    /// A generator whose numbers are always the same, for tests and for what has to be repeatable.
+    /// A generator that always gives the same numbers, for tests and whatever has to be repeatable.
     pub fn from_seed(seed: u64) -> Self {
         // SplitMix64, as the authors of xoshiro advise.
         let mut at = seed;
@@ -35,7 +35,7 @@ impl Rng {
         }))
     }
 
-    /// A generator that goes its own way from here on.
+    /// An independent generator.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         Self::from_seed(self.bits())
@@ -62,7 +62,7 @@ impl Rng {
     }
 
     fn from_state(state: [u64; 4]) -> Self {
-        // All zeros is the one state that never leaves itself.
+        // All zeros is the one state that generates only zeros.
         Self(if state == [0; 4] { [1, 2, 3, 4] } else { state })
     }
 }

@@ -1,7 +1,7 @@
-//! Why a request failed, as the operator reads it: one closed list for the access log, the metrics and the documentation.
+//! Why a request failed, as operators see it: one closed list for the access log, the metrics and the documentation.
 //!
-//! A failed request is one that the proxy could not finish, or answered itself with an error, or for which the backend answered
-//! with a 5xx status. Each has exactly one [`Reason`], and each reason has one [`Side`].
+//! A failed request is one that the proxy could not finish or answered with an error of its own, or that the backend answered with
+//! a 5xx status. Each has exactly one [`Reason`], and each reason has one [`Side`].
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use nix::errno::Errno;
 
 use crate::http::{BodyError, HeadError};
 
-/// Who is at fault, which decides what happens to the connections.
+/// The side at fault, which decides what happens to the connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Side {
-    /// The client: its connection ends, the endpoint is not blamed.
+    /// The client: its connection ends, and the endpoint is not blamed.
     Downstream,
     /// The endpoint: another one may be tried.
     Upstream,
@@ -40,7 +40,7 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// All of them, by side.
+            /// All reasons, by side.
             pub const ALL: &[Self] = &[$($(Self::$variant,)+)+];
 
             /// As logs and metrics spell it.
@@ -48,17 +48,17 @@ macro_rules! reasons {
                 match self { $($(Self::$variant => $name,)+)+ }
             }
 
-            /// Who is at fault.
+            /// The side at fault.
             pub const fn side(self) -> Side {
                 match self { $($(Self::$variant)|+ => Side::$side,)+ }
             }
 
-            /// What it means, in a sentence.
+            /// A sentence that explains it.
             pub const fn text(self) -> &'static str {
                 match self { $($(Self::$variant => $text,)+)+ }
             }
 
-            /// The statuses that go with it when no response has begun, for the documentation.
+            /// The statuses of the response if none was started before, for the documentation.
             pub const fn statuses(self) -> &'static str {
                 match self { $($(Self::$variant => $status,)+)+ }
             }
@@ -116,16 +116,16 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What is known besides the reason.
+/// The detail of a cause.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CauseDetail {
-    /// Nothing.
+    /// No detail.
     None,
     /// What is wrong with a head.
     Head(HeadError),
     /// What is wrong with a body.
     Body(BodyError),
-    /// What the operating system says, by number.
+    /// An error of the operating system, by number.
     System(i32),
     /// A constant text.
     Text(&'static str),
@@ -148,7 +148,7 @@ impl fmt::Display for CauseDetail {
 pub struct Cause {
     /// The reason.
     pub reason: Reason,
-    /// What is known besides.
+    /// Its detail.
     pub detail: CauseDetail,
 }
 

@@ -1,5 +1,4 @@
-//! What responses have shown about users' objects. It is noted once for each backend, so that the lock here is never taken on the
-//! path of an ordinary request.
+//! What responses have shown about users' objects. It is noted once per backend, so that ordinary requests never take the lock.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,16 +8,17 @@ use fairway_model::{Backend, BackendName, Origin, Snapshot};
 /// The reason of the finding about a backend that has sent X-Accel-Redirect.
 pub(crate) const ACCEL_REDIRECT: &str = "AccelRedirectIgnored";
 
-/// What there is to say about it.
+/// The text of that finding.
 pub(crate) const ACCEL_REDIRECT_TEXT: &str = "a response has X-Accel-Redirect, by which nginx would serve another location of its own; \
      the field is removed, and the response is passed on as it is. Let the backend send the content itself, or a redirect";
 
-/// The backends that have sent X-Accel-Redirect, which is not honoured. Shared by all workers; not more than there are backends.
+/// The backends that have sent X-Accel-Redirect, which is not honoured. Shared by all workers; there is at most one entry per
+/// backend.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Remarks(Arc<Mutex<BTreeMap<BackendName, Origin>>>);
 
 impl Remarks {
-    /// Notes, and logs the first time, that a backend relies on X-Accel-Redirect.
+    /// Notes that a backend relies on X-Accel-Redirect, and logs it the first time.
     pub(crate) fn accel_redirect(&self, backend: &Backend) {
         if self.noted().insert(backend.name.clone(), backend.origin.clone()).is_none() {
             let Origin { kind, namespace, name, .. } = &backend.origin;
@@ -27,7 +27,7 @@ impl Remarks {
         }
     }
 
-    /// The Services of these backends, as far as the snapshot still has them. The others are forgotten.
+    /// The Services of these backends. Backends that the snapshot no longer has are forgotten.
     pub(crate) fn accel_redirects(&self, snapshot: &Snapshot) -> Vec<Origin> {
         let mut noted = self.noted();
         noted.retain(|backend, _| snapshot.backend(backend).is_some());

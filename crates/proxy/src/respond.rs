@@ -1,4 +1,4 @@
-//! Answers that the proxy makes itself: error pages, redirects, and the date.
+//! Responses that the proxy makes itself: error pages, redirects, and the Date field.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
@@ -8,26 +8,26 @@ use fairway_model::{Body, ConfiguredName};
 
 use crate::http::reason;
 
-/// What nginx tells a client that sent plain HTTP to a TLS port.
+/// nginx's message to a client that sent plain HTTP to a TLS port.
 pub(crate) const PLAIN_ON_TLS: &str = "The plain HTTP request was sent to HTTPS port";
 
-/// An answer without a backend.
+/// A response of the proxy itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer<'a> {
     /// Its status.
     pub(crate) status: u16,
-    /// What it says.
+    /// Its body.
     pub(crate) body: &'a Body,
-    /// What the page says besides the status.
+    /// A message on the page, besides the status.
     pub(crate) message: &'a str,
-    /// Fields that it has besides those that every answer has.
+    /// Fields besides those that every response has.
     pub(crate) fields: &'a [(ConfiguredName, Box<str>)],
-    /// Where a redirect leads.
+    /// The target of a redirect.
     pub(crate) location: Option<&'a [u8]>,
 }
 
 impl<'a> Answer<'a> {
-    /// The content type and the body, for which there may have to be a page; both are empty for none.
+    /// The content type and the body, for which `page` may be filled; both are empty if there is no body.
     pub(crate) fn body<'p>(&self, page: &'p mut Page) -> (&'p str, &'p [u8])
     where
         'a: 'p,
@@ -44,7 +44,7 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// A small page in fixed memory: there may be many of them while something is down.
+/// A small page in fixed memory: there may be many of them during an outage.
 #[derive(Debug)]
 pub(crate) struct Page {
     text: [u8; 512],
@@ -61,7 +61,7 @@ impl Page {
     fn fill(&mut self, status: u16, title: &str, message: &str) {
         let mut rest = &mut self.text[..];
         let before = if message.is_empty() { "" } else { "<p>" };
-        // What does not fit is cut: titles and messages are ours, and short.
+        // Longer text is cut off; titles and messages are ours, and short.
         let _ = write!(
             rest,
             "<html>\r\n<head><title>{status} {title}</title></head>\r\n<body>\r\n<center><h1>{status} {title}</h1>\
@@ -76,7 +76,7 @@ impl Page {
     }
 }
 
-/// The current date as HTTP writes it (RFC 9110 5.6.7), made once a second.
+/// The current date in HTTP's format (RFC 9110 5.6.7), formatted once a second.
 #[derive(Debug, Default)]
 pub(crate) struct DateClock {
     second: Cell<u64>,
@@ -84,7 +84,7 @@ pub(crate) struct DateClock {
 }
 
 impl DateClock {
-    /// Gives the date to `write`.
+    /// Passes the date to `write`.
     pub(crate) fn read<T>(&self, write: impl FnOnce(&[u8]) -> T) -> T {
         let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if self.second.replace(second) != second {

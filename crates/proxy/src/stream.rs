@@ -13,19 +13,19 @@ use crate::limit::CLIENT_PROBE;
 
 /// Something to read from.
 pub(crate) trait ReadInto {
-    /// Reads into initialised memory and says how much; 0 at the end of the stream.
+    /// Reads into initialised memory and returns the number of bytes; 0 at the end of the stream.
     fn poll_read_into(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>>;
 }
 
 /// Something to write to.
 pub(crate) trait WriteFrom {
-    /// Writes from up to three pieces of which none but the first may be empty.
+    /// Writes from up to three pieces, of which only the first may be empty.
     fn poll_write_from(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
 
-    /// Hands everything that was written to the kernel.
+    /// Passes everything that was written to the kernel.
     fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Says that nothing more will be written.
+    /// Ends the stream: nothing more will be written.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
@@ -49,10 +49,10 @@ impl WriteFrom for TcpStream {
     }
 }
 
-/// A connection as it is, or over TLS once that is agreed on.
+/// A plain connection, or TLS over one.
 #[derive(Debug)]
 pub(crate) enum MaybeTls<S> {
-    /// As it is.
+    /// Without TLS.
     Plain(TcpStream),
     /// Over TLS, after the handshake.
     Tls(Box<S>),
@@ -64,9 +64,9 @@ pub(crate) type Downstream = MaybeTls<server::TlsStream<TcpStream>>;
 /// A connection to an endpoint.
 pub(crate) type Upstream = MaybeTls<client::TlsStream<TcpStream>>;
 
-/// TLS, of either side.
+/// A TLS stream, of either side.
 pub(crate) trait OverTcp: AsyncRead + AsyncWrite + Unpin {
-    /// Whether an end without the farewell of TLS is taken for an end.
+    /// Whether an end of the connection without close_notify counts as the end of the stream.
     const MAY_END_SILENTLY: bool;
 
     /// The socket below.
@@ -82,8 +82,8 @@ impl OverTcp for server::TlsStream<TcpStream> {
 }
 
 impl OverTcp for client::TlsStream<TcpStream> {
-    /// Many servers end so. Framing tells whether something is missing, and nginx takes it for the end of a response that has no
-    /// framing.
+    /// Many servers send no close_notify. Framing shows whether something is missing, and nginx accepts this as the end of a
+    /// response without framing.
     const MAY_END_SILENTLY: bool = true;
 
     fn tcp(&self) -> &TcpStream {
@@ -107,10 +107,10 @@ impl Downstream {
         !matches!(SockRef::from(self.tcp()).take_error(), Ok(None))
     }
 
-    /// Makes the kernel ask the peer now and then whether it is still there.
+    /// Enables probes by the kernel, which notice a peer that is gone.
     pub(crate) fn probe(&self) {
         let probes = TcpKeepalive::new().with_time(CLIENT_PROBE).with_interval(CLIENT_PROBE).with_retries(3);
-        // Without them it takes until something is written.
+        // Without probes, this is noticed only at the next write.
         let _ = SockRef::from(self.tcp()).set_tcp_keepalive(&probes);
     }
 }
@@ -173,7 +173,7 @@ fn write<S: AsyncWrite>(stream: Pin<&mut S>, cx: &mut Context<'_>, pieces: &[IoS
     }
 }
 
-/// What tests count: the reads and writes of a thread.
+/// For tests: the reads and writes of a thread.
 #[cfg(test)]
 pub(crate) mod calls {
     use std::cell::Cell;

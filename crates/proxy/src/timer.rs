@@ -1,8 +1,8 @@
-//! Deadlines without timers: each worker keeps a coarse clock, and a connection's deadline is one number in a table that a
-//! single task looks through on every tick.
+//! Deadlines without timers: each worker keeps a coarse clock, and a connection's deadline is one number in a table that a single
+//! task scans on every tick.
 //!
-//! A tokio timer per read and per request would cost more than the parsing of the request. Here, to set or to move a deadline
-//! is to store a number. Invariant: a deadline never fires early, and fires at most two ticks late.
+//! A tokio timer per read and per request would cost more than parsing the request. Here, setting or moving a deadline stores a
+//! number. Invariant: a deadline never fires early, and fires at most two ticks late.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -26,7 +26,7 @@ pub(crate) struct Timers {
     start: Instant,
     now: Cell<Millis>,
     table: RefCell<Table>,
-    /// Tells the ticking task that there is something to tick for.
+    /// Wakes the ticking task when there is something to tick for.
     busy: Notify,
 }
 
@@ -49,26 +49,26 @@ impl Timers {
         Rc::new(Self { start: Instant::now(), now: Cell::new(0), table: RefCell::default(), busy: Notify::new() })
     }
 
-    /// The time at the last tick. While nothing is connected the clock stands still.
+    /// The time at the last tick. The clock stands still while there are no connections.
     pub(crate) fn now(&self) -> Millis {
         self.now.get()
     }
 
-    /// Looks at the real clock.
+    /// Reads the real clock.
     pub(crate) fn refresh(&self) -> Millis {
         let now = Millis::try_from(self.start.elapsed().as_millis()).unwrap_or(NEVER - 1);
         self.now.set(now);
         now
     }
 
-    /// The moment that lies `duration` ahead at least.
+    /// A moment at least `duration` ahead.
     pub(crate) fn after(&self, duration: Duration) -> Millis {
         let millis = Millis::try_from(duration.as_millis()).unwrap_or(NEVER);
         self.now().saturating_add(millis).saturating_add(TICK.as_millis() as Millis)
     }
 
-    /// Ticks forever, except while there is nothing to tick for. `housekeeping` is called once a second, and says whether it
-    /// wants to be called again although nothing is connected.
+    /// Ticks forever, except while there is nothing to tick for. Calls `housekeeping` once a second; it returns whether it has more
+    /// to do although there are no connections.
     pub(crate) async fn run(&self, mut housekeeping: impl FnMut() -> bool) {
         let mut interval = tokio::time::interval(TICK);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -114,7 +114,7 @@ impl Timers {
     }
 }
 
-/// The deadline of one task, which is woken when it has passed (again on every tick, until the deadline is moved).
+/// The deadline of one task. The task is woken when it has passed, and again on every tick until it is moved.
 #[derive(Debug)]
 pub(crate) struct Deadline {
     timers: Rc<Timers>,
@@ -136,7 +136,7 @@ impl Deadline {
         table.used += 1;
         if table.used == 1 {
             timers.busy.notify_one();
-            // The clock may have stood still for long.
+            // The clock may have stood still for a long time.
             timers.refresh();
         }
         drop(table);
@@ -153,29 +153,29 @@ impl Deadline {
         .await
     }
 
-    /// Its number, for [`Timers::wake`]. Another deadline has it once this one is dropped.
+    /// Its number, for [`Timers::wake`]. It is reused once this deadline is dropped.
     pub(crate) fn slot(&self) -> u32 {
         self.slot
     }
 
-    /// Moves it to a moment; [`NEVER`] turns it off.
+    /// Moves it; [`NEVER`] turns it off.
     pub(crate) fn set(&self, at: Millis) {
         self.timers.table.borrow_mut().slots[self.slot as usize].at = at;
     }
 
-    /// Moves it so far ahead.
+    /// Moves it to `duration` from now.
     pub(crate) fn set_after(&self, duration: Duration) {
         self.set(self.timers.after(duration));
     }
 
-    /// Moves it to so far ahead, unless it comes before that.
+    /// Moves it to `duration` from now, unless it is earlier already.
     pub(crate) fn bring_forward(&self, duration: Duration) {
         let at = self.timers.after(duration);
         let slot = &mut self.timers.table.borrow_mut().slots[self.slot as usize];
         slot.at = slot.at.min(at);
     }
 
-    /// Whether it has passed.
+    /// Whether the deadline has passed.
     pub(crate) fn expired(&self) -> bool {
         self.timers.table.borrow().slots[self.slot as usize].at <= self.timers.now()
     }
@@ -190,7 +190,7 @@ impl Drop for Deadline {
     }
 }
 
-/// Awaits something until the deadline passes.
+/// Awaits a future until the deadline passes.
 pub(crate) async fn within<F: Future>(deadline: &Deadline, future: F) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
     poll_fn(|cx| match future.as_mut().poll(cx) {

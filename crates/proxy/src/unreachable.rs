@@ -1,7 +1,7 @@
 //! Backends without a reachable endpoint: reported to the source of the configuration, which can inform the owner of the route.
 //!
-//! Invariants: only a request that has failed in vain at connecting comes here, so all others pay nothing; each worker keeps what it has
-//! seen for itself, in bounded memory, and tells it at most every ten seconds for each route's owner.
+//! Invariants: only requests that failed to connect are handled here, so all others pay nothing; each worker keeps what it has seen
+//! to itself, in bounded memory, and reports it at most every ten seconds per owner of a route.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::reason::Reason;
 use crate::record::RequestRecord;
 use crate::upstream;
 
-/// For how long a failure speaks for the endpoint. With few requests it takes a while until each endpoint had its turn.
+/// How long a failure counts against an endpoint. With few requests it takes a while until each endpoint was tried.
 // No limit: it decides what is reported, and refuses nothing.
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -24,27 +24,27 @@ const WINDOW: Duration = Duration::from_secs(60);
 // No limit: the receiver has its own.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// How many endpoints a worker remembers. With more that fail, some owners are not told.
-// No limit: requests go on as they were.
+/// Endpoints that a worker remembers. If more of them fail, some owners get no report.
+// No limit: requests are not affected.
 const REMEMBERED: usize = 4096;
 
-/// A backend of which no endpoint could be connected to lately.
+/// A backend to whose endpoints no connection has succeeded lately.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Unreachable {
-    /// The object whose route leads there.
+    /// The object whose route leads to the backend.
     pub origin: Origin,
     /// The backend.
     pub backend: BackendName,
-    /// Each of its endpoints that take requests, and why it could not be connected to, in the order of the configuration.
+    /// Its endpoints that take requests, each with the reason why connecting failed, in the order of the configuration.
     pub endpoints: Vec<(SocketAddr, Reason)>,
 }
 
-/// Receives the reports. Called by workers: it must not wait.
+/// Receives the reports. Workers call it, so it must not block.
 #[derive(Clone, Default)]
 pub struct UnreachableSink(Option<Arc<dyn Fn(Unreachable) + Send + Sync>>);
 
 impl UnreachableSink {
-    /// One that is called for each.
+    /// A sink that calls `tell` for each report.
     pub fn new(tell: impl Fn(Unreachable) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(tell)))
     }
@@ -56,13 +56,13 @@ impl fmt::Debug for UnreachableSink {
     }
 }
 
-/// What one worker has seen of endpoints that can't be connected to.
+/// What one worker has seen of endpoints to which connecting fails.
 #[derive(Debug)]
 pub(crate) struct Failing {
     sink: UnreachableSink,
     /// The last failure of each endpoint.
     seen: HashMap<BackendName, HashMap<SocketAddr, (Reason, Instant)>>,
-    /// When the owner of a route was told last.
+    /// When the owner of a route last got a report.
     told: HashMap<Origin, Instant>,
 }
 
@@ -71,12 +71,12 @@ impl Failing {
         Self { sink, seen: HashMap::new(), told: HashMap::new() }
     }
 
-    /// Whether a request that ended like this is of interest.
+    /// Whether a request failed in a way that matters here.
     pub(crate) fn concerns(record: &RequestRecord<'_>) -> bool {
         record.cause.is_some_and(|cause| is_about_connecting(cause.reason))
     }
 
-    /// Takes note of a request that [concerns](Self::concerns) this, and tells when by now all endpoints have failed.
+    /// Notes a request that [concerns](Self::concerns) this, and reports the backend if all of its endpoints have failed by now.
     pub(crate) fn note(&mut self, live: &Live, record: &RequestRecord<'_>, now: Instant) {
         let (Some(tell), Some(route), Some(backend)) = (&self.sink.0, record.route, record.backend) else { return };
         if self.seen.values().map(HashMap::len).sum::<usize>() + record.tries.len() > REMEMBERED {
@@ -132,7 +132,7 @@ mod tests {
     use crate::record::fixture::{Fixture, backend};
     use crate::resolve::AddressPolicy;
 
-    /// A worker's view, what it has told, and a backend with these endpoints.
+    /// A worker's view, the reports that it makes, and a backend with these endpoints.
     fn watched(endpoints: &[&str]) -> (Failing, Arc<Mutex<Vec<Unreachable>>>, Arc<Live>) {
         let told = Arc::<Mutex<Vec<Unreachable>>>::default();
         let sink = UnreachableSink::new({

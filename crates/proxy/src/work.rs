@@ -1,5 +1,5 @@
-//! What a connection needs only while a request is under way. Kept per worker and lent to one request after the other, so that
-//! an idle connection holds none of it and a busy one allocates nothing.
+//! Memory that a connection needs only while a request is in progress. Each worker keeps some and lends it to one request after the
+//! other, so that an idle connection holds none of it and a busy one allocates nothing.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -14,46 +14,46 @@ use crate::message::Evaluated;
 use crate::outgoing::Outgoing;
 use crate::record::Try;
 
-/// The least room that a read gets unless less than that is to come: the cost of a read is shared by enough bytes, whatever else
-/// the buffer holds. A quarter of an ordinary buffer.
-// No limit: what is left to come may be less.
+/// The least room for a read, unless less than that is still to come: enough bytes share the cost of a read, whatever else the
+/// buffer holds. A quarter of an ordinary buffer.
+// No limit: less may be left to come.
 pub(crate) const LEAST_READ: usize = 8 << 10;
 
 /// Memory for one request.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
-    /// What the client sent: the head of the request (held), its body, the next request.
+    /// Received from the client: the head of the request (held), its body, the next request.
     pub(crate) inbound: Buffer,
     /// The parsed head.
     pub(crate) head: RequestHead,
-    /// What the endpoint sent.
+    /// Received from the endpoint.
     pub(crate) from_upstream: Buffer,
     /// Its parsed head.
     pub(crate) response: ResponseHead,
-    /// What goes to the endpoint.
+    /// Output for the endpoint.
     pub(crate) to_upstream: Outgoing,
-    /// What goes to the client.
+    /// Output for the client.
     pub(crate) to_client: Outgoing,
-    /// The small memory of the exceptions and of the pipeline.
+    /// Small memory for exceptions and for the pipeline.
     pub(crate) scratch: Scratch,
 }
 
-/// Texts that are made for a request when they differ from what the client sent.
+/// Texts made for a request where they differ from what the client sent.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    /// What the decision makes.
+    /// Scratch memory of the decision.
     pub(crate) decision: decision::Scratch,
-    /// Values that templates make.
+    /// Values of templates.
     pub(crate) value: Vec<u8>,
-    /// Values of fields of the response, which templates make before it is written.
+    /// Values of templates for fields of the response, evaluated before it is written.
     pub(crate) response_values: Evaluated,
-    /// The cookie that starts a session; empty for none.
+    /// The cookie that starts a session; empty if there is none.
     pub(crate) cookie: Vec<u8>,
-    /// The head of the response as the client got it, if the log tells something of it.
+    /// The head of the response as sent to the client, if the log shows fields of it.
     pub(crate) sent_head: Vec<u8>,
     /// The tries so far.
     pub(crate) tries: Vec<Try>,
-    /// Where they went.
+    /// The endpoints of these tries.
     pub(crate) tried: Vec<SocketAddr>,
 }
 
@@ -67,13 +67,13 @@ impl Work {
     }
 }
 
-/// The memory that a worker has for requests.
+/// A worker's memory for requests.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     #[expect(clippy::vec_box, reason = "a set is lent out as a pointer")]
     sets: RefCell<Vec<Box<Work>>>,
     large: RefCell<Vec<Vec<u8>>>,
-    /// What large buffers took the place of.
+    /// Memory that large buffers have replaced.
     ordinary: RefCell<Vec<Vec<u8>>>,
 }
 
@@ -103,14 +103,14 @@ impl Store {
         sets.push(work);
     }
 
-    /// Makes room for the next read of what is still to come: so many bytes, or an unknown number. Afterwards there is room for
-    /// all of it or for [`LEAST_READ`] bytes, however much of the buffer its head takes.
+    /// Makes room for the next read, of which `more` bytes are still to come, or an unknown number. Afterwards there is room for
+    /// all of them or for [`LEAST_READ`] bytes, however much of the buffer the head takes.
     ///
-    /// What was consumed stays in the buffer as long as possible, so that it can be sent once more.
+    /// Consumed bytes stay in the buffer as long as possible, so that they can be sent again.
     pub(crate) fn make_room(&self, buffer: &mut Buffer, more: Option<u64>) {
         let more = more.map_or(usize::MAX, |more| usize::try_from(more).unwrap_or(usize::MAX)).max(1);
         let least = more.min(LEAST_READ);
-        // The last read took as much as it could: the sender is faster than we are, and larger reads are fewer.
+        // The last read filled the buffer: the sender is faster than we are, so larger and fewer reads pay off.
         let brimful = buffer.room() == 0;
         if buffer.room() < least {
             let keeps_all = buffer.can_rewind() && buffer.used().saturating_add(more) <= LARGE;
@@ -125,8 +125,8 @@ impl Store {
             let memory = if needed <= LARGE {
                 self.large.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE])
             } else {
-                // Only heads that the configuration allows to be so large come here. Doubling, so that a head that grows is not
-                // copied with each read.
+                // Only heads that the configuration allows to be so large come here. The size doubles, so that a growing head is
+                // not copied at each read.
                 vec![0; (2 * buffer.size()).clamp(needed, buffer.used().saturating_add(more))]
             };
             self.keep(buffer.replace_memory(memory));
@@ -187,7 +187,7 @@ mod tests {
         store.give_back(work);
     }
 
-    /// Heads and bodies of all sizes around those where something changes.
+    /// Heads and bodies of all sizes around the edges.
     #[test]
     fn a_read_always_has_room_and_nothing_that_is_kept_is_lost() {
         let edges = [1, LEAST_READ, ORDINARY - LEAST_READ, ORDINARY, LARGE - LEAST_READ, LARGE, 2 * LARGE];
