@@ -16,17 +16,17 @@ use crate::unreachable::UnreachableSink;
 /// Options of the process, as opposed to settings from users' objects.
 #[derive(Debug)]
 pub struct ProxyConfig {
-    /// Worker threads. `None` for what the settings say, and else one per core that the process may use (CPU affinity and
-    /// cgroup quota are respected).
+    /// Worker threads. `None` for the number in the settings, or, without one, one per core that the process may use (CPU affinity
+    /// and cgroup quota are respected).
     pub workers: Option<NonZeroUsize>,
     /// Maximum number of client connections per worker; further ones wait in the kernel's queue (ingress-nginx
     /// `max-worker-connections`).
     ///
-    /// All workers together hold no more than five sixteenths of the files that the process may have open when it starts: each
-    /// may need another one for its endpoint.
+    /// All workers together hold at most five sixteenths of the files that the process may open, as of its start: each connection
+    /// may need a second file for its endpoint.
     ///
-    /// Of sessions of UDP services it holds no more than this either, and all workers together no more than a quarter of the
-    /// files that the process may have open when it starts: the one that was silent for longest makes room for a new one.
+    /// A worker holds at most as many UDP sessions, and all workers together at most a quarter of the files that the process may
+    /// open, as of its start: the session that was silent longest makes room for a new one.
     pub connections: usize,
     /// The destination of the access log.
     pub log: LogSink,
@@ -42,7 +42,7 @@ pub struct ProxyConfig {
     pub metrics: MetricOptions,
     /// Findings about users' objects.
     pub findings: FindingSource,
-    /// Gets reports of backends without a reachable endpoint.
+    /// Receives reports of backends without a reachable endpoint.
     pub unreachable: UnreachableSink,
     /// Which addresses requests may be sent to.
     pub addresses: AddressPolicy,

@@ -1,7 +1,7 @@
-//! What the proxy would do with a request, by the code that does it, with nothing sent anywhere: for `fairway explain`.
+//! What the proxy would do with a request, computed by the code of the proxy without sending anything: for `fairway explain`.
 //!
-//! The head is parsed, decided about and edited as a worker does it, so an explanation can't say anything else than what happens.
-//! What only the network knows is left out: whether an endpoint can be reached, and what it answers.
+//! The head is parsed, decided about and edited as in a worker, so an explanation can't differ from what happens. What depends on
+//! the network is left out: whether an endpoint can be reached, and its response.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ use crate::record::RequestRecord;
 use crate::respond::{Answer, DateClock};
 use crate::upstream::{Service, Upstreams};
 
-/// A snapshot that is asked about requests.
+/// A snapshot to rehearse requests with.
 #[derive(Debug)]
 pub struct Rehearsal {
     live: Arc<Live>,
@@ -42,19 +42,19 @@ pub struct Rehearsal {
 /// What the proxy would do with one request.
 #[derive(Debug)]
 pub struct Rehearsed<'r> {
-    /// What was decided; `None` when the head was refused.
+    /// The plan; `None` when the head was refused.
     pub plan: Option<Plan<'r>>,
-    /// What the decision made of the request: the client, the target, the location.
+    /// What the decision derived from the request: the client, the target, the location.
     pub scratch: Scratch,
-    /// The path that routes are matched on; `None` when the request has none in canonical form.
+    /// The path that is matched against routes; `None` if it has no canonical form.
     pub path: Option<Vec<u8>>,
-    /// Routes that would have taken the request as well, by precedence.
+    /// Other routes that match the request, by precedence.
     pub beaten: Vec<&'r Route>,
-    /// What is sent.
+    /// The message that would be sent.
     pub outcome: Outcome,
 }
 
-/// What is sent because of a request.
+/// The message sent because of a request.
 #[derive(Debug)]
 pub enum Outcome {
     /// The proxy answers the request itself.
@@ -63,34 +63,34 @@ pub enum Outcome {
         status: u16,
         /// The whole response.
         response: Vec<u8>,
-        /// Why that is a failure, if it is one.
+        /// The cause, if this is a failure.
         cause: Option<Cause>,
     },
-    /// A backend gets the request.
+    /// The request goes to a backend.
     Forward {
-        /// The head of the request as the endpoint gets it.
+        /// The head of the request as sent to the endpoint.
         request: Vec<u8>,
-        /// An endpoint that may get it: the one that does, where that follows from the request (a session, a hash). `None` when only
-        /// DNS knows one.
+        /// The endpoint, if the request determines it (a session, a hash), else one of those possible. `None` if it takes DNS to
+        /// find one.
         endpoint: Option<SocketAddr>,
-        /// What becomes of fields of the response, whichever it is.
+        /// Edits of the response, whatever it is.
         response: Vec<ResponseChange>,
     },
 }
 
-/// A field of the response that isn't as the backend sent it.
+/// A response field that differs from what the backend sends.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ResponseChange {
     /// Its name.
     pub name: String,
-    /// What happens to it.
+    /// How it differs.
     pub effect: Effect,
 }
 
-/// What happens to a field. Values with variables that only the response knows lack these.
+/// The edit of a field. Variables that depend on the response are empty in its values.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Effect {
-    /// It has this value, whatever the backend sends.
+    /// It is set to this value, whatever the backend sends.
     Set(String),
     /// A line with this value is added.
     Add(String),
@@ -99,7 +99,7 @@ pub enum Effect {
 }
 
 impl Rehearsal {
-    /// A rehearsal of a snapshot whose endpoints may be where `addresses` allows.
+    /// A rehearsal of a snapshot. Endpoints may have the addresses that `addresses` allows.
     pub fn new(snapshot: Snapshot, addresses: AddressPolicy) -> Self {
         let live = Live::first(snapshot, None, addresses);
         Self { live, upstreams: Upstreams::default(), rng: RefCell::new(Rng::from_seed(0)) }
@@ -110,8 +110,8 @@ impl Rehearsal {
         &self.live.snapshot
     }
 
-    /// What would be done with a request whose whole head is `head`, as a client of HTTP/1 sends it, where the hosts of `table` are
-    /// served.
+    /// What would happen to a request of an HTTP/1 client, with `head` as its whole head, on a listener that serves the hosts of
+    /// `table`.
     pub fn of(&self, head: &[u8], arrival: &Arrival, table: &TableName) -> Rehearsed<'_> {
         let live = &*self.live;
         let mut parsed = RequestHead::default();
@@ -167,14 +167,14 @@ impl Rehearsal {
         self.upstreams.service(&self.live, backend, &self.rng)
     }
 
-    /// Whether only DNS knows the endpoints of a backend.
+    /// Whether it takes DNS to find the endpoints of a backend.
     fn is_name(&self, backend: &BackendName) -> bool {
         let set = self.live.snapshot.endpoint_set(backend);
         set.is_some_and(|set| matches!(set.endpoints, Endpoints::Name { .. }))
     }
 }
 
-/// What a worker would know: every endpoint that is ready takes requests, every name leads to one.
+/// Assumptions in place of a worker's knowledge: every ready endpoint accepts requests, and every name resolves.
 struct RehearsalFacts<'r>(&'r Rehearsal);
 
 impl Facts for RehearsalFacts<'_> {
@@ -187,7 +187,7 @@ impl Facts for RehearsalFacts<'_> {
     }
 }
 
-/// A request, with what was decided about it.
+/// A request and its plan.
 #[derive(Clone, Copy)]
 struct Asked<'a, 'r> {
     rehearsal: &'r Rehearsal,
@@ -197,7 +197,7 @@ struct Asked<'a, 'r> {
     scratch: &'a Scratch,
 }
 
-/// An answer of the proxy's own.
+/// A response of the proxy itself.
 struct OwnAnswer<'a> {
     respond: &'a Respond,
     cause: Option<Cause>,
@@ -205,7 +205,7 @@ struct OwnAnswer<'a> {
 }
 
 impl<'a> Asked<'a, '_> {
-    /// An answer of the proxy's own, written as it is sent.
+    /// Serialises a response of the proxy itself.
     fn answer(self, own: OwnAnswer<'_>) -> Outcome {
         let OwnAnswer { respond, cause, redirects } = own;
         let live = &*self.rehearsal.live;
@@ -233,7 +233,7 @@ impl<'a> Asked<'a, '_> {
         Outcome::Answer { status, response, cause }
     }
 
-    /// The request as the endpoint gets it.
+    /// The request as sent to the endpoint.
     fn forward(self, plan: &'a Plan<'a>, forwarding: &Forwarding<'a>) -> Result<Outcome, Failure> {
         let live = &*self.rehearsal.live;
         let head = self.head.ok_or(Failure::Unwritable)?;
@@ -269,7 +269,7 @@ impl<'a> Asked<'a, '_> {
         pick.map(|pick| pick.endpoint)
     }
 
-    /// What becomes of fields of a response.
+    /// The edits of a response.
     fn changes(self, plan: &Plan<'_>) -> Vec<ResponseChange> {
         let live = &*self.rehearsal.live;
         let rules = &live.prepared.fields;
@@ -290,7 +290,7 @@ impl<'a> Asked<'a, '_> {
             let effect = match edit.change() {
                 _ if !edit.is_allowed() => continue,
                 Change::Set(template) => match value(template) {
-                    // What comes out empty is left out.
+                    // Empty values are left out.
                     empty if empty.is_empty() => Effect::Remove,
                     value => Effect::Set(value),
                 },
@@ -309,7 +309,7 @@ impl<'a> Asked<'a, '_> {
         self.append_format(&Format::plain(template), status, out)
     }
 
-    /// Appends what a format makes of all that is known before the response.
+    /// Appends the value of a format, evaluated with what is known before the response.
     fn append_format(self, format: &Format, status: u16, out: &mut Vec<u8>) -> Result<(), TooLong> {
         let live = &*self.rehearsal.live;
         let forwarding = self.plan.and_then(|plan| match plan.step {
@@ -345,7 +345,7 @@ impl<'a> Asked<'a, '_> {
     }
 }
 
-/// Templates make what they make of a request before its response.
+/// Templates are evaluated with what is known before the response.
 struct OfRequest<'a, 'r>(Asked<'a, 'r>);
 
 impl Expand for OfRequest<'_, '_> {

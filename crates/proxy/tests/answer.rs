@@ -1,4 +1,4 @@
-//! Answers that come from filters and actions, in their order.
+//! Responses from filters and actions, in their order.
 
 mod support;
 
@@ -216,7 +216,7 @@ async fn the_proxy_answers_for_itself() {
     assert!(gone.text().contains("fairway") && gone.header("server").is_none());
     let head = client.request("HEAD", "/gone", &[("host", HOST)], b"").await;
     assert_eq!((head.header("content-length"), head.body.len()), (gone.header("content-length"), 0));
-    // The connection is kept over a body that was received, and a page is no reason to close it.
+    // The connection survives a body that was received, and an error page is no reason to close it.
     let post = client.request("POST", "/gone", &[("host", HOST)], b"body").await;
     assert_eq!((post.status, post.header("connection")), (410, None));
     assert_eq!(client.get(HOST, "/healthz").await.status, 200);
@@ -293,14 +293,14 @@ async fn a_template_that_makes_too_much_is_answered_and_costs_the_others_nothing
         ],
     );
     let mut client = proxy.connect().await;
-    // With 1,000 bytes each of these would make 20 MB.
+    // With 1,000 bytes each, these would make 20 MB.
     for start in ["/target/", "/prefix/", "/location/", "/vhost/"] {
         assert_eq!(client.get(HOST, &format!("{start}{}", "a".repeat(1000))).await.status, 414, "{start}");
         assert_eq!(client.get(HOST, "/").await.status, 200);
     }
 }
 
-/// Names that the settings give a meaning are as safe as those that are known.
+/// Names used in the settings are as well protected as the known ones.
 #[tokio::test]
 async fn configured_names_are_removed_in_every_spelling_and_by_no_option_of_the_connection() {
     let origin = Origin::start("a");

@@ -1,4 +1,4 @@
-//! What a hostile client sends, through the real proxy: the answer, and that nothing of it reaches a backend.
+//! Hostile requests through the real proxy: the response, and that no part of the request reaches a backend.
 
 mod support;
 
@@ -6,10 +6,10 @@ use fairway_model::{ForwardPolicy, Settings};
 use fairway_testkit::{Client, Ended, Origin, Reply};
 use support::{HOST, TestProxy};
 
-/// Sends bytes on a connection of their own, and reads all that comes back.
+/// Sends bytes on a new connection, and reads all that comes back.
 async fn answer(proxy: &TestProxy, bytes: impl AsRef<[u8]>) -> (u16, String) {
     let mut client = proxy.connect().await;
-    // The proxy may have closed before it has taken everything.
+    // The proxy may close before it has read everything.
     let _ = client.try_send(bytes).await;
     client.half_close().await;
     let (received, _) = client.drain().await;
@@ -92,7 +92,7 @@ async fn unread_bodies_are_never_read_as_requests() {
     let origin = Origin::start("a");
     let proxy = TestProxy::to(&[&origin]);
     let smuggled = format!("GET /admin HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
-    // Every method may have a body, and its length is what the message says.
+    // Every method may have a body, whose length is given by the message.
     for method in ["GET", "HEAD", "DELETE", "OPTIONS", "PROPFIND"] {
         let request = format!(
             "{method} /x HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{smuggled}",
@@ -102,7 +102,7 @@ async fn unread_bodies_are_never_read_as_requests() {
         let seen = origin.next_request().await;
         assert_eq!((seen.target.as_str(), seen.body.len()), ("/x", smuggled.len()), "{method}");
     }
-    // An answer of our own while the body is under way, complete or not.
+    // A response of the proxy itself while the body is arriving, complete or not.
     for length in [smuggled.len(), smuggled.len() + 10] {
         let request = format!("GET /x HTTP/1.1\r\nHost: unknown\r\nContent-Length: {length}\r\n\r\n{smuggled}");
         assert_eq!(answer(&proxy, request).await.0, 404);
@@ -128,7 +128,7 @@ async fn hosts_that_are_in_doubt_are_refused() {
         assert_eq!(answer(&proxy, &head).await.0, expected, "{head}");
     }
     assert_eq!(origin.connections(), 0);
-    // An absolute target wins, and the backend gets one host.
+    // An absolute target takes precedence, and the backend sees one host.
     let mut client = proxy.connect().await;
     client.send(format!("GET http://{HOST}/x HTTP/1.1\r\nHost: other.example\r\n\r\n")).await;
     let echo = client.read_response().await.echo();
@@ -275,10 +275,10 @@ async fn a_response_that_is_cut_is_seen_to_be_cut() {
         let read = client.try_read_response().await;
         assert!(matches!(read, Err(fairway_testkit::ReadError::Truncated(..))), "{reply:?}: {read:?}");
     }
-    // What fits one buffer is cut before anything of it is passed on.
+    // A response that fits one buffer is refused before any of it is passed on.
     origin.set_reply(Reply::ok().body("abcdef").cut_body_after(3).then_close());
     assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 502);
-    // A chunk that is none: the answer is cut there, or if nothing of it was passed on yet, it is another one.
+    // An invalid chunk: the response is cut there, or replaced if none of it was passed on yet.
     origin.set_reply(Reply::ok().header("transfer-encoding", "chunked").unframed("3\r\nabc\r\nzz\r\n").then_close());
     let mut client = proxy.connect().await;
     client.send(get("")).await;
@@ -286,7 +286,7 @@ async fn a_response_that_is_cut_is_seen_to_be_cut() {
         Ok(response) => assert_eq!(response.status, 502),
         Err(error) => assert!(matches!(error, fairway_testkit::ReadError::Truncated(..)), "{error}"),
     }
-    // A client of HTTP/1.0 knows the end of a body only by the end of the connection.
+    // An HTTP/1.0 client sees the end of a body only by the end of the connection.
     origin.set_reply(Reply::ok().chunked(["abc", "def"]).cut_body_after(5).then_close());
     let mut client = proxy.connect().await;
     client.send(format!("GET / HTTP/1.0\r\nHost: {HOST}\r\n\r\n")).await;

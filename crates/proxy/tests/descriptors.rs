@@ -1,5 +1,5 @@
-//! What connections and datagrams may take of the files that the process may have open. The limit is one of the whole process: these
-//! tests have one of their own, and take turns.
+//! How many of the process's files connections and datagrams may use. The limit applies to the whole process, so these tests are a
+//! program of their own and run one at a time.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
@@ -47,7 +47,7 @@ fn one_worker() -> ProxyConfig {
     ProxyConfig { workers: NonZeroUsize::new(1), ..config() }
 }
 
-/// Clients that wait with nothing to ask, and the proxy keeps no connection to an endpoint for them.
+/// Clients that wait without a request; the proxy keeps no connection to an endpoint for them.
 async fn idle_clients(proxy: &TestProxy, count: usize) -> Vec<Client> {
     let mut clients = Vec::new();
     for _ in 0..count {
@@ -63,7 +63,7 @@ fn connections_leave_files_to_requests() {
     with_few_files(async || {
         let origin = Origin::start("a");
         let proxy = TestProxy::start_with(forwarding(&[&origin], ForwardPolicy::default()), one_worker());
-        // The proxy goes by the limit of its start: these are for the clients.
+        // The proxy uses the limit as of its start: these files are for the clients.
         allow(4 * FILES);
         let _clients = idle_clients(&proxy, FILES as usize / 2).await;
         let connections = proxy.proxy.connections().await;
@@ -132,7 +132,7 @@ fn a_new_client_gets_the_file_of_an_idle_one() {
     });
 }
 
-/// Connections over which nothing comes but `sent`, more than the proxy has places for.
+/// More connections than the proxy has places for, on which only `sent` arrives.
 async fn silent_clients(to: SocketAddr, sent: &[u8]) -> Vec<TcpStream> {
     let mut silent = Vec::new();
     for _ in 0..3 * FILES {
@@ -143,7 +143,7 @@ async fn silent_clients(to: SocketAddr, sent: &[u8]) -> Vec<TcpStream> {
     silent
 }
 
-/// A proxy with [`FILES`] files, for clients that have more of them.
+/// A proxy with [`FILES`] files, for clients that have more.
 fn proxy_for_many(origin: &Origin) -> TestProxy {
     let admin = Some(([127, 0, 0, 1], 0).into());
     let proxy =
@@ -169,7 +169,7 @@ fn silent_clients_do_not_keep_others_out() {
             let mut idle = idle_clients(&proxy, 8).await;
             let _silent = silent_clients(proxy.http, sent.as_bytes()).await;
             assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200, "{sent:?}");
-            // Those that have asked before keep their connections.
+            // Connections that have already sent a request stay.
             for client in &mut idle {
                 assert_eq!(client.get(HOST, "/").await.status, 200, "{sent:?}");
             }
@@ -181,7 +181,7 @@ fn silent_clients_do_not_keep_others_out() {
 
 #[test]
 fn stalled_handshakes_do_not_keep_others_out() {
-    // A record of a handshake that is to come.
+    // The header of a handshake record, without the record.
     for sent in [&b""[..], b"\x16\x03\x01\x02\x00"] {
         with_few_files(async || {
             let origin = Origin::start("a");
@@ -249,7 +249,7 @@ async fn datagrams() {
     let proxy = TestProxy::start_with(resources, config);
     let port = proxy.proxy.local_addresses()[&"service".into()];
 
-    // More clients than there may be files.
+    // More clients than files.
     for _ in 0..FILES + 50 {
         let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         client.send_to(b"x", port).await.unwrap();
@@ -259,9 +259,9 @@ async fn datagrams() {
     assert_eq!(client.get(HOST, "/").await.status, 200);
     let number = format!(" {}", FILES / 4);
     let is_active = |line: &str| line.starts_with("fairway_stream_sessions_active{") && line.ends_with(&number);
-    // Connections are kept: none is to give back a file later.
+    // Connections are kept, so none releases a file later.
     let kept = RefCell::new(Vec::new());
-    // In boxes: the buffers of a client are large, and the stack of a test is not.
+    // Boxed: the buffers of a client are large, and the stack of a test is not.
     let sessions = || {
         Box::pin(async {
             let mut admin = Client::connect(proxy.proxy.admin_address().unwrap()).await;
@@ -272,7 +272,7 @@ async fn datagrams() {
     };
     eventually("a quarter of the files", sessions).await;
 
-    // Without any file left, the session that was silent for longest gives its own to the next client.
+    // When no file is left, the session that was silent longest makes room for the next client.
     let late = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let _held = all_files();
     eventually("a datagram of the late client", || async {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use fairway_proxy::reason::Reason;
 
-/// Fails if a page is not what the table says.
+/// Fails if a page differs from its table.
 fn assert_page(file: &str, text: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(file);
     if std::env::var_os("UPDATE_DOCS").is_some() {

@@ -1,4 +1,4 @@
-//! Each failed request says why in its log line, and in the metrics: a reason, a side, and what else is known.
+//! Each failed request explains itself in its log line and in the metrics: a reason, a side, and the detail.
 
 mod support;
 
@@ -19,7 +19,7 @@ const SHORT: Duration = Duration::from_millis(60);
 
 const FORMAT: &str = "$status $failure_reason $failure_side ($failure_detail) $upstream_reason";
 
-/// A proxy whose log tells about failures, and nothing is tried twice.
+/// A proxy that logs failures, and tries nothing twice.
 struct Logged {
     proxy: TestProxy,
     lines: Lines,
@@ -47,12 +47,12 @@ impl Logged {
         Self::start(resources)
     }
 
-    /// The line of the one request, as soon as it is there.
+    /// Waits for the line of the only request.
     async fn line(&self) -> String {
         self.lines.after(1).await.remove(0)
     }
 
-    /// Sends this, reads whatever comes back, and tells the line.
+    /// Sends this, reads whatever comes back, and returns the log line.
     async fn send(&self, bytes: impl AsRef<[u8]>) -> String {
         let mut client = self.proxy.connect().await;
         client.send(bytes).await;
@@ -169,7 +169,7 @@ async fn why_there_is_no_connection() {
     let logged = Logged::start(forwarding(&[&no_tls], policy));
     assert_eq!(logged.get().await, "502 tls_handshake upstream (-) tls_handshake");
 
-    // There is no TCP to a multicast group, on any network.
+    // TCP to a multicast address fails on any network.
     let mut resources = backend("web", &[([224, 0, 0, 1], 80).into()]);
     resources.push(host(HOST, vec![route("/", forward("web", once(ForwardPolicy::default())))]));
     let lines = Lines::default();
@@ -190,7 +190,7 @@ async fn an_endpoint_that_is_removed_while_it_is_connected_to() {
     let logged = Logged::to(&far);
     let mut client = logged.proxy.connect().await;
     client.send(get("/")).await;
-    // Whether it is connecting by now does not show from outside. If it is not, there is no endpoint.
+    // Whether it is connecting by now can't be seen from outside. If not, there is no endpoint.
     for _ in 0..20 {
         assert_eq!(logged.proxy.connect().await.get("unknown.example", "/").await.status, 404);
     }
@@ -237,7 +237,7 @@ async fn what_took_the_endpoint_too_long() {
     assert_eq!(logged.line().await, "504 send_timeout upstream (-) send_timeout");
 }
 
-/// A request that the end of the process cuts tells which endpoint it was waiting for, also while it is being connected to.
+/// The log line of a request cut by shutdown names the endpoint that it was waiting for, even while connecting.
 #[tokio::test]
 async fn a_request_that_the_end_of_the_process_cuts() {
     let gate = Gate::new();
@@ -257,7 +257,7 @@ async fn a_request_that_the_end_of_the_process_cuts() {
         } else if std::ptr::eq(origin, &waiting) {
             gate.reached(1).await;
         } else {
-            // Nothing can be seen of a connection that is not answered: the worker has got to it when it has answered others.
+            // A connection without a response shows nothing: the worker has handled it once it has answered others.
             for _ in 0..20 {
                 let mut other = proxy.connect().await;
                 assert_eq!(other.get("unknown.example", "/").await.status, 404);
@@ -293,7 +293,7 @@ async fn failures_are_in_the_metrics() {
     .await;
 }
 
-/// What no test above provokes, and why.
+/// Reasons that no test above provokes, and why.
 const ELSEWHERE: [(Reason, &str); 3] = [
     (Reason::ClientStalled, "takes a minute, which has no setting"),
     (Reason::NoFile, "needs a limit of open files of its own: tests/descriptors.rs"),

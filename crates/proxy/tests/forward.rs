@@ -1,4 +1,4 @@
-//! Requests that go through to a backend, and what the backend and the client see.
+//! Requests that are forwarded to a backend, and what the backend and the client see.
 
 mod support;
 
@@ -237,7 +237,7 @@ async fn an_expectation_is_met_here_and_only_when_the_body_is_wanted() {
     let echo = client.read_response().await.echo();
     assert_eq!((echo.body.as_str(), echo.header("expect")), ("hello", None));
 
-    // Sent along with the head: no need to ask for it.
+    // The body is sent with the head, so there is no need for `100 Continue`.
     client.send(head(HOST, 5) + "hello").await;
     assert_eq!(client.read_response().await.interim.len(), 0);
 
@@ -288,7 +288,7 @@ async fn an_answer_before_the_end_of_the_request_ends_the_connection_in_good_ord
     let response = client.read_response().await;
     assert_eq!((response.status, response.text().as_str()), (403, "no"));
     assert_eq!(response.header("connection"), Some("close"));
-    // The rest of the body is taken for a while, so that the client is not reset while it sends.
+    // The proxy reads on for a while, so that the client is not reset while it sends.
     client.send(vec![b'x'; 900_000]).await;
     client.half_close().await;
     assert_eq!(client.ended().await, fairway_testkit::Ended::Closed);
@@ -369,7 +369,7 @@ async fn an_interim_response_that_was_begun_is_finished_before_the_answer() {
     let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: </{}>\r\n\r\n", "x".repeat(60_000));
     let origin = Origin::new("a").reply(Reply::raw(hint.repeat(31)).then_close()).start();
     let proxy = TestProxy::to(&[&origin]);
-    // The kernels of both sides take but a part of it.
+    // The kernels of both sides buffer only a part of it.
     let mut client = Client::builder().receive_buffer(4096).connect(proxy.http).await;
     client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n")).await;
     origin.next_request().await;

@@ -1,4 +1,4 @@
-//! What happens while the configuration changes and when the proxy stops.
+//! Changes of the configuration while requests are served, and shutdown.
 
 mod support;
 
@@ -19,7 +19,7 @@ const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
 async fn five_hundred_changes_under_load_cut_nothing() {
     let (a, b) =
         (Origin::new("a").reply(Reply::ok().body("x")).start(), Origin::new("b").reply(Reply::ok().body("x")).start());
-    // As many as come: on a slow machine a connection has more requests than are allowed by default until the last change.
+    // No limit of requests: on a slow machine a connection carries more of them than the default allows before the last change.
     let settings = Settings { keep_alive_requests: u64::MAX, ..Settings::default() };
     let proxy = Arc::new(TestProxy::with_settings(&[&a, &b], settings));
     let stop = Arc::new(AtomicBool::new(false));
@@ -133,7 +133,7 @@ async fn listeners_come_and_go_and_connections_stay() {
     assert!(Client::try_connect(first).await.is_err());
     assert_eq!(Client::connect(second).await.get(HOST, "/").await.status, 200);
     assert_eq!(client.get(HOST, "/").await.status, 200);
-    // A taken address is reported, and all else goes on.
+    // An address that is in use is reported, and everything else continues.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let published = proxy.publisher.publish(Delta::upsert([more(&taken.local_addr().unwrap().to_string())])).await;
     assert_eq!(published.refused.len(), 1);
@@ -165,14 +165,14 @@ async fn a_port_answers_while_its_address_changes() {
         assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200);
         assert_eq!(Client::try_connect(elsewhere).await.is_ok(), address == [0, 0, 0, 0]);
     }
-    // Another process is in the way: the old address stays open until the new one is free and something changes.
+    // Another process holds the new address: the old one stays open until the new one is free and something changes.
     let taken = std::net::TcpListener::bind(elsewhere).unwrap();
     assert_eq!(proxy.publisher.publish(Delta::upsert([at([0, 0, 0, 0])])).await.refused.len(), 1);
     assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200);
     drop(taken);
     proxy.publish([]).await;
     assert_eq!(Client::connect(elsewhere).await.get(HOST, "/").await.status, 200);
-    // Two listeners of our own do not share an address.
+    // Two listeners of the proxy do not share an address.
     let mut second = at([127, 0, 0, 1]);
     if let fairway_model::Resource::Listener(listener) = &mut second {
         Arc::make_mut(listener).name = "second".into();
@@ -190,7 +190,7 @@ async fn a_taken_port_stops_the_start() {
         Proxy::start(Snapshot::default().apply(Delta::upsert([resource.into()])), config())
     };
     assert!(matches!(start(address), Err(StartError::Listen { address: told, .. }) if told == address));
-    // A second proxy does not share the port of the first, though the sockets of one proxy share it.
+    // A second proxy does not share the port of the first, although the sockets of one proxy share it.
     let first = start(([127, 0, 0, 1], 0).into()).unwrap();
     let address = first.local_addresses()[&"http".into()];
     assert!(matches!(start(address), Err(StartError::Listen { .. })));
@@ -222,7 +222,7 @@ async fn draining_lets_requests_finish_and_closes_the_rest() {
     assert_eq!(draining.await.unwrap(), Drained { cut: 0 });
 }
 
-/// The grace period passes when the test says so: draining has an event loop of its own, whose clock stands still.
+/// The test decides when the grace period passes: draining has its own event loop, whose clock stands still.
 #[test]
 fn clients_are_told_to_go_elsewhere_before_their_connections_are_closed() {
     const GRACE: Duration = Duration::from_secs(60);
@@ -247,9 +247,9 @@ fn clients_are_told_to_go_elsewhere_before_their_connections_are_closed() {
     });
     pass(2 * MOMENT);
     network.block_on(async {
-        // When this is in force, every worker has heard what it was told before.
+        // When this is in force, every worker has received the earlier messages.
         publisher.publish(Delta::default()).await;
-        // Clients that have not noticed are still served, and so is a waiting one.
+        // Clients that have not noticed are still served, and so is one that waits.
         let mut late = Client::connect(http).await;
         for client in [&mut client, &mut late, &mut idle] {
             let response = client.get(HOST, "/").await;
@@ -357,7 +357,7 @@ async fn a_worker_takes_no_more_connections_than_it_may_and_idle_ones_make_room(
     for client in &mut clients {
         assert_eq!(client.read_response().await.text(), "x");
     }
-    // One of the two is idle now and gives its place away.
+    // One of the two is idle now and makes room.
     assert_eq!(third.read_response().await.text(), "x");
     let [first, second] = &mut clients[..] else { unreachable!("two are left") };
     tokio::select! {
@@ -402,7 +402,7 @@ async fn nothing_is_opened_while_draining() {
     let (http, publisher) = (proxy.http, proxy.publisher.clone());
     let draining = tokio::spawn(async move { proxy.proxy.drain(Duration::ZERO, Duration::from_secs(60)).await });
     eventually("no more connections", || async { Client::try_connect(http).await.is_err() }).await;
-    // A dedicated address: no other test takes the port meanwhile.
+    // An address of its own: no other test takes the port meanwhile.
     let free = std::net::TcpListener::bind("127.0.0.13:0").unwrap().local_addr().unwrap();
     let late = Listener { name: "late".into(), address: free, scheme: Scheme::Http, table: table() };
     publisher.publish(Delta::upsert([fairway_model::Resource::from(late)])).await;
@@ -418,7 +418,7 @@ async fn the_last_response_survives_a_pipeline_that_goes_on() {
     let settings = Settings { keep_alive_requests: 2, ..Settings::default() };
     let proxy = TestProxy::with_settings(&[&origin], settings);
     let mut client = proxy.connect().await;
-    // More than the proxy reads at once: what is left in the kernel would make it reset the connection.
+    // More than the proxy reads at once: unread data in the kernel would make it reset the connection.
     let requests = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").repeat(5000);
     client.send(requests).await;
     let (received, ended) = client.drain().await;

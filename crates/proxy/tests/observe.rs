@@ -1,4 +1,4 @@
-//! One record for each request: in the access log, in the metrics, whatever became of it.
+//! One record per request in the access log and in the metrics, however the request ends.
 
 mod support;
 
@@ -82,10 +82,10 @@ async fn health_readiness_metrics_and_the_snapshot_are_served_apart() {
     for _ in 0..3 {
         client.get(HOST, "/").await;
     }
-    // The record of the last request is made after its answer.
+    // The record of the last request is made after its response.
     let line = eventually("three requests in the metrics", || {
         let address = proxy.proxy.admin_address().unwrap();
-        // Clients are large: on the stack of several layers of a debug build one is too many.
+        // Boxed: a client is too large for the stack of nested futures in a debug build.
         Box::pin(async move {
             let text = Client::connect(address).await.get("a", "/metrics").await.text();
             let found = text.lines().find(|line| line.starts_with("nginx_ingress_controller_requests{"))?;
@@ -210,7 +210,7 @@ async fn the_hash_follows_the_configuration() {
     one.publish([named("a.example", "/"), named("b.example", "/")]).await;
     let first = hash(&one).await;
     assert!(first != empty && first != "0", "{first}");
-    // The same, in another order and by a detour.
+    // The same configuration, reached in another order and by a detour.
     other.publish([named("b.example", "/x")]).await;
     other.publish([named("b.example", "/"), named("a.example", "/y"), named("a.example", "/")]).await;
     assert_eq!(hash(&other).await, first);
@@ -241,7 +241,7 @@ async fn a_backend_that_relies_on_accel_redirect_is_a_finding() {
     let metrics = admin.get("a", "/metrics").await.text();
     let line = ",severity=\"warning\",reason=\"AccelRedirectIgnored\"} 1\n";
     assert!(metrics.contains(line), "{metrics}");
-    // Without the backend there is nothing to say about it.
+    // Without the backend there is no finding about it.
     proxy
         .proxy
         .publisher()

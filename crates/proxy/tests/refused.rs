@@ -9,7 +9,7 @@ use fairway_proxy::{ProxyConfig, Published};
 use fairway_testkit::{Client, Origin};
 use support::{HOST, TestProxy, config, endpoints, table};
 
-/// A port of a service that has no endpoints.
+/// A port of a service without endpoints.
 fn port_at(address: SocketAddr) -> Resource {
     Resource::from(StreamListener {
         name: "service".into(),
@@ -20,12 +20,12 @@ fn port_at(address: SocketAddr) -> Resource {
     })
 }
 
-/// A change that has nothing to do with listeners.
+/// A change that doesn't concern listeners.
 fn unrelated(number: u8) -> Resource {
     endpoints("other", &[([127, 0, 0, number], 80).into()])
 }
 
-/// For each listener that is refused whether that is known, and how many are open at last.
+/// For each refused listener, whether its refusal is known, and the number of listeners opened at last.
 fn outcome(published: &Published) -> (Vec<bool>, usize) {
     (published.refused.iter().map(|refused| refused.known).collect(), published.opened.len())
 }
@@ -65,20 +65,20 @@ async fn a_refused_listener_is_told_once_and_counted_once() {
     let address = first.local_addr().unwrap();
     assert_eq!(publish(&proxy, port_at(address)).await, (vec![false], 0));
     assert_eq!(figures(&proxy).await, [0, 1, 1]);
-    // Other changes are taken over, and not all of the configuration is in force.
+    // Other changes apply, but not all of the configuration is in force.
     for number in 1..=3 {
         assert_eq!(publish(&proxy, unrelated(number)).await, (vec![true], 0));
     }
     assert_eq!(listen_again(&proxy).await, Some((vec![true], 0)));
     assert_eq!(figures(&proxy).await, [0, 4, 1]);
-    // Another address is another matter.
+    // Another address is a new refusal.
     assert_eq!(publish(&proxy, port_at(second.local_addr().unwrap())).await, (vec![false], 0));
     assert_eq!(publish(&proxy, port_at(address)).await, (vec![false], 0));
     assert_eq!(figures(&proxy).await, [0, 4, 3]);
     // So is one that no machine has (RFC 5737).
     let nowhere = SocketAddr::from(([192, 0, 2, 1], address.port()));
     assert_eq!(publish(&proxy, port_at(nowhere)).await, (vec![false], 0));
-    // What was taken back is new when it comes again.
+    // A refusal that was gone is new when it returns.
     let removal = ResourceName::StreamListener("service".into());
     let gone = proxy.publisher.publish(Delta { removals: vec![removal], ..Delta::default() }).await;
     assert_eq!(outcome(&gone), (vec![], 0));
@@ -102,13 +102,13 @@ async fn a_port_that_is_free_at_last_is_opened() {
         Client::connect(address).await;
         let [_, successes, errors] = before;
         assert_eq!(figures(&proxy).await, [1, successes + u64::from(by_a_change), errors]);
-        // That is said once, too.
+        // That is reported once, too.
         assert_eq!(listen_again(&proxy).await, None);
         assert_eq!(publish(&proxy, unrelated(2)).await, (vec![], 0));
     }
 }
 
-/// The old address is served until the new one is there.
+/// The old address is served until the new one is open.
 #[tokio::test]
 async fn an_address_that_comes_later_replaces_the_old_one() {
     let origin = Origin::start("a");

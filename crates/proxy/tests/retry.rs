@@ -1,4 +1,4 @@
-//! When another endpoint is tried, and when it must not be.
+//! When another endpoint is tried, and when none may be.
 
 mod support;
 
@@ -33,7 +33,7 @@ async fn an_endpoint_that_cannot_be_reached_is_passed_over() {
     }
 }
 
-/// Waiting for a connection may take so long here that a test which waits for all of it fails.
+/// Connecting may take so long here that a test which waits for all of it fails.
 const LONG: Duration = Duration::from_secs(60);
 
 fn one_worker() -> ProxyConfig {
@@ -92,7 +92,7 @@ async fn a_tcp_service_does_not_wait_for_an_endpoint_that_is_gone() {
     assert_eq!(client.read_response().await.echo().origin, "new");
 }
 
-/// The turn of this request comes after those that were sent before: there is one worker.
+/// There is one worker, so this request gets its turn after those sent before.
 async fn after_the_others(proxy: &TestProxy) {
     assert_eq!(proxy.connect().await.get("unknown.example", "/").await.status, 404);
 }
@@ -135,7 +135,7 @@ async fn a_request_that_may_have_been_processed_is_sent_again_only_if_it_may() {
     ] {
         let (bad, good) = (failing(), Origin::start("good"));
         let proxy = TestProxy::with_policy(&[&bad, &good], on(retry));
-        // Each worker begins with another endpoint: go on until the bad one was asked.
+        // Each worker begins with another endpoint, so repeat until the bad one was tried.
         let response = loop {
             let response = proxy.connect().await.request(method, "/", &[("host", HOST)], b"body").await;
             if bad.requests() > 0 {
@@ -264,7 +264,7 @@ async fn a_kept_connection_that_the_backend_closed_is_no_failure() {
     let proxy = TestProxy::with_policy(&[&origin], on(only(RetryOn::default())));
     let mut client = proxy.connect().await;
     for at in 0..20 {
-        // A reply without `Connection: close` that is followed by a close: the proxy keeps a connection that is going.
+        // A response without `Connection: close`, followed by a close: the proxy keeps a connection that is about to end.
         let method = if at % 2 == 0 { "GET" } else { "PUT" };
         assert_eq!(client.request(method, "/", &[("host", HOST)], b"y").await.status, 200, "{at}");
     }

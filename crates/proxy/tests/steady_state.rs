@@ -1,4 +1,4 @@
-//! What is done for every request beside sending it on allocates nothing once it has been done for one.
+//! What the proxy does for a request besides forwarding it allocates nothing after the first time.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -168,7 +168,7 @@ fn deciding_about_the_client_counting_and_logging() {
     });
 }
 
-/// Buffers that were written come back, so that a log under load allocates no more than its few buffers.
+/// Written buffers are returned, so a log under load allocates no more than its few buffers.
 #[test]
 fn a_busy_log_recycles_its_buffers() {
     let thread = LogThread::start(LogSink::Writer(Box::new(std::io::sink()))).expect("a thread");
@@ -208,10 +208,10 @@ fn a_busy_log_recycles_its_buffers() {
         assert!(thread.synchronize(Duration::from_secs(10)));
     };
     (0..5).for_each(|_| round());
-    // The channel that waiting for the writer takes allocates on its own, in the test only.
+    // The channel used to wait for the writer allocates by itself, only in the test.
     let waiting = measure(|| assert!(thread.synchronize(Duration::from_secs(10)))).count_total;
     let counted = measure(|| (0..10).for_each(|_| round()));
-    // Waiting costs more when it has to wait; a thousand lines would cost a thousand.
+    // A wait that has to block allocates more; a thousand lines would cost a thousand allocations.
     assert!(counted.count_total <= 10 * (waiting + 4), "{counted:?}, {waiting} for waiting");
     assert_eq!(thread.dropped(), 0);
 }

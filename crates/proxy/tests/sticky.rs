@@ -1,4 +1,4 @@
-//! Sessions and hashes through the whole proxy.
+//! Sessions and hashes, through the whole proxy.
 
 mod support;
 
@@ -61,7 +61,7 @@ async fn a_session_stays_where_its_cookie_says() {
             assert!(cookie.ends_with("; Max-Age=60; Path=/shop; HttpOnly; SameSite=Lax"), "{cookie}");
             let pair = cookie.split(';').next().unwrap();
             for _ in 0..4 {
-                // In whatever worker.
+                // On either worker.
                 let mut other = proxy.connect().await;
                 assert_eq!(ask(&mut other, "/", Some(pair)).await, (chosen.clone(), None));
                 assert_eq!(ask(&mut other, "/quiet", Some(pair)).await, (chosen.clone(), None));
@@ -76,7 +76,7 @@ async fn a_session_stays_where_its_cookie_says() {
 #[tokio::test]
 async fn a_session_moves_only_if_it_may() {
     let (down, up) = (Origin::new("down").fault(Fault::Refuse).start(), Origin::start("up"));
-    // Which key leads to the endpoint that is down is found by asking while both are up.
+    // Which key maps to the endpoint that goes down is found by requests while both are up.
     let address = down.address();
     drop(down);
     let was_up = Origin::new("down").bind(address).start();

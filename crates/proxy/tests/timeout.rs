@@ -1,5 +1,5 @@
-//! Every wait has an end, and each end has its documented answer. Settings are short here and tests never sleep: they wait for
-//! what has to follow.
+//! Every wait has an end, and each end has its documented response. Settings are short here and tests never sleep: they wait for
+//! what must follow.
 
 mod support;
 
@@ -43,7 +43,7 @@ async fn the_time_for_a_head_is_a_total() {
     let mut slow = proxy.connect().await;
     slow.send("GET / HTTP/1.1\r\nHost: a\r\n").await;
     let mut sent = 0;
-    // One more byte whenever there is time: no byte moves the deadline.
+    // One more byte whenever there is time: a byte doesn't move the deadline.
     while slow.unread().is_empty() && !slow.is_closed().await {
         if slow.try_send("x").await.is_err() {
             break;
@@ -124,7 +124,7 @@ async fn a_connect_timeout_is_no_longer_than_it_says() {
     assert_eq!(connecting.get("unknown.example", "/").await.status, 404);
     let mut reading = proxy.connect().await;
     connecting.send("GET / HTTP/1.1\r\nHost: far.example\r\n\r\n").await;
-    // Its turn comes after that of the first: there is one worker.
+    // There is one worker, so this gets its turn after the first.
     assert_eq!(proxy.connect().await.get("unknown.example", "/").await.status, 404);
     reading.send("GET / HTTP/1.1\r\nHost: silent.example\r\n\r\n").await;
     let first = tokio::select! {

@@ -1,4 +1,4 @@
-//! TLS: which certificate, which version, resumption, and changes that touch no connection.
+//! TLS: the choice of certificate and version, resumption, and changes that don't touch connections.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
@@ -78,7 +78,7 @@ async fn sessions_are_resumed_in_any_worker() {
     for client in [TlsClient::new(&site.ca, HOST).only_tls12(), TlsClient::new(&site.ca, HOST).only_tls13()] {
         let mut resumed = 0;
         for _ in 0..6 {
-            // A request and its answer, so that the tickets of TLS 1.3 have come.
+            // A request and its response, so that the tickets of TLS 1.3 have arrived.
             let mut connection = client.connect(site.proxy.https).await;
             connection.get(HOST, "/").await;
             resumed += usize::from(connection.tls().resumed);
@@ -181,7 +181,7 @@ fn memmem(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
-/// A hello for a name, with the name replaced by one of the same length that no client library would ask for.
+/// A hello for a name, replaced by one of the same length that no client library would send.
 fn hello(ca: &Ca, name: &str, instead: &[u8]) -> Vec<u8> {
     let config = rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
         .with_safe_default_protocol_versions()

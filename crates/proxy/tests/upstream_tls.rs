@@ -1,4 +1,4 @@
-//! TLS to endpoints, and that no two routes share a connection that one of them would have made in another way.
+//! TLS to endpoints, and that no two routes share a connection which one of them would have made differently.
 
 mod support;
 
@@ -10,7 +10,7 @@ use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Ca, Fault, Leaf, Origin, Reply, Request, When};
 use support::{HOST, TestProxy, backend, certificate, config, forward, host, route};
 
-/// A proxy with one worker and a route for each way: `/0`, `/1` and so on, all of them to the same endpoint.
+/// A proxy with one worker and one route per way: `/0`, `/1` and so on, all to the same endpoint.
 fn proxy(origin: &Origin, ways: &[Option<UpstreamTls>], more: Vec<Resource>) -> TestProxy {
     let mut resources = backend("web", &[origin.address()]);
     resources.push(routes(ways));
@@ -69,7 +69,7 @@ async fn requests_pass_over_tls_without_a_name_and_without_a_check_by_default() 
         }
     }
     assert!(origin.seen().iter().all(|request| request.sni.is_none()));
-    // Each response without a length ends its connection, all others are kept.
+    // Responses without a length end their connections, all others keep them.
     assert_eq!(origin.connections(), 4);
 }
 
@@ -146,7 +146,7 @@ async fn an_endpoint_that_speaks_no_tls_is_502_and_another_is_tried() {
     }
 }
 
-/// Two ways that differ in one thing each.
+/// Pairs of ways that differ in one thing.
 #[tokio::test]
 async fn ways_that_differ_in_anything_never_share_a_connection() {
     let (ca, clients) = (Ca::new("root"), Ca::new("clients"));
@@ -178,11 +178,11 @@ async fn ways_that_differ_in_anything_never_share_a_connection() {
             assert_eq!(request.connection, way as u64 + 1, "turn {turn}: each has its own");
         }
     }
-    // The same ways in new values, as after a change of something else in the objects that they come from.
+    // The same ways in new values, as after an unrelated change of their objects.
     proxy.publish([routes(&ways)]).await;
     assert_eq!(status(&proxy, 0).await, 200);
     assert_eq!(origin.next_request().await.connection, 1, "what did not change keeps its connections");
-    // The certificate of one of them is another one now.
+    // The certificate of one of them has changed.
     proxy.publish([certificate("one", &clients.leaf(&["one"]))]).await;
     assert_eq!(status(&proxy, 5).await, 200);
     assert_eq!(origin.next_request().await.connection, ways.len() as u64 + 1);

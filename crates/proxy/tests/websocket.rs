@@ -1,4 +1,4 @@
-//! Upgrades: a tunnel after a valid 101 for a protocol that was asked for, and for nothing else.
+//! Upgrades: a tunnel only after a valid 101 for a protocol that the client asked for.
 
 mod support;
 
@@ -66,7 +66,7 @@ async fn bytes_sent_too_early_wait_for_the_101() {
     assert_eq!(client.read_exact(5).await, b"early");
 }
 
-/// Sizes of heads around those of buffers, up to the largest that are let in.
+/// Sizes of heads around those of buffers, up to the largest that are accepted.
 #[tokio::test]
 async fn a_tunnel_opens_whatever_the_size_of_the_heads() {
     const SMALL: usize = 500;

@@ -20,7 +20,7 @@ use crate::worker::Order;
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// One change after the other.
+    /// Held during a change: changes are applied one at a time.
     pub(super) change: tokio::sync::Mutex<Listening>,
     pub(super) live: Mutex<Arc<Live>>,
     pub(super) workers: Vec<mpsc::UnboundedSender<Order>>,
@@ -29,7 +29,7 @@ pub(super) struct Shared {
     pub(super) log_format: Option<LogFormat>,
     pub(super) resolver: Option<Arc<Resolver>>,
     pub(super) status: Mutex<ConfigStatus>,
-    /// Endpoints so far whose addresses were refused.
+    /// Number of endpoints refused so far because of their addresses.
     pub(super) refused_endpoints: AtomicU64,
 }
 
@@ -38,7 +38,7 @@ impl Shared {
         locked(&self.live).clone()
     }
 
-    /// Binds what is new in a snapshot.
+    /// Binds the new listeners of a snapshot.
     pub(super) fn relisten(&self, listening: &mut Listening, snapshot: &Snapshot) -> Relisten {
         listening.follow(snapshot, self.workers.len(), &mut locked(&self.local))
     }
@@ -49,7 +49,7 @@ impl Shared {
         }
     }
 
-    /// Makes a version the one in force, and waits until every worker serves it.
+    /// Puts a version into force, and waits until every worker serves it.
     pub(super) async fn distribute(&self, live: &Arc<Live>, listeners: Relisten) {
         let Relisten { mut open, change, close, .. } = listeners;
         open.resize_with(self.workers.len(), Vec::new);
@@ -63,7 +63,7 @@ impl Shared {
                 close: close.clone(),
                 done: done.clone(),
             };
-            // A worker that is gone has nothing to serve.
+            // A worker that has ended serves nothing.
             let _ = worker.send(message);
         }
         drop(done);
@@ -71,7 +71,7 @@ impl Shared {
         while all_done.recv().await.is_some() {}
     }
 
-    /// Tells those of a change who look after the addresses of endpoints.
+    /// Passes a change to the parts that watch the addresses of endpoints.
     pub(super) fn announce(&self, delta: &Delta, before: &Snapshot) {
         if let Some(resolver) = &self.resolver {
             resolver.apply(delta);
@@ -80,7 +80,7 @@ impl Shared {
         self.refused_endpoints.fetch_add(refused, Ordering::Relaxed);
     }
 
-    /// Notes a change for the metrics. One that meets nothing but refusals that were there before has succeeded itself.
+    /// Records a change for the metrics. It counts as a success if nothing is refused that was not refused before.
     pub(super) fn note(&self, hash: u64, refused: &[RefusedListener]) {
         let version = self.live().version;
         let mut status = locked(&self.status);
@@ -92,7 +92,7 @@ impl Shared {
         }
     }
 
-    /// Notes an attempt to open listeners without any other change.
+    /// Records an attempt to open listeners without any other change.
     pub(super) fn note_attempt(&self, refused: &[RefusedListener]) {
         note_refused(&mut locked(&self.status), refused);
     }
@@ -109,7 +109,7 @@ impl Shared {
         }
     }
 
-    /// Asks each worker. One that is gone drops the question, which its answer tells.
+    /// Asks each worker. A worker that has ended drops the question, and its receiver returns an error.
     pub(super) fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Order) -> Vec<oneshot::Receiver<T>> {
         let ask = |worker: &mpsc::UnboundedSender<Order>| {
             let (reply, answer) = oneshot::channel();
@@ -119,7 +119,7 @@ impl Shared {
         self.workers.iter().map(ask).collect()
     }
 
-    /// Tells one worker, if it is still there.
+    /// Sends a message to one worker, if it still runs.
     pub(super) fn tell_one(&self, worker: usize, message: Order) {
         if let Some(worker) = self.workers.get(worker) {
             let _ = worker.send(message);
@@ -135,7 +135,7 @@ impl Shared {
     }
 }
 
-/// Notes what is refused now. Returns whether anything of it is new.
+/// Records which listeners are refused. Returns whether any refusal is new.
 fn note_refused(status: &mut ConfigStatus, refused: &[RefusedListener]) -> bool {
     let news = refused.iter().any(|refused| !refused.known);
     status.whole = refused.is_empty();

@@ -1,5 +1,5 @@
-//! What a connection costs in memory. The worker runs on the thread of the test, its clients and endpoints on others: allocations
-//! are counted by thread.
+//! The memory of a connection. The worker runs on the thread of the test, its clients and endpoints on others: allocations are
+//! counted by thread.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -57,7 +57,7 @@ fn snapshot(origin: SocketAddr, settings: Settings, policy: ForwardPolicy) -> Sn
     ]))
 }
 
-/// An endpoint on a thread of its own, for as long as the sender lives.
+/// An endpoint on its own thread, until the sender is dropped.
 fn origin(reply: Reply) -> (SocketAddr, std_mpsc::Sender<()>) {
     let (address, told) = std_mpsc::channel();
     let (alive, ended) = std_mpsc::channel::<()>();
@@ -70,7 +70,7 @@ fn origin(reply: Reply) -> (SocketAddr, std_mpsc::Sender<()>) {
     (told.recv().unwrap(), alive)
 }
 
-/// Allocations in the worker's thread while `exchange` runs [`REQUESTS`] times on one connection, after as many to warm up.
+/// Allocations on the worker's thread while `exchange` runs [`REQUESTS`] times on one connection, after as many runs to warm up.
 fn allocations<F>(reply: Reply, log: LogSink, exchange: F) -> u64
 where
     F: AsyncFn(&mut Client) + Send + 'static,
@@ -130,7 +130,7 @@ fn a_request_allocates_nothing_in_steady_state() {
 #[test]
 fn nor_does_its_line_in_the_log() {
     let log = LogSink::Writer(Box::new(io::sink()));
-    // Lines travel in a few buffers that come back.
+    // Lines travel in a few buffers that are returned.
     let allocated = allocations(Reply::ok().body("x".repeat(100)), log, get);
     assert!(allocated <= 4, "{allocated}");
 }
@@ -183,7 +183,7 @@ fn nor_do_the_heads_of_a_pipeline_pile_up() {
 #[test]
 fn an_idle_connection_is_small() {
     let size = crate::connection::future_size();
-    // One allocation for the task, which holds this and little more.
+    // One allocation for the task, which holds this and little else.
     assert!(size <= 2560, "{size} bytes");
 }
 
@@ -278,7 +278,7 @@ fn an_endpoint_that_sends_without_pause_leaves_others_their_turn() {
         worker.open_listener(listener, socket).unwrap();
         client.send_to(b"question", address).unwrap();
         let (_, session) = within("a datagram", endpoint.recv_from(&mut [0; 16])).await.unwrap();
-        // All wait before the session has its turn.
+        // All of them wait before the session gets its turn.
         for _ in 0..DATAGRAMS {
             endpoint.try_send_to(b"answer", session).unwrap();
         }
@@ -307,19 +307,19 @@ fn a_udp_port_that_was_closed_is_free_at_once() {
         worker.open_listener(listener, socket).unwrap();
         client.send_to(b"question", address).unwrap();
         assert_eq!(within("a datagram", endpoint.recv(&mut [0; 16])).await.unwrap(), 8);
-        // The next turn is ours, not that of the session.
+        // The next turn is the test's, not the session's.
         worker.close_listeners(|_| true).await;
         UdpSocket::bind(address).unwrap();
     });
 }
 
-/// A runtime on which the test has its turn after that of each task.
+/// A runtime on which the test gets its turn after every other task.
 fn turn_by_turn() -> tokio::runtime::LocalRuntime {
     let mut builder = Builder::new_current_thread();
     builder.enable_all().event_interval(1).build_local(LocalOptions::default()).unwrap()
 }
 
-/// A UDP service, and its only endpoint, which fails rather than wait for ever.
+/// A UDP service, and its only endpoint, which fails instead of waiting forever.
 fn datagrams(settings: Settings) -> (UdpSocket, Arc<Live>, AnyListener) {
     let endpoint = UdpSocket::bind("127.0.0.1:0").unwrap();
     endpoint.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -334,7 +334,7 @@ fn datagrams(settings: Settings) -> (UdpSocket, Arc<Live>, AnyListener) {
     (endpoint, Live::first(snapshot, None, local()), AnyListener::Stream(Arc::new(listener)))
 }
 
-/// The log as it was written.
+/// The log as written.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 

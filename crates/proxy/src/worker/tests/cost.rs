@@ -1,4 +1,4 @@
-//! What a byte costs, whatever the sizes of heads, bodies and buffers are: reads and writes are counted.
+//! The cost of a byte, whatever the sizes of heads, bodies and buffers: reads and writes are counted.
 
 use fairway_model::HeadBuffers;
 use fairway_testkit::{Client, Origin, Reply, Request};
@@ -7,7 +7,7 @@ use super::*;
 use crate::stream::calls::CALLS;
 use crate::work::{LARGE, LEAST_READ};
 
-/// Reads and writes that a request may take besides those for its bytes: kernels hand data over in pieces of their own choice.
+/// Reads and writes that a request may take besides those for its bytes: kernels deliver data in pieces of their own choice.
 const EACH: u64 = 60;
 
 /// Bytes for each further read or write. Far below what a read usually takes, and far above one byte.
@@ -21,7 +21,7 @@ fn around(edges: &[usize]) -> impl Iterator<Item = usize> + '_ {
 /// Bodies that fit beside every head, that fill a buffer, and that fill the largest one.
 const BODIES: [usize; 4] = [10, 8200, 32_000, 300_000];
 
-/// `start`, and a field that makes it a head of `size` bytes.
+/// `start`, followed by a field that fills the head up to `size` bytes.
 fn head(start: &str, size: usize) -> Vec<u8> {
     let padding = size - start.len() - "p: \r\n\r\n".len();
     format!("{start}p: {}\r\n\r\n", "x".repeat(padding)).into_bytes()
@@ -38,7 +38,7 @@ fn chunks(body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The answer that the target asks for: `/kind/head/body`.
+/// The response that the target asks for: `/kind/head/body`.
 fn reply(request: &Request) -> Reply {
     let mut parts = request.target.split('/').skip(1);
     let kind = parts.next().unwrap_or_default().to_owned();
@@ -60,7 +60,7 @@ fn reply(request: &Request) -> Reply {
     }
 }
 
-/// Runs `client` against a worker on this thread. It says after each exchange what it was and how many bytes were moved.
+/// Runs `client` against a worker on this thread. After each exchange it reports which one it was and how many bytes were moved.
 fn bounded<F>(client: F)
 where
     F: AsyncFn(SocketAddr, &mpsc::UnboundedSender<(String, u64)>) + Send + 'static,
@@ -120,7 +120,7 @@ fn request_bodies() {
                     let head = head(&format!("POST / HTTP/1.1\r\nhost: app.example\r\n{framing}\r\n"), size);
                     client.send([head, body].concat()).await;
                     assert_eq!(client.read_response().await.body, len.to_string().as_bytes());
-                    // Twice: they are received and sent.
+                    // Twice: bytes are received and sent.
                     done.send((format!("head {size}, body {len}, {framing}"), 2 * (size + len) as u64)).unwrap();
                 }
             }
@@ -162,7 +162,7 @@ fn tunnels() {
                 "GET /switch/{response}/0 HTTP/1.1\r\nhost: app.example\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                  sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
             );
-            // What comes with the head waits in the same buffer.
+            // Body bytes that arrive with the head wait in the same buffer.
             client.send([head(&start, request), b"early".to_vec()].concat()).await;
             assert!(client.read_head().await.start.contains("101"));
             assert_eq!(client.read_exact(5).await, b"early");
