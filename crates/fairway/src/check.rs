@@ -19,7 +19,7 @@ use crate::report;
 use crate::terminal::{Style, Terminal, count, printable};
 use verdicts::{MISSED_DEFAULT, Verdicts, by_ingress, missed_default, verdicts};
 
-/// Runs the command; it fails if a finding has at least the severity of `--fail-on`.
+/// Runs the command; it fails if any finding is at least as severe as `--fail-on`.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
     let reading = match cluster::asked_for(matches, &flags) {
@@ -29,7 +29,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     report(matches, &flags, &reading)
 }
 
-/// The same for the cluster of the kubeconfig, whether or not a flag names one.
+/// The same for the cluster of the kubeconfig, whether or not a flag selects one.
 pub(crate) fn in_cluster(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
     let reading = read_cluster(&flags, &cluster::api(matches, &flags))?;
@@ -138,7 +138,7 @@ fn as_text(reading: &Reading, verdicts: &Verdicts, flags: &Flags, terminal: Term
     out
 }
 
-/// One line for each Ingress: how many of its annotations work, and which ones don't work as they are.
+/// One line per Ingress: how many of its annotations work, and which don't work unchanged.
 fn ingresses_as_text(reading: &Reading, terminal: Terminal) -> String {
     let ingresses = by_ingress(reading);
     let mut out = String::new();

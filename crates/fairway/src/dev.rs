@@ -29,13 +29,13 @@ use crate::terminal::{Style, Terminal, count};
 use crate::wiring::{self, Signals};
 use crate::{echo, reading, report, telemetry};
 
-/// How long requests may go on after Ctrl-C. A second one ends at once.
+/// How long requests may continue after Ctrl-C. A second Ctrl-C ends them at once.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How many findings are listed at the start.
+/// Maximum number of findings listed at the start.
 const FINDINGS: usize = 30;
-/// How often certificates are looked at that expire while nothing is saved.
+/// How often certificates are checked for expiry while nothing is saved.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// More bytes than these are read and parsed on a thread of their own: this many take some 10 ms.
+/// Larger changes, in bytes, are read and parsed on another thread: this many take some 10 ms.
 const LARGE: u64 = 256 << 10;
 
 /// Runs the command until it is interrupted.
@@ -51,7 +51,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = Signals::new(&runtime)?;
-    // Watching begins before reading, so that no save falls in between.
+    // Watching begins before reading, so that no save is missed.
     let mut watcher = Watcher::new(&paths)?;
     watcher.watch(manifests.folders())?;
     let mut translator = Translator::new(options.clone());
@@ -59,7 +59,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let admin = matches.get_one("admin").copied();
     let mut config =
         wiring::proxy_config(matches, &flags, &options, admin, access_log(matches, terminal, translator.snapshot())?)?;
-    // The server that stands for all pods is there.
+    // The server that stands in for all pods exists.
     config.addresses.loopback_endpoints = true;
     let proxy = Proxy::start(translator.snapshot().clone(), config).context(
         "the proxy cannot start; choose other addresses with --http, --https and --admin, or port 0 for any free port",
@@ -99,12 +99,12 @@ fn options(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Options> {
     Ok(options)
 }
 
-/// The port that redirects to https name. Port 0 has no number before it is listened on.
+/// The port that redirects to https name. Port 0 has no number before the listener is open.
 fn named(https: Option<&SocketAddr>) -> Option<u16> {
     https.map(SocketAddr::port).filter(|port| ![0, 443].contains(port))
 }
 
-/// Takes over what is saved, until the process is asked to end.
+/// Applies saved changes until the process is asked to end.
 async fn serve(
     mut session: Session,
     mut watcher: Watcher,
@@ -139,23 +139,23 @@ async fn serve(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Everything that a saved change goes through.
+/// The stages that a saved change passes through.
 struct Session {
     manifests: Manifests,
     translator: Translator,
     options: Options,
     publisher: Publisher,
-    /// What the user was told and what still holds.
+    /// What was printed and still holds.
     findings: Vec<Finding>,
     terminal: Terminal,
     reading: Option<PendingReading>,
-    /// What was saved and can't be read before what is being read.
+    /// Saved paths that can't be read before the current reading ends.
     unread: Vec<Saved>,
     large: Option<Large>,
 }
 
 impl Session {
-    /// With `--https` and port 0, the port is known only now: everything is translated again, so that redirects lead to it.
+    /// With `--https` and port 0, the port is only known now: everything is translated again, so that redirects name it.
     async fn name_https_port(&mut self, proxy: &Proxy) {
         let doors = doors(proxy, &self.options, &self.publisher);
         let port = named(doors.https.as_ref());
@@ -171,7 +171,7 @@ impl Session {
         self.publisher.publish(delta).await;
     }
 
-    /// Prints where what is served.
+    /// Prints what is served where.
     fn greet(&mut self, proxy: &Proxy) {
         let terminal = self.terminal;
         self.findings = self.current_findings();
@@ -205,11 +205,11 @@ impl Session {
         terminal.print(&out);
     }
 
-    /// Takes over what was saved, and prints what it changed. What takes long to read is read beside other changes.
+    /// Applies saved files and prints the changes. Large files are read while other changes go on.
     async fn saved(&mut self, saved: Saved) {
         let mut unread = self.manifests.look(saved.paths.as_ref());
         if let Some(reading) = &self.reading {
-            // One after the other: what is parsed has to fit what is known of the file.
+            // One reading at a time: the parsed documents must match what is known about the file.
             let waits = unread.leave_out(|path| reading.paths.contains(path)) || unread.size() > LARGE;
             if waits {
                 self.unread.push(Saved { paths: saved.paths.clone(), at: saved.at });
@@ -224,7 +224,7 @@ impl Session {
         }
     }
 
-    /// Takes over what was read beside other changes.
+    /// Applies files that were read while other changes went on.
     async fn parsed(&mut self, (parsed, at): (Parsed, Instant)) {
         self.reading = None;
         let changes = self.manifests.take(parsed);
@@ -237,7 +237,7 @@ impl Session {
     async fn take(&mut self, changes: Vec<Change>, since: Instant) {
         let waited = self.translator.has_more();
         if changes.is_empty() {
-            // A file of no concern, the same content, or something that can't be read.
+            // An irrelevant file, unchanged content, or a file that can't be read.
             let (new, cleared) = self.compare_findings();
             if !new.is_empty() || !cleared.is_empty() {
                 self.terminal.print(&change::render(&[], Duration::ZERO, &new, &cleared, self.terminal));
@@ -261,13 +261,13 @@ impl Session {
         }
     }
 
-    /// Goes on with a large change.
+    /// Continues with a large change.
     async fn proceed(&mut self) {
         let update = self.translator.proceed(now());
         self.publish_part(update).await;
     }
 
-    /// Publishes a part of a large change; what it changed is printed when all of it is live.
+    /// Publishes a part of a large change; its changes are printed once all of it is live.
     async fn publish_part(&mut self, update: Update) {
         let (lines, notes) = self.make_live(update).await;
         if !notes.is_empty() {
@@ -287,7 +287,7 @@ impl Session {
         self.tell(&lines, since, &notes);
     }
 
-    /// Publishes, and says what is different, and what there is to note about listeners.
+    /// Publishes, and returns the differences and the remarks about listeners.
     async fn make_live(&self, update: Update) -> (Vec<change::Line>, String) {
         let before = self.publisher.snapshot();
         let published = self.publisher.publish(update.delta.clone()).await;
@@ -303,7 +303,7 @@ impl Session {
         (lines, notes)
     }
 
-    /// Prints what is different, and what else there is to say than before.
+    /// Prints the differences and the new findings.
     fn tell(&mut self, lines: &[change::Line], since: Instant, notes: &str) {
         let took = since.elapsed();
         let (new, cleared) = self.compare_findings();
@@ -311,7 +311,7 @@ impl Session {
         self.terminal.print(&(text + notes));
     }
 
-    /// What there is to say that wasn't there before, and what there was. It is looked at when nothing waits any more.
+    /// The findings that are new, and those that are gone. They are compared when nothing waits any more.
     fn compare_findings(&mut self) -> (Vec<Finding>, Vec<Finding>) {
         if self.translator.has_more() {
             return (Vec::new(), Vec::new());
@@ -322,7 +322,7 @@ impl Session {
         compared
     }
 
-    /// All there is to say now.
+    /// All current findings.
     fn current_findings(&self) -> Vec<Finding> {
         let mut findings = self.manifests.findings();
         let told = self.translator.diagnostics().values().flatten().cloned();
@@ -333,7 +333,7 @@ impl Session {
     }
 }
 
-/// Whether a backend of this Service is the local process at this address, by whichever name or number its port was found.
+/// Whether a backend of this Service is the local process at this address, whichever name or number its port has.
 fn leads_to(snapshot: &Snapshot, service: &Origin, address: SocketAddr) -> bool {
     snapshot.backends().iter().filter(|backend| backend.origin == *service).any(|backend| {
         let set = snapshot.endpoint_set(&backend.name).map(|set| &set.endpoints);
@@ -341,7 +341,7 @@ fn leads_to(snapshot: &Snapshot, service: &Origin, address: SocketAddr) -> bool 
     })
 }
 
-/// Files that are read on another thread, since they are large.
+/// Large files, which are read on another thread.
 struct PendingReading {
     paths: HashSet<PathBuf>,
     at: Instant,
@@ -354,7 +354,7 @@ impl PendingReading {
         Self { paths, at, job: tokio::task::spawn_blocking(|| unread.parse()) }
     }
 
-    /// What was read, and when it was saved. May be dropped and called again.
+    /// The files that were read, and when they were saved. Safe to cancel and call again.
     async fn ended(reading: &mut Option<Self>) -> (Parsed, Instant) {
         match reading {
             Some(reading) => {
@@ -369,11 +369,11 @@ impl PendingReading {
 /// A change that goes live in parts.
 struct Large {
     since: Instant,
-    /// What is different so far.
+    /// The differences so far.
     lines: Vec<change::Line>,
 }
 
-/// The addresses that the kernel gave.
+/// The addresses that the kernel chose.
 fn doors(proxy: &Proxy, options: &Options, publisher: &Publisher) -> Doors {
     let local: BTreeMap<_, _> = proxy.local_addresses();
     let snapshot = publisher.snapshot();
@@ -400,7 +400,7 @@ fn addresses(doors: &Doors, proxy: &Proxy, snapshot: &Snapshot) -> String {
     out
 }
 
-/// Where requests are shown and how: as the flag says, else as the ConfigMap's `log-format-upstream` does, else shortly.
+/// The log of requests: in the format of the flag, else of the ConfigMap's `log-format-upstream`, else a short one.
 fn access_log(
     matches: &ArgMatches,
     terminal: Terminal,

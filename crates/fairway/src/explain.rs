@@ -1,4 +1,4 @@
-//! `fairway explain`: what a request is answered, which route it takes, and why, by the code that the proxy itself runs.
+//! `fairway explain`: the response to a request, the route that it takes, and why, computed by the code of the proxy itself.
 
 mod account;
 #[cfg(test)]
@@ -19,7 +19,7 @@ use crate::flags::{Flags, UsageError};
 use crate::reading::{Missing, Reading, read};
 use crate::terminal::Terminal;
 
-/// The request that is asked about.
+/// The request to explain.
 #[derive(Debug, PartialEq)]
 struct Request {
     method: String,
@@ -40,7 +40,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     answer(matches, method, url, || read(&paths, &Flags::from_matches(matches), Missing::Echo))
 }
 
-/// The same for the objects of a cluster: `words` are METHOD and URL only.
+/// The same for the objects of a cluster: `words` are only METHOD and URL.
 pub(crate) fn in_cluster(
     matches: &ArgMatches,
     read: impl FnOnce() -> anyhow::Result<Reading>,
@@ -102,7 +102,7 @@ impl Request {
         if authority.contains('@') {
             return Err(wrong(&format!("{url:?} has a user name, which clients send in a field of its own")));
         }
-        // A Host field decides, as it does on the wire.
+        // A Host field takes precedence, as on the wire.
         let host = named.iter().find(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, value)| value.clone());
         if authority.is_empty() && host.is_none() {
             return Err(wrong(&format!("{url:?} has no host")));
@@ -118,7 +118,7 @@ impl Request {
         })
     }
 
-    /// The head as a client of HTTP/1.1 sends it.
+    /// The head as an HTTP/1.1 client sends it.
     fn head(&self) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target(), self.authority);
         for (name, value) in self.fields.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host")) {

@@ -1,4 +1,4 @@
-//! The report for programs: JSON, SARIF, and the annotations of a GitHub workflow.
+//! Reports for programs: JSON, SARIF, and the annotations of a GitHub workflow.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use crate::manifest::Finding;
 use crate::reading::Reading;
 use crate::report;
 
-/// Everything, as `docs/schema/check.json` describes it.
+/// The whole report, as described by `docs/schema/check.json`.
 pub(super) fn json(reading: &Reading, verdicts: &Verdicts, flags: &Flags) -> Value {
     let of = |met: &BTreeMap<String, Met>| -> Vec<Value> {
         let entry = |(name, met): (&String, &Met)| {
@@ -68,7 +68,7 @@ pub(super) fn json(reading: &Reading, verdicts: &Verdicts, flags: &Flags) -> Val
     })
 }
 
-/// SARIF 2.1.0, which code scanning of GitHub and GitLab and most editors read. Only findings with a file have a location.
+/// SARIF 2.1.0, read by code scanning of GitHub and GitLab and by most editors. Only findings in a file have a location.
 pub(super) fn sarif(findings: &[Finding]) -> Value {
     let results: Vec<Value> = findings
         .iter()
@@ -110,7 +110,7 @@ pub(super) fn sarif(findings: &[Finding]) -> Value {
     })
 }
 
-/// Workflow commands of GitHub Actions: each finding shows beside its line in the changes of a pull request.
+/// Workflow commands of GitHub Actions: each finding appears beside its line in a pull request.
 pub(super) fn github(findings: &[Finding]) -> String {
     let line = |finding: &Finding| {
         let found = &finding.diagnostic;
@@ -129,13 +129,13 @@ pub(super) fn github(findings: &[Finding]) -> String {
     findings.iter().map(line).collect()
 }
 
-/// Object, field, value and what was expected, without place and severity.
+/// Object, field, value and what was expected, without location and severity.
 fn message(finding: &Finding) -> String {
     let found = &finding.diagnostic;
     if &*found.origin.kind == "File" { found.message.clone() } else { found.to_string() }
 }
 
-/// A path as a URI: relative as long as it is, so that code scanning finds the file in the repository.
+/// A path as a URI. Relative paths stay relative, so that code scanning finds the file in the repository.
 fn uri(path: &str) -> String {
     let mut out = if path.starts_with('/') { "file://".to_owned() } else { String::new() };
     for byte in path.trim_start_matches("./").bytes() {
@@ -147,7 +147,7 @@ fn uri(path: &str) -> String {
     out
 }
 
-/// What `@actions/core` escapes in data, and in properties as well.
+/// The characters that `@actions/core` escapes in data, and in properties too.
 fn escaped(text: &str, property: bool) -> String {
     let text = text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
     if property { text.replace(':', "%3A").replace(',', "%2C") } else { text }

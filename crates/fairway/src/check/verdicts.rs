@@ -1,4 +1,4 @@
-//! What becomes of each annotation and of each key of the global ConfigMap that the objects use.
+//! The verdict on each annotation and each key of the global ConfigMap that the objects use.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +11,20 @@ use fairway_translate::{annotation, configmap};
 use crate::manifest::Place;
 use crate::reading::Reading;
 
-/// What ingress-nginx does unless this key says otherwise, and Fairway doesn't do: it is on without being written anywhere.
+/// A default of ingress-nginx that Fairway doesn't implement: it is on unless this key turns it off.
 pub(super) const MISSED_DEFAULT: &str = "use-http2";
 
-/// What becomes of a name of ingress-nginx, and where it is used.
+/// The verdict on a name of ingress-nginx, and where it is used.
 pub(super) struct Met {
-    /// `None` for an unknown name.
+    /// `None` if the name is unknown.
     pub(super) verdict: Option<Verdict>,
     /// The name that was probably meant.
     near: Option<&'static str>,
-    /// How many objects use it.
+    /// Number of objects that use it.
     pub(super) users: usize,
-    /// How many of these are not served, being of another class.
+    /// Number of these that are not served, because they have another class.
     pub(super) foreign: usize,
-    /// The first user.
+    /// The first object that uses it.
     pub(super) origin: Origin,
     field: String,
     pub(super) place: Option<Place>,
@@ -44,7 +44,7 @@ pub(super) fn verdicts(reading: &Reading) -> Verdicts {
     for (key, object) in reading.objects.iter() {
         let origin = key.origin();
         match object {
-            // Those that aren't served count as well: their class may be in a chart, or be meant to move.
+            // Objects that are not served count as well: a chart may set their class, or they may be meant to move.
             Object::Ingress(ingress) => {
                 let foreign = usize::from(reading.foreign.contains(&origin));
                 let Some(all) = ingress.read().metadata.annotations else { continue };
@@ -100,7 +100,7 @@ impl Met {
         Self { verdict, near, users: 0, foreign: 0, origin: origin.clone(), field, place: None }
     }
 
-    /// One more that uses it. The verdict that is shown is the worst of all values.
+    /// Adds a use. The verdict shown is the worst of all values.
     fn add(&mut self, verdict: Option<Verdict>, foreign: usize) {
         if verdict.map(Verdict::loss) > self.verdict.map(Verdict::loss) {
             self.verdict = verdict;
@@ -114,7 +114,7 @@ impl Met {
         self.verdict.map_or("unknown", Verdict::label)
     }
 
-    /// What there is to know about it; empty where everything is as with ingress-nginx.
+    /// What users should know about it; empty if it works as in ingress-nginx.
     pub(super) fn note(&self) -> String {
         match (self.verdict, self.near) {
             (Some(verdict), _) => verdict.note(),
@@ -124,7 +124,7 @@ impl Met {
     }
 }
 
-/// What verdicts depend on beside the object.
+/// What verdicts depend on besides the object.
 fn rules(reading: &Reading) -> Rules {
     Rules { ssl_passthrough: reading.options.ssl_passthrough, ..Rules::default() }
 }
@@ -133,11 +133,11 @@ fn rules(reading: &Reading) -> Rules {
 pub(super) struct Ingress<'a> {
     pub(super) key: &'a ObjectKey,
     pub(super) served: bool,
-    /// Its annotations of ingress-nginx, without the prefix, and what becomes of each.
+    /// Its annotations of ingress-nginx, without the prefix, each with its verdict.
     pub(super) annotations: Vec<(String, &'static str)>,
 }
 
-/// The verdicts by Ingress, by namespace and name.
+/// Verdicts by namespace and name of the Ingress.
 pub(super) fn by_ingress(reading: &Reading) -> Vec<Ingress<'_>> {
     let prefix = format!("{}/", reading.options.annotations_prefix);
     let rules = rules(reading);
@@ -156,7 +156,7 @@ pub(super) fn by_ingress(reading: &Reading) -> Vec<Ingress<'_>> {
     ingresses.collect()
 }
 
-/// What becomes of a default that isn't built, where no file says anything about it.
+/// The verdict on a default that Fairway doesn't implement and no file mentions.
 pub(super) fn missed_default(verdicts: &Verdicts) -> Option<String> {
     let spec = configmap::spec(MISSED_DEFAULT).filter(|spec| !spec.verdict.works())?;
     (!verdicts.keys.contains_key(MISSED_DEFAULT)).then(|| spec.verdict.note())

@@ -7,10 +7,10 @@ use fairway_translate::objects::{Kind, ObjectKey};
 
 use crate::flags::UsageError;
 
-/// Service ports and where they lead instead.
+/// Service ports and the addresses that replace them.
 pub(super) type Backends = BTreeMap<(ObjectKey, String), SocketAddr>;
 
-/// Reads the values of all `--backend`. The port is the one that the Ingress names, by number or name.
+/// Parses the values of all `--backend` flags. The port is written as in the Ingress, by number or name.
 pub(super) fn parse(texts: &[String]) -> Result<Backends, UsageError> {
     texts.iter().map(|text| one(text)).collect()
 }
@@ -26,7 +26,7 @@ fn one(text: &str) -> Result<((ObjectKey, String), SocketAddr), UsageError> {
     if namespace.is_empty() || name.is_empty() {
         return Err(wrong(""));
     }
-    // A name such as localhost is looked up once, now.
+    // A name such as localhost is resolved once, now.
     let mut addresses = target.to_socket_addrs().map_err(|error| wrong(&format!("{target}: {error}; ")))?;
     let address = addresses.next().ok_or_else(|| wrong(&format!("{target} has no address; ")))?;
     Ok(((ObjectKey::new(Kind::Service, namespace, name), port.to_owned()), address))

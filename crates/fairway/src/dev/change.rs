@@ -1,4 +1,4 @@
-//! What a saved change comes to, in a few lines: routes by host and path, endpoints, certificates, what there is to say.
+//! The effect of a saved change in a few lines: routes by host and path, endpoints, certificates, findings.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -13,17 +13,17 @@ use crate::report;
 use crate::table::{is_implied, target};
 use crate::terminal::{Style, Terminal, count, printable};
 
-/// More than this is counted and not listed.
+/// Longer lists are counted instead of shown.
 const LINES: usize = 20;
 
-/// One thing that is different.
+/// One difference.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Line {
     sign: char,
     text: String,
 }
 
-/// Compares what a delta brings with what was there before.
+/// Compares a delta with the state before it.
 pub(super) fn lines(
     before: &Snapshot,
     after: &Snapshot,
@@ -78,7 +78,7 @@ pub(super) fn lines(
     lines
 }
 
-/// Where a TCP or UDP service is and where it goes.
+/// The address of a TCP or UDP service and its backend.
 pub(super) fn stream_line(listener: &StreamListener, address: SocketAddr) -> String {
     format!("{:<5} on {address} → {}", listener.transport.as_str().to_ascii_lowercase(), listener.backend)
 }
@@ -132,7 +132,7 @@ fn compare_host(
     }
 }
 
-/// In what a route differs, where its line doesn't show it.
+/// Differences of a route that its line doesn't show.
 fn difference(old: &Route, new: &Route) -> &'static str {
     match (&old.action, &new.action) {
         _ if old.filters != new.filters => " (filters)",
@@ -168,7 +168,7 @@ fn compare_endpoints(
     add('~', format!("endpoints of {}{}", new.backend, gone.chain(fresh).take(8).collect::<String>()));
 }
 
-/// Puts lines and findings into words. `took` says how long it was until all workers had it.
+/// Formats lines and findings. `took` is the time until all workers served the change.
 pub(super) fn render(
     lines: &[Line],
     took: std::time::Duration,
@@ -207,7 +207,7 @@ pub(super) fn render(
     format!("{}\n{out}", terminal.style(Style::Bold, head))
 }
 
-/// The findings that are new, and those that are gone; where they stand is no difference.
+/// The findings that are new, and those that are gone; their locations don't matter.
 pub(super) fn compare_findings(before: &[Finding], after: &[Finding]) -> (Vec<Finding>, Vec<Finding>) {
     let key = |finding: &Finding| {
         let found = &finding.diagnostic;

@@ -1,10 +1,10 @@
-//! Requests on the terminal: one short line each, coloured by status where colours can be seen.
+//! Requests on the terminal: one short line each, coloured by status if the terminal shows colours.
 
 use std::io::{self, Write};
 
 use crate::terminal::{Style, Terminal};
 
-/// What a line tells, unless the user asks for something else. The status comes first: it decides the colour.
+/// The format of a line, unless the user asks for another. The status comes first, because it decides the colour.
 pub(super) const TEMPLATE: &str =
     "$status $request_method $scheme://$host$request_uri > $service_name:$service_port $upstream_addr ${request_time}s";
 

@@ -1,29 +1,29 @@
-//! What happens to a request and why, as data: [`super::text`] prints it for a person, serde for a program
+//! What happens to a request and why, as data: [`super::text`] prints it for people, serde for programs
 //! (`docs/schema/explain.json`).
 
 use std::net::IpAddr;
 
 use serde::Serialize;
 
-/// All that is to be said about one request.
+/// The account of one request.
 #[derive(Debug, Serialize)]
 pub(crate) struct Account {
     pub(crate) request: Asked,
     pub(crate) answer: Answer,
     pub(crate) client: Client,
-    /// The certificate that a client of TLS gets; `None` for the default one.
+    /// The certificate for a TLS client; `None` for the default one.
     pub(crate) certificate: Option<String>,
-    /// The path that routes are matched on; `None` when it has no canonical form.
+    /// The path that is matched against routes; `None` if it has no canonical form.
     pub(crate) path: Option<String>,
     pub(crate) host: Option<ChosenHost>,
     pub(crate) route: Option<ChosenRoute>,
     pub(crate) filters: Vec<FilterStep>,
     pub(crate) forward: Option<Forwarded>,
-    /// Changes of fields of the response, in order.
+    /// Edits of response fields, in order.
     pub(crate) response: Vec<ResponseField>,
-    /// What is wrong with the objects that the request depends on.
+    /// Findings about the objects that the request depends on.
     pub(crate) findings: Vec<String>,
-    /// Ingresses that name the host and aren't loaded.
+    /// Ingresses that name the host and are not loaded.
     pub(crate) left_out: Vec<NotLoaded>,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Asked {
     pub(crate) client: IpAddr,
 }
 
-/// What the client gets.
+/// The response to the client.
 #[derive(Debug, Serialize)]
 pub(crate) struct Answer {
     /// `None` when the backend decides.
@@ -44,27 +44,27 @@ pub(crate) struct Answer {
     pub(crate) by: By,
     /// The failure reason in the access log and the metrics.
     pub(crate) reason: Option<&'static str>,
-    /// Why, in a sentence.
+    /// The explanation, in a sentence.
     pub(crate) why: String,
 }
 
-/// Who answers.
+/// Who responds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum By {
     Backend,
     Fairway,
-    /// Nothing listens there.
+    /// Nothing listens on the port.
     Nothing,
 }
 
-/// The client, after trusted proxies are looked through.
+/// The client, as seen past trusted proxies.
 #[derive(Debug, Serialize)]
 pub(crate) struct Client {
     pub(crate) address: IpAddr,
     pub(crate) scheme: String,
     pub(crate) host: String,
-    /// Whether forwarded fields of the request are believed.
+    /// Whether forwarded fields of the request are trusted.
     pub(crate) trusted: bool,
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct ChosenHost {
     pub(crate) why: String,
 }
 
-/// A route and the object that asked for it.
+/// A route and the object that it comes from.
 #[derive(Debug, Serialize)]
 pub(crate) struct RouteName {
     /// Kind of match and path, such as `Prefix /order`.
@@ -92,7 +92,7 @@ pub(crate) struct ChosenRoute {
     #[serde(flatten)]
     pub(crate) name: RouteName,
     pub(crate) why: String,
-    /// Routes that would have taken the request as well, by precedence.
+    /// Other routes that match the request, by precedence.
     pub(crate) beaten: Vec<RouteName>,
 }
 
@@ -113,26 +113,26 @@ pub(crate) enum FilterEffect {
     NotReached,
 }
 
-/// Where the request goes.
+/// The destination of the request.
 #[derive(Debug, Serialize)]
 pub(crate) struct Forwarded {
     pub(crate) backend: String,
-    /// The backend without endpoints in whose place that one answers.
+    /// The backend without endpoints that this one replaces.
     pub(crate) in_place_of: Option<String>,
     /// The Service and its port.
     pub(crate) service: String,
     pub(crate) port: String,
     pub(crate) file: Option<String>,
     pub(crate) line: Option<u32>,
-    /// How an endpoint is chosen.
+    /// How the endpoint is chosen.
     pub(crate) choice: String,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) limits: Limits,
-    /// The request as an endpoint gets it; `None` when it isn't sent.
+    /// The request as sent to an endpoint; `None` if it is not sent.
     pub(crate) request: Option<Sent>,
 }
 
-/// A place that a request may go to.
+/// A possible endpoint of the request.
 #[derive(Debug, Serialize)]
 pub(crate) struct Endpoint {
     /// Address and port, or name and port.
@@ -176,7 +176,7 @@ pub(crate) struct ResponseField {
     pub(crate) value: Option<String>,
 }
 
-/// An Ingress that names the host and isn't loaded.
+/// An Ingress that names the host and is not loaded.
 #[derive(Debug, Serialize)]
 pub(crate) struct NotLoaded {
     pub(crate) object: String,
@@ -186,7 +186,8 @@ pub(crate) struct NotLoaded {
 }
 
 impl Account {
-    /// Whether the client gets what it asked for, as far as Fairway has a say: anything but an error of the proxy's own.
+    /// Whether the client gets the response that it asked for, as far as Fairway decides: anything but an error from the proxy
+    /// itself.
     pub(crate) fn is_good(&self) -> bool {
         self.answer.by != By::Nothing && self.answer.status.is_none_or(|status| status < 400)
     }

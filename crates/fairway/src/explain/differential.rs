@@ -1,5 +1,5 @@
-//! What `explain` says and what the proxy does are the same: random objects, random requests, and a real proxy between a real client
-//! and real backends. `FAIRWAY_DIFFERENTIAL` is the number of pairs, 500 without it.
+//! `explain` and the proxy agree: random objects, random requests, and a real proxy between a real client and real backends.
+//! `FAIRWAY_DIFFERENTIAL` is the number of pairs, 500 if unset.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -23,14 +23,14 @@ use super::account::{Account, By};
 use super::tell::account_at;
 use crate::reading::Reading;
 
-/// Requests to each set of objects.
+/// Requests per set of objects.
 const REQUESTS: usize = 25;
 
 const HOSTS: [&str; 5] = ["a.example", "b.example", "*.wild.example", "www.b.example", ""];
 const SERVICES: [&str; 4] = ["first", "second", "empty", "missing"];
 const PATHS: [&str; 9] = ["/", "/a", "/a/", "/a/b", "/a/(.*)", "/b(/|$)(.*)", "/A", "/[a", "/x%2Fy"];
 
-/// Values of annotations: some that are right, some that are not.
+/// Values of annotations, some of them invalid.
 const VALUES: &[(&[&str], &[&str])] = &[
     (
         &[
@@ -69,7 +69,7 @@ const VALUES: &[(&[&str], &[&str])] = &[
         &["allowlist-source-range", "denylist-source-range"],
         &["127.0.0.1/32", "127.0.0.0/30,10.0.0.0/8", "10.0.0.0/8", "192.0.2.7", "::1", "none", "127.0.0.2/32, bad"],
     ),
-    // The backends here speak no TLS; `tests/backend_tls.rs` has some that do.
+    // The backends here don't speak TLS; `tests/backend_tls.rs` has some that do.
     (&["backend-protocol"], &["HTTP", "GRPC", "AUTO_HTTP", "FCGI", "other"]),
     (&["proxy-ssl-secret"], &["ns/none", "other/none", "none", "b a d"]),
     (&["proxy-ssl-verify", "proxy-ssl-server-name"], &["on", "off", "x"]),
@@ -95,7 +95,7 @@ const VALUES: &[(&[&str], &[&str])] = &[
     (&["session-cookie-samesite"], &["Lax", "None", "bad"]),
 ];
 
-/// Values of the keys of the ConfigMap that have a say in answers and fields.
+/// Values of the ConfigMap keys that affect responses and fields.
 const KEYS: &[(&str, &[&str])] = &[
     ("use-forwarded-headers", &["true", "false"]),
     ("compute-full-forwarded-for", &["true"]),
@@ -307,7 +307,7 @@ impl Backends {
         ]
     }
 
-    /// How many requests each got.
+    /// The number of requests that each backend got.
     fn counts(&self) -> [u64; 2] {
         [self.origins[0].requests(), self.origins[1].requests()]
     }
@@ -327,7 +327,7 @@ fn object(value: Value) -> Object {
     read.expect("an object")
 }
 
-/// A proxy with the objects, and the reading that `explain` has of them.
+/// A proxy with the objects, and `explain`'s reading of them.
 fn start(backends: &Backends, ingresses: &[Value], configmap: &BTreeMap<&str, &str>) -> (Proxy, Reading) {
     let mut options = Options { configmap: Some(("ns".into(), "settings".into())), ..Options::default() };
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
@@ -345,7 +345,7 @@ fn start(backends: &Backends, ingresses: &[Value], configmap: &BTreeMap<&str, &s
     (proxy, Reading::of(objects, translation, options).expect("a reading"))
 }
 
-/// Sends what `explain` was asked about.
+/// Sends the request that `explain` was given.
 async fn send(request: &Request, address: SocketAddr) -> Response {
     let builder = Client::builder().source(request.client);
     let mut client = match request.scheme {
@@ -367,7 +367,7 @@ async fn send(request: &Request, address: SocketAddr) -> Response {
     client.read_response_to(&request.method).await
 }
 
-/// What is different, if anything.
+/// The first difference, if there is one.
 fn compare(account: &Account, response: &Response, backends: &Backends, before: [u64; 2]) -> Result<(), String> {
     let expect = |what: &str, said: &dyn std::fmt::Debug, seen: &dyn std::fmt::Debug, same: bool| {
         if same { Ok(()) } else { Err(format!("{what}: explain says {said:?}, the proxy did {seen:?}")) }
@@ -457,7 +457,7 @@ fn explain_says_what_the_proxy_does() {
     }
 }
 
-/// A new annotation gets values here.
+/// A new annotation needs values here.
 #[test]
 fn the_grammar_has_all_annotations() {
     let known: Vec<_> = VALUES.iter().flat_map(|(names, _)| names.iter().copied()).collect();

@@ -1,4 +1,4 @@
-//! Puts an account together: asks the proxy's own code what it would do, and names the objects behind that.
+//! Builds an account: asks the proxy's own code what it would do, and names the objects behind that.
 
 use std::net::SocketAddr;
 
@@ -24,10 +24,10 @@ use crate::reading::{Reading, Source};
 use crate::table::field;
 use crate::wiring;
 
-/// Endpoints and beaten routes that are listed; there may be thousands.
+/// Maximum number of endpoints and of other routes listed; there may be thousands.
 const LISTED: usize = 100;
 
-/// Finds out what happens to a request that comes in where the snapshot listens for its scheme.
+/// Explains a request that arrives where the snapshot listens for its scheme.
 pub(crate) fn account(request: &Request, reading: &Reading) -> Account {
     match reading.snapshot.listeners().find(|listener| listener.scheme == request.scheme) {
         Some(listener) => account_at(request, reading, &listener.table, listener.address),
@@ -35,7 +35,7 @@ pub(crate) fn account(request: &Request, reading: &Reading) -> Account {
     }
 }
 
-/// The same for a request that comes in at an address where the hosts of `table` are served.
+/// The same for a request that arrives at an address where the hosts of `table` are served.
 pub(super) fn account_at(request: &Request, reading: &Reading, table: &TableName, local: SocketAddr) -> Account {
     let addresses = AddressPolicy {
         allowed: wiring::allowed(&reading.options),
@@ -72,7 +72,7 @@ fn nothing(request: &Request) -> Account {
     }
 }
 
-/// Puts the account together.
+/// Builds the account.
 struct Teller<'a> {
     request: &'a Request,
     reading: &'a Reading,
@@ -108,7 +108,7 @@ impl Teller<'_> {
 }
 
 impl Teller<'_> {
-    /// What the client gets, and why.
+    /// The response to the client, and why.
     fn answer(&self, left_out: &[NotLoaded]) -> Answer {
         let Rehearsed { plan, outcome, .. } = self.rehearsed;
         let Outcome::Answer { status, response, cause } = outcome else {
@@ -176,7 +176,7 @@ impl Teller<'_> {
         format!("no Ingress serves the host {host}, and there is no default backend{wanted}")
     }
 
-    /// Why nothing can take a request.
+    /// Why nothing can accept a request.
     fn unavailable(&self, plan: &Plan<'_>, cause: Option<Cause>) -> String {
         let Some((route, Action::Forward(forward))) = plan.route.map(|route| (route, &route.action)) else {
             return detail(cause);
@@ -247,7 +247,7 @@ impl Teller<'_> {
         steps.collect()
     }
 
-    /// Name of a filter, and what it is there for.
+    /// The name of a filter, and its purpose.
     fn filter(&self, filter: &Filter) -> (&'static str, String) {
         match filter {
             Filter::StrictTransportSecurity => {
@@ -302,7 +302,7 @@ impl Teller<'_> {
         })
     }
 
-    /// Without what is made by chance (an id of the request), or for the echo.
+    /// Leaves out the field for the echo, and replaces a random request id.
     fn without_chance(&self, mut sent: Sent) -> Sent {
         sent.fields.retain(|field| field.name != ECHO_SERVICE_FIELD);
         let own = |field: &&(String, String)| field.0.eq_ignore_ascii_case("x-request-id");
@@ -335,7 +335,7 @@ impl Teller<'_> {
         self.reading.development().is_some_and(|development| development.echo == Some(address))
     }
 
-    /// How an endpoint is chosen.
+    /// How the endpoint is chosen.
     fn choice(&self, backend: &Backend, forward: &Forward) -> String {
         if let Some(affinity) = &backend.affinity {
             let name = &*affinity.cookie.name;
@@ -357,7 +357,7 @@ impl Teller<'_> {
         }
     }
 
-    /// What is wrong with the route's object, and with what could not be read: the request may have been meant for that.
+    /// Findings about the route's object, and about what could not be read: the request may have been meant for that.
     fn findings(&self, route: Option<&Route>) -> Vec<String> {
         let about = self.reading.findings.iter().map(|found| &found.diagnostic).filter(|found| {
             let unread = found.reason == Reason::InvalidManifest && found.severity == Severity::Error;
@@ -382,7 +382,7 @@ impl Teller<'_> {
     }
 }
 
-/// What becomes of fields of the response; all fields but those of the connection where the proxy answers.
+/// The edits of response fields; if the proxy itself responds, all fields but those of the connection.
 fn response_fields(outcome: &Outcome) -> Vec<ResponseField> {
     const OF_CONNECTION: [&str; 4] = ["date", "connection", "content-length", "transfer-encoding"];
     let field = |name: &str, change, value| ResponseField { name: name.to_owned(), change, value };
@@ -417,7 +417,7 @@ fn names(edits: &[fairway_model::FieldEdit]) -> String {
     edits.iter().map(|edit| edit.name().as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// Whom an access list admits.
+/// The addresses that an access list allows.
 fn rule(list: &fairway_model::AccessList) -> String {
     let networks =
         |set: &fairway_model::NetworkSet| set.networks().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -431,7 +431,7 @@ fn owner(origin: &Origin) -> String {
     Origin::new(&*origin.kind, &*origin.namespace, &*origin.name).to_string()
 }
 
-/// Whether both are about the same object.
+/// Whether both name the same object.
 fn is_about(one: &Origin, other: &Origin) -> bool {
     (&one.kind, &one.namespace, &one.name) == (&other.kind, &other.namespace, &other.name)
 }
@@ -450,7 +450,7 @@ fn place(place: Option<Place>) -> (Option<String>, Option<u32>) {
     }
 }
 
-/// The head of a request, read again.
+/// The head of a request, parsed back.
 fn sent(head: &[u8]) -> Option<Sent> {
     let text = text(head);
     let mut words = text.split("\r\n").next()?.splitn(3, ' ');

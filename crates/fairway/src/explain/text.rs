@@ -1,4 +1,4 @@
-//! An account as a person reads it: the answer and why, then the trace.
+//! An account as text for people: the answer and why, then the trace.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use fairway_proxy::http::reason;
 use super::account::{Account, Answer, By, FilterEffect, Forwarded, RouteName};
 use crate::terminal::{Style, Terminal, count, printable};
 
-/// Routes and endpoints that are shown one by one.
+/// Maximum number of routes and endpoints shown one by one.
 const SHOWN: usize = 10;
 
 /// The whole text.
@@ -64,7 +64,7 @@ pub(crate) fn render(account: &Account, terminal: Terminal) -> String {
     page.out
 }
 
-/// The text under way.
+/// The text so far.
 struct Page {
     terminal: Terminal,
     out: String,
