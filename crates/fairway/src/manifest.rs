@@ -1,8 +1,8 @@
-//! Manifests as a source of objects: files and folders, as `kubectl apply -f` takes them.
+//! Manifests as a source of objects: files and folders, read as `kubectl apply -f` reads them.
 //!
-//! Invariants: the objects that are live are those of the last content of each file that could be parsed; files are read in the
-//! order of their paths, documents in the order of the file; of an object that stands twice the last one counts, and the
-//! user hears of it. A change of one document costs one document, however large its file.
+//! Invariants: the live objects are those of the last content of each file that could be parsed; files are read in the order of
+//! their paths, documents in the order of the file; if an object is defined twice, the last definition counts and a finding says
+//! so. A change of one document costs one document, however large its file.
 
 mod advice;
 mod base64;
@@ -35,28 +35,28 @@ pub(crate) struct Manifests {
     roots: Vec<PathBuf>,
     files: BTreeMap<Arc<Path>, FileState>,
     live: HashMap<ObjectKey, Live, RandomState>,
-    /// Found when the files are seen together.
+    /// Findings that show only when files are compared.
     duplicates: Vec<Finding>,
     hasher: RandomState,
 }
 
-/// An object that is live, and where it comes from.
+/// A live object and its location.
 #[derive(Clone, Debug)]
 struct Live {
     object: Object,
     file: Arc<Path>,
-    /// Line of the document and of the object within it.
+    /// Line of the document, and of the object within it.
     lines: (u32, u32),
 }
 
-/// A diagnostic, and where in which file the user finds what it is about.
+/// A diagnostic and the location of its subject.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Finding {
     pub(crate) place: Option<Place>,
     pub(crate) diagnostic: Diagnostic,
 }
 
-/// A line of a file; without line the file as a whole.
+/// A line of a file, or the whole file.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Place {
     pub(crate) file: Arc<Path>,
@@ -70,7 +70,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// How much there is.
+/// Number of files and objects.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Counts {
     pub(crate) files: usize,
@@ -80,7 +80,7 @@ pub(crate) struct Counts {
 }
 
 impl Manifests {
-    /// Remembers the paths; [`reload`](Self::reload) reads them. A path that isn't there is an error now, and none later.
+    /// Stores the paths; [`reload`](Self::reload) reads them. A path that doesn't exist is an error now, but not later.
     pub(crate) fn open(paths: &[PathBuf]) -> Result<Self, NoSuchPath> {
         scan::check(paths)?;
         let hasher = RandomState::default();
@@ -93,15 +93,15 @@ impl Manifests {
         })
     }
 
-    /// Reads what is new or different since last time, and says which objects changed. `touched` are the paths that something
-    /// happened to, if that is known: as long as all of them are files that are read, no folder is looked through.
+    /// Reads new and changed files, and returns which objects changed. `touched` are the paths with events, if known: as long as
+    /// all of them are files that were read before, no folder is searched.
     pub(crate) fn reload(&mut self, touched: Option<&HashSet<PathBuf>>) -> Vec<Change> {
         let unread = self.look(touched);
         self.take(unread.parse())
     }
 
-    /// The same in steps, of which the middle one may take long and needs nothing from here: looks which files are new or
-    /// different, without reading any; then they are [parsed](Unread::parse) and [taken over](Self::take).
+    /// The first of three steps that do the same. The second may take long and doesn't need `self`: find new and changed files
+    /// without reading any, [parse](Unread::parse) them, and [apply](Self::take) the result.
     pub(crate) fn look(&mut self, touched: Option<&HashSet<PathBuf>>) -> Unread {
         let known =
             touched.filter(|paths| paths.iter().all(|path| self.files.contains_key(path.as_path()) && path.is_file()));
@@ -127,12 +127,12 @@ impl Manifests {
         unread
     }
 
-    /// Takes over what was parsed, and says which objects changed.
+    /// Applies parsed files, and returns which objects changed.
     pub(crate) fn take(&mut self, parsed: Parsed) -> Vec<Change> {
         let mut changed = parsed.gone;
         for file in parsed.files {
             let path = file.path.clone();
-            // Gone meanwhile: what was read of it counts no more.
+            // The file is gone meanwhile, and so are its objects.
             let Some(state) = self.files.get_mut(&path) else { continue };
             let before = state.keys();
             state.take(file);
@@ -141,24 +141,24 @@ impl Manifests {
         if changed.is_empty() { Vec::new() } else { self.settle(&changed) }
     }
 
-    /// Folders that have to be watched for all changes to be seen.
+    /// The folders to watch so that no change is missed.
     pub(crate) fn folders(&self) -> HashSet<PathBuf> {
         scan::folders(&self.roots)
     }
 
-    /// How much there is.
+    /// Number of files and objects.
     pub(crate) fn counts(&self) -> Counts {
         let ignored =
             self.files.values().flat_map(|file| &file.documents).map(|document| document.ignored as usize).sum();
         Counts { files: self.files.len(), objects: self.live.len(), ignored }
     }
 
-    /// The kinds of the live objects, with their number.
+    /// The kinds of the live objects, with their numbers.
     pub(crate) fn objects(&self) -> impl Iterator<Item = &Object> {
         self.live.values().map(|live| &live.object)
     }
 
-    /// What is wrong with the files themselves, sorted by place.
+    /// Findings about the files themselves, sorted by location.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = self.duplicates.clone();
         for (path, file) in &self.files {
@@ -177,18 +177,18 @@ impl Manifests {
         findings
     }
 
-    /// Where an object stands.
+    /// The location of an object.
     pub(crate) fn place(&self, origin: &Origin) -> Option<Place> {
         let live = self.live.get(&key_of(origin)?)?;
         Some(Place { file: live.file.clone(), line: Some(live.lines.0 + live.lines.1.max(1) - 1) })
     }
 
-    /// Where a field of an object stands, or the object itself if the field isn't there.
+    /// The location of a field, or of its object if the field is missing.
     pub(crate) fn place_of(&self, origin: &Origin, field: &str) -> Option<Place> {
         self.places(&[(origin, field)]).pop().flatten()
     }
 
-    /// Finds the place of each diagnostic, down to the line of its field.
+    /// Finds the location of each diagnostic, down to the line of its field.
     pub(crate) fn locate(&self, diagnostics: impl IntoIterator<Item = Diagnostic>) -> Vec<Finding> {
         let diagnostics: Vec<_> = diagnostics.into_iter().collect();
         let fields: Vec<_> = diagnostics.iter().map(|found| (&found.origin, found.field.as_str())).collect();
@@ -204,7 +204,7 @@ impl Manifests {
         diagnostics.into_iter().zip(places).map(finding).collect()
     }
 
-    /// Finds the places of fields. Reads the files again that it needs, and parses each document once.
+    /// Finds the locations of fields. Reads the files that it needs again, and parses each document once.
     pub(crate) fn places(&self, fields: &[(&Origin, &str)]) -> Vec<Option<Place>> {
         let mut places: Vec<_> = fields.iter().map(|(origin, _)| self.place(origin)).collect();
         let mut by_document: BTreeMap<_, Vec<(usize, ObjectKey)>> = BTreeMap::new();
@@ -214,7 +214,7 @@ impl Manifests {
                 by_document.entry((&live.file, live.lines.0)).or_default().push((at, key));
             }
         }
-        // In the order of files, so that each is read and cut once.
+        // In the order of files, so that each is read and split once.
         let mut by_document = by_document.into_iter().peekable();
         while let Some(((path, _), _)) = by_document.peek() {
             let path = *path;
@@ -233,7 +233,7 @@ impl Manifests {
         places
     }
 
-    /// Sees the files together: dates, duplicates, and what is different from before. `changed` are the files that are, and the
+    /// Brings the files together: dates, duplicates, and the differences from before. `changed` are the changed files, with the
     /// objects that they had before.
     fn settle(&mut self, changed: &BTreeMap<Arc<Path>, Vec<ObjectKey>>) -> Vec<Change> {
         let documents = self.files.values_mut().flat_map(|file| &mut file.documents);
@@ -249,7 +249,7 @@ impl Manifests {
         self.settle_all()
     }
 
-    /// For files that have no object in common with another one, the others needn't be looked at. `None` if they have.
+    /// For files that share no object with others, which need not be compared then. `None` if they share one.
     fn settle_apart(&mut self, changed: &BTreeMap<Arc<Path>, Vec<ObjectKey>>) -> Option<Vec<Change>> {
         if !self.duplicates.is_empty() {
             return None;
@@ -312,16 +312,16 @@ impl Manifests {
     }
 }
 
-/// Files that are new or different, and not read yet.
+/// New and changed files, not read yet.
 #[derive(Debug)]
 pub(crate) struct Unread {
     files: Vec<file::UnreadFile>,
-    /// The files that are gone, and the objects that they had.
+    /// Files that are gone, with the objects that they had.
     gone: BTreeMap<Arc<Path>, Vec<ObjectKey>>,
     hasher: RandomState,
 }
 
-/// Files that have been read and parsed, and are not taken over yet.
+/// Files that were read and parsed, but not applied yet.
 #[derive(Debug)]
 pub(crate) struct Parsed {
     files: Vec<file::ParsedFile>,
@@ -329,12 +329,12 @@ pub(crate) struct Parsed {
 }
 
 impl Unread {
-    /// How many bytes there are to read.
+    /// Number of bytes to read.
     pub(crate) fn size(&self) -> u64 {
         self.files.iter().map(file::UnreadFile::size).sum()
     }
 
-    /// Leaves files out. Says whether there were any.
+    /// Leaves files out. Returns whether there were any.
     pub(crate) fn leave_out(&mut self, which: impl Fn(&Path) -> bool) -> bool {
         let before = self.files.len();
         self.files.retain(|file| !which(&file.path));
@@ -353,7 +353,7 @@ impl Unread {
     }
 }
 
-/// The object that an origin names, if it is of a kind that manifests hold.
+/// The object that an origin names, if manifests can hold its kind.
 fn key_of(origin: &Origin) -> Option<ObjectKey> {
     let kind = Kind::ALL.iter().find(|kind| kind.as_str() == &*origin.kind)?;
     Some(ObjectKey { kind: *kind, namespace: origin.namespace.clone(), name: origin.name.clone() })
@@ -366,7 +366,7 @@ fn removed(change: &Change) -> Option<&ObjectKey> {
     }
 }
 
-/// Whether two objects are one and the same, or equal.
+/// Whether two objects are the same one, or equal.
 fn same(a: &Object, b: &Object) -> bool {
     let pointers = match (a, b) {
         (Object::Service(a), Object::Service(b)) => Arc::ptr_eq(a, b),

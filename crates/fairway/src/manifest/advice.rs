@@ -1,5 +1,5 @@
-//! What to do about a manifest that can't be read: values of the wrong kind are shown as they should be written, and files that have
-//! to be decrypted or rendered first are recognised.
+//! Advice about manifests that can't be read: shows how to write values of the wrong kind, and recognises files that have to be
+//! decrypted or rendered first.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use super::node::{Node, Value};
 /// How SOPS writes an encrypted value.
 const SOPS: &str = "ENC[AES256_GCM,";
 
-/// What a value was expected to be, in words. `expected` is what serde and the Kubernetes types call it.
+/// The expected value in words. `expected` is the name that serde and the Kubernetes types use.
 pub(super) fn expectation(expected: &str) -> Cow<'static, str> {
     Cow::Borrowed(match expected {
         "a sequence" => "a list",
@@ -24,7 +24,7 @@ pub(super) fn expectation(expected: &str) -> Cow<'static, str> {
     })
 }
 
-/// How to write what was probably meant: `key` is the last step of the field, `node` its value.
+/// How to write the value that was probably meant: `key` is the last step of the field, `node` its value.
 pub(super) fn correction(expected: &str, key: &str, node: &Node<'_>) -> Option<String> {
     let text = node.text().filter(|text| is_short(text));
     let number = text.is_some_and(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
@@ -45,7 +45,7 @@ pub(super) fn correction(expected: &str, key: &str, node: &Node<'_>) -> Option<S
     })
 }
 
-/// Says of a text that was meant to be filled in before it was applied that it looks so.
+/// Points out a placeholder that should have been filled in before the manifest is applied.
 pub(super) fn template(text: &str) -> Option<&'static str> {
     let filled_by_shell = |open: &str, close: char| {
         let mut rest = text;
@@ -71,7 +71,7 @@ pub(super) fn template(text: &str) -> Option<&'static str> {
     )
 }
 
-/// The first value of an object that SOPS has encrypted: its field. `None` if there is none.
+/// The field of the first value of an object that SOPS has encrypted; `None` if there is none.
 pub(super) fn encrypted_by_sops(node: &Node<'_>) -> Option<(u32, String)> {
     fn search(node: &Node<'_>, field: &str) -> Option<(u32, String)> {
         match &node.value {
@@ -87,7 +87,7 @@ pub(super) fn encrypted_by_sops(node: &Node<'_>) -> Option<(u32, String)> {
             }),
         }
     }
-    // Its own key holds what it needs for decrypting. Without looking at all values that costs nothing.
+    // SOPS keeps its metadata under its own key, so this check is cheap: it needn't look at all values.
     node.get("sops").and_then(|_| search(node, ""))
 }
 
@@ -102,7 +102,7 @@ pub(super) fn encrypted_text(text: &str) -> Option<&'static str> {
     tools.into_iter().find(|(start, _)| text.starts_with(start)).map(|(_, advice)| advice)
 }
 
-/// What to do with a file that is no text.
+/// What to do with a file that is not text.
 pub(super) fn encrypted_bytes(bytes: &[u8]) -> Option<&'static str> {
     let tools = [
         (&b"\0GITCRYPT\0"[..], "it looks encrypted by git-crypt: decrypt it first, with git-crypt unlock"),
@@ -112,7 +112,7 @@ pub(super) fn encrypted_bytes(bytes: &[u8]) -> Option<&'static str> {
     tools.into_iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, advice)| advice)
 }
 
-/// Whether a text can be repeated within a line of advice.
+/// Whether a text can be quoted within a line of advice.
 fn is_short(text: &str) -> bool {
     text.len() <= 63 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }

@@ -1,4 +1,4 @@
-//! Base64 as Kubernetes reads it: Go's decoder skips line breaks and doesn't mind bits that are left over in the last character.
+//! Base64 as Kubernetes reads it: Go's decoder skips line breaks and ignores unused bits in the last character.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use super::node::{Entry, Node, Value};
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// The object with the values under `key` written as a strict decoder wants them; `None` if they are so already.
+/// The object, with the values under `key` rewritten for a strict decoder; `None` if they need no rewriting.
 pub(super) fn normalize<'a>(node: &Node<'a>, key: &str) -> Option<Node<'a>> {
     let is_loose = |node: &Node<'_>| node.text().is_some_and(|text| strict(text).is_some());
     let Value::Mapping(values) = &node.get(key)?.value else { return None };
@@ -28,7 +28,7 @@ pub(super) fn normalize<'a>(node: &Node<'a>, key: &str) -> Option<Node<'a>> {
     Some(node)
 }
 
-/// The text without line breaks and leftover bits; `None` if it has neither.
+/// The text without line breaks and unused bits; `None` if it has neither.
 fn strict(text: &str) -> Option<String> {
     let mut out: String = text.chars().filter(|char| !matches!(char, '\r' | '\n')).collect();
     let kept_bits = if out.ends_with("==") { 0b11_0000 } else { 0b11_1100 };

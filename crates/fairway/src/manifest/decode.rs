@@ -1,7 +1,7 @@
-//! From a [`Node`] to a Kubernetes type, as strict as the API server is, with the line and the field of whatever doesn't fit.
+//! Decodes a [`Node`] to a Kubernetes type, as strictly as the API server does, and gives line and field of each mismatch.
 //!
-//! What only `kubectl` would complain about (unknown fields, keys that stand twice, `true` where a text is expected) is noted and
-//! the object is read all the same; a value of the wrong kind is an error.
+//! What only `kubectl` would reject (unknown fields, repeated keys, `true` where text is expected) is noted and the object is read
+//! all the same; a value of the wrong kind is an error.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -13,7 +13,7 @@ use serde::forward_to_deserialize_any;
 use super::advice;
 use super::node::{Entry, Node, Value};
 
-/// A blemish that does not keep the object from being read.
+/// A fault that doesn't keep the object from being read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Note {
     /// Line within the document, from 1.
@@ -25,15 +25,15 @@ pub(super) struct Note {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Blemish {
-    /// The field is unknown; this one may have been meant.
+    /// The field is unknown; this known one may have been meant.
     UnknownField(Option<&'static str>),
-    /// The key stands twice, the last one counts.
+    /// The key is repeated; the last one counts.
     DuplicateKey,
-    /// A plain scalar that is no text for the API server stands where a text is expected.
+    /// A plain scalar that the API server doesn't read as text, where text is expected.
     NotText {
-        /// As it is written.
+        /// The scalar as written.
         written: String,
-        /// What the API server takes it for.
+        /// What the API server reads it as.
         kind: &'static str,
     },
 }
@@ -41,26 +41,26 @@ pub(super) enum Blemish {
 /// Why an object can't be read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct DecodeError {
-    /// Line within the document, from 1; 0 as long as it isn't known.
+    /// Line within the document, from 1; 0 if unknown.
     pub(super) line: u32,
     /// The field.
     pub(super) field: String,
-    /// The value as it is written, if it is a scalar.
+    /// The value as written, if it is a scalar.
     pub(super) value: String,
     wrong: Box<Wrong>,
-    /// How it is probably meant.
+    /// What was probably meant.
     correction: Option<String>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Wrong {
-    /// A value of another kind than this one, which serde and the Kubernetes types have a name for.
+    /// A value of another kind than this one, which is named by serde or the Kubernetes types.
     Kind { expected: String, found: String },
-    /// Anything else, in the words of the type that refused it.
+    /// Anything else, in the words of the type that rejected it.
     Other(String),
 }
 
-/// Reads a value of a type; blemishes are added to `notes`.
+/// Decodes a value; faults are appended to `notes`.
 pub(super) fn decode<T: DeserializeOwned>(node: &Node<'_>, notes: &mut Vec<Note>) -> Result<T, DecodeError> {
     let found = RefCell::new(std::mem::take(notes));
     let root = Path { parent: None, step: Step::Root };
@@ -131,7 +131,7 @@ impl<'a> Scalar<'a> {
     }
 }
 
-/// Where a value stands, kept on the stack and put into words only when there is something to say.
+/// The location of a value, kept on the stack and formatted only when needed.
 struct Path<'p> {
     parent: Option<&'p Self>,
     step: Step<'p>,
@@ -164,7 +164,7 @@ impl fmt::Display for Path<'_> {
 struct Decoder<'n, 'p> {
     node: &'n Node<'n>,
     path: &'p Path<'p>,
-    /// Names of the fields that could stand here, for a hint.
+    /// Names of the possible fields here, for a hint.
     siblings: &'static [&'static str],
     notes: &'p RefCell<Vec<Note>>,
 }
@@ -205,7 +205,7 @@ impl<'n> Decoder<'n, '_> {
     fn map<V: Visitor<'n>>(self, visitor: V, fields: &'static [&'static str]) -> Result<V::Value, DecodeError> {
         let Value::Mapping(entries) = &self.node.value else { return Err(self.mismatch(&visitor)) };
         for (at, entry) in entries.iter().enumerate() {
-            // Quadratic, and cheaper than a set for the few keys that objects have; a ConfigMap of many is not worth more.
+            // Quadratic, but cheaper than a set for the few keys that objects have; a ConfigMap with many is no reason for one.
             if at < 64 && entries[..at].iter().any(|earlier| earlier.key == entry.key && !earlier.merged) {
                 let path = Path { parent: Some(self.path), step: Step::Key(&entry.key) };
                 let field = path.to_string();
@@ -375,9 +375,9 @@ impl DecodeError {
         Self { line: 0, field: String::new(), value: String::new(), wrong: Box::new(wrong), correction: None }
     }
 
-    /// Whether base64 was expected, and something else was there.
+    /// Whether base64 was expected and the value is something else.
     pub(super) fn is_base64(&self) -> bool {
-        // The type decodes by itself, so that all that is left are the words of the decoder.
+        // The type decodes the value itself, so only the decoder's message is left.
         matches!(&*self.wrong, Wrong::Other(words) if words.starts_with("Invalid ") || words.starts_with("Encoded text "))
     }
 }

@@ -1,4 +1,4 @@
-//! One file: its documents, of which only those are parsed anew whose text changed.
+//! One file: its documents, of which only those with changed text are parsed again.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata};
@@ -18,17 +18,17 @@ use super::node::Node;
 use super::object::{self, Contents};
 use super::split::{Document, documents};
 
-/// Largest file that is read, in bytes; a cluster's worth of manifests is a tenth of it.
+/// Largest file that is read, in bytes; the manifests of a whole cluster take a tenth of it.
 const SIZE_LIMIT: u64 = 256 << 20;
 
-/// What is known of a file.
+/// The state of a file.
 #[derive(Debug, Default)]
 pub(super) struct FileState {
-    /// What the file system said when the content was read.
+    /// Metadata of the file when its content was read.
     stamp: Option<Stamp>,
     /// The last good content.
     pub(super) documents: Vec<DocumentState>,
-    /// Why the content of now is not the one that counts.
+    /// Why the current content is not in use.
     pub(super) broken: Option<Broken>,
 }
 
@@ -39,30 +39,30 @@ pub(super) struct Broken {
     pub(super) diagnostic: Diagnostic,
 }
 
-/// What is kept of a document when its text is dropped.
+/// The parts of a document that remain when its text is dropped.
 #[derive(Clone, Debug)]
 pub(super) struct DocumentState {
     hash: u64,
-    /// Line of the file that it begins in, from 1.
+    /// Line of the file where it begins, from 1.
     pub(super) line: u32,
     pub(super) objects: Vec<Held>,
-    /// With lines counted within the document.
+    /// Lines count within the document.
     pub(super) findings: Vec<(u32, Diagnostic)>,
     pub(super) ignored: u32,
 }
 
-/// An object, and where it stands in the order of reading.
+/// An object and its position in the order of reading.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) key: ObjectKey,
     pub(super) object: Object,
     /// Line within the document.
     pub(super) line: u32,
-    /// Whether the file itself says when the object was created.
+    /// Whether the file gives the object's creation time.
     pub(super) dated: bool,
 }
 
-/// Tells whether a file is still the one that was read: whatever an editor does to it changes one of these.
+/// Identifies the content of a file: any edit changes one of these.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Stamp {
     device: u64,
@@ -84,16 +84,16 @@ impl Stamp {
     }
 }
 
-/// A file that is new or different and hasn't been read yet.
+/// A new or changed file that hasn't been read yet.
 #[derive(Debug)]
 pub(super) struct UnreadFile {
     pub(super) path: Arc<Path>,
     stamp: io::Result<Stamp>,
-    /// The documents that needn't be parsed again.
+    /// Documents that needn't be parsed again.
     known: HashSet<u64>,
 }
 
-/// A file that has been read and parsed; nothing is taken over yet.
+/// A file that was read and parsed, but not applied yet.
 #[derive(Debug)]
 pub(super) struct ParsedFile {
     pub(super) path: Arc<Path>,
@@ -102,19 +102,19 @@ pub(super) struct ParsedFile {
 
 #[derive(Debug)]
 struct Content {
-    /// Hash and line of each document, and what it says unless that is known.
+    /// Hash and line of each document, and its contents unless they are known.
     documents: Vec<(u64, u32, Option<Contents>)>,
-    /// The first line that is no YAML, and why.
+    /// The first line that isn't valid YAML, and why.
     broken: Option<(u32, String)>,
 }
 
 impl UnreadFile {
-    /// How long the file is.
+    /// Length of the file.
     pub(super) fn size(&self) -> u64 {
         self.stamp.as_ref().map_or(0, |stamp| stamp.length)
     }
 
-    /// Reads and parses what is new in the file.
+    /// Reads the file and parses its new documents.
     pub(super) fn parse(self, hasher: &RandomState) -> ParsedFile {
         let Self { path, stamp, known } = self;
         let text = stamp.and_then(|stamp| read(&path).map(|text| (stamp, text)));
@@ -147,7 +147,7 @@ impl Content {
 }
 
 impl FileState {
-    /// Looks at the file again; nothing if it is as it was.
+    /// Checks the file again; `None` if it is unchanged.
     pub(super) fn look(&self, path: &Arc<Path>) -> Option<UnreadFile> {
         let stamp = std::fs::metadata(path).map(|metadata| Stamp::of(&metadata));
         if stamp.as_ref().ok().copied() == self.stamp && self.stamp.is_some() {
@@ -162,12 +162,12 @@ impl FileState {
         self.documents.iter().flat_map(|document| &document.objects)
     }
 
-    /// Their names.
+    /// Their keys.
     pub(super) fn keys(&self) -> Vec<ObjectKey> {
         self.held().map(|held| held.key.clone()).collect()
     }
 
-    /// Takes over what was read, unless the file has been taken over in another form meanwhile: then it counts as unread.
+    /// Applies parsed content, unless documents that it relies on have been replaced meanwhile: then the file counts as unread.
     pub(super) fn take(&mut self, parsed: ParsedFile) {
         let file = file_origin(&parsed.path);
         match parsed.content {
@@ -181,7 +181,7 @@ impl FileState {
         }
     }
 
-    /// Everything is parsed before anything is taken over: a text that is no YAML leaves all as it was.
+    /// Nothing is applied before everything is parsed: invalid YAML changes nothing.
     fn take_content(&mut self, content: Content, file: &Origin) -> bool {
         let Content { documents: parsed, broken } = content;
         let mut places: HashMap<u64, Vec<usize>> = HashMap::new();
@@ -210,7 +210,7 @@ impl FileState {
             let state = match contents {
                 None => match places.get_mut(&hash).and_then(Vec::pop).and_then(|place| old[place].take()) {
                     Some(state) => state,
-                    // One more copy of a text than there was.
+                    // The text has one more copy than before.
                     None => fresh.iter().find(|state| state.hash == hash).cloned().expect("the first copy is used"),
                 },
                 Some(contents) => {
@@ -243,7 +243,7 @@ impl DocumentState {
     }
 }
 
-/// The texts of the documents of a file, to look up those that are still the ones that are known.
+/// The texts of a file's documents, for finding those that are unchanged.
 pub(super) struct Texts<'a> {
     documents: Vec<Document<'a>>,
     hasher: &'a RandomState,
@@ -254,7 +254,7 @@ impl<'a> Texts<'a> {
         Self { documents: documents(text), hasher }
     }
 
-    /// The text of the document that begins in a line, unless it changed since it was read.
+    /// The text of the document that begins on a line, unless it has changed since it was read.
     pub(super) fn get(&self, file: &FileState, line: u32) -> Option<&'a str> {
         let state = file.documents.binary_search_by_key(&line, |state| state.line).ok()?;
         let text = self.documents.binary_search_by_key(&line, |document| document.line).ok()?;
@@ -263,7 +263,7 @@ impl<'a> Texts<'a> {
     }
 }
 
-/// The text of a file; not UTF-8 or too long is an error.
+/// The text of a file; an error if it isn't UTF-8 or is too long.
 pub(super) fn read(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();

@@ -1,22 +1,22 @@
 //! A YAML document as a tree that knows its lines. JSON is read by the same parser.
 //!
-//! Bounded whatever the text: nesting by the parser, and what aliases repeat by [`ALIAS_NODES`] and [`ALIAS_BYTES`].
+//! Bounded for any text: nesting by the parser, and the copies made by aliases by [`ALIAS_NODES`] and [`ALIAS_BYTES`].
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use granit_parser::{Event, Parser, ScalarStyle};
 
-/// Nodes that aliases may add to one document. Manifests written by people repeat a handful.
+/// Nodes that aliases may add to one document. Hand-written manifests repeat a handful.
 const ALIAS_NODES: usize = 10_000;
 /// Bytes of text that aliases may add to one document.
 const ALIAS_BYTES: usize = 1 << 20;
 /// Nesting of blocks and of brackets. Kubernetes objects stay below 20.
 const NESTING: usize = 64;
-/// Characters that are read ahead for the end of a key. More than the 1024 that YAML has, for JSON in one line.
+/// Characters that are searched for the end of a key: more than YAML's 1024, for JSON on one line.
 const KEY_LOOKAHEAD: usize = 4096;
 
-/// A value and the line that it begins in.
+/// A value and the line where it begins.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Node<'a> {
     /// Line within the document, from 1.
@@ -28,7 +28,7 @@ pub(super) struct Node<'a> {
 pub(super) enum Value<'a> {
     Scalar {
         text: Cow<'a, str>,
-        /// Whether it is written without quotes, so that `80` is a number and `true` is no text.
+        /// Whether it is unquoted, so that `80` is a number and `true` is not text.
         plain: bool,
     },
     Sequence(Vec<Node<'a>>),
@@ -46,7 +46,7 @@ pub(super) struct Entry<'a> {
     pub(super) merged: bool,
 }
 
-/// Why a text is no YAML.
+/// Why a text is not valid YAML.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub(super) struct SyntaxError {
@@ -62,7 +62,7 @@ impl SyntaxError {
 }
 
 impl<'a> Node<'a> {
-    /// Parses one document; `None` if it holds nothing.
+    /// Parses one document; `None` if it is empty.
     pub(super) fn parse(text: &'a str) -> Result<Option<Self>, SyntaxError> {
         let mut options = granit_parser::options! {
             simple_key_max_lookahead: KEY_LOOKAHEAD,
@@ -94,7 +94,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The line of the field that a diagnostic names, such as `spec.rules[0].host`, or of the nearest field around it.
+    /// The line of the field that a diagnostic names, such as `spec.rules[0].host`, or of the nearest enclosing field.
     pub(super) fn line_of(&self, field: &str) -> u32 {
         let (mut node, mut line) = (self, self.line);
         for step in steps(field) {
@@ -113,13 +113,13 @@ impl<'a> Node<'a> {
 
     fn entry(&self, key: &str) -> Option<&Entry<'a>> {
         match &self.value {
-            // Of keys that stand twice the last one counts, as for the API server.
+            // The last of repeated keys counts, as in the API server.
             Value::Mapping(entries) => entries.iter().rev().find(|entry| entry.key == key),
             _ => None,
         }
     }
 
-    /// How many nodes there are and how much text.
+    /// Number of nodes, and length of their text.
     fn size(&self) -> (usize, usize) {
         let add = |(nodes, bytes): (usize, usize), node: &Self| {
             let (more, longer) = node.size();
@@ -142,7 +142,7 @@ enum FieldStep<'a> {
     Index(usize),
 }
 
-/// The steps of `a.b[0]["c/d"]`. What can't be read ends them.
+/// The steps of `a.b[0]["c/d"]`, up to the first that can't be parsed.
 fn steps(field: &str) -> impl Iterator<Item = FieldStep<'_>> {
     let mut rest = field;
     std::iter::from_fn(move || {
@@ -163,7 +163,7 @@ fn steps(field: &str) -> impl Iterator<Item = FieldStep<'_>> {
     })
 }
 
-/// What is being put together: the open collections, and the anchors seen so far.
+/// The tree under construction: open collections, and the anchors seen so far.
 #[derive(Default)]
 struct Builder<'a> {
     open: Vec<Open<'a>>,
@@ -219,7 +219,7 @@ impl<'a> Builder<'a> {
 
     fn put(&mut self, node: Node<'a>, anchor: usize) -> Result<(), SyntaxError> {
         if anchor != 0 {
-            // Kept copies count as repeated: a chain of nested anchors would else cost the square of its length.
+            // Stored copies count as repeated: otherwise a chain of nested anchors would cost the square of its length.
             let (nodes, bytes) = node.size();
             self.repeated.0 += nodes;
             self.repeated.1 += bytes;
@@ -250,11 +250,11 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// YAML's merge key: what the mapping doesn't say itself comes from another one, or from several.
+/// YAML's merge key: keys that the mapping lacks come from another mapping, or from several.
 fn merge<'a>(entries: &mut Vec<Entry<'a>>, from: Node<'a>) -> Result<(), SyntaxError> {
     match from.value {
         Value::Mapping(others) => {
-            // In front, so that the mapping's own keys, which the last place wins, go before the merged ones.
+            // Merged keys go in front, so that the mapping's own keys, which come later, override them.
             entries.splice(0..0, others.into_iter().map(|entry| Entry { merged: true, ..entry }));
             Ok(())
         }

@@ -1,5 +1,5 @@
-//! From a document to the objects in it: kinds that are read, lists of them, kinds that are left alone, and API versions that no
-//! cluster serves any more.
+//! Splits a document into its objects: kinds that are read, lists of them, kinds that are ignored, and API versions that clusters
+//! no longer serve.
 
 use std::collections::BTreeMap;
 
@@ -16,19 +16,19 @@ use super::base64;
 use super::decode::{Blemish, Note, decode};
 use super::node::{Node, Value};
 
-/// What `kubectl apply` leaves in the annotations: a copy of the whole object, which is not used here.
+/// The annotation in which `kubectl apply` keeps a copy of the whole object, which is not used here.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Lists within lists.
 const LIST_DEPTH: u8 = 4;
 
-/// What one document holds.
+/// Contents of one document.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
-    /// The objects, with the line that each begins in, counted from 1 within the document.
+    /// The objects, each with its first line, counted from 1 within the document.
     pub(super) objects: Vec<(u32, Object)>,
-    /// Objects that are there and can't be read: their last good form counts.
+    /// Objects that can't be read: their last good form counts.
     pub(super) unreadable: Vec<ObjectKey>,
-    /// What there is to say, with the line.
+    /// Findings, each with its line.
     pub(super) findings: Vec<(u32, Diagnostic)>,
     /// Objects of kinds that are not read.
     pub(super) ignored: u32,
@@ -41,7 +41,7 @@ pub(super) fn read(root: &Node<'_>, file: &Origin) -> Contents {
     contents
 }
 
-/// The node of an object within a document that holds it; the last one, should there be several.
+/// The node of an object in its document; the last one, if it is repeated.
 pub(super) fn find<'n, 'a>(node: &'n Node<'a>, key: &ObjectKey) -> Option<&'n Node<'a>> {
     find_in(node, key, false, LIST_DEPTH)
 }
@@ -62,7 +62,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// One object, or a list of them. Members of a typed list may leave out what the list says.
+    /// One object, or a list of them. Members of a typed list may omit what the list already says.
     fn item(&mut self, node: &Node<'_>, list: Option<(&str, &str)>, depth: u8) {
         let text = |key| node.get(key).and_then(Node::text).filter(|text| !text.is_empty());
         let (Some(version), Some(kind)) =
@@ -147,7 +147,7 @@ impl Reader<'_> {
                 self.contents.objects.push((node.line, object.into()));
             }
             Err(error) => {
-                // What is in a Secret stays there.
+                // Secret values must not be quoted.
                 let value = if kind == Kind::Secret { "" } else { &error.value };
                 let what = match advice::template(&error.value) {
                     Some(advice) => format!("{error}; {advice}"),
@@ -165,7 +165,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Says of an object that has no usable name or namespace what is wrong with it.
+    /// Reports an object without a valid name or namespace.
     fn nameless(&mut self, node: &Node<'_>, kind: Kind) {
         let metadata = node.get("metadata");
         let written = |key| metadata.and_then(|metadata| metadata.get(key)).and_then(Node::text).unwrap_or_default();
@@ -224,7 +224,7 @@ impl Reader<'_> {
     }
 }
 
-/// What to write in place of an API version that is gone; `None` if it is not known to be gone.
+/// The replacement for an API version that is gone; `None` if it is not known to be gone.
 fn outdated(version: &str, kind: &str) -> Option<&'static str> {
     Some(match (version, kind) {
         ("extensions/v1beta1" | "networking.k8s.io/v1beta1", "Ingress") => {
@@ -242,7 +242,7 @@ fn outdated(version: &str, kind: &str) -> Option<&'static str> {
     })
 }
 
-/// Kind, namespace and name as they are written; `None` without a usable name.
+/// Kind, namespace and name as written; `None` without a valid name.
 fn key_of(node: &Node<'_>, kind: Kind) -> Option<ObjectKey> {
     let metadata = node.get("metadata")?;
     let name = metadata.get("name").and_then(Node::text).filter(|name| is_name(name))?;
@@ -262,12 +262,12 @@ fn named_origin(node: &Node<'_>, kind: &str) -> Option<Origin> {
     Some(Origin::new(kind, text("namespace").unwrap_or("default"), text("name")?))
 }
 
-/// Names of objects are DNS subdomains (Kubernetes documentation, "Object Names and IDs"); those of some kinds may hold more.
+/// Names of objects are DNS subdomains (Kubernetes documentation, "Object Names and IDs"); some kinds allow more characters.
 fn is_name(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b))
 }
 
-/// Gives the metadata the name under which the object is kept, and drops unused fields.
+/// Sets the name under which the object is kept in its metadata, and drops unused fields.
 fn tidy(metadata: &mut ObjectMeta, key: &ObjectKey) {
     metadata.namespace = (!key.namespace.is_empty()).then(|| key.namespace.to_string());
     metadata.managed_fields = None;

@@ -1,15 +1,15 @@
-//! Creation times for objects whose files give none: they count as created in the order in which they are read.
+//! Creation times for objects whose files give none: they count as created in the order of reading.
 //!
-//! An object keeps its time as long as its place among the others allows, so that a document inserted in the middle of a
-//! large file changes nothing but itself; it gets a time between those of its neighbours.
+//! An object keeps its time as long as its position allows, so that inserting a document in the middle of a large file changes no
+//! other; the new one gets a time between those of its neighbours.
 
 use fairway_translate::objects::Object;
 
-/// The year 3000 in seconds since 1970: whatever has a time of its own is older than what has none.
+/// The year 3000 in seconds since 1970: objects with a time of their own are older than those without.
 const FIRST: i128 = 32_503_680_000 * SECOND;
 const SECOND: i128 = 1_000_000_000;
 
-/// Dates objects, given in the order of reading, so that times rise strictly. Says whether one got another time than it had.
+/// Dates objects, given in the order of reading, so that times strictly increase. Returns whether any time has changed.
 pub(super) fn date(objects: &mut [&mut Object]) -> bool {
     let times: Vec<_> = objects.iter().map(|object| time(object)).collect();
     let labels = labels(&times).unwrap_or_else(|| (0..).map(|at| FIRST + at * SECOND).take(times.len()).collect());
@@ -23,7 +23,7 @@ pub(super) fn date(objects: &mut [&mut Object]) -> bool {
     moved
 }
 
-/// Keeps what rises already and fills the gaps; `None` when a gap is too small.
+/// Keeps the times that already increase and fills the gaps; `None` if a gap is too small.
 fn labels(old: &[Option<i128>]) -> Option<Vec<i128>> {
     let mut labels = Vec::with_capacity(old.len());
     let mut previous = FIRST - SECOND;
@@ -35,7 +35,7 @@ fn labels(old: &[Option<i128>]) -> Option<Vec<i128>> {
             at += 1;
             continue;
         }
-        // A run of objects that need a new time, up to the next one that can keep its own.
+        // A run of objects that need a new time, up to the next one that can keep its time.
         let run = old[at..].iter().position(|label| label.is_some_and(|label| label > previous));
         let (count, step) = match run {
             Some(count) => {

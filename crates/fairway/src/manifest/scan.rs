@@ -1,10 +1,10 @@
-//! Which files a set of paths stands for, and which folders have to be watched.
+//! Finds the files in a set of paths, and the folders to watch.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Names of files that are read in folders. A file that is named itself is read whatever its name.
+/// Extensions of the files that are read in folders. A file on the command line is read whatever its name.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 /// Folders within folders.
 const DEPTH: u8 = 32;
@@ -17,7 +17,7 @@ pub(crate) struct NoSuchPath {
     source: std::io::Error,
 }
 
-/// Fails for the first path that isn't there.
+/// Fails for the first path that doesn't exist.
 pub(super) fn check(paths: &[PathBuf]) -> Result<(), NoSuchPath> {
     paths.iter().try_for_each(|path| match std::fs::metadata(path) {
         Ok(_) => Ok(()),
@@ -25,12 +25,12 @@ pub(super) fn check(paths: &[PathBuf]) -> Result<(), NoSuchPath> {
     })
 }
 
-/// Whether a file in a folder is read: by the end of its name.
+/// Whether a file in a folder is read, by its extension.
 pub(super) fn is_manifest(file: &Path) -> bool {
     file.extension().is_some_and(|found| EXTENSIONS.iter().any(|known| found == *known))
 }
 
-/// The files that the paths stand for, sorted. A root that is gone meanwhile stands for nothing.
+/// The files in these paths, sorted. A root that is gone meanwhile has none.
 pub(super) fn files(roots: &[PathBuf]) -> BTreeSet<Arc<Path>> {
     let mut files = BTreeSet::new();
     for root in roots {
@@ -47,7 +47,7 @@ pub(super) fn files(roots: &[PathBuf]) -> BTreeSet<Arc<Path>> {
     files
 }
 
-/// The folders in which something may happen that matters: those of the paths, and those that their links lead to.
+/// The folders where relevant changes can happen: those of the paths, and those that their links lead to.
 pub(super) fn folders(roots: &[PathBuf]) -> HashSet<PathBuf> {
     let mut folders = HashSet::new();
     let holder = |path: &Path| match path.parent() {
@@ -69,13 +69,13 @@ pub(super) fn folders(roots: &[PathBuf]) -> HashSet<PathBuf> {
         if root.is_dir() {
             walk(root, DEPTH, &mut HashSet::new(), &mut note);
         }
-        // The root itself may be replaced, as a file is by most editors.
+        // The root itself may be replaced, as most editors do with files.
         folders.insert(holder(root));
     }
     folders
 }
 
-/// Visits what is below a folder, links followed, hidden names left out: they are editors' files, or the versions behind the
+/// Visits the contents of a folder. Links are followed, hidden names skipped: they are editors' files, or the versions behind the
 /// links of a mounted ConfigMap, which would count twice.
 fn walk(folder: &Path, depth: u8, seen: &mut HashSet<PathBuf>, visit: &mut dyn FnMut(&Path, bool)) {
     let Ok(real) = folder.canonicalize() else { return };
@@ -89,9 +89,9 @@ fn walk(folder: &Path, depth: u8, seen: &mut HashSet<PathBuf>, visit: &mut dyn F
         if path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b".")) {
             continue;
         }
-        // Follows a link; one that leads nowhere is no file yet.
+        // Follows a link; a dangling one is not a file yet.
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
-        // A pipe or a socket would be waited for without end.
+        // Reading a pipe or a socket might never end.
         if metadata.is_dir() || metadata.is_file() {
             visit(&path, metadata.is_dir());
         }

@@ -1,18 +1,18 @@
-//! Cutting a text into YAML documents without parsing it, so that a change of one document costs one document.
+//! Splits a text into YAML documents without parsing it, so that a change of one document costs one document.
 //!
-//! A line that starts with `---` or `...` at column zero ends a document wherever it stands, also within a block scalar
-//! (YAML 1.2.2, section 9.1.2), so looking at the starts of lines is enough.
+//! A line that starts with `---` or `...` in column zero ends a document wherever it is, even in a block scalar (YAML 1.2.2,
+//! section 9.1.2), so it is enough to look at the starts of lines.
 
 /// One document of a text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Document<'a> {
-    /// Line of the file that it begins in, from 1.
+    /// Line of the file where it begins, from 1.
     pub(super) line: u32,
-    /// Its text, marker line included.
+    /// Its text, including the marker line.
     pub(super) text: &'a str,
 }
 
-/// The documents of a text, those that hold nothing but comments left out.
+/// The documents of a text, except those with nothing but comments.
 pub(super) fn documents(text: &str) -> Vec<Document<'_>> {
     let mut documents = Vec::new();
     let (mut start, mut start_line) = (0, 1);
@@ -26,12 +26,12 @@ pub(super) fn documents(text: &str) -> Vec<Document<'_>> {
             if content {
                 documents.push(Document { line: start_line, text: &text[start..at] });
             }
-            // Without a marker there are at most directives before this one, and they belong to it.
+            // Without a marker, only directives can come before this one, and they belong to it.
             if content || marked {
                 (start, start_line) = (at, line_number);
             }
             marked = true;
-            // What may follow on the line of the marker belongs to the document.
+            // Text after the marker on its line belongs to the document.
             content = !is_blank(&line[3..]);
         } else if is_marker(line, "...") {
             if content {
@@ -55,7 +55,7 @@ fn is_marker(line: &str, marker: &str) -> bool {
     line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
-/// Whether a line holds nothing but blanks and perhaps a comment.
+/// Whether a line is blank, apart from a comment.
 fn is_blank(line: &str) -> bool {
     let rest = line.trim_start();
     rest.is_empty() || rest.starts_with('#')

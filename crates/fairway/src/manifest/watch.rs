@@ -1,5 +1,5 @@
-//! Tells when files are saved. Editors write in several steps (truncate and write, or a new file that is renamed), so a change is
-//! told once the file has been closed, or when it has been quiet for a while.
+//! Reports saved files. Editors write in several steps (truncate and write, or write a new file and rename it), so a change is
+//! reported once the file has been closed, or has been quiet for a while.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use tokio::sync::Notify;
 
 use super::scan::is_manifest;
 
-/// How long to wait for more once everything that was written is closed: a save by rename is several events, and `git checkout`
+/// How long to wait for more events once every written file is closed: a save by rename causes several events, and `git checkout`
 /// writes many files in a row.
 const SETTLED: Duration = Duration::from_millis(3);
 /// How long to wait for a file that is still being written.
 const WRITING: Duration = Duration::from_millis(100);
-/// How long a change waits at most, however much goes on beside it.
+/// The longest that a change waits, however many events follow.
 const LONGEST: Duration = Duration::from_millis(500);
-/// How many paths are remembered; more are looked for in the folders themselves.
+/// Number of paths that are remembered; beyond it, the folders are searched instead.
 const PATHS: usize = 1024;
 
 /// Watches folders.
@@ -29,18 +29,18 @@ pub(crate) struct Watcher {
     shared: Arc<Shared>,
 }
 
-/// What happened until everything was quiet.
+/// The events until everything was quiet.
 #[derive(Debug)]
 pub(crate) struct Saved {
-    /// Which paths something happened to; `None` if they were too many to remember.
+    /// The paths with events; `None` if there are too many.
     pub(crate) paths: Option<HashSet<PathBuf>>,
-    /// When the last of it happened.
+    /// Time of the last event.
     pub(crate) at: Instant,
 }
 
 #[derive(Default)]
 struct Shared {
-    /// The files that were named by themselves: any name will do for them.
+    /// Files named on the command line: they may have any extension.
     named: HashSet<PathBuf>,
     pending: Mutex<Pending>,
     changed: Notify,
@@ -50,7 +50,7 @@ struct Shared {
 struct Pending {
     paths: HashSet<PathBuf>,
     overflow: bool,
-    /// Files that are being written and aren't closed.
+    /// Files that are being written and aren't closed yet.
     open: HashSet<PathBuf>,
     first: Option<Instant>,
     last: Option<Instant>,
@@ -65,7 +65,7 @@ pub(crate) struct WatchError {
 }
 
 impl Watcher {
-    /// A watcher that watches nothing yet. `paths` are the files and folders whose manifests matter.
+    /// A watcher that watches nothing yet. `paths` are the files and folders of the manifests.
     pub(crate) fn new(paths: &[PathBuf]) -> Result<Self, WatchError> {
         let real = paths.iter().filter_map(|path| path.canonicalize().ok());
         let named = paths.iter().map(|path| without_dot(path)).chain(real).collect();
@@ -76,10 +76,10 @@ impl Watcher {
         Ok(Self { watcher, watched: HashSet::new(), shared })
     }
 
-    /// Watches these folders and no others. One that disappeared meanwhile is left out: its parent tells when it is back.
+    /// Watches these folders and no others. A folder that is gone meanwhile is left out: its parent reports when it is back.
     pub(crate) fn watch(&mut self, folders: HashSet<PathBuf>) -> Result<(), WatchError> {
         for gone in self.watched.extract_if(|folder| !folders.contains(folder)) {
-            // The kernel has forgotten it already if it was deleted.
+            // The kernel has already forgotten the folder if it was deleted.
             let _ = self.watcher.unwatch(&gone);
         }
         for folder in folders {
@@ -97,7 +97,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Waits until something was saved. May be dropped and called again, nothing is lost.
+    /// Waits until something is saved. Safe to cancel and call again: nothing is lost.
     pub(crate) async fn saved(&self) -> Saved {
         loop {
             let wait = self.shared.lock().quiet_in();
@@ -105,7 +105,7 @@ impl Watcher {
                 None => self.shared.changed.notified().await,
                 Some(Duration::ZERO) => return self.shared.lock().take(),
                 Some(wait) => {
-                    // Whatever happens meanwhile is judged anew.
+                    // Whatever happens meanwhile is judged afresh.
                     let _ = tokio::time::timeout(wait, self.shared.changed.notified()).await;
                 }
             }
@@ -123,7 +123,7 @@ impl Shared {
         let mut pending = self.lock();
         match event {
             Ok(event) => pending.note(event, &self.named),
-            // The queue of the kernel ran over, or something like it: look at everything.
+            // The kernel's queue overflowed, or something similar: look at everything.
             Err(_) => pending.overflow(),
         }
         drop(pending);
@@ -140,10 +140,10 @@ impl Pending {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
             EventKind::Access(_) => return,
             EventKind::Modify(notify::event::ModifyKind::Data(_)) => false,
-            // Renames, removals, new names and changed rights are complete as they come.
+            // Renames, removals, new names and changed permissions are complete when they are reported.
             _ => true,
         };
-        // What is written into other files is of no concern: a log beside the manifests would never be quiet.
+        // Writes to other files are ignored: otherwise a log beside the manifests would never be quiet.
         let content =
             matches!(event.kind, EventKind::Access(_) | EventKind::Modify(notify::event::ModifyKind::Data(_)));
         let matters = |path: &PathBuf| !content || is_manifest(path) || named.contains(path);
@@ -177,7 +177,7 @@ impl Pending {
         self.last = Some(now);
     }
 
-    /// How long until what happened counts as complete; `None` if nothing happened.
+    /// How long until the events so far count as complete; `None` if there are none.
     fn quiet_in(&self) -> Option<Duration> {
         let pause = if self.open.is_empty() { SETTLED } else { WRITING };
         let longest = LONGEST.saturating_sub(self.first?.elapsed());
@@ -191,7 +191,7 @@ impl Pending {
     }
 }
 
-/// The folder `.` is watched for a file named without folder; its events begin with `./`.
+/// The folder `.` is watched for files named without a folder; its events begin with `./`.
 fn without_dot(path: &Path) -> PathBuf {
     path.strip_prefix("./").unwrap_or(path).to_owned()
 }
