@@ -45,6 +45,9 @@ pub struct Settings {
     pub keep_alive_time: Duration,
     /// Connections kept open to endpoints.
     pub upstream_keepalive: UpstreamKeepalive,
+    /// Tries after a failure that reached an endpoint, in percent of a backend's requests; `None` for no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_budget: Option<NonZeroU32>,
     /// Time for the whole head of a request, excluding the TLS handshake.
     pub header_timeout: Duration,
     /// Longest gap between two reads of a request body.
@@ -85,6 +88,7 @@ impl Default for Settings {
             keep_alive_requests: 1000,
             keep_alive_time: Duration::from_secs(3600),
             upstream_keepalive: UpstreamKeepalive::default(),
+            retry_budget: NonZeroU32::new(20),
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),
             body_rate: 100,

@@ -103,6 +103,8 @@ fairway_model::limits! {
                 "The last failure is answered.", "`fairway_upstream_failures_total`";
             "proxy-next-upstream-timeout": "Seconds in which another try may begin; 0 for no limit (annotation of the same name).",
                 "The last failure is answered.", "`fairway_upstream_failures_total`";
+            "retry-budget": "Tries after a failure that a backend may have seen, in percent of its requests; 0 for any number. A try that could \
+                not connect is free.", "The last failure is answered.", "`fairway_upstream_retries_denied_total`";
             "upstream-keepalive-connections": "Idle connections to endpoints that each worker keeps.",
                 "The one that was idle for longest is closed.", "`fairway_upstream_connections_idle`";
             "upstream-keepalive-requests": "Requests on one connection to an endpoint.", "The connection is closed.", "";
@@ -122,6 +124,19 @@ fairway_model::limits! {
             INTERIM_RESPONSES: u32 = 32, Count, "502.", "`bad_response`";
             /// How often a request that waits for a connection looks whether the endpoint still exists.
             CONNECT_LOOK: Duration = Duration::from_millis(200), Time, "Another endpoint is tried.", "`endpoint_gone`";
+            /// Failures in a row, of all routes and workers, after which an endpoint is passed over as long as the Service has another.
+            /// Fewer would be a coincidence with an endpoint that fails now and then.
+            EJECTION_FAILURES: u32 = 3, Count, "Other endpoints get its new requests.", "`fairway_upstream_ejections_total`";
+            /// For how long it is passed over at first, as long as a container needs to start again. Each failure of the one request that
+            /// then tries it doubles the time.
+            EJECTION_FIRST: Duration = Duration::from_secs(1), Time, "One request of each worker tries it.", "";
+            /// The longest time for which it is passed over.
+            EJECTION_LONGEST: Duration = Duration::from_secs(30), Time, "One request of each worker tries it.", "";
+            /// Time over which requests and retries are compared for `retry-budget`: such a period and the one before it.
+            RETRY_PERIOD: Duration = Duration::from_secs(10), Time, "They count no more.", "";
+            /// Retries to a backend within that time that each worker allows whatever the number of requests, so that a backend with few
+            /// requests has retries as well.
+            RETRY_RESERVE: u64 = 20, Count, "See `retry-budget`.", "";
             /// Points of one endpoint on the ring of consistent hashing: weights are shares, and need no more resolution.
             RING_POINTS: u32 = 16_000, Count, "Larger weights count as this one.", "";
             /// Keys that are tried for a new session until one falls to an endpoint that may be taken.

@@ -264,6 +264,7 @@ impl<'a> Asked<'a, '_> {
             session: name.and_then(|name| cookie::find(head.parsed.fields(), head.bytes, name.as_bytes())),
             hash_key: &key,
             tried: &[],
+            ejected: &[],
             now: Instant::now(),
         });
         pick.map(|pick| pick.endpoint)

@@ -2,14 +2,14 @@
 
 mod support;
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use fairway_model::{
     ForwardPolicy, Origin as Owner, Retry, RetryOn, Settings, StreamListener, StreamSettings, Transport,
 };
 use fairway_proxy::ProxyConfig;
-use fairway_testkit::{Client, Fault, Gate, Origin, Reply};
+use fairway_testkit::{Client, Fault, Gate, Origin, Reply, eventually};
 use support::{HOST, TestProxy, config, endpoints, forward, forwarding, host, route};
 
 fn on(retry: Retry) -> ForwardPolicy {
@@ -291,4 +291,71 @@ async fn the_first_failure_is_told_when_the_endpoints_are_gone_before_the_next_t
     assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 503);
     origin.reset_connections();
     assert_eq!(client.read_response().await.status, 502);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_fails_again_and_again_is_passed_over() {
+    let (down, up) = (Origin::new("down").fault(Fault::ResetOnAccept).start(), Origin::start("up"));
+    let proxy = TestProxy::start_with(forwarding(&[&down, &up], on(Retry::default())), one_worker());
+    let mut client = proxy.connect().await;
+    for _ in 0..200 {
+        assert_eq!(client.get(HOST, "/").await.echo().origin, "up");
+    }
+    // Round robin would have asked it a hundred times. Each second that this takes on a busy machine is worth a trial.
+    assert!((3..30).contains(&down.connections()), "{}", down.connections());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_back_gets_requests_again() {
+    let (flaky, up) = (Origin::new("flaky").reply(Reply::nothing().then_close()).start(), Origin::start("up"));
+    let proxy = TestProxy::to(&[&flaky, &up]);
+    let mut client = proxy.connect().await;
+    for _ in 0..20 {
+        assert_eq!(client.get(HOST, "/").await.echo().origin, "up");
+    }
+    flaky.set_reply(Reply::ok().header("x-origin", "flaky"));
+    eventually("a response of the endpoint that is back", || {
+        Box::pin(async { proxy.connect().await.get(HOST, "/").await.header("x-origin") == Some("flaky") })
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_only_endpoint_is_tried_however_often_it_has_failed() {
+    let only = Origin::new("only").reply(Reply::nothing().then_close()).start();
+    let retry = Retry { tries: Some(1), ..Retry::default() };
+    let proxy = TestProxy::start_with(forwarding(&[&only], on(retry)), one_worker());
+    let mut client = proxy.connect().await;
+    for _ in 0..10 {
+        assert_eq!(client.get(HOST, "/").await.status, 502);
+    }
+    only.set_reply(Reply::ok());
+    assert_eq!(client.get(HOST, "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn retries_are_a_share_of_the_requests() {
+    for (retry_budget, tried) in [(NonZeroU32::new(20), 100..=140), (None, 300..=300)] {
+        let origin = Origin::new("closes").reply(Reply::nothing().then_close()).start();
+        let mut resources = forwarding(&[&origin], on(Retry { tries: Some(3), ..Retry::default() }));
+        resources.push(Settings { retry_budget, ..Settings::default() }.into());
+        let proxy = TestProxy::start_with(resources, one_worker());
+        let mut client = proxy.connect().await;
+        for _ in 0..100 {
+            assert_eq!(client.get(HOST, "/").await.status, 502);
+        }
+        assert!(tried.contains(&origin.requests()), "{retry_budget:?}: {}", origin.requests());
+    }
+}
+
+#[tokio::test]
+async fn a_try_that_could_not_connect_costs_no_budget() {
+    let (down, up) = (Origin::new("down").fault(Fault::Refuse).start(), Origin::start("up"));
+    let mut resources = forwarding(&[&down, &up], on(Retry::default()));
+    resources.push(Settings { retry_budget: NonZeroU32::new(1), ..Settings::default() }.into());
+    let proxy = TestProxy::start_with(resources, one_worker());
+    let mut client = proxy.connect().await;
+    for _ in 0..100 {
+        assert_eq!(client.get(HOST, "/").await.echo().origin, "up");
+    }
 }

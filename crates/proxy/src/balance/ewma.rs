@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Node, TryOutcome};
+use super::Node;
 use crate::random::Rng;
 
 /// Time after which a measurement keeps only 1/e of its weight.
@@ -13,7 +13,7 @@ const DECAY: Duration = Duration::from_secs(10);
 /// The time that a failure counts as. ingress-nginx counts the time that it took, so that an endpoint that refuses connections
 /// looks fastest of all; here it counts as a slow response.
 // No limit: a part of the algorithm.
-const FAILURE: Duration = Duration::from_secs(10);
+pub(super) const FAILURE: Duration = Duration::from_secs(10);
 
 /// Draws for a second endpoint before the first untried one in order is taken instead.
 // No limit: a part of the algorithm.
@@ -42,11 +42,7 @@ impl Ewma {
         Self { scores: nodes.iter().map(|node| old.get(&node.address).copied().unwrap_or(fresh)).collect() }
     }
 
-    pub(super) fn observe(&mut self, node: usize, outcome: TryOutcome, now: Instant) {
-        let took = match outcome {
-            TryOutcome::Answered(took) => took,
-            TryOutcome::Failed => FAILURE,
-        };
+    pub(super) fn observe(&mut self, node: usize, took: Duration, now: Instant) {
         let score = &mut self.scores[node];
         let weight = score.weight(now);
         *score = Score { seconds: score.seconds * weight + took.as_secs_f64() * (1.0 - weight), touched: now };

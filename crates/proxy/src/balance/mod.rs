@@ -43,6 +43,8 @@ pub struct Ask<'a> {
     pub hash_key: &'a [u8],
     /// Endpoints that failed this request. They are avoided as long as there is another one.
     pub tried: &'a [SocketAddr],
+    /// Endpoints that fail at present. New requests and sessions avoid them as long as there is another one.
+    pub ejected: &'a [SocketAddr],
     /// The current time.
     pub now: Instant,
 }
@@ -62,8 +64,34 @@ pub struct Pick {
 pub enum TryOutcome {
     /// With a response; time to connect plus time to the end of the response.
     Answered(Duration),
-    /// With an error or a timeout.
+    /// With an error or a timeout that the endpoint is to blame for.
     Failed,
+    /// By something else, such as a client that has gone.
+    Abandoned,
+}
+
+impl TryOutcome {
+    /// The time that it counts as, if it says anything about the endpoint.
+    fn time(self) -> Option<Duration> {
+        match self {
+            Self::Answered(took) => Some(took),
+            Self::Failed => Some(ewma::FAILURE),
+            Self::Abandoned => None,
+        }
+    }
+}
+
+/// Endpoints that a choice avoids.
+#[derive(Clone, Copy, Debug)]
+struct Avoided<'a> {
+    tried: &'a [SocketAddr],
+    ejected: &'a [SocketAddr],
+}
+
+impl Avoided<'_> {
+    fn allows(&self, address: &SocketAddr) -> bool {
+        !self.tried.contains(address) && !self.ejected.contains(address)
+    }
 }
 
 /// An endpoint, as the balancer stores it.
@@ -143,7 +171,8 @@ impl Balancer {
                 return Some(self.picked(node, None));
             }
         }
-        if let Some((node, key)) = sessions.open(&self.nodes, ask.tried, &mut self.rng) {
+        let avoided = avoided(ask, &self.nodes, &self.open);
+        if let Some((node, key)) = sessions.open(&self.nodes, |address| avoided.allows(address), &mut self.rng) {
             return Some(self.picked(node, Some(key)));
         }
         let node = self.choose(ask)?;
@@ -153,23 +182,22 @@ impl Balancer {
 
     /// Reports how a try ended.
     pub fn done(&mut self, pick: &Pick, outcome: TryOutcome, now: Instant) {
-        if let Choice::Ewma(ewma) = &mut self.choice {
+        if let (Choice::Ewma(ewma), Some(took)) = (&mut self.choice, outcome.time()) {
             let stays = |node: &Node| node.address == pick.endpoint;
             let at = match self.nodes.get(pick.node as usize) {
                 Some(node) if stays(node) => Some(pick.node as usize),
                 _ => self.nodes.iter().position(stays),
             };
             if let Some(at) = at {
-                ewma.observe(at, outcome, now);
+                ewma.observe(at, took, now);
             }
         }
     }
 
     fn choose(&mut self, ask: &Ask<'_>) -> Option<u32> {
         let (nodes, open) = (self.nodes.as_slice(), self.open.as_slice());
-        let fresh = |node: u32| !ask.tried.contains(&nodes[node as usize].address);
-        let any_fresh = ask.tried.is_empty() || open.iter().any(|&node| fresh(node));
-        let may = |node: u32| !any_fresh || fresh(node);
+        let avoided = avoided(ask, nodes, open);
+        let may = |node: u32| avoided.allows(&nodes[node as usize].address);
         match &mut self.choice {
             Choice::RoundRobin(turns) => turns.next(open, may),
             Choice::Ewma(ewma) => ewma.best(open, may, &mut self.rng, ask.now),
@@ -181,6 +209,18 @@ impl Balancer {
     fn picked(&self, node: u32, session: Option<SessionKey>) -> Pick {
         Pick { endpoint: self.nodes[node as usize].address, session, node }
     }
+}
+
+/// What a choice avoids without being left with nothing: an endpoint that fails at present is still better than one that has
+/// failed this very request.
+fn avoided<'a>(ask: &Ask<'a>, nodes: &[Node], open: &[u32]) -> Avoided<'a> {
+    let Ask { tried, ejected, .. } = *ask;
+    let leaves_some = |avoided: &Avoided<'_>| open.iter().any(|&node| avoided.allows(&nodes[node as usize].address));
+    let nothing = Avoided { tried: &[], ejected: &[] };
+    if tried.is_empty() && ejected.is_empty() {
+        return nothing;
+    }
+    [Avoided { tried, ejected }, Avoided { tried, ejected: &[] }].into_iter().find(leaves_some).unwrap_or(nothing)
 }
 
 impl Node {

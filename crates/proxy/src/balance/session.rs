@@ -119,7 +119,12 @@ impl Sessions {
     }
 
     /// Starts a session whose key determines its endpoint; `None` if the balancer has to choose the endpoint.
-    pub(super) fn open(&self, nodes: &[Node], tried: &[SocketAddr], rng: &mut Rng) -> Option<(u32, SessionKey)> {
+    pub(super) fn open(
+        &self,
+        nodes: &[Node],
+        may: impl Fn(&SocketAddr) -> bool,
+        rng: &mut Rng,
+    ) -> Option<(u32, SessionKey)> {
         let Map::Balanced(ring) = &self.map else {
             return None;
         };
@@ -128,7 +133,7 @@ impl Sessions {
             let key = SessionKey::generate(now, rng);
             let node = ring.find(key.as_bytes())?;
             let found = &nodes[node as usize];
-            (found.is_open() && !tried.contains(&found.address)).then_some((node, key))
+            (found.is_open() && may(&found.address)).then_some((node, key))
         })
     }
 

@@ -42,7 +42,7 @@ fn ready(count: u8) -> Vec<Endpoint> {
 }
 
 fn ask(now: Instant) -> Ask<'static> {
-    Ask { session: None, hash_key: b"", tried: &[], now }
+    Ask { session: None, hash_key: b"", tried: &[], ejected: &[], now }
 }
 
 fn balancer(balance: Balance, affinity: Option<(AffinityMode, bool)>, endpoints: &[Endpoint]) -> Balancer {
@@ -266,11 +266,13 @@ proptest! {
         affinity in affinities(),
         sets in proptest::collection::vec(endpoint_sets(), 1..5),
         tried in proptest::collection::vec(0u8..10, 0..4),
+        ejected in proptest::collection::vec(0u8..10, 0..4),
     ) {
         let now = Instant::now();
         let description = backend(balance, affinity);
         let mut balancer = Balancer::new(&description, &[], &mut Rng::from_seed(3), now);
         let tried: Vec<_> = tried.into_iter().map(address).collect();
+        let ejected: Vec<_> = ejected.into_iter().map(address).collect();
         for set in sets {
             balancer.update(&description, &set, now);
             let open: Vec<_> = set
@@ -279,13 +281,15 @@ proptest! {
                 .map(|each| each.address)
                 .collect();
             let fresh = open.iter().any(|each| !tried.contains(each));
+            let sound = open.iter().any(|each| !tried.contains(each) && !ejected.contains(each));
             for key in 0..20u8 {
-                let ask = Ask { session: None, hash_key: &[key], tried: &tried, now };
+                let ask = Ask { session: None, hash_key: &[key], tried: &tried, ejected: &ejected, now };
                 match balancer.pick(&ask) {
                     None => prop_assert!(open.is_empty()),
                     Some(pick) => {
                         prop_assert!(open.contains(&pick.endpoint));
                         prop_assert!(!fresh || !tried.contains(&pick.endpoint));
+                        prop_assert!(!sound || !ejected.contains(&pick.endpoint));
                         balancer.done(&pick, TryOutcome::Answered(Duration::from_millis(1)), now);
                     }
                 }

@@ -17,12 +17,25 @@ impl Exchange<'_> {
 
     /// Whether a failure leads to another try.
     pub(super) fn retries_failure(&self, retry: &Retry, tries: u32, failure: Failure) -> bool {
-        failure.side() == Side::Upstream && covers(&retry.on, failure) && self.may_retry(retry, tries)
+        failure.side() == Side::Upstream
+            && covers(&retry.on, failure)
+            && self.may_retry(retry, tries)
+            // A try that could not connect was no load for anyone.
+            && (failure.is_connect() || self.is_in_budget())
     }
 
     /// Whether the status of a response leads to another try.
     pub(super) fn retries_status(&self, retry: &Retry, tries: u32, status: u16) -> bool {
-        retry.on.statuses.contains(&status) && self.may_retry(retry, tries)
+        retry.on.statuses.contains(&status) && self.may_retry(retry, tries) && self.is_in_budget()
+    }
+
+    /// Takes a retry out of the backend's budget; `false` if it is used up.
+    fn is_in_budget(&self) -> bool {
+        let (shard, percent) = (&self.facts.shard, self.live.snapshot.settings().retry_budget);
+        let (Some(percent), Some(service)) = (percent, &self.service) else { return true };
+        let allowed = service.budget.take(shard.timers.now(), percent.get());
+        shard.metrics.borrow_mut().upstream.retries_denied += u64::from(!allowed);
+        allowed
     }
 
     /// Whether the policy allows another try.

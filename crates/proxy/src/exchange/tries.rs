@@ -12,7 +12,7 @@ use super::transfer::Gaps;
 use super::{Allowance, Exchange};
 use crate::access_log::Format;
 use crate::balance::{Ask, Pick, TryOutcome, cookie};
-use crate::error::{Errno, Failure};
+use crate::error::{Errno, Failure, Side};
 use crate::limit::TRIES;
 use crate::message::UpstreamRequest;
 use crate::reason::Reason;
@@ -63,6 +63,7 @@ impl Exchange<'_> {
         };
         let shard = &self.facts.shard;
         let service = shard.upstreams.service(self.live, forwarding.backend, &shard.rng).ok_or(Failure::NoService)?;
+        service.budget.note_request(shard.timers.now());
         self.service = Some(service.clone());
         let tls = service.with_backend(|backend| forwarding.tls(backend));
         let way = shard.upstreams.ways.find(self.live, tls).map_err(Failure::InvalidTls)?;
@@ -129,6 +130,7 @@ impl Exchange<'_> {
                 .and_then(|(name, head)| cookie::find(head.parsed.fields(), head.bytes, name.as_bytes())),
             hash_key: &key,
             tried: &self.scratch.tried,
+            ejected: &[],
             now: self.dispatched,
         });
         self.scratch.value = key;
@@ -247,9 +249,14 @@ impl Exchange<'_> {
     ) -> Instant {
         let now = Instant::now();
         let response = now - attempt.begun;
-        let failed = attempt.header.is_none();
-        let outcome = if failed { TryOutcome::Failed } else { TryOutcome::Answered(response) };
-        service.done(&attempt.pick, outcome, now);
+        let outcome = match reason {
+            _ if attempt.header.is_some() => TryOutcome::Answered(response),
+            Some(reason) if reason.side() != Side::Upstream => TryOutcome::Abandoned,
+            _ => TryOutcome::Failed,
+        };
+        if service.done(&attempt.pick, outcome, now) {
+            self.facts.shard.metrics.borrow_mut().upstream.ejected += 1;
+        }
         let scratch = &mut *self.scratch;
         if scratch.tries.len() < TRIES as usize {
             scratch.tried.push(attempt.pick.endpoint);

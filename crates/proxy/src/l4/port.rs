@@ -134,7 +134,7 @@ impl StreamSession {
             self.record.upstream_name = service.with_backend(|backend| backend.upstream_name.clone());
         }
         let tried = &self.record.tried;
-        let pick = service.pick(|_| Ask { session: None, hash_key: b"", tried, now: Instant::now() })?;
+        let pick = service.pick(|_| Ask { session: None, hash_key: b"", tried, ejected: &[], now: Instant::now() })?;
         if tried.contains(&pick.endpoint) {
             return None;
         }
@@ -153,8 +153,10 @@ impl StreamSession {
 
     /// Reports that an endpoint was not reached.
     pub(super) fn failed(&self, service: &Service, pick: &Pick) {
-        service.done(pick, TryOutcome::Failed, Instant::now());
-        self.shard.metrics.borrow_mut().upstream.failed += 1;
+        let ejected = service.done(pick, TryOutcome::Failed, Instant::now());
+        let counts = &mut self.shard.metrics.borrow_mut().upstream;
+        counts.failed += 1;
+        counts.ejected += u64::from(ejected);
     }
 
     /// Drops a datagram. Each is counted, but since anyone can send any number of them, only one a minute is logged.

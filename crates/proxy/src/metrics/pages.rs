@@ -443,6 +443,18 @@ impl Pages {
             ("upstream_connections_total", "counter", "Connections made to endpoints.", upstream.connected as f64),
             ("upstream_connect_failures_total", "counter", "Failed attempts to connect.", upstream.failed as f64),
             ("upstream_reused_total", "counter", "Requests sent on a kept connection.", upstream.reused as f64),
+            (
+                "upstream_ejections_total",
+                "counter",
+                "Times that an endpoint failed so often in a row that it is passed over for a while.",
+                upstream.ejected as f64,
+            ),
+            (
+                "upstream_retries_denied_total",
+                "counter",
+                "Tries after a failure that the retry budget denied.",
+                upstream.retries_denied as f64,
+            ),
             ("upstream_connections_idle", "gauge", "Connections kept to endpoints.", upstream.idle as f64),
             (
                 "access_log_dropped_lines_total",

@@ -93,6 +93,10 @@ pub struct UpstreamCounts {
     pub reused: u64,
     /// Attempts to connect that failed.
     pub failed: u64,
+    /// Times that an endpoint was ejected for its failures.
+    pub ejected: u64,
+    /// Tries that the retry budget has denied.
+    pub retries_denied: u64,
     /// Idle connections.
     pub idle: u64,
 }
@@ -322,6 +326,8 @@ impl UpstreamCounts {
         self.connected += other.connected;
         self.reused += other.reused;
         self.failed += other.failed;
+        self.ejected += other.ejected;
+        self.retries_denied += other.retries_denied;
         self.idle += other.idle;
     }
 }

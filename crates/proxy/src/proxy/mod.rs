@@ -143,6 +143,7 @@ impl Proxy {
             log: log.as_ref().map(|log| log.handle()),
             metrics: metrics.clone(),
             remarks: remarks.clone(),
+            health: Arc::default(),
             unreachable,
         });
         let mut senders = Vec::with_capacity(count);

@@ -28,7 +28,7 @@ use crate::remark::Remarks;
 use crate::respond::DateClock;
 use crate::timer::Timers;
 use crate::unreachable::{Failing, UnreachableSink};
-use crate::upstream::Upstreams;
+use crate::upstream::{HealthBoard, Upstreams};
 use crate::work::Store;
 
 /// What all workers of the process have in common; nothing in it is written by a request.
@@ -48,6 +48,8 @@ pub(crate) struct Common {
     pub(crate) metrics: Arc<MetricOptions>,
     /// What responses have shown; written at most once per backend.
     pub(crate) remarks: Remarks,
+    /// The health of endpoints; written by failed tries.
+    pub(crate) health: Arc<HealthBoard>,
     /// Gets reports of backends that can't be reached.
     pub(crate) unreachable: UnreachableSink,
 }
@@ -108,10 +110,10 @@ impl Shard {
             metrics: RefCell::new(WorkerMetrics::new(common.metrics.clone())),
             failing: RefCell::new(Failing::new(common.unreachable.clone())),
             log_clock: RefCell::new(LogClock::new()),
+            upstreams: Upstreams::new(common.health.clone()),
             common,
             timers: Timers::new(),
             store: Store::default(),
-            upstreams: Upstreams::default(),
             clock: DateClock::default(),
             formats: RefCell::default(),
             rng: RefCell::new(Rng::from_os()),

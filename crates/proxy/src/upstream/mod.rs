@@ -1,5 +1,7 @@
 //! Endpoints as seen by one worker: the choice of an endpoint for a request, and the idle connections to endpoints.
 
+mod budget;
+mod health;
 pub(crate) mod pool;
 mod service;
 mod target;
@@ -7,6 +9,7 @@ mod tls;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use fairway_model::BackendName;
 use foldhash::fast::RandomState;
@@ -16,6 +19,7 @@ use crate::live::Live;
 use crate::random::Rng;
 use crate::timer::Millis;
 
+pub(crate) use self::health::HealthBoard;
 pub(crate) use self::pool::{Pool, UpstreamConnection};
 pub(crate) use self::service::{Service, endpoints};
 pub(crate) use self::target::{Target, Way, Ways};
@@ -28,10 +32,17 @@ pub(crate) struct Upstreams {
     pub(crate) pool: RefCell<Pool>,
     /// The ways in which connections are made.
     pub(crate) ways: Ways,
+    /// The health of endpoints, shared by all workers.
+    health: Arc<HealthBoard>,
     services: RefCell<HashMap<BackendName, Rc<Service>, RandomState>>,
 }
 
 impl Upstreams {
+    /// The endpoints of a worker that shares what it knows of their health.
+    pub(crate) fn new(health: Arc<HealthBoard>) -> Self {
+        Self { health, ..Self::default() }
+    }
+
     /// The state of a backend, created on first use and updated when the snapshot is newer. `None` if the snapshot does not
     /// contain the backend.
     ///
@@ -49,7 +60,7 @@ impl Upstreams {
             services.remove(name);
             return None;
         }
-        let service = Rc::new(Service::new(live, name, &mut rng.borrow_mut())?);
+        let service = Rc::new(Service::new(live, name, &self.health, &mut rng.borrow_mut())?);
         services.insert(name.clone(), service.clone());
         Some(service)
     }

@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use fairway_model::{Backend, BackendName, Balance, Endpoint, EndpointSet, Endpoints};
 
+use super::budget::RetryBudget;
+use super::health::{Health, HealthBoard};
 use crate::access_log::Format;
 use crate::balance::{self, Ask, Balancer, Pick, TryOutcome};
 use crate::live::Live;
@@ -25,13 +27,16 @@ pub(crate) struct Service {
     /// The hash key, if the endpoint is chosen by a hash.
     hash_key: RefCell<Option<Rc<Format>>>,
     balancer: RefCell<Balancer>,
+    health: RefCell<Health>,
+    /// Bounds the tries after failures.
+    pub(crate) budget: RetryBudget,
     /// Whether one of its responses had X-Accel-Redirect.
     accel_redirect: Cell<bool>,
 }
 
 impl Service {
     /// Creates the state of a backend in the snapshot.
-    pub(crate) fn new(live: &Live, name: &BackendName, rng: &mut Rng) -> Option<Self> {
+    pub(super) fn new(live: &Live, name: &BackendName, board: &HealthBoard, rng: &mut Rng) -> Option<Self> {
         let backend = live.snapshot.backend(name)?.clone();
         let endpoints = EndpointSource::of(live, name);
         let balancer = Balancer::new(&backend, &endpoints.list(live), rng, Instant::now());
@@ -42,6 +47,8 @@ impl Service {
             backend: RefCell::new(backend),
             endpoints: RefCell::new(endpoints),
             balancer: RefCell::new(balancer),
+            health: RefCell::new(Health::of(board, name)),
+            budget: RetryBudget::default(),
             accel_redirect: Cell::new(false),
         })
     }
@@ -64,7 +71,9 @@ impl Service {
             *self.hash_key.borrow_mut() = hash_key(backend);
             *own_backend = backend.clone();
             *own_endpoints = endpoints;
-            self.balancer.borrow_mut().update(&own_backend, &own_endpoints.list(live), Instant::now());
+            let list = own_endpoints.list(live);
+            self.balancer.borrow_mut().update(&own_backend, &list, Instant::now());
+            self.health.borrow_mut().keep(|address| list.iter().any(|endpoint| endpoint.address == address));
         }
         self.version.set(live.version);
         true
@@ -108,16 +117,21 @@ impl Service {
         self.hash_key.borrow().clone()
     }
 
-    /// Chooses an endpoint. `ask` gets the name of the session cookie, if there is one.
+    /// Chooses an endpoint, if possible one that isn't failing. `ask` gets the name of the session cookie, if there is one.
     pub(crate) fn pick<'a>(&self, ask: impl FnOnce(Option<&str>) -> Ask<'a>) -> Option<Pick> {
         let backend = self.backend.borrow();
         let cookie = backend.affinity.as_ref().map(|affinity| &*affinity.cookie.name);
-        self.balancer.borrow_mut().pick(&ask(cookie))
+        let (ask, mut health) = (ask(cookie), self.health.borrow_mut());
+        let now = ask.now;
+        let pick = self.balancer.borrow_mut().pick(&Ask { ejected: health.ejected(now), ..ask })?;
+        health.chosen(pick.endpoint, now);
+        Some(pick)
     }
 
-    /// Reports how a try ended.
-    pub(crate) fn done(&self, pick: &Pick, outcome: TryOutcome, now: Instant) {
+    /// Reports how a try ended; returns whether its endpoint is passed over from now on.
+    pub(crate) fn done(&self, pick: &Pick, outcome: TryOutcome, now: Instant) -> bool {
         self.balancer.borrow_mut().done(pick, outcome, now);
+        self.health.borrow_mut().done(pick.endpoint, outcome, now)
     }
 }
 

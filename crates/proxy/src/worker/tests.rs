@@ -357,6 +357,7 @@ fn worker(live: &Arc<Live>, log: Option<LogHandle>) -> Rc<Worker> {
 /// What the workers of these tests have in common.
 fn common(log: Option<LogHandle>) -> Arc<Common> {
     Arc::new(Common {
+        health: Arc::default(),
         unreachable: UnreachableSink::default(),
         clients: ClientCounts::default(),
         connections: 100,

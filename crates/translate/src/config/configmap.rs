@@ -207,6 +207,10 @@ configmap! {
         "proxy-next-upstream-tries" => proxy_next_upstream_tries: u32 = "3", [Differs(TRIES)];
         /// Tries POST, LOCK and PATCH again as well.
         "retry-non-idempotent" => retry_non_idempotent: bool = "false";
+        /// Tries after a failure, in percent of the requests to a Service port, beyond a few; 0 for any number. A try that could not
+        /// connect isn't counted.
+        "retry-budget" => retry_budget: u32 = "20",
+            [Differs("a key of Fairway's own: ingress-nginx has no such limit")];
         /// How endpoints are chosen.
         "load-balance" => load_balance: LoadBalance = "round_robin";
         /// Sends to cluster addresses of Services instead of to their endpoints.

@@ -98,6 +98,7 @@ pub(crate) fn settings(
             idle: config.upstream_keepalive_timeout.duration(),
             age: config.upstream_keepalive_time.0,
         },
+        retry_budget: NonZeroU32::new(config.retry_budget),
         header_timeout: nonzero(config.client_header_timeout.duration(), 60),
         body_timeout: nonzero(config.client_body_timeout.duration(), 60),
         body_rate: config.client_body_min_rate,
