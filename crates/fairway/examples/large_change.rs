@@ -1,9 +1,9 @@
-//! How long an edit of one host takes to be live while a file with very many hosts is loaded.
+//! How long it takes until an edit of one host is live while a file with very many hosts is loaded.
 //!
 //!     cargo build --release && cargo run --example large_change -- target/release/fairway 100000
 //!
-//! It runs `fairway dev` on a folder, saves a file with so many Ingresses, and from then on edits another one again and again, each time
-//! from the save to the first answer by the new path.
+//! It runs `fairway dev` on a folder, saves a file with that many Ingresses, and from then on edits another file repeatedly,
+//! measuring the time from the save to the first response on the new path.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -13,10 +13,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How long after the large file the first edit comes: what is saved at the same moment is read as one change.
+/// Time from the large file to the first edit: files saved at the same moment are read as one change.
 const AFTER: Duration = Duration::from_millis(150);
 
-/// Ends with the value.
+/// Killed when dropped.
 struct Dev(Child);
 
 impl Drop for Dev {
@@ -52,7 +52,7 @@ fn measure(binary: &str, hosts: usize, folder: &Path) -> std::io::Result<()> {
     save(folder, "many", &many)?;
     sleep(AFTER);
     let mut took = Vec::new();
-    // Parts go live in the order of the file; this one is in the last.
+    // Parts go live in the order of the file; this host is in the last one.
     let last = format!("h{}.example", hosts.saturating_sub(1));
     while !is_served(http, &last, "/") {
         let path = format!("/{}", took.len() + 1);

@@ -1,4 +1,4 @@
-//! The command line as it is written, and its help. What the words mean is decided by the module of each command.
+//! The command line as written, and its help. The module of each command interprets it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -147,7 +147,7 @@ fn check() -> Command {
     of_cluster(report(command))
 }
 
-/// How a report is written, and when it is a failure.
+/// The format of a report, and when it counts as a failure.
 fn report(command: Command) -> Command {
     command
         .arg(
@@ -169,7 +169,7 @@ fn report(command: Command) -> Command {
         )
 }
 
-/// Adds what chooses a cluster, and the flags.
+/// Adds the options that select a cluster, and the flags.
 fn of_cluster(command: Command) -> Command {
     let command = command.arg(
         Arg::new("context")
@@ -198,7 +198,7 @@ fn explain() -> Command {
     flags::add(command, false)
 }
 
-/// What else there is to say of a request than method and URL.
+/// The parts of a request besides method and URL.
 fn request(command: Command) -> Command {
     command
         .arg(
@@ -355,7 +355,7 @@ fn allow_address() -> Arg {
         .help("Let ExternalName Services lead to this loopback, link-local or metadata address")
 }
 
-/// The values of an option that may be given several times.
+/// The values of a repeatable option.
 pub(crate) fn all<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, name: &str) -> Vec<T> {
     matches.get_many::<T>(name).into_iter().flatten().cloned().collect()
 }

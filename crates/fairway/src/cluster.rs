@@ -1,4 +1,4 @@
-//! The cluster that a command reads: the one of a kubeconfig, found in the same way as in kubectl.
+//! The cluster that a command reads: that of a kubeconfig, found as kubectl finds it.
 
 use clap::ArgMatches;
 use fairway_controller::ApiConfig;

@@ -1,8 +1,8 @@
-//! The built-in echo of `fairway dev`: it stands in for every Service of which no endpoints are known, and answers with the name
-//! of the Service and the request as a backend would get it.
+//! The built-in echo of `fairway dev`: it stands in for every Service without known endpoints, and responds with the name of the
+//! Service and the request as a backend would see it.
 //!
-//! It listens on loopback only and everything about it is bounded: connections, heads, the part of a body that is repeated,
-//! and the time that a connection may be idle.
+//! It listens on loopback only and everything about it is bounded: connections, heads, the part of a body that is echoed, and the
+//! idle time of a connection.
 
 use std::fmt::Write as _;
 use std::io;
@@ -22,11 +22,11 @@ use tokio::sync::Semaphore;
 
 /// Connections at the same time; more wait. The proxy keeps a few hundred to one endpoint.
 const CONNECTIONS: usize = 1024;
-/// How much of a body is repeated.
+/// Length of a body that is echoed.
 const BODY: usize = 64 << 10;
 /// Idle time of a connection. Longer than the proxy's, so that the proxy is the one that closes.
 const IDLE: Duration = Duration::from_secs(120);
-/// Heads as large as any proxy in front may send; names of fields are shown whatever they are.
+/// Heads as large as any proxy in front may send; fields are shown whatever their names.
 const LIMITS: HeadLimits = HeadLimits {
     start_line: 64 << 10,
     field_line: 64 << 10,
@@ -40,7 +40,7 @@ const CONTENT_TYPE: FieldName<'static> = FieldName::from_static("Content-Type");
 const CONTENT_LENGTH: FieldName<'static> = FieldName::from_static("Content-Length");
 const CONNECTION: FieldName<'static> = FieldName::from_static("Connection");
 
-/// Starts the echo on a thread of its own, on a port of the kernel's choice. It runs as long as the process does.
+/// Starts the echo on its own thread, on a port that the kernel chooses. It runs as long as the process.
 pub(crate) fn start() -> io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
@@ -57,18 +57,18 @@ async fn serve(listener: std::net::TcpListener) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 tokio::spawn(async move {
-                    // Whatever ends the connection is of no interest to anyone but its peer.
+                    // How the connection ended matters only to its peer.
                     let _ = connection(stream).await;
                     drop(place);
                 });
             }
-            // Out of file descriptors, say: the next attempt would fail at once, too.
+            // Out of file descriptors, say: the next attempt would fail at once as well.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
 }
 
-/// Serves one connection until it is closed, is idle too long or no longer HTTP.
+/// Serves one connection until it closes, is idle too long or doesn't carry HTTP.
 async fn connection(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut received = Vec::with_capacity(4 << 10);
@@ -112,8 +112,7 @@ async fn read(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<usiz
     tokio::time::timeout(IDLE, stream.read_buf(received)).await.unwrap_or(Ok(0))
 }
 
-/// Reads the body to its end: the first part of it and its length. `None` if it never came to its end. What follows stays in
-/// `rest`.
+/// Reads the whole body and returns its beginning and its length; `None` if it ended early. Bytes after it stay in `rest`.
 async fn body(stream: &mut TcpStream, framing: Framing, rest: &mut Vec<u8>) -> io::Result<Option<(Vec<u8>, u64)>> {
     let mut decoder = BodyDecoder::new(framing, ChunkLimits::default());
     let (mut kept, mut total) = (Vec::new(), 0);
@@ -143,12 +142,12 @@ async fn body(stream: &mut TcpStream, framing: Framing, rest: &mut Vec<u8>) -> i
     }
 }
 
-/// Whether JSON is asked for. A browser lists `application/xml` and the like, never this.
+/// Whether the client asks for JSON. A browser lists `application/xml` and the like, never this.
 fn accepts_json(accept: &[u8]) -> bool {
     accept.to_ascii_lowercase().windows(4).any(|window| window == b"json")
 }
 
-/// A request as it arrived here.
+/// A request as received here.
 #[derive(Serialize)]
 struct Seen {
     service: String,
@@ -194,7 +193,7 @@ impl Seen {
     }
 
     fn json(&self) -> String {
-        // Texts and numbers only, so there is nothing that can't be written.
+        // It has only texts and numbers, all of which can be serialised.
         let mut json = serde_json::to_string_pretty(self).unwrap_or_default();
         json.push('\n');
         json
@@ -230,7 +229,7 @@ impl EchoAnswer {
         let mut out = Vec::with_capacity(self.text.len() + 128);
         let mut writer = HeadWriter::new(&mut out);
         let kind: &[u8] = if self.json { b"application/json" } else { b"text/plain; charset=utf-8" };
-        // All of these are constants that a head may hold.
+        // These are all constants that a head may contain.
         let _ = writer.status_line(self.status);
         let _ = writer.field(CONTENT_TYPE, kind);
         writer.field_number(CONTENT_LENGTH, self.text.len() as u64);

@@ -1,7 +1,8 @@
-//! The flags of ingress-nginx, read as Go's flags are: `--flag value`, `--flag=value`, and for switches `--flag` or `--flag=false`.
+//! The flags of ingress-nginx, parsed as Go parses flags: `--flag value`, `--flag=value`, and for switches `--flag` or
+//! `--flag=false`.
 //!
-//! Which flags there are is said by one table, `fairway_translate::flag`. All of them are accepted, so that the arguments of a
-//! Deployment can stay as they are; those that aren't honoured are answered with their verdict when the process starts.
+//! One table, `fairway_translate::flag`, defines them. All of them are accepted, so that the arguments of a Deployment can stay
+//! unchanged; the verdicts on flags without effect are logged when the process starts.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +13,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use fairway_translate::flag::{FLAGS, Flag, Takes, flag};
 use fairway_translate::options::{LabelSelector, Options, RESERVED_PORTS};
 
-/// The flags that decide how objects are read: they mean the same in `dev`, `check` and `explain` as in `run`.
+/// The flags that decide how objects are read: they have the same meaning in `dev`, `check` and `explain` as in `run`.
 const READING: [&str; 19] = [
     "annotations-prefix",
     "configmap",
@@ -35,7 +36,7 @@ const READING: [&str; 19] = [
     "watch-namespace-selector",
 ];
 
-/// What a flag was given.
+/// The value of a flag.
 #[derive(Clone, Debug, PartialEq)]
 enum FlagValue {
     Bool(bool),
@@ -48,7 +49,7 @@ enum FlagValue {
     Text(String),
 }
 
-/// The flags that the user set, by name. What is not set has the table's default.
+/// The flags that the user set, by name. Others have the default from the table.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flags {
     set: BTreeMap<&'static str, FlagValue>,
@@ -59,7 +60,7 @@ pub(crate) struct Flags {
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
 
-/// Adds all flags to a command. `complete` shows all that work in its help, else only those that concern reading objects.
+/// Adds all flags to a command. With `complete`, its help shows all that work, else only those that concern reading objects.
 pub(crate) fn add(command: Command, complete: bool) -> Command {
     FLAGS.iter().filter(|flag| flag.name != "version" || complete).fold(command, |command, flag| {
         let shown = flag.verdict.works() && (complete || READING.contains(&flag.name));
@@ -93,7 +94,7 @@ fn arg(flag: &'static Flag) -> Arg {
 
 fn parser(takes: Takes) -> ValueParser {
     match takes {
-        // What Go's strconv.ParseBool takes.
+        // The values that Go's strconv.ParseBool accepts.
         Takes::Bool => {
             PossibleValuesParser::new(["true", "false", "1", "0", "t", "f", "T", "F", "TRUE", "FALSE", "True", "False"])
                 .map(|text| FlagValue::Bool(text.starts_with(['1', 't', 'T'])))
@@ -129,7 +130,7 @@ fn parser(takes: Takes) -> ValueParser {
     }
 }
 
-/// Go's notation of durations: numbers with units, one after the other. Negative ones count as zero.
+/// Go's notation of durations: numbers with units in a row. Negative ones count as zero.
 fn duration(text: &str) -> Option<Duration> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -155,7 +156,7 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 impl Flags {
-    /// What was given on the command line.
+    /// The values on the command line.
     pub(crate) fn from_matches(matches: &ArgMatches) -> Self {
         let given = |flag: &'static Flag| {
             let value = matches.try_get_one::<FlagValue>(flag.name).ok().flatten()?;
@@ -164,7 +165,7 @@ impl Flags {
         Self { set: FLAGS.iter().filter_map(given).collect() }
     }
 
-    /// The flags that were set and aren't honoured as they are with ingress-nginx.
+    /// The flags that were set and don't work as in ingress-nginx.
     pub(crate) fn not_honoured(&self) -> impl Iterator<Item = &'static Flag> {
         self.set.keys().filter_map(|name| flag(name)).filter(|flag| !flag.verdict.works())
     }
@@ -207,7 +208,7 @@ impl Flags {
         }
     }
 
-    /// A time, whatever its notation.
+    /// A duration, in any notation.
     pub(crate) fn time(&self, name: &str) -> Duration {
         match self.set.get(name) {
             Some(FlagValue::Time(time)) => *time,
@@ -235,7 +236,7 @@ impl Flags {
         }
     }
 
-    /// How objects are to be read. Listeners are those of a cluster: all addresses, the ports of the flags.
+    /// How to read objects. Listeners are those in a cluster: all addresses, the ports of the flags.
     pub(crate) fn options(&self) -> Result<Options, UsageError> {
         let exclusive = |one: &str, other: &str| {
             let both = self.is_set(one) && self.is_set(other);

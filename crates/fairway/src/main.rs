@@ -22,11 +22,11 @@ mod wiring;
 
 use std::process::ExitCode;
 
-/// Exit status for a command line that can't be carried out as it is written; clap uses the same.
+/// Exit status for a command line that can't be carried out as written; clap uses the same.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    // The first call starts the clock that tells how long the start took.
+    // The first call starts the clock that measures the start-up.
     wiring::age();
     capability::raise();
     open_files::raise_limit();

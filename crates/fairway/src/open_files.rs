@@ -1,7 +1,7 @@
 //! The limit of open files: each connection, from a client or to an endpoint, and each UDP session takes one.
 //!
-//! Container runtimes and login shells set the soft limit low (often 1024) for programs that use `select`, and leave the raise up
-//! to the hard limit to those that don't.
+//! Container runtimes and login shells set a low soft limit (often 1024) for programs that use `select`, and expect other programs
+//! to raise it to the hard limit.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 

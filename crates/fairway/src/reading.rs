@@ -1,4 +1,4 @@
-//! Manifests or a cluster, read once and translated, for the commands that only look: `check`, `explain` and the plugin of kubectl.
+//! Manifests or a cluster, read once and translated, for the read-only commands: `check`, `explain` and the kubectl plugin.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,43 +15,43 @@ use crate::flags::Flags;
 use crate::manifest::{Counts, Finding, Manifests};
 use crate::report;
 
-/// Stands for the echo of `fairway dev`, which isn't running: no Service of the files leads there by itself.
+/// Stands for the echo of `fairway dev`, which isn't running. No Service in the files has this address.
 const ECHO: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1)), 0);
 
-/// Objects and what they come to.
+/// Objects and their translation.
 pub(crate) struct Reading {
-    /// The files; none where a cluster was read.
+    /// The files; empty if a cluster was read.
     pub(crate) manifests: Manifests,
     pub(crate) source: Source,
     pub(crate) objects: Objects,
-    /// The addresses in the status of Ingresses, where a cluster was read.
+    /// The addresses in the status of Ingresses, if a cluster was read.
     pub(crate) addresses: BTreeMap<ObjectKey, Vec<String>>,
     pub(crate) options: Options,
     pub(crate) snapshot: Snapshot,
     pub(crate) findings: Vec<Finding>,
-    /// Ingresses of which no version is in force, or not the newest one.
+    /// Ingresses of which no version is in force, or only an older one.
     pub(crate) left_out: Vec<LeftOut>,
-    /// Ingresses that are left alone: another controller's, most likely.
+    /// Ingresses that are not served, most likely because they belong to another controller.
     pub(crate) foreign: HashSet<Origin>,
 }
 
-/// Where objects come from.
+/// The source of objects.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Source {
     Files,
     Cluster,
 }
 
-/// What answers for a Service of which the files hold nothing.
+/// What answers for a Service that is missing from the files.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Missing {
     /// Nothing: the Service is reported as missing.
     Told,
-    /// The echo of `fairway dev`, for Services that the files hold without endpoints.
+    /// The echo of `fairway dev`, for Services that the files contain without endpoints.
     Echo,
 }
 
-/// Reads files and folders, and translates what is in them.
+/// Reads files and folders, and translates their objects.
 pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing) -> anyhow::Result<Reading> {
     let mut options = options(flags)?;
     let echo = (missing == Missing::Echo).then_some(ECHO);
@@ -72,7 +72,7 @@ pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing) -> anyhow
     Ok(Reading { manifests, source: Source::Files, findings, ..reading })
 }
 
-/// Reads from a cluster what `fairway run` would read with these flags, and translates it. Nothing is written.
+/// Reads from a cluster what `fairway run` would read with these flags, and translates it. It writes nothing.
 pub(crate) fn read_cluster(flags: &Flags, api: &ApiConfig) -> anyhow::Result<Reading> {
     let options = flags.options()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -86,7 +86,7 @@ pub(crate) fn read_cluster(flags: &Flags, api: &ApiConfig) -> anyhow::Result<Rea
     reading.findings.splice(0..0, unreadable);
     reading.findings.extend(missing_objects(&reading.objects, &reading.options, Source::Cluster));
     reading.findings.iter_mut().for_each(|finding| raise(&mut finding.diagnostic));
-    // There are no places to sort by.
+    // Objects of a cluster have no locations to sort by.
     reading.findings.sort_by(|a, b| {
         let key =
             |finding: &Finding| (finding.diagnostic.origin.clone(), std::cmp::Reverse(finding.diagnostic.severity));
@@ -95,7 +95,7 @@ pub(crate) fn read_cluster(flags: &Flags, api: &ApiConfig) -> anyhow::Result<Rea
     Ok(Reading { addresses, ..reading })
 }
 
-/// What flags name and isn't there.
+/// Objects that flags name and that don't exist.
 fn missing_objects(objects: &Objects, options: &Options, source: Source) -> Vec<Finding> {
     let named = [
         ("--configmap", &options.configmap),
@@ -119,7 +119,7 @@ fn missing_objects(objects: &Objects, options: &Options, source: Source) -> Vec<
     found
 }
 
-/// Files that hold nothing at all: a report without a finding would be worth nothing.
+/// Without any object a report would have no findings and no value.
 fn nothing(manifests: &Manifests, paths: &[PathBuf]) -> Option<Finding> {
     let counts = manifests.counts();
     let broken = manifests.findings().iter().any(|found| found.diagnostic.severity == Severity::Error);
@@ -135,14 +135,15 @@ fn nothing(manifests: &Manifests, paths: &[PathBuf]) -> Option<Finding> {
     })
 }
 
-/// What makes a route answer 503 is an error for someone who is about to apply it, also where it may be right by tomorrow in a cluster.
+/// Findings that make a route answer 503 are errors for the author of manifests, even where a cluster may resolve them later.
 fn raise(diagnostic: &mut Diagnostic) {
     if diagnostic.severity == Severity::Warning && diagnostic.unserved {
         diagnostic.severity = Severity::Error;
     }
 }
 
-/// The options of a command that reads files: no admission controller has set the class of an Ingress, so one without a class is served.
+/// The options of a command that reads files: no admission controller has set the class of an Ingress, so one without a class is
+/// served.
 pub(crate) fn options(flags: &Flags) -> anyhow::Result<Options> {
     let mut options = flags.options()?;
     if !flags.is_set("watch-ingress-without-class") {
@@ -152,7 +153,7 @@ pub(crate) fn options(flags: &Flags) -> anyhow::Result<Options> {
 }
 
 impl Reading {
-    /// The result of translating objects, before anything is known of the files that they are in.
+    /// The translation of objects, before anything is known about their files.
     pub(crate) fn of(objects: Objects, translation: Translation, options: Options) -> anyhow::Result<Self> {
         let foreign: Vec<_> = not_served(translation.left_out.iter().cloned(), &options).collect();
         let foreign_origins = foreign.iter().map(|found| found.origin.clone()).collect();
@@ -170,7 +171,7 @@ impl Reading {
         })
     }
 
-    /// How many objects were read, of how many files, and how many of other kinds there are.
+    /// The number of objects and files that were read, and of objects of other kinds.
     pub(crate) fn counts(&self) -> Counts {
         match self.source {
             Source::Files => self.manifests.counts(),
@@ -184,7 +185,7 @@ impl Reading {
     }
 }
 
-/// Says of each Ingress that is left alone why, so that its author doesn't wait in vain.
+/// Reports why an Ingress is not served, so that its author doesn't wait in vain.
 pub(crate) fn not_served<'a>(
     left_out: impl Iterator<Item = LeftOut> + 'a,
     options: &'a Options,
@@ -195,7 +196,7 @@ pub(crate) fn not_served<'a>(
         let Standing::NotOurs(why) = standing else { return None };
         let class = why.class();
         let (severity, message) = match &why {
-            // The operator chose so by a flag: another namespace, no catch-all.
+            // The operator chose this by a flag: another namespace, no catch-all.
             _ if class == ours => return None,
             NotOurs::NoClass => (Severity::Info, format!("not served: it names no class; ours is {ours}")),
             NotOurs::OtherAnnotation { .. } if class.is_empty() => {

@@ -1,4 +1,4 @@
-//! Findings about users' objects, one line each: place, severity, object, field, value, what was expected.
+//! Findings about users' objects, one line each: location, severity, object, field, value, what was expected.
 
 use std::fmt::Write as _;
 
@@ -21,7 +21,7 @@ pub(crate) fn line(finding: &Finding, terminal: Terminal) -> String {
         Severity::Info => (Style::Cyan, "info"),
     };
     let _ = write!(out, "{}: ", terminal.style(style, word));
-    // A file's name is its own place; an object without a name in it is shown with its kind.
+    // A file's name is its own location; an unnamed object in it is shown by its kind.
     match &*found.origin.kind {
         "File" if found.origin.section.is_empty() => {}
         "File" => _ = write!(out, "{}: ", printable(&found.origin.section)),
@@ -65,7 +65,7 @@ pub(crate) fn totals(findings: &[Finding]) -> (usize, usize) {
     (of(Severity::Error), of(Severity::Warning))
 }
 
-/// By place, the worst first in each place, without duplicates.
+/// Sorts by location, the most severe first in each, and removes duplicates.
 pub(crate) fn sort(findings: &mut Vec<Finding>) {
     findings.sort_by(|a, b| {
         let key = |finding: &Finding| (finding.place.clone(), std::cmp::Reverse(finding.diagnostic.severity));

@@ -19,7 +19,7 @@ pub(crate) fn completions(matches: &ArgMatches) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Prints the manual page, or writes one for each command.
+/// Prints the manual page, or writes one per command.
 pub(crate) fn man(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.get_one::<PathBuf>("folder") {
         Some(folder) => {

@@ -17,7 +17,7 @@ use crate::flags::{Flags, UsageError};
 
 mod metrics;
 
-/// One JSON object per line, with the names that the process log uses. Numbers are numbers; values for each try of an endpoint
+/// One JSON object per line, with the names that the process log uses. Numbers are JSON numbers; values for each try of an endpoint
 /// are lists.
 const JSON: &str = "{\"time\":\"$time_iso8601\",\"remote_addr\":\"$remote_addr\",\"request_id\":\"$req_id\",\
     \"method\":\"$request_method\",\"scheme\":\"$scheme\",\"host\":\"$host\",\"path\":\"$request_uri\",\

@@ -8,7 +8,7 @@ use std::path::Path;
 use fairway_testkit::{Ca, Leaf, Origin, Reply, eventually};
 use support::Dev;
 
-/// One Ingress for each host, with annotations of its own.
+/// One Ingress per host, each with its own annotations.
 fn ingresses(hosts: &[(&str, &[(&str, &str)])]) -> String {
     let mut out =
         "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {ports: [{port: 443}]}\n"
@@ -89,7 +89,7 @@ async fn backends_are_spoken_to_over_tls_and_checked_as_the_annotations_say() {
     }
     assert_ne!(status(&dev, "clear").await, 200, "the backend speaks nothing but TLS");
     assert!(dev.greeting.contains("there is no Secret shop/gone"), "{}", dev.greeting);
-    // The Secret comes: what was denied is served without anybody touching the Ingress.
+    // The Secret appears: denied requests are served without a change of the Ingress.
     write(folder.path(), "gone.yaml", &secret("gone", &[("ca.crt", ca.pem())]));
     let dev = &dev;
     Box::pin(eventually("the check can be done", || async { status(dev, "missing").await == 200 })).await;

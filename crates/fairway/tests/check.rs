@@ -1,4 +1,4 @@
-//! `fairway check`: what it says, and how it ends.
+//! `fairway check`: its report, and its exit status.
 
 mod support;
 
@@ -80,7 +80,7 @@ fn every_finding_names_file_line_object_field_and_value() {
     assert!(report.contains("(1 object of other kinds ignored)"), "{report}");
 }
 
-/// `fairway dev` has its echo; a cluster has nothing that answers.
+/// `fairway dev` has its echo; in a cluster nothing answers.
 #[test]
 fn a_service_that_the_files_do_not_hold_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
@@ -216,7 +216,7 @@ fn what_a_flag_names_and_nothing_at_all_are_errors() {
     assert!(text(&output).contains("there is no manifest here"), "{}", text(&output));
     let output = check_with("just: values\n", &[]);
     assert_eq!(output.status.code(), Some(1));
-    // What is left alone is something.
+    // An ignored object counts as an object.
     assert!(check_with("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n", &[]).status.success());
 }
 

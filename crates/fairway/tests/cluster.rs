@@ -1,4 +1,4 @@
-//! Looks at a cluster: `fairway check --kubeconfig` and the plugin of kubectl, against an API server of the test's choice.
+//! Commands that read a cluster: `fairway check --kubeconfig` and the kubectl plugin, against a fake API server.
 
 mod support;
 
@@ -9,7 +9,7 @@ use fairway_testkit::{Gate, Origin};
 use support::run::{api_server, kubeconfig};
 use support::{fairway, text};
 
-/// Runs a command with `--kubeconfig` of an API server that holds the Ingress `shop/web`.
+/// Runs a command with the `--kubeconfig` of an API server that holds the Ingress `shop/web`.
 fn look(mut command: Command, args: &[&str]) -> Output {
     let lists = Gate::new();
     lists.release();

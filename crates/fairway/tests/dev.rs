@@ -1,4 +1,4 @@
-//! `fairway dev` as somebody uses it who edits manifests.
+//! `fairway dev` as an author of manifests uses it.
 
 mod support;
 
@@ -34,7 +34,7 @@ async fn a_saved_edit_is_live_and_told() {
     assert!(added.contains("shop/api:80 (echo)"), "{added}");
     assert_eq!(dev.service("b.example", "/").await, "shop/api:80");
 
-    // As editors do: a new file that is renamed over the old one.
+    // As editors do: a new file is renamed over the old one.
     write(folder.path(), ".a.yaml.new", &ingress("api", "b.example", ""));
     fs::rename(folder.path().join(".a.yaml.new"), folder.path().join("a.yaml")).unwrap();
     dev.line_with("- a.example/");
@@ -93,7 +93,7 @@ async fn tcp_services_are_served_and_follow_their_config_map() {
              \"x\": \"y\"}}\n"
         )
     };
-    // Ports that are free now; nothing else in the test binary binds fixed ones.
+    // Ports that are free now; no other test in this binary binds fixed ones.
     let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (first, second) = (free(), free());
     write(folder.path(), "a.yaml", &config_map(first));

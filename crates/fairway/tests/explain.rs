@@ -1,5 +1,5 @@
-//! `fairway explain`: the answer and why, which route, what it beat, what happens on the way. That it agrees with the proxy is shown
-//! by `explain::differential` in the binary.
+//! `fairway explain`: the answer and why, which route is chosen, which others match, what happens on the way.
+//! `explain::differential` in the binary shows that it agrees with the proxy.
 
 mod support;
 
@@ -12,7 +12,7 @@ fn explain(name: &str, words: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), text(&output))
 }
 
-/// Explains a request to manifests, as JSON that fits its schema.
+/// Explains a request to manifests, as JSON that conforms to its schema.
 fn of(manifests: &str, words: &[&str]) -> Value {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("objects.yaml"), manifests).expect("a file");

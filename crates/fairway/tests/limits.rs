@@ -1,4 +1,4 @@
-//! `docs/limits.md` is what the tables of limits say; `UPDATE_DOCS=1` rewrites it.
+//! `docs/limits.md` matches the tables of limits; `UPDATE_DOCS=1` rewrites it.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use fairway_model::{Amount, Limit};
 use fairway_translate::configmap;
 use fairway_translate::flag::FLAGS;
 
-/// The default of a setting, and how the setting is written.
+/// The default of a setting, and its notation.
 fn columns(limit: &Limit) -> (String, String) {
     let Amount::Setting(name) = limit.amount else {
         return (limit.amount.to_string(), "none".to_owned());

@@ -27,7 +27,7 @@ async fn it_is_not_ready_before_http_and_https_are_open() {
     assert_eq!(Client::connect(http).await.get("a.example", "/").await.status, 200);
     assert_eq!((run.status_of("/readyz").await, run.status_of("/healthz").await), (200, 200));
 
-    // From then on a mistake leaves open what is open.
+    // From then on a mistake leaves open listeners open.
     config.change();
     run.line_with("can't listen");
     assert_eq!(Client::connect(http).await.get("a.example", "/").await.status, 200);
@@ -61,7 +61,7 @@ async fn a_port_that_somebody_else_has_keeps_nobody_from_being_served() {
     assert_eq!(Client::connect(http).await.get("a.example", "/").await.status, 200);
     assert_eq!(run.status_of("/readyz").await, 200);
 
-    // It is said once, as it is that it is over.
+    // This is logged once, and so is its end.
     config.change();
     run.line_with(" published ");
     drop(taken);
@@ -71,7 +71,7 @@ async fn a_port_that_somebody_else_has_keeps_nobody_from_being_served() {
     TcpStream::connect(("127.0.0.1", port)).unwrap();
 }
 
-/// A port on all addresses that we hold. The kernel never assigns it to a socket bound to port 0, even once it is free again.
+/// A port held on all addresses. The kernel never assigns it to a socket bound to port 0, even once it is free again.
 fn taken() -> TcpListener {
     (0..10_000)
         .map(|at| 20_000 + u16::try_from((std::process::id() + at) % 10_000).expect("less than 10000"))

@@ -15,10 +15,10 @@ use support::fairway;
 use support::run::Run;
 use tempfile::TempDir;
 
-/// The host of each kind of fate, which is also the name of its Ingress and its Service.
+/// The host for each kind of outcome, which also names its Ingress and its Service.
 const HOSTS: [&str; 3] = ["good", "refused", "missing"];
 
-/// Rules that what happens here makes wait for their time, at least.
+/// Rules that at least become pending through the traffic here.
 const WAITING: [&str; 5] = [
     "FairwayBackendUnreachable",
     "FairwayIngressErrors",
@@ -27,7 +27,7 @@ const WAITING: [&str; 5] = [
     "FairwayRoutesWithoutBackend",
 ];
 
-/// What Grafana puts in for variables. A label has to be there to match.
+/// Values that Grafana inserts for variables. A label must exist to match.
 const VARIABLES: [(&str, &str); 6] = [
     ("$controller_namespace", ".+"),
     ("$controller_class", ".+"),
@@ -51,7 +51,7 @@ async fn every_query_of_the_dashboard_and_the_rules_finds_something() {
     let mut run = Run::start_as(command, api.address(), &["--tcp-services-configmap=edge/tcp"]);
     let http = run.serving();
     let prometheus = Prometheus::start(run.admin());
-    // One request for each host, and one through the TCP service.
+    // One request per host, and one through the TCP service.
     let traffic = async || {
         for (address, host) in HOSTS.map(|host| (http, host)).into_iter().chain([(stream, "any")]) {
             let host = format!("{host}.example");
@@ -112,7 +112,8 @@ fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port")
 }
 
-/// An API server with an Ingress for each fate: one that is served, also with TLS, one whose endpoint refuses, one without Service.
+/// An API server with an Ingress for each outcome: one that is served, also over TLS, one whose endpoint refuses, one without
+/// Service.
 fn api_server(good: SocketAddr, refused: SocketAddr, stream: SocketAddr) -> Origin {
     let leaf = Ca::new("prometheus").leaf(&["good.example"]);
     let bytes = |text: String| ByteString(text.into_bytes());
@@ -180,7 +181,7 @@ fn answer(objects: &[(&'static str, Value)], request: &Request) -> Reply {
     json(json!({"kind": "List", "metadata": {"resourceVersion": "1"}, "items": items}))
 }
 
-/// The queries of the dashboard, and one for each of its variables.
+/// The queries of the dashboard, and those of its variables.
 fn dashboard() -> BTreeSet<String> {
     let text = std::fs::read_to_string(repository().join("deploy/helm/fairway/files/dashboard.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&text).unwrap();
@@ -198,13 +199,13 @@ fn dashboard() -> BTreeSet<String> {
     queries
 }
 
-/// The metrics that a rule reads. What it compares finds nothing while all is well; these are there nevertheless.
+/// The metrics that a rule reads. Its comparisons find nothing while all is well; the metrics exist nevertheless.
 fn metrics(rule: &str) -> impl Iterator<Item = &str> {
     let words = rule.split(|char: char| !(char.is_ascii_alphanumeric() || char == '_'));
     words.filter(|word| word.starts_with("fairway_") || word.starts_with("nginx_ingress_controller_"))
 }
 
-/// The labels by which a rule groups, but for that of the namespace, which has one of two names.
+/// The labels by which a rule groups, except that of the namespace, which has one of two names.
 fn labels(rule: &str) -> BTreeSet<&str> {
     let after = |word: &str| rule.match_indices(word).map(|(at, _)| at + word.len()).collect::<Vec<_>>();
     let lists = after("by (").into_iter().chain(after("on (")).filter_map(|at| rule[at..].split(')').next());
@@ -215,7 +216,7 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_else(|| panic!("{value} has no {field}"))
 }
 
-/// A Prometheus with the rules of the chart. Ends with the value.
+/// A Prometheus with the rules of the chart. Ends when dropped.
 struct Prometheus {
     address: SocketAddr,
     process: Child,
@@ -250,7 +251,7 @@ impl Prometheus {
         Self { address, process, _folder: folder }
     }
 
-    /// The series that a query finds; `None` while it can't be asked.
+    /// The series that a query finds; `None` while Prometheus can't be queried.
     async fn query(&self, query: &str) -> Option<Vec<Value>> {
         let answer = self.ask(&format!("/api/v1/query?query={}", encoded(query))).await?;
         Some(answer["result"].as_array()?.clone())
@@ -268,11 +269,11 @@ impl Prometheus {
     }
 
     async fn ask(&self, target: &str) -> Option<Value> {
-        // Boxed: the buffers of a client, inside of what polls it again and again, would not fit on the stack of a test.
+        // Boxed: the buffers of a client, inside everything that polls it repeatedly, don't fit on the stack of a test.
         let get = async || Some(Client::try_connect(self.address).await.ok()?.get("prometheus", target).await);
         let response = Box::pin(get()).await?;
         if response.status == 503 {
-            // Not ready yet.
+            // Prometheus is not ready yet.
             return None;
         }
         let answer: Value = serde_json::from_slice(&response.body).unwrap();

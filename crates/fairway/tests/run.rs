@@ -1,4 +1,4 @@
-//! `fairway run` as an orchestrator runs it: how it starts, when it says that it is ready, and how it ends.
+//! `fairway run` under an orchestrator: how it starts, when it reports that it is ready, and how it ends.
 
 mod support;
 
@@ -18,7 +18,7 @@ fn run_to_its_end(args: &[&str]) -> Output {
     command.arg("run").args(args).output().expect("the binary runs")
 }
 
-/// What it complains about, and its exit status.
+/// Its complaints, and its exit status.
 fn complaint(args: &[&str]) -> (String, Option<i32>) {
     let output = run_to_its_end(args);
     (String::from_utf8(output.stderr).expect("the log is text"), output.status.code())

@@ -1,4 +1,4 @@
-//! Takes the changes of the controller over into the proxy, and tells the operator which addresses can't be listened on.
+//! Applies the controller's changes to the proxy, and reports addresses that can't be listened on.
 
 use std::io;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tracing::{error, info};
 
-/// How soon a listener that is refused is tried again, when no change does it sooner: perhaps its port is free by then, or the
-/// node has its address.
+/// The longest time until a refused listener is tried again: its port may be free by then, or the node may have its address. Any
+/// change tries it sooner.
 const LISTEN_AGAIN: Duration = Duration::from_secs(2);
 
-/// Hands every change to the proxy, one after the other. `open` says whether HTTP and HTTPS are served at each of their addresses.
+/// Applies the changes to the proxy, one at a time. `open` is set to whether HTTP and HTTPS are served at each of their addresses.
 pub(super) async fn publish_all(mut changes: mpsc::Receiver<Publish>, publisher: Publisher, open: watch::Sender<bool>) {
     let mut some_refused = false;
     loop {
@@ -39,13 +39,13 @@ pub(super) async fn publish_all(mut changes: mpsc::Receiver<Publish>, publisher:
         some_refused = !published.refused.is_empty();
         open.send_replace(is_open(&publisher.snapshot(), &published.refused));
         if let Some(live) = live {
-            // The controller may be gone already.
+            // The controller may have ended already.
             let _ = live.send(());
         }
     }
 }
 
-/// Tells what is new: with a port that stays refused, each change of any endpoint would say so again.
+/// Logs only what is new: with a port that stays refused, every change of endpoints would be logged otherwise.
 fn tell(published: &Published) {
     for RefusedListener { listener, address, error, .. } in published.refused.iter().filter(|refused| !refused.known) {
         error!(%listener, %address, %error, advice = advice(error), "can't listen");
@@ -55,7 +55,7 @@ fn tell(published: &Published) {
     }
 }
 
-/// What an operator can do about it.
+/// Advice for the operator.
 fn advice(error: &io::Error) -> Option<&'static str> {
     match error.kind() {
         io::ErrorKind::AddrInUse => Some("another process uses the port: stop it, or choose another port"),
@@ -65,8 +65,8 @@ fn advice(error: &io::Error) -> Option<&'static str> {
     }
 }
 
-/// Whether every listener for HTTP and HTTPS is open, and there is one. Those of TCP and UDP services don't count: a port of one
-/// tenant must not keep all others from being served.
+/// Whether there are listeners for HTTP and HTTPS and all of them are open. Those of TCP and UDP services don't count: the port of
+/// one tenant must not keep all others from being served.
 fn is_open(snapshot: &Snapshot, refused: &[RefusedListener]) -> bool {
     let mut listeners = snapshot.listeners();
     listeners.len() > 0 && listeners.all(|listener| refused.iter().all(|refused| refused.listener != listener.name))

@@ -1,5 +1,5 @@
-//! The life of the process once it is set up: it is ready with the first complete configuration, serves, and at the end, however
-//! that comes, lets what runs finish.
+//! The life of the process after its setup: it becomes ready with the first complete configuration, serves, and finishes what is in
+//! progress, whatever makes it end.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use tracing::{error, info};
 use super::publish::publish_all;
 use crate::wiring;
 
-/// When the controller has failed: how long connections are accepted at most before draining, and how long requests may go on then.
-/// Nothing new is accepted meanwhile, perhaps by no replica, so it must not last as long as a WebSocket may.
+/// After a failure of the controller: the longest time to accept connections before draining, and the longest time to drain.
+/// Perhaps no replica accepts new connections meanwhile, so it must not last as long as a WebSocket may.
 const FAILURE_DRAIN: Duration = Duration::from_secs(10);
 
-/// The controller at work.
+/// The running controller.
 pub(super) struct Control {
     /// Becomes `true` once the first complete configuration is live.
     ready: watch::Receiver<bool>,
@@ -30,7 +30,7 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Starts it, within a runtime.
+    /// Starts the controller, in the context of a runtime.
     pub(super) fn start(controller: Controller) -> Self {
         let ready = controller.readiness();
         let (leave, left) = watch::channel(false);
@@ -40,20 +40,20 @@ impl Control {
     }
 }
 
-/// What flags say about it.
+/// Options from flags.
 pub(super) struct Choices {
     /// The class that is served, for the log.
     pub(super) class: String,
-    /// How long it goes on accepting connections when it is asked to end.
+    /// How long connections are accepted after the request to end.
     pub(super) grace: Duration,
-    /// How long it stays when it has drained.
+    /// How long the process stays after draining.
     pub(super) after: Duration,
 }
 
-/// Serves until a signal or the failure of the controller, and drains then. A second signal ends the process at once.
+/// Serves until a signal arrives or the controller fails, and drains. A second signal ends the process at once.
 ///
 /// # Errors
-/// The controller ended by itself, so the process has to be restarted.
+/// The controller ended by itself, so the process must be restarted.
 pub(super) async fn serve(
     control: Control,
     changes: mpsc::Receiver<Publish>,
@@ -85,7 +85,7 @@ pub(super) async fn serve(
             error!(error = %format_args!("{failure:#}"), "the controller failed; draining before the restart");
             let most = if lifecycle.stage() == Stage::Starting { Duration::ZERO } else { FAILURE_DRAIN };
             (grace, deadline) = (grace.min(most), deadline.min(FAILURE_DRAIN));
-            // Kubernetes doesn't know that the process ends: only the probe tells it to send elsewhere.
+            // Kubernetes doesn't know that the process is ending: only the probe makes it send traffic elsewhere.
             lifecycle.draining();
         }
     }
@@ -95,7 +95,7 @@ pub(super) async fn serve(
         let drained = proxy.drain(grace, deadline).await;
         info!(cut = drained.cut, "drained");
         let _ = stop.send(true);
-        // After a failure there is nothing to wait for, and every moment counts until there is a new process.
+        // After a failure there is nothing to wait for, and every moment counts until a new process serves.
         if !failed {
             if let Err(error) = end_of(task.await) {
                 error!(error = %format_args!("{error:#}"), "the controller failed while it ended");
@@ -106,7 +106,7 @@ pub(super) async fn serve(
     };
     let at_once = async {
         if failed {
-            // The first signal asks for what is under way.
+            // The first signal asks for the end that is already under way.
             signal().await;
         }
         signal().await;
@@ -119,7 +119,7 @@ pub(super) async fn serve(
     failure.map_or(Ok(()), Err)
 }
 
-/// Says on a terminal, where Ctrl-C was pressed and nothing seems to happen, what is awaited and how to end at once.
+/// On a terminal, explains after Ctrl-C what the process waits for and how to end it at once.
 fn notice(grace: Duration, deadline: Duration) {
     if std::io::stderr().is_terminal() {
         eprintln!("{}", notice_text(grace, deadline));
@@ -137,7 +137,7 @@ fn notice_text(grace: Duration, deadline: Duration) -> String {
     )
 }
 
-/// Tells the probes when the first complete configuration is live and every listener for HTTP and HTTPS is open. Never ends.
+/// Sets the probes to live when the first complete configuration is, and every listener for HTTP and HTTPS is open. Never ends.
 async fn become_ready(mut ready: watch::Receiver<bool>, mut open: watch::Receiver<bool>, proxy: &Proxy, class: &str) {
     if ready.wait_for(|ready| *ready).await.is_ok() {
         if !*open.borrow() {
@@ -156,12 +156,12 @@ async fn become_ready(mut ready: watch::Receiver<bool>, mut open: watch::Receive
     std::future::pending::<()>().await;
 }
 
-/// Where each listener takes connections or datagrams.
+/// The addresses at which each listener accepts connections or datagrams.
 fn listening(proxy: &Proxy) -> Vec<String> {
     proxy.local_addresses().iter().map(|(listener, address)| format!("{listener} {address}")).collect()
 }
 
-/// The listeners for HTTP and HTTPS that have no socket.
+/// Listeners for HTTP and HTTPS without a socket.
 fn closed(proxy: &Proxy) -> Vec<String> {
     let (local, snapshot) = (proxy.local_addresses(), proxy.publisher().snapshot());
     let closed = snapshot.listeners().filter(|listener| !local.contains_key(&listener.name));
@@ -170,7 +170,7 @@ fn closed(proxy: &Proxy) -> Vec<String> {
 
 /// Resolves when the flag is raised.
 async fn raised(mut flag: watch::Receiver<bool>) {
-    // No sender is left to raise it, which also ends the wait.
+    // The sender is gone and can't raise the flag, which ends the wait as well.
     let _ = flag.wait_for(|raised| *raised).await;
 }
 

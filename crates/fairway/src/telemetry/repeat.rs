@@ -1,5 +1,5 @@
-//! A warning that comes again and again is logged once a minute, with how often it came. Errors are always logged: they say in which
-//! state something is now.
+//! Logs a repeated warning once a minute, with the number of repetitions. Errors are always logged, because they describe a current
+//! state.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -15,13 +15,13 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::Form;
 
-/// How soon a line may come again.
+/// How soon a line may be repeated.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// How many lines are remembered at most.
+/// Maximum number of lines that are remembered.
 const REMEMBERED: usize = 1024;
 
-/// Formats events as `inner` does, but for warnings with the same text and fields as one of the last minute.
+/// Formats events as `inner` does, except warnings with the same text and fields as one in the last minute.
 pub(super) struct Once<F> {
     inner: F,
     form: Form,
@@ -41,7 +41,7 @@ where
     F: FormatEvent<S, N>,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        // Findings are logged once, and again when they come back after they were resolved.
+        // Findings are logged once, and again when they return after being resolved.
         if *event.metadata().level() != Level::WARN || event.metadata().target() == fairway_controller::FINDINGS {
             return self.inner.format_event(context, writer, event);
         }
@@ -60,7 +60,7 @@ where
     }
 }
 
-/// A line with a field more.
+/// A line with an additional field.
 fn with_number(line: &str, form: Form, repeated: u64) -> String {
     match (form, line.strip_suffix('}')) {
         (Form::Json, Some(fields)) => format!("{fields},\"repeated\":{repeated}}}"),
@@ -68,12 +68,12 @@ fn with_number(line: &str, form: Form, repeated: u64) -> String {
     }
 }
 
-/// The lines of the last minute: when each was logged, and how often it came since.
+/// The lines of the last minute: when each was logged, and how often it has been repeated since.
 #[derive(Default)]
 struct Seen(HashMap<u64, (Instant, u64)>);
 
 impl Seen {
-    /// Whether something is to be said now, and how often it was not since the last time.
+    /// Whether to log a line now, and how often it was suppressed since the last time.
     fn pass(&mut self, text: u64, now: Instant) -> Option<u64> {
         if let Some((at, repeated)) = self.0.get_mut(&text) {
             if now.duration_since(*at) < PAUSE {
@@ -93,13 +93,13 @@ impl Seen {
     }
 }
 
-/// All that an event says, hashed.
+/// A hash of the whole event.
 struct Text(DefaultHasher);
 
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         field.name().hash(&mut self.0);
-        // A hash takes everything.
+        // A hasher never fails.
         let _ = write!(Hashed(&mut self.0), "{value:?}");
     }
 }

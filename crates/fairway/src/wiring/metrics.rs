@@ -6,9 +6,9 @@ use fairway_translate::options::Options;
 
 use crate::flags::{Flags, UsageError};
 
-/// The choices of the command line; the pod is known by `POD_NAME` and `POD_NAMESPACE`.
+/// The options of the command line; `POD_NAME` and `POD_NAMESPACE` identify the pod.
 pub(crate) fn options(matches: &ArgMatches, flags: &Flags, options: &Options) -> Result<MetricOptions, UsageError> {
-    // Who chooses the buckets of a histogram wants to see it.
+    // A user who chooses the buckets of a histogram wants to see it.
     let chosen = flags.is_set("length-buckets") || flags.is_set("size-buckets");
     let full = matches.get_one::<String>("metrics-detail").map_or(chosen, |text| text == "full");
     let detail = if full { Detail::Full } else { Detail::Standard };

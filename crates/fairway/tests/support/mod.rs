@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use fairway_testkit::{Client, DEADLINE, Response};
 
-/// `fairway dev` on ports of the kernel's choice. Ends with the value.
+/// `fairway dev` on ports that the kernel chooses. Ends when dropped.
 pub(crate) struct Dev {
     child: Child,
     lines: Receiver<String>,
-    /// What was printed until everything listened.
+    /// The output until everything listened.
     pub(crate) greeting: String,
     pub(crate) http: SocketAddr,
     pub(crate) https: SocketAddr,
@@ -31,7 +31,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name)
 }
 
-/// The binary, in a state that doesn't depend on who runs the tests.
+/// The binary, in a state that doesn't depend on the user who runs the tests.
 pub(crate) fn fairway() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fairway"));
     command.env_remove("RUST_LOG").env("NO_COLOR", "1");
@@ -43,7 +43,7 @@ pub(crate) fn run(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
     fairway().args(args).output().expect("the binary runs")
 }
 
-/// What a command printed on standard output.
+/// A command's standard output.
 pub(crate) fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("the output is text")
 }
@@ -80,7 +80,7 @@ impl Dev {
         dev
     }
 
-    /// The next line that holds a text; what is printed before it is kept in `greeting`.
+    /// The next line that contains a text; earlier output is kept in `greeting`.
     pub(crate) fn line_with(&mut self, part: &str) -> String {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -98,12 +98,12 @@ impl Dev {
         }
     }
 
-    /// One GET on a connection of its own.
+    /// One GET on a new connection.
     pub(crate) async fn get(&self, host: &str, target: &str) -> Response {
         Client::connect(self.http).await.get(host, target).await
     }
 
-    /// The first line of an answer, which the echo begins with the name of the Service.
+    /// The first line of a response, which the echo begins with the name of the Service.
     pub(crate) async fn service(&self, host: &str, target: &str) -> String {
         let response = self.get(host, target).await;
         match response.text().lines().next().and_then(|line| line.strip_prefix("Service ")) {
@@ -112,7 +112,7 @@ impl Dev {
         }
     }
 
-    /// Asks it to end, as Ctrl-C and the kubelet do, and waits until it has.
+    /// Asks it to end, as Ctrl-C and the kubelet do, and waits until it has ended.
     pub(crate) fn terminate(mut self) -> ExitStatus {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");

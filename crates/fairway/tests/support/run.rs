@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::fairway;
 
-/// `fairway run` against a server of the test's choice, on ports of the kernel's choice. Ends with the value.
+/// `fairway run` against a fake API server, on ports that the kernel chooses. Ends when dropped.
 pub(crate) struct Run {
     pub(crate) child: Child,
     log: Receiver<String>,
@@ -26,12 +26,12 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Starts it with the API server at this address, and without a pod: there is no leader election, and no status is written.
+    /// Starts it with the API server at this address, and without a pod: no leader election takes place, and no status is written.
     pub(crate) fn start(api: SocketAddr, args: &[&str]) -> Self {
         Self::start_as(fairway(), api, args)
     }
 
-    /// The same by a command to which the words of `fairway` are given.
+    /// The same with a command that takes the arguments of `fairway`.
     pub(crate) fn start_as(mut command: Command, api: SocketAddr, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut child = command
@@ -62,7 +62,7 @@ impl Run {
         run
     }
 
-    /// The next line of the log that holds a text.
+    /// The next line of the log that contains a text.
     pub(crate) fn line_with(&mut self, part: &str) -> String {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -78,17 +78,17 @@ impl Run {
         }
     }
 
-    /// The log as far as it was waited for.
+    /// The log, as far as it was read.
     pub(crate) fn log(&self) -> &str {
         &self.seen
     }
 
-    /// Waits until it serves. Returns where plain HTTP is served.
+    /// Waits until it serves. Returns the address of plain HTTP.
     pub(crate) fn serving(&mut self) -> SocketAddr {
         self.serving_at("0.0.0.0")
     }
 
-    /// The same where the first listener has this address.
+    /// The same if the first listener has this address.
     pub(crate) fn serving_at(&mut self, ip: &str) -> SocketAddr {
         let line = self.line_with(" serving ");
         let rest = line.split(&format!("{ip}:")).nth(1);
@@ -97,13 +97,13 @@ impl Run {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
 
-    /// Where health and metrics are served.
+    /// The address of health and metrics.
     pub(crate) fn admin(&self) -> SocketAddr {
         self.admin
     }
 
     pub(crate) async fn status_of(&self, path: &str) -> u16 {
-        // Boxed: the buffers of a client, inside of what polls it again and again, would not fit on the stack of a test.
+        // Boxed: the buffers of a client, inside everything that polls it repeatedly, don't fit on the stack of a test.
         Box::pin(async { Client::connect(self.admin).await.get("localhost", path).await.status }).await
     }
 
@@ -142,15 +142,15 @@ pub(crate) fn kubeconfig(folder: &TempDir, server: &str) -> PathBuf {
     path
 }
 
-/// The ConfigMap `edge/config`, which the test changes while a process watches it. Clones are the same one.
+/// The ConfigMap `edge/config`, which the test changes while a process watches it. Clones share it.
 #[derive(Clone)]
 pub(crate) struct ConfigMap(Arc<State>);
 
 struct State {
-    /// What stands in it at first, and after each change.
+    /// Its first content, and the content after each change.
     contents: Vec<Value>,
     at: AtomicUsize,
-    /// Where events wait until the change that they tell of.
+    /// Holds each event until its change.
     events: Gate,
 }
 
@@ -160,7 +160,7 @@ impl ConfigMap {
         Self(Arc::new(State { contents, at: AtomicUsize::new(0), events: Gate::new() }))
     }
 
-    /// From now on it has the next content.
+    /// Switches to the next content.
     pub(crate) fn change(&self) {
         self.0.at.fetch_add(1, Ordering::SeqCst);
         self.0.events.release_one();
@@ -176,14 +176,14 @@ impl ConfigMap {
         self.version(self.0.at.load(Ordering::SeqCst))
     }
 
-    /// What one watch says of all changes. It stays open.
+    /// One watch, with the events of all changes. It stays open.
     fn watched(&self) -> Reply {
         let event = |at| format!("{}\n", json!({"type": "MODIFIED", "object": self.version(at)}));
         Reply::ok().chunked((1..self.0.contents.len()).map(event)).body_held_by(&self.0.events)
     }
 }
 
-/// An API server in which nothing ever changes: the Ingress `shop/web` sends a.example to `origin`. Lists wait for `gate`.
+/// An API server without changes: the Ingress `shop/web` routes a.example to `origin`. Lists wait for `gate`.
 pub(crate) fn api_server(origin: &Origin, gate: &Gate) -> Origin {
     api(origin, gate, None)
 }

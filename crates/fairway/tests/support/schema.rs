@@ -1,8 +1,8 @@
-//! As much of JSON Schema as our schemas use; a keyword that isn't known fails, so that none is passed over.
+//! The part of JSON Schema that our schemas use; an unknown keyword fails, so that none is ignored.
 
 use serde_json::{Map, Value};
 
-/// Checks a value; the error names the place and what was expected there.
+/// Checks a value; the error names the location and what was expected there.
 pub(crate) fn validate(schema: &Value, value: &Value) -> Result<(), String> {
     Validator { root: schema }.check(schema, value, "$")
 }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 
-/// A proxy that sends a.example to the origin.
+/// A proxy that forwards a.example to the origin.
 fn proxy(origin: &Origin) -> Proxy {
     let listener =
         Listener { name: "http".into(), address: ([127, 0, 0, 1], 0).into(), scheme: Scheme::Http, table: "t".into() };
@@ -78,7 +78,7 @@ async fn what_runs_is_answered_when_the_controller_fails() {
         let (_ready, ready) = watch::channel(true);
         let control = Control { ready, task, leave: watch::Sender::new(false), stop: watch::Sender::new(false) };
         let (_changes, changes) = mpsc::channel(1);
-        // The test never waits for this hour.
+        // The test never waits for this hour to pass.
         let choices = Choices { class: "nginx".into(), grace: Duration::ZERO, after: Duration::from_secs(3600) };
         let (signals, mut signalled) = mpsc::channel(1);
         let signal = async || match signalled.recv().await {
@@ -88,7 +88,7 @@ async fn what_runs_is_answered_when_the_controller_fails() {
         let look = async {
             begin.send(()).unwrap();
             eventually("no more connections", || async { Client::try_connect(http).await.is_err() }).await;
-            // A request to end now asks for what is already happening.
+            // A request to end now asks for what already happens.
             signals.send(()).await.unwrap();
             eventually("a signal that is heard", || async { signals.capacity() == 1 }).await;
             held.release();
