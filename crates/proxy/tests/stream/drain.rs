@@ -66,7 +66,7 @@ async fn while_draining_sessions_last_as_long_as_their_endpoints_answer() {
         client.send_to(b"begin", port).await.unwrap();
         within("a datagram", endpoint.recv(&mut [0; 8])).await.unwrap();
     }
-    // Both clients send all the time, and one of them gets answers, as long as there are any.
+    // Both clients send all the time, and one of them gets responses, as long as any arrive.
     let answers = Arc::new(AtomicBool::new(true));
     let answered = answers.clone();
     let clients = tokio::spawn(async move {

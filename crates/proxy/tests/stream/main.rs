@@ -1,4 +1,4 @@
-//! TCP and UDP services: bytes and datagrams go to an endpoint as they are.
+//! TCP and UDP services: bytes and datagrams reach an endpoint unchanged.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
@@ -119,7 +119,7 @@ async fn ask(socket: &UdpSocket, to: SocketAddr, question: &[u8]) -> Vec<u8> {
     room[..len].to_vec()
 }
 
-/// Answers each datagram with its name and the datagram.
+/// Responds to each datagram with its name and the datagram.
 async fn udp_echo(name: &'static str) -> SocketAddr {
     let (socket, address) = udp().await;
     tokio::spawn(async move {
@@ -132,7 +132,7 @@ async fn udp_echo(name: &'static str) -> SocketAddr {
     address
 }
 
-/// A proxy with one session, and the endpoint that has got its datagram and doesn't answer.
+/// A proxy with one session, and the endpoint, which has received its datagram and doesn't respond.
 async fn unanswered() -> (TestProxy, SocketAddr, Lines, UdpSocket) {
     let (endpoint, address) = udp().await;
     let log = Lines::default();
@@ -149,7 +149,7 @@ async fn scrape(proxy: &TestProxy) -> String {
     String::from_utf8(read_to_end(&mut stream).await).unwrap()
 }
 
-/// The log as it was written.
+/// The log as written.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 

@@ -17,7 +17,7 @@ async fn the_proxy_header_is_read_and_sent_on() {
     let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\0\x05\x01\xbb";
     let v1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 5 443\r\n";
     for header in [&v1[..], v2] {
-        // In two pieces, and with bytes of the client behind it.
+        // In two pieces, followed by bytes of the client.
         let mut client = connect(port).await;
         client.write_all(&header[..9]).await.unwrap();
         tokio::task::yield_now().await;
@@ -35,7 +35,7 @@ async fn the_proxy_header_is_read_and_sent_on() {
     assert!(lines[..2].iter().all(|line| line.starts_with("[192.0.2.1] ") && line.contains(" TCP 200 ")), "{lines:?}");
     assert!(lines[2].starts_with("[127.0.0.1] ") && lines[2].contains(" TCP 400 "), "{lines:?}");
 
-    // Sent only: it names the client that we see.
+    // Only sent: it names the client that the proxy sees.
     let send = Transport::Tcp { accept_proxy: false, send_proxy: true };
     proxy.publish([stream("127.0.0.1:0", send, "web")]).await;
     let client = connect(port).await;
@@ -44,7 +44,7 @@ async fn the_proxy_header_is_read_and_sent_on() {
         format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n", client.local_addr().unwrap().port(), port.port());
     assert_eq!(String::from_utf8(read(&mut server, expected.len()).await).unwrap(), expected);
 
-    // Read only: the endpoint sees nothing of it.
+    // Only read: the endpoint sees none of it.
     let accept_only = Transport::Tcp { accept_proxy: true, send_proxy: false };
     proxy.publish([stream("127.0.0.1:0", accept_only, "web")]).await;
     let mut client = connect(port).await;

@@ -1,4 +1,4 @@
-//! Sessions of UDP services: with which endpoint, and how long.
+//! Sessions of UDP services: their endpoint, and how long they last.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::net::UdpSocket;
 use crate::support::{backend, config, endpoints};
 use crate::{Lines, ask, one_worker, settings, start_with, stream, udp, udp_echo, unanswered};
 
-/// So many that each of two endpoints has some: clients that have asked once, and what they got.
+/// Enough clients that each of two endpoints has some: each has sent one datagram, and the result names its endpoint.
 async fn sixteen_clients(port: SocketAddr) -> Vec<(UdpSocket, Vec<u8>)> {
     let mut clients = Vec::new();
     for _ in 0..16 {
@@ -28,7 +28,7 @@ async fn datagrams_go_to_one_endpoint_of_each_session_and_answers_come_back() {
     let streams = StreamSettings { responses: u32::MAX, ..StreamSettings::default() };
     let (proxy, port) = start_with(Transport::Udp, &[a, b], streams, config());
     let clients = sixteen_clients(port).await;
-    // A pod that is about to end keeps what it has.
+    // A pod that is ending keeps its sessions.
     let ending = Endpoint { state: EndpointState::Draining, ..Endpoint::ready(b) };
     let endpoints = Endpoints::Addresses(vec![Endpoint::ready(a), ending]);
     proxy.publish([EndpointSet { backend: "default/web:80".into(), endpoints }.into()]).await;
@@ -51,7 +51,7 @@ async fn sessions_leave_an_endpoint_that_the_port_no_longer_leads_to() {
     let streams = StreamSettings { responses: u32::MAX, ..StreamSettings::default() };
     let (proxy, port) = start_with(Transport::Udp, &[a, b], streams, config());
     let clients = sixteen_clients(port).await;
-    // A change of something else is none of theirs.
+    // An unrelated change doesn't affect them.
     proxy.publish(backend("other", &[c])).await;
     for (client, first) in &clients {
         assert_eq!(ask(client, port, b"one").await, *first);
@@ -81,7 +81,7 @@ async fn an_endpoint_without_a_path_costs_no_other_session() {
     let (proxy, port) = start_with(Transport::Udp, &[echo], streams, one_worker());
     let (old, _) = udp().await;
     let first = ask(&old, port, b"x").await;
-    // To connect to a broadcast address fails at once.
+    // Connecting to a broadcast address fails at once.
     let broadcast = SocketAddr::from(([127, 255, 255, 255], 9));
     assert!(udp().await.0.connect(broadcast).await.is_err());
     proxy.publish([endpoints("web", &[echo, broadcast])]).await;
@@ -91,7 +91,7 @@ async fn an_endpoint_without_a_path_costs_no_other_session() {
     assert_eq!(ask(&old, port, b"x").await, first, "its session goes on");
 }
 
-/// The same for datagrams: the socket takes those of one other address only.
+/// The same for datagrams: the socket accepts them from only one other address.
 async fn nobody_for_datagrams() -> (UdpSocket, SocketAddr) {
     let (socket, address) = udp().await;
     socket.connect(address).await.unwrap();
@@ -131,7 +131,7 @@ async fn a_session_ends_with_its_last_answer() {
     let lines = log.wait(2).await;
     let len = first.len();
     assert!(lines[0].contains(&format!(" UDP 200 {len} 3 ")), "{lines:?}");
-    // None expected: the session ends at once, and the datagram arrives.
+    // No response is expected: the session ends at once, and the datagram arrives.
     let (socket, silent) = udp().await;
     let streams = StreamSettings { responses: 0, ..StreamSettings::default() };
     proxy.publish([settings(streams), endpoints("web", &[silent])]).await;

@@ -86,7 +86,7 @@ async fn a_side_that_fails_resets_the_other() {
     }
 }
 
-/// An address without a listener; as long as the socket lives, no other process gets it.
+/// An address without a listener; no other process gets it while the socket lives.
 fn nobody() -> (socket2::Socket, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -170,7 +170,7 @@ async fn ports_come_and_go_and_connections_stay() {
     proxy.publisher.publish(gone).await;
     assert!(TcpStream::connect(port).await.is_err());
     check("no port").await;
-    // The port that HTTP had is taken by a service in one change, and the other way round.
+    // A service takes the port of HTTP in one change, and the other way round.
     let http = proxy.http.to_string();
     let swap =
         Delta { removals: vec![ResourceName::Listener("http".into())], upserts: vec![stream(&http, TCP, "web")] };
@@ -212,7 +212,7 @@ async fn no_more_connections_are_taken_than_a_worker_may_have() {
     let first = (connect(port).await, accept(&listener).await);
     let _second = (connect(port).await, accept(&listener).await);
     let mut third = connect(port).await;
-    // By then the worker has looked at what there is after the client had connected, and taken it, were it free to.
+    // By then the worker has looked at its queue after the client connected, and would have accepted the client if it could.
     for _ in 0..2 {
         proxy.publish([endpoints("web", &[endpoint])]).await;
     }

@@ -1,4 +1,4 @@
-//! Ports of UDP services: what is taken there, and from whom.
+//! Ports of UDP services: which datagrams are accepted, and from which senders.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use crate::{
     unanswered, with_admin,
 };
 
-/// Sends a datagram in the name of a port of the proxy, as only its own user can; from another machine it takes a forged sender.
+/// Sends a datagram from a port of the proxy, as only the proxy's own user can; from another machine it takes a forged sender.
 fn forge(from: SocketAddr, to: SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     socket.set_reuse_port(true).unwrap();
@@ -35,16 +35,16 @@ async fn senders_that_are_udp_ports_of_ours_are_refused() {
     let (first, second) = (addresses[&"service".into()], addresses[&"second".into()]);
     let everywhere = addresses[&"everywhere".into()].port();
     let at = |last| SocketAddr::from(([127, 0, 0, last], everywhere));
-    // Each would go from one port of ours to the other for ever, if the endpoint answers what it gets.
+    // If the endpoint responds, each would travel between two ports of the proxy for ever.
     for (from, to) in [(second, first), (at(5), first), (first, at(1)), (at(5), at(1))] {
         forge(from, to);
-        // Datagrams of one port are taken in their order.
+        // Datagrams of one port are handled in order.
         udp().await.0.send_to(b"honest", to).await.unwrap();
         let mut room = [0; 64];
         let len = within("a datagram", endpoint.recv(&mut room)).await.unwrap();
         assert_eq!(&room[..len], b"honest", "from {from} to {to}");
     }
-    // A client may well ask from the port number at which we listen, as time servers do.
+    // A client may use the port number at which the proxy listens, as time servers do.
     let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     client.set_reuse_port(true).unwrap();
     client.bind(&SocketAddr::from(([127, 0, 0, 9], first.port())).into()).unwrap();

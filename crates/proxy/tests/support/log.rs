@@ -8,7 +8,7 @@ use fairway_proxy::ProxyConfig;
 use fairway_proxy::access_log::LogSink;
 use fairway_testkit::eventually;
 
-/// Lines as they are written.
+/// The lines as written.
 #[derive(Clone, Default)]
 pub struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -28,7 +28,7 @@ impl Lines {
         String::from_utf8(self.0.lock().expect("no holder panics").clone()).expect("lines are text")
     }
 
-    /// The lines, as soon as there are so many; more would be a fault.
+    /// Waits for this many lines, and returns them; more are a failure.
     pub async fn after(&self, count: usize) -> Vec<String> {
         eventually(&format!("{count} lines"), || async { self.text().lines().count() >= count }).await;
         let lines: Vec<_> = self.text().lines().map(str::to_owned).collect();

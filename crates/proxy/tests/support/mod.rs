@@ -1,4 +1,4 @@
-//! A proxy built by hand for a test: hosts, routes and backends in as few words as possible.
+//! A proxy built by hand for a test: hosts, routes and backends in as little code as possible.
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test binary uses a part of it")]
 
 pub mod log;
@@ -16,10 +16,10 @@ use fairway_proxy::resolve::AddressPolicy;
 use fairway_proxy::{Proxy, ProxyConfig, Publisher};
 use fairway_testkit::{Client, Leaf, Origin};
 
-/// The labels by which all metrics of Fairway name their controller, which tests have none of.
+/// The labels that name the controller in all metrics of Fairway; they are empty in tests.
 pub const CONTROLLER: &str = "controller_class=\"\",controller_namespace=\"\",controller_pod=\"\"";
 
-/// The host that tests ask for unless they say otherwise.
+/// The host that tests use unless they name another one.
 pub const HOST: &str = "app.example";
 
 /// A running proxy with one plain and one TLS listener.
@@ -31,7 +31,7 @@ pub struct TestProxy {
 }
 
 impl TestProxy {
-    /// Starts with these resources besides the two listeners.
+    /// Starts with these resources, besides the two listeners.
     pub fn start(resources: impl IntoIterator<Item = Resource>) -> Self {
         Self::start_with(resources, config())
     }
@@ -49,19 +49,19 @@ impl TestProxy {
         Self::start(forwarding(origins, ForwardPolicy::default()))
     }
 
-    /// The same with a policy of its own.
+    /// The same with a policy.
     pub fn with_policy(origins: &[&Origin], policy: ForwardPolicy) -> Self {
         Self::start(forwarding(origins, policy))
     }
 
-    /// The same with settings of its own.
+    /// The same with settings.
     pub fn with_settings(origins: &[&Origin], settings: Settings) -> Self {
         let mut resources = forwarding(origins, ForwardPolicy::default());
         resources.push(Resource::from(settings));
         Self::start(resources)
     }
 
-    /// A plain connection.
+    /// A connection without TLS.
     pub async fn connect(&self) -> Client {
         Client::connect(self.http).await
     }
@@ -77,7 +77,7 @@ pub fn config() -> ProxyConfig {
     ProxyConfig { workers: NonZeroUsize::new(2), addresses: local(), ..ProxyConfig::default() }
 }
 
-/// Origins of tests are on loopback.
+/// The origins of tests are on loopback.
 pub fn local() -> AddressPolicy {
     AddressPolicy { loopback_endpoints: true, ..AddressPolicy::default() }
 }
