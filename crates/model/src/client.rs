@@ -25,6 +25,15 @@ pub struct Arrival {
     pub local: SocketAddr,
     /// Scheme of the connection itself.
     pub scheme: Scheme,
+    /// Whether the PROXY header names port 443 as the client's destination: TLS ended in front of the proxy.
+    pub tls_ended_before: bool,
+}
+
+impl Arrival {
+    /// A connection without a PROXY header.
+    pub fn new(peer: SocketAddr, local: SocketAddr, scheme: Scheme) -> Self {
+        Self { peer, local, scheme, tls_ended_before: false }
+    }
 }
 
 /// What a peer is believed about the client.
@@ -89,6 +98,9 @@ impl ClientView {
         }
         if self.is_trusted() {
             self.believe_scheme_and_port(fields);
+        }
+        if arrival.tls_ended_before {
+            (self.scheme, self.named_scheme) = (Scheme::Https, 0..0);
         }
         self.host = self.push_host(request, rules);
         if self.address != arrival.peer.ip().to_canonical() {
@@ -239,7 +251,7 @@ impl ClientView {
         *self = Self { text, ..Self::default() };
         self.address = arrival.peer.ip().to_canonical();
         self.port = arrival.peer.port();
-        self.scheme = arrival.scheme;
+        self.scheme = if arrival.tls_ended_before { Scheme::Https } else { arrival.scheme };
         self.forwarded_port = match arrival.scheme {
             Scheme::Http => arrival.local.port(),
             Scheme::Https => HTTPS_PORT,

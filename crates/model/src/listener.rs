@@ -18,6 +18,10 @@ pub struct Listener {
     pub scheme: Scheme,
     /// The hosts served here.
     pub table: TableName,
+    /// Whether each connection must begin with a PROXY header, which names its client. The peers that may send one are
+    /// those of [`ForwardedHeaders::trusted`](crate::ForwardedHeaders::trusted).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_proxy: bool,
 }
 
 /// The scheme of a connection.

@@ -50,6 +50,8 @@ pub struct Settings {
     pub retry_budget: Option<NonZeroU32>,
     /// Time for the whole head of a request, excluding the TLS handshake.
     pub header_timeout: Duration,
+    /// Time for the PROXY header of a connection, where one is expected.
+    pub proxy_header_timeout: Duration,
     /// Longest gap between two reads of a request body.
     pub body_timeout: Duration,
     /// Bytes of a request body that a client must send per second of waiting, beyond a first minute; 0 for no minimum.
@@ -90,6 +92,7 @@ impl Default for Settings {
             upstream_keepalive: UpstreamKeepalive::default(),
             retry_budget: NonZeroU32::new(20),
             header_timeout: Duration::from_secs(60),
+            proxy_header_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(60),
             body_rate: 100,
             connections_per_client: None,

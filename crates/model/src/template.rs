@@ -182,6 +182,10 @@ variables! {
     RemotePort = "remote_port", "Port of the peer.";
     RemoteUser = "remote_user", "User of basic authentication.";
     PeerAddr = "realip_remote_addr", "Address of the peer itself.";
+    ProxyProtocolAddr = "proxy_protocol_addr", "Address of the client in the PROXY header.";
+    ProxyProtocolPort = "proxy_protocol_port", "Port of the client in the PROXY header.";
+    ProxyProtocolServerAddr = "proxy_protocol_server_addr", "Address that the client connected to, from the PROXY header.";
+    ProxyProtocolServerPort = "proxy_protocol_server_port", "Port that the client connected to, from the PROXY header.";
     TimeLocal = "time_local", "Time in the common log format, `21/Nov/2026:07:00:00 +0000`.";
     TimeIso8601 = "time_iso8601", "Time as `2026-11-21T07:00:00+00:00`.";
     Msec = "msec", "Seconds since 1970 with milliseconds.";

@@ -55,6 +55,8 @@ fairway_model::limits! {
         settings {
             "client-header-timeout": "Time for the whole head of a request, and before it for the TLS handshake.",
                 "408; a connection that sent nothing is closed.", "`head_timeout`";
+            "proxy-protocol-header-timeout": "Time for the PROXY header at the start of a connection, where one is expected.",
+                "The connection is closed.", "`fairway_proxy_headers_failed_total`";
             "large-client-header-buffers": "Number and size of nginx's buffers: a request line or a field is at most one size long, a head \
                 number times size; neither above 1 MiB.", "414 for the request line, else 431.", "`head_too_large`";
             "max-request-headers": "Fields of a request.", "431.", "`head_too_large`";
@@ -189,9 +191,11 @@ fairway_model::limits! {
             /// Time for the PROXY header (nginx `proxy_protocol_timeout`).
             PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(30), Time, "The connection is closed.", "`fairway_stream_failures_total`";
             /// Longest PROXY header. The addresses need 108 bytes; the rest is for the extensions of version 2, which are skipped.
-            PROXY_HEADER: usize = 4096, Bytes, "The connection is closed.", "`fairway_stream_failures_total`";
+            PROXY_HEADER: usize = 4096, Bytes, "The connection is closed.",
+                "`fairway_stream_failures_total`; for HTTP `fairway_proxy_headers_failed_total`";
             /// Longest PROXY header of version 1 (section 2.1 of its specification).
-            PROXY_HEADER_V1: usize = 107, Bytes, "The connection is closed.", "`fairway_stream_failures_total`";
+            PROXY_HEADER_V1: usize = 107, Bytes, "The connection is closed.",
+                "`fairway_stream_failures_total`; for HTTP `fairway_proxy_headers_failed_total`";
             /// Longest silence of a UDP endpoint while the process drains. Resolvers wait as long for an answer (`timeout` in
             /// resolv.conf(5)).
             SILENCE_WHILE_DRAINING: Duration = Duration::from_secs(5), Time, "The session ends.", "";

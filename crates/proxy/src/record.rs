@@ -17,6 +17,8 @@ use crate::reason::{Cause, Reason};
 pub struct RequestRecord<'a> {
     /// Address of the peer.
     pub peer: SocketAddr,
+    /// Both ends of the client's connection, if a PROXY header named them.
+    pub proxied: Option<&'a Proxied>,
     /// Address that the connection arrived at.
     pub local: SocketAddr,
     /// The TLS session, if there is one.
@@ -61,6 +63,17 @@ pub struct RequestRecord<'a> {
     pub upstream_fields: Option<Spanned<'a, Fields>>,
     /// The head of the response as it was sent to the client; empty before that.
     pub sent_head: &'a [u8],
+}
+
+/// What a PROXY header said about a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Proxied {
+    /// Address of the peer that sent the header.
+    pub by: SocketAddr,
+    /// The client's address.
+    pub source: SocketAddr,
+    /// The address that it connected to.
+    pub destination: SocketAddr,
 }
 
 /// The log's view of a TLS session.

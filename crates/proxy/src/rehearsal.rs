@@ -319,6 +319,7 @@ impl<'a> Asked<'a, '_> {
         });
         let record = RequestRecord {
             peer: self.arrival.peer,
+            proxied: None,
             local: self.arrival.local,
             tls: None,
             connection: 1,

@@ -120,6 +120,7 @@ async fn listeners_come_and_go_and_connections_stay() {
             address: address.parse().unwrap(),
             scheme: Scheme::Http,
             table: table(),
+            accept_proxy: false,
         })
     };
     proxy.publish([more("127.0.0.1:0")]).await;
@@ -156,6 +157,7 @@ async fn a_port_answers_while_its_address_changes() {
             address: (address, port).into(),
             scheme: Scheme::Http,
             table: table(),
+            accept_proxy: false,
         })
     };
     let elsewhere = ([127, 0, 0, 9], port).into();
@@ -184,7 +186,7 @@ async fn a_port_answers_while_its_address_changes() {
 async fn a_taken_port_stops_the_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let resource = Listener { name: "http".into(), address, scheme: Scheme::Http, table: table() };
+    let resource = Listener { name: "http".into(), address, scheme: Scheme::Http, table: table(), accept_proxy: false };
     let start = |address| {
         let resource = Listener { address, ..resource.clone() };
         Proxy::start(Snapshot::default().apply(Delta::upsert([resource.into()])), config())
@@ -371,8 +373,14 @@ async fn every_worker_is_used_and_ipv6_is_served() {
     let origin = Origin::start("a");
     let mut resources = support::forwarding(&[&origin], ForwardPolicy::default());
     resources.push(
-        Listener { name: "six".into(), address: "[::1]:0".parse().unwrap(), scheme: Scheme::Http, table: table() }
-            .into(),
+        Listener {
+            name: "six".into(),
+            address: "[::1]:0".parse().unwrap(),
+            scheme: Scheme::Http,
+            table: table(),
+            accept_proxy: false,
+        }
+        .into(),
     );
     resources.push(listener("another", Scheme::Http));
     let proxy = TestProxy::start(resources);
@@ -404,7 +412,8 @@ async fn nothing_is_opened_while_draining() {
     eventually("no more connections", || async { Client::try_connect(http).await.is_err() }).await;
     // An address of its own: no other test takes the port meanwhile.
     let free = std::net::TcpListener::bind("127.0.0.13:0").unwrap().local_addr().unwrap();
-    let late = Listener { name: "late".into(), address: free, scheme: Scheme::Http, table: table() };
+    let late =
+        Listener { name: "late".into(), address: free, scheme: Scheme::Http, table: table(), accept_proxy: false };
     publisher.publish(Delta::upsert([fairway_model::Resource::from(late)])).await;
     assert!(Client::try_connect(free).await.is_err());
     gate.release();

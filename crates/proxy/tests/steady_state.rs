@@ -94,8 +94,7 @@ fn choosing_an_endpoint() {
 fn deciding_about_the_client_counting_and_logging() {
     let mut head = RequestHead::default();
     head.parse(REQUEST, &HeadLimits::default()).expect("a request");
-    let arrival =
-        Arrival { peer: ([10, 1, 2, 3], 4567).into(), local: ([127, 0, 0, 1], 443).into(), scheme: Scheme::Https };
+    let arrival = Arrival::new(([10, 1, 2, 3], 4567).into(), ([127, 0, 0, 1], 443).into(), Scheme::Https);
     let forward = Forward {
         backends: "default/web:80".into(),
         fallback: None,
@@ -139,6 +138,7 @@ fn deciding_about_the_client_counting_and_logging() {
         writer.finish();
         let record = RequestRecord {
             peer: arrival.peer,
+            proxied: None,
             local: arrival.local,
             tls: None,
             connection: 1,
@@ -179,6 +179,7 @@ fn a_busy_log_recycles_its_buffers() {
     let none: SocketAddr = ([127, 0, 0, 1], 1).into();
     let record = RequestRecord {
         peer: none,
+        proxied: None,
         local: none,
         tls: None,
         connection: 1,

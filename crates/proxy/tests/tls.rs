@@ -163,6 +163,7 @@ async fn a_listener_for_tls_can_come_and_go() {
         address: ([127, 0, 0, 1], 0).into(),
         scheme: fairway_model::Scheme::Https,
         table: support::table(),
+        accept_proxy: false,
     });
     site.proxy.publish([more]).await;
     let address = site.proxy.proxy.local_addresses()[&"more".into()];

@@ -44,7 +44,7 @@ pub(super) fn account_at(request: &Request, reading: &Reading, table: &TableName
         ..AddressPolicy::default()
     };
     let rehearsal = Rehearsal::new(reading.snapshot.clone(), addresses);
-    let arrival = Arrival { peer: SocketAddr::new(request.client, 0), local, scheme: request.scheme };
+    let arrival = Arrival::new(SocketAddr::new(request.client, 0), local, request.scheme);
     let rehearsed = rehearsal.of(&request.head(), &arrival, table);
     Teller { request, reading, rehearsed: &rehearsed, table }.account()
 }

@@ -58,7 +58,7 @@ fn ask(snapshot: &Snapshot, path: &str, query: Option<&str>, fields: &[(&str, &s
         fields: &lines[..],
     };
     let (peer, local) = (([10, 9, 9, 9], 1).into(), ([10, 0, 0, 2], 80).into());
-    let arrival = Arrival { peer, local, scheme: Scheme::Http };
+    let arrival = Arrival::new(peer, local, Scheme::Http);
     let received = Received { head, arrival: &arrival, table: &TABLE.into() };
     let mut scratch = Scratch::default();
     let plan = decide(snapshot, &received, &mut SnapshotFacts(snapshot), Start::Head, &mut scratch);

@@ -19,6 +19,7 @@ fn listener(name: u8, port: u8) -> Resource {
         address: ([127, 0, 0, 1], u16::from(port)).into(),
         scheme: crate::Scheme::Http,
         table: "t".into(),
+        accept_proxy: false,
     }
     .into()
 }

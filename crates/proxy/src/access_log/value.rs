@@ -149,6 +149,10 @@ fn plain(
         Variable::RemoteUser if record.user.is_empty() => return None,
         Variable::RemoteUser => text(record.user, out),
         Variable::PeerAddr => ip(record.peer.ip(), out),
+        Variable::ProxyProtocolAddr => ip(record.proxied?.source.ip(), out),
+        Variable::ProxyProtocolPort => number(record.proxied?.source.port().into(), out),
+        Variable::ProxyProtocolServerAddr => ip(record.proxied?.destination.ip(), out),
+        Variable::ProxyProtocolServerPort => number(record.proxied?.destination.port().into(), out),
         Variable::TimeLocal => out.extend_from_slice({
             let (second, _) = clock.now();
             clock.local(second)

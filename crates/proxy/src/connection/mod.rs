@@ -2,6 +2,7 @@
 
 mod handshake;
 mod linger;
+mod proxy_header;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -53,7 +54,8 @@ pub(crate) async fn serve(
         local = stream.local_addr().unwrap_or(local);
     }
     let head_due = shard.timers.after(shard.running().snapshot.settings().header_timeout);
-    let arrival = Arrival { peer, local, scheme: listener.scheme() };
+    let arrival = Arrival::new(peer, local, listener.scheme());
+    let proxied = listener.accepts_proxy();
     let mut connection = ClientConnection {
         facts: ConnectionFacts::new(shard, listener, arrival),
         head_due,
@@ -61,6 +63,9 @@ pub(crate) async fn serve(
         stream: Downstream::Plain(stream),
         deadline,
     };
+    if proxied && !connection.receive_proxy_header().await {
+        return;
+    }
     if connection.facts.arrival.scheme == Scheme::Https {
         match connection.handshake().await {
             Some(stream) => connection = stream,

@@ -1,6 +1,7 @@
 //! What all requests on a client's connection have in common.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use fairway_model::client::Arrival;
 use super::side::FamilyFields;
 use crate::live::Live;
 use crate::net::listener::OpenListener;
+use crate::net::proxy_protocol::Ends;
+use crate::record::Proxied;
 use crate::shard::Shard;
 use crate::timer::Millis;
 
@@ -25,6 +28,8 @@ pub(crate) struct ConnectionFacts {
     pub(crate) number: u64,
     /// The fields about the client that every request to an endpoint carries, once known.
     pub(super) family: FamilyFields,
+    /// What its PROXY header said; boxed because most connections have none.
+    proxied: Option<Box<Proxied>>,
     requests: Cell<u64>,
     opened: Millis,
 }
@@ -36,11 +41,31 @@ impl ConnectionFacts {
             arrival,
             number: shard.next_number(),
             family: FamilyFields::default(),
+            proxied: None,
             requests: Cell::new(0),
             opened: shard.timers.now(),
             shard,
             listener,
         }
+    }
+
+    /// Replaces the peer by the client that its PROXY header names.
+    pub(crate) fn speak_for(&mut self, ends: Ends) {
+        let Ends { source, destination } = ends;
+        self.proxied = Some(Box::new(Proxied { by: self.arrival.peer, source, destination }));
+        self.arrival.peer = source;
+        // As in ingress-nginx, which looks for this number whatever ports it listens on.
+        self.arrival.tls_ended_before = destination.port() == 443;
+    }
+
+    /// What its PROXY header said.
+    pub(crate) fn proxied(&self) -> Option<&Proxied> {
+        self.proxied.as_deref()
+    }
+
+    /// Address of the peer itself.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.proxied.as_ref().map_or(self.arrival.peer, |proxied| proxied.by)
     }
 
     /// Whether the connection may serve another request after this one.

@@ -228,7 +228,8 @@ impl<'a> Exchange<'a> {
         let response = self.endpoint.response();
         let with_backend = |backend: Option<&Backend>| {
             look(&RequestRecord {
-                peer: self.facts.arrival.peer,
+                peer: self.facts.peer(),
+                proxied: self.facts.proxied(),
                 local: self.facts.arrival.local,
                 tls: self.client.tls_view(),
                 connection: self.facts.number,

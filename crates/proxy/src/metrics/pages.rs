@@ -423,6 +423,12 @@ impl Pages {
                 clients.handshakes_failed as f64,
             ),
             (
+                "proxy_headers_failed_total",
+                "counter",
+                "Connections of clients closed for their PROXY header: missing, invalid, late, or from a peer that may not send one.",
+                clients.proxy_headers_failed as f64,
+            ),
+            (
                 "connections_refused_total",
                 "counter",
                 "Connections closed at once, because their client has as many as it may have.",

@@ -245,11 +245,11 @@ fn hosts_that_are_not_named_count_by_flag_and_are_bounded() {
         fixture.bytes = format!("GET /a HTTP/1.1\r\nHost: {name}\r\n\r\n").into_bytes();
         fixture.head.clear();
         fixture.head.parse(&fixture.bytes, &crate::http::HeadLimits::default()).unwrap();
-        let arrival = fairway_model::client::Arrival {
-            peer: "10.1.2.3:4567".parse().unwrap(),
-            local: "127.0.0.1:8080".parse().unwrap(),
-            scheme: fairway_model::Scheme::Http,
-        };
+        let arrival = fairway_model::client::Arrival::new(
+            "10.1.2.3:4567".parse().unwrap(),
+            "127.0.0.1:8080".parse().unwrap(),
+            fairway_model::Scheme::Http,
+        );
         let settings = fairway_model::Settings::default();
         let mut rng = crate::random::Rng::from_seed(1);
         fixture.client.decide(&arrival, &fixture.head.view(&fixture.bytes), &settings, || rng.bits());

@@ -53,6 +53,8 @@ pub struct ConnectionCounts {
     pub handled: u64,
     /// TLS handshakes of these that failed.
     pub handshakes_failed: u64,
+    /// Closed because their PROXY header was missing, invalid, late, or from a peer that may not send one.
+    pub proxy_headers_failed: u64,
     /// Closed at once because their client had reached its limit.
     pub refused: u64,
     /// Closed before sending a complete request, to make room.
@@ -302,6 +304,7 @@ impl ConnectionCounts {
         self.handled += other.handled;
         self.refused += other.refused;
         self.handshakes_failed += other.handshakes_failed;
+        self.proxy_headers_failed += other.proxy_headers_failed;
         self.shed_asking += other.shed_asking;
         self.shed_idle += other.shed_idle;
         self.requests += other.requests;

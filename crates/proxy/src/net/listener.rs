@@ -227,6 +227,11 @@ impl OpenListener {
         self.resource.borrow().scheme
     }
 
+    /// Whether its connections begin with a PROXY header.
+    pub(crate) fn accepts_proxy(&self) -> bool {
+        self.resource.borrow().accept_proxy
+    }
+
     /// The TLS configuration, if the listener uses TLS.
     pub(crate) fn tls(&self) -> Option<Arc<ServerConfigs>> {
         self.tls.borrow().clone()

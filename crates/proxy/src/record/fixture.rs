@@ -31,11 +31,7 @@ impl Fixture {
             format!("{request_line}\r\nHost: Shop.Example:8080\r\nX-Request-ID: id7\r\n{fields}\r\n").into_bytes();
         let mut head = RequestHead::default();
         head.parse(&bytes, &HeadLimits::default()).unwrap();
-        let arrival = Arrival {
-            peer: "10.1.2.3:4567".parse().unwrap(),
-            local: "127.0.0.1:8080".parse().unwrap(),
-            scheme: Scheme::Http,
-        };
+        let arrival = Arrival::new("10.1.2.3:4567".parse().unwrap(), "127.0.0.1:8080".parse().unwrap(), Scheme::Http);
         let mut client = ClientView::default();
         let mut rng = Rng::from_seed(1);
         client.decide(&arrival, &head.view(&bytes), &Settings::default(), || rng.bits());
@@ -57,6 +53,7 @@ impl Fixture {
     pub(crate) fn record(&self) -> RequestRecord<'_> {
         RequestRecord {
             peer: "10.1.2.3:4567".parse().unwrap(),
+            proxied: None,
             local: "127.0.0.1:8080".parse().unwrap(),
             tls: Some(TlsView {
                 protocol: "TLSv1.3",

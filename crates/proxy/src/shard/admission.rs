@@ -35,7 +35,7 @@ impl Shard {
         self.connections.set(self.connections.get() + 1);
         self.metrics.borrow_mut().connections.opened();
         let place = self.places.borrow_mut().take(self.timers.now());
-        Admission { shard: self.clone(), phase: Phase::Reading, place, _count: count }
+        Admission { shard: self.clone(), phase: Phase::Reading, place, count }
     }
 
     /// Waits until there is room for another connection.
@@ -87,13 +87,28 @@ pub(crate) struct Admission {
     phase: Phase,
     place: u32,
     /// Held as long as the connection.
-    _count: ClientCount,
+    count: ClientCount,
 }
 
 impl Admission {
     /// The deadline of the connection's task: it is woken when the connection has to make room.
     pub(crate) fn set_deadline(&self, deadline: &Deadline) {
         self.shard.places.borrow_mut().set_deadline(self.place, deadline.slot());
+    }
+
+    /// Counts the connection against the client that its peer speaks for. `false` if that client has reached its limit.
+    pub(crate) fn count_against(&mut self, client: SocketAddr) -> bool {
+        let running = self.shard.running();
+        match self.shard.common.clients.enter(client.ip(), running.snapshot.settings()) {
+            Some(count) => {
+                self.count = count;
+                true
+            }
+            None => {
+                self.shard.metrics.borrow_mut().connections.refused += 1;
+                false
+            }
+        }
     }
 
     /// Changes the phase of the connection.

@@ -27,7 +27,9 @@ impl Worker {
                 let (shard, serving) = (self.shard.clone(), open.clone());
                 let task = tokio::task::spawn_local(async move {
                     accept(&shard, serving.gate(), socket, |stream, peer| {
-                        if let Some(admission) = shard.admit(peer) {
+                        // A peer that names its clients acts for many: they are counted once they are known.
+                        let named = serving.accepts_proxy().then(|| shard.admit_proxy());
+                        if let Some(admission) = named.or_else(|| shard.admit(peer)) {
                             let (shard, open) = (shard.clone(), serving.clone());
                             tokio::task::spawn_local(connection::serve(shard, admission, open, stream, peer));
                         }

@@ -92,6 +92,7 @@ pub fn listener(name: &str, scheme: Scheme) -> Resource {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
         scheme,
         table: table(),
+        accept_proxy: false,
     })
 }
 

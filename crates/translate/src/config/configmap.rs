@@ -19,8 +19,9 @@ use crate::annotation::Rules;
 use crate::diagnostic::{Diagnostic, Reason, Severity, bounded};
 use crate::limit;
 use crate::value::{
-    AccessList, CommaList, FieldCount, HeaderBuffers, HeaderName, HeaderNames, HttpRedirectCode, IpList, LoadBalance,
-    LogFormat, NextUpstream, NginxTime, ObjectRef, RiskLevel, Seconds, Size, Text, UriPatterns, Value, WorkerProcesses,
+    AccessList, CommaList, FieldCount, GoDuration, HeaderBuffers, HeaderName, HeaderNames, HttpRedirectCode, IpList,
+    LoadBalance, LogFormat, NextUpstream, NginxTime, ObjectRef, RiskLevel, Seconds, Size, Text, UriPatterns, Value,
+    WorkerProcesses,
 };
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
@@ -185,6 +186,13 @@ configmap! {
         /// Peers that are trusted.
         "proxy-real-ip-cidr" => proxy_real_ip_cidr: NetworkSet = "0.0.0.0/0,::/0",
             [Differs("the default holds for IPv6 peers as well")], else NetworkSet::default(), "no peer is trusted";
+        /// Expects a PROXY header (version 1 or 2) at the start of each connection to the HTTP and HTTPS ports, and takes the client's
+        /// address from it.
+        "use-proxy-protocol" => use_proxy_protocol: bool = "false",
+            [Differs("a connection from outside of proxy-real-ip-cidr is closed, where ingress-nginx reads its header and ignores the address")];
+        /// Time for the PROXY header.
+        "proxy-protocol-header-timeout" => proxy_protocol_header_timeout: GoDuration = "5s",
+            [Differs("holds on all HTTP and HTTPS ports, in ingress-nginx only with --enable-ssl-passthrough")];
 
         /// How long connecting to an endpoint may take.
         "proxy-connect-timeout" => proxy_connect_timeout: Seconds = "5";

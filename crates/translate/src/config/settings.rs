@@ -100,6 +100,7 @@ pub(crate) fn settings(
         },
         retry_budget: NonZeroU32::new(config.retry_budget),
         header_timeout: nonzero(config.client_header_timeout.duration(), 60),
+        proxy_header_timeout: nonzero(config.proxy_protocol_header_timeout.0, 5),
         body_timeout: nonzero(config.client_body_timeout.duration(), 60),
         body_rate: config.client_body_min_rate,
         connections_per_client: NonZeroU32::new(config.max_connections_per_client),
@@ -269,7 +270,13 @@ pub(crate) fn listeners(config: &GlobalConfig, options: &Options, table: &TableN
             let count = seen.entry(scheme).or_insert(0u32);
             *count += 1;
             let name = if *count == 1 { scheme.to_string() } else { format!("{scheme}-{count}") };
-            Listener { name: name.into(), address, scheme, table: table.clone() }
+            Listener {
+                name: name.into(),
+                address,
+                scheme,
+                table: table.clone(),
+                accept_proxy: config.use_proxy_protocol,
+            }
         })
         .collect()
 }

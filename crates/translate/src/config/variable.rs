@@ -5,13 +5,7 @@ use std::collections::BTreeSet;
 use crate::diagnostic::Severity;
 
 /// Those that are empty in ingress-nginx, too, unless something that isn't built is in use.
-const EMPTY_THERE: &[&str] = &[
-    "proxy_alternative_upstream_name",
-    "proxy_protocol_addr",
-    "proxy_protocol_port",
-    "proxy_protocol_server_addr",
-    "proxy_protocol_server_port",
-];
+const EMPTY_THERE: &[&str] = &["proxy_alternative_upstream_name"];
 
 /// Those of nginx's modules that ingress-nginx is built with (nginx.org, "Alphabetical index of variables"), and ingress-nginx's own.
 const EMPTY_HERE: &[&str] = &[

@@ -44,7 +44,10 @@ pub(crate) fn render(case: &Ready, translation: &Translation) -> Result<String, 
         section("settings", pruned(&changed_settings(snapshot)?)?)?;
     }
     if shows("listeners") {
-        let listeners = snapshot.listeners().map(|one| format!("{} {} {}", one.name, one.scheme, one.address).into());
+        let listeners = snapshot.listeners().map(|one| {
+            let proxy = if one.accept_proxy { ", reads PROXY" } else { "" };
+            format!("{} {} {}{proxy}", one.name, one.scheme, one.address).into()
+        });
         section("listeners", listeners.collect::<Vec<Value>>().into())?;
     }
     let streams = snapshot.stream_listeners().map(|one| {
@@ -148,7 +151,7 @@ fn answer(snapshot: &Snapshot, url: &str) -> String {
     };
     let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
     let table = TableName::from("ingress");
-    let arrival = Arrival { peer: ([192, 0, 2, 1], 50_000).into(), local: ([192, 0, 2, 2], 80).into(), scheme };
+    let arrival = Arrival::new(([192, 0, 2, 1], 50_000).into(), ([192, 0, 2, 2], 80).into(), scheme);
     let received = Received { head, arrival: &arrival, table: &table };
     let mut scratch = Scratch::default();
     let plan = decide(snapshot, &received, &mut SnapshotFacts(snapshot), Start::Head, &mut scratch);

@@ -14,8 +14,13 @@ use super::*;
 
 /// A proxy that forwards a.example to the origin.
 fn proxy(origin: &Origin) -> Proxy {
-    let listener =
-        Listener { name: "http".into(), address: ([127, 0, 0, 1], 0).into(), scheme: Scheme::Http, table: "t".into() };
+    let listener = Listener {
+        name: "http".into(),
+        address: ([127, 0, 0, 1], 0).into(),
+        scheme: Scheme::Http,
+        table: "t".into(),
+        accept_proxy: false,
+    };
     let backend = Backend {
         name: "b".into(),
         origin: Owner::new("Service", "n", "b"),

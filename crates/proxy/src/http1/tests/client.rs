@@ -16,7 +16,7 @@ fn arrival(peer: &str, scheme: Scheme) -> Arrival {
         Scheme::Http => "192.168.0.1:80",
         Scheme::Https => "192.168.0.1:8443",
     };
-    Arrival { peer: peer.parse().unwrap(), local: local.parse().unwrap(), scheme }
+    Arrival::new(peer.parse().unwrap(), local.parse().unwrap(), scheme)
 }
 
 fn settings(change: impl FnOnce(&mut ForwardedHeaders)) -> Settings {

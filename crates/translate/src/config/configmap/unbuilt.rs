@@ -105,7 +105,7 @@ unbuilt! {
     /// Error log file.
     "error-log-path" = "/var/log/nginx/error.log": LOG_FILE;
     /// The header that holds the client's address with PROXY protocol.
-    "forwarded-for-proxy-protocol-header" = "X-Forwarded-For-Proxy-Protocol": NotYet("PROXY protocol isn't built yet");
+    "forwarded-for-proxy-protocol-header" = "X-Forwarded-For-Proxy-Protocol": Harmless("ingress-nginx uses it to hand the address from one of its stages to the next; here none is needed");
     /// How often geographic databases are read.
     "geoip2-autoreload-in-minutes" = "0": GEO;
     /// Headers that `custom-headers` may set.
@@ -220,8 +220,6 @@ unbuilt! {
     "proxy-http-version" = "1.1": NotYet("HTTP/1.1 is always spoken");
     /// Disk space for a response.
     "proxy-max-temp-file-size" = "1024m": BUFFERS;
-    /// Time for the PROXY header.
-    "proxy-protocol-header-timeout" = "5s": NotYet("PROXY protocol isn't built yet");
     /// What is replaced in redirects of backends.
     "proxy-redirect-from" = "off": PASS;
     /// What it is replaced by.
@@ -284,8 +282,6 @@ unbuilt! {
     "use-http2" = "true": HTTP_2;
     /// Names the https port in our redirects.
     "use-port-in-redirects" = "false": NotYet("our redirects name no port");
-    /// Expects a PROXY header on each connection.
-    "use-proxy-protocol" = "false": NotYet("PROXY protocol isn't built yet: connections that begin with it get 400"), restricts;
     /// Hash tuning.
     "variables-hash-bucket-size" = "256": NGINX_ONLY;
     /// Hash tuning.
