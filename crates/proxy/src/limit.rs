@@ -1,7 +1,7 @@
 //! All limits and timeouts of the proxy in one table, which depends on no other module. `docs/limits.md` is
 //! generated from it, and a test fails for a constant elsewhere that looks like a limit.
 //!
-//! A constant that is none (a batch, a sentinel, a part of an algorithm) stays where it is used, below a line `// No limit: ` with the
+//! A constant that is not a limit (a batch, a sentinel, a part of an algorithm) stays where it is used, below a line `// No limit: ` with the
 //! reason.
 
 use std::time::Duration;
@@ -11,43 +11,43 @@ use fairway_model::PathRegex;
 fairway_model::limits! {
     "Connections of clients" {
         settings {
-            "keep-alive": "Time that a connection may be idle between two requests; 0 turns keep-alive off.",
+            "keep-alive": "How long a connection may be idle between two requests; 0 turns keep-alive off.",
                 "The connection is closed.", "";
-            "keep-alive-requests": "Requests on one connection.", "The response says `Connection: close`.", "";
-            "max-connections-per-client": "Connections of one client address, or IPv6 network of 64 bits, in the whole process; 0 for any \
-                number.", "Further ones are closed at once.", "`fairway_connections_refused_total`";
+            "keep-alive-requests": "Requests on one connection.", "The response has `Connection: close`.", "";
+            "max-connections-per-client": "Connections of one client address, or IPv6 network of 64 bits, in the whole process; 0 for no \
+                limit.", "Further ones are closed at once.", "`fairway_connections_refused_total`";
         }
         found {
             "5/16 of the open files (`ulimit -n`)": "Connections of clients, in all workers together. Each may need another file for its \
-                endpoint.", "Connections without a complete request close to make room, then idle ones; else \
-                further ones wait in the queue of the kernel.", "`fairway_connections_shed_without_request_total`, \
+                endpoint.", "Connections without a complete request are closed to make room, then idle ones; after that, \
+                new ones wait in the kernel's queue.", "`fairway_connections_shed_without_request_total`, \
                 `fairway_connections_shed_idle_total`";
         }
         fixed {
-            /// Connections of clients that one worker holds.
+            /// Client connections per worker.
             WORKER_CONNECTIONS: usize = 16_384, Count, "As above.", "As above.";
-            /// Time for which a new connection may be silent before it has to make room. A client sends its first bytes with the packet
-            /// that completes the connection, so this covers no more than a busy moment of the proxy.
+            /// How long a new connection may be silent before it has to make room. A client sends its first bytes with the packet that
+            /// completes the connection, so this only covers moments when the proxy is busy.
             SILENCE_GRACE: Duration = Duration::from_millis(50), Time, "The connection may be closed to make room.",
                 "`fairway_connections_shed_without_request_total`";
-            /// Connections that wait in the kernel to be accepted; Linux cuts it at `net.core.somaxconn`.
-            BACKLOG: i32 = 4096, Count, "The kernel drops the handshake, and the client tries again.", "";
-            /// Pause after a failed accept, such as for a lack of files.
-            ACCEPT_PAUSE: Duration = Duration::from_millis(100), Time, "Then it is tried again.", "";
-            /// Pauses that a listener which closes makes for the sake of the connections in its queue.
+            /// Connections that wait in the kernel to be accepted; Linux caps it at `net.core.somaxconn`.
+            BACKLOG: i32 = 4096, Count, "The kernel drops the handshake, and the client retries.", "";
+            /// Pause after a failed accept, for example when no file descriptor is left.
+            ACCEPT_PAUSE: Duration = Duration::from_millis(100), Time, "Accepting is tried again.", "";
+            /// Pauses that a closing listener makes to accept the connections in its queue.
             CLOSING_PAUSES: u32 = 10, Count, "The listener closes.", "";
             /// Shortest time between two warnings that connections can't be accepted.
-            ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(60), Time, "The warning is left out.", "";
-            /// TLS sessions that are kept for resumption.
+            ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(60), Time, "The warning is not logged.", "";
+            /// TLS sessions kept for resumption.
             TLS_SESSIONS: usize = 20_480, Count, "An older session is forgotten; its client makes a full handshake.", "";
-            /// After a refused request or an early answer, the longest gap between two bytes that are read and dropped (nginx
+            /// After a refused request or an early response, the longest gap between two reads of discarded bytes (nginx
             /// `lingering_timeout`).
             LINGER_GAP: Duration = Duration::from_secs(5), Time, "The connection is closed.", "";
-            /// The same in all (nginx `lingering_time`).
+            /// The same, in total (nginx `lingering_time`).
             LINGER_TIME: Duration = Duration::from_secs(30), Time, "The connection is closed.", "";
-            /// The same in bytes: more than most bodies that are refused.
+            /// The same, in bytes: more than most refused bodies.
             LINGER_BYTES: u64 = 16 << 20, Bytes, "The connection is closed.", "";
-            /// Precision of all times: each ends at most two of these late, and never early.
+            /// Precision of all times: each may be late by up to twice this, and is never early.
             TICK: Duration = Duration::from_millis(50), Time, "", "";
         }
     }
@@ -77,15 +77,15 @@ fairway_model::limits! {
         settings {
             "proxy-body-size": "Largest request body (annotation of the same name).", "413.", "`body_too_large`";
             "client-body-timeout": "Longest gap between two reads of a request body.", "408.", "`body_timeout`";
-            "client-body-min-rate": "Bytes of a request body for each second that its client is waited for; 0 for any.", "408.",
+            "client-body-min-rate": "Bytes of a request body that extend the wait for the rest by one second; 0 for no limit.", "408.",
                 "`body_timeout`";
         }
         found {}
         fixed {
-            /// Time for which a client is waited for in the middle of its body whatever it sends, in all; more than any stall of a mobile
-            /// network. Each `client-body-min-rate` bytes add a second.
+            /// Total time to wait for a client in the middle of its body; longer than any stall of a mobile network. Each
+            /// `client-body-min-rate` bytes add a second.
             BODY_PATIENCE: Duration = Duration::from_secs(60), Time, "408.", "`body_timeout`";
-            /// A line with the size of a chunk, extensions included.
+            /// The line with the size of a chunk, including extensions.
             CHUNK_LINE: usize = 256, Bytes, "400 from a client, 502 from an endpoint.", "`bad_body`, `bad_response_body`";
             /// All chunk extensions of a message.
             CHUNK_EXTENSIONS: usize = 4 << 10, Bytes, "400 from a client, 502 from an endpoint.", "`bad_body`, `bad_response_body`";
@@ -96,52 +96,52 @@ fairway_model::limits! {
     "Endpoints" {
         settings {
             "proxy-connect-timeout": "Time to connect to an endpoint (annotation of the same name).",
-                "Another endpoint is tried as `proxy-next-upstream` says, then 504.", "`connect_timeout`";
+                "Another endpoint is tried if `proxy-next-upstream` allows, else 504.", "`connect_timeout`";
             "proxy-send-timeout": "Longest gap between two writes to an endpoint (annotation of the same name).",
-                "Another endpoint is tried as `proxy-next-upstream` says, then 504.", "`send_timeout`";
+                "Another endpoint is tried if `proxy-next-upstream` allows, else 504.", "`send_timeout`";
             "proxy-read-timeout": "Longest gap between two reads from an endpoint (annotation of the same name).",
-                "Another endpoint is tried as `proxy-next-upstream` says, then 504; a response that has begun is cut.", "`read_timeout`";
-            "proxy-next-upstream-tries": "Tries of a request; 0 means as many as there are (annotation of the same name).",
-                "The last failure is answered.", "`fairway_upstream_failures_total`";
+                "Another endpoint is tried if `proxy-next-upstream` allows, else 504; a response that has begun is cut.", "`read_timeout`";
+            "proxy-next-upstream-tries": "Tries of a request; 0 for no limit but the fixed one below (annotation of the same name).",
+                "The client gets the status of the last failure.", "`fairway_upstream_failures_total`";
             "proxy-next-upstream-timeout": "Seconds in which another try may begin; 0 for no limit (annotation of the same name).",
-                "The last failure is answered.", "`fairway_upstream_failures_total`";
-            "retry-budget": "Tries after a failure that a backend may have seen, in percent of its requests; 0 for any number. A try that could \
-                not connect is free.", "The last failure is answered.", "`fairway_upstream_retries_denied_total`";
+                "The client gets the status of the last failure.", "`fairway_upstream_failures_total`";
+            "retry-budget": "Retries of requests that a backend may have received, in percent of its requests; 0 for no limit. A try that could \
+                not connect is free.", "The client gets the status of the last failure.", "`fairway_upstream_retries_denied_total`";
             "upstream-keepalive-connections": "Idle connections to endpoints that each worker keeps.",
-                "The one that was idle for longest is closed.", "`fairway_upstream_connections_idle`";
+                "The connection that was idle longest is closed.", "`fairway_upstream_connections_idle`";
             "upstream-keepalive-requests": "Requests on one connection to an endpoint.", "The connection is closed.", "";
-            "upstream-keepalive-timeout": "Time that a connection to an endpoint may be idle.", "The connection is closed.", "";
+            "upstream-keepalive-timeout": "How long a connection to an endpoint may be idle.", "The connection is closed.", "";
             "upstream-keepalive-time": "Age of a connection to an endpoint.", "The connection is closed after its request.", "";
         }
         found {}
         fixed {
-            /// Tries of a request whose settings have no limit: enough to get past any rollout, and an end if nothing answers.
-            TRIES: u32 = 32, Count, "The last failure is answered.", "`fairway_upstream_failures_total`";
-            /// Largest head of a response, and largest line in it. ingress-nginx refuses what exceeds `proxy-buffer-size`; there is no
-            /// harm in being generous.
+            /// Tries of a request without a limit in the settings: enough to get past any rollout, but finite if no endpoint works.
+            TRIES: u32 = 32, Count, "The client gets the status of the last failure.", "`fairway_upstream_failures_total`";
+            /// Largest head of a response, and largest line in it. ingress-nginx refuses a response whose head exceeds
+            /// `proxy-buffer-size`; a larger limit does no harm.
             RESPONSE_HEAD: usize = 64 << 10, Bytes, "502.", "`bad_response`";
             /// Fields of a response.
             RESPONSE_FIELDS: usize = 1024, Count, "502.", "`bad_response`";
-            /// Interim responses that are passed on for one request. More than a few are no hints but a flood.
+            /// Interim responses forwarded for one request. More than a few are a flood, not hints.
             INTERIM_RESPONSES: u32 = 32, Count, "502.", "`bad_response`";
-            /// How often a request that waits for a connection looks whether the endpoint still exists.
+            /// How often a request that waits for a connection checks that the endpoint still exists.
             CONNECT_LOOK: Duration = Duration::from_millis(200), Time, "Another endpoint is tried.", "`endpoint_gone`";
-            /// Failures in a row, of all routes and workers, after which an endpoint is passed over as long as the Service has another.
-            /// Fewer would be a coincidence with an endpoint that fails now and then.
+            /// Failures in a row, over all routes and workers, after which an endpoint is passed over while the Service has another.
+            /// Fewer would also catch endpoints that fail now and then.
             EJECTION_FAILURES: u32 = 3, Count, "Other endpoints get its new requests.", "`fairway_upstream_ejections_total`";
-            /// For how long it is passed over at first, as long as a container needs to start again. Each failure of the one request that
-            /// then tries it doubles the time.
+            /// How long it is passed over at first: the time in which a container restarts. Then one request tries it, and each failure
+            /// of such a try doubles the time.
             EJECTION_FIRST: Duration = Duration::from_secs(1), Time, "One request of each worker tries it.", "";
-            /// The longest time for which it is passed over.
+            /// The longest time that it is passed over.
             EJECTION_LONGEST: Duration = Duration::from_secs(30), Time, "One request of each worker tries it.", "";
             /// Time over which requests and retries are compared for `retry-budget`: such a period and the one before it.
-            RETRY_PERIOD: Duration = Duration::from_secs(10), Time, "They count no more.", "";
-            /// Retries to a backend within that time that each worker allows whatever the number of requests, so that a backend with few
-            /// requests has retries as well.
+            RETRY_PERIOD: Duration = Duration::from_secs(10), Time, "They no longer count.", "";
+            /// Retries to a backend within that time that each worker allows for any number of requests, so that backends with few
+            /// requests have retries as well.
             RETRY_RESERVE: u64 = 20, Count, "See `retry-budget`.", "";
-            /// Points of one endpoint on the ring of consistent hashing: weights are shares, and need no more resolution.
-            RING_POINTS: u32 = 16_000, Count, "Larger weights count as this one.", "";
-            /// Keys that are tried for a new session until one falls to an endpoint that may be taken.
+            /// Points per endpoint on the ring of consistent hashing: weights are shares, which need no finer resolution.
+            RING_POINTS: u32 = 16_000, Count, "Larger weights count as this much.", "";
+            /// Keys tried for a new session until one maps to a usable endpoint.
             SESSION_KEYS: u32 = 64, Count, "The session starts without affinity.", "";
         }
     }
@@ -151,10 +151,10 @@ fairway_model::limits! {
         fixed {
             /// Longest gap between two writes to a client (nginx `send_timeout`, for which ingress-nginx has no key).
             CLIENT_SEND_TIMEOUT: Duration = Duration::from_secs(60), Time, "The connection is closed.", "`client_stalled`";
-            /// How often a client that reading tells nothing about is looked at.
+            /// How often a waiting client is checked when reads can't show that it is gone.
             CLIENT_LOOK: Duration = Duration::from_secs(1), Time, "A client that is gone ends its request.", "`client_gone`";
-            /// How often a silent client is asked whether it is still there. A kernel forgets a connection that its program has closed
-            /// after a minute (Linux, `tcp_fin_timeout`), and answers with a reset from then on.
+            /// How often a silent client is probed. A kernel forgets a connection a minute after its program has closed it (Linux,
+            /// `tcp_fin_timeout`), and answers probes with a reset from then on.
             CLIENT_PROBE: Duration = Duration::from_secs(10), Time, "A client that is gone ends its request.", "`client_gone`";
         }
     }
@@ -162,30 +162,30 @@ fairway_model::limits! {
         settings {}
         found {}
         fixed {
-            /// First size of each receive buffer: a head and 16 KiB of body come in one read.
-            BUFFER: usize = 32 << 10, Bytes, "The buffer grows for a large head, or is exchanged for a large one.", "";
-            /// Size of the buffers that take over when a body is large: the fewer calls the better, and still within a second-level cache.
-            LARGE_BUFFER: usize = 256 << 10, Bytes, "The side that sends has to wait.", "";
-            /// Sets of buffers that are kept for later requests.
+            /// Initial size of each receive buffer: one read takes a head and 16 KiB of body.
+            BUFFER: usize = 32 << 10, Bytes, "The buffer grows for a large head, or is replaced by a large one.", "";
+            /// Size of the buffers for large bodies: large enough for few system calls, small enough for a second-level cache.
+            LARGE_BUFFER: usize = 256 << 10, Bytes, "The sender has to wait.", "";
+            /// Sets of buffers kept for later requests.
             KEPT_SETS: usize = 1024, Count, "Further ones are freed.", "";
-            /// Large buffers that are kept for later.
+            /// Large buffers kept for later use.
             KEPT_LARGE: usize = 32, Count, "Further ones are freed.", "";
-            /// Size of an output buffer that is kept.
+            /// Size of an output buffer that is kept for later use.
             KEPT_OUTPUT: usize = 64 << 10, Bytes, "A larger one is freed.", "";
         }
     }
     "TCP and UDP services" {
         settings {
             "proxy-stream-timeout": "Longest silence of both sides.", "The connection or session ends.", "";
-            "proxy-stream-next-upstream-tries": "Endpoints that are tried for a connection; 0 for all.",
+            "proxy-stream-next-upstream-tries": "Endpoints tried for a connection; 0 for all.",
                 "The connection is closed.", "`fairway_stream_failures_total`";
             "proxy-stream-next-upstream-timeout": "Time in which another endpoint may be tried.",
                 "The connection is closed.", "`fairway_stream_failures_total`";
-            "proxy-stream-responses": "Datagrams that answer one of a client's.", "The session ends.", "";
+            "proxy-stream-responses": "Datagrams expected in response to one from a client.", "The session ends.", "";
         }
         found {
-            "4/16 of the open files (`ulimit -n`)": "Sessions of UDP services, in all workers together; also no more than connections of \
-                clients.", "The session that was silent for longest ends.", "`fairway_stream_sessions_active`";
+            "4/16 of the open files (`ulimit -n`)": "Sessions of UDP services, in all workers together; also at most as many as client \
+                connections.", "The session that was silent longest ends.", "`fairway_stream_sessions_active`";
         }
         fixed {
             /// Time for the PROXY header (nginx `proxy_protocol_timeout`).
@@ -196,8 +196,8 @@ fairway_model::limits! {
             /// Longest PROXY header of version 1 (section 2.1 of its specification).
             PROXY_HEADER_V1: usize = 107, Bytes, "The connection is closed.",
                 "`fairway_stream_failures_total`; for HTTP `fairway_proxy_headers_failed_total`";
-            /// Longest silence of a UDP endpoint while the process drains. Resolvers wait as long for an answer (`timeout` in
-            /// resolv.conf(5)).
+            /// Longest silence of a UDP endpoint while the process drains. Resolvers wait as long for a response (`timeout`
+            /// in resolv.conf(5)).
             SILENCE_WHILE_DRAINING: Duration = Duration::from_secs(5), Time, "The session ends.", "";
         }
     }
@@ -205,16 +205,16 @@ fairway_model::limits! {
         settings {}
         found {}
         fixed {
-            /// Shortest time between two queries for a name, whatever its TTL (ingress-nginx asks once a second).
+            /// Shortest time between two queries for a name, whatever its TTL (ingress-nginx queries once a second).
             RESOLVE_SHORTEST: Duration = Duration::from_secs(1), Time, "", "`fairway_resolver_queries_total`";
             /// Longest time between two queries, so that a mistaken TTL of a week does not outlive its correction.
-            RESOLVE_LONGEST: Duration = Duration::from_secs(600), Time, "The name is asked for again.", "`fairway_resolver_queries_total`";
-            /// Longest pause after failures, which double it.
-            RESOLVE_LONGEST_PAUSE: Duration = Duration::from_secs(30), Time, "The name is asked for again.",
+            RESOLVE_LONGEST: Duration = Duration::from_secs(600), Time, "The name is queried again.", "`fairway_resolver_queries_total`";
+            /// Longest pause after failures, each of which doubles it.
+            RESOLVE_LONGEST_PAUSE: Duration = Duration::from_secs(30), Time, "The name is queried again.",
                 "`fairway_resolver_failures_total`";
-            /// Queries under way at a time.
+            /// Concurrent queries.
             RESOLVE_AT_ONCE: usize = 32, Count, "Further names wait.", "";
-            /// Addresses that are taken of one name.
+            /// Addresses used per name.
             RESOLVE_ADDRESSES: usize = 256, Count, "The rest are ignored.", "";
         }
     }
@@ -222,15 +222,15 @@ fairway_model::limits! {
         settings {}
         found {}
         fixed {
-            /// A worker hands its lines over when there are so many bytes of them.
+            /// Size of a worker's lines at which it hands them over.
             LOG_FULL: usize = 32 << 10, Bytes, "The lines are written.", "";
-            /// Or when they are so old.
+            /// Age of a worker's oldest line at which it hands its lines over.
             LOG_OLD: Duration = Duration::from_millis(100), Time, "The lines are written.", "";
-            /// Buffers of one worker that wait to be written.
+            /// Buffers of one worker waiting to be written.
             LOG_BUFFERS: usize = 4, Count, "The worker's own buffer grows.", "";
-            /// Largest buffer of a worker while all others wait.
+            /// Largest buffer of a worker while all its others wait.
             LOG_LARGEST: usize = 256 << 10, Bytes, "Lines are dropped.", "`fairway_access_log_dropped_lines_total`";
-            /// Buffers of all workers that wait to be written.
+            /// Buffers of all workers waiting to be written.
             LOG_QUEUE: usize = 1024, Count, "The workers' own buffers grow.", "";
         }
     }
@@ -240,44 +240,44 @@ fairway_model::limits! {
         }
         found {}
         fixed {
-            /// Routes that metrics tell apart in one worker, a hundred times what large installations have.
-            METRIC_ROUTES: u32 = 200_000, Count, "Requests of further ones count under empty labels.", "";
-            /// Pairs of method and status of a route.
-            METRIC_PAIRS: usize = 64, Count, "Further ones count by class of status and as method `OTHER`.", "";
+            /// Routes with metrics of their own in one worker, a hundred times as many as large installations have.
+            METRIC_ROUTES: u32 = 200_000, Count, "Requests of further routes count under empty labels.", "";
+            /// Pairs of method and status per route.
+            METRIC_PAIRS: usize = 64, Count, "Further ones count by status class and as method `OTHER`.", "";
             /// Hosts that the configuration does not name, with `--metrics-per-undefined-host`; worker threads share them evenly.
-            UNDEFINED_HOSTS: usize = 10_000, Count, "Those that were not seen for longest count as the host `_`.", "";
+            UNDEFINED_HOSTS: usize = 10_000, Count, "The least recently seen hosts count as the host `_`.", "";
             /// Upper bounds of a histogram (`--time-buckets`, `--length-buckets`, `--size-buckets`).
             METRIC_BUCKETS: usize = 100, Count, "The flag is refused at start.", "";
-            /// Time for all workers to answer where no flag says another one.
+            /// Time for all workers to answer, unless the flag sets another.
             ADMIN_PATIENCE: Duration = Duration::from_secs(10), Time, "500 for `/healthz`, else 503.", "";
             /// Connections to the admin port.
-            ADMIN_CONNECTIONS: usize = 64, Count, "The one that was idle for longest makes room.", "";
-            /// Scrapes at a time: a pair of Prometheus servers, and two more. Each keeps a copy of all numbers.
-            SCRAPES: usize = 4, Count, "Further ones wait as long as probes may take, then 503.", "";
+            ADMIN_CONNECTIONS: usize = 64, Count, "The connection that was idle longest is closed.", "";
+            /// Concurrent scrapes: a pair of Prometheus servers, and two more. Each keeps a copy of all numbers.
+            SCRAPES: usize = 4, Count, "Further ones wait as long as probes may take, then get 503.", "";
             /// Size of a request head.
             ADMIN_HEAD: usize = 8 << 10, Bytes, "431.", "";
             /// Time for the head of the first request.
             ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(5), Time, "The connection is closed.", "";
             /// Time for another request: scrapers keep their connections for the next scrape.
             ADMIN_IDLE: Duration = Duration::from_secs(60), Time, "The connection is closed.", "";
-            /// Time for an answer to be read, however it trickles.
+            /// Time for the client to read a response, however slowly.
             ADMIN_SEND_TIMEOUT: Duration = Duration::from_secs(30), Time, "The connection is closed.", "";
         }
     }
     "Shutdown" {
         settings {
             "worker-shutdown-timeout": "Time for requests and connections to end once no new ones are accepted.",
-                "They are cut.", "`shutdown`";
-            "--shutdown-grace-period": "Seconds in which new connections are still accepted after SIGTERM.",
+                "The rest are cut.", "`shutdown`";
+            "--shutdown-grace-period": "Seconds after SIGTERM during which new connections are accepted.",
                 "Listeners close.", "";
         }
         found {}
         fixed {
-            /// How long a connection that has not sent anything may wait once the process drains: its first request may be on the way.
+            /// How long a connection that has sent nothing may wait while the process drains: its first request may be on the way.
             FIRST_REQUEST_WHILE_DRAINING: Duration = Duration::from_secs(1), Time, "The connection is closed.", "";
-            /// Time for the requests that are cut to be logged. Each needs one turn of the loop.
+            /// Time to log the requests that are cut. Each needs one turn of the event loop.
             LAST_LINES: Duration = Duration::from_millis(500), Time, "The process ends.", "";
-            /// Time for the last lines to be written.
+            /// Time to write the last lines.
             LAST_WRITE: Duration = Duration::from_secs(1), Time, "The process ends.", "";
         }
     }
@@ -287,7 +287,7 @@ fairway_model::limits! {
         fixed {
             /// Longest pattern of a path with `use-regex`; Kubernetes itself has no limit.
             PATH_PATTERN: usize = PathRegex::LENGTH_LIMIT, Bytes, "The path answers 503, and a finding says so.", "";
-            /// Compiled size of such a pattern. What users write needs a hundredth of it.
+            /// Compiled size of such a pattern. Realistic patterns need a hundredth of it.
             PATH_PATTERN_COMPILED: usize = PathRegex::SIZE_LIMIT, Bytes, "The path answers 503, and a finding says so.", "";
         }
     }

@@ -1,4 +1,4 @@
-//! What one object may ask for, in one table; `docs/limits.md` is generated from it.
+//! Limits of one object, in one table; `docs/limits.md` is generated from it.
 
 fairway_model::limits! {
     "Objects and settings" {
@@ -11,13 +11,13 @@ fairway_model::limits! {
             CHAIN: usize = 16, Count, "The Secret is not used, and a finding says so.", "";
             /// A value that `add-headers` or `proxy-set-headers` sets.
             FIELD_VALUE: usize = 8 << 10, Bytes, "The field is not set, and a finding says so.", "";
-            /// A request line, a field and a head, whatever `large-client-header-buffers` says: above this, few clients could fill the memory.
+            /// A request line, a field and a head, whatever `large-client-header-buffers` sets: with more, a few clients could fill the memory.
             HEAD: u64 = 1 << 20, Bytes, "The key counts as this much.", "";
-            /// The head of a response, whatever `proxy-buffer-size` says.
+            /// The head of a response, whatever `proxy-buffer-size` sets.
             RESPONSE_HEAD: u64 = 1 << 20, Bytes, "The annotation or key counts as this much.", "";
             /// Certificates in `ca.crt` of a Secret for TLS to backends.
             AUTHORITIES: usize = 64, Count, "The Secret is not used, and a finding says so.", "";
-            /// Unknown annotations of an Ingress, and unknown keys of the ConfigMap, that are reported one by one.
+            /// Unknown annotations of an Ingress, and unknown keys of the ConfigMap, reported one by one.
             UNKNOWN_NAMES: usize = 16, Count, "The rest are counted in one finding.", "";
             /// Findings of one object.
             FINDINGS: usize = 100, Count, "The rest are counted in one finding.", "";

@@ -484,13 +484,13 @@ fn the_reference_names_every_metric() {
     report.streams.push(("tcp-5432".into(), "TCP", StreamCounts::default()));
     let text = rendered(&options, &snapshot, vec![report]);
     let mut page = "# Metrics\n\nGenerated from the code in `crates/proxy/src/metrics`; `UPDATE_DOCS=1 cargo test -p fairway-proxy --lib \
-         reference` writes it.\n\n`/metrics` on the health port (`--healthz-port`, 10254) shows these. Those of ingress-nginx have \
-         its names, meaning and labels, so dashboards and alerts for it go on working; what it does not have begins with `fairway_`. \
-         Where the third column says `full`, the metric is shown with `--metrics-detail full` only. Reasons are listed in \
-         [failure reasons](failure-reasons.md); rules and a dashboard that use these are in [alerts](alerts.md).\n\n\
+         reference` writes it.\n\n`/metrics` on the health port (`--healthz-port`, 10254) has these metrics. Those of ingress-nginx keep \
+         their names, meaning and labels, so its dashboards and alerts continue to work; the names of all others begin with `fairway_`. \
+         Where the third column says `full`, the metric is shown only with `--metrics-detail full`. Reasons are listed in \
+         [failure reasons](failure-reasons.md); rules and a dashboard that use these metrics are in [alerts](alerts.md).\n\n\
          The label `namespace` is that of the Ingress or Secret, and the first three labels are the same for all metrics of a pod. \
-         Prometheus shows `namespace` as `exported_namespace` when it has a label of this name for the pod, unless `honorLabels` is set.\n\n\
-         Series of a route that is gone are shown by one more scrape and then forgotten.\n\n\
+         Prometheus shows `namespace` as `exported_namespace` if it has its own label of this name for the pod, unless `honorLabels` is set.\n\n\
+         Series of a removed route appear in one more scrape and then disappear.\n\n\
          | metric | type | shown | labels | meaning |\n| --- | --- | --- | --- | --- |\n"
         .to_owned();
     let mut help = "";

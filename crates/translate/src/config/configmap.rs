@@ -1,7 +1,7 @@
 //! The global ConfigMap (`--configmap`): one table of its keys, with types and defaults, and the struct that they fill.
 //!
-//! A value that can't be read leaves its key at the default, and is reported. Where the default would open what the key was to
-//! close, the key closes instead: an unreadable access list denies, unreadable trusted networks trust nobody.
+//! A value that can't be read leaves its key at the default, and is reported. Where the default would open what the key was meant
+//! to close, the key closes instead: an unreadable access list denies, and unreadable trusted networks trust no peer.
 
 mod doc;
 mod unbuilt;
@@ -26,7 +26,7 @@ use crate::value::{
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
 
-/// The key whose default is what isn't built: to write the default asks for more than happens.
+/// The key whose default isn't built: even its default asks for more than Fairway does.
 const MISSED: &str = "use-http2";
 
 /// How `proxy-next-upstream` differs, annotation and key.
@@ -145,7 +145,7 @@ macro_rules! configmap {
 }
 
 configmap! {
-    /// What holds for all Ingresses that say nothing else.
+    /// Defaults for all Ingresses.
     pub struct GlobalConfig {
         /// Redirects plain HTTP to https on hosts with a TLS entry.
         "ssl-redirect" => ssl_redirect: bool = "true";
@@ -165,25 +165,25 @@ configmap! {
 
         /// Adds Strict-Transport-Security to https responses.
         "hsts" => hsts: bool = "true";
-        /// With includeSubDomains.
+        /// Adds includeSubDomains to it.
         "hsts-include-subdomains" => hsts_include_subdomains: bool = "true";
-        /// With this max-age.
+        /// Its max-age.
         "hsts-max-age" => hsts_max_age: Seconds = "31536000";
-        /// With preload.
+        /// Adds preload to it.
         "hsts-preload" => hsts_preload: bool = "false";
 
-        /// Believes what trusted peers say about client, scheme, host and port.
+        /// Trusts client, scheme, host and port as forwarded by trusted peers.
         "use-forwarded-headers" => use_forwarded_headers: bool = "false",
             [Differs("believed only from peers in proxy-real-ip-cidr, not from anyone")];
-        /// Believes what trusted peers say about the client's address only.
+        /// Trusts only the client's address as forwarded by trusted peers.
         "enable-real-ip" => enable_real_ip: bool = "false";
         /// Appends the peer to X-Forwarded-For instead of replacing it.
         "compute-full-forwarded-for" => compute_full_forwarded_for: bool = "false";
-        /// The header that holds the client's address.
+        /// The header with the client's address.
         "forwarded-for-header" => forwarded_for_header: HeaderName = "X-Forwarded-For";
-        /// The header that holds the original host.
+        /// The header with the original host.
         "forwarded-host-header" => forwarded_host_header: HeaderName = "X-Forwarded-Host";
-        /// Peers that are trusted.
+        /// Trusted peers.
         "proxy-real-ip-cidr" => proxy_real_ip_cidr: NetworkSet = "0.0.0.0/0,::/0",
             [Differs("the default holds for IPv6 peers as well")], else NetworkSet::default(), "no peer is trusted";
         /// Expects a PROXY header (version 1 or 2) at the start of each connection to the HTTP and HTTPS ports, and takes the client's
@@ -194,7 +194,7 @@ configmap! {
         "proxy-protocol-header-timeout" => proxy_protocol_header_timeout: GoDuration = "5s",
             [Differs("holds on all HTTP and HTTPS ports, in ingress-nginx only with --enable-ssl-passthrough")];
 
-        /// How long connecting to an endpoint may take.
+        /// Time to connect to an endpoint.
         "proxy-connect-timeout" => proxy_connect_timeout: Seconds = "5";
         /// Longest gap between two writes to an endpoint.
         "proxy-send-timeout" => proxy_send_timeout: Seconds = "60";
@@ -202,21 +202,21 @@ configmap! {
         "proxy-read-timeout" => proxy_read_timeout: Seconds = "60";
         /// Largest request body; 0 means no limit.
         "proxy-body-size" => proxy_body_size: Size = "1m";
-        /// Largest head of a response; more is answered 502.
+        /// Largest head of a response; larger ones become 502.
         "proxy-buffer-size" => proxy_buffer_size: Size = "4k", [Differs(RESPONSE_HEAD)];
-        /// Restricts the annotations `proxy-ssl-*` to the paths of their own Ingress, where they else hold for the host.
+        /// Restricts the annotations `proxy-ssl-*` to the paths of their own Ingress; otherwise they apply to the host.
         "proxy-ssl-location-only" => proxy_ssl_location_only: bool = "false";
         /// Failures after which another endpoint is tried.
         "proxy-next-upstream" => proxy_next_upstream: NextUpstream = "error timeout",
             [Differs(CONNECT_RETRIED)];
-        /// For how long further tries may start; 0 means no limit.
+        /// Time in which further tries may start; 0 means no limit.
         "proxy-next-upstream-timeout" => proxy_next_upstream_timeout: Seconds = "0";
-        /// How many endpoints are tried at most; 0 means 32.
+        /// Maximum number of tries; 0 means 32.
         "proxy-next-upstream-tries" => proxy_next_upstream_tries: u32 = "3", [Differs(TRIES)];
-        /// Tries POST, LOCK and PATCH again as well.
+        /// Retries POST, LOCK and PATCH as well.
         "retry-non-idempotent" => retry_non_idempotent: bool = "false";
-        /// Tries after a failure, in percent of the requests to a Service port, beyond a few; 0 for any number. A try that could not
-        /// connect isn't counted.
+        /// Retries in percent of the requests to a Service port, besides a few that are always allowed; 0 for no limit. A try that
+        /// could not connect isn't counted.
         "retry-budget" => retry_budget: u32 = "20",
             [Differs("a key of Fairway's own: ingress-nginx has no such limit")];
         /// How endpoints are chosen.
@@ -240,60 +240,60 @@ configmap! {
         "client-header-timeout" => client_header_timeout: Seconds = "60";
         /// Longest gap between two reads of a request body.
         "client-body-timeout" => client_body_timeout: Seconds = "60";
-        /// Bytes of a request body that a client has to send for each second that it is waited for, beyond a first minute; 0 for
-        /// any. Slower ones get 408.
+        /// Bytes of a request body that a client has to send for each second of waiting, beyond a first minute; 0 for no limit.
+        /// Slower clients get 408.
         "client-body-min-rate" => client_body_min_rate: u32 = "100",
             [Differs("a key of Fairway's own: ingress-nginx waits for a slow body as long as some of it comes")];
-        /// Connections that one client, an address or an IPv6 network of 64 bits, may have at the same time; further ones are closed
-        /// at once; 0 for any number. Peers that are trusted to name the client are not limited.
+        /// Concurrent connections of one client, an address or an IPv6 network of 64 bits; further ones are closed at once; 0 for no
+        /// limit. Peers that are trusted to name the client are not limited.
         "max-connections-per-client" => max_connections_per_client: u32 = "0",
             [Differs("a key of Fairway's own: ingress-nginx has no such limit")];
-        /// The buffer for heads that most requests fit in.
+        /// The buffer for request heads of usual size.
         "client-header-buffer-size" => client_header_buffer_size: Size = "1k",
             [Differs("buffers grow as needed within large-client-header-buffers, so this sets no limit")];
         /// Largest lines and head of a request.
         "large-client-header-buffers" => large_client_header_buffers: HeaderBuffers = "4 8k",
             [Differs("too large a header answers 431, not 400")];
-        /// Fields of a request; one with more answers 431.
+        /// Fields of a request; a request with more gets 431.
         "max-request-headers" => max_request_headers: FieldCount = "128",
             [Differs("a key of Fairway's own: ingress-nginx has no such limit")];
 
-        /// Client networks that are let in where an Ingress has no list of its own.
+        /// Client networks that are allowed, for Ingresses without a list of their own.
         "whitelist-source-range" => allow: AccessList = "",
             else AccessList::Unreadable, "paths without a list of their own answer 503";
-        /// Client networks that are kept out where an Ingress has no list of its own.
+        /// Client networks that are denied, for Ingresses without a list of their own.
         "denylist-source-range" => deny: AccessList = "",
             else AccessList::Unreadable, "paths without a list of their own answer 503";
-        /// Client networks that are kept out of paths that no list, of either kind and place, applies to.
+        /// Client networks that are denied on paths to which no other list applies.
         "block-cidrs" => block: AccessList = "",
             else AccessList::Unreadable, "paths without a list of their own answer 503";
 
-        /// Names the server in responses.
+        /// Sends the Server header.
         "server-tokens" => server_tokens: bool = "false", [Differs("the name is fairway")];
-        /// Passes the Server header of backends on; needs `server-tokens`.
+        /// Passes on the Server header of backends; needs `server-tokens`.
         "allow-backend-server-header" => allow_backend_server_header: bool = "false";
-        /// Headers of backends' responses that are removed.
+        /// Headers to remove from backends' responses.
         "hide-headers" => hide_headers: HeaderNames = "";
         /// A ConfigMap of headers for all responses.
         "add-headers" => add_headers: Option<ObjectRef> = "";
         /// A ConfigMap of headers for all requests to backends.
         "proxy-set-headers" => proxy_set_headers: Option<ObjectRef> = "";
-        /// Tells backends the target as it came, in X-Original-URI.
+        /// Sends backends the original target as X-Original-URI.
         "proxy-add-original-uri-header" => proxy_add_original_uri_header: bool = "false";
-        /// Gives requests without X-Request-ID one.
+        /// Adds X-Request-ID to requests without one.
         "generate-request-id" => generate_request_id: bool = "true";
-        /// Drops headers with names of other characters than letters, digits and `-`.
+        /// Drops headers whose names have characters other than letters, digits and `-`.
         "ignore-invalid-headers" => ignore_invalid_headers: bool = "true";
-        /// Takes names with `_` for valid.
+        /// Accepts names with `_`.
         "enable-underscores-in-headers" => enable_underscores_in_headers: bool = "false";
-        /// Reports paths of type Exact and Prefix that hold other characters than letters, digits and `/ - . _`.
+        /// Reports paths of type Exact and Prefix with characters other than letters, digits and `/ - . _`.
         "strict-validate-path-type" => strict_validate_path_type: bool = "true";
 
-        /// One line of the access log.
+        /// The format of the access log.
         "log-format-upstream" => log_format_upstream: LogFormat = AccessLog::UPSTREAMINFO;
-        /// Escapes values in it as in JSON.
+        /// Escapes its values as in JSON.
         "log-format-escape-json" => log_format_escape_json: bool = "false";
-        /// Doesn't escape them at all.
+        /// Doesn't escape its values at all.
         "log-format-escape-none" => log_format_escape_none: bool = "false",
             [Differs("line breaks are escaped all the same")];
         /// Writes no access log.
@@ -305,39 +305,39 @@ configmap! {
 
         /// Longest silence of both sides of a TCP connection or UDP session.
         "proxy-stream-timeout" => proxy_stream_timeout: NginxTime = "600s";
-        /// Tries another endpoint when connecting to one fails.
+        /// Tries another endpoint if connecting to one fails.
         "proxy-stream-next-upstream" => proxy_stream_next_upstream: bool = "true",
             [Differs("proxy-connect-timeout limits the time to connect; ingress-nginx waits 60 seconds")];
-        /// For how long further tries may start; 0 means no limit.
+        /// Time in which further tries may start; 0 means no limit.
         "proxy-stream-next-upstream-timeout" => proxy_stream_next_upstream_timeout: NginxTime = "600s";
-        /// How many endpoints are tried at most; 0 means all of them.
+        /// Maximum number of endpoints tried; 0 means all of them.
         "proxy-stream-next-upstream-tries" => proxy_stream_next_upstream_tries: u32 = "3",
             [Differs("no endpoint is tried twice")];
-        /// Datagrams that answer one of a client, after which a UDP session ends.
+        /// Datagrams expected in response to one from the client, after which a UDP session ends.
         "proxy-stream-responses" => proxy_stream_responses: u32 = "1";
-        /// The log line of TCP and UDP.
+        /// The log format of TCP and UDP services.
         "log-format-stream" => log_format_stream: LogFormat = StreamLog::FORMAT;
-        /// No access log for TCP and UDP.
+        /// Writes no access log for TCP and UDP services.
         "disable-stream-access-log" => disable_stream_access_log: bool = "false";
 
-        /// Addresses to listen on; all if there are none.
+        /// Addresses to listen on; all if none are listed.
         "bind-address" => bind_address: IpList = "";
         /// Listens on no IPv6 address.
         "disable-ipv6" => disable_ipv6: bool = "false";
         /// Threads that serve traffic.
         "worker-processes" => worker_processes: WorkerProcesses = "auto",
             [Differs("threads of one process; auto respects the CPU quota of the container")];
-        /// How long connections may go on after the order to stop.
+        /// How long connections may continue after the signal to stop.
         "worker-shutdown-timeout" => worker_shutdown_timeout: NginxTime = "240s";
 
-        /// The highest risk of an annotation that is accepted.
+        /// The highest accepted risk of annotations.
         "annotations-risk-level" => annotations_risk_level: RiskLevel = "High", else RiskLevel::Low, "Low holds";
-        /// Words that no annotation may hold.
+        /// Words that no annotation may contain.
         "annotation-value-word-blocklist" => annotation_value_word_blocklist: CommaList = "",
             [Differs("an empty word, as after a comma at the end, matches nothing instead of everything")];
         /// Whether annotations may name Secrets of other namespaces, as `proxy-ssl-secret` does.
         "allow-cross-namespace-resources" => allow_cross_namespace_resources: bool = "false";
-        /// Whether snippet annotations are read.
+        /// Whether snippet annotations are accepted.
         "allow-snippet-annotations" => allow_snippet_annotations: bool = "false",
             [Differs("snippets are never run: with true, an Ingress that has one answers 503, since it may hold a restriction")];
     }
@@ -413,7 +413,7 @@ impl GlobalConfig {
         config
     }
 
-    /// What it says about which annotations are acceptable. `ssl_passthrough` is `--enable-ssl-passthrough`.
+    /// The rules for annotations. `ssl_passthrough` is `--enable-ssl-passthrough`.
     pub fn annotation_rules(&self, ssl_passthrough: bool) -> Rules {
         Rules {
             risk_level: self.annotations_risk_level,
@@ -424,7 +424,7 @@ impl GlobalConfig {
         }
     }
 
-    /// The value of Strict-Transport-Security (RFC 6797, 6.1); `None` if there is to be none.
+    /// The value of Strict-Transport-Security (RFC 6797, 6.1); `None` if it is off.
     pub fn strict_transport_security(&self) -> Option<String> {
         self.hsts.then(|| {
             let subdomains = if self.hsts_include_subdomains { "; includeSubDomains" } else { "" };

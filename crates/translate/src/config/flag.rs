@@ -71,7 +71,7 @@ const ADMISSION: Verdict = NotYet("there is no admission webhook yet; objects ar
 const PASSTHROUGH: Verdict = NotYet("TLS is not passed through yet; it ends at the proxy");
 
 impl Flag {
-    /// What to say to someone who gives the flag this value; `None` where it works, or asks for what happens anyway.
+    /// The notice for this value of the flag; `None` if it works, or asks for what Fairway does anyway.
     pub fn notice(&self, value: &str) -> Option<String> {
         let same_switch = self.takes == Takes::Bool && bool::parse(value) == bool::parse(self.default);
         if self.verdict.works() || value == self.default || same_switch {
@@ -96,7 +96,7 @@ macro_rules! flags {
     };
 }
 
-/// What becomes of the buckets of sizes.
+/// How the buckets of sizes differ.
 const BUCKETS: &str = "with this flag, or with --metrics-detail full, all request histograms of ingress-nginx are shown; otherwise sizes are a sum and a count";
 
 flags! {
@@ -290,7 +290,7 @@ pub fn nearest_flag(name: &str) -> Option<&'static str> {
 /// `docs/flags.md`.
 pub fn flags_markdown() -> String {
     let mut out = "# Flags\n\nGenerated from the table in `crates/translate/src/config/flag.rs`; `UPDATE_DOCS=1 cargo test -p fairway-translate --test \
-         tables` writes it.\n\nYou want to know what becomes of the flags of your controller. Fairway accepts all flags of ingress-nginx, so a Deployment's arguments can stay \
+         tables` writes it.\n\nYou want to know how Fairway treats the flags of your controller. Fairway accepts all flags of ingress-nginx, so a Deployment's arguments can stay \
          as they are. At startup the log names each flag that is not supported yet, is refused, or has no effect.\n\n\
          | flag | default | meaning | verdict |\n| --- | --- | --- | --- |\n"
         .to_owned();

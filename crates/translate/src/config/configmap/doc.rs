@@ -8,9 +8,9 @@ use crate::verdict::sentence;
 /// `docs/configmap.md`.
 pub fn configmap_markdown() -> String {
     let mut out = "# The global ConfigMap\n\nGenerated from the table in `crates/translate/src/config/configmap.rs`; `UPDATE_DOCS=1 cargo test -p \
-         fairway-translate --test tables` writes it.\n\nYou want to know what becomes of a key of your controller's ConfigMap, which \
-         `--configmap NAMESPACE/NAME` names. Without the flag, all defaults hold. A value that can't be read is reported, and its key keeps \
-         the default, except where the entry says otherwise. An unknown key is reported, with the nearest name that exists.\n\n## Keys that work\n"
+         fairway-translate --test tables` writes it.\n\nYou want to know how Fairway treats the keys of your controller's ConfigMap, which \
+         `--configmap NAMESPACE/NAME` names. Without the flag, all keys have their defaults. An invalid value is reported, and its key keeps \
+         the default, unless the entry says otherwise. An unknown key is reported, with the most similar name that exists.\n\n## Keys that work\n"
         .to_owned();
     for spec in GlobalConfig::SPECS {
         entry(&mut out, spec);

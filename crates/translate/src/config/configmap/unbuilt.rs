@@ -54,11 +54,11 @@ unbuilt! {
     "access-log-params" = "": LOG_FILE;
     /// Access log file.
     "access-log-path" = "/var/log/nginx/access.log": LOG_FILE;
-    /// A path for requests for `/`.
+    /// A path to which requests for `/` are redirected.
     "app-root" = "": NEVER_USED;
-    /// Referers that get 403.
+    /// Values of Referer that get 403.
     "block-referers" = "": NotYet("requests aren't blocked by Referer yet"), restricts;
-    /// Browsers that get 403.
+    /// Values of User-Agent that get 403.
     "block-user-agents" = "": NotYet("requests aren't blocked by User-Agent yet"), restricts;
     /// Brotli level.
     "brotli-level" = "4": COMPRESSION;
@@ -70,17 +70,17 @@ unbuilt! {
     "client-body-buffer-size" = "8k": BUFFERS;
     /// Statuses that are replaced by a page of the default backend.
     "custom-http-errors" = "": NotYet("errors are passed on as they are");
-    /// Debug log for these clients.
+    /// Clients with a debug log.
     "debug-connections" = "": NGINX_ONLY;
-    /// Content type of our own answers.
+    /// Content type of Fairway's own responses.
     "default-type" = "text/html": NotYet("our own answers say their type themselves");
-    /// Looks up no IPv6 addresses.
+    /// Skips IPv6 addresses in DNS.
     "disable-ipv6-dns" = "": NotYet("both kinds of addresses are looked up");
-    /// Leaves errors of backends alone.
+    /// Passes errors of backends on unchanged.
     "disable-proxy-intercept-errors" = "false": Harmless("no error of a backend is replaced so far");
     /// Logs requests that the built-in default backend answers.
     "enable-access-log-for-default-backend" = "false": NotYet("they are logged like all others");
-    /// Asynchronous writing of files.
+    /// Writes files asynchronously.
     "enable-aio-write" = "true": NGINX_ONLY;
     /// Logs requests to the authentication service.
     "enable-auth-access-log" = "false": GLOBAL_AUTH;
@@ -88,15 +88,15 @@ unbuilt! {
     "enable-brotli" = "false": COMPRESSION;
     /// Runs ModSecurity everywhere.
     "enable-modsecurity" = "false": WAF;
-    /// Accepts many connections at once.
+    /// Accepts several connections at a time.
     "enable-multi-accept" = "true": NGINX_ONLY;
-    /// Staples OCSP answers.
+    /// Staples OCSP responses.
     "enable-ocsp" = "false": NotYet("no OCSP answers are stapled");
     /// Traces requests.
     "enable-opentelemetry" = "false": TRACING;
     /// Runs the OWASP rules everywhere.
     "enable-owasp-modsecurity-crs" = "false": WAF;
-    /// One reload after the other.
+    /// Reloads one at a time.
     "enable-serial-reloads" = "false": Harmless("there are no reloads");
     /// Logs to syslog.
     "enable-syslog" = "false": SYSLOG;
@@ -106,7 +106,7 @@ unbuilt! {
     "error-log-path" = "/var/log/nginx/error.log": LOG_FILE;
     /// The header that holds the client's address with PROXY protocol.
     "forwarded-for-proxy-protocol-header" = "X-Forwarded-For-Proxy-Protocol": Harmless("ingress-nginx uses it to hand the address from one of its stages to the next; here none is needed");
-    /// How often geographic databases are read.
+    /// How often geographic databases are reloaded.
     "geoip2-autoreload-in-minutes" = "0": GEO;
     /// Headers that `custom-headers` may set.
     "global-allowed-response-headers" = "": NotYet("the annotation custom-headers isn't built yet");
@@ -130,7 +130,7 @@ unbuilt! {
     "global-auth-snippet" = "": SNIPPET;
     /// Buffer for gRPC responses.
     "grpc-buffer-size-kb" = "0": BUFFERS;
-    /// Clients without gzip.
+    /// Clients that get no gzip.
     "gzip-disable" = "": COMPRESSION;
     /// gzip level.
     "gzip-level" = "1": COMPRESSION;
@@ -150,15 +150,15 @@ unbuilt! {
     "http2-max-header-size" = "": Harmless("obsolete in nginx; large-client-header-buffers took its place");
     /// Obsolete.
     "http2-max-requests" = "0": Harmless("obsolete in nginx; keep-alive-requests took its place");
-    /// Status where too many requests run at the same time.
+    /// Status for too many concurrent requests.
     "limit-conn-status-code" = "503": LIMITS;
-    /// What limits are counted by.
+    /// The variable by which limits are counted.
     "limit-conn-zone-variable" = "$binary_remote_addr": LIMITS;
     /// Bandwidth of a response.
     "limit-rate" = "0": BANDWIDTH;
-    /// How much of a response comes at full speed first.
+    /// How much of a response is sent at full speed first.
     "limit-rate-after" = "0": BANDWIDTH;
-    /// Status where requests come too fast.
+    /// Status for requests over the rate.
     "limit-req-status-code" = "503": LIMITS;
     /// Raw nginx text.
     "location-snippet" = "": SNIPPET;
@@ -174,9 +174,9 @@ unbuilt! {
     "max-worker-open-files" = "0": NotYet("the limit of the process holds");
     /// ModSecurity rules.
     "modsecurity-snippet" = "": WAF;
-    /// Who may read nginx's status.
+    /// Clients that may read nginx's status page.
     "nginx-status-ipv4-whitelist" = "127.0.0.1": Harmless("there is no such page; metrics have a listener of their own");
-    /// Who may read nginx's status.
+    /// Clients that may read nginx's status page.
     "nginx-status-ipv6-whitelist" = "::1": Harmless("there is no such page; metrics have a listener of their own");
     /// A file of nginx's tracing module.
     "opentelemetry-config" = "/etc/ingress-controller/telemetry/opentelemetry.toml": NGINX_ONLY;
@@ -184,21 +184,21 @@ unbuilt! {
     "opentelemetry-operation-name" = "": TRACING;
     /// Continues clients' traces.
     "opentelemetry-trust-incoming-span" = "true": TRACING;
-    /// Spans sent at once.
+    /// Spans sent at a time.
     "otel-max-export-batch-size" = "512": TRACING;
-    /// Spans that wait.
+    /// Spans that wait to be sent.
     "otel-max-queuesize" = "2048": TRACING;
     /// Which requests are traced.
     "otel-sampler" = "AlwaysOn": TRACING;
-    /// Follows the client's choice.
+    /// Follows the sampling decision of the client.
     "otel-sampler-parent-based" = "true": TRACING;
-    /// Share of requests traced.
+    /// Share of requests that are traced.
     "otel-sampler-ratio" = "0.01": TRACING;
     /// How often spans are sent.
     "otel-schedule-delay-millis" = "5000": TRACING;
     /// Name of the service in traces.
     "otel-service-name" = "nginx": TRACING;
-    /// Where traces go.
+    /// The host that receives traces.
     "otlp-collector-host" = "": TRACING;
     /// Its port.
     "otlp-collector-port" = "4317": TRACING;
@@ -206,7 +206,7 @@ unbuilt! {
     "proxy-buffering" = "off": NotYet("responses are streamed, as with off");
     /// Buffers of a response.
     "proxy-buffers-number" = "4": BUFFERS;
-    /// Buffers that may be busy.
+    /// Size of the buffers that may be in use at a time.
     "proxy-busy-buffers-size" = "": BUFFERS;
     /// Rewrites the Domain of cookies.
     "proxy-cookie-domain" = "off": PASS;
@@ -220,15 +220,15 @@ unbuilt! {
     "proxy-http-version" = "1.1": NotYet("HTTP/1.1 is always spoken");
     /// Disk space for a response.
     "proxy-max-temp-file-size" = "1024m": BUFFERS;
-    /// What is replaced in redirects of backends.
+    /// The part of backends' redirects to replace.
     "proxy-redirect-from" = "off": PASS;
-    /// What it is replaced by.
+    /// The replacement.
     "proxy-redirect-to" = "off": PASS;
     /// Reads the whole request before a backend gets any of it.
     "proxy-request-buffering" = "on": NotYet("request bodies are streamed, as with off"); neutral "off";
-    /// Leaves scheme and host out of our redirects.
+    /// Leaves scheme and host out of Fairway's own redirects.
     "relative-redirects" = "false": NotYet("our redirects name scheme and host");
-    /// A listening socket for each worker.
+    /// Uses one listening socket per worker.
     "reuse-port" = "true": Harmless("each worker always has its own listening socket");
     /// Hash tuning.
     "server-name-hash-bucket-size" = "": NGINX_ONLY;
@@ -250,29 +250,29 @@ unbuilt! {
     "ssl-protocols" = "TLSv1.2 TLSv1.3": TLS;
     /// Refuses handshakes for unknown names.
     "ssl-reject-handshake" = "false": NotYet("unknown names get the default certificate"), restricts;
-    /// Remembers sessions.
+    /// Caches sessions.
     "ssl-session-cache" = "true": NotYet("sessions are always remembered");
-    /// How many.
+    /// Size of the session cache.
     "ssl-session-cache-size" = "10m": NotYet("the number of remembered sessions is fixed");
     /// A key for session tickets.
     "ssl-session-ticket-key" = "": NotYet("tickets have keys of their own, changed regularly");
     /// Session tickets.
     "ssl-session-tickets" = "false": TLS;
-    /// How long sessions are remembered.
+    /// How long sessions are cached.
     "ssl-session-timeout" = "10m": TLS;
     /// Access log file for TCP and UDP.
     "stream-access-log-path" = "": LOG_FILE;
     /// Raw nginx text.
     "stream-snippet" = "": SNIPPET;
-    /// Where syslog is.
+    /// The host of syslog.
     "syslog-host" = "": SYSLOG;
     /// Its port.
     "syslog-port" = "514": SYSLOG;
-    /// A hash for all.
+    /// A default of the annotation.
     "upstream-hash-by" = "": NEVER_USED;
-    /// A hash for all.
+    /// A default of the annotation.
     "upstream-hash-by-subset" = "": NEVER_USED;
-    /// A hash for all.
+    /// A default of the annotation.
     "upstream-hash-by-subset-size" = "": NEVER_USED;
     /// Geographic databases.
     "use-geoip2" = "false": GEO;
@@ -280,7 +280,7 @@ unbuilt! {
     "use-gzip" = "false": COMPRESSION;
     /// Offers HTTP/2.
     "use-http2" = "true": HTTP_2;
-    /// Names the https port in our redirects.
+    /// Names the https port in Fairway's own redirects.
     "use-port-in-redirects" = "false": NotYet("our redirects name no port");
     /// Hash tuning.
     "variables-hash-bucket-size" = "256": NGINX_ONLY;

@@ -42,7 +42,7 @@ macro_rules! unbuilt {
         $name:literal $(| $alias:literal)*: $syntax:literal [$scope:ident, $risk:ident] $meanwhile:expr, $verdict:expr
             $(, neutral $($neutral:literal)+)?;
     )+) => {
-        /// One entry for each name.
+        /// One entry per name.
         pub(super) const SPECS: &[Spec] = &[$(Spec {
             name: $name,
             aliases: &[$($alias),*],
@@ -63,26 +63,26 @@ unbuilt! {
     "auth-type": "`basic` or `digest`" [Location, Low] DENY, NotYet("basic authentication isn't built yet");
     /// The Secret with users and passwords.
     "auth-secret": "a Secret, `name` or `namespace/name`" [Location, Medium] SERVE, BASIC_AUTH;
-    /// How that Secret is laid out.
+    /// The layout of that Secret.
     "auth-secret-type": "`auth-file` or `auth-map`" [Location, Low] SERVE, BASIC_AUTH;
     /// The realm shown to users.
     "auth-realm": "text of letters, digits, blanks and `- . _ ~ : /`" [Location, Medium] SERVE, BASIC_AUTH;
-    /// A service that decides about each request.
+    /// The service that allows or denies each request.
     "auth-url": "an http or https URL, which may hold nginx variables" [Location, High] DENY,
         NotYet("external authentication isn't built yet");
     /// Method of the request to that service.
     "auth-method": "an HTTP method in upper case" [Location, Low] SERVE, EXTERNAL_AUTH;
-    /// Where a browser is sent to sign in.
+    /// The URL to which browsers are redirected to sign in.
     "auth-signin": "a URL, which may hold nginx variables" [Location, High] SERVE, EXTERNAL_AUTH;
-    /// The query parameter that carries the original URL there.
+    /// The query parameter of that URL with the original URL.
     "auth-signin-redirect-param": "a name" [Location, Medium] SERVE, EXTERNAL_AUTH;
     /// Value of X-Auth-Request-Redirect.
     "auth-request-redirect": "a URL" [Location, Medium] SERVE, EXTERNAL_AUTH;
-    /// Headers of the service's answer that are passed on to the backend.
+    /// Headers of the service's response that are passed on to the backend.
     "auth-response-headers": "names of headers, separated by commas" [Location, Medium] SERVE, EXTERNAL_AUTH;
     /// Headers for the service.
     "auth-proxy-set-headers": "a ConfigMap, `namespace/name`" [Location, Medium] SERVE, EXTERNAL_AUTH;
-    /// Passes cookies of the service on with every status.
+    /// Passes on cookies of the service with every status.
     "auth-always-set-cookie": "`true` or `false`" [Location, Low] SERVE, EXTERNAL_AUTH, neutral "false";
     /// Caches decisions under this key.
     "auth-cache-key": "text with nginx variables" [Location, Medium] SERVE, EXTERNAL_AUTH;
@@ -107,17 +107,17 @@ unbuilt! {
         neutral "off";
     /// Longest chain of a client certificate.
     "auth-tls-verify-depth": "a whole number" [Location, Low] SERVE, CLIENT_CERTIFICATE;
-    /// Where clients without certificate are sent.
+    /// The page for clients without a certificate.
     "auth-tls-error-page": "a URL or path" [Location, High] SERVE, CLIENT_CERTIFICATE;
-    /// Which subject a client certificate must have.
+    /// The subject that a client certificate must have.
     "auth-tls-match-cn": "`CN=` and a regex" [Location, High] SERVE, CLIENT_CERTIFICATE;
-    /// Passes the client certificate on to the backend.
+    /// Passes the client certificate to the backend.
     "auth-tls-pass-certificate-to-upstream": "`true` or `false`" [Location, Low] SERVE, CLIENT_CERTIFICATE, neutral "false";
-    /// Whether passing the address list or passing authentication is enough.
+    /// Whether passing either the address list or authentication is enough.
     "satisfy": "`any` or `all`" [Location, Low] SERVE,
         NotYet("authentication isn't built yet, so the address list alone decides"), neutral "all";
 
-    /// Makes the Ingress an alternative to the one that has the same host and path.
+    /// Makes the Ingress an alternative to the one with the same host and path.
     "canary": "`true` or `false`" [Ingress, Low] Meanwhile::Reject,
         NotYet("canaries aren't built yet, and all requests go to the Ingress it is the alternative of"),
         neutral "false";
@@ -131,46 +131,46 @@ unbuilt! {
     "canary-by-cookie": "the name of a cookie" [Ingress, Medium] SERVE, CANARY;
     /// The canary's share.
     "canary-weight": "a whole number" [Ingress, Low] SERVE, CANARY;
-    /// What the share is a share of.
+    /// The total of which the share is a part.
     "canary-weight-total": "a whole number" [Ingress, Low] SERVE, CANARY;
-    /// Whether stickiness holds a client on its side of a canary.
+    /// Whether session affinity keeps a client on its side of a canary.
     "affinity-canary-behavior": "`sticky` or `legacy`" [Ingress, Low] SERVE, CANARY, neutral "sticky";
 
     /// Answers cross-origin requests.
     "enable-cors": "`true` or `false`" [Ingress, Low] SERVE, CORS, neutral "false";
-    /// Origins that may ask.
+    /// Allowed origins.
     "cors-allow-origin": "origins separated by commas, or `*`" [Ingress, Medium] SERVE, CORS;
-    /// Methods they may use.
+    /// Methods that they may use.
     "cors-allow-methods": "methods separated by commas" [Ingress, Medium] SERVE, CORS;
-    /// Headers they may send.
+    /// Headers that they may send.
     "cors-allow-headers": "names of headers, separated by commas" [Ingress, Medium] SERVE, CORS;
-    /// Headers they may read.
+    /// Headers that they may read.
     "cors-expose-headers": "names of headers, separated by commas" [Ingress, Medium] SERVE, CORS;
     /// Whether they may send credentials.
     "cors-allow-credentials": "`true` or `false`" [Ingress, Low] SERVE, CORS;
-    /// How long a browser may remember.
+    /// How long browsers may cache the answer to a preflight.
     "cors-max-age": "whole seconds" [Ingress, Low] SERVE, CORS;
 
-    /// Requests a second for one client address.
+    /// Requests per second for each client address.
     "limit-rps": "a whole number" [Location, Low] SERVE, LIMIT, neutral "0";
-    /// Requests a minute for one client address.
+    /// Requests per minute for each client address.
     "limit-rpm": "a whole number" [Location, Low] SERVE, LIMIT, neutral "0";
-    /// How far a client may exceed its rate for a moment.
+    /// How far a client may briefly exceed its rate.
     "limit-burst-multiplier": "a whole number" [Location, Low] SERVE, LIMIT;
-    /// Requests at the same time for one client address.
+    /// Concurrent requests for each client address.
     "limit-connections": "a whole number" [Location, Low] SERVE, LIMIT, neutral "0";
-    /// Clients that aren't limited.
+    /// Clients without limits.
     "limit-allowlist" | "limit-whitelist": "addresses or CIDRs, separated by commas" [Location, Low] SERVE, LIMIT;
     /// Bandwidth of a response.
     "limit-rate": "kilobytes a second" [Location, Low] SERVE, BANDWIDTH, neutral "0";
-    /// How much of a response comes at full speed first.
+    /// How much of a response is sent at full speed first.
     "limit-rate-after": "kilobytes" [Location, Low] SERVE, BANDWIDTH;
 
     /// Headers that are set on responses.
     "custom-headers": "a ConfigMap, `namespace/name`" [Location, Medium] SERVE, NotYet("no header is added yet");
     /// Statuses that are replaced by a page of the default backend.
     "custom-http-errors": "statuses separated by commas" [Location, Low] SERVE, NotYet("errors are passed on as they are");
-    /// Leaves errors of the backend alone.
+    /// Passes errors of the backend on unchanged.
     "disable-proxy-intercept-errors": "`true` or `false`" [Location, Low] SERVE,
         Harmless("no error of a backend is replaced so far");
     /// The Connection header for the backend.
@@ -185,7 +185,7 @@ unbuilt! {
     "proxy-buffering": "`on` or `off`" [Location, Low] SERVE, NotYet("responses are streamed, as with off"), neutral "off";
     /// Number of buffers for a response.
     "proxy-buffers-number": "a whole number" [Location, Low] SERVE, NO_BUFFERS;
-    /// Buffers that may be busy.
+    /// Size of the buffers that may be in use at a time.
     "proxy-busy-buffers-size": "a size" [Location, Low] SERVE, NO_BUFFERS;
     /// Disk space for a response.
     "proxy-max-temp-file-size": "a size" [Location, Low] SERVE, NO_BUFFERS;
@@ -195,28 +195,28 @@ unbuilt! {
     "proxy-cookie-domain": "`off`, or two texts" [Location, Medium] SERVE, NotYet("cookies pass as they are"), neutral "off";
     /// Rewrites the Path of the backend's cookies.
     "proxy-cookie-path": "`off`, or two texts" [Location, Medium] SERVE, NotYet("cookies pass as they are"), neutral "off";
-    /// What is replaced in the backend's redirects.
+    /// The part of the backend's redirects to replace.
     "proxy-redirect-from": "`off`, `default` or a prefix" [Location, Medium] SERVE,
         NotYet("redirects of the backend pass as they are"), neutral "off";
-    /// What it is replaced by.
+    /// The replacement.
     "proxy-redirect-to": "a prefix" [Location, Medium] SERVE, NotYet("redirects of the backend pass as they are"),
         neutral "off";
-    /// Leaves scheme and host out of the Location of our redirects.
+    /// Leaves scheme and host out of the Location of Fairway's own redirects.
     "relative-redirects": "`true` or `false`" [Location, Low] SERVE, NotYet("our redirects name scheme and host"),
         neutral "false";
-    /// Names the https port in our redirects.
+    /// Names the https port in Fairway's own redirects.
     "use-port-in-redirects": "`true` or `false`" [Location, Low] SERVE, NotYet("our redirects name no port"), neutral "false";
 
-    /// Gives each request to a second place, too.
+    /// Sends a copy of each request to a second destination.
     "mirror-target": "a URL" [Ingress, High] SERVE, MIRROR;
-    /// Host of the copies.
+    /// Host header of the copies.
     "mirror-host": "a host name" [Ingress, High] SERVE, MIRROR;
     /// Whether the copies have a body.
     "mirror-request-body": "`on` or `off`" [Ingress, Low] SERVE, MIRROR;
 
-    /// The file of a FastCGI directory.
+    /// The index file of a FastCGI directory.
     "fastcgi-index": "a file name" [Location, Medium] SERVE, FAST_CGI;
-    /// More FastCGI parameters.
+    /// Additional FastCGI parameters.
     "fastcgi-params-configmap": "a ConfigMap" [Location, Medium] SERVE, FAST_CGI;
 
     /// Ciphers for TLS to the backend.
@@ -224,10 +224,10 @@ unbuilt! {
         neutral "DEFAULT";
     /// Ciphers for clients of the host.
     "ssl-ciphers": "OpenSSL names of ciphers" [Ingress, Low] SERVE, NotYet("one set of safe ciphers holds for all hosts");
-    /// Whose order of ciphers counts.
+    /// Whether the server's order of ciphers takes precedence.
     "ssl-prefer-server-ciphers": "`true` or `false`" [Ingress, Low] SERVE, NotYet("one order holds for all hosts"),
         neutral "true";
-    /// Passes TLS on to the Service without decrypting it.
+    /// Passes TLS to the Service without decrypting it.
     "ssl-passthrough": "`true` or `false`" [Ingress, Low] SERVE,
         NotYet("TLS ends at the proxy, as without --enable-ssl-passthrough"), neutral "false";
 
@@ -239,16 +239,16 @@ unbuilt! {
     "enable-opentelemetry": "`true` or `false`" [Location, Low] SERVE, TRACING, neutral "false";
     /// Name of the span.
     "opentelemetry-operation-name": "a name" [Location, Medium] SERVE, TRACING;
-    /// Whether the client's trace is continued.
+    /// Whether to continue the client's trace.
     "opentelemetry-trust-incoming-span": "`true` or `false`" [Location, Low] SERVE, TRACING;
 
     /// Runs ModSecurity over requests.
     "enable-modsecurity": "`true` or `false`" [Ingress, Low] SERVE, WAF, neutral "false";
-    /// With the OWASP rules.
+    /// Adds the OWASP rules to it.
     "enable-owasp-core-rules": "`true` or `false`" [Ingress, Low] SERVE, WAF, neutral "false";
-    /// With these rules.
+    /// Adds these rules to it.
     "modsecurity-snippet": "ModSecurity rules" [Ingress, Critical] SNIPPET, WAF;
-    /// With this id.
+    /// The id of its transactions.
     "modsecurity-transaction-id": "text with nginx variables" [Ingress, High] SERVE, WAF;
     /// Raw nginx text for each path.
     "configuration-snippet": "nginx text" [Location, Critical] SNIPPET, SNIPPETS;
@@ -257,7 +257,7 @@ unbuilt! {
     /// Raw nginx text for TCP and UDP.
     "stream-snippet": "nginx text" [Ingress, Critical] SERVE, SNIPPETS;
 
-    /// Pushed resources that a Link header names.
+    /// Pushes resources that a Link header names.
     "http2-push-preload": "`true` or `false`" [Location, Low] SERVE, Harmless("server push is gone from nginx and from browsers");
     /// Limited requests over all replicas.
     "global-rate-limit": "(removed)" [Location, Low] SERVE, GLOBAL_RATE_LIMIT;
