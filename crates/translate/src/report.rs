@@ -1,4 +1,4 @@
-//! What there is to tell users about their objects: findings, verdicts on what ingress-nginx knows, and how an object stands with us.
+//! Reports to users about their objects: findings, verdicts on names of ingress-nginx, and the standing of an object.
 
 pub mod diagnostic;
 pub(crate) mod external_dns;

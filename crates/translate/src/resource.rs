@@ -1,5 +1,5 @@
-//! Resources that any kind of route can refer to: backends with their endpoints, and what Secrets hold. What they are made from is read
-//! in [`backend`] and [`certificate`]; [`backends`] and [`secrets`] keep them up to date and know their owners.
+//! Resources that any kind of route can refer to: backends with their endpoints, and the contents of Secrets. [`backend`] and
+//! [`certificate`] read them; [`backends`] and [`secrets`] keep them up to date and know their owners.
 
 pub(crate) mod backend;
 pub(crate) mod backends;

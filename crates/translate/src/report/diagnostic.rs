@@ -1,5 +1,5 @@
-//! What we have to tell users about their objects. A mistake in an object is data, never a failed run: the controller turns the
-//! same value into an Event, a log line and a condition, and `fairway check` prints it.
+//! Messages to users about their objects. A mistake in an object is data, never a failed run: the controller turns the same value
+//! into an Event, a log line and a condition, and `fairway check` prints it.
 
 use std::fmt;
 
@@ -7,22 +7,22 @@ use crate::limit;
 use fairway_model::Origin;
 use serde::{Serialize, Serializer};
 
-/// One message about one field of one object.
+/// A message about one field of an object.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Diagnostic {
     /// The object that it is about.
     pub origin: Origin,
     /// The field, as a user would write it, such as `spec.rules[0].host`; empty for the object as a whole.
     pub field: String,
-    /// What stands there, cut to 200 characters, control characters escaped; empty if it doesn't matter.
+    /// Its value, cut to 200 characters, with control characters escaped; empty if it doesn't matter.
     pub value: String,
     /// How bad it is.
     pub severity: Severity,
-    /// What kind of finding it is, as one word.
+    /// Its kind, as one word.
     pub reason: Reason,
     /// What was expected and what happens instead.
     pub message: String,
-    /// Whether requests that the object asks for are answered 503 because of it.
+    /// Whether requests to the object get 503 because of it.
     #[serde(skip)]
     pub unserved: bool,
 }
@@ -30,9 +30,9 @@ pub struct Diagnostic {
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Severity {
-    /// Nothing to do: what is written has no effect, or a documented small difference.
+    /// No action needed: the value has no effect, or a small documented difference.
     Info,
-    /// Traffic is served, yet not all that was written is in force.
+    /// Traffic is served, but part of what was written is not in force.
     Warning,
     /// Something isn't served, or is denied.
     Error,
@@ -67,73 +67,73 @@ macro_rules! reasons {
 reasons! {
     /// The value of an annotation can't be read (the name is the one of ingress-nginx's Event).
     AnnotationParsingFailed,
-    /// An annotation under our prefix whose name nobody knows.
+    /// An unknown annotation under our prefix.
     UnknownAnnotation,
     /// An annotation of ingress-nginx that isn't built yet.
     UnsupportedAnnotation,
-    /// An annotation of ingress-nginx that will never be read.
+    /// An annotation of ingress-nginx that is refused for good.
     RefusedAnnotation,
-    /// An annotation that has no effect here, and had none there.
+    /// An annotation without effect here and in ingress-nginx.
     IneffectiveAnnotation,
-    /// An annotation that newer versions of the program that reads it ignore.
+    /// An annotation that newer versions of its reader ignore.
     OutdatedAnnotation,
     /// An annotation above the risk that `annotations-risk-level` allows.
     AnnotationTooRisky,
-    /// An annotation whose value holds a word of `annotation-value-word-blocklist`.
+    /// An annotation whose value contains a word of `annotation-value-word-blocklist`.
     ForbiddenWord,
     /// The value of a ConfigMap key can't be read.
     InvalidConfiguration,
-    /// A ConfigMap key that nobody knows.
+    /// An unknown ConfigMap key.
     UnknownConfiguration,
     /// A ConfigMap key of ingress-nginx that isn't built yet.
     UnsupportedConfiguration,
-    /// A ConfigMap key of ingress-nginx that will never be read.
+    /// A ConfigMap key of ingress-nginx that is refused for good.
     RefusedConfiguration,
-    /// A ConfigMap key that has no effect here.
+    /// A ConfigMap key without effect here.
     IneffectiveConfiguration,
-    /// Something that ingress-nginx does in another way.
+    /// A difference from ingress-nginx.
     DiffersFromIngressNginx,
     /// A text that `--deep-inspect` refuses.
     SuspiciousText,
     /// An Ingress with a default backend, with `--disable-catch-all`.
     CatchAllDisabled,
-    /// A version of an object that can't be loaded, so that the one before stays in force.
+    /// A version of an object that can't be loaded, so that the previous one stays in force.
     LastGoodVersion,
     /// A manifest that can't be read at all.
     InvalidManifest,
-    /// An object of an API version that isn't served any more.
+    /// An object of an API version that is no longer served.
     UnsupportedApiVersion,
-    /// A host that is no host name.
+    /// A host that is not a valid host name.
     InvalidHost,
-    /// A path that can't be matched on.
+    /// A path that can't be matched.
     InvalidPath,
     /// Two objects that claim the same host, path and path type.
     PathConflict,
-    /// Two objects that set different values of what a host has once.
+    /// Two objects that set a property of a host to different values.
     HostConflict,
-    /// A backend that isn't described completely.
+    /// An incomplete backend.
     InvalidBackend,
-    /// A backend of a kind that isn't served.
+    /// A backend of an unsupported kind.
     UnsupportedBackend,
     /// A Service that doesn't exist.
     ServiceNotFound,
-    /// A port that the Service doesn't have.
+    /// A port that the Service lacks.
     PortNotFound,
-    /// A Service that nobody answers for.
+    /// A Service that nothing answers for.
     NoEndpoints,
-    /// An address that may not be a backend.
+    /// An address that backends must not have.
     ForbiddenAddress,
     /// A Secret that doesn't exist.
     SecretNotFound,
     /// A Secret without a usable certificate and key.
     InvalidSecret,
-    /// A certificate that doesn't cover the host it was named for.
+    /// A certificate that doesn't cover its host.
     CertificateMismatch,
-    /// A certificate that isn't valid yet, or any more.
+    /// A certificate that isn't valid yet, or has expired.
     CertificateExpired,
     /// An IngressClass that doesn't exist.
     IngressClassNotFound,
-    /// A reference to an object of another namespace that isn't allowed.
+    /// A forbidden reference to an object of another namespace.
     ForbiddenReference,
 }
 
@@ -150,7 +150,7 @@ impl fmt::Display for Reason {
 }
 
 impl Diagnostic {
-    /// A finding about `field` of `origin`, which holds `value`.
+    /// A finding about `field` of `origin`, which contains `value`.
     pub fn new(
         severity: Severity,
         reason: Reason,
@@ -170,7 +170,7 @@ impl Diagnostic {
         }
     }
 
-    /// The same, when requests are answered 503 because of it.
+    /// The same for a finding that makes requests get 503.
     #[must_use]
     pub fn unserved(self) -> Self {
         Self { unserved: true, ..self }
@@ -190,7 +190,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The text cut to a length that suits a line of a log or an Event, with everything escaped that could start a new one.
+/// The text cut to the length of a log line or an Event, with all characters escaped that could start a new one.
 pub fn bounded(value: &str) -> String {
     let mut out = String::with_capacity(value.len().min(limit::QUOTED));
     for (count, char) in value.chars().enumerate() {
@@ -207,7 +207,7 @@ pub fn bounded(value: &str) -> String {
     out
 }
 
-/// The text with the same characters escaped, and nothing cut: names of objects in files may hold anything.
+/// The text with the same characters escaped, but not cut: names of objects in files can contain anything.
 fn one_line(text: String) -> String {
     if !text.contains(is_unsafe) {
         return text;

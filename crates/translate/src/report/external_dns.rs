@@ -1,5 +1,5 @@
-//! Annotations for external-dns under the prefix that its newer versions ignore. Fairway reads none of them; a record that changes
-//! by itself during a migration is worth a finding all the same.
+//! Annotations for external-dns under the prefix that its newer versions ignore. Fairway itself doesn't read them, but a DNS record
+//! that changes by itself during a migration deserves a finding.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -15,7 +15,7 @@ const OLD: &str = "external-dns.alpha.kubernetes.io/";
 /// The prefix that external-dns reads from 0.22 on.
 const NEW: &str = "external-dns.kubernetes.io/";
 
-/// The finding about an object with annotations under the old prefix that are not there under the new one as well.
+/// The finding about annotations that an object has only under the old prefix.
 pub(crate) fn finding(origin: &Origin, annotations: &BTreeMap<String, String>) -> Option<Diagnostic> {
     let mut names = old_names(annotations);
     let (name, value) = names.next()?;
@@ -37,7 +37,7 @@ pub(crate) fn finding_of_service(origin: &Origin, service: &Service) -> Option<D
     finding(origin, service.metadata.annotations.as_ref()?)
 }
 
-/// Whether two versions of a Service are alike in what [`finding_of_service`] looks at.
+/// Whether two versions of a Service are the same to [`finding_of_service`].
 pub(crate) fn alike(before: &Service, after: &Service) -> bool {
     let names =
         |service: &Service| service.metadata.annotations.iter().flat_map(old_names).map(owned).collect::<Vec<_>>();

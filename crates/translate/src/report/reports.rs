@@ -1,4 +1,4 @@
-//! What there is to tell about each object, put together from everything that was found.
+//! The findings about each object, collected from all stages.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,14 +16,14 @@ use crate::resource::backend::{BackendKey, BackendPort};
 use crate::resource::secrets::CertificateProblem;
 use crate::resource::{Backends, Secrets};
 
-/// What was told.
+/// The findings as last reported.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     reported: BTreeMap<ObjectKey, Vec<Diagnostic>>,
     waiting: BTreeSet<ObjectKey>,
 }
 
-/// Everything that finds something.
+/// The stages that have findings.
 #[derive(Clone, Copy)]
 pub(crate) struct ReportInputs<'a> {
     pub(crate) objects: &'a Objects,
@@ -37,22 +37,22 @@ pub(crate) struct ReportInputs<'a> {
 }
 
 impl Reports {
-    /// All there is to tell, by object.
+    /// All findings, by object.
     pub(crate) fn all(&self) -> &BTreeMap<ObjectKey, Vec<Diagnostic>> {
         &self.reported
     }
 
-    /// The same, taken.
+    /// The same, by value.
     pub(crate) fn into_all(self) -> BTreeMap<ObjectKey, Vec<Diagnostic>> {
         self.reported
     }
 
-    /// Whether some wait for their turn.
+    /// Whether any objects wait for their turn.
     pub(crate) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// Looks at what is due, and gives the objects about which something else is to be told than before.
+    /// Collects the findings about objects that are due, and returns the objects whose findings have changed.
     pub(crate) fn settle(
         &mut self,
         inputs: ReportInputs<'_>,
@@ -131,7 +131,7 @@ impl ReportInputs<'_> {
         found
     }
 
-    /// What there is to tell about the Secret of an Ingress for TLS to backends.
+    /// The findings about an Ingress's Secret for TLS to backends.
     fn backend_secret(&self, part: &Part) -> Option<Diagnostic> {
         let key = part.backend_secret.as_deref()?;
         let newest = self.secrets.problem_for_backends(key);
@@ -168,7 +168,7 @@ impl ReportInputs<'_> {
     }
 }
 
-/// What there is to tell about the certificate of a Secret.
+/// The findings about the certificate of a Secret.
 fn certificate(secrets: &Secrets, key: &ObjectKey) -> Option<(Severity, Reason, String)> {
     let state = secrets.standing(key)?;
     let instead = match (state.good, state.is_default) {

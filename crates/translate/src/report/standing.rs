@@ -1,4 +1,4 @@
-//! What a reader of objects says of one of them: accepted, not ours, or refused, each with its reasons.
+//! A reader's verdict on one object: accepted, not ours, or refused, with the reasons.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use crate::annotation::CLASS;
 use crate::diagnostic::Diagnostic;
 use crate::objects::ObjectKey;
 
-/// How an object stands with us.
+/// The standing of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Standing {
     /// It is ours, and its newest version is in force.
     Accepted,
-    /// It is part of a large change, and its turn comes.
+    /// It is part of a large change and waits for its turn.
     Waiting,
-    /// It is left alone.
+    /// It is not ours.
     NotOurs(NotOurs),
     /// It is ours, and its newest version isn't loaded.
     Refused {
-        /// Why, never empty.
+        /// The reasons, never empty.
         because: Vec<Diagnostic>,
         /// Whether the last version that could be loaded is in force.
         last_good: bool,
@@ -37,7 +37,7 @@ impl Standing {
     }
 }
 
-/// In one line, without the name of the object.
+/// In one line, without the object's name.
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -57,28 +57,28 @@ impl fmt::Display for Standing {
     }
 }
 
-/// Why an Ingress is left alone.
+/// Why an Ingress is not ours.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NotOurs {
     /// Its namespace is not that of `--watch-namespace`.
     NamespaceNotWatched,
-    /// Its namespace hasn't the labels of `--watch-namespace-selector`.
+    /// Its namespace lacks the labels of `--watch-namespace-selector`.
     NamespaceNotSelected,
     /// It names no class.
     NoClass,
-    /// Its IngressClass is another controller's.
+    /// Its IngressClass belongs to another controller.
     OtherController {
         /// The class.
         class: String,
         /// The `spec.controller` of the class.
         controller: String,
     },
-    /// There is no IngressClass of the name that it gives.
+    /// Its IngressClass does not exist.
     ClassMissing {
         /// The class.
         class: String,
     },
-    /// It names an IngressClass, and none can be read.
+    /// It names an IngressClass, but none can be read.
     ClassesUnreadable {
         /// The class.
         class: String,
@@ -87,7 +87,7 @@ pub enum NotOurs {
     OtherAnnotation {
         /// The value of the annotation.
         class: String,
-        /// Whether there is an IngressClass of that name.
+        /// Whether an IngressClass of that name exists.
         exists: bool,
     },
     /// It has a default backend, and `--disable-catch-all` is set.
@@ -108,7 +108,7 @@ impl NotOurs {
         }
     }
 
-    /// The class that it names; empty if that isn't the reason.
+    /// The class that it names; empty if the class isn't the reason.
     pub fn class(&self) -> &str {
         match self {
             Self::OtherController { class, .. }
@@ -141,14 +141,14 @@ impl fmt::Display for NotOurs {
     }
 }
 
-/// An Ingress of which no version is in force, or not the newest one.
+/// An Ingress of which no version is in force, or only an older one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LeftOut {
     /// The Ingress.
     pub ingress: ObjectKey,
-    /// The hosts of its rules as they are written; an empty one stands for all hosts, as a default backend does.
+    /// The hosts of its rules as written; an empty one stands for all hosts, as with a default backend.
     pub hosts: Vec<String>,
-    /// Why.
+    /// The reason.
     pub standing: Standing,
 }
 
@@ -163,7 +163,7 @@ impl LeftOut {
         Self { ingress: key.clone(), hosts, standing }
     }
 
-    /// Whether it names a host: the name itself, or the wildcard around it.
+    /// Whether it names a host: by its name, or by the wildcard around it.
     pub fn names(&self, host: &str) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host);
         let parent = host.split_once('.').map(|(_, parent)| parent);

@@ -1,25 +1,25 @@
-//! What becomes of each name that ingress-nginx knows, and hints for names that it doesn't.
+//! Verdicts on the names that ingress-nginx knows, and hints for names that it doesn't.
 
 use serde::Serialize;
 
-/// How far a name of ingress-nginx works here.
+/// How far a name of ingress-nginx works in Fairway.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
-    /// Works, with the same answers.
+    /// Works in the same way.
     Same,
     /// Works, with a stated difference.
     Differs(&'static str),
-    /// Will work, doesn't yet: why, and what happens meanwhile.
+    /// Will work, but doesn't yet: the reason, and the effect meanwhile.
     NotYet(&'static str),
     /// Will never work.
     Refused {
-        /// Why not.
+        /// The reason.
         reason: &'static str,
-        /// What to use in its place.
+        /// What to use instead.
         instead: &'static str,
     },
-    /// Has no effect, and loses nothing by it.
+    /// Has no effect, and nothing is lost.
     Harmless(&'static str),
 }
 
@@ -35,7 +35,7 @@ impl Verdict {
         }
     }
 
-    /// What is to be said beyond the label; empty for [`Same`](Self::Same).
+    /// The note besides the label; empty for [`Same`](Self::Same).
     pub fn note(self) -> String {
         match self {
             Self::Same => String::new(),
@@ -44,7 +44,7 @@ impl Verdict {
         }
     }
 
-    /// How much is lost, from nothing to all: to tell the worst of several.
+    /// The loss, from nothing to everything, for finding the worst of several.
     pub const fn loss(self) -> u8 {
         match self {
             Self::Same => 0,
@@ -55,13 +55,13 @@ impl Verdict {
         }
     }
 
-    /// Whether the name is read and put in force.
+    /// Whether the name is read and has its effect.
     pub const fn works(self) -> bool {
         matches!(self, Self::Same | Self::Differs(_))
     }
 }
 
-/// The text with a capital and a full stop.
+/// The text as a sentence, with a capital and a full stop.
 pub(crate) fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
@@ -69,9 +69,9 @@ pub(crate) fn sentence(text: &str) -> String {
     format!("{first}{}{stop}", chars.as_str())
 }
 
-/// The known name that `name` was probably meant to be, if one is near enough.
+/// The known name that is nearest to `name`, if one is near enough.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // No known name is longer than 45 bytes; more is no slip of the finger, and would cost quadratic time.
+    // No known name is longer than 45 bytes; a longer one is no typo, and would cost quadratic time.
     if name.len() > 64 {
         return None;
     }
@@ -85,7 +85,7 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
-/// Whether a text is another one with at most two slips, or with its parts between dots in another order.
+/// Whether two texts differ by at most two typos, or by the order of their parts between dots.
 pub(crate) fn looks_like(text: &str, meant: &str) -> bool {
     fn parts(text: &str) -> Vec<&str> {
         let mut parts: Vec<&str> = text.split('.').collect();
@@ -95,7 +95,7 @@ pub(crate) fn looks_like(text: &str, meant: &str) -> bool {
     text.len().abs_diff(meant.len()) <= 2 && (edit_distance(text, meant) <= 2 || parts(text) == parts(meant))
 }
 
-/// Whether two texts hold the same words, in whatever order and however separated by blanks and commas.
+/// Whether two texts have the same words, in any order and separated by any blanks and commas.
 pub(crate) fn same_words(one: &str, other: &str) -> bool {
     fn words(text: &str) -> Vec<&str> {
         let mut words: Vec<&str> = text.split([' ', ',', '\t']).filter(|word| !word.is_empty()).collect();
@@ -105,7 +105,7 @@ pub(crate) fn same_words(one: &str, other: &str) -> bool {
     one == other || words(one) == words(other)
 }
 
-/// Fewest insertions, deletions and replacements of bytes that turn one text into the other.
+/// The smallest number of insertions, deletions and replacements of bytes that turn one text into the other.
 fn edit_distance(left: &str, right: &str) -> usize {
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (i, a) in left.bytes().enumerate() {

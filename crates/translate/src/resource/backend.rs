@@ -1,8 +1,8 @@
 //! Backends and their endpoints, from Services and EndpointSlices.
 //!
-//! A backend is one port of one Service as an object names it; all its owners share it. How it is spoken to comes from them, where its
-//! endpoints are from the Service and its slices: two resources, because the second changes
-//! with every rollout and must touch nothing else.
+//! A backend is one port of one Service as an object names it; all its owners share it. Owners decide how to connect to it, the
+//! Service and its slices where its endpoints are. These are two resources, because the second changes with every rollout and must
+//! affect nothing else.
 
 mod endpoints;
 mod external;
@@ -22,7 +22,7 @@ use crate::objects::{Kind, ObjectKey};
 use crate::options::{Development, ECHO_SERVICE_FIELD, Options};
 use crate::resource::Owner;
 
-/// A port of a Service, as an object names it, and what it is for.
+/// A port of a Service as an object names it, and its traffic.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct BackendKey {
     pub(crate) namespace: Arc<str>,
@@ -31,8 +31,8 @@ pub(crate) struct BackendKey {
     pub(crate) port: BackendPort,
 }
 
-/// What is sent to a backend. The same port of a Service is another backend for each: they are chosen in other ways, and TCP and
-/// UDP may have the same number.
+/// The traffic to a backend. Each kind makes another backend of the same port: endpoints are chosen differently, and TCP and UDP
+/// may use the same number.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Layer {
     /// Requests.
@@ -44,13 +44,13 @@ pub(crate) enum Layer {
 }
 
 impl Layer {
-    /// Whether the port of a Service or slice is of the right protocol; an absent one means TCP.
+    /// Whether a port of a Service or slice has the right protocol; an absent one means TCP.
     pub(crate) fn takes(self, protocol: Option<&str>) -> bool {
         let protocol = protocol.filter(|protocol| !protocol.is_empty()).unwrap_or("TCP");
         protocol == self.protocol()
     }
 
-    /// The protocol as Services have it.
+    /// The protocol, as Services spell it.
     pub(crate) fn protocol(self) -> &'static str {
         match self {
             Self::Http | Self::Tcp => "TCP",
@@ -59,10 +59,10 @@ impl Layer {
     }
 }
 
-/// How a port is named.
+/// How an object names a port.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) enum BackendPort {
-    /// The first one that the Service has (default backends).
+    /// The first port of the Service (default backends).
     First,
     /// By number.
     Number(i32),
@@ -71,7 +71,7 @@ pub(crate) enum BackendPort {
 }
 
 impl BackendPort {
-    /// A port by name; digits are a number, as they are for ingress-nginx.
+    /// A port by name; digits are a number, as in ingress-nginx.
     pub(crate) fn named(name: &str) -> Self {
         name.parse().map_or_else(|_| Self::Name(name.into()), Self::Number)
     }
@@ -93,7 +93,7 @@ impl BackendKey {
         Self { namespace: namespace.into(), service: service.into(), layer: Layer::Http, port }
     }
 
-    /// `namespace/service:port`, and `namespace/service` for the first port; `/tcp` or `/udp` follows where it takes no requests.
+    /// `namespace/service:port`, and `namespace/service` for the first port; `/tcp` or `/udp` follows unless it receives requests.
     pub(crate) fn name(&self) -> BackendName {
         let suffix = match self.layer {
             Layer::Http => "",
@@ -112,7 +112,7 @@ impl BackendKey {
     }
 }
 
-/// What is wrong with a backend.
+/// A fault of a backend.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Problem {
     severity: Severity,
@@ -125,13 +125,13 @@ impl Problem {
         Self { severity, reason, message: message.into() }
     }
 
-    /// The problem as a finding about the object that refers to the backend.
+    /// The fault as a finding about the object that refers to the backend.
     pub(crate) fn diagnostic(&self, origin: &Origin, field: &str, backend: &BackendKey) -> Diagnostic {
         let value = match backend.port {
             BackendPort::First => backend.service.to_string(),
             _ => format!("{}:{}", backend.service, backend.port),
         };
-        // A default backend stands in for others, and Fairway for it.
+        // A default backend stands in for others, and Fairway stands in for it.
         let stands_in = backend.port == BackendPort::First;
         let then = match backend.layer {
             Layer::Http if stands_in => "Fairway answers in its place",
@@ -148,30 +148,30 @@ impl Problem {
     }
 }
 
-/// A backend with its endpoints.
+/// A backend and its endpoints.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolved {
     pub(crate) backend: Backend,
-    /// `None` where there is no such Service, or no such port of it.
+    /// `None` if the Service or its port doesn't exist.
     pub(crate) endpoints: Option<EndpointSet>,
     pub(crate) problem: Option<Problem>,
 }
 
-/// What a backend is made from.
+/// The inputs of a backend.
 pub(crate) struct Sources<'a> {
     pub(crate) service: Option<&'a Service>,
     pub(crate) slices: Vec<&'a EndpointSlice>,
-    /// What refers to it, oldest first.
+    /// Its owners, oldest first.
     pub(crate) owners: Vec<&'a Owner>,
     /// Whether it is the global default backend.
     pub(crate) is_default: bool,
 }
 
-/// Makes a backend and its endpoints.
+/// Builds a backend and its endpoints.
 pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalConfig, options: &Options) -> Resolved {
     let name = key.name();
     let port = sources.service.and_then(|service| find_port(service, key));
-    // The first owner decides, as for everything that a backend has once.
+    // The first owner decides everything that a backend can have only once.
     let first = sources.owners.first();
     let of_requests = key.layer == Layer::Http;
     let by_cluster_address =
@@ -191,12 +191,12 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
             && endpoints.as_ref().is_none_or(|all| matches!(all, Endpoints::Addresses(none) if none.is_empty()))
             // It speaks HTTP.
             && of_requests
-            // A wrong port or a forbidden address is a mistake that shows here as it would in a cluster.
+            // A wrong port or a forbidden address is a mistake here, as it would be in a cluster.
             && problem.as_ref().is_none_or(|problem| {
                 development.echo_for_missing && problem.reason == Reason::ServiceNotFound
             })
         {
-            // Nothing to tell: that the echo answers is what development is about, and who lists the routes sees it.
+            // No finding: in development the echo is expected, and the list of routes shows it.
             (endpoints, problem) = (Some(one(echo)), None);
             let value = match key.port {
                 BackendPort::First => format!("{}/{}", key.namespace, key.service),
@@ -235,14 +235,14 @@ fn one(address: SocketAddr) -> Endpoints {
     Endpoints::Addresses(vec![fairway_model::Endpoint::ready(address)])
 }
 
-/// The local process that stands in for a Service (`--backend`). Name and number of a port both find it.
+/// The local process that replaces a Service (`--backend`), found by name or number of the port.
 fn local_process(key: &BackendKey, port: Option<&ServicePort>, development: &Development) -> Option<SocketAddr> {
     let find = |port: String| development.backends.get(&(key.service(), port)).copied();
     find(key.port.to_string()).or_else(|| find(port?.port.to_string())).or_else(|| find(port?.name.clone()?))
 }
 
-/// The port of a Service: by number, by name, or by an equal target port. Only those of the right protocol count, so that the
-/// number of a port that is there for both finds the right one.
+/// The port of a Service: by number, by name, or by an equal target port. Only ports of the right protocol count, so that a number
+/// used for both protocols finds the right one.
 fn find_port<'a>(service: &'a Service, key: &BackendKey) -> Option<&'a ServicePort> {
     let ports = service.spec.as_ref()?.ports.as_deref().unwrap_or_default();
     let mut right = ports.iter().filter(|port| key.layer.takes(port.protocol.as_deref()));
@@ -283,7 +283,7 @@ fn port_number(number: i32) -> Option<u16> {
     u16::try_from(number).ok().filter(|number| *number != 0)
 }
 
-/// The first owner decides; the ConfigMap where it says nothing.
+/// The first owner decides; if it sets nothing, the ConfigMap does.
 fn balance(owners: &[&Owner], config: &GlobalConfig) -> Balance {
     let first = owners.first().and_then(|owner| owner.wishes.balance.clone());
     first.unwrap_or_else(|| config.load_balance.balance())

@@ -13,7 +13,7 @@ use crate::options::Options;
 use crate::resource::backend::{self, BackendKey, BackendPort, Layer, Problem, Sources};
 use crate::resource::{Age, ByAge, Owner};
 
-/// All backends that something refers to.
+/// All backends with an owner.
 #[derive(Debug, Default)]
 pub(crate) struct Backends {
     states: BTreeMap<BackendKey, BackendState>,
@@ -26,7 +26,7 @@ pub(crate) struct Backends {
 #[derive(Debug, Default)]
 struct BackendState {
     owners: ByAge<Owner>,
-    /// The object that is told about it where it is there without any owner: for the global default backend its Service, for one of
+    /// The object that gets the findings about it even without an owner: for the global default backend its Service, for those of
     /// TCP and UDP services the ConfigMap.
     pinned: Option<ObjectKey>,
     problem: Option<Problem>,
@@ -34,7 +34,7 @@ struct BackendState {
     endpoints: Option<Arc<EndpointSet>>,
 }
 
-/// What backends are made from.
+/// The inputs of backends.
 #[derive(Clone, Copy)]
 pub(crate) struct BackendInputs<'a> {
     pub(crate) objects: &'a Objects,
@@ -43,13 +43,13 @@ pub(crate) struct BackendInputs<'a> {
 }
 
 impl Backends {
-    /// Takes an owner of a backend.
+    /// Adds an owner of a backend.
     pub(crate) fn attach(&mut self, key: &BackendKey, owner: &Arc<Owner>, dirty: &mut Dirty) {
         self.states.entry(key.clone()).or_default().owners.insert(owner);
         dirty.backends.insert(key.clone());
     }
 
-    /// Forgets an owner.
+    /// Removes an owner.
     pub(crate) fn detach(&mut self, key: &BackendKey, age: &Age, dirty: &mut Dirty) {
         if let Some(state) = self.states.get_mut(key) {
             state.owners.remove(age);
@@ -57,7 +57,7 @@ impl Backends {
         dirty.backends.insert(key.clone());
     }
 
-    /// Keeps a backend that has no owner, and tells this object about it; or no longer.
+    /// Keeps a backend without an owner, and sends its findings to the object `by`; `None` ends that.
     pub(crate) fn pin(&mut self, key: &BackendKey, by: Option<ObjectKey>, dirty: &mut Dirty) {
         if by.is_some() {
             self.states.entry(key.clone()).or_default().pinned = by;
@@ -67,7 +67,7 @@ impl Backends {
         dirty.backends.insert(key.clone());
     }
 
-    /// Notes everything that a Service is the source of.
+    /// Marks everything that depends on a Service.
     pub(crate) fn touch_service(&self, service: &ObjectKey, dirty: &mut Dirty) {
         let start = BackendKey {
             namespace: service.namespace.clone(),
@@ -79,7 +79,7 @@ impl Backends {
         dirty.backends.extend(self.states.range(start..).map(|(key, _)| key).take_while(same).cloned());
     }
 
-    /// Takes a slice of a Service, or its end.
+    /// Applies a new or changed slice of a Service, or its end.
     pub(crate) fn index_slice(&mut self, slice: &ObjectKey, service: ObjectKey, there: bool, dirty: &mut Dirty) {
         self.touch_service(&service, dirty);
         if there {
@@ -95,22 +95,22 @@ impl Backends {
         }
     }
 
-    /// What is wrong with a backend.
+    /// The fault of a backend.
     pub(crate) fn problem(&self, key: &BackendKey) -> Option<&Problem> {
         self.states.get(key)?.problem.as_ref()
     }
 
-    /// Whether some wait for their turn.
+    /// Whether any backends wait for their turn.
     pub(crate) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// Lets what is kept take no more room than it needs.
+    /// Releases unused memory.
     pub(crate) fn compact(&mut self) {
         compact(&mut self.states);
     }
 
-    /// Makes what is due anew.
+    /// Rebuilds the backends that are due.
     pub(crate) fn settle(&mut self, inputs: BackendInputs<'_>, dirty: &mut Dirty, out: &mut Output, extent: Extent) {
         let mut due = std::mem::take(&mut dirty.backends);
         if std::mem::take(&mut dirty.all_backends) {

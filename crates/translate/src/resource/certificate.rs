@@ -1,4 +1,4 @@
-//! Certificates from TLS Secrets: read, checked against their key, and asked which hosts they cover.
+//! Certificates from TLS Secrets: parsed, checked against their keys, and matched with hosts.
 
 mod backend;
 mod key;
@@ -19,25 +19,25 @@ pub(crate) use self::backend::{BackendSecret, read as read_backend};
 use crate::limit;
 use crate::objects::ObjectKey;
 
-/// A usable certificate and what has to be known about it.
+/// A usable certificate and its properties.
 #[derive(Clone, Debug)]
 pub(crate) struct TlsSecret {
     pub(crate) certificate: Arc<Certificate>,
-    /// Lower case; the common name when there is no subject alternative name.
+    /// Lower case; the common name if there is no subject alternative name.
     names: Vec<Box<str>>,
-    /// Whether the names are subject alternative names, which is all that clients look at (RFC 9525).
+    /// Whether the names are subject alternative names, the only ones that clients check (RFC 9525).
     pub(crate) has_alternative_names: bool,
-    /// Whether it is of X.509 version 1, which knows no extensions: what `openssl x509 -req` makes.
+    /// Whether it is X.509 version 1, which has no extensions: the output of `openssl x509 -req`.
     pub(crate) is_version_1: bool,
     /// Seconds since 1970.
     pub(crate) not_before: i64,
     pub(crate) not_after: i64,
 }
 
-/// Why a Secret holds no usable certificate, as the end of a sentence.
+/// Why a Secret has no usable certificate, as the end of a sentence.
 pub(crate) type Unusable = String;
 
-/// The name of the certificate that a Secret holds.
+/// The name of the certificate in a Secret.
 pub(crate) fn certificate_name(key: &ObjectKey) -> CertificateName {
     format!("{}/{}", key.namespace, key.name).into()
 }
@@ -79,7 +79,7 @@ pub(crate) fn read(key: &ObjectKey, secret: &Secret) -> Result<TlsSecret, Unusab
     Ok(TlsSecret { certificate: certificate.into(), names, has_alternative_names, is_version_1, not_before, not_after })
 }
 
-/// A key of a Secret that isn't empty.
+/// A non-empty key of a Secret.
 fn field<'a>(secret: &'a Secret, name: &str) -> Option<&'a [u8]> {
     secret.data.as_ref()?.get(name).map(|bytes| bytes.0.as_slice()).filter(|bytes| !bytes.is_empty())
 }
@@ -99,7 +99,7 @@ impl TlsSecret {
         }
     }
 
-    /// When it begins to be valid, and when it has expired.
+    /// The times when it becomes valid and when it expires.
     pub(crate) fn turns(&self) -> [i64; 2] {
         [self.not_before, self.not_after.saturating_add(1)]
     }
@@ -144,7 +144,7 @@ fn check_fit(chain: &[CertificateDer<'static>], pkcs8: &[u8], leaf: &X509Certifi
     let key = PrivateKeyDer::Pkcs8(pkcs8.to_vec().into());
     let mismatch = || Err("the certificate does not belong to the key".into());
     if leaf.version() != X509Version::V3 {
-        // rustls, being a client too, reads no certificate but those of version 3. To serve one it need not.
+        // rustls, being a client too, parses only certificates of version 3. To serve one, it needn't parse it.
         let key =
             provider.key_provider.load_private_key(key).ok().and_then(|key| key.public_key().map(|key| key.to_vec()));
         return match key {

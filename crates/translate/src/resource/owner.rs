@@ -1,5 +1,5 @@
-//! Who refers to a resource. A backend, its endpoints and a certificate belong to nobody: any object with routes can be an owner, and
-//! the oldest one decides what a resource has once.
+//! Owners of resources. A backend, its endpoints and a certificate belong to no single object: any object with routes can be an
+//! owner, and the oldest one decides what a resource can have only once.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -10,18 +10,18 @@ use jiff::Timestamp;
 
 use crate::objects::ObjectKey;
 
-/// Which of two objects comes first: that one wins every conflict.
+/// Which of two objects takes precedence: it wins every conflict.
 ///
-/// One that is being deleted, or whose namespace is, comes after all that stay: since Kubernetes 1.33 the pods of a namespace go before
-/// its other objects, so its claims would lead nowhere for as long as the last pod takes to end.
+/// An object that is being deleted, or whose namespace is, comes after all others: since Kubernetes 1.33 the pods of a namespace go
+/// before its other objects, so its claims would lead nowhere while the last pod ends.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Age {
     pub(crate) leaving: bool,
     born: Born,
 }
 
-/// ingress-nginx's rule: by creation time, and on a tie the one whose `namespace/name` comes last in the alphabet. Those that say
-/// no creation time come after all that do, in the order in which they were read.
+/// ingress-nginx's rule: by creation time, and on a tie the one whose `namespace/name` comes last in the alphabet. Objects without
+/// a creation time come after all others, in the order of reading.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 enum Born {
     Created(Timestamp, Reverse<Arc<str>>),
@@ -43,24 +43,24 @@ impl Age {
 pub(crate) struct Owner {
     pub(crate) key: ObjectKey,
     pub(crate) age: Age,
-    /// What it says of all backends that it refers to.
+    /// Its wishes for all backends that it refers to.
     pub(crate) wishes: Arc<BackendWishes>,
 }
 
-/// What an owner says of a backend.
+/// An owner's wishes for a backend.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct BackendWishes {
-    /// Whether requests go to the cluster address of the Service instead of to its endpoints.
+    /// Whether requests go to the cluster address of the Service instead of its endpoints.
     pub(crate) by_cluster_address: Option<bool>,
     /// How an endpoint is chosen.
     pub(crate) balance: Option<Balance>,
     /// How closely a client is tied to its endpoint.
     pub(crate) affinity_mode: Option<AffinityMode>,
-    /// The cookie by which it is, and whether that may change when the endpoint fails.
+    /// The cookie of the session, and whether it may change when the endpoint fails.
     pub(crate) affinity: Option<(SessionCookie, bool)>,
 }
 
-/// Something that has an age.
+/// An object with an age.
 pub(crate) trait Aged {
     fn age(&self) -> &Age;
 }
@@ -71,13 +71,13 @@ impl Aged for Owner {
     }
 }
 
-/// Those that have a say in something, oldest first.
+/// The owners of something, oldest first.
 ///
-/// Nearly always it is one: a vector then, since a tree would take half a kilobyte. Some Services and Secrets have thousands.
+/// There is nearly always one, hence a vector: a tree takes half a kilobyte. Some Services and Secrets have thousands.
 #[derive(Debug)]
 pub(crate) struct ByAge<T> {
     few: Vec<Arc<T>>,
-    /// All of them, once there were more than a few.
+    /// All owners, once there have been more than a few.
     many: BTreeMap<Age, Arc<T>>,
 }
 
@@ -129,7 +129,7 @@ impl<T: Aged> ByAge<T> {
         self.few.is_empty() && self.many.is_empty()
     }
 
-    /// Whether there are some, and all of them are being deleted.
+    /// Whether there are any, and all of them are being deleted.
     pub(crate) fn all_leave(&self) -> bool {
         self.values().next().is_some_and(|first| first.age().leaving)
     }

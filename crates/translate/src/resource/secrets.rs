@@ -1,6 +1,6 @@
-//! What Secrets hold, kept up to date: certificates for clients, and what TLS to backends needs.
+//! The contents of Secrets, kept up to date: certificates for clients, and the inputs of TLS to backends.
 //!
-//! The newest version that could be used stays in force, even when the Secret is gone, as long as something refers to it.
+//! The newest usable version stays in force, even when the Secret is gone, as long as something refers to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::resource::certificate::{self, BackendSecret, TlsSecret, Unusable, certificate_name};
 use crate::resource::{Age, ByAge, Owner};
 
-/// All Secrets that something refers to.
+/// All Secrets with an owner.
 #[derive(Debug)]
 pub(crate) struct Secrets {
     states: BTreeMap<ObjectKey, SecretState>,
-    /// When certificates begin or end to be valid.
+    /// When certificates become valid or expire.
     validity: BTreeSet<(i64, ObjectKey)>,
     /// Seconds since 1970; never goes back.
     now: i64,
@@ -29,25 +29,25 @@ struct SecretState {
     owners: ByAge<Owner>,
     /// Whether it is the default certificate.
     pinned: bool,
-    /// The newest version of which the certificate could be used.
+    /// The newest version with a usable certificate.
     good: Option<TlsSecret>,
     problem: Option<CertificateProblem>,
-    /// The newest version, which `problem` and `newest_for_backends` are about.
+    /// The newest version, to which `problem` and `newest_for_backends` apply.
     read: Option<Arc<Secret>>,
-    /// What the newest version holds for TLS to backends; `None` while there is no Secret.
+    /// The newest version's contents for TLS to backends; `None` while there is no Secret.
     newest_for_backends: Option<Result<BackendSecret, Unusable>>,
-    /// The same of the newest version that could be used for that.
+    /// The same for the newest version that is usable for it.
     good_for_backends: Option<BackendSecret>,
 }
 
-/// Why the newest version of a certificate isn't used.
+/// Why the newest version of a certificate isn't in use.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum CertificateProblem {
     Missing,
     Unusable(String),
 }
 
-/// A certificate as it stands.
+/// The state of a certificate.
 pub(crate) struct CertificateStanding<'a> {
     pub(crate) good: Option<&'a TlsSecret>,
     pub(crate) problem: Option<&'a CertificateProblem>,
@@ -68,14 +68,14 @@ impl Secrets {
         self.states.contains_key(key)
     }
 
-    /// Takes an owner.
+    /// Adds an owner.
     pub(crate) fn attach(&mut self, key: &ObjectKey, owner: &Arc<Owner>, dirty: &mut Dirty, out: &mut Output) {
         out.wants.entry(key.clone()).or_insert_with(|| self.states.contains_key(key));
         self.states.entry(key.clone()).or_default().owners.insert(owner);
         dirty.secrets.insert(key.clone());
     }
 
-    /// Forgets an owner.
+    /// Removes an owner.
     pub(crate) fn detach(&mut self, key: &ObjectKey, age: &Age, dirty: &mut Dirty, out: &mut Output) {
         out.wants.entry(key.clone()).or_insert(true);
         if let Some(state) = self.states.get_mut(key) {
@@ -84,40 +84,40 @@ impl Secrets {
         dirty.secrets.insert(key.clone());
     }
 
-    /// Keeps a Secret without any owner: the default certificate.
+    /// Keeps a Secret without an owner: the default certificate.
     pub(crate) fn pin(&mut self, key: &ObjectKey, dirty: &mut Dirty, out: &mut Output) {
         out.wants.insert(key.clone(), false);
         self.states.entry(key.clone()).or_default().pinned = true;
         dirty.secrets.insert(key.clone());
     }
 
-    /// The certificate of a Secret, if it can be used.
+    /// The usable certificate of a Secret, if it has one.
     pub(crate) fn good(&self, key: &ObjectKey) -> Option<&TlsSecret> {
         self.states.get(key)?.good.as_ref()
     }
 
-    /// Whether a certificate that was chosen for one name of a host covers another one.
+    /// Whether a certificate that was chosen for one name of a host covers another.
     pub(crate) fn covers(&self, certificate: &CertificateName, pattern: &HostPattern) -> bool {
         let Some((namespace, name)) = certificate.as_str().split_once('/') else { return false };
         self.good(&ObjectKey::new(Kind::Secret, namespace, name)).is_some_and(|good| good.covers(pattern))
     }
 
-    /// The certificate of a Secret as it stands.
+    /// The state of a Secret's certificate.
     pub(crate) fn standing(&self, key: &ObjectKey) -> Option<CertificateStanding<'_>> {
         let SecretState { good, problem, pinned, .. } = self.states.get(key)?;
         Some(CertificateStanding { good: good.as_ref(), problem: problem.as_ref(), is_default: *pinned, now: self.now })
     }
 
-    /// What a Secret holds for TLS to backends.
+    /// The contents of a Secret for TLS to backends.
     ///
     /// # Errors
-    /// Why no version of it can be used, as the end of a sentence.
+    /// Why no version of it is usable, as the end of a sentence.
     pub(crate) fn for_backends(&self, key: &ObjectKey) -> Result<&BackendSecret, String> {
         let good = self.states.get(key).and_then(|state| state.good_for_backends.as_ref());
         good.ok_or_else(|| self.problem_for_backends(key).map_or_else(|| missing(key), |(_, why)| why))
     }
 
-    /// Why the newest version of a Secret can't be used for TLS to backends, and whether there is one at all.
+    /// Why the newest version of a Secret is unusable for TLS to backends, and whether the Secret exists.
     pub(crate) fn problem_for_backends(&self, key: &ObjectKey) -> Option<(CertificateProblem, String)> {
         match self.states.get(key).and_then(|state| state.newest_for_backends.as_ref()) {
             None => Some((CertificateProblem::Missing, missing(key))),
@@ -129,7 +129,7 @@ impl Secrets {
         }
     }
 
-    /// Notes the certificates that began or ended to be valid. `now` is in seconds since 1970.
+    /// Marks the certificates that became valid or expired. `now` is in seconds since 1970.
     pub(crate) fn pass_time(&mut self, now: i64, dirty: &mut Dirty) {
         self.now = self.now.max(now);
         while let Some((at, _)) = self.validity.first()
@@ -140,7 +140,7 @@ impl Secrets {
         }
     }
 
-    /// Reads what is due.
+    /// Reads the Secrets that are due.
     pub(crate) fn settle(&mut self, objects: &Objects, dirty: &mut Dirty, out: &mut Output) {
         for key in std::mem::take(&mut dirty.secrets) {
             let Some(state) = self.states.get_mut(&key) else { continue };
@@ -195,7 +195,7 @@ impl Secrets {
         }
     }
 
-    /// Everybody who has to be told about a Secret.
+    /// All objects that get findings about a Secret.
     fn report_owners(&self, key: &ObjectKey, dirty: &mut Dirty) {
         let Some(state) = self.states.get(key) else { return };
         dirty.reports.extend(state.owners.values().map(|owner| owner.key.clone()));

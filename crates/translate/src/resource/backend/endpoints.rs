@@ -1,4 +1,4 @@
-//! Where the endpoints of a backend are.
+//! The endpoints of a backend.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -28,7 +28,7 @@ pub(super) fn find(
         return external::find(key, service, port, options);
     }
     if by_cluster_address && let Some(address) = cluster_address(service) {
-        // ingress-nginx takes the number of the Ingress as it is; a target port that leads to the Service's own is better.
+        // ingress-nginx uses the number in the Ingress unchanged; a target port that leads to the Service's own is better.
         let number = match (&key.port, port) {
             (_, Some(port)) => port_number(port.port),
             (BackendPort::Number(number), None) => port_number(*number),
@@ -41,7 +41,7 @@ pub(super) fn find(
     }
     let Some(port) = port else { return Err(port_missing(key, service)) };
     let endpoints = from_slices(&sources.slices, port, key.layer);
-    // Files of manifests hold no endpoints. In a cluster pods that aren't ready are listed, too.
+    // Manifest files have no endpoints. In a cluster, pods that aren't ready are listed too.
     if endpoints.is_empty() && options.development.is_none() {
         let message = format!(
             "Service {}/{} has no endpoints: it is scaled to zero, or its selector matches no pod",
@@ -52,13 +52,13 @@ pub(super) fn find(
     Ok(Endpoints::Addresses(endpoints))
 }
 
-/// The cluster address, which a headless Service has not.
+/// The cluster address, which headless Services lack.
 fn cluster_address(service: &Service) -> Option<IpAddr> {
     service.spec.as_ref()?.cluster_ip.as_deref()?.parse().ok()
 }
 
 fn from_slices(slices: &[&EndpointSlice], port: &ServicePort, layer: Layer) -> Vec<Endpoint> {
-    // One address may be in several slices; ready in one of them is ready.
+    // An address may be in several slices; if it is ready in one of them, it is ready.
     let mut found: BTreeMap<SocketAddr, EndpointState> = BTreeMap::new();
     for slice in slices {
         let Some(number) = slice_port(slice, port, layer) else { continue };
@@ -72,7 +72,8 @@ fn from_slices(slices: &[&EndpointSlice], port: &ServicePort, layer: Layer) -> V
             }
         }
     }
-    // Pods that end but still serve are better than none, as kube-proxy has it (KEP-1669): a node that is drained may end all of
+    // Pods that are ending but still serve are better than none, as in kube-proxy (KEP-1669): draining a node may end all of a
+    // backend's pods at once.
     // a backend's pods at once.
     if found.values().all(|state| *state == EndpointState::Draining) {
         found.values_mut().for_each(|state| *state = EndpointState::Ready);
@@ -80,7 +81,7 @@ fn from_slices(slices: &[&EndpointSlice], port: &ServicePort, layer: Layer) -> V
     found.into_iter().map(|(address, state)| Endpoint { state, ..Endpoint::ready(address) }).collect()
 }
 
-/// The number that a port of the Service has in one slice: pods may differ where the target port is a name.
+/// The number of a Service port in one slice: pods may differ if the target port is a name.
 fn slice_port(slice: &EndpointSlice, port: &ServicePort, layer: Layer) -> Option<u16> {
     let ports = slice.ports.as_deref().unwrap_or_default();
     let right: Vec<(&EndpointPort, u16)> = ports
@@ -93,7 +94,7 @@ fn slice_port(slice: &EndpointSlice, port: &ServicePort, layer: Layer) -> Option
     if let Some((_, number)) = right.iter().find(|(port, _)| name(port) == wanted) {
         return Some(*number);
     }
-    // Slices made by hand often leave names out.
+    // Slices made by hand often omit names.
     let unnamed: Vec<u16> = right
         .iter()
         .filter(|(port, _)| wanted.is_empty() || name(port).is_empty())
@@ -109,7 +110,7 @@ fn slice_port(slice: &EndpointSlice, port: &ServicePort, layer: Layer) -> Option
     }
 }
 
-/// What an endpoint may still take; `None` for nothing. An absent `ready` means ready.
+/// The traffic that an endpoint still accepts; `None` for none. An absent `ready` means ready.
 fn state(endpoint: &SliceEndpoint) -> Option<EndpointState> {
     let Some(conditions) = &endpoint.conditions else { return Some(EndpointState::Ready) };
     if conditions.ready.unwrap_or(true) {
@@ -119,7 +120,7 @@ fn state(endpoint: &SliceEndpoint) -> Option<EndpointState> {
     draining.then_some(EndpointState::Draining)
 }
 
-/// An address of a slice; FQDN slices are deprecated and never were served.
+/// An address of a slice; FQDN slices are deprecated and were never served.
 fn address(address_type: &str, text: &str) -> Option<IpAddr> {
     match address_type {
         "IPv4" => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),

@@ -1,7 +1,7 @@
-//! Services of type ExternalName: a DNS name in the place of endpoints.
+//! Services of type ExternalName: a DNS name in place of endpoints.
 //!
-//! Whoever may make a Service could lead the proxy to itself, to its node or to the cloud's metadata server by such a name. What
-//! can be told from the name is refused here; what a name resolves to is checked by the proxy.
+//! With such a name, anyone who may create a Service could direct the proxy to itself, to its node or to the cloud's metadata
+//! server. Names that show this are refused here; the proxy checks the addresses that a name resolves to.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,7 +13,7 @@ use super::{BackendKey, BackendPort, Problem, port_missing, port_number};
 use crate::diagnostic::{Reason, Severity, bounded};
 use crate::options::Options;
 
-/// Where an ExternalName Service leads.
+/// The destination of an ExternalName Service.
 pub(super) fn find(
     key: &BackendKey,
     service: &Service,
@@ -45,7 +45,7 @@ pub(super) fn find(
         return Err(Problem::new(Severity::Error, Reason::InvalidBackend, message));
     };
     let last = host.as_str().rsplit('.').next().unwrap_or_default();
-    // `127.1` and `0x7f000001` are addresses to some resolvers.
+    // Some resolvers read `127.1` and `0x7f000001` as addresses.
     let looks_like_address = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
     let is_local = last == "localhost" || last == "localdomain";
     let loopback_allowed = options.allowed_backend_addresses.iter().any(IpAddr::is_loopback);

@@ -1,4 +1,4 @@
-//! What a Secret holds for TLS to backends: authorities, a certificate of ours, or both.
+//! The contents of a Secret for TLS to backends: authorities, a client certificate, or both.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::limit;
 /// A Secret for TLS to backends.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct BackendSecret {
-    /// Whose certificates are accepted; `None` without `ca.crt`.
+    /// The authorities whose certificates are accepted; `None` without `ca.crt`.
     pub(crate) authorities: Option<Arc<[Authority]>>,
-    /// Whether there is a certificate to show.
+    /// Whether there is a client certificate.
     pub(crate) has_certificate: bool,
 }
 
-/// Reads a Secret with `ca.crt`, or with `tls.crt` and `tls.key`, or all of them. What is there has to be usable; `certificate`
-/// says whether its certificate is.
+/// Reads a Secret with `ca.crt`, or with `tls.crt` and `tls.key`, or all of them. Everything in it must be usable; `certificate`
+/// tells whether its certificate is.
 pub(crate) fn read(secret: &Secret, certificate: Result<(), &str>) -> Result<BackendSecret, Unusable> {
     let authorities = field(secret, "ca.crt").map(authorities).transpose()?;
     let has_certificate = field(secret, "tls.crt").is_some() || field(secret, "tls.key").is_some();

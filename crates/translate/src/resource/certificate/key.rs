@@ -1,12 +1,12 @@
-//! Private keys in one form. OpenSSL writes three: PKCS#8 (RFC 5958), PKCS#1 for RSA (RFC 8017), SEC 1 for elliptic curves
-//! (RFC 5915). The last two say nothing that the first doesn't, so they are wrapped into it.
+//! Private keys in one form. OpenSSL writes three: PKCS#8 (RFC 5958), PKCS#1 for RSA (RFC 8017), SEC 1 for elliptic curves (RFC
+//! 5915). The last two are wrapped into the first, which has all of their information.
 
 use rustls_pki_types::PrivateKeyDer;
 
 const SEQUENCE: u8 = 0x30;
 const OCTET_STRING: u8 = 0x04;
 const VERSION_ZERO: &[u8] = &[0x02, 0x01, 0x00];
-/// rsaEncryption, and NULL for its parameters.
+/// rsaEncryption, with NULL as its parameters.
 const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
 /// ecPublicKey; the curve follows.
 const ELLIPTIC: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
@@ -17,7 +17,7 @@ const CURVES: [(u8, &[u8]); 3] = [
     (66, &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23]),
 ];
 
-/// The key as PKCS#8; `None` for a curve that TLS has no use for.
+/// The key as PKCS#8; `None` for a curve that TLS doesn't use.
 pub(super) fn pkcs8(key: &PrivateKeyDer<'_>) -> Option<Vec<u8>> {
     match key {
         PrivateKeyDer::Pkcs8(key) => Some(key.secret_pkcs8_der().to_vec()),

@@ -17,7 +17,7 @@ fn self_signed(names: &[&str], pair: &rcgen::KeyPair) -> String {
     rcgen::CertificateParams::new(names).unwrap().self_signed(pair).unwrap().pem()
 }
 
-/// The content of the OCTET STRING of a PKCS#8 key: the key in the form of its algorithm.
+/// The OCTET STRING of a PKCS#8 key: the key in the form of its algorithm.
 fn inner(pkcs8: &[u8]) -> &[u8] {
     fn value(der: &[u8]) -> (&[u8], &[u8]) {
         let (length, header) = match der[1] {
