@@ -1,4 +1,4 @@
-//! What holds for all objects: the flags, the global ConfigMap and those that it names, the ports of TCP and UDP services.
+//! Configuration for all objects: the flags, the global ConfigMap and those that it names, the ports of TCP and UDP services.
 
 pub mod configmap;
 pub mod flag;

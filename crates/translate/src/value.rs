@@ -1,8 +1,8 @@
-//! Small types for what users write as text: annotation values, ConfigMap keys, flags. A value is parsed once, here, and never
-//! checked again.
+//! Small types for text that users write: annotation values, ConfigMap keys, flags. A value is parsed once, here, and never checked
+//! again.
 //!
 //! Parsing is as strict as ingress-nginx's validators (`internal/ingress/annotations/parser/validators.go`): numbers and booleans
-//! take no blanks around them, text is trimmed, and a value that must be one line doesn't go over several.
+//! allow no surrounding blanks, text is trimmed, and single-line values must not span several lines.
 
 mod choice;
 mod list;
@@ -27,15 +27,15 @@ pub use text::{
 };
 pub use time::{GoDuration, NginxTime, Seconds, SignedSeconds};
 
-/// Something a user writes as text.
+/// A value that users write as text.
 pub trait Value: Sized {
     /// What is expected, as it completes the sentence "expected …".
     const SYNTAX: &'static str;
 
-    /// Reads the text; `None` if it isn't of this syntax.
+    /// Parses the text; `None` if it doesn't have this syntax.
     fn parse(text: &str) -> Option<Self>;
 
-    /// Entries of a list that can't be read and were left out of it.
+    /// Invalid entries that were left out of a list.
     fn left_out(&self) -> &[String] {
         &[]
     }
@@ -72,7 +72,7 @@ impl Value for u32 {
     }
 }
 
-/// A value that may be left empty.
+/// A value that may be empty.
 impl<T: Value> Value for Option<T> {
     const SYNTAX: &'static str = T::SYNTAX;
 
@@ -81,12 +81,12 @@ impl<T: Value> Value for Option<T> {
     }
 }
 
-/// Decimal digits only, unlike `str::parse`, which takes a leading `+` as well.
+/// Only decimal digits, unlike `str::parse`, which also accepts a leading `+`.
 fn digits(text: &str) -> Option<u64> {
     (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
-/// Whether the text goes over several lines, which no single-line value may.
+/// Whether the text has several lines, which no single-line value may have.
 fn is_multi_line(text: &str) -> bool {
     text.contains(['\r', '\n'])
 }

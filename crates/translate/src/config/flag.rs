@@ -1,5 +1,5 @@
-//! The flags of ingress-nginx, as data: what each means, what it defaults to, and how far it works here. The command line is built
-//! against this table, and its reference is generated from it.
+//! The flags of ingress-nginx, as data: the meaning, default and verdict of each. The command line is built from this table, and so
+//! is its reference.
 
 use std::fmt::Write;
 
@@ -14,9 +14,9 @@ pub struct Flag {
     pub name: &'static str,
     /// Its one-letter form.
     pub short: Option<char>,
-    /// What it takes.
+    /// The kind of its value.
     pub takes: Takes,
-    /// What holds without it, as a user would write it; empty for nothing.
+    /// Its default, as a user would write it; empty for none.
     pub default: &'static str,
     /// What it does, in a sentence.
     pub doc: &'static str,
@@ -24,10 +24,10 @@ pub struct Flag {
     pub verdict: Verdict,
 }
 
-/// What a flag takes.
+/// The kind of a flag's value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Takes {
-    /// Nothing, or `=true` or `=false`, as Go's flags do.
+    /// None, or `=true` or `=false`, as with Go's flags.
     Bool,
     /// A whole number.
     Int,

@@ -1,4 +1,4 @@
-//! What holds for all: the global ConfigMap, those that it names, and what is made of them.
+//! Global configuration: the global ConfigMap, those that it names, and what is derived from them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
 use crate::value::ObjectRef;
 
-/// The configuration that holds for all.
+/// The global configuration.
 #[derive(Debug)]
 pub(crate) struct Global {
     key: Option<ObjectKey>,
@@ -23,15 +23,15 @@ pub(crate) struct Global {
     pub(crate) rules: Rules,
     add_headers: Option<ObjectKey>,
     proxy_set_headers: Option<ObjectKey>,
-    /// The last version of each wanted ConfigMap: one that is deleted goes on holding.
+    /// The last version of each ConfigMap in use: a deleted one stays in force.
     retained: BTreeMap<ObjectKey, Arc<ConfigMap>>,
     settings: Option<Settings>,
     listeners: BTreeMap<ListenerName, Listener>,
-    /// What there is to tell about these ConfigMaps.
+    /// Findings about these ConfigMaps.
     pub(crate) diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
 }
 
-/// What the configuration is made from.
+/// The inputs of the configuration.
 #[derive(Clone, Copy)]
 pub(crate) struct GlobalInputs<'a> {
     pub(crate) objects: &'a Objects,
@@ -65,7 +65,7 @@ impl Global {
         [&self.key, &self.add_headers, &self.proxy_set_headers].into_iter().flatten().any(|wanted| wanted == key)
     }
 
-    /// Takes a new version of a ConfigMap, if it is wanted and there is one.
+    /// Applies a new version of a ConfigMap, if it is in use and exists.
     pub(crate) fn update(&mut self, key: &ObjectKey, object: Option<&Object>) -> bool {
         match object {
             Some(Object::ConfigMap(map)) if self.wants(key) => {

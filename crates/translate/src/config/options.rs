@@ -1,12 +1,12 @@
-//! What the operator decides by flags, as opposed to what users write in objects.
+//! The operator's choices by flags, as opposed to users' choices in objects.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::objects::ObjectKey;
 
-/// Ports that ingress-nginx has for itself, with the flags that move them. Those that have no use here stay reserved, so that an entry
-/// means the same in both.
+/// Ports that ingress-nginx reserves, with the flags that move them. Those without a use here stay reserved, so that an entry means
+/// the same in both.
 pub const RESERVED_PORTS: [(u16, &str); 6] = [
     (442, "ssl-passthrough-proxy-port"),
     (8181, "default-server-port"),
@@ -25,18 +25,18 @@ pub struct Options {
     pub controller_class: String,
     /// `--ingress-class`: the value of the old annotation.
     pub ingress_class: String,
-    /// `--ingress-class-by-name`: also take the IngressClass of that name, whatever its controller.
+    /// `--ingress-class-by-name`: also serve the IngressClass of that name, whatever its controller.
     pub ingress_class_by_name: bool,
     /// `--watch-ingress-without-class`.
     pub watch_ingress_without_class: bool,
-    /// Whether an Ingress without any class belongs to the IngressClass marked as default, if that is ours. In a cluster the API
-    /// server has filled the class in; for files nobody has. Implied by [`development`](Self::development).
+    /// Whether an Ingress without a class belongs to the default IngressClass, if that is ours. In a cluster the API server has
+    /// filled the class in; files lack it. Implied by [`development`](Self::development).
     pub default_class_by_mark: bool,
-    /// Whether IngressClass objects can be read. Without, `spec.ingressClassName` is never ours.
+    /// Whether IngressClass objects can be read. If not, `spec.ingressClassName` is never ours.
     pub ingress_classes_readable: bool,
-    /// `--watch-namespace`: only this one.
+    /// `--watch-namespace`: serve only this namespace.
     pub watch_namespace: Option<String>,
-    /// `--watch-namespace-selector`: only namespaces with these labels.
+    /// `--watch-namespace-selector`: serve only namespaces with these labels.
     pub namespace_selector: Option<LabelSelector>,
     /// `--configmap`: the global ConfigMap, namespace and name.
     pub configmap: Option<(String, String)>,
@@ -44,16 +44,16 @@ pub struct Options {
     pub tcp_services: Option<(String, String)>,
     /// `--udp-services-configmap`, namespace and name.
     pub udp_services: Option<(String, String)>,
-    /// Where TCP and UDP services are listened on. The ConfigMap's `bind-address` replaces them.
+    /// Addresses of TCP and UDP services. The ConfigMap's `bind-address` replaces them.
     pub stream_addresses: Vec<IpAddr>,
-    /// Ports that can't be those of TCP and UDP services, and the flag that takes each, without dashes. Those of
-    /// [`http`](Self::http) and [`https`](Self::https) can't either.
+    /// Ports that TCP and UDP services can't use, each with the flag that reserves it, without dashes. Those of
+    /// [`http`](Self::http) and [`https`](Self::https) can't be used either.
     pub reserved_ports: BTreeMap<u16, String>,
     /// `--default-backend-service`, namespace and name.
     pub default_backend_service: Option<(String, String)>,
     /// `--default-ssl-certificate`, namespace and name of the Secret.
     pub default_ssl_certificate: Option<(String, String)>,
-    /// `--enable-ssl-passthrough`, which isn't built: whoever gives it expects `ssl-passthrough` to work.
+    /// `--enable-ssl-passthrough`, which isn't built: with it users expect `ssl-passthrough` to work.
     pub ssl_passthrough: bool,
     /// `--disable-catch-all`.
     pub disable_catch_all: bool,
@@ -63,30 +63,30 @@ pub struct Options {
     pub deep_inspect: bool,
     /// `--enable-annotation-validation`.
     pub annotation_validation: bool,
-    /// Addresses of the plain and of the TLS listener. The ConfigMap's `bind-address` replaces the IP, never the port.
+    /// Addresses of the listeners with and without TLS. The ConfigMap's `bind-address` replaces the IP, never the port.
     pub http: Vec<SocketAddr>,
     /// See [`http`](Self::http).
     pub https: Vec<SocketAddr>,
-    /// Addresses that ExternalName Services may lead to though they are loopback, link-local or metadata addresses.
+    /// Loopback, link-local or metadata addresses that ExternalName Services may lead to nevertheless.
     pub allowed_backend_addresses: Vec<IpAddr>,
     /// Answers for Services without endpoints, and local processes in their place (`fairway dev` only).
     pub development: Option<Development>,
 }
 
-/// What `fairway dev` puts in the place of a cluster.
+/// Replacements for a cluster in `fairway dev`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Development {
-    /// The built-in echo, which answers for Services of which no endpoints are known. `None` with `--no-echo`.
+    /// The built-in echo, which answers for Services without known endpoints. `None` with `--no-echo`.
     pub echo: Option<SocketAddr>,
-    /// Whether the echo also answers for Services that the files do not hold.
+    /// Whether the echo also answers for Services that are missing from the files.
     pub echo_for_missing: bool,
-    /// `--backend NAMESPACE/SERVICE:PORT=HOST:PORT`: the Service port (as the Ingress names it) and where it leads.
+    /// `--backend NAMESPACE/SERVICE:PORT=HOST:PORT`: the Service port, as the Ingress names it, and its replacement.
     pub backends: BTreeMap<(ObjectKey, String), SocketAddr>,
     /// The port that redirects to https name: no Service in front maps 443 to it.
     pub https_port: Option<u16>,
 }
 
-/// Field of a request to the echo that names the Service it answers for.
+/// The request field that tells the echo for which Service it answers.
 pub const ECHO_SERVICE_FIELD: &str = "X-Fairway-Echo-Service";
 
 /// A label selector in its text form: `key=value`, `key!=value`, `key in (a,b)`, `key notin (a,b)`, `key`, `!key`, joined by commas.

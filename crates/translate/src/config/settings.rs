@@ -20,21 +20,21 @@ use crate::options::Options;
 use crate::resource::certificate::certificate_name;
 use crate::value::{HeaderName, UriPattern, Value, WorkerProcesses};
 
-/// Fields that the proxy makes itself: a ConfigMap that sets them would break the framing of messages (RFC 9112).
+/// Fields that the proxy sets itself: setting them by a ConfigMap would break the framing of messages (RFC 9112).
 const FRAMING: [&str; 6] = ["connection", "content-length", "host", "keep-alive", "transfer-encoding", "upgrade"];
 
-/// The ConfigMaps that the settings are made from.
+/// The ConfigMaps behind the settings.
 pub(crate) struct SettingsSources<'a> {
     pub(crate) config: &'a GlobalConfig,
     /// The global ConfigMap.
     pub(crate) origin: &'a Origin,
-    /// Data of the ConfigMap of `add-headers`, if it is there.
+    /// Data of the ConfigMap of `add-headers`, if it exists.
     pub(crate) add_headers: Option<(&'a ObjectKey, &'a BTreeMap<String, String>)>,
-    /// Data of the ConfigMap of `proxy-set-headers`, if it is there.
+    /// Data of the ConfigMap of `proxy-set-headers`, if it exists.
     pub(crate) proxy_set_headers: Option<(&'a ObjectKey, &'a BTreeMap<String, String>)>,
 }
 
-/// The settings; everything that is wrong with the named ConfigMaps is reported.
+/// The settings; all faults of the named ConfigMaps are reported.
 pub(crate) fn settings(
     sources: &SettingsSources<'_>,
     options: &Options,
@@ -110,13 +110,13 @@ pub(crate) fn settings(
         shutdown_timeout: config.worker_shutdown_timeout.0,
         workers: match config.worker_processes {
             WorkerProcesses::Auto => None,
-            // More threads than that serve nobody.
+            // More threads would not help.
             WorkerProcesses::Count(count) => Some(count.get().min(1024) as u16),
         },
     }
 }
 
-/// The default, all of IPv4, means everybody, as ingress-nginx uses it; IPv6 peers are part of that.
+/// As in ingress-nginx, the default, all of IPv4, means all peers, including those over IPv6.
 fn trusted(config: &GlobalConfig) -> fairway_model::NetworkSet {
     if config.proxy_real_ip_cidr == GlobalConfig::default().proxy_real_ip_cidr {
         ForwardedHeaders::default().trusted
@@ -125,7 +125,7 @@ fn trusted(config: &GlobalConfig) -> fairway_model::NetworkSet {
     }
 }
 
-/// A time limit of zero would end every request; nginx reads it so, nobody means it.
+/// A time limit of zero would end every request, as in nginx, which no user wants.
 fn nonzero(time: Duration, default: u64) -> Duration {
     if time.is_zero() { Duration::from_secs(default) } else { time }
 }
@@ -171,7 +171,7 @@ fn access_log(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diag
     }
 }
 
-/// Says of each variable that has no value whether it exists at all.
+/// Reports each variable without a value, and whether it exists at all.
 fn diagnose_variables<'a>(
     names: impl Iterator<Item = &'a str>,
     key: &str,
@@ -209,7 +209,7 @@ fn streams(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diagnos
         log: StreamLog {
             enabled: !config.disable_access_log && !config.disable_stream_access_log,
             format,
-            // ingress-nginx applies the keys of escaping to both logs.
+            // ingress-nginx applies the escaping keys to both logs.
             escape: escape(config),
         },
     }
@@ -223,7 +223,7 @@ fn fields(
     let Some((key, data)) = source else { return Vec::new() };
     let mut fields = Vec::new();
     for (name, value) in data {
-        // A block in YAML ends in a line feed, which isn't part of the value.
+        // A block in YAML ends in a line feed that isn't part of the value.
         let trimmed = value.trim();
         let visible = trimmed.bytes().all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f));
         let problem = match HeaderName::parse(name) {
@@ -281,7 +281,7 @@ pub(crate) fn listeners(config: &GlobalConfig, options: &Options, table: &TableN
         .collect()
 }
 
-/// The addresses that these become by the ConfigMap.
+/// These addresses, as changed by the ConfigMap.
 pub(crate) fn addresses(given: &[SocketAddr], config: &GlobalConfig) -> Vec<SocketAddr> {
     let allowed = |address: &IpAddr| !(config.disable_ipv6 && address.is_ipv6());
     let mut bound: Vec<SocketAddr> = given.to_vec();
@@ -297,7 +297,7 @@ pub(crate) fn addresses(given: &[SocketAddr], config: &GlobalConfig) -> Vec<Sock
         }
     }
     bound.retain(|address| allowed(&address.ip()));
-    // Where all addresses of a family are listened on, one of them can't be once more.
+    // An address that a listener on all addresses already covers can't be bound again.
     let all: Vec<SocketAddr> = bound.iter().copied().filter(|address| address.ip().is_unspecified()).collect();
     let is_among = |address: &SocketAddr| {
         let covers = |all: &SocketAddr| all.is_ipv4() == address.is_ipv4() && all.port() == address.port();

@@ -1,7 +1,7 @@
 //! The ConfigMaps of TCP and UDP services (`--tcp-services-configmap`, `--udp-services-configmap`).
 //!
-//! A key is a port of ours, its value `namespace/service:port`, then `:PROXY` to read a PROXY header from the client, and another
-//! `:PROXY` to send one to the endpoint; `::PROXY` sends only. An entry that can't be read is reported and harms no other one.
+//! A key is a port of the proxy, its value `namespace/service:port`, then `:PROXY` to read a PROXY header from the client, and
+//! another `:PROXY` to send one to the endpoint; `::PROXY` only sends. An invalid entry is reported and affects no other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use crate::diagnostic::{Diagnostic, Reason, Severity, bounded};
 use crate::options::Options;
 use crate::resource::backend::{BackendKey, BackendPort, Layer};
 
-/// What is expected of a value.
+/// The expected value.
 const TCP_SYNTAX: &str = "expected namespace/service:port, then :PROXY to read a PROXY header, :PROXY:PROXY to send it on or ::PROXY to only send one";
 const UDP_SYNTAX: &str = "expected namespace/service:port";
 
 /// One entry.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct StreamService {
-    /// The port that is listened on.
+    /// The port to listen on.
     pub(crate) port: u16,
-    /// What is accepted there.
+    /// TCP or UDP.
     pub(crate) transport: Transport,
-    /// Where it goes.
+    /// The destination.
     pub(crate) backend: BackendKey,
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn read(
     services
 }
 
-/// The flag to which a port belongs that can't be used.
+/// The flag that reserves an unusable port.
 fn reserved(port: u16, options: &Options) -> Option<&str> {
     let of = |addresses: &[std::net::SocketAddr]| addresses.iter().any(|address| address.port() == port);
     if of(&options.http) {
@@ -87,7 +87,7 @@ fn reserved(port: u16, options: &Options) -> Option<&str> {
     options.reserved_ports.get(&port).map(String::as_str)
 }
 
-/// The backend, and whether a PROXY header is read and sent.
+/// The backend, and whether PROXY headers are read and sent.
 fn entry(value: &str, layer: Layer) -> Option<(BackendKey, bool, bool)> {
     let mut parts = value.trim().split(':');
     let (namespace, service) = parts.next()?.split_once('/')?;
@@ -108,7 +108,7 @@ fn entry(value: &str, layer: Layer) -> Option<(BackendKey, bool, bool)> {
     Some((backend, accept_proxy, send_proxy))
 }
 
-/// Whether it could be the name of an object or of a port; whether there is one is another question.
+/// Whether an object or port could have this name; whether one has is checked elsewhere.
 fn is_name(text: &str) -> bool {
     let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
     !text.is_empty() && text.len() <= 253 && text.bytes().all(valid)

@@ -15,7 +15,7 @@ use crate::options::Options;
 use crate::resource::Backends;
 use crate::resource::backend::{BackendKey, Layer};
 
-/// What the two ConfigMaps say.
+/// The contents of the two ConfigMaps.
 #[derive(Debug)]
 pub(crate) struct Streams([Side; 2]);
 
@@ -51,7 +51,7 @@ impl Streams {
         self.config_maps().any(|wanted| wanted == key)
     }
 
-    /// Reads the ConfigMaps again, if something about them changed. Their backends are kept without any other owner.
+    /// Reads the ConfigMaps again if anything about them changed. Their backends are kept even without another owner.
     pub(crate) fn settle(
         &mut self,
         inputs: StreamInputs<'_>,
@@ -64,7 +64,7 @@ impl Streams {
         }
     }
 
-    /// What there is to tell about a ConfigMap as one of TCP or UDP services.
+    /// The findings about a ConfigMap of TCP or UDP services.
     pub(crate) fn report(&self, key: &ObjectKey, backends: &Backends) -> Vec<Diagnostic> {
         let origin = key.origin();
         let mut found = Vec::new();
@@ -135,7 +135,7 @@ impl Side {
     }
 }
 
-/// What the ports are made from.
+/// The inputs of the ports.
 #[derive(Clone, Copy)]
 pub(crate) struct StreamInputs<'a> {
     pub(crate) objects: &'a Objects,

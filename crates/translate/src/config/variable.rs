@@ -1,13 +1,13 @@
-//! The variables of nginx and ingress-nginx that exist and have no value here: a log format that names one is no mistake.
+//! The variables of nginx and ingress-nginx that exist but have no value here: a log format that uses one is not a mistake.
 
 use std::collections::BTreeSet;
 
 use crate::diagnostic::Severity;
 
-/// Those that are empty in ingress-nginx, too, unless something that isn't built is in use.
+/// Variables that are empty in ingress-nginx too, unless it uses something that isn't built here.
 const EMPTY_THERE: &[&str] = &["proxy_alternative_upstream_name"];
 
-/// Those of nginx's modules that ingress-nginx is built with (nginx.org, "Alphabetical index of variables"), and ingress-nginx's own.
+/// Variables of the nginx modules in ingress-nginx (nginx.org, "Alphabetical index of variables"), and ingress-nginx's own.
 const EMPTY_HERE: &[&str] = &[
     "ancient_browser",
     "binary_remote_addr",
@@ -83,11 +83,11 @@ const EMPTY_HERE: &[&str] = &[
     "uid_set",
 ];
 
-/// Families of names.
+/// Prefixes of names.
 const PREFIXES: &[&str] =
     &["geoip2_", "geoip_", "proxy_protocol_tlv_", "sent_trailer_", "ssl_", "upstream_cookie_", "upstream_trailer_"];
 
-/// What there is to tell about variables that have no value here, each once. `then` is how the sentence ends.
+/// The findings about variables without a value here, each variable once. `then` ends the sentence.
 pub(crate) fn without_value<'a>(
     names: impl Iterator<Item = &'a str>,
     then: &str,
@@ -103,18 +103,18 @@ pub(crate) fn without_value<'a>(
     told.take(8)
 }
 
-/// What is known of a variable that has no value here.
+/// The status of a variable without a value here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Absent {
-    /// It is empty as in ingress-nginx.
+    /// It is empty in ingress-nginx as well.
     EmptyThere,
-    /// It has a value there.
+    /// It has a value in ingress-nginx.
     EmptyHere,
-    /// There is none of this name.
+    /// It does not exist.
     Unknown,
 }
 
-/// What is known of a variable that has no value here.
+/// The status of a variable without a value here.
 fn absent(name: &str) -> Absent {
     if EMPTY_THERE.contains(&name) {
         Absent::EmptyThere

@@ -1,4 +1,4 @@
-//! One of a fixed set of words, or several of them.
+//! A word of a fixed set, or several of them.
 
 use std::num::NonZeroU32;
 
@@ -13,7 +13,7 @@ macro_rules! choices {
         pub enum $name { $($(#[doc = $doc])+ $variant,)+ }
 
         impl $name {
-            /// The word for it.
+            /// The word.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
             }
@@ -41,29 +41,29 @@ choices! {
         "off" => Off,
     }
 
-    /// What makes requests sticky.
+    /// The kinds of session affinity.
     AffinityKind {
-        /// A cookie that we set.
+        /// A cookie set by the proxy.
         "cookie" => Cookie,
     }
 
-    /// How closely a sticky client is tied to its endpoint.
+    /// How closely a session is tied to its endpoint.
     AffinityMode {
         /// The cookie is hashed over the endpoints: scaling moves some sessions.
         "balanced" => Balanced,
-        /// The cookie names one endpoint, and moves only when that is gone.
+        /// The cookie names one endpoint, and the session moves only when that is gone.
         "persistent" => Persistent,
     }
 
-    /// Whether stickiness holds a client on its side of a canary.
+    /// Whether session affinity keeps a client on its side of a canary.
     CanaryBehavior {
-        /// It does.
+        /// Yes.
         "sticky" => Sticky,
-        /// The canary issues no cookie.
+        /// No: the canary sets no cookie.
         "legacy" => Legacy,
     }
 
-    /// The SameSite attribute of a cookie. The letter case counts.
+    /// The SameSite attribute of a cookie. Case matters.
     SameSite {
         /// Sent everywhere.
         "None" => None,
@@ -73,19 +73,19 @@ choices! {
         "Strict" => Strict,
     }
 
-    /// How much harm an annotation can do, in rising order.
+    /// How much harm an annotation can do, in ascending order.
     RiskLevel {
         /// None beyond its own route.
         "Low" => Low,
-        /// Some, by a mistake.
+        /// Some, by mistake.
         "Medium" => Medium,
-        /// It can redirect or open other people's traffic.
+        /// It can redirect or expose other users' traffic.
         "High" => High,
         /// It is code.
         "Critical" => Critical,
     }
 
-    /// Status of the redirect to https and of that between `www.` and the bare name.
+    /// Status of the redirects to https and between `www.` and the bare name.
     HttpRedirectCode {
         /// Moved permanently.
         "301" => MovedPermanently,
@@ -110,13 +110,13 @@ impl HttpRedirectCode {
     }
 }
 
-/// How an endpoint is chosen where neither stickiness nor a hash decides.
+/// How an endpoint is chosen without session affinity or a hash.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum LoadBalance {
-    /// One after the other.
+    /// In turn.
     #[default]
     RoundRobin,
-    /// The one that was quicker lately, of two.
+    /// The faster of two random ones, by recent response times.
     Ewma,
 }
 
@@ -133,8 +133,8 @@ impl LoadBalance {
 impl Value for LoadBalance {
     const SYNTAX: &'static str = "one of `round_robin` `ewma`";
 
-    /// ingress-nginx's check also lets the names of its Lua modules pass. What they would do is chosen by `upstream-hash-by` and
-    /// `affinity`; without those they mean the default, as an empty ConfigMap key does.
+    /// ingress-nginx's check also accepts the names of its Lua modules. `upstream-hash-by` and `affinity` select what they do;
+    /// without those they mean the default, as an empty ConfigMap key does.
     fn parse(text: &str) -> Option<Self> {
         match text.trim() {
             "" | "round_robin" | "chash" | "chashsubset" | "sticky_balanced" | "sticky_persistent" => {
@@ -146,14 +146,14 @@ impl Value for LoadBalance {
     }
 }
 
-/// What is spoken to the endpoints.
+/// The protocol of connections to endpoints.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum BackendProtocol {
     /// HTTP/1.1 in the clear.
     Http,
     /// HTTP/1.1 over TLS.
     Https,
-    /// As the client came.
+    /// The protocol of the client.
     AutoHttp,
     /// HTTP/2 in the clear.
     Grpc,
@@ -179,7 +179,7 @@ impl Value for BackendProtocol {
     }
 }
 
-/// Versions of TLS for backends. Of what OpenSSL knows beside 1.2 and 1.3, nothing is spoken.
+/// TLS versions for backends. Other versions that OpenSSL knows, besides 1.2 and 1.3, are never used.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct TlsProtocols(pub TlsVersions);
 
@@ -244,18 +244,18 @@ retry_conditions! {
     "http_404" => Http404,
     /// Status 429.
     "http_429" => Http429,
-    /// Not a failure: POST, LOCK and PATCH are tried again as well.
+    /// Not a failure: POST, LOCK and PATCH are retried as well.
     "non_idempotent" => NonIdempotent,
-    /// Not a failure: nothing is ever tried again, whatever else is listed.
+    /// Not a failure: nothing is ever retried, whatever else is listed.
     "off" => Off,
 }
 
-/// The conditions of `proxy-next-upstream`. What is listed replaces the default, it isn't added to it.
+/// The conditions of `proxy-next-upstream`. A list replaces the default instead of extending it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NextUpstream(u16);
 
 impl NextUpstream {
-    /// Connection errors and timeouts: what holds where nothing else is said.
+    /// Connection errors and timeouts: the default.
     pub const DEFAULT: Self = Self(1 << RetryCondition::Error as u16 | 1 << RetryCondition::Timeout as u16);
 
     /// Whether the condition is listed, and not overruled by `off`.
@@ -288,13 +288,13 @@ impl Value for NextUpstream {
     }
 }
 
-/// How many threads serve traffic.
+/// Number of threads that serve traffic.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum WorkerProcesses {
-    /// As many as there are processors to run on.
+    /// One per available processor.
     #[default]
     Auto,
-    /// So many.
+    /// This many.
     Count(NonZeroU32),
 }
 

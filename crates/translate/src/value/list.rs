@@ -7,7 +7,7 @@ fn entries(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|entry| !entry.is_empty())
 }
 
-/// Any words. Blanks around them, and empty ones, don't count.
+/// Any words. Surrounding blanks and empty words are ignored.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct CommaList(pub Vec<String>);
 
@@ -26,7 +26,7 @@ impl Value for CommaList {
     }
 }
 
-/// Names of headers. An entry that is none is left out, and the others stay.
+/// Names of headers. Invalid entries are left out, and the others stay.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct HeaderNames {
     /// The names.
@@ -47,7 +47,7 @@ impl Value for HeaderNames {
     }
 }
 
-/// The entries that can be read, and those that can't.
+/// The valid entries, and the invalid ones.
 pub(super) fn sift<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> (Vec<T>, Vec<String>) {
     let (mut read, mut left_out) = (Vec::new(), Vec::new());
     for entry in entries(text) {
@@ -59,16 +59,16 @@ pub(super) fn sift<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> (Vec<T>,
     (read, left_out)
 }
 
-/// Which request URIs are meant.
+/// A selection of request URIs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum UriPattern {
-    /// The whole URI, query included, letter case ignored (nginx's `map` compares so).
+    /// The whole URI, including the query, compared without case (as nginx's `map` does).
     Exact(String),
-    /// URIs that hold a match of the regex.
+    /// URIs in which the regex matches.
     Regex {
         /// The regex, not compiled yet.
         pattern: String,
-        /// Written `~*`: letter case is ignored.
+        /// Written `~*`: case is ignored.
         ignore_case: bool,
     },
 }
@@ -90,7 +90,7 @@ impl Value for UriPatterns {
     }
 }
 
-/// One more name for a host, in nginx's notation.
+/// Another name of a host, in nginx's notation.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum HostAlias {
     /// This name. Lower case.

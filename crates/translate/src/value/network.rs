@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::Value;
 use super::list::sift;
 
-/// Addresses and CIDRs, IPv4 and IPv6, separated by commas. Host bits are cleared; one bad entry spoils the list.
+/// Addresses and CIDRs, IPv4 and IPv6, separated by commas. Host bits are cleared; one invalid entry makes the list invalid.
 impl Value for NetworkSet {
     const SYNTAX: &'static str = "addresses or CIDRs, separated by commas, such as `10.0.0.0/8, 2001:db8::1`";
 
@@ -20,7 +20,7 @@ impl Value for NetworkSet {
     }
 }
 
-/// One address or CIDR. Networks of IPv4-mapped addresses become IPv4 ones, as Go prints them.
+/// One address or CIDR. Networks of IPv4-mapped addresses become IPv4 networks, as Go prints them.
 fn network(text: &str) -> Option<IpNet> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(address.to_canonical().into());
@@ -32,15 +32,15 @@ fn network(text: &str) -> Option<IpNet> {
     }
 }
 
-/// A list of networks that holds for every route without one of its own.
+/// A list of networks for every route without one of its own.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum AccessList {
-    /// No such list: nobody is refused by it.
+    /// No list: it denies no client.
     #[default]
     Unset,
     /// These networks.
     Networks(NetworkSet),
-    /// What stands there can't be read. A restriction fails closed: routes that would inherit the list answer 503.
+    /// The value is invalid. A restriction fails closed: routes that would inherit the list answer 503.
     Unreadable,
 }
 
@@ -55,8 +55,7 @@ impl Value for AccessList {
     }
 }
 
-/// Addresses to listen on; an empty list means all. An entry that is no address is left out, and the others stay, as long as there
-/// are others.
+/// Addresses to listen on; an empty list means all. Invalid entries are left out if any valid ones remain.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct IpList {
     /// The addresses.

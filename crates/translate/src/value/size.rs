@@ -4,12 +4,12 @@ use super::{Value, digits};
 
 /// A number of bytes: digits and an optional `k`, `m` or `g`, in either case.
 ///
-/// ingress-nginx's check lets a `b` pass that nginx then refuses, which breaks the whole configuration; it is refused here.
+/// ingress-nginx's check accepts a `b` that nginx then rejects, which breaks the whole configuration; it is rejected here.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Size(pub u64);
 
 impl Size {
-    /// The size as a limit, where nginx takes 0 for "no limit".
+    /// The size as a limit; nginx takes 0 for "no limit".
     pub const fn limit(self) -> Option<u64> {
         match self.0 {
             0 => None,
@@ -35,10 +35,10 @@ impl Value for Size {
     }
 }
 
-/// How many buffers of which size may hold a request's head: `4 8k`.
+/// Number and size of the buffers for a request's head: `4 8k`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct HeaderBuffers {
-    /// How many.
+    /// Number of buffers.
     pub number: u32,
     /// Bytes of each.
     pub size: Size,
@@ -50,11 +50,11 @@ impl Value for HeaderBuffers {
     fn parse(text: &str) -> Option<Self> {
         let (number, size) = text.trim().split_once(' ')?;
         let parsed = Self { number: u32::parse(number)?, size: Size::parse(size)? };
-        // nginx refuses zero of either.
+        // nginx rejects zero for either.
         (parsed.number > 0 && parsed.size.0 > 0).then_some(parsed)
     }
 }
-/// How many fields a request may have.
+/// Maximum number of fields of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FieldCount(pub u16);
 
@@ -62,7 +62,7 @@ impl Value for FieldCount {
     const SYNTAX: &'static str = "a whole number from 16 to 1000";
 
     fn parse(text: &str) -> Option<Self> {
-        // Browsers send up to 20; from 24,576 on the HTTP/2 library would give up. Each costs some bytes of each request's memory.
+        // Browsers send up to 20; from 24,576 on the HTTP/2 library would fail. Each costs some bytes of each request's memory.
         let count = u32::parse(text)?;
         (16..=1000).contains(&count).then_some(Self(count as u16))
     }

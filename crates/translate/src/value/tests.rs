@@ -170,7 +170,7 @@ fn words() {
     assert_eq!(LogFormat::parse("a\nb"), None);
 }
 
-/// Each type's parser, to be thrown anything at.
+/// Each type's parser, for arbitrary input.
 fn parse_all(text: &str) {
     macro_rules! parse {
         ($($name:ty),+) => { $(let _ = <$name>::parse(text);)+ };

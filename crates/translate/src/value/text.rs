@@ -1,4 +1,5 @@
-//! Text of a limited alphabet. The alphabets are those of ingress-nginx's validators, so that what passed there passes here.
+//! Text of a limited alphabet. The alphabets are those of ingress-nginx's validators, so that values which they accept are accepted
+//! here.
 
 use std::fmt;
 
@@ -36,7 +37,7 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Longest text. The longest that is in use has some 200 bytes; ingress-nginx itself has no limit.
+/// Longest text. The longest in practice has some 200 bytes; ingress-nginx itself has no limit.
 const TEXT_LIMIT: usize = 4096;
 
 fn all(text: &str, allowed: fn(u8) -> bool) -> Option<String> {
@@ -79,7 +80,7 @@ macro_rules! texts {
 }
 
 texts! {
-    /// Where `app-root` sends requests for `/`: an absolute path.
+    /// The path to which `app-root` redirects requests for `/`: an absolute path.
     AppRoot("an absolute path of letters, digits and `- . _ ~ : / $`"):
         |text| all(text, is_path).filter(|path| path.starts_with('/'));
 
@@ -89,11 +90,11 @@ texts! {
     /// The Location of a redirect.
     RedirectUrl("a URL or path of letters, digits and `- . _ ~ : / , ? & =`"): |text| all(text, is_url);
 
-    /// What `upstream-hash-by` hashes: text with nginx variables.
+    /// The input of `upstream-hash-by`: text with nginx variables.
     HashKey("nginx variables and text of letters, digits and `- _ $ { }`, such as `$request_uri`, at most 4096 bytes"):
         |text| all(text.trim_matches(' '), is_variable);
 
-    /// The Host that the endpoints see. May hold nginx variables.
+    /// The Host field for endpoints. May contain nginx variables.
     Vhost("a host name, which may hold nginx variables, at most 4096 bytes"): |text| all(text.trim(), is_pattern);
 
     /// The name of a cookie.
@@ -111,8 +112,8 @@ texts! {
         all(text, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-').filter(|_| ends)
     };
 
-    /// A Secret that an annotation names: `namespace/name`. Anything of its alphabet is read; whether it is a reference is asked later,
-    /// since that decides between an Ingress that isn't loaded and paths that answer 503.
+    /// A Secret that an annotation names: `namespace/name`. Any text of its alphabet is accepted; whether it is a reference is
+    /// checked later, because that decides between an Ingress that isn't loaded and paths that answer 503.
     SecretName("a Secret, `namespace/name`"): |text| all(text.trim(), is_basic);
 
     /// The name that a backend's certificate must have.
@@ -126,17 +127,17 @@ texts! {
     Text("text"): |text| Some(text.to_owned());
 }
 
-/// What the backend gets in place of the path.
+/// The replacement for the path in requests to the backend.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RewriteTarget {
     /// A path, in which `$1` to `$9` are captures of the rule path.
     Path(String),
-    /// Text that begins with `http://`, `https://` or `$scheme`: nginx answers 302 to it and doesn't proxy.
+    /// Text that begins with `http://`, `https://` or `$scheme`: nginx redirects there with 302 and doesn't proxy.
     Url(String),
 }
 
 impl RewriteTarget {
-    /// The text as it was written.
+    /// The text as written.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Path(text) | Self::Url(text) => text,
@@ -208,7 +209,7 @@ impl Value for LogFormat {
     const SYNTAX: &'static str = "one line of text and nginx variables, at most 16384 bytes";
 
     fn parse(text: &str) -> Option<Self> {
-        // A block in YAML ends in a line feed, which isn't part of the line.
+        // A block in YAML ends in a line feed that isn't part of the line.
         let text = text.trim_end_matches(['\r', '\n']);
         (!text.is_empty() && text.len() <= 16_384 && !is_multi_line(text)).then(|| Self(text.to_owned()))
     }

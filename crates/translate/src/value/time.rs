@@ -1,10 +1,10 @@
-//! Durations in the three notations that are in use: whole seconds, nginx's, and Go's.
+//! Durations in the three notations in use: whole seconds, nginx's, and Go's.
 
 use std::time::Duration;
 
 use super::{Value, digits};
 
-/// Whole seconds without a unit, as nginx annotations have them: `60`, never `60s`.
+/// Whole seconds without a unit, as in nginx annotations: `60`, never `60s`.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Seconds(pub u32);
 
@@ -38,7 +38,7 @@ impl Value for SignedSeconds {
     }
 }
 
-/// A duration as Go's `time.ParseDuration` reads it: `10m`, `1h30m`, `1.5s`, and `0`. Negative ones are refused.
+/// A duration as Go's `time.ParseDuration` reads it: `10m`, `1h30m`, `1.5s`, and `0`. Negative durations are refused.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct GoDuration(pub Duration);
 
@@ -76,14 +76,14 @@ impl Value for GoDuration {
             };
             let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
             total = total.checked_add(whole.checked_mul(nanos)?)?;
-            // Nine digits reach a nanosecond even of an hour's fraction to within Go's own rounding.
+            // Nine digits give a nanosecond even for a fraction of an hour, to within Go's own rounding.
             let fraction = &fraction[..fraction.len().min(15)];
             if let Ok(part) = fraction.parse::<u128>() {
                 total = total.checked_add(part * nanos / 10_u128.pow(u32::try_from(fraction.len()).ok()?))?;
             }
             rest = after;
         }
-        // Go keeps nanoseconds in an i64, which ends after 292 years.
+        // Go stores nanoseconds in an i64, which overflows after 292 years.
         Some(Self(Duration::from_nanos(i64::try_from(total).ok()?.unsigned_abs())))
     }
 }
@@ -96,7 +96,7 @@ impl Value for NginxTime {
     const SYNTAX: &'static str = "a time such as `240s`, `10m` or `1h`; a number without unit is seconds";
 
     fn parse(text: &str) -> Option<Self> {
-        // nginx wants the units in falling order, each at most once (ngx_parse_time); minutes come before milliseconds.
+        // nginx requires the units in descending order, each at most once (ngx_parse_time); minutes come before milliseconds.
         const UNITS: [(&str, u64); 8] = [
             ("y", 31_536_000_000),
             ("M", 2_592_000_000),
@@ -124,7 +124,7 @@ impl Value for NginxTime {
             next = place + 1;
             rest = after.trim_start_matches(' ');
         }
-        // The same end as Go's durations, so that adding one to a clock can't overflow.
+        // The same maximum as for Go's durations, so that adding one to a clock can't overflow.
         (total <= i64::MAX.unsigned_abs() / 1_000_000).then(|| Self(Duration::from_millis(total)))
     }
 }
