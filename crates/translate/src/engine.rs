@@ -1,7 +1,8 @@
 //! The translation itself: changes of objects in, changes of the model out.
 //!
-//! [`translate`] defines the result: all objects to all resources. [`Translator`] gives the same result at a cost in proportion to the
-//! change. It keeps the meaning of each object and redoes only the hosts, backends and certificates that a changed object names.
+//! [`translate`] defines the result: all objects to all resources. [`Translator`] gives the same result at a cost proportional to
+//! the change. It keeps the translation of each object and redoes only the hosts, backends and certificates that a changed object
+//! names.
 //!
 //! It differs from [`translate`] in two ways. While an object exists, an unacceptable version leaves the last good one in force. A
 //! deleted Secret or ConfigMap stays in force as long as something refers to it, except for the ConfigMaps of TCP and UDP services,
@@ -37,21 +38,21 @@ use crate::verdict::Verdict;
 /// The label of an EndpointSlice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// What all objects mean together.
+/// The translation of all objects.
 #[derive(Clone, Debug)]
 pub struct Translation {
     /// The model.
     pub snapshot: Snapshot,
-    /// What there is to tell, by object.
+    /// Findings, by object.
     pub diagnostics: Vec<Diagnostic>,
-    /// The Ingresses that are ours and in force: these get a status.
+    /// The Ingresses that are ours and in force: they get a status.
     pub served: BTreeSet<ObjectKey>,
-    /// The Ingresses of which no version is in force, or not the newest one, with the reason.
+    /// The Ingresses of which no version is in force, or only an older one, with the reason.
     pub left_out: Vec<LeftOut>,
 }
 
-/// Translates all objects. Total: bad objects yield diagnostics, never a failure. `now` is in seconds since 1970; the validity of
-/// certificates is judged by it, nothing else.
+/// Translates all objects. Total: bad objects yield diagnostics, never a failure. `now`, in seconds since 1970, is used only for
+/// the validity of certificates.
 pub fn translate(objects: &Objects, options: &Options, now: i64) -> Translation {
     let mut translator = Translator::new(options.clone());
     translator.apply(objects.in_order().into_iter().cloned().map(Change::Upsert), now);
@@ -63,26 +64,25 @@ pub fn translate(objects: &Objects, options: &Options, now: i64) -> Translation 
     }
 }
 
-/// What changed in the meaning.
+/// A change of the translation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Update {
-    /// Of the model. Empty when nothing did.
+    /// The change of the model; empty if there is none.
     pub delta: Delta,
-    /// The objects about which something else is to be told than before, with all there is to tell now; nothing means that all is
-    /// well.
+    /// The objects whose findings have changed, each with all of its findings; none means that all is well.
     pub diagnostics: Vec<(ObjectKey, Vec<Diagnostic>)>,
-    /// Ingresses that are ours and in force from now on.
+    /// Ingresses that are now ours and in force.
     pub served: Vec<ObjectKey>,
-    /// Ingresses that were and are not any more, or are gone.
+    /// Ingresses that no longer are, or are gone.
     pub unserved: Vec<ObjectKey>,
-    /// Secrets and ConfigMaps that are needed from now on.
+    /// Secrets and ConfigMaps that are now needed.
     pub wanted: Vec<ObjectKey>,
-    /// Secrets and ConfigMaps that are not needed any more.
+    /// Secrets and ConfigMaps that are no longer needed.
     pub unwanted: Vec<ObjectKey>,
 }
 
 impl Update {
-    /// Whether nothing changed at all.
+    /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -90,7 +90,7 @@ impl Update {
 
 /// A translation that is kept up to date.
 ///
-/// Each stage owns its state and is given what it reads of others. What a stage finds out that concerns a later one goes into the dirty set.
+/// Each stage owns its state and receives what it reads from others. It marks the work of later stages in the dirty set.
 #[derive(Debug)]
 pub struct Translator {
     options: Options,
@@ -105,15 +105,15 @@ pub struct Translator {
     hosts: Hosts,
     reports: Reports,
     snapshot: Snapshot,
-    /// What the next call begins with.
+    /// The state for the next call.
     pending: (Dirty, Output),
     waiting: WaitingChanges,
-    /// How many changes are one part.
+    /// Number of changes in one part.
     part: usize,
 }
 
 impl Translator {
-    /// A translation of no objects. The first [`apply`](Self::apply) gives what holds without any: settings, listeners and the
+    /// A translation without objects. The first [`apply`](Self::apply) returns what exists without any: settings, listeners and the
     /// catch-all host.
     pub fn new(options: Options) -> Self {
         let mut dirty = Dirty { config: true, streams: true, ..Dirty::default() };
@@ -149,15 +149,16 @@ impl Translator {
         }
     }
 
-    /// The same with this many changes in one part of a large change. At least one.
+    /// The same with this many changes per part of a large change. At least one.
     #[must_use]
     pub fn with_part(self, changes: usize) -> Self {
         Self { part: changes.max(1), ..self }
     }
 
-    /// Takes changes and says what they change, and what waited from [`apply_part`](Self::apply_part). `now` is in seconds since 1970.
+    /// Applies changes, together with those still waiting from [`apply_part`](Self::apply_part), and returns the update. `now` is
+    /// in seconds since 1970.
     ///
-    /// Applying no changes at all is worth it as time goes by: certificates begin and end to be valid.
+    /// Call it without changes from time to time: certificates become valid and expire.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now: i64) -> Update {
         let (mut dirty, out) = std::mem::take(&mut self.pending);
         while let Some((change, anew)) = self.waiting.pop() {
@@ -174,13 +175,13 @@ impl Translator {
         self.settle(dirty, out, Extent::whole(), now)
     }
 
-    /// Takes changes and does a bounded amount of work, so that whoever has another change needn't wait long. A few changes are in
-    /// force when this returns, before anything that waits; of many the first part is, and the rest waits. As long as there
-    /// [is more](Self::has_more), [`proceed`](Self::proceed) goes on with it.
+    /// Applies changes with a bounded amount of work, so that the next change needn't wait long. A few changes are in force when
+    /// this returns, before anything that waits; of many, only the first part is, and the rest waits. While there [is
+    /// more](Self::has_more), [`proceed`](Self::proceed) continues with it.
     ///
-    /// When nothing waits any more, the result is that of [`apply`](Self::apply), with the exceptions that are in its nature: of a
-    /// version that was superseded while it waited nothing is known, and among objects without a creation time the one that had
-    /// its turn first is the older.
+    /// Once nothing waits, the result is that of [`apply`](Self::apply), with two inherent exceptions: a version that was
+    /// superseded while it waited leaves no trace, and among objects without a creation time the one that had its turn first is the
+    /// older.
     pub fn apply_part(&mut self, changes: impl IntoIterator<Item = Change>, now: i64) -> Update {
         let changes: Vec<Change> = changes.into_iter().collect();
         if self.is_large(changes.len()) {
@@ -195,12 +196,12 @@ impl Translator {
         self.settle(dirty, out, Extent::fresh(self.part), now)
     }
 
-    /// Whether so many changes are more than one part.
+    /// Whether this many changes exceed one part.
     pub fn is_large(&self, changes: usize) -> bool {
         changes > self.part
     }
 
-    /// Whether something waits since [`apply_part`](Self::apply_part).
+    /// Whether anything waits since [`apply_part`](Self::apply_part).
     pub fn has_more(&self) -> bool {
         !self.waiting.is_empty()
             || self.ingresses.is_waiting()
@@ -209,12 +210,12 @@ impl Translator {
             || self.reports.is_waiting()
     }
 
-    /// The changes that wait.
+    /// The waiting changes.
     pub fn waiting_changes(&self) -> impl Iterator<Item = &Change> {
         self.waiting.iter()
     }
 
-    /// Does the next part of what waits.
+    /// Applies the next part of the waiting changes.
     pub fn proceed(&mut self, now: i64) -> Update {
         let (mut dirty, out) = std::mem::take(&mut self.pending);
         for _ in 0..self.part {
@@ -224,7 +225,7 @@ impl Translator {
         self.settle(dirty, out, Extent::part(self.part), now)
     }
 
-    /// Brings all stages up to date, each before those that read it.
+    /// Brings all stages up to date, each before the stages that read it.
     fn settle(&mut self, mut dirty: Dirty, mut out: Output, extent: Extent, now: i64) -> Update {
         let Self { options, objects, table, global, streams, ingresses, secrets, backends, hosts, reports, .. } = self;
         let (dirty, out) = (&mut dirty, &mut out);
@@ -275,27 +276,27 @@ impl Translator {
         update
     }
 
-    /// The model as it is now.
+    /// The current model.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 
-    /// All there is to tell, by object.
+    /// All findings, by object.
     pub fn diagnostics(&self) -> &BTreeMap<ObjectKey, Vec<Diagnostic>> {
         self.reports.all()
     }
 
-    /// The Ingresses that are ours and in force: these get a status.
+    /// The Ingresses that are ours and in force: they get a status.
     pub fn served(&self) -> &BTreeSet<ObjectKey> {
         self.ingresses.served()
     }
 
-    /// The objects as they are now.
+    /// The current objects.
     pub fn objects(&self) -> &Objects {
         &self.objects
     }
 
-    /// Whether an object is needed. Secrets and ConfigMaps are only when something refers to them; all else always is.
+    /// Whether an object is needed. Secrets and ConfigMaps are needed only if something refers to them, all others always.
     pub fn wants(&self, key: &ObjectKey) -> bool {
         match key.kind {
             Kind::Secret => self.secrets.contains(key),
@@ -304,24 +305,24 @@ impl Translator {
         }
     }
 
-    /// How an Ingress stands with us; `None` if there is none of this name.
+    /// The standing of an Ingress; `None` if it does not exist.
     pub fn standing(&self, key: &ObjectKey) -> Option<Standing> {
         self.ingresses.standing(key, &self.objects, &self.options)
     }
 
-    /// Every Ingress of which no version is in force, or not the newest one, with what it asks for and why it is left out.
+    /// Every Ingress of which no version is in force, or only an older one, with its hosts and the reason.
     pub fn left_out(&self) -> impl Iterator<Item = LeftOut> {
         self.ingresses.left_out(&self.objects, &self.options)
     }
 
-    /// Each annotation of an Ingress that is known, without the prefix, and how far it works. Empty for one that isn't ours.
+    /// The known annotations of an Ingress, without the prefix, with their verdicts. Empty if it isn't ours.
     pub fn verdicts(&self, key: &ObjectKey) -> Vec<(&'static str, Verdict)> {
         let inputs =
             reader::IngressInputs { objects: &self.objects, rules: &self.global.rules, options: &self.options };
         self.ingresses.verdicts(key, inputs)
     }
 
-    /// Takes one change. If the object was removed in between, it is another one of the same name.
+    /// Applies one change. If the object was removed in between, this is a new object of the same name.
     fn take_after(&mut self, change: Change, removed: bool, dirty: &mut Dirty) {
         if let (Change::Upsert(object), true) = (&change, removed) {
             self.take(Change::Remove(object.key()), dirty);
@@ -329,7 +330,7 @@ impl Translator {
         self.take(change, dirty);
     }
 
-    /// Takes one change into the store, and notes what it concerns. What means the same as before concerns nothing.
+    /// Applies one change to the store, and marks what it affects. A version with the same meaning affects nothing.
     fn take(&mut self, change: Change, dirty: &mut Dirty) {
         let (key, after) = match &change {
             Change::Upsert(object) => (object.key(), Some(object.clone())),
@@ -392,7 +393,7 @@ impl Translator {
     }
 }
 
-/// Whether two versions of an object mean the same here: status, managed fields and the like mean nothing.
+/// Whether two versions of an object have the same meaning here: status, managed fields and the like have none.
 fn means_the_same(before: &Object, after: &Object) -> bool {
     match (before, after) {
         (Object::Ingress(a), Object::Ingress(b)) => a == b,

@@ -1,5 +1,5 @@
-//! What has to be done again, and what came out of it. Stages are told by the first what became due, and put into it what becomes due
-//! in later ones; none of them knows another.
+//! The pending work of stages, and their results. A stage reads its own work here, and marks that of later stages; no stage knows
+//! another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use fairway_model::{HostPattern, Resource, ResourceName};
 use crate::objects::ObjectKey;
 use crate::resource::backend::BackendKey;
 
-/// What is due.
+/// Pending work.
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
     /// The global ConfigMap, or one that it names.
@@ -19,34 +19,34 @@ pub(crate) struct Dirty {
     pub(crate) all_ingresses: bool,
     pub(crate) all_hosts: bool,
     pub(crate) all_backends: bool,
-    /// Namespaces whose Ingresses are to be read again.
+    /// Namespaces whose Ingresses have to be read again.
     pub(crate) namespaces: BTreeSet<Arc<str>>,
     pub(crate) ingresses: BTreeSet<ObjectKey>,
-    /// Secrets of which there is another version, or another owner.
+    /// Secrets with another version, or another owner.
     pub(crate) secrets: BTreeSet<ObjectKey>,
-    /// Owners of Secrets that changed, each with the Secret.
+    /// Owners of changed Secrets, each with the Secret.
     pub(crate) secret_owners: BTreeSet<(ObjectKey, ObjectKey)>,
     pub(crate) backends: BTreeSet<BackendKey>,
-    /// Hosts whose choice of a certificate has to be looked at.
+    /// Hosts whose certificate has to be chosen again.
     pub(crate) certificates: BTreeSet<HostPattern>,
     /// Hosts that have to be merged.
     pub(crate) hosts: BTreeSet<HostPattern>,
-    /// Objects about which there may be something else to tell.
+    /// Objects whose findings may have changed.
     pub(crate) reports: BTreeSet<ObjectKey>,
 }
 
-/// What changed.
+/// Results.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) upserts: Vec<Resource>,
     pub(crate) removals: Vec<ResourceName>,
-    /// Secrets and ConfigMaps, and whether they were wanted before.
+    /// Secrets and ConfigMaps, each with whether it was needed before.
     pub(crate) wants: BTreeMap<ObjectKey, bool>,
-    /// Ingresses, and whether they were served before.
+    /// Ingresses, each with whether it was served before.
     pub(crate) served: BTreeMap<ObjectKey, bool>,
 }
 
-/// Fills the nodes of a tree up.
+/// Packs the nodes of a tree.
 pub(crate) fn compact<K: Ord, V>(tree: &mut BTreeMap<K, V>) {
     *tree = std::mem::take(tree).into_iter().collect();
 }

@@ -29,12 +29,12 @@ macro_rules! kinds {
             /// All kinds.
             pub const ALL: &'static [Self] = &[$(Self::$kind),*];
 
-            /// The kind as it stands in a manifest.
+            /// The kind as written in a manifest.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$kind => stringify!($kind),)* }
             }
 
-            /// The `apiVersion` that is read.
+            /// The supported `apiVersion`.
             pub fn api_version(self) -> &'static str {
                 match self { $(Self::$kind => <$kind as k8s_openapi::Resource>::API_VERSION,)* }
             }
@@ -53,7 +53,7 @@ macro_rules! objects {
         }
 
         impl Object {
-            /// What kind of object it is.
+            /// Its kind.
             pub fn kind(&self) -> Kind {
                 match self {
                     Self::Ingress(_) => Kind::Ingress,
@@ -61,7 +61,7 @@ macro_rules! objects {
                 }
             }
 
-            /// The name under which it is kept.
+            /// Its key.
             pub fn key(&self) -> ObjectKey {
                 match self {
                     Self::Ingress(ingress) => ingress.key().clone(),
@@ -69,7 +69,7 @@ macro_rules! objects {
                 }
             }
 
-            /// When it was created, if that is known.
+            /// Its creation time, if known.
             pub fn created(&self) -> Option<Timestamp> {
                 match self {
                     Self::Ingress(ingress) => ingress.created(),
@@ -77,7 +77,7 @@ macro_rules! objects {
                 }
             }
 
-            /// Says when it was created.
+            /// Sets its creation time.
             pub fn set_created(&mut self, created: Timestamp) {
                 match self {
                     Self::Ingress(ingress) => ingress.set_created(created),
@@ -112,17 +112,17 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The names of the kinds: origins share them.
+/// The names of the kinds, shared by origins.
 static KINDS: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| Kind::ALL.iter().map(|kind| kind.as_str().into()).collect());
 
-/// Kind, namespace and name of an object; the namespace is empty for what is cluster-wide.
+/// Kind, namespace and name of an object; the namespace is empty for cluster-wide objects.
 #[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
 pub struct ObjectKey {
-    /// What kind of object.
+    /// The kind.
     pub kind: Kind,
-    /// Its namespace.
+    /// The namespace.
     pub namespace: Arc<str>,
-    /// Its name.
+    /// The name.
     pub name: Arc<str>,
 }
 
@@ -137,7 +137,7 @@ impl ObjectKey {
         Self { kind, namespace: text(&metadata.namespace), name: text(&metadata.name) }
     }
 
-    /// The object as the origin of model values.
+    /// The object, as the origin of model values.
     pub fn origin(&self) -> Origin {
         Origin::new(KINDS[self.kind as usize].clone(), self.namespace.clone(), self.name.clone())
     }
@@ -149,17 +149,17 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// One event of a watch or of a changed file.
+/// An event of a watch or of a changed file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// The object is there, new or with other content.
+    /// The object exists, new or changed.
     Upsert(Object),
     /// The object is gone.
     Remove(ObjectKey),
 }
 
-/// All objects that are there, and the order in which they came. That order decides who is older where no object says when
-/// it was created: manifests that never were in a cluster.
+/// All existing objects, and the order in which they arrived. It decides which is older if the objects have no creation time, as in
+/// manifests that never were in a cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     objects: BTreeMap<ObjectKey, Entry>,
@@ -173,7 +173,7 @@ struct Entry {
 }
 
 impl Objects {
-    /// Takes one change, and gives the object as it was before. An object that is replaced keeps its place in the order.
+    /// Applies one change, and returns the previous version of the object. A replaced object keeps its place in the order.
     pub fn apply(&mut self, change: Change) -> Option<Object> {
         match change {
             Change::Upsert(object) => match self.objects.entry(object.key()) {
@@ -188,7 +188,7 @@ impl Objects {
         }
     }
 
-    /// Lets what is kept take no more room than it needs: worth its time after thousands of changes.
+    /// Releases unused memory: worthwhile after thousands of changes.
     pub(crate) fn compact(&mut self) {
         self.objects = std::mem::take(&mut self.objects).into_iter().collect();
     }
@@ -198,7 +198,7 @@ impl Objects {
         self.objects.get(key).map(|entry| &entry.object)
     }
 
-    /// The place of an object in the order in which they came.
+    /// The object's place in the order of arrival.
     pub fn sequence(&self, key: &ObjectKey) -> Option<u64> {
         self.objects.get(key).map(|entry| entry.sequence)
     }
@@ -228,19 +228,19 @@ impl Objects {
             .map(|(key, entry)| (key, &entry.object))
     }
 
-    /// All objects in the order in which they came.
+    /// All objects in the order of arrival.
     pub fn in_order(&self) -> Vec<&Object> {
         let mut entries: Vec<_> = self.objects.values().collect();
         entries.sort_unstable_by_key(|entry| entry.sequence);
         entries.into_iter().map(|entry| &entry.object).collect()
     }
 
-    /// How many there are.
+    /// The number of objects.
     pub fn len(&self) -> usize {
         self.objects.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no objects.
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()
     }

@@ -1,42 +1,42 @@
-//! Large changes in parts: what waits for its turn, and how much is done at once.
+//! Large changes in parts: the waiting changes, and the size of a part.
 //!
-//! A part is bounded by numbers and never by time, so that the same calls have the same results. What is left is kept by name: however
-//! often something changes meanwhile, it waits once, and what it means is looked up when its turn comes.
+//! A part is bounded by numbers, never by time, so that the same calls have the same results. The rest waits by name: however often
+//! an object changes meanwhile, it waits once, and its current version is looked up when its turn comes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::objects::{Change, Kind, ObjectKey};
 
-/// So many changes, or Ingresses to read again, are one part. A part takes some 30 ms with 100,000 hosts; half of that is the same for
-/// any number, as each part makes a snapshot, so smaller parts make the whole slower without making others wait much less.
+/// Changes, or Ingresses to read again, per part. A part takes some 30 ms with 100,000 hosts. Half of that is independent of this
+/// number, since each part makes a snapshot, so smaller parts would make the whole slower without shortening the wait much.
 pub(crate) const CHANGES: usize = 1000;
 
-/// How many hosts, backends or findings an ordinary change leads to at most.
+/// Maximum number of hosts, backends or findings that an ordinary change leads to.
 const RESULTS: usize = 4;
 
-/// How much is done in one go.
+/// The size of one call's work.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extent {
-    /// How many changes, or Ingresses to read again.
+    /// Changes, or Ingresses to read again.
     pub(crate) changes: usize,
-    /// How many of anything that follows from them.
+    /// Results of any kind.
     pub(crate) results: usize,
-    /// Whether what waited may fill the room.
+    /// Whether waiting work may fill the room.
     fills: bool,
 }
 
 impl Extent {
-    /// What has just changed, and nothing that waits.
+    /// Only new changes, nothing that waits.
     pub(crate) fn fresh(changes: usize) -> Self {
         Self { fills: false, ..Self::part(changes) }
     }
 
-    /// One part of what waits.
+    /// One part of the waiting work.
     pub(crate) fn part(changes: usize) -> Self {
         Self { changes, results: changes.saturating_mul(RESULTS), fills: true }
     }
 
-    /// All there is.
+    /// Everything.
     pub(crate) fn whole() -> Self {
         Self::part(usize::MAX)
     }
@@ -46,8 +46,7 @@ impl Extent {
     }
 }
 
-/// What to do now of what is due: at most `room`, the rest waits. Unless the turn is that of fresh changes only, what waited before
-/// fills the room.
+/// Chooses the work to do now: at most `room`; the rest waits. Waiting work fills the room unless the turn is for new changes only.
 pub(crate) fn portion<T: Ord>(
     mut due: BTreeSet<T>,
     waiting: &mut BTreeSet<T>,
@@ -72,7 +71,7 @@ pub(crate) fn portion<T: Ord>(
     due
 }
 
-/// Changes that wait: each object once, what others refer to before what refers to it, and removals last.
+/// Waiting changes, one per object: referenced objects before those that refer to them, and removals last.
 #[derive(Debug, Default)]
 pub(crate) struct WaitingChanges {
     queue: BTreeMap<Turn, Waits>,
@@ -80,13 +79,13 @@ pub(crate) struct WaitingChanges {
     next: u64,
 }
 
-/// By kind, then as they came.
+/// By kind, then by arrival.
 type Turn = (u8, u64);
 
 #[derive(Debug)]
 struct Waits {
     change: Change,
-    /// Whether the object was removed in between, so that it is another one of the same name.
+    /// Whether the object was removed in between, so that this is a new object of the same name.
     anew: bool,
 }
 
@@ -105,13 +104,13 @@ impl WaitingChanges {
         self.queue.insert(turn, Waits { change, anew });
     }
 
-    /// Takes the change of an object out, because a newer one is at hand. Returns whether the object was removed in between.
+    /// Removes the waiting change of an object, in favour of a newer one. Returns whether the object was removed in between.
     pub(crate) fn supersede(&mut self, newer: &Change) -> bool {
         let before = self.forget(&key(newer));
         before.is_some_and(|waits| waits.anew || matches!(waits.change, Change::Remove(_)))
     }
 
-    /// The next change, and whether its object was removed in between.
+    /// The next change, with whether its object was removed in between.
     pub(crate) fn pop(&mut self) -> Option<(Change, bool)> {
         let (_, Waits { change, anew }) = self.queue.pop_first()?;
         self.turns.remove(&key(&change));
@@ -138,7 +137,7 @@ fn key(change: &Change) -> ObjectKey {
     }
 }
 
-/// Whoever refers to something finds it, and goes before it does: no host leads into the void in between.
+/// Objects arrive before those that refer to them and leave after them, so that no host leads nowhere in between.
 fn rank(change: &Change) -> u8 {
     let refers = key(change).kind == Kind::Ingress;
     match (change, refers) {

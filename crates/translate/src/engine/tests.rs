@@ -196,7 +196,7 @@ fn a_lower_risk_level_takes_out_what_is_above_it() {
     assert_eq!(host_names(&translator), ["a.example", "alias.example", "b.example", "*"]);
     translator.apply([config("Low")], 0);
     assert_eq!(host_names(&translator), ["b.example", "*"]);
-    // A ConfigMap that is deleted goes on holding.
+    // A deleted ConfigMap stays in force.
     translator.apply([Change::Remove(key(Kind::ConfigMap, "global"))], 0);
     assert_eq!(host_names(&translator), ["b.example", "*"]);
     translator.apply([config("High")], 0);
@@ -238,7 +238,7 @@ fn a_new_certificate_touches_no_host() {
     let mut translator =
         started([ingress_with("i", json!({}), spec), service(), slice(&["10.0.0.1"]), secret(&["a.example"])]);
     assert_eq!(names(&translator.apply([secret(&["a.example"])], 0)), ["Certificate a/tls"]);
-    // Gone or broken, the last one goes on.
+    // If it is gone or broken, the last version stays in force.
     let update = translator.apply([Change::Remove(key(Kind::Secret, "tls"))], 0);
     assert!(update.delta.is_empty());
     let (told, found) = &update.diagnostics[0];

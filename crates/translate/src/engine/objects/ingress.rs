@@ -1,5 +1,5 @@
-//! An Ingress as it is kept: a fifth of the size of the Kubernetes type, since there are tens of thousands of them and each is
-//! read again only when it changes or what holds for all of them does.
+//! An Ingress in compact form: a fifth of the size of the Kubernetes type, since there are tens of thousands of them, and each is
+//! read again only when it or the global configuration changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,9 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Kind, ObjectKey};
 
-/// An Ingress, reduced to what has a meaning: its name, when it was created, whether it is being deleted, its
-/// annotations and its spec. Two that mean the same
-/// are equal. Cloning one copies a pointer.
+/// An Ingress, reduced to what matters: its name, its creation time, whether it is being deleted, its annotations and its spec. Two
+/// with the same meaning are equal. Cloning one copies a pointer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoredIngress(Arc<Stored>);
 
@@ -21,7 +20,7 @@ pub struct StoredIngress(Arc<Stored>);
 struct Stored {
     key: ObjectKey,
     created: Option<Timestamp>,
-    /// Whether it is being deleted; when that began has no meaning.
+    /// Whether it is being deleted; the time of that doesn't matter.
     leaving: bool,
     /// [`Content`] as JSON.
     content: Box<str>,
@@ -36,12 +35,12 @@ struct Content<A, S> {
 }
 
 impl StoredIngress {
-    /// The name under which it is kept.
+    /// Its key.
     pub fn key(&self) -> &ObjectKey {
         &self.0.key
     }
 
-    /// When it was created, if that is known.
+    /// Its creation time, if known.
     pub fn created(&self) -> Option<Timestamp> {
         self.0.created
     }
@@ -51,12 +50,12 @@ impl StoredIngress {
         self.0.leaving
     }
 
-    /// Says when it was created.
+    /// Sets its creation time.
     pub fn set_created(&mut self, created: Timestamp) {
         Arc::make_mut(&mut self.0).created = Some(created);
     }
 
-    /// The Ingress, without what has no meaning: status, labels, managed fields and the like.
+    /// The Ingress, without what doesn't matter: status, labels, managed fields and the like.
     pub fn read(&self) -> Ingress {
         let content: Content<BTreeMap<String, String>, IngressSpec> =
             serde_json::from_str(&self.0.content).expect("the JSON was written from the same types");
