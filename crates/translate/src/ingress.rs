@@ -1,5 +1,5 @@
-//! The reader of Ingresses, as ingress-nginx reads them: each object on its own first ([`part`]), then all that name a host together
-//! ([`merge`]). [`reader`] knows which of them are ours and in force, [`hosts`] what is served under which name.
+//! The reader of Ingresses, as ingress-nginx reads them: first each object by itself ([`part`]), then all Ingresses of a host
+//! together ([`merge`]). [`reader`] knows which of them are ours and in force, [`hosts`] what each name serves.
 
 pub mod annotation;
 mod backend_tls;

@@ -1,10 +1,8 @@
-//! The annotations of an Ingress: one table that says of each name what it is, how it is written, what harm it can do, what
-//! happens to a bad value, and how far it works.
+//! The annotations of an Ingress: one table with the meaning, syntax, risk and verdict of each name, and the effect of a bad value.
 //!
-//! [`read`] goes once over the annotations that are there. Each bad value is reported, not just the first; a name that is known
-//! and not built is reported with what happens meanwhile; a name that nobody knows is reported with the nearest one.
-//! What restricts access fails closed: if it can't be read or built, [`IngressAnnotations::denial`] says so, and the routes must
-//! answer 503.
+//! [`read`] reads all annotations of an Ingress in one pass. It reports every bad value, not just the first; a known name that
+//! isn't built with the effect meanwhile; an unknown name with the nearest known one. Restrictions fail closed: if one can't be
+//! read or built, [`IngressAnnotations::denial`] says so, and the routes must answer 503.
 
 mod doc;
 mod read;
@@ -28,45 +26,45 @@ use crate::limit;
 use crate::value::{BackendProtocol, RiskLevel, Size, Value};
 use crate::verdict::{Verdict, looks_like, same_words};
 
-/// The prefix where `--annotations-prefix` names no other.
+/// The prefix unless `--annotations-prefix` sets another.
 pub const DEFAULT_PREFIX: &str = "nginx.ingress.kubernetes.io";
 
-/// The one annotation outside the prefix: the class, in the notation before `spec.ingressClassName`.
+/// The one annotation outside the prefix: the class, as written before `spec.ingressClassName` existed.
 pub const CLASS: &str = "kubernetes.io/ingress.class";
 
-/// What there is to know about one annotation.
+/// The description of one annotation.
 #[derive(Debug)]
 pub struct Spec {
     /// Its name, without the prefix.
     pub name: &'static str,
-    /// Older names. One of them counts only where the name itself is absent or empty.
+    /// Older names. One of them counts only if the name itself is absent or empty.
     pub aliases: &'static [&'static str],
-    /// What is expected, as it completes the sentence "expected …".
+    /// The expected value, as it completes the sentence "expected …".
     pub syntax: &'static str,
-    /// What it acts on.
+    /// Its scope.
     pub scope: Scope,
     /// How much harm it can do; compared with the ConfigMap key `annotations-risk-level`.
     pub risk: RiskLevel,
-    /// What happens when the value can't be read.
+    /// The effect of an invalid value.
     pub on_invalid: OnInvalid,
-    /// What it does, in a sentence.
+    /// Its meaning, in a sentence.
     pub doc: &'static str,
-    /// How far it works.
+    /// Its verdict.
     pub verdict: Verdict,
-    /// What happens to the Ingress where the annotation is set and isn't built.
+    /// The effect on an Ingress that sets the annotation while it isn't built.
     pub meanwhile: Meanwhile,
-    /// Values that ask for what happens anyway, so that nothing is lost while the annotation isn't built.
+    /// Values that ask for what Fairway does anyway, so that nothing is lost while the annotation isn't built.
     pub neutral: &'static [&'static str],
 }
 
 impl Spec {
-    /// Whether a value asks for what happens anyway, so that nothing is lost while the annotation isn't built.
+    /// Whether a value asks for what Fairway does anyway, so that nothing is lost while the annotation isn't built.
     pub fn is_neutral(&self, value: &str) -> bool {
         let switch = bool::parse(value).map(|on| if on { "true" } else { "false" });
         self.neutral.iter().any(|neutral| same_words(neutral, value) || switch == Some(*neutral))
     }
 
-    /// How far a value works, beside the other annotations of its Ingress.
+    /// The verdict on a value, beside the other annotations of its Ingress.
     pub fn verdict_of(&self, value: &str, others: &Annotations<'_>, rules: &Rules) -> Verdict {
         match self.verdict {
             Verdict::NotYet(_) | Verdict::Refused { .. } if value.is_empty() || self.is_neutral(value) => Verdict::Same,
@@ -79,7 +77,7 @@ impl Spec {
     }
 }
 
-/// Whether an annotation that differs for some values does not for this one.
+/// Whether an annotation that differs for some values works the same for this one.
 fn is_same(name: &str, value: &str) -> bool {
     match name {
         "backend-protocol" => {
@@ -90,7 +88,7 @@ fn is_same(name: &str, value: &str) -> bool {
     }
 }
 
-/// What has no effect in ingress-nginx either, for what the other annotations or the flags say.
+/// Annotations that have no effect in ingress-nginx either, because of other annotations or flags.
 fn without_effect(name: &str, others: &Annotations<'_>, rules: &Rules) -> Option<Verdict> {
     let authenticates = || ["auth-url", "auth-type", "auth-tls-secret"].iter().any(|name| others.value(name).is_some());
     match name {
@@ -116,12 +114,12 @@ pub enum Scope {
     Location,
 }
 
-/// What happens when a value can't be read.
+/// The effect of an invalid value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnInvalid {
-    /// As if it were absent: the ConfigMap's value or the default holds.
+    /// The same as without the annotation: the ConfigMap's value or the default applies.
     Default,
-    /// What it asks for doesn't happen.
+    /// The annotation is ignored.
     Drop,
     /// All paths of the Ingress answer 503.
     Deny,
@@ -130,7 +128,7 @@ pub enum OnInvalid {
 }
 
 impl OnInvalid {
-    /// What happens, as the second half of a sentence.
+    /// The effect, as the second half of a sentence.
     pub const fn consequence(self) -> &'static str {
         match self {
             Self::Default => "the ConfigMap's value or the default holds instead",
@@ -141,20 +139,20 @@ impl OnInvalid {
     }
 }
 
-/// What happens to an Ingress with an annotation that isn't built.
+/// The effect on an Ingress with an annotation that isn't built.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Meanwhile {
     /// It is served as if the annotation were absent.
     Serve,
-    /// Its paths, or all of its hosts, answer 503: a restriction isn't left out.
+    /// Its paths, or all of its hosts, answer 503: a restriction is never ignored.
     Deny(Denial),
-    /// As `Deny`, if the ConfigMap has `allow-snippet-annotations`. If not, ingress-nginx drops the annotation as well.
+    /// The same as `Deny`, if the ConfigMap has `allow-snippet-annotations`. If not, ingress-nginx drops the annotation as well.
     DenySnippet(Denial),
     /// It isn't loaded.
     Reject,
 }
 
-/// What must answer 503 because a restriction could not be read or isn't built. In rising order.
+/// What must answer 503 because a restriction can't be read or isn't built. In ascending order.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Denial {
     /// Nothing.
@@ -162,11 +160,11 @@ pub enum Denial {
     None,
     /// The paths of the Ingress.
     Locations,
-    /// The hosts of the Ingress, also where other Ingresses have paths on them.
+    /// The hosts of the Ingress, even if other Ingresses have paths on them.
     Hosts,
 }
 
-/// The annotations of one object that stand under our prefix.
+/// The annotations of one object under our prefix.
 #[derive(Clone, Copy, Debug)]
 pub struct Annotations<'a> {
     origin: &'a Origin,
@@ -175,17 +173,17 @@ pub struct Annotations<'a> {
 }
 
 impl<'a> Annotations<'a> {
-    /// Those of `all` that begin with `prefix` and `/`. `origin` is the object that has them.
+    /// The annotations of `all` under `prefix` and `/`. `origin` is their object.
     pub const fn new(origin: &'a Origin, prefix: &'a str, all: &'a BTreeMap<String, String>) -> Self {
         Self { origin, prefix, all }
     }
 
-    /// The object that has them.
+    /// Their object.
     pub const fn origin(&self) -> &'a Origin {
         self.origin
     }
 
-    /// Names, without the prefix, and values, as they are written. Costs nothing for annotations of other prefixes.
+    /// Names, without the prefix, and values as written. Annotations of other prefixes cost nothing.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let prefix = self.prefix;
         self.all
@@ -194,14 +192,14 @@ impl<'a> Annotations<'a> {
             .filter_map(|(rest, value)| rest.strip_prefix('/').map(|name| (name, value)))
     }
 
-    /// Annotations whose prefix is nearly ours, and whose name is known: prefix and name.
+    /// Annotations with a known name under a prefix that is nearly ours: prefix and name.
     fn misspelt(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let ours = self.prefix;
         let others = self.all.keys().filter_map(|key| key.split_once('/')).filter(move |(prefix, _)| *prefix != ours);
         others.filter(move |(prefix, name)| looks_like(prefix, ours) && spec(name).is_some()).take(limit::UNKNOWN_NAMES)
     }
 
-    /// The value of a name without the prefix; empty is the same as absent.
+    /// The value of a name without the prefix; an empty one counts as absent.
     pub fn value(&self, name: &str) -> Option<&'a str> {
         let value = self.all.get(&format!("{}/{name}", self.prefix))?;
         (!value.is_empty()).then_some(value)
@@ -213,7 +211,7 @@ impl<'a> Annotations<'a> {
     }
 }
 
-/// Annotations that belong together, for the reference.
+/// A group of annotations, for the reference.
 #[derive(Debug)]
 pub struct Group {
     /// Heading.
@@ -235,7 +233,7 @@ pub static GROUPS: [Group; 9] = [
     Group { title: "Not built, refused, without effect", specs: unbuilt::SPECS },
 ];
 
-/// Puts a text into the field that belongs to the name; `false` if it can't be read.
+/// Parses a text into the field of the name; `false` if it is invalid.
 type Setter = fn(&mut IngressAnnotations, &str, &str) -> bool;
 
 /// In the order of [`GROUPS`].
@@ -276,7 +274,7 @@ fn known(name: &str) -> Option<&'static Known> {
     KNOWN.binary_search_by_key(&name, |known| known.name).ok().map(|index| &KNOWN[index])
 }
 
-/// What there is to know about a name or alias without prefix; `None` if nobody knows it.
+/// The description of a name or alias without prefix; `None` if it is unknown.
 pub fn spec(name: &str) -> Option<&'static Spec> {
     known(name).map(|known| known.spec)
 }
@@ -286,9 +284,9 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     KNOWN.iter().map(|known| known.name)
 }
 
-/// Declares a struct with one optional field for each annotation, and the table entry of each.
+/// Declares a struct with one optional field per annotation, and their table entries.
 ///
-/// A row is `"name" | "alias" => field: Type [Scope, Risk, OnInvalid]`, and `= Differs("…")` where the verdict isn't `Same`.
+/// A row is `"name" | "alias" => field: Type [Scope, Risk, OnInvalid]`, and `= Differs("…")` if the verdict isn't `Same`.
 macro_rules! annotations {
     ($(#[doc = $about:literal])+ $vis:vis struct $table:ident {$(
         $(#[doc = $doc:literal])+
@@ -303,7 +301,7 @@ macro_rules! annotations {
         )+}
 
         impl $table {
-            /// What there is to know about each field's annotation.
+            /// The descriptions of the fields' annotations.
             pub const SPECS: &'static [Spec] = &[$(Spec {
                 name: $name,
                 aliases: &[$($alias),*],
@@ -317,7 +315,7 @@ macro_rules! annotations {
                 neutral: &[],
             },)+];
 
-            /// Reads the text into the field that belongs to the name; `false` if it can't be read.
+            /// Parses a text into the field of the name; `false` if it is invalid.
             pub(super) fn set(&mut self, name: &str, text: &str) -> bool {
                 match name {
                     $($name => {
@@ -332,7 +330,7 @@ macro_rules! annotations {
 }
 use annotations;
 
-/// What answers 503, in words.
+/// The denied paths or hosts, in words.
 const fn denied(denial: Denial) -> &'static str {
     match denial {
         Denial::None => "none of its paths",

@@ -1,6 +1,6 @@
 //! TLS to backends, from the annotations `proxy-ssl-*` and the Secret that they name.
 //!
-//! What is asked for and can't be had denies: a check that is left out would be a hole.
+//! A check that can't be made denies access: leaving it out would be a hole.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::objects::ObjectKey;
 use crate::resource::certificate::{BackendSecret, certificate_name};
 use crate::value::Switch;
 
-/// TLS to backends, or why it can't be had.
+/// TLS to backends, or why it is impossible.
 pub(crate) type BackendTls = Result<Arc<UpstreamTls>, Box<str>>;
 
-/// Puts annotations and Secret together.
+/// Combines annotations and Secret.
 pub(super) fn build(annotations: &annotation::BackendTls, key: &ObjectKey, secret: &BackendSecret) -> BackendTls {
     let verify = annotations.verify == Some(Switch::On);
     let trust = match (&secret.authorities, verify) {
@@ -27,7 +27,7 @@ pub(super) fn build(annotations: &annotation::BackendTls, key: &ObjectKey, secre
     };
     let certificate = secret.has_certificate.then(|| certificate_name(key));
     let mut tls = UpstreamTls { trust, client_certificate: certificate, ..UpstreamTls::default() };
-    // ingress-nginx's template has name and versions only where there is a ca.crt.
+    // ingress-nginx's template sets name and versions only if there is a ca.crt.
     if secret.authorities.is_some() {
         tls.name = annotations.name.as_ref().map(|name| name.as_str().into());
         tls.sni = tls.name.is_some() && annotations.server_name == Some(Switch::On);

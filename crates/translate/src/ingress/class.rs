@@ -14,12 +14,12 @@ use crate::standing::NotOurs;
 /// The annotation by which an IngressClass is the default one.
 const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 
-/// What of the cluster decides who is ours.
+/// The state of the cluster that decides which Ingresses are ours.
 #[derive(Debug, Default)]
 pub(crate) struct Classes {
     /// Every IngressClass, and whether it is ours.
     known: BTreeMap<String, ClassState>,
-    /// Namespaces that the selector takes; empty without one.
+    /// Namespaces that the selector matches; empty without a selector.
     selected: BTreeSet<String>,
     /// Namespaces that are being deleted.
     leaving: BTreeSet<String>,
@@ -33,7 +33,7 @@ struct ClassState {
 }
 
 impl Classes {
-    /// Takes a new or changed IngressClass, or its end; `true` if that can change who is ours.
+    /// Applies a new or changed IngressClass, or its end; returns `true` if that can change which Ingresses are ours.
     pub(crate) fn update_class(&mut self, name: &str, class: Option<&IngressClass>, options: &Options) -> bool {
         let state = class.map(|class| ClassState::of(name, class, options));
         match state {
@@ -42,7 +42,8 @@ impl Classes {
         }
     }
 
-    /// Takes a new or changed Namespace, or its end; `true` if that can change which of its Ingresses are ours, or what they yield.
+    /// Applies a new or changed Namespace, or its end; returns `true` if that can change which of its Ingresses are ours, or what
+    /// they yield.
     pub(crate) fn update_namespace(&mut self, name: &str, namespace: Option<&Namespace>, options: &Options) -> bool {
         let mut note = |set: fn(&mut Self) -> &mut BTreeSet<String>, is: bool| {
             let set = set(self);
@@ -56,12 +57,12 @@ impl Classes {
         leaves || selected
     }
 
-    /// Whether a namespace is being deleted, as far as that is known.
+    /// Whether a namespace is known to be in deletion.
     pub(crate) fn is_leaving(&self, namespace: &str) -> bool {
         self.leaving.contains(namespace)
     }
 
-    /// Whether an Ingress is ours, and if not, why.
+    /// Whether an Ingress is ours, and the reason if not.
     pub(crate) fn judge(&self, namespace: &str, ingress: &Ingress, options: &Options) -> Result<(), NotOurs> {
         if options.watch_namespace.as_ref().is_some_and(|only| only != namespace) {
             return Err(NotOurs::NamespaceNotWatched);
@@ -86,7 +87,7 @@ impl Classes {
         match self.known.get(name) {
             Some(state) if state.ours => Ok(()),
             Some(state) => Err(NotOurs::OtherController { class, controller: state.controller.clone() }),
-            // Ingress manifests alone are enough to try them.
+            // Ingress manifests alone are enough to try Fairway.
             None if name == options.ingress_class && options.development.is_some() => Ok(()),
             None => Err(NotOurs::ClassMissing { class }),
         }
@@ -124,7 +125,7 @@ impl ClassState {
     }
 }
 
-/// Whether a namespace is being deleted. Both fields say so, one of them a moment before the other.
+/// Whether a namespace is being deleted. Two fields show it, one a moment before the other.
 fn is_leaving(namespace: &Namespace) -> bool {
     let phase = namespace.status.as_ref().and_then(|status| status.phase.as_deref());
     namespace.metadata.deletion_timestamp.is_some() || phase == Some("Terminating")

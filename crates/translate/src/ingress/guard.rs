@@ -1,8 +1,8 @@
-//! What is refused in the place of a pattern that doesn't compile.
+//! The paths that are refused in place of a pattern that doesn't compile.
 
-/// A pattern for all paths that a pattern which doesn't compile could have been meant for: what each of its alternatives begins
-/// with. Where one begins with nothing more than `/`, that is any path if nobody may get past this one (`strict`), else nothing:
-/// a broken pattern that guards nothing must not close the host for everyone.
+/// A pattern for all paths that a broken pattern could have been meant for: the beginnings of its alternatives. If one begins with
+/// nothing but `/`, the result covers any path if the pattern restricts access (`strict`), else that alternative is left out: a
+/// broken pattern that guards nothing must not close the host for all clients.
 pub(crate) fn guard(pattern: &str, strict: bool) -> Option<String> {
     let literals: Vec<&str> = alternatives(pattern).into_iter().map(literal_prefix).collect();
     if strict && literals.iter().any(|literal| literal.len() < 2) {
@@ -12,7 +12,7 @@ pub(crate) fn guard(pattern: &str, strict: bool) -> Option<String> {
     (!literals.is_empty()).then(|| literals.join("|"))
 }
 
-/// The alternatives of a pattern that are in no group. What can't be told without understanding the whole pattern counts as an
+/// The alternatives of a pattern outside of groups. Where that takes an understanding of the whole pattern, the result is one
 /// alternative that begins with nothing.
 fn alternatives(pattern: &str) -> Vec<&str> {
     if pattern.contains("\\Q") || pattern.contains("(?#") {
@@ -26,7 +26,7 @@ fn alternatives(pattern: &str) -> Vec<&str> {
                 bytes.next();
             }
             b'[' => {
-                // A bracket that comes first in a class is one of its members.
+                // A bracket at the start of a class is one of its members.
                 bytes.next_if(|(_, byte)| *byte == b'^');
                 bytes.next_if(|(_, byte)| *byte == b']');
                 while let Some((_, byte)) = bytes.next().filter(|(_, byte)| *byte != b']') {
@@ -48,11 +48,11 @@ fn alternatives(pattern: &str) -> Vec<&str> {
     found
 }
 
-/// What every path begins with that a pattern without alternatives could have been meant for, 1024 bytes of it at most.
+/// The beginning that all paths share which a pattern without alternatives could have been meant for, at most 1024 bytes of it.
 fn literal_prefix(pattern: &str) -> &str {
     let end = pattern.find(|c: char| "\\.+*?()|[]{}^$".contains(c)).unwrap_or(pattern.len());
     let mut literal = &pattern[..end];
-    // A repetition makes what stands before it optional.
+    // A repetition makes the character before it optional.
     if pattern[end..].starts_with(['*', '?', '{']) {
         literal = &literal[..literal.char_indices().next_back().map_or(0, |(at, _)| at)];
     }

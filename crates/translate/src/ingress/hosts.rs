@@ -1,4 +1,4 @@
-//! Hosts, kept up to date: those that Ingresses name, the other names that lead to them, and which of them has which certificate.
+//! Hosts, kept up to date: those that Ingresses name, the other names that lead to them, and their certificates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
@@ -19,18 +19,18 @@ use crate::engine::part::{Extent, portion};
 use crate::objects::ObjectKey;
 use crate::resource::{Age, ByAge, Secrets};
 
-/// All names under which something may be served.
+/// All names that may be served.
 #[derive(Debug)]
 pub(crate) struct Hosts {
     names: BTreeMap<HostPattern, NameState>,
     policies: Policies,
-    /// Hosts to be merged.
+    /// Hosts that wait to be merged.
     waiting: BTreeSet<HostPattern>,
-    /// Hosts whose certificate is to be chosen.
+    /// Hosts that wait for the choice of their certificate.
     waiting_certificates: BTreeSet<HostPattern>,
 }
 
-/// What hosts are made from, besides the Ingresses that name them.
+/// The inputs of hosts, besides the Ingresses that name them.
 #[derive(Clone, Copy)]
 pub(crate) struct HostInputs<'a> {
     pub(crate) config: &'a GlobalConfig,
@@ -43,18 +43,18 @@ pub(crate) struct HostInputs<'a> {
     pub(crate) https_port: Option<u16>,
 }
 
-/// What was decided about the certificate of one host.
+/// The choice of certificate for one host.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Choice {
     /// Whether the host has an entry at all, if only for the default certificate: `ssl-redirect` needs one.
     entry: bool,
     /// The certificate, if it isn't the default one.
     certificate: Option<CertificateName>,
-    /// What there is to tell the Ingress that decided.
+    /// The finding for the Ingress that decided.
     diagnostic: Option<Box<(ObjectKey, Diagnostic)>>,
 }
 
-/// One name under which something may be served.
+/// A name that may be served.
 #[derive(Debug, Default)]
 struct NameState {
     /// The Ingresses that name it as a host, oldest first.
@@ -64,19 +64,19 @@ struct NameState {
     rare: Rare,
 }
 
-/// What few names have, apart from the state because there may be tens of thousands of those. Reading makes none; writing does.
+/// State that few names have, stored apart because there may be tens of thousands of them. Reading allocates nothing; writing does.
 #[derive(Debug, Default)]
 struct Rare(Option<Box<RareState>>);
 
 #[derive(Debug)]
 struct RareState {
-    /// Other hosts that lead here, if no Ingress names this one as its host. The first one does.
+    /// Other hosts that lead here, unless an Ingress names this one as its host. The first one wins.
     claims: BTreeMap<Claim, ObjectKey>,
     /// The names that this host claims.
     claimed: BTreeSet<(HostPattern, Claim)>,
-    /// What there is to tell about this name.
+    /// Findings about this name.
     diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
-    /// What there is to tell about claims to this name.
+    /// Findings about claims to this name.
     claim_diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
 }
 
@@ -107,14 +107,14 @@ impl DerefMut for Rare {
     }
 }
 
-/// One turn of settling.
+/// One run of settling.
 struct HostTurn<'i, 'd> {
     inputs: HostInputs<'i>,
     dirty: &'d mut Dirty,
     out: &'d mut Output,
 }
 
-/// Why a name leads to a host. In order of precedence: whoever is being deleted yields.
+/// Why a name leads to a host. In order of precedence: objects that are being deleted yield.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Claim {
     leaving: bool,
@@ -136,7 +136,7 @@ impl ClaimBy {
 }
 
 impl NameState {
-    /// Whether an Ingress names this host. Where all that do are being deleted, they yield to a claim of one that stays.
+    /// Whether an Ingress names this host. If all of these are being deleted, they yield to a claim of one that stays.
     fn is_primary(&self) -> bool {
         let claimed = || self.rare.claims.keys().next().is_some_and(|first| !first.leaving);
         !(self.parts.is_empty() || self.parts.all_leave() && claimed())
@@ -151,7 +151,7 @@ impl NameState {
 impl Default for Hosts {
     fn default() -> Self {
         Self {
-            // There is always something for requests that no host takes.
+            // There is always an answer for requests to unknown hosts.
             names: [(HostPattern::Any, NameState::default())].into(),
             policies: Policies::default(),
             waiting: BTreeSet::new(),
@@ -161,13 +161,13 @@ impl Default for Hosts {
 }
 
 impl Hosts {
-    /// Takes an Ingress that names a host.
+    /// Adds an Ingress that names a host.
     pub(crate) fn attach(&mut self, pattern: HostPattern, part: &Arc<Part>, dirty: &mut Dirty) {
         self.names.entry(pattern.clone()).or_default().parts.insert(part);
         dirty.hosts.insert(pattern);
     }
 
-    /// Forgets an Ingress.
+    /// Removes an Ingress.
     pub(crate) fn detach(&mut self, pattern: HostPattern, age: &Age, dirty: &mut Dirty) {
         if let Some(name) = self.names.get_mut(&pattern) {
             name.parts.remove(age);
@@ -175,17 +175,17 @@ impl Hosts {
         dirty.hosts.insert(pattern);
     }
 
-    /// Lets what is kept take no more room than it needs.
+    /// Releases unused memory.
     pub(crate) fn compact(&mut self) {
         compact(&mut self.names);
     }
 
-    /// Whether some wait for their turn.
+    /// Whether any hosts wait for their turn.
     pub(crate) fn is_waiting(&self) -> bool {
         !(self.waiting.is_empty() && self.waiting_certificates.is_empty())
     }
 
-    /// What there is to tell an Ingress about the hosts that it names, and those that they claim.
+    /// The findings for an Ingress about the hosts that it names, and those that it claims.
     pub(crate) fn findings<'a>(&'a self, part: &Part) -> Vec<&'a Diagnostic> {
         let key = part.key();
         let mut names: BTreeSet<&HostPattern> = part.hosts.iter().map(|rules| &rules.pattern).collect();
@@ -199,7 +199,7 @@ impl Hosts {
         own.chain(claims).flatten().collect()
     }
 
-    /// Merges what is due.
+    /// Merges the hosts that are due.
     pub(crate) fn settle(&mut self, inputs: HostInputs<'_>, dirty: &mut Dirty, out: &mut Output, extent: Extent) {
         let room = extent.results;
         let mut due = std::mem::take(&mut dirty.hosts);
@@ -214,7 +214,7 @@ impl Hosts {
         let due = self.settle_choices(due, certificates, inputs.secrets);
         let mut turn = HostTurn { inputs, dirty, out };
         let mut derived = BTreeSet::new();
-        // A wildcard's certificate may have brought in many that are below it.
+        // A wildcard's certificate may have added many names below it.
         let all_leave =
             |names: &Self, pattern: &HostPattern| names.names.get(pattern).is_some_and(|it| it.parts.all_leave());
         let due = portion(due, &mut self.waiting, room.saturating_mul(2), extent);
@@ -223,8 +223,8 @@ impl Hosts {
         for pattern in staying {
             self.settle_name(pattern, &mut derived, &mut turn);
         }
-        // Names whose Ingresses are all being deleted come last: one may yield to a new claim, or needn't any more. Claims that they
-        // made before they were being deleted are taken back first; those that they make now keep no other such name from its own.
+        // Names whose Ingresses are all being deleted come last: one may yield to a new claim, or may no longer have to. Claims
+        // that they made before are withdrawn first; claims that they make now keep no other such name from its own.
         for pattern in &leaving {
             self.replace_claims(pattern, BTreeMap::new(), &mut derived);
         }
@@ -251,7 +251,7 @@ impl Hosts {
         }
     }
 
-    /// Decides which host has which certificate. Gives the hosts that are due, and those for which that changes something.
+    /// Chooses the certificates of hosts. Returns the hosts that are due, and those whose choice has changed.
     fn settle_choices(
         &mut self,
         mut due: BTreeSet<HostPattern>,
@@ -263,7 +263,7 @@ impl Hosts {
             let choice = self.choose(&pattern, secrets);
             let Some(state) = self.names.get_mut(&pattern) else { continue };
             if state.choice == choice {
-                // A certificate that changed may cover other names of the host than before.
+                // A changed certificate may cover other names of the host than before.
                 if !state.rare.claimed.is_empty() {
                     due.insert(pattern);
                 }
@@ -283,10 +283,10 @@ impl Hosts {
         due
     }
 
-    /// The certificate of a host: the oldest Ingress of the host that has a `tls` section decides.
+    /// The certificate of a host: the oldest Ingress of the host with a `tls` section decides.
     ///
-    /// Its entry that lists the host names the Secret. If none does, the first of its Secrets that covers the host counts. What
-    /// is missing, broken, or doesn't cover the host means the default certificate.
+    /// Its entry that lists the host names the Secret. If none does, the first of its Secrets that covers the host counts. A Secret
+    /// that is missing, broken, or doesn't cover the host means the default certificate.
     fn choose(&self, pattern: &HostPattern, secrets: &Secrets) -> Choice {
         let parts = self.names.get(pattern).map(|name| &name.parts);
         let decides = parts.and_then(|parts| parts.values().find(|part| !part.tls.is_empty()));
@@ -317,7 +317,7 @@ impl Hosts {
         Choice { certificate: covering.map(|good| good.certificate.name.clone()), ..by_default }
     }
 
-    /// Whether there is an entry for a certificate of this name: its own, or that of the wildcard around it.
+    /// Whether a certificate entry exists for this name: its own, or that of the wildcard around it.
     fn has_entry(&self, pattern: &HostPattern) -> bool {
         self.names.get(pattern).is_some_and(|state| state.choice.entry) || self.has_wildcard_entry(pattern)
     }
@@ -347,7 +347,7 @@ impl Hosts {
     fn claims(&self, pattern: &HostPattern, merged: &Merged) -> BTreeMap<(HostPattern, Claim), ObjectKey> {
         let mut claims = BTreeMap::new();
         let parts = self.names.get(pattern).into_iter().flat_map(|state| state.parts.values());
-        // The first Ingress of the host that sets any aliases decides.
+        // The first Ingress of the host with any aliases decides.
         if let Some(part) = parts.into_iter().find(|part| !part.aliases.is_empty()) {
             let others = part.aliases.iter().filter(|alias| *alias != pattern);
             claims.extend(others.map(|alias| {
@@ -422,7 +422,7 @@ impl Hosts {
         self.report_claims(pattern, turn);
     }
 
-    /// Publishes a name that no Ingress has as its host, or only such that yield it: as another host has it, or not at all.
+    /// Publishes a name that no Ingress has as its host, or only Ingresses that yield it: as a copy of another host, or not at all.
     fn publish_derived(&mut self, pattern: &HostPattern, turn: &mut HostTurn<'_, '_>) {
         let Some(state) = self.names.get_mut(pattern) else { return };
         if state.is_primary() || *pattern == HostPattern::Any {
@@ -446,8 +446,8 @@ impl Hosts {
         }
     }
 
-    /// The certificate for another name of a host: that of the host if it covers the name, else the first one of all the Secrets in
-    /// `spec.tls` of the host's Ingresses that does.
+    /// The certificate for another name of a host: that of the host if it covers the name, else the first that does among all
+    /// Secrets in `spec.tls` of the host's Ingresses.
     fn certificate_for(
         &self,
         pattern: &HostPattern,
@@ -463,7 +463,7 @@ impl Hosts {
         })
     }
 
-    /// Another name of a host. Without a certificate that covers it, it has no redirect to https.
+    /// Another name of a host. Unless a certificate covers it, it has no redirect to https.
     fn alias(&mut self, pattern: &HostPattern, primary: &HostPattern, inputs: HostInputs<'_>) -> Option<Host> {
         let host = self.names.get(primary)?.published.clone()?;
         let certificate = self.certificate_for(pattern, primary, inputs.secrets);
@@ -475,7 +475,7 @@ impl Hosts {
         Some(Host::new(inputs.table.clone(), pattern.clone(), merged.routes).with_certificate(certificate))
     }
 
-    /// The sibling of a host with or without `www.`: everything redirects to the host.
+    /// The sibling of a host with or without `www.`, which redirects all requests to the host.
     fn www(&self, pattern: &HostPattern, age: &Age, name: &Hostname, inputs: HostInputs<'_>) -> Option<Host> {
         let primary = HostPattern::Exact(name.clone());
         let state = self.names.get(&primary)?;
@@ -505,7 +505,7 @@ impl Hosts {
         }
     }
 
-    /// Tells those whose claim to a name is in vain.
+    /// Reports claims to a name that have no effect.
     fn report_claims(&mut self, pattern: &HostPattern, turn: &mut HostTurn<'_, '_>) {
         let prefix = turn.inputs.annotations_prefix;
         let Some(state) = self.names.get_mut(pattern) else { return };
@@ -526,7 +526,7 @@ impl Hosts {
                 ClaimBy::Www(..) => "from-to-www-redirect",
             };
             let field = format!("metadata.annotations[\"{prefix}/{name}\"]");
-            // Whoever defines both names knows what he does.
+            // An author who defines both names knows about it.
             let severity = if primary.as_ref() == Some(owner) { Severity::Info } else { Severity::Warning };
             let reason = Reason::HostConflict;
             let diagnostic = Diagnostic::new(severity, reason, &owner.origin(), field, &pattern.to_string(), message);

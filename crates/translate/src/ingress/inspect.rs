@@ -1,11 +1,11 @@
 //! `--deep-inspect`: texts in an Ingress that only make sense as an attack on a configuration file.
 //!
-//! Nothing here is ever written into such a file, so these texts could do no harm; an Ingress that holds one is refused all the
-//! same, as ingress-nginx does, because whoever wrote it meant harm or a controller that it was not written for.
+//! Fairway never writes them into such a file, so they could do no harm; an Ingress that contains one is refused all the same, as
+//! in ingress-nginx, because its author meant harm or wrote it for another controller.
 
 use k8s_openapi::api::networking::v1::IngressSpec;
 
-/// The first field that holds such a text, its value, and what it looks like.
+/// The first field with such a text, its value, and the kind of attack.
 pub(crate) fn inspect(spec: &IngressSpec) -> Option<(String, &str, &'static str)> {
     for (at, rule) in spec.rules.iter().flatten().enumerate() {
         if let Some((host, what)) = rule.host.as_deref().and_then(suspicious) {
@@ -34,7 +34,7 @@ fn suspicious(text: &str) -> Option<(&str, &'static str)> {
     suspicion(text).map(|what| (text, what))
 }
 
-/// What a text looks like, by the patterns of ingress-nginx's inspector.
+/// The kind of attack that a text looks like, by the patterns of ingress-nginx's inspector.
 fn suspicion(text: &str) -> Option<&'static str> {
     let directive = |name: &str| text.find(name).is_some_and(|at| text[at..].contains(';'));
     let etc = |text: &str| {

@@ -1,8 +1,9 @@
-//! All that Ingresses say about one host, as its routes.
+//! The routes of a host, from all Ingresses that name it.
 //!
-//! The oldest Ingress wins every conflict, except that one that is being deleted yields to all others; the losers are told, and their
-//! routes stay behind those of the winners. Where ingress-nginx and the Kubernetes documentation disagree, ingress-nginx is followed, with one exception: `Exact /foo/` takes `/foo/` only, without a redirect from `/foo`, since Exact
-//! means exact and the Ingress conformance suite asks for it.
+//! The oldest Ingress wins every conflict, but one that is being deleted yields to all others. The losers get a finding, and their
+//! routes stay behind those of the winners. Where ingress-nginx and the Kubernetes documentation disagree, Fairway does what
+//! ingress-nginx does, with one exception: `Exact /foo/` matches only `/foo/`, without a redirect from `/foo`, because Exact means
+//! exact and the Ingress conformance suite requires it.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -23,12 +24,12 @@ use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::objects::ObjectKey;
 use crate::resource::Age;
 
-/// What a host is made from.
+/// The inputs of a host.
 pub(crate) struct HostInput<'a> {
     pub(crate) pattern: &'a HostPattern,
-    /// The Ingresses that name the host, oldest first. For the catch-all also those that have a default backend and no rules.
+    /// The Ingresses that name the host, oldest first. For the catch-all, also those with a default backend and no rules.
     pub(crate) parts: Vec<&'a Part>,
-    /// What each of them says of TLS to backends, if it names a Secret for it.
+    /// TLS to the backends of each of them, if it names a Secret for it.
     pub(crate) backend_tls: Vec<Option<BackendTls>>,
     pub(crate) certificate_entry: bool,
     /// The port in redirects to https.
@@ -46,14 +47,14 @@ pub(crate) struct Merged {
     pub(crate) diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
 }
 
-/// One path that won its place.
+/// A path that has won its place.
 struct Location<'a> {
     part: &'a Part,
     rule: &'a PathRule,
     at: usize,
 }
 
-/// Merges what all Ingresses of a host say.
+/// Merges all Ingresses of a host.
 pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     let mut merging = Merging { input, diagnostics: BTreeMap::new(), routes: Vec::new() };
     let (locations, beaten) = merging.locations();
@@ -109,7 +110,7 @@ struct Merging<'a> {
 }
 
 impl<'a> Merging<'a> {
-    /// The paths of all Ingresses, each path and type once: the oldest wins. And those that lost.
+    /// The paths of all Ingresses, and those that lost. The oldest Ingress wins each pair of path and type.
     fn locations(&mut self) -> (Vec<Location<'a>>, Vec<Location<'a>>) {
         let mut winners: HashMap<(bool, Cow<'a, str>), (&'a Part, &'a PathRule)> = HashMap::new();
         let (mut locations, mut beaten) = (Vec::new(), Vec::new());
@@ -145,8 +146,8 @@ impl<'a> Merging<'a> {
         (locations, beaten)
     }
 
-    /// The routes of paths that lost. They stand behind those with the same match, where no request takes them, so that whoever asks
-    /// finds them; they have no say in anything else.
+    /// The routes of paths that lost. They are behind those with the same match, where no request reaches them but `explain` finds
+    /// them; they affect nothing else.
     fn beaten(&mut self, beaten: &[Location<'a>], commons: &[Common<'_>], regex: bool) {
         if beaten.is_empty() {
             return;
@@ -194,7 +195,7 @@ impl<'a> Merging<'a> {
                     self.routes.push(route);
                 }
                 Err(error) => {
-                    // No request has such a path: there is nothing that could fall through to a wider route.
+                    // No request has such a path, so none can fall through to a wider route.
                     let message = format!("{error}; no request can have this path, so it is ignored");
                     self.report(part, rule, Severity::Error, Reason::InvalidPath, message);
                 }
@@ -233,7 +234,7 @@ impl<'a> Merging<'a> {
                     None
                 }
                 Err(error) => {
-                    // In its place among the others: what comes before it would have been tried before it.
+                    // In its place in the order: patterns before it would have been tried first.
                     if let Some(Ok(regex)) = guard(&rule.text, strict).map(|guard| guard.parse()) {
                         let reason =
                             format!("the path {} can't be matched on: {error}", crate::diagnostic::bounded(&rule.text));
@@ -274,7 +275,7 @@ impl<'a> Merging<'a> {
         self.routes.extend(ordered.into_iter().map(|(_, route)| route));
     }
 
-    /// Tells those whose paths changed their meaning by somebody else's annotation.
+    /// Reports paths whose meaning another Ingress's annotation has changed.
     fn regex_mode(&mut self, locations: &[Location<'a>]) {
         let Some(cause) = locations.iter().find(|location| location.part.is_regex(&location.rule.text)) else { return };
         for location in locations {
@@ -298,9 +299,9 @@ impl<'a> Merging<'a> {
         }
     }
 
-    /// The location `/` that ingress-nginx gives every host: the first Ingress's default backend, or the global one, with all
-    /// path annotations of the first Ingress. On the catch-all it belongs to the first Ingress that has nothing but a default
-    /// backend, whose redirects and rewrites have no effect there.
+    /// The location `/` that ingress-nginx gives every host: the first Ingress's default backend, or the global one, with all path
+    /// annotations of the first Ingress. On the catch-all it belongs to the first Ingress with nothing but a default backend, whose
+    /// redirects and rewrites have no effect there.
     fn implicit_root(&mut self, commons: &[Common<'_>], policies: &mut Policies) {
         let regex = commons.first().is_some_and(Common::is_regex_host);
         let path = if regex { PathMatch::regex("/") } else { PathMatch::prefix("/") };
@@ -339,7 +340,7 @@ impl<'a> Merging<'a> {
         self.routes.push(Route { filters, ..Route::new(Origin::built_in("default backend"), path, action) });
     }
 
-    /// `app-root` is for the whole host: the one of the longest path that has it. It comes before everything else.
+    /// `app-root` applies to the whole host: that of the longest path which has it. It comes before everything else.
     fn app_root(&mut self, locations: &[Location<'a>], commons: &[Common<'_>]) {
         let implicit = match *self.input.pattern {
             HostPattern::Any => None,
@@ -360,7 +361,7 @@ impl<'a> Merging<'a> {
         self.routes.push(Route::new(part.origin.section(section), path, action));
     }
 
-    /// What load balancers of clouds ask for, unless a user has defined it.
+    /// The health check of cloud load balancers, unless a user has defined the path.
     fn health(&mut self, locations: &[Location<'a>]) {
         if locations.iter().any(|location| location.rule.text.trim_end_matches('/') == "/healthz") {
             return;
@@ -371,7 +372,7 @@ impl<'a> Merging<'a> {
         self.routes.push(Route { access_log: false, ..route });
     }
 
-    /// What the API server's admission of ingress-nginx would refuse; served all the same.
+    /// Faults that ingress-nginx's admission webhook would refuse; the Ingress is served all the same.
     fn check_characters(&mut self, part: &Part, rule: &PathRule) {
         let ordinary = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._".contains(&byte);
         if self.input.config.strict_validate_path_type && rule.kind != PathKind::Any && !rule.text.bytes().all(ordinary)
@@ -395,7 +396,7 @@ impl<'a> Merging<'a> {
     }
 }
 
-/// The form in which two paths are the same location.
+/// The form in which equal paths are the same location.
 fn canonical<'a>(part: &Part, rule: &'a PathRule) -> Cow<'a, str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_".contains(&byte);
     if part.is_regex(&rule.text) || (rule.text.bytes().all(plain) && !rule.text.contains("//")) {

@@ -1,5 +1,5 @@
-//! One Ingress, read on its own: what it asks for, with every value parsed. What that means on a host that it shares with
-//! others is decided in [`merge`](super::merge).
+//! One Ingress by itself, with every value parsed. [`merge`](super::merge) decides what it means on a host that it shares with
+//! others.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -20,27 +20,27 @@ use crate::resource::backend::{BackendKey, BackendPort};
 use crate::resource::{Age, Aged, Owner, Secrets};
 use crate::value::{HostAlias, RewriteTarget};
 
-/// What one Ingress asks for.
+/// The contents of one Ingress.
 #[derive(Debug)]
 pub(crate) struct Part {
-    /// It, as its backends and Secrets know it.
+    /// The Ingress as an owner of its backends and Secrets.
     pub(crate) owner: Arc<Owner>,
     pub(crate) origin: Origin,
     pub(crate) annotations: Arc<IngressAnnotations>,
     /// Each host once, in the order of the rules.
     pub(crate) hosts: Vec<HostRules>,
-    /// `spec.defaultBackend`, when it is a Service.
+    /// `spec.defaultBackend`, if it is a Service.
     pub(crate) default_backend: Option<Box<BackendKey>>,
     /// Whether there are no rules at all, so that the default backend serves the catch-all.
     pub(crate) catch_all: bool,
-    /// Service of the `default-backend` annotation.
+    /// The Service of the `default-backend` annotation.
     pub(crate) fallback: Option<Box<BackendKey>>,
     pub(crate) tls: Vec<Tls>,
     /// The Secret for TLS to backends.
     pub(crate) backend_secret: Option<Box<ObjectKey>>,
     /// Names of `server-alias`.
     pub(crate) aliases: Vec<HostPattern>,
-    /// Every backend that is referred to, and the field that does so first.
+    /// All referenced backends, each with the first field that refers to it.
     pub(crate) backends: Vec<(BackendKey, Referrer)>,
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
@@ -51,7 +51,7 @@ impl Aged for Part {
     }
 }
 
-/// What one Ingress says about one host.
+/// The part of an Ingress about one host.
 #[derive(Debug)]
 pub(crate) struct HostRules {
     pub(crate) pattern: HostPattern,
@@ -61,13 +61,13 @@ pub(crate) struct HostRules {
 /// One path of a rule.
 #[derive(Debug)]
 pub(crate) struct PathRule {
-    /// Where it stands: rule and path.
+    /// Its position: rule and path.
     pub(crate) place: (u32, u32),
-    /// The path as it is written; `/` for none.
+    /// The path as written; `/` if it is empty.
     pub(crate) text: Box<str>,
     pub(crate) kind: PathKind,
     pub(crate) target: Target,
-    /// The pattern that the text is in regex mode: compiled when first needed, and once.
+    /// The text as a pattern, for regex mode: compiled when first needed, and only once.
     regex: OnceLock<Box<Result<PathRegex, InvalidPathMatch>>>,
 }
 
@@ -91,7 +91,7 @@ pub(crate) enum Referrer {
 }
 
 impl Referrer {
-    /// The field, as diagnostics name it.
+    /// The field, as diagnostics spell it.
     pub(crate) fn field(self, annotations_prefix: &str) -> String {
         match self {
             Self::Path(rule, path) => format!("spec.rules[{rule}].http.paths[{path}].backend.service"),
@@ -101,11 +101,11 @@ impl Referrer {
     }
 }
 
-/// Where a path leads.
+/// The destination of a path.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Target {
     Service(BackendKey),
-    /// To a Service that is described so badly that it has no name: 503.
+    /// A Service whose description is too incomplete for a name: 503.
     Invalid,
 }
 
@@ -123,12 +123,12 @@ impl PathRule {
         self.regex.get_or_init(|| Box::new(self.text.parse()))
     }
 
-    /// The part of the Ingress, as origins name it.
+    /// The part of the Ingress, as origins spell it.
     pub(crate) fn section(&self) -> String {
         format!("rules[{}].paths[{}]", self.place.0, self.place.1)
     }
 
-    /// The field of the Ingress, as diagnostics name it.
+    /// The field of the Ingress, as diagnostics spell it.
     pub(crate) fn field(&self, field: &str) -> String {
         format!("spec.rules[{}].http.paths[{}].{field}", self.place.0, self.place.1)
     }
@@ -140,7 +140,7 @@ impl Part {
         self.annotations.rewriting.use_regex == Some(true) || self.rewrites(path)
     }
 
-    /// Whether `rewrite-target` is in force on this path.
+    /// Whether `rewrite-target` applies to this path.
     pub(crate) fn rewrites(&self, path: &str) -> bool {
         self.annotations.rewriting.rewrite_target.as_ref().is_some_and(|target| target.as_str() != path)
     }
@@ -150,7 +150,7 @@ impl Part {
         &self.owner.key
     }
 
-    /// The Secrets of its `spec.tls`, with their place there.
+    /// The Secrets of its `spec.tls`, with their positions.
     pub(crate) fn tls_secrets(&self) -> impl Iterator<Item = (usize, ObjectKey)> {
         self.tls.iter().enumerate().filter_map(|(at, tls)| Some((at, self.secret_key(tls.secret.as_ref()?))))
     }
@@ -160,12 +160,12 @@ impl Part {
         ObjectKey { kind: Kind::Secret, namespace: self.owner.key.namespace.clone(), name: name.clone() }
     }
 
-    /// Every Secret that it refers to.
+    /// All Secrets that it refers to.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = ObjectKey> {
         self.tls_secrets().map(|(_, key)| key).chain(self.backend_secret.as_deref().cloned())
     }
 
-    /// What it says of TLS to backends, if it names a Secret for it.
+    /// TLS to its backends, if it names a Secret for it.
     pub(crate) fn backend_tls(&self, secrets: &Secrets) -> Option<BackendTls> {
         let key = self.backend_secret.as_deref()?;
         Some(match secrets.for_backends(key) {
@@ -174,7 +174,7 @@ impl Part {
         })
     }
 
-    /// The hosts that it has a say in.
+    /// The hosts that it affects.
     pub(crate) fn patterns(&self) -> impl Iterator<Item = HostPattern> {
         let catch_all = self.catch_all && self.default_backend.is_some();
         let hosts = self.hosts.iter().map(|rules| rules.pattern.clone());
@@ -182,7 +182,7 @@ impl Part {
     }
 }
 
-/// Most Ingresses have no annotation of ours: those share one.
+/// Most Ingresses have no annotation under our prefix: those share one value.
 static NO_ANNOTATIONS: LazyLock<Arc<IngressAnnotations>> = LazyLock::new(Arc::default);
 
 /// Reads an Ingress that is ours.
@@ -411,7 +411,7 @@ impl PartReading<'_> {
         patterns
     }
 
-    /// nginx would evaluate variables in the target; the alphabet of the annotation lets them pass.
+    /// nginx would expand variables in the target; the annotation's alphabet allows them.
     fn rewrite_variables(&mut self, annotations: &IngressAnnotations, prefix: &str) {
         let Some(target) = &annotations.rewriting.rewrite_target else { return };
         let text = target.as_str();
@@ -433,7 +433,7 @@ impl PartReading<'_> {
         self.report(severity, Reason::InvalidPath, field, text, message).unserved = severity == Severity::Error;
     }
 
-    /// Variables that stand for nothing. nginx would not start with them.
+    /// Variables without a value. nginx would not start with them.
     fn variables(&mut self, annotations: &IngressAnnotations, prefix: &str) {
         let hash_by = annotations.balancing.hash_by.as_ref().map(|key| key.as_str());
         let vhost = annotations.proxying.vhost.as_ref().map(|vhost| vhost.as_str());
@@ -479,7 +479,7 @@ fn host(text: &str) -> Option<HostPattern> {
     }
 }
 
-/// Whether the text can be the name of a Kubernetes object or port, so that joined names can't run into each other.
+/// Whether the text is a valid name of a Kubernetes object or port, so that joined names stay distinct.
 fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
     !text.is_empty() && text.len() <= 253 && text.bytes().all(allowed)

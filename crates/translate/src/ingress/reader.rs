@@ -1,4 +1,4 @@
-//! Which Ingresses are ours and in force, in which version.
+//! The Ingresses that are ours and in force, and in which version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::resource::{Age, Backends, Secrets};
 use crate::standing::{LeftOut, NotOurs, Standing};
 use crate::verdict::Verdict;
 
-/// After so many at once it is worth the time to pack what is kept: trees that were filled in order are half empty.
+/// After this many at once it is worthwhile to pack the trees: those filled in order are half empty.
 pub(crate) const MANY: usize = 1000;
 
 /// All Ingresses.
@@ -28,23 +28,23 @@ pub(crate) struct Ingresses {
     classes: Classes,
     states: BTreeMap<ObjectKey, IngressState>,
     served: BTreeSet<ObjectKey>,
-    /// Those of which no version is in force, or not the newest one.
+    /// Ingresses of which no version is in force, or only an older one.
     left_out: BTreeSet<ObjectKey>,
     waiting: BTreeSet<ObjectKey>,
 }
 
-/// An Ingress that is ours, or that there is something to tell about.
+/// An Ingress that is ours, or about which there is a finding.
 #[derive(Debug, Default)]
 struct IngressState {
-    /// What is in force.
+    /// The version in force.
     part: Option<Arc<Part>>,
-    /// The newest version that was acceptable when it came.
+    /// The newest version that was acceptable on arrival.
     good: Option<StoredIngress>,
     /// Why the newest version is not in force.
     rejection: Vec<Diagnostic>,
 }
 
-/// What Ingresses are read from, and by which rules.
+/// The inputs for reading Ingresses, and the rules.
 #[derive(Clone, Copy)]
 pub(crate) struct IngressInputs<'a> {
     pub(crate) objects: &'a Objects,
@@ -52,7 +52,7 @@ pub(crate) struct IngressInputs<'a> {
     pub(crate) options: &'a Options,
 }
 
-/// What Ingresses are owners of.
+/// The resources that Ingresses own.
 pub(crate) struct Owned<'a> {
     pub(crate) hosts: &'a mut Hosts,
     pub(crate) backends: &'a mut Backends,
@@ -60,7 +60,7 @@ pub(crate) struct Owned<'a> {
 }
 
 impl Ingresses {
-    /// Takes a new or changed IngressClass, or its end.
+    /// Applies a new or changed IngressClass, or its end.
     pub(crate) fn update_class(
         &mut self,
         name: &str,
@@ -71,7 +71,7 @@ impl Ingresses {
         dirty.all_ingresses |= self.classes.update_class(name, class, options);
     }
 
-    /// Takes a new or changed Namespace, or its end.
+    /// Applies a new or changed Namespace, or its end.
     pub(crate) fn update_namespace(
         &mut self,
         name: &Arc<str>,
@@ -84,7 +84,7 @@ impl Ingresses {
         }
     }
 
-    /// Reads again what is due, and lets hosts, backends and Secrets know their owners.
+    /// Reads the Ingresses that are due, and updates the owners of hosts, backends and Secrets.
     pub(crate) fn settle(
         &mut self,
         inputs: IngressInputs<'_>,
@@ -101,7 +101,7 @@ impl Ingresses {
             keys.extend(inputs.objects.in_namespace(Kind::Ingress, &namespace).map(|(key, _)| key.clone()));
         }
         let keys = portion(keys, &mut self.waiting, extent.changes, extent);
-        // A part has no time for that.
+        // A part of a large change has no time for that.
         let many = keys.len() >= MANY && extent.is_whole();
         for key in keys {
             self.update(key, inputs, &mut owned, dirty, out);
@@ -114,12 +114,12 @@ impl Ingresses {
         }
     }
 
-    /// Whether some wait for their turn.
+    /// Whether any Ingresses wait for their turn.
     pub(crate) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// Notes the hosts of Ingresses whose Secrets changed.
+    /// Marks the hosts of Ingresses whose Secrets have changed.
     pub(crate) fn follow_secrets(&self, dirty: &mut Dirty) {
         for (owner, secret) in std::mem::take(&mut dirty.secret_owners) {
             let Some(part) = self.part(&owner) else { continue };
@@ -174,7 +174,7 @@ impl Ingresses {
             };
         }
         let sequence = objects.sequence(key).unwrap_or(u64::MAX);
-        // Also of the last good version.
+        // Those of the last good version too.
         let leaving = stored.is_leaving() || self.classes.is_leaving(&key.namespace);
         let read = |stored: &StoredIngress, ingress| {
             let age = Age::of(key, stored.created(), sequence, leaving);
@@ -189,7 +189,7 @@ impl Ingresses {
         }
     }
 
-    /// What is in force of an Ingress.
+    /// The version of an Ingress that is in force.
     pub(crate) fn part(&self, key: &ObjectKey) -> Option<&Arc<Part>> {
         self.states.get(key)?.part.as_ref()
     }
@@ -204,7 +204,7 @@ impl Ingresses {
         &self.served
     }
 
-    /// How an Ingress stands with us; `None` if there is none of this name.
+    /// The standing of an Ingress; `None` if it does not exist.
     pub(crate) fn standing(&self, key: &ObjectKey, objects: &Objects, options: &Options) -> Option<Standing> {
         let Some(Object::Ingress(stored)) = objects.get(key) else { return None };
         if let Err(why) = self.classes.judge(&key.namespace, &stored.read(), options) {
@@ -219,7 +219,7 @@ impl Ingresses {
         })
     }
 
-    /// Every Ingress of which no version is in force, or not the newest one, with what it asks for and why it is left out.
+    /// Every Ingress of which no version is in force, or only an older one, with its hosts and the reason.
     pub(crate) fn left_out<'a>(
         &'a self,
         objects: &'a Objects,
@@ -231,7 +231,7 @@ impl Ingresses {
         })
     }
 
-    /// Each annotation of an Ingress that is known, without the prefix, and how far it works. Empty for one that isn't ours.
+    /// The known annotations of an Ingress, without the prefix, with their verdicts. Empty if it isn't ours.
     pub(crate) fn verdicts(&self, key: &ObjectKey, inputs: IngressInputs<'_>) -> Vec<(&'static str, Verdict)> {
         let Some(Object::Ingress(ingress)) = inputs.objects.get(key) else { return Vec::new() };
         if !self.states.contains_key(key) {
@@ -248,7 +248,7 @@ impl Ingresses {
     }
 }
 
-/// Takes a part out of everything that it is an owner of.
+/// Removes a part from everything that it owns.
 fn detach(part: &Part, owned: &mut Owned<'_>, dirty: &mut Dirty, out: &mut Output) {
     let age = &part.owner.age;
     part.patterns().for_each(|pattern| owned.hosts.detach(pattern, age, dirty));
@@ -262,7 +262,7 @@ fn attach(part: &Arc<Part>, owned: &mut Owned<'_>, dirty: &mut Dirty, out: &mut 
     part.secrets().for_each(|secret| owned.secrets.attach(&secret, &part.owner, dirty, out));
 }
 
-/// What there is to tell about an Ingress that isn't ours. Of a class that somebody else serves, nothing.
+/// The findings about an Ingress that isn't ours. There are none if another controller serves its class.
 fn notice(key: &ObjectKey, why: &NotOurs, options: &Options) -> Option<Diagnostic> {
     let ours = &options.ingress_class;
     let missing = Reason::IngressClassNotFound;
@@ -271,7 +271,7 @@ fn notice(key: &ObjectKey, why: &NotOurs, options: &Options) -> Option<Diagnosti
             let message = "Ingresses with a default backend are not served (--disable-catch-all)".to_owned();
             (Severity::Warning, Reason::CatchAllDisabled, message)
         }
-        // Files hold what somebody tries, rarely all the classes of a cluster: the commands for files say it in their way.
+        // Files rarely contain all the classes of a cluster: the commands for files report this in their own way.
         _ if options.development.is_some() => return None,
         NotOurs::ClassMissing { class } if class == ours => {
             let message = "there is no IngressClass of this name, so no controller serves the Ingress".to_owned();

@@ -15,10 +15,10 @@ use crate::configmap::GlobalConfig;
 use crate::limit;
 use crate::value::{self, BackendProtocol, RedirectUrl, RetryCondition, RewriteTarget};
 
-/// What holds for all routes of one host.
+/// Properties common to all routes of one host.
 pub(crate) struct HostScope<'a> {
     pub(crate) config: &'a GlobalConfig,
-    /// Whether the host has an entry for a certificate, so that `ssl-redirect` is in force.
+    /// Whether the host has a certificate entry, so that `ssl-redirect` applies.
     pub(crate) certificate_entry: bool,
     /// The port in redirects to https.
     pub(crate) https_port: Option<u16>,
@@ -26,11 +26,11 @@ pub(crate) struct HostScope<'a> {
     pub(crate) denied: Option<Box<str>>,
     /// Whether the routes match by regular expressions.
     pub(crate) regex: bool,
-    /// TLS to backends, as the first Ingress that has a Secret for it says; `None` where each Ingress speaks for itself.
+    /// TLS to backends, from the first Ingress with a Secret for it; `None` if each Ingress decides for itself.
     pub(crate) backend_tls: Option<BackendTls>,
 }
 
-/// What one Ingress asks for on all of its paths of a host, computed once for them.
+/// The effect of one Ingress on all of its paths of a host, computed once for them.
 pub(crate) struct Common<'a> {
     part: &'a Part,
     scope: &'a HostScope<'a>,
@@ -41,20 +41,20 @@ pub(crate) struct Common<'a> {
     denied: Option<Box<str>>,
 }
 
-/// Where a location leads.
+/// The destination of a location.
 pub(crate) enum Leads {
     /// To a Service.
     To(BackendName),
-    /// To the global default backend, in whose place the built-in one answers 404 if it has no endpoints.
+    /// To the global default backend; if it has no endpoints, the built-in one answers 404.
     ToDefault(BackendName),
     /// Nowhere: the built-in 404.
     Nowhere,
-    /// To a Service that can't be named: 503.
+    /// To a Service without a valid name: 503.
     Broken,
 }
 
 impl<'a> Common<'a> {
-    /// `own` is what the annotations of the Ingress itself say of TLS to backends.
+    /// `own` is TLS to backends as the Ingress's own annotations set it.
     pub(crate) fn new(
         part: &'a Part,
         scope: &'a HostScope<'a>,
@@ -63,10 +63,11 @@ impl<'a> Common<'a> {
     ) -> Self {
         let encrypts = part.annotations.proxying.protocol == Some(BackendProtocol::Https);
         let (tls, unverifiable) = match (scope.backend_tls.as_ref().or(own), own) {
-            // A Secret that is named and can't be used denies whatever is spoken, as in ingress-nginx.
+            // A Secret that is named but unusable denies access whatever the protocol, as in ingress-nginx.
             (_, Some(Err(why))) => (None, Some(why)),
             (Some(Err(why)), _) if encrypts => (None, Some(why)),
-            // A check that an Ingress asks for is made, even where ingress-nginx takes the first Ingress's word for all of the host.
+            // A check that an Ingress requests is made, even if the first Ingress of the host, which decides in ingress-nginx,
+            // requests none.
             (Some(Ok(tls)), Some(Ok(own)))
                 if encrypts
                     && own.trust != fairway_model::Trust::Anyone
@@ -104,7 +105,7 @@ impl<'a> Common<'a> {
         let action = match (redirect, leads) {
             (Some(redirect), _) => Action::Redirect(redirect),
             (None, leads) => {
-                // TLS comes before what is denied or missing: nothing that was to be encrypted is asked for in the clear twice.
+                // TLS comes before denials and missing backends: a client must not repeat in the clear what was to be encrypted.
                 filters.splice(1..1, self.https_redirect(rule));
                 self.answer(rule, leads, &mut filters)
             }
@@ -122,14 +123,14 @@ impl<'a> Common<'a> {
         Route { rule: rule.into(), filters, ..Route::new(self.part.origin.section(section), path, action) }
     }
 
-    /// The route of the catch-all's default backend, on which redirects, rewrites and TLS redirects have no effect.
+    /// The route of the catch-all's default backend, to which redirects, rewrites and TLS redirects don't apply.
     pub(crate) fn catch_all(&self, path: PathMatch, leads: Leads) -> Route {
         let mut filters = self.gate("/");
         let action = self.answer("/", leads, &mut filters);
         Route { rule: "/".into(), filters, ..Route::new(self.part.origin.section("defaultBackend"), path, action) }
     }
 
-    /// The answer for requests that a path would have taken which can't be matched on: nobody gets through to a wider route.
+    /// The answer to requests for a path that can't be matched: they must not fall through to a wider route.
     pub(crate) fn refused(&self, section: &str, rule: &str, path: PathMatch, reason: String) -> Route {
         let mut filters = vec![Filter::StrictTransportSecurity];
         filters.push(Filter::Refuse(Refusal { reason: reason.into() }));
@@ -168,7 +169,7 @@ impl<'a> Common<'a> {
         }))
     }
 
-    /// The redirect that is the whole answer, by annotation. It comes before TLS and access lists.
+    /// The redirect that answers the request by itself, by annotation. It comes before TLS and access lists.
     fn redirect(&self, rule: &str) -> Option<Redirect> {
         let annotations = &self.part.annotations;
         let redirects = &annotations.redirects;
@@ -209,7 +210,7 @@ impl<'a> Common<'a> {
             filters.extend(self.access.clone());
             filters.push(Filter::NotFoundWithoutEndpoints);
         } else {
-            // Before what denies: a Service without endpoints answers 503 to those as well that would not be let in.
+            // Before denials: without endpoints, the answer is 503 even for clients that would be denied.
             let at = filters.iter().position(|filter| matches!(filter, Filter::Refuse(_))).unwrap_or(filters.len());
             filters.insert(at, Filter::RequireEndpoints);
             filters.extend(self.access.clone());
@@ -221,7 +222,7 @@ impl<'a> Common<'a> {
             backends: backend.into(),
             fallback: self.part.fallback.as_ref().map(|fallback| fallback.name()),
             session_cookie_path: cookie_path,
-            // The annotation is about the backends of the Ingress, and the global default backend is not one of them.
+            // The annotation concerns the Ingress's backends, and the global default backend is not one of them.
             policy: if is_default { &self.clear } else { &self.policy }.clone(),
         })
     }
@@ -238,8 +239,8 @@ pub(super) fn denial(part: &Part) -> Box<str> {
     format!("{by} of Ingress {}/{} can't be put in force", part.owner.key.namespace, part.owner.key.name).into()
 }
 
-/// Who may connect, and why nobody may if a list of the ConfigMap can't be read. A list of the Ingress replaces the ConfigMap's
-/// of the same kind.
+/// The filter of client addresses, and the reason for denying all clients if a list of the ConfigMap can't be read. A list of the
+/// Ingress replaces the ConfigMap's list of the same kind.
 fn access(annotations: &IngressAnnotations, config: &GlobalConfig) -> (Option<Filter>, Option<Box<str>>) {
     use value::AccessList::{Networks, Unreadable, Unset};
     let pick = |own: &Option<fairway_model::NetworkSet>, global: &value::AccessList| match (own, global) {
@@ -266,7 +267,7 @@ fn access(annotations: &IngressAnnotations, config: &GlobalConfig) -> (Option<Fi
     (Some(Filter::AccessList(list)), None)
 }
 
-/// The access list of what belongs to no Ingress: the built-in catch-all.
+/// The access list of the built-in catch-all, which belongs to no Ingress.
 pub(crate) fn built_in_gate(config: &GlobalConfig) -> Vec<Filter> {
     let mut filters = vec![Filter::StrictTransportSecurity];
     match &config.block {
@@ -290,11 +291,11 @@ fn has_variable(text: &str) -> bool {
     text.split('$').skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '{'))
 }
 
-/// Forwarding policies that are in use: routes that forward alike share one.
+/// Forwarding policies in use: routes that forward alike share one.
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
     known: HashSet<Arc<ForwardPolicy>>,
-    /// When so many are known, those that nobody uses are dropped.
+    /// Number of policies at which unused ones are dropped.
     limit: usize,
 }
 
@@ -318,13 +319,13 @@ impl Policies {
         policy
     }
 
-    /// The policy where no Ingress says anything.
+    /// The policy without any annotations.
     pub(crate) fn plain(&mut self, config: &GlobalConfig) -> Arc<ForwardPolicy> {
         self.of(&IngressAnnotations::default(), config, None)
     }
 }
 
-/// The head of a response that the proxy takes in any case.
+/// The head of a response that the proxy accepts in any case.
 const RESPONSE_HEAD: u32 = 64 << 10;
 
 fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPolicy {

@@ -1,4 +1,4 @@
-//! What the annotations of an Ingress say of the backends that it refers to.
+//! An Ingress's wishes for its backends, from its annotations.
 
 use std::sync::{Arc, LazyLock};
 
@@ -8,10 +8,10 @@ use crate::annotation::{Affinity, IngressAnnotations};
 use crate::resource::BackendWishes;
 use crate::value;
 
-/// Most Ingresses say nothing: those share one.
+/// Most Ingresses have none: those share one value.
 static NOTHING: LazyLock<Arc<BackendWishes>> = LazyLock::new(Arc::default);
 
-/// What these annotations say.
+/// The wishes in these annotations.
 pub(super) fn wishes(annotations: &IngressAnnotations) -> Arc<BackendWishes> {
     let balancing = &annotations.balancing;
     let hash = balancing.hash_by.as_ref().map(|key| {

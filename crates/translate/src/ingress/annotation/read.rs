@@ -1,4 +1,4 @@
-//! Reading the annotations of one Ingress in one pass.
+//! Reads the annotations of one Ingress in one pass.
 
 use super::{
     Access, Affinity, Annotations, BackendTls, Balancing, Denial, HostLevel, Known, Meanwhile, OnInvalid, Proxying,
@@ -11,18 +11,18 @@ use crate::report::external_dns;
 use crate::value::{BackendProtocol, ObjectRef, RiskLevel, Switch, Value};
 use crate::verdict::{Verdict, nearest};
 
-/// What the annotations of one Ingress say.
+/// The annotations of one Ingress, parsed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct IngressAnnotations {
     /// How paths are matched and rewritten.
     pub rewriting: Rewriting,
     /// Redirects.
     pub redirects: Redirects,
-    /// What holds for whole hosts.
+    /// Settings of whole hosts.
     pub hosts: HostLevel,
-    /// Who may connect.
+    /// Client access.
     pub access: Access,
-    /// How requests are passed on.
+    /// Forwarding.
     pub proxying: Proxying,
     /// TLS to backends.
     pub backend_tls: BackendTls,
@@ -30,7 +30,7 @@ pub struct IngressAnnotations {
     pub backend_secret: Option<ObjectRef>,
     /// How an endpoint is chosen.
     pub balancing: Balancing,
-    /// Stickiness.
+    /// Session affinity.
     pub affinity: Affinity,
     /// What must answer 503, whatever else the annotations say.
     pub denial: Denial,
@@ -38,22 +38,22 @@ pub struct IngressAnnotations {
     pub denied_by: Option<Box<str>>,
 }
 
-/// The Ingress must not be loaded in this version. Why is among the diagnostics.
+/// This version of the Ingress must not be loaded; the diagnostics say why.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the annotations of the Ingress are not acceptable")]
 pub struct Rejected;
 
-/// What an operator has decided about annotations.
+/// The operator's rules for annotations.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rules {
     /// ConfigMap `annotations-risk-level`: annotations above it are not accepted.
     pub risk_level: RiskLevel,
-    /// ConfigMap `annotation-value-word-blocklist`: values may hold none of these.
+    /// ConfigMap `annotation-value-word-blocklist`: words that values must not contain.
     pub word_blocklist: Vec<String>,
     /// `--enable-ssl-passthrough`.
     pub ssl_passthrough: bool,
-    /// ConfigMap `allow-snippet-annotations`. Snippets are never run; with true an Ingress that has one is denied, since the
-    /// snippet might hold a restriction, with false they are dropped, as ingress-nginx does.
+    /// ConfigMap `allow-snippet-annotations`. Snippets are never run; if true, an Ingress with one is denied, since the snippet
+    /// might contain a restriction; if false, they are dropped, as in ingress-nginx.
     pub snippets: bool,
     /// ConfigMap `allow-cross-namespace-resources`: annotations may name Secrets of other namespaces.
     pub other_namespaces: bool,
@@ -71,10 +71,10 @@ impl Default for Rules {
     }
 }
 
-/// Whether the operator accepts these annotations at all, whatever they mean.
+/// Whether the operator accepts these annotations at all, whatever their meaning.
 ///
 /// # Errors
-/// The first annotation that is above the risk level or that holds a word of the blocklist. The Ingress must not be loaded.
+/// The first annotation above the risk level or with a word of the blocklist. The Ingress must not be loaded.
 pub fn screen(annotations: &Annotations<'_>, rules: &Rules) -> Result<(), Box<Diagnostic>> {
     let refused = |reason, name, value, message: String| {
         let field = annotations.field(name);
@@ -100,7 +100,7 @@ pub fn screen(annotations: &Annotations<'_>, rules: &Rules) -> Result<(), Box<Di
     Ok(())
 }
 
-/// Reads all annotations of an Ingress. Everything that is wrong is reported.
+/// Reads all annotations of an Ingress, and reports everything that is wrong.
 ///
 /// # Errors
 /// The Ingress must not be loaded in this version; diagnostics of severity `Error` say why.
@@ -173,7 +173,7 @@ impl Reading<'_> {
         }
     }
 
-    /// The name that is set and counts more than this one: an alias yields to the name and to aliases before it.
+    /// The name that is set and takes precedence over this one: an alias yields to the name and to the aliases before it.
     fn overruling(&self, known: &Known) -> Option<&'static str> {
         if known.spec.aliases.is_empty() {
             return None;
@@ -183,7 +183,7 @@ impl Reading<'_> {
     }
 
     fn invalid(&mut self, known: &Known, value: &str) {
-        // A check that was asked for and isn't understood must not be left out. `false` asks for none.
+        // A check that was requested but isn't understood must not be left out. `false` requests none.
         let unchecked = || known.name == "proxy-ssl-verify" && bool::parse(value) != Some(false);
         let on_invalid = match known.spec.on_invalid {
             OnInvalid::Drop if unchecked() && self.annotations.value("proxy-ssl-secret").is_some() => OnInvalid::Deny,
@@ -257,7 +257,7 @@ impl Reading<'_> {
         self.report(Severity::Warning, Reason::UnknownAnnotation, name, "", message);
     }
 
-    /// Rules between fields, or between a value that can be read and what is built.
+    /// Rules between fields, or between a valid value and what is built.
     fn between_fields(&mut self) {
         if self.unknown > limit::UNKNOWN_NAMES {
             let message = format!("{} more annotations of unknown names", self.unknown - limit::UNKNOWN_NAMES);
@@ -306,7 +306,7 @@ impl Reading<'_> {
         self.backend_tls();
     }
 
-    /// Which Secret is meant, and what can't work.
+    /// Finds the Secret, and reports what can't work.
     fn backend_tls(&mut self) {
         let tls = &self.out.backend_tls;
         let verify = tls.verify == Some(Switch::On);
