@@ -1,12 +1,12 @@
-//! Paths that users configure and paths that clients ask for: the canonical form is its own canonical form, the index of a
-//! host agrees with trying every route, and a rewrite gives no path that could be read in two ways.
+//! Paths that users configure and paths that clients request: the canonical form is its own canonical form, the index of a host
+//! agrees with trying every route, and no rewrite gives a path that could be read in two ways.
 #![no_main]
 
 use fairway_model::path::{PathScratch, canonicalize, encode};
 use fairway_model::{Action, CaptureTemplate, Host, HostPattern, Origin, PathMatch, Respond, Route, canonical_host};
 use libfuzzer_sys::fuzz_target;
 
-/// Longest path that a rewrite may make here.
+/// Longest path that a rewrite may produce here.
 const LIMIT: usize = 4096;
 
 fuzz_target!(|data: (Vec<(u8, String)>, Vec<u8>, String, Vec<u8>)| {

@@ -1,5 +1,5 @@
-//! The first bytes of a connection that has to begin with a PROXY header: no input panics, what is asked for has a bound, more input
-//! never changes what was found, and what is found can be sent on.
+//! The first bytes of a connection that must begin with a PROXY header: no input panics, the parser's demand for bytes is bounded,
+//! more input never changes an earlier result, and every result can be serialised.
 #![no_main]
 
 use fairway_proxy::proxy_protocol::{Decoded, InvalidProxyHeader, LONGEST, decode, encode};

@@ -1,5 +1,5 @@
-//! Whatever users write in their objects: translation never panics, gives the same for the same, and says so when it is told
-//! of one object after the other.
+//! Arbitrary objects: translation never panics, gives the same result for the same input, and gives it also when it receives the
+//! objects one by one.
 #![no_main]
 
 use std::collections::BTreeMap;

@@ -10,7 +10,7 @@ use crate::tools;
 use crate::totals::Totals;
 use crate::workspace::Workspace;
 
-/// What promtool is asked, and about which file of the chart.
+/// Promtool's commands, each with the file of the chart that it checks.
 const QUESTIONS: [(&[&str], &str); 2] = [
     (&["check", "rules", "--lint=all", "--lint-fatal"], "files/alerts.yaml"),
     (&["test", "rules"], "tests/alerts.yaml"),

@@ -26,7 +26,7 @@ const CLUSTER: &str = "conformance";
 /// Held while the suite runs: a second run would stop the cluster of the first.
 const LOCK: &str = "target/conformance/lock";
 
-/// What the suite wants to see with `helm install`: a Server header is sent only if it is asked for.
+/// The suite's expectation for `helm install`: a Server header is sent only if a value asks for it.
 const INSTALL: &str = "helm install ingress-nginx deploy/helm/fairway --namespace ingress-nginx --create-namespace \
                        --set-string controller.config.server-tokens=true --wait --timeout 300s";
 

@@ -12,7 +12,7 @@ const WAITING: usize = 256;
 /// How many endpoints a text names.
 const NAMED: usize = 8;
 
-/// A backend of which no endpoint can be connected to.
+/// A backend to whose endpoints no connection can be made.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Unreachable {
     /// The object whose route leads there.

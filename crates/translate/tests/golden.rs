@@ -1,7 +1,7 @@
-//! Translation by example: `golden/<feature>/<case>.in.yaml` holds objects as a user would apply them, `.out.yaml` what becomes of
-//! them. `UPDATE_GOLDEN=1` writes the outputs; the review of a change is the difference of its outputs.
+//! Translation by example: `golden/<feature>/<case>.in.yaml` has objects as a user would apply them, `.out.yaml` the result.
+//! `UPDATE_GOLDEN=1` writes the outputs; a change is reviewed by the difference of its outputs.
 //!
-//! The first document of an input holds the settings of the case, see [`input::Case`].
+//! The first document of an input has the settings of the case, see [`input::Case`].
 
 #[path = "golden/input.rs"]
 mod input;

@@ -1,4 +1,4 @@
-//! What users write may be anything. It makes nothing panic, and what is wrong with one object changes nothing of another.
+//! Users may write anything. It causes no panic, and a fault of one object changes nothing of another.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use fairway_translate::{Translation, translate};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// Each field of an Ingress that holds a text, by its place in the manifest.
+/// All text fields of an Ingress, by their places in the manifest.
 const FIELDS: [&str; 16] = [
     "/metadata/name",
     "/metadata/namespace",
@@ -74,7 +74,7 @@ fn translation(victim: Value) -> Translation {
     translate(&objects, &options(), 0)
 }
 
-/// The hosts of the neighbours.
+/// The hosts of neighbouring Ingresses.
 fn neighbours(translation: &Translation) -> Vec<Arc<Host>> {
     let ours = |pattern: &HostPattern| ["one.example", "*.two.example"].contains(&pattern.to_string().as_str());
     translation.snapshot.hosts().into_iter().filter(|host| ours(host.pattern())).cloned().collect()

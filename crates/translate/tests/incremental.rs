@@ -1,7 +1,7 @@
-//! The translation that is kept up to date equals the one that is made anew, after any sequence of changes.
+//! A translation that is kept up to date equals a full one, after any sequence of changes.
 //!
-//! What a translation made anew can't know is the last good version of an object whose newest one can't be accepted. The test
-//! keeps that record itself, by the rule as it is documented, and gives it to the full translation.
+//! A full translation can't know the last good version of an object whose newest version is unacceptable. The test keeps these
+//! versions itself, by the documented rule, and passes them to the full translation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -32,7 +32,7 @@ const ANNOTATIONS: [(&str, &str); 27] = [
     ("server-alias", "*.alias.example, ~^r[0-9]$, alias.example"),
     ("from-to-www-redirect", "true"),
     ("permanent-redirect", "https://else.example/"),
-    // Rejected: the version before stays.
+    // Rejected: the previous version stays.
     ("permanent-redirect", "no such url"),
     ("auth-tls-secret", "a/b"),
     ("auth-url", "http://auth.example"),
@@ -53,7 +53,7 @@ const ANNOTATIONS: [(&str, &str); 27] = [
     ("unknown-thing", "x"),
 ];
 
-/// Secrets by number: two good ones for different names, then one that is broken.
+/// Secrets by number: two good ones for different names, then a broken one.
 static SECRETS: LazyLock<Vec<BTreeMap<String, ByteString>>> = LazyLock::new(|| {
     let make = |names: &[&str]| {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -238,8 +238,8 @@ fn change() -> impl Strategy<Value = Change> {
         .prop_map(|(object, remove)| if remove { Change::Remove(object.key()) } else { Change::Upsert(object) })
 }
 
-/// A change of which nothing depends on what was there before it: neither a version that is refused, nor the end of an object that
-/// goes on holding, nor an age by the order of coming.
+/// A change whose result doesn't depend on the state before it: no refused version, no end of an object that stays in force, no age
+/// by order of arrival.
 fn sound_change() -> impl Strategy<Value = Change> {
     let sound = |change: &Change| match change {
         Change::Upsert(Object::Ingress(ingress)) => {
@@ -248,7 +248,7 @@ fn sound_change() -> impl Strategy<Value = Change> {
         }
         Change::Upsert(Object::Secret(secret)) => secret.data.as_ref() != Some(&SECRETS[2]),
         Change::Upsert(Object::ConfigMap(map)) => {
-            // Neither a risk level nor a list of words, by which a version may be refused.
+            // Neither a risk level nor a list of words, which could refuse a version.
             !map.data.as_ref().is_some_and(|data| data.keys().any(|key| key.starts_with("annotation")))
         }
         Change::Upsert(_) => true,
@@ -257,7 +257,7 @@ fn sound_change() -> impl Strategy<Value = Change> {
     change().prop_filter("sound", sound)
 }
 
-/// What is there, and the last good version of what is not good.
+/// The current objects, and the last good versions of those that aren't good.
 #[derive(Default)]
 struct Record {
     objects: Objects,
@@ -265,7 +265,7 @@ struct Record {
 }
 
 impl Record {
-    /// The objects as a full translation has to see them, after a batch of changes.
+    /// The objects for a full translation after a batch of changes.
     fn effective(&mut self) -> Objects {
         self.keep_config_maps();
         let rules: Vec<Object> = self.global().into_iter().cloned().collect();
@@ -292,7 +292,7 @@ impl Record {
                     out.push(object.clone());
                 }
                 Object::Ingress(newest) => match good.get(&object.key()).filter(|good| accepts(good)) {
-                    // Whether the object is being deleted is said by its newest version.
+                    // The newest version says whether the object is being deleted.
                     Some(Object::Ingress(last)) => {
                         let mut last = last.read();
                         last.metadata.deletion_timestamp = newest.read().metadata.deletion_timestamp;
@@ -300,7 +300,7 @@ impl Record {
                     }
                     _ => out.push(object.clone()),
                 },
-                // Those of TCP and UDP services hold only while they are there.
+                // Those of TCP and UDP services are in force only while they exist.
                 Object::ConfigMap(_) if ["tcp", "udp"].contains(&&*object.key().name) => out.push(object.clone()),
                 Object::Secret(_) | Object::ConfigMap(_) => {}
                 _ => out.push(object.clone()),
@@ -341,7 +341,7 @@ impl Record {
         self.good.get(&ObjectKey::new(Kind::ConfigMap, "a", "global"))
     }
 
-    /// A ConfigMap that is deleted goes on holding while something refers to it.
+    /// A deleted ConfigMap stays in force while something refers to it.
     fn keep_config_maps(&mut self) {
         let key = ObjectKey::new(Kind::ConfigMap, "a", "global");
         if let Some(object) = self.objects.get(&key) {
@@ -411,7 +411,7 @@ proptest! {
             let anew = translate(&effective, &options(), NOW);
             prop_assert_eq!(&published, &anew.snapshot);
             prop_assert_eq!(&served, &anew.served);
-            // Nothing that is not good: then all that is told is the same, too.
+            // Only good objects: then all findings are the same too.
             let all_good = record.objects.iter().filter(|(key, _)| translator.wants(key)).count() == effective.len()
                 && effective.iter().all(|(key, object)| record.objects.get(key) == Some(object));
             if all_good {

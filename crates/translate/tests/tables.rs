@@ -1,4 +1,5 @@
-//! The tables as a whole: every name of ingress-nginx is in them, once, documented, and the reference in `docs/` is what they say.
+//! The tables as a whole: they have every name of ingress-nginx exactly once, with documentation, and the reference in `docs/`
+//! matches them.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -76,7 +77,7 @@ fn no_key_of_ingress_nginx_is_missing() {
     for row in rows(CONFIGMAP) {
         let name = row[0];
         let spec = configmap::spec(name).unwrap_or_else(|| panic!("{name} is in no table"));
-        // Defaults in parentheses, and sentences, describe rather than quote.
+        // Defaults in parentheses and sentences are descriptions, not quotes.
         let quoted = !row[1].starts_with('(') && !row[1].contains(" types") && !row[1].contains("see ");
         let differs = ["worker-processes", "proxy-real-ip-cidr"].contains(&name);
         if quoted && spec.verdict.works() && !differs {

@@ -95,7 +95,7 @@ impl Rig {
         assert!(arrived, "waited for {what}");
     }
 
-    /// Does what the process does when it is asked to end.
+    /// Acts as the process does on a request to end.
     pub(crate) fn leave(&mut self) {
         self.leave.take().unwrap().send(()).unwrap();
     }

@@ -40,7 +40,7 @@ impl Exchange<'_> {
     /// Sends the request until the head of the response is complete.
     pub(super) fn poll_response_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         loop {
-            // A `100 Continue` or an interim response. If it can't be written now, the rest goes on.
+            // A `100 Continue` or an interim response. If it can't be written now, everything else continues.
             if let Poll::Ready(Err(failure)) = self.poll_write_client(cx) {
                 return Poll::Ready(Err(failure));
             }

@@ -396,7 +396,7 @@ impl<'a> Http1Client<'a> {
         }
     }
 
-    /// What to tell the client about its connection.
+    /// The connection fields for the client.
     fn persistence(&self) -> Persistence {
         match (self.after, self.head.version()) {
             (After::Keep, Version::Http11) => Persistence::Kept,

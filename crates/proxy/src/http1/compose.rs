@@ -25,7 +25,7 @@ const METHODS: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 pub(crate) enum Persistence {
     /// It stays open, which HTTP/1.1 takes for granted.
     Kept,
-    /// It stays open, which HTTP/1.0 needs to be told.
+    /// It stays open, which HTTP/1.0 needs as an explicit field.
     KeptExplicitly,
     /// It is closed after this response.
     Closed,

@@ -16,7 +16,7 @@ use serde_norway::Value;
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Case {
-    /// What the case shows.
+    /// The purpose of the case.
     about: String,
     /// Flags, by the names of ingress-nginx.
     #[serde(default)]
@@ -24,10 +24,10 @@ struct Case {
     /// Seconds since 1970.
     #[serde(default = "today")]
     now: i64,
-    /// Requests as `URL`, whose routes the output tells.
+    /// Requests as `URL`; the output shows their routes.
     #[serde(default)]
     requests: Vec<String>,
-    /// TLS Secrets to be made.
+    /// TLS Secrets to create.
     #[serde(default)]
     certificates: Vec<Certificate>,
     /// Parts of the output to show beside hosts, backends and diagnostics: `settings`, `listeners`, `catch-all`.
@@ -73,16 +73,16 @@ struct Certificate {
     /// Common name.
     #[serde(default)]
     common_name: Option<String>,
-    /// Year in which it ends to be valid.
+    /// Year in which it expires.
     #[serde(default = "far")]
     until: i32,
-    /// Year in which it begins.
+    /// Year in which it becomes valid.
     #[serde(default = "long_ago")]
     from: i32,
     /// Whether the key belongs to another certificate.
     #[serde(default)]
     wrong_key: bool,
-    /// Whether the certificate is also that of an authority (`ca.crt`), or only that.
+    /// Whether the certificate is also an authority (`ca.crt`), or only that.
     #[serde(default)]
     authority: Authority,
 }
@@ -109,7 +109,7 @@ fn long_ago() -> i32 {
     2020
 }
 
-/// A case, ready to be translated.
+/// A case, ready for translation.
 pub(crate) struct Ready {
     pub(crate) about: String,
     pub(crate) objects: Objects,

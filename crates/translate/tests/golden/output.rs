@@ -1,4 +1,4 @@
-//! The output of a case: the model without what is the same everywhere, the diagnostics, and where requests go.
+//! The output of a case: the model without its usual values, the diagnostics, and the destinations of requests.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -71,14 +71,14 @@ pub(crate) fn render(case: &Ready, translation: &Translation) -> Result<String, 
     Ok(out)
 }
 
-/// The settings that are not the default.
+/// The settings that differ from the default.
 fn changed_settings(snapshot: &Snapshot) -> Result<Mapping, Failed> {
     let default = serde_norway::to_value(fairway_model::Settings::default())?;
     let Value::Mapping(all) = serde_norway::to_value(snapshot.settings())? else { return Ok(Mapping::new()) };
     Ok(all.into_iter().filter(|(key, value)| default.get(key) != Some(value)).collect())
 }
 
-/// As a value, without what every route says, and with origins as one text.
+/// As a value, without properties that all routes share, and with origins as one text.
 fn pruned(value: &impl Serialize) -> Result<Value, Failed> {
     let default_policy = serde_norway::to_value(ForwardPolicy::default())?;
     let mut value = serde_norway::to_value(value)?;
@@ -93,7 +93,7 @@ fn prune(value: &mut Value, policy: &Value) {
     }
     match value {
         Value::Sequence(all) => all.iter_mut().for_each(|one| prune(one, policy)),
-        // Certificates are made anew each time.
+        // Certificates are created at each run.
         Value::Tagged(tagged) if tagged.tag == "Authorities" => {
             let count = tagged.value.as_sequence().map_or(0, Vec::len);
             tagged.value = format!("{count} certificates").into();
@@ -130,13 +130,13 @@ fn prune(value: &mut Value, policy: &Value) {
     }
 }
 
-/// An endpoint as one text: its address, and what is not as usual.
+/// An endpoint as one text: its address, and its unusual properties.
 fn endpoint(value: &Value) -> Option<String> {
     let (address, state) = (value.get("address")?.as_str()?, value.get("state")?.as_str()?);
     Some(if state == "Ready" { address.to_owned() } else { format!("{address} {state}") })
 }
 
-/// What happens to a request, decided as the proxy decides it. It comes from 192.0.2.1.
+/// The decision about a request, made as in the proxy. It comes from 192.0.2.1.
 fn answer(snapshot: &Snapshot, url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     let (authority, target) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
