@@ -1,8 +1,8 @@
 //! cert-manager's HTTP-01 flow: for the duration of a challenge it adds its own Ingress for the user's host.
 //!
 //! Sources: cert-manager's `pkg/issuer/acme/http`. Its Ingress names the class by the annotation or by `ingressClassName`, as the
-//! issuer says; the path is `ImplementationSpecific`, since version 1.18 `Exact`; a list of all networks is there so that the
-//! user's own doesn't count.
+//! issuer sets it; the path is `ImplementationSpecific`, `Exact` since version 1.18; its list of all networks overrides the user's
+//! own.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -18,11 +18,11 @@ use tokio::time::sleep;
 const HOST: &str = "acme.example";
 const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
 
-/// How long a challenge is looked at before, while and after it is there.
+/// How long a challenge is observed before, during and after its existence.
 const WHILE: Duration = Duration::from_millis(500);
 
-/// The latest time for a response to a challenge: its authority asks seconds later. Generous, because tests must not be
-/// decided by the clock of a busy machine.
+/// The latest time for a response to a challenge, which the authority requests seconds later. Generous, because tests must not
+/// depend on the clock of a busy machine.
 const SOON: Duration = Duration::from_secs(5);
 
 /// The setup of an issuer, and the version of cert-manager.
@@ -53,7 +53,7 @@ fn a_challenge_is_answered_as_long_as_its_ingress_exists() -> anyhow::Result<()>
             })
             .await?;
 
-        // During the whole time nothing changes except for the challenge.
+        // Nothing but the challenge changes during this time.
         let others = [
             Poll::start("another path", 308, move || redirected(address, "/shop?a=b")),
             Poll::start("another token", 308, move || redirected(address, "/.well-known/acme-challenge/x")),
@@ -92,7 +92,7 @@ fn a_challenge_is_answered_as_long_as_its_ingress_exists() -> anyhow::Result<()>
 }
 
 /// With `acme.cert-manager.io/http01-edit-in-place` cert-manager adds the path to the user's Ingress. Its list of networks then
-/// holds for the challenge as well, its redirect doesn't.
+/// applies to the challenge as well, its redirect doesn't.
 #[test]
 fn a_challenge_within_the_users_ingress_is_not_redirected() -> anyhow::Result<()> {
     scene::run("acme-in-place", async |scene| {
@@ -167,7 +167,7 @@ async fn challenge(fairway: &Release<'_>, scene: &Scene, solver: &Solver, addres
     scene.delete(&solver_pod(name, service_type)).await
 }
 
-/// A host with redirect, a list of networks, and a certificate that isn't there yet.
+/// A host with a redirect, a list of networks, and a certificate that doesn't exist yet.
 fn user(class: &str, networks: &str) -> String {
     format!(
         "
@@ -265,7 +265,7 @@ async fn ask_tls(address: SocketAddr) -> anyhow::Result<(Response, Vec<u8>)> {
     Ok((session.get(HOST, "/").await?, session.certificate()))
 }
 
-/// The status of an answer that leads to the same over https.
+/// The status of a response that redirects to the same URL over https.
 async fn redirected(address: SocketAddr, target: &str) -> anyhow::Result<u16> {
     let answer = ask(address, target).await?;
     let location = answer.headers().get("location").unwrap_or_default().to_owned();

@@ -1,7 +1,7 @@
 //! Values files of ingress-nginx chart users, installed; and Fairway as a replacement for ingress-nginx.
 //!
-//! What the chart renders is compared by `cargo xtask chart`; here is what only a cluster can tell: that the API server takes it,
-//! that pods start with it and serve, and that the rights suffice.
+//! `cargo xtask chart` compares the rendered chart; these tests show what only a cluster can show: the API server accepts it, pods
+//! start with it and serve, and its rights suffice.
 
 use std::fs;
 use std::path::PathBuf;
@@ -156,7 +156,7 @@ fn values_files_of_users_install_and_serve() {
         ground.read(&format!("{INSTALL} --wait --values {} {quick} {}", path.display(), stand_ins(name)));
         let class = if text.contains("name: team-a") { "team-a" } else { "nginx" };
         create_ingress(&ground, class);
-        // Also where use-proxy-protocol is on: until that is built, connections come without such a header.
+        // Even with use-proxy-protocol on: until that is built, connections come without such a header.
         served_by_each_pod(&ground);
         if name == "prometheus-operator" {
             metrics_are_served(&ground);
@@ -180,7 +180,8 @@ fn the_manifests_are_taken_as_they_are() {
         ground.read(&format!("kubectl apply --filename deploy/manifests/{name}.yaml"));
         ground
             .read("kubectl rollout status deployment/ingress-nginx-controller --namespace ingress-nginx --timeout=2m");
-        // Applied again, nothing changes. Of a budget kubectl always says that it does: selectors of that kind are replaced as a whole.
+        // Applied again, nothing changes. kubectl always reports a change of a budget, because it replaces such selectors as a
+        // whole.
         let again = ground.read(&format!("kubectl apply --filename deploy/manifests/{name}.yaml"));
         let changed = again.lines().filter(|line| !line.ends_with(" unchanged"));
         let changed: Vec<&str> = changed.filter(|line| !line.starts_with("poddisruptionbudget")).collect();
@@ -206,7 +207,7 @@ fn replicas_run_on_both_nodes() {
     let values = "--set controller.replicaCount=2";
     ground.read(&format!("{INSTALL} --wait {values}"));
     assert_eq!(nodes(), ["node-a", "node-b"]);
-    // A rollout spreads them again: those of the version before don't count.
+    // A rollout spreads them again; those of the previous version don't count.
     ground.read(&format!("{INSTALL} --wait {values} --set controller.podAnnotations.a=b"));
     assert_eq!(nodes(), ["node-a", "node-b"]);
 }

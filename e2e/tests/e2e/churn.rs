@@ -1,6 +1,6 @@
-//! Two thousand Ingresses, fifty changes a second: how soon each change is live, and which other requests it disturbs.
+//! Two thousand Ingresses, fifty changes per second: how soon each change is live, and how many other requests fail.
 //!
-//! It measures, so nothing else runs beside it: a cluster of its own, and `cargo xtask e2e` runs it alone.
+//! A measurement, so nothing else runs beside it: it has its own cluster, and `cargo xtask e2e` runs it alone.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -33,7 +33,7 @@ const SAMPLE: Duration = Duration::from_secs(5);
 const LOST: Duration = Duration::from_secs(10);
 /// The interval between requests while waiting for a change.
 const PAUSE: Duration = Duration::from_millis(2);
-/// How many objects are created at a time.
+/// Number of objects created at a time.
 const WRITERS: usize = 16;
 
 #[test]
@@ -72,7 +72,7 @@ fn every_change_is_soon_live_and_disturbs_nobody() -> anyhow::Result<()> {
         let (first, second) = memory.split_at(memory.len() / 2);
         let (first, second) = (most(first), most(second));
         ensure!(second < first * 1.25, "memory grew from {first:.1} MB at most in the first half to {second:.1} MB");
-        // The goal is 100 ms (p99). The clock of a machine that others use decides no test: this much is no noise.
+        // The goal is 100 ms (p99). The clock of a shared machine decides no test, so the limit is far above its noise.
         ensure!(percentile(&delays, 99) < Duration::from_secs(1), "changes are late");
         ensure!(percentile(&delays, 50) < Duration::from_millis(500), "most changes are late");
         Ok(())
@@ -97,7 +97,7 @@ fn host(number: usize) -> String {
     format!("host-{number}.churn.example")
 }
 
-/// The host that shows what becomes of a Service.
+/// The host that shows the state of a Service.
 fn host_of_service(number: usize) -> String {
     host(INGRESSES / 2 + number)
 }
@@ -212,7 +212,7 @@ impl Ground {
         loop {
             let response = session.get(host, "/").await.with_context(|| format!("asking for {host}"))?;
             let elapsed = begin.elapsed();
-            // After as many requests as `keep-alive-requests` says.
+            // After as many requests as `keep-alive-requests` allows.
             if response.header("connection") == Some("close") {
                 session = Session::connect(self.address).await?;
             }
@@ -243,14 +243,14 @@ where
     Ok(())
 }
 
-/// The delay that this many percent of all don't exceed.
+/// The delay that this percentage of all delays doesn't exceed.
 fn percentile(delays: &[Duration], percent: usize) -> Duration {
     let mut delays = delays.to_vec();
     delays.sort_unstable();
     delays[(delays.len() * percent).div_ceil(100) - 1]
 }
 
-/// How many changes took how long, as bars.
+/// The distribution of delays, as bars.
 fn histogram(delays: &[Duration]) -> String {
     let bounds = [5, 10, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 500, 1_000, 10_000].map(Duration::from_millis);
     let mut text = String::from("from the API server's answer to the first right answer of the proxy:\n");

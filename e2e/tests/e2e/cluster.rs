@@ -1,4 +1,4 @@
-//! The cluster itself: what starts, ends, and leaves nothing behind.
+//! The cluster itself: it starts, ends, and leaves nothing behind.
 
 mod trace;
 
@@ -41,7 +41,7 @@ fn ending_leaves_nothing_whether_asked_for_or_by_force() {
     let left: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["logs"]);
 
-    // The other one has not noticed, until it is killed.
+    // The other one doesn't notice until it is killed.
     let nodes = succeed(second.command("kubectl").args(["get", "nodes", "--no-headers"]));
     assert_eq!(nodes.lines().filter(|line| line.contains(" Ready ")).count(), 2, "{nodes}");
     let footprint = Footprint::of(&second);
@@ -77,7 +77,7 @@ fn an_interrupted_start_leaves_nothing() {
     assert!(!down("interrupted").unwrap());
 }
 
-/// Ends by its own panic what it has started.
+/// Ends what it has started by its own panic.
 #[test]
 fn a_cluster_of_ones_own_ends_with_a_panic() {
     let mut footprint = None;
@@ -117,7 +117,7 @@ fn components_stop_start_and_freeze_and_commands_end_with_the_cluster() {
     act("kube-apiserver", Action::Resume).unwrap();
     eventually("kube-apiserver answers again", || ready().status.success());
 
-    // An unrequested death shows.
+    // An unexpected death is reported.
     let status = run(Command::new(PROGRAM).args(["status", "--name", "components"]));
     let line = status.lines().find(|line| line.contains("kube-scheduler")).unwrap();
     let pid = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
@@ -163,10 +163,10 @@ fn an_address_of_a_load_balancer_is_reached_and_kept_by_open_connections() {
     eventually("web answers", || fetch(&address("web")).status.success());
     eventually("local answers", || fetch("198.19.0.222").status.success());
 
-    // A connection from now on, over which the second request goes when the address leads to the other Node.
+    // An open connection, over which the second request goes once the address leads to the other Node.
     let mut kept = cluster.within(|| Ok(Kept::open("198.19.0.222:80"))).unwrap();
     let first = kept.fetch();
-    // The only endpoint of its Node leaves the Service, and goes on serving.
+    // The only endpoint of its Node leaves the Service, and continues to serve.
     succeed(cluster.command("kubectl").args(["label", "pod", &first, "app-"]));
     eventually("new connections go to the other Node", || {
         let answer = fetch("198.19.0.222");
@@ -266,7 +266,7 @@ fn start(name: &str) -> OwnCluster {
     OwnCluster::start(name, &Options::default()).unwrap()
 }
 
-/// What `command` prints; it must succeed.
+/// The output of `command`, which must succeed.
 fn succeed(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -281,7 +281,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Waits until `holds`, which it must within half a minute.
+/// Waits until `holds` returns true, for half a minute at most.
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {

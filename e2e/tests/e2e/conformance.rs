@@ -1,7 +1,8 @@
-//! The 30 scenarios of the Ingress conformance suite (kubernetes-sigs/ingress-controller-conformance), with its images, its
-//! objects and the requests of its client, in code of our own.
+//! The 30 scenarios of the Ingress conformance suite (kubernetes-sigs/ingress-controller-conformance), with its images, its objects
+//! and the requests of its client, in code of this repository.
 //!
-//! One test for each of its features, one line for each scenario. Every request is sent once: what has an address is served.
+//! One test per feature of the suite, one line per scenario. Every request is sent once: once an Ingress has an address, it is
+//! served.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,13 +14,13 @@ use k8s_openapi::api::networking::v1::Ingress;
 use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256};
 use serde_json::Value;
 
-/// The suite wants a Server header, which is sent only if it is asked for.
+/// The suite expects a Server header, which is sent only if a value asks for it.
 const VALUES: &[&str] = &["controller.config.server-tokens=true", "controller.replicaCount=1"];
 
-/// The client of the suite says so, and backends have to see it.
+/// The suite's client sends this, and backends must see it.
 const AGENT: &str = "Go-http-client/1.1";
 
-/// Runs the scenarios of a feature, which has a release of its own.
+/// Runs the scenarios of a feature, on a release of its own.
 fn feature(
     name: &str,
     scenarios: impl AsyncFnOnce(&Scene, &Release<'_>) -> anyhow::Result<()> + Send,
@@ -52,9 +53,9 @@ impl<'a> Ask<'a> {
         Self { method: "GET", scheme: "http", host, path }
     }
 
-    /// Sends it, and if the answer is a redirect what that asks for, once and to the same address, as the client of the suite
-    /// does. The first answer of ingress-nginx, too, is a redirect to https for all hosts of an Ingress with a tls section, and
-    /// to the path with a slash for a Prefix that ends in one.
+    /// Sends the request, and follows one redirect to the same address, as the client of the suite does. ingress-nginx's first
+    /// response is also a redirect: to https for all hosts of an Ingress with a tls section, and to the path with a slash for a
+    /// Prefix that ends in one.
     async fn follow(self, address: IpAddr) -> anyhow::Result<Answer> {
         let answer = self.send(address).await?;
         if !(300..400).contains(&answer.response.status) {
@@ -86,7 +87,7 @@ impl<'a> Ask<'a> {
 }
 
 impl Answer {
-    /// It comes from that Service, and the request arrived there as it was sent.
+    /// The response comes from that Service, which received the request unchanged.
     fn comes_from(&self, service: &str, ask: Ask<'_>) -> anyhow::Result<()> {
         let status = self.response.status;
         ensure!(status == 200, "{ask:?}: status {status} instead of 200 of {service}");
@@ -102,7 +103,7 @@ impl Answer {
         Ok(())
     }
 
-    /// It has what a client of HTTP/1.1 can expect.
+    /// It has the fields that an HTTP/1.1 client can expect.
     fn is_complete(&self) -> anyhow::Result<()> {
         for name in ["content-length", "content-type", "date", "server"] {
             let there = self.response.headers().get(name).is_some();
@@ -112,7 +113,7 @@ impl Answer {
     }
 }
 
-/// All scenarios of a feature are played; failures are reported.
+/// Plays all scenarios of a feature, and reports failures.
 #[derive(Default)]
 struct Score {
     played: usize,
@@ -134,7 +135,7 @@ impl Score {
     }
 }
 
-/// What the suite makes for each Service that an Ingress names, and waits for.
+/// The objects that the suite creates for each Service that an Ingress names, and waits for.
 async fn backends(scene: &Scene, ingress: &str, services: &[(&str, &str)]) -> anyhow::Result<()> {
     for (service, port) in services {
         let port_name = if port.is_empty() { String::new() } else { format!("name: {port}, ") };
@@ -285,7 +286,7 @@ fn ingress_class() -> anyhow::Result<()> {
         let head = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: other}\nspec:\n";
         let spec = format!("  ingressClassName: some-invalid-class-name\n{}", rule("other.example"));
         scene.apply(&format!("{head}{spec}")).await?;
-        // The suite waits for minutes. What was written later has its address and is served, so this one was passed over.
+        // The suite waits for minutes. An Ingress written later has its address and is served, so this one was skipped.
         let at = ingress(scene, fairway.class(), "own", &rule("own.example")).await?;
         expect(at, Ask::get("own.example", "/"), Some("echo-service")).await?;
         expect(at, Ask::get("other.example", "/"), None).await?;

@@ -1,5 +1,5 @@
-//! The commands in the pages for users are run: in the order of the page, in a cluster of its own, by the bash, kubectl, helm,
-//! curl and openssl that a user has. `docs/page.rs` says what the fences in a page mean.
+//! Runs the commands in the pages for users: in the order of the page, in a cluster of its own, with a user's bash, kubectl, helm,
+//! curl and openssl. `docs/page.rs` explains the fences of a page.
 
 mod page;
 
@@ -28,8 +28,8 @@ const PAGES: [&str; 8] = [
     "docs/migrate-one-by-one.md",
 ];
 
-/// The commands that no test runs, all of them, and why. The paths in them exist, and `only_these_commands_are_not_run` keeps
-/// the list complete.
+/// The commands that no test runs, with the reasons. The paths in them exist, and `only_these_commands_are_not_run` keeps the list
+/// complete.
 const NOT_RUN: [(&str, &str); 6] = [
     (
         "docker build --file deploy/Containerfile",
@@ -45,7 +45,7 @@ const NOT_RUN: [(&str, &str); 6] = [
     ("cargo install --path crates/fairway", "a release build of minutes; the test has the command from the image"),
 ];
 
-/// Where kind's node has the ports that it maps to the machine's.
+/// The address of kind's node, to which it maps the machine's ports.
 const KIND_NODE: &str = "198.19.0.11";
 
 const INSTALL: &str = "helm install ingress-nginx deploy/helm/fairway --namespace ingress-nginx --create-namespace \
@@ -59,15 +59,15 @@ const SHOP: &str = "kubectl create deployment shop --port=3000 \
      kubectl rollout status deployment/shop --timeout=2m\n\
      kubectl wait ingress/shop --for=jsonpath='{.status.loadBalancer.ingress[0]}' --timeout=1m\n";
 
-/// What the chart of ingress-nginx has beside the controller.
+/// The objects that the chart of ingress-nginx has besides the controller.
 const WEBHOOK: &str = include_str!("docs/webhook.yaml");
 
-/// The certificate of who answers that webhook.
+/// The certificate of the server behind that webhook.
 const CERTIFICATE: &str = "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=webhook \
      -addext subjectAltName=DNS:ingress-nginx-controller-admission.ingress-nginx.svc \
      -keyout \"$OLD_CHART/files/webhook.key\" -out \"$OLD_CHART/files/webhook.crt\"\n";
 
-/// Fails unless one Ingress is left to external-dns, under both prefixes of its annotations, and unless that has this address.
+/// Fails unless external-dns sees exactly one Ingress, under both prefixes of its annotations, and that has this address.
 /// `e2e/external-dns/run.sh` asks external-dns itself.
 const EXTERNAL_DNS: &str = r#"#!/bin/bash
 for prefix in 'external-dns\.kubernetes\.io' 'external-dns\.alpha\.kubernetes\.io'; do
@@ -104,7 +104,7 @@ fn page_how_it_works() {
     walk.page("docs/how-it-works.md");
 }
 
-/// The port mappings of kind, which Docker makes, are forwarded connections here as there.
+/// The port mappings of kind, which Docker makes, are forwarded connections here too.
 #[test]
 fn page_kind() {
     let walk = Walk::new("docs-kind", &Options { control_plane_taint: true });
@@ -119,10 +119,10 @@ fn page_kind() {
     walk.page("docs/install/kind.md");
 }
 
-/// The part of ingress-nginx is played by Fairway's own chart under the old names, with a webhook and a job as ingress-nginx has
-/// them, and installed as helm 3 did it, with patches made by the client: images of ingress-nginx can't be run here, and what
-/// the page is about is who has which name, address and class at which time. The values hold one that Fairway doesn't honour,
-/// and a DNS name that only one Service may have.
+/// Fairway's own chart plays the part of ingress-nginx under the old names, with a webhook and a job like those of ingress-nginx,
+/// and is installed as helm 3 did it, with client-side patches. Images of ingress-nginx can't be run here, and the page is about
+/// names, addresses and classes over time. The values have one that Fairway doesn't honour, and a DNS name that only one Service
+/// may have.
 #[test]
 fn page_migrate_from_ingress_nginx() {
     let walk = Walk::new("docs-migrate", &Options::default());
@@ -139,7 +139,7 @@ fn page_migrate_from_ingress_nginx() {
     walk.prepare(SHOP);
     walk.prepare("kubectl get validatingwebhookconfiguration ingress-nginx-admission");
 
-    // What external-dns would see the whole time: one address, never another and never none.
+    // What external-dns would see all the time: one address, never another and never none.
     let seen = walk.folder.join("seen.txt");
     let mut watch = walk.ground.cluster().command("kubectl");
     let path = "--output=jsonpath={.status.loadBalancer.ingress[*].ip}{\"\\n\"}";
@@ -155,7 +155,7 @@ fn page_migrate_from_ingress_nginx() {
     assert_ne!(addresses.first(), Some(&""), "{seen}");
 }
 
-/// Who plays ingress-nginx: see [`page_migrate_from_ingress_nginx`].
+/// The stand-in for ingress-nginx: see [`page_migrate_from_ingress_nginx`].
 #[test]
 fn page_migrate_one_by_one() {
     let walk = Walk::new("docs-one-by-one", &Options::default());
@@ -185,7 +185,7 @@ fn only_these_commands_are_not_run() {
     let mut met = BTreeSet::new();
     for name in PAGES {
         for block in parse(name).blocks.iter().filter(|block| block.not_run.is_some()) {
-            // What is between `<<'CONFIG'` and its end is input of the command before it.
+            // Text between `<<'CONFIG'` and its end is input of the command before it.
             let commands = block
                 .text
                 .split("<<'CONFIG'")
@@ -203,7 +203,7 @@ fn only_these_commands_are_not_run() {
     assert_eq!(met.len(), NOT_RUN.len(), "a command of NOT_RUN is on no page");
 }
 
-/// What `kind create cluster` would be told is what the cluster of the test is like.
+/// The configuration for `kind create cluster` describes a cluster like that of the test.
 #[test]
 fn the_configuration_for_kind_has_what_the_manifest_needs() {
     let text = read("docs/install/kind.md");
@@ -221,7 +221,7 @@ fn the_configuration_for_kind_has_what_the_manifest_needs() {
 /// A page on its way through a cluster.
 struct Walk {
     ground: Ground,
-    /// Where the commands are run: it looks like the top folder of the repository, and what they write stays in it.
+    /// The folder in which the commands run: it looks like the top folder of the repository, and their files stay in it.
     folder: PathBuf,
 }
 
@@ -236,7 +236,7 @@ impl Walk {
         Self { ground, folder }
     }
 
-    /// What has to be there before the page begins.
+    /// Everything that must exist before the page begins.
     fn prepare(&self, script: &str) {
         let (succeeded, output) = self.run("before the page", &format!("set -euo pipefail; exec 2>&1\n{script}\n"));
         assert!(succeeded, "before the page:\n{output}\n{}", self.ground.place());
@@ -250,7 +250,7 @@ impl Walk {
         assert!(complaints.is_empty(), "{name}\n{complaints}{}", self.ground.place());
     }
 
-    /// Puts a program beside those that a user has.
+    /// Adds a program to those of a user.
     fn program(&self, name: &str, text: &str) {
         let folder = self.folder.join("bin");
         fs::create_dir_all(&folder).expect("a folder");
@@ -322,11 +322,11 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Passes connections on, as Docker does for a port that is mapped.
+/// Forwards connections, as Docker does for a mapped port.
 async fn forward(listener: TcpListener, to: (&'static str, u16)) {
     while let Ok((mut client, _)) = listener.accept().await {
         tokio::spawn(async move {
-            // Nobody listens there: the client sees its connection closed, as it does with Docker.
+            // Nothing listens there: the client sees its connection closed, as with Docker.
             if let Ok(mut node) = TcpStream::connect(to).await {
                 let _ = tokio::io::copy_bidirectional(&mut client, &mut node).await;
             }

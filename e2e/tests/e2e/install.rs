@@ -1,5 +1,5 @@
-//! Installing and removing, and what is particular to kind and to bare metal. The pages in `docs/install` are walked in
-//! `docs.rs`; here is what a user doesn't see there, but would miss.
+//! Installing and removing, and the specifics of kind and bare metal. `docs.rs` runs the pages in `docs/install`; these tests cover
+//! what users don't see there but would miss.
 
 use std::net::Ipv4Addr;
 
@@ -10,10 +10,10 @@ use crate::ground::Ground;
 
 const NODES: [&str; 2] = ["198.19.0.11", "198.19.0.12"];
 
-/// Waits until the `jsonpath` of the Ingress shop is there, or has the value that follows `=`.
+/// Waits until the `jsonpath` of the Ingress shop exists, or has the value that follows `=`.
 const WAIT_FOR_SHOP: &str = "kubectl wait ingress/shop --timeout=1m --for=jsonpath=";
 
-/// Asks for the shop, again until it answers at all; prints what the echo says that it got.
+/// Requests the shop until it responds at all; prints the request as the echo received it.
 const ASK: &str = "curl --fail --silent --show-error --max-time 10 --retry 10 --retry-all-errors --retry-delay 1 \
      --header 'Host: shop.example.com'";
 
@@ -80,13 +80,13 @@ fn ingresses_can_be_written_while_no_pod_can_run() {
 
     create_shop(&ground);
     ground.read("kubectl annotate ingress shop nginx.ingress.kubernetes.io/proxy-body-size=8m");
-    // Mistakes as well: nothing rejects them, and they are reported later.
+    // Mistakes too: nothing rejects them, and they are reported later.
     ground.read("kubectl annotate ingress shop nginx.ingress.kubernetes.io/proxy-read-timeout=soon");
     let pods = json(&ground, "kubectl get pods --namespace ingress-nginx --output json");
     let state = &pods["items"][0]["status"]["containerStatuses"][0]["state"];
     assert!(state["waiting"]["reason"].is_string(), "no container may run here: {state}");
 
-    // And what was written meanwhile is served once they run.
+    // Objects written meanwhile are served once the pods run.
     install(&ground, "--set image.repository=fairway/fairway");
     ground.read(&format!("{WAIT_FOR_SHOP}'{{.status.loadBalancer.ingress[0].ip}}'"));
     let address = shown(&ground).remove(0);
@@ -105,12 +105,12 @@ fn nothing_is_left_after_removal() {
     assert_eq!(shop["metadata"]["finalizers"], Value::Null, "nothing of ours holds an Ingress");
     assert_ne!(cluster_wide(&ground), before);
 
-    // In the order of the page: the pods first, so that the last one may take its address back.
+    // In the order of the page: the pods first, so that the last one can remove its address.
     ground.read("kubectl delete deployment ingress-nginx-controller --namespace ingress-nginx --cascade=foreground --timeout=2m");
     assert_eq!(shown(&ground), Vec::<String>::new());
     ground.read("helm uninstall ingress-nginx --namespace ingress-nginx --wait --timeout 2m");
     assert_eq!(cluster_wide(&ground), before);
-    // What the chart didn't make: the Lease, and what Kubernetes puts into every namespace.
+    // Objects that the chart didn't create: the Lease, and those that Kubernetes puts into every namespace.
     let left = "kubectl get leases,configmaps,secrets,services,serviceaccounts,roles,rolebindings,deployments,daemonsets,pods,\
                 poddisruptionbudgets --namespace ingress-nginx --output name";
     let left = ground.read(left);
@@ -124,7 +124,7 @@ fn nothing_is_left_after_removal() {
     ingresses_are_free(&ground);
 }
 
-/// Who doesn't read the page takes all away at once.
+/// A user who doesn't read the page removes everything at once.
 #[test]
 fn removal_at_once_blocks_nothing() {
     let ground = ground("install-at-once", &Options::default());
@@ -138,7 +138,7 @@ fn removal_at_once_blocks_nothing() {
     ground.read("kubectl delete namespace ingress-nginx --timeout=2m");
 }
 
-/// An Ingress that Fairway served can be changed and deleted, and new ones can be made.
+/// An Ingress that Fairway served can be changed and deleted, and new ones can be created.
 fn ingresses_are_free(ground: &Ground) {
     ground.read(
         "kubectl annotate ingress shop nginx.ingress.kubernetes.io/proxy-body-size=1m
@@ -213,7 +213,7 @@ fn bare_metal_on_the_network_of_the_nodes() {
     ground.read(&format!("{WAIT_FOR_SHOP}'{{.status.loadBalancer.ingress[1].ip}}'={}", NODES[1]));
     assert_eq!(shown(&ground), NODES);
     for node in NODES {
-        // No detour and no translation: the address of who asks, which is that of the bridge.
+        // No detour and no translation: the address of the client, which is that of the bridge.
         assert_eq!(client_address(&ground, &format!("http://{node}/")), Ipv4Addr::new(198, 19, 0, 1));
         ground.read(&format!("{ASK} --insecure https://{node}/"));
     }

@@ -1,4 +1,4 @@
-//! What the real kube-proxy does in front of Fairway and behind it, while pods come, move and go.
+//! The real kube-proxy in front of Fairway and behind it, while pods come, move and go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,13 +15,13 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 const HOST: &str = "web.example";
-/// Connections of Fairway to a ClusterIP stay with a pod: with this each request has one of its own.
+/// Connections of Fairway to a ClusterIP stay with a pod: with this setting each request has its own connection.
 const FRESH: &str = "controller.config.upstream-keepalive-connections=0";
-/// Which endpoints were tried, and for what.
+/// The endpoints that were tried, and for which target.
 const UPSTREAM_LOG: &str = "controller.config.log-format-upstream=upstream=$upstream_addr target=$request_uri";
-/// How many requests tell one pod from several: two pods with equal shares are taken for one in one run of 2^23.
+/// Number of requests that distinguishes one pod from several: two pods with equal shares look like one in one run of 2^23.
 const ENOUGH: usize = 24;
-/// How long an exchange of bytes may take.
+/// Time limit for an exchange of bytes.
 const LIMIT: Duration = Duration::from_secs(8);
 
 #[test]
@@ -91,7 +91,7 @@ fn clients_have_the_address_that_the_traffic_policy_says_and_the_way_in_follows_
         let of_nodes = NODES.map(|node| [node.address, node.gateway]).concat();
         ensure!(of_nodes.contains(&seen), "with the default policy the client is {seen}");
 
-        // Nothing of the pod changes.
+        // Nothing about the pod changes.
         let local = "controller.service.externalTrafficPolicy=Local";
         fairway.upgrade(&[&on_first, local]).await?;
         follows(scene, &fairway, address, first.address, second.address).await?;
@@ -144,7 +144,7 @@ fn tcp_and_udp_services_of_the_chart_pass_bytes_and_datagrams_in_both_directions
         for port in [9000, 9001] {
             let address = SocketAddr::new(address, port);
             scene.until(&format!("bytes pass port {port}"), async || pass_bytes(address, 1000).await).await?;
-            // More than all buffers on the way hold: both directions go on at once.
+            // More than all buffers on the way hold: both directions run at the same time.
             ensure!(pass_bytes(address, 16 << 20).await?, "other bytes came back from port {port}");
         }
         for port in [9053, 9000] {
@@ -158,7 +158,7 @@ fn tcp_and_udp_services_of_the_chart_pass_bytes_and_datagrams_in_both_directions
     })
 }
 
-/// The pods that answer [`ENOUGH`] requests, each over a connection of its own; all have to be answered.
+/// The pods that answer [`ENOUGH`] requests, each over a new connection; all must be answered.
 async fn ask(address: SocketAddr, target: &str) -> anyhow::Result<BTreeSet<String>> {
     let requests = (0..ENOUGH).map(async |_| {
         let response = Session::connect(address).await?.get(HOST, target).await?;
@@ -168,7 +168,7 @@ async fn ask(address: SocketAddr, target: &str) -> anyhow::Result<BTreeSet<Strin
     Ok(try_join_all(requests).await?.into_iter().collect())
 }
 
-/// Where the requests for `target` went, as the access log has it once it has at least so many of them.
+/// The endpoints of requests for `target`, once the access log has at least this many of them.
 async fn upstreams(
     scene: &Scene,
     fairway: &Release<'_>,
@@ -215,7 +215,7 @@ async fn client(scene: &Scene, address: SocketAddr) -> anyhow::Result<Ipv4Addr> 
     }
 }
 
-/// Waits until the health check of the Service leads to `near` alone; from then on the client's address arrives.
+/// Waits until the health check of the Service leads only to `near`; from then on the client's address arrives.
 async fn follows(
     scene: &Scene,
     fairway: &Release<'_>,
@@ -240,7 +240,7 @@ async fn follows(
     Ok(())
 }
 
-/// Whether `count` bytes come back as they were sent, and then the end.
+/// Whether `count` bytes come back unchanged, followed by the end.
 async fn pass_bytes(address: SocketAddr, count: usize) -> anyhow::Result<bool> {
     let sent: Vec<u8> = (0..count).map(|index| (index % 251) as u8).collect();
     let exchange = async {
@@ -257,9 +257,9 @@ async fn pass_bytes(address: SocketAddr, count: usize) -> anyhow::Result<bool> {
     timeout(LIMIT, exchange).await.context("bytes take too long")?
 }
 
-/// Whether datagrams of one client come back to it, each as it was sent.
+/// Whether datagrams of one client come back to it, each unchanged.
 async fn pass_datagrams(address: SocketAddr) -> anyhow::Result<bool> {
-    // A new one each time: the kernel remembers where datagrams of the last one went.
+    // A new client each time: the kernel remembers where datagrams of the last one went.
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
     socket.connect(address).await?;
     for length in [1, 512, 1400] {

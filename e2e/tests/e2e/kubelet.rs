@@ -59,7 +59,7 @@ async fn event(scene: &Scene, pod: &str, reason: &str, message: &str) -> anyhow:
         .await
 }
 
-/// Runs a script in a container; what it wrote.
+/// Runs a script in a container, and returns its output.
 async fn shell(scene: &Scene, pod: &str, container: &str, script: &str) -> anyhow::Result<String> {
     let node = text(&get(scene, pod).await?, "/spec/nodeName");
     let escape = |byte: &u8| format!("%{byte:02x}");

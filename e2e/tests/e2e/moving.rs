@@ -1,7 +1,7 @@
 //! An application moves from one namespace to another: the old one is deleted while the new one is ready.
 //!
-//! The pods of a namespace are deleted before anything else in it. Its Ingresses, whose claims are the older ones, stay without
-//! endpoints until the last pod has ended, and here one of them takes its time.
+//! The pods of a namespace are deleted before anything else in it. Its Ingresses, which have the older claims, stay without
+//! endpoints until the last pod has ended, and one of them takes its time here.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio::time::sleep;
 /// The names that the application serves: its host, an alias, and a catch-all name.
 const HOSTS: [&str; 3] = ["shop.example", "alias.example", "nobodys.example"];
 
-/// Requests a second for each of them.
+/// Requests per second for each of them.
 const RATE: u32 = 100;
 
 /// A host for which each of the two namespaces has its own certificate.
@@ -82,7 +82,8 @@ fn no_request_is_lost_when_an_application_moves_to_another_namespace() -> anyhow
     })
 }
 
-/// Connects with TLS and asks, again and again, until it is stopped: how often each of two certificates was shown, in this order.
+/// Repeatedly connects with TLS and sends a request until it is stopped; returns how often each of two certificates was shown, in
+/// this order.
 async fn follow(
     address: SocketAddr,
     [before, after]: [Vec<u8>; 2],
@@ -100,7 +101,7 @@ async fn follow(
     Ok(counts)
 }
 
-/// The certificate that is shown for the host, which has to answer as well.
+/// The certificate shown for the host, which must respond as well.
 async fn certificate(address: SocketAddr) -> anyhow::Result<Vec<u8>> {
     let mut session = Session::connect_tls(address, SECURE).await?;
     let status = session.get(SECURE, "/").await.context(SECURE)?.status;
@@ -113,7 +114,7 @@ fn answered(load: &Running, deployment: &str) -> bool {
     load.so_far().pods.keys().any(|pod| pod.starts_with(&format!("{deployment}-")))
 }
 
-/// Waits until so many pods are ready.
+/// Waits until this many pods are ready.
 async fn ready(scene: &Scene, namespace: &str, count: usize) -> anyhow::Result<()> {
     let pods: Api<Pod> = Api::namespaced(scene.client(), namespace);
     scene
@@ -123,8 +124,8 @@ async fn ready(scene: &Scene, namespace: &str, count: usize) -> anyhow::Result<(
         .await
 }
 
-/// The application: two pods, a Service, an Ingress with a host and an alias, one with a certificate, and one that takes what nobody
-/// else wants. Returns the certificate, in DER.
+/// The application: two pods, a Service, an Ingress with a host and an alias, one with a certificate, and a catch-all. Returns the
+/// certificate, in DER.
 async fn install(scene: &Scene, namespace: &str, class: &str, deployment: &str) -> anyhow::Result<Vec<u8>> {
     let key = KeyPair::generate()?;
     let certificate = CertificateParams::new(vec![SECURE.to_owned()])?.self_signed(&key)?;

@@ -28,8 +28,8 @@ const CLIENTS: usize = 4;
 /// The host that has them.
 const SHOP: &str = "shop.example";
 
-/// How soon after the return of the API server everything has to be live. The goal is 2 s, and the figures are printed; the clock
-/// of a machine that others use decides no test, but too long a wait before a retry is found out.
+/// The time from the return of the API server until everything has to be live. The goal is 2 s, and the figures are printed. The
+/// clock of a shared machine decides no test, but this limit catches a retry that waits too long.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The same while the API server refuses or answers slowly, and after that.
@@ -128,7 +128,7 @@ fn traffic_goes_on_and_changes_come_through_whatever_becomes_of_the_api_server()
             let with_the_victim = failure.ended() >= killed && failure.sent <= returned;
             ensure!(with_the_victim, "a request failed: {failure}");
         }
-        // What was under way there.
+        // Requests in progress there.
         ensure!(account.failed <= CLIENTS as u64, "{} requests failed with the endpoint that died", account.failed);
         same(&before, &fairway.pods().await?)?;
         drop(other);
@@ -136,7 +136,7 @@ fn traffic_goes_on_and_changes_come_through_whatever_becomes_of_the_api_server()
     })
 }
 
-/// The API server ends each watch after the two minutes that we ask for.
+/// The API server ends each watch after the two minutes that Fairway requests.
 #[test]
 fn a_watch_that_runs_out_is_resumed_without_a_gap() -> anyhow::Result<()> {
     scene::run("watch-end", async |scene| {
@@ -157,7 +157,7 @@ fn a_watch_that_runs_out_is_resumed_without_a_gap() -> anyhow::Result<()> {
             ensure!(slowest <= LIMIT, "round {round}: live only {slowest:?} after the write");
             sleep(Duration::from_millis(500)).await;
             match &mut left {
-                // Some more after the end of the watch.
+                // For a while after the end of the watch.
                 Some(0) => break,
                 Some(left) => *left -= 1,
                 None if begin.elapsed() > Duration::from_secs(118) && round % 8 == 0 => {
@@ -178,7 +178,7 @@ fn a_watch_that_runs_out_is_resumed_without_a_gap() -> anyhow::Result<()> {
     })
 }
 
-/// Where the pods of Fairway take requests.
+/// The addresses at which Fairway's pods accept requests.
 fn addresses(pods: &[Pod]) -> anyhow::Result<Vec<SocketAddr>> {
     let address = |pod: &Pod| {
         let ip: IpAddr =
@@ -188,7 +188,7 @@ fn addresses(pods: &[Pod]) -> anyhow::Result<Vec<SocketAddr>> {
     pods.iter().map(address).collect()
 }
 
-/// The pods are those of before, and none was restarted.
+/// The pods are the same as before, and none has restarted.
 fn same(before: &[Pod], after: &[Pod]) -> anyhow::Result<()> {
     let names =
         |pods: &[Pod]| pods.iter().map(|pod| pod.metadata.name.clone()).collect::<std::collections::BTreeSet<_>>();

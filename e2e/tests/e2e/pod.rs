@@ -1,4 +1,4 @@
-//! The pods of Fairway as the chart makes them: what really runs, and with which rights.
+//! Fairway's pods as the chart creates them: the running process and its rights.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 const HOST: &str = "web.example";
 /// The capability to listen on ports below 1024, as a set of capabilities in `/proc/PID/status`.
 const NET_BIND_SERVICE: u64 = 1 << 10;
-/// What `worker-shutdown-timeout` is when the ConfigMap says nothing.
+/// The default of `worker-shutdown-timeout`.
 const DRAIN: u64 = 240;
 
 #[test]
@@ -43,11 +43,11 @@ fn pods_run_on_both_nodes_without_any_right_that_they_can_do_without() -> anyhow
             ensure!(set(process, "CapBnd")? & !NET_BIND_SERVICE == 0, "CapBnd: {}", process.field("CapBnd")?);
             ensure!(process.field("NoNewPrivs")? == "1", "it may gain privileges");
             ensure!(process.field("Seccomp")? == "2", "no system call is refused to it");
-            // Not even who may do everything can write there.
+            // Not even root can write there.
             let written = fs::write(process.path("root/written"), "");
             let refused = written.as_ref().is_err_and(|error| error.kind() == ErrorKind::ReadOnlyFilesystem);
             ensure!(refused, "writing to its root: {written:?}");
-            // Services of the namespace are no business of its environment. Those of the API server every pod has.
+            // Services of the namespace are not in its environment. Those of the API server are in every pod's.
             let own = ["HOME", "HOSTNAME", "PATH", "POD_NAME", "POD_NAMESPACE"];
             let others: Vec<_> = process.environment()?.into_keys().collect();
             let others: Vec<_> = others
@@ -83,11 +83,11 @@ fn a_pod_that_is_to_end_says_so_at_once_serves_on_and_ends_when_its_last_request
 
         let name = pod.metadata.name.clone().context("a pod without a name")?;
         let pods = scene.api::<Pod>();
-        // It is answered when no new connection is taken any more, and has to be waited for.
+        // It is answered once no new connection is accepted, and the process has to wait for it.
         let last = Pending::send(http, HOST, grace + Duration::from_secs(4)).await?;
         let begun = Instant::now();
         pods.delete(&name, &DeleteParams::default()).await?;
-        // Load balancers ask for this one. Of a pod that is to end, the kubelet asks for readiness only.
+        // Load balancers probe this one. The kubelet probes only the readiness of a pod that is ending.
         let unhealthy = async || Ok(scene.get(health, "health", "/healthz").await?.status == 500);
         scene.until("it says so at /healthz", unhealthy).await?;
         ensure!(
@@ -103,7 +103,7 @@ fn a_pod_that_is_to_end_says_so_at_once_serves_on_and_ends_when_its_last_request
         let expected = Some(EndpointConditions { ready: Some(false), serving: Some(true), terminating: Some(true) });
         let ends = async || Ok(conditions(scene, &fairway, &name).await? == expected);
         scene.until("its endpoint terminates and serves", ends).await?;
-        // They learn of it later: it serves on for so long, at least. kube-proxy leads to it only as long as that is known.
+        // They notice later: it has to serve for at least this long. kube-proxy leads to it only while the conditions say so.
         loop {
             let told = conditions(scene, &fairway, &name).await?;
             match scene.get(http, HOST, "/").await {
@@ -116,7 +116,7 @@ fn a_pod_that_is_to_end_says_so_at_once_serves_on_and_ends_when_its_last_request
         println!("it takes no connection {:.1?} after its deletion", begun.elapsed());
         let answer = last.answer().await?;
         ensure!(answer.starts_with("HTTP/1.1 200 "), "the last request: {answer:?}");
-        // Nothing of its 300 s is waited for in vain: that is far longer than we wait here.
+        // It doesn't wait for its whole 300 s, which is far longer than the test waits.
         scene.until("the pod is gone", async || Ok(pods.get_opt(&name).await?.is_none())).await?;
         println!("the pod was gone {:.1?} after its deletion", begun.elapsed());
         Ok(())
@@ -133,7 +133,7 @@ fn on_the_network_of_the_nodes_it_listens_on_port_80_without_being_root() -> any
         for pod in fairway.pods().await? {
             let process = scene.process(name(&pod)?)?;
             ensure!(process.field("Uid")?.split_whitespace().all(|id| id == "101"), "Uid: {}", process.field("Uid")?);
-            // From the program file: the sysctl that makes the port free in a pod's own network can't be set here.
+            // From the program file: the sysctl that frees the port in a pod's own network can't be set here.
             for field in ["CapPrm", "CapEff", "CapBnd"] {
                 ensure!(set(process, field)? == NET_BIND_SERVICE, "{field}: {}", process.field(field)?);
             }
@@ -147,7 +147,7 @@ fn on_the_network_of_the_nodes_it_listens_on_port_80_without_being_root() -> any
     })
 }
 
-/// What Kubernetes tells of the endpoint that is a pod of Fairway, if it is one still.
+/// The state in Kubernetes of the endpoint that is a Fairway pod; `None` once it is none.
 async fn conditions(scene: &Scene, fairway: &Release<'_>, pod: &str) -> anyhow::Result<Option<EndpointConditions>> {
     let is_pod = |endpoint: &Endpoint| endpoint.target_ref.as_ref().and_then(|of| of.name.as_deref()) == Some(pod);
     let endpoint = scene.endpoints(&fairway.controller()).await?.into_iter().find(is_pod);
@@ -161,7 +161,7 @@ fn fits_the_drain(pod: &Pod) -> anyhow::Result<Container> {
     let probes = [&container.startup_probe, &container.liveness_probe, &container.readiness_probe];
     let paths = probes.map(|probe| probe.as_ref()?.http_get.as_ref()?.path.as_deref());
     ensure!(paths == [Some("/healthz"), Some("/healthz"), Some("/readyz")], "{paths:?}");
-    // It waits by itself.
+    // The process waits by itself, so it needs no hook.
     ensure!(container.lifecycle.is_none(), "{:?}", container.lifecycle);
     let given = spec.termination_grace_period_seconds.context("no grace period")?;
     let needed =
@@ -177,11 +177,11 @@ fn seconds(container: &Container, flag: &str) -> anyhow::Result<u64> {
     Ok(value.with_context(|| format!("no {flag}"))?.parse()?)
 }
 
-/// A request that is not answered yet.
+/// A request without a response so far.
 struct Pending(TcpStream);
 
 impl Pending {
-    /// Sends one that the echo server answers after `delay`, in whole seconds.
+    /// Sends a request that the echo server answers after `delay`, in whole seconds.
     async fn send(address: SocketAddr, host: &str, delay: Duration) -> anyhow::Result<Self> {
         let mut stream = TcpStream::connect(address).await?;
         let target = format!("/?delay={}s", delay.as_secs());
@@ -190,7 +190,7 @@ impl Pending {
         Ok(Self(stream))
     }
 
-    /// The answer, as it comes.
+    /// The response, as it arrives.
     async fn answer(mut self) -> anyhow::Result<String> {
         let mut answer = Vec::new();
         let read = tokio::time::timeout(scene::PATIENCE, self.0.read_to_end(&mut answer));

@@ -1,4 +1,4 @@
-//! The rights that the chart grants are those that are used. The audit logs of all that ran before prove it, so this comes last.
+//! The chart grants exactly the rights that are used. The audit logs of all earlier tests prove it, so this one comes last.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -15,8 +15,8 @@ use k8s_openapi::api::networking::v1::Ingress;
 use kube::Api;
 use kube::api::ListParams;
 
-/// Settings that, together, make the chart grant all that it ever grants. What Roles grant in more than one namespace is the same
-/// right, but for those to a single object.
+/// Settings that together make the chart grant every right that it can grant. Roles in more than one namespace grant the same
+/// rights, except those to a single object.
 const SETTINGS: &[&[&str]] = &[
     &[],
     &["controller.scope.enabled=true"],
@@ -34,7 +34,8 @@ const SETTINGS: &[&[&str]] = &[
 
 #[test]
 fn no_request_was_denied_and_no_right_was_left_unused() -> anyhow::Result<()> {
-    // All others have their objects in one namespace, where a Role would do, and some are over before all is said about them.
+    // All others have their objects in one namespace, where a Role would do, and some end before Fairway has reported everything
+    // about them.
     scene::run("rights", async |scene| {
         let fairway = scene.fairway(&[]).await?;
         let other = format!("{}-other", scene.namespace());
@@ -70,7 +71,7 @@ fn no_request_was_denied_and_no_right_was_left_unused() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Has a release say all that it has to say about Ingresses in some namespaces: the address in their status, and an Event.
+/// Makes a release report everything that it can about Ingresses in some namespaces: the address in their status, and an Event.
 async fn tells(scene: &Scene, fairway: &Release<'_>, namespaces: &[&str]) -> anyhow::Result<()> {
     for namespace in namespaces {
         scene.apply(&ingress(fairway.class(), namespace)).await?;
@@ -109,7 +110,7 @@ spec:
     )
 }
 
-/// The audit logs of this run: of the shared cluster, and of all that began after it.
+/// The audit logs of this run: that of the shared cluster, and those of all clusters that started after it.
 fn audit_logs() -> anyhow::Result<Vec<PathBuf>> {
     let shared = shared_cluster();
     let begin = fs::metadata(Layout::new(&shared)?.audit_log()).context("the shared cluster's audit log")?.created()?;
@@ -123,7 +124,7 @@ fn audit_logs() -> anyhow::Result<Vec<PathBuf>> {
     Ok(logs)
 }
 
-/// What the chart grants with these settings, in all its roles together.
+/// The rights that the chart grants with these settings, in all its roles together.
 fn rights_of_the_chart(settings: &[&str]) -> anyhow::Result<BTreeSet<Right>> {
     let mut helm = Cluster::find(&shared_cluster())?.command("helm");
     helm.args(["template", RELEASE]).arg(repository().join("deploy/helm/fairway"));

@@ -15,9 +15,9 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use nix::sys::signal::Signal;
 
 const HOST: &str = "shop.example";
-/// Two of Fairway, as in an installation that is to survive the loss of a pod; everything else as the chart has it.
+/// Two pods of Fairway, as in an installation that has to survive the loss of one; everything else as in the chart.
 const TWO: &str = "controller.replicaCount=2";
-/// How many clients of each kind there are: those that keep their connections, those that don't, those with slow requests.
+/// Number of clients of each kind: those that keep their connections, those that don't, those with slow requests.
 const CLIENTS: [usize; 3] = [8, 4, 4];
 
 #[test]
@@ -77,7 +77,7 @@ fn no_request_fails_while_fairway_is_restarted_or_upgraded() -> anyhow::Result<(
 
 #[test]
 fn a_killed_pod_of_fairway_takes_no_more_than_its_own_connections_along() -> anyhow::Result<()> {
-    // No other test is to see a kubelet that stands still.
+    // No other test may see a stopped kubelet.
     scene::run_alone("rollout-kill", &Options::default(), async |scene| {
         let (fairway, address) = serve(scene, 2).await?;
         let traffic = Traffic::begin(address).await;
@@ -125,7 +125,7 @@ fn a_killed_pod_of_fairway_takes_no_more_than_its_own_connections_along() -> any
             ensure!(is_cut || is_refused(failure), "not because of the death: {failure}");
             ensure!(failure.ended() >= death, "before the death: {failure}");
         }
-        // A few come and go between the count and the death.
+        // A few start and end between the count and the death.
         let [_, fresh, slow] = CLIENTS;
         ensure!(cut + resent <= open + fresh + slow, "more requests were cut than the dead pod had connections");
         Ok(())
@@ -140,18 +140,18 @@ fn no_request_fails_while_nodes_are_drained() -> anyhow::Result<()> {
         let budget = budgets.get(&fairway.controller()).await.context("the budget that the chart makes")?;
         ensure!(budget.status.is_some_and(|status| status.disruptions_allowed == Some(1)), "one pod may go");
         unharmed(scene, "node-b is drained", address, async || drain(scene, &fairway, "node-b").await).await?;
-        // Now all pods are on the other node: without the budget both of Fairway would go at once.
+        // Now all pods are on the other node: without the budget both of Fairway's would end at once.
         unharmed(scene, "node-a is drained", address, async || drain(scene, &fairway, "node-a").await).await
     })
 }
 
-/// Fairway, and a backend of so many pods behind it.
+/// Fairway, and a backend with this many pods behind it.
 async fn serve<'a>(scene: &'a Scene, pods: usize) -> anyhow::Result<(Release<'a>, SocketAddr)> {
     let fairway = scene.fairway(&[TWO]).await?;
     scene.echo("web", pods).await?;
     fairway.ingress("web", HOST, "web").await?;
     let address = fairway.address().await?;
-    // Each of the two pods of Fairway has to know the Ingress.
+    // Each of Fairway's two pods has to know the Ingress.
     for pod in fairway.pods().await? {
         scene.served(SocketAddr::new(ip(&pod)?.parse()?, 80), HOST).await?;
     }
@@ -184,8 +184,7 @@ async fn drain(scene: &Scene, fairway: &Release<'_>, node: &str) -> anyhow::Resu
     Ok(())
 }
 
-/// Makes a change under load, and waits until every pod of the backend has answered. Not one request may fail or be
-/// sent twice.
+/// Makes a change under load, and waits until every pod of the backend has responded. No request may fail or be sent twice.
 async fn unharmed(
     scene: &Scene,
     what: &str,
@@ -232,18 +231,18 @@ impl Traffic {
         traffic
     }
 
-    /// Waits for a second's worth of answers.
+    /// Waits for as many responses as arrive in a second.
     async fn goes_on(&self) {
         let [kept, fresh, slow] = &self.loads;
         tokio::join!(kept.more(100), fresh.more(60), slow.more(10));
     }
 
-    /// What has failed so far.
+    /// The failures so far.
     fn failures(&self) -> Vec<Failure> {
         self.loads.iter().flat_map(|load| load.so_far().failures).collect()
     }
 
-    /// Waits until all pods of the backend that are there now have answered.
+    /// Waits until all current pods of the backend have responded.
     async fn reaches_all(&self, scene: &Scene) -> anyhow::Result<()> {
         let pods = scene.pods("web").await?.into_iter().filter_map(|pod| pod.metadata.name).collect::<Vec<_>>();
         let answered = async || {
@@ -260,7 +259,7 @@ impl Traffic {
     }
 }
 
-/// Nobody listened: as at the address of a dead process, until the cluster has heard of its death.
+/// Nothing listens, as at the address of a dead process until the cluster has noticed its death.
 fn is_refused(failure: &Failure) -> bool {
     matches!(failure.kind, Kind::Connect(_))
 }
@@ -274,7 +273,7 @@ fn restarts(pod: &Pod) -> i32 {
     statuses.map(|status| status.restart_count).sum()
 }
 
-/// How many connections of clients a pod of Fairway has.
+/// Number of client connections of a Fairway pod.
 async fn connections(pod: &Pod) -> anyhow::Result<usize> {
     let mut session = Session::connect(SocketAddr::new(ip(pod)?.parse()?, 10254)).await?;
     let text = session.get("metrics", "/metrics").await?.text();

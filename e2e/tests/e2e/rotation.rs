@@ -13,8 +13,8 @@ use tokio::time::sleep;
 
 const HOST: &str = "rotation.example";
 
-/// How soon after the write handshakes show a new certificate, as a rule: in half of the rotations. The clock of a machine that
-/// others use decides about none of them alone.
+/// The usual time from the write until handshakes show a new certificate: that of half of the rotations. The clock of a shared
+/// machine decides none of them alone.
 const USUAL: Duration = Duration::from_secs(1);
 
 #[test]
@@ -29,7 +29,7 @@ fn a_new_certificate_is_served_within_a_second_and_open_connections_stay() -> an
         for round in 1..=8 {
             let new = ca.leaf(&[HOST]);
             write(scene, &new.certificate_pem(), &new.key_pem()).await?;
-            // Nothing but the old one, then nothing but the new one.
+            // Only the old one, then only the new one.
             let took = served(address, &old, &new).await.with_context(|| format!("rotation {round}"))?;
             println!("rotation {round}: the new certificate is served {took:?} after the write");
             delays.push(took);
@@ -76,7 +76,7 @@ fn a_deleted_or_broken_certificate_leaves_the_last_good_one_in_force() -> anyhow
     })
 }
 
-/// A host with a certificate, served; the certificate and the address for TLS.
+/// A host that is served with a certificate; returns the certificate and the address for TLS.
 async fn serve(scene: &Scene, ca: &Ca) -> anyhow::Result<(Leaf, SocketAddr)> {
     let fairway = scene.fairway(&[]).await?;
     scene.echo("web", 1).await?;
@@ -122,7 +122,7 @@ async fn write(scene: &Scene, certificate: &str, key: &str) -> anyhow::Result<()
     scene.apply(&secret.to_string()).await
 }
 
-/// One handshake after the other until one shows `new`; each has to show `old` until then. How long it took.
+/// Makes one handshake after the other until one shows `new`; until then each has to show `old`. Returns how long it took.
 async fn served(address: SocketAddr, old: &Leaf, new: &Leaf) -> anyhow::Result<Duration> {
     let written = Instant::now();
     loop {
@@ -151,7 +151,7 @@ async fn still(address: SocketAddr, good: &Leaf, open: &mut Session) -> anyhow::
     Ok(())
 }
 
-/// Waits until there are `count` warnings with that reason about the Ingress; what they say.
+/// Waits until there are `count` warnings with that reason about the Ingress; returns their texts.
 async fn events(scene: &Scene, reason: &str, count: usize) -> anyhow::Result<Vec<String>> {
     let fields = format!("involvedObject.kind=Ingress,involvedObject.name=web,type=Warning,reason={reason}");
     let parameters = ListParams::default().fields(&fields);

@@ -5,7 +5,7 @@ use anyhow::ensure;
 use fairway_e2e::scene::{self, Release, Scene};
 use k8s_openapi::api::apps::v1::Deployment;
 
-/// What an upgrade changes besides.
+/// An additional change in an upgrade.
 const CHANGE: &str = "controller.resources.requests.memory=91Mi";
 
 #[test]

@@ -26,7 +26,7 @@ fn a_selector_chooses_the_namespaces_that_are_served() -> anyhow::Result<()> {
     })
 }
 
-/// What it needs is in four namespaces then: it has rights in each, and only those.
+/// It needs rights in four namespaces then: it has them in each, and in no other.
 #[test]
 fn a_release_serves_another_namespace_and_takes_its_address_from_a_third() -> anyhow::Result<()> {
     scene::run("scope-elsewhere", async |scene| {
@@ -50,7 +50,7 @@ fn a_release_serves_another_namespace_and_takes_its_address_from_a_third() -> an
         let answers = async |host: &str| anyhow::Ok(scene.get(address, host, "/").await?.status);
         // Its Service doesn't exist: a release that serves the host answers 503, any other 404.
         scene.steady("their host is served", async || Ok(answers("theirs.example").await? == 503)).await?;
-        // It was written before theirs.
+        // It is older than theirs.
         ensure!(answers("ours.example").await? == 404, "a namespace is served that isn't theirs");
         let database = SocketAddr::new(address.ip(), 5432);
         scene.served(database, "any.example").await?;
@@ -96,7 +96,7 @@ fn without_any_right_in_the_cluster_only_the_annotation_tells_whose_an_ingress_i
         scene
             .steady("the one with the annotation is served", async || Ok(answers("annotation.example").await? == 503))
             .await?;
-        // It was written before that.
+        // It is older than that.
         ensure!(answers("field.example").await? == 404, "a class is known that can't be read");
         shows(scene, scene.namespace(), "annotation", address.ip()).await
     })
@@ -133,8 +133,7 @@ endpoints: [{{addresses: [{address}], conditions: {{ready: true}}}}]
     )
 }
 
-/// Checks that the namespace of the scene is served and another one is not, until it has the label of the selector, if there
-/// is one.
+/// Checks that the namespace of the scene is served and another is not, until it has the label of the selector, if there is one.
 async fn serves(scene: &Scene, fairway: &scene::Release<'_>, selects: bool) -> anyhow::Result<()> {
     let address = fairway.address().await?;
     let other = format!("{}-other", scene.namespace());
@@ -148,7 +147,7 @@ async fn serves(scene: &Scene, fairway: &scene::Release<'_>, selects: bool) -> a
     scene.apply(&ingress(fairway.class(), &other, "theirs")).await?;
     scene.apply(&ingress(fairway.class(), scene.namespace(), "ours")).await?;
     scene.until("our host is served", async || Ok(answers("ours.example").await? == 503)).await?;
-    // It was written before ours.
+    // It is older than ours.
     anyhow::ensure!(answers("theirs.example").await? == 404, "a namespace is served that isn't ours");
     if selects {
         scene.apply(&namespace("fairway.dev/test: selector")).await?;

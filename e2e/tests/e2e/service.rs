@@ -1,4 +1,4 @@
-//! Session affinity of a Service: what kube-proxy does for it, and what remains of it behind Fairway.
+//! Session affinity of a Service: kube-proxy's part in it, and how much of it remains behind Fairway.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -19,7 +19,7 @@ fn affinity_of_a_service_holds_for_its_cluster_ip() -> anyhow::Result<()> {
         scene.echo("same", 3).await?;
         scene.kubectl(&["patch", "service/same", "--patch", r#"{"spec": {"sessionAffinity": "ClientIP"}}"#]).await?;
         let (any, same) = (cluster_ip(scene, "any").await?, cluster_ip(scene, "same").await?);
-        // kube-proxy hears of the change later than the API server.
+        // kube-proxy learns of the change later than the API server.
         let mut all = BTreeSet::new();
         scene
             .until("different pods behind the address without affinity", async || {
@@ -53,7 +53,7 @@ async fn cluster_ip(scene: &Scene, name: &str) -> anyhow::Result<IpAddr> {
     Ok(spec.cluster_ip.context("a Service without address")?.parse()?)
 }
 
-/// An Ingress of a class whose paths all lead to a Service, through its ClusterIP.
+/// An Ingress of a class, all of whose paths lead to a Service through its ClusterIP.
 fn through_the_cluster_ip(class: &str, host: &str, service: &str) -> String {
     format!(
         "
@@ -72,7 +72,7 @@ spec:
     )
 }
 
-/// The pod that answers a request over a connection of its own.
+/// The pod that answers a request on a new connection.
 async fn pod(scene: &Scene, address: SocketAddr, host: &str) -> anyhow::Result<String> {
     let answer: Value = serde_json::from_slice(&scene.get(address, host, "/").await?.body)?;
     Ok(answer["pod"].as_str().context("the echo names its pod")?.to_owned())

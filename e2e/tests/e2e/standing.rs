@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::status::holder;
 
-/// What each of these releases has, however many replicas: what ends is soon gone, and a leader that is gone soon replaced.
+/// Settings of each of these releases, whatever its replicas: pods end soon, and a leader that is gone is soon replaced.
 const SETTINGS: [&str; 3] = [
     "controller.electionTTL=15s",
     "controller.terminationGracePeriodSeconds=60",
@@ -30,7 +30,7 @@ fn one_replica_never_leaves_a_status_empty_while_it_is_to_come_back() -> anyhow:
     scene::run_alone("standing-one", &Options::default(), async |scene| {
         let fairway = release(scene, &["controller.replicaCount=1"]).await?;
         stands(scene, &fairway, 1).await?;
-        // The next one is made only when this one is gone.
+        // The next pod is created only when this one is gone.
         let recreate = ["controller.replicaCount=1", "controller.updateStrategy.type=Recreate"];
         unchanged(scene, "upgrade to Recreate", upgrade(&fairway, &recreate)).await?;
         unchanged(scene, "one goes before the next one comes", restart(scene, &fairway, "deployment")).await?;
@@ -59,7 +59,7 @@ fn two_replicas_never_leave_a_status_empty_while_one_is_to_come_back() -> anyhow
 #[test]
 fn a_daemon_set_never_leaves_a_status_empty_while_it_stands() -> anyhow::Result<()> {
     scene::run("standing-daemon", async |scene| {
-        // One pod at a time goes before the next one comes, and here there is only one node.
+        // Each pod ends before the next one starts, and there is only one node here.
         let nodes = "controller.nodeSelector.kubernetes\\.io/hostname=node-a";
         let fairway = release(scene, &["controller.kind=DaemonSet", nodes]).await?;
         let updates = ["controller.kind=DaemonSet", nodes, "controller.updateStrategy.rollingUpdate.maxUnavailable=1"];
@@ -74,7 +74,7 @@ fn a_daemon_set_never_leaves_a_status_empty_while_it_stands() -> anyhow::Result<
     })
 }
 
-/// What happens to every installation, with `count` replicas.
+/// Events in the life of every installation, with `count` replicas.
 async fn stands(scene: &Scene, fairway: &Release<'_>, count: usize) -> anyhow::Result<()> {
     unchanged(scene, "rollout", restart(scene, fairway, "deployment")).await?;
     let replicas = format!("controller.replicaCount={count}");
@@ -99,7 +99,7 @@ async fn stands(scene: &Scene, fairway: &Release<'_>, count: usize) -> anyhow::R
         scene.until("another one leads", async || Ok(holder(scene).await? != leader)).await
     })
     .await?;
-    // The process ends and not its pod: as in a failed liveness probe, and as when memory is short.
+    // The process ends but not its pod: as after a failed liveness probe, or when memory runs out.
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         unchanged(scene, &format!("{signal} to the leader's process"), async {
             let leader = holder(scene).await?;
@@ -129,7 +129,7 @@ async fn restart(scene: &Scene, fairway: &Release<'_>, kind: &str) -> anyhow::Re
     let workload = format!("{kind}/{}", fairway.controller());
     scene.kubectl(&["rollout", "restart", &workload]).await?;
     scene.kubectl(&["rollout", "status", &workload, "--timeout=120s"]).await?;
-    // Those of before may still be ending.
+    // Earlier pods may still be ending.
     let wanted = if kind == "daemonset" { 1 } else { wanted(scene, fairway).await? };
     fairway.ready(wanted).await
 }
@@ -146,7 +146,7 @@ async fn scale(scene: &Scene, fairway: &Release<'_>, pods: usize) -> anyhow::Res
     fairway.ready(pods).await
 }
 
-/// Something happens, and a watch sees the status of the Ingress with an address all the time.
+/// Something happens, and all the time a watch sees an address in the status of the Ingress.
 async fn unchanged(scene: &Scene, what: &str, change: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let watch = Watch::begin(scene).await?;
     let changed = change.await;
@@ -157,7 +157,7 @@ async fn unchanged(scene: &Scene, what: &str, change: impl Future<Output = anyho
     Ok(())
 }
 
-/// The last one ends, and the address is removed.
+/// The last pod ends, and the address is removed.
 async fn cleared(
     scene: &Scene,
     fairway: &Release<'_>,
@@ -168,14 +168,14 @@ async fn cleared(
     scene.until("the address is taken back", async || Ok(addresses(scene).await?.is_empty())).await
 }
 
-/// All that is seen of the Ingress's status.
+/// Everything that a watch shows of the Ingress's status.
 struct Watch {
     seen: Arc<Mutex<Vec<(String, Vec<String>)>>>,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Watch {
-    /// Begins with what is there now.
+    /// Starts from the current state.
     async fn begin(scene: &Scene) -> anyhow::Result<Self> {
         let ingresses: Api<Ingress> = scene.api();
         let list = ingresses.list(&ListParams::default()).await?;
@@ -190,7 +190,7 @@ impl Watch {
         mut version: String,
         seen: Arc<Mutex<Vec<(String, Vec<String>)>>>,
     ) -> anyhow::Result<()> {
-        // Until it is ended; the API server ends each watch after minutes.
+        // Until it is stopped; the API server ends each watch after some minutes.
         loop {
             let mut events = ingresses.watch(&WatchParams::default(), &version).await?.boxed();
             while let Some(event) = events.next().await {
@@ -207,7 +207,7 @@ impl Watch {
         }
     }
 
-    /// What was seen, up to a mark that is set now: so nothing is on its way any more.
+    /// The statuses so far, up to a mark that is set now, so that none is still on its way.
     async fn end(self, scene: &Scene) -> anyhow::Result<Vec<Vec<String>>> {
         let mark = json!({"metadata": {"annotations": {"mark": Timestamp::now().to_string()}}});
         let ingresses = scene.api::<Ingress>();
@@ -225,7 +225,7 @@ impl Watch {
     }
 }
 
-/// How often the container of a pod was started again.
+/// How often the container of a pod has restarted.
 async fn restarts(scene: &Scene, pod: &str) -> anyhow::Result<i32> {
     let status = scene.api::<Pod>().get(pod).await?.status.unwrap_or_default();
     Ok(status.container_statuses.iter().flatten().map(|container| container.restart_count).sum())

@@ -16,17 +16,17 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::time::sleep;
 
-/// The Lease's duration in these tests. A leader that does not come to renew it for half of that stops leading: on a machine that
-/// does a lot besides that must not happen by chance.
+/// The Lease's duration in these tests. A leader that can't renew it for half of that time stops leading: on a busy machine this
+/// must not happen by chance.
 const TERM: Duration = Duration::from_secs(15);
 
-/// How much later than it should something may happen on such a machine.
+/// How late an event may be on such a machine.
 const NOISE: Duration = Duration::from_secs(5);
 
-/// The interval of checks; the shortest that there is.
+/// The interval of checks; the shortest possible.
 const CHECK: Duration = Duration::from_secs(5);
 
-/// From the far end of the pool, where no other test's Service comes to.
+/// From the far end of the pool, which no other test's Service reaches.
 const OTHER_ADDRESSES: [&str; 2] = ["198.19.0.248", "198.19.0.249"];
 
 const SETTINGS: &[&str] = &[
@@ -70,17 +70,17 @@ fn status_follows_the_address_with_one_write_for_each_change() -> anyhow::Result
         let setting = format!("controller.service.loadBalancerIP={address}");
         fairway.upgrade(&[SETTINGS, &[&setting]].concat()).await?;
         show(scene, &ours, &[address]).await.context("changed")?;
-        // Two checks of everything, with nothing to be done.
+        // Two checks of everything, without anything to do.
         sleep(2 * CHECK + Duration::from_secs(1)).await;
         Writes::until(scene, &ours, 2).await.context("changed, and looked at again")?;
 
-        // A foreign change of our status is corrected.
+        // A change of our status by someone else is corrected.
         let nonsense = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
         ingresses.patch_status("b", &PatchParams::default(), &Patch::Merge(&nonsense)).await?;
         show(scene, &ours, &[address]).await.context("corrected")?;
         Writes::until(scene, &["b"], 3).await?.are_each(&["a", "by-annotation", "late"], 2)?;
 
-        // One of two replicas goes, and then the last one.
+        // One of two replicas ends, and then the last one.
         let deployment = format!("deployment/{}", fairway.controller());
         scene.kubectl(&["scale", &deployment, "--replicas=1"]).await?;
         fairway.ready(1).await?;
@@ -121,8 +121,8 @@ fn a_killed_leader_is_replaced_within_the_leases_duration() -> anyhow::Result<()
         for round in 1..=2 {
             fairway.ready(2).await?;
             let leader = holder(scene).await?;
-            // From now on it does nothing any more. To kill it at once would have the kubelet start it again, under the same name:
-            // that happens together with the end of its pod.
+            // From now on it does nothing. If it were killed at once, the kubelet would restart it under the same name: that
+            // happens together with the end of its pod.
             scene.signal(&leader, Signal::SIGSTOP)?;
             let dead = Timestamp::now();
             pods.delete(&leader, &DeleteParams::default().grace_period(0)).await?;
@@ -132,7 +132,7 @@ fn a_killed_leader_is_replaced_within_the_leases_duration() -> anyhow::Result<()
             println!("round {round}: {new} leads {took:?} after the end of {leader}, the Lease lasts {TERM:?}");
             ensure!(took <= TERM + NOISE, "there was no leader for {took:?}");
             ensure!(holder(scene).await? == new, "{new} took the Lease, and another one has it");
-            // The new leader has nothing to write; what comes from now on is its.
+            // The new leader has nothing to write; later writes are its own.
             Writes::until(scene, &ours, 1).await.context("the address is the same after the leader was killed")?;
             let late = format!("late-{round}");
             fairway.ingress(&late, &format!("{late}.example"), "none").await?;
@@ -161,7 +161,7 @@ fn a_leader_whose_lease_is_stolen_stops_writing_until_the_thief_is_gone() -> any
         let stolen = json!({"spec": {
             "holderIdentity": "thief", "acquireTime": now, "renewTime": now, "leaseDurationSeconds": TERM.as_secs(),
         }});
-        // It happens between the two.
+        // The process waits by itself, so it needs no hook.
         let before = Timestamp::now();
         leases.patch(&lease(scene), &PatchParams::default(), &Patch::Merge(&stolen)).await?;
         let theft = Timestamp::now();
@@ -175,7 +175,7 @@ fn a_leader_whose_lease_is_stolen_stops_writing_until_the_thief_is_gone() -> any
         println!("the theft was seen after {took:?}");
         ensure!(took <= TERM / 2 + NOISE, "the theft was seen only after {took:?}");
 
-        // There is something to write, but no replica does before the thief's term ends.
+        // There is something to write, but no replica writes before the thief's term ends.
         fairway.ingress("b", "b.example", "none").await?;
         show(scene, &["b"], &[&first]).await?;
         let writes = Writes::until(scene, &["a", "b"], 1).await?;
@@ -196,7 +196,7 @@ fn a_leader_whose_lease_is_stolen_stops_writing_until_the_thief_is_gone() -> any
 /// The status writes so far, from the audit log.
 struct Writes {
     all: Vec<Request>,
-    /// How many more failed.
+    /// The number of further writes that failed.
     refused: usize,
 }
 
@@ -208,8 +208,8 @@ impl Writes {
         Ok(Self { all, refused: refused.len() })
     }
 
-    /// The writes when each of these Ingresses was written to so often. The log has a write when its handler has ended, and that may
-    /// be later than others see what it wrote.
+    /// The writes, once each of these Ingresses has been written this often. The log contains a write when its handler has ended,
+    /// which may be later than others see the written status.
     async fn until(scene: &Scene, names: &[&str], count: usize) -> anyhow::Result<Self> {
         let what = format!("{count} writes to each of {names:?}");
         let writes = scene
@@ -230,14 +230,14 @@ impl Writes {
         self.all.iter().filter(|request| request.name == name).map(|request| request.pod.as_str()).collect()
     }
 
-    /// Each of these Ingresses was written to so often.
+    /// Each of these Ingresses has been written this often.
     fn are_each(&self, names: &[&str], count: usize) -> anyhow::Result<()> {
         let counts: BTreeMap<_, _> = names.iter().map(|name| (*name, self.count(name))).collect();
         ensure!(counts.values().all(|found| *found == count), "writes: {counts:?}, expected: {count} of each");
         Ok(())
     }
 
-    /// Every writer was the last one that had renewed the Lease before.
+    /// Every writer was the one that had last renewed the Lease.
     fn have_one_writer_at_a_time(&self, scene: &Scene) -> anyhow::Result<()> {
         let renewals: Vec<_> = scene.audit()?.into_iter().filter(is_renewal).collect();
         ensure!(!renewals.is_empty(), "the Lease has no holder");
@@ -260,7 +260,7 @@ fn is_renewal(request: &Request) -> bool {
     is_lease(request) && request.verb != "get" && (200..300).contains(&request.code)
 }
 
-/// Waits until each of these Ingresses shows just these addresses.
+/// Waits until each of these Ingresses shows exactly these addresses.
 async fn show(scene: &Scene, names: &[&str], expected: &[&str]) -> anyhow::Result<()> {
     for name in names {
         let what = format!("{name} shows {expected:?}");
@@ -303,7 +303,7 @@ async fn next_renewal(scene: &Scene, before: &str) -> anyhow::Result<Request> {
         .await
 }
 
-/// An Ingress with one annotation and one field of its own.
+/// An Ingress with this annotation and field.
 fn other(name: &str, annotation: &str, field: &str) -> String {
     format!(
         "
