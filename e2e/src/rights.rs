@@ -17,7 +17,7 @@ pub use self::chart::{RELEASE, Right, Scope, rights};
 ///
 /// A request that was denied is a lack of the chart, with four exceptions; each takes for granted that the chart grants this
 /// right, in this scope, for an object of this name:
-/// - it was taken away: the role or its binding was deleted before, as by who uninstalls while pods still end;
+/// - it was taken away: the role or its binding was deleted before, as when a user uninstalls while pods are still ending;
 /// - it was changed while the pod ran: an upgrade to settings that need fewer rights, of which the pod knows nothing;
 /// - it is to read IngressClasses, and the account only ever had rights in namespaces: Fairway asks, and goes on without;
 /// - the API server didn't know it yet, as one that has just started: the same request of the same account was allowed, and

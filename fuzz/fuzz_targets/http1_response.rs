@@ -1,4 +1,4 @@
-//! A backend's bytes: any split gives the same head, what is forwarded reads back, and its body is decoded without panic.
+//! A backend's bytes: any split gives the same head, the forwarded message parses back, and its body is decoded without panic.
 #![no_main]
 
 use fairway_proxy::http1::{

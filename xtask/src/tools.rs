@@ -53,7 +53,7 @@ struct Build {
     module: String,
 }
 
-/// The module of what reads metrics.
+/// The Go module of the tools that read metrics.
 const PROMETHEUS: &str = "prometheus";
 
 const MODULES: &[Module] = &[

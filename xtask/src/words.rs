@@ -1,6 +1,6 @@
-//! No file of the repository holds what is true on one machine only: its paths, and the hosts that it downloads from. Pages for users
-//! have none of the phrases that make English read as translated. And no line of the log shows a value as Rust's `Debug` does, which is
-//! for developers.
+//! No file of the repository has text that holds only on one machine: its paths, and the hosts that it downloads from. Pages for
+//! users have none of the phrases that make English read as translated. And no log line shows a value as Rust's `Debug` does, which
+//! is for developers.
 
 use std::fs;
 

@@ -36,7 +36,7 @@ impl Arrival {
     }
 }
 
-/// What a peer is believed about the client.
+/// The forwarded information that is trusted from a peer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum PeerTrust {
     /// Nothing.

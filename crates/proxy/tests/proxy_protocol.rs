@@ -1,4 +1,4 @@
-//! The PROXY header on listeners for HTTP and HTTPS: who the client is then, and what ends the connection.
+//! The PROXY header on listeners for HTTP and HTTPS: the client that it names, and the headers that end the connection.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 

@@ -29,7 +29,7 @@ pub use time::{GoDuration, NginxTime, Seconds, SignedSeconds};
 
 /// A value that users write as text.
 pub trait Value: Sized {
-    /// What is expected, as it completes the sentence "expected …".
+    /// The expected value, as it completes the sentence "expected …".
     const SYNTAX: &'static str;
 
     /// Parses the text; `None` if it doesn't have this syntax.

@@ -20,9 +20,9 @@ rules:
 kind: Service
 ";
 
-/// What an account called `shop` in the namespace `shop` may do by a Role of its own.
+/// The rights of an account `shop` in the namespace `shop`, from a Role of its own.
 const GET_POD: Asked = Asked { verb: "get", group: "", resource: "pods", namespace: "shop", name: "pod-1" };
-/// What it may do by a ClusterRole.
+/// The rights from a ClusterRole.
 const LIST_SECRETS: Asked = Asked { verb: "list", group: "", resource: "secrets", namespace: "", name: "" };
 const CREATE_EVENT: Asked = Asked { verb: "create", group: "", resource: "events", namespace: "shop", name: "" };
 const UPDATE_LEASE: Asked =
@@ -211,7 +211,7 @@ fn what_was_taken_away_elsewhere_excuses_nothing() {
     for (resource, namespace, name) in [
         ("rolebindings", "shop", "another"),
         ("rolebindings", "another", "shop"),
-        // What is in the Role stays when the ClusterRole goes.
+        // The rights from the Role stay when the ClusterRole goes.
         ("clusterrolebindings", "", "shop"),
         ("clusterroles", "", "shop"),
     ] {

@@ -1,7 +1,7 @@
 //! The PROXY header at the start of a client's connection, before TLS and HTTP: it names the client for which the peer speaks.
 //!
-//! Only a trusted peer may name clients. Whatever else begins a connection ends it: the peer's own address is never taken for
-//! the client's where a header is expected.
+//! Only a trusted peer may name clients. A connection that begins with anything else is closed: where a header is expected, the
+//! peer's own address never counts as the client's.
 
 use std::future::poll_fn;
 use std::io;
@@ -17,22 +17,22 @@ use crate::stream::{Downstream, ReadInto};
 /// Why a connection has no client.
 #[derive(Debug, thiserror::Error)]
 enum ProxyHeaderError {
-    /// Something else than a header.
+    /// The connection begins with something else.
     #[error(transparent)]
     Invalid(#[from] InvalidProxyHeader),
     /// The connection failed or ended.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Its time is over.
+    /// The header took too long.
     #[error("no complete PROXY header came in time")]
     Late,
-    /// The peer is none of those that may send one.
+    /// The peer may not send one.
     #[error("the peer is not trusted to name its clients")]
     Untrusted,
 }
 
 impl ClientConnection {
-    /// Receives the PROXY header and takes the client from it. `false` if the connection is over.
+    /// Receives the PROXY header and takes the client from it. Returns `false` if the connection is over.
     pub(super) async fn receive_proxy_header(&mut self) -> bool {
         match self.client_ends().await {
             // It speaks for itself, as the health check of a load balancer does.
@@ -41,7 +41,7 @@ impl ClientConnection {
                 self.facts.speak_for(ends);
                 self.admission.count_against(ends.source)
             }
-            // It had to make room.
+            // The connection had to make room.
             None => false,
             Some(Err(error)) => {
                 self.facts.shard.metrics.borrow_mut().connections.proxy_headers_failed += 1;
@@ -58,7 +58,7 @@ impl ClientConnection {
         if !settings.forwarded.trusted.contains(self.facts.arrival.peer.ip()) {
             return Some(Err(ProxyHeaderError::Untrusted));
         }
-        // The time for the head includes it.
+        // The time for the request head includes this.
         self.deadline.set(self.head_due.min(shard.timers.after(settings.proxy_header_timeout)));
         drop(running);
         let Downstream::Plain(tcp) = &mut self.stream else { return None };
@@ -75,7 +75,7 @@ async fn read(tcp: &mut TcpStream) -> Result<Option<Ends>, ProxyHeaderError> {
     let mut read = 0;
     loop {
         let mut room = ReadBuf::new(&mut header[read..]);
-        // What was peeked at stays with the kernel until it is known to belong to the header.
+        // Peeked bytes stay in the kernel until they are known to belong to the header.
         let peeked = poll_fn(|cx| tcp.poll_peek(cx, &mut room)).await?;
         if peeked == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());

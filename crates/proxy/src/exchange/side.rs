@@ -51,7 +51,7 @@ pub(crate) fn parse_http1(work: &mut Work, limits: &HeadLimits) -> Result<Parsed
     work.head.parse(work.inbound.filled(), limits)
 }
 
-/// Appends an answer of the proxy's own as a client gets it whose connection is kept, and returns its status.
+/// Appends a response of the proxy itself, for a client whose connection is kept, and returns its status.
 pub(crate) fn write_http1_answer(
     answer: &Answer<'_>,
     head_only: bool,
@@ -62,7 +62,7 @@ pub(crate) fn write_http1_answer(
     http1::write_answer(answer, to, context, out, &mut Vec::new()).0
 }
 
-/// Appends the head of a request as an endpoint gets it.
+/// Appends the head of a request as sent to an endpoint.
 ///
 /// # Errors
 /// If a configured value makes it unwritable.

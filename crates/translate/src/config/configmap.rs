@@ -386,7 +386,7 @@ impl GlobalConfig {
                     let message = format!("has no effect: {text}");
                     report(Severity::Info, Reason::IneffectiveConfiguration, key, value, message);
                 }
-                // What is written out is what happens anyway.
+                // A default that is written out asks for what Fairway does anyway.
                 Verdict::NotYet(_) | Verdict::Refused { .. } if spec.is_neutral(value) => {}
                 Verdict::NotYet(_) => {
                     let severity = if spec.restricts { Severity::Error } else { Severity::Warning };

@@ -105,7 +105,7 @@ fn without_effect(name: &str, others: &Annotations<'_>, rules: &Rules) -> Option
     }
 }
 
-/// What an annotation acts on, in ingress-nginx's division.
+/// The scope of an annotation, in ingress-nginx's terms.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scope {
     /// The Ingress as a whole: its hosts, or the Services it refers to.

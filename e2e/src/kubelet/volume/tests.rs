@@ -1,4 +1,4 @@
-//! What is in a volume.
+//! The contents of volumes.
 
 use super::*;
 use k8s_openapi::api::core::v1::Node;

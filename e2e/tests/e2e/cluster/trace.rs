@@ -1,4 +1,4 @@
-//! What there is of a cluster while it runs, and what of it is left when it has ended.
+//! The traces of a cluster while it runs, and after it has ended.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,12 +9,12 @@ use fairway_e2e::procfs::{self, KINDS, Namespace, Process};
 
 use super::succeed;
 
-/// What a cluster consists of in the eyes of the kernel.
+/// The parts of a cluster that the kernel knows.
 #[derive(Debug)]
 pub(crate) struct Footprint {
-    /// With the time of their start, for ids are used again.
+    /// Each with its start time, because ids are reused.
     processes: BTreeSet<(Process, String)>,
-    /// Those of its processes, without those of this one.
+    /// The namespaces of its processes, without those of this one.
     pub(crate) namespaces: Vec<Namespace>,
 }
 
@@ -25,7 +25,7 @@ impl Footprint {
         let mut namespaces = Vec::new();
         for (process, _) in &processes {
             for kind in KINDS {
-                // It may have ended meanwhile.
+                // The process may have ended meanwhile.
                 let Ok(namespace) = process.namespace(kind) else { continue };
                 if !namespace.holds(own, kind) && !namespaces.contains(&namespace) {
                     namespaces.push(namespace);
@@ -35,7 +35,7 @@ impl Footprint {
         Self { processes, namespaces }
     }
 
-    /// Checks that no process is left, not even a foreign one in one of the namespaces.
+    /// Checks that no process is left, not even an unrelated one in one of the namespaces.
     pub(crate) fn assert_gone(&self) {
         for (process, birth) in &self.processes {
             assert_ne!(process.birth().as_ref(), Some(birth), "left: {process:?}, {:?}", process.words());
@@ -46,7 +46,8 @@ impl Footprint {
     }
 }
 
-/// The process and all that come from it; who lost his parent in a process namespace has its first process instead.
+/// The process and all its descendants; a process that lost its parent in a process namespace has the namespace's first process as
+/// parent.
 fn descendants(root: Process) -> BTreeSet<(Process, String)> {
     let parents: Vec<_> = procfs::all().unwrap().filter_map(|process| Some((process, process.parent()?))).collect();
     let mut found = BTreeSet::from([root]);
@@ -60,8 +61,8 @@ fn descendants(root: Process) -> BTreeSet<(Process, String)> {
     }
 }
 
-/// What this machine has outside of clusters and of what a cluster makes inside: it must be the same before and after one. Only
-/// what could be of a cluster counts, for others use the machine, too.
+/// The state of this machine outside of clusters: it must be the same before and after one. Only traces that could be a cluster's
+/// count, because the machine is shared.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Surroundings {
     mounts: Vec<String>,
@@ -71,10 +72,10 @@ pub(crate) struct Surroundings {
     files: Vec<BTreeSet<String>>,
 }
 
-/// Folders in which programs keep things that outlive them.
+/// Folders in which programs store things that outlive them.
 const FOLDERS: [&str; 4] = ["/run", "/run/lock", "/var/lib", "/etc"];
 
-/// Parts of the names of all that is made by a cluster, by us or by Kubernetes.
+/// Parts of the names of everything that a cluster creates, whether by our code or by Kubernetes.
 const NAMES: [&str; 5] = ["fairway", "kube", "etcd", "helm", "load-balancer"];
 
 impl Surroundings {
@@ -93,7 +94,7 @@ impl Surroundings {
         };
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let mounts = mounts.lines().filter(|line| line.split(' ').nth(1).is_some_and(could_be));
-        // As `set_up` of the cluster's network and the kubelet call what they make.
+        // The names that `set_up` of the cluster's network and the kubelet give them.
         let is_link = |name: &String| {
             ["lan", "pods"].contains(&name.as_str()) || name.starts_with("node-") || name.starts_with("pod")
         };

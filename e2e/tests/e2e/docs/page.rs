@@ -1,23 +1,23 @@
-//! A page of the documentation: the commands in it, and what it says that they print.
+//! A page of the documentation: its commands, and their expected output.
 //!
-//! Fences and what they mean here:
+//! Fences and their meaning here:
 //! - `sh`: commands, run in the order of the page, all in one bash.
 //! - `console`: the output of the commands before it, line by line; `...` stands for anything within a line.
-//! - `text`: the words of each line stand in that output, one after the other, whatever is between them; `...` parts words.
+//! - `text`: the words of each line appear in that output, in order, with anything between them; `...` separates words.
 //!
 //! HTML comments on the line before a fence:
-//! - `<!-- test: docker -->`: not run, see `NOT_RUN` in `docs.rs`; any word but `replace` may stand there.
+//! - `<!-- test: docker -->`: not run, see `NOT_RUN` in `docs.rs`; any word but `replace` is allowed.
 //! - `<!-- test: replace A with B: reason -->`: B is run instead of A.
 
 use std::fmt::Write as _;
 
-/// What parts the outputs of blocks: ASCII's record separator, which no command prints.
+/// Separates the outputs of blocks: ASCII's record separator, which no command prints.
 const MARK: char = '\u{1e}';
 
 /// The commands of a page.
 #[derive(Debug)]
 pub(crate) struct Page {
-    /// How many lines it has.
+    /// Number of its lines.
     lines: usize,
     pub(crate) blocks: Vec<Block>,
 }
@@ -97,7 +97,7 @@ impl Page {
         lines.join("\n") + "\n"
     }
 
-    /// All that the output of the script lacks.
+    /// Everything that is missing from the output of the script.
     pub(crate) fn complaints(&self, output: &str) -> String {
         let mut complaints = String::new();
         for block in self.blocks.iter().filter(|block| block.not_run.is_none()) {
@@ -141,7 +141,7 @@ fn block(line: usize, text: String, comment: Option<&str>) -> Result<Block, Stri
     Ok(block)
 }
 
-/// Whether both have the same lines, spaces aside.
+/// Whether both have the same lines, apart from spaces.
 fn is_exactly(got: &str, expected: &str) -> bool {
     let lines = |text: &str| text.lines().map(squeeze).filter(|line| !line.is_empty()).collect::<Vec<_>>();
     let (got, expected) = (lines(got), lines(expected));
@@ -164,8 +164,8 @@ fn squeeze(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether the words of each expected line are there, in their order. Spaces don't count, and lines have no order: that is how
-/// JSON may differ.
+/// Whether the words of each expected line are present, in their order. Spaces don't count, and lines may come in any order, since
+/// JSON may differ in that.
 fn has_words(got: &str, expected: &str) -> bool {
     let got: String = got.split_whitespace().collect();
     expected.lines().all(|line| {

@@ -1,4 +1,4 @@
-//! What a container finds: volumes, variables and rights; and what a pod waits for until it can have them.
+//! The environment of a container: volumes, variables and rights; and what a pod waits for until it can have them.
 
 use anyhow::Context as _;
 use fairway_e2e::scene;
@@ -30,7 +30,7 @@ fn volumes_and_variables_show_what_objects_say_and_volumes_follow_them() -> anyh
         );
         assert_eq!(sh("cat /pod/note /pod/memory; ls /maybe | wc -l").await?, "say \"hi\"640\n");
         assert_eq!(sh("cat /pod/labels; echo; cat /all/word /all/who").await?, "color=\"blue\"\nhelloalice");
-        // The group of the volumes may read what its owner may.
+        // The group of the volumes may read what their owner may.
         assert_eq!(
             sh("id -u; id -g; id -G; stat -Lc '%u:%g %a' /pass/password").await?,
             "1234\n2345\n2345 3456\n0:3456 440\n"
@@ -102,7 +102,7 @@ fn a_pod_waits_for_what_is_missing_and_says_so() -> anyhow::Result<()> {
         for name in ["wants-image", "wants-other-user"] {
             assert_eq!(text(&get(scene, name).await?, "/status/phase"), "Pending", "{name}");
         }
-        // One that never ran ends as well.
+        // A container that never ran ends as well.
         scene.kubectl(&["delete", "pod", "wants-image", "--timeout=120s"]).await?;
         Ok(())
     })

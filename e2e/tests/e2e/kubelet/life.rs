@@ -1,4 +1,4 @@
-//! The life of a pod: its containers start in their order, are probed, restarted, and ended.
+//! The life of a pod: its containers start in order, are probed and restarted, and end.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -69,7 +69,7 @@ fn probes_decide_readiness_and_restarts_and_the_status_tells() -> anyhow::Result
         let told = value(&pod, conditions).to_string();
         assert!(told.contains("containers with unready status: [refused not-found]"), "{told}");
 
-        // It is started again from time to time: one look has to tell it all.
+        // It restarts from time to time, so one look has to show everything.
         let pod = scene
             .find("the crashing containers are held back", async || {
                 let pod = get(scene, "crashing").await?;
@@ -98,7 +98,7 @@ fn probes_decide_readiness_and_restarts_and_the_status_tells() -> anyhow::Result
             (&["--limit-bytes=2"], "on"),
         ];
         for (selection, expected) in selections {
-            // A run that has just begun has said nothing yet.
+            // A run that has just begun has no output yet.
             let is_so = async || Ok(logs(selection).await? == expected);
             scene.until(&format!("the log with {selection:?} is {expected:?}"), is_so).await?;
         }
@@ -182,7 +182,7 @@ fn a_pod_ends_by_its_hooks_then_when_asked_and_then_by_force() -> anyhow::Result
         let took = begin.elapsed();
         assert!(took >= Duration::from_secs(3), "the hook waits: {took:?}");
 
-        // The object of the one that was ended by force is gone at once, the rest soon.
+        // The object of the container that was killed is gone at once, the rest soon.
         assert!(scene.api::<Pod>().get_opt("forced").await?.is_none());
         scene.until("nothing of it answers", async || Ok(scene.get(address, "any", "/").await.is_err())).await?;
         for name in ["polite", "stubborn", "lingering"] {
@@ -194,14 +194,14 @@ fn a_pod_ends_by_its_hooks_then_when_asked_and_then_by_force() -> anyhow::Result
     })
 }
 
-/// A log that is followed, by a process that ends with the value.
+/// A log that is followed by a process, which ends when this value is dropped.
 struct Followed {
     lines: BufReader<ChildStdout>,
     _process: Child,
 }
 
 impl Followed {
-    /// From the line after the first one with `word` on.
+    /// The text after the first line with `word`.
     async fn after(scene: &Scene, pod: &str, container: &str, word: &str) -> anyhow::Result<Self> {
         let mut command = scene.cluster().command("kubectl");
         command.args(["--namespace", scene.namespace(), "logs", "--follow", pod, "--container", container]);
@@ -216,7 +216,7 @@ impl Followed {
         Ok(Self { lines, _process: process })
     }
 
-    /// The rest of it, up to its end.
+    /// The rest of the log, up to its end.
     async fn rest(mut self) -> anyhow::Result<String> {
         let mut text = String::new();
         timeout(scene::PATIENCE, self.lines.read_to_string(&mut text)).await.context("the log does not end")??;

@@ -1,4 +1,4 @@
-//! What a Node does for its pods: its ports lead to them, they leave it when it is drained, and they outlive its kubelet.
+//! A Node's services for its pods: its ports lead to them, draining removes them, and they outlive its kubelet.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! The API servers of the test: the cluster's own, which comes and goes, and another one that stays.
+//! The API servers of the test: the cluster's own, which comes and goes, and a second one that stays.
 
 use std::process::{Child, Stdio};
 
@@ -55,7 +55,7 @@ impl Other {
         Ok(other)
     }
 
-    /// Has etcd forget everything before now.
+    /// Makes etcd forget everything before now.
     pub(super) async fn compact(&self, cluster: &Cluster) -> anyhow::Result<()> {
         let pods: Api<Pod> = Api::default_namespaced(self.client.clone());
         let revision = pods.list(&ListParams::default()).await?.metadata.resource_version.context("no version")?;
@@ -70,13 +70,13 @@ impl Other {
 
 impl Drop for Other {
     fn drop(&mut self) {
-        // It may have ended by itself; nothing of it may be left when the cluster ends.
+        // It may have ended by itself; no part of it may be left when the cluster ends.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// How the cluster's API server was called.
+/// The command line of the cluster's API server.
 fn arguments(layout: &Layout) -> anyhow::Result<Vec<String>> {
     let log = format!("--audit-log-path={}", layout.audit_log().display());
     let mut processes = procfs::all()?.filter_map(|process| process.words().ok());
@@ -84,7 +84,7 @@ fn arguments(layout: &Layout) -> anyhow::Result<Vec<String>> {
     Ok(own.with_context(|| format!("no kube-apiserver with {log}"))?.split_off(1))
 }
 
-/// Has the API server refuse what Fairway asks for, or no more.
+/// Makes the API server refuse Fairway's requests, or accept them again.
 pub(super) async fn refuse(scene: &Scene, client: &Client, on: bool) -> anyhow::Result<()> {
     let schemas: Api<FlowSchema> = Api::all(client.clone());
     if !on {
@@ -117,7 +117,7 @@ pub(super) async fn refuse(scene: &Scene, client: &Client, on: bool) -> anyhow::
     Ok(())
 }
 
-/// Waits until the API server says that it is ready.
+/// Waits until the API server reports that it is ready.
 pub(super) async fn ready(scene: &Scene) -> anyhow::Result<()> {
     scene
         .until("the API server is ready", async || {

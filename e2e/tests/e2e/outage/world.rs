@@ -22,13 +22,13 @@ use super::api_server::ready;
 /// The host whose Service has the endpoints that the test writes.
 const MANUAL: &str = "manual.example";
 
-/// What the test changes, and what has to be seen then.
+/// The objects that the test changes, and the expected effects.
 pub(super) struct World {
     namespace: String,
     class: String,
     ca: Ca,
     leaf: Leaf,
-    /// How often it has changed.
+    /// Number of changes so far.
     count: usize,
     /// Pods that can be behind [`MANUAL`]: names and addresses.
     pub(super) backends: Vec<(String, String)>,
@@ -63,7 +63,7 @@ impl World {
         Ok(world)
     }
 
-    /// One more Ingress, one less, another endpoint, another certificate.
+    /// Adds one Ingress, removes one, and changes an endpoint and a certificate.
     pub(super) async fn change(&mut self, client: &Client) -> anyhow::Result<()> {
         self.count += 1;
         self.leaf = self.ca.leaf(&[MANUAL]);
@@ -120,7 +120,7 @@ impl World {
         &self.backends[1 + self.count % (self.backends.len() - 1)]
     }
 
-    /// Waits until all is as it was written last, in each of the pods; how long that took.
+    /// Waits until each of the pods shows the last written state; returns how long that took.
     pub(super) async fn live(&self, pods: &[SocketAddr], deadline: Instant) -> anyhow::Result<Duration> {
         let begin = Instant::now();
         for pod in pods {
@@ -132,7 +132,7 @@ impl World {
         Ok(begin.elapsed())
     }
 
-    /// What is not yet as it was written.
+    /// The differences from the last written state.
     async fn missing(&self, pod: SocketAddr) -> anyhow::Result<Option<String>> {
         let mut session = Session::connect(pod).await?;
         for count in 1..=self.count {
@@ -151,7 +151,7 @@ impl World {
         Ok((tls.certificate() != **self.leaf.der()).then(|| "the certificate is an older one".to_owned()))
     }
 
-    /// Waits for the return of the API server, and from then on for all that was changed; then for one change more.
+    /// Waits for the return of the API server, then for all changes, then for one more change.
     pub(super) async fn back(&mut self, scene: &Scene, pods: &[SocketAddr], limit: Duration) -> anyhow::Result<()> {
         let start = Instant::now();
         ready(scene).await?;
