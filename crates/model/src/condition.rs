@@ -120,8 +120,15 @@ impl ValueMatch {
     fn matches(&self, value: &[u8]) -> bool {
         match self {
             Self::Exact(text) => text.as_bytes() == value,
-            Self::Regex(regex) => regex.regex.is_match(value),
+            Self::Regex(regex) => regex.is_match(value),
         }
+    }
+}
+
+impl ValueRegex {
+    /// Whether the whole value matches.
+    pub fn is_match(&self, value: &[u8]) -> bool {
+        self.regex.is_match(value)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CertificateName, FieldEdit, NetworkSet, StreamSettings, Template};
+use crate::{CertificateName, Compression, FieldEdit, NetworkSet, StreamSettings, Template};
 
 /// Settings for the whole proxy; a single resource that always exists.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -59,6 +59,9 @@ pub struct Settings {
     /// Simultaneous connections per client in the whole process; `None` for no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections_per_client: Option<NonZeroU32>,
+    /// Compression of responses.
+    #[serde(default, skip_serializing_if = "Compression::is_off")]
+    pub compression: Compression,
     /// Sizes of request heads.
     pub head_buffers: HeadBuffers,
     /// The access log.
@@ -96,6 +99,7 @@ impl Default for Settings {
             body_timeout: Duration::from_secs(60),
             body_rate: 100,
             connections_per_client: None,
+            compression: Compression::default(),
             head_buffers: HeadBuffers::default(),
             access_log: AccessLog::default(),
             streams: StreamSettings::default(),

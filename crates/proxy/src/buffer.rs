@@ -128,6 +128,12 @@ impl Buffer {
         std::mem::replace(&mut self.data, memory)
     }
 
+    /// Receives bytes that are already in memory, for which there must be [`room`](Self::room).
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.data[self.end..self.end + bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+    }
+
     /// Reads once into the room after the filled bytes; 0 at the end of the stream.
     pub(crate) fn poll_fill<S: ReadInto>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         debug_assert!(self.room() > 0, "a read without room would look like the end of the stream");

@@ -16,6 +16,7 @@ mod buffer;
 mod config;
 mod connection;
 mod direction;
+mod encode;
 mod error;
 mod exchange;
 mod l4;

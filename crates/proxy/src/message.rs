@@ -1,7 +1,7 @@
 //! Heads that the proxy sends. The model decides which fields they have; each version of HTTP serialises them in its own way.
 
 use fairway_model::decision::{Expand, Forwarding, Plan, RequestEdits, ResponseEdits, Scratch};
-use fairway_model::{Backend, Template, TooLong};
+use fairway_model::{Backend, Compressing, Template, TooLong};
 
 use crate::http::{FieldsView, Framing, RequestHead, Spanned};
 use crate::live::Live;
@@ -110,6 +110,8 @@ pub(crate) struct ResponseContext<'a> {
     pub(crate) plan: Option<&'a Plan<'a>>,
     /// The cookie that starts a session; empty if there is none.
     pub(crate) session_cookie: &'a [u8],
+    /// What compression does to the response.
+    pub(crate) compressing: Compressing,
     /// Values for the edits.
     pub(crate) values: &'a Evaluated,
     /// Receives the head as sent, if the log shows fields of it.
@@ -119,6 +121,11 @@ pub(crate) struct ResponseContext<'a> {
 impl<'a> ResponseContext<'a> {
     /// The edits.
     pub(crate) fn edits(&self) -> ResponseEdits<'a, 'a> {
-        ResponseEdits { plan: self.plan, rules: &self.live.prepared.fields, session_cookie: self.session_cookie }
+        ResponseEdits {
+            plan: self.plan,
+            rules: &self.live.prepared.fields,
+            session_cookie: self.session_cookie,
+            compressing: self.compressing,
+        }
     }
 }

@@ -14,7 +14,7 @@ use fairway_model::decision::{
     self, Expand, Facts, Forwarding, Plan, Received, ResponseEdits, Scratch, Start, Step, decide,
 };
 use fairway_model::{
-    BackendName, Change, Endpoints, Respond, Route, Snapshot, TableName, Target, Template, TooLong, path,
+    BackendName, Change, Compressing, Endpoints, Respond, Route, Snapshot, TableName, Target, Template, TooLong, path,
 };
 
 use crate::access_log::{Format, LogClock};
@@ -210,7 +210,12 @@ impl<'a> Asked<'a, '_> {
         let OwnAnswer { respond, cause, redirects } = own;
         let live = &*self.rehearsal.live;
         let mut values = Evaluated::default();
-        let edits = ResponseEdits { plan: self.plan, rules: &live.prepared.fields, session_cookie: b"" };
+        let edits = ResponseEdits {
+            plan: self.plan,
+            rules: &live.prepared.fields,
+            session_cookie: b"",
+            compressing: Compressing::Never,
+        };
         values.fill(&edits, |template, out| self.append(template, respond.status, out));
         let (clock, mut sent_head, mut response) = (DateClock::default(), Vec::new(), Vec::new());
         let answer = Answer {
@@ -226,6 +231,7 @@ impl<'a> Asked<'a, '_> {
             clock: &clock,
             plan: self.plan,
             session_cookie: b"",
+            compressing: Compressing::Never,
             values: &values,
             sent_head: &mut sent_head,
         };
@@ -282,7 +288,9 @@ impl<'a> Asked<'a, '_> {
             let text = rules.server.map(|server| String::from_utf8_lossy(server).into_owned());
             changes.push(change("Server", text.map_or(Effect::Remove, Effect::Set)));
         }
-        for edit in (ResponseEdits { plan: Some(plan), rules, session_cookie: b"" }).edits() {
+        for edit in
+            (ResponseEdits { plan: Some(plan), rules, session_cookie: b"", compressing: Compressing::Never }).edits()
+        {
             let value = |template: &Template| {
                 let mut value = Vec::new();
                 let _ = self.append(template, 0, &mut value);

@@ -30,6 +30,8 @@ pub(crate) struct Work {
     pub(crate) from_upstream: Buffer,
     /// Its parsed head.
     pub(crate) response: ResponseHead,
+    /// The compressed body of the response; without memory until there is one.
+    pub(crate) compressed: Buffer,
     /// Output for the endpoint.
     pub(crate) to_upstream: Outgoing,
     /// Output for the client.
@@ -93,6 +95,9 @@ impl Store {
         work.from_upstream.clear();
         work.to_upstream.clear();
         work.to_client.clear();
+        if work.compressed.size() > 0 {
+            self.reclaim(&mut work.compressed);
+        }
         self.shrink(&mut work.inbound);
         self.shrink(&mut work.from_upstream);
         for output in [&mut work.to_upstream.lead, &mut work.to_client.lead] {

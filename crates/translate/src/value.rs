@@ -5,6 +5,7 @@
 //! allow no surrounding blanks, text is trimmed, and single-line values must not span several lines.
 
 mod choice;
+mod coding;
 mod list;
 mod network;
 mod size;
@@ -18,6 +19,7 @@ pub use choice::{
     AffinityKind, AffinityMode, BackendProtocol, CanaryBehavior, HttpRedirectCode, LoadBalance, NextUpstream,
     RetryCondition, RiskLevel, SameSite, Switch, TlsProtocols, WorkerProcesses,
 };
+pub use coding::{BrotliLevel, GzipLevel, MediaTypes, UserAgents};
 pub use list::{CommaList, HeaderNames, HostAlias, HostAliases, UriPattern, UriPatterns};
 pub use network::{AccessList, IpList};
 pub use size::{FieldCount, HeaderBuffers, Size};

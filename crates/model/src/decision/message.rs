@@ -2,15 +2,19 @@
 
 use super::{Forwarding, Plan, Scratch};
 use crate::client::ClientView;
+use crate::compression::values;
 use crate::field::is_same_field;
 use crate::{
-    Backend, Change, FieldEdit, FieldName, FieldRules, FieldSink, Fields, KnownField, KnownSet, RequestView, Route,
-    Template, TooLong,
+    Backend, Change, Compressing, FieldEdit, FieldName, FieldRules, FieldSink, Fields, KnownField, KnownSet,
+    RequestView, Route, Template, TooLong,
 };
 
+const CONTENT_ENCODING: FieldName<'_> = FieldName::from_static("Content-Encoding");
+const ETAG: FieldName<'_> = FieldName::from_static("ETag");
 const HOST: FieldName<'_> = FieldName::from_static("Host");
 const SERVER: FieldName<'_> = FieldName::from_static("Server");
 const SET_COOKIE: FieldName<'_> = FieldName::from_static("Set-Cookie");
+const VARY: FieldName<'_> = FieldName::from_static("Vary");
 const X_FORWARDED_PREFIX: FieldName<'_> = FieldName::from_static("X-Forwarded-Prefix");
 const X_ORIGINAL_URI: FieldName<'_> = FieldName::from_static("X-Original-URI");
 
@@ -30,6 +34,10 @@ const DROPPED: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL).with(Kno
 
 /// Fields of a response that are never forwarded.
 const DROPPED_FROM_RESPONSE: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL);
+
+/// Fields of a response that compression replaces or removes.
+const REPRESENTATION: KnownSet =
+    KnownSet::EMPTY.with(KnownField::ContentLength).with(KnownField::AcceptRanges).with(KnownField::Etag);
 
 /// Evaluates templates with variables.
 pub trait Expand {
@@ -164,6 +172,8 @@ pub struct ResponseEdits<'a, 's> {
     pub rules: &'a FieldRules,
     /// The cookie that starts a session; empty for none.
     pub session_cookie: &'a [u8],
+    /// What compression does to the response.
+    pub compressing: Compressing,
 }
 
 impl<'a, 's> ResponseEdits<'a, 's> {
@@ -204,6 +214,9 @@ impl<'a, 's> ResponseEdits<'a, 's> {
                 sink.field(SERVER, server);
             }
         }
+        if self.compressing.coding().is_some() {
+            dropped = dropped | REPRESENTATION;
+        }
         let of_route = || self.plan.into_iter().flat_map(|plan| plan.response_edits(rules));
         let mut others = false;
         for edit in of_route().filter(|edit| edit.replaces() && edit.is_allowed()) {
@@ -216,6 +229,9 @@ impl<'a, 's> ResponseEdits<'a, 's> {
             rules.replaced_in_response.has_other(name)
                 || (others && of_route().any(|edit| edit.replaces() && edit.is_allowed() && edit.is_about(name)))
         });
+        if self.compressing.varies() {
+            self.write_coding(fields, dropped, sink, value);
+        }
         if !self.session_cookie.is_empty() {
             sink.field(SET_COOKIE, self.session_cookie);
         }
@@ -224,6 +240,40 @@ impl<'a, 's> ResponseEdits<'a, 's> {
             result = result.and(write_edit(edit, sink, value, expand));
         }
         result
+    }
+}
+
+impl ResponseEdits<'_, '_> {
+    /// Writes the fields of a response whose coding depends on the client. Those in `dropped` are replaced or removed anyway.
+    fn write_coding<'f, F: Fields<'f>, S: FieldSink<F>>(
+        &self,
+        fields: F,
+        dropped: KnownSet,
+        sink: &mut S,
+        value: &mut Vec<u8>,
+    ) {
+        let is_named = |value: &[u8]| {
+            value
+                .split(|&byte| byte == b',')
+                .map(<[u8]>::trim_ascii)
+                .any(|name| name == b"*" || name.eq_ignore_ascii_case(b"Accept-Encoding"))
+        };
+        if dropped.contains(KnownField::Vary) || !values(fields, KnownField::Vary).any(is_named) {
+            sink.field(VARY, b"Accept-Encoding");
+        }
+        let Some(coding) = self.compressing.coding() else { return };
+        sink.field(CONTENT_ENCODING, coding.name().as_bytes());
+        if let Some(tag) = fields.get(KnownField::Etag)
+            && !(self.rules.replaced_in_response.known().contains(KnownField::Etag))
+        {
+            // The same bytes are not promised any more (RFC 9110 8.8.1).
+            value.clear();
+            if !tag.starts_with(b"W/") {
+                value.extend_from_slice(b"W/");
+            }
+            value.extend_from_slice(tag);
+            sink.field(ETAG, value);
+        }
     }
 }
 

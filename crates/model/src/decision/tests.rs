@@ -1,8 +1,9 @@
 use super::*;
 use crate::{
-    AccessList, Backend, Backends, Balance, Body, Conditions, Delta, Endpoint, EndpointSet, Endpoints, FieldLine,
-    FieldName, FieldSink, Filter, ForwardPolicy, HostPattern, HttpsRedirect, KnownField, KnownSet, Location,
-    NetworkSet, Origin, PathMatch, Protocol, Redirect, Resource, Rewrite, Settings, Template, WeightedBackend,
+    AccessList, Backend, Backends, Balance, Body, Coding, Compressing, Conditions, Delta, Endpoint, EndpointSet,
+    Endpoints, FieldLine, FieldName, FieldSink, Filter, ForwardPolicy, HostPattern, HttpsRedirect, KnownField,
+    KnownSet, Location, NetworkSet, Origin, PathMatch, Protocol, Redirect, Resource, Rewrite, Settings, Template,
+    WeightedBackend,
 };
 
 const TABLE: &str = "ingress";
@@ -226,10 +227,39 @@ fn edits_are_data() {
     let lines = [("x-global", "1"), ("X-Own", "2"), ("vary", "a"), ("x-gone", "3"), ("Server", "x"), ("x-kept", "4")]
         .map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes()));
     let mut out: Vec<(String, String)> = Vec::new();
-    let edits = ResponseEdits { plan: Some(&plan), rules: &rules, session_cookie: b"" };
+    let edits =
+        ResponseEdits { plan: Some(&plan), rules: &rules, session_cookie: b"", compressing: Compressing::Never };
     edits.write(&lines[..], KnownSet::EMPTY, &mut out, &mut Vec::new(), &mut Nothing).unwrap();
     let text: Vec<_> = out.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(text, ["vary=a", "x-kept=4", "x-own=r", "Vary=b", "X-Global=$G"]);
+}
+
+#[test]
+fn a_compressed_response_says_so_and_its_tag_is_weak() {
+    struct Nothing;
+    impl Expand for Nothing {
+        fn expand(&mut self, _: &Template, _: &mut Vec<u8>) -> Result<(), TooLong> {
+            Ok(())
+        }
+    }
+    let written = |compressing: Compressing, tag: &str, vary: &str| {
+        let rules = FieldRules::new(&Settings::default());
+        let edits = ResponseEdits { plan: None, rules: &rules, session_cookie: b"", compressing };
+        let lines = [("ETag", tag), ("Vary", vary), ("Accept-Ranges", "bytes"), ("Content-Length", "9")]
+            .map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes()));
+        let mut out: Vec<(String, String)> = Vec::new();
+        edits.write(&lines[..], KnownSet::EMPTY, &mut out, &mut Vec::new(), &mut Nothing).unwrap();
+        out.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+    };
+    let gzip = Compressing::With(Coding::Gzip);
+    let coded = ["Vary=Origin", "Vary=Accept-Encoding", "Content-Encoding=gzip", "ETag=W/\"1\""];
+    assert_eq!(written(gzip, "\"1\"", "Origin"), coded);
+    assert_eq!(written(gzip, "W/\"1\"", "a, accept-encoding")[1..], ["Content-Encoding=gzip", "ETag=W/\"1\""]);
+    let plain = ["ETag=\"1\"", "Vary=*", "Accept-Ranges=bytes", "Content-Length=9"];
+    assert_eq!(written(Compressing::Never, "\"1\"", "*"), plain);
+    assert_eq!(written(Compressing::NotForClient, "\"1\"", "*"), plain, "* covers everything");
+    let others = written(Compressing::NotForClient, "\"1\"", "a");
+    assert_eq!(others.last().map(String::as_str), Some("Vary=Accept-Encoding"));
 }
 
 /// Collects edited fields in a list.

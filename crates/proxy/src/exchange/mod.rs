@@ -3,6 +3,7 @@
 //! An [`Exchange`] owns everything known about the request and records it exactly once, when it is dropped: after the response,
 //! after a failure, when the client has gone, or when the task is cancelled.
 
+mod compressed;
 mod cookie;
 mod facts;
 mod patience;
@@ -18,13 +19,15 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fairway_model::decision::{Plan, Step};
-use fairway_model::{Action, Backend, ByteLimit, Host, HostPattern, Respond, Route};
+use fairway_model::{Action, Backend, ByteLimit, Compressing, Host, HostPattern, Respond, Route};
 
+use self::compressed::CompressedBody;
 pub(crate) use self::facts::ConnectionFacts;
 use self::patience::Patience;
 pub(crate) use self::side::{After, Sides, parse_http1, write_http1_answer, write_http1_request};
 use self::side::{ClientSide, EndpointSide};
 use self::transfer::Gaps;
+use crate::buffer::Buffer;
 use crate::error::{CLIENT_CLOSED, Failure, Side};
 use crate::http::Spanned;
 use crate::limit::CLIENT_SEND_TIMEOUT;
@@ -47,6 +50,11 @@ pub(crate) struct Exchange<'a> {
     deadline: &'a Deadline,
     client: ClientSide<'a>,
     endpoint: EndpointSide<'a>,
+    /// Memory for a compressed body, until there is one.
+    spare: Option<&'a mut Buffer>,
+    /// The body of the response, if it is compressed.
+    compressed: Option<CompressedBody<'a>>,
+    compressing: Compressing,
     scratch: &'a mut Scratch,
     live: &'a Live,
     /// The decision about the request; `None` before it is made, or if the request could not be read.
@@ -91,7 +99,7 @@ impl<'a> Exchange<'a> {
         begun: Instant,
         pipelined: bool,
     ) -> Self {
-        let Sides { client, endpoint, scratch } = sides;
+        let Sides { client, endpoint, compressed, scratch } = sides;
         scratch.tries.clear();
         scratch.tried.clear();
         scratch.sent_head.clear();
@@ -100,6 +108,9 @@ impl<'a> Exchange<'a> {
             deadline,
             client,
             endpoint,
+            spare: Some(compressed),
+            compressed: None,
+            compressing: Compressing::Never,
             scratch,
             live,
             plan: None,
@@ -206,6 +217,7 @@ impl<'a> Exchange<'a> {
             clock: &self.facts.shard.clock,
             plan: self.plan.as_ref(),
             session_cookie: b"",
+            compressing: Compressing::Never,
             values: response_values,
             sent_head,
         };

@@ -3,13 +3,14 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use fairway_model::Forward;
 use fairway_model::decision::ResponseEdits;
+use fairway_model::{Compressing, Forward, Uncompressed};
 
 use super::Exchange;
+use super::compressed::CompressedBody;
 use super::tries::Attempt;
 use crate::error::{Failure, Side};
-use crate::http::KnownField;
+use crate::http::{FieldsView, Framing, KnownField, Method};
 use crate::message::ResponseContext;
 use crate::reason::Reason;
 use crate::timer::NEVER;
@@ -30,7 +31,9 @@ impl Exchange<'_> {
         if fields.present().contains(KnownField::XAccelRedirect) && service.begins_accel_redirect() {
             service.with_backend(|backend| self.facts.shard.common.remarks.accel_redirect(backend));
         }
-        self.endpoint.begin_body(method, self.client.takes_chunks());
+        self.compressing = self.compressing(method);
+        let chunks = self.client.takes_chunks();
+        self.endpoint.begin_body(method, chunks && self.compressed.is_none());
         if self.facts.shard.is_leaving() {
             self.client.close();
         }
@@ -44,6 +47,7 @@ impl Exchange<'_> {
         self.write_response();
         self.cause = (status >= 500).then_some(Reason::Upstream5xx.into());
         self.limits.hold = match self.endpoint.source().body.remaining() {
+            _ if self.compressed.is_some() => NEVER,
             Some(left) if left > 0 && left <= ORDINARY as u64 => self.after_gap(Duration::ZERO),
             _ => NEVER,
         };
@@ -73,6 +77,29 @@ impl Exchange<'_> {
         Ok(())
     }
 
+    /// Decides whether the response is compressed, and prepares for it.
+    fn compressing(&mut self, method: Method) -> Compressing {
+        let rules = &self.live.snapshot.settings().compression;
+        let Some(request) = self.client.head().filter(|_| !rules.is_off()) else { return Compressing::Never };
+        let response = self.endpoint.response();
+        let framing = response.parsed.framing(method);
+        if framing.is_empty() {
+            return Compressing::Never;
+        }
+        let length = if let Framing::Length(length) = framing { Some(length) } else { None };
+        let fields = FieldsView { fields: response.parsed.fields(), bytes: response.bytes };
+        let request = FieldsView { fields: request.parsed.fields(), bytes: request.bytes };
+        let status = response.parsed.status();
+        let compressing = rules.of(request, Uncompressed { status, fields, length });
+        let Compressing::With(coding) = compressing else { return compressing };
+        // As in nginx, HTTP/1.0 gets no compressed response (`gzip_http_version`).
+        let chunks = self.client.takes_chunks();
+        let encoder = if chunks { self.facts.shard.encoders.lend(coding, rules) } else { None };
+        let Some((encoder, buffer)) = encoder.zip(self.spare.take()) else { return Compressing::NotForClient };
+        self.compressed = Some(CompressedBody::new(encoder, buffer, &self.facts.shard.store, chunks));
+        compressing
+    }
+
     /// Writes the head of the response with all edits applied.
     pub(super) fn write_response(&mut self) {
         self.evaluate_response();
@@ -82,17 +109,20 @@ impl Exchange<'_> {
             clock: &self.facts.shard.clock,
             plan: self.plan.as_ref(),
             session_cookie: cookie,
+            compressing: self.compressing,
             values: response_values,
             sent_head,
         };
-        self.client.write_response(&self.endpoint, context, value);
+        let sent = self.compressed.as_mut().map(|body| body.framing());
+        self.client.write_response(&self.endpoint, sent, context, value);
     }
 
     /// Evaluates templates in fields of the response, while the whole request is still available.
     pub(super) fn evaluate_response(&mut self) {
         let mut values = std::mem::take(&mut self.scratch.response_values);
         let rules = &self.live.prepared.fields;
-        let edits = ResponseEdits { plan: self.plan.as_ref(), rules, session_cookie: b"" };
+        let edits =
+            ResponseEdits { plan: self.plan.as_ref(), rules, session_cookie: b"", compressing: Compressing::Never };
         values.fill(&edits, |template, out| self.expand_template(template, out));
         self.scratch.response_values = values;
     }

@@ -8,12 +8,15 @@ use fairway_model::KnownSet;
 use fairway_model::client::ClientView;
 use fairway_model::decision::Expand;
 
+use crate::buffer::Buffer;
 use crate::direction::Direction;
 use crate::error::Failure;
-use crate::http::{BodyError, FieldsView, HeadError, HeadLimits, Method, Parsed, RequestHead, ResponseHead, Spanned};
+use crate::http::{
+    BodyError, FieldsView, Framing, HeadError, HeadLimits, Method, Parsed, Reframed, RequestHead, ResponseHead, Spanned,
+};
 pub(crate) use crate::http1::After;
-pub(super) use crate::http1::ResponsePart;
-use crate::http1::{self, AnswerTo, BodySource, Http1Client, Http1Endpoint, Persistence, PreparedField};
+use crate::http1::{self, AnswerTo, Http1Client, Http1Endpoint, Persistence, PreparedField};
+pub(super) use crate::http1::{BodySource, RelayedBody, ResponsePart};
 use crate::message::{ResponseContext, UpstreamRequest};
 use crate::net::tls;
 use crate::record::TlsView;
@@ -28,16 +31,18 @@ use crate::work::{Scratch, Store, Work};
 pub(crate) struct Sides<'a> {
     pub(super) client: ClientSide<'a>,
     pub(super) endpoint: EndpointSide<'a>,
+    pub(super) compressed: &'a mut Buffer,
     pub(super) scratch: &'a mut Scratch,
 }
 
 impl<'a> Sides<'a> {
     /// A client that speaks HTTP/1.
     pub(crate) fn http1(stream: &'a mut Downstream, work: &'a mut Work) -> Self {
-        let Work { inbound, head, from_upstream, response, to_upstream, to_client, scratch } = work;
+        let Work { inbound, head, from_upstream, response, compressed, to_upstream, to_client, scratch } = work;
         Self {
             client: ClientSide::Http1(Http1Client::new(stream, inbound, head, to_client)),
             endpoint: EndpointSide::Http1(Http1Endpoint::new(from_upstream, response, to_upstream)),
+            compressed,
             scratch,
         }
     }
@@ -151,15 +156,19 @@ impl<'a> ClientSide<'a> {
         }
     }
 
+    /// Writes the head of the response. `sent` is the framing of a body that replaces that of the endpoint.
     pub(super) fn write_response(
         &mut self,
         from: &EndpointSide<'_>,
+        sent: Option<Framing>,
         context: ResponseContext<'_>,
         value: &mut Vec<u8>,
     ) {
         match (self, from) {
             (Self::Http1(client), EndpointSide::Http1(endpoint)) => {
-                client.write_response(endpoint.response(), endpoint.framing(), context, value);
+                let framing = endpoint.framing();
+                let framing = sent.map_or(framing, |sent| Reframed { sent, ..framing });
+                client.write_response(endpoint.response(), framing, context, value);
             }
         }
     }

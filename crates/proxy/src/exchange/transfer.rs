@@ -7,8 +7,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::Exchange;
-use super::side::ResponsePart;
+use super::compressed::CompressedBody;
+use super::side::{BodySource, EndpointSide, ResponsePart};
 use crate::error::Failure;
+use crate::http::BodyError;
 use crate::limit::CLIENT_SEND_TIMEOUT;
 use crate::prepared::response_limits;
 use crate::timer::{Millis, NEVER};
@@ -87,12 +89,12 @@ impl Exchange<'_> {
             }
             if !self.waits_for_rest() {
                 // Head and body are sent in one write if both are there.
-                let filled = self.client.take_body(self.endpoint.source()).map_err(Failure::ResponseBody)?;
+                let filled = self.take_response_body().map_err(Failure::ResponseBody)?;
                 match self.poll_write_client(cx) {
                     Poll::Ready(written) => written?,
                     Poll::Pending => return self.poll_limits().map(Err),
                 }
-                if self.endpoint.source().body.has_ended() {
+                if response_source(&mut self.endpoint, &mut self.compressed).body.has_ended() {
                     return Poll::Ready(Ok(()));
                 }
                 if filled {
@@ -105,6 +107,7 @@ impl Exchange<'_> {
                     self.client.end_body(self.endpoint.source()).map_err(Failure::ResponseBody)?;
                 }
                 Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                Poll::Pending if self.compressed.as_mut().is_some_and(CompressedBody::flush) => {}
                 Poll::Pending => {
                     if self.limits.read == NEVER {
                         self.limits.read = self.after_gap(self.allowance.read);
@@ -113,6 +116,18 @@ impl Exchange<'_> {
                 }
             }
         }
+    }
+
+    /// Takes as much of the response body as can be written at once. Returns `true` if there is something to write.
+    fn take_response_body(&mut self) -> Result<bool, BodyError> {
+        let Some(compressed) = &mut self.compressed else { return self.client.take_body(self.endpoint.source()) };
+        let whole = compressed.fill(self.endpoint.source())?;
+        let filled = self.client.take_body(compressed.source())?;
+        if whole && compressed.source().buffer.is_empty() && !compressed.source().body.has_ended() {
+            self.client.end_body(compressed.source())?;
+            return Ok(true);
+        }
+        Ok(filled)
     }
 
     /// Whether the head is withheld briefly because all of a small body will most likely follow at once: endpoints often send the
@@ -194,7 +209,7 @@ impl Exchange<'_> {
     /// Writes pending bytes to the client, and makes sure that the kernel has them.
     pub(super) fn poll_write_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let before = self.client.sent();
-        match self.client.poll_write(cx, self.endpoint.source()) {
+        match self.client.poll_write(cx, response_source(&mut self.endpoint, &mut self.compressed)) {
             Poll::Ready(Ok(())) => {
                 self.limits.client = NEVER;
                 Poll::Ready(Ok(()))
@@ -250,5 +265,16 @@ impl Exchange<'_> {
     /// The time that lies at least `gap` ahead.
     pub(super) fn after_gap(&self, gap: Duration) -> Millis {
         self.facts.shard.timers.after(gap)
+    }
+}
+
+/// Where the body comes from that the client gets.
+fn response_source<'s, 'a>(
+    endpoint: &'s mut EndpointSide<'a>,
+    compressed: &'s mut Option<CompressedBody<'a>>,
+) -> &'s mut BodySource<'a> {
+    match compressed {
+        Some(compressed) => compressed.source(),
+        None => endpoint.source(),
     }
 }

@@ -216,7 +216,7 @@ pub(super) fn write_interim(head: &ResponseHead, bytes: &[u8], to: Version, out:
 
 #[cfg(test)]
 mod tests {
-    use fairway_model::{Settings, Snapshot};
+    use fairway_model::{Compressing, Settings, Snapshot};
 
     use super::*;
     use crate::live::Live;
@@ -236,6 +236,7 @@ mod tests {
             clock: &clock,
             plan: None,
             session_cookie: b"",
+            compressing: Compressing::Never,
             values: &values,
             sent_head: &mut sent_head,
         };

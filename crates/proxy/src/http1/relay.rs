@@ -65,6 +65,30 @@ impl<'a> BodySource<'a> {
     }
 }
 
+impl BodySource<'_> {
+    /// Takes the next data of a body whose recipient needs no coding, at most `most` bytes; `false` if there is none yet.
+    ///
+    /// # Errors
+    /// The body is malformed.
+    pub(crate) fn take_data(&mut self, most: usize, mut take: impl FnMut(&[u8])) -> Result<bool, BodyError> {
+        while !self.body.ended {
+            let filled = self.buffer.filled();
+            // Such a body has no bytes between its data.
+            let Some(piece) = self.body.next(&filled[..filled.len().min(most)], &mut Vec::new())? else { break };
+            let data = &self.buffer.filled()[piece.send];
+            let some = !data.is_empty();
+            if some {
+                take(data);
+            }
+            self.buffer.consume(piece.taken);
+            if some {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
 /// A body in transit, with its framing on both sides.
 #[derive(Debug)]
 pub(crate) struct RelayedBody {

@@ -20,6 +20,7 @@ pub(crate) use self::admission::{Admission, while_admitted};
 pub(crate) use self::client_count::ClientCounts;
 use self::place::Places;
 use crate::access_log::{Format, LogClock, LogHandle, LogWriter, StreamRecord};
+use crate::encode::Encoders;
 use crate::live::{InForce, Live};
 use crate::metrics::{LiveRoutes, MetricOptions, WorkerMetrics, WorkerReport};
 use crate::random::Rng;
@@ -78,6 +79,8 @@ pub(crate) struct Shard {
     pub(crate) store: Store,
     /// Connections to endpoints, and how they are chosen.
     pub(crate) upstreams: Upstreams,
+    /// Encoders of compressed bodies.
+    pub(crate) encoders: Rc<Encoders>,
     /// The value of Date.
     pub(crate) clock: DateClock,
     /// The access log, if there is one.
@@ -114,6 +117,7 @@ impl Shard {
             common,
             timers: Timers::new(),
             store: Store::default(),
+            encoders: Rc::default(),
             clock: DateClock::default(),
             formats: RefCell::default(),
             rng: RefCell::new(Rng::from_os()),

@@ -19,9 +19,9 @@ use crate::annotation::Rules;
 use crate::diagnostic::{Diagnostic, Reason, Severity, bounded};
 use crate::limit;
 use crate::value::{
-    AccessList, CommaList, FieldCount, GoDuration, HeaderBuffers, HeaderName, HeaderNames, HttpRedirectCode, IpList,
-    LoadBalance, LogFormat, NextUpstream, NginxTime, ObjectRef, RiskLevel, Seconds, Size, Text, UriPatterns, Value,
-    WorkerProcesses,
+    AccessList, BrotliLevel, CommaList, FieldCount, GoDuration, GzipLevel, HeaderBuffers, HeaderName, HeaderNames,
+    HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream, NginxTime, ObjectRef, RiskLevel,
+    Seconds, Size, Text, UriPatterns, UserAgents, Value, WorkerProcesses,
 };
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
@@ -38,6 +38,19 @@ pub(crate) const TRIES: &str = "there are 32 tries at most, where ingress-nginx 
 
 /// How `proxy-buffer-size` differs, annotation and key.
 pub(crate) const RESPONSE_HEAD: &str = "heads of up to 64 KiB pass whatever is set, and none above 1 MiB";
+
+/// How `use-gzip` and `enable-brotli` differ.
+const NO_TRANSFORM: &str = "a response with `Cache-Control: no-transform` stays as it is, which nginx ignores";
+
+/// What gzip is used for besides `text/html`.
+const GZIP_TYPES: &str = "application/atom+xml application/javascript application/x-javascript application/json application/rss+xml \
+    application/vnd.ms-fontobject application/x-font-ttf application/x-web-app-manifest+json application/xhtml+xml application/xml \
+    font/opentype image/svg+xml image/x-icon text/css text/javascript text/plain text/x-component";
+
+/// What Brotli is used for besides `text/html`.
+const BROTLI_TYPES: &str = "application/xml+rss application/atom+xml application/javascript application/x-javascript application/json \
+    application/rss+xml application/vnd.ms-fontobject application/x-font-ttf application/x-web-app-manifest+json application/xhtml+xml \
+    application/xml font/opentype image/svg+xml image/x-icon text/css text/javascript text/plain text/x-component";
 
 /// Keys that close paths when they can't be read.
 const DENYING: [&str; 3] = ["whitelist-source-range", "denylist-source-range", "block-cidrs"];
@@ -288,6 +301,25 @@ configmap! {
         "enable-underscores-in-headers" => enable_underscores_in_headers: bool = "false";
         /// Reports paths of type Exact and Prefix with characters other than letters, digits and `/ - . _`.
         "strict-validate-path-type" => strict_validate_path_type: bool = "true";
+
+        /// Compresses responses with gzip.
+        "use-gzip" => use_gzip: bool = "false", [Differs(NO_TRANSFORM)];
+        /// How much effort gzip makes.
+        "gzip-level" => gzip_level: GzipLevel = "1";
+        /// Shortest body that gzip is used for, in bytes.
+        "gzip-min-length" => gzip_min_length: Size = "256";
+        /// Media types that gzip is used for besides `text/html`.
+        "gzip-types" => gzip_types: MediaTypes = GZIP_TYPES;
+        /// Clients that don't get gzip.
+        "gzip-disable" => gzip_disable: Option<UserAgents> = "";
+        /// Compresses responses with Brotli, where the client accepts it; it is preferred to gzip.
+        "enable-brotli" => enable_brotli: bool = "false", [Differs(NO_TRANSFORM)];
+        /// How much effort Brotli makes.
+        "brotli-level" => brotli_level: BrotliLevel = "4";
+        /// Shortest body that Brotli is used for, in bytes.
+        "brotli-min-length" => brotli_min_length: Size = "20";
+        /// Media types that Brotli is used for besides `text/html`.
+        "brotli-types" => brotli_types: MediaTypes = BROTLI_TYPES;
 
         /// The format of the access log.
         "log-format-upstream" => log_format_upstream: LogFormat = AccessLog::UPSTREAMINFO;

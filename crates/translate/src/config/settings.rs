@@ -6,8 +6,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessLog, FieldEdit, ForwardedHeaders, HeadBuffers, Listener, LogEscape, Origin, Scheme, Settings, StreamLog,
-    StreamRetry, StreamSettings, StreamTemplate, TableName, Template, UpstreamKeepalive,
+    AccessLog, CodingRules, Compression, FieldEdit, ForwardedHeaders, HeadBuffers, Listener, LogEscape, Origin, Scheme,
+    Settings, StreamLog, StreamRetry, StreamSettings, StreamTemplate, TableName, Template, UpstreamKeepalive,
 };
 use regex::bytes::RegexBuilder;
 
@@ -104,6 +104,7 @@ pub(crate) fn settings(
         body_timeout: nonzero(config.client_body_timeout.duration(), 60),
         body_rate: config.client_body_min_rate,
         connections_per_client: NonZeroU32::new(config.max_connections_per_client),
+        compression: compression(config),
         head_buffers: head_buffers(config),
         access_log: access_log(config, sources.origin, diagnostics),
         streams: streams(config, sources.origin, diagnostics),
@@ -128,6 +129,23 @@ fn trusted(config: &GlobalConfig) -> fairway_model::NetworkSet {
 /// A time limit of zero would end every request, as in nginx, which no user wants.
 fn nonzero(time: Duration, default: u64) -> Duration {
     if time.is_zero() { Duration::from_secs(default) } else { time }
+}
+
+fn compression(config: &GlobalConfig) -> Compression {
+    Compression {
+        gzip: config.use_gzip.then(|| CodingRules {
+            level: config.gzip_level.0,
+            min_length: config.gzip_min_length.0,
+            types: config.gzip_types.0.clone(),
+            disabled_for: config.gzip_disable.as_ref().map(|agents| agents.0.clone()),
+        }),
+        brotli: config.enable_brotli.then(|| CodingRules {
+            level: config.brotli_level.0,
+            min_length: config.brotli_min_length.0,
+            types: config.brotli_types.0.clone(),
+            disabled_for: None,
+        }),
+    }
 }
 
 fn head_buffers(config: &GlobalConfig) -> HeadBuffers {

@@ -170,6 +170,23 @@ fn words() {
     assert_eq!(LogFormat::parse("a\nb"), None);
 }
 
+#[test]
+fn codings() {
+    let types = |text| MediaTypes::parse(text).map(|types| types.0.join(","));
+    assert_eq!(types(" text/CSS\n  image/svg+xml * ").as_deref(), Some("text/css,image/svg+xml,*"));
+    assert_eq!((types("text"), types("text/"), types("text/css,text/plain")), (None, None, None));
+    assert_eq!(types(&"a/b ".repeat(257)), None);
+    assert_eq!(
+        (GzipLevel::parse("9"), GzipLevel::parse("0"), GzipLevel::parse("10")),
+        (Some(GzipLevel(9)), None, None)
+    );
+    assert_eq!((BrotliLevel::parse("0"), BrotliLevel::parse("12")), (Some(BrotliLevel(0)), None));
+    let msie = UserAgents::parse("msie6").unwrap().0;
+    assert!(msie.is_match(b"Mozilla/4.0 (compatible; MSIE 6.0)") && !msie.is_match(b"MSIE 7.0"));
+    assert!(UserAgents::parse("curl|wget").unwrap().0.is_match(b"Wget/1.2"));
+    assert_eq!((UserAgents::parse("a)|(b"), UserAgents::parse("(?=a)")), (None, None));
+}
+
 /// Each type's parser, for arbitrary input.
 fn parse_all(text: &str) {
     macro_rules! parse {
@@ -198,6 +215,10 @@ fn parse_all(text: &str) {
         RiskLevel,
         SameSite,
         WorkerProcesses,
+        MediaTypes,
+        GzipLevel,
+        BrotliLevel,
+        UserAgents,
         CommaList,
         HeaderNames,
         HostAliases,

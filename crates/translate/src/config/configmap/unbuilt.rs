@@ -18,7 +18,6 @@ const NEVER_USED: Verdict = Harmless("ingress-nginx accepts and never uses it");
 const GONE: Verdict = Harmless("ingress-nginx documents it and doesn't know it any more");
 const LOG_FILE: Verdict = Harmless("logs go to standard output and standard error");
 const GEO: Verdict = NotYet("there are no geographic variables yet; they are empty");
-const COMPRESSION: Verdict = NotYet("responses aren't compressed yet");
 const TRACING: Verdict = NotYet("tracing isn't built yet");
 const GLOBAL_AUTH: Verdict = NotYet("external authentication isn't built yet");
 const LIMITS: Verdict = NotYet("rate and connection limits aren't built yet");
@@ -60,12 +59,6 @@ unbuilt! {
     "block-referers" = "": NotYet("requests aren't blocked by Referer yet"), restricts;
     /// Values of User-Agent that get 403.
     "block-user-agents" = "": NotYet("requests aren't blocked by User-Agent yet"), restricts;
-    /// Brotli level.
-    "brotli-level" = "4": COMPRESSION;
-    /// Smallest response that brotli compresses.
-    "brotli-min-length" = "20": COMPRESSION;
-    /// Types that brotli compresses.
-    "brotli-types" = "": COMPRESSION;
     /// Memory for a request body.
     "client-body-buffer-size" = "8k": BUFFERS;
     /// Statuses that are replaced by a page of the default backend.
@@ -84,8 +77,6 @@ unbuilt! {
     "enable-aio-write" = "true": NGINX_ONLY;
     /// Logs requests to the authentication service.
     "enable-auth-access-log" = "false": GLOBAL_AUTH;
-    /// Compresses with brotli.
-    "enable-brotli" = "false": COMPRESSION;
     /// Runs ModSecurity everywhere.
     "enable-modsecurity" = "false": WAF;
     /// Accepts several connections at a time.
@@ -130,14 +121,6 @@ unbuilt! {
     "global-auth-snippet" = "": SNIPPET;
     /// Buffer for gRPC responses.
     "grpc-buffer-size-kb" = "0": BUFFERS;
-    /// Clients that get no gzip.
-    "gzip-disable" = "": COMPRESSION;
-    /// gzip level.
-    "gzip-level" = "1": COMPRESSION;
-    /// Smallest response that gzip compresses.
-    "gzip-min-length" = "256": COMPRESSION;
-    /// Types that gzip compresses.
-    "gzip-types" = "": COMPRESSION;
     /// Access log file for HTTP.
     "http-access-log-path" = "": LOG_FILE;
     /// Raw nginx text.
@@ -276,8 +259,6 @@ unbuilt! {
     "upstream-hash-by-subset-size" = "": NEVER_USED;
     /// Geographic databases.
     "use-geoip2" = "false": GEO;
-    /// Compresses with gzip.
-    "use-gzip" = "false": COMPRESSION;
     /// Offers HTTP/2.
     "use-http2" = "true": HTTP_2;
     /// Names the https port in Fairway's own redirects.
