@@ -10,6 +10,7 @@ use fairway_proxy::ProxyConfig;
 use fairway_proxy::access_log::LogSink;
 use fairway_proxy::resolve::AddressPolicy;
 use fairway_translate::options::Options;
+use fairway_translate::variable::misspelt;
 use fairway_translate::verdict::nearest;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -29,7 +30,7 @@ const JSON: &str = "{\"time\":\"$time_iso8601\",\"remote_addr\":\"$remote_addr\"
     \"upstream_reason\":\"$upstream_reason\",\"referer\":\"$http_referer\",\"user_agent\":\"$http_user_agent\"}";
 
 /// The format of `--access-log json|TEMPLATE`. Values in a template that is a JSON object are escaped for JSON. A text without
-/// variables is an error: all its lines would be equal.
+/// variables is an error, since all its lines would be equal, and so is a variable that doesn't exist.
 pub(crate) fn log_format(text: &str) -> Result<(Template, LogEscape), UsageError> {
     let text = if text == "json" { JSON } else { text };
     let template = Template::parse(text);
@@ -45,6 +46,10 @@ pub(crate) fn log_format(text: &str) -> Result<(Template, LogEscape), UsageError
             None => "it names no variable, so all lines would be the same".to_owned(),
         };
         return Err(UsageError(format!("--access-log {text}: {what}; {hint}")));
+    }
+    if let Some((name, meant)) = misspelt(template.unknown()).next() {
+        let hint = meant.map(|meant| format!("; did you mean ${meant}?")).unwrap_or_default();
+        return Err(UsageError(format!("--access-log {text}: there is no variable ${name}{hint}")));
     }
     let escape = if text.trim_start().starts_with('{') { LogEscape::Json } else { LogEscape::Default };
     Ok((template, escape))
@@ -123,6 +128,8 @@ mod tests {
     fn a_template_that_is_a_json_object_is_escaped_as_one() {
         assert_eq!(log_format("{\"agent\":\"$http_user_agent\"}").unwrap().1, LogEscape::Json);
         assert_eq!(log_format("$status ${request}").unwrap().1, LogEscape::Default);
+        // Variables of nginx that have no value here are no mistake.
+        assert!(log_format("$status $gzip_ratio $geoip2_city $arg_x $http_referer").is_ok());
     }
 
     #[test]
@@ -133,6 +140,8 @@ mod tests {
             ("combined", "a template such as"),
             ("$statsu", "no variable $statsu"),
             ("", "names no variable"),
+            ("$status $request_urii", "no variable $request_urii; did you mean $request_uri?"),
+            ("$status $nonsense", "no variable $nonsense"),
         ] {
             let error = log_format(text).unwrap_err().to_string();
             assert!(error.starts_with("--access-log ") && error.contains(hint), "{error}");

@@ -152,6 +152,9 @@ macro_rules! variables {
         }
 
         impl Variable {
+            /// The names of all variables, but for the families of those that carry a name of their own.
+            pub const NAMES: &[&str] = &[$($($name),+),*];
+
             /// The variable with a name, given without `$`.
             pub fn from_name(name: &str) -> Self {
                 match name {

@@ -7,4 +7,4 @@ pub mod options;
 pub(crate) mod settings;
 pub(crate) mod stream;
 pub(crate) mod streams;
-pub(crate) mod variable;
+pub mod variable;

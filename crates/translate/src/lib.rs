@@ -8,7 +8,7 @@ mod report;
 mod resource;
 pub mod value;
 
-pub use config::{configmap, flag, options};
+pub use config::{configmap, flag, options, variable};
 pub use engine::{Translation, Translator, Update, objects, translate};
 pub use ingress::annotation;
 pub use report::{diagnostic, standing, verdict};

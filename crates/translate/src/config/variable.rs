@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use fairway_model::Variable;
+
 use crate::diagnostic::Severity;
+use crate::verdict::nearest;
 
 /// Variables that are empty in ingress-nginx too, unless it uses something that isn't built here.
 const EMPTY_THERE: &[&str] = &["proxy_alternative_upstream_name"];
@@ -97,10 +100,23 @@ pub(crate) fn without_value<'a>(
         Some(match absent(name) {
             Absent::EmptyThere => return None,
             Absent::EmptyHere => (name, Severity::Info, format!("this variable of nginx has no value here{then}")),
-            Absent::Unknown => (name, Severity::Warning, format!("no variable of this name exists{then}")),
+            Absent::Unknown => {
+                let hint = meant(name).map(|meant| format!("; did you mean ${meant}?")).unwrap_or_default();
+                (name, Severity::Warning, format!("no variable of this name exists{then}{hint}"))
+            }
         })
     });
     told.take(8)
+}
+
+/// Of names of variables those that neither nginx nor ingress-nginx has, each with the one that was probably meant.
+pub fn misspelt<'a>(names: impl Iterator<Item = &'a str>) -> impl Iterator<Item = (&'a str, Option<&'static str>)> {
+    names.filter(|name| absent(name) == Absent::Unknown).map(|name| (name, meant(name)))
+}
+
+fn meant(name: &str) -> Option<&'static str> {
+    // The ports of TCP and UDP services have few of them: the name itself is no correction.
+    nearest(name, Variable::NAMES.iter().copied()).filter(|meant| *meant != name)
 }
 
 /// The status of a variable without a value here.
