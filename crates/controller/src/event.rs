@@ -1,7 +1,8 @@
 //! Events on users' objects, as shown by `kubectl describe`.
 //!
 //! Each is sent once: its name is derived from the object, the reason and the text, so the API server itself rejects
-//! the second one, whether it comes from a resync, a restart or another replica. Invariants: the queue holds no more
+//! the second one, whether it comes from a resync, a restart or another replica. What lasts is sent again after pauses that grow, as an
+//! Event of its own that says since when and how often: to change the first one we would need one more right. Invariants: the queue holds no more
 //! than the objects' present diagnostics and a bounded number of other notes; no failure affects anything but the Event
 //! itself.
 
@@ -28,14 +29,14 @@ use crate::watch::Identity;
 /// The component that sends Events.
 pub(crate) const COMPONENT: &str = "fairway";
 
-/// The reason of an Event about the end of a warning.
-const RESOLVED: &str = "Resolved";
+/// How soon an object gets a second Event about an outage of its backends. Each further pause is twice as long as the one before.
+const OUTAGE_PAUSE: Duration = Duration::from_secs(60);
 
-/// The reason of an Event that says that no endpoint of a backend can be connected to.
-const UNREACHABLE: &str = "EndpointsUnreachable";
+/// The longest of these pauses: Events are kept for an hour, and there is always one while an outage lasts.
+const OUTAGE_PAUSE_LIMIT: Duration = Duration::from_secs(30 * 60);
 
-/// How often an object gets one of these at most.
-const UNREACHABLE_PAUSE: Duration = Duration::from_secs(60);
+/// After so long without a report, the next one is about another outage.
+const OUTAGE_QUIET: Duration = Duration::from_secs(5 * 60);
 
 /// Maximum number of queued notes that are not diagnostics. Diagnostics are never dropped for them.
 const PASSING: usize = 1000;
@@ -81,20 +82,41 @@ pub(crate) enum Report {
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Note {
     warning: bool,
-    reason: &'static str,
+    topic: Topic,
     text: String,
-    occurrence: Occurrence,
 }
 
-/// How often the same may be sent.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
-enum Occurrence {
-    /// Once for an object.
-    Once,
-    /// Once for each version of it.
-    Version,
-    /// Once in this minute, counted from 1970: replicas that see the same send it once.
-    Minute(i64),
+/// What an Event is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Topic {
+    /// What holds of an object, with the reason of the diagnostic. Sent once for an object.
+    Finding(Reason),
+    /// That a warning holds no more. Sent once for each version of the object.
+    Resolved,
+    /// That an Ingress of ours was taken into account. Sent once for each version of it.
+    Sync,
+    /// That no endpoint of a backend can be connected to. Sent again as long as it lasts.
+    Outage(Period),
+}
+
+/// How long an outage has been reported, and how often, in seconds since 1970.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Period {
+    first: i64,
+    last: i64,
+    count: u32,
+}
+
+/// An outage of the backends of one object.
+#[derive(Clone, Copy, Debug)]
+struct Outage {
+    /// When it was reported last.
+    seen: Instant,
+    /// The earliest time of the next Event.
+    next: Instant,
+    /// The pause until then.
+    pause: Duration,
+    period: Period,
 }
 
 /// Sends Events one after another.
@@ -108,8 +130,8 @@ pub(crate) struct Sender {
     standing: BTreeMap<ObjectKey, Vec<Note>>,
     /// The queued notes that are not diagnostics, and their failures.
     passing: VecDeque<(Subject, Note, u32)>,
-    /// When an object was last said to have a backend that can't be reached.
-    unreachable: BTreeMap<ObjectKey, Instant>,
+    /// Objects that have a backend that can't be reached.
+    outages: BTreeMap<ObjectKey, Outage>,
     /// The object of the last failure: its next turn is after all others.
     passed: Option<ObjectKey>,
     sent: Remembered,
@@ -125,7 +147,7 @@ impl Sender {
             diagnostics: BTreeMap::new(),
             standing: BTreeMap::new(),
             passing: VecDeque::new(),
-            unreachable: BTreeMap::new(),
+            outages: BTreeMap::new(),
             passed: None,
             sent: Remembered::default(),
             backoff: Backoff::default(),
@@ -171,7 +193,7 @@ impl Sender {
                 let over = |note: &&Note| {
                     note.warning
                         && self.sent.holds(note.name_hash(&key, &identity))
-                        && !present.iter().any(|other| other.reason == note.reason)
+                        && !present.iter().any(|other| other.topic == note.topic)
                 };
                 let resolved = before.iter().filter(over).map(Note::resolved);
                 let notes: VecDeque<_> = present
@@ -193,18 +215,38 @@ impl Sender {
             }
             Report::Sync(subject) => self.happened(subject, Note::sync()),
             Report::Unreachable(subject, text) => {
-                let now = Instant::now();
-                self.unreachable.retain(|_, at| now.duration_since(*at) < UNREACHABLE_PAUSE);
-                if !self.unreachable.contains_key(&subject.key) && self.unreachable.len() < REMEMBERED {
-                    self.unreachable.insert(subject.key.clone(), now);
-                    self.happened(subject, Note::unreachable(text));
+                if let Some(period) = self.outage(&subject.key) {
+                    self.happened(subject, Note::outage(text, period));
                 }
             }
             Report::Gone(key) => {
                 self.diagnostics.remove(&key);
                 self.standing.remove(&key);
+                self.outages.remove(&key);
             }
         }
+    }
+
+    /// Takes note that a backend of an object can't be reached. Gives how long that has been so if it is time for an Event.
+    fn outage(&mut self, key: &ObjectKey) -> Option<Period> {
+        let (now, time) = (Instant::now(), Timestamp::now().as_second());
+        if self.outages.len() >= REMEMBERED {
+            self.outages.retain(|_, outage| now.duration_since(outage.seen) < OUTAGE_QUIET);
+        }
+        let before = self.outages.get(key).copied().filter(|before| now.duration_since(before.seen) < OUTAGE_QUIET);
+        let Some(Outage { next, pause, period, .. }) = before else {
+            let period = Period { first: time, last: time, count: 1 };
+            let outage = Outage { seen: now, next: now + OUTAGE_PAUSE, pause: OUTAGE_PAUSE, period };
+            // With more at once, some objects get no Event.
+            let room = self.outages.len() < REMEMBERED || self.outages.contains_key(key);
+            return room.then(|| self.outages.insert(key.clone(), outage)).map(|_| period);
+        };
+        let period = Period { last: time, count: period.count.saturating_add(1), ..period };
+        let due = now >= next;
+        let pause = if due { (pause * 2).min(OUTAGE_PAUSE_LIMIT) } else { pause };
+        let next = if due { now + pause } else { next };
+        self.outages.insert(key.clone(), Outage { seen: now, next, pause, period });
+        due.then_some(period)
     }
 
     fn happened(&mut self, subject: Subject, note: Note) {
@@ -270,7 +312,7 @@ impl Sender {
 
     /// Removes a note from the queue. The remaining notes about the object have failed this often.
     fn settle(&mut self, subject: &Subject, note: &Note, failed: u32) {
-        if note.is_passing() {
+        if note.topic.is_passing() {
             self.passing.pop_front();
             self.passed = None;
         } else if let Some((_, notes, failures)) = self.diagnostics.get_mut(&subject.key) {
@@ -288,7 +330,7 @@ impl Sender {
     fn failed(&mut self, subject: &Subject, note: &Note, error: &CallError) -> Duration {
         // While everything fails, this Event is not to blame.
         let counts = u32::from(self.backoff.failures() == 0);
-        let failures = if note.is_passing() {
+        let failures = if note.topic.is_passing() {
             let (.., failures) = self.passing.front_mut().expect("it is taken off once it is sent");
             *failures += counts;
             *failures
@@ -306,10 +348,10 @@ impl Sender {
             let (error, namespace, name, text) = (ErrorChain(error), &**namespace, &**name, &note.text);
             warn!(%kind, namespace, name, %error, text, "an Event is given up");
             self.settle(subject, note, failures);
-        } else if note.is_passing() {
+        } else if note.topic.is_passing() {
             self.passing.rotate_left(1);
         }
-        self.passed = (!note.is_passing()).then(|| subject.key.clone());
+        self.passed = (!note.topic.is_passing()).then(|| subject.key.clone());
         self.backoff.after(Some(error))
     }
 }
@@ -333,43 +375,36 @@ impl Note {
         }
         text.push_str(message);
         text.truncate(text.floor_char_boundary(TEXT));
-        let (warning, reason) = (diagnostic.severity > Severity::Info, diagnostic.reason.as_str());
-        Self { warning, reason, text, occurrence: Occurrence::Once }
+        Self { warning: diagnostic.severity > Severity::Info, topic: Topic::Finding(diagnostic.reason), text }
     }
 
     /// The Event of ingress-nginx for each Ingress that it has synced.
     fn sync() -> Self {
-        let (reason, text) = ("Sync", "Scheduled for sync".to_owned());
-        Self { warning: false, reason, text, occurrence: Occurrence::Version }
+        Self { warning: false, topic: Topic::Sync, text: "Scheduled for sync".to_owned() }
     }
 
     /// Says that a backend can't be reached now.
-    fn unreachable(mut text: String) -> Self {
+    fn outage(mut text: String, period: Period) -> Self {
         text.truncate(text.floor_char_boundary(TEXT));
-        let occurrence = Occurrence::Minute(Timestamp::now().as_second() / 60);
-        Self { warning: true, reason: UNREACHABLE, text, occurrence }
+        Self { warning: true, topic: Topic::Outage(period), text }
     }
 
     /// The end of a warning.
     fn resolved(warning: &Self) -> Self {
-        let mut text = format!("resolved: {}: {}", warning.reason, warning.text);
+        let mut text = format!("resolved: {}: {}", warning.topic.reason(), warning.text);
         text.truncate(text.floor_char_boundary(TEXT));
-        Self { warning: false, reason: RESOLVED, text, occurrence: Occurrence::Version }
-    }
-
-    /// Whether it says what happened, not what holds.
-    fn is_passing(&self) -> bool {
-        ["Sync", UNREACHABLE].contains(&self.reason)
+        Self { warning: false, topic: Topic::Resolved, text }
     }
 
     /// Equal for what is to be sent once only.
     fn name_hash(&self, key: &ObjectKey, identity: &Identity) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (key, &identity.uid, self.warning, self.reason, &self.text).hash(&mut hasher);
-        match self.occurrence {
-            Occurrence::Once => (),
-            Occurrence::Version => identity.version.hash(&mut hasher),
-            Occurrence::Minute(minute) => minute.hash(&mut hasher),
+        (key, &identity.uid, self.warning, self.topic.reason(), &self.text).hash(&mut hasher);
+        match self.topic {
+            Topic::Finding(_) => (),
+            Topic::Resolved | Topic::Sync => identity.version.hash(&mut hasher),
+            // Replicas that see the same send it once.
+            Topic::Outage(period) => (period.last / 60).hash(&mut hasher),
         }
         hasher.finish()
     }
@@ -379,7 +414,11 @@ impl Note {
         // Names have at most 253 characters.
         let stem = &key.name[..key.name.floor_char_boundary(230)];
         let name = format!("{stem}.{:016x}", self.name_hash(key, identity));
-        let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let Period { first, last, count } = self.topic.period();
+        let time = |second: i64| {
+            let time = Timestamp::from_second(second).unwrap_or_default();
+            time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+        };
         json!({
             "apiVersion": "v1",
             "kind": "Event",
@@ -393,15 +432,46 @@ impl Note {
                 "resourceVersion": identity.version,
             },
             "type": if self.warning { "Warning" } else { "Normal" },
-            "reason": self.reason,
+            "reason": self.topic.reason(),
             "message": self.text,
             "source": {"component": COMPONENT},
             "reportingComponent": COMPONENT,
             "reportingInstance": instance,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
+            "firstTimestamp": time(first),
+            "lastTimestamp": time(last),
+            "count": count,
         })
+    }
+}
+
+impl Topic {
+    /// The word under which the Event is listed.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Finding(reason) => reason.as_str(),
+            Self::Resolved => "Resolved",
+            Self::Sync => "Sync",
+            Self::Outage(_) => "EndpointsUnreachable",
+        }
+    }
+
+    /// Whether it says what happened, not what holds.
+    fn is_passing(self) -> bool {
+        match self {
+            Self::Finding(_) | Self::Resolved => false,
+            Self::Sync | Self::Outage(_) => true,
+        }
+    }
+
+    /// Since when, and how often. All but outages happen once.
+    fn period(self) -> Period {
+        match self {
+            Self::Outage(period) => period,
+            Self::Finding(_) | Self::Resolved | Self::Sync => {
+                let now = Timestamp::now().as_second();
+                Period { first: now, last: now, count: 1 }
+            }
+        }
     }
 }
 

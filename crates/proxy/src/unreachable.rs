@@ -62,13 +62,15 @@ pub(crate) struct Failing {
     sink: UnreachableSink,
     /// The last failure of each endpoint.
     seen: HashMap<BackendName, HashMap<SocketAddr, (Reason, Instant)>>,
-    /// When the owner of a route last got a report.
+    /// When the owner of a route last got a report; forgotten after the pause.
     told: HashMap<Origin, Instant>,
+    /// When `told` was last pruned.
+    looked: Option<Instant>,
 }
 
 impl Failing {
     pub(crate) fn new(sink: UnreachableSink) -> Self {
-        Self { sink, seen: HashMap::new(), told: HashMap::new() }
+        Self { sink, seen: HashMap::new(), told: HashMap::new(), looked: None }
     }
 
     /// Whether a request failed in a way that matters here.
@@ -84,7 +86,6 @@ impl Failing {
                 endpoints.retain(|_, (_, at)| now.duration_since(*at) < WINDOW);
                 !endpoints.is_empty()
             });
-            self.told.retain(|_, at| now.duration_since(*at) < PAUSE);
             if self.seen.values().map(HashMap::len).sum::<usize>() + record.tries.len() > REMEMBERED {
                 return;
             }
@@ -109,6 +110,10 @@ impl Failing {
         let origin = Origin::new(kind.clone(), namespace.clone(), name.clone());
         if endpoints.is_empty() || self.told.get(&origin).is_some_and(|at| now.duration_since(*at) < PAUSE) {
             return;
+        }
+        if self.looked.is_none_or(|at| now.duration_since(at) >= PAUSE) {
+            self.told.retain(|_, at| now.duration_since(*at) < PAUSE);
+            self.looked = Some(now);
         }
         self.told.insert(origin.clone(), now);
         tell(Unreachable { origin, backend: backend.name.clone(), endpoints });
@@ -183,6 +188,19 @@ mod tests {
         }
         let tries = [refused("10.0.0.1:80")];
         assert!(!Failing::concerns(&RequestRecord { tries: &tries, ..fixture.record() }), "another endpoint answered");
+    }
+
+    #[test]
+    fn owners_are_forgotten_when_they_may_be_told_again() {
+        let (mut failing, told, live) = watched(&["10.0.0.1:80"]);
+        let cause = Some(Cause::from(Reason::ConnectRefused));
+        let (begin, tries) = (Instant::now(), [refused("10.0.0.1:80")]);
+        let fixture = Fixture::new("GET /a HTTP/1.1", "");
+        for number in 0..100_u32 {
+            failing.told.insert(Origin::new("Ingress", "default", format!("other-{number}")), begin);
+        }
+        failing.note(&live, &RequestRecord { cause, tries: &tries, ..fixture.record() }, begin + PAUSE);
+        assert_eq!((told.lock().unwrap().len(), failing.told.len()), (1, 1));
     }
 
     #[test]

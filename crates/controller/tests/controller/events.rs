@@ -91,22 +91,25 @@ async fn a_corrected_mistake_is_reported_as_resolved() {
     assert!(text.starts_with("resolved: AnnotationParsingFailed: ") && text.contains("proxy-read-timeout"), "{text}");
 }
 
+const UNREACHABLE: &str = "EndpointsUnreachable";
+
+/// The only endpoint of an Ingress's backend, with its last byte, can't be reached.
+fn report(rig: &Rig, name: &str, last: u8) {
+    rig.reporter.unreachable(Unreachable {
+        origin: Origin::new("Ingress", "shop", name),
+        backend: "shop/web:80".to_owned(),
+        endpoints: vec![(([10, 0, 0, last], 80).into(), "connect_refused")],
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_unreachable_backend_is_an_event_at_most_once_a_minute() {
-    const UNREACHABLE: &str = "EndpointsUnreachable";
     let api = cluster(&["a", "b"]);
     let mut rig = Rig::start(&api, config("one"));
     rig.serves(&["a.example.com", "b.example.com"]).await;
-    let report = |name: &str, last: u8| {
-        rig.reporter.unreachable(Unreachable {
-            origin: Origin::new("Ingress", "shop", name),
-            backend: "shop/web:80".to_owned(),
-            endpoints: vec![(([10, 0, 0, last], 80).into(), "connect_refused")],
-        });
-    };
     for last in 1..100 {
-        report("a", last);
-        report("unknown", last);
+        report(&rig, "a", last);
+        report(&rig, "unknown", last);
         sleep(Duration::from_millis(100)).await;
     }
     api.until("the Event", |api| about(api, UNREACHABLE).len() == 1).await;
@@ -116,13 +119,42 @@ async fn an_unreachable_backend_is_an_event_at_most_once_a_minute() {
         event["message"],
         "connecting to the only endpoint of shop/web:80 failed within the last minute: 10.0.0.1:80 connect_refused"
     );
-    report("b", 1);
+    report(&rig, "b", 1);
     api.until("one on the other Ingress", |api| about(api, UNREACHABLE).len() == 2).await;
     sleep(Duration::from_secs(61)).await;
-    report("a", 100);
+    report(&rig, "a", 100);
     api.until("another one after a minute", |api| about(api, UNREACHABLE).len() == 3).await;
     sleep(Duration::from_secs(600)).await;
     assert_eq!(about(&api, UNREACHABLE).len(), 3, "nothing without a report");
+}
+
+/// With the same text all the time: the clock of the names is the machine's, so only what was asked for counts here.
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_lasts_is_an_event_after_pauses_that_grow() {
+    let api = cluster(&["a"]);
+    let mut rig = Rig::start(&api, config("one"));
+    rig.serves(&["a.example.com"]).await;
+    let posts = |api: &ApiServer| {
+        let posts = api.asked("POST", "/events").into_iter().map(|post| post.body);
+        posts.filter(|body| body["reason"] == UNREACHABLE).collect::<Vec<_>>()
+    };
+    let mut at = Vec::new();
+    for second in (0..3 * 3600).step_by(10) {
+        report(&rig, "a", 1);
+        sleep(Duration::from_secs(10)).await;
+        if posts(&api).len() > at.len() {
+            at.push(second / 60);
+        }
+    }
+    assert_eq!(at, [0, 1, 3, 7, 15, 31, 61, 91, 121, 151]);
+    let last = &posts(&api)[9];
+    assert!(last["count"].as_u64() > Some(900), "{last}");
+    assert_eq!(last["message"], posts(&api)[0]["message"]);
+    // It is over, and another one begins.
+    sleep(Duration::from_secs(301)).await;
+    report(&rig, "a", 1);
+    api.until("the Event about another outage", |api| posts(api).len() == 11).await;
+    assert_eq!(posts(&api)[10]["count"], 1);
 }
 
 #[tokio::test(start_paused = true)]
