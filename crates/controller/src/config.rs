@@ -71,25 +71,41 @@ impl Default for Election {
 /// The contents of `status.loadBalancer` of Ingresses.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StatusConfig {
-    /// `--update-status`.
-    pub update: bool,
-    /// `--update-status-on-shutdown`: the last replica removes its addresses if none follows.
-    pub update_on_shutdown: bool,
+    /// Whether and until when it is written.
+    pub writing: StatusWriting,
     /// The source of the addresses.
     pub addresses: AddressSource,
     /// `--status-update-interval`; at least 5 s. New and changed Ingresses are written at once in any case.
     pub interval: Duration,
 }
 
+impl StatusConfig {
+    /// Whether it is written at all.
+    pub(crate) fn is_written(&self) -> bool {
+        self.writing != StatusWriting::Never
+    }
+}
+
 impl Default for StatusConfig {
     fn default() -> Self {
         Self {
-            update: true,
-            update_on_shutdown: true,
+            writing: StatusWriting::default(),
             addresses: AddressSource::default(),
             interval: Duration::from_secs(60),
         }
     }
+}
+
+/// Whether the addresses are written, and what the last replica does with them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum StatusWriting {
+    /// `--update-status=false`: no status is written at all.
+    Never,
+    /// `--update-status-on-shutdown=false`: the addresses stay after the end of the last replica.
+    Keep,
+    /// The last replica removes its addresses if none follows.
+    #[default]
+    RemoveAtEnd,
 }
 
 /// The source of the addresses in the status of Ingresses.

@@ -3,7 +3,7 @@
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 
-use crate::config::{AddressSource, ControllerConfig};
+use crate::config::{AddressSource, ControllerConfig, StatusWriting};
 use crate::finding::Findings;
 use crate::publish::Publish;
 use crate::report::{Reporter, Unreachable};
@@ -56,11 +56,13 @@ impl Controller {
         mut config: ControllerConfig,
         sink: mpsc::Sender<Publish>,
     ) -> Result<Self, InvalidConfig> {
-        config.status.update &= !config.read_only;
+        if config.read_only {
+            config.status.writing = StatusWriting::Never;
+        }
         if config.options.watch_namespace.is_some() && config.options.namespace_selector.is_some() {
             return Err(InvalidConfig::TwoSelections);
         }
-        if config.status.update && config.pod.is_none() {
+        if config.status.is_written() && config.pod.is_none() {
             if !config.election.disabled {
                 return Err(InvalidConfig::NoPod(
                     "leader election (or --disable-leader-election or --update-status=false)",

@@ -49,7 +49,7 @@ mod store;
 mod successor;
 mod watch;
 
-pub use config::{AddressSource, ApiConfig, ControllerConfig, Election, Pod, StatusConfig};
+pub use config::{AddressSource, ApiConfig, ControllerConfig, Election, Pod, StatusConfig, StatusWriting};
 pub use connect::{ConnectError, connect};
 pub use controller::FINDINGS;
 pub use controller::{Controller, InvalidConfig, RunError};

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::api::{ApiServer, CallError, collection};
-use crate::config::{ControllerConfig, StatusConfig};
+use crate::config::{ControllerConfig, StatusConfig, StatusWriting};
 use crate::event::COMPONENT;
 use crate::reference::fetch;
 use crate::source::sources;
@@ -77,7 +77,7 @@ pub async fn read(client: kube::Client, options: &Options, now: i64) -> Result<C
     let (api, hasher) = (ApiServer::new(client), RandomState::new());
     let config = ControllerConfig {
         options: options.clone(),
-        status: StatusConfig { update: false, ..StatusConfig::default() },
+        status: StatusConfig { writing: StatusWriting::Never, ..StatusConfig::default() },
         ..ControllerConfig::default()
     };
     let mut options = options.clone();

@@ -41,7 +41,7 @@ pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
         sources.push(Source { optional, ..Source::new(Kind::Namespace, None, Wanted::Object) });
     }
     if let AddressSource::Service { namespace, name } = &config.status.addresses
-        && config.status.update
+        && config.status.is_written()
     {
         let name = Some(name.clone());
         sources.push(Source { name, optional: true, ..Source::new(Kind::Service, Some(namespace), Wanted::Addresses) });

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::ArgMatches;
 use fairway_controller::{
     AddressSource, ApiConfig, ConnectError, Controller, ControllerConfig, Election, Findings, Pod, Reporter,
-    StatusConfig, Unreachable,
+    StatusConfig, StatusWriting, Unreachable,
 };
 use fairway_model::Snapshot;
 use fairway_proxy::access_log::LogSink;
@@ -179,8 +179,11 @@ fn controller_config(flags: &Flags, options: Options) -> ControllerConfig {
             disabled: flags.bool("disable-leader-election"),
         },
         status: StatusConfig {
-            update: flags.bool("update-status"),
-            update_on_shutdown: flags.bool("update-status-on-shutdown"),
+            writing: match (flags.bool("update-status"), flags.bool("update-status-on-shutdown")) {
+                (false, _) => StatusWriting::Never,
+                (true, false) => StatusWriting::Keep,
+                (true, true) => StatusWriting::RemoveAtEnd,
+            },
             addresses,
             interval: flags.time("status-update-interval").max(Duration::from_secs(5)),
         },

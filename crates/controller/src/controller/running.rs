@@ -132,7 +132,7 @@ impl Running {
         let (term_sender, term) = watch::channel(None);
         let (resign, resigned) = oneshot::channel();
         let mut candidate = None;
-        if config.status.update {
+        if config.status.is_written() {
             if let Some(Pod { name, namespace }) = config.pod.as_ref().filter(|_| !config.election.disabled) {
                 let ttl = Some(config.election.ttl).filter(|ttl| !ttl.is_zero()).unwrap_or(Duration::from_secs(30));
                 let contender = Candidate::new(api.clone(), namespace, &config.election.id, name, ttl);
@@ -253,7 +253,7 @@ impl Running {
     async fn seen(&mut self, source: usize, seen: Seen) {
         match &seen.content {
             Content::Addresses(addresses) => self.status.publish(addresses.clone()),
-            Content::Object { shown, .. } if seen.key.kind == Kind::Ingress && self.config.status.update => {
+            Content::Object { shown, .. } if seen.key.kind == Kind::Ingress && self.config.status.is_written() => {
                 self.status.seen(&seen.key, &seen.identity, shown.clone());
             }
             _ if is_referenced(seen.key.kind) && self.wants(&seen.key) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairway_controller::{AddressSource, Controller, Publish};
+use fairway_controller::{AddressSource, Controller, Publish, StatusWriting};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -319,7 +319,7 @@ async fn the_flag_keeps_addresses() {
     let api = cluster(&["a"]);
     api.put(ending_pod("one"));
     let mut config = config("one");
-    config.status.update_on_shutdown = false;
+    config.status.writing = StatusWriting::Keep;
     let rig = Rig::start(&api, config);
     shows(&api, "a", json!([{"ip": "192.0.2.1"}])).await;
     rig.stop().await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Job, Running};
-use crate::config::AddressSource;
+use crate::config::{AddressSource, StatusWriting};
 use crate::{nodes, successor};
 
 /// Time limit for removing our addresses and releasing the Lease.
@@ -29,7 +29,7 @@ impl Running {
 
     /// Whether this replica currently writes status.
     fn writes_status(&self) -> bool {
-        matches!(self.stage, Stage::Working | Stage::TakingBack) && self.config.status.update && self.leads()
+        matches!(self.stage, Stage::Working | Stage::TakingBack) && self.config.status.is_written() && self.leads()
     }
 
     /// Starts the due status writes while we lead, and aborts all of them when we no longer do. Resigns when the last
@@ -76,7 +76,7 @@ impl Running {
         }
         self.leave_until = Instant::now() + LEAVE_LIMIT;
         match self.config.pod.clone() {
-            Some(pod) if self.config.status.update_on_shutdown && self.writes_status() => {
+            Some(pod) if self.config.status.writing == StatusWriting::RemoveAtEnd && self.writes_status() => {
                 self.stage = Stage::Asking;
                 let api = self.api.clone();
                 self.jobs.spawn(async move { Job::Last(successor::is_last(&api, &pod).await) });
