@@ -1,5 +1,5 @@
 //! Rules about dependencies: which crates and which modules of the proxy may depend on which, which crates are banned,
-//! which licences are accepted.
+//! which licences are accepted. And about names: a type name means one thing in its crate.
 
 use crate::graph::Graph;
 use crate::outcome::Outcome;
@@ -10,6 +10,7 @@ mod direction;
 mod licences;
 mod module_order;
 mod module_path;
+mod type_name;
 
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let graph = Graph::load(workspace)?;
@@ -17,5 +18,6 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     complaints.extend(ban::check(&graph));
     complaints.extend(licences::check(&graph));
     complaints.extend(module_order::check(&workspace.root)?);
+    complaints.extend(type_name::check(&workspace.root)?);
     Ok(Outcome::from_complaints(format!("{} packages", graph.packages().len()), &complaints))
 }

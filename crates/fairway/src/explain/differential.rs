@@ -255,12 +255,12 @@ fn request() -> impl Strategy<Value = Request> {
     )
 }
 
-/// Backends, and the objects that lead to them.
-struct Backends {
+/// Servers as backends, and the objects that lead to them.
+struct Origins {
     origins: [Origin; 2],
 }
 
-impl Backends {
+impl Origins {
     fn start() -> Self {
         let origin = |name: &'static str| {
             let reply = Reply::ok()
@@ -328,7 +328,7 @@ fn object(value: Value) -> Object {
 }
 
 /// A proxy with the objects, and `explain`'s reading of them.
-fn start(backends: &Backends, ingresses: &[Value], configmap: &BTreeMap<&str, &str>) -> (Proxy, Reading) {
+fn start(backends: &Origins, ingresses: &[Value], configmap: &BTreeMap<&str, &str>) -> (Proxy, Reading) {
     let mut options = Options { configmap: Some(("ns".into(), "settings".into())), ..Options::default() };
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     (options.http, options.https) = (vec![any], vec![any]);
@@ -368,7 +368,7 @@ async fn send(request: &Request, address: SocketAddr) -> Response {
 }
 
 /// The first difference, if there is one.
-fn compare(account: &Account, response: &Response, backends: &Backends, before: [u64; 2]) -> Result<(), String> {
+fn compare(account: &Account, response: &Response, backends: &Origins, before: [u64; 2]) -> Result<(), String> {
     let expect = |what: &str, said: &dyn std::fmt::Debug, seen: &dyn std::fmt::Debug, same: bool| {
         if same { Ok(()) } else { Err(format!("{what}: explain says {said:?}, the proxy did {seen:?}")) }
     };
@@ -424,7 +424,7 @@ fn explain_says_what_the_proxy_does() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let _entered = runtime.enter();
-    let backends = Backends::start();
+    let backends = Origins::start();
     let ingresses = (1usize..5).prop_flat_map(|count| (0..count).map(ingress).collect::<Vec<_>>());
     let cases = (ingresses, configmap(), prop::collection::vec(request(), REQUESTS));
     let config = Config {

@@ -25,7 +25,7 @@ const REMEMBERED: usize = 1024;
 pub(super) struct Once<F> {
     inner: F,
     form: Form,
-    seen: Mutex<Seen>,
+    seen: Mutex<Repeats>,
 }
 
 impl<F> Once<F> {
@@ -70,9 +70,9 @@ fn with_number(line: &str, form: Form, repeated: u64) -> String {
 
 /// The lines of the last minute: when each was logged, and how often it has been repeated since.
 #[derive(Default)]
-struct Seen(HashMap<u64, (Instant, u64)>);
+struct Repeats(HashMap<u64, (Instant, u64)>);
 
-impl Seen {
+impl Repeats {
     /// Whether to log a line now, and how often it was suppressed since the last time.
     fn pass(&mut self, text: u64, now: Instant) -> Option<u64> {
         if let Some((at, repeated)) = self.0.get_mut(&text) {
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_said_again_tells_how_often_it_came() {
-        let mut seen = Seen::default();
+        let mut seen = Repeats::default();
         let begin = Instant::now();
         let mut pass = |text, seconds| seen.pass(text, begin + Duration::from_secs(seconds));
         assert_eq!((pass(1, 0), pass(1, 1), pass(1, 59), pass(2, 59)), (Some(0), None, None, Some(0)));
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let mut seen = Seen::default();
+        let mut seen = Repeats::default();
         let now = Instant::now();
         for text in 0..3 * REMEMBERED as u64 {
             assert_eq!(seen.pass(text, now), Some(0));
