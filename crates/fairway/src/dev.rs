@@ -17,13 +17,14 @@ use clap::ArgMatches;
 use fairway_model::{AccessLog, Endpoints, LogEscape, Origin, Scheme, Snapshot, Template};
 use fairway_proxy::access_log::LogSink;
 use fairway_proxy::{Proxy, Publisher};
+use fairway_translate::diagnostic::{Diagnostic, Severity};
 use fairway_translate::options::{Development, Options};
 use fairway_translate::{Change, Translator, Update};
 
 use crate::cli;
 use crate::flags::{Flags, UsageError};
 use crate::manifest::watch::{Saved, Watcher};
-use crate::manifest::{Finding, Manifests, Parsed, Unread};
+use crate::manifest::{Finding, Manifests, Parsed, Refused, Unread};
 use crate::table::{Doors, routing_table};
 use crate::terminal::{Style, Terminal, count};
 use crate::wiring::{self, Signals};
@@ -43,7 +44,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
     telemetry::start(telemetry::Form::Text, flags.int("v"), true);
     let paths = cli::all::<PathBuf>(matches, "paths");
-    let mut manifests = Manifests::open(&paths)?;
+    let mut manifests = Manifests::open(&paths, Refused::LeftOut)?;
     let options = options(matches, &flags)?;
     let terminal = Terminal::new();
     for flag in flags.not_honoured() {
@@ -123,7 +124,7 @@ async fn serve(
             }
             parsed = PendingReading::ended(&mut session.reading) => session.parsed(parsed).await,
             _ = look_again.tick() => session.time_passed().await,
-            () = std::future::ready(()), if session.translator.has_more() => session.proceed().await,
+            () = std::future::ready(()), if session.has_more() => session.proceed().await,
         }
     }
     if std::io::stderr().is_terminal() {
@@ -175,11 +176,12 @@ impl Session {
     fn greet(&mut self, proxy: &Proxy) {
         let terminal = self.terminal;
         self.findings = self.current_findings();
+        let shown = self.located(self.findings.iter().take(FINDINGS).cloned().collect());
         let doors = doors(proxy, &self.options, &self.publisher);
         let snapshot = self.publisher.snapshot();
         let counts = self.manifests.counts();
         let mut out = String::new();
-        for finding in self.findings.iter().take(FINDINGS) {
+        for finding in &shown {
             out.push_str(&report::line(finding, terminal));
         }
         if self.findings.len() > FINDINGS {
@@ -236,6 +238,12 @@ impl Session {
 
     async fn take(&mut self, changes: Vec<Change>, since: Instant) {
         let waited = self.translator.has_more();
+        if self.manifests.has_more() {
+            self.large.get_or_insert_with(|| Large { since, lines: Vec::new() });
+            if changes.is_empty() {
+                return;
+            }
+        }
         if changes.is_empty() {
             // An irrelevant file, unchanged content, or a file that can't be read.
             let (new, cleared) = self.compare_findings();
@@ -261,8 +269,20 @@ impl Session {
         }
     }
 
-    /// Continues with a large change.
+    /// Whether a part of a large change waits for its turn.
+    fn has_more(&self) -> bool {
+        self.manifests.has_more() || self.translator.has_more()
+    }
+
+    /// Continues with a large change. All of it is known before any of it goes live: what others refer to goes before them.
     async fn proceed(&mut self) {
+        if self.manifests.has_more() {
+            let changes = self.manifests.proceed();
+            self.translator.postpone(changes);
+            if self.has_more() {
+                return;
+            }
+        }
         let update = self.translator.proceed(now());
         self.publish_part(update).await;
     }
@@ -275,7 +295,7 @@ impl Session {
         }
         let large = self.large.get_or_insert_with(|| Large { since: Instant::now(), lines: Vec::new() });
         large.lines.extend(lines);
-        if !self.translator.has_more()
+        if !self.has_more()
             && let Some(Large { since, lines }) = self.large.take()
         {
             self.tell(&lines, since, "");
@@ -313,23 +333,39 @@ impl Session {
 
     /// The findings that are new, and those that are gone. They are compared when nothing waits any more.
     fn compare_findings(&mut self) -> (Vec<Finding>, Vec<Finding>) {
-        if self.translator.has_more() {
+        if self.has_more() {
             return (Vec::new(), Vec::new());
         }
         let findings = self.current_findings();
-        let compared = change::compare_findings(&self.findings, &findings);
+        let (new, cleared) = change::compare_findings(&self.findings, &findings);
         self.findings = findings;
-        compared
+        (self.located(new), cleared)
     }
 
-    /// All current findings.
+    /// All current findings, with the place of the object.
     fn current_findings(&self) -> Vec<Finding> {
-        let mut findings = self.manifests.findings();
         let told = self.translator.diagnostics().values().flatten().cloned();
-        findings.extend(self.manifests.locate(told));
-        findings.extend(self.manifests.locate(reading::not_served(self.translator.left_out(), &self.options)));
+        let not_served = reading::not_served(self.translator.left_out(), &self.options);
+        let placed = |diagnostic: Diagnostic| Finding { place: self.manifests.place(&diagnostic.origin), diagnostic };
+        let mut findings = self.manifests.findings();
+        findings.extend(told.chain(not_served).map(placed));
+        // It may be written any moment, so it is no error yet.
+        let missing = reading::missing_objects(self.translator.objects(), &self.options, reading::Source::Files);
+        findings.extend(missing.into_iter().map(|mut found| {
+            found.diagnostic.severity = Severity::Warning;
+            found
+        }));
         report::sort(&mut findings);
         findings
+    }
+
+    /// The same with the line of the field, for as many as are shown: the files are read for it.
+    fn located(&self, mut findings: Vec<Finding>) -> Vec<Finding> {
+        let rest = findings.split_off(findings.len().min(FINDINGS));
+        let mut located = self.manifests.locate_objects(findings);
+        report::sort(&mut located);
+        located.extend(rest);
+        located
     }
 }
 

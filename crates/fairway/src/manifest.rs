@@ -11,7 +11,9 @@ mod file;
 mod node;
 mod object;
 mod order;
+mod refusal;
 mod scan;
+mod settle;
 mod split;
 pub(crate) mod watch;
 
@@ -25,9 +27,11 @@ use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use fairway_translate::objects::{Change, Kind, Object, ObjectKey};
 use foldhash::quality::RandomState;
 
-use file::{FileState, Texts};
+use file::{DocumentState, FileState, Texts};
 use node::Node;
+pub(crate) use object::Refused;
 pub(crate) use scan::NoSuchPath;
+use settle::Unsettled;
 
 /// The objects of a set of files and folders.
 #[derive(Debug)]
@@ -38,6 +42,10 @@ pub(crate) struct Manifests {
     /// Findings that show only when files are compared.
     duplicates: Vec<Finding>,
     hasher: RandomState,
+    refused: Refused,
+    pending: Unsettled,
+    /// How often something was taken over.
+    takes: u64,
 }
 
 /// A live object and its location.
@@ -47,6 +55,8 @@ struct Live {
     file: Arc<Path>,
     /// Line of the document, and of the object within it.
     lines: (u32, u32),
+    /// The content of the file that it was in.
+    taken: u64,
 }
 
 /// A diagnostic and the location of its subject.
@@ -81,7 +91,7 @@ pub(crate) struct Counts {
 
 impl Manifests {
     /// Stores the paths; [`reload`](Self::reload) reads them. A path that doesn't exist is an error now, but not later.
-    pub(crate) fn open(paths: &[PathBuf]) -> Result<Self, NoSuchPath> {
+    pub(crate) fn open(paths: &[PathBuf], refused: Refused) -> Result<Self, NoSuchPath> {
         scan::check(paths)?;
         let hasher = RandomState::default();
         Ok(Self {
@@ -90,6 +100,9 @@ impl Manifests {
             live: HashMap::with_hasher(hasher.clone()),
             duplicates: Vec::new(),
             hasher,
+            refused,
+            pending: Unsettled::default(),
+            takes: 0,
         })
     }
 
@@ -97,7 +110,11 @@ impl Manifests {
     /// all of them are files that were read before, no folder is searched.
     pub(crate) fn reload(&mut self, touched: Option<&HashSet<PathBuf>>) -> Vec<Change> {
         let unread = self.look(touched);
-        self.take(unread.parse())
+        let mut changes = self.take(unread.parse());
+        while self.has_more() {
+            changes.extend(self.proceed());
+        }
+        changes
     }
 
     /// The first of three steps that do the same. The second may take long and doesn't need `self`: find new and changed files
@@ -105,7 +122,8 @@ impl Manifests {
     pub(crate) fn look(&mut self, touched: Option<&HashSet<PathBuf>>) -> Unread {
         let known =
             touched.filter(|paths| paths.iter().all(|path| self.files.contains_key(path.as_path()) && path.is_file()));
-        let mut unread = Unread { files: Vec::new(), gone: BTreeMap::new(), hasher: self.hasher.clone() };
+        let mut unread =
+            Unread { files: Vec::new(), gone: Vec::new(), hasher: self.hasher.clone(), refused: self.refused };
         match known {
             Some(paths) => {
                 for path in paths {
@@ -115,9 +133,8 @@ impl Manifests {
             }
             None => {
                 let found = scan::files(&self.roots);
-                for (path, state) in self.files.extract_if(.., |path, _| !found.contains(path)) {
-                    unread.gone.insert(path, state.keys());
-                }
+                let gone = self.files.extract_if(.., |path, _| !found.contains(path));
+                unread.gone.extend(gone.flat_map(|(_, state)| state.documents));
                 for path in found {
                     let state = self.files.entry(path.clone()).or_default();
                     unread.files.extend(state.look(&path));
@@ -125,20 +142,6 @@ impl Manifests {
             }
         }
         unread
-    }
-
-    /// Applies parsed files, and returns which objects changed.
-    pub(crate) fn take(&mut self, parsed: Parsed) -> Vec<Change> {
-        let mut changed = parsed.gone;
-        for file in parsed.files {
-            let path = file.path.clone();
-            // The file is gone meanwhile, and so are its objects.
-            let Some(state) = self.files.get_mut(&path) else { continue };
-            let before = state.keys();
-            state.take(file);
-            changed.insert(path, before);
-        }
-        if changed.is_empty() { Vec::new() } else { self.settle(&changed) }
     }
 
     /// The folders to watch so that no change is missed.
@@ -204,6 +207,16 @@ impl Manifests {
         diagnostics.into_iter().zip(places).map(finding).collect()
     }
 
+    /// The same for findings about objects; those about files have their lines already.
+    pub(crate) fn locate_objects(&self, findings: Vec<Finding>) -> Vec<Finding> {
+        let of_object = |found: &Finding| {
+            found.diagnostic.reason != Reason::InvalidManifest && self.place(&found.diagnostic.origin) == found.place
+        };
+        let (objects, mut located): (Vec<_>, Vec<_>) = findings.into_iter().partition(of_object);
+        located.extend(self.locate(objects.into_iter().map(|found| found.diagnostic)));
+        located
+    }
+
     /// Finds the locations of fields. Reads the files that it needs again, and parses each document once.
     pub(crate) fn places(&self, fields: &[(&Origin, &str)]) -> Vec<Option<Place>> {
         let mut places: Vec<_> = fields.iter().map(|(origin, _)| self.place(origin)).collect();
@@ -232,100 +245,23 @@ impl Manifests {
         }
         places
     }
-
-    /// Brings the files together: dates, duplicates, and the differences from before. `changed` are the changed files, with the
-    /// objects that they had before.
-    fn settle(&mut self, changed: &BTreeMap<Arc<Path>, Vec<ObjectKey>>) -> Vec<Change> {
-        let documents = self.files.values_mut().flat_map(|file| &mut file.documents);
-        let mut undated: Vec<_> = documents
-            .flat_map(|document| &mut document.objects)
-            .filter(|held| !held.dated)
-            .map(|held| &mut held.object)
-            .collect();
-        let moved = order::date(&mut undated);
-        if !moved && let Some(changes) = self.settle_apart(changed) {
-            return changes;
-        }
-        self.settle_all()
-    }
-
-    /// For files that share no object with others, which need not be compared then. `None` if they share one.
-    fn settle_apart(&mut self, changed: &BTreeMap<Arc<Path>, Vec<ObjectKey>>) -> Option<Vec<Change>> {
-        if !self.duplicates.is_empty() {
-            return None;
-        }
-        let mut there = HashSet::with_hasher(self.hasher.clone());
-        for held in changed.keys().filter_map(|path| self.files.get(path)).flat_map(FileState::held) {
-            let elsewhere = self.live.get(&held.key).is_some_and(|live| !changed.contains_key(&live.file));
-            if elsewhere || !there.insert(&held.key) {
-                return None;
-            }
-        }
-        let mut changes: Vec<_> =
-            changed.values().flatten().filter(|key| !there.contains(key)).cloned().map(Change::Remove).collect();
-        changes.sort_by(|a, b| removed(a).cmp(&removed(b)));
-        for change in &changes {
-            removed(change).and_then(|key| self.live.remove(key));
-        }
-        for (path, file) in changed.keys().filter_map(|path| self.files.get_key_value(path)) {
-            for document in &file.documents {
-                for held in &document.objects {
-                    let now =
-                        Live { object: held.object.clone(), file: path.clone(), lines: (document.line, held.line) };
-                    let before = self.live.insert(held.key.clone(), now);
-                    if before.is_none_or(|before| !same(&before.object, &held.object)) {
-                        changes.push(Change::Upsert(held.object.clone()));
-                    }
-                }
-            }
-        }
-        Some(changes)
-    }
-
-    fn settle_all(&mut self) -> Vec<Change> {
-        let mut live = HashMap::with_capacity_and_hasher(self.live.len(), self.hasher.clone());
-        let mut order = Vec::new();
-        self.duplicates.clear();
-        for (path, file) in &self.files {
-            for document in &file.documents {
-                for held in &document.objects {
-                    let lines = (document.line, held.line);
-                    let now = Live { object: held.object.clone(), file: path.clone(), lines };
-                    match live.insert(held.key.clone(), now) {
-                        None => order.push(&held.key),
-                        Some(before) => self.duplicates.push(duplicate(&held.key, &before, path, lines)),
-                    }
-                }
-            }
-        }
-        let mut changes: Vec<_> =
-            self.live.keys().filter(|key| !live.contains_key(*key)).cloned().map(Change::Remove).collect();
-        changes.sort_by(|a, b| removed(a).cmp(&removed(b)));
-        for key in order {
-            let Some(now) = live.get(key) else { continue };
-            if self.live.get(key).is_none_or(|before| !same(&before.object, &now.object)) {
-                changes.push(Change::Upsert(now.object.clone()));
-            }
-        }
-        self.live = live;
-        changes
-    }
 }
 
 /// New and changed files, not read yet.
 #[derive(Debug)]
 pub(crate) struct Unread {
     files: Vec<file::UnreadFile>,
-    /// Files that are gone, with the objects that they had.
-    gone: BTreeMap<Arc<Path>, Vec<ObjectKey>>,
+    /// The documents of files that are gone.
+    gone: Vec<DocumentState>,
     hasher: RandomState,
+    refused: Refused,
 }
 
 /// Files that were read and parsed, but not applied yet.
 #[derive(Debug)]
 pub(crate) struct Parsed {
     files: Vec<file::ParsedFile>,
-    gone: BTreeMap<Arc<Path>, Vec<ObjectKey>>,
+    gone: Vec<DocumentState>,
 }
 
 impl Unread {
@@ -348,7 +284,7 @@ impl Unread {
 
     /// Reads and parses the files.
     pub(crate) fn parse(self) -> Parsed {
-        let files = self.files.into_iter().map(|file| file.parse(&self.hasher)).collect();
+        let files = self.files.into_iter().map(|file| file.parse(&self.hasher, self.refused)).collect();
         Parsed { files, gone: self.gone }
     }
 }
@@ -357,24 +293,6 @@ impl Unread {
 fn key_of(origin: &Origin) -> Option<ObjectKey> {
     let kind = Kind::ALL.iter().find(|kind| kind.as_str() == &*origin.kind)?;
     Some(ObjectKey { kind: *kind, namespace: origin.namespace.clone(), name: origin.name.clone() })
-}
-
-fn removed(change: &Change) -> Option<&ObjectKey> {
-    match change {
-        Change::Remove(key) => Some(key),
-        Change::Upsert(_) => None,
-    }
-}
-
-/// Whether two objects are the same one, or equal.
-fn same(a: &Object, b: &Object) -> bool {
-    let pointers = match (a, b) {
-        (Object::Service(a), Object::Service(b)) => Arc::ptr_eq(a, b),
-        (Object::EndpointSlice(a), Object::EndpointSlice(b)) => Arc::ptr_eq(a, b),
-        (Object::Secret(a), Object::Secret(b)) => Arc::ptr_eq(a, b),
-        _ => false,
-    };
-    pointers || a == b
 }
 
 fn duplicate(key: &ObjectKey, before: &Live, file: &Arc<Path>, lines: (u32, u32)) -> Finding {

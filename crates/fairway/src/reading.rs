@@ -12,7 +12,7 @@ use fairway_translate::options::{Development, Options};
 use fairway_translate::{LeftOut, NotOurs, Standing, Translation};
 
 use crate::flags::Flags;
-use crate::manifest::{Counts, Finding, Manifests};
+use crate::manifest::{Counts, Finding, Manifests, Refused};
 use crate::report;
 
 /// Stands for the echo of `fairway dev`, which isn't running. No Service in the files has this address.
@@ -56,13 +56,18 @@ pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing) -> anyhow
     let mut options = options(flags)?;
     let echo = (missing == Missing::Echo).then_some(ECHO);
     options.development = Some(Development { echo, ..Development::default() });
-    let mut manifests = Manifests::open(paths)?;
+    let mut manifests = Manifests::open(paths, Refused::Read)?;
     manifests.reload(None);
     let objects: Objects = manifests.objects().cloned().collect();
     let translation = fairway_translate::translate(&objects, &options, jiff::Timestamp::now().as_second());
     let reading = Reading::of(objects, translation, options)?;
     let mut findings = manifests.findings();
-    findings.extend(manifests.locate(reading.findings.into_iter().map(|found| found.diagnostic)));
+    // A value that the API server refuses needs no second opinion.
+    let errors = findings.iter().map(|found| &found.diagnostic).filter(|found| found.severity == Severity::Error);
+    let refused: HashSet<_> = errors.map(about).filter(|(_, field)| !field.is_empty()).collect();
+    let others = reading.findings.into_iter().map(|found| found.diagnostic);
+    let others: Vec<_> = others.filter(|found| !refused.contains(&about(found))).collect();
+    findings.extend(manifests.locate(others));
     findings.extend(missing_objects(&reading.objects, &reading.options, Source::Files));
     if missing == Missing::Told {
         findings.extend(nothing(&manifests, paths));
@@ -70,6 +75,11 @@ pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing) -> anyhow
     }
     report::sort(&mut findings);
     Ok(Reading { manifests, source: Source::Files, findings, ..reading })
+}
+
+/// Object and field.
+fn about(found: &Diagnostic) -> (Origin, String) {
+    (found.origin.clone(), found.field.clone())
 }
 
 /// Reads from a cluster what `fairway run` would read with these flags, and translates it. It writes nothing.
@@ -96,7 +106,7 @@ pub(crate) fn read_cluster(flags: &Flags, api: &ApiConfig) -> anyhow::Result<Rea
 }
 
 /// Objects that flags name and that don't exist.
-fn missing_objects(objects: &Objects, options: &Options, source: Source) -> Vec<Finding> {
+pub(crate) fn missing_objects(objects: &Objects, options: &Options, source: Source) -> Vec<Finding> {
     let named = [
         ("--configmap", &options.configmap),
         ("--tcp-services-configmap", &options.tcp_services),
@@ -159,7 +169,7 @@ impl Reading {
         let foreign_origins = foreign.iter().map(|found| found.origin.clone()).collect();
         let nowhere = |diagnostic| Finding { place: None, diagnostic };
         Ok(Self {
-            manifests: Manifests::open(&[])?,
+            manifests: Manifests::open(&[], Refused::Read)?,
             source: Source::Cluster,
             objects,
             addresses: BTreeMap::new(),

@@ -38,11 +38,7 @@ pub(crate) fn routing_table(
             if rows.len() < LINES {
                 rows.push(Row {
                     url: url(host, route, doors, snapshot),
-                    kind: match &route.path {
-                        PathMatch::Exact(_) => " Exact",
-                        PathMatch::Prefix(_) => "",
-                        PathMatch::Regex(_) => " Regex",
-                    },
+                    kind: path_kind(&route.path),
                     target: target(route, snapshot, development),
                     origin: format!("{}/{}", route.origin.namespace, route.origin.name),
                 });
@@ -73,6 +69,15 @@ pub(crate) fn routing_table(
         let _ = writeln!(out, "  … and {}", count(total - rows.len(), "more route", "more routes"));
     }
     out
+}
+
+/// How a path is compared, unless it is the usual way.
+pub(crate) fn path_kind(path: &PathMatch) -> &'static str {
+    match path {
+        PathMatch::Exact(_) => " Exact",
+        PathMatch::Prefix(_) => "",
+        PathMatch::Regex(_) => " Regex",
+    }
 }
 
 struct Row {

@@ -188,6 +188,7 @@ metadata:
   annotations: {nginx.ingress.kubernetes.io/rewrite-targt: /}
 spec:
   ingressClassName: nginx
+  rules: [{host: a.example}]
 ";
 
 #[test]
@@ -265,7 +266,8 @@ fn sarif_holds_each_finding_with_its_place() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(report["version"], "2.1.0");
     let results = report["runs"][0]["results"].as_array().unwrap();
-    let host = results.iter().find(|result| result["ruleId"] == "InvalidHost").unwrap();
+    let host =
+        results.iter().find(|result| result["message"]["text"].as_str().unwrap().contains("rules[0].host")).unwrap();
     assert_eq!(host["level"], "error");
     let place = &host["locations"][0]["physicalLocation"];
     assert_eq!(place["region"]["startLine"], 12);
@@ -278,9 +280,10 @@ fn sarif_holds_each_finding_with_its_place() {
 #[test]
 fn github_shows_findings_beside_their_lines() {
     let report = text(&check_with(BAD, &["--output=github"]));
-    let host = report.lines().find(|line| line.contains("title=InvalidHost")).unwrap_or_default();
+    let host = report.lines().find(|line| line.contains("spec.rules[0].host")).unwrap_or_default();
     assert!(
-        host.starts_with("::error file=/") && host.contains("a.yaml,line=12,title=InvalidHost::Ingress default/web"),
+        host.starts_with("::error file=/")
+            && host.contains("a.yaml,line=12,title=InvalidManifest::Ingress default/web"),
         "{report}"
     );
     assert!(report.lines().all(|line| line.starts_with("::")), "{report}");
@@ -293,11 +296,64 @@ fn messages_say_what_to_write() {
     let report = text(&check_with(&manifest, &[]));
     for parts in [
         [
-            "a.yaml:8: error: Ingress default/web: spec.defaultBackend.service.port: \"80\": ",
+            "a.yaml:9: error: Ingress default/web: spec.defaultBackend.service.port: \"80\": ",
             "write port: {number: 80}",
         ],
-        ["a.yaml:12: error: Service: metadata.name: \"${X}\": ", "looks like a template"],
+        ["a.yaml:13: error: Service: metadata.name: \"${X}\": ", "looks like a template"],
     ] {
         assert!(report.lines().any(|line| parts.iter().all(|part| line.contains(part))), "{parts:?} in\n{report}");
     }
+}
+
+#[test]
+fn what_the_api_server_refuses_is_an_error_with_the_line_of_its_field() {
+    let manifest = "apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: web
+  annotations: {nginx.ingress.kubernetes.io/rewrite-targt: /}
+spec:
+  rules:
+  - host: Shop.Example
+    http:
+      paths:
+      - path: /
+        backend: {service: {name: web, port: {number: 80, name: http}}}
+      - path: //cart
+        pathType: Prefix
+        backend: {service: {name: web, port: {number: 80}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, labels: {\"my app\": web}}
+spec:
+  ports:
+  - {port: 80, name: http}
+  - {port: 80, name: http}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: Cert}
+type: kubernetes.io/tls
+stringData: {tls.crt: x}
+";
+    let output = check_with(manifest, &[]);
+    let report = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    let path = "a.yaml:11: error: Ingress default/web: spec.rules[0].http.paths[0]";
+    for expected in [
+        "a.yaml:8: error: Ingress default/web: spec.rules[0].host: \"Shop.Example\": Invalid value: a lowercase RFC 1123 subdomain",
+        &format!("{path}.pathType: Required value: pathType must be specified; the API server refuses the object"),
+        "a.yaml:13: error: Ingress default/web: spec.rules[0].http.paths[1].path: \"//cart\": Invalid value: must not contain '//'",
+        "a.yaml:19: error: Service default/web: metadata.labels: \"my app\": Invalid value: name part",
+        "a.yaml:23: error: Service default/web: spec.ports[1].name: \"http\": Duplicate value",
+        "a.yaml:23: error: Service default/web: spec.ports[1]: \"TCP 80\": Duplicate value",
+        "error: Secret default/Cert: metadata.name: \"Cert\": Invalid value: a lowercase RFC 1123 subdomain",
+        "error: Secret default/Cert: data[tls.key]: Required value; the API server refuses the object",
+    ] {
+        assert!(report.lines().any(|line| line.contains(expected)), "{expected} in\n{report}");
+    }
+    // What is wrong besides is found in the same run, and the same field isn't reported twice.
+    assert!(report.contains("rewrite-targt  unknown"), "{report}");
+    assert_eq!(report.matches("spec.rules[0].host:").count(), 1, "{report}");
 }

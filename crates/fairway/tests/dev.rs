@@ -71,6 +71,25 @@ async fn a_file_that_is_broken_keeps_its_last_good_content() {
 }
 
 #[tokio::test]
+async fn an_object_that_the_api_server_refuses_keeps_its_last_good_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let (web, api) = (ingress("web", "a.example", ""), ingress("api", "b.example", ""));
+    write(folder.path(), "a.yaml", &(web.clone() + &api));
+    let mut dev = Dev::start([folder.path()]);
+    for (from, to, told) in [
+        ("pathType: Prefix", "pathType: prefix", "pathType: \"prefix\": Unsupported value"),
+        ("a.example", "A.example", "host: \"A.example\": Invalid value"),
+        ("number: 80", "number: 80, name: http", "backend: Invalid value: cannot set both port name & port number"),
+    ] {
+        write(folder.path(), "a.yaml", &(web.replace(from, to) + &api));
+        dev.line_with(told);
+        assert_eq!(dev.service("a.example", "/").await, "shop/web:80", "{to}");
+        write(folder.path(), "a.yaml", &(web.clone() + &api));
+        dev.line_with("cleared");
+    }
+}
+
+#[tokio::test]
 async fn a_local_process_can_stand_in_for_a_service() {
     let origin = Origin::new("mine").reply(Reply::ok().body("from my process")).start();
     let folder = tempfile::tempdir().unwrap();
@@ -151,6 +170,12 @@ async fn the_global_configmap_and_flags_are_looked_up_in_the_files() {
     write(folder.path(), "a.yaml", &(ingress("web", "a.example", "") + settings));
     assert_eq!(Dev::start([folder.path()]).get("a.example", "/").await.status, 200);
     let dev = Dev::start([folder.path().as_os_str(), "--configmap=ops/global".as_ref()]);
+    assert_eq!(dev.get("a.example", "/").await.status, 308);
+    // One that isn't there is named, and used once it is.
+    let mut dev = Dev::start([folder.path().as_os_str(), "--configmap=ops/other".as_ref()]);
+    assert!(dev.greeting.contains("warning: ConfigMap ops/other: --configmap: "), "{}", dev.greeting);
+    write(folder.path(), "b.yaml", &settings.replace("name: global", "name: other"));
+    dev.line_with("cleared");
     assert_eq!(dev.get("a.example", "/").await.status, 308);
 }
 

@@ -185,7 +185,7 @@ impl Translator {
     pub fn apply_part(&mut self, changes: impl IntoIterator<Item = Change>, now: i64) -> Update {
         let changes: Vec<Change> = changes.into_iter().collect();
         if self.is_large(changes.len()) {
-            changes.into_iter().for_each(|change| self.waiting.push(change));
+            self.postpone(changes);
             return self.proceed(now);
         }
         let (mut dirty, out) = std::mem::take(&mut self.pending);
@@ -194,6 +194,11 @@ impl Translator {
             self.take_after(change, anew, &mut dirty);
         }
         self.settle(dirty, out, Extent::fresh(self.part), now)
+    }
+
+    /// Puts changes behind those that wait, and does nothing of them yet: [`proceed`](Self::proceed) does, in parts.
+    pub fn postpone(&mut self, changes: impl IntoIterator<Item = Change>) {
+        changes.into_iter().for_each(|change| self.waiting.push(change));
     }
 
     /// Whether this many changes exceed one part.

@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use fairway_model::{
-    Action, Delta, EndpointSet, Endpoints, Host, HostKey, Resource, ResourceName, Route, Snapshot, StreamListener,
+    Action, Delta, EndpointSet, Endpoints, Host, HostKey, Origin, Resource, ResourceName, Route, Snapshot,
+    StreamListener,
 };
 use fairway_translate::options::Development;
 
 use crate::manifest::Finding;
 use crate::report;
-use crate::table::{is_implied, target};
+use crate::table::{is_implied, path_kind, target};
 use crate::terminal::{Style, Terminal, count, printable};
 
 /// Longer lists are counted instead of shown.
@@ -94,7 +95,7 @@ fn route_line(
     development: Option<&Development>,
 ) -> String {
     let name = host.map(|host| host.pattern().to_string()).unwrap_or_default();
-    format!("{name}{} → {}", route.path.text(), target(route, snapshot, development))
+    format!("{name}{}{} → {}", route.path.text(), path_kind(&route.path), target(route, snapshot, development))
 }
 
 fn compare_host(
@@ -209,10 +210,10 @@ pub(super) fn render(
 
 /// The findings that are new, and those that are gone; their locations don't matter.
 pub(super) fn compare_findings(before: &[Finding], after: &[Finding]) -> (Vec<Finding>, Vec<Finding>) {
-    let key = |finding: &Finding| {
+    fn key(finding: &Finding) -> (&Origin, &str, &str, &str) {
         let found = &finding.diagnostic;
-        (found.origin.clone(), found.field.clone(), found.value.clone(), found.message.clone())
-    };
+        (&found.origin, &found.field, &found.value, &found.message)
+    }
     let (old, new): (std::collections::HashSet<_>, std::collections::HashSet<_>) =
         (before.iter().map(key).collect(), after.iter().map(key).collect());
     let fresh = after.iter().filter(|finding| !old.contains(&key(finding))).cloned().collect();
@@ -223,7 +224,7 @@ pub(super) fn compare_findings(before: &[Finding], after: &[Finding]) -> (Vec<Fi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fairway_model::{HostPattern, Origin, PathMatch, Redirect, Respond};
+    use fairway_model::{HostPattern, PathMatch, Redirect, Respond};
 
     fn snapshot(paths: &[(&str, u16)]) -> Snapshot {
         let origin = Origin::new("Ingress", "n", "i");
@@ -251,6 +252,18 @@ mod tests {
         changes.sort();
         assert_eq!(changes, ["+a.example/b → 200", "~a.example/ → 404"]);
         assert_eq!(told(&two, &two), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_path_of_another_type_is_another_route() {
+        let of = |path: PathMatch| {
+            let action = Action::Respond(Respond::empty(200));
+            let route = Route::new(Origin::new("Ingress", "n", "i"), path, action);
+            let host = Host::new("ingress".into(), HostPattern::parse("a.example").unwrap(), vec![route]);
+            Snapshot::default().apply(Delta::upsert([Resource::from(host)]))
+        };
+        let (prefix, exact) = (of(PathMatch::prefix("/x").unwrap()), of(PathMatch::exact("/x").unwrap()));
+        assert_eq!(told(&prefix, &exact), ["-a.example/x → 200", "+a.example/x Exact → 200"]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use foldhash::quality::RandomState;
 
 use super::advice;
 use super::node::Node;
-use super::object::{self, Contents};
+use super::object::{self, Contents, Refused};
 use super::split::{Document, documents};
 
 /// Largest file that is read, in bytes; the manifests of a whole cluster take a tenth of it.
@@ -28,6 +28,8 @@ pub(super) struct FileState {
     stamp: Option<Stamp>,
     /// The last good content.
     pub(super) documents: Vec<DocumentState>,
+    /// Which take that came with, counted over all files; 0 before the first.
+    pub(super) taken: u64,
     /// Why the current content is not in use.
     pub(super) broken: Option<Broken>,
 }
@@ -102,10 +104,18 @@ pub(super) struct ParsedFile {
 
 #[derive(Debug)]
 struct Content {
-    /// Hash and line of each document, and its contents unless they are known.
-    documents: Vec<(u64, u32, Option<Contents>)>,
+    /// The documents in their order.
+    documents: Vec<ParsedDocument>,
     /// The first line that isn't valid YAML, and why.
     broken: Option<(u32, String)>,
+}
+
+#[derive(Debug)]
+enum ParsedDocument {
+    /// The text with this hash is known; it begins in this line.
+    Known(u64, u32),
+    /// A new text, with the objects that can't be read.
+    New(DocumentState, Vec<ObjectKey>),
 }
 
 impl UnreadFile {
@@ -115,25 +125,29 @@ impl UnreadFile {
     }
 
     /// Reads the file and parses its new documents.
-    pub(super) fn parse(self, hasher: &RandomState) -> ParsedFile {
+    pub(super) fn parse(self, hasher: &RandomState, refused: Refused) -> ParsedFile {
         let Self { path, stamp, known } = self;
         let text = stamp.and_then(|stamp| read(&path).map(|text| (stamp, text)));
-        let content = text.map(|(stamp, text)| (stamp, Content::of(&text, &file_origin(&path), &known, hasher)));
+        let content =
+            text.map(|(stamp, text)| (stamp, Content::of(&text, &file_origin(&path), &known, hasher, refused)));
         ParsedFile { path, content }
     }
 }
 
 impl Content {
-    fn of(text: &str, file: &Origin, known: &HashSet<u64>, hasher: &RandomState) -> Self {
+    fn of(text: &str, file: &Origin, known: &HashSet<u64>, hasher: &RandomState, refused: Refused) -> Self {
         let mut found = Self { documents: Vec::new(), broken: None };
         for document in documents(text) {
             let hash = hasher.hash_one(document.text);
             if known.contains(&hash) {
-                found.documents.push((hash, document.line, None));
+                found.documents.push(ParsedDocument::Known(hash, document.line));
                 continue;
             }
             match Node::parse(document.text) {
-                Ok(Some(node)) => found.documents.push((hash, document.line, Some(object::read(&node, file)))),
+                Ok(Some(node)) => {
+                    let contents = object::read(&node, file, refused);
+                    found.documents.push(DocumentState::parsed(hash, document.line, contents));
+                }
                 Ok(None) => {}
                 Err(error) => {
                     let line = document.line + error.line.max(1) - 1;
@@ -157,40 +171,36 @@ impl FileState {
         Some(UnreadFile { path: path.clone(), stamp, known })
     }
 
-    /// The objects of the file, in its order.
-    pub(super) fn held(&self) -> impl Iterator<Item = &Held> {
-        self.documents.iter().flat_map(|document| &document.objects)
-    }
-
-    /// Their keys.
-    pub(super) fn keys(&self) -> Vec<ObjectKey> {
-        self.held().map(|held| held.key.clone()).collect()
-    }
-
-    /// Applies parsed content, unless documents that it relies on have been replaced meanwhile: then the file counts as unread.
-    pub(super) fn take(&mut self, parsed: ParsedFile) {
+    /// Applies parsed content, and returns the documents that it replaces; `None` if the content stays as it is. If documents that
+    /// it relies on have been replaced meanwhile, the file counts as unread.
+    pub(super) fn take(&mut self, parsed: ParsedFile, take: u64) -> Option<Vec<DocumentState>> {
         let file = file_origin(&parsed.path);
         match parsed.content {
-            Ok((stamp, content)) => self.stamp = self.take_content(content, &file).then_some(stamp),
+            Ok((stamp, content)) => {
+                let Ok(replaced) = self.take_content(content, &file) else {
+                    self.stamp = None;
+                    return None;
+                };
+                self.stamp = Some(stamp);
+                if replaced.is_some() {
+                    self.taken = take;
+                }
+                replaced
+            }
             Err(error) => {
                 self.stamp = None;
                 let kept = if self.documents.is_empty() { "" } else { "; its last content stays in force" };
                 let message = format!("can't be read: {error}{kept}");
                 self.broken = Some(Broken { line: None, diagnostic: invalid(&file, &message) });
+                None
             }
         }
     }
 
     /// Nothing is applied before everything is parsed: invalid YAML changes nothing.
-    fn take_content(&mut self, content: Content, file: &Origin) -> bool {
+    fn take_content(&mut self, content: Content, file: &Origin) -> Result<Option<Vec<DocumentState>>, Outdated> {
         let Content { documents: parsed, broken } = content;
-        let mut places: HashMap<u64, Vec<usize>> = HashMap::new();
-        for (at, document) in self.documents.iter().enumerate().rev() {
-            places.entry(document.hash).or_default().push(at);
-        }
-        if parsed.iter().any(|(hash, _, contents)| contents.is_none() && !places.contains_key(hash)) {
-            return false;
-        }
+        let places = self.places(&parsed)?;
         if let Some((line, reason)) = broken {
             let kept = !self.documents.is_empty();
             let consequence =
@@ -198,7 +208,7 @@ impl FileState {
             let diagnostic = invalid(file, &format!("can't be parsed: {reason}; {consequence}"));
             self.broken = Some(Broken { line: Some(line), diagnostic });
             if kept {
-                return true;
+                return Ok(None);
             }
         } else {
             self.broken = None;
@@ -206,32 +216,57 @@ impl FileState {
         let mut old: Vec<Option<DocumentState>> = std::mem::take(&mut self.documents).into_iter().map(Some).collect();
         let mut last_good: Option<HashMap<ObjectKey, Held>> = None;
         let mut fresh: Vec<DocumentState> = Vec::with_capacity(parsed.len());
-        for (hash, line, contents) in parsed {
-            let state = match contents {
-                None => match places.get_mut(&hash).and_then(Vec::pop).and_then(|place| old[place].take()) {
-                    Some(state) => state,
-                    // The text has one more copy than before.
-                    None => fresh.iter().find(|state| state.hash == hash).cloned().expect("the first copy is used"),
-                },
-                Some(contents) => {
-                    let (mut state, unreadable) = DocumentState::new(hash, contents);
+        for (document, place) in parsed.into_iter().zip(places) {
+            fresh.push(match document {
+                ParsedDocument::Known(hash, line) => {
+                    let state = match old.get_mut(place).and_then(Option::take) {
+                        Some(state) => state,
+                        // The text has one more copy than before.
+                        None => fresh.iter().find(|state| state.hash == hash).cloned().expect("the first copy is used"),
+                    };
+                    DocumentState { line, ..state }
+                }
+                ParsedDocument::New(mut state, unreadable) => {
                     for key in unreadable {
                         let good = last_good.get_or_insert_with(|| by_key(&old));
                         state.objects.extend(good.remove(&key));
                     }
                     state
                 }
-            };
-            fresh.push(DocumentState { line, ..state });
+            });
         }
-        fresh.shrink_to_fit();
         self.documents = fresh;
-        true
+        Ok(Some(old.into_iter().flatten().collect()))
+    }
+
+    /// Where each document that is known was until now. In a file that was edited most stand in the order in which they stood.
+    fn places(&self, parsed: &[ParsedDocument]) -> Result<Vec<usize>, Outdated> {
+        let (mut next, mut by_hash) = (0, None);
+        let mut places = Vec::with_capacity(parsed.len());
+        for document in parsed {
+            let ParsedDocument::Known(hash, _) = document else {
+                places.push(usize::MAX);
+                continue;
+            };
+            if self.documents.get(next).is_none_or(|old| old.hash != *hash) {
+                let by_hash = by_hash.get_or_insert_with(|| {
+                    self.documents.iter().enumerate().map(|(at, old)| (old.hash, at)).collect::<HashMap<_, _>>()
+                });
+                next = *by_hash.get(hash).ok_or(Outdated)?;
+            }
+            places.push(next);
+            next += 1;
+        }
+        Ok(places)
     }
 }
 
+/// What was read assumes a content of the file that isn't there any more.
+#[derive(Debug)]
+struct Outdated;
+
 impl DocumentState {
-    fn new(hash: u64, contents: Contents) -> (Self, Vec<ObjectKey>) {
+    fn parsed(hash: u64, line: u32, contents: Contents) -> ParsedDocument {
         let Contents { objects, unreadable, mut findings, ignored } = contents;
         let held = |(line, object): (u32, Object)| {
             let dated = object.created().is_some();
@@ -239,7 +274,7 @@ impl DocumentState {
         };
         let objects: Vec<_> = objects.into_iter().map(held).collect();
         findings.shrink_to_fit();
-        (Self { hash, line: 0, objects, findings, ignored }, unreadable)
+        ParsedDocument::New(Self { hash, line, objects, findings, ignored }, unreadable)
     }
 }
 

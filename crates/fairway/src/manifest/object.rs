@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use fairway_model::Origin;
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use fairway_translate::objects::{Kind, Object, ObjectKey};
+use fairway_translate::verdict::nearest;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -15,18 +16,28 @@ use super::advice;
 use super::base64;
 use super::decode::{Blemish, Note, decode};
 use super::node::{Node, Value};
+use super::refusal::{Refusal, Validate, refusals};
 
 /// The annotation in which `kubectl apply` keeps a copy of the whole object, which is not used here.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Lists within lists.
 const LIST_DEPTH: u8 = 4;
 
+/// What becomes of an object that can be read and that the API server would refuse.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Refused {
+    /// It is read all the same, so that everything about it is found at once.
+    Read,
+    /// It is not there, as in a cluster; its last good form counts.
+    LeftOut,
+}
+
 /// Contents of one document.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     /// The objects, each with its first line, counted from 1 within the document.
     pub(super) objects: Vec<(u32, Object)>,
-    /// Objects that can't be read: their last good form counts.
+    /// Objects that can't be read or are left out: their last good form counts.
     pub(super) unreadable: Vec<ObjectKey>,
     /// Findings, each with its line.
     pub(super) findings: Vec<(u32, Diagnostic)>,
@@ -35,9 +46,9 @@ pub(super) struct Contents {
 }
 
 /// Reads the objects of a document. `file` stands in for an object that has no name.
-pub(super) fn read(root: &Node<'_>, file: &Origin) -> Contents {
+pub(super) fn read(root: &Node<'_>, file: &Origin, refused: Refused) -> Contents {
     let mut contents = Contents::default();
-    Reader { file, contents: &mut contents }.item(root, None, LIST_DEPTH);
+    Reader { file, refused, contents: &mut contents }.item(root, None, LIST_DEPTH);
     contents
 }
 
@@ -58,6 +69,7 @@ fn find_in<'n, 'a>(node: &'n Node<'a>, key: &ObjectKey, member: bool, depth: u8)
 
 struct Reader<'a> {
     file: &'a Origin,
+    refused: Refused,
     contents: &'a mut Contents,
 }
 
@@ -118,13 +130,23 @@ impl Reader<'_> {
             Some(Kind::Namespace) => {
                 self.object::<k8s_openapi::api::core::v1::Namespace>(node, Kind::Namespace, |_| {});
             }
-            None => self.contents.ignored += 1,
+            None => self.other(node, version, kind),
         }
+    }
+
+    /// An object of another kind: left alone, unless it is one of ours with a slip in it.
+    fn other(&mut self, node: &Node<'_>, version: &str, kind: &str) {
+        self.contents.ignored += 1;
+        let Some((field, message)) = misspelt(version, kind) else { return };
+        let origin = named_origin(node, kind).unwrap_or_else(|| self.file.clone());
+        let value = if field == "kind" { kind } else { version };
+        let (line, reason) = (node.line_of(field), Reason::InvalidManifest);
+        self.find(line, Severity::Error, reason, &origin, field, value, &message);
     }
 
     fn object<T>(&mut self, node: &Node<'_>, kind: Kind, prepare: impl FnOnce(&mut T))
     where
-        T: DeserializeOwned + Into<Object> + k8s_openapi::Metadata<Ty = ObjectMeta>,
+        T: DeserializeOwned + Into<Object> + k8s_openapi::Metadata<Ty = ObjectMeta> + Validate,
     {
         let Some(key) = key_of(node, kind) else { return self.nameless(node, kind) };
         let origin = key.origin();
@@ -142,9 +164,23 @@ impl Reader<'_> {
         let mut notes = Vec::new();
         match decode::<T>(node, &mut notes) {
             Ok(mut object) => {
-                tidy(object.metadata_mut(), &key);
                 prepare(&mut object);
-                self.contents.objects.push((node.line, object.into()));
+                let refusals = refusals(&object);
+                tidy(object.metadata_mut(), &key);
+                let consequence = match self.refused {
+                    Refused::Read => "",
+                    Refused::LeftOut => ", and it is not read here",
+                };
+                if refusals.is_empty() || self.refused == Refused::Read {
+                    self.contents.objects.push((node.line, object.into()));
+                } else {
+                    self.contents.unreadable.push(key);
+                }
+                for Refusal { field, value, message } in refusals {
+                    let message = format!("{message}; the API server refuses the object{consequence}");
+                    let (line, reason) = (node.line_of(&field), Reason::InvalidManifest);
+                    self.find(line, Severity::Error, reason, &origin, &field, &value, &message);
+                }
             }
             Err(error) => {
                 // Secret values must not be quoted.
@@ -186,6 +222,10 @@ impl Reader<'_> {
     }
 
     fn note(&mut self, origin: &Origin, note: Note) {
+        let severity = match note.blemish {
+            Blemish::NotText { .. } => Severity::Error,
+            Blemish::UnknownField(_) | Blemish::DuplicateKey => Severity::Warning,
+        };
         let (value, message) = match note.blemish {
             Blemish::UnknownField(Some(near)) => {
                 (String::new(), format!("unknown field, it has no effect; did you mean {near}?"))
@@ -206,7 +246,7 @@ impl Reader<'_> {
                 (written, message)
             }
         };
-        self.find(note.line, Severity::Warning, Reason::InvalidManifest, origin, &note.field, &value, &message);
+        self.find(note.line, severity, Reason::InvalidManifest, origin, &note.field, &value, &message);
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are the fields of a diagnostic and its line")]
@@ -222,6 +262,51 @@ impl Reader<'_> {
     ) {
         self.contents.findings.push((line, Diagnostic::new(severity, reason, origin, field, value, message)));
     }
+}
+
+/// The kinds of Kubernetes' own groups that we read some kinds of, besides those: none of them is a misspelt one of ours.
+const THEIRS: [&str; 20] = [
+    "Binding",
+    "ComponentStatus",
+    "Endpoints",
+    "Event",
+    "IPAddress",
+    "LimitRange",
+    "List",
+    "NetworkPolicy",
+    "Node",
+    "ParentReference",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "Pod",
+    "PodTemplate",
+    "ReplicationController",
+    "ResourceQuota",
+    "ServiceAccount",
+    "ServiceCIDR",
+    "Status",
+    "Eviction",
+];
+
+/// Which field of an object is misspelt and what was probably meant; `None` for what is another kind of object.
+fn misspelt(version: &str, kind: &str) -> Option<(&'static str, String)> {
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    // Groups of others have a domain of their own, and may have an Ingress or a Service of their own.
+    let is_ours = !group.contains('.') || group.ends_with(".k8s.io") && !group.ends_with(".x-k8s.io");
+    if let Some(known) = Kind::ALL.iter().find(|known| known.as_str() == kind) {
+        let meant = known.api_version();
+        let near = is_ours || nearest(version, [meant]).is_some();
+        return near
+            .then(|| ("apiVersion", format!("no {kind} has this version: did you mean {meant}?; it is ignored")));
+    }
+    let in_our_groups = Kind::ALL.iter().any(|known| known.api_version() == version);
+    let near_versions = || nearest(version, Kind::ALL.iter().map(|known| known.api_version()));
+    if THEIRS.contains(&kind) || !(in_our_groups || near_versions().is_some() && is_ours) {
+        return None;
+    }
+    let known = || Kind::ALL.iter().map(|known| known.as_str());
+    let meant = known().find(|known| known.eq_ignore_ascii_case(kind)).or_else(|| nearest(kind, known()))?;
+    Some(("kind", format!("there is no kind of this name: did you mean {meant}?; it is ignored")))
 }
 
 /// The replacement for an API version that is gone; `None` if it is not known to be gone.
@@ -290,7 +375,7 @@ mod tests {
     use super::*;
 
     fn contents(text: &str) -> Contents {
-        read(&Node::parse(text).unwrap().unwrap(), &Origin::new("File", "", "a.yaml"))
+        read(&Node::parse(text).unwrap().unwrap(), &Origin::new("File", "", "a.yaml"), Refused::LeftOut)
     }
 
     fn keys(contents: &Contents) -> Vec<String> {
@@ -300,10 +385,10 @@ mod tests {
     #[test]
     fn lists_are_opened() {
         let found = contents(
-            "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Service, metadata: {name: a, namespace: n}}\n\
-             - apiVersion: networking.k8s.io/v1\n  kind: IngressList\n  items:\n  - metadata: {name: b}\n",
+            "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: n}}\n\
+             - apiVersion: networking.k8s.io/v1\n  kind: IngressList\n  items:\n  - metadata: {name: b}\n    spec: {rules: [{}]}\n",
         );
-        assert_eq!(keys(&found), ["4 Service n/a", "8 Ingress default/b"]);
+        assert_eq!(keys(&found), ["4 ConfigMap n/a", "8 Ingress default/b"]);
     }
 
     #[test]
@@ -311,6 +396,55 @@ mod tests {
         let found = contents("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n");
         assert_eq!((found.ignored, found.findings.len()), (1, 0));
         assert_eq!(contents("just: values\n").findings[0].1.severity, Severity::Info);
+    }
+
+    #[test]
+    fn a_misspelt_kind_or_version_is_named_with_what_was_meant() {
+        for (version, kind, field, meant) in [
+            ("networking.k8s.io/v1", "Ingres", "kind", "Ingress?"),
+            ("networking.k8s.io/v1", "ingress", "kind", "Ingress?"),
+            ("networking.k8s.io/v1", "IngresClass", "kind", "IngressClass?"),
+            ("networking.k8s.io/v11", "Ingerss", "kind", "Ingress?"),
+            ("v1", "Sevice", "kind", "Service?"),
+            ("v1", "Configmap", "kind", "ConfigMap?"),
+            ("v1", "Secrets", "kind", "Secret?"),
+            ("discovery.k8s.io/v1", "EndpointSlices", "kind", "EndpointSlice?"),
+            ("networking.k8s.io/v2", "Ingress", "apiVersion", "networking.k8s.io/v1?"),
+            ("networking.k8.io/v1", "Ingress", "apiVersion", "networking.k8s.io/v1?"),
+            ("networking/v1", "Ingress", "apiVersion", "networking.k8s.io/v1?"),
+            ("v1", "Ingress", "apiVersion", "networking.k8s.io/v1?"),
+            ("apps/v1", "Service", "apiVersion", "did you mean v1?"),
+            ("V1", "Secret", "apiVersion", "did you mean v1?"),
+        ] {
+            let found = contents(&format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n"));
+            assert_eq!((found.ignored, found.findings.len()), (1, 1), "{version} {kind}");
+            let (line, finding) = &found.findings[0];
+            assert_eq!((&*finding.field, finding.severity), (field, Severity::Error), "{version} {kind}");
+            assert_eq!(*line, if field == "kind" { 2 } else { 1 });
+            assert!(finding.message.contains(meant), "{finding}");
+        }
+    }
+
+    #[test]
+    fn kinds_of_others_are_not_taken_for_misspelt_ones() {
+        for (version, kind) in [
+            ("v1", "ServiceAccount"),
+            ("v1", "Endpoints"),
+            ("v1", "Node"),
+            ("networking.k8s.io/v1", "NetworkPolicy"),
+            ("serving.knative.dev/v1", "Service"),
+            ("networking.internal.knative.dev/v1alpha1", "Ingress"),
+            ("config.openshift.io/v1", "Ingress"),
+            ("bitnami.com/v1alpha1", "SealedSecret"),
+            ("external-secrets.io/v1", "ExternalSecret"),
+            ("gateway.networking.k8s.io/v1", "GatewayClass"),
+            ("kustomize.config.k8s.io/v1beta1", "Kustomization"),
+            ("apps/v1", "Deployment"),
+            ("example.com/v1", "Ingres"),
+        ] {
+            let found = contents(&format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n"));
+            assert!(found.findings.is_empty() && found.ignored == 1, "{version} {kind}: {:?}", found.findings);
+        }
     }
 
     #[test]

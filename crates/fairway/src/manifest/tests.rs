@@ -4,12 +4,12 @@ use super::*;
 
 fn ingress(name: &str, extra: &str) -> String {
     format!(
-        "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: {name}\nspec:\n  ingressClassName: nginx{extra}\n"
+        "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: {name}\nspec:\n  defaultBackend: {{service: {{name: web, port: {{number: 80}}}}}}\n  ingressClassName: nginx{extra}\n"
     )
 }
 
 fn open(folder: &Path) -> Manifests {
-    Manifests::open(&[folder.to_owned()]).unwrap()
+    Manifests::open(&[folder.to_owned()], Refused::Read).unwrap()
 }
 
 fn names(changes: &[Change]) -> Vec<String> {
@@ -64,7 +64,7 @@ fn a_broken_file_keeps_its_last_good_content() {
     assert!(manifests.reload(None).is_empty());
     let findings = manifests.findings();
     assert_eq!(findings.len(), 1);
-    assert!(findings[0].place.as_ref().unwrap().line >= Some(9), "{findings:?}");
+    assert!(findings[0].place.as_ref().unwrap().line >= Some(10), "{findings:?}");
     assert!(findings[0].diagnostic.message.contains("last good content"), "{findings:?}");
     fs::write(&file, ingress("c", "")).unwrap();
     assert_eq!(names(&manifests.reload(None)), ["-a", "-b", "+c"]);
@@ -90,7 +90,7 @@ fn an_object_that_cannot_be_read_keeps_its_last_good_form() {
     fs::write(&file, ingress("a", "\n  rules: 5") + &ingress("b", "x")).unwrap();
     assert_eq!(names(&manifests.reload(None)), ["+b"]);
     let findings = manifests.findings();
-    assert_eq!(findings[0].place.as_ref().unwrap().line, Some(8));
+    assert_eq!(findings[0].place.as_ref().unwrap().line, Some(9));
     assert_eq!(manifests.counts().objects, 2);
 }
 
@@ -140,17 +140,146 @@ fn diagnostics_find_the_line_of_their_field() {
         .into_iter()
         .map(|finding| finding.place.unwrap().line.unwrap())
         .collect();
-    assert_eq!(lines, [17, 9, 13]);
+    assert_eq!(lines, [19, 10, 14]);
 }
 
 #[test]
 fn a_file_that_is_gone_takes_its_objects_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.json");
-    fs::write(&file, "{\"apiVersion\": \"v1\",\n\t\"kind\": \"Service\", \"metadata\": {\"name\": \"s\"}}").unwrap();
+    fs::write(&file, "{\"apiVersion\": \"v1\",\n\t\"kind\": \"ConfigMap\", \"metadata\": {\"name\": \"s\"}}").unwrap();
     let mut manifests = open(folder.path());
     assert_eq!(names(&manifests.reload(None)), ["+s"]);
     fs::remove_file(&file).unwrap();
     assert_eq!(names(&manifests.reload(Some(&HashSet::from([file])))), ["-s"]);
-    assert!(Manifests::open(&[folder.path().join("nothing.yaml")]).is_err());
+    assert!(Manifests::open(&[folder.path().join("nothing.yaml")], Refused::Read).is_err());
+}
+
+#[test]
+fn a_refused_object_keeps_its_last_good_form_where_it_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    let with_path = |kind: &str| {
+        let backend = "backend: {service: {name: web, port: {number: 80}}}";
+        let path = format!("{{path: /, {kind}{backend}}}");
+        ingress("a", &format!("\n  rules: [{{host: a.example, http: {{paths: [{path}]}}}}]"))
+    };
+    fs::write(&file, with_path("pathType: Exact, ") + &with_path("").replace("name: a", "name: b")).unwrap();
+    let paths = [folder.path().to_owned()];
+    let mut manifests = Manifests::open(&paths, Refused::LeftOut).unwrap();
+    assert_eq!(names(&manifests.reload(None)), ["+a"], "the other one never was there");
+    fs::write(&file, with_path("pathType: exact, ")).unwrap();
+    assert!(manifests.reload(None).is_empty());
+    let found = manifests.findings();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].diagnostic.field, "spec.rules[0].http.paths[0].pathType");
+    assert_eq!(
+        found[0].diagnostic.message,
+        "Unsupported value: supported are Exact, ImplementationSpecific, Prefix; did you mean Exact?; the API server refuses the object, \
+         and it is not read here"
+    );
+    let mut manifests = Manifests::open(&paths, Refused::Read).unwrap();
+    assert_eq!(names(&manifests.reload(None)), ["+a"]);
+    assert_eq!(manifests.findings().len(), 1);
+}
+
+/// The order of events, whatever the machine does meanwhile: the large file is under way, the small one goes first.
+#[test]
+fn a_small_file_is_taken_over_while_a_large_one_is_under_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let (large, small) = (folder.path().join("large.yaml"), folder.path().join("small.yaml"));
+    let many = settle::STEP * 3;
+    let documents = |class: &str| (0..many).map(|at| ingress(&format!("m{at}"), class)).collect::<String>();
+    // As one document too, which is a list.
+    let list = |class: &str| {
+        let items = (0..many).map(|at| {
+            format!("- {{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {{name: m{at}}}, spec: {{ingressClassName: n{class}, rules: [{{}}]}}}}\n")
+        });
+        format!("apiVersion: v1\nkind: List\nitems:\n{}", items.collect::<String>())
+    };
+    let mut manifests = open(folder.path());
+    fs::write(&small, ingress("s", "")).unwrap();
+    manifests.reload(None);
+    for (round, text) in [documents(""), documents("-b"), list(""), list("-b"), String::new()].into_iter().enumerate() {
+        fs::write(&large, text).unwrap();
+        let unread = manifests.look(None);
+        assert!(manifests.take(unread.parse()).is_empty() && manifests.has_more(), "{round}");
+        let mut steps = Vec::new();
+        for step in 0.. {
+            fs::write(&small, ingress("s", &format!("-{round}-{step}"))).unwrap();
+            let unread = manifests.look(Some(&HashSet::from([small.clone()])));
+            let taken = manifests.take(unread.parse());
+            assert_eq!(names(&taken), ["+s"], "{round} {step}");
+            if !manifests.has_more() {
+                break;
+            }
+            steps.push(manifests.proceed().len());
+        }
+        assert!(steps.iter().all(|changes| *changes <= settle::STEP), "{steps:?}");
+        assert_eq!(steps.iter().sum::<usize>(), many, "{round}: each object once");
+        let mut anew = open(folder.path());
+        anew.reload(None);
+        assert_eq!(order(&manifests).len(), order(&anew).len());
+        let known = |manifests: &Manifests| {
+            let mut known: Vec<_> = manifests.live.iter().map(|(key, live)| (key.clone(), live.lines)).collect();
+            known.sort();
+            known
+        };
+        assert!(known(&manifests) == known(&anew), "{round}");
+    }
+}
+
+#[test]
+fn a_large_file_that_is_saved_again_while_it_is_under_way_ends_as_it_is_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    let documents = |from: usize, to: usize| (from..to).map(|at| ingress(&format!("m{at}"), "")).collect::<String>();
+    let mut manifests = open(folder.path());
+    let mut there = HashSet::new();
+    for (from, to) in
+        [(0, settle::STEP * 2), (settle::STEP, settle::STEP * 3), (settle::STEP * 2, settle::STEP * 2 + 3)]
+    {
+        fs::write(&file, documents(from, to)).unwrap();
+        let unread = manifests.look(None);
+        let mut changes = manifests.take(unread.parse());
+        changes.extend(manifests.proceed());
+        for change in changes {
+            match change {
+                Change::Upsert(object) => there.insert(object.key()),
+                Change::Remove(key) => there.remove(&key),
+            };
+        }
+    }
+    while manifests.has_more() {
+        for change in manifests.proceed() {
+            match change {
+                Change::Upsert(object) => there.insert(object.key()),
+                Change::Remove(key) => there.remove(&key),
+            };
+        }
+    }
+    let names: std::collections::BTreeSet<_> = there.iter().map(|key| key.name.to_string()).collect();
+    let expected = (settle::STEP * 2..settle::STEP * 2 + 3).map(|at| format!("m{at}")).collect();
+    assert_eq!(names, expected);
+    assert_eq!(manifests.counts().objects, 3);
+}
+
+#[test]
+fn an_object_that_moves_to_another_file_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (folder.path().join("a.yaml"), folder.path().join("b.yaml"));
+    let mut manifests = open(folder.path());
+    for (of_one, of_other) in [("x", "w"), ("z", "x"), ("x", "z")] {
+        fs::write(&one, ingress(of_one, "")).unwrap();
+        fs::write(&other, ingress(of_other, "")).unwrap();
+        let changes = names(&manifests.reload(None));
+        assert!(!changes.contains(&"-x".to_owned()), "{changes:?}");
+        assert_eq!(manifests.findings(), []);
+    }
+    // And one that comes to stand twice in a large file is seen.
+    let many: String = (0..settle::STEP * 2).map(|at| ingress(&format!("m{at}"), "")).collect();
+    fs::write(&one, many + &ingress("z", "-late")).unwrap();
+    manifests.reload(None);
+    let found = manifests.findings();
+    assert!(found.len() == 1 && found[0].diagnostic.message.contains("a.yaml:"), "{found:?}");
 }

@@ -1,0 +1,236 @@
+//! From what files hold to what is live: which objects are new, different or gone, in steps of bounded size, so that a large file keeps
+//! nobody waiting who saves a small one.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+
+use fairway_translate::objects::{Change, Object, ObjectKey};
+
+use super::file::DocumentState;
+use super::{Live, Manifests, Parsed, duplicate, order};
+
+/// How many objects are looked at in one step: some milliseconds, however many there are.
+pub(super) const STEP: usize = 2000;
+
+/// What was taken over from files and isn't live yet.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled {
+    /// Files whose objects become live, from a place in the file on.
+    coming: VecDeque<(Arc<Path>, Cursor)>,
+    /// What was there before: its objects end unless a file holds them now.
+    going: Vec<DocumentState>,
+}
+
+/// The next object: number of the document, and number within it.
+type Cursor = (usize, usize);
+
+/// A step came upon an object that stands twice: all files have to be seen together.
+struct StandsTwice;
+
+impl Unsettled {
+    fn is_empty(&self) -> bool {
+        self.coming.is_empty() && self.going.is_empty()
+    }
+}
+
+impl Manifests {
+    /// Takes over what was parsed, and says which objects changed. Of many that is nothing yet: [`proceed`](Self::proceed) does a part
+    /// of them as long as there [is more](Self::has_more), and what else is taken over meanwhile goes before them.
+    pub(crate) fn take(&mut self, parsed: Parsed) -> Vec<Change> {
+        self.takes += 1;
+        let mut pending = Unsettled { coming: VecDeque::new(), going: parsed.gone };
+        let count =
+            |documents: &[DocumentState]| documents.iter().map(|document| document.objects.len()).sum::<usize>();
+        let mut objects = count(&pending.going);
+        for file in parsed.files {
+            let path = file.path.clone();
+            // Gone meanwhile: what was read of it counts no more.
+            let Some(state) = self.files.get_mut(&path) else { continue };
+            let Some(replaced) = state.take(file, self.takes) else { continue };
+            objects += count(&state.documents) + count(&replaced);
+            pending.going.extend(replaced);
+            pending.coming.push_back((path, (0, 0)));
+        }
+        if pending.is_empty() {
+            return Vec::new();
+        }
+        if self.date() || !self.duplicates.is_empty() {
+            return self.settle_all();
+        }
+        if objects > STEP {
+            self.pending.coming.extend(pending.coming);
+            self.pending.going.extend(pending.going);
+            return Vec::new();
+        }
+        self.settle(pending)
+    }
+
+    /// Whether some of what was taken over isn't live yet.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Does the next part of what was taken over, and says which objects changed.
+    pub(crate) fn proceed(&mut self) -> Vec<Change> {
+        let mut pending = std::mem::take(&mut self.pending);
+        let (mut changes, mut ended) = (Vec::new(), Vec::new());
+        match self.step(&mut pending, STEP, &mut changes, &mut ended) {
+            Ok(()) => self.pending = pending,
+            Err(StandsTwice) => self.see_together(&mut changes),
+        }
+        changes.extend(ended);
+        changes
+    }
+
+    /// Does all of it: what ended first, by name.
+    fn settle(&mut self, mut pending: Unsettled) -> Vec<Change> {
+        let (mut changes, mut ended) = (Vec::new(), Vec::new());
+        while !pending.is_empty() {
+            if let Err(StandsTwice) = self.step(&mut pending, usize::MAX, &mut changes, &mut ended) {
+                self.see_together(&mut changes);
+                break;
+            }
+        }
+        ended.sort_by(|a, b| removed(a).cmp(&removed(b)));
+        ended.extend(changes);
+        ended
+    }
+
+    /// Looks at so many objects: those that are there now, then those that were.
+    fn step(
+        &mut self,
+        pending: &mut Unsettled,
+        limit: usize,
+        changes: &mut Vec<Change>,
+        ended: &mut Vec<Change>,
+    ) -> Result<(), StandsTwice> {
+        let Self { files, live, .. } = self;
+        // Of the content of now, not of an earlier one or of a file that is gone.
+        let is_current = |live: &Live| files.get(&live.file).is_some_and(|file| file.taken == live.taken);
+        let mut room = limit;
+        while let Some((path, (at, within))) = pending.coming.front_mut() {
+            let Some(file) = files.get(path) else {
+                pending.coming.pop_front();
+                continue;
+            };
+            let Some(document) = file.documents.get(*at) else {
+                pending.coming.pop_front();
+                continue;
+            };
+            for held in document.objects.iter().skip(*within).take(room) {
+                let lines = (document.line, held.line);
+                let now = Live { object: held.object.clone(), file: path.clone(), lines, taken: file.taken };
+                let before = live.insert(held.key.clone(), now);
+                let same = before.as_ref().is_some_and(|before| same(&before.object, &held.object));
+                if let Some(before) = before.filter(is_current) {
+                    live.insert(held.key.clone(), before);
+                    return Err(StandsTwice);
+                }
+                if !same {
+                    changes.push(Change::Upsert(held.object.clone()));
+                }
+                *within += 1;
+                room -= 1;
+            }
+            if *within >= document.objects.len() {
+                (*at, *within) = (*at + 1, 0);
+                // A document without objects is work too.
+                room = room.saturating_sub(1);
+            }
+            if room == 0 {
+                return Ok(());
+            }
+        }
+        while let Some(document) = pending.going.last_mut() {
+            while let Some(held) = document.objects.pop() {
+                if live.get(&held.key).is_some_and(|live| !is_current(live)) {
+                    live.remove(&held.key);
+                    ended.push(Change::Remove(held.key));
+                }
+                room = room.saturating_sub(1);
+                if room == 0 {
+                    return Ok(());
+                }
+            }
+            pending.going.pop();
+        }
+        Ok(())
+    }
+
+    /// Dates what has no date. Says whether something got another one than it had, however little of it was read anew.
+    fn date(&mut self) -> bool {
+        let documents = self.files.values_mut().flat_map(|file| &mut file.documents);
+        let mut undated: Vec<_> = documents
+            .flat_map(|document| &mut document.objects)
+            .filter(|held| !held.dated)
+            .map(|held| &mut held.object)
+            .collect();
+        order::date(&mut undated)
+    }
+
+    /// In place of what is left of a step: changes that it found and that are outdated by now are dropped.
+    fn see_together(&mut self, changes: &mut Vec<Change>) {
+        let all = self.settle_all();
+        let newer: std::collections::HashSet<_> = all.iter().map(key).collect();
+        changes.retain(|change| !newer.contains(&key(change)));
+        drop(newer);
+        changes.extend(all);
+    }
+
+    /// Sees all files together, and finds the objects that stand twice.
+    fn settle_all(&mut self) -> Vec<Change> {
+        self.pending = Unsettled::default();
+        let mut live = HashMap::with_capacity_and_hasher(self.live.len(), self.hasher.clone());
+        let mut order = Vec::new();
+        self.duplicates.clear();
+        for (path, file) in &self.files {
+            for document in &file.documents {
+                for held in &document.objects {
+                    let lines = (document.line, held.line);
+                    let now = Live { object: held.object.clone(), file: path.clone(), lines, taken: file.taken };
+                    match live.insert(held.key.clone(), now) {
+                        None => order.push(&held.key),
+                        Some(before) => self.duplicates.push(duplicate(&held.key, &before, path, lines)),
+                    }
+                }
+            }
+        }
+        let mut changes: Vec<_> =
+            self.live.keys().filter(|key| !live.contains_key(*key)).cloned().map(Change::Remove).collect();
+        changes.sort_by(|a, b| removed(a).cmp(&removed(b)));
+        for key in order {
+            let Some(now) = live.get(key) else { continue };
+            if self.live.get(key).is_none_or(|before| !same(&before.object, &now.object)) {
+                changes.push(Change::Upsert(now.object.clone()));
+            }
+        }
+        self.live = live;
+        changes
+    }
+}
+
+fn key(change: &Change) -> ObjectKey {
+    match change {
+        Change::Upsert(object) => object.key(),
+        Change::Remove(key) => key.clone(),
+    }
+}
+
+fn removed(change: &Change) -> Option<&ObjectKey> {
+    match change {
+        Change::Remove(key) => Some(key),
+        Change::Upsert(_) => None,
+    }
+}
+
+/// Whether two objects are one and the same, or equal.
+fn same(a: &Object, b: &Object) -> bool {
+    let pointers = match (a, b) {
+        (Object::Service(a), Object::Service(b)) => Arc::ptr_eq(a, b),
+        (Object::EndpointSlice(a), Object::EndpointSlice(b)) => Arc::ptr_eq(a, b),
+        (Object::Secret(a), Object::Secret(b)) => Arc::ptr_eq(a, b),
+        _ => false,
+    };
+    pointers || a == b
+}
