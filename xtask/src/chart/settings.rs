@@ -81,8 +81,8 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
         })
     };
     let cases = [
-        (json!({"controller": {"config": {"use-proxy-protocol": true}}}), vec!["controller.config.use-proxy-protocol"]),
-        (json!({"controller": {"config": {"use-proxy-protocol": false, "use-gzip": ""}}}), vec![]),
+        (json!({"controller": {"config": {"use-gzip": true}}}), vec!["controller.config.use-gzip"]),
+        (json!({"controller": {"config": {"use-gzip": "", "use-proxy-protocol": true}}}), vec![]),
         (json!({"controller": {"config": {"global-auth-url": "http://a"}}}), vec!["controller.config.global-auth-url"]),
         (
             json!({"controller": {"extraArgs": {"enable-ssl-passthrough": ""}}}),
