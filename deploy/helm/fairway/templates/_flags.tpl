@@ -78,7 +78,7 @@ terminationGracePeriodSeconds. Nothing has to happen between that and the end of
 
 {{/*
 Refuses ports of TCP and UDP services that Fairway has for itself, or that ingress-nginx has: it ignores such entries, and behind the
-Service's port would be whoever listens there.
+Service's port would be any process that listens there.
 */}}
 {{- define "fairway.checkStreams" -}}
 {{- $flags := include "fairway.flags" . | fromYaml -}}

@@ -3,7 +3,7 @@ How things are called. The names are those of the ingress-nginx chart, so that a
 */}}
 
 {{/*
-The value of app.kubernetes.io/name, which selectors hold and nobody can change afterwards. A release that is called after
+The value of app.kubernetes.io/name, which selectors contain, so that it can't change afterwards. A release that is called after
 Fairway is new; any other one may have been made by the ingress-nginx chart, and keeps its name.
 */}}
 {{- define "fairway.name" -}}

@@ -14,7 +14,7 @@ Parts that several objects share. Each takes a dictionary, with the chart's own 
 {{- toYaml $out -}}
 {{- end -}}
 
-{{/* The fields `names` of the map `from` that aren't empty, as they are. */}}
+{{/* The non-empty fields `names` of the map `from`, unchanged. */}}
 {{- define "fairway.pick" -}}
 {{- $out := dict -}}
 {{- range $name := .names -}}
@@ -24,7 +24,7 @@ Parts that several objects share. Each takes a dictionary, with the chart's own 
 {{- if $out -}}{{- toYaml $out -}}{{- end -}}
 {{- end -}}
 
-{{/* What selects the pods of `component`, or all of the release. */}}
+{{/* The selector for the pods of `component`, or for all of the release. */}}
 {{- define "fairway.selector" -}}
 app.kubernetes.io/name: {{ include "fairway.name" .root | quote }}
 app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
@@ -33,7 +33,7 @@ app.kubernetes.io/component: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* All labels of an object; `labels` are lists of maps, the later ones win, and nothing changes what selectors hold. */}}
+{{/* All labels of an object; `labels` are lists of maps, the later ones win, and none changes a label that selectors use. */}}
 {{- define "fairway.labels" -}}
 {{- $labels := dict
   "helm.sh/chart" (include "fairway.chart" .root)

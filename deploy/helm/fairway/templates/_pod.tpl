@@ -53,7 +53,7 @@ Fairway has a path of its own, which stays good while a pod that ends still take
 {{- toYaml $probe -}}
 {{- end -}}
 
-{{/* "true" if a preStop hook runs a program of ingress-nginx's image. Fairway does what it did when it is told to end. */}}
+{{/* "true" if a preStop hook runs a program of ingress-nginx's image. Fairway does the same itself on SIGTERM. */}}
 {{- define "fairway.waitShutdown" -}}
 {{- with .Values.controller.lifecycle }}{{ with .preStop }}{{ with .exec }}
 {{- if contains "/wait-shutdown" (join " " .command) }}true{{ end }}
@@ -82,7 +82,7 @@ image of another name and what is mounted may hold others.
 {{- end }}{{ end }}{{ end }}
 {{- end -}}
 
-{{/* Refuses what would keep a container from running, or from being ready, for ever. */}}
+{{/* Refuses values with which a container would never run, or never be ready. */}}
 {{- define "fairway.checkPrograms" -}}
 {{- $handlers := pick .Values.controller "startupProbe" "livenessProbe" "readinessProbe" -}}
 {{- with .Values.controller.lifecycle }}{{ with .postStart }}{{ $_ := set $handlers "lifecycle.postStart" . }}{{ end }}{{ end -}}
@@ -263,7 +263,7 @@ spec:
   {{- end }}
 {{- end -}}
 
-{{/* A mirror named for all images counts for ours, but the registry of the Kubernetes project doesn't have it. */}}
+{{/* A mirror set for all images applies to Fairway's too, but the registry of the Kubernetes project doesn't have it. */}}
 {{- define "fairway.controller.image" -}}
 {{- $image := deepCopy .Values.image -}}
 {{- $global := .Values.global.image.registry -}}

@@ -44,7 +44,7 @@ the condition of its version.
 {{ include "fairway.rule" (dict "group" "" "resources" (list "events") "verbs" (list "create")) }}
 {{- end -}}
 
-{{/* What concerns the controller itself, in its own namespace. */}}
+{{/* Rights about the controller itself, in its own namespace. */}}
 {{- define "fairway.rules.own" -}}
 {{- $duties := include "fairway.duties" . | fromYaml -}}
 {{- if $duties.pods }}
@@ -62,7 +62,7 @@ the condition of its version.
 {{- end }}
 {{- end -}}
 
-{{/* What isn't in any namespace. */}}
+{{/* Rights to objects outside of namespaces. */}}
 {{- define "fairway.rules.cluster" -}}
 {{- $flags := include "fairway.flags" . | fromYaml -}}
 {{- $duties := include "fairway.duties" . | fromYaml -}}
@@ -132,7 +132,7 @@ pods has a sum of this, and nothing else of roles: labels change with each versi
 {{- toYaml $rights -}}
 {{- end -}}
 
-{{/* A Role or ClusterRole of ours, and what binds it to the controller's account. */}}
+{{/* A Role or ClusterRole, and its binding to the controller's account. */}}
 {{- define "fairway.grant" -}}
 {{- $clusterWide := empty .namespace -}}
 {{- $kind := ternary "ClusterRole" "Role" $clusterWide -}}

@@ -61,7 +61,7 @@ spec:
   selector: {{- include "fairway.selector" (dict "root" $root "component" "controller") | nindent 4 }}
 {{- end -}}
 
-{{/* A `map` whose values may be templates. `null` takes out what another values file has put in. */}}
+{{/* A `map` whose values may be templates. `null` removes what another values file has set. */}}
 {{- define "fairway.templated" -}}
 {{- $out := dict -}}
 {{- range $key, $value := .map -}}{{- if not (kindIs "invalid" $value) -}}{{- $_ := set $out $key (tpl (include "fairway.text" $value) $.root) -}}{{- end -}}{{- end -}}

@@ -15,7 +15,7 @@ What the user has set and doesn't get, for the NOTES: one line each.
 {{- end -}}
 {{- end -}}
 
-{{/* Ports of the container and of Services that nobody listens on, as a list of lines. Other containers of the pod may listen, too. */}}
+{{/* Ports of the container and of Services on which nothing listens, as a list of lines. Other containers of the pod may listen too. */}}
 {{- define "fairway.deafPorts" -}}
 {{- $controller := .Values.controller -}}
 {{- $flags := include "fairway.flags" . | fromYaml -}}
@@ -32,7 +32,7 @@ What the user has set and doesn't get, for the NOTES: one line each.
 {{- end -}}
 {{- range $name, $port := $controller.containerPort -}}
 {{- if and $port (not (has $name $heard)) -}}
-{{- $lines = append $lines (printf "controller.containerPort.%s: Fairway listens on the ports http and https only, so nobody answers on port %s." $name (include "fairway.text" $port)) -}}
+{{- $lines = append $lines (printf "controller.containerPort.%s: Fairway listens on the ports http and https only, so nothing answers on port %s." $name (include "fairway.text" $port)) -}}
 {{- end -}}
 {{- end -}}
 {{- $services := list (dict "path" "controller.service.targetPorts" "ports" $controller.service.targetPorts "on" $controller.service.external.enabled) -}}
@@ -42,7 +42,7 @@ What the user has set and doesn't get, for the NOTES: one line each.
 {{- with index ($service.ports | default dict) $name -}}
 {{- $target := include "fairway.text" . -}}
 {{- if and $controller.service.enabled $service.on $enabled (not (has $target $heard)) -}}
-{{- $lines = append $lines (printf "%s.%s: nobody listens on the port %s, so connections to the Service's port %s are refused. Only http and https are served." $service.path $name $target $name) -}}
+{{- $lines = append $lines (printf "%s.%s: nothing listens on the port %s, so connections to the Service's port %s are refused. Only http and https are served." $service.path $name $target $name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
