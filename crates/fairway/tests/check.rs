@@ -107,22 +107,6 @@ spec:
     assert!(report.ends_with("1 object in 1 file: 1 error, 0 warnings\n"), "{report}");
 }
 
-/// Defaults are rarely written down.
-#[test]
-fn a_default_that_is_missing_is_said_unless_the_files_speak_of_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = |data: &str| {
-        let manifest = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config}}\ndata: {{{data}}}\n");
-        fs::write(folder.path().join("config.yaml"), manifest).unwrap();
-        text(&run(["check".as_ref(), folder.path().as_os_str(), "--configmap=default/config".as_ref()]))
-    };
-    let standing = "By default ingress-nginx has use-http2 on: HTTP/2 isn't built yet";
-    let report = config("");
-    assert!(report.contains(standing), "{report}");
-    let report = config("use-http2: 'true'");
-    assert!(!report.contains(standing) && report.contains("HTTP/2 isn't built yet"), "{report}");
-}
-
 #[test]
 fn the_json_report_holds_the_same() {
     let folder = tempfile::tempdir().unwrap();

@@ -77,7 +77,7 @@ pub use route::{
     Action, Backends, Body, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, Respond, Route,
     WeightedBackend,
 };
-pub use settings::{AccessLog, ForwardedHeaders, HeadBuffers, LogEscape, Settings, UpstreamKeepalive};
+pub use settings::{AccessLog, ForwardedHeaders, HeadBuffers, Http2Settings, LogEscape, Settings, UpstreamKeepalive};
 pub use snapshot::{Delta, Resource, ResourceName, Snapshot};
 pub use stream::{
     StreamListener, StreamLog, StreamRetry, StreamSegment, StreamSettings, StreamTemplate, StreamVariable, Transport,

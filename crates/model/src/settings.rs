@@ -39,6 +39,9 @@ pub struct Settings {
     pub underscores_in_headers: bool,
     /// Idle time of client connections; `None` turns keep-alive off.
     pub keep_alive: Option<Duration>,
+    /// HTTP/2 from clients.
+    #[serde(default, skip_serializing_if = "Http2Settings::is_default")]
+    pub http2: Http2Settings,
     /// Requests on one client connection before it is closed.
     pub keep_alive_requests: u64,
     /// Maximum age of a client connection.
@@ -90,6 +93,7 @@ impl Default for Settings {
             ignore_invalid_headers: true,
             underscores_in_headers: false,
             keep_alive: Some(Duration::from_secs(75)),
+            http2: Http2Settings::default(),
             keep_alive_requests: 1000,
             keep_alive_time: Duration::from_secs(3600),
             upstream_keepalive: UpstreamKeepalive::default(),
@@ -106,6 +110,27 @@ impl Default for Settings {
             shutdown_timeout: Duration::from_secs(240),
             workers: None,
         }
+    }
+}
+
+/// HTTP/2 from clients.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Http2Settings {
+    /// Whether it is offered (`use-http2`).
+    pub offered: bool,
+    /// Streams of one connection at a time (`http2-max-concurrent-streams`).
+    pub streams: NonZeroU32,
+}
+
+impl Http2Settings {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for Http2Settings {
+    fn default() -> Self {
+        Self { offered: true, streams: NonZeroU32::new(128).expect("128 is not 0") }
     }
 }
 

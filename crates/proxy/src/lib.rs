@@ -19,6 +19,7 @@ mod direction;
 mod encode;
 mod error;
 mod exchange;
+mod http2;
 mod l4;
 mod live;
 mod message;

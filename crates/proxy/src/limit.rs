@@ -51,6 +51,53 @@ fairway_model::limits! {
             TICK: Duration = Duration::from_millis(50), Time, "", "";
         }
     }
+    "HTTP/2 from clients" {
+        settings {
+            "http2-max-concurrent-streams": "Streams of one connection at a time.", "`REFUSED_STREAM`.", "";
+        }
+        found {
+            "Twice what `large-client-header-buffers` and `max-request-headers` allow": "Fields of a request without compression, and 32 \
+                bytes for each. What is above the limits of request heads and within this one is logged as well.", "431; above four \
+                times as much, the connection is closed with `ENHANCE_YOUR_CALM`.", "";
+        }
+        fixed {
+            /// The same, at least.
+            HTTP2_LEAST_LIST: usize = 64 << 10, Bytes, "As above.", "";
+            /// The same, at most.
+            HTTP2_LARGEST_LIST: usize = 512 << 10, Bytes, "As above.", "";
+            /// Window of a stream: what a client may send of a body before the endpoint has taken any of it (nginx
+            /// `http2_body_preread_size`).
+            HTTP2_STREAM_WINDOW: u32 = 64 << 10, Bytes, "The client has to wait.", "";
+            /// Window of a connection, for all of its streams.
+            HTTP2_CONNECTION_WINDOW: u32 = 1 << 20, Bytes, "The client has to wait.", "";
+            /// Largest frame that is accepted, the least that the protocol allows.
+            HTTP2_FRAME: u32 = 16 << 10, Bytes, "`FRAME_SIZE_ERROR`; the connection is closed.", "";
+            /// Memory for compression of fields that a client sends.
+            HTTP2_HEADER_TABLE: u32 = 4 << 10, Bytes, "`COMPRESSION_ERROR`; the connection is closed.", "";
+            /// Data of one stream that waits for the connection to take it.
+            HTTP2_SEND_BUFFER: usize = 32 << 10, Bytes, "The endpoint has to wait.", "";
+            /// Data that is handed over at a time.
+            HTTP2_BLOCK: usize = 16 << 10, Bytes, "The rest follows.", "";
+            /// Blocks of memory for such data that a worker keeps.
+            HTTP2_KEPT_BLOCKS: usize = 64, Count, "Further ones are freed.", "";
+            /// Streams that were reset by their client before they were looked at (rapid reset, CVE-2023-44487).
+            HTTP2_PENDING_RESETS: usize = 100, Count, "The connection is closed with `ENHANCE_YOUR_CALM`.", "";
+            /// Streams of a connection that were reset for errors of the client (MadeYouReset, CVE-2025-8671).
+            HTTP2_ERROR_RESETS: usize = 200, Count, "The connection is closed with `ENHANCE_YOUR_CALM`.", "";
+            /// Frames of a connection that lead to nothing: PING, PRIORITY, WINDOW_UPDATE, empty DATA, RST_STREAM and unknown ones
+            /// count once (and once more for each KiB), SETTINGS ten times, a stream that is reset before it has its response five
+            /// times. What is sent to the client makes some good: 2 for each frame, and 1 for every 2 KiB.
+            HTTP2_DEBT: u32 = 1000, Count, "The connection is closed with `ENHANCE_YOUR_CALM`.", "";
+            /// So many of them are forgiven each second.
+            HTTP2_DEBT_PER_SECOND: u32 = 100, Count, "", "";
+            /// A client that sends nothing while it waits for a response is asked whether it is still there.
+            HTTP2_PING_AFTER: Duration = Duration::from_secs(20), Time, "It gets a PING.", "";
+            /// Time for its answer.
+            HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20), Time, "The connection is closed.", "`client_gone`";
+            /// Time for a client to end a connection that has no streams, once it was told that no more are accepted.
+            HTTP2_LEAVE_TIMEOUT: Duration = Duration::from_secs(5), Time, "The connection is closed.", "";
+        }
+    }
     "Request heads" {
         settings {
             "client-header-timeout": "Time for the whole head of a request, and before it for the TLS handshake.",

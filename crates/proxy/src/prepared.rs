@@ -6,7 +6,7 @@ use fairway_model::{FieldRules, LogEscape, Segment, Settings, Template, Variable
 
 use crate::access_log::{LogRules, StreamFormat};
 use crate::http::{HeadLimits, NameRules};
-use crate::limit::{RESPONSE_FIELDS, RESPONSE_HEAD};
+use crate::limit::{HTTP2_LARGEST_LIST, HTTP2_LEAST_LIST, RESPONSE_FIELDS, RESPONSE_HEAD};
 use crate::timer::Millis;
 
 /// An access log format from the command line.
@@ -84,6 +84,14 @@ impl Prepared {
 /// Limits of response heads of at most `bytes` bytes.
 pub(crate) fn response_limits(bytes: usize) -> HeadLimits {
     HeadLimits { start_line: bytes, field_line: bytes, total: bytes, fields: RESPONSE_FIELDS, ..HeadLimits::default() }
+}
+
+/// The most that `h2` takes of a head: room for what is answered with 431 here and logged, and far less than the 24,576 names that
+/// its map can hold.
+pub(crate) fn header_list_limit(limits: &HeadLimits) -> u32 {
+    // RFC 9113 6.5.2 counts 32 bytes for each field.
+    let allowed = 2 * (limits.total + 32 * limits.fields);
+    allowed.clamp(HTTP2_LEAST_LIST, HTTP2_LARGEST_LIST) as u32
 }
 
 /// Names that a client's `Connection` options can't remove, besides the known ones: those that the settings use.

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use fairway_model::{Body, ConfiguredName};
+use fairway_model::{Body, ConfiguredName, FieldLine, KnownField};
 
 use crate::http::reason;
 
@@ -41,6 +41,45 @@ impl<'a> Answer<'a> {
             Body::Text { content_type, text } if !bodiless => (content_type, text.as_bytes()),
             _ => ("", b""),
         }
+    }
+
+    /// Its fields, given the type of its body. The location must be a valid field value.
+    pub(crate) fn lines<'p>(&self, content_type: &'p str) -> AnswerLines<'p>
+    where
+        'a: 'p,
+    {
+        let allow = matches!(self.status, 204 | 405).then_some(METHODS);
+        let content_type = Some(content_type.as_bytes()).filter(|text| !text.is_empty());
+        let line = |known, name, value: Option<&'p [u8]>| value.map(|value| FieldLine { known, name, value });
+        let own = [
+            line(KnownField::Location, b"Location".as_slice(), self.location),
+            line(KnownField::Other, b"Allow", allow),
+            line(KnownField::ContentType, b"Content-Type", content_type),
+        ];
+        let none = FieldLine { known: KnownField::Other, name: b"", value: b"" };
+        let mut lines = AnswerLines { lines: [none; 3], count: 0 };
+        for line in own.into_iter().flatten() {
+            lines.lines[lines.count] = line;
+            lines.count += 1;
+        }
+        lines
+    }
+}
+
+/// Methods listed when a request concerns the server as a whole (`OPTIONS *`) or uses an unsupported method.
+const METHODS: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// The fields that an answer has of itself.
+#[derive(Debug)]
+pub(crate) struct AnswerLines<'a> {
+    lines: [FieldLine<'a>; 3],
+    count: usize,
+}
+
+impl<'a> AnswerLines<'a> {
+    /// The fields, for the model to edit.
+    pub(crate) fn as_slice(&self) -> &[FieldLine<'a>] {
+        &self.lines[..self.count]
     }
 }
 

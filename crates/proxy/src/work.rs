@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use fairway_model::decision;
 
@@ -36,6 +37,8 @@ pub(crate) struct Work {
     pub(crate) to_upstream: Outgoing,
     /// Output for the client.
     pub(crate) to_client: Outgoing,
+    /// Fields of a response over HTTP/2.
+    pub(crate) lines: Vec<(::http::HeaderName, Range<usize>)>,
     /// Small memory for exceptions and for the pipeline.
     pub(crate) scratch: Scratch,
 }
@@ -133,6 +136,19 @@ impl Store {
                 // Only heads that the configuration allows to be so large come here. The size doubles, so that a growing head is
                 // not copied at each read.
                 vec![0; (2 * buffer.size()).clamp(needed, buffer.used().saturating_add(more))]
+            };
+            self.keep(buffer.replace_memory(memory));
+        }
+    }
+
+    /// Makes room for a head of so many bytes, all of which are at hand.
+    pub(crate) fn fit(&self, buffer: &mut Buffer, bytes: usize) {
+        if buffer.room() < bytes {
+            let needed = buffer.used() + bytes;
+            let memory = if needed <= LARGE {
+                self.large.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE])
+            } else {
+                vec![0; needed]
             };
             self.keep(buffer.replace_memory(memory));
         }

@@ -60,7 +60,7 @@ async fn the_certificate_follows_the_server_name() {
 async fn both_versions_are_spoken_and_the_backend_is_told() {
     let site = site();
     for client in [TlsClient::new(&site.ca, HOST).only_tls12(), TlsClient::new(&site.ca, HOST).only_tls13()] {
-        let mut client = client.alpn(&["h2", "http/1.1"]).connect(site.proxy.https).await;
+        let mut client = client.alpn(&["h3", "http/1.1"]).connect(site.proxy.https).await;
         assert_eq!(client.tls().alpn.as_deref(), Some("http/1.1"));
         let response = client.get(HOST, "/").await;
         assert_eq!(response.header("strict-transport-security"), Some("max-age=31536000; includeSubDomains"));
@@ -222,7 +222,7 @@ async fn a_server_name_that_is_no_host_name_is_refused_as_such() {
 #[tokio::test]
 async fn a_client_that_speaks_no_known_protocol_is_served_without_one() {
     let site = site();
-    for (offered, chosen) in [(&["http/1.0"][..], None), (&["h2", "http/1.1"], Some("http/1.1")), (&["x"], None)] {
+    for (offered, chosen) in [(&["http/1.0"][..], None), (&["h3", "http/1.1"], Some("http/1.1")), (&["x"], None)] {
         let mut client = TlsClient::new(&site.ca, HOST).alpn(offered).connect(site.proxy.https).await;
         assert_eq!(client.tls().alpn.as_deref(), chosen);
         assert_eq!(client.get(HOST, "/").await.status, 200);

@@ -199,6 +199,7 @@ fn plain(
         Variable::ServerProtocol => out.extend_from_slice(match record.head?.parsed.version() {
             crate::http::Version::Http10 => b"HTTP/1.0",
             crate::http::Version::Http11 => b"HTTP/1.1",
+            crate::http::Version::Http2 => b"HTTP/2.0",
         }),
         Variable::Status => status(record.status, out),
         Variable::BodyBytesSent => number(record.body_sent, out),

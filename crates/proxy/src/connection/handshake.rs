@@ -36,18 +36,18 @@ pub(super) enum HandshakeError {
     ServerName,
 }
 
-/// Accepts TLS on a connection.
+/// Accepts TLS on a connection; `http2` says whether HTTP/2 is offered.
 ///
 /// # Errors
 /// See [`HandshakeError`]; the client has already received the alert.
 pub(super) async fn accept(
     mut stream: TcpStream,
     configs: &ServerConfigs,
+    http2: bool,
 ) -> Result<TlsStream<TcpStream>, HandshakeError> {
     let hello = read_hello(&mut stream).await?;
-    let offered = hello.client_hello().alpn().map(|mut names| names.any(|name| configs.speaks(name)));
-    let config = if offered == Some(false) { configs.without_protocol() } else { configs.with_protocols() };
-    Ok(StartHandshake::from_parts(hello, stream).into_stream(config.clone()).await?)
+    let config = configs.choose(hello.client_hello().alpn(), http2).clone();
+    Ok(StartHandshake::from_parts(hello, stream).into_stream(config).await?)
 }
 
 async fn read_hello(stream: &mut TcpStream) -> Result<Accepted, HandshakeError> {

@@ -1,6 +1,7 @@
-//! A client's connection, from accept to close: TLS, one request after another, the end.
+//! A client's connection, from accept to close: TLS, one request after another, the end. One that speaks HTTP/2 goes on in `http2`.
 
 mod handshake;
+mod http2;
 mod linger;
 mod proxy_header;
 
@@ -16,10 +17,12 @@ use tokio::net::TcpStream;
 use crate::error::Failure;
 use crate::exchange::{After, ConnectionFacts, Exchange, Sides, parse_http1};
 use crate::http::Parsed;
+use crate::http2::Preface;
 use crate::limit::{FIRST_REQUEST_WHILE_DRAINING, LINGER_GAP};
 use crate::live::Live;
 use crate::metrics::Phase;
 use crate::net::listener::OpenListener;
+use crate::net::tls;
 use crate::shard::{Admission, Shard, while_admitted};
 use crate::stream::Downstream;
 use crate::timer::{Deadline, Millis, NEVER, within};
@@ -72,7 +75,11 @@ pub(crate) async fn serve(
             None => return,
         }
     }
-    connection.run().await;
+    let early = if connection.chose_http2() { Some(Vec::new()) } else { connection.run().await };
+    if let Some(early) = early {
+        // Boxed: it would otherwise take room in every connection.
+        Box::pin(http2::serve(connection, early)).await;
+    }
 }
 
 impl ClientConnection {
@@ -95,7 +102,8 @@ impl ClientConnection {
             return None;
         }
         // The handshake's memory is needed only while it lasts.
-        let accepting = Box::pin(handshake::accept(tcp, &configs));
+        let http2 = self.facts.shard.running().snapshot.settings().http2.offered;
+        let accepting = Box::pin(handshake::accept(tcp, &configs, http2));
         match hurried(&self.facts.shard, &self.admission, &self.deadline, accepting).await? {
             Ok(stream) => {
                 self.stream = Downstream::Tls(Box::new(stream));
@@ -109,7 +117,13 @@ impl ClientConnection {
         }
     }
 
-    async fn run(&mut self) {
+    /// Whether the client chose HTTP/2 in its TLS handshake.
+    fn chose_http2(&self) -> bool {
+        matches!(&self.stream, Downstream::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(tls::HTTP2))
+    }
+
+    /// Serves requests over HTTP/1. If the client turns out to speak HTTP/2, returns what was read of it.
+    async fn run(&mut self) -> Option<Vec<u8>> {
         let mut waiting: Option<Box<Work>> = None;
         loop {
             let pipelined = waiting.is_some();
@@ -120,6 +134,11 @@ impl ClientConnection {
                     None => break,
                 },
             };
+            if !self.facts.had_request() && self.knows_http2(&mut work).await? {
+                let early = work.inbound.filled().to_vec();
+                self.facts.shard.store.give_back(work);
+                return Some(early);
+            }
             match self.request(&mut work, pipelined).await {
                 After::Keep => {
                     work.inbound.release();
@@ -151,6 +170,28 @@ impl ClientConnection {
                     self.facts.shard.store.give_back(work);
                     break;
                 }
+            }
+        }
+        None
+    }
+
+    /// Whether a new connection without TLS begins as one of HTTP/2 does; `None` if it is over before that is certain.
+    async fn knows_http2(&mut self, work: &mut Work) -> Option<bool> {
+        if !matches!(self.stream, Downstream::Plain(_)) || !self.facts.shard.running().snapshot.settings().http2.offered
+        {
+            return Some(false);
+        }
+        loop {
+            match Preface::of(work.inbound.filled()) {
+                Preface::None => return Some(false),
+                Preface::Complete => return Some(true),
+                Preface::Partial => {}
+            }
+            let read = poll_fn(|cx| work.inbound.poll_fill(&mut self.stream, cx));
+            match hurried(&self.facts.shard, &self.admission, &self.deadline, read).await? {
+                Ok(1..) => {}
+                // What came is a request that was cut.
+                _ => return Some(false),
             }
         }
     }

@@ -6,7 +6,7 @@
 use super::side::{BodySource, RelayedBody};
 use crate::buffer::Buffer;
 use crate::encode::Encoder;
-use crate::http::{BodyError, Framing};
+use crate::http::{BodyError, BodyForm, Framing};
 use crate::work::Store;
 
 /// Input that is encoded before the output is sent on.
@@ -28,12 +28,12 @@ pub(super) struct CompressedBody<'a> {
 }
 
 impl<'a> CompressedBody<'a> {
-    /// A body without data yet, in this memory, for a client that understands chunks or doesn't.
-    pub(super) fn new(encoder: Encoder, buffer: &'a mut Buffer, store: &Store, chunks: bool) -> Self {
+    /// A body without data yet, in this memory, for a client that delimits bodies in this form.
+    pub(super) fn new(encoder: Encoder, buffer: &'a mut Buffer, store: &Store, form: BodyForm) -> Self {
         store.supply(buffer);
         let mut source = BodySource::new(buffer);
         source.buffer.forgo_rewind();
-        source.body = RelayedBody::new(Framing::UntilClose, chunks);
+        source.body = RelayedBody::new(Framing::UntilClose, form);
         Self { encoder, unflushed: false, source }
     }
 

@@ -10,7 +10,7 @@ use super::Exchange;
 use super::compressed::CompressedBody;
 use super::tries::Attempt;
 use crate::error::{Failure, Side};
-use crate::http::{FieldsView, Framing, KnownField, Method};
+use crate::http::{BodyForm, FieldsView, Framing, KnownField, Method};
 use crate::message::ResponseContext;
 use crate::reason::Reason;
 use crate::timer::NEVER;
@@ -32,13 +32,14 @@ impl Exchange<'_> {
             service.with_backend(|backend| self.facts.shard.common.remarks.accel_redirect(backend));
         }
         self.compressing = self.compressing(method);
-        let chunks = self.client.takes_chunks();
-        self.endpoint.begin_body(method, chunks && self.compressed.is_none());
+        // What is compressed is decoded first.
+        let form = if self.compressed.is_some() { BodyForm::Close } else { self.client.body_form() };
+        self.endpoint.begin_body(method, form);
         if self.facts.shard.is_leaving() {
             self.client.close();
         }
         self.start_session(forward, service, &attempt.pick);
-        self.status = status;
+        self.status = self.client.status_for(status);
         if status == 101 {
             let tunnelled = self.tunnel().await;
             self.end_try(service, attempt, status, tunnelled.err().map(Failure::reason));
@@ -93,10 +94,10 @@ impl Exchange<'_> {
         let compressing = rules.of(request, Uncompressed { status, fields, length });
         let Compressing::With(coding) = compressing else { return compressing };
         // As in nginx, HTTP/1.0 gets no compressed response (`gzip_http_version`).
-        let chunks = self.client.takes_chunks();
-        let encoder = if chunks { self.facts.shard.encoders.lend(coding, rules) } else { None };
+        let form = self.client.body_form();
+        let encoder = if form == BodyForm::Close { None } else { self.facts.shard.encoders.lend(coding, rules) };
         let Some((encoder, buffer)) = encoder.zip(self.spare.take()) else { return Compressing::NotForClient };
-        self.compressed = Some(CompressedBody::new(encoder, buffer, &self.facts.shard.store, chunks));
+        self.compressed = Some(CompressedBody::new(encoder, buffer, &self.facts.shard.store, form));
         compressing
     }
 

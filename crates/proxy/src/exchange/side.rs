@@ -12,11 +12,13 @@ use crate::buffer::Buffer;
 use crate::direction::Direction;
 use crate::error::Failure;
 use crate::http::{
-    BodyError, FieldsView, Framing, HeadError, HeadLimits, Method, Parsed, Reframed, RequestHead, ResponseHead, Spanned,
+    BodyError, BodyForm, FieldsView, Framing, HeadError, HeadLimits, Method, Parsed, Reframed, RequestHead,
+    ResponseHead, Spanned,
 };
 pub(crate) use crate::http1::After;
 use crate::http1::{self, AnswerTo, Http1Client, Http1Endpoint, Persistence, PreparedField};
 pub(super) use crate::http1::{BodySource, RelayedBody, ResponsePart};
+use crate::http2::{Http2Client, Http2Stream, Link};
 use crate::message::{ResponseContext, UpstreamRequest};
 use crate::net::tls;
 use crate::record::TlsView;
@@ -38,9 +40,20 @@ pub(crate) struct Sides<'a> {
 impl<'a> Sides<'a> {
     /// A client that speaks HTTP/1.
     pub(crate) fn http1(stream: &'a mut Downstream, work: &'a mut Work) -> Self {
-        let Work { inbound, head, from_upstream, response, compressed, to_upstream, to_client, scratch } = work;
+        let Work { inbound, head, from_upstream, response, compressed, to_upstream, to_client, scratch, .. } = work;
         Self {
             client: ClientSide::Http1(Http1Client::new(stream, inbound, head, to_client)),
+            endpoint: EndpointSide::Http1(Http1Endpoint::new(from_upstream, response, to_upstream)),
+            compressed,
+            scratch,
+        }
+    }
+
+    /// A client that has sent a request on a stream of HTTP/2. Its head was written to the work's memory.
+    pub(crate) fn http2(link: &'a Link, stream: &'a mut Http2Stream, work: &'a mut Work) -> Self {
+        let Work { inbound, head, from_upstream, response, compressed, to_upstream, to_client, lines, scratch } = work;
+        Self {
+            client: ClientSide::Http2(Http2Client::new(link, stream, inbound, head, to_client, lines)),
             endpoint: EndpointSide::Http1(Http1Endpoint::new(from_upstream, response, to_upstream)),
             compressed,
             scratch,
@@ -89,6 +102,7 @@ pub(super) struct FamilyFields {
 #[derive(Debug)]
 pub(super) enum ClientSide<'a> {
     Http1(Http1Client<'a>),
+    Http2(Http2Client<'a>),
 }
 
 /// The side that receives the request.
@@ -99,20 +113,39 @@ pub(super) enum EndpointSide<'a> {
 
 /// Methods that each version of HTTP implements in its own way, and documents there.
 macro_rules! delegate {
-    ($(fn $name:ident(&self $(, $arg:ident: $kind:ty)*) $(-> $result:ty)?;)*) => {
+    ($each:ident: $(fn $name:ident(&self $(, $arg:ident: $kind:ty)*) $(-> $result:ty)?;)*) => {
         $(pub(super) fn $name(&self $(, $arg: $kind)*) $(-> $result)? {
-            match self { Self::Http1(side) => side.$name($($arg),*) }
+            $each!(self, side => side.$name($($arg),*))
         })*
     };
-    (mut $(fn $name:ident(&mut self $(, $arg:ident: $kind:ty)*) $(-> $result:ty)?;)*) => {
+    (mut $each:ident: $(fn $name:ident(&mut self $(, $arg:ident: $kind:ty)*) $(-> $result:ty)?;)*) => {
         $(pub(super) fn $name(&mut self $(, $arg: $kind)*) $(-> $result)? {
-            match self { Self::Http1(side) => side.$name($($arg),*) }
+            $each!(self, side => side.$name($($arg),*))
         })*
     };
 }
 
+/// The same expression for a client of each version.
+macro_rules! client {
+    ($self:expr, $side:ident => $call:expr) => {
+        match $self {
+            ClientSide::Http1($side) => $call,
+            ClientSide::Http2($side) => $call,
+        }
+    };
+}
+
+/// The same expression for an endpoint of each version.
+macro_rules! endpoint {
+    ($self:expr, $side:ident => $call:expr) => {
+        match $self {
+            EndpointSide::Http1($side) => $call,
+        }
+    };
+}
+
 impl<'a> ClientSide<'a> {
-    delegate! {
+    delegate! { client:
         fn head(&self) -> Option<Spanned<'_, RequestHead>>;
         fn broken_line(&self) -> &[u8];
         fn method(&self) -> Method;
@@ -123,11 +156,11 @@ impl<'a> ClientSide<'a> {
         fn sent(&self) -> u64;
         fn body_sent(&self) -> u64;
         fn is_answered(&self) -> bool;
-        fn takes_chunks(&self) -> bool;
+        fn body_form(&self) -> BodyForm;
         fn has_written(&self) -> bool;
         fn after(&self) -> After;
     }
-    delegate! { mut
+    delegate! { mut client:
         fn begin(&mut self, may_keep: bool);
         fn source(&mut self) -> &mut BodySource<'a>;
         fn rewind(&mut self);
@@ -139,20 +172,56 @@ impl<'a> ClientSide<'a> {
         fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut BodySource<'_>) -> Poll<io::Result<()>>;
         fn take_back(&mut self) -> bool;
         fn write_answer(&mut self, answer: Answer<'_>, context: ResponseContext<'_>, value: &mut Vec<u8>) -> u16;
-        fn skip_body(&mut self, unsent: bool);
-        fn close(&mut self);
-        fn forgo_linger(&mut self);
-        fn distrust(&mut self);
         fn give_up(&mut self);
         fn cut_response(&mut self, to_blame: bool);
-        fn stream(&mut self) -> &mut Downstream;
         fn split_tunnel(&mut self) -> Direction;
         fn count_sent(&mut self, count: u64);
+    }
+
+    pub(super) fn close(&mut self) {
+        client!(self, side => side.close());
+    }
+
+    // What is left of one stream's request concerns no other request, so nothing has to be done about it.
+
+    pub(super) fn skip_body(&mut self, unsent: bool) {
+        if let Self::Http1(client) = self {
+            client.skip_body(unsent);
+        }
+    }
+
+    pub(super) fn forgo_linger(&mut self) {
+        if let Self::Http1(client) = self {
+            client.forgo_linger();
+        }
+    }
+
+    pub(super) fn distrust(&mut self) {
+        if let Self::Http1(client) = self {
+            client.distrust();
+        }
+    }
+
+    /// Whether the client would take a response that agrees to nothing for an agreement to switch protocols.
+    pub(super) fn would_switch_at(&self, status: u16) -> bool {
+        match self {
+            Self::Http1(_) => false,
+            Self::Http2(client) => client.would_switch_at(status),
+        }
+    }
+
+    /// The status that the client gets for one of an endpoint.
+    pub(super) fn status_for(&self, status: u16) -> u16 {
+        match self {
+            Self::Http1(_) => status,
+            Self::Http2(client) => client.status_for(status),
+        }
     }
 
     pub(super) fn write_interim(&mut self, from: &EndpointSide<'_>) {
         match (self, from) {
             (Self::Http1(client), EndpointSide::Http1(endpoint)) => client.write_interim(endpoint.response()),
+            (Self::Http2(client), EndpointSide::Http1(endpoint)) => client.write_interim(endpoint.response()),
         }
     }
 
@@ -170,6 +239,9 @@ impl<'a> ClientSide<'a> {
                 let framing = sent.map_or(framing, |sent| Reframed { sent, ..framing });
                 client.write_response(endpoint.response(), framing, context, value);
             }
+            (Self::Http2(client), EndpointSide::Http1(endpoint)) => {
+                client.write_response(endpoint.response(), sent.is_none(), context, value);
+            }
         }
     }
 
@@ -180,12 +252,41 @@ impl<'a> ClientSide<'a> {
                 Downstream::Plain(_) => None,
                 Downstream::Tls(tls) => Some(tls::view(tls.get_ref().1)),
             },
+            Self::Http2(client) => client.tls_view(),
         }
     }
 }
 
+/// Passes a tunnel's bytes from the client to the endpoint.
+pub(super) fn poll_up(
+    direction: &mut Direction,
+    (client, endpoint): (&mut ClientSide<'_>, &mut EndpointSide<'_>),
+    cx: &mut Context<'_>,
+    store: &Store,
+    count: &mut u64,
+) -> Poll<Result<(), ()>> {
+    match client {
+        ClientSide::Http1(client) => direction.poll(cx, store, client.stream(), endpoint.stream(), count),
+        ClientSide::Http2(client) => direction.poll(cx, store, client, endpoint.stream(), count),
+    }
+}
+
+/// Passes a tunnel's bytes from the endpoint to the client.
+pub(super) fn poll_down(
+    direction: &mut Direction,
+    (client, endpoint): (&mut ClientSide<'_>, &mut EndpointSide<'_>),
+    cx: &mut Context<'_>,
+    store: &Store,
+    count: &mut u64,
+) -> Poll<Result<(), ()>> {
+    match client {
+        ClientSide::Http1(client) => direction.poll(cx, store, endpoint.stream(), client.stream(), count),
+        ClientSide::Http2(client) => direction.poll(cx, store, endpoint.stream(), client, count),
+    }
+}
+
 impl<'a> EndpointSide<'a> {
-    delegate! {
+    delegate! { endpoint:
         fn request_is_over(&self) -> bool;
         fn has_sent_all(&self) -> bool;
         fn has_unsent(&self) -> bool;
@@ -195,7 +296,7 @@ impl<'a> EndpointSide<'a> {
         fn response(&self) -> Spanned<'_, ResponseHead>;
         fn status(&self) -> u16;
     }
-    delegate! { mut
+    delegate! { mut endpoint:
         fn begin(&mut self);
         fn connect(&mut self, connection: UpstreamConnection);
         fn disconnect(&mut self);
@@ -209,7 +310,7 @@ impl<'a> EndpointSide<'a> {
         fn drop_unsent(&mut self);
         fn poll_head(&mut self, cx: &mut Context<'_>, store: &Store, limits: &HeadLimits) -> Poll<Result<ResponsePart, Failure>>;
         fn drop_interim(&mut self);
-        fn begin_body(&mut self, method: Method, chunks: bool);
+        fn begin_body(&mut self, method: Method, form: BodyForm);
         fn source(&mut self) -> &mut BodySource<'a>;
         fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<bool, Failure>>;
         fn stream(&mut self) -> &mut Upstream;
@@ -250,10 +351,8 @@ impl<'a> EndpointSide<'a> {
     }
 
     pub(super) fn agrees_to_switch(&self, client: &ClientSide<'_>) -> bool {
-        match (self, client) {
-            (Self::Http1(endpoint), ClientSide::Http1(client)) => {
-                client.head().is_some_and(|request| endpoint.agrees_to_switch(request))
-            }
+        match self {
+            Self::Http1(endpoint) => client.head().is_some_and(|request| endpoint.agrees_to_switch(request)),
         }
     }
 }

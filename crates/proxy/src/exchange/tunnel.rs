@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use super::Exchange;
+use super::side::{poll_down, poll_up};
 use super::transfer::Gaps;
 use crate::direction::Direction;
 use crate::error::Failure;
@@ -35,10 +36,10 @@ impl Exchange<'_> {
         }
         let store = &self.facts.shard.store;
         let (mut sent_up, mut sent_down) = (0, 0);
-        let (client, endpoint) = (self.client.stream(), self.endpoint.stream());
-        let up = tunnel.up.poll(cx, store, client, endpoint, &mut sent_up);
+        let sides = (&mut self.client, &mut self.endpoint);
+        let up = poll_up(&mut tunnel.up, sides, cx, store, &mut sent_up);
         let down = if self.client.has_written() {
-            tunnel.down.poll(cx, store, self.endpoint.stream(), self.client.stream(), &mut sent_down)
+            poll_down(&mut tunnel.down, (&mut self.client, &mut self.endpoint), cx, store, &mut sent_down)
         } else {
             Poll::Pending
         };

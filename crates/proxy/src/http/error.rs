@@ -40,6 +40,9 @@ pub enum HeadError {
     /// No `Host` in an HTTP/1.1 request (RFC 9112 3.2).
     #[error("no Host field")]
     MissingHost,
+    /// `:authority` and `Host` name different hosts (RFC 9113 8.3.1).
+    #[error(":authority and Host differ")]
+    HostMismatch,
     /// More than one `Host`.
     #[error("more than one Host field")]
     DuplicateHost,
@@ -83,6 +86,9 @@ pub enum HeadError {
     /// A well-formed `Transfer-Encoding` that is not supported (RFC 9112 6.1).
     #[error("transfer coding not implemented")]
     UnknownTransferEncoding,
+    /// An extended `CONNECT` (RFC 8441) for a protocol other than WebSocket.
+    #[error("protocol of a CONNECT not supported")]
+    UnknownProtocol,
     /// A version of HTTP other than 1.0 and 1.1.
     #[error("HTTP version not supported")]
     UnsupportedVersion,
@@ -104,6 +110,7 @@ impl HeadError {
             | Self::InvalidFieldValue
             | Self::MissingHost
             | Self::DuplicateHost
+            | Self::HostMismatch
             | Self::InvalidHost
             | Self::InvalidContentLength
             | Self::DuplicateContentLength
@@ -114,7 +121,7 @@ impl HeadError {
             Self::RequestLineTooLong => 414,
             Self::UnknownExpectation => 417,
             Self::FieldTooLong | Self::HeadTooLong | Self::TooManyFields => 431,
-            Self::UnknownTransferEncoding => 501,
+            Self::UnknownTransferEncoding | Self::UnknownProtocol => 501,
             Self::UnsupportedVersion => 505,
         }
     }
@@ -146,6 +153,9 @@ pub enum BodyError {
     /// The trailer section exceeds its limit in bytes.
     #[error("trailer section too long")]
     TrailersTooLong,
+    /// The frames of the body carry more or less than `Content-Length` says (RFC 9113 8.1.1), or are malformed.
+    #[error("body differs from Content-Length")]
+    InvalidFrames,
     /// The peer closed before the message ended (RFC 9112 8).
     #[error("connection closed inside a message body")]
     Incomplete,

@@ -29,3 +29,14 @@ pub struct Reframed {
     /// As sent to its recipient.
     pub sent: Framing,
 }
+
+/// How a recipient learns where a body of unknown length ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BodyForm {
+    /// By chunks (HTTP/1.1).
+    Chunks,
+    /// By the end of the connection (HTTP/1.0).
+    Close,
+    /// By the frames that carry it (HTTP/2).
+    Frames,
+}

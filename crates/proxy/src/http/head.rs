@@ -1,5 +1,10 @@
 //! What all heads have in common: limits, the bytes that they refer to, and the progress of parsing.
 
+use fairway_model::{KnownField, KnownSet};
+
+use super::byte_class::{NOT_TOKEN, ODD_TOKEN, UNDERSCORE};
+use super::error::HeadError;
+
 /// Limits of a head, and which field names are accepted. Lengths are in bytes and include the line end.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HeadLimits {
@@ -41,6 +46,28 @@ pub enum NameRules {
     Underscores,
     /// Any token; other names are refused (nginx's `ignore_invalid_headers off`).
     Tokens,
+}
+
+impl NameRules {
+    /// What a received name means, in whose bytes these classes were `seen`; `None` if its field is dropped.
+    #[inline]
+    pub(crate) fn admit(self, name: &[u8], seen: u8) -> Result<Option<KnownField>, HeadError> {
+        let known = KnownField::classify(name);
+        if seen == 0 {
+            return Ok(Some(known));
+        }
+        let keep = match self {
+            Self::Plain => false,
+            Self::Underscores => seen == UNDERSCORE,
+            Self::Tokens if seen & NOT_TOKEN != 0 => return Err(HeadError::InvalidFieldName),
+            Self::Tokens => true,
+        };
+        debug_assert!(seen & !(UNDERSCORE | ODD_TOKEN | NOT_TOKEN) == 0);
+        if !keep || KnownSet::STRUCTURAL.contains(known) {
+            return Ok(None);
+        }
+        Ok(Some(if KnownSet::FOLDED.contains(known) { known } else { KnownField::Other }))
+    }
 }
 
 /// A parsed value with the bytes that its ranges refer to.

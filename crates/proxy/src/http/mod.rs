@@ -24,7 +24,7 @@ pub use self::authority::Authority;
 pub use self::connection::{ConnectionOptions, Upgrade};
 pub use self::error::{BodyError, HeadError, InvalidField};
 pub use self::field::{Field, Fields, Span};
-pub use self::framing::{Framing, Reframed};
+pub use self::framing::{BodyForm, Framing, Reframed};
 pub use self::head::{HeadLimits, NameRules, Parsed, Spanned};
 pub use self::request::{Method, RequestHead, TargetForm};
 pub use self::response::ResponseHead;

@@ -4,10 +4,12 @@ use super::authority::Authority;
 use fairway_model::KnownField;
 
 use super::connection::{ConnectionOptions, Upgrade};
+use super::error::HeadError;
 use super::field::{Fields, Span};
 use super::framing::Framing;
 use super::head::Progress;
 use super::version::Version;
+use crate::limit::LONGEST_METHOD;
 
 /// The request method. `CONNECT` and `TRACE` are refused earlier.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -23,6 +25,32 @@ pub enum Method {
     Patch,
     /// Any other name of upper-case letters, `-` and `_`; see [`RequestHead::method_bytes`].
     Other,
+}
+
+impl Method {
+    /// Reads a method as received.
+    ///
+    /// # Errors
+    /// If it is malformed or not supported.
+    pub(crate) fn parse(name: &[u8]) -> Result<Self, HeadError> {
+        Ok(match name {
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"PUT" => Self::Put,
+            b"DELETE" => Self::Delete,
+            b"OPTIONS" => Self::Options,
+            b"PATCH" => Self::Patch,
+            b"CONNECT" | b"TRACE" => return Err(HeadError::MethodNotAllowed),
+            _ => {
+                let valid = |&byte: &u8| byte.is_ascii_uppercase() || byte == b'-' || byte == b'_';
+                if name.is_empty() || name.len() > LONGEST_METHOD || !name.iter().all(valid) {
+                    return Err(HeadError::InvalidMethod);
+                }
+                Self::Other
+            }
+        })
+    }
 }
 
 /// The form of the request target (RFC 9112 3.2).

@@ -13,7 +13,9 @@ use super::write::CONTINUE;
 use crate::buffer::Buffer;
 use crate::direction::Direction;
 use crate::error::Failure;
-use crate::http::{BodyError, Framing, KnownField, Method, Reframed, RequestHead, ResponseHead, Spanned, Version};
+use crate::http::{
+    BodyError, BodyForm, Framing, KnownField, Method, Reframed, RequestHead, ResponseHead, Spanned, Version,
+};
 use crate::message::ResponseContext;
 use crate::outgoing::Outgoing;
 use crate::respond::Answer;
@@ -91,7 +93,7 @@ impl<'a> Http1Client<'a> {
     pub(crate) fn begin(&mut self, may_keep: bool) {
         self.parsed = true;
         self.head_len = self.source.buffer.held().len() as u64;
-        self.source.body = RelayedBody::new(self.head.framing(), true);
+        self.source.body = RelayedBody::new(self.head.framing(), BodyForm::Chunks);
         self.expects_continue = self.head.expects_continue();
         self.after = if may_keep && self.head.connection().keep_alive { After::Keep } else { After::Close };
     }
@@ -144,7 +146,7 @@ impl<'a> Http1Client<'a> {
     pub(crate) fn rewind(&mut self) {
         let rewound = self.source.buffer.rewind();
         debug_assert!(rewound, "a try begins with the whole request");
-        self.source.body = RelayedBody::new(self.head.framing(), true);
+        self.source.body = RelayedBody::new(self.head.framing(), BodyForm::Chunks);
     }
 
     /// Lets a client that waits for permission send its body. Returns `true` if there is something to write.
@@ -216,9 +218,9 @@ impl<'a> Http1Client<'a> {
         self.answered
     }
 
-    /// Whether the client understands chunks.
-    pub(crate) fn takes_chunks(&self) -> bool {
-        self.head.version() == Version::Http11
+    /// How the client learns where a body ends.
+    pub(crate) fn body_form(&self) -> BodyForm {
+        if self.head.version() == Version::Http11 { BodyForm::Chunks } else { BodyForm::Close }
     }
 
     /// Forwards an interim response, if the client's version has them.

@@ -2,7 +2,7 @@
 //! client, and the proxy's own answers. The model decides which fields they have.
 
 use fairway_model::decision::Expand;
-use fairway_model::{Body as OwnBody, FieldLine, KnownField, KnownSet};
+use fairway_model::{Body as OwnBody, KnownField, KnownSet};
 
 use super::write::{HeadWriter, PreparedField};
 use crate::error::Failure;
@@ -11,14 +11,8 @@ use crate::message::{ResponseContext, UpstreamRequest};
 use crate::respond::{Answer, DateClock, Page};
 
 const CONNECTION: FieldName<'_> = FieldName::from_static("Connection");
-const CONTENT_TYPE: FieldName<'_> = FieldName::from_static("Content-Type");
 const UPGRADE: FieldName<'_> = FieldName::from_static("Upgrade");
 const DATE: FieldName<'_> = FieldName::from_static("Date");
-const LOCATION: FieldName<'_> = FieldName::from_static("Location");
-const ALLOW: FieldName<'_> = FieldName::from_static("Allow");
-
-/// Methods listed when a request concerns the server as a whole (`OPTIONS *`) or uses an unsupported method.
-const METHODS: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// How the connection continues, as far as the client needs to know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -157,24 +151,11 @@ fn try_write_answer(
     if answer.location.is_some_and(|location| !is_field_value(location)) {
         return Err(InvalidField::Value);
     }
-    let allow = matches!(answer.status, 204 | 405).then_some(METHODS);
-    let own: [(FieldName<'_>, KnownField, Option<&[u8]>); 3] = [
-        (LOCATION, KnownField::Location, answer.location),
-        (ALLOW, KnownField::Other, allow),
-        (CONTENT_TYPE, KnownField::ContentType, Some(content_type.as_bytes()).filter(|text| !text.is_empty())),
-    ];
-    let mut lines = [FieldLine { known: KnownField::Other, name: b"", value: b"" }; 3];
-    let mut count = 0;
-    for (name, known, value) in own {
-        if let Some(value) = value {
-            lines[count] = FieldLine { known, name: name.as_bytes(), value };
-            count += 1;
-        }
-    }
+    let lines = answer.lines(content_type);
     for (name, value) in answer.fields {
         writer.field(name.get(), value.as_bytes())?;
     }
-    let _ = context.edits().write(&lines[..count], KnownSet::EMPTY, &mut writer, value, &mut context.values.reader());
+    let _ = context.edits().write(lines.as_slice(), KnownSet::EMPTY, &mut writer, value, &mut context.values.reader());
     if answer.status != 204 {
         writer.framing(Framing::Length(body.len() as u64));
     }

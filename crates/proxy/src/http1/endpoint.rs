@@ -13,7 +13,8 @@ use crate::buffer::Buffer;
 use crate::direction::Direction;
 use crate::error::{Errno, Failure};
 use crate::http::{
-    BodyError, Framing, HeadLimits, KnownField, Method, Parsed, Reframed, RequestHead, ResponseHead, Spanned, Upgrade,
+    BodyError, BodyForm, Framing, HeadLimits, KnownField, Method, Parsed, Reframed, RequestHead, ResponseHead, Spanned,
+    Upgrade,
 };
 use crate::limit::INTERIM_RESPONSES;
 use crate::message::UpstreamRequest;
@@ -255,10 +256,10 @@ impl<'a> Http1Endpoint<'a> {
         self.head.status()
     }
 
-    /// Starts the body after the head of the response, for a client that understands chunks or doesn't.
-    pub(crate) fn begin_body(&mut self, method: Method, chunks: bool) {
+    /// Starts the body after the head of the response.
+    pub(crate) fn begin_body(&mut self, method: Method, form: BodyForm) {
         self.declared = self.head.framing(method);
-        self.source.body = RelayedBody::new(self.declared, chunks);
+        self.source.body = RelayedBody::new(self.declared, form);
     }
 
     /// The framing of the body, as received and as sent to the client.

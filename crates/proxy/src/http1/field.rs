@@ -1,9 +1,9 @@
 //! Field lines: their syntax, and which of them are dropped.
 
-use fairway_model::{KnownField, KnownSet};
+use fairway_model::KnownField;
 
 use super::line::HeadLine;
-use crate::http::byte_class::{COLON, FATAL, NAME_CLASS, NOT_TOKEN, ODD_TOKEN, UNDERSCORE, is_value};
+use crate::http::byte_class::{COLON, FATAL, NAME_CLASS, is_value};
 use crate::http::{Field, Fields, HeadError, HeadLimits, LineEnd, NameRules};
 
 impl Fields {
@@ -58,22 +58,9 @@ pub(super) fn parse_line(buf: &[u8], start: usize, rules: NameRules) -> Result<O
         return Err(HeadError::InvalidFieldValue);
     }
 
-    let mut known = KnownField::classify(name);
-    if seen != 0 {
-        let keep = match rules {
-            NameRules::Plain => false,
-            NameRules::Underscores => seen == UNDERSCORE,
-            NameRules::Tokens if seen & NOT_TOKEN != 0 => return Err(HeadError::InvalidFieldName),
-            NameRules::Tokens => true,
-        };
-        debug_assert!(seen & !(UNDERSCORE | ODD_TOKEN | NOT_TOKEN) == 0);
-        if !keep || KnownSet::STRUCTURAL.contains(known) {
-            return Ok(None);
-        }
-        if !KnownSet::FOLDED.contains(known) {
-            known = KnownField::Other;
-        }
-    }
+    let Some(known) = rules.admit(name, seen)? else {
+        return Ok(None);
+    };
     let Ok(short_name_len) = u16::try_from(name_len) else {
         return Err(HeadError::FieldTooLong);
     };

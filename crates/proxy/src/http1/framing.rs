@@ -7,7 +7,7 @@ use crate::http::{Fields, Framing, HeadError, Version};
 
 impl Framing {
     /// The framing given by the two framing fields; `None` if neither is present. The same rules hold for requests and responses.
-    pub(super) fn from_fields(fields: &Fields, version: Version, buf: &[u8]) -> Result<Self, HeadError> {
+    pub(crate) fn from_fields(fields: &Fields, version: Version, buf: &[u8]) -> Result<Self, HeadError> {
         const BOTH: KnownSet = KnownSet::of(&[KnownField::ContentLength, KnownField::TransferEncoding]);
 
         let present = fields.present() & BOTH;

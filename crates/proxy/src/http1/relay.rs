@@ -6,9 +6,9 @@
 use std::ops::Range;
 
 use super::body::BodyDecoder;
-use super::chunk::{ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, Event, Relay};
+use super::chunk::{ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, DecodedPiece, Event, Relay};
 use crate::buffer::Buffer;
-use crate::http::{BodyError, Framing};
+use crate::http::{BodyError, BodyForm, Framing};
 use crate::outgoing::Outgoing;
 
 /// Pieces up to this size are copied after the head instead of being written from where they are. Two pages: copying them costs
@@ -55,7 +55,7 @@ pub(crate) struct BodySource<'a> {
 impl<'a> BodySource<'a> {
     /// Creates a source with a buffer and no body yet.
     pub(crate) fn new(buffer: &'a mut Buffer) -> Self {
-        Self { buffer, body: RelayedBody::new(Framing::None, true) }
+        Self { buffer, body: RelayedBody::new(Framing::None, BodyForm::Chunks) }
     }
 
     /// Bytes of the body not received yet, if known.
@@ -98,7 +98,7 @@ pub(crate) struct RelayedBody {
 
 #[derive(Debug)]
 enum RelayKind {
-    /// Data without coding.
+    /// Data that is sent without coding.
     Plain(BodyDecoder),
     /// Chunked on both sides.
     Chunked(ChunkRelay),
@@ -119,13 +119,13 @@ struct Piece {
 }
 
 impl RelayedBody {
-    /// Creates a body for a recipient that understands chunks, or does not.
-    pub(crate) fn new(framing: Framing, chunks: bool) -> Self {
+    /// Creates a body for a recipient.
+    pub(crate) fn new(framing: Framing, form: BodyForm) -> Self {
         let limits = ChunkLimits::default();
-        let kind = match framing {
-            Framing::Chunked if chunks => RelayKind::Chunked(ChunkRelay::new(limits)),
-            Framing::Chunked => RelayKind::Unchunking(ChunkDecoder::new(limits), 0),
-            Framing::UntilClose if chunks => RelayKind::Chunking(BodyDecoder::new(framing, limits)),
+        let kind = match (framing, form) {
+            (Framing::Chunked, BodyForm::Chunks) => RelayKind::Chunked(ChunkRelay::new(limits)),
+            (Framing::Chunked, BodyForm::Close) => RelayKind::Unchunking(ChunkDecoder::new(limits), 0),
+            (Framing::UntilClose, BodyForm::Chunks) => RelayKind::Chunking(BodyDecoder::new(framing, limits)),
             _ => RelayKind::Plain(BodyDecoder::new(framing, limits)),
         };
         Self { kind, ended: framing.is_empty() }
@@ -179,6 +179,20 @@ impl RelayedBody {
         }
         self.ended = true;
         Ok(())
+    }
+
+    /// Decodes from the front of `input`, for a recipient that frames data itself ([`BodyForm::Frames`]).
+    ///
+    /// # Errors
+    /// The body is malformed.
+    pub(crate) fn decode(&mut self, input: &[u8]) -> Result<DecodedPiece, BodyError> {
+        let RelayKind::Plain(decoder) = &mut self.kind else {
+            debug_assert!(false, "a body for frames has no coding");
+            return Err(BodyError::Incomplete);
+        };
+        let decoded = decoder.decode(input)?;
+        self.ended = decoder.is_done();
+        Ok(decoded)
     }
 
     /// The next piece of `input`; rewritten parts are appended to `lead`. `None` if more input is needed.

@@ -7,7 +7,7 @@ use crate::http::{
     Authority, ConnectionOptions, Framing, HeadError, HeadLimits, HeadPart, LineEnd, Method, Parsed, RequestHead, Span,
     TargetForm, Version,
 };
-use crate::limit::{LEADING_EMPTY_LINES, LONGEST_METHOD};
+use crate::limit::LEADING_EMPTY_LINES;
 
 impl RequestHead {
     /// Parses the head at the start of `buf`. After [`Parsed::Partial`], call again with the same bytes and more after them;
@@ -76,7 +76,7 @@ impl RequestHead {
     fn request_line(&mut self, buf: &[u8], start: usize, end: usize) -> Result<(), HeadError> {
         let line = &buf[start..end];
         let method_len = memchr::memchr(b' ', line).ok_or(HeadError::InvalidStartLine)?;
-        self.method = method(&line[..method_len])?;
+        self.method = Method::parse(&line[..method_len])?;
         self.method_span = Span::new(start, start + method_len);
         let rest = &line[method_len + 1..];
         let target_len = match rest {
@@ -152,26 +152,6 @@ impl RequestHead {
         self.authority.get_or_insert(authority);
         Ok(())
     }
-}
-
-fn method(name: &[u8]) -> Result<Method, HeadError> {
-    Ok(match name {
-        b"GET" => Method::Get,
-        b"HEAD" => Method::Head,
-        b"POST" => Method::Post,
-        b"PUT" => Method::Put,
-        b"DELETE" => Method::Delete,
-        b"OPTIONS" => Method::Options,
-        b"PATCH" => Method::Patch,
-        b"CONNECT" | b"TRACE" => return Err(HeadError::MethodNotAllowed),
-        _ => {
-            let valid = |&byte: &u8| byte.is_ascii_uppercase() || byte == b'-' || byte == b'_';
-            if name.is_empty() || name.len() > LONGEST_METHOD || !name.iter().all(valid) {
-                return Err(HeadError::InvalidMethod);
-            }
-            Method::Other
-        }
-    })
 }
 
 /// Whether the scheme is `https`, and the length of `scheme://`.

@@ -14,11 +14,16 @@ pub(crate) fn accept(key: &[u8]) -> [u8; 28] {
     base64(hash.as_ref())
 }
 
-/// Twenty bytes make 27 digits and one `=`.
-fn base64(hash: &[u8]) -> [u8; 28] {
+/// A `Sec-WebSocket-Key` of random bits: base64 of 16 bytes. It proves nothing but that it was read, so any random bits do.
+pub(crate) fn key(bits: [u64; 2]) -> [u8; 24] {
+    base64(bits.map(u64::to_ne_bytes).as_flattened())
+}
+
+/// Sixteen bytes make 22 digits and two `=`, twenty make 27 and one.
+fn base64<const LENGTH: usize>(bytes: &[u8]) -> [u8; LENGTH] {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = [b'='; 28];
-    for (group, out) in hash.chunks(3).zip(text.chunks_mut(4)) {
+    let mut text = [b'='; LENGTH];
+    for (group, out) in bytes.chunks(3).zip(text.chunks_mut(4)) {
         let bits = group.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - group.len()));
         for (at, digit) in out.iter_mut().enumerate().take(group.len() + 1) {
             *digit = DIGITS[(bits >> (18 - 6 * at)) as usize & 63];
@@ -30,6 +35,12 @@ fn base64(hash: &[u8]) -> [u8; 28] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_sixteen_bytes() {
+        assert_eq!(&key([0, 0]), b"AAAAAAAAAAAAAAAAAAAAAA==");
+        assert_eq!(&key([u64::MAX, u64::MAX]), b"/////////////////////w==");
+    }
 
     #[test]
     fn the_example_of_the_specification() {

@@ -17,8 +17,11 @@ use rustls::{CipherSuite, ProtocolVersion, ServerConfig, ServerConnection};
 use crate::limit::TLS_SESSIONS;
 use crate::record::TlsView;
 
-/// Protocols that clients may negotiate by ALPN.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// HTTP/2 in ALPN.
+pub(crate) const HTTP2: &[u8] = b"h2";
+
+/// HTTP/1.1 in ALPN.
+const HTTP1: &[u8] = b"http/1.1";
 
 /// The certificates of the current snapshot, ready for use.
 pub(crate) struct Certificates {
@@ -33,24 +36,25 @@ pub(crate) struct Certificates {
 /// The TLS configurations for a table of hosts.
 #[derive(Debug)]
 pub(crate) struct ServerConfigs {
-    with_protocols: Arc<ServerConfig>,
+    with_http2: Arc<ServerConfig>,
+    with_http1: Arc<ServerConfig>,
     without_protocol: Arc<ServerConfig>,
 }
 
 impl ServerConfigs {
-    /// For clients that offer a supported protocol, or none.
-    pub(crate) fn with_protocols(&self) -> &Arc<ServerConfig> {
-        &self.with_protocols
-    }
-
-    /// For clients that offer only unsupported protocols: they are served as if they had offered none.
-    pub(crate) fn without_protocol(&self) -> &Arc<ServerConfig> {
-        &self.without_protocol
-    }
-
-    /// Whether an application protocol is supported.
-    pub(crate) fn speaks(&self, protocol: &[u8]) -> bool {
-        PROTOCOLS.contains(&protocol)
+    /// The configuration for a client that offers these protocols. One that offers only unsupported ones is served as if it had
+    /// offered none.
+    pub(crate) fn choose<'p>(
+        &self,
+        offered: Option<impl Iterator<Item = &'p [u8]>>,
+        http2: bool,
+    ) -> &Arc<ServerConfig> {
+        let spoken = |name: &[u8]| name == HTTP1 || (http2 && name == HTTP2);
+        match offered.map(|mut names| names.any(spoken)) {
+            Some(false) => &self.without_protocol,
+            _ if http2 => &self.with_http2,
+            _ => &self.with_http1,
+        }
     }
 }
 
@@ -93,8 +97,10 @@ impl Certificates {
         config.session_storage = self.sessions.clone();
         config.max_early_data_size = 0;
         let without_protocol = Arc::new(config.clone());
-        config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
-        Arc::new(ServerConfigs { with_protocols: Arc::new(config), without_protocol })
+        config.alpn_protocols = vec![HTTP1.to_vec()];
+        let with_http1 = Arc::new(config.clone());
+        config.alpn_protocols.insert(0, HTTP2.to_vec());
+        Arc::new(ServerConfigs { with_http2: Arc::new(config), with_http1, without_protocol })
     }
 
     /// The certificate for a name: its own, else the default, else the self-signed one. An unusable certificate counts as

@@ -21,6 +21,7 @@ pub(crate) use self::client_count::ClientCounts;
 use self::place::Places;
 use crate::access_log::{Format, LogClock, LogHandle, LogWriter, StreamRecord};
 use crate::encode::Encoders;
+use crate::http2::Blocks;
 use crate::live::{InForce, Live};
 use crate::metrics::{LiveRoutes, MetricOptions, WorkerMetrics, WorkerReport};
 use crate::random::Rng;
@@ -77,6 +78,8 @@ pub(crate) struct Shard {
     pub(crate) timers: Rc<Timers>,
     /// Memory for requests.
     pub(crate) store: Store,
+    /// Memory for data on its way to clients over HTTP/2.
+    pub(crate) blocks: Rc<Blocks>,
     /// Connections to endpoints, and how they are chosen.
     pub(crate) upstreams: Upstreams,
     /// Encoders of compressed bodies.
@@ -118,6 +121,7 @@ impl Shard {
             timers: Timers::new(),
             store: Store::default(),
             encoders: Rc::default(),
+            blocks: Rc::default(),
             clock: DateClock::default(),
             formats: RefCell::default(),
             rng: RefCell::new(Rng::from_os()),

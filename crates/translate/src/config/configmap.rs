@@ -26,9 +26,6 @@ use crate::value::{
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
 
-/// The key whose default isn't built: even its default asks for more than Fairway does.
-const MISSED: &str = "use-http2";
-
 /// How `proxy-next-upstream` differs, annotation and key.
 pub(crate) const CONNECT_RETRIED: &str =
     "where connecting fails nothing was sent, so another endpoint is tried whatever is listed, unless that is `off`";
@@ -87,9 +84,7 @@ impl KeySpec {
     /// How far a value works.
     pub fn verdict_of(&self, value: &str) -> Verdict {
         match self.verdict {
-            Verdict::NotYet(_) | Verdict::Refused { .. } if self.is_neutral(value) && self.name != MISSED => {
-                Verdict::Same
-            }
+            Verdict::NotYet(_) | Verdict::Refused { .. } if self.is_neutral(value) => Verdict::Same,
             Differs(_) if self.name == "proxy-buffer-size" && fits(value) => Verdict::Same,
             verdict => verdict,
         }
@@ -239,6 +234,10 @@ configmap! {
 
         /// Idle time of client connections; 0 turns keep-alive off.
         "keep-alive" => keep_alive: Seconds = "75";
+        /// Offers HTTP/2: by ALPN where there is TLS, and to clients that begin with it where there is none.
+        "use-http2" => use_http2: bool = "true";
+        /// Streams of one HTTP/2 connection at a time.
+        "http2-max-concurrent-streams" => http2_max_concurrent_streams: u32 = "128";
         /// Requests on one client connection.
         "keep-alive-requests" => keep_alive_requests: u32 = "1000";
         /// Idle connections to endpoints that each worker keeps; 0 turns keep-alive off.

@@ -6,8 +6,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessLog, CodingRules, Compression, FieldEdit, ForwardedHeaders, HeadBuffers, Listener, LogEscape, Origin, Scheme,
-    Settings, StreamLog, StreamRetry, StreamSettings, StreamTemplate, TableName, Template, UpstreamKeepalive,
+    AccessLog, CodingRules, Compression, FieldEdit, ForwardedHeaders, HeadBuffers, Http2Settings, Listener, LogEscape,
+    Origin, Scheme, Settings, StreamLog, StreamRetry, StreamSettings, StreamTemplate, TableName, Template,
+    UpstreamKeepalive,
 };
 use regex::bytes::RegexBuilder;
 
@@ -90,6 +91,11 @@ pub(crate) fn settings(
         ignore_invalid_headers: config.ignore_invalid_headers,
         underscores_in_headers: config.enable_underscores_in_headers,
         keep_alive: Some(config.keep_alive.duration()).filter(|idle| !idle.is_zero()),
+        http2: Http2Settings {
+            offered: config.use_http2,
+            // nginx refuses to start with 0.
+            streams: NonZeroU32::new(config.http2_max_concurrent_streams).unwrap_or(Http2Settings::default().streams),
+        },
         keep_alive_requests: config.keep_alive_requests.into(),
         keep_alive_time: Settings::default().keep_alive_time,
         upstream_keepalive: UpstreamKeepalive {

@@ -23,7 +23,6 @@ const GLOBAL_AUTH: Verdict = NotYet("external authentication isn't built yet");
 const LIMITS: Verdict = NotYet("rate and connection limits aren't built yet");
 const BANDWIDTH: Verdict = NotYet("bandwidth isn't limited yet");
 const TLS: Verdict = NotYet("TLS 1.2 and 1.3 with safe ciphers, fixed so far");
-const HTTP_2: Verdict = NotYet("HTTP/2 isn't built yet; clients are offered HTTP/1.1");
 const SYSLOG: Verdict = NotYet("logs go to standard output and standard error only");
 const PASS: Verdict = NotYet("redirects and cookies of backends pass as they are");
 
@@ -125,8 +124,6 @@ unbuilt! {
     "http-access-log-path" = "": LOG_FILE;
     /// Raw nginx text.
     "http-snippet" = "": SNIPPET;
-    /// Streams on one HTTP/2 connection.
-    "http2-max-concurrent-streams" = "128": HTTP_2;
     /// Obsolete.
     "http2-max-field-size" = "": Harmless("obsolete in nginx; large-client-header-buffers took its place");
     /// Obsolete.
@@ -259,8 +256,6 @@ unbuilt! {
     "upstream-hash-by-subset-size" = "": NEVER_USED;
     /// Geographic databases.
     "use-geoip2" = "false": GEO;
-    /// Offers HTTP/2.
-    "use-http2" = "true": HTTP_2;
     /// Names the https port in Fairway's own redirects.
     "use-port-in-redirects" = "false": NotYet("our redirects name no port");
     /// Hash tuning.

@@ -1,0 +1,342 @@
+//! A connection of HTTP/2: one task drives it, and each of its streams is a task of its own, so that a stream that waits, or a panic in
+//! it, concerns no other.
+//!
+//! The end of a connection is announced: GOAWAY with the highest possible stream, so that requests on their way are still served, a
+//! round trip later GOAWAY with the last one (RFC 9113 6.8), and the end once the streams have ended.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use ::http::Request;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Ping, PingPong, Reason, RecvStream};
+
+use super::{ClientConnection, hurried};
+use crate::error::Failure;
+use crate::exchange::{ConnectionFacts, Exchange, Sides};
+use crate::http2::{Block, Http2Io, Http2Stream, Link, TlsFacts, receive_head};
+use crate::limit::{
+    CLIENT_SEND_TIMEOUT, HTTP2_CONNECTION_WINDOW, HTTP2_ERROR_RESETS, HTTP2_FRAME, HTTP2_HEADER_TABLE,
+    HTTP2_LEAVE_TIMEOUT, HTTP2_PENDING_RESETS, HTTP2_PING_AFTER, HTTP2_PING_TIMEOUT, HTTP2_SEND_BUFFER,
+    HTTP2_STREAM_WINDOW, LINGER_TIME,
+};
+use crate::live::Live;
+use crate::metrics::Phase;
+use crate::prepared::header_list_limit;
+use crate::shard::Admission;
+use crate::stream::Downstream;
+use crate::timer::{Deadline, Millis, NEVER};
+
+/// What the tasks of a connection share.
+#[derive(Debug)]
+struct Shared {
+    facts: ConnectionFacts,
+    link: Rc<Link>,
+}
+
+/// One stream, counted as long as it lives.
+#[derive(Debug)]
+struct StreamCount(Rc<Shared>);
+
+impl StreamCount {
+    fn new(shared: Rc<Shared>) -> Self {
+        shared.link.begin_stream();
+        Self(shared)
+    }
+}
+
+impl Drop for StreamCount {
+    fn drop(&mut self) {
+        self.0.link.end_stream();
+    }
+}
+
+/// How far the end of a connection has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Ending {
+    /// It takes streams.
+    None,
+    /// The client was told that no more are taken.
+    Announced,
+    /// The last GOAWAY is on its way, or was sent.
+    Closing,
+}
+
+/// Times at which something has to be done; [`NEVER`] for none.
+#[derive(Debug)]
+struct Times {
+    /// A connection without streams ends, or the next step of its end is due.
+    idle: Millis,
+    /// The client is asked, or its answer is due.
+    ping: Millis,
+    /// The client has to read.
+    write: Millis,
+    /// The rest of a head is due.
+    head: Millis,
+}
+
+/// The task that drives a connection.
+struct Driver {
+    shared: Rc<Shared>,
+    connection: Connection<Http2Io, Block>,
+    pings: Option<PingPong>,
+    asked: bool,
+    deadline: Deadline,
+    admission: Admission,
+    ending: Ending,
+    busy: bool,
+    /// Bytes read, and bytes written when writing was blocked, at the last look.
+    seen: (u64, Option<u64>),
+    times: Times,
+}
+
+/// Serves a connection of which `early` was read already.
+pub(super) async fn serve(connection: ClientConnection, early: Vec<u8>) {
+    let ClientConnection { facts, stream, deadline, head_due, admission } = connection;
+    let shard = facts.shard.clone();
+    let tls = match &stream {
+        Downstream::Plain(_) => None,
+        Downstream::Tls(tls) => Some(TlsFacts::of(tls.get_ref().1)),
+    };
+    let link = Rc::new(Link::new(tls, shard.blocks.clone(), shard.timers.now()));
+    let handshake = {
+        let running = shard.running();
+        builder(&running).handshake::<_, Block>(Http2Io::new(stream, early, link.clone()))
+    };
+    deadline.set(head_due);
+    let Some(Ok(mut connection)) = hurried(&shard, &admission, &deadline, handshake).await else { return };
+    let mut driver = Driver {
+        pings: connection.ping_pong(),
+        connection,
+        shared: Rc::new(Shared { facts, link }),
+        asked: false,
+        deadline,
+        admission,
+        ending: Ending::None,
+        busy: false,
+        seen: (0, None),
+        times: Times { idle: head_due, ping: NEVER, write: NEVER, head: NEVER },
+    };
+    poll_fn(|cx| driver.poll(cx)).await;
+    driver.end().await;
+}
+
+fn builder(live: &Live) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(live.snapshot.settings().http2.streams.get())
+        .initial_window_size(HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+        .max_frame_size(HTTP2_FRAME)
+        .header_table_size(HTTP2_HEADER_TABLE)
+        .max_header_list_size(header_list_limit(&live.prepared.request))
+        .max_send_buffer_size(HTTP2_SEND_BUFFER)
+        .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS)
+        .max_local_error_reset_streams(Some(HTTP2_ERROR_RESETS))
+        .enable_connect_protocol();
+    builder
+}
+
+impl Driver {
+    /// Drives the connection until it is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let shared = self.shared.clone();
+        let link = &*shared.link;
+        let shard = &shared.facts.shard;
+        link.drive(cx);
+        loop {
+            link.forgive(shard.timers.now());
+            if link.is_abused() && self.ending != Ending::Closing {
+                tracing::debug!(remote_addr = %shared.facts.arrival.peer, "HTTP/2 connection abused");
+                self.close(Reason::ENHANCE_YOUR_CALM);
+            }
+            if self.ending == Ending::None && (link.leaves() || shard.is_draining()) {
+                self.announce();
+            }
+            match self.connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => self.accept(request, respond),
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::debug!(%error, remote_addr = %shared.facts.arrival.peer, "HTTP/2 connection failed");
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending if link.is_abused() && self.ending != Ending::Closing => {}
+                Poll::Pending => match self.poll_times(cx) {
+                    // Something was sent.
+                    Poll::Ready(true) => {}
+                    Poll::Ready(false) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                },
+            }
+        }
+    }
+
+    /// Announces that no more streams are taken.
+    fn announce(&mut self) {
+        self.connection.graceful_shutdown();
+        self.ending = Ending::Announced;
+        if !self.busy {
+            self.times.idle = self.shared.facts.shard.timers.after(HTTP2_LEAVE_TIMEOUT);
+        }
+    }
+
+    /// Ends the connection, and what streams it has.
+    fn close(&mut self, reason: Reason) {
+        self.connection.abrupt_shutdown(reason);
+        self.ending = Ending::Closing;
+        let linger = if reason == Reason::NO_ERROR { HTTP2_LEAVE_TIMEOUT } else { LINGER_TIME };
+        self.times =
+            Times { idle: self.shared.facts.shard.timers.after(linger), ping: NEVER, write: NEVER, head: NEVER };
+    }
+
+    /// Begins a stream.
+    fn accept(&mut self, request: Request<RecvStream>, respond: SendResponse<Block>) {
+        let count = StreamCount::new(self.shared.clone());
+        self.note_phase();
+        // Its end is noted by the count.
+        drop(tokio::task::spawn_local(serve_stream(count, request, respond)));
+    }
+
+    /// Notes whether there are streams.
+    fn note_phase(&mut self) {
+        let facts = &self.shared.facts;
+        let busy = self.shared.link.is_busy();
+        if busy == self.busy {
+            return;
+        }
+        self.busy = busy;
+        let timers = &facts.shard.timers;
+        self.asked = false;
+        if busy {
+            self.admission.enter(Phase::Writing);
+            self.times.idle = NEVER;
+            self.times.ping = timers.after(HTTP2_PING_AFTER);
+        } else {
+            self.admission.enter(Phase::Waiting);
+            self.times.ping = NEVER;
+            let idle = match self.ending {
+                Ending::None => facts.shard.running().snapshot.settings().keep_alive.unwrap_or_default(),
+                Ending::Announced | Ending::Closing => HTTP2_LEAVE_TIMEOUT,
+            };
+            self.times.idle = timers.after(idle);
+        }
+    }
+
+    /// Does what is due. Ready with whether there is something to send, or `false` when the connection is over.
+    fn poll_times(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let shared = self.shared.clone();
+        let (link, shard) = (&*shared.link, &shared.facts.shard);
+        let timers = &shard.timers;
+        if self.ending != Ending::Closing {
+            self.note_phase();
+            self.note_progress(cx);
+        } else if self.admission.is_called() {
+            return Poll::Ready(false);
+        }
+        let Times { idle, ping, write, head } = self.times;
+        let first = idle.min(ping).min(write).min(head);
+        self.deadline.set(first);
+        if !self.busy && self.ending != Ending::Closing && self.admission.is_called() {
+            self.close(Reason::NO_ERROR);
+            return Poll::Ready(true);
+        }
+        let now = timers.now();
+        if first > now {
+            return Poll::Pending;
+        }
+        if write <= now || self.ending == Ending::Closing {
+            return Poll::Ready(false);
+        }
+        if head <= now {
+            self.close(Reason::ENHANCE_YOUR_CALM);
+        } else if idle <= now {
+            match self.ending {
+                Ending::None if !link.lingers() => self.announce(),
+                _ => self.close(Reason::NO_ERROR),
+            }
+        } else if self.asked {
+            return Poll::Ready(false);
+        } else {
+            self.asked = true;
+            self.times.ping = timers.after(HTTP2_PING_TIMEOUT);
+            if let Some(pings) = &mut self.pings {
+                let _ = pings.send_ping(Ping::opaque());
+            }
+        }
+        Poll::Ready(true)
+    }
+
+    /// Notes what was read and written since the last look.
+    fn note_progress(&mut self, cx: &mut Context<'_>) {
+        let shared = self.shared.clone();
+        let (link, timers) = (&*shared.link, &shared.facts.shard.timers);
+        let (read, blocked) = (link.read(), link.blocked_at());
+        if read != self.seen.0 && self.busy {
+            self.asked = false;
+            self.times.ping = timers.after(HTTP2_PING_AFTER);
+        }
+        if blocked != self.seen.1 {
+            self.times.write = if blocked.is_some() { timers.after(CLIENT_SEND_TIMEOUT) } else { NEVER };
+        }
+        self.seen = (read, blocked);
+        if !link.in_head() {
+            self.times.head = NEVER;
+        } else if self.times.head == NEVER {
+            self.times.head = timers.after(shared.facts.shard.running().snapshot.settings().header_timeout);
+        }
+        if let Some(pings) = &mut self.pings {
+            // Its answer was read like anything else; this makes the next one possible.
+            let _ = pings.poll_pong(cx);
+        }
+    }
+
+    /// Lets the streams end, which have lost their connection, before its place is given up.
+    async fn end(self) {
+        let Self { shared, connection, deadline, admission, .. } = self;
+        drop(connection);
+        deadline.set_after(HTTP2_LEAVE_TIMEOUT);
+        poll_fn(|cx| {
+            shared.link.drive(cx);
+            if shared.link.is_busy() && !deadline.expired() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        drop(admission);
+    }
+}
+
+/// Serves one request.
+async fn serve_stream(count: StreamCount, request: Request<RecvStream>, respond: SendResponse<Block>) {
+    let begun = Instant::now();
+    let Shared { facts, link } = &*count.0;
+    let shard = &facts.shard;
+    let deadline = Deadline::of_task(shard.timers.clone()).await;
+    let running = shard.running();
+    let mut work = shard.store.lend();
+    let (parts, received) = request.into_parts();
+    let mut stream = Http2Stream::new(received, respond);
+    let limits = &running.prepared.request;
+    let head = receive_head(&parts, stream.has_all(), &mut work.inbound, &mut work.head, &shard.store, limits, || {
+        let mut rng = shard.rng.borrow_mut();
+        [rng.bits(), rng.bits()]
+    });
+    drop(parts);
+    // Nothing is sent to an endpoint for a stream that was reset before its turn came.
+    let cut = stream.was_cut();
+    if !cut && let Ok(length) = head {
+        work.inbound.hold(length);
+    }
+    let mut exchange =
+        Exchange::new(facts, &deadline, Sides::http2(link, &mut stream, &mut work), &running, begun, false);
+    let _ = match head {
+        _ if cut => exchange.refuse(Failure::ClientGone).await,
+        Ok(_) => exchange.serve(begun).await,
+        Err(error) => exchange.refuse(Failure::RequestHead(error)).await,
+    };
+    drop(exchange);
+    if stream.was_cut() {
+        link.charge_reset();
+    }
+    shard.store.give_back(work);
+}

@@ -1,0 +1,614 @@
+//! The client's side of an exchange over HTTP/2: one stream of a connection.
+
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, Waker, ready};
+
+use ::http::{HeaderMap, HeaderName, HeaderValue};
+use bytes::{Buf, Bytes};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+
+use super::block::Block;
+use super::compose::{self, FieldGatherer, Head, Line};
+use super::link::Link;
+use crate::buffer::Buffer;
+use crate::direction::Direction;
+use crate::error::Failure;
+use crate::http::{BodyError, BodyForm, Framing, Method, RequestHead, ResponseHead, Spanned};
+use crate::http1::{After, BodySource, ChunkEncoder, Event, RelayedBody};
+use crate::limit::{HTTP2_BLOCK, TRAILERS};
+use crate::message::ResponseContext;
+use crate::outgoing::Outgoing;
+use crate::record::TlsView;
+use crate::respond::Answer;
+use crate::stream::{ReadInto, WriteFrom};
+use crate::timer::{Millis, NEVER, Timers};
+use crate::work::Store;
+
+/// What the chunked coding adds to a piece of data: its length in hexadecimal digits and two line ends.
+// No limit: part of the coding.
+const CHUNK_OVERHEAD: usize = 12;
+
+/// A stream of a connection, both ways, and what waits on it.
+#[derive(Debug)]
+pub(crate) struct Http2Stream {
+    received: RecvStream,
+    respond: SendResponse<Block>,
+    /// Present once the head of the response was sent.
+    send: Option<SendStream<Block>>,
+    /// Whether the end of the response was sent.
+    finished: bool,
+    /// Data that was received and finds no room in the source.
+    rest: Bytes,
+    /// Bytes in the source for which the client's window was not opened again.
+    unreleased: usize,
+    /// The head of the response, until it is sent.
+    response: Option<Head>,
+    /// Data of the response, until it is sent, from `at` on.
+    data: Vec<u8>,
+    at: usize,
+    trailers: HeaderMap,
+    /// Whether nothing follows the data.
+    ends: bool,
+    sent: u64,
+    sent_head: u64,
+    answered: bool,
+}
+
+impl Http2Stream {
+    /// A stream with a request.
+    pub(crate) fn new(received: RecvStream, respond: SendResponse<Block>) -> Self {
+        Self {
+            received,
+            respond,
+            send: None,
+            finished: false,
+            rest: Bytes::new(),
+            unreleased: 0,
+            response: None,
+            data: Vec::new(),
+            at: 0,
+            trailers: HeaderMap::new(),
+            ends: false,
+            sent: 0,
+            sent_head: 0,
+            answered: false,
+        }
+    }
+
+    /// Whether the client has sent all of its request.
+    pub(crate) fn has_all(&self) -> bool {
+        self.received.is_end_stream()
+    }
+
+    /// Whether the client, or `h2` for a fault of the client, has reset the stream before the end of the response.
+    pub(crate) fn was_cut(&mut self) -> bool {
+        !self.finished && self.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.send {
+            None => self.respond.poll_reset(cx).map(drop),
+            Some(send) => send.poll_reset(cx).map(drop),
+        }
+    }
+
+    fn reset(&mut self, reason: Reason) {
+        if !self.finished {
+            match &mut self.send {
+                None => self.respond.send_reset(reason),
+                Some(send) => send.send_reset(reason),
+            }
+        }
+    }
+}
+
+/// A client that has sent a request on a stream.
+#[derive(Debug)]
+pub(crate) struct Http2Client<'a> {
+    link: &'a Link,
+    stream: &'a mut Http2Stream,
+    head: &'a RequestHead,
+    /// The head (held), and the body.
+    source: BodySource<'a>,
+    /// Memory for the text of fields.
+    out: &'a mut Outgoing,
+    lines: &'a mut Vec<Line>,
+    /// Whether the head was accepted.
+    parsed: bool,
+    head_len: u64,
+    expects_continue: bool,
+}
+
+impl<'a> Http2Client<'a> {
+    /// Starts with a head that was written to the front of `received`. It counts once [`begin`](Self::begin) reports that it was
+    /// accepted.
+    pub(crate) fn new(
+        link: &'a Link,
+        stream: &'a mut Http2Stream,
+        received: &'a mut Buffer,
+        head: &'a RequestHead,
+        out: &'a mut Outgoing,
+        lines: &'a mut Vec<Line>,
+    ) -> Self {
+        Self {
+            link,
+            stream,
+            head,
+            source: BodySource::new(received),
+            out,
+            lines,
+            parsed: false,
+            head_len: 0,
+            expects_continue: false,
+        }
+    }
+
+    /// Reports that the head was accepted and is held. `may_keep` says whether the connection may carry another request.
+    pub(crate) fn begin(&mut self, may_keep: bool) {
+        self.parsed = true;
+        self.head_len = self.source.buffer.held().len() as u64;
+        self.source.body = RelayedBody::new(self.head.framing(), BodyForm::Chunks);
+        self.expects_continue = self.head.expects_continue();
+        if !may_keep {
+            self.link.leave();
+        }
+    }
+
+    /// The head, once accepted.
+    pub(crate) fn head(&self) -> Option<Spanned<'_, RequestHead>> {
+        self.parsed.then(|| Spanned { parsed: self.head, bytes: self.source.buffer.held() })
+    }
+
+    /// The first line of a head that was refused, as far as it was written.
+    pub(crate) fn broken_line(&self) -> &[u8] {
+        if self.parsed {
+            return &[];
+        }
+        self.source.buffer.filled().split(|&byte| byte == b'\r').next().unwrap_or_default()
+    }
+
+    /// The method; GET until one is known.
+    pub(crate) fn method(&self) -> Method {
+        if self.parsed { self.head.method() } else { Method::Get }
+    }
+
+    /// Whether a final response with a status would pass for an agreement to switch: a client that asked for a protocol takes any
+    /// 2xx for one (RFC 8441 5).
+    pub(crate) fn would_switch_at(&self, status: u16) -> bool {
+        (200..300).contains(&status)
+            && self.head().is_some_and(|head| head.parsed.asked_protocols(head.bytes).is_some())
+    }
+
+    /// The status that the client gets for one of an endpoint.
+    pub(crate) fn status_for(&self, status: u16) -> u16 {
+        if status == 101 { 200 } else { status }
+    }
+
+    /// The source of the request body.
+    pub(crate) fn source(&mut self) -> &mut BodySource<'a> {
+        &mut self.source
+    }
+
+    /// Whether the whole body was consumed.
+    pub(crate) fn body_has_ended(&self) -> bool {
+        self.source.body.has_ended()
+    }
+
+    /// Bytes of the request received and consumed, its head without compression.
+    pub(crate) fn received(&self) -> u64 {
+        self.head_len + self.source.body.data_len()
+    }
+
+    /// Whether the body can be read again from its beginning.
+    pub(crate) fn can_rewind(&self) -> bool {
+        self.source.buffer.can_rewind()
+    }
+
+    /// Goes back to the beginning of the body.
+    pub(crate) fn rewind(&mut self) {
+        let rewound = self.source.buffer.rewind();
+        debug_assert!(rewound, "a try begins with the whole request");
+        self.source.body = RelayedBody::new(self.head.framing(), BodyForm::Chunks);
+    }
+
+    /// Lets a client that waits for permission send its body.
+    pub(crate) fn write_continue(&mut self) -> bool {
+        if std::mem::take(&mut self.expects_continue)
+            && self.source.buffer.is_empty()
+            && self.stream.rest.is_empty()
+            && !self.stream.answered
+        {
+            let mut interim = ::http::Response::new(());
+            *interim.status_mut() = ::http::StatusCode::CONTINUE;
+            // One that the client has reset is noticed when its body is read.
+            let _ = self.stream.respond.send_informational(interim);
+        }
+        // It needs no writing of ours.
+        false
+    }
+
+    /// Receives more of the body.
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<(), Failure>> {
+        self.release();
+        let chunked = self.head.framing() == Framing::Chunked;
+        store.make_room(self.source.buffer, self.source.to_come());
+        match ready!(self.poll_data(cx)).map_err(|error| failure(&error))? {
+            true => {
+                let buffer = &mut *self.source.buffer;
+                let overhead = if chunked { CHUNK_OVERHEAD } else { 0 };
+                let count = self.stream.rest.len().min(buffer.room().saturating_sub(overhead));
+                if chunked {
+                    buffer.append(size_line(count, &mut [0; CHUNK_OVERHEAD]));
+                }
+                buffer.append(&self.stream.rest[..count]);
+                if chunked {
+                    buffer.append(ChunkEncoder::CHUNK_END);
+                }
+                self.stream.rest.advance(count);
+                self.stream.unreleased += count;
+                Poll::Ready(Ok(()))
+            }
+            false => self.poll_end(cx, chunked),
+        }
+    }
+
+    /// Receives data if there is none left; `false` at the end of the body.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, h2::Error>> {
+        while self.stream.rest.is_empty() {
+            match ready!(self.stream.received.poll_data(cx)) {
+                Some(Ok(data)) => self.stream.rest = data,
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => return Poll::Ready(Ok(false)),
+            }
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// Writes the end of the body, with its trailers.
+    fn poll_end(&mut self, cx: &mut Context<'_>, chunked: bool) -> Poll<Result<(), Failure>> {
+        let trailers = match ready!(self.stream.received.poll_trailers(cx)) {
+            Ok(trailers) => trailers.unwrap_or_default(),
+            Err(error) => return Poll::Ready(Err(failure(&error))),
+        };
+        if !chunked {
+            // `h2` compares the length of the body with what was announced.
+            return Poll::Ready(Err(Failure::RequestBody(BodyError::InvalidFrames)));
+        }
+        let fields = || trailers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+        let size: usize = fields().map(|(name, value)| name.len() + value.len() + 4).sum();
+        if size + ChunkEncoder::END.len() > TRAILERS.min(self.source.buffer.room()) {
+            return Poll::Ready(Err(Failure::RequestBody(BodyError::TrailersTooLong)));
+        }
+        let memory = &mut self.out.lead;
+        memory.clear();
+        // The relay drops those that may not be forwarded, as it does with those of HTTP/1.
+        ChunkEncoder::end(fields(), memory);
+        self.source.buffer.append(memory);
+        memory.clear();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Opens the client's window for what was passed on. More is received only when all of it was.
+    fn release(&mut self) {
+        if self.stream.unreleased > 0 {
+            // An error says that the stream is gone, which the next read says as well.
+            let _ = self.stream.received.flow_control().release_capacity(self.stream.unreleased);
+            self.stream.unreleased = 0;
+        }
+    }
+
+    /// Completes when the client has reset the stream, or is gone.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, _: &Timers) -> Poll<Failure> {
+        if self.source.body.has_ended() {
+            self.release();
+        }
+        self.stream.poll_reset(cx).map(|()| Failure::ClientGone)
+    }
+
+    /// The latest time for the next call of [`poll_gone`](Self::poll_gone): its task is woken.
+    pub(crate) fn next_look(&self) -> Millis {
+        NEVER
+    }
+
+    /// Takes as much of the response body as can be handed over at once. Returns `true` if there is something to write.
+    ///
+    /// # Errors
+    /// The body is malformed.
+    pub(crate) fn take_body(&mut self, from: &mut BodySource<'_>) -> Result<bool, BodyError> {
+        if self.stream.at == self.stream.data.len() {
+            self.stream.data.clear();
+            self.stream.at = 0;
+        }
+        while !from.body.has_ended() && self.stream.data.len() < HTTP2_BLOCK {
+            let filled = from.buffer.filled();
+            let input = &filled[..filled.len().min(HTTP2_BLOCK)];
+            let piece = from.body.decode(input)?;
+            match piece.event {
+                Event::Data(range) => {
+                    if self.stream.data.capacity() == 0 {
+                        self.stream.data = self.link.blocks.take();
+                    }
+                    self.stream.data.extend_from_slice(&input[range]);
+                }
+                Event::Trailer { name, value } => {
+                    if let (Ok(name), Ok(value)) =
+                        (HeaderName::from_bytes(&input[name]), HeaderValue::from_bytes(&input[value]))
+                    {
+                        // Their number is bounded by the size of a trailer section.
+                        self.stream.trailers.append(name, value);
+                    }
+                }
+                Event::NeedMore if piece.consumed == 0 => break,
+                Event::NeedMore | Event::End => {}
+            }
+            from.buffer.consume(piece.consumed);
+        }
+        self.stream.ends |= from.body.has_ended();
+        Ok(!self.has_written())
+    }
+
+    /// Reports that the endpoint closed its side and that all its bytes were taken.
+    ///
+    /// # Errors
+    /// The body had not ended.
+    pub(crate) fn end_body(&mut self, from: &mut BodySource<'_>) -> Result<(), BodyError> {
+        from.body.close(self.out)?;
+        self.stream.ends = true;
+        Ok(())
+    }
+
+    /// Hands everything over to the connection, as far as the client's window allows.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, _: &mut BodySource<'_>) -> Poll<io::Result<()>> {
+        if let Some((head, size)) = self.stream.response.take() {
+            let alone = self.stream.ends && self.stream.at == self.stream.data.len() && self.stream.trailers.is_empty();
+            self.stream.send = Some(self.stream.respond.send_response(head, alone).map_err(|_| gone())?);
+            self.stream.finished = alone;
+            self.stream.sent += size;
+            self.stream.sent_head = self.stream.sent;
+            self.link.credit(size as usize);
+        }
+        let Some(send) = &mut self.stream.send else { return Poll::Ready(Ok(())) };
+        while self.stream.at < self.stream.data.len() {
+            let left = self.stream.data.len() - self.stream.at;
+            let room = ready!(poll_room(send, cx, left))?;
+            let count = room.min(left);
+            let last = self.stream.ends && count == left && self.stream.trailers.is_empty();
+            let block = if count == left {
+                let (memory, at) = (std::mem::take(&mut self.stream.data), std::mem::take(&mut self.stream.at));
+                Block::new(memory, at, self.link.blocks.clone())
+            } else {
+                let mut memory = self.link.blocks.take();
+                memory.extend_from_slice(&self.stream.data[self.stream.at..self.stream.at + count]);
+                self.stream.at += count;
+                Block::new(memory, 0, self.link.blocks.clone())
+            };
+            send.send_data(block, last).map_err(|_| gone())?;
+            self.stream.finished = last;
+            self.stream.sent += count as u64;
+            self.link.credit(count);
+        }
+        if self.stream.ends && !self.stream.finished {
+            if self.stream.trailers.is_empty() {
+                send.send_data(Block::new(Vec::new(), 0, self.link.blocks.clone()), true).map_err(|_| gone())?;
+            } else {
+                send.send_trailers(std::mem::take(&mut self.stream.trailers)).map_err(|_| gone())?;
+            }
+            self.stream.finished = true;
+            self.link.credit(0);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Bytes of the response that were handed over, its head without compression.
+    pub(crate) fn sent(&self) -> u64 {
+        self.stream.sent
+    }
+
+    /// Bytes sent after the head of the response.
+    pub(crate) fn body_sent(&self) -> u64 {
+        self.stream.sent.saturating_sub(self.stream.sent_head)
+    }
+
+    /// Whether the client may have seen a part of a response.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.stream.answered
+    }
+
+    /// How the client learns where a body ends.
+    pub(crate) fn body_form(&self) -> BodyForm {
+        BodyForm::Frames
+    }
+
+    /// Forwards an interim response.
+    pub(crate) fn write_interim(&mut self, response: Spanned<'_, ResponseHead>) {
+        // A 100 was the proxy's to send: the expectation was not forwarded.
+        if response.parsed.status() != 100 {
+            let (head, size) = compose::interim(response, FieldGatherer::new(&mut self.out.lead, self.lines));
+            self.out.lead.clear();
+            if self.stream.respond.send_informational(head).is_ok() {
+                self.stream.sent += size;
+                self.stream.answered = true;
+            }
+        }
+    }
+
+    /// Writes the head of the response with all edits applied. `whole` says that the body has the length that is announced.
+    pub(crate) fn write_response(
+        &mut self,
+        response: Spanned<'_, ResponseHead>,
+        whole: bool,
+        mut context: ResponseContext<'_>,
+        value: &mut Vec<u8>,
+    ) {
+        let status = self.status_for(response.parsed.status());
+        let gathered = FieldGatherer::new(&mut self.out.lead, self.lines);
+        self.stream.response = Some(compose::response(response, status, whole, gathered, &mut context, value));
+        self.out.lead.clear();
+        self.stream.answered = true;
+    }
+
+    /// Takes back a response that was not sent; `false` if part of it was.
+    pub(crate) fn take_back(&mut self) -> bool {
+        let whole = self.stream.response.is_some();
+        if whole {
+            self.forget_response();
+        }
+        whole
+    }
+
+    fn forget_response(&mut self) {
+        self.stream.response = None;
+        self.stream.data.clear();
+        self.stream.at = 0;
+        self.stream.trailers.clear();
+        self.stream.ends = false;
+    }
+
+    /// Writes an answer of the proxy's own and returns its status.
+    pub(crate) fn write_answer(
+        &mut self,
+        answer: Answer<'_>,
+        mut context: ResponseContext<'_>,
+        value: &mut Vec<u8>,
+    ) -> u16 {
+        self.forget_response();
+        let head_only = self.method() == Method::Head;
+        let gathered = FieldGatherer::new(&mut self.out.lead, self.lines);
+        if self.stream.data.capacity() == 0 {
+            self.stream.data = self.link.blocks.take();
+        }
+        let head = compose::answer(&answer, head_only, gathered, &mut context, value, &mut self.stream.data);
+        self.out.lead.clear();
+        let status = head.0.status().as_u16();
+        self.stream.response = Some(head);
+        self.stream.ends = true;
+        self.stream.answered = true;
+        status
+    }
+
+    /// Ends the connection after the streams that it has.
+    pub(crate) fn close(&self) {
+        self.link.leave();
+    }
+
+    /// Gives up: there is no client to answer.
+    pub(crate) fn give_up(&mut self) {
+        self.stream.reset(Reason::CANCEL);
+    }
+
+    /// Cuts the response. A client that is not to blame learns that it isn't complete.
+    pub(crate) fn cut_response(&mut self, to_blame: bool) {
+        self.stream.reset(if to_blame { Reason::CANCEL } else { Reason::INTERNAL_ERROR });
+    }
+
+    /// How the connection continues, which is not up to one stream.
+    pub(crate) fn after(&self) -> After {
+        After::Keep
+    }
+
+    /// Splits off what a tunnel needs.
+    pub(crate) fn split_tunnel(&mut self) -> Direction {
+        Direction::with_buffer(self.source.buffer.split_rest())
+    }
+
+    /// Whether everything was handed over.
+    pub(crate) fn has_written(&self) -> bool {
+        self.stream.response.is_none()
+            && self.stream.at == self.stream.data.len()
+            && (!self.stream.ends || self.stream.finished)
+    }
+
+    /// Counts bytes sent by a tunnel.
+    pub(crate) fn count_sent(&mut self, count: u64) {
+        self.stream.sent += count;
+    }
+
+    /// The log's view of the TLS session.
+    pub(crate) fn tls_view(&self) -> Option<TlsView<'_>> {
+        self.link.tls_view()
+    }
+}
+
+impl Drop for Http2Client<'_> {
+    fn drop(&mut self) {
+        self.link.blocks.keep(std::mem::take(&mut self.stream.data));
+    }
+}
+
+/// A tunnel's bytes from the client.
+impl ReadInto for Http2Client<'_> {
+    fn poll_read_into(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.release();
+        if !ready!(self.poll_data(cx)).map_err(|_| gone())? {
+            return Poll::Ready(Ok(0));
+        }
+        let count = self.stream.rest.len().min(room.len());
+        self.stream.rest.copy_to_slice(&mut room[..count]);
+        self.stream.unreleased = count;
+        Poll::Ready(Ok(count))
+    }
+}
+
+/// A tunnel's bytes to the client.
+impl WriteFrom for Http2Client<'_> {
+    fn poll_write_from(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let Some(send) = &mut self.stream.send else { return Poll::Ready(Err(gone())) };
+        let wanted = pieces.iter().map(|piece| piece.len()).sum::<usize>().min(HTTP2_BLOCK);
+        let count = ready!(poll_room(send, cx, wanted))?.min(wanted);
+        let mut memory = self.link.blocks.take();
+        for piece in pieces {
+            let left = count - memory.len();
+            memory.extend_from_slice(&piece[..left.min(piece.len())]);
+        }
+        send.send_data(Block::new(memory, 0, self.link.blocks.clone()), false).map_err(|_| gone())?;
+        self.link.credit(count);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(if self.stream.poll_reset(cx).is_ready() { Err(gone()) } else { Ok(()) })
+    }
+
+    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(send) = &mut self.stream.send
+            && !std::mem::replace(&mut self.stream.finished, true)
+        {
+            send.send_data(Block::new(Vec::new(), 0, self.link.blocks.clone()), true).map_err(|_| gone())?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Room for data in the client's windows, of which `wanted` bytes are enough.
+fn poll_room(send: &mut SendStream<Block>, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
+    send.reserve_capacity(wanted);
+    let room = send.capacity();
+    if room > 0 {
+        return Poll::Ready(Ok(room));
+    }
+    match ready!(send.poll_capacity(cx)) {
+        Some(Ok(room)) => Poll::Ready(Ok(room)),
+        Some(Err(_)) | None => Poll::Ready(Err(gone())),
+    }
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
+}
+
+/// Why a request body ended early: `h2` found a fault in it, or the client has gone or has cancelled it.
+fn failure(error: &h2::Error) -> Failure {
+    let faulty = error.is_library() && error.reason() == Some(Reason::PROTOCOL_ERROR);
+    if faulty { Failure::RequestBody(BodyError::InvalidFrames) } else { Failure::ClientGone }
+}
+
+/// The line before a chunk of so many bytes.
+fn size_line(count: usize, memory: &mut [u8; CHUNK_OVERHEAD]) -> &[u8] {
+    use std::io::Write;
+    let mut rest = &mut memory[..];
+    // Eight digits and a line end fit: no frame is larger than 16 MiB.
+    let _ = write!(rest, "{count:x}\r\n");
+    let left = rest.len();
+    &memory[..CHUNK_OVERHEAD - left]
+}

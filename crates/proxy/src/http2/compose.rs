@@ -1,0 +1,240 @@
+//! The heads that clients get over HTTP/2. The model decides which fields they have.
+//!
+//! `h2` takes a map of fields that it owns, so one is made for each response; all values are slices of one copy.
+
+use std::convert::Infallible;
+use std::ops::Range;
+
+use ::http::header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
+use bytes::Bytes;
+use fairway_model::{FieldLine, FieldName, FieldSink, KnownField, KnownSet, decimal};
+
+use crate::http::{FieldsView, ResponseHead, Spanned, is_field_value};
+use crate::message::ResponseContext;
+use crate::respond::{Answer, Page};
+
+/// One field: its name, and where its value is in the text of all values.
+pub(crate) type Line = (HeaderName, Range<usize>);
+
+const DATE: FieldName<'_> = FieldName::from_static("Date");
+const CONTENT_LENGTH: FieldName<'_> = FieldName::from_static("Content-Length");
+
+/// Gathers fields in memory that is used again.
+#[derive(Debug)]
+pub(super) struct FieldGatherer<'a> {
+    text: &'a mut Vec<u8>,
+    lines: &'a mut Vec<Line>,
+    size: u64,
+}
+
+impl<'a> FieldGatherer<'a> {
+    pub(super) fn new(text: &'a mut Vec<u8>, lines: &'a mut Vec<Line>) -> Self {
+        text.clear();
+        lines.clear();
+        Self { text, lines, size: 0 }
+    }
+
+    /// Adds a field, unless its name or value is none, or it is about the connection (RFC 9113 8.2.2).
+    pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
+        let Ok(name) = HeaderName::from_bytes(name) else { return };
+        let about_connection = name == CONNECTION
+            || name == TRANSFER_ENCODING
+            || name == UPGRADE
+            || name == TE
+            || name == "keep-alive"
+            || name == "proxy-connection";
+        if about_connection || !is_field_value(value) {
+            return;
+        }
+        let start = self.text.len();
+        self.text.extend_from_slice(value);
+        self.size += (name.as_str().len() + value.len()) as u64;
+        self.lines.push((name, start..self.text.len()));
+    }
+
+    fn date(&mut self, context: &ResponseContext<'_>) {
+        context.clock.read(|date| self.add(DATE.as_bytes(), date));
+    }
+
+    /// The fields, and their size without compression.
+    pub(super) fn finish(self) -> (HeaderMap, u64) {
+        let mut map = HeaderMap::with_capacity(self.lines.len());
+        let text = Bytes::copy_from_slice(self.text);
+        for (name, range) in self.lines.drain(..) {
+            // Checked when it was added.
+            if let Ok(value) = HeaderValue::from_maybe_shared(text.slice(range)) {
+                map.append(name, value);
+            }
+        }
+        (map, self.size)
+    }
+
+    /// Appends the fields as HTTP/1 has them, for the log.
+    fn tell(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"HTTP/2.0\r\n");
+        for (name, range) in self.lines.iter() {
+            for part in [name.as_str().as_bytes(), b": ", &self.text[range.clone()], b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        }
+    }
+}
+
+impl<'f> FieldSink<FieldsView<'f>> for FieldGatherer<'_> {
+    type Prepared = Infallible;
+
+    fn field(&mut self, name: FieldName<'_>, value: &[u8]) {
+        self.add(name.as_bytes(), value);
+    }
+
+    fn number(&mut self, name: FieldName<'_>, number: u64) {
+        self.add_number(name, number);
+    }
+
+    fn prepared(&mut self, lines: &Infallible) {
+        match *lines {}
+    }
+
+    fn forward(
+        &mut self,
+        fields: FieldsView<'f>,
+        drop: KnownSet,
+        mut drop_also: impl FnMut(KnownField, &[u8]) -> bool,
+    ) {
+        let FieldsView { fields, bytes } = fields;
+        for field in fields {
+            if !drop.contains(field.known()) && !drop_also(field.known(), field.name(bytes)) {
+                self.add(field.name(bytes), field.value(bytes));
+            }
+        }
+    }
+}
+
+/// The proxy's own answers.
+impl<'f> FieldSink<&'f [FieldLine<'f>]> for FieldGatherer<'_> {
+    type Prepared = Infallible;
+
+    fn field(&mut self, name: FieldName<'_>, value: &[u8]) {
+        self.add(name.as_bytes(), value);
+    }
+
+    fn number(&mut self, name: FieldName<'_>, number: u64) {
+        self.add_number(name, number);
+    }
+
+    fn prepared(&mut self, lines: &Infallible) {
+        match *lines {}
+    }
+
+    fn forward(
+        &mut self,
+        fields: &'f [FieldLine<'f>],
+        drop: KnownSet,
+        mut drop_also: impl FnMut(KnownField, &[u8]) -> bool,
+    ) {
+        for line in fields {
+            if !drop.contains(line.known) && !drop_also(line.known, line.name) {
+                self.add(line.name, line.value);
+            }
+        }
+    }
+}
+
+impl FieldGatherer<'_> {
+    fn add_number(&mut self, name: FieldName<'_>, number: u64) {
+        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { return };
+        let start = self.text.len();
+        decimal::number(number, self.text);
+        self.size += (name.as_str().len() + self.text.len() - start) as u64;
+        self.lines.push((name, start..self.text.len()));
+    }
+}
+
+/// A head that waits to be sent, and its size without compression.
+pub(super) type Head = (Response<()>, u64);
+
+fn head(status: u16, gathered: FieldGatherer<'_>) -> Head {
+    let (fields, size) = gathered.finish();
+    let mut response = Response::new(());
+    *response.version_mut() = Version::HTTP_2;
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.headers_mut() = fields;
+    // What `:status` takes.
+    (response, size + 10)
+}
+
+/// The head of an endpoint's response. `whole` says that the body has the length that is announced.
+pub(super) fn response(
+    endpoint: Spanned<'_, ResponseHead>,
+    status: u16,
+    whole: bool,
+    mut gathered: FieldGatherer<'_>,
+    context: &mut ResponseContext<'_>,
+    value: &mut Vec<u8>,
+) -> Head {
+    let Spanned { parsed, bytes } = endpoint;
+    let edits = context.edits();
+    if !parsed.fields().present().contains(KnownField::Date) && !edits.replaces(KnownField::Date) {
+        gathered.date(context);
+    }
+    // What an HTTP/1 endpoint proves to a client of HTTP/1, and the length of a body that cannot be.
+    let dropped = match status {
+        _ if parsed.status() == 101 => KnownSet::of(&[KnownField::SecWebSocketAccept, KnownField::ContentLength]),
+        status if status == 204 || !whole => KnownSet::EMPTY.with(KnownField::ContentLength),
+        _ => KnownSet::EMPTY,
+    };
+    let fields = FieldsView { fields: parsed.fields(), bytes };
+    // The values were made within the limit, so none of them is too long.
+    let _ = edits.write(fields, dropped, &mut gathered, value, &mut context.values.reader());
+    if context.live.prepared.log_tells_response {
+        gathered.tell(context.sent_head);
+    }
+    head(status, gathered)
+}
+
+/// An interim response.
+pub(super) fn interim(endpoint: Spanned<'_, ResponseHead>, mut gathered: FieldGatherer<'_>) -> Head {
+    const DROPPED: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL).with(KnownField::ContentLength);
+    let Spanned { parsed, bytes } = endpoint;
+    let fields = FieldsView { fields: parsed.fields(), bytes };
+    FieldSink::<FieldsView<'_>>::forward(&mut gathered, fields, DROPPED, |_, _| false);
+    head(parsed.status(), gathered)
+}
+
+/// One of the proxy's own answers, whose body is appended to `body` unless it answers a HEAD. If its location is not a valid field
+/// value, a page with status 500 takes its place.
+pub(super) fn answer(
+    answer: &Answer<'_>,
+    head_only: bool,
+    mut gathered: FieldGatherer<'_>,
+    context: &mut ResponseContext<'_>,
+    value: &mut Vec<u8>,
+    body: &mut Vec<u8>,
+) -> Head {
+    let mut answer = *answer;
+    if answer.location.is_some_and(|location| !is_field_value(location)) {
+        answer = Answer { status: 500, body: &fairway_model::Body::Page, location: None, ..answer };
+    }
+    let mut page = Page::default();
+    let (content_type, text) = answer.body(&mut page);
+    let edits = context.edits();
+    if !edits.replaces(KnownField::Date) {
+        gathered.date(context);
+    }
+    for (name, value) in answer.fields {
+        gathered.add(name.get().as_bytes(), value.as_bytes());
+    }
+    let lines = answer.lines(content_type);
+    let _ = edits.write(lines.as_slice(), KnownSet::EMPTY, &mut gathered, value, &mut context.values.reader());
+    if answer.status != 204 {
+        gathered.add_number(CONTENT_LENGTH, text.len() as u64);
+    }
+    if !head_only {
+        body.extend_from_slice(text);
+    }
+    if context.live.prepared.log_tells_response {
+        gathered.tell(context.sent_head);
+    }
+    head(answer.status, gathered)
+}

@@ -1,0 +1,208 @@
+//! What the streams of a connection and the task that drives it tell each other.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+use rustls::ServerConnection;
+
+use super::block::Blocks;
+use super::meter::Meter;
+use crate::limit::{HTTP2_DEBT, HTTP2_DEBT_PER_SECOND};
+use crate::net::tls;
+use crate::record::TlsView;
+use crate::timer::Millis;
+
+/// What a stream that its client resets before it has the response costs: the request was sent to an endpoint for nothing (rapid
+/// reset, CVE-2023-44487).
+// No limit: a price, the limit is on the sum.
+const RESET: u32 = 5;
+
+/// The log's view of the TLS session, kept because `h2` has the connection.
+#[derive(Debug)]
+pub(crate) struct TlsFacts {
+    protocol: &'static str,
+    cipher: &'static str,
+    server_name: Option<Box<str>>,
+    resumed: bool,
+}
+
+impl TlsFacts {
+    /// The facts about a session.
+    pub(crate) fn of(connection: &ServerConnection) -> Self {
+        let TlsView { protocol, cipher, server_name, resumed } = tls::view(connection);
+        Self { protocol, cipher, server_name: server_name.map(Into::into), resumed }
+    }
+
+    fn view(&self) -> TlsView<'_> {
+        TlsView {
+            protocol: self.protocol,
+            cipher: self.cipher,
+            server_name: self.server_name.as_deref(),
+            resumed: self.resumed,
+        }
+    }
+}
+
+/// What a connection and its streams share.
+#[derive(Debug)]
+pub(crate) struct Link {
+    tls: Option<TlsFacts>,
+    pub(super) blocks: Rc<Blocks>,
+    meter: RefCell<Meter>,
+    /// Frames and resets that led to nothing, less what was done since.
+    debt: Cell<u32>,
+    /// Until when the debt was forgiven.
+    forgiven: Cell<Millis>,
+    /// Whether the connection is to take no more streams.
+    leaves: Cell<bool>,
+    streams: Cell<u32>,
+    /// Wakes the task that drives the connection.
+    driver: RefCell<Option<Waker>>,
+    read: Cell<u64>,
+    written: Cell<u64>,
+    blocked: Cell<bool>,
+    lingers: Cell<bool>,
+}
+
+impl Link {
+    /// The link of a new connection.
+    pub(crate) fn new(tls: Option<TlsFacts>, blocks: Rc<Blocks>, now: Millis) -> Self {
+        Self {
+            tls,
+            blocks,
+            meter: RefCell::new(Meter::new()),
+            debt: Cell::new(0),
+            forgiven: Cell::new(now),
+            leaves: Cell::new(false),
+            streams: Cell::new(0),
+            driver: RefCell::new(None),
+            read: Cell::new(0),
+            written: Cell::new(0),
+            blocked: Cell::new(false),
+            lingers: Cell::new(false),
+        }
+    }
+
+    /// The log's view of the TLS session.
+    pub(crate) fn tls_view(&self) -> Option<TlsView<'_>> {
+        self.tls.as_ref().map(TlsFacts::view)
+    }
+
+    /// Makes the current task the one that is woken.
+    pub(crate) fn drive(&self, cx: &Context<'_>) {
+        let mut driver = self.driver.borrow_mut();
+        if !driver.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *driver = Some(cx.waker().clone());
+        }
+    }
+
+    /// Begins a stream.
+    pub(crate) fn begin_stream(&self) {
+        self.streams.set(self.streams.get() + 1);
+    }
+
+    /// Ends a stream.
+    pub(crate) fn end_stream(&self) {
+        self.streams.set(self.streams.get() - 1);
+        if self.streams.get() == 0 {
+            self.wake();
+        }
+    }
+
+    /// Whether a stream is open.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.streams.get() > 0
+    }
+
+    /// Ends the connection once its streams have ended.
+    pub(crate) fn leave(&self) {
+        if !self.leaves.replace(true) {
+            self.wake();
+        }
+    }
+
+    /// Whether it is to end.
+    pub(crate) fn leaves(&self) -> bool {
+        self.leaves.get()
+    }
+
+    /// Charges for a stream that its client has reset too early.
+    pub(crate) fn charge_reset(&self) {
+        self.charge(RESET);
+        if self.is_abused() {
+            self.wake();
+        }
+    }
+
+    /// Notes that so many bytes of a message were passed on, in a frame: its receiver may answer it with a few frames of its own.
+    pub(super) fn credit(&self, bytes: usize) {
+        let worth = 2 + u32::try_from(bytes / 2048).unwrap_or(u32::MAX);
+        self.debt.set(self.debt.get().saturating_sub(worth));
+    }
+
+    /// Forgives what time makes good.
+    pub(crate) fn forgive(&self, now: Millis) {
+        let seconds = now.saturating_sub(self.forgiven.get()) / 1000;
+        if seconds > 0 {
+            let worth = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(HTTP2_DEBT_PER_SECOND);
+            self.debt.set(self.debt.get().saturating_sub(worth));
+            self.forgiven.set(now);
+        }
+    }
+
+    /// Whether the client makes more work than a client needs to.
+    pub(crate) fn is_abused(&self) -> bool {
+        self.debt.get() > HTTP2_DEBT
+    }
+
+    fn charge(&self, cost: u32) {
+        self.debt.set(self.debt.get().saturating_add(cost));
+    }
+
+    fn wake(&self) {
+        if let Some(driver) = &*self.driver.borrow() {
+            driver.wake_by_ref();
+        }
+    }
+
+    /// Notes what was read.
+    pub(super) fn has_read(&self, bytes: &[u8]) {
+        self.read.set(self.read.get() + bytes.len() as u64);
+        let cost = self.meter.borrow_mut().read(bytes);
+        if cost > 0 {
+            self.charge(cost);
+        }
+    }
+
+    /// Notes what was written, or that nothing can be now.
+    pub(super) fn has_written(&self, count: Option<usize>) {
+        self.blocked.set(count.is_none());
+        self.written.set(self.written.get() + count.unwrap_or(0) as u64);
+    }
+
+    /// Notes that our side is closed and that only the client's end is waited for.
+    pub(super) fn linger(&self) {
+        self.lingers.set(true);
+    }
+
+    /// Bytes read so far.
+    pub(crate) fn read(&self) -> u64 {
+        self.read.get()
+    }
+
+    /// Bytes written so far, if the kernel takes no more of them at the moment.
+    pub(crate) fn blocked_at(&self) -> Option<u64> {
+        self.blocked.get().then(|| self.written.get())
+    }
+
+    /// Whether a head has begun and not ended.
+    pub(crate) fn in_head(&self) -> bool {
+        self.meter.borrow().in_head()
+    }
+
+    /// Whether only the client's end is waited for.
+    pub(crate) fn lingers(&self) -> bool {
+        self.lingers.get()
+    }
+}

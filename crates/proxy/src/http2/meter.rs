@@ -1,0 +1,162 @@
+//! Reads the headers of frames as they pass, to count those that cost work and lead to nothing.
+//!
+//! `h2` answers a PING or SETTINGS, takes a PRIORITY or WINDOW_UPDATE, and skips unknown frames, as many as come. No connection needs
+//! many more of them than it has responses.
+
+/// Length of a frame's header (RFC 9113 4.1).
+// No limit: part of the protocol.
+const HEADER: usize = 9;
+
+/// A frame's header.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct FrameHeader {
+    pub(super) length: u32,
+    pub(super) kind: u8,
+    flags: u8,
+}
+
+/// What reads on.
+#[derive(Debug)]
+pub(super) struct Meter {
+    /// Bytes until the next header.
+    skip: u32,
+    header: [u8; HEADER],
+    filled: u8,
+    /// Whether the frames of a head have begun and not ended.
+    in_head: bool,
+}
+
+impl FrameHeader {
+    /// What a frame costs that brings no request, no data and no response on. A SETTINGS may make every window be computed anew.
+    pub(super) fn cost(self) -> u32 {
+        match self.kind {
+            DATA if self.length == 0 && self.flags & END_STREAM == 0 => 1,
+            DATA | HEADERS => 0,
+            SETTINGS | PING if self.flags & ACK != 0 => 0,
+            SETTINGS => 10,
+            // Those that `h2` skips can be as large as any.
+            _ => 1 + self.length / 1024,
+        }
+    }
+
+    /// The header of a frame with a head, or with more of one, and whether that ends it.
+    fn head(self) -> Option<bool> {
+        matches!(self.kind, HEADERS | CONTINUATION).then_some(self.flags & END_HEADERS != 0)
+    }
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+impl Meter {
+    /// A meter for bytes that begin with the preface.
+    pub(super) fn new() -> Self {
+        Self { skip: super::PREFACE.len() as u32, header: [0; HEADER], filled: 0, in_head: false }
+    }
+
+    /// Reads on, and returns what the frames in `bytes` cost.
+    pub(super) fn read(&mut self, mut bytes: &[u8]) -> u32 {
+        let mut cost = 0u32;
+        loop {
+            let skipped = bytes.len().min(self.skip as usize);
+            self.skip -= skipped as u32;
+            bytes = &bytes[skipped..];
+            if bytes.is_empty() {
+                return cost;
+            }
+            let filled = usize::from(self.filled);
+            let taken = bytes.len().min(HEADER - filled);
+            self.header[filled..filled + taken].copy_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+            self.filled += taken as u8;
+            if usize::from(self.filled) < HEADER {
+                return cost;
+            }
+            self.filled = 0;
+            let [a, b, c, kind, flags, ..] = self.header;
+            let header = FrameHeader { length: u32::from_be_bytes([0, a, b, c]), kind, flags };
+            if let Some(ended) = header.head() {
+                self.in_head = !ended;
+            }
+            self.skip = header.length;
+            cost = cost.saturating_add(header.cost());
+        }
+    }
+
+    /// Whether a frame of a head, or the rest of a head, is still to come.
+    pub(super) fn in_head(&self) -> bool {
+        self.in_head || (self.skip > 0 && matches!(self.header[3], HEADERS | CONTINUATION))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, length: u32) -> Vec<u8> {
+        let mut bytes = length.to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags, 0, 0, 0, 1]);
+        bytes.extend(vec![7; length as usize]);
+        bytes
+    }
+
+    #[test]
+    fn what_brings_nothing_on_costs() {
+        for (kind, flags, length, cost) in [
+            (DATA, 0, 5, 0),
+            (DATA, 0, 0, 1),
+            (DATA, END_STREAM, 0, 0),
+            (HEADERS, END_HEADERS, 20, 0),
+            (2, 0, 5, 1),
+            (3, 0, 4, 1),
+            (SETTINGS, 0, 6, 10),
+            (SETTINGS, ACK, 0, 0),
+            (PING, 0, 8, 1),
+            (PING, ACK, 8, 0),
+            (8, 0, 4, 1),
+            (200, 0, 16_384, 17),
+        ] {
+            let mut meter = Meter::new();
+            assert_eq!(meter.read(super::super::PREFACE), 0);
+            assert_eq!(meter.read(&frame(kind, flags, length)), cost, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_head_is_open_until_its_last_frame() {
+        let mut meter = Meter::new();
+        meter.read(super::super::PREFACE);
+        meter.read(&frame(HEADERS, 0, 3));
+        assert!(meter.in_head());
+        let last = frame(CONTINUATION, END_HEADERS, 3);
+        meter.read(&last[..11]);
+        assert!(meter.in_head());
+        meter.read(&last[11..]);
+        assert!(!meter.in_head());
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_cost_what_the_whole_costs(
+            frames in prop::collection::vec((0u8..12, 0u8..8, 0u32..40), 0..20), cut in 1usize..20,
+        ) {
+            let mut bytes = super::super::PREFACE.to_vec();
+            let mut expected = 0;
+            for (kind, flags, length) in frames {
+                bytes.extend(frame(kind, flags, length));
+                expected += FrameHeader { length, kind, flags }.cost();
+            }
+            let mut meter = Meter::new();
+            let cost: u32 = bytes.chunks(cut).map(|piece| meter.read(piece)).sum();
+            prop_assert_eq!(cost, expected);
+        }
+    }
+}

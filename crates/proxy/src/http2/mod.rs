@@ -1,0 +1,67 @@
+//! HTTP/2 (RFC 9113) from clients, over the crate `h2`: the client's side of an exchange, and what a connection and its streams share.
+//! The task that drives a connection is in `connection/http2.rs`.
+//!
+//! `h2` has the frames, HPACK, flow control, the state of streams, and the rules for pseudo-headers. What it doesn't bound is bounded
+//! here ([`Link`]). A request head is written once, as HTTP/1 has it, into the buffer of the request, so that everything after it
+//! reads one form of heads; a body without a length is held in the chunked coding, the one form that has an end and trailers. Heads
+//! of responses are made anew from the fields that the model writes: `h2` wants a map of them.
+//!
+//! Invariants:
+//! - A head passes the same checks and limits as one of HTTP/1, and no byte of it is written before they passed.
+//! - The window of a stream is opened again only by what its exchange has passed on: an endpoint that reads slowly makes the client
+//!   wait, and nobody else.
+//! - Data is given to `h2` only as far as the client's window and [`HTTP2_SEND_BUFFER`](crate::limit::HTTP2_SEND_BUFFER) allow.
+
+mod block;
+mod client;
+mod compose;
+mod head;
+mod io;
+mod link;
+mod meter;
+
+pub(crate) use self::block::{Block, Blocks};
+pub(crate) use self::client::{Http2Client, Http2Stream};
+pub(crate) use self::head::receive_head;
+pub(crate) use self::io::Http2Io;
+pub(crate) use self::link::{Link, TlsFacts};
+
+/// What a client that speaks HTTP/2 sends first (RFC 9113 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How the first bytes of a connection compare to those of HTTP/2.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Preface {
+    /// They are something else.
+    None,
+    /// They may become it.
+    Partial,
+    /// They are it.
+    Complete,
+}
+
+impl Preface {
+    /// Compares the first bytes of a connection.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let common = bytes.len().min(PREFACE.len());
+        match bytes[..common] == PREFACE[..common] {
+            false => Self::None,
+            true if common < PREFACE.len() => Self::Partial,
+            true => Self::Complete,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preface_is_told_from_a_request() {
+        assert_eq!(Preface::of(b"P"), Preface::Partial);
+        assert_eq!(Preface::of(b"POST / HTTP/1.1"), Preface::None);
+        assert_eq!(Preface::of(b"PRI * HTTP/2.0\r\n\r\n"), Preface::Partial);
+        assert_eq!(Preface::of(b"PRI * HTTP/2.0\r\nHost: a"), Preface::None);
+        assert_eq!(Preface::of(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0"), Preface::Complete);
+    }
+}

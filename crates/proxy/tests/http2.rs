@@ -1,0 +1,402 @@
+//! HTTP/2 from clients, to endpoints that speak HTTP/1.
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fairway_model::{ForwardPolicy, Http2Settings, Settings};
+use fairway_testkit::{Ca, Client, Ended, Gate, Origin, Reply, TlsClient, When, eventually, within};
+use h2::Reason;
+use http::{HeaderMap, HeaderValue};
+use support::http2::{
+    ACK, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, H2, HEADERS, PING, RST_STREAM, body_of, get, head, post,
+    reason, request, whole,
+};
+use support::log::{Lines, logging};
+use support::{HOST, TestProxy, forwarding};
+
+#[tokio::test]
+async fn requests_are_forwarded_as_http_1_and_logged() {
+    let lines = Lines::default();
+    let origin = Origin::start("a");
+    let format = "$request|$status|$server_protocol|$http_host|$http_cookie|$connection_requests|$body_bytes_sent";
+    let proxy = TestProxy::start_with(forwarding(&[&origin], ForwardPolicy::default()), logging(&lines, format));
+    let client = H2::connect(proxy.http).await;
+    let mut asked = get("/a?b=c");
+    asked.headers_mut().append("cookie", HeaderValue::from_static("a=1"));
+    asked.headers_mut().append("cookie", HeaderValue::from_static("b=2"));
+    let (response, _) = client.ready().await.send_request(asked, true).expect("a request");
+    let response = whole(within("a response", response).await.expect("a response")).await;
+    assert_eq!((response.status, response.field("content-type")), (200, Some("application/json")));
+    assert!(response.field("date").is_some() && response.field("connection").is_none());
+    let seen = origin.next_request().await;
+    assert_eq!(seen.head.start, "GET /a?b=c HTTP/1.1");
+    assert_eq!((seen.header("host"), seen.header("cookie")), (Some(HOST), Some("a=1; b=2")));
+    assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
+    let missing = client.get("/x").await;
+    assert_eq!(missing.status, 200);
+    let lines = lines.after(2).await;
+    assert_eq!(lines[0], format!("GET /a?b=c HTTP/2.0|200|HTTP/2.0|{HOST}|a=1; b=2|1|{}", response.body.len()));
+}
+
+#[tokio::test]
+async fn bodies_pass_both_ways_with_and_without_a_length() {
+    let origin = Origin::start("a");
+    let proxy = TestProxy::to(&[&origin]);
+    let client = H2::connect(proxy.http).await;
+    let body = Bytes::from(vec![b'x'; 1 << 20]);
+    for length in [true, false] {
+        let mut asked = post("/");
+        if length {
+            asked.headers_mut().insert("content-length", HeaderValue::from(body.len()));
+        }
+        let (response, mut send) = client.ready().await.send_request(asked, false).expect("a request");
+        send.send_data(body.clone(), true).expect("a body");
+        let response = whole(within("a response", response).await.expect("a response")).await;
+        assert_eq!(response.status, 200);
+        let seen = origin.next_request().await;
+        assert_eq!(seen.body.len(), body.len());
+        assert_eq!(seen.header("transfer-encoding"), (!length).then_some("chunked"));
+    }
+    for reply in
+        [Reply::ok().body(&body), Reply::ok().chunked([&body[..], b"", b"end"]), Reply::ok().close_delimited(&body)]
+    {
+        origin.set_reply(reply);
+        let response = client.get("/").await;
+        assert!(response.body.len() >= body.len() && response.field("transfer-encoding").is_none());
+    }
+    origin.set_reply(Reply::status(204));
+    assert_eq!(client.get("/").await.status, 204);
+}
+
+#[tokio::test]
+async fn a_head_request_has_the_length_and_no_body() {
+    let origin = Origin::new("a").reply(Reply::ok().body("12345")).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let client = H2::connect(proxy.http).await;
+    let (response, _) = client.ready().await.send_request(request("HEAD", "/"), true).expect("a request");
+    let response = whole(within("a response", response).await.expect("a response")).await;
+    assert_eq!((response.status, response.field("content-length"), response.body.len()), (200, Some("5"), 0));
+}
+
+#[tokio::test]
+async fn own_answers_are_complete() {
+    let proxy = TestProxy::to(&[]);
+    let client = H2::connect(proxy.http).await;
+    let response = client.get("/").await;
+    assert_eq!((response.status, response.field("content-type")), (503, Some("text/html")));
+    assert_eq!(response.field("content-length"), Some(&*response.body.len().to_string()));
+    assert!(response.text().contains("503 Service"));
+}
+
+#[tokio::test]
+async fn trailers_pass_both_ways() {
+    let origin = Origin::new("a").reply(Reply::ok().chunked(["body"]).trailer("X-Sum", "1")).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let client = H2::connect(proxy.http).await;
+    let (response, mut send) = client.ready().await.send_request(post("/"), false).expect("a request");
+    send.send_data("data".into(), false).expect("data");
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-check", HeaderValue::from_static("2"));
+    trailers.insert("content-length", HeaderValue::from_static("9"));
+    send.send_trailers(trailers).expect("trailers");
+    let response = whole(within("a response", response).await.expect("a response")).await;
+    assert_eq!(response.trailers.expect("trailers").get("x-sum"), Some(&HeaderValue::from_static("1")));
+    let received = String::from_utf8(origin.received().concat()).expect("text");
+    assert!(received.ends_with("4\r\ndata\r\n0\r\nx-check: 2\r\n\r\n"), "{received}");
+}
+
+#[tokio::test]
+async fn interim_responses_reach_the_client() {
+    let origin =
+        Origin::new("a").reply(Reply::ok().interim(103, &[("Link", "</a.css>; rel=preload")]).body("x")).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let client = H2::connect(proxy.http).await;
+    let (mut response, _) = client.ready().await.send_request(get("/"), true).expect("a request");
+    let early = within("an interim response", std::future::poll_fn(|cx| response.poll_informational(cx))).await;
+    let early = early.expect("an interim response").expect("an interim response");
+    assert_eq!(early.status(), 103);
+    assert_eq!(early.headers().get("link"), Some(&HeaderValue::from_static("</a.css>; rel=preload")));
+    assert_eq!(whole(within("a response", response).await.expect("a response")).await.text(), "x");
+}
+
+#[tokio::test]
+async fn a_client_that_waits_for_permission_gets_it() {
+    let origin = Origin::start("a");
+    let proxy = TestProxy::to(&[&origin]);
+    let client = H2::connect(proxy.http).await;
+    let mut asked = post("/");
+    asked.headers_mut().insert("expect", HeaderValue::from_static("100-continue"));
+    let (mut response, mut send) = client.ready().await.send_request(asked, false).expect("a request");
+    let early = within("permission", std::future::poll_fn(|cx| response.poll_informational(cx))).await;
+    assert_eq!(early.expect("permission").expect("permission").status(), 100);
+    send.send_data("data".into(), true).expect("data");
+    assert_eq!(whole(within("a response", response).await.expect("a response")).await.status, 200);
+    assert_eq!(origin.next_request().await.body, b"data");
+}
+
+#[tokio::test]
+async fn a_stream_that_waits_delays_no_other() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let big = vec![b'x'; 1 << 20];
+    let origin = Origin::new("a")
+        .reply_with(move |request| match &*request.target {
+            "/held" => Reply::ok().held_by(&held).body("late"),
+            "/big" => Reply::ok().body(&big),
+            _ => Reply::ok().body("x"),
+        })
+        .start();
+    let proxy = TestProxy::to(&[&origin]);
+    // What is not read takes the window of its stream, and of the connection.
+    let client = H2::connect_with(proxy.http, h2::client::Builder::new().initial_connection_window_size(1 << 20)).await;
+    // One whose endpoint waits, one whose response nobody reads, one whose body does not come.
+    let (late, _) = client.ready().await.send_request(get("/held"), true).expect("a request");
+    let (unread, _) = client.ready().await.send_request(get("/big"), true).expect("a request");
+    let unread = within("a head", unread).await.expect("a head");
+    let (_endless, _send) = client.ready().await.send_request(post("/"), false).expect("a request");
+    gate.reached(1).await;
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.text(), "x");
+    }
+    gate.release();
+    assert_eq!(whole(within("a response", late).await.expect("a response")).await.text(), "late");
+    assert_eq!(whole(unread).await.body.len(), 1 << 20);
+}
+
+/// A slow endpoint lets its client send a window of data and what our buffers and those of the kernel take; not megabytes.
+#[tokio::test]
+async fn an_endpoint_that_reads_nothing_stops_its_client() {
+    let origin = Origin::new("a").fault(fairway_testkit::Fault::Deaf).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let client = H2::connect(proxy.http).await;
+    let (_response, mut send) = client.ready().await.send_request(post("/"), false).expect("a request");
+    let mut sent = 0;
+    send.reserve_capacity(64 << 20);
+    while let Ok(Some(Ok(room))) =
+        tokio::time::timeout(Duration::from_secs(1), std::future::poll_fn(|cx| send.poll_capacity(cx))).await
+    {
+        send.send_data(vec![b'x'; room].into(), false).expect("data");
+        send.reserve_capacity(64 << 20);
+        sent += room;
+        assert!(sent < 32 << 20, "the client was never stopped");
+    }
+    assert!(sent >= 64 << 10);
+}
+
+#[tokio::test]
+async fn a_reset_cancels_the_request() {
+    let lines = Lines::default();
+    let gate = Gate::new();
+    let origin = Origin::new("a").reply(Reply::ok().held_by(&gate)).start();
+    let resources = forwarding(&[&origin], ForwardPolicy::default());
+    let proxy = TestProxy::start_with(resources, logging(&lines, "$status $failure_reason $upstream_status"));
+    let client = H2::connect(proxy.http).await;
+    let (response, mut send) = client.ready().await.send_request(get("/"), true).expect("a request");
+    gate.reached(1).await;
+    send.send_reset(Reason::CANCEL);
+    assert_eq!(lines.after(1).await, ["499 client_gone 499"]);
+    origin.ended(1).await;
+    drop(response);
+}
+
+#[tokio::test]
+async fn a_response_that_is_cut_is_reset() {
+    let origin = Origin::new("a").reply(Reply::ok().claiming_length(10).then_close()).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let client = H2::connect(proxy.http).await;
+    origin.set_reply(Reply::ok().chunked(["abc", "def"]).cut_body_after(6).then_close());
+    let (response, _) = client.ready().await.send_request(get("/"), true).expect("a request");
+    let response = within("a head", response).await;
+    let cut = match response {
+        Ok(response) => body_of(&mut response.into_body()).await.map(drop),
+        Err(error) => Err(error),
+    };
+    assert_eq!(reason(cut), Reason::INTERNAL_ERROR);
+}
+
+#[tokio::test]
+async fn streams_above_the_limit_are_refused() {
+    let gate = Gate::new();
+    let origin = Origin::new("a").reply(Reply::ok().held_by(&gate)).start();
+    let http2 = Http2Settings { streams: 2.try_into().expect("2"), ..Http2Settings::default() };
+    let proxy = TestProxy::with_settings(&[&origin], Settings { http2, ..Settings::default() });
+    let mut client = Frames::connect(proxy.http).await;
+    for stream in [1, 3, 5] {
+        client.ask(stream, head(&[])).await;
+    }
+    let refused = client.next_of(&[RST_STREAM]).await;
+    assert_eq!((refused.stream, refused.code()), (5, Reason::REFUSED_STREAM));
+    gate.reached(2).await;
+    gate.release();
+    assert_eq!(client.next_of(&[HEADERS]).await.payload[0], 0x88);
+}
+
+#[tokio::test]
+async fn it_is_offered_over_tls_unless_it_is_turned_off() {
+    let ca = Ca::new("root");
+    let origin = Origin::new("a").reply(Reply::ok().body("x")).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let client = TlsClient::unverified(HOST).alpn(&["h2", "http/1.1"]).connect(proxy.https).await;
+    assert_eq!(client.tls().alpn.as_deref(), Some("h2"));
+    let mut client = Frames::on(client).await;
+    client.ask(1, head(&[])).await;
+    assert_eq!(client.next_of(&[HEADERS]).await.payload[0], 0x88);
+    assert_eq!(client.next_of(&[DATA]).await.payload, b"x");
+    let http2 = Http2Settings { offered: false, ..Http2Settings::default() };
+    proxy.publish([Settings { http2, ..Settings::default() }.into()]).await;
+    let client = TlsClient::unverified(HOST).alpn(&["h2", "http/1.1"]).connect(proxy.https).await;
+    assert_eq!(client.tls().alpn.as_deref(), Some("http/1.1"));
+    let mut client = Client::connect(proxy.http).await;
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    assert_eq!(client.read_response().await.status, 505);
+    drop(ca);
+}
+
+#[tokio::test]
+async fn a_preface_in_pieces_is_one() {
+    let origin = Origin::new("a").reply(Reply::ok().body("x")).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let mut client = proxy.connect().await;
+    for piece in ["P", "RI * HTTP/2.0\r\n", "\r\nSM\r\n"] {
+        client.send(piece).await;
+        tokio::task::yield_now().await;
+    }
+    client.send("\r\n").await;
+    client.send(Frame::new(4, 0, 0, []).bytes()).await;
+    let mut client = Frames(client);
+    client.ask(1, head(&[])).await;
+    assert_eq!(client.next_of(&[HEADERS]).await.payload[0], 0x88);
+}
+
+#[tokio::test]
+async fn the_last_request_of_a_connection_is_announced() {
+    let origin = Origin::new("a").reply(Reply::ok().body("x")).start();
+    let proxy = TestProxy::with_settings(&[&origin], Settings { keep_alive_requests: 2, ..Settings::default() });
+    let mut client = Frames::connect(proxy.http).await;
+    client.ask(1, head(&[])).await;
+    client.next_of(&[DATA]).await;
+    client.ask(3, head(&[])).await;
+    let first = client.next_of(&[GOAWAY]).await;
+    assert_eq!((first.last_stream(), first.code()), (0x7fff_ffff, Reason::NO_ERROR));
+    // A request that crossed the announcement is served.
+    client.ask(5, head(&[])).await;
+    let ping = client.next_of(&[PING]).await;
+    client.send(Frame::new(PING, ACK, 0, ping.payload)).await;
+    let last = client.next_of(&[GOAWAY]).await;
+    assert_eq!((last.last_stream(), last.code()), (5, Reason::NO_ERROR));
+    let (rest, ended) = client.0.drain().await;
+    assert!(rest.ends_with(b"x") && ended == Ended::Closed, "{ended:?}");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_told_and_closed() {
+    let origin = Origin::new("a").reply(Reply::ok().body("x")).start();
+    let settings = Settings { keep_alive: Some(Duration::from_millis(60)), ..Settings::default() };
+    let proxy = TestProxy::with_settings(&[&origin], settings);
+    let client = H2::connect(proxy.http).await;
+    assert_eq!(client.get("/").await.text(), "x");
+    assert!(client.ended().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_proxy_that_drains_lets_streams_end() {
+    let gate = Gate::new();
+    let origin = Origin::new("a").reply(Reply::ok().held_by(&gate).body("late")).start();
+    let mut proxy = TestProxy::to(&[&origin]);
+    let client = H2::connect(proxy.http).await;
+    let idle = H2::connect(proxy.http).await;
+    let (late, _) = client.ready().await.send_request(get("/"), true).expect("a request");
+    gate.reached(1).await;
+    let drained = tokio::spawn(async move { proxy.proxy.drain(Duration::ZERO, Duration::from_secs(30)).await });
+    assert!(idle.ended().await.is_ok());
+    gate.release();
+    assert_eq!(whole(within("a response", late).await.expect("a response")).await.text(), "late");
+    assert!(client.ended().await.is_ok());
+    within("the end of the drain", drained).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_websocket_opens_over_a_stream() {
+    let lines = Lines::default();
+    let origin = Origin::new("a")
+        .reply_with(|request| {
+            let key = request.header("sec-websocket-key").expect("a key");
+            Reply::upgrade("websocket").header("Sec-WebSocket-Accept", accept(key)).then_echo_bytes()
+        })
+        .start();
+    let resources = forwarding(&[&origin], ForwardPolicy::default());
+    let proxy = TestProxy::start_with(resources, logging(&lines, "$status $upstream_status $server_protocol"));
+    let client = H2::connect(proxy.http).await;
+    let mut requests = client.ready().await;
+    eventually("the setting", || async { requests.is_extended_connect_protocol_enabled() }).await;
+    let mut asked = request("CONNECT", "/chat");
+    asked.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    asked.headers_mut().insert("sec-websocket-version", HeaderValue::from_static("13"));
+    let (response, mut send) = requests.send_request(asked, false).expect("a request");
+    let response = within("a response", response).await.expect("a response");
+    assert_eq!(response.status(), 200);
+    assert!(response.headers().get("sec-websocket-accept").is_none());
+    let seen = origin.next_head().await;
+    assert_eq!(seen.head.start, "GET /chat HTTP/1.1");
+    assert_eq!((seen.header("upgrade"), seen.header("connection")), (Some("websocket"), Some("upgrade")));
+    let mut body = response.into_body();
+    for text in ["hello", "again"] {
+        send.send_data(text.into(), false).expect("data");
+        assert_eq!(within("an echo", body.data()).await.expect("data").expect("data"), text.as_bytes());
+    }
+    send.send_data("".into(), true).expect("the end");
+    assert!(body_of(&mut body).await.expect("the end").is_empty());
+    assert_eq!(lines.after(1).await, ["200 101 HTTP/2.0"]);
+}
+
+/// A client that asked for a protocol takes any 2xx for an agreement.
+#[tokio::test]
+async fn a_websocket_opens_only_after_a_101() {
+    let origin = Origin::new("a").reply(Reply::ok().body("hello")).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let client = H2::connect(proxy.http).await;
+    let mut requests = client.ready().await;
+    eventually("the setting", || async { requests.is_extended_connect_protocol_enabled() }).await;
+    let asked = || {
+        let mut asked = request("CONNECT", "/chat");
+        asked.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+        asked
+    };
+    let (response, _send) = requests.send_request(asked(), false).expect("a request");
+    assert_eq!(within("a response", response).await.expect("a response").status(), 502);
+    origin.set_reply(Reply::status(404).body("no"));
+    let mut requests = client.ready().await;
+    let (response, _send) = requests.send_request(asked(), false).expect("a request");
+    assert_eq!(within("a response", response).await.expect("a response").status(), 404);
+}
+
+#[tokio::test]
+async fn an_endpoint_may_answer_before_it_has_the_whole_request() {
+    let origin = Origin::new("a").when(When::Head).reply(Reply::status(403).body("no").then_close()).start();
+    let proxy = TestProxy::to(&[&origin]);
+    let mut client = Frames::connect(proxy.http).await;
+    client.send(Frame::new(HEADERS, END_HEADERS, 1, head(&[("content-length", "100000")]))).await;
+    client.send(Frame::new(DATA, 0, 1, vec![b'x'; 1000])).await;
+    let answer = client.next_of(&[HEADERS]).await;
+    assert_eq!(answer.flags & END_STREAM, 0);
+    // RFC 9113 8.1: the client need not send the rest.
+    let reset = client.next_of(&[RST_STREAM]).await;
+    assert_eq!(reset.code(), Reason::NO_ERROR);
+}
+
+/// What an endpoint proves that it speaks WebSocket with (RFC 6455 4.2.2).
+fn accept(key: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let input = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, input.as_bytes());
+    let mut text = String::new();
+    for group in hash.as_ref().chunks(3) {
+        let bits = group.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - group.len()));
+        for at in 0..=group.len() {
+            text.push(char::from(DIGITS[(bits >> (18 - 6 * at)) as usize & 63]));
+        }
+    }
+    text + "="
+}
