@@ -81,8 +81,8 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
         })
     };
     let cases = [
-        (json!({"controller": {"config": {"use-gzip": true}}}), vec!["controller.config.use-gzip"]),
-        (json!({"controller": {"config": {"use-gzip": "", "use-proxy-protocol": true}}}), vec![]),
+        (json!({"controller": {"config": {"use-geoip2": true}}}), vec!["controller.config.use-geoip2"]),
+        (json!({"controller": {"config": {"use-geoip2": "", "use-proxy-protocol": true}}}), vec![]),
         (json!({"controller": {"config": {"global-auth-url": "http://a"}}}), vec!["controller.config.global-auth-url"]),
         (
             json!({"controller": {"extraArgs": {"enable-ssl-passthrough": ""}}}),
