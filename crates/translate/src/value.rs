@@ -37,6 +37,9 @@ pub trait Value: Sized {
     /// Parses the text; `None` if it doesn't have this syntax.
     fn parse(text: &str) -> Option<Self>;
 
+    /// What an empty text stands for in a ConfigMap, where ingress-nginx reads it into Go's bools and numbers as their zero.
+    const ZERO: &'static str = "";
+
     /// Invalid entries that were left out of a list.
     fn left_out(&self) -> &[String] {
         &[]
@@ -46,6 +49,7 @@ pub trait Value: Sized {
 /// Go's `strconv.ParseBool`.
 impl Value for bool {
     const SYNTAX: &'static str = "`true` or `false` (also 1 t T TRUE True, 0 f F FALSE False)";
+    const ZERO: &'static str = "false";
 
     fn parse(text: &str) -> Option<Self> {
         match text {
@@ -59,6 +63,7 @@ impl Value for bool {
 /// Go's `strconv.Atoi`: decimal, with an optional sign.
 impl Value for i64 {
     const SYNTAX: &'static str = "a whole number";
+    const ZERO: &'static str = "0";
 
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok()
@@ -68,6 +73,7 @@ impl Value for i64 {
 /// A count: decimal, without a sign.
 impl Value for u32 {
     const SYNTAX: &'static str = "a whole number of 0 or more";
+    const ZERO: &'static str = "0";
 
     fn parse(text: &str) -> Option<Self> {
         digits(text)?.try_into().ok()

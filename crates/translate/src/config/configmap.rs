@@ -135,7 +135,7 @@ macro_rules! configmap {
             /// it can't be read.
             fn set(&mut self, name: &str, text: &str) -> Option<&[String]> {
                 match name {
-                    $($name => match <$type as Value>::parse(text) {
+                    $($name => match <$type as Value>::parse(if text.is_empty() { <$type as Value>::ZERO } else { text }) {
                         Some(value) => {
                             self.$field = value;
                             Some(Value::left_out(&self.$field))

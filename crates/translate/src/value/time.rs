@@ -17,6 +17,7 @@ impl Seconds {
 
 impl Value for Seconds {
     const SYNTAX: &'static str = "whole seconds without a unit, such as `60`";
+    const ZERO: &'static str = "0";
 
     fn parse(text: &str) -> Option<Self> {
         u32::parse(text).map(Self)

@@ -32,6 +32,19 @@ fn each_default_written_out_is_the_default() {
     }
 }
 
+/// As mapstructure reads it into Go's types with `WeaklyTypedInput`.
+#[test]
+fn an_empty_switch_is_off_and_an_empty_number_is_0() {
+    let (config, diagnostics) = read(&[("ssl-redirect", ""), ("hsts", ""), ("keep-alive-requests", "")]);
+    let (written, _) = read(&[("ssl-redirect", "false"), ("hsts", "false"), ("keep-alive-requests", "0")]);
+    assert!(diagnostics.is_empty(), "{diagnostics:?}");
+    assert_eq!(config, written);
+    assert_ne!(config, GlobalConfig::default());
+    // What is neither has no zero.
+    let (config, diagnostics) = read(&[("http-redirect-code", "")]);
+    assert_eq!((config, diagnostics.len()), (GlobalConfig::default(), 1));
+}
+
 #[test]
 fn values_reach_their_fields() {
     let (config, diagnostics) = read(&[
