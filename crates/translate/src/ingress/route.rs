@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use fairway_model::{
-    AccessList, Action, BackendName, ByteLimit, Filter, Forward, ForwardPolicy, HttpsRedirect, Location, PathMatch,
-    Redirect, Refusal, Respond, Retry, RetryOn, Rewrite, Route, Template, UpstreamTls,
+    AccessList, Action, BackendName, Body, ByteLimit, Filter, Forward, ForwardPolicy, HttpsRedirect, Location,
+    PathMatch, Redirect, Refusal, Respond, Retry, RetryOn, Rewrite, Route, Template, UpstreamTls,
 };
 
 use super::backend_tls::BackendTls;
@@ -103,7 +103,7 @@ impl<'a> Common<'a> {
         let mut filters = self.gate(rule);
         let redirect = self.redirect(rule);
         let action = match (redirect, leads) {
-            (Some(redirect), _) => Action::Redirect(redirect),
+            (Some(redirect), _) => redirect,
             (None, leads) => {
                 // TLS comes before denials and missing backends: a client must not repeat in the clear what was to be encrypted.
                 filters.splice(1..1, self.https_redirect(rule));
@@ -170,12 +170,22 @@ impl<'a> Common<'a> {
     }
 
     /// The redirect that answers the request by itself, by annotation. It comes before TLS and access lists.
-    fn redirect(&self, rule: &str) -> Option<Redirect> {
+    fn redirect(&self, rule: &str) -> Option<Action> {
         let annotations = &self.part.annotations;
         let redirects = &annotations.redirects;
-        let fixed = |url: &RedirectUrl, code: Option<i64>, default: u16| Redirect {
-            status: code.and_then(|code| u16::try_from(code).ok()).unwrap_or(default),
-            location: Location::Fixed(url.as_str().into()),
+        let fixed = |url: &RedirectUrl, code: Option<i64>, default: u16| {
+            let status = code.and_then(|code| u16::try_from(code).ok()).unwrap_or(default);
+            match status {
+                301..=303 | 307 | 308 => {
+                    Action::Redirect(Redirect { status, location: Location::Fixed(url.as_str().into()) })
+                }
+                304 => Action::Respond(Respond::empty(status)),
+                // nginx's `return` takes the text for a body with the other codes.
+                _ => {
+                    let body = Body::Text { content_type: "text/html".into(), text: url.as_str().into() };
+                    Action::Respond(Respond { body, ..Respond::empty(status) })
+                }
+            }
         };
         if let Some(url) = &redirects.temporal {
             return Some(fixed(url, redirects.temporal_code, 302));
@@ -185,7 +195,7 @@ impl<'a> Common<'a> {
         }
         match &annotations.rewriting.rewrite_target {
             Some(RewriteTarget::Url(url)) if url != rule && !has_variable(url) => {
-                Some(Redirect { status: 302, location: Location::Captures(url.as_str().into()) })
+                Some(Action::Redirect(Redirect { status: 302, location: Location::Captures(url.as_str().into()) }))
             }
             _ => None,
         }
