@@ -66,8 +66,9 @@ fn connections_leave_files_to_requests() {
         // The proxy uses the limit as of its start: these files are for the clients.
         allow(4 * FILES);
         let _clients = idle_clients(&proxy, FILES as usize / 2).await;
-        let connections = proxy.proxy.connections().await;
-        assert!(connections <= FILES as usize * 5 / 16, "{connections}");
+        // A connection that makes room is closed by its own task, which may have its turn only after the next one was accepted.
+        let few = || async { proxy.proxy.connections().await <= FILES as usize * 5 / 16 };
+        eventually("connections leave files to requests", few).await;
         assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200);
     });
 }
