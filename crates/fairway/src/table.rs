@@ -162,6 +162,6 @@ pub(crate) fn location(location: &Location) -> String {
         Location::Captures(template) => template.text().to_owned(),
         Location::AppRoot(path) => format!("{path} of the same host"),
         Location::AppendSlash => "the same URL with a slash at its end".to_owned(),
-        Location::OtherHost(name) => format!("the same URL on {name}"),
+        Location::OtherHost(name) => format!("the same URL on {name}, with the port of the listener"),
     }
 }

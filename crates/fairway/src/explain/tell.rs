@@ -256,7 +256,8 @@ impl Teller<'_> {
                 ("strict_transport_security", format!("HSTS, over TLS only: {value}"))
             }
             Filter::HttpsRedirect(redirect) => {
-                ("https_redirect", format!("redirect plain HTTP to https with {}", redirect.status))
+                let port = redirect.port.map(|port| format!(" on port {port}")).unwrap_or_default();
+                ("https_redirect", format!("redirect plain HTTP to https{port} with {}", redirect.status))
             }
             Filter::RequireEndpoints => {
                 ("require_endpoints", "answer 503 without endpoints, before access is checked".to_owned())

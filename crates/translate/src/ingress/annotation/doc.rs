@@ -43,6 +43,10 @@ fn entry(out: &mut String, spec: &Spec) {
     if spec.verdict.works() {
         let consequence = match spec.on_invalid {
             OnInvalid::Default => "the ConfigMap's value or the default holds",
+            // See `Reading::invalid`.
+            OnInvalid::Drop if spec.name == "proxy-ssl-verify" => {
+                "all paths of the Ingress answer 503 if `proxy-ssl-secret` is set too, else it is ignored"
+            }
             OnInvalid::Drop => "ignored",
             OnInvalid::Deny => "all paths of the Ingress answer 503",
             OnInvalid::Reject => "this version of the Ingress is not loaded",
