@@ -27,12 +27,14 @@ pub struct Arrival {
     pub scheme: Scheme,
     /// Whether the PROXY header names port 443 as the client's destination: TLS ended in front of the proxy.
     pub tls_ended_before: bool,
+    /// Whether the client was asked for a certificate, as the host that it named in the handshake demands.
+    pub asked_for_certificate: bool,
 }
 
 impl Arrival {
     /// A connection without a PROXY header.
     pub fn new(peer: SocketAddr, local: SocketAddr, scheme: Scheme) -> Self {
-        Self { peer, local, scheme, tls_ended_before: false }
+        Self { peer, local, scheme, tls_ended_before: false, asked_for_certificate: false }
     }
 }
 

@@ -8,6 +8,7 @@
 //! [`Step::Wait`]: the exchange does the I/O, stores the result where [`Facts`] finds it, and calls [`decide`] again
 //! with the plan.
 
+mod certificate;
 mod message;
 mod target;
 
@@ -16,8 +17,9 @@ use std::sync::Arc;
 use crate::client::{Arrival, ClientView};
 use crate::path::{self, InvalidPath};
 use crate::{
-    Action, Backend, BackendName, FieldEdit, FieldRules, Fields, Filter, Forward, Host, Protocol, Refusal, RequestView,
-    Respond, Route, Scheme, Snapshot, TableName, Target, TooLong, UpstreamTls, canonical_host,
+    Action, Backend, BackendName, ClientAuth, ClientIdentity, FieldEdit, FieldRules, Fields, Filter, Forward, Host,
+    Protocol, Refusal, RequestView, Respond, Route, Scheme, Snapshot, TableName, Target, TooLong, UpstreamTls,
+    canonical_host,
 };
 
 pub use self::message::{Expand, RequestEdits, ResponseEdits};
@@ -45,10 +47,14 @@ pub trait Facts {
 
     /// 64 random bits.
     fn random(&mut self) -> u64;
+
+    /// The client's certificate, verified as `wanted`. Asked only over TLS, if the host wants one or the connection was
+    /// made for a host that does. `None` if the connection was made for a host that wants something else.
+    fn client_identity(&mut self, wanted: Option<&Arc<ClientAuth>>) -> Option<Arc<ClientIdentity>>;
 }
 
 /// Facts taken from the snapshot alone, for callers that send nothing: every ready endpoint accepts requests, and every
-/// DNS name resolves to one. Nothing is random.
+/// DNS name resolves to one. Nothing is random, and no client has a certificate.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotFacts<'s>(pub &'s Snapshot);
 
@@ -60,6 +66,10 @@ impl Facts for SnapshotFacts<'_> {
     fn random(&mut self) -> u64 {
         0
     }
+
+    fn client_identity(&mut self, _: Option<&Arc<ClientAuth>>) -> Option<Arc<ClientIdentity>> {
+        Some(Arc::default())
+    }
 }
 
 /// Texts that a decision produces. Reused across requests to avoid allocation.
@@ -67,6 +77,8 @@ impl Facts for SnapshotFacts<'_> {
 pub struct Scratch {
     /// The client.
     pub client: ClientView,
+    /// The client's certificate, if the host asks for one.
+    pub identity: Option<Arc<ClientIdentity>>,
     /// The matched path, or the rewritten one.
     pub matched: Vec<u8>,
     /// The target to send to the endpoint.
@@ -95,6 +107,8 @@ pub struct Plan<'s> {
     pub passed: usize,
     scheme: Scheme,
     chosen: Option<Forwarding<'s>>,
+    /// Whether the request gets an error page in place of what it asked for, so that its query does not count.
+    replaced: bool,
 }
 
 /// The step that answers a request.
@@ -169,6 +183,18 @@ pub enum Failure {
     /// All backends of the rule have weight 0.
     #[error("all backends of the rule have weight 0")]
     NoBackend,
+    /// The connection was made for a host with other demands on client certificates.
+    #[error("the connection was made for a host that asks for other client certificates")]
+    Misdirected,
+    /// The host requires a client certificate, and there is none.
+    #[error("no required client certificate was sent")]
+    NoCertificate,
+    /// The client certificate is not good.
+    #[error("the client certificate could not be verified")]
+    Certificate,
+    /// The subject of the client certificate does not match.
+    #[error("the subject of the client certificate is not admitted")]
+    Subject,
 }
 
 impl Failure {
@@ -186,6 +212,9 @@ impl Failure {
             Self::BodyTooLarge => 413,
             Self::NoService | Self::NoEndpoint => 503,
             Self::NoBackend => 500,
+            Self::Misdirected => 421,
+            Self::NoCertificate | Self::Certificate => 400,
+            Self::Subject => 403,
         }
     }
 }
@@ -217,6 +246,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
                 passed: 0,
                 scheme: received.arrival.scheme,
                 chosen: None,
+                replaced: false,
             };
             match find(snapshot, received, facts, scratch, &mut plan) {
                 Ok(()) if plan.route.is_some() => plan,
@@ -317,6 +347,7 @@ fn find<'s, 'a, F: Fields<'a>>(
 ) -> Result<(), Failure> {
     let Received { head, arrival, table } = received;
     scratch.client.decide(arrival, head, snapshot.settings(), || facts.random());
+    scratch.identity = None;
     scratch.matched.clear();
     scratch.target.clear();
     scratch.prefix.clear();
@@ -341,6 +372,11 @@ fn find<'s, 'a, F: Fields<'a>>(
     };
     let Some(host) = snapshot.host(table, name.ok_or(Failure::Host)?) else { return Ok(()) };
     plan.host = Some(host);
+    if (host.client_auth().is_some() || arrival.asked_for_certificate)
+        && certificate::check(host, received, facts, scratch, plan)?.is_break()
+    {
+        return Ok(());
+    }
     let client = scratch.client.address();
     plan.route =
         host.unambiguous_route(&scratch.matched, &mut scratch.separated, |route| route.conditions.admit(head, client))?;
@@ -396,7 +432,7 @@ fn send<'s, 'a, F: Fields<'a>>(
     if received.head.length.is_some_and(|length| !forward.policy.max_body.admits(length)) {
         return Err(Failure::BodyTooLarge);
     }
-    if let Some(query) = received.head.query() {
+    if let Some(query) = received.head.query().filter(|_| !plan.replaced) {
         scratch.target.push(b'?');
         scratch.target.extend_from_slice(query);
     }

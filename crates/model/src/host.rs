@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::map::HASHER;
 use crate::path::separated;
 use crate::route::ends_at_segment;
-use crate::{CertificateName, HostPattern, PathMatch, Route, TableName};
+use crate::{CertificateName, ClientAuth, HostPattern, PathMatch, Route, TableName};
 
 /// One host of a table: the names it answers for, its certificate and its routes.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,7 @@ pub struct Host {
     table: TableName,
     pattern: HostPattern,
     certificate: Option<CertificateName>,
+    client_auth: Option<Arc<ClientAuth>>,
     routes: Arc<Routes>,
 }
 
@@ -47,13 +48,19 @@ impl Host {
     /// Creates a host and sorts its routes by precedence; regular expressions are tried in the order given, and of
     /// routes with the same match the first comes first.
     pub fn new(table: TableName, pattern: HostPattern, routes: Vec<Route>) -> Self {
-        Self { table, pattern, certificate: None, routes: Arc::new(Routes::new(routes)) }
+        Self { table, pattern, certificate: None, client_auth: None, routes: Arc::new(Routes::new(routes)) }
     }
 
     /// Adds a certificate of its own.
     #[must_use]
     pub fn with_certificate(self, certificate: Option<CertificateName>) -> Self {
         Self { certificate, ..self }
+    }
+
+    /// Makes it ask for client certificates.
+    #[must_use]
+    pub fn with_client_auth(self, client_auth: Option<Arc<ClientAuth>>) -> Self {
+        Self { client_auth, ..self }
     }
 
     /// Returns a host with another name that shares the same routes.
@@ -80,6 +87,11 @@ impl Host {
     /// Its own certificate, if it has one.
     pub fn certificate(&self) -> Option<&CertificateName> {
         self.certificate.as_ref()
+    }
+
+    /// The client certificates that it asks for.
+    pub fn client_auth(&self) -> Option<&Arc<ClientAuth>> {
+        self.client_auth.as_ref()
     }
 
     /// All routes in order of precedence.
@@ -244,18 +256,22 @@ struct HostData {
     host: HostPattern,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     certificate: Option<CertificateName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_auth: Option<Arc<ClientAuth>>,
     routes: Vec<Route>,
 }
 
 impl From<HostData> for Host {
     fn from(data: HostData) -> Self {
-        Self::new(data.table, data.host, data.routes).with_certificate(data.certificate)
+        let host = Self::new(data.table, data.host, data.routes);
+        host.with_certificate(data.certificate).with_client_auth(data.client_auth)
     }
 }
 
 impl From<Host> for HostData {
     fn from(host: Host) -> Self {
-        Self { table: host.table, host: host.pattern, certificate: host.certificate, routes: host.routes.list.clone() }
+        let Host { table, pattern, certificate, client_auth, routes } = host;
+        Self { table, host: pattern, certificate, client_auth, routes: routes.list.clone() }
     }
 }
 

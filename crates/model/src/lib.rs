@@ -26,6 +26,7 @@ mod capture;
 mod certificate;
 mod chain;
 pub mod client;
+mod client_auth;
 mod compression;
 mod condition;
 pub mod decimal;
@@ -57,6 +58,9 @@ pub use backend::{Affinity, AffinityMode, Backend, Balance, HashBalance, Protoco
 pub use capture::{CaptureTemplate, TooLong, append_within};
 pub use certificate::{Certificate, PrivateKey};
 pub use chain::ErrorChain;
+pub use client_auth::{
+    CertificateErrorPage, ClientAuth, ClientAuthMode, ClientIdentity, Inadmissible, SubjectPattern, Verified,
+};
 pub use compression::{Coding, CodingRules, Compressing, Compression, Uncompressed};
 pub use condition::{ArgumentMatch, Conditions, FieldMatch, ValueMatch, ValueRegex};
 pub use edit::{Change, FieldEdit, FieldRules, NameSet};

@@ -227,6 +227,12 @@ variables! {
     SslCipher = "ssl_cipher", "The cipher suite.";
     SslServerName = "ssl_server_name", "Name asked for by SNI.";
     SslSessionReused = "ssl_session_reused", "`r` for a resumed session, else `.`.";
+    SslClientVerify = "ssl_client_verify", "`SUCCESS`, `NONE`, or `FAILED:` and a reason, of the client's certificate.";
+    SslClientSubject = "ssl_client_s_dn", "Subject of the client's certificate as in RFC 2253.";
+    SslClientIssuer = "ssl_client_i_dn", "Issuer of the client's certificate as in RFC 2253.";
+    SslClientSerial = "ssl_client_serial", "Serial number of the client's certificate.";
+    SslClientFingerprint = "ssl_client_fingerprint", "SHA-1 fingerprint of the client's certificate.";
+    SslClientEscapedCert = "ssl_client_escaped_cert", "The client's certificate in PEM, percent-encoded.";
     Hostname = "hostname", "Name of the machine.";
     Pid = "pid", "Process id.";
     NginxVersion = "nginx_version", "Version of the proxy.";

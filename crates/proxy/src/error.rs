@@ -72,6 +72,21 @@ pub(crate) enum Failure {
     Unwritable,
     /// The process is ending.
     Shutdown,
+    /// The connection was made for a host with other demands on client certificates.
+    Misdirected,
+    /// The host asks for another client certificate.
+    ClientCertificate(Uncertified),
+}
+
+/// Why a client certificate does not do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Uncertified {
+    /// There is none.
+    Missing,
+    /// It is not good.
+    Refused,
+    /// Its subject is not admitted.
+    Subject,
 }
 
 /// The number of an operating system error, if it has one.
@@ -90,6 +105,10 @@ impl From<decision::Failure> for Failure {
             decision::Failure::NoService => Self::NoService,
             decision::Failure::NoEndpoint => Self::NoEndpoint,
             decision::Failure::NoBackend => Self::NoShare,
+            decision::Failure::Misdirected => Self::Misdirected,
+            decision::Failure::NoCertificate => Self::ClientCertificate(Uncertified::Missing),
+            decision::Failure::Certificate => Self::ClientCertificate(Uncertified::Refused),
+            decision::Failure::Subject => Self::ClientCertificate(Uncertified::Subject),
         }
     }
 }
@@ -132,6 +151,9 @@ impl Failure {
             Self::InvalidTls(InvalidTls::Authorities) => CauseDetail::Text("the authorities cannot be used"),
             Self::InvalidTls(InvalidTls::Name) => CauseDetail::Text("the server name cannot be used"),
             Self::InterimResponses => CauseDetail::Text("too many interim responses"),
+            Self::ClientCertificate(Uncertified::Missing) => CauseDetail::Text("no certificate was sent"),
+            Self::ClientCertificate(Uncertified::Refused) => CauseDetail::Text("the certificate could not be verified"),
+            Self::ClientCertificate(Uncertified::Subject) => CauseDetail::Text("the subject is not admitted"),
             Self::TooLong => CauseDetail::Text("a template makes more of it than a head may hold"),
             _ => CauseDetail::None,
         };
@@ -170,6 +192,8 @@ impl Failure {
             Self::InvalidTls(_) => Reason::Misconfigured,
             Self::Unwritable => Reason::Unwritable,
             Self::Shutdown => Reason::Shutdown,
+            Self::Misdirected => Reason::Misdirected,
+            Self::ClientCertificate(_) => Reason::ClientCertificate,
         }
     }
 
@@ -178,6 +202,9 @@ impl Failure {
         match self {
             Self::RequestHead(error) => error.status(),
             Self::RequestPath | Self::PlainOnTls => 400,
+            Self::ClientCertificate(Uncertified::Missing | Uncertified::Refused) => 400,
+            Self::ClientCertificate(Uncertified::Subject) => 403,
+            Self::Misdirected => 421,
             Self::TooLong => 414,
             Self::RequestBody(BodyError::Incomplete) | Self::ClientGone | Self::Shutdown => CLIENT_CLOSED,
             Self::RequestBody(_) => 400,

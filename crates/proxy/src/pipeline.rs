@@ -1,11 +1,14 @@
 //! Calls the decision about a request with what this worker knows.
 
 use fairway_model::decision::{self, Facts, Plan, Received, Scratch, Start};
-use fairway_model::{BackendName, TableName};
+use std::sync::Arc;
+
+use fairway_model::{BackendName, ClientAuth, ClientIdentity, TableName};
 
 use crate::http::RequestHead;
 use crate::http::Spanned;
 use crate::live::Live;
+use crate::net::client_certificate::Asked;
 use crate::shard::Shard;
 use fairway_model::client::Arrival;
 
@@ -13,6 +16,18 @@ use fairway_model::client::Arrival;
 struct WorkerFacts<'a> {
     shard: &'a Shard,
     live: &'a Live,
+    origin: Origin<'a>,
+}
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin<'a> {
+    /// Both ends of its connection.
+    pub(crate) arrival: &'a Arrival,
+    /// The hosts served there.
+    pub(crate) table: &'a TableName,
+    /// What the client has shown, if it was asked for a certificate.
+    pub(crate) asked: Option<&'a Asked>,
 }
 
 impl Facts for WorkerFacts<'_> {
@@ -24,6 +39,10 @@ impl Facts for WorkerFacts<'_> {
     fn random(&mut self) -> u64 {
         self.shard.rng.borrow_mut().bits()
     }
+
+    fn client_identity(&mut self, wanted: Option<&Arc<ClientAuth>>) -> Option<Arc<ClientIdentity>> {
+        self.origin.asked?.identity(&self.live.snapshot, self.origin.table, wanted)
+    }
 }
 
 /// Decides about a request to one of the hosts in `table`.
@@ -31,10 +50,10 @@ pub(crate) fn decide<'l>(
     shard: &Shard,
     live: &'l Live,
     head: Spanned<'_, RequestHead>,
-    arrival: &Arrival,
-    table: &TableName,
+    origin: Origin<'_>,
     scratch: &mut Scratch,
 ) -> Plan<'l> {
+    let Origin { arrival, table, .. } = origin;
     let received = Received { head: head.parsed.view(head.bytes), arrival, table };
-    decision::decide(&live.snapshot, &received, &mut WorkerFacts { shard, live }, Start::Head, scratch)
+    decision::decide(&live.snapshot, &received, &mut WorkerFacts { shard, live, origin }, Start::Head, scratch)
 }

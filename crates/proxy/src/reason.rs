@@ -80,6 +80,10 @@ reasons! {
     ClientGone = "client_gone", "499", "The client closed its connection before it had the whole response.";
     ClientStalled = "client_stalled", "408", "The client stopped reading the response.";
     AccessDenied = "access_denied", "403", "The client's address is not allowed by the route.";
+    ClientCertificate = "client_certificate", "400, 403",
+        "The host asks for a client certificate (`auth-tls-secret`), and there is none, or one that could not be verified or is of another subject.";
+    Misdirected = "misdirected", "421",
+        "The connection was made for a host that asks for other client certificates than the host of the request; clients then make another one.";
     NoHost = "no_host", "404", "No Ingress serves the host of the request.";
     NoRoute = "no_route", "404", "No path of the host matches the request.";
     }

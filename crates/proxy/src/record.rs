@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use fairway_model::client::ClientView;
-use fairway_model::{Backend, Host, Route};
+use fairway_model::{Backend, ClientIdentity, Host, Route};
 
 use crate::http::{Fields, RequestHead, Spanned};
 use crate::reason::{Cause, Reason};
@@ -35,6 +35,8 @@ pub struct RequestRecord<'a> {
     pub broken_line: &'a [u8],
     /// What was decided about the client.
     pub client: &'a ClientView,
+    /// The client's certificate, if the host asks for one.
+    pub identity: Option<&'a ClientIdentity>,
     /// Canonical path; after a rewrite, the rewritten one.
     pub path: &'a [u8],
     /// User of basic authentication; empty if there is none.

@@ -14,7 +14,8 @@ use fairway_model::decision::{
     self, Expand, Facts, Forwarding, Plan, Received, ResponseEdits, Scratch, Start, Step, decide,
 };
 use fairway_model::{
-    BackendName, Change, Compressing, Endpoints, Respond, Route, Snapshot, TableName, Target, Template, TooLong, path,
+    BackendName, Change, ClientAuth, ClientIdentity, Compressing, Endpoints, Respond, Route, Snapshot, TableName,
+    Target, Template, TooLong, path,
 };
 
 use crate::access_log::{Format, LogClock};
@@ -185,6 +186,11 @@ impl Facts for RehearsalFacts<'_> {
     fn random(&mut self) -> u64 {
         self.0.rng.borrow_mut().bits()
     }
+
+    /// The client of a rehearsal has no certificate.
+    fn client_identity(&mut self, _: Option<&Arc<ClientAuth>>) -> Option<Arc<ClientIdentity>> {
+        Some(Arc::default())
+    }
 }
 
 /// A request and its plan.
@@ -336,6 +342,7 @@ impl<'a> Asked<'a, '_> {
             head: self.head,
             broken_line: b"",
             client: &self.scratch.client,
+            identity: self.scratch.identity.as_deref(),
             path: &self.scratch.matched,
             user: b"",
             host: self.plan.and_then(|plan| plan.host),

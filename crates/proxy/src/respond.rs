@@ -11,6 +11,15 @@ use crate::http::reason;
 /// nginx's message to a client that sent plain HTTP to a TLS port.
 pub(crate) const PLAIN_ON_TLS: &str = "The plain HTTP request was sent to HTTPS port";
 
+/// What nginx tells a client without a required certificate.
+pub(crate) const NO_CERTIFICATE: &str = "No required SSL certificate was sent";
+
+/// What nginx tells a client whose certificate can't be verified.
+pub(crate) const BAD_CERTIFICATE: &str = "The SSL certificate error";
+
+/// What ingress-nginx tells a client whose certificate is of another subject.
+pub(crate) const WRONG_SUBJECT: &str = "client certificate unauthorized";
+
 /// A response of the proxy itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer<'a> {

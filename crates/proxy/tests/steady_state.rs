@@ -139,6 +139,7 @@ fn deciding_about_the_client_counting_and_logging() {
         let record = RequestRecord {
             peer: arrival.peer,
             proxied: None,
+            identity: None,
             local: arrival.local,
             tls: None,
             connection: 1,
@@ -180,6 +181,7 @@ fn a_busy_log_recycles_its_buffers() {
     let record = RequestRecord {
         peer: none,
         proxied: None,
+        identity: None,
         local: none,
         tls: None,
         connection: 1,

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256,
+    RevokedCertParams, date_time_ymd,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -47,6 +48,25 @@ impl Ca {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         LeafBuilder { ca: self, params, rsa: false, mismatched: false }
+    }
+
+    /// A revocation list with these serial numbers in DER, as in `ca.crl`; it expires in the year 2001 or 4000.
+    pub fn revocation_list(&self, serials: &[u8], current: bool) -> Vec<u8> {
+        let revoked = |serial: &u8| RevokedCertParams {
+            serial_number: vec![*serial].into(),
+            revocation_time: date_time_ymd(2000, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2000, 1, 1),
+            next_update: date_time_ymd(if current { 4000 } else { 2001 }, 1, 1),
+            crl_number: vec![1].into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).expect("a signed list").der().to_vec()
     }
 
     /// The root, as in `ca.crt`.
@@ -106,6 +126,12 @@ impl LeafBuilder<'_> {
     pub fn valid(mut self, from: (i32, u8, u8), until: (i32, u8, u8)) -> Self {
         self.params.not_before = date_time_ymd(from.0, from.1, from.2);
         self.params.not_after = date_time_ymd(until.0, until.1, until.2);
+        self
+    }
+
+    /// Sets the serial number.
+    pub fn serial(mut self, number: u8) -> Self {
+        self.params.serial_number = Some(vec![number].into());
         self
     }
 

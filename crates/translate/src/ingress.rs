@@ -4,6 +4,7 @@
 pub mod annotation;
 mod backend_tls;
 mod class;
+mod client_auth;
 mod guard;
 pub(crate) mod hosts;
 mod inspect;

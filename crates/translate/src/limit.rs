@@ -15,7 +15,7 @@ fairway_model::limits! {
             HEAD: u64 = 1 << 20, Bytes, "The key counts as this much.", "";
             /// The head of a response, whatever `proxy-buffer-size` sets.
             RESPONSE_HEAD: u64 = 1 << 20, Bytes, "The annotation or key counts as this much.", "";
-            /// Certificates in `ca.crt` of a Secret for TLS to backends.
+            /// Certificates in `ca.crt`, and lists in `ca.crl`, of a Secret for TLS to backends or for client certificates.
             AUTHORITIES: usize = 64, Count, "The Secret is not used, and a finding says so.", "";
             /// Unknown annotations of an Ingress, and unknown keys of the ConfigMap, reported one by one.
             UNKNOWN_NAMES: usize = 16, Count, "The rest are counted in one finding.", "";

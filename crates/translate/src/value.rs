@@ -17,15 +17,15 @@ mod tests;
 
 pub use choice::{
     AffinityKind, AffinityMode, BackendProtocol, CanaryBehavior, HttpRedirectCode, LoadBalance, NextUpstream,
-    RetryCondition, RiskLevel, SameSite, Switch, TlsProtocols, WorkerProcesses,
+    RetryCondition, RiskLevel, SameSite, Switch, TlsProtocols, VerifyClient, WorkerProcesses,
 };
 pub use coding::{BrotliLevel, GzipLevel, MediaTypes, UserAgents};
 pub use list::{CommaList, HeaderNames, HostAlias, HostAliases, UriPattern, UriPatterns};
 pub use network::{AccessList, IpList};
 pub use size::{FieldCount, HeaderBuffers, Size};
 pub use text::{
-    AppRoot, CookieDomain, CookieName, CookiePath, ForwardedPrefix, HashKey, HeaderName, LogFormat, ObjectRef,
-    RedirectUrl, RewriteTarget, SecretName, ServerName, ServiceName, Text, Vhost,
+    AppRoot, CertificatePage, CommonName, CookieDomain, CookieName, CookiePath, ForwardedPrefix, HashKey, HeaderName,
+    LogFormat, ObjectRef, RedirectUrl, RewriteTarget, SecretName, ServerName, ServiceName, Text, Vhost,
 };
 pub use time::{GoDuration, NginxTime, Seconds, SignedSeconds};
 

@@ -76,6 +76,13 @@ const VALUES: &[(&[&str], &[&str])] = &[
     (&["proxy-ssl-verify-depth"], &["1", "x"]),
     (&["proxy-ssl-name"], &["web.example", "x y"]),
     (&["proxy-ssl-protocols"], &["TLSv1.2", "x"]),
+    // The clients here have no certificates; the tests of the proxy have some that do.
+    (&["auth-tls-secret"], &["ns/none", "other/none", "none", "b a d"]),
+    (&["auth-tls-verify-client"], &["on", "off", "optional", "x"]),
+    (&["auth-tls-verify-depth"], &["1", "x"]),
+    (&["auth-tls-error-page"], &["https://e.example/", "/error", "@x"]),
+    (&["auth-tls-match-cn"], &["CN=a", "CN=(", "a"]),
+    (&["auth-tls-pass-certificate-to-upstream"], &["true", "x"]),
     (&["proxy-buffer-size"], &["16k", "128k", "x"]),
     (&["default-backend"], &["first", "second", "empty", "missing"]),
     (&["upstream-vhost"], &["v.example", "$host", "$http_x_tenant", "a b"]),

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use fairway_model::client::Arrival;
 use fairway_model::decision::{Failure, Plan, Step};
 use fairway_model::{
-    Action, Backend, Balance, EndpointState, Endpoints, Filter, Forward, Host, HostPattern, Origin, PathMatch, Route,
-    Scheme, TableName, canonical_host,
+    Action, Backend, Balance, ClientAuth, ClientAuthMode, EndpointState, Endpoints, Filter, Forward, Host, HostPattern,
+    Origin, PathMatch, Route, Scheme, TableName, canonical_host,
 };
 use fairway_proxy::reason::Cause;
 use fairway_proxy::rehearsal::{Effect, Outcome, Rehearsal, Rehearsed};
@@ -213,7 +213,8 @@ impl Teller<'_> {
             HostPattern::Regex(_) => "a regular expression; no host is exactly that",
             HostPattern::Any => "every name that no other host takes",
         };
-        ChosenHost { pattern: host.pattern().to_string(), why: kind.to_owned() }
+        let asks = host.client_auth().map(|auth| asks(auth)).unwrap_or_default();
+        ChosenHost { pattern: host.pattern().to_string(), why: format!("{kind}{asks}") }
     }
 
     fn name(&self, route: &Route) -> RouteName {
@@ -473,4 +474,20 @@ fn location(response: &[u8]) -> Option<String> {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Which client certificates a host asks for.
+fn asks(auth: &ClientAuth) -> String {
+    let mode = match auth.mode {
+        ClientAuthMode::Required => "requires a client certificate of",
+        ClientAuthMode::Optional => "asks for a client certificate of",
+        ClientAuthMode::AnyAuthority => "asks for a client certificate of any authority, and knows",
+    };
+    let lists = match auth.revocation_lists.len() {
+        0 => String::new(),
+        count => format!(", {count} revocation lists"),
+    };
+    let subject = auth.subject.as_ref().map(|pattern| format!(", subject with {}", pattern.text()));
+    let (count, depth) = (auth.authorities.len(), auth.depth);
+    format!("; over TLS it {mode} {count} authorities{lists}, depth {depth}{}", subject.unwrap_or_default())
 }

@@ -5,8 +5,8 @@ use crate::client::ClientView;
 use crate::compression::values;
 use crate::field::is_same_field;
 use crate::{
-    Backend, Change, Compressing, FieldEdit, FieldName, FieldRules, FieldSink, Fields, KnownField, KnownSet,
-    RequestView, Route, Template, TooLong,
+    Backend, Change, ClientAuth, Compressing, FieldEdit, FieldName, FieldRules, FieldSink, Fields, Host, KnownField,
+    KnownSet, RequestView, Route, Template, TooLong, decimal,
 };
 
 const CONTENT_ENCODING: FieldName<'_> = FieldName::from_static("Content-Encoding");
@@ -16,6 +16,10 @@ const SERVER: FieldName<'_> = FieldName::from_static("Server");
 const SET_COOKIE: FieldName<'_> = FieldName::from_static("Set-Cookie");
 const VARY: FieldName<'_> = FieldName::from_static("Vary");
 const X_FORWARDED_PREFIX: FieldName<'_> = FieldName::from_static("X-Forwarded-Prefix");
+const SSL_CLIENT_CERT: FieldName<'_> = FieldName::from_static("ssl-client-cert");
+const SSL_CLIENT_ISSUER_DN: FieldName<'_> = FieldName::from_static("ssl-client-issuer-dn");
+const SSL_CLIENT_SUBJECT_DN: FieldName<'_> = FieldName::from_static("ssl-client-subject-dn");
+const SSL_CLIENT_VERIFY: FieldName<'_> = FieldName::from_static("ssl-client-verify");
 const X_ORIGINAL_URI: FieldName<'_> = FieldName::from_static("X-Original-URI");
 
 /// The fields that describe the original request to a fallback (ingress-nginx, "Custom errors").
@@ -115,6 +119,11 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
             sink.field(X_FORWARDED_PREFIX, &scratch.prefix);
             dropped = dropped.with(KnownField::XForwardedPrefix);
         }
+        if let Some(auth) = self.plan.host.and_then(Host::client_auth) {
+            // Not even a trusted peer knows about the certificates that are checked here.
+            dropped = dropped | KnownSet::SSL_CLIENT;
+            self.write_identity(auth, sink, value);
+        }
         let in_place = self.forwarding.in_place_of.is_some();
         let replaces = |edit: &FieldEdit| edit.replaces() && edit.is_allowed();
         let edited = self.plan.request_edits().any(replaces);
@@ -137,6 +146,23 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
             }
         }
         Ok(())
+    }
+
+    fn write_identity<S: FieldSink<F>>(&self, auth: &ClientAuth, sink: &mut S, value: &mut Vec<u8>) {
+        let Some(identity) = &self.scratch.identity else { return };
+        value.clear();
+        decimal::display(&identity.verified, value);
+        sink.field(SSL_CLIENT_VERIFY, value);
+        let certificate = if auth.passes_certificate { &*identity.escaped } else { "" };
+        for (name, text) in [
+            (SSL_CLIENT_SUBJECT_DN, &*identity.subject),
+            (SSL_CLIENT_ISSUER_DN, &identity.issuer),
+            (SSL_CLIENT_CERT, certificate),
+        ] {
+            if !text.is_empty() {
+                sink.field(name, text.as_bytes());
+            }
+        }
     }
 
     fn tell_fallback<S: FieldSink<F>>(&self, route: &Route, sink: &mut S) {

@@ -223,6 +223,7 @@ fn edits_are_data() {
         passed: 1,
         scheme: Scheme::Http,
         chosen: None,
+        replaced: false,
     };
     let lines = [("x-global", "1"), ("X-Own", "2"), ("vary", "a"), ("x-gone", "3"), ("Server", "x"), ("x-kept", "4")]
         .map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes()));

@@ -222,6 +222,18 @@ fn plain(
         Variable::SslCipher => out.extend_from_slice(record.tls?.cipher.as_bytes()),
         Variable::SslServerName => text(record.tls?.server_name?.as_bytes(), out),
         Variable::SslSessionReused => out.push(if record.tls?.resumed { b'r' } else { b'.' }),
+        Variable::SslClientVerify => match record.identity {
+            Some(identity) => display(&identity.verified, out),
+            None => {
+                record.tls?;
+                out.extend_from_slice(b"NONE");
+            }
+        },
+        Variable::SslClientSubject => text(shown(&record.identity?.subject)?, out),
+        Variable::SslClientIssuer => text(shown(&record.identity?.issuer)?, out),
+        Variable::SslClientSerial => text(shown(&record.identity?.serial)?, out),
+        Variable::SslClientFingerprint => text(shown(&record.identity?.fingerprint)?, out),
+        Variable::SslClientEscapedCert => text(shown(&record.identity?.escaped)?, out),
         Variable::Pipe => out.push(if record.pipelined { b'p' } else { b'.' }),
         Variable::Namespace => text(route.map_or(&b""[..], |route| route.origin.namespace.as_bytes()), out),
         Variable::IngressName => text(route.map_or(&b""[..], |route| route.origin.name.as_bytes()), out),
@@ -269,6 +281,11 @@ fn plain(
         | Variable::Unknown(_) => return None,
     }
     Some(())
+}
+
+/// A text, unless it is empty.
+fn shown(text: &str) -> Option<&[u8]> {
+    (!text.is_empty()).then_some(text.as_bytes())
 }
 
 /// Appends a value for each try, separated by commas.

@@ -12,7 +12,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::server::{StartHandshake, TlsStream};
 
-use crate::net::tls::ServerConfigs;
+use crate::net::client_certificate::Asked;
+use crate::net::tls::{ServerConfigs, canonical};
 use crate::stream::ReadInto;
 
 /// A fatal `unrecognized_name` in a record of its own (RFC 8446 5.1 and 6).
@@ -36,7 +37,8 @@ pub(super) enum HandshakeError {
     ServerName,
 }
 
-/// Accepts TLS on a connection; `http2` says whether HTTP/2 is offered.
+/// Accepts TLS on a connection; `http2` says whether HTTP/2 is offered. If the host that the client names asks for client
+/// certificates, what the client has shown comes along.
 ///
 /// # Errors
 /// See [`HandshakeError`]; the client has already received the alert.
@@ -44,10 +46,18 @@ pub(super) async fn accept(
     mut stream: TcpStream,
     configs: &ServerConfigs,
     http2: bool,
-) -> Result<TlsStream<TcpStream>, HandshakeError> {
+) -> Result<(TlsStream<TcpStream>, Option<Box<Asked>>), HandshakeError> {
     let hello = read_hello(&mut stream).await?;
+    let server_name = hello.client_hello().server_name().map(canonical).unwrap_or_default();
+    let asking = configs.asking(server_name.as_bytes());
+    let configs = asking.as_ref().map_or(configs, |asking| &asking.configs);
     let config = configs.choose(hello.client_hello().alpn(), http2).clone();
-    Ok(StartHandshake::from_parts(hello, stream).into_stream(config).await?)
+    let stream = StartHandshake::from_parts(hello, stream).into_stream(config).await?;
+    let asked = asking.map(|asking| {
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        Box::new(Asked::new(asking.policy.clone(), server_name.as_bytes(), chain))
+    });
+    Ok((stream, asked))
 }
 
 async fn read_hello(stream: &mut TcpStream) -> Result<Accepted, HandshakeError> {

@@ -105,7 +105,9 @@ impl ClientConnection {
         let http2 = self.facts.shard.running().snapshot.settings().http2.offered;
         let accepting = Box::pin(handshake::accept(tcp, &configs, http2));
         match hurried(&self.facts.shard, &self.admission, &self.deadline, accepting).await? {
-            Ok(stream) => {
+            Ok((stream, asked)) => {
+                self.facts.arrival.asked_for_certificate = asked.is_some();
+                self.facts.asked = asked;
                 self.stream = Downstream::Tls(Box::new(stream));
                 Some(self)
             }

@@ -9,6 +9,7 @@ use fairway_model::client::Arrival;
 
 use super::side::FamilyFields;
 use crate::live::Live;
+use crate::net::client_certificate::Asked;
 use crate::net::listener::OpenListener;
 use crate::net::proxy_protocol::Ends;
 use crate::record::Proxied;
@@ -24,6 +25,8 @@ pub(crate) struct ConnectionFacts {
     pub(crate) listener: Rc<OpenListener>,
     /// Both of its ends.
     pub(crate) arrival: Arrival,
+    /// What the client has shown, if it was asked for a certificate.
+    pub(crate) asked: Option<Box<Asked>>,
     /// Its number, unique in the process.
     pub(crate) number: u64,
     /// The fields about the client that every request to an endpoint carries, once known.
@@ -39,6 +42,7 @@ impl ConnectionFacts {
     pub(crate) fn new(shard: Rc<Shard>, listener: Rc<OpenListener>, arrival: Arrival) -> Self {
         Self {
             arrival,
+            asked: None,
             number: shard.next_number(),
             family: FamilyFields::default(),
             proxied: None,

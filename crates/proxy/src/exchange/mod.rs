@@ -28,7 +28,7 @@ pub(crate) use self::side::{After, Sides, parse_http1, write_http1_answer, write
 use self::side::{ClientSide, EndpointSide};
 use self::transfer::Gaps;
 use crate::buffer::Buffer;
-use crate::error::{CLIENT_CLOSED, Failure, Side};
+use crate::error::{CLIENT_CLOSED, Failure, Side, Uncertified};
 use crate::http::Spanned;
 use crate::limit::CLIENT_SEND_TIMEOUT;
 use crate::live::Live;
@@ -36,7 +36,7 @@ use crate::message::ResponseContext;
 use crate::pipeline;
 use crate::reason::{Cause, Reason};
 use crate::record::RequestRecord;
-use crate::respond::{Answer, PLAIN_ON_TLS};
+use crate::respond::{Answer, BAD_CERTIFICATE, NO_CERTIFICATE, PLAIN_ON_TLS, WRONG_SUBJECT};
 use crate::timer::Deadline;
 use crate::upstream::Service;
 use crate::work::Scratch;
@@ -139,10 +139,11 @@ impl<'a> Exchange<'a> {
         self.dispatched = dispatched;
         self.client.begin(self.facts.may_keep(self.live));
         let (live, scratch) = (self.live, &mut *self.scratch);
-        let ConnectionFacts { shard, arrival, .. } = self.facts;
+        let ConnectionFacts { shard, arrival, asked, .. } = self.facts;
         let Some(head) = self.client.head() else { return self.client.after() };
         let plan = self.facts.listener.with_resource(|listener| {
-            pipeline::decide(shard, live, head, arrival, &listener.table, &mut scratch.decision)
+            let origin = pipeline::Origin { arrival, table: &listener.table, asked: asked.as_deref() };
+            pipeline::decide(shard, live, head, origin, &mut scratch.decision)
         });
         self.plan = Some(plan);
         match plan.step {
@@ -166,6 +167,7 @@ impl<'a> Exchange<'a> {
     /// Answers a request whose head was refused or did not arrive.
     pub(crate) async fn refuse(&mut self, failure: Failure) -> After {
         self.scratch.decision.client = ClientView::of_connection(&self.facts.arrival);
+        self.scratch.decision.identity = None;
         self.fail(failure).await;
         self.complete = true;
         self.client.after()
@@ -194,7 +196,13 @@ impl<'a> Exchange<'a> {
         ) {
             self.client.distrust();
         }
-        let message = if failure == Failure::PlainOnTls { PLAIN_ON_TLS } else { "" };
+        let message = match failure {
+            Failure::PlainOnTls => PLAIN_ON_TLS,
+            Failure::ClientCertificate(Uncertified::Missing) => NO_CERTIFICATE,
+            Failure::ClientCertificate(Uncertified::Refused) => BAD_CERTIFICATE,
+            Failure::ClientCertificate(Uncertified::Subject) => WRONG_SUBJECT,
+            _ => "",
+        };
         self.answer(&Respond::page(status), false, message).await;
     }
 
@@ -250,6 +258,7 @@ impl<'a> Exchange<'a> {
                 head: self.client.head(),
                 broken_line: self.client.broken_line(),
                 client: &scratch.decision.client,
+                identity: scratch.decision.identity.as_deref(),
                 path: &scratch.decision.matched,
                 user: &[],
                 host: self.plan.and_then(|plan| plan.host),

@@ -3,6 +3,7 @@
 pub mod proxy_protocol;
 pub mod resolve;
 
+pub(crate) mod client_certificate;
 pub(crate) mod descriptors;
 pub(crate) mod listener;
 pub(crate) mod tls;

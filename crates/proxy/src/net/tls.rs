@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use fairway_model::{Certificate, CertificateName, ErrorChain, Origin, Snapshot, TableName};
@@ -15,6 +16,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ProtocolVersion, ServerConfig, ServerConnection};
 
 use crate::limit::TLS_SESSIONS;
+use crate::net::client_certificate::ClientPolicy;
 use crate::record::TlsView;
 
 /// HTTP/2 in ALPN.
@@ -29,6 +31,10 @@ pub(crate) struct Certificates {
     /// Parsed keys, kept as long as their resource is current.
     parsed: Mutex<HashMap<CertificateName, Parsed>>,
     configs: Mutex<HashMap<TableName, Arc<ServerConfigs>>>,
+    /// Those of hosts that ask for client certificates, by the address of what they ask for, which they hold.
+    asking: Mutex<HashMap<(TableName, usize), Arc<AskingConfigs>>>,
+    /// Numbers what sessions belong to.
+    scopes: AtomicU64,
     sessions: Arc<dyn StoresServerSessions>,
     fallback: OnceLock<Option<Arc<CertifiedKey>>>,
 }
@@ -39,9 +45,25 @@ pub(crate) struct ServerConfigs {
     with_http2: Arc<ServerConfig>,
     with_http1: Arc<ServerConfig>,
     without_protocol: Arc<ServerConfig>,
+    table: TableName,
+    certificates: Arc<Certificates>,
+}
+
+/// The TLS configurations for one host of a table that asks for client certificates.
+#[derive(Debug)]
+pub(crate) struct AskingConfigs {
+    /// What it asks for.
+    pub(crate) policy: Arc<ClientPolicy>,
+    /// The configurations.
+    pub(crate) configs: ServerConfigs,
 }
 
 impl ServerConfigs {
+    /// The configurations for clients that name a host which asks for client certificates.
+    pub(crate) fn asking(&self, server_name: &[u8]) -> Option<Arc<AskingConfigs>> {
+        self.certificates.asking(&self.table, server_name)
+    }
+
     /// The configuration for a client that offers these protocols. One that offers only unsupported ones is served as if it had
     /// offered none.
     pub(crate) fn choose<'p>(
@@ -68,6 +90,8 @@ impl Certificates {
             snapshot: RwLock::new(snapshot),
             parsed: Mutex::default(),
             configs: Mutex::default(),
+            asking: Mutex::default(),
+            scopes: AtomicU64::new(0),
             sessions: ServerSessionMemoryCache::new(TLS_SESSIONS),
             fallback: OnceLock::new(),
         })
@@ -79,28 +103,52 @@ impl Certificates {
             snapshot.certificate(name).is_some_and(|current| Arc::ptr_eq(current, resource))
         });
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        // What no host asks for any more is held by nobody else.
+        locked(&self.asking).retain(|_, asking| Arc::strong_count(&asking.policy.auth) > 1);
     }
 
     /// The TLS configuration for the listeners that serve a table of hosts.
     pub(crate) fn server_configs(self: &Arc<Self>, table: &TableName) -> Arc<ServerConfigs> {
-        locked(&self.configs).entry(table.clone()).or_insert_with(|| self.make_configs(table.clone())).clone()
+        locked(&self.configs)
+            .entry(table.clone())
+            .or_insert_with(|| self.make_configs(table.clone(), None).into())
+            .clone()
     }
 
-    fn make_configs(self: &Arc<Self>, table: TableName) -> Arc<ServerConfigs> {
+    /// The configurations for a host that asks for client certificates. An empty name is that of a client that names none.
+    fn asking(self: &Arc<Self>, table: &TableName, server_name: &[u8]) -> Option<Arc<AskingConfigs>> {
+        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let auth = snapshot.host(table, server_name)?.client_auth()?;
+        let mut asking = locked(&self.asking);
+        let key = (table.clone(), Arc::as_ptr(auth) as usize);
+        let make = || {
+            let policy = Arc::new(ClientPolicy::new(auth.clone()));
+            Arc::new(AskingConfigs { configs: self.make_configs(table.clone(), Some(&policy)), policy })
+        };
+        Some(asking.entry(key).or_insert_with(make).clone())
+    }
+
+    fn make_configs(self: &Arc<Self>, table: TableName, policy: Option<&Arc<ClientPolicy>>) -> ServerConfigs {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let resolver = Arc::new(CertificateResolver { certificates: self.clone(), table });
+        let resolver = Arc::new(CertificateResolver { certificates: self.clone(), table: table.clone() });
         let versions: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
         let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions);
         // The provider supports both versions.
         let Ok(builder) = builder else { unreachable!("aws-lc-rs has cipher suites for TLS 1.2 and 1.3") };
-        let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
-        config.session_storage = self.sessions.clone();
+        let builder = match policy {
+            Some(policy) => builder.with_client_cert_verifier(policy.asking()),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(resolver);
+        // What was agreed on where other certificates, or none, were asked for is not resumed.
+        let scope = self.scopes.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        config.session_storage = Arc::new(ScopedSessions { scope, sessions: self.sessions.clone() });
         config.max_early_data_size = 0;
         let without_protocol = Arc::new(config.clone());
         config.alpn_protocols = vec![HTTP1.to_vec()];
         let with_http1 = Arc::new(config.clone());
         config.alpn_protocols.insert(0, HTTP2.to_vec());
-        Arc::new(ServerConfigs { with_http2: Arc::new(config), with_http1, without_protocol })
+        ServerConfigs { with_http2: Arc::new(config), with_http1, without_protocol, table, certificates: self.clone() }
     }
 
     /// The certificate for a name: its own, else the default, else the self-signed one. An unusable certificate counts as
@@ -173,6 +221,37 @@ fn self_signed() -> Option<Arc<CertifiedKey>> {
     made().inspect_err(|error| tracing::error!(%error, "no self-signed certificate can be made")).ok().map(Arc::new)
 }
 
+/// The sessions of one configuration within those of all.
+#[derive(Debug)]
+struct ScopedSessions {
+    scope: [u8; 8],
+    sessions: Arc<dyn StoresServerSessions>,
+}
+
+impl ScopedSessions {
+    fn scoped(&self, key: &[u8]) -> Vec<u8> {
+        [&self.scope, key].concat()
+    }
+}
+
+impl StoresServerSessions for ScopedSessions {
+    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
+        self.sessions.put(self.scoped(&key), value)
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.sessions.get(&self.scoped(key))
+    }
+
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.sessions.take(&self.scoped(key))
+    }
+
+    fn can_cache(&self) -> bool {
+        self.sessions.can_cache()
+    }
+}
+
 struct CertificateResolver {
     certificates: Arc<Certificates>,
     table: TableName,
@@ -186,10 +265,14 @@ impl fmt::Debug for CertificateResolver {
 
 impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // rustls refuses names that are not DNS names, so only the case needs to be canonicalised.
-        let name = hello.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+        let name = hello.server_name().map(canonical);
         self.certificates.resolve(&self.table, name.as_deref().map(str::as_bytes))
     }
+}
+
+/// The canonical form of a name in a hello. rustls refuses names that are not DNS names, so only case and final dot are left.
+pub(crate) fn canonical(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
 }
 
 /// The log's view of a connection's session.

@@ -249,6 +249,7 @@ impl Hosts {
         let input = HostInput {
             pattern,
             backend_tls: parts.iter().map(|part| part.backend_tls(inputs.secrets)).collect(),
+            client_auth: parts.iter().map(|part| part.client_auth(inputs.secrets)).collect(),
             parts,
             certificate_entry,
             https_port: inputs.https_port,
@@ -332,7 +333,8 @@ impl Hosts {
             state.rare.diagnostics = merged.diagnostics;
         }
         let host = Host::new(turn.inputs.table.clone(), pattern.clone(), merged.routes)
-            .with_certificate(state.choice.certificate.clone());
+            .with_certificate(state.choice.certificate.clone())
+            .with_client_auth(merged.client_auth);
         self.publish(pattern, Some(host), turn);
         self.report_claims(pattern, turn);
     }
@@ -370,7 +372,8 @@ impl Hosts {
             return Some(host.alias(pattern.clone()).with_certificate(certificate));
         }
         let merged = self.merge(primary, entry, inputs);
-        Some(Host::new(inputs.table.clone(), pattern.clone(), merged.routes).with_certificate(certificate))
+        let host = Host::new(inputs.table.clone(), pattern.clone(), merged.routes);
+        Some(host.with_certificate(certificate).with_client_auth(merged.client_auth))
     }
 
     /// The sibling of a host with or without `www.`, which redirects all requests to the host.

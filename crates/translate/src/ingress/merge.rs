@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
+use std::sync::Arc;
 
 use fairway_model::{
     Action, BackendName, Filter, Forward, HostPattern, InvalidPathMatch, Location as RedirectLocation, Origin,
@@ -15,6 +16,7 @@ use fairway_model::{
 };
 
 use super::backend_tls::BackendTls;
+use super::client_auth::ClientAuth;
 use super::guard::guard;
 use super::part::{Part, PathKind, PathRule, Target};
 use super::route::{Common, HostScope, Leads, Policies, built_in_gate, denial};
@@ -31,6 +33,8 @@ pub(crate) struct HostInput<'a> {
     pub(crate) parts: Vec<&'a Part>,
     /// TLS to the backends of each of them, if it names a Secret for it.
     pub(crate) backend_tls: Vec<Option<BackendTls>>,
+    /// What each of them asks clients for, if it names a Secret for it.
+    pub(crate) client_auth: Vec<Option<ClientAuth>>,
     pub(crate) certificate_entry: bool,
     /// The port in redirects to https.
     pub(crate) https_port: Option<u16>,
@@ -42,6 +46,7 @@ pub(crate) struct HostInput<'a> {
 /// A host, merged.
 pub(crate) struct Merged {
     pub(crate) routes: Vec<Route>,
+    pub(crate) client_auth: Option<Arc<fairway_model::ClientAuth>>,
     /// The Ingress by which the sibling with or without `www.` redirects here.
     pub(crate) www: Option<(Age, ObjectKey)>,
     pub(crate) diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
@@ -59,6 +64,9 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     let mut merging = Merging { input, diagnostics: BTreeMap::new(), routes: Vec::new() };
     let (locations, beaten) = merging.locations();
     let denied = input.parts.iter().find(|part| part.annotations.denial == Denial::Hosts).map(|part| denial(part));
+    let (client_auth, uncertified) = merging.client_auth();
+    let denied =
+        denied.or_else(|| client_auth.is_none().then(|| uncertified.iter().flatten().next().cloned()).flatten());
     let regex = locations.iter().any(|location| location.part.is_regex(&location.rule.text));
     let told = |(part, tls): (&&Part, &Option<BackendTls>)| {
         let key = part.key();
@@ -78,8 +86,10 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
         regex,
         backend_tls: if config.proxy_ssl_location_only { None } else { of_host() },
     };
-    let parts = input.parts.iter().zip(&backend_tls);
-    let commons: Vec<Common<'_>> = parts.map(|(part, own)| Common::new(part, &scope, own.as_ref(), policies)).collect();
+    let parts = input.parts.iter().zip(&backend_tls).zip(uncertified);
+    let commons: Vec<Common<'_>> = parts
+        .map(|((part, own), uncertified)| Common::new(part, &scope, own.as_ref(), policies).refusing(uncertified))
+        .collect();
     merging.app_root(&locations, &commons);
     if regex {
         merging.regex_mode(&locations);
@@ -99,6 +109,7 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     Merged {
         www: www.map(|location| (location.part.owner.age.clone(), location.part.owner.key.clone())).min(),
         routes: merging.routes,
+        client_auth,
         diagnostics: merging.diagnostics,
     }
 }
@@ -110,6 +121,36 @@ struct Merging<'a> {
 }
 
 impl<'a> Merging<'a> {
+    /// What the host asks clients for: the first Ingress that can have what it wants decides. And why the paths of each Ingress are
+    /// denied that can't.
+    fn client_auth(&mut self) -> (Option<Arc<fairway_model::ClientAuth>>, Vec<Option<Box<str>>>) {
+        let HostInput { parts, client_auth, pattern, .. } = self.input;
+        let wishes = || parts.iter().zip(client_auth);
+        let decided = wishes().find_map(|(part, wish)| Some((part, wish.as_ref()?.as_ref().ok()?)));
+        if let Some((first, decided)) = decided {
+            for (part, _) in wishes().filter(|(_, wish)| wish.as_ref().is_some_and(|wish| wish.as_ref() != Ok(decided)))
+            {
+                let message = format!(
+                    "host {pattern} asks for client certificates as Ingress {}/{} says, which comes first; this has no effect there",
+                    first.owner.key.namespace, first.owner.key.name
+                );
+                let (severity, reason) = (Severity::Warning, Reason::HostConflict);
+                let found = Diagnostic::new(severity, reason, &part.origin, "metadata.annotations", "", message);
+                self.diagnostics.entry(part.owner.key.clone()).or_default().push(found);
+            }
+        }
+        let refused = wishes().map(|(part, wish)| {
+            let why = wish.as_ref()?.as_ref().err()?;
+            let key = part.key();
+            Some(
+                format!("auth-tls-secret of Ingress {}/{} can't be put in force: {why}", key.namespace, key.name)
+                    .into(),
+            )
+        });
+        let refused = refused.collect();
+        (decided.map(|(_, decided)| decided.clone()), refused)
+    }
+
     /// The paths of all Ingresses, and those that lost. The oldest Ingress wins each pair of path and type.
     fn locations(&mut self) -> (Vec<Location<'a>>, Vec<Location<'a>>) {
         let mut winners: HashMap<(bool, Cow<'a, str>), (&'a Part, &'a PathRule)> = HashMap::new();

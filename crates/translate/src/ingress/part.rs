@@ -8,6 +8,7 @@ use fairway_model::{HostPattern, Hostname, InvalidPathMatch, Origin, PathRegex, 
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressSpec, IngressTLS};
 
 use super::backend_tls::{self, BackendTls};
+use super::client_auth::{self, ClientAuth};
 use super::inspect::inspect;
 use super::wishes::wishes;
 use crate::annotation::{self, Annotations, IngressAnnotations, Rules};
@@ -18,7 +19,7 @@ use crate::objects::{Kind, ObjectKey};
 use crate::options::Options;
 use crate::resource::backend::{BackendKey, BackendPort};
 use crate::resource::{Age, Aged, Owner, Secrets};
-use crate::value::{HostAlias, RewriteTarget};
+use crate::value::{HostAlias, ObjectRef, RewriteTarget};
 
 /// The contents of one Ingress.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Part {
     pub(crate) tls: Vec<Tls>,
     /// The Secret for TLS to backends.
     pub(crate) backend_secret: Option<Box<ObjectKey>>,
+    /// The Secret for client certificates.
+    pub(crate) client_secret: Option<Box<ObjectKey>>,
     /// Names of `server-alias`.
     pub(crate) aliases: Vec<HostPattern>,
     /// All referenced backends, each with the first field that refers to it.
@@ -162,7 +165,14 @@ impl Part {
 
     /// All Secrets that it refers to.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = ObjectKey> {
-        self.tls_secrets().map(|(_, key)| key).chain(self.backend_secret.as_deref().cloned())
+        let others = self.backend_secret.iter().chain(&self.client_secret);
+        self.tls_secrets().map(|(_, key)| key).chain(others.map(|key| (**key).clone()))
+    }
+
+    /// What it asks clients for, if it names a Secret for it.
+    pub(crate) fn client_auth(&self, secrets: &Secrets) -> Option<ClientAuth> {
+        let key = self.client_secret.as_deref()?;
+        client_auth::build(&self.annotations.client_certificates, key, secrets.for_backends(key))
     }
 
     /// TLS to its backends, if it names a Secret for it.
@@ -244,9 +254,10 @@ pub(crate) fn parse(
     backends.shrink_to_fit();
     hosts.iter_mut().for_each(|rules| rules.paths.shrink_to_fit());
     hosts.shrink_to_fit();
-    let backend_secret = annotations.backend_secret.as_ref();
-    let backend_secret =
-        backend_secret.map(|secret| ObjectKey::new(Kind::Secret, secret.namespace.as_str(), secret.name.as_str()));
+    let secret =
+        |secret: &ObjectRef| Box::new(ObjectKey::new(Kind::Secret, secret.namespace.as_str(), secret.name.as_str()));
+    let backend_secret = annotations.backend_secret.as_ref().map(secret);
+    let client_secret = annotations.client_secret.as_ref().map(secret);
     Ok(Part {
         owner: Owner { key: key.clone(), age, wishes: wishes(&annotations) }.into(),
         annotations,
@@ -255,7 +266,8 @@ pub(crate) fn parse(
         catch_all,
         fallback: fallback.map(Box::new),
         tls: spec.tls.iter().flatten().map(Tls::read).collect(),
-        backend_secret: backend_secret.map(Box::new),
+        backend_secret,
+        client_secret,
         aliases,
         backends,
         diagnostics,

@@ -124,7 +124,7 @@ impl Ingresses {
         for (owner, secret) in std::mem::take(&mut dirty.secret_owners) {
             let Some(part) = self.part(&owner) else { continue };
             dirty.certificates.extend(part.patterns());
-            if part.backend_secret.as_deref() == Some(&secret) {
+            if [&part.backend_secret, &part.client_secret].into_iter().any(|own| own.as_deref() == Some(&secret)) {
                 dirty.hosts.extend(part.patterns());
             }
         }

@@ -97,6 +97,11 @@ impl<'a> Common<'a> {
         }
     }
 
+    /// The same with its paths denied for this reason, if there is one.
+    pub(crate) fn refusing(self, why: Option<Box<str>>) -> Self {
+        Self { denied: self.denied.or(why), ..self }
+    }
+
     /// The route of a location with path `rule`.
     pub(crate) fn route(&self, section: &str, rule: &str, path: PathMatch, leads: Leads) -> Route {
         let annotations = &self.part.annotations;

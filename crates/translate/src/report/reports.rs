@@ -128,18 +128,34 @@ impl ReportInputs<'_> {
             }));
         }
         found.extend(self.backend_secret(part));
+        found.extend(self.client_secret(part));
         found
+    }
+
+    /// What there is to tell about the Secret of an Ingress for client certificates.
+    fn client_secret(&self, part: &Part) -> Option<Diagnostic> {
+        let key = part.client_secret.as_deref()?;
+        let Err(why) = part.client_auth(self.secrets)? else {
+            let (_, why) = self.secrets.problem_for_backends(key)?;
+            let message = format!("{why}; the last usable version stays in force");
+            return Some(self.of_secret(part, "auth-tls-secret", key, Severity::Warning, message));
+        };
+        let message = format!("{why}; what the Ingress has on its hosts answers 503");
+        Some(self.of_secret(part, "auth-tls-secret", key, Severity::Error, message).unserved())
+    }
+
+    fn of_secret(&self, part: &Part, name: &str, key: &ObjectKey, severity: Severity, message: String) -> Diagnostic {
+        let missing = matches!(self.secrets.problem_for_backends(key), Some((CertificateProblem::Missing, _)));
+        let reason = if missing { Reason::SecretNotFound } else { Reason::InvalidSecret };
+        let field = format!("metadata.annotations[\"{}/{name}\"]", self.options.annotations_prefix);
+        Diagnostic::new(severity, reason, &part.origin, field, &format!("{}/{}", key.namespace, key.name), message)
     }
 
     /// The findings about an Ingress's Secret for TLS to backends.
     fn backend_secret(&self, part: &Part) -> Option<Diagnostic> {
         let key = part.backend_secret.as_deref()?;
         let newest = self.secrets.problem_for_backends(key);
-        let missing = matches!(newest, Some((CertificateProblem::Missing, _)));
-        let reason = if missing { Reason::SecretNotFound } else { Reason::InvalidSecret };
-        let field = format!("metadata.annotations[\"{}/proxy-ssl-secret\"]", self.options.annotations_prefix);
-        let value = format!("{}/{}", key.namespace, key.name);
-        let found = |severity, message| Diagnostic::new(severity, reason, &part.origin, field, &value, message);
+        let found = |severity, message| self.of_secret(part, "proxy-ssl-secret", key, severity, message);
         match (part.backend_tls(self.secrets)?, newest) {
             (Err(why), _) => {
                 let message = format!("{why}; all paths of this Ingress answer 503");

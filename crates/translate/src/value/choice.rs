@@ -85,6 +85,18 @@ choices! {
         "Critical" => Critical,
     }
 
+    /// Whether clients are asked for a certificate.
+    VerifyClient {
+        /// A good one is required.
+        "on" => On,
+        /// None is asked for.
+        "off" => Off,
+        /// None, or a good one.
+        "optional" => Optional,
+        /// None, or one of any authority.
+        "optional_no_ca" => OptionalNoCa,
+    }
+
     /// Status of the redirects to https and between `www.` and the bare name.
     HttpRedirectCode {
         /// Moved permanently.

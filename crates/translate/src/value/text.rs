@@ -116,6 +116,18 @@ texts! {
     /// checked later, because that decides between an Ingress that isn't loaded and paths that answer 503.
     SecretName("a Secret, `namespace/name`"): |text| all(text.trim(), is_basic);
 
+    /// What a client without a good certificate gets: an http or https URL, or a path.
+    CertificatePage("an http or https URL, or a path without a query, of letters, digits and `- . _ ~ : / , ? & =`"): |text| {
+        let is_web = text.starts_with("http://") || text.starts_with("https://");
+        all(text, is_url).filter(|text| is_web || (text.starts_with('/') && !text.contains('?')))
+    };
+
+    /// Which subjects of client certificates are admitted.
+    CommonName("`CN=` and a regex that runs in linear time and is not too large"): |text| {
+        let fits = text.len() <= TEXT_LIMIT && text.starts_with("CN=");
+        (fits && text.parse::<fairway_model::SubjectPattern>().is_ok()).then(|| text.to_owned())
+    };
+
     /// The name that a backend's certificate must have.
     ServerName("a host name or an address"):
         |text| all(text.trim(), |byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte));

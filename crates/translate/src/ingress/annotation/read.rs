@@ -1,8 +1,8 @@
 //! Reads the annotations of one Ingress in one pass.
 
 use super::{
-    Access, Affinity, Annotations, BackendTls, Balancing, Denial, HostLevel, Known, Meanwhile, OnInvalid, Proxying,
-    Redirects,
+    Access, Affinity, Annotations, BackendTls, Balancing, ClientCertificates, Denial, HostLevel, Known, Meanwhile,
+    OnInvalid, Proxying, Redirects,
 };
 use super::{Rewriting, known, names};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -22,6 +22,10 @@ pub struct IngressAnnotations {
     pub hosts: HostLevel,
     /// Client access.
     pub access: Access,
+    /// Client certificates.
+    pub client_certificates: ClientCertificates,
+    /// The Secret for client certificates, if there may be one.
+    pub client_secret: Option<ObjectRef>,
     /// Forwarding.
     pub proxying: Proxying,
     /// TLS to backends.
@@ -304,6 +308,37 @@ impl Reading<'_> {
             self.report(Severity::Error, reason, "backend-protocol", value, message.to_owned()).unserved = true;
         }
         self.backend_tls();
+        self.client_certificates();
+    }
+
+    /// Which Secret is meant. One that can't be had closes the hosts: they were to be closed to most.
+    fn client_certificates(&mut self) {
+        let Some(secret) = &self.out.client_certificates.secret else { return };
+        let secret = secret.as_str().to_owned();
+        match self.reference(&secret) {
+            Ok(object) => self.out.client_secret = Some(object),
+            Err((reason, expected)) => {
+                self.deny(Denial::Hosts, "auth-tls-secret", &secret);
+                let message = format!("{expected}; the hosts of this Ingress answer 503");
+                self.report(Severity::Error, reason, "auth-tls-secret", &secret, message).unserved = true;
+            }
+        }
+    }
+
+    /// The Secret that an annotation names.
+    fn reference(&self, secret: &str) -> Result<ObjectRef, (Reason, &'static str)> {
+        match ObjectRef::parse(secret) {
+            Some(object)
+                if self.rules.other_namespaces || *object.namespace == *self.annotations.origin().namespace =>
+            {
+                Ok(object)
+            }
+            Some(_) => Err((
+                Reason::ForbiddenReference,
+                "expected a Secret of this namespace, as long as allow-cross-namespace-resources is false",
+            )),
+            None => Err((Reason::AnnotationParsingFailed, "expected namespace/name")),
+        }
     }
 
     /// Finds the Secret, and reports what can't work.
@@ -328,19 +363,12 @@ impl Reading<'_> {
             let message = "there is no proxy-ssl-name that a certificate could have, so requests answer 502";
             self.report(Severity::Error, Reason::AnnotationParsingFailed, "proxy-ssl-verify", "on", message.to_owned());
         }
-        let allowed = |object: &ObjectRef| {
-            self.rules.other_namespaces || *object.namespace == *self.annotations.origin().namespace
-        };
-        let (reason, expected) = match ObjectRef::parse(&secret) {
-            Some(object) if allowed(&object) => {
+        let (reason, expected) = match self.reference(&secret) {
+            Ok(object) => {
                 self.out.backend_secret = Some(object);
                 return;
             }
-            Some(_) => (
-                Reason::ForbiddenReference,
-                "expected a Secret of this namespace, as long as allow-cross-namespace-resources is false",
-            ),
-            None => (Reason::AnnotationParsingFailed, "expected namespace/name"),
+            Err(problem) => problem,
         };
         self.deny(Denial::Locations, "proxy-ssl-secret", &secret);
         let message = format!("{expected}; all paths of this Ingress answer 503");

@@ -6,9 +6,10 @@ use fairway_model::NetworkSet;
 use super::{Meanwhile, OnInvalid, Scope, Spec, annotations};
 use crate::configmap::{CONNECT_RETRIED, RESPONSE_HEAD, TRIES};
 use crate::value::{
-    AffinityKind, AffinityMode, AppRoot, BackendProtocol, CookieDomain, CookieName, CookiePath, ForwardedPrefix,
-    HashKey, HostAliases, LoadBalance, NextUpstream, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Seconds,
-    SecretName, ServerName, ServiceName, SignedSeconds, Size, Switch, TlsProtocols, Value, Vhost,
+    AffinityKind, AffinityMode, AppRoot, BackendProtocol, CertificatePage, CommonName, CookieDomain, CookieName,
+    CookiePath, ForwardedPrefix, HashKey, HostAliases, LoadBalance, NextUpstream, RedirectUrl, RewriteTarget,
+    RiskLevel, SameSite, Seconds, SecretName, ServerName, ServiceName, SignedSeconds, Size, Switch, TlsProtocols,
+    Value, VerifyClient, Vhost,
 };
 use crate::verdict::Verdict::{self, Differs};
 
@@ -69,6 +70,32 @@ annotations! {
         /// False exempts the paths from the ConfigMap's `global-auth-url`.
         "enable-global-auth" => global_auth: bool [Location, Low, Default]
             = Differs("global authentication isn't built: paths that it would guard answer 503, and false exempts from that");
+    }
+}
+
+annotations! {
+    /// Client certificates, over TLS only: plain HTTP is redirected where the host has a TLS entry, and else served. The first Ingress of a
+    /// host that has a usable Secret for it decides for all paths of the host. A request whose connection was made for a host that
+    /// asks for something else gets 421.
+    pub struct ClientCertificates {
+        /// The Secret with `ca.crt`, whose authorities clients' certificates must lead to, and `ca.crl` if there are revocation lists.
+        /// While it is missing, of no use, or in another namespace without `allow-cross-namespace-resources`, the host answers 503.
+        "auth-tls-secret" => secret: SecretName [Location, Medium, Reject]
+            = Differs("while the Secret can't be used the answer is 503, not 403; each authority in ca.crt is trusted by itself, also one that another one has signed");
+        /// With `on` a client without a good certificate gets 400. With `optional` it may have none, with `optional_no_ca` also one of an
+        /// unknown authority. With `off` none is asked for.
+        "auth-tls-verify-client" => verify: VerifyClient [Location, Medium, Default];
+        /// How many intermediate certificates a chain may have; 0 means 1.
+        "auth-tls-verify-depth" => depth: u32 [Location, Low, Default];
+        /// What clients get in place of 400: a redirect to a URL, or what the host has for a path.
+        "auth-tls-error-page" => error_page: CertificatePage [Location, High, Reject]
+            = Differs("a URL is sent as it is written, without nginx variables; a path is served to GET and HEAD, other methods get 400; @name and a query in a path are refused");
+        /// Which subjects are admitted: a pattern that is searched for in the subject as RFC 2253 writes it. Others get 403, on plain
+        /// HTTP as well.
+        "auth-tls-match-cn" => subject: CommonName [Location, High, Reject]
+            = Differs("regexes run in linear time, so look-around and back-references are refused");
+        /// Sends the certificate to backends, in ssl-client-cert.
+        "auth-tls-pass-certificate-to-upstream" => pass_certificate: bool [Location, Low, Reject];
     }
 }
 

@@ -47,6 +47,12 @@ const CASES: &[(&str, &str, &str)] = &[
     ("allowlist-source-range", "10.0.0.0/8", "10.0.0.0/33"),
     ("denylist-source-range", "192.0.2.1, 2001:db8::/32", "192.0.2.1 2001:db8::/32"),
     ("enable-global-auth", "false", "no"),
+    ("auth-tls-secret", "shop/ca", "shop/ca;"),
+    ("auth-tls-verify-client", "optional_no_ca", "On"),
+    ("auth-tls-verify-depth", "2", "two"),
+    ("auth-tls-error-page", "https://help.example/a?b=c", "@help"),
+    ("auth-tls-match-cn", "CN=(a|b)", "CN=("),
+    ("auth-tls-pass-certificate-to-upstream", "true", "on"),
     ("backend-protocol", "http", "SPDY"),
     ("default-backend", "errors", "other/errors"),
     ("upstream-vhost", "shop.internal", "a b"),
@@ -184,7 +190,8 @@ fn authentication_that_is_not_built_denies() {
     };
     assert_eq!(denial("auth-type", "basic"), Denial::Locations);
     assert_eq!(denial("auth-url", "https://auth.example/"), Denial::Locations);
-    assert_eq!(denial("auth-tls-secret", "shop/ca"), Denial::Hosts);
+    assert_eq!(denial("auth-tls-secret", "other/ca"), Denial::Hosts);
+    assert_eq!(denial("auth-tls-secret", "ca"), Denial::Hosts);
     for protocol in ["grpc", "GRPCS", "AUTO_HTTP", "FCGI"] {
         assert_eq!(denial("backend-protocol", protocol), Denial::Locations);
     }
@@ -383,7 +390,8 @@ fn verdicts_follow_the_values() {
         (&plain, &[("ssl-passthrough", "true")], "harmless"),
         (&passing, &[("ssl-passthrough", "true")], "not yet"),
         (&passing, &[("ssl-passthrough", "false")], "same"),
-        (&plain, &[("auth-tls-pass-certificate-to-upstream", "False")], "same"),
+        (&plain, &[("auth-tls-pass-certificate-to-upstream", "False")], "harmless"),
+        (&plain, &[("auth-tls-verify-depth", "2"), ("auth-tls-secret", "a/ca")], "same"),
     ] {
         assert_eq!(verdict(rules, all), label, "{all:?}");
     }

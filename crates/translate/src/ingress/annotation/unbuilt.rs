@@ -8,13 +8,10 @@ use crate::verdict::Verdict::{self, Harmless, NotYet, Refused};
 
 const SERVE: Meanwhile = Meanwhile::Serve;
 const DENY: Meanwhile = Meanwhile::Deny(Denial::Locations);
-const DENY_HOSTS: Meanwhile = Meanwhile::Deny(Denial::Hosts);
 const SNIPPET: Meanwhile = Meanwhile::DenySnippet(Denial::Locations);
 
 const EXTERNAL_AUTH: Verdict = NotYet("it belongs to external authentication (auth-url), which isn't built yet");
 const BASIC_AUTH: Verdict = NotYet("it belongs to basic authentication (auth-type), which isn't built yet");
-const CLIENT_CERTIFICATE: Verdict =
-    NotYet("it belongs to client certificates (auth-tls-secret), which aren't built yet");
 const CANARY: Verdict = NotYet("it belongs to canaries, which aren't built yet");
 const CORS: Verdict = NotYet("CORS isn't built yet: no headers are added, and preflights go to the backend");
 const FAST_CGI: Verdict = NotYet("it belongs to the backend protocol FCGI, which isn't built yet");
@@ -99,20 +96,6 @@ unbuilt! {
         Harmless("nothing here is shared between requests"), neutral "false";
     /// Raw nginx text for the request to the service.
     "auth-snippet": "nginx text" [Location, Critical] SNIPPET, SNIPPETS;
-    /// Asks clients of the host for a certificate.
-    "auth-tls-secret": "a Secret with ca.crt, `namespace/name`" [Location, Medium] DENY_HOSTS,
-        NotYet("client certificates aren't built yet");
-    /// Whether a client certificate is required.
-    "auth-tls-verify-client": "`on`, `off`, `optional` or `optional_no_ca`" [Location, Medium] SERVE, CLIENT_CERTIFICATE,
-        neutral "off";
-    /// Longest chain of a client certificate.
-    "auth-tls-verify-depth": "a whole number" [Location, Low] SERVE, CLIENT_CERTIFICATE;
-    /// The page for clients without a certificate.
-    "auth-tls-error-page": "a URL or path" [Location, High] SERVE, CLIENT_CERTIFICATE;
-    /// The subject that a client certificate must have.
-    "auth-tls-match-cn": "`CN=` and a regex" [Location, High] SERVE, CLIENT_CERTIFICATE;
-    /// Passes the client certificate to the backend.
-    "auth-tls-pass-certificate-to-upstream": "`true` or `false`" [Location, Low] SERVE, CLIENT_CERTIFICATE, neutral "false";
     /// Whether passing either the address list or authentication is enough.
     "satisfy": "`any` or `all`" [Location, Low] SERVE,
         NotYet("authentication isn't built yet, so the address list alone decides"), neutral "all";

@@ -1,12 +1,12 @@
-//! The contents of a Secret for TLS to backends: authorities, a client certificate, or both.
+//! The contents of a Secret for TLS to backends or for client certificates: authorities, a certificate of ours, or both.
 
 use std::sync::Arc;
 
 use fairway_model::Authority;
 use k8s_openapi::api::core::v1::Secret;
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::{Unusable, field};
 use crate::limit;
@@ -18,6 +18,8 @@ pub(crate) struct BackendSecret {
     pub(crate) authorities: Option<Arc<[Authority]>>,
     /// Whether there is a client certificate.
     pub(crate) has_certificate: bool,
+    /// What `ca.crl` holds.
+    pub(crate) revocation_lists: Result<Arc<[Authority]>, Unusable>,
 }
 
 /// Reads a Secret with `ca.crt`, or with `tls.crt` and `tls.key`, or all of them. Everything in it must be usable; `certificate`
@@ -30,7 +32,23 @@ pub(crate) fn read(secret: &Secret, certificate: Result<(), &str>) -> Result<Bac
     } else if authorities.is_none() {
         return Err("expected the key ca.crt, or tls.crt and tls.key".into());
     }
-    Ok(BackendSecret { authorities, has_certificate })
+    let revocation_lists = field(secret, "ca.crl").map_or_else(|| Ok(Arc::default()), revocation_lists);
+    Ok(BackendSecret { authorities, has_certificate, revocation_lists })
+}
+
+fn revocation_lists(pem: &[u8]) -> Result<Arc<[Authority]>, Unusable> {
+    let mut found = Vec::new();
+    for list in CertificateRevocationListDer::pem_slice_iter(pem) {
+        let list = list.map_err(|_| "ca.crl holds no revocation lists in PEM form".to_owned())?;
+        if !CertificateRevocationList::from_der(&list).is_ok_and(|(rest, _)| rest.is_empty()) {
+            return Err("ca.crl holds a malformed revocation list".into());
+        }
+        if found.len() == limit::AUTHORITIES {
+            return Err(format!("ca.crl holds more than {} revocation lists", limit::AUTHORITIES));
+        }
+        found.push(Authority::new(list.as_ref()));
+    }
+    if found.is_empty() { Err("ca.crl holds no revocation list".into()) } else { Ok(found.into()) }
 }
 
 fn authorities(pem: &[u8]) -> Result<Arc<[Authority]>, Unusable> {

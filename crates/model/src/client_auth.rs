@@ -1,0 +1,238 @@
+//! Client certificates: what a host asks for, and what is known about the one that a client showed.
+//!
+//! The TLS layer asks for a certificate and accepts any, so that a client without a good one gets an HTTP response
+//! that says so. Invariant: only [`decide`](crate::decision::decide) admits a request to a host that asks for one.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use regex::bytes::{Regex, RegexBuilder};
+use serde::{Deserialize, Serialize};
+
+use crate::Authority;
+
+/// The client certificates that a host asks for.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ClientAuth {
+    /// Whether a client may come without one.
+    pub mode: ClientAuthMode,
+    /// Whose certificates are accepted.
+    pub authorities: Arc<[Authority]>,
+    /// Revocation lists in DER, of the authorities and of intermediate ones. If there is any, each link of a chain needs
+    /// one that is current.
+    #[serde(default, skip_serializing_if = "<[Authority]>::is_empty")]
+    pub revocation_lists: Arc<[Authority]>,
+    /// Largest number of intermediate certificates between the client's and an authority.
+    pub depth: u32,
+    /// What the subject must match; others get 403.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<SubjectPattern>,
+    /// What a client gets in place of 400.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_page: Option<CertificateErrorPage>,
+    /// Whether backends get the certificate itself.
+    pub passes_certificate: bool,
+}
+
+/// Whether a client may come without a certificate, or with one of an unknown authority.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum ClientAuthMode {
+    /// A good certificate is required.
+    Required,
+    /// None, or a good one.
+    Optional,
+    /// None, or any that is not bad otherwise: the authority may be unknown.
+    AnyAuthority,
+}
+
+/// What a client without a good certificate gets.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum CertificateErrorPage {
+    /// A redirect to this URL with 302.
+    Url(Box<str>),
+    /// What the host has for this path.
+    Path(Box<str>),
+}
+
+/// A compiled pattern that is searched for in the subject; two are equal if their text is.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "Box<str>", into = "Box<str>")]
+pub struct SubjectPattern {
+    text: Box<str>,
+    regex: Regex,
+}
+
+/// What is known about the certificate of a client.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ClientIdentity {
+    /// How it was verified.
+    pub verified: Verified,
+    /// Whether only its authority is unknown.
+    pub of_unknown_authority: bool,
+    /// Its subject as in RFC 2253; empty without a certificate.
+    pub subject: Box<str>,
+    /// Its issuer as in RFC 2253.
+    pub issuer: Box<str>,
+    /// Its serial number in hexadecimal.
+    pub serial: Box<str>,
+    /// Its SHA-1 fingerprint in hexadecimal.
+    pub fingerprint: Box<str>,
+    /// It in PEM, percent-encoded.
+    pub escaped: Box<str>,
+}
+
+/// How the certificate of a client was verified.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Verified {
+    /// There is none.
+    #[default]
+    Missing,
+    /// It is good.
+    Success,
+    /// It is not, for this reason.
+    Failed(&'static str),
+}
+
+impl fmt::Display for Verified {
+    /// As nginx's `$ssl_client_verify`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("NONE"),
+            Self::Success => f.write_str("SUCCESS"),
+            Self::Failed(why) => write!(f, "FAILED:{why}"),
+        }
+    }
+}
+
+/// Why a client's certificate does not admit it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Inadmissible {
+    /// There is none.
+    Missing,
+    /// It is not good.
+    Refused,
+    /// Its subject does not match.
+    Subject,
+}
+
+impl ClientAuth {
+    /// Whether a client is admitted. `None` for a connection without TLS, which no certificate is asked for on; the
+    /// subject is empty there.
+    ///
+    /// # Errors
+    ///
+    /// See [`Inadmissible`].
+    pub fn admit(&self, identity: Option<&ClientIdentity>) -> Result<(), Inadmissible> {
+        if let Some(identity) = identity {
+            match (&identity.verified, self.mode) {
+                (Verified::Missing, ClientAuthMode::Required) => return Err(Inadmissible::Missing),
+                (Verified::Failed(_), ClientAuthMode::AnyAuthority) if identity.of_unknown_authority => {}
+                (Verified::Failed(_), _) => return Err(Inadmissible::Refused),
+                (Verified::Missing | Verified::Success, _) => {}
+            }
+        }
+        let subject = identity.map_or("", |identity| &identity.subject);
+        match &self.subject {
+            Some(pattern) if !pattern.regex.is_match(subject.as_bytes()) => Err(Inadmissible::Subject),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl SubjectPattern {
+    /// The pattern as the user wrote it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl FromStr for SubjectPattern {
+    type Err = regex::Error;
+
+    fn from_str(text: &str) -> Result<Self, regex::Error> {
+        const SIZE: usize = crate::PathRegex::SIZE_LIMIT;
+        let builder = &mut RegexBuilder::new(text);
+        let regex = builder.unicode(false).size_limit(SIZE).dfa_size_limit(SIZE).nest_limit(50).build()?;
+        Ok(Self { text: text.into(), regex })
+    }
+}
+
+impl TryFrom<Box<str>> for SubjectPattern {
+    type Error = regex::Error;
+
+    fn try_from(text: Box<str>) -> Result<Self, regex::Error> {
+        text.parse()
+    }
+}
+
+impl From<SubjectPattern> for Box<str> {
+    fn from(pattern: SubjectPattern) -> Self {
+        pattern.text
+    }
+}
+
+impl PartialEq for SubjectPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for SubjectPattern {}
+
+impl fmt::Debug for SubjectPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(mode: ClientAuthMode, subject: Option<&str>) -> ClientAuth {
+        ClientAuth {
+            mode,
+            authorities: [].into(),
+            revocation_lists: [].into(),
+            depth: 1,
+            subject: subject.map(|text| text.parse().unwrap()),
+            error_page: None,
+            passes_certificate: false,
+        }
+    }
+
+    fn identity(verified: Verified, of_unknown_authority: bool, subject: &str) -> ClientIdentity {
+        ClientIdentity { verified, of_unknown_authority, subject: subject.into(), ..ClientIdentity::default() }
+    }
+
+    #[test]
+    fn each_mode_admits_what_nginx_admits() {
+        use ClientAuthMode::{AnyAuthority, Optional, Required};
+        use Inadmissible::{Missing, Refused};
+        let good = identity(Verified::Success, false, "CN=a");
+        let none = identity(Verified::Missing, false, "");
+        let unknown = identity(Verified::Failed("self-signed certificate"), true, "CN=a");
+        let expired = identity(Verified::Failed("certificate has expired"), false, "CN=a");
+        for (mode, of_none, of_unknown) in
+            [(Required, Err(Missing), Err(Refused)), (Optional, Ok(()), Err(Refused)), (AnyAuthority, Ok(()), Ok(()))]
+        {
+            let policy = policy(mode, None);
+            assert_eq!(policy.admit(Some(&good)), Ok(()));
+            assert_eq!(policy.admit(Some(&none)), of_none);
+            assert_eq!(policy.admit(Some(&unknown)), of_unknown);
+            assert_eq!(policy.admit(Some(&expired)), Err(Refused));
+            assert_eq!(policy.admit(None), Ok(()), "no TLS");
+        }
+    }
+
+    #[test]
+    fn the_subject_is_searched_and_letter_case_counts() {
+        let policy = policy(ClientAuthMode::Optional, Some("CN=(foo|bar)"));
+        let admits = |subject| policy.admit(Some(&identity(Verified::Success, false, subject)));
+        assert_eq!(admits("O=x,CN=foobar"), Ok(()));
+        assert_eq!(admits("CN=Foo"), Err(Inadmissible::Subject));
+        assert_eq!(policy.admit(Some(&ClientIdentity::default())), Err(Inadmissible::Subject));
+        assert_eq!(policy.admit(None), Err(Inadmissible::Subject), "as in ingress-nginx, also without TLS");
+    }
+}

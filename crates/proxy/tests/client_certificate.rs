@@ -1,0 +1,286 @@
+//! Client certificates: who is admitted, what others get, what backends are told, and that nothing carries a verdict over.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
+mod support;
+
+use std::sync::Arc;
+
+use fairway_model::{
+    Authority, CertificateErrorPage, ClientAuth, ClientAuthMode, ForwardPolicy, Host, HostPattern, Resource,
+};
+use fairway_proxy::ProxyConfig;
+use fairway_testkit::{Ca, Client, Leaf, Origin, Response, TlsClient};
+use support::log::{Lines, logging};
+use support::{HOST, TestProxy, backend, config, forward, host, route, table};
+
+struct Site {
+    ca: Ca,
+    origin: Origin,
+    proxy: TestProxy,
+}
+
+fn auth(ca: &Ca) -> ClientAuth {
+    ClientAuth {
+        mode: ClientAuthMode::Required,
+        authorities: [Authority::new(ca.der().to_vec())].into(),
+        revocation_lists: [].into(),
+        depth: 1,
+        subject: None,
+        error_page: None,
+        passes_certificate: false,
+    }
+}
+
+fn asking(name: &str, auth: ClientAuth) -> Resource {
+    let routes = vec![route("/", forward("web", ForwardPolicy::default()))];
+    let host = Host::new(table(), HostPattern::parse(name).unwrap(), routes);
+    Resource::from(host.with_client_auth(Some(Arc::new(auth))))
+}
+
+fn start_with(change: impl FnOnce(&mut ClientAuth), config: ProxyConfig) -> Site {
+    let (ca, origin) = (Ca::new("root"), Origin::start("a"));
+    let mut auth = auth(&ca);
+    change(&mut auth);
+    let mut resources = backend("web", &[origin.address()]);
+    resources.push(asking(HOST, auth));
+    resources.push(host("plain.example", vec![route("/", forward("web", ForwardPolicy::default()))]));
+    Site { ca, origin, proxy: TestProxy::start_with(resources, config) }
+}
+
+fn start(change: impl FnOnce(&mut ClientAuth)) -> Site {
+    start_with(change, config())
+}
+
+fn client(leaf: Option<&Leaf>) -> TlsClient {
+    let client = TlsClient::unverified(HOST);
+    leaf.map_or(client.clone(), |leaf| client.certificate(leaf))
+}
+
+impl Site {
+    async fn get(&self, leaf: Option<&Leaf>) -> Response {
+        client(leaf).connect(self.proxy.https).await.get(HOST, "/").await
+    }
+
+    /// Status, and the verdict that the backend is told.
+    async fn outcome(&self, leaf: Option<&Leaf>) -> (u16, Option<String>) {
+        let response = self.get(leaf).await;
+        let told = (response.status == 200).then(|| response.echo());
+        (response.status, told.and_then(|echo| echo.header("ssl-client-verify").map(str::to_owned)))
+    }
+}
+
+fn told(status: u16, verdict: &str) -> (u16, Option<String>) {
+    (status, Some(verdict.to_owned()))
+}
+
+#[tokio::test]
+async fn a_client_without_a_good_certificate_gets_400_and_no_alert() {
+    let site = start(|_| {});
+    let strange = Ca::new("other").leaf(&["client"]);
+    let cases = [
+        (None, "No required SSL certificate was sent"),
+        (Some(strange), "The SSL certificate error"),
+        (Some(site.ca.certificate(&["client"]).expired().issue()), "The SSL certificate error"),
+        (Some(site.ca.certificate(&["client"]).not_yet_valid().issue()), "The SSL certificate error"),
+    ];
+    for (leaf, message) in &cases {
+        for client in [client(leaf.as_ref()).only_tls12(), client(leaf.as_ref()).only_tls13()] {
+            let mut connection = client.connect(site.proxy.https).await;
+            for _ in 0..2 {
+                let response = connection.get(HOST, "/").await;
+                assert_eq!(response.status, 400);
+                assert!(response.text().contains(message), "{}", response.text());
+            }
+        }
+    }
+    assert_eq!(site.origin.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_good_certificate_is_told_to_the_backend_in_place_of_claims() {
+    let lines = Lines::default();
+    let format = "$ssl_client_verify|$ssl_client_s_dn|$ssl_client_i_dn|$ssl_client_serial";
+    let site = start_with(|auth| auth.passes_certificate = true, logging(&lines, format));
+    let leaf = site.ca.certificate(&["client"]).common_name("a, b").serial(0x2a).issue();
+    let claims = [
+        ("host", HOST),
+        ("ssl-client-verify", "SUCCESS"),
+        ("SSL_Client_Subject_DN", "CN=root"),
+        ("ssl-client-cert", "x"),
+        ("ssl-client-own", "x"),
+    ];
+    for client in [client(Some(&leaf)).only_tls12(), client(Some(&leaf)).only_tls13()] {
+        let mut connection = client.connect(site.proxy.https).await;
+        let echo = connection.request("GET", "/", &claims, b"").await.echo();
+        assert_eq!(echo.headers.all("ssl-client-verify"), ["SUCCESS"]);
+        assert_eq!(echo.headers.all("ssl-client-subject-dn"), ["CN=a\\, b"]);
+        assert_eq!(echo.headers.all("ssl-client-issuer-dn"), ["CN=root"]);
+        assert_eq!(echo.header("ssl_client_subject_dn"), None);
+        assert_eq!(echo.header("ssl-client-own"), None);
+        let certificate = echo.header("ssl-client-cert").unwrap().to_owned();
+        assert!(certificate.starts_with("-----BEGIN%20CERTIFICATE-----%0AMII"), "{certificate}");
+        assert!(certificate.ends_with("%0A-----END%20CERTIFICATE-----%0A"), "{certificate}");
+    }
+    let lines = lines.after(2).await;
+    assert!(lines.iter().all(|line| line == "SUCCESS|CN=a\\x5C, b|CN=root|2A"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn optional_admits_none_and_no_bad_one() {
+    let site = start(|auth| auth.mode = ClientAuthMode::Optional);
+    let strange = Ca::new("other").leaf(&["client"]);
+    assert_eq!(site.outcome(None).await, told(200, "NONE"));
+    assert_eq!(site.outcome(Some(&site.ca.leaf(&["client"]))).await, told(200, "SUCCESS"));
+    assert_eq!(site.outcome(Some(&strange)).await, (400, None));
+    let echo = site.get(None).await.echo();
+    assert_eq!(echo.header("ssl-client-cert"), None);
+    assert_eq!(echo.header("ssl-client-subject-dn"), None);
+}
+
+#[tokio::test]
+async fn any_authority_admits_unknown_ones_only() {
+    let site = start(|auth| auth.mode = ClientAuthMode::AnyAuthority);
+    let other = Ca::new("other");
+    assert_eq!(site.outcome(None).await, told(200, "NONE"));
+    let verdict = told(200, "FAILED:unable to verify the first certificate");
+    assert_eq!(site.outcome(Some(&other.leaf(&["client"]))).await, verdict);
+    assert_eq!(site.outcome(Some(&site.ca.leaf(&["client"]))).await, told(200, "SUCCESS"));
+    let expired = site.ca.certificate(&["client"]).expired().issue();
+    assert_eq!(site.outcome(Some(&expired)).await, (400, None));
+}
+
+#[tokio::test]
+async fn a_chain_is_no_longer_than_allowed() {
+    for (depth, expected) in [(1, 400), (2, 200)] {
+        let site = start(|auth| auth.depth = depth);
+        let near = site.ca.intermediate("near");
+        assert_eq!(site.outcome(Some(&near.leaf(&["client"]))).await.0, 200);
+        let far = near.intermediate("far");
+        assert_eq!(site.outcome(Some(&far.leaf(&["client"]))).await.0, expected, "{depth}");
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_refused() {
+    let ca = Ca::new("root");
+    let origin = Origin::start("a");
+    let policy = |list: Vec<u8>| ClientAuth { revocation_lists: [Authority::new(list)].into(), ..auth(&ca) };
+    let mut resources = backend("web", &[origin.address()]);
+    resources.push(asking(HOST, policy(ca.revocation_list(&[7], true))));
+    let site = Site { proxy: TestProxy::start(resources), origin, ca: Ca::new("unused") };
+    let (revoked, good) =
+        (ca.certificate(&["client"]).serial(7).issue(), ca.certificate(&["client"]).serial(8).issue());
+    assert_eq!(site.outcome(Some(&revoked)).await, (400, None));
+    assert_eq!(site.outcome(Some(&good)).await, told(200, "SUCCESS"));
+    for useless in [ca.revocation_list(&[7], false), Ca::new("root").revocation_list(&[], true), b"no list".to_vec()] {
+        site.proxy.publish([asking(HOST, policy(useless))]).await;
+        assert_eq!(site.outcome(Some(&good)).await, (400, None), "nothing says that it is good");
+    }
+    assert_eq!(site.origin.connections(), 1);
+}
+
+#[tokio::test]
+async fn another_subject_gets_403_also_on_plain_http() {
+    let site = start(|auth| auth.subject = Some("CN=admin".parse().unwrap()));
+    let leaf = |name| site.ca.certificate(&["client"]).common_name(name).issue();
+    assert_eq!(site.get(Some(&leaf("administrator"))).await.status, 200, "it is searched for");
+    let response = site.get(Some(&leaf("Admin"))).await;
+    assert_eq!(response.status, 403);
+    assert!(response.text().contains("client certificate unauthorized"));
+    assert_eq!(site.proxy.connect().await.get(HOST, "/").await.status, 403);
+}
+
+#[tokio::test]
+async fn plain_http_is_served_without_claims() {
+    let site = start(|_| {});
+    let fields = [("host", HOST), ("ssl-client-verify", "SUCCESS"), ("ssl-client-subject-dn", "CN=admin")];
+    let echo = site.proxy.connect().await.request("GET", "/", &fields, b"").await.echo();
+    assert_eq!(echo.header("ssl-client-verify"), None);
+    assert_eq!(echo.header("ssl-client-subject-dn"), None);
+}
+
+#[tokio::test]
+async fn the_error_page_replaces_400() {
+    let url = "https://help.example/certificate";
+    let site = start(|auth| auth.error_page = Some(CertificateErrorPage::Url(url.into())));
+    let response = site.get(None).await;
+    assert_eq!((response.status, response.header("location")), (302, Some(url)));
+    assert_eq!(site.outcome(Some(&site.ca.leaf(&["client"]))).await.0, 200);
+
+    let site = start(|auth| auth.error_page = Some(CertificateErrorPage::Path("/help".into())));
+    let mut connection = client(None).connect(site.proxy.https).await;
+    let echo = connection.get(HOST, "/secret/thing?x=1").await.echo();
+    assert_eq!(echo.target, "/help", "and nothing of what was asked for");
+    assert_eq!(echo.header("ssl-client-verify"), Some("NONE"));
+    let post = connection.request("POST", "/secret", &[("host", HOST)], b"body").await;
+    assert_eq!(post.status, 400);
+}
+
+#[tokio::test]
+async fn a_connection_for_a_host_with_other_demands_is_misdirected() {
+    let site = start(|_| {});
+    let leaf = site.ca.leaf(&["client"]);
+    let mut elsewhere = TlsClient::unverified("plain.example").certificate(&leaf).connect(site.proxy.https).await;
+    assert_eq!(elsewhere.get("plain.example", "/").await.status, 200);
+    assert_eq!(elsewhere.get(HOST, "/").await.status, 421);
+    let mut nameless = client(Some(&leaf)).without_sni().connect(site.proxy.https).await;
+    assert_eq!(nameless.get(HOST, "/").await.status, 421);
+    let mut own = client(Some(&leaf)).connect(site.proxy.https).await;
+    assert_eq!(own.get(HOST, "/").await.status, 200);
+    assert_eq!(own.get("plain.example", "/").await.status, 421);
+    // A host with the same demands is no other.
+    site.proxy.publish([asking("same.example", auth(&site.ca))]).await;
+    assert_eq!(own.get("same.example", "/").await.echo().header("ssl-client-verify"), Some("SUCCESS"));
+    site.proxy.publish([asking("same.example", ClientAuth { depth: 2, ..auth(&site.ca) })]).await;
+    assert_eq!(own.get("same.example", "/").await.status, 421);
+}
+
+#[tokio::test]
+async fn a_resumed_session_is_verified_again() {
+    let site = start(|_| {});
+    let leaf = site.ca.leaf(&["client"]);
+    for client in [client(Some(&leaf)).only_tls12(), client(Some(&leaf)).only_tls13()] {
+        site.proxy.publish([asking(HOST, auth(&site.ca))]).await;
+        let mut resumed = false;
+        for _ in 0..3 {
+            let mut connection = client.connect(site.proxy.https).await;
+            assert_eq!(connection.get(HOST, "/").await.status, 200);
+            resumed |= connection.tls().resumed;
+        }
+        assert!(resumed);
+        let mut old = client.connect(site.proxy.https).await;
+        assert_eq!(old.get(HOST, "/").await.status, 200);
+        site.proxy.publish([asking(HOST, auth(&Ca::new("new")))]).await;
+        assert_eq!(client.connect(site.proxy.https).await.get(HOST, "/").await.status, 400);
+        assert_eq!(old.get(HOST, "/").await.status, 400, "the connection stays, and no verdict with it");
+    }
+}
+
+#[tokio::test]
+async fn a_session_from_before_does_not_keep_a_certificate_from_being_asked_for() {
+    let site = start(|_| {});
+    let leaf = site.ca.leaf(&["client"]);
+    let open = host(HOST, vec![route("/", forward("web", ForwardPolicy::default()))]);
+    for client in [client(Some(&leaf)).only_tls12(), client(Some(&leaf)).only_tls13()] {
+        site.proxy.publish([open.clone()]).await;
+        let mut before = client.connect(site.proxy.https).await;
+        assert_eq!(before.get(HOST, "/").await.status, 200);
+        site.proxy.publish([asking(HOST, auth(&site.ca))]).await;
+        assert_eq!(before.get(HOST, "/").await.status, 421, "it was not asked");
+        assert_eq!(client.connect(site.proxy.https).await.get(HOST, "/").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_without_its_key_ends_the_handshake() {
+    let site = start(|auth| auth.mode = ClientAuthMode::AnyAuthority);
+    let stolen = site.ca.certificate(&["client"]).mismatched_key().issue();
+    // In TLS 1.3 the client hears of it with its first read.
+    if let Ok(mut connection) = client(Some(&stolen)).try_connect(site.proxy.https).await {
+        let _ = connection.try_send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+        assert_eq!(connection.drain().await.0, b"");
+    }
+    assert_eq!(site.origin.connections(), 0);
+    assert_eq!(Client::connect(site.proxy.http).await.get(HOST, "/").await.status, 200);
+}
