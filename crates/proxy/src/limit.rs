@@ -94,7 +94,7 @@ fairway_model::limits! {
             HTTP2_PING_AFTER: Duration = Duration::from_secs(20), Time, "It gets a PING.", "";
             /// Time for its answer.
             HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20), Time, "The connection is closed.", "`client_gone`";
-            /// Time for a client to end a connection that has no streams, once it was told that no more are accepted.
+            /// Time for a client to end a connection without streams, after the GOAWAY that refuses new ones.
             HTTP2_LEAVE_TIMEOUT: Duration = Duration::from_secs(5), Time, "The connection is closed.", "";
         }
     }
