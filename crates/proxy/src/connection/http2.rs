@@ -2,7 +2,8 @@
 //! it, concerns no other.
 //!
 //! The end of a connection is announced: GOAWAY with the highest possible stream, so that requests on their way are still served, a
-//! round trip later GOAWAY with the last one (RFC 9113 6.8), and the end once the streams have ended.
+//! round trip later GOAWAY with the last one (RFC 9113 6.8), and the end once the streams have ended. Some clients take the first for
+//! the failure of their requests (httpx, undici, Java's HttpClient), so it waits for a moment without streams, but not for long.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -18,30 +19,30 @@ use crate::error::Failure;
 use crate::exchange::{ConnectionFacts, Exchange, Sides};
 use crate::http2::{Block, Http2Io, Http2Stream, Link, TlsFacts, receive_head};
 use crate::limit::{
-    CLIENT_SEND_TIMEOUT, HTTP2_CONNECTION_WINDOW, HTTP2_ERROR_RESETS, HTTP2_FRAME, HTTP2_HEADER_TABLE,
-    HTTP2_LEAVE_TIMEOUT, HTTP2_PENDING_RESETS, HTTP2_PING_AFTER, HTTP2_PING_TIMEOUT, HTTP2_SEND_BUFFER,
-    HTTP2_STREAM_WINDOW, LINGER_TIME,
+    CLIENT_SEND_TIMEOUT, HTTP2_ANNOUNCE_AFTER, HTTP2_CONNECTION_WINDOW, HTTP2_ERROR_RESETS, HTTP2_FRAME,
+    HTTP2_HEADER_TABLE, HTTP2_LEAVE_TIMEOUT, HTTP2_PENDING_RESETS, HTTP2_PING_AFTER, HTTP2_PING_TIMEOUT,
+    HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW, LINGER_BYTES, LINGER_GAP, LINGER_TIME,
 };
 use crate::live::Live;
 use crate::metrics::Phase;
 use crate::prepared::header_list_limit;
-use crate::shard::Admission;
+use crate::shard::{Admission, Shard};
 use crate::stream::Downstream;
-use crate::timer::{Deadline, Millis, NEVER};
+use crate::timer::{Deadline, Millis, NEVER, within};
 
 /// What the tasks of a connection share.
 #[derive(Debug)]
-struct Shared {
+struct SharedConnection {
     facts: ConnectionFacts,
     link: Rc<Link>,
 }
 
 /// One stream, counted as long as it lives.
 #[derive(Debug)]
-struct StreamCount(Rc<Shared>);
+struct StreamCount(Rc<SharedConnection>);
 
 impl StreamCount {
-    fn new(shared: Rc<Shared>) -> Self {
+    fn new(shared: Rc<SharedConnection>) -> Self {
         shared.link.begin_stream();
         Self(shared)
     }
@@ -69,6 +70,8 @@ enum Ending {
 struct Times {
     /// A connection without streams ends, or the next step of its end is due.
     idle: Millis,
+    /// The end is announced although there are streams.
+    leave: Millis,
     /// The client is asked, or its answer is due.
     ping: Millis,
     /// The client has to read.
@@ -79,7 +82,7 @@ struct Times {
 
 /// The task that drives a connection.
 struct Driver {
-    shared: Rc<Shared>,
+    shared: Rc<SharedConnection>,
     connection: Connection<Http2Io, Block>,
     pings: Option<PingPong>,
     asked: bool,
@@ -110,14 +113,14 @@ pub(super) async fn serve(connection: ClientConnection, early: Vec<u8>) {
     let mut driver = Driver {
         pings: connection.ping_pong(),
         connection,
-        shared: Rc::new(Shared { facts, link }),
+        shared: Rc::new(SharedConnection { facts, link }),
         asked: false,
         deadline,
         admission,
         ending: Ending::None,
         busy: false,
         seen: (0, None),
-        times: Times { idle: head_due, ping: NEVER, write: NEVER, head: NEVER },
+        times: Times { idle: head_due, leave: NEVER, ping: NEVER, write: NEVER, head: NEVER },
     };
     poll_fn(|cx| driver.poll(cx)).await;
     driver.end().await;
@@ -152,9 +155,6 @@ impl Driver {
                 tracing::debug!(remote_addr = %shared.facts.arrival.peer, "HTTP/2 connection abused");
                 self.close(Reason::ENHANCE_YOUR_CALM);
             }
-            if self.ending == Ending::None && (link.leaves() || shard.is_draining()) {
-                self.announce();
-            }
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => self.accept(request, respond),
                 Poll::Ready(Some(Err(error))) => {
@@ -163,6 +163,7 @@ impl Driver {
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending if link.is_abused() && self.ending != Ending::Closing => {}
+                Poll::Pending if self.is_to_announce() => self.announce(),
                 Poll::Pending => match self.poll_times(cx) {
                     // Something was sent.
                     Poll::Ready(true) => {}
@@ -173,10 +174,26 @@ impl Driver {
         }
     }
 
+    /// Whether the end is to be announced now. If not, sets the time until which it waits.
+    fn is_to_announce(&mut self) -> bool {
+        let facts = &self.shared.facts;
+        if self.ending != Ending::None || !(self.shared.link.leaves() || facts.shard.is_draining()) {
+            return false;
+        }
+        // The frames of streams that have ended for us may still be on their way.
+        let busy = self.shared.link.is_busy() || self.connection.has_streams();
+        if busy && self.times.leave == NEVER {
+            self.times.leave = facts.shard.timers.after(HTTP2_ANNOUNCE_AFTER);
+        }
+        !busy
+    }
+
     /// Announces that no more streams are taken.
     fn announce(&mut self) {
         self.connection.graceful_shutdown();
         self.ending = Ending::Announced;
+        self.times.leave = NEVER;
+        self.note_phase();
         if !self.busy {
             self.times.idle = self.shared.facts.shard.timers.after(HTTP2_LEAVE_TIMEOUT);
         }
@@ -187,8 +204,13 @@ impl Driver {
         self.connection.abrupt_shutdown(reason);
         self.ending = Ending::Closing;
         let linger = if reason == Reason::NO_ERROR { HTTP2_LEAVE_TIMEOUT } else { LINGER_TIME };
-        self.times =
-            Times { idle: self.shared.facts.shard.timers.after(linger), ping: NEVER, write: NEVER, head: NEVER };
+        self.times = Times {
+            idle: self.shared.facts.shard.timers.after(linger),
+            leave: NEVER,
+            ping: NEVER,
+            write: NEVER,
+            head: NEVER,
+        };
     }
 
     /// Begins a stream.
@@ -235,8 +257,8 @@ impl Driver {
         } else if self.admission.is_called() {
             return Poll::Ready(false);
         }
-        let Times { idle, ping, write, head } = self.times;
-        let first = idle.min(ping).min(write).min(head);
+        let Times { idle, leave, ping, write, head } = self.times;
+        let first = idle.min(leave).min(ping).min(write).min(head);
         self.deadline.set(first);
         if !self.busy && self.ending != Ending::Closing && self.admission.is_called() {
             self.close(Reason::NO_ERROR);
@@ -251,6 +273,8 @@ impl Driver {
         }
         if head <= now {
             self.close(Reason::ENHANCE_YOUR_CALM);
+        } else if leave <= now {
+            self.announce();
         } else if idle <= now {
             match self.ending {
                 Ending::None if !link.lingers() => self.announce(),
@@ -309,7 +333,7 @@ impl Driver {
 /// Serves one request.
 async fn serve_stream(count: StreamCount, request: Request<RecvStream>, respond: SendResponse<Block>) {
     let begun = Instant::now();
-    let Shared { facts, link } = &*count.0;
+    let SharedConnection { facts, link } = &*count.0;
     let shard = &facts.shard;
     let deadline = Deadline::of_task(shard.timers.clone()).await;
     let running = shard.running();
@@ -339,4 +363,19 @@ async fn serve_stream(count: StreamCount, request: Request<RecvStream>, respond:
         link.charge_reset();
     }
     shard.store.give_back(work);
+    if stream.lingers() {
+        linger(shard, &deadline, &mut stream).await;
+    }
+}
+
+/// Reads on and drops what comes until the client has ended its request, for a limited time.
+async fn linger(shard: &Shard, deadline: &Deadline, stream: &mut Http2Stream) {
+    let end = shard.timers.after(LINGER_TIME);
+    let mut left = LINGER_BYTES;
+    while left > 0 && shard.timers.now() < end {
+        deadline.set(shard.timers.after(LINGER_GAP).min(end));
+        let read = poll_fn(|cx| if shard.is_stopping() { Poll::Ready(None) } else { stream.poll_discard(cx) });
+        let Some(Some(count)) = within(deadline, read).await else { return };
+        left = left.saturating_sub(count);
+    }
 }

@@ -9,7 +9,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 
 use super::block::Block;
-use super::compose::{self, FieldGatherer, Head, Line};
+use super::compose::{self, FieldGatherer, GatheredField, Head};
 use super::link::Link;
 use crate::buffer::Buffer;
 use crate::direction::Direction;
@@ -86,6 +86,21 @@ impl Http2Stream {
         !self.finished && self.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
+    /// Whether the client still sends although it has the whole response. Some clients lose the response when their stream is
+    /// reset then, with NO_ERROR as well (httpx, Java's HttpClient), so their data is read for a while.
+    pub(crate) fn lingers(&self) -> bool {
+        self.finished && !self.has_all()
+    }
+
+    /// Drops data; `None` at the end of it.
+    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Option<u64>> {
+        self.rest = Bytes::new();
+        let held = self.received.flow_control().used_capacity();
+        let _ = self.received.flow_control().release_capacity(held);
+        let data = ready!(self.received.poll_data(cx));
+        Poll::Ready(data.and_then(Result::ok).map(|data| data.len() as u64))
+    }
+
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.send {
             None => self.respond.poll_reset(cx).map(drop),
@@ -113,7 +128,7 @@ pub(crate) struct Http2Client<'a> {
     source: BodySource<'a>,
     /// Memory for the text of fields.
     out: &'a mut Outgoing,
-    lines: &'a mut Vec<Line>,
+    lines: &'a mut Vec<GatheredField>,
     /// Whether the head was accepted.
     parsed: bool,
     head_len: u64,
@@ -129,7 +144,7 @@ impl<'a> Http2Client<'a> {
         received: &'a mut Buffer,
         head: &'a RequestHead,
         out: &'a mut Outgoing,
-        lines: &'a mut Vec<Line>,
+        lines: &'a mut Vec<GatheredField>,
     ) -> Self {
         Self {
             link,

@@ -15,7 +15,7 @@ use crate::message::ResponseContext;
 use crate::respond::{Answer, Page};
 
 /// One field: its name, and where its value is in the text of all values.
-pub(crate) type Line = (HeaderName, Range<usize>);
+pub(crate) type GatheredField = (HeaderName, Range<usize>);
 
 const DATE: FieldName<'_> = FieldName::from_static("Date");
 const CONTENT_LENGTH: FieldName<'_> = FieldName::from_static("Content-Length");
@@ -24,12 +24,12 @@ const CONTENT_LENGTH: FieldName<'_> = FieldName::from_static("Content-Length");
 #[derive(Debug)]
 pub(super) struct FieldGatherer<'a> {
     text: &'a mut Vec<u8>,
-    lines: &'a mut Vec<Line>,
+    lines: &'a mut Vec<GatheredField>,
     size: u64,
 }
 
 impl<'a> FieldGatherer<'a> {
-    pub(super) fn new(text: &'a mut Vec<u8>, lines: &'a mut Vec<Line>) -> Self {
+    pub(super) fn new(text: &'a mut Vec<u8>, lines: &'a mut Vec<GatheredField>) -> Self {
         text.clear();
         lines.clear();
         Self { text, lines, size: 0 }

@@ -40,18 +40,18 @@ pub(crate) fn receive_head(
     random: impl FnOnce() -> [u64; 2],
 ) -> Result<usize, HeadError> {
     head.clear();
-    let received = HeadWriter { buffer, head, limits }.write(request, ended, store, random);
+    let received = ReceivedHead { buffer, head, limits }.write(request, ended, store, random);
     head.progress.part = HeadPart::Over;
     received
 }
 
-struct HeadWriter<'a> {
+struct ReceivedHead<'a> {
     buffer: &'a mut Buffer,
     head: &'a mut RequestHead,
     limits: &'a HeadLimits,
 }
 
-impl HeadWriter<'_> {
+impl ReceivedHead<'_> {
     fn write(
         mut self,
         request: &Parts,
