@@ -97,12 +97,13 @@ fn pods(ground: &Ground) -> Vec<String> {
     pods.split(' ').map(str::to_owned).collect()
 }
 
-/// Each pod of the controller has to answer for the Ingress.
-fn served_by_each_pod(ground: &Ground) {
+/// Each pod of the controller has to answer for the Ingress, to a connection with a PROXY header if it expects one.
+fn served_by_each_pod(ground: &Ground, proxy_header: bool) {
+    let proxy_header = if proxy_header { "--haproxy-protocol" } else { "" };
     for pod in pods(ground) {
         let answer = ground.read(&format!(
             "curl --fail --silent --show-error --output /dev/null --write-out '%{{http_code}} %{{redirect_url}}' --max-time 10 \
-             --retry 20 --retry-all-errors --retry-delay 1 --header 'Host: hello.example' http://{pod}/ "
+             --retry 20 --retry-all-errors --retry-delay 1 {proxy_header} --header 'Host: hello.example' http://{pod}/ "
         ));
         assert_eq!(answer, "301 https://example.com/hello");
     }
@@ -156,8 +157,7 @@ fn values_files_of_users_install_and_serve() {
         ground.read(&format!("{INSTALL} --wait --values {} {quick} {}", path.display(), stand_ins(name)));
         let class = if text.contains("name: team-a") { "team-a" } else { "nginx" };
         create_ingress(&ground, class);
-        // Even with use-proxy-protocol on: until that is built, connections come without such a header.
-        served_by_each_pod(&ground);
+        served_by_each_pod(&ground, text.contains("use-proxy-protocol: \"true\""));
         if name == "prometheus-operator" {
             metrics_are_served(&ground);
         }
@@ -187,7 +187,7 @@ fn the_manifests_are_taken_as_they_are() {
         let changed: Vec<&str> = changed.filter(|line| !line.starts_with("poddisruptionbudget")).collect();
         assert_eq!(changed, Vec::<&str>::new(), "{name}");
         create_ingress(&ground, "nginx");
-        served_by_each_pod(&ground);
+        served_by_each_pod(&ground, false);
     }
 }
 
