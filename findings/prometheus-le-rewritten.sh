@@ -8,11 +8,10 @@
 # What happens: in a family whose TYPE is histogram the scrape parser writes le as a number with a decimal point: "1" becomes "1.0", "1e-3"
 # becomes "0.001"; in a summary the same with quantile. Under TYPE gauge, and without a TYPE line, le stays as it is. So
 # sum(rate(x_bucket{le="1"}[5m])), the usual expression for "share of requests faster than one second", matches nothing: no error, an
-# empty graph, and an alert that never fires. It worked in Prometheus 2.
+# empty graph, and an alert that never fires.
 #
-# Why it matters: shipped rules and dashboards have to name whole bounds as "1.0", and the exporter should expose them so from the
-# start, to look alike to Prometheus 2, to Prometheus 3 and to whoever reads the page. Renaming a family's TYPE, or losing the line
-# in a relay, makes two sets of series out of one.
+# Why it matters: shipped rules and dashboards must match both forms of a whole bound (le=~"1(\.0)?") as long as the page says "1",
+# or the page says "1.0" from the start. A TYPE line that is lost in a relay, or changed, makes two sets of series out of one.
 #
 # Seen with github.com/prometheus/prometheus v0.305.0 (Prometheus 3.5.0), the text format 0.0.4 and OpenMetrics 1.0.0 alike:
 #   TYPE x histogram   x_bucket{le="1"}       {__name__="x_bucket", le="1.0"}
