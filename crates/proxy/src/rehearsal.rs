@@ -127,7 +127,7 @@ impl Rehearsal {
         scratch.client = ClientView::of_connection(arrival);
         let own =
             OwnAnswer { respond: &Respond::page(failure.status()), cause: Some(failure.cause()), redirects: false };
-        let outcome = Asked { rehearsal: self, arrival, head: None, plan: None, scratch: &scratch }.answer(own);
+        let outcome = Rehearsing { rehearsal: self, arrival, head: None, plan: None, scratch: &scratch }.answer(own);
         Rehearsed { plan: None, scratch, path: None, beaten: Vec::new(), outcome }
     }
 
@@ -136,7 +136,7 @@ impl Rehearsal {
         let mut scratch = Scratch::default();
         let received = Received { head: head.parsed.view(head.bytes), arrival, table };
         let plan = decide(snapshot, &received, &mut RehearsalFacts(self), Start::Head, &mut scratch);
-        let asked = Asked { rehearsal: self, arrival, head: Some(head), plan: Some(&plan), scratch: &scratch };
+        let asked = Rehearsing { rehearsal: self, arrival, head: Some(head), plan: Some(&plan), scratch: &scratch };
         let own = |respond: &Respond, cause, redirects| asked.answer(OwnAnswer { respond, cause, redirects });
         let failed = |failure: Failure| own(&Respond::page(failure.status()), Some(failure.cause()), false);
         let outcome = match plan.step {
@@ -195,7 +195,7 @@ impl Facts for RehearsalFacts<'_> {
 
 /// A request and its plan.
 #[derive(Clone, Copy)]
-struct Asked<'a, 'r> {
+struct Rehearsing<'a, 'r> {
     rehearsal: &'r Rehearsal,
     arrival: &'a Arrival,
     head: Option<Spanned<'a, RequestHead>>,
@@ -210,7 +210,7 @@ struct OwnAnswer<'a> {
     redirects: bool,
 }
 
-impl<'a> Asked<'a, '_> {
+impl<'a> Rehearsing<'a, '_> {
     /// Serialises a response of the proxy itself.
     fn answer(self, own: OwnAnswer<'_>) -> Outcome {
         let OwnAnswer { respond, cause, redirects } = own;
@@ -363,7 +363,7 @@ impl<'a> Asked<'a, '_> {
 }
 
 /// Templates are evaluated with what is known before the response.
-struct OfRequest<'a, 'r>(Asked<'a, 'r>);
+struct OfRequest<'a, 'r>(Rehearsing<'a, 'r>);
 
 impl Expand for OfRequest<'_, '_> {
     fn expand(&mut self, template: &Template, out: &mut Vec<u8>) -> Result<(), TooLong> {

@@ -87,9 +87,9 @@ async fn serve(
         let received = timeout(patience, receive(&mut stream, &mut head, &mut buffer, &limits)).await??;
         place.begin(AdminPhase::Answered);
         let length = match received {
-            ReceivedHead::Head(length) => length,
-            ReceivedHead::End => return Ok(()),
-            ReceivedHead::Refused(status) => {
+            AdminHead::Head(length) => length,
+            AdminHead::End => return Ok(()),
+            AdminHead::Refused(status) => {
                 let answer = AdminAnswer::text(status, "bad request");
                 timeout(ADMIN_SEND_TIMEOUT, send(&mut stream, answer, Sending { last: true, ..Sending::default() }))
                     .await??;
@@ -114,7 +114,7 @@ async fn serve(
     }
 }
 
-enum ReceivedHead {
+enum AdminHead {
     /// A request head of this length.
     Head(usize),
     /// The peer closed.
@@ -128,17 +128,17 @@ async fn receive(
     head: &mut RequestHead,
     buffer: &mut Vec<u8>,
     limits: &HeadLimits,
-) -> io::Result<ReceivedHead> {
+) -> io::Result<AdminHead> {
     loop {
         match head.parse(buffer, limits) {
-            Ok(Parsed::Complete { len }) => return Ok(ReceivedHead::Head(len)),
-            Ok(Parsed::Partial { .. }) if buffer.len() >= ADMIN_HEAD => return Ok(ReceivedHead::Refused(431)),
+            Ok(Parsed::Complete { len }) => return Ok(AdminHead::Head(len)),
+            Ok(Parsed::Partial { .. }) if buffer.len() >= ADMIN_HEAD => return Ok(AdminHead::Refused(431)),
             Ok(Parsed::Partial { .. }) => {}
-            Err(error) => return Ok(ReceivedHead::Refused(error.status())),
+            Err(error) => return Ok(AdminHead::Refused(error.status())),
         }
         let room = ADMIN_HEAD - buffer.len();
         if stream.take(room as u64).read_buf(buffer).await? == 0 {
-            return Ok(ReceivedHead::End);
+            return Ok(AdminHead::End);
         }
     }
 }

@@ -13,12 +13,12 @@ use crate::timer::Millis;
 pub(crate) struct RetryBudget {
     /// Number of the current period.
     period: Cell<Millis>,
-    current: Cell<Counts>,
-    last: Cell<Counts>,
+    current: Cell<PeriodCounts>,
+    last: Cell<PeriodCounts>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
+struct PeriodCounts {
     requests: u32,
     retries: u32,
 }
@@ -27,19 +27,19 @@ impl RetryBudget {
     /// Counts a request.
     pub(crate) fn note_request(&self, now: Millis) {
         self.advance(now);
-        let Counts { requests, retries } = self.current.get();
-        self.current.set(Counts { requests: requests.saturating_add(1), retries });
+        let PeriodCounts { requests, retries } = self.current.get();
+        self.current.set(PeriodCounts { requests: requests.saturating_add(1), retries });
     }
 
     /// Takes a retry out of the budget, which is `percent` of the requests and a small reserve; `false` if it is used up.
     pub(crate) fn take(&self, now: Millis, percent: u32) -> bool {
         self.advance(now);
         let (current, last) = (self.current.get(), self.last.get());
-        let sum = |of: fn(Counts) -> u32| u64::from(of(current)) + u64::from(of(last));
+        let sum = |of: fn(PeriodCounts) -> u32| u64::from(of(current)) + u64::from(of(last));
         let allowed = sum(|counts| counts.requests) * u64::from(percent) / 100 + RETRY_RESERVE;
         let left = sum(|counts| counts.retries) < allowed;
         if left {
-            self.current.set(Counts { retries: current.retries.saturating_add(1), ..current });
+            self.current.set(PeriodCounts { retries: current.retries.saturating_add(1), ..current });
         }
         left
     }
@@ -49,7 +49,7 @@ impl RetryBudget {
         let before = self.period.replace(period);
         if period != before {
             let current = self.current.take();
-            self.last.set(if period == before + 1 { current } else { Counts::default() });
+            self.last.set(if period == before + 1 { current } else { PeriodCounts::default() });
         }
     }
 }

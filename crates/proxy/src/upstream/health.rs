@@ -42,12 +42,12 @@ struct SharedHealth {
     /// Changes with the list.
     version: AtomicU64,
     /// Those whose last try failed.
-    failing: Mutex<Vec<Failing>>,
+    failing: Mutex<Vec<Suspect>>,
 }
 
 /// An endpoint whose last try failed.
 #[derive(Clone, Copy, Debug)]
-struct Failing {
+struct Suspect {
     address: SocketAddr,
     /// Failures in a row.
     failures: u32,
@@ -57,7 +57,7 @@ struct Failing {
     until: Option<Instant>,
 }
 
-impl Failing {
+impl Suspect {
     fn new(address: SocketAddr) -> Self {
         Self { address, failures: 0, pause: Duration::ZERO, until: None }
     }
@@ -80,7 +80,7 @@ impl Failing {
 pub(crate) struct Health {
     shared: Arc<SharedHealth>,
     version: u64,
-    failing: Vec<Failing>,
+    failing: Vec<Suspect>,
     /// Addresses to pass over now.
     ejected: Vec<SocketAddr>,
 }
@@ -96,7 +96,7 @@ impl Health {
         self.refresh();
         if !self.failing.is_empty() {
             self.ejected.clear();
-            let passed_over = |one: &&Failing| one.until.is_some_and(|until| now < until);
+            let passed_over = |one: &&Suspect| one.until.is_some_and(|until| now < until);
             self.ejected.extend(self.failing.iter().filter(passed_over).map(|one| one.address));
         }
         &self.ejected
@@ -133,7 +133,7 @@ impl Health {
             TryOutcome::Failed => self.change(|failing| {
                 let at = failing.iter().position(|one| one.address == address).unwrap_or(failing.len());
                 if at == failing.len() {
-                    failing.push(Failing::new(address));
+                    failing.push(Suspect::new(address));
                 }
                 failing[at].count(now)
             }),
@@ -148,7 +148,7 @@ impl Health {
         }
     }
 
-    fn find(&mut self, address: SocketAddr) -> Option<&mut Failing> {
+    fn find(&mut self, address: SocketAddr) -> Option<&mut Suspect> {
         self.failing.iter_mut().find(|one| one.address == address)
     }
 
@@ -163,7 +163,7 @@ impl Health {
     }
 
     /// Changes the list for all workers.
-    fn change<T>(&mut self, change: impl FnOnce(&mut Vec<Failing>) -> T) -> T {
+    fn change<T>(&mut self, change: impl FnOnce(&mut Vec<Suspect>) -> T) -> T {
         let mut failing = locked(&self.shared.failing);
         let result = change(&mut failing);
         self.version = self.shared.version.fetch_add(1, Ordering::AcqRel) + 1;
