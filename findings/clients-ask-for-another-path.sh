@@ -8,8 +8,8 @@
 #
 # What happens, for the URL path /files/a%2Fb/x%3By/p%2Cq:
 #   fasthttp 1.78.0 (client)        decodes the path and encodes it again by its own rules: /files/a/b/x;y/p,q. One segment became
-#                                   two. Load testers and proxies that are built on it inherit this. DisablePathNormalizing ends it.
-#   aiohttp 3.14.5 (yarl 1.25.1)    keeps %2F, and decodes %3B and %2C: /files/a%2Fb/x;y/p,q. URL(..., encoded=True) ends it.
+#                                   two. Load testers and proxies that are built on it may inherit this.
+#   aiohttp 3.14.5 (yarl 1.25.1)    keeps %2F, and decodes %3B and %2C: /files/a%2Fb/x;y/p,q.
 #   requests, httpx, Go net/http    send it as written.
 #
 # Why it matters: an Exact path, a cache key or a signature over /p%2Cq is never met by aiohttp, and a test of encoded slashes

@@ -3,8 +3,8 @@
 #
 # Needs: go 1.24 or newer (any system with the Go toolchain).
 #
-# Expected: the flags of traceparent are eight bits. A reader of version 00 looks at the one that it knows, sampled, and
-# ignores the rest: the W3C recommendation says so, to leave room for bits such as "random" (02, Trace Context Level 2).
+# Expected: the flags of traceparent are eight bits. Level 2 of W3C Trace Context adds "random" (02) and leaves the version at 00, which
+# takes for granted that a reader looks at the one bit that it knows, sampled, and ignores the others.
 #
 # What happens in 1.38.0 (1.30.0 alike): flags above 02 make the whole field invalid. 00 and 02 continue the trace; 03, sampled and random, starts a
 # new one. So just the traces that somebody wants to see are cut in two, and the ones that nobody records stay whole. 1.47.0

@@ -8,7 +8,7 @@
 #
 # What happens: 413, 429 and 503 with Retry-After are retried up to three times by plain urllib3, the empty list
 # notwithstanding, and without the field not at all. Bodies are sent again too, so a PUT that was too large is uploaded four times.
-# POST is sent once. The Kubernetes client for Python, botocore and others sit on urllib3. requests switches this off.
+# POST is sent once. requests, which sits on urllib3, switches this off.
 #
 # Why it matters: a proxy that adds "Retry-After: 1" to its 429 or 503, to be kind to clients, quadruples the requests of these
 # clients while it is overloaded, and counts four refusals for one call. On 413 the field is of no use to anyone.
