@@ -4,15 +4,20 @@
 //! A tokio timer per read and per request would cost more than parsing the request. Here, setting or moving a deadline stores a
 //! number. Invariant: a deadline never fires early, and fires at most two ticks late.
 
+mod beat;
+
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::limit::TICK;
 use tokio::sync::Notify;
-use tokio::time::MissedTickBehavior;
+
+pub(crate) use self::beat::Beat;
+use crate::limit::TICK;
 
 /// Milliseconds since the worker started.
 pub(crate) type Millis = u64;
@@ -69,23 +74,38 @@ impl Timers {
 
     /// Ticks forever, except while there is nothing to tick for. Calls `housekeeping` once a second; it returns whether it has more
     /// to do although there are no connections.
-    pub(crate) async fn run(&self, mut housekeeping: impl FnMut() -> bool) {
-        let mut interval = tokio::time::interval(TICK);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ///
+    /// # Errors
+    /// If the kernel's timer fails.
+    pub(crate) async fn run(&self, beat: Beat, mut housekeeping: impl FnMut() -> bool) -> io::Result<Infallible> {
+        beat.start()?;
         let mut ticks = 0u32;
         loop {
             if self.table.borrow().used == 0 && !housekeeping() {
+                beat.stop()?;
                 self.busy.notified().await;
-                interval.reset();
+                beat.start()?;
                 self.refresh();
             }
-            interval.tick().await;
+            beat.next().await?;
             self.tick();
             ticks = ticks.wrapping_add(1);
             if ticks.is_multiple_of(1000 / TICK.as_millis() as u32) {
                 housekeeping();
             }
         }
+    }
+
+    /// Waits for at least `duration`.
+    pub(crate) async fn sleep(self: &Rc<Self>, duration: Duration) {
+        self.timeout(duration, std::future::pending::<()>()).await;
+    }
+
+    /// Awaits something for at least `duration`, and gives up after that.
+    pub(crate) async fn timeout<F: Future>(self: &Rc<Self>, duration: Duration, future: F) -> Option<F::Output> {
+        let deadline = Deadline::of_task(self.clone()).await;
+        deadline.set_after(duration);
+        within(&deadline, future).await
     }
 
     /// Wakes every task that has a deadline.
@@ -217,7 +237,7 @@ mod tests {
         let wait = poll_fn(|_| if deadline.expired() { Poll::Ready(()) } else { Poll::Pending });
         tokio::select! {
             () = wait => {}
-            () = timers.run(|| false) => {}
+            Err(error) = timers.run(Beat::new().unwrap(), || false) => panic!("{error}"),
         }
         assert!(begin.elapsed() >= Duration::from_millis(60));
         deadline.set(NEVER);

@@ -2,6 +2,7 @@ use super::*;
 use crate::http::Spanned;
 use crate::reason::{Cause, CauseDetail, Reason};
 use crate::record::fixture::{Fixture, one_try};
+use crate::timer::{Beat, Timers};
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -243,9 +244,10 @@ async fn lines_are_handed_over_when_they_get_old() {
     let format = Format::compile(&Template::parse("x"), LogEscape::Default);
     let fixture = Fixture::new("GET /a HTTP/1.1", "");
     writer.log(&format, &fixture.record(), 1 << 20);
-    let run = writer.clone().run();
+    let timers = Timers::new();
     tokio::select! {
-        () = run => unreachable!("it never ends"),
+        () = writer.clone().run(timers.clone()) => unreachable!("it never ends"),
+        Err(error) = timers.run(Beat::new().unwrap(), || false) => panic!("{error}"),
         line = tokio::task::spawn_blocking(move || output.recv_timeout(LONG)) => assert_eq!(line.unwrap().unwrap(), b"x\n"),
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::{Format, LogClock};
 use crate::limit::{LOG_BUFFERS, LOG_FULL, LOG_LARGEST, LOG_OLD, LOG_QUEUE};
 use crate::record::RequestRecord;
+use crate::timer::Timers;
 
 /// The destination of lines.
 pub enum LogSink {
@@ -167,15 +168,15 @@ impl LogWriter {
     }
 
     /// Hands over lines that get old. Must be spawned once on each worker; never ends.
-    pub async fn run(self) {
+    pub(crate) async fn run(self, timers: Rc<Timers>) {
         let Some(shared) = self.0 else {
             return std::future::pending().await;
         };
         loop {
             shared.started.notified().await;
-            tokio::time::sleep(LOG_OLD).await;
+            timers.sleep(LOG_OLD).await;
             while !shared.pending.borrow_mut().hand_over() {
-                tokio::time::sleep(LOG_OLD).await;
+                timers.sleep(LOG_OLD).await;
             }
         }
     }

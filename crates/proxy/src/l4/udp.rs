@@ -162,7 +162,7 @@ pub(crate) async fn serve(datagrams: Rc<Datagrams>, open: Rc<OpenStream>, port: 
         match readable.and_then(|()| take(&datagrams, &open, &port, number)) {
             Ok(More::Perhaps) => tokio::task::yield_now().await,
             Ok(More::No) => {}
-            Err(error) => pause_after(&error, open.gate()).await,
+            Err(error) => pause_after(&error, open.gate(), &datagrams.shard.timers).await,
         }
     }
     datagrams.sessions.borrow_mut().close(number);

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,10 +11,10 @@ use fairway_model::{Listener, ListenerName, Scheme, StreamListener};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tokio::time::sleep;
 
 use crate::limit::{ACCEPT_PAUSE, ACCEPT_WARNING_INTERVAL, BACKLOG};
 use crate::net::tls::{Certificates, ServerConfigs};
+use crate::timer::Timers;
 
 /// A resource that listens.
 #[derive(Clone, Debug)]
@@ -252,10 +253,10 @@ impl OpenListener {
 
 /// Pauses after a failed accept. A connection that ended before it was accepted needs no pause; a shortage of descriptors or
 /// memory takes time to pass, and retrying at once would only burn CPU.
-pub(crate) async fn pause_after(error: &io::Error, gate: &Gate) {
+pub(crate) async fn pause_after(error: &io::Error, gate: &Gate, timers: &Rc<Timers>) {
     if !is_of_one(error) {
         gate.warn(error);
-        sleep(ACCEPT_PAUSE).await;
+        timers.sleep(ACCEPT_PAUSE).await;
     }
 }
 

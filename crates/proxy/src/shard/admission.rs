@@ -7,8 +7,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use super::Shard;
 use super::client_count::ClientCount;
 use super::place::{Room, Standing};
@@ -42,7 +40,9 @@ impl Shard {
     pub(crate) async fn room(&self) {
         while self.connections.get() >= self.common.connections {
             match self.make_room() {
-                Room::After(millis) => drop(timeout(Duration::from_millis(millis), self.ended.notified()).await),
+                Room::After(millis) => {
+                    self.timers.timeout(Duration::from_millis(millis), self.ended.notified()).await;
+                }
                 Room::Called | Room::None => self.ended.notified().await,
             }
         }

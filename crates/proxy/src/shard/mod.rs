@@ -28,7 +28,7 @@ use crate::random::Rng;
 use crate::record::RequestRecord;
 use crate::remark::Remarks;
 use crate::respond::DateClock;
-use crate::timer::Timers;
+use crate::timer::{Beat, Timers};
 use crate::unreachable::{Failing, UnreachableSink};
 use crate::upstream::{HealthBoard, Upstreams};
 use crate::work::Store;
@@ -246,13 +246,14 @@ impl Shard {
     }
 
     /// Starts the clock and the deadlines, and writes log lines that would otherwise wait for a full buffer.
-    pub(crate) fn start(self: &Rc<Self>) {
+    pub(crate) fn start(self: &Rc<Self>, beat: Beat) {
         let this = self.clone();
         tokio::task::spawn_local(async move {
-            this.timers.run(|| this.keep_house()).await;
+            let Err(error) = this.timers.run(beat, || this.keep_house()).await;
+            tracing::error!(%error, "the clock of a worker has stopped");
         });
         if let Some(log) = self.log.clone() {
-            tokio::task::spawn_local(log.run());
+            tokio::task::spawn_local(log.run(self.timers.clone()));
         }
     }
 

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
 
 use crate::limit::{ACCEPT_PAUSE, BACKLOG, CLOSING_PAUSES};
 use crate::net::descriptors;
@@ -65,13 +64,13 @@ async fn accept_queue(
 /// Recovers from a failed accept as far as possible. Returns `true` if that took a pause.
 async fn recover(shard: &Shard, gate: &Gate, error: &io::Error) -> bool {
     if !descriptors::is_lack(error) {
-        pause_after(error, gate).await;
+        pause_after(error, gate, &shard.timers).await;
         return !is_of_one(error);
     }
     gate.warn(error);
     if shard.free_file() {
         return false;
     }
-    let _ = timeout(ACCEPT_PAUSE, shard.ended()).await;
+    shard.timers.timeout(ACCEPT_PAUSE, shard.ended()).await;
     true
 }

@@ -12,7 +12,6 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
@@ -26,6 +25,7 @@ use crate::metrics::{LiveRoutes, WorkerReport};
 use crate::net::listener::{AnyListener, Bound, OpenListener};
 use crate::net::tls::Certificates;
 use crate::shard::{Common, Shard};
+use crate::timer::Beat;
 
 /// A message to a worker.
 #[derive(Debug)]
@@ -95,17 +95,18 @@ fn run(
     live: Arc<Live>,
     messages: mpsc::UnboundedReceiver<Order>,
 ) {
-    // Each turn of the loop asks the kernel for events after this many tasks. The default of 61 suits compute tasks; ours are
-    // short, and the response of a fast endpoint often arrives within that time.
-    let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-        Ok(runtime) => runtime,
+    // Without timers of the event loop, see `Beat`: tasks of a worker wait with its `Timers`.
+    let started = Builder::new_current_thread().enable_io().build_local(LocalOptions::default());
+    let started = started.and_then(|runtime| runtime.block_on(async { Beat::new() }).map(|beat| (runtime, beat)));
+    let (runtime, beat) = match started {
+        Ok(started) => started,
         Err(error) => {
             tracing::error!(%error, "a worker cannot start");
             return;
         }
     };
     let worker = Worker::new(common, certificates, live);
-    runtime.block_on(worker.clone().serve(messages));
+    runtime.block_on(worker.clone().serve(beat, messages));
     // The remaining tasks hold the worker, and the runtime holds them.
     drop(runtime);
     // So do UDP sessions. Each is logged now.
@@ -124,8 +125,8 @@ impl Worker {
         })
     }
 
-    async fn serve(self: Rc<Self>, mut messages: mpsc::UnboundedReceiver<Order>) {
-        self.shard.start();
+    async fn serve(self: Rc<Self>, beat: Beat, mut messages: mpsc::UnboundedReceiver<Order>) {
+        self.shard.start(beat);
         // The channel closes when the proxy is dropped.
         while let Some(message) = messages.recv().await {
             match message {
@@ -178,11 +179,12 @@ impl Worker {
     /// were waiting for would be lost.
     async fn stop(&self) {
         self.shard.stop();
-        let end = Instant::now() + LAST_LINES;
-        while self.shard.under_way() > 0 && Instant::now() < end {
-            // No limit: a pause between two looks.
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let ended = async {
+            while self.shard.under_way() > 0 {
+                self.shard.ended().await;
+            }
+        };
+        self.shard.timers.timeout(LAST_LINES, ended).await;
     }
 
     /// Number of client connections and UDP sessions.

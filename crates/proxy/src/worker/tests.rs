@@ -112,7 +112,7 @@ where
     });
     let serving = worker.clone();
     runtime.block_on(async {
-        tokio::task::spawn_local(async move { serving.shard.timers.run(|| false).await });
+        tokio::task::spawn_local(async move { serving.shard.timers.run(Beat::new().unwrap(), || false).await });
         worker.open_listener(AnyListener::Http(resource), socket).unwrap();
         phases.recv().await.unwrap();
     });
@@ -227,7 +227,7 @@ fn a_tcp_connection_without_endpoint_gives_its_memory_back() {
     });
     let serving = worker.clone();
     runtime.block_on(async {
-        tokio::task::spawn_local(async move { serving.shard.timers.run(|| false).await });
+        tokio::task::spawn_local(async move { serving.shard.timers.run(Beat::new().unwrap(), || false).await });
         worker.open_listener(listener, socket).unwrap();
         phases.recv().await.unwrap();
     });

@@ -89,7 +89,7 @@ where
     let serving = worker.clone();
     let mut wrong = Vec::new();
     runtime.block_on(async {
-        tokio::task::spawn_local(async move { serving.shard.timers.run(|| false).await });
+        tokio::task::spawn_local(async move { serving.shard.timers.run(Beat::new().unwrap(), || false).await });
         worker.open_listener(AnyListener::Http(resource), socket).unwrap();
         let mut before = CALLS.get();
         while let Some((what, bytes)) = exchanges.recv().await {
