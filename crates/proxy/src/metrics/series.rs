@@ -98,11 +98,21 @@ pub(super) enum StatusLabel {
     Class(u16),
 }
 
-/// Bounds of the histograms, and their positions among the buckets of a slot.
+/// The histograms, and the number of buckets that a slot has for all of them.
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
-    histograms: [(Buckets, usize); HISTOGRAMS.len()],
+    histograms: [Histogram; HISTOGRAMS.len()],
     len: usize,
+}
+
+/// One histogram of every slot.
+#[derive(Clone, Debug)]
+struct Histogram {
+    buckets: Buckets,
+    /// Its position among the buckets of a slot.
+    start: usize,
+    /// Whether values are counted: not if the histogram is hidden.
+    counted: bool,
 }
 
 impl Series {
@@ -239,15 +249,22 @@ impl Series {
     }
 
     /// Counts a value in a histogram.
+    #[inline]
     pub(super) fn observe(&mut self, slot: u32, histogram: usize, value: f64) {
-        let bucket = self.shape.histograms[histogram].0.of(value);
+        if self.shape.histograms[histogram].counted {
+            self.count_value(slot, histogram, value);
+        }
+    }
+
+    fn count_value(&mut self, slot: u32, histogram: usize, value: f64) {
+        let bucket = self.shape.histograms[histogram].buckets.of(value);
         self.increase(self.place(slot, histogram) + bucket, 1);
         self.slots[slot as usize].sums[histogram] += value;
     }
 
     /// Upper bounds of a histogram.
     pub(super) fn bounds(&self, histogram: usize) -> &[f64] {
-        self.shape.histograms[histogram].0.bounds()
+        self.shape.histograms[histogram].buckets.bounds()
     }
 
     /// Counts of a histogram by bucket; the bucket above all bounds comes last.
@@ -295,7 +312,7 @@ impl Series {
     }
 
     fn place(&self, slot: u32, histogram: usize) -> usize {
-        slot as usize * self.shape.len + self.shape.histograms[histogram].1
+        slot as usize * self.shape.len + self.shape.histograms[histogram].start
     }
 
     fn count(&self, place: usize) -> u64 {
@@ -356,10 +373,10 @@ impl std::fmt::Display for StatusLabel {
 impl Shape {
     fn new(options: &MetricOptions) -> Self {
         let mut len = 0;
-        let mut place = |buckets: &Buckets| {
+        let mut place = |buckets: &Buckets, counted| {
             let start = len;
             len += buckets.count();
-            (buckets.clone(), start)
+            Histogram { buckets: buckets.clone(), start, counted }
         };
         let (times, lengths, sizes) = (&options.time_buckets, &options.length_buckets, &options.size_buckets);
         let each = [times, times, times, times, lengths, lengths, sizes];
@@ -368,7 +385,7 @@ impl Shape {
         let histograms = each.map(|buckets| {
             let form = options.form(HISTOGRAMS[at]);
             at += 1;
-            place(if form == Form::Buckets { buckets } else { &none })
+            place(if form == Form::Buckets { buckets } else { &none }, form != Form::Hidden)
         });
         Self { histograms, len }
     }
