@@ -307,10 +307,12 @@ impl ClientView {
     }
 
     fn push_random_id(&mut self, mut random: impl FnMut() -> u64) -> Range<usize> {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
         let start = self.text.len();
         for word in [random(), random()] {
-            self.text.extend((0..16).map(|digit| HEX[(word >> (60 - 4 * digit)) as usize & 15]));
+            // The order of random digits doesn't matter.
+            for half in [word, word >> 4] {
+                self.text.extend_from_slice(&decimal::hex_digits(half & 0x0f0f_0f0f_0f0f_0f0f));
+            }
         }
         start..self.text.len()
     }

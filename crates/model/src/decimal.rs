@@ -25,15 +25,28 @@ pub fn number(value: u64, out: &mut Vec<u8>) {
 pub fn ip(address: IpAddr, out: &mut Vec<u8>) {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
-            let [a, b, c, d] = v4.octets();
-            number(a.into(), out);
-            for octet in [b, c, d] {
-                out.push(b'.');
-                number(octet.into(), out);
+            let (mut text, mut len) = ([b'.'; 16], 0);
+            for octet in v4.octets() {
+                for (least, unit) in [(100, 100), (10, 10), (0, 1)] {
+                    if octet >= least {
+                        text[len] = b'0' + octet / unit % 10;
+                        len += 1;
+                    }
+                }
+                // The dot behind it is there already.
+                len += 1;
             }
+            out.extend_from_slice(&text[..len - 1]);
         }
         IpAddr::V6(v6) => display(&v6, out),
     }
+}
+
+/// The hexadecimal digits for eight bytes below 16, all at a time.
+pub fn hex_digits(bytes: u64) -> [u8; 8] {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let above_nine = (bytes + 6 * EACH) >> 4 & EACH;
+    (bytes + u64::from(b'0') * EACH + u64::from(b'a' - b'9' - 1) * above_nine).to_le_bytes()
 }
 
 /// Appends a displayable value.
@@ -46,6 +59,12 @@ pub fn display(value: &impl Display, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn each_byte_has_its_digit() {
+        let bytes = |first: u8| u64::from_le_bytes(std::array::from_fn(|at| first + at as u8));
+        assert_eq!((hex_digits(bytes(0)), hex_digits(bytes(8))), (*b"01234567", *b"89abcdef"));
+    }
 
     proptest! {
         #[test]
