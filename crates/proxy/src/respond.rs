@@ -133,12 +133,12 @@ pub(crate) struct DateClock {
 
 impl DateClock {
     /// Passes the date to `write`.
-    pub(crate) fn read<T>(&self, write: impl FnOnce(&[u8]) -> T) -> T {
+    pub(crate) fn read<T>(&self, write: impl FnOnce(&[u8; 29]) -> T) -> T {
         let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if self.second.replace(second) != second {
             *self.text.borrow_mut() = date(second);
         }
-        write(&*self.text.borrow())
+        write(&self.text.borrow())
     }
 }
 

@@ -12,7 +12,6 @@ use crate::respond::{Answer, DateClock, Page};
 
 const CONNECTION: FieldName<'_> = FieldName::from_static("Connection");
 const UPGRADE: FieldName<'_> = FieldName::from_static("Upgrade");
-const DATE: FieldName<'_> = FieldName::from_static("Date");
 
 /// How the connection continues, as far as the client needs to know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -169,7 +168,7 @@ fn try_write_answer(
 }
 
 fn write_date(clock: &DateClock, writer: &mut HeadWriter<'_>) {
-    clock.read(|date| put(writer, DATE, date));
+    clock.read(|date| writer.date(date));
 }
 
 fn put(writer: &mut HeadWriter<'_>, name: FieldName<'_>, value: &[u8]) {

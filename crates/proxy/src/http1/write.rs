@@ -92,9 +92,12 @@ impl<'o> HeadWriter<'o> {
 
     /// Writes the status line of a response from upstream, with its reason phrase, as HTTP/1.1.
     pub fn forward_status_line(&mut self, head: &ResponseHead, buf: &[u8]) {
-        // Both were checked when the head was parsed.
-        let written = self.status_line_with_reason(head.status(), head.reason().of(buf));
-        debug_assert!(written.is_ok(), "a parsed status line can be written");
+        const VERSION: &[u8] = b"HTTP/1.1";
+        // The line comes first in the head and was checked when that was parsed: only the version may be another one.
+        let rest = &buf[VERSION.len()..head.reason().range().end];
+        // The space before an empty reason may be missing.
+        let end: &[u8] = if rest.len() == " 200".len() { b" \r\n" } else { b"\r\n" };
+        self.parts(&[VERSION, rest, end]);
     }
 
     /// Writes the received `fields` in their order and with their names unchanged, except those in `drop` and those for which
@@ -160,6 +163,11 @@ impl<'o> HeadWriter<'o> {
         self.parts(&[name.as_bytes(), b": "]);
         decimal::number(number, self.out);
         self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes the field Date, with a value as [`DateClock`](crate::respond::DateClock) makes it.
+    pub(crate) fn date(&mut self, value: &[u8; 29]) {
+        self.parts(&[b"Date: ", value, b"\r\n"]);
     }
 
     /// Writes one field that was checked before.
