@@ -109,6 +109,10 @@ pub struct Plan<'s> {
     chosen: Option<Forwarding<'s>>,
     /// Whether the request gets an error page in place of what it asked for, so that its query does not count.
     replaced: bool,
+    /// Whether a filter that the request passed edits the request.
+    edits_request: bool,
+    /// Whether one edits the response.
+    edits_response: bool,
 }
 
 /// The step that answers a request.
@@ -247,6 +251,8 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
                 scheme: received.arrival.scheme,
                 chosen: None,
                 replaced: false,
+                edits_request: false,
+                edits_response: false,
             };
             match find(snapshot, received, facts, scratch, &mut plan) {
                 Ok(()) if plan.route.is_some() => plan,
@@ -317,7 +323,7 @@ impl<'s> Plan<'s> {
         's: 'r,
     {
         let encrypted = self.scheme == Scheme::Https;
-        self.passed_filters().iter().flat_map(move |filter| match filter {
+        self.passed_filters(self.edits_response).iter().flat_map(move |filter| match filter {
             Filter::StrictTransportSecurity if encrypted => rules.strict_transport_security.as_slice(),
             Filter::EditResponse(edits) => edits,
             _ => &[],
@@ -326,14 +332,18 @@ impl<'s> Plan<'s> {
 
     /// The edits that the route's filters make to the request, in order.
     pub fn request_edits(&self) -> impl Iterator<Item = &'s FieldEdit> {
-        self.passed_filters().iter().flat_map(|filter| match filter {
+        self.passed_filters(self.edits_request).iter().flat_map(|filter| match filter {
             Filter::EditRequest(edits) => edits,
             _ => &[][..],
         })
     }
 
-    fn passed_filters(&self) -> &'s [Filter] {
-        self.route.map_or(&[], |route| &route.filters[..self.passed.min(route.filters.len())])
+    /// The filters that the request passed, if they are needed: most routes edit nothing, and both heads ask several times.
+    fn passed_filters(&self, needed: bool) -> &'s [Filter] {
+        match self.route {
+            Some(route) if needed => &route.filters[..self.passed.min(route.filters.len())],
+            _ => &[],
+        }
     }
 }
 
@@ -394,8 +404,15 @@ fn apply<'s, 'a, F: Fields<'a>>(
     plan: &mut Plan<'s>,
 ) -> Option<Step<'s>> {
     match filter {
-        // Applied when the heads are written.
-        Filter::StrictTransportSecurity | Filter::EditRequest(_) | Filter::EditResponse(_) => None,
+        // Edits are applied when the heads are written.
+        Filter::EditRequest(_) => {
+            plan.edits_request = true;
+            None
+        }
+        Filter::StrictTransportSecurity | Filter::EditResponse(_) => {
+            plan.edits_response = true;
+            None
+        }
         Filter::HttpsRedirect(redirect) => scratch.client.is_plain().then(|| {
             target::to_https(redirect, received, scratch);
             Step::Redirect(redirect.status)

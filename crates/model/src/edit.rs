@@ -13,6 +13,7 @@ pub struct FieldEdit {
     change: Change,
     /// The field, if it is known by exactly this name.
     known: Option<KnownField>,
+    allowed: bool,
 }
 
 /// The change that an edit makes to a field.
@@ -29,7 +30,9 @@ pub enum Change {
 impl FieldEdit {
     /// An edit of a field by name.
     pub fn new(name: ConfiguredName, change: Change) -> Self {
-        Self { known: KnownField::named(name.as_str()), name, change }
+        const STRUCTURE: KnownSet = KnownSet::HOP_BY_HOP.with(KnownField::ContentLength);
+        let allowed = !STRUCTURE.contains(KnownField::classify(name.as_str().as_bytes()));
+        Self { known: KnownField::named(name.as_str()), name, change, allowed }
     }
 
     /// Sets a field, or removes it if the value is empty.
@@ -77,8 +80,7 @@ impl FieldEdit {
 
     /// Whether users may edit the field: not if it delimits a message or controls its connection.
     pub fn is_allowed(&self) -> bool {
-        const STRUCTURE: KnownSet = KnownSet::HOP_BY_HOP.with(KnownField::ContentLength);
-        !STRUCTURE.contains(KnownField::classify(self.name.as_str().as_bytes()))
+        self.allowed
     }
 }
 
@@ -107,6 +109,11 @@ impl NameSet {
     /// The known fields in the set.
     pub fn known(&self) -> KnownSet {
         self.known
+    }
+
+    /// Whether fields that are not in [`known`](Self::known) belong to the set.
+    pub fn has_others(&self) -> bool {
+        !self.names.is_empty()
     }
 
     /// Whether a field that is not in [`known`](Self::known) still belongs to the set.

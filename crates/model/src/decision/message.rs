@@ -127,12 +127,19 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         let in_place = self.forwarding.in_place_of.is_some();
         let replaces = |edit: &FieldEdit| edit.replaces() && edit.is_allowed();
         let edited = self.plan.request_edits().any(replaces);
+        // Whether fields have to be looked at by name, which most requests are spared.
+        let by_name = edited
+            || in_place
+            || rules.replaced_in_request.has_others()
+            || !rules.client_names.is_empty()
+            || !backend.request_fields.is_empty();
         sink.forward(head.fields, dropped, |_, name| {
-            rules.replaced_in_request.has_other(name)
-                || rules.client_names.iter().any(|own| hides(own, name, client))
-                || backend.request_fields.iter().any(|(own, _)| is_same_field(own.as_bytes(), name))
-                || (edited && self.plan.request_edits().any(|edit| replaces(edit) && edit.is_about(name)))
-                || (in_place && FALLBACK.iter().any(|own| is_same_field(own.as_bytes(), name)))
+            by_name
+                && (rules.replaced_in_request.has_other(name)
+                    || rules.client_names.iter().any(|own| hides(own, name, client))
+                    || backend.request_fields.iter().any(|(own, _)| is_same_field(own.as_bytes(), name))
+                    || (edited && self.plan.request_edits().any(|edit| replaces(edit) && edit.is_about(name)))
+                    || (in_place && FALLBACK.iter().any(|own| is_same_field(own.as_bytes(), name))))
         });
         if in_place && let Some(route) = self.plan.route {
             self.tell_fallback(route, sink);

@@ -224,6 +224,8 @@ fn edits_are_data() {
         scheme: Scheme::Http,
         chosen: None,
         replaced: false,
+        edits_request: false,
+        edits_response: true,
     };
     let lines = [("x-global", "1"), ("X-Own", "2"), ("vary", "a"), ("x-gone", "3"), ("Server", "x"), ("x-kept", "4")]
         .map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes()));
