@@ -1,8 +1,9 @@
 //! Calls the decision about a request with what this worker knows.
 
-use fairway_model::decision::{self, Facts, Plan, Received, Scratch, Start};
+use std::rc::Rc;
 use std::sync::Arc;
 
+use fairway_model::decision::{self, Facts, Plan, Received, Scratch, Start};
 use fairway_model::{BackendName, ClientAuth, ClientIdentity, TableName};
 
 use crate::http::RequestHead;
@@ -10,6 +11,7 @@ use crate::http::Spanned;
 use crate::live::Live;
 use crate::net::client_certificate::Asked;
 use crate::shard::Shard;
+use crate::upstream::Service;
 use fairway_model::client::Arrival;
 
 /// What a worker knows beyond its snapshot.
@@ -17,6 +19,8 @@ struct WorkerFacts<'a> {
     shard: &'a Shard,
     live: &'a Live,
     origin: Origin<'a>,
+    /// The service that was asked for last, which most requests are then sent to.
+    service: Option<Rc<Service>>,
 }
 
 /// Where a request came from.
@@ -32,8 +36,8 @@ pub(crate) struct Origin<'a> {
 
 impl Facts for WorkerFacts<'_> {
     fn is_open(&mut self, backend: &BackendName) -> bool {
-        let service = self.shard.upstreams.service(self.live, backend, &self.shard.rng);
-        service.is_some_and(|service| service.is_open())
+        self.service = self.shard.upstreams.service(self.live, backend, &self.shard.rng);
+        self.service.as_ref().is_some_and(|service| service.is_open())
     }
 
     fn random(&mut self) -> u64 {
@@ -45,15 +49,17 @@ impl Facts for WorkerFacts<'_> {
     }
 }
 
-/// Decides about a request to one of the hosts in `table`.
+/// Decides about a request to one of the hosts in `table`. Also returns the service that was looked up last, if any.
 pub(crate) fn decide<'l>(
     shard: &Shard,
     live: &'l Live,
     head: Spanned<'_, RequestHead>,
     origin: Origin<'_>,
     scratch: &mut Scratch,
-) -> Plan<'l> {
+) -> (Plan<'l>, Option<Rc<Service>>) {
     let Origin { arrival, table, .. } = origin;
     let received = Received { head: head.parsed.view(head.bytes), arrival, table };
-    decision::decide(&live.snapshot, &received, &mut WorkerFacts { shard, live, origin }, Start::Head, scratch)
+    let mut facts = WorkerFacts { shard, live, origin, service: None };
+    let plan = decision::decide(&live.snapshot, &received, &mut facts, Start::Head, scratch);
+    (plan, facts.service)
 }

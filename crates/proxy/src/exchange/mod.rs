@@ -141,14 +141,14 @@ impl<'a> Exchange<'a> {
         let (live, scratch) = (self.live, &mut *self.scratch);
         let ConnectionFacts { shard, arrival, asked, .. } = self.facts;
         let Some(head) = self.client.head() else { return self.client.after() };
-        let plan = self.facts.listener.with_resource(|listener| {
+        let (plan, service) = self.facts.listener.with_resource(|listener| {
             let origin = pipeline::Origin { arrival, table: &listener.table, asked: asked.as_deref() };
             pipeline::decide(shard, live, head, origin, &mut scratch.decision)
         });
         self.plan = Some(plan);
         match plan.step {
             Step::Forward(forwarding) => {
-                if let Err(failure) = self.forward(forwarding).await {
+                if let Err(failure) = self.forward(forwarding, service).await {
                     self.fail(failure).await;
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -48,11 +49,16 @@ impl Expand for OfExchange<'_, '_> {
 }
 
 impl Exchange<'_> {
-    /// Sends the request to a backend and the response to the client.
+    /// Sends the request to a backend and the response to the client. `known` is a service that was looked up for the decision, most
+    /// likely the one needed.
     ///
     /// # Errors
     /// If no endpoint responded, or a response was started but not finished.
-    pub(super) async fn forward(&mut self, forwarding: Forwarding<'_>) -> Result<(), Failure> {
+    pub(super) async fn forward(
+        &mut self,
+        forwarding: Forwarding<'_>,
+        known: Option<Rc<Service>>,
+    ) -> Result<(), Failure> {
         let forward = forwarding.rule;
         let policy = &*forward.policy;
         self.allowance = Allowance {
@@ -62,7 +68,9 @@ impl Exchange<'_> {
             max_head: policy.max_response_head,
         };
         let shard = &self.facts.shard;
-        let service = shard.upstreams.service(self.live, forwarding.backend, &shard.rng).ok_or(Failure::NoService)?;
+        let known = known.filter(|service| service.with_backend(|backend| backend.name == *forwarding.backend));
+        let find = || shard.upstreams.service(self.live, forwarding.backend, &shard.rng);
+        let service = known.or_else(find).ok_or(Failure::NoService)?;
         service.budget.note_request(shard.timers.now());
         self.service = Some(service.clone());
         let tls = service.with_backend(|backend| forwarding.tls(backend));
@@ -70,8 +78,8 @@ impl Exchange<'_> {
         let mut tries = 0;
         // Set when an idle connection turned out to be closed: its endpoint gets the request again, on a new connection.
         let mut again = None;
-        // The client's answer if the endpoints are gone when the next one is chosen.
-        let mut last = decision::Failure::without_endpoint(&self.live.snapshot, forwarding.backend).into();
+        // The failure of the last try: the client's answer if the endpoints are gone when the next one is chosen.
+        let mut last = None;
         loop {
             let fresh = again.is_some();
             let pick = match again.take() {
@@ -82,7 +90,7 @@ impl Exchange<'_> {
                         service.refresh(&shard.running());
                     }
                     tries += 1;
-                    self.pick(&service).ok_or(last)?
+                    self.pick(&service).ok_or_else(|| last.unwrap_or_else(|| self.no_endpoint(&forwarding)))?
                 }
             };
             let begun = if tries == 1 && !fresh { self.dispatched } else { Instant::now() };
@@ -112,8 +120,12 @@ impl Exchange<'_> {
             if !self.retries_failure(&policy.retry, tries, failure) {
                 return Err(failure);
             }
-            last = failure;
+            last = Some(failure);
         }
+    }
+
+    fn no_endpoint(&self, forwarding: &Forwarding<'_>) -> Failure {
+        decision::Failure::without_endpoint(&self.live.snapshot, forwarding.backend).into()
     }
 
     fn pick(&mut self, service: &Service) -> Option<Pick> {

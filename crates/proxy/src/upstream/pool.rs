@@ -83,8 +83,11 @@ impl Pool {
     /// Takes the most recently used connection to a target that still works, if any.
     pub(crate) fn take(&mut self, target: &Target) -> Option<UpstreamConnection> {
         loop {
-            let slot = *self.heads.get(target).filter(|&&slot| slot != NONE)?;
-            let mut connection = self.remove(slot)?;
+            let head = self.heads.get_mut(target).filter(|head| **head != NONE)?;
+            let slot = *head;
+            // If it is empty now, it is kept because it will be needed again; `sweep` removes it.
+            *head = self.slots[slot as usize].below;
+            let mut connection = self.unlink(slot)?;
             if !connection.is_stale() {
                 return Some(connection);
             }
@@ -165,6 +168,18 @@ impl Pool {
     }
 
     fn remove(&mut self, slot: u32) -> Option<UpstreamConnection> {
+        let PoolSlot { connection, above, below, .. } = &self.slots[slot as usize];
+        if *above == NONE
+            && let Some(connection) = connection
+            && let Some(head) = self.heads.get_mut(&connection.target)
+        {
+            *head = *below;
+        }
+        self.unlink(slot)
+    }
+
+    /// Takes a connection out of both lists, of which the second may begin with it no longer.
+    fn unlink(&mut self, slot: u32) -> Option<UpstreamConnection> {
         let entry = &mut self.slots[slot as usize];
         let connection = entry.connection.take()?;
         let (older, newer, below, above) = (entry.older, entry.newer, entry.below, entry.above);
@@ -179,14 +194,8 @@ impl Pool {
         if let Some(next) = self.slots.get_mut(below as usize) {
             next.above = above;
         }
-        match self.slots.get_mut(above as usize) {
-            Some(next) => next.below = below,
-            None => {
-                // An empty entry is kept because it will be needed again; `sweep` removes it.
-                if let Some(head) = self.heads.get_mut(&connection.target) {
-                    *head = below;
-                }
-            }
+        if let Some(next) = self.slots.get_mut(above as usize) {
+            next.below = below;
         }
         self.free.push(slot);
         self.len -= 1;
