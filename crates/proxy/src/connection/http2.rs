@@ -85,7 +85,10 @@ struct Driver {
     shared: Rc<SharedConnection>,
     connection: Connection<Http2Io, Block>,
     pings: Option<PingPong>,
+    /// Whether the client was asked and has sent nothing since.
     asked: bool,
+    /// Whether the answer to a PING was not taken yet.
+    pinged: bool,
     deadline: Deadline,
     admission: Admission,
     ending: Ending,
@@ -115,6 +118,7 @@ pub(super) async fn serve(connection: ClientConnection, early: Vec<u8>) {
         connection,
         shared: Rc::new(SharedConnection { facts, link }),
         asked: false,
+        pinged: false,
         deadline,
         admission,
         ending: Ending::None,
@@ -183,7 +187,9 @@ impl Driver {
         // The frames of streams that have ended for us may still be on their way.
         let busy = self.shared.link.is_busy() || self.connection.has_streams();
         if busy && self.times.leave == NEVER {
-            self.times.leave = facts.shard.timers.after(HTTP2_ANNOUNCE_AFTER);
+            // A client that is never without streams learns of a drain while there is time to end them.
+            let half = facts.shard.running().snapshot.settings().shutdown_timeout / 2;
+            self.times.leave = facts.shard.timers.after(HTTP2_ANNOUNCE_AFTER.min(half));
         }
         !busy
     }
@@ -286,7 +292,7 @@ impl Driver {
             self.asked = true;
             self.times.ping = timers.after(HTTP2_PING_TIMEOUT);
             if let Some(pings) = &mut self.pings {
-                let _ = pings.send_ping(Ping::opaque());
+                self.pinged |= pings.send_ping(Ping::opaque()).is_ok();
             }
         }
         Poll::Ready(true)
@@ -310,9 +316,11 @@ impl Driver {
         } else if self.times.head == NEVER {
             self.times.head = timers.after(shared.facts.shard.running().snapshot.settings().header_timeout);
         }
-        if let Some(pings) = &mut self.pings {
-            // Its answer was read like anything else; this makes the next one possible.
-            let _ = pings.poll_pong(cx);
+        // The answer to a PING was read like anything else; taking it makes the next one possible.
+        if self.pinged
+            && let Some(pings) = &mut self.pings
+        {
+            self.pinged = pings.poll_pong(cx).is_pending();
         }
     }
 
