@@ -52,6 +52,7 @@ mod settings;
 mod snapshot;
 mod stream;
 mod template;
+mod tls;
 mod upstream_tls;
 
 pub use backend::{Affinity, AffinityMode, Backend, Balance, HashBalance, Protocol, SameSite, SessionCookie};
@@ -87,4 +88,5 @@ pub use stream::{
     StreamListener, StreamLog, StreamRetry, StreamSegment, StreamSettings, StreamTemplate, StreamVariable, Transport,
 };
 pub use template::{Segment, Template, Variable};
+pub use tls::{KeyGroup, TlsCipher, TlsSettings};
 pub use upstream_tls::{Authority, TlsVersions, Trust, UpstreamTls};

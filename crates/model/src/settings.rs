@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CertificateName, Compression, FieldEdit, NetworkSet, StreamSettings, Template};
+use crate::{CertificateName, Compression, FieldEdit, NetworkSet, StreamSettings, Template, TlsSettings};
 
 /// Settings for the whole proxy; a single resource that always exists.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -67,6 +67,9 @@ pub struct Settings {
     pub compression: Compression,
     /// Sizes of request heads.
     pub head_buffers: HeadBuffers,
+    /// TLS on connections of clients.
+    #[serde(default)]
+    pub tls: TlsSettings,
     /// The access log.
     pub access_log: AccessLog,
     /// TCP and UDP services.
@@ -105,6 +108,7 @@ impl Default for Settings {
             connections_per_client: None,
             compression: Compression::default(),
             head_buffers: HeadBuffers::default(),
+            tls: TlsSettings::default(),
             access_log: AccessLog::default(),
             streams: StreamSettings::default(),
             shutdown_timeout: Duration::from_secs(240),

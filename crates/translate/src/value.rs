@@ -11,6 +11,7 @@ mod network;
 mod size;
 mod text;
 mod time;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use text::{
     LogFormat, ObjectRef, RedirectUrl, RewriteTarget, SecretName, ServerName, ServiceName, Text, Vhost,
 };
 pub use time::{GoDuration, NginxTime, Seconds, SignedSeconds};
+pub use tls::{TlsCiphers, TlsGroups};
 
 /// A value that users write as text.
 pub trait Value: Sized {

@@ -35,6 +35,9 @@ pub(super) enum HandshakeError {
     /// The server name is not a host name: an IP address, for example.
     #[error("the server name that the client asks for is no host name")]
     ServerName,
+    /// No host has the name, and such handshakes are refused (`ssl-reject-handshake`).
+    #[error("no host has the name that the client asks for")]
+    UnknownName,
 }
 
 /// Accepts TLS on a connection; `http2` says whether HTTP/2 is offered. If the host that the client names asks for client
@@ -49,6 +52,10 @@ pub(super) async fn accept(
 ) -> Result<(TlsStream<TcpStream>, Option<Box<Asked>>), HandshakeError> {
     let hello = read_hello(&mut stream).await?;
     let server_name = hello.client_hello().server_name().map(canonical).unwrap_or_default();
+    if configs.rejects(server_name.as_bytes()) {
+        stream.write_all(&UNRECOGNIZED_NAME).await?;
+        return Err(HandshakeError::UnknownName);
+    }
     let asking = configs.asking(server_name.as_bytes());
     let configs = asking.as_ref().map_or(configs, |asking| &asking.configs);
     let config = configs.choose(hello.client_hello().alpn(), http2).clone();

@@ -85,7 +85,7 @@ pub(crate) async fn serve(
 impl ClientConnection {
     /// The TLS handshake, within its deadline. `None` if it failed; a client that speaks plain HTTP gets an answer that says so.
     async fn handshake(mut self) -> Option<Self> {
-        let configs = self.facts.listener.tls()?;
+        let configs = self.facts.listener.tls()?.current();
         self.deadline.set(self.head_due);
         let Downstream::Plain(tcp) = self.stream else { return None };
         let mut first = [0; 1];

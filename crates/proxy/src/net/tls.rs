@@ -8,10 +8,15 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use fairway_model::{Certificate, CertificateName, ErrorChain, Origin, Snapshot, TableName};
-use rustls::crypto::aws_lc_rs;
+use fairway_model::{
+    Certificate, CertificateName, ErrorChain, Host, HostPattern, KeyGroup, Origin, Snapshot, TableName, TlsCipher,
+    TlsSettings, TlsVersions,
+};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions};
+use rustls::server::{
+    ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ProtocolVersion, ServerConfig, ServerConnection};
 
@@ -37,6 +42,8 @@ pub(crate) struct Certificates {
     scopes: AtomicU64,
     sessions: Arc<dyn StoresServerSessions>,
     fallback: OnceLock<Option<Arc<CertifiedKey>>>,
+    /// Encrypts tickets for all workers; the library changes its key every six hours.
+    tickets: OnceLock<Option<Arc<dyn ProducesTickets>>>,
 }
 
 /// The TLS configurations for a table of hosts.
@@ -45,6 +52,8 @@ pub(crate) struct ServerConfigs {
     with_http2: Arc<ServerConfig>,
     with_http1: Arc<ServerConfig>,
     without_protocol: Arc<ServerConfig>,
+    /// The settings that they were made with.
+    settings: TlsSettings,
     table: TableName,
     certificates: Arc<Certificates>,
 }
@@ -59,6 +68,18 @@ pub(crate) struct AskingConfigs {
 }
 
 impl ServerConfigs {
+    /// The configurations for the settings of now.
+    pub(crate) fn current(&self) -> Arc<Self> {
+        self.certificates.server_configs(&self.table)
+    }
+
+    /// Whether a client that names this host, or none if it is empty, is refused.
+    pub(crate) fn rejects(&self, server_name: &[u8]) -> bool {
+        let is_named = |host: &Arc<Host>| *host.pattern() != HostPattern::Any;
+        self.settings.reject_unknown_names
+            && !self.certificates.snapshot().host(&self.table, server_name).is_some_and(is_named)
+    }
+
     /// The configurations for clients that name a host which asks for client certificates.
     pub(crate) fn asking(&self, server_name: &[u8]) -> Option<Arc<AskingConfigs>> {
         self.certificates.asking(&self.table, server_name)
@@ -94,6 +115,7 @@ impl Certificates {
             scopes: AtomicU64::new(0),
             sessions: ServerSessionMemoryCache::new(TLS_SESSIONS),
             fallback: OnceLock::new(),
+            tickets: OnceLock::new(),
         })
     }
 
@@ -102,6 +124,9 @@ impl Certificates {
         locked(&self.parsed).retain(|name, (resource, _)| {
             snapshot.certificate(name).is_some_and(|current| Arc::ptr_eq(current, resource))
         });
+        if snapshot.settings().tls != self.snapshot().settings().tls {
+            locked(&self.asking).clear();
+        }
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
         // What no host asks for any more is held by nobody else.
         locked(&self.asking).retain(|_, asking| Arc::strong_count(&asking.policy.auth) > 1);
@@ -109,32 +134,51 @@ impl Certificates {
 
     /// The TLS configuration for the listeners that serve a table of hosts.
     pub(crate) fn server_configs(self: &Arc<Self>, table: &TableName) -> Arc<ServerConfigs> {
-        locked(&self.configs)
-            .entry(table.clone())
-            .or_insert_with(|| self.make_configs(table.clone(), None).into())
-            .clone()
+        let snapshot = self.snapshot();
+        let settings = &snapshot.settings().tls;
+        let mut configs = locked(&self.configs);
+        if let Some(made) = configs.get(table)
+            && made.settings == *settings
+        {
+            return made.clone();
+        }
+        let made = Arc::new(self.make_configs(table.clone(), settings, None));
+        configs.insert(table.clone(), made.clone());
+        made
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The configurations for a host that asks for client certificates. An empty name is that of a client that names none.
     fn asking(self: &Arc<Self>, table: &TableName, server_name: &[u8]) -> Option<Arc<AskingConfigs>> {
-        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let snapshot = self.snapshot();
         let auth = snapshot.host(table, server_name)?.client_auth()?;
         let mut asking = locked(&self.asking);
         let key = (table.clone(), Arc::as_ptr(auth) as usize);
         let make = || {
             let policy = Arc::new(ClientPolicy::new(auth.clone()));
-            Arc::new(AskingConfigs { configs: self.make_configs(table.clone(), Some(&policy)), policy })
+            let configs = self.make_configs(table.clone(), &snapshot.settings().tls, Some(&policy));
+            Arc::new(AskingConfigs { configs, policy })
         };
         Some(asking.entry(key).or_insert_with(make).clone())
     }
 
-    fn make_configs(self: &Arc<Self>, table: TableName, policy: Option<&Arc<ClientPolicy>>) -> ServerConfigs {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+    fn make_configs(
+        self: &Arc<Self>,
+        table: TableName,
+        settings: &TlsSettings,
+        policy: Option<&Arc<ClientPolicy>>,
+    ) -> ServerConfigs {
         let resolver = Arc::new(CertificateResolver { certificates: self.clone(), table: table.clone() });
-        let versions: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
-        let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions);
-        // The provider supports both versions.
-        let Ok(builder) = builder else { unreachable!("aws-lc-rs has cipher suites for TLS 1.2 and 1.3") };
+        let builder = |provider: CryptoProvider, versions| {
+            ServerConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(versions)
+        };
+        // Settings that leave nothing for a version, which none of ours do, would count as the default.
+        let chosen = builder(provider(settings), versions(settings.versions))
+            .or_else(|_| builder(aws_lc_rs::default_provider(), rustls::ALL_VERSIONS));
+        let Ok(builder) = chosen else { unreachable!("aws-lc-rs has cipher suites for TLS 1.2 and 1.3") };
         let builder = match policy {
             Some(policy) => builder.with_client_cert_verifier(policy.asking()),
             None => builder.with_no_client_auth(),
@@ -143,18 +187,30 @@ impl Certificates {
         // What was agreed on where other certificates, or none, were asked for is not resumed.
         let scope = self.scopes.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         config.session_storage = Arc::new(ScopedSessions { scope, sessions: self.sessions.clone() });
+        let tickets = || self.tickets.get_or_init(|| aws_lc_rs::Ticketer::new().ok()).clone();
+        if let Some(tickets) = settings.tickets.then(tickets).flatten() {
+            config.ticketer = Arc::new(ScopedTickets { scope, tickets });
+        }
+        config.ignore_client_order = !settings.ciphers.is_empty();
         config.max_early_data_size = 0;
         let without_protocol = Arc::new(config.clone());
         config.alpn_protocols = vec![HTTP1.to_vec()];
         let with_http1 = Arc::new(config.clone());
         config.alpn_protocols.insert(0, HTTP2.to_vec());
-        ServerConfigs { with_http2: Arc::new(config), with_http1, without_protocol, table, certificates: self.clone() }
+        ServerConfigs {
+            with_http2: Arc::new(config),
+            with_http1,
+            without_protocol,
+            settings: settings.clone(),
+            table,
+            certificates: self.clone(),
+        }
     }
 
     /// The certificate for a name: its own, else the default, else the self-signed one. An unusable certificate counts as
     /// missing.
     fn resolve(&self, table: &TableName, name: Option<&[u8]>) -> Option<Arc<CertifiedKey>> {
-        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let snapshot = self.snapshot();
         let own = snapshot.certificate_for(table, name).and_then(|certificate| self.parse(certificate));
         let default = || {
             let name = snapshot.settings().default_certificate.as_ref()?;
@@ -250,6 +306,70 @@ impl StoresServerSessions for ScopedSessions {
     fn can_cache(&self) -> bool {
         self.sessions.can_cache()
     }
+}
+
+/// The tickets of one configuration, which no other one accepts.
+#[derive(Debug)]
+struct ScopedTickets {
+    scope: [u8; 8],
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+impl ProducesTickets for ScopedTickets {
+    fn enabled(&self) -> bool {
+        self.tickets.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.tickets.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.tickets.encrypt(&[&self.scope, plain].concat())
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        let plain = self.tickets.decrypt(cipher)?;
+        plain.strip_prefix(&self.scope).map(<[u8]>::to_vec)
+    }
+}
+
+/// The versions that these settings allow.
+fn versions(versions: TlsVersions) -> &'static [&'static rustls::SupportedProtocolVersion] {
+    static ALL: [&rustls::SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+    match versions {
+        TlsVersions::All => &ALL,
+        TlsVersions::Tls12 => &ALL[1..],
+        TlsVersions::Tls13 => &ALL[..1],
+    }
+}
+
+/// The cipher suites and groups that these settings allow.
+fn provider(settings: &TlsSettings) -> CryptoProvider {
+    use aws_lc_rs::{cipher_suite as suite, kx_group as group};
+    let mut provider = aws_lc_rs::default_provider();
+    if !settings.ciphers.is_empty() {
+        provider.cipher_suites.retain(|suite| suite.tls13().is_some());
+        provider.cipher_suites.extend(settings.ciphers.iter().map(|cipher| match cipher {
+            TlsCipher::EcdsaAes128 => suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            TlsCipher::EcdsaAes256 => suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            TlsCipher::EcdsaChaCha20 => suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            TlsCipher::RsaAes128 => suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            TlsCipher::RsaAes256 => suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            TlsCipher::RsaChaCha20 => suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        }));
+    }
+    let groups = if settings.groups.is_empty() { KeyGroup::ALL } else { &settings.groups };
+    provider.kx_groups = groups
+        .iter()
+        .map(|group| match group {
+            KeyGroup::X25519MlKem768 => group::X25519MLKEM768,
+            KeyGroup::X25519 => group::X25519,
+            KeyGroup::P256 => group::SECP256R1,
+            KeyGroup::P384 => group::SECP384R1,
+        })
+        .collect();
+    provider
 }
 
 struct CertificateResolver {

@@ -34,6 +34,7 @@ pub struct TlsClient {
     verifier: Arc<dyn ServerCertVerifier>,
     certificate: Option<Arc<CertifiedKey>>,
     transport: ClientBuilder,
+    post_quantum: bool,
     /// Created once: rustls resumes a session only under the configuration that created it.
     config: OnceLock<Arc<ClientConfig>>,
 }
@@ -49,6 +50,10 @@ pub struct TlsInfo {
     pub version: ProtocolVersion,
     /// Whether a session was resumed.
     pub resumed: bool,
+    /// The cipher suite.
+    pub cipher: rustls::CipherSuite,
+    /// The group of the key exchange; `None` for a session of TLS 1.2 that was resumed.
+    pub group: Option<rustls::NamedGroup>,
 }
 
 impl TlsClient {
@@ -72,6 +77,7 @@ impl TlsClient {
             verifier,
             certificate: None,
             transport: ClientBuilder::default(),
+            post_quantum: false,
             config: OnceLock::new(),
         }
     }
@@ -91,6 +97,12 @@ impl TlsClient {
     /// Speaks only TLS 1.3.
     pub fn only_tls13(mut self) -> Self {
         self.versions = ONLY_TLS13;
+        self
+    }
+
+    /// Prefers X25519MLKEM768 for the key exchange, as browsers do.
+    pub fn post_quantum(mut self) -> Self {
+        self.post_quantum = true;
         self
     }
 
@@ -140,13 +152,19 @@ impl TlsClient {
             alpn: session.alpn_protocol().map(crate::message::text),
             version: session.protocol_version().expect("a version after the handshake"),
             resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
+            cipher: session.negotiated_cipher_suite().expect("a suite after the handshake").suite(),
+            group: session.negotiated_key_exchange_group().map(|group| group.name()),
         };
         let stream = Stream::Tls(Box::new(TlsStream::Client(stream)));
         Ok(Client { wire: Wire::new(stream), peer: address, tls: Some(info) })
     }
 
     fn new_config(&self) -> Arc<ClientConfig> {
-        let builder = ClientConfig::builder_with_provider(provider())
+        let mut provider = aws_lc_rs::default_provider();
+        if self.post_quantum {
+            provider.kx_groups = vec![aws_lc_rs::kx_group::X25519MLKEM768, aws_lc_rs::kx_group::X25519];
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(self.versions)
             .expect("aws-lc-rs speaks TLS 1.2 and 1.3")
             .dangerous()

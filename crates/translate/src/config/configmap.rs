@@ -21,7 +21,7 @@ use crate::limit;
 use crate::value::{
     AccessList, BrotliLevel, CommaList, FieldCount, GoDuration, GzipLevel, HeaderBuffers, HeaderName, HeaderNames,
     HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream, NginxTime, ObjectRef, RiskLevel,
-    Seconds, Size, Text, UriPatterns, UserAgents, Value, WorkerProcesses,
+    Seconds, Size, Text, TlsCiphers, TlsGroups, TlsProtocols, UriPatterns, UserAgents, Value, WorkerProcesses,
 };
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
@@ -86,9 +86,16 @@ impl KeySpec {
         match self.verdict {
             Verdict::NotYet(_) | Verdict::Refused { .. } if self.is_neutral(value) => Verdict::Same,
             Differs(_) if self.name == "proxy-buffer-size" && fits(value) => Verdict::Same,
+            Differs(_) if self.name == "ssl-protocols" && !is_old(value) => Verdict::Same,
+            Differs(_) if self.name.starts_with("ssl-") && self.is_neutral(value) => Verdict::Same,
             verdict => verdict,
         }
     }
+}
+
+/// Whether a list of versions has one that isn't spoken.
+fn is_old(value: &str) -> bool {
+    value.split_ascii_whitespace().any(|version| !matches!(version, "TLSv1.2" | "TLSv1.3"))
 }
 
 /// Whether a head of this size can be had.
@@ -279,6 +286,21 @@ configmap! {
         /// Client networks that are denied on paths to which no other list applies.
         "block-cidrs" => block: AccessList = "",
             else AccessList::Unreadable, "paths without a list of their own answer 503";
+
+        /// Versions of TLS for clients.
+        "ssl-protocols" => ssl_protocols: TlsProtocols = "TLSv1.2 TLSv1.3",
+            [Differs("TLS 1.2 and 1.3 only; older versions in the list are left out")];
+        /// Cipher suites of TLS 1.2, most preferred first.
+        "ssl-ciphers" => ssl_ciphers: TlsCiphers = "",
+            [Differs("suites with ECDHE and AES-GCM or ChaCha20 only; any other name is reported and left out")];
+        /// Groups for the key exchange, most preferred first.
+        "ssl-ecdh-curve" => ssl_ecdh_curve: TlsGroups = "auto",
+            [Differs("X25519MLKEM768, X25519, prime256v1 and secp384r1 only; any other name is reported and left out")];
+        /// Refuses handshakes that name no host of an Ingress, or none at all; they get the default certificate otherwise.
+        "ssl-reject-handshake" => ssl_reject_handshake: bool = "false";
+        /// Keeps sessions with the clients, in tickets whose key changes every six hours and is the same for all workers.
+        "ssl-session-tickets" => ssl_session_tickets: bool = "false",
+            [Differs("the key can't be set: a ticket works with the replica that issued it")];
 
         /// Sends the Server header.
         "server-tokens" => server_tokens: bool = "false", [Differs("the name is fairway")];

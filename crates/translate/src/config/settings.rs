@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fairway_model::{
     AccessLog, CodingRules, Compression, FieldEdit, ForwardedHeaders, HeadBuffers, Http2Settings, Listener, LogEscape,
-    Origin, Scheme, Settings, StreamLog, StreamRetry, StreamSettings, StreamTemplate, TableName, Template,
+    Origin, Scheme, Settings, StreamLog, StreamRetry, StreamSettings, StreamTemplate, TableName, Template, TlsSettings,
     UpstreamKeepalive,
 };
 use regex::bytes::RegexBuilder;
@@ -112,6 +112,13 @@ pub(crate) fn settings(
         connections_per_client: NonZeroU32::new(config.max_connections_per_client),
         compression: compression(config),
         head_buffers: head_buffers(config),
+        tls: TlsSettings {
+            versions: config.ssl_protocols.0,
+            ciphers: config.ssl_ciphers.ciphers.clone(),
+            groups: config.ssl_ecdh_curve.groups.clone(),
+            tickets: config.ssl_session_tickets,
+            reject_unknown_names: config.ssl_reject_handshake,
+        },
         access_log: access_log(config, sources.origin, diagnostics),
         streams: streams(config, sources.origin, diagnostics),
         shutdown_timeout: config.worker_shutdown_timeout.0,

@@ -147,7 +147,9 @@ fn verdicts_become_diagnostics() {
 fn verdicts_follow_the_values() {
     for (key, value, label) in [
         ("ssl-protocols", "TLSv1.3 TLSv1.2", "same"),
-        ("ssl-protocols", "TLSv1.3", "not yet"),
+        ("ssl-protocols", "TLSv1.3", "same"),
+        ("ssl-protocols", "TLSv1 TLSv1.2", "differs"),
+        ("ssl-ecdh-curve", "auto", "same"),
         ("proxy-buffer-size", "16k", "same"),
         ("proxy-buffer-size", "1m", "same"),
         ("proxy-buffer-size", "2m", "differs"),

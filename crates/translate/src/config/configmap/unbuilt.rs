@@ -22,7 +22,6 @@ const TRACING: Verdict = NotYet("tracing isn't built yet");
 const GLOBAL_AUTH: Verdict = NotYet("external authentication isn't built yet");
 const LIMITS: Verdict = NotYet("rate and connection limits aren't built yet");
 const BANDWIDTH: Verdict = NotYet("bandwidth isn't limited yet");
-const TLS: Verdict = NotYet("TLS 1.2 and 1.3 with safe ciphers, fixed so far");
 const SYSLOG: Verdict = NotYet("logs go to standard output and standard error only");
 const PASS: Verdict = NotYet("redirects and cookies of backends pass as they are");
 
@@ -218,28 +217,21 @@ unbuilt! {
     "server-snippet" = "": SNIPPET;
     /// Size of TLS records.
     "ssl-buffer-size" = "4k": NGINX_ONLY;
-    /// Ciphers.
-    "ssl-ciphers" = "": TLS;
     /// Diffie-Hellman parameters.
     "ssl-dh-param" = "": Harmless("key exchange is by elliptic curves only");
     /// Early data.
-    "ssl-early-data" = "false": TLS;
-    /// Curves.
-    "ssl-ecdh-curve" = "auto": TLS;
-    /// Versions.
-    "ssl-protocols" = "TLSv1.2 TLSv1.3": TLS;
-    /// Refuses handshakes for unknown names.
-    "ssl-reject-handshake" = "false": NotYet("unknown names get the default certificate"), restricts;
+    "ssl-early-data" = "false": Refused {
+        reason: "whoever records early data can send it again",
+        instead: "resumed sessions, which save the same computations",
+    };
     /// Caches sessions.
     "ssl-session-cache" = "true": NotYet("sessions are always remembered");
     /// Size of the session cache.
     "ssl-session-cache-size" = "10m": NotYet("the number of remembered sessions is fixed");
     /// A key for session tickets.
-    "ssl-session-ticket-key" = "": NotYet("tickets have keys of their own, changed regularly");
-    /// Session tickets.
-    "ssl-session-tickets" = "false": TLS;
+    "ssl-session-ticket-key" = "": NotYet("each replica has a key of its own, which changes every six hours");
     /// How long sessions are cached.
-    "ssl-session-timeout" = "10m": TLS;
+    "ssl-session-timeout" = "10m": NotYet("the newest sessions are kept, however old");
     /// Access log file for TCP and UDP.
     "stream-access-log-path" = "": LOG_FILE;
     /// Raw nginx text.

@@ -1,0 +1,61 @@
+//! TLS on connections of clients: what holds for all hosts.
+
+use serde::{Deserialize, Serialize};
+
+use crate::TlsVersions;
+
+/// TLS on connections of clients.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct TlsSettings {
+    /// Allowed versions (`ssl-protocols`).
+    pub versions: TlsVersions,
+    /// Cipher suites of TLS 1.2, most preferred first; none for all of them, in the order of the client (`ssl-ciphers`).
+    pub ciphers: Vec<TlsCipher>,
+    /// Groups for the key exchange, most preferred first; none for all of them (`ssl-ecdh-curve`).
+    pub groups: Vec<KeyGroup>,
+    /// Whether sessions are kept by the clients themselves, in encrypted tickets (`ssl-session-tickets`).
+    pub tickets: bool,
+    /// Whether a handshake that names no host of ours is refused (`ssl-reject-handshake`).
+    pub reject_unknown_names: bool,
+}
+
+macro_rules! named {
+    ($(#[doc = $about:literal] $vis:vis enum $kind:ident { $($variant:ident = $($name:literal)|+,)+ })+) => {$(
+        #[doc = $about]
+        #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+        $vis enum $kind { $(#[doc = concat!($("`", $name, "` ",)+)] $variant,)+ }
+
+        impl $kind {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The one that OpenSSL calls so.
+            pub fn named(name: &str) -> Option<Self> {
+                match name {
+                    $($($name)|+ => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+    )+};
+}
+
+named! {
+    /// A cipher suite of TLS 1.2.
+    pub enum TlsCipher {
+        EcdsaAes128 = "ECDHE-ECDSA-AES128-GCM-SHA256",
+        EcdsaAes256 = "ECDHE-ECDSA-AES256-GCM-SHA384",
+        EcdsaChaCha20 = "ECDHE-ECDSA-CHACHA20-POLY1305",
+        RsaAes128 = "ECDHE-RSA-AES128-GCM-SHA256",
+        RsaAes256 = "ECDHE-RSA-AES256-GCM-SHA384",
+        RsaChaCha20 = "ECDHE-RSA-CHACHA20-POLY1305",
+    }
+
+    /// A group for the key exchange.
+    pub enum KeyGroup {
+        X25519MlKem768 = "X25519MLKEM768",
+        X25519 = "X25519" | "x25519",
+        P256 = "prime256v1" | "secp256r1" | "P-256",
+        P384 = "secp384r1" | "P-384",
+    }
+}

@@ -1,0 +1,91 @@
+//! The settings of TLS for all hosts: versions, suites, groups, tickets, unknown names. They follow a change at once.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
+mod support;
+
+use fairway_model::{ForwardPolicy, KeyGroup, Resource, Settings, TlsCipher, TlsSettings, TlsVersions};
+use fairway_testkit::{Ca, Origin, TlsClient};
+use rustls::{CipherSuite, NamedGroup};
+use support::{HOST, TestProxy, backend, certificate, forward, host_with_certificate, route};
+
+fn start(settings: TlsSettings) -> (Origin, TestProxy) {
+    let (ca, origin) = (Ca::new("root"), Origin::start("a"));
+    let mut resources = backend("web", &[origin.address()]);
+    resources.push(certificate("own", &ca.leaf(&[HOST])));
+    resources.push(host_with_certificate(HOST, vec![route("/", forward("web", ForwardPolicy::default()))], "own"));
+    resources.push(with(settings));
+    (origin, TestProxy::start(resources))
+}
+
+fn with(tls: TlsSettings) -> Resource {
+    Settings { tls, ..Settings::default() }.into()
+}
+
+fn client() -> TlsClient {
+    TlsClient::unverified(HOST)
+}
+
+#[tokio::test]
+async fn the_post_quantum_group_is_preferred_and_others_are_as_set() {
+    let (_origin, proxy) = start(TlsSettings::default());
+    let modern = client().post_quantum().connect(proxy.https).await;
+    assert_eq!(modern.tls().group, Some(NamedGroup::X25519MLKEM768));
+    for (group, expected) in [(KeyGroup::P384, NamedGroup::secp384r1), (KeyGroup::X25519, NamedGroup::X25519)] {
+        proxy.publish([with(TlsSettings { groups: vec![group], ..TlsSettings::default() })]).await;
+        for client in [client().only_tls12(), client().only_tls13()] {
+            assert_eq!(client.connect(proxy.https).await.tls().group, Some(expected));
+        }
+    }
+}
+
+#[tokio::test]
+async fn versions_are_a_set_and_a_change_touches_no_connection() {
+    let (_origin, proxy) = start(TlsSettings::default());
+    let mut before = client().only_tls12().connect(proxy.https).await;
+    proxy.publish([with(TlsSettings { versions: TlsVersions::Tls13, ..TlsSettings::default() })]).await;
+    assert!(client().only_tls12().try_connect(proxy.https).await.is_err());
+    assert_eq!(client().only_tls13().connect(proxy.https).await.get(HOST, "/").await.status, 200);
+    assert_eq!(before.get(HOST, "/").await.status, 200);
+    proxy.publish([with(TlsSettings { versions: TlsVersions::Tls12, ..TlsSettings::default() })]).await;
+    assert!(client().only_tls13().try_connect(proxy.https).await.is_err());
+    assert_eq!(client().only_tls12().connect(proxy.https).await.get(HOST, "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn suites_are_chosen_in_the_order_of_the_settings() {
+    let ciphers = vec![TlsCipher::RsaAes128, TlsCipher::EcdsaChaCha20, TlsCipher::EcdsaAes128];
+    let (_origin, proxy) = start(TlsSettings { ciphers, ..TlsSettings::default() });
+    let chosen = client().only_tls12().connect(proxy.https).await.tls().cipher;
+    assert_eq!(chosen, CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256);
+    assert_eq!(client().only_tls13().connect(proxy.https).await.get(HOST, "/").await.status, 200);
+    proxy.publish([with(TlsSettings { ciphers: vec![TlsCipher::RsaAes128], ..TlsSettings::default() })]).await;
+    assert!(client().only_tls12().try_connect(proxy.https).await.is_err(), "the certificate is of another kind");
+}
+
+#[tokio::test]
+async fn tickets_are_taken_by_any_worker() {
+    let (_origin, proxy) = start(TlsSettings { tickets: true, ..TlsSettings::default() });
+    for client in [client().only_tls12(), client().only_tls13()] {
+        let mut resumed = 0;
+        for _ in 0..6 {
+            let mut connection = client.connect(proxy.https).await;
+            connection.get(HOST, "/").await;
+            resumed += usize::from(connection.tls().resumed);
+        }
+        assert!(resumed >= 5, "{resumed}");
+    }
+}
+
+#[tokio::test]
+async fn unknown_names_are_refused_where_that_is_set() {
+    let (origin, proxy) = start(TlsSettings { reject_unknown_names: true, ..TlsSettings::default() });
+    assert_eq!(client().connect(proxy.https).await.get(HOST, "/").await.status, 200);
+    for refused in [TlsClient::unverified("unknown.example"), client().without_sni()] {
+        let Err(error) = refused.try_connect(proxy.https).await else { panic!("a handshake for an unknown name") };
+        assert!(error.to_string().contains("UnrecognisedName"), "{error}");
+    }
+    assert_eq!(origin.connections(), 1);
+    proxy.publish([with(TlsSettings::default())]).await;
+    assert_eq!(TlsClient::unverified("unknown.example").connect(proxy.https).await.get(HOST, "/").await.status, 200);
+}
