@@ -53,7 +53,7 @@ impl<'a> TryFrom<&'a [u8]> for FieldName<'a> {
     type Error = InvalidName;
 
     fn try_from(name: &'a [u8]) -> Result<Self, InvalidName> {
-        let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+        let is_token = |&byte: &u8| TOKEN[usize::from(byte)];
         if !name.is_empty() && name.iter().all(is_token) { Ok(Self(name)) } else { Err(InvalidName) }
     }
 }
@@ -97,6 +97,23 @@ impl From<ConfiguredName> for Box<str> {
         name.0
     }
 }
+
+/// Which bytes a token consists of (RFC 9110 5.6.2).
+static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"!#$%&'*+-.^_`|~";
+    let mut index = 0;
+    while index < others.len() {
+        table[others[index] as usize] = true;
+        index += 1;
+    }
+    table
+};
 
 static FOLDED: [u8; 256] = {
     let mut table = [b'-'; 256];
