@@ -151,6 +151,8 @@ pub struct PathRegex {
     text: Box<str>,
     /// Lower-case text that every match starts with; rules out most requests without running the expression.
     literal: Box<[u8]>,
+    /// Whether every path that starts with that text matches.
+    literal_decides: bool,
     regex: Regex,
 }
 
@@ -167,7 +169,7 @@ impl PathRegex {
 
     /// Whether the canonical path matches from its start.
     pub fn is_match(&self, path: &[u8]) -> bool {
-        self.may_match(path) && self.regex.is_match(path)
+        self.may_match(path) && (self.literal_decides || self.regex.is_match(path))
     }
 
     /// Appends the target with the groups of the match filled in; `Ok(false)` if the pattern doesn't match the path.
@@ -209,7 +211,10 @@ impl FromStr for PathRegex {
             .nest_limit(50)
             .build()
             .map_err(|error| InvalidPathMatch::Regex(one_line(&error)))?;
-        Ok(Self { text: text.into(), literal: literal_start(text).into(), regex })
+        let literal = literal_start(text);
+        // What follows it matches nothing too. In a host with one pattern, all plain paths are patterns.
+        let literal_decides = matches!(&text[literal.len()..], "" | ".*" | "(.*)");
+        Ok(Self { text: text.into(), literal: literal.into(), literal_decides, regex })
     }
 }
 
@@ -510,6 +515,20 @@ mod tests {
         for pattern in ["(", "/(?!x)", "/a{100000}", "/(a{1000}){1000}", &"a".repeat(5000), &"(".repeat(400)] {
             let error = PathMatch::regex(pattern).unwrap_err().to_string();
             assert!(!error.contains('\n') && error.len() < 200, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_literal_start_decides_only_where_anything_may_follow() {
+        let cases =
+            [("/a", true), ("/a.*", true), ("/a(.*)", true), ("(.*)", true), ("/a(.*)b", false), ("/a?", false)];
+        for (pattern, decides) in cases {
+            let regex: PathRegex = pattern.parse().unwrap();
+            assert_eq!(regex.literal_decides, decides, "{pattern}");
+            for path in ["/", "/a", "/A/b", "/ab", "/b", "/aa", "/a\nb"] {
+                let (found, expected) = (regex.is_match(path.as_bytes()), regex.regex.is_match(path.as_bytes()));
+                assert_eq!(found, expected, "{pattern} {path}");
+            }
         }
     }
 
