@@ -105,8 +105,11 @@ impl<'a> Scalar<'a> {
             i64::from_str_radix(&rest.replace('_', ""), radix).ok()
         };
         let decimal = || digits.bytes().all(|b| b.is_ascii_digit() || b == b'_').then(|| digits.replace('_', ""));
+        // As in YAML 1.1, which Kubernetes reads: a leading zero means octal, unless a digit is none of its.
+        let octal = || if digits.len() > 1 { radix("0", 8) } else { None };
         let integer = radix("0x", 16)
             .or_else(|| radix("0o", 8))
+            .or_else(octal)
             .or_else(|| radix("0b", 2))
             .or_else(|| decimal().and_then(|digits| digits.parse().ok()));
         if let Some(value) = integer {
@@ -534,6 +537,17 @@ mod tests {
             ("-", "text"),
         ] {
             assert_eq!(kind(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_leading_zero_means_octal_as_for_kubectl() {
+        let number = |text| match Scalar::of(text, true) {
+            Scalar::Integer(number) => Some(number),
+            _ => None,
+        };
+        for (text, expected) in [("017620", 8080), ("0o17", 15), ("089", 89), ("00", 0), ("0", 0), ("-017", -15)] {
+            assert_eq!(number(text), Some(expected), "{text}");
         }
     }
 }

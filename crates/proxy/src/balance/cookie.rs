@@ -32,8 +32,9 @@ pub fn all<'b>(fields: &Fields, bytes: &'b [u8], name: &[u8]) -> impl Iterator<I
     let pairs = fields.all(KnownField::Cookie, bytes).flat_map(|value| value.split(|&byte| byte == b';'));
     pairs.filter_map(move |pair| {
         let value = pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"=")?;
-        // White space ends the value.
-        value.split(u8::is_ascii_whitespace).next()
+        // White space ends the value. Java's clients put quotes around that of a cookie with Max-Age and without Expires.
+        let value = value.split(u8::is_ascii_whitespace).next()?;
+        Some(value.strip_prefix(b"\"").and_then(|inner| inner.strip_suffix(b"\"")).unwrap_or(value))
     })
 }
 

@@ -17,6 +17,9 @@ fn a_cookie_is_found_by_its_whole_name() {
     assert_eq!(value("Cookie: a=\r\n", "a").as_deref(), Some(""));
     assert_eq!(value("Cookie: xa=1; a; A=2\r\n", "a"), None);
     assert_eq!(value("", "a"), None);
+    let of_java = "Cookie: $Version=\"1\"; route=\"1.2|ab\";$Path=\"/\"\r\n";
+    assert_eq!(value(of_java, "route").as_deref(), Some("1.2|ab"));
+    assert_eq!(value("Cookie: a=\"; b=\"x\r\n", "a").as_deref(), Some("\""), "a lone quote is a value");
 }
 
 fn written(change: impl FnOnce(&mut SessionCookie), at: Circumstances<'_>) -> String {
