@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessList, ByteLimit, Filter, ForwardPolicy, NetworkSet, Refusal, Resource, Retry, RetryOn, Settings,
+    AccessList, Authority, ByteLimit, ClientAuth, ClientAuthMode, Filter, ForwardPolicy, Host, HostPattern, NetworkSet,
+    Refusal, Resource, Retry, RetryOn, Settings,
 };
 use fairway_proxy::ProxyConfig;
 use fairway_proxy::reason::Reason;
-use fairway_testkit::{Client, Fault, Gate, Origin, Reply, eventually};
+use fairway_testkit::{Ca, Client, Fault, Gate, Origin, Reply, TlsClient, eventually};
 use support::log::{Lines, logging};
-use support::{CONTROLLER, HOST, TestProxy, backend, endpoints, filtered, forward, forwarding, host, route};
+use support::{CONTROLLER, HOST, TestProxy, backend, endpoints, filtered, forward, forwarding, host, route, table};
 
 const SHORT: Duration = Duration::from_millis(60);
 
@@ -291,6 +292,31 @@ async fn failures_are_in_the_metrics() {
         })
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_client_without_the_certificate_that_its_host_demands() {
+    let auth = ClientAuth {
+        mode: ClientAuthMode::Required,
+        authorities: [Authority::new(Ca::new("root").der().to_vec())].into(),
+        revocation_lists: [].into(),
+        depth: 1,
+        subject: None,
+        error_page: None,
+        passes_certificate: false,
+    };
+    let pattern = HostPattern::parse(HOST).expect("a host pattern");
+    let guarded = Host::new(table(), pattern, vec![route("/", forward("web", ForwardPolicy::default()))]);
+    let guarded = Resource::from(guarded.with_client_auth(Some(Arc::new(auth))));
+    for (server_name, status, line) in [
+        (HOST, 400, "400 client_certificate downstream (no certificate was sent) -"),
+        ("other.example", 421, "421 misdirected downstream (-) -"),
+    ] {
+        let logged = Logged::start([guarded.clone()]);
+        let response = TlsClient::unverified(server_name).connect(logged.proxy.https).await.get(HOST, "/").await;
+        assert_eq!(response.status, status);
+        assert_eq!(logged.line().await, line);
+    }
 }
 
 /// Reasons that no test above provokes, and why.
