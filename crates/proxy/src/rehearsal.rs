@@ -288,7 +288,9 @@ impl<'a> Rehearsing<'a, '_> {
         let rules = &live.prepared.fields;
         let change = |name: &str, effect| ResponseChange { name: name.to_owned(), effect };
         let mut changes = Vec::new();
-        let hidden = live.snapshot.settings().hidden_response_fields.iter();
+        // Hiding Server concerns that of the endpoint, in whose place Fairway puts its own.
+        let is_hidden = |name: &&str| rules.server_passes || !name.eq_ignore_ascii_case("server");
+        let hidden = live.snapshot.settings().hidden_response_fields.iter().map(|name| &**name).filter(is_hidden);
         changes.extend(hidden.map(|name| change(name, Effect::Remove)));
         if !rules.server_passes {
             let text = rules.server.map(|server| String::from_utf8_lossy(server).into_owned());
