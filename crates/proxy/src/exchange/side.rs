@@ -144,14 +144,30 @@ macro_rules! endpoint {
     };
 }
 
+/// The same expression for the request of a client of each version.
+macro_rules! request {
+    ($self:expr, $request:ident => $call:expr) => {
+        match $self {
+            ClientSide::Http1(Http1Client { request: $request, .. })
+            | ClientSide::Http2(Http2Client { request: $request, .. }) => $call,
+        }
+    };
+}
+
 impl<'a> ClientSide<'a> {
-    delegate! { client:
+    delegate! { request:
         fn head(&self) -> Option<Spanned<'_, RequestHead>>;
         fn broken_line(&self) -> &[u8];
         fn method(&self) -> Method;
         fn body_has_ended(&self) -> bool;
         fn received(&self) -> u64;
         fn can_rewind(&self) -> bool;
+    }
+    delegate! { mut request:
+        fn source(&mut self) -> &mut BodySource<'a>;
+        fn rewind(&mut self);
+    }
+    delegate! { client:
         fn next_look(&self) -> Millis;
         fn sent(&self) -> u64;
         fn body_sent(&self) -> u64;
@@ -162,8 +178,6 @@ impl<'a> ClientSide<'a> {
     }
     delegate! { mut client:
         fn begin(&mut self, may_keep: bool);
-        fn source(&mut self) -> &mut BodySource<'a>;
-        fn rewind(&mut self);
         fn write_continue(&mut self) -> bool;
         fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<(), Failure>>;
         fn poll_gone(&mut self, cx: &mut Context<'_>, timers: &Timers) -> Poll<Failure>;

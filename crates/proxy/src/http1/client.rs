@@ -8,7 +8,8 @@ use super::attention::Attention;
 use super::body::BodyDecoder;
 use super::chunk::{ChunkLimits, Event};
 use super::compose::{self, AnswerTo, ClientResponse, Persistence};
-use super::relay::{BodySource, RelayedBody};
+use super::received::ReceivedRequest;
+use super::relay::BodySource;
 use super::write::CONTINUE;
 use crate::buffer::Buffer;
 use crate::direction::Direction;
@@ -41,15 +42,8 @@ pub(crate) enum After {
 #[derive(Debug)]
 pub(crate) struct Http1Client<'a> {
     stream: &'a mut Downstream,
-    head: &'a RequestHead,
-    /// The head (held), the body, and the requests after it.
-    source: BodySource<'a>,
+    pub(crate) request: ReceivedRequest<'a>,
     out: &'a mut Outgoing,
-    /// Whether the head was parsed.
-    parsed: bool,
-    head_len: u64,
-    /// Whether the client waits for `100 Continue`.
-    expects_continue: bool,
     attention: Attention,
     after: After,
     /// Bytes sent, and how many of them belong to the head.
@@ -73,12 +67,8 @@ impl<'a> Http1Client<'a> {
     ) -> Self {
         Self {
             stream,
-            head,
-            source: BodySource::new(received),
+            request: ReceivedRequest::new(received, head),
             out,
-            parsed: false,
-            head_len: 0,
-            expects_continue: false,
             attention: Attention::new(),
             after: After::Linger,
             sent: 0,
@@ -91,67 +81,13 @@ impl<'a> Http1Client<'a> {
 
     /// Reports that the head was parsed and is held. `may_keep` says whether the connection may carry another request.
     pub(crate) fn begin(&mut self, may_keep: bool) {
-        self.parsed = true;
-        self.head_len = self.source.buffer.held().len() as u64;
-        self.source.body = RelayedBody::new(self.head.framing(), BodyForm::Chunks);
-        self.expects_continue = self.head.expects_continue();
-        self.after = if may_keep && self.head.connection().keep_alive { After::Keep } else { After::Close };
-    }
-
-    /// The head, once parsed.
-    pub(crate) fn head(&self) -> Option<Spanned<'_, RequestHead>> {
-        self.parsed.then(|| Spanned { parsed: self.head, bytes: self.source.buffer.held() })
-    }
-
-    /// The first line of a head that could not be parsed, as far as it was received.
-    pub(crate) fn broken_line(&self) -> &[u8] {
-        if self.parsed {
-            return &[];
-        }
-        let filled = self.source.buffer.filled();
-        filled.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default()
-    }
-
-    /// The method; GET until one is known.
-    pub(crate) fn method(&self) -> Method {
-        if self.parsed { self.head.method() } else { Method::Get }
-    }
-
-    /// The protocols that the client asks to switch to, if that is allowed.
-    pub(crate) fn asked_protocols(&self) -> Option<&[u8]> {
-        if self.parsed { self.head.asked_protocols(self.source.buffer.held()) } else { None }
-    }
-
-    /// The source of the request body.
-    pub(crate) fn source(&mut self) -> &mut BodySource<'a> {
-        &mut self.source
-    }
-
-    /// Whether the whole body was consumed.
-    pub(crate) fn body_has_ended(&self) -> bool {
-        self.source.body.has_ended()
-    }
-
-    /// Bytes of the request received and consumed.
-    pub(crate) fn received(&self) -> u64 {
-        self.head_len + self.source.body.data_len()
-    }
-
-    /// Whether the body can be read again from its beginning.
-    pub(crate) fn can_rewind(&self) -> bool {
-        self.source.buffer.can_rewind()
-    }
-
-    /// Goes back to the beginning of the body.
-    pub(crate) fn rewind(&mut self) {
-        let rewound = self.source.buffer.rewind();
-        debug_assert!(rewound, "a try begins with the whole request");
-        self.source.body = RelayedBody::new(self.head.framing(), BodyForm::Chunks);
+        self.request.begin();
+        self.after = if may_keep && self.request.head.connection().keep_alive { After::Keep } else { After::Close };
     }
 
     /// Lets a client that waits for permission send its body. Returns `true` if there is something to write.
     pub(crate) fn write_continue(&mut self) -> bool {
-        let waits = std::mem::take(&mut self.expects_continue) && self.source.buffer.is_empty() && !self.answered;
+        let waits = self.request.takes_permission() && !self.answered;
         if waits {
             // It is an interim response, but not from the endpoint: the request may still be tried elsewhere.
             self.out.lead.extend_from_slice(CONTINUE);
@@ -161,8 +97,8 @@ impl<'a> Http1Client<'a> {
 
     /// Receives more of the body.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<(), Failure>> {
-        store.make_room(self.source.buffer, self.source.to_come());
-        self.source.buffer.poll_fill(self.stream, cx).map(|read| match read {
+        store.make_room(self.request.source.buffer, self.request.source.to_come());
+        self.request.source.buffer.poll_fill(self.stream, cx).map(|read| match read {
             Ok(0) => Err(Failure::RequestBody(BodyError::Incomplete)),
             Err(_) => Err(Failure::ClientGone),
             Ok(_) => Ok(()),
@@ -171,7 +107,7 @@ impl<'a> Http1Client<'a> {
 
     /// Completes when the client is gone. Bytes that it sends meanwhile are kept for later.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, timers: &Timers) -> Poll<Failure> {
-        self.attention.poll_gone(cx, &mut self.source, self.stream, timers)
+        self.attention.poll_gone(cx, &mut self.request.source, self.stream, timers)
     }
 
     /// The latest time for the next call of [`poll_gone`](Self::poll_gone).
@@ -220,7 +156,7 @@ impl<'a> Http1Client<'a> {
 
     /// How the client learns where a body ends.
     pub(crate) fn body_form(&self) -> BodyForm {
-        if self.head.version() == Version::Http11 { BodyForm::Chunks } else { BodyForm::Close }
+        if self.request.head.version() == Version::Http11 { BodyForm::Chunks } else { BodyForm::Close }
     }
 
     /// Forwards an interim response, if the client's version has them.
@@ -230,7 +166,7 @@ impl<'a> Http1Client<'a> {
         if parsed.status() == 100 {
             return;
         }
-        self.answered |= compose::write_interim(parsed, bytes, self.head.version(), &mut self.out.lead);
+        self.answered |= compose::write_interim(parsed, bytes, self.request.head.version(), &mut self.out.lead);
     }
 
     /// Writes the head of the response with all edits applied.
@@ -244,11 +180,11 @@ impl<'a> Http1Client<'a> {
         let Spanned { parsed: response, bytes } = response;
         let switches = response.status() == 101;
         let Reframed { received: declared, sent: announced } = framing;
-        if switches || self.asked_protocols().is_some() || announced == Framing::UntilClose {
+        if switches || self.request.asked_protocols().is_some() || announced == Framing::UntilClose {
             // A client that asked for another protocol may already have sent bytes of it.
             self.keep_no_longer(After::Close);
         }
-        if !self.source.body.has_ended() {
+        if !self.request.source.body.has_ended() {
             // The client still sends, and the rest may never be read.
             self.keep_no_longer(After::Linger);
         }
@@ -289,7 +225,7 @@ impl<'a> Http1Client<'a> {
         value: &mut Vec<u8>,
     ) -> u16 {
         self.close_behind_last();
-        let to = AnswerTo { head_only: self.method() == Method::Head, persistence: self.persistence() };
+        let to = AnswerTo { head_only: self.request.method() == Method::Head, persistence: self.persistence() };
         // The rest of an interim response has to go first.
         self.out.clear_unless_begun();
         let before = self.out.lead.len();
@@ -311,14 +247,14 @@ impl<'a> Http1Client<'a> {
     }
 
     fn skipped_body(&mut self, unsent: bool) -> bool {
-        if !self.parsed {
+        if !self.request.is_parsed() {
             return true;
         }
-        let BodySource { buffer, body } = &mut self.source;
+        let BodySource { buffer, body } = &mut self.request.source;
         if !buffer.rewind() {
             return body.has_ended() && !unsent;
         }
-        let mut decoder = BodyDecoder::new(self.head.framing(), ChunkLimits::default());
+        let mut decoder = BodyDecoder::new(self.request.head.framing(), ChunkLimits::default());
         while !decoder.is_done() {
             match decoder.decode(buffer.filled()) {
                 Ok(decoded) if decoded.event != Event::NeedMore => buffer.consume(decoded.consumed),
@@ -372,7 +308,7 @@ impl<'a> Http1Client<'a> {
 
     /// Splits off the bytes of a tunnel that have already arrived. The head is kept for the log, apart from the tunnel's bytes.
     pub(crate) fn split_tunnel(&mut self) -> Direction {
-        Direction::with_buffer(self.source.buffer.split_rest())
+        Direction::with_buffer(self.request.source.buffer.split_rest())
     }
 
     /// Whether everything was written.
@@ -393,14 +329,14 @@ impl<'a> Http1Client<'a> {
 
     /// Once a client has sent its last request, the connection has no further use.
     fn close_behind_last(&mut self) {
-        if self.attention.has_ended() && self.source.buffer.is_empty() {
+        if self.attention.has_ended() && self.request.source.buffer.is_empty() {
             self.keep_no_longer(After::Close);
         }
     }
 
     /// The connection fields for the client.
     fn persistence(&self) -> Persistence {
-        match (self.after, self.head.version()) {
+        match (self.after, self.request.head.version()) {
             (After::Keep, Version::Http11) => Persistence::Kept,
             (After::Keep, Version::Http10) => Persistence::KeptExplicitly,
             _ => Persistence::Closed,

@@ -15,7 +15,7 @@ use crate::buffer::Buffer;
 use crate::direction::Direction;
 use crate::error::Failure;
 use crate::http::{BodyError, BodyForm, Framing, Method, RequestHead, ResponseHead, Spanned};
-use crate::http1::{After, BodySource, ChunkEncoder, Event, RelayedBody};
+use crate::http1::{After, BodySource, ChunkEncoder, Event, ReceivedRequest};
 use crate::limit::{HTTP2_BLOCK, TRAILERS};
 use crate::message::ResponseContext;
 use crate::outgoing::Outgoing;
@@ -123,16 +123,10 @@ impl Http2Stream {
 pub(crate) struct Http2Client<'a> {
     link: &'a Link,
     stream: &'a mut Http2Stream,
-    head: &'a RequestHead,
-    /// The head (held), and the body.
-    source: BodySource<'a>,
+    pub(crate) request: ReceivedRequest<'a>,
     /// Memory for the text of fields.
     out: &'a mut Outgoing,
     lines: &'a mut Vec<GatheredField>,
-    /// Whether the head was accepted.
-    parsed: bool,
-    head_len: u64,
-    expects_continue: bool,
 }
 
 impl<'a> Http2Client<'a> {
@@ -146,53 +140,21 @@ impl<'a> Http2Client<'a> {
         out: &'a mut Outgoing,
         lines: &'a mut Vec<GatheredField>,
     ) -> Self {
-        Self {
-            link,
-            stream,
-            head,
-            source: BodySource::new(received),
-            out,
-            lines,
-            parsed: false,
-            head_len: 0,
-            expects_continue: false,
-        }
+        Self { link, stream, request: ReceivedRequest::new(received, head), out, lines }
     }
 
     /// Reports that the head was accepted and is held. `may_keep` says whether the connection may carry another request.
     pub(crate) fn begin(&mut self, may_keep: bool) {
-        self.parsed = true;
-        self.head_len = self.source.buffer.held().len() as u64;
-        self.source.body = RelayedBody::new(self.head.framing(), BodyForm::Chunks);
-        self.expects_continue = self.head.expects_continue();
+        self.request.begin();
         if !may_keep {
             self.link.leave();
         }
     }
 
-    /// The head, once accepted.
-    pub(crate) fn head(&self) -> Option<Spanned<'_, RequestHead>> {
-        self.parsed.then(|| Spanned { parsed: self.head, bytes: self.source.buffer.held() })
-    }
-
-    /// The first line of a head that was refused, as far as it was written.
-    pub(crate) fn broken_line(&self) -> &[u8] {
-        if self.parsed {
-            return &[];
-        }
-        self.source.buffer.filled().split(|&byte| byte == b'\r').next().unwrap_or_default()
-    }
-
-    /// The method; GET until one is known.
-    pub(crate) fn method(&self) -> Method {
-        if self.parsed { self.head.method() } else { Method::Get }
-    }
-
     /// Whether a final response with a status would pass for an agreement to switch: a client that asked for a protocol takes any
     /// 2xx for one (RFC 8441 5).
     pub(crate) fn would_switch_at(&self, status: u16) -> bool {
-        (200..300).contains(&status)
-            && self.head().is_some_and(|head| head.parsed.asked_protocols(head.bytes).is_some())
+        (200..300).contains(&status) && self.request.asked_protocols().is_some()
     }
 
     /// The status that the client gets for one of an endpoint.
@@ -200,40 +162,9 @@ impl<'a> Http2Client<'a> {
         if status == 101 { 200 } else { status }
     }
 
-    /// The source of the request body.
-    pub(crate) fn source(&mut self) -> &mut BodySource<'a> {
-        &mut self.source
-    }
-
-    /// Whether the whole body was consumed.
-    pub(crate) fn body_has_ended(&self) -> bool {
-        self.source.body.has_ended()
-    }
-
-    /// Bytes of the request received and consumed, its head without compression.
-    pub(crate) fn received(&self) -> u64 {
-        self.head_len + self.source.body.data_len()
-    }
-
-    /// Whether the body can be read again from its beginning.
-    pub(crate) fn can_rewind(&self) -> bool {
-        self.source.buffer.can_rewind()
-    }
-
-    /// Goes back to the beginning of the body.
-    pub(crate) fn rewind(&mut self) {
-        let rewound = self.source.buffer.rewind();
-        debug_assert!(rewound, "a try begins with the whole request");
-        self.source.body = RelayedBody::new(self.head.framing(), BodyForm::Chunks);
-    }
-
     /// Lets a client that waits for permission send its body.
     pub(crate) fn write_continue(&mut self) -> bool {
-        if std::mem::take(&mut self.expects_continue)
-            && self.source.buffer.is_empty()
-            && self.stream.rest.is_empty()
-            && !self.stream.answered
-        {
+        if self.request.takes_permission() && self.stream.rest.is_empty() && !self.stream.answered {
             let mut interim = ::http::Response::new(());
             *interim.status_mut() = ::http::StatusCode::CONTINUE;
             // One that the client has reset is noticed when its body is read.
@@ -246,11 +177,11 @@ impl<'a> Http2Client<'a> {
     /// Receives more of the body.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<(), Failure>> {
         self.release();
-        let chunked = self.head.framing() == Framing::Chunked;
-        store.make_room(self.source.buffer, self.source.to_come());
+        let chunked = self.request.head.framing() == Framing::Chunked;
+        store.make_room(self.request.source.buffer, self.request.source.to_come());
         match ready!(self.poll_data(cx)).map_err(|error| failure(&error))? {
             true => {
-                let buffer = &mut *self.source.buffer;
+                let buffer = &mut *self.request.source.buffer;
                 let overhead = if chunked { CHUNK_OVERHEAD } else { 0 };
                 let count = self.stream.rest.len().min(buffer.room().saturating_sub(overhead));
                 if chunked {
@@ -292,14 +223,14 @@ impl<'a> Http2Client<'a> {
         }
         let fields = || trailers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
         let size: usize = fields().map(|(name, value)| name.len() + value.len() + 4).sum();
-        if size + ChunkEncoder::END.len() > TRAILERS.min(self.source.buffer.room()) {
+        if size + ChunkEncoder::END.len() > TRAILERS.min(self.request.source.buffer.room()) {
             return Poll::Ready(Err(Failure::RequestBody(BodyError::TrailersTooLong)));
         }
         let memory = &mut self.out.lead;
         memory.clear();
         // The relay drops those that may not be forwarded, as it does with those of HTTP/1.
         ChunkEncoder::end(fields(), memory);
-        self.source.buffer.append(memory);
+        self.request.source.buffer.append(memory);
         memory.clear();
         Poll::Ready(Ok(()))
     }
@@ -315,7 +246,7 @@ impl<'a> Http2Client<'a> {
 
     /// Completes when the client has reset the stream, or is gone.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, _: &Timers) -> Poll<Failure> {
-        if self.source.body.has_ended() {
+        if self.request.source.body.has_ended() {
             self.release();
         }
         self.stream.poll_reset(cx).map(|()| Failure::ClientGone)
@@ -488,7 +419,7 @@ impl<'a> Http2Client<'a> {
         value: &mut Vec<u8>,
     ) -> u16 {
         self.forget_response();
-        let head_only = self.method() == Method::Head;
+        let head_only = self.request.method() == Method::Head;
         let gathered = FieldGatherer::new(&mut self.out.lead, self.lines);
         if self.stream.data.capacity() == 0 {
             self.stream.data = self.link.blocks.take();
@@ -524,7 +455,7 @@ impl<'a> Http2Client<'a> {
 
     /// Splits off what a tunnel needs.
     pub(crate) fn split_tunnel(&mut self) -> Direction {
-        Direction::with_buffer(self.source.buffer.split_rest())
+        Direction::with_buffer(self.request.source.buffer.split_rest())
     }
 
     /// Whether everything was handed over.
