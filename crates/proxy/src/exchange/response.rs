@@ -33,7 +33,7 @@ impl Exchange<'_> {
         }
         self.compressing = self.compressing(method);
         // What is compressed is decoded first.
-        let form = if self.compressed.is_some() { BodyForm::Close } else { self.client.body_form() };
+        let form = if self.compressed.is_some() { BodyForm::Frames } else { self.client.body_form() };
         self.endpoint.begin_body(method, form);
         if self.facts.shard.is_leaving() {
             self.client.close();

@@ -66,24 +66,24 @@ impl<'a> BodySource<'a> {
 }
 
 impl BodySource<'_> {
-    /// Takes the next data of a body whose recipient needs no coding, at most `most` bytes; `false` if there is none yet.
+    /// Takes the next data of a body for frames, at most `most` bytes; `false` if there is none yet.
     ///
     /// # Errors
     /// The body is malformed.
-    pub(crate) fn take_data(&mut self, most: usize, mut take: impl FnMut(&[u8])) -> Result<bool, BodyError> {
+    pub(crate) fn take_data(&mut self, most: usize, take: impl FnOnce(&[u8])) -> Result<bool, BodyError> {
         while !self.body.ended {
             let filled = self.buffer.filled();
-            // Such a body has no bytes between its data.
-            let Some(piece) = self.body.next(&filled[..filled.len().min(most)], &mut Vec::new())? else { break };
-            let data = &self.buffer.filled()[piece.send];
-            let some = !data.is_empty();
-            if some {
-                take(data);
-            }
-            self.buffer.consume(piece.taken);
-            if some {
+            let input = &filled[..filled.len().min(most)];
+            let piece = self.body.decode(input)?;
+            if let Event::Data(range) = piece.event {
+                take(&input[range]);
+                self.buffer.consume(piece.consumed);
                 return Ok(true);
             }
+            if piece.event == Event::NeedMore && piece.consumed == 0 {
+                break;
+            }
+            self.buffer.consume(piece.consumed);
         }
         Ok(false)
     }
