@@ -8,7 +8,7 @@ use std::ops::Range;
 use ::http::header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 use bytes::Bytes;
-use fairway_model::{FieldLine, FieldName, FieldSink, KnownField, KnownSet, decimal};
+use fairway_model::{FieldName, FieldSink, Fields, KnownField, KnownSet, decimal};
 
 use crate::http::{FieldsView, ResponseHead, Spanned, is_field_value};
 use crate::message::ResponseContext;
@@ -81,7 +81,7 @@ impl<'a> FieldGatherer<'a> {
     }
 }
 
-impl<'f> FieldSink<FieldsView<'f>> for FieldGatherer<'_> {
+impl<'f, F: Fields<'f>> FieldSink<F> for FieldGatherer<'_> {
     type Prepared = Infallible;
 
     fn field(&mut self, name: FieldName<'_>, value: &[u8]) {
@@ -96,44 +96,8 @@ impl<'f> FieldSink<FieldsView<'f>> for FieldGatherer<'_> {
         match *lines {}
     }
 
-    fn forward(
-        &mut self,
-        fields: FieldsView<'f>,
-        drop: KnownSet,
-        mut drop_also: impl FnMut(KnownField, &[u8]) -> bool,
-    ) {
-        let FieldsView { fields, bytes } = fields;
-        for field in fields {
-            if !drop.contains(field.known()) && !drop_also(field.known(), field.name(bytes)) {
-                self.add(field.name(bytes), field.value(bytes));
-            }
-        }
-    }
-}
-
-/// The proxy's own answers.
-impl<'f> FieldSink<&'f [FieldLine<'f>]> for FieldGatherer<'_> {
-    type Prepared = Infallible;
-
-    fn field(&mut self, name: FieldName<'_>, value: &[u8]) {
-        self.add(name.as_bytes(), value);
-    }
-
-    fn number(&mut self, name: FieldName<'_>, number: u64) {
-        self.add_number(name, number);
-    }
-
-    fn prepared(&mut self, lines: &Infallible) {
-        match *lines {}
-    }
-
-    fn forward(
-        &mut self,
-        fields: &'f [FieldLine<'f>],
-        drop: KnownSet,
-        mut drop_also: impl FnMut(KnownField, &[u8]) -> bool,
-    ) {
-        for line in fields {
+    fn forward(&mut self, fields: F, drop: KnownSet, mut drop_also: impl FnMut(KnownField, &[u8]) -> bool) {
+        for line in fields.lines() {
             if !drop.contains(line.known) && !drop_also(line.known, line.name) {
                 self.add(line.name, line.value);
             }
