@@ -405,8 +405,7 @@ impl<'a> Named<'a> {
 
     fn each<'b>(self, fields: impl Fields<'b>, mut take: impl FnMut(&'b [u8])) {
         match self {
-            Self::Known(known) if !fields.present().contains(known) => {}
-            Self::Known(known) => fields.lines().filter(|line| line.known == known).for_each(|line| take(line.value)),
+            Self::Known(known) => fields.all(known).for_each(take),
             Self::Other(name) => fields.lines().filter(|line| line.is(name)).for_each(|line| take(line.value)),
         }
     }

@@ -142,20 +142,14 @@ fn accepts<'q>(request: impl Fields<'q>, coding: Coding) -> bool {
         // A weight of 0 has no other digit.
         named.then(|| weight.is_none_or(|weight| weight.iter().any(|byte| (b'1'..=b'9').contains(byte))))
     };
-    let mut entries = values(request, KnownField::AcceptEncoding).flat_map(|value| value.split(|&byte| byte == b','));
+    let mut entries = request.all(KnownField::AcceptEncoding).flat_map(|value| value.split(|&byte| byte == b','));
     entries.find_map(has_weight).unwrap_or(false)
 }
 
 fn forbids_transformation<'r>(response: impl Fields<'r>) -> bool {
     let mut directives =
-        values(response, KnownField::CacheControl).flat_map(|value: &'r [u8]| value.split(|&byte| byte == b','));
+        response.all(KnownField::CacheControl).flat_map(|value: &'r [u8]| value.split(|&byte| byte == b','));
     directives.any(|directive| directive.trim_ascii().eq_ignore_ascii_case(b"no-transform"))
-}
-
-/// The values of all lines of a field.
-pub(crate) fn values<'a, F: Fields<'a>>(fields: F, field: KnownField) -> impl Iterator<Item = &'a [u8]> {
-    let lines = fields.present().contains(field).then(|| fields.lines());
-    lines.into_iter().flatten().filter(move |line| line.known == field).map(|line| line.value)
 }
 
 #[cfg(test)]

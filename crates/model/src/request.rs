@@ -41,6 +41,13 @@ pub trait Fields<'a>: Copy {
         }
         self.lines().find(|line| line.known == field).map(|line| line.value)
     }
+
+    /// The values of all lines of a field.
+    #[inline]
+    fn all(self, field: KnownField) -> impl Iterator<Item = &'a [u8]> {
+        let lines = self.present().contains(field).then(|| self.lines());
+        lines.into_iter().flatten().filter(move |line| line.known == field).map(|line| line.value)
+    }
 }
 
 impl<'a> Fields<'a> for &'a [FieldLine<'a>] {

@@ -2,7 +2,6 @@
 
 use super::{Forwarding, Plan, Scratch};
 use crate::client::ClientView;
-use crate::compression::values;
 use crate::field::is_same_field;
 use crate::{
     Backend, Change, ClientAuth, Compressing, FieldEdit, FieldName, FieldRules, FieldSink, Fields, Host, KnownField,
@@ -291,7 +290,7 @@ impl ResponseEdits<'_, '_> {
                 .map(<[u8]>::trim_ascii)
                 .any(|name| name == b"*" || name.eq_ignore_ascii_case(b"Accept-Encoding"))
         };
-        if dropped.contains(KnownField::Vary) || !values(fields, KnownField::Vary).any(is_named) {
+        if dropped.contains(KnownField::Vary) || !fields.all(KnownField::Vary).any(is_named) {
             sink.field(VARY, b"Accept-Encoding");
         }
         let Some(coding) = self.compressing.coding() else { return };
