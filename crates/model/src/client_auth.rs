@@ -4,13 +4,11 @@
 //! that says so. Invariant: only [`decide`](crate::decision::decide) admits a request to a host that asks for one.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use regex::bytes::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-use crate::Authority;
+use crate::{Authority, SearchRegex};
 
 /// The client certificates that a host asks for.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -27,7 +25,7 @@ pub struct ClientAuth {
     pub depth: u32,
     /// What the subject must match; others get 403.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub subject: Option<SubjectPattern>,
+    pub subject: Option<SearchRegex>,
     /// What a client gets in place of 400.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_page: Option<CertificateErrorPage>,
@@ -53,14 +51,6 @@ pub enum CertificateErrorPage {
     Url(Box<str>),
     /// What the host has for this path.
     Path(Box<str>),
-}
-
-/// A compiled pattern that is searched for in the subject; two are equal if their text is.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "Box<str>", into = "Box<str>")]
-pub struct SubjectPattern {
-    text: Box<str>,
-    regex: Regex,
 }
 
 /// What is known about the certificate of a client.
@@ -134,55 +124,9 @@ impl ClientAuth {
         }
         let subject = identity.map_or("", |identity| &identity.subject);
         match &self.subject {
-            Some(pattern) if !pattern.regex.is_match(subject.as_bytes()) => Err(Inadmissible::Subject),
+            Some(pattern) if !pattern.is_match(subject.as_bytes()) => Err(Inadmissible::Subject),
             _ => Ok(()),
         }
-    }
-}
-
-impl SubjectPattern {
-    /// The pattern as the user wrote it.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-}
-
-impl FromStr for SubjectPattern {
-    type Err = regex::Error;
-
-    fn from_str(text: &str) -> Result<Self, regex::Error> {
-        const SIZE: usize = crate::PathRegex::SIZE_LIMIT;
-        let builder = &mut RegexBuilder::new(text);
-        let regex = builder.unicode(false).size_limit(SIZE).dfa_size_limit(SIZE).nest_limit(50).build()?;
-        Ok(Self { text: text.into(), regex })
-    }
-}
-
-impl TryFrom<Box<str>> for SubjectPattern {
-    type Error = regex::Error;
-
-    fn try_from(text: Box<str>) -> Result<Self, regex::Error> {
-        text.parse()
-    }
-}
-
-impl From<SubjectPattern> for Box<str> {
-    fn from(pattern: SubjectPattern) -> Self {
-        pattern.text
-    }
-}
-
-impl PartialEq for SubjectPattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Eq for SubjectPattern {}
-
-impl fmt::Debug for SubjectPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.text, f)
     }
 }
 

@@ -1,14 +1,11 @@
 //! Conditions besides the path that a request must meet for a route to match.
 
 use std::cmp::Reverse;
-use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 
-use regex::bytes::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfiguredName, Fields, NetworkSet, RequestView};
+use crate::{ConfiguredName, Fields, NetworkSet, RequestView, ValueRegex};
 
 /// Conditions, all of which must hold.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -52,14 +49,6 @@ pub enum ValueMatch {
     Exact(Box<str>),
     /// The whole value matches.
     Regex(ValueRegex),
-}
-
-/// A compiled pattern for whole values; two are equal if their text is.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "Box<str>", into = "Box<str>")]
-pub struct ValueRegex {
-    text: Box<str>,
-    regex: Regex,
 }
 
 impl Conditions {
@@ -122,66 +111,5 @@ impl ValueMatch {
             Self::Exact(text) => text.as_bytes() == value,
             Self::Regex(regex) => regex.is_match(value),
         }
-    }
-}
-
-impl ValueRegex {
-    /// Whether the whole value matches.
-    pub fn is_match(&self, value: &[u8]) -> bool {
-        self.regex.is_match(value)
-    }
-}
-
-impl FromStr for ValueRegex {
-    type Err = regex::Error;
-
-    fn from_str(text: &str) -> Result<Self, regex::Error> {
-        const SIZE: usize = crate::PathRegex::SIZE_LIMIT;
-        let build = |text: &str| {
-            RegexBuilder::new(text).unicode(false).size_limit(SIZE).dfa_size_limit(SIZE).nest_limit(50).build()
-        };
-        // Compile it alone first: a pattern that closes the group around it would not apply to the whole value.
-        build(text)?;
-        Ok(Self { text: text.into(), regex: build(&format!("^(?:{text})$"))? })
-    }
-}
-
-impl TryFrom<Box<str>> for ValueRegex {
-    type Error = regex::Error;
-
-    fn try_from(text: Box<str>) -> Result<Self, regex::Error> {
-        text.parse()
-    }
-}
-
-impl From<ValueRegex> for Box<str> {
-    fn from(regex: ValueRegex) -> Self {
-        regex.text
-    }
-}
-
-impl fmt::Debug for ValueRegex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.text, f)
-    }
-}
-
-impl PartialEq for ValueRegex {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Eq for ValueRegex {}
-
-impl Ord for ValueRegex {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.text.cmp(&other.text)
-    }
-}
-
-impl PartialOrd for ValueRegex {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
     }
 }

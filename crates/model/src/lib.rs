@@ -21,6 +21,9 @@
 //! assert!(host.route(b"/orders").is_none());
 //! ```
 
+#[macro_use]
+mod pattern;
+
 mod backend;
 mod capture;
 mod certificate;
@@ -59,11 +62,9 @@ pub use backend::{Affinity, AffinityMode, Backend, Balance, HashBalance, Protoco
 pub use capture::{CaptureTemplate, TooLong, append_within};
 pub use certificate::{Certificate, PrivateKey};
 pub use chain::ErrorChain;
-pub use client_auth::{
-    CertificateErrorPage, ClientAuth, ClientAuthMode, ClientIdentity, Inadmissible, SubjectPattern, Verified,
-};
+pub use client_auth::{CertificateErrorPage, ClientAuth, ClientAuthMode, ClientIdentity, Inadmissible, Verified};
 pub use compression::{Coding, CodingRules, Compressing, Compression, Uncompressed};
-pub use condition::{ArgumentMatch, Conditions, FieldMatch, ValueMatch, ValueRegex};
+pub use condition::{ArgumentMatch, Conditions, FieldMatch, ValueMatch};
 pub use edit::{Change, FieldEdit, FieldRules, NameSet};
 pub use endpoint::{Endpoint, EndpointSet, EndpointState, Endpoints};
 pub use field::{ConfiguredName, FieldName, InvalidName};
@@ -76,6 +77,7 @@ pub use listener::{Listener, Scheme};
 pub use name::{BackendName, CertificateName, ListenerName, TableName};
 pub use network::{NetworkSet, is_special};
 pub use origin::Origin;
+pub use pattern::{SearchRegex, ValueRegex};
 pub use policy::{ByteLimit, ForwardPolicy, Retry, RetryOn};
 pub use request::{FieldLine, FieldSink, Fields, HostAndPort, RequestView, Target};
 pub use route::{

@@ -218,33 +218,7 @@ impl FromStr for PathRegex {
     }
 }
 
-impl TryFrom<Box<str>> for PathRegex {
-    type Error = InvalidPathMatch;
-
-    fn try_from(text: Box<str>) -> Result<Self, InvalidPathMatch> {
-        text.parse()
-    }
-}
-
-impl From<PathRegex> for Box<str> {
-    fn from(regex: PathRegex) -> Self {
-        regex.text
-    }
-}
-
-impl fmt::Debug for PathRegex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.text, f)
-    }
-}
-
-impl PartialEq for PathRegex {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Eq for PathRegex {}
+known_by_text!(PathRegex, InvalidPathMatch);
 
 /// Returns the last line of a syntax error, which states the problem; the lines before it draw its position.
 fn one_line(error: &regex::Error) -> String {

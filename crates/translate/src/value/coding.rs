@@ -1,6 +1,6 @@
 //! What is compressed, and how much.
 
-use fairway_model::ValueRegex;
+use fairway_model::SearchRegex;
 
 use super::{Value, digits};
 
@@ -53,7 +53,7 @@ impl Value for BrotliLevel {
 
 /// Clients, by a regex that their User-Agent holds somewhere, in any case.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct UserAgents(pub ValueRegex);
+pub struct UserAgents(pub SearchRegex);
 
 impl Value for UserAgents {
     const SYNTAX: &'static str = "a regex that runs in linear time, or `msie6`";
@@ -64,8 +64,6 @@ impl Value for UserAgents {
             "msie6" => "MSIE [4-6]\\.",
             other => other,
         };
-        // Alone first: a pattern that ends the group around it would mean something else.
-        text.parse::<ValueRegex>().ok()?;
-        format!("(?is).*(?:{text}).*").parse().ok().map(Self)
+        format!("(?i){text}").parse().ok().map(Self)
     }
 }

@@ -125,7 +125,7 @@ texts! {
     /// Which subjects of client certificates are admitted.
     CommonName("`CN=` and a regex that runs in linear time and is not too large"): |text| {
         let fits = text.len() <= TEXT_LIMIT && text.starts_with("CN=");
-        (fits && text.parse::<fairway_model::SubjectPattern>().is_ok()).then(|| text.to_owned())
+        (fits && text.parse::<fairway_model::SearchRegex>().is_ok()).then(|| text.to_owned())
     };
 
     /// The name that a backend's certificate must have.
