@@ -8,6 +8,7 @@ use fairway_model::{
     Action, Backend, Balance, ClientAuth, ClientAuthMode, EndpointState, Endpoints, Filter, Forward, Host, HostPattern,
     Origin, PathMatch, Route, Scheme, TableName, canonical_host,
 };
+use fairway_proxy::balance::cookie;
 use fairway_proxy::reason::Cause;
 use fairway_proxy::rehearsal::{Effect, Outcome, Rehearsal, Rehearsed};
 use fairway_proxy::resolve::AddressPolicy;
@@ -342,9 +343,8 @@ impl Teller<'_> {
         if let Some(affinity) = &backend.affinity {
             let name = &*affinity.cookie.name;
             let cookies = self.request.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case("cookie"));
-            let sent = cookies
-                .flat_map(|(_, value)| value.split(';'))
-                .any(|pair| pair.trim().split_once('=').is_some_and(|(key, _)| key == name));
+            let sent =
+                cookies.flat_map(|(_, value)| cookie::all_in(value.as_bytes(), name.as_bytes())).next().is_some();
             let sent = match (sent, &forward.session_cookie_path) {
                 (true, _) => "the request has it",
                 (false, Some(_)) => "the request does not have it, and the response sets it",

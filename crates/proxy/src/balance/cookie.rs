@@ -29,8 +29,12 @@ pub fn find<'b>(fields: &Fields, bytes: &'b [u8], name: &[u8]) -> Option<&'b [u8
 
 /// The values of all cookies with a name, in order.
 pub fn all<'b>(fields: &Fields, bytes: &'b [u8], name: &[u8]) -> impl Iterator<Item = &'b [u8]> {
-    let pairs = fields.all(KnownField::Cookie, bytes).flat_map(|value| value.split(|&byte| byte == b';'));
-    pairs.filter_map(move |pair| {
+    fields.all(KnownField::Cookie, bytes).flat_map(move |line| all_in(line, name))
+}
+
+/// The same for the value of one Cookie field.
+pub fn all_in<'b>(line: &'b [u8], name: &[u8]) -> impl Iterator<Item = &'b [u8]> {
+    line.split(|&byte| byte == b';').filter_map(move |pair| {
         let value = pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"=")?;
         // White space ends the value. Java's clients put quotes around that of a cookie with Max-Age and without Expires.
         let value = value.split(u8::is_ascii_whitespace).next()?;
