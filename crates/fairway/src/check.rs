@@ -17,7 +17,7 @@ use crate::flags::Flags;
 use crate::reading::{Missing, Reading, Source, read, read_cluster};
 use crate::report;
 use crate::terminal::{Style, Terminal, count, printable};
-use verdicts::{MISSED_DEFAULT, Verdicts, by_ingress, missed_default, verdicts};
+use verdicts::{Verdicts, by_ingress, verdicts};
 
 /// Runs the command; it fails if any finding is at least as severe as `--fail-on`.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
@@ -105,10 +105,6 @@ fn as_text(reading: &Reading, verdicts: &Verdicts, flags: &Flags, terminal: Term
         for flag in unheard {
             let _ = writeln!(out, "  --{}  {}: {}", flag.name, flag.verdict.label(), flag.verdict.note());
         }
-    }
-    if let Some(note) = missed_default(verdicts) {
-        let gap = if out.is_empty() { "" } else { "\n" };
-        let _ = writeln!(out, "{gap}By default ingress-nginx has {MISSED_DEFAULT} on: {note}");
     }
     if !out.is_empty() {
         out.push('\n');

@@ -11,9 +11,6 @@ use fairway_translate::{annotation, configmap};
 use crate::manifest::Place;
 use crate::reading::Reading;
 
-/// A default of ingress-nginx that Fairway doesn't implement: it is on unless this key turns it off.
-pub(super) const MISSED_DEFAULT: &str = "use-http2";
-
 /// The verdict on a name of ingress-nginx, and where it is used.
 pub(super) struct Met {
     /// `None` if the name is unknown.
@@ -154,10 +151,4 @@ pub(super) fn by_ingress(reading: &Reading) -> Vec<Ingress<'_>> {
         Some(Ingress { key, served: !reading.foreign.contains(&origin), annotations })
     });
     ingresses.collect()
-}
-
-/// The verdict on a default that Fairway doesn't implement and no file mentions.
-pub(super) fn missed_default(verdicts: &Verdicts) -> Option<String> {
-    let spec = configmap::spec(MISSED_DEFAULT).filter(|spec| !spec.verdict.works())?;
-    (!verdicts.keys.contains_key(MISSED_DEFAULT)).then(|| spec.verdict.note())
 }
