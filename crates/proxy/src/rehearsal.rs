@@ -13,6 +13,7 @@ use fairway_model::client::{Arrival, ClientView};
 use fairway_model::decision::{
     self, Expand, Facts, Forwarding, Plan, Received, ResponseEdits, Scratch, Start, Step, decide,
 };
+use fairway_model::field::is_same_field;
 use fairway_model::{
     BackendName, Change, ClientAuth, ClientIdentity, Compressing, Endpoints, Respond, Route, Snapshot, TableName,
     Target, Template, TooLong, path,
@@ -286,15 +287,18 @@ impl<'a> Rehearsing<'a, '_> {
     fn changes(self, plan: &Plan<'_>) -> Vec<ResponseChange> {
         let live = &*self.rehearsal.live;
         let rules = &live.prepared.fields;
-        let change = |name: &str, effect| ResponseChange { name: name.to_owned(), effect };
-        let mut changes = Vec::new();
-        // Hiding Server concerns that of the endpoint, in whose place Fairway puts its own.
-        let is_hidden = |name: &&str| rules.server_passes || !name.eq_ignore_ascii_case("server");
-        let hidden = live.snapshot.settings().hidden_response_fields.iter().map(|name| &**name).filter(is_hidden);
-        changes.extend(hidden.map(|name| change(name, Effect::Remove)));
+        let mut changes = Vec::<ResponseChange>::new();
+        // What is set or removed takes the place of what was said of the same field.
+        let mut put = |name: &str, effect: Effect| {
+            if !matches!(effect, Effect::Add(_)) {
+                changes.retain(|other| !is_same_field(other.name.as_bytes(), name.as_bytes()));
+            }
+            changes.push(ResponseChange { name: name.to_owned(), effect });
+        };
+        live.snapshot.settings().hidden_response_fields.iter().for_each(|name| put(name, Effect::Remove));
         if !rules.server_passes {
             let text = rules.server.map(|server| String::from_utf8_lossy(server).into_owned());
-            changes.push(change("Server", text.map_or(Effect::Remove, Effect::Set)));
+            put("Server", text.map_or(Effect::Remove, Effect::Set));
         }
         for edit in
             (ResponseEdits { plan: Some(plan), rules, session_cookie: b"", compressing: Compressing::Never }).edits()
@@ -314,10 +318,7 @@ impl<'a> Rehearsing<'a, '_> {
                 Change::Add(template) => Effect::Add(value(template)),
                 Change::Remove => Effect::Remove,
             };
-            if !matches!(effect, Effect::Add(_)) {
-                changes.retain(|other| !edit.is_about(other.name.as_bytes()));
-            }
-            changes.push(change(edit.name().as_str(), effect));
+            put(edit.name().as_str(), effect);
         }
         changes
     }
