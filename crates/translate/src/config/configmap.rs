@@ -67,6 +67,8 @@ pub struct KeySpec {
     pub verdict: Verdict,
     /// Whether it keeps requests out, so that its absence is an error and not a loss of comfort.
     pub restricts: bool,
+    /// Whether a value does the same although the verdict is that it differs.
+    pub is_same: fn(&Self, &str) -> bool,
     /// What happens to a value that can't be read, where that isn't the default; empty where it is.
     pub closed: &'static str,
     /// Values beside the default that ask for what happens anyway, so that nothing is lost while the key isn't built.
@@ -81,21 +83,24 @@ impl KeySpec {
             || self.neutral.iter().any(|neutral| same_words(value, neutral))
     }
 
+    /// For keys that differ with each value.
+    const fn never(&self, _: &str) -> bool {
+        false
+    }
+
     /// How far a value works.
     pub fn verdict_of(&self, value: &str) -> Verdict {
         match self.verdict {
             Verdict::NotYet(_) | Verdict::Refused { .. } if self.is_neutral(value) => Verdict::Same,
-            Differs(_) if self.name == "proxy-buffer-size" && fits(value) => Verdict::Same,
-            Differs(_) if self.name == "ssl-protocols" && !is_old(value) => Verdict::Same,
-            Differs(_) if self.name.starts_with("ssl-") && self.is_neutral(value) => Verdict::Same,
+            Differs(_) if (self.is_same)(self, value) => Verdict::Same,
             verdict => verdict,
         }
     }
 }
 
-/// Whether a list of versions has one that isn't spoken.
-fn is_old(value: &str) -> bool {
-    value.split_ascii_whitespace().any(|version| !matches!(version, "TLSv1.2" | "TLSv1.3"))
+/// Whether all versions of a list are spoken.
+fn is_spoken(value: &str) -> bool {
+    value.split_ascii_whitespace().all(|version| matches!(version, "TLSv1.2" | "TLSv1.3"))
 }
 
 /// Whether a head of this size can be had.
@@ -105,12 +110,13 @@ fn fits(value: &str) -> bool {
 
 /// Declares the struct, its defaults, the table, and the step from text to field.
 ///
-/// A row is `"key" => field: Type = "default"`, then `, [verdict]` where it isn't `Same`, then `, else value, "why"` where a bad
-/// value doesn't mean the default.
+/// A row is `"key" => field: Type = "default"`, then `, [verdict]` where it isn't `Same`, then `, same if predicate` where some values
+/// don't differ, then `, else value, "why"` where a bad value doesn't mean the default.
 macro_rules! configmap {
     ($(#[doc = $about:literal])+ pub struct $table:ident {$(
         $(#[doc = $doc:literal])+
-        $name:literal => $field:ident: $type:ty = $default:expr $(, [$verdict:expr])? $(, else $closed:expr, $why:literal)?;
+        $name:literal => $field:ident: $type:ty = $default:expr $(, [$verdict:expr])? $(, same if $is_same:expr)?
+            $(, else $closed:expr, $why:literal)?;
     )+}) => {
         $(#[doc = $about])+
         #[derive(Clone, Debug, Eq, PartialEq)]
@@ -135,6 +141,7 @@ macro_rules! configmap {
                 verdict: [$($verdict,)? Verdict::Same][0],
                 restricts: false,
                 neutral: &[],
+                is_same: [$({ let is_same: fn(&KeySpec, &str) -> bool = $is_same; is_same },)? KeySpec::never][0],
                 closed: [$($why,)? ""][0],
             },)+];
 
@@ -218,7 +225,7 @@ configmap! {
         /// Largest request body; 0 means no limit.
         "proxy-body-size" => proxy_body_size: Size = "1m";
         /// Largest head of a response; larger ones become 502.
-        "proxy-buffer-size" => proxy_buffer_size: Size = "4k", [Differs(RESPONSE_HEAD)];
+        "proxy-buffer-size" => proxy_buffer_size: Size = "4k", [Differs(RESPONSE_HEAD)], same if |_, value| fits(value);
         /// Restricts the annotations `proxy-ssl-*` to the paths of their own Ingress; otherwise they apply to the host.
         "proxy-ssl-location-only" => proxy_ssl_location_only: bool = "false";
         /// Failures after which another endpoint is tried.
@@ -289,18 +296,19 @@ configmap! {
 
         /// Versions of TLS for clients.
         "ssl-protocols" => ssl_protocols: TlsProtocols = "TLSv1.2 TLSv1.3",
-            [Differs("TLS 1.2 and 1.3 only; older versions in the list are left out")];
+            [Differs("TLS 1.2 and 1.3 only; older versions in the list are left out")],
+            same if |spec, value| is_spoken(value) || spec.is_neutral(value);
         /// Cipher suites of TLS 1.2, most preferred first.
         "ssl-ciphers" => ssl_ciphers: TlsCiphers = "",
-            [Differs("suites with ECDHE and AES-GCM or ChaCha20 only; any other name is reported and left out")];
+            [Differs("suites with ECDHE and AES-GCM or ChaCha20 only; any other name is reported and left out")], same if KeySpec::is_neutral;
         /// Groups for the key exchange, most preferred first.
         "ssl-ecdh-curve" => ssl_ecdh_curve: TlsGroups = "auto",
-            [Differs("X25519MLKEM768, X25519, prime256v1 and secp384r1 only; any other name is reported and left out")];
+            [Differs("X25519MLKEM768, X25519, prime256v1 and secp384r1 only; any other name is reported and left out")], same if KeySpec::is_neutral;
         /// Refuses handshakes that name no host of an Ingress, or none at all; they get the default certificate otherwise.
         "ssl-reject-handshake" => ssl_reject_handshake: bool = "false";
         /// Keeps sessions with the clients, in tickets whose key changes every six hours and is the same for all workers.
         "ssl-session-tickets" => ssl_session_tickets: bool = "false",
-            [Differs("the key can't be set: a ticket works with the replica that issued it")];
+            [Differs("the key can't be set: a ticket works with the replica that issued it")], same if KeySpec::is_neutral;
 
         /// Sends the Server header.
         "server-tokens" => server_tokens: bool = "false", [Differs("the name is fairway")];

@@ -40,6 +40,7 @@ macro_rules! unbuilt {
             doc: concat!($($doc),+),
             verdict: $verdict,
             restricts: [$(stringify!($restricts),)? ""][0].len() > 0,
+            is_same: KeySpec::never,
             closed: "",
             neutral: &[$($($neutral),+)?],
         },)+];
