@@ -27,6 +27,7 @@ async fn the_proxy_header_is_read_and_sent_on() {
         client.shutdown().await.unwrap();
         drop(server);
     }
+    log.wait(2).await;
     // A client that sends no header, or an invalid one, reaches no endpoint.
     let mut client = connect(port).await;
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();

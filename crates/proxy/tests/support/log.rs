@@ -1,6 +1,7 @@
 //! The access log of a test.
 
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
 use fairway_model::{LogEscape, Template};
@@ -37,11 +38,12 @@ impl Lines {
     }
 }
 
-/// A proxy that logs in this format.
+/// A proxy that logs in this format. It has one worker, so that lines come in the order in which exchanges end.
 pub fn logging(lines: &Lines, format: &str) -> ProxyConfig {
     ProxyConfig {
         log: LogSink::Writer(Box::new(lines.clone())),
         log_format: Some((Template::parse(format), LogEscape::Default)),
+        workers: NonZeroUsize::new(1),
         ..super::config()
     }
 }
