@@ -17,8 +17,8 @@ use std::sync::Arc;
 use crate::client::{Arrival, ClientView};
 use crate::path::{self, InvalidPath};
 use crate::{
-    Action, Backend, BackendName, ClientAuth, ClientIdentity, FieldEdit, FieldRules, Fields, Filter, Forward, Host,
-    Protocol, Refusal, RequestView, Respond, Route, Scheme, Snapshot, TableName, Target, TooLong, UpstreamTls,
+    Action, Backend, BackendName, ClientAuth, ClientIdentity, Cors, FieldEdit, FieldRules, Fields, Filter, Forward,
+    Host, Protocol, Refusal, RequestView, Respond, Route, Scheme, Snapshot, TableName, Target, TooLong, UpstreamTls,
     canonical_host,
 };
 
@@ -113,6 +113,8 @@ pub struct Plan<'s> {
     edits_request: bool,
     /// Whether one edits the response.
     edits_response: bool,
+    /// Cross-origin resource sharing, if it admits the origin.
+    cors: Option<&'s Cors>,
 }
 
 /// The step that answers a request.
@@ -253,6 +255,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
                 replaced: false,
                 edits_request: false,
                 edits_response: false,
+                cors: None,
             };
             match find(snapshot, received, facts, scratch, &mut plan) {
                 Ok(()) if plan.route.is_some() => plan,
@@ -323,11 +326,12 @@ impl<'s> Plan<'s> {
         's: 'r,
     {
         let encrypted = self.scheme == Scheme::Https;
-        self.passed_filters(self.edits_response).iter().flat_map(move |filter| match filter {
+        let of_filters = self.passed_filters(self.edits_response).iter().flat_map(move |filter| match filter {
             Filter::StrictTransportSecurity if encrypted => rules.strict_transport_security.as_slice(),
             Filter::EditResponse(edits) => edits,
             _ => &[],
-        })
+        });
+        of_filters.chain(self.cors.into_iter().flat_map(|cors| &cors.fields))
     }
 
     /// The edits that the route's filters make to the request, in order.
@@ -412,6 +416,12 @@ fn apply<'s, 'a, F: Fields<'a>>(
         Filter::StrictTransportSecurity | Filter::EditResponse(_) => {
             plan.edits_response = true;
             None
+        }
+        Filter::Cors(cors) => {
+            plan.cors = cors.admits(&received.head).then_some(cors);
+            // As in ingress-nginx, every OPTIONS is a preflight.
+            let answers = plan.cors.is_some() && received.head.method == b"OPTIONS";
+            answers.then_some(Step::Respond(&NO_CONTENT))
         }
         Filter::HttpsRedirect(redirect) => scratch.client.is_plain().then(|| {
             target::to_https(redirect, received, scratch);

@@ -2,13 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CaptureTemplate, FieldEdit, NetworkSet};
+use crate::{CaptureTemplate, Cors, FieldEdit, NetworkSet};
 
 /// One step. A route lists its filters in the order in which they run.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Filter {
     /// Sets Strict-Transport-Security from the settings in responses over TLS, in place of the backend's (RFC 6797).
     StrictTransportSecurity,
+    /// Sets the fields of cross-origin resource sharing, and answers preflights.
+    Cors(Cors),
     /// Redirects plain HTTP requests to https.
     HttpsRedirect(HttpsRedirect),
     /// Answers 503 if neither the backend nor its fallback has an endpoint, before checking access, as ingress-nginx

@@ -5,8 +5,8 @@ mod support;
 use std::sync::Arc;
 
 use fairway_model::{
-    AccessList, Action, CaptureTemplate, FieldEdit, Filter, Forward, ForwardPolicy, HttpsRedirect, Location,
-    NetworkSet, PathMatch, Redirect, Refusal, Respond, Rewrite, Route, Settings, Template,
+    AccessList, Action, CaptureTemplate, Cors, FieldEdit, Filter, Forward, ForwardPolicy, HttpsRedirect, Location,
+    NetworkSet, Origins, PathMatch, Redirect, Refusal, Respond, Rewrite, Route, Settings, Template,
 };
 use fairway_testkit::{Ca, Origin, TlsClient};
 use support::{HOST, TestProxy, backend, filtered, forward, host, route};
@@ -339,4 +339,38 @@ async fn configured_names_are_removed_in_every_spelling_and_by_no_option_of_the_
         assert_eq!(all("x-azure-clientip"), if trust { vec!["10.1.2.3"] } else { vec![] });
         assert_eq!((all("x-tenant"), all("x-accel-redirect")), (vec!["ours"], vec![]));
     }
+}
+
+#[tokio::test]
+async fn admitted_origins_get_the_fields_of_cors_on_every_response() {
+    let reply = fairway_testkit::Reply::ok().header("Access-Control-Allow-Origin", "https://of.backend");
+    let origin = Origin::new("a").reply(reply).start();
+    let cors = |origins| Filter::Cors(Cors::new(origins, true, "GET, POST", "X-A", "", 600));
+    let listed = || cors(Origins::Listed(vec!["https://*.a.example".into()]));
+    let nobody = Filter::AccessList(AccessList { deny: NetworkSet::default(), allow: Some(NetworkSet::default()) });
+    let routes = vec![
+        filtered(route("/", to("web")), vec![listed()]),
+        filtered(route("/denied", to("web")), vec![listed(), nobody]),
+        filtered(route("/any", to("web")), vec![cors(Origins::Any)]),
+    ];
+    let proxy = proxy(&origin, routes);
+    let mut client = proxy.connect().await;
+    let mut ask = async |method: &str, path: &str, origin: &str| {
+        let response = client.request(method, path, &[("host", HOST), ("origin", origin)], b"").await;
+        let allowed = response.headers().all("access-control-allow-origin").join("|");
+        let methods = response.header("access-control-allow-methods").unwrap_or_default().to_owned();
+        (response.status, allowed, methods)
+    };
+    let admitted = |status, origin: &str| (status, origin.to_owned(), "GET, POST".to_owned());
+    let of_backend = |status| (status, "https://of.backend".to_owned(), String::new());
+    let (good, bad) = ("https://x.a.example", "https://a.example");
+    assert_eq!(ask("GET", "/", good).await, admitted(200, good));
+    assert_eq!(ask("OPTIONS", "/", good).await, admitted(204, good));
+    assert_eq!(ask("OPTIONS", "/denied", good).await, admitted(204, good));
+    assert_eq!(ask("GET", "/denied", good).await, admitted(403, good));
+    assert_eq!(origin.requests(), 1);
+    assert_eq!(ask("GET", "/", bad).await, of_backend(200));
+    assert_eq!(ask("OPTIONS", "/", bad).await, of_backend(200));
+    assert_eq!(ask("OPTIONS", "/denied", bad).await, (403, String::new(), String::new()));
+    assert_eq!(ask("GET", "/any", bad).await, admitted(200, "*"));
 }

@@ -6,6 +6,7 @@
 
 mod choice;
 mod coding;
+mod cors;
 mod list;
 mod network;
 mod size;
@@ -21,6 +22,7 @@ pub use choice::{
     RetryCondition, RiskLevel, SameSite, Switch, TlsProtocols, VerifyClient, WorkerProcesses,
 };
 pub use coding::{BrotliLevel, GzipLevel, MediaTypes, UserAgents};
+pub use cors::{CorsExposed, CorsHeaders, CorsMethods, CorsOrigins};
 pub use list::{CommaList, HeaderNames, HostAlias, HostAliases, UriPattern, UriPatterns};
 pub use network::{AccessList, IpList};
 pub use size::{FieldCount, HeaderBuffers, Size};

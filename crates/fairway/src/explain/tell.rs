@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use fairway_model::client::Arrival;
 use fairway_model::decision::{Failure, Plan, Step};
 use fairway_model::{
-    Action, Backend, Balance, ClientAuth, ClientAuthMode, EndpointState, Endpoints, Filter, Forward, Host, HostPattern,
-    Origin, PathMatch, Route, Scheme, TableName, canonical_host,
+    Action, Backend, Balance, ClientAuth, ClientAuthMode, Cors, EndpointState, Endpoints, Filter, Forward, Host,
+    HostPattern, Origin, Origins, PathMatch, Route, Scheme, TableName, canonical_host,
 };
 use fairway_proxy::balance::cookie;
 use fairway_proxy::reason::Cause;
@@ -155,6 +155,7 @@ impl Teller<'_> {
                 (Some(Filter::AccessList(list)), ..) => {
                     format!("the client {} is not allowed: {}", scratch.client.address(), rule(list))
                 }
+                (Some(Filter::Cors(_)), ..) => "it is a preflight of an admitted origin".to_owned(),
                 (Some(_), ..) => self.unavailable(plan, cause),
                 (None, None, _) if plan.route.is_none() && self.rehearsed.path.is_none() => {
                     "the request is about the server as a whole".to_owned()
@@ -257,6 +258,7 @@ impl Teller<'_> {
                 let value = value.map_or("off".to_owned(), |value| format!("Strict-Transport-Security: {value}"));
                 ("strict_transport_security", format!("HSTS, over TLS only: {value}"))
             }
+            Filter::Cors(cors) => ("cors", format!("answer preflights and edit response fields for {}", origins(cors))),
             Filter::HttpsRedirect(redirect) => {
                 let port = redirect.port.map(|port| format!(" on port {port}")).unwrap_or_default();
                 ("https_redirect", format!("redirect plain HTTP to https{port} with {}", redirect.status))
@@ -417,6 +419,17 @@ fn limits(forward: &Forward) -> Limits {
 
 fn names(edits: &[fairway_model::FieldEdit]) -> String {
     edits.iter().map(|edit| edit.name().as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// The origins that are admitted.
+fn origins(cors: &Cors) -> String {
+    match &cors.origins {
+        Origins::Any => "every origin".to_owned(),
+        Origins::Listed(list) => {
+            let list: Vec<_> = list.iter().map(fairway_model::OriginPattern::text).collect();
+            format!("the origins {}", list.join(", "))
+        }
+    }
 }
 
 /// The addresses that an access list allows.

@@ -50,8 +50,10 @@ struct Decided {
 
 fn ask(snapshot: &Snapshot, path: &str, query: Option<&str>, fields: &[(&str, &str)], length: Option<u64>) -> Decided {
     let lines: Vec<_> = fields.iter().map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes())).collect();
+    // No method is sent as a field, so this can stand for one.
+    let method = fields.iter().find(|(name, _)| *name == "(method)").map_or("GET", |(_, method)| method);
     let head = RequestView {
-        method: b"GET",
+        method: method.as_bytes(),
         raw_target: path.as_bytes(),
         target: Target::Path(path.as_bytes(), query.map(str::as_bytes)),
         authority: Some(crate::HostAndPort { text: b"A.example:80", canonical: None }),
@@ -226,6 +228,7 @@ fn edits_are_data() {
         replaced: false,
         edits_request: false,
         edits_response: true,
+        cors: None,
     };
     let lines = [("x-global", "1"), ("X-Own", "2"), ("vary", "a"), ("x-gone", "3"), ("Server", "x"), ("x-kept", "4")]
         .map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes()));
@@ -294,4 +297,20 @@ impl<'a, F: Fields<'a>> FieldSink<F> for Vec<(String, String)> {
             }
         }
     }
+}
+
+#[test]
+fn preflights_of_admitted_origins_are_answered_before_redirects() {
+    let origins = crate::Origins::Listed(vec!["https://*.a.example".into()]);
+    let cors = || Filter::Cors(Cors::new(origins.clone(), true, "GET", "X-A", "", 600));
+    let https = Filter::HttpsRedirect(HttpsRedirect { status: 308, preserve_trailing_slash: false, port: None });
+    let routes =
+        vec![route(prefix("/"), vec![cors(), https], to("web")), route(prefix("/clear"), vec![cors()], to("web"))];
+    let snapshot = snapshot(routes, Settings::default());
+    let preflight = |origin: &str| ask(&snapshot, "/", None, &[("(method)", "OPTIONS"), ("Origin", origin)], None).plan;
+    assert_eq!(preflight("https://x.a.example"), "204");
+    assert_eq!(preflight("https://a.example"), "308");
+    assert_eq!(ask(&snapshot, "/", None, &[("Origin", "https://x.a.example")], None).plan, "308");
+    let twice = [("(method)", "OPTIONS"), ("Origin", "https://x.a.example"), ("Origin", "https://x.a.example")];
+    assert_eq!(ask(&snapshot, "/clear", None, &twice, None).plan, "web None true");
 }

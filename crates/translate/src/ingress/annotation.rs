@@ -21,7 +21,7 @@ use fairway_model::Origin;
 pub use doc::annotations_markdown;
 pub use read::{IngressAnnotations, Rejected, Rules, read, screen};
 pub use table::{
-    Access, Affinity, BackendTls, Balancing, ClientCertificates, HostLevel, Proxying, Redirects, Rewriting,
+    Access, Affinity, BackendTls, Balancing, ClientCertificates, CrossOrigin, HostLevel, Proxying, Redirects, Rewriting,
 };
 
 use crate::limit;
@@ -99,6 +99,9 @@ fn without_effect(name: &str, others: &Annotations<'_>, rules: &Rules) -> Option
         }
         "ssl-passthrough" if !rules.ssl_passthrough => {
             Some(Verdict::Harmless("without --enable-ssl-passthrough TLS ends at the proxy, as in ingress-nginx"))
+        }
+        _ if name.starts_with("cors-") && others.value("enable-cors").and_then(bool::parse) != Some(true) => {
+            Some(Verdict::Harmless("without enable-cors it has no effect, as in ingress-nginx"))
         }
         _ if name.starts_with("auth-tls-") && others.value("auth-tls-secret").is_none() => {
             Some(Verdict::Harmless("without auth-tls-secret it has no effect, as in ingress-nginx"))
@@ -226,11 +229,12 @@ pub struct Group {
 }
 
 /// The whole table.
-pub static GROUPS: [Group; 10] = [
+pub static GROUPS: [Group; 11] = [
     Group { title: "Matching and rewriting", specs: Rewriting::SPECS },
     Group { title: "Redirects", specs: Redirects::SPECS },
     Group { title: "Hosts", specs: HostLevel::SPECS },
     Group { title: "Access", specs: Access::SPECS },
+    Group { title: "Cross-origin requests", specs: CrossOrigin::SPECS },
     Group { title: "Client certificates", specs: ClientCertificates::SPECS },
     Group { title: "Talking to the backend", specs: Proxying::SPECS },
     Group { title: "TLS to the backend", specs: BackendTls::SPECS },
@@ -243,11 +247,12 @@ pub static GROUPS: [Group; 10] = [
 type Setter = fn(&mut IngressAnnotations, &str, &str) -> bool;
 
 /// In the order of [`GROUPS`].
-const SETTERS: [Setter; 10] = [
+const SETTERS: [Setter; 11] = [
     |all, name, text| all.rewriting.set(name, text),
     |all, name, text| all.redirects.set(name, text),
     |all, name, text| all.hosts.set(name, text),
     |all, name, text| all.access.set(name, text),
+    |all, name, text| all.cross_origin.set(name, text),
     |all, name, text| all.client_certificates.set(name, text),
     |all, name, text| all.proxying.set(name, text),
     |all, name, text| all.backend_tls.set(name, text),

@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use fairway_model::{
-    AccessList, Action, BackendName, Body, ByteLimit, Filter, Forward, ForwardPolicy, HttpsRedirect, Location,
-    PathMatch, Redirect, Refusal, Respond, Retry, RetryOn, Rewrite, Route, Template, UpstreamTls,
+    AccessList, Action, BackendName, Body, ByteLimit, Cors, Filter, Forward, ForwardPolicy, HttpsRedirect, Location,
+    Origins, PathMatch, Redirect, Refusal, Respond, Retry, RetryOn, Rewrite, Route, Template, UpstreamTls,
 };
 
 use super::backend_tls::BackendTls;
 use super::part::Part;
-use crate::annotation::{Denial, IngressAnnotations};
+use crate::annotation::{CrossOrigin, Denial, IngressAnnotations};
 use crate::configmap::GlobalConfig;
 use crate::limit;
 use crate::value::{self, BackendProtocol, RedirectUrl, RetryCondition, RewriteTarget};
@@ -111,7 +111,8 @@ impl<'a> Common<'a> {
             (Some(redirect), _) => redirect,
             (None, leads) => {
                 // TLS comes before denials and missing backends: a client must not repeat in the clear what was to be encrypted.
-                filters.splice(1..1, self.https_redirect(rule));
+                let gates = filters.iter().take_while(|filter| !matches!(filter, Filter::Refuse(_))).count();
+                filters.splice(gates..gates, self.https_redirect(rule));
                 self.answer(rule, leads, &mut filters)
             }
         };
@@ -146,8 +147,10 @@ impl<'a> Common<'a> {
     fn gate(&self, rule: &str) -> Vec<Filter> {
         let mut filters = Vec::with_capacity(3);
         filters.push(Filter::StrictTransportSecurity);
-        if let Some(reason) = self.denied.clone().or_else(|| self.global_authentication(rule)) {
-            filters.push(Filter::Refuse(Refusal { reason }));
+        match self.denied.clone().or_else(|| self.global_authentication(rule)) {
+            Some(reason) => filters.push(Filter::Refuse(Refusal { reason })),
+            // Before redirects and all checks: browsers send preflights without credentials, and follow no redirect.
+            None => filters.extend(cors(&self.part.annotations.cross_origin)),
         }
         filters
     }
@@ -246,6 +249,25 @@ impl<'a> Common<'a> {
     pub(crate) fn is_regex_host(&self) -> bool {
         self.scope.regex
     }
+}
+
+/// The filter for cross-origin requests. A list in which no origin is left admits none, and then preflights aren't answered either.
+fn cors(annotations: &CrossOrigin) -> Option<Filter> {
+    if annotations.enabled != Some(true) {
+        return None;
+    }
+    let origins = annotations.origins.as_ref().map_or(Origins::Any, |value| value.origins.clone());
+    if origins == Origins::Listed(Vec::new()) {
+        return None;
+    }
+    let methods = annotations.methods.as_ref().map_or("GET, PUT, POST, DELETE, PATCH, OPTIONS", |value| value.as_str());
+    let headers = annotations.headers.as_ref().map_or(
+        "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization",
+        |value| value.as_str(),
+    );
+    let exposed = annotations.exposed.as_ref().map_or("", |value| value.as_str());
+    let (credentials, max_age) = (annotations.credentials.unwrap_or(true), annotations.max_age.unwrap_or(1_728_000));
+    Some(Filter::Cors(Cors::new(origins, credentials, methods, headers, exposed, max_age)))
 }
 
 /// Why the paths of an Ingress are denied, in words.

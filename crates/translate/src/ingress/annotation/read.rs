@@ -1,8 +1,8 @@
 //! Reads the annotations of one Ingress in one pass.
 
 use super::{
-    Access, Affinity, Annotations, BackendTls, Balancing, ClientCertificates, Denial, HostLevel, Known, Meanwhile,
-    OnInvalid, Proxying, Redirects,
+    Access, Affinity, Annotations, BackendTls, Balancing, ClientCertificates, CrossOrigin, Denial, HostLevel, Known,
+    Meanwhile, OnInvalid, Proxying, Redirects,
 };
 use super::{Rewriting, known, names};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -22,6 +22,8 @@ pub struct IngressAnnotations {
     pub hosts: HostLevel,
     /// Client access.
     pub access: Access,
+    /// Cross-origin resource sharing.
+    pub cross_origin: CrossOrigin,
     /// Client certificates.
     pub client_certificates: ClientCertificates,
     /// The Secret for client certificates, if there may be one.
@@ -306,6 +308,10 @@ impl Reading<'_> {
             let message = "only HTTP and HTTPS are spoken to backends so far; all paths of this Ingress answer 503";
             let reason = Reason::UnsupportedAnnotation;
             self.report(Severity::Error, reason, "backend-protocol", value, message.to_owned()).unserved = true;
+        }
+        if let Some(origins) = self.out.cross_origin.origins.as_ref().filter(|origins| !origins.left_out().is_empty()) {
+            let origins = origins.left_out().join(", ");
+            self.warn("cors-allow-origin", &origins, "expected scheme and host of an origin; these are left out");
         }
         self.backend_tls();
         self.client_certificates();

@@ -7,9 +7,9 @@ use super::{Meanwhile, OnInvalid, Scope, Spec, annotations};
 use crate::configmap::{CONNECT_RETRIED, RESPONSE_HEAD, TRIES};
 use crate::value::{
     AffinityKind, AffinityMode, AppRoot, BackendProtocol, CertificatePage, CommonName, CookieDomain, CookieName,
-    CookiePath, ForwardedPrefix, HashKey, HostAliases, LoadBalance, NextUpstream, RedirectUrl, RewriteTarget,
-    RiskLevel, SameSite, Seconds, SecretName, ServerName, ServiceName, SignedSeconds, Size, Switch, TlsProtocols,
-    Value, VerifyClient, Vhost,
+    CookiePath, CorsExposed, CorsHeaders, CorsMethods, CorsOrigins, ForwardedPrefix, HashKey, HostAliases, LoadBalance,
+    NextUpstream, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Seconds, SecretName, ServerName, ServiceName,
+    SignedSeconds, Size, Switch, TlsProtocols, Value, VerifyClient, Vhost,
 };
 use crate::verdict::Verdict::{self, Differs};
 
@@ -70,6 +70,28 @@ annotations! {
         /// False exempts the paths from the ConfigMap's `global-auth-url`.
         "enable-global-auth" => global_auth: bool [Location, Low, Default]
             = Differs("global authentication isn't built: paths that it would guard answer 503, and false exempts from that");
+    }
+}
+
+annotations! {
+    /// Cross-origin resource sharing. Every OPTIONS of an admitted origin is answered with 204, before redirects, access lists and
+    /// authentication. Without `enable-cors` the others have no effect.
+    pub struct CrossOrigin {
+        /// Adds the fields below to each response to an admitted origin, in place of the backend's.
+        "enable-cors" => enabled: bool [Ingress, Low, Default];
+        /// Admitted origins; all by default. `*` as first label of a host stands for one label. Other origins get no such fields, and
+        /// their preflights go to the backend. An origin must match whole: ingress-nginx takes any text in front of it.
+        "cors-allow-origin" => origins: CorsOrigins [Ingress, Medium, Default];
+        /// The methods that an origin may use; GET, PUT, POST, DELETE, PATCH and OPTIONS by default.
+        "cors-allow-methods" => methods: CorsMethods [Ingress, Medium, Default];
+        /// The headers that an origin may send; those that browsers and most programs need by default.
+        "cors-allow-headers" => headers: CorsHeaders [Ingress, Medium, Default];
+        /// The headers that an origin may read; none by default.
+        "cors-expose-headers" => exposed: CorsExposed [Ingress, Medium, Drop];
+        /// Whether an origin may send credentials; true by default.
+        "cors-allow-credentials" => credentials: bool [Ingress, Low, Default];
+        /// How many seconds a browser may keep the answer to a preflight; 1728000 by default.
+        "cors-max-age" => max_age: i64 [Ingress, Low, Default];
     }
 }
 

@@ -13,7 +13,6 @@ const SNIPPET: Meanwhile = Meanwhile::DenySnippet(Denial::Locations);
 const EXTERNAL_AUTH: Verdict = NotYet("it belongs to external authentication (auth-url), which isn't built yet");
 const BASIC_AUTH: Verdict = NotYet("it belongs to basic authentication (auth-type), which isn't built yet");
 const CANARY: Verdict = NotYet("it belongs to canaries, which aren't built yet");
-const CORS: Verdict = NotYet("CORS isn't built yet: no headers are added, and preflights go to the backend");
 const FAST_CGI: Verdict = NotYet("it belongs to the backend protocol FCGI, which isn't built yet");
 const LIMIT: Verdict = NotYet("rate and connection limits aren't built yet: nothing is limited");
 const BANDWIDTH: Verdict = NotYet("bandwidth isn't limited yet");
@@ -118,21 +117,6 @@ unbuilt! {
     "canary-weight-total": "a whole number" [Ingress, Low] SERVE, CANARY;
     /// Whether session affinity keeps a client on its side of a canary.
     "affinity-canary-behavior": "`sticky` or `legacy`" [Ingress, Low] SERVE, CANARY, neutral "sticky";
-
-    /// Answers cross-origin requests.
-    "enable-cors": "`true` or `false`" [Ingress, Low] SERVE, CORS, neutral "false";
-    /// Allowed origins.
-    "cors-allow-origin": "origins separated by commas, or `*`" [Ingress, Medium] SERVE, CORS;
-    /// Methods that they may use.
-    "cors-allow-methods": "methods separated by commas" [Ingress, Medium] SERVE, CORS;
-    /// Headers that they may send.
-    "cors-allow-headers": "names of headers, separated by commas" [Ingress, Medium] SERVE, CORS;
-    /// Headers that they may read.
-    "cors-expose-headers": "names of headers, separated by commas" [Ingress, Medium] SERVE, CORS;
-    /// Whether they may send credentials.
-    "cors-allow-credentials": "`true` or `false`" [Ingress, Low] SERVE, CORS;
-    /// How long browsers may cache the answer to a preflight.
-    "cors-max-age": "whole seconds" [Ingress, Low] SERVE, CORS;
 
     /// Requests per second for each client address.
     "limit-rps": "a whole number" [Location, Low] SERVE, LIMIT, neutral "0";
