@@ -3,6 +3,7 @@
 mod account;
 #[cfg(test)]
 mod differential;
+mod passing;
 mod tell;
 mod text;
 

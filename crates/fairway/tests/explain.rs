@@ -191,3 +191,26 @@ fn what_cannot_be_read_is_named() {
     let account = of(&broken, &["--configmap", "default/none", "GET", "https://a.example/"]);
     assert!(account["findings"].to_string().contains("--configmap"), "{account:#}");
 }
+
+#[test]
+fn tls_that_passes_through_has_no_route() {
+    let manifest = ingress("ssl-passthrough: 'true'", "/", "web");
+    let flag = "--enable-ssl-passthrough";
+    let account = of(&manifest, &[flag, "GET", "https://a.example/x"]);
+    let why = account["answer"]["why"].as_str().expect("a text");
+    assert!(
+        why.contains("passes undecrypted to Service default/web, port 80, by ssl-passthrough of Ingress default/web"),
+        "{why}"
+    );
+    assert_eq!((&account["answer"]["by"], &account["answer"]["status"]), (&"backend".into(), &Value::Null));
+    assert_eq!(account["passthrough"]["object"], "Ingress default/web", "{account:#}");
+    assert_eq!((&account["route"], &account["forward"]), (&Value::Null, &Value::Null), "{account:#}");
+    let account = of(&manifest, &[flag, "GET", "http://a.example/x"]);
+    assert_eq!(account["answer"]["status"], 308, "plain HTTP is served as usual: {account:#}");
+    let account = of(&manifest, &["GET", "https://a.example/x"]);
+    assert_eq!(account["passthrough"], Value::Null, "without the flag: {account:#}");
+    assert!(account["findings"].to_string().contains("without --enable-ssl-passthrough"), "{account:#}");
+    let account = of(&ingress("ssl-passthrough: 'true'", "/x", "web"), &[flag, "GET", "https://a.example/x"]);
+    assert_eq!(account["answer"]["by"], "nothing", "{account:#}");
+    assert!(account["findings"].to_string().contains("expected a path /"), "{account:#}");
+}

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::map::HASHER;
 use crate::path::separated;
 use crate::route::ends_at_segment;
-use crate::{CertificateName, ClientAuth, HostPattern, PathMatch, Route, TableName};
+use crate::{CertificateName, ClientAuth, HostPattern, Passthrough, PathMatch, Route, TableName};
 
 /// One host of a table: the names it answers for, its certificate and its routes.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,7 @@ pub struct Host {
     pattern: HostPattern,
     certificate: Option<CertificateName>,
     client_auth: Option<Arc<ClientAuth>>,
+    passthrough: Option<Arc<Passthrough>>,
     routes: Arc<Routes>,
 }
 
@@ -48,7 +49,8 @@ impl Host {
     /// Creates a host and sorts its routes by precedence; regular expressions are tried in the order given, and of
     /// routes with the same match the first comes first.
     pub fn new(table: TableName, pattern: HostPattern, routes: Vec<Route>) -> Self {
-        Self { table, pattern, certificate: None, client_auth: None, routes: Arc::new(Routes::new(routes)) }
+        let routes = Arc::new(Routes::new(routes));
+        Self { table, pattern, certificate: None, client_auth: None, passthrough: None, routes }
     }
 
     /// Adds a certificate of its own.
@@ -63,10 +65,16 @@ impl Host {
         Self { client_auth, ..self }
     }
 
-    /// Returns a host with another name that shares the same routes.
+    /// Makes TLS connections for it pass to a backend.
+    #[must_use]
+    pub fn with_passthrough(self, passthrough: Option<Arc<Passthrough>>) -> Self {
+        Self { passthrough, ..self }
+    }
+
+    /// Returns a host with another name that shares the same routes. TLS for that name ends at the proxy.
     #[must_use]
     pub fn alias(&self, pattern: HostPattern) -> Self {
-        Self { pattern, ..self.clone() }
+        Self { pattern, passthrough: None, ..self.clone() }
     }
 
     /// The name of this resource.
@@ -92,6 +100,11 @@ impl Host {
     /// The client certificates that it asks for.
     pub fn client_auth(&self) -> Option<&Arc<ClientAuth>> {
         self.client_auth.as_ref()
+    }
+
+    /// What TLS connections for it pass to, if TLS does not end at the proxy.
+    pub fn passthrough(&self) -> Option<&Arc<Passthrough>> {
+        self.passthrough.as_ref()
     }
 
     /// All routes in order of precedence.
@@ -258,20 +271,23 @@ struct HostData {
     certificate: Option<CertificateName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_auth: Option<Arc<ClientAuth>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    passthrough: Option<Arc<Passthrough>>,
     routes: Vec<Route>,
 }
 
 impl From<HostData> for Host {
     fn from(data: HostData) -> Self {
         let host = Self::new(data.table, data.host, data.routes);
-        host.with_certificate(data.certificate).with_client_auth(data.client_auth)
+        let host = host.with_certificate(data.certificate).with_client_auth(data.client_auth);
+        host.with_passthrough(data.passthrough)
     }
 }
 
 impl From<Host> for HostData {
     fn from(host: Host) -> Self {
-        let Host { table, pattern, certificate, client_auth, routes } = host;
-        Self { table, host: pattern, certificate, client_auth, routes: routes.list.clone() }
+        let Host { table, pattern, certificate, client_auth, passthrough, routes } = host;
+        Self { table, host: pattern, certificate, client_auth, passthrough, routes: routes.list.clone() }
     }
 }
 

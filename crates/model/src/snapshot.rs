@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::map::{HASHER, Map};
 use crate::{
     Backend, BackendName, Certificate, CertificateName, EndpointSet, Host, HostKey, HostPattern, Hostname, Listener,
-    ListenerName, Settings, StreamListener, TableName,
+    ListenerName, Passthrough, Settings, StreamListener, TableName,
 };
 
 /// The complete immutable configuration that the proxy runs. Cloning copies pointers.
@@ -159,6 +159,12 @@ impl Snapshot {
     /// matches only the catch-all.
     pub fn host(&self, table: &TableName, host: &[u8]) -> Option<&Arc<Host>> {
         self.tables.get(table)?.find(host)
+    }
+
+    /// What a TLS connection passes to whose client asks for this server name, in canonical form: the most specific host with
+    /// the name decides. `None` if TLS ends at the proxy, as it does for clients that name no host.
+    pub fn passthrough(&self, table: &TableName, server_name: &[u8]) -> Option<&Arc<Passthrough>> {
+        self.tables.get(table)?.patterns(server_name).next()?.passthrough()
     }
 
     /// The certificate for a TLS server name: that of the host with exactly that name, else of the wildcard host around

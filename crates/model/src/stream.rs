@@ -219,7 +219,7 @@ variables! {
     TimeLocal = "time_local", "time in the common log format.";
     TimeIso8601 = "time_iso8601", "time as `2026-11-21T07:00:00+00:00`.";
     Msec = "msec", "seconds since 1970 with milliseconds.";
-    Protocol = "protocol", "`TCP` or `UDP`.";
+    Protocol = "protocol", "`TCP` or `UDP`; `TLS` for a connection that is passed through.";
     Status = "status", "200, 400 for a bad PROXY header, 502 when no endpoint was reached.";
     BytesSent = "bytes_sent", "bytes sent to the client.";
     BytesReceived = "bytes_received", "bytes received from the client.";
@@ -230,6 +230,7 @@ variables! {
     UpstreamBytesReceived = "upstream_bytes_received", "bytes received from the endpoint.";
     UpstreamConnectTime = "upstream_connect_time", "seconds until an endpoint was connected.";
     UpstreamName = "proxy_upstream_name", "`tcp-namespace-service-port`.";
+    ServerName = "ssl_preread_server_name", "host that a TLS client asks for, if its connection is passed through.";
 }
 
 #[cfg(test)]

@@ -39,6 +39,6 @@ mod work;
 mod worker;
 
 pub use config::ProxyConfig;
-pub use net::{proxy_protocol, resolve};
+pub use net::{client_hello, proxy_protocol, resolve};
 pub use proxy::{Drained, Proxy, Published, Publisher, RefusedListener, StartError};
 pub use unreachable::{Unreachable, UnreachableSink};

@@ -85,10 +85,10 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
         (json!({"controller": {"config": {"use-geoip2": "", "use-proxy-protocol": true}}}), vec![]),
         (json!({"controller": {"config": {"global-auth-url": "http://a"}}}), vec!["controller.config.global-auth-url"]),
         (
-            json!({"controller": {"extraArgs": {"enable-ssl-passthrough": ""}}}),
-            vec!["controller.extraArgs.enable-ssl-passthrough"],
+            json!({"controller": {"extraArgs": {"enable-topology-aware-routing": ""}}}),
+            vec!["controller.extraArgs.enable-topology-aware-routing"],
         ),
-        (json!({"controller": {"extraArgs": {"enable-ssl-passthrough": "false", "profiling": false}}}), vec![]),
+        (json!({"controller": {"extraArgs": {"enable-topology-aware-routing": "false", "profiling": false}}}), vec![]),
         (
             json!({"controller": {"ingressClassResource": {"name": "internal"}}}),
             vec!["controller.ingressClassResource.name"],

@@ -19,6 +19,8 @@ pub(crate) struct Account {
     pub(crate) route: Option<ChosenRoute>,
     pub(crate) filters: Vec<FilterStep>,
     pub(crate) forward: Option<Forwarded>,
+    /// Where the connection passes to, if TLS does not end at the proxy. Then there is no route.
+    pub(crate) passthrough: Option<PassedThrough>,
     /// Edits of response fields, in order.
     pub(crate) response: Vec<ResponseField>,
     /// Findings about the objects that the request depends on.
@@ -54,7 +56,7 @@ pub(crate) struct Answer {
 pub(crate) enum By {
     Backend,
     Fairway,
-    /// Nothing listens on the port.
+    /// Nothing listens on the port, or the connection is closed.
     Nothing,
 }
 
@@ -130,6 +132,25 @@ pub(crate) struct Forwarded {
     pub(crate) limits: Limits,
     /// The request as sent to an endpoint; `None` if it is not sent.
     pub(crate) request: Option<Sent>,
+}
+
+/// The destination of a connection whose TLS passes through.
+#[derive(Debug, Serialize)]
+pub(crate) struct PassedThrough {
+    /// The object that asks for it.
+    pub(crate) object: String,
+    /// `None` if the host has no path `/` with a Service.
+    pub(crate) backend: Option<String>,
+    /// The Service and its port.
+    pub(crate) service: String,
+    pub(crate) port: String,
+    pub(crate) file: Option<String>,
+    pub(crate) line: Option<u32>,
+    /// How the endpoint is chosen.
+    pub(crate) choice: String,
+    /// Whether the endpoint gets a PROXY header.
+    pub(crate) proxy_header: bool,
+    pub(crate) endpoints: Vec<Endpoint>,
 }
 
 /// A possible endpoint of the request.

@@ -19,7 +19,7 @@ use proptest::test_runner::{Config, TestError, TestRunner};
 use serde_json::{Value, json};
 
 use super::Request;
-use super::account::{Account, By};
+use super::account::{Account, By, PassedThrough};
 use super::tell::account_at;
 use crate::reading::Reading;
 
@@ -46,6 +46,8 @@ const VALUES: &[(&[&str], &[&str])] = &[
             "session-cookie-secure",
             "session-cookie-change-on-failure",
             "enable-access-log",
+            "ssl-passthrough",
+            "ssl-passthrough-proxy-protocol",
         ],
         &["true", "false", "yes"],
     ),
@@ -347,6 +349,7 @@ fn start(backends: &Origins, ingresses: &[Value], configmap: &BTreeMap<&str, &st
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     (options.http, options.https) = (vec![any], vec![any]);
     options.allowed_backend_addresses = vec![any.ip()];
+    options.ssl_passthrough = true;
     let settings = json!({
         "kind": "ConfigMap", "apiVersion": "v1", "metadata": { "namespace": "ns", "name": "settings" }, "data": configmap,
     });
@@ -364,14 +367,7 @@ async fn send(request: &Request, address: SocketAddr) -> Response {
     let builder = Client::builder().source(request.client);
     let mut client = match request.scheme {
         Scheme::Http => builder.connect(address).await,
-        Scheme::Https => {
-            let name = if request.authority.contains("example") { request.authority.split(':').next() } else { None };
-            let tls = match name {
-                Some(name) if !name.contains('_') => TlsClient::unverified(name.trim_end_matches('.')),
-                _ => TlsClient::unverified("x.example").without_sni(),
-            };
-            tls.transport(builder).connect(address).await
-        }
+        Scheme::Https => tls_client(request).transport(builder).connect(address).await,
     };
     let mut bytes = request.head();
     if let Some((_, length)) = request.fields.iter().find(|(name, _)| name == "Content-Length") {
@@ -379,6 +375,33 @@ async fn send(request: &Request, address: SocketAddr) -> Response {
     }
     client.send(bytes).await;
     client.read_response_to(&request.method).await
+}
+
+fn tls_client(request: &Request) -> TlsClient {
+    let name = if request.authority.contains("example") { request.authority.split(':').next() } else { None };
+    match name {
+        Some(name) if !name.contains('_') => TlsClient::unverified(name.trim_end_matches('.')),
+        _ => TlsClient::unverified("x.example").without_sni(),
+    }
+}
+
+/// The difference if TLS passes through. The backends speak no TLS, so a connection is all that they get.
+async fn compare_passed(
+    passed: &PassedThrough,
+    request: &Request,
+    address: SocketAddr,
+    backends: &Origins,
+) -> Result<(), String> {
+    let connections = || [backends.origins[0].connections(), backends.origins[1].connections()];
+    let before = connections();
+    let client = tls_client(request).transport(Client::builder().source(request.client)).try_connect(address).await;
+    let expected = ["Service ns/first", "Service ns/second"].map(|name| u64::from(passed.service == name));
+    let now = connections();
+    let seen = [now[0] - before[0], now[1] - before[1]];
+    if client.is_err() && seen == expected {
+        return Ok(());
+    }
+    Err(format!("passthrough: explain says {passed:?}, the backends got {seen:?} connections"))
 }
 
 /// The first difference, if there is one.
@@ -453,6 +476,10 @@ fn explain_says_what_the_proxy_does() {
             let listener = reading.snapshot.listeners().find(|one| one.scheme == request.scheme).expect("a listener");
             let local = proxy.local_addresses()[&listener.name];
             let account = account_at(request, &reading, &listener.table, local);
+            if let Some(passed) = &account.passthrough {
+                runtime.block_on(compare_passed(passed, request, local, &backends)).map_err(TestCaseError::fail)?;
+                continue;
+            }
             let before = backends.counts();
             let response = runtime.block_on(send(request, local));
             if let Err(different) = compare(&account, &response, &backends, before) {

@@ -67,6 +67,7 @@ fn nothing(request: &Request) -> Account {
         route: None,
         filters: Vec::new(),
         forward: None,
+        passthrough: None,
         response: Vec::new(),
         findings: Vec::new(),
         left_out: Vec::new(),
@@ -74,11 +75,11 @@ fn nothing(request: &Request) -> Account {
 }
 
 /// Builds the account.
-struct Teller<'a> {
-    request: &'a Request,
-    reading: &'a Reading,
+pub(super) struct Teller<'a> {
+    pub(super) request: &'a Request,
+    pub(super) reading: &'a Reading,
     rehearsed: &'a Rehearsed<'a>,
-    table: &'a TableName,
+    pub(super) table: &'a TableName,
 }
 
 impl Teller<'_> {
@@ -86,7 +87,8 @@ impl Teller<'_> {
         let Rehearsed { plan, scratch, path, outcome, .. } = self.rehearsed;
         let left_out = self.left_out();
         let route = plan.and_then(|plan| plan.route);
-        Account {
+        let passthrough = self.passthrough();
+        let account = Account {
             request: self.request.asked(),
             answer: self.answer(&left_out),
             client: Client {
@@ -101,9 +103,14 @@ impl Teller<'_> {
             route: route.map(|route| self.route(route)),
             filters: plan.as_ref().map(|plan| self.filters(plan)).unwrap_or_default(),
             forward: plan.as_ref().and_then(|plan| self.forward(plan)),
+            passthrough: None,
             response: response_fields(outcome),
-            findings: self.findings(route),
+            findings: self.findings(passthrough.map(|it| &it.origin).or(route.map(|route| &route.origin))),
             left_out,
+        };
+        match passthrough {
+            Some(passthrough) => self.passing(passthrough, account),
+            None => account,
         }
     }
 }
@@ -318,7 +325,7 @@ impl Teller<'_> {
         sent
     }
 
-    fn endpoints(&self, backend: &fairway_model::BackendName) -> Vec<Endpoint> {
+    pub(super) fn endpoints(&self, backend: &fairway_model::BackendName) -> Vec<Endpoint> {
         match self.reading.snapshot.endpoint_set(backend).map(|set| &set.endpoints) {
             Some(Endpoints::Addresses(list)) => list
                 .iter()
@@ -361,12 +368,12 @@ impl Teller<'_> {
         }
     }
 
-    /// Findings about the route's object, and about what could not be read: the request may have been meant for that.
-    fn findings(&self, route: Option<&Route>) -> Vec<String> {
+    /// Findings about the object that decides, and about what could not be read: the request may have been meant for that.
+    fn findings(&self, origin: Option<&Origin>) -> Vec<String> {
         let about = self.reading.findings.iter().map(|found| &found.diagnostic).filter(|found| {
             let unread = found.reason == Reason::InvalidManifest && found.severity == Severity::Error;
             let of_flag = found.field.starts_with("--");
-            unread || of_flag || route.is_some_and(|route| is_about(&found.origin, &route.origin))
+            unread || of_flag || origin.is_some_and(|origin| is_about(&found.origin, origin))
         });
         about.take(LISTED).map(|found| format!("{}: {found}", found.severity.as_str())).collect()
     }
@@ -442,7 +449,7 @@ fn rule(list: &fairway_model::AccessList) -> String {
 }
 
 /// Object and namespace of an origin, without its section.
-fn owner(origin: &Origin) -> String {
+pub(super) fn owner(origin: &Origin) -> String {
     Origin::new(&*origin.kind, &*origin.namespace, &*origin.name).to_string()
 }
 
@@ -458,7 +465,7 @@ fn detail(cause: Option<Cause>) -> String {
     })
 }
 
-fn place(place: Option<Place>) -> (Option<String>, Option<u32>) {
+pub(super) fn place(place: Option<Place>) -> (Option<String>, Option<u32>) {
     match place {
         Some(place) => (Some(place.file.to_string_lossy().into_owned()), place.line),
         None => (None, None),

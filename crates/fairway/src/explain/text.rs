@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use fairway_proxy::http::reason;
 
-use super::account::{Account, Answer, By, FilterEffect, Forwarded, RouteName};
+use super::account::{Account, Answer, By, Endpoint, FilterEffect, Forwarded, PassedThrough, RouteName};
 use crate::terminal::{Style, Terminal, count, printable};
 
 /// Maximum number of routes and endpoints shown one by one.
@@ -21,7 +21,9 @@ pub(crate) fn render(account: &Account, terminal: Terminal) -> String {
         let trust = if client.trusted { "the peer is trusted" } else { "only the address is taken from the peer" };
         page.line("Client", &format!("{} for {}://{}: {trust}", client.address, client.scheme, client.host));
     }
-    if asked.url.starts_with("https:") {
+    if let Some(passed) = &account.passthrough {
+        page.passthrough(passed);
+    } else if asked.url.starts_with("https:") {
         let certificate = account.certificate.as_deref().unwrap_or("by default, since none covers the host");
         page.line("TLS", &format!("certificate {certificate}"));
     }
@@ -96,7 +98,34 @@ impl Page {
             self.line("Backend", &format!("{}, port {}{place}", forward.service, forward.port));
             self.line("", &forward.choice);
         }
-        let endpoints = &forward.endpoints;
+        self.endpoints(&forward.endpoints);
+        let limits = &forward.limits;
+        let tries =
+            limits.tries.map_or("any number of tries".to_owned(), |tries| count(tries as usize, "try", "tries"));
+        let body = limits.max_body.map_or("any size".to_owned(), |bytes| format!("at most {bytes} bytes"));
+        let times = format!(
+            "connect {} s, send {} s, read {} s",
+            limits.connect_timeout, limits.send_timeout, limits.read_timeout
+        );
+        self.line("Limits", &format!("{times}; {tries}; body {body}"));
+        for (at, field) in forward.request.iter().flat_map(|sent| &sent.fields).enumerate() {
+            self.line(if at == 0 { "Fields" } else { "" }, &format!("{}: {}", field.name, field.value));
+        }
+    }
+
+    fn passthrough(&mut self, passed: &PassedThrough) {
+        let header = if passed.proxy_header { ", after a PROXY header" } else { "" };
+        self.line("TLS", &format!("passed through by {}{header}; no other annotation applies", passed.object));
+        if passed.backend.is_none() {
+            return;
+        }
+        let place = at_place(passed.file.as_deref(), passed.line);
+        self.line("Backend", &format!("{}, port {}{place}", passed.service, passed.port));
+        self.line("", &passed.choice);
+        self.endpoints(&passed.endpoints);
+    }
+
+    fn endpoints(&mut self, endpoints: &[Endpoint]) {
         if endpoints.is_empty() {
             self.line("Endpoints", "none");
         }
@@ -110,18 +139,6 @@ impl Page {
             self.line(if at == 0 { "Endpoints" } else { "" }, &text);
         }
         self.more(endpoints.len());
-        let limits = &forward.limits;
-        let tries =
-            limits.tries.map_or("any number of tries".to_owned(), |tries| count(tries as usize, "try", "tries"));
-        let body = limits.max_body.map_or("any size".to_owned(), |bytes| format!("at most {bytes} bytes"));
-        let times = format!(
-            "connect {} s, send {} s, read {} s",
-            limits.connect_timeout, limits.send_timeout, limits.read_timeout
-        );
-        self.line("Limits", &format!("{times}; {tries}; body {body}"));
-        for (at, field) in forward.request.iter().flat_map(|sent| &sent.fields).enumerate() {
-            self.line(if at == 0 { "Fields" } else { "" }, &format!("{}: {}", field.name, field.value));
-        }
     }
 
     fn more(&mut self, all: usize) {

@@ -165,3 +165,30 @@ fn a_host_without_certificate_uses_that_of_the_wildcard_around_it() {
     assert_eq!(chosen(Some("y")).as_deref(), Some("fallback"));
     assert_eq!(chosen(None).as_deref(), Some("fallback"));
 }
+
+#[test]
+fn passthrough_follows_the_most_specific_host() {
+    let passing = |pattern: &str, backend: &str| -> Resource {
+        let passthrough =
+            Passthrough { origin: Origin::new("Ingress", "a", "b"), backend: Some(backend.into()), send_proxy: false };
+        let host = Host::new("t".into(), HostPattern::parse(pattern).unwrap(), Vec::new());
+        host.with_passthrough(Some(passthrough.into())).into()
+    };
+    let resources =
+        [passing("a.example", "a"), passing("*.example", "wild"), host("b.example", 1), passing("*", "any")];
+    let snapshot = Snapshot::default().apply(Delta::upsert(resources));
+    let backend = |name: &str| {
+        let found = snapshot.passthrough(&"t".into(), name.as_bytes());
+        found.and_then(|passthrough| passthrough.backend.as_ref()).map(ToString::to_string)
+    };
+    assert_eq!(backend("a.example").as_deref(), Some("a"));
+    assert_eq!(backend("c.example").as_deref(), Some("wild"));
+    assert_eq!(backend("b.example"), None, "the exact host ends TLS at the proxy");
+    assert_eq!(backend("c.d.example"), None);
+    assert_eq!(backend("other.test"), None, "the catch-all passes nothing");
+    assert_eq!(backend(""), None);
+    let Some(Resource::Host(first)) = snapshot.resource(&Resource::name(&passing("a.example", "a")).unwrap()) else {
+        panic!("no host")
+    };
+    assert!(first.alias(HostPattern::parse("x.example").unwrap()).passthrough().is_none());
+}

@@ -12,12 +12,12 @@ use fairway_model::decimal;
 /// The format for JSON, if requested on the command line.
 const JSON: &str = "{\"time\":\"$time_iso8601\",\"remote_addr\":\"$remote_addr\",\"protocol\":\"$protocol\",\
     \"port\":\"$server_port\",\"status\":\"$status\",\"bytes_in\":\"$bytes_received\",\"bytes_out\":\"$bytes_sent\",\
-    \"duration\":\"$session_time\",\"backend\":\"$proxy_upstream_name\",\"upstream_addr\":\"$upstream_addr\"}";
+    \"duration\":\"$session_time\",\"backend\":\"$proxy_upstream_name\",\"upstream_addr\":\"$upstream_addr\",\"server_name\":\"$ssl_preread_server_name\"}";
 
 /// What is known about a TCP connection or UDP session.
 #[derive(Clone, Debug)]
 pub struct StreamRecord {
-    /// `TCP` or `UDP`.
+    /// `TCP`, `UDP`, or `TLS` for a connection that is passed through.
     pub protocol: &'static str,
     /// The client's address.
     pub client: SocketAddr,
@@ -43,6 +43,8 @@ pub struct StreamRecord {
     pub connect: Option<Duration>,
     /// The backend's name in ingress-nginx; empty if unknown.
     pub upstream_name: Arc<str>,
+    /// The host that a TLS client asks for, in canonical form; empty without TLS passthrough.
+    pub server_name: Box<str>,
 }
 
 /// A compiled line format.
@@ -62,7 +64,7 @@ impl StreamFormat {
         settings.enabled.then_some(format)
     }
 
-    /// Appends the line. Its values are numbers, addresses and the proxy's own names, so nothing needs escaping.
+    /// Appends the line. Its values are numbers, addresses, host names and the proxy's own names, so nothing needs escaping.
     pub fn append(&self, record: &StreamRecord, clock: &mut LogClock, out: &mut Vec<u8>) {
         for segment in self.template.segments() {
             let known = match segment {
@@ -114,6 +116,10 @@ fn value(variable: StreamVariable, record: &StreamRecord, clock: &mut LogClock, 
             Some(connect) => seconds(connect, out),
             None => return false,
         },
+        StreamVariable::ServerName => {
+            out.extend_from_slice(record.server_name.as_bytes());
+            return !record.server_name.is_empty();
+        }
         StreamVariable::UpstreamName => {
             out.extend_from_slice(record.upstream_name.as_bytes());
             return !record.upstream_name.is_empty();
@@ -154,6 +160,7 @@ mod tests {
             tried: Vec::new(),
             connect: None,
             upstream_name: "tcp-a-b-1".into(),
+            server_name: Box::default(),
         };
         let settings = |text: &str| StreamLog { format: StreamTemplate::parse(text), ..StreamLog::default() };
         let format = |text: &str| StreamFormat::of(&settings(text), None).unwrap();
@@ -161,11 +168,12 @@ mod tests {
             line(&format("$remote_addr:$remote_port $protocol $status $bytes_sent $bytes_received"), &record),
             "192.0.2.1:5 TCP 200 11 22"
         );
-        let upstream = "$upstream_addr|$upstream_connect_time|$proxy_upstream_name|$nobody";
-        assert_eq!(line(&format(upstream), &record), "-|-|tcp-a-b-1|-");
+        let upstream = "$upstream_addr|$upstream_connect_time|$proxy_upstream_name|$ssl_preread_server_name|$nobody";
+        assert_eq!(line(&format(upstream), &record), "-|-|tcp-a-b-1|-|-");
         record.tried = vec!["10.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()];
         record.connect = Some(Duration::from_millis(12));
-        assert_eq!(line(&format(upstream), &record), "10.0.0.1:1, [::1]:2|0.012|tcp-a-b-1|-");
+        record.server_name = "a.example".into();
+        assert_eq!(line(&format(upstream), &record), "10.0.0.1:1, [::1]:2|0.012|tcp-a-b-1|a.example|-");
         let json = StreamFormat::of(&StreamLog::default(), Some(&(Template::parse("{}"), LogEscape::Json))).unwrap();
         let parsed: serde_json::Value = serde_json::from_str(&line(&json, &record)).unwrap();
         assert_eq!(parsed["bytes_in"], "22");

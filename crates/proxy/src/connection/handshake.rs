@@ -1,11 +1,14 @@
 //! The start of TLS on a client's connection: the client hello is read and checked before anything is sent.
 //!
 //! The hello decides the reply: an invalid server name is refused with the alert for it (RFC 6066 3), and a client that offers
-//! only unknown application protocols is served without one, as in nginx, rather than refused (as RFC 7301 3.2 requires).
+//! only unknown application protocols is served without one, as in nginx, rather than refused (as RFC 7301 3.2 requires). If it
+//! names a host whose TLS passes through, it is left to an endpoint to reply.
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 
+use fairway_model::{Passthrough, canonical_host};
 use rustls::server::{Accepted, Acceptor};
 use rustls::{Error, InvalidMessage, PeerMisbehaved};
 use tokio::io::AsyncWriteExt;
@@ -13,11 +16,15 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::{StartHandshake, TlsStream};
 
 use crate::net::client_certificate::Asked;
+use crate::net::client_hello;
 use crate::net::tls::{ServerConfigs, canonical};
 use crate::stream::ReadInto;
 
 /// A fatal `unrecognized_name` in a record of its own (RFC 8446 5.1 and 6).
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// A fatal `decode_error`.
+const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
 
 /// Bytes read at a time: most hellos come in one piece.
 // No limit: a batch. rustls refuses a hello that is larger than 64 KiB.
@@ -40,8 +47,34 @@ pub(super) enum HandshakeError {
     UnknownName,
 }
 
-/// Accepts TLS on a connection; `http2` says whether HTTP/2 is offered. If the host that the client names asks for client
-/// certificates, what the client has shown comes along.
+/// What became of a connection once its client's hello was read.
+pub(super) enum Greeted {
+    /// TLS ends here. If the host that the client names asks for client certificates, what the client has shown comes along.
+    Accepted(Box<TlsStream<TcpStream>>, Option<Box<Asked>>),
+    /// TLS passes through.
+    Passing(Passing),
+}
+
+/// A connection whose TLS passes through.
+pub(super) struct Passing {
+    /// The connection: nothing has been sent on it.
+    pub(super) client: TcpStream,
+    /// Everything that was received on it.
+    pub(super) received: Vec<u8>,
+    /// The host that the client names, in canonical form.
+    pub(super) server_name: Box<str>,
+    /// Where it leads.
+    pub(super) passthrough: Arc<Passthrough>,
+}
+
+/// A hello that is not acceptable.
+struct Refused {
+    error: HandshakeError,
+    /// The records to send.
+    alert: Vec<u8>,
+}
+
+/// Accepts TLS on a connection, unless the host that the client names has it passed through; `http2` says whether HTTP/2 is offered.
 ///
 /// # Errors
 /// See [`HandshakeError`]; the client has already received the alert.
@@ -49,9 +82,30 @@ pub(super) async fn accept(
     mut stream: TcpStream,
     configs: &ServerConfigs,
     http2: bool,
-) -> Result<(TlsStream<TcpStream>, Option<Box<Asked>>), HandshakeError> {
-    let hello = read_hello(&mut stream).await?;
+) -> Result<Greeted, HandshakeError> {
+    let mut received = Vec::new();
+    let hello = match read_hello(&mut stream, &mut received).await? {
+        Ok(hello) => hello,
+        Err(Refused { error, alert }) => {
+            // Another server may accept what rustls doesn't, such as an older version of TLS.
+            if matches!(error, HandshakeError::Tls(_))
+                && let Some(name) = client_hello::server_name(&received)
+                && let Some(name) = canonical_host(&name, &mut Vec::new())
+                && let Some(passthrough) = configs.passthrough(name)
+            {
+                let server_name = String::from_utf8_lossy(name).into();
+                return Ok(Greeted::Passing(Passing { client: stream, received, server_name, passthrough }));
+            }
+            stream.write_all(&alert).await?;
+            return Err(error);
+        }
+    };
     let server_name = hello.client_hello().server_name().map(canonical).unwrap_or_default();
+    if let Some(passthrough) = configs.passthrough(server_name.as_bytes()) {
+        let server_name = server_name.into();
+        return Ok(Greeted::Passing(Passing { client: stream, received, server_name, passthrough }));
+    }
+    drop(received);
     if configs.rejects(server_name.as_bytes()) {
         stream.write_all(&UNRECOGNIZED_NAME).await?;
         return Err(HandshakeError::UnknownName);
@@ -64,16 +118,21 @@ pub(super) async fn accept(
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         Box::new(Asked::new(asking.policy.clone(), server_name.as_bytes(), chain))
     });
-    Ok((stream, asked))
+    Ok(Greeted::Accepted(Box::new(stream), asked))
 }
 
-async fn read_hello(stream: &mut TcpStream) -> Result<Accepted, HandshakeError> {
+/// Reads the hello; everything read is appended to `received`.
+///
+/// # Errors
+/// The connection failed.
+async fn read_hello(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<Result<Accepted, Refused>> {
     let mut acceptor = Acceptor::default();
-    let (mut received, mut piece) = (Vec::new(), [0; PIECE]);
+    let mut piece = [0; PIECE];
+    let no_host = || Refused { error: HandshakeError::ServerName, alert: UNRECOGNIZED_NAME.to_vec() };
     loop {
         let count = poll_fn(|cx| stream.poll_read_into(cx, &mut piece)).await?;
         if count == 0 {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         received.extend_from_slice(&piece[..count]);
         // A piece is read whole, so that nothing after the hello is lost: rustls takes 4 KiB at a time.
@@ -82,64 +141,25 @@ async fn read_hello(stream: &mut TcpStream) -> Result<Accepted, HandshakeError> 
             acceptor.read_tls(&mut unread)?;
             match acceptor.accept() {
                 Ok(None) => {}
-                Ok(Some(hello)) if hello.client_hello().server_name().is_none() && names_server(&received) => {
-                    stream.write_all(&UNRECOGNIZED_NAME).await?;
-                    return Err(HandshakeError::ServerName);
+                Ok(Some(hello)) => {
+                    let hidden = hello.client_hello().server_name().is_none() && client_hello::names_server(received);
+                    return Ok(if hidden { Err(no_host()) } else { Ok(hello) });
                 }
-                Ok(Some(hello)) => return Ok(hello),
                 Err((
                     Error::InvalidMessage(InvalidMessage::InvalidServerName)
                     | Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName),
                     _,
-                )) => {
-                    stream.write_all(&UNRECOGNIZED_NAME).await?;
-                    return Err(HandshakeError::ServerName);
-                }
-                Err((error, mut alert)) => {
-                    let mut bytes = Vec::new();
-                    alert.write_all(&mut bytes)?;
-                    stream.write_all(&bytes).await?;
-                    return Err(error.into());
+                )) => return Ok(Err(no_host())),
+                Err((error, mut records)) => {
+                    let mut alert = Vec::new();
+                    records.write_all(&mut alert)?;
+                    if alert.is_empty() {
+                        // rustls has none for a hello that is too large.
+                        alert.extend(DECODE_ERROR);
+                    }
+                    return Ok(Err(Refused { error: error.into(), alert }));
                 }
             }
         }
     }
-}
-
-/// Whether a hello, found complete by rustls, has the extension with the server name (RFC 8446 4.1.2, RFC 6066 3).
-fn names_server(records: &[u8]) -> bool {
-    find_server_name(records).is_some()
-}
-
-fn find_server_name(mut records: &[u8]) -> Option<()> {
-    let mut message = Vec::with_capacity(records.len());
-    while let Some((header, rest)) = records.split_first_chunk::<5>() {
-        let len = usize::from(u16::from_be_bytes([header[3], header[4]])).min(rest.len());
-        message.extend_from_slice(&rest[..len]);
-        records = &rest[len..];
-    }
-    // Type and length of the message, version, random.
-    let rest = &mut message.get(4 + 2 + 32..)?;
-    // Session id, cipher suites, compression methods.
-    skip::<1>(rest)?;
-    skip::<2>(rest)?;
-    skip::<1>(rest)?;
-    // The length of all extensions.
-    *rest = rest.get(2..)?;
-    loop {
-        let (kind, after) = rest.split_first_chunk::<2>()?;
-        *rest = after;
-        skip::<2>(rest)?;
-        if *kind == [0, 0] {
-            return Some(());
-        }
-    }
-}
-
-/// Skips a field that begins with its length in `N` bytes.
-fn skip<const N: usize>(rest: &mut &[u8]) -> Option<()> {
-    let (length, after) = rest.split_first_chunk::<N>()?;
-    let length = length.iter().fold(0, |length, &byte| length << 8 | usize::from(byte));
-    *rest = after.get(length..)?;
-    Some(())
 }

@@ -14,14 +14,17 @@ use std::time::{Duration, Instant};
 use fairway_model::Scheme;
 use tokio::net::TcpStream;
 
+use self::handshake::{Greeted, Passing};
 use crate::error::Failure;
 use crate::exchange::{After, ConnectionFacts, Exchange, Sides, parse_http1};
 use crate::http::Parsed;
 use crate::http2::Preface;
+use crate::l4::{self, tcp::Passed};
 use crate::limit::{FIRST_REQUEST_WHILE_DRAINING, LINGER_GAP};
 use crate::live::Live;
 use crate::metrics::Phase;
 use crate::net::listener::OpenListener;
+use crate::net::proxy_protocol::Ends;
 use crate::net::tls;
 use crate::shard::{Admission, Shard, while_admitted};
 use crate::stream::Downstream;
@@ -105,10 +108,16 @@ impl ClientConnection {
         let http2 = self.facts.shard.running().snapshot.settings().http2.offered;
         let accepting = Box::pin(handshake::accept(tcp, &configs, http2));
         match hurried(&self.facts.shard, &self.admission, &self.deadline, accepting).await? {
-            Ok((stream, asked)) => {
+            Ok(Greeted::Passing(passing)) => {
+                drop(configs);
+                // Boxed: it would otherwise take room in every connection.
+                Box::pin(pass(self.facts, self.admission, self.deadline, passing)).await;
+                None
+            }
+            Ok(Greeted::Accepted(stream, asked)) => {
                 self.facts.arrival.asked_for_certificate = asked.is_some();
                 self.facts.asked = asked;
-                self.stream = Downstream::Tls(Box::new(stream));
+                self.stream = Downstream::Tls(stream);
                 Some(self)
             }
             Err(error) => {
@@ -320,6 +329,23 @@ impl ClientConnection {
         }
         self.deadline.set(NEVER);
     }
+}
+
+/// Passes a TLS connection to an endpoint until it ends.
+async fn pass(facts: ConnectionFacts, admission: Admission, deadline: Deadline, passing: Passing) {
+    let Passing { client, received, server_name, passthrough } = passing;
+    let destination = facts.proxied().map_or(facts.arrival.local, |proxied| proxied.destination);
+    let passed = Passed {
+        client,
+        ends: Ends { source: facts.arrival.peer, destination },
+        listener: facts.listener.name(),
+        server_name,
+        hello: received,
+        passthrough,
+    };
+    let shard = facts.shard.clone();
+    drop(facts);
+    l4::tcp::pass(shard, admission, deadline, passed).await;
 }
 
 /// Awaits an action that is due from a client before its next request; once the worker drains, only briefly.

@@ -1,16 +1,16 @@
-//! The port of a TCP or UDP service in one worker, and what TCP connections and UDP sessions have in common.
+//! The port of a TCP or UDP service in one worker, and what connections and UDP sessions have in common.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fairway_model::{ListenerName, StreamListener, StreamRetry, Transport};
+use fairway_model::{BackendName, ListenerName, StreamListener, StreamRetry, Transport};
 
 use crate::access_log::StreamRecord;
 use crate::balance::{Ask, Pick, TryOutcome};
-use crate::metrics::StreamCounts;
+use crate::metrics::{StreamCounts, StreamTally};
 use crate::net::listener::{self, Gate};
 use crate::shard::{Admission, Shard};
 use crate::upstream::Service;
@@ -20,7 +20,7 @@ use crate::upstream::Service;
 pub(crate) struct OpenStream {
     resource: RefCell<Arc<StreamListener>>,
     gate: Gate,
-    counts: Cell<StreamCounts>,
+    tally: Rc<StreamTally>,
     /// When a dropped datagram was last logged.
     dropped: Cell<Option<Instant>>,
 }
@@ -31,7 +31,7 @@ impl OpenStream {
         Self {
             resource: RefCell::new(resource),
             gate: Gate::new(local),
-            counts: Cell::default(),
+            tally: Rc::default(),
             dropped: Cell::new(None),
         }
     }
@@ -68,33 +68,45 @@ impl OpenStream {
     /// Its counters so far.
     pub(crate) fn report(&self) -> (ListenerName, &'static str, StreamCounts) {
         let resource = self.resource.borrow();
-        (resource.name.clone(), resource.transport.as_str(), self.counts.get())
+        (resource.name.clone(), resource.transport.as_str(), self.tally.counts())
     }
 
-    pub(super) fn count(&self, change: impl FnOnce(&mut StreamCounts)) {
-        let mut counts = self.counts.get();
-        change(&mut counts);
-        self.counts.set(counts);
+    /// Begins a connection or session of a client.
+    pub(super) fn begin(&self, shard: &Rc<Shard>, client: SocketAddr, local: SocketAddr) -> StreamSession {
+        StreamSession::begin(shard, &self.tally, self.resource.borrow().transport.as_str(), client, local)
+    }
+
+    /// Whether a dropped datagram is to be logged. Each is counted, but since anyone can send any number of them, only one a minute
+    /// is logged.
+    pub(super) fn logs_drop(&self) -> bool {
+        listener::is_due(&self.dropped, Instant::now())
     }
 }
 
-/// A TCP connection or UDP session: counted and logged exactly once, when it is dropped.
+/// A connection or UDP session: counted and logged exactly once, when it is dropped.
 #[derive(Debug)]
 pub(super) struct StreamSession {
     pub(super) shard: Rc<Shard>,
-    pub(super) open: Rc<OpenStream>,
+    pub(super) tally: Rc<StreamTally>,
     pub(super) record: StreamRecord,
-    logged: bool,
+    pub(super) logged: bool,
 }
 
 impl StreamSession {
-    pub(super) fn begin(shard: &Rc<Shard>, open: &Rc<OpenStream>, client: SocketAddr, local: SocketAddr) -> Self {
-        open.count(|counts| {
+    pub(super) fn begin(
+        shard: &Rc<Shard>,
+        tally: &Rc<StreamTally>,
+        protocol: &'static str,
+        client: SocketAddr,
+        local: SocketAddr,
+    ) -> Self {
+        tally.count(|counts| {
             counts.opened += 1;
             counts.active += 1;
         });
         let record = StreamRecord {
-            protocol: open.resource.borrow().transport.as_str(),
+            protocol,
+            server_name: Box::default(),
             client,
             local,
             number: shard.next_number(),
@@ -108,18 +120,14 @@ impl StreamSession {
             connect: None,
             upstream_name: Arc::default(),
         };
-        Self { shard: shard.clone(), open: open.clone(), record, logged: true }
+        Self { shard: shard.clone(), tally: tally.clone(), record, logged: true }
     }
 
     /// The next endpoint to try; `None` if there is none or the policy allows no more. No endpoint is tried twice.
     ///
-    /// The backend is the one that the port led to at the beginning. Its endpoints are the current ones, possibly of a newer
+    /// The backend is the one that the configuration named at the beginning. Its endpoints are the current ones, possibly of a newer
     /// snapshot: if the first try fails, most likely because its pod has just gone, the next one finds the replacement.
-    pub(super) fn choose(
-        &mut self,
-        resource: &StreamListener,
-        retry: Option<&StreamRetry>,
-    ) -> Option<(Rc<Service>, Pick)> {
+    pub(super) fn choose(&mut self, backend: &BackendName, retry: Option<&StreamRetry>) -> Option<(Rc<Service>, Pick)> {
         let tries = self.record.tried.len();
         if tries > 0 {
             let retry = retry?;
@@ -129,12 +137,18 @@ impl StreamSession {
             }
         }
         let running = self.shard.running();
-        let service = self.shard.upstreams.service(&running, &resource.backend, &self.shard.rng)?;
+        let service = self.shard.upstreams.service(&running, backend, &self.shard.rng)?;
         if tries == 0 {
             self.record.upstream_name = service.with_backend(|backend| backend.upstream_name.clone());
         }
+        // The nearest thing to the request that a hash of a Service is for.
+        let client = match self.record.client.ip().to_canonical() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        };
         let tried = &self.record.tried;
-        let pick = service.pick(|_| Ask { session: None, hash_key: b"", tried, ejected: &[], now: Instant::now() })?;
+        let pick =
+            service.pick(|_| Ask { session: None, hash_key: &client, tried, ejected: &[], now: Instant::now() })?;
         if tried.contains(&pick.endpoint) {
             return None;
         }
@@ -158,16 +172,11 @@ impl StreamSession {
         counts.failed += 1;
         counts.ejected += u64::from(ejected);
     }
-
-    /// Drops a datagram. Each is counted, but since anyone can send any number of them, only one a minute is logged.
-    pub(super) fn dropped(&mut self) {
-        self.logged = listener::is_due(&self.open.dropped, Instant::now());
-    }
 }
 
 impl Drop for StreamSession {
     fn drop(&mut self) {
-        self.open.count(|counts| {
+        self.tally.count(|counts| {
             counts.active -= 1;
             counts.failed += u64::from(self.record.status != 200);
         });

@@ -1,4 +1,4 @@
-//! A connection of a TCP service, from accept to close.
+//! A connection of a TCP service, from accept to close, and a TLS connection that is passed through, from its client's hello to close.
 //!
 //! Each side may end its direction and still receive, as if there were no proxy. A failure on one side resets the other, so that
 //! a truncated transfer never looks complete.
@@ -6,17 +6,18 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use fairway_model::{StreamListener, StreamSettings, Transport};
+use fairway_model::{BackendName, ListenerName, Passthrough, StreamSettings, Transport};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::port::{OpenStream, StreamSession};
 use crate::direction::Direction;
 use crate::limit::PROXY_HEADER_TIMEOUT;
-use crate::metrics::Phase;
+use crate::metrics::{PASSED, Phase};
 use crate::net::proxy_protocol::{self, Decoded, Ends};
 use crate::shard::connect::{self, ConnectError};
 use crate::shard::{Admission, Shard, while_admitted};
@@ -36,6 +37,48 @@ pub(crate) async fn serve(
     }
 }
 
+/// A TLS connection that is passed through.
+#[derive(Debug)]
+pub(crate) struct Passed {
+    /// The client's connection.
+    pub(crate) client: TcpStream,
+    /// The client, and the address that it connected to.
+    pub(crate) ends: Ends,
+    /// The listener that accepted it.
+    pub(crate) listener: ListenerName,
+    /// The host that the client asks for, in canonical form.
+    pub(crate) server_name: Box<str>,
+    /// All that was read from the client: its hello, and perhaps more.
+    pub(crate) hello: Vec<u8>,
+    /// Where it leads.
+    pub(crate) passthrough: Arc<Passthrough>,
+}
+
+/// Passes a TLS connection to an endpoint, byte for byte, to its end.
+pub(crate) async fn pass(shard: Rc<Shard>, mut admission: Admission, deadline: Deadline, passed: Passed) {
+    if let Some(mut passing) = Box::pin(begin_passed(shard, &mut admission, deadline, passed)).await {
+        passing.run().await;
+    }
+}
+
+async fn begin_passed(
+    shard: Rc<Shard>,
+    admission: &mut Admission,
+    deadline: Deadline,
+    passed: Passed,
+) -> Option<Passing> {
+    let Passed { client, ends, listener, server_name, hello, passthrough } = passed;
+    let settings = shard.running().snapshot.settings().streams.clone();
+    let tally = shard.metrics.borrow_mut().passed(&listener);
+    let mut session = StreamSession::begin(&shard, &tally, PASSED, ends.source, ends.destination);
+    session.record.server_name = server_name;
+    session.record.received = hello.len() as u64;
+    tally.count(|counts| counts.received += hello.len() as u64);
+    let destination = Destination { backend: passthrough.backend.as_ref()?, send_proxy: passthrough.send_proxy };
+    let connection = TcpConnection { session, deadline, ends, client, received: hello, to_up: Direction::strict() };
+    connection.begin(admission, &destination, &settings).await
+}
+
 async fn begin(
     shard: Rc<Shard>,
     admission: &mut Admission,
@@ -50,15 +93,29 @@ async fn begin(
         local = stream.local_addr().unwrap_or(local);
     }
     let resource = open.resource();
+    let Transport::Tcp { accept_proxy, send_proxy } = resource.transport else { return None };
     let settings = shard.running().snapshot.settings().streams.clone();
-    let connection = TcpConnection {
-        session: StreamSession::begin(&shard, &open, peer, local),
+    let mut connection = TcpConnection {
+        session: open.begin(&shard, peer, local),
         deadline,
         ends: Ends { source: peer, destination: local },
         client: stream,
+        received: Vec::new(),
         to_up: Direction::strict(),
     };
-    connection.begin(admission, &resource, &settings).await
+    if accept_proxy && !connection.read_header(admission).await {
+        connection.session.record.status = 400;
+        connection.to_up.release(&shard.store);
+        return None;
+    }
+    connection.begin(admission, &Destination { backend: &resource.backend, send_proxy }, &settings).await
+}
+
+/// Where a connection leads.
+struct Destination<'a> {
+    backend: &'a BackendName,
+    /// Whether the endpoint gets a PROXY header.
+    send_proxy: bool,
 }
 
 /// A connection without an endpoint yet.
@@ -68,6 +125,8 @@ struct TcpConnection {
     /// The client, and the address that it connected to: taken from the PROXY header if there is one.
     ends: Ends,
     client: TcpStream,
+    /// What was read of the client before there was an endpoint, and is counted as received.
+    received: Vec<u8>,
     /// From the client to the endpoint.
     to_up: Direction,
 }
@@ -89,10 +148,12 @@ impl TcpConnection {
     async fn begin(
         mut self,
         admission: &mut Admission,
-        resource: &StreamListener,
+        destination: &Destination<'_>,
         settings: &StreamSettings,
     ) -> Option<Passing> {
-        let Some(endpoint) = self.reach(admission, resource, settings).await else {
+        // From here on the server may have to speak first, so silence means nothing.
+        admission.enter(Phase::Passing);
+        let Some(endpoint) = self.reach(destination, settings).await else {
             self.to_up.release(&self.session.shard.store);
             return None;
         };
@@ -100,29 +161,17 @@ impl TcpConnection {
         Some(Passing { session, deadline, client, endpoint, to_up, to_down: Direction::strict(), idle: settings.idle })
     }
 
-    /// Reads the PROXY header, connects, and sends the PROXY header, as configured.
-    async fn reach(
-        &mut self,
-        admission: &mut Admission,
-        resource: &StreamListener,
-        settings: &StreamSettings,
-    ) -> Option<TcpStream> {
-        let (accept_proxy, send_proxy) = match resource.transport {
-            Transport::Tcp { accept_proxy, send_proxy } => (accept_proxy, send_proxy),
-            Transport::Udp => return None,
-        };
-        if accept_proxy && !self.read_header(admission).await {
-            self.session.record.status = 400;
-            return None;
+    /// Connects, and sends the PROXY header, if configured, and what was received.
+    async fn reach(&mut self, destination: &Destination<'_>, settings: &StreamSettings) -> Option<TcpStream> {
+        let mut endpoint = self.connect(destination.backend, settings).await?;
+        let mut first = Vec::new();
+        if destination.send_proxy {
+            proxy_protocol::encode(&self.ends, &mut first);
         }
-        // From here on the server may have to speak first, so silence means nothing.
-        admission.enter(Phase::Passing);
-        let mut endpoint = self.connect(resource, settings).await?;
-        if send_proxy {
-            let mut header = Vec::with_capacity(108);
-            proxy_protocol::encode(&self.ends, &mut header);
+        first.append(&mut self.received);
+        if !first.is_empty() {
             self.deadline.set_after(settings.connect_timeout);
-            let written = within(&self.deadline, endpoint.write_all(&header)).await;
+            let written = within(&self.deadline, endpoint.write_all(&first)).await;
             if !matches!(written, Some(Ok(()))) {
                 self.session.record.status = 502;
                 return None;
@@ -156,8 +205,8 @@ impl TcpConnection {
         }
     }
 
-    async fn connect(&mut self, resource: &StreamListener, settings: &StreamSettings) -> Option<TcpStream> {
-        while let Some((service, pick)) = self.session.choose(resource, settings.retry.as_ref()) {
+    async fn connect(&mut self, backend: &BackendName, settings: &StreamSettings) -> Option<TcpStream> {
+        while let Some((service, pick)) = self.session.choose(backend, settings.retry.as_ref()) {
             let since = Instant::now();
             let shard = &self.session.shard;
             let timeout = settings.connect_timeout;
@@ -195,7 +244,7 @@ impl Passing {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let Self { session, client, endpoint, to_up, to_down, deadline, idle } = self;
-        let StreamSession { shard, open, record, .. } = session;
+        let StreamSession { shard, tally, record, .. } = session;
         let (up, down) = (record.upstream_sent, record.sent);
         let up_result = to_up.poll(cx, &shard.store, client, endpoint, &mut record.upstream_sent);
         let down_result = to_down.poll(cx, &shard.store, endpoint, client, &mut record.sent);
@@ -203,7 +252,7 @@ impl Passing {
         record.received += up;
         record.upstream_received += down;
         if up + down > 0 {
-            open.count(|counts| {
+            tally.count(|counts| {
                 counts.received += up;
                 counts.sent += down;
             });

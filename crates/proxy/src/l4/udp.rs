@@ -253,10 +253,10 @@ fn begin(
     let running = shard.running();
     let settings = running.snapshot.settings().streams.clone();
     let local = SocketAddr::new(client.local.unwrap_or(port.local.ip()), port.local.port());
-    let mut session = StreamSession::begin(shard, open, client.address, local);
+    let mut session = open.begin(shard, client.address, local);
     let (socket, endpoint) = loop {
-        let Some((service, pick)) = session.choose(&resource, settings.retry.as_ref()) else {
-            session.dropped();
+        let Some((service, pick)) = session.choose(&resource.backend, settings.retry.as_ref()) else {
+            session.logged = open.logs_drop();
             return Ok(None);
         };
         let since = Instant::now();
@@ -266,7 +266,7 @@ fn begin(
                 break (socket, pick.endpoint);
             }
             Err(error) if descriptors::is_lack(&error) => {
-                session.dropped();
+                session.logged = open.logs_drop();
                 return Err(error);
             }
             Err(error) => {
@@ -386,7 +386,7 @@ impl UdpSession {
         }
         let len = datagram.len() as u64;
         session.record.received += len;
-        session.open.count(|counts| counts.received += len);
+        session.tally.count(|counts| counts.received += len);
         if sent.is_ok() {
             session.record.upstream_sent += len;
         }
@@ -451,7 +451,7 @@ impl UdpSession {
         session.record.upstream_received += len;
         if sent {
             session.record.sent += len;
-            session.open.count(|counts| counts.sent += len);
+            session.tally.count(|counts| counts.sent += len);
         }
     }
 }

@@ -27,6 +27,7 @@ pub use self::report::{ConfigStatus, Exposition, ProxyFigures};
 pub(crate) use self::text::CONTENT_TYPE;
 pub use self::totals::Totals;
 pub use self::worker::{ConnectionCounts, Phase, StreamCounts, UpstreamCounts, WorkerMetrics, WorkerReport};
+pub(crate) use self::worker::{PASSED, StreamTally};
 
 use std::collections::BTreeSet;
 

@@ -335,8 +335,13 @@ impl Pages {
     fn stream(&mut self, metric: usize, at: usize) -> Part {
         type Figure = fn(&StreamCounts) -> u64;
         const FIGURES: [(&str, &str, &str, Figure); 5] = [
-            ("stream_sessions_total", "counter", "Connections of TCP, and sessions of UDP services.", |one| one.opened),
-            ("stream_sessions_active", "gauge", "Open TCP connections and UDP sessions.", |one| one.active),
+            (
+                "stream_sessions_total",
+                "counter",
+                "Connections of TCP services and of TLS passthrough, and sessions of UDP services.",
+                |one| one.opened,
+            ),
+            ("stream_sessions_active", "gauge", "Those of them that are open.", |one| one.active),
             ("stream_failures_total", "counter", "Connections and sessions without an endpoint.", |one| one.failed),
             ("stream_received_bytes_total", "counter", "Bytes from their clients.", |one| one.received),
             ("stream_sent_bytes_total", "counter", "Bytes to their clients.", |one| one.sent),

@@ -1,6 +1,8 @@
 //! The counters of one worker.
 
-use std::collections::HashMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use fairway_model::ListenerName;
@@ -16,6 +18,9 @@ use crate::record::RequestRecord;
 /// How many hosts are forgotten before their series are added up, which visits all series.
 // No limit: a batch.
 const FORGOTTEN_AT_ONCE: usize = 1000;
+
+/// The protocol of TLS connections that are passed through.
+pub(crate) const PASSED: &str = "TLS";
 
 /// Counts the activity of one worker. Not shared: the worker that owns it makes a report on request.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub struct WorkerMetrics {
     pub connections: ConnectionCounts,
     /// Connections to endpoints.
     pub upstream: UpstreamCounts,
+    /// TLS connections that are passed through, by the listener that accepted them.
+    passed: BTreeMap<ListenerName, Rc<StreamTally>>,
 }
 
 /// Identifies a route by its memory address: nothing else can be there while a request holds its snapshot.
@@ -69,7 +76,7 @@ pub struct ConnectionCounts {
     pub writing: u64,
     /// Idle connections.
     pub waiting: u64,
-    /// Connections of TCP services.
+    /// Connections of TCP services, and TLS connections that are passed through.
     pub passing: u64,
 }
 
@@ -103,7 +110,7 @@ pub struct UpstreamCounts {
     pub idle: u64,
 }
 
-/// The traffic through the port of a TCP or UDP service.
+/// Traffic that is not interpreted: through the port of a TCP or UDP service, or TLS passed through by a listener.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct StreamCounts {
     /// TCP connections or UDP sessions so far.
@@ -125,6 +132,24 @@ impl StreamCounts {
         self.failed += other.failed;
         self.received += other.received;
         self.sent += other.sent;
+    }
+}
+
+/// The traffic of one port or listener so far, shared by its connections.
+#[derive(Debug, Default)]
+pub(crate) struct StreamTally(Cell<StreamCounts>);
+
+impl StreamTally {
+    /// Changes the counts.
+    pub(crate) fn count(&self, change: impl FnOnce(&mut StreamCounts)) {
+        let mut counts = self.0.get();
+        change(&mut counts);
+        self.0.set(counts);
+    }
+
+    /// The counts.
+    pub(crate) fn counts(&self) -> StreamCounts {
+        self.0.get()
     }
 }
 
@@ -151,6 +176,7 @@ impl WorkerMetrics {
             hasher: foldhash::fast::RandomState::default(),
             connections: ConnectionCounts::default(),
             upstream: UpstreamCounts::default(),
+            passed: BTreeMap::new(),
         }
     }
 
@@ -189,13 +215,21 @@ impl WorkerMetrics {
         series.observe(slot, 6, record.sent as f64);
     }
 
+    /// The tally of TLS connections that a listener passes through.
+    pub(crate) fn passed(&mut self, listener: &ListenerName) -> Rc<StreamTally> {
+        if let Some(tally) = self.passed.get(listener) {
+            return tally.clone();
+        }
+        self.passed.entry(listener.clone()).or_default().clone()
+    }
+
     /// The counts so far. Series of removed routes are included for the last time. `version` is that of the snapshot.
     pub fn report(&mut self, version: u64, live: &LiveRoutes) -> WorkerReport {
         if self.hosts.forgotten() > 0 {
             self.sweep(|_| true);
         }
         let report = WorkerReport {
-            streams: Vec::new(),
+            streams: self.passed.iter().map(|(name, tally)| (name.clone(), PASSED, tally.counts())).collect(),
             series: self.series.clone(),
             connections: self.connections,
             upstream: self.upstream,

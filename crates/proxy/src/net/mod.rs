@@ -1,5 +1,6 @@
 //! The sockets of the process, below all protocols: binding and listening, TLS, the PROXY protocol, name resolution, open files.
 
+pub mod client_hello;
 pub mod proxy_protocol;
 pub mod resolve;
 

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use fairway_model::{
-    Certificate, CertificateName, ErrorChain, Host, HostPattern, KeyGroup, Origin, Snapshot, TableName, TlsCipher,
-    TlsSettings, TlsVersions,
+    Certificate, CertificateName, ErrorChain, Host, HostPattern, KeyGroup, Origin, Passthrough, Snapshot, TableName,
+    TlsCipher, TlsSettings, TlsVersions,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -78,6 +78,11 @@ impl ServerConfigs {
         let is_named = |host: &Arc<Host>| *host.pattern() != HostPattern::Any;
         self.settings.reject_unknown_names
             && !self.certificates.snapshot().host(&self.table, server_name).is_some_and(is_named)
+    }
+
+    /// Where the connection of a client passes to that names this host, if TLS does not end here.
+    pub(crate) fn passthrough(&self, server_name: &[u8]) -> Option<Arc<Passthrough>> {
+        self.certificates.snapshot().passthrough(&self.table, server_name).cloned()
     }
 
     /// The configurations for clients that name a host which asks for client certificates.

@@ -167,7 +167,7 @@ impl Worker {
                 }
                 Order::Report(version, live, reply) => {
                     let mut report = self.shard.report(version, &live);
-                    report.streams = self.streams.borrow().iter().map(|(open, _)| open.report()).collect();
+                    report.streams.extend(self.streams.borrow().iter().map(|(open, _)| open.report()));
                     let _ = reply.send(report);
                 }
                 Order::Stop => return self.stop().await,

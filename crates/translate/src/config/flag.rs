@@ -68,7 +68,6 @@ const PROFILER: Verdict = Harmless("Fairway has no Go profiler");
 const GEO: Verdict = NotYet("there are no geographic variables yet");
 const LOG_LIBRARY: Verdict = Harmless("Fairway logs lines to standard error, without Go's logging library");
 const ADMISSION: Verdict = NotYet("there is no admission webhook yet; objects are checked when they are read");
-const PASSTHROUGH: Verdict = NotYet("TLS is not passed through yet; it ends at the proxy");
 
 impl Flag {
     /// The notice for this value of the flag; `None` if it works, or asks for what Fairway does anyway.
@@ -145,7 +144,7 @@ flags! {
     "enable-ssl-chain-completion" Bool = "false":
         Refused { reason: "the controller makes no requests to addresses that a certificate names", instead: "Secrets with the whole chain" };
     /// Enable the annotation `ssl-passthrough`.
-    "enable-ssl-passthrough" Bool = "false": PASSTHROUGH;
+    "enable-ssl-passthrough" Bool = "false": Same;
     /// Prefer endpoints of the same zone.
     "enable-topology-aware-routing" Bool = "false": NotYet("endpoints of all zones are used alike");
     /// Leave out these request metrics.
@@ -211,7 +210,7 @@ flags! {
     /// Use these buckets for histograms of sizes.
     "size-buckets" List = "10,100,1000,10000,100000,1000000,10000000": Differs(BUCKETS);
     /// Use this port behind the router by server name.
-    "ssl-passthrough-proxy-port" Port = "442": PASSTHROUGH;
+    "ssl-passthrough-proxy-port" Port = "442": Harmless("one listener passes TLS through and ends it, so there is no such port");
     /// Receive endpoints for nginx on this port.
     "status-port" Port = "10246": Harmless("there is no such port");
     /// Wait this long between two writes of the status.
@@ -322,8 +321,8 @@ mod tests {
         assert_eq!(notice("sync-rate-limit", "0.3"), None);
         assert_eq!(notice("tcp-services-configmap", "a/b"), None);
         assert!(
-            notice("enable-ssl-passthrough", "true")
-                .is_some_and(|text| text.starts_with("--enable-ssl-passthrough: not yet"))
+            notice("enable-topology-aware-routing", "true")
+                .is_some_and(|text| text.starts_with("--enable-topology-aware-routing: not yet"))
         );
         assert_eq!(nearest_flag("ingres-class"), Some("ingress-class"));
     }

@@ -53,7 +53,7 @@ pub struct Options {
     pub default_backend_service: Option<(String, String)>,
     /// `--default-ssl-certificate`, namespace and name of the Secret.
     pub default_ssl_certificate: Option<(String, String)>,
-    /// `--enable-ssl-passthrough`, which isn't built: with it users expect `ssl-passthrough` to work.
+    /// `--enable-ssl-passthrough`: without it the annotation `ssl-passthrough` has no effect.
     pub ssl_passthrough: bool,
     /// `--disable-catch-all`.
     pub disable_catch_all: bool,

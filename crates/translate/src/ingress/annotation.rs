@@ -85,6 +85,7 @@ fn is_same(name: &str, value: &str) -> bool {
         "backend-protocol" => {
             matches!(BackendProtocol::parse(value), Some(BackendProtocol::Http | BackendProtocol::Https))
         }
+        "ssl-passthrough" => bool::parse(value) == Some(false),
         "proxy-buffer-size" => Size::parse(value).is_some_and(|size| (1..=limit::RESPONSE_HEAD).contains(&size.0)),
         _ => false,
     }

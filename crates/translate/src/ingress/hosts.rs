@@ -334,7 +334,8 @@ impl Hosts {
         }
         let host = Host::new(turn.inputs.table.clone(), pattern.clone(), merged.routes)
             .with_certificate(state.choice.certificate.clone())
-            .with_client_auth(merged.client_auth);
+            .with_client_auth(merged.client_auth)
+            .with_passthrough(merged.passthrough);
         self.publish(pattern, Some(host), turn);
         self.report_claims(pattern, turn);
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use fairway_model::{
     Action, BackendName, Filter, Forward, HostPattern, InvalidPathMatch, Location as RedirectLocation, Origin,
-    PathMatch, PathRegex, Redirect, Respond, Route,
+    Passthrough, PathMatch, PathRegex, Redirect, Respond, Route,
 };
 
 use super::backend_tls::BackendTls;
@@ -25,6 +25,7 @@ use crate::configmap::GlobalConfig;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::objects::ObjectKey;
 use crate::resource::Age;
+use crate::resource::backend::BackendKey;
 
 /// The inputs of a host.
 pub(crate) struct HostInput<'a> {
@@ -47,6 +48,7 @@ pub(crate) struct HostInput<'a> {
 pub(crate) struct Merged {
     pub(crate) routes: Vec<Route>,
     pub(crate) client_auth: Option<Arc<fairway_model::ClientAuth>>,
+    pub(crate) passthrough: Option<Arc<Passthrough>>,
     /// The Ingress by which the sibling with or without `www.` redirects here.
     pub(crate) www: Option<(Age, ObjectKey)>,
     pub(crate) diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
@@ -105,11 +107,13 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     if *input.pattern == HostPattern::Any {
         merging.health(&locations);
     }
+    let passthrough = merging.passthrough(&locations);
     let www = locations.iter().filter(|location| location.part.annotations.hosts.www_redirect == Some(true));
     Merged {
         www: www.map(|location| (location.part.owner.age.clone(), location.part.owner.key.clone())).min(),
         routes: merging.routes,
         client_auth,
+        passthrough,
         diagnostics: merging.diagnostics,
     }
 }
@@ -149,6 +153,37 @@ impl<'a> Merging<'a> {
         });
         let refused = refused.collect();
         (decided.map(|(_, decided)| decided.clone()), refused)
+    }
+
+    /// Where TLS connections pass to, if any Ingress of the host asks for passthrough: the Service of path `/`, whichever Ingress has it.
+    fn passthrough(&mut self, locations: &[Location<'a>]) -> Option<Arc<Passthrough>> {
+        let part = self.input.parts.iter().find(|part| part.annotations.hosts.passthrough == Some(true))?;
+        let mut report = |message: String| {
+            let (severity, reason) = (Severity::Warning, Reason::IneffectiveAnnotation);
+            let found = Diagnostic::new(severity, reason, &part.origin, "metadata.annotations", "", message);
+            self.diagnostics.entry(part.owner.key.clone()).or_default().push(found);
+        };
+        if *self.input.pattern == HostPattern::Any {
+            report("ssl-passthrough: TLS is passed through by the name of a host, so a rule without one is served as usual".to_owned());
+            return None;
+        }
+        let roots = locations.iter().filter(|location| &*location.rule.text == "/");
+        let root = roots.min_by_key(|location| location.rule.kind == PathKind::Exact);
+        let backend = match root.map(|location| &location.rule.target) {
+            Some(Target::Service(backend)) => Some(backend),
+            Some(Target::Invalid) => None,
+            None => self.input.parts.first().and_then(|first| first.default_backend.as_deref()),
+        };
+        if backend.is_none() {
+            report(format!(
+                "ssl-passthrough: expected a path / with a Service on host {}, to which TLS is passed whatever the path; until there is one, TLS connections are closed",
+                self.input.pattern
+            ));
+        }
+        let send_proxy = part.annotations.hosts.passthrough_proxy == Some(true);
+        let backend = backend.map(BackendKey::name);
+        let passthrough = Passthrough { origin: part.origin.clone(), backend, send_proxy };
+        Some(passthrough.into())
     }
 
     /// The paths of all Ingresses, and those that lost. The oldest Ingress wins each pair of path and type.

@@ -166,6 +166,10 @@ fn answer(snapshot: &Snapshot, url: &str) -> String {
     if scheme == Scheme::Https
         && let Some(name) = canonical_host(authority.as_bytes(), &mut name)
     {
+        if let Some(passthrough) = snapshot.passthrough(&table, name) {
+            let backend = passthrough.backend.as_ref().map_or("closed".to_owned(), ToString::to_string);
+            return format!("{line} -> passed through by {} -> {backend}", passthrough.origin);
+        }
         let certificate = snapshot.certificate_for(&table, Some(name)).map(|certificate| certificate.name.as_str());
         let _ = write!(line, " [{}]", certificate.unwrap_or("self-signed"));
     }

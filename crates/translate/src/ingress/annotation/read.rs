@@ -77,6 +77,18 @@ impl Default for Rules {
     }
 }
 
+/// Annotations that restrict access to a host or path.
+const RESTRICTIONS: [&str; 8] = [
+    "allowlist-source-range",
+    "denylist-source-range",
+    "auth-tls-secret",
+    "auth-type",
+    "auth-url",
+    "limit-connections",
+    "limit-rps",
+    "limit-rpm",
+];
+
 /// Whether the operator accepts these annotations at all, whatever their meaning.
 ///
 /// # Errors
@@ -315,6 +327,29 @@ impl Reading<'_> {
         }
         self.backend_tls();
         self.client_certificates();
+        self.passthrough();
+    }
+
+    /// Without the flag, TLS is not passed through. With it, restrictions don't apply to what passes.
+    fn passthrough(&mut self) {
+        if self.out.hosts.passthrough != Some(true) {
+            return;
+        }
+        if let Some(Verdict::Harmless(text)) = super::without_effect("ssl-passthrough", self.annotations, self.rules) {
+            self.out.hosts.passthrough = None;
+            let (severity, reason) = (Severity::Info, Reason::IneffectiveAnnotation);
+            self.report(severity, reason, "ssl-passthrough", "true", format!("has no effect: {text}"));
+            return;
+        }
+        for (name, value) in self.annotations.iter() {
+            if let Some(known) =
+                known(name).filter(|known| RESTRICTIONS.contains(&known.spec.name) && !value.is_empty())
+            {
+                let message = "ssl-passthrough passes TLS connections on without it, as in ingress-nginx; it applies to plain HTTP only";
+                let (severity, reason) = (Severity::Warning, Reason::IneffectiveAnnotation);
+                self.report(severity, reason, known.name, value, message.to_owned());
+            }
+        }
     }
 
     /// Which Secret is meant. One that can't be had closes the hosts: they were to be closed to most.

@@ -57,6 +57,13 @@ annotations! {
         "app-root" => app_root: AppRoot [Location, Medium, Drop];
         /// Redirects the host with or without `www.`, whichever isn't defined, to the one that is.
         "from-to-www-redirect" => www_redirect: bool [Location, Low, Reject];
+        /// With `--enable-ssl-passthrough`, passes TLS connections for the host to the Service of its path `/`, undecrypted. For those, all
+        /// other annotations and all other paths are without effect. Plain HTTP is served as usual. Any Ingress of the host turns it on.
+        "ssl-passthrough" => passthrough: bool [Ingress, Low, Reject]
+            = Differs("connections go to the Service's endpoints rather than to its cluster IP, and hosts with a wildcard are passed through too");
+        /// Begins each connection that `ssl-passthrough` passes to the Service with a PROXY header (version 1) that names the client.
+        "ssl-passthrough-proxy-protocol" => passthrough_proxy: bool [Ingress, Low, Reject]
+            = Differs("an annotation of Fairway's own: ingress-nginx never sends such a header");
     }
 }
 

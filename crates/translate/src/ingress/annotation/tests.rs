@@ -19,7 +19,7 @@ fn read_with(rules: &Rules, annotations: &[(&str, &str)]) -> (Result<IngressAnno
 }
 
 fn read_all(annotations: &[(&str, &str)]) -> (Result<IngressAnnotations, Rejected>, Vec<Diagnostic>) {
-    read_with(&Rules::default(), annotations)
+    read_with(&Rules { ssl_passthrough: true, ..Rules::default() }, annotations)
 }
 
 /// What `field` becomes for a value that is read without complaint.
@@ -44,6 +44,8 @@ const CASES: &[(&str, &str, &str)] = &[
     ("server-alias", "a.example,*.b.example", "a b"),
     ("app-root", "/app", "https://elsewhere.example/"),
     ("from-to-www-redirect", "true", "www"),
+    ("ssl-passthrough", "true", "yes"),
+    ("ssl-passthrough-proxy-protocol", "true", "v2"),
     ("allowlist-source-range", "10.0.0.0/8", "10.0.0.0/33"),
     ("denylist-source-range", "192.0.2.1, 2001:db8::/32", "192.0.2.1 2001:db8::/32"),
     ("enable-global-auth", "false", "no"),
@@ -395,7 +397,7 @@ fn verdicts_follow_the_values() {
         (&plain, &[("satisfy", "any"), ("allowlist-source-range", "10.0.0.0/8")], "harmless"),
         (&plain, &[("satisfy", "any"), ("auth-type", "basic")], "not yet"),
         (&plain, &[("ssl-passthrough", "true")], "harmless"),
-        (&passing, &[("ssl-passthrough", "true")], "not yet"),
+        (&passing, &[("ssl-passthrough", "true")], "differs"),
         (&passing, &[("ssl-passthrough", "false")], "same"),
         (&plain, &[("auth-tls-pass-certificate-to-upstream", "False")], "harmless"),
         (&plain, &[("auth-tls-verify-depth", "2"), ("auth-tls-secret", "a/ca")], "same"),

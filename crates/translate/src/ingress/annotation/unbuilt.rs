@@ -194,9 +194,6 @@ unbuilt! {
     /// Whether the server's order of ciphers takes precedence.
     "ssl-prefer-server-ciphers": "`true` or `false`" [Ingress, Low] SERVE, NotYet("one order holds for all hosts"),
         neutral "true";
-    /// Passes TLS to the Service without decrypting it.
-    "ssl-passthrough": "`true` or `false`" [Ingress, Low] SERVE,
-        NotYet("TLS ends at the proxy, as without --enable-ssl-passthrough"), neutral "false";
 
     /// Whether requests are written to the access log.
     "enable-access-log": "`true` or `false`" [Location, Low] SERVE, NotYet("all requests are logged"), neutral "true";
