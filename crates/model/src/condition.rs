@@ -52,18 +52,8 @@ pub enum ValueMatch {
 }
 
 impl Conditions {
-    /// Whether there are no conditions.
-    pub fn is_empty(&self) -> bool {
-        self.method.is_none() && self.fields.is_empty() && self.arguments.is_empty() && self.sources.is_none()
-    }
-
     /// Whether a request meets all conditions.
-    #[inline]
     pub fn admit<'a, F: Fields<'a>>(&self, head: &RequestView<'a, F>, client: IpAddr) -> bool {
-        self.is_empty() || self.all_hold(head, client)
-    }
-
-    fn all_hold<'a, F: Fields<'a>>(&self, head: &RequestView<'a, F>, client: IpAddr) -> bool {
         let field = |wanted: &FieldMatch| {
             let name = wanted.name.as_str().as_bytes();
             head.fields.lines().find(|line| line.is(name)).is_some_and(|line| wanted.value.matches(line.value))

@@ -16,7 +16,7 @@ pub struct Cors {
 }
 
 /// Admitted origins.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 pub enum Origins {
     /// Every origin, and requests without one.
     Any,
@@ -25,7 +25,7 @@ pub enum Origins {
 }
 
 /// An origin, or all origins with one label in place of `*`.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Box<str>", into = "Box<str>")]
 pub struct OriginPattern {
     /// Lower case.

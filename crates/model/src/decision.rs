@@ -308,7 +308,7 @@ impl<'s> Plan<'s> {
         self.host.into_iter().flat_map(Host::routes).filter(move |route| {
             Some(std::ptr::from_ref(*route)) != chosen
                 && route.path.matches(path)
-                && route.conditions.admit(&received.head, client.address())
+                && route.admits(&received.head, client.address())
         })
     }
 
@@ -393,7 +393,7 @@ fn find<'s, 'a, F: Fields<'a>>(
     }
     let client = scratch.client.address();
     plan.route =
-        host.unambiguous_route(&scratch.matched, &mut scratch.separated, |route| route.conditions.admit(head, client))?;
+        host.unambiguous_route(&scratch.matched, &mut scratch.separated, |route| route.admits(head, client))?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ pub enum Filter {
     /// Sets Strict-Transport-Security from the settings in responses over TLS, in place of the backend's (RFC 6797).
     StrictTransportSecurity,
     /// Sets the fields of cross-origin resource sharing, and answers preflights.
-    Cors(Cors),
+    Cors(Box<Cors>),
     /// Redirects plain HTTP requests to https.
     HttpsRedirect(HttpsRedirect),
     /// Answers 503 if neither the backend nor its fallback has an endpoint, before checking access, as ingress-nginx
@@ -24,7 +24,7 @@ pub enum Filter {
     /// Restricts access by client address; others get 403.
     AccessList(AccessList),
     /// Rewrites the path for the backend.
-    Rewrite(Rewrite),
+    Rewrite(Box<Rewrite>),
     /// Edits request fields for the backend.
     EditRequest(Vec<FieldEdit>),
     /// Edits response fields for the client. Applies to answers of later filters too.

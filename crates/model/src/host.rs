@@ -124,7 +124,7 @@ impl Host {
 
     /// The route for a canonical path, for a request that meets no further conditions.
     pub fn route(&self, path: &[u8]) -> Option<&Route> {
-        self.routes.find(path, &|route| route.conditions.is_empty())
+        self.routes.find(path, &|route| route.conditions.is_none())
     }
 
     /// The route for a canonical path, provided that every backend reads the path as it was matched. `admits` says
@@ -240,7 +240,7 @@ fn sorted(mut list: Vec<Route>) -> Vec<Route> {
             (PathMatch::Regex(a), PathMatch::Regex(b)) => first.get(a.text()).cmp(&first.get(b.text())),
             (a, b) => a.cmp(b),
         };
-        by_path.then_with(|| a.conditions.cmp(&b.conditions))
+        by_path.then_with(|| a.by_conditions(b))
     });
     list
 }
@@ -350,7 +350,7 @@ mod tests {
         let mut routes = host(&[PathMatch::prefix("/a").unwrap()]).routes().to_vec();
         let second = Route { rule: "second".into(), ..routes[0].clone() };
         let with_method = Conditions { method: Some("POST".into()), ..Conditions::default() };
-        let posted = Route { rule: "posted".into(), conditions: with_method, ..routes[0].clone() };
+        let posted = Route { rule: "posted".into(), conditions: Some(Box::new(with_method)), ..routes[0].clone() };
         routes.extend([second, posted]);
         let host = Host::new("t".into(), HostPattern::Any, routes);
         let rules: Vec<_> = host.routes().iter().map(|route| &*route.rule).collect();

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 /// A set of IPv4 and IPv6 networks, kept as sorted, merged ranges for binary search among thousands. Cloning copies a
 /// pointer: many routes share the same set.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Vec<IpNet>", into = "Vec<IpNet>")]
 pub struct NetworkSet(Arc<Ranges>);
 
-#[derive(Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Default, Eq, Hash, PartialEq)]
 struct Ranges {
     networks: Vec<IpNet>,
     v4: Vec<(u32, u32)>,

@@ -1,7 +1,8 @@
 //! A route: the path it matches, the checks and edits on the way, and the one action at its end.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::capture::with_groups;
 use crate::path::{InvalidPath, canonicalize_configured};
 use crate::{
-    BackendName, CaptureTemplate, Conditions, ConfiguredName, Filter, ForwardPolicy, Hostname, Origin, TooLong,
+    BackendName, CaptureTemplate, Conditions, ConfiguredName, Fields, Filter, ForwardPolicy, Hostname, Origin,
+    RequestView, TooLong,
 };
 
 /// One path of an Ingress rule, or a route derived from it (the answer for a missing slash, the implicit `/` of a
@@ -24,9 +26,9 @@ pub struct Route {
     pub rule: Box<str>,
     /// The paths it matches.
     pub path: PathMatch,
-    /// Further conditions.
-    #[serde(default, skip_serializing_if = "Conditions::is_empty")]
-    pub conditions: Conditions,
+    /// Further conditions. Boxed, since few of many thousand routes have any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Box<Conditions>>,
     /// The steps before the action, in this order. Any of them may answer the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<Filter>,
@@ -40,7 +42,19 @@ impl Route {
     /// A logged route without filters, whose rule is the text of its match.
     pub fn new(origin: Origin, path: PathMatch, action: Action) -> Self {
         let rule = path.text().into();
-        Self { origin, rule, path, conditions: Conditions::default(), filters: Vec::new(), action, access_log: true }
+        Self { origin, rule, path, conditions: None, filters: Vec::new(), action, access_log: true }
+    }
+
+    /// Whether a request meets the conditions other than the path.
+    #[inline]
+    pub fn admits<'a, F: Fields<'a>>(&self, head: &RequestView<'a, F>, client: IpAddr) -> bool {
+        self.conditions.as_ref().is_none_or(|conditions| conditions.admit(head, client))
+    }
+
+    /// The order among routes of one path: conditions before none.
+    pub(crate) fn by_conditions(&self, other: &Self) -> Ordering {
+        let order = |route: &Self| route.conditions.is_none();
+        order(self).cmp(&order(other)).then_with(|| self.conditions.cmp(&other.conditions))
     }
 }
 
@@ -54,7 +68,7 @@ pub enum PathMatch {
     /// paths below it (Kubernetes documentation, "Path types"; ingress-nginx for the trailing slash).
     Prefix(Box<str>),
     /// A case-insensitive regular expression, anchored only at the start (ingress-nginx `use-regex`).
-    Regex(PathRegex),
+    Regex(Box<PathRegex>),
 }
 
 /// Why a configured path can't be matched.
@@ -81,7 +95,7 @@ impl PathMatch {
 
     /// A match by regular expression.
     pub fn regex(text: &str) -> Result<Self, InvalidPathMatch> {
-        Ok(Self::Regex(text.parse()?))
+        Ok(Self::Regex(Box::new(text.parse()?)))
     }
 
     /// The path or pattern as text.
@@ -108,7 +122,7 @@ impl PathMatch {
 /// By precedence: exact paths, then patterns (longest first, as ingress-nginx orders them), then prefixes, longest
 /// first.
 impl Ord for PathMatch {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+    fn cmp(&self, other: &Self) -> Ordering {
         let key = |path: &Self| match path {
             Self::Exact(_) => (0, Reverse(0)),
             Self::Regex(regex) => (1, Reverse(regex.text.len())),
@@ -123,7 +137,7 @@ impl Ord for PathMatch {
 }
 
 impl PartialOrd for PathMatch {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }

@@ -143,7 +143,9 @@ async fn filters_run_in_order() {
 async fn rewrites_give_the_backend_another_path() {
     let origin = Origin::start("a");
     let rewrite = |target: &str, prefix: Option<&str>| {
-        vec![Filter::Rewrite(Rewrite { target: target.into(), forwarded_prefix: prefix.map(CaptureTemplate::from) })]
+        vec![Filter::Rewrite(
+            Rewrite { target: target.into(), forwarded_prefix: prefix.map(CaptureTemplate::from) }.into(),
+        )]
     };
     let proxy = proxy(
         &origin,
@@ -244,7 +246,7 @@ async fn a_prefix_is_told_once_whoever_is_trusted() {
     let mut resources = backend("web", &[origin.address()]);
     let rewrite = Rewrite { target: "/new".into(), forwarded_prefix: Some(CaptureTemplate::from("/ours")) };
     let mut rewritten = route("/", forward("web", ForwardPolicy::default()));
-    rewritten.filters = vec![Filter::Rewrite(rewrite)];
+    rewritten.filters = vec![Filter::Rewrite(rewrite.into())];
     resources.extend([host(HOST, vec![rewritten]), settings.into()]);
     let proxy = TestProxy::start(resources);
     let fields = [("host", HOST), ("x-forwarded-prefix", "/theirs")];
@@ -277,7 +279,7 @@ async fn a_template_that_makes_too_much_is_answered_and_costs_the_others_nothing
     let origin = Origin::start("a");
     let template = |repeated: &str| repeated.repeat(20_000);
     let rewrite = |target: String, forwarded_prefix: Option<CaptureTemplate>| {
-        vec![Filter::Rewrite(Rewrite { target: target.as_str().into(), forwarded_prefix })]
+        vec![Filter::Rewrite(Rewrite { target: target.as_str().into(), forwarded_prefix }.into())]
     };
     let location = Location::Captures(template("/$1").as_str().into());
     let policy =
@@ -345,7 +347,7 @@ async fn configured_names_are_removed_in_every_spelling_and_by_no_option_of_the_
 async fn admitted_origins_get_the_fields_of_cors_on_every_response() {
     let reply = fairway_testkit::Reply::ok().header("Access-Control-Allow-Origin", "https://of.backend");
     let origin = Origin::new("a").reply(reply).start();
-    let cors = |origins| Filter::Cors(Cors::new(origins, true, "GET, POST", "X-A", "", 600));
+    let cors = |origins| Filter::Cors(Cors::new(origins, true, "GET, POST", "X-A", "", 600).into());
     let listed = || cors(Origins::Listed(vec!["https://*.a.example".into()]));
     let nobody = Filter::AccessList(AccessList { deny: NetworkSet::default(), allow: Some(NetworkSet::default()) });
     let routes = vec![

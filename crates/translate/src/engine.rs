@@ -12,6 +12,7 @@
 pub(crate) mod dirty;
 pub mod objects;
 pub(crate) mod part;
+pub(crate) mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

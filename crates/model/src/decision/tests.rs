@@ -81,8 +81,8 @@ fn prefix(path: &str) -> PathMatch {
 
 #[test]
 fn a_request_goes_where_its_route_says() {
-    let rewrite = Filter::Rewrite(Rewrite { target: "/x/$1".into(), forwarded_prefix: None });
-    let hidden = Filter::Rewrite(Rewrite { target: "/x/../$1".into(), forwarded_prefix: None });
+    let rewrite = Filter::Rewrite(Rewrite { target: "/x/$1".into(), forwarded_prefix: None }.into());
+    let hidden = Filter::Rewrite(Rewrite { target: "/x/../$1".into(), forwarded_prefix: None }.into());
     let (web, empty) = (|| to("web"), || to("empty"));
     let snapshot = snapshot(
         vec![
@@ -162,16 +162,16 @@ fn conditions_choose_among_routes_of_a_path() {
             .collect(),
         ..Conditions::default()
     };
-    let with = |conditions, status| Route {
-        conditions,
+    let with = |conditions: Option<Conditions>, status| Route {
+        conditions: conditions.map(Box::new),
         ..route(prefix("/a"), vec![], Action::Respond(Respond { body: Body::Empty, ..Respond::empty(status) }))
     };
     let snapshot = snapshot(
         vec![
-            with(Conditions::default(), 200),
-            with(conditions(None, &[("x-a", "1|2")]), 201),
-            with(conditions(None, &[("x-a", "1"), ("x-b", ".*")]), 202),
-            with(conditions(Some("GET"), &[("x-c", "1")]), 203),
+            with(None, 200),
+            with(Some(conditions(None, &[("x-a", "1|2")])), 201),
+            with(Some(conditions(None, &[("x-a", "1"), ("x-b", ".*")])), 202),
+            with(Some(conditions(Some("GET"), &[("x-c", "1")])), 203),
         ],
         Settings::default(),
     );
@@ -302,7 +302,7 @@ impl<'a, F: Fields<'a>> FieldSink<F> for Vec<(String, String)> {
 #[test]
 fn preflights_of_admitted_origins_are_answered_before_redirects() {
     let origins = crate::Origins::Listed(vec!["https://*.a.example".into()]);
-    let cors = || Filter::Cors(Cors::new(origins.clone(), true, "GET", "X-A", "", 600));
+    let cors = || Filter::Cors(Cors::new(origins.clone(), true, "GET", "X-A", "", 600).into());
     let https = Filter::HttpsRedirect(HttpsRedirect { status: 308, preserve_trailing_slash: false, port: None });
     let routes =
         vec![route(prefix("/"), vec![cors(), https], to("web")), route(prefix("/clear"), vec![cors()], to("web"))];

@@ -162,7 +162,7 @@ pub enum Meanwhile {
 }
 
 /// What must answer 503 because a restriction can't be read or isn't built. In ascending order.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Denial {
     /// Nothing.
     #[default]
@@ -307,7 +307,7 @@ macro_rules! annotations {
             $(= $verdict:expr)?;
     )+}) => {
         $(#[doc = $about])+
-        #[derive(Clone, Debug, Default, Eq, PartialEq)]
+        #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
         $vis struct $table {$(
             $(#[doc = $doc])+
             pub $field: Option<$type>,

@@ -305,16 +305,16 @@ impl<'a> Merging<'a> {
             let strict = restricts || part.annotations.denial != Denial::None;
             let mut add = |text: Cow<'a, str>, path: Result<PathRegex, String>| match path {
                 Ok(regex) => {
-                    let path = PathMatch::Regex(regex);
+                    let path = PathMatch::Regex(regex.into());
                     ordered.push((text, common.route(&rule.section(), &rule.text, path, leads(rule))));
                     None
                 }
                 Err(error) => {
                     // In its place in the order: patterns before it would have been tried first.
-                    if let Some(Ok(regex)) = guard(&rule.text, strict).map(|guard| guard.parse()) {
+                    if let Some(Ok::<PathRegex, _>(regex)) = guard(&rule.text, strict).map(|guard| guard.parse()) {
                         let reason =
                             format!("the path {} can't be matched on: {error}", crate::diagnostic::bounded(&rule.text));
-                        let path = PathMatch::Regex(regex);
+                        let path = PathMatch::Regex(regex.into());
                         ordered.push((text, common.refused(&rule.section(), &rule.text, path, reason)));
                     }
                     Some(error)

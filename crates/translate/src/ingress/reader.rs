@@ -6,13 +6,14 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::IngressClass;
 
-use super::annotation::{self, Annotations, Rules};
+use super::annotation::{self, Annotations, IngressAnnotations, Rules};
 use super::class::Classes;
 use super::hosts::Hosts;
 use super::part::{Part, parse};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::{Dirty, Output, compact};
 use crate::engine::part::{Extent, portion};
+use crate::engine::shared::Shared;
 use crate::objects::{Kind, Object, ObjectKey, Objects, StoredIngress};
 use crate::options::Options;
 use crate::resource::{Age, Backends, Secrets};
@@ -31,6 +32,8 @@ pub(crate) struct Ingresses {
     /// Ingresses of which no version is in force, or only an older one.
     left_out: BTreeSet<ObjectKey>,
     waiting: BTreeSet<ObjectKey>,
+    /// Most Ingresses of a cluster have the annotations of many others.
+    annotations: Shared<IngressAnnotations>,
 }
 
 /// An Ingress that is ours, or about which there is a finding.
@@ -163,7 +166,7 @@ impl Ingresses {
         }
     }
 
-    fn read(&self, key: &ObjectKey, good: Option<StoredIngress>, inputs: IngressInputs<'_>) -> IngressState {
+    fn read(&mut self, key: &ObjectKey, good: Option<StoredIngress>, inputs: IngressInputs<'_>) -> IngressState {
         let IngressInputs { objects, rules, options } = inputs;
         let Some(Object::Ingress(stored)) = objects.get(key) else { return IngressState::default() };
         let ingress = stored.read();
@@ -176,9 +179,10 @@ impl Ingresses {
         let sequence = objects.sequence(key).unwrap_or(u64::MAX);
         // Those of the last good version too.
         let leaving = stored.is_leaving() || self.classes.is_leaving(&key.namespace);
-        let read = |stored: &StoredIngress, ingress| {
+        let mut read = |stored: &StoredIngress, ingress| {
             let age = Age::of(key, stored.created(), sequence, leaving);
-            parse(&ingress, key, age, rules, options).map(Arc::new)
+            let part = parse(&ingress, key, age, rules, options)?;
+            Ok(Arc::new(Part { annotations: self.annotations.of(part.annotations), ..part }))
         };
         match read(stored, ingress) {
             Ok(part) => IngressState { part: Some(part), good: Some(stored.clone()), rejection: Vec::new() },

@@ -1,6 +1,5 @@
 //! One location of ingress-nginx as a route: the filters in their order, and the action.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use fairway_model::{
@@ -12,6 +11,7 @@ use super::backend_tls::BackendTls;
 use super::part::Part;
 use crate::annotation::{CrossOrigin, Denial, IngressAnnotations};
 use crate::configmap::GlobalConfig;
+use crate::engine::shared::Shared;
 use crate::limit;
 use crate::value::{self, BackendProtocol, RedirectUrl, RetryCondition, RewriteTarget};
 
@@ -120,10 +120,11 @@ impl<'a> Common<'a> {
             (annotations.rewriting.rewrite_target.as_ref().filter(|target| target.as_str() != rule), &action)
         {
             let forwarded_prefix = annotations.rewriting.forwarded_prefix.as_ref();
-            filters.push(Filter::Rewrite(Rewrite {
+            let rewrite = Rewrite {
                 target: target.as_str().into(),
                 forwarded_prefix: forwarded_prefix.map(|prefix| prefix.as_str().into()),
-            }));
+            };
+            filters.push(Filter::Rewrite(rewrite.into()));
         }
         filters.shrink_to_fit();
         Route { rule: rule.into(), filters, ..Route::new(self.part.origin.section(section), path, action) }
@@ -267,7 +268,7 @@ fn cors(annotations: &CrossOrigin) -> Option<Filter> {
     );
     let exposed = annotations.exposed.as_ref().map_or("", |value| value.as_str());
     let (credentials, max_age) = (annotations.credentials.unwrap_or(true), annotations.max_age.unwrap_or(1_728_000));
-    Some(Filter::Cors(Cors::new(origins, credentials, methods, headers, exposed, max_age)))
+    Some(Filter::Cors(Cors::new(origins, credentials, methods, headers, exposed, max_age).into()))
 }
 
 /// Why the paths of an Ingress are denied, in words.
@@ -330,11 +331,7 @@ fn has_variable(text: &str) -> bool {
 
 /// Forwarding policies in use: routes that forward alike share one.
 #[derive(Debug, Default)]
-pub(crate) struct Policies {
-    known: HashSet<Arc<ForwardPolicy>>,
-    /// Number of policies at which unused ones are dropped.
-    limit: usize,
-}
+pub(crate) struct Policies(Shared<ForwardPolicy>);
 
 impl Policies {
     fn of(
@@ -343,17 +340,7 @@ impl Policies {
         config: &GlobalConfig,
         tls: Option<Arc<UpstreamTls>>,
     ) -> Arc<ForwardPolicy> {
-        let policy = ForwardPolicy { tls, ..policy(annotations, config) };
-        if let Some(known) = self.known.get(&policy) {
-            return known.clone();
-        }
-        if self.known.len() >= self.limit.max(64) {
-            self.known.retain(|known| Arc::strong_count(known) > 1);
-            self.limit = self.known.len() * 2;
-        }
-        let policy = Arc::new(policy);
-        self.known.insert(policy.clone());
-        policy
+        self.0.of(ForwardPolicy { tls, ..policy(annotations, config) })
     }
 
     /// The policy without any annotations.

@@ -192,7 +192,7 @@ impl Value for BackendProtocol {
 }
 
 /// TLS versions for backends. Other versions that OpenSSL knows, besides 1.2 and 1.3, are never used.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct TlsProtocols(pub TlsVersions);
 
 impl Value for TlsProtocols {
@@ -220,7 +220,7 @@ impl Value for TlsProtocols {
 macro_rules! retry_conditions {
     ($($(#[doc = $doc:literal])+ $word:literal => $variant:ident,)+) => {
         /// A failure after which another endpoint may be tried.
-        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         pub enum RetryCondition { $($(#[doc = $doc])+ $variant,)+ }
 
         impl RetryCondition {
@@ -263,7 +263,7 @@ retry_conditions! {
 }
 
 /// The conditions of `proxy-next-upstream`. A list replaces the default instead of extending it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct NextUpstream(u16);
 
 impl NextUpstream {
@@ -301,7 +301,7 @@ impl Value for NextUpstream {
 }
 
 /// Number of threads that serve traffic.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum WorkerProcesses {
     /// One per available processor.
     #[default]

@@ -7,7 +7,7 @@ use super::{Value, digits};
 
 /// The origins of `cors-allow-origin`. `*` in a list stands for all. Entries that pass the check of the whole value, but are no
 /// origins, are left out.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct CorsOrigins {
     /// The origins.
     pub origins: Origins,
@@ -58,7 +58,7 @@ fn is_origin(text: &str) -> bool {
 macro_rules! lists {
     ($($(#[doc = $doc:literal])+ $name:ident($syntax:literal): $allowed:expr;)+) => {$(
         $(#[doc = $doc])+
-        #[derive(Clone, Debug, Eq, PartialEq)]
+        #[derive(Clone, Debug, Eq, Hash, PartialEq)]
         pub struct $name(String);
 
         impl $name {

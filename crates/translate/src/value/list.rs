@@ -8,7 +8,7 @@ fn entries(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Any words. Surrounding blanks and empty words are ignored.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct CommaList(pub Vec<String>);
 
 impl CommaList {
@@ -27,7 +27,7 @@ impl Value for CommaList {
 }
 
 /// Names of headers. Invalid entries are left out, and the others stay.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct HeaderNames {
     /// The names.
     pub names: Vec<HeaderName>,
@@ -60,7 +60,7 @@ pub(super) fn sift<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> (Vec<T>,
 }
 
 /// A selection of request URIs.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum UriPattern {
     /// The whole URI, including the query, compared without case (as nginx's `map` does).
     Exact(String),
@@ -74,7 +74,7 @@ pub enum UriPattern {
 }
 
 /// A list of [`UriPattern`]s.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct UriPatterns(pub Vec<UriPattern>);
 
 impl Value for UriPatterns {
@@ -104,7 +104,7 @@ pub enum HostAlias {
 }
 
 /// The names of `server-alias`.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct HostAliases(pub Vec<HostAlias>);
 
 impl Value for HostAliases {

@@ -33,7 +33,7 @@ fn network(text: &str) -> Option<IpNet> {
 }
 
 /// A list of networks for every route without one of its own.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub enum AccessList {
     /// No list: it denies no client.
     #[default]
@@ -56,7 +56,7 @@ impl Value for AccessList {
 }
 
 /// Addresses to listen on; an empty list means all. Invalid entries are left out if any valid ones remain.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct IpList {
     /// The addresses.
     pub addresses: Vec<IpAddr>,

@@ -5,7 +5,7 @@ use super::{Value, digits};
 /// A number of bytes: digits and an optional `k`, `m` or `g`, in either case.
 ///
 /// ingress-nginx's check accepts a `b` that nginx then rejects, which breaks the whole configuration; it is rejected here.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Size(pub u64);
 
 impl Size {
@@ -36,7 +36,7 @@ impl Value for Size {
 }
 
 /// Number and size of the buffers for a request's head: `4 8k`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct HeaderBuffers {
     /// Number of buffers.
     pub number: u32,
@@ -55,7 +55,7 @@ impl Value for HeaderBuffers {
     }
 }
 /// Maximum number of fields of a request.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct FieldCount(pub u16);
 
 impl Value for FieldCount {

@@ -140,7 +140,7 @@ texts! {
 }
 
 /// The replacement for the path in requests to the backend.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum RewriteTarget {
     /// A path, in which `$1` to `$9` are captures of the rule path.
     Path(String),
@@ -168,7 +168,7 @@ impl Value for RewriteTarget {
 }
 
 /// A reference to an object: `namespace/name`.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ObjectRef {
     /// Its namespace.
     pub namespace: String,
@@ -201,7 +201,7 @@ impl fmt::Display for ObjectRef {
 }
 
 /// The template of an access log line: nginx variables and text, on one line. The default is ingress-nginx's `upstreaminfo`.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct LogFormat(String);
 
 impl LogFormat {

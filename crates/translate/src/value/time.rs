@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Value, digits};
 
 /// Whole seconds without a unit, as in nginx annotations: `60`, never `60s`.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Seconds(pub u32);
 
 impl Seconds {
@@ -25,7 +25,7 @@ impl Value for Seconds {
 }
 
 /// Whole seconds that may be negative: the lifetime of a cookie, where the past deletes it.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct SignedSeconds(pub i64);
 
 impl Value for SignedSeconds {
@@ -40,7 +40,7 @@ impl Value for SignedSeconds {
 }
 
 /// A duration as Go's `time.ParseDuration` reads it: `10m`, `1h30m`, `1.5s`, and `0`. Negative durations are refused.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct GoDuration(pub Duration);
 
 impl Value for GoDuration {
@@ -90,7 +90,7 @@ impl Value for GoDuration {
 }
 
 /// A duration as nginx reads it: `240s`, `1h`, `1h 30m`, `500ms`; a number without unit is seconds.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct NginxTime(pub Duration);
 
 impl Value for NginxTime {

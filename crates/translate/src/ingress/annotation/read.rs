@@ -12,7 +12,7 @@ use crate::value::{BackendProtocol, ObjectRef, RiskLevel, Switch, Value};
 use crate::verdict::{Verdict, nearest};
 
 /// The annotations of one Ingress, parsed.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct IngressAnnotations {
     /// How paths are matched and rewritten.
     pub rewriting: Rewriting,
@@ -45,12 +45,12 @@ pub struct IngressAnnotations {
 }
 
 /// This version of the Ingress must not be loaded; the diagnostics say why.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, thiserror::Error)]
 #[error("the annotations of the Ingress are not acceptable")]
 pub struct Rejected;
 
 /// The operator's rules for annotations.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Rules {
     /// ConfigMap `annotations-risk-level`: annotations above it are not accepted.
     pub risk_level: RiskLevel,
