@@ -18,8 +18,8 @@ use crate::client::{Arrival, ClientView};
 use crate::path::{self, InvalidPath};
 use crate::{
     Action, Backend, BackendName, ClientAuth, ClientIdentity, Cors, FieldEdit, FieldRules, Fields, Filter, Forward,
-    Host, Protocol, Refusal, RequestView, Respond, Route, Scheme, Snapshot, TableName, Target, TooLong, UpstreamTls,
-    canonical_host,
+    Host, Protocol, Refusal, RequestView, Respond, Route, Scheme, Snapshot, TableName, Target, TooLong,
+    UpstreamProtocol, UpstreamTls, canonical_host,
 };
 
 pub use self::message::{Expand, RequestEdits, ResponseEdits};
@@ -148,14 +148,26 @@ pub struct Forwarding<'s> {
     /// Whether it had an endpoint for new requests. If not, only a terminating endpoint can take the request, for an
     /// existing session.
     pub open: bool,
+    /// The scheme of the client's connection.
+    scheme: Scheme,
 }
 
 impl<'s> Forwarding<'s> {
     /// TLS to the endpoints of the backend. The policy applies to the rule's own backend; connections to a fallback are in
     /// the clear.
     pub fn tls(&self, backend: &Backend) -> Option<&'s Arc<UpstreamTls>> {
-        let clear = self.in_place_of.is_some() || backend.protocol == Protocol::ClearHttp1;
-        self.rule.policy.tls.as_ref().filter(|_| !clear)
+        let policy = &*self.rule.policy;
+        let clear = policy.protocol == UpstreamProtocol::LikeClient && self.scheme == Scheme::Http;
+        policy.tls.as_ref().filter(|_| !clear && self.follows_policy(backend))
+    }
+
+    /// Whether the endpoints of the backend are spoken to in HTTP/2.
+    pub fn is_http2(&self, backend: &Backend) -> bool {
+        self.rule.policy.protocol == UpstreamProtocol::Http2 && self.follows_policy(backend)
+    }
+
+    fn follows_policy(&self, backend: &Backend) -> bool {
+        self.in_place_of.is_none() && backend.protocol != Protocol::ClearHttp1
     }
 }
 
@@ -473,7 +485,8 @@ fn choose<'s>(forward: &'s Forward, facts: &mut impl Facts, plan: &mut Plan<'s>)
         return Ok(chosen);
     }
     let first = forward.backends.choose(|| facts.random()).ok_or(Failure::NoBackend)?;
-    let chosen = |backend, in_place_of, open| Forwarding { rule: forward, backend, in_place_of, open };
+    let scheme = plan.scheme;
+    let chosen = |backend, in_place_of, open| Forwarding { rule: forward, backend, in_place_of, open, scheme };
     let found = if facts.is_open(first) {
         chosen(first, None, true)
     } else {

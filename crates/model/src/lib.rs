@@ -82,7 +82,7 @@ pub use network::{NetworkSet, is_special};
 pub use origin::Origin;
 pub use passthrough::Passthrough;
 pub use pattern::{SearchRegex, ValueRegex};
-pub use policy::{ByteLimit, ForwardPolicy, Retry, RetryOn};
+pub use policy::{ByteLimit, ForwardPolicy, Retry, RetryOn, UpstreamProtocol};
 pub use request::{FieldLine, FieldSink, Fields, HostAndPort, RequestView, Target};
 pub use route::{
     Action, Backends, Body, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, Respond, Route,

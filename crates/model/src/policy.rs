@@ -29,6 +29,27 @@ pub struct ForwardPolicy {
     /// TLS to the endpoints of the route's own backend; connections to a fallback are in the clear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Arc<UpstreamTls>>,
+    /// The protocol of connections to the route's own backend; a fallback is spoken to in HTTP/1.1.
+    #[serde(default, skip_serializing_if = "UpstreamProtocol::is_default")]
+    pub protocol: UpstreamProtocol,
+}
+
+/// The protocol of connections to endpoints, over TLS if the policy has [`tls`](ForwardPolicy::tls).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash, Serialize, Deserialize)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/1.1, over TLS only for clients that use TLS themselves.
+    LikeClient,
+    /// HTTP/2, by prior knowledge where there is no TLS.
+    Http2,
+}
+
+impl UpstreamProtocol {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Default for ForwardPolicy {
@@ -42,6 +63,7 @@ impl Default for ForwardPolicy {
             retry: Retry::default(),
             upstream_host: None,
             tls: None,
+            protocol: UpstreamProtocol::default(),
         }
     }
 }

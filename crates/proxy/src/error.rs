@@ -52,6 +52,14 @@ pub(crate) enum Failure {
     UpstreamClosed,
     /// The connection to the endpoint was reset or broke before a response.
     UpstreamReset(Errno),
+    /// The endpoint does not speak HTTP/2.
+    NotHttp2,
+    /// The endpoint has refused the request without looking at it, as HTTP/2 lets it say.
+    Unprocessed,
+    /// The endpoint has reset the stream of HTTP/2 before the end of the response.
+    StreamReset(h2::Reason),
+    /// The endpoint's frames of HTTP/2 are invalid.
+    InvalidFrames,
     /// The endpoint read nothing for too long.
     SendTimeout,
     /// The endpoint sent nothing for too long.
@@ -131,6 +139,22 @@ impl From<Errno> for CauseDetail {
     }
 }
 
+/// The name of a code of HTTP/2 (RFC 9113 7).
+fn code_name(code: h2::Reason) -> &'static str {
+    match code {
+        h2::Reason::NO_ERROR => "NO_ERROR",
+        h2::Reason::PROTOCOL_ERROR => "PROTOCOL_ERROR",
+        h2::Reason::INTERNAL_ERROR => "INTERNAL_ERROR",
+        h2::Reason::FLOW_CONTROL_ERROR => "FLOW_CONTROL_ERROR",
+        h2::Reason::STREAM_CLOSED => "STREAM_CLOSED",
+        h2::Reason::FRAME_SIZE_ERROR => "FRAME_SIZE_ERROR",
+        h2::Reason::CANCEL => "CANCEL",
+        h2::Reason::ENHANCE_YOUR_CALM => "ENHANCE_YOUR_CALM",
+        h2::Reason::HTTP_1_1_REQUIRED => "HTTP_1_1_REQUIRED",
+        _ => "another code of HTTP/2",
+    }
+}
+
 /// The status for a client that is gone (nginx's "client closed request"); only logs show it.
 pub(crate) const CLIENT_CLOSED: u16 = 499;
 
@@ -150,6 +174,10 @@ impl Failure {
             Self::InvalidTls(InvalidTls::Certificate) => CauseDetail::Text("the client certificate cannot be used"),
             Self::InvalidTls(InvalidTls::Authorities) => CauseDetail::Text("the authorities cannot be used"),
             Self::InvalidTls(InvalidTls::Name) => CauseDetail::Text("the server name cannot be used"),
+            Self::NotHttp2 => CauseDetail::Text("the endpoint does not speak HTTP/2"),
+            Self::Unprocessed => CauseDetail::Text("the endpoint refused the stream"),
+            Self::StreamReset(reason) => CauseDetail::Text(code_name(reason)),
+            Self::InvalidFrames => CauseDetail::Text("frames of HTTP/2 are invalid"),
             Self::InterimResponses => CauseDetail::Text("too many interim responses"),
             Self::ClientCertificate(Uncertified::Missing) => CauseDetail::Text("no certificate was sent"),
             Self::ClientCertificate(Uncertified::Refused) => CauseDetail::Text("the certificate could not be verified"),
@@ -182,10 +210,12 @@ impl Failure {
             Self::EndpointGone => Reason::EndpointGone,
             Self::ConnectTimeout => Reason::ConnectTimeout,
             Self::UpstreamClosed => Reason::UpstreamClosed,
-            Self::UpstreamReset(_) => Reason::UpstreamReset,
+            Self::UpstreamReset(_) | Self::Unprocessed | Self::StreamReset(_) => Reason::UpstreamReset,
             Self::SendTimeout => Reason::SendTimeout,
             Self::ReadTimeout => Reason::ReadTimeout,
-            Self::ResponseHead(_) | Self::InterimResponses => Reason::BadResponse,
+            Self::ResponseHead(_) | Self::InterimResponses | Self::NotHttp2 | Self::InvalidFrames => {
+                Reason::BadResponse
+            }
             Self::Upgrade => Reason::BadUpgrade,
             Self::ResponseBody(_) => Reason::BadResponseBody,
             Self::Handshake => Reason::TlsHandshake,
@@ -217,6 +247,10 @@ impl Failure {
             | Self::Handshake
             | Self::UpstreamClosed
             | Self::UpstreamReset(_)
+            | Self::NotHttp2
+            | Self::Unprocessed
+            | Self::StreamReset(_)
+            | Self::InvalidFrames
             | Self::ResponseHead(_)
             | Self::InterimResponses
             | Self::Upgrade
@@ -227,7 +261,15 @@ impl Failure {
 
     /// Whether nothing of the request can have reached the endpoint.
     pub(crate) const fn is_connect(self) -> bool {
-        matches!(self, Self::Connect(_) | Self::EndpointGone | Self::ConnectTimeout | Self::Handshake)
+        matches!(
+            self,
+            Self::Connect(_)
+                | Self::EndpointGone
+                | Self::ConnectTimeout
+                | Self::Handshake
+                | Self::NotHttp2
+                | Self::Unprocessed
+        )
     }
 
     /// Whether the endpoint ended the connection before a response, in an orderly way or not.

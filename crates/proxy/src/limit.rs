@@ -174,6 +174,18 @@ fairway_model::limits! {
             RESPONSE_FIELDS: usize = 1024, Count, "502.", "`bad_response`";
             /// Interim responses forwarded for one request. More than a few are a flood, not hints.
             INTERIM_RESPONSES: u32 = 32, Count, "502.", "`bad_response`";
+            /// Streams of one HTTP/2 connection to an endpoint, if the endpoint admits as many. Further requests get another
+            /// connection.
+            HTTP2_ENDPOINT_STREAMS: u32 = 100, Count, "Another connection is made.", "";
+            /// Window of a stream from an endpoint over HTTP/2: what is held of a response whose client does not read.
+            HTTP2_ENDPOINT_STREAM_WINDOW: u32 = 64 << 10, Bytes, "The endpoint has to wait.", "";
+            /// Window of a connection to an endpoint over HTTP/2: enough for all of its streams, so that none waits for another.
+            HTTP2_ENDPOINT_CONNECTION_WINDOW: u32 = 100 * (64 << 10), Bytes, "The endpoint has to wait.", "";
+            /// Fields of a response over HTTP/2 without compression, and 32 bytes for each, whatever `proxy-buffer-size` allows.
+            HTTP2_ENDPOINT_HEAD: u32 = 512 << 10, Bytes, "502.", "`bad_response`";
+            /// An endpoint that sends nothing over HTTP/2 while requests wait is asked again whether it is still there. Servers of
+            /// gRPC take more frequent PINGs for an attack.
+            HTTP2_PING_AGAIN: Duration = Duration::from_secs(320), Time, "It gets a PING.", "";
             /// How often a request that waits for a connection checks that the endpoint still exists.
             CONNECT_LOOK: Duration = Duration::from_millis(200), Time, "Another endpoint is tried.", "`endpoint_gone`";
             /// Failures in a row, over all routes and workers, after which an endpoint is passed over while the Service has another.

@@ -15,8 +15,8 @@ use fairway_model::decision::{
 };
 use fairway_model::field::is_same_field;
 use fairway_model::{
-    BackendName, Change, ClientAuth, ClientIdentity, Compressing, Endpoints, Respond, Route, Snapshot, TableName,
-    Target, Template, TooLong, path,
+    Backend, BackendName, Change, ClientAuth, ClientIdentity, Compressing, Endpoints, Respond, Route, Snapshot,
+    TableName, Target, Template, TooLong, path,
 };
 
 use crate::access_log::{Format, LogClock};
@@ -31,7 +31,7 @@ use crate::random::Rng;
 use crate::reason::Cause;
 use crate::record::RequestRecord;
 use crate::respond::{Answer, DateClock};
-use crate::upstream::{Service, Upstreams};
+use crate::upstream::{Service, UpstreamVersion, Upstreams};
 
 /// A snapshot to rehearse requests with.
 #[derive(Debug)]
@@ -251,8 +251,9 @@ impl<'a> Rehearsing<'a, '_> {
         let live = &*self.rehearsal.live;
         let head = self.head.ok_or(Failure::Unwritable)?;
         let service = self.rehearsal.service(forwarding.backend).ok_or(Failure::NoService)?;
-        let tls = service.with_backend(|backend| forwarding.tls(backend));
-        self.rehearsal.upstreams.ways.find(live, tls).map_err(Failure::InvalidTls)?;
+        let way = |backend: &Backend| (UpstreamVersion::of(forwarding, backend), forwarding.tls(backend));
+        let (version, tls) = service.with_backend(way);
+        self.rehearsal.upstreams.ways.find(live, version, tls).map_err(Failure::InvalidTls)?;
         let endpoint = match self.rehearsal.is_name(forwarding.backend) {
             true => None,
             false => Some(

@@ -37,10 +37,25 @@ pub(crate) struct Work {
     pub(crate) to_upstream: Outgoing,
     /// Output for the client.
     pub(crate) to_client: Outgoing,
+    /// For an endpoint that speaks HTTP/2, in place of `from_upstream`, `response` and `to_upstream`.
+    pub(crate) http2: Http2Memory,
     /// Fields of a response over HTTP/2.
     pub(crate) lines: Vec<(::http::HeaderName, Range<usize>)>,
     /// Small memory for exceptions and for the pipeline.
     pub(crate) scratch: Scratch,
+}
+
+/// Memory for an exchange with an endpoint over HTTP/2.
+#[derive(Debug, Default)]
+pub(crate) struct Http2Memory {
+    /// Received from the endpoint, in the form of HTTP/1. Without memory until it is needed.
+    pub(crate) received: Buffer,
+    /// Its parsed head.
+    pub(crate) head: ResponseHead,
+    /// Text of fields.
+    pub(crate) text: Vec<u8>,
+    /// Fields of a request.
+    pub(crate) lines: Vec<(::http::HeaderName, Range<usize>)>,
 }
 
 /// Texts made for a request where they differ from what the client sent.
@@ -98,12 +113,14 @@ impl Store {
         work.from_upstream.clear();
         work.to_upstream.clear();
         work.to_client.clear();
-        if work.compressed.size() > 0 {
-            self.reclaim(&mut work.compressed);
+        for buffer in [&mut work.compressed, &mut work.http2.received] {
+            if buffer.size() > 0 {
+                self.reclaim(buffer);
+            }
         }
         self.shrink(&mut work.inbound);
         self.shrink(&mut work.from_upstream);
-        for output in [&mut work.to_upstream.lead, &mut work.to_client.lead] {
+        for output in [&mut work.to_upstream.lead, &mut work.to_client.lead, &mut work.http2.text] {
             if output.capacity() > KEPT_OUTPUT {
                 *output = Vec::new();
             }

@@ -13,6 +13,8 @@ use std::time::Instant;
 use ::http::Request;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use super::{ClientConnection, hurried};
 use crate::error::Failure;
@@ -83,7 +85,7 @@ struct Times {
 /// The task that drives a connection.
 struct Driver {
     shared: Rc<SharedConnection>,
-    connection: Connection<Http2Io, Block>,
+    connection: Connection<Http2Io<TlsStream<TcpStream>>, Block>,
     pings: Option<PingPong>,
     /// Whether the client was asked and has sent nothing since.
     asked: bool,

@@ -39,7 +39,7 @@ use crate::record::RequestRecord;
 use crate::respond::{Answer, BAD_CERTIFICATE, NO_CERTIFICATE, PLAIN_ON_TLS, WRONG_SUBJECT};
 use crate::timer::Deadline;
 use crate::upstream::Service;
-use crate::work::Scratch;
+use crate::work::{Http2Memory, Scratch};
 use fairway_model::client::ClientView;
 
 /// One request in progress. It borrows nothing that another request on the same connection needs, except what never changes.
@@ -52,6 +52,8 @@ pub(crate) struct Exchange<'a> {
     endpoint: EndpointSide<'a>,
     /// Memory for a compressed body, until there is one.
     spare: Option<&'a mut Buffer>,
+    /// Memory for an endpoint that speaks HTTP/2, until there is one.
+    http2: Option<&'a mut Http2Memory>,
     /// The body of the response, if it is compressed.
     compressed: Option<CompressedBody<'a>>,
     compressing: Compressing,
@@ -99,7 +101,7 @@ impl<'a> Exchange<'a> {
         begun: Instant,
         pipelined: bool,
     ) -> Self {
-        let Sides { client, endpoint, compressed, scratch } = sides;
+        let Sides { client, endpoint, compressed, http2, scratch } = sides;
         scratch.tries.clear();
         scratch.tried.clear();
         scratch.sent_head.clear();
@@ -109,6 +111,7 @@ impl<'a> Exchange<'a> {
             client,
             endpoint,
             spare: Some(compressed),
+            http2: Some(http2),
             compressed: None,
             compressing: Compressing::Never,
             scratch,

@@ -9,24 +9,26 @@ use crate::http::Method;
 use crate::limit::TRIES;
 
 impl Exchange<'_> {
-    /// Whether a failed try used an idle connection and nothing came back: most likely the endpoint had already closed it, and
-    /// gets the request again on a new one.
+    /// Whether a failed try used a connection that existed before and nothing came back, or the endpoint takes no more streams on it:
+    /// most likely the endpoint was closing it, and gets the request again on a new one.
     pub(super) fn was_stale(&self, retry: &Retry, attempt: &Attempt, failure: Failure) -> bool {
-        attempt.kept && failure.is_closed() && self.endpoint.received() == 0 && self.may_send_again(retry)
+        let unprocessed = failure == Failure::Unprocessed;
+        let silent = failure.is_closed() && self.endpoint.received() == 0;
+        attempt.kept && (silent || unprocessed) && self.may_send_again(retry, unprocessed)
     }
 
     /// Whether a failure leads to another try.
     pub(super) fn retries_failure(&self, retry: &Retry, tries: u32, failure: Failure) -> bool {
         failure.side() == Side::Upstream
             && covers(&retry.on, failure)
-            && self.may_retry(retry, tries)
+            && self.may_retry(retry, tries, failure.is_connect())
             // A try that could not connect was no load for anyone.
             && (failure.is_connect() || self.is_in_budget())
     }
 
     /// Whether the status of a response leads to another try.
     pub(super) fn retries_status(&self, retry: &Retry, tries: u32, status: u16) -> bool {
-        retry.on.statuses.contains(&status) && self.may_retry(retry, tries) && self.is_in_budget()
+        retry.on.statuses.contains(&status) && self.may_retry(retry, tries, false) && self.is_in_budget()
     }
 
     /// Takes a retry out of the backend's budget; `false` if it is used up.
@@ -38,16 +40,16 @@ impl Exchange<'_> {
         allowed
     }
 
-    /// Whether the policy allows another try.
-    fn may_retry(&self, retry: &Retry, tries: u32) -> bool {
+    /// Whether the policy allows another try. `unprocessed` says that the last one did nothing at its endpoint.
+    fn may_retry(&self, retry: &Retry, tries: u32, unprocessed: bool) -> bool {
         tries < retry.tries.unwrap_or(TRIES).min(TRIES)
             && retry.within.is_none_or(|within| self.dispatched.elapsed() < within)
-            && self.may_send_again(retry)
+            && self.may_send_again(retry, unprocessed)
     }
 
     /// Whether the request itself may be sent again.
-    fn may_send_again(&self, retry: &Retry) -> bool {
-        let safe = self.endpoint.sent() == 0 || self.is_idempotent() || retry.on.non_idempotent;
+    fn may_send_again(&self, retry: &Retry, unprocessed: bool) -> bool {
+        let safe = unprocessed || self.endpoint.sent() == 0 || self.is_idempotent() || retry.on.non_idempotent;
         safe && !self.client.is_answered() && self.client.can_rewind()
     }
 

@@ -18,15 +18,15 @@ use crate::http::{
 pub(crate) use crate::http1::After;
 use crate::http1::{self, AnswerTo, Http1Client, Http1Endpoint, Persistence, PreparedField};
 pub(super) use crate::http1::{BodySource, RelayedBody, ResponsePart};
-use crate::http2::{Http2Client, Http2Stream, Link};
+use crate::http2::{Http2Client, Http2Endpoint, Http2Stream, Link, RequestTo, StreamPlace};
 use crate::message::{ResponseContext, UpstreamRequest};
 use crate::net::tls;
 use crate::record::TlsView;
 use crate::respond::Answer;
-use crate::stream::{Downstream, Upstream};
+use crate::stream::Downstream;
 use crate::timer::{Millis, Timers};
 use crate::upstream::UpstreamConnection;
-use crate::work::{Scratch, Store, Work};
+use crate::work::{Http2Memory, Scratch, Store, Work};
 
 /// What an exchange works with: its sides, and the memory for what it produces.
 #[derive(Debug)]
@@ -34,28 +34,33 @@ pub(crate) struct Sides<'a> {
     pub(super) client: ClientSide<'a>,
     pub(super) endpoint: EndpointSide<'a>,
     pub(super) compressed: &'a mut Buffer,
+    pub(super) http2: &'a mut Http2Memory,
     pub(super) scratch: &'a mut Scratch,
 }
 
 impl<'a> Sides<'a> {
     /// A client that speaks HTTP/1.
     pub(crate) fn http1(stream: &'a mut Downstream, work: &'a mut Work) -> Self {
-        let Work { inbound, head, from_upstream, response, compressed, to_upstream, to_client, scratch, .. } = work;
+        let Work { inbound, head, from_upstream, response, compressed, http2, to_upstream, to_client, scratch, .. } =
+            work;
         Self {
             client: ClientSide::Http1(Http1Client::new(stream, inbound, head, to_client)),
             endpoint: EndpointSide::Http1(Http1Endpoint::new(from_upstream, response, to_upstream)),
             compressed,
+            http2,
             scratch,
         }
     }
 
     /// A client that has sent a request on a stream of HTTP/2. Its head was written to the work's memory.
     pub(crate) fn http2(link: &'a Link, stream: &'a mut Http2Stream, work: &'a mut Work) -> Self {
-        let Work { inbound, head, from_upstream, response, compressed, to_upstream, to_client, lines, scratch } = work;
+        let Work { inbound, head, from_upstream, response, compressed, http2, to_upstream, to_client, lines, scratch } =
+            work;
         Self {
             client: ClientSide::Http2(Http2Client::new(link, stream, inbound, head, to_client, lines)),
             endpoint: EndpointSide::Http1(Http1Endpoint::new(from_upstream, response, to_upstream)),
             compressed,
+            http2,
             scratch,
         }
     }
@@ -105,11 +110,22 @@ pub(super) enum ClientSide<'a> {
     Http2(Http2Client<'a>),
 }
 
+/// A connection to an endpoint.
+#[derive(Debug)]
+pub(super) enum Connected {
+    Http1(UpstreamConnection),
+    Http2(StreamPlace),
+}
+
 /// The side that receives the request.
 #[derive(Debug)]
 pub(super) enum EndpointSide<'a> {
     Http1(Http1Endpoint<'a>),
+    Http2(Http2Endpoint<'a>),
 }
+
+/// A request head on its way to the endpoint, as far as it is not in the memory for output.
+pub(super) type Written = Option<Box<RequestTo>>;
 
 /// Methods that each version of HTTP implements in its own way, and documents there.
 macro_rules! delegate {
@@ -140,6 +156,7 @@ macro_rules! endpoint {
     ($self:expr, $side:ident => $call:expr) => {
         match $self {
             EndpointSide::Http1($side) => $call,
+            EndpointSide::Http2($side) => $call,
         }
     };
 }
@@ -166,6 +183,7 @@ impl<'a> ClientSide<'a> {
     delegate! { mut request:
         fn source(&mut self) -> &mut BodySource<'a>;
         fn rewind(&mut self);
+        fn set_form(&mut self, form: BodyForm);
     }
     delegate! { client:
         fn next_look(&self) -> Millis;
@@ -233,10 +251,7 @@ impl<'a> ClientSide<'a> {
     }
 
     pub(super) fn write_interim(&mut self, from: &EndpointSide<'_>) {
-        match (self, from) {
-            (Self::Http1(client), EndpointSide::Http1(endpoint)) => client.write_interim(endpoint.response()),
-            (Self::Http2(client), EndpointSide::Http1(endpoint)) => client.write_interim(endpoint.response()),
-        }
+        client!(self, side => side.write_interim(from.response()));
     }
 
     /// Writes the head of the response. `sent` is the framing of a body that replaces that of the endpoint.
@@ -247,15 +262,13 @@ impl<'a> ClientSide<'a> {
         context: ResponseContext<'_>,
         value: &mut Vec<u8>,
     ) {
-        match (self, from) {
-            (Self::Http1(client), EndpointSide::Http1(endpoint)) => {
-                let framing = endpoint.framing();
+        match self {
+            Self::Http1(client) => {
+                let framing = from.framing();
                 let framing = sent.map_or(framing, |sent| Reframed { sent, ..framing });
-                client.write_response(endpoint.response(), framing, context, value);
+                client.write_response(from.response(), framing, context, value);
             }
-            (Self::Http2(client), EndpointSide::Http1(endpoint)) => {
-                client.write_response(endpoint.response(), sent.is_none(), context, value);
-            }
+            Self::Http2(client) => client.write_response(from.response(), sent.is_none(), context, value),
         }
     }
 
@@ -279,6 +292,7 @@ pub(super) fn poll_up(
     store: &Store,
     count: &mut u64,
 ) -> Poll<Result<(), ()>> {
+    let EndpointSide::Http1(endpoint) = endpoint else { return Poll::Ready(Err(())) };
     match client {
         ClientSide::Http1(client) => direction.poll(cx, store, client.stream(), endpoint.stream(), count),
         ClientSide::Http2(client) => direction.poll(cx, store, client, endpoint.stream(), count),
@@ -293,6 +307,7 @@ pub(super) fn poll_down(
     store: &Store,
     count: &mut u64,
 ) -> Poll<Result<(), ()>> {
+    let EndpointSide::Http1(endpoint) = endpoint else { return Poll::Ready(Err(())) };
     match client {
         ClientSide::Http1(client) => direction.poll(cx, store, endpoint.stream(), client.stream(), count),
         ClientSide::Http2(client) => direction.poll(cx, store, endpoint.stream(), client, count),
@@ -309,16 +324,13 @@ impl<'a> EndpointSide<'a> {
         fn body_received(&self) -> u64;
         fn response(&self) -> Spanned<'_, ResponseHead>;
         fn status(&self) -> u16;
+        fn framing(&self) -> Reframed;
     }
     delegate! { mut endpoint:
         fn begin(&mut self);
-        fn connect(&mut self, connection: UpstreamConnection);
         fn disconnect(&mut self);
-        fn take_reusable(&mut self, method: Method) -> Option<UpstreamConnection>;
         fn take_output(&mut self) -> Vec<u8>;
-        fn set_request(&mut self, head: Vec<u8>);
         fn take_body(&mut self, from: &mut BodySource<'_>) -> Result<bool, BodyError>;
-        fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut BodySource<'_>) -> Poll<io::Result<()>>;
         fn end_request(&mut self);
         fn break_request(&mut self);
         fn drop_unsent(&mut self);
@@ -327,9 +339,74 @@ impl<'a> EndpointSide<'a> {
         fn begin_body(&mut self, method: Method, form: BodyForm);
         fn source(&mut self) -> &mut BodySource<'a>;
         fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<bool, Failure>>;
-        fn stream(&mut self) -> &mut Upstream;
-        fn split_tunnel(&mut self) -> Direction;
-        fn count_sent(&mut self, count: u64);
+    }
+
+    /// Speaks HTTP/2 from now on.
+    pub(super) fn speak_http2(&mut self, memory: &'a mut Http2Memory, store: &Store) {
+        *self = Self::Http2(Http2Endpoint::new(memory, store));
+    }
+
+    /// Whether the endpoint is spoken to in HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
+    /// Uses a connection for the try.
+    pub(super) fn connect(&mut self, connection: Connected) {
+        match (self, connection) {
+            (Self::Http1(endpoint), Connected::Http1(connection)) => endpoint.connect(connection),
+            (Self::Http2(endpoint), Connected::Http2(place)) => endpoint.connect(place),
+            _ => debug_assert!(false, "the way of the route says which version is spoken"),
+        }
+    }
+
+    /// The connection, if it is to be kept after the complete response to a request with `method`. One of HTTP/2 stays where it is.
+    pub(super) fn take_reusable(&mut self, method: Method) -> Option<UpstreamConnection> {
+        match self {
+            Self::Http1(endpoint) => endpoint.take_reusable(method),
+            Self::Http2(endpoint) => {
+                endpoint.disconnect();
+                None
+            }
+        }
+    }
+
+    /// Sets the head of the request.
+    pub(super) fn set_request(&mut self, memory: Vec<u8>, written: Written) {
+        match self {
+            Self::Http1(endpoint) => endpoint.set_request(memory),
+            Self::Http2(endpoint) => endpoint.set_request(memory, written),
+        }
+    }
+
+    /// Writes pending bytes.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut BodySource<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Http1(endpoint) => endpoint.poll_write(cx, from),
+            Self::Http2(endpoint) => endpoint.poll_write(cx),
+        }
+    }
+
+    /// Notes that the endpoint was waited for too long.
+    pub(super) fn suspect(&self) {
+        if let Self::Http2(endpoint) = self {
+            endpoint.suspect();
+        }
+    }
+
+    // No tunnel leads to an endpoint over HTTP/2: there is no 101.
+
+    pub(super) fn split_tunnel(&mut self) -> Direction {
+        match self {
+            Self::Http1(endpoint) => endpoint.split_tunnel(),
+            Self::Http2(_) => Direction::default(),
+        }
+    }
+
+    pub(super) fn count_sent(&mut self, count: u64) {
+        if let Self::Http1(endpoint) = self {
+            endpoint.count_sent(count);
+        }
     }
 
     /// Prepares the fields about a client that every request of its connection carries, if they do not depend on the request.
@@ -344,6 +421,7 @@ impl<'a> EndpointSide<'a> {
                     let _ = family.http1.set(fields);
                 }
             }
+            Self::Http2(_) => {}
         }
     }
 
@@ -358,15 +436,19 @@ impl<'a> EndpointSide<'a> {
         out: &mut Vec<u8>,
         value: &mut Vec<u8>,
         expand: &mut impl Expand,
-    ) -> Result<(), Failure> {
+    ) -> Result<Written, Failure> {
         match self {
-            Self::Http1(endpoint) => endpoint.write_request(request, family.http1.get(), out, value, expand),
+            Self::Http1(endpoint) => {
+                endpoint.write_request(request, family.http1.get(), out, value, expand).map(|()| None)
+            }
+            Self::Http2(endpoint) => endpoint.write_request(request, out, value, expand).map(Some),
         }
     }
 
     pub(super) fn agrees_to_switch(&self, client: &ClientSide<'_>) -> bool {
         match self {
             Self::Http1(endpoint) => client.head().is_some_and(|request| endpoint.agrees_to_switch(request)),
+            Self::Http2(_) => false,
         }
     }
 }

@@ -196,8 +196,9 @@ impl Exchange<'_> {
         } else if self.limits.body == NEVER {
             let settings = self.live.snapshot.settings();
             let mut gap = settings.body_timeout;
-            // Once there is a response, client and endpoint talk to each other, and the pace is up to them.
-            if settings.body_rate > 0 && self.status == 0 {
+            // Once there is a response, client and endpoint talk to each other, and the pace is up to them. A call of gRPC may be a
+            // long talk to which the only answer comes at the end.
+            if settings.body_rate > 0 && self.status == 0 && !self.endpoint.is_http2() {
                 let now = self.facts.shard.timers.now();
                 gap = gap.min(self.patience.waits(now, self.client.received(), settings.body_rate));
             }

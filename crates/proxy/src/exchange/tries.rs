@@ -7,20 +7,23 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use fairway_model::decision::{self, Expand, Forwarding};
-use fairway_model::{Forward, Template, TooLong};
+use fairway_model::{Backend, Forward, Template, TooLong};
 
+use super::side::Connected;
 use super::transfer::Gaps;
 use super::{Allowance, Exchange};
 use crate::access_log::Format;
 use crate::balance::{Ask, Pick, TryOutcome, cookie};
 use crate::error::{Errno, Failure, Side};
+use crate::http::BodyForm;
+use crate::http2::{self, NewConnection, StreamChoice, StreamPlace};
 use crate::limit::TRIES;
 use crate::message::UpstreamRequest;
 use crate::reason::Reason;
 use crate::record::Try;
 use crate::shard::connect::{self, ConnectError};
 use crate::stream::Upstream;
-use crate::upstream::{Service, Target, UpstreamConnection, Way};
+use crate::upstream::{Service, Target, UpstreamConnection, UpstreamVersion, Way};
 
 /// A try in progress.
 #[derive(Debug)]
@@ -73,8 +76,15 @@ impl Exchange<'_> {
         let service = known.or_else(find).ok_or(Failure::NoService)?;
         service.budget.note_request(shard.timers.now());
         self.service = Some(service.clone());
-        let tls = service.with_backend(|backend| forwarding.tls(backend));
-        let way = shard.upstreams.ways.find(self.live, tls).map_err(Failure::InvalidTls)?;
+        let way = |backend: &Backend| (UpstreamVersion::of(&forwarding, backend), forwarding.tls(backend));
+        let (version, tls) = service.with_backend(way);
+        let way = shard.upstreams.ways.find(self.live, version, tls).map_err(Failure::InvalidTls)?;
+        if version == UpstreamVersion::Http2
+            && let Some(memory) = self.http2.take()
+        {
+            self.endpoint.speak_http2(memory, &shard.store);
+            self.client.set_form(BodyForm::Frames);
+        }
         let mut tries = 0;
         // Set when an idle connection turned out to be closed: its endpoint gets the request again, on a new connection.
         let mut again = None;
@@ -107,6 +117,9 @@ impl Exchange<'_> {
                 }
                 Err(failure) => failure,
             };
+            if failure.is_timeout() {
+                self.endpoint.suspect();
+            }
             self.endpoint.disconnect();
             if failure == Failure::NoFile {
                 // No endpoint was tried.
@@ -161,26 +174,29 @@ impl Exchange<'_> {
         let shard = &self.facts.shard;
         self.begin_try();
         let target = Target { address: attempt.pick.endpoint, way: way.number() };
-        let certain = !self.is_idempotent();
-        let kept = if fresh { None } else { shard.upstreams.take(&target, certain) };
-        let up = match kept {
-            Some(up) => {
-                attempt.kept = true;
-                shard.metrics.borrow_mut().upstream.reused += 1;
-                attempt.connect = Some(Duration::ZERO);
-                up
+        let connected = match way.version() {
+            UpstreamVersion::Http1 => {
+                let certain = !self.is_idempotent();
+                let kept = if fresh { None } else { shard.upstreams.take(&target, certain) };
+                Connected::Http1(match kept {
+                    Some(up) => {
+                        self.note_kept(attempt);
+                        up
+                    }
+                    None => {
+                        let stream = self.connect(forwarding.rule, service, way, target.address).await;
+                        let stream = self.count_connect(stream)?;
+                        attempt.connect = Some(attempt.begun.elapsed());
+                        UpstreamConnection { stream, target, opened: shard.timers.now(), requests: 0 }
+                    }
+                })
             }
-            None => {
-                let connected = self.connect(forwarding.rule, service, way, target.address).await;
-                let counts = &mut shard.metrics.borrow_mut().upstream;
-                let asked = |failure: &Failure| *failure != Failure::NoFile;
-                let stream = connected.inspect_err(|failure| counts.failed += u64::from(asked(failure)))?;
-                counts.connected += 1;
-                attempt.connect = Some(attempt.begun.elapsed());
-                UpstreamConnection { stream, target, opened: shard.timers.now(), requests: 0 }
+            // Boxed: it would otherwise take room in every connection of HTTP/1.
+            UpstreamVersion::Http2 => {
+                Connected::Http2(Box::pin(self.place(forwarding, service, way, attempt, target, fresh)).await?)
             }
         };
-        self.endpoint.connect(up);
+        self.endpoint.connect(connected);
         self.write_request(service, forwarding)?;
         poll_fn(|cx| self.poll_response_head(cx)).await?;
         attempt.header = Some(attempt.begun.elapsed());
@@ -192,6 +208,87 @@ impl Exchange<'_> {
             return Err(Failure::Upgrade);
         }
         Ok(())
+    }
+
+    fn note_kept(&self, attempt: &mut Attempt) {
+        attempt.kept = true;
+        self.facts.shard.metrics.borrow_mut().upstream.reused += 1;
+        attempt.connect = Some(Duration::ZERO);
+    }
+
+    fn count_connect(&self, connected: Result<Upstream, Failure>) -> Result<Upstream, Failure> {
+        let counts = &mut self.facts.shard.metrics.borrow_mut().upstream;
+        let asked = |failure: &Failure| *failure != Failure::NoFile;
+        let connected = connected.inspect_err(|failure| counts.failed += u64::from(asked(failure)))?;
+        counts.connected += 1;
+        Ok(connected)
+    }
+
+    /// A place on a connection of HTTP/2, which exists or is made.
+    async fn place(
+        &mut self,
+        forwarding: &Forwarding<'_>,
+        service: &Service,
+        way: &Way,
+        attempt: &mut Attempt,
+        target: Target,
+        fresh: bool,
+    ) -> Result<StreamPlace, Failure> {
+        let (facts, limits) = (self.facts, self.live.prepared.pool);
+        let (shard, timeout) = (&facts.shard, forwarding.rule.policy.connect_timeout);
+        let end = shard.timers.after(timeout);
+        let mut waited = false;
+        loop {
+            let opening = match shard.http2.place(&target, shard.timers.now(), fresh, &limits) {
+                StreamChoice::Stream(place) => {
+                    if waited {
+                        attempt.connect = Some(attempt.begun.elapsed());
+                    } else {
+                        self.note_kept(attempt);
+                    }
+                    return Ok(place);
+                }
+                StreamChoice::Wait(opening) => opening,
+                StreamChoice::Open(duty) => {
+                    let opening = duty.opening();
+                    let stream = self.connect(forwarding.rule, service, way, target.address).await;
+                    match self.count_connect(stream) {
+                        Ok(stream) => {
+                            let new = NewConnection { target, stream, timeout, limits };
+                            http2::start(new, duty, shard.timers.clone(), shard.blocks.clone());
+                        }
+                        // Others who wait are not to blame for a client that leaves.
+                        Err(failure) if failure.side() == Side::Downstream || failure == Failure::Shutdown => {
+                            return Err(failure);
+                        }
+                        Err(failure) => {
+                            duty.fail(failure);
+                            return Err(failure);
+                        }
+                    }
+                    opening
+                }
+            };
+            waited = true;
+            let (deadline, client) = (self.deadline, &mut self.client);
+            deadline.set(end);
+            let made = poll_fn(|cx| match opening.poll(cx) {
+                Poll::Ready(Err(Some(failure))) => Poll::Ready(Err(failure)),
+                Poll::Ready(Ok(connection)) => Poll::Ready(Ok(Some(connection))),
+                Poll::Ready(Err(None)) => Poll::Ready(Ok(None)),
+                Poll::Pending if shard.is_stopping() => Poll::Ready(Err(Failure::Shutdown)),
+                Poll::Pending if shard.timers.now() >= end => Poll::Ready(Err(Failure::ConnectTimeout)),
+                Poll::Pending => client.poll_gone(cx, &shard.timers).map(Err),
+            })
+            .await?;
+            if let Some(place) = made.and_then(|connection| shard.http2.take(&connection, shard.timers.now())) {
+                attempt.connect = Some(attempt.begun.elapsed());
+                return Ok(place);
+            }
+            if shard.timers.now() >= end {
+                return Err(Failure::ConnectTimeout);
+            }
+        }
     }
 
     /// Makes a new connection, while the client waits for it.
@@ -238,9 +335,17 @@ impl Exchange<'_> {
             let request = UpstreamRequest::new(self.live, head, plan, forwarding, backend, decision);
             self.endpoint.write_request(&request, &self.facts.family, &mut out, &mut value, &mut OfExchange(self))
         });
-        self.endpoint.set_request(out);
         self.scratch.value = value;
-        written
+        match written {
+            Ok(written) => {
+                self.endpoint.set_request(out, written);
+                Ok(())
+            }
+            Err(failure) => {
+                self.endpoint.set_request(out, None);
+                Err(failure)
+            }
+        }
     }
 
     /// Appends the expansion of a template for this request.

@@ -21,11 +21,13 @@ pub struct ChunkLimits {
     pub extensions: usize,
     /// The trailer section. Default 8 KiB.
     pub trailers: usize,
+    /// Which names trailers may have; others are dropped. Default [`NameRules::Plain`], as for requests.
+    pub names: NameRules,
 }
 
 impl Default for ChunkLimits {
     fn default() -> Self {
-        Self { size_line: CHUNK_LINE, extensions: CHUNK_EXTENSIONS, trailers: TRAILERS }
+        Self { size_line: CHUNK_LINE, extensions: CHUNK_EXTENSIONS, trailers: TRAILERS, names: NameRules::Plain }
     }
 }
 
@@ -166,7 +168,7 @@ impl ChunkDecoder {
                     self.state = State::Done;
                     return Ok((2, Element::End));
                 }
-                Ok((line.len() + 2, Element::Trailer(trailer(line)?)))
+                Ok((line.len() + 2, Element::Trailer(trailer(line, self.limits.names)?)))
             }
             State::Done => Ok((0, Element::End)),
         }
@@ -384,8 +386,8 @@ const KEPT_TRAILERS: KnownSet = KnownSet::of(&[KnownField::Etag, KnownField::Tra
 
 /// Name and value of a trailer line; `None` if it is dropped.
 #[allow(clippy::type_complexity)]
-fn trailer(line: &[u8]) -> Result<Option<(Range<usize>, Range<usize>)>, BodyError> {
-    let field = parse_line(line, 0, NameRules::Plain).map_err(|_| BodyError::InvalidTrailer)?;
+fn trailer(line: &[u8], names: NameRules) -> Result<Option<(Range<usize>, Range<usize>)>, BodyError> {
+    let field = parse_line(line, 0, names).map_err(|_| BodyError::InvalidTrailer)?;
     Ok(field
         .filter(|field| field.known() == KnownField::Other || KEPT_TRAILERS.contains(field.known()))
         .map(|field| (field.name_span().range(), field.value_span().range())))

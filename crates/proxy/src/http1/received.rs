@@ -15,12 +15,21 @@ pub(crate) struct ReceivedRequest<'a> {
     head_len: u64,
     /// Whether the client waits for `100 Continue`.
     expects_continue: bool,
+    /// How the endpoint learns where the body ends.
+    form: BodyForm,
 }
 
 impl<'a> ReceivedRequest<'a> {
     /// Starts with what was received so far. The head counts once [`begin`](Self::begin) reports that it was accepted.
     pub(crate) fn new(received: &'a mut Buffer, head: &'a RequestHead) -> Self {
-        Self { head, source: BodySource::new(received), parsed: false, head_len: 0, expects_continue: false }
+        Self {
+            head,
+            source: BodySource::new(received),
+            parsed: false,
+            head_len: 0,
+            expects_continue: false,
+            form: BodyForm::Chunks,
+        }
     }
 
     /// Reports that the head was accepted and is held.
@@ -75,6 +84,11 @@ impl<'a> ReceivedRequest<'a> {
         self.head_len + self.source.body.data_len()
     }
 
+    /// Sets how the endpoint learns where the body ends, for the tries to come.
+    pub(crate) fn set_form(&mut self, form: BodyForm) {
+        self.form = form;
+    }
+
     /// Whether the body can be read again from its beginning.
     pub(crate) fn can_rewind(&self) -> bool {
         self.source.buffer.can_rewind()
@@ -93,6 +107,6 @@ impl<'a> ReceivedRequest<'a> {
     }
 
     fn whole_body(&self) -> RelayedBody {
-        RelayedBody::new(self.head.framing(), BodyForm::Chunks)
+        RelayedBody::new(self.head.framing(), self.form)
     }
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::body::BodyDecoder;
 use super::chunk::{ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, DecodedPiece, Event, Relay};
 use crate::buffer::Buffer;
-use crate::http::{BodyError, BodyForm, Framing};
+use crate::http::{BodyError, BodyForm, Framing, NameRules};
 use crate::outgoing::Outgoing;
 
 /// Pieces up to this size are copied after the head instead of being written from where they are. Two pages: copying them costs
@@ -121,7 +121,15 @@ struct Piece {
 impl RelayedBody {
     /// Creates a body for a recipient.
     pub(crate) fn new(framing: Framing, form: BodyForm) -> Self {
-        let limits = ChunkLimits::default();
+        Self::within(framing, form, ChunkLimits::default())
+    }
+
+    /// Creates the body of a response, whose trailers may have any name.
+    pub(crate) fn of_response(framing: Framing, form: BodyForm) -> Self {
+        Self::within(framing, form, ChunkLimits { names: NameRules::Tokens, ..ChunkLimits::default() })
+    }
+
+    fn within(framing: Framing, form: BodyForm, limits: ChunkLimits) -> Self {
         let kind = match (framing, form) {
             (Framing::Chunked, BodyForm::Chunks) => RelayKind::Chunked(ChunkRelay::new(limits)),
             (Framing::Chunked, BodyForm::Close) => RelayKind::Unchunking(ChunkDecoder::new(limits), 0),

@@ -3,20 +3,19 @@
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, Waker, ready};
 
-use ::http::{HeaderMap, HeaderName, HeaderValue};
-use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 
 use super::block::Block;
+use super::body::{BodyReceiving, BodySending, Filled, ReceiveError, gone, poll_room};
 use super::compose::{self, FieldGatherer, GatheredField, Head};
 use super::link::Link;
 use crate::buffer::Buffer;
 use crate::direction::Direction;
 use crate::error::Failure;
 use crate::http::{BodyError, BodyForm, Framing, Method, RequestHead, ResponseHead, Spanned};
-use crate::http1::{After, BodySource, ChunkEncoder, Event, ReceivedRequest};
-use crate::limit::{HTTP2_BLOCK, TRAILERS};
+use crate::http1::{After, BodySource, ReceivedRequest};
+use crate::limit::HTTP2_BLOCK;
 use crate::message::ResponseContext;
 use crate::outgoing::Outgoing;
 use crate::record::TlsView;
@@ -25,31 +24,16 @@ use crate::stream::{ReadInto, WriteFrom};
 use crate::timer::{Millis, NEVER, Timers};
 use crate::work::Store;
 
-/// What the chunked coding adds to a piece of data: its length in hexadecimal digits and two line ends.
-// No limit: part of the coding.
-const CHUNK_OVERHEAD: usize = 12;
-
 /// A stream of a connection, both ways, and what waits on it.
 #[derive(Debug)]
 pub(crate) struct Http2Stream {
-    received: RecvStream,
+    received: BodyReceiving,
     respond: SendResponse<Block>,
     /// Present once the head of the response was sent.
     send: Option<SendStream<Block>>,
-    /// Whether the end of the response was sent.
-    finished: bool,
-    /// Data that was received and finds no room in the source.
-    rest: Bytes,
-    /// Bytes in the source for which the client's window was not opened again.
-    unreleased: usize,
     /// The head of the response, until it is sent.
     response: Option<Head>,
-    /// Data of the response, until it is sent, from `at` on.
-    data: Vec<u8>,
-    at: usize,
-    trailers: HeaderMap,
-    /// Whether nothing follows the data.
-    ends: bool,
+    body: BodySending,
     sent: u64,
     sent_head: u64,
     answered: bool,
@@ -59,17 +43,11 @@ impl Http2Stream {
     /// A stream with a request.
     pub(crate) fn new(received: RecvStream, respond: SendResponse<Block>) -> Self {
         Self {
-            received,
+            received: BodyReceiving::new(received),
             respond,
             send: None,
-            finished: false,
-            rest: Bytes::new(),
-            unreleased: 0,
             response: None,
-            data: Vec::new(),
-            at: 0,
-            trailers: HeaderMap::new(),
-            ends: false,
+            body: BodySending::default(),
             sent: 0,
             sent_head: 0,
             answered: false,
@@ -78,27 +56,23 @@ impl Http2Stream {
 
     /// Whether the client has sent all of its request.
     pub(crate) fn has_all(&self) -> bool {
-        self.received.is_end_stream()
+        self.received.has_all()
     }
 
     /// Whether the client, or `h2` for a fault of the client, has reset the stream before the end of the response.
     pub(crate) fn was_cut(&mut self) -> bool {
-        !self.finished && self.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready()
+        !self.body.is_finished() && self.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     /// Whether the client still sends although it has the whole response. Some clients lose the response when their stream is
     /// reset then, with NO_ERROR as well (httpx, Java's HttpClient), so their data is read for a while.
     pub(crate) fn lingers(&self) -> bool {
-        self.finished && !self.has_all()
+        self.body.is_finished() && !self.has_all()
     }
 
     /// Drops data; `None` at the end of it.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Option<u64>> {
-        self.rest = Bytes::new();
-        let held = self.received.flow_control().used_capacity();
-        let _ = self.received.flow_control().release_capacity(held);
-        let data = ready!(self.received.poll_data(cx));
-        Poll::Ready(data.and_then(Result::ok).map(|data| data.len() as u64))
+        self.received.poll_discard(cx)
     }
 
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -109,7 +83,7 @@ impl Http2Stream {
     }
 
     fn reset(&mut self, reason: Reason) {
-        if !self.finished {
+        if !self.body.is_finished() {
             match &mut self.send {
                 None => self.respond.send_reset(reason),
                 Some(send) => send.send_reset(reason),
@@ -164,7 +138,7 @@ impl<'a> Http2Client<'a> {
 
     /// Lets a client that waits for permission send its body.
     pub(crate) fn write_continue(&mut self) -> bool {
-        if self.request.takes_permission() && self.stream.rest.is_empty() && !self.stream.answered {
+        if self.request.takes_permission() && self.stream.received.is_drained() && !self.stream.answered {
             let mut interim = ::http::Response::new(());
             *interim.status_mut() = ::http::StatusCode::CONTINUE;
             // One that the client has reset is noticed when its body is read.
@@ -179,69 +153,18 @@ impl<'a> Http2Client<'a> {
         self.release();
         let chunked = self.request.head.framing() == Framing::Chunked;
         store.make_room(self.request.source.buffer, self.request.source.to_come());
-        match ready!(self.poll_data(cx)).map_err(|error| failure(&error))? {
-            true => {
-                let buffer = &mut *self.request.source.buffer;
-                let overhead = if chunked { CHUNK_OVERHEAD } else { 0 };
-                let count = self.stream.rest.len().min(buffer.room().saturating_sub(overhead));
-                if chunked {
-                    buffer.append(size_line(count, &mut [0; CHUNK_OVERHEAD]));
-                }
-                buffer.append(&self.stream.rest[..count]);
-                if chunked {
-                    buffer.append(ChunkEncoder::CHUNK_END);
-                }
-                self.stream.rest.advance(count);
-                self.stream.unreleased += count;
-                Poll::Ready(Ok(()))
-            }
-            false => self.poll_end(cx, chunked),
-        }
-    }
-
-    /// Receives data if there is none left; `false` at the end of the body.
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, h2::Error>> {
-        while self.stream.rest.is_empty() {
-            match ready!(self.stream.received.poll_data(cx)) {
-                Some(Ok(data)) => self.stream.rest = data,
-                Some(Err(error)) => return Poll::Ready(Err(error)),
-                None => return Poll::Ready(Ok(false)),
-            }
-        }
-        Poll::Ready(Ok(true))
-    }
-
-    /// Writes the end of the body, with its trailers.
-    fn poll_end(&mut self, cx: &mut Context<'_>, chunked: bool) -> Poll<Result<(), Failure>> {
-        let trailers = match ready!(self.stream.received.poll_trailers(cx)) {
-            Ok(trailers) => trailers.unwrap_or_default(),
-            Err(error) => return Poll::Ready(Err(failure(&error))),
-        };
-        if !chunked {
+        let filled = self.stream.received.poll_fill(cx, self.request.source.buffer, chunked, &mut self.out.lead);
+        Poll::Ready(match ready!(filled) {
             // `h2` compares the length of the body with what was announced.
-            return Poll::Ready(Err(Failure::RequestBody(BodyError::InvalidFrames)));
-        }
-        let fields = || trailers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-        let size: usize = fields().map(|(name, value)| name.len() + value.len() + 4).sum();
-        if size + ChunkEncoder::END.len() > TRAILERS.min(self.request.source.buffer.room()) {
-            return Poll::Ready(Err(Failure::RequestBody(BodyError::TrailersTooLong)));
-        }
-        let memory = &mut self.out.lead;
-        memory.clear();
-        // The relay drops those that may not be forwarded, as it does with those of HTTP/1.
-        ChunkEncoder::end(fields(), memory);
-        self.request.source.buffer.append(memory);
-        memory.clear();
-        Poll::Ready(Ok(()))
+            Ok(Filled::End) if !chunked => Err(Failure::RequestBody(BodyError::InvalidFrames)),
+            Ok(_) => Ok(()),
+            Err(ReceiveError::Gone(error)) => Err(failure(&error)),
+            Err(ReceiveError::Trailers) => Err(Failure::RequestBody(BodyError::TrailersTooLong)),
+        })
     }
 
-    /// Opens the client's window for what was passed on. More is received only when all of it was.
     fn release(&mut self) {
-        if self.stream.unreleased > 0 {
-            // An error says that the stream is gone, which the next read says as well.
-            let _ = self.stream.received.flow_control().release_capacity(self.stream.unreleased);
-            self.stream.unreleased = 0;
-        }
+        self.stream.received.release();
     }
 
     /// Completes when the client has reset the stream, or is gone.
@@ -262,35 +185,7 @@ impl<'a> Http2Client<'a> {
     /// # Errors
     /// The body is malformed.
     pub(crate) fn take_body(&mut self, from: &mut BodySource<'_>) -> Result<bool, BodyError> {
-        if self.stream.at == self.stream.data.len() {
-            self.stream.data.clear();
-            self.stream.at = 0;
-        }
-        while !from.body.has_ended() && self.stream.data.len() < HTTP2_BLOCK {
-            let filled = from.buffer.filled();
-            let input = &filled[..filled.len().min(HTTP2_BLOCK)];
-            let piece = from.body.decode(input)?;
-            match piece.event {
-                Event::Data(range) => {
-                    if self.stream.data.capacity() == 0 {
-                        self.stream.data = self.link.blocks.take();
-                    }
-                    self.stream.data.extend_from_slice(&input[range]);
-                }
-                Event::Trailer { name, value } => {
-                    if let (Ok(name), Ok(value)) =
-                        (HeaderName::from_bytes(&input[name]), HeaderValue::from_bytes(&input[value]))
-                    {
-                        // Their number is bounded by the size of a trailer section.
-                        self.stream.trailers.append(name, value);
-                    }
-                }
-                Event::NeedMore if piece.consumed == 0 => break,
-                Event::NeedMore | Event::End => {}
-            }
-            from.buffer.consume(piece.consumed);
-        }
-        self.stream.ends |= from.body.has_ended();
+        self.stream.body.take_body(from, self.link)?;
         Ok(!self.has_written())
     }
 
@@ -300,50 +195,25 @@ impl<'a> Http2Client<'a> {
     /// The body had not ended.
     pub(crate) fn end_body(&mut self, from: &mut BodySource<'_>) -> Result<(), BodyError> {
         from.body.close(self.out)?;
-        self.stream.ends = true;
+        self.stream.body.end();
         Ok(())
     }
 
     /// Hands everything over to the connection, as far as the client's window allows.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, _: &mut BodySource<'_>) -> Poll<io::Result<()>> {
         if let Some((head, size)) = self.stream.response.take() {
-            let alone = self.stream.ends && self.stream.at == self.stream.data.len() && self.stream.trailers.is_empty();
+            let alone = self.stream.body.is_void();
             self.stream.send = Some(self.stream.respond.send_response(head, alone).map_err(|_| gone())?);
-            self.stream.finished = alone;
+            if alone {
+                self.stream.body.finish();
+            }
             self.stream.sent += size;
             self.stream.sent_head = self.stream.sent;
             self.link.credit(size as usize);
         }
-        let Some(send) = &mut self.stream.send else { return Poll::Ready(Ok(())) };
-        while self.stream.at < self.stream.data.len() {
-            let left = self.stream.data.len() - self.stream.at;
-            let room = ready!(poll_room(send, cx, left))?;
-            let count = room.min(left);
-            let last = self.stream.ends && count == left && self.stream.trailers.is_empty();
-            let block = if count == left {
-                let (memory, at) = (std::mem::take(&mut self.stream.data), std::mem::take(&mut self.stream.at));
-                Block::new(memory, at, self.link.blocks.clone())
-            } else {
-                let mut memory = self.link.blocks.take();
-                memory.extend_from_slice(&self.stream.data[self.stream.at..self.stream.at + count]);
-                self.stream.at += count;
-                Block::new(memory, 0, self.link.blocks.clone())
-            };
-            send.send_data(block, last).map_err(|_| gone())?;
-            self.stream.finished = last;
-            self.stream.sent += count as u64;
-            self.link.credit(count);
-        }
-        if self.stream.ends && !self.stream.finished {
-            if self.stream.trailers.is_empty() {
-                send.send_data(Block::new(Vec::new(), 0, self.link.blocks.clone()), true).map_err(|_| gone())?;
-            } else {
-                send.send_trailers(std::mem::take(&mut self.stream.trailers)).map_err(|_| gone())?;
-            }
-            self.stream.finished = true;
-            self.link.credit(0);
-        }
-        Poll::Ready(Ok(()))
+        let Http2Stream { send, body, sent, .. } = &mut *self.stream;
+        let Some(send) = send else { return Poll::Ready(Ok(())) };
+        body.poll_write(cx, send, self.link, sent)
     }
 
     /// Bytes of the response that were handed over, its head without compression.
@@ -405,10 +275,7 @@ impl<'a> Http2Client<'a> {
 
     fn forget_response(&mut self) {
         self.stream.response = None;
-        self.stream.data.clear();
-        self.stream.at = 0;
-        self.stream.trailers.clear();
-        self.stream.ends = false;
+        self.stream.body.clear();
     }
 
     /// Writes an answer of the proxy's own and returns its status.
@@ -421,14 +288,12 @@ impl<'a> Http2Client<'a> {
         self.forget_response();
         let head_only = self.request.method() == Method::Head;
         let gathered = FieldGatherer::new(&mut self.out.lead, self.lines);
-        if self.stream.data.capacity() == 0 {
-            self.stream.data = self.link.blocks.take();
-        }
-        let head = compose::answer(&answer, head_only, gathered, &mut context, value, &mut self.stream.data);
+        let body = self.stream.body.room(self.link);
+        let head = compose::answer(&answer, head_only, gathered, &mut context, value, body);
         self.out.lead.clear();
         let status = head.0.status().as_u16();
         self.stream.response = Some(head);
-        self.stream.ends = true;
+        self.stream.body.end();
         self.stream.answered = true;
         status
     }
@@ -460,9 +325,7 @@ impl<'a> Http2Client<'a> {
 
     /// Whether everything was handed over.
     pub(crate) fn has_written(&self) -> bool {
-        self.stream.response.is_none()
-            && self.stream.at == self.stream.data.len()
-            && (!self.stream.ends || self.stream.finished)
+        self.stream.response.is_none() && self.stream.body.is_empty()
     }
 
     /// Counts bytes sent by a tunnel.
@@ -478,7 +341,7 @@ impl<'a> Http2Client<'a> {
 
 impl Drop for Http2Client<'_> {
     fn drop(&mut self) {
-        self.link.blocks.keep(std::mem::take(&mut self.stream.data));
+        self.stream.body.release(self.link);
     }
 }
 
@@ -486,13 +349,7 @@ impl Drop for Http2Client<'_> {
 impl ReadInto for Http2Client<'_> {
     fn poll_read_into(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
         self.release();
-        if !ready!(self.poll_data(cx)).map_err(|_| gone())? {
-            return Poll::Ready(Ok(0));
-        }
-        let count = self.stream.rest.len().min(room.len());
-        self.stream.rest.copy_to_slice(&mut room[..count]);
-        self.stream.unreleased = count;
-        Poll::Ready(Ok(count))
+        self.stream.received.poll_copy(cx, room).map_err(|_| gone())
     }
 }
 
@@ -518,43 +375,17 @@ impl WriteFrom for Http2Client<'_> {
 
     fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(send) = &mut self.stream.send
-            && !std::mem::replace(&mut self.stream.finished, true)
+            && !self.stream.body.is_finished()
         {
+            self.stream.body.finish();
             send.send_data(Block::new(Vec::new(), 0, self.link.blocks.clone()), true).map_err(|_| gone())?;
         }
         Poll::Ready(Ok(()))
     }
 }
 
-/// Room for data in the client's windows, of which `wanted` bytes are enough.
-fn poll_room(send: &mut SendStream<Block>, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
-    send.reserve_capacity(wanted);
-    let room = send.capacity();
-    if room > 0 {
-        return Poll::Ready(Ok(room));
-    }
-    match ready!(send.poll_capacity(cx)) {
-        Some(Ok(room)) => Poll::Ready(Ok(room)),
-        Some(Err(_)) | None => Poll::Ready(Err(gone())),
-    }
-}
-
-fn gone() -> io::Error {
-    io::ErrorKind::BrokenPipe.into()
-}
-
 /// Why a request body ended early: `h2` found a fault in it, or the client has gone or has cancelled it.
 fn failure(error: &h2::Error) -> Failure {
     let faulty = error.is_library() && error.reason() == Some(Reason::PROTOCOL_ERROR);
     if faulty { Failure::RequestBody(BodyError::InvalidFrames) } else { Failure::ClientGone }
-}
-
-/// The line before a chunk of so many bytes.
-fn size_line(count: usize, memory: &mut [u8; CHUNK_OVERHEAD]) -> &[u8] {
-    use std::io::Write;
-    let mut rest = &mut memory[..];
-    // Eight digits and a line end fit: no frame is larger than 16 MiB.
-    let _ = write!(rest, "{count:x}\r\n");
-    let left = rest.len();
-    &memory[..CHUNK_OVERHEAD - left]
 }

@@ -1,17 +1,20 @@
-//! The heads that clients get over HTTP/2. The model decides which fields they have.
+//! The heads that clients and endpoints get over HTTP/2. The model decides which fields they have.
 //!
-//! `h2` takes a map of fields that it owns, so one is made for each response; all values are slices of one copy.
+//! `h2` takes a map of fields that it owns, so one is made for each head; all values are slices of one copy.
 
 use std::convert::Infallible;
 use std::ops::Range;
 
 use ::http::header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
+use ::http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use bytes::Bytes;
+use fairway_model::decision::Expand;
 use fairway_model::{FieldName, FieldSink, Fields, KnownField, KnownSet, decimal};
 
+use crate::error::Failure;
 use crate::http::{FieldsView, ResponseHead, Spanned, is_field_value};
-use crate::message::ResponseContext;
+use crate::message::{ResponseContext, UpstreamRequest};
 use crate::respond::{Answer, Page};
 
 /// One field: its name, and where its value is in the text of all values.
@@ -57,17 +60,17 @@ impl<'a> FieldGatherer<'a> {
         context.clock.read(|date| self.add(DATE.as_bytes(), date));
     }
 
-    /// The fields, and their size without compression.
-    pub(super) fn finish(self) -> (HeaderMap, u64) {
-        let mut map = HeaderMap::with_capacity(self.lines.len());
+    /// The fields, and their size without compression; `None` if there are more than a map can hold.
+    pub(super) fn finish(self) -> Option<(HeaderMap, u64)> {
+        let mut map = HeaderMap::try_with_capacity(self.lines.len()).ok()?;
         let text = Bytes::copy_from_slice(self.text);
         for (name, range) in self.lines.drain(..) {
             // Checked when it was added.
             if let Ok(value) = HeaderValue::from_maybe_shared(text.slice(range)) {
-                map.append(name, value);
+                map.try_append(name, value).ok()?;
             }
         }
-        (map, self.size)
+        Some((map, self.size))
     }
 
     /// Appends the fields as HTTP/1 has them, for the log.
@@ -115,14 +118,108 @@ impl FieldGatherer<'_> {
     }
 }
 
+/// Gathers the fields of a request. The host is no field there, but a pseudo-header.
+struct RequestGatherer<'a> {
+    fields: FieldGatherer<'a>,
+    /// Where the host is in the text.
+    host: Range<usize>,
+}
+
+impl<'f, F: Fields<'f>> FieldSink<F> for RequestGatherer<'_> {
+    type Prepared = Infallible;
+
+    fn field(&mut self, name: FieldName<'_>, value: &[u8]) {
+        if name.as_bytes().eq_ignore_ascii_case(b"host") {
+            let start = self.fields.text.len();
+            self.fields.text.extend_from_slice(value);
+            self.host = start..self.fields.text.len();
+        } else {
+            self.fields.add(name.as_bytes(), value);
+        }
+    }
+
+    fn number(&mut self, name: FieldName<'_>, number: u64) {
+        self.fields.add_number(name, number);
+    }
+
+    fn prepared(&mut self, lines: &Infallible) {
+        match *lines {}
+    }
+
+    fn forward(&mut self, fields: F, drop: KnownSet, drop_also: impl FnMut(KnownField, &[u8]) -> bool) {
+        self.fields.forward(fields, drop, drop_also);
+    }
+}
+
+/// A request that waits to be sent, and its size without compression.
+pub(crate) type RequestTo = (Request<()>, u64);
+
+/// The head of a request for an endpoint.
+///
+/// # Errors
+/// If a configured value makes the head invalid.
+pub(super) fn request(
+    request: &UpstreamRequest<'_>,
+    secure: bool,
+    text: &mut Vec<u8>,
+    lines: &mut Vec<GatheredField>,
+    value: &mut Vec<u8>,
+    expand: &mut impl Expand,
+) -> Result<RequestTo, Failure> {
+    let mut gathered = RequestGatherer { fields: FieldGatherer::new(text, lines), host: 0..0 };
+    request.edits.write(&mut gathered, None, value, expand)?;
+    let RequestGatherer { fields, host } = gathered;
+    let unwritable = Failure::Unwritable;
+    let mut uri = ::http::uri::Parts::default();
+    let target = &request.edits.scratch.target;
+    let path = path_and_query(target).ok_or(unwritable)?;
+    let size = request.edits.head.method.len() + target.len() + host.len();
+    uri.path_and_query = Some(path);
+    let authority = &fields.text[host];
+    // HTTP/1.0 has requests without a host.
+    let version = if authority.is_empty() { Version::HTTP_11 } else { Version::HTTP_2 };
+    if version == Version::HTTP_2 {
+        uri.authority = Some(Authority::try_from(authority).map_err(|_| unwritable)?);
+        uri.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
+    }
+    let mut head = Request::new(());
+    *head.method_mut() = Method::from_bytes(request.edits.head.method).map_err(|_| unwritable)?;
+    *head.uri_mut() = Uri::from_parts(uri).map_err(|_| unwritable)?;
+    *head.version_mut() = version;
+    let (mut fields, fields_size) = fields.finish().ok_or(unwritable)?;
+    // Trailers always find their way to the client, or to its end of the connection. Some servers of gRPC insist.
+    fields.try_append(TE, HeaderValue::from_static("trailers")).map_err(|_| unwritable)?;
+    *head.headers_mut() = fields;
+    // What the pseudo-headers take.
+    Ok((head, size as u64 + fields_size + 40))
+}
+
+/// The target of a request. The bytes that no URI may have, which HTTP/1 lets pass, are encoded.
+fn path_and_query(target: &[u8]) -> Option<PathAndQuery> {
+    if let Ok(path) = PathAndQuery::try_from(target) {
+        return Some(path);
+    }
+    let mut encoded = Vec::with_capacity(target.len() + 64);
+    for &byte in target {
+        if byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte) {
+            encoded.push(byte);
+        } else {
+            const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+            encoded.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+    }
+    PathAndQuery::try_from(&encoded[..]).ok()
+}
+
 /// A head that waits to be sent, and its size without compression.
 pub(super) type Head = (Response<()>, u64);
 
 fn head(status: u16, gathered: FieldGatherer<'_>) -> Head {
-    let (fields, size) = gathered.finish();
     let mut response = Response::new(());
     *response.version_mut() = Version::HTTP_2;
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // The number of fields of a response has a limit far below.
+    let (fields, size) = gathered.finish().unwrap_or_default();
     *response.headers_mut() = fields;
     // What `:status` takes.
     (response, size + 10)

@@ -1,5 +1,5 @@
 //! The bytes of a connection as `h2` gets them: those that were read already come first, frames are counted as they pass, and closing
-//! waits for the client's end, as HTTP/1 does.
+//! waits for the peer's end, as HTTP/1 does.
 
 use std::io;
 use std::pin::Pin;
@@ -10,12 +10,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::link::Link;
 use crate::limit::LINGER_BYTES;
-use crate::stream::{Downstream, ReadInto, WriteFrom};
+use crate::stream::{MaybeTls, OverTcp, ReadInto, WriteFrom};
 
 /// A connection for `h2`.
 #[derive(Debug)]
-pub(crate) struct Http2Io {
-    stream: Downstream,
+pub(crate) struct Http2Io<S> {
+    stream: MaybeTls<S>,
     /// What was read before it was known to be HTTP/2.
     early: Vec<u8>,
     link: Rc<Link>,
@@ -24,9 +24,9 @@ pub(crate) struct Http2Io {
     left: u64,
 }
 
-impl Http2Io {
+impl<S: OverTcp> Http2Io<S> {
     /// A connection of which `early` was read already.
-    pub(crate) fn new(stream: Downstream, early: Vec<u8>, link: Rc<Link>) -> Self {
+    pub(crate) fn new(stream: MaybeTls<S>, early: Vec<u8>, link: Rc<Link>) -> Self {
         Self { stream, early, link, finished: false, left: LINGER_BYTES }
     }
 
@@ -42,7 +42,7 @@ impl Http2Io {
     }
 }
 
-impl AsyncRead for Http2Io {
+impl<S: OverTcp> AsyncRead for Http2Io<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.link.is_abused() {
@@ -53,8 +53,8 @@ impl AsyncRead for Http2Io {
         let before = buf.filled().len();
         if this.early.is_empty() {
             let read = match &mut this.stream {
-                Downstream::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-                Downstream::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
+                MaybeTls::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+                MaybeTls::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
             };
             ready!(read)?;
         } else {
@@ -67,7 +67,7 @@ impl AsyncRead for Http2Io {
     }
 }
 
-impl AsyncWrite for Http2Io {
+impl<S: OverTcp> AsyncWrite for Http2Io<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
     }
@@ -79,8 +79,8 @@ impl AsyncWrite for Http2Io {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = match &mut this.stream {
-            Downstream::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, pieces),
-            Downstream::Tls(tls) => Pin::new(&mut **tls).poll_write_vectored(cx, pieces),
+            MaybeTls::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, pieces),
+            MaybeTls::Tls(tls) => Pin::new(&mut **tls).poll_write_vectored(cx, pieces),
         };
         match &written {
             Poll::Ready(Ok(count)) => this.link.has_written(Some(*count)),

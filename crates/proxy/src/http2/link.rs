@@ -68,10 +68,19 @@ pub(crate) struct Link {
 impl Link {
     /// The link of a new connection.
     pub(crate) fn new(tls: Option<TlsFacts>, blocks: Rc<Blocks>, now: Millis) -> Self {
+        Self::with_meter(tls, blocks, now, Meter::new())
+    }
+
+    /// The link of a new connection to an endpoint.
+    pub(crate) fn to_endpoint(blocks: Rc<Blocks>, now: Millis) -> Self {
+        Self::with_meter(None, blocks, now, Meter::of_server())
+    }
+
+    fn with_meter(tls: Option<TlsFacts>, blocks: Rc<Blocks>, now: Millis, meter: Meter) -> Self {
         Self {
             tls,
             blocks,
-            meter: RefCell::new(Meter::new()),
+            meter: RefCell::new(meter),
             debt: Cell::new(0),
             forgiven: Cell::new(now),
             leaves: Cell::new(false),
@@ -108,6 +117,11 @@ impl Link {
         if self.streams.get() == 0 {
             self.wake();
         }
+    }
+
+    /// Number of open streams.
+    pub(crate) fn streams(&self) -> u32 {
+        self.streams.get()
     }
 
     /// Whether a stream is open.
@@ -160,7 +174,13 @@ impl Link {
         self.debt.set(self.debt.get().saturating_add(cost));
     }
 
-    fn wake(&self) {
+    /// Whether the peer's first SETTINGS have come.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.meter.borrow().is_settled()
+    }
+
+    /// Wakes the task that drives the connection.
+    pub(crate) fn wake(&self) {
         if let Some(driver) = &*self.driver.borrow() {
             driver.wake_by_ref();
         }

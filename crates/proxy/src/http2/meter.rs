@@ -24,6 +24,9 @@ pub(super) struct Meter {
     filled: u8,
     /// Whether the frames of a head have begun and not ended.
     in_head: bool,
+    /// Whether SETTINGS have come, whole or in part.
+    settles: bool,
+    settled: bool,
 }
 
 impl FrameHeader {
@@ -57,7 +60,12 @@ const END_HEADERS: u8 = 4;
 impl Meter {
     /// A meter for bytes that begin with the preface.
     pub(super) fn new() -> Self {
-        Self { skip: super::PREFACE.len() as u32, header: [0; HEADER], filled: 0, in_head: false }
+        Self { skip: super::PREFACE.len() as u32, ..Self::of_server() }
+    }
+
+    /// A meter for the bytes of a server, which has no preface but its SETTINGS.
+    pub(super) fn of_server() -> Self {
+        Self { skip: 0, header: [0; HEADER], filled: 0, in_head: false, settles: false, settled: false }
     }
 
     /// Reads on, and returns what the frames in `bytes` cost.
@@ -67,6 +75,7 @@ impl Meter {
             let skipped = bytes.len().min(self.skip as usize);
             self.skip -= skipped as u32;
             bytes = &bytes[skipped..];
+            self.settled |= self.settles && self.skip == 0;
             if bytes.is_empty() {
                 return cost;
             }
@@ -84,9 +93,15 @@ impl Meter {
             if let Some(ended) = header.head() {
                 self.in_head = !ended;
             }
+            self.settles |= kind == SETTINGS && flags & ACK == 0;
             self.skip = header.length;
             cost = cost.saturating_add(header.cost());
         }
+    }
+
+    /// Whether the peer's first SETTINGS have come whole.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled
     }
 
     /// Whether a frame of a head, or the rest of a head, is still to come.

@@ -1,5 +1,5 @@
-//! HTTP/2 (RFC 9113) from clients, over the crate `h2`: the client's side of an exchange, and what a connection and its streams share.
-//! The task that drives a connection is in `connection/http2.rs`.
+//! HTTP/2 (RFC 9113) over the crate `h2`: both sides of an exchange, what a connection and its streams share, and the connections to
+//! endpoints ([`Http2Pool`]). The task that drives a client's connection is in `connection/http2.rs`.
 //!
 //! `h2` has the frames, HPACK, flow control, the state of streams, and the rules for pseudo-headers. What it doesn't bound is bounded
 //! here ([`Link`]). A request head is written once, as HTTP/1 has it, into the buffer of the request, so that everything after it
@@ -9,22 +9,30 @@
 //! Invariants:
 //! - A head passes the same checks and limits as one of HTTP/1, and no byte of it is written before they passed.
 //! - The window of a stream is opened again only by what its exchange has passed on: an endpoint that reads slowly makes the client
-//!   wait, and nobody else.
+//!   wait, a client that reads slowly the endpoint, and no other stream waits.
 //! - Data is given to `h2` only as far as the client's window and [`HTTP2_SEND_BUFFER`](crate::limit::HTTP2_SEND_BUFFER) allow.
 
 mod block;
+mod body;
 mod client;
 mod compose;
+mod driver;
+mod endpoint;
 mod head;
 mod io;
 mod link;
 mod meter;
+mod pool;
 
 pub(crate) use self::block::{Block, Blocks};
 pub(crate) use self::client::{Http2Client, Http2Stream};
+pub(crate) use self::compose::RequestTo;
+pub(crate) use self::driver::{NewConnection, start};
+pub(crate) use self::endpoint::Http2Endpoint;
 pub(crate) use self::head::receive_head;
 pub(crate) use self::io::Http2Io;
 pub(crate) use self::link::{Link, TlsFacts};
+pub(crate) use self::pool::{Http2Pool, StreamChoice, StreamPlace};
 
 /// What a client that speaks HTTP/2 sends first (RFC 9113 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -21,7 +21,7 @@ pub(crate) use self::client_count::ClientCounts;
 use self::place::Places;
 use crate::access_log::{Format, LogClock, LogHandle, LogWriter, StreamRecord};
 use crate::encode::Encoders;
-use crate::http2::Blocks;
+use crate::http2::{Blocks, Http2Pool};
 use crate::live::{InForce, Live};
 use crate::metrics::{LiveRoutes, MetricOptions, WorkerMetrics, WorkerReport};
 use crate::random::Rng;
@@ -80,8 +80,10 @@ pub(crate) struct Shard {
     pub(crate) store: Store,
     /// Memory for data on its way to clients over HTTP/2.
     pub(crate) blocks: Rc<Blocks>,
-    /// Connections to endpoints, and how they are chosen.
+    /// Connections to endpoints over HTTP/1, and how endpoints are chosen.
     pub(crate) upstreams: Upstreams,
+    /// Connections to endpoints over HTTP/2.
+    pub(crate) http2: Rc<Http2Pool>,
     /// Encoders of compressed bodies.
     pub(crate) encoders: Rc<Encoders>,
     /// The value of Date.
@@ -122,6 +124,7 @@ impl Shard {
             store: Store::default(),
             encoders: Rc::default(),
             blocks: Rc::default(),
+            http2: Rc::default(),
             clock: DateClock::default(),
             formats: RefCell::default(),
             rng: RefCell::new(Rng::from_os()),
@@ -164,6 +167,7 @@ impl Shard {
     pub(crate) fn drain(&self) {
         self.reach(ShardStage::Draining);
         self.upstreams.pool.borrow_mut().clear();
+        self.http2.clear();
         self.timers.wake_all();
     }
 

@@ -1,4 +1,4 @@
-//! Endpoints as seen by one worker: the choice of an endpoint for a request, and the idle connections to endpoints.
+//! Endpoints as seen by one worker: the choice of an endpoint for a request, and the idle HTTP/1 connections to endpoints.
 
 mod budget;
 mod health;
@@ -23,7 +23,7 @@ pub(crate) use self::health::HealthBoard;
 pub(crate) use self::pool::{Pool, UpstreamConnection};
 pub(crate) use self::service::{Service, endpoints};
 pub(crate) use self::target::{Target, Way, Ways};
-pub(crate) use self::tls::InvalidTls;
+pub(crate) use self::tls::{InvalidTls, UpstreamVersion};
 
 /// The endpoints of one worker.
 #[derive(Debug, Default)]

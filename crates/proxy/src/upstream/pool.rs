@@ -1,4 +1,4 @@
-//! One worker's idle connections to endpoints, by [`Target`].
+//! One worker's idle HTTP/1 connections to endpoints, by [`Target`].
 //!
 //! The most recently used one is taken first, so that the others can age out. Invariant: a connection from the pool has, as far
 //! as the worker's event loop knows, neither been closed nor received a byte since its last response.
@@ -209,7 +209,7 @@ mod tests {
 
     use std::net::SocketAddr;
 
-    use super::super::Way;
+    use super::super::{UpstreamVersion, Way};
     use super::*;
 
     const LIMITS: PoolLimits = PoolLimits { connections: 3, requests: 10, idle: 100, age: 1000 };
@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn plain(address: SocketAddr) -> Target {
-        Target { address, way: Way::Plain.number() }
+        Target { address, way: Way::Plain(UpstreamVersion::Http1).number() }
     }
 
     #[tokio::test]

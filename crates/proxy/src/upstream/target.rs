@@ -11,7 +11,7 @@ use fairway_model::{Certificate, UpstreamTls};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use super::tls::{InvalidTls, TlsWay, WayNumber};
+use super::tls::{InvalidTls, TlsWay, UpstreamVersion, WayNumber};
 use crate::live::Live;
 
 /// The address a connection leads to, and how it was made.
@@ -35,10 +35,10 @@ impl Hash for Target {
     }
 }
 
-/// How connections are made, apart from the address. So far this is HTTP/1.1 only, with or without TLS.
+/// How connections are made, apart from the address.
 #[derive(Clone, Debug)]
 pub(crate) enum Way {
-    Plain,
+    Plain(UpstreamVersion),
     Tls(Rc<TlsWay>),
 }
 
@@ -46,8 +46,17 @@ impl Way {
     /// Its number.
     pub(crate) fn number(&self) -> WayNumber {
         match self {
-            Self::Plain => WayNumber::PLAIN,
+            Self::Plain(UpstreamVersion::Http1) => WayNumber::PLAIN,
+            Self::Plain(UpstreamVersion::Http2) => WayNumber::PLAIN_HTTP2,
             Self::Tls(way) => way.number,
+        }
+    }
+
+    /// The version of HTTP.
+    pub(crate) fn version(&self) -> UpstreamVersion {
+        match self {
+            Self::Plain(version) => *version,
+            Self::Tls(way) => way.version,
         }
     }
 }
@@ -55,6 +64,7 @@ impl Way {
 /// Everything that a way over TLS is made from.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Ingredients {
+    version: UpstreamVersion,
     tls: UpstreamTls,
     certificate: Option<Shown>,
 }
@@ -78,11 +88,11 @@ impl Hash for Shown {
 }
 
 /// One worker's ways over TLS.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ways {
-    /// By the address of the policy's value. The weak reference keeps other values from getting that address: a request looks
-    /// here and compares nothing else.
-    known: RefCell<HashMap<usize, Known, RandomState>>,
+    /// By the address of the policy's value, and the version. The weak reference keeps other values from getting that address: a
+    /// request looks here and compares nothing else.
+    known: RefCell<HashMap<(usize, UpstreamVersion), Known, RandomState>>,
     /// By their ingredients: a route that was translated again keeps using its connections.
     made: RefCell<HashMap<Ingredients, Made, RandomState>>,
     last: Cell<u32>,
@@ -107,18 +117,29 @@ struct Made {
 // No limit: it decides when unused memory is freed.
 const UNUSED: u32 = 60;
 
+impl Default for Ways {
+    fn default() -> Self {
+        Self { known: RefCell::default(), made: RefCell::default(), last: Cell::new(WayNumber::PLAIN_HTTP2.0) }
+    }
+}
+
 impl Ways {
     /// The way that a policy requires.
     ///
     /// # Errors
     /// If it can't be built: something that it refers to is missing or unusable.
-    pub(crate) fn find(&self, live: &Live, tls: Option<&Arc<UpstreamTls>>) -> Result<Way, InvalidTls> {
-        let Some(tls) = tls else { return Ok(Way::Plain) };
+    pub(crate) fn find(
+        &self,
+        live: &Live,
+        version: UpstreamVersion,
+        tls: Option<&Arc<UpstreamTls>>,
+    ) -> Result<Way, InvalidTls> {
+        let Some(tls) = tls else { return Ok(Way::Plain(version)) };
         let certificate = match &tls.client_certificate {
             None => None,
             Some(name) => Some(live.snapshot.certificate(name).ok_or(InvalidTls::NoCertificate)?),
         };
-        let key = Arc::as_ptr(tls) as usize;
+        let key = (Arc::as_ptr(tls) as usize, version);
         if let Some(Known { certificate: own, way, .. }) = self.known.borrow().get(&key) {
             let same = match (own, certificate) {
                 (None, None) => true,
@@ -130,7 +151,7 @@ impl Ways {
             }
         }
         let certificate = certificate.cloned().map(Shown);
-        let way = self.make(Ingredients { tls: (**tls).clone(), certificate: certificate.clone() })?;
+        let way = self.make(Ingredients { version, tls: (**tls).clone(), certificate: certificate.clone() })?;
         let known = Known { tls: Arc::downgrade(tls), certificate, way: way.clone() };
         self.known.borrow_mut().insert(key, known);
         Ok(Way::Tls(way))
@@ -143,7 +164,8 @@ impl Ways {
             return Ok(way.clone());
         }
         let number = WayNumber(self.last.get() + 1);
-        let way = Rc::new(TlsWay::new(number, &from.tls, from.certificate.as_ref().map(|shown| &*shown.0))?);
+        let way =
+            Rc::new(TlsWay::new(number, from.version, &from.tls, from.certificate.as_ref().map(|shown| &*shown.0))?);
         self.last.set(number.0);
         made.insert(from, Made { way: way.clone(), unused: 0 });
         Ok(way)
@@ -166,7 +188,7 @@ mod tests {
     use super::*;
 
     fn number(ways: &Ways, live: &Live, tls: &Arc<UpstreamTls>) -> WayNumber {
-        ways.find(live, Some(tls)).unwrap().number()
+        ways.find(live, UpstreamVersion::Http1, Some(tls)).unwrap().number()
     }
 
     #[test]
@@ -175,7 +197,8 @@ mod tests {
         let (ways, first) = (Ways::default(), Arc::new(UpstreamTls::default()));
         let of_first = number(&ways, &live, &first);
         assert_ne!(of_first, WayNumber::PLAIN);
-        assert_eq!(ways.find(&live, None).unwrap().number(), WayNumber::PLAIN);
+        assert_eq!(ways.find(&live, UpstreamVersion::Http1, None).unwrap().number(), WayNumber::PLAIN);
+        assert_eq!(ways.find(&live, UpstreamVersion::Http2, None).unwrap().number(), WayNumber::PLAIN_HTTP2);
         let other = number(&ways, &live, &Arc::new(UpstreamTls { sni: true, ..UpstreamTls::default() }));
         assert_ne!(of_first, other);
         drop(first);

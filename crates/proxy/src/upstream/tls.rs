@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use fairway_model::{Certificate, TlsVersions, Trust, UpstreamTls};
+use fairway_model::decision::Forwarding;
+use fairway_model::{Backend, Certificate, TlsVersions, Trust, UpstreamTls};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -37,6 +38,9 @@ pub(crate) struct WayNumber(pub(super) u32);
 impl WayNumber {
     /// HTTP/1.1 without TLS.
     pub(crate) const PLAIN: Self = Self(0);
+
+    /// HTTP/2 without TLS, by prior knowledge.
+    pub(crate) const PLAIN_HTTP2: Self = Self(1);
 }
 
 /// One way over TLS.
@@ -46,6 +50,21 @@ pub(crate) struct TlsWay {
     /// Shared by all connections of this way, so that sessions are resumed.
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) name: ServerName<'static>,
+    pub(crate) version: UpstreamVersion,
+}
+
+/// The version of HTTP that endpoints are spoken to in.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum UpstreamVersion {
+    Http1,
+    Http2,
+}
+
+impl UpstreamVersion {
+    /// The version for the endpoints of a backend.
+    pub(crate) fn of(forwarding: &Forwarding<'_>, backend: &Backend) -> Self {
+        if forwarding.is_http2(backend) { Self::Http2 } else { Self::Http1 }
+    }
 }
 
 impl TlsWay {
@@ -53,6 +72,7 @@ impl TlsWay {
     /// See [`InvalidTls`].
     pub(super) fn new(
         number: WayNumber,
+        version: UpstreamVersion,
         tls: &UpstreamTls,
         certificate: Option<&Certificate>,
     ) -> Result<Self, InvalidTls> {
@@ -84,9 +104,13 @@ impl TlsWay {
             }
         };
         config.enable_sni = tls.sni && tls.name.is_some();
+        if version == UpstreamVersion::Http2 {
+            // An endpoint that ignores the offer is spoken to all the same, as nginx does.
+            config.alpn_protocols = vec![b"h2".to_vec()];
+        }
         let name = tls.name.as_deref().unwrap_or(NAMELESS).to_owned();
         let name = ServerName::try_from(name).map_err(|_| InvalidTls::Name)?;
-        Ok(Self { number, config: Arc::new(config), name })
+        Ok(Self { number, config: Arc::new(config), name, version })
     }
 }
 

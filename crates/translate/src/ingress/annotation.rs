@@ -83,7 +83,8 @@ impl Spec {
 fn is_same(name: &str, value: &str) -> bool {
     match name {
         "backend-protocol" => {
-            matches!(BackendProtocol::parse(value), Some(BackendProtocol::Http | BackendProtocol::Https))
+            use BackendProtocol::{AutoHttp, Http, Https};
+            matches!(BackendProtocol::parse(value), Some(Http | Https | AutoHttp))
         }
         "ssl-passthrough" => bool::parse(value) == Some(false),
         "proxy-buffer-size" => Size::parse(value).is_some_and(|size| (1..=limit::RESPONSE_HEAD).contains(&size.0)),

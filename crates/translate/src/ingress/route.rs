@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use fairway_model::{
     AccessList, Action, BackendName, Body, ByteLimit, Cors, Filter, Forward, ForwardPolicy, HttpsRedirect, Location,
-    Origins, PathMatch, Redirect, Refusal, Respond, Retry, RetryOn, Rewrite, Route, Template, UpstreamTls,
+    Origins, PathMatch, Redirect, Refusal, Respond, Retry, RetryOn, Rewrite, Route, Template, UpstreamProtocol,
+    UpstreamTls,
 };
 
 use super::backend_tls::BackendTls;
@@ -61,7 +62,7 @@ impl<'a> Common<'a> {
         own: Option<&BackendTls>,
         policies: &mut Policies,
     ) -> Self {
-        let encrypts = part.annotations.proxying.protocol == Some(BackendProtocol::Https);
+        let encrypts = part.annotations.proxying.protocol.is_some_and(BackendProtocol::may_encrypt);
         let (tls, unverifiable) = match (scope.backend_tls.as_ref().or(own), own) {
             // A Secret that is named but unusable denies access whatever the protocol, as in ingress-nginx.
             (_, Some(Err(why))) => (None, Some(why)),
@@ -82,10 +83,10 @@ impl<'a> Common<'a> {
         };
         let own_denial = (part.annotations.denial != Denial::None).then(|| denial(part));
         let (access, unreadable) = access(&part.annotations, scope.config);
-        let clear = policies.of(&part.annotations, scope.config, None);
-        let policy = match tls {
-            Some(tls) => policies.of(&part.annotations, scope.config, Some(tls)),
-            None => clear.clone(),
+        let clear = policies.of(&part.annotations, scope.config, UpstreamProtocol::Http1, None);
+        let policy = match (tls, protocol(&part.annotations)) {
+            (None, UpstreamProtocol::Http1) => clear.clone(),
+            (tls, protocol) => policies.of(&part.annotations, scope.config, protocol, tls),
         };
         Self {
             part,
@@ -338,14 +339,20 @@ impl Policies {
         &mut self,
         annotations: &IngressAnnotations,
         config: &GlobalConfig,
+        protocol: UpstreamProtocol,
         tls: Option<Arc<UpstreamTls>>,
     ) -> Arc<ForwardPolicy> {
-        self.0.of(ForwardPolicy { tls, ..policy(annotations, config) })
+        let mut policy = ForwardPolicy { tls, protocol, ..policy(annotations, config) };
+        if protocol == UpstreamProtocol::Http2 {
+            // The settings are those of `proxy_pass`; those of `grpc_pass` have their defaults (nginx `grpc_next_upstream`).
+            policy.retry = Retry { tries: None, ..Retry::default() };
+        }
+        self.0.of(policy)
     }
 
     /// The policy without any annotations.
     pub(crate) fn plain(&mut self, config: &GlobalConfig) -> Arc<ForwardPolicy> {
-        self.of(&IngressAnnotations::default(), config, None)
+        self.of(&IngressAnnotations::default(), config, UpstreamProtocol::Http1, None)
     }
 }
 
@@ -383,6 +390,15 @@ fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPol
         },
         upstream_host: proxying.vhost.as_ref().map(|vhost| Template::parse(vhost.as_str())),
         tls: None,
+        protocol: UpstreamProtocol::default(),
+    }
+}
+
+fn protocol(annotations: &IngressAnnotations) -> UpstreamProtocol {
+    match annotations.proxying.protocol {
+        None | Some(BackendProtocol::Http | BackendProtocol::Https | BackendProtocol::Fcgi) => UpstreamProtocol::Http1,
+        Some(BackendProtocol::AutoHttp) => UpstreamProtocol::LikeClient,
+        Some(BackendProtocol::Grpc | BackendProtocol::Grpcs) => UpstreamProtocol::Http2,
     }
 }
 

@@ -175,6 +175,13 @@ pub enum BackendProtocol {
     Fcgi,
 }
 
+impl BackendProtocol {
+    /// Whether connections are encrypted, at least those for clients who use TLS.
+    pub(crate) fn may_encrypt(self) -> bool {
+        matches!(self, Self::Https | Self::Grpcs | Self::AutoHttp)
+    }
+}
+
 impl Value for BackendProtocol {
     const SYNTAX: &'static str = "one of `HTTP` `HTTPS` `AUTO_HTTP` `GRPC` `GRPCS` `FCGI`, in any letter case";
 

@@ -313,11 +313,11 @@ impl Reading<'_> {
             self.warn("temporal-redirect", url.as_str(), "expected an http or https URL; it is ignored");
         }
 
-        let spoken = matches!(self.out.proxying.protocol, None | Some(BackendProtocol::Http | BackendProtocol::Https));
-        if !spoken {
+        if self.out.proxying.protocol == Some(BackendProtocol::Fcgi) {
             let value = self.annotations.value("backend-protocol").unwrap_or_default();
             self.deny(Denial::Locations, "backend-protocol", value);
-            let message = "only HTTP and HTTPS are spoken to backends so far; all paths of this Ingress answer 503";
+            let message = "FastCGI is not spoken to backends: put a web server in front of them, and name HTTP; all paths of this \
+                           Ingress answer 503";
             let reason = Reason::UnsupportedAnnotation;
             self.report(Severity::Error, reason, "backend-protocol", value, message.to_owned()).unserved = true;
         }
@@ -387,7 +387,7 @@ impl Reading<'_> {
         let tls = &self.out.backend_tls;
         let verify = tls.verify == Some(Switch::On);
         let Some(secret) = tls.secret.as_ref().map(|secret| secret.as_str().to_owned()) else {
-            if verify && self.out.proxying.protocol == Some(BackendProtocol::Https) {
+            if verify && self.out.proxying.protocol.is_some_and(BackendProtocol::may_encrypt) {
                 let message =
                     "without proxy-ssl-secret it has no effect, as in ingress-nginx: no certificate is checked";
                 self.report(

@@ -131,9 +131,10 @@ annotations! {
 annotations! {
     /// Forwarding.
     pub struct Proxying {
-        /// The protocol for connections to endpoints.
+        /// The protocol for connections to endpoints: HTTP/1.1 in the clear, over TLS, or as the client does (`AUTO_HTTP`); HTTP/2 in the
+        /// clear or over TLS (`GRPC`, `GRPCS`).
         "backend-protocol" => protocol: BackendProtocol [Location, Low, Default]
-            = Differs("HTTP and HTTPS so far: with any other protocol the paths answer 503, so that no backend gets the wrong one");
+            = Differs("proxy-ssl-* applies to GRPCS as it does to HTTPS; with FCGI the paths answer 503");
         /// A Service that answers if the rule's own has no ready endpoint.
         "default-backend" => default_backend: ServiceName [Location, Low, Reject];
         /// The Host header that the endpoints see.

@@ -201,7 +201,7 @@ fn authentication_that_is_not_built_denies() {
     assert_eq!(denial("auth-url", "https://auth.example/"), Denial::Locations);
     assert_eq!(denial("auth-tls-secret", "other/ca"), Denial::Hosts);
     assert_eq!(denial("auth-tls-secret", "ca"), Denial::Hosts);
-    for protocol in ["grpc", "GRPCS", "AUTO_HTTP", "FCGI"] {
+    for protocol in ["fcgi", "FCGI"] {
         assert_eq!(denial("backend-protocol", protocol), Denial::Locations);
     }
 }
@@ -390,7 +390,9 @@ fn verdicts_follow_the_values() {
         (&plain, &[("proxy-buffer-size", "128k")], "same"),
         (&plain, &[("proxy-buffer-size", "2m")], "differs"),
         (&plain, &[("backend-protocol", "https")], "same"),
+        (&plain, &[("backend-protocol", "auto_http")], "same"),
         (&plain, &[("backend-protocol", "GRPC")], "differs"),
+        (&plain, &[("backend-protocol", "FCGI")], "differs"),
         (&plain, &[("proxy-ssl-name", "web")], "harmless"),
         (&plain, &[("proxy-ssl-name", "web"), ("proxy-ssl-secret", "a/ca")], "same"),
         (&plain, &[("proxy-ssl-verify", "on"), ("proxy-ssl-secret", "a/ca")], "differs"),

@@ -1,0 +1,269 @@
+//! One worker's HTTP/2 connections to endpoints, by [`Target`]. Many requests share one.
+//!
+//! A connection is used as long as the endpoint admits more streams on it; only then is another one made. Requests that come while
+//! one is being made wait for it, as many as it will most likely carry. Invariant: a connection is handed out only after its
+//! endpoint has shown that it speaks HTTP/2, and how many streams it admits.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use foldhash::fast::RandomState;
+use h2::client::SendRequest;
+use hashbrown::HashMap;
+
+use super::block::Block;
+use super::link::Link;
+use crate::error::Failure;
+use crate::limit::HTTP2_ENDPOINT_STREAMS;
+use crate::prepared::PoolLimits;
+use crate::timer::Millis;
+use crate::upstream::Target;
+
+/// A connection to an endpoint. The task that drives it is in `http2/driver.rs`.
+#[derive(Debug)]
+pub(crate) struct EndpointConnection {
+    pub(super) target: Target,
+    /// Whether it is over TLS.
+    pub(super) secure: bool,
+    pub(super) requests: SendRequest<Block>,
+    pub(super) link: Rc<Link>,
+    pub(super) opened: Millis,
+    pub(super) limits: PoolLimits,
+    served: Cell<u64>,
+    /// Whether it takes no more requests.
+    retired: Cell<bool>,
+}
+
+impl EndpointConnection {
+    pub(super) fn new(
+        target: Target,
+        secure: bool,
+        requests: SendRequest<Block>,
+        link: Rc<Link>,
+        opened: Millis,
+        limits: PoolLimits,
+    ) -> Self {
+        Self { target, secure, requests, link, opened, limits, served: Cell::new(0), retired: Cell::new(false) }
+    }
+
+    /// Lets it take no more requests. It ends after those that it has.
+    pub(super) fn retire(&self) {
+        if !self.retired.replace(true) {
+            self.link.wake();
+        }
+    }
+
+    /// Whether it takes no more requests.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.get()
+    }
+
+    /// How many streams it may have.
+    fn admitted(&self) -> u32 {
+        u32::try_from(self.requests.current_max_send_streams()).unwrap_or(u32::MAX).min(HTTP2_ENDPOINT_STREAMS)
+    }
+
+    /// A stream, if there is room for one.
+    fn take(self: &Rc<Self>, now: Millis) -> Option<StreamPlace> {
+        let worn = self.limits.connections == 0 && self.served.get() > 0
+            || self.served.get() >= self.limits.requests
+            || now.saturating_sub(self.opened) >= self.limits.age;
+        // It has refused new streams, or is gone.
+        let refuses = || {
+            let ready = self.requests.clone().poll_ready(&mut Context::from_waker(Waker::noop()));
+            matches!(ready, Poll::Ready(Err(_)))
+        };
+        if self.is_retired() || worn || refuses() {
+            self.retire();
+            return None;
+        }
+        (self.link.streams() < self.admitted()).then(|| {
+            self.served.set(self.served.get() + 1);
+            self.link.begin_stream();
+            StreamPlace { connection: self.clone() }
+        })
+    }
+}
+
+/// The place of one request on a connection, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct StreamPlace {
+    pub(super) connection: Rc<EndpointConnection>,
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        self.connection.link.end_stream();
+    }
+}
+
+/// A connection that is being made, and those who wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Opening {
+    waiting: Cell<u32>,
+    wakers: RefCell<Vec<Waker>>,
+    outcome: RefCell<Option<Opened>>,
+}
+
+/// What became of it: a connection, or why there is none. Without a reason, whoever was to make it has left.
+type Opened = Result<Rc<EndpointConnection>, Option<Failure>>;
+
+impl Opening {
+    fn finish(&self, outcome: Opened) {
+        *self.outcome.borrow_mut() = Some(outcome);
+        self.wakers.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+
+    /// Waits for the outcome. An error without a reason says that nobody makes the connection any more.
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Opened> {
+        if let Some(outcome) = &*self.outcome.borrow() {
+            return Poll::Ready(outcome.clone());
+        }
+        let mut wakers = self.wakers.borrow_mut();
+        // The list holds one entry for each task that waits; a task may be polled often meanwhile.
+        if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            wakers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+/// The duty to make a connection. Unless it is fulfilled, those who wait for it look for another way.
+#[derive(Debug)]
+pub(crate) struct OpeningDuty {
+    pool: Rc<Http2Pool>,
+    target: Target,
+    opening: Rc<Opening>,
+}
+
+impl OpeningDuty {
+    /// What this and other requests wait for.
+    pub(crate) fn opening(&self) -> Rc<Opening> {
+        self.opening.clone()
+    }
+
+    /// Reports that there is no connection, and why.
+    pub(crate) fn fail(self, failure: Failure) {
+        self.opening.finish(Err(Some(failure)));
+    }
+
+    /// Reports that there is one.
+    pub(super) fn fulfil(self, connection: Rc<EndpointConnection>) {
+        if let Some(known) = self.pool.targets.borrow_mut().get_mut(&self.target) {
+            known.admitted = connection.admitted();
+            known.open.push(connection.clone());
+        }
+        self.opening.finish(Ok(connection));
+    }
+
+    /// The pool that it is for.
+    pub(super) fn pool(&self) -> Rc<Http2Pool> {
+        self.pool.clone()
+    }
+}
+
+impl Drop for OpeningDuty {
+    fn drop(&mut self) {
+        self.pool.forget(&self.target, |known| known.opening.retain(|other| !Rc::ptr_eq(other, &self.opening)));
+        if self.opening.outcome.borrow().is_none() {
+            self.opening.finish(Err(None));
+        }
+    }
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(crate) enum StreamChoice {
+    /// On a connection.
+    Stream(StreamPlace),
+    /// On one that is being made.
+    Wait(Rc<Opening>),
+    /// On one that the caller has to make.
+    Open(OpeningDuty),
+}
+
+#[derive(Debug)]
+struct EndpointConnections {
+    open: Vec<Rc<EndpointConnection>>,
+    opening: Vec<Rc<Opening>>,
+    /// How many streams the last connection admitted.
+    admitted: u32,
+}
+
+impl Default for EndpointConnections {
+    fn default() -> Self {
+        Self { open: Vec::new(), opening: Vec::new(), admitted: HTTP2_ENDPOINT_STREAMS }
+    }
+}
+
+/// The connections of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Http2Pool {
+    targets: RefCell<HashMap<Target, EndpointConnections, RandomState>>,
+}
+
+impl Http2Pool {
+    /// Finds the place for a request. With `fresh`, no connection is used that exists already.
+    pub(crate) fn place(
+        self: &Rc<Self>,
+        target: &Target,
+        now: Millis,
+        fresh: bool,
+        limits: &PoolLimits,
+    ) -> StreamChoice {
+        let mut targets = self.targets.borrow_mut();
+        let known = targets.entry(*target).or_default();
+        if !fresh {
+            // The first one that has room: so the last ones become idle and end when there are fewer requests.
+            if let Some(place) = known.open.iter().find_map(|connection| connection.take(now)) {
+                return StreamChoice::Stream(place);
+            }
+        }
+        // Without keep-alive, each request has a connection of its own.
+        let admitted = if limits.connections == 0 { 1 } else { known.admitted };
+        if let Some(opening) = known.opening.iter().find(|opening| opening.waiting.get() < admitted) {
+            opening.waiting.set(opening.waiting.get() + 1);
+            return StreamChoice::Wait(opening.clone());
+        }
+        let opening = Rc::new(Opening { waiting: Cell::new(1), ..Opening::default() });
+        known.opening.push(opening.clone());
+        StreamChoice::Open(OpeningDuty { pool: self.clone(), target: *target, opening })
+    }
+
+    /// A stream on a connection that has just been made, if there still is room.
+    pub(crate) fn take(&self, connection: &Rc<EndpointConnection>, now: Millis) -> Option<StreamPlace> {
+        connection.take(now)
+    }
+
+    /// Lets all connections end after the requests that they have.
+    pub(crate) fn clear(&self) {
+        self.targets.borrow().values().flat_map(|known| &known.open).for_each(|connection| connection.retire());
+    }
+
+    /// Ends a connection without requests; `false` if there is none.
+    pub(crate) fn close_idle(&self) -> bool {
+        let targets = self.targets.borrow();
+        let mut all = targets.values().flat_map(|known| &known.open);
+        let idle = all.find(|connection| !connection.link.is_busy() && !connection.is_retired());
+        idle.is_some_and(|connection| {
+            connection.retire();
+            true
+        })
+    }
+
+    /// Removes a connection.
+    pub(super) fn remove(&self, gone: &Rc<EndpointConnection>) {
+        self.forget(&gone.target, |known| known.open.retain(|connection| !Rc::ptr_eq(connection, gone)));
+    }
+
+    fn forget(&self, target: &Target, forget: impl FnOnce(&mut EndpointConnections)) {
+        let mut targets = self.targets.borrow_mut();
+        if let Some(known) = targets.get_mut(target) {
+            forget(known);
+            if known.open.is_empty() && known.opening.is_empty() {
+                targets.remove(target);
+            }
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! Endpoints over HTTP/2: what passes, how connections are shared, and what endpoints do that they should not.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fairway_model::{ForwardPolicy, UpstreamProtocol, UpstreamTls};
+use fairway_testkit::{Ca, Fault, Gate, Origin, eventually, within};
+use h2::Reason;
+use h2::server::Builder;
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use support::h2_origin::{Call, FrameOrigin, H2Origin};
+use support::http2::{
+    ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, H2, HEADERS, PING, RST_STREAM, WINDOW_UPDATE, body_of, get, head,
+    post, reason, whole,
+};
+use support::{HOST, TestProxy, backend, forward, host, route};
+
+fn policy() -> ForwardPolicy {
+    ForwardPolicy { protocol: UpstreamProtocol::Http2, ..ForwardPolicy::default() }
+}
+
+fn to(addresses: &[std::net::SocketAddr], policy: ForwardPolicy) -> TestProxy {
+    let mut resources = backend("web", addresses);
+    resources.push(host(HOST, vec![route("/", forward("web", policy))]));
+    TestProxy::start(resources)
+}
+
+fn ok() -> Response<()> {
+    Response::new(())
+}
+
+fn trailers() -> HeaderMap {
+    HeaderMap::from_iter([
+        (HeaderName::from_static("grpc-status"), HeaderValue::from_static("0")),
+        (HeaderName::from_static("a_b"), HeaderValue::from_static("c")),
+    ])
+}
+
+/// Answers with the request: its head in a field, its body and trailers as they are.
+async fn echo(mut call: Call) {
+    let head = format!("{} {} {:?}", call.request.method(), call.request.uri(), call.request.headers());
+    let (body, trailers) = call.body().await;
+    let mut response = ok();
+    response.headers_mut().insert("seen", HeaderValue::from_str(&head).expect("text"));
+    let mut send = call.respond.send_response(response, false).expect("a response");
+    send.send_data(body.into(), trailers.is_none()).expect("a body");
+    if let Some(trailers) = trailers {
+        send.send_trailers(trailers).expect("trailers");
+    }
+}
+
+#[tokio::test]
+async fn requests_of_both_versions_become_streams() {
+    let origin = H2Origin::start(echo).await;
+    let proxy = to(&[origin.address], policy());
+    let mut client = proxy.connect().await;
+    for length in [0, 1, 100_000, 900_000] {
+        let body = vec![b'x'; length];
+        let response = client.request("PUT", "/a?b=|", &[("host", HOST), ("connection", "x"), ("x", "y")], &body).await;
+        assert_eq!((response.status, response.body.len()), (200, length));
+        let seen = response.header("seen").expect("a field").to_owned();
+        assert!(seen.starts_with(&format!("PUT http://{HOST}/a?b=| {{")), "{seen}");
+        assert!(seen.contains("\"te\": \"trailers\"") && seen.contains("\"x-forwarded-for\": \"127.0.0.1\""), "{seen}");
+        assert!(!seen.contains("\"connection\"") && !seen.contains("\"x\"") && !seen.contains("\"host\""), "{seen}");
+        let (length_seen, wanted) = (seen.contains("content-length"), length > 0);
+        assert!(length_seen || !wanted, "{seen}");
+    }
+    let client = H2::connect(proxy.http).await;
+    let response = client.post("/", vec![b'y'; 300_000]).await;
+    assert_eq!((response.status, response.body.len(), response.trailers), (200, 300_000, None));
+    let response = client.get("/").await;
+    assert_eq!((response.status, response.body.len()), (200, 0));
+    assert!(origin.connections() <= 2, "one for each worker");
+}
+
+#[tokio::test]
+async fn targets_that_no_uri_may_have_are_encoded() {
+    let origin = H2Origin::start(echo).await;
+    let proxy = to(&[origin.address], policy());
+    let response = proxy.connect().await.get(HOST, "/a?b=<\"c\">^%3c").await;
+    assert!(
+        response.header("seen").expect("a field").starts_with(&format!("GET http://{HOST}/a?b=%3C%22c%22%3E%5E%3c "))
+    );
+}
+
+#[tokio::test]
+async fn trailers_and_interim_responses_pass() {
+    let serve = async |mut call: Call| {
+        let (_, received) = call.body().await;
+        let mut early = Response::new(());
+        *early.status_mut() = http::StatusCode::EARLY_HINTS;
+        early.headers_mut().insert("link", HeaderValue::from_static("</a>"));
+        call.respond.send_informational(early).expect("an interim response");
+        let mut response = ok();
+        response.headers_mut().insert("content-length", HeaderValue::from_static("2"));
+        if received.is_some_and(|fields| fields["x-sum"] == "1") {
+            response.headers_mut().insert("got", HeaderValue::from_static("x-sum"));
+        }
+        let mut send = call.respond.send_response(response, false).expect("a response");
+        send.send_data(Bytes::from_static(b"ok"), false).expect("a body");
+        send.send_trailers(trailers()).expect("trailers");
+    };
+    let origin = H2Origin::start(serve).await;
+    let proxy = to(&[origin.address], policy());
+    let client = H2::connect(proxy.http).await;
+    let (response, mut send) = client.ready().await.send_request(post("/"), false).unwrap();
+    send.send_data(Bytes::from_static(b"x"), false).unwrap();
+    send.send_trailers(HeaderMap::from_iter([("x-sum".parse().unwrap(), HeaderValue::from_static("1"))])).unwrap();
+    let response = whole(within("a response", response).await.unwrap()).await;
+    assert_eq!(
+        (response.text(), response.field("content-length"), response.field("got")),
+        ("ok", Some("2"), Some("x-sum"))
+    );
+    assert_eq!(response.trailers, Some(trailers()), "also behind a length, and with any name");
+
+    let mut client = proxy.connect().await;
+    client
+        .send(format!(
+            "POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nx-sum: 1\r\n\r\n"
+        ))
+        .await;
+    let response = client.read_response_to("POST").await;
+    assert_eq!((response.status, &*response.text(), response.header("got")), (200, "ok", Some("x-sum")));
+    assert_eq!(response.interim.len(), 1);
+    assert!(String::from_utf8_lossy(&response.interim[0].raw).contains("103 Early Hints\r\nlink: </a>\r\n"));
+}
+
+#[tokio::test]
+async fn a_head_that_is_all_of_a_response_stays_so() {
+    let serve = |call: Call| async move {
+        let mut response = ok();
+        response.headers_mut().insert("grpc-status", HeaderValue::from_static("5"));
+        call.answer(response, "");
+    };
+    let origin = H2Origin::start(serve).await;
+    let proxy = to(&[origin.address], policy());
+    let mut client = Frames::connect(proxy.http).await;
+    client.ask(1, head(&[])).await;
+    let frame = client.next_of(&[HEADERS]).await;
+    assert_eq!(frame.flags & END_STREAM, END_STREAM);
+    let mut client = proxy.connect().await;
+    for _ in 0..2 {
+        let response = client.get(HOST, "/").await;
+        assert_eq!((response.status, response.header("grpc-status"), &*response.text()), (200, Some("5"), ""));
+    }
+}
+
+#[tokio::test]
+async fn messages_pass_both_ways_at_the_same_time_and_each_side_ends_by_itself() {
+    let serve = |mut call: Call| async move {
+        let mut send = call.respond.send_response(ok(), false).expect("a response");
+        let body = call.request.body_mut();
+        while let Some(piece) = body.data().await {
+            let piece = piece.expect("data");
+            body.flow_control().release_capacity(piece.len()).expect("a window");
+            send.send_data(piece, false).expect("room");
+        }
+        send.send_data(Bytes::from_static(b"after the end"), false).expect("room");
+        send.send_trailers(trailers()).expect("trailers");
+    };
+    let origin = H2Origin::start(serve).await;
+    let proxy = to(&[origin.address], policy());
+    let client = H2::connect(proxy.http).await;
+    let (response, mut send) = client.ready().await.send_request(post("/"), false).unwrap();
+    let mut body = within("a response", response).await.unwrap().into_body();
+    for message in ["one", "two", "three"] {
+        send.send_data(Bytes::from(message), false).unwrap();
+        assert_eq!(within("the echo", body.data()).await.unwrap().unwrap(), message);
+    }
+    send.send_data(Bytes::new(), true).unwrap();
+    assert_eq!(body_of(&mut body).await.unwrap(), b"after the end");
+    assert_eq!(body.trailers().await.unwrap(), Some(trailers()));
+}
+
+#[tokio::test]
+async fn many_requests_share_few_connections() {
+    let (gate, waiting) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
+    let (opens, count) = (gate.clone(), waiting.clone());
+    let serve = move |call: Call| {
+        let (opens, count) = (opens.clone(), count.clone());
+        async move {
+            count.fetch_add(1, Ordering::Relaxed);
+            opens.pass().await;
+            call.answer(ok(), "ok");
+        }
+    };
+    let origin = H2Origin::with(Builder::new().max_concurrent_streams(50), None, serve).await;
+    let proxy = to(&[origin.address], policy());
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        clients.push(H2::connect(proxy.http).await);
+    }
+    let mut responses = Vec::new();
+    for client in &clients {
+        for _ in 0..100 {
+            responses.push(client.ready().await.send_request(get("/"), true).unwrap().0);
+        }
+    }
+    eventually("all requests wait at the endpoint", async || waiting.load(Ordering::Relaxed) == 1000).await;
+    let connections = origin.connections();
+    assert!((20..=40).contains(&connections), "{connections} connections for 1,000 requests, 50 on each");
+    gate.release();
+    for response in responses {
+        assert_eq!(whole(within("a response", response).await.unwrap()).await.text(), "ok");
+    }
+    assert_eq!(clients[0].get("/").await.status, 200);
+    assert_eq!(origin.connections(), connections, "the connections are used again");
+}
+
+#[tokio::test]
+async fn tls_offers_http2_and_an_endpoint_without_it_is_named() {
+    let leaf = Ca::new("unknown").leaf(&["backend.example"]);
+    let origin = H2Origin::with(&Builder::new(), Some(&leaf), echo).await;
+    let over_tls = || ForwardPolicy { tls: Some(Arc::new(UpstreamTls::default())), ..policy() };
+    let proxy = to(&[origin.address], over_tls());
+    let response = H2::connect(proxy.http).await.post("/", "x").await;
+    assert_eq!((response.status, response.text()), (200, "x"));
+    assert!(response.field("seen").expect("a field").starts_with("POST https://"));
+    for (origin, policy) in [(Origin::start("a"), policy()), (Origin::new("b").tls(&leaf).start(), over_tls())] {
+        let proxy = to(&[origin.address()], policy);
+        assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 502, "{}", origin.name());
+    }
+    let silent = Origin::new("c").fault(Fault::Silent).start();
+    let hurried = ForwardPolicy { connect_timeout: Duration::from_millis(100), ..policy() };
+    assert_eq!(to(&[silent.address()], hurried).connect().await.get(HOST, "/").await.status, 504);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_cancels_its_stream() {
+    let (cancelled, seen) = tokio::sync::mpsc::unbounded_channel();
+    let serve = move |mut call: Call| {
+        let cancelled = cancelled.clone();
+        async move {
+            let mut send = call.respond.send_response(ok(), false).expect("a response");
+            let code = std::future::poll_fn(|cx| send.poll_reset(cx)).await;
+            cancelled.send(code.expect("a reset")).expect("a test");
+        }
+    };
+    let origin = H2Origin::start(serve).await;
+    let proxy = to(&[origin.address], policy());
+    let mut seen = seen;
+    let client = H2::connect(proxy.http).await;
+    let (response, send) = client.ready().await.send_request(post("/"), false).unwrap();
+    let response = within("a response", response).await.unwrap();
+    drop((response, send));
+    assert_eq!(within("the reset of a stream", seen.recv()).await, Some(Reason::CANCEL));
+    let mut client = proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    client.read_until("\r\n\r\n").await;
+    client.reset();
+    assert_eq!(within("a reset", seen.recv()).await, Some(Reason::CANCEL));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_no_more_than_its_window() {
+    let (sent, stop) = (Arc::new(AtomicUsize::new(0)), Gate::new());
+    let (count, stopped) = (sent.clone(), stop.clone());
+    let serve = move |mut call: Call| {
+        let (count, stopped) = (count.clone(), stopped.clone());
+        async move {
+            if call.request.uri().path() == "/small" {
+                return call.answer(ok(), "small");
+            }
+            let mut send = call.respond.send_response(ok(), false).expect("a response");
+            loop {
+                send.reserve_capacity(16_384);
+                let room = tokio::select! {
+                    room = std::future::poll_fn(|cx| send.poll_capacity(cx)) => room,
+                    () = stopped.pass() => return,
+                };
+                let Some(Ok(room)) = room else { return };
+                count.fetch_add(room, Ordering::Relaxed);
+                send.send_data(Bytes::from(vec![0; room]), false).expect("room");
+            }
+        }
+    };
+    let origin = H2Origin::start(serve).await;
+    let mut resources = backend("web", &[origin.address]);
+    resources.push(host(HOST, vec![route("/", forward("web", policy()))]));
+    let proxy = TestProxy::start(resources);
+    let client = H2::connect(proxy.http).await;
+    let (response, _) = client.ready().await.send_request(get("/"), true).unwrap();
+    let response = within("a response", response).await.unwrap();
+    // Its window is 64 KiB, and so are those of the proxy and the buffer between.
+    eventually("the window is used up", async || sent.load(Ordering::Relaxed) >= 65_535).await;
+    let others = H2::connect(proxy.http).await;
+    for _ in 0..4 {
+        assert_eq!(others.get("/small").await.text(), "small", "another stream of the same connections");
+    }
+    let held = sent.load(Ordering::Relaxed);
+    assert!(held <= 4 * 65_536, "{held} bytes for a client that took none");
+    stop.release();
+    drop(response);
+}
+
+#[tokio::test]
+async fn what_an_endpoint_has_not_looked_at_is_sent_to_another() {
+    let refuse = |mut call: Call| async move { call.respond.send_reset(Reason::REFUSED_STREAM) };
+    let (busy, free) = (H2Origin::start(refuse).await, H2Origin::start(echo).await);
+    let proxy = to(&[busy.address, free.address], policy());
+    let client = H2::connect(proxy.http).await;
+    for _ in 0..4 {
+        let response = client.post("/", "x").await;
+        assert_eq!((response.status, response.text()), (200, "x"));
+    }
+    let reset = |mut call: Call| async move { call.respond.send_reset(Reason::INTERNAL_ERROR) };
+    let broken = H2Origin::start(reset).await;
+    let proxy = to(&[broken.address], policy());
+    assert_eq!(H2::connect(proxy.http).await.post("/", "x").await.status, 502);
+}
+
+#[tokio::test]
+async fn a_connection_that_its_endpoint_ends_fails_no_request() {
+    let origin = FrameOrigin::start().await;
+    let proxy = to(&[origin.address], policy());
+    let client = H2::connect(proxy.http).await;
+    let serve = async {
+        let mut first = origin.accept(&[]).await;
+        let stream = first.request().await;
+        first.head(stream, END_STREAM, &[(":status", "201")]).await;
+        // The second request is above the last stream.
+        let stream = first.request().await;
+        first.send(Frame::new(GOAWAY, 0, 0, [0, 0, 0, 1, 0, 0, 0, 0])).await;
+        let mut second = origin.accept(&[]).await;
+        let again = second.request().await;
+        second.head(again, END_STREAM, &[(":status", "202")]).await;
+        (stream, first, second)
+    };
+    let ask = async { (client.post("/", "x").await.status, client.post("/", "x").await.status) };
+    let ((stream, ..), statuses) = tokio::join!(serve, ask);
+    assert_eq!((stream, statuses), (3, (201, 202)));
+}
+
+/// What the client gets from an endpoint that does this after the first request.
+async fn answered(
+    policy: ForwardPolicy,
+    misbehave: impl AsyncFnOnce(&mut support::h2_origin::FrameConnection, u32),
+) -> Result<(u16, Vec<u8>), h2::Error> {
+    let origin = FrameOrigin::start().await;
+    let proxy = to(&[origin.address], policy);
+    let client = H2::connect(proxy.http).await;
+    let serve = async {
+        let mut connection = origin.accept(&[]).await;
+        let stream = connection.request().await;
+        misbehave(&mut connection, stream).await;
+        connection
+    };
+    let ask = async {
+        let (response, _) = client.ready().await.send_request(get("/"), true).expect("a request");
+        let response = within("an answer", response).await?;
+        let (status, mut body) = (response.status().as_u16(), response.into_body());
+        body_of(&mut body).await.map(|body| (status, body))
+    };
+    tokio::join!(serve, ask).1
+}
+
+fn once() -> ForwardPolicy {
+    ForwardPolicy { retry: fairway_model::Retry { tries: Some(1), ..Default::default() }, ..policy() }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_lies_about_the_length_is_found_out() {
+    let short = answered(once(), async |connection, stream| {
+        connection.head(stream, 0, &[(":status", "200"), ("content-length", "5")]).await;
+        connection.send(Frame::new(DATA, END_STREAM, stream, *b"abc")).await;
+    });
+    assert_eq!(reason(short.await), Reason::INTERNAL_ERROR);
+    let long = answered(once(), async |connection, stream| {
+        connection.head(stream, 0, &[(":status", "200"), ("content-length", "2")]).await;
+        connection.send(Frame::new(DATA, END_STREAM, stream, *b"abc")).await;
+    });
+    assert_eq!(reason(long.await), Reason::INTERNAL_ERROR);
+    let none = answered(once(), async |connection, stream| {
+        connection.head(stream, END_STREAM, &[(":status", "200"), ("content-length", "5")]).await;
+    });
+    assert_eq!(none.await.unwrap().0, 502);
+}
+
+#[tokio::test]
+async fn malformed_heads_are_refused() {
+    for fields in [
+        &[("content-type", "a")][..],
+        &[(":status", "200"), ("connection", "close")],
+        &[(":status", "200"), ("transfer-encoding", "chunked")],
+        &[(":status", "200"), ("X", "y")],
+        &[(":status", "101"), ("upgrade", "websocket")],
+        &[(":status", "200"), ("content-length", "1"), ("content-length", "2")],
+    ] {
+        let status = answered(once(), async |connection, stream| connection.head(stream, END_STREAM, fields).await);
+        assert_eq!(status.await.unwrap().0, 502, "{fields:?}");
+    }
+    let large = "x".repeat(70_000);
+    let status = answered(once(), async |connection, stream| {
+        for chunk in 0..5 {
+            let (kind, flags) = if chunk == 0 { (HEADERS, END_STREAM) } else { (support::http2::CONTINUATION, 0) };
+            let block = support::http2::fields(&[(":status", "200"), ("x", &large)]);
+            let flags = if chunk == 4 { flags | support::http2::END_HEADERS } else { flags };
+            let piece: Vec<u8> = block.chunks(block.len() / 5 + 1).nth(chunk).expect("a piece").to_vec();
+            connection.send(Frame::new(kind, flags, stream, piece)).await;
+        }
+    });
+    assert_eq!(status.await.unwrap().0, 502);
+}
+
+#[tokio::test]
+async fn what_comes_after_the_end_reaches_nobody() {
+    let twice = answered(once(), async |connection, stream| {
+        connection.head(stream, 0, &[(":status", "200")]).await;
+        connection.send(Frame::new(DATA, END_STREAM, stream, *b"abc")).await;
+        connection.head(stream, END_STREAM, &[(":status", "500")]).await;
+        connection.send(Frame::new(DATA, END_STREAM, stream, *b"more")).await;
+    });
+    // The end of the connection may overtake the rest of the response.
+    if let Ok((status, body)) = twice.await {
+        assert_eq!((status, body), (200, b"abc".to_vec()));
+    }
+    let unasked = answered(once(), async |connection, stream| {
+        connection.head(stream + 2, END_STREAM, &[(":status", "200")]).await;
+        connection.next_of(GOAWAY).await;
+    });
+    assert_eq!(unasked.await.unwrap().0, 502);
+}
+
+#[tokio::test]
+async fn floods_end_the_connection() {
+    for frame in
+        [Frame::new(PING, 0, 0, [0; 8]), Frame::new(WINDOW_UPDATE, 0, 0, [0, 0, 0, 1]), Frame::new(200, 0, 0, [0])]
+    {
+        let status = answered(once(), async |connection, _| {
+            let bytes = frame.bytes().repeat(100);
+            for _ in 0..1000 {
+                if !connection.try_send(&bytes).await {
+                    return;
+                }
+            }
+            while connection.next().await.is_some() {}
+        });
+        assert_eq!(status.await.unwrap().0, 502, "{frame:?}");
+    }
+    let interim = answered(once(), async |connection, stream| {
+        for _ in 0..100 {
+            let block = support::http2::fields(&[(":status", "103")]);
+            if !connection.try_send(&Frame::new(HEADERS, support::http2::END_HEADERS, stream, block).bytes()).await {
+                return;
+            }
+        }
+    });
+    // The client may have had enough of them as well.
+    assert!(interim.await.is_ok_and(|(status, _)| status == 502));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_never_opens_its_window_is_given_up() {
+    let origin = FrameOrigin::start().await;
+    let hurried = ForwardPolicy { send_timeout: Duration::from_millis(100), ..once() };
+    let proxy = to(&[origin.address], hurried);
+    let client = H2::connect(proxy.http).await;
+    let serve = async {
+        // SETTINGS_INITIAL_WINDOW_SIZE 0.
+        let mut connection = origin.accept(&[0, 4, 0, 0, 0, 0]).await;
+        let stream = connection.request().await;
+        let reset = connection.next_of(RST_STREAM).await;
+        assert_eq!((reset.stream, reset.code()), (stream, Reason::CANCEL));
+        connection
+    };
+    let (_, response) = tokio::join!(serve, client.post("/", "x"));
+    assert_eq!(response.status, 504);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_goes_silent_gets_no_more_requests_on_the_same_connection() {
+    let origin = FrameOrigin::start().await;
+    let hurried = ForwardPolicy { read_timeout: Duration::from_millis(100), ..once() };
+    let proxy = to(&[origin.address], hurried);
+    let client = H2::connect(proxy.http).await;
+    let serve = async {
+        let mut first = origin.accept(&[]).await;
+        // After its acknowledgement nothing is on its way.
+        while first.next().await.expect("a frame").kind != HEADERS {}
+        let mut second = origin.accept(&[]).await;
+        let stream = second.request().await;
+        second.head(stream, END_STREAM, &[(":status", "200")]).await;
+        (first, second)
+    };
+    let ask = async { (client.get("/").await.status, client.get("/").await.status) };
+    assert_eq!(tokio::join!(serve, ask).1, (504, 200));
+}
+
+#[tokio::test]
+async fn the_endpoint_is_told_what_was_reset_and_why() {
+    let origin = FrameOrigin::start().await;
+    let proxy = to(&[origin.address], once());
+    let client = H2::connect(proxy.http).await;
+    let serve = async {
+        let mut connection = origin.accept(&[]).await;
+        let stream = connection.request().await;
+        connection.head(stream, 0, &[(":status", "200")]).await;
+        connection.send(Frame::new(DATA, 0, stream, *b"abc")).await;
+        connection.send(Frame::new(RST_STREAM, 0, stream, 2u32.to_be_bytes())).await;
+        connection.send(Frame::new(PING, 0, 0, [1; 8])).await;
+        let pong = connection.next_of(PING).await;
+        assert_eq!(pong.flags & ACK, ACK, "the connection goes on");
+        connection
+    };
+    let ask = async {
+        let (response, _) = client.ready().await.send_request(get("/"), true).unwrap();
+        body_of(within("a response", response).await.unwrap().body_mut()).await
+    };
+    assert_eq!(reason(tokio::join!(serve, ask).1), Reason::INTERNAL_ERROR);
+}
