@@ -72,7 +72,8 @@ const VALUES: &[(&[&str], &[&str])] = &[
         &["127.0.0.1/32", "127.0.0.0/30,10.0.0.0/8", "10.0.0.0/8", "192.0.2.7", "::1", "none", "127.0.0.2/32, bad"],
     ),
     // The backends here don't speak TLS; `tests/backend_tls.rs` has some that do.
-    (&["backend-protocol"], &["HTTP", "GRPC", "AUTO_HTTP", "FCGI", "other"]),
+    // Those that the origins of this test speak, and those that none is spoken to in.
+    (&["backend-protocol"], &["HTTP", "FCGI", "other"]),
     (&["proxy-ssl-secret"], &["ns/none", "other/none", "none", "b a d"]),
     (&["proxy-ssl-verify", "proxy-ssl-server-name"], &["on", "off", "x"]),
     (&["proxy-ssl-verify-depth"], &["1", "x"]),
