@@ -14,7 +14,7 @@ metadata:
   annotations:
     nginx.ingress.kubernetes.io/proxy-read-timeout: 5s
     nginx.ingress.kubernetes.io/rewrite-targt: /
-    nginx.ingress.kubernetes.io/auth-url: https://auth.example/
+    nginx.ingress.kubernetes.io/limit-rps: '5'
 spec:
   ingressClassName: nginx
   rules:
@@ -68,7 +68,7 @@ fn every_finding_names_file_line_object_field_and_value() {
         assert!(report.lines().any(|line| parts.iter().all(|part| line.contains(part))), "{parts:?} in\n{report}");
     }
     for (name, verdict) in [
-        ("auth-url", "not yet"),
+        ("limit-rps", "not yet"),
         ("configuration-snippet", "refused"),
         ("rewrite-targt", "unknown"),
         ("proxy-read-timeout", "same"),

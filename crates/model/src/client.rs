@@ -203,6 +203,11 @@ impl ClientView {
         if self.is_trusted() { REPLACED } else { REPLACED | KnownSet::FORWARDED | KnownSet::SSL_CLIENT }
     }
 
+    /// The fields that [`write_fields`](Self::write_fields) writes, and those that no backend gets from a client.
+    pub const fn written() -> KnownSet {
+        REPLACED
+    }
+
     /// Whether the fields of [`write_family`](Self::write_family) are the same for every request on the connection: the
     /// peer is not trusted, so no request can change them.
     pub fn is_of_connection(&self) -> bool {

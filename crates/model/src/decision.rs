@@ -4,10 +4,10 @@
 //! [`decide`] is the only function that does so. The proxy carries out its [`Plan`]; `explain` and the translation
 //! tests print it. Matching and authorisation use one canonical path, and the forwarded path means the same.
 //!
-//! A filter that must wait (for the response of another service, or for a shared limit) ends the decision with
-//! [`Step::Wait`]: the exchange does the I/O, stores the result where [`Facts`] finds it, and calls [`decide`] again
-//! with the plan.
+//! A filter that must wait for the response of another service ends the decision with [`Step::Wait`]: the exchange does
+//! the I/O, and calls [`decide`] again with the plan and the answer.
 
+mod auth_request;
 mod certificate;
 mod message;
 mod target;
@@ -17,14 +17,15 @@ use std::sync::Arc;
 use crate::client::{Arrival, ClientView};
 use crate::path::{self, InvalidPath};
 use crate::{
-    Action, Backend, BackendName, ClientAuth, ClientIdentity, Cors, FieldEdit, FieldRules, Fields, Filter, Forward,
-    Host, Protocol, Refusal, RequestView, Respond, Route, Scheme, Snapshot, TableName, Target, TooLong,
-    UpstreamProtocol, UpstreamTls, canonical_host,
+    Action, AuthAnswer, AuthGiven, Backend, BackendName, ClientAuth, ClientIdentity, Cors, ExternalAuth, FieldEdit,
+    FieldRules, Fields, Filter, Forward, Host, Protocol, Refusal, RequestView, Respond, Route, Scheme, Snapshot,
+    TableName, Target, TooLong, UpstreamProtocol, UpstreamTls, canonical_host,
 };
 
 pub use self::message::{Expand, RequestEdits, ResponseEdits};
 
 static NO_CONTENT: Respond = Respond::empty(204);
+static UNAUTHORIZED: Respond = Respond::page(401);
 static FORBIDDEN: Respond = Respond::page(403);
 static NOT_FOUND: Respond = Respond::not_found();
 static UNAVAILABLE: Respond = Respond::page(503);
@@ -87,6 +88,8 @@ pub struct Scratch {
     pub prefix: Vec<u8>,
     /// The target of a redirect.
     pub location: Vec<u8>,
+    /// What the answer of an authentication service contributes to the request; boxed because most requests need none.
+    pub given: Option<Box<AuthGiven>>,
     path: path::PathScratch,
     host: Vec<u8>,
     expanded: Vec<u8>,
@@ -115,6 +118,10 @@ pub struct Plan<'s> {
     edits_response: bool,
     /// Cross-origin resource sharing, if it admits the origin.
     cors: Option<&'s Cors>,
+    /// The service that has allowed the request.
+    allowed_by: Option<&'s ExternalAuth>,
+    /// Whether the request needs no authentication any more.
+    exempt: bool,
 }
 
 /// The step that answers a request.
@@ -129,12 +136,15 @@ pub enum Step<'s> {
     /// Respond from the proxy itself with an error.
     Fail(Failure),
     /// Wait before deciding.
-    Wait(Wait),
+    Wait(Wait<'s>),
 }
 
-/// A reason to wait before the decision can continue. No filter waits today, so this type has no values.
+/// What has to be known before the decision can continue.
 #[derive(Clone, Copy, Debug)]
-pub enum Wait {}
+pub enum Wait<'s> {
+    /// The answer of this service.
+    ExternalAuth(&'s ExternalAuth),
+}
 
 /// The destination of a request.
 #[derive(Clone, Copy, Debug)]
@@ -213,6 +223,9 @@ pub enum Failure {
     /// The subject of the client certificate does not match.
     #[error("the subject of the client certificate is not admitted")]
     Subject,
+    /// The authentication service could not be asked, or its answer means nothing.
+    #[error("the authentication service gave no usable answer")]
+    Authentication,
 }
 
 impl Failure {
@@ -229,7 +242,7 @@ impl Failure {
             Self::TooLong(_) => 414,
             Self::BodyTooLarge => 413,
             Self::NoService | Self::NoEndpoint => 503,
-            Self::NoBackend => 500,
+            Self::NoBackend | Self::Authentication => 500,
             Self::Misdirected => 421,
             Self::NoCertificate | Self::Certificate => 400,
             Self::Subject => 403,
@@ -242,8 +255,8 @@ impl Failure {
 pub enum Start<'s> {
     /// At the request head.
     Head,
-    /// At the filter that waited.
-    Wait(Plan<'s>),
+    /// At the filter that waited, with the answer. A client that has to sign in is redirected to [`Scratch::location`].
+    Wait(Plan<'s>, AuthAnswer),
 }
 
 /// Decides what is to happen to a request.
@@ -255,7 +268,14 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
     scratch: &mut Scratch,
 ) -> Plan<'s> {
     let mut plan = match from {
-        Start::Wait(plan) => plan,
+        Start::Wait(mut plan, answer) => {
+            if let Some(step) = answered(answer, &mut plan) {
+                plan.step = step;
+                return plan;
+            }
+            plan.passed += 1;
+            plan
+        }
         Start::Head => {
             let mut plan = Plan {
                 host: None,
@@ -268,6 +288,8 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
                 edits_request: false,
                 edits_response: false,
                 cors: None,
+                allowed_by: None,
+                exempt: false,
             };
             match find(snapshot, received, facts, scratch, &mut plan) {
                 Ok(()) if plan.route.is_some() => plan,
@@ -324,6 +346,25 @@ impl<'s> Plan<'s> {
         })
     }
 
+    /// The authentication service that has allowed the request.
+    pub fn allowed_by(&self) -> Option<&'s ExternalAuth> {
+        self.allowed_by
+    }
+
+    /// The authentication service that gave the answer or is being asked.
+    pub fn asks(&self) -> Option<&'s ExternalAuth> {
+        match self.ended_by() {
+            Some(Filter::ExternalAuth(auth)) => Some(auth),
+            _ => None,
+        }
+    }
+
+    /// How the request to an authentication service is forwarded.
+    pub fn forwarding_to(&self, auth: &'s ExternalAuth) -> Option<Forwarding<'s>> {
+        let backend = auth.forward.backends.names().next()?;
+        Some(Forwarding { rule: &auth.forward, backend, in_place_of: None, open: true, scheme: self.scheme })
+    }
+
     /// Why all requests are refused, if the answer is a refusal.
     pub fn refusal(&self) -> Option<&'s Refusal> {
         match self.ended_by() {
@@ -374,6 +415,7 @@ fn find<'s, 'a, F: Fields<'a>>(
     let Received { head, arrival, table } = received;
     scratch.client.decide(arrival, head, snapshot.settings(), || facts.random());
     scratch.identity = None;
+    scratch.given = None;
     scratch.matched.clear();
     scratch.target.clear();
     scratch.prefix.clear();
@@ -453,10 +495,31 @@ fn apply<'s, 'a, F: Fields<'a>>(
         },
         Filter::Refuse(_) => Some(Step::Respond(&UNAVAILABLE)),
         Filter::AccessList(list) => (!list.admits(scratch.client.address())).then_some(Step::Respond(&FORBIDDEN)),
+        Filter::AccessListOrAuth(list) => {
+            plan.exempt = list.admits(scratch.client.address());
+            None
+        }
+        Filter::ExternalAuth(auth) => (!plan.exempt).then_some(Step::Wait(Wait::ExternalAuth(auth))),
         Filter::Rewrite(rewrite) => {
             let limit = snapshot.settings().head_buffers.total as usize;
             target::rewrite(rewrite, route, limit, scratch).err().map(Step::Fail)
         }
+    }
+}
+
+/// Goes on after the answer of an authentication service; a returned step ends the decision. Whatever is not an
+/// allowance ends it.
+fn answered<'s>(answer: AuthAnswer, plan: &mut Plan<'s>) -> Option<Step<'s>> {
+    let Some(Filter::ExternalAuth(auth)) = plan.ended_by() else { return Some(Step::Fail(Failure::Authentication)) };
+    match answer {
+        AuthAnswer::Allowed => {
+            plan.allowed_by = Some(auth);
+            None
+        }
+        AuthAnswer::Unauthorized if auth.sign_in.is_some() => Some(Step::Redirect(302)),
+        AuthAnswer::Unauthorized => Some(Step::Respond(&UNAUTHORIZED)),
+        AuthAnswer::Forbidden => Some(Step::Respond(&FORBIDDEN)),
+        AuthAnswer::Failed => Some(Step::Fail(Failure::Authentication)),
     }
 }
 

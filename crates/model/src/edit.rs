@@ -6,7 +6,7 @@ use crate::field::is_same_field;
 use crate::{ConfiguredName, InvalidName, KnownField, KnownSet, Settings, Template};
 
 /// One edit of a field.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 #[serde(from = "EditData", into = "EditData")]
 pub struct FieldEdit {
     name: ConfiguredName,
@@ -17,7 +17,7 @@ pub struct FieldEdit {
 }
 
 /// The change that an edit makes to a field.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 pub enum Change {
     /// Replaces all lines of the field with one. An empty value removes the field.
     Set(Template),

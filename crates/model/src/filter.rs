@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CaptureTemplate, Cors, FieldEdit, NetworkSet};
+use crate::{CaptureTemplate, Cors, ExternalAuth, FieldEdit, NetworkSet};
 
 /// One step. A route lists its filters in the order in which they run.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,10 @@ pub enum Filter {
     Refuse(Refusal),
     /// Restricts access by client address; others get 403.
     AccessList(AccessList),
+    /// The same, but authentication by a later filter admits others too.
+    AccessListOrAuth(AccessList),
+    /// Lets another service decide whether the request may go on.
+    ExternalAuth(Box<ExternalAuth>),
     /// Rewrites the path for the backend.
     Rewrite(Box<Rewrite>),
     /// Edits request fields for the backend.

@@ -195,6 +195,7 @@ variables! {
     Request = "request", "The request line as it came.";
     RequestMethod = "request_method", "The method.";
     RequestUri = "request_uri", "The request target as it came.";
+    EscapedRequestUri = "escaped_request_uri", "The same, percent-encoded as a part of a URL.";
     Uri = "uri" | "document_uri", "The canonical path, after a rewrite the rewritten one.";
     Args = "args" | "query_string", "The query without `?`.";
     IsArgs = "is_args", "`?` when there is a query.";

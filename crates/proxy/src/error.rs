@@ -76,6 +76,8 @@ pub(crate) enum Failure {
     Handshake,
     /// TLS to the endpoint can't be set up as the route demands.
     InvalidTls(InvalidTls),
+    /// The authentication service could not be asked, for this reason, or its answer means nothing.
+    Authentication(Option<Reason>),
     /// A request can't be written as HTTP.
     Unwritable,
     /// The process is ending.
@@ -116,6 +118,7 @@ impl From<decision::Failure> for Failure {
             decision::Failure::Misdirected => Self::Misdirected,
             decision::Failure::NoCertificate => Self::ClientCertificate(Uncertified::Missing),
             decision::Failure::Certificate => Self::ClientCertificate(Uncertified::Refused),
+            decision::Failure::Authentication => Self::Authentication(None),
             decision::Failure::Subject => Self::ClientCertificate(Uncertified::Subject),
         }
     }
@@ -182,6 +185,7 @@ impl Failure {
             Self::ClientCertificate(Uncertified::Missing) => CauseDetail::Text("no certificate was sent"),
             Self::ClientCertificate(Uncertified::Refused) => CauseDetail::Text("the certificate could not be verified"),
             Self::ClientCertificate(Uncertified::Subject) => CauseDetail::Text("the subject is not admitted"),
+            Self::Authentication(Some(reason)) => CauseDetail::Text(reason.as_str()),
             Self::TooLong => CauseDetail::Text("a template makes more of it than a head may hold"),
             _ => CauseDetail::None,
         };
@@ -220,6 +224,7 @@ impl Failure {
             Self::ResponseBody(_) => Reason::BadResponseBody,
             Self::Handshake => Reason::TlsHandshake,
             Self::InvalidTls(_) => Reason::Misconfigured,
+            Self::Authentication(_) => Reason::Authentication,
             Self::Unwritable => Reason::Unwritable,
             Self::Shutdown => Reason::Shutdown,
             Self::Misdirected => Reason::Misdirected,
@@ -255,7 +260,7 @@ impl Failure {
             | Self::InterimResponses
             | Self::Upgrade
             | Self::ResponseBody(_) => 502,
-            Self::Unwritable | Self::NoShare => 500,
+            Self::Unwritable | Self::NoShare | Self::Authentication(_) => 500,
         }
     }
 

@@ -167,6 +167,10 @@ fairway_model::limits! {
         fixed {
             /// Tries of a request without a limit in the settings: enough to get past any rollout, but finite if no endpoint works.
             TRIES: u32 = 32, Count, "The client gets the status of the last failure.", "`fairway_upstream_failures_total`";
+            /// Endpoints of an authentication service that are tried for one request, each only if connecting to the one before failed.
+            AUTH_TRIES: u32 = 3, Count, "500.", "`authentication`";
+            /// Largest body of the answer of an authentication service; nobody reads it.
+            AUTH_BODY: usize = 64 << 10, Bytes, "The connection to the service is closed.", "";
             /// Largest head of a response, and largest line in it. ingress-nginx refuses a response whose head exceeds
             /// `proxy-buffer-size`; a larger limit does no harm.
             RESPONSE_HEAD: usize = 64 << 10, Bytes, "502.", "`bad_response`";

@@ -1,7 +1,7 @@
 //! Heads that the proxy sends. The model decides which fields they have; each version of HTTP serialises them in its own way.
 
 use fairway_model::decision::{Expand, Forwarding, Plan, RequestEdits, ResponseEdits, Scratch};
-use fairway_model::{Backend, Compressing, Template, TooLong};
+use fairway_model::{Backend, Compressing, ExternalAuth, Template, TooLong};
 
 use crate::http::{FieldsView, Framing, RequestHead, Spanned};
 use crate::live::Live;
@@ -10,6 +10,10 @@ use crate::respond::DateClock;
 /// A request head for an endpoint.
 #[derive(Debug)]
 pub(crate) struct UpstreamRequest<'a> {
+    /// Its method.
+    pub(crate) method: &'a [u8],
+    /// Its target.
+    pub(crate) target: &'a [u8],
     /// How the end of its body is marked.
     pub(crate) framing: Framing,
     /// The edits of its fields.
@@ -32,6 +36,8 @@ impl<'a> UpstreamRequest<'a> {
     ) -> Self {
         let in_place_of = forwarding.in_place_of.and_then(|name| live.snapshot.backend(name));
         Self {
+            method: head.parsed.method_bytes(head.bytes),
+            target: &scratch.target,
             framing: head.parsed.framing(),
             edits: RequestEdits {
                 head: head.parsed.view(head.bytes),
@@ -41,10 +47,18 @@ impl<'a> UpstreamRequest<'a> {
                 in_place_of: in_place_of.map(|backend| &**backend),
                 scratch,
                 rules: &live.prepared.fields,
+                auth: None,
             },
             upgrade: head.parsed.asked_protocols(head.bytes),
             close: live.prepared.pool.connections == 0,
         }
+    }
+
+    /// The request about it to an authentication service: without its body, and without the wish for another protocol.
+    pub(crate) fn asking(self, auth: &'a ExternalAuth, target: &'a [u8]) -> Self {
+        let method = auth.method.as_ref().map_or(&b"GET"[..], |method| method.as_bytes());
+        let edits = RequestEdits { auth: Some(auth), ..self.edits };
+        Self { method, target, framing: Framing::None, edits, upgrade: None, close: self.close }
     }
 }
 
@@ -108,8 +122,8 @@ pub(crate) struct ResponseContext<'a> {
     pub(crate) clock: &'a DateClock,
     /// The plan of the request, if there is one.
     pub(crate) plan: Option<&'a Plan<'a>>,
-    /// The cookie that starts a session; empty if there is none.
-    pub(crate) session_cookie: &'a [u8],
+    /// The cookies to set, separated by line feeds; empty if there are none.
+    pub(crate) cookies: &'a [u8],
     /// What compression does to the response.
     pub(crate) compressing: Compressing,
     /// Values for the edits.
@@ -124,7 +138,7 @@ impl<'a> ResponseContext<'a> {
         ResponseEdits {
             plan: self.plan,
             rules: &self.live.prepared.fields,
-            session_cookie: self.session_cookie,
+            cookies: self.cookies,
             compressing: self.compressing,
         }
     }

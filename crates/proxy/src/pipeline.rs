@@ -55,11 +55,12 @@ pub(crate) fn decide<'l>(
     live: &'l Live,
     head: Spanned<'_, RequestHead>,
     origin: Origin<'_>,
+    from: Start<'l>,
     scratch: &mut Scratch,
 ) -> (Plan<'l>, Option<Rc<Service>>) {
     let Origin { arrival, table, .. } = origin;
     let received = Received { head: head.parsed.view(head.bytes), arrival, table };
     let mut facts = WorkerFacts { shard, live, origin, service: None };
-    let plan = decision::decide(&live.snapshot, &received, &mut facts, Start::Head, scratch);
+    let plan = decision::decide(&live.snapshot, &received, &mut facts, from, scratch);
     (plan, facts.service)
 }

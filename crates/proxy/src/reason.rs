@@ -80,6 +80,7 @@ reasons! {
     ClientGone = "client_gone", "499", "The client closed its connection before it had the whole response.";
     ClientStalled = "client_stalled", "408", "The client stopped reading the response.";
     AccessDenied = "access_denied", "403", "The client's address is not allowed by the route.";
+    Unauthenticated = "unauthenticated", "401, 403", "The authentication service of the route (`auth-url`) did not allow the request.";
     ClientCertificate = "client_certificate", "400, 403",
         "The host asks for a client certificate (`auth-tls-secret`), and there is none, or one that could not be verified or is of another subject.";
     Misdirected = "misdirected", "421",
@@ -109,6 +110,8 @@ reasons! {
     NoFile = "no_file", "503", "The process has as many files open as it may; raise its limit of open files.";
     Misconfigured = "misconfigured", "503",
         "A restriction of the route or its backend is misconfigured or cannot be built, so the route denies everything.";
+    Authentication = "authentication", "500",
+        "The authentication service of the route (`auth-url`) could not be asked, which the detail explains, or gave an answer other than 2xx, 401 and 403.";
     Unwritable = "unwritable", "500", "The request or the answer cannot be written as HTTP.";
     Shutdown = "shutdown", "499", "The proxy ended while the request was under way: the deadline of the drain had passed.";
     }

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use fairway_model::client::{Arrival, ClientView};
 use fairway_model::decision::{
-    self, Expand, Facts, Forwarding, Plan, Received, ResponseEdits, Scratch, Start, Step, decide,
+    self, Expand, Facts, Forwarding, Plan, Received, ResponseEdits, Scratch, Start, Step, Wait, decide,
 };
 use fairway_model::field::is_same_field;
 use fairway_model::{
-    Backend, BackendName, Change, ClientAuth, ClientIdentity, Compressing, Endpoints, Respond, Route, Snapshot,
-    TableName, Target, Template, TooLong, path,
+    AuthAnswer, Backend, BackendName, Change, ClientAuth, ClientIdentity, Compressing, Endpoints, Respond, Route,
+    Snapshot, TableName, Target, Template, TooLong, path,
 };
 
 use crate::access_log::{Format, LogClock};
@@ -136,18 +136,23 @@ impl Rehearsal {
         let snapshot = &*self.live.snapshot;
         let mut scratch = Scratch::default();
         let received = Received { head: head.parsed.view(head.bytes), arrival, table };
-        let plan = decide(snapshot, &received, &mut RehearsalFacts(self), Start::Head, &mut scratch);
+        let mut plan = decide(snapshot, &received, &mut RehearsalFacts(self), Start::Head, &mut scratch);
+        // An authentication service that has an endpoint is taken to allow the request.
+        while let Step::Wait(Wait::ExternalAuth(auth)) = plan.step {
+            let mut backends = auth.forward.backends.names();
+            let open = backends.next().is_some_and(|backend| RehearsalFacts(self).is_open(backend));
+            let answer = if open { AuthAnswer::Allowed } else { AuthAnswer::Failed };
+            plan = decide(snapshot, &received, &mut RehearsalFacts(self), Start::Wait(plan, answer), &mut scratch);
+        }
         let asked = Rehearsing { rehearsal: self, arrival, head: Some(head), plan: Some(&plan), scratch: &scratch };
         let own = |respond: &Respond, cause, redirects| asked.answer(OwnAnswer { respond, cause, redirects });
         let failed = |failure: Failure| own(&Respond::page(failure.status()), Some(failure.cause()), false);
         let outcome = match plan.step {
             Step::Forward(forwarding) => asked.forward(&plan, &forwarding).unwrap_or_else(failed),
             Step::Redirect(status) => own(&Respond::page(status), None, true),
-            Step::Respond(respond) => {
-                own(respond, refused(plan.host, plan.route, respond.status).map(Cause::from), false)
-            }
+            Step::Respond(respond) => own(respond, refused(&plan, respond.status).map(Cause::from), false),
             Step::Fail(failure) => failed(failure.into()),
-            Step::Wait(wait) => match wait {},
+            Step::Wait(_) => unreachable!("it has waited"),
         };
         let path = match received.head.target {
             Target::Server => None,
@@ -220,7 +225,7 @@ impl<'a> Rehearsing<'a, '_> {
         let edits = ResponseEdits {
             plan: self.plan,
             rules: &live.prepared.fields,
-            session_cookie: b"",
+            cookies: b"",
             compressing: Compressing::Never,
         };
         values.fill(&edits, |template, out| self.append(template, respond.status, out));
@@ -237,7 +242,7 @@ impl<'a> Rehearsing<'a, '_> {
             live,
             clock: &clock,
             plan: self.plan,
-            session_cookie: b"",
+            cookies: b"",
             compressing: Compressing::Never,
             values: &values,
             sent_head: &mut sent_head,
@@ -301,9 +306,7 @@ impl<'a> Rehearsing<'a, '_> {
             let text = rules.server.map(|server| String::from_utf8_lossy(server).into_owned());
             put("Server", text.map_or(Effect::Remove, Effect::Set));
         }
-        for edit in
-            (ResponseEdits { plan: Some(plan), rules, session_cookie: b"", compressing: Compressing::Never }).edits()
-        {
+        for edit in (ResponseEdits { plan: Some(plan), rules, cookies: b"", compressing: Compressing::Never }).edits() {
             let value = |template: &Template| {
                 let mut value = Vec::new();
                 let _ = self.append(template, 0, &mut value);

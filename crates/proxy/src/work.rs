@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use fairway_model::decision;
+use fairway_model::{ConfiguredName, decision};
 
 use crate::buffer::Buffer;
 use crate::http::{RequestHead, ResponseHead};
@@ -67,8 +67,12 @@ pub(crate) struct Scratch {
     pub(crate) value: Vec<u8>,
     /// Values of templates for fields of the response, evaluated before it is written.
     pub(crate) response_values: Evaluated,
-    /// The cookie that starts a session; empty if there is none.
+    /// The cookies to set, separated by line feeds; empty if there are none.
     pub(crate) cookie: Vec<u8>,
+    /// The cookies of an authentication service, in the same form.
+    pub(crate) auth_cookies: Vec<u8>,
+    /// What it wants to see: the fields of an answer of 401.
+    pub(crate) challenge: Vec<(ConfiguredName, Box<str>)>,
     /// The head of the response as sent to the client, if the log shows fields of it.
     pub(crate) sent_head: Vec<u8>,
     /// The tries so far.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessList, Authority, ByteLimit, ClientAuth, ClientAuthMode, Filter, ForwardPolicy, Host, HostPattern, NetworkSet,
-    Refusal, Resource, Retry, RetryOn, Settings,
+    AccessList, Action, Authority, ByteLimit, ClientAuth, ClientAuthMode, ExternalAuth, Filter, ForwardPolicy, Host,
+    HostPattern, NetworkSet, Refusal, Resource, Retry, RetryOn, Settings, Template,
 };
 use fairway_proxy::ProxyConfig;
 use fairway_proxy::reason::Reason;
@@ -157,6 +157,37 @@ async fn what_the_configuration_says() {
     assert_eq!(lost.get().await, "503 no_service internal (-) -");
     let other = Logged::start([host(HOST, vec![route("/a", forward("web", ForwardPolicy::default()))])]);
     assert_eq!(other.get().await, "404 no_route downstream (-) -");
+}
+
+#[tokio::test]
+async fn what_the_authentication_service_says() {
+    let ask = async |service: &Origin| {
+        let to = |backend| match forward(backend, once(ForwardPolicy::default())) {
+            Action::Forward(forward) => forward,
+            _ => unreachable!("it forwards"),
+        };
+        let auth = ExternalAuth {
+            forward: to("auth"),
+            host: "auth".into(),
+            target: Template::parse("/"),
+            method: None,
+            request_redirect: None,
+            fields: Vec::new(),
+            sign_in: None,
+            copied: Vec::new(),
+            always_set_cookie: false,
+        };
+        let mut resources = backend("auth", &[service.address()]);
+        let guarded = filtered(route("/", Action::Forward(to("web"))), vec![Filter::ExternalAuth(Box::new(auth))]);
+        resources.push(host(HOST, vec![guarded]));
+        Logged::start(resources).get().await
+    };
+    let service = Origin::new("a").replies([Reply::status(401), Reply::status(403), Reply::status(404)]).start();
+    assert_eq!(ask(&service).await, "401 unauthenticated downstream (-) -");
+    assert_eq!(ask(&service).await, "403 unauthenticated downstream (-) -");
+    assert_eq!(ask(&service).await, "500 authentication internal (-) -");
+    let refusing = Origin::new("a").fault(Fault::Refuse).start();
+    assert_eq!(ask(&refusing).await, "500 authentication internal (connect_refused) -");
 }
 
 #[tokio::test]

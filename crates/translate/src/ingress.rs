@@ -5,6 +5,7 @@ pub mod annotation;
 mod backend_tls;
 mod class;
 mod client_auth;
+mod external_auth;
 mod guard;
 pub(crate) mod hosts;
 mod inspect;

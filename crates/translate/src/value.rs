@@ -4,6 +4,7 @@
 //! Parsing is as strict as ingress-nginx's validators (`internal/ingress/annotations/parser/validators.go`): numbers and booleans
 //! allow no surrounding blanks, text is trimmed, and single-line values must not span several lines.
 
+mod auth;
 mod choice;
 mod coding;
 mod cors;
@@ -17,9 +18,10 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use auth::{AuthMethod, AuthRedirect, AuthSnippet, AuthUrl, CopiedFields, RedirectParam, SignInUrl};
 pub use choice::{
     AffinityKind, AffinityMode, BackendProtocol, CanaryBehavior, HttpRedirectCode, LoadBalance, NextUpstream,
-    RetryCondition, RiskLevel, SameSite, Switch, TlsProtocols, VerifyClient, WorkerProcesses,
+    RetryCondition, RiskLevel, SameSite, Satisfy, Switch, TlsProtocols, VerifyClient, WorkerProcesses,
 };
 pub use coding::{BrotliLevel, GzipLevel, MediaTypes, UserAgents};
 pub use cors::{CorsExposed, CorsHeaders, CorsMethods, CorsOrigins};

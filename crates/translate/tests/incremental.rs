@@ -22,7 +22,7 @@ const NAMESPACES: [&str; 2] = ["a", "b"];
 const HOSTS: [&str; 7] = ["", "a.example", "www.a.example", "b.example", "*.example", "c.x.example", "bad host"];
 const PATHS: [&str; 9] =
     ["/", "/foo", "/foo/", "/foo/bar", "/x(/|$)(.*)", "/y(", "/a%zz", "/.well-known/acme-challenge/t", ""];
-const ANNOTATIONS: [(&str, &str); 27] = [
+const ANNOTATIONS: [(&str, &str); 30] = [
     ("use-regex", "true"),
     ("rewrite-target", "/$2"),
     ("ssl-redirect", "false"),
@@ -36,6 +36,9 @@ const ANNOTATIONS: [(&str, &str); 27] = [
     ("permanent-redirect", "no such url"),
     ("auth-tls-secret", "a/b"),
     ("auth-url", "http://auth.example"),
+    ("auth-url", "http://s0.a.svc.cluster.local"),
+    ("auth-url", "https://$host/auth"),
+    ("enable-cors", "true"),
     ("allowlist-source-range", "10.0.0.0/8"),
     ("allowlist-source-range", "nonsense"),
     ("proxy-read-timeout", "7"),

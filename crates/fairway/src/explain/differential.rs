@@ -19,7 +19,7 @@ use proptest::test_runner::{Config, TestError, TestRunner};
 use serde_json::{Value, json};
 
 use super::Request;
-use super::account::{Account, By, PassedThrough};
+use super::account::{Account, By, FilterEffect, PassedThrough};
 use super::tell::account_at;
 use crate::reading::Reading;
 
@@ -96,6 +96,25 @@ const VALUES: &[(&[&str], &[&str])] = &[
     (&["load-balance"], &["round_robin", "ewma", "chash", "bad"]),
     (&["upstream-hash-by"], &["$request_uri", "$arg_k", "$http_x_tenant$host", "${x"]),
     (&["upstream-hash-by-subset-size"], &["1", "2", "x"]),
+    // The first backend lets everything pass.
+    (
+        &["auth-url"],
+        &[
+            "http://first.ns.svc.cluster.local:8081/verify?m=$request_method",
+            "http://empty.ns.svc.cluster.local:80",
+            "http://missing.ns.svc:80/",
+            "https://$host/none",
+            "ftp://x/",
+        ],
+    ),
+    (&["auth-method"], &["GET", "POST", "TRACE"]),
+    (&["auth-signin"], &["https://sign.example/in", "a b"]),
+    (&["auth-signin-redirect-param"], &["to", "t;"]),
+    (&["auth-response-headers"], &["X-None, X-Tenant", "Cookie", "a b"]),
+    (&["auth-request-redirect"], &["$escaped_request_uri", "/a b"]),
+    (&["auth-always-set-cookie"], &["true", "x"]),
+    (&["auth-snippet"], &["proxy_set_header X-Forwarded-Method $request_method;", "return 200;"]),
+    (&["satisfy"], &["any", "all", "x"]),
     (&["enable-cors", "cors-allow-credentials"], &["true", "false", "x"]),
     (&["cors-allow-origin"], &["*", "https://a.example", "https://*.example, null", "a.example", "$http_origin"]),
     (&["cors-allow-methods"], &["GET, POST", "G;"]),
@@ -294,7 +313,7 @@ impl Origins {
         let service = |name: &str, address: &str, port: u16| {
             json!({
                 "kind": "Service", "apiVersion": "v1", "metadata": { "namespace": "ns", "name": name },
-                "spec": { "clusterIP": address, "ports": [{ "port": port, "name": "http" }] },
+                "spec": { "clusterIP": address, "ports": [{ "port": port, "name": "http", "targetPort": if name == "first" { 8081 } else { 80 } }] },
             })
         };
         let [first, second] = &self.origins;
@@ -414,7 +433,11 @@ fn compare(account: &Account, response: &Response, backends: &Origins, before: [
     let named =
         |name: &str| account.forward.as_ref().is_some_and(|forward| forward.service == format!("Service ns/{name}"));
     let forwarded = account.answer.by == By::Backend;
-    let expected = [u64::from(forwarded && named("first")), u64::from(forwarded && named("second"))];
+    let authenticated = account.filters.iter().any(|step| {
+        step.filter == "external_auth" && step.effect == FilterEffect::Passed && !step.text.contains("not asked")
+    });
+    let expected =
+        [u64::from(forwarded && named("first")) + u64::from(authenticated), u64::from(forwarded && named("second"))];
     expect("backend", &(&account.answer, expected), &(&response, &asked), expected[..] == asked[..])?;
     let status = account.answer.status.unwrap_or(200);
     expect("status", &account.answer, &response.status, status == response.status)?;

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use fairway_model::client::Arrival;
 use fairway_model::decision::{Failure, Plan, Step};
 use fairway_model::{
-    Action, Backend, Balance, ClientAuth, ClientAuthMode, Cors, EndpointState, Endpoints, Filter, Forward, Host,
-    HostPattern, Origin, Origins, PathMatch, Route, Scheme, TableName, canonical_host,
+    Action, Backend, Balance, ClientAuth, ClientAuthMode, Cors, EndpointState, Endpoints, ExternalAuth, Filter,
+    Forward, Host, HostPattern, Origin, Origins, PathMatch, Route, Scheme, TableName, canonical_host,
 };
 use fairway_proxy::balance::cookie;
 use fairway_proxy::reason::Cause;
@@ -172,7 +172,7 @@ impl Teller<'_> {
                 (None, Some(host), None) => format!("no path of host {} takes the request", host.pattern()),
                 (None, Some(host), Some(_)) => format!("no path of host {} takes the request", host.pattern()),
             },
-            Step::Wait(wait) => match wait {},
+            Step::Wait(_) => String::new(),
         }
     }
 
@@ -251,7 +251,10 @@ impl Teller<'_> {
                 std::cmp::Ordering::Equal => FilterEffect::Answered,
                 std::cmp::Ordering::Greater => FilterEffect::NotReached,
             };
-            let (name, text) = self.filter(filter);
+            let (name, mut text) = self.filter(filter);
+            if matches!(filter, Filter::ExternalAuth(_)) && at < plan.passed && plan.allowed_by().is_none() {
+                text = format!("not asked, because the address is admitted: {text}");
+            }
             FilterStep { filter: name, effect, text }
         });
         steps.collect()
@@ -278,6 +281,10 @@ impl Teller<'_> {
             }
             Filter::Refuse(refusal) => ("refuse", format!("answer 503: {}", refusal.reason)),
             Filter::AccessList(list) => ("access_list", format!("admit clients {}, answer 403 to others", rule(list))),
+            Filter::AccessListOrAuth(list) => {
+                ("access_list_or_auth", format!("admit clients {} without authentication", rule(list)))
+            }
+            Filter::ExternalAuth(auth) => ("external_auth", self.authentication(auth)),
             Filter::Rewrite(rewrite) => {
                 let prefix = rewrite.forwarded_prefix.as_ref();
                 let prefix = prefix.map(|prefix| format!(", set X-Forwarded-Prefix to {}", prefix.text()));
@@ -286,6 +293,22 @@ impl Teller<'_> {
             Filter::EditRequest(edits) => ("edit_request", format!("edit request fields: {}", names(edits))),
             Filter::EditResponse(edits) => ("edit_response", format!("edit response fields: {}", names(edits))),
         }
+    }
+
+    /// Whom a route asks about a request, and what follows from the answer.
+    fn authentication(&self, auth: &ExternalAuth) -> String {
+        let backend = auth.forward.backends.to_string();
+        let denied = match &auth.sign_in {
+            Some(sign_in) => format!("401 redirects to {sign_in}"),
+            None => "401".to_owned(),
+        };
+        let copied: Vec<_> = auth.copied.iter().map(|name| name.as_str()).collect();
+        let copied = if copied.is_empty() { String::new() } else { format!(", and copy {}", copied.join(", ")) };
+        format!(
+            "ask {backend} with {} {}{copied}; {denied}, 403 denies, anything but 2xx answers 500. Explained as if it allowed the request",
+            auth.method.as_deref().unwrap_or("GET"),
+            auth.target
+        )
     }
 
     fn forward(&self, plan: &Plan<'_>) -> Option<Forwarded> {

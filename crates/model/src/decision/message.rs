@@ -4,8 +4,8 @@ use super::{Forwarding, Plan, Scratch};
 use crate::client::ClientView;
 use crate::field::is_same_field;
 use crate::{
-    Backend, Change, ClientAuth, Compressing, FieldEdit, FieldName, FieldRules, FieldSink, Fields, Host, KnownField,
-    KnownSet, RequestView, Route, Template, TooLong, decimal,
+    Backend, Change, ClientAuth, Compressing, ExternalAuth, FieldEdit, FieldName, FieldRules, FieldSink, Fields, Host,
+    KnownField, KnownSet, RequestView, Route, Template, TooLong, decimal,
 };
 
 const CONTENT_ENCODING: FieldName<'_> = FieldName::from_static("Content-Encoding");
@@ -35,6 +35,9 @@ const FALLBACK: [FieldName<'_>; 6] = [
 /// instructions that only a backend may give, and Expect, which the proxy answers itself.
 const DROPPED: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL).with(KnownField::Host).with(KnownField::Expect);
 
+/// Fields that only the proxy writes.
+const WRITTEN: KnownSet = DROPPED.union(ClientView::written()).with(KnownField::ContentLength);
+
 /// Fields of a response that are never forwarded.
 const DROPPED_FROM_RESPONSE: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL);
 
@@ -53,7 +56,7 @@ pub trait Expand {
 }
 
 /// Appends the value of a template; a plain copy if it has no variables.
-fn value_of(template: &Template, expand: &mut impl Expand, out: &mut Vec<u8>) -> Result<(), TooLong> {
+pub(super) fn value_of(template: &Template, expand: &mut impl Expand, out: &mut Vec<u8>) -> Result<(), TooLong> {
     out.clear();
     match template.literal() {
         Some(text) => {
@@ -81,6 +84,8 @@ pub struct RequestEdits<'a, 's, F> {
     pub scratch: &'a Scratch,
     /// The settings for fields.
     pub rules: &'a FieldRules,
+    /// The authentication service, if this is the request to it.
+    pub auth: Option<&'a ExternalAuth>,
 }
 
 impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
@@ -97,6 +102,9 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         value: &mut Vec<u8>,
         expand: &mut impl Expand,
     ) -> Result<(), TooLong> {
+        if let Some(auth) = self.auth {
+            return self.write_auth(auth, sink, value, expand);
+        }
         let Self { head, rules, backend, scratch, .. } = *self;
         let client = &scratch.client;
         let replaced = rules.replaced_in_request.known();
@@ -127,7 +135,9 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         let replaces = |edit: &FieldEdit| edit.replaces() && edit.is_allowed();
         let edited = self.plan.request_edits().any(replaces);
         // Whether fields have to be looked at by name, which most requests are spared.
+        let allowed_by = self.plan.allowed_by;
         let by_name = edited
+            || allowed_by.is_some_and(|auth| !auth.copied.is_empty())
             || in_place
             || rules.replaced_in_request.has_others()
             || !rules.client_names.is_empty()
@@ -137,11 +147,20 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
                 && (rules.replaced_in_request.has_other(name)
                     || rules.client_names.iter().any(|own| hides(own, name, client))
                     || backend.request_fields.iter().any(|(own, _)| is_same_field(own.as_bytes(), name))
+                    || allowed_by.is_some_and(|auth| auth.replaces(name))
                     || (edited && self.plan.request_edits().any(|edit| replaces(edit) && edit.is_about(name)))
                     || (in_place && FALLBACK.iter().any(|own| is_same_field(own.as_bytes(), name))))
         });
         if in_place && let Some(route) = self.plan.route {
             self.tell_fallback(route, sink);
+        }
+        if let (Some(auth), Some(given)) = (allowed_by, &scratch.given) {
+            for (name, value) in given.fields(auth) {
+                // The proxy knows better what it writes itself.
+                if !WRITTEN.contains(KnownField::classify(name.as_str().as_bytes())) {
+                    sink.field(name.get(), value);
+                }
+            }
         }
         for edit in rules.request.iter().chain(self.plan.request_edits()) {
             write_edit(edit, sink, value, expand)?;
@@ -154,7 +173,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         Ok(())
     }
 
-    fn write_identity<S: FieldSink<F>>(&self, auth: &ClientAuth, sink: &mut S, value: &mut Vec<u8>) {
+    pub(super) fn write_identity<S: FieldSink<F>>(&self, auth: &ClientAuth, sink: &mut S, value: &mut Vec<u8>) {
         let Some(identity) = &self.scratch.identity else { return };
         value.clear();
         decimal::display(&identity.verified, value);
@@ -191,7 +210,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
 
 /// Whether to drop a field that names the client: it passes only under its own name and only from a trusted peer; other
 /// spellings never pass.
-fn hides(own: &[u8], name: &[u8], client: &ClientView) -> bool {
+pub(super) fn hides(own: &[u8], name: &[u8], client: &ClientView) -> bool {
     is_same_field(own, name) && !(client.is_trusted() && name.eq_ignore_ascii_case(own))
 }
 
@@ -202,8 +221,8 @@ pub struct ResponseEdits<'a, 's> {
     pub plan: Option<&'a Plan<'s>>,
     /// The settings for fields.
     pub rules: &'a FieldRules,
-    /// The cookie that starts a session; empty for none.
-    pub session_cookie: &'a [u8],
+    /// The cookies to set, separated by line feeds; empty for none.
+    pub cookies: &'a [u8],
     /// What compression does to the response.
     pub compressing: Compressing,
 }
@@ -264,8 +283,8 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         if self.compressing.varies() {
             self.write_coding(fields, dropped, sink, value);
         }
-        if !self.session_cookie.is_empty() {
-            sink.field(SET_COOKIE, self.session_cookie);
+        if !self.cookies.is_empty() {
+            self.cookies.split(|&byte| byte == b'\n').for_each(|cookie| sink.field(SET_COOKIE, cookie));
         }
         let mut result = Ok(());
         for edit in self.edits() {
@@ -310,7 +329,7 @@ impl ResponseEdits<'_, '_> {
 }
 
 /// Writes the field that an edit sets or adds. An empty value is omitted.
-fn write_edit<F, S: FieldSink<F>>(
+pub(super) fn write_edit<F, S: FieldSink<F>>(
     edit: &FieldEdit,
     sink: &mut S,
     value: &mut Vec<u8>,

@@ -70,6 +70,7 @@ fn ask(snapshot: &Snapshot, path: &str, query: Option<&str>, fields: &[(&str, &s
         Step::Redirect(status) => status.to_string(),
         Step::Respond(respond) => respond.status.to_string(),
         Step::Fail(failure) => format!("{} {failure:?}", failure.status()),
+        Step::Wait(_) => "waits".to_owned(),
     };
     let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Decided { plan: text, target: lossy(&scratch.target), location: lossy(&scratch.location) }
@@ -229,12 +230,13 @@ fn edits_are_data() {
         edits_request: false,
         edits_response: true,
         cors: None,
+        allowed_by: None,
+        exempt: false,
     };
     let lines = [("x-global", "1"), ("X-Own", "2"), ("vary", "a"), ("x-gone", "3"), ("Server", "x"), ("x-kept", "4")]
         .map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes()));
     let mut out: Vec<(String, String)> = Vec::new();
-    let edits =
-        ResponseEdits { plan: Some(&plan), rules: &rules, session_cookie: b"", compressing: Compressing::Never };
+    let edits = ResponseEdits { plan: Some(&plan), rules: &rules, cookies: b"", compressing: Compressing::Never };
     edits.write(&lines[..], KnownSet::EMPTY, &mut out, &mut Vec::new(), &mut Nothing).unwrap();
     let text: Vec<_> = out.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(text, ["vary=a", "x-kept=4", "x-own=r", "Vary=b", "X-Global=$G"]);
@@ -250,7 +252,7 @@ fn a_compressed_response_says_so_and_its_tag_is_weak() {
     }
     let written = |compressing: Compressing, tag: &str, vary: &str| {
         let rules = FieldRules::new(&Settings::default());
-        let edits = ResponseEdits { plan: None, rules: &rules, session_cookie: b"", compressing };
+        let edits = ResponseEdits { plan: None, rules: &rules, cookies: b"", compressing };
         let lines = [("ETag", tag), ("Vary", vary), ("Accept-Ranges", "bytes"), ("Content-Length", "9")]
             .map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes()));
         let mut out: Vec<(String, String)> = Vec::new();

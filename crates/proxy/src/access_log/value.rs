@@ -178,6 +178,15 @@ fn plain(
         },
         Variable::RequestMethod => text(record.head?.parsed.method_bytes(record.head?.bytes), out),
         Variable::RequestUri => text(record.head?.parsed.request_uri().of(record.head?.bytes), out),
+        Variable::EscapedRequestUri => {
+            const HEX: &[u8; 16] = b"0123456789ABCDEF";
+            for &byte in record.head?.parsed.request_uri().of(record.head?.bytes) {
+                match byte {
+                    b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
+                    _ => out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
+                }
+            }
+        }
         Variable::Uri => text(record.path, out),
         Variable::Args => text(query(record)?, out),
         Variable::IsArgs if query(record).is_some_and(|query| !query.is_empty()) => out.push(b'?'),

@@ -3,6 +3,7 @@
 //! An [`Exchange`] owns everything known about the request and records it exactly once, when it is dropped: after the response,
 //! after a failure, when the client has gone, or when the task is cancelled.
 
+mod authenticate;
 mod compressed;
 mod cookie;
 mod facts;
@@ -18,8 +19,8 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use fairway_model::decision::{Plan, Step};
-use fairway_model::{Action, Backend, ByteLimit, Compressing, Host, HostPattern, Respond, Route};
+use fairway_model::decision::{Plan, Start, Step};
+use fairway_model::{Action, Backend, ByteLimit, Compressing, ExternalAuth, Filter, HostPattern, Respond, Route};
 
 use self::compressed::CompressedBody;
 pub(crate) use self::facts::ConnectionFacts;
@@ -62,6 +63,8 @@ pub(crate) struct Exchange<'a> {
     /// The decision about the request; `None` before it is made, or if the request could not be read.
     plan: Option<Plan<'a>>,
     service: Option<Rc<Service>>,
+    /// The authentication service that is being asked.
+    asks: Option<&'a ExternalAuth>,
     /// Number of the request on its connection, from 1.
     number: u64,
     pipelined: bool,
@@ -105,6 +108,8 @@ impl<'a> Exchange<'a> {
         scratch.tries.clear();
         scratch.tried.clear();
         scratch.sent_head.clear();
+        scratch.auth_cookies.clear();
+        scratch.challenge.clear();
         Self {
             facts,
             deadline,
@@ -118,6 +123,7 @@ impl<'a> Exchange<'a> {
             live,
             plan: None,
             service: None,
+            asks: None,
             number: facts.next_request(),
             pipelined,
             begun,
@@ -146,22 +152,28 @@ impl<'a> Exchange<'a> {
         let Some(head) = self.client.head() else { return self.client.after() };
         let (plan, service) = self.facts.listener.with_resource(|listener| {
             let origin = pipeline::Origin { arrival, table: &listener.table, asked: asked.as_deref() };
-            pipeline::decide(shard, live, head, origin, &mut scratch.decision)
+            pipeline::decide(shard, live, head, origin, Start::Head, &mut scratch.decision)
         });
         self.plan = Some(plan);
-        match plan.step {
-            Step::Forward(forwarding) => {
+        let step = match plan.step {
+            // Boxed: it is rarely needed and would otherwise take room in every connection.
+            Step::Wait(_) => Box::pin(self.wait(plan)).await,
+            step => Ok((step, service)),
+        };
+        match step {
+            Ok((Step::Forward(forwarding), service)) => {
                 if let Err(failure) = self.forward(forwarding, service).await {
                     self.fail(failure).await;
                 }
             }
-            Step::Redirect(status) => self.answer(&Respond::page(status), true, "").await,
-            Step::Respond(respond) => {
-                self.cause = refused(plan.host, plan.route, respond.status).map(Cause::from);
+            Ok((Step::Redirect(status), _)) => self.answer(&Respond::page(status), true, "").await,
+            Ok((Step::Respond(respond), _)) => {
+                self.cause = self.plan.and_then(|plan| refused(&plan, respond.status)).map(Cause::from);
                 self.answer(respond, false, "").await;
             }
-            Step::Fail(failure) => self.fail(failure.into()).await,
-            Step::Wait(wait) => match wait {},
+            Ok((Step::Fail(failure), _)) => self.fail(failure.into()).await,
+            Ok((Step::Wait(_), _)) => self.fail(Failure::Authentication(None)).await,
+            Err(failure) => self.fail(failure).await,
         }
         self.complete = true;
         self.client.after()
@@ -214,20 +226,21 @@ impl<'a> Exchange<'a> {
         self.skip_body();
         self.status = respond.status;
         self.scratch.cookie.clear();
+        self.add_auth_cookies();
         self.evaluate_response();
-        let Scratch { decision, value, response_values, sent_head, .. } = &mut *self.scratch;
+        let Scratch { decision, cookie, challenge, value, response_values, sent_head, .. } = &mut *self.scratch;
         let answer = Answer {
             status: respond.status,
             body: &respond.body,
             message,
-            fields: &respond.fields,
+            fields: if respond.status == 401 { challenge } else { &respond.fields },
             location: redirect.then_some(&decision.location[..]),
         };
         let context = ResponseContext {
             live: self.live,
             clock: &self.facts.shard.clock,
             plan: self.plan.as_ref(),
-            session_cookie: b"",
+            cookies: cookie,
             compressing: Compressing::Never,
             values: response_values,
             sent_head,
@@ -306,9 +319,10 @@ impl Drop for Exchange<'_> {
 }
 
 /// The reason why one of the proxy's own answers counts as an error; none if the route requests that answer.
-pub(crate) fn refused(host: Option<&Host>, route: Option<&Route>, status: u16) -> Option<Reason> {
-    match (host, route, status) {
+pub(crate) fn refused(plan: &Plan<'_>, status: u16) -> Option<Reason> {
+    match (plan.host, plan.route, status) {
         (_, _, ..400) => None,
+        _ if matches!(plan.ended_by(), Some(Filter::ExternalAuth(_))) => Some(Reason::Unauthenticated),
         (None, _, _) => Some(Reason::NoHost),
         (_, None, _) => Some(Reason::NoRoute),
         (_, Some(_), 403) => Some(Reason::AccessDenied),

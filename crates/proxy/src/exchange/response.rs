@@ -40,6 +40,7 @@ impl Exchange<'_> {
         }
         self.start_session(forward, service, &attempt.pick);
         self.status = self.client.status_for(status);
+        self.add_auth_cookies();
         if status == 101 {
             let tunnelled = self.tunnel().await;
             self.end_try(service, attempt, status, tunnelled.err().map(Failure::reason));
@@ -109,7 +110,7 @@ impl Exchange<'_> {
             live: self.live,
             clock: &self.facts.shard.clock,
             plan: self.plan.as_ref(),
-            session_cookie: cookie,
+            cookies: cookie,
             compressing: self.compressing,
             values: response_values,
             sent_head,
@@ -122,8 +123,7 @@ impl Exchange<'_> {
     pub(super) fn evaluate_response(&mut self) {
         let mut values = std::mem::take(&mut self.scratch.response_values);
         let rules = &self.live.prepared.fields;
-        let edits =
-            ResponseEdits { plan: self.plan.as_ref(), rules, session_cookie: b"", compressing: Compressing::Never };
+        let edits = ResponseEdits { plan: self.plan.as_ref(), rules, cookies: b"", compressing: Compressing::Never };
         values.fill(&edits, |template, out| self.expand_template(template, out));
         self.scratch.response_values = values;
     }

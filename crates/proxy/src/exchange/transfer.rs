@@ -71,7 +71,9 @@ impl Exchange<'_> {
                         self.limits.read = self.after_gap(self.allowance.read);
                     }
                     if part == ResponsePart::Interim {
-                        self.client.write_interim(&self.endpoint);
+                        if self.asks.is_none() {
+                            self.client.write_interim(&self.endpoint);
+                        }
                         self.endpoint.drop_interim();
                     }
                 }
@@ -150,7 +152,9 @@ impl Exchange<'_> {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         while !self.endpoint.request_is_over() {
             let source = self.client.source();
-            let filled = self.endpoint.take_body(source).map_err(Failure::RequestBody)?;
+            // An authentication service gets the request without its body.
+            let bodiless = self.asks.is_some();
+            let filled = bodiless || self.endpoint.take_body(source).map_err(Failure::RequestBody)?;
             if !self.allowance.max_body.admits(source.body.data_len()) {
                 return Poll::Ready(Err(Failure::BodyTooLarge));
             }
@@ -169,7 +173,7 @@ impl Exchange<'_> {
                 }
             }
             self.limits.send = NEVER;
-            if source.body.has_ended() {
+            if bodiless || source.body.has_ended() {
                 self.endpoint.end_request();
                 break;
             }
@@ -234,7 +238,7 @@ impl Exchange<'_> {
     }
 
     /// Waits for the endpoint as long as the client is there.
-    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+    pub(super) fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         match self.client.poll_gone(cx, &self.facts.shard.timers) {
             Poll::Ready(failure) => Poll::Ready(failure),
             Poll::Pending => self.poll_limits(),

@@ -37,8 +37,13 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    fn new(pick: Pick, begun: Instant) -> Self {
+    pub(super) fn new(pick: Pick, begun: Instant) -> Self {
         Self { pick, begun, kept: false, connect: None, header: None }
+    }
+
+    /// When it began.
+    pub(super) fn begun(&self) -> Instant {
+        self.begun
     }
 }
 
@@ -163,7 +168,7 @@ impl Exchange<'_> {
     }
 
     /// One try, up to the head of the response.
-    async fn attempt(
+    pub(super) async fn attempt(
         &mut self,
         forwarding: &Forwarding<'_>,
         service: &Service,
@@ -331,8 +336,16 @@ impl Exchange<'_> {
         let decision = &self.scratch.decision;
         self.endpoint.prepare_family(&decision.client, &self.facts.family);
         let Some(plan) = &self.plan else { return Err(Failure::Unwritable) };
+        let mut target = Vec::new();
+        if let Some(auth) = self.asks {
+            self.expand_template(&auth.target, &mut target)?;
+        }
         let written = service.with_backend(|backend| {
             let request = UpstreamRequest::new(self.live, head, plan, forwarding, backend, decision);
+            let request = match self.asks {
+                Some(auth) => request.asking(auth, &target),
+                None => request,
+            };
             self.endpoint.write_request(&request, &self.facts.family, &mut out, &mut value, &mut OfExchange(self))
         });
         self.scratch.value = value;

@@ -58,7 +58,7 @@ pub(crate) fn write_request(
     expand: &mut impl Expand,
 ) -> Result<(), Failure> {
     let mut writer = HeadWriter::new(out);
-    writer.request_line(request.edits.head.method, &request.edits.scratch.target).map_err(|_| Failure::Unwritable)?;
+    writer.request_line(request.method, request.target).map_err(|_| Failure::Unwritable)?;
     request.edits.write(&mut writer, family, value, expand)?;
     if request.framing == Framing::Chunked {
         writer.framing(Framing::Chunked);
@@ -215,7 +215,7 @@ mod tests {
             live: &live,
             clock: &clock,
             plan: None,
-            session_cookie: b"",
+            cookies: b"",
             compressing: Compressing::Never,
             values: &values,
             sent_head: &mut sent_head,

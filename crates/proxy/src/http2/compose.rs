@@ -171,9 +171,9 @@ pub(super) fn request(
     let RequestGatherer { fields, host } = gathered;
     let unwritable = Failure::Unwritable;
     let mut uri = ::http::uri::Parts::default();
-    let target = &request.edits.scratch.target;
+    let target = request.target;
     let path = path_and_query(target).ok_or(unwritable)?;
-    let size = request.edits.head.method.len() + target.len() + host.len();
+    let size = request.method.len() + target.len() + host.len();
     uri.path_and_query = Some(path);
     let authority = &fields.text[host];
     // HTTP/1.0 has requests without a host.
@@ -183,7 +183,7 @@ pub(super) fn request(
         uri.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
     }
     let mut head = Request::new(());
-    *head.method_mut() = Method::from_bytes(request.edits.head.method).map_err(|_| unwritable)?;
+    *head.method_mut() = Method::from_bytes(request.method).map_err(|_| unwritable)?;
     *head.uri_mut() = Uri::from_parts(uri).map_err(|_| unwritable)?;
     *head.version_mut() = version;
     let (mut fields, fields_size) = fields.finish().ok_or(unwritable)?;

@@ -21,7 +21,8 @@ use fairway_model::Origin;
 pub use doc::annotations_markdown;
 pub use read::{IngressAnnotations, Rejected, Rules, read, screen};
 pub use table::{
-    Access, Affinity, BackendTls, Balancing, ClientCertificates, CrossOrigin, HostLevel, Proxying, Redirects, Rewriting,
+    Access, Affinity, BackendTls, Balancing, ClientCertificates, CrossOrigin, ExternalAuthentication, HostLevel,
+    Proxying, Redirects, Rewriting,
 };
 
 use crate::limit;
@@ -98,6 +99,20 @@ fn without_effect(name: &str, others: &Annotations<'_>, rules: &Rules) -> Option
     match name {
         "satisfy" if !authenticates() => {
             Some(Verdict::Harmless("without authentication the address list alone decides, as in ingress-nginx"))
+        }
+        "auth-method"
+        | "auth-signin"
+        | "auth-signin-redirect-param"
+        | "auth-response-headers"
+        | "auth-request-redirect"
+        | "auth-always-set-cookie"
+        | "auth-snippet"
+        | "auth-cache-key"
+        | "auth-cache-duration"
+        | "auth-proxy-set-headers"
+            if others.value("auth-url").is_none() =>
+        {
+            Some(Verdict::Harmless("without auth-url it has no effect, as in ingress-nginx"))
         }
         "ssl-passthrough" if !rules.ssl_passthrough => {
             Some(Verdict::Harmless("without --enable-ssl-passthrough TLS ends at the proxy, as in ingress-nginx"))
@@ -231,11 +246,12 @@ pub struct Group {
 }
 
 /// The whole table.
-pub static GROUPS: [Group; 11] = [
+pub static GROUPS: [Group; 12] = [
     Group { title: "Matching and rewriting", specs: Rewriting::SPECS },
     Group { title: "Redirects", specs: Redirects::SPECS },
     Group { title: "Hosts", specs: HostLevel::SPECS },
     Group { title: "Access", specs: Access::SPECS },
+    Group { title: "External authentication", specs: ExternalAuthentication::SPECS },
     Group { title: "Cross-origin requests", specs: CrossOrigin::SPECS },
     Group { title: "Client certificates", specs: ClientCertificates::SPECS },
     Group { title: "Talking to the backend", specs: Proxying::SPECS },
@@ -249,11 +265,12 @@ pub static GROUPS: [Group; 11] = [
 type Setter = fn(&mut IngressAnnotations, &str, &str) -> bool;
 
 /// In the order of [`GROUPS`].
-const SETTERS: [Setter; 11] = [
+const SETTERS: [Setter; 12] = [
     |all, name, text| all.rewriting.set(name, text),
     |all, name, text| all.redirects.set(name, text),
     |all, name, text| all.hosts.set(name, text),
     |all, name, text| all.access.set(name, text),
+    |all, name, text| all.external_auth.set(name, text),
     |all, name, text| all.cross_origin.set(name, text),
     |all, name, text| all.client_certificates.set(name, text),
     |all, name, text| all.proxying.set(name, text),

@@ -86,6 +86,7 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
         https_port,
         denied,
         regex,
+        pattern: input.pattern,
         backend_tls: if config.proxy_ssl_location_only { None } else { of_host() },
     };
     let parts = input.parts.iter().zip(&backend_tls).zip(uncertified);
@@ -301,7 +302,8 @@ impl<'a> Merging<'a> {
             let (part, rule) = (location.part, location.rule);
             let common = &commons[location.at];
             let access = &part.annotations.access;
-            let restricts = access.allow.is_some() || access.deny.is_some();
+            let restricts =
+                access.allow.is_some() || access.deny.is_some() || part.annotations.external_auth.url.is_some();
             let strict = restricts || part.annotations.denial != Denial::None;
             let mut add = |text: Cow<'a, str>, path: Result<PathRegex, String>| match path {
                 Ok(regex) => {

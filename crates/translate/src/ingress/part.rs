@@ -9,6 +9,7 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend,
 
 use super::backend_tls::{self, BackendTls};
 use super::client_auth::{self, ClientAuth};
+use super::external_auth;
 use super::inspect::inspect;
 use super::wishes::wishes;
 use crate::annotation::{self, Annotations, IngressAnnotations, Rules};
@@ -36,6 +37,8 @@ pub(crate) struct Part {
     pub(crate) catch_all: bool,
     /// The Service of the `default-backend` annotation.
     pub(crate) fallback: Option<Box<BackendKey>>,
+    /// The services of `auth-url`, by the host whose requests they are asked about.
+    pub(crate) auth_backends: Box<[(HostPattern, BackendKey)]>,
     pub(crate) tls: Vec<Tls>,
     /// The Secret for TLS to backends.
     pub(crate) backend_secret: Option<Box<ObjectKey>>,
@@ -91,6 +94,8 @@ pub(crate) enum Referrer {
     DefaultBackend,
     /// The `default-backend` annotation.
     Annotation,
+    /// The `auth-url` annotation.
+    ExternalAuth,
 }
 
 impl Referrer {
@@ -100,6 +105,7 @@ impl Referrer {
             Self::Path(rule, path) => format!("spec.rules[{rule}].http.paths[{path}].backend.service"),
             Self::DefaultBackend => "spec.defaultBackend.service".to_owned(),
             Self::Annotation => format!("metadata.annotations[\"{annotations_prefix}/default-backend\"]"),
+            Self::ExternalAuth => format!("metadata.annotations[\"{annotations_prefix}/auth-url\"]"),
         }
     }
 }
@@ -245,6 +251,7 @@ pub(crate) fn parse(
         let message = "expected rules or a default backend; the Ingress serves nothing";
         reading.report(Severity::Warning, Reason::InvalidBackend, "spec".into(), "", message);
     }
+    let auth_backends = reading.external_auth(&annotations, catch_all, options);
     let aliases = reading.aliases(&annotations, &options.annotations_prefix);
     reading.rewrite_variables(&annotations, &options.annotations_prefix);
     reading.variables(&annotations, &options.annotations_prefix);
@@ -265,6 +272,7 @@ pub(crate) fn parse(
         default_backend: default_backend.map(Box::new),
         catch_all,
         fallback: fallback.map(Box::new),
+        auth_backends,
         tls: spec.tls.iter().flatten().map(Tls::read).collect(),
         backend_secret,
         client_secret,
@@ -389,6 +397,47 @@ impl PartReading<'_> {
         if self.seen.insert(backend.clone()) {
             self.backends.push((backend.clone(), referrer));
         }
+    }
+
+    /// The backends that `auth-url` names, one for each host if it names the host of the request.
+    fn external_auth(
+        &mut self,
+        annotations: &IngressAnnotations,
+        catch_all: bool,
+        options: &Options,
+    ) -> Box<[(HostPattern, BackendKey)]> {
+        let (external, prefix) = (&annotations.external_auth, &options.annotations_prefix);
+        let mut backends = Vec::new();
+        let Some(url) = &external.url else { return Box::default() };
+        let hosts: Vec<_> = self.hosts.iter().map(|rules| rules.pattern.clone()).collect();
+        for pattern in hosts.into_iter().chain(catch_all.then_some(HostPattern::Any)) {
+            match external_auth::backend(url, &pattern, options) {
+                Some(backend) => {
+                    self.refer(&backend, Referrer::ExternalAuth);
+                    backends.push((pattern, backend));
+                }
+                None => {
+                    let field = format!("metadata.annotations[\"{prefix}/auth-url\"]");
+                    let message = format!(
+                        "$host works only for hosts with a single name, and {pattern} is none; its paths answer 503"
+                    );
+                    let (severity, reason) = (Severity::Error, Reason::AnnotationParsingFailed);
+                    self.report(severity, reason, field, &url.host, &message).unserved = true;
+                }
+            }
+        }
+        let texts = [
+            ("auth-url", Some(url.target.clone())),
+            ("auth-signin", external.sign_in.as_ref().map(|url| Template::parse(url.as_str()))),
+            ("auth-request-redirect", external.request_redirect.as_ref().map(|url| Template::parse(url.as_str()))),
+        ];
+        for (name, template) in texts.into_iter().filter_map(|(name, template)| Some((name, template?))) {
+            let field = format!("metadata.annotations[\"{prefix}/{name}\"]");
+            for (variable, severity, message) in without_value(template.unknown(), "; it is empty") {
+                self.report(severity, Reason::AnnotationParsingFailed, field.clone(), variable, &message);
+            }
+        }
+        backends.into()
     }
 
     fn aliases(&mut self, annotations: &IngressAnnotations, prefix: &str) -> Vec<HostPattern> {

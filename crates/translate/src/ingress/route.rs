@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use fairway_model::{
-    AccessList, Action, BackendName, Body, ByteLimit, Cors, Filter, Forward, ForwardPolicy, HttpsRedirect, Location,
-    Origins, PathMatch, Redirect, Refusal, Respond, Retry, RetryOn, Rewrite, Route, Template, UpstreamProtocol,
-    UpstreamTls,
+    AccessList, Action, BackendName, Body, ByteLimit, Cors, Filter, Forward, ForwardPolicy, HostPattern, HttpsRedirect,
+    Location, Origins, PathMatch, Redirect, Refusal, Respond, Retry, RetryOn, Rewrite, Route, Template,
+    UpstreamProtocol, UpstreamTls,
 };
 
 use super::backend_tls::BackendTls;
+use super::external_auth;
 use super::part::Part;
 use crate::annotation::{CrossOrigin, Denial, IngressAnnotations};
 use crate::configmap::GlobalConfig;
 use crate::engine::shared::Shared;
 use crate::limit;
-use crate::value::{self, BackendProtocol, RedirectUrl, RetryCondition, RewriteTarget};
+use crate::value::{self, BackendProtocol, RedirectUrl, RetryCondition, RewriteTarget, Satisfy};
 
 /// Properties common to all routes of one host.
 pub(crate) struct HostScope<'a> {
@@ -27,6 +28,8 @@ pub(crate) struct HostScope<'a> {
     pub(crate) denied: Option<Box<str>>,
     /// Whether the routes match by regular expressions.
     pub(crate) regex: bool,
+    /// The host.
+    pub(crate) pattern: &'a HostPattern,
     /// TLS to backends, from the first Ingress with a Secret for it; `None` if each Ingress decides for itself.
     pub(crate) backend_tls: Option<BackendTls>,
 }
@@ -39,6 +42,7 @@ pub(crate) struct Common<'a> {
     /// The same without TLS.
     clear: Arc<ForwardPolicy>,
     access: Option<Filter>,
+    authentication: Option<Filter>,
     denied: Option<Box<str>>,
 }
 
@@ -83,6 +87,20 @@ impl<'a> Common<'a> {
         };
         let own_denial = (part.annotations.denial != Denial::None).then(|| denial(part));
         let (access, unreadable) = access(&part.annotations, scope.config);
+        let external = &part.annotations.external_auth;
+        let (authentication, unauthentic) = match &external.url {
+            None => (None, None),
+            Some(url) => {
+                let tls = external_auth::tls(url, scope.pattern);
+                let policy = policies.of(&part.annotations, scope.config, UpstreamProtocol::Http1, tls);
+                let mut backends = part.auth_backends.iter();
+                let backend = backends.find(|(pattern, _)| pattern == scope.pattern).map(|(_, backend)| backend);
+                match external_auth::filter(external, url, scope.pattern, backend, policy) {
+                    Ok(filter) => (Some(filter), None),
+                    Err(why) => (None, Some(why)),
+                }
+            }
+        };
         let clear = policies.of(&part.annotations, scope.config, UpstreamProtocol::Http1, None);
         let policy = match (tls, protocol(&part.annotations)) {
             (None, UpstreamProtocol::Http1) => clear.clone(),
@@ -94,7 +112,12 @@ impl<'a> Common<'a> {
             policy,
             clear,
             access,
-            denied: own_denial.or_else(|| scope.denied.clone()).or(unreadable).or_else(|| unverifiable.cloned()),
+            authentication,
+            denied: own_denial
+                .or_else(|| scope.denied.clone())
+                .or(unreadable)
+                .or(unauthentic)
+                .or_else(|| unverifiable.cloned()),
         }
     }
 
@@ -160,7 +183,9 @@ impl<'a> Common<'a> {
     fn global_authentication(&self, rule: &str) -> Option<Box<str>> {
         let config = self.scope.config;
         config.global_auth_url.as_ref()?;
-        let exempt = self.part.annotations.access.global_auth == Some(false)
+        // The annotation of a path comes first.
+        let exempt = self.part.annotations.external_auth.url.is_some()
+            || self.part.annotations.access.global_auth == Some(false)
             || starts_with_any(rule, &config.no_auth_locations.0);
         (!exempt).then(|| "global-auth-url of the ConfigMap can't be put in force".into())
     }
@@ -217,7 +242,7 @@ impl<'a> Common<'a> {
             Leads::To(backend) => (backend, false),
             Leads::ToDefault(backend) => (backend, true),
             Leads::Nowhere => {
-                filters.extend(self.access.clone());
+                filters.extend(self.checks(rule));
                 return Action::Respond(Respond::not_found());
             }
             Leads::Broken => return Action::Respond(Respond::page(503)),
@@ -227,13 +252,13 @@ impl<'a> Common<'a> {
             filters.push(Filter::Refuse(Refusal { reason }));
         }
         if is_default {
-            filters.extend(self.access.clone());
+            filters.extend(self.checks(rule));
             filters.push(Filter::NotFoundWithoutEndpoints);
         } else {
             // Before denials: without endpoints, the answer is 503 even for clients that would be denied.
             let at = filters.iter().position(|filter| matches!(filter, Filter::Refuse(_))).unwrap_or(filters.len());
             filters.insert(at, Filter::RequireEndpoints);
-            filters.extend(self.access.clone());
+            filters.extend(self.checks(rule));
         }
         let affinity = &annotations.affinity;
         let cookie_path =
@@ -245,6 +270,18 @@ impl<'a> Common<'a> {
             // The annotation concerns the Ingress's backends, and the global default backend is not one of them.
             policy: if is_default { &self.clear } else { &self.policy }.clone(),
         })
+    }
+
+    /// Who may send requests: by address, by authentication, or by either.
+    fn checks(&self, rule: &str) -> impl Iterator<Item = Filter> {
+        let exempt = starts_with_any(rule, &self.scope.config.no_auth_locations.0);
+        let authentication = self.authentication.clone().filter(|_| !exempt);
+        let either = self.part.annotations.access.satisfy == Some(Satisfy::Any) && authentication.is_some();
+        let access = self.access.clone().map(|access| match access {
+            Filter::AccessList(list) if either => Filter::AccessListOrAuth(list),
+            access => access,
+        });
+        access.into_iter().chain(authentication)
     }
 
     /// Whether the routes of this host match by regular expressions.

@@ -41,6 +41,10 @@ pub(crate) enum Layer {
     Tcp,
     /// Datagrams of a UDP service.
     Udp,
+    /// Requests about requests, to an authentication service. Its owners may be of other namespaces, so they decide nothing.
+    Auth,
+    /// The same, to a DNS name or an address: `service` is that, and there is no namespace.
+    Name,
 }
 
 impl Layer {
@@ -53,7 +57,7 @@ impl Layer {
     /// The protocol, as Services spell it.
     pub(crate) fn protocol(self) -> &'static str {
         match self {
-            Self::Http | Self::Tcp => "TCP",
+            Self::Http | Self::Tcp | Self::Auth | Self::Name => "TCP",
             Self::Udp => "UDP",
         }
     }
@@ -99,6 +103,8 @@ impl BackendKey {
             Layer::Http => "",
             Layer::Tcp => "/tcp",
             Layer::Udp => "/udp",
+            Layer::Auth => "/auth",
+            Layer::Name => return format!("//{}:{}", self.service, self.port).into(),
         };
         match self.port {
             BackendPort::First => format!("{}/{}{suffix}", self.namespace, self.service).into(),
@@ -141,10 +147,12 @@ impl Problem {
             Layer::Http => "requests answer 503",
             Layer::Tcp => "connections are closed",
             Layer::Udp => "datagrams are dropped",
+            Layer::Auth | Layer::Name => "requests can't be authenticated and answer 500",
         };
         let message = format!("{}; {then}", self.message);
         let found = Diagnostic::new(self.severity, self.reason, origin, field, &value, message);
-        if backend.layer == Layer::Http && !stands_in { found.unserved() } else { found }
+        let serves = matches!(backend.layer, Layer::Http | Layer::Auth | Layer::Name);
+        if serves && !stands_in { found.unserved() } else { found }
     }
 }
 
@@ -176,7 +184,11 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
     let of_requests = key.layer == Layer::Http;
     let by_cluster_address =
         of_requests && first.and_then(|first| first.wishes.by_cluster_address).unwrap_or(config.service_upstream);
-    let (mut endpoints, mut problem) = match endpoints::find(key, sources, port, by_cluster_address, options) {
+    let found = match (key.layer, &key.port) {
+        (Layer::Name, BackendPort::Number(number)) => external::named(&key.service, *number, options),
+        _ => endpoints::find(key, sources, port, by_cluster_address, options),
+    };
+    let (mut endpoints, mut problem) = match found {
         Ok(endpoints) => (Some(endpoints), None),
         Err(problem) if matches!(problem.reason, Reason::ServiceNotFound | Reason::PortNotFound) => {
             (None, Some(problem))
@@ -213,18 +225,19 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
     let upstream_name = match key.port {
         _ if key.layer == Layer::Tcp => format!("tcp-{}-{}-{}", key.namespace, key.service, key.port).into(),
         _ if key.layer == Layer::Udp => format!("udp-{}-{}-{}", key.namespace, key.service, key.port).into(),
+        _ if key.layer == Layer::Name => format!("external-auth-{}-{}", key.service, key.port).into(),
         BackendPort::First if sources.is_default => "upstream-default-backend".into(),
         BackendPort::First => format!("custom-default-backend-{}-{}", key.namespace, key.service).into(),
         _ => format!("{}-{}-{}", key.namespace, key.service, key.port).into(),
     };
     let backend = Backend {
         name: name.clone(),
-        origin: key.service().origin(),
+        origin: if key.layer == Layer::Name { Origin::new("Name", "", &*key.service) } else { key.service().origin() },
         port: port_text.into(),
         upstream_name,
         protocol,
         balance: if of_requests { balance(&sources.owners, config) } else { Balance::RoundRobin },
-        affinity: affinity(&sources.owners),
+        affinity: if matches!(key.layer, Layer::Auth | Layer::Name) { None } else { affinity(&sources.owners) },
         request_fields,
     };
     let endpoints = endpoints.map(|endpoints| EndpointSet { backend: name, endpoints });

@@ -33,6 +33,14 @@ macro_rules! choices {
 }
 
 choices! {
+    /// How address lists and authentication combine.
+    Satisfy {
+        /// A client has to pass all of them.
+        "all" => All,
+        /// One of them is enough.
+        "any" => Any,
+    }
+
     /// A switch of nginx.
     Switch {
         /// It is on.

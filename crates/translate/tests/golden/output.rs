@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use fairway_model::client::Arrival;
-use fairway_model::decision::{Forwarding, Received, Scratch, SnapshotFacts, Start, Step, decide};
+use fairway_model::decision::{Forwarding, Received, Scratch, SnapshotFacts, Start, Step, Wait, decide};
 use fairway_model::{
     ForwardPolicy, HostAndPort, HostPattern, RequestView, Scheme, Snapshot, TableName, Target, Transport,
     canonical_host,
@@ -187,7 +187,7 @@ fn answer(snapshot: &Snapshot, url: &str) -> String {
             None => respond.status.to_string(),
         },
         Step::Fail(failure) => format!("{}, {failure}", failure.status()),
-        Step::Wait(wait) => match wait {},
+        Step::Wait(Wait::ExternalAuth(auth)) => format!("ask {}", auth.forward.backends),
     };
     format!("{line} -> {outcome}")
 }

@@ -1,8 +1,8 @@
 //! Reads the annotations of one Ingress in one pass.
 
 use super::{
-    Access, Affinity, Annotations, BackendTls, Balancing, ClientCertificates, CrossOrigin, Denial, HostLevel, Known,
-    Meanwhile, OnInvalid, Proxying, Redirects,
+    Access, Affinity, Annotations, BackendTls, Balancing, ClientCertificates, CrossOrigin, Denial,
+    ExternalAuthentication, HostLevel, Known, Meanwhile, OnInvalid, Proxying, Redirects,
 };
 use super::{Rewriting, known, names};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -22,6 +22,8 @@ pub struct IngressAnnotations {
     pub hosts: HostLevel,
     /// Client access.
     pub access: Access,
+    /// External authentication.
+    pub external_auth: ExternalAuthentication,
     /// Cross-origin resource sharing.
     pub cross_origin: CrossOrigin,
     /// Client certificates.
@@ -170,6 +172,11 @@ impl Reading<'_> {
         if let Some(effective) = self.overruling(known) {
             let message = format!("an older name for {}; ignored, because {effective} is set", spec.name);
             self.report(Severity::Info, Reason::IneffectiveAnnotation, known.name, value, message);
+            return;
+        }
+        if spec.name == "auth-snippet" && !self.rules.snippets {
+            let message = "ignored: allow-snippet-annotations of the ConfigMap is false".to_owned();
+            self.report(Severity::Warning, Reason::RefusedAnnotation, known.name, value, message);
             return;
         }
         match spec.verdict {

@@ -6,9 +6,10 @@ use fairway_model::NetworkSet;
 use super::{Meanwhile, OnInvalid, Scope, Spec, annotations};
 use crate::configmap::{CONNECT_RETRIED, RESPONSE_HEAD, TRIES};
 use crate::value::{
-    AffinityKind, AffinityMode, AppRoot, BackendProtocol, CertificatePage, CommonName, CookieDomain, CookieName,
-    CookiePath, CorsExposed, CorsHeaders, CorsMethods, CorsOrigins, ForwardedPrefix, HashKey, HostAliases, LoadBalance,
-    NextUpstream, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Seconds, SecretName, ServerName, ServiceName,
+    AffinityKind, AffinityMode, AppRoot, AuthMethod, AuthRedirect, AuthSnippet, AuthUrl, BackendProtocol,
+    CertificatePage, CommonName, CookieDomain, CookieName, CookiePath, CopiedFields, CorsExposed, CorsHeaders,
+    CorsMethods, CorsOrigins, ForwardedPrefix, HashKey, HostAliases, LoadBalance, NextUpstream, RedirectParam,
+    RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy, Seconds, SecretName, ServerName, ServiceName, SignInUrl,
     SignedSeconds, Size, Switch, TlsProtocols, Value, VerifyClient, Vhost,
 };
 use crate::verdict::Verdict::{self, Differs};
@@ -77,6 +78,35 @@ annotations! {
         /// False exempts the paths from the ConfigMap's `global-auth-url`.
         "enable-global-auth" => global_auth: bool [Location, Low, Default]
             = Differs("global authentication isn't built: paths that it would guard answer 503, and false exempts from that");
+        /// With `any`, a client that the address list admits need not authenticate, and one that authenticates may have any address.
+        "satisfy" => satisfy: Satisfy [Location, Low, Default];
+    }
+}
+
+annotations! {
+    /// External authentication: a service is asked about each request, after redirects and address lists, by a request of its own without
+    /// a body. 2xx lets the request go on, 401 and 403 are answered to the client without the service's page; everything else, and a
+    /// service that can't be asked, is answered with 500. Without `auth-url` the others have no effect.
+    pub struct ExternalAuthentication {
+        /// The service. A Service of the cluster (`NAME.NAMESPACE.svc.cluster.local`) is asked at its endpoints, any other host at the
+        /// addresses that DNS has for it; the certificate of an https service isn't checked.
+        "auth-url" => url: AuthUrl [Location, High, Deny]
+            = Differs("in the host only $host works, for hosts with a single name, of which aliases use the first; a URL without path asks for /");
+        /// Method of the request to the service; GET by default.
+        "auth-method" => method: AuthMethod [Location, Low, Deny];
+        /// The URL to which 401 redirects, with the URL of the request in the parameter `rd` unless it is there.
+        "auth-signin" => sign_in: SignInUrl [Location, High, Drop];
+        /// The name of that parameter.
+        "auth-signin-redirect-param" => redirect_param: RedirectParam [Location, Medium, Default];
+        /// Headers of the service's answer that the backend gets, in place of the client's.
+        "auth-response-headers" => response_headers: CopiedFields [Location, Medium, Deny];
+        /// Value of X-Auth-Request-Redirect for the service; the target of the request by default.
+        "auth-request-redirect" => request_redirect: AuthRedirect [Location, Medium, Deny];
+        /// Sets the service's cookies on every response, not just on those of success and redirects.
+        "auth-always-set-cookie" => always_set_cookie: bool [Location, Low, Deny];
+        /// Headers for the service, as nginx text.
+        "auth-snippet" => snippet: AuthSnippet [Location, Critical, Deny]
+            = Differs("only proxy_set_header is read; a snippet with anything else denies");
     }
 }
 

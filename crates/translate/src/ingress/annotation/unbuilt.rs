@@ -10,7 +10,10 @@ const SERVE: Meanwhile = Meanwhile::Serve;
 const DENY: Meanwhile = Meanwhile::Deny(Denial::Locations);
 const SNIPPET: Meanwhile = Meanwhile::DenySnippet(Denial::Locations);
 
-const EXTERNAL_AUTH: Verdict = NotYet("it belongs to external authentication (auth-url), which isn't built yet");
+const AUTH_CACHE: Verdict =
+    NotYet("decisions of the authentication service aren't cached: it is asked about each request");
+const AUTH_KEEPALIVE: Verdict =
+    Harmless("connections to the authentication service are always kept, as upstream-keepalive-* of the ConfigMap say");
 const BASIC_AUTH: Verdict = NotYet("it belongs to basic authentication (auth-type), which isn't built yet");
 const CANARY: Verdict = NotYet("it belongs to canaries, which aren't built yet");
 const FAST_CGI: Verdict = NotYet("it belongs to the backend protocol FCGI, which isn't built yet");
@@ -63,42 +66,22 @@ unbuilt! {
     "auth-secret-type": "`auth-file` or `auth-map`" [Location, Low] SERVE, BASIC_AUTH;
     /// The realm shown to users.
     "auth-realm": "text of letters, digits, blanks and `- . _ ~ : /`" [Location, Medium] SERVE, BASIC_AUTH;
-    /// The service that allows or denies each request.
-    "auth-url": "an http or https URL, which may hold nginx variables" [Location, High] DENY,
-        NotYet("external authentication isn't built yet");
-    /// Method of the request to that service.
-    "auth-method": "an HTTP method in upper case" [Location, Low] SERVE, EXTERNAL_AUTH;
-    /// The URL to which browsers are redirected to sign in.
-    "auth-signin": "a URL, which may hold nginx variables" [Location, High] SERVE, EXTERNAL_AUTH;
-    /// The query parameter of that URL with the original URL.
-    "auth-signin-redirect-param": "a name" [Location, Medium] SERVE, EXTERNAL_AUTH;
-    /// Value of X-Auth-Request-Redirect.
-    "auth-request-redirect": "a URL" [Location, Medium] SERVE, EXTERNAL_AUTH;
-    /// Headers of the service's response that are passed on to the backend.
-    "auth-response-headers": "names of headers, separated by commas" [Location, Medium] SERVE, EXTERNAL_AUTH;
-    /// Headers for the service.
-    "auth-proxy-set-headers": "a ConfigMap, `namespace/name`" [Location, Medium] SERVE, EXTERNAL_AUTH;
-    /// Passes on cookies of the service with every status.
-    "auth-always-set-cookie": "`true` or `false`" [Location, Low] SERVE, EXTERNAL_AUTH, neutral "false";
+    /// Headers for the authentication service.
+    "auth-proxy-set-headers": "a ConfigMap, `namespace/name`" [Location, Medium] DENY,
+        NotYet("the service would decide without these headers");
     /// Caches decisions under this key.
-    "auth-cache-key": "text with nginx variables" [Location, Medium] SERVE, EXTERNAL_AUTH;
+    "auth-cache-key": "text with nginx variables" [Location, Medium] SERVE, AUTH_CACHE;
     /// How long decisions are cached.
-    "auth-cache-duration": "statuses and a time, separated by commas" [Location, Medium] SERVE, EXTERNAL_AUTH;
+    "auth-cache-duration": "statuses and a time, separated by commas" [Location, Medium] SERVE, AUTH_CACHE;
     /// Idle connections to the service.
-    "auth-keepalive": "a whole number" [Location, Low] SERVE, EXTERNAL_AUTH, neutral "0";
+    "auth-keepalive": "a whole number" [Location, Low] SERVE, AUTH_KEEPALIVE, neutral "0";
     /// Requests on one connection to the service.
-    "auth-keepalive-requests": "a whole number" [Location, Low] SERVE, EXTERNAL_AUTH;
+    "auth-keepalive-requests": "a whole number" [Location, Low] SERVE, AUTH_KEEPALIVE;
     /// Idle time of connections to the service.
-    "auth-keepalive-timeout": "whole seconds" [Location, Low] SERVE, EXTERNAL_AUTH;
+    "auth-keepalive-timeout": "whole seconds" [Location, Low] SERVE, AUTH_KEEPALIVE;
     /// Shares nginx variables with the request to the service.
     "auth-keepalive-share-vars": "`true` or `false`" [Location, Low] SERVE,
         Harmless("nothing here is shared between requests"), neutral "false";
-    /// Raw nginx text for the request to the service.
-    "auth-snippet": "nginx text" [Location, Critical] SNIPPET, SNIPPETS;
-    /// Whether passing either the address list or authentication is enough.
-    "satisfy": "`any` or `all`" [Location, Low] SERVE,
-        NotYet("authentication isn't built yet, so the address list alone decides"), neutral "all";
-
     /// Makes the Ingress an alternative to the one with the same host and path.
     "canary": "`true` or `false`" [Ingress, Low] Meanwhile::Reject,
         NotYet("canaries aren't built yet, and all requests go to the Ingress it is the alternative of"),

@@ -34,6 +34,18 @@ pub(super) fn find(
     };
     let Some(number) = number else { return Err(port_missing(key, service)) };
     let name = service.spec.as_ref().and_then(|spec| spec.external_name.as_deref()).unwrap_or_default();
+    at(name, "externalName", number, options)
+}
+
+/// The destination with a name that isn't that of a Service.
+pub(super) fn named(name: &str, number: i32, options: &Options) -> Result<Endpoints, Problem> {
+    let number = port_number(number);
+    let missing = || Problem::new(Severity::Error, Reason::InvalidBackend, "expected a port from 1 to 65535");
+    at(name, "the host", number.ok_or_else(missing)?, options)
+}
+
+fn at(name: &str, what: &str, number: u16, options: &Options) -> Result<Endpoints, Problem> {
+    let forbidden = |message: String| Problem::new(Severity::Error, Reason::ForbiddenAddress, message);
     if let Ok(address) = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
         if is_special(address) && !options.allowed_backend_addresses.contains(&address) {
             return Err(forbidden(format!("{address} may not be a backend")));
@@ -41,7 +53,7 @@ pub(super) fn find(
         return Ok(super::one(SocketAddr::new(address, number)));
     }
     let Ok(host) = name.parse::<Hostname>() else {
-        let message = format!("externalName \"{}\" is no DNS name", bounded(name));
+        let message = format!("{what} \"{}\" is no DNS name", bounded(name));
         return Err(Problem::new(Severity::Error, Reason::InvalidBackend, message));
     };
     let last = host.as_str().rsplit('.').next().unwrap_or_default();

@@ -1,0 +1,89 @@
+//! The fields of the request to an authentication service, as ingress-nginx's template has them: those of the client, without
+//! what only describes its body or its connection, and those that describe the request.
+
+use super::message::{Expand, RequestEdits, hides, value_of, write_edit};
+use crate::client::ClientView;
+use crate::field::is_same_field;
+use crate::{ExternalAuth, FieldName, FieldSink, Fields, Host, KnownField, KnownSet, TooLong};
+
+const HOST: FieldName<'_> = FieldName::from_static("Host");
+const X_AUTH_REQUEST_REDIRECT: FieldName<'_> = FieldName::from_static("X-Auth-Request-Redirect");
+const X_FORWARDED_FOR: FieldName<'_> = FieldName::from_static("X-Forwarded-For");
+const X_ORIGINAL_METHOD: FieldName<'_> = FieldName::from_static("X-Original-Method");
+const X_ORIGINAL_URI: FieldName<'_> = FieldName::from_static("X-Original-URI");
+const X_ORIGINAL_URL: FieldName<'_> = FieldName::from_static("X-Original-URL");
+const X_REAL_IP: FieldName<'_> = FieldName::from_static("X-Real-IP");
+const X_REQUEST_ID: FieldName<'_> = FieldName::from_static("X-Request-ID");
+const X_SCHEME: FieldName<'_> = FieldName::from_static("X-Scheme");
+const X_SENT_FROM: FieldName<'_> = FieldName::from_static("X-Sent-From");
+
+/// Fields of the client that the service doesn't get: those of the connection and of the body, and those written anew.
+const DROPPED: KnownSet = KnownSet::HOP_BY_HOP
+    .union(KnownSet::X_ACCEL)
+    .union(ClientView::written())
+    .with(KnownField::Host)
+    .with(KnownField::Expect)
+    .with(KnownField::ContentLength)
+    .with(KnownField::XOriginalUrl)
+    .with(KnownField::XOriginalMethod);
+
+/// Names that the service takes for ours, whoever sends them.
+const OWN: [FieldName<'_>; 2] = [X_AUTH_REQUEST_REDIRECT, X_SENT_FROM];
+
+impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
+    /// Writes the fields of the request to an authentication service.
+    pub(super) fn write_auth<S: FieldSink<F>>(
+        &self,
+        auth: &ExternalAuth,
+        sink: &mut S,
+        value: &mut Vec<u8>,
+        expand: &mut impl Expand,
+    ) -> Result<(), TooLong> {
+        let Self { head, plan, scratch, rules, .. } = *self;
+        let client = &scratch.client;
+        let replaces =
+            |name: &[u8]| auth.fields.iter().any(|edit| edit.is_allowed() && edit.replaces() && edit.is_about(name));
+        let mut put = |name: FieldName<'_>, value: &[u8]| {
+            if !value.is_empty() && !replaces(name.as_bytes()) {
+                sink.field(name, value);
+            }
+        };
+        put(HOST, auth.host.as_bytes());
+        put(X_REQUEST_ID, client.request_id());
+        if auth.method.is_some() {
+            put(X_ORIGINAL_URI, head.raw_target);
+            put(X_SCHEME, client.told_scheme());
+        }
+        value.clear();
+        let host = head.authority.map_or(client.host(), |authority| authority.text);
+        for part in [plan.scheme.as_str().as_bytes(), b"://", host, head.raw_target] {
+            value.extend_from_slice(part);
+        }
+        put(X_ORIGINAL_URL, value);
+        put(X_ORIGINAL_METHOD, head.method);
+        put(X_SENT_FROM, b"nginx-ingress-controller");
+        put(X_REAL_IP, client.address_text());
+        put(X_FORWARDED_FOR, client.forwarded_for());
+        match &auth.request_redirect {
+            Some(template) => {
+                value_of(template, expand, value)?;
+                put(X_AUTH_REQUEST_REDIRECT, value);
+            }
+            None => put(X_AUTH_REQUEST_REDIRECT, head.raw_target),
+        }
+        let mut dropped = DROPPED | client.removed();
+        if let Some(demanded) = plan.host.and_then(Host::client_auth) {
+            dropped = dropped | KnownSet::SSL_CLIENT;
+            self.write_identity(demanded, sink, value);
+        }
+        sink.forward(head.fields, dropped, |_, name| {
+            OWN.iter().any(|own| is_same_field(own.as_bytes(), name))
+                || replaces(name)
+                || rules.client_names.iter().any(|own| hides(own, name, client))
+        });
+        for edit in &auth.fields {
+            write_edit(edit, sink, value, expand)?;
+        }
+        Ok(())
+    }
+}

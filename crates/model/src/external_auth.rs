@@ -1,0 +1,103 @@
+//! External authentication: another service allows or denies each request, by the status of its answer to a request
+//! without a body (`auth-url` of ingress-nginx, nginx's `auth_request`).
+
+use serde::{Deserialize, Serialize};
+
+use crate::field::is_same_field;
+use crate::{ConfiguredName, FieldEdit, Forward, Template};
+
+/// Whom to ask about a request, how, and what to do with the answer.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ExternalAuth {
+    /// The service: its backend, the timeouts, and TLS.
+    pub forward: Forward,
+    /// The Host field for the service.
+    pub host: Box<str>,
+    /// The target of the request to the service.
+    pub target: Template,
+    /// The method of that request; `None` for GET.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Box<str>>,
+    /// The value of X-Auth-Request-Redirect; `None` for the target of the client's request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_redirect: Option<Template>,
+    /// Edits of the fields for the service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<FieldEdit>,
+    /// The URL to sign in at, to which a client is redirected in place of 401.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign_in: Option<Template>,
+    /// Fields of the service's answer that the backend gets. A client's own never pass, whether the answer has them or
+    /// not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copied: Vec<ConfiguredName>,
+    /// Whether the client gets the service's cookies with every status, not just with those of success and redirects.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub always_set_cookie: bool,
+}
+
+impl ExternalAuth {
+    /// Whether a response with this status passes the service's cookies on: nginx's `add_header` without `always`.
+    pub fn sets_cookies_with(&self, status: u16) -> bool {
+        self.always_set_cookie || matches!(status, 200 | 201 | 204 | 206 | 301..=304 | 307 | 308)
+    }
+
+    /// Whether the backend gets a field from the service, and not from the client.
+    pub fn replaces(&self, name: &[u8]) -> bool {
+        self.copied.iter().any(|own| is_same_field(own.as_str().as_bytes(), name))
+    }
+}
+
+/// What a service that was asked about a request has said.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AuthAnswer {
+    /// The request may go on.
+    Allowed,
+    /// The client has to sign in first.
+    Unauthorized,
+    /// The client may not send the request.
+    Forbidden,
+    /// Nothing that could be understood, or nothing at all.
+    Failed,
+}
+
+impl AuthAnswer {
+    /// The meaning of a status, as in nginx's `auth_request`.
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            200..=299 => Self::Allowed,
+            401 => Self::Unauthorized,
+            403 => Self::Forbidden,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// What an answer of the service contributes to other messages.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct AuthGiven {
+    text: Vec<u8>,
+    /// Ends of values in `text`, one for each name of [`ExternalAuth::copied`].
+    copied: Vec<usize>,
+}
+
+impl AuthGiven {
+    /// Adds the value of the next name in [`ExternalAuth::copied`]: all lines of the field, joined. Empty for none.
+    pub fn push<'a>(&mut self, lines: impl Iterator<Item = &'a [u8]>) {
+        let start = self.text.len();
+        for line in lines {
+            if self.text.len() > start {
+                self.text.extend_from_slice(b", ");
+            }
+            self.text.extend_from_slice(line);
+        }
+        self.copied.push(self.text.len());
+    }
+
+    /// Names and values that are not empty.
+    pub fn fields<'a>(&'a self, auth: &'a ExternalAuth) -> impl Iterator<Item = (&'a ConfiguredName, &'a [u8])> {
+        let starts = std::iter::once(0).chain(self.copied.iter().copied());
+        let values = starts.zip(&self.copied).map(|(start, &end)| &self.text[start..end]);
+        auth.copied.iter().zip(values).filter(|(_, value)| !value.is_empty())
+    }
+}

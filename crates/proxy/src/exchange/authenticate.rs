@@ -1,0 +1,229 @@
+//! Asks an authentication service whether a request may go on. The request to it is a try on the endpoint side, like those that
+//! follow, but without a body, and nothing of its answer reaches the client but what the route says.
+//!
+//! Everything that goes wrong denies.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use fairway_model::decision::{self, Forwarding, Plan, Start, Step, Wait};
+use fairway_model::{AuthAnswer, AuthGiven, ByteLimit, ExternalAuth, Fields};
+
+use super::transfer::Gaps;
+use super::tries::Attempt;
+use super::{Allowance, Exchange};
+use crate::balance::{Ask, TryOutcome};
+use crate::error::{Failure, Side};
+use crate::http::{BodyForm, FieldsView, KnownField, Method};
+use crate::limit::{AUTH_BODY, AUTH_TRIES};
+use crate::pipeline;
+use crate::timer::NEVER;
+use crate::upstream::{Service, UpstreamVersion, Way};
+
+impl<'a> Exchange<'a> {
+    /// Asks the services for which the plan waits, one after the other, and decides on with their answers.
+    ///
+    /// # Errors
+    /// If the client has gone meanwhile, or a service can't be asked.
+    pub(super) async fn wait(&mut self, mut plan: Plan<'a>) -> Result<(Step<'a>, Option<Rc<Service>>), Failure> {
+        loop {
+            let Step::Wait(Wait::ExternalAuth(auth)) = plan.step else { return Err(Failure::Authentication(None)) };
+            let asked = self.ask(auth).await;
+            let (answer, failure) = match asked {
+                Ok(answer) => (answer, None),
+                Err(failure) if failure.side() == Side::Downstream || failure == Failure::Shutdown => {
+                    return Err(failure);
+                }
+                Err(failure) => (AuthAnswer::Failed, Some(failure.reason())),
+            };
+            let service;
+            (plan, service) = self.decide_after(plan, answer);
+            self.plan = Some(plan);
+            match plan.step {
+                Step::Wait(_) => {}
+                Step::Fail(decision::Failure::Authentication) => return Err(Failure::Authentication(failure)),
+                step => return Ok((step, service)),
+            }
+        }
+    }
+
+    /// What the service says about the request.
+    ///
+    /// # Errors
+    /// If it can't be asked, or the client has gone meanwhile.
+    async fn ask(&mut self, auth: &'a ExternalAuth) -> Result<AuthAnswer, Failure> {
+        self.asks = Some(auth);
+        let answer = self.ask_endpoints(auth).await;
+        self.asks = None;
+        // Nothing of this may be taken for a try that concerns the client's request.
+        self.endpoint.begin();
+        self.scratch.tried.clear();
+        self.limits = Gaps::NONE;
+        let answer = answer?;
+        if let (AuthAnswer::Unauthorized, Some(sign_in)) = (answer, &auth.sign_in) {
+            let mut location = std::mem::take(&mut self.scratch.decision.location);
+            location.clear();
+            let expanded = self.expand_template(sign_in, &mut location);
+            self.scratch.decision.location = location;
+            expanded?;
+        }
+        Ok(answer)
+    }
+
+    /// Decides on with the answer.
+    fn decide_after(&mut self, plan: Plan<'a>, answer: AuthAnswer) -> (Plan<'a>, Option<Rc<Service>>) {
+        let (live, facts, scratch) = (self.live, self.facts, &mut *self.scratch);
+        let Some(head) = self.client.head() else { return (plan, None) };
+        facts.listener.with_resource(|listener| {
+            let origin =
+                pipeline::Origin { arrival: &facts.arrival, table: &listener.table, asked: facts.asked.as_deref() };
+            pipeline::decide(&facts.shard, live, head, origin, Start::Wait(plan, answer), &mut scratch.decision)
+        })
+    }
+
+    async fn ask_endpoints(&mut self, auth: &'a ExternalAuth) -> Result<AuthAnswer, Failure> {
+        let policy = &*auth.forward.policy;
+        self.allowance = Allowance {
+            send: policy.send_timeout,
+            read: policy.read_timeout,
+            max_body: ByteLimit::NONE,
+            max_head: policy.max_response_head,
+        };
+        let shard = &self.facts.shard;
+        let forwarding = self.plan.and_then(|plan| plan.forwarding_to(auth)).ok_or(Failure::NoShare)?;
+        let service = shard.upstreams.service(self.live, forwarding.backend, &shard.rng).ok_or(Failure::NoService)?;
+        let tls = service.with_backend(|backend| forwarding.tls(backend));
+        let way = shard.upstreams.ways.find(self.live, UpstreamVersion::Http1, tls).map_err(Failure::InvalidTls)?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.ask_endpoint(&forwarding, &service, &way).await {
+                Ok(()) => break,
+                Err(failure) if failure.is_connect() && tries < AUTH_TRIES => {
+                    service.refresh(&self.facts.shard.running());
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        let answer = AuthAnswer::of_status(self.endpoint.status());
+        self.take_from_answer(auth, answer);
+        self.finish_answer(auth).await?;
+        Ok(answer)
+    }
+
+    /// Asks one endpoint, up to the head of its answer.
+    async fn ask_endpoint(&mut self, forwarding: &Forwarding<'_>, service: &Service, way: &Way) -> Result<(), Failure> {
+        let tried = &self.scratch.tried;
+        let ask = Ask { session: None, hash_key: b"", tried, ejected: &[], now: Instant::now() };
+        let pick = service.pick(|_| ask).ok_or(Failure::NoEndpoint)?;
+        let mut attempt = Attempt::new(pick, Instant::now());
+        let mut asked = self.attempt(forwarding, service, way, &mut attempt, false).await;
+        if attempt.kept && asked.is_err_and(Failure::is_closed) {
+            // The idle connection had been closed: nobody has read the request.
+            asked = self.attempt(forwarding, service, way, &mut attempt, true).await;
+        }
+        let now = Instant::now();
+        let outcome = match asked {
+            Ok(()) => TryOutcome::Answered(attempt.begun().elapsed()),
+            Err(failure) if failure.side() == Side::Upstream => TryOutcome::Failed,
+            Err(_) => TryOutcome::Abandoned,
+        };
+        service.done(&attempt.pick, outcome, now);
+        if asked.is_err() {
+            self.endpoint.disconnect();
+            self.scratch.tried.push(attempt.pick.endpoint);
+        }
+        asked
+    }
+
+    /// Keeps what the answer contributes to other messages: its memory is needed for the next response.
+    fn take_from_answer(&mut self, auth: &ExternalAuth, answer: AuthAnswer) {
+        let response = self.endpoint.response();
+        let fields = FieldsView { fields: response.parsed.fields(), bytes: response.bytes };
+        let cookies = &mut self.scratch.auth_cookies;
+        for cookie in fields.all(KnownField::SetCookie) {
+            if !cookies.is_empty() {
+                cookies.push(b'\n');
+            }
+            cookies.extend_from_slice(cookie);
+        }
+        match answer {
+            AuthAnswer::Allowed if !auth.copied.is_empty() => {
+                let mut given = AuthGiven::default();
+                for name in &auth.copied {
+                    let lines = fields.lines().filter(|line| line.is(name.as_str().as_bytes()));
+                    given.push(lines.map(|line| line.value));
+                }
+                self.scratch.decision.given = Some(Box::new(given));
+            }
+            AuthAnswer::Unauthorized if auth.sign_in.is_none() => {
+                let values =
+                    fields.all(KnownField::WwwAuthenticate).filter_map(|value| std::str::from_utf8(value).ok());
+                let named = |value: &str| Some(("WWW-Authenticate".try_into().ok()?, value.into()));
+                self.scratch.challenge.extend(values.filter_map(named));
+            }
+            _ => {}
+        }
+    }
+
+    /// Discards the body of the answer, so that its connection can be used again. One that is too long, or doesn't come, costs the
+    /// connection and nothing else.
+    async fn finish_answer(&mut self, auth: &ExternalAuth) -> Result<(), Failure> {
+        let method = auth.method.as_ref().and_then(|method| Method::parse(method.as_bytes()).ok()).unwrap_or_default();
+        self.endpoint.begin_body(method, BodyForm::Frames);
+        let mut discarded = 0;
+        let whole = poll_fn(|cx| self.poll_discard(cx, &mut discarded)).await?;
+        let shard = &self.facts.shard;
+        if whole
+            && let Some(up) = self.endpoint.take_reusable(method)
+            && !shard.is_draining()
+        {
+            shard.upstreams.pool.borrow_mut().put(up, shard.timers.now(), &self.live.prepared.pool);
+        }
+        Ok(())
+    }
+
+    /// Receives and discards; ready with whether the end was reached.
+    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut usize) -> Poll<Result<bool, Failure>> {
+        loop {
+            let source = self.endpoint.source();
+            while let Ok(true) = source.take_data(usize::MAX, |data| *discarded += data.len()) {}
+            if source.body.has_ended() {
+                return Poll::Ready(Ok(true));
+            }
+            if *discarded > AUTH_BODY {
+                return Poll::Ready(Ok(false));
+            }
+            match self.endpoint.poll_receive(cx, &self.facts.shard.store) {
+                Poll::Ready(Ok(true)) => self.limits.read = NEVER,
+                Poll::Ready(_) => return Poll::Ready(Ok(false)),
+                Poll::Pending => {
+                    if self.limits.read == NEVER {
+                        self.limits.read = self.after_gap(self.allowance.read);
+                    }
+                    return self.poll_waiting(cx).map(|failure| match failure.side() {
+                        Side::Upstream => Ok(false),
+                        _ => Err(failure),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Adds the cookies of the authentication service to those that the response sets, if its status admits that.
+    pub(super) fn add_auth_cookies(&mut self) {
+        let cookies = &self.scratch.auth_cookies;
+        if cookies.is_empty() {
+            return;
+        }
+        let auth = self.plan.and_then(|plan| plan.allowed_by().or_else(|| plan.asks()));
+        if auth.is_some_and(|auth| auth.sets_cookies_with(self.status)) {
+            if !self.scratch.cookie.is_empty() {
+                self.scratch.cookie.push(b'\n');
+            }
+            self.scratch.cookie.extend_from_slice(cookies);
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! External authentication: what the service is asked, what its answers mean, and that everything else denies.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairway_model::{
+    AccessList, Action, ExternalAuth, FieldEdit, Filter, Forward, ForwardPolicy, NetworkSet, Template, UpstreamTls,
+};
+use fairway_testkit::{Ca, Fault, Gate, Origin, Reply, Request, Response};
+use support::{HOST, TestProxy, backend, endpoints, filtered, forward, host, route};
+
+/// Authentication by the backend `auth`.
+fn auth() -> ExternalAuth {
+    let policy = ForwardPolicy { read_timeout: Duration::from_millis(300), ..ForwardPolicy::default() };
+    let Action::Forward(forward) = forward("auth", policy) else { unreachable!("it forwards") };
+    ExternalAuth {
+        forward,
+        host: "auth.example".into(),
+        target: Template::parse("/verify?from=$host"),
+        method: None,
+        request_redirect: None,
+        fields: Vec::new(),
+        sign_in: None,
+        copied: Vec::new(),
+        always_set_cookie: false,
+    }
+}
+
+fn filter(auth: ExternalAuth) -> Filter {
+    Filter::ExternalAuth(Box::new(auth))
+}
+
+/// A service that answers everything so, and a backend behind it.
+struct Guarded {
+    service: Origin,
+    web: Origin,
+    proxy: TestProxy,
+}
+
+impl Guarded {
+    fn by(reply: Reply, auth: ExternalAuth) -> Self {
+        Self::by_origin(Origin::new("auth").reply(reply).start(), auth)
+    }
+
+    fn by_origin(service: Origin, auth: ExternalAuth) -> Self {
+        let web = Origin::start("web");
+        let mut resources = backend("web", &[web.address()]);
+        resources.extend(backend("auth", &[service.address()]));
+        resources
+            .push(host(HOST, vec![filtered(route("/", forward("web", ForwardPolicy::default())), vec![filter(auth)])]));
+        Self { proxy: TestProxy::start(resources), service, web }
+    }
+
+    async fn get(&self, fields: &[(&str, &str)]) -> Response {
+        let mut all = vec![("host", HOST)];
+        all.extend(fields);
+        self.proxy.connect().await.request("GET", "/a%20b?c=d", &all, b"").await
+    }
+
+    fn asked(&self) -> Request {
+        self.service.seen().pop().expect("the service was asked")
+    }
+}
+
+fn name(name: &str) -> fairway_model::ConfiguredName {
+    name.try_into().expect("a name")
+}
+
+#[tokio::test]
+async fn the_service_is_asked_about_the_request_without_its_body() {
+    let guarded = Guarded::by(Reply::status(202).body("who reads this"), auth());
+    let mut client = guarded.proxy.connect().await;
+    let fields = [
+        ("host", "app.example:8080"),
+        ("cookie", "s=1"),
+        ("authorization", "Bearer x"),
+        ("content-type", "text/plain"),
+        ("expect", "100-continue"),
+        ("x-original-url", "https://spoofed"),
+        ("X_Original_Method", "SPOOFED"),
+        ("x-auth-request-redirect", "/spoofed"),
+        ("x-sent-from", "spoofed"),
+        ("x-forwarded-proto", "spoofed"),
+        ("x-forwarded-user", "spoofed"),
+        ("x-request-id", "id7"),
+        ("connection", "x-hop"),
+        ("x-hop", "1"),
+    ];
+    let response = client.request("POST", "/a%20b?c=d", &fields, b"the body").await;
+    let echo = response.echo();
+    assert_eq!((response.status, echo.origin.as_str(), echo.body.as_str()), (200, "web", "the body"));
+    let asked = guarded.asked();
+    assert_eq!((asked.method.as_str(), asked.target.as_str()), ("GET", "/verify?from=app.example"));
+    assert!(asked.body.is_empty());
+    let mut sent: Vec<_> = asked.headers().iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    sent.sort_by_key(|line| line.to_ascii_lowercase());
+    assert_eq!(
+        sent,
+        [
+            "authorization: Bearer x",
+            "content-type: text/plain",
+            "cookie: s=1",
+            "Host: auth.example",
+            "X-Auth-Request-Redirect: /a%20b?c=d",
+            "X-Forwarded-For: 127.0.0.1",
+            "X-Original-Method: POST",
+            "X-Original-URL: http://app.example:8080/a%20b?c=d",
+            "X-Real-IP: 127.0.0.1",
+            "X-Request-ID: id7",
+            "X-Sent-From: nginx-ingress-controller",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_route_may_choose_method_and_fields() {
+    let edits = [("X-Forwarded-Method", "$request_method"), ("X-Sent-From", "us")];
+    let guarded = Guarded::by(
+        Reply::ok(),
+        ExternalAuth {
+            method: Some("POST".into()),
+            request_redirect: Some(Template::parse("$escaped_request_uri")),
+            fields: edits.map(|(name, value)| FieldEdit::set(name, value).expect("a name")).into(),
+            ..auth()
+        },
+    );
+    assert_eq!(guarded.get(&[]).await.status, 200);
+    let asked = guarded.asked();
+    assert_eq!(asked.method, "POST");
+    for (name, value) in [
+        ("x-forwarded-method", "GET"),
+        ("x-sent-from", "us"),
+        ("x-auth-request-redirect", "%2Fa%2520b%3Fc%3Dd"),
+        ("x-original-uri", "/a%20b?c=d"),
+        ("x-scheme", "http"),
+    ] {
+        assert_eq!(asked.headers().all(name), [value], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_means_what_nginx_takes_it_for() {
+    for (reply, expected) in [
+        (Reply::ok(), 200),
+        (Reply::status(299), 200),
+        (Reply::status(401).header("www-authenticate", "Bearer realm=\"x\"").body("page"), 401),
+        (Reply::status(403), 403),
+        (Reply::redirect(302, "https://login.example/"), 500),
+        (Reply::status(404), 500),
+        (Reply::status(500), 500),
+        (Reply::status(503), 500),
+        (Reply::upgrade("websocket"), 500),
+        (Reply::garbage(), 500),
+        (Reply::nothing().then_close(), 500),
+        (Reply::nothing().then_reset(), 500),
+        (Reply::nothing().then_stall(), 500),
+        (Reply::ok().padding(200 << 10), 500),
+        (Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"), 500),
+    ] {
+        let guarded = Guarded::by(reply.clone(), auth());
+        let response = guarded.get(&[("x-secret", "1")]).await;
+        assert_eq!(response.status, expected, "{reply:?}");
+        assert_eq!(guarded.web.requests(), u64::from(expected == 200), "{reply:?}");
+        let challenge = (expected == 401).then_some("Bearer realm=\"x\"");
+        assert_eq!(response.header("www-authenticate"), challenge, "{reply:?}");
+        assert!(!response.text().contains("page") && response.header("location").is_none(), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_cannot_be_asked_denies() {
+    for fault in [Fault::Refuse, Fault::EchoBytes] {
+        let guarded = Guarded::by_origin(Origin::new("auth").fault(fault).start(), auth());
+        assert_eq!((guarded.get(&[]).await.status, guarded.web.requests()), (500, 0), "{fault:?}");
+    }
+    let guarded = Guarded::by(Reply::ok(), auth());
+    guarded.proxy.publish([endpoints("auth", &[])]).await;
+    assert_eq!((guarded.get(&[]).await.status, guarded.web.requests()), (500, 0));
+    let missing = "default/missing:80".into();
+    let unknown = Forward { backends: fairway_model::Backends::One(missing), ..auth().forward };
+    let guarded = Guarded::by(Reply::ok(), ExternalAuth { forward: unknown, ..auth() });
+    assert_eq!((guarded.get(&[]).await.status, guarded.web.requests()), (500, 0));
+    // A target with a space can't be sent.
+    let guarded = Guarded::by(Reply::ok(), ExternalAuth { target: Template::parse("/$http_x y"), ..auth() });
+    assert_eq!((guarded.get(&[]).await.status, guarded.web.requests()), (500, 0));
+}
+
+#[tokio::test]
+async fn another_endpoint_is_asked_if_one_refuses() {
+    let refusing = Origin::new("x").fault(Fault::Refuse).start();
+    let guarded = Guarded::by(Reply::ok(), auth());
+    guarded.proxy.publish([endpoints("auth", &[refusing.address(), guarded.service.address()])]).await;
+    for _ in 0..4 {
+        assert_eq!(guarded.get(&[]).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn fields_of_the_answer_replace_those_of_the_client() {
+    let reply = Reply::ok().header("X-Auth-User", "alice").header("x-groups", "a").header("x-groups", "b");
+    let copied = ["X-Auth-User", "X-Groups", "Authorization", "X-Real-IP"].map(name).into();
+    let guarded = Guarded::by(reply, ExternalAuth { copied, ..auth() });
+    let response = guarded.get(&[("x-auth-user", "mallory"), ("X_Groups", "root"), ("authorization", "Basic x")]).await;
+    let echo = response.echo();
+    assert_eq!(echo.headers.all("x-auth-user"), ["alice"]);
+    assert_eq!(echo.headers.all("x-groups"), ["a, b"]);
+    assert_eq!(echo.header("x_groups"), None);
+    assert_eq!(echo.header("authorization"), None, "the answer has none");
+    assert_eq!(echo.headers.all("x-real-ip"), ["127.0.0.1"]);
+    assert_eq!(guarded.asked().header("authorization"), Some("Basic x"));
+}
+
+#[tokio::test]
+async fn clients_are_sent_to_sign_in_and_come_back_with_a_cookie() {
+    let service = Origin::new("auth")
+        .reply_with(|request| match request.header("cookie") {
+            Some("session=good") => Reply::ok().header("Set-Cookie", "renewed=1; Path=/").header("Set-Cookie", "b=2"),
+            _ => Reply::status(401).header("Set-Cookie", "csrf=3").header("www-authenticate", "Basic"),
+        })
+        .start();
+    let sign_in =
+        Template::parse("https://login.example/start?rd=$pass_access_scheme://$http_host$escaped_request_uri");
+    let guarded = Guarded::by_origin(service, ExternalAuth { sign_in: Some(sign_in), ..auth() });
+    let response = guarded.get(&[]).await;
+    assert_eq!(response.status, 302);
+    assert_eq!(
+        response.header("location"),
+        Some("https://login.example/start?rd=http://app.example%2Fa%2520b%3Fc%3Dd")
+    );
+    assert_eq!(response.headers().all("set-cookie"), ["csrf=3"]);
+    assert_eq!((response.header("www-authenticate"), guarded.web.requests()), (None, 0));
+    let response = guarded.get(&[("cookie", "session=good")]).await;
+    assert_eq!(response.status, 200);
+    assert_eq!(response.headers().all("set-cookie"), ["renewed=1; Path=/", "b=2"]);
+}
+
+#[tokio::test]
+async fn cookies_of_the_service_depend_on_the_status_unless_always_set() {
+    for (always, expected) in [(false, &[][..]), (true, &["a=1"])] {
+        let reply = Reply::status(401).header("Set-Cookie", "a=1");
+        let guarded = Guarded::by(reply, ExternalAuth { always_set_cookie: always, ..auth() });
+        assert_eq!(guarded.get(&[]).await.headers().all("set-cookie"), expected);
+        guarded.service.set_reply(Reply::ok().header("Set-Cookie", "a=1"));
+        guarded.web.set_reply(Reply::status(404));
+        assert_eq!(guarded.get(&[]).await.headers().all("set-cookie"), expected);
+    }
+}
+
+#[tokio::test]
+async fn connections_to_the_service_are_kept() {
+    let guarded = Guarded::by(Reply::ok().chunked(["a", "b"]), auth());
+    let mut client = guarded.proxy.connect().await;
+    for _ in 0..5 {
+        assert_eq!(client.get(HOST, "/").await.status, 200);
+    }
+    assert_eq!((guarded.service.requests(), guarded.service.connections()), (5, 1));
+    guarded.service.close_connections();
+    assert_eq!(client.get(HOST, "/").await.status, 200, "a stale connection is replaced");
+    guarded.service.set_reply(Reply::ok().body(vec![b'x'; 1 << 20]));
+    for _ in 0..2 {
+        assert_eq!(client.get(HOST, "/").await.status, 200, "a long body costs only its connection");
+    }
+    assert_eq!(guarded.web.requests(), 8);
+}
+
+#[tokio::test]
+async fn the_service_may_speak_tls() {
+    let ca = Ca::new("ca");
+    let service = Origin::new("auth").tls(&ca.leaf(&["auth.example"])).start();
+    let mut asks = auth();
+    let tls = UpstreamTls { name: Some("auth.example".into()), sni: true, ..UpstreamTls::default() };
+    asks.forward.policy = Arc::new(ForwardPolicy { tls: Some(Arc::new(tls)), ..ForwardPolicy::default() });
+    let guarded = Guarded::by_origin(service, asks);
+    assert_eq!((guarded.get(&[]).await.status, guarded.service.requests()), (200, 1));
+}
+
+#[tokio::test]
+async fn admitted_addresses_need_not_authenticate() {
+    let service = Origin::new("auth").reply(Reply::status(401)).start();
+    let web = Origin::start("web");
+    let mut resources = backend("web", &[web.address()]);
+    resources.extend(backend("auth", &[service.address()]));
+    let list = |network: &str| {
+        let allow = NetworkSet::from_iter([network.parse().expect("a network")]);
+        Filter::AccessListOrAuth(AccessList { deny: NetworkSet::default(), allow: Some(allow) })
+    };
+    let to = || forward("web", ForwardPolicy::default());
+    let routes = vec![
+        filtered(route("/in", to()), vec![list("127.0.0.0/8"), filter(auth())]),
+        filtered(route("/out", to()), vec![list("192.0.2.0/24"), filter(auth())]),
+    ];
+    resources.push(host(HOST, routes));
+    let proxy = TestProxy::start(resources);
+    let mut client = proxy.connect().await;
+    assert_eq!((client.get(HOST, "/in").await.status, service.requests()), (200, 0));
+    assert_eq!((client.get(HOST, "/out").await.status, service.requests()), (401, 1));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_while_the_service_thinks_leaves_nothing_behind() {
+    let gate = Gate::new();
+    let mut asks = auth();
+    asks.forward.policy = Arc::new(ForwardPolicy::default());
+    let guarded = Guarded::by(Reply::ok().held_by(&gate), asks);
+    let mut client = guarded.proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    gate.reached(1).await;
+    client.reset();
+    fairway_testkit::eventually("the connection to the service ends", async || guarded.service.open_connections() == 0)
+        .await;
+    assert_eq!(guarded.web.requests(), 0);
+}
+
+#[tokio::test]
+async fn hints_of_the_service_do_not_reach_the_client() {
+    let guarded = Guarded::by(Reply::ok().interim(103, &[("link", "</a>")]), auth());
+    let mut client = guarded.proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    let response = client.read_response().await;
+    assert_eq!((response.status, response.interim.len()), (200, 0));
+}

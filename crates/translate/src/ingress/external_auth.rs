@@ -1,0 +1,76 @@
+//! External authentication: where the service of `auth-url` is, and the filter that asks it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use fairway_model::{ConfiguredName, ExternalAuth, Filter, Forward, ForwardPolicy, HostPattern, Template, UpstreamTls};
+
+use crate::annotation::ExternalAuthentication;
+use crate::options::Options;
+use crate::resource::backend::{BackendKey, BackendPort, Layer};
+use crate::value::AuthUrl;
+
+/// The host of the service for requests to a host; `None` if the URL has `$host` and the host has more than one name.
+fn host<'a>(url: &'a AuthUrl, pattern: &'a HostPattern) -> Option<Cow<'a, str>> {
+    match pattern {
+        _ if !url.is_of_request() => Some(Cow::Borrowed(&url.host)),
+        HostPattern::Exact(name) => Some(Cow::Borrowed(name.as_str())),
+        _ => None,
+    }
+}
+
+/// The backend that is asked about requests to a host. A Service of the cluster is asked at its endpoints, anything else at the
+/// addresses that DNS has for it. So is a Service of a namespace that isn't watched: nothing is known about it.
+pub(super) fn backend(url: &AuthUrl, pattern: &HostPattern, options: &Options) -> Option<BackendKey> {
+    let host = host(url, pattern)?;
+    let port = BackendPort::Number(i32::from(url.port));
+    let service = host.strip_suffix(".svc.cluster.local").or_else(|| host.strip_suffix(".svc"));
+    Some(match service.and_then(|service| service.split_once('.')) {
+        Some((name, namespace))
+            if !name.is_empty()
+                && !namespace.is_empty()
+                && !namespace.contains('.')
+                && options.watch_namespace.as_ref().is_none_or(|watched| watched == namespace) =>
+        {
+            BackendKey { namespace: namespace.into(), service: name.into(), layer: Layer::Auth, port }
+        }
+        _ => BackendKey { namespace: "".into(), service: (*host).into(), layer: Layer::Name, port },
+    })
+}
+
+/// TLS to the service: with its name, as in ingress-nginx, and without a check of its certificate.
+pub(super) fn tls(url: &AuthUrl, pattern: &HostPattern) -> Option<Arc<UpstreamTls>> {
+    let host = host(url, pattern).filter(|_| url.https)?;
+    let is_name = host.parse::<std::net::IpAddr>().is_err() && !host.starts_with('[');
+    Some(Arc::new(UpstreamTls { name: is_name.then(|| (*host).into()), sni: is_name, ..UpstreamTls::default() }))
+}
+
+/// The filter for requests to a host.
+///
+/// # Errors
+/// Why it can't be built.
+pub(super) fn filter(
+    annotations: &ExternalAuthentication,
+    url: &AuthUrl,
+    pattern: &HostPattern,
+    backend: Option<&BackendKey>,
+    policy: Arc<ForwardPolicy>,
+) -> Result<Filter, Box<str>> {
+    let (Some(host), Some(backend)) = (host(url, pattern), backend) else {
+        return Err(format!("auth-url has $host, and {pattern} is no single name").into());
+    };
+    let param = annotations.redirect_param.as_ref().map_or("rd", |param| param.as_str());
+    let copied = annotations.response_headers.iter().flat_map(|names| &names.0);
+    let copied = copied.filter_map(|name| ConfiguredName::try_from(name.as_str()).ok());
+    Ok(Filter::ExternalAuth(Box::new(ExternalAuth {
+        forward: Forward { backends: backend.name().into(), fallback: None, session_cookie_path: None, policy },
+        host: (*host).into(),
+        target: url.target.clone(),
+        method: annotations.method.map(|method| method.0.into()),
+        request_redirect: annotations.request_redirect.as_ref().map(|to| Template::parse(to.as_str())),
+        fields: annotations.snippet.as_ref().map(|snippet| snippet.0.clone()).unwrap_or_default(),
+        sign_in: annotations.sign_in.as_ref().map(|url| url.with_redirect(param)),
+        copied: copied.collect(),
+        always_set_cookie: annotations.always_set_cookie == Some(true),
+    })))
+}

@@ -1,0 +1,283 @@
+//! Values of the annotations about authentication.
+
+use fairway_model::{FieldEdit, Template};
+
+use super::{HeaderName, Value, digits};
+
+/// Longest value.
+const LIMIT: usize = 4096;
+
+/// ingress-nginx's `URLWithNginxVariableRegex`, and what else occurs in URLs. Nothing that ends a field or a request line.
+fn is_url(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~/:?&=,%$+@!*(){};[]".contains(&byte)
+}
+
+fn is_text(text: &str) -> bool {
+    !text.is_empty() && text.len() <= LIMIT && text.bytes().all(is_url)
+}
+
+/// The URL of an authentication service.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct AuthUrl {
+    /// Whether it is asked over TLS.
+    pub https: bool,
+    /// Its host, lower case; `$host` for that of the request.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Path and query, which may hold variables.
+    pub target: Template,
+}
+
+/// How a URL names the host of the request.
+const OF_REQUEST: [&str; 2] = ["$host", "${host}"];
+
+impl AuthUrl {
+    /// Whether the service is at the host of the request.
+    pub fn is_of_request(&self) -> bool {
+        OF_REQUEST.contains(&&*self.host)
+    }
+}
+
+impl Value for AuthUrl {
+    const SYNTAX: &'static str =
+        "an http or https URL, whose host is a name, an address or `$host`, and whose path may hold nginx variables";
+
+    fn parse(text: &str) -> Option<Self> {
+        let text = Some(text.trim()).filter(|text| is_text(text))?;
+        let (scheme, rest) = text.split_once("://")?;
+        let https = match scheme.to_ascii_lowercase().as_str() {
+            "http" => false,
+            "https" => true,
+            _ => return None,
+        };
+        let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        // `[::1]:80`, `name:80`.
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => {
+                (host, u16::try_from(digits(port)?).ok().filter(|port| *port > 0)?)
+            }
+            _ => (authority, if https { 443 } else { 80 }),
+        };
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        let is_address = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
+        if !(OF_REQUEST.contains(&host) || is_address || (!host.is_empty() && host.bytes().all(is_name))) {
+            return None;
+        }
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        Some(Self { https, host: host.to_ascii_lowercase(), port, target: Template::parse(&target) })
+    }
+}
+
+/// The method of requests to an authentication service. CONNECT and TRACE are methods too, but no such requests are made.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct AuthMethod(pub &'static str);
+
+impl Value for AuthMethod {
+    const SYNTAX: &'static str = "GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS";
+
+    fn parse(text: &str) -> Option<Self> {
+        let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+        known.into_iter().find(|known| *known == text).map(Self)
+    }
+}
+
+macro_rules! urls {
+    ($($(#[doc = $doc:literal])+ $name:ident($syntax:literal): |$text:ident| $fits:expr;)+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Clone, Debug, Eq, Hash, PartialEq)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Value for $name {
+            const SYNTAX: &'static str = $syntax;
+
+            fn parse(text: &str) -> Option<Self> {
+                let $text = text.trim();
+                (is_text($text) && $fits).then(|| Self($text.to_owned()))
+            }
+        }
+    )+};
+}
+
+urls! {
+    /// The URL at which users sign in.
+    SignInUrl("a URL or path, which may hold nginx variables"): |text| true;
+
+    /// The query parameter with the original URL.
+    RedirectParam("letters, digits and `- . _ ~`"):
+        |text| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
+
+    /// The value of X-Auth-Request-Redirect.
+    AuthRedirect("a URL or path, which may hold nginx variables"): |text| true;
+}
+
+impl SignInUrl {
+    /// The target of the redirect: this, with the URL of the request in the parameter `param`, unless it has one there.
+    pub fn with_redirect(&self, param: &str) -> Template {
+        let query = self.0.split_once('?').map_or("", |(_, query)| query);
+        let mut pairs = query.split('&').filter(|pair| !pair.is_empty()).peekable();
+        let join = if pairs.peek().is_some() { '&' } else { '?' };
+        if pairs.any(|pair| pair.split_once('=').is_some_and(|(name, value)| name == param && !value.is_empty())) {
+            return Template::parse(&self.0);
+        }
+        let url = self.0.trim_end_matches('?');
+        Template::parse(&format!("{url}{join}{param}=$pass_access_scheme://$http_host$escaped_request_uri"))
+    }
+}
+
+/// Names of fields that are copied from one message to another.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct CopiedFields(pub Vec<HeaderName>);
+
+impl Value for CopiedFields {
+    const SYNTAX: &'static str = "names of headers of letters, digits, `-` and `_`, separated by commas";
+
+    fn parse(text: &str) -> Option<Self> {
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        names.map(|name| HeaderName::parse(name).filter(|_| is_name(name))).collect::<Option<_>>().map(Self)
+    }
+}
+
+/// An `auth-snippet`, read as data: the fields that its `proxy_set_header` lines set. One with anything else isn't read at all.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct AuthSnippet(pub Vec<FieldEdit>);
+
+impl Value for AuthSnippet {
+    const SYNTAX: &'static str = "lines of `proxy_set_header NAME VALUE;` and no other directive";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.len() > LIMIT {
+            return None;
+        }
+        let mut edits = Vec::new();
+        let mut words = Vec::new();
+        let mut rest = text.trim_start();
+        while let Some(first) = rest.chars().next() {
+            match first {
+                '#' => rest = rest.split_once('\n').map_or("", |(_, after)| after),
+                ';' => {
+                    edits.push(edit(&std::mem::take(&mut words))?);
+                    rest = &rest[1..];
+                }
+                _ => {
+                    let (word, after) = word(rest)?;
+                    words.push(word);
+                    rest = after;
+                }
+            }
+            rest = rest.trim_start();
+        }
+        (words.is_empty() && !edits.is_empty()).then_some(Self(edits))
+    }
+}
+
+/// The next word, with or without quotes. Escapes and braces stand for more than is read here, except around a variable.
+fn word(text: &str) -> Option<(String, &str)> {
+    let (word, after) = match text.chars().next()? {
+        quote @ ('"' | '\'') => {
+            let (word, after) = text[1..].split_once(quote)?;
+            (word, after.starts_with(|c: char| c.is_ascii_whitespace() || c == ';').then_some(after)?)
+        }
+        _ => text.split_at(text.find(|c: char| c.is_ascii_whitespace() || c == ';').unwrap_or(text.len())),
+    };
+    let plain = word.replace("${", "").replace('}', "");
+    let fits = word.matches("${").count() == word.matches('}').count() && !plain.contains(['\\', '{', '"', '\'']);
+    (fits && !word.contains(|c: char| c.is_control())).then(|| (word.to_owned(), after))
+}
+
+fn edit(words: &[String]) -> Option<FieldEdit> {
+    let [directive, name, value] = words else { return None };
+    let known = Template::parse(value).unknown().next().is_none();
+    let edit = FieldEdit::set(name, value).ok()?;
+    (directive == "proxy_set_header" && known && edit.is_allowed()).then_some(edit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let read =
+            |text: &str| AuthUrl::parse(text).map(|url| (url.https, url.host, url.port, url.target.text().to_owned()));
+        let some = |https, host: &str, port, target: &str| Some((https, host.to_owned(), port, target.to_owned()));
+        assert_eq!(
+            read("http://auth.ns.svc.cluster.local:4180/oauth2/auth"),
+            some(false, "auth.ns.svc.cluster.local", 4180, "/oauth2/auth")
+        );
+        assert_eq!(read("https://$host/oauth2/auth?a=$arg_b"), some(true, "$host", 443, "/oauth2/auth?a=$arg_b"));
+        assert_eq!(read("HTTPS://Auth.Example"), some(true, "auth.example", 443, "/"));
+        assert_eq!(read("http://10.0.0.1?x"), some(false, "10.0.0.1", 80, "/?x"));
+        assert_eq!(read("http://[2001:db8::1]:81/"), some(false, "[2001:db8::1]", 81, "/"));
+        for bad in [
+            "",
+            "/auth",
+            "ftp://a/",
+            "http:///auth",
+            "http://a b/",
+            "http://$http_x/",
+            "http://a.$host/",
+            "http://user@a/",
+            "http://a:0/",
+            "http://a:x/",
+            "http://a/\n",
+            "http://a/\"",
+            "http://a/#x",
+            "$scheme://a/",
+            "http://[::1/",
+        ] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_sign_in_page_learns_where_the_user_wanted_to_go() {
+        let to = "$pass_access_scheme://$http_host$escaped_request_uri";
+        let with = |text: &str, param: &str| SignInUrl::parse(text).unwrap().with_redirect(param).text().to_owned();
+        assert_eq!(with("https://a/start", "rd"), format!("https://a/start?rd={to}"));
+        assert_eq!(with("https://a/start?", "rd"), format!("https://a/start?rd={to}"));
+        assert_eq!(with("https://a/start?x=y", "to"), format!("https://a/start?x=y&to={to}"));
+        assert_eq!(with("https://a/start?rd=", "rd"), format!("https://a/start?rd=&rd={to}"));
+        assert_eq!(
+            with("https://$host/start?rd=$escaped_request_uri", "rd"),
+            "https://$host/start?rd=$escaped_request_uri"
+        );
+    }
+
+    #[test]
+    fn snippets_are_read_whole_or_not_at_all() {
+        let read = |text: &str| AuthSnippet::parse(text).map(|snippet| snippet.0.len());
+        assert_eq!(read("proxy_set_header X-Forwarded-Method $request_method;"), Some(1));
+        assert_eq!(
+            read("# a\n  proxy_set_header X-Forwarded-Host $http_host; proxy_set_header \"X-A\" 'b ${host} c' ;\n"),
+            Some(2)
+        );
+        for bad in [
+            "",
+            "proxy_set_header X-A $host",
+            "proxy_set_header X-A;",
+            "proxy_set_header X-A a b;",
+            "proxy_set_header X-A $nope;",
+            "proxy_set_header Content-Length 5;",
+            "proxy_set_header X-A \"a\\\"b\";",
+            "proxy_set_header X-A \"a\"b;",
+            "proxy_set_header X-A $host; }",
+            "more_set_headers X-A;",
+            "if ($host) { return 200; }",
+            "proxy_set_header X-A $host; return 200;",
+        ] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+}
