@@ -52,11 +52,11 @@ pub(super) enum Greeted {
     /// TLS ends here. If the host that the client names asks for client certificates, what the client has shown comes along.
     Accepted(Box<TlsStream<TcpStream>>, Option<Box<Asked>>),
     /// TLS passes through.
-    Passing(Passing),
+    Undecrypted(Undecrypted),
 }
 
 /// A connection whose TLS passes through.
-pub(super) struct Passing {
+pub(super) struct Undecrypted {
     /// The connection: nothing has been sent on it.
     pub(super) client: TcpStream,
     /// Everything that was received on it.
@@ -94,7 +94,7 @@ pub(super) async fn accept(
                 && let Some(passthrough) = configs.passthrough(name)
             {
                 let server_name = String::from_utf8_lossy(name).into();
-                return Ok(Greeted::Passing(Passing { client: stream, received, server_name, passthrough }));
+                return Ok(Greeted::Undecrypted(Undecrypted { client: stream, received, server_name, passthrough }));
             }
             stream.write_all(&alert).await?;
             return Err(error);
@@ -103,7 +103,7 @@ pub(super) async fn accept(
     let server_name = hello.client_hello().server_name().map(canonical).unwrap_or_default();
     if let Some(passthrough) = configs.passthrough(server_name.as_bytes()) {
         let server_name = server_name.into();
-        return Ok(Greeted::Passing(Passing { client: stream, received, server_name, passthrough }));
+        return Ok(Greeted::Undecrypted(Undecrypted { client: stream, received, server_name, passthrough }));
     }
     drop(received);
     if configs.rejects(server_name.as_bytes()) {

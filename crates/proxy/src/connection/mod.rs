@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use fairway_model::Scheme;
 use tokio::net::TcpStream;
 
-use self::handshake::{Greeted, Passing};
+use self::handshake::{Greeted, Undecrypted};
 use crate::error::Failure;
 use crate::exchange::{After, ConnectionFacts, Exchange, Sides, parse_http1};
 use crate::http::Parsed;
@@ -108,7 +108,7 @@ impl ClientConnection {
         let http2 = self.facts.shard.running().snapshot.settings().http2.offered;
         let accepting = Box::pin(handshake::accept(tcp, &configs, http2));
         match hurried(&self.facts.shard, &self.admission, &self.deadline, accepting).await? {
-            Ok(Greeted::Passing(passing)) => {
+            Ok(Greeted::Undecrypted(passing)) => {
                 drop(configs);
                 // Boxed: it would otherwise take room in every connection.
                 Box::pin(pass(self.facts, self.admission, self.deadline, passing)).await;
@@ -332,8 +332,8 @@ impl ClientConnection {
 }
 
 /// Passes a TLS connection to an endpoint until it ends.
-async fn pass(facts: ConnectionFacts, admission: Admission, deadline: Deadline, passing: Passing) {
-    let Passing { client, received, server_name, passthrough } = passing;
+async fn pass(facts: ConnectionFacts, admission: Admission, deadline: Deadline, passing: Undecrypted) {
+    let Undecrypted { client, received, server_name, passthrough } = passing;
     let destination = facts.proxied().map_or(facts.arrival.local, |proxied| proxied.destination);
     let passed = Passed {
         client,
