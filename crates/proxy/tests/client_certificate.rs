@@ -11,8 +11,9 @@ use fairway_model::{
 };
 use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Ca, Client, Leaf, Origin, Response, TlsClient};
+use support::http2::H2;
 use support::log::{Lines, logging};
-use support::{HOST, TestProxy, backend, config, forward, host, route, table};
+use support::{HOST, TestProxy, backend, certificate, config, forward, host, route, table};
 
 struct Site {
     ca: Ca,
@@ -234,6 +235,44 @@ async fn a_connection_for_a_host_with_other_demands_is_misdirected() {
     assert_eq!(own.get("same.example", "/").await.echo().header("ssl-client-verify"), Some("SUCCESS"));
     site.proxy.publish([asking("same.example", ClientAuth { depth: 2, ..auth(&site.ca) })]).await;
     assert_eq!(own.get("same.example", "/").await.status, 421);
+}
+
+#[tokio::test]
+async fn a_coalesced_connection_for_a_host_with_other_demands_is_misdirected() {
+    let (ca, origin) = (Ca::new("root"), Origin::start("a"));
+    // One certificate covers all hosts, so browsers use one connection for them.
+    let shared = ca.leaf(&[HOST, "plain.example", "same.example"]);
+    let of_host = |name: &str, auth: Option<ClientAuth>| {
+        let routes = vec![route("/", forward("web", ForwardPolicy::default()))];
+        let host =
+            Host::new(table(), HostPattern::parse(name).unwrap(), routes).with_certificate(Some("shared".into()));
+        Resource::from(host.with_client_auth(auth.map(Arc::new)))
+    };
+    let mut resources = backend("web", &[origin.address()]);
+    resources.extend([certificate("shared", &shared), of_host("plain.example", None)]);
+    resources.extend([HOST, "same.example"].map(|name| of_host(name, Some(auth(&ca)))));
+    let proxy = TestProxy::start(resources);
+    let connect = async |name: &'static str| {
+        let (leaf, roots) = (ca.leaf(&["client"]), ca.roots());
+        let builder = rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into());
+        let builder = builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
+        let mut config = builder.with_client_auth_cert(leaf.chain().to_vec(), leaf.key()).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        H2::over_tls(proxy.https, name, config).await
+    };
+    let status = async |client: &H2, host: &str| {
+        let request = http::Request::get(format!("https://{host}/")).body(()).unwrap();
+        client.ask(request).await.status
+    };
+    let plain = connect("plain.example").await;
+    assert_eq!(status(&plain, "plain.example").await, 200);
+    assert_eq!(status(&plain, HOST).await, 421, "no certificate was asked for");
+    assert_eq!(status(&plain, "plain.example").await, 200, "the connection goes on");
+    let asked = connect(HOST).await;
+    assert_eq!(status(&asked, HOST).await, 200);
+    assert_eq!(status(&asked, "same.example").await, 200, "what it asks for is the same");
+    assert_eq!(status(&asked, "plain.example").await, 421);
+    assert_eq!(origin.requests(), 4, "no other request reached the backend");
 }
 
 #[tokio::test]

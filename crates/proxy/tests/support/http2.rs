@@ -1,12 +1,14 @@
 //! Clients that speak HTTP/2: the one of `h2` for what clients do, and one of single frames for what they don't.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use fairway_testkit::{Client, within};
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::HOST;
@@ -42,7 +44,22 @@ impl H2 {
     }
 
     pub async fn connect_with(address: SocketAddr, builder: &h2::client::Builder) -> Self {
-        let stream = TcpStream::connect(address).await.expect("the proxy listens");
+        Self::over(TcpStream::connect(address).await.expect("the proxy listens"), builder).await
+    }
+
+    /// Over TLS, to a server of this name.
+    pub async fn over_tls(address: SocketAddr, name: &'static str, config: rustls::ClientConfig) -> Self {
+        let tcp = TcpStream::connect(address).await.expect("the proxy listens");
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let name = name.try_into().expect("a host name");
+        let stream = within("a TLS handshake", connector.connect(name, tcp)).await.expect("TLS");
+        Self::over(stream, &h2::client::Builder::new()).await
+    }
+
+    async fn over<S>(stream: S, builder: &h2::client::Builder) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (requests, connection) = within("a handshake", builder.handshake(stream)).await.expect("a handshake");
         Self { requests, driver: tokio::spawn(connection) }
     }
@@ -59,7 +76,12 @@ impl H2 {
     }
 
     pub async fn get(&self, path: &str) -> Whole {
-        let (response, _) = self.ready().await.send_request(get(path), true).expect("a request");
+        self.ask(get(path)).await
+    }
+
+    /// Sends a request without a body.
+    pub async fn ask(&self, request: Request<()>) -> Whole {
+        let (response, _) = self.ready().await.send_request(request, true).expect("a request");
         whole(within("a response", response).await.expect("a response")).await
     }
 
