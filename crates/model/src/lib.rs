@@ -96,5 +96,5 @@ pub use stream::{
     StreamListener, StreamLog, StreamRetry, StreamSegment, StreamSettings, StreamTemplate, StreamVariable, Transport,
 };
 pub use template::{Segment, Template, Variable};
-pub use tls::{KeyGroup, TlsCipher, TlsSettings};
+pub use tls::{KeyGroup, TicketKey, TlsCipher, TlsSettings};
 pub use upstream_tls::{Authority, TlsVersions, Trust, UpstreamTls};

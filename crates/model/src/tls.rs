@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::TlsVersions;
+use crate::{PrivateKey, TlsVersions};
 
 /// TLS on connections of clients.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -15,8 +15,30 @@ pub struct TlsSettings {
     pub groups: Vec<KeyGroup>,
     /// Whether sessions are kept by the clients themselves, in encrypted tickets (`ssl-session-tickets`).
     pub tickets: bool,
+    /// The key of the tickets, for all replicas alike (`ssl-session-ticket-key`); `None` for one that the proxy makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket_key: Option<TicketKey>,
     /// Whether a handshake that names no host of ours is refused (`ssl-reject-handshake`).
     pub reject_unknown_names: bool,
+}
+
+/// A secret that the key of session tickets is derived from: 48 or 80 random bytes, of which the first 16 name the key.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct TicketKey(PrivateKey);
+
+impl TicketKey {
+    /// Length of the name.
+    const NAME: usize = 16;
+
+    /// Wraps key bytes. `None` if there are not 48 or 80 of them.
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        matches!(bytes.len(), 48 | 80).then(|| Self(PrivateKey::new(bytes)))
+    }
+
+    /// The name, which tickets carry in the clear, and the secret.
+    pub fn parts(&self) -> (&[u8], &[u8]) {
+        self.0.der().split_at(self.0.der().len().min(Self::NAME))
+    }
 }
 
 macro_rules! named {

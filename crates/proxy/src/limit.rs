@@ -40,6 +40,8 @@ fairway_model::limits! {
             ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(60), Time, "The warning is not logged.", "";
             /// TLS sessions kept for resumption.
             TLS_SESSIONS: usize = 20_480, Count, "An older session is forgotten; its client makes a full handshake.", "";
+            /// How long a session ticket with a key of `ssl-session-ticket-key` is accepted.
+            TICKET_LIFETIME: Duration = Duration::from_secs(12 * 3600), Time, "The client makes a full handshake.", "";
             /// After a refused request or an early response, the longest gap between two reads of discarded bytes (nginx
             /// `lingering_timeout`).
             LINGER_GAP: Duration = Duration::from_secs(5), Time, "The connection is closed.", "";

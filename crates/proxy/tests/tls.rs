@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use fairway_model::{ForwardPolicy, Resource, Settings};
 use fairway_testkit::{Ca, Client, Leaf, Origin, TlsClient};
 use support::{HOST, TestProxy, backend, certificate, filtered, forward, host, host_with_certificate, route};
@@ -226,5 +228,63 @@ async fn a_client_that_speaks_no_known_protocol_is_served_without_one() {
         let mut client = TlsClient::new(&site.ca, HOST).alpn(offered).connect(site.proxy.https).await;
         assert_eq!(client.tls().alpn.as_deref(), chosen);
         assert_eq!(client.get(HOST, "/").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn replicas_with_one_ticket_key_resume_each_others_sessions() {
+    let ca = Ca::new("root");
+    let (leaf, origin) = (ca.leaf(&[HOST]), Origin::start("a"));
+    let replica = |key: Option<u8>| {
+        let mut settings = Settings::default();
+        settings.tls.tickets = true;
+        settings.tls.ticket_key = key.and_then(|key| fairway_model::TicketKey::new(&[key; 80]));
+        let mut resources = backend("web", &[origin.address()]);
+        let routes = vec![route("/", forward("web", ForwardPolicy::default()))];
+        resources.extend([certificate("own", &leaf), host_with_certificate(HOST, routes, "own"), settings.into()]);
+        TestProxy::start(resources)
+    };
+    let (one, other, stranger, own) = (replica(Some(1)), replica(Some(1)), replica(Some(2)), replica(None));
+    for client in [TlsClient::new(&ca, HOST).only_tls12(), TlsClient::new(&ca, HOST).only_tls13()] {
+        for (proxy, resumed) in [(&one, false), (&other, true), (&one, true), (&stranger, false), (&own, false)] {
+            let mut connection = client.connect(proxy.https).await;
+            assert_eq!(connection.get(HOST, "/").await.status, 200);
+            assert_eq!(connection.tls().resumed, resumed, "{:?}", connection.tls().version);
+        }
+    }
+}
+
+/// Makes two connections, the second of which could send early data if the first one's ticket allowed it.
+fn early_data(address: std::net::SocketAddr, roots: Arc<rustls::RootCertStore>) -> (rustls::HandshakeKind, bool) {
+    let mut config = rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.enable_early_data = true;
+    let (config, mut last) = (Arc::new(config), None);
+    for _ in 0..2 {
+        let mut connection = rustls::ClientConnection::new(config.clone(), HOST.try_into().unwrap()).unwrap();
+        let early = connection.early_data().is_some();
+        let mut tcp = std::net::TcpStream::connect(address).unwrap();
+        let mut stream = rustls::Stream::new(&mut connection, &mut tcp);
+        let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+        std::io::Read::read_to_end(&mut stream, &mut Vec::new()).unwrap();
+        last = Some((connection.handshake_kind().unwrap(), early));
+    }
+    last.unwrap()
+}
+
+#[tokio::test]
+async fn no_session_allows_early_data() {
+    for tickets in [false, true] {
+        let site = site();
+        let mut settings = Settings::default();
+        settings.tls.tickets = tickets;
+        site.proxy.publish([settings.into()]).await;
+        let (https, roots) = (site.proxy.https, site.ca.roots());
+        let (kind, early) = tokio::task::spawn_blocking(move || early_data(https, roots)).await.unwrap();
+        assert_eq!((kind, early), (rustls::HandshakeKind::Resumed, false), "tickets: {tickets}");
     }
 }

@@ -33,7 +33,7 @@ pub use text::{
     LogFormat, ObjectRef, RedirectUrl, RewriteTarget, SecretName, ServerName, ServiceName, Text, Vhost,
 };
 pub use time::{GoDuration, NginxTime, Seconds, SignedSeconds};
-pub use tls::{TlsCiphers, TlsGroups};
+pub use tls::{SessionTicketKey, TlsCiphers, TlsGroups};
 
 /// A value that users write as text.
 pub trait Value: Sized {

@@ -7,4 +7,5 @@ pub mod resolve;
 pub(crate) mod client_certificate;
 pub(crate) mod descriptors;
 pub(crate) mod listener;
+pub(crate) mod session;
 pub(crate) mod tls;

@@ -22,6 +22,7 @@ use rustls::{CipherSuite, ProtocolVersion, ServerConfig, ServerConnection};
 
 use crate::limit::TLS_SESSIONS;
 use crate::net::client_certificate::ClientPolicy;
+use crate::net::session::{self, ScopedSessions, ScopedTickets, SharedTickets};
 use crate::record::TlsView;
 
 /// HTTP/2 in ALPN.
@@ -192,8 +193,16 @@ impl Certificates {
         // What was agreed on where other certificates, or none, were asked for is not resumed.
         let scope = self.scopes.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         config.session_storage = Arc::new(ScopedSessions { scope, sessions: self.sessions.clone() });
-        let tickets = || self.tickets.get_or_init(|| aws_lc_rs::Ticketer::new().ok()).clone();
-        if let Some(tickets) = settings.tickets.then(tickets).flatten() {
+        let tickets = || match &settings.ticket_key {
+            Some(key) => {
+                let tickets: Arc<dyn ProducesTickets> = Arc::new(SharedTickets::new(key)?);
+                Some((session::lasting_scope(&table, policy.map(|policy| &*policy.auth)), tickets))
+            }
+            None => {
+                self.tickets.get_or_init(|| aws_lc_rs::Ticketer::new().ok()).clone().map(|tickets| (scope, tickets))
+            }
+        };
+        if let Some((scope, tickets)) = settings.tickets.then(tickets).flatten() {
             config.ticketer = Arc::new(ScopedTickets { scope, tickets });
         }
         config.ignore_client_order = !settings.ciphers.is_empty();
@@ -280,63 +289,6 @@ fn self_signed() -> Option<Arc<CertifiedKey>> {
         Ok(CertifiedKey::from_der(vec![certificate.der().clone()], der, &aws_lc_rs::default_provider())?)
     };
     made().inspect_err(|error| tracing::error!(%error, "no self-signed certificate can be made")).ok().map(Arc::new)
-}
-
-/// The sessions of one configuration within those of all.
-#[derive(Debug)]
-struct ScopedSessions {
-    scope: [u8; 8],
-    sessions: Arc<dyn StoresServerSessions>,
-}
-
-impl ScopedSessions {
-    fn scoped(&self, key: &[u8]) -> Vec<u8> {
-        [&self.scope, key].concat()
-    }
-}
-
-impl StoresServerSessions for ScopedSessions {
-    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
-        self.sessions.put(self.scoped(&key), value)
-    }
-
-    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.sessions.get(&self.scoped(key))
-    }
-
-    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.sessions.take(&self.scoped(key))
-    }
-
-    fn can_cache(&self) -> bool {
-        self.sessions.can_cache()
-    }
-}
-
-/// The tickets of one configuration, which no other one accepts.
-#[derive(Debug)]
-struct ScopedTickets {
-    scope: [u8; 8],
-    tickets: Arc<dyn ProducesTickets>,
-}
-
-impl ProducesTickets for ScopedTickets {
-    fn enabled(&self) -> bool {
-        self.tickets.enabled()
-    }
-
-    fn lifetime(&self) -> u32 {
-        self.tickets.lifetime()
-    }
-
-    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.tickets.encrypt(&[&self.scope, plain].concat())
-    }
-
-    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        let plain = self.tickets.decrypt(cipher)?;
-        plain.strip_prefix(&self.scope).map(<[u8]>::to_vec)
-    }
 }
 
 /// The versions that these settings allow.

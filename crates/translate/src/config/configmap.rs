@@ -21,7 +21,8 @@ use crate::limit;
 use crate::value::{
     AccessList, BrotliLevel, CommaList, FieldCount, GoDuration, GzipLevel, HeaderBuffers, HeaderName, HeaderNames,
     HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream, NginxTime, ObjectRef, RiskLevel,
-    Seconds, Size, Text, TlsCiphers, TlsGroups, TlsProtocols, UriPatterns, UserAgents, Value, WorkerProcesses,
+    Seconds, SessionTicketKey, Size, Text, TlsCiphers, TlsGroups, TlsProtocols, UriPatterns, UserAgents, Value,
+    WorkerProcesses,
 };
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
@@ -97,6 +98,9 @@ impl KeySpec {
         }
     }
 }
+
+/// The key whose value is never shown.
+const SECRET: &str = "ssl-session-ticket-key";
 
 /// Whether all versions of a list are spoken.
 fn is_spoken(value: &str) -> bool {
@@ -306,9 +310,13 @@ configmap! {
             [Differs("X25519MLKEM768, X25519, prime256v1 and secp384r1 only; any other name is reported and left out")], same if KeySpec::is_neutral;
         /// Refuses handshakes that name no host of an Ingress, or none at all; they get the default certificate otherwise.
         "ssl-reject-handshake" => ssl_reject_handshake: bool = "false";
-        /// Keeps sessions with the clients, in tickets whose key changes every six hours and is the same for all workers.
+        /// Keeps sessions with the clients, in tickets whose key is the same for all workers and changes every six hours, unless it is set.
         "ssl-session-tickets" => ssl_session_tickets: bool = "false",
-            [Differs("the key can't be set: a ticket works with the replica that issued it")], same if KeySpec::is_neutral;
+            [Differs("without ssl-session-ticket-key a ticket works with the replica that issued it, and its key changes by itself")], same if KeySpec::is_neutral;
+        /// A secret that the key of session tickets is made from. Replicas with the same one resume each other's sessions, and a restart
+        /// ends none. Whoever has it can decrypt recorded connections of TLS 1.2, so change it often.
+        "ssl-session-ticket-key" => ssl_session_ticket_key: SessionTicketKey = "",
+            [Differs("tickets are encrypted with AES-256-GCM and valid for 12 hours; those of nginx are not accepted")], same if KeySpec::is_neutral;
 
         /// Sends the Server header.
         "server-tokens" => server_tokens: bool = "false", [Differs("the name is fairway")];
@@ -441,7 +449,8 @@ impl GlobalConfig {
                         closed => closed.to_owned(),
                     };
                     let message = format!("expected {}; {then}", spec.syntax);
-                    report(Severity::Error, Reason::InvalidConfiguration, key, value, message);
+                    let shown = if key == SECRET { "" } else { value };
+                    report(Severity::Error, Reason::InvalidConfiguration, key, shown, message);
                 }
                 Verdict::Harmless(text) => {
                     let message = format!("has no effect: {text}");

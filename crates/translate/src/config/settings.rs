@@ -117,6 +117,7 @@ pub(crate) fn settings(
             ciphers: config.ssl_ciphers.ciphers.clone(),
             groups: config.ssl_ecdh_curve.groups.clone(),
             tickets: config.ssl_session_tickets,
+            ticket_key: config.ssl_session_ticket_key.0.clone(),
             reject_unknown_names: config.ssl_reject_handshake,
         },
         access_log: access_log(config, sources.origin, diagnostics),

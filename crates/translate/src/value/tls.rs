@@ -1,6 +1,10 @@
-//! Lists of OpenSSL names for TLS: cipher suites and groups.
+//! Values for TLS: lists of OpenSSL names of cipher suites and groups, and the key of session tickets.
 
-use fairway_model::{KeyGroup, TlsCipher};
+use fairway_model::{KeyGroup, TicketKey, TlsCipher};
+use k8s_openapi::ByteString;
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::{self, StrDeserializer};
 
 use super::Value;
 
@@ -53,6 +57,23 @@ impl Value for TlsGroups {
     }
 }
 
+/// The key of session tickets; none for one that the proxy makes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct SessionTicketKey(pub Option<TicketKey>);
+
+impl Value for SessionTicketKey {
+    const SYNTAX: &'static str = "48 or 80 random bytes in base64 (`openssl rand 80 | base64 -w 0`)";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self::default());
+        }
+        let text: StrDeserializer<'_, value::Error> = text.trim().into_deserializer();
+        let bytes = ByteString::deserialize(text).ok()?;
+        TicketKey::new(&bytes.0).map(|key| Self(Some(key)))
+    }
+}
+
 /// The names that are known, each once, and those that are not.
 fn list<T: PartialEq>(
     text: &str,
@@ -74,6 +95,18 @@ fn list<T: PartialEq>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ticket_key_has_48_or_80_bytes_and_is_never_printed() {
+        let key = SessionTicketKey::parse(&"QUJD".repeat(16)).unwrap();
+        assert_eq!(key.0.as_ref().unwrap().parts(), (&b"ABC".repeat(6)[..16], &b"ABC".repeat(16)[16..]));
+        assert!(!format!("{key:?}").contains("65"), "{key:?}");
+        assert!(SessionTicketKey::parse(&format!("{}QUI=\n", "QUJD".repeat(26))).unwrap().0.is_some());
+        assert_eq!(SessionTicketKey::parse(""), Some(SessionTicketKey::default()));
+        for bad in ["QUJD", "x", &"QUJD".repeat(17), &"A*JD".repeat(16)] {
+            assert_eq!(SessionTicketKey::parse(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn what_is_not_spoken_is_left_out_and_told() {

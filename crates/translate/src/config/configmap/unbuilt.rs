@@ -229,8 +229,6 @@ unbuilt! {
     "ssl-session-cache" = "true": NotYet("sessions are always remembered");
     /// Size of the session cache.
     "ssl-session-cache-size" = "10m": NotYet("the number of remembered sessions is fixed");
-    /// A key for session tickets.
-    "ssl-session-ticket-key" = "": NotYet("each replica has a key of its own, which changes every six hours");
     /// How long sessions are cached.
     "ssl-session-timeout" = "10m": NotYet("the newest sessions are kept, however old");
     /// Access log file for TCP and UDP.
