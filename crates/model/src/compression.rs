@@ -102,6 +102,7 @@ impl Compression {
         if !matches!(response.status, 200 | 403 | 404)
             || response.fields.present().contains(KnownField::ContentEncoding)
             || forbids_transformation(response.fields)
+            || is_grpc(response.fields)
         {
             return compressing;
         }
@@ -146,6 +147,13 @@ fn accepts<'q>(request: impl Fields<'q>, coding: Coding) -> bool {
     entries.find_map(has_weight).unwrap_or(false)
 }
 
+/// Whether the body consists of messages of gRPC, which has its own compression.
+fn is_grpc<'r>(response: impl Fields<'r>) -> bool {
+    const TYPE: &[u8] = b"application/grpc";
+    let begins = |value: &[u8]| value.get(..TYPE.len()).is_some_and(|start| start.eq_ignore_ascii_case(TYPE));
+    response.get(KnownField::ContentType).is_some_and(begins)
+}
+
 fn forbids_transformation<'r>(response: impl Fields<'r>) -> bool {
     let mut directives =
         response.all(KnownField::CacheControl).flat_map(|value: &'r [u8]| value.split(|&byte| byte == b','));
@@ -183,6 +191,18 @@ mod tests {
     }
 
     const CSS: &[(&str, &str)] = &[("Content-Type", "text/css; charset=utf-8")];
+
+    #[test]
+    fn messages_of_grpc_are_left_alone() {
+        let all = Compression { gzip: Some(rules(&["*"])), brotli: None };
+        for (kind, expected) in [
+            ("application/grpc", Compressing::Never),
+            ("application/grpc-web+proto", Compressing::Never),
+            ("application/grpx", Compressing::With(Coding::Gzip)),
+        ] {
+            assert_eq!(of(&all, "gzip", 200, &[("Content-Type", kind)], None), expected, "{kind}");
+        }
+    }
 
     #[test]
     fn the_client_chooses_and_brotli_is_preferred() {

@@ -34,6 +34,8 @@ pub(crate) enum Failure {
     ClientGone,
     /// The client stopped reading.
     ClientStalled,
+    /// The time that the client itself gave the call has passed.
+    CallTimeout,
     /// The backend is unknown.
     NoService,
     /// All backends of the rule have weight 0.
@@ -206,6 +208,7 @@ impl Failure {
             Self::HeadTimeout => Reason::HeadTimeout,
             Self::BodyTimeout => Reason::BodyTimeout,
             Self::ClientStalled => Reason::ClientStalled,
+            Self::CallTimeout => Reason::CallTimeout,
             Self::NoService | Self::NoShare => Reason::NoService,
             Self::NoEndpoint => Reason::NoEndpoint,
             Self::NoFile => Reason::NoFile,
@@ -246,7 +249,7 @@ impl Failure {
             Self::BodyTooLarge => 413,
             Self::HeadTimeout | Self::BodyTimeout | Self::ClientStalled => 408,
             Self::NoService | Self::NoEndpoint | Self::NoFile | Self::InvalidTls(_) => 503,
-            Self::ConnectTimeout | Self::SendTimeout | Self::ReadTimeout => 504,
+            Self::ConnectTimeout | Self::SendTimeout | Self::ReadTimeout | Self::CallTimeout => 504,
             Self::Connect(_)
             | Self::EndpointGone
             | Self::Handshake

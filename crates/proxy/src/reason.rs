@@ -79,6 +79,7 @@ reasons! {
     BodyTimeout = "body_timeout", "408", "The body of the request stopped arriving (`client-body-timeout`).";
     ClientGone = "client_gone", "499", "The client closed its connection before it had the whole response.";
     ClientStalled = "client_stalled", "408", "The client stopped reading the response.";
+    CallTimeout = "call_timeout", "504", "The time that the client itself gave a call of gRPC (`grpc-timeout`) has passed.";
     AccessDenied = "access_denied", "403", "The client's address is not allowed by the route.";
     Unauthenticated = "unauthenticated", "401, 403", "The authentication service of the route (`auth-url`) did not allow the request.";
     ClientCertificate = "client_certificate", "400, 403",

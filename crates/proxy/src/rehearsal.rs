@@ -236,6 +236,7 @@ impl<'a> Rehearsing<'a, '_> {
             message: "",
             fields: &respond.fields,
             location: redirects.then_some(&self.scratch.location[..]),
+            grpc: None,
         };
         let head_only = self.head.is_some_and(|head| head.parsed.method() == Method::Head);
         let context = ResponseContext {

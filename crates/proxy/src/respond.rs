@@ -32,6 +32,17 @@ pub(crate) struct Answer<'a> {
     pub(crate) fields: &'a [(ConfiguredName, Box<str>)],
     /// The target of a redirect.
     pub(crate) location: Option<&'a [u8]>,
+    /// For a client of gRPC: what is sent in place of status and body.
+    pub(crate) grpc: Option<GrpcStatus>,
+}
+
+/// A status of gRPC.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct GrpcStatus {
+    /// Its number.
+    pub(crate) code: &'static str,
+    /// A message, in ASCII without `%`.
+    pub(crate) message: &'static str,
 }
 
 impl<'a> Answer<'a> {
@@ -40,6 +51,9 @@ impl<'a> Answer<'a> {
     where
         'a: 'p,
     {
+        if self.grpc.is_some() {
+            return ("application/grpc", b"");
+        }
         let bodiless = matches!(self.status, 204 | 304);
         match self.body {
             Body::Page if !bodiless => {
@@ -63,9 +77,11 @@ impl<'a> Answer<'a> {
             line(KnownField::Location, b"Location".as_slice(), self.location),
             line(KnownField::Other, b"Allow", allow),
             line(KnownField::ContentType, b"Content-Type", content_type),
+            line(KnownField::Other, b"grpc-status", self.grpc.map(|grpc| grpc.code.as_bytes())),
+            line(KnownField::Other, b"grpc-message", self.grpc.map(|grpc| grpc.message.as_bytes())),
         ];
         let none = FieldLine { known: KnownField::Other, name: b"", value: b"" };
-        let mut lines = AnswerLines { lines: [none; 3], count: 0 };
+        let mut lines = AnswerLines { lines: [none; 5], count: 0 };
         for line in own.into_iter().flatten() {
             lines.lines[lines.count] = line;
             lines.count += 1;
@@ -80,7 +96,7 @@ const METHODS: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// The fields that an answer has of itself.
 #[derive(Debug)]
 pub(crate) struct AnswerLines<'a> {
-    lines: [FieldLine<'a>; 3],
+    lines: [FieldLine<'a>; 5],
     count: usize,
 }
 

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use fairway_model::{
     AccessList, Action, Authority, ByteLimit, ClientAuth, ClientAuthMode, ExternalAuth, Filter, ForwardPolicy, Host,
-    HostPattern, NetworkSet, Refusal, Resource, Retry, RetryOn, Settings, Template,
+    HostPattern, NetworkSet, Refusal, Resource, Retry, RetryOn, Settings, Template, UpstreamProtocol,
 };
 use fairway_proxy::ProxyConfig;
 use fairway_proxy::reason::Reason;
 use fairway_testkit::{Ca, Client, Fault, Gate, Origin, Reply, TlsClient, eventually};
+use support::h2_origin::H2Origin;
+use support::http2;
 use support::log::{Lines, logging};
 use support::{CONTROLLER, HOST, TestProxy, backend, endpoints, filtered, forward, forwarding, host, route, table};
 
@@ -348,6 +350,28 @@ async fn a_client_without_the_certificate_that_its_host_demands() {
         assert_eq!(response.status, status);
         assert_eq!(logged.line().await, line);
     }
+}
+
+#[tokio::test]
+async fn a_call_of_grpc_whose_time_has_passed() {
+    let origin = H2Origin::start(|call| async move {
+        let _held = call;
+        std::future::pending().await
+    })
+    .await;
+    let policy = ForwardPolicy { protocol: UpstreamProtocol::Http2, ..ForwardPolicy::default() };
+    let mut resources = backend("web", &[origin.address]);
+    resources.push(host(HOST, vec![route("/", forward("web", policy))]));
+    let logged = Logged::start(resources);
+    let mut call = http2::post("/");
+    for (name, value) in [("content-type", "application/grpc"), ("grpc-timeout", "60m")] {
+        call.headers_mut().insert(name, value.parse().expect("a value"));
+    }
+    let client = http2::H2::connect(logged.proxy.http).await;
+    let (response, _send) = client.ready().await.send_request(call, false).expect("a request");
+    let answer = http2::whole(response.await.expect("an answer")).await;
+    assert_eq!((answer.status, answer.field("grpc-status")), (200, Some("4")));
+    assert_eq!(logged.line().await, "504 call_timeout downstream (-) call_timeout");
 }
 
 /// Reasons that no test above provokes, and why.

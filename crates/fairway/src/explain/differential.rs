@@ -71,8 +71,7 @@ const VALUES: &[(&[&str], &[&str])] = &[
         &["allowlist-source-range", "denylist-source-range"],
         &["127.0.0.1/32", "127.0.0.0/30,10.0.0.0/8", "10.0.0.0/8", "192.0.2.7", "::1", "none", "127.0.0.2/32, bad"],
     ),
-    // The backends here don't speak TLS; `tests/backend_tls.rs` has some that do.
-    // Those that the origins of this test speak, and those that none is spoken to in.
+    // The backends here speak neither TLS nor HTTP/2; `tests/backend_tls.rs` has some that speak TLS.
     (&["backend-protocol"], &["HTTP", "FCGI", "other"]),
     (&["proxy-ssl-secret"], &["ns/none", "other/none", "none", "b a d"]),
     (&["proxy-ssl-verify", "proxy-ssl-server-name"], &["on", "off", "x"]),

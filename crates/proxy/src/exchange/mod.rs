@@ -7,6 +7,7 @@ mod authenticate;
 mod compressed;
 mod cookie;
 mod facts;
+mod grpc;
 mod patience;
 mod response;
 mod retry;
@@ -38,7 +39,7 @@ use crate::pipeline;
 use crate::reason::{Cause, Reason};
 use crate::record::RequestRecord;
 use crate::respond::{Answer, BAD_CERTIFICATE, NO_CERTIFICATE, PLAIN_ON_TLS, WRONG_SUBJECT};
-use crate::timer::Deadline;
+use crate::timer::{Deadline, Millis, NEVER};
 use crate::upstream::Service;
 use crate::work::{Http2Memory, Scratch};
 use fairway_model::client::ClientView;
@@ -82,6 +83,8 @@ pub(crate) struct Exchange<'a> {
     limits: Gaps,
     /// Bounds the wait for the request body.
     patience: Patience,
+    /// When the time that the client gives a call of gRPC has passed.
+    until: Millis,
 }
 
 /// The limits set by the route.
@@ -140,6 +143,7 @@ impl<'a> Exchange<'a> {
             },
             limits: Gaps::NONE,
             patience: Patience::default(),
+            until: NEVER,
         }
     }
 
@@ -228,6 +232,7 @@ impl<'a> Exchange<'a> {
         self.scratch.cookie.clear();
         self.add_auth_cookies();
         self.evaluate_response();
+        let error = (respond.status >= 400).then(|| grpc::status(respond.status, self.cause.map(|cause| cause.reason)));
         let Scratch { decision, cookie, challenge, value, response_values, sent_head, .. } = &mut *self.scratch;
         let answer = Answer {
             status: respond.status,
@@ -235,6 +240,7 @@ impl<'a> Exchange<'a> {
             message,
             fields: if respond.status == 401 { challenge } else { &respond.fields },
             location: redirect.then_some(&decision.location[..]),
+            grpc: error.filter(|_| self.client.head().is_some_and(grpc::is_call)),
         };
         let context = ResponseContext {
             live: self.live,
@@ -245,7 +251,9 @@ impl<'a> Exchange<'a> {
             values: response_values,
             sent_head,
         };
-        self.status = self.client.write_answer(answer, context, value);
+        let written = self.client.write_answer(answer, context, value);
+        // Log and metrics tell of an error whatever the client reads it from.
+        self.status = if answer.grpc.is_some() { respond.status } else { written };
         self.limits = Gaps { client: self.after_gap(CLIENT_SEND_TIMEOUT), ..Gaps::NONE };
         if let Err(failure) = poll_fn(|cx| self.poll_client_output(cx)).await {
             self.cause.get_or_insert(failure.cause());

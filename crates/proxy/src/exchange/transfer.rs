@@ -250,13 +250,16 @@ impl Exchange<'_> {
         if self.facts.shard.is_stopping() {
             return Poll::Ready(Failure::Shutdown);
         }
-        self.deadline.set(self.limits.first().min(self.client.next_look()));
-        let now = self.facts.shard.timers.now();
         let limits = self.limits;
-        if limits.first() > now {
+        let first = limits.first().min(self.until);
+        self.deadline.set(first.min(self.client.next_look()));
+        let now = self.facts.shard.timers.now();
+        if first > now {
             return Poll::Pending;
         }
-        Poll::Ready(if limits.client <= now {
+        Poll::Ready(if self.until <= now {
+            Failure::CallTimeout
+        } else if limits.client <= now {
             Failure::ClientStalled
         } else if limits.body <= now {
             Failure::BodyTimeout

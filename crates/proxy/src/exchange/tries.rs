@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use fairway_model::decision::{self, Expand, Forwarding};
 use fairway_model::{Backend, Forward, Template, TooLong};
 
+use super::grpc;
 use super::side::Connected;
 use super::transfer::Gaps;
 use super::{Allowance, Exchange};
@@ -89,6 +90,9 @@ impl Exchange<'_> {
         {
             self.endpoint.speak_http2(memory, &shard.store);
             self.client.set_form(BodyForm::Frames);
+            if let Some(time) = self.client.head().filter(|head| grpc::is_call(*head)).and_then(grpc::timeout) {
+                self.until = shard.timers.after(time);
+            }
         }
         let mut tries = 0;
         // Set when an idle connection turned out to be closed: its endpoint gets the request again, on a new connection.

@@ -204,7 +204,7 @@ mod tests {
     use crate::net::resolve::AddressPolicy;
 
     fn answer(status: u16) -> Answer<'static> {
-        Answer { status, body: &OwnBody::Page, message: "", fields: &[], location: None }
+        Answer { status, body: &OwnBody::Page, message: "", fields: &[], location: None, grpc: None }
     }
 
     fn write(answer: &Answer<'_>, head_only: bool, out: &mut Vec<u8>) -> Result<usize, InvalidField> {

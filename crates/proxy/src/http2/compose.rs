@@ -288,7 +288,8 @@ pub(super) fn answer(
     }
     let lines = answer.lines(content_type);
     let _ = edits.write(lines.as_slice(), KnownSet::EMPTY, &mut gathered, value, &mut context.values.reader());
-    if answer.status != 204 {
+    // An answer of gRPC is a head alone.
+    if answer.status != 204 && answer.grpc.is_none() {
         gathered.add_number(CONTENT_LENGTH, text.len() as u64);
     }
     if !head_only {
@@ -297,5 +298,5 @@ pub(super) fn answer(
     if context.live.prepared.log_tells_response {
         gathered.tell(context.sent_head);
     }
-    head(answer.status, gathered)
+    head(if answer.grpc.is_some() { 200 } else { answer.status }, gathered)
 }

@@ -12,6 +12,7 @@ use h2::server::{Builder, SendResponse};
 use http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -47,6 +48,7 @@ pub struct H2Origin {
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
+    leaving: watch::Sender<bool>,
 }
 
 impl H2Origin {
@@ -67,25 +69,41 @@ impl H2Origin {
         let (connections, builder) = (Arc::new(AtomicUsize::new(0)), builder.clone());
         let acceptor = tls.map(acceptor);
         let count = connections.clone();
+        let leaving = watch::Sender::new(false);
+        let leave = leaving.clone();
         let accepting = tokio::spawn(async move {
             let mut tasks = JoinSet::new();
+            let mut left = leave.subscribe();
             loop {
-                let Ok((stream, _)) = listener.accept().await else { return };
+                let stream = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    _ = left.wait_for(|left| *left) => break,
+                };
+                let Ok((stream, _)) = stream else { return };
                 stream.set_nodelay(true).expect("an option");
                 let number = count.fetch_add(1, Ordering::Relaxed) + 1;
-                let (builder, serve, acceptor) = (builder.clone(), serve.clone(), acceptor.clone());
+                let (builder, serve, acceptor, leave) =
+                    (builder.clone(), serve.clone(), acceptor.clone(), leave.subscribe());
                 tasks.spawn(async move {
                     match acceptor {
-                        None => connection(stream, &builder, number, serve).await,
+                        None => connection(stream, &builder, number, serve, leave).await,
                         Some(acceptor) => {
                             let Ok(stream) = acceptor.accept(stream).await else { return };
-                            connection(stream, &builder, number, serve).await;
+                            connection(stream, &builder, number, serve, leave).await;
                         }
                     }
                 });
             }
+            drop(listener);
+            while tasks.join_next().await.is_some() {}
         });
-        Self { address, connections, accepting }
+        Self { address, connections, accepting, leaving }
+    }
+
+    /// Ends as servers do: accepts nothing more, announces the end of each connection, and serves what is under way.
+    pub async fn leave(mut self) {
+        self.leaving.send_replace(true);
+        within("the end of all connections", &mut self.accepting).await.expect("no panic");
     }
 
     /// Connections so far.
@@ -100,12 +118,26 @@ impl Drop for H2Origin {
     }
 }
 
-async fn connection<S, F>(stream: S, builder: &Builder, number: usize, serve: impl Fn(Call) -> F)
-where
+async fn connection<S, F>(
+    stream: S,
+    builder: &Builder,
+    number: usize,
+    serve: impl Fn(Call) -> F,
+    mut leave: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
     F: Future<Output = ()> + Send + 'static,
 {
     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
+    loop {
+        let accepted = tokio::select! {
+            accepted = connection.accept() => accepted,
+            _ = leave.wait_for(|left| *left) => break,
+        };
+        let Some(Ok((request, respond))) = accepted else { return };
+        tokio::spawn(serve(Call { request, respond, connection: number }));
+    }
+    connection.graceful_shutdown();
     while let Some(Ok((request, respond))) = connection.accept().await {
         tokio::spawn(serve(Call { request, respond, connection: number }));
     }

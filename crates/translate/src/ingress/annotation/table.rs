@@ -162,9 +162,9 @@ annotations! {
     /// Forwarding.
     pub struct Proxying {
         /// The protocol for connections to endpoints: HTTP/1.1 in the clear, over TLS, or as the client does (`AUTO_HTTP`); HTTP/2 in the
-        /// clear or over TLS (`GRPC`, `GRPCS`).
+        /// clear or over TLS (`GRPC`, `GRPCS`), see [gRPC](grpc.md).
         "backend-protocol" => protocol: BackendProtocol [Location, Low, Default]
-            = Differs("proxy-ssl-* applies to GRPCS as it does to HTTPS; with FCGI the paths answer 503");
+            = Differs("gRPC clients get the proxy's own errors as grpc-status; proxy-ssl-* applies to GRPCS as it does to HTTPS; with FCGI the paths answer 503");
         /// A Service that answers if the rule's own has no ready endpoint.
         "default-backend" => default_backend: ServiceName [Location, Low, Reject];
         /// The Host header that the endpoints see.

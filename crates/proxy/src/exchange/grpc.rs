@@ -1,0 +1,122 @@
+//! What gRPC needs beyond HTTP/2: the proxy's own errors in its terms, and the time that a client gives a call.
+//!
+//! A client of gRPC takes an answer that is no gRPC for a broken server; what it was told is lost. So the proxy's own errors reach it as
+//! gRPC has them: HTTP status 200, and `grpc-status` in a head that ends the stream ("Trailers-Only" of PROTOCOL-HTTP2). The codes are
+//! those of gRPC's own mapping for statuses of HTTP, and more exact where the proxy knows more.
+
+use std::time::Duration;
+
+use crate::http::{FieldsView, KnownField, RequestHead, Spanned, Version};
+use crate::reason::Reason;
+use crate::respond::GrpcStatus;
+use fairway_model::Fields;
+
+/// Whether a request is a call of gRPC (not of gRPC-Web, whose clients read HTTP statuses).
+pub(super) fn is_call(head: Spanned<'_, RequestHead>) -> bool {
+    let fields = FieldsView { fields: head.parsed.fields(), bytes: head.bytes };
+    head.parsed.version() == Version::Http2
+        && fields.get(KnownField::ContentType).is_some_and(|value| {
+            let (name, rest) = value.split_at(value.len().min(b"application/grpc".len()));
+            name.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+        })
+}
+
+/// The status of gRPC for one of the proxy's own errors.
+pub(super) fn status(http: u16, reason: Option<Reason>) -> GrpcStatus {
+    let code = match (reason, http) {
+        (Some(Reason::SendTimeout | Reason::ReadTimeout | Reason::CallTimeout | Reason::BodyTimeout), _) => "4",
+        // Nothing of the request has reached the endpoint, or another connection would do.
+        (Some(Reason::ConnectTimeout | Reason::Misdirected), _) => "14",
+        (Some(Reason::ClientCertificate), 400) | (_, 401) => "16",
+        (_, 413 | 414 | 431) => "8",
+        (_, 403) => "7",
+        (_, 404 | 405 | 501) => "12",
+        (_, 400 | 500) => "13",
+        (_, 429 | 502 | 503 | 504) => "14",
+        _ => "2",
+    };
+    GrpcStatus { code, message: reason.map_or_else(|| crate::http::reason(http), Reason::as_str) }
+}
+
+/// The time that the client gives the call (`grpc-timeout`): at most eight digits and a unit. Anything else is for the endpoint to
+/// refuse.
+pub(super) fn timeout(head: Spanned<'_, RequestHead>) -> Option<Duration> {
+    let fields = FieldsView { fields: head.parsed.fields(), bytes: head.bytes };
+    let line = fields.lines().find(|line| line.name.eq_ignore_ascii_case(b"grpc-timeout"))?;
+    let (unit, digits) = line.value.split_last()?;
+    if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count = digits.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::HeadLimits;
+
+    fn with<T>(field: &str, version: Version, look: impl FnOnce(Spanned<'_, RequestHead>) -> T) -> T {
+        let text = format!("POST / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
+        let mut head = RequestHead::default();
+        head.parse(text.as_bytes(), &HeadLimits::default()).expect("a head");
+        head.version = version;
+        look(Spanned { parsed: &head, bytes: text.as_bytes() })
+    }
+
+    #[test]
+    fn calls_are_known_by_their_type() {
+        let is = |value: &str, version| with(&format!("Content-Type: {value}"), version, is_call);
+        for value in
+            ["application/grpc", "application/grpc+proto", "Application/gRPC;charset=x", "application/grpc ; x"]
+        {
+            assert!(is(value, Version::Http2), "{value}");
+            assert!(!is(value, Version::Http11), "gRPC is spoken over HTTP/2 only");
+        }
+        for value in ["application/grpc-web", "application/grpc-web+proto", "application/json", "application/grp", "x"]
+        {
+            assert!(!is(value, Version::Http2), "{value}");
+        }
+    }
+
+    #[test]
+    fn timeouts_have_digits_and_a_unit() {
+        let of = |value: &str| with(&format!("grpc-timeout: {value}"), Version::Http2, timeout);
+        assert_eq!(of("100m"), Some(Duration::from_millis(100)));
+        assert_eq!(of("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!((of("1S"), of("2M")), (Some(Duration::from_secs(1)), Some(Duration::from_secs(120))));
+        assert_eq!((of("5u"), of("6n")), (Some(Duration::from_micros(5)), Some(Duration::from_nanos(6))));
+        for bad in ["", "m", "100", "123456789m", "-1S", "1.5S", "1 S", "1s"] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+    }
+
+    /// Each error has the code that `docs/grpc.md` says.
+    #[test]
+    fn the_documented_codes_are_true() {
+        let page = include_str!("../../../../docs/grpc.md");
+        let rows: Vec<Vec<&str>> = page
+            .lines()
+            .filter(|line| line.starts_with("| `") || line.starts_with("| other"))
+            .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+            .collect();
+        let row_of = |code: &str| rows.iter().find(|row| row[1].starts_with(&format!("{code} "))).expect("a row");
+        for reason in Reason::ALL {
+            for http in
+                reason.statuses().split(", ").filter_map(|status| status.parse().ok()).filter(|code| *code != 499)
+            {
+                let row = row_of(status(http, Some(*reason)).code);
+                let named = row[0].contains(&format!("`{reason}`")) || row[0].contains(&format!("`{http}`"));
+                assert!(named || row[0].starts_with("other"), "{reason} with {http}: {row:?}");
+            }
+        }
+    }
+}
