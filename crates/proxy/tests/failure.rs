@@ -356,7 +356,7 @@ async fn a_client_without_the_certificate_that_its_host_demands() {
 async fn a_call_of_grpc_whose_time_has_passed() {
     let origin = H2Origin::start(|call| async move {
         let _held = call;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let policy = ForwardPolicy { protocol: UpstreamProtocol::Http2, ..ForwardPolicy::default() };

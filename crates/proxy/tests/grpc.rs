@@ -58,7 +58,7 @@ async fn serve(mut call: Call) {
 async fn errors_of_the_proxy_reach_clients_of_grpc_as_a_status() {
     let silent = H2Origin::start(|call: Call| async move {
         let _held = call;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let reset = H2Origin::start(|mut call: Call| async move { call.respond.send_reset(Reason::INTERNAL_ERROR) }).await;

@@ -119,9 +119,11 @@ pub(super) enum Connected {
 
 /// The side that receives the request.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "HTTP/1 is the common case, and costs no allocation")]
 pub(super) enum EndpointSide<'a> {
     Http1(Http1Endpoint<'a>),
-    Http2(Http2Endpoint<'a>),
+    /// Boxed: it would otherwise take room in every connection of HTTP/1.
+    Http2(Box<Http2Endpoint<'a>>),
 }
 
 /// A request head on its way to the endpoint, as far as it is not in the memory for output.
@@ -343,7 +345,7 @@ impl<'a> EndpointSide<'a> {
 
     /// Speaks HTTP/2 from now on.
     pub(super) fn speak_http2(&mut self, memory: &'a mut Http2Memory, store: &Store) {
-        *self = Self::Http2(Http2Endpoint::new(memory, store));
+        *self = Self::Http2(Box::new(Http2Endpoint::new(memory, store)));
     }
 
     /// Whether the endpoint is spoken to in HTTP/2.

@@ -16,18 +16,23 @@ use fairway_model::{KnownField, KnownSet};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ChunkLimits {
     /// One chunk-size line with its extension. Default 256.
-    pub size_line: usize,
+    pub size_line: u32,
     /// All extensions of a message together (a limit per line alone led to CVE-2023-39326). Default 4 KiB.
-    pub extensions: usize,
+    pub extensions: u32,
     /// The trailer section. Default 8 KiB.
-    pub trailers: usize,
+    pub trailers: u32,
     /// Which names trailers may have; others are dropped. Default [`NameRules::Plain`], as for requests.
     pub names: NameRules,
 }
 
 impl Default for ChunkLimits {
     fn default() -> Self {
-        Self { size_line: CHUNK_LINE, extensions: CHUNK_EXTENSIONS, trailers: TRAILERS, names: NameRules::Plain }
+        Self {
+            size_line: CHUNK_LINE as u32,
+            extensions: CHUNK_EXTENSIONS as u32,
+            trailers: TRAILERS as u32,
+            names: NameRules::Plain,
+        }
     }
 }
 
@@ -63,8 +68,9 @@ pub enum Event {
 pub struct ChunkDecoder {
     state: State,
     limits: ChunkLimits,
-    extensions: usize,
-    trailers: usize,
+    // Narrow: several of these are in each connection.
+    extensions: u32,
+    trailers: u32,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -130,13 +136,18 @@ impl ChunkDecoder {
     fn element(&mut self, input: &[u8]) -> Result<(usize, Element), BodyError> {
         match self.state {
             State::Size => {
-                let Some(line) =
-                    line(input, self.limits.size_line, BodyError::ChunkLineTooLong, BodyError::InvalidChunkSize)?
+                let Some(line) = line(
+                    input,
+                    self.limits.size_line as usize,
+                    BodyError::ChunkLineTooLong,
+                    BodyError::InvalidChunkSize,
+                )?
                 else {
                     return Ok((0, Element::NeedMore));
                 };
                 let (size, digits) = chunk_size(line)?;
-                self.extensions += line.len() - digits;
+                // A line is within its limit.
+                self.extensions += (line.len() - digits) as u32;
                 if self.extensions > self.limits.extensions {
                     return Err(BodyError::TooManyExtensions);
                 }
@@ -159,11 +170,11 @@ impl ChunkDecoder {
                 _ => Err(BodyError::MissingChunkEnd),
             },
             State::Trailers => {
-                let limit = self.limits.trailers - self.trailers;
+                let limit = (self.limits.trailers - self.trailers) as usize;
                 let Some(line) = line(input, limit, BodyError::TrailersTooLong, BodyError::InvalidTrailer)? else {
                     return Ok((0, Element::NeedMore));
                 };
-                self.trailers += line.len() + 2;
+                self.trailers += line.len() as u32 + 2;
                 if line.is_empty() {
                     self.state = State::Done;
                     return Ok((2, Element::End));
