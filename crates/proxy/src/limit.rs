@@ -171,7 +171,7 @@ fairway_model::limits! {
             TRIES: u32 = 32, Count, "The client gets the status of the last failure.", "`fairway_upstream_failures_total`";
             /// Endpoints of an authentication service that are tried for one request, each only if connecting to the one before failed.
             AUTH_TRIES: u32 = 3, Count, "500.", "`authentication`";
-            /// Largest body of the answer of an authentication service; nobody reads it.
+            /// Largest body of the answer of an authentication service, which is dropped.
             AUTH_BODY: usize = 64 << 10, Bytes, "The connection to the service is closed.", "";
             /// Largest head of a response, and largest line in it. ingress-nginx refuses a response whose head exceeds
             /// `proxy-buffer-size`; a larger limit does no harm.
