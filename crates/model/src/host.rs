@@ -20,6 +20,7 @@ pub struct Host {
     table: TableName,
     pattern: HostPattern,
     certificate: Option<CertificateName>,
+    alternative_certificate: Option<CertificateName>,
     client_auth: Option<Arc<ClientAuth>>,
     passthrough: Option<Arc<Passthrough>>,
     routes: Arc<Routes>,
@@ -50,13 +51,27 @@ impl Host {
     /// routes with the same match the first comes first.
     pub fn new(table: TableName, pattern: HostPattern, routes: Vec<Route>) -> Self {
         let routes = Arc::new(Routes::new(routes));
-        Self { table, pattern, certificate: None, client_auth: None, passthrough: None, routes }
+        Self {
+            table,
+            pattern,
+            certificate: None,
+            alternative_certificate: None,
+            client_auth: None,
+            passthrough: None,
+            routes,
+        }
     }
 
     /// Adds a certificate of its own.
     #[must_use]
     pub fn with_certificate(self, certificate: Option<CertificateName>) -> Self {
         Self { certificate, ..self }
+    }
+
+    /// Adds a certificate with another kind of key, for clients that can't verify the first one.
+    #[must_use]
+    pub fn with_alternative_certificate(self, alternative_certificate: Option<CertificateName>) -> Self {
+        Self { alternative_certificate, ..self }
     }
 
     /// Makes it ask for client certificates.
@@ -95,6 +110,11 @@ impl Host {
     /// Its own certificate, if it has one.
     pub fn certificate(&self) -> Option<&CertificateName> {
         self.certificate.as_ref()
+    }
+
+    /// Its certificate with another kind of key, if it has one.
+    pub fn alternative_certificate(&self) -> Option<&CertificateName> {
+        self.alternative_certificate.as_ref()
     }
 
     /// The client certificates that it asks for.
@@ -270,6 +290,8 @@ struct HostData {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     certificate: Option<CertificateName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    alternative_certificate: Option<CertificateName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     client_auth: Option<Arc<ClientAuth>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     passthrough: Option<Arc<Passthrough>>,
@@ -280,14 +302,15 @@ impl From<HostData> for Host {
     fn from(data: HostData) -> Self {
         let host = Self::new(data.table, data.host, data.routes);
         let host = host.with_certificate(data.certificate).with_client_auth(data.client_auth);
-        host.with_passthrough(data.passthrough)
+        host.with_alternative_certificate(data.alternative_certificate).with_passthrough(data.passthrough)
     }
 }
 
 impl From<Host> for HostData {
     fn from(host: Host) -> Self {
-        let Host { table, pattern, certificate, client_auth, passthrough, routes } = host;
-        Self { table, host: pattern, certificate, client_auth, passthrough, routes: routes.list.clone() }
+        let Host { table, pattern, certificate, alternative_certificate, client_auth, passthrough, routes } = host;
+        let routes = routes.list.clone();
+        Self { table, host: pattern, certificate, alternative_certificate, client_auth, passthrough, routes }
     }
 }
 

@@ -177,6 +177,13 @@ impl Snapshot {
         own.or_else(|| self.certificates.get(self.settings.default_certificate.as_ref()?))
     }
 
+    /// The certificate with another kind of key that the same host has beside [its own](Self::certificate_for).
+    pub fn alternative_certificate_for(&self, table: &TableName, server_name: &[u8]) -> Option<&Arc<Certificate>> {
+        let has_own = |host: &&Arc<Host>| host.certificate().is_some_and(|name| self.certificates.get(name).is_some());
+        let host = self.tables.get(table)?.patterns(server_name).find(has_own)?;
+        self.certificates.get(host.alternative_certificate()?)
+    }
+
     /// A backend by name.
     pub fn backend(&self, name: &BackendName) -> Option<&Arc<Backend>> {
         self.backends.get(name)

@@ -288,3 +288,33 @@ async fn no_session_allows_early_data() {
         assert_eq!((kind, early), (rustls::HandshakeKind::Resumed, false), "tickets: {tickets}");
     }
 }
+
+#[tokio::test]
+async fn a_client_gets_the_certificate_that_it_can_verify() {
+    use rustls::SignatureScheme::{ECDSA_NISTP256_SHA256, RSA_PSS_SHA256};
+    let (ca, origin) = (Ca::new("root"), Origin::start("a"));
+    let (ecdsa, rsa) = (ca.leaf(&[HOST]), ca.certificate(&[HOST]).rsa().issue());
+    let both = |name: &str, first: &str, second: &str| {
+        let routes = vec![route("/", forward("web", ForwardPolicy::default()))];
+        let host = fairway_model::Host::new(support::table(), fairway_model::HostPattern::parse(name).unwrap(), routes);
+        let host = host.with_certificate(Some(first.into())).with_alternative_certificate(Some(second.into()));
+        Resource::from(host)
+    };
+    let mut resources = backend("web", &[origin.address()]);
+    resources.extend([certificate("ecdsa", &ecdsa), certificate("rsa", &rsa)]);
+    resources.extend([both(HOST, "ecdsa", "rsa"), both("other.example", "rsa", "ecdsa")]);
+    let proxy = TestProxy::start(resources);
+    for (name, schemes, expected) in [
+        (HOST, &[RSA_PSS_SHA256, ECDSA_NISTP256_SHA256][..], &ecdsa),
+        (HOST, &[RSA_PSS_SHA256], &rsa),
+        (HOST, &[ECDSA_NISTP256_SHA256], &ecdsa),
+        ("other.example", &[ECDSA_NISTP256_SHA256, RSA_PSS_SHA256], &rsa),
+        ("other.example", &[ECDSA_NISTP256_SHA256], &ecdsa),
+    ] {
+        for client in [TlsClient::unverified(name).only_tls12(), TlsClient::unverified(name).only_tls13()] {
+            let mut client = client.signatures(schemes).connect(proxy.https).await;
+            assert_eq!(client.tls().chain, expected.chain(), "{name} {schemes:?} {:?}", client.tls().version);
+            assert_eq!(client.get(name, "/").await.status, 200);
+        }
+    }
+}

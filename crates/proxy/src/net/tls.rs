@@ -233,6 +233,11 @@ impl Certificates {
         own.or_else(default).or_else(|| self.fallback.get_or_init(self_signed).clone())
     }
 
+    /// The certificate of a name with another kind of key than its own.
+    fn alternative(&self, table: &TableName, name: &[u8]) -> Option<Arc<CertifiedKey>> {
+        self.parse(self.snapshot().alternative_certificate_for(table, name)?)
+    }
+
     fn parse(&self, certificate: &Arc<Certificate>) -> Option<Arc<CertifiedKey>> {
         let mut parsed = locked(&self.parsed);
         if let Some((resource, key)) = parsed.get(&certificate.name)
@@ -343,7 +348,12 @@ impl fmt::Debug for CertificateResolver {
 impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(canonical);
-        self.certificates.resolve(&self.table, name.as_deref().map(str::as_bytes))
+        let name = name.as_deref().map(str::as_bytes);
+        let own = self.certificates.resolve(&self.table, name)?;
+        // The first certificate is served wherever it can be: only one that the client can't verify leaves room for another.
+        let fits = |key: &Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let alternative = || name.and_then(|name| self.certificates.alternative(&self.table, name)).filter(fits);
+        Some(if fits(&own) { own } else { alternative().unwrap_or(own) })
     }
 }
 

@@ -65,7 +65,9 @@ impl TlsClient {
 
     /// Asks for `name` and accepts any certificate, for tests that check [`TlsInfo::chain`] themselves.
     pub fn unverified(name: &str) -> Self {
-        Self::with_verifier(name, Arc::new(AnyCertificate(provider())))
+        let provider = provider();
+        let schemes = provider.signature_verification_algorithms.supported_schemes();
+        Self::with_verifier(name, Arc::new(AnyCertificate { provider, schemes }))
     }
 
     fn with_verifier(name: &str, verifier: Arc<dyn ServerCertVerifier>) -> Self {
@@ -103,6 +105,12 @@ impl TlsClient {
     /// Prefers X25519MLKEM768 for the key exchange, as browsers do.
     pub fn post_quantum(mut self) -> Self {
         self.post_quantum = true;
+        self
+    }
+
+    /// Offers only these signatures, and accepts any certificate.
+    pub fn signatures(mut self, schemes: &[SignatureScheme]) -> Self {
+        self.verifier = Arc::new(AnyCertificate { provider: provider(), schemes: schemes.to_vec() });
         self
     }
 
@@ -187,7 +195,10 @@ fn provider() -> Arc<CryptoProvider> {
 
 /// Accepts any peer that holds the key of its certificate.
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+    schemes: Vec<SignatureScheme>,
+}
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
@@ -207,7 +218,7 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -216,10 +227,10 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.schemes.clone()
     }
 }

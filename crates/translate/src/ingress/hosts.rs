@@ -334,6 +334,7 @@ impl Hosts {
         }
         let host = Host::new(turn.inputs.table.clone(), pattern.clone(), merged.routes)
             .with_certificate(state.choice.certificate.clone())
+            .with_alternative_certificate(state.choice.alternative.clone())
             .with_client_auth(merged.client_auth)
             .with_passthrough(merged.passthrough);
         self.publish(pattern, Some(host), turn);
@@ -370,7 +371,10 @@ impl Hosts {
         let certificate = self.certificate_for(pattern, primary, inputs.secrets);
         let entry = certificate.is_some() || self.has_wildcard_entry(pattern);
         if entry == self.has_entry(primary) {
-            return Some(host.alias(pattern.clone()).with_certificate(certificate));
+            let other = host.alternative_certificate().filter(|other| certificate.as_ref() != Some(*other));
+            let alternative = other.filter(|other| inputs.secrets.covers(other, pattern)).cloned();
+            let alias = host.alias(pattern.clone()).with_certificate(certificate);
+            return Some(alias.with_alternative_certificate(alternative));
         }
         let merged = self.merge(primary, entry, inputs);
         let host = Host::new(inputs.table.clone(), pattern.clone(), merged.routes);

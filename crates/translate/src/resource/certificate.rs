@@ -29,6 +29,8 @@ pub(crate) struct TlsSecret {
     pub(crate) has_alternative_names: bool,
     /// Whether it is X.509 version 1, which has no extensions: the output of `openssl x509 -req`.
     pub(crate) is_version_1: bool,
+    /// The kind of its key: the object identifier of the algorithm.
+    pub(crate) key_kind: Box<str>,
     /// Seconds since 1970.
     pub(crate) not_before: i64,
     pub(crate) not_after: i64,
@@ -76,7 +78,15 @@ pub(crate) fn read(key: &ObjectKey, secret: &Secret) -> Result<TlsSecret, Unusab
         key: PrivateKey::new(pkcs8),
     };
     let is_version_1 = parsed.version() != X509Version::V3;
-    Ok(TlsSecret { certificate: certificate.into(), names, has_alternative_names, is_version_1, not_before, not_after })
+    Ok(TlsSecret {
+        certificate: certificate.into(),
+        names,
+        has_alternative_names,
+        is_version_1,
+        key_kind: parsed.public_key().algorithm.algorithm.to_id_string().into(),
+        not_before,
+        not_after,
+    })
 }
 
 /// A non-empty key of a Secret.

@@ -98,8 +98,13 @@ impl Secrets {
 
     /// Whether a certificate that was chosen for one name of a host covers another.
     pub(crate) fn covers(&self, certificate: &CertificateName, pattern: &HostPattern) -> bool {
-        let Some((namespace, name)) = certificate.as_str().split_once('/') else { return false };
-        self.good(&ObjectKey::new(Kind::Secret, namespace, name)).is_some_and(|good| good.covers(pattern))
+        self.good_by_name(certificate).is_some_and(|good| good.covers(pattern))
+    }
+
+    /// The usable certificate of a name.
+    pub(crate) fn good_by_name(&self, certificate: &CertificateName) -> Option<&TlsSecret> {
+        let (namespace, name) = certificate.as_str().split_once('/')?;
+        self.good(&ObjectKey::new(Kind::Secret, namespace, name))
     }
 
     /// The state of a Secret's certificate.

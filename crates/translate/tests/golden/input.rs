@@ -83,6 +83,9 @@ struct Certificate {
     /// Whether the key belongs to another certificate.
     #[serde(default)]
     wrong_key: bool,
+    /// Whether the key is of the kind Ed25519 instead of ECDSA.
+    #[serde(default)]
+    ed25519: bool,
     /// Whether the certificate is also an authority (`ca.crt`), or only that.
     #[serde(default)]
     authority: Authority,
@@ -209,7 +212,8 @@ impl Certificate {
         }
         params.not_before = rcgen::date_time_ymd(self.from, 1, 1);
         params.not_after = rcgen::date_time_ymd(self.until, 1, 1);
-        let key = rcgen::KeyPair::generate()?;
+        let kind = if self.ed25519 { &rcgen::PKCS_ED25519 } else { &rcgen::PKCS_ECDSA_P256_SHA256 };
+        let key = rcgen::KeyPair::generate_for(kind)?;
         let certificate = params.self_signed(&key)?;
         let written = if self.wrong_key { rcgen::KeyPair::generate()? } else { key };
         let (namespace, name) = self.secret.split_once('/').ok_or("namespace/name")?;

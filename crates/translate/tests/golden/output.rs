@@ -171,7 +171,9 @@ fn answer(snapshot: &Snapshot, url: &str) -> String {
             return format!("{line} -> passed through by {} -> {backend}", passthrough.origin);
         }
         let certificate = snapshot.certificate_for(&table, Some(name)).map(|certificate| certificate.name.as_str());
-        let _ = write!(line, " [{}]", certificate.unwrap_or("self-signed"));
+        let alternative = snapshot.alternative_certificate_for(&table, name);
+        let alternative = alternative.map(|certificate| format!(" or {}", certificate.name)).unwrap_or_default();
+        let _ = write!(line, " [{}{alternative}]", certificate.unwrap_or("self-signed"));
     }
     if let Some(host) = plan.host {
         let route = plan.route.map_or("no route".to_owned(), |route| route.path.to_string());

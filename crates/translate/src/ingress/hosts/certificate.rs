@@ -17,6 +17,8 @@ pub(super) struct Choice {
     pub(super) entry: bool,
     /// The certificate, if it isn't the default one.
     pub(super) certificate: Option<CertificateName>,
+    /// Another one with another kind of key, for clients that can't verify the first.
+    pub(super) alternative: Option<CertificateName>,
     /// The finding for the Ingress that decided.
     pub(super) diagnostic: Option<Box<(ObjectKey, Diagnostic)>>,
 }
@@ -32,6 +34,7 @@ impl Hosts {
         let patterns: BTreeSet<HostPattern> = due.union(&certificates).cloned().collect();
         for pattern in patterns {
             let choice = self.choose(&pattern, secrets);
+            let choice = Choice { alternative: self.alternative(&pattern, &choice, secrets), ..choice };
             let Some(state) = self.names.get_mut(&pattern) else { continue };
             if state.choice == choice {
                 // A changed certificate may cover other names of the host than before.
@@ -86,6 +89,17 @@ impl Hosts {
         }
         let covering = part.tls_secrets().filter_map(|(_, key)| secrets.good(&key)).find(|good| good.covers(pattern));
         Choice { certificate: covering.map(|good| good.certificate.name.clone()), ..by_default }
+    }
+
+    /// The certificate beside the chosen one: the first that covers the host and has another kind of key, among the Secrets of all
+    /// Ingresses of the host, oldest first.
+    fn alternative(&self, pattern: &HostPattern, choice: &Choice, secrets: &Secrets) -> Option<CertificateName> {
+        let chosen = choice.certificate.as_ref()?;
+        let kind = &secrets.good_by_name(chosen)?.key_kind;
+        let parts = &self.names.get(pattern)?.parts;
+        let keys = parts.values().flat_map(|part| part.tls_secrets());
+        let mut good = keys.filter_map(|(_, key)| secrets.good(&key));
+        good.find(|good| good.key_kind != *kind && good.covers(pattern)).map(|good| good.certificate.name.clone())
     }
 
     /// Whether a certificate entry exists for this name: its own, or that of the wildcard around it.
