@@ -87,8 +87,8 @@ pub use pattern::{SearchRegex, ValueRegex};
 pub use policy::{ByteLimit, ForwardPolicy, Retry, RetryOn, UpstreamProtocol};
 pub use request::{FieldLine, FieldSink, Fields, HostAndPort, RequestView, Target};
 pub use route::{
-    Action, Backends, Body, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, Respond, Route,
-    WeightedBackend,
+    Action, Backends, Body, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, RedirectBase, Respond,
+    Route, WeightedBackend,
 };
 pub use settings::{AccessLog, ForwardedHeaders, HeadBuffers, Http2Settings, LogEscape, Settings, UpstreamKeepalive};
 pub use snapshot::{Delta, Resource, ResourceName, Snapshot};

@@ -314,18 +314,48 @@ pub struct Redirect {
     pub status: u16,
     /// The target.
     pub location: Location,
+    /// What precedes a target that is only a path.
+    #[serde(default, skip_serializing_if = "RedirectBase::is_default")]
+    pub base: RedirectBase,
+}
+
+/// What precedes the target of a redirect that is only a path: scheme and host of the request, with or without a port.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub enum RedirectBase {
+    /// No port, as in ingress-nginx by default: behind a Service, the port of the listener is not the client's.
+    #[default]
+    Host,
+    /// The port that the client itself named, if it did: right where nothing stands in front, as in `fairway dev`.
+    HostAndPort,
+    /// The port of the listener, unless it is the usual one of the scheme (`use-port-in-redirects`).
+    Listener,
+    /// Nothing at all: the client completes the target (`relative-redirects`).
+    Nothing,
+}
+
+impl RedirectBase {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Redirect {
+    /// A redirect whose own URLs name no port.
+    pub fn new(status: u16, location: Location) -> Self {
+        Self { status, location, base: RedirectBase::default() }
+    }
 }
 
 /// The value of a Location field.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Location {
-    /// Fixed text; if it starts with `/`, scheme and host of the request are prepended.
+    /// Fixed text; if it starts with `/`, the redirect's base is prepended.
     Fixed(Box<str>),
     /// Text with captures of the route's pattern filled in.
     Captures(CaptureTemplate),
     /// `scheme://host` of the request and this path (`app-root`). The scheme is that of the connection itself.
     AppRoot(Box<str>),
-    /// The request's own URL with a slash after the path, query kept.
+    /// The request's own path with a slash after it, query kept, and the redirect's base before it.
     AppendSlash,
     /// `scheme://NAME:port` and the request target without one trailing slash (`from-to-www-redirect`).
     OtherHost(Hostname),

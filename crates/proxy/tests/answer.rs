@@ -27,7 +27,7 @@ fn to(service: &str) -> Action {
 }
 
 fn redirect(status: u16, location: Location) -> Action {
-    Action::Redirect(Redirect { status, location })
+    Action::Redirect(Redirect::new(status, location))
 }
 
 fn regex(pattern: &str, action: Action) -> Route {
@@ -75,9 +75,9 @@ async fn redirects_lead_where_they_say() {
     let port = proxy.http.port();
     for (target, status, location) in [
         ("/fixed/y?z", 301, "https://else.example/x".to_owned()),
-        ("/local", 302, "http://app.example:81/there".to_owned()),
+        ("/local", 302, "http://app.example/there".to_owned()),
         ("/root", 302, "http://app.example:81/app".to_owned()),
-        ("/slash?q", 301, "http://app.example:81/slash/?q".to_owned()),
+        ("/slash?q", 301, "http://app.example/slash/?q".to_owned()),
         ("/www/?q", 308, format!("http://www.app.example:{port}/www/?q")),
         ("/www/", 308, format!("http://www.app.example:{port}/www")),
         ("/from/a%20b%0d%0aX:y", 302, "https://else.example/a%20b%0D%0AX:y".to_owned()),
@@ -289,7 +289,7 @@ async fn a_template_that_makes_too_much_is_answered_and_costs_the_others_nothing
         vec![
             filtered(regex("/target/(.*)", to("web")), rewrite(template("/$1"), None)),
             filtered(regex("/prefix/(.*)", to("web")), rewrite("/x".into(), Some(template("/$1").as_str().into()))),
-            regex("/location/(.*)", Action::Redirect(Redirect { status: 302, location })),
+            regex("/location/(.*)", Action::Redirect(Redirect::new(302, location))),
             route("/vhost", forward("web", policy)),
             route("/", to("web")),
         ],

@@ -28,7 +28,7 @@ use crate::config::global::{self, Global};
 use crate::config::streams::{self, Streams};
 use crate::diagnostic::Diagnostic;
 use crate::ingress::reader::{MANY, Owned};
-use crate::ingress::{Hosts, Ingresses, hosts, reader};
+use crate::ingress::{Hosts, Ingresses, RedirectPorts, hosts, reader};
 use crate::options::Options;
 use crate::report::{Reports, external_dns, reports};
 use crate::resource::backend::{BackendKey, BackendPort};
@@ -250,7 +250,7 @@ impl Translator {
             default_backend: self.default_backend.as_ref(),
             table,
             annotations_prefix: &options.annotations_prefix,
-            https_port: options.development.as_ref().and_then(|development| development.https_port),
+            ports: RedirectPorts::new(options),
         };
         hosts.settle(inputs, dirty, out, extent);
         let inputs = reports::ReportInputs { objects, global, streams, ingresses, hosts, backends, secrets, options };

@@ -18,3 +18,4 @@ mod wishes;
 pub(crate) use hosts::Hosts;
 pub(crate) use part::Part;
 pub(crate) use reader::Ingresses;
+pub(crate) use route::RedirectPorts;

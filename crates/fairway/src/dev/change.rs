@@ -271,7 +271,7 @@ mod tests {
         let mut route = Route::new(
             Origin::new("Ingress", "n", "i"),
             PathMatch::exact("/x").unwrap(),
-            Action::Redirect(Redirect { status: 301, location: fairway_model::Location::AppendSlash }),
+            Action::Redirect(Redirect::new(301, fairway_model::Location::AppendSlash)),
         );
         assert!(is_implied(&route));
         route.action = Action::Respond(Respond::not_found());

@@ -2,8 +2,8 @@
 
 use super::{Failure, Received, Scratch};
 use crate::{
-    CaptureTemplate, Fields, HttpsRedirect, Location, PathMatch, Redirect, Rewrite, Route, Scheme, Target, TooLong,
-    decimal, path,
+    CaptureTemplate, Fields, HttpsRedirect, Location, PathMatch, Redirect, RedirectBase, Rewrite, Route, Scheme,
+    Target, TooLong, decimal, path,
 };
 
 /// Replaces the path. The result must be canonical too: otherwise the backend could read a path that was never matched.
@@ -77,10 +77,27 @@ pub(super) fn locate<'a, F: Fields<'a>>(
             location.extend_from_slice(part);
         }
     };
+    let base = |location: &mut Vec<u8>| {
+        let host = match redirect.base {
+            RedirectBase::Nothing => return,
+            RedirectBase::HostAndPort => client.host(),
+            RedirectBase::Host | RedirectBase::Listener => without_port(client.host()),
+        };
+        origin(location, client.scheme(), host);
+        if redirect.base == RedirectBase::Listener {
+            // A trusted peer that ended TLS knows the port better than our listener.
+            let Received { arrival, .. } = received;
+            let port = if arrival.scheme == client.scheme() { arrival.local.port() } else { client.forwarded_port() };
+            if port != client.scheme().default_port() {
+                location.push(b':');
+                decimal::number(port.into(), location);
+            }
+        }
+    };
     match &redirect.location {
         Location::Fixed(text) => {
             if text.starts_with('/') {
-                origin(location, client.scheme(), client.host());
+                base(location);
             }
             location.extend_from_slice(text.as_bytes());
         }
@@ -99,7 +116,7 @@ pub(super) fn locate<'a, F: Fields<'a>>(
             location.extend_from_slice(path.as_bytes());
         }
         Location::AppendSlash => {
-            origin(location, client.scheme(), client.host());
+            base(location);
             location.extend_from_slice(target);
             location.push(b'/');
             push_query(received, location);

@@ -2,8 +2,8 @@ use super::*;
 use crate::{
     AccessList, Backend, Backends, Balance, Body, Coding, Compressing, Conditions, Delta, Endpoint, EndpointSet,
     Endpoints, FieldLine, FieldName, FieldSink, Filter, ForwardPolicy, HostPattern, HttpsRedirect, KnownField,
-    KnownSet, Location, NetworkSet, Origin, PathMatch, Protocol, Redirect, Resource, Rewrite, Settings, Template,
-    WeightedBackend,
+    KnownSet, Location, NetworkSet, Origin, PathMatch, Protocol, Redirect, RedirectBase, Resource, Rewrite, Settings,
+    Template, WeightedBackend,
 };
 
 const TABLE: &str = "ingress";
@@ -133,7 +133,7 @@ fn filters_run_in_their_order_and_what_trusted_peers_say_counts() {
 
 #[test]
 fn redirects_are_complete() {
-    let redirect = |location| Action::Redirect(Redirect { status: 302, location });
+    let redirect = |location| Action::Redirect(Redirect::new(302, location));
     let snapshot = snapshot(
         vec![
             route(
@@ -148,6 +148,36 @@ fn redirects_are_complete() {
     let fields = [("x-forwarded-host", "evil.example"), ("x-forwarded-proto", "https")];
     assert_eq!(ask(&snapshot, "/a/b", Some("c=d"), &fields, None).location, "https://b.example/a/b?c=d");
     assert_eq!(ask(&snapshot, "/root", None, &fields, None).location, "http://A.example:80/app");
+}
+
+#[test]
+fn redirects_to_a_path_of_the_same_host_name_the_port_that_is_asked_for() {
+    for (base, plain, forwarded) in [
+        (RedirectBase::Host, "http://A.example", "https://f.example"),
+        (RedirectBase::HostAndPort, "http://A.example:80", "https://f.example:8443"),
+        (RedirectBase::Listener, "http://A.example", "https://f.example:9443"),
+        (RedirectBase::Nothing, "", ""),
+    ] {
+        let redirect = |location| Action::Redirect(Redirect { base, ..Redirect::new(302, location) });
+        let snapshot = snapshot(
+            vec![
+                route(PathMatch::exact("/local").unwrap(), vec![], redirect(Location::Fixed("/there".into()))),
+                route(PathMatch::exact("/slash").unwrap(), vec![], redirect(Location::AppendSlash)),
+                route(prefix("/else"), vec![], redirect(Location::Fixed("https://e.example/".into()))),
+            ],
+            Settings {
+                forwarded: crate::ForwardedHeaders { trust: true, ..Default::default() },
+                ..Settings::default()
+            },
+        );
+        let fields =
+            [("x-forwarded-host", "f.example:8443"), ("x-forwarded-proto", "https"), ("x-forwarded-port", "9443")];
+        let location = |path, query, fields| ask(&snapshot, path, query, fields, None).location;
+        assert_eq!(location("/local", None, &[]), format!("{plain}/there"), "{base:?}");
+        assert_eq!(location("/slash", Some("q"), &[]), format!("{plain}/slash/?q"), "{base:?}");
+        assert_eq!(location("/local", None, &fields), format!("{forwarded}/there"), "{base:?}");
+        assert_eq!(location("/else", None, &fields), "https://e.example/", "{base:?}");
+    }
 }
 
 #[test]

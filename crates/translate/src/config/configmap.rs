@@ -181,6 +181,10 @@ configmap! {
         "http-redirect-code" => http_redirect_code: HttpRedirectCode = "308";
         /// Keeps a final `/` in the Location of the redirect to https.
         "preserve-trailing-slash" => preserve_trailing_slash: bool = "false";
+        /// Leaves scheme and host out of redirects to a path of the same host.
+        "relative-redirects" => relative_redirects: bool = "false";
+        /// Names the listener's port in redirects.
+        "use-port-in-redirects" => use_port_in_redirects: bool = "false";
         /// Rule paths that begin with one of these are never redirected to https.
         "no-tls-redirect-locations" => no_tls_redirect_locations: CommaList = "/.well-known/acme-challenge";
         /// Rule paths that begin with one of these need no authentication.

@@ -14,7 +14,7 @@ use fairway_model::{
 use self::certificate::Choice;
 use super::merge::{HostInput, Merged, merge};
 use super::part::Part;
-use super::route::Policies;
+use super::route::{Policies, RedirectPorts};
 use crate::config::configmap::GlobalConfig;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::{Dirty, Output, compact};
@@ -42,8 +42,7 @@ pub(crate) struct HostInputs<'a> {
     pub(crate) default_backend: Option<&'a BackendName>,
     pub(crate) table: &'a TableName,
     pub(crate) annotations_prefix: &'a str,
-    /// The port in redirects to https.
-    pub(crate) https_port: Option<u16>,
+    pub(crate) ports: RedirectPorts,
 }
 
 /// A name that may be served.
@@ -252,7 +251,7 @@ impl Hosts {
             client_auth: parts.iter().map(|part| part.client_auth(inputs.secrets)).collect(),
             parts,
             certificate_entry,
-            https_port: inputs.https_port,
+            ports: inputs.ports,
             config: inputs.config,
             default_backend: inputs.default_backend,
         };
@@ -388,7 +387,7 @@ impl Hosts {
         let origin = state.parts.get(age).map_or_else(|| Origin::built_in("www"), |part| part.origin.clone());
         let certificate = self.certificate_for(pattern, &primary, inputs.secrets);
         let status = inputs.config.http_redirect_code.status();
-        let action = Action::Redirect(Redirect { status, location: Location::OtherHost(name.clone()) });
+        let action = Action::Redirect(Redirect::new(status, Location::OtherHost(name.clone())));
         let route = Route::new(origin, PathMatch::prefix("/").ok()?, action);
         Some(Host::new(inputs.table.clone(), pattern.clone(), vec![route]).with_certificate(certificate))
     }

@@ -19,7 +19,7 @@ use super::backend_tls::BackendTls;
 use super::client_auth::ClientAuth;
 use super::guard::guard;
 use super::part::{Part, PathKind, PathRule, Target};
-use super::route::{Common, HostScope, Leads, Policies, built_in_gate, denial};
+use super::route::{Common, HostScope, Leads, Policies, RedirectPorts, built_in_gate, denial};
 use crate::annotation::Denial;
 use crate::configmap::GlobalConfig;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -37,8 +37,7 @@ pub(crate) struct HostInput<'a> {
     /// What each of them asks clients for, if it names a Secret for it.
     pub(crate) client_auth: Vec<Option<ClientAuth>>,
     pub(crate) certificate_entry: bool,
-    /// The port in redirects to https.
-    pub(crate) https_port: Option<u16>,
+    pub(crate) ports: RedirectPorts,
     pub(crate) config: &'a GlobalConfig,
     /// `--default-backend-service`.
     pub(crate) default_backend: Option<&'a BackendName>,
@@ -79,11 +78,11 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     };
     let backend_tls: Vec<Option<BackendTls>> = input.parts.iter().zip(&input.backend_tls).map(told).collect();
     let of_host = || backend_tls.iter().flatten().next().cloned();
-    let HostInput { config, certificate_entry, https_port, .. } = *input;
+    let HostInput { config, certificate_entry, ports, .. } = *input;
     let scope = HostScope {
         config,
         certificate_entry,
-        https_port,
+        ports,
         denied,
         regex,
         pattern: input.pattern,
@@ -283,7 +282,10 @@ impl<'a> Merging<'a> {
                 continue;
             }
             let Ok(path) = PathMatch::exact(&bare) else { continue };
-            let action = Action::Redirect(Redirect { status: 301, location: RedirectLocation::AppendSlash });
+            let action = Action::Redirect(Redirect {
+                base: commons[location.at].redirect_base(),
+                ..Redirect::new(301, RedirectLocation::AppendSlash)
+            });
             let origin = location.part.origin.section(location.rule.section());
             let filters = vec![Filter::StrictTransportSecurity];
             self.routes.push(Route { rule: location.rule.text.clone(), filters, ..Route::new(origin, path, action) });
@@ -435,7 +437,7 @@ impl<'a> Merging<'a> {
         let Some((_, part, section, target)) = longest else { return };
         let Ok(path) = PathMatch::exact("/") else { return };
         let location = RedirectLocation::AppRoot(target.as_str().into());
-        let action = Action::Redirect(Redirect { status: 302, location });
+        let action = Action::Redirect(Redirect::new(302, location));
         self.routes.push(Route::new(part.origin.section(section), path, action));
     }
 

@@ -1,10 +1,11 @@
 //! One location of ingress-nginx as a route: the filters in their order, and the action.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use fairway_model::{
     AccessList, Action, BackendName, Body, ByteLimit, Cors, Filter, Forward, ForwardPolicy, HostPattern, HttpsRedirect,
-    Location, Origins, PathMatch, Redirect, Refusal, Respond, Retry, RetryOn, Rewrite, Route, Template,
+    Location, Origins, PathMatch, Redirect, RedirectBase, Refusal, Respond, Retry, RetryOn, Rewrite, Route, Template,
     UpstreamProtocol, UpstreamTls,
 };
 
@@ -15,6 +16,7 @@ use crate::annotation::{CrossOrigin, Denial, IngressAnnotations};
 use crate::configmap::GlobalConfig;
 use crate::engine::shared::Shared;
 use crate::limit;
+use crate::options::Options;
 use crate::value::{self, BackendProtocol, RedirectUrl, RetryCondition, RewriteTarget, Satisfy};
 
 /// Properties common to all routes of one host.
@@ -22,8 +24,7 @@ pub(crate) struct HostScope<'a> {
     pub(crate) config: &'a GlobalConfig,
     /// Whether the host has a certificate entry, so that `ssl-redirect` applies.
     pub(crate) certificate_entry: bool,
-    /// The port in redirects to https.
-    pub(crate) https_port: Option<u16>,
+    pub(crate) ports: RedirectPorts,
     /// Why all routes of the host are denied.
     pub(crate) denied: Option<Box<str>>,
     /// Whether the routes match by regular expressions.
@@ -32,6 +33,28 @@ pub(crate) struct HostScope<'a> {
     pub(crate) pattern: &'a HostPattern,
     /// TLS to backends, from the first Ingress with a Secret for it; `None` if each Ingress decides for itself.
     pub(crate) backend_tls: Option<BackendTls>,
+}
+
+/// The ports that redirects may name.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RedirectPorts {
+    /// Of the listener with TLS: for `use-port-in-redirects`.
+    listener: Option<u16>,
+    /// In every redirect to https (`fairway dev`).
+    always: Option<u16>,
+    /// Whether clients reach the listeners directly, so that the port that they name leads to us (`fairway dev`).
+    direct: bool,
+}
+
+impl RedirectPorts {
+    pub(crate) fn new(options: &Options) -> Self {
+        let development = options.development.as_ref();
+        Self {
+            listener: options.https.first().map(SocketAddr::port),
+            always: development.and_then(|development| development.https_port),
+            direct: development.is_some(),
+        }
+    }
 }
 
 /// The effect of one Ingress on all of its paths of a host, computed once for them.
@@ -200,8 +223,26 @@ impl<'a> Common<'a> {
         Some(Filter::HttpsRedirect(HttpsRedirect {
             status: config.http_redirect_code.status(),
             preserve_trailing_slash: redirects.preserve_trailing_slash.unwrap_or(config.preserve_trailing_slash),
-            port: self.scope.https_port,
+            port: self.scope.ports.always.or(self.scope.ports.listener.filter(|_| self.names_port())),
         }))
+    }
+
+    /// What precedes the path in redirects to a path of the same host.
+    pub(crate) fn redirect_base(&self) -> RedirectBase {
+        let relative = self.part.annotations.redirects.relative;
+        if relative.unwrap_or(self.scope.config.relative_redirects) {
+            RedirectBase::Nothing
+        } else if self.scope.ports.direct {
+            RedirectBase::HostAndPort
+        } else if self.names_port() {
+            RedirectBase::Listener
+        } else {
+            RedirectBase::Host
+        }
+    }
+
+    fn names_port(&self) -> bool {
+        self.part.annotations.redirects.use_port.unwrap_or(self.scope.config.use_port_in_redirects)
     }
 
     /// The redirect that answers the request by itself, by annotation. It comes before TLS and access lists.
@@ -212,7 +253,8 @@ impl<'a> Common<'a> {
             let status = code.and_then(|code| u16::try_from(code).ok()).unwrap_or(default);
             match status {
                 301..=303 | 307 | 308 => {
-                    Action::Redirect(Redirect { status, location: Location::Fixed(url.as_str().into()) })
+                    let location = Location::Fixed(url.as_str().into());
+                    Action::Redirect(Redirect { base: self.redirect_base(), ..Redirect::new(status, location) })
                 }
                 304 => Action::Respond(Respond::empty(status)),
                 // nginx's `return` takes the text for a body with the other codes.
@@ -230,7 +272,7 @@ impl<'a> Common<'a> {
         }
         match &annotations.rewriting.rewrite_target {
             Some(RewriteTarget::Url(url)) if url != rule && !has_variable(url) => {
-                Some(Action::Redirect(Redirect { status: 302, location: Location::Captures(url.as_str().into()) }))
+                Some(Action::Redirect(Redirect::new(302, Location::Captures(url.as_str().into()))))
             }
             _ => None,
         }

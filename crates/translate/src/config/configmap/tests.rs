@@ -137,8 +137,8 @@ fn verdicts_become_diagnostics() {
     let reasons =
         |data: &[(&str, &str)]| read(data).1.iter().map(|found| (found.severity, found.reason)).collect::<Vec<_>>();
     assert_eq!(reasons(&[("main-snippet", "x")]), [(Severity::Error, Reason::RefusedConfiguration)]);
-    assert_eq!(reasons(&[("use-port-in-redirects", "true")]), [(Severity::Warning, Reason::UnsupportedConfiguration)]);
-    assert_eq!(reasons(&[("use-port-in-redirects", "false")]), []);
+    assert_eq!(reasons(&[("custom-http-errors", "404")]), [(Severity::Warning, Reason::UnsupportedConfiguration)]);
+    assert_eq!(reasons(&[("custom-http-errors", "")]), []);
     assert_eq!(reasons(&[("block-user-agents", "bot")]), [(Severity::Error, Reason::UnsupportedConfiguration)]);
     assert_eq!(reasons(&[("reuse-port", "true")]), [(Severity::Info, Reason::IneffectiveConfiguration)]);
 }
@@ -154,7 +154,7 @@ fn verdicts_follow_the_values() {
         ("proxy-buffer-size", "1m", "same"),
         ("proxy-buffer-size", "2m", "differs"),
         ("proxy-request-buffering", "off", "same"),
-        ("use-port-in-redirects", "false", "same"),
+        ("custom-http-errors", "", "same"),
     ] {
         assert_eq!(spec(key).unwrap().verdict_of(value).label(), label, "{key}: {value}");
     }

@@ -206,8 +206,6 @@ unbuilt! {
     "proxy-redirect-to" = "off": PASS;
     /// Reads the whole request before a backend gets any of it.
     "proxy-request-buffering" = "on": NotYet("request bodies are streamed, as with off"); neutral "off";
-    /// Leaves scheme and host out of Fairway's own redirects.
-    "relative-redirects" = "false": NotYet("our redirects name scheme and host");
     /// Uses one listening socket per worker.
     "reuse-port" = "true": Harmless("each worker always has its own listening socket");
     /// Hash tuning.
@@ -247,8 +245,6 @@ unbuilt! {
     "upstream-hash-by-subset-size" = "": NEVER_USED;
     /// Geographic databases.
     "use-geoip2" = "false": GEO;
-    /// Names the https port in Fairway's own redirects.
-    "use-port-in-redirects" = "false": NotYet("our redirects name no port");
     /// Hash tuning.
     "variables-hash-bucket-size" = "256": NGINX_ONLY;
     /// Hash tuning.

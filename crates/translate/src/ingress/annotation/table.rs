@@ -46,6 +46,10 @@ annotations! {
         "temporal-redirect" => temporal: RedirectUrl [Location, Medium, Reject];
         /// Status of `temporal-redirect`, 300 to 307; other values mean 302.
         "temporal-redirect-code" => temporal_code: i64 [Location, Low, Reject];
+        /// Leaves scheme and host out of redirects to a path of the same host: `permanent-redirect: /new`, and the slash after a path.
+        "relative-redirects" => relative: bool [Location, Low, Reject];
+        /// Names the listener's port in redirects to https, and, unless it is the usual one, in those to a path of the same host.
+        "use-port-in-redirects" => use_port: bool [Location, Low, Default];
     }
 }
 

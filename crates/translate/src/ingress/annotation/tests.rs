@@ -41,6 +41,8 @@ const CASES: &[(&str, &str, &str)] = &[
     ("permanent-redirect-code", "308", "moved"),
     ("temporal-redirect", "https://new.example", "https://new.example/\n"),
     ("temporal-redirect-code", "307", "3o7"),
+    ("relative-redirects", "true", "relative"),
+    ("use-port-in-redirects", "true", "443"),
     ("server-alias", "a.example,*.b.example", "a b"),
     ("app-root", "/app", "https://elsewhere.example/"),
     ("from-to-www-redirect", "true", "www"),

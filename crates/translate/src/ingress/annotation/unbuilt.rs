@@ -151,11 +151,6 @@ unbuilt! {
     /// The replacement.
     "proxy-redirect-to": "a prefix" [Location, Medium] SERVE, NotYet("redirects of the backend pass as they are"),
         neutral "off";
-    /// Leaves scheme and host out of the Location of Fairway's own redirects.
-    "relative-redirects": "`true` or `false`" [Location, Low] SERVE, NotYet("our redirects name scheme and host"),
-        neutral "false";
-    /// Names the https port in Fairway's own redirects.
-    "use-port-in-redirects": "`true` or `false`" [Location, Low] SERVE, NotYet("our redirects name no port"), neutral "false";
 
     /// Sends a copy of each request to a second destination.
     "mirror-target": "a URL" [Ingress, High] SERVE, MIRROR;
