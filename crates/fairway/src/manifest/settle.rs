@@ -1,13 +1,14 @@
 //! From what files hold to what is live: which objects are new, different or gone, in steps of bounded size, so that a large file keeps
 //! nobody waiting who saves a small one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
 use fairway_translate::objects::{Change, Object, ObjectKey};
 
-use super::file::DocumentState;
+use super::file::{DocumentState, FileState};
 use super::{Live, Manifests, Parsed, duplicate, order};
 
 /// How many objects are looked at in one step: some milliseconds, however many there are.
@@ -43,6 +44,7 @@ impl Manifests {
         let count =
             |documents: &[DocumentState]| documents.iter().map(|document| document.objects.len()).sum::<usize>();
         let mut objects = count(&pending.going);
+        let mut taken = BTreeSet::new();
         for file in parsed.files {
             let path = file.path.clone();
             // Gone meanwhile: what was read of it counts no more.
@@ -50,12 +52,13 @@ impl Manifests {
             let Some(replaced) = state.take(file, self.takes) else { continue };
             objects += count(&state.documents) + count(&replaced);
             pending.going.extend(replaced);
+            taken.insert(path.clone());
             pending.coming.push_back((path, (0, 0)));
         }
         if pending.is_empty() {
             return Vec::new();
         }
-        if self.date() || !self.duplicates.is_empty() {
+        if self.date(&taken) || !self.duplicates.is_empty() {
             return self.settle_all();
         }
         if objects > STEP {
@@ -158,15 +161,27 @@ impl Manifests {
         Ok(())
     }
 
-    /// Dates what has no date. Says whether something got another one than it had, however little of it was read anew.
-    fn date(&mut self) -> bool {
-        let documents = self.files.values_mut().flat_map(|file| &mut file.documents);
-        let mut undated: Vec<_> = documents
-            .flat_map(|document| &mut document.objects)
-            .filter(|held| !held.dated)
-            .map(|held| &mut held.object)
-            .collect();
-        order::date(&mut undated)
+    /// Dates the objects of these files that have no date, between those of the files around them, so that a small file costs little
+    /// beside large ones; without room, those of all files. Returns whether any object got another date than it had.
+    fn date(&mut self, taken: &BTreeSet<Arc<Path>>) -> bool {
+        let mut moved = false;
+        for path in taken {
+            let before = self.files.range::<Path, _>((Bound::Unbounded, Bound::Excluded(&**path))).rev();
+            let after = self.files.range::<Path, _>((Bound::Excluded(&**path), Bound::Unbounded));
+            let neighbours = (
+                before.flat_map(|(_, file)| undated(file).rev()).find_map(order::time),
+                after.flat_map(|(_, file)| undated(file)).find_map(order::time),
+            );
+            let Some(file) = self.files.get_mut(path) else { continue };
+            match order::date_between(&mut undated_mut(file).collect::<Vec<_>>(), neighbours) {
+                Some(some) => moved |= some,
+                None => {
+                    let all = self.files.values_mut().flat_map(undated_mut);
+                    return order::date(&mut all.collect::<Vec<_>>()) | moved;
+                }
+            }
+        }
+        moved
     }
 
     /// In place of what is left of a step: changes that it found and that are outdated by now are dropped.
@@ -208,6 +223,17 @@ impl Manifests {
         self.live = live;
         changes
     }
+}
+
+/// The objects of a file that have no creation time of their own.
+fn undated(file: &FileState) -> impl DoubleEndedIterator<Item = &Object> {
+    let held = file.documents.iter().flat_map(|document| &document.objects);
+    held.filter(|held| !held.dated).map(|held| &held.object)
+}
+
+fn undated_mut(file: &mut FileState) -> impl Iterator<Item = &mut Object> {
+    let held = file.documents.iter_mut().flat_map(|document| &mut document.objects);
+    held.filter(|held| !held.dated).map(|held| &mut held.object)
 }
 
 fn key(change: &Change) -> ObjectKey {
