@@ -39,7 +39,7 @@ use crate::pipeline;
 use crate::reason::{Cause, Reason};
 use crate::record::RequestRecord;
 use crate::respond::{Answer, BAD_CERTIFICATE, NO_CERTIFICATE, PLAIN_ON_TLS, WRONG_SUBJECT};
-use crate::timer::{Deadline, Millis, NEVER};
+use crate::timer::Deadline;
 use crate::upstream::Service;
 use crate::work::{Http2Memory, Scratch};
 use fairway_model::client::ClientView;
@@ -83,8 +83,6 @@ pub(crate) struct Exchange<'a> {
     limits: Gaps,
     /// Bounds the wait for the request body.
     patience: Patience,
-    /// When the time that the client gives a call of gRPC has passed.
-    until: Millis,
 }
 
 /// The limits set by the route.
@@ -143,7 +141,6 @@ impl<'a> Exchange<'a> {
             },
             limits: Gaps::NONE,
             patience: Patience::default(),
-            until: NEVER,
         }
     }
 

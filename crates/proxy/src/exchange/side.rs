@@ -24,7 +24,7 @@ use crate::net::tls;
 use crate::record::TlsView;
 use crate::respond::Answer;
 use crate::stream::Downstream;
-use crate::timer::{Millis, Timers};
+use crate::timer::{Millis, NEVER, Timers};
 use crate::upstream::UpstreamConnection;
 use crate::work::{Http2Memory, Scratch, Store, Work};
 
@@ -343,9 +343,17 @@ impl<'a> EndpointSide<'a> {
         fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<bool, Failure>>;
     }
 
-    /// Speaks HTTP/2 from now on.
-    pub(super) fn speak_http2(&mut self, memory: &'a mut Http2Memory, store: &Store) {
-        *self = Self::Http2(Box::new(Http2Endpoint::new(memory, store)));
+    /// Speaks HTTP/2 from now on. `until` is when the time that the client gives the request has passed.
+    pub(super) fn speak_http2(&mut self, memory: &'a mut Http2Memory, store: &Store, until: Millis) {
+        *self = Self::Http2(Box::new(Http2Endpoint::new(memory, store, until)));
+    }
+
+    /// When the time that the client gives the request has passed.
+    pub(super) fn until(&self) -> Millis {
+        match self {
+            Self::Http1(_) => NEVER,
+            Self::Http2(endpoint) => endpoint.until,
+        }
     }
 
     /// Whether the endpoint is spoken to in HTTP/2.

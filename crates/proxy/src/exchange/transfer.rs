@@ -251,13 +251,14 @@ impl Exchange<'_> {
             return Poll::Ready(Failure::Shutdown);
         }
         let limits = self.limits;
-        let first = limits.first().min(self.until);
+        let until = self.endpoint.until();
+        let first = limits.first().min(until);
         self.deadline.set(first.min(self.client.next_look()));
         let now = self.facts.shard.timers.now();
         if first > now {
             return Poll::Pending;
         }
-        Poll::Ready(if self.until <= now {
+        Poll::Ready(if until <= now {
             Failure::CallTimeout
         } else if limits.client <= now {
             Failure::ClientStalled

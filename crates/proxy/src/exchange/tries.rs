@@ -24,6 +24,7 @@ use crate::reason::Reason;
 use crate::record::Try;
 use crate::shard::connect::{self, ConnectError};
 use crate::stream::Upstream;
+use crate::timer::NEVER;
 use crate::upstream::{Service, Target, UpstreamConnection, UpstreamVersion, Way};
 
 /// A try in progress.
@@ -88,11 +89,9 @@ impl Exchange<'_> {
         if version == UpstreamVersion::Http2
             && let Some(memory) = self.http2.take()
         {
-            self.endpoint.speak_http2(memory, &shard.store);
+            let time = self.client.head().filter(|head| grpc::is_call(*head)).and_then(grpc::timeout);
+            self.endpoint.speak_http2(memory, &shard.store, time.map_or(NEVER, |time| shard.timers.after(time)));
             self.client.set_form(BodyForm::Frames);
-            if let Some(time) = self.client.head().filter(|head| grpc::is_call(*head)).and_then(grpc::timeout) {
-                self.until = shard.timers.after(time);
-            }
         }
         let mut tries = 0;
         // Set when an idle connection turned out to be closed: its endpoint gets the request again, on a new connection.

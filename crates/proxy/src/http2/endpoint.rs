@@ -24,6 +24,7 @@ use crate::http::{
 use crate::http1::{BodySource, RelayedBody, ResponsePart};
 use crate::limit::INTERIM_RESPONSES;
 use crate::message::UpstreamRequest;
+use crate::timer::Millis;
 use crate::work::{Http2Memory, Store};
 
 /// How far the request of a try has come.
@@ -77,11 +78,13 @@ pub(crate) struct Http2Endpoint<'a> {
     sent: u64,
     received: u64,
     interim: u32,
+    /// When the time that the client gives the request has passed.
+    pub(crate) until: Millis,
 }
 
 impl<'a> Http2Endpoint<'a> {
     /// Creates the side before an endpoint is chosen.
-    pub(crate) fn new(memory: &'a mut Http2Memory, store: &Store) -> Self {
+    pub(crate) fn new(memory: &'a mut Http2Memory, store: &Store, until: Millis) -> Self {
         let Http2Memory { received, head, text, lines } = memory;
         store.supply(received);
         Self {
@@ -96,6 +99,7 @@ impl<'a> Http2Endpoint<'a> {
             sent: 0,
             received: 0,
             interim: 0,
+            until,
         }
     }
 
