@@ -66,6 +66,12 @@ pub struct ClientIdentity {
     pub issuer: Box<str>,
     /// Its serial number in hexadecimal.
     pub serial: Box<str>,
+    /// Start of its validity, as OpenSSL writes it.
+    pub valid_from: Box<str>,
+    /// End of its validity.
+    pub valid_until: Box<str>,
+    /// Whole days until then; 0 if it has expired.
+    pub days_left: Box<str>,
     /// Its SHA-1 fingerprint in hexadecimal.
     pub fingerprint: Box<str>,
     /// It in PEM, percent-encoded.

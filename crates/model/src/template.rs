@@ -232,6 +232,9 @@ variables! {
     SslClientSubject = "ssl_client_s_dn", "Subject of the client's certificate as in RFC 2253.";
     SslClientIssuer = "ssl_client_i_dn", "Issuer of the client's certificate as in RFC 2253.";
     SslClientSerial = "ssl_client_serial", "Serial number of the client's certificate.";
+    SslClientFrom = "ssl_client_v_start", "Start of validity of the client's certificate, as `Nov 28 16:00:00 2026 GMT`.";
+    SslClientUntil = "ssl_client_v_end", "End of validity of the client's certificate.";
+    SslClientDaysLeft = "ssl_client_v_remain", "Days until the client's certificate expires, counted when its connection was made.";
     SslClientFingerprint = "ssl_client_fingerprint", "SHA-1 fingerprint of the client's certificate.";
     SslClientEscapedCert = "ssl_client_escaped_cert", "The client's certificate in PEM, percent-encoded.";
     Hostname = "hostname", "Name of the machine.";

@@ -101,9 +101,11 @@ async fn a_client_without_a_good_certificate_gets_400_and_no_alert() {
 #[tokio::test]
 async fn a_good_certificate_is_told_to_the_backend_in_place_of_claims() {
     let lines = Lines::default();
-    let format = "$ssl_client_verify|$ssl_client_s_dn|$ssl_client_i_dn|$ssl_client_serial";
+    let format = "$ssl_client_verify|$ssl_client_s_dn|$ssl_client_i_dn|$ssl_client_serial|\
+        $ssl_client_v_start|$ssl_client_v_end|$ssl_client_v_remain";
     let site = start_with(|auth| auth.passes_certificate = true, logging(&lines, format));
-    let leaf = site.ca.certificate(&["client"]).common_name("a, b").serial(0x2a).issue();
+    let leaf =
+        site.ca.certificate(&["client"]).common_name("a, b").serial(0x2a).valid((2020, 1, 2), (4000, 12, 31)).issue();
     let claims = [
         ("host", HOST),
         ("ssl-client-verify", "SUCCESS"),
@@ -124,7 +126,12 @@ async fn a_good_certificate_is_told_to_the_backend_in_place_of_claims() {
         assert!(certificate.ends_with("%0A-----END%20CERTIFICATE-----%0A"), "{certificate}");
     }
     let lines = lines.after(2).await;
-    assert!(lines.iter().all(|line| line == "SUCCESS|CN=a\\x5C, b|CN=root|2A"), "{lines:?}");
+    for line in &lines {
+        let (told, days) = line.rsplit_once('|').unwrap();
+        let validity = "Jan  2 00:00:00 2020 GMT|Dec 31 00:00:00 4000 GMT";
+        assert_eq!(told, format!("SUCCESS|CN=a\\x5C, b|CN=root|2A|{validity}"));
+        assert!(days.parse::<u32>().unwrap() > 365_000, "{line}");
+    }
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 /// What a host asks for, compiled.
 #[derive(Debug)]
@@ -61,6 +61,9 @@ impl ClientPolicy {
             }
             Err(error) => Verified::Failed(reason(&error)),
         };
+        let validity = parsed.validity();
+        // As OpenSSL writes times; they are in UTC.
+        let time = |time: ASN1Time| time.to_string().replace("+00:00", "GMT").into();
         let hex = |bytes: &[u8], upper: bool| {
             bytes.iter().fold(String::new(), |mut text, byte| {
                 let _ = if upper { write!(text, "{byte:02X}") } else { write!(text, "{byte:02x}") };
@@ -73,6 +76,9 @@ impl ClientPolicy {
             subject: name::rfc2253(parsed.subject()).into(),
             issuer: name::rfc2253(parsed.issuer()).into(),
             serial: hex(parsed.raw_serial(), true).into(),
+            valid_from: time(validity.not_before),
+            valid_until: time(validity.not_after),
+            days_left: validity.time_to_expiration().map_or(0, |left| left.whole_days()).to_string().into(),
             fingerprint: hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, leaf).as_ref(), false).into(),
             escaped: name::escaped_pem(leaf).into(),
         }
