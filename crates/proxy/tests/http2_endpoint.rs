@@ -407,6 +407,26 @@ async fn malformed_heads_are_refused() {
 }
 
 #[tokio::test]
+async fn no_change_of_protocols_comes_over_http2() {
+    let origin = FrameOrigin::start().await;
+    let proxy = to(&[origin.address], once());
+    let mut client = proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")).await;
+    let mut connection = origin.accept(&[]).await;
+    let stream = connection.request().await;
+    connection.head(stream, 0, &[(":status", "101")]).await;
+    assert_eq!(client.read_response().await.status, 502);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_admits_no_streams_is_left_in_peace() {
+    let origin = H2Origin::with(Builder::new().max_concurrent_streams(0), None, |_: Call| async {}).await;
+    let proxy = to(&[origin.address], once());
+    assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 502);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[tokio::test]
 async fn what_comes_after_the_end_reaches_nobody() {
     let twice = answered(once(), async |connection, stream| {
         connection.head(stream, 0, &[(":status", "200")]).await;

@@ -97,6 +97,10 @@ async fn drive(new: NewConnection, duty: OpeningDuty, timers: Rc<Timers>, blocks
     }
     let pool = duty.pool();
     let shared = Rc::new(EndpointConnection::new(target, secure, requests, link, timers.now(), limits));
+    // An endpoint with too much to do (RFC 9113 5.1.2): more connections would not help it.
+    if shared.admitted() == 0 {
+        return duty.fail(Failure::Unprocessed);
+    }
     duty.fulfil(shared.clone());
     let mut driver = EndpointDriver {
         pings: connection.ping_pong(),

@@ -265,7 +265,10 @@ impl<'a> Http2Endpoint<'a> {
             if self.interim > INTERIM_RESPONSES {
                 return Poll::Ready(Err(Failure::InterimResponses));
             }
-            return Poll::Ready(self.hold(&parts, store, limits).map(|()| ResponsePart::Interim));
+            self.hold(&parts, store, limits)?;
+            // HTTP/2 has no 101 (RFC 9113 8.6); to a client of HTTP/1.1 it would look like a change of protocols.
+            let part = if self.head.is_interim() { Ok(ResponsePart::Interim) } else { Err(Failure::InvalidFrames) };
+            return Poll::Ready(part);
         }
         let (parts, received) =
             ready!(std::pin::Pin::new(future).poll(cx)).map_err(|error| failure(&error))?.into_parts();

@@ -2,7 +2,7 @@
 //!
 //! A connection is used as long as the endpoint admits more streams on it; only then is another one made. Requests that come while
 //! one is being made wait for it, as many as it will most likely carry. Invariant: a connection is handed out only after its
-//! endpoint has shown that it speaks HTTP/2, and how many streams it admits.
+//! endpoint has shown that it speaks HTTP/2, and how many streams it admits: at least one.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -60,7 +60,7 @@ impl EndpointConnection {
     }
 
     /// How many streams it may have.
-    fn admitted(&self) -> u32 {
+    pub(super) fn admitted(&self) -> u32 {
         u32::try_from(self.requests.current_max_send_streams()).unwrap_or(u32::MAX).min(HTTP2_ENDPOINT_STREAMS)
     }
 
