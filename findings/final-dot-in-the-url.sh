@@ -13,7 +13,7 @@
 #   httpx 0.28.1, urllib of Python          refuse the certificate: "not valid for 'shop.example.'"
 #   Java HttpClient 17                      IllegalArgumentException before anything is sent
 #
-# Why it matters: a proxy meets all four combinations of SNI and Host for one name, and one that compares them, for 421 or to choose a client
+# Why it matters: a proxy meets three combinations of SNI and Host for one name, and one that compares them, for 421 or to choose a client
 # certificate's policy, has to drop the dot from both first; certificates chosen by SNI have to ignore it too. And the advice
 # for pods has to name the clients: a lower ndots does the same for all of them.
 #
