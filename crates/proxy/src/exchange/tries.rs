@@ -258,7 +258,7 @@ impl Exchange<'_> {
                 }
                 StreamChoice::Wait(opening) => opening,
                 StreamChoice::Open(duty) => {
-                    let opening = duty.opening();
+                    let opening = duty.wait();
                     let stream = self.connect(forwarding.rule, service, way, target.address).await;
                     match self.count_connect(stream) {
                         Ok(stream) => {

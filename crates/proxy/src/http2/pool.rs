@@ -102,7 +102,9 @@ impl Drop for StreamPlace {
 #[derive(Debug, Default)]
 pub(crate) struct Opening {
     waiting: Cell<u32>,
-    wakers: RefCell<Vec<Waker>>,
+    /// By the number of the one who waits.
+    wakers: RefCell<Vec<(u32, Waker)>>,
+    last: Cell<u32>,
     outcome: RefCell<Option<Opened>>,
 }
 
@@ -112,20 +114,46 @@ type Opened = Result<Rc<EndpointConnection>, Option<Failure>>;
 impl Opening {
     fn finish(&self, outcome: Opened) {
         *self.outcome.borrow_mut() = Some(outcome);
-        self.wakers.borrow_mut().drain(..).for_each(Waker::wake);
+        self.wakers.borrow_mut().drain(..).for_each(|(_, waker)| waker.wake());
     }
 
-    /// Waits for the outcome. An error without a reason says that nobody makes the connection any more.
-    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Opened> {
+    fn wait(self: &Rc<Self>) -> OpeningWait {
+        self.waiting.set(self.waiting.get() + 1);
+        self.last.set(self.last.get().wrapping_add(1));
+        OpeningWait { opening: self.clone(), number: self.last.get() }
+    }
+
+    /// Waits for the outcome. An error without a reason says that the connection is no longer being made.
+    fn poll(&self, cx: &Context<'_>, number: u32) -> Poll<Opened> {
         if let Some(outcome) = &*self.outcome.borrow() {
             return Poll::Ready(outcome.clone());
         }
         let mut wakers = self.wakers.borrow_mut();
-        // The list holds one entry for each task that waits; a task may be polled often meanwhile.
-        if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            wakers.push(cx.waker().clone());
+        if !wakers.iter().any(|(known, _)| *known == number) {
+            wakers.push((number, cx.waker().clone()));
         }
         Poll::Pending
+    }
+}
+
+/// One of those who wait for a connection, counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct OpeningWait {
+    opening: Rc<Opening>,
+    number: u32,
+}
+
+impl OpeningWait {
+    /// Waits for the outcome, see [`Opening::poll`].
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Opened> {
+        self.opening.poll(cx, self.number)
+    }
+}
+
+impl Drop for OpeningWait {
+    fn drop(&mut self) {
+        self.opening.waiting.set(self.opening.waiting.get() - 1);
+        self.opening.wakers.borrow_mut().retain(|(number, _)| *number != self.number);
     }
 }
 
@@ -139,8 +167,8 @@ pub(crate) struct OpeningDuty {
 
 impl OpeningDuty {
     /// What this and other requests wait for.
-    pub(crate) fn opening(&self) -> Rc<Opening> {
-        self.opening.clone()
+    pub(crate) fn wait(&self) -> OpeningWait {
+        self.opening.wait()
     }
 
     /// Reports that there is no connection, and why.
@@ -178,7 +206,7 @@ pub(crate) enum StreamChoice {
     /// On a connection.
     Stream(StreamPlace),
     /// On one that is being made.
-    Wait(Rc<Opening>),
+    Wait(OpeningWait),
     /// On one that the caller has to make.
     Open(OpeningDuty),
 }
@@ -223,10 +251,9 @@ impl Http2Pool {
         // Without keep-alive, each request has a connection of its own.
         let admitted = if limits.connections == 0 { 1 } else { known.admitted };
         if let Some(opening) = known.opening.iter().find(|opening| opening.waiting.get() < admitted) {
-            opening.waiting.set(opening.waiting.get() + 1);
-            return StreamChoice::Wait(opening.clone());
+            return StreamChoice::Wait(opening.wait());
         }
-        let opening = Rc::new(Opening { waiting: Cell::new(1), ..Opening::default() });
+        let opening = Rc::<Opening>::default();
         known.opening.push(opening.clone());
         StreamChoice::Open(OpeningDuty { pool: self.clone(), target: *target, opening })
     }
@@ -265,5 +292,31 @@ impl Http2Pool {
                 targets.remove(target);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::{UpstreamVersion, Way};
+
+    #[test]
+    fn who_leaves_makes_room_for_another_who_waits() {
+        let pool = Rc::new(Http2Pool::default());
+        let target = Target { address: ([127, 0, 0, 1], 1).into(), way: Way::Plain(UpstreamVersion::Http2).number() };
+        let limits = PoolLimits { connections: 1, requests: 1, idle: 1, age: 1 };
+        let choose = || pool.place(&target, 0, false, &limits);
+        let StreamChoice::Open(duty) = choose() else { panic!("there is no connection yet") };
+        let _leader = duty.wait();
+        let mut waiting: Vec<_> = (1..HTTP2_ENDPOINT_STREAMS).map(|_| choose()).collect();
+        assert!(waiting.iter().all(|choice| matches!(choice, StreamChoice::Wait(_))));
+        assert!(matches!(choose(), StreamChoice::Open(_)), "the first connection has no room for more");
+        waiting.pop();
+        assert!(matches!(choose(), StreamChoice::Wait(_)));
+        drop(duty);
+        let context = Context::from_waker(Waker::noop());
+        let StreamChoice::Wait(other) = &waiting[0] else { panic!("it waits") };
+        assert!(matches!(other.poll(&context), Poll::Ready(Err(None))), "it is no longer being made");
+        assert!(matches!(choose(), StreamChoice::Open(_)));
     }
 }

@@ -51,8 +51,9 @@ impl Shard {
     /// Makes room for a file when the limit of open files is reached. Returns `true` if there is room now; if nothing can be
     /// closed at once, clients are asked to leave, which takes until one has [`ended`](Self::ended).
     pub(crate) fn free_file(&self) -> bool {
-        let closed = self.upstreams.pool.borrow_mut().close_oldest() || self.http2.close_idle();
-        if !closed {
+        let closed = self.upstreams.pool.borrow_mut().close_oldest();
+        // A connection of HTTP/2 is closed by its own task, so its file is not free yet.
+        if !closed && !self.http2.close_idle() {
             self.make_room();
         }
         closed
