@@ -17,9 +17,9 @@ use std::sync::Arc;
 use crate::client::{Arrival, ClientView};
 use crate::path::{self, InvalidPath};
 use crate::{
-    Action, AuthAnswer, AuthGiven, Backend, BackendName, ClientAuth, ClientIdentity, Cors, ExternalAuth, FieldEdit,
-    FieldRules, Fields, Filter, Forward, Host, Protocol, Refusal, RequestView, Respond, Route, Scheme, Snapshot,
-    TableName, Target, TooLong, UpstreamProtocol, UpstreamTls, canonical_host,
+    Action, AuthAnswer, AuthGiven, Backend, BackendName, BasicAuth, ClientAuth, ClientIdentity, Cors, ExternalAuth,
+    FieldEdit, FieldRules, Fields, Filter, Forward, Host, Protocol, Refusal, RequestView, Respond, Route, Scheme,
+    Snapshot, TableName, Target, TooLong, UpstreamProtocol, UpstreamTls, canonical_host,
 };
 
 pub use self::message::{Expand, RequestEdits, ResponseEdits};
@@ -122,6 +122,8 @@ pub struct Plan<'s> {
     allowed_by: Option<&'s ExternalAuth>,
     /// Whether the request needs no authentication any more.
     exempt: bool,
+    /// Whether the backend must not get the client's credentials.
+    hides_credentials: bool,
 }
 
 /// The step that answers a request.
@@ -144,6 +146,8 @@ pub enum Step<'s> {
 pub enum Wait<'s> {
     /// The answer of this service.
     ExternalAuth(&'s ExternalAuth),
+    /// Whether the request has the name and the password of one of the users.
+    Password(&'s BasicAuth),
 }
 
 /// The destination of a request.
@@ -290,6 +294,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
                 cors: None,
                 allowed_by: None,
                 exempt: false,
+                hides_credentials: false,
             };
             match find(snapshot, received, facts, scratch, &mut plan) {
                 Ok(()) if plan.route.is_some() => plan,
@@ -499,6 +504,10 @@ fn apply<'s, 'a, F: Fields<'a>>(
             plan.exempt = list.admits(scratch.client.address());
             None
         }
+        Filter::BasicAuth(auth) => {
+            plan.hides_credentials = true;
+            (!plan.exempt).then_some(Step::Wait(Wait::Password(auth)))
+        }
         Filter::ExternalAuth(auth) => (!plan.exempt).then_some(Step::Wait(Wait::ExternalAuth(auth))),
         Filter::Rewrite(rewrite) => {
             let limit = snapshot.settings().head_buffers.total as usize;
@@ -510,13 +519,17 @@ fn apply<'s, 'a, F: Fields<'a>>(
 /// Goes on after the answer of an authentication service; a returned step ends the decision. Whatever is not an
 /// allowance ends it.
 fn answered<'s>(answer: AuthAnswer, plan: &mut Plan<'s>) -> Option<Step<'s>> {
-    let Some(Filter::ExternalAuth(auth)) = plan.ended_by() else { return Some(Step::Fail(Failure::Authentication)) };
+    let auth = match plan.ended_by() {
+        Some(Filter::ExternalAuth(auth)) => Some(auth),
+        Some(Filter::BasicAuth(_)) => None,
+        _ => return Some(Step::Fail(Failure::Authentication)),
+    };
     match answer {
         AuthAnswer::Allowed => {
-            plan.allowed_by = Some(auth);
+            plan.allowed_by = auth.map(|auth| &**auth).or(plan.allowed_by);
             None
         }
-        AuthAnswer::Unauthorized if auth.sign_in.is_some() => Some(Step::Redirect(302)),
+        AuthAnswer::Unauthorized if auth.is_some_and(|auth| auth.sign_in.is_some()) => Some(Step::Redirect(302)),
         AuthAnswer::Unauthorized => Some(Step::Respond(&UNAUTHORIZED)),
         AuthAnswer::Forbidden => Some(Step::Respond(&FORBIDDEN)),
         AuthAnswer::Failed => Some(Step::Fail(Failure::Authentication)),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CaptureTemplate, Cors, ExternalAuth, FieldEdit, NetworkSet};
+use crate::{BasicAuth, CaptureTemplate, Cors, ExternalAuth, FieldEdit, NetworkSet};
 
 /// One step. A route lists its filters in the order in which they run.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub enum Filter {
     AccessList(AccessList),
     /// The same, but authentication by a later filter admits others too.
     AccessListOrAuth(AccessList),
+    /// Demands a name and a password; others get 401. The backend doesn't get them.
+    BasicAuth(Box<BasicAuth>),
     /// Lets another service decide whether the request may go on.
     ExternalAuth(Box<ExternalAuth>),
     /// Rewrites the path for the backend.

@@ -25,6 +25,7 @@
 mod pattern;
 
 mod backend;
+mod basic_auth;
 mod capture;
 mod certificate;
 mod chain;
@@ -62,6 +63,7 @@ mod tls;
 mod upstream_tls;
 
 pub use backend::{Affinity, AffinityMode, Backend, Balance, HashBalance, Protocol, SameSite, SessionCookie};
+pub use basic_auth::{BasicAuth, Users};
 pub use capture::{CaptureTemplate, TooLong, append_within};
 pub use certificate::{Certificate, PrivateKey};
 pub use chain::ErrorChain;

@@ -25,6 +25,7 @@ mod live;
 mod message;
 mod net;
 mod outgoing;
+mod password;
 mod pipeline;
 mod prepared;
 mod proxy;

@@ -169,6 +169,14 @@ fairway_model::limits! {
         fixed {
             /// Tries of a request without a limit in the settings: enough to get past any rollout, but finite if no endpoint works.
             TRIES: u32 = 32, Count, "The client gets the status of the last failure.", "`fairway_upstream_failures_total`";
+            /// Longest password of basic authentication: the time for some hashes grows with its square.
+            PASSWORD: usize = 1024, Bytes, "401.", "`unauthenticated`";
+            /// Passwords that wait to be checked.
+            PASSWORD_QUEUE: usize = 64, Count, "500.", "`authentication`";
+            /// Threads that check passwords.
+            PASSWORD_THREADS: usize = 2, Count, "Others wait.", "";
+            /// Passwords that a worker remembers as right.
+            PASSWORDS_KNOWN: usize = 4096, Count, "All are forgotten, and checked again.", "";
             /// Endpoints of an authentication service that are tried for one request, each only if connecting to the one before failed.
             AUTH_TRIES: u32 = 3, Count, "500.", "`authentication`";
             /// Largest body of the answer of an authentication service, which is dropped.

@@ -27,6 +27,7 @@ use crate::http::{Method, Parsed, RequestHead, Spanned};
 use crate::live::Live;
 use crate::message::{Evaluated, ResponseContext, UpstreamRequest};
 use crate::net::resolve::AddressPolicy;
+use crate::password::{challenge, credentials, verify};
 use crate::random::Rng;
 use crate::reason::Cause;
 use crate::record::RequestRecord;
@@ -138,10 +139,21 @@ impl Rehearsal {
         let received = Received { head: head.parsed.view(head.bytes), arrival, table };
         let mut plan = decide(snapshot, &received, &mut RehearsalFacts(self), Start::Head, &mut scratch);
         // An authentication service that has an endpoint is taken to allow the request.
-        while let Step::Wait(Wait::ExternalAuth(auth)) = plan.step {
-            let mut backends = auth.forward.backends.names();
-            let open = backends.next().is_some_and(|backend| RehearsalFacts(self).is_open(backend));
-            let answer = if open { AuthAnswer::Allowed } else { AuthAnswer::Failed };
+        let mut fields = Vec::new();
+        while let Step::Wait(wait) = plan.step {
+            let answer = match wait {
+                Wait::ExternalAuth(auth) => {
+                    let mut backends = auth.forward.backends.names();
+                    let open = backends.next().is_some_and(|backend| RehearsalFacts(self).is_open(backend));
+                    if open { AuthAnswer::Allowed } else { AuthAnswer::Failed }
+                }
+                Wait::Password(auth) => {
+                    let given = credentials(received.head.fields);
+                    let right = given.and_then(|(user, password)| Some(verify(auth.users.hash_of(&user)?, &password)));
+                    fields = challenge(auth);
+                    if right == Some(true) { AuthAnswer::Allowed } else { AuthAnswer::Unauthorized }
+                }
+            };
             plan = decide(snapshot, &received, &mut RehearsalFacts(self), Start::Wait(plan, answer), &mut scratch);
         }
         let asked = Rehearsing { rehearsal: self, arrival, head: Some(head), plan: Some(&plan), scratch: &scratch };
@@ -150,6 +162,10 @@ impl Rehearsal {
         let outcome = match plan.step {
             Step::Forward(forwarding) => asked.forward(&plan, &forwarding).unwrap_or_else(failed),
             Step::Redirect(status) => own(&Respond::page(status), None, true),
+            Step::Respond(respond) if respond.status == 401 => {
+                let cause = refused(&plan, respond.status).map(Cause::from);
+                own(&Respond { fields, ..respond.clone() }, cause, false)
+            }
             Step::Respond(respond) => own(respond, refused(&plan, respond.status).map(Cause::from), false),
             Step::Fail(failure) => failed(failure.into()),
             Step::Wait(_) => unreachable!("it has waited"),

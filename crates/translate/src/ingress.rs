@@ -13,6 +13,7 @@ mod merge;
 mod part;
 pub(crate) mod reader;
 mod route;
+mod user_auth;
 mod wishes;
 
 pub(crate) use hosts::Hosts;

@@ -18,10 +18,13 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
-pub use auth::{AuthMethod, AuthRedirect, AuthSnippet, AuthUrl, CopiedFields, RedirectParam, SignInUrl};
+pub use auth::{
+    AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthSnippet, AuthUrl, CopiedFields, RedirectParam, SignInUrl,
+};
 pub use choice::{
-    AffinityKind, AffinityMode, BackendProtocol, CanaryBehavior, HttpRedirectCode, LoadBalance, NextUpstream,
-    RetryCondition, RiskLevel, SameSite, Satisfy, Switch, TlsProtocols, VerifyClient, WorkerProcesses,
+    AffinityKind, AffinityMode, AuthSecretType, AuthType, BackendProtocol, CanaryBehavior, HttpRedirectCode,
+    LoadBalance, NextUpstream, RetryCondition, RiskLevel, SameSite, Satisfy, Switch, TlsProtocols, VerifyClient,
+    WorkerProcesses,
 };
 pub use coding::{BrotliLevel, GzipLevel, MediaTypes, UserAgents};
 pub use cors::{CorsExposed, CorsHeaders, CorsMethods, CorsOrigins};

@@ -108,6 +108,11 @@ const VALUES: &[(&[&str], &[&str])] = &[
             "ftp://x/",
         ],
     ),
+    // There are no Secrets; the tests of the proxy have users.
+    (&["auth-type"], &["basic", "digest", "x"]),
+    (&["auth-secret"], &["none", "ns/none", "other/none", "a;b"]),
+    (&["auth-secret-type"], &["auth-file", "auth-map", "x"]),
+    (&["auth-realm"], &["a realm", "a;b"]),
     (&["auth-method"], &["GET", "POST", "TRACE"]),
     (&["auth-signin"], &["https://sign.example/in", "a b"]),
     (&["auth-signin-redirect-param"], &["to", "t;"]),

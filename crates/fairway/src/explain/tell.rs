@@ -162,6 +162,7 @@ impl Teller<'_> {
                 (Some(Filter::AccessList(list)), ..) => {
                     format!("the client {} is not allowed: {}", scratch.client.address(), rule(list))
                 }
+                (Some(Filter::BasicAuth(_)), ..) => "the request has no name and password of a user".to_owned(),
                 (Some(Filter::Cors(_)), ..) => "it is a preflight of an admitted origin".to_owned(),
                 (Some(_), ..) => self.unavailable(plan, cause),
                 (None, None, _) if plan.route.is_none() && self.rehearsed.path.is_none() => {
@@ -284,6 +285,10 @@ impl Teller<'_> {
             Filter::AccessListOrAuth(list) => {
                 ("access_list_or_auth", format!("admit clients {} without authentication", rule(list)))
             }
+            Filter::BasicAuth(auth) => (
+                "basic_auth",
+                format!("demand the name and password of one of {} users, answer 401 to others", auth.users.len()),
+            ),
             Filter::ExternalAuth(auth) => ("external_auth", self.authentication(auth)),
             Filter::Rewrite(rewrite) => {
                 let prefix = rewrite.forwarded_prefix.as_ref();

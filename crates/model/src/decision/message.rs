@@ -126,6 +126,9 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
             sink.field(X_FORWARDED_PREFIX, &scratch.prefix);
             dropped = dropped.with(KnownField::XForwardedPrefix);
         }
+        if self.plan.hides_credentials {
+            dropped = dropped.with(KnownField::Authorization);
+        }
         if let Some(auth) = self.plan.host.and_then(Host::client_auth) {
             // Not even a trusted peer knows about the certificates that are checked here.
             dropped = dropped | KnownSet::SSL_CLIENT;

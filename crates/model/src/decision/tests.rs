@@ -262,6 +262,7 @@ fn edits_are_data() {
         cors: None,
         allowed_by: None,
         exempt: false,
+        hides_credentials: false,
     };
     let lines = [("x-global", "1"), ("X-Own", "2"), ("vary", "a"), ("x-gone", "3"), ("Server", "x"), ("x-kept", "4")]
         .map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes()));

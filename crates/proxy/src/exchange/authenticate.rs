@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use fairway_model::decision::{self, Forwarding, Plan, Start, Step, Wait};
-use fairway_model::{AuthAnswer, AuthGiven, ByteLimit, ExternalAuth, Fields};
+use fairway_model::{AuthAnswer, AuthGiven, BasicAuth, ByteLimit, ExternalAuth, Fields};
 
 use super::transfer::Gaps;
 use super::tries::Attempt;
@@ -18,6 +18,7 @@ use crate::balance::{Ask, TryOutcome};
 use crate::error::{Failure, Side};
 use crate::http::{BodyForm, FieldsView, KnownField, Method};
 use crate::limit::{AUTH_BODY, AUTH_TRIES};
+use crate::password::{challenge, credentials};
 use crate::pipeline;
 use crate::timer::NEVER;
 use crate::upstream::{Service, UpstreamVersion, Way};
@@ -29,8 +30,11 @@ impl<'a> Exchange<'a> {
     /// If the client has gone meanwhile, or a service can't be asked.
     pub(super) async fn wait(&mut self, mut plan: Plan<'a>) -> Result<(Step<'a>, Option<Rc<Service>>), Failure> {
         loop {
-            let Step::Wait(Wait::ExternalAuth(auth)) = plan.step else { return Err(Failure::Authentication(None)) };
-            let asked = self.ask(auth).await;
+            let asked = match plan.step {
+                Step::Wait(Wait::ExternalAuth(auth)) => self.ask(auth).await,
+                Step::Wait(Wait::Password(auth)) => Ok(self.check_password(auth).await),
+                _ => return Err(Failure::Authentication(None)),
+            };
             let (answer, failure) = match asked {
                 Ok(answer) => (answer, None),
                 Err(failure) if failure.side() == Side::Downstream || failure == Failure::Shutdown => {
@@ -46,6 +50,28 @@ impl<'a> Exchange<'a> {
                 Step::Fail(decision::Failure::Authentication) => return Err(Failure::Authentication(failure)),
                 step => return Ok((step, service)),
             }
+        }
+    }
+
+    /// Whether the request has the name and the password of a user. An unknown user takes as long as a known one.
+    async fn check_password(&mut self, auth: &BasicAuth) -> AuthAnswer {
+        let head = self.client.head();
+        let given = head.and_then(|head| credentials(FieldsView { fields: head.parsed.fields(), bytes: head.bytes }));
+        let right = match given {
+            None => Some(false),
+            Some((user, password)) => match (auth.users.hash_of(&user), auth.users.any_hash()) {
+                (Some(hash), _) => self.facts.shard.passwords.check(hash, &password).await,
+                (None, Some(decoy)) => self.facts.shard.passwords.check(decoy, &password).await.map(|_| false),
+                (None, None) => Some(false),
+            },
+        };
+        match right {
+            Some(true) => AuthAnswer::Allowed,
+            Some(false) => {
+                self.scratch.challenge = challenge(auth);
+                AuthAnswer::Unauthorized
+            }
+            None => AuthAnswer::Failed,
         }
     }
 

@@ -327,7 +327,9 @@ impl Drop for Exchange<'_> {
 pub(crate) fn refused(plan: &Plan<'_>, status: u16) -> Option<Reason> {
     match (plan.host, plan.route, status) {
         (_, _, ..400) => None,
-        _ if matches!(plan.ended_by(), Some(Filter::ExternalAuth(_))) => Some(Reason::Unauthenticated),
+        _ if matches!(plan.ended_by(), Some(Filter::ExternalAuth(_) | Filter::BasicAuth(_))) => {
+            Some(Reason::Unauthenticated)
+        }
         (None, _, _) => Some(Reason::NoHost),
         (_, None, _) => Some(Reason::NoRoute),
         (_, Some(_), 403) => Some(Reason::AccessDenied),

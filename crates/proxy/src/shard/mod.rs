@@ -24,6 +24,7 @@ use crate::encode::Encoders;
 use crate::http2::{Blocks, Http2Pool};
 use crate::live::{InForce, Live};
 use crate::metrics::{LiveRoutes, MetricOptions, WorkerMetrics, WorkerReport};
+use crate::password::Passwords;
 use crate::random::Rng;
 use crate::record::RequestRecord;
 use crate::remark::Remarks;
@@ -86,6 +87,8 @@ pub(crate) struct Shard {
     pub(crate) http2: Rc<Http2Pool>,
     /// Encoders of compressed bodies.
     pub(crate) encoders: Rc<Encoders>,
+    /// Passwords of basic authentication.
+    pub(crate) passwords: Passwords,
     /// The value of Date.
     pub(crate) clock: DateClock,
     /// The access log, if there is one.
@@ -125,6 +128,7 @@ impl Shard {
             encoders: Rc::default(),
             blocks: Rc::default(),
             http2: Rc::default(),
+            passwords: Passwords::default(),
             clock: DateClock::default(),
             formats: RefCell::default(),
             rng: RefCell::new(Rng::from_os()),

@@ -22,7 +22,7 @@ pub use doc::annotations_markdown;
 pub use read::{IngressAnnotations, Rejected, Rules, read, screen};
 pub use table::{
     Access, Affinity, BackendTls, Balancing, ClientCertificates, CrossOrigin, ExternalAuthentication, HostLevel,
-    Proxying, Redirects, Rewriting,
+    Proxying, Redirects, Rewriting, UserAuthentication,
 };
 
 use crate::limit;
@@ -113,6 +113,9 @@ fn without_effect(name: &str, others: &Annotations<'_>, rules: &Rules) -> Option
             if others.value("auth-url").is_none() =>
         {
             Some(Verdict::Harmless("without auth-url it has no effect, as in ingress-nginx"))
+        }
+        "auth-secret" | "auth-secret-type" | "auth-realm" if others.value("auth-type").is_none() => {
+            Some(Verdict::Harmless("without auth-type it has no effect, as in ingress-nginx"))
         }
         "ssl-passthrough" if !rules.ssl_passthrough => {
             Some(Verdict::Harmless("without --enable-ssl-passthrough TLS ends at the proxy, as in ingress-nginx"))
@@ -246,11 +249,12 @@ pub struct Group {
 }
 
 /// The whole table.
-pub static GROUPS: [Group; 12] = [
+pub static GROUPS: [Group; 13] = [
     Group { title: "Matching and rewriting", specs: Rewriting::SPECS },
     Group { title: "Redirects", specs: Redirects::SPECS },
     Group { title: "Hosts", specs: HostLevel::SPECS },
     Group { title: "Access", specs: Access::SPECS },
+    Group { title: "Basic authentication", specs: UserAuthentication::SPECS },
     Group { title: "External authentication", specs: ExternalAuthentication::SPECS },
     Group { title: "Cross-origin requests", specs: CrossOrigin::SPECS },
     Group { title: "Client certificates", specs: ClientCertificates::SPECS },
@@ -265,11 +269,12 @@ pub static GROUPS: [Group; 12] = [
 type Setter = fn(&mut IngressAnnotations, &str, &str) -> bool;
 
 /// In the order of [`GROUPS`].
-const SETTERS: [Setter; 12] = [
+const SETTERS: [Setter; 13] = [
     |all, name, text| all.rewriting.set(name, text),
     |all, name, text| all.redirects.set(name, text),
     |all, name, text| all.hosts.set(name, text),
     |all, name, text| all.access.set(name, text),
+    |all, name, text| all.user_auth.set(name, text),
     |all, name, text| all.external_auth.set(name, text),
     |all, name, text| all.cross_origin.set(name, text),
     |all, name, text| all.client_certificates.set(name, text),

@@ -248,6 +248,7 @@ impl Hosts {
         let input = HostInput {
             pattern,
             backend_tls: parts.iter().map(|part| part.backend_tls(inputs.secrets)).collect(),
+            user_auth: parts.iter().map(|part| part.user_auth(inputs.secrets)).collect(),
             client_auth: parts.iter().map(|part| part.client_auth(inputs.secrets)).collect(),
             parts,
             certificate_entry,

@@ -20,6 +20,7 @@ use super::client_auth::ClientAuth;
 use super::guard::guard;
 use super::part::{Part, PathKind, PathRule, Target};
 use super::route::{Common, HostScope, Leads, Policies, RedirectPorts, built_in_gate, denial};
+use super::user_auth::UserAuth;
 use crate::annotation::Denial;
 use crate::configmap::GlobalConfig;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -36,6 +37,8 @@ pub(crate) struct HostInput<'a> {
     pub(crate) backend_tls: Vec<Option<BackendTls>>,
     /// What each of them asks clients for, if it names a Secret for it.
     pub(crate) client_auth: Vec<Option<ClientAuth>>,
+    /// The users of each of them, if it asks for basic authentication.
+    pub(crate) user_auth: Vec<Option<UserAuth>>,
     pub(crate) certificate_entry: bool,
     pub(crate) ports: RedirectPorts,
     pub(crate) config: &'a GlobalConfig,
@@ -88,9 +91,16 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
         pattern: input.pattern,
         backend_tls: if config.proxy_ssl_location_only { None } else { of_host() },
     };
-    let parts = input.parts.iter().zip(&backend_tls).zip(uncertified);
+    let parts = input.parts.iter().zip(&backend_tls).zip(uncertified).zip(&input.user_auth);
     let commons: Vec<Common<'_>> = parts
-        .map(|((part, own), uncertified)| Common::new(part, &scope, own.as_ref(), policies).refusing(uncertified))
+        .map(|(((part, own), uncertified), users)| {
+            let common = Common::new(part, &scope, own.as_ref(), policies).refusing(uncertified);
+            match users {
+                None => common,
+                Some(Ok(users)) => common.demanding(users),
+                Some(Err(why)) => common.refusing(Some(why.clone())),
+            }
+        })
         .collect();
     merging.app_root(&locations, &commons);
     if regex {
@@ -304,8 +314,10 @@ impl<'a> Merging<'a> {
             let (part, rule) = (location.part, location.rule);
             let common = &commons[location.at];
             let access = &part.annotations.access;
-            let restricts =
-                access.allow.is_some() || access.deny.is_some() || part.annotations.external_auth.url.is_some();
+            let restricts = access.allow.is_some()
+                || access.deny.is_some()
+                || part.annotations.external_auth.url.is_some()
+                || part.annotations.user_auth.kind.is_some();
             let strict = restricts || part.annotations.denial != Denial::None;
             let mut add = |text: Cow<'a, str>, path: Result<PathRegex, String>| match path {
                 Ok(regex) => {

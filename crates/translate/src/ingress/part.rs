@@ -11,6 +11,7 @@ use super::backend_tls::{self, BackendTls};
 use super::client_auth::{self, ClientAuth};
 use super::external_auth;
 use super::inspect::inspect;
+use super::user_auth::{self, UserAuth};
 use super::wishes::wishes;
 use crate::annotation::{self, Annotations, IngressAnnotations, Rules};
 use crate::config::variable::without_value;
@@ -44,6 +45,8 @@ pub(crate) struct Part {
     pub(crate) backend_secret: Option<Box<ObjectKey>>,
     /// The Secret for client certificates.
     pub(crate) client_secret: Option<Box<ObjectKey>>,
+    /// The Secret with the users of basic authentication.
+    pub(crate) user_secret: Option<Box<ObjectKey>>,
     /// Names of `server-alias`.
     pub(crate) aliases: Vec<HostPattern>,
     /// All referenced backends, each with the first field that refers to it.
@@ -171,7 +174,7 @@ impl Part {
 
     /// All Secrets that it refers to.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = ObjectKey> {
-        let others = self.backend_secret.iter().chain(&self.client_secret);
+        let others = self.backend_secret.iter().chain(&self.client_secret).chain(&self.user_secret);
         self.tls_secrets().map(|(_, key)| key).chain(others.map(|key| (**key).clone()))
     }
 
@@ -179,6 +182,18 @@ impl Part {
     pub(crate) fn client_auth(&self, secrets: &Secrets) -> Option<ClientAuth> {
         let key = self.client_secret.as_deref()?;
         client_auth::build(&self.annotations.client_certificates, key, secrets.for_backends(key))
+    }
+
+    /// The users of basic authentication, if it is asked for.
+    pub(crate) fn user_auth(&self, secrets: &Secrets) -> Option<UserAuth> {
+        let key = self.user_secret.as_deref()?;
+        Some(user_auth::build(&self.annotations.user_auth, key, secrets.newest(key)))
+    }
+
+    /// How many of its users have no hash that can be checked.
+    pub(crate) fn users_left_out(&self, secrets: &Secrets) -> usize {
+        let secret = self.user_secret.as_deref().and_then(|key| secrets.newest(key));
+        user_auth::left_out(&self.annotations.user_auth, secret)
     }
 
     /// TLS to its backends, if it names a Secret for it.
@@ -264,6 +279,7 @@ pub(crate) fn parse(
     let secret =
         |secret: &ObjectRef| Box::new(ObjectKey::new(Kind::Secret, secret.namespace.as_str(), secret.name.as_str()));
     let backend_secret = annotations.backend_secret.as_ref().map(secret);
+    let user_secret = annotations.user_secret.as_ref().map(secret);
     let client_secret = annotations.client_secret.as_ref().map(secret);
     Ok(Part {
         owner: Owner { key: key.clone(), age, wishes: wishes(&annotations) }.into(),
@@ -276,6 +292,7 @@ pub(crate) fn parse(
         tls: spec.tls.iter().flatten().map(Tls::read).collect(),
         backend_secret,
         client_secret,
+        user_secret,
         aliases,
         backends,
         diagnostics,

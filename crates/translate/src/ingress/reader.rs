@@ -127,7 +127,8 @@ impl Ingresses {
         for (owner, secret) in std::mem::take(&mut dirty.secret_owners) {
             let Some(part) = self.part(&owner) else { continue };
             dirty.certificates.extend(part.patterns());
-            if [&part.backend_secret, &part.client_secret].into_iter().any(|own| own.as_deref() == Some(&secret)) {
+            let own = [&part.backend_secret, &part.client_secret, &part.user_secret];
+            if own.into_iter().any(|own| own.as_deref() == Some(&secret)) {
                 dirty.hosts.extend(part.patterns());
             }
         }

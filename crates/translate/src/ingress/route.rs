@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use fairway_model::{
-    AccessList, Action, BackendName, Body, ByteLimit, Cors, Filter, Forward, ForwardPolicy, HostPattern, HttpsRedirect,
-    Location, Origins, PathMatch, Redirect, RedirectBase, Refusal, Respond, Retry, RetryOn, Rewrite, Route, Template,
-    UpstreamProtocol, UpstreamTls,
+    AccessList, Action, BackendName, BasicAuth, Body, ByteLimit, Cors, Filter, Forward, ForwardPolicy, HostPattern,
+    HttpsRedirect, Location, Origins, PathMatch, Redirect, RedirectBase, Refusal, Respond, Retry, RetryOn, Rewrite,
+    Route, Template, UpstreamProtocol, UpstreamTls,
 };
 
 use super::backend_tls::BackendTls;
@@ -65,6 +65,7 @@ pub(crate) struct Common<'a> {
     /// The same without TLS.
     clear: Arc<ForwardPolicy>,
     access: Option<Filter>,
+    password: Option<Filter>,
     authentication: Option<Filter>,
     denied: Option<Box<str>>,
 }
@@ -135,6 +136,7 @@ impl<'a> Common<'a> {
             policy,
             clear,
             access,
+            password: None,
             authentication,
             denied: own_denial
                 .or_else(|| scope.denied.clone())
@@ -147,6 +149,11 @@ impl<'a> Common<'a> {
     /// The same with its paths denied for this reason, if there is one.
     pub(crate) fn refusing(self, why: Option<Box<str>>) -> Self {
         Self { denied: self.denied.or(why), ..self }
+    }
+
+    /// The same with its paths open to these users only.
+    pub(crate) fn demanding(self, users: &BasicAuth) -> Self {
+        Self { password: Some(Filter::BasicAuth(Box::new(users.clone()))), ..self }
     }
 
     /// The route of a location with path `rule`.
@@ -318,12 +325,14 @@ impl<'a> Common<'a> {
     fn checks(&self, rule: &str) -> impl Iterator<Item = Filter> {
         let exempt = starts_with_any(rule, &self.scope.config.no_auth_locations.0);
         let authentication = self.authentication.clone().filter(|_| !exempt);
-        let either = self.part.annotations.access.satisfy == Some(Satisfy::Any) && authentication.is_some();
+        let password = self.password.clone().filter(|_| !exempt);
+        let authenticates = authentication.is_some() || password.is_some();
+        let either = self.part.annotations.access.satisfy == Some(Satisfy::Any) && authenticates;
         let access = self.access.clone().map(|access| match access {
             Filter::AccessList(list) if either => Filter::AccessListOrAuth(list),
             access => access,
         });
-        access.into_iter().chain(authentication)
+        access.into_iter().chain(password).chain(authentication)
     }
 
     /// Whether the routes of this host match by regular expressions.

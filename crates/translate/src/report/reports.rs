@@ -129,6 +129,7 @@ impl ReportInputs<'_> {
         }
         found.extend(self.backend_secret(part));
         found.extend(self.client_secret(part));
+        found.extend(self.user_secret(part));
         found
     }
 
@@ -142,6 +143,18 @@ impl ReportInputs<'_> {
         };
         let message = format!("{why}; what the Ingress has on its hosts answers 503");
         Some(self.of_secret(part, "auth-tls-secret", key, Severity::Error, message).unserved())
+    }
+
+    /// What there is to tell about the Secret of an Ingress with the users of basic authentication.
+    fn user_secret(&self, part: &Part) -> Option<Diagnostic> {
+        let key = part.user_secret.as_deref()?;
+        if let Err(why) = part.user_auth(self.secrets)? {
+            let message = format!("{why}; all paths of this Ingress answer 503");
+            return Some(self.of_secret(part, "auth-secret", key, Severity::Error, message).unserved());
+        }
+        let left_out = part.users_left_out(self.secrets);
+        let message = format!("{left_out} users have a hash that can't be checked, so they aren't admitted");
+        (left_out > 0).then(|| self.of_secret(part, "auth-secret", key, Severity::Warning, message))
     }
 
     fn of_secret(&self, part: &Part, name: &str, key: &ObjectKey, severity: Severity, message: String) -> Diagnostic {

@@ -113,6 +113,11 @@ impl Secrets {
         Some(CertificateStanding { good: good.as_ref(), problem: problem.as_ref(), is_default: *pinned, now: self.now })
     }
 
+    /// The newest version of a Secret.
+    pub(crate) fn newest(&self, key: &ObjectKey) -> Option<&Secret> {
+        self.states.get(key)?.read.as_deref()
+    }
+
     /// The contents of a Secret for TLS to backends.
     ///
     /// # Errors

@@ -85,6 +85,32 @@ impl Value for AuthMethod {
     }
 }
 
+macro_rules! texts {
+    ($($(#[doc = $doc:literal])+ $name:ident($syntax:literal): $others:expr;)+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Clone, Debug, Eq, Hash, PartialEq)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Value for $name {
+            const SYNTAX: &'static str = $syntax;
+
+            fn parse(text: &str) -> Option<Self> {
+                let (text, others): (_, &[u8]) = (text.trim(), $others);
+                let allowed = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
+                let fits = !text.is_empty() && text.len() <= LIMIT && text.bytes().all(allowed);
+                fits.then(|| Self(text.to_owned()))
+            }
+        }
+    )+};
+}
+
 macro_rules! urls {
     ($($(#[doc = $doc:literal])+ $name:ident($syntax:literal): |$text:ident| $fits:expr;)+) => {$(
         $(#[doc = $doc])+
@@ -119,6 +145,14 @@ urls! {
 
     /// The value of X-Auth-Request-Redirect.
     AuthRedirect("a URL or path, which may hold nginx variables"): |text| true;
+}
+
+texts! {
+    /// The realm of basic authentication.
+    AuthRealm("text of letters, digits, blanks and `- . _ ~ : /`"): b"-._~:/ ";
+
+    /// The Secret with the users; whether it is a reference is checked later.
+    AuthSecret("a Secret, `name` or `namespace/name`"): b"-./";
 }
 
 impl SignInUrl {

@@ -33,6 +33,22 @@ macro_rules! choices {
 }
 
 choices! {
+    /// A kind of authentication of users.
+    AuthType {
+        /// Name and password in each request.
+        "basic" => Basic,
+        /// RFC 7616.
+        "digest" => Digest,
+    }
+
+    /// The layout of a Secret with users.
+    AuthSecretType {
+        /// The key `auth` holds an htpasswd file.
+        "auth-file" => File,
+        /// Each key is a user, and its value the hash.
+        "auth-map" => Map,
+    }
+
     /// How address lists and authentication combine.
     Satisfy {
         /// A client has to pass all of them.

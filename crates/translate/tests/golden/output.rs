@@ -189,6 +189,7 @@ fn answer(snapshot: &Snapshot, url: &str) -> String {
             None => respond.status.to_string(),
         },
         Step::Fail(failure) => format!("{}, {failure}", failure.status()),
+        Step::Wait(Wait::Password(_)) => "name and password".to_owned(),
         Step::Wait(Wait::ExternalAuth(auth)) => format!("ask {}", auth.forward.backends),
     };
     format!("{line} -> {outcome}")

@@ -2,13 +2,13 @@
 
 use super::{
     Access, Affinity, Annotations, BackendTls, Balancing, ClientCertificates, CrossOrigin, Denial,
-    ExternalAuthentication, HostLevel, Known, Meanwhile, OnInvalid, Proxying, Redirects,
+    ExternalAuthentication, HostLevel, Known, Meanwhile, OnInvalid, Proxying, Redirects, UserAuthentication,
 };
 use super::{Rewriting, known, names};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::limit;
 use crate::report::external_dns;
-use crate::value::{BackendProtocol, ObjectRef, RiskLevel, Switch, Value};
+use crate::value::{AuthType, BackendProtocol, ObjectRef, RiskLevel, Satisfy, Switch, Value};
 use crate::verdict::{Verdict, nearest};
 
 /// The annotations of one Ingress, parsed.
@@ -22,6 +22,10 @@ pub struct IngressAnnotations {
     pub hosts: HostLevel,
     /// Client access.
     pub access: Access,
+    /// Basic authentication.
+    pub user_auth: UserAuthentication,
+    /// The Secret with its users, if there may be one.
+    pub user_secret: Option<ObjectRef>,
     /// External authentication.
     pub external_auth: ExternalAuthentication,
     /// Cross-origin resource sharing.
@@ -334,6 +338,7 @@ impl Reading<'_> {
         }
         self.backend_tls();
         self.client_certificates();
+        self.user_authentication();
         self.passthrough();
     }
 
@@ -357,6 +362,40 @@ impl Reading<'_> {
                 self.report(severity, reason, known.name, value, message.to_owned());
             }
         }
+    }
+
+    /// Which Secret has the users. Without one, nobody is admitted.
+    fn user_authentication(&mut self) {
+        let users = &self.out.user_auth;
+        let Some(kind) = users.kind else { return };
+        let secret = users.secret.as_ref().map(|secret| secret.as_str().to_owned());
+        let both = self.out.access.satisfy == Some(Satisfy::Any) && self.out.external_auth.url.is_some();
+        let namespace = &self.annotations.origin().namespace;
+        let text =
+            secret.as_ref().map(|name| if name.contains('/') { name.clone() } else { format!("{namespace}/{name}") });
+        let (name, value, (reason, expected)) = match (kind, &text) {
+            (AuthType::Digest, _) => {
+                ("auth-type", "digest", (Reason::UnsupportedAnnotation, "digest authentication isn't built"))
+            }
+            _ if both => (
+                "satisfy",
+                "any",
+                (Reason::UnsupportedAnnotation, "one of auth-type and auth-url as enough isn't built; expected all"),
+            ),
+            (_, None) => {
+                ("auth-type", kind.as_str(), (Reason::AnnotationParsingFailed, "expected auth-secret beside it"))
+            }
+            (_, Some(text)) => match self.reference(text) {
+                Ok(object) => {
+                    self.out.user_secret = Some(object);
+                    return;
+                }
+                Err(problem) => ("auth-secret", secret.as_deref().unwrap_or_default(), problem),
+            },
+        };
+        let message = format!("{expected}; all paths of this Ingress answer 503");
+        self.deny(Denial::Locations, name, value);
+        self.report(Severity::Error, reason, name, value, message).unserved = true;
     }
 
     /// Which Secret is meant. One that can't be had closes the hosts: they were to be closed to most.

@@ -6,11 +6,12 @@ use fairway_model::NetworkSet;
 use super::{Meanwhile, OnInvalid, Scope, Spec, annotations};
 use crate::configmap::{CONNECT_RETRIED, RESPONSE_HEAD, TRIES};
 use crate::value::{
-    AffinityKind, AffinityMode, AppRoot, AuthMethod, AuthRedirect, AuthSnippet, AuthUrl, BackendProtocol,
-    CertificatePage, CommonName, CookieDomain, CookieName, CookiePath, CopiedFields, CorsExposed, CorsHeaders,
-    CorsMethods, CorsOrigins, ForwardedPrefix, HashKey, HostAliases, LoadBalance, NextUpstream, RedirectParam,
-    RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy, Seconds, SecretName, ServerName, ServiceName, SignInUrl,
-    SignedSeconds, Size, Switch, TlsProtocols, Value, VerifyClient, Vhost,
+    AffinityKind, AffinityMode, AppRoot, AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthSecretType, AuthSnippet,
+    AuthType, AuthUrl, BackendProtocol, CertificatePage, CommonName, CookieDomain, CookieName, CookiePath,
+    CopiedFields, CorsExposed, CorsHeaders, CorsMethods, CorsOrigins, ForwardedPrefix, HashKey, HostAliases,
+    LoadBalance, NextUpstream, RedirectParam, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy, Seconds,
+    SecretName, ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch, TlsProtocols, Value, VerifyClient,
+    Vhost,
 };
 use crate::verdict::Verdict::{self, Differs};
 
@@ -84,6 +85,24 @@ annotations! {
             = Differs("global authentication isn't built: paths that it would guard answer 503, and false exempts from that");
         /// With `any`, a client that the address list admits need not authenticate, and one that authenticates may have any address.
         "satisfy" => satisfy: Satisfy [Location, Low, Default];
+    }
+}
+
+annotations! {
+    /// Basic authentication, after redirects and address lists. Backends don't get the credentials. Without `auth-type` the others have
+    /// no effect.
+    pub struct UserAuthentication {
+        /// Demands a name and a password.
+        "auth-type" => kind: AuthType [Location, Low, Reject]
+            = Differs("digest isn't built: with it the paths answer 503");
+        /// The Secret with the users. While it is missing, has no users, or is in another namespace without
+        /// `allow-cross-namespace-resources`, all paths answer 503.
+        "auth-secret" => secret: AuthSecret [Location, Medium, Deny]
+            = Differs("of the hashes of crypt(3), those of DES and yescrypt match no password, and neither do bcrypt above cost 14 and SHA above 500000 rounds");
+        /// The layout of the Secret: an htpasswd file under the key `auth`, or a key for each user.
+        "auth-secret-type" => secret_type: AuthSecretType [Location, Low, Reject];
+        /// What browsers show to users.
+        "auth-realm" => realm: AuthRealm [Location, Medium, Reject];
     }
 }
 

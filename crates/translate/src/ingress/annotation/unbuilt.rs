@@ -14,7 +14,6 @@ const AUTH_CACHE: Verdict =
     NotYet("decisions of the authentication service aren't cached: it is asked about each request");
 const AUTH_KEEPALIVE: Verdict =
     Harmless("connections to the authentication service are always kept, as upstream-keepalive-* of the ConfigMap say");
-const BASIC_AUTH: Verdict = NotYet("it belongs to basic authentication (auth-type), which isn't built yet");
 const CANARY: Verdict = NotYet("it belongs to canaries, which aren't built yet");
 const FAST_CGI: Verdict = NotYet("it belongs to the backend protocol FCGI, which isn't built yet");
 const LIMIT: Verdict = NotYet("rate and connection limits aren't built yet: nothing is limited");
@@ -58,14 +57,6 @@ macro_rules! unbuilt {
 }
 
 unbuilt! {
-    /// Basic or digest authentication of users.
-    "auth-type": "`basic` or `digest`" [Location, Low] DENY, NotYet("basic authentication isn't built yet");
-    /// The Secret with users and passwords.
-    "auth-secret": "a Secret, `name` or `namespace/name`" [Location, Medium] SERVE, BASIC_AUTH;
-    /// The layout of that Secret.
-    "auth-secret-type": "`auth-file` or `auth-map`" [Location, Low] SERVE, BASIC_AUTH;
-    /// The realm shown to users.
-    "auth-realm": "text of letters, digits, blanks and `- . _ ~ : /`" [Location, Medium] SERVE, BASIC_AUTH;
     /// Headers for the authentication service.
     "auth-proxy-set-headers": "a ConfigMap, `namespace/name`" [Location, Medium] DENY,
         NotYet("the service would decide without these headers");

@@ -1,0 +1,90 @@
+//! Basic authentication over real sockets.
+
+mod support;
+
+use fairway_model::{AccessList, BasicAuth, Filter, ForwardPolicy, NetworkSet};
+use fairway_testkit::{Origin, Response};
+use support::{HOST, TestProxy, backend, filtered, forward, host, route};
+
+const USERS: [(&str, &str); 2] =
+    [("alice", "$2b$04$abcdefghijklmnopqrstuuP6/q0obcGuk6SuzN66aTZwHeRCLMzKO"), ("bob", "{PLAIN}b:c")];
+
+/// `alice:secret word`, `alice:secret`, `bob:b:c`, `mallory:secret word`, `alice`, and what is no Base64.
+const ALICE: &str = "Basic YWxpY2U6c2VjcmV0IHdvcmQ=";
+const WRONG: [&str; 7] = [
+    "Basic YWxpY2U6c2VjcmV0",
+    "Basic bWFsbG9yeTpzZWNyZXQgd29yZA==",
+    "Basic YWxpY2U=",
+    "Basic ???",
+    "Basic",
+    "Bearer YWxpY2U6c2VjcmV0IHdvcmQ=",
+    "",
+];
+
+struct Guarded {
+    web: Origin,
+    proxy: TestProxy,
+}
+
+impl Guarded {
+    fn start() -> Self {
+        let web = Origin::start("web");
+        let auth = |users: &[(&str, &str)]| {
+            Filter::BasicAuth(Box::new(BasicAuth { realm: "who".into(), users: users.iter().copied().collect() }))
+        };
+        let allow = NetworkSet::from_iter(["127.0.0.0/8".parse().expect("a network")]);
+        let local = Filter::AccessListOrAuth(AccessList { deny: NetworkSet::default(), allow: Some(allow) });
+        let to = || forward("web", ForwardPolicy::default());
+        let mut resources = backend("web", &[web.address()]);
+        resources.push(host(
+            HOST,
+            vec![
+                filtered(route("/", to()), vec![auth(&USERS)]),
+                filtered(route("/nobody", to()), vec![auth(&[])]),
+                filtered(route("/local", to()), vec![local, auth(&USERS)]),
+            ],
+        ));
+        Self { proxy: TestProxy::start(resources), web }
+    }
+
+    async fn get(&self, path: &str, authorization: &[&str]) -> Response {
+        let mut fields = vec![("host", HOST)];
+        fields.extend(authorization.iter().map(|value| ("authorization", *value)));
+        self.proxy.connect().await.request("GET", path, &fields, b"").await
+    }
+}
+
+#[tokio::test]
+async fn users_with_their_passwords_are_admitted_and_the_backend_does_not_see_them() {
+    let guarded = Guarded::start();
+    // The second time it is known.
+    for _ in 0..2 {
+        let response = guarded.get("/", &[ALICE]).await;
+        assert_eq!((response.status, response.echo().header("authorization")), (200, None));
+    }
+    assert_eq!(guarded.get("/", &["basic Ym9iOmI6Yw=="]).await.status, 200, "a password may have colons");
+}
+
+#[tokio::test]
+async fn all_others_are_asked_for_a_password() {
+    let guarded = Guarded::start();
+    for wrong in WRONG {
+        let response = guarded.get("/", &[wrong]).await;
+        assert_eq!(
+            (response.status, response.header("www-authenticate")),
+            (401, Some("Basic realm=\"who\"")),
+            "{wrong}"
+        );
+    }
+    assert_eq!(guarded.get("/", &[]).await.status, 401);
+    assert_eq!(guarded.get("/", &[ALICE, ALICE]).await.status, 401, "two passwords are none");
+    assert_eq!(guarded.get("/nobody", &[ALICE]).await.status, 401);
+    assert_eq!(guarded.web.requests(), 0);
+}
+
+#[tokio::test]
+async fn admitted_addresses_need_no_password_and_still_keep_theirs_from_the_backend() {
+    let guarded = Guarded::start();
+    let response = guarded.get("/local", &[WRONG[0]]).await;
+    assert_eq!((response.status, response.echo().header("authorization")), (200, None));
+}
