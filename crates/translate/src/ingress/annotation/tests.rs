@@ -112,6 +112,9 @@ const CASES: &[(&str, &str, &str)] = &[
     ("session-cookie-change-on-failure", "true", "x"),
 ];
 
+/// Annotations that aren't read by themselves: without a Secret nobody is admitted, and snippets have to be allowed.
+const NEEDS_OTHERS: [&str; 2] = ["auth-type", "auth-snippet"];
+
 #[test]
 fn every_annotation_that_works_has_a_case() {
     let working = GROUPS.iter().flat_map(|group| group.specs).filter(|spec| spec.verdict.works());
@@ -123,6 +126,9 @@ fn every_annotation_that_works_has_a_case() {
 #[test]
 fn valid_values_are_read_without_a_word() {
     for (name, valid, _) in CASES {
+        if NEEDS_OTHERS.contains(name) {
+            continue;
+        }
         let (out, diagnostics) = read_all(&[(name, valid)]);
         assert!(diagnostics.is_empty(), "{name}: {diagnostics:?}");
         let out = out.expect("accepted");
@@ -134,6 +140,9 @@ fn valid_values_are_read_without_a_word() {
 #[test]
 fn invalid_values_are_reported_and_end_as_the_table_says() {
     for (name, _, invalid) in CASES {
+        if NEEDS_OTHERS.contains(name) {
+            continue;
+        }
         let (out, diagnostics) = read_all(&[(name, invalid)]);
         let spec = spec(name).expect("known");
         let [found] = diagnostics.as_slice() else { panic!("{name}: {diagnostics:?}") };
@@ -213,7 +222,8 @@ fn authentication_that_is_not_built_denies() {
         out.expect("accepted").denial
     };
     assert_eq!(denial("auth-type", "basic"), Denial::Locations);
-    assert_eq!(denial("auth-url", "https://auth.example/"), Denial::Locations);
+    assert_eq!(denial("auth-type", "digest"), Denial::Locations);
+    assert_eq!(denial("auth-url", "auth.example"), Denial::Locations);
     assert_eq!(denial("auth-tls-secret", "other/ca"), Denial::Hosts);
     assert_eq!(denial("auth-tls-secret", "ca"), Denial::Hosts);
     for protocol in ["fcgi", "FCGI"] {
@@ -378,13 +388,13 @@ proptest! {
     }
 }
 
-/// A struct of options stays small enough to keep one for each of 10,000 Ingresses.
+/// A struct of options stays small enough to keep one for each of 10,000 Ingresses, though equal ones are shared.
 #[test]
 fn options_are_small() {
     fn size<T: Debug>() -> usize {
         size_of::<T>()
     }
-    assert!(size::<IngressAnnotations>() <= 1024, "{}", size::<IngressAnnotations>());
+    assert!(size::<IngressAnnotations>() <= 1536, "{}", size::<IngressAnnotations>());
 }
 
 #[test]
@@ -412,7 +422,7 @@ fn verdicts_follow_the_values() {
         (&plain, &[("proxy-ssl-name", "web"), ("proxy-ssl-secret", "a/ca")], "same"),
         (&plain, &[("proxy-ssl-verify", "on"), ("proxy-ssl-secret", "a/ca")], "differs"),
         (&plain, &[("satisfy", "any"), ("allowlist-source-range", "10.0.0.0/8")], "harmless"),
-        (&plain, &[("satisfy", "any"), ("auth-type", "basic")], "not yet"),
+        (&plain, &[("satisfy", "any"), ("auth-type", "basic")], "same"),
         (&plain, &[("ssl-passthrough", "true")], "harmless"),
         (&passing, &[("ssl-passthrough", "true")], "differs"),
         (&passing, &[("ssl-passthrough", "false")], "same"),
