@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::field::is_same_field;
-use crate::{ConfiguredName, FieldEdit, Forward, Template};
+use crate::{ConfiguredName, FieldEdit, Forward, KnownField, KnownSet, Template};
 
 /// Whom to ask about a request, how, and what to do with the answer.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -42,9 +42,11 @@ impl ExternalAuth {
         self.always_set_cookie || matches!(status, 200 | 201 | 204 | 206 | 301..=304 | 307 | 308)
     }
 
-    /// Whether the backend gets a field from the service, and not from the client.
+    /// Whether the backend gets a field from the service, and not from the client. What delimits a message is always that of the
+    /// message itself.
     pub fn replaces(&self, name: &[u8]) -> bool {
         self.copied.iter().any(|own| is_same_field(own.as_str().as_bytes(), name))
+            && !KnownSet::STRUCTURAL.contains(KnownField::classify(name))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Values of the annotations about authentication.
 
-use fairway_model::{FieldEdit, Template};
+use fairway_model::{FieldEdit, KnownField, KnownSet, Template};
 
 use super::{HeaderName, Value, digits};
 
@@ -174,13 +174,23 @@ impl SignInUrl {
 pub struct CopiedFields(pub Vec<HeaderName>);
 
 impl Value for CopiedFields {
-    const SYNTAX: &'static str = "names of headers of letters, digits, `-` and `_`, separated by commas";
+    const SYNTAX: &'static str = "names of headers of letters, digits, `-` and `_`, separated by commas, but for those that delimit a \
+        message or belong to a connection, such as Content-Length, Host and Connection";
 
     fn parse(text: &str) -> Option<Self> {
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
         let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-        names.map(|name| HeaderName::parse(name).filter(|_| is_name(name))).collect::<Option<_>>().map(Self)
+        names
+            .map(|name| HeaderName::parse(name).filter(|_| is_name(name) && !is_structural(name)))
+            .collect::<Option<_>>()
+            .map(Self)
     }
+}
+
+/// Whether a field delimits a message or belongs to a connection, in any spelling. Removed from a request that has a body, it would
+/// make the body the next request.
+fn is_structural(name: &str) -> bool {
+    KnownSet::STRUCTURAL.contains(KnownField::classify(name.replace('_', "-").as_bytes()))
 }
 
 /// An `auth-snippet`, read as data: the fields that its `proxy_set_header` lines set. One with anything else isn't read at all.
@@ -240,6 +250,14 @@ fn edit(words: &[String]) -> Option<FieldEdit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_that_delimit_a_message_are_not_copied() {
+        for name in ["Content-Length", "content_length", "Transfer-Encoding", "Host", "Connection", "TE", "Upgrade"] {
+            assert_eq!(CopiedFields::parse(&format!("X-User, {name}")), None, "{name}");
+        }
+        assert_eq!(CopiedFields::parse("X-User,X_Groups, ").map(|names| names.0.len()), Some(2));
+    }
 
     #[test]
     fn urls_are_taken_apart() {
