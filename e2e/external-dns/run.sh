@@ -11,7 +11,7 @@ set -euo pipefail
 root=$(git rev-parse --show-toplevel)
 export PATH=$root/target/tools/bin:$PATH
 work=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
+trap 'kill -KILL $(jobs -p) 2>/dev/null || true; wait; rm -rf "$work"' EXIT
 
 versions=("$@")
 ((${#versions[@]})) || versions=(0.21 0.23)
