@@ -120,6 +120,8 @@ pub struct Plan<'s> {
     cors: Option<&'s Cors>,
     /// The service that has allowed the request.
     allowed_by: Option<&'s ExternalAuth>,
+    /// The service that decides about the route, whether or not it was asked: the client's copies of its fields never pass.
+    guarded_by: Option<&'s ExternalAuth>,
     /// Whether the request needs no authentication any more.
     exempt: bool,
     /// Whether the backend must not get the client's credentials.
@@ -293,6 +295,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
                 edits_response: false,
                 cors: None,
                 allowed_by: None,
+                guarded_by: None,
                 exempt: false,
                 hides_credentials: false,
             };
@@ -508,7 +511,10 @@ fn apply<'s, 'a, F: Fields<'a>>(
             plan.hides_credentials = true;
             (!plan.exempt).then_some(Step::Wait(Wait::Password(auth)))
         }
-        Filter::ExternalAuth(auth) => (!plan.exempt).then_some(Step::Wait(Wait::ExternalAuth(auth))),
+        Filter::ExternalAuth(auth) => {
+            plan.guarded_by = Some(auth);
+            (!plan.exempt).then_some(Step::Wait(Wait::ExternalAuth(auth)))
+        }
         Filter::Rewrite(rewrite) => {
             let limit = snapshot.settings().head_buffers.total as usize;
             target::rewrite(rewrite, route, limit, scratch).err().map(Step::Fail)

@@ -79,27 +79,38 @@ impl AuthAnswer {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct AuthGiven {
     text: Vec<u8>,
-    /// Ends of values in `text`, one for each name of [`ExternalAuth::copied`].
-    copied: Vec<usize>,
+    /// Places in [`ExternalAuth::copied`], and the ends of their values in `text`.
+    copied: Vec<(usize, usize)>,
 }
 
 impl AuthGiven {
-    /// Adds the value of the next name in [`ExternalAuth::copied`]: all lines of the field, joined. Empty for none.
-    pub fn push<'a>(&mut self, lines: impl Iterator<Item = &'a [u8]>) {
+    /// Adds the value of a name in [`ExternalAuth::copied`]: all lines of the field, joined. Cookies can't be joined (RFC
+    /// 6265 3), so their lines stay apart.
+    pub fn push<'a>(&mut self, auth: &ExternalAuth, place: usize, lines: impl Iterator<Item = &'a [u8]>) {
+        let apart = auth.copied.get(place).is_some_and(|name| is_same_field(name.as_str().as_bytes(), b"Set-Cookie"));
         let start = self.text.len();
         for line in lines {
+            if apart {
+                self.text.extend_from_slice(line);
+                self.copied.push((place, self.text.len()));
+                continue;
+            }
             if self.text.len() > start {
                 self.text.extend_from_slice(b", ");
             }
             self.text.extend_from_slice(line);
         }
-        self.copied.push(self.text.len());
+        if !apart {
+            self.copied.push((place, self.text.len()));
+        }
     }
 
     /// Names and values that are not empty.
     pub fn fields<'a>(&'a self, auth: &'a ExternalAuth) -> impl Iterator<Item = (&'a ConfiguredName, &'a [u8])> {
-        let starts = std::iter::once(0).chain(self.copied.iter().copied());
-        let values = starts.zip(&self.copied).map(|(start, &end)| &self.text[start..end]);
-        auth.copied.iter().zip(values).filter(|(_, value)| !value.is_empty())
+        let starts = std::iter::once(0).chain(self.copied.iter().map(|(_, end)| *end));
+        let values = starts.zip(&self.copied).map(|(start, &(place, end))| (place, &self.text[start..end]));
+        values
+            .filter_map(|(place, value)| Some((auth.copied.get(place)?, value)))
+            .filter(|(_, value)| !value.is_empty())
     }
 }

@@ -180,7 +180,9 @@ fairway_model::limits! {
             /// Endpoints of an authentication service that are tried for one request, each only if connecting to the one before failed.
             AUTH_TRIES: u32 = 3, Count, "500.", "`authentication`";
             /// Largest body of the answer of an authentication service, which is dropped.
-            AUTH_BODY: usize = 64 << 10, Bytes, "The connection to the service is closed.", "";
+            AUTH_BODY: u64 = 64 << 10, Bytes, "The connection to the service is closed.", "";
+            /// Time for the rest of that body.
+            AUTH_BODY_WAIT: Duration = Duration::from_millis(100), Time, "The connection to the service is closed.", "";
             /// Largest head of a response, and largest line in it. ingress-nginx refuses a response whose head exceeds
             /// `proxy-buffer-size`; a larger limit does no harm.
             RESPONSE_HEAD: usize = 64 << 10, Bytes, "502.", "`bad_response`";

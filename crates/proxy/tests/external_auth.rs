@@ -115,6 +115,39 @@ async fn the_service_is_asked_about_the_request_without_its_body() {
 }
 
 #[tokio::test]
+async fn the_service_judges_the_path_that_is_forwarded() {
+    let guarded = Guarded::by(Reply::ok(), ExternalAuth { method: Some("GET".into()), ..auth() });
+    for target in ["/public/../admin?q", "/public/%2e%2e/admin?q", "http://app.example/admin?q"] {
+        let mut client = guarded.proxy.connect().await;
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+        assert_eq!(client.read_response().await.echo().target, "/admin?q", "{target}");
+        let asked = guarded.asked();
+        assert_eq!(asked.header("x-original-url"), Some("http://app.example/admin?q"), "{target}");
+        for name in ["x-original-uri", "x-auth-request-redirect"] {
+            assert_eq!(asked.header(name), Some("/admin?q"), "{target}");
+        }
+    }
+    let mut client = guarded.proxy.connect().await;
+    client.send(format!("GET http://{HOST}?q HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    assert_eq!(client.read_response().await.status, 200);
+    assert_eq!(guarded.asked().header("x-original-url"), Some("http://app.example/?q"));
+}
+
+#[tokio::test]
+async fn a_malformed_or_slow_body_of_the_answer_costs_only_its_connection() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let malformed = Reply::raw(format!("{head}x\r\n{}", "y".repeat(1 << 20)));
+    for reply in [malformed, Reply::raw(format!("{head}5\r\n")).then_stall()] {
+        let mut asks = auth();
+        asks.forward.policy = Arc::new(ForwardPolicy::default());
+        let guarded = Guarded::by(reply, asks);
+        assert_eq!(guarded.get(&[]).await.status, 200);
+        assert_eq!(guarded.get(&[]).await.status, 200);
+        assert_eq!(guarded.service.connections(), 2);
+    }
+}
+
+#[tokio::test]
 async fn the_route_may_choose_method_and_fields() {
     let edits = [("X-Forwarded-Method", "$request_method"), ("X-Sent-From", "us")];
     let guarded = Guarded::by(
@@ -288,13 +321,20 @@ async fn admitted_addresses_need_not_authenticate() {
     };
     let to = || forward("web", ForwardPolicy::default());
     let routes = vec![
-        filtered(route("/in", to()), vec![list("127.0.0.0/8"), filter(auth())]),
+        filtered(
+            route("/in", to()),
+            vec![list("127.0.0.0/8"), filter(ExternalAuth { copied: [name("X-Auth-User")].into(), ..auth() })],
+        ),
         filtered(route("/out", to()), vec![list("192.0.2.0/24"), filter(auth())]),
     ];
     resources.push(host(HOST, routes));
     let proxy = TestProxy::start(resources);
     let mut client = proxy.connect().await;
-    assert_eq!((client.get(HOST, "/in").await.status, service.requests()), (200, 0));
+    let fields = [("host", HOST), ("x-auth-user", "mallory"), ("X_Auth_User", "mallory")];
+    let response = client.request("GET", "/in", &fields, b"").await;
+    assert_eq!((response.status, service.requests()), (200, 0));
+    let echo = response.echo();
+    assert_eq!((echo.header("x-auth-user"), echo.header("x_auth_user")), (None, None), "only the service names users");
     assert_eq!((client.get(HOST, "/out").await.status, service.requests()), (401, 1));
 }
 

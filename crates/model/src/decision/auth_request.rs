@@ -50,26 +50,34 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         };
         put(HOST, auth.host.as_bytes());
         put(X_REQUEST_ID, client.request_id());
-        if auth.method.is_some() {
-            put(X_ORIGINAL_URI, head.raw_target);
-            put(X_SCHEME, client.told_scheme());
-        }
         value.clear();
         let host = head.authority.map_or(client.host(), |authority| authority.text);
-        for part in [plan.scheme.as_str().as_bytes(), b"://", host, head.raw_target] {
+        for part in [plan.scheme.as_str().as_bytes(), b"://", host] {
             value.extend_from_slice(part);
         }
+        // The path that is matched and forwarded, not the one received: the service must not judge `/public/../admin` by its start.
+        let start = value.len();
+        value.extend_from_slice(&scratch.target);
+        if let Some(query) = head.query() {
+            value.push(b'?');
+            value.extend_from_slice(query);
+        }
         put(X_ORIGINAL_URL, value);
+        let target = &value[start..];
+        if auth.method.is_some() {
+            put(X_ORIGINAL_URI, target);
+            put(X_SCHEME, client.told_scheme());
+        }
+        if auth.request_redirect.is_none() {
+            put(X_AUTH_REQUEST_REDIRECT, target);
+        }
         put(X_ORIGINAL_METHOD, head.method);
         put(X_SENT_FROM, b"nginx-ingress-controller");
         put(X_REAL_IP, client.address_text());
         put(X_FORWARDED_FOR, client.forwarded_for());
-        match &auth.request_redirect {
-            Some(template) => {
-                value_of(template, expand, value)?;
-                put(X_AUTH_REQUEST_REDIRECT, value);
-            }
-            None => put(X_AUTH_REQUEST_REDIRECT, head.raw_target),
+        if let Some(template) = &auth.request_redirect {
+            value_of(template, expand, value)?;
+            put(X_AUTH_REQUEST_REDIRECT, value);
         }
         let mut dropped = DROPPED | client.removed();
         if let Some(demanded) = plan.host.and_then(Host::client_auth) {

@@ -138,9 +138,9 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         let replaces = |edit: &FieldEdit| edit.replaces() && edit.is_allowed();
         let edited = self.plan.request_edits().any(replaces);
         // Whether fields have to be looked at by name, which most requests are spared.
-        let allowed_by = self.plan.allowed_by;
+        let guarded_by = self.plan.guarded_by;
         let by_name = edited
-            || allowed_by.is_some_and(|auth| !auth.copied.is_empty())
+            || guarded_by.is_some_and(|auth| !auth.copied.is_empty())
             || in_place
             || rules.replaced_in_request.has_others()
             || !rules.client_names.is_empty()
@@ -150,14 +150,14 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
                 && (rules.replaced_in_request.has_other(name)
                     || rules.client_names.iter().any(|own| hides(own, name, client))
                     || backend.request_fields.iter().any(|(own, _)| is_same_field(own.as_bytes(), name))
-                    || allowed_by.is_some_and(|auth| auth.replaces(name))
+                    || guarded_by.is_some_and(|auth| auth.replaces(name))
                     || (edited && self.plan.request_edits().any(|edit| replaces(edit) && edit.is_about(name)))
                     || (in_place && FALLBACK.iter().any(|own| is_same_field(own.as_bytes(), name))))
         });
         if in_place && let Some(route) = self.plan.route {
             self.tell_fallback(route, sink);
         }
-        if let (Some(auth), Some(given)) = (allowed_by, &scratch.given) {
+        if let (Some(auth), Some(given)) = (self.plan.allowed_by, &scratch.given) {
             for (name, value) in given.fields(auth) {
                 // The proxy knows better what it writes itself.
                 if !WRITTEN.contains(KnownField::classify(name.as_str().as_bytes())) {

@@ -261,6 +261,7 @@ fn edits_are_data() {
         edits_response: true,
         cors: None,
         allowed_by: None,
+        guarded_by: None,
         exempt: false,
         hides_credentials: false,
     };

@@ -17,10 +17,9 @@ use super::{Allowance, Exchange};
 use crate::balance::{Ask, TryOutcome};
 use crate::error::{Failure, Side};
 use crate::http::{BodyForm, FieldsView, KnownField, Method};
-use crate::limit::{AUTH_BODY, AUTH_TRIES};
+use crate::limit::{AUTH_BODY, AUTH_BODY_WAIT, AUTH_TRIES};
 use crate::password::{challenge, credentials};
 use crate::pipeline;
-use crate::timer::NEVER;
 use crate::upstream::{Service, UpstreamVersion, Way};
 
 impl<'a> Exchange<'a> {
@@ -156,7 +155,9 @@ impl<'a> Exchange<'a> {
             Err(failure) if failure.side() == Side::Upstream => TryOutcome::Failed,
             Err(_) => TryOutcome::Abandoned,
         };
-        service.done(&attempt.pick, outcome, now);
+        if service.done(&attempt.pick, outcome, now) {
+            self.facts.shard.metrics.borrow_mut().upstream.ejected += 1;
+        }
         if asked.is_err() {
             self.endpoint.disconnect();
             self.scratch.tried.push(attempt.pick.endpoint);
@@ -178,9 +179,9 @@ impl<'a> Exchange<'a> {
         match answer {
             AuthAnswer::Allowed if !auth.copied.is_empty() => {
                 let mut given = AuthGiven::default();
-                for name in &auth.copied {
+                for (place, name) in auth.copied.iter().enumerate() {
                     let lines = fields.lines().filter(|line| line.is(name.as_str().as_bytes()));
-                    given.push(lines.map(|line| line.value));
+                    given.push(auth, place, lines.map(|line| line.value));
                 }
                 self.scratch.decision.given = Some(Box::new(given));
             }
@@ -199,8 +200,9 @@ impl<'a> Exchange<'a> {
     async fn finish_answer(&mut self, auth: &ExternalAuth) -> Result<(), Failure> {
         let method = auth.method.as_ref().and_then(|method| Method::parse(method.as_bytes()).ok()).unwrap_or_default();
         self.endpoint.begin_body(method, BodyForm::Frames);
-        let mut discarded = 0;
-        let whole = poll_fn(|cx| self.poll_discard(cx, &mut discarded)).await?;
+        // The client waits for this only as long as it makes no difference.
+        self.limits.read = self.after_gap(AUTH_BODY_WAIT);
+        let whole = poll_fn(|cx| self.poll_discard(cx)).await?;
         let shard = &self.facts.shard;
         if whole
             && let Some(up) = self.endpoint.take_reusable(method)
@@ -212,23 +214,26 @@ impl<'a> Exchange<'a> {
     }
 
     /// Receives and discards; ready with whether the end was reached.
-    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut usize) -> Poll<Result<bool, Failure>> {
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Failure>> {
         loop {
             let source = self.endpoint.source();
-            while let Ok(true) = source.take_data(usize::MAX, |data| *discarded += data.len()) {}
+            loop {
+                match source.take_data(usize::MAX, |_| {}) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(_) => return Poll::Ready(Ok(false)),
+                }
+            }
             if source.body.has_ended() {
                 return Poll::Ready(Ok(true));
             }
-            if *discarded > AUTH_BODY {
+            if self.endpoint.body_received() > AUTH_BODY {
                 return Poll::Ready(Ok(false));
             }
             match self.endpoint.poll_receive(cx, &self.facts.shard.store) {
-                Poll::Ready(Ok(true)) => self.limits.read = NEVER,
+                Poll::Ready(Ok(true)) => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(false)),
                 Poll::Pending => {
-                    if self.limits.read == NEVER {
-                        self.limits.read = self.after_gap(self.allowance.read);
-                    }
                     return self.poll_waiting(cx).map(|failure| match failure.side() {
                         Side::Upstream => Ok(false),
                         _ => Err(failure),

@@ -209,10 +209,13 @@ impl Exchange<'_> {
         poll_fn(|cx| self.poll_response_head(cx)).await?;
         attempt.header = Some(attempt.begun.elapsed());
         let switches = self.endpoint.status() == 101;
-        if self.client.would_switch_at(self.endpoint.status()) {
+        if self.asks.is_none() && self.client.would_switch_at(self.endpoint.status()) {
             return Err(Failure::Upgrade);
         }
-        if switches && !(self.endpoint.has_sent_all() && self.endpoint.agrees_to_switch(&self.client)) {
+        // An authentication service was not asked for another protocol.
+        if switches
+            && (self.asks.is_some() || !(self.endpoint.has_sent_all() && self.endpoint.agrees_to_switch(&self.client)))
+        {
             return Err(Failure::Upgrade);
         }
         Ok(())

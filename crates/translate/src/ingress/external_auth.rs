@@ -56,6 +56,12 @@ pub(super) fn filter(
     backend: Option<&BackendKey>,
     policy: Arc<ForwardPolicy>,
 ) -> Result<Filter, Box<str>> {
+    let redirect = annotations.request_redirect.as_ref().map(|to| Template::parse(to.as_str()));
+    for (name, template) in [("auth-url", Some(&url.target)), ("auth-request-redirect", redirect.as_ref())] {
+        if let Some(variable) = template.and_then(|template| template.unknown().next()) {
+            return Err(format!("{name} has the variable ${variable}, which has no value").into());
+        }
+    }
     let (Some(host), Some(backend)) = (host(url, pattern), backend) else {
         return Err(format!("auth-url has $host, and {pattern} is no single name").into());
     };
@@ -67,7 +73,7 @@ pub(super) fn filter(
         host: (*host).into(),
         target: url.target.clone(),
         method: annotations.method.map(|method| method.0.into()),
-        request_redirect: annotations.request_redirect.as_ref().map(|to| Template::parse(to.as_str())),
+        request_redirect: redirect,
         fields: annotations.snippet.as_ref().map(|snippet| snippet.0.clone()).unwrap_or_default(),
         sign_in: annotations.sign_in.as_ref().map(|url| url.with_redirect(param)),
         copied: copied.collect(),

@@ -450,8 +450,13 @@ impl PartReading<'_> {
         ];
         for (name, template) in texts.into_iter().filter_map(|(name, template)| Some((name, template?))) {
             let field = format!("metadata.annotations[\"{prefix}/{name}\"]");
-            for (variable, severity, message) in without_value(template.unknown(), "; it is empty") {
-                self.report(severity, Reason::AnnotationParsingFailed, field.clone(), variable, &message);
+            // The service would decide about something else than is meant. Where users sign in restricts nothing.
+            let denies = name != "auth-signin";
+            let then = if denies { "; all paths of this Ingress answer 503" } else { "; it is empty" };
+            for (variable, severity, message) in without_value(template.unknown(), then) {
+                let severity = if denies { Severity::Error } else { severity };
+                let reason = Reason::AnnotationParsingFailed;
+                self.report(severity, reason, field.clone(), variable, &message).unserved = denies;
             }
         }
         backends.into()

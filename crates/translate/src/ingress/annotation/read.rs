@@ -141,7 +141,8 @@ pub fn read(
         Reading { annotations, rules, diagnostics, out: IngressAnnotations::default(), rejected: false, unknown: 0 };
     for (name, value) in annotations.iter() {
         match known(name) {
-            Some(known) if !value.is_empty() => reading.known(known, value),
+            // An empty value is an absent one, except for a URL that a template may have lost: it was to restrict access.
+            Some(known) if !value.is_empty() || known.spec.name == "auth-url" => reading.known(known, value),
             Some(_) => {}
             None => reading.unknown(name),
         }
@@ -331,6 +332,10 @@ impl Reading<'_> {
                            Ingress answer 503";
             let reason = Reason::UnsupportedAnnotation;
             self.report(Severity::Error, reason, "backend-protocol", value, message.to_owned()).unserved = true;
+        }
+        if self.out.cross_origin.origins.is_none() && self.annotations.value("cors-allow-origin").is_some() {
+            // Nothing says that all origins were meant.
+            self.out.cross_origin.enabled = None;
         }
         if let Some(origins) = self.out.cross_origin.origins.as_ref().filter(|origins| !origins.left_out().is_empty()) {
             let origins = origins.left_out().join(", ");

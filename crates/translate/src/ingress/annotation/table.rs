@@ -140,8 +140,10 @@ annotations! {
         /// Adds the fields below to each response to an admitted origin, in place of the backend's.
         "enable-cors" => enabled: bool [Ingress, Low, Default];
         /// Admitted origins; all by default. `*` as first label of a host stands for one label. Other origins get no such fields, and
-        /// their preflights go to the backend. An origin must match whole: ingress-nginx takes any text in front of it.
-        "cors-allow-origin" => origins: CorsOrigins [Ingress, Medium, Default];
+        /// their preflights go to the backend. An origin must match whole: ingress-nginx takes any text in front of it. As there, Vary
+        /// isn't sent: a cache in front has to keep the responses to each origin apart. An invalid value admits no origin.
+        "cors-allow-origin" => origins: CorsOrigins [Ingress, Medium, Drop]
+            = Differs("a value that can't be read admits no origin; ingress-nginx then admits all");
         /// The methods that an origin may use; GET, PUT, POST, DELETE, PATCH and OPTIONS by default.
         "cors-allow-methods" => methods: CorsMethods [Ingress, Medium, Default];
         /// The headers that an origin may send; those that browsers and most programs need by default.
