@@ -190,6 +190,18 @@ impl<'a> Merging<'a> {
                 self.input.pattern
             ));
         }
+        // An Ingress that asks for passthrough has heard that its restrictions don't apply to what passes; the others have not.
+        let others = self.input.parts.iter().filter(|other| other.annotations.hosts.passthrough != Some(true));
+        for other in others.filter(|other| other.annotations.restricts_access()) {
+            let message = format!(
+                "ssl-passthrough of Ingress {}/{} passes TLS connections for host {} on without the restrictions of this one, as in \
+                 ingress-nginx; they apply to plain HTTP only",
+                part.owner.key.namespace, part.owner.key.name, self.input.pattern
+            );
+            let (severity, reason) = (Severity::Warning, Reason::HostConflict);
+            let found = Diagnostic::new(severity, reason, &other.origin, "metadata.annotations", "", message);
+            self.diagnostics.entry(other.owner.key.clone()).or_default().push(found);
+        }
         let send_proxy = part.annotations.hosts.passthrough_proxy == Some(true);
         let backend = backend.map(BackendKey::name);
         let passthrough = Passthrough { origin: part.origin.clone(), backend, send_proxy };

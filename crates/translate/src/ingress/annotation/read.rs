@@ -50,6 +50,18 @@ pub struct IngressAnnotations {
     pub denied_by: Option<Box<str>>,
 }
 
+impl IngressAnnotations {
+    /// Whether they restrict who has access.
+    pub(crate) fn restricts_access(&self) -> bool {
+        self.access.allow.is_some()
+            || self.access.deny.is_some()
+            || self.client_secret.is_some()
+            || self.user_auth.kind.is_some()
+            || self.external_auth.url.is_some()
+            || self.denial != Denial::None
+    }
+}
+
 /// This version of the Ingress must not be loaded; the diagnostics say why.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, thiserror::Error)]
 #[error("the annotations of the Ingress are not acceptable")]
