@@ -283,7 +283,7 @@ mod tests {
             "http://user@a/",
             "http://a:0/",
             "http://a:x/",
-            "http://a/\n",
+            "http://a/\nb",
             "http://a/\"",
             "http://a/#x",
             "$scheme://a/",
