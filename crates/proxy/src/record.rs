@@ -39,6 +39,8 @@ pub struct RequestRecord<'a> {
     pub identity: Option<&'a ClientIdentity>,
     /// Canonical path; after a rewrite, the rewritten one.
     pub path: &'a [u8],
+    /// The path to show in place of the received one: an authentication service judges what is forwarded.
+    pub judged_path: Option<&'a [u8]>,
     /// User of basic authentication; empty if there is none.
     pub user: &'a [u8],
     /// The host that was chosen.

@@ -368,6 +368,7 @@ impl<'a> Rehearsing<'a, '_> {
             client: &self.scratch.client,
             identity: self.scratch.identity.as_deref(),
             path: &self.scratch.matched,
+            judged_path: None,
             user: b"",
             host: self.plan.and_then(|plan| plan.host),
             route: self.plan.and_then(|plan| plan.route),

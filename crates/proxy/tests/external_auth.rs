@@ -116,12 +116,14 @@ async fn the_service_is_asked_about_the_request_without_its_body() {
 
 #[tokio::test]
 async fn the_service_judges_the_path_that_is_forwarded() {
-    let guarded = Guarded::by(Reply::ok(), ExternalAuth { method: Some("GET".into()), ..auth() });
+    let target = Template::parse("/verify$request_uri&escaped=$escaped_request_uri");
+    let guarded = Guarded::by(Reply::ok(), ExternalAuth { method: Some("GET".into()), target, ..auth() });
     for target in ["/public/../admin?q", "/public/%2e%2e/admin?q", "http://app.example/admin?q"] {
         let mut client = guarded.proxy.connect().await;
         client.send(format!("GET {target} HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
         assert_eq!(client.read_response().await.echo().target, "/admin?q", "{target}");
         let asked = guarded.asked();
+        assert_eq!(asked.target, "/verify/admin?q&escaped=%2Fadmin%3Fq", "{target}");
         assert_eq!(asked.header("x-original-url"), Some("http://app.example/admin?q"), "{target}");
         for name in ["x-original-uri", "x-auth-request-redirect"] {
             assert_eq!(asked.header(name), Some("/admin?q"), "{target}");

@@ -419,6 +419,36 @@ async fn no_change_of_protocols_comes_over_http2() {
 }
 
 #[tokio::test]
+async fn what_a_call_says_of_itself_is_not_kept_for_other_calls() {
+    let origin = FrameOrigin::start().await;
+    let proxy = to(&[origin.address], policy());
+    let client = H2::connect(proxy.http).await;
+    let serve = async {
+        let (mut connection, mut sizes) = (origin.accept(&[]).await, Vec::new());
+        for _ in 0..4 {
+            let request = connection.next_of(HEADERS).await;
+            sizes.push(request.payload.len());
+            connection.head(request.stream, END_STREAM, &[(":status", "200")]).await;
+        }
+        sizes
+    };
+    let ask = async {
+        let own = [("grpc-timeout", "300x"), ("x-b-bin", "!!!!")];
+        for fields in [&[][..], &[], &own, &own] {
+            let mut request = get("/");
+            request.headers_mut().insert("x-request-id", HeaderValue::from_static("0123456789abcdef0123456789abcdef"));
+            for (name, value) in fields {
+                request.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            assert_eq!(client.ask(request).await.status, 200);
+        }
+    };
+    let (sizes, ()) = tokio::join!(serve, ask);
+    assert!(sizes[1] < sizes[0], "other fields are kept: {sizes:?}");
+    assert_eq!(sizes[3], sizes[2]);
+}
+
+#[tokio::test]
 async fn an_endpoint_that_admits_no_streams_is_left_in_peace() {
     let origin = H2Origin::with(Builder::new().max_concurrent_streams(0), None, |_: Call| async {}).await;
     let proxy = to(&[origin.address], once());
@@ -515,11 +545,14 @@ async fn the_endpoint_is_told_what_was_reset_and_why() {
     let origin = FrameOrigin::start().await;
     let proxy = to(&[origin.address], once());
     let client = H2::connect(proxy.http).await;
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
     let serve = async {
         let mut connection = origin.accept(&[]).await;
         let stream = connection.request().await;
         connection.head(stream, 0, &[(":status", "200")]).await;
         connection.send(Frame::new(DATA, 0, stream, *b"abc")).await;
+        // A reset overtakes what was not passed on yet.
+        within("the client to have the head", has_begun).await.unwrap();
         connection.send(Frame::new(RST_STREAM, 0, stream, 2u32.to_be_bytes())).await;
         connection.send(Frame::new(PING, 0, 0, [1; 8])).await;
         let pong = connection.next_of(PING).await;
@@ -528,7 +561,9 @@ async fn the_endpoint_is_told_what_was_reset_and_why() {
     };
     let ask = async {
         let (response, _) = client.ready().await.send_request(get("/"), true).unwrap();
-        body_of(within("a response", response).await.unwrap().body_mut()).await
+        let mut response = within("a response", response).await.unwrap();
+        begun.send(()).unwrap();
+        body_of(response.body_mut()).await
     };
     assert_eq!(reason(tokio::join!(serve, ask).1), Reason::INTERNAL_ERROR);
 }

@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use fairway_model::Scheme;
 use fairway_proxy::resolve::AddressPolicy;
 use fairway_proxy::{Proxy, ProxyConfig};
-use fairway_testkit::{Client, Origin, Reply, Response, TlsClient};
+use fairway_testkit::{Client, Origin, Reply, Response, TlsClient, eventually};
 use fairway_translate::annotation::{DEFAULT_PREFIX, GROUPS};
 use fairway_translate::objects::{Object, Objects};
 use fairway_translate::options::Options;
@@ -422,11 +422,19 @@ async fn compare_passed(
 ) -> Result<(), String> {
     let connections = || [backends.origins[0].connections(), backends.origins[1].connections()];
     let before = connections();
-    let client = tls_client(request).transport(Client::builder().source(request.client)).try_connect(address).await;
+    let seen = || {
+        let now = connections();
+        [now[0] - before[0], now[1] - before[1]]
+    };
+    let client = tls_client(request).transport(Client::builder().source(request.client));
+    // A backend that takes the hello for the start of a request waits for the rest of it.
+    let refused = tokio::select! {
+        made = client.try_connect(address) => made.is_err(),
+        () = eventually("a connection to a backend", async || seen() != [0, 0]) => true,
+    };
     let expected = ["Service ns/first", "Service ns/second"].map(|name| u64::from(passed.service == name));
-    let now = connections();
-    let seen = [now[0] - before[0], now[1] - before[1]];
-    if client.is_err() && seen == expected {
+    let seen = seen();
+    if refused && seen == expected {
         return Ok(());
     }
     Err(format!("passthrough: explain says {passed:?}, the backends got {seen:?} connections"))

@@ -177,10 +177,10 @@ fn plain(
             None => text(record.broken_line, out),
         },
         Variable::RequestMethod => text(record.head?.parsed.method_bytes(record.head?.bytes), out),
-        Variable::RequestUri => text(record.head?.parsed.request_uri().of(record.head?.bytes), out),
+        Variable::RequestUri => request_uri(record)?.iter().for_each(|part| text(part, out)),
         Variable::EscapedRequestUri => {
             const HEX: &[u8; 16] = b"0123456789ABCDEF";
-            for &byte in record.head?.parsed.request_uri().of(record.head?.bytes) {
+            for &byte in request_uri(record)?.into_iter().flatten() {
                 match byte {
                     b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
                     _ => out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
@@ -309,6 +309,16 @@ fn tries(record: &RequestRecord<'_>, out: &mut Vec<u8>, append: impl Fn(&Try, &m
         append(each, out);
     }
     (!record.tries.is_empty()).then_some(())
+}
+
+/// The target, in parts: as received, or as it is judged.
+fn request_uri<'a>(record: &RequestRecord<'a>) -> Option<[&'a [u8]; 3]> {
+    let head = record.head?;
+    Some(match (record.judged_path, query(record)) {
+        (None, _) => [head.parsed.request_uri().of(head.bytes), b"", b""],
+        (Some(path), None) => [path, b"", b""],
+        (Some(path), Some(query)) => [path, b"?", query],
+    })
 }
 
 fn query<'a>(record: &RequestRecord<'a>) -> Option<&'a [u8]> {

@@ -281,6 +281,7 @@ impl<'a> Exchange<'a> {
                 client: &scratch.decision.client,
                 identity: scratch.decision.identity.as_deref(),
                 path: &scratch.decision.matched,
+                judged_path: self.asks.map(|_| &*scratch.decision.target),
                 user: &[],
                 host: self.plan.and_then(|plan| plan.host),
                 route: self.route(),

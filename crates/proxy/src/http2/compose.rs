@@ -66,7 +66,10 @@ impl<'a> FieldGatherer<'a> {
         let text = Bytes::copy_from_slice(self.text);
         for (name, range) in self.lines.drain(..) {
             // Checked when it was added.
-            if let Ok(value) = HeaderValue::from_maybe_shared(text.slice(range)) {
+            if let Ok(mut value) = HeaderValue::from_maybe_shared(text.slice(range)) {
+                // Not for the table that all requests of a connection share: gRPC's C core keeps a failure to read such a value there,
+                // and fails the calls of others by it.
+                value.set_sensitive(name == "grpc-timeout" || name.as_str().ends_with("-bin"));
                 map.try_append(name, value).ok()?;
             }
         }

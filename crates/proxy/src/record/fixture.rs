@@ -69,6 +69,7 @@ impl Fixture {
             broken_line: b"",
             client: &self.client,
             path: b"/rewritten",
+            judged_path: None,
             user: b"",
             host: Some(&self.host),
             route: self.host.routes().first(),
