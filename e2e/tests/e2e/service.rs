@@ -27,19 +27,19 @@ fn affinity_of_a_service_holds_for_its_cluster_ip() -> anyhow::Result<()> {
                 Ok(all.len() == 3)
             })
             .await?;
-        scene
-            .until("one pod for one client", async || {
-                let mut pods = BTreeSet::new();
-                for _ in 0..12 {
-                    pods.insert(pod(scene, SocketAddr::new(same, 80), "same").await?);
-                }
-                Ok(pods.len() == 1)
-            })
-            .await?;
-        // To kube-proxy, the client of the pods is now Fairway.
+        let sticks = async |address, host| {
+            let mut pods = BTreeSet::new();
+            for _ in 0..12 {
+                pods.insert(pod(scene, address, host).await?);
+            }
+            Ok(pods.len() == 1)
+        };
+        scene.until("one pod for one client", async || sticks(SocketAddr::new(same, 80), "same").await).await?;
+        // To kube-proxy, the client of the pods is now Fairway, perhaps on another node, whose kube-proxy may be later.
         scene.apply(&through_the_cluster_ip(fairway.class(), "same.example", "same")).await?;
         let address = fairway.address().await?;
         scene.served(address, "same.example").await?;
+        scene.until("one pod for Fairway", async || sticks(address, "same.example").await).await?;
         let load = Load::to(address).host("same.example").connections(4).rate(400).new_connections().start();
         load.more(60).await;
         let account = load.stop().await;
