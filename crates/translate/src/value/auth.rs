@@ -1,19 +1,15 @@
 //! Values of the annotations about authentication.
 
+use std::fmt;
+
 use fairway_model::{FieldEdit, KnownField, KnownSet, Template};
 
+use super::text::{TEXT_LIMIT, all, texts};
 use super::{HeaderName, Value, digits};
-
-/// Longest value.
-const LIMIT: usize = 4096;
 
 /// ingress-nginx's `URLWithNginxVariableRegex`, and what else occurs in URLs. Nothing that ends a field or a request line.
 fn is_url(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~/:?&=,%$+@!*(){};[]".contains(&byte)
-}
-
-fn is_text(text: &str) -> bool {
-    !text.is_empty() && text.len() <= LIMIT && text.bytes().all(is_url)
 }
 
 /// The URL of an authentication service.
@@ -44,7 +40,7 @@ impl Value for AuthUrl {
         "an http or https URL, whose host is a name, an address or `$host`, and whose path may hold nginx variables";
 
     fn parse(text: &str) -> Option<Self> {
-        let text = Some(text.trim()).filter(|text| is_text(text))?;
+        let text = all(text.trim(), is_url)?;
         let (scheme, rest) = text.split_once("://")?;
         let https = match scheme.to_ascii_lowercase().as_str() {
             "http" => false,
@@ -85,74 +81,24 @@ impl Value for AuthMethod {
     }
 }
 
-macro_rules! texts {
-    ($($(#[doc = $doc:literal])+ $name:ident($syntax:literal): $others:expr;)+) => {$(
-        $(#[doc = $doc])+
-        #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-        pub struct $name(String);
-
-        impl $name {
-            /// The text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl Value for $name {
-            const SYNTAX: &'static str = $syntax;
-
-            fn parse(text: &str) -> Option<Self> {
-                let (text, others): (_, &[u8]) = (text.trim(), $others);
-                let allowed = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
-                let fits = !text.is_empty() && text.len() <= LIMIT && text.bytes().all(allowed);
-                fits.then(|| Self(text.to_owned()))
-            }
-        }
-    )+};
-}
-
-macro_rules! urls {
-    ($($(#[doc = $doc:literal])+ $name:ident($syntax:literal): |$text:ident| $fits:expr;)+) => {$(
-        $(#[doc = $doc])+
-        #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-        pub struct $name(String);
-
-        impl $name {
-            /// The text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl Value for $name {
-            const SYNTAX: &'static str = $syntax;
-
-            fn parse(text: &str) -> Option<Self> {
-                let $text = text.trim();
-                (is_text($text) && $fits).then(|| Self($text.to_owned()))
-            }
-        }
-    )+};
-}
-
-urls! {
+texts! {
     /// The URL at which users sign in.
-    SignInUrl("a URL or path, which may hold nginx variables"): |text| true;
+    SignInUrl("a URL or path, which may hold nginx variables"): |text| all(text.trim(), is_url);
 
     /// The query parameter with the original URL.
     RedirectParam("letters, digits and `- . _ ~`"):
-        |text| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
+        |text| all(text.trim(), |byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
 
     /// The value of X-Auth-Request-Redirect.
-    AuthRedirect("a URL or path, which may hold nginx variables"): |text| true;
-}
+    AuthRedirect("a URL or path, which may hold nginx variables"): |text| all(text.trim(), is_url);
 
-texts! {
     /// The realm of basic authentication.
-    AuthRealm("text of letters, digits, blanks and `- . _ ~ : /`"): b"-._~:/ ";
+    AuthRealm("text of letters, digits, blanks and `- . _ ~ : /`"):
+        |text| all(text.trim(), |byte| byte.is_ascii_alphanumeric() || b"-._~:/ ".contains(&byte));
 
     /// The Secret with the users; whether it is a reference is checked later.
-    AuthSecret("a Secret, `name` or `namespace/name`"): b"-./";
+    AuthSecret("a Secret, `name` or `namespace/name`"):
+        |text| all(text.trim(), |byte| byte.is_ascii_alphanumeric() || b"-./".contains(&byte));
 }
 
 impl SignInUrl {
@@ -201,7 +147,7 @@ impl Value for AuthSnippet {
     const SYNTAX: &'static str = "lines of `proxy_set_header NAME VALUE;` and no other directive";
 
     fn parse(text: &str) -> Option<Self> {
-        if text.len() > LIMIT {
+        if text.len() > TEXT_LIMIT {
             return None;
         }
         let mut edits = Vec::new();

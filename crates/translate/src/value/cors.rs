@@ -1,8 +1,11 @@
 //! Values of the CORS annotations, as ingress-nginx's validators read them (`annotations/cors/main.go`).
 
+use std::fmt;
+
 use fairway_model::{OriginPattern, Origins};
 
 use super::list::sift;
+use super::text::{TEXT_LIMIT, all, texts};
 use super::{Value, digits};
 
 /// The origins of `cors-allow-origin`. `*` in a list stands for all. Entries that pass the check of the whole value, but are no
@@ -23,7 +26,7 @@ impl Value for CorsOrigins {
         if entries().any(|entry| entry == "*") {
             return Some(Self { origins: Origins::Any, left_out: Vec::new() });
         }
-        if text.len() > LIMIT
+        if text.len() > TEXT_LIMIT
             || !entries().all(|entry| is_origin(entry.split_once("://").map_or(entry, |(_, host)| host)))
         {
             return None;
@@ -41,9 +44,6 @@ impl Value for CorsOrigins {
     }
 }
 
-/// Longest value, and number of names in one.
-const LIMIT: usize = 4096;
-
 /// A host with `*.` in front and a port behind, both optional.
 fn is_origin(text: &str) -> bool {
     let (host, port) = match text.split_once(':') {
@@ -55,42 +55,18 @@ fn is_origin(text: &str) -> bool {
         && port.is_none_or(|port| digits(port).is_some())
 }
 
-macro_rules! lists {
-    ($($(#[doc = $doc:literal])+ $name:ident($syntax:literal): $allowed:expr;)+) => {$(
-        $(#[doc = $doc])+
-        #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-        pub struct $name(String);
-
-        impl $name {
-            /// The text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl Value for $name {
-            const SYNTAX: &'static str = $syntax;
-
-            fn parse(text: &str) -> Option<Self> {
-                let (text, allowed): (_, fn(u8) -> bool) = (text.trim(), $allowed);
-                let words = |byte: u8| allowed(byte) || b", ".contains(&byte);
-                let fits = !text.is_empty() && text.len() <= LIMIT && text.bytes().all(words);
-                fits.then(|| Self(text.to_owned()))
-            }
-        }
-    )+};
-}
-
-lists! {
+texts! {
     /// The value of Access-Control-Allow-Methods.
-    CorsMethods("methods separated by commas"): |byte| byte.is_ascii_alphabetic();
+    CorsMethods("methods separated by commas"):
+        |text| all(text.trim(), |byte| byte.is_ascii_alphabetic() || b", ".contains(&byte));
 
     /// The value of Access-Control-Allow-Headers.
-    CorsHeaders("names of headers, separated by commas"): |byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    CorsHeaders("names of headers, separated by commas"):
+        |text| all(text.trim(), |byte| byte.is_ascii_alphanumeric() || b"-_, ".contains(&byte));
 
     /// The value of Access-Control-Expose-Headers.
     CorsExposed("names of headers, or `*`, separated by commas"):
-        |byte| byte.is_ascii_alphanumeric() || b"-_*".contains(&byte);
+        |text| all(text.trim(), |byte| byte.is_ascii_alphanumeric() || b"-_*, ".contains(&byte));
 }
 
 #[cfg(test)]

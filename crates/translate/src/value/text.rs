@@ -38,12 +38,14 @@ fn is_token(byte: u8) -> bool {
 }
 
 /// Longest text. The longest in practice has some 200 bytes; ingress-nginx itself has no limit.
-const TEXT_LIMIT: usize = 4096;
+pub(super) const TEXT_LIMIT: usize = 4096;
 
-fn all(text: &str, allowed: fn(u8) -> bool) -> Option<String> {
+/// The text, if it is not empty, not too long, and all of its bytes are allowed.
+pub(super) fn all(text: &str, allowed: fn(u8) -> bool) -> Option<String> {
     (!text.is_empty() && text.len() <= TEXT_LIMIT && text.bytes().all(allowed)).then(|| text.to_owned())
 }
 
+/// Declares values that are a checked text.
 macro_rules! texts {
     ($($(#[doc = $doc:literal])+ $name:ident($syntax:literal): |$text:ident| $parse:expr;)+) => {$(
         $(#[doc = $doc])+
@@ -78,6 +80,8 @@ macro_rules! texts {
         }
     )+};
 }
+
+pub(super) use texts;
 
 texts! {
     /// The path to which `app-root` redirects requests for `/`: an absolute path.
