@@ -17,9 +17,9 @@ use std::sync::Arc;
 use crate::client::{Arrival, ClientView};
 use crate::path::{self, InvalidPath};
 use crate::{
-    Action, AuthAnswer, AuthGiven, Backend, BackendName, BasicAuth, ClientAuth, ClientIdentity, Cors, ExternalAuth,
-    FieldEdit, FieldRules, Fields, Filter, Forward, Host, Protocol, Refusal, RequestView, Respond, Route, Scheme,
-    Snapshot, TableName, Target, TooLong, UpstreamProtocol, UpstreamTls, canonical_host,
+    Action, AuthAnswer, AuthGiven, Backend, BackendName, BasicAuth, ClientAuth, ClientIdentity, Cors, ErrorPages,
+    ErrorResponse, ExternalAuth, FieldEdit, FieldRules, Fields, Filter, Forward, Host, Protocol, Refusal, RequestView,
+    Respond, Route, Scheme, Snapshot, TableName, Target, TooLong, UpstreamProtocol, UpstreamTls, canonical_host,
 };
 
 pub use self::message::{Expand, RequestEdits, ResponseEdits};
@@ -112,6 +112,10 @@ pub struct Plan<'s> {
     chosen: Option<Forwarding<'s>>,
     /// Whether the request gets an error page in place of what it asked for, so that its query does not count.
     replaced: bool,
+    /// What replaces error responses.
+    errors: Option<&'s ErrorPages>,
+    /// The status of the error response in whose place another service is asked.
+    error: Option<u16>,
     /// Whether a filter that the request passed edits the request.
     edits_request: bool,
     /// Whether one edits the response.
@@ -291,6 +295,8 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
                 scheme: received.arrival.scheme,
                 chosen: None,
                 replaced: false,
+                errors: None,
+                error: None,
                 edits_request: false,
                 edits_response: false,
                 cors: None,
@@ -333,7 +339,57 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
     plan
 }
 
+/// The plan for an error response that another service replaces: to ask that service, for `/` and with the fields that describe
+/// the error. `None` if the error is sent as it is. The plan replaces no further errors, so a request ends in any case.
+pub fn replace_error<'s, 'a, F: Fields<'a>>(
+    plan: &Plan<'s>,
+    error: ErrorResponse,
+    head: &RequestView<'a, F>,
+    facts: &mut impl Facts,
+    scratch: &mut Scratch,
+) -> Option<Plan<'s>> {
+    let pages = plan.errors.filter(|pages| pages.replaces(error))?;
+    let first = || match &plan.route?.action {
+        Action::Forward(forward) => forward.backends.names().next(),
+        Action::Redirect(_) | Action::Respond(_) => None,
+    };
+    let asked = plan.chosen.map(|chosen| chosen.in_place_of.unwrap_or(chosen.backend)).or_else(first);
+    // As in ingress-nginx, what the route does to its responses is not done to these.
+    let mut other = Plan {
+        errors: None,
+        error: Some(error.status),
+        chosen: None,
+        edits_request: false,
+        edits_response: false,
+        cors: None,
+        allowed_by: None,
+        ..*plan
+    };
+    let chosen = choose(&pages.forward, facts, &mut other).ok().filter(|chosen| chosen.open)?;
+    other.step = Step::Forward(Forwarding { in_place_of: asked, ..chosen });
+    scratch.target.clear();
+    scratch.target.push(b'/');
+    if let Some(query) = head.query() {
+        scratch.target.push(b'?');
+        scratch.target.extend_from_slice(query);
+    }
+    scratch.prefix.clear();
+    Some(other)
+}
+
 impl<'s> Plan<'s> {
+    /// The status of the error response in whose place another service is asked, which gets no body.
+    #[inline]
+    pub fn replaces_error(&self) -> Option<u16> {
+        self.error
+    }
+
+    /// Whether error responses with this status are replaced, if a service is there to do it.
+    #[inline]
+    pub fn may_replace(&self, error: ErrorResponse) -> bool {
+        self.errors.is_some_and(|pages| pages.replaces(error))
+    }
+
     /// The filter that gave the answer, if any.
     pub fn ended_by(&self) -> Option<&'s Filter> {
         self.route?.filters.get(self.passed)
@@ -470,6 +526,10 @@ fn apply<'s, 'a, F: Fields<'a>>(
     plan: &mut Plan<'s>,
 ) -> Option<Step<'s>> {
     match filter {
+        Filter::ErrorPages(pages) => {
+            plan.errors = Some(pages);
+            None
+        }
         // Edits are applied when the heads are written.
         Filter::EditRequest(_) => {
             plan.edits_request = true;

@@ -1,12 +1,16 @@
 //! Steps between the choice of a request's route and its action.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{BasicAuth, CaptureTemplate, Cors, ExternalAuth, FieldEdit, NetworkSet};
+use crate::{BasicAuth, CaptureTemplate, Cors, ErrorPages, ExternalAuth, FieldEdit, NetworkSet};
 
 /// One step. A route lists its filters in the order in which they run.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Filter {
+    /// Replaces error responses, those of later filters too.
+    ErrorPages(Arc<ErrorPages>),
     /// Sets Strict-Transport-Security from the settings in responses over TLS, in place of the backend's (RFC 6797).
     StrictTransportSecurity,
     /// Sets the fields of cross-origin resource sharing, and answers preflights.

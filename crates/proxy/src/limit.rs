@@ -179,10 +179,10 @@ fairway_model::limits! {
             PASSWORDS_KNOWN: usize = 4096, Count, "All are forgotten, and checked again.", "";
             /// Endpoints of an authentication service that are tried for one request, each only if connecting to the one before failed.
             AUTH_TRIES: u32 = 3, Count, "500.", "`authentication`";
-            /// Largest body of the answer of an authentication service, which is dropped.
-            AUTH_BODY: u64 = 64 << 10, Bytes, "The connection to the service is closed.", "";
+            /// Largest body of a response that is dropped: the answer of an authentication service, an error that is replaced.
+            DISCARDED_BODY: u64 = 64 << 10, Bytes, "The connection to the endpoint is closed.", "";
             /// Time for the rest of that body.
-            AUTH_BODY_WAIT: Duration = Duration::from_millis(100), Time, "The connection to the service is closed.", "";
+            DISCARDED_BODY_WAIT: Duration = Duration::from_millis(100), Time, "The connection to the endpoint is closed.", "";
             /// Largest head of a response, and largest line in it. ingress-nginx refuses a response whose head exceeds
             /// `proxy-buffer-size`; a larger limit does no harm.
             RESPONSE_HEAD: usize = 64 << 10, Bytes, "502.", "`bad_response`";

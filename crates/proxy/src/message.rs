@@ -1,9 +1,9 @@
 //! Heads that the proxy sends. The model decides which fields they have; each version of HTTP serialises them in its own way.
 
 use fairway_model::decision::{Expand, Forwarding, Plan, RequestEdits, ResponseEdits, Scratch};
-use fairway_model::{Backend, Compressing, ExternalAuth, Template, TooLong};
+use fairway_model::{Backend, Compressing, ConfiguredName, ExternalAuth, Template, TooLong};
 
-use crate::http::{FieldsView, Framing, RequestHead, Spanned};
+use crate::http::{FieldsView, Framing, Method, RequestHead, Spanned};
 use crate::live::Live;
 use crate::respond::DateClock;
 
@@ -35,10 +35,17 @@ impl<'a> UpstreamRequest<'a> {
         scratch: &'a Scratch,
     ) -> Self {
         let in_place_of = forwarding.in_place_of.and_then(|name| live.snapshot.backend(name));
+        let method = head.parsed.method_bytes(head.bytes);
+        // A service that replaces an error response gets a request without the client's body.
+        let (method, framing, upgrade) = match plan.replaces_error() {
+            None => (method, head.parsed.framing(), head.parsed.asked_protocols(head.bytes)),
+            Some(_) if head.parsed.method() == Method::Head => (method, Framing::None, None),
+            Some(_) => (&b"GET"[..], Framing::None, None),
+        };
         Self {
-            method: head.parsed.method_bytes(head.bytes),
+            method,
             target: &scratch.target,
-            framing: head.parsed.framing(),
+            framing,
             edits: RequestEdits {
                 head: head.parsed.view(head.bytes),
                 plan,
@@ -49,7 +56,7 @@ impl<'a> UpstreamRequest<'a> {
                 rules: &live.prepared.fields,
                 auth: None,
             },
-            upgrade: head.parsed.asked_protocols(head.bytes),
+            upgrade,
             close: live.prepared.pool.connections == 0,
         }
     }
@@ -128,6 +135,8 @@ pub(crate) struct ResponseContext<'a> {
     pub(crate) compressing: Compressing,
     /// Values for the edits.
     pub(crate) values: &'a Evaluated,
+    /// Fields to add.
+    pub(crate) added: &'a [(ConfiguredName, Box<str>)],
     /// Receives the head as sent, if the log shows fields of it.
     pub(crate) sent_head: &'a mut Vec<u8>,
 }
@@ -140,6 +149,7 @@ impl<'a> ResponseContext<'a> {
             rules: &self.live.prepared.fields,
             cookies: self.cookies,
             compressing: self.compressing,
+            added: self.added,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fairway_model::decision::{self, Facts, Plan, Received, Scratch, Start};
-use fairway_model::{BackendName, ClientAuth, ClientIdentity, TableName};
+use fairway_model::{BackendName, ClientAuth, ClientIdentity, ErrorResponse, TableName};
 
 use crate::http::RequestHead;
 use crate::http::Spanned;
@@ -18,7 +18,7 @@ use fairway_model::client::Arrival;
 struct WorkerFacts<'a> {
     shard: &'a Shard,
     live: &'a Live,
-    origin: Origin<'a>,
+    origin: Option<Origin<'a>>,
     /// The service that was asked for last, which most requests are then sent to.
     service: Option<Rc<Service>>,
 }
@@ -45,7 +45,8 @@ impl Facts for WorkerFacts<'_> {
     }
 
     fn client_identity(&mut self, wanted: Option<&Arc<ClientAuth>>) -> Option<Arc<ClientIdentity>> {
-        self.origin.asked?.identity(&self.live.snapshot, self.origin.table, wanted)
+        let origin = self.origin?;
+        origin.asked?.identity(&self.live.snapshot, origin.table, wanted)
     }
 }
 
@@ -60,7 +61,20 @@ pub(crate) fn decide<'l>(
 ) -> (Plan<'l>, Option<Rc<Service>>) {
     let Origin { arrival, table, .. } = origin;
     let received = Received { head: head.parsed.view(head.bytes), arrival, table };
-    let mut facts = WorkerFacts { shard, live, origin, service: None };
+    let mut facts = WorkerFacts { shard, live, origin: Some(origin), service: None };
     let plan = decision::decide(&live.snapshot, &received, &mut facts, from, scratch);
     (plan, facts.service)
+}
+
+/// The plan for an error response that another service replaces; `None` if it is sent as it is.
+pub(crate) fn replace_error<'l>(
+    shard: &Shard,
+    live: &'l Live,
+    head: Spanned<'_, RequestHead>,
+    plan: &Plan<'l>,
+    error: ErrorResponse,
+    scratch: &mut Scratch,
+) -> Option<Plan<'l>> {
+    let mut facts = WorkerFacts { shard, live, origin: None, service: None };
+    decision::replace_error(plan, error, &head.parsed.view(head.bytes), &mut facts, scratch)
 }

@@ -15,8 +15,8 @@ use fairway_model::decision::{
 };
 use fairway_model::field::is_same_field;
 use fairway_model::{
-    AuthAnswer, Backend, BackendName, Change, ClientAuth, ClientIdentity, Compressing, Endpoints, Respond, Route,
-    Snapshot, TableName, Target, Template, TooLong, path,
+    AuthAnswer, Backend, BackendName, Change, ClientAuth, ClientIdentity, Compressing, Endpoints, ErrorResponse,
+    Respond, Route, Snapshot, TableName, Target, Template, TooLong, path,
 };
 
 use crate::access_log::{Format, LogClock};
@@ -159,7 +159,7 @@ impl Rehearsal {
         let asked = Rehearsing { rehearsal: self, arrival, head: Some(head), plan: Some(&plan), scratch: &scratch };
         let own = |respond: &Respond, cause, redirects| asked.answer(OwnAnswer { respond, cause, redirects });
         let failed = |failure: Failure| own(&Respond::page(failure.status()), Some(failure.cause()), false);
-        let outcome = match plan.step {
+        let mut outcome = match plan.step {
             Step::Forward(forwarding) => asked.forward(&plan, &forwarding).unwrap_or_else(failed),
             Step::Redirect(status) => own(&Respond::page(status), None, true),
             Step::Respond(respond) if respond.status == 401 => {
@@ -170,6 +170,19 @@ impl Rehearsal {
             Step::Fail(failure) => failed(failure.into()),
             Step::Wait(_) => unreachable!("it has waited"),
         };
+        if let Outcome::Answer { status, .. } = outcome
+            && !matches!(plan.step, Step::Redirect(_))
+            && let error = (ErrorResponse { status, of_endpoint: false })
+            && let Some(other) =
+                decision::replace_error(&plan, error, &received.head, &mut RehearsalFacts(self), &mut scratch)
+            && let Step::Forward(forwarding) = other.step
+        {
+            let asked =
+                Rehearsing { rehearsal: self, arrival, head: Some(head), plan: Some(&other), scratch: &scratch };
+            if let Ok(replaced) = asked.forward(&other, &forwarding) {
+                (outcome, plan) = (replaced, other);
+            }
+        }
         let path = match received.head.target {
             Target::Server => None,
             Target::Path(raw, _) => {
@@ -243,6 +256,7 @@ impl<'a> Rehearsing<'a, '_> {
             rules: &live.prepared.fields,
             cookies: b"",
             compressing: Compressing::Never,
+            added: &[],
         };
         values.fill(&edits, |template, out| self.append(template, respond.status, out));
         let (clock, mut sent_head, mut response) = (DateClock::default(), Vec::new(), Vec::new());
@@ -262,6 +276,7 @@ impl<'a> Rehearsing<'a, '_> {
             cookies: b"",
             compressing: Compressing::Never,
             values: &values,
+            added: &[],
             sent_head: &mut sent_head,
         };
         let status = write_http1_answer(&answer, head_only, &context, &mut response);
@@ -323,7 +338,9 @@ impl<'a> Rehearsing<'a, '_> {
             let text = rules.server.map(|server| String::from_utf8_lossy(server).into_owned());
             put("Server", text.map_or(Effect::Remove, Effect::Set));
         }
-        for edit in (ResponseEdits { plan: Some(plan), rules, cookies: b"", compressing: Compressing::Never }).edits() {
+        let edits =
+            ResponseEdits { plan: Some(plan), rules, cookies: b"", compressing: Compressing::Never, added: &[] };
+        for edit in edits.edits() {
             let value = |template: &Template| {
                 let mut value = Vec::new();
                 let _ = self.append(template, 0, &mut value);

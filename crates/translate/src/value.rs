@@ -28,7 +28,9 @@ pub use choice::{
 };
 pub use coding::{BrotliLevel, GzipLevel, MediaTypes, UserAgents};
 pub use cors::{CorsExposed, CorsHeaders, CorsMethods, CorsOrigins};
-pub use list::{CommaList, HeaderNames, HostAlias, HostAliases, UriPattern, UriPatterns};
+pub use list::{
+    CommaList, ErrorStatuses, HeaderNames, HostAlias, HostAliases, ReplacedStatuses, UriPattern, UriPatterns,
+};
 pub use network::{AccessList, IpList};
 pub use size::{FieldCount, HeaderBuffers, Size};
 pub use text::{

@@ -48,6 +48,7 @@ const VALUES: &[(&[&str], &[&str])] = &[
             "session-cookie-secure",
             "session-cookie-change-on-failure",
             "enable-access-log",
+            "disable-proxy-intercept-errors",
             "ssl-passthrough",
             "ssl-passthrough-proxy-protocol",
         ],
@@ -89,6 +90,7 @@ const VALUES: &[(&[&str], &[&str])] = &[
     (&["auth-tls-pass-certificate-to-upstream"], &["true", "x"]),
     (&["proxy-buffer-size"], &["16k", "128k", "x"]),
     (&["default-backend"], &["first", "second", "empty", "missing"]),
+    (&["custom-http-errors"], &["403,404,503", "413", "200"]),
     (&["upstream-vhost"], &["v.example", "$host", "$http_x_tenant", "a b"]),
     (&["proxy-connect-timeout", "proxy-send-timeout", "proxy-read-timeout"], &["5", "60", "x"]),
     (&["proxy-body-size"], &["1", "1k", "8m", "0", "x"]),
@@ -162,6 +164,8 @@ const KEYS: &[(&str, &[&str])] = &[
     ("denylist-source-range", &["127.0.0.3", "192.0.2.0/24"]),
     ("block-cidrs", &["127.0.0.3", "192.0.2.0/24"]),
     ("block-user-agents", &["bad-agent"]),
+    ("custom-http-errors", &["503,400", "403,404,413", "302"]),
+    ("disable-proxy-intercept-errors", &["true"]),
     ("generate-request-id", &["false"]),
     ("enable-underscores-in-headers", &["true"]),
     ("ignore-invalid-headers", &["false"]),
@@ -378,6 +382,8 @@ fn start(backends: &Origins, ingresses: &[Value], configmap: &BTreeMap<&str, &st
     (options.http, options.https) = (vec![any], vec![any]);
     options.allowed_backend_addresses = vec![any.ip()];
     options.ssl_passthrough = true;
+    options.default_backend_service =
+        configmap.contains_key("custom-http-errors").then(|| ("ns".into(), "second".into()));
     let settings = json!({
         "kind": "ConfigMap", "apiVersion": "v1", "metadata": { "namespace": "ns", "name": "settings" }, "data": configmap,
     });

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use fairway_model::client::Arrival;
 use fairway_model::decision::{Failure, Plan, Step};
 use fairway_model::{
-    Action, Backend, Balance, ClientAuth, ClientAuthMode, Cors, EndpointState, Endpoints, ExternalAuth, Filter,
-    Forward, Host, HostPattern, Origin, Origins, PathMatch, Route, Scheme, TableName, canonical_host,
+    Action, Backend, Balance, ClientAuth, ClientAuthMode, Cors, EndpointState, Endpoints, ErrorPages, ExternalAuth,
+    Filter, Forward, Host, HostPattern, Origin, Origins, PathMatch, Route, Scheme, TableName, canonical_host,
 };
 use fairway_proxy::balance::cookie;
 use fairway_proxy::reason::Cause;
@@ -144,6 +144,9 @@ impl Teller<'_> {
             Some(backend) => format!("{}, port {}", backend.origin, backend.port),
             None => forwarding.backend.to_string(),
         };
+        if let Some(status) = plan.replaces_error() {
+            return format!("the answer of {route} would be {status}, in place of which {place} answers");
+        }
         let stands_in = forwarding.in_place_of.map(|other| format!(", in place of {other}, which has no endpoint"));
         format!("{route} leads to {place}{}", stands_in.unwrap_or_default())
     }
@@ -264,6 +267,7 @@ impl Teller<'_> {
     /// The name of a filter, and its purpose.
     fn filter(&self, filter: &Filter) -> (&'static str, String) {
         match filter {
+            Filter::ErrorPages(pages) => ("error_pages", error_pages(pages)),
             Filter::StrictTransportSecurity => {
                 let value = self.reading.snapshot.settings().strict_transport_security.as_deref();
                 let value = value.map_or("off".to_owned(), |value| format!("Strict-Transport-Security: {value}"));
@@ -317,10 +321,10 @@ impl Teller<'_> {
     }
 
     fn forward(&self, plan: &Plan<'_>) -> Option<Forwarded> {
-        let Some(Action::Forward(rule)) = plan.route.map(|route| &route.action) else { return None };
-        let (backend, in_place_of) = match plan.step {
-            Step::Forward(forwarding) => (forwarding.backend, forwarding.in_place_of),
-            _ => (rule.backends.names().next()?, None),
+        let (rule, backend, in_place_of) = match (plan.step, plan.route.map(|route| &route.action)) {
+            (Step::Forward(forwarding), _) => (forwarding.rule, forwarding.backend, forwarding.in_place_of),
+            (_, Some(Action::Forward(rule))) => (rule, rule.backends.names().next()?, None),
+            _ => return None,
         };
         let resource = self.backend(backend);
         let (file, line) = place(resource.and_then(|backend| self.reading.manifests.place(&backend.origin)));
@@ -450,6 +454,16 @@ fn limits(forward: &Forward) -> Limits {
         tries: policy.retry.tries,
         max_body: (policy.max_body != fairway_model::ByteLimit::NONE).then(|| policy.max_body.bytes()),
     }
+}
+
+/// Which errors are replaced, and by whom.
+fn error_pages(pages: &ErrorPages) -> String {
+    let statuses: Vec<_> = pages.statuses.iter().map(ToString::to_string).collect();
+    let whose = if pages.only_own { "of Fairway's own" } else { "of the backend and of Fairway" };
+    let ErrorPages { forward, .. } = pages;
+    let other = forward.fallback.as_ref().map(|other| format!(", or {other} if it has no endpoint"));
+    let (statuses, other) = (statuses.join(", "), other.unwrap_or_default());
+    format!("replace errors {whose} by the response of {}{other}: {statuses}", forward.backends)
 }
 
 fn names(edits: &[fairway_model::FieldEdit]) -> String {

@@ -4,8 +4,8 @@ use super::{Forwarding, Plan, Scratch};
 use crate::client::ClientView;
 use crate::field::is_same_field;
 use crate::{
-    Backend, Change, ClientAuth, Compressing, ExternalAuth, FieldEdit, FieldName, FieldRules, FieldSink, Fields, Host,
-    KnownField, KnownSet, RequestView, Route, Template, TooLong, decimal,
+    Backend, Change, ClientAuth, Compressing, ConfiguredName, ExternalAuth, FieldEdit, FieldName, FieldRules,
+    FieldSink, Fields, Host, KnownField, KnownSet, RequestView, Route, Template, TooLong, decimal,
 };
 
 const CONTENT_ENCODING: FieldName<'_> = FieldName::from_static("Content-Encoding");
@@ -22,13 +22,14 @@ const SSL_CLIENT_VERIFY: FieldName<'_> = FieldName::from_static("ssl-client-veri
 const X_ORIGINAL_URI: FieldName<'_> = FieldName::from_static("X-Original-URI");
 
 /// The fields that describe the original request to a fallback (ingress-nginx, "Custom errors").
-const FALLBACK: [FieldName<'_>; 6] = [
+const FALLBACK: [FieldName<'_>; 7] = [
     FieldName::from_static("X-Code"),
     FieldName::from_static("X-Format"),
     FieldName::from_static("X-Namespace"),
     FieldName::from_static("X-Ingress-Name"),
     FieldName::from_static("X-Service-Name"),
     FieldName::from_static("X-Service-Port"),
+    X_ORIGINAL_URI,
 ];
 
 /// Fields of the client's request that are never forwarded as received: hop-by-hop fields, those written anew,
@@ -106,6 +107,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
             return self.write_auth(auth, sink, value, expand);
         }
         let Self { head, rules, backend, scratch, .. } = *self;
+        let error = self.plan.replaces_error();
         let client = &scratch.client;
         let replaced = rules.replaced_in_request.known();
         if !replaced.contains(KnownField::Host) {
@@ -118,10 +120,13 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
             }
         }
         client.write_fields(sink, replaced, family);
-        if rules.original_uri {
+        if rules.original_uri && error.is_none() {
             sink.field(X_ORIGINAL_URI, head.raw_target);
         }
         let mut dropped = DROPPED | client.removed() | replaced;
+        if error.is_some() {
+            dropped = dropped.with(KnownField::ContentLength);
+        }
         if !scratch.prefix.is_empty() {
             sink.field(X_FORWARDED_PREFIX, &scratch.prefix);
             dropped = dropped.with(KnownField::XForwardedPrefix);
@@ -134,7 +139,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
             dropped = dropped | KnownSet::SSL_CLIENT;
             self.write_identity(auth, sink, value);
         }
-        let in_place = self.forwarding.in_place_of.is_some();
+        let in_place = error.is_some() || self.forwarding.in_place_of.is_some();
         let replaces = |edit: &FieldEdit| edit.replaces() && edit.is_allowed();
         let edited = self.plan.request_edits().any(replaces);
         // Whether fields have to be looked at by name, which most requests are spared.
@@ -155,7 +160,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
                     || (in_place && FALLBACK.iter().any(|own| is_same_field(own.as_bytes(), name))))
         });
         if in_place && let Some(route) = self.plan.route {
-            self.tell_fallback(route, sink);
+            self.tell_fallback(route, error, sink);
         }
         if let (Some(auth), Some(given)) = (self.plan.allowed_by, &scratch.given) {
             for (name, value) in given.fields(auth) {
@@ -193,15 +198,19 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         }
     }
 
-    fn tell_fallback<S: FieldSink<F>>(&self, route: &Route, sink: &mut S) {
+    /// Writes the fields that describe the original request, and the error response if there is one to replace.
+    fn tell_fallback<S: FieldSink<F>>(&self, route: &Route, error: Option<u16>, sink: &mut S) {
         let service = self.in_place_of.map_or(("", ""), |backend| (&*backend.origin.name, &*backend.port));
-        let values: [&[u8]; 6] = [
-            b"503",
+        let mut code = Vec::with_capacity(3);
+        decimal::number(u64::from(error.unwrap_or(503)), &mut code);
+        let values: [&[u8]; 7] = [
+            &code,
             self.head.fields.get(KnownField::Accept).unwrap_or_default(),
             route.origin.namespace.as_bytes(),
             route.origin.name.as_bytes(),
             service.0.as_bytes(),
             service.1.as_bytes(),
+            if error.is_some() { self.head.raw_target } else { b"" },
         ];
         for (name, value) in FALLBACK.iter().zip(values) {
             if !value.is_empty() {
@@ -228,6 +237,8 @@ pub struct ResponseEdits<'a, 's> {
     pub cookies: &'a [u8],
     /// What compression does to the response.
     pub compressing: Compressing,
+    /// Fields to add: the challenge of a 401 whose page another service sends.
+    pub added: &'a [(ConfiguredName, Box<str>)],
 }
 
 impl<'a, 's> ResponseEdits<'a, 's> {
@@ -288,6 +299,9 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         }
         if !self.cookies.is_empty() {
             self.cookies.split(|&byte| byte == b'\n').for_each(|cookie| sink.field(SET_COOKIE, cookie));
+        }
+        for (name, text) in self.added {
+            sink.field(name.get(), text.as_bytes());
         }
         let mut result = Ok(());
         for edit in self.edits() {

@@ -257,6 +257,8 @@ fn edits_are_data() {
         scheme: Scheme::Http,
         chosen: None,
         replaced: false,
+        errors: None,
+        error: None,
         edits_request: false,
         edits_response: true,
         cors: None,
@@ -268,7 +270,8 @@ fn edits_are_data() {
     let lines = [("x-global", "1"), ("X-Own", "2"), ("vary", "a"), ("x-gone", "3"), ("Server", "x"), ("x-kept", "4")]
         .map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes()));
     let mut out: Vec<(String, String)> = Vec::new();
-    let edits = ResponseEdits { plan: Some(&plan), rules: &rules, cookies: b"", compressing: Compressing::Never };
+    let edits =
+        ResponseEdits { plan: Some(&plan), rules: &rules, cookies: b"", compressing: Compressing::Never, added: &[] };
     edits.write(&lines[..], KnownSet::EMPTY, &mut out, &mut Vec::new(), &mut Nothing).unwrap();
     let text: Vec<_> = out.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(text, ["vary=a", "x-kept=4", "x-own=r", "Vary=b", "X-Global=$G"]);
@@ -284,7 +287,7 @@ fn a_compressed_response_says_so_and_its_tag_is_weak() {
     }
     let written = |compressing: Compressing, tag: &str, vary: &str| {
         let rules = FieldRules::new(&Settings::default());
-        let edits = ResponseEdits { plan: None, rules: &rules, cookies: b"", compressing };
+        let edits = ResponseEdits { plan: None, rules: &rules, cookies: b"", compressing, added: &[] };
         let lines = [("ETag", tag), ("Vary", vary), ("Accept-Ranges", "bytes"), ("Content-Length", "9")]
             .map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes()));
         let mut out: Vec<(String, String)> = Vec::new();

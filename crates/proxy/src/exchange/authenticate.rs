@@ -3,21 +3,19 @@
 //!
 //! Everything that goes wrong denies.
 
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use fairway_model::decision::{self, Forwarding, Plan, Start, Step, Wait};
-use fairway_model::{AuthAnswer, AuthGiven, BasicAuth, ByteLimit, ExternalAuth, Fields};
+use fairway_model::{AuthAnswer, AuthGiven, BasicAuth, ByteLimit, ConfiguredName, ExternalAuth, Fields};
 
 use super::transfer::Gaps;
 use super::tries::Attempt;
 use super::{Allowance, Exchange};
 use crate::balance::{Ask, TryOutcome};
 use crate::error::{Failure, Side};
-use crate::http::{BodyForm, FieldsView, KnownField, Method};
-use crate::limit::{AUTH_BODY, AUTH_BODY_WAIT, AUTH_TRIES};
+use crate::http::{FieldsView, KnownField, Method};
+use crate::limit::AUTH_TRIES;
 use crate::password::{challenge, credentials};
 use crate::pipeline;
 use crate::upstream::{Service, UpstreamVersion, Way};
@@ -79,9 +77,9 @@ impl<'a> Exchange<'a> {
     /// # Errors
     /// If it can't be asked, or the client has gone meanwhile.
     async fn ask(&mut self, auth: &'a ExternalAuth) -> Result<AuthAnswer, Failure> {
-        self.asks = Some(auth);
+        (self.asks, self.bodiless) = (Some(auth), true);
         let answer = self.ask_endpoints(auth).await;
-        self.asks = None;
+        (self.asks, self.bodiless) = (None, false);
         // Nothing of this may be taken for a try that concerns the client's request.
         self.endpoint.begin();
         self.scratch.tried.clear();
@@ -134,7 +132,8 @@ impl<'a> Exchange<'a> {
         }
         let answer = AuthAnswer::of_status(self.endpoint.status());
         self.take_from_answer(auth, answer);
-        self.finish_answer(auth).await?;
+        let method = auth.method.as_ref().and_then(|method| Method::parse(method.as_bytes()).ok()).unwrap_or_default();
+        self.discard_response(method).await?;
         Ok(answer)
     }
 
@@ -186,60 +185,9 @@ impl<'a> Exchange<'a> {
                 self.scratch.decision.given = Some(Box::new(given));
             }
             AuthAnswer::Unauthorized if auth.sign_in.is_none() => {
-                let values =
-                    fields.all(KnownField::WwwAuthenticate).filter_map(|value| std::str::from_utf8(value).ok());
-                let named = |value: &str| Some(("WWW-Authenticate".try_into().ok()?, value.into()));
-                self.scratch.challenge.extend(values.filter_map(named));
+                self.scratch.challenge.extend(challenges(fields));
             }
             _ => {}
-        }
-    }
-
-    /// Discards the body of the answer, so that its connection can be used again. One that is too long, or doesn't come, costs the
-    /// connection and nothing else.
-    async fn finish_answer(&mut self, auth: &ExternalAuth) -> Result<(), Failure> {
-        let method = auth.method.as_ref().and_then(|method| Method::parse(method.as_bytes()).ok()).unwrap_or_default();
-        self.endpoint.begin_body(method, BodyForm::Frames);
-        // The client waits for this only as long as it makes no difference.
-        self.limits.read = self.after_gap(AUTH_BODY_WAIT);
-        let whole = poll_fn(|cx| self.poll_discard(cx)).await?;
-        let shard = &self.facts.shard;
-        if whole
-            && let Some(up) = self.endpoint.take_reusable(method)
-            && !shard.is_draining()
-        {
-            shard.upstreams.pool.borrow_mut().put(up, shard.timers.now(), &self.live.prepared.pool);
-        }
-        Ok(())
-    }
-
-    /// Receives and discards; ready with whether the end was reached.
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Failure>> {
-        loop {
-            let source = self.endpoint.source();
-            loop {
-                match source.take_data(usize::MAX, |_| {}) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(_) => return Poll::Ready(Ok(false)),
-                }
-            }
-            if source.body.has_ended() {
-                return Poll::Ready(Ok(true));
-            }
-            if self.endpoint.body_received() > AUTH_BODY {
-                return Poll::Ready(Ok(false));
-            }
-            match self.endpoint.poll_receive(cx, &self.facts.shard.store) {
-                Poll::Ready(Ok(true)) => {}
-                Poll::Ready(_) => return Poll::Ready(Ok(false)),
-                Poll::Pending => {
-                    return self.poll_waiting(cx).map(|failure| match failure.side() {
-                        Side::Upstream => Ok(false),
-                        _ => Err(failure),
-                    });
-                }
-            }
         }
     }
 
@@ -257,4 +205,10 @@ impl<'a> Exchange<'a> {
             self.scratch.cookie.extend_from_slice(cookies);
         }
     }
+}
+
+/// The fields of a response that say how a client is to authenticate.
+pub(super) fn challenges(fields: FieldsView<'_>) -> impl Iterator<Item = (ConfiguredName, Box<str>)> {
+    let values = fields.all(KnownField::WwwAuthenticate).filter_map(|value| std::str::from_utf8(value).ok());
+    values.filter_map(|value| Some(("WWW-Authenticate".try_into().ok()?, value.into())))
 }

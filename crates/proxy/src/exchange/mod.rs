@@ -6,6 +6,7 @@
 mod authenticate;
 mod compressed;
 mod cookie;
+mod error_page;
 mod facts;
 mod grpc;
 mod patience;
@@ -21,7 +22,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fairway_model::decision::{Plan, Start, Step};
-use fairway_model::{Action, Backend, ByteLimit, Compressing, ExternalAuth, Filter, HostPattern, Respond, Route};
+use fairway_model::{
+    Action, Backend, ByteLimit, Compressing, ErrorResponse, ExternalAuth, Filter, HostPattern, Respond, Route,
+};
 
 use self::compressed::CompressedBody;
 pub(crate) use self::facts::ConnectionFacts;
@@ -66,6 +69,8 @@ pub(crate) struct Exchange<'a> {
     service: Option<Rc<Service>>,
     /// The authentication service that is being asked.
     asks: Option<&'a ExternalAuth>,
+    /// Whether the endpoint gets a request of the proxy's own about the client's, without its body.
+    bodiless: bool,
     /// Number of the request on its connection, from 1.
     number: u64,
     pipelined: bool,
@@ -125,6 +130,7 @@ impl<'a> Exchange<'a> {
             plan: None,
             service: None,
             asks: None,
+            bodiless: false,
             number: facts.next_request(),
             pipelined,
             begun,
@@ -163,14 +169,25 @@ impl<'a> Exchange<'a> {
         };
         match step {
             Ok((Step::Forward(forwarding), service)) => {
-                if let Err(failure) = self.forward(forwarding, service).await {
-                    self.fail(failure).await;
+                match self.forward(forwarding, service).await {
+                    Ok(None) => {}
+                    Ok(Some(status)) => {
+                        let error = ErrorResponse { status, of_endpoint: true };
+                        // Boxed here and below: it is rarely needed and would otherwise take room in every connection.
+                        if !Box::pin(self.replace_error(error)).await {
+                            self.answer(&Respond::page(status), false, "").await;
+                        }
+                    }
+                    Err(failure) => self.fail(failure).await,
                 }
             }
             Ok((Step::Redirect(status), _)) => self.answer(&Respond::page(status), true, "").await,
             Ok((Step::Respond(respond), _)) => {
                 self.cause = self.plan.and_then(|plan| refused(&plan, respond.status)).map(Cause::from);
-                self.answer(respond, false, "").await;
+                let error = ErrorResponse { status: respond.status, of_endpoint: false };
+                if !(self.may_replace(respond.status) && Box::pin(self.replace_error(error)).await) {
+                    self.answer(respond, false, "").await;
+                }
             }
             Ok((Step::Fail(failure), _)) => self.fail(failure.into()).await,
             Ok((Step::Wait(_), _)) => self.fail(Failure::Authentication(None)).await,
@@ -212,6 +229,12 @@ impl<'a> Exchange<'a> {
         ) {
             self.client.distrust();
         }
+        // The input of a client that fails to send its body can't be trusted to end.
+        let sends = matches!(failure, Failure::RequestBody(_) | Failure::BodyTimeout);
+        let error = ErrorResponse { status, of_endpoint: false };
+        if !sends && self.may_replace(status) && Box::pin(self.replace_error(error)).await {
+            return;
+        }
         let message = match failure {
             Failure::PlainOnTls => PLAIN_ON_TLS,
             Failure::ClientCertificate(Uncertified::Missing) => NO_CERTIFICATE,
@@ -246,6 +269,7 @@ impl<'a> Exchange<'a> {
             cookies: cookie,
             compressing: Compressing::Never,
             values: response_values,
+            added: &[],
             sent_head,
         };
         let written = self.client.write_answer(answer, context, value);

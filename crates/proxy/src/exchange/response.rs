@@ -47,7 +47,10 @@ impl Exchange<'_> {
             return tunnelled;
         }
         self.write_response();
-        self.cause = (status >= 500).then_some(Reason::Upstream5xx.into());
+        // If the response replaces an error, that error remains the cause.
+        if self.plan.is_none_or(|plan| plan.replaces_error().is_none()) {
+            self.cause = (status >= 500).then_some(Reason::Upstream5xx.into());
+        }
         self.limits.hold = match self.endpoint.source().body.remaining() {
             _ if self.compressed.is_some() => NEVER,
             Some(left) if left > 0 && left <= ORDINARY as u64 => self.after_gap(Duration::ZERO),
@@ -105,7 +108,8 @@ impl Exchange<'_> {
     /// Writes the head of the response with all edits applied.
     pub(super) fn write_response(&mut self) {
         self.evaluate_response();
-        let Scratch { cookie, value, response_values, sent_head, .. } = &mut *self.scratch;
+        let replaces_error = self.plan.is_some_and(|plan| plan.replaces_error().is_some());
+        let Scratch { cookie, challenge, value, response_values, sent_head, .. } = &mut *self.scratch;
         let context = ResponseContext {
             live: self.live,
             clock: &self.facts.shard.clock,
@@ -113,6 +117,7 @@ impl Exchange<'_> {
             cookies: cookie,
             compressing: self.compressing,
             values: response_values,
+            added: if replaces_error && self.status == 401 { challenge } else { &[] },
             sent_head,
         };
         let sent = self.compressed.as_mut().map(|body| body.framing());
@@ -123,7 +128,13 @@ impl Exchange<'_> {
     pub(super) fn evaluate_response(&mut self) {
         let mut values = std::mem::take(&mut self.scratch.response_values);
         let rules = &self.live.prepared.fields;
-        let edits = ResponseEdits { plan: self.plan.as_ref(), rules, cookies: b"", compressing: Compressing::Never };
+        let edits = ResponseEdits {
+            plan: self.plan.as_ref(),
+            rules,
+            cookies: b"",
+            compressing: Compressing::Never,
+            added: &[],
+        };
         values.fill(&edits, |template, out| self.expand_template(template, out));
         self.scratch.response_values = values;
     }

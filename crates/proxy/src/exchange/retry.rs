@@ -49,6 +49,9 @@ impl Exchange<'_> {
 
     /// Whether the request itself may be sent again.
     fn may_send_again(&self, retry: &Retry, unprocessed: bool) -> bool {
+        if self.bodiless {
+            return !self.client.is_answered();
+        }
         let safe = unprocessed || self.endpoint.sent() == 0 || self.is_idempotent() || retry.on.non_idempotent;
         safe && !self.client.is_answered() && self.client.can_rewind()
     }

@@ -152,10 +152,9 @@ impl Exchange<'_> {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         while !self.endpoint.request_is_over() {
             let source = self.client.source();
-            // An authentication service gets the request without its body.
-            let bodiless = self.asks.is_some();
+            let bodiless = self.bodiless;
             let filled = bodiless || self.endpoint.take_body(source).map_err(Failure::RequestBody)?;
-            if !self.allowance.max_body.admits(source.body.data_len()) {
+            if !bodiless && !self.allowance.max_body.admits(source.body.data_len()) {
                 return Poll::Ready(Err(Failure::BodyTooLarge));
             }
             let before = self.endpoint.sent();

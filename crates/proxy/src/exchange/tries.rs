@@ -20,7 +20,7 @@ use crate::http::BodyForm;
 use crate::http2::{self, NewConnection, StreamChoice, StreamPlace};
 use crate::limit::TRIES;
 use crate::message::UpstreamRequest;
-use crate::reason::Reason;
+use crate::reason::{Cause, Reason};
 use crate::record::Try;
 use crate::shard::connect::{self, ConnectError};
 use crate::stream::Upstream;
@@ -59,7 +59,8 @@ impl Expand for OfExchange<'_, '_> {
 }
 
 impl Exchange<'_> {
-    /// Sends the request to a backend and the response to the client. `known` is a service that was looked up for the decision, most
+    /// Sends the request to a backend and the response to the client, unless that is an error to be replaced, whose status is returned.
+    /// `known` is a service that was looked up for the decision, most
     /// likely the one needed.
     ///
     /// # Errors
@@ -68,7 +69,7 @@ impl Exchange<'_> {
         &mut self,
         forwarding: Forwarding<'_>,
         known: Option<Rc<Service>>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<u16>, Failure> {
         let forward = forwarding.rule;
         let policy = &*forward.policy;
         self.allowance = Allowance {
@@ -121,7 +122,14 @@ impl Exchange<'_> {
                         self.end_try(&service, &attempt, status, reason);
                         continue;
                     }
-                    return self.respond(forward, &service, &attempt).await;
+                    if self.intercepts(status) {
+                        let discarded = Box::pin(self.discard_response(self.client.method())).await;
+                        let reason = (status >= 500).then_some(Reason::Upstream5xx);
+                        self.end_try(&service, &attempt, status, reason);
+                        self.cause = reason.map(Cause::from);
+                        return discarded.map(|()| Some(status));
+                    }
+                    return self.respond(forward, &service, &attempt).await.map(|()| None);
                 }
                 Err(failure) => failure,
             };
@@ -212,9 +220,9 @@ impl Exchange<'_> {
         if self.asks.is_none() && self.client.would_switch_at(self.endpoint.status()) {
             return Err(Failure::Upgrade);
         }
-        // An authentication service was not asked for another protocol.
+        // Only the client's own request asks for another protocol.
         if switches
-            && (self.asks.is_some() || !(self.endpoint.has_sent_all() && self.endpoint.agrees_to_switch(&self.client)))
+            && (self.bodiless || !(self.endpoint.has_sent_all() && self.endpoint.agrees_to_switch(&self.client)))
         {
             return Err(Failure::Upgrade);
         }
@@ -330,7 +338,9 @@ impl Exchange<'_> {
 
     /// Returns everything to its state before the first byte was sent.
     fn begin_try(&mut self) {
-        self.client.rewind();
+        if !self.bodiless {
+            self.client.rewind();
+        }
         self.endpoint.begin();
         self.limits = Gaps::NONE;
     }

@@ -218,6 +218,7 @@ mod tests {
             cookies: b"",
             compressing: Compressing::Never,
             values: &values,
+            added: &[],
             sent_head: &mut sent_head,
         };
         let to = AnswerTo { head_only, persistence: Persistence::Kept };

@@ -20,9 +20,9 @@ use crate::diagnostic::{Diagnostic, Reason, Severity, bounded};
 use crate::limit;
 use crate::value::{
     AccessList, BrotliLevel, CommaList, FieldCount, GoDuration, GzipLevel, HeaderBuffers, HeaderName, HeaderNames,
-    HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream, NginxTime, ObjectRef, RiskLevel,
-    Seconds, SessionTicketKey, Size, Text, TlsCiphers, TlsGroups, TlsProtocols, UriPatterns, UserAgents, Value,
-    WorkerProcesses,
+    HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream, NginxTime, ObjectRef, ReplacedStatuses,
+    RiskLevel, Seconds, SessionTicketKey, Size, Text, TlsCiphers, TlsGroups, TlsProtocols, UriPatterns, UserAgents,
+    Value, WorkerProcesses,
 };
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
@@ -36,6 +36,10 @@ pub(crate) const TRIES: &str = "there are 32 tries at most, where ingress-nginx 
 
 /// How `proxy-buffer-size` differs, annotation and key.
 pub(crate) const RESPONSE_HEAD: &str = "heads of up to 64 KiB pass whatever is set, and none above 1 MiB";
+
+/// How `custom-http-errors` differs, annotation and key.
+pub(crate) const ERROR_PAGES: &str = "the default backend is asked with GET, or HEAD, and without the request's body; where it has no endpoint, or fails, \
+     errors stay what they are, and ingress-nginx makes 404 or 502 of them; calls of gRPC are left alone";
 
 /// How `use-gzip` and `enable-brotli` differ.
 const NO_TRANSFORM: &str = "a response with `Cache-Control: no-transform` stays as it is, which nginx ignores";
@@ -249,6 +253,11 @@ configmap! {
         /// could not connect isn't counted.
         "retry-budget" => retry_budget: u32 = "20",
             [Differs("a key of Fairway's own: ingress-nginx has no such limit")];
+        /// Responses of backends and errors of Fairway that `--default-backend-service` replaces, for Ingresses without a list of
+        /// their own.
+        "custom-http-errors" => custom_http_errors: ReplacedStatuses = "", [Differs(ERROR_PAGES)], same if KeySpec::is_neutral;
+        /// Passes errors of backends on unchanged.
+        "disable-proxy-intercept-errors" => disable_proxy_intercept_errors: bool = "false";
         /// How endpoints are chosen.
         "load-balance" => load_balance: LoadBalance = "round_robin";
         /// Sends to cluster addresses of Services instead of to their endpoints.

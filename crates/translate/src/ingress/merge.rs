@@ -89,6 +89,7 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
         denied,
         regex,
         pattern: input.pattern,
+        default_backend: input.default_backend,
         backend_tls: if config.proxy_ssl_location_only { None } else { of_host() },
     };
     let parts = input.parts.iter().zip(&backend_tls).zip(uncertified).zip(&input.user_auth);
@@ -428,7 +429,7 @@ impl<'a> Merging<'a> {
             self.routes.push(common.catch_all(path, own(part)));
             return;
         }
-        let mut filters = built_in_gate(self.input.config);
+        let mut filters = built_in_gate(self.input.config, self.input.default_backend, policies);
         let action = match self.input.default_backend {
             Some(backend) => {
                 filters.push(Filter::NotFoundWithoutEndpoints);

@@ -266,6 +266,12 @@ pub(crate) fn parse(
         let message = "expected rules or a default backend; the Ingress serves nothing";
         reading.report(Severity::Warning, Reason::InvalidBackend, "spec".into(), "", message);
     }
+    if annotations.proxying.http_errors.is_some() && fallback.is_none() && options.default_backend_service.is_none() {
+        let field = format!("metadata.annotations[\"{}/custom-http-errors\"]", options.annotations_prefix);
+        let message = "expected a default backend as well, by the annotation default-backend or --default-backend-service: there is none to \
+                       replace the errors, so they stay what they are";
+        reading.report(Severity::Warning, Reason::IneffectiveAnnotation, field, "", message);
+    }
     let auth_backends = reading.external_auth(&annotations, catch_all, options);
     let aliases = reading.aliases(&annotations, &options.annotations_prefix);
     reading.rewrite_variables(&annotations, &options.annotations_prefix);

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use fairway_model::{
-    AccessList, Action, BackendName, BasicAuth, Body, ByteLimit, Cors, Filter, Forward, ForwardPolicy, HostPattern,
-    HttpsRedirect, Location, Origins, PathMatch, Redirect, RedirectBase, Refusal, Respond, Retry, RetryOn, Rewrite,
-    Route, Template, UpstreamProtocol, UpstreamTls,
+    AccessList, Action, BackendName, BasicAuth, Body, ByteLimit, Cors, ErrorPages, Filter, Forward, ForwardPolicy,
+    HostPattern, HttpsRedirect, Location, Origins, PathMatch, Redirect, RedirectBase, Refusal, Respond, Retry, RetryOn,
+    Rewrite, Route, Template, UpstreamProtocol, UpstreamTls,
 };
 
 use super::backend_tls::BackendTls;
@@ -31,6 +31,8 @@ pub(crate) struct HostScope<'a> {
     pub(crate) regex: bool,
     /// The host.
     pub(crate) pattern: &'a HostPattern,
+    /// `--default-backend-service`.
+    pub(crate) default_backend: Option<&'a BackendName>,
     /// TLS to backends, from the first Ingress with a Secret for it; `None` if each Ingress decides for itself.
     pub(crate) backend_tls: Option<BackendTls>,
 }
@@ -64,6 +66,7 @@ pub(crate) struct Common<'a> {
     policy: Arc<ForwardPolicy>,
     /// The same without TLS.
     clear: Arc<ForwardPolicy>,
+    error_pages: Option<Filter>,
     access: Option<Filter>,
     password: Option<Filter>,
     authentication: Option<Filter>,
@@ -130,9 +133,11 @@ impl<'a> Common<'a> {
             (None, UpstreamProtocol::Http1) => clear.clone(),
             (tls, protocol) => policies.of(&part.annotations, scope.config, protocol, tls),
         };
+        let error_pages = error_pages(part, scope, policies);
         Self {
             part,
             scope,
+            error_pages,
             policy,
             clear,
             access,
@@ -193,7 +198,8 @@ impl<'a> Common<'a> {
 
     /// The answer to requests for a path that can't be matched: they must not fall through to a wider route.
     pub(crate) fn refused(&self, section: &str, rule: &str, path: PathMatch, reason: String) -> Route {
-        let mut filters = vec![Filter::StrictTransportSecurity];
+        let mut filters: Vec<Filter> = self.error_pages.clone().into_iter().collect();
+        filters.push(Filter::StrictTransportSecurity);
         filters.push(Filter::Refuse(Refusal { reason: reason.into() }));
         let action = Action::Respond(Respond::page(503));
         Route { rule: rule.into(), filters, ..Route::new(self.part.origin.section(section), path, action) }
@@ -201,6 +207,7 @@ impl<'a> Common<'a> {
 
     fn gate(&self, rule: &str) -> Vec<Filter> {
         let mut filters = Vec::with_capacity(3);
+        filters.extend(self.error_pages.clone());
         filters.push(Filter::StrictTransportSecurity);
         match self.denied.clone().or_else(|| self.global_authentication(rule)) {
             Some(reason) => filters.push(Filter::Refuse(Refusal { reason })),
@@ -341,6 +348,37 @@ impl<'a> Common<'a> {
     }
 }
 
+/// The filter that replaces errors. A list of the Ingress replaces that of the ConfigMap, and only with such a list does the Service of
+/// `default-backend` answer.
+fn error_pages(part: &Part, scope: &HostScope<'_>, policies: &mut Policies) -> Option<Filter> {
+    let (config, proxying) = (scope.config, &part.annotations.proxying);
+    let own = proxying.http_errors.as_ref().map(|list| &list.0);
+    let fallback = own.and(part.fallback.as_ref()).map(|fallback| fallback.name());
+    let statuses = own.unwrap_or(&config.custom_http_errors.statuses);
+    let pass = proxying.pass_errors.unwrap_or(config.disable_proxy_intercept_errors);
+    error_filter(statuses, pass, fallback, scope.default_backend, || policies.plain(config))
+}
+
+fn error_filter(
+    statuses: &[u16],
+    only_own: bool,
+    first: Option<BackendName>,
+    default_backend: Option<&BackendName>,
+    policy: impl FnOnce() -> Arc<ForwardPolicy>,
+) -> Option<Filter> {
+    if statuses.is_empty() {
+        return None;
+    }
+    let mut backends = first.into_iter().chain(default_backend.cloned());
+    let forward = Forward {
+        backends: backends.next()?.into(),
+        fallback: backends.next(),
+        session_cookie_path: None,
+        policy: policy(),
+    };
+    Some(Filter::ErrorPages(Arc::new(ErrorPages { statuses: statuses.to_vec(), only_own, forward })))
+}
+
 /// The filter for cross-origin requests. A list in which no origin is left admits none, and then preflights aren't answered either.
 fn cors(annotations: &CrossOrigin) -> Option<Filter> {
     if annotations.enabled != Some(true) {
@@ -394,9 +432,16 @@ fn access(annotations: &IngressAnnotations, config: &GlobalConfig) -> (Option<Fi
     (Some(Filter::AccessList(list)), None)
 }
 
-/// The access list of the built-in catch-all, which belongs to no Ingress.
-pub(crate) fn built_in_gate(config: &GlobalConfig) -> Vec<Filter> {
-    let mut filters = vec![Filter::StrictTransportSecurity];
+/// The filters of the built-in catch-all, which belongs to no Ingress.
+pub(crate) fn built_in_gate(
+    config: &GlobalConfig,
+    default_backend: Option<&BackendName>,
+    policies: &mut Policies,
+) -> Vec<Filter> {
+    let (statuses, pass) = (&config.custom_http_errors.statuses, config.disable_proxy_intercept_errors);
+    let errors = error_filter(statuses, pass, None, default_backend, || policies.plain(config));
+    let mut filters: Vec<Filter> = errors.into_iter().collect();
+    filters.push(Filter::StrictTransportSecurity);
     match &config.block {
         value::AccessList::Unset => {}
         value::AccessList::Networks(deny) => {

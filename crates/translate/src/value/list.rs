@@ -1,5 +1,7 @@
 //! Lists separated by commas.
 
+use std::str::FromStr;
+
 use super::text::is_pattern;
 use super::{HeaderName, Value};
 
@@ -24,6 +26,47 @@ impl Value for CommaList {
     fn parse(text: &str) -> Option<Self> {
         Some(Self(entries(text).map(str::to_owned).collect()))
     }
+}
+
+/// Statuses of error responses.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+pub struct ErrorStatuses(pub Vec<u16>);
+
+impl Value for ErrorStatuses {
+    const SYNTAX: &'static str = "statuses from 400 to 599, separated by commas";
+
+    fn parse(text: &str) -> Option<Self> {
+        let (statuses, left_out) = statuses(text, 400);
+        (left_out.is_empty() && !statuses.is_empty()).then_some(Self(statuses))
+    }
+}
+
+/// Statuses of responses to replace. Invalid entries are left out, and the others stay.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+pub struct ReplacedStatuses {
+    /// The statuses, ascending.
+    pub statuses: Vec<u16>,
+    left_out: Vec<String>,
+}
+
+impl Value for ReplacedStatuses {
+    const SYNTAX: &'static str = "statuses from 300 to 599, separated by commas";
+
+    fn parse(text: &str) -> Option<Self> {
+        let (statuses, left_out) = statuses(text, 300);
+        Some(Self { statuses, left_out })
+    }
+
+    fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+}
+
+fn statuses(text: &str, least: u16) -> (Vec<u16>, Vec<String>) {
+    let (mut statuses, left_out) = sift(text, |entry| u16::from_str(entry).ok().filter(|it| (least..600).contains(it)));
+    statuses.sort_unstable();
+    statuses.dedup();
+    (statuses, left_out)
 }
 
 /// Names of headers. Invalid entries are left out, and the others stay.

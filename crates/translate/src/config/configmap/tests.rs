@@ -137,8 +137,8 @@ fn verdicts_become_diagnostics() {
     let reasons =
         |data: &[(&str, &str)]| read(data).1.iter().map(|found| (found.severity, found.reason)).collect::<Vec<_>>();
     assert_eq!(reasons(&[("main-snippet", "x")]), [(Severity::Error, Reason::RefusedConfiguration)]);
-    assert_eq!(reasons(&[("custom-http-errors", "404")]), [(Severity::Warning, Reason::UnsupportedConfiguration)]);
-    assert_eq!(reasons(&[("custom-http-errors", "")]), []);
+    assert_eq!(reasons(&[("enable-syslog", "true")]), [(Severity::Warning, Reason::UnsupportedConfiguration)]);
+    assert_eq!(reasons(&[("enable-syslog", "")]), []);
     assert_eq!(reasons(&[("block-user-agents", "bot")]), [(Severity::Error, Reason::UnsupportedConfiguration)]);
     assert_eq!(reasons(&[("reuse-port", "true")]), [(Severity::Info, Reason::IneffectiveConfiguration)]);
 }
@@ -155,6 +155,7 @@ fn verdicts_follow_the_values() {
         ("proxy-buffer-size", "2m", "differs"),
         ("proxy-request-buffering", "off", "same"),
         ("custom-http-errors", "", "same"),
+        ("custom-http-errors", "404", "differs"),
     ] {
         assert_eq!(spec(key).unwrap().verdict_of(value).label(), label, "{key}: {value}");
     }

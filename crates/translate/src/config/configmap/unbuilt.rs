@@ -60,16 +60,12 @@ unbuilt! {
     "block-user-agents" = "": NotYet("requests aren't blocked by User-Agent yet"), restricts;
     /// Memory for a request body.
     "client-body-buffer-size" = "8k": BUFFERS;
-    /// Statuses that are replaced by a page of the default backend.
-    "custom-http-errors" = "": NotYet("errors are passed on as they are");
     /// Clients with a debug log.
     "debug-connections" = "": NGINX_ONLY;
     /// Content type of Fairway's own responses.
     "default-type" = "text/html": NotYet("our own answers say their type themselves");
     /// Skips IPv6 addresses in DNS.
     "disable-ipv6-dns" = "": NotYet("both kinds of addresses are looked up");
-    /// Passes errors of backends on unchanged.
-    "disable-proxy-intercept-errors" = "false": Harmless("no error of a backend is replaced so far");
     /// Logs requests that the built-in default backend answers.
     "enable-access-log-for-default-backend" = "false": NotYet("they are logged like all others");
     /// Writes files asynchronously.

@@ -4,14 +4,14 @@
 use fairway_model::NetworkSet;
 
 use super::{Meanwhile, OnInvalid, Scope, Spec, annotations};
-use crate::configmap::{CONNECT_RETRIED, RESPONSE_HEAD, TRIES};
+use crate::configmap::{CONNECT_RETRIED, ERROR_PAGES, RESPONSE_HEAD, TRIES};
 use crate::value::{
     AffinityKind, AffinityMode, AppRoot, AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthSecretType, AuthSnippet,
     AuthType, AuthUrl, BackendProtocol, CertificatePage, CommonName, CookieDomain, CookieName, CookiePath,
-    CopiedFields, CorsExposed, CorsHeaders, CorsMethods, CorsOrigins, ForwardedPrefix, HashKey, HostAliases,
-    LoadBalance, NextUpstream, RedirectParam, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy, Seconds,
-    SecretName, ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch, TlsProtocols, Value, VerifyClient,
-    Vhost,
+    CopiedFields, CorsExposed, CorsHeaders, CorsMethods, CorsOrigins, ErrorStatuses, ForwardedPrefix, HashKey,
+    HostAliases, LoadBalance, NextUpstream, RedirectParam, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy,
+    Seconds, SecretName, ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch, TlsProtocols, Value,
+    VerifyClient, Vhost,
 };
 use crate::verdict::Verdict::{self, Differs};
 
@@ -192,6 +192,12 @@ annotations! {
             = Differs("gRPC clients get the proxy's own errors as grpc-status; proxy-ssl-* applies to GRPCS as it does to HTTPS; with FCGI the paths answer 503");
         /// A Service that answers if the rule's own has no ready endpoint.
         "default-backend" => default_backend: ServiceName [Location, Low, Reject];
+        /// Errors of the backend and of Fairway that the default backend replaces: the Service of `default-backend`, or that of
+        /// `--default-backend-service`. It is asked for `/` and the query, with X-Code, X-Format, X-Original-URI, X-Namespace,
+        /// X-Ingress-Name, X-Service-Name, X-Service-Port and X-Request-ID, and its status counts. Replaces the ConfigMap's list.
+        "custom-http-errors" => http_errors: ErrorStatuses [Location, Low, Reject] = Differs(ERROR_PAGES);
+        /// Passes errors of the backend on unchanged; those of Fairway are replaced all the same.
+        "disable-proxy-intercept-errors" => pass_errors: bool [Location, Low, Default];
         /// The Host header that the endpoints see.
         "upstream-vhost" => vhost: Vhost [Location, Low, Reject];
         /// Time to connect to an endpoint, for each try.

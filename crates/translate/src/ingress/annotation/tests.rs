@@ -79,6 +79,8 @@ const CASES: &[(&str, &str, &str)] = &[
     ("auth-tls-pass-certificate-to-upstream", "true", "on"),
     ("backend-protocol", "http", "SPDY"),
     ("default-backend", "errors", "other/errors"),
+    ("custom-http-errors", "404,503", "404,200"),
+    ("disable-proxy-intercept-errors", "true", "on"),
     ("upstream-vhost", "shop.internal", "a b"),
     ("proxy-connect-timeout", "5", "5s"),
     ("proxy-send-timeout", "60", "1m"),

@@ -109,11 +109,6 @@ unbuilt! {
 
     /// Headers that are set on responses.
     "custom-headers": "a ConfigMap, `namespace/name`" [Location, Medium] SERVE, NotYet("no header is added yet");
-    /// Statuses that are replaced by a page of the default backend.
-    "custom-http-errors": "statuses separated by commas" [Location, Low] SERVE, NotYet("errors are passed on as they are");
-    /// Passes errors of the backend on unchanged.
-    "disable-proxy-intercept-errors": "`true` or `false`" [Location, Low] SERVE,
-        Harmless("no error of a backend is replaced so far");
     /// The Connection header for the backend.
     "connection-proxy-header": "`close` or `keep-alive`" [Location, Low] SERVE,
         NotYet("connections to backends are always kept alive"), neutral "keep-alive";

@@ -1,0 +1,123 @@
+//! Error responses that another service replaces. That service gets a request of its own, without the client's body, and the client
+//! gets its response. If the service fails, the client gets the proxy's own page for the error.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use fairway_model::ErrorResponse;
+use fairway_model::decision::{Plan, Step};
+
+use super::authenticate::challenges;
+use super::{Exchange, grpc};
+use crate::error::{CLIENT_CLOSED, Failure, Side};
+use crate::http::{BodyForm, FieldsView, Method};
+use crate::limit::{DISCARDED_BODY, DISCARDED_BODY_WAIT};
+use crate::pipeline;
+
+impl<'a> Exchange<'a> {
+    /// Whether the route lets another service replace an error of the proxy's own.
+    pub(super) fn may_replace(&self, status: u16) -> bool {
+        self.plan.is_some_and(|plan| plan.may_replace(ErrorResponse { status, of_endpoint: false }))
+    }
+
+    /// Asks the service that replaces an error response, and sends its response. `false` if the client has to get the proxy's own page.
+    pub(super) async fn replace_error(&mut self, error: ErrorResponse) -> bool {
+        let Some(plan) = self.plan_in_place_of(error) else { return false };
+        let Step::Forward(forwarding) = plan.step else { return false };
+        let (before, service) = (self.plan.replace(plan), self.service.take());
+        self.scratch.tried.clear();
+        self.bodiless = true;
+        let answered = self.forward(forwarding, None).await;
+        self.bodiless = false;
+        let Err(failure) = answered else { return true };
+        tracing::debug!(failure_reason = failure.reason().as_str(), "the service for error pages failed");
+        self.endpoint.disconnect();
+        if self.status != 0 {
+            self.client.cut_response(failure.side() == Side::Downstream);
+            return true;
+        }
+        if failure.status() == CLIENT_CLOSED {
+            self.cause = Some(failure.cause());
+            self.status = CLIENT_CLOSED;
+            self.client.give_up();
+            return true;
+        }
+        (self.plan, self.service) = (before, service);
+        false
+    }
+
+    /// Whether another service is there to replace a response of the endpoint. What it demands of the client is kept.
+    pub(super) fn intercepts(&mut self, status: u16) -> bool {
+        let error = ErrorResponse { status, of_endpoint: true };
+        if !self.plan.is_some_and(|plan| plan.may_replace(error)) || self.plan_in_place_of(error).is_none() {
+            return false;
+        }
+        if status == 401 {
+            let response = self.endpoint.response();
+            let fields = FieldsView { fields: response.parsed.fields(), bytes: response.bytes };
+            self.scratch.challenge = challenges(fields).collect();
+        }
+        true
+    }
+
+    /// The plan to replace an error response, if a service is there to do it.
+    fn plan_in_place_of(&mut self, error: ErrorResponse) -> Option<Plan<'a>> {
+        let plan = self.plan.filter(|plan| plan.may_replace(error))?;
+        let head = self.client.head()?;
+        // Clients of gRPC read no pages, and an exchange that has spoken HTTP/2 to an endpoint stays with it.
+        if grpc::is_call(head) || self.endpoint.is_http2() {
+            return None;
+        }
+        pipeline::replace_error(&self.facts.shard, self.live, head, &plan, error, &mut self.scratch.decision)
+    }
+
+    /// Discards the body of a response to a request with `method`, so that its connection can be used again. One that is too long, or
+    /// doesn't come, costs the connection and nothing else.
+    ///
+    /// # Errors
+    /// If the client has gone meanwhile.
+    pub(super) async fn discard_response(&mut self, method: Method) -> Result<(), Failure> {
+        self.endpoint.begin_body(method, BodyForm::Frames);
+        // The client waits for this only as long as it makes no difference.
+        self.limits.read = self.after_gap(DISCARDED_BODY_WAIT);
+        let whole = poll_fn(|cx| self.poll_discard(cx)).await?;
+        let shard = &self.facts.shard;
+        if whole
+            && let Some(up) = self.endpoint.take_reusable(method)
+            && !shard.is_draining()
+        {
+            shard.upstreams.pool.borrow_mut().put(up, shard.timers.now(), &self.live.prepared.pool);
+        }
+        Ok(())
+    }
+
+    /// Receives and discards; ready with whether the end was reached.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Failure>> {
+        loop {
+            let source = self.endpoint.source();
+            loop {
+                match source.take_data(usize::MAX, |_| {}) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(_) => return Poll::Ready(Ok(false)),
+                }
+            }
+            if source.body.has_ended() {
+                return Poll::Ready(Ok(true));
+            }
+            if self.endpoint.body_received() > DISCARDED_BODY {
+                return Poll::Ready(Ok(false));
+            }
+            match self.endpoint.poll_receive(cx, &self.facts.shard.store) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(false)),
+                Poll::Pending => {
+                    return self.poll_waiting(cx).map(|failure| match failure.side() {
+                        Side::Upstream => Ok(false),
+                        _ => Err(failure),
+                    });
+                }
+            }
+        }
+    }
+}
