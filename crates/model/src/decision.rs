@@ -17,9 +17,10 @@ use std::sync::Arc;
 use crate::client::{Arrival, ClientView};
 use crate::path::{self, InvalidPath};
 use crate::{
-    Action, AuthAnswer, AuthGiven, Backend, BackendName, BasicAuth, ClientAuth, ClientIdentity, Cors, ErrorPages,
-    ErrorResponse, ExternalAuth, FieldEdit, FieldRules, Fields, Filter, Forward, Host, Protocol, Refusal, RequestView,
-    Respond, Route, Scheme, Snapshot, TableName, Target, TooLong, UpstreamProtocol, UpstreamTls, canonical_host,
+    Action, AuthAnswer, AuthGiven, Backend, BackendName, Backends, BasicAuth, CanaryChoice, ClientAuth, ClientIdentity,
+    Cors, ErrorPages, ErrorResponse, ExternalAuth, FieldEdit, FieldRules, Fields, Filter, Forward, Host, Protocol,
+    Refusal, RequestView, Respond, Route, Scheme, Snapshot, TableName, Target, TooLong, UpstreamProtocol, UpstreamTls,
+    canonical_host,
 };
 
 pub use self::message::{Expand, RequestEdits, ResponseEdits};
@@ -49,6 +50,9 @@ pub trait Facts {
     /// 64 random bits.
     fn random(&mut self) -> u64;
 
+    /// Whether the request belongs to a session with an endpoint of `backend`, by the session cookie of the backend `main`.
+    fn has_session(&mut self, main: &BackendName, backend: &BackendName) -> bool;
+
     /// The client's certificate, verified as `wanted`. Asked only over TLS, if the host wants one or the connection was
     /// made for a host that does. `None` if the connection was made for a host that wants something else.
     fn client_identity(&mut self, wanted: Option<&Arc<ClientAuth>>) -> Option<Arc<ClientIdentity>>;
@@ -66,6 +70,10 @@ impl Facts for SnapshotFacts<'_> {
 
     fn random(&mut self) -> u64 {
         0
+    }
+
+    fn has_session(&mut self, _: &BackendName, _: &BackendName) -> bool {
+        false
     }
 
     fn client_identity(&mut self, _: Option<&Arc<ClientAuth>>) -> Option<Arc<ClientIdentity>> {
@@ -110,6 +118,8 @@ pub struct Plan<'s> {
     pub passed: usize,
     scheme: Scheme,
     chosen: Option<Forwarding<'s>>,
+    /// The choice between a backend and its alternative, if there was one.
+    canary: Option<CanaryChoice<'s>>,
     /// Whether the request gets an error page in place of what it asked for, so that its query does not count.
     replaced: bool,
     /// What replaces error responses.
@@ -294,6 +304,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
                 passed: 0,
                 scheme: received.arrival.scheme,
                 chosen: None,
+                canary: None,
                 replaced: false,
                 errors: None,
                 error: None,
@@ -353,19 +364,24 @@ pub fn replace_error<'s, 'a, F: Fields<'a>>(
         Action::Forward(forward) => forward.backends.names().next(),
         Action::Redirect(_) | Action::Respond(_) => None,
     };
-    let asked = plan.chosen.map(|chosen| chosen.in_place_of.unwrap_or(chosen.backend)).or_else(first);
+    let main = |chosen: Forwarding<'s>| match plan.alternative_of() {
+        Some(main) => main,
+        None => chosen.in_place_of.unwrap_or(chosen.backend),
+    };
+    let asked = plan.chosen.map(main).or_else(first);
     // As in ingress-nginx, what the route does to its responses is not done to these.
     let mut other = Plan {
         errors: None,
         error: Some(error.status),
         chosen: None,
+        canary: None,
         edits_request: false,
         edits_response: false,
         cors: None,
         allowed_by: None,
         ..*plan
     };
-    let chosen = choose(&pages.forward, facts, &mut other).ok().filter(|chosen| chosen.open)?;
+    let chosen = choose(&pages.forward, head, facts, &mut other).ok().filter(|chosen| chosen.open)?;
     other.step = Step::Forward(Forwarding { in_place_of: asked, ..chosen });
     scratch.target.clear();
     scratch.target.push(b'/');
@@ -378,6 +394,17 @@ pub fn replace_error<'s, 'a, F: Fields<'a>>(
 }
 
 impl<'s> Plan<'s> {
+    /// The choice between a backend and its alternative, if there was one.
+    pub fn canary(&self) -> Option<CanaryChoice<'s>> {
+        self.canary
+    }
+
+    /// The backend whose alternative was chosen.
+    #[inline]
+    pub fn alternative_of(&self) -> Option<&'s BackendName> {
+        self.canary.filter(|choice| choice.alternative).map(|choice| &choice.canary.main)
+    }
+
     /// The status of the error response in whose place another service is asked, which gets no body.
     #[inline]
     pub fn replaces_error(&self) -> Option<u16> {
@@ -550,7 +577,7 @@ fn apply<'s, 'a, F: Fields<'a>>(
             Step::Redirect(redirect.status)
         }),
         Filter::RequireEndpoints | Filter::NotFoundWithoutEndpoints => match &route.action {
-            Action::Forward(forward) => match choose(forward, facts, plan) {
+            Action::Forward(forward) => match choose(forward, &received.head, facts, plan) {
                 Ok(chosen) if chosen.open => None,
                 Err(failure) if failure != Failure::NoEndpoint => Some(Step::Fail(failure)),
                 chosen => Some(match (filter, chosen) {
@@ -617,12 +644,17 @@ fn send<'s, 'a, F: Fields<'a>>(
         scratch.target.push(b'?');
         scratch.target.extend_from_slice(query);
     }
-    choose(forward, facts, plan)
+    choose(forward, &received.head, facts, plan)
 }
 
-/// Chooses the backend once: one of the rule by weight, or the fallback if that one has no endpoint. If neither has
+/// Chooses the backend once: one of the rule by weight or as its canary says, or the fallback if that one has no endpoint. If neither has
 /// one, the first, so that the log can name it.
-fn choose<'s>(forward: &'s Forward, facts: &mut impl Facts, plan: &mut Plan<'s>) -> Result<Forwarding<'s>, Failure> {
+fn choose<'s, 'a, F: Fields<'a>>(
+    forward: &'s Forward,
+    head: &RequestView<'a, F>,
+    facts: &mut impl Facts,
+    plan: &mut Plan<'s>,
+) -> Result<Forwarding<'s>, Failure> {
     if let Some(chosen) = plan.chosen {
         return Ok(chosen);
     }
@@ -630,7 +662,11 @@ fn choose<'s>(forward: &'s Forward, facts: &mut impl Facts, plan: &mut Plan<'s>)
     let scheme = plan.scheme;
     let chosen = |backend, in_place_of, open| Forwarding { rule: forward, backend, in_place_of, open, scheme };
     let found = if facts.is_open(first) {
-        chosen(first, None, true)
+        if let Backends::Canary(canary) = &forward.backends {
+            plan.canary = Some(canary.choose(head, facts));
+        }
+        let alternative = plan.canary.filter(|choice| choice.alternative).map(|choice| &choice.canary.alternative);
+        chosen(alternative.unwrap_or(first), None, true)
     } else {
         match &forward.fallback {
             Some(fallback) if facts.is_open(fallback) => chosen(fallback, Some(first), true),

@@ -26,6 +26,7 @@ mod pattern;
 
 mod backend;
 mod basic_auth;
+mod canary;
 mod capture;
 mod certificate;
 mod chain;
@@ -65,6 +66,7 @@ mod upstream_tls;
 
 pub use backend::{Affinity, AffinityMode, Backend, Balance, HashBalance, Protocol, SameSite, SessionCookie};
 pub use basic_auth::{BasicAuth, Users};
+pub use canary::{Canary, CanaryBy, CanaryChoice, CanaryField, CanaryValue};
 pub use capture::{CaptureTemplate, TooLong, append_within};
 pub use certificate::{Certificate, PrivateKey};
 pub use chain::ErrorChain;

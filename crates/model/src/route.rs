@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::capture::with_groups;
 use crate::path::{InvalidPath, canonicalize_configured};
 use crate::{
-    BackendName, CaptureTemplate, Conditions, ConfiguredName, Fields, Filter, ForwardPolicy, Hostname, Origin,
+    BackendName, Canary, CaptureTemplate, Conditions, ConfiguredName, Fields, Filter, ForwardPolicy, Hostname, Origin,
     RequestView, TooLong,
 };
 
@@ -369,6 +369,8 @@ pub enum Backends {
     One(BackendName),
     /// Each backend gets its share.
     Weighted(Vec<WeightedBackend>),
+    /// One backend, or its alternative.
+    Canary(Box<Canary>),
 }
 
 /// A backend that gets a share of the requests of a rule.
@@ -386,15 +388,18 @@ impl Backends {
         let (one, list) = match self {
             Self::One(name) => (Some(name), &[][..]),
             Self::Weighted(list) => (None, &list[..]),
+            Self::Canary(canary) => (Some(&canary.main), &[][..]),
         };
-        one.into_iter().chain(list.iter().map(|share| &share.backend))
+        let alternative = if let Self::Canary(canary) = self { Some(&canary.alternative) } else { None };
+        one.into_iter().chain(list.iter().map(|share| &share.backend)).chain(alternative)
     }
 
-    /// Chooses one of the backends by weight; `random` is called only if there is a choice. `None` if all weights are
+    /// Chooses one of the backends by weight, and the main one of a canary; `random` is called only if there is a choice. `None` if all weights are
     /// 0.
     pub fn choose(&self, random: impl FnOnce() -> u64) -> Option<&BackendName> {
         match self {
             Self::One(name) => Some(name),
+            Self::Canary(canary) => Some(&canary.main),
             Self::Weighted(list) => {
                 let total: u64 = list.iter().map(|share| u64::from(share.weight)).sum();
                 let wide = u128::from(random()) * u128::from(total);
@@ -427,6 +432,7 @@ impl fmt::Display for Backends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::One(name) => name.fmt(f),
+            Self::Canary(canary) => write!(f, "{}, or {}", canary.main, canary.alternative),
             Self::Weighted(list) => {
                 for (at, share) in list.iter().enumerate() {
                     write!(f, "{}{} {}", if at > 0 { ", " } else { "" }, share.weight, share.backend)?;

@@ -18,6 +18,7 @@ use fairway_model::client::Arrival;
 struct WorkerFacts<'a> {
     shard: &'a Shard,
     live: &'a Live,
+    head: Spanned<'a, RequestHead>,
     origin: Option<Origin<'a>>,
     /// The service that was asked for last, which most requests are then sent to.
     service: Option<Rc<Service>>,
@@ -44,6 +45,10 @@ impl Facts for WorkerFacts<'_> {
         self.shard.rng.borrow_mut().bits()
     }
 
+    fn has_session(&mut self, main: &BackendName, backend: &BackendName) -> bool {
+        self.shard.upstreams.has_session(self.live, self.head, (main, backend), &self.shard.rng)
+    }
+
     fn client_identity(&mut self, wanted: Option<&Arc<ClientAuth>>) -> Option<Arc<ClientIdentity>> {
         let origin = self.origin?;
         origin.asked?.identity(&self.live.snapshot, origin.table, wanted)
@@ -61,7 +66,7 @@ pub(crate) fn decide<'l>(
 ) -> (Plan<'l>, Option<Rc<Service>>) {
     let Origin { arrival, table, .. } = origin;
     let received = Received { head: head.parsed.view(head.bytes), arrival, table };
-    let mut facts = WorkerFacts { shard, live, origin: Some(origin), service: None };
+    let mut facts = WorkerFacts { shard, live, head, origin: Some(origin), service: None };
     let plan = decision::decide(&live.snapshot, &received, &mut facts, from, scratch);
     (plan, facts.service)
 }
@@ -75,6 +80,6 @@ pub(crate) fn replace_error<'l>(
     error: ErrorResponse,
     scratch: &mut Scratch,
 ) -> Option<Plan<'l>> {
-    let mut facts = WorkerFacts { shard, live, origin: None, service: None };
+    let mut facts = WorkerFacts { shard, live, head, origin: None, service: None };
     decision::replace_error(plan, error, &head.parsed.view(head.bytes), &mut facts, scratch)
 }

@@ -49,6 +49,8 @@ pub struct RequestRecord<'a> {
     pub route: Option<&'a Route>,
     /// The chosen backend, even if it had no endpoint.
     pub backend: Option<&'a Backend>,
+    /// Its alternative, if that one was chosen in its place (a canary).
+    pub alternative: Option<&'a Backend>,
     /// Why the request failed, if it did.
     pub cause: Option<Cause>,
     /// Status of the answer; 0 before there is one, 499 if the client left earlier.

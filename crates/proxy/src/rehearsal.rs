@@ -137,14 +137,15 @@ impl Rehearsal {
         let snapshot = &*self.live.snapshot;
         let mut scratch = Scratch::default();
         let received = Received { head: head.parsed.view(head.bytes), arrival, table };
-        let mut plan = decide(snapshot, &received, &mut RehearsalFacts(self), Start::Head, &mut scratch);
+        let facts = || RehearsalFacts { rehearsal: self, head };
+        let mut plan = decide(snapshot, &received, &mut facts(), Start::Head, &mut scratch);
         // An authentication service that has an endpoint is taken to allow the request.
         let mut fields = Vec::new();
         while let Step::Wait(wait) = plan.step {
             let answer = match wait {
                 Wait::ExternalAuth(auth) => {
                     let mut backends = auth.forward.backends.names();
-                    let open = backends.next().is_some_and(|backend| RehearsalFacts(self).is_open(backend));
+                    let open = backends.next().is_some_and(|backend| facts().is_open(backend));
                     if open { AuthAnswer::Allowed } else { AuthAnswer::Failed }
                 }
                 Wait::Password(auth) => {
@@ -154,7 +155,7 @@ impl Rehearsal {
                     if right == Some(true) { AuthAnswer::Allowed } else { AuthAnswer::Unauthorized }
                 }
             };
-            plan = decide(snapshot, &received, &mut RehearsalFacts(self), Start::Wait(plan, answer), &mut scratch);
+            plan = decide(snapshot, &received, &mut facts(), Start::Wait(plan, answer), &mut scratch);
         }
         let asked = Rehearsing { rehearsal: self, arrival, head: Some(head), plan: Some(&plan), scratch: &scratch };
         let own = |respond: &Respond, cause, redirects| asked.answer(OwnAnswer { respond, cause, redirects });
@@ -173,8 +174,7 @@ impl Rehearsal {
         if let Outcome::Answer { status, .. } = outcome
             && !matches!(plan.step, Step::Redirect(_))
             && let error = (ErrorResponse { status, of_endpoint: false })
-            && let Some(other) =
-                decision::replace_error(&plan, error, &received.head, &mut RehearsalFacts(self), &mut scratch)
+            && let Some(other) = decision::replace_error(&plan, error, &received.head, &mut facts(), &mut scratch)
             && let Step::Forward(forwarding) = other.step
         {
             let asked =
@@ -211,15 +211,23 @@ impl Rehearsal {
 }
 
 /// Assumptions in place of a worker's knowledge: every ready endpoint accepts requests, and every name resolves.
-struct RehearsalFacts<'r>(&'r Rehearsal);
+struct RehearsalFacts<'r> {
+    rehearsal: &'r Rehearsal,
+    head: Spanned<'r, RequestHead>,
+}
 
 impl Facts for RehearsalFacts<'_> {
     fn is_open(&mut self, backend: &BackendName) -> bool {
-        self.0.is_name(backend) || self.0.service(backend).is_some_and(|service| service.is_open())
+        self.rehearsal.is_name(backend) || self.rehearsal.service(backend).is_some_and(|service| service.is_open())
     }
 
     fn random(&mut self) -> u64 {
-        self.0.rng.borrow_mut().bits()
+        self.rehearsal.rng.borrow_mut().bits()
+    }
+
+    fn has_session(&mut self, main: &BackendName, backend: &BackendName) -> bool {
+        let Self { rehearsal, head } = self;
+        rehearsal.upstreams.has_session(&rehearsal.live, *head, (main, backend), &rehearsal.rng)
     }
 
     /// The client of a rehearsal has no certificate.
@@ -288,6 +296,10 @@ impl<'a> Rehearsing<'a, '_> {
         let live = &*self.rehearsal.live;
         let head = self.head.ok_or(Failure::Unwritable)?;
         let service = self.rehearsal.service(forwarding.backend).ok_or(Failure::NoService)?;
+        let main = plan.alternative_of().filter(|_| plan.canary().is_some_and(|choice| choice.canary.sticky));
+        if let Some(affinity) = main.and_then(|main| live.snapshot.backend(main)?.affinity.as_ref()) {
+            service.adopt(affinity, live);
+        }
         let way = |backend: &Backend| (UpstreamVersion::of(forwarding, backend), forwarding.tls(backend));
         let (version, tls) = service.with_backend(way);
         self.rehearsal.upstreams.ways.find(live, version, tls).map_err(Failure::InvalidTls)?;
@@ -372,6 +384,11 @@ impl<'a> Rehearsing<'a, '_> {
             Step::Forward(forwarding) => live.snapshot.backend(forwarding.backend),
             _ => None,
         });
+        let main = self
+            .plan
+            .and_then(Plan::alternative_of)
+            .and_then(|main| live.snapshot.backend(main))
+            .filter(|_| forwarding.is_some());
         let record = RequestRecord {
             peer: self.arrival.peer,
             proxied: None,
@@ -389,7 +406,8 @@ impl<'a> Rehearsing<'a, '_> {
             user: b"",
             host: self.plan.and_then(|plan| plan.host),
             route: self.plan.and_then(|plan| plan.route),
-            backend: forwarding.map(|backend| &**backend),
+            backend: main.or(forwarding).map(|backend| &**backend),
+            alternative: forwarding.filter(|_| main.is_some()).map(|backend| &**backend),
             cause: None,
             status,
             body_sent: 0,

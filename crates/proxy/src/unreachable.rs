@@ -80,7 +80,11 @@ impl Failing {
 
     /// Notes a request that [concerns](Self::concerns) this, and reports the backend if all of its endpoints have failed by now.
     pub(crate) fn note(&mut self, live: &Live, record: &RequestRecord<'_>, now: Instant) {
-        let (Some(tell), Some(route), Some(backend)) = (&self.sink.0, record.route, record.backend) else { return };
+        let (Some(tell), Some(route), Some(backend)) =
+            (&self.sink.0, record.route, record.alternative.or(record.backend))
+        else {
+            return;
+        };
         if self.seen.values().map(HashMap::len).sum::<usize>() + record.tries.len() > REMEMBERED {
             self.seen.retain(|_, endpoints| {
                 endpoints.retain(|_, (_, at)| now.duration_since(*at) < WINDOW);

@@ -3,6 +3,7 @@
 
 pub mod annotation;
 mod backend_tls;
+mod canary;
 mod class;
 mod client_auth;
 mod external_auth;

@@ -34,8 +34,9 @@ pub use list::{
 pub use network::{AccessList, IpList};
 pub use size::{FieldCount, HeaderBuffers, Size};
 pub use text::{
-    AppRoot, CertificatePage, CommonName, CookieDomain, CookieName, CookiePath, ForwardedPrefix, HashKey, HeaderName,
-    LogFormat, ObjectRef, RedirectUrl, RewriteTarget, SecretName, ServerName, ServiceName, Text, Vhost,
+    AppRoot, CanaryHeader, CanaryPattern, CertificatePage, CommonName, CookieDomain, CookieName, CookiePath,
+    ForwardedPrefix, HashKey, HeaderName, LogFormat, ObjectRef, RedirectUrl, RewriteTarget, SecretName, ServerName,
+    ServiceName, Text, Vhost,
 };
 pub use time::{GoDuration, NginxTime, Seconds, SignedSeconds};
 pub use tls::{SessionTicketKey, TlsCiphers, TlsGroups};

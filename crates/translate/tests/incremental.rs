@@ -22,7 +22,10 @@ const NAMESPACES: [&str; 2] = ["a", "b"];
 const HOSTS: [&str; 7] = ["", "a.example", "www.a.example", "b.example", "*.example", "c.x.example", "bad host"];
 const PATHS: [&str; 9] =
     ["/", "/foo", "/foo/", "/foo/bar", "/x(/|$)(.*)", "/y(", "/a%zz", "/.well-known/acme-challenge/t", ""];
-const ANNOTATIONS: [(&str, &str); 30] = [
+const ANNOTATIONS: [(&str, &str); 33] = [
+    ("canary", "true"),
+    ("canary", "true"),
+    ("canary-weight", "50"),
     ("use-regex", "true"),
     ("rewrite-target", "/$2"),
     ("ssl-redirect", "false"),

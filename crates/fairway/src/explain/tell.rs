@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use fairway_model::client::Arrival;
 use fairway_model::decision::{Failure, Plan, Step};
 use fairway_model::{
-    Action, Backend, Balance, ClientAuth, ClientAuthMode, Cors, EndpointState, Endpoints, ErrorPages, ExternalAuth,
-    Filter, Forward, Host, HostPattern, Origin, Origins, PathMatch, Route, Scheme, TableName, canonical_host,
+    Action, Backend, Backends, Balance, CanaryBy, CanaryChoice, ClientAuth, ClientAuthMode, Cors, EndpointState,
+    Endpoints, ErrorPages, ExternalAuth, Filter, Forward, Host, HostPattern, Origin, Origins, PathMatch, Route, Scheme,
+    TableName, canonical_host,
 };
 use fairway_proxy::balance::cookie;
 use fairway_proxy::reason::Cause;
@@ -148,7 +149,8 @@ impl Teller<'_> {
             return format!("the answer of {route} would be {status}, in place of which {place} answers");
         }
         let stands_in = forwarding.in_place_of.map(|other| format!(", in place of {other}, which has no endpoint"));
-        format!("{route} leads to {place}{}", stands_in.unwrap_or_default())
+        let canary = plan.canary().map(|choice| canary(&choice)).unwrap_or_default();
+        format!("{route} leads to {place}{}{canary}", stands_in.unwrap_or_default())
     }
 
     fn answered_why(&self, plan: &Plan<'_>, cause: Option<Cause>, left_out: &[NotLoaded]) -> String {
@@ -381,7 +383,13 @@ impl Teller<'_> {
 
     /// How the endpoint is chosen.
     fn choice(&self, backend: &Backend, forward: &Forward) -> String {
-        if let Some(affinity) = &backend.affinity {
+        let adopted = match &forward.backends {
+            Backends::Canary(canary) if canary.sticky && canary.alternative == backend.name => {
+                self.backend(&canary.main)
+            }
+            _ => None,
+        };
+        if let Some(affinity) = backend.affinity.as_ref().or_else(|| adopted?.affinity.as_ref()) {
             let name = &*affinity.cookie.name;
             let cookies = self.request.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case("cookie"));
             let sent =
@@ -453,6 +461,20 @@ fn limits(forward: &Forward) -> Limits {
         read_timeout: policy.read_timeout.as_secs_f64(),
         tries: policy.retry.tries,
         max_body: (policy.max_body != fairway_model::ByteLimit::NONE).then(|| policy.max_body.bytes()),
+    }
+}
+
+/// What decided between a backend and its canary.
+fn canary(choice: &CanaryChoice<'_>) -> String {
+    let CanaryChoice { canary, alternative, by } = choice;
+    let of = owner(&canary.origin);
+    let share = match by {
+        CanaryBy::Weight => format!(" (it gets {} of {} requests, by chance)", canary.weight, canary.total),
+        _ => String::new(),
+    };
+    match alternative {
+        true => format!(", the canary of {of}, chosen {by}{share}"),
+        false => format!(", and not to {}, the canary of {of}: chosen {by}{share}", canary.alternative),
     }
 }
 

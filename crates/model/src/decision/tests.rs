@@ -256,6 +256,7 @@ fn edits_are_data() {
         passed: 1,
         scheme: Scheme::Http,
         chosen: None,
+        canary: None,
         replaced: false,
         errors: None,
         error: None,

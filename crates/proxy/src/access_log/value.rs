@@ -258,7 +258,7 @@ fn plain(
             (None, Some(Action::Forward(forward))) => display(&forward.backends, out),
             (None, _) => out.push(b'-'),
         },
-        Variable::AlternativeUpstreamName => {}
+        Variable::AlternativeUpstreamName => text(record.alternative?.upstream_name.as_bytes(), out),
         Variable::ProxyAddXForwardedFor => {
             let received = client.received_forwarded_for();
             if !received.is_empty() {

@@ -291,7 +291,7 @@ impl<'a> Exchange<'a> {
     fn with_record<T>(&self, look: impl FnOnce(&RequestRecord<'_>) -> T) -> T {
         let scratch = &*self.scratch;
         let response = self.endpoint.response();
-        let with_backend = |backend: Option<&Backend>| {
+        let with_backends = |backend: Option<&Backend>, alternative: Option<&Backend>| {
             look(&RequestRecord {
                 peer: self.facts.peer(),
                 proxied: self.facts.proxied(),
@@ -310,6 +310,7 @@ impl<'a> Exchange<'a> {
                 host: self.plan.and_then(|plan| plan.host),
                 route: self.route(),
                 backend,
+                alternative,
                 cause: self.cause,
                 status: self.status,
                 body_sent: self.client.body_sent(),
@@ -322,16 +323,25 @@ impl<'a> Exchange<'a> {
                 sent_head: &scratch.sent_head,
             })
         };
-        match &self.service {
-            Some(service) => service.with_backend(|backend| with_backend(Some(backend))),
+        let plan = self.plan.as_ref();
+        // Metrics and log count an error that is replaced for the backend that it is about.
+        let service = self.service.as_ref().filter(|_| plan.is_none_or(|plan| plan.replaces_error().is_none()));
+        match (service, plan.and_then(Plan::alternative_of)) {
+            (Some(service), None) => service.with_backend(|backend| with_backends(Some(backend), None)),
+            (Some(service), Some(main)) => service.with_backend(|alternative| {
+                with_backends(self.live.snapshot.backend(main).map(|main| &**main), Some(alternative))
+            }),
             // Answered here: the log names the backend that would have been used.
-            None => with_backend(self.route().and_then(|route| match &route.action {
-                Action::Forward(forward) => {
-                    let first = forward.backends.names().next()?;
-                    self.live.snapshot.backend(first).map(|backend| &**backend)
-                }
-                Action::Redirect(_) | Action::Respond(_) => None,
-            })),
+            (None, _) => with_backends(
+                self.route().and_then(|route| match &route.action {
+                    Action::Forward(forward) => {
+                        let first = forward.backends.names().next()?;
+                        self.live.snapshot.backend(first).map(|backend| &**backend)
+                    }
+                    Action::Redirect(_) | Action::Respond(_) => None,
+                }),
+                None,
+            ),
         }
     }
 }

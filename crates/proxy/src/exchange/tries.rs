@@ -82,6 +82,9 @@ impl Exchange<'_> {
         let known = known.filter(|service| service.with_backend(|backend| backend.name == *forwarding.backend));
         let find = || shard.upstreams.service(self.live, forwarding.backend, &shard.rng);
         let service = known.or_else(find).ok_or(Failure::NoService)?;
+        if self.plan.is_some_and(|plan| plan.alternative_of().is_some()) {
+            self.adopt_affinity(&service);
+        }
         service.budget.note_request(shard.timers.now());
         self.service = Some(service.clone());
         let way = |backend: &Backend| (UpstreamVersion::of(&forwarding, backend), forwarding.tls(backend));
@@ -150,6 +153,15 @@ impl Exchange<'_> {
                 return Err(failure);
             }
             last = Some(failure);
+        }
+    }
+
+    /// Lets the alternative of a canary tie clients to its endpoints as the main backend does.
+    fn adopt_affinity(&self, service: &Service) {
+        let choice = self.plan.and_then(|plan| plan.canary()).filter(|choice| choice.canary.sticky);
+        let main = choice.and_then(|choice| self.live.snapshot.backend(&choice.canary.main));
+        if let Some(affinity) = main.and_then(|main| main.affinity.as_ref()) {
+            service.adopt(affinity, self.live);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use fairway_model::{Action, Host, HostPattern, Route, Snapshot};
+use fairway_model::{Action, Backends, Host, HostPattern, Route, Snapshot};
 
 use super::MetricOptions;
 use crate::record::RequestRecord;
@@ -23,6 +23,8 @@ pub struct RequestLabels {
     pub ingress: Arc<str>,
     /// Name of the Service.
     pub service: Arc<str>,
+    /// ingress-nginx's name for the alternative, if a canary was chosen.
+    pub canary: Arc<str>,
     /// Path of the rule.
     pub path: Box<str>,
     /// The host; empty if hosts are not distinguished.
@@ -62,6 +64,7 @@ impl RequestLabels {
             namespace: route.origin.namespace.clone(),
             ingress: route.origin.name.clone(),
             service: record.backend.map(|backend| backend.origin.name.clone()).unwrap_or_default(),
+            canary: record.alternative.map(|backend| backend.upstream_name.clone()).unwrap_or_default(),
             ..Self::default()
         }
     }
@@ -110,9 +113,9 @@ impl LiveRoutes {
                 _ => (Box::default(), true),
             };
             for route in host.reachable_routes().filter(|route| is_of_ingress(route)) {
-                let mut add = |service: Arc<str>| {
+                let mut add = |service: Arc<str>, canary: Arc<str>| {
                     let (namespace, ingress) = (route.origin.namespace.clone(), route.origin.name.clone());
-                    let of_ingress = RequestLabels { namespace, ingress, service, ..RequestLabels::default() };
+                    let of_ingress = RequestLabels { namespace, ingress, service, canary, ..RequestLabels::default() };
                     live.0.insert(RequestLabels {
                         path: route.rule.clone(),
                         host: name.clone(),
@@ -121,10 +124,18 @@ impl LiveRoutes {
                     });
                     live.0.insert(of_ingress);
                 };
-                add(Arc::default());
+                add(Arc::default(), Arc::default());
                 if let Action::Forward(forward) = &route.action {
                     let backends = forward.all_backends();
-                    backends.filter_map(|name| snapshot.backend(name)).for_each(|known| add(known.origin.name.clone()));
+                    backends
+                        .filter_map(|name| snapshot.backend(name))
+                        .for_each(|known| add(known.origin.name.clone(), Arc::default()));
+                    if let Backends::Canary(canary) = &forward.backends
+                        && let (Some(main), Some(other)) =
+                            (snapshot.backend(&canary.main), snapshot.backend(&canary.alternative))
+                    {
+                        add(main.origin.name.clone(), other.upstream_name.clone());
+                    }
                 }
             }
         }

@@ -213,7 +213,7 @@ impl Pages {
         let pair = self.totals.series.at(slot).pair;
         let labels = &mut self.labels;
         labels.truncate(self.constants);
-        labels.push("canary", "");
+        labels.push("canary", &of_route.canary);
         labels.push("ingress", &of_route.ingress);
         labels.push("namespace", &of_route.namespace);
         labels.push("path", &of_route.path);

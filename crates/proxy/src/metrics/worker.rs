@@ -49,6 +49,7 @@ struct SeriesPlace {
     host: usize,
     route: usize,
     backend: usize,
+    alternative: usize,
 }
 
 /// Connections of clients.
@@ -307,7 +308,12 @@ impl SeriesPlace {
         fn address<T>(value: Option<&T>) -> usize {
             value.map_or(0, |value| std::ptr::from_ref(value).addr())
         }
-        Self { host: address(record.host), route: address(record.route), backend: address(record.backend) }
+        Self {
+            host: address(record.host),
+            route: address(record.route),
+            backend: address(record.backend),
+            alternative: address(record.alternative),
+        }
     }
 }
 

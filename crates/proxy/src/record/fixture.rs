@@ -74,6 +74,7 @@ impl Fixture {
             host: Some(&self.host),
             route: self.host.routes().first(),
             backend: Some(&self.backend),
+            alternative: None,
             cause: None,
             status: 200,
             body_sent: 11,

@@ -15,6 +15,8 @@ use fairway_model::BackendName;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
+use crate::balance::cookie;
+use crate::http::{RequestHead, Spanned};
 use crate::live::Live;
 use crate::random::Rng;
 use crate::timer::Millis;
@@ -63,6 +65,20 @@ impl Upstreams {
         let service = Rc::new(Service::new(live, name, &self.health, &mut rng.borrow_mut())?);
         services.insert(name.clone(), service.clone());
         Some(service)
+    }
+
+    /// Whether a request belongs to a session with an endpoint of `backend`, by the session cookie of the backend `main`.
+    pub(crate) fn has_session(
+        &self,
+        live: &Live,
+        head: Spanned<'_, RequestHead>,
+        (main, backend): (&BackendName, &BackendName),
+        rng: &RefCell<Rng>,
+    ) -> bool {
+        let Some(affinity) = live.snapshot.backend(main).and_then(|main| main.affinity.as_ref()) else { return false };
+        let value = cookie::find(head.parsed.fields(), head.bytes, affinity.cookie.name.as_bytes());
+        let key = value.and_then(|value| value.split(|&byte| byte == b'|').nth(1));
+        key.is_some_and(|key| self.service(live, backend, rng).is_some_and(|service| key == service.key()))
     }
 
     /// Takes an idle connection to a target. With `certain`, a system call checks that it is still open: for requests that may

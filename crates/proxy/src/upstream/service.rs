@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fairway_model::{Backend, BackendName, Balance, Endpoint, EndpointSet, Endpoints};
+use fairway_model::{Affinity, Backend, BackendName, Balance, Endpoint, EndpointSet, Endpoints};
 
 use super::budget::RetryBudget;
 use super::health::{Health, HealthBoard};
@@ -84,6 +84,16 @@ impl Service {
         if !self.is_current(newest) {
             let name = self.backend.borrow().name.clone();
             self.update(newest, &name);
+        }
+    }
+
+    /// Ties clients to endpoints as another backend does, unless the backend has an affinity of its own: for the alternative of that
+    /// one. Holds until the next change of the configuration.
+    pub(crate) fn adopt(&self, affinity: &Affinity, live: &Live) {
+        let mut backend = self.backend.borrow_mut();
+        if backend.affinity.is_none() {
+            *backend = Arc::new(Backend { affinity: Some(affinity.clone()), ..(**backend).clone() });
+            self.balancer.borrow_mut().update(&backend, &self.endpoints.borrow().list(live), Instant::now());
         }
     }
 

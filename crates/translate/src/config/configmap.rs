@@ -39,7 +39,7 @@ pub(crate) const RESPONSE_HEAD: &str = "heads of up to 64 KiB pass whatever is s
 
 /// How `custom-http-errors` differs, annotation and key.
 pub(crate) const ERROR_PAGES: &str = "the default backend is asked with GET, or HEAD, and without the request's body; where it has no endpoint, or fails, \
-     errors stay what they are, and ingress-nginx makes 404 or 502 of them; calls of gRPC are left alone";
+     errors stay what they are, and ingress-nginx makes 404 or 502 of them; calls of gRPC keep their own errors";
 
 /// How `use-gzip` and `enable-brotli` differ.
 const NO_TRANSFORM: &str = "a response with `Cache-Control: no-transform` stays as it is, which nginx ignores";

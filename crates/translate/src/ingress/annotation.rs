@@ -21,8 +21,8 @@ use fairway_model::Origin;
 pub use doc::annotations_markdown;
 pub use read::{IngressAnnotations, Rejected, Rules, read, screen};
 pub use table::{
-    Access, Affinity, BackendTls, Balancing, ClientCertificates, CrossOrigin, ExternalAuthentication, HostLevel,
-    Proxying, Redirects, Rewriting, UserAuthentication,
+    Access, Affinity, BackendTls, Balancing, CanaryRelease, ClientCertificates, CrossOrigin, ExternalAuthentication,
+    HostLevel, Proxying, Redirects, Rewriting, UserAuthentication,
 };
 
 use crate::limit;
@@ -87,7 +87,7 @@ fn is_same(name: &str, value: &str) -> bool {
             use BackendProtocol::{AutoHttp, Http, Https};
             matches!(BackendProtocol::parse(value), Some(Http | Https | AutoHttp))
         }
-        "ssl-passthrough" => bool::parse(value) == Some(false),
+        "canary" | "ssl-passthrough" => bool::parse(value) == Some(false),
         "proxy-buffer-size" => Size::parse(value).is_some_and(|size| (1..=limit::RESPONSE_HEAD).contains(&size.0)),
         _ => false,
     }
@@ -96,7 +96,19 @@ fn is_same(name: &str, value: &str) -> bool {
 /// Annotations that have no effect in ingress-nginx either, because of other annotations or flags.
 fn without_effect(name: &str, others: &Annotations<'_>, rules: &Rules) -> Option<Verdict> {
     let authenticates = || ["auth-url", "auth-type", "auth-tls-secret"].iter().any(|name| others.value(name).is_some());
+    let is_canary = others.value("canary").and_then(bool::parse) == Some(true);
+    let of_canary = name.starts_with("canary") || name == "affinity-canary-behavior";
+    let of_endpoints = ["load-balance", "service-upstream"].contains(&name) || name.starts_with("upstream-hash-by");
     match name {
+        _ if is_canary && !of_canary && !of_endpoints => Some(Verdict::Harmless(
+            "a canary is served as the Ingress says whose alternative it is, as in ingress-nginx",
+        )),
+        _ if !is_canary && of_canary && name != "canary" => {
+            Some(Verdict::Harmless("without canary it has no effect, as in ingress-nginx"))
+        }
+        "canary-by-header-value" | "canary-by-header-pattern" if others.value("canary-by-header").is_none() => {
+            Some(Verdict::Harmless("without canary-by-header it has no effect, as in ingress-nginx"))
+        }
         "satisfy" if !authenticates() => {
             Some(Verdict::Harmless("without authentication the address list alone decides, as in ingress-nginx"))
         }
@@ -249,7 +261,7 @@ pub struct Group {
 }
 
 /// The whole table.
-pub static GROUPS: [Group; 13] = [
+pub static GROUPS: [Group; 14] = [
     Group { title: "Matching and rewriting", specs: Rewriting::SPECS },
     Group { title: "Redirects", specs: Redirects::SPECS },
     Group { title: "Hosts", specs: HostLevel::SPECS },
@@ -262,6 +274,7 @@ pub static GROUPS: [Group; 13] = [
     Group { title: "TLS to the backend", specs: BackendTls::SPECS },
     Group { title: "Balancing", specs: Balancing::SPECS },
     Group { title: "Session affinity", specs: Affinity::SPECS },
+    Group { title: "Canaries", specs: CanaryRelease::SPECS },
     Group { title: "Not built, refused, without effect", specs: unbuilt::SPECS },
 ];
 
@@ -269,7 +282,7 @@ pub static GROUPS: [Group; 13] = [
 type Setter = fn(&mut IngressAnnotations, &str, &str) -> bool;
 
 /// In the order of [`GROUPS`].
-const SETTERS: [Setter; 13] = [
+const SETTERS: [Setter; 14] = [
     |all, name, text| all.rewriting.set(name, text),
     |all, name, text| all.redirects.set(name, text),
     |all, name, text| all.hosts.set(name, text),
@@ -282,6 +295,7 @@ const SETTERS: [Setter; 13] = [
     |all, name, text| all.backend_tls.set(name, text),
     |all, name, text| all.balancing.set(name, text),
     |all, name, text| all.affinity.set(name, text),
+    |all, name, text| all.canary.set(name, text),
     |_, _, _| true,
 ];
 

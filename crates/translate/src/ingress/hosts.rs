@@ -12,6 +12,7 @@ use fairway_model::{
 };
 
 use self::certificate::Choice;
+use super::canary;
 use super::merge::{HostInput, Merged, merge};
 use super::part::Part;
 use super::route::{Policies, RedirectPorts};
@@ -48,7 +49,7 @@ pub(crate) struct HostInputs<'a> {
 /// A name that may be served.
 #[derive(Debug, Default)]
 struct NameState {
-    /// The Ingresses that name it as a host, oldest first.
+    /// The Ingresses that name it as a host, oldest first, without canaries.
     parts: ByAge<Part>,
     choice: Choice,
     published: Option<Arc<Host>>,
@@ -61,6 +62,8 @@ struct Rare(Option<Box<RareState>>);
 
 #[derive(Debug)]
 struct RareState {
+    /// The canaries that name it as a host, oldest first.
+    canaries: ByAge<Part>,
     /// Other hosts that lead here, unless an Ingress names this one as its host. The first one wins.
     claims: BTreeMap<Claim, ObjectKey>,
     /// The names that this host claims.
@@ -76,6 +79,7 @@ static NOTHING_RARE: RareState = RareState::new();
 impl RareState {
     const fn new() -> Self {
         Self {
+            canaries: ByAge::new(),
             claims: BTreeMap::new(),
             claimed: BTreeSet::new(),
             diagnostics: BTreeMap::new(),
@@ -154,7 +158,12 @@ impl Default for Hosts {
 impl Hosts {
     /// Adds an Ingress that names a host.
     pub(crate) fn attach(&mut self, pattern: HostPattern, part: &Arc<Part>, dirty: &mut Dirty) {
-        self.names.entry(pattern.clone()).or_default().parts.insert(part);
+        let state = self.names.entry(pattern.clone()).or_default();
+        if part.annotations.is_canary() {
+            state.rare.canaries.insert(part);
+        } else {
+            state.parts.insert(part);
+        }
         dirty.hosts.insert(pattern);
     }
 
@@ -162,6 +171,9 @@ impl Hosts {
     pub(crate) fn detach(&mut self, pattern: HostPattern, age: &Age, dirty: &mut Dirty) {
         if let Some(name) = self.names.get_mut(&pattern) {
             name.parts.remove(age);
+            if !name.rare.canaries.is_empty() {
+                name.rare.canaries.remove(age);
+            }
         }
         dirty.hosts.insert(pattern);
     }
@@ -245,12 +257,15 @@ impl Hosts {
     fn merge(&mut self, pattern: &HostPattern, certificate_entry: bool, inputs: HostInputs<'_>) -> Merged {
         let parts = self.names.get(pattern).into_iter().flat_map(|state| state.parts.values());
         let parts: Vec<&Part> = parts.map(|part| &**part).collect();
+        let canaries = self.names.get(pattern).into_iter().flat_map(|state| state.rare.canaries.values());
+        let canaries = canaries.map(|part| &**part);
         let input = HostInput {
             pattern,
             backend_tls: parts.iter().map(|part| part.backend_tls(inputs.secrets)).collect(),
             user_auth: parts.iter().map(|part| part.user_auth(inputs.secrets)).collect(),
             client_auth: parts.iter().map(|part| part.client_auth(inputs.secrets)).collect(),
             parts,
+            canaries: canaries.collect(),
             certificate_entry,
             ports: inputs.ports,
             config: inputs.config,
@@ -348,8 +363,10 @@ impl Hosts {
             self.report_claims(pattern, turn);
             return;
         }
-        if !state.rare.diagnostics.is_empty() {
-            turn.dirty.reports.extend(std::mem::take(&mut state.rare.diagnostics).into_keys());
+        let alone = canary::alone(pattern, state.rare.canaries.values().map(|part| &**part));
+        if state.rare.diagnostics != alone {
+            turn.dirty.reports.extend(state.rare.diagnostics.keys().chain(alone.keys()).cloned());
+            state.rare.diagnostics = alone;
         }
         let first = state.rare.claims.keys().next().cloned();
         let host = first.and_then(|claim| match claim.by {
@@ -358,8 +375,12 @@ impl Hosts {
         });
         self.publish(pattern, host, turn);
         self.report_claims(pattern, turn);
-        let unused =
-            |state: &NameState| state.parts.is_empty() && state.rare.claims.is_empty() && state.rare.claimed.is_empty();
+        let unused = |state: &NameState| {
+            state.parts.is_empty()
+                && state.rare.canaries.is_empty()
+                && state.rare.claims.is_empty()
+                && state.rare.claimed.is_empty()
+        };
         if self.names.get(pattern).is_some_and(unused) {
             self.names.remove(pattern);
         }

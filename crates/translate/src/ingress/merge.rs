@@ -11,11 +11,12 @@ use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 use std::sync::Arc;
 
 use fairway_model::{
-    Action, BackendName, Filter, Forward, HostPattern, InvalidPathMatch, Location as RedirectLocation, Origin,
-    Passthrough, PathMatch, PathRegex, Redirect, Respond, Route,
+    Action, BackendName, Backends, Canary, Filter, Forward, HostPattern, InvalidPathMatch,
+    Location as RedirectLocation, Origin, Passthrough, PathMatch, PathRegex, Redirect, Respond, Route,
 };
 
 use super::backend_tls::BackendTls;
+use super::canary::{self, Main};
 use super::client_auth::ClientAuth;
 use super::guard::guard;
 use super::part::{Part, PathKind, PathRule, Target};
@@ -33,6 +34,8 @@ pub(crate) struct HostInput<'a> {
     pub(crate) pattern: &'a HostPattern,
     /// The Ingresses that name the host, oldest first. For the catch-all, also those with a default backend and no rules.
     pub(crate) parts: Vec<&'a Part>,
+    /// The canaries on the host, oldest first.
+    pub(crate) canaries: Vec<&'a Part>,
     /// TLS to the backends of each of them, if it names a Secret for it.
     pub(crate) backend_tls: Vec<Option<BackendTls>>,
     /// What each of them asks clients for, if it names a Secret for it.
@@ -61,12 +64,14 @@ struct Location<'a> {
     part: &'a Part,
     rule: &'a PathRule,
     at: usize,
+    canary: Option<Canary>,
 }
 
 /// Merges all Ingresses of a host.
 pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     let mut merging = Merging { input, diagnostics: BTreeMap::new(), routes: Vec::new() };
-    let (locations, beaten) = merging.locations();
+    let (mut locations, beaten) = merging.locations();
+    merging.canaries(&mut locations);
     let denied = input.parts.iter().find(|part| part.annotations.denial == Denial::Hosts).map(|part| denial(part));
     let (client_auth, uncertified) = merging.client_auth();
     let denied =
@@ -220,7 +225,7 @@ impl<'a> Merging<'a> {
                     hash_map::Entry::Vacant(entry) => {
                         entry.insert((part, rule));
                         self.check_characters(part, rule);
-                        locations.push(Location { part, rule, at });
+                        locations.push(Location { part, rule, at, canary: None });
                     }
                     hash_map::Entry::Occupied(entry) => {
                         let (winner, won) = entry.get();
@@ -237,12 +242,27 @@ impl<'a> Merging<'a> {
                             won.section()
                         );
                         self.report(part, rule, severity, Reason::PathConflict, message);
-                        beaten.push(Location { part, rule, at });
+                        beaten.push(Location { part, rule, at, canary: None });
                     }
                 }
             }
         }
         (locations, beaten)
+    }
+
+    /// Gives paths their canaries.
+    fn canaries(&mut self, locations: &mut [Location<'a>]) {
+        let HostInput { pattern, canaries, config, .. } = self.input;
+        if canaries.is_empty() {
+            return;
+        }
+        let mains: Vec<_> =
+            locations.iter().map(|location| Main { part: location.part, rule: location.rule }).collect();
+        let other_namespaces = config.allow_cross_namespace_resources;
+        let found = canary::canaries(pattern, &mains, canaries, other_namespaces, &mut self.diagnostics);
+        for (at, canary) in found {
+            locations[at].canary = Some(canary);
+        }
     }
 
     /// The routes of paths that lost. They are behind those with the same match, where no request reaches them but `explain` finds
@@ -260,7 +280,7 @@ impl<'a> Merging<'a> {
                 PathKind::Prefix | PathKind::Any => PathMatch::prefix(&rule.text),
             };
             if let Some(path) = path.ok().filter(|path| winners.contains(&path.to_string())) {
-                self.routes.push(commons[location.at].route(&rule.section(), &rule.text, path, leads(rule)));
+                self.routes.push(commons[location.at].route(&rule.section(), &rule.text, path, leads(location)));
             }
         }
     }
@@ -290,7 +310,7 @@ impl<'a> Merging<'a> {
                             }
                         }
                     }
-                    let route = commons[location.at].route(&rule.section(), &rule.text, path, leads(rule));
+                    let route = commons[location.at].route(&rule.section(), &rule.text, path, leads(location));
                     self.routes.push(route);
                 }
                 Err(error) => {
@@ -335,7 +355,7 @@ impl<'a> Merging<'a> {
             let mut add = |text: Cow<'a, str>, path: Result<PathRegex, String>| match path {
                 Ok(regex) => {
                     let path = PathMatch::Regex(regex.into());
-                    ordered.push((text, common.route(&rule.section(), &rule.text, path, leads(rule))));
+                    ordered.push((text, common.route(&rule.section(), &rule.text, path, leads(location))));
                     None
                 }
                 Err(error) => {
@@ -415,7 +435,8 @@ impl<'a> Merging<'a> {
             Some(backend) => Leads::ToDefault(backend.clone()),
             None => Leads::Nowhere,
         };
-        let own = |part: &Part| part.default_backend.as_ref().map_or_else(global, |backend| Leads::To(backend.name()));
+        let own =
+            |part: &Part| part.default_backend.as_ref().map_or_else(global, |backend| Leads::To(backend.name().into()));
         let parts = self.input.parts.iter().zip(commons);
         if *self.input.pattern != HostPattern::Any {
             if let Some((part, common)) = parts.into_iter().next() {
@@ -521,9 +542,12 @@ fn is_root(rule: &PathRule) -> bool {
     rule.kind != PathKind::Exact && &*rule.text == "/"
 }
 
-fn leads(rule: &PathRule) -> Leads {
-    match &rule.target {
-        Target::Service(backend) => Leads::To(backend.name()),
+fn leads(location: &Location<'_>) -> Leads {
+    match &location.rule.target {
+        Target::Service(backend) => Leads::To(match &location.canary {
+            None => backend.name().into(),
+            Some(canary) => Backends::Canary(Box::new(canary.clone())),
+        }),
         Target::Invalid => Leads::Broken,
     }
 }

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use fairway_model::{
-    AccessList, Action, BackendName, BasicAuth, Body, ByteLimit, Cors, ErrorPages, Filter, Forward, ForwardPolicy,
-    HostPattern, HttpsRedirect, Location, Origins, PathMatch, Redirect, RedirectBase, Refusal, Respond, Retry, RetryOn,
-    Rewrite, Route, Template, UpstreamProtocol, UpstreamTls,
+    AccessList, Action, BackendName, Backends, BasicAuth, Body, ByteLimit, Cors, ErrorPages, Filter, Forward,
+    ForwardPolicy, HostPattern, HttpsRedirect, Location, Origins, PathMatch, Redirect, RedirectBase, Refusal, Respond,
+    Retry, RetryOn, Rewrite, Route, Template, UpstreamProtocol, UpstreamTls,
 };
 
 use super::backend_tls::BackendTls;
@@ -76,7 +76,7 @@ pub(crate) struct Common<'a> {
 /// The destination of a location.
 pub(crate) enum Leads {
     /// To a Service.
-    To(BackendName),
+    To(Backends),
     /// To the global default backend; if it has no endpoints, the built-in one answers 404.
     ToDefault(BackendName),
     /// Nowhere: the built-in 404.
@@ -296,7 +296,7 @@ impl<'a> Common<'a> {
         let annotations = &self.part.annotations;
         let (backend, is_default) = match leads {
             Leads::To(backend) => (backend, false),
-            Leads::ToDefault(backend) => (backend, true),
+            Leads::ToDefault(backend) => (backend.into(), true),
             Leads::Nowhere => {
                 filters.extend(self.checks(rule));
                 return Action::Respond(Respond::not_found());
@@ -320,7 +320,7 @@ impl<'a> Common<'a> {
         let cookie_path =
             affinity.kind.map(|_| affinity.cookie_path.as_ref().map_or(rule, |path| path.as_str()).into());
         Action::Forward(Forward {
-            backends: backend.into(),
+            backends: backend,
             fallback: self.part.fallback.as_ref().map(|fallback| fallback.name()),
             session_cookie_path: cookie_path,
             // The annotation concerns the Ingress's backends, and the global default backend is not one of them.

@@ -21,11 +21,12 @@ pub(super) fn wishes(annotations: &IngressAnnotations) -> Arc<BackendWishes> {
     let wishes = BackendWishes {
         by_cluster_address: balancing.service_upstream,
         balance: hash.or_else(|| balancing.algorithm.map(value::LoadBalance::balance)),
-        affinity_mode: annotations.affinity.mode.map(|mode| match mode {
+        // The session cookie of a canary is that of the Ingress whose alternative it is.
+        affinity_mode: annotations.affinity.mode.filter(|_| !annotations.is_canary()).map(|mode| match mode {
             value::AffinityMode::Persistent => AffinityMode::Persistent,
             value::AffinityMode::Balanced => AffinityMode::Balanced,
         }),
-        affinity: annotations.affinity.kind.map(|_| cookie(&annotations.affinity)),
+        affinity: annotations.affinity.kind.filter(|_| !annotations.is_canary()).map(|_| cookie(&annotations.affinity)),
     };
     if wishes == BackendWishes::default() { NOTHING.clone() } else { wishes.into() }
 }

@@ -83,6 +83,12 @@ pub(crate) struct ByAge<T> {
 
 impl<T> Default for ByAge<T> {
     fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> ByAge<T> {
+    pub(crate) const fn new() -> Self {
         Self { few: Vec::new(), many: BTreeMap::new() }
     }
 }

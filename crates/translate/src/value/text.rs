@@ -139,6 +139,14 @@ texts! {
     /// The name of a header, as written.
     HeaderName("the name of a header"): |text| all(text.trim(), is_token);
 
+    /// The value of a header that chooses a canary.
+    CanaryHeader("letters, digits and `- . _ ~ / :`"): |text| all(text.trim_matches(' '), is_basic);
+
+    /// Which values of a header choose a canary.
+    CanaryPattern("a regex that runs in linear time and is not too large"): |text| {
+        all(text, is_pattern).filter(|text| text.parse::<fairway_model::SearchRegex>().is_ok())
+    };
+
     /// Any text.
     Text("text"): |text| Some(text.to_owned());
 }

@@ -1,7 +1,7 @@
 //! Reads the annotations of one Ingress in one pass.
 
 use super::{
-    Access, Affinity, Annotations, BackendTls, Balancing, ClientCertificates, CrossOrigin, Denial,
+    Access, Affinity, Annotations, BackendTls, Balancing, CanaryRelease, ClientCertificates, CrossOrigin, Denial,
     ExternalAuthentication, HostLevel, Known, Meanwhile, OnInvalid, Proxying, Redirects, UserAuthentication,
 };
 use super::{Rewriting, known, names};
@@ -44,6 +44,8 @@ pub struct IngressAnnotations {
     pub balancing: Balancing,
     /// Session affinity.
     pub affinity: Affinity,
+    /// Canaries.
+    pub canary: CanaryRelease,
     /// What must answer 503, whatever else the annotations say.
     pub denial: Denial,
     /// The annotation that demands it, with its value.
@@ -51,6 +53,11 @@ pub struct IngressAnnotations {
 }
 
 impl IngressAnnotations {
+    /// Whether the Ingress is a canary.
+    pub(crate) fn is_canary(&self) -> bool {
+        self.canary.enabled == Some(true)
+    }
+
     /// Whether they restrict who has access.
     pub(crate) fn restricts_access(&self) -> bool {
         self.access.allow.is_some()

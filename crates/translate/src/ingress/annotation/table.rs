@@ -7,13 +7,17 @@ use super::{Meanwhile, OnInvalid, Scope, Spec, annotations};
 use crate::configmap::{CONNECT_RETRIED, ERROR_PAGES, RESPONSE_HEAD, TRIES};
 use crate::value::{
     AffinityKind, AffinityMode, AppRoot, AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthSecretType, AuthSnippet,
-    AuthType, AuthUrl, BackendProtocol, CertificatePage, CommonName, CookieDomain, CookieName, CookiePath,
-    CopiedFields, CorsExposed, CorsHeaders, CorsMethods, CorsOrigins, ErrorStatuses, ForwardedPrefix, HashKey,
-    HostAliases, LoadBalance, NextUpstream, RedirectParam, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy,
-    Seconds, SecretName, ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch, TlsProtocols, Value,
-    VerifyClient, Vhost,
+    AuthType, AuthUrl, BackendProtocol, CanaryBehavior, CanaryHeader, CanaryPattern, CertificatePage, CommonName,
+    CookieDomain, CookieName, CookiePath, CopiedFields, CorsExposed, CorsHeaders, CorsMethods, CorsOrigins,
+    ErrorStatuses, ForwardedPrefix, HashKey, HeaderName, HostAliases, LoadBalance, NextUpstream, RedirectParam,
+    RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy, Seconds, SecretName, ServerName, ServiceName, SignInUrl,
+    SignedSeconds, Size, Switch, TlsProtocols, Value, VerifyClient, Vhost,
 };
 use crate::verdict::Verdict::{self, Differs};
+
+/// How `canary` differs.
+const CANARY: &str = "a canary acts on the paths that it has itself, in its own namespace; in ingress-nginx it acts on every path that leads \
+     to the same Service; a default backend has no canary";
 
 annotations! {
     /// How paths are matched, and the paths that backends see.
@@ -256,6 +260,32 @@ annotations! {
         "upstream-hash-by-subset-size" => hash_by_subset_size: u32 [Location, Low, Reject];
         /// Sends to the cluster address of the Service instead of to its endpoints.
         "service-upstream" => service_upstream: bool [Ingress, Low, Default];
+    }
+}
+
+annotations! {
+    /// Canaries: an Ingress whose Service gets some of the requests for paths of another. First the session cookie of the other decides, then
+    /// the header, then the cookie, then chance. What else a canary's annotations say has no effect, except for how endpoints are chosen.
+    /// Without `canary` the others have no effect.
+    pub struct CanaryRelease {
+        /// Makes the Ingress an alternative to those of its namespace that have the same hosts, paths and path types. Without such an
+        /// Ingress it serves nothing, and of several canaries the oldest counts.
+        "canary" => enabled: bool [Ingress, Low, Default] = Differs(CANARY);
+        /// The header that chooses the canary with `always`, and the other Ingress with `never`.
+        "canary-by-header" => header: HeaderName [Ingress, Medium, Drop];
+        /// The value that chooses the canary in place of these.
+        "canary-by-header-value" => header_value: CanaryHeader [Ingress, Medium, Drop];
+        /// A regex for values that choose the canary, anywhere in the value, if there is no `canary-by-header-value`.
+        "canary-by-header-pattern" => header_pattern: CanaryPattern [Ingress, Medium, Drop]
+            = Differs("regexes run in linear time, so look-around and back-references are refused, with a diagnostic");
+        /// The cookie that chooses the canary with `always`, and the other Ingress with `never`.
+        "canary-by-cookie" => cookie: CookieName [Ingress, Medium, Drop];
+        /// How many of `canary-weight-total` requests the canary gets if nothing else decides; 0 by default.
+        "canary-weight" => weight: i64 [Ingress, Low, Default];
+        /// The number of which the weight is a part: 100, unless it is more.
+        "canary-weight-total" => weight_total: i64 [Ingress, Low, Default];
+        /// With `sticky`, the session cookie of the other Ingress ties clients to the canary as well; with `legacy` the canary sets none.
+        "affinity-canary-behavior" => behavior: CanaryBehavior [Ingress, Low, Default];
     }
 }
 

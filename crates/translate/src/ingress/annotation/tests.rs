@@ -101,6 +101,14 @@ const CASES: &[(&str, &str, &str)] = &[
     ("upstream-hash-by-subset", "true", "x"),
     ("upstream-hash-by-subset-size", "3", "x"),
     ("service-upstream", "true", "x"),
+    ("canary", "true", "yes"),
+    ("canary-by-header", "X-Canary", "X Canary"),
+    ("canary-by-header-value", "blue", "a b"),
+    ("canary-by-header-pattern", "^(blue|green)$", "a(?=b)"),
+    ("canary-by-cookie", "canary", "a;b"),
+    ("canary-weight", "10", "10%"),
+    ("canary-weight-total", "1000", "1k"),
+    ("affinity-canary-behavior", "legacy", "loose"),
     ("affinity", "cookie", "ip"),
     ("affinity-mode", "persistent", "Persistent"),
     ("session-cookie-name", "route", "a;b"),
@@ -274,14 +282,20 @@ fn limits_that_are_not_built_only_warn() {
 }
 
 #[test]
-fn canary_never_takes_the_place_of_its_main_ingress() {
-    assert_eq!(read_all(&[("canary", "true"), ("canary-weight", "5")]).0, Err(Rejected));
-    assert_eq!(read_all(&[("canary", "T")]).0, Err(Rejected));
-    for off in ["false", "0", "F"] {
-        assert_eq!(read_all(&[("canary", off)]), (Ok(IngressAnnotations::default()), vec![]));
-    }
-    let (out, diagnostics) = read_all(&[("canary", "yes")]);
-    assert_eq!((out, diagnostics[0].severity), (Ok(IngressAnnotations::default()), Severity::Warning));
+fn what_has_no_effect_on_a_canary_is_harmless() {
+    let all = |canary: &str| {
+        [("canary", canary), ("canary-weight", "5"), ("auth-url", "http://a.example/"), ("load-balance", "ewma")]
+            .map(|(name, value)| (format!("{DEFAULT_PREFIX}/{name}"), value.to_owned()))
+    };
+    let labels = |canary| {
+        let (origin, all) = (Origin::new("Ingress", "a", "b"), all(canary).into());
+        let annotations = Annotations::new(&origin, DEFAULT_PREFIX, &all);
+        let verdict = |(name, value)| spec(name).unwrap().verdict_of(value, &annotations, &Rules::default()).label();
+        annotations.iter().map(verdict).collect::<Vec<_>>()
+    };
+    // auth-url, canary, canary-weight, load-balance
+    assert_eq!(labels("true"), ["harmless", "differs", "same", "differs"]);
+    assert_eq!(labels("false"), ["differs", "same", "harmless", "differs"]);
 }
 
 #[test]

@@ -14,7 +14,6 @@ const AUTH_CACHE: Verdict =
     NotYet("decisions of the authentication service aren't cached: it is asked about each request");
 const AUTH_KEEPALIVE: Verdict =
     Harmless("connections to the authentication service are always kept, as upstream-keepalive-* of the ConfigMap say");
-const CANARY: Verdict = NotYet("it belongs to canaries, which aren't built yet");
 const FAST_CGI: Verdict = NotYet("it belongs to the backend protocol FCGI, which isn't built yet");
 const LIMIT: Verdict = NotYet("rate and connection limits aren't built yet: nothing is limited");
 const BANDWIDTH: Verdict = NotYet("bandwidth isn't limited yet");
@@ -73,24 +72,6 @@ unbuilt! {
     /// Shares nginx variables with the request to the service.
     "auth-keepalive-share-vars": "`true` or `false`" [Location, Low] SERVE,
         Harmless("nothing here is shared between requests"), neutral "false";
-    /// Makes the Ingress an alternative to the one with the same host and path.
-    "canary": "`true` or `false`" [Ingress, Low] Meanwhile::Reject,
-        NotYet("canaries aren't built yet, and all requests go to the Ingress it is the alternative of"),
-        neutral "false";
-    /// A header that chooses the canary.
-    "canary-by-header": "the name of a header" [Ingress, Medium] SERVE, CANARY;
-    /// The value of that header.
-    "canary-by-header-value": "text" [Ingress, Medium] SERVE, CANARY;
-    /// A regex for that header.
-    "canary-by-header-pattern": "a regex" [Ingress, Medium] SERVE, CANARY;
-    /// A cookie that chooses the canary.
-    "canary-by-cookie": "the name of a cookie" [Ingress, Medium] SERVE, CANARY;
-    /// The canary's share.
-    "canary-weight": "a whole number" [Ingress, Low] SERVE, CANARY;
-    /// The total of which the share is a part.
-    "canary-weight-total": "a whole number" [Ingress, Low] SERVE, CANARY;
-    /// Whether session affinity keeps a client on its side of a canary.
-    "affinity-canary-behavior": "`sticky` or `legacy`" [Ingress, Low] SERVE, CANARY, neutral "sticky";
 
     /// Requests per second for each client address.
     "limit-rps": "a whole number" [Location, Low] SERVE, LIMIT, neutral "0";
