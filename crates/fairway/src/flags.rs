@@ -267,6 +267,7 @@ impl Flags {
             udp_services: self.object("udp-services-configmap"),
             reserved_ports: RESERVED_PORTS.iter().map(|(_, flag)| (self.port(flag), (*flag).to_owned())).collect(),
             default_backend_service: self.object("default-backend-service"),
+            publish_service: self.object("publish-service"),
             default_ssl_certificate: self.object("default-ssl-certificate"),
             ssl_passthrough: self.bool("enable-ssl-passthrough"),
             disable_catch_all: self.bool("disable-catch-all"),

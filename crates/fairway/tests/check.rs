@@ -14,7 +14,7 @@ metadata:
   annotations:
     nginx.ingress.kubernetes.io/proxy-read-timeout: 5s
     nginx.ingress.kubernetes.io/rewrite-targt: /
-    nginx.ingress.kubernetes.io/limit-rps: '5'
+    nginx.ingress.kubernetes.io/enable-opentelemetry: 'true'
 spec:
   ingressClassName: nginx
   rules:
@@ -68,7 +68,7 @@ fn every_finding_names_file_line_object_field_and_value() {
         assert!(report.lines().any(|line| parts.iter().all(|part| line.contains(part))), "{parts:?} in\n{report}");
     }
     for (name, verdict) in [
-        ("limit-rps", "not yet"),
+        ("enable-opentelemetry", "not yet"),
         ("configuration-snippet", "refused"),
         ("rewrite-targt", "unknown"),
         ("proxy-read-timeout", "same"),

@@ -12,15 +12,16 @@ mod certificate;
 mod message;
 mod target;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::client::{Arrival, ClientView};
 use crate::path::{self, InvalidPath};
 use crate::{
     Action, AuthAnswer, AuthGiven, Backend, BackendName, Backends, BasicAuth, CanaryChoice, ClientAuth, ClientIdentity,
-    Cors, ErrorPages, ErrorResponse, ExternalAuth, FieldEdit, FieldRules, Fields, Filter, Forward, Host, Protocol,
-    Refusal, RequestView, Respond, Route, Scheme, Snapshot, TableName, Target, TooLong, UpstreamProtocol, UpstreamTls,
-    canonical_host,
+    ClientLimits, Cors, ErrorPages, ErrorResponse, Excess, ExternalAuth, FieldEdit, FieldRules, Fields, Filter,
+    Forward, Host, Protocol, Refusal, RequestView, Respond, Route, Scheme, Snapshot, TableName, Target, TooLong,
+    UpstreamProtocol, UpstreamTls, canonical_host,
 };
 
 pub use self::message::{Expand, RequestEdits, ResponseEdits};
@@ -56,6 +57,12 @@ pub trait Facts {
     /// The client's certificate, verified as `wanted`. Asked only over TLS, if the host wants one or the connection was
     /// made for a host that does. `None` if the connection was made for a host that wants something else.
     fn client_identity(&mut self, wanted: Option<&Arc<ClientAuth>>) -> Option<Arc<ClientIdentity>>;
+
+    /// Counts a request of a client, and returns the limit that it exceeds. Nothing is counted by default.
+    fn count(&mut self, limits: &ClientLimits, client: IpAddr) -> Option<Excess> {
+        let _ = (limits, client);
+        None
+    }
 }
 
 /// Facts taken from the snapshot alone, for callers that send nothing: every ready endpoint accepts requests, and every
@@ -464,6 +471,16 @@ impl<'s> Plan<'s> {
         }
     }
 
+    /// The limit that the client has exceeded, if the answer says so.
+    pub fn excess(&self) -> Option<Excess> {
+        match (self.ended_by(), self.step) {
+            (Some(Filter::ClientLimits(limits)), Step::Respond(respond)) => {
+                Some(if std::ptr::eq(respond, &limits.over_rate) { Excess::Rate } else { Excess::Requests })
+            }
+            _ => None,
+        }
+    }
+
     /// The edits that the route's filters make to the response, in order.
     pub fn response_edits<'r>(&self, rules: &'r FieldRules) -> impl Iterator<Item = &'r FieldEdit>
     where
@@ -589,6 +606,14 @@ fn apply<'s, 'a, F: Fields<'a>>(
             Action::Redirect(_) | Action::Respond(_) => None,
         },
         Filter::Refuse(_) => Some(Step::Respond(&UNAVAILABLE)),
+        Filter::ClientLimits(limits) => {
+            let client = scratch.client.address();
+            let excess = if limits.exempt.contains(client) { None } else { facts.count(limits, client) };
+            excess.map(|excess| match excess {
+                Excess::Rate => Step::Respond(&limits.over_rate),
+                Excess::Requests => Step::Respond(&limits.over_requests),
+            })
+        }
         Filter::AccessList(list) => (!list.admits(scratch.client.address())).then_some(Step::Respond(&FORBIDDEN)),
         Filter::AccessListOrAuth(list) => {
             plan.exempt = list.admits(scratch.client.address());

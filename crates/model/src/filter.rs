@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BasicAuth, CaptureTemplate, Cors, ErrorPages, ExternalAuth, FieldEdit, NetworkSet};
+use crate::{BasicAuth, CaptureTemplate, ClientLimits, Cors, ErrorPages, ExternalAuth, FieldEdit, NetworkSet};
 
 /// One step. A route lists its filters in the order in which they run.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub enum Filter {
     NotFoundWithoutEndpoints,
     /// Refuses all requests with 503, because a restriction could not be built.
     Refuse(Refusal),
+    /// Limits the requests of each client.
+    ClientLimits(Box<ClientLimits>),
     /// Restricts access by client address; others get 403.
     AccessList(AccessList),
     /// The same, but authentication by a later filter admits others too.

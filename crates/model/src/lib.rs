@@ -32,6 +32,7 @@ mod certificate;
 mod chain;
 pub mod client;
 mod client_auth;
+mod client_limits;
 mod compression;
 mod condition;
 mod cors;
@@ -71,6 +72,7 @@ pub use capture::{CaptureTemplate, TooLong, append_within};
 pub use certificate::{Certificate, PrivateKey};
 pub use chain::ErrorChain;
 pub use client_auth::{CertificateErrorPage, ClientAuth, ClientAuthMode, ClientIdentity, Inadmissible, Verified};
+pub use client_limits::{ClientLimits, Excess, RequestRate, SharedRate};
 pub use compression::{Coding, CodingRules, Compressing, Compression, Uncompressed};
 pub use condition::{ArgumentMatch, Conditions, FieldMatch, ValueMatch};
 pub use cors::{Cors, OriginPattern, Origins};
@@ -90,7 +92,7 @@ pub use network::{NetworkSet, is_special};
 pub use origin::Origin;
 pub use passthrough::Passthrough;
 pub use pattern::{SearchRegex, ValueRegex};
-pub use policy::{ByteLimit, ForwardPolicy, Retry, RetryOn, UpstreamProtocol};
+pub use policy::{Bandwidth, ByteLimit, ForwardPolicy, Retry, RetryOn, UpstreamProtocol};
 pub use request::{FieldLine, FieldSink, Fields, HostAndPort, RequestView, Target};
 pub use route::{
     Action, Backends, Body, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, RedirectBase, Respond,

@@ -1,5 +1,6 @@
 //! Limits, timeouts and retries for forwarding.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ pub struct ForwardPolicy {
     /// Largest response head in bytes, if above the proxy's default; a larger one gets 502.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_response_head: Option<u32>,
+    /// How fast a response is sent to the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bandwidth>,
     /// When to try another endpoint.
     pub retry: Retry,
     /// Host field to send to the endpoint in place of the client's (`upstream-vhost`).
@@ -60,11 +64,31 @@ impl Default for ForwardPolicy {
             read_timeout: Duration::from_secs(60),
             max_body: ByteLimit::of(1 << 20),
             max_response_head: None,
+            bandwidth: None,
             retry: Retry::default(),
             upstream_host: None,
             tls: None,
             protocol: UpstreamProtocol::default(),
         }
+    }
+}
+
+/// How fast the body of one response is sent (nginx `limit_rate`).
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash, Serialize, Deserialize)]
+pub struct Bandwidth {
+    /// Bytes per second.
+    pub rate: NonZeroU64,
+    /// Bytes that are sent at full speed first.
+    pub after: u64,
+}
+
+impl Bandwidth {
+    /// Milliseconds after the start of a body from which on more than `sent` bytes may be sent. As in nginx, the share of the first
+    /// second may be sent at once.
+    pub fn due(self, sent: u64) -> u64 {
+        let over = u128::from(sent.saturating_sub(self.after));
+        let due = (over * 1000 / u128::from(self.rate.get())).saturating_sub(1000);
+        u64::try_from(due).unwrap_or(u64::MAX)
     }
 }
 

@@ -76,6 +76,9 @@ pub struct Settings {
     pub streams: StreamSettings,
     /// How long connections may continue after the proxy receives the signal to stop (`worker-shutdown-timeout`).
     pub shutdown_timeout: Duration,
+    /// Replicas of this proxy that take part in the same traffic, which share the limits for clients.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub replicas: NonZeroU32,
     /// Worker threads; `None` for one per core available to the process.
     pub workers: Option<u16>,
 }
@@ -112,9 +115,18 @@ impl Default for Settings {
             access_log: AccessLog::default(),
             streams: StreamSettings::default(),
             shutdown_timeout: Duration::from_secs(240),
+            replicas: NonZeroU32::MIN,
             workers: None,
         }
     }
+}
+
+const fn one() -> NonZeroU32 {
+    NonZeroU32::MIN
+}
+
+fn is_one(count: &NonZeroU32) -> bool {
+    *count == NonZeroU32::MIN
 }
 
 /// HTTP/2 from clients.

@@ -21,6 +21,7 @@ mod error;
 mod exchange;
 mod http2;
 mod l4;
+mod ledger;
 mod live;
 mod message;
 mod net;

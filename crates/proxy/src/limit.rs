@@ -169,6 +169,8 @@ fairway_model::limits! {
         fixed {
             /// Tries of a request without a limit in the settings: enough to get past any rollout, but finite if no endpoint works.
             TRIES: u32 = 32, Count, "The client gets the status of the last failure.", "`fairway_upstream_failures_total`";
+            /// Clients whose use of `limit-rps` and its kind is remembered, for all Ingresses together.
+            CLIENT_ACCOUNTS: usize = 64 * 1792, Count, "Those who are least above their limits are forgotten.", "";
             /// Longest password of basic authentication: the time for some hashes grows with its square.
             PASSWORD: usize = 1024, Bytes, "401.", "`unauthenticated`";
             /// Passwords that wait to be checked.
@@ -185,7 +187,7 @@ fairway_model::limits! {
             DISCARDED_BODY_WAIT: Duration = Duration::from_millis(100), Time, "The connection to the endpoint is closed.", "";
             /// Largest head of a response, and largest line in it. ingress-nginx refuses a response whose head exceeds
             /// `proxy-buffer-size`; a larger limit does no harm.
-            RESPONSE_HEAD: usize = 64 << 10, Bytes, "502.", "`bad_response`";
+            RESPONSE_HEAD: usize = 128 << 10, Bytes, "502.", "`bad_response`";
             /// Fields of a response.
             RESPONSE_FIELDS: usize = 1024, Count, "502.", "`bad_response`";
             /// Interim responses forwarded for one request. More than a few are a flood, not hints.

@@ -1,13 +1,15 @@
 //! Calls the decision about a request with what this worker knows.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use fairway_model::decision::{self, Facts, Plan, Received, Scratch, Start};
-use fairway_model::{BackendName, ClientAuth, ClientIdentity, ErrorResponse, TableName};
+use fairway_model::{BackendName, ClientAuth, ClientIdentity, ClientLimits, ErrorResponse, Excess, TableName};
 
 use crate::http::RequestHead;
 use crate::http::Spanned;
+use crate::ledger::OpenRequest;
 use crate::live::Live;
 use crate::net::client_certificate::Asked;
 use crate::shard::Shard;
@@ -22,6 +24,8 @@ struct WorkerFacts<'a> {
     origin: Option<Origin<'a>>,
     /// The service that was asked for last, which most requests are then sent to.
     service: Option<Rc<Service>>,
+    /// Where the request counts as in progress.
+    open: &'a mut Option<OpenRequest>,
 }
 
 /// Where a request came from.
@@ -53,9 +57,20 @@ impl Facts for WorkerFacts<'_> {
         let origin = self.origin?;
         origin.asked?.identity(&self.live.snapshot, origin.table, wanted)
     }
+
+    fn count(&mut self, limits: &ClientLimits, client: IpAddr) -> Option<Excess> {
+        match self.shard.common.ledger.enter(limits, client, self.live.snapshot.settings().replicas) {
+            Ok(open) => {
+                *self.open = open;
+                None
+            }
+            Err(excess) => Some(excess),
+        }
+    }
 }
 
-/// Decides about a request to one of the hosts in `table`. Also returns the service that was looked up last, if any.
+/// Decides about a request to one of the hosts in `table`. Also returns the service that was looked up last, if any. `open` gets a
+/// value if the request counts as in progress from now on.
 pub(crate) fn decide<'l>(
     shard: &Shard,
     live: &'l Live,
@@ -63,10 +78,11 @@ pub(crate) fn decide<'l>(
     origin: Origin<'_>,
     from: Start<'l>,
     scratch: &mut Scratch,
+    open: &mut Option<OpenRequest>,
 ) -> (Plan<'l>, Option<Rc<Service>>) {
     let Origin { arrival, table, .. } = origin;
     let received = Received { head: head.parsed.view(head.bytes), arrival, table };
-    let mut facts = WorkerFacts { shard, live, head, origin: Some(origin), service: None };
+    let mut facts = WorkerFacts { shard, live, head, origin: Some(origin), service: None, open };
     let plan = decision::decide(&live.snapshot, &received, &mut facts, from, scratch);
     (plan, facts.service)
 }
@@ -80,6 +96,6 @@ pub(crate) fn replace_error<'l>(
     error: ErrorResponse,
     scratch: &mut Scratch,
 ) -> Option<Plan<'l>> {
-    let mut facts = WorkerFacts { shard, live, head, origin: None, service: None };
+    let mut facts = WorkerFacts { shard, live, head, origin: None, service: None, open: &mut None };
     decision::replace_error(plan, error, &head.parsed.view(head.bytes), &mut facts, scratch)
 }

@@ -80,6 +80,9 @@ reasons! {
     ClientGone = "client_gone", "499", "The client closed its connection before it had the whole response.";
     ClientStalled = "client_stalled", "408", "The client stopped reading the response.";
     CallTimeout = "call_timeout", "504", "The time that the client itself gave a call of gRPC (`grpc-timeout`) has passed.";
+    RateLimit = "rate_limit", "503", "The client exceeds `limit-rps` or `limit-rpm` of the route; `limit-req-status-code` sets another status.";
+    ConnectionLimit = "connection_limit", "503",
+        "The client has as many requests in progress as `limit-connections` of the route allows; `limit-conn-status-code` sets another status.";
     AccessDenied = "access_denied", "403", "The client's address is not allowed by the route.";
     Unauthenticated = "unauthenticated", "401, 403", "The authentication service of the route (`auth-url`) did not allow the request, or name and password (`auth-type`) are missing or wrong.";
     ClientCertificate = "client_certificate", "400, 403",

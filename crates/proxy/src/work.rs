@@ -9,6 +9,7 @@ use fairway_model::{ConfiguredName, decision};
 
 use crate::buffer::Buffer;
 use crate::http::{RequestHead, ResponseHead};
+use crate::ledger::OpenRequest;
 pub(crate) use crate::limit::{BUFFER as ORDINARY, LARGE_BUFFER as LARGE};
 use crate::limit::{KEPT_LARGE, KEPT_OUTPUT, KEPT_SETS};
 use crate::message::Evaluated;
@@ -79,6 +80,8 @@ pub(crate) struct Scratch {
     pub(crate) tries: Vec<Try>,
     /// The endpoints of these tries.
     pub(crate) tried: Vec<SocketAddr>,
+    /// Where the request counts as in progress, if its route limits them.
+    pub(crate) open: Option<OpenRequest>,
 }
 
 impl Work {

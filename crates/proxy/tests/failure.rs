@@ -3,12 +3,14 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessList, Action, Authority, ByteLimit, ClientAuth, ClientAuthMode, ExternalAuth, Filter, ForwardPolicy, Host,
-    HostPattern, NetworkSet, Refusal, Resource, Retry, RetryOn, Settings, Template, UpstreamProtocol,
+    AccessList, Action, Authority, ByteLimit, ClientAuth, ClientAuthMode, ClientLimits, ExternalAuth, Filter,
+    ForwardPolicy, Host, HostPattern, NetworkSet, Refusal, RequestRate, Resource, Respond, Retry, RetryOn, Settings,
+    Template, UpstreamProtocol,
 };
 use fairway_proxy::ProxyConfig;
 use fairway_proxy::reason::Reason;
@@ -159,6 +161,38 @@ async fn what_the_configuration_says() {
     assert_eq!(lost.get().await, "503 no_service internal (-) -");
     let other = Logged::start([host(HOST, vec![route("/a", forward("web", ForwardPolicy::default()))])]);
     assert_eq!(other.get().await, "404 no_route downstream (-) -");
+}
+
+#[tokio::test]
+async fn what_exceeds_the_limits_for_a_client() {
+    let start = |per_second, in_progress| {
+        let gate = Gate::new();
+        let origin = Origin::new("a").reply(Reply::ok().held_by(&gate)).start();
+        let limits = ClientLimits {
+            scope: "web".into(),
+            per_second,
+            per_minute: None,
+            in_progress,
+            exempt: NetworkSet::default(),
+            over_rate: Respond::page(503),
+            over_requests: Respond::page(503),
+        };
+        let filters = vec![Filter::ClientLimits(Box::new(limits))];
+        let mut resources = backend("web", &[origin.address()]);
+        resources.push(host(HOST, vec![filtered(route("/", forward("web", ForwardPolicy::default())), filters)]));
+        (Logged::start(resources), gate, origin)
+    };
+    let hourly = RequestRate { requests: NonZeroU32::MIN, period: Duration::from_secs(3600), burst: 0 };
+    for (per_second, in_progress, expected) in [
+        (Some(hourly), None, "503 rate_limit downstream (-) -"),
+        (None, Some(NonZeroU32::MIN), "503 connection_limit downstream (-) -"),
+    ] {
+        let (logged, gate, _origin) = start(per_second, in_progress);
+        let mut first = logged.proxy.connect().await;
+        first.send(get("/")).await;
+        gate.reached(1).await;
+        assert_eq!(logged.get().await, expected);
+    }
 }
 
 #[tokio::test]

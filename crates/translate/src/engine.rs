@@ -382,6 +382,10 @@ impl Translator {
                     if let Some(Object::EndpointSlice(slice)) = object
                         && let Some(service) = service_of(&key, &slice)
                     {
+                        // The number of our own replicas is a setting.
+                        dirty.config |= self.options.publish_service.as_ref().is_some_and(|(namespace, name)| {
+                            *service.namespace == **namespace && *service.name == **name
+                        });
                         self.backends.index_slice(&key, service, there, dirty);
                     }
                 }
@@ -431,7 +435,7 @@ fn means_the_same(before: &Object, after: &Object) -> bool {
     }
 }
 
-fn service_of(key: &ObjectKey, slice: &EndpointSlice) -> Option<ObjectKey> {
+pub(crate) fn service_of(key: &ObjectKey, slice: &EndpointSlice) -> Option<ObjectKey> {
     let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
     Some(ObjectKey { kind: Kind::Service, namespace: key.namespace.clone(), name: name.as_str().into() })
 }

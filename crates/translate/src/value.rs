@@ -22,9 +22,9 @@ pub use auth::{
     AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthSnippet, AuthUrl, CopiedFields, RedirectParam, SignInUrl,
 };
 pub use choice::{
-    AffinityKind, AffinityMode, AuthSecretType, AuthType, BackendProtocol, CanaryBehavior, HttpRedirectCode,
-    LoadBalance, NextUpstream, RetryCondition, RiskLevel, SameSite, Satisfy, Switch, TlsProtocols, VerifyClient,
-    WorkerProcesses,
+    AffinityKind, AffinityMode, AuthSecretType, AuthType, BackendProtocol, CanaryBehavior, ErrorStatus,
+    HttpRedirectCode, LoadBalance, NextUpstream, RetryCondition, RiskLevel, SameSite, Satisfy, Switch, TlsProtocols,
+    VerifyClient, WorkerProcesses,
 };
 pub use coding::{BrotliLevel, GzipLevel, MediaTypes, UserAgents};
 pub use cors::{CorsExposed, CorsHeaders, CorsMethods, CorsOrigins};

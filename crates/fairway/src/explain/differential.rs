@@ -89,6 +89,11 @@ const VALUES: &[(&[&str], &[&str])] = &[
     (&["auth-tls-match-cn"], &["CN=a", "CN=(", "a"]),
     (&["auth-tls-pass-certificate-to-upstream"], &["true", "x"]),
     (&["proxy-buffer-size"], &["16k", "128k", "x"]),
+    // No client comes near a limit here; the tests of the proxy have some that do.
+    (&["limit-rps", "limit-rpm", "limit-connections"], &["100000", "0", "-1", "x"]),
+    (&["limit-burst-multiplier", "limit-rate-after"], &["3", "x"]),
+    (&["limit-rate"], &["1000000", "x"]),
+    (&["limit-allowlist"], &["127.0.0.1/32", "x"]),
     (&["default-backend"], &["first", "second", "empty", "missing"]),
     (&["custom-http-errors"], &["403,404,503", "413", "200"]),
     (&["upstream-vhost"], &["v.example", "$host", "$http_x_tenant", "a b"]),

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use fairway_model::client::Arrival;
 use fairway_model::decision::{Failure, Plan, Step};
 use fairway_model::{
-    Action, Backend, Backends, Balance, CanaryBy, CanaryChoice, ClientAuth, ClientAuthMode, Cors, EndpointState,
-    Endpoints, ErrorPages, ExternalAuth, Filter, Forward, Host, HostPattern, Origin, Origins, PathMatch, Route, Scheme,
-    TableName, canonical_host,
+    Action, Backend, Backends, Balance, CanaryBy, CanaryChoice, ClientAuth, ClientAuthMode, ClientLimits, Cors,
+    EndpointState, Endpoints, ErrorPages, ExternalAuth, Filter, Forward, Host, HostPattern, Origin, Origins, PathMatch,
+    Route, Scheme, TableName, canonical_host,
 };
 use fairway_proxy::balance::cookie;
 use fairway_proxy::reason::Cause;
@@ -167,6 +167,7 @@ impl Teller<'_> {
                 (Some(Filter::AccessList(list)), ..) => {
                     format!("the client {} is not allowed: {}", scratch.client.address(), rule(list))
                 }
+                (Some(Filter::ClientLimits(limits)), ..) => client_limits(limits),
                 (Some(Filter::BasicAuth(_)), ..) => "the request has no name and password of a user".to_owned(),
                 (Some(Filter::Cors(_)), ..) => "it is a preflight of an admitted origin".to_owned(),
                 (Some(_), ..) => self.unavailable(plan, cause),
@@ -287,6 +288,7 @@ impl Teller<'_> {
                 ("not_found_without_endpoints", "answer 404 without endpoints".to_owned())
             }
             Filter::Refuse(refusal) => ("refuse", format!("answer 503: {}", refusal.reason)),
+            Filter::ClientLimits(limits) => ("client_limits", client_limits(limits)),
             Filter::AccessList(list) => ("access_list", format!("admit clients {}, answer 403 to others", rule(list))),
             Filter::AccessListOrAuth(list) => {
                 ("access_list_or_auth", format!("admit clients {} without authentication", rule(list)))
@@ -501,6 +503,18 @@ fn origins(cors: &Cors) -> String {
             format!("the origins {}", list.join(", "))
         }
     }
+}
+
+/// What each client may do.
+fn client_limits(limits: &ClientLimits) -> String {
+    let rate = |rate: Option<fairway_model::RequestRate>, period: &str| {
+        rate.map(|rate| format!("{} requests per {period} and {} at once", rate.requests, u64::from(rate.burst) + 1))
+    };
+    let rates = [rate(limits.per_second, "second"), rate(limits.per_minute, "minute")];
+    let parts = rates.into_iter().flatten().map(|text| format!("{text} (else {})", limits.over_rate.status));
+    let open = limits.in_progress.map(|most| format!("{most} in progress (else {})", limits.over_requests.status));
+    let exempt = if limits.exempt.is_empty() { "" } else { ", except for exempt networks" };
+    format!("allow each client {}{exempt}", parts.chain(open).collect::<Vec<_>>().join(", "))
 }
 
 /// The addresses that an access list allows.

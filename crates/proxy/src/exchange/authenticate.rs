@@ -102,7 +102,15 @@ impl<'a> Exchange<'a> {
         facts.listener.with_resource(|listener| {
             let origin =
                 pipeline::Origin { arrival: &facts.arrival, table: &listener.table, asked: facts.asked.as_deref() };
-            pipeline::decide(&facts.shard, live, head, origin, Start::Wait(plan, answer), &mut scratch.decision)
+            pipeline::decide(
+                &facts.shard,
+                live,
+                head,
+                origin,
+                Start::Wait(plan, answer),
+                &mut scratch.decision,
+                &mut scratch.open,
+            )
         })
     }
 

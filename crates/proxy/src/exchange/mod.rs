@@ -23,7 +23,8 @@ use std::time::{Duration, Instant};
 
 use fairway_model::decision::{Plan, Start, Step};
 use fairway_model::{
-    Action, Backend, ByteLimit, Compressing, ErrorResponse, ExternalAuth, Filter, HostPattern, Respond, Route,
+    Action, Backend, Bandwidth, ByteLimit, Compressing, ErrorResponse, Excess, ExternalAuth, Filter, HostPattern,
+    Respond, Route,
 };
 
 use self::compressed::CompressedBody;
@@ -42,7 +43,7 @@ use crate::pipeline;
 use crate::reason::{Cause, Reason};
 use crate::record::RequestRecord;
 use crate::respond::{Answer, BAD_CERTIFICATE, NO_CERTIFICATE, PLAIN_ON_TLS, WRONG_SUBJECT};
-use crate::timer::Deadline;
+use crate::timer::{Deadline, Millis};
 use crate::upstream::Service;
 use crate::work::{Http2Memory, Scratch};
 use fairway_model::client::ClientView;
@@ -88,6 +89,15 @@ pub(crate) struct Exchange<'a> {
     limits: Gaps,
     /// Bounds the wait for the request body.
     patience: Patience,
+    /// How fast the body of the response may be sent; boxed, because few routes limit it.
+    pace: Option<Box<Pace>>,
+}
+
+/// A limited bandwidth, and when the body began.
+#[derive(Debug)]
+struct Pace {
+    bandwidth: Bandwidth,
+    begun: Millis,
 }
 
 /// The limits set by the route.
@@ -147,6 +157,7 @@ impl<'a> Exchange<'a> {
             },
             limits: Gaps::NONE,
             patience: Patience::default(),
+            pace: None,
         }
     }
 
@@ -159,7 +170,7 @@ impl<'a> Exchange<'a> {
         let Some(head) = self.client.head() else { return self.client.after() };
         let (plan, service) = self.facts.listener.with_resource(|listener| {
             let origin = pipeline::Origin { arrival, table: &listener.table, asked: asked.as_deref() };
-            pipeline::decide(shard, live, head, origin, Start::Head, &mut scratch.decision)
+            pipeline::decide(shard, live, head, origin, Start::Head, &mut scratch.decision, &mut scratch.open)
         });
         self.plan = Some(plan);
         let step = match plan.step {
@@ -355,6 +366,7 @@ impl Drop for Exchange<'_> {
             self.cause.get_or_insert(Reason::Shutdown.into());
         }
         self.with_record(|record| self.facts.shard.observe(self.live, record));
+        self.scratch.open = None;
     }
 }
 
@@ -365,6 +377,10 @@ pub(crate) fn refused(plan: &Plan<'_>, status: u16) -> Option<Reason> {
         _ if matches!(plan.ended_by(), Some(Filter::ExternalAuth(_) | Filter::BasicAuth(_))) => {
             Some(Reason::Unauthenticated)
         }
+        _ if plan.excess().is_some() => Some(match plan.excess() {
+            Some(Excess::Requests) => Reason::ConnectionLimit,
+            _ => Reason::RateLimit,
+        }),
         (None, _, _) => Some(Reason::NoHost),
         (_, None, _) => Some(Reason::NoRoute),
         (_, Some(_), 403) => Some(Reason::AccessDenied),

@@ -6,9 +6,9 @@ use std::time::Duration;
 use fairway_model::decision::ResponseEdits;
 use fairway_model::{Compressing, Forward, Uncompressed};
 
-use super::Exchange;
 use super::compressed::CompressedBody;
 use super::tries::Attempt;
+use super::{Exchange, Pace};
 use crate::error::{Failure, Side};
 use crate::http::{BodyForm, FieldsView, Framing, KnownField, Method};
 use crate::message::ResponseContext;
@@ -47,6 +47,8 @@ impl Exchange<'_> {
             return tunnelled;
         }
         self.write_response();
+        let begun = self.facts.shard.timers.now();
+        self.pace = forward.policy.bandwidth.map(|bandwidth| Box::new(Pace { bandwidth, begun }));
         // If the response replaces an error, that error remains the cause.
         if self.plan.is_none_or(|plan| plan.replaces_error().is_none()) {
             self.cause = (status >= 500).then_some(Reason::Upstream5xx.into());

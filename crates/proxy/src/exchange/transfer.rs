@@ -28,13 +28,16 @@ pub(super) struct Gaps {
     pub(super) client: Millis,
     /// The rest of a response must arrive if it is to be written at once with the withheld head.
     pub(super) hold: Millis,
+    /// More may be sent to the client.
+    pub(super) pace: Millis,
 }
 
 impl Gaps {
-    pub(super) const NONE: Self = Self { send: NEVER, read: NEVER, body: NEVER, client: NEVER, hold: NEVER };
+    pub(super) const NONE: Self =
+        Self { send: NEVER, read: NEVER, body: NEVER, client: NEVER, hold: NEVER, pace: NEVER };
 
     fn first(&self) -> Millis {
-        self.send.min(self.read).min(self.body).min(self.client).min(self.hold)
+        self.send.min(self.read).min(self.body).min(self.client).min(self.hold).min(self.pace)
     }
 }
 
@@ -89,6 +92,13 @@ impl Exchange<'_> {
             if let Poll::Ready(sent) = self.poll_send(cx) {
                 sent?;
             }
+            if self.is_ahead() {
+                match self.poll_write_client(cx) {
+                    Poll::Ready(written) => written?,
+                    Poll::Pending => return self.poll_limits().map(Err),
+                }
+                return self.poll_waiting(cx).map(Err);
+            }
             if !self.waits_for_rest() {
                 // Head and body are sent in one write if both are there.
                 let filled = self.take_response_body().map_err(Failure::ResponseBody)?;
@@ -118,6 +128,15 @@ impl Exchange<'_> {
                 }
             }
         }
+    }
+
+    /// Whether the client has got as much of the body as the bandwidth allows by now. The rest of the body waits with the endpoint.
+    fn is_ahead(&mut self) -> bool {
+        let Some(pace) = &self.pace else { return false };
+        let due = pace.begun.saturating_add(pace.bandwidth.due(self.client.body_sent()));
+        let ahead = due > self.facts.shard.timers.now();
+        self.limits.pace = if ahead { due } else { NEVER };
+        ahead
     }
 
     /// Takes as much of the response body as can be written at once. Returns `true` if there is something to write.

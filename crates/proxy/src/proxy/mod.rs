@@ -137,6 +137,7 @@ impl Proxy {
         let remarks = Remarks::default();
         let common = Arc::new(Common {
             clients: ClientCounts::default(),
+            ledger: Arc::default(),
             connections,
             datagram_sessions: descriptors::most_sessions(count, connections),
             numbers: AtomicU64::new(1),

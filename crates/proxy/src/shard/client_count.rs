@@ -10,29 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fairway_model::Settings;
 
+use crate::ledger::CountedClient;
+
 /// The clients that have connections.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ClientCounts(Arc<Mutex<HashMap<CountedClient, u32>>>);
-
-/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, which is the least that a subscriber gets (RFC
-/// 6177).
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
-enum CountedClient {
-    V4([u8; 4]),
-    V6([u8; 8]),
-}
-
-impl From<IpAddr> for CountedClient {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address.octets()),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, g, h, ..] = address.octets();
-                Self::V6([a, b, c, d, e, f, g, h])
-            }
-        }
-    }
-}
 
 /// One connection of a client, counted until it is dropped. The default is one that isn't counted.
 #[derive(Debug, Default)]

@@ -22,6 +22,7 @@ use self::place::Places;
 use crate::access_log::{Format, LogClock, LogHandle, LogWriter, StreamRecord};
 use crate::encode::Encoders;
 use crate::http2::{Blocks, Http2Pool};
+use crate::ledger::ClientLedger;
 use crate::live::{InForce, Live};
 use crate::metrics::{LiveRoutes, MetricOptions, WorkerMetrics, WorkerReport};
 use crate::password::Passwords;
@@ -34,13 +35,15 @@ use crate::unreachable::{Failing, UnreachableSink};
 use crate::upstream::{HealthBoard, Upstreams};
 use crate::work::Store;
 
-/// What all workers of the process have in common; nothing in it is written by a request.
+/// What all workers of the process have in common; nothing in it is written by a request on a route without limits.
 #[derive(Debug)]
 pub(crate) struct Common {
     /// Maximum number of client connections per worker.
     pub(crate) connections: usize,
     /// Connections of each client, if there is a limit.
     pub(crate) clients: ClientCounts,
+    /// What clients have used of the limits of routes.
+    pub(crate) ledger: Arc<ClientLedger>,
     /// Maximum number of UDP sessions per worker.
     pub(crate) datagram_sessions: usize,
     /// Numbers the connections; written once per connection.

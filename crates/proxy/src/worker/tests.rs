@@ -366,6 +366,7 @@ fn common(log: Option<LogHandle>) -> Arc<Common> {
         health: Arc::default(),
         unreachable: UnreachableSink::default(),
         clients: ClientCounts::default(),
+        ledger: Arc::default(),
         connections: 100,
         datagram_sessions: 100,
         numbers: AtomicU64::new(1),

@@ -19,10 +19,10 @@ use crate::annotation::Rules;
 use crate::diagnostic::{Diagnostic, Reason, Severity, bounded};
 use crate::limit;
 use crate::value::{
-    AccessList, BrotliLevel, CommaList, FieldCount, GoDuration, GzipLevel, HeaderBuffers, HeaderName, HeaderNames,
-    HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream, NginxTime, ObjectRef, ReplacedStatuses,
-    RiskLevel, Seconds, SessionTicketKey, Size, Text, TlsCiphers, TlsGroups, TlsProtocols, UriPatterns, UserAgents,
-    Value, WorkerProcesses,
+    AccessList, BrotliLevel, CommaList, ErrorStatus, FieldCount, GoDuration, GzipLevel, HeaderBuffers, HeaderName,
+    HeaderNames, HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream, NginxTime, ObjectRef,
+    ReplacedStatuses, RiskLevel, Seconds, SessionTicketKey, Size, Text, TlsCiphers, TlsGroups, TlsProtocols,
+    UriPatterns, UserAgents, Value, WorkerProcesses,
 };
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
@@ -35,7 +35,7 @@ pub(crate) const CONNECT_RETRIED: &str =
 pub(crate) const TRIES: &str = "there are 32 tries at most, where ingress-nginx has no limit";
 
 /// How `proxy-buffer-size` differs, annotation and key.
-pub(crate) const RESPONSE_HEAD: &str = "heads of up to 64 KiB pass whatever is set, and none above 1 MiB";
+pub(crate) const RESPONSE_HEAD: &str = "heads of up to 128 KiB pass whatever is set, and none above 1 MiB";
 
 /// How `custom-http-errors` differs, annotation and key.
 pub(crate) const ERROR_PAGES: &str = "the default backend is asked with GET, or HEAD, and without the request's body; where it has no endpoint, or fails, \
@@ -310,6 +310,15 @@ configmap! {
         /// Client networks that are denied on paths to which no other list applies.
         "block-cidrs" => block: AccessList = "",
             else AccessList::Unreadable, "paths without a list of their own answer 503";
+
+        /// Status of requests over `limit-rps` or `limit-rpm`.
+        "limit-req-status-code" => limit_req_status: ErrorStatus = "503";
+        /// Status of requests over `limit-connections`.
+        "limit-conn-status-code" => limit_conn_status: ErrorStatus = "503";
+        /// Kilobytes of a response per second; 0 for no limit.
+        "limit-rate" => limit_rate: u32 = "0";
+        /// Kilobytes of a response that are sent at full speed first.
+        "limit-rate-after" => limit_rate_after: u32 = "0";
 
         /// Versions of TLS for clients.
         "ssl-protocols" => ssl_protocols: TlsProtocols = "TLSv1.2 TLSv1.3",

@@ -1,6 +1,7 @@
 //! Global configuration: the global ConfigMap, those that it names, and what is derived from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use fairway_model::{Listener, ListenerName, Resource, ResourceName, Settings, TableName};
@@ -11,6 +12,7 @@ use crate::config::settings::{self, SettingsSources};
 use crate::configmap::GlobalConfig;
 use crate::diagnostic::Diagnostic;
 use crate::engine::dirty::{Dirty, Output};
+use crate::engine::service_of;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
 use crate::value::ObjectRef;
@@ -146,7 +148,8 @@ impl Global {
             proxy_set_headers: self.data(&self.proxy_set_headers),
         };
         let mut diagnostics = Vec::new();
-        let settings = settings::settings(&sources, inputs.options, &mut diagnostics);
+        let replicas = replicas(inputs);
+        let settings = Settings { replicas, ..settings::settings(&sources, inputs.options, &mut diagnostics) };
         for diagnostic in diagnostics {
             let key = ObjectKey::new(Kind::ConfigMap, &*diagnostic.origin.namespace, &*diagnostic.origin.name);
             found.entry(key).or_default().push(diagnostic);
@@ -175,4 +178,27 @@ impl Global {
         out.removals.extend(gone.map(ResourceName::Listener));
         self.listeners = listeners;
     }
+}
+
+/// The replicas of the proxy: the ready endpoints of the Service in front of it, at least the one that counts.
+fn replicas(inputs: GlobalInputs<'_>) -> NonZeroU32 {
+    let Some((namespace, name)) = &inputs.options.publish_service else { return NonZeroU32::MIN };
+    let service = ObjectKey::new(Kind::Service, namespace, name);
+    let mut addresses = BTreeSet::new();
+    for (key, object) in inputs.objects.of_kind(Kind::EndpointSlice) {
+        let Object::EndpointSlice(slice) = object else { continue };
+        if service_of(key, slice).as_ref() != Some(&service) {
+            continue;
+        }
+        for endpoint in slice.endpoints.iter().flatten() {
+            let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
+            if let (true, Some(address)) = (ready, endpoint.addresses.first()) {
+                addresses.insert((slice.address_type.as_str(), address.as_str()));
+            }
+        }
+    }
+    // With two families each replica has an address in both.
+    let of_family = |family| addresses.iter().filter(|(of, _)| *of == family).count();
+    let most = of_family("IPv4").max(of_family("IPv6"));
+    u32::try_from(most).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
 }

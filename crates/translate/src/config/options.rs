@@ -51,6 +51,8 @@ pub struct Options {
     pub reserved_ports: BTreeMap<u16, String>,
     /// `--default-backend-service`, namespace and name.
     pub default_backend_service: Option<(String, String)>,
+    /// `--publish-service`, namespace and name: the Service in front of the proxy, whose ready endpoints are its replicas.
+    pub publish_service: Option<(String, String)>,
     /// `--default-ssl-certificate`, namespace and name of the Secret.
     pub default_ssl_certificate: Option<(String, String)>,
     /// `--enable-ssl-passthrough`: without it the annotation `ssl-passthrough` has no effect.
@@ -197,6 +199,7 @@ impl Default for Options {
             stream_addresses: vec![IpAddr::from([0, 0, 0, 0])],
             reserved_ports: RESERVED_PORTS.iter().map(|(port, flag)| (*port, (*flag).to_owned())).collect(),
             default_backend_service: None,
+            publish_service: None,
             default_ssl_certificate: None,
             ssl_passthrough: false,
             disable_catch_all: false,

@@ -123,6 +123,7 @@ pub(crate) fn settings(
         access_log: access_log(config, sources.origin, diagnostics),
         streams: streams(config, sources.origin, diagnostics),
         shutdown_timeout: config.worker_shutdown_timeout.0,
+        replicas: NonZeroU32::MIN,
         workers: match config.worker_processes {
             WorkerProcesses::Auto => None,
             // More threads would not help.

@@ -22,7 +22,7 @@ pub use doc::annotations_markdown;
 pub use read::{IngressAnnotations, Rejected, Rules, read, screen};
 pub use table::{
     Access, Affinity, BackendTls, Balancing, CanaryRelease, ClientCertificates, CrossOrigin, ExternalAuthentication,
-    HostLevel, Proxying, Redirects, Rewriting, UserAuthentication,
+    HostLevel, Logging, Proxying, Redirects, RequestLimits, Rewriting, UserAuthentication,
 };
 
 use crate::limit;
@@ -88,6 +88,7 @@ fn is_same(name: &str, value: &str) -> bool {
             matches!(BackendProtocol::parse(value), Some(Http | Https | AutoHttp))
         }
         "canary" | "ssl-passthrough" => bool::parse(value) == Some(false),
+        "limit-rps" | "limit-rpm" | "limit-connections" => i64::parse(value).is_some_and(|limit| limit <= 0),
         "proxy-buffer-size" => Size::parse(value).is_some_and(|size| (1..=limit::RESPONSE_HEAD).contains(&size.0)),
         _ => false,
     }
@@ -99,6 +100,9 @@ fn without_effect(name: &str, others: &Annotations<'_>, rules: &Rules) -> Option
     let is_canary = others.value("canary").and_then(bool::parse) == Some(true);
     let of_canary = name.starts_with("canary") || name == "affinity-canary-behavior";
     let of_endpoints = ["load-balance", "service-upstream"].contains(&name) || name.starts_with("upstream-hash-by");
+    let limited = |names: &[&str]| {
+        names.iter().any(|name| others.value(name).and_then(i64::parse).is_some_and(|limit| limit > 0))
+    };
     match name {
         _ if is_canary && !of_canary && !of_endpoints => Some(Verdict::Harmless(
             "a canary is served as the Ingress says whose alternative it is, as in ingress-nginx",
@@ -131,6 +135,12 @@ fn without_effect(name: &str, others: &Annotations<'_>, rules: &Rules) -> Option
         }
         "ssl-passthrough" if !rules.ssl_passthrough => {
             Some(Verdict::Harmless("without --enable-ssl-passthrough TLS ends at the proxy, as in ingress-nginx"))
+        }
+        "limit-burst-multiplier" if !limited(&["limit-rps", "limit-rpm"]) => {
+            Some(Verdict::Harmless("without a rate it has no effect, as in ingress-nginx"))
+        }
+        "limit-allowlist" if !limited(&["limit-rps", "limit-rpm", "limit-connections"]) => {
+            Some(Verdict::Harmless("without a limit it has no effect, as in ingress-nginx"))
         }
         _ if name.starts_with("cors-") && others.value("enable-cors").and_then(bool::parse) != Some(true) => {
             Some(Verdict::Harmless("without enable-cors it has no effect, as in ingress-nginx"))
@@ -261,11 +271,13 @@ pub struct Group {
 }
 
 /// The whole table.
-pub static GROUPS: [Group; 14] = [
+pub static GROUPS: [Group; 16] = [
     Group { title: "Matching and rewriting", specs: Rewriting::SPECS },
     Group { title: "Redirects", specs: Redirects::SPECS },
     Group { title: "Hosts", specs: HostLevel::SPECS },
     Group { title: "Access", specs: Access::SPECS },
+    Group { title: "Limits for clients", specs: RequestLimits::SPECS },
+    Group { title: "Logs", specs: Logging::SPECS },
     Group { title: "Basic authentication", specs: UserAuthentication::SPECS },
     Group { title: "External authentication", specs: ExternalAuthentication::SPECS },
     Group { title: "Cross-origin requests", specs: CrossOrigin::SPECS },
@@ -282,11 +294,13 @@ pub static GROUPS: [Group; 14] = [
 type Setter = fn(&mut IngressAnnotations, &str, &str) -> bool;
 
 /// In the order of [`GROUPS`].
-const SETTERS: [Setter; 14] = [
+const SETTERS: [Setter; 16] = [
     |all, name, text| all.rewriting.set(name, text),
     |all, name, text| all.redirects.set(name, text),
     |all, name, text| all.hosts.set(name, text),
     |all, name, text| all.access.set(name, text),
+    |all, name, text| all.limits.set(name, text),
+    |all, name, text| all.logging.set(name, text),
     |all, name, text| all.user_auth.set(name, text),
     |all, name, text| all.external_auth.set(name, text),
     |all, name, text| all.cross_origin.set(name, text),

@@ -1,12 +1,14 @@
 //! One location of ingress-nginx as a route: the filters in their order, and the action.
 
 use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fairway_model::{
-    AccessList, Action, BackendName, Backends, BasicAuth, Body, ByteLimit, Cors, ErrorPages, Filter, Forward,
-    ForwardPolicy, HostPattern, HttpsRedirect, Location, Origins, PathMatch, Redirect, RedirectBase, Refusal, Respond,
-    Retry, RetryOn, Rewrite, Route, Template, UpstreamProtocol, UpstreamTls,
+    AccessList, Action, BackendName, Backends, Bandwidth, BasicAuth, Body, ByteLimit, ClientLimits, Cors, ErrorPages,
+    Filter, Forward, ForwardPolicy, HostPattern, HttpsRedirect, Location, Origins, PathMatch, Redirect, RedirectBase,
+    Refusal, RequestRate, Respond, Retry, RetryOn, Rewrite, Route, Template, UpstreamProtocol, UpstreamTls,
 };
 
 use super::backend_tls::BackendTls;
@@ -67,6 +69,7 @@ pub(crate) struct Common<'a> {
     /// The same without TLS.
     clear: Arc<ForwardPolicy>,
     error_pages: Option<Filter>,
+    limits: Option<Filter>,
     access: Option<Filter>,
     password: Option<Filter>,
     authentication: Option<Filter>,
@@ -140,6 +143,7 @@ impl<'a> Common<'a> {
             error_pages,
             policy,
             clear,
+            limits: limits(part, scope.config),
             access,
             password: None,
             authentication,
@@ -186,14 +190,20 @@ impl<'a> Common<'a> {
             filters.push(Filter::Rewrite(rewrite.into()));
         }
         filters.shrink_to_fit();
-        Route { rule: rule.into(), filters, ..Route::new(self.part.origin.section(section), path, action) }
+        let access_log = self.is_logged();
+        Route { rule: rule.into(), filters, access_log, ..Route::new(self.part.origin.section(section), path, action) }
     }
 
     /// The route of the catch-all's default backend, to which redirects, rewrites and TLS redirects don't apply.
     pub(crate) fn catch_all(&self, path: PathMatch, leads: Leads) -> Route {
         let mut filters = self.gate("/");
         let action = self.answer("/", leads, &mut filters);
-        Route { rule: "/".into(), filters, ..Route::new(self.part.origin.section("defaultBackend"), path, action) }
+        let origin = self.part.origin.section("defaultBackend");
+        Route { rule: "/".into(), filters, access_log: self.is_logged(), ..Route::new(origin, path, action) }
+    }
+
+    fn is_logged(&self) -> bool {
+        self.part.annotations.logging.access_log != Some(false)
     }
 
     /// The answer to requests for a path that can't be matched: they must not fall through to a wider route.
@@ -328,7 +338,7 @@ impl<'a> Common<'a> {
         })
     }
 
-    /// Who may send requests: by address, by authentication, or by either.
+    /// Who may send requests: by number, by address, by authentication, or by one of the last two.
     fn checks(&self, rule: &str) -> impl Iterator<Item = Filter> {
         let exempt = starts_with_any(rule, &self.scope.config.no_auth_locations.0);
         let authentication = self.authentication.clone().filter(|_| !exempt);
@@ -339,7 +349,7 @@ impl<'a> Common<'a> {
             Filter::AccessList(list) if either => Filter::AccessListOrAuth(list),
             access => access,
         });
-        access.into_iter().chain(password).chain(authentication)
+        self.limits.clone().into_iter().chain(access).chain(password).chain(authentication)
     }
 
     /// Whether the routes of this host match by regular expressions.
@@ -432,6 +442,40 @@ fn access(annotations: &IngressAnnotations, config: &GlobalConfig) -> (Option<Fi
     (Some(Filter::AccessList(list)), None)
 }
 
+/// The limits for the clients of an Ingress.
+fn limits(part: &Part, config: &GlobalConfig) -> Option<Filter> {
+    let limits = &part.annotations.limits;
+    let positive = |limit: Option<i64>| NonZeroU32::new(limit?.clamp(0, u32::MAX.into()) as u32);
+    let rate = |limit, seconds| {
+        let requests = positive(limit)?;
+        let burst = requests.get().saturating_mul(limits.burst_multiplier.unwrap_or(5));
+        Some(RequestRate { requests, period: Duration::from_secs(seconds), burst })
+    };
+    let (per_second, per_minute) = (rate(limits.per_second, 1), rate(limits.per_minute, 60));
+    let in_progress = positive(limits.in_progress);
+    if per_second.is_none() && per_minute.is_none() && in_progress.is_none() {
+        return None;
+    }
+    let limits = ClientLimits {
+        scope: format!("{}/{}", part.owner.key.namespace, part.owner.key.name).into(),
+        per_second,
+        per_minute,
+        in_progress,
+        exempt: limits.exempt.clone().unwrap_or_default(),
+        over_rate: Respond::page(config.limit_req_status.0),
+        over_requests: Respond::page(config.limit_conn_status.0),
+    };
+    Some(Filter::ClientLimits(limits.into()))
+}
+
+/// The bandwidth of each response.
+fn bandwidth(annotations: &IngressAnnotations, config: &GlobalConfig) -> Option<Bandwidth> {
+    let limits = &annotations.limits;
+    let bytes = |kilobytes: u32| u64::from(kilobytes) << 10;
+    let rate = NonZeroU64::new(bytes(limits.rate.unwrap_or(config.limit_rate)))?;
+    Some(Bandwidth { rate, after: bytes(limits.rate_after.unwrap_or(config.limit_rate_after)) })
+}
+
 /// The filters of the built-in catch-all, which belongs to no Ingress.
 pub(crate) fn built_in_gate(
     config: &GlobalConfig,
@@ -490,7 +534,7 @@ impl Policies {
 }
 
 /// The head of a response that the proxy accepts in any case.
-const RESPONSE_HEAD: u32 = 64 << 10;
+const RESPONSE_HEAD: u32 = 128 << 10;
 
 fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPolicy {
     let proxying = &annotations.proxying;
@@ -522,6 +566,7 @@ fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPol
             within: Some(within).filter(|within| !within.is_zero()),
         },
         upstream_host: proxying.vhost.as_ref().map(|vhost| Template::parse(vhost.as_str())),
+        bandwidth: bandwidth(annotations, config),
         tls: None,
         protocol: UpstreamProtocol::default(),
     }

@@ -182,6 +182,18 @@ impl Value for LoadBalance {
     }
 }
 
+/// The status of a refusal.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ErrorStatus(pub u16);
+
+impl Value for ErrorStatus {
+    const SYNTAX: &'static str = "a status from 400 to 599";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|status| (400..600).contains(status)).map(Self)
+    }
+}
+
 /// The protocol of connections to endpoints.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum BackendProtocol {

@@ -20,8 +20,6 @@ const LOG_FILE: Verdict = Harmless("logs go to standard output and standard erro
 const GEO: Verdict = NotYet("there are no geographic variables yet; they are empty");
 const TRACING: Verdict = NotYet("tracing isn't built yet");
 const GLOBAL_AUTH: Verdict = NotYet("global authentication isn't built yet: with global-auth-url paths answer 503");
-const LIMITS: Verdict = NotYet("rate and connection limits aren't built yet");
-const BANDWIDTH: Verdict = NotYet("bandwidth isn't limited yet");
 const SYSLOG: Verdict = NotYet("logs go to standard output and standard error only");
 const PASS: Verdict = NotYet("redirects and cookies of backends pass as they are");
 
@@ -126,16 +124,11 @@ unbuilt! {
     "http2-max-header-size" = "": Harmless("obsolete in nginx; large-client-header-buffers took its place");
     /// Obsolete.
     "http2-max-requests" = "0": Harmless("obsolete in nginx; keep-alive-requests took its place");
-    /// Status for too many concurrent requests.
-    "limit-conn-status-code" = "503": LIMITS;
     /// The variable by which limits are counted.
-    "limit-conn-zone-variable" = "$binary_remote_addr": LIMITS;
-    /// Bandwidth of a response.
-    "limit-rate" = "0": BANDWIDTH;
-    /// How much of a response is sent at full speed first.
-    "limit-rate-after" = "0": BANDWIDTH;
-    /// Status for requests over the rate.
-    "limit-req-status-code" = "503": LIMITS;
+    "limit-conn-zone-variable" = "$binary_remote_addr": Refused {
+        reason: "limits are counted by the address of the client",
+        instead: "use-forwarded-headers or enable-real-ip, where another proxy hides that address",
+    }; neutral "$remote_addr";
     /// Raw nginx text.
     "location-snippet" = "": SNIPPET;
     /// Memory of Lua.

@@ -2,7 +2,8 @@
 
 use super::{
     Access, Affinity, Annotations, BackendTls, Balancing, CanaryRelease, ClientCertificates, CrossOrigin, Denial,
-    ExternalAuthentication, HostLevel, Known, Meanwhile, OnInvalid, Proxying, Redirects, UserAuthentication,
+    ExternalAuthentication, HostLevel, Known, Logging, Meanwhile, OnInvalid, Proxying, Redirects, RequestLimits,
+    UserAuthentication,
 };
 use super::{Rewriting, known, names};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -22,6 +23,10 @@ pub struct IngressAnnotations {
     pub hosts: HostLevel,
     /// Client access.
     pub access: Access,
+    /// Limits for clients.
+    pub limits: RequestLimits,
+    /// The access log.
+    pub logging: Logging,
     /// Basic authentication.
     pub user_auth: UserAuthentication,
     /// The Secret with its users, if there may be one.

@@ -19,6 +19,9 @@ use crate::verdict::Verdict::{self, Differs};
 const CANARY: &str = "a canary acts on the paths that it has itself, in its own namespace; in ingress-nginx it acts on every path that leads \
      to the same Service; a default backend has no canary";
 
+/// How limits differ.
+const LIMITS: &str = "all replicas share the limit, where each replica of ingress-nginx lets as much through";
+
 annotations! {
     /// How paths are matched, and the paths that backends see.
     pub struct Rewriting {
@@ -89,6 +92,36 @@ annotations! {
             = Differs("global authentication isn't built: paths that it would guard answer 503, and false exempts from that");
         /// With `any`, a client that the address list admits need not authenticate, and one that authenticates may have any address.
         "satisfy" => satisfy: Satisfy [Location, Low, Default];
+    }
+}
+
+annotations! {
+    /// Limits for each client: an address, or an IPv6 network of 64 bits. Requests count for all paths of the Ingress together, after
+    /// redirects, and before access lists and authentication. Over all workers of a process the count is exact; the ready endpoints of
+    /// the Service of `--publish-service` share each limit, so that all replicas together let through what one would.
+    pub struct RequestLimits {
+        /// Requests per second. One and the burst may come at once; more get 503, or `limit-req-status-code` of the ConfigMap.
+        "limit-rps" => per_second: i64 [Location, Low, Reject] = Differs(LIMITS);
+        /// Requests per minute. Where both rates are set, both apply.
+        "limit-rpm" => per_minute: i64 [Location, Low, Reject] = Differs(LIMITS);
+        /// The burst of both rates: the rate times this, 5 by default.
+        "limit-burst-multiplier" => burst_multiplier: u32 [Location, Low, Default];
+        /// Requests in progress; more get 503, or `limit-conn-status-code` of the ConfigMap.
+        "limit-connections" => in_progress: i64 [Location, Low, Reject] = Differs(LIMITS);
+        /// Clients to which these limits don't apply.
+        "limit-allowlist" | "limit-whitelist" => exempt: NetworkSet [Location, Low, Reject];
+        /// Kilobytes of each response per second, after the first second's share; 0 for no limit.
+        "limit-rate" => rate: u32 [Location, Low, Default];
+        /// Kilobytes of a response that are sent at full speed first.
+        "limit-rate-after" => rate_after: u32 [Location, Low, Default];
+    }
+}
+
+annotations! {
+    /// The access log.
+    pub struct Logging {
+        /// Whether requests are written to the access log.
+        "enable-access-log" => access_log: bool [Location, Low, Default];
     }
 }
 

@@ -1,5 +1,6 @@
 use std::fmt::Debug;
 
+use fairway_model::NetworkSet;
 use proptest::prelude::*;
 
 use super::*;
@@ -64,6 +65,14 @@ const CASES: &[(&str, &str, &str)] = &[
     ("auth-request-redirect", "$escaped_request_uri", "/a b"),
     ("auth-always-set-cookie", "true", "yes"),
     ("auth-snippet", "proxy_set_header X-Forwarded-Method $request_method;", "return 200;"),
+    ("limit-rps", "5", "5.5"),
+    ("limit-rpm", "300", "many"),
+    ("limit-burst-multiplier", "3", "-1"),
+    ("limit-connections", "10", "ten"),
+    ("limit-allowlist", "10.0.0.0/8", "ten"),
+    ("limit-rate", "100", "100k"),
+    ("limit-rate-after", "500", "500k"),
+    ("enable-access-log", "false", "off"),
     ("enable-cors", "true", "on"),
     ("cors-allow-origin", "https://a.example, https://*.b.example:8443", "https://a.example/"),
     ("cors-allow-methods", "GET, POST", "GET;"),
@@ -274,11 +283,11 @@ fn a_check_of_backends_that_cannot_be_built_denies() {
 }
 
 #[test]
-fn limits_that_are_not_built_only_warn() {
+fn limits_are_read_under_their_old_names_too() {
     let (out, diagnostics) = read_all(&[("limit-rps", "5"), ("limit-whitelist", "10.0.0.0/8")]);
-    assert_eq!(out, Ok(IngressAnnotations::default()));
-    assert!(diagnostics.iter().all(|found| found.severity == Severity::Warning));
-    assert_eq!(diagnostics.len(), 2);
+    let limits = out.unwrap().limits;
+    assert_eq!((limits.per_second, limits.exempt), (Some(5), NetworkSet::parse("10.0.0.0/8")));
+    assert!(diagnostics.is_empty());
 }
 
 #[test]

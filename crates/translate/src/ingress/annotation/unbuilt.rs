@@ -15,8 +15,6 @@ const AUTH_CACHE: Verdict =
 const AUTH_KEEPALIVE: Verdict =
     Harmless("connections to the authentication service are always kept, as upstream-keepalive-* of the ConfigMap say");
 const FAST_CGI: Verdict = NotYet("it belongs to the backend protocol FCGI, which isn't built yet");
-const LIMIT: Verdict = NotYet("rate and connection limits aren't built yet: nothing is limited");
-const BANDWIDTH: Verdict = NotYet("bandwidth isn't limited yet");
 const MIRROR: Verdict = NotYet("mirroring isn't built yet: no copies are sent");
 const TRACING: Verdict = NotYet("tracing isn't built yet");
 const NO_BUFFERS: Verdict =
@@ -73,21 +71,6 @@ unbuilt! {
     "auth-keepalive-share-vars": "`true` or `false`" [Location, Low] SERVE,
         Harmless("nothing here is shared between requests"), neutral "false";
 
-    /// Requests per second for each client address.
-    "limit-rps": "a whole number" [Location, Low] SERVE, LIMIT, neutral "0";
-    /// Requests per minute for each client address.
-    "limit-rpm": "a whole number" [Location, Low] SERVE, LIMIT, neutral "0";
-    /// How far a client may briefly exceed its rate.
-    "limit-burst-multiplier": "a whole number" [Location, Low] SERVE, LIMIT;
-    /// Concurrent requests for each client address.
-    "limit-connections": "a whole number" [Location, Low] SERVE, LIMIT, neutral "0";
-    /// Clients without limits.
-    "limit-allowlist" | "limit-whitelist": "addresses or CIDRs, separated by commas" [Location, Low] SERVE, LIMIT;
-    /// Bandwidth of a response.
-    "limit-rate": "kilobytes a second" [Location, Low] SERVE, BANDWIDTH, neutral "0";
-    /// How much of a response is sent at full speed first.
-    "limit-rate-after": "kilobytes" [Location, Low] SERVE, BANDWIDTH;
-
     /// Headers that are set on responses.
     "custom-headers": "a ConfigMap, `namespace/name`" [Location, Medium] SERVE, NotYet("no header is added yet");
     /// The Connection header for the backend.
@@ -140,8 +123,6 @@ unbuilt! {
     "ssl-prefer-server-ciphers": "`true` or `false`" [Ingress, Low] SERVE, NotYet("one order holds for all hosts"),
         neutral "true";
 
-    /// Whether requests are written to the access log.
-    "enable-access-log": "`true` or `false`" [Location, Low] SERVE, NotYet("all requests are logged"), neutral "true";
     /// Logs each rewrite.
     "enable-rewrite-log": "`true` or `false`" [Location, Low] SERVE, Harmless("`fairway explain` shows the rewrite of a request");
     /// Traces requests.

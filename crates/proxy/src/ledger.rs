@@ -1,0 +1,266 @@
+//! Counts the requests of clients on routes that limit them.
+//!
+//! One ledger for the whole process, because the kernel spreads a client's connections over all workers. Only requests on routes with a
+//! limit come here. Each takes the lock of the client's part for a look-up and a comparison, so that the count is exact; with as many
+//! parts as there are, workers rarely wait for each other.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use fairway_model::{ClientLimits, Excess};
+
+use crate::limit::CLIENT_ACCOUNTS;
+
+/// Parts with a lock of their own.
+// No limit: how finely the ledger is divided.
+const PARTS: usize = 64;
+
+/// Clients of one part.
+// No limit: the share of a limit.
+const PART_ACCOUNTS: usize = CLIENT_ACCOUNTS / PARTS;
+
+/// What clients have used of their limits.
+#[derive(Debug)]
+pub(crate) struct ClientLedger {
+    begun: Instant,
+    /// A client of a scope is known by two hashes with secret keys: it can't be made to share an account with another one.
+    hashes: [RandomState; 2],
+    parts: Box<[Mutex<LedgerPart>]>,
+}
+
+type LedgerPart = HashMap<u128, Account>;
+
+/// One client of one scope.
+#[derive(Debug, Default)]
+struct Account {
+    /// When its next request is due by the rate per second, in nanoseconds.
+    second: u64,
+    /// The same for the rate per minute.
+    minute: u64,
+    /// Requests in progress.
+    open: u32,
+}
+
+impl Account {
+    /// Whether there is nothing to remember.
+    fn is_settled(&self, now: u64) -> bool {
+        self.open == 0 && self.second <= now && self.minute <= now
+    }
+}
+
+/// A request that counts as in progress until this is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenRequest {
+    ledger: Arc<ClientLedger>,
+    key: u128,
+}
+
+/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, which is the least that a subscriber gets (RFC
+/// 6177).
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
+pub(crate) enum CountedClient {
+    V4([u8; 4]),
+    V6([u8; 8]),
+}
+
+impl From<IpAddr> for CountedClient {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Self::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+impl Default for ClientLedger {
+    fn default() -> Self {
+        Self {
+            begun: Instant::now(),
+            hashes: [RandomState::new(), RandomState::new()],
+            parts: (0..PARTS).map(|_| Mutex::default()).collect(),
+        }
+    }
+}
+
+impl ClientLedger {
+    /// Counts a request, unless it exceeds a limit. The result has a value if it counts as in progress.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        limits: &ClientLimits,
+        client: IpAddr,
+        replicas: NonZeroU32,
+    ) -> Result<Option<OpenRequest>, Excess> {
+        let now = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.enter_at(limits, client, replicas, now)
+    }
+
+    fn enter_at(
+        self: &Arc<Self>,
+        limits: &ClientLimits,
+        client: IpAddr,
+        replicas: NonZeroU32,
+        now: u64,
+    ) -> Result<Option<OpenRequest>, Excess> {
+        let key = self.key(&limits.scope, client.into());
+        let mut part = self.part(key);
+        if part.len() >= PART_ACCOUNTS && !part.contains_key(&key) {
+            make_room(&mut part, now);
+        }
+        let account = part.entry(key).or_default();
+        let take = |rate: Option<fairway_model::RequestRate>, due| match rate {
+            Some(rate) => rate.shared(replicas).take(due, now).ok_or(Excess::Rate),
+            None => Ok(due),
+        };
+        let (second, minute) = (take(limits.per_second, account.second)?, take(limits.per_minute, account.minute)?);
+        // As in nginx, a request that is refused because of others in progress has counted for the rates.
+        (account.second, account.minute) = (second, minute);
+        let Some(most) = limits.in_progress else { return Ok(None) };
+        if account.open >= most.get().div_ceil(replicas.get()) {
+            return Err(Excess::Requests);
+        }
+        account.open += 1;
+        drop(part);
+        Ok(Some(OpenRequest { ledger: self.clone(), key }))
+    }
+
+    fn key(&self, scope: &str, client: CountedClient) -> u128 {
+        let [high, low] = [0, 1].map(|at: usize| u128::from(self.hashes[at].hash_one((scope, client))));
+        high << 64 | low
+    }
+
+    /// Locks even after a panic in another thread: the counts stay consistent.
+    fn part(&self, key: u128) -> MutexGuard<'_, LedgerPart> {
+        self.parts[key as usize % PARTS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        let mut part = self.ledger.part(self.key);
+        if let Some(account) = part.get_mut(&self.key) {
+            account.open = account.open.saturating_sub(1);
+            if account.open == 0 && account.second == 0 && account.minute == 0 {
+                part.remove(&self.key);
+            }
+        }
+    }
+}
+
+/// Forgets clients that are within their limits; if there are none, the quarter that is closest to it.
+fn make_room(part: &mut LedgerPart, now: u64) {
+    part.retain(|_, account| !account.is_settled(now));
+    if part.len() < PART_ACCOUNTS {
+        return;
+    }
+    let mut due: Vec<u64> = part.values().map(|account| account.second.max(account.minute)).collect();
+    let quarter = due.len() / 4;
+    let (_, &mut earliest, _) = due.select_nth_unstable(quarter);
+    part.retain(|_, account| account.open > 0 || account.second.max(account.minute) > earliest);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fairway_model::{NetworkSet, RequestRate, Respond};
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn limits(per_second: u32, per_minute: u32, in_progress: u32) -> ClientLimits {
+        let rate = |requests, seconds| {
+            let requests = NonZeroU32::new(requests)?;
+            Some(RequestRate { requests, period: Duration::from_secs(seconds), burst: 0 })
+        };
+        ClientLimits {
+            scope: "shop/web".into(),
+            per_second: rate(per_second, 1),
+            per_minute: rate(per_minute, 60),
+            in_progress: NonZeroU32::new(in_progress),
+            exempt: NetworkSet::default(),
+            over_rate: Respond::page(503),
+            over_requests: Respond::page(503),
+        }
+    }
+
+    fn client(number: u32) -> IpAddr {
+        IpAddr::from(number.to_be_bytes())
+    }
+
+    fn accounts(ledger: &ClientLedger) -> usize {
+        ledger.parts.iter().map(|part| part.lock().unwrap().len()).sum()
+    }
+
+    #[test]
+    fn a_request_that_one_rate_refuses_does_not_count_for_the_other() {
+        let ledger = Arc::new(ClientLedger::default());
+        let enter = |limits: &ClientLimits, now| ledger.enter_at(limits, client(1), NonZeroU32::MIN, now);
+        assert!(enter(&limits(1, 1, 0), 0).is_ok());
+        assert_eq!(enter(&limits(1, 1, 0), 2 * SECOND).err(), Some(Excess::Rate), "one a minute");
+        assert!(enter(&limits(1, 0, 0), 2 * SECOND).is_ok(), "one a second was not used up");
+        assert_eq!(enter(&limits(1, 0, 0), 2 * SECOND).err(), Some(Excess::Rate));
+    }
+
+    #[test]
+    fn requests_in_progress_count_until_they_end_and_leave_nothing_behind() {
+        let ledger = Arc::new(ClientLedger::default());
+        let enter = |number| ledger.enter_at(&limits(0, 0, 2), client(number), NonZeroU32::MIN, 0);
+        let (first, second) = (enter(1), enter(1));
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(enter(1).err(), Some(Excess::Requests));
+        assert!(enter(2).is_ok());
+        drop(first);
+        assert!(enter(1).is_ok());
+        drop(second);
+        assert_eq!(accounts(&ledger), 0);
+    }
+
+    #[test]
+    fn an_ipv6_network_of_64_bits_is_one_client() {
+        let ledger = Arc::new(ClientLedger::default());
+        let enter = |text: &str| ledger.enter_at(&limits(1, 0, 0), text.parse().unwrap(), NonZeroU32::MIN, 0);
+        assert!(enter("2001:db8::1").is_ok() && enter("2001:db8:0:1::1").is_ok());
+        assert_eq!(enter("2001:db8::2").err(), Some(Excess::Rate));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_those_who_exceed_most_are_remembered() {
+        let ledger = Arc::new(ClientLedger::default());
+        let enter = |number, now| ledger.enter_at(&limits(1, 0, 0), client(number), NonZeroU32::MIN, now);
+        for number in 0..2 * CLIENT_ACCOUNTS as u32 {
+            assert!(enter(number, u64::from(number)).is_ok());
+        }
+        assert!(accounts(&ledger) <= CLIENT_ACCOUNTS);
+        let last = 2 * CLIENT_ACCOUNTS as u32 - 1;
+        assert_eq!(enter(last, u64::from(last)).err(), Some(Excess::Rate));
+        // Later all of them are within their limits, and newcomers take their places.
+        for number in 0..CLIENT_ACCOUNTS as u32 / 2 {
+            assert!(enter(last + 1 + number, 10 * SECOND).is_ok());
+        }
+        assert!(accounts(&ledger) <= CLIENT_ACCOUNTS);
+    }
+
+    #[test]
+    fn the_count_is_exact_over_threads() {
+        let ledger = Arc::new(ClientLedger::default());
+        let limits = ClientLimits {
+            per_second: Some(RequestRate { requests: NonZeroU32::MIN, period: Duration::from_secs(3600), burst: 999 }),
+            ..limits(0, 0, 0)
+        };
+        let passed: usize = std::thread::scope(|scope| {
+            let count =
+                || (0..1000).filter(|_| ledger.enter_at(&limits, client(1), NonZeroU32::MIN, 5).is_ok()).count();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(count)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(passed, 1000);
+    }
+}
