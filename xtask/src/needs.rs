@@ -12,6 +12,8 @@ pub(crate) enum Use {
     Build,
     /// Linting.
     Lint,
+    /// Running the tests.
+    Test,
     /// Counting instructions.
     Bench,
     /// The fuzz targets.
@@ -28,7 +30,7 @@ pub(crate) enum Use {
 const TASKS: &[(&str, &[Use])] = &[
     ("clippy", &[Use::Build, Use::Lint]),
     ("doc", &[Use::Build]),
-    ("test", &[Use::Build]),
+    ("test", &[Use::Build, Use::Test]),
     ("image", &[Use::Build, Use::Image]),
     ("chart", &[Use::Build, Use::Tools]),
     ("alerts", &[Use::Build, Use::Tools]),
@@ -46,6 +48,8 @@ const PACKAGES: &[(&str, &str, &str, Use)] = &[
     ("c++", "g++", "to compile libFuzzer", Use::Fuzz),
     ("valgrind", "valgrind", "to count instructions", Use::Bench),
     ("git", "git", "to list the files of the repository", Use::Build),
+    // Where Debian has it; the search path of users has no sbin.
+    ("/usr/sbin/nginx", "nginx", "to compare its answers with ours in tests", Use::Test),
     ("curl", "curl", "for the commands in the pages for users", Use::Cluster),
     ("openssl", "openssl", "for the commands in the pages for users", Use::Cluster),
     ("bash", "bash", "for the commands in the pages for users, and in the tests of installing", Use::Cluster),

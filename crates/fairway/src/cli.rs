@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
+use crate::compare::Address;
 use crate::flags;
 
 const ABOUT: &str = "Kubernetes ingress controller and proxy for users of ingress-nginx";
@@ -16,6 +17,8 @@ Examples:
   fairway check manifests/               report problems, and how each annotation is supported
   fairway explain manifests/ GET http://shop.localhost/order/7
                                          show which route a request takes, and why
+  fairway compare 192.0.2.1 192.0.2.2 manifests/
+                                         send the same requests to ingress-nginx and Fairway, and show what differs
   fairway run --configmap=ingress-nginx/ingress-nginx-controller
                                          control a cluster's Ingresses and serve them";
 
@@ -54,6 +57,27 @@ Examples:
 
 Without PATH, reads the manifests of the current folder. Exit status: 0 if the request is forwarded, redirected or answered with a
 status below 400, 1 if Fairway answers with an error, 2 for a wrong command line. docs/schema/explain.json is the schema of --output json.";
+
+const COMPARE_EXAMPLES: &str = "\
+Examples:
+  fairway compare 192.0.2.1 192.0.2.2 manifests/
+                                         ask both addresses for each path of the Ingresses
+  fairway compare 192.0.2.1 192.0.2.2 --context prod
+                                         the same for the Ingresses of a cluster
+  fairway compare 192.0.2.1 192.0.2.2 manifests/ --log access.log
+                                         send what clients have asked for; the Ingresses tell the hosts
+  fairway compare old.example.com new.example.com --requests urls.txt --rate 5
+  fairway compare 192.0.2.1 127.0.0.1:8080,8443 manifests/ --output json | jq '.differences[].changes'
+
+OLD and NEW are an address or a name, with other ports than 80 and 443 as ADDRESS:PORT,TLS-PORT; with one port only, http is compared.
+Requests go to these two addresses only, in HTTP/1.1 and without a body. Redirects are not followed. Over TLS the server name is the host
+of the request, and certificates are not verified. FILE of --requests has one request a line, [METHOD] URL.
+
+Compared are status, Location, the other fields and a hash of the body. Not compared are Date, Server, request ids and what else differs
+always (docs/compare.md has the list), and what changes from answer to answer at the old address.
+
+Exit status: 0 if all answers are the same, 1 if one differs or an address does not answer, 2 for a wrong command line.
+docs/schema/compare.json is the schema of --output json.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -98,6 +122,7 @@ pub(crate) fn command() -> Command {
         .subcommand(dev())
         .subcommand(check())
         .subcommand(explain())
+        .subcommand(compare())
         .subcommand(run())
         .subcommand(completions())
         .subcommand(man())
@@ -196,6 +221,112 @@ fn explain() -> Command {
         );
     let command = request(command);
     flags::add(command, false)
+}
+
+fn compare() -> Command {
+    let address = |name: &'static str| Arg::new(name).required(true).value_parser(value_parser!(Address));
+    let file = |name: &'static str| Arg::new(name).long(name).value_name("FILE").value_parser(value_parser!(PathBuf));
+    let seconds = |text: &str| match text.parse::<f64>() {
+        Ok(number) if (0.001..=86_400.0).contains(&number) => Ok(number),
+        _ => Err("expected a number from 0.001 to 86400"),
+    };
+    let command = Command::new("compare")
+        .about("Send the same requests to two addresses, such as ingress-nginx and Fairway, and show what differs")
+        .after_help(COMPARE_EXAMPLES)
+        .arg(address("old").value_name("OLD").help("The address that answers rightly: that of ingress-nginx"))
+        .arg(address("new").value_name("NEW").help("The address that should answer the same: that of Fairway"))
+        .arg(
+            paths()
+                .num_args(0..)
+                .help("Derive requests from the Ingresses in these files and folders, and group differences by them")
+                .conflicts_with_all(["kubeconfig", "context", "apiserver-host"]),
+        )
+        .arg(file("requests").conflicts_with("log").help("Send the requests in this file (- for standard input)"))
+        .arg(file("log").help(
+            "Send the requests of this access log, in JSON as of fairway run, upstreaminfo or combined; never its credentials",
+        ))
+        .arg(Arg::new("host").long("host").value_name("NAME").help("The host of log lines that name none"))
+        .arg(
+            Arg::new("scheme")
+                .long("scheme")
+                .value_name("http|https")
+                .value_parser(["http", "https"])
+                .help("The scheme of all requests from a log [default: that of the line, or what the Ingresses suggest]"),
+        )
+        .arg(
+            Arg::new("methods")
+                .long("methods")
+                .value_name("LIST")
+                .value_delimiter(',')
+                .action(ArgAction::Append)
+                .help("Send requests with these methods only [default: GET,HEAD,OPTIONS]"),
+        )
+        .arg(
+            Arg::new("header")
+                .short('H')
+                .long("header")
+                .value_name("NAME:VALUE")
+                .action(ArgAction::Append)
+                .help("Send this field with all requests"),
+        )
+        .arg(
+            Arg::new("field")
+                .long("field")
+                .value_name("NAME")
+                .action(ArgAction::Append)
+                .help("Compare this response field, and no others but those named by further --field"),
+        )
+        .arg(
+            Arg::new("ignore")
+                .long("ignore")
+                .value_name("NAME")
+                .action(ArgAction::Append)
+                .help("Do not compare this response field, or the body"),
+        )
+        .arg(
+            Arg::new("strict")
+                .long("strict")
+                .action(ArgAction::SetTrue)
+                .help("Compare also what is ignored by default, and count documented differences"),
+        )
+        .arg(
+            Arg::new("rate")
+                .long("rate")
+                .value_name("NUMBER")
+                .value_parser(seconds)
+                .help("Send at most this many requests a second to each address [default: 20]"),
+        )
+        .arg(
+            Arg::new("timeout")
+                .long("timeout")
+                .value_name("SECONDS")
+                .value_parser(seconds)
+                .help("Wait this long for each answer [default: 10]"),
+        )
+        .arg(
+            Arg::new("max-requests")
+                .long("max-requests")
+                .value_name("NUMBER")
+                .value_parser(value_parser!(std::num::NonZeroUsize))
+                .help("Send at most this many requests; of a log, the most frequent ones [default: 10000]"),
+        )
+        .arg(
+            Arg::new("max-body")
+                .long("max-body")
+                .value_name("BYTES")
+                .value_parser(value_parser!(u64))
+                .help("Read and compare this much of each body [default: 1048576]"),
+        )
+        .arg(
+            Arg::new("output")
+                .long("output")
+                .short('o')
+                .value_name("FORMAT")
+                .value_parser(["text", "json"])
+                .default_value("text")
+                .help("Write the report in this format"),
+        );
+    of_cluster(command)
 }
 
 /// The parts of a request besides method and URL.

@@ -13,7 +13,8 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::ArgMatches;
-use fairway_model::Scheme;
+use fairway_model::{Origin, Scheme};
+use fairway_proxy::rehearsal::Rehearsal;
 
 use crate::cli;
 use crate::flags::{Flags, UsageError};
@@ -30,6 +31,33 @@ struct Request {
     query: Option<String>,
     fields: Vec<(String, String)>,
     client: IpAddr,
+}
+
+/// Explains many requests to the same objects, in few words.
+pub(crate) struct Explainer<'r> {
+    reading: &'r Reading,
+    rehearsal: Rehearsal,
+}
+
+/// The shortest explanation of a request.
+pub(crate) struct Told {
+    /// The Ingress whose route takes the request.
+    pub(crate) ingress: Option<Origin>,
+    /// The status; `None` if the backend answers.
+    pub(crate) status: Option<u16>,
+    pub(crate) why: String,
+}
+
+impl<'r> Explainer<'r> {
+    pub(crate) fn new(reading: &'r Reading) -> Self {
+        Self { reading, rehearsal: tell::rehearsal(reading) }
+    }
+
+    /// Explains a request of a client on this machine; `None` if it is no request.
+    pub(crate) fn of(&self, method: &str, url: &str, fields: &[String]) -> Option<Told> {
+        let request = Request::parse(method, url, fields, Ipv4Addr::LOCALHOST.into()).ok()?;
+        tell::told(&request, self.reading, &self.rehearsal)
+    }
 }
 
 /// Runs the command.

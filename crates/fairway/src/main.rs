@@ -4,6 +4,7 @@ mod capability;
 mod check;
 mod cli;
 mod cluster;
+mod compare;
 mod dev;
 mod echo;
 mod explain;
@@ -49,6 +50,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Some(("dev", matches)) => dev::main(matches),
         Some(("check", matches)) => check::main(matches),
         Some(("explain", matches)) => explain::main(matches),
+        Some(("compare", matches)) => compare::main(matches),
         Some(("run", matches)) => run::main(matches),
         Some(("completions", matches)) => Ok(shell::completions(matches)),
         Some(("man", matches)) => shell::man(matches),

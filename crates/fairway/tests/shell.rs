@@ -22,7 +22,9 @@ fn each_command_has_a_manual_page() {
     assert!(text(&run(["man"])).contains(".TH fairway 1"));
     let folder = tempfile::tempdir().unwrap();
     assert!(run(["man".as_ref(), folder.path().as_os_str()]).status.success());
-    for page in ["fairway.1", "fairway-dev.1", "fairway-check.1", "fairway-explain.1", "fairway-run.1"] {
+    for page in
+        ["fairway.1", "fairway-dev.1", "fairway-check.1", "fairway-explain.1", "fairway-compare.1", "fairway-run.1"]
+    {
         let text = std::fs::read_to_string(folder.path().join(page)).expect(page);
         assert!(text.contains("Examples") || page == "fairway.1", "{page}");
     }

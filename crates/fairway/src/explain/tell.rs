@@ -16,11 +16,11 @@ use fairway_proxy::resolve::AddressPolicy;
 use fairway_translate::diagnostic::{Reason, Severity};
 use fairway_translate::options::ECHO_SERVICE_FIELD;
 
-use super::Request;
 use super::account::{
     Account, Answer, By, ChosenHost, ChosenRoute, Client, Endpoint, Field, FilterEffect, FilterStep, Forwarded, Limits,
     NotLoaded, ResponseField, RouteName, Sent,
 };
+use super::{Request, Told};
 use crate::manifest::Place;
 use crate::reading::{Reading, Source};
 use crate::table::field;
@@ -39,16 +39,35 @@ pub(crate) fn account(request: &Request, reading: &Reading) -> Account {
 
 /// The same for a request that arrives at an address where the hosts of `table` are served.
 pub(super) fn account_at(request: &Request, reading: &Reading, table: &TableName, local: SocketAddr) -> Account {
+    let rehearsal = rehearsal(reading);
+    let arrival = Arrival::new(SocketAddr::new(request.client, 0), local, request.scheme);
+    let rehearsed = rehearsal.of(&request.head(), &arrival, table);
+    Teller { request, reading, rehearsed: &rehearsed, table }.account()
+}
+
+/// A rehearsal of what was read.
+pub(super) fn rehearsal(reading: &Reading) -> Rehearsal {
     let addresses = AddressPolicy {
         allowed: wiring::allowed(&reading.options),
         // The echo is on this machine.
         loopback_endpoints: reading.source == Source::Files,
         ..AddressPolicy::default()
     };
-    let rehearsal = Rehearsal::new(reading.snapshot.clone(), addresses);
+    Rehearsal::new(reading.snapshot.clone(), addresses)
+}
+
+/// Only the object behind the answer to a request, the status, and why; `None` if nothing listens for its scheme.
+pub(super) fn told(request: &Request, reading: &Reading, rehearsal: &Rehearsal) -> Option<Told> {
+    let listener = reading.snapshot.listeners().find(|listener| listener.scheme == request.scheme)?;
+    let (table, local) = (&listener.table, listener.address);
     let arrival = Arrival::new(SocketAddr::new(request.client, 0), local, request.scheme);
     let rehearsed = rehearsal.of(&request.head(), &arrival, table);
-    Teller { request, reading, rehearsed: &rehearsed, table }.account()
+    let teller = Teller { request, reading, rehearsed: &rehearsed, table };
+    let route = rehearsed.plan.as_ref().and_then(|plan| plan.route);
+    let origin = teller.passthrough().map(|passthrough| &passthrough.origin).or(route.map(|route| &route.origin));
+    let Answer { status, why, .. } = teller.answer(&teller.left_out());
+    let ingress = origin.filter(|origin| &*origin.kind == "Ingress").map(|origin| origin.section(""));
+    Some(Told { ingress, status, why })
 }
 
 fn nothing(request: &Request) -> Account {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
+pub(crate) mod nginx;
 pub(crate) mod run;
 pub(crate) mod schema;
 
