@@ -31,6 +31,11 @@ impl Address {
             Err(_) => Some(Self { hostname: text.to_owned(), ip: String::new() }),
         }
     }
+
+    /// Whether it is an IP address.
+    pub(crate) fn is_ip(&self) -> bool {
+        !self.ip.is_empty()
+    }
 }
 
 impl fmt::Display for Address {

@@ -21,6 +21,8 @@ pub struct ControllerConfig {
     pub status: StatusConfig,
     /// `--disable-sync-events`: no Event "Sync" on Ingresses.
     pub disable_sync_events: bool,
+    /// `--gateway-api`: also serve the Gateway API, as soon as its CRDs are there.
+    pub gateway_api: bool,
     /// `--read-only`: write nothing, neither status nor Events nor a Lease.
     pub read_only: bool,
 }

@@ -37,6 +37,7 @@ mod controller;
 mod debounce;
 mod event;
 mod finding;
+mod gateway;
 mod leader;
 mod nodes;
 mod publish;

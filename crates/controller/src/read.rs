@@ -78,6 +78,7 @@ pub async fn read(client: kube::Client, options: &Options, now: i64) -> Result<C
     let config = ControllerConfig {
         options: options.clone(),
         status: StatusConfig { writing: StatusWriting::Never, ..StatusConfig::default() },
+        gateway_api: true,
         ..ControllerConfig::default()
     };
     let mut options = options.clone();
@@ -89,6 +90,8 @@ pub async fn read(client: kube::Client, options: &Options, now: i64) -> Result<C
             Err(error) if source.optional && error.code() == Some(403) => {
                 options.ingress_classes_readable &= source.kind != Kind::IngressClass;
             }
+            // Without the CRDs there are no objects.
+            Err(error) if source.kind.is_of_gateway_api() && error.code() == Some(404) => {}
             Err(error) => return Err(failed(error)),
         }
     }
@@ -115,6 +118,7 @@ pub async fn read(client: kube::Client, options: &Options, now: i64) -> Result<C
         diagnostics: translator.diagnostics().values().flatten().cloned().collect(),
         snapshot: translator.snapshot().clone(),
         served: translator.served().clone(),
+        statuses: translator.statuses().clone(),
     };
     let objects = translator.objects().clone();
     Ok(Cluster { objects, translation, unreadable: found.unreadable, addresses: found.addresses })

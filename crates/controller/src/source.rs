@@ -40,6 +40,16 @@ pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
         let optional = config.options.namespace_selector.is_none();
         sources.push(Source { optional, ..Source::new(Kind::Namespace, None, Wanted::Object) });
     }
+    if config.gateway_api {
+        let of_namespace = |kind| namespaces(&[]).into_iter().map(move |namespace| (kind, namespace));
+        let kinds = [Kind::Gateway, Kind::HTTPRoute, Kind::GRPCRoute].into_iter().flat_map(of_namespace);
+        // Grants may lie in any namespace whose objects are read.
+        let all = [(Kind::GatewayClass, None)].into_iter().chain(kinds).chain(of_namespace(Kind::ReferenceGrant));
+        for (kind, namespace) in all {
+            let source = Source::new(kind, namespace.as_deref(), Wanted::Object);
+            sources.push(Source { optional: true, ..source });
+        }
+    }
     if let AddressSource::Service { namespace, name } = &config.status.addresses
         && config.status.is_written()
     {

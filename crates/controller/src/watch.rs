@@ -23,7 +23,7 @@ use crate::backoff::Backoff;
 
 mod decode;
 
-pub(crate) use decode::{Content, Identity, Seen, Wanted, decode};
+pub(crate) use decode::{Content, Identity, Seen, SeenStatus, Wanted, decode};
 
 /// The number of objects in a page of a list, the same as in kubectl and client-go.
 const PAGE: u32 = 500;
@@ -39,6 +39,9 @@ const WATCH_GRACE: Duration = Duration::from_secs(5);
 /// The number of refusals after which we go on without an optional kind. A freshly started API server refuses
 /// everything until it knows its roles, which takes less than the three seconds of these attempts.
 const FORBIDDEN_TRIES: u32 = 6;
+
+/// How often to look whether the CRD of a kind has appeared.
+const ABSENT_RETRY: Duration = Duration::from_secs(5);
 
 /// How often to retry an optional kind that we have never been allowed to read.
 const FORBIDDEN_RETRY: Duration = Duration::from_secs(60);
@@ -75,6 +78,8 @@ pub(crate) enum Message {
     Gone(ObjectKey),
     /// We may not read this; the source is optional.
     Forbidden,
+    /// The API server does not know the kind: its CRD is not there.
+    Absent,
 }
 
 /// The name of a kind's collection in a path.
@@ -87,6 +92,11 @@ pub(crate) fn plural(kind: Kind) -> &'static str {
         Kind::Secret => "secrets",
         Kind::ConfigMap => "configmaps",
         Kind::Namespace => "namespaces",
+        Kind::GatewayClass => "gatewayclasses",
+        Kind::Gateway => "gateways",
+        Kind::HTTPRoute => "httproutes",
+        Kind::GRPCRoute => "grpcroutes",
+        Kind::ReferenceGrant => "referencegrants",
     }
 }
 
@@ -183,7 +193,7 @@ impl Watch {
                 Err(Ended::Closed) => return Err(Closed),
                 Err(Ended::Failed(error)) => {
                     // With the right to list but not to watch, we list now and then.
-                    if error.is_gone() || error.code() == Some(403) {
+                    if error.is_gone() || matches!(error.code(), Some(403 | 404)) {
                         version = None;
                     }
                     if error.is_gone() {
@@ -311,6 +321,14 @@ impl Watch {
     }
 
     async fn wait(&mut self, error: &CallError, listing: bool) -> Result<(), Closed> {
+        if error.code() == Some(404) && self.source.kind.is_of_gateway_api() {
+            // However it ended, there is nothing to follow until the CRD is back.
+            self.backoff.reset();
+            self.refusals = 0;
+            self.tell(Message::Absent).await?;
+            sleep(ABSENT_RETRY).await;
+            return Ok(());
+        }
         if error.code() == Some(403) && self.source.optional && !self.listed {
             if self.refusals == 0 {
                 // However long the outage, now there is a response.

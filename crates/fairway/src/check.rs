@@ -1,6 +1,7 @@
 //! `fairway check`: reports problems in manifests and how each annotation is supported, for people and for CI.
 
 mod formats;
+mod gateway;
 mod verdicts;
 
 use std::fmt::Write as _;
@@ -64,6 +65,17 @@ fn as_text(reading: &Reading, verdicts: &Verdicts, flags: &Flags, terminal: Term
     }
     if reading.source == Source::Cluster {
         out.push_str(&ingresses_as_text(reading, terminal));
+    }
+    if !reading.statuses.is_empty() {
+        let gap = if out.is_empty() { "" } else { "\n" };
+        let _ = writeln!(out, "{gap}{}", terminal.style(Style::Bold, "Gateway API"));
+        for (key, status) in &reading.statuses {
+            let _ = writeln!(out, "  {}", printable(&key.to_string()));
+            for (good, line) in gateway::lines(status) {
+                let style = if good { Style::Green } else { Style::Red };
+                let _ = writeln!(out, "    {}", terminal.style(style, printable(&line)));
+            }
+        }
     }
     for (title, met) in [("Annotations", &verdicts.annotations), ("ConfigMap keys", &verdicts.keys)] {
         if met.is_empty() {

@@ -418,6 +418,12 @@ fn run() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Write nothing to the cluster: no status, no Events, no Lease"),
         )
+        .arg(
+            Arg::new("gateway-api")
+                .long("gateway-api")
+                .action(ArgAction::SetTrue)
+                .help("Also serve the Gateway API, as soon as the cluster has its CRDs; see docs/gateway-api.md"),
+        )
         .arg(workers())
         .arg(metrics_detail())
         .arg(allow_address());

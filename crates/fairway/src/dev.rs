@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::ArgMatches;
-use fairway_model::{AccessLog, Endpoints, LogEscape, Origin, Scheme, Snapshot, Template};
+use fairway_model::{AccessLog, Endpoints, Listener, LogEscape, Origin, Scheme, Snapshot, Template};
 use fairway_proxy::access_log::LogSink;
 use fairway_proxy::{Proxy, Publisher};
 use fairway_translate::diagnostic::{Diagnostic, Severity};
@@ -414,11 +414,22 @@ fn doors(proxy: &Proxy, options: &Options, publisher: &Publisher) -> Doors {
     let local: BTreeMap<_, _> = proxy.local_addresses();
     let snapshot = publisher.snapshot();
     let of = |scheme: Scheme| {
-        let mut found = snapshot.listeners().filter(|listener| listener.scheme == scheme);
+        let mut found = snapshot.listeners().filter(|listener| listener.scheme == scheme && !is_of_gateway(listener));
         found.find_map(|listener| local.get(&listener.name).copied())
     };
     let known = |found: Option<SocketAddr>, asked: &[SocketAddr]| found.or_else(|| asked.first().copied());
     Doors { http: known(of(Scheme::Http), &options.http), https: known(of(Scheme::Https), &options.https) }
+}
+
+/// Whether only Gateways use a listener.
+fn is_of_gateway(listener: &Listener) -> bool {
+    listener.name.as_str().starts_with("gateway-")
+}
+
+/// Which local port stands for the port of a Gateway.
+fn gateway_line(listener: &Listener, address: SocketAddr) -> String {
+    let port = listener.name.as_str().trim_start_matches("gateway-");
+    format!("{:<5} on {address}, for port {port} of Gateways", listener.scheme)
 }
 
 fn addresses(doors: &Doors, proxy: &Proxy, snapshot: &Snapshot) -> String {
@@ -429,6 +440,10 @@ fn addresses(doors: &Doors, proxy: &Proxy, snapshot: &Snapshot) -> String {
         }
     }
     let local = proxy.local_addresses();
+    for listener in snapshot.listeners().filter(|listener| is_of_gateway(listener)) {
+        let address = local.get(&listener.name).copied().unwrap_or(listener.address);
+        let _ = writeln!(out, "{}", gateway_line(listener, address));
+    }
     for listener in snapshot.stream_listeners() {
         let address = local.get(&listener.name).copied().unwrap_or(listener.address);
         let _ = writeln!(out, "{}", change::stream_line(listener, address));

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use fairway_model::Origin;
+use fairway_model::{Host, Origin};
 use fairway_translate::diagnostic::Severity;
 use fairway_translate::objects::{Kind, Object};
 
@@ -49,8 +49,12 @@ fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 
 fn status_text(reading: &Reading, terminal: Terminal) -> String {
     let mut routes: BTreeMap<Origin, usize> = BTreeMap::new();
-    for route in
-        reading.snapshot.hosts().iter().flat_map(|host| host.reachable_routes()).filter(|route| !is_implied(route))
+    for route in reading
+        .snapshot
+        .hosts()
+        .iter()
+        .flat_map(|host| host.tiers().flat_map(Host::reachable_routes))
+        .filter(|route| !is_implied(route))
     {
         *routes.entry(route.origin.section("")).or_default() += 1;
     }

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use fairway_controller::{ApiConfig, Cluster};
 use fairway_model::{Origin, Snapshot};
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
+use fairway_translate::gateway::status::ObjectStatus;
 use fairway_translate::objects::{Kind, ObjectKey, Objects};
 use fairway_translate::options::{Development, Options};
 use fairway_translate::{LeftOut, NotOurs, Standing, Translation};
@@ -31,6 +33,8 @@ pub(crate) struct Reading {
     pub(crate) findings: Vec<Finding>,
     /// Ingresses of which no version is in force, or only an older one.
     pub(crate) left_out: Vec<LeftOut>,
+    /// The status of each object of the Gateway API that is ours.
+    pub(crate) statuses: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
     /// Ingresses that are not served, most likely because they belong to another controller.
     pub(crate) foreign: HashSet<Origin>,
 }
@@ -177,6 +181,7 @@ impl Reading {
             snapshot: translation.snapshot,
             findings: translation.diagnostics.into_iter().chain(foreign).map(nowhere).collect(),
             left_out: translation.left_out,
+            statuses: translation.statuses,
             foreign: foreign_origins,
         })
     }

@@ -52,7 +52,8 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         None => (LogSink::Stdout, None),
     };
     let read_only = matches.get_flag("read-only");
-    let config = ControllerConfig { read_only, ..controller_config(&flags, options) };
+    let gateway_api = matches.get_flag("gateway-api");
+    let config = ControllerConfig { read_only, gateway_api, ..controller_config(&flags, options) };
     info!(version = env!("CARGO_PKG_VERSION"), "starting");
     if read_only {
         info!("read-only: no status, Event or Lease is written");
@@ -165,6 +166,7 @@ fn controller_config(flags: &Flags, options: Options) -> ControllerConfig {
     let path = |name: &str| flags.text(name).map(Into::into);
     let ttl = flags.time("election-ttl");
     ControllerConfig {
+        gateway_api: false,
         options,
         api: ApiConfig {
             kubeconfig: path("kubeconfig"),

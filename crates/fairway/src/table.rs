@@ -4,13 +4,16 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use fairway_model::{
-    Action, Endpoints, Filter, Host, HostPattern, Location, Origin, PathMatch, Route, Scheme, Snapshot,
+    Action, Endpoints, Filter, Host, HostPattern, Location, Origin, PathMatch, PathReplacement, Route, Scheme,
+    Snapshot, UrlParts,
 };
 use fairway_translate::options::Development;
 
 use crate::manifest::Manifests;
 use crate::terminal::{Style, Terminal, count, printable};
 
+/// The table of the hosts that Ingresses have.
+const INGRESSES: &str = "ingress";
 /// Lines that fit a few screens; longer lists are not read line by line.
 const LINES: usize = 60;
 
@@ -33,7 +36,10 @@ pub(crate) fn routing_table(
     let mut shown = Vec::new();
     let mut total = 0;
     for host in snapshot.hosts() {
-        for route in host.reachable_routes().filter(|route| !is_implied(route)) {
+        // On a port of both, the routes of Ingresses are in their own table too.
+        let again = |route: &&Route| host.table().as_str() != INGRESSES && &*route.origin.kind == "Ingress";
+        let routes = host.tiers().flat_map(Host::reachable_routes).filter(|route| !is_implied(route) && !again(route));
+        for route in routes {
             total += 1;
             if rows.len() < LINES {
                 rows.push(Row {
@@ -107,9 +113,18 @@ pub(crate) fn is_implied(route: &Route) -> bool {
 /// A URL that matches the route, with TLS if the host has its own certificate.
 fn url(host: &Host, route: &Route, doors: &Doors, snapshot: &Snapshot) -> String {
     let own = host.certificate().is_some_and(|name| snapshot.certificate(name).is_some());
-    let (scheme, door) = match (own, doors.http, doors.https) {
-        (true, _, Some(door)) | (false, None, Some(door)) => (Scheme::Https, Some(door)),
-        (_, door, _) => (Scheme::Http, door),
+    let of_gateway = || {
+        let mut listeners = snapshot.listeners().filter(|_| host.table().as_str() != INGRESSES);
+        listeners.find(|listener| listener.table == *host.table())
+    };
+    let (scheme, door) = match (of_gateway(), own, doors.http, doors.https) {
+        (Some(listener), ..) => {
+            let usual = if listener.scheme == Scheme::Http { doors.http } else { doors.https };
+            let shared = listener.name.as_str() == listener.scheme.as_str();
+            (listener.scheme, usual.filter(|_| shared).or(Some(listener.address)))
+        }
+        (_, true, _, Some(door)) | (_, false, None, Some(door)) => (Scheme::Https, Some(door)),
+        (_, _, door, _) => (Scheme::Http, door),
     };
     let standard = if scheme == Scheme::Https { 443 } else { 80 };
     let port = door.filter(|door| door.port() != standard).map(|door| format!(":{}", door.port())).unwrap_or_default();
@@ -163,5 +178,19 @@ pub(crate) fn location(location: &Location) -> String {
         Location::AppRoot(path) => format!("{path} of the same host"),
         Location::AppendSlash => "the same URL with a slash at its end".to_owned(),
         Location::OtherHost(name) => format!("the same URL on {name}, with the port of the listener"),
+        Location::Parts(parts) => url_parts(parts),
     }
+}
+
+/// What a redirect by parts changes in the URL.
+fn url_parts(parts: &UrlParts) -> String {
+    let scheme = parts.scheme.map(|scheme| format!("scheme {scheme}"));
+    let host = parts.host.as_ref().map(|host| format!("host {host}"));
+    let port = parts.port.map(|port| format!("port {port}"));
+    let path = parts.path.as_ref().map(|path| match path {
+        PathReplacement::Full(path) => format!("path {path}"),
+        PathReplacement::Prefix(text) => format!("{text:?} in place of the prefix"),
+    });
+    let changed: Vec<_> = [scheme, host, port, path].into_iter().flatten().collect();
+    format!("the same URL with {}", changed.join(", "))
 }

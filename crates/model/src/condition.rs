@@ -1,6 +1,5 @@
 //! Conditions besides the path that a request must meet for a route to match.
 
-use std::cmp::Reverse;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -73,19 +72,25 @@ impl Conditions {
     }
 }
 
+impl Conditions {
+    /// The order of precedence alone: which of two is more specific. Equal means that another rule must decide, such as
+    /// the age of the objects.
+    pub(crate) fn by_precedence(&self, other: &Self) -> std::cmp::Ordering {
+        let count = |it: &Self| (it.method.is_some(), it.fields.len(), it.arguments.len(), it.sources.is_some());
+        count(other).cmp(&count(self))
+    }
+}
+
 /// By precedence, most specific first: a method, then more fields, more query parameters, a source (Gateway API,
 /// HTTPRouteRule). Ties are broken by text, so that only equal values compare equal.
 impl Ord for Conditions {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        fn count(it: &Conditions) -> impl Ord {
-            Reverse((it.method.is_some(), it.fields.len(), it.arguments.len(), it.sources.is_some()))
-        }
         fn text(it: &Conditions) -> impl Ord {
             let fields = it.fields.iter().map(|one| (one.name.as_str(), &one.value)).collect::<Vec<_>>();
             let arguments = it.arguments.iter().map(|one| (&*one.name, &one.value)).collect::<Vec<_>>();
             (it.method.as_deref(), fields, arguments, it.sources.as_ref().map(NetworkSet::networks))
         }
-        count(self).cmp(&count(other)).then_with(|| text(self).cmp(&text(other)))
+        self.by_precedence(other).then_with(|| text(self).cmp(&text(other)))
     }
 }
 

@@ -235,8 +235,8 @@ pub enum Failure {
     /// Neither the backend nor its fallback has an endpoint.
     #[error("no endpoint is ready")]
     NoEndpoint,
-    /// All backends of the rule have weight 0.
-    #[error("all backends of the rule have weight 0")]
+    /// All backends of the rule have weight 0, or the request falls to a reference that is invalid.
+    #[error("the rule has no valid backend for this share of its requests")]
     NoBackend,
     /// The connection was made for a host with other demands on client certificates.
     #[error("the connection was made for a host that asks for other client certificates")]
@@ -539,24 +539,39 @@ fn find<'s, 'a, F: Fields<'a>>(
     let path = path::canonicalize(raw, &mut scratch.path)?;
     scratch.matched.extend_from_slice(path.matched);
     scratch.target.extend_from_slice(path.forwarded);
-    let name = match head.authority {
+    let name = requested_name(head, &mut scratch.host).ok_or(Failure::Host)?;
+    let Some(mut host) = snapshot.host(table, name).map(|host| &**host) else { return Ok(()) };
+    let client = scratch.client.address();
+    loop {
+        plan.host = Some(host);
+        if (host.client_auth().is_some() || arrival.asked_for_certificate)
+            && certificate::check(host, received, facts, scratch, plan)?.is_break()
+        {
+            return Ok(());
+        }
+        plan.route =
+            host.unambiguous_route(&scratch.matched, &mut scratch.separated, |route| route.admits(head, client))?;
+        // The hosts of Ingresses end here: each takes every path.
+        if plan.route.is_some() || host.onward().is_none() {
+            return Ok(());
+        }
+        let name = requested_name(head, &mut scratch.host).ok_or(Failure::Host)?;
+        match snapshot.host_after(table, name, host) {
+            Some(next) => host = next,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// The requested host in canonical form, empty if there is none; `None` if it is no host name.
+fn requested_name<'r, 'a: 'r, F: Fields<'a>>(head: &RequestView<'a, F>, scratch: &'r mut Vec<u8>) -> Option<&'r [u8]> {
+    match head.authority {
         None => Some(&b""[..]),
         Some(authority) => match authority.canonical {
             Some(name) => Some(name),
-            None => canonical_host(authority.text, &mut scratch.host),
+            None => canonical_host(authority.text, scratch),
         },
-    };
-    let Some(host) = snapshot.host(table, name.ok_or(Failure::Host)?) else { return Ok(()) };
-    plan.host = Some(host);
-    if (host.client_auth().is_some() || arrival.asked_for_certificate)
-        && certificate::check(host, received, facts, scratch, plan)?.is_break()
-    {
-        return Ok(());
     }
-    let client = scratch.client.address();
-    plan.route =
-        host.unambiguous_route(&scratch.matched, &mut scratch.separated, |route| route.admits(head, client))?;
-    Ok(())
 }
 
 /// Applies one filter; a returned step ends the decision.
@@ -626,6 +641,10 @@ fn apply<'s, 'a, F: Fields<'a>>(
         Filter::ExternalAuth(auth) => {
             plan.guarded_by = Some(auth);
             (!plan.exempt).then_some(Step::Wait(Wait::ExternalAuth(auth)))
+        }
+        Filter::ReplacePath { with: replacement } => {
+            let limit = snapshot.settings().head_buffers.total as usize;
+            target::replace(replacement, route, limit, scratch).err().map(Step::Fail)
         }
         Filter::Rewrite(rewrite) => {
             let limit = snapshot.settings().head_buffers.total as usize;

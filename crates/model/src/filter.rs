@@ -37,6 +37,11 @@ pub enum Filter {
     ExternalAuth(Box<ExternalAuth>),
     /// Rewrites the path for the backend.
     Rewrite(Box<Rewrite>),
+    /// Replaces the path, or the part of it that the route's prefix matches, for the backend.
+    ReplacePath {
+        /// What takes its place.
+        with: PathReplacement,
+    },
     /// Edits request fields for the backend.
     EditRequest(Vec<FieldEdit>),
     /// Edits response fields for the client. Applies to answers of later filters too.
@@ -78,6 +83,15 @@ impl AccessList {
     pub fn admits(&self, client: std::net::IpAddr) -> bool {
         !self.deny.contains(client) && self.allow.as_ref().is_none_or(|allow| allow.contains(client))
     }
+}
+
+/// Another path for a request. The query stays (Gateway API, HTTPPathModifier).
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum PathReplacement {
+    /// This path.
+    Full(Box<str>),
+    /// This text in place of the route's prefix, without the slash at the end of either. An empty result becomes `/`.
+    Prefix(Box<str>),
 }
 
 /// Replaces the whole path and keeps the query. Captures refer to the route's pattern.

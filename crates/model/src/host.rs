@@ -23,7 +23,23 @@ pub struct Host {
     alternative_certificate: Option<CertificateName>,
     client_auth: Option<Arc<ClientAuth>>,
     passthrough: Option<Arc<Passthrough>>,
+    onward: Option<Box<Onward>>,
     routes: Arc<Routes>,
+}
+
+/// Where a request goes on that no route of its host takes. A host without this is the end: its answer is 404.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Onward {
+    /// Routes for the same names that come after all routes of this host, whatever their paths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<Arc<Host>>,
+    /// Whether the less specific hosts of the table follow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wider: bool,
+    /// On the host for any name: another table whose hosts are served beside those of this one. Of all hosts that match,
+    /// the most specific takes the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beneath: Option<TableName>,
 }
 
 /// The name of a [`Host`] resource.
@@ -58,8 +74,25 @@ impl Host {
             alternative_certificate: None,
             client_auth: None,
             passthrough: None,
+            onward: None,
             routes,
         }
+    }
+
+    /// Adds where requests go on that no route takes.
+    #[must_use]
+    pub fn with_onward(self, onward: Option<Onward>) -> Self {
+        Self { onward: onward.map(Box::new), ..self }
+    }
+
+    /// Where requests go on that no route takes.
+    pub fn onward(&self) -> Option<&Onward> {
+        self.onward.as_deref()
+    }
+
+    /// The host, and those that follow for the same names.
+    pub fn tiers(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |host| host.onward()?.then.as_deref())
     }
 
     /// Adds a certificate of its own.
@@ -135,11 +168,12 @@ impl Host {
     /// The routes that a request can reach, in order of precedence: only the first of those with the same match.
     pub fn reachable_routes(&self) -> impl Iterator<Item = &Route> {
         let list = &self.routes.list;
-        let same = |one: &Route, other: &Route| one.path == other.path && one.conditions == other.conditions;
-        list.iter()
-            .enumerate()
-            .filter(move |(at, route)| *at == 0 || !same(&list[at - 1], route))
-            .map(|(_, route)| route)
+        // Those with the same path are neighbours.
+        let is_new = move |at: usize, route: &Route| {
+            let before = list[..at].iter().rev().take_while(|other| other.path == route.path);
+            before.into_iter().all(|other| !other.takes_the_same(route))
+        };
+        list.iter().enumerate().filter(move |(at, route)| is_new(*at, route)).map(|(_, route)| route)
     }
 
     /// The route for a canonical path, for a request that meets no further conditions.
@@ -295,6 +329,8 @@ struct HostData {
     client_auth: Option<Arc<ClientAuth>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     passthrough: Option<Arc<Passthrough>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    onward: Option<Box<Onward>>,
     routes: Vec<Route>,
 }
 
@@ -302,15 +338,17 @@ impl From<HostData> for Host {
     fn from(data: HostData) -> Self {
         let host = Self::new(data.table, data.host, data.routes);
         let host = host.with_certificate(data.certificate).with_client_auth(data.client_auth);
-        host.with_alternative_certificate(data.alternative_certificate).with_passthrough(data.passthrough)
+        let host = host.with_alternative_certificate(data.alternative_certificate).with_passthrough(data.passthrough);
+        Self { onward: data.onward, ..host }
     }
 }
 
 impl From<Host> for HostData {
     fn from(host: Host) -> Self {
-        let Host { table, pattern, certificate, alternative_certificate, client_auth, passthrough, routes } = host;
+        let Host { table, pattern, certificate, alternative_certificate, client_auth, passthrough, onward, routes } =
+            host;
         let routes = routes.list.clone();
-        Self { table, host: pattern, certificate, alternative_certificate, client_auth, passthrough, routes }
+        Self { table, host: pattern, certificate, alternative_certificate, client_auth, passthrough, onward, routes }
     }
 }
 

@@ -137,6 +137,20 @@ impl HostPattern {
         Ok(Self::Exact(text.parse()?))
     }
 
+    /// Which of two patterns that match the same name is more specific, first: an exact name, then the longer wildcard, one
+    /// label before many, then other patterns, then any name.
+    pub fn by_precision(&self) -> std::cmp::Reverse<(u8, usize, u8)> {
+        let length = self.text().len();
+        std::cmp::Reverse(match self {
+            Self::Exact(_) => (4, length, 0),
+            Self::Label(_) => (3, length, 1),
+            Self::Subdomains(_) => (3, length, 0),
+            Self::AnySuffix(_) => (2, length, 0),
+            Self::Regex(_) => (1, length, 0),
+            Self::Any => (0, 0, 0),
+        })
+    }
+
     fn rank(&self) -> u8 {
         match self {
             Self::Exact(_) => 0,

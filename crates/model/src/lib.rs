@@ -81,8 +81,8 @@ pub use endpoint::{Endpoint, EndpointSet, EndpointState, Endpoints};
 pub use error_pages::{ErrorPages, ErrorResponse};
 pub use external_auth::{AuthAnswer, AuthGiven, ExternalAuth};
 pub use field::{ConfiguredName, FieldName, InvalidName};
-pub use filter::{AccessList, Filter, HttpsRedirect, Refusal, Rewrite};
-pub use host::{AmbiguousPath, Host, HostKey};
+pub use filter::{AccessList, Filter, HttpsRedirect, PathReplacement, Refusal, Rewrite};
+pub use host::{AmbiguousPath, Host, HostKey, Onward};
 pub use hostname::{HostPattern, Hostname, InvalidHostname, canonical_host};
 pub use known::{KnownField, KnownSet};
 pub use limit::{Amount, Limit, LimitSection};
@@ -96,7 +96,7 @@ pub use policy::{Bandwidth, ByteLimit, ForwardPolicy, Retry, RetryOn, UpstreamPr
 pub use request::{FieldLine, FieldSink, Fields, HostAndPort, RequestView, Target};
 pub use route::{
     Action, Backends, Body, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, RedirectBase, Respond,
-    Route, WeightedBackend,
+    Route, UrlParts, WeightedBackend,
 };
 pub use settings::{AccessLog, ForwardedHeaders, HeadBuffers, Http2Settings, LogEscape, Settings, UpstreamKeepalive};
 pub use snapshot::{Delta, Resource, ResourceName, Snapshot};

@@ -13,7 +13,7 @@ use crate::capture::with_groups;
 use crate::path::{InvalidPath, canonicalize_configured};
 use crate::{
     BackendName, Canary, CaptureTemplate, Conditions, ConfiguredName, Fields, Filter, ForwardPolicy, Hostname, Origin,
-    RequestView, TooLong,
+    PathReplacement, RequestView, Scheme, TooLong,
 };
 
 /// One path of an Ingress rule, or a route derived from it (the answer for a missing slash, the implicit `/` of a
@@ -51,10 +51,18 @@ impl Route {
         self.conditions.as_ref().is_none_or(|conditions| conditions.admit(head, client))
     }
 
-    /// The order among routes of one path: conditions before none.
+    /// The order among routes of one path: conditions before none, more specific ones first. Equally specific ones keep
+    /// the order given, which is that of the age of their objects (Gateway API, HTTPRouteRule).
     pub(crate) fn by_conditions(&self, other: &Self) -> Ordering {
-        let order = |route: &Self| route.conditions.is_none();
-        order(self).cmp(&order(other)).then_with(|| self.conditions.cmp(&other.conditions))
+        match (&self.conditions, &other.conditions) {
+            (Some(own), Some(other)) => own.by_precedence(other),
+            (own, other) => own.is_none().cmp(&other.is_none()),
+        }
+    }
+
+    /// Whether the two take the same requests.
+    pub(crate) fn takes_the_same(&self, other: &Self) -> bool {
+        self.path == other.path && self.conditions == other.conditions
     }
 }
 
@@ -359,6 +367,26 @@ pub enum Location {
     AppendSlash,
     /// `scheme://NAME:port` and the request target without one trailing slash (`from-to-www-redirect`).
     OtherHost(Hostname),
+    /// A URL of these parts; those that are missing are the request's, and the query stays (Gateway API,
+    /// HTTPRequestRedirectFilter).
+    Parts(Box<UrlParts>),
+}
+
+/// The parts of a URL to redirect to.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct UrlParts {
+    /// The scheme; `None` for that of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
+    /// The host; `None` for that of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Hostname>,
+    /// The port; `None` for the usual one of [`scheme`](Self::scheme), or else the one that the client named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The path; `None` for that of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathReplacement>,
 }
 
 /// The backends of a rule.
@@ -371,6 +399,13 @@ pub enum Backends {
     Weighted(Vec<WeightedBackend>),
     /// One backend, or its alternative.
     Canary(Box<Canary>),
+    /// The same, and a share of the requests gets 500, because the references to its backends are invalid.
+    Partial {
+        /// The backends.
+        valid: Vec<WeightedBackend>,
+        /// The share that gets 500.
+        invalid: u32,
+    },
 }
 
 /// A backend that gets a share of the requests of a rule.
@@ -387,32 +422,32 @@ impl Backends {
     pub fn names(&self) -> impl Iterator<Item = &BackendName> {
         let (one, list) = match self {
             Self::One(name) => (Some(name), &[][..]),
-            Self::Weighted(list) => (None, &list[..]),
             Self::Canary(canary) => (Some(&canary.main), &[][..]),
+            Self::Weighted(list) | Self::Partial { valid: list, .. } => (None, &list[..]),
         };
         let alternative = if let Self::Canary(canary) = self { Some(&canary.alternative) } else { None };
         one.into_iter().chain(list.iter().map(|share| &share.backend)).chain(alternative)
     }
 
-    /// Chooses one of the backends by weight, and the main one of a canary; `random` is called only if there is a choice. `None` if all weights are
-    /// 0.
+    /// Chooses one of the backends by weight, and the main one of a canary; `random` is called only if there is a
+    /// choice. `None` if all weights are 0, or for the share without a valid backend.
     pub fn choose(&self, random: impl FnOnce() -> u64) -> Option<&BackendName> {
-        match self {
-            Self::One(name) => Some(name),
-            Self::Canary(canary) => Some(&canary.main),
-            Self::Weighted(list) => {
-                let total: u64 = list.iter().map(|share| u64::from(share.weight)).sum();
-                let wide = u128::from(random()) * u128::from(total);
-                let mut at = (wide >> 64) as u64;
-                list.iter().find_map(|share| match at.checked_sub(u64::from(share.weight)) {
-                    None => Some(&share.backend),
-                    Some(rest) => {
-                        at = rest;
-                        None
-                    }
-                })
+        let (list, invalid) = match self {
+            Self::One(name) => return Some(name),
+            Self::Canary(canary) => return Some(&canary.main),
+            Self::Weighted(list) => (list, 0),
+            Self::Partial { valid, invalid } => (valid, *invalid),
+        };
+        let total = list.iter().map(|share| u64::from(share.weight)).sum::<u64>() + u64::from(invalid);
+        let wide = u128::from(random()) * u128::from(total);
+        let mut at = (wide >> 64) as u64;
+        list.iter().find_map(|share| match at.checked_sub(u64::from(share.weight)) {
+            None => Some(&share.backend),
+            Some(rest) => {
+                at = rest;
+                None
             }
-        }
+        })
     }
 }
 
@@ -433,11 +468,16 @@ impl fmt::Display for Backends {
         match self {
             Self::One(name) => name.fmt(f),
             Self::Canary(canary) => write!(f, "{}, or {}", canary.main, canary.alternative),
-            Self::Weighted(list) => {
+            Self::Weighted(list) | Self::Partial { valid: list, .. } => {
                 for (at, share) in list.iter().enumerate() {
                     write!(f, "{}{} {}", if at > 0 { ", " } else { "" }, share.weight, share.backend)?;
                 }
-                Ok(())
+                match self {
+                    Self::Partial { invalid, valid } => {
+                        write!(f, "{}{invalid} 500", if valid.is_empty() { "" } else { ", " })
+                    }
+                    _ => Ok(()),
+                }
             }
         }
     }

@@ -158,21 +158,57 @@ impl Snapshot {
     /// The host of a table for a canonical host name (see [`canonical_host`](crate::canonical_host)). An empty name
     /// matches only the catch-all.
     pub fn host(&self, table: &TableName, host: &[u8]) -> Option<&Arc<Host>> {
-        self.tables.get(table)?.find(host)
+        let own = self.tables.get(table)?;
+        let found = own.find(host);
+        match own.beneath() {
+            None => found,
+            Some(beneath) => {
+                let other = self.tables.get(beneath).and_then(|table| table.find(host));
+                found.into_iter().chain(other).min_by_key(|host| host.pattern().by_precision())
+            }
+        }
+    }
+
+    /// The host that follows another one of a table for the same name, if that one lets requests go on.
+    pub fn host_after<'s>(&'s self, table: &TableName, name: &[u8], host: &'s Host) -> Option<&'s Host> {
+        let onward = host.onward()?;
+        if let Some(then) = &onward.then {
+            return Some(then);
+        }
+        let own = self.tables.get(table).filter(|_| onward.wider)?;
+        let beneath = own.beneath().and_then(|table| self.tables.get(table));
+        let precision = host.pattern().by_precision();
+        let tables = [Some(own), beneath].into_iter().flatten();
+        let next = tables.filter_map(|table| table.after(name, precision));
+        next.min_by_key(|host| host.pattern().by_precision()).map(|host| &**host)
     }
 
     /// What a TLS connection passes to whose client asks for this server name, in canonical form: the most specific host with
     /// the name decides. `None` if TLS ends at the proxy, as it does for clients that name no host.
     pub fn passthrough(&self, table: &TableName, server_name: &[u8]) -> Option<&Arc<Passthrough>> {
-        self.tables.get(table)?.patterns(server_name).next()?.passthrough()
+        let own = self.tables.get(table)?;
+        match own.beneath() {
+            None => own.patterns(server_name).next()?.passthrough(),
+            Some(_) => self.host(table, server_name).filter(|_| !server_name.is_empty())?.passthrough(),
+        }
     }
 
     /// The certificate for a TLS server name: that of the host with exactly that name, else of the wildcard host around
     /// it, else the default one. `None` if there is no default or the snapshot doesn't hold it.
     pub fn certificate_for(&self, table: &TableName, server_name: Option<&[u8]>) -> Option<&Arc<Certificate>> {
-        let own = server_name.and_then(|name| {
-            let table = self.tables.get(table)?;
-            table.patterns(name).find_map(|host| self.certificates.get(host.certificate()?))
+        let own = self.tables.get(table).and_then(|own| {
+            let certificate = |host: &Arc<Host>| self.certificates.get(host.certificate()?);
+            // The host for any name has a certificate only if a Gateway's listener has no host.
+            let Some(name) = server_name else { return own.any.as_ref().and_then(certificate) };
+            let found = || own.all(name).find_map(|host| Some((host, certificate(host)?)));
+            match own.beneath().and_then(|table| self.tables.get(table)) {
+                None => found().map(|(_, certificate)| certificate),
+                Some(beneath) => {
+                    let other = beneath.all(name).find_map(|host| Some((host, certificate(host)?)));
+                    let both = found().into_iter().chain(other);
+                    both.min_by_key(|(host, _)| host.pattern().by_precision()).map(|(_, certificate)| certificate)
+                }
+            }
         });
         own.or_else(|| self.certificates.get(self.settings.default_certificate.as_ref()?))
     }
@@ -180,7 +216,11 @@ impl Snapshot {
     /// The certificate with another kind of key that the same host has beside [its own](Self::certificate_for).
     pub fn alternative_certificate_for(&self, table: &TableName, server_name: &[u8]) -> Option<&Arc<Certificate>> {
         let has_own = |host: &&Arc<Host>| host.certificate().is_some_and(|name| self.certificates.get(name).is_some());
-        let host = self.tables.get(table)?.patterns(server_name).find(has_own)?;
+        let own = self.tables.get(table)?;
+        let beneath = own.beneath().and_then(|table| self.tables.get(table));
+        let other = beneath.and_then(|table| table.all(server_name).find(has_own));
+        let both = own.all(server_name).find(has_own).into_iter().chain(other);
+        let host = both.min_by_key(|host| host.pattern().by_precision())?;
         self.certificates.get(host.alternative_certificate()?)
     }
 
@@ -336,6 +376,28 @@ struct HostTable {
 impl HostTable {
     fn find(&self, host: &[u8]) -> Option<&Arc<Host>> {
         self.patterns(host).next().or(self.any.as_ref())
+    }
+
+    /// The hosts whose pattern matches the name, in order of precedence.
+    fn all<'s, 'n>(&'s self, host: &'n [u8]) -> impl Iterator<Item = &'s Arc<Host>> + use<'s, 'n> {
+        self.patterns(host).chain(&self.any)
+    }
+
+    /// The most specific of the hosts for a name that are less specific than this.
+    fn after(&self, name: &[u8], precision: std::cmp::Reverse<(u8, usize, u8)>) -> Option<&Arc<Host>> {
+        let mut found: Option<&Arc<Host>> = None;
+        for host in self.patterns(name) {
+            let own = host.pattern().by_precision();
+            if own > precision && found.is_none_or(|found| own < found.pattern().by_precision()) {
+                found = Some(host);
+            }
+        }
+        found.or(self.any.as_ref())
+    }
+
+    /// The table whose hosts are served beside those of this one.
+    fn beneath(&self) -> Option<&TableName> {
+        self.any.as_ref()?.onward()?.beneath.as_ref()
     }
 
     /// The hosts whose pattern matches the name, in order of precedence, without the catch-all.

@@ -35,6 +35,11 @@ impl Template {
         Self { text: text.into(), segments: segments.collect() }
     }
 
+    /// A template that is only this text, whatever it contains.
+    pub fn of_literal(text: &str) -> Self {
+        Self::parse(&text.replace('$', "${literal_dollar}"))
+    }
+
     /// The segments in order.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
@@ -89,6 +94,12 @@ pub(crate) fn pieces(text: &str) -> Vec<Piece<'_>> {
                 rest.split_at(end)
             }
         };
+        // So that a template of a literal text is read as it is written.
+        if name == "literal_dollar" {
+            literal.push('$');
+            rest = after;
+            continue;
+        }
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             literal.push('$');
             continue;

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use fairway_model::{BackendName, Delta, HostPattern, Snapshot, TableName};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use self::dirty::{Dirty, Output};
 use self::objects::{Change, Kind, Object, ObjectKey, Objects};
@@ -27,6 +28,8 @@ use self::part::{Extent, WaitingChanges};
 use crate::config::global::{self, Global};
 use crate::config::streams::{self, Streams};
 use crate::diagnostic::Diagnostic;
+use crate::gateway::status::ObjectStatus;
+use crate::gateway::{GatewayInputs, GatewayOwned, Gateways};
 use crate::ingress::reader::{MANY, Owned};
 use crate::ingress::{Hosts, Ingresses, RedirectPorts, hosts, reader};
 use crate::options::Options;
@@ -50,6 +53,8 @@ pub struct Translation {
     pub served: BTreeSet<ObjectKey>,
     /// The Ingresses of which no version is in force, or only an older one, with the reason.
     pub left_out: Vec<LeftOut>,
+    /// The status of each object of the Gateway API that is ours.
+    pub statuses: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
 }
 
 /// Translates all objects. Total: bad objects yield diagnostics, never a failure. `now`, in seconds since 1970, is used only for
@@ -60,6 +65,7 @@ pub fn translate(objects: &Objects, options: &Options, now: i64) -> Translation 
     Translation {
         left_out: translator.left_out().collect(),
         served: translator.ingresses.served().clone(),
+        statuses: translator.gateways.statuses().clone(),
         diagnostics: translator.reports.into_all().into_values().flatten().collect(),
         snapshot: translator.snapshot,
     }
@@ -76,6 +82,8 @@ pub struct Update {
     pub served: Vec<ObjectKey>,
     /// Ingresses that no longer are, or are gone.
     pub unserved: Vec<ObjectKey>,
+    /// Objects of the Gateway API with another status than before; none means that they are not ours any more.
+    pub statuses: Vec<(ObjectKey, Option<Arc<ObjectStatus>>)>,
     /// Secrets and ConfigMaps that are now needed.
     pub wanted: Vec<ObjectKey>,
     /// Secrets and ConfigMaps that are no longer needed.
@@ -104,6 +112,7 @@ pub struct Translator {
     secrets: Secrets,
     backends: Backends,
     hosts: Hosts,
+    gateways: Gateways,
     reports: Reports,
     snapshot: Snapshot,
     /// The state for the next call.
@@ -141,6 +150,7 @@ impl Translator {
             secrets,
             backends,
             hosts: Hosts::default(),
+            gateways: Gateways::default(),
             reports: Reports::default(),
             snapshot: Snapshot::default(),
             pending: (dirty, out),
@@ -233,7 +243,8 @@ impl Translator {
 
     /// Brings all stages up to date, each before the stages that read it.
     fn settle(&mut self, mut dirty: Dirty, mut out: Output, extent: Extent, now: i64) -> Update {
-        let Self { options, objects, table, global, streams, ingresses, secrets, backends, hosts, reports, .. } = self;
+        let Self { options, objects, table, global, streams, ingresses, secrets, backends, .. } = self;
+        let Self { hosts, gateways, reports, .. } = self;
         let (dirty, out) = (&mut dirty, &mut out);
         secrets.pass_time(now, dirty);
         global.settle(global::GlobalInputs { objects, options, table }, dirty, out);
@@ -241,7 +252,11 @@ impl Translator {
         streams.settle(streams::StreamInputs { objects, config, options }, backends, dirty, out);
         let inputs = reader::IngressInputs { objects, rules: &global.rules, options };
         ingresses.settle(inputs, Owned { hosts, backends, secrets }, dirty, out, extent);
+        let stream_ports = streams.tcp_ports();
+        let of_gateways = GatewayInputs { objects, options, streams: &stream_ports };
+        gateways.read(of_gateways, GatewayOwned { backends, secrets }, dirty, out);
         secrets.settle(objects, dirty, out);
+        dirty.gateway_certificates |= dirty.secret_owners.iter().any(|(owner, _)| owner.kind == Kind::Gateway);
         ingresses.follow_secrets(dirty);
         backends.settle(backends::BackendInputs { objects, config, options }, dirty, out, extent);
         let inputs = hosts::HostInputs {
@@ -253,7 +268,11 @@ impl Translator {
             ports: RedirectPorts::new(options),
         };
         hosts.settle(inputs, dirty, out, extent);
-        let inputs = reports::ReportInputs { objects, global, streams, ingresses, hosts, backends, secrets, options };
+        gateways.publish(of_gateways, (hosts, table), secrets, dirty, out);
+        let inputs = global::GlobalInputs { objects, options, table };
+        global.settle_listeners(inputs, gateways.ports(), dirty, out);
+        let inputs =
+            reports::ReportInputs { objects, global, streams, ingresses, hosts, gateways, backends, secrets, options };
         let diagnostics = reports.settle(inputs, dirty, extent);
         self.finish(std::mem::take(out), diagnostics)
     }
@@ -272,6 +291,8 @@ impl Translator {
                 _ => {}
             }
         }
+        update.statuses =
+            out.statuses.into_iter().map(|key| (key.clone(), self.gateways.statuses().get(&key).cloned())).collect();
         for (key, before) in out.wants {
             match (before, self.wants(&key)) {
                 (false, true) => update.wanted.push(key),
@@ -297,6 +318,11 @@ impl Translator {
         self.ingresses.served()
     }
 
+    /// The status of each object of the Gateway API that is ours.
+    pub fn statuses(&self) -> &BTreeMap<ObjectKey, Arc<ObjectStatus>> {
+        self.gateways.statuses()
+    }
+
     /// The current objects.
     pub fn objects(&self) -> &Objects {
         &self.objects
@@ -307,7 +333,7 @@ impl Translator {
         match key.kind {
             Kind::Secret => self.secrets.contains(key),
             Kind::ConfigMap => self.global.wants(key) || self.streams.wants(key),
-            Kind::Ingress | Kind::IngressClass | Kind::Service | Kind::EndpointSlice | Kind::Namespace => true,
+            _ => true,
         }
     }
 
@@ -368,9 +394,11 @@ impl Translator {
                     _ => None,
                 };
                 self.ingresses.update_namespace(&key.name, namespace, &self.options, dirty);
+                dirty.gateways |= self.objects.of_kind(Kind::Gateway).next().is_some();
             }
             Kind::Service => {
                 self.backends.touch_service(&key, dirty);
+                self.gateways.touch_service(&key, dirty);
                 let concerns =
                     |object: &Object| matches!(object, Object::Service(service) if external_dns::concerns(service));
                 if before.iter().chain(&after).any(concerns) {
@@ -389,6 +417,10 @@ impl Translator {
                         self.backends.index_slice(&key, service, there, dirty);
                     }
                 }
+            }
+            Kind::GatewayClass | Kind::Gateway | Kind::ReferenceGrant => dirty.gateways = true,
+            Kind::HTTPRoute | Kind::GRPCRoute => {
+                dirty.gateway_routes.insert(key);
             }
             Kind::Secret => {
                 if self.secrets.contains(&key) {
@@ -431,8 +463,24 @@ fn means_the_same(before: &Object, after: &Object) -> bool {
                 && a.metadata.deletion_timestamp == b.metadata.deletion_timestamp
                 && phase(a) == phase(b)
         }
+        (Object::GatewayClass(a), Object::GatewayClass(b)) => Arc::ptr_eq(a, b) || a.spec == b.spec,
+        (Object::Gateway(a), Object::Gateway(b)) => {
+            Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
+        }
+        (Object::HTTPRoute(a), Object::HTTPRoute(b)) => {
+            Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
+        }
+        (Object::GRPCRoute(a), Object::GRPCRoute(b)) => {
+            Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
+        }
+        (Object::ReferenceGrant(a), Object::ReferenceGrant(b)) => Arc::ptr_eq(a, b) || a.spec == b.spec,
         _ => false,
     }
+}
+
+/// Whether two versions have the same beginning and end.
+fn same_life(a: &ObjectMeta, b: &ObjectMeta) -> bool {
+    a.creation_timestamp == b.creation_timestamp && a.deletion_timestamp == b.deletion_timestamp
 }
 
 pub(crate) fn service_of(key: &ObjectKey, slice: &EndpointSlice) -> Option<ObjectKey> {

@@ -2,6 +2,7 @@
 
 mod config;
 mod engine;
+pub mod gateway;
 mod ingress;
 pub mod limit;
 mod report;

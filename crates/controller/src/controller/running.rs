@@ -25,6 +25,7 @@ use crate::config::{AddressSource, ControllerConfig, Pod};
 use crate::debounce::Debounce;
 use crate::event::{Report, Sender, Subject};
 use crate::finding::Findings;
+use crate::gateway::{GatewayStatus, GatewayWrite, GatewayWritten};
 use crate::leader::{Candidate, Term};
 use crate::publish::Publish;
 use crate::reference::{References, fetch, is_referenced};
@@ -47,6 +48,7 @@ const NODES_RETRY: Duration = Duration::from_secs(2);
 pub(super) enum Job {
     Fetched(ObjectKey, Result<Option<Seen>, CallError>),
     Written(Write, Written),
+    GatewayWritten(GatewayWrite, GatewayWritten),
     Nodes(Result<Addresses, CallError>),
     /// With the number of changed resources, the time it was sent, and the Ingresses that are served since.
     Published(Result<(), RunError>, usize, Instant, Vec<ObjectKey>),
@@ -88,6 +90,7 @@ pub(super) struct Running {
     /// The reported findings that hold.
     known: Findings,
     status: Status,
+    gateways: GatewayStatus,
     /// Status writes in progress.
     writes: HashMap<ObjectKey, AbortHandle>,
     term: watch::Receiver<Term>,
@@ -149,6 +152,10 @@ impl Running {
         if let AddressSource::Fixed(texts) = &config.status.addresses {
             status.publish(texts.iter().filter_map(|text| Address::from_text(text)).collect());
         }
+        let mut gateways = GatewayStatus::default();
+        if let AddressSource::Fixed(texts) = &config.status.addresses {
+            gateways.publish(&texts.iter().filter_map(|text| Address::from_text(text)).collect());
+        }
         let running = Self {
             store: Store::new(sources.iter().map(|source| source.wanted)),
             api,
@@ -170,6 +177,7 @@ impl Running {
             findings: BTreeMap::new(),
             known,
             status,
+            gateways,
             writes: HashMap::new(),
             term,
             led: false,
@@ -234,6 +242,12 @@ impl Running {
                 }
                 debug!(%kind, objects = self.store.count(kind), "list complete");
             }
+            Message::Absent => {
+                // Objects whose CRD is gone are gone too.
+                self.store.relist(source);
+                let news = self.store.listed(source);
+                self.gone(wanted, news).await;
+            }
             // Losing the right later doesn't remove the routes.
             Message::Forbidden if self.store.is_listed(source) => (),
             Message::Forbidden => {
@@ -252,7 +266,10 @@ impl Running {
 
     async fn seen(&mut self, source: usize, seen: Seen) {
         match &seen.content {
-            Content::Addresses(addresses) => self.status.publish(addresses.clone()),
+            Content::Addresses(addresses) => self.publish_addresses(addresses.clone()),
+            Content::Object { status: Some(status), .. } if self.config.status.is_written() => {
+                self.gateways.seen(&seen.key, &seen.identity, (**status).clone());
+            }
             Content::Object { shown, .. } if seen.key.kind == Kind::Ingress && self.config.status.is_written() => {
                 self.status.seen(&seen.key, &seen.identity, shown.clone());
             }
@@ -280,11 +297,12 @@ impl Running {
         for news in news {
             let News::Gone(key) = news else { continue };
             if wanted == Wanted::Addresses {
-                self.status.publish(Addresses::new());
+                self.publish_addresses(Addresses::new());
                 continue;
             }
             self.references.drop(&key);
             self.status.gone(&key);
+            self.gateways.gone(&key);
             if let Some((namespace, name)) = &self.config.options.configmap
                 && key == ObjectKey::new(Kind::ConfigMap, namespace, name)
             {
@@ -296,6 +314,12 @@ impl Running {
             }
             self.tell(Report::Gone(key)).await;
         }
+    }
+
+    /// Sets the addresses that all status shows.
+    fn publish_addresses(&mut self, addresses: Addresses) {
+        self.gateways.publish(&addresses);
+        self.status.publish(addresses);
     }
 
     /// Reports a missing Service in front of the proxy, which would otherwise go unnoticed.
@@ -356,13 +380,17 @@ impl Running {
                 self.writes.remove(&write.key);
                 self.status.written(write, result);
             }
+            Job::GatewayWritten(write, result) => {
+                self.writes.remove(&write.key);
+                self.gateways.written(write, result);
+            }
             Job::Nodes(result) => {
                 self.looking_up_nodes = false;
                 let retry = match result {
                     Ok(addresses) => {
                         self.nodes_fail = false;
                         let none = addresses.is_empty();
-                        self.status.publish(addresses);
+                        self.publish_addresses(addresses);
                         none
                     }
                     Err(error) => {
@@ -432,6 +460,7 @@ impl Running {
             held,
             self.references.retry_at(),
             self.status.retry_at(),
+            self.gateways.retry_at(),
             leaving.then_some(self.leave_until),
             Some(self.check_at),
         ]
@@ -450,9 +479,13 @@ impl Running {
         if self.status.retry_at().is_some_and(|at| at <= now) {
             self.status.retry();
         }
+        if self.gateways.retry_at().is_some_and(|at| at <= now) {
+            self.gateways.retry();
+        }
         if self.check_at <= now {
             self.check_at = now + check_interval(self.config.status.interval);
             self.status.check();
+            self.gateways.check();
             self.look_up_nodes();
             // Only the time has changed, and with it perhaps the validity of a certificate.
             self.debounce.touch(now);

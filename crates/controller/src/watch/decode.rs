@@ -7,6 +7,7 @@
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::io;
 
+use fairway_translate::gateway::api;
 use fairway_translate::objects::{Kind, Object, ObjectKey};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -14,6 +15,7 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::address::{self, Addresses};
 
@@ -36,13 +38,20 @@ pub(crate) struct Identity {
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
     /// The parts that translation reads and, for an Ingress, the addresses in its status.
-    Object { object: Object, fingerprint: u64, shown: Addresses },
+    Object { object: Object, fingerprint: u64, shown: Addresses, status: Option<Box<SeenStatus>> },
     /// Only its existence.
     Metadata,
     /// The addresses of the Service in front of the proxy.
     Addresses(Addresses),
     /// It can't be decoded, for this reason.
     Malformed(String),
+}
+
+/// The status of an object of the Gateway API, and the generation of the object.
+#[derive(Clone, Debug)]
+pub(crate) struct SeenStatus {
+    pub(crate) generation: i64,
+    pub(crate) status: Value,
 }
 
 /// The required parts of each object.
@@ -84,7 +93,10 @@ pub(crate) fn decode(kind: Kind, text: &str, wanted: Wanted, hasher: &RandomStat
             Err(error) => malformed(kind, &error),
         },
         Wanted::Object => match object(kind, text, hasher) {
-            Ok((object, fingerprint, shown)) => Content::Object { object, fingerprint, shown },
+            Ok((object, fingerprint, shown)) => {
+                let status = kind.is_of_gateway_api().then(|| Box::new(status(text)));
+                Content::Object { object, fingerprint, shown, status }
+            }
             Err(error) => malformed(kind, &error),
         },
     };
@@ -96,6 +108,24 @@ pub(crate) fn decode(kind: Kind, text: &str, wanted: Wanted, hasher: &RandomStat
         },
         content,
     })
+}
+
+/// What an object shows about itself.
+fn status(text: &str) -> SeenStatus {
+    #[derive(Default, Deserialize)]
+    struct Whole {
+        #[serde(default)]
+        metadata: Generation,
+        #[serde(default)]
+        status: Value,
+    }
+    #[derive(Default, Deserialize)]
+    struct Generation {
+        #[serde(default)]
+        generation: i64,
+    }
+    let Whole { metadata: Generation { generation }, status } = serde_json::from_str(text).unwrap_or_default();
+    SeenStatus { generation, status }
 }
 
 fn malformed(kind: Kind, error: &serde_json::Error) -> Content {
@@ -141,6 +171,11 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(O
         Kind::IngressClass => slim(lenient::<IngressClass>(text)?, hasher),
         Kind::Secret => slim(lenient::<Secret>(text)?, hasher),
         Kind::ConfigMap => slim(lenient::<ConfigMap>(text)?, hasher),
+        Kind::GatewayClass => slim(lenient::<api::GatewayClass>(text)?, hasher),
+        Kind::Gateway => slim(lenient::<api::Gateway>(text)?, hasher),
+        Kind::HTTPRoute => slim(lenient::<api::HTTPRoute>(text)?, hasher),
+        Kind::GRPCRoute => slim(lenient::<api::GRPCRoute>(text)?, hasher),
+        Kind::ReferenceGrant => slim(lenient::<api::ReferenceGrant>(text)?, hasher),
     };
     Ok((object, fingerprint, shown))
 }
@@ -148,7 +183,7 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(O
 /// Decodes an object; on failure retries without `managedFields`, which are irrelevant here.
 fn lenient<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     serde_json::from_str(text).or_else(|error| {
-        let mut value: serde_json::Value = serde_json::from_str(text)?;
+        let mut value: Value = serde_json::from_str(text)?;
         let metadata = value.get_mut("metadata").and_then(|metadata| metadata.as_object_mut());
         match metadata.and_then(|metadata| metadata.remove("managedFields")) {
             Some(_) => serde_json::from_value(value).map_err(|_| error),
@@ -194,7 +229,7 @@ impl io::Write for HashSink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn ingress(change: impl FnOnce(&mut Value)) -> Seen {
         let mut value = json!({

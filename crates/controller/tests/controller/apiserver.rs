@@ -195,6 +195,7 @@ fn key_of(object: &Value) -> Key {
     let resource = match object["kind"].as_str().unwrap() {
         "Ingress" => "ingresses".to_owned(),
         "IngressClass" => "ingressclasses".to_owned(),
+        "GatewayClass" => "gatewayclasses".to_owned(),
         kind => format!("{}s", kind.to_lowercase()),
     };
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();

@@ -4,6 +4,7 @@
 mod apiserver;
 mod election;
 mod events;
+mod gateway;
 mod paging;
 mod queue;
 mod read;

@@ -85,7 +85,7 @@ pub(super) fn stream_line(listener: &StreamListener, address: SocketAddr) -> Str
 }
 
 fn shown(host: &Host) -> impl Iterator<Item = &Route> {
-    host.reachable_routes().filter(|route| !is_implied(route))
+    host.tiers().flat_map(Host::reachable_routes).filter(|route| !is_implied(route))
 }
 
 fn route_line(
@@ -107,7 +107,8 @@ fn compare_host(
     add: &mut impl FnMut(char, String),
 ) {
     let find = |host: Option<&std::sync::Arc<Host>>, route: &Route| {
-        host.and_then(|host| host.routes().iter().find(|other| other.path == route.path)).cloned()
+        let all = host.into_iter().flat_map(|host| host.tiers().flat_map(Host::routes));
+        all.into_iter().find(|other| other.path == route.path && other.conditions == route.conditions).cloned()
     };
     for route in old.iter().flat_map(|host| shown(host)) {
         if find(Some(new), route).is_none() {

@@ -7,7 +7,7 @@ use fairway_model::decision::{Failure, Plan, Step};
 use fairway_model::{
     Action, Backend, Backends, Balance, CanaryBy, CanaryChoice, ClientAuth, ClientAuthMode, ClientLimits, Cors,
     EndpointState, Endpoints, ErrorPages, ExternalAuth, Filter, Forward, Host, HostPattern, Origin, Origins, PathMatch,
-    Route, Scheme, TableName, canonical_host,
+    PathReplacement, Route, Scheme, TableName, canonical_host,
 };
 use fairway_proxy::balance::cookie;
 use fairway_proxy::reason::Cause;
@@ -31,7 +31,13 @@ const LISTED: usize = 100;
 
 /// Explains a request that arrives where the snapshot listens for its scheme.
 pub(crate) fn account(request: &Request, reading: &Reading) -> Account {
-    match reading.snapshot.listeners().find(|listener| listener.scheme == request.scheme) {
+    let snapshot = &reading.snapshot;
+    let of_scheme = || snapshot.listeners().filter(|listener| listener.scheme == request.scheme);
+    // The port that the URL names may be one of a Gateway; any other stands for the usual one.
+    let port = request.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let named = of_scheme().find(|listener| Some(listener.address.port()) == port);
+    let usual = || of_scheme().find(|listener| listener.name.as_str() == request.scheme.as_str());
+    match named.or_else(usual).or_else(|| of_scheme().next()) {
         Some(listener) => account_at(request, reading, &listener.table, listener.address),
         None => nothing(request),
     }
@@ -261,6 +267,10 @@ impl Teller<'_> {
         let beaten = &self.rehearsed.beaten;
         let why = match &route.path {
             _ if beaten.is_empty() => "no other route of the host takes the request",
+            // Two kinds of object may meet on a host.
+            path if beaten.iter().any(|other| other.path == *path && other.origin.kind != route.origin.kind) => {
+                "it is the most specific, and of equal ones the older object's"
+            }
             PathMatch::Exact(_) => "an exact path comes before all others",
             PathMatch::Regex(_) => "it is the first pattern that matches; longer ones are tried first",
             PathMatch::Prefix(_) => "it is the longest prefix",
@@ -321,6 +331,12 @@ impl Teller<'_> {
                 let prefix = rewrite.forwarded_prefix.as_ref();
                 let prefix = prefix.map(|prefix| format!(", set X-Forwarded-Prefix to {}", prefix.text()));
                 ("rewrite", format!("rewrite the path to {}{}", rewrite.target.text(), prefix.unwrap_or_default()))
+            }
+            Filter::ReplacePath { with: PathReplacement::Full(path) } => {
+                ("replace_path", format!("replace the path with {path}"))
+            }
+            Filter::ReplacePath { with: PathReplacement::Prefix(text) } => {
+                ("replace_path", format!("replace the matched prefix of the path with {text:?}"))
             }
             Filter::EditRequest(edits) => ("edit_request", format!("edit request fields: {}", names(edits))),
             Filter::EditResponse(edits) => ("edit_response", format!("edit response fields: {}", names(edits))),

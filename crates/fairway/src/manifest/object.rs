@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use fairway_model::Origin;
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
+use fairway_translate::gateway::api;
 use fairway_translate::objects::{Kind, Object, ObjectKey};
 use fairway_translate::verdict::nearest;
 use k8s_openapi::api::core::v1::Secret;
@@ -113,6 +114,11 @@ impl Reader<'_> {
             let reason = Reason::UnsupportedApiVersion;
             return self.find(line, Severity::Error, reason, &origin, "apiVersion", version, advice);
         }
+        // The API server serves these in both versions, which have the same fields.
+        let version = match version {
+            "gateway.networking.k8s.io/v1beta1" if kind != "GRPCRoute" => "gateway.networking.k8s.io/v1",
+            other => other,
+        };
         let known = Kind::ALL.iter().find(|known| known.as_str() == kind && known.api_version() == version);
         match known {
             Some(Kind::Ingress) => self.object::<Ingress>(node, Kind::Ingress, |ingress| ingress.status = None),
@@ -130,6 +136,11 @@ impl Reader<'_> {
             Some(Kind::Namespace) => {
                 self.object::<k8s_openapi::api::core::v1::Namespace>(node, Kind::Namespace, |_| {});
             }
+            Some(Kind::GatewayClass) => self.object::<api::GatewayClass>(node, Kind::GatewayClass, |_| {}),
+            Some(Kind::Gateway) => self.object::<api::Gateway>(node, Kind::Gateway, |_| {}),
+            Some(Kind::HTTPRoute) => self.object::<api::HTTPRoute>(node, Kind::HTTPRoute, |_| {}),
+            Some(Kind::GRPCRoute) => self.object::<api::GRPCRoute>(node, Kind::GRPCRoute, |_| {}),
+            Some(Kind::ReferenceGrant) => self.object::<api::ReferenceGrant>(node, Kind::ReferenceGrant, |_| {}),
             None => self.other(node, version, kind),
         }
     }
@@ -265,7 +276,12 @@ impl Reader<'_> {
 }
 
 /// The kinds of Kubernetes' own groups that we read some kinds of, besides those: none of them is a misspelt one of ours.
-const THEIRS: [&str; 20] = [
+const THEIRS: [&str; 25] = [
+    "BackendTLSPolicy",
+    "ListenerSet",
+    "TCPRoute",
+    "TLSRoute",
+    "UDPRoute",
     "Binding",
     "ComponentStatus",
     "Endpoints",
@@ -332,7 +348,7 @@ fn key_of(node: &Node<'_>, kind: Kind) -> Option<ObjectKey> {
     let metadata = node.get("metadata")?;
     let name = metadata.get("name").and_then(Node::text).filter(|name| is_name(name))?;
     let namespace = match kind {
-        Kind::IngressClass | Kind::Namespace => "",
+        _ if kind.is_cluster_wide() => "",
         _ => match metadata.get("namespace").and_then(Node::text).filter(|namespace| !namespace.is_empty()) {
             Some(namespace) => Some(namespace).filter(|namespace| is_name(namespace))?,
             None => "default",
@@ -437,7 +453,7 @@ mod tests {
             ("config.openshift.io/v1", "Ingress"),
             ("bitnami.com/v1alpha1", "SealedSecret"),
             ("external-secrets.io/v1", "ExternalSecret"),
-            ("gateway.networking.k8s.io/v1", "GatewayClass"),
+            ("gateway.networking.k8s.io/v1", "TCPRoute"),
             ("kustomize.config.k8s.io/v1beta1", "Kustomization"),
             ("apps/v1", "Deployment"),
             ("example.com/v1", "Ingres"),

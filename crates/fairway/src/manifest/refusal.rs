@@ -3,6 +3,7 @@
 //! The rules, the fields and most words are those of Kubernetes (`pkg/apis/*/validation` of version 1.36). A rule that one of the
 //! supported versions doesn't have is left out: an object that can be applied is never called refused.
 
+mod gateway;
 mod ingress;
 mod service;
 mod syntax;

@@ -1,14 +1,15 @@
 //! The target sent to an endpoint after a rewrite, and the locations of redirects.
 
 use super::{Failure, Received, Scratch};
+use crate::client::ClientView;
 use crate::{
-    CaptureTemplate, Fields, HttpsRedirect, Location, PathMatch, Redirect, RedirectBase, Rewrite, Route, Scheme,
-    Target, TooLong, decimal, path,
+    CaptureTemplate, Fields, HttpsRedirect, Location, PathMatch, PathReplacement, Redirect, RedirectBase, Rewrite,
+    Route, Scheme, Target, TooLong, UrlParts, decimal, path,
 };
 
 /// Replaces the path. The result must be canonical too: otherwise the backend could read a path that was never matched.
 pub(super) fn rewrite(rewrite: &Rewrite, route: &Route, limit: usize, scratch: &mut Scratch) -> Result<(), Failure> {
-    let Scratch { path, matched, target, prefix, expanded, .. } = scratch;
+    let Scratch { matched, prefix, expanded, .. } = scratch;
     expanded.clear();
     expanded.push(b'/');
     if !expand(&rewrite.target, route, matched, limit, expanded)? {
@@ -20,6 +21,24 @@ pub(super) fn rewrite(rewrite: &Rewrite, route: &Route, limit: usize, scratch: &
     if expanded.get(1) == Some(&b'/') {
         expanded.remove(0);
     }
+    send_to(limit, scratch)
+}
+
+/// Replaces the path or its matched prefix. The result must be canonical too.
+pub(super) fn replace(
+    replacement: &PathReplacement,
+    route: &Route,
+    limit: usize,
+    scratch: &mut Scratch,
+) -> Result<(), Failure> {
+    scratch.expanded.clear();
+    replaced(replacement, route, &scratch.matched, &mut scratch.expanded);
+    send_to(limit, scratch)
+}
+
+/// Makes the expanded path the one to send and to go on with.
+fn send_to(limit: usize, scratch: &mut Scratch) -> Result<(), Failure> {
+    let Scratch { path, matched, target, expanded, .. } = scratch;
     target.clear();
     path::encode(expanded, target);
     if target.len() > limit {
@@ -31,6 +50,26 @@ pub(super) fn rewrite(rewrite: &Rewrite, route: &Route, limit: usize, scratch: &
             Ok(())
         }
         _ => Err(Failure::Rewritten),
+    }
+}
+
+/// Appends the path as replaced: the matched prefix without the slash at its end gives way to the value without the slash
+/// at its end, and the rest keeps its slash.
+fn replaced(replacement: &PathReplacement, route: &Route, matched: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    match (replacement, &route.path) {
+        (PathReplacement::Full(value), _) => out.extend_from_slice(value.as_bytes()),
+        (PathReplacement::Prefix(value), path) => {
+            let prefix = match path {
+                PathMatch::Prefix(prefix) => prefix.trim_end_matches('/'),
+                PathMatch::Exact(_) | PathMatch::Regex(_) => "",
+            };
+            out.extend_from_slice(value.trim_end_matches('/').as_bytes());
+            out.extend_from_slice(matched.strip_prefix(prefix.as_bytes()).unwrap_or(matched));
+        }
+    }
+    if out.get(start) != Some(&b'/') {
+        out.insert(start, b'/');
     }
 }
 
@@ -128,8 +167,37 @@ pub(super) fn locate<'a, F: Fields<'a>>(
             decimal::number(client.forwarded_port().into(), location);
             push_target(received, false, location);
         }
+        Location::Parts(parts) => {
+            let scheme = parts.scheme.unwrap_or(client.scheme());
+            let host = parts.host.as_ref().map_or(without_port(client.host()), |host| host.as_str().as_bytes());
+            origin(location, scheme, host);
+            push_port(parts, scheme, client, location);
+            match &parts.path {
+                Some(path) => {
+                    expanded.clear();
+                    replaced(path, route, matched, expanded);
+                    path::encode(expanded, location);
+                }
+                None => location.extend_from_slice(target),
+            }
+            push_query(received, location);
+        }
     }
     Ok(())
+}
+
+/// Appends the port of a redirect, unless the scheme makes it needless.
+fn push_port(parts: &UrlParts, scheme: Scheme, client: &ClientView, location: &mut Vec<u8>) {
+    let named = || {
+        let host = client.host();
+        let digits = &host[without_port(host).len()..];
+        std::str::from_utf8(digits.get(1..)?).ok()?.parse().ok()
+    };
+    let port = parts.port.or_else(|| if parts.scheme.is_some() { None } else { named() });
+    if let Some(port) = port.filter(|port| *port != scheme.default_port()) {
+        location.push(b':');
+        decimal::number(port.into(), location);
+    }
 }
 
 fn push_query<'a, F: Fields<'a>>(received: &Received<'a, F>, out: &mut Vec<u8>) {

@@ -84,9 +84,11 @@ pub(super) struct Configured {
 impl Configured {
     fn of(snapshot: &Snapshot) -> Self {
         let hosts = snapshot.hosts();
-        let orphans = hosts.iter().flat_map(|host| host.reachable_routes()).filter(|route| match &route.action {
-            Action::Forward(forward) => !forward.all_backends().any(|name| has_endpoint(snapshot, name)),
-            Action::Redirect(_) | Action::Respond(_) => false,
+        let orphans = hosts.iter().flat_map(|host| host.tiers().flat_map(Host::reachable_routes)).filter(|route| {
+            match &route.action {
+                Action::Forward(forward) => !forward.all_backends().any(|name| has_endpoint(snapshot, name)),
+                Action::Redirect(_) | Action::Respond(_) => false,
+            }
         });
         let with_certificate = |host: &&Arc<Host>| {
             let certificate = snapshot.certificate(host.certificate()?)?;

@@ -13,6 +13,7 @@ use crate::configmap::GlobalConfig;
 use crate::diagnostic::Diagnostic;
 use crate::engine::dirty::{Dirty, Output};
 use crate::engine::service_of;
+use crate::gateway::PortInUse;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
 use crate::value::ObjectRef;
@@ -129,7 +130,7 @@ impl Global {
             }
         }
         self.publish_settings(found, inputs, dirty, out);
-        self.publish_listeners(inputs, out);
+        dirty.listeners = true;
     }
 
     fn publish_settings(
@@ -163,12 +164,28 @@ impl Global {
         }
     }
 
-    fn publish_listeners(&mut self, inputs: GlobalInputs<'_>, out: &mut Output) {
+    /// Opens the ports of Ingresses and Gateways, if any of them has changed.
+    pub(crate) fn settle_listeners(
+        &mut self,
+        inputs: GlobalInputs<'_>,
+        gateways: &[PortInUse],
+        dirty: &mut Dirty,
+        out: &mut Output,
+    ) {
+        if !std::mem::take(&mut dirty.listeners) {
+            return;
+        }
+        let mut all = settings::listeners(&self.config, inputs.options, inputs.table);
+        for port in gateways {
+            if port.is_shared() {
+                let same = all.iter_mut().filter(|listener| listener.scheme == port.scheme);
+                same.filter(|listener| listener.table == *inputs.table).for_each(|it| it.table = port.table());
+            } else {
+                all.extend(settings::listeners_of(port, &self.config));
+            }
+        }
         let listeners: BTreeMap<ListenerName, Listener> =
-            settings::listeners(&self.config, inputs.options, inputs.table)
-                .into_iter()
-                .map(|listener| (listener.name.clone(), listener))
-                .collect();
+            all.into_iter().map(|listener| (listener.name.clone(), listener)).collect();
         for (name, listener) in &listeners {
             if self.listeners.get(name) != Some(listener) {
                 out.upserts.push(Resource::from(listener.clone()));

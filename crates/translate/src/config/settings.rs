@@ -15,6 +15,7 @@ use regex::bytes::RegexBuilder;
 use crate::config::variable::without_value;
 use crate::configmap::GlobalConfig;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::gateway::PortInUse;
 use crate::limit;
 use crate::objects::{Kind, ObjectKey};
 use crate::options::Options;
@@ -312,6 +313,23 @@ pub(crate) fn listeners(config: &GlobalConfig, options: &Options, table: &TableN
             }
         })
         .collect()
+}
+
+/// The listeners of a port that only Gateways use.
+pub(crate) fn listeners_of(port: &PortInUse, config: &GlobalConfig) -> impl Iterator<Item = Listener> {
+    (1..).zip(addresses(&port.addresses, config)).map(|(count, address)| {
+        let name = match count {
+            1 => format!("gateway-{}", port.port),
+            _ => format!("gateway-{}-{count}", port.port),
+        };
+        Listener {
+            name: name.into(),
+            address,
+            scheme: port.scheme,
+            table: port.table(),
+            accept_proxy: config.use_proxy_protocol,
+        }
+    })
 }
 
 /// These addresses, as changed by the ConfigMap.

@@ -64,6 +64,11 @@ impl Streams {
         }
     }
 
+    /// The ports of TCP services.
+    pub(crate) fn tcp_ports(&self) -> BTreeSet<u16> {
+        self.0[0].services.iter().map(|service| service.port).collect()
+    }
+
     /// The findings about a ConfigMap of TCP or UDP services.
     pub(crate) fn report(&self, key: &ObjectKey, backends: &Backends) -> Vec<Diagnostic> {
         let origin = key.origin();
@@ -94,6 +99,8 @@ impl Side {
             }
             _ => Vec::new(),
         };
+        // A port that it takes is none for a Gateway.
+        dirty.gateways |= services != self.services;
         if diagnostics != self.diagnostics || services != self.services {
             dirty.reports.insert(key.clone());
         }

@@ -31,6 +31,16 @@ pub(crate) struct Dirty {
     pub(crate) certificates: BTreeSet<HostPattern>,
     /// Hosts that have to be merged.
     pub(crate) hosts: BTreeSet<HostPattern>,
+    /// Classes, Gateways, grants, or what they depend on.
+    pub(crate) gateways: bool,
+    /// Routes of the Gateway API.
+    pub(crate) gateway_routes: BTreeSet<ObjectKey>,
+    /// Whether a certificate of a Gateway has changed.
+    pub(crate) gateway_certificates: bool,
+    /// Objects of the Gateway API whose status may have changed.
+    pub(crate) gateway_statuses: BTreeSet<ObjectKey>,
+    /// The open ports for HTTP.
+    pub(crate) listeners: bool,
     /// Objects whose findings may have changed.
     pub(crate) reports: BTreeSet<ObjectKey>,
 }
@@ -44,6 +54,8 @@ pub(crate) struct Output {
     pub(crate) wants: BTreeMap<ObjectKey, bool>,
     /// Ingresses, each with whether it was served before.
     pub(crate) served: BTreeMap<ObjectKey, bool>,
+    /// Objects of the Gateway API with another status than before.
+    pub(crate) statuses: BTreeSet<ObjectKey>,
 }
 
 /// Packs the nodes of a tree.

@@ -15,6 +15,8 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::api::{GRPCRoute, Gateway, GatewayClass, HTTPRoute, ReferenceGrant};
+
 pub use ingress::StoredIngress;
 
 macro_rules! kinds {
@@ -22,12 +24,25 @@ macro_rules! kinds {
         /// The kinds of object that translation reads.
         #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
         pub enum Kind {
-            $(#[doc = concat!("[`", stringify!($kind), "`], in the version that `k8s_openapi` has.")] $kind,)*
+            $(#[doc = concat!("[`", stringify!($kind), "`], in the version that is read.")] $kind,)*
         }
 
         impl Kind {
             /// All kinds.
             pub const ALL: &'static [Self] = &[$(Self::$kind),*];
+
+            /// Whether it is one of the Gateway API, whose CRDs a cluster may lack.
+            pub fn is_of_gateway_api(self) -> bool {
+                matches!(
+                    self,
+                    Self::GatewayClass | Self::Gateway | Self::HTTPRoute | Self::GRPCRoute | Self::ReferenceGrant
+                )
+            }
+
+            /// Whether its objects belong to no namespace.
+            pub fn is_cluster_wide(self) -> bool {
+                matches!(self, Self::IngressClass | Self::Namespace | Self::GatewayClass)
+            }
 
             /// The kind as written in a manifest.
             pub fn as_str(self) -> &'static str {
@@ -102,9 +117,15 @@ macro_rules! objects {
     };
 }
 
-kinds! { Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace }
+kinds! {
+    Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace
+    GatewayClass Gateway HTTPRoute GRPCRoute ReferenceGrant
+}
 
-objects! { IngressClass Service EndpointSlice Secret ConfigMap Namespace }
+objects! {
+    IngressClass Service EndpointSlice Secret ConfigMap Namespace
+    GatewayClass Gateway HTTPRoute GRPCRoute ReferenceGrant
+}
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -139,7 +139,7 @@ fn key(change: &Change) -> ObjectKey {
 
 /// Objects arrive before those that refer to them and leave after them, so that no host leads nowhere in between.
 fn rank(change: &Change) -> u8 {
-    let refers = key(change).kind == Kind::Ingress;
+    let refers = matches!(key(change).kind, Kind::Ingress | Kind::HTTPRoute | Kind::GRPCRoute);
     match (change, refers) {
         (Change::Upsert(_), false) => 0,
         (Change::Upsert(_), true) => 1,

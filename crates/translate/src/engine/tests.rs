@@ -101,7 +101,7 @@ fn host_names(translator: &Translator) -> Vec<String> {
 fn without_objects_there_are_settings_listeners_and_the_catch_all() {
     let mut translator = Translator::new(options());
     let update = translator.apply([], 0);
-    assert_eq!(names(&update), ["Settings", "Listener http", "Listener https", "Host *"]);
+    assert_eq!(names(&update), ["Settings", "Host *", "Listener http", "Listener https"]);
     assert!(translator.apply([], 0).is_empty());
 }
 

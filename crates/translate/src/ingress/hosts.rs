@@ -178,6 +178,11 @@ impl Hosts {
         dirty.hosts.insert(pattern);
     }
 
+    /// What is served for a name.
+    pub(crate) fn published(&self, pattern: &HostPattern) -> Option<&Arc<Host>> {
+        self.names.get(pattern)?.published.as_ref()
+    }
+
     /// Releases unused memory.
     pub(crate) fn compact(&mut self) {
         compact(&mut self.names);

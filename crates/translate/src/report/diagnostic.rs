@@ -135,6 +135,12 @@ reasons! {
     IngressClassNotFound,
     /// A forbidden reference to an object of another namespace.
     ForbiddenReference,
+    /// A route that a parent does not take.
+    RouteNotAttached,
+    /// A value of the Gateway API that isn't built, or means nothing.
+    UnsupportedValue,
+    /// A listener that can't be told apart from another one.
+    ListenerConflict,
 }
 
 impl Serialize for Reason {

@@ -7,6 +7,7 @@ use crate::config::streams::Streams;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::Dirty;
 use crate::engine::part::{Extent, portion};
+use crate::gateway::Gateways;
 use crate::ingress::{Hosts, Ingresses, Part};
 use crate::limit;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
@@ -31,6 +32,7 @@ pub(crate) struct ReportInputs<'a> {
     pub(crate) streams: &'a Streams,
     pub(crate) ingresses: &'a Ingresses,
     pub(crate) hosts: &'a Hosts,
+    pub(crate) gateways: &'a Gateways,
     pub(crate) backends: &'a Backends,
     pub(crate) secrets: &'a Secrets,
     pub(crate) options: &'a Options,
@@ -102,8 +104,20 @@ impl ReportInputs<'_> {
                 }
                 found
             }
-            Kind::IngressClass | Kind::EndpointSlice | Kind::Namespace => Vec::new(),
+            Kind::Gateway | Kind::HTTPRoute | Kind::GRPCRoute => self.of_gateway_api(key),
+            Kind::IngressClass | Kind::EndpointSlice | Kind::Namespace | Kind::GatewayClass | Kind::ReferenceGrant => {
+                Vec::new()
+            }
         }
+    }
+
+    fn of_gateway_api(&self, key: &ObjectKey) -> Vec<Diagnostic> {
+        let mut found = self.gateways.findings(key).to_vec();
+        let origin = key.origin();
+        for (backend, field) in self.gateways.backends(key) {
+            found.extend(self.backends.problem(backend).map(|problem| problem.diagnostic(&origin, field, backend)));
+        }
+        found
     }
 
     fn ingress(&self, key: &ObjectKey) -> Vec<Diagnostic> {

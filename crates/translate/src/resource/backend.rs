@@ -37,6 +37,8 @@ pub(crate) struct BackendKey {
 pub(crate) enum Layer {
     /// Requests.
     Http,
+    /// Requests by routes of the Gateway API. What the annotations of Ingresses ask for does not apply to them.
+    Gateway,
     /// Bytes of a TCP service.
     Tcp,
     /// Datagrams of a UDP service.
@@ -57,7 +59,7 @@ impl Layer {
     /// The protocol, as Services spell it.
     pub(crate) fn protocol(self) -> &'static str {
         match self {
-            Self::Http | Self::Tcp | Self::Auth | Self::Name => "TCP",
+            Self::Http | Self::Gateway | Self::Tcp | Self::Auth | Self::Name => "TCP",
             Self::Udp => "UDP",
         }
     }
@@ -97,10 +99,17 @@ impl BackendKey {
         Self { namespace: namespace.into(), service: service.into(), layer: Layer::Http, port }
     }
 
+    /// For requests by routes of the Gateway API.
+    pub(crate) fn of_gateway(namespace: impl Into<Arc<str>>, service: &str, port: i32) -> Self {
+        let layer = Layer::Gateway;
+        Self { namespace: namespace.into(), service: service.into(), layer, port: BackendPort::Number(port) }
+    }
+
     /// `namespace/service:port`, and `namespace/service` for the first port; `/tcp` or `/udp` follows unless it receives requests.
     pub(crate) fn name(&self) -> BackendName {
         let suffix = match self.layer {
             Layer::Http => "",
+            Layer::Gateway => "/gateway",
             Layer::Tcp => "/tcp",
             Layer::Udp => "/udp",
             Layer::Auth => "/auth",
@@ -144,14 +153,14 @@ impl Problem {
             Layer::Http if self.reason == Reason::NoEndpoints => {
                 "requests answer 503 unless there is a default backend"
             }
-            Layer::Http => "requests answer 503",
+            Layer::Http | Layer::Gateway => "requests answer 503",
             Layer::Tcp => "connections are closed",
             Layer::Udp => "datagrams are dropped",
             Layer::Auth | Layer::Name => "requests can't be authenticated and answer 500",
         };
         let message = format!("{}; {then}", self.message);
         let found = Diagnostic::new(self.severity, self.reason, origin, field, &value, message);
-        let serves = matches!(backend.layer, Layer::Http | Layer::Auth | Layer::Name);
+        let serves = matches!(backend.layer, Layer::Http | Layer::Gateway | Layer::Auth | Layer::Name);
         if serves && !stands_in { found.unserved() } else { found }
     }
 }
@@ -181,7 +190,7 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
     let port = sources.service.and_then(|service| find_port(service, key));
     // The first owner decides everything that a backend can have only once.
     let first = sources.owners.first();
-    let of_requests = key.layer == Layer::Http;
+    let of_requests = matches!(key.layer, Layer::Http | Layer::Gateway);
     let by_cluster_address =
         of_requests && first.and_then(|first| first.wishes.by_cluster_address).unwrap_or(config.service_upstream);
     let found = match (key.layer, &key.port) {

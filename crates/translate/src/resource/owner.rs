@@ -8,7 +8,7 @@ use std::sync::Arc;
 use fairway_model::{AffinityMode, Balance, SessionCookie};
 use jiff::Timestamp;
 
-use crate::objects::ObjectKey;
+use crate::objects::{Kind, ObjectKey};
 
 /// Which of two objects takes precedence: it wins every conflict.
 ///
@@ -31,7 +31,14 @@ enum Born {
 impl Age {
     pub(crate) fn of(key: &ObjectKey, created: Option<Timestamp>, sequence: u64, leaving: bool) -> Self {
         let born = match created {
-            Some(created) => Born::Created(created, Reverse(format!("{}/{}", key.namespace, key.name).into())),
+            // Objects of two kinds may have the same name and age.
+            Some(created) => Born::Created(
+                created,
+                Reverse(match key.kind {
+                    Kind::Ingress => format!("{}/{}", key.namespace, key.name).into(),
+                    kind => format!("{}/{}/{kind}", key.namespace, key.name).into(),
+                }),
+            ),
             None => Born::Read(sequence),
         };
         Self { leaving, born }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use fairway_translate::gateway::api::{GRPCRoute, Gateway, GatewayClass, HTTPRoute, ReferenceGrant};
 use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
 use fairway_translate::options::{Development, Options};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
@@ -157,7 +158,10 @@ fn object(value: Value) -> Result<Object, Failed> {
             }
         };
     }
-    Ok(read!(Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace))
+    Ok(read!(
+        Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace
+        GatewayClass Gateway HTTPRoute GRPCRoute ReferenceGrant
+    ))
 }
 
 impl Flags {

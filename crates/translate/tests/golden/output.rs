@@ -10,6 +10,7 @@ use fairway_model::{
     canonical_host,
 };
 use fairway_translate::Translation;
+use fairway_translate::gateway::status::{Condition, ObjectStatus};
 use libtest_mimic::Failed;
 use serde::Serialize;
 use serde_norway::{Mapping, Value};
@@ -68,7 +69,40 @@ pub(crate) fn render(case: &Ready, translation: &Translation) -> Result<String, 
     let served: Vec<Value> =
         translation.served.iter().map(|key| format!("{}/{}", key.namespace, key.name).into()).collect();
     section("served", served.into())?;
+    let statuses: Mapping =
+        translation.statuses.iter().map(|(key, status)| (key.to_string().into(), lines_of(status).into())).collect();
+    section("statuses", statuses.into())?;
     Ok(out)
+}
+
+/// A status, one condition in a line.
+fn lines_of(status: &ObjectStatus) -> Vec<Value> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut add = |place: &str, conditions: &[Condition]| {
+        lines.extend(conditions.iter().map(|condition| format!("{place}{condition}")));
+    };
+    match status {
+        ObjectStatus::Class { conditions, .. } => add("", conditions),
+        ObjectStatus::Gateway { conditions, listeners } => {
+            add("", conditions);
+            for listener in listeners {
+                let kinds: Vec<_> = listener.supported_kinds.iter().map(|kind| kind.kind).collect();
+                let place = format!("{} ({}; {} routes) ", listener.name, kinds.join(", "), listener.attached_routes);
+                // Without what is always so where all is well.
+                let told = listener.conditions.iter().filter(|one| !matches!(one.reason, "NoConflicts"));
+                add(&place, &told.cloned().collect::<Vec<_>>());
+            }
+        }
+        ObjectStatus::Route { parents } => {
+            for parent in parents {
+                let section = parent.parent_ref.section_name.as_deref().map(|name| format!("#{name}"));
+                let port = parent.parent_ref.port.map(|port| format!(":{port}"));
+                let (section, port) = (section.unwrap_or_default(), port.unwrap_or_default());
+                add(&format!("{}{section}{port} ", parent.parent_ref.name), &parent.conditions);
+            }
+        }
+    }
+    lines.into_iter().map(Value::from).collect()
 }
 
 /// The settings that differ from the default.
@@ -106,7 +140,7 @@ fn prune(value: &mut Value, policy: &Value) {
                     map.insert(name.into(), count.into());
                 }
             }
-            if map.get("policy") == Some(policy) {
+            if map.get("policy").is_some_and(|found| found == policy || is_usual(found, policy)) {
                 map.remove("policy");
             }
             if map.get("access_log") == Some(&Value::Bool(true)) {
@@ -136,6 +170,16 @@ fn prune(value: &mut Value, policy: &Value) {
     }
 }
 
+/// Whether a policy is the usual one of the Gateway API, which knows no limit for bodies.
+fn is_usual(found: &Value, policy: &Value) -> bool {
+    let without = |policy: &Value| {
+        let mut policy = policy.clone();
+        policy.as_mapping_mut().and_then(|map| map.remove("max_body"));
+        policy
+    };
+    found.get("max_body").and_then(Value::as_u64) == Some(u64::MAX) && without(found) == without(policy)
+}
+
 /// An endpoint as one text: its address, and its unusual properties.
 fn endpoint(value: &Value) -> Option<String> {
     let (address, state) = (value.get("address")?.as_str()?, value.get("state")?.as_str()?);
@@ -156,8 +200,13 @@ fn answer(snapshot: &Snapshot, url: &str) -> String {
         fields: &[][..],
     };
     let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
-    let table = TableName::from("ingress");
-    let arrival = Arrival::new(([192, 0, 2, 1], 50_000).into(), ([192, 0, 2, 2], 80).into(), scheme);
+    // The port that the URL names, or that of the scheme.
+    let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let door = snapshot.listeners().find(|one| one.scheme == scheme && Some(one.address.port()) == port);
+    let usual = || snapshot.listeners().find(|one| one.name.as_str() == scheme.as_str());
+    let table = door.or_else(usual).map_or_else(|| TableName::from("ingress"), |listener| listener.table.clone());
+    let local = ([192, 0, 2, 2], port.unwrap_or(scheme.default_port())).into();
+    let arrival = Arrival::new(([192, 0, 2, 1], 50_000).into(), local, scheme);
     let received = Received { head, arrival: &arrival, table: &table };
     let mut scratch = Scratch::default();
     let plan = decide(snapshot, &received, &mut SnapshotFacts(snapshot), Start::Head, &mut scratch);

@@ -40,6 +40,7 @@ impl Running {
             self.led = leads;
             if leads {
                 self.status.check();
+                self.gateways.check();
                 self.look_up_nodes();
             } else {
                 self.abandon_writes();
@@ -54,9 +55,26 @@ impl Running {
                 });
                 self.writes.insert(key, task);
             }
+            // Not while the first configuration, or a part of it, is on its way to the workers.
+            if *self.ready.borrow() && self.stage == Stage::Working {
+                self.write_gateways();
+            }
         }
         if self.stage == Stage::TakingBack && (!leads || self.status.is_idle()) {
             self.resign();
+        }
+    }
+
+    /// Starts the due status writes of the Gateway API.
+    fn write_gateways(&mut self) {
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        while let Some(write) = self.gateways.next(&now) {
+            let (api, key) = (self.api.clone(), write.key.clone());
+            let task = self.jobs.spawn(async move {
+                let result = write.run(&api).await;
+                Job::GatewayWritten(write, result)
+            });
+            self.writes.insert(key, task);
         }
     }
 
@@ -65,7 +83,11 @@ impl Running {
     pub(super) fn abandon_writes(&mut self) {
         for (key, task) in self.writes.drain() {
             task.abort();
-            self.status.abandoned(key);
+            if key.kind.is_of_gateway_api() {
+                self.gateways.abandoned(key);
+            } else {
+                self.status.abandoned(key);
+            }
         }
     }
 

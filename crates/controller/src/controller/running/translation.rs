@@ -79,7 +79,13 @@ impl Running {
 
     /// Absorbs the result of a translation.
     async fn absorb(&mut self, update: Update) {
-        let Update { delta, diagnostics, served, unserved, wanted, unwanted } = update;
+        let Update { delta, diagnostics, served, unserved, statuses, wanted, unwanted } = update;
+        for (key, status) in statuses {
+            self.gateways.want(key, status);
+        }
+        if !self.has_more() {
+            self.gateways.translated();
+        }
         for key in unserved {
             self.status.serve(&key, false);
         }
@@ -131,6 +137,8 @@ impl Running {
         update.unserved = old.served().difference(new.served()).cloned().collect();
         let contents = old.objects().iter().map(|(key, _)| key).filter(|key| is_referenced(key.kind));
         update.unwanted = contents.filter(|key| !new.wants(key)).cloned().collect();
+        let lost = old.statuses().keys().filter(|key| !new.statuses().contains_key(*key));
+        update.statuses.extend(lost.map(|key| (key.clone(), None)));
         let settled = old.diagnostics().keys().filter(|key| !new.diagnostics().contains_key(*key));
         update.diagnostics.extend(settled.map(|key| (key.clone(), Vec::new())));
         self.translator = Some(new);

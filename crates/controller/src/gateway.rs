@@ -1,0 +1,376 @@
+//! Tracks the status of objects of the Gateway API: which object shows what, and which must be written.
+//!
+//! Only bookkeeping, like [`crate::status`]. Invariants: one write per change and object, none while the object shows what it should;
+//! what other controllers have written stays byte for byte; a status names the generation that translation has seen, never a newer
+//! one.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use fairway_model::ErrorChain;
+use fairway_translate::gateway::CONTROLLER;
+use fairway_translate::gateway::status::ObjectStatus;
+use fairway_translate::objects::{Kind, ObjectKey};
+use kube::api::{Patch, PatchParams};
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+use tracing::{debug, error, warn};
+
+use crate::address::Addresses;
+use crate::api::{ApiServer, CallError, collection};
+use crate::backoff::Backoff;
+use crate::watch::{Identity, SeenStatus, plural};
+
+/// Maximum number of simultaneous writes.
+const CONCURRENT: usize = 8;
+
+/// Most addresses that a Gateway's status may show.
+const ADDRESSES: usize = 16;
+
+/// The status of all objects of the Gateway API.
+#[derive(Debug, Default)]
+pub(crate) struct GatewayStatus {
+    objects: HashMap<ObjectKey, Shown>,
+    /// What translation says about each object of ours.
+    wanted: HashMap<ObjectKey, Arc<ObjectStatus>>,
+    addresses: Vec<Value>,
+    /// Objects to check.
+    queue: BTreeSet<ObjectKey>,
+    writing: HashSet<ObjectKey>,
+    failed: BTreeSet<ObjectKey>,
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+    forbidden: bool,
+}
+
+/// An object and what it shows.
+#[derive(Debug)]
+struct Shown {
+    identity: Identity,
+    /// The newest generation.
+    generation: i64,
+    /// The generation that translation has seen.
+    translated: Option<i64>,
+    status: Value,
+}
+
+/// One write to do.
+#[derive(Debug)]
+pub(crate) struct GatewayWrite {
+    pub(crate) key: ObjectKey,
+    identity: Identity,
+    status: Value,
+}
+
+/// The result of a write: the version of the object after it.
+pub(crate) type GatewayWritten = Result<Box<str>, CallError>;
+
+impl GatewayWrite {
+    /// Writes the status, provided that the object is still at the version we examined.
+    pub(crate) async fn run(&self, api: &ApiServer) -> GatewayWritten {
+        let namespace = Some(&*self.key.namespace).filter(|namespace| !namespace.is_empty());
+        let request = collection(self.key.kind.api_version(), plural(self.key.kind), namespace);
+        let Identity { uid, version } = &self.identity;
+        let patch = Patch::Merge(json!({"metadata": {"uid": uid, "resourceVersion": version}, "status": self.status}));
+        let request = request.patch_subresource("status", &self.key.name, &PatchParams::default(), &patch);
+        let written: Value = api.call(request).await?;
+        Ok(written["metadata"]["resourceVersion"].as_str().unwrap_or_default().into())
+    }
+}
+
+impl GatewayStatus {
+    /// Records that an object exists and shows this.
+    pub(crate) fn seen(&mut self, key: &ObjectKey, identity: &Identity, shown: SeenStatus) {
+        let SeenStatus { generation, status } = shown;
+        let before = self.objects.get(key).filter(|before| before.identity.uid == identity.uid);
+        let translated = before.and_then(|before| before.translated);
+        self.objects.insert(key.clone(), Shown { identity: identity.clone(), generation, translated, status });
+        self.queue.insert(key.clone());
+    }
+
+    /// Records that an object is gone.
+    pub(crate) fn gone(&mut self, key: &ObjectKey) {
+        self.objects.remove(key);
+        self.queue.remove(key);
+        self.failed.remove(key);
+    }
+
+    /// Records what translation says about an object; `None` if it is not ours.
+    pub(crate) fn want(&mut self, key: ObjectKey, status: Option<Arc<ObjectStatus>>) {
+        match status {
+            Some(status) => self.wanted.insert(key.clone(), status),
+            None => self.wanted.remove(&key),
+        };
+        self.queue.insert(key);
+    }
+
+    /// Records that translation has seen the newest version of every object.
+    pub(crate) fn translated(&mut self) {
+        for (key, shown) in &mut self.objects {
+            if shown.translated != Some(shown.generation) {
+                shown.translated = Some(shown.generation);
+                self.queue.insert(key.clone());
+            }
+        }
+    }
+
+    /// Sets the addresses of Gateways.
+    pub(crate) fn publish(&mut self, addresses: &Addresses) {
+        let entry = |address: &crate::address::Address| {
+            let kind = if address.is_ip() { "IPAddress" } else { "Hostname" };
+            json!({"type": kind, "value": address.to_string()})
+        };
+        let addresses: Vec<Value> = addresses.iter().take(ADDRESSES).map(entry).collect();
+        if addresses != self.addresses {
+            self.addresses = addresses;
+            self.queue.extend(self.wanted.keys().filter(|key| key.kind == Kind::Gateway).cloned());
+        }
+    }
+
+    /// Checks every object again.
+    pub(crate) fn check(&mut self) {
+        self.queue.extend(self.objects.keys().cloned());
+    }
+
+    /// The next write, if there is one and not too many are in progress. `now` is the time of conditions that change.
+    pub(crate) fn next(&mut self, now: &str) -> Option<GatewayWrite> {
+        while self.writing.len() < CONCURRENT
+            && let Some(key) = self.queue.pop_first()
+        {
+            if self.writing.contains(&key) {
+                continue;
+            }
+            let Some(shown) = self.objects.get(&key) else { continue };
+            let Some(generation) = shown.translated.filter(|generation| *generation == shown.generation) else {
+                continue;
+            };
+            let context = Writing { generation, now, addresses: &self.addresses };
+            let status = context.status(&key, &shown.status, self.wanted.get(&key).map(|status| &**status));
+            if status == shown.status || (shown.status.is_null() && status == json!({})) {
+                continue;
+            }
+            self.writing.insert(key.clone());
+            return Some(GatewayWrite { key, identity: shown.identity.clone(), status });
+        }
+        None
+    }
+
+    /// Records the result of a write.
+    pub(crate) fn written(&mut self, write: GatewayWrite, result: GatewayWritten) {
+        let GatewayWrite { key, identity, status } = write;
+        self.writing.remove(&key);
+        let (namespace, name, kind) = (&*key.namespace, &*key.name, key.kind);
+        match result {
+            Ok(version) => {
+                self.backoff.reset();
+                // Unless the watch has delivered a newer version in the meantime, this is the current one.
+                if let Some(shown) = self.objects.get_mut(&key)
+                    && shown.identity == identity
+                {
+                    shown.status = status;
+                    shown.identity.version = version;
+                }
+                self.queue.insert(key);
+            }
+            Err(error) => match error.code() {
+                Some(404) => (),
+                Some(400 | 422) => {
+                    warn!(%kind, namespace, name, error = %ErrorChain(&error),
+                        "the API server refuses the status of this object; it is tried again when the object changes");
+                }
+                Some(403) if !self.forbidden => {
+                    self.forbidden = true;
+                    error!(error = %ErrorChain(&error), "no right to write the status of objects of the Gateway API");
+                    self.try_again(key, &error);
+                }
+                _ => {
+                    debug!(%kind, namespace, name, error = %ErrorChain(&error),
+                        "cannot write the status of an object; trying again");
+                    self.try_again(key, &error);
+                }
+            },
+        }
+    }
+
+    /// Records that a write was aborted.
+    pub(crate) fn abandoned(&mut self, key: ObjectKey) {
+        self.writing.remove(&key);
+        self.queue.insert(key);
+    }
+
+    fn try_again(&mut self, key: ObjectKey, error: &CallError) {
+        self.failed.insert(key);
+        if self.retry_at.is_none() {
+            self.retry_at = Some(Instant::now() + self.backoff.after(Some(error)));
+        }
+    }
+
+    /// When [`retry`](Self::retry) is due.
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Checks failed objects again.
+    pub(crate) fn retry(&mut self) {
+        self.retry_at = None;
+        self.queue.append(&mut self.failed);
+    }
+}
+
+/// What a status is written with.
+struct Writing<'a> {
+    generation: i64,
+    now: &'a str,
+    addresses: &'a [Value],
+}
+
+impl Writing<'_> {
+    /// The status that an object should show, given what it shows.
+    fn status(&self, key: &ObjectKey, shown: &Value, wanted: Option<&ObjectStatus>) -> Value {
+        let mut status = match shown {
+            Value::Object(fields) => fields.clone(),
+            _ => Map::new(),
+        };
+        match wanted {
+            Some(ObjectStatus::Class { conditions, supported_features }) => {
+                status.insert("conditions".into(), self.conditions(&shown["conditions"], &json!(conditions)));
+                status.insert("supportedFeatures".into(), json!(supported_features));
+            }
+            Some(ObjectStatus::Gateway { conditions, listeners }) => {
+                let mut conditions = json!(conditions);
+                if self.addresses.is_empty() {
+                    unassigned(&mut conditions);
+                }
+                status.insert("conditions".into(), self.conditions(&shown["conditions"], &conditions));
+                status.insert("addresses".into(), json!(self.addresses));
+                let merged = listeners.iter().map(|listener| {
+                    let mut one = json!(listener);
+                    let before = entries(&shown["listeners"]).find(|before| before["name"] == one["name"]);
+                    let before = before.map_or(&Value::Null, |before| &before["conditions"]);
+                    one["conditions"] = self.conditions(before, &one["conditions"]);
+                    one
+                });
+                status.insert("listeners".into(), merged.collect());
+            }
+            // Only routes have entries of ours among those of others.
+            wanted if matches!(key.kind, Kind::HTTPRoute | Kind::GRPCRoute) => {
+                let ours = match wanted {
+                    Some(ObjectStatus::Route { parents }) => &parents[..],
+                    _ => &[],
+                };
+                let is_theirs = |entry: &&Value| entry["controllerName"] != CONTROLLER;
+                let mut merged: Vec<Value> = entries(&shown["parents"]).filter(is_theirs).cloned().collect();
+                let foreign = merged.len();
+                for parent in ours {
+                    let reference = json!(parent.parent_ref);
+                    let before = entries(&shown["parents"])
+                        .find(|entry| entry["controllerName"] == CONTROLLER && entry["parentRef"] == reference);
+                    let before = before.map_or(&Value::Null, |before| &before["conditions"]);
+                    merged.push(json!({
+                        "parentRef": reference,
+                        "controllerName": CONTROLLER,
+                        "conditions": self.conditions(before, &json!(parent.conditions)),
+                    }));
+                }
+                let had_ours = entries(&shown["parents"]).count() > foreign;
+                if had_ours || !ours.is_empty() {
+                    status.insert("parents".into(), merged.into());
+                }
+            }
+            _ => {}
+        }
+        Value::Object(status)
+    }
+
+    /// Conditions after a change: ours in place of those of the same type, in their places, and all others as they are.
+    fn conditions(&self, shown: &Value, ours: &Value) -> Value {
+        let complete = |one: &Value| {
+            let before = entries(shown).find(|before| before["type"] == one["type"]);
+            let since = before.filter(|before| before["status"] == one["status"]);
+            let since = since.map_or(json!(self.now), |before| before["lastTransitionTime"].clone());
+            let mut one = one.clone();
+            one["observedGeneration"] = json!(self.generation);
+            one["lastTransitionTime"] = since;
+            one
+        };
+        let is_ours = |kind: &Value| entries(ours).find(|one| one["type"] == *kind);
+        // A condition that holds only sometimes goes when it doesn't.
+        let fleeting = |one: &&Value| one["type"] != "PartiallyInvalid" || is_ours(&one["type"]).is_some();
+        let mut merged: Vec<Value> = entries(shown)
+            .filter(fleeting)
+            .map(|before| is_ours(&before["type"]).map_or_else(|| before.clone(), complete))
+            .collect();
+        let is_new = |one: &&Value| entries(shown).all(|before| before["type"] != one["type"]);
+        merged.extend(entries(ours).filter(is_new).map(complete));
+        merged.into()
+    }
+}
+
+/// Says that a Gateway without an address can't be reached.
+fn unassigned(conditions: &mut Value) {
+    for condition in conditions.as_array_mut().into_iter().flatten() {
+        if condition["type"] == "Programmed" && condition["status"] == "True" {
+            condition["status"] = json!("False");
+            condition["reason"] = json!("AddressNotAssigned");
+            condition["message"] = json!("no address of the proxy is known");
+        }
+    }
+}
+
+fn entries(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_of_others_stay_and_times_change_only_with_the_status() {
+        let shown = json!({
+            "parents": [
+                {"controllerName": "theirs", "parentRef": {"name": "x"}, "conditions": [{"type": "Accepted", "odd": 1}]},
+                {"controllerName": CONTROLLER, "parentRef": {"name": "gone"}, "conditions": []},
+            ]
+        });
+        let key = ObjectKey::new(Kind::HTTPRoute, "n", "a");
+        let writing = |generation, now| Writing { generation, now, addresses: &[] };
+        let wanted = |holds: bool| -> ObjectStatus {
+            let objects = format!(
+                r#"{{"metadata":{{"name":"a","namespace":"n"}},"spec":{{"parentRefs":[{{"name":"gw"{}}}]}}}}"#,
+                if holds { "" } else { r#","sectionName":"none""# }
+            );
+            route_status(&objects)
+        };
+        let first = writing(3, "t1").status(&key, &shown, Some(&wanted(true)));
+        assert_eq!(first["parents"][0], shown["parents"][0]);
+        assert_eq!(first["parents"].as_array().unwrap().len(), 2, "{first}");
+        let own = &first["parents"][1]["conditions"][0];
+        assert_eq!((&own["lastTransitionTime"], &own["observedGeneration"]), (&json!("t1"), &json!(3)));
+        let second = writing(4, "t2").status(&key, &first, Some(&wanted(true)));
+        let own = &second["parents"][1]["conditions"][0];
+        assert_eq!((&own["lastTransitionTime"], &own["observedGeneration"]), (&json!("t1"), &json!(4)));
+        assert_eq!(writing(4, "t3").status(&key, &second, Some(&wanted(true))), second, "nothing has changed");
+        let gone = writing(4, "t4").status(&key, &second, None);
+        assert_eq!(gone["parents"], json!([shown["parents"][0]]));
+    }
+
+    /// The status of a route to a Gateway.
+    fn route_status(route: &str) -> ObjectStatus {
+        use fairway_translate::gateway::api::{Gateway, GatewayClass, HTTPRoute};
+        let class: GatewayClass = serde_json::from_value(json!({
+            "metadata": {"name": "fairway"}, "spec": {"controllerName": CONTROLLER},
+        }))
+        .unwrap();
+        let gateway: Gateway = serde_json::from_value(json!({
+            "metadata": {"name": "gw", "namespace": "n"},
+            "spec": {"gatewayClassName": "fairway", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+        }))
+        .unwrap();
+        let route: HTTPRoute = serde_json::from_str(route).unwrap();
+        let objects = [class.into(), gateway.into(), route.into()].into_iter().collect();
+        let translation = fairway_translate::translate(&objects, &fairway_translate::Options::default(), 0);
+        let status = &translation.statuses[&ObjectKey::new(Kind::HTTPRoute, "n", "a")];
+        ObjectStatus::clone(status)
+    }
+}

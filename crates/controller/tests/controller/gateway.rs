@@ -1,0 +1,126 @@
+//! The Gateway API: served while its CRDs are there, with a status that leaves others' alone.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::apiserver::ApiServer;
+use crate::rig::{Rig, cluster, config};
+
+const API: &str = "gateway.networking.k8s.io/v1";
+const CONTROLLER: &str = "fairway.dev/gateway";
+
+fn class() -> Value {
+    json!({
+        "apiVersion": API, "kind": "GatewayClass", "metadata": {"name": "fairway", "generation": 1},
+        "spec": {"controllerName": CONTROLLER},
+    })
+}
+
+fn gateway() -> Value {
+    json!({
+        "apiVersion": API, "kind": "Gateway",
+        "metadata": {"namespace": "shop", "name": "edge", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"gatewayClassName": "fairway", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+    })
+}
+
+fn route(generation: u64, hostname: &str) -> Value {
+    json!({
+        "apiVersion": API, "kind": "HTTPRoute",
+        "metadata": {
+            "namespace": "shop", "name": "web", "generation": generation, "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": {
+            "parentRefs": [{"name": "edge"}], "hostnames": [hostname],
+            "rules": [{"backendRefs": [{"name": "web", "port": 80}]}],
+        },
+    })
+}
+
+fn conditions(object: &Value) -> Vec<String> {
+    let all = object["conditions"].as_array().into_iter().flatten();
+    let text = |one: &Value, field: &str| one[field].as_str().unwrap_or_default().to_owned();
+    all.map(|one| format!("{}={}@{}", text(one, "type"), text(one, "status"), one["observedGeneration"])).collect()
+}
+
+fn writes(api: &ApiServer) -> usize {
+    api.asked("PATCH", "/status").len()
+}
+
+fn gateway_config() -> fairway_controller::ControllerConfig {
+    fairway_controller::ControllerConfig { gateway_api: true, ..config("one") }
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_are_served_and_told_so_with_one_write_each() {
+    let api = cluster(&[]);
+    api.put(class());
+    api.put(gateway());
+    api.put(route(1, "a.example.com"));
+    let mut rig = Rig::start(&api, gateway_config());
+    rig.serves(&["a.example.com"]).await;
+    let parent = |api: &ApiServer| api.get("httproutes", "shop", "web").unwrap()["status"]["parents"][0].clone();
+    api.until("the status of the route", |api| parent(api)["controllerName"] == CONTROLLER).await;
+    assert_eq!(conditions(&parent(&api)), ["Accepted=True@1", "ResolvedRefs=True@1"]);
+    let status = |api: &ApiServer| api.get("gateways", "shop", "edge").unwrap()["status"].clone();
+    api.until("the status of the Gateway", |api| status(api)["listeners"][0]["attachedRoutes"] == 1).await;
+    assert_eq!(status(&api)["addresses"], json!([{"type": "IPAddress", "value": "192.0.2.1"}]));
+    assert_eq!(conditions(&status(&api)), ["Accepted=True@1", "Programmed=True@1", "ResolvedRefs=True@1"]);
+    api.until("the status of the class", |api| {
+        conditions(&api.get("gatewayclasses", "", "fairway").unwrap()["status"]) == ["Accepted=True@1"]
+    })
+    .await;
+    assert_eq!(writes(&api), 3, "one for each object");
+    // Checks, and new lists.
+    for _ in 0..4 {
+        sleep(Duration::from_secs(900)).await;
+        api.compact();
+        api.disconnect();
+    }
+    assert_eq!(writes(&api), 3);
+
+    // Another controller's entry stays, and ours catches up with the new generation.
+    let theirs = json!({"controllerName": "theirs", "parentRef": {"name": "edge"}, "conditions": [{"type": "Odd"}]});
+    let mut changed = route(2, "b.example.com");
+    changed["status"] = json!({"parents": [theirs, parent(&api)]});
+    api.put(changed);
+    rig.serves(&["b.example.com"]).await;
+    api.until("the new generation", |api| {
+        let parents = api.get("httproutes", "shop", "web").unwrap()["status"]["parents"].clone();
+        parents[0] == theirs && conditions(&parents[1]) == ["Accepted=True@2", "ResolvedRefs=True@2"]
+    })
+    .await;
+    assert_eq!(writes(&api), 4);
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_crds_ingresses_are_served_and_gateways_once_they_are_there() {
+    let api = cluster(&["a"]);
+    api.put(class());
+    api.put(gateway());
+    api.put(route(1, "late.example.com"));
+    api.fail("GET", API, 404, usize::MAX);
+    let mut rig = Rig::start(&api, gateway_config());
+    rig.serves(&["a.example.com"]).await;
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(api.asked("PATCH", "gateway").len(), 0);
+    api.heal();
+    rig.serves(&["a.example.com", "late.example.com"]).await;
+    // Without them again, their objects are gone.
+    api.fail("GET", API, 404, usize::MAX);
+    api.disconnect();
+    rig.serves(&["a.example.com"]).await;
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_flag_nothing_of_it_is_read() {
+    let api = cluster(&["a"]);
+    let mut rig = Rig::start(&api, config("one"));
+    rig.serves(&["a.example.com"]).await;
+    assert_eq!(api.asked("GET", "gateway").len(), 0);
+    rig.stop().await;
+}

@@ -1,0 +1,549 @@
+//! The kinds of the Gateway API that are read (`gateway.networking.k8s.io/v1`, version 1.7, standard channel), as plain data.
+//!
+//! They have every field of the standard channel, so that `check` knows a misspelt one, and also those of parts that are not built
+//! yet. A status is not read here. The defaults are those of the CRDs.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::{ClusterResourceScope, Metadata, NamespaceResourceScope, Resource};
+use serde::{Deserialize, Serialize};
+
+/// The API group.
+pub const GROUP: &str = "gateway.networking.k8s.io";
+
+macro_rules! kind {
+    ($kind:ident, $plural:literal, $scope:ident, $spec:ident) => {
+        #[doc = concat!("A ", stringify!($kind), ".")]
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        pub struct $kind {
+            /// Its name and the like.
+            #[serde(default)]
+            pub metadata: ObjectMeta,
+            /// What it asks for.
+            #[serde(default)]
+            pub spec: $spec,
+            /// `apiVersion` and `kind` of the text, which say nothing new.
+            #[serde(default, rename = "apiVersion", skip_serializing)]
+            pub api_version: Option<String>,
+            /// See [`api_version`](Self::api_version).
+            #[serde(default, skip_serializing)]
+            pub kind: Option<String>,
+            /// Whatever controllers say about it; not compared or kept.
+            #[serde(default, skip_serializing)]
+            pub status: Option<Anything>,
+        }
+
+        impl Resource for $kind {
+            const API_VERSION: &'static str = "gateway.networking.k8s.io/v1";
+            const GROUP: &'static str = GROUP;
+            const KIND: &'static str = stringify!($kind);
+            const URL_PATH_SEGMENT: &'static str = $plural;
+            const VERSION: &'static str = "v1";
+            type Scope = $scope;
+        }
+
+        impl Metadata for $kind {
+            type Ty = ObjectMeta;
+
+            fn metadata(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+
+            fn metadata_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+
+kind!(GatewayClass, "gatewayclasses", ClusterResourceScope, GatewayClassSpec);
+kind!(Gateway, "gateways", NamespaceResourceScope, GatewaySpec);
+kind!(HTTPRoute, "httproutes", NamespaceResourceScope, HTTPRouteSpec);
+kind!(GRPCRoute, "grpcroutes", NamespaceResourceScope, GRPCRouteSpec);
+kind!(ReferenceGrant, "referencegrants", NamespaceResourceScope, ReferenceGrantSpec);
+
+macro_rules! record {
+    ($(#[doc = $about:literal] $name:ident { $($(#[doc = $doc:literal])+ $field:ident: $type:ty,)* })+) => {$(
+        #[doc = $about]
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        pub struct $name {
+            $($(#[doc = $doc])+ #[serde(skip_serializing_if = "is_empty")] pub $field: $type,)*
+        }
+    )+};
+}
+
+record! {
+    /// See the API.
+    GatewayClassSpec {
+        /// The controller that serves Gateways of the class.
+        controller_name: String,
+        /// For the controller.
+        parameters_ref: Option<ParametersRef>,
+        /// For people.
+        description: Option<String>,
+    }
+    /// See the API.
+    ParametersRef {
+        /// API group.
+        group: String,
+        /// Kind.
+        kind: String,
+        /// Name.
+        name: String,
+        /// Namespace; not for a Gateway.
+        namespace: Option<String>,
+    }
+    /// See the API.
+    GatewaySpec {
+        /// The class.
+        gateway_class_name: String,
+        /// What it listens on.
+        listeners: Vec<GatewayListener>,
+        /// Addresses that it asks for.
+        addresses: Vec<GatewayAddress>,
+        /// For objects that are made for it.
+        infrastructure: Option<Infrastructure>,
+        /// Which ListenerSets may join.
+        allowed_listeners: Option<AllowedListeners>,
+        /// TLS of the whole Gateway.
+        tls: Option<GatewayTls>,
+    }
+    /// See the API.
+    GatewayAddress {
+        /// Type; `IPAddress` by default.
+        r#type: Option<String>,
+        /// Value.
+        value: Option<String>,
+    }
+    /// See the API.
+    Infrastructure {
+        /// Labels.
+        labels: BTreeMap<String, String>,
+        /// Annotations.
+        annotations: BTreeMap<String, String>,
+        /// Parameters.
+        parameters_ref: Option<ParametersRef>,
+    }
+    /// See the API.
+    AllowedListeners {
+        /// By namespace.
+        namespaces: Option<RouteNamespaces>,
+    }
+    /// See the API.
+    GatewayTls {
+        /// Towards backends.
+        backend: Option<GatewayBackendTls>,
+        /// Towards clients.
+        frontend: Option<FrontendTls>,
+    }
+    /// See the API.
+    GatewayBackendTls {
+        /// The certificate shown to backends.
+        client_certificate_ref: Option<ObjectReference>,
+    }
+    /// See the API.
+    FrontendTls {
+        /// For all ports.
+        default: Option<FrontendConfig>,
+        /// For some.
+        per_port: Vec<FrontendPort>,
+    }
+    /// See the API.
+    FrontendConfig {
+        /// How client certificates are verified.
+        validation: Option<FrontendValidation>,
+    }
+    /// See the API.
+    FrontendPort {
+        /// The port.
+        port: i32,
+        /// TLS there.
+        tls: Option<FrontendConfig>,
+    }
+    /// See the API.
+    FrontendValidation {
+        /// Authorities.
+        ca_certificate_refs: Vec<ObjectReference>,
+        /// Mode.
+        mode: Option<String>,
+    }
+    /// See the API.
+    GatewayListener {
+        /// Name.
+        name: String,
+        /// Host name, exact or a wildcard; any by default.
+        hostname: Option<String>,
+        /// Port.
+        port: i32,
+        /// Protocol.
+        protocol: String,
+        /// TLS.
+        tls: Option<ListenerTls>,
+        /// Which routes may attach.
+        allowed_routes: Option<AllowedRoutes>,
+    }
+    /// See the API.
+    ListenerTls {
+        /// `Terminate` by default.
+        mode: Option<String>,
+        /// Secrets.
+        certificate_refs: Vec<ObjectReference>,
+        /// For the controller.
+        options: BTreeMap<String, String>,
+    }
+    /// See the API.
+    ObjectReference {
+        /// API group; the core one by default.
+        group: Option<String>,
+        /// Kind; `Secret` by default.
+        kind: Option<String>,
+        /// Name.
+        name: String,
+        /// Namespace; that of the object by default.
+        namespace: Option<String>,
+    }
+    /// See the API.
+    AllowedRoutes {
+        /// By namespace.
+        namespaces: Option<RouteNamespaces>,
+        /// By kind.
+        kinds: Vec<RouteGroupKind>,
+    }
+    /// See the API.
+    RouteNamespaces {
+        /// `Same` by default.
+        from: Option<String>,
+        /// For `Selector`.
+        selector: Option<LabelSelector>,
+    }
+    /// See the API.
+    RouteGroupKind {
+        /// API group; the Gateway API's by default.
+        group: Option<String>,
+        /// Kind.
+        kind: String,
+    }
+    /// See the API.
+    HTTPRouteSpec {
+        /// Where it attaches.
+        parent_refs: Vec<ParentReference>,
+        /// Host names; any by default.
+        hostnames: Vec<String>,
+        /// Rules; one that takes every request by default.
+        rules: Option<Vec<HTTPRouteRule>>,
+    }
+    /// See the API.
+    ParentReference {
+        /// API group; the Gateway API's by default.
+        group: Option<String>,
+        /// Kind; `Gateway` by default.
+        kind: Option<String>,
+        /// Namespace; that of the route by default.
+        namespace: Option<String>,
+        /// Name.
+        name: String,
+        /// Only this listener.
+        section_name: Option<String>,
+        /// Only listeners on this port.
+        port: Option<i32>,
+    }
+    /// See the API.
+    HTTPRouteRule {
+        /// Name.
+        name: Option<String>,
+        /// Which requests it takes; every one by default.
+        matches: Vec<HTTPRouteMatch>,
+        /// What it does with them.
+        filters: Vec<HTTPRouteFilter>,
+        /// Where it sends them.
+        backend_refs: Vec<BackendReference>,
+        /// Time limits.
+        timeouts: Option<Timeouts>,
+        /// Repeated tries.
+        retry: Option<RouteRetry>,
+    }
+    /// See the API.
+    HTTPRouteMatch {
+        /// By path; the prefix `/` by default.
+        path: Option<PathMatcher>,
+        /// By fields.
+        headers: Vec<ValueMatcher>,
+        /// By query.
+        query_params: Vec<ValueMatcher>,
+        /// By method.
+        method: Option<String>,
+    }
+    /// See the API.
+    PathMatcher {
+        /// `PathPrefix` by default.
+        r#type: Option<String>,
+        /// `/` by default.
+        value: Option<String>,
+    }
+    /// See the API.
+    ValueMatcher {
+        /// `Exact` by default.
+        r#type: Option<String>,
+        /// Name.
+        name: String,
+        /// Value.
+        value: String,
+    }
+    /// See the API.
+    HTTPRouteFilter {
+        /// Type, which says which of the others is there.
+        r#type: String,
+        /// Edits of request fields.
+        request_header_modifier: Option<HeaderModifier>,
+        /// Edits of response fields.
+        response_header_modifier: Option<HeaderModifier>,
+        /// Copies to another backend.
+        request_mirror: Option<RequestMirror>,
+        /// Redirects.
+        request_redirect: Option<RequestRedirect>,
+        /// Rewrites.
+        url_rewrite: Option<UrlRewrite>,
+        /// Cross-origin resource sharing.
+        cors: Option<CorsFilter>,
+        /// External authorization (experimental channel).
+        external_auth: Option<Anything>,
+        /// Filters of controllers.
+        extension_ref: Option<LocalReference>,
+    }
+    /// See the API.
+    HeaderModifier {
+        /// Fields to replace.
+        set: Vec<HeaderValue>,
+        /// Fields to add.
+        add: Vec<HeaderValue>,
+        /// Fields to remove.
+        remove: Vec<String>,
+    }
+    /// See the API.
+    HeaderValue {
+        /// Name.
+        name: String,
+        /// Value.
+        value: String,
+    }
+    /// See the API.
+    RequestMirror {
+        /// The backend.
+        backend_ref: BackendReference,
+        /// Percentage of requests.
+        percent: Option<i32>,
+        /// Part of requests.
+        fraction: Option<Fraction>,
+    }
+    /// See the API.
+    Fraction {
+        /// Numerator.
+        numerator: i32,
+        /// Denominator; 100 by default.
+        denominator: Option<i32>,
+    }
+    /// See the API.
+    RequestRedirect {
+        /// Scheme.
+        scheme: Option<String>,
+        /// Host.
+        hostname: Option<String>,
+        /// Path.
+        path: Option<PathModifier>,
+        /// Port.
+        port: Option<i32>,
+        /// Status; 302 by default.
+        status_code: Option<i32>,
+    }
+    /// See the API.
+    UrlRewrite {
+        /// Host.
+        hostname: Option<String>,
+        /// Path.
+        path: Option<PathModifier>,
+    }
+    /// See the API.
+    PathModifier {
+        /// Type.
+        r#type: String,
+        /// For `ReplaceFullPath`.
+        replace_full_path: Option<String>,
+        /// For `ReplacePrefixMatch`.
+        replace_prefix_match: Option<String>,
+    }
+    /// See the API.
+    CorsFilter {
+        /// Origins.
+        allow_origins: Vec<String>,
+        /// Whether credentials may be sent.
+        allow_credentials: Option<bool>,
+        /// Methods.
+        allow_methods: Vec<String>,
+        /// Request fields.
+        allow_headers: Vec<String>,
+        /// Response fields.
+        expose_headers: Vec<String>,
+        /// Seconds.
+        max_age: Option<i32>,
+    }
+    /// See the API.
+    LocalReference {
+        /// API group.
+        group: String,
+        /// Kind.
+        kind: String,
+        /// Name.
+        name: String,
+    }
+    /// See the API.
+    BackendReference {
+        /// API group; the core one by default.
+        group: Option<String>,
+        /// Kind; `Service` by default.
+        kind: Option<String>,
+        /// Name.
+        name: String,
+        /// Namespace; that of the route by default.
+        namespace: Option<String>,
+        /// Port.
+        port: Option<i32>,
+        /// Weight; 1 by default.
+        weight: Option<i32>,
+        /// What is done with the requests that go there.
+        filters: Vec<HTTPRouteFilter>,
+    }
+    /// See the API.
+    Timeouts {
+        /// For the whole request.
+        request: Option<String>,
+        /// For one try.
+        backend_request: Option<String>,
+    }
+    /// See the API.
+    RouteRetry {
+        /// Statuses.
+        codes: Vec<i32>,
+        /// Number of repeated tries; 1 by default.
+        attempts: Option<i32>,
+        /// Time between tries.
+        backoff: Option<String>,
+    }
+    /// See the API.
+    GRPCRouteSpec {
+        /// Where it attaches.
+        parent_refs: Vec<ParentReference>,
+        /// Host names; any by default.
+        hostnames: Vec<String>,
+        /// Rules; one that takes every call by default.
+        rules: Option<Vec<GRPCRouteRule>>,
+    }
+    /// See the API.
+    GRPCRouteRule {
+        /// Name.
+        name: Option<String>,
+        /// Which calls it takes; every one by default.
+        matches: Vec<GRPCRouteMatch>,
+        /// What it does with them.
+        filters: Vec<HTTPRouteFilter>,
+        /// Where it sends them.
+        backend_refs: Vec<BackendReference>,
+    }
+    /// See the API.
+    GRPCRouteMatch {
+        /// By method.
+        method: Option<GRPCMethodMatch>,
+        /// By fields.
+        headers: Vec<ValueMatcher>,
+    }
+    /// See the API.
+    GRPCMethodMatch {
+        /// `Exact` by default.
+        r#type: Option<String>,
+        /// Service.
+        service: Option<String>,
+        /// Method.
+        method: Option<String>,
+    }
+    /// See the API.
+    ReferenceGrantSpec {
+        /// Who may refer.
+        from: Vec<GrantFrom>,
+        /// To what.
+        to: Vec<GrantTo>,
+    }
+    /// See the API.
+    GrantFrom {
+        /// API group.
+        group: String,
+        /// Kind.
+        kind: String,
+        /// Namespace.
+        namespace: String,
+    }
+    /// See the API.
+    GrantTo {
+        /// API group.
+        group: String,
+        /// Kind.
+        kind: String,
+        /// Name; any by default.
+        name: Option<String>,
+    }
+}
+
+/// A value that is not read. All are equal.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Anything;
+
+impl<'de> Deserialize<'de> for Anything {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Not as something to ignore: a strict reader would report it as an unknown field.
+        serde_json::Value::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+/// Whether a value is the one of a missing field.
+fn is_empty<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl GatewayListener {
+    /// Whether TLS passes through.
+    pub fn passes_through(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.mode.as_deref() == Some("Passthrough"))
+    }
+}
+
+impl HTTPRouteSpec {
+    /// The rules, with the default.
+    pub fn all_rules(&self) -> Cow<'_, [HTTPRouteRule]> {
+        self.rules.as_deref().map_or_else(|| Cow::Owned(vec![HTTPRouteRule::default()]), Cow::Borrowed)
+    }
+}
+
+impl GRPCRouteSpec {
+    /// The rules, with the default.
+    pub fn all_rules(&self) -> Cow<'_, [GRPCRouteRule]> {
+        self.rules.as_deref().map_or_else(|| Cow::Owned(vec![GRPCRouteRule::default()]), Cow::Borrowed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_written_again_without_what_is_not_kept() {
+        let text = r#"{"apiVersion":"gateway.networking.k8s.io/v1","kind":"HTTPRoute","metadata":{"name":"a"},
+            "spec":{"parentRefs":[{"name":"gw"}],"rules":[{"matches":[{"path":{"type":"Exact","value":"/a"}}]}]},
+            "status":{"parents":[{"controllerName":"x"}]}}"#;
+        let route: HTTPRoute = serde_json::from_str(text).unwrap();
+        let written = serde_json::to_string(&route).unwrap();
+        let expected = r#"{"metadata":{"name":"a"},"spec":{"parentRefs":[{"name":"gw"}],"rules":[{"matches":[{"path":{"type":"Exact","value":"/a"}}]}]}}"#;
+        assert_eq!(written, expected);
+    }
+}

@@ -1,0 +1,178 @@
+//! Which listeners take a route, one parent at a time (Gateway API, "Attaching a route").
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fairway_model::HostPattern;
+
+use super::api::{GROUP, ParentReference};
+use super::listener::{GatewayPart, ListenerPart, Namespaces, selects};
+use super::status::Fault;
+use crate::objects::{Kind, ObjectKey, Objects};
+
+/// A listener, by Gateway and name.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct ListenerId {
+    pub(super) gateway: ObjectKey,
+    pub(super) name: Arc<str>,
+}
+
+/// A host of a listener that serves a route.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Attachment {
+    pub(super) listener: ListenerId,
+    pub(super) port: u16,
+    /// The names that both the listener and the route have.
+    pub(super) pattern: HostPattern,
+    /// The rank of the route's own name among those of the routes of the host.
+    pub(super) rank: Rank,
+}
+
+/// The precedence of a host name, first the most specific.
+pub(super) type Rank = Reverse<(u8, usize, u8)>;
+
+/// What attaches.
+#[derive(Clone, Copy)]
+pub(super) struct Attaching<'a> {
+    pub(super) kind: Kind,
+    pub(super) namespace: &'a str,
+    /// The route's host names that are valid; `None` if it has none at all.
+    pub(super) hostnames: Option<&'a [HostPattern]>,
+}
+
+/// The Gateway that a parent names, if it names one at all.
+pub(super) fn gateway_of(parent: &ParentReference, namespace: &str) -> Option<ObjectKey> {
+    let is_gateway = parent.group.as_deref().unwrap_or(GROUP) == GROUP
+        && parent.kind.as_deref().unwrap_or(Kind::Gateway.as_str()) == Kind::Gateway.as_str();
+    let namespace = parent.namespace.as_deref().unwrap_or(namespace);
+    is_gateway.then(|| ObjectKey::new(Kind::Gateway, namespace, &*parent.name))
+}
+
+/// The listeners of a parent that take the route. `None` if the parent is not ours.
+pub(super) fn judge(
+    parent: &ParentReference,
+    route: Attaching<'_>,
+    gateways: &BTreeMap<ObjectKey, GatewayPart>,
+    objects: &Objects,
+) -> Option<Result<Vec<Attachment>, Fault>> {
+    let gateway = gateways.get(&gateway_of(parent, route.namespace)?)?;
+    Some(listeners(parent, route, gateway, objects))
+}
+
+fn listeners(
+    parent: &ParentReference,
+    route: Attaching<'_>,
+    gateway: &GatewayPart,
+    objects: &Objects,
+) -> Result<Vec<Attachment>, Fault> {
+    let name = parent.section_name.as_deref().filter(|name| !name.is_empty());
+    let meant = |listener: &&ListenerPart| {
+        name.is_none_or(|name| *listener.name == *name)
+            && parent.port.is_none_or(|port| i32::from(listener.port) == port)
+    };
+    let mut left: Vec<&ListenerPart> = gateway.listeners.iter().filter(meant).collect();
+    if left.is_empty() {
+        let known: Vec<_> = gateway.listeners.iter().map(|one| format!("{} ({})", one.name, one.port)).collect();
+        let message = format!("{} has the listeners {}", gateway.key, known.join(", "));
+        return Err(Fault::new("NoMatchingParent", message));
+    }
+    left.retain(|listener| listener.kinds.contains(&route.kind));
+    if left.is_empty() {
+        let message = format!("no listener of {} takes a {}", gateway.key, route.kind);
+        return Err(Fault::new("NotAllowedByListeners", message));
+    }
+    left.retain(|listener| match &listener.namespaces {
+        Namespaces::Same => *gateway.key.namespace == *route.namespace,
+        Namespaces::All => true,
+        Namespaces::Selector(selector) => selects(selector, route.namespace, objects),
+        Namespaces::None => false,
+    });
+    if left.is_empty() {
+        let message = format!(
+            "no listener of {} takes routes of namespace {} (allowedRoutes.namespaces)",
+            gateway.key, route.namespace
+        );
+        return Err(Fault::new("NotAllowedByListeners", message));
+    }
+    let mut attached = Vec::new();
+    for listener in &left {
+        let any = [HostPattern::Any];
+        for own in route.hostnames.unwrap_or(&any) {
+            if let Some(pattern) = intersection(&listener.hostname, own) {
+                attached.push(Attachment {
+                    listener: ListenerId { gateway: gateway.key.clone(), name: listener.name.clone() },
+                    port: listener.port,
+                    pattern,
+                    rank: own.by_precision(),
+                });
+            }
+        }
+    }
+    if attached.is_empty() {
+        let names: Vec<_> = left.iter().map(|one| text(&one.hostname)).collect();
+        let message = format!("no hostname of the route is among those of {}: {}", gateway.key, names.join(", "));
+        return Err(Fault::new("NoMatchingListenerHostname", message));
+    }
+    Ok(attached)
+}
+
+/// A host name, as the Gateway API writes it.
+pub(super) fn text(pattern: &HostPattern) -> String {
+    match pattern {
+        HostPattern::Subdomains(name) => format!("*.{name}"),
+        other => other.to_string(),
+    }
+}
+
+/// The names that both patterns have: the more specific pattern, if it lies within the other one.
+pub(super) fn intersection(one: &HostPattern, other: &HostPattern) -> Option<HostPattern> {
+    if is_within(one, other) {
+        Some(one.clone())
+    } else if is_within(other, one) {
+        Some(other.clone())
+    } else {
+        None
+    }
+}
+
+/// Whether all names of a pattern belong to another one.
+pub(super) fn is_within(inner: &HostPattern, outer: &HostPattern) -> bool {
+    match (inner, outer) {
+        (_, HostPattern::Any) => true,
+        (HostPattern::Exact(inner), HostPattern::Exact(outer)) => inner == outer,
+        (HostPattern::Exact(inner), HostPattern::Subdomains(outer)) => is_below(inner.as_str(), outer.as_str()),
+        (HostPattern::Subdomains(inner), HostPattern::Subdomains(outer)) => {
+            inner == outer || is_below(inner.as_str(), outer.as_str())
+        }
+        _ => false,
+    }
+}
+
+fn is_below(name: &str, parent: &str) -> bool {
+    name.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::listener::pattern;
+
+    #[test]
+    fn hostnames_intersect_as_specified() {
+        for (listener, route, expected) in [
+            ("*.example.com", "a.example.com", Some("a.example.com")),
+            ("*.example.com", "a.b.example.com", Some("a.b.example.com")),
+            ("*.example.com", "example.com", None),
+            ("a.example.com", "*.example.com", Some("a.example.com")),
+            ("*.com", "*.example.com", Some("*.example.com")),
+            ("*.example.com", "*.com", Some("*.example.com")),
+            ("*.example.com", "*.example.org", None),
+            ("*.ample.com", "a.example.com", None),
+            ("a.com", "a.com", Some("a.com")),
+        ] {
+            let found = intersection(&pattern(listener).unwrap(), &pattern(route).unwrap());
+            assert_eq!(found.as_ref().map(text).as_deref(), expected, "{listener} {route}");
+        }
+    }
+}

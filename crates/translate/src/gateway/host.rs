@@ -1,0 +1,215 @@
+//! Hosts of Gateways: the routes of one name on one port, in order of precedence, and what lies beneath.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fairway_model::{
+    Action, CertificateName, Host, HostPattern, Location, Onward, Origin, PathMatch, Route, TableName,
+};
+use jiff::Timestamp;
+
+use super::attach::{ListenerId, Rank, is_within};
+use crate::objects::ObjectKey;
+
+/// Which of two routes with equal matches is served: the older one, then the first of the alphabet (Gateway API, HTTPRouteRule).
+/// Objects without a creation time come after all others, in the order of reading; those being deleted come last.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct RouteAge {
+    leaving: bool,
+    unknown: bool,
+    created: Option<Timestamp>,
+    sequence: u64,
+    namespace: Arc<str>,
+    name: Arc<str>,
+    key: ObjectKey,
+}
+
+impl RouteAge {
+    pub(super) fn of(key: &ObjectKey, created: Option<Timestamp>, sequence: u64, leaving: bool) -> Self {
+        Self {
+            leaving,
+            unknown: created.is_none(),
+            created,
+            sequence: if created.is_some() { 0 } else { sequence },
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            key: key.clone(),
+        }
+    }
+}
+
+/// A listener that takes part in the choice of a request's listener.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct OpenListener {
+    pub(super) id: ListenerId,
+    pub(super) hostname: HostPattern,
+    /// Whether its routes are served. If not, requests to it get 404, and no other listener gets them.
+    pub(super) serves: bool,
+    pub(super) certificate: Option<CertificateName>,
+    pub(super) alternative: Option<CertificateName>,
+}
+
+/// The hosts on one port.
+#[derive(Debug, Default)]
+pub(super) struct PortTable {
+    /// The open listeners.
+    pub(super) listeners: Vec<OpenListener>,
+    /// Whether Ingresses are served on the port too.
+    pub(super) shared: bool,
+    /// The port that redirects name; `None` if the client's own is right.
+    pub(super) named_port: Option<u16>,
+    /// Which routes each host has, in order.
+    routes: BTreeMap<HostPattern, BTreeMap<RouteTurn, Arc<[Route]>>>,
+    published: BTreeMap<HostPattern, Arc<Host>>,
+}
+
+/// The place of a route's rules in a host, by the listener that takes the route.
+type RouteTurn = (Rank, RouteAge, ListenerId);
+
+/// The host of the Ingresses for the same name, with the age of each of its objects.
+pub(super) struct Beneath<'a> {
+    pub(super) host: Option<&'a Arc<Host>>,
+    pub(super) table: &'a TableName,
+    pub(super) age: &'a dyn Fn(&Origin) -> Option<RouteAge>,
+}
+
+impl PortTable {
+    pub(super) fn insert(
+        &mut self,
+        pattern: &HostPattern,
+        rank: Rank,
+        age: &RouteAge,
+        listener: &ListenerId,
+        routes: &Arc<[Route]>,
+    ) {
+        let turn = (rank, age.clone(), listener.clone());
+        self.routes.entry(pattern.clone()).or_default().insert(turn, routes.clone());
+    }
+
+    pub(super) fn remove(&mut self, pattern: &HostPattern, rank: Rank, age: &RouteAge, listener: &ListenerId) {
+        if let Some(routes) = self.routes.get_mut(pattern) {
+            routes.remove(&(rank, age.clone(), listener.clone()));
+            if routes.is_empty() {
+                self.routes.remove(pattern);
+            }
+        }
+    }
+
+    /// All names that have a host, or had one.
+    pub(super) fn names(&self) -> BTreeSet<HostPattern> {
+        let named = self.routes.keys().chain(self.published.keys());
+        let own = self.listeners.iter().map(|listener| &listener.hostname);
+        named.chain(own).cloned().chain(self.shared.then_some(HostPattern::Any)).collect()
+    }
+
+    /// Whether the name has a host, so that a change of the Ingresses beneath it matters.
+    pub(super) fn has(&self, pattern: &HostPattern) -> bool {
+        self.published.contains_key(pattern)
+    }
+
+    /// Builds a host anew. Returns it if it has changed, or nothing if it is gone.
+    pub(super) fn settle(&mut self, table: &TableName, pattern: &HostPattern, beneath: &Beneath<'_>) -> Settled {
+        let before = self.published.remove(pattern);
+        let host = self.build(table, pattern, beneath);
+        match (before, host) {
+            (None, None) => Settled::Same,
+            (Some(_), None) => Settled::Gone,
+            (Some(before), Some(host)) if *before == host => {
+                self.published.insert(pattern.clone(), before);
+                Settled::Same
+            }
+            (_, Some(host)) => {
+                let host = Arc::new(host);
+                self.published.insert(pattern.clone(), host.clone());
+                Settled::Changed(host)
+            }
+        }
+    }
+
+    fn build(&self, table: &TableName, pattern: &HostPattern, beneath: &Beneath<'_>) -> Option<Host> {
+        let holds = self.listeners.iter().filter(|listener| is_within(pattern, &listener.hostname));
+        // A request belongs to one listener, the most specific.
+        let owner = holds.min_by_key(|listener| listener.hostname.by_precision());
+        let own = self
+            .routes
+            .get(pattern)
+            .into_iter()
+            .flatten()
+            .filter(|((_, _, listener), _)| owner.is_some_and(|owner| owner.serves && owner.id == *listener));
+        let mut tiers: BTreeMap<Rank, Vec<(Option<RouteAge>, Route)>> = BTreeMap::new();
+        for ((rank, age, _), routes) in own {
+            let routes = routes.iter().map(|route| (Some(age.clone()), self.on_this_port(route)));
+            tiers.entry(*rank).or_default().extend(routes);
+        }
+        let is_barrier = owner.is_some_and(|owner| owner.hostname == *pattern);
+        let is_ground = self.shared && *pattern == HostPattern::Any;
+        if tiers.is_empty() && !is_barrier && !is_ground {
+            return None;
+        }
+        let mut tiers: Vec<_> = tiers.into_values().collect();
+        if tiers.is_empty() {
+            tiers.push(Vec::new());
+        }
+        let below = beneath.host.filter(|_| self.shared);
+        let last = tiers.len() - 1;
+        for route in below.into_iter().flat_map(|host| host.routes()) {
+            // What no user wrote comes last, whatever its age.
+            if is_implied(route) {
+                tiers[last].push((None, route.clone()));
+            } else {
+                tiers[0].push(((beneath.age)(&route.origin), route.clone()));
+            }
+        }
+        let wider = !is_barrier && !is_ground;
+        let mut next: Option<Host> = None;
+        for (at, mut tier) in tiers.into_iter().enumerate().rev() {
+            tier.sort_by(|(one, _), (other, _)| (one.is_none(), one).cmp(&(other.is_none(), other)));
+            let routes = tier.into_iter().map(|(_, route)| route).collect();
+            let then = next.take().map(Arc::new);
+            let onward = Onward {
+                wider: wider && then.is_none(),
+                then,
+                beneath: (is_ground && at == 0).then(|| beneath.table.clone()),
+            };
+            let onward = (onward != Onward::default()).then_some(onward);
+            next = Some(Host::new(table.clone(), pattern.clone(), routes).with_onward(onward));
+        }
+        let certificate = owner.and_then(|owner| owner.certificate.clone());
+        let alternative = owner.and_then(|owner| owner.alternative.clone());
+        let (certificate, alternative) = match below {
+            Some(below) if certificate.is_none() => {
+                (below.certificate().cloned(), below.alternative_certificate().cloned())
+            }
+            _ => (certificate, alternative),
+        };
+        let host = next?.with_certificate(certificate).with_alternative_certificate(alternative);
+        // What restricts the host holds for all of its routes.
+        let host = host.with_client_auth(below.and_then(|below| below.client_auth().cloned()));
+        Some(host.with_passthrough(below.and_then(|below| below.passthrough().cloned())))
+    }
+
+    /// A redirect that keeps scheme and port of the request names the port of the listener.
+    fn on_this_port(&self, route: &Route) -> Route {
+        let mut route = route.clone();
+        if let Action::Redirect(redirect) = &mut route.action
+            && let Location::Parts(parts) = &mut redirect.location
+            && parts.scheme.is_none()
+        {
+            parts.port = parts.port.or(self.named_port);
+        }
+        route
+    }
+}
+
+/// What became of a host.
+pub(super) enum Settled {
+    Same,
+    Changed(Arc<Host>),
+    Gone,
+}
+
+/// Whether a route of an Ingress's host stands for nothing that a user wrote: the answers for everything else.
+fn is_implied(route: &Route) -> bool {
+    let everything = matches!(&route.path, PathMatch::Prefix(path) if **path == *"/");
+    &*route.origin.kind == "Fairway" || (route.origin.section.is_empty() && everything)
+}

@@ -1,0 +1,349 @@
+//! Listeners of Gateways: what each one asks for, and which of them can be told apart on the shared address.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use fairway_model::{HostPattern, Scheme, TableName};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use super::api::{GROUP, Gateway, GatewayListener};
+use super::grant;
+use super::status::Fault;
+use crate::objects::{Kind, Object, ObjectKey, Objects};
+use crate::options::Options;
+use crate::resource::Age;
+
+/// The kinds of route that HTTP and HTTPS listeners take.
+pub(super) const HTTP_KINDS: [Kind; 2] = [Kind::HTTPRoute, Kind::GRPCRoute];
+
+/// A Gateway of ours.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct GatewayPart {
+    pub(super) key: ObjectKey,
+    pub(super) age: Age,
+    pub(super) listeners: Vec<ListenerPart>,
+    /// Why the Gateway as a whole is not accepted.
+    pub(super) fault: Option<Fault>,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ListenerPart {
+    pub(super) name: Arc<str>,
+    pub(super) port: u16,
+    /// `None` for a protocol that is not served.
+    pub(super) scheme: Option<Scheme>,
+    pub(super) hostname: HostPattern,
+    /// The kinds of route that it takes.
+    pub(super) kinds: Vec<Kind>,
+    pub(super) namespaces: Namespaces,
+    /// The Secrets of its certificates that it may refer to.
+    pub(super) secrets: Vec<ObjectKey>,
+    /// What keeps it from being accepted.
+    pub(super) fault: Option<Fault>,
+    /// Whether that is a conflict with another listener.
+    pub(super) conflicted: bool,
+    /// The first reference that can't be followed; those to Secrets as such are judged later.
+    pub(super) unresolved: Option<Fault>,
+}
+
+/// The namespaces whose routes may attach.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Namespaces {
+    Same,
+    All,
+    Selector(Box<LabelSelector>),
+    None,
+}
+
+/// A port that is open for Gateways.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct PortInUse {
+    /// As the Gateways name it.
+    pub(crate) port: u16,
+    pub(crate) scheme: Scheme,
+    /// Where it is open; empty if it is a port of the Ingresses, which is open anyway.
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+impl PortInUse {
+    /// The hosts that are served there.
+    pub(crate) fn table(&self) -> TableName {
+        table(self.port)
+    }
+
+    /// Whether Ingresses are served there too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.addresses.is_empty()
+    }
+}
+
+pub(super) fn table(port: u16) -> TableName {
+    format!("gateway-{port}").as_str().into()
+}
+
+/// Reads a Gateway.
+pub(super) fn read(key: &ObjectKey, gateway: &Gateway, age: Age, objects: &Objects) -> GatewayPart {
+    let fault = gateway.spec.addresses.first().map(|address| {
+        let message = format!(
+            "spec.addresses[0]: addresses can't be asked for yet, found {} {}",
+            address.r#type.as_deref().unwrap_or("IPAddress"),
+            address.value.as_deref().unwrap_or_default()
+        );
+        Fault::new("UnsupportedAddress", message)
+    });
+    let parameters = gateway.spec.infrastructure.as_ref().and_then(|all| all.parameters_ref.as_ref());
+    let fault = fault.or_else(|| {
+        let parameters = parameters?;
+        let message =
+            format!("spec.infrastructure.parametersRef: {} {} is not known", parameters.kind, parameters.name);
+        Some(Fault::new("InvalidParameters", message))
+    });
+    let listeners = gateway.spec.listeners.iter().map(|listener| read_listener(key, gateway, listener, objects));
+    GatewayPart { key: key.clone(), age, listeners: listeners.collect(), fault }
+}
+
+fn read_listener(key: &ObjectKey, gateway: &Gateway, listener: &GatewayListener, objects: &Objects) -> ListenerPart {
+    let scheme = match &*listener.protocol {
+        "HTTP" => Some(Scheme::Http),
+        "HTTPS" => Some(Scheme::Https),
+        _ => None,
+    };
+    let mut fault = scheme.is_none().then(|| {
+        Fault::new("UnsupportedProtocol", format!("protocol: expected HTTP or HTTPS, found {}", listener.protocol))
+    });
+    if listener.passes_through() && scheme.is_some() {
+        fault = Some(Fault::new(
+            "UnsupportedValue",
+            "tls.mode: Passthrough needs the protocol TLS, which is not built yet",
+        ));
+    }
+    let validation = gateway.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref());
+    if scheme == Some(Scheme::Https) && validation.is_some() {
+        let message = "spec.tls.frontend: client certificates can't be asked for yet, and nobody is let in without";
+        fault = Some(Fault::new("UnsupportedValue", message));
+    }
+    let port = u16::try_from(listener.port).unwrap_or_default();
+    if port == 0 {
+        fault = Some(Fault::new("PortUnavailable", format!("port: expected 1 to 65535, found {}", listener.port)));
+    }
+    let hostname = match listener.hostname.as_deref().filter(|name| !name.is_empty()) {
+        None => Some(HostPattern::Any),
+        Some(name) => pattern(name),
+    };
+    if hostname.is_none() {
+        let message = format!("hostname: {} is no host name", listener.hostname.as_deref().unwrap_or_default());
+        fault = Some(Fault::new("UnsupportedValue", message));
+    }
+    let mut unresolved = None;
+    let asked = listener.allowed_routes.as_ref().map(|allowed| &allowed.kinds[..]).unwrap_or_default();
+    let served = |kind: &Kind| scheme.is_some() && HTTP_KINDS.contains(kind);
+    let mut kinds: Vec<Kind> = HTTP_KINDS.into_iter().filter(served).collect();
+    if !asked.is_empty() {
+        let known = |one: &super::api::RouteGroupKind| {
+            let group = one.group.as_deref().unwrap_or(GROUP);
+            HTTP_KINDS.into_iter().find(|kind| group == GROUP && kind.as_str() == one.kind).filter(served)
+        };
+        if let Some(unknown) = asked.iter().find(|one| known(one).is_none()) {
+            let message =
+                format!("allowedRoutes.kinds: {} can't attach to a listener for {}", unknown.kind, listener.protocol);
+            unresolved = Some(Fault::new("InvalidRouteKinds", message));
+        }
+        kinds.retain(|kind| asked.iter().filter_map(known).any(|one| one == *kind));
+    }
+    let rule = listener.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
+    let namespaces = match rule.and_then(|rule| rule.from.as_deref()).unwrap_or("Same") {
+        "Same" => Namespaces::Same,
+        "All" => Namespaces::All,
+        "Selector" => rule
+            .and_then(|rule| rule.selector.clone())
+            .map_or(Namespaces::None, |selector| Namespaces::Selector(Box::new(selector))),
+        _ => Namespaces::None,
+    };
+    let mut secrets = Vec::new();
+    if scheme == Some(Scheme::Https) {
+        let references = listener.tls.as_ref().map(|tls| &tls.certificate_refs[..]).unwrap_or_default();
+        if references.is_empty() {
+            let fault =
+                Fault::new("InvalidCertificateRef", "tls.certificateRefs: expected a Secret with a certificate");
+            unresolved.get_or_insert(fault);
+        }
+        for (at, one) in references.iter().enumerate() {
+            let (group, kind) = (one.group.as_deref().unwrap_or_default(), one.kind.as_deref().unwrap_or("Secret"));
+            let namespace = one.namespace.as_deref().unwrap_or(&key.namespace);
+            if !group.is_empty() || kind != "Secret" {
+                let message = format!("tls.certificateRefs[{at}]: expected a Secret, found {kind} {}", one.name);
+                unresolved.get_or_insert(Fault::new("InvalidCertificateRef", message));
+            } else if !grant::permits(objects, (Kind::Gateway, &key.namespace), ("Secret", namespace, &one.name)) {
+                let message = format!(
+                    "tls.certificateRefs[{at}]: no ReferenceGrant in namespace {namespace} lets Gateways of {} refer to Secret {}",
+                    key.namespace, one.name
+                );
+                unresolved.get_or_insert(Fault::new("RefNotPermitted", message));
+            } else {
+                secrets.push(ObjectKey::new(Kind::Secret, namespace, &*one.name));
+            }
+        }
+    }
+    ListenerPart {
+        name: listener.name.as_str().into(),
+        port,
+        scheme,
+        hostname: hostname.unwrap_or(HostPattern::Any),
+        kinds,
+        namespaces,
+        secrets,
+        fault,
+        conflicted: false,
+        unresolved,
+    }
+}
+
+/// A host name of the Gateway API: `*.` stands for one or more labels.
+pub(super) fn pattern(name: &str) -> Option<HostPattern> {
+    match name.strip_prefix("*.") {
+        Some(parent) => parent.parse().ok().map(HostPattern::Subdomains),
+        None => name.parse().ok().map(HostPattern::Exact),
+    }
+}
+
+/// Decides conflicts, and returns the ports in use. `gateways` are in order of age.
+///
+/// Within a Gateway no listener wins a conflict. Between Gateways, which all share the address of the proxy, the older one does, so
+/// that a new Gateway changes nobody's traffic.
+pub(super) fn arrange(gateways: &mut [GatewayPart], options: &Options, streams: &BTreeSet<u16>) -> Vec<PortInUse> {
+    for gateway in gateways.iter_mut() {
+        conflicts_within(gateway);
+    }
+    let mut taken: BTreeMap<u16, (Scheme, ObjectKey, BTreeMap<HostPattern, ObjectKey>)> = BTreeMap::new();
+    for gateway in gateways.iter_mut().filter(|gateway| gateway.fault.is_none()) {
+        for listener in gateway.listeners.iter_mut().filter(|listener| listener.fault.is_none()) {
+            let Some(scheme) = listener.scheme else { continue };
+            if let Some(fault) = unavailable(listener.port, scheme, options, streams) {
+                listener.fault = Some(fault);
+                continue;
+            }
+            let (theirs, first, hosts) =
+                taken.entry(listener.port).or_insert_with(|| (scheme, gateway.key.clone(), BTreeMap::new()));
+            if *theirs != scheme {
+                let message = format!("port {}: {first}, which is older, has another protocol there", listener.port);
+                listener.fault = Some(Fault::new("ProtocolConflict", message));
+                listener.conflicted = true;
+                continue;
+            }
+            if let Some(other) = hosts.get(&listener.hostname) {
+                let message = format!(
+                    "port {}, hostname {}: {other}, which is older, has the same; all Gateways share one address",
+                    listener.port, listener.hostname
+                );
+                listener.fault = Some(Fault::new("HostnameConflict", message));
+                listener.conflicted = true;
+                continue;
+            }
+            hosts.insert(listener.hostname.clone(), gateway.key.clone());
+        }
+    }
+    let mut open = BTreeSet::new();
+    let in_use = taken.into_iter().filter(|(_, (_, _, hosts))| !hosts.is_empty());
+    in_use
+        .map(|(port, (scheme, ..))| PortInUse { port, scheme, addresses: addresses(port, options, &mut open) })
+        .collect()
+}
+
+fn conflicts_within(gateway: &mut GatewayPart) {
+    let listeners = &gateway.listeners;
+    let conflict = |one: &ListenerPart| {
+        let others = || listeners.iter().filter(|other| other.port == one.port && other.name != one.name);
+        let others = || others().filter(|other| other.scheme.is_some());
+        if let Some(other) = others().find(|other| other.scheme != one.scheme) {
+            let message = format!("port {}: listener {} has another protocol", one.port, other.name);
+            return Some(Fault::new("ProtocolConflict", message));
+        }
+        let other = others().find(|other| other.hostname == one.hostname)?;
+        let message = format!("port {}, hostname {}: listener {} has the same", one.port, one.hostname, other.name);
+        Some(Fault::new("HostnameConflict", message))
+    };
+    let found: Vec<_> = listeners.iter().map(|one| one.scheme.and_then(|_| conflict(one))).collect();
+    for (listener, fault) in gateway.listeners.iter_mut().zip(found) {
+        if let Some(fault) = fault.filter(|_| listener.fault.is_none()) {
+            listener.fault = Some(fault);
+            listener.conflicted = true;
+        }
+    }
+}
+
+/// The port of Ingresses, as Gateways name it, for a scheme.
+fn shared(port: u16) -> Option<Scheme> {
+    [Scheme::Http, Scheme::Https].into_iter().find(|scheme| scheme.default_port() == port)
+}
+
+/// Why a port can't be opened.
+fn unavailable(port: u16, scheme: Scheme, options: &Options, streams: &BTreeSet<u16>) -> Option<Fault> {
+    let fault = |message: String| Some(Fault::new("PortUnavailable", format!("port {port}: {message}")));
+    if let Some(other) = shared(port) {
+        let message = || fault(format!("it is open for {other}, which Ingresses use there"));
+        return if other == scheme { None } else { message() };
+    }
+    // On a developer's machine another port stands for it.
+    if options.development.is_some() {
+        return None;
+    }
+    if let Some(flag) = options.reserved_ports.get(&port) {
+        return fault(format!("it is reserved (--{flag})"));
+    }
+    let doors = || options.http.iter().chain(&options.https);
+    if doors().any(|address| address.port() == port) {
+        return fault("it is the port on which the proxy takes the requests for 80 or 443".to_owned());
+    }
+    streams.contains(&port).then(|| fault("a TCP or UDP service has it".to_owned())).flatten()
+}
+
+/// Where a port is open. In a cluster it is the port of the process. On a developer's machine small ports need rights, and ports of
+/// other programs collide: there another one stands for it.
+fn addresses(port: u16, options: &Options, open: &mut BTreeSet<u16>) -> Vec<SocketAddr> {
+    if shared(port).is_some() {
+        return Vec::new();
+    }
+    let doors = || options.http.iter().chain(&options.https);
+    let local = if options.development.is_none() {
+        port
+    } else if options.http.iter().all(|address| address.port() == 0) {
+        // The user asked for free ports.
+        0
+    } else {
+        let is_free = |port: &u16| doors().all(|address| address.port() != *port) && !open.contains(port);
+        let wanted = if port < 1024 { port + 8000 } else { port };
+        let candidates = (0..=60u16).map(|step| wanted.checked_add(step * 1000).unwrap_or(wanted - step));
+        candidates.into_iter().find(is_free).unwrap_or(wanted)
+    };
+    open.insert(local);
+    let hosts: BTreeSet<_> = options.http.iter().map(SocketAddr::ip).collect();
+    hosts.into_iter().map(|ip| SocketAddr::new(ip, local)).collect()
+}
+
+/// Whether a namespace has these labels. Every namespace has its name as one.
+pub(super) fn selects(selector: &LabelSelector, namespace: &str, objects: &Objects) -> bool {
+    let labels = match objects.get(&ObjectKey::new(Kind::Namespace, "", namespace)) {
+        Some(Object::Namespace(object)) => object.metadata.labels.as_ref(),
+        _ => None,
+    };
+    let value = |key: &str| {
+        let own = labels.and_then(|labels| labels.get(key)).map(String::as_str);
+        own.or((key == "kubernetes.io/metadata.name").then_some(namespace))
+    };
+    let named = selector.match_labels.iter().flatten().all(|(key, wanted)| value(key) == Some(wanted));
+    named
+        && selector.match_expressions.iter().flatten().all(|wanted| {
+            let values = wanted.values.as_deref().unwrap_or_default();
+            let found = value(&wanted.key);
+            let is_among = || found.is_some_and(|found| values.iter().any(|value| value == found));
+            match &*wanted.operator {
+                "In" => is_among(),
+                "NotIn" => !is_among(),
+                "Exists" => found.is_some(),
+                "DoesNotExist" => found.is_none(),
+                _ => false,
+            }
+        })
+}

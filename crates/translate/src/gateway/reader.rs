@@ -1,0 +1,602 @@
+//! All objects of the Gateway API, kept up to date: which are ours, what they own, and what each is told about itself.
+//!
+//! A changed class, Gateway, grant or namespace is rare, and everything is judged again; a changed route or Service costs only the
+//! routes concerned.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fairway_model::{ForwardPolicy, HostPattern, Origin, Resource, ResourceName, Scheme, TableName};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::CONTROLLER;
+use super::api::{GROUP, ParentReference};
+use super::attach::{self, Attaching, ListenerId, judge};
+use super::host::{Beneath, OpenListener, PortTable, RouteAge, Settled};
+use super::listener::{self, GatewayPart, ListenerPart, PortInUse};
+use super::route::{self, RoutePart, RouteRules, RouteText};
+use super::status::{Condition, FEATURES, Fault, ListenerStatus, ObjectStatus, ParentStatus, SupportedKind};
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::engine::dirty::{Dirty, Output};
+use crate::engine::shared::Shared;
+use crate::ingress::Hosts;
+use crate::objects::{Kind, Object, ObjectKey, Objects};
+use crate::options::Options;
+use crate::resource::backend::BackendKey;
+use crate::resource::secrets::CertificateProblem;
+use crate::resource::{Age, BackendWishes, Backends, Owner, Secrets};
+
+/// All objects of the Gateway API.
+#[derive(Debug, Default)]
+pub(crate) struct Gateways {
+    gateways: BTreeMap<ObjectKey, GatewayPart>,
+    owners: BTreeMap<ObjectKey, Arc<Owner>>,
+    routes: BTreeMap<ObjectKey, RoutePart>,
+    ages: BTreeMap<ObjectKey, RouteAge>,
+    /// The routes whose result depends on a Service.
+    services: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// How many routes each listener has taken.
+    attached: BTreeMap<ListenerId, usize>,
+    ports: Vec<PortInUse>,
+    tables: BTreeMap<u16, PortTable>,
+    policies: Shared<ForwardPolicy>,
+    /// Names whose hosts have to be built.
+    hosts: BTreeSet<(u16, HostPattern)>,
+    /// Whether listeners or their certificates have to be judged again.
+    judge: bool,
+    statuses: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
+    findings: BTreeMap<ObjectKey, Vec<Diagnostic>>,
+}
+
+/// The inputs of the Gateway API.
+#[derive(Clone, Copy)]
+pub(crate) struct GatewayInputs<'a> {
+    pub(crate) objects: &'a Objects,
+    pub(crate) options: &'a Options,
+    /// Ports that TCP services have.
+    pub(crate) streams: &'a BTreeSet<u16>,
+}
+
+/// What its objects own.
+pub(crate) struct GatewayOwned<'a> {
+    pub(crate) backends: &'a mut Backends,
+    pub(crate) secrets: &'a mut Secrets,
+}
+
+impl Gateways {
+    /// Marks the routes that depend on a Service.
+    pub(crate) fn touch_service(&self, service: &ObjectKey, dirty: &mut Dirty) {
+        dirty.gateway_routes.extend(self.services.get(service).into_iter().flatten().cloned());
+    }
+
+    /// The ports that are open for Gateways.
+    pub(crate) fn ports(&self) -> &[PortInUse] {
+        &self.ports
+    }
+
+    /// The status of each object of ours.
+    pub(crate) fn statuses(&self) -> &BTreeMap<ObjectKey, Arc<ObjectStatus>> {
+        &self.statuses
+    }
+
+    /// The findings about an object, without those about its backends.
+    pub(crate) fn findings(&self, key: &ObjectKey) -> &[Diagnostic] {
+        self.findings.get(key).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The backends of a route, each with the field that names it.
+    pub(crate) fn backends(&self, key: &ObjectKey) -> &[(BackendKey, String)] {
+        self.routes.get(key).map(|part| &part.backends[..]).unwrap_or_default()
+    }
+
+    /// Reads what is due, and updates the owners of backends and Secrets.
+    pub(crate) fn read(
+        &mut self,
+        inputs: GatewayInputs<'_>,
+        mut owned: GatewayOwned<'_>,
+        dirty: &mut Dirty,
+        out: &mut Output,
+    ) {
+        let mut routes = std::mem::take(&mut dirty.gateway_routes);
+        if std::mem::take(&mut dirty.gateways) {
+            self.read_gateways(inputs, &mut owned, dirty, out);
+            self.judge = true;
+            routes.extend(self.routes.keys().cloned());
+            for kind in route::KINDS {
+                routes.extend(inputs.objects.of_kind(kind).map(|(key, _)| key.clone()));
+            }
+        }
+        for key in routes {
+            self.read_route(key, inputs, &mut owned, dirty);
+        }
+    }
+
+    fn read_gateways(
+        &mut self,
+        inputs: GatewayInputs<'_>,
+        owned: &mut GatewayOwned<'_>,
+        dirty: &mut Dirty,
+        out: &mut Output,
+    ) {
+        let GatewayInputs { objects, options, streams } = inputs;
+        let mut parts = Vec::new();
+        for (key, object) in objects.of_kind(Kind::Gateway) {
+            let Object::Gateway(gateway) = object else { continue };
+            if !is_ours(&gateway.spec.gateway_class_name, objects, options) || !is_in_scope(key, objects, options) {
+                continue;
+            }
+            parts.push(listener::read(key, gateway, age(key, &gateway.metadata, objects), objects));
+        }
+        parts.sort_by(|one, other| one.age.cmp(&other.age));
+        self.ports = listener::arrange(&mut parts, options, streams);
+        dirty.listeners = true;
+        for (key, owner) in std::mem::take(&mut self.owners) {
+            let secrets = self.gateways.get(&key).into_iter().flat_map(secrets_of).collect::<BTreeSet<_>>();
+            secrets.into_iter().for_each(|secret| owned.secrets.detach(secret, &owner.age, dirty, out));
+        }
+        dirty.reports.extend(self.gateways.keys().cloned());
+        self.gateways = parts.into_iter().map(|part| (part.key.clone(), part)).collect();
+        for (key, part) in &self.gateways {
+            let owner = Arc::new(Owner { key: key.clone(), age: part.age.clone(), wishes: Arc::default() });
+            let secrets: BTreeSet<_> = secrets_of(part).collect();
+            secrets.into_iter().for_each(|secret| owned.secrets.attach(secret, &owner, dirty, out));
+            self.owners.insert(key.clone(), owner);
+        }
+        dirty.reports.extend(self.gateways.keys().cloned());
+        let classes = objects.of_kind(Kind::GatewayClass).filter_map(|(key, object)| match object {
+            Object::GatewayClass(class) if class.spec.controller_name == CONTROLLER => Some((key, class)),
+            _ => None,
+        });
+        let statuses: Vec<_> = classes.map(|(key, class)| (key.clone(), class_status(class))).collect();
+        let gone: Vec<ObjectKey> = self
+            .statuses
+            .keys()
+            .filter(|key| match key.kind {
+                Kind::GatewayClass => statuses.iter().all(|(other, _)| other != *key),
+                Kind::Gateway => !self.gateways.contains_key(*key),
+                _ => false,
+            })
+            .cloned()
+            .collect();
+        for key in gone {
+            self.set_status(&key, None, out);
+            self.findings.remove(&key);
+        }
+        for (key, status) in statuses {
+            self.set_status(&key, Some(status), out);
+        }
+    }
+
+    fn read_route(
+        &mut self,
+        key: ObjectKey,
+        inputs: GatewayInputs<'_>,
+        owned: &mut GatewayOwned<'_>,
+        dirty: &mut Dirty,
+    ) {
+        if let Some(before) = self.routes.remove(&key) {
+            self.detach(&key, &before, owned, dirty);
+        }
+        self.ages.remove(&key);
+        self.findings.remove(&key);
+        dirty.reports.insert(key.clone());
+        dirty.gateway_statuses.insert(key.clone());
+        let Some((part, age)) = self.judged(&key, inputs) else { return };
+        for backend in unique(&part.backends) {
+            owned.backends.attach(backend, &part.owner, dirty);
+        }
+        for service in &part.services {
+            self.services.entry(service.clone()).or_default().insert(key.clone());
+        }
+        let mut listeners = BTreeSet::new();
+        for one in &part.attachments {
+            let table = self.tables.entry(one.port).or_default();
+            table.insert(&one.pattern, one.rank, &age, &one.listener, &part.routes);
+            self.hosts.insert((one.port, one.pattern.clone()));
+            listeners.insert(&one.listener);
+        }
+        for listener in listeners {
+            *self.attached.entry(listener.clone()).or_default() += 1;
+            dirty.gateway_statuses.insert(listener.gateway.clone());
+        }
+        self.findings.insert(key.clone(), part.findings.clone());
+        self.ages.insert(key.clone(), age);
+        self.routes.insert(key, part);
+    }
+
+    fn detach(&mut self, key: &ObjectKey, part: &RoutePart, owned: &mut GatewayOwned<'_>, dirty: &mut Dirty) {
+        for backend in unique(&part.backends) {
+            owned.backends.detach(backend, &part.owner.age, dirty);
+        }
+        for service in &part.services {
+            if let Some(routes) = self.services.get_mut(service) {
+                routes.remove(key);
+                if routes.is_empty() {
+                    self.services.remove(service);
+                }
+            }
+        }
+        let mut listeners = BTreeSet::new();
+        for one in &part.attachments {
+            if let (Some(table), Some(age)) = (self.tables.get_mut(&one.port), self.ages.get(key)) {
+                table.remove(&one.pattern, one.rank, age, &one.listener);
+            }
+            self.hosts.insert((one.port, one.pattern.clone()));
+            listeners.insert(&one.listener);
+        }
+        for listener in listeners {
+            if let Some(count) = self.attached.get_mut(listener) {
+                *count -= 1;
+                if *count == 0 {
+                    self.attached.remove(listener);
+                }
+            }
+            dirty.gateway_statuses.insert(listener.gateway.clone());
+        }
+    }
+
+    /// A route as its parents take it. `None` if none of them is ours and there is nothing to tell.
+    fn judged(&mut self, key: &ObjectKey, inputs: GatewayInputs<'_>) -> Option<(RoutePart, RouteAge)> {
+        let GatewayInputs { objects, options, .. } = inputs;
+        let object = objects.get(key)?;
+        let text = RouteText::of(object)?;
+        if !is_in_scope(key, objects, options) {
+            return None;
+        }
+        let (origin, mut findings) = (key.origin(), Vec::new());
+        let ours = |parent: &ParentReference| {
+            attach::gateway_of(parent, &key.namespace).is_some_and(|gateway| self.gateways.contains_key(&gateway))
+        };
+        for (at, parent) in text.parents().iter().enumerate() {
+            let missing = attach::gateway_of(parent, &key.namespace).filter(|gateway| objects.get(gateway).is_none());
+            if let Some(gateway) = missing {
+                let message = format!("there is no {gateway}, so the route is not served there");
+                let (severity, reason) = (Severity::Warning, Reason::RouteNotAttached);
+                let field = format!("spec.parentRefs[{at}]");
+                findings.push(Diagnostic::new(severity, reason, &origin, field, &parent.name, message));
+            }
+        }
+        let is_ours = text.parents().iter().any(ours);
+        let rules = match is_ours {
+            true => route::rules(key, text, objects, options, &mut self.policies),
+            false if findings.is_empty() => return None,
+            false => RouteRules::default(),
+        };
+        let patterns = text.patterns(&origin, &mut findings);
+        let attaching = Attaching { kind: key.kind, namespace: &key.namespace, hostnames: patterns.as_deref() };
+        // Nothing of it can be carried out.
+        let refused = rules.refused.first().filter(|_| rules.refused.len() >= rules.count);
+        let (mut attachments, mut parents) = (BTreeSet::new(), Vec::new());
+        for (at, parent) in text.parents().iter().enumerate() {
+            let Some(judgement) = judge(parent, attaching, &self.gateways, objects) else { continue };
+            let judgement = match refused {
+                Some(fault) if judgement.is_ok() => Err(fault.clone()),
+                _ => judgement,
+            };
+            if let Err(fault) = &judgement
+                && refused != Some(fault)
+            {
+                let message = format!("{}; the route is not served there", fault.message);
+                let field = format!("spec.parentRefs[{at}]");
+                let (severity, reason) = (Severity::Error, Reason::RouteNotAttached);
+                findings.push(Diagnostic::new(severity, reason, &origin, field, &parent.name, message));
+            }
+            let mut conditions = vec![
+                Condition::of("Accepted", judgement.as_ref().err()),
+                Condition::of("ResolvedRefs", rules.unresolved.as_ref()),
+            ];
+            if let (Ok(_), Some(fault)) = (&judgement, rules.refused.first()) {
+                conditions.push(Condition::new("PartiallyInvalid", true, fault));
+            }
+            parents.push(ParentStatus { parent_ref: with_defaults(parent), conditions });
+            attachments.extend(judgement.into_iter().flatten());
+        }
+        findings.extend(rules.findings);
+        let metadata = metadata(object);
+        let sequence = objects.sequence(key).unwrap_or(u64::MAX);
+        let leaving = metadata.deletion_timestamp.is_some();
+        let owner =
+            Owner { key: key.clone(), age: age(key, metadata, objects), wishes: Arc::new(BackendWishes::default()) };
+        let part = RoutePart {
+            owner: Arc::new(owner),
+            routes: rules.routes.into(),
+            attachments,
+            parents,
+            backends: rules.backends,
+            services: rules.services,
+            findings,
+        };
+        Some((part, RouteAge::of(key, object.created(), sequence, leaving)))
+    }
+
+    /// Judges listeners by the certificates that are there, and builds the hosts that are due. `table` is that of the Ingresses.
+    pub(crate) fn publish(
+        &mut self,
+        inputs: GatewayInputs<'_>,
+        ingresses: (&Hosts, &TableName),
+        secrets: &Secrets,
+        dirty: &mut Dirty,
+        out: &mut Output,
+    ) {
+        let (below, table) = ingresses;
+        self.judge |= std::mem::take(&mut dirty.gateway_certificates);
+        if std::mem::take(&mut self.judge) {
+            self.open_listeners(inputs.options, secrets);
+            dirty.gateway_statuses.extend(self.gateways.keys().cloned());
+        }
+        if self.tables.values().any(|table| table.shared) {
+            let changed = out.upserts.iter().filter_map(|resource| match resource {
+                Resource::Host(host) if host.table() == table => Some(host.pattern()),
+                _ => None,
+            });
+            let gone = out.removals.iter().filter_map(|name| match name {
+                ResourceName::Host(key) if key.table == *table => Some(&key.pattern),
+                _ => None,
+            });
+            for pattern in changed.chain(gone) {
+                let above = self.tables.iter().filter(|(_, table)| table.shared && table.has(pattern));
+                self.hosts.extend(above.map(|(port, _)| (*port, pattern.clone())));
+            }
+        }
+        let age = |origin: &Origin| {
+            let key = ObjectKey { kind: Kind::Ingress, namespace: origin.namespace.clone(), name: origin.name.clone() };
+            let object = inputs.objects.get(&key)?;
+            let sequence = inputs.objects.sequence(&key).unwrap_or(u64::MAX);
+            Some(RouteAge::of(&key, object.created(), sequence, false))
+        };
+        for (port, pattern) in std::mem::take(&mut self.hosts) {
+            let Some(own) = self.tables.get_mut(&port) else { continue };
+            let beneath = Beneath { host: below.published(&pattern), table, age: &age };
+            match own.settle(&listener::table(port), &pattern, &beneath) {
+                Settled::Same => {}
+                Settled::Changed(host) => out.upserts.push(Resource::Host(host)),
+                Settled::Gone => out
+                    .removals
+                    .push(ResourceName::Host(fairway_model::HostKey { table: listener::table(port), pattern })),
+            }
+        }
+        for key in std::mem::take(&mut dirty.gateway_statuses) {
+            dirty.reports.insert(key.clone());
+            let status = match key.kind {
+                Kind::Gateway => {
+                    let found = self.gateways.get(&key).map(|part| self.gateway_status(part, secrets));
+                    found.map(|(status, findings)| {
+                        self.findings.insert(key.clone(), findings);
+                        status
+                    })
+                }
+                _ => self
+                    .routes
+                    .get(&key)
+                    .filter(|part| !part.parents.is_empty())
+                    .map(|part| ObjectStatus::Route { parents: part.parents.clone() }),
+            };
+            self.set_status(&key, status, out);
+        }
+    }
+
+    /// The listeners that take part in choosing one, port by port.
+    fn open_listeners(&mut self, options: &Options, secrets: &Secrets) {
+        let mut open: BTreeMap<u16, Vec<OpenListener>> = BTreeMap::new();
+        let accepted = self.gateways.values().filter(|gateway| gateway.fault.is_none());
+        for (gateway, listener) in accepted.flat_map(|gateway| gateway.listeners.iter().map(move |one| (gateway, one)))
+        {
+            if listener.fault.is_some() {
+                continue;
+            }
+            let good: Vec<_> = listener.secrets.iter().filter_map(|secret| secrets.good(secret)).collect();
+            let other = good.first().and_then(|first| good.iter().find(|other| other.key_kind != first.key_kind));
+            open.entry(listener.port).or_default().push(OpenListener {
+                id: ListenerId { gateway: gateway.key.clone(), name: listener.name.clone() },
+                hostname: listener.hostname.clone(),
+                serves: listener.scheme == Some(Scheme::Http) || !good.is_empty(),
+                certificate: good.first().map(|good| good.certificate.name.clone()),
+                alternative: other.map(|good| good.certificate.name.clone()),
+            });
+        }
+        for port in &self.ports {
+            let table = self.tables.entry(port.port).or_default();
+            table.shared = port.is_shared();
+            let door = match port.scheme {
+                Scheme::Http => options.http.first(),
+                Scheme::Https => options.https.first(),
+            };
+            let number = if options.development.is_none() {
+                Some(port.port)
+            } else {
+                port.addresses.first().or(door).map(std::net::SocketAddr::port)
+            };
+            table.named_port = number.filter(|number| *number != 0);
+        }
+        let closed: Vec<u16> =
+            self.tables.keys().filter(|port| self.ports.iter().all(|open| open.port != **port)).copied().collect();
+        for port in closed {
+            if let Some(table) = self.tables.get_mut(&port) {
+                table.shared = false;
+            }
+        }
+        for (port, table) in &mut self.tables {
+            let listeners = open.remove(port).unwrap_or_default();
+            table.listeners = listeners;
+            self.hosts.extend(table.names().into_iter().map(|name| (*port, name)));
+        }
+    }
+
+    /// The status of a Gateway, and the findings about it.
+    fn gateway_status(&self, part: &GatewayPart, secrets: &Secrets) -> (ObjectStatus, Vec<Diagnostic>) {
+        let mut findings = Vec::new();
+        let origin = part.key.origin();
+        if let Some(fault) = &part.fault {
+            let (severity, reason) = (Severity::Error, Reason::UnsupportedValue);
+            let message = format!("{}; the Gateway is not served", fault.message);
+            findings.push(Diagnostic::new(severity, reason, &origin, "spec", "", message));
+        }
+        let mut listeners = Vec::new();
+        let (mut bad, mut unresolved, mut programmed) = (0, None, 0);
+        for (at, listener) in part.listeners.iter().enumerate() {
+            let field = format!("spec.listeners[{at}]");
+            let fault = listener.fault.as_ref().or(part.fault.as_ref());
+            let certificate = certificate_fault(listener, secrets);
+            let resolved = listener.unresolved.as_ref().or(certificate.as_ref());
+            let serves = fault.is_none()
+                && (listener.scheme == Some(Scheme::Http)
+                    || listener.secrets.iter().any(|it| secrets.good(it).is_some()));
+            if let Some(fault) = listener.fault.as_ref() {
+                let reason = if listener.conflicted { Reason::ListenerConflict } else { Reason::UnsupportedValue };
+                let message = format!("{}; the listener is closed", fault.message);
+                findings.push(Diagnostic::new(Severity::Error, reason, &origin, &*field, &listener.name, message));
+            }
+            if let Some(fault) = resolved {
+                let reason = match fault.reason {
+                    "RefNotPermitted" => Reason::ForbiddenReference,
+                    "InvalidCertificateRef" => Reason::InvalidSecret,
+                    _ => Reason::UnsupportedValue,
+                };
+                let then = if serves { "" } else { "; the listener serves no route" };
+                let message = format!("{}{then}", fault.message);
+                let severity = if serves { Severity::Warning } else { Severity::Error };
+                findings.push(Diagnostic::new(severity, reason, &origin, &*field, &listener.name, message));
+            }
+            bad += usize::from(fault.is_some() || resolved.is_some());
+            programmed += usize::from(serves);
+            unresolved = unresolved.or(resolved.cloned());
+            let conflict = listener.fault.as_ref().filter(|_| listener.conflicted);
+            let invalid =
+                Fault::new("Invalid", fault.or(resolved).map(|fault| fault.message.clone()).unwrap_or_default());
+            let mut conditions = vec![
+                Condition::of("Accepted", fault),
+                Condition::of("ResolvedRefs", resolved),
+                if serves {
+                    Condition::good("Programmed")
+                } else {
+                    Condition::new("Programmed", false, conflict.unwrap_or(&invalid))
+                },
+            ];
+            conditions.push(match conflict {
+                Some(fault) => Condition::new("Conflicted", true, fault),
+                None => Condition::new("Conflicted", false, &Fault::new("NoConflicts", "")),
+            });
+            let id = ListenerId { gateway: part.key.clone(), name: listener.name.clone() };
+            listeners.push(ListenerStatus {
+                name: listener.name.to_string(),
+                supported_kinds: listener
+                    .kinds
+                    .iter()
+                    .map(|kind| SupportedKind { group: GROUP, kind: kind.as_str() })
+                    .collect(),
+                attached_routes: self.attached.get(&id).copied().unwrap_or_default(),
+                conditions,
+            });
+        }
+        let faults = format!("{bad} of {} listeners are not in order", part.listeners.len());
+        let accepted = match &part.fault {
+            Some(fault) => Condition::new("Accepted", false, fault),
+            None if bad == 0 => Condition::good("Accepted"),
+            None => {
+                let refused = part.listeners.iter().all(|listener| listener.fault.is_some());
+                Condition::new("Accepted", !refused, &Fault::new("ListenersNotValid", faults.clone()))
+            }
+        };
+        let invalid = Fault::new("Invalid", faults);
+        let conditions = vec![
+            accepted,
+            Condition::of("Programmed", (programmed == 0).then_some(&invalid)),
+            Condition::of(
+                "ResolvedRefs",
+                unresolved.map(|fault| Fault::new("ListenersNotResolved", fault.message)).as_ref(),
+            ),
+        ];
+        (ObjectStatus::Gateway { conditions, listeners }, findings)
+    }
+
+    fn set_status(&mut self, key: &ObjectKey, status: Option<ObjectStatus>, out: &mut Output) {
+        let before = self.statuses.get(key);
+        if before.map(|before| &**before) == status.as_ref() {
+            return;
+        }
+        out.statuses.insert(key.clone());
+        match status {
+            Some(status) => self.statuses.insert(key.clone(), Arc::new(status)),
+            None => self.statuses.remove(key),
+        };
+    }
+}
+
+fn class_status(class: &super::api::GatewayClass) -> ObjectStatus {
+    let fault = class.spec.parameters_ref.as_ref().map(|parameters| {
+        let message = format!("spec.parametersRef: {} {} is not known", parameters.kind, parameters.name);
+        Fault::new("InvalidParameters", message)
+    });
+    ObjectStatus::Class {
+        conditions: vec![Condition::of("Accepted", fault.as_ref())],
+        supported_features: FEATURES.to_vec(),
+    }
+}
+
+/// Why the first of a listener's certificates that is not in order isn't.
+fn certificate_fault(listener: &ListenerPart, secrets: &Secrets) -> Option<Fault> {
+    listener.secrets.iter().find_map(|key| {
+        let message = match secrets.standing(key)?.problem? {
+            CertificateProblem::Missing => format!("there is no Secret {}/{}", key.namespace, key.name),
+            CertificateProblem::Unusable(why) => format!("Secret {}/{}: {why}", key.namespace, key.name),
+        };
+        Some(Fault::new("InvalidCertificateRef", message))
+    })
+}
+
+fn secrets_of(part: &GatewayPart) -> impl Iterator<Item = &ObjectKey> {
+    part.listeners.iter().flat_map(|listener| &listener.secrets)
+}
+
+/// Each backend once: an owner is attached once.
+fn unique(backends: &[(BackendKey, String)]) -> BTreeSet<&BackendKey> {
+    backends.iter().map(|(key, _)| key).collect()
+}
+
+fn with_defaults(parent: &ParentReference) -> ParentReference {
+    ParentReference {
+        group: Some(parent.group.clone().unwrap_or_else(|| GROUP.to_owned())),
+        kind: Some(parent.kind.clone().unwrap_or_else(|| Kind::Gateway.as_str().to_owned())),
+        ..parent.clone()
+    }
+}
+
+/// Whether Gateways of a class are ours. Files rarely contain the classes of a cluster: there a missing class is ours.
+fn is_ours(class: &str, objects: &Objects, options: &Options) -> bool {
+    match objects.get(&ObjectKey::new(Kind::GatewayClass, "", class)) {
+        Some(Object::GatewayClass(class)) => {
+            class.spec.controller_name == CONTROLLER && class.spec.parameters_ref.is_none()
+        }
+        _ => options.development.is_some(),
+    }
+}
+
+/// Whether the flags let objects of a namespace be served.
+fn is_in_scope(key: &ObjectKey, objects: &Objects, options: &Options) -> bool {
+    if let Some(namespace) = &options.watch_namespace
+        && **namespace != *key.namespace
+    {
+        return false;
+    }
+    let Some(selector) = &options.namespace_selector else { return true };
+    match objects.get(&ObjectKey::new(Kind::Namespace, "", &*key.namespace)) {
+        Some(Object::Namespace(namespace)) => selector.selects(namespace.metadata.labels.as_ref()),
+        _ => false,
+    }
+}
+
+fn metadata(object: &Object) -> &ObjectMeta {
+    static NOTHING: std::sync::LazyLock<ObjectMeta> = std::sync::LazyLock::new(ObjectMeta::default);
+    match object {
+        Object::HTTPRoute(route) => &route.metadata,
+        Object::GRPCRoute(route) => &route.metadata,
+        Object::Gateway(gateway) => &gateway.metadata,
+        _ => &NOTHING,
+    }
+}
+
+fn age(key: &ObjectKey, metadata: &ObjectMeta, objects: &Objects) -> Age {
+    let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let sequence = objects.sequence(key).unwrap_or(u64::MAX);
+    Age::of(key, created, sequence, metadata.deletion_timestamp.is_some())
+}

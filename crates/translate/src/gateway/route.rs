@@ -1,0 +1,264 @@
+//! One HTTPRoute or GRPCRoute by itself: its rules as routes of the model, and its parents.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use fairway_model::{
+    ArgumentMatch, Conditions, FieldMatch, ForwardPolicy, HostPattern, Origin, PathMatch, Route, ValueMatch,
+};
+
+use super::api::{GRPCRoute, GRPCRouteMatch, HTTPRoute, HTTPRouteMatch, ParentReference, ValueMatcher};
+use super::attach::Attachment;
+use super::listener;
+use super::rule::{BuiltRule, RuleMatch, RuleReader, RuleText};
+use super::status::{Fault, ParentStatus};
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::engine::shared::Shared;
+use crate::objects::{Kind, Object, ObjectKey, Objects};
+use crate::options::Options;
+use crate::resource::Owner;
+use crate::resource::backend::BackendKey;
+
+/// A route with at least one parent that is ours.
+#[derive(Debug)]
+pub(super) struct RoutePart {
+    pub(super) owner: Arc<Owner>,
+    /// Its rules, in order.
+    pub(super) routes: Arc<[Route]>,
+    /// Where they are served.
+    pub(super) attachments: BTreeSet<Attachment>,
+    pub(super) parents: Vec<ParentStatus>,
+    pub(super) backends: Vec<(BackendKey, String)>,
+    pub(super) services: BTreeSet<ObjectKey>,
+    pub(super) findings: Vec<Diagnostic>,
+}
+
+/// A route as written.
+#[derive(Clone, Copy)]
+pub(super) enum RouteText<'a> {
+    Http(&'a HTTPRoute),
+    Grpc(&'a GRPCRoute),
+}
+
+/// The rules of a route, ready for the model.
+#[derive(Debug, Default)]
+pub(super) struct RouteRules {
+    pub(super) routes: Vec<Route>,
+    pub(super) backends: Vec<(BackendKey, String)>,
+    pub(super) services: BTreeSet<ObjectKey>,
+    pub(super) unresolved: Option<Fault>,
+    /// The faults of rules that are not carried out.
+    pub(super) refused: Vec<Fault>,
+    pub(super) count: usize,
+    pub(super) findings: Vec<Diagnostic>,
+}
+
+impl<'a> RouteText<'a> {
+    pub(super) fn of(object: &'a Object) -> Option<Self> {
+        match object {
+            Object::HTTPRoute(route) => Some(Self::Http(route)),
+            Object::GRPCRoute(route) => Some(Self::Grpc(route)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn parents(self) -> &'a [ParentReference] {
+        match self {
+            Self::Http(route) => &route.spec.parent_refs,
+            Self::Grpc(route) => &route.spec.parent_refs,
+        }
+    }
+
+    fn hostnames(self) -> &'a [String] {
+        match self {
+            Self::Http(route) => &route.spec.hostnames,
+            Self::Grpc(route) => &route.spec.hostnames,
+        }
+    }
+
+    /// Its host names; `None` if it has none. Invalid ones are reported and left out.
+    pub(super) fn patterns(self, origin: &Origin, findings: &mut Vec<Diagnostic>) -> Option<Vec<HostPattern>> {
+        let names = self.hostnames();
+        let mut patterns = Vec::new();
+        for (at, name) in names.iter().enumerate() {
+            match listener::pattern(name) {
+                Some(pattern) => patterns.push(pattern),
+                None => {
+                    let message = "expected a host name, or *. and a host name; it is ignored";
+                    let (severity, reason) = (Severity::Error, Reason::InvalidHost);
+                    let field = format!("spec.hostnames[{at}]");
+                    findings.push(Diagnostic::new(severity, reason, origin, field, name, message));
+                }
+            }
+        }
+        (!names.is_empty()).then_some(patterns)
+    }
+}
+
+/// Reads the rules of a route.
+pub(super) fn rules(
+    key: &ObjectKey,
+    text: RouteText<'_>,
+    objects: &Objects,
+    options: &Options,
+    policies: &mut Shared<ForwardPolicy>,
+) -> RouteRules {
+    let origin = key.origin();
+    let mut reader = RuleReader { key, origin: &origin, objects, options, policies };
+    let mut rules = RouteRules::default();
+    match text {
+        RouteText::Http(route) => {
+            for (at, rule) in route.spec.all_rules().iter().enumerate() {
+                let text = RuleText {
+                    at,
+                    matches: Vec::new(),
+                    filters: &rule.filters,
+                    backends: &rule.backend_refs,
+                    timeouts: rule.timeouts.as_ref(),
+                    retry: rule.retry.as_ref(),
+                };
+                rules.add(&mut reader, text, &rule.matches, http_match, HTTPRouteMatch::default());
+            }
+        }
+        RouteText::Grpc(route) => {
+            for (at, rule) in route.spec.all_rules().iter().enumerate() {
+                let text = RuleText {
+                    at,
+                    matches: Vec::new(),
+                    filters: &rule.filters,
+                    backends: &rule.backend_refs,
+                    timeouts: None,
+                    retry: None,
+                };
+                rules.add(&mut reader, text, &rule.matches, grpc_match, GRPCRouteMatch::default());
+            }
+        }
+    }
+    rules
+}
+
+/// The field of a match that can't be used, and why.
+type BadMatch = (&'static str, String);
+
+impl RouteRules {
+    fn add<M>(
+        &mut self,
+        reader: &mut RuleReader<'_>,
+        mut text: RuleText<'_>,
+        matches: &[M],
+        read: impl Fn(&M) -> Result<(PathMatch, Option<Box<Conditions>>), BadMatch>,
+        default: M,
+    ) {
+        let mut bad = Vec::new();
+        let default = [default];
+        let all = if matches.is_empty() { &default[..] } else { matches };
+        for (at, one) in all.iter().enumerate() {
+            let index = (!matches.is_empty()).then_some(at);
+            match read(one) {
+                Ok((path, conditions)) => text.matches.push(RuleMatch { at: index, path, conditions }),
+                Err((part, message)) => bad.push((format!("spec.rules[{}].matches[{at}].{part}", text.at), message)),
+            }
+        }
+        let mut built = reader.build(&text);
+        for (field, message) in bad {
+            let finding = format!("{message}; the match takes no request");
+            let (severity, reason) = (Severity::Error, Reason::InvalidPath);
+            built.findings.push(Diagnostic::new(severity, reason, reader.origin, &*field, "", finding));
+            built.refused.get_or_insert(Fault::new("UnsupportedValue", format!("Dropped Rule: {field}: {message}")));
+        }
+        let BuiltRule { routes, backends, services, unresolved, refused, findings } = built;
+        self.routes.extend(routes);
+        self.backends.extend(backends);
+        self.services.extend(services);
+        self.unresolved = self.unresolved.take().or(unresolved);
+        self.refused.extend(refused);
+        self.findings.extend(findings);
+        self.count += 1;
+    }
+}
+
+fn http_match(one: &HTTPRouteMatch) -> Result<(PathMatch, Option<Box<Conditions>>), BadMatch> {
+    let path = one.path.as_ref();
+    let text = path.and_then(|path| path.value.as_deref()).unwrap_or("/");
+    let path = match path.and_then(|path| path.r#type.as_deref()).unwrap_or("PathPrefix") {
+        "Exact" => PathMatch::exact(text),
+        // A slash at the end says nothing: `/abc/` takes `/abc` too.
+        "PathPrefix" => PathMatch::prefix(Some(text.trim_end_matches('/')).filter(|it| !it.is_empty()).unwrap_or("/")),
+        // The whole path, in the case that it has.
+        "RegularExpression" => PathMatch::regex(&format!("(?-i:(?:{text})$)")),
+        other => {
+            return Err(("path.type", format!("expected Exact, PathPrefix or RegularExpression, found {other}")));
+        }
+    };
+    let path = path.map_err(|error| ("path.value", error.to_string()))?;
+    let arguments = values(&one.query_params, "queryParams", str::to_owned)?;
+    let arguments =
+        arguments.into_iter().map(|(name, value)| ArgumentMatch { name: name.as_str().into(), value }).collect();
+    let conditions = Conditions { method: one.method.as_deref().map(Into::into), arguments, ..fields(&one.headers)? };
+    Ok((path, (conditions != Conditions::default()).then(|| Box::new(conditions))))
+}
+
+fn grpc_match(one: &GRPCRouteMatch) -> Result<(PathMatch, Option<Box<Conditions>>), BadMatch> {
+    let method = one.method.as_ref();
+    let service = method.and_then(|method| method.service.as_deref()).filter(|text| !text.is_empty());
+    let name = method.and_then(|method| method.method.as_deref()).filter(|text| !text.is_empty());
+    let path = match (method.and_then(|method| method.r#type.as_deref()).unwrap_or("Exact"), service, name) {
+        (_, None, None) => PathMatch::prefix("/"),
+        ("Exact", Some(service), Some(name)) => PathMatch::exact(&format!("/{service}/{name}")),
+        ("Exact", Some(service), None) => PathMatch::prefix(&format!("/{service}")),
+        ("Exact", None, Some(name)) => PathMatch::regex(&format!("(?-i:/[^/]+/{}$)", escaped(name))),
+        ("RegularExpression", service, name) => {
+            let (service, name) = (service.unwrap_or("[^/]+"), name.unwrap_or("[^/]+"));
+            PathMatch::regex(&format!("(?-i:/(?:{service})/(?:{name})$)"))
+        }
+        (other, ..) => return Err(("method.type", format!("expected Exact or RegularExpression, found {other}"))),
+    };
+    let path = path.map_err(|error| ("method", error.to_string()))?;
+    let conditions = fields(&one.headers)?;
+    Ok((path, (conditions != Conditions::default()).then(|| Box::new(conditions))))
+}
+
+fn escaped(text: &str) -> String {
+    text.chars().flat_map(|c| (!c.is_ascii_alphanumeric()).then_some('\\').into_iter().chain([c])).collect()
+}
+
+fn fields(headers: &[ValueMatcher]) -> Result<Conditions, BadMatch> {
+    let mut fields = Vec::new();
+    for (name, value) in values(headers, "headers", str::to_ascii_lowercase)? {
+        let name = name.as_str().try_into().map_err(|_| ("headers", format!("{name:?} is no name of a field")))?;
+        fields.push(FieldMatch { name, value });
+    }
+    Ok(Conditions { fields, ..Conditions::default() })
+}
+
+/// Conditions on values; of several for one name the first counts. In the order of names: the order in which a user lists them says
+/// nothing.
+fn values(
+    all: &[ValueMatcher],
+    field: &'static str,
+    identity: impl Fn(&str) -> String,
+) -> Result<Vec<(String, ValueMatch)>, BadMatch> {
+    let mut found: Vec<(String, ValueMatch)> = Vec::new();
+    for one in all {
+        let name = identity(&one.name);
+        if found.iter().any(|(known, _)| *known == name) {
+            continue;
+        }
+        let value = match one.r#type.as_deref().unwrap_or("Exact") {
+            "Exact" => ValueMatch::Exact(one.value.as_str().into()),
+            "RegularExpression" => match one.value.parse() {
+                Ok(regex) => ValueMatch::Regex(regex),
+                Err(_) => {
+                    return Err((field, format!("{:?} is no regular expression that runs in linear time", one.value)));
+                }
+            },
+            other => return Err((field, format!("type: expected Exact or RegularExpression, found {other}"))),
+        };
+        found.push((name, value));
+    }
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(found)
+}
+
+/// The kinds of object that are read here.
+pub(super) const KINDS: [Kind; 2] = listener::HTTP_KINDS;

@@ -1,0 +1,512 @@
+//! One rule of a route: its matches, filters and backends, as routes of the model.
+//!
+//! A rule that can't be carried out in whole answers 500 (503 to gRPC clients, who read it as "unavailable") instead of being served
+//! without a part of it.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use fairway_model::{
+    Action, Backends, ByteLimit, Conditions, FieldEdit, Filter, Forward, ForwardPolicy, Location, Origin, PathMatch,
+    PathReplacement, Redirect, Respond, Retry, RetryOn, Route, Scheme, Template, UpstreamProtocol, UrlParts,
+    WeightedBackend,
+};
+
+use super::api::{
+    BackendReference, HTTPRouteFilter, HeaderModifier, PathModifier, RequestRedirect, RouteRetry, Timeouts, UrlRewrite,
+};
+use super::grant;
+use super::status::Fault;
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::engine::shared::Shared;
+use crate::objects::{Kind, Object, ObjectKey, Objects};
+use crate::options::Options;
+use crate::resource::backend::BackendKey;
+
+/// Stands for "no time limit": a day short of what a deadline can hold is of no use to anyone.
+const ENDLESS: Duration = Duration::from_secs(365 * 86_400);
+
+/// What a rule is read with.
+pub(super) struct RuleReader<'a> {
+    pub(super) key: &'a ObjectKey,
+    pub(super) origin: &'a Origin,
+    pub(super) objects: &'a Objects,
+    pub(super) options: &'a Options,
+    /// Most rules have the same policy.
+    pub(super) policies: &'a mut Shared<ForwardPolicy>,
+}
+
+/// A rule, whatever its kind of route.
+pub(super) struct RuleText<'a> {
+    pub(super) at: usize,
+    /// Each with its index; a missing one is that of a rule without matches.
+    pub(super) matches: Vec<RuleMatch>,
+    pub(super) filters: &'a [HTTPRouteFilter],
+    pub(super) backends: &'a [BackendReference],
+    pub(super) timeouts: Option<&'a Timeouts>,
+    pub(super) retry: Option<&'a RouteRetry>,
+}
+
+/// A match, ready for the model.
+pub(super) struct RuleMatch {
+    pub(super) at: Option<usize>,
+    pub(super) path: PathMatch,
+    pub(super) conditions: Option<Box<Conditions>>,
+}
+
+/// A rule as it is served.
+#[derive(Debug, Default)]
+pub(super) struct BuiltRule {
+    pub(super) routes: Vec<Route>,
+    /// The backends in use, each with the field that names it.
+    pub(super) backends: Vec<(BackendKey, String)>,
+    /// The Services that its result depends on.
+    pub(super) services: Vec<ObjectKey>,
+    /// The first reference that can't be followed.
+    pub(super) unresolved: Option<Fault>,
+    /// Why the rule is not carried out.
+    pub(super) refused: Option<Fault>,
+    pub(super) findings: Vec<Diagnostic>,
+}
+
+/// What the filters of a rule or of its only backend come to.
+#[derive(Default)]
+struct Effects {
+    request: Vec<FieldEdit>,
+    response: Vec<FieldEdit>,
+    path: Option<PathReplacement>,
+    host: Option<Template>,
+    redirect: Option<Redirect>,
+}
+
+/// A valid reference to a backend.
+struct ValidBackend {
+    key: BackendKey,
+    weight: u32,
+    http2: bool,
+}
+
+impl RuleReader<'_> {
+    pub(super) fn build(&mut self, rule: &RuleText<'_>) -> BuiltRule {
+        let mut built = BuiltRule::default();
+        let mut effects = Effects::default();
+        let field = format!("spec.rules[{}]", rule.at);
+        self.filters(rule.filters, &format!("{field}.filters"), &mut effects, &mut built);
+        if effects.redirect.is_some() && (effects.path.is_some() || effects.host.is_some()) {
+            let fault = Fault::new("IncompatibleFilters", "a rule redirects or rewrites, not both");
+            self.refuse(&format!("{field}.filters"), fault, &mut built);
+        }
+        let action = match effects.redirect.take() {
+            Some(redirect) => Action::Redirect(redirect),
+            None => self.forward(rule, &field, &mut effects, &mut built),
+        };
+        let prefix_only = |path: &PathMatch| matches!(path, PathMatch::Prefix(_));
+        let replaces_prefix = match (&effects.path, &action) {
+            (Some(PathReplacement::Prefix(_)), _) => true,
+            (_, Action::Redirect(redirect)) => {
+                matches!(&redirect.location, Location::Parts(parts) if matches!(parts.path, Some(PathReplacement::Prefix(_))))
+            }
+            _ => false,
+        };
+        if replaces_prefix && !rule.matches.iter().all(|one| prefix_only(&one.path)) {
+            let fault = Fault::new("UnsupportedValue", "ReplacePrefixMatch needs matches of the type PathPrefix");
+            self.refuse(&format!("{field}.filters"), fault, &mut built);
+        }
+        let (filters, action) = match &built.refused {
+            Some(_) => (Vec::new(), Action::Respond(Respond::page(self.failure()))),
+            None => (effects.into_filters(), action),
+        };
+        for one in &rule.matches {
+            let section = match one.at {
+                Some(at) => format!("rules[{}].matches[{at}]", rule.at),
+                None => format!("rules[{}]", rule.at),
+            };
+            let route = Route::new(self.origin.section(section), one.path.clone(), action.clone());
+            built.routes.push(Route { conditions: one.conditions.clone(), filters: filters.clone(), ..route });
+        }
+        built
+    }
+
+    /// The status in place of what can't be served.
+    fn failure(&self) -> u16 {
+        if self.key.kind == Kind::GRPCRoute { 503 } else { 500 }
+    }
+
+    /// Records why the rule is not carried out.
+    pub(super) fn refuse(&self, field: &str, fault: Fault, built: &mut BuiltRule) {
+        let message = format!("{}; requests to the rule answer {}", fault.message, self.failure());
+        let found = self.finding(Severity::Error, Reason::UnsupportedValue, field, "", message).unserved();
+        built.findings.push(found);
+        let fault = Fault::new(fault.reason, format!("Dropped Rule: {field}: {}", fault.message));
+        built.refused.get_or_insert(fault);
+    }
+
+    fn finding(&self, severity: Severity, reason: Reason, field: &str, value: &str, message: String) -> Diagnostic {
+        Diagnostic::new(severity, reason, self.origin, field, value, message)
+    }
+
+    fn filters(&self, filters: &[HTTPRouteFilter], field: &str, effects: &mut Effects, built: &mut BuiltRule) {
+        for (at, filter) in filters.iter().enumerate() {
+            let field = format!("{field}[{at}]");
+            let result = match (&*filter.r#type, filter) {
+                ("RequestHeaderModifier", HTTPRouteFilter { request_header_modifier: Some(edits), .. }) => {
+                    self.edits(edits, &format!("{field}.requestHeaderModifier"), &mut effects.request, built);
+                    Ok(())
+                }
+                ("ResponseHeaderModifier", HTTPRouteFilter { response_header_modifier: Some(edits), .. }) => {
+                    self.edits(edits, &format!("{field}.responseHeaderModifier"), &mut effects.response, built);
+                    Ok(())
+                }
+                ("RequestRedirect", HTTPRouteFilter { request_redirect: Some(redirect), .. }) => {
+                    redirect_of(redirect).map(|redirect| effects.redirect = Some(redirect))
+                }
+                ("URLRewrite", HTTPRouteFilter { url_rewrite: Some(rewrite), .. }) => effects.rewrite(rewrite),
+                ("RequestMirror", _) => {
+                    let message = "copies of requests are not built yet; the requests themselves are served".to_owned();
+                    built.findings.push(self.finding(
+                        Severity::Warning,
+                        Reason::UnsupportedValue,
+                        &field,
+                        "RequestMirror",
+                        message,
+                    ));
+                    Ok(())
+                }
+                (kind, _) => Err(format!(
+                    "expected RequestHeaderModifier, ResponseHeaderModifier, RequestRedirect or URLRewrite with its settings, found {kind}"
+                )),
+            };
+            if let Err(message) = result {
+                self.refuse(&field, Fault::new("UnsupportedValue", message), built);
+            }
+        }
+    }
+
+    fn edits(&self, modifier: &HeaderModifier, field: &str, edits: &mut Vec<FieldEdit>, built: &mut BuiltRule) {
+        let set = modifier.set.iter().enumerate().map(|(at, one)| {
+            (format!("set[{at}]"), &one.name, Some(fairway_model::Change::Set(Template::of_literal(&one.value))))
+        });
+        let add = modifier.add.iter().enumerate().map(|(at, one)| {
+            (format!("add[{at}]"), &one.name, Some(fairway_model::Change::Add(Template::of_literal(&one.value))))
+        });
+        let remove = modifier.remove.iter().enumerate().map(|(at, name)| (format!("remove[{at}]"), name, None));
+        for (part, name, change) in set.chain(add).chain(remove) {
+            let field = format!("{field}.{part}");
+            match name.as_str().try_into() {
+                Ok(valid) => {
+                    let edit = FieldEdit::new(valid, change.unwrap_or(fairway_model::Change::Remove));
+                    if edit.is_allowed() {
+                        edits.push(edit);
+                    } else {
+                        let message = "this field belongs to the connection; the edit is ignored".to_owned();
+                        let reason = Reason::UnsupportedValue;
+                        built.findings.push(self.finding(Severity::Warning, reason, &field, name, message));
+                    }
+                }
+                Err(fairway_model::InvalidName) => {
+                    let message = format!("{name:?} is no name of a field");
+                    self.refuse(&field, Fault::new("UnsupportedValue", message), built);
+                }
+            }
+        }
+    }
+
+    /// The backends of a rule, and how requests go there.
+    fn forward(&mut self, rule: &RuleText<'_>, field: &str, effects: &mut Effects, built: &mut BuiltRule) -> Action {
+        let (mut valid, mut invalid) = (Vec::<ValidBackend>::new(), 0u32);
+        // With one backend only, its filters are those of all requests.
+        let only = rule.backends.len() == 1;
+        for (at, reference) in rule.backends.iter().enumerate() {
+            let field = format!("{field}.backendRefs[{at}]");
+            let weight = u32::try_from(reference.weight.unwrap_or(1)).unwrap_or(0);
+            let found = self.backend(reference, built).and_then(|backend| match valid.first() {
+                Some(first) if first.http2 != backend.http2 => Err((
+                    Reason::UnsupportedBackend,
+                    Fault::new("UnsupportedProtocol", "the backends of a rule need the same protocol"),
+                )),
+                _ => Ok(backend),
+            });
+            match found {
+                Ok(_) if !only && !reference.filters.is_empty() => {
+                    let message = "filters of one backend among several are not built yet";
+                    self.refuse(&format!("{field}.filters"), Fault::new("UnsupportedValue", message), built);
+                }
+                Ok(backend) => {
+                    if only {
+                        self.filters(&reference.filters, &format!("{field}.filters"), effects, built);
+                    }
+                    built.backends.push((backend.key.clone(), field));
+                    valid.push(ValidBackend { weight, ..backend });
+                }
+                Err((reason, fault)) => {
+                    invalid = invalid.saturating_add(weight);
+                    let message = format!("{}; its share of the requests answers {}", fault.message, self.failure());
+                    built
+                        .findings
+                        .push(self.finding(Severity::Error, reason, &field, &reference.name, message).unserved());
+                    let fault = Fault::new(fault.reason, format!("{field}: {}", fault.message));
+                    built.unresolved.get_or_insert(fault);
+                }
+            }
+        }
+        if effects.redirect.is_some() {
+            let fault = Fault::new("UnsupportedValue", "a backend can't redirect");
+            self.refuse(&format!("{field}.backendRefs"), fault, built);
+        }
+        if rule.backends.is_empty() {
+            let message = format!("no backend; requests to the rule answer {}", self.failure());
+            built.findings.push(self.finding(
+                Severity::Warning,
+                Reason::InvalidBackend,
+                &format!("{field}.backendRefs"),
+                "",
+                message,
+            ));
+        }
+        if valid.is_empty() {
+            return Action::Respond(Respond::page(self.failure()));
+        }
+        let policy = match self.policy(rule, valid[0].http2, effects) {
+            Ok(policy) => policy,
+            Err((part, message)) => {
+                self.refuse(&format!("{field}.{part}"), Fault::new("UnsupportedValue", message), built);
+                ForwardPolicy::default()
+            }
+        };
+        let backends = match (&valid[..], invalid) {
+            ([one], 0) if one.weight > 0 => Backends::One(one.key.name()),
+            _ => {
+                let share = |one: &ValidBackend| WeightedBackend { backend: one.key.name(), weight: one.weight };
+                let list: Vec<_> = valid.iter().map(share).collect();
+                match invalid {
+                    0 => Backends::Weighted(list),
+                    // A backend that does not exist answers 503.
+                    _ if self.key.kind == Kind::GRPCRoute => Backends::Weighted(
+                        list.into_iter()
+                            .chain([WeightedBackend { backend: "invalid".into(), weight: invalid }])
+                            .collect(),
+                    ),
+                    _ => Backends::Partial { valid: list, invalid },
+                }
+            }
+        };
+        Action::Forward(Forward {
+            backends,
+            fallback: None,
+            session_cookie_path: None,
+            policy: self.policies.of(policy),
+        })
+    }
+
+    /// Follows a reference to a backend: first its kind, then permission, then existence.
+    fn backend(&self, one: &BackendReference, built: &mut BuiltRule) -> Result<ValidBackend, (Reason, Fault)> {
+        let (group, kind) = (one.group.as_deref().unwrap_or_default(), one.kind.as_deref().unwrap_or("Service"));
+        if !group.is_empty() || kind != "Service" {
+            let group = if group.is_empty() { String::new() } else { format!(" of {group}") };
+            let message = format!("expected a Service, found {kind}{group}");
+            return Err((Reason::UnsupportedBackend, Fault::new("InvalidKind", message)));
+        }
+        let namespace = one.namespace.as_deref().unwrap_or(&self.key.namespace);
+        let from = (self.key.kind, &*self.key.namespace);
+        if !grant::permits(self.objects, from, ("Service", namespace, &one.name)) {
+            let message = format!(
+                "no ReferenceGrant in namespace {namespace} lets {}s of {} refer to Service {}",
+                self.key.kind, self.key.namespace, one.name
+            );
+            return Err((Reason::ForbiddenReference, Fault::new("RefNotPermitted", message)));
+        }
+        let service = ObjectKey::new(Kind::Service, namespace, &*one.name);
+        built.services.push(service.clone());
+        let Some(port) = one.port else {
+            return Err((Reason::InvalidBackend, Fault::new("InvalidKind", "port: a Service needs a port")));
+        };
+        let key = BackendKey::of_gateway(namespace, &one.name, port);
+        let weight = 0;
+        let Some(Object::Service(object)) = self.objects.get(&service) else {
+            let stands_in = self.options.development.as_ref().is_some_and(|development| {
+                let replaced = || development.backends.keys().any(|(replaced, _)| *replaced == service);
+                (development.echo.is_some() && development.echo_for_missing) || replaced()
+            });
+            let http2 = self.key.kind == Kind::GRPCRoute;
+            let message = format!("there is no Service {namespace}/{}", one.name);
+            return if stands_in {
+                Ok(ValidBackend { key, weight, http2 })
+            } else {
+                Err((Reason::ServiceNotFound, Fault::new("BackendNotFound", message)))
+            };
+        };
+        let spec = object.spec.as_ref();
+        if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
+            let message = format!("Service {namespace}/{} is an ExternalName", one.name);
+            return Err((Reason::UnsupportedBackend, Fault::new("InvalidKind", message)));
+        }
+        let found = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default().iter().find(|it| it.port == port);
+        let http2 = match found.and_then(|port| port.app_protocol.as_deref()) {
+            Some("kubernetes.io/wss") => {
+                let message = format!("port {port} of Service {namespace}/{}: kubernetes.io/wss needs TLS", one.name);
+                return Err((Reason::UnsupportedBackend, Fault::new("UnsupportedProtocol", message)));
+            }
+            Some("kubernetes.io/h2c") => true,
+            _ => self.key.kind == Kind::GRPCRoute,
+        };
+        Ok(ValidBackend { key, weight, http2 })
+    }
+
+    /// Time limits and retries.
+    fn policy(
+        &self,
+        rule: &RuleText<'_>,
+        http2: bool,
+        effects: &mut Effects,
+    ) -> Result<ForwardPolicy, (&'static str, String)> {
+        let mut policy = ForwardPolicy {
+            max_body: ByteLimit::NONE,
+            upstream_host: effects.host.take(),
+            protocol: if http2 { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 },
+            ..ForwardPolicy::default()
+        };
+        let limit = |text: &Option<String>| -> Result<Option<Duration>, String> {
+            let Some(text) = text else { return Ok(None) };
+            let time = duration(text).ok_or_else(|| {
+                format!("{text:?} is no time: expected up to four numbers with h, m, s or ms, such as 1m30s")
+            })?;
+            Ok(Some(if time.is_zero() { ENDLESS } else { time }))
+        };
+        if let Some(timeouts) = rule.timeouts {
+            let request = limit(&timeouts.request).map_err(|why| ("timeouts.request", why))?;
+            let backend = limit(&timeouts.backend_request).map_err(|why| ("timeouts.backendRequest", why))?;
+            if let Some(time) = [request, backend].into_iter().flatten().min() {
+                (policy.read_timeout, policy.send_timeout) = (time, time);
+                policy.connect_timeout = policy.connect_timeout.min(time);
+            }
+            if let Some(request) = request {
+                policy.retry.within = Some(request);
+                // A second try after a whole period of waiting would end long after the limit.
+                policy.retry.on.timeout = backend.is_some_and(|backend| backend < request);
+            }
+        }
+        if let Some(retry) = rule.retry {
+            if retry.backoff.is_some() {
+                let message = "retries don't wait; expected no backoff".to_owned();
+                return Err(("retry.backoff", message));
+            }
+            let statuses: Vec<u16> = retry.codes.iter().filter_map(|code| u16::try_from(*code).ok()).collect();
+            let attempts = u32::try_from(retry.attempts.unwrap_or(1)).unwrap_or_default();
+            policy.retry = Retry {
+                on: RetryOn {
+                    // A status that the user lists is retried whatever the method.
+                    non_idempotent: !statuses.is_empty(),
+                    timeout: policy.retry.on.timeout && rule.timeouts.is_some_and(|it| it.backend_request.is_some()),
+                    statuses,
+                    ..RetryOn::default()
+                },
+                tries: Some(attempts.saturating_add(1)),
+                within: policy.retry.within,
+            };
+        }
+        Ok(policy)
+    }
+}
+
+impl Effects {
+    fn rewrite(&mut self, rewrite: &UrlRewrite) -> Result<(), String> {
+        if let Some(host) = &rewrite.hostname {
+            let name: fairway_model::Hostname = host.parse().map_err(|_| format!("{host:?} is no host name"))?;
+            self.host = Some(Template::of_literal(name.as_str()));
+        }
+        if let Some(path) = &rewrite.path {
+            self.path = Some(replacement(path)?);
+        }
+        Ok(())
+    }
+
+    /// In the order in which they act. Edits of the response come first, so that they apply to every answer.
+    fn into_filters(self) -> Vec<Filter> {
+        let Self { request, response, path, .. } = self;
+        let response = (!response.is_empty()).then_some(Filter::EditResponse(response));
+        let request = (!request.is_empty()).then_some(Filter::EditRequest(request));
+        [response, path.map(|with| Filter::ReplacePath { with }), request].into_iter().flatten().collect()
+    }
+}
+
+fn redirect_of(redirect: &RequestRedirect) -> Result<Redirect, String> {
+    let scheme = match redirect.scheme.as_deref() {
+        None => None,
+        Some("http") => Some(Scheme::Http),
+        Some("https") => Some(Scheme::Https),
+        Some(other) => return Err(format!("scheme: expected http or https, found {other:?}")),
+    };
+    let host = match &redirect.hostname {
+        Some(name) => Some(name.parse().map_err(|_| format!("hostname: {name:?} is no host name"))?),
+        None => None,
+    };
+    let status = match redirect.status_code.unwrap_or(302) {
+        code @ (301 | 302 | 303 | 307 | 308) => code as u16,
+        other => return Err(format!("statusCode: expected 301, 302, 303, 307 or 308, found {other}")),
+    };
+    let port = match redirect.port {
+        Some(port) => Some(u16::try_from(port).map_err(|_| format!("port: expected 1 to 65535, found {port}"))?),
+        None => None,
+    };
+    let path = redirect.path.as_ref().map(replacement).transpose()?;
+    Ok(Redirect::new(status, Location::Parts(Box::new(UrlParts { scheme, host, port, path }))))
+}
+
+fn replacement(path: &PathModifier) -> Result<PathReplacement, String> {
+    match (&*path.r#type, &path.replace_full_path, &path.replace_prefix_match) {
+        ("ReplaceFullPath", Some(text), _) => Ok(PathReplacement::Full(text.as_str().into())),
+        ("ReplacePrefixMatch", _, Some(text)) => Ok(PathReplacement::Prefix(text.as_str().into())),
+        (other, ..) => {
+            Err(format!("path: expected ReplaceFullPath or ReplacePrefixMatch with its text, found {other}"))
+        }
+    }
+}
+
+/// Whether a time limit is below another one. None at all (`0s`) is above every other.
+pub fn is_shorter(one: &str, other: &str) -> bool {
+    let limit = |text| duration(text).map(|time| if time.is_zero() { Duration::MAX } else { time });
+    limit(one).zip(limit(other)).is_some_and(|(one, other)| one < other)
+}
+
+/// A time of the Gateway API (GEP-2257); `None` if it is none.
+pub fn duration(text: &str) -> Option<Duration> {
+    let (mut rest, mut total, mut groups) = (text, Duration::ZERO, 0);
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number = u64::from_str(&rest[..digits]).ok().filter(|_| digits <= 5)?;
+        rest = &rest[digits..];
+        let (unit, length) = match rest.as_bytes() {
+            [b'm', b's', ..] => (1, 2),
+            [b'h', ..] => (3_600_000, 1),
+            [b'm', ..] => (60_000, 1),
+            [b's', ..] => (1000, 1),
+            _ => return None,
+        };
+        rest = &rest[length..];
+        total += Duration::from_millis(number * unit);
+        groups += 1;
+    }
+    (1..=4).contains(&groups).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_specified() {
+        for (text, expected) in [
+            ("500ms", Some(500)),
+            ("0s", Some(0)),
+            ("1m30s", Some(90_000)),
+            ("1h1m1s1ms", Some(3_661_001)),
+            ("", None),
+            ("5", None),
+            ("1.5s", None),
+            ("100000s", None),
+            ("1s1s1s1s1s", None),
+        ] {
+            assert_eq!(duration(text), expected.map(Duration::from_millis), "{text}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The Gateway API, kept up to date, equals a translation anew after any sequence of changes; and a bad route changes no other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fairway_model::Snapshot;
+use fairway_translate::gateway::api::{Gateway, GatewayClass, HTTPRoute, ReferenceGrant};
+use fairway_translate::objects::{Change, Object, ObjectKey, Objects};
+use fairway_translate::{Options, Translator, translate};
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const NOW: i64 = 1_767_225_600;
+const NAMESPACES: [&str; 2] = ["a", "b"];
+const HOSTS: [&str; 6] = ["a.example", "*.example", "b.c.example", "*.c.example", "*.other", "bad host"];
+const PATHS: [&str; 5] = ["/", "/foo", "/foo/", "/foo/bar", "/a%zz"];
+
+fn read<T: serde::de::DeserializeOwned + Into<Object>>(value: Value) -> Object {
+    serde_json::from_value::<T>(value).expect("a manifest").into()
+}
+
+fn metadata(namespace: usize, name: String, created: u32) -> Value {
+    json!({
+        "namespace": NAMESPACES[namespace], "name": name,
+        "creationTimestamp": format!("2026-01-01T00:00:0{created}Z"),
+    })
+}
+
+fn hosts() -> impl Strategy<Value = Vec<&'static str>> {
+    prop::collection::vec(prop::sample::select(&HOSTS[..]), 0..3)
+}
+
+fn route() -> impl Strategy<Value = Object> {
+    let rule = (0..PATHS.len(), 0..3usize, 0..3u32, 0..4u8, any::<bool>()).prop_map(|(path, kind, service, filter, far)| {
+        let kind = ["Exact", "PathPrefix", "RegularExpression"][kind];
+        let filters = match filter {
+            1 => json!([{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "A", "value": "$b"}]}}]),
+            2 => json!([{"type": "CORS", "cors": {}}]),
+            _ => json!([]),
+        };
+        json!({
+            "matches": [{"path": {"type": kind, "value": PATHS[path]}}], "filters": filters,
+            "backendRefs": [{"name": format!("s{service}"), "port": 80, "namespace": far.then_some("b")}, {"name": "s0", "port": 81}],
+        })
+    });
+    let parent = (0..2usize, 0..2u32, prop::option::of(0..4u32)).prop_map(|(namespace, name, listener)| {
+        json!({
+            "namespace": NAMESPACES[namespace], "name": format!("g{name}"),
+            "sectionName": listener.map(|listener| format!("l{listener}")),
+        })
+    });
+    (
+        (0..2usize, 0..3u32, 0..4u32),
+        hosts(),
+        prop::collection::vec(parent, 1..3),
+        prop::option::of(prop::collection::vec(rule, 0..3)),
+    )
+        .prop_map(|((namespace, name, created), hosts, parents, rules)| {
+            read::<HTTPRoute>(json!({
+                "metadata": metadata(namespace, format!("r{name}"), created),
+                "spec": {"parentRefs": parents, "hostnames": hosts, "rules": rules},
+            }))
+        })
+}
+
+fn other() -> impl Strategy<Value = Object> {
+    let listener = (0..3usize, prop::option::of(prop::sample::select(&HOSTS[..])), 0..3usize, any::<bool>());
+    let gateway = (0..2usize, 0..2u32, 0..4u32, prop::collection::vec(listener, 0..4), any::<bool>()).prop_map(
+        |(namespace, name, created, listeners, ours)| {
+            let listeners: Vec<_> = listeners
+                .into_iter()
+                .enumerate()
+                .map(|(at, (port, hostname, from, tls))| {
+                    let from = ["Same", "All", "Selector"][from];
+                    json!({
+                        "name": format!("l{at}"), "port": ([80, 8080, 443][port]), "hostname": hostname,
+                        "protocol": if tls { "HTTPS" } else { "HTTP" },
+                        "allowedRoutes": {"namespaces": {"from": from, "selector": {"matchLabels": {"in": "yes"}}}},
+                    })
+                })
+                .collect();
+            let class = if ours { "fairway" } else { "other" };
+            read::<Gateway>(json!({
+                "metadata": metadata(namespace, format!("g{name}"), created),
+                "spec": {"gatewayClassName": class, "listeners": listeners},
+            }))
+        },
+    );
+    let class = any::<bool>().prop_map(|ours| {
+        let controller = if ours { "fairway.dev/gateway" } else { "example.com/other" };
+        read::<GatewayClass>(json!({"metadata": {"name": "fairway"}, "spec": {"controllerName": controller}}))
+    });
+    let grant = (any::<bool>(), any::<bool>()).prop_map(|(right, named)| {
+        let from = json!([{
+            "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": if right { "a" } else { "c" },
+        }]);
+        let to = json!([{"group": "", "kind": "Service", "name": named.then_some("s1")}]);
+        read::<ReferenceGrant>(json!({"metadata": {"namespace": "b", "name": "g"}, "spec": {"from": from, "to": to}}))
+    });
+    let namespace = (0..2usize, any::<bool>()).prop_map(|(namespace, labelled)| {
+        let labels = if labelled { json!({"in": "yes"}) } else { json!({}) };
+        read::<Namespace>(json!({"metadata": {"name": NAMESPACES[namespace], "labels": labels}}))
+    });
+    let service = (0..2usize, 0..3u32, any::<bool>()).prop_map(|(namespace, name, h2c)| {
+        let protocol = h2c.then_some("kubernetes.io/h2c");
+        read::<Service>(json!({
+            "metadata": {"namespace": NAMESPACES[namespace], "name": format!("s{name}")},
+            "spec": {"clusterIP": "10.1.1.1", "ports": [{"port": 80, "appProtocol": protocol}, {"name": "b", "port": 81}]},
+        }))
+    });
+    let ingress =
+        (0..2usize, 0..3u32, 0..4u32, 0..3usize, 0..3usize).prop_map(|(namespace, name, created, host, path)| {
+            let backend = json!({"service": {"name": "s0", "port": {"number": 80}}});
+            let paths = json!([{"path": PATHS[path], "pathType": "Prefix", "backend": backend}]);
+            read::<Ingress>(json!({
+                "metadata": metadata(namespace, format!("r{name}"), created),
+                "spec": {"ingressClassName": "nginx", "rules": [{"host": HOSTS[host], "http": {"paths": paths}}]},
+            }))
+        });
+    prop_oneof![3 => gateway, 1 => class, 1 => grant, 1 => namespace, 2 => service, 2 => ingress]
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let object = prop_oneof![2 => route(), 3 => other()];
+    (object, prop::bool::weighted(0.25))
+        .prop_map(|(object, remove)| if remove { Change::Remove(object.key()) } else { Change::Upsert(object) })
+}
+
+fn begin() -> Vec<Change> {
+    let classes = [
+        read::<IngressClass>(json!({"metadata": {"name": "nginx"}, "spec": {"controller": "k8s.io/ingress-nginx"}})),
+        read::<GatewayClass>(
+            json!({"metadata": {"name": "fairway"}, "spec": {"controllerName": "fairway.dev/gateway"}}),
+        ),
+    ];
+    classes.map(Change::Upsert).into()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 64 } else { 1000 }))]
+
+    #[test]
+    fn keeping_up_to_date_equals_starting_anew(batches in prop::collection::vec(prop::collection::vec(change(), 1..4), 1..16)) {
+        let options = Options::default();
+        let mut translator = Translator::new(options.clone());
+        let mut objects: Objects = Objects::default();
+        begin().into_iter().for_each(|change| { objects.apply(change); });
+        let first = translator.apply(begin(), NOW);
+        let mut published = Snapshot::default().apply(first.delta);
+        let mut told: BTreeMap<ObjectKey, Arc<_>> =
+            first.statuses.into_iter().filter_map(|(key, status)| Some((key, status?))).collect();
+        for batch in batches {
+            for change in &batch {
+                objects.apply(change.clone());
+            }
+            let update = translator.apply(batch, NOW);
+            let before = published.clone();
+            published = published.apply(update.delta.clone());
+            prop_assert_eq!(&published, translator.snapshot());
+            let least = Snapshot::diff(&before, &published);
+            prop_assert_eq!(update.delta.upserts.len(), least.upserts.len(), "only what differs is published");
+            prop_assert_eq!(update.delta.removals, least.removals);
+            for (key, status) in update.statuses {
+                match status {
+                    Some(status) => prop_assert_ne!(told.insert(key, status.clone()), Some(status), "told twice"),
+                    None => prop_assert!(told.remove(&key).is_some(), "never told"),
+                }
+            }
+            let anew = translate(&objects, &options, NOW);
+            prop_assert_eq!(&published, &anew.snapshot);
+            prop_assert_eq!(&told, &anew.statuses);
+            let found: Vec<_> = translator.diagnostics().values().flatten().cloned().collect();
+            prop_assert_eq!(found, anew.diagnostics);
+        }
+    }
+}
