@@ -31,7 +31,7 @@ kind: Ingress
 metadata:
   name: risky
   annotations:
-    nginx.ingress.kubernetes.io/configuration-snippet: more_clear_headers a;
+    nginx.ingress.kubernetes.io/modsecurity-snippet: SecRuleEngine On
 ---
 apiVersion: extensions/v1beta1
 kind: Ingress
@@ -69,7 +69,7 @@ fn every_finding_names_file_line_object_field_and_value() {
     }
     for (name, verdict) in [
         ("enable-opentelemetry", "not yet"),
-        ("configuration-snippet", "refused"),
+        ("modsecurity-snippet", "refused"),
         ("rewrite-targt", "unknown"),
         ("proxy-read-timeout", "same"),
     ] {

@@ -10,6 +10,7 @@
 mod auth_request;
 mod certificate;
 mod message;
+mod snippet;
 mod target;
 
 use std::net::IpAddr;
@@ -20,11 +21,13 @@ use crate::path::{self, InvalidPath};
 use crate::{
     Action, AuthAnswer, AuthGiven, Backend, BackendName, Backends, BasicAuth, CanaryChoice, ClientAuth, ClientIdentity,
     ClientLimits, Cors, ErrorPages, ErrorResponse, Excess, ExternalAuth, FieldEdit, FieldRules, Fields, Filter,
-    Forward, Host, Protocol, Refusal, RequestView, Respond, Route, Scheme, Snapshot, TableName, Target, TooLong,
-    UpstreamProtocol, UpstreamTls, canonical_host,
+    Forward, Host, Protocol, Refusal, RequestView, Respond, Route, Scheme, Snapshot, SnippetEdits, TableName, Target,
+    TooLong, UpstreamProtocol, UpstreamTls, canonical_host,
 };
 
 pub use self::message::{Expand, RequestEdits, ResponseEdits};
+use self::snippet::Outcome;
+pub use self::snippet::{Variables, is_early};
 
 static NO_CONTENT: Respond = Respond::empty(204);
 static UNAUTHORIZED: Respond = Respond::page(401);
@@ -105,6 +108,10 @@ pub struct Scratch {
     pub location: Vec<u8>,
     /// What the answer of an authentication service contributes to the request; boxed because most requests need none.
     pub given: Option<Box<AuthGiven>>,
+    /// Variables that snippets have set; boxed because most requests have none.
+    pub variables: Option<Box<Variables>>,
+    /// The query in place of the received one, after a snippet has changed it.
+    pub query: Option<Box<[u8]>>,
     path: path::PathScratch,
     host: Vec<u8>,
     expanded: Vec<u8>,
@@ -139,6 +146,8 @@ pub struct Plan<'s> {
     edits_response: bool,
     /// Cross-origin resource sharing, if it admits the origin.
     cors: Option<&'s Cors>,
+    /// The edits of the last snippet.
+    snippet: Option<&'s SnippetEdits>,
     /// The service that has allowed the request.
     allowed_by: Option<&'s ExternalAuth>,
     /// The service that decides about the route, whether or not it was asked: the client's copies of its fields never pass.
@@ -318,6 +327,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
                 edits_request: false,
                 edits_response: false,
                 cors: None,
+                snippet: None,
                 allowed_by: None,
                 guarded_by: None,
                 exempt: false,
@@ -333,9 +343,27 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
             }
         }
     };
-    let Some(route) = plan.route else { return plan };
+    let Some(mut route) = plan.route else { return plan };
     while let Some(filter) = route.filters.get(plan.passed) {
-        if let Some(step) = apply(filter, snapshot, route, received, facts, scratch, &mut plan) {
+        let ended = match filter {
+            Filter::Snippet(snippet) => {
+                let limit = snapshot.settings().head_buffers.total as usize;
+                match snippet::run(snippet, received, limit, scratch, &mut plan) {
+                    Outcome::Next => None,
+                    Outcome::Done(step) => Some(step),
+                    Outcome::Choose => match choose_again(received, scratch, &mut plan) {
+                        Ok(Some(chosen)) => {
+                            route = chosen;
+                            continue;
+                        }
+                        Ok(None) => Some(Step::Respond(&NOT_FOUND)),
+                        Err(failure) => Some(Step::Fail(failure)),
+                    },
+                }
+            }
+            _ => apply(filter, snapshot, route, received, facts, scratch, &mut plan),
+        };
+        if let Some(step) = ended {
             plan.step = step;
             return plan;
         }
@@ -497,10 +525,23 @@ impl<'s> Plan<'s> {
 
     /// The edits that the route's filters make to the request, in order.
     pub fn request_edits(&self) -> impl Iterator<Item = &'s FieldEdit> {
-        self.passed_filters(self.edits_request).iter().flat_map(|filter| match filter {
-            Filter::EditRequest(edits) => edits,
-            _ => &[][..],
-        })
+        self.passed_filters(self.edits_request)
+            .iter()
+            .flat_map(|filter| match filter {
+                Filter::EditRequest(edits) => edits,
+                _ => &[][..],
+            })
+            .chain(self.snippet.into_iter().flat_map(|edits| &edits.request))
+    }
+
+    /// The edits of the last snippet that the request met.
+    pub fn snippet(&self) -> Option<&'s SnippetEdits> {
+        self.snippet
+    }
+
+    /// Whether anything edits fields of the request.
+    pub(crate) fn edits_request(&self) -> bool {
+        self.edits_request || self.snippet.is_some_and(|edits| !edits.request.is_empty())
     }
 
     /// The filters that the request passed, if they are needed: most routes edit nothing, and both heads ask several times.
@@ -524,6 +565,8 @@ fn find<'s, 'a, F: Fields<'a>>(
     scratch.client.decide(arrival, head, snapshot.settings(), || facts.random());
     scratch.identity = None;
     scratch.given = None;
+    scratch.variables = None;
+    scratch.query = None;
     scratch.matched.clear();
     scratch.target.clear();
     scratch.prefix.clear();
@@ -572,6 +615,23 @@ fn requested_name<'r, 'a: 'r, F: Fields<'a>>(head: &RequestView<'a, F>, scratch:
             None => canonical_host(authority.text, scratch),
         },
     }
+}
+
+/// Chooses the route of a path that a snippet has changed; its filters begin anew.
+fn choose_again<'s, 'a, F: Fields<'a>>(
+    received: &Received<'a, F>,
+    scratch: &mut Scratch,
+    plan: &mut Plan<'s>,
+) -> Result<Option<&'s Route>, Failure> {
+    let client = scratch.client.address();
+    let admits = |route: &Route| route.admits(&received.head, client);
+    plan.route = match plan.host {
+        Some(host) => host.unambiguous_route(&scratch.matched, &mut scratch.separated, admits)?,
+        None => None,
+    };
+    (plan.passed, plan.cors, plan.snippet, plan.chosen) = (0, None, None, None);
+    (plan.edits_request, plan.edits_response, plan.errors) = (false, false, None);
+    Ok(plan.route)
 }
 
 /// Applies one filter; a returned step ends the decision.
@@ -634,6 +694,16 @@ fn apply<'s, 'a, F: Fields<'a>>(
             plan.exempt = list.admits(scratch.client.address());
             None
         }
+        Filter::AccessRules(rules) => {
+            let admitted = rules.admits(scratch.client.address(), received.head.method);
+            if rules.or_auth {
+                plan.exempt = admitted;
+                return None;
+            }
+            (!admitted).then_some(Step::Respond(&FORBIDDEN))
+        }
+        // It may choose another route, so it is run by the caller.
+        Filter::Snippet(_) => None,
         Filter::BasicAuth(auth) => {
             plan.hides_credentials = true;
             (!plan.exempt).then_some(Step::Wait(Wait::Password(auth)))
@@ -684,9 +754,18 @@ fn send<'s, 'a, F: Fields<'a>>(
     if received.head.length.is_some_and(|length| !forward.policy.max_body.admits(length)) {
         return Err(Failure::BodyTooLarge);
     }
-    if let Some(query) = received.head.query().filter(|_| !plan.replaced) {
-        scratch.target.push(b'?');
-        scratch.target.extend_from_slice(query);
+    match &scratch.query {
+        Some(query) if query.is_empty() => {}
+        Some(query) => {
+            scratch.target.push(b'?');
+            scratch.target.extend_from_slice(query);
+        }
+        None => {
+            if let Some(query) = received.head.query().filter(|_| !plan.replaced) {
+                scratch.target.push(b'?');
+                scratch.target.extend_from_slice(query);
+            }
+        }
     }
     choose(forward, &received.head, facts, plan)
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BasicAuth, CaptureTemplate, ClientLimits, Cors, ErrorPages, ExternalAuth, FieldEdit, NetworkSet};
+use crate::{
+    AccessRules, BasicAuth, CaptureTemplate, ClientLimits, Cors, ErrorPages, ExternalAuth, FieldEdit, NetworkSet,
+    Snippet,
+};
 
 /// One step. A route lists its filters in the order in which they run.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -31,6 +34,8 @@ pub enum Filter {
     AccessList(AccessList),
     /// The same, but authentication by a later filter admits others too.
     AccessListOrAuth(AccessList),
+    /// Restricts access by rules in order; others get 403.
+    AccessRules(Box<AccessRules>),
     /// Demands a name and a password; others get 401. The backend doesn't get them.
     BasicAuth(Box<BasicAuth>),
     /// Lets another service decide whether the request may go on.
@@ -46,6 +51,8 @@ pub enum Filter {
     EditRequest(Vec<FieldEdit>),
     /// Edits response fields for the client. Applies to answers of later filters too.
     EditResponse(Vec<FieldEdit>),
+    /// Steps and edits that nginx text asks for. Its edits take the place of those of an earlier one.
+    Snippet(Arc<Snippet>),
 }
 
 /// Redirects plain HTTP to https on the same host and target.

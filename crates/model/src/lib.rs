@@ -60,6 +60,7 @@ mod request;
 mod route;
 mod settings;
 mod snapshot;
+mod snippet;
 mod stream;
 mod template;
 mod tls;
@@ -100,6 +101,10 @@ pub use route::{
 };
 pub use settings::{AccessLog, ForwardedHeaders, HeadBuffers, Http2Settings, LogEscape, Settings, UpstreamKeepalive};
 pub use snapshot::{Delta, Resource, ResourceName, Snapshot};
+pub use snippet::{
+    AccessRules, AfterChange, MapKey, MethodRules, PathChange, ResponseEdit, Snippet, SnippetEdits, SnippetIf,
+    SnippetStep, SnippetTest, Substitution, VariableMap,
+};
 pub use stream::{
     StreamListener, StreamLog, StreamRetry, StreamSegment, StreamSettings, StreamTemplate, StreamVariable, Transport,
 };

@@ -71,6 +71,21 @@ impl SearchRegex {
     pub fn is_match(&self, value: &[u8]) -> bool {
         self.regex.is_match(value)
     }
+
+    /// The same; calls `found` with the number of each group of the match and its text.
+    pub fn groups(&self, value: &[u8], mut found: impl FnMut(usize, Option<&[u8]>)) -> bool {
+        crate::capture::with_groups(&self.text, &self.regex, value, |groups| {
+            for group in 0..groups.len() {
+                found(group, groups.get(group).map(|(start, end)| &value[start..end]));
+            }
+        })
+        .is_some()
+    }
+
+    /// The number of its groups, the whole match not counted.
+    pub fn group_count(&self) -> usize {
+        self.regex.captures_len() - 1
+    }
 }
 
 impl FromStr for ValueRegex {

@@ -12,6 +12,7 @@ use fairway_model::{Coding, CodingRules, Compression};
 use flate2::{Compress, FlushCompress, Status};
 
 use crate::limit::{COMPRESSED, KEPT_ENCODERS};
+use crate::substitute::Substituter;
 
 /// Base-2 logarithm of the bytes that gzip looks back at; the most that it can.
 // No limit: a part of the algorithm.
@@ -50,7 +51,7 @@ impl Encoders {
             }
         };
         self.in_use.set(self.in_use.get() + 1);
-        Some(Encoder { kind: Some(kind), out: Vec::new(), home: self.clone() })
+        Some(Encoder { kind: Some(kind), substituter: None, out: Vec::new(), home: Some(self.clone()) })
     }
 
     fn gzip(&self, rules: &CodingRules) -> Compress {
@@ -74,21 +75,51 @@ impl Encoders {
 pub(crate) struct Encoder {
     /// `None` once the body has ended.
     kind: Option<Kind>,
+    /// Replaces texts before anything is encoded.
+    substituter: Option<Box<Substituter>>,
     /// Output that was not taken yet.
     out: Vec<u8>,
-    home: Rc<Encoders>,
+    /// `None` if it needs no memory to speak of.
+    home: Option<Rc<Encoders>>,
 }
 
 enum Kind {
     /// With its level.
     Gzip(u8, Compress),
     Brotli(Box<CompressorWriter<Vec<u8>>>),
+    /// No coding.
+    Plain,
 }
 
 impl Encoder {
+    /// Replaces texts only.
+    pub(crate) fn plain(substituter: Substituter) -> Self {
+        let substituter = Some(Box::new(substituter));
+        Self { kind: Some(Kind::Plain), substituter, out: Vec::new(), home: None }
+    }
+
+    /// Replaces texts before the body is encoded.
+    pub(crate) fn substituting(mut self, substituter: Substituter) -> Self {
+        self.substituter = Some(Box::new(substituter));
+        self
+    }
+
     /// Encodes more of the body.
     pub(crate) fn write(&mut self, data: &[u8]) {
+        match self.substituter.take() {
+            None => self.encode(data),
+            Some(mut substituter) => {
+                let mut text = Vec::with_capacity(data.len());
+                substituter.write(data, &mut text);
+                self.encode(&text);
+                self.substituter = Some(substituter);
+            }
+        }
+    }
+
+    fn encode(&mut self, data: &[u8]) {
         match &mut self.kind {
+            Some(Kind::Plain) => self.out.extend_from_slice(data),
             Some(Kind::Gzip(_, gzip)) => deflate(gzip, data, &mut self.out, FlushCompress::None),
             Some(Kind::Brotli(brotli)) => {
                 // Writing to memory does not fail.
@@ -107,19 +138,26 @@ impl Encoder {
                 let _ = brotli.flush();
                 self.out.append(brotli.get_mut());
             }
-            None => {}
+            Some(Kind::Plain) | None => {}
         }
     }
 
     /// Ends the body.
     pub(crate) fn finish(&mut self) {
+        if let Some(mut substituter) = self.substituter.take() {
+            let mut rest = Vec::new();
+            substituter.finish(&mut rest);
+            self.encode(&rest);
+        }
         match self.kind.take() {
             Some(Kind::Gzip(level, mut gzip)) => {
                 deflate(&mut gzip, &[], &mut self.out, FlushCompress::Finish);
-                self.home.keep(level, gzip);
+                if let Some(home) = &self.home {
+                    home.keep(level, gzip);
+                }
             }
             Some(Kind::Brotli(brotli)) => self.out.append(&mut brotli.into_inner()),
-            None => {}
+            Some(Kind::Plain) | None => {}
         }
     }
 
@@ -142,9 +180,10 @@ impl fmt::Debug for Encoder {
 
 impl Drop for Encoder {
     fn drop(&mut self) {
-        self.home.in_use.set(self.home.in_use.get() - 1);
+        let Some(home) = &self.home else { return };
+        home.in_use.set(home.in_use.get() - 1);
         if let Some(Kind::Gzip(level, gzip)) = self.kind.take() {
-            self.home.keep(level, gzip);
+            home.keep(level, gzip);
         }
     }
 }

@@ -34,6 +34,7 @@ mod remark;
 mod respond;
 mod shard;
 mod stream;
+mod substitute;
 mod timer;
 mod unreachable;
 mod upstream;

@@ -133,6 +133,10 @@ pub(crate) struct ResponseContext<'a> {
     pub(crate) cookies: &'a [u8],
     /// What compression does to the response.
     pub(crate) compressing: Compressing,
+    /// Its status.
+    pub(crate) status: u16,
+    /// Whether texts of its body are replaced.
+    pub(crate) substituting: bool,
     /// Values for the edits.
     pub(crate) values: &'a Evaluated,
     /// Fields to add.
@@ -150,6 +154,8 @@ impl<'a> ResponseContext<'a> {
             cookies: self.cookies,
             compressing: self.compressing,
             added: self.added,
+            status: self.status,
+            substituting: self.substituting,
         }
     }
 }

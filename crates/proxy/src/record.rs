@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use fairway_model::client::ClientView;
+use fairway_model::decision::Variables;
 use fairway_model::{Backend, ClientIdentity, Host, Route};
 
 use crate::http::{Fields, RequestHead, Spanned};
@@ -37,6 +38,8 @@ pub struct RequestRecord<'a> {
     pub client: &'a ClientView,
     /// The client's certificate, if the host asks for one.
     pub identity: Option<&'a ClientIdentity>,
+    /// The variables that snippets have set.
+    pub variables: Option<&'a Variables>,
     /// Canonical path; after a rewrite, the rewritten one.
     pub path: &'a [u8],
     /// The path to show in place of the received one: an authentication service judges what is forwarded.

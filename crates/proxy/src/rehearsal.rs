@@ -259,13 +259,7 @@ impl<'a> Rehearsing<'a, '_> {
         let OwnAnswer { respond, cause, redirects } = own;
         let live = &*self.rehearsal.live;
         let mut values = Evaluated::default();
-        let edits = ResponseEdits {
-            plan: self.plan,
-            rules: &live.prepared.fields,
-            cookies: b"",
-            compressing: Compressing::Never,
-            added: &[],
-        };
+        let edits = ResponseEdits::unconditional(self.plan, &live.prepared.fields);
         values.fill(&edits, |template, out| self.append(template, respond.status, out));
         let (clock, mut sent_head, mut response) = (DateClock::default(), Vec::new(), Vec::new());
         let answer = Answer {
@@ -283,6 +277,8 @@ impl<'a> Rehearsing<'a, '_> {
             plan: self.plan,
             cookies: b"",
             compressing: Compressing::Never,
+            status: respond.status,
+            substituting: false,
             values: &values,
             added: &[],
             sent_head: &mut sent_head,
@@ -350,9 +346,7 @@ impl<'a> Rehearsing<'a, '_> {
             let text = rules.server.map(|server| String::from_utf8_lossy(server).into_owned());
             put("Server", text.map_or(Effect::Remove, Effect::Set));
         }
-        let edits =
-            ResponseEdits { plan: Some(plan), rules, cookies: b"", compressing: Compressing::Never, added: &[] };
-        for edit in edits.edits() {
+        for edit in ResponseEdits::unconditional(Some(plan), rules).edits() {
             let value = |template: &Template| {
                 let mut value = Vec::new();
                 let _ = self.append(template, 0, &mut value);
@@ -401,6 +395,7 @@ impl<'a> Rehearsing<'a, '_> {
             broken_line: b"",
             client: &self.scratch.client,
             identity: self.scratch.identity.as_deref(),
+            variables: self.scratch.variables.as_deref(),
             path: &self.scratch.matched,
             judged_path: None,
             user: b"",

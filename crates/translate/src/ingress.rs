@@ -14,6 +14,7 @@ mod merge;
 mod part;
 pub(crate) mod reader;
 mod route;
+pub mod snippet;
 mod user_auth;
 mod wishes;
 

@@ -17,6 +17,10 @@ fairway_model::limits! {
             RESPONSE_HEAD: u64 = 1 << 20, Bytes, "The annotation or key counts as this much.", "";
             /// Certificates in `ca.crt`, and lists in `ca.crl`, of a Secret for TLS to backends or for client certificates.
             AUTHORITIES: usize = 64, Count, "The Secret is not used, and a finding says so.", "";
+            /// The text of a snippet. The longest in public have some 3 KiB.
+            SNIPPET: usize = 64 << 10, Bytes, "The snippet is refused as a whole, and a finding says so.", "";
+            /// Directives of a snippet.
+            SNIPPET_DIRECTIVES: usize = 1000, Count, "The snippet is refused as a whole, and a finding says so.", "";
             /// Unknown annotations of an Ingress, and unknown keys of the ConfigMap, reported one by one.
             UNKNOWN_NAMES: usize = 16, Count, "The rest are counted in one finding.", "";
             /// Findings of one object.

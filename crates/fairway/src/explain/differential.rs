@@ -127,6 +127,24 @@ const VALUES: &[(&[&str], &[&str])] = &[
     (&["auth-request-redirect"], &["$escaped_request_uri", "/a b"]),
     (&["auth-always-set-cookie"], &["true", "x"]),
     (&["auth-snippet"], &["proxy_set_header X-Forwarded-Method $request_method;", "return 200;"]),
+    (
+        &["configuration-snippet"],
+        &[
+            "more_set_headers 'X-A: $request_method'; add_header X-B $host always; proxy_hide_header X-Origin-Secret;",
+            "set $x a; if ($request_method = POST) { set $x b; return 302 /to/$x; } proxy_set_header X-Tenant $x;",
+            "allow 127.0.0.0/30; deny all;",
+            "rewrite ^/a/(.*) /b/$1 last; rewrite ^/b/(.*) /c?$1 break;",
+            "root /;",
+        ],
+    ),
+    (
+        &["server-snippet"],
+        &[
+            "add_header X-C $scheme; if ($http_x_tenant) { return 403; }",
+            "default_type text/plain; return 200 text;",
+            "x",
+        ],
+    ),
     (&["satisfy"], &["any", "all", "x"]),
     (&["enable-cors", "cors-allow-credentials"], &["true", "false", "x"]),
     (&["cors-allow-origin"], &["*", "https://a.example", "https://*.example, null", "a.example", "$http_origin"]),
@@ -188,8 +206,10 @@ const KEYS: &[(&str, &[&str])] = &[
     ("large-client-header-buffers", &["1 1k"]),
     ("max-request-headers", &["4"]),
     ("strict-validate-path-type", &["false"]),
-    ("annotations-risk-level", &["Low", "Medium", "High"]),
+    ("annotations-risk-level", &["Low", "Medium", "High", "Critical", "Critical"]),
     ("allow-snippet-annotations", &["true"]),
+    ("location-snippet", &["more_set_headers 'X-D: e'; add_header X-E f;", "x"]),
+    ("http-snippet", &["map $host $y { default a; }", "add_header X-F g;"]),
     ("upstream-keepalive-connections", &["0"]),
 ];
 

@@ -322,6 +322,15 @@ impl Teller<'_> {
             Filter::AccessListOrAuth(list) => {
                 ("access_list_or_auth", format!("admit clients {} without authentication", rule(list)))
             }
+            Filter::AccessRules(rules) => {
+                let others = if rules.or_auth { "authentication for others" } else { "answer 403 to others" };
+                ("access_rules", format!("admit clients by {} rules in order, {others}", rules.rules.len()))
+            }
+            Filter::Snippet(snippet) => {
+                let (steps, edits) = (snippet.steps.len(), &snippet.edits);
+                let edits = edits.request.len() + edits.response.len();
+                ("snippet", format!("run {steps} steps of a snippet, with {edits} edits of fields"))
+            }
             Filter::BasicAuth(auth) => (
                 "basic_auth",
                 format!("demand the name and password of one of {} users, answer 401 to others", auth.users.len()),

@@ -5,7 +5,8 @@ use crate::client::ClientView;
 use crate::field::is_same_field;
 use crate::{
     Backend, Change, ClientAuth, Compressing, ConfiguredName, ExternalAuth, FieldEdit, FieldName, FieldRules,
-    FieldSink, Fields, Host, KnownField, KnownSet, RequestView, Route, Template, TooLong, decimal,
+    FieldSink, Fields, Host, KnownField, KnownSet, RequestView, ResponseEdit, Route, Substitution, Template, TooLong,
+    decimal,
 };
 
 const CONTENT_ENCODING: FieldName<'_> = FieldName::from_static("Content-Encoding");
@@ -109,7 +110,12 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         let Self { head, rules, backend, scratch, .. } = *self;
         let error = self.plan.replaces_error();
         let client = &scratch.client;
-        let replaced = rules.replaced_in_request.known();
+        let mut replaced = rules.replaced_in_request.known();
+        if self.plan.edits_request() {
+            // What the route sets takes the place of what the proxy would write itself.
+            let set = self.plan.request_edits().filter(|edit| edit.replaces() && edit.is_allowed());
+            replaced = set.filter_map(FieldEdit::known).fold(replaced, KnownSet::with);
+        }
         if !replaced.contains(KnownField::Host) {
             match &self.forwarding.rule.policy.upstream_host {
                 Some(template) => {
@@ -239,9 +245,18 @@ pub struct ResponseEdits<'a, 's> {
     pub compressing: Compressing,
     /// Fields to add: the challenge of a 401 whose page another service sends.
     pub added: &'a [(ConfiguredName, Box<str>)],
+    /// Its status.
+    pub status: u16,
+    /// Whether texts of its body are replaced.
+    pub substituting: bool,
 }
 
 impl<'a, 's> ResponseEdits<'a, 's> {
+    /// All edits that there may be, before anything is known about the response.
+    pub fn unconditional(plan: Option<&'a Plan<'s>>, rules: &'a FieldRules) -> Self {
+        Self { plan, rules, cookies: b"", compressing: Compressing::Never, added: &[], status: 0, substituting: false }
+    }
+
     /// Whether a field of the response is replaced or removed, so that callers need not produce it.
     pub fn replaces(&self, field: KnownField) -> bool {
         self.rules.replaced_in_response.known().contains(field)
@@ -255,7 +270,13 @@ impl<'a, 's> ResponseEdits<'a, 's> {
             let name = edit.name().as_str().as_bytes();
             !rules.response.iter().any(|other| other.replaces() && other.is_about(name))
         };
-        plan.into_iter().flat_map(|plan| plan.response_edits(rules)).filter(stays).chain(&rules.response)
+        let of_snippet = self.of_snippet().iter().map(|own| &own.edit);
+        let of_route = plan.into_iter().flat_map(|plan| plan.response_edits(rules)).filter(stays);
+        of_route.chain(&rules.response).chain(of_snippet)
+    }
+
+    fn of_snippet(&self) -> &'a [ResponseEdit] {
+        self.plan.and_then(Plan::snippet).map_or(&[], |edits| &edits.response)
     }
 
     /// Writes all fields except those of framing and of the connection and those in `drop`.
@@ -282,7 +303,19 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         if self.compressing.coding().is_some() {
             dropped = dropped | REPRESENTATION;
         }
-        let of_route = || self.plan.into_iter().flat_map(|plan| plan.response_edits(rules));
+        if self.substituting {
+            dropped = dropped | REPRESENTATION;
+            if let Some(false) = self.substitution().map(|found| found.last_modified) {
+                dropped = dropped.with(KnownField::LastModified);
+            }
+        }
+        let of_snippet = self.of_snippet();
+        let media_type = if of_snippet.is_empty() { None } else { fields.get(KnownField::ContentType) };
+        let applies = |own: &&ResponseEdit| own.edit.is_allowed() && own.applies(self.status, media_type);
+        let of_route = || {
+            let own = self.plan.into_iter().flat_map(|plan| plan.response_edits(rules));
+            own.chain(of_snippet.iter().filter(applies).map(|own| &own.edit))
+        };
         let mut others = false;
         for edit in of_route().filter(|edit| edit.replaces() && edit.is_allowed()) {
             match edit.known() {
@@ -304,10 +337,33 @@ impl<'a, 's> ResponseEdits<'a, 's> {
             sink.field(name.get(), text.as_bytes());
         }
         let mut result = Ok(());
-        for edit in self.edits() {
-            result = result.and(write_edit(edit, sink, value, expand));
+        if of_snippet.is_empty() {
+            for edit in self.edits() {
+                result = result.and(write_edit(edit, sink, value, expand));
+            }
+            return result;
+        }
+        // The values come in the order of all edits, so that those of the others are passed over.
+        let before = self.edits().count() - of_snippet.len();
+        for (at, edit) in self.edits().enumerate() {
+            let own = at.checked_sub(before);
+            let applied = own.is_none_or(|at| applies(&&of_snippet[at]));
+            let later = &of_snippet[own.map_or(0, |at| at + 1)..];
+            let name = edit.name().as_str().as_bytes();
+            let stays = !later.iter().filter(applies).any(|other| other.edit.replaces() && other.edit.is_about(name));
+            if applied && stays {
+                result = result.and(write_edit(edit, sink, value, expand));
+            } else if edit.value().is_some_and(|value| value.literal().is_none()) && edit.is_allowed() {
+                value.clear();
+                let passed = edit.value().map_or(Ok(()), |template| expand.expand(template, value));
+                result = result.and(passed);
+            }
         }
         result
+    }
+
+    fn substitution(&self) -> Option<&'a Substitution> {
+        self.plan.and_then(Plan::snippet)?.substitution.as_deref()
     }
 }
 
@@ -354,6 +410,8 @@ pub(super) fn write_edit<F, S: FieldSink<F>>(
 ) -> Result<(), TooLong> {
     if let (Change::Set(template) | Change::Add(template), true) = (edit.change(), edit.is_allowed()) {
         value_of(template, expand, value)?;
+        // Blanks around a value are none of its own (RFC 9110 5.5); an empty variable may leave one.
+        let value = value.trim_ascii();
         if !value.is_empty() {
             sink.field(edit.name().get(), value);
         }

@@ -219,7 +219,7 @@ fn push_target<'a, F: Fields<'a>>(received: &Received<'a, F>, keep_slash: bool, 
     }
 }
 
-fn without_port(host: &[u8]) -> &[u8] {
+pub(super) fn without_port(host: &[u8]) -> &[u8] {
     let from = memchr::memrchr(b']', host).unwrap_or(0);
     match memchr::memrchr(b':', &host[from..]) {
         Some(colon) => &host[..from + colon],

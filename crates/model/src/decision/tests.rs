@@ -263,6 +263,7 @@ fn edits_are_data() {
         edits_request: false,
         edits_response: true,
         cors: None,
+        snippet: None,
         allowed_by: None,
         guarded_by: None,
         exempt: false,
@@ -271,8 +272,15 @@ fn edits_are_data() {
     let lines = [("x-global", "1"), ("X-Own", "2"), ("vary", "a"), ("x-gone", "3"), ("Server", "x"), ("x-kept", "4")]
         .map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes()));
     let mut out: Vec<(String, String)> = Vec::new();
-    let edits =
-        ResponseEdits { plan: Some(&plan), rules: &rules, cookies: b"", compressing: Compressing::Never, added: &[] };
+    let edits = ResponseEdits {
+        plan: Some(&plan),
+        rules: &rules,
+        cookies: b"",
+        compressing: Compressing::Never,
+        added: &[],
+        status: 200,
+        substituting: false,
+    };
     edits.write(&lines[..], KnownSet::EMPTY, &mut out, &mut Vec::new(), &mut Nothing).unwrap();
     let text: Vec<_> = out.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(text, ["vary=a", "x-kept=4", "x-own=r", "Vary=b", "X-Global=$G"]);
@@ -288,7 +296,15 @@ fn a_compressed_response_says_so_and_its_tag_is_weak() {
     }
     let written = |compressing: Compressing, tag: &str, vary: &str| {
         let rules = FieldRules::new(&Settings::default());
-        let edits = ResponseEdits { plan: None, rules: &rules, cookies: b"", compressing, added: &[] };
+        let edits = ResponseEdits {
+            plan: None,
+            rules: &rules,
+            cookies: b"",
+            compressing,
+            added: &[],
+            status: 200,
+            substituting: false,
+        };
         let lines = [("ETag", tag), ("Vary", vary), ("Accept-Ranges", "bytes"), ("Content-Length", "9")]
             .map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes()));
         let mut out: Vec<(String, String)> = Vec::new();

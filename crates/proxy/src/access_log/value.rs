@@ -289,8 +289,8 @@ fn plain(
         | Variable::ResponseField(_)
         | Variable::UpstreamField(_)
         | Variable::Argument(_)
-        | Variable::Cookie(_)
-        | Variable::Unknown(_) => return None,
+        | Variable::Cookie(_) => return None,
+        Variable::Unknown(name) => text(record.variables?.get(name)?, out),
     }
     Some(())
 }

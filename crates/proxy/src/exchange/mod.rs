@@ -63,6 +63,8 @@ pub(crate) struct Exchange<'a> {
     /// The body of the response, if it is compressed.
     compressed: Option<CompressedBody<'a>>,
     compressing: Compressing,
+    /// Whether texts of the response's body are replaced.
+    substituting: bool,
     scratch: &'a mut Scratch,
     live: &'a Live,
     /// The decision about the request; `None` before it is made, or if the request could not be read.
@@ -135,6 +137,7 @@ impl<'a> Exchange<'a> {
             http2: Some(http2),
             compressed: None,
             compressing: Compressing::Never,
+            substituting: false,
             scratch,
             live,
             plan: None,
@@ -279,6 +282,8 @@ impl<'a> Exchange<'a> {
             plan: self.plan.as_ref(),
             cookies: cookie,
             compressing: Compressing::Never,
+            status: respond.status,
+            substituting: false,
             values: response_values,
             added: &[],
             sent_head,
@@ -315,6 +320,7 @@ impl<'a> Exchange<'a> {
                 broken_line: self.client.broken_line(),
                 client: &scratch.decision.client,
                 identity: scratch.decision.identity.as_deref(),
+                variables: scratch.decision.variables.as_deref(),
                 path: &scratch.decision.matched,
                 judged_path: self.asks.map(|_| &*scratch.decision.target),
                 user: &[],

@@ -4,15 +4,17 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use fairway_model::decision::ResponseEdits;
-use fairway_model::{Compressing, Forward, Uncompressed};
+use fairway_model::{Compressing, Fields, Forward, Substitution, Uncompressed};
 
 use super::compressed::CompressedBody;
 use super::tries::Attempt;
 use super::{Exchange, Pace};
+use crate::encode::Encoder;
 use crate::error::{Failure, Side};
 use crate::http::{BodyForm, FieldsView, Framing, KnownField, Method};
 use crate::message::ResponseContext;
 use crate::reason::Reason;
+use crate::substitute::Substituter;
 use crate::timer::NEVER;
 use crate::upstream::Service;
 use crate::work::{ORDINARY, Scratch};
@@ -84,10 +86,15 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Decides whether the response is compressed, and prepares for it.
+    /// Decides whether the response is compressed and whether texts of it are replaced, and prepares for it.
     fn compressing(&mut self, method: Method) -> Compressing {
         let rules = &self.live.snapshot.settings().compression;
-        let Some(request) = self.client.head().filter(|_| !rules.is_off()) else { return Compressing::Never };
+        let edits = self.plan.and_then(|plan| plan.snippet());
+        let off = rules.is_off() || edits.is_some_and(|edits| edits.uncompressed);
+        if off && edits.is_none_or(|edits| edits.substitution.is_none()) {
+            return Compressing::Never;
+        }
+        let Some(request) = self.client.head() else { return Compressing::Never };
         let response = self.endpoint.response();
         let framing = response.parsed.framing(method);
         if framing.is_empty() {
@@ -97,14 +104,46 @@ impl Exchange<'_> {
         let fields = FieldsView { fields: response.parsed.fields(), bytes: response.bytes };
         let request = FieldsView { fields: request.parsed.fields(), bytes: request.bytes };
         let status = response.parsed.status();
-        let compressing = rules.of(request, Uncompressed { status, fields, length });
-        let Compressing::With(coding) = compressing else { return compressing };
+        let compressing =
+            if off { Compressing::Never } else { rules.of(request, Uncompressed { status, fields, length }) };
+        let substitution = edits.and_then(|edits| edits.substitution.as_deref()).filter(|found| {
+            // A body that is encoded is not searched, and a part of one or a change of protocol is left alone.
+            let plain = fields.get(KnownField::ContentEncoding).is_none_or(|coding| coding == b"identity");
+            plain && !matches!(status, 101 | 206) && found.covers(fields.get(KnownField::ContentType))
+        });
+        let substituter = substitution.map(|found| self.substituter(found));
         // As in nginx, HTTP/1.0 gets no compressed response (`gzip_http_version`).
         let form = self.client.body_form();
-        let encoder = if form == BodyForm::Close { None } else { self.facts.shard.encoders.lend(coding, rules) };
-        let Some((encoder, buffer)) = encoder.zip(self.spare.take()) else { return Compressing::NotForClient };
+        let lent = match compressing {
+            Compressing::With(coding) if form != BodyForm::Close => self.facts.shard.encoders.lend(coding, rules),
+            _ => None,
+        };
+        let compressing = match compressing {
+            Compressing::With(_) if lent.is_none() => Compressing::NotForClient,
+            compressing => compressing,
+        };
+        let substitutes = substituter.is_some();
+        let encoder = match (lent, substituter) {
+            (Some(encoder), Some(substituter)) => encoder.substituting(substituter),
+            (Some(encoder), None) => encoder,
+            (None, Some(substituter)) => Encoder::plain(substituter),
+            (None, None) => return compressing,
+        };
+        let Some(buffer) = self.spare.take() else { return Compressing::NotForClient };
+        self.substituting = substitutes;
         self.compressed = Some(CompressedBody::new(encoder, buffer, &self.facts.shard.store, form));
         compressing
+    }
+
+    /// Replaces the texts of a snippet, with values of this request.
+    fn substituter(&self, found: &Substitution) -> Substituter {
+        let pairs = found.pairs.iter().map(|(from, to)| {
+            let mut text = Vec::new();
+            // A value that would be too long is left out.
+            let _ = self.expand_template(to, &mut text);
+            (from.as_bytes().to_vec(), text)
+        });
+        Substituter::new(pairs.collect(), found.once)
     }
 
     /// Writes the head of the response with all edits applied.
@@ -118,6 +157,8 @@ impl Exchange<'_> {
             plan: self.plan.as_ref(),
             cookies: cookie,
             compressing: self.compressing,
+            status: self.status,
+            substituting: self.substituting,
             values: response_values,
             added: if replaces_error && self.status == 401 { challenge } else { &[] },
             sent_head,
@@ -130,13 +171,7 @@ impl Exchange<'_> {
     pub(super) fn evaluate_response(&mut self) {
         let mut values = std::mem::take(&mut self.scratch.response_values);
         let rules = &self.live.prepared.fields;
-        let edits = ResponseEdits {
-            plan: self.plan.as_ref(),
-            rules,
-            cookies: b"",
-            compressing: Compressing::Never,
-            added: &[],
-        };
+        let edits = ResponseEdits::unconditional(self.plan.as_ref(), rules);
         values.fill(&edits, |template, out| self.expand_template(template, out));
         self.scratch.response_values = values;
     }

@@ -217,6 +217,8 @@ mod tests {
             plan: None,
             cookies: b"",
             compressing: Compressing::Never,
+            status: 200,
+            substituting: false,
             values: &values,
             added: &[],
             sent_head: &mut sent_head,

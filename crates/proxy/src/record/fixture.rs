@@ -55,6 +55,7 @@ impl Fixture {
             peer: "10.1.2.3:4567".parse().unwrap(),
             proxied: None,
             identity: None,
+            variables: None,
             local: "127.0.0.1:8080".parse().unwrap(),
             tls: Some(TlsView {
                 protocol: "TLSv1.3",

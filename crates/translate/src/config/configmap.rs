@@ -18,6 +18,7 @@ pub use doc::configmap_markdown;
 use crate::annotation::Rules;
 use crate::diagnostic::{Diagnostic, Reason, Severity, bounded};
 use crate::limit;
+use crate::snippet::{self, HttpSnippet, LocationSnippet, MainSnippet, ServerSnippet};
 use crate::value::{
     AccessList, BrotliLevel, CommaList, ErrorStatus, FieldCount, GoDuration, GzipLevel, HeaderBuffers, HeaderName,
     HeaderNames, HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream, NginxTime, ObjectRef,
@@ -43,6 +44,10 @@ pub(crate) const ERROR_PAGES: &str = "the default backend is asked with GET, or 
 
 /// How `use-gzip` and `enable-brotli` differ.
 const NO_TRANSFORM: &str = "a response with `Cache-Control: no-transform` stays as it is, which nginx ignores";
+
+/// How snippets differ.
+const SNIPPET: &str =
+    "read as data, see [snippets](snippets.md); with a directive outside the set, nothing of the snippet is in force";
 
 /// What gzip is used for besides `text/html`.
 const GZIP_TYPES: &str = "application/atom+xml application/javascript application/x-javascript application/json application/rss+xml \
@@ -109,6 +114,11 @@ const SECRET: &str = "ssl-session-ticket-key";
 /// Whether all versions of a list are spoken.
 fn is_spoken(value: &str) -> bool {
     value.split_ascii_whitespace().all(|version| matches!(version, "TLSv1.2" | "TLSv1.3"))
+}
+
+/// Whether all of a snippet is read.
+fn is_read(spec: &KeySpec, value: &str) -> bool {
+    snippet::fault(spec.name, value).is_none()
 }
 
 /// Whether a head of this size can be had.
@@ -430,7 +440,15 @@ configmap! {
         "allow-cross-namespace-resources" => allow_cross_namespace_resources: bool = "false";
         /// Whether snippet annotations are accepted.
         "allow-snippet-annotations" => allow_snippet_annotations: bool = "false",
-            [Differs("snippets are never run: with true, an Ingress that has one answers 503, since it may hold a restriction")];
+            [Differs("snippets are read as data and never run, see [snippets](snippets.md): with true, an Ingress whose snippet can't be read answers 503")];
+        /// Directives of the `http` block, read as data.
+        "http-snippet" => http_snippet: HttpSnippet = "", [Differs(SNIPPET)], same if is_read;
+        /// Directives of each `server` block, after those of the annotation.
+        "server-snippet" => server_snippet: ServerSnippet = "", [Differs(SNIPPET)], same if is_read;
+        /// Directives of each `location` block of an Ingress, after those of the annotation.
+        "location-snippet" => location_snippet: LocationSnippet = "", [Differs(SNIPPET)], same if is_read;
+        /// Directives of the top level.
+        "main-snippet" => main_snippet: MainSnippet = "", [Differs(SNIPPET)], same if is_read;
     }
 }
 
@@ -464,6 +482,16 @@ impl GlobalConfig {
                             let message = format!("expected {}; this entry is left out", spec.syntax);
                             report(Severity::Error, Reason::InvalidConfiguration, key, entry, message);
                         }
+                        let words = if value.is_empty() { Vec::new() } else { snippet::words(key, value) };
+                        if !words.is_empty() {
+                            let message = format!("read as: {}", words.join("; "));
+                            report(Severity::Info, Reason::SnippetRead, key, "", message);
+                        }
+                        continue;
+                    }
+                    if let Some(fault) = snippet::fault(key, value) {
+                        let message = format!("refused as a whole: {fault}; nothing of it is in force");
+                        report(Severity::Error, Reason::RefusedConfiguration, key, "", message);
                         continue;
                     }
                     let then = match spec.closed {

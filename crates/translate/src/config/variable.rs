@@ -130,6 +130,11 @@ enum Absent {
     Unknown,
 }
 
+/// Whether nginx or ingress-nginx has a variable of this name that has no value here.
+pub(crate) fn has_no_value(name: &str) -> bool {
+    absent(name) != Absent::Unknown
+}
+
 /// The status of a variable without a value here.
 fn absent(name: &str) -> Absent {
     if EMPTY_THERE.contains(&name) {

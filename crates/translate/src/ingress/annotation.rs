@@ -22,10 +22,11 @@ pub use doc::annotations_markdown;
 pub use read::{IngressAnnotations, Rejected, Rules, read, screen};
 pub use table::{
     Access, Affinity, BackendTls, Balancing, CanaryRelease, ClientCertificates, CrossOrigin, ExternalAuthentication,
-    HostLevel, Logging, Proxying, Redirects, RequestLimits, Rewriting, UserAuthentication,
+    HostLevel, Logging, Proxying, Redirects, RequestLimits, Rewriting, Snippets, UserAuthentication,
 };
 
 use crate::limit;
+use crate::snippet;
 use crate::value::{BackendProtocol, RiskLevel, Size, Value};
 use crate::verdict::{Verdict, looks_like, same_words};
 
@@ -71,11 +72,19 @@ impl Spec {
     pub fn verdict_of(&self, value: &str, others: &Annotations<'_>, rules: &Rules) -> Verdict {
         match self.verdict {
             Verdict::NotYet(_) | Verdict::Refused { .. } if value.is_empty() || self.is_neutral(value) => Verdict::Same,
+            Verdict::Differs(_) if rules.snippets && snippet::fault(self.name, value).is_some() => Verdict::Refused {
+                reason: "something in it is outside the set of directives that are read",
+                instead: "what its finding names",
+            },
             verdict if is_same(self.name, value) => {
                 debug_assert!(matches!(verdict, Verdict::Differs(_)), "{}: nothing to take back", self.name);
                 Verdict::Same
             }
-            verdict => without_effect(self.name, others, rules).unwrap_or(verdict),
+            verdict => match without_effect(self.name, others, rules) {
+                Some(without) => without,
+                None if snippet::is_read(self.name, value) => Verdict::Same,
+                None => verdict,
+            },
         }
     }
 }
@@ -132,6 +141,9 @@ fn without_effect(name: &str, others: &Annotations<'_>, rules: &Rules) -> Option
         }
         "auth-secret" | "auth-secret-type" | "auth-realm" if others.value("auth-type").is_none() => {
             Some(Verdict::Harmless("without auth-type it has no effect, as in ingress-nginx"))
+        }
+        "auth-snippet" | "configuration-snippet" | "server-snippet" if !rules.snippets => {
+            Some(Verdict::Harmless("without allow-snippet-annotations it is dropped, as in ingress-nginx"))
         }
         "ssl-passthrough" if !rules.ssl_passthrough => {
             Some(Verdict::Harmless("without --enable-ssl-passthrough TLS ends at the proxy, as in ingress-nginx"))
@@ -271,7 +283,7 @@ pub struct Group {
 }
 
 /// The whole table.
-pub static GROUPS: [Group; 16] = [
+pub static GROUPS: [Group; 17] = [
     Group { title: "Matching and rewriting", specs: Rewriting::SPECS },
     Group { title: "Redirects", specs: Redirects::SPECS },
     Group { title: "Hosts", specs: HostLevel::SPECS },
@@ -282,6 +294,7 @@ pub static GROUPS: [Group; 16] = [
     Group { title: "External authentication", specs: ExternalAuthentication::SPECS },
     Group { title: "Cross-origin requests", specs: CrossOrigin::SPECS },
     Group { title: "Client certificates", specs: ClientCertificates::SPECS },
+    Group { title: "Snippets", specs: Snippets::SPECS },
     Group { title: "Talking to the backend", specs: Proxying::SPECS },
     Group { title: "TLS to the backend", specs: BackendTls::SPECS },
     Group { title: "Balancing", specs: Balancing::SPECS },
@@ -294,7 +307,7 @@ pub static GROUPS: [Group; 16] = [
 type Setter = fn(&mut IngressAnnotations, &str, &str) -> bool;
 
 /// In the order of [`GROUPS`].
-const SETTERS: [Setter; 16] = [
+const SETTERS: [Setter; 17] = [
     |all, name, text| all.rewriting.set(name, text),
     |all, name, text| all.redirects.set(name, text),
     |all, name, text| all.hosts.set(name, text),
@@ -305,6 +318,7 @@ const SETTERS: [Setter; 16] = [
     |all, name, text| all.external_auth.set(name, text),
     |all, name, text| all.cross_origin.set(name, text),
     |all, name, text| all.client_certificates.set(name, text),
+    |all, name, text| all.snippets.set(name, text),
     |all, name, text| all.proxying.set(name, text),
     |all, name, text| all.backend_tls.set(name, text),
     |all, name, text| all.balancing.set(name, text),

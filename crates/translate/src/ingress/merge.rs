@@ -28,6 +28,7 @@ use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::objects::ObjectKey;
 use crate::resource::Age;
 use crate::resource::backend::BackendKey;
+use crate::snippet::{HostLevels, LocationSnippet};
 
 /// The inputs of a host.
 pub(crate) struct HostInput<'a> {
@@ -96,6 +97,10 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
         pattern: input.pattern,
         default_backend: input.default_backend,
         backend_tls: if config.proxy_ssl_location_only { None } else { of_host() },
+        snippets: HostLevels::new(
+            config,
+            input.parts.iter().find_map(|part| part.annotations.snippets.server.as_ref()),
+        ),
     };
     let parts = input.parts.iter().zip(&backend_tls).zip(uncertified).zip(&input.user_auth);
     let commons: Vec<Common<'_>> = parts
@@ -108,6 +113,7 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
             }
         })
         .collect();
+    merging.faults(&commons);
     merging.app_root(&locations, &commons);
     if regex {
         merging.regex_mode(&locations);
@@ -350,7 +356,8 @@ impl<'a> Merging<'a> {
             let restricts = access.allow.is_some()
                 || access.deny.is_some()
                 || part.annotations.external_auth.url.is_some()
-                || part.annotations.user_auth.kind.is_some();
+                || part.annotations.user_auth.kind.is_some()
+                || part.annotations.snippets.configuration.as_ref().is_some_and(LocationSnippet::restricts);
             let strict = restricts || part.annotations.denial != Denial::None;
             let mut add = |text: Cow<'a, str>, path: Result<PathRegex, String>| match path {
                 Ok(regex) => {
@@ -506,6 +513,17 @@ impl<'a> Merging<'a> {
             let message =
                 "expected letters, digits and / - . _ only for this path type; ImplementationSpecific takes others";
             self.report(part, rule, Severity::Warning, Reason::InvalidPath, message.to_owned());
+        }
+    }
+
+    /// Reports snippets that can be read, but not together with the others of the host.
+    fn faults(&mut self, commons: &[Common<'_>]) {
+        for (part, common) in self.input.parts.iter().zip(commons) {
+            let Some(fault) = common.snippet_fault() else { continue };
+            let message = format!("{fault}; all paths of this Ingress answer 503");
+            let (severity, reason) = (Severity::Error, Reason::RefusedAnnotation);
+            let found = Diagnostic::new(severity, reason, &part.origin, "metadata.annotations", "", message).unserved();
+            self.diagnostics.entry(part.owner.key.clone()).or_default().push(found);
         }
     }
 

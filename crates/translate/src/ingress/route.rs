@@ -19,6 +19,7 @@ use crate::configmap::GlobalConfig;
 use crate::engine::shared::Shared;
 use crate::limit;
 use crate::options::Options;
+use crate::snippet::{Effect, HostLevels};
 use crate::value::{self, BackendProtocol, RedirectUrl, RetryCondition, RewriteTarget, Satisfy};
 
 /// Properties common to all routes of one host.
@@ -37,6 +38,8 @@ pub(crate) struct HostScope<'a> {
     pub(crate) default_backend: Option<&'a BackendName>,
     /// TLS to backends, from the first Ingress with a Secret for it; `None` if each Ingress decides for itself.
     pub(crate) backend_tls: Option<BackendTls>,
+    /// What snippets of the host and of the ConfigMap say.
+    pub(crate) snippets: Option<HostLevels>,
 }
 
 /// The ports that redirects may name.
@@ -73,6 +76,8 @@ pub(crate) struct Common<'a> {
     access: Option<Filter>,
     password: Option<Filter>,
     authentication: Option<Filter>,
+    /// What snippets make of the paths.
+    effect: Option<Box<Effect>>,
     denied: Option<Box<str>>,
 }
 
@@ -137,6 +142,13 @@ impl<'a> Common<'a> {
             (tls, protocol) => policies.of(&part.annotations, scope.config, protocol, tls),
         };
         let error_pages = error_pages(part, scope, policies);
+        let own = part.annotations.snippets.configuration.as_ref();
+        let effect = Effect::new(scope.snippets.as_ref(), own, scope.config);
+        let policy = match &effect {
+            Some(effect) if effect.level.changes_policy() => policies.0.of(effect.level.changed(&policy)),
+            _ => policy,
+        };
+        let unsnipped = effect.as_ref().and_then(|effect| effect.fault.clone());
         Self {
             part,
             scope,
@@ -147,10 +159,12 @@ impl<'a> Common<'a> {
             access,
             password: None,
             authentication,
+            effect,
             denied: own_denial
                 .or_else(|| scope.denied.clone())
                 .or(unreadable)
                 .or(unauthentic)
+                .or(unsnipped)
                 .or_else(|| unverifiable.cloned()),
         }
     }
@@ -203,7 +217,8 @@ impl<'a> Common<'a> {
     }
 
     fn is_logged(&self) -> bool {
-        self.part.annotations.logging.access_log != Some(false)
+        let of_snippet = self.effect.as_ref().and_then(|effect| effect.level.access_log());
+        self.part.annotations.logging.access_log != Some(false) && of_snippet != Some(false)
     }
 
     /// The answer to requests for a path that can't be matched: they must not fall through to a wider route.
@@ -215,6 +230,11 @@ impl<'a> Common<'a> {
         Route { rule: rule.into(), filters, ..Route::new(self.part.origin.section(section), path, action) }
     }
 
+    /// Why the snippets of the paths can't be in force together.
+    pub(crate) fn snippet_fault(&self) -> Option<&str> {
+        self.effect.as_ref()?.fault.as_deref()
+    }
+
     fn gate(&self, rule: &str) -> Vec<Filter> {
         let mut filters = Vec::with_capacity(3);
         filters.extend(self.error_pages.clone());
@@ -222,7 +242,10 @@ impl<'a> Common<'a> {
         match self.denied.clone().or_else(|| self.global_authentication(rule)) {
             Some(reason) => filters.push(Filter::Refuse(Refusal { reason })),
             // Before redirects and all checks: browsers send preflights without credentials, and follow no redirect.
-            None => filters.extend(cors(&self.part.annotations.cross_origin)),
+            None => {
+                filters.extend(cors(&self.part.annotations.cross_origin));
+                filters.extend(self.effect.iter().flat_map(|effect| effect.filters()));
+            }
         }
         filters
     }
@@ -344,8 +367,17 @@ impl<'a> Common<'a> {
         let authentication = self.authentication.clone().filter(|_| !exempt);
         let password = self.password.clone().filter(|_| !exempt);
         let authenticates = authentication.is_some() || password.is_some();
-        let either = self.part.annotations.access.satisfy == Some(Satisfy::Any) && authenticates;
-        let access = self.access.clone().map(|access| match access {
+        let level = self.effect.as_ref().map(|effect| &effect.level);
+        let any = level.and_then(|level| level.satisfies_any());
+        let any = any.unwrap_or(self.part.annotations.access.satisfy == Some(Satisfy::Any));
+        let either = any && authenticates;
+        let list = match &self.access {
+            Some(Filter::AccessList(list)) => Some(list),
+            _ => None,
+        };
+        let rules = level.and_then(|level| level.access(list, either));
+        let rules = rules.map(|rules| Filter::AccessRules(Box::new(rules)));
+        let access = rules.or_else(|| self.access.clone()).map(|access| match access {
             Filter::AccessList(list) if either => Filter::AccessListOrAuth(list),
             access => access,
         });

@@ -87,6 +87,8 @@ reasons! {
     UnknownConfiguration,
     /// A ConfigMap key of ingress-nginx that isn't built yet.
     UnsupportedConfiguration,
+    /// What a snippet was read as.
+    SnippetRead,
     /// A ConfigMap key of ingress-nginx that is refused for good.
     RefusedConfiguration,
     /// A ConfigMap key without effect here.

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use fairway_model::{FieldEdit, KnownField, KnownSet, Template};
+use fairway_model::{KnownField, KnownSet, Template};
 
-use super::text::{TEXT_LIMIT, all, texts};
+use super::text::{all, texts};
 use super::{HeaderName, Value, digits};
 
 /// ingress-nginx's `URLWithNginxVariableRegex`, and what else occurs in URLs. Nothing that ends a field or a request line.
@@ -139,60 +139,6 @@ fn is_structural(name: &str) -> bool {
     KnownSet::STRUCTURAL.contains(KnownField::classify(name.replace('_', "-").as_bytes()))
 }
 
-/// An `auth-snippet`, read as data: the fields that its `proxy_set_header` lines set. One with anything else isn't read at all.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct AuthSnippet(pub Vec<FieldEdit>);
-
-impl Value for AuthSnippet {
-    const SYNTAX: &'static str = "lines of `proxy_set_header NAME VALUE;` and no other directive";
-
-    fn parse(text: &str) -> Option<Self> {
-        if text.len() > TEXT_LIMIT {
-            return None;
-        }
-        let mut edits = Vec::new();
-        let mut words = Vec::new();
-        let mut rest = text.trim_start();
-        while let Some(first) = rest.chars().next() {
-            match first {
-                '#' => rest = rest.split_once('\n').map_or("", |(_, after)| after),
-                ';' => {
-                    edits.push(edit(&std::mem::take(&mut words))?);
-                    rest = &rest[1..];
-                }
-                _ => {
-                    let (word, after) = word(rest)?;
-                    words.push(word);
-                    rest = after;
-                }
-            }
-            rest = rest.trim_start();
-        }
-        (words.is_empty() && !edits.is_empty()).then_some(Self(edits))
-    }
-}
-
-/// The next word, with or without quotes. Escapes and braces stand for more than is read here, except around a variable.
-fn word(text: &str) -> Option<(String, &str)> {
-    let (word, after) = match text.chars().next()? {
-        quote @ ('"' | '\'') => {
-            let (word, after) = text[1..].split_once(quote)?;
-            (word, after.starts_with(|c: char| c.is_ascii_whitespace() || c == ';').then_some(after)?)
-        }
-        _ => text.split_at(text.find(|c: char| c.is_ascii_whitespace() || c == ';').unwrap_or(text.len())),
-    };
-    let plain = word.replace("${", "").replace('}', "");
-    let fits = word.matches("${").count() == word.matches('}').count() && !plain.contains(['\\', '{', '"', '\'']);
-    (fits && !word.contains(|c: char| c.is_control())).then(|| (word.to_owned(), after))
-}
-
-fn edit(words: &[String]) -> Option<FieldEdit> {
-    let [directive, name, value] = words else { return None };
-    let known = Template::parse(value).unknown().next().is_none();
-    let edit = FieldEdit::set(name, value).ok()?;
-    (directive == "proxy_set_header" && known && edit.is_allowed()).then_some(edit)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,31 +197,5 @@ mod tests {
             with("https://$host/start?rd=$escaped_request_uri", "rd"),
             "https://$host/start?rd=$escaped_request_uri"
         );
-    }
-
-    #[test]
-    fn snippets_are_read_whole_or_not_at_all() {
-        let read = |text: &str| AuthSnippet::parse(text).map(|snippet| snippet.0.len());
-        assert_eq!(read("proxy_set_header X-Forwarded-Method $request_method;"), Some(1));
-        assert_eq!(
-            read("# a\n  proxy_set_header X-Forwarded-Host $http_host; proxy_set_header \"X-A\" 'b ${host} c' ;\n"),
-            Some(2)
-        );
-        for bad in [
-            "",
-            "proxy_set_header X-A $host",
-            "proxy_set_header X-A;",
-            "proxy_set_header X-A a b;",
-            "proxy_set_header X-A $nope;",
-            "proxy_set_header Content-Length 5;",
-            "proxy_set_header X-A \"a\\\"b\";",
-            "proxy_set_header X-A \"a\"b;",
-            "proxy_set_header X-A $host; }",
-            "more_set_headers X-A;",
-            "if ($host) { return 200; }",
-            "proxy_set_header X-A $host; return 200;",
-        ] {
-            assert_eq!(read(bad), None, "{bad}");
-        }
     }
 }

@@ -117,7 +117,6 @@ unbuilt! {
     /// Access log file for HTTP.
     "http-access-log-path" = "": LOG_FILE;
     /// Raw nginx text.
-    "http-snippet" = "": SNIPPET;
     /// Obsolete.
     "http2-max-field-size" = "": Harmless("obsolete in nginx; large-client-header-buffers took its place");
     /// Obsolete.
@@ -130,11 +129,9 @@ unbuilt! {
         instead: "use-forwarded-headers or enable-real-ip, where another proxy hides that address",
     }; neutral "$remote_addr";
     /// Raw nginx text.
-    "location-snippet" = "": SNIPPET;
     /// Memory of Lua.
     "lua-shared-dicts" = "": Harmless("there is no Lua here");
     /// Raw nginx text.
-    "main-snippet" = "": SNIPPET;
     /// Hash tuning.
     "map-hash-bucket-size" = "64": NGINX_ONLY;
     /// Connections of one worker.
@@ -202,7 +199,6 @@ unbuilt! {
     /// Hash tuning.
     "server-name-hash-max-size" = "1024": NGINX_ONLY;
     /// Raw nginx text.
-    "server-snippet" = "": SNIPPET;
     /// Size of TLS records.
     "ssl-buffer-size" = "4k": NGINX_ONLY;
     /// Diffie-Hellman parameters.

@@ -3,12 +3,13 @@
 use super::{
     Access, Affinity, Annotations, BackendTls, Balancing, CanaryRelease, ClientCertificates, CrossOrigin, Denial,
     ExternalAuthentication, HostLevel, Known, Logging, Meanwhile, OnInvalid, Proxying, Redirects, RequestLimits,
-    UserAuthentication,
+    Snippets, UserAuthentication,
 };
 use super::{Rewriting, known, names};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::limit;
 use crate::report::external_dns;
+use crate::snippet::{self, LocationSnippet};
 use crate::value::{AuthType, BackendProtocol, ObjectRef, RiskLevel, Satisfy, Switch, Value};
 use crate::verdict::{Verdict, nearest};
 
@@ -39,6 +40,8 @@ pub struct IngressAnnotations {
     pub client_certificates: ClientCertificates,
     /// The Secret for client certificates, if there may be one.
     pub client_secret: Option<ObjectRef>,
+    /// Snippets, read as data.
+    pub snippets: Snippets,
     /// Forwarding.
     pub proxying: Proxying,
     /// TLS to backends.
@@ -70,6 +73,7 @@ impl IngressAnnotations {
             || self.client_secret.is_some()
             || self.user_auth.kind.is_some()
             || self.external_auth.url.is_some()
+            || self.snippets.configuration.as_ref().is_some_and(LocationSnippet::restricts)
             || self.denial != Denial::None
     }
 }
@@ -203,7 +207,8 @@ impl Reading<'_> {
             self.report(Severity::Info, Reason::IneffectiveAnnotation, known.name, value, message);
             return;
         }
-        if spec.name == "auth-snippet" && !self.rules.snippets {
+        let is_snippet = matches!(spec.name, "auth-snippet" | "configuration-snippet" | "server-snippet");
+        if is_snippet && !self.rules.snippets {
             let message = "ignored: allow-snippet-annotations of the ConfigMap is false".to_owned();
             self.report(Severity::Warning, Reason::RefusedAnnotation, known.name, value, message);
             return;
@@ -212,6 +217,9 @@ impl Reading<'_> {
             Verdict::Same | Verdict::Differs(_) => {
                 if !(known.set)(&mut self.out, spec.name, value) {
                     self.invalid(known, value);
+                } else if is_snippet {
+                    let message = format!("read as: {}", snippet::words(spec.name, value).join("; "));
+                    self.report(Severity::Info, Reason::SnippetRead, known.name, "", message);
                 }
             }
             Verdict::Harmless(text) => {
@@ -254,8 +262,19 @@ impl Reading<'_> {
                 Severity::Error
             }
         };
-        let message = format!("expected {}; {}", known.spec.syntax, on_invalid.consequence());
-        let found = self.report(severity, Reason::AnnotationParsingFailed, known.name, value, message);
+        let (mut reason, mut value) = (Reason::AnnotationParsingFailed, value);
+        let mut message = format!("expected {}; {}", known.spec.syntax, on_invalid.consequence());
+        if let Some(fault) = snippet::fault(known.spec.name, value) {
+            let then = if known.spec.name == "server-snippet" {
+                self.deny(Denial::Hosts, known.name, value);
+                "the hosts of this Ingress answer 503"
+            } else {
+                on_invalid.consequence()
+            };
+            (reason, value) = (Reason::RefusedAnnotation, "");
+            message = format!("refused as a whole: {fault}; {then}");
+        }
+        let found = self.report(severity, reason, known.name, value, message);
         found.unserved = on_invalid == OnInvalid::Deny;
     }
 

@@ -5,12 +5,13 @@ use fairway_model::NetworkSet;
 
 use super::{Meanwhile, OnInvalid, Scope, Spec, annotations};
 use crate::configmap::{CONNECT_RETRIED, ERROR_PAGES, RESPONSE_HEAD, TRIES};
+use crate::snippet::{AuthSnippet, LocationSnippet, ServerSnippet};
 use crate::value::{
-    AffinityKind, AffinityMode, AppRoot, AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthSecretType, AuthSnippet,
-    AuthType, AuthUrl, BackendProtocol, CanaryBehavior, CanaryHeader, CanaryPattern, CertificatePage, CommonName,
-    CookieDomain, CookieName, CookiePath, CopiedFields, CorsExposed, CorsHeaders, CorsMethods, CorsOrigins,
-    ErrorStatuses, ForwardedPrefix, HashKey, HeaderName, HostAliases, LoadBalance, NextUpstream, RedirectParam,
-    RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy, Seconds, SecretName, ServerName, ServiceName, SignInUrl,
+    AffinityKind, AffinityMode, AppRoot, AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthSecretType, AuthType,
+    AuthUrl, BackendProtocol, CanaryBehavior, CanaryHeader, CanaryPattern, CertificatePage, CommonName, CookieDomain,
+    CookieName, CookiePath, CopiedFields, CorsExposed, CorsHeaders, CorsMethods, CorsOrigins, ErrorStatuses,
+    ForwardedPrefix, HashKey, HeaderName, HostAliases, LoadBalance, NextUpstream, RedirectParam, RedirectUrl,
+    RewriteTarget, RiskLevel, SameSite, Satisfy, Seconds, SecretName, ServerName, ServiceName, SignInUrl,
     SignedSeconds, Size, Switch, TlsProtocols, Value, VerifyClient, Vhost,
 };
 use crate::verdict::Verdict::{self, Differs};
@@ -166,7 +167,7 @@ annotations! {
         "auth-always-set-cookie" => always_set_cookie: bool [Location, Low, Deny];
         /// Headers for the service, as nginx text.
         "auth-snippet" => snippet: AuthSnippet [Location, Critical, Deny]
-            = Differs("only proxy_set_header is read; a snippet with anything else denies");
+            = Differs("only proxy_set_header is read; a snippet with anything else denies, see [snippets](snippets.md)");
     }
 }
 
@@ -217,6 +218,19 @@ annotations! {
             = Differs("regexes run in linear time, so look-around and back-references are refused");
         /// Sends the certificate to backends, in ssl-client-cert.
         "auth-tls-pass-certificate-to-upstream" => pass_certificate: bool [Location, Low, Reject];
+    }
+}
+
+annotations! {
+    /// Text in nginx's language, read as data and never run, see [snippets](snippets.md). With `allow-snippet-annotations` of the
+    /// ConfigMap only; without it they are dropped.
+    pub struct Snippets {
+        /// Directives of a `location`: fields, steps and settings for the paths of the Ingress.
+        "configuration-snippet" => configuration: LocationSnippet [Location, Critical, Deny]
+            = Differs("a directive, argument or context outside the set refuses the snippet as a whole: all paths of the Ingress answer 503");
+        /// Directives of a `server`, for all paths of the hosts. The first Ingress of a host that has one decides.
+        "server-snippet" => server: ServerSnippet [Ingress, Critical, Deny]
+            = Differs("a directive, argument or context outside the set refuses the snippet as a whole: the hosts of the Ingress answer 503");
     }
 }
 

@@ -73,6 +73,8 @@ const CASES: &[(&str, &str, &str)] = &[
     ("limit-rate", "100", "100k"),
     ("limit-rate-after", "500", "500k"),
     ("enable-access-log", "false", "off"),
+    ("configuration-snippet", "more_set_headers 'X-A: b';", "proxy_pass http://a;"),
+    ("server-snippet", "if ($host = a) { return 403; }", "root /;"),
     ("enable-cors", "true", "on"),
     ("cors-allow-origin", "https://a.example, https://*.b.example:8443", "https://a.example/"),
     ("cors-allow-methods", "GET, POST", "GET;"),
@@ -132,7 +134,7 @@ const CASES: &[(&str, &str, &str)] = &[
 ];
 
 /// Annotations that aren't read by themselves: without a Secret nobody is admitted, and snippets have to be allowed.
-const NEEDS_OTHERS: [&str; 2] = ["auth-type", "auth-snippet"];
+const NEEDS_OTHERS: [&str; 4] = ["auth-type", "auth-snippet", "configuration-snippet", "server-snippet"];
 
 #[test]
 fn every_annotation_that_works_has_a_case() {
@@ -319,14 +321,19 @@ fn values_that_ask_for_what_happens_anyway_lose_nothing() {
 
 #[test]
 fn snippets_are_too_risky_then_dropped_then_deny() {
-    let snippet = [("configuration-snippet", "deny all;")];
+    let snippet = [("configuration-snippet", "deny all;\nproxy_pass http://a;")];
     let (out, diagnostics) = read_all(&snippet);
     assert_eq!((out, diagnostics[0].reason), (Err(Rejected), Reason::AnnotationTooRisky));
     let mut rules = Rules { risk_level: RiskLevel::Critical, ..Rules::default() };
     let (out, diagnostics) = read_with(&rules, &snippet);
     assert_eq!((out, diagnostics[0].severity), (Ok(IngressAnnotations::default()), Severity::Warning));
     rules.snippets = true;
-    assert_eq!(read_with(&rules, &snippet).0.expect("accepted").denial, Denial::Locations);
+    let (out, diagnostics) = read_with(&rules, &snippet);
+    assert_eq!(out.expect("accepted").denial, Denial::Locations);
+    assert!(diagnostics[0].message.starts_with("refused as a whole: line 2: proxy_pass: "), "{diagnostics:?}");
+    let (out, diagnostics) = read_with(&rules, &[("configuration-snippet", "deny all;")]);
+    assert_eq!(out.expect("accepted").denial, Denial::None);
+    assert_eq!(diagnostics[0].message, "read as: line 1: answer 403 to all");
     assert_eq!(read_with(&rules, &[("server-snippet", "x")]).0.expect("accepted").denial, Denial::Hosts);
 }
 

@@ -140,10 +140,6 @@ unbuilt! {
     "modsecurity-snippet": "ModSecurity rules" [Ingress, Critical] SNIPPET, WAF;
     /// The id of its transactions.
     "modsecurity-transaction-id": "text with nginx variables" [Ingress, High] SERVE, WAF;
-    /// Raw nginx text for each path.
-    "configuration-snippet": "nginx text" [Location, Critical] SNIPPET, SNIPPETS;
-    /// Raw nginx text for the host.
-    "server-snippet": "nginx text" [Ingress, Critical] Meanwhile::DenySnippet(Denial::Hosts), SNIPPETS;
     /// Raw nginx text for TCP and UDP.
     "stream-snippet": "nginx text" [Ingress, Critical] SERVE, SNIPPETS;
 

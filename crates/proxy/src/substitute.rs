@@ -1,0 +1,141 @@
+//! Replaces texts in a body that comes in pieces, as nginx's `sub_filter` does: in any case of letters, without looking at what was
+//! put in.
+//!
+//! Invariant: less is held back than the longest text has bytes, and only what may be the beginning of one.
+
+use std::fmt;
+
+/// Replaces texts in one body.
+pub(crate) struct Substituter {
+    /// Lower-case texts, and what takes their place.
+    pairs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Bytes that a text begins with.
+    starts: [bool; 256],
+    once: bool,
+    /// Whether the rest of the body stays.
+    done: bool,
+    held: Vec<u8>,
+}
+
+impl Substituter {
+    /// Replaces these texts, or with `once` the first occurrence of any. None of the texts is empty.
+    pub(crate) fn new(pairs: Vec<(Vec<u8>, Vec<u8>)>, once: bool) -> Self {
+        let pairs: Vec<_> = pairs.into_iter().map(|(from, to)| (from.to_ascii_lowercase(), to)).collect();
+        let mut starts = [false; 256];
+        for (from, _) in &pairs {
+            if let Some(&first) = from.first() {
+                starts[usize::from(first)] = true;
+                starts[usize::from(first.to_ascii_uppercase())] = true;
+            }
+        }
+        Self { pairs, starts, once, done: false, held: Vec::new() }
+    }
+
+    /// Passes more of the body on.
+    pub(crate) fn write(&mut self, data: &[u8], out: &mut Vec<u8>) {
+        if self.done {
+            out.extend_from_slice(data);
+            return;
+        }
+        let held;
+        let text = if self.held.is_empty() {
+            data
+        } else {
+            self.held.extend_from_slice(data);
+            held = std::mem::take(&mut self.held);
+            &held
+        };
+        let kept = self.pass(text, out);
+        self.held.extend_from_slice(kept);
+    }
+
+    /// Passes on what was held back, at the end of the body.
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.held);
+    }
+
+    /// Passes a text on except for its end, if that may be the beginning of something to replace.
+    fn pass<'t>(&mut self, mut text: &'t [u8], out: &mut Vec<u8>) -> &'t [u8] {
+        while let Some(at) = text.iter().position(|&byte| self.starts[usize::from(byte)]) {
+            out.extend_from_slice(&text[..at]);
+            text = &text[at..];
+            let begins = |from: &[u8], len: usize| text[..len].eq_ignore_ascii_case(&from[..len]);
+            let found = self.pairs.iter().find(|(from, _)| text.len() >= from.len() && begins(from, from.len()));
+            if let Some((from, to)) = found {
+                out.extend_from_slice(to);
+                text = &text[from.len()..];
+                if self.once {
+                    self.done = true;
+                    break;
+                }
+            } else if self.pairs.iter().any(|(from, _)| text.len() < from.len() && begins(from, text.len())) {
+                return text;
+            } else {
+                out.push(text[0]);
+                text = &text[1..];
+            }
+        }
+        out.extend_from_slice(text);
+        &[]
+    }
+}
+
+impl fmt::Debug for Substituter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Substituter").field("held", &self.held.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn replaced(pairs: &[(&str, &str)], once: bool, pieces: &[&[u8]]) -> String {
+        let pairs = pairs.iter().map(|(from, to)| (from.as_bytes().to_vec(), to.as_bytes().to_vec())).collect();
+        let (mut substituter, mut out) = (Substituter::new(pairs, once), Vec::new());
+        for piece in pieces {
+            substituter.write(piece, &mut out);
+        }
+        substituter.finish(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn texts_are_replaced_in_any_case_and_what_is_put_in_stays() {
+        let pairs = [("</head>", "<x></head>"), ("a", "b"), ("b", "c")];
+        assert_eq!(replaced(&pairs, false, &[b"<HEAD>A</Head>b"]), "<HEbD>b<x></head>c");
+        assert_eq!(replaced(&pairs, true, &[b"x</heAd></head>a"]), "x<x></head></head>a");
+        assert_eq!(replaced(&pairs, false, &[b"</he", b"a", b"d>", b"</head"]), "<x></head></hebd");
+        assert_eq!(replaced(&[("ab", ""), ("abc", "x")], false, &[b"abcab"]), "c");
+    }
+
+    #[test]
+    fn only_a_possible_beginning_is_held_back() {
+        let (mut substituter, mut out) = (Substituter::new(vec![(b"</head>".to_vec(), Vec::new())], false), Vec::new());
+        for (piece, so_far) in [("data: 1\n\n", "data: 1\n\n"), ("<", "data: 1\n\n"), ("/hex", "data: 1\n\n</hex")] {
+            substituter.write(piece.as_bytes(), &mut out);
+            assert_eq!(out, so_far.as_bytes());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_pieces_make_no_difference(text in "[abAB]{0,40}", cuts in prop::collection::vec(0usize..40, 0..6), once: bool) {
+            let pairs = [("aba", "<"), ("bb", ">"), ("b", "")];
+            let mut cuts: Vec<usize> = cuts.into_iter().filter(|cut| *cut < text.len()).collect();
+            cuts.sort_unstable();
+            let mut pieces = Vec::new();
+            let mut from = 0;
+            for cut in cuts {
+                pieces.push(&text.as_bytes()[from..cut]);
+                from = cut;
+            }
+            pieces.push(&text.as_bytes()[from..]);
+            // A shorter text that is complete wins over a longer one that has only begun, so texts here don't share a start.
+            let apart = [pairs[0], pairs[1]];
+            prop_assert_eq!(replaced(&apart, once, &pieces), replaced(&apart, once, &[text.as_bytes()]));
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! What the directives of one level ask for, and how levels inherit: nginx's rules, which depend on the directive.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use fairway_model::{
+    AccessRules, Body, ByteLimit, Change, FieldEdit, ForwardPolicy, MapKey, MethodRules, NetworkSet, Respond,
+    ResponseEdit, Snippet, SnippetEdits, SnippetIf, SnippetStep, SnippetTest, Substitution, Template, UpstreamTls,
+    VariableMap,
+};
+
+/// One level: what a snippet says at its top, or in a block of `if`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Level {
+    /// `proxy_hide_header`.
+    pub(super) hide: Vec<ResponseEdit>,
+    /// `proxy_pass_header`.
+    pub(super) pass: Vec<ResponseEdit>,
+    /// `more_set_headers` and `more_clear_headers`.
+    pub(super) more: Vec<ResponseEdit>,
+    /// `expires`.
+    pub(super) expires: Option<Vec<ResponseEdit>>,
+    /// `add_header`.
+    pub(super) add: Vec<ResponseEdit>,
+    /// `proxy_set_header`.
+    pub(super) set_request: Vec<FieldEdit>,
+    /// `more_set_input_headers` and `more_clear_input_headers`.
+    pub(super) input: Vec<FieldEdit>,
+    /// The rewrite phase.
+    pub(super) steps: Vec<LevelStep>,
+    /// `allow` and `deny`.
+    pub(super) rules: Vec<(bool, NetworkSet)>,
+    /// `limit_except`.
+    pub(super) except: Option<MethodRules>,
+    pub(super) substitutes: Vec<(Box<str>, Template)>,
+    pub(super) substitute_once: Option<bool>,
+    pub(super) substitute_types: Option<Vec<Box<str>>>,
+    pub(super) substitute_last_modified: Option<bool>,
+    /// `gzip off`.
+    pub(super) uncompressed: Option<bool>,
+    pub(super) access_log: Option<bool>,
+    pub(super) satisfy_any: Option<bool>,
+    pub(super) default_type: Option<Box<str>>,
+    pub(super) tls_name: Option<Box<str>>,
+    pub(super) tls_sni: Option<bool>,
+    pub(super) connect_timeout: Option<Duration>,
+    pub(super) read_timeout: Option<Duration>,
+    pub(super) send_timeout: Option<Duration>,
+    pub(super) max_body: Option<ByteLimit>,
+    pub(super) real_ip: Option<Box<str>>,
+    /// `map` and `geo`.
+    pub(super) maps: Vec<VariableMap>,
+    /// Variables that it sets.
+    pub(super) declares: BTreeSet<String>,
+    /// Variables that it uses and that no text but another snippet can declare.
+    pub(super) needs: BTreeSet<String>,
+    /// What it asks for, in plain words, with lines.
+    pub(super) words: Vec<String>,
+}
+
+/// A step, before it is known what its block inherits.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum LevelStep {
+    Plain(SnippetStep),
+    /// `return` with a text, whose type is that of the level.
+    Text(u16, Box<str>),
+    If(SnippetTest, Box<Level>),
+}
+
+impl Level {
+    /// Whether nothing is asked for.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// One level of two texts, in order.
+    pub(crate) fn joined(&self, other: &Self) -> Self {
+        let mut all = self.clone();
+        all.hide.extend_from_slice(&other.hide);
+        all.pass.extend_from_slice(&other.pass);
+        all.more.extend_from_slice(&other.more);
+        all.add.extend_from_slice(&other.add);
+        all.set_request.extend_from_slice(&other.set_request);
+        all.input.extend_from_slice(&other.input);
+        all.steps.extend_from_slice(&other.steps);
+        all.rules.extend_from_slice(&other.rules);
+        all.substitutes.extend_from_slice(&other.substitutes);
+        all.maps.extend_from_slice(&other.maps);
+        all.declares.extend(other.declares.iter().cloned());
+        all.needs.extend(other.needs.iter().cloned());
+        all.inherit_settings(other);
+        all
+    }
+
+    /// This level within another one.
+    pub(crate) fn within(&self, outer: &Self) -> Self {
+        let mut all = self.clone();
+        let inherit = |own: &mut Vec<ResponseEdit>, outer: &[ResponseEdit]| {
+            if own.is_empty() {
+                own.extend_from_slice(outer);
+            }
+        };
+        inherit(&mut all.hide, &outer.hide);
+        inherit(&mut all.pass, &outer.pass);
+        // A location that adds a field inherits no added field.
+        inherit(&mut all.add, &outer.add);
+        all.more.splice(0..0, outer.more.iter().cloned());
+        all.input.splice(0..0, outer.input.iter().cloned());
+        if all.rules.is_empty() {
+            all.rules.clone_from(&outer.rules);
+        }
+        if all.substitutes.is_empty() {
+            all.substitutes.clone_from(&outer.substitutes);
+        }
+        all.inherit_settings(outer);
+        all
+    }
+
+    /// What is set at most once.
+    fn inherit_settings(&mut self, outer: &Self) {
+        macro_rules! inherit {
+            ($($field:ident)+) => {
+                $(if self.$field.is_none() {
+                    self.$field.clone_from(&outer.$field);
+                })+
+            };
+        }
+        inherit!(expires except substitute_once substitute_types substitute_last_modified uncompressed access_log satisfy_any
+            default_type tls_name tls_sni connect_timeout read_timeout send_timeout max_body real_ip);
+    }
+
+    /// The level of a host for its locations: in ingress-nginx each location sets request fields itself, so that it inherits none.
+    pub(crate) fn for_locations(&self) -> Self {
+        Self { set_request: Vec::new(), steps: Vec::new(), ..self.clone() }
+    }
+
+    /// The names that no other level in force declares.
+    pub(crate) fn undeclared<'a>(&'a self, outer: &[&Self]) -> Option<&'a str> {
+        let declared =
+            |name: &&String| self.declares.contains(*name) || outer.iter().any(|level| level.declares.contains(*name));
+        self.needs.iter().find(|name| !declared(name)).map(String::as_str)
+    }
+
+    /// The model's form, if there is anything to do. `maps` are those of the `http` block.
+    pub(crate) fn snippet(&self, of_host: bool, maps: &[VariableMap]) -> Option<Snippet> {
+        let mut steps = self.needed_maps(maps);
+        let has_maps = !steps.is_empty();
+        steps.extend(self.steps.iter().map(|step| self.step(step)));
+        let edits = self.edits();
+        let empty = (of_host || edits.is_empty()) && (steps.is_empty() || of_host && has_maps && self.steps.is_empty());
+        let except = self.except.as_ref().filter(|_| !of_host && !steps.is_empty());
+        let methods = except.map(|except| except.methods.clone()).unwrap_or_default();
+        (!empty).then_some(Snippet { of_host, methods, steps, edits })
+    }
+
+    /// The maps that are used, each before those that use it.
+    fn needed_maps(&self, maps: &[VariableMap]) -> Vec<SnippetStep> {
+        let mut wanted: BTreeSet<&str> = self.needs.iter().map(String::as_str).collect();
+        let mut chosen = Vec::new();
+        // A map may use those before it only, so one pass from the end finds all.
+        for map in maps.iter().rev() {
+            if wanted.contains(&*map.name) {
+                let values = map.entries.iter().map(|(_, value)| value).chain([&map.source, &map.default]);
+                wanted.extend(values.flat_map(Template::unknown));
+                chosen.push(SnippetStep::Map(Box::new(map.clone())));
+            }
+        }
+        chosen.reverse();
+        chosen
+    }
+
+    fn step(&self, step: &LevelStep) -> SnippetStep {
+        match step {
+            LevelStep::Plain(step) => step.clone(),
+            LevelStep::Text(status, text) => {
+                let content_type = self.default_type.as_deref().unwrap_or("text/html").into();
+                let body = Body::Text { content_type, text: (&**text).into() };
+                SnippetStep::Respond(Respond { body, ..Respond::empty(*status) })
+            }
+            LevelStep::If(test, block) => {
+                // A block has no request fields of its own, and inherits those of its location.
+                let own = Self { set_request: self.set_request.clone(), ..block.within(self) };
+                let steps = block.steps.iter().map(|step| own.step(step)).collect();
+                SnippetStep::If(Box::new(SnippetIf { test: test.clone(), steps, edits: own.edits() }))
+            }
+        }
+    }
+
+    fn edits(&self) -> SnippetEdits {
+        let mut request: Vec<FieldEdit> = Vec::new();
+        for edit in &self.input {
+            request.retain(|other| !other.is_about(edit.name().as_str().as_bytes()));
+            request.push(edit.clone());
+        }
+        let set = |name: &[u8]| self.set_request.iter().any(|edit| edit.is_about(name));
+        request.retain(|edit| !set(edit.name().as_str().as_bytes()));
+        for (at, edit) in self.set_request.iter().enumerate() {
+            let again = self.set_request[..at].iter().any(|other| other.is_about(edit.name().as_str().as_bytes()));
+            match edit.change() {
+                // nginx sends every line that is set.
+                Change::Set(value) if again => {
+                    request.push(FieldEdit::new(edit.name().clone(), Change::Add(value.clone())));
+                }
+                _ => request.push(edit.clone()),
+            }
+        }
+        let expires = self.expires.iter().flatten();
+        let response = self.hide.iter().chain(&self.pass).chain(&self.more).chain(expires).chain(&self.add);
+        SnippetEdits {
+            request,
+            response: response.cloned().collect(),
+            substitution: (!self.substitutes.is_empty()).then(|| {
+                Box::new(Substitution {
+                    pairs: self.substitutes.clone(),
+                    once: self.substitute_once.unwrap_or(true),
+                    types: self.substitute_types.clone().unwrap_or_default(),
+                    last_modified: self.substitute_last_modified.unwrap_or_default(),
+                })
+            }),
+            uncompressed: self.uncompressed.unwrap_or_default(),
+        }
+    }
+
+    /// The address rules after those of the annotations, if there are any here.
+    pub(crate) fn access(&self, before: Option<&fairway_model::AccessList>, or_auth: bool) -> Option<AccessRules> {
+        if self.rules.is_empty() && self.except.is_none() {
+            return None;
+        }
+        let mut rules = Vec::new();
+        if let Some(list) = before {
+            if !list.deny.is_empty() {
+                rules.push((false, list.deny.clone()));
+            }
+            if let Some(allow) = &list.allow {
+                rules.extend([(true, allow.clone()), (false, everyone())]);
+            }
+        }
+        // The rules of a host are not inherited by a location that has its own.
+        rules.extend_from_slice(&self.rules);
+        let except = self.except.clone().map(|mut except| {
+            if except.rules.is_empty() {
+                except.rules.clone_from(&rules);
+            }
+            Box::new(except)
+        });
+        Some(AccessRules { rules, except, or_auth })
+    }
+
+    /// Whether anything differs in how requests are forwarded.
+    pub(crate) fn changes_policy(&self) -> bool {
+        self.connect_timeout.is_some()
+            || self.read_timeout.is_some()
+            || self.send_timeout.is_some()
+            || self.max_body.is_some()
+            || self.tls_name.is_some()
+            || self.tls_sni.is_some()
+    }
+
+    /// A policy with what is set here.
+    pub(crate) fn changed(&self, policy: &ForwardPolicy) -> ForwardPolicy {
+        let tls = policy.tls.as_ref().map(|tls| {
+            let name = self.tls_name.clone().or_else(|| tls.name.clone());
+            std::sync::Arc::new(UpstreamTls { sni: self.tls_sni.unwrap_or(tls.sni), name, ..(**tls).clone() })
+        });
+        ForwardPolicy {
+            connect_timeout: self.connect_timeout.unwrap_or(policy.connect_timeout),
+            read_timeout: self.read_timeout.unwrap_or(policy.read_timeout),
+            send_timeout: self.send_timeout.unwrap_or(policy.send_timeout),
+            max_body: self.max_body.unwrap_or(policy.max_body),
+            tls,
+            ..policy.clone()
+        }
+    }
+
+    pub(crate) fn maps(&self) -> &[VariableMap] {
+        &self.maps
+    }
+
+    pub(crate) fn access_log(&self) -> Option<bool> {
+        self.access_log
+    }
+
+    pub(crate) fn satisfies_any(&self) -> Option<bool> {
+        self.satisfy_any
+    }
+
+    pub(crate) fn real_ip(&self) -> Option<&str> {
+        self.real_ip.as_deref()
+    }
+
+    pub(crate) fn has_access_rules(&self) -> bool {
+        !self.rules.is_empty() || self.except.is_some()
+    }
+}
+
+/// All addresses.
+pub(super) fn everyone() -> NetworkSet {
+    ["0.0.0.0/0", "::/0"].iter().filter_map(|network| network.parse().ok()).collect()
+}
+
+/// Keys of a `map`, exact texts first, as nginx looks them up.
+pub(super) fn by_precedence(entries: Vec<(MapKey, Template)>) -> Vec<(MapKey, Template)> {
+    let (texts, patterns): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(key, _)| matches!(key, MapKey::Text(_)));
+    texts.into_iter().chain(patterns).collect()
+}
