@@ -21,8 +21,8 @@ use crate::path::{self, InvalidPath};
 use crate::{
     Action, AuthAnswer, AuthGiven, Backend, BackendName, Backends, BasicAuth, CanaryChoice, ClientAuth, ClientIdentity,
     ClientLimits, Cors, ErrorPages, ErrorResponse, Excess, ExternalAuth, FieldEdit, FieldRules, Fields, Filter,
-    Forward, Host, Protocol, Refusal, RequestView, Respond, Route, Scheme, Snapshot, SnippetEdits, TableName, Target,
-    TooLong, UpstreamProtocol, UpstreamTls, canonical_host,
+    Forward, Host, Protocol, Refusal, RequestView, Respond, ResponseRewrites, Route, Scheme, Snapshot, SnippetEdits,
+    TableName, Target, TooLong, UpstreamProtocol, UpstreamTls, canonical_host,
 };
 
 pub use self::message::{Expand, RequestEdits, ResponseEdits};
@@ -523,6 +523,14 @@ impl<'s> Plan<'s> {
         of_filters.chain(self.cors.into_iter().flat_map(|cors| &cors.fields))
     }
 
+    /// What the route rewrites in the response of the backend.
+    pub fn response_rewrites(&self) -> Option<&'s ResponseRewrites> {
+        self.passed_filters(self.edits_response).iter().find_map(|filter| match filter {
+            Filter::RewriteResponse(rewrites) => Some(&**rewrites),
+            _ => None,
+        })
+    }
+
     /// The edits that the route's filters make to the request, in order.
     pub fn request_edits(&self) -> impl Iterator<Item = &'s FieldEdit> {
         self.passed_filters(self.edits_request)
@@ -654,10 +662,11 @@ fn apply<'s, 'a, F: Fields<'a>>(
             plan.edits_request = true;
             None
         }
-        Filter::StrictTransportSecurity | Filter::EditResponse(_) => {
+        Filter::StrictTransportSecurity | Filter::EditResponse(_) | Filter::RewriteResponse(_) => {
             plan.edits_response = true;
             None
         }
+        Filter::Block(block) => block.refuses(&received.head).then_some(Step::Respond(&FORBIDDEN)),
         Filter::Cors(cors) => {
             plan.cors = cors.admits(&received.head).then_some(cors);
             // As in ingress-nginx, every OPTIONS is a preflight.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccessRules, BasicAuth, CaptureTemplate, ClientLimits, Cors, ErrorPages, ExternalAuth, FieldEdit, NetworkSet,
-    Snippet,
+    AccessRules, BasicAuth, CaptureTemplate, ClientLimits, Cors, ErrorPages, ExternalAuth, FieldBlock, FieldEdit,
+    NetworkSet, ResponseRewrites, Snippet,
 };
 
 /// One step. A route lists its filters in the order in which they run.
@@ -16,6 +16,8 @@ pub enum Filter {
     ErrorPages(Arc<ErrorPages>),
     /// Sets Strict-Transport-Security from the settings in responses over TLS, in place of the backend's (RFC 6797).
     StrictTransportSecurity,
+    /// Refuses requests by User-Agent and Referer with 403.
+    Block(Box<FieldBlock>),
     /// Sets the fields of cross-origin resource sharing, and answers preflights.
     Cors(Box<Cors>),
     /// Redirects plain HTTP requests to https.
@@ -47,6 +49,8 @@ pub enum Filter {
         /// What takes its place.
         with: PathReplacement,
     },
+    /// Rewrites redirects and cookies of the backend.
+    RewriteResponse(Box<ResponseRewrites>),
     /// Edits request fields for the backend.
     EditRequest(Vec<FieldEdit>),
     /// Edits response fields for the client. Applies to answers of later filters too.

@@ -43,6 +43,7 @@ mod endpoint;
 mod error_pages;
 mod external_auth;
 pub mod field;
+mod field_block;
 mod filter;
 mod host;
 mod hostname;
@@ -57,6 +58,7 @@ mod passthrough;
 pub mod path;
 mod policy;
 mod request;
+mod response_rewrite;
 mod route;
 mod settings;
 mod snapshot;
@@ -82,6 +84,7 @@ pub use endpoint::{Endpoint, EndpointSet, EndpointState, Endpoints};
 pub use error_pages::{ErrorPages, ErrorResponse};
 pub use external_auth::{AuthAnswer, AuthGiven, ExternalAuth};
 pub use field::{ConfiguredName, FieldName, InvalidName};
+pub use field_block::{BlockedValue, FieldBlock};
 pub use filter::{AccessList, Filter, HttpsRedirect, PathReplacement, Refusal, Rewrite};
 pub use host::{AmbiguousPath, Host, HostKey, Onward};
 pub use hostname::{HostPattern, Hostname, InvalidHostname, canonical_host};
@@ -95,6 +98,7 @@ pub use passthrough::Passthrough;
 pub use pattern::{SearchRegex, ValueRegex};
 pub use policy::{Bandwidth, ByteLimit, ForwardPolicy, Retry, RetryOn, UpstreamProtocol};
 pub use request::{FieldLine, FieldSink, Fields, HostAndPort, RequestView, Target};
+pub use response_rewrite::{Replacement, ResponseRewrites};
 pub use route::{
     Action, Backends, Body, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, RedirectBase, Respond,
     Route, UrlParts, WeightedBackend,

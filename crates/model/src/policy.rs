@@ -25,6 +25,9 @@ pub struct ForwardPolicy {
     /// How fast a response is sent to the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bandwidth>,
+    /// Whether a connection to an endpoint ends with its request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub close: bool,
     /// When to try another endpoint.
     pub retry: Retry,
     /// Host field to send to the endpoint in place of the client's (`upstream-vhost`).
@@ -65,6 +68,7 @@ impl Default for ForwardPolicy {
             max_body: ByteLimit::of(1 << 20),
             max_response_head: None,
             bandwidth: None,
+            close: false,
             retry: Retry::default(),
             upstream_host: None,
             tls: None,

@@ -57,7 +57,7 @@ impl<'a> UpstreamRequest<'a> {
                 auth: None,
             },
             upgrade,
-            close: live.prepared.pool.connections == 0,
+            close: live.prepared.pool.connections == 0 || forwarding.rule.policy.close,
         }
     }
 

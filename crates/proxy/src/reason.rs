@@ -83,7 +83,7 @@ reasons! {
     RateLimit = "rate_limit", "503", "The client exceeds `limit-rps` or `limit-rpm` of the route; `limit-req-status-code` sets another status.";
     ConnectionLimit = "connection_limit", "503",
         "The client has as many requests in progress as `limit-connections` of the route allows; `limit-conn-status-code` sets another status.";
-    AccessDenied = "access_denied", "403", "The client's address is not allowed by the route.";
+    AccessDenied = "access_denied", "403", "The client's address is not allowed by the route, or its User-Agent or Referer is blocked.";
     Unauthenticated = "unauthenticated", "401, 403", "The authentication service of the route (`auth-url`) did not allow the request, or name and password (`auth-type`) are missing or wrong.";
     ClientCertificate = "client_certificate", "400, 403",
         "The host asks for a client certificate (`auth-tls-secret`), and there is none, or one that could not be verified or is of another subject.";

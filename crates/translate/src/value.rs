@@ -10,6 +10,7 @@ mod coding;
 mod cors;
 mod list;
 mod network;
+mod replacement;
 mod size;
 mod text;
 mod time;
@@ -30,6 +31,7 @@ pub use list::{
     CommaList, ErrorStatuses, HeaderNames, HostAlias, HostAliases, ReplacedStatuses, UriPattern, UriPatterns,
 };
 pub use network::{AccessList, IpList};
+pub use replacement::{BlockedValues, ConnectionHeader, CookieRewrite, RedirectPart};
 pub use size::{FieldCount, HeaderBuffers, Size};
 pub use text::{
     AppRoot, CanaryHeader, CanaryPattern, CertificatePage, CommonName, CookieDomain, CookieName, CookiePath,

@@ -92,6 +92,9 @@ const VALUES: &[(&[&str], &[&str])] = &[
     // No client comes near a limit here; the tests of the proxy have some that do.
     (&["limit-rps", "limit-rpm", "limit-connections"], &["100000", "0", "-1", "x"]),
     (&["limit-burst-multiplier", "limit-rate-after"], &["3", "x"]),
+    (&["connection-proxy-header"], &["keep-alive", "x"]),
+    (&["proxy-redirect-from", "proxy-redirect-to"], &["http://web/", "off", "~x"]),
+    (&["proxy-cookie-domain", "proxy-cookie-path"], &["/a/ /", "off", "x"]),
     (&["limit-rate"], &["1000000", "x"]),
     (&["limit-allowlist"], &["127.0.0.1/32", "x"]),
     (&["default-backend"], &["first", "second", "empty", "missing"]),
@@ -171,6 +174,8 @@ const VALUES: &[(&[&str], &[&str])] = &[
 
 /// Values of the ConfigMap keys that affect responses and fields.
 const KEYS: &[(&str, &[&str])] = &[
+    ("block-user-agents", &["bad-agent/1", "~*^BAD", "~("]),
+    ("block-referers", &["http://spam.example/"]),
     ("use-forwarded-headers", &["true", "false"]),
     ("compute-full-forwarded-for", &["true"]),
     ("forwarded-for-header", &["X-Real-Client", "X-Forwarded-For"]),

@@ -7,7 +7,7 @@ use fairway_model::decision::{Failure, Plan, Step};
 use fairway_model::{
     Action, Backend, Backends, Balance, CanaryBy, CanaryChoice, ClientAuth, ClientAuthMode, ClientLimits, Cors,
     EndpointState, Endpoints, ErrorPages, ExternalAuth, Filter, Forward, Host, HostPattern, Origin, Origins, PathMatch,
-    PathReplacement, Route, Scheme, TableName, canonical_host,
+    PathReplacement, ResponseRewrites, Route, Scheme, TableName, canonical_host,
 };
 use fairway_proxy::balance::cookie;
 use fairway_proxy::reason::Cause;
@@ -192,6 +192,7 @@ impl Teller<'_> {
                 (Some(Filter::AccessList(list)), ..) => {
                     format!("the client {} is not allowed: {}", scratch.client.address(), rule(list))
                 }
+                (Some(Filter::Block(_)), ..) => "its User-Agent or Referer is blocked".to_owned(),
                 (Some(Filter::ClientLimits(limits)), ..) => client_limits(limits),
                 (Some(Filter::BasicAuth(_)), ..) => "the request has no name and password of a user".to_owned(),
                 (Some(Filter::Cors(_)), ..) => "it is a preflight of an admitted origin".to_owned(),
@@ -305,6 +306,10 @@ impl Teller<'_> {
                 let value = value.map_or("off".to_owned(), |value| format!("Strict-Transport-Security: {value}"));
                 ("strict_transport_security", format!("HSTS, over TLS only: {value}"))
             }
+            Filter::Block(block) => {
+                let (agents, referers) = (block.user_agents.len(), block.referers.len());
+                ("block", format!("answer 403 to {agents} kinds of User-Agent and {referers} of Referer"))
+            }
             Filter::Cors(cors) => ("cors", format!("answer preflights and edit response fields for {}", origins(cors))),
             Filter::HttpsRedirect(redirect) => {
                 let port = redirect.port.map(|port| format!(" on port {port}")).unwrap_or_default();
@@ -347,6 +352,7 @@ impl Teller<'_> {
             Filter::ReplacePath { with: PathReplacement::Prefix(text) } => {
                 ("replace_path", format!("replace the matched prefix of the path with {text:?}"))
             }
+            Filter::RewriteResponse(rewrites) => ("rewrite_response", response_rewrites(rewrites)),
             Filter::EditRequest(edits) => ("edit_request", format!("edit request fields: {}", names(edits))),
             Filter::EditResponse(edits) => ("edit_response", format!("edit response fields: {}", names(edits))),
         }
@@ -547,6 +553,19 @@ fn origins(cors: &Cors) -> String {
             format!("the origins {}", list.join(", "))
         }
     }
+}
+
+/// What a route rewrites in responses.
+fn response_rewrites(rewrites: &ResponseRewrites) -> String {
+    let parts = [
+        ("redirects to", &rewrites.redirect),
+        ("the Domain of cookies", &rewrites.cookie_domain),
+        ("the Path of cookies", &rewrites.cookie_path),
+    ];
+    let part = |(what, own): (&str, &Option<fairway_model::Replacement>)| {
+        own.as_ref().map(|own| format!("{what} {} to {}", own.from, own.to))
+    };
+    format!("rewrite {}", parts.into_iter().filter_map(part).collect::<Vec<_>>().join(", "))
 }
 
 /// What each client may do.

@@ -323,10 +323,18 @@ impl<'a, 's> ResponseEdits<'a, 's> {
                 None => others = true,
             }
         }
+        let rewrites = self.plan.and_then(Plan::response_rewrites);
+        let gone = dropped;
+        if let Some(rewrites) = rewrites {
+            dropped = dropped | rewrites.fields();
+        }
         sink.forward(fields, dropped, |_, name| {
             rules.replaced_in_response.has_other(name)
                 || (others && of_route().any(|edit| edit.replaces() && edit.is_allowed() && edit.is_about(name)))
         });
+        if let Some(rewrites) = rewrites {
+            rewrites.write(fields, gone, sink, value);
+        }
         if self.compressing.varies() {
             self.write_coding(fields, dropped, sink, value);
         }

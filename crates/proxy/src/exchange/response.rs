@@ -75,6 +75,7 @@ impl Exchange<'_> {
             let shard = &self.facts.shard;
             if let Some(up) = self.endpoint.take_reusable(method)
                 && !shard.is_draining()
+                && !forward.policy.close
             {
                 let limits = &self.live.prepared.pool;
                 shard.upstreams.pool.borrow_mut().put(up, shard.timers.now(), limits);

@@ -20,10 +20,10 @@ use crate::diagnostic::{Diagnostic, Reason, Severity, bounded};
 use crate::limit;
 use crate::snippet::{self, HttpSnippet, LocationSnippet, MainSnippet, ServerSnippet};
 use crate::value::{
-    AccessList, BrotliLevel, CommaList, ErrorStatus, FieldCount, GoDuration, GzipLevel, HeaderBuffers, HeaderName,
-    HeaderNames, HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream, NginxTime, ObjectRef,
-    ReplacedStatuses, RiskLevel, Seconds, SessionTicketKey, Size, Text, TlsCiphers, TlsGroups, TlsProtocols,
-    UriPatterns, UserAgents, Value, WorkerProcesses,
+    AccessList, BlockedValues, BrotliLevel, CommaList, CookieRewrite, ErrorStatus, FieldCount, GoDuration, GzipLevel,
+    HeaderBuffers, HeaderName, HeaderNames, HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream,
+    NginxTime, ObjectRef, RedirectPart, ReplacedStatuses, RiskLevel, Seconds, SessionTicketKey, Size, Text, TlsCiphers,
+    TlsGroups, TlsProtocols, UriPatterns, UserAgents, Value, WorkerProcesses,
 };
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
@@ -41,6 +41,17 @@ pub(crate) const RESPONSE_HEAD: &str = "heads of up to 128 KiB pass whatever is 
 /// How `custom-http-errors` differs, annotation and key.
 pub(crate) const ERROR_PAGES: &str = "the default backend is asked with GET, or HEAD, and without the request's body; where it has no endpoint, or fails, \
      errors stay what they are, and ingress-nginx makes 404 or 502 of them; calls of gRPC keep their own errors";
+
+/// How rewrites of redirects and cookies differ, annotation and key.
+pub(crate) const REWRITE: &str = "plain texts only: a value with variables, quotes or a regex is reported and not used";
+
+/// How blocking by headers differs.
+const BLOCK: &str = "regexes run in linear time: one with look-around or back-references is reported and left out";
+
+/// Whether all entries can be read.
+fn blocks(value: &str) -> bool {
+    BlockedValues::parse(value).is_some_and(|blocked| blocked.left_out().is_empty())
+}
 
 /// How `use-gzip` and `enable-brotli` differ.
 const NO_TRANSFORM: &str = "a response with `Cache-Control: no-transform` stays as it is, which nginx ignores";
@@ -250,6 +261,18 @@ configmap! {
         "proxy-buffer-size" => proxy_buffer_size: Size = "4k", [Differs(RESPONSE_HEAD)], same if |_, value| fits(value);
         /// Restricts the annotations `proxy-ssl-*` to the paths of their own Ingress; otherwise they apply to the host.
         "proxy-ssl-location-only" => proxy_ssl_location_only: bool = "false";
+        /// The start of URLs in Location and Refresh of backends' responses that `proxy-redirect-to` replaces.
+        "proxy-redirect-from" => proxy_redirect_from: RedirectPart = "off",
+            [Differs(REWRITE)], same if |_, value| RedirectPart::parse(value).is_some();
+        /// What takes its place.
+        "proxy-redirect-to" => proxy_redirect_to: RedirectPart = "off",
+            [Differs(REWRITE)], same if |_, value| RedirectPart::parse(value).is_some();
+        /// The Domain of backends' cookies to replace, and what takes its place.
+        "proxy-cookie-domain" => proxy_cookie_domain: CookieRewrite = "off",
+            [Differs(REWRITE)], same if |_, value| CookieRewrite::parse(value).is_some();
+        /// The start of the Path of backends' cookies to replace, and what takes its place.
+        "proxy-cookie-path" => proxy_cookie_path: CookieRewrite = "off",
+            [Differs(REWRITE)], same if |_, value| CookieRewrite::parse(value).is_some();
         /// Failures after which another endpoint is tried.
         "proxy-next-upstream" => proxy_next_upstream: NextUpstream = "error timeout",
             [Differs(CONNECT_RETRIED)];
@@ -320,6 +343,11 @@ configmap! {
         /// Client networks that are denied on paths to which no other list applies.
         "block-cidrs" => block: AccessList = "",
             else AccessList::Unreadable, "paths without a list of their own answer 503";
+
+        /// Values of User-Agent that get 403.
+        "block-user-agents" => block_user_agents: BlockedValues = "", [Differs(BLOCK)], same if |_, value| blocks(value);
+        /// Values of Referer that get 403.
+        "block-referers" => block_referers: BlockedValues = "", [Differs(BLOCK)], same if |_, value| blocks(value);
 
         /// Status of requests over `limit-rps` or `limit-rpm`.
         "limit-req-status-code" => limit_req_status: ErrorStatus = "503";

@@ -20,7 +20,7 @@ use super::canary::{self, Main};
 use super::client_auth::ClientAuth;
 use super::guard::guard;
 use super::part::{Part, PathKind, PathRule, Target};
-use super::route::{Common, HostScope, Leads, Policies, RedirectPorts, built_in_gate, denial};
+use super::route::{Common, HostScope, Leads, Policies, RedirectPorts, block, built_in_gate, denial};
 use super::user_auth::UserAuth;
 use crate::annotation::Denial;
 use crate::configmap::GlobalConfig;
@@ -336,7 +336,8 @@ impl<'a> Merging<'a> {
                 ..Redirect::new(301, RedirectLocation::AppendSlash)
             });
             let origin = location.part.origin.section(location.rule.section());
-            let filters = vec![Filter::StrictTransportSecurity];
+            let mut filters = vec![Filter::StrictTransportSecurity];
+            filters.extend(block(self.input.config));
             self.routes.push(Route { rule: location.rule.text.clone(), filters, ..Route::new(origin, path, action) });
         }
     }
@@ -491,7 +492,8 @@ impl<'a> Merging<'a> {
         let Ok(path) = PathMatch::exact("/") else { return };
         let location = RedirectLocation::AppRoot(target.as_str().into());
         let action = Action::Redirect(Redirect::new(302, location));
-        self.routes.push(Route::new(part.origin.section(section), path, action));
+        let filters = block(self.input.config).into_iter().collect();
+        self.routes.push(Route { filters, ..Route::new(part.origin.section(section), path, action) });
     }
 
     /// The health check of cloud load balancers, unless a user has defined the path.

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use fairway_model::{
     AccessList, Action, BackendName, Backends, Bandwidth, BasicAuth, Body, ByteLimit, ClientLimits, Cors, ErrorPages,
-    Filter, Forward, ForwardPolicy, HostPattern, HttpsRedirect, Location, Origins, PathMatch, Redirect, RedirectBase,
-    Refusal, RequestRate, Respond, Retry, RetryOn, Rewrite, Route, Template, UpstreamProtocol, UpstreamTls,
+    FieldBlock, Filter, Forward, ForwardPolicy, HostPattern, HttpsRedirect, Location, Origins, PathMatch, Redirect,
+    RedirectBase, Refusal, Replacement, RequestRate, Respond, ResponseRewrites, Retry, RetryOn, Rewrite, Route,
+    Template, UpstreamProtocol, UpstreamTls,
 };
 
 use super::backend_tls::BackendTls;
@@ -20,7 +21,7 @@ use crate::engine::shared::Shared;
 use crate::limit;
 use crate::options::Options;
 use crate::snippet::{Effect, HostLevels};
-use crate::value::{self, BackendProtocol, RedirectUrl, RetryCondition, RewriteTarget, Satisfy};
+use crate::value::{self, BackendProtocol, ConnectionHeader, RedirectUrl, RetryCondition, RewriteTarget, Satisfy};
 
 /// Properties common to all routes of one host.
 pub(crate) struct HostScope<'a> {
@@ -203,6 +204,9 @@ impl<'a> Common<'a> {
             };
             filters.push(Filter::Rewrite(rewrite.into()));
         }
+        if matches!(action, Action::Forward(_)) {
+            filters.extend(self.response_rewrites());
+        }
         filters.shrink_to_fit();
         let access_log = self.is_logged();
         Route { rule: rule.into(), filters, access_log, ..Route::new(self.part.origin.section(section), path, action) }
@@ -216,6 +220,18 @@ impl<'a> Common<'a> {
         Route { rule: "/".into(), filters, access_log: self.is_logged(), ..Route::new(origin, path, action) }
     }
 
+    fn response_rewrites(&self) -> Option<Filter> {
+        let (own, config) = (&self.part.annotations.proxying, self.scope.config);
+        let from = own.redirect_from.as_ref().unwrap_or(&config.proxy_redirect_from).text();
+        let to = own.redirect_to.as_ref().unwrap_or(&config.proxy_redirect_to).text();
+        let rewrites = ResponseRewrites {
+            redirect: from.zip(to).map(|(from, to)| Replacement { from: from.into(), to: to.into() }),
+            cookie_domain: own.cookie_domain.as_ref().unwrap_or(&config.proxy_cookie_domain).replacement(),
+            cookie_path: own.cookie_path.as_ref().unwrap_or(&config.proxy_cookie_path).replacement(),
+        };
+        (!rewrites.is_empty()).then(|| Filter::RewriteResponse(rewrites.into()))
+    }
+
     fn is_logged(&self) -> bool {
         let of_snippet = self.effect.as_ref().and_then(|effect| effect.level.access_log());
         self.part.annotations.logging.access_log != Some(false) && of_snippet != Some(false)
@@ -225,6 +241,7 @@ impl<'a> Common<'a> {
     pub(crate) fn refused(&self, section: &str, rule: &str, path: PathMatch, reason: String) -> Route {
         let mut filters: Vec<Filter> = self.error_pages.clone().into_iter().collect();
         filters.push(Filter::StrictTransportSecurity);
+        filters.extend(block(self.scope.config));
         filters.push(Filter::Refuse(Refusal { reason: reason.into() }));
         let action = Action::Respond(Respond::page(503));
         Route { rule: rule.into(), filters, ..Route::new(self.part.origin.section(section), path, action) }
@@ -239,6 +256,7 @@ impl<'a> Common<'a> {
         let mut filters = Vec::with_capacity(3);
         filters.extend(self.error_pages.clone());
         filters.push(Filter::StrictTransportSecurity);
+        filters.extend(block(self.scope.config));
         match self.denied.clone().or_else(|| self.global_authentication(rule)) {
             Some(reason) => filters.push(Filter::Refuse(Refusal { reason })),
             // Before redirects and all checks: browsers send preflights without credentials, and follow no redirect.
@@ -474,6 +492,16 @@ fn access(annotations: &IngressAnnotations, config: &GlobalConfig) -> (Option<Fi
     (Some(Filter::AccessList(list)), None)
 }
 
+/// The filter of User-Agent and Referer, which comes before everything else.
+pub(crate) fn block(config: &GlobalConfig) -> Option<Filter> {
+    let (user_agents, referers) = (&config.block_user_agents.values, &config.block_referers.values);
+    if user_agents.is_empty() && referers.is_empty() {
+        return None;
+    }
+    let block = FieldBlock { user_agents: user_agents.clone(), referers: referers.clone() };
+    Some(Filter::Block(block.into()))
+}
+
 /// The limits for the clients of an Ingress.
 fn limits(part: &Part, config: &GlobalConfig) -> Option<Filter> {
     let limits = &part.annotations.limits;
@@ -518,6 +546,7 @@ pub(crate) fn built_in_gate(
     let errors = error_filter(statuses, pass, None, default_backend, || policies.plain(config));
     let mut filters: Vec<Filter> = errors.into_iter().collect();
     filters.push(Filter::StrictTransportSecurity);
+    filters.extend(block(config));
     match &config.block {
         value::AccessList::Unset => {}
         value::AccessList::Networks(deny) => {
@@ -599,6 +628,7 @@ fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPol
         },
         upstream_host: proxying.vhost.as_ref().map(|vhost| Template::parse(vhost.as_str())),
         bandwidth: bandwidth(annotations, config),
+        close: proxying.connection == Some(ConnectionHeader::Close),
         tls: None,
         protocol: UpstreamProtocol::default(),
     }

@@ -21,7 +21,6 @@ const GEO: Verdict = NotYet("there are no geographic variables yet; they are emp
 const TRACING: Verdict = NotYet("tracing isn't built yet");
 const GLOBAL_AUTH: Verdict = NotYet("global authentication isn't built yet: with global-auth-url paths answer 503");
 const SYSLOG: Verdict = NotYet("logs go to standard output and standard error only");
-const PASS: Verdict = NotYet("redirects and cookies of backends pass as they are");
 
 /// A row is `"key" = "default": verdict`, and `restricts` where the key keeps requests out.
 macro_rules! unbuilt {
@@ -52,20 +51,16 @@ unbuilt! {
     "access-log-path" = "/var/log/nginx/access.log": LOG_FILE;
     /// A path to which requests for `/` are redirected.
     "app-root" = "": NEVER_USED;
-    /// Values of Referer that get 403.
-    "block-referers" = "": NotYet("requests aren't blocked by Referer yet"), restricts;
-    /// Values of User-Agent that get 403.
-    "block-user-agents" = "": NotYet("requests aren't blocked by User-Agent yet"), restricts;
     /// Memory for a request body.
     "client-body-buffer-size" = "8k": BUFFERS;
     /// Clients with a debug log.
     "debug-connections" = "": NGINX_ONLY;
     /// Content type of Fairway's own responses.
-    "default-type" = "text/html": NotYet("our own answers say their type themselves");
+    "default-type" = "text/html": Harmless("each answer of the proxy itself has the type of its body");
     /// Skips IPv6 addresses in DNS.
     "disable-ipv6-dns" = "": NotYet("both kinds of addresses are looked up");
     /// Logs requests that the built-in default backend answers.
-    "enable-access-log-for-default-backend" = "false": NotYet("they are logged like all others");
+    "enable-access-log-for-default-backend" = "false": Harmless("requests that no host takes are always logged");
     /// Writes files asynchronously.
     "enable-aio-write" = "true": NGINX_ONLY;
     /// Logs requests to the authentication service.
@@ -174,22 +169,17 @@ unbuilt! {
     "proxy-buffers-number" = "4": BUFFERS;
     /// Size of the buffers that may be in use at a time.
     "proxy-busy-buffers-size" = "": BUFFERS;
-    /// Rewrites the Domain of cookies.
-    "proxy-cookie-domain" = "off": PASS;
-    /// Rewrites the Path of cookies.
-    "proxy-cookie-path" = "off": PASS;
     /// Hash tuning.
     "proxy-headers-hash-bucket-size" = "64": NGINX_ONLY;
     /// Hash tuning.
     "proxy-headers-hash-max-size" = "512": NGINX_ONLY;
     /// HTTP version to backends.
-    "proxy-http-version" = "1.1": NotYet("HTTP/1.1 is always spoken");
+    "proxy-http-version" = "1.1": Refused {
+        reason: "HTTP/1.0 has no way to send a request of unknown length, or to upgrade a connection",
+        instead: "nothing, since servers of HTTP/1.0 answer requests of HTTP/1.1; connection-proxy-header: close keeps no connection",
+    };
     /// Disk space for a response.
     "proxy-max-temp-file-size" = "1024m": BUFFERS;
-    /// The part of backends' redirects to replace.
-    "proxy-redirect-from" = "off": PASS;
-    /// The replacement.
-    "proxy-redirect-to" = "off": PASS;
     /// Reads the whole request before a backend gets any of it.
     "proxy-request-buffering" = "on": NotYet("request bodies are streamed, as with off"); neutral "off";
     /// Uses one listening socket per worker.

@@ -4,15 +4,16 @@
 use fairway_model::NetworkSet;
 
 use super::{Meanwhile, OnInvalid, Scope, Spec, annotations};
-use crate::configmap::{CONNECT_RETRIED, ERROR_PAGES, RESPONSE_HEAD, TRIES};
+use crate::configmap::{CONNECT_RETRIED, ERROR_PAGES, RESPONSE_HEAD, REWRITE, TRIES};
 use crate::snippet::{AuthSnippet, LocationSnippet, ServerSnippet};
 use crate::value::{
     AffinityKind, AffinityMode, AppRoot, AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthSecretType, AuthType,
-    AuthUrl, BackendProtocol, CanaryBehavior, CanaryHeader, CanaryPattern, CertificatePage, CommonName, CookieDomain,
-    CookieName, CookiePath, CopiedFields, CorsExposed, CorsHeaders, CorsMethods, CorsOrigins, ErrorStatuses,
-    ForwardedPrefix, HashKey, HeaderName, HostAliases, LoadBalance, NextUpstream, RedirectParam, RedirectUrl,
-    RewriteTarget, RiskLevel, SameSite, Satisfy, Seconds, SecretName, ServerName, ServiceName, SignInUrl,
-    SignedSeconds, Size, Switch, TlsProtocols, Value, VerifyClient, Vhost,
+    AuthUrl, BackendProtocol, CanaryBehavior, CanaryHeader, CanaryPattern, CertificatePage, CommonName,
+    ConnectionHeader, CookieDomain, CookieName, CookiePath, CookieRewrite, CopiedFields, CorsExposed, CorsHeaders,
+    CorsMethods, CorsOrigins, ErrorStatuses, ForwardedPrefix, HashKey, HeaderName, HostAliases, LoadBalance,
+    NextUpstream, RedirectParam, RedirectPart, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy, Seconds,
+    SecretName, ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch, TlsProtocols, Value, VerifyClient,
+    Vhost,
 };
 use crate::verdict::Verdict::{self, Differs};
 
@@ -261,6 +262,17 @@ annotations! {
         "proxy-body-size" => body_size: Size [Location, Medium, Default];
         /// Largest head of a response; larger ones become 502.
         "proxy-buffer-size" => buffer_size: Size [Location, Low, Default] = Differs(RESPONSE_HEAD);
+        /// With `close`, a connection to an endpoint ends with its request.
+        "connection-proxy-header" => connection: ConnectionHeader [Location, Low, Reject]
+            = Differs("with close, upgrades such as WebSocket pass all the same");
+        /// The start of URLs in Location and Refresh of the backend's responses that `proxy-redirect-to` replaces.
+        "proxy-redirect-from" => redirect_from: RedirectPart [Location, Medium, Default] = Differs(REWRITE);
+        /// What takes its place.
+        "proxy-redirect-to" => redirect_to: RedirectPart [Location, Medium, Default] = Differs(REWRITE);
+        /// The Domain of the backend's cookies to replace, and what takes its place.
+        "proxy-cookie-domain" => cookie_domain: CookieRewrite [Location, Medium, Default] = Differs(REWRITE);
+        /// The start of the Path of the backend's cookies to replace, and what takes its place.
+        "proxy-cookie-path" => cookie_path: CookieRewrite [Location, Medium, Default] = Differs(REWRITE);
         /// Failures after which another endpoint is tried. Replaces the ConfigMap's list.
         "proxy-next-upstream" => next_upstream: NextUpstream [Location, Medium, Default] = Differs(CONNECT_RETRIED);
         /// Maximum number of tries, including the first. 0 means 32.

@@ -73,11 +73,11 @@ unbuilt! {
 
     /// Headers that are set on responses.
     "custom-headers": "a ConfigMap, `namespace/name`" [Location, Medium] SERVE, NotYet("no header is added yet");
-    /// The Connection header for the backend.
-    "connection-proxy-header": "`close` or `keep-alive`" [Location, Low] SERVE,
-        NotYet("connections to backends are always kept alive"), neutral "keep-alive";
     /// HTTP version to the backend.
-    "proxy-http-version": "`1.0` or `1.1`" [Location, Low] SERVE, NotYet("HTTP/1.1 is always spoken"), neutral "1.1";
+    "proxy-http-version": "`1.0` or `1.1`" [Location, Low] SERVE, Refused {
+        reason: "HTTP/1.0 has no way to send a request of unknown length, or to upgrade a connection",
+        instead: "nothing, since servers of HTTP/1.0 answer requests of HTTP/1.1; connection-proxy-header: close keeps no connection",
+    }, neutral "1.1";
     /// Reads the whole request before the backend gets any of it.
     "proxy-request-buffering": "`on` or `off`" [Location, Low] SERVE,
         NotYet("request bodies are streamed, as with off"), neutral "off";
@@ -91,17 +91,6 @@ unbuilt! {
     "proxy-max-temp-file-size": "a size" [Location, Low] SERVE, NO_BUFFERS;
     /// Memory for a request body.
     "client-body-buffer-size": "a size" [Location, Low] SERVE, NO_BUFFERS;
-    /// Rewrites the Domain of the backend's cookies.
-    "proxy-cookie-domain": "`off`, or two texts" [Location, Medium] SERVE, NotYet("cookies pass as they are"), neutral "off";
-    /// Rewrites the Path of the backend's cookies.
-    "proxy-cookie-path": "`off`, or two texts" [Location, Medium] SERVE, NotYet("cookies pass as they are"), neutral "off";
-    /// The part of the backend's redirects to replace.
-    "proxy-redirect-from": "`off`, `default` or a prefix" [Location, Medium] SERVE,
-        NotYet("redirects of the backend pass as they are"), neutral "off";
-    /// The replacement.
-    "proxy-redirect-to": "a prefix" [Location, Medium] SERVE, NotYet("redirects of the backend pass as they are"),
-        neutral "off";
-
     /// Sends a copy of each request to a second destination.
     "mirror-target": "a URL" [Ingress, High] SERVE, MIRROR;
     /// Host header of the copies.
