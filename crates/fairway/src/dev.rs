@@ -75,7 +75,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         findings: Vec::new(),
         terminal,
         reading: None,
-        unread: Vec::new(),
+        unread: None,
         large: None,
     };
     runtime.block_on(session.name_https_port(&proxy));
@@ -151,7 +151,7 @@ struct Session {
     terminal: Terminal,
     reading: Option<PendingReading>,
     /// Saved paths that can't be read before the current reading ends.
-    unread: Vec<Saved>,
+    unread: Option<Saved>,
     large: Option<Large>,
 }
 
@@ -207,22 +207,34 @@ impl Session {
         terminal.print(&out);
     }
 
-    /// Applies saved files and prints the changes. Large files are read while other changes go on.
+    /// Applies saved files and prints the changes. Large files are read while other changes go on, even those saved at the same moment.
     async fn saved(&mut self, saved: Saved) {
-        let mut unread = self.manifests.look(saved.paths.as_ref());
-        if let Some(reading) = &self.reading {
-            // One reading at a time: the parsed documents must match what is known about the file.
-            let waits = unread.leave_out(|path| reading.paths.contains(path)) || unread.size() > LARGE;
-            if waits {
-                self.unread.push(Saved { paths: saved.paths.clone(), at: saved.at });
-            }
-        } else if unread.size() > LARGE {
-            self.reading = Some(PendingReading::begin(unread, saved.at));
-            return;
-        }
-        if unread.size() <= LARGE {
-            let changes = self.manifests.take(unread.parse());
+        let mut large = self.manifests.look(saved.paths.as_ref());
+        // One reading at a time: the parsed documents must match what is known about the file.
+        let mut waits = match &self.reading {
+            Some(reading) => large.leave_out(|path| reading.paths.contains(path)),
+            None => false,
+        };
+        let small = large.split_small(LARGE).parse();
+        // New objects may refer to those in the large files, and what is gone may have moved there. Edits go ahead.
+        let mut with = None;
+        if large.is_empty() || self.manifests.are_edits(&small) {
+            let changes = self.manifests.take(small);
             self.take(changes, saved.at).await;
+        } else {
+            with = Some(small);
+        }
+        if !large.is_empty() && self.reading.is_some() {
+            self.manifests.put_back(large);
+            waits = true;
+        } else if !large.is_empty() {
+            self.reading = Some(PendingReading::begin(large, with, saved.at));
+        }
+        if waits {
+            self.unread = Some(match self.unread.take() {
+                Some(unread) => unread.and(saved),
+                None => saved,
+            });
         }
     }
 
@@ -231,7 +243,7 @@ impl Session {
         self.reading = None;
         let changes = self.manifests.take(parsed);
         self.take(changes, at).await;
-        for saved in std::mem::take(&mut self.unread) {
+        if let Some(saved) = self.unread.take() {
             self.saved(saved).await;
         }
     }
@@ -385,9 +397,15 @@ struct PendingReading {
 }
 
 impl PendingReading {
-    fn begin(unread: Unread, at: Instant) -> Self {
-        let paths = unread.paths().map(PathBuf::from).collect();
-        Self { paths, at, job: tokio::task::spawn_blocking(|| unread.parse()) }
+    /// Reads files. `with` are others that were parsed already and must be applied together with them.
+    fn begin(unread: Unread, with: Option<Parsed>, at: Instant) -> Self {
+        let others = with.iter().flat_map(Parsed::paths);
+        let paths = unread.paths().chain(others).map(PathBuf::from).collect();
+        let job = tokio::task::spawn_blocking(|| match with {
+            Some(with) => unread.parse().and(with),
+            None => unread.parse(),
+        });
+        Self { paths, at, job }
     }
 
     /// The files that were read, and when they were saved. Safe to cancel and call again.

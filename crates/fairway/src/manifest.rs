@@ -44,6 +44,8 @@ pub(crate) struct Manifests {
     hasher: RandomState,
     refused: Refused,
     pending: Unsettled,
+    /// The documents of files that are gone, until files found at the same time are read.
+    gone: Vec<DocumentState>,
     /// How often something was taken over.
     takes: u64,
 }
@@ -102,6 +104,7 @@ impl Manifests {
             hasher,
             refused,
             pending: Unsettled::default(),
+            gone: Vec::new(),
             takes: 0,
         })
     }
@@ -135,6 +138,7 @@ impl Manifests {
                 let found = scan::files(&self.roots);
                 let gone = self.files.extract_if(.., |path, _| !found.contains(path));
                 unread.gone.extend(gone.flat_map(|(_, state)| state.documents));
+                unread.gone.append(&mut self.gone);
                 for path in found {
                     let state = self.files.entry(path.clone()).or_default();
                     unread.files.extend(state.look(&path));
@@ -142,6 +146,16 @@ impl Manifests {
             }
         }
         unread
+    }
+
+    /// Takes back files that can't be read now: the next look finds them again.
+    pub(crate) fn put_back(&mut self, unread: Unread) {
+        self.gone.extend(unread.gone);
+    }
+
+    /// Whether these files define the same objects as until now, perhaps in other versions.
+    pub(crate) fn are_edits(&self, parsed: &Parsed) -> bool {
+        parsed.files.iter().all(|file| self.files.get(&file.path).is_some_and(|state| state.is_edit(file)))
     }
 
     /// The folders to watch so that no change is missed.
@@ -250,6 +264,7 @@ impl Manifests {
 /// New and changed files, not read yet.
 #[derive(Debug)]
 pub(crate) struct Unread {
+    /// Sorted by path.
     files: Vec<file::UnreadFile>,
     /// The documents of files that are gone.
     gone: Vec<DocumentState>,
@@ -265,9 +280,23 @@ pub(crate) struct Parsed {
 }
 
 impl Unread {
-    /// Number of bytes to read.
-    pub(crate) fn size(&self) -> u64 {
-        self.files.iter().map(file::UnreadFile::size).sum()
+    /// Takes out the small files, unless they have more than so many bytes together. What files that are gone held stays with the large
+    /// ones, if there are any: it may have moved there.
+    pub(crate) fn split_small(&mut self, bytes: u64) -> Self {
+        let files = std::mem::take(&mut self.files);
+        let (mut small, large): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.size() <= bytes);
+        self.files = large;
+        if small.iter().map(file::UnreadFile::size).sum::<u64>() > bytes {
+            self.files.append(&mut small);
+            self.files.sort_by(|a, b| a.path.cmp(&b.path));
+        }
+        let gone = if self.files.is_empty() { std::mem::take(&mut self.gone) } else { Vec::new() };
+        Self { files: small, gone, hasher: self.hasher.clone(), refused: self.refused }
+    }
+
+    /// Whether nothing is left to read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.files.is_empty()
     }
 
     /// Leaves files out. Returns whether there were any.
@@ -286,6 +315,20 @@ impl Unread {
     pub(crate) fn parse(self) -> Parsed {
         let files = self.files.into_iter().map(|file| file.parse(&self.hasher, self.refused)).collect();
         Parsed { files, gone: self.gone }
+    }
+}
+
+impl Parsed {
+    /// The files.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| &*file.path)
+    }
+
+    /// Both.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.files.extend(other.files);
+        self.gone.extend(other.gone);
+        self
     }
 }
 

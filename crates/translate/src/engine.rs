@@ -209,7 +209,10 @@ impl Translator {
 
     /// Puts changes behind those that wait, and does nothing of them yet: [`proceed`](Self::proceed) does, in parts.
     pub fn postpone(&mut self, changes: impl IntoIterator<Item = Change>) {
-        changes.into_iter().for_each(|change| self.waiting.push(change));
+        for change in changes {
+            let known = matches!(&change, Change::Upsert(object) if self.objects.get(&object.key()).is_some());
+            self.waiting.push(change, known);
+        }
     }
 
     /// Whether this many changes exceed one part.

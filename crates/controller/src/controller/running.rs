@@ -80,6 +80,8 @@ pub(super) struct Running {
     synced: Vec<ObjectKey>,
     /// The translated but unsent changes, and until when they may wait for the contents they refer to.
     held: Option<(Delta, Instant)>,
+    /// Changes that go before the held ones, because they refer to nothing that is being fetched.
+    ahead: Delta,
     publishing: bool,
     /// Ingresses that will be served once the held changes are live. Clients may send requests as soon as they see their
     /// address.
@@ -172,6 +174,7 @@ impl Running {
             fresh_went: false,
             synced: Vec::new(),
             held: None,
+            ahead: Delta::default(),
             publishing: false,
             coming: Vec::new(),
             findings: BTreeMap::new(),
@@ -456,7 +459,7 @@ impl Running {
         let leaving = !matches!(self.stage, Stage::Working | Stage::Left);
         [
             self.debounce.due().filter(|_| can_translate),
-            Some(Instant::now()).filter(|_| can_translate && self.has_more()),
+            Some(Instant::now()).filter(|_| can_translate && self.may_proceed()),
             held,
             self.references.retry_at(),
             self.status.retry_at(),
@@ -501,7 +504,7 @@ impl Running {
     pub(super) async fn advance(&mut self) {
         if self.store.synced() && !self.publishing {
             let due = self.debounce.due().is_some_and(|due| due <= Instant::now());
-            let more = self.has_more();
+            let more = self.may_proceed();
             // Fresh changes precede the next part of a large one, which precedes the next fresh ones.
             if due && !(more && self.fresh_went) {
                 self.translate().await;

@@ -217,6 +217,20 @@ async fn an_unreadable_secret_delays_no_other_change() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_without_secrets_does_not_wait_for_those_of_others() {
+    let api = cluster(&["b"]);
+    api.put(tls_secret("used", "a.example.com"));
+    let mut rig = Rig::start(&api, config("one"));
+    rig.serves(&["b.example.com"]).await;
+    api.fail("GET", "metadata.name%3Dused", 500, usize::MAX);
+    api.put(with_tls("a", "used"));
+    api.until("the attempt to read the Secret", |api| !api.asked("GET", "metadata.name%3Dused").is_empty()).await;
+    api.put(ingress("c"));
+    rig.serves(&["b.example.com", "c.example.com"]).await;
+    rig.serves(&["a.example.com", "b.example.com", "c.example.com"]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_the_right_to_read_classes_only_the_annotation_counts() {
     let api = cluster(&["a"]);
     let mut old = ingress("b");

@@ -197,6 +197,25 @@ impl FileState {
         }
     }
 
+    /// Whether the parsed content defines the same objects as the current one.
+    pub(super) fn is_edit(&self, parsed: &ParsedFile) -> bool {
+        let Ok((_, content)) = &parsed.content else { return true };
+        let (mut known, mut now) = (HashSet::new(), HashSet::new());
+        for document in &content.documents {
+            match document {
+                ParsedDocument::Known(hash, _) => {
+                    known.insert(*hash);
+                }
+                ParsedDocument::New(state, unreadable) => {
+                    now.extend(state.objects.iter().map(|held| &held.key).chain(unreadable));
+                }
+            }
+        }
+        let replaced = self.documents.iter().filter(|document| !known.contains(&document.hash));
+        let before: HashSet<_> = replaced.flat_map(|document| &document.objects).map(|held| &held.key).collect();
+        content.broken.is_some() || before == now
+    }
+
     /// Nothing is applied before everything is parsed: invalid YAML changes nothing.
     fn take_content(&mut self, content: Content, file: &Origin) -> Result<Option<Vec<DocumentState>>, Outdated> {
         let Content { documents: parsed, broken } = content;

@@ -283,3 +283,50 @@ fn an_object_that_moves_to_another_file_stays() {
     let found = manifests.findings();
     assert!(found.len() == 1 && found[0].diagnostic.message.contains("a.yaml:"), "{found:?}");
 }
+
+#[test]
+fn edits_in_small_files_are_read_before_large_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (small, large) = (folder.path().join("small.yaml"), folder.path().join("large.yaml"));
+    let many = |numbers: std::ops::Range<u32>| numbers.map(|at| ingress(&format!("h{at}"), "")).collect::<String>();
+    let limit = 2 * ingress("small", "").len() as u64;
+    fs::write(&small, ingress("small", "")).unwrap();
+    let mut manifests = open(folder.path());
+    manifests.reload(None);
+    fs::write(&large, many(0..10)).unwrap();
+    fs::write(&small, ingress("small", "x")).unwrap();
+    let mut unread = manifests.look(None);
+    let edit = unread.split_small(limit).parse();
+    assert!(manifests.are_edits(&edit));
+    assert_eq!(names(&manifests.take(edit)), ["+small"]);
+    assert_eq!(manifests.take(unread.parse()).len(), 10);
+    // An object that has moved to the large file must not be gone meanwhile, and a new one waits for what it may refer to.
+    for content in [ingress("moved", ""), String::new(), ingress("small", "") + &ingress("new", "")] {
+        fs::write(&small, content).unwrap();
+        let parsed = manifests.look(None).split_small(limit).parse();
+        assert!(!manifests.are_edits(&parsed));
+    }
+    // Many small files are one large change.
+    let together: Vec<_> = ["a.yaml", "b.yaml", "c.yaml"].map(|name| folder.path().join(name)).into();
+    for (at, path) in together.iter().enumerate() {
+        fs::write(path, ingress(&format!("n{at}"), "")).unwrap();
+    }
+    let mut unread = manifests.look(None);
+    assert!(!unread.is_empty() && unread.split_small(limit).parse().paths().next().is_none());
+    assert!(unread.paths().is_sorted());
+}
+
+#[test]
+fn what_is_gone_beside_a_file_that_has_to_wait_is_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gone, large) = (folder.path().join("gone.yaml"), folder.path().join("large.yaml"));
+    fs::write(&gone, ingress("gone", "")).unwrap();
+    let mut manifests = open(folder.path());
+    manifests.reload(None);
+    fs::remove_file(&gone).unwrap();
+    fs::write(&large, ingress("a", "") + &ingress("b", "")).unwrap();
+    let mut unread = manifests.look(None);
+    assert_eq!(names(&manifests.take(unread.split_small(1).parse())), Vec::<String>::new());
+    manifests.put_back(unread);
+    assert_eq!(names(&manifests.reload(None)), ["-gone", "+a", "+b"]);
+}

@@ -38,6 +38,17 @@ pub(crate) struct Saved {
     pub(crate) at: Instant,
 }
 
+impl Saved {
+    /// Both, as saved at the earlier time.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let paths = self.paths.zip(other.paths).map(|(mut paths, others)| {
+            paths.extend(others);
+            paths
+        });
+        Self { paths: paths.filter(|paths| paths.len() <= PATHS), at: self.at.min(other.at) }
+    }
+}
+
 #[derive(Default)]
 struct Shared {
     /// Files named on the command line: they may have any extension.

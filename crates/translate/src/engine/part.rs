@@ -3,7 +3,9 @@
 //! A part is bounded by numbers, never by time, so that the same calls have the same results. The rest waits by name: however often
 //! an object changes meanwhile, it waits once, and its current version is looked up when its turn comes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
+use std::ops::Bound;
+use std::sync::Arc;
 
 use crate::objects::{Change, Kind, ObjectKey};
 
@@ -71,16 +73,40 @@ pub(crate) fn portion<T: Ord>(
     due
 }
 
-/// Waiting changes, one per object: referenced objects before those that refer to them, and removals last.
-#[derive(Debug, Default)]
+/// Waiting changes, one per object. Namespaces take turns, so that a small change waits for no large one in another namespace. Within a
+/// namespace, referenced objects come before those that refer to them, and objects in force before new ones. What any namespace can
+/// refer to comes first of all, and removals last, so that an application that moves to another namespace is there before it is gone.
+#[derive(Debug)]
 pub(crate) struct WaitingChanges {
-    queue: BTreeMap<Turn, Waits>,
+    /// By namespace; without a name, what any namespace can refer to.
+    upserts: BTreeMap<Arc<str>, BTreeMap<Turn, Waits>>,
+    /// The namespace that had the last turn.
+    last: Arc<str>,
+    removals: BTreeMap<Turn, Waits>,
     turns: HashMap<ObjectKey, Turn>,
     next: u64,
 }
 
-/// By kind, then by arrival.
-type Turn = (u8, u64);
+impl Default for WaitingChanges {
+    fn default() -> Self {
+        Self { upserts: BTreeMap::new(), last: "".into(), removals: BTreeMap::new(), turns: HashMap::new(), next: 0 }
+    }
+}
+
+/// By rank, then by arrival.
+type Turn = (Rank, u64);
+
+/// The order of changes within a namespace, and of removals.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Rank {
+    Referenced,
+    /// An Ingress or route that is in force in another version.
+    Known,
+    New,
+    /// An Ingress or route that is gone; what it refers to goes after it.
+    Leaving,
+    Unreferenced,
+}
 
 #[derive(Debug)]
 struct Waits {
@@ -90,7 +116,8 @@ struct Waits {
 }
 
 impl WaitingChanges {
-    pub(crate) fn push(&mut self, change: Change) {
+    /// Adds a change. `known` is whether a version of the object is in force.
+    pub(crate) fn push(&mut self, change: Change, known: bool) {
         let key = key(&change);
         let before = self.forget(&key);
         let anew = match (&before, &change) {
@@ -98,10 +125,22 @@ impl WaitingChanges {
             (Some(Waits { anew, .. }), _) => *anew,
             (None, _) => false,
         };
-        let turn = (rank(&change), self.next);
+        let rank = match (&change, refers(key.kind)) {
+            (Change::Upsert(_), false) => Rank::Referenced,
+            (Change::Upsert(_), true) if known => Rank::Known,
+            (Change::Upsert(_), true) => Rank::New,
+            (Change::Remove(_), true) => Rank::Leaving,
+            (Change::Remove(_), false) => Rank::Unreferenced,
+        };
+        let turn = (rank, self.next);
         self.next += 1;
+        let waits = Waits { change, anew };
+        if rank >= Rank::Leaving {
+            self.removals.insert(turn, waits);
+        } else {
+            self.upserts.entry(queue(&key)).or_default().insert(turn, waits);
+        }
         self.turns.insert(key, turn);
-        self.queue.insert(turn, Waits { change, anew });
     }
 
     /// Removes the waiting change of an object, in favour of a newer one. Returns whether the object was removed in between.
@@ -112,21 +151,43 @@ impl WaitingChanges {
 
     /// The next change, with whether its object was removed in between.
     pub(crate) fn pop(&mut self) -> Option<(Change, bool)> {
-        let (_, Waits { change, anew }) = self.queue.pop_first()?;
+        let Waits { change, anew } = self.pop_upsert().or_else(|| Some(self.removals.pop_first()?.1))?;
         self.turns.remove(&key(&change));
         Some((change, anew))
     }
 
+    fn pop_upsert(&mut self) -> Option<Waits> {
+        let (first, _) = self.upserts.first_key_value()?;
+        let after_last = || self.upserts.range::<str, _>((Bound::Excluded(&*self.last), Bound::Unbounded)).next();
+        let namespace = if first.is_empty() { first } else { after_last().map_or(first, |(next, _)| next) }.clone();
+        let btree_map::Entry::Occupied(mut waiting) = self.upserts.entry(namespace.clone()) else { return None };
+        self.last = namespace;
+        let (_, waits) = waiting.get_mut().pop_first()?;
+        if waiting.get().is_empty() {
+            waiting.remove();
+        }
+        Some(waits)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.turns.is_empty()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Change> {
-        self.queue.values().map(|waits| &waits.change)
+        self.upserts.values().chain([&self.removals]).flat_map(BTreeMap::values).map(|waits| &waits.change)
     }
 
     fn forget(&mut self, key: &ObjectKey) -> Option<Waits> {
-        self.queue.remove(&self.turns.remove(key)?)
+        let turn = self.turns.remove(key)?;
+        if turn.0 >= Rank::Leaving {
+            return self.removals.remove(&turn);
+        }
+        let btree_map::Entry::Occupied(mut of_namespace) = self.upserts.entry(queue(key)) else { return None };
+        let waits = of_namespace.get_mut().remove(&turn);
+        if of_namespace.get().is_empty() {
+            of_namespace.remove();
+        }
+        waits
     }
 }
 
@@ -137,20 +198,26 @@ fn key(change: &Change) -> ObjectKey {
     }
 }
 
-/// Objects arrive before those that refer to them and leave after them, so that no host leads nowhere in between.
-fn rank(change: &Change) -> u8 {
-    let refers = matches!(key(change).kind, Kind::Ingress | Kind::HTTPRoute | Kind::GRPCRoute);
-    match (change, refers) {
-        (Change::Upsert(_), false) => 0,
-        (Change::Upsert(_), true) => 1,
-        (Change::Remove(_), true) => 2,
-        (Change::Remove(_), false) => 3,
+/// Whether objects of a kind make hosts of what they refer to.
+fn refers(kind: Kind) -> bool {
+    matches!(kind, Kind::Ingress | Kind::HTTPRoute | Kind::GRPCRoute)
+}
+
+/// The queue in which the upsert of an object waits: that of its namespace, or the unnamed one for what any namespace can refer to.
+fn queue(key: &ObjectKey) -> Arc<str> {
+    match key.kind {
+        Kind::Service | Kind::EndpointSlice => key.namespace.clone(),
+        kind if refers(kind) => key.namespace.clone(),
+        _ => "".into(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::Object;
+    use k8s_openapi::api::networking::v1::Ingress;
+    use serde_json::{from_value, json};
 
     fn set(range: std::ops::Range<u32>) -> BTreeSet<u32> {
         range.collect()
@@ -165,5 +232,48 @@ mod tests {
         assert_eq!(waiting, [5, 6, 12, 13, 14, 15, 16, 17, 18, 19].into());
         assert_eq!(portion(set(12..13), &mut waiting, usize::MAX, Extent::whole()).len(), 10);
         assert!(waiting.is_empty());
+    }
+
+    fn upsert(kind: Kind, namespace: &str, name: &str) -> Change {
+        let metadata = json!({"namespace": namespace, "name": name});
+        Change::Upsert(match kind {
+            Kind::Ingress => Object::from(from_value::<Ingress>(json!({"metadata": metadata})).unwrap()),
+            Kind::Secret => Object::Secret(Arc::new(from_value(json!({"metadata": metadata})).unwrap())),
+            _ => Object::Service(Arc::new(from_value(json!({"metadata": metadata})).unwrap())),
+        })
+    }
+
+    fn order(waiting: &mut WaitingChanges) -> String {
+        let popped = std::iter::from_fn(|| waiting.pop()).map(|(change, _)| {
+            let sign = if matches!(change, Change::Remove(_)) { "-" } else { "" };
+            format!("{sign}{}/{}", key(&change).namespace, key(&change).name)
+        });
+        popped.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_small_change_waits_for_no_large_one_in_another_namespace() {
+        let mut waiting = WaitingChanges::default();
+        for name in ["1", "2", "3", "4"] {
+            waiting.push(upsert(Kind::Ingress, "many", name), false);
+        }
+        for namespace in ["zero", "few"] {
+            waiting.push(upsert(Kind::Ingress, namespace, "edited"), false);
+        }
+        waiting.supersede(&upsert(Kind::Ingress, "zero", "edited"));
+        assert_eq!(order(&mut waiting), "few/edited many/1 many/2 many/3 many/4");
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn an_edit_goes_before_new_objects_of_its_namespace_and_after_what_it_may_refer_to() {
+        let mut waiting = WaitingChanges::default();
+        waiting.push(Change::Remove(ObjectKey::new(Kind::Ingress, "m", "moved")), true);
+        waiting.push(upsert(Kind::Ingress, "n", "new"), false);
+        waiting.push(upsert(Kind::Ingress, "n", "moved"), false);
+        waiting.push(upsert(Kind::Ingress, "n", "edited"), true);
+        waiting.push(upsert(Kind::Service, "n", "service"), false);
+        waiting.push(upsert(Kind::Secret, "z", "secret"), false);
+        assert_eq!(order(&mut waiting), "z/secret n/service n/edited n/new n/moved -m/moved");
     }
 }

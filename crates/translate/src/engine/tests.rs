@@ -302,3 +302,17 @@ fn an_edit_is_in_force_before_what_is_left_of_a_large_change() {
     }
     assert_eq!(done, 40);
 }
+
+#[test]
+fn an_edit_among_many_new_objects_is_in_force_first() {
+    let edited = |size: &str| {
+        let annotations = json!({"nginx.ingress.kubernetes.io/proxy-body-size": size});
+        ingress("other", "other.example", annotations)
+    };
+    let mut translator = Translator::new(options()).with_part(4);
+    translator.apply([edited("1m"), service(), slice(&["10.0.0.1"])], 0);
+    let new = (0..40).map(|number| ingress(&format!("i{number:02}"), &format!("{number:02}.example"), json!({})));
+    let first = translator.apply_part(new.chain([edited("2m")]), 0);
+    assert_eq!(names(&first).len(), 4, "one part: {:?}", names(&first));
+    assert!(names(&first).contains(&"Host other.example".to_owned()), "{:?}", names(&first));
+}

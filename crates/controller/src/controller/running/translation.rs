@@ -1,8 +1,9 @@
 //! From changed objects to live routes.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use fairway_model::{Delta, Snapshot};
+use fairway_model::{Delta, Resource, ResourceName, Snapshot};
 use fairway_translate::objects::{Change, Kind, ObjectKey};
 use fairway_translate::options::Options;
 use fairway_translate::{Translator, Update};
@@ -16,7 +17,7 @@ use crate::event::Report;
 use crate::publish::{Publish, join};
 use crate::reference::is_referenced;
 
-/// How long a change that refers to a Secret for the first time waits for its content, and other changes with it.
+/// How long a change that refers to a Secret for the first time waits for its content, and later changes of the same hosts with it.
 /// Without the wait, a new host would briefly be served with the default certificate.
 const HOLD: Duration = Duration::from_millis(100);
 
@@ -90,6 +91,7 @@ impl Running {
             self.status.serve(&key, false);
         }
         self.coming.extend(served);
+        let update_wants_nothing = wanted.is_empty();
         for key in unwanted {
             self.references.drop(&key);
             self.store.content(&key, None);
@@ -103,6 +105,10 @@ impl Running {
         self.findings.extend(diagnostics);
         let first = !*self.ready.borrow();
         if first || !delta.is_empty() || self.held.is_some() {
+            if !first && update_wants_nothing && self.goes_ahead(&delta) {
+                self.go_ahead(delta);
+                return;
+            }
             let hold = if first { FIRST_HOLD } else { HOLD };
             let (before, until) = self.held.take().unwrap_or_else(|| (Delta::default(), Instant::now() + hold));
             self.held = Some((join(before, delta), until));
@@ -110,6 +116,40 @@ impl Running {
             let live = std::mem::take(&mut self.coming);
             self.show(live);
         }
+    }
+
+    /// Whether a change needn't wait with those held: it changes none of the same resources, and takes nothing away that they may still use.
+    fn goes_ahead(&self, delta: &Delta) -> bool {
+        let Some((held, _)) = &self.held else { return false };
+        let is_host = |name: &ResourceName| matches!(name, ResourceName::Host(_));
+        let names = |delta: &Delta| -> HashSet<ResourceName> {
+            delta.upserts.iter().filter_map(Resource::name).chain(delta.removals.iter().cloned()).collect()
+        };
+        delta.removals.iter().all(is_host)
+            && delta.upserts.iter().all(|resource| resource.name().is_some())
+            && names(delta).is_disjoint(&names(held))
+    }
+
+    /// Publishes a change before those held, with everything of them that its hosts may refer to.
+    fn go_ahead(&mut self, delta: Delta) {
+        if let Some((held, _)) = &mut self.held {
+            let refers = |resource: &Resource| {
+                matches!(
+                    resource,
+                    Resource::Host(_) | Resource::Listener(_) | Resource::StreamListener(_) | Resource::Settings(_)
+                )
+            };
+            let (stay, referenced) = std::mem::take(&mut held.upserts).into_iter().partition(refers);
+            held.upserts = stay;
+            self.ahead.upserts.extend(referenced);
+        }
+        self.ahead = join(std::mem::take(&mut self.ahead), delta);
+    }
+
+    /// Whether the next part of a large change may be translated: not while the last one waits for what it refers to, or an edit
+    /// would wait for more and more of them.
+    pub(super) fn may_proceed(&self) -> bool {
+        self.has_more() && !(self.held.is_some() && self.references.is_incomplete())
     }
 
     /// Records whether IngressClasses can be read. Otherwise `spec.ingressClassName` matches no controller.
@@ -150,14 +190,20 @@ impl Running {
         // Freshly fetched content must be translated first.
         let complete = !self.references.is_incomplete() && !self.store.has_changes();
         let complete = |until: &Instant| complete || *until <= Instant::now();
-        if self.publishing || !self.held.as_ref().is_some_and(|(_, until)| complete(until)) {
+        if self.publishing {
             return;
         }
-        let Some((delta, _)) = self.held.take() else { return };
-        // Content that is still missing must not delay changes a second time.
-        self.references.wait_no_longer();
+        let (delta, served) = if !self.ahead.is_empty() {
+            (std::mem::take(&mut self.ahead), Vec::new())
+        } else if let Some((delta, _)) = self.held.take_if(|(_, until)| complete(until)) {
+            // Content that is still missing must not delay changes a second time.
+            self.references.wait_no_longer();
+            (delta, std::mem::take(&mut self.coming))
+        } else {
+            return;
+        };
         self.publishing = true;
-        let (sink, served) = (self.sink.clone(), std::mem::take(&mut self.coming));
+        let sink = self.sink.clone();
         self.jobs.spawn(async move {
             let begin = Instant::now();
             let resources = delta.upserts.len() + delta.removals.len();
