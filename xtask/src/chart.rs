@@ -44,7 +44,7 @@ pub(crate) fn files(workspace: &Workspace) -> anyhow::Result<Vec<(PathBuf, Vec<u
         (folder.join("values.schema.json"), text(schema::schema(&values, &flags)).context("the schema")?),
         (
             folder.join("files/not-honoured.json"),
-            text(document::not_honoured(&values, &flags, &keys)).context("what isn't honoured")?,
+            text(document::not_honoured(&values, &flags, &keys)).context("the list of values without effect")?,
         ),
     ];
     files.push((folder.join("files/names.json"), text(document::names(&values, &keys)).context("the names")?));

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_with_an_interpreter_are_told_from_static_ones() {
+    fn programs_with_an_interpreter_differ_from_static_ones() {
         let own = fs::read("/proc/self/exe").unwrap();
         assert!(!is_static(&own), "a test binary is linked dynamically");
         let mut header = own[..64].to_vec();

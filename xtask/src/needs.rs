@@ -67,7 +67,7 @@ const PACKAGES: &[(&str, &str, &str, Use)] = &[
     ("unshare", "util-linux", "to make the namespaces of a cluster", Use::Cluster),
     ("setsid", "util-linux", "to start a cluster that outlives its terminal", Use::Cluster),
     ("nsenter", "util-linux", "to run commands in the network of a cluster", Use::Cluster),
-    ("setpriv", "util-linux", "to end commands together with who has asked for them", Use::Cluster),
+    ("setpriv", "util-linux", "to end commands together with the process that started them", Use::Cluster),
     ("mount", "mount", "for the tests of the kubelet", Use::Cluster),
     ("hostname", "hostname", "for the tests of the kubelet", Use::Cluster),
     ("setcap", "libcap2-bin", "to let the binary of the image listen on low ports", Use::Image),

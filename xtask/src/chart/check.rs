@@ -12,6 +12,7 @@ use serde_json::{Map, Value as Json, json};
 use super::FOLDER;
 use super::helm::{Helm, objects};
 use super::names;
+use super::schema;
 use super::table::{self, Value, Verdict, merge};
 use crate::outcome::Outcome;
 use crate::workspace::Workspace;
@@ -77,6 +78,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     complaints.extend(defaults(workspace, &values)?);
     complaints.extend(honoured(workspace, &helm, &values)?);
     complaints.extend(harmless(&helm, &values)?);
+    complaints.extend(empty(&helm, &values)?);
     complaints.extend(not_honoured(&helm, &values)?);
     complaints.extend(misspelt(&helm, &values)?);
     complaints.extend(invalid_combinations(&helm)?);
@@ -165,7 +167,41 @@ fn honoured(workspace: &Workspace, helm: &Helm, values: &[Value]) -> anyhow::Res
 /// Harmless values change nothing, even all at once.
 fn harmless(helm: &Helm, values: &[Value]) -> anyhow::Result<Option<String>> {
     let same = helm.render("none", &json!({}))? == helm.render("harmless", &all(values, Verdict::Harmless))?;
-    Ok((!same).then(|| "a value that is harmless changes what is rendered".to_owned()))
+    Ok((!same).then(|| "a harmless value changes the rendered output".to_owned()))
+}
+
+/// An empty text in place of a list or map has the effect of none, where the ingress-nginx chart has it. Text is refused.
+fn empty(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    // Maps and the values in them need separate turns.
+    let (outer, inner): (Vec<_>, Vec<_>) =
+        schema::may_be_empty(values).into_iter().partition(|name| schema::is_map_of_maps(name));
+    for (turn, names) in [("outer", outer), ("inner", inner)] {
+        let set = |to: &Json| {
+            let mut set = json!({});
+            for name in &names {
+                merge(&mut set, context(name));
+            }
+            for name in &names {
+                merge(&mut set, name.split('.').rev().fold(to.clone(), |value, key| json!({ key: value })));
+            }
+            set
+        };
+        let unset = helm.render(&format!("{turn}.unset"), &set(&Json::Null))?;
+        let empty = helm.render(&format!("{turn}.empty"), &set(&json!("")))?;
+        if let Some((a, b)) = unset.lines().zip(empty.lines()).find(|(a, b)| a != b) {
+            complaints.push(format!("an empty text for a list or map: {b:?} is rendered in place of {a:?}"));
+        } else if unset.len() != empty.len() {
+            complaints.push("an empty text for a list or map renders more or less than none".to_owned());
+        }
+    }
+    for name in ["controller.tolerations", "controller.nodeSelector"] {
+        let set = name.split('.').rev().fold(json!("text"), |value, key| json!({ key: value }));
+        if helm.render("text", &set).is_ok() {
+            complaints.push(format!("{name}: text in place of a list or map is accepted"));
+        }
+    }
+    Ok(complaints)
 }
 
 /// Values that are not honoured are listed after the installation if they are set, and only then.
@@ -225,9 +261,9 @@ fn misspelt(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
     for (set, name, meant) in likely {
         let notes = helm.notes("likely", &[&helm.write("likely", &set)?])?;
         let line = notes.lines().find(|line| line.starts_with(&format!("- {name}: "))).unwrap_or_default();
-        let told = meant.is_none_or(|meant| line.ends_with(&format!(" Did you mean {meant}?")));
-        if line.is_empty() || !told || meant.is_none() && line.contains("Did you mean") {
-            complaints.push(format!("{set}: {meant:?} isn't told: {line:?}"));
+        let named = meant.is_none_or(|meant| line.ends_with(&format!(" Did you mean {meant}?")));
+        if line.is_empty() || !named || meant.is_none() && line.contains("Did you mean") {
+            complaints.push(format!("{set}: the line does not name {meant:?}: {line:?}"));
         }
     }
     // Maps of users, and values passed by charts that include this one.

@@ -57,6 +57,41 @@ const NUMBER_OR_NOTHING: &str = "^[0-9]*$";
 /// which takes that text for true, so the schema rejects it. The text `true` means the same in both.
 const PRINTED: &[&str] = &["controller.allowSnippetAnnotations"];
 
+/// Lists and maps for which an empty text is a wrong type in the ingress-nginx chart too: it prints them, or goes over them, without a
+/// test. It tests all others with `if` or `with`, so an empty text counts as unset.
+const NEVER_EMPTY: &[&str] = &[
+    "controller.config",
+    "controller.extraArgs",
+    "controller.ingressClassResource.aliases",
+    "controller.lifecycle.preStop.exec.command",
+    "controller.service.annotations",
+    "controller.service.internal.ports",
+    "controller.service.internal.targetPorts",
+    "defaultBackend.extraConfigMaps",
+    "tcp",
+    "udp",
+];
+
+/// Maps of known keys for which an empty text counts as unset, for the same reason. Most others are needed for their keys.
+const EMPTY_MAPS: &[&str] = &[
+    "controller.admissionWebhooks.certManager.admissionCert",
+    "controller.admissionWebhooks.certManager.rootCert",
+    "controller.admissionWebhooks.createSecretJob.securityContext",
+    "controller.admissionWebhooks.patch.nodeSelector",
+    "controller.admissionWebhooks.patchWebhookJob.securityContext",
+    "controller.hostPort.ports",
+    "controller.image.seccompProfile",
+    "controller.lifecycle",
+    "controller.livenessProbe",
+    "controller.nodeSelector",
+    "controller.readinessProbe",
+    "controller.resources",
+    "controller.tcp",
+    "controller.udp",
+    "defaultBackend.image.seccompProfile",
+    "defaultBackend.nodeSelector",
+];
+
 /// The whole schema. `flags` are those of ingress-nginx.
 pub(crate) fn schema(values: &[Value], flags: &[Name]) -> Json {
     let mut root = node();
@@ -68,6 +103,10 @@ pub(crate) fn schema(values: &[Value], flags: &[Name]) -> Json {
             at = at["properties"].as_object_mut().expect("a map").entry(*key).or_insert_with(node);
         }
         at["properties"][last] = leaf(value);
+    }
+    for map in EMPTY_MAPS {
+        let node = map.split('.').fold(&mut root, |node, key| &mut node["properties"][key]);
+        unset_by_empty(node.as_object_mut().expect("the table has the map"));
     }
     root["properties"]["controller"]["properties"]["extraArgs"] =
         arguments(&root["properties"]["controller"]["properties"]["extraArgs"], flags);
@@ -88,6 +127,30 @@ fn node() -> Json {
     json!({"type": ["object", "null"], "properties": {}})
 }
 
+/// Lets an empty text stand for a list or map that is unset.
+fn unset_by_empty(schema: &mut Map<String, Json>) {
+    if let Some(types) = schema["type"].as_array_mut() {
+        types.push(json!("string"));
+    }
+    schema.insert("maxLength".into(), json!(0));
+}
+
+/// The names of all lists and maps for which an empty text counts as unset.
+pub(crate) fn may_be_empty(values: &[Value]) -> Vec<&'static str> {
+    let leaves = values.iter().filter(|value| is_collection(value) && !NEVER_EMPTY.contains(&value.name));
+    leaves.map(|value| value.name).chain(EMPTY_MAPS.iter().copied()).collect()
+}
+
+/// Whether a map of these has known keys of its own.
+pub(crate) fn is_map_of_maps(name: &str) -> bool {
+    EMPTY_MAPS.contains(&name)
+}
+
+fn is_collection(value: &Value) -> bool {
+    matches!(value.default.as_ref().unwrap_or(&value.sample), Json::Array(_) | Json::Object(_))
+        && value.name != "controller.hostname"
+}
+
 /// Whether this map, at any depth of a map in [`OPEN`], may have other keys.
 pub(crate) fn is_open(path: &str) -> bool {
     OPEN.iter().any(|map| path.strip_prefix(map).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
@@ -105,6 +168,9 @@ fn leaf(value: &Value) -> Json {
     };
     let mut leaf = Map::new();
     leaf.insert("type".into(), json!(types));
+    if is_collection(value) && !NEVER_EMPTY.contains(&value.name) {
+        unset_by_empty(&mut leaf);
+    }
     if let (Json::Bool(_), Verdict::Honoured) = (value.default.as_ref().unwrap_or(&value.sample), value.verdict) {
         let mut allowed = vec![json!(true), json!(false), Json::Null, json!("true")];
         allowed.extend(PRINTED.contains(&value.name).then(|| json!("false")));
@@ -188,6 +254,22 @@ mod tests {
         for map in [&schema, controller, &controller["properties"]["service"]] {
             assert!(map["properties"].is_object() && map.get("additionalProperties").is_none());
         }
+    }
+
+    #[test]
+    fn empty_text_unsets_what_the_other_chart_tests_before_use() {
+        let values = table::read().unwrap();
+        let schema = schema(&values, &[]);
+        let leaf = |name: &str| name.split('.').fold(&schema, |node, key| &node["properties"][key]);
+        for name in may_be_empty(&values) {
+            assert_eq!(leaf(name)["maxLength"], json!(0), "{name}");
+            assert!(leaf(name)["type"].as_array().unwrap().contains(&json!("string")), "{name}");
+        }
+        for name in NEVER_EMPTY {
+            assert!(!leaf(name)["type"].as_array().unwrap().contains(&json!("string")), "{name}");
+        }
+        assert_eq!(leaf("controller.tolerations")["type"], json!(["array", "null", "string"]));
+        assert_eq!(leaf("controller.service")["type"], json!(["object", "null"]));
     }
 
     #[test]

@@ -65,7 +65,7 @@ fn in_vain(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<Str
         let defaults = file(map, &names, &|name| if offered(name) { "false".to_owned() } else { name.default.clone() });
         let found = warned(helm, map, &defaults)?;
         if !found.is_empty() {
-            complaints.push(format!("{map}, what is there anyway: warned of {found:?}"));
+            complaints.push(format!("{map}, set to its default: warned of {found:?}"));
         }
     }
     Ok(complaints)
@@ -169,9 +169,9 @@ fn waits(helm: &Helm) -> anyhow::Result<Vec<String>> {
         (json!(["/bin/sh", "-c", "true"]), false),
     ];
     let mut complaints = Vec::new();
-    for (command, told) in cases {
+    for (command, named) in cases {
         let notes = helm.notes("waits", &[&helm.write("waits", &hook(command.clone()))?])?;
-        if notes.contains(instead) != told || !notes.contains("controller.extraArgs.shutdown-grace-period") {
+        if notes.contains(instead) != named || !notes.contains("controller.extraArgs.shutdown-grace-period") {
             complaints.push(format!("the preStop hook {command}: not {instead:?}, or in vain:\n{notes}"));
         }
     }

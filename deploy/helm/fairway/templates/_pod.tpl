@@ -10,9 +10,10 @@ own network only. On the host's network it can't be set; there the program file 
 {{- $controller := .Values.controller -}}
 {{- $sysctls := dict -}}
 {{- if not $controller.hostNetwork -}}{{- $_ := set $sysctls "net.ipv4.ip_unprivileged_port_start" "0" -}}{{- end -}}
-{{- range $controller.podSecurityContext.sysctls -}}{{- $_ := set $sysctls .name .value -}}{{- end -}}
-{{- range $name, $value := $controller.sysctls -}}{{- $_ := set $sysctls $name $value -}}{{- end -}}
-{{- with omit $controller.podSecurityContext "sysctls" }}
+{{- $own := $controller.podSecurityContext | default dict -}}
+{{- range $own.sysctls -}}{{- $_ := set $sysctls .name .value -}}{{- end -}}
+{{- range $name, $value := $controller.sysctls | default dict -}}{{- $_ := set $sysctls $name $value -}}{{- end -}}
+{{- with omit $own "sysctls" }}
 {{- toYaml . }}
 {{ end }}
 {{- with $sysctls -}}
