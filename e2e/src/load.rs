@@ -230,7 +230,7 @@ impl LoadClient {
     /// Sends the request and reads the response. Keeps the connection if it can be reused.
     async fn on(&mut self, mut client: Client, end: Instant) -> Result<Response, Kind> {
         let exchange = async {
-            // A server that has closed may have responded before: reading tells.
+            // A server that has closed may have responded before: reading shows it.
             let _ = client.try_send(self.request.as_bytes()).await;
             client.try_read_response().await
         };

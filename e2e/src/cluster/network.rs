@@ -158,7 +158,7 @@ pub(crate) fn feed(command: &mut Command, input: &str) -> anyhow::Result<()> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("starting {name} (`cargo xtask needs` installs what is missing)"))?;
+        .with_context(|| format!("starting {name} (`cargo xtask needs` installs missing programs)"))?;
     child.stdin.take().context("no standard input")?.write_all(input.as_bytes())?;
     let output = child.wait_with_output().with_context(|| format!("waiting for {name}"))?;
     anyhow::ensure!(

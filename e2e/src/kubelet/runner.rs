@@ -113,7 +113,7 @@ async fn prepare(
     links: &OnceCell<Vec<(String, String)>>,
     stop: &mut Stop,
 ) -> Option<(Program, image::Image)> {
-    let mut told = String::new();
+    let mut reported = String::new();
     loop {
         let mut changes = pod.objects().changes();
         // Fetched once: a container restarts even while the API server is away.
@@ -128,9 +128,9 @@ async fn prepare(
             Ok(ready) => return Some(ready),
             Err(refused) => refused,
         };
-        if told != message {
+        if reported != message {
             pod.event("Warning", "Failed", format!("Error: {message}"));
-            told.clone_from(&message);
+            reported.clone_from(&message);
         }
         pod.update(which, |state| state.current = Current::Waiting(reason.to_owned(), Some(message)));
         tokio::select! {

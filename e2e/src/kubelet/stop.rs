@@ -41,8 +41,8 @@ impl Stopper {
 impl Stop {
     /// The deadline, if ordered to end.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let told = *self.deadline.borrow();
-        match (told, self.limit) {
+        let deadline = *self.deadline.borrow();
+        match (deadline, self.limit) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         }
@@ -112,6 +112,9 @@ mod tests {
         });
         tokio::task::yield_now().await;
         stopper.stop(begin);
-        tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("told of the new time").expect("waited");
+        tokio::time::timeout(Duration::from_secs(10), waiting)
+            .await
+            .expect("the wait ends at the new time")
+            .expect("the task ends");
     }
 }

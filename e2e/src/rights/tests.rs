@@ -221,14 +221,14 @@ fn what_was_taken_away_elsewhere_excuses_nothing() {
     }
     let mut log = Written::installed();
     log.rbac("delete", 200, "clusterrolebindings", "", "shop").denied(POD, LIST_SECRETS).denied(POD, CREATE_EVENT);
-    assert!(log.complaints().is_empty(), "what is in the ClusterRole goes with it, in each namespace");
+    assert!(log.complaints().is_empty(), "a right of the ClusterRole ends with it, in each namespace");
     let mut log = Written::installed();
     log.rbac("deletecollection", 200, "rolebindings", "another", "").denied(POD, GET_POD);
     assert_eq!(log.complaints().len(), 1, "another namespace");
 }
 
 #[test]
-fn what_the_chart_never_grants_is_a_lack_whatever_was_taken_away() {
+fn a_right_that_the_chart_never_grants_is_missing_whatever_was_taken_away() {
     let gone = |asked| {
         let mut log = Written::installed();
         log.rbac("delete", 200, "clusterroles", "", "shop").rbac("delete", 200, "roles", "shop", "shop");
@@ -323,11 +323,11 @@ fn a_right_is_used_by_who_has_it_from_that_role() {
     assert!(used(ROLE, LIST_SECRETS).is_empty(), "from the Role");
     assert!(used("RoleBinding \"another/shop\" of Role \"another\"", GET_POD).is_empty(), "another account's binding");
     assert!(used("RoleBinding \"shop/another\" of Role \"shop\"", GET_POD).is_empty(), "a binding elsewhere");
-    assert!(Written::installed().denied(POD, GET_POD).used().is_empty(), "what is denied is not used");
+    assert!(Written::installed().denied(POD, GET_POD).used().is_empty(), "a denied right is not used");
 }
 
 #[test]
-fn requests_that_nobody_decided_on_and_those_of_the_control_plane_do_not_count() {
+fn undecided_requests_and_those_of_the_control_plane_do_not_count() {
     let mut log = Written::installed();
     log.line("system:serviceaccount:shop:shop@pod-1", LIST_SECRETS, 429, json!({}));
     log.denied("kube-system:job-controller", LIST_SECRETS);

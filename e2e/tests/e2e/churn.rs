@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 const WRITERS: usize = 16;
 
 #[test]
-fn every_change_is_soon_live_and_disturbs_nobody() -> anyhow::Result<()> {
+fn every_change_is_soon_live_and_fails_no_request() -> anyhow::Result<()> {
     scene::run_alone("churn", &Options::default(), async |scene| {
         let fairway = scene.fairway(&["controller.replicaCount=1"]).await?;
         let address = fairway.address().await?;

@@ -148,7 +148,7 @@ fn page_migrate_from_ingress_nginx() {
     walk.page("docs/migrate-from-ingress-nginx.md");
     let still_there = watch.try_wait().expect("its state").is_none();
     drop(watch);
-    let seen = fs::read_to_string(seen).expect("what was seen");
+    let seen = fs::read_to_string(seen).expect("the record of requests");
     let addresses: BTreeSet<&str> = seen.lines().collect();
     assert!(still_there, "the watch broke off");
     assert_eq!(addresses.len(), 1, "{seen}");

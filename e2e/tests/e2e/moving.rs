@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 /// The names that the application serves: its host, an alias, and a catch-all name.
-const HOSTS: [&str; 3] = ["shop.example", "alias.example", "nobodys.example"];
+const HOSTS: [&str; 3] = ["shop.example", "alias.example", "unused.example"];
 
 /// Requests per second for each of them.
 const RATE: u32 = 100;

@@ -36,7 +36,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const SLOW_LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
-fn traffic_goes_on_and_changes_come_through_whatever_becomes_of_the_api_server() -> anyhow::Result<()> {
+fn traffic_continues_and_changes_arrive_after_an_outage_of_the_api_server() -> anyhow::Result<()> {
     scene::run_alone("outage", &Options::default(), async |scene| {
         let cluster = scene.cluster();
         let fairway = scene.fairway(&["controller.replicaCount=2"]).await?;

@@ -97,7 +97,7 @@ fn a_pod_that_is_to_end_says_so_at_once_serves_on_and_ends_when_its_last_request
         // On the traffic ports this only shows that some pod is serving.
         ensure!(
             scene.get(http, "unknown.example", "/healthz").await?.status == 200,
-            "/healthz of a host that nobody has"
+            "/healthz of a host without an Ingress"
         );
         println!("it says so {:.1?} after its deletion", begun.elapsed());
         let expected = Some(EndpointConditions { ready: Some(false), serving: Some(true), terminating: Some(true) });
@@ -105,9 +105,9 @@ fn a_pod_that_is_to_end_says_so_at_once_serves_on_and_ends_when_its_last_request
         scene.until("its endpoint terminates and serves", ends).await?;
         // They notice later: it has to serve for at least this long. kube-proxy leads to it only while the conditions say so.
         loop {
-            let told = conditions(scene, &fairway, &name).await?;
+            let found = conditions(scene, &fairway, &name).await?;
             match scene.get(http, HOST, "/").await {
-                Ok(response) => ensure!(response.status == 200 && told == expected, "{told:?}: {response:?}"),
+                Ok(response) => ensure!(response.status == 200 && found == expected, "{found:?}: {response:?}"),
                 Err(_) if begun.elapsed() >= grace => break,
                 Err(error) => return Err(error.context("it is to serve on")),
             }

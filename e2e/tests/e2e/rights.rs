@@ -41,12 +41,12 @@ fn no_request_was_denied_and_no_right_was_left_unused() -> anyhow::Result<()> {
         let other = format!("{}-other", scene.namespace());
         let namespace = format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {other}}}}}");
         scene.apply(&namespace).await?;
-        tells(scene, &fairway, &[scene.namespace(), &other]).await?;
+        reports(scene, &fairway, &[scene.namespace(), &other]).await?;
         scene.delete(&namespace).await
     })?;
     scene::run("rights-scope", async |scene| {
         let fairway = scene.fairway(&["controller.scope.enabled=true"]).await?;
-        tells(scene, &fairway, &[scene.namespace()]).await
+        reports(scene, &fairway, &[scene.namespace()]).await
     })?;
 
     let mut granted = BTreeSet::new();
@@ -72,7 +72,7 @@ fn no_request_was_denied_and_no_right_was_left_unused() -> anyhow::Result<()> {
 }
 
 /// Makes a release report everything that it can about Ingresses in some namespaces: the address in their status, and an Event.
-async fn tells(scene: &Scene, fairway: &Release<'_>, namespaces: &[&str]) -> anyhow::Result<()> {
+async fn reports(scene: &Scene, fairway: &Release<'_>, namespaces: &[&str]) -> anyhow::Result<()> {
     for namespace in namespaces {
         scene.apply(&ingress(fairway.class(), namespace)).await?;
     }
@@ -85,8 +85,8 @@ async fn tells(scene: &Scene, fairway: &Release<'_>, namespaces: &[&str]) -> any
         scene.until(&format!("the Ingress of {namespace} shows the address"), shown).await?;
         let events: Api<Event> = Api::namespaced(scene.client(), namespace);
         let about = ListParams::default().fields("involvedObject.kind=Ingress,reason=SecretNotFound");
-        let told = async || Ok(!events.list(&about).await?.items.is_empty());
-        scene.until(&format!("an Event says in {namespace} what is missing"), told).await?;
+        let is_reported = async || Ok(!events.list(&about).await?.items.is_empty());
+        scene.until(&format!("an Event says in {namespace} that the Secret is missing"), is_reported).await?;
     }
     Ok(())
 }

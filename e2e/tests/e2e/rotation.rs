@@ -50,8 +50,8 @@ fn a_deleted_or_broken_certificate_leaves_the_last_good_one_in_force() -> anyhow
         let mut open = Session::connect_tls(address, HOST).await?;
 
         scene.delete("{apiVersion: v1, kind: Secret, metadata: {name: site}}").await?;
-        let told = events(scene, "SecretNotFound", 1).await?;
-        println!("deleted: {}", told.join(" | "));
+        let messages = events(scene, "SecretNotFound", 1).await?;
+        println!("deleted: {}", messages.join(" | "));
         still(address, &good, &mut open).await.context("after the Secret was deleted")?;
 
         let key = good.key_pem();
@@ -64,8 +64,8 @@ fn a_deleted_or_broken_certificate_leaves_the_last_good_one_in_force() -> anyhow
         ];
         for (count, (what, certificate, key)) in (1..).zip(broken) {
             write(scene, certificate, key).await?;
-            let told = events(scene, "InvalidSecret", count).await.context(what)?;
-            println!("{what}: {}", told.join(" | "));
+            let messages = events(scene, "InvalidSecret", count).await.context(what)?;
+            println!("{what}: {}", messages.join(" | "));
             still(address, &good, &mut open).await.with_context(|| format!("after {what}"))?;
         }
 

@@ -193,7 +193,7 @@ async fn prepare(pod: &Arc<PodWorker>, network: &mut Option<PodNetwork>) -> bool
     pod.state.send_modify(|state| state.ip = Some(ip));
 
     pod.objects.known().await;
-    let mut told = String::new();
+    let mut reported = String::new();
     let mut tokens = Tokens::default();
     loop {
         let mut changes = pod.objects.changes();
@@ -212,9 +212,9 @@ async fn prepare(pod: &Arc<PodWorker>, network: &mut Option<PodNetwork>) -> bool
                 ));
                 return true;
             }
-            Err(error) if error != told => {
+            Err(error) if error != reported => {
                 pod.event("Warning", "FailedMount", error.clone());
-                told = error;
+                reported = error;
             }
             Err(_) => {}
         }

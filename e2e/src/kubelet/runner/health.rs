@@ -82,7 +82,7 @@ async fn probe(
     let limit = seconds(spec.timeout_seconds, 1).max(Duration::from_secs(1));
     let action = ProbeAction::of_probe(spec, container);
     let mut tally = ProbeCounter::new(spec, kind == ProbeKind::Liveness);
-    let mut told = false;
+    let mut reported = false;
     // The kubelet's first probe comes about a second after the start, when it has noticed it. Earlier successes count;
     // earlier failures don't.
     let early = [50, 100, 200, 400, 700].map(Duration::from_millis);
@@ -115,11 +115,11 @@ async fn probe(
             due = Instant::now() + period;
         }
         if let Err(error) = result
-            && !told
+            && !reported
         {
             pod.event("Warning", "Unhealthy", format!("{word} probe failed: {error}"));
         }
-        told = !good;
+        reported = !good;
         if !tally.record(good) {
             continue;
         }

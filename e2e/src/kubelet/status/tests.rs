@@ -31,7 +31,7 @@ fn ended(exit_code: i32) -> Terminated {
     }
 }
 
-/// A state whose init container is done and whose containers are as told.
+/// A state whose init container is done and whose containers are as given.
 fn state(pod: &Pod, containers: [Current; 2]) -> PodState {
     let mut state = PodState::new(pod, at(0));
     state.ip = Some("198.18.1.2".to_owned());

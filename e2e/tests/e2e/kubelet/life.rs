@@ -52,7 +52,7 @@ fn probes_decide_readiness_and_restarts_and_the_status_tells() -> anyhow::Result
 
         let expected = [("https", true), ("tcp", true), ("http", true), ("refused", false), ("not-found", false)];
         scene
-            .until("probes over the network say what is so", async || {
+            .until("the probes over the network find the state", async || {
                 let pod = get(scene, "served").await?;
                 let statuses = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
                 let mut ready: Vec<_> = statuses.iter().map(|status| (status.name.as_str(), status.ready)).collect();
@@ -66,8 +66,8 @@ fn probes_decide_readiness_and_restarts_and_the_status_tells() -> anyhow::Result
         event(scene, "served", "Unhealthy", "HTTP probe failed with statuscode: 404").await?;
         let conditions = "/status/conditions";
         let pod = get(scene, "served").await?;
-        let told = value(&pod, conditions).to_string();
-        assert!(told.contains("containers with unready status: [refused not-found]"), "{told}");
+        let found = value(&pod, conditions).to_string();
+        assert!(found.contains("containers with unready status: [refused not-found]"), "{found}");
 
         // It restarts from time to time, so one look has to show everything.
         let pod = scene

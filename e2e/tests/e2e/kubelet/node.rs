@@ -97,7 +97,7 @@ fn nodes_are_drained_and_pods_come_back_with_their_kubelet() -> anyhow::Result<(
         let address = SocketAddr::new(text(&after, "/status/podIP").parse()?, 3000);
         ensure!(scene.get(address, "any", "/").await?.status == 200, "it answers at its new address");
         let pod = get(scene, "finished").await?;
-        assert_eq!(text(&pod, "/status/phase"), "Succeeded", "what has ended stays ended");
+        assert_eq!(text(&pod, "/status/phase"), "Succeeded", "a pod that has ended stays ended");
         assert_eq!(value(&pod, "/status/containerStatuses/0/restartCount"), 0);
 
         let nodes: Api<Node> = Api::all(scene.client());
