@@ -127,11 +127,16 @@ impl RequestHead {
         self.target_span
     }
 
-    /// The target as received, from the path on: nginx's `$request_uri`.
+    /// The target as received, from the path on: nginx's `$request_uri`. `http://host?query` is `?query`, and `http://host` is `/`.
     pub fn request_uri(&self) -> Span {
-        match self.target {
-            TargetForm::Absolute { .. } if !self.path.is_empty() => {
-                Span::new(self.path.range().start, self.target_span.range().end)
+        let whole = self.target_span.range();
+        match (self.target, self.query) {
+            (TargetForm::Absolute { .. }, _) if !self.path.is_empty() => Span::new(self.path.range().start, whole.end),
+            (TargetForm::Absolute { .. }, Some(query)) => Span::new(query.range().start - 1, whole.end),
+            (TargetForm::Absolute { https }, None) => {
+                // A slash of the scheme stands for the one that is missing, as in nginx.
+                let slash = whole.start + if https { "https:/" } else { "http:/" }.len();
+                Span::new(slash, slash + 1)
             }
             _ => self.target_span,
         }

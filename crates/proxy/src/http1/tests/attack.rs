@@ -289,6 +289,10 @@ fn absolute_target_wins_over_host() {
     assert_eq!(head.target(), TargetForm::Absolute { https: true });
     assert!(head.path().is_empty());
     assert_eq!(head.query().unwrap().of(text.as_bytes()), b"q");
+    assert_eq!(head.request_uri().of(text.as_bytes()), b"?q");
+    for text in ["GET https://target HTTP/1.0\r\n\r\n", "GET http://target:81 HTTP/1.0\r\n\r\n"] {
+        assert_eq!(request(text).unwrap().request_uri().of(text.as_bytes()), b"/");
+    }
 
     assert_eq!(request("GET http://a/ HTTP/1.1\r\n\r\n").unwrap_err(), HeadError::MissingHost);
     assert_eq!(request("GET http://a/ HTTP/1.1\r\nHost: b@c\r\n\r\n").unwrap_err(), HeadError::InvalidHost);
