@@ -19,7 +19,9 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
-pub use auth::{AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthUrl, CopiedFields, RedirectParam, SignInUrl};
+pub use auth::{
+    AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthUrl, CopiedFields, InvalidAuthUrl, RedirectParam, SignInUrl,
+};
 pub use choice::{
     AffinityKind, AffinityMode, AuthSecretType, AuthType, BackendProtocol, CanaryBehavior, ErrorStatus,
     HttpRedirectCode, LoadBalance, NextUpstream, RetryCondition, RiskLevel, SameSite, Satisfy, Switch, TlsProtocols,

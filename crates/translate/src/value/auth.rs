@@ -40,18 +40,55 @@ impl Value for AuthUrl {
         "an http or https URL, whose host is a name, an address or `$host`, and whose path may hold nginx variables";
 
     fn parse(text: &str) -> Option<Self> {
-        let text = all(text.trim(), is_url)?;
-        let (scheme, rest) = text.split_once("://")?;
+        Self::read(text).ok()
+    }
+}
+
+/// What is wrong with the URL of an authentication service.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum InvalidAuthUrl {
+    /// Blanks, quotes and the like.
+    #[error("the URL has a character that none may have")]
+    Character,
+    /// Neither http nor https.
+    #[error("the URL does not begin with http:// or https://")]
+    Scheme,
+    /// Not a number, or out of range.
+    #[error("the port is no number from 1 to 65535")]
+    Port,
+    /// The name of a user before the host.
+    #[error("the URL names a user, and no password is sent to a service")]
+    User,
+    /// Empty, or neither a name nor an address.
+    #[error("the host is no name, no address and not `$host`")]
+    Host,
+}
+
+impl AuthUrl {
+    /// Parses a URL.
+    ///
+    /// # Errors
+    /// The first part that is wrong.
+    pub fn read(text: &str) -> Result<Self, InvalidAuthUrl> {
+        if text.trim().is_empty() {
+            return Err(InvalidAuthUrl::Scheme);
+        }
+        let text = all(text.trim(), is_url).ok_or(InvalidAuthUrl::Character)?;
+        let (scheme, rest) = text.split_once("://").ok_or(InvalidAuthUrl::Scheme)?;
         let https = match scheme.to_ascii_lowercase().as_str() {
             "http" => false,
             "https" => true,
-            _ => return None,
+            _ => return Err(InvalidAuthUrl::Scheme),
         };
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err(InvalidAuthUrl::User);
+        }
         // `[::1]:80`, `name:80`.
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => {
-                (host, u16::try_from(digits(port)?).ok().filter(|port| *port > 0)?)
+                let number = digits(port).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+                (host, number.ok_or(InvalidAuthUrl::Port)?)
             }
             _ => (authority, if https { 443 } else { 80 }),
         };
@@ -61,10 +98,10 @@ impl Value for AuthUrl {
             .and_then(|host| host.strip_suffix(']'))
             .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
         if !(OF_REQUEST.contains(&host) || is_address || (!host.is_empty() && host.bytes().all(is_name))) {
-            return None;
+            return Err(InvalidAuthUrl::Host);
         }
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-        Some(Self { https, host: host.to_ascii_lowercase(), port, target: Template::parse(&target) })
+        Ok(Self { https, host: host.to_ascii_lowercase(), port, target: Template::parse(&target) })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::limit;
 use crate::report::external_dns;
 use crate::snippet::{self, LocationSnippet};
-use crate::value::{AuthType, BackendProtocol, ObjectRef, RiskLevel, Satisfy, Switch, Value};
+use crate::value::{AuthType, AuthUrl, BackendProtocol, ObjectRef, RiskLevel, Satisfy, Switch, Value};
 use crate::verdict::{Verdict, nearest};
 
 /// The annotations of one Ingress, parsed.
@@ -263,7 +263,13 @@ impl Reading<'_> {
             }
         };
         let (mut reason, mut value) = (Reason::AnnotationParsingFailed, value);
-        let mut message = format!("expected {}; {}", known.spec.syntax, on_invalid.consequence());
+        // The syntax is long, so what is wrong is named.
+        let wrong = match known.name {
+            "auth-url" => AuthUrl::read(value).err().map(|wrong| format!("{wrong}: ")),
+            _ => None,
+        };
+        let mut message =
+            format!("{}expected {}; {}", wrong.unwrap_or_default(), known.spec.syntax, on_invalid.consequence());
         if let Some(fault) = snippet::fault(known.spec.name, value) {
             let then = if known.spec.name == "server-snippet" {
                 self.deny(Denial::Hosts, known.name, value);

@@ -164,6 +164,25 @@ fn valid_values_are_read_without_a_word() {
 }
 
 #[test]
+fn the_wrong_part_of_an_authentication_url_is_named() {
+    for (url, part) in [
+        ("https://a b/", "a character that none may have"),
+        ("auth.example/check", "does not begin with http:// or https://"),
+        ("ftp://auth.example/", "does not begin with http:// or https://"),
+        ("http://auth.example:http/", "the port"),
+        ("http://auth.example:0/", "the port"),
+        ("http://auth.example:70000/", "the port"),
+        ("http://user:word@auth.example/", "names a user"),
+        ("http:///check", "the host"),
+        ("http://$service/", "the host"),
+        ("http://[::g]/", "the host"),
+    ] {
+        let (_, diagnostics) = read_all(&[("auth-url", url)]);
+        assert!(diagnostics[0].message.contains(part), "{url}: {}", diagnostics[0].message);
+    }
+}
+
+#[test]
 fn invalid_values_are_reported_and_end_as_the_table_says() {
     for (name, _, invalid) in CASES {
         if NEEDS_OTHERS.contains(name) {
@@ -174,7 +193,11 @@ fn invalid_values_are_reported_and_end_as_the_table_says() {
         let [found] = diagnostics.as_slice() else { panic!("{name}: {diagnostics:?}") };
         assert_eq!(found.reason, Reason::AnnotationParsingFailed);
         let expected = format!("expected {}; {}", spec.syntax, spec.on_invalid.consequence());
-        assert_eq!(found.message, expected);
+        match *name {
+            // What is wrong comes first.
+            "auth-url" => assert!(found.message.ends_with(&expected), "{}", found.message),
+            _ => assert_eq!(found.message, expected),
+        }
         let by = format!("nginx.ingress.kubernetes.io/{name}: {invalid}").into();
         let denied =
             IngressAnnotations { denial: Denial::Locations, denied_by: Some(by), ..IngressAnnotations::default() };
