@@ -92,7 +92,6 @@ fn options(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Options> {
     options.http = vec![address("http", "http-port", 8080)];
     options.https = vec![address("https", "https-port", 8443)];
     options.stream_addresses = vec![Ipv4Addr::LOCALHOST.into()];
-    options.allowed_backend_addresses = cli::all(matches, "allow-backend-address");
     let backends = backend::parse(&cli::all::<String>(matches, "backend"))?;
     let echo = if matches.get_flag("no-echo") { None } else { Some(echo::start().context("starting the echo")?) };
     let https_port = named(options.https.first());

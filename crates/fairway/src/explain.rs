@@ -87,8 +87,7 @@ fn answer(
 ) -> anyhow::Result<ExitCode> {
     let client = matches.get_one::<IpAddr>("client").copied().unwrap_or(Ipv4Addr::LOCALHOST.into());
     let request = Request::parse(method, url, &cli::all::<String>(matches, "header"), client)?;
-    let mut reading = read()?;
-    reading.options.allowed_backend_addresses = cli::all(matches, "allow-backend-address");
+    let reading = read()?;
     let account = tell::account(&request, &reading);
     match matches.get_one::<String>("output").map(String::as_str) {
         Some("json") => Terminal::plain().print(&format!("{}\n", serde_json::to_string_pretty(&account)?)),

@@ -14,7 +14,7 @@ use fairway_translate::flag::{FLAGS, Flag, Takes, flag};
 use fairway_translate::options::{LabelSelector, Options, RESERVED_PORTS};
 
 /// The flags that decide how objects are read: they have the same meaning in `dev`, `check` and `explain` as in `run`.
-const READING: [&str; 19] = [
+const READING: [&str; 20] = [
     "annotations-prefix",
     "configmap",
     "controller-class",
@@ -24,6 +24,7 @@ const READING: [&str; 19] = [
     "disable-catch-all",
     "disable-svc-external-name",
     "enable-annotation-validation",
+    "enable-ssl-passthrough",
     "http-port",
     "https-port",
     "ingress-class",
@@ -53,6 +54,8 @@ enum FlagValue {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flags {
     set: BTreeMap<&'static str, FlagValue>,
+    /// `--allow-backend-address`, which decides how objects are read too.
+    allowed: Vec<IpAddr>,
 }
 
 /// Flags that contradict each other, or a value that can't be used.
@@ -162,7 +165,11 @@ impl Flags {
             let value = matches.try_get_one::<FlagValue>(flag.name).ok().flatten()?;
             Some((flag.name, value.clone()))
         };
-        Self { set: FLAGS.iter().filter_map(given).collect() }
+        let allowed = matches.try_get_many("allow-backend-address").ok().flatten();
+        Self {
+            set: FLAGS.iter().filter_map(given).collect(),
+            allowed: allowed.into_iter().flatten().copied().collect(),
+        }
     }
 
     /// The flags that were set and don't work as in ingress-nginx.
@@ -270,6 +277,7 @@ impl Flags {
             publish_service: self.object("publish-service"),
             default_ssl_certificate: self.object("default-ssl-certificate"),
             ssl_passthrough: self.bool("enable-ssl-passthrough"),
+            allowed_backend_addresses: self.allowed.clone(),
             disable_catch_all: self.bool("disable-catch-all"),
             disable_external_name: self.bool("disable-svc-external-name"),
             deep_inspect: self.bool("deep-inspect"),

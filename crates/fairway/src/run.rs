@@ -40,7 +40,6 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let json = matches.get_one::<String>("log-format").is_some_and(|form| form == "json");
     telemetry::start(if json { Form::Json } else { Form::Text }, flags.int("v"), false);
     let mut options = flags.options()?;
-    options.allowed_backend_addresses = cli::all(matches, "allow-backend-address");
     if has_ipv6() {
         add_ipv6(&mut options.http);
         add_ipv6(&mut options.https);

@@ -193,6 +193,21 @@ fn what_cannot_be_read_is_named() {
 }
 
 #[test]
+fn an_authentication_service_at_a_refused_address_allows_nothing() {
+    let manifest = ingress("auth-url: http://127.0.0.1:4180/auth", "/", "web");
+    let request = ["GET", "https://a.example/x"];
+    let account = of(&manifest, &request);
+    assert_eq!(
+        (&account["answer"]["by"], &account["answer"]["status"]),
+        (&"fairway".into(), &500.into()),
+        "{account:#}"
+    );
+    let allowed = ["--allow-backend-address", "127.0.0.1", request[0], request[1]];
+    let account = of(&manifest, &allowed);
+    assert_eq!(account["answer"]["by"], "backend", "{account:#}");
+}
+
+#[test]
 fn tls_that_passes_through_has_no_route() {
     let manifest = ingress("ssl-passthrough: 'true'", "/", "web");
     let flag = "--enable-ssl-passthrough";

@@ -218,7 +218,14 @@ struct RehearsalFacts<'r> {
 
 impl Facts for RehearsalFacts<'_> {
     fn is_open(&mut self, backend: &BackendName) -> bool {
-        self.rehearsal.is_name(backend) || self.rehearsal.service(backend).is_some_and(|service| service.is_open())
+        let live = &self.rehearsal.live;
+        match live.snapshot.endpoint_set(backend).map(|set| &set.endpoints) {
+            // A name may resolve to anything; an address in its place may be refused.
+            Some(Endpoints::Name { host, port }) => {
+                host.parse().map_or(true, |address| live.addresses.admits(SocketAddr::new(address, *port)))
+            }
+            _ => self.rehearsal.service(backend).is_some_and(|service| service.is_open()),
+        }
     }
 
     fn random(&mut self) -> u64 {
