@@ -1,5 +1,6 @@
 //! The built-in echo of `fairway dev`: it stands in for every Service without known endpoints, and responds with the name of the
-//! Service and the request as a backend would see it.
+//! Service and the request as a backend would see it. To TLS that passes through the proxy it responds in TLS, with a certificate of its
+//! own making.
 //!
 //! It listens on loopback only and everything about it is bounded: connections, heads, the part of a body that is echoed, and the
 //! idle time of a connection.
@@ -16,9 +17,10 @@ use fairway_proxy::http1::{
 };
 use fairway_translate::options::ECHO_SERVICE_FIELD;
 use serde::Serialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 
 /// Connections at the same time; more wait. The proxy keeps a few hundred to one endpoint.
 const CONNECTIONS: usize = 1024;
@@ -26,6 +28,8 @@ const CONNECTIONS: usize = 1024;
 const BODY: usize = 64 << 10;
 /// Idle time of a connection. Longer than the proxy's, so that the proxy is the one that closes.
 const IDLE: Duration = Duration::from_secs(120);
+/// The first byte of a TLS connection, which no request begins with.
+const HANDSHAKE: u8 = 22;
 /// Heads as large as any proxy in front may send; fields are shown whatever their names.
 const LIMITS: HeadLimits = HeadLimits {
     start_line: 64 << 10,
@@ -53,12 +57,15 @@ pub(crate) fn start() -> io::Result<SocketAddr> {
 async fn serve(listener: std::net::TcpListener) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    // Without it, TLS connections are closed.
+    let tls = acceptor().ok();
     while let Ok(place) = places.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {
+                let tls = tls.clone();
                 tokio::spawn(async move {
                     // How the connection ended matters only to its peer.
-                    let _ = connection(stream).await;
+                    let _ = accepted(stream, tls).await;
                     drop(place);
                 });
             }
@@ -68,9 +75,36 @@ async fn serve(listener: std::net::TcpListener) {
     }
 }
 
-/// Serves one connection until it closes, is idle too long or doesn't carry HTTP.
-async fn connection(mut stream: TcpStream) -> io::Result<()> {
+fn acceptor() -> anyhow::Result<TlsAcceptor> {
+    let certified = rcgen::generate_simple_self_signed(vec!["echo.fairway.invalid".to_owned()])?;
+    let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der())
+        .map_err(anyhow::Error::msg)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Serves one connection, with or without TLS.
+async fn accepted(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    let mut first = [0];
+    let peeked = tokio::time::timeout(IDLE, stream.peek(&mut first)).await;
+    match tls {
+        Some(tls) if peeked.is_ok() && first == [HANDSHAKE] => {
+            let stream = tokio::time::timeout(IDLE, tls.accept(stream)).await??;
+            let name = stream.get_ref().1.server_name().map(|name| format!("behind TLS for {name}"));
+            connection(stream, &name.unwrap_or_default()).await
+        }
+        _ => connection(stream, "").await,
+    }
+}
+
+/// Serves one connection until it closes, is idle too long or doesn't carry HTTP. `service` stands for the Service if no request names
+/// it: nothing adds a field to what passes through undecrypted.
+async fn connection(mut stream: impl AsyncRead + AsyncWrite + Unpin, service: &str) -> io::Result<()> {
     let mut received = Vec::with_capacity(4 << 10);
     let mut head = RequestHead::default();
     loop {
@@ -96,7 +130,7 @@ async fn connection(mut stream: TcpStream) -> io::Result<()> {
         let Some((body, total)) = body(&mut stream, head.framing(), &mut rest).await? else { return Ok(()) };
         let close = !head.connection().keep_alive;
         let json = head.fields().get(KnownField::Accept, &received).is_some_and(accepts_json);
-        let seen = Seen::new(&head, &received, &body, total);
+        let seen = Seen::new(service, &head, &received, &body, total);
         let text = if json { seen.json() } else { seen.text() };
         let answer = EchoAnswer { status: 200, json, text, close };
         stream.write_all(&answer.bytes(head.method() == Method::Head)).await?;
@@ -107,13 +141,17 @@ async fn connection(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-async fn read(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<usize> {
+async fn read(stream: &mut (impl AsyncRead + Unpin), received: &mut Vec<u8>) -> io::Result<usize> {
     received.reserve(4 << 10);
     tokio::time::timeout(IDLE, stream.read_buf(received)).await.unwrap_or(Ok(0))
 }
 
 /// Reads the whole body and returns its beginning and its length; `None` if it ended early. Bytes after it stay in `rest`.
-async fn body(stream: &mut TcpStream, framing: Framing, rest: &mut Vec<u8>) -> io::Result<Option<(Vec<u8>, u64)>> {
+async fn body(
+    stream: &mut (impl AsyncRead + Unpin),
+    framing: Framing,
+    rest: &mut Vec<u8>,
+) -> io::Result<Option<(Vec<u8>, u64)>> {
     let mut decoder = BodyDecoder::new(framing, ChunkLimits::default());
     let (mut kept, mut total) = (Vec::new(), 0);
     let mut at = 0;
@@ -163,9 +201,9 @@ struct Seen {
 }
 
 impl Seen {
-    fn new(head: &RequestHead, received: &[u8], body: &[u8], body_length: u64) -> Self {
+    fn new(service: &str, head: &RequestHead, received: &[u8], body: &[u8], body_length: u64) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let mut service = String::new();
+        let mut service = service.to_owned();
         let mut lines = Vec::with_capacity(head.fields().len());
         for field in head.fields().iter() {
             let (name, value) = (text(field.name(received)), text(field.value(received)));

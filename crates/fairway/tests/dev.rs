@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use fairway_testkit::{Client, Origin, Reply, eventually};
+use fairway_testkit::{Client, Origin, Reply, TlsClient, eventually};
 use support::{Dev, example, fairway};
 
 fn ingress(name: &str, host: &str, class: &str) -> String {
@@ -53,6 +53,18 @@ fn serde_json_of(yaml: &str) -> String {
         "spec": {"rules": [{"host": "c.example", "http": {"paths": [{"path": "/", "pathType": "Prefix",
         "backend": {"service": {"name": "late", "port": {"number": 80}}}}]}}]}}"#
         .to_owned()
+}
+
+#[tokio::test]
+async fn the_echo_answers_tls_that_passes_through() {
+    let folder = tempfile::tempdir().unwrap();
+    let annotations = ", namespace: shop, annotations: {nginx.ingress.kubernetes.io/ssl-passthrough: 'true'}}";
+    let manifest = ingress("web", "a.example", "").replacen(", namespace: shop}", annotations, 1);
+    write(folder.path(), "a.yaml", &manifest);
+    let dev = Dev::start(["--enable-ssl-passthrough".as_ref(), folder.path().as_os_str()]);
+    let mut client = TlsClient::unverified("a.example").connect(dev.https).await;
+    let text = client.get("a.example", "/x").await.text().to_owned();
+    assert!(text.starts_with("Service behind TLS for a.example\n\nGET /x HTTP/1.1\n"), "{text}");
 }
 
 #[tokio::test]

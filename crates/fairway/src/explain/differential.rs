@@ -18,6 +18,9 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, TestError, TestRunner};
 use serde_json::{Value, json};
 
+mod front;
+
+use self::front::{Front, OVER_HTTP2};
 use super::Request;
 use super::account::{Account, By, FilterEffect, PassedThrough};
 use super::tell::account_at;
@@ -74,8 +77,7 @@ const VALUES: &[(&[&str], &[&str])] = &[
         &["allowlist-source-range", "denylist-source-range"],
         &["127.0.0.1/32", "127.0.0.0/30,10.0.0.0/8", "10.0.0.0/8", "192.0.2.7", "::1", "none", "127.0.0.2/32, bad"],
     ),
-    // The backends here speak neither TLS nor HTTP/2; `tests/backend_tls.rs` has some that speak TLS.
-    (&["backend-protocol"], &["HTTP", "FCGI", "other"]),
+    (&["backend-protocol"], &["HTTP", "HTTPS", "GRPC", "GRPCS", "AUTO_HTTP", "FCGI", "other"]),
     (&["proxy-ssl-secret"], &["ns/none", "other/none", "none", "b a d"]),
     (&["proxy-ssl-verify", "proxy-ssl-server-name"], &["on", "off", "x"]),
     (&["proxy-ssl-verify-depth"], &["1", "x"]),
@@ -349,6 +351,8 @@ fn request() -> impl Strategy<Value = Request> {
 /// Servers as backends, and the objects that lead to them.
 struct Origins {
     origins: [Origin; 2],
+    /// What the proxy connects to.
+    fronts: [Front; 2],
 }
 
 impl Origins {
@@ -360,7 +364,9 @@ impl Origins {
                 .header("Server", name);
             Origin::new(name).reply(reply).start()
         };
-        Self { origins: [origin("first"), origin("second")] }
+        let origins = [origin("first"), origin("second")];
+        let fronts = [Front::start(origins[0].address()), Front::start(origins[1].address())];
+        Self { origins, fronts }
     }
 
     fn objects(&self) -> Vec<Value> {
@@ -371,12 +377,12 @@ impl Origins {
                 "spec": { "clusterIP": address, "ports": [{ "port": port, "name": "http", "targetPort": if name == "first" { 8081 } else { 80 } }] },
             })
         };
-        let [first, second] = &self.origins;
-        let slice = |origin: &Origin| {
+        let [first, second] = [self.fronts[0].port(), self.fronts[1].port()];
+        let slice = |name: &str, port: u16| {
             json!({
                 "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
-                "metadata": { "namespace": "ns", "name": origin.name(), "labels": { "kubernetes.io/service-name": origin.name() } },
-                "addressType": "IPv4", "ports": [{ "name": "http", "port": origin.port() }],
+                "metadata": { "namespace": "ns", "name": name, "labels": { "kubernetes.io/service-name": name } },
+                "addressType": "IPv4", "ports": [{ "name": "http", "port": port }],
                 "endpoints": [{ "addresses": ["127.0.0.1"], "conditions": { "ready": true } }],
             })
         };
@@ -386,11 +392,11 @@ impl Origins {
             })
         };
         vec![
-            service("first", "127.0.0.1", first.port()),
-            service("second", "127.0.0.1", second.port()),
+            service("first", "127.0.0.1", first),
+            service("second", "127.0.0.1", second),
             service("empty", "None", 80),
-            slice(first),
-            slice(second),
+            slice("first", first),
+            slice("second", second),
             map("added", json!({ "X-Frame-Options": "DENY", "X-Uri": "$uri", "X-Gone": "", "Server": "own" })),
             map("sent", json!({ "X-Tenant": "set", "X-Url": "$scheme://$host", "User-Agent": "" })),
             json!({ "kind": "IngressClass", "apiVersion": "networking.k8s.io/v1", "metadata": { "name": "nginx" },
@@ -462,7 +468,7 @@ fn tls_client(request: &Request) -> TlsClient {
     }
 }
 
-/// The difference if TLS passes through. The backends speak no TLS, so a connection is all that they get.
+/// The difference if TLS passes through: whether the backend takes it.
 async fn compare_passed(
     passed: &PassedThrough,
     request: &Request,
@@ -476,17 +482,17 @@ async fn compare_passed(
         [now[0] - before[0], now[1] - before[1]]
     };
     let client = tls_client(request).transport(Client::builder().source(request.client));
-    // A backend that takes the hello for the start of a request waits for the rest of it.
-    let refused = tokio::select! {
-        made = client.try_connect(address) => made.is_err(),
-        () = eventually("a connection to a backend", async || seen() != [0, 0]) => true,
+    // A backend that takes a PROXY header for the start of a request waits for the rest of it.
+    let made = tokio::select! {
+        made = client.try_connect(address) => made.map(drop),
+        () = eventually("a connection to a backend", async || seen() != [0, 0]) => Ok(()),
     };
     let expected = ["Service ns/first", "Service ns/second"].map(|name| u64::from(passed.service == name));
     let seen = seen();
-    if refused && seen == expected {
+    if seen == expected {
         return Ok(());
     }
-    Err(format!("passthrough: explain says {passed:?}, the backends got {seen:?} connections"))
+    Err(format!("passthrough: explain says {passed:?}, the backends got {seen:?} connections, {:?}", made.err()))
 }
 
 /// The first difference, if there is one.
@@ -532,15 +538,28 @@ fn compare(account: &Account, response: &Response, backends: &Origins, before: [
         account.forward.as_ref().and_then(|forward| forward.request.as_ref()).ok_or("explain tells no request")?;
     expect("target", &sent.target, &seen.target, sent.target == seen.target)?;
     let chance = |value: &str| value.len() == 32 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let said: Vec<_> = sent.fields.iter().map(|field| (field.name.clone(), field.value.clone())).collect();
-    let seen: Vec<_> = seen
+    let over_http2 = seen.header(OVER_HTTP2).is_some();
+    // HTTP/2 has lower case only, and no fields about the connection.
+    let name = |name: &str| if over_http2 { name.to_ascii_lowercase() } else { name.to_owned() };
+    let is_there = |field: &str| {
+        !over_http2 || ![OVER_HTTP2, "connection", "te", "transfer-encoding"].contains(&&*field.to_ascii_lowercase())
+    };
+    let said = sent.fields.iter().filter(|field| is_there(&field.name));
+    let mut said: Vec<_> = said.map(|field| (name(&field.name), field.value.clone())).collect();
+    let mut seen: Vec<_> = seen
         .headers()
         .iter()
-        .map(|(name, value)| match name {
-            "X-Request-ID" if chance(value) => (name.to_owned(), "(random)".to_owned()),
-            _ => (name.to_owned(), value.to_owned()),
+        .filter(|(name, _)| is_there(name))
+        .map(|(field, value)| match field {
+            "X-Request-ID" | "x-request-id" if chance(value) => (name(field), "(random)".to_owned()),
+            _ => (name(field), value.to_owned()),
         })
         .collect();
+    if over_http2 {
+        // Fields of one name keep their order; others may change theirs.
+        said.sort_by(|a, b| a.0.cmp(&b.0));
+        seen.sort_by(|a, b| a.0.cmp(&b.0));
+    }
     expect("request fields", &said, &seen, said == seen)
 }
 
