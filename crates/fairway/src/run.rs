@@ -20,7 +20,6 @@ use fairway_translate::verdict::Verdict;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use crate::cli;
 use crate::flags::Flags;
 use crate::telemetry::{self, Form};
 use crate::wiring::{self, Signals};
