@@ -239,7 +239,12 @@ impl<'a> Exchange<'a> {
         }
         if matches!(
             failure,
-            Failure::RequestBody(_) | Failure::BodyTooLarge | Failure::BodyTimeout | Failure::RequestPath
+            Failure::RequestBody(_)
+                | Failure::BodyTooLarge
+                | Failure::BodyTimeout
+                | Failure::RequestPath
+                // The client needs another connection, and must not take this one for it.
+                | Failure::Misdirected
         ) {
             self.client.distrust();
         }
