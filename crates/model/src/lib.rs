@@ -96,7 +96,7 @@ pub use network::{NetworkSet, is_special};
 pub use origin::Origin;
 pub use passthrough::Passthrough;
 pub use pattern::{SearchRegex, ValueRegex};
-pub use policy::{Bandwidth, ByteLimit, ForwardPolicy, Retry, RetryOn, UpstreamProtocol};
+pub use policy::{Bandwidth, ByteLimit, ForwardPolicy, RequestBuffering, Retry, RetryOn, UpstreamProtocol};
 pub use request::{FieldLine, FieldSink, Fields, HostAndPort, RequestView, Target};
 pub use response_rewrite::{Replacement, ResponseRewrites};
 pub use route::{

@@ -19,6 +19,9 @@ pub struct ForwardPolicy {
     pub read_timeout: Duration,
     /// Largest request body; a larger one gets 413.
     pub max_body: ByteLimit,
+    /// Which request bodies are read whole before an endpoint is chosen.
+    #[serde(default, skip_serializing_if = "RequestBuffering::is_default")]
+    pub request_buffering: RequestBuffering,
     /// Largest response head in bytes, if above the proxy's default; a larger one gets 502.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_response_head: Option<u32>,
@@ -59,6 +62,26 @@ impl UpstreamProtocol {
     }
 }
 
+/// Which request bodies are read whole before an endpoint is chosen, as far as there is memory for them. Calls of gRPC and requests for
+/// another protocol are never waited for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash, Serialize, Deserialize)]
+pub enum RequestBuffering {
+    /// Those that don't say how long they are: endpoints over HTTP/1.1 get them with a Content-Length. Many servers take a body without
+    /// one for empty.
+    #[default]
+    Unmeasured,
+    /// All.
+    All,
+    /// None.
+    Off,
+}
+
+impl RequestBuffering {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl Default for ForwardPolicy {
     fn default() -> Self {
         Self {
@@ -66,6 +89,7 @@ impl Default for ForwardPolicy {
             send_timeout: Duration::from_secs(60),
             read_timeout: Duration::from_secs(60),
             max_body: ByteLimit::of(1 << 20),
+            request_buffering: RequestBuffering::default(),
             max_response_head: None,
             bandwidth: None,
             close: false,

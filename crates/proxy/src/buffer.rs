@@ -1,6 +1,7 @@
 //! Receive buffers. Their memory is initialised once and then reused, for the life of the worker.
 
 use std::io;
+use std::ops::Range;
 use std::task::{Context, Poll};
 
 use crate::stream::ReadInto;
@@ -84,6 +85,20 @@ impl Buffer {
     pub(crate) fn consume(&mut self, count: usize) {
         debug_assert!(count <= self.end - self.start, "only what was received can be consumed");
         self.start += count;
+    }
+
+    /// Drops parts of the filled bytes. `next` looks at the rest of them and says how many it has seen, and which of these stay; `None`
+    /// keeps all of the rest.
+    pub(crate) fn squeeze(&mut self, mut next: impl FnMut(&[u8]) -> Option<(usize, Range<usize>)>) {
+        let (mut from, mut to) = (self.start, self.start);
+        while let Some((seen, kept)) = next(&self.data[from..self.end]) {
+            let length = kept.len();
+            self.data.copy_within(from + kept.start..from + kept.end, to);
+            from += seen;
+            to += length;
+        }
+        self.data.copy_within(from..self.end, to);
+        self.end -= from - to;
     }
 
     /// Whether [`rewind`](Self::rewind) would succeed.

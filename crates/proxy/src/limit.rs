@@ -137,6 +137,10 @@ fairway_model::limits! {
             /// Total time to wait for a client in the middle of its body; longer than any stall of a mobile network. Each
             /// `client-body-min-rate` bytes add a second.
             BODY_PATIENCE: Duration = Duration::from_secs(60), Time, "408.", "`body_timeout`";
+            /// What is held of a request body that is read before an endpoint is chosen (`proxy-request-buffering`).
+            BODY_AHEAD: usize = 8 << 20, Bytes, "The body is streamed, without a Content-Length if the client gave none.", "";
+            /// The same, for all requests of a worker.
+            BODIES_AHEAD: usize = 16 << 20, Bytes, "As above.", "";
             /// The line with the size of a chunk, including extensions.
             CHUNK_LINE: usize = 256, Bytes, "400 from a client, 502 from an endpoint.", "`bad_body`, `bad_response_body`";
             /// All chunk extensions of a message.

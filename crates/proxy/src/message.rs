@@ -16,6 +16,8 @@ pub(crate) struct UpstreamRequest<'a> {
     pub(crate) target: &'a [u8],
     /// How the end of its body is marked.
     pub(crate) framing: Framing,
+    /// The length of a body for which the client gave none.
+    pub(crate) measured: Option<u64>,
     /// The edits of its fields.
     pub(crate) edits: RequestEdits<'a, 'a, FieldsView<'a>>,
     /// The protocols that the client asks to switch to.
@@ -46,6 +48,7 @@ impl<'a> UpstreamRequest<'a> {
             method,
             target: &scratch.target,
             framing,
+            measured: None,
             edits: RequestEdits {
                 head: head.parsed.view(head.bytes),
                 plan,
@@ -65,7 +68,7 @@ impl<'a> UpstreamRequest<'a> {
     pub(crate) fn asking(self, auth: &'a ExternalAuth, target: &'a [u8]) -> Self {
         let method = auth.method.as_ref().map_or(&b"GET"[..], |method| method.as_bytes());
         let edits = RequestEdits { auth: Some(auth), ..self.edits };
-        Self { method, target, framing: Framing::None, edits, upgrade: None, close: self.close }
+        Self { method, target, framing: Framing::None, measured: None, edits, upgrade: None, close: self.close }
     }
 }
 

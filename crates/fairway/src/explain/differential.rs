@@ -104,6 +104,7 @@ const VALUES: &[(&[&str], &[&str])] = &[
     (&["upstream-vhost"], &["v.example", "$host", "$http_x_tenant", "a b"]),
     (&["proxy-connect-timeout", "proxy-send-timeout", "proxy-read-timeout"], &["5", "60", "x"]),
     (&["proxy-body-size"], &["1", "1k", "8m", "0", "x"]),
+    (&["proxy-request-buffering"], &["on", "off", "x"]),
     (&["proxy-next-upstream"], &["error timeout", "off", "http_502 non_idempotent", "bad"]),
     (&["proxy-next-upstream-tries", "proxy-next-upstream-timeout"], &["1", "0", "x"]),
     (&["load-balance"], &["round_robin", "ewma", "chash", "bad"]),

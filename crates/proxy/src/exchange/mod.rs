@@ -3,6 +3,7 @@
 //! An [`Exchange`] owns everything known about the request and records it exactly once, when it is dropped: after the response,
 //! after a failure, when the client has gone, or when the task is cancelled.
 
+mod ahead;
 mod authenticate;
 mod compressed;
 mod cookie;
@@ -91,6 +92,8 @@ pub(crate) struct Exchange<'a> {
     limits: Gaps,
     /// Bounds the wait for the request body.
     patience: Patience,
+    /// Bytes that are held of a body which is read before the request is sent.
+    ahead: usize,
     /// How fast the body of the response may be sent; boxed, because few routes limit it.
     pace: Option<Box<Pace>>,
 }
@@ -161,6 +164,7 @@ impl<'a> Exchange<'a> {
             limits: Gaps::NONE,
             patience: Patience::default(),
             pace: None,
+            ahead: 0,
         }
     }
 
@@ -370,6 +374,7 @@ impl<'a> Exchange<'a> {
 
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
+        self.release_ahead();
         if self.status == 0 {
             self.status = CLIENT_CLOSED;
         }

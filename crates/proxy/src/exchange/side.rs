@@ -17,7 +17,7 @@ use crate::http::{
 };
 pub(crate) use crate::http1::After;
 use crate::http1::{self, AnswerTo, Http1Client, Http1Endpoint, Persistence, PreparedField};
-pub(super) use crate::http1::{BodySource, RelayedBody, ResponsePart};
+pub(super) use crate::http1::{Ahead, BodySource, RelayedBody, ResponsePart};
 use crate::http2::{Http2Client, Http2Endpoint, Http2Stream, Link, RequestTo, StreamPlace};
 use crate::message::{ResponseContext, UpstreamRequest};
 use crate::net::tls;
@@ -181,11 +181,17 @@ impl<'a> ClientSide<'a> {
         fn body_has_ended(&self) -> bool;
         fn received(&self) -> u64;
         fn can_rewind(&self) -> bool;
+        fn framing(&self) -> Framing;
+        fn measured(&self) -> Option<u64>;
+        fn held_ahead(&self) -> usize;
+        fn data_ahead(&self) -> u64;
     }
     delegate! { mut request:
         fn source(&mut self) -> &mut BodySource<'a>;
         fn rewind(&mut self);
         fn set_form(&mut self, form: BodyForm);
+        fn look_ahead(&mut self) -> Result<Ahead, BodyError>;
+        fn measure(&mut self);
     }
     delegate! { client:
         fn next_look(&self) -> Millis;

@@ -205,7 +205,7 @@ impl Exchange<'_> {
     }
 
     /// Receives more of the request body.
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         if self.client.write_continue()
             && let Poll::Ready(Err(failure)) = self.poll_write_client(cx)
         {

@@ -16,7 +16,7 @@ use super::{Allowance, Exchange};
 use crate::access_log::Format;
 use crate::balance::{Ask, Pick, TryOutcome, cookie};
 use crate::error::{Errno, Failure, Side};
-use crate::http::BodyForm;
+use crate::http::{BodyForm, Framing};
 use crate::http2::{self, NewConnection, StreamChoice, StreamPlace};
 use crate::limit::TRIES;
 use crate::message::UpstreamRequest;
@@ -96,6 +96,11 @@ impl Exchange<'_> {
             let time = self.client.head().filter(|head| grpc::is_call(*head)).and_then(grpc::timeout);
             self.endpoint.speak_http2(memory, &shard.store, time.map_or(NEVER, |time| shard.timers.after(time)));
             self.client.set_form(BodyForm::Frames);
+        }
+        if self.reads_ahead(policy.request_buffering) {
+            // Boxed: it is rarely needed and would otherwise take room in every connection.
+            Box::pin(self.read_ahead()).await?;
+            service.refresh(&shard.running());
         }
         let mut tries = 0;
         // Set when an idle connection turned out to be closed: its endpoint gets the request again, on a new connection.
@@ -372,6 +377,9 @@ impl Exchange<'_> {
             let request = UpstreamRequest::new(self.live, head, plan, forwarding, backend, decision);
             let request = match self.asks {
                 Some(auth) => request.asking(auth, &target),
+                None if request.framing == Framing::Chunked => {
+                    UpstreamRequest { measured: self.client.measured(), ..request }
+                }
                 None => request,
             };
             self.endpoint.write_request(&request, &self.facts.family, &mut out, &mut value, &mut OfExchange(self))

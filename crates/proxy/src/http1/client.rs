@@ -250,11 +250,12 @@ impl<'a> Http1Client<'a> {
         if !self.request.is_parsed() {
             return true;
         }
+        let framing = self.request.framing();
         let BodySource { buffer, body } = &mut self.request.source;
         if !buffer.rewind() {
             return body.has_ended() && !unsent;
         }
-        let mut decoder = BodyDecoder::new(self.request.head.framing(), ChunkLimits::default());
+        let mut decoder = BodyDecoder::new(framing, ChunkLimits::default());
         while !decoder.is_done() {
             match decoder.decode(buffer.filled()) {
                 Ok(decoded) if decoded.event != Event::NeedMore => buffer.consume(decoded.consumed),

@@ -60,8 +60,10 @@ pub(crate) fn write_request(
     let mut writer = HeadWriter::new(out);
     writer.request_line(request.method, request.target).map_err(|_| Failure::Unwritable)?;
     request.edits.write(&mut writer, family, value, expand)?;
-    if request.framing == Framing::Chunked {
-        writer.framing(Framing::Chunked);
+    match request.measured {
+        Some(length) => writer.framing(Framing::Length(length)),
+        None if request.framing == Framing::Chunked => writer.framing(Framing::Chunked),
+        None => {}
     }
     if let Some(protocols) = request.upgrade {
         write_upgrade(&mut writer, protocols);

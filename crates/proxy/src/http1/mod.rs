@@ -60,7 +60,7 @@ mod tests;
 pub(crate) use self::client::{After, Http1Client};
 pub(crate) use self::compose::{AnswerTo, Persistence, write_answer, write_request};
 pub(crate) use self::endpoint::{Http1Endpoint, ResponsePart};
-pub(crate) use self::received::ReceivedRequest;
+pub(crate) use self::received::{Ahead, ReceivedRequest};
 pub(crate) use self::relay::{BodySource, RelayedBody};
 pub(crate) use self::websocket::key as websocket_key;
 

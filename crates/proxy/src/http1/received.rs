@@ -1,8 +1,28 @@
 //! The request of a client, in the form of HTTP/1 whatever the version: its head in the buffer, and its body behind it.
 
+use super::body::BodyDecoder;
+use super::chunk::{ChunkLimits, Event};
 use super::relay::{BodySource, RelayedBody};
 use crate::buffer::Buffer;
-use crate::http::{BodyForm, Method, RequestHead, Spanned};
+use crate::http::{BodyError, BodyForm, Framing, Method, RequestHead, Spanned};
+
+/// How far a body has arrived that is read before it is sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Ahead {
+    /// More of it is to come.
+    Partial,
+    /// All of it is there.
+    Whole,
+}
+
+/// A body that is read before it is sent. It stays in the buffer as it was received.
+#[derive(Debug)]
+struct Lookahead {
+    decoder: BodyDecoder,
+    /// Bytes that were decoded.
+    seen: usize,
+    has_trailers: bool,
+}
 
 /// A request, or the beginning of one.
 #[derive(Debug)]
@@ -17,6 +37,10 @@ pub(crate) struct ReceivedRequest<'a> {
     expects_continue: bool,
     /// How the endpoint learns where the body ends.
     form: BodyForm,
+    /// Boxed because most requests have none.
+    ahead: Option<Box<Lookahead>>,
+    /// The length of a body for which the client gave none.
+    measured: Option<u64>,
 }
 
 impl<'a> ReceivedRequest<'a> {
@@ -29,6 +53,8 @@ impl<'a> ReceivedRequest<'a> {
             head_len: 0,
             expects_continue: false,
             form: BodyForm::Chunks,
+            ahead: None,
+            measured: None,
         }
     }
 
@@ -81,7 +107,70 @@ impl<'a> ReceivedRequest<'a> {
 
     /// Bytes received and consumed, the head without compression.
     pub(crate) fn received(&self) -> u64 {
-        self.head_len + self.source.body.data_len()
+        self.head_len + self.source.body.data_len().max(self.data_ahead())
+    }
+
+    /// Bytes of the body that were read before it is sent.
+    pub(crate) fn data_ahead(&self) -> u64 {
+        self.ahead.as_ref().map_or(0, |ahead| ahead.decoder.data_len())
+    }
+
+    /// Bytes that are held besides the head.
+    pub(crate) fn held_ahead(&self) -> usize {
+        self.source.buffer.filled().len()
+    }
+
+    /// How the end of the body is found in the buffer; no body before the head was accepted.
+    pub(crate) fn framing(&self) -> Framing {
+        match self.measured {
+            Some(length) => Framing::Length(length),
+            None if self.parsed => self.head.framing(),
+            None => Framing::None,
+        }
+    }
+
+    /// The length of a body for which the client gave none.
+    pub(crate) fn measured(&self) -> Option<u64> {
+        self.measured
+    }
+
+    /// Looks at what has arrived of the body, without taking it.
+    ///
+    /// # Errors
+    /// The body is malformed.
+    pub(crate) fn look_ahead(&mut self) -> Result<Ahead, BodyError> {
+        let framing = self.head.framing();
+        let ahead = self.ahead.get_or_insert_with(|| {
+            let decoder = BodyDecoder::new(framing, ChunkLimits::default());
+            Box::new(Lookahead { decoder, seen: 0, has_trailers: false })
+        });
+        while !ahead.decoder.is_done() {
+            let piece = ahead.decoder.decode(&self.source.buffer.filled()[ahead.seen..])?;
+            if piece.event == Event::NeedMore && piece.consumed == 0 {
+                return Ok(Ahead::Partial);
+            }
+            ahead.has_trailers |= matches!(piece.event, Event::Trailer { .. });
+            ahead.seen += piece.consumed;
+        }
+        Ok(Ahead::Whole)
+    }
+
+    /// Removes the chunked coding of a body of which all has arrived, so that it has a length. One with trailers keeps it: they need it.
+    pub(crate) fn measure(&mut self) {
+        let whole = self.ahead.as_ref().filter(|ahead| ahead.decoder.is_done() && !ahead.has_trailers);
+        let Some(length) = whole.map(|ahead| ahead.decoder.data_len()) else { return };
+        if self.head.framing() != Framing::Chunked {
+            return;
+        }
+        let mut decoder = BodyDecoder::new(Framing::Chunked, ChunkLimits::default());
+        self.source.buffer.squeeze(|rest| {
+            // It was decoded once without an error.
+            let piece = if decoder.is_done() { None } else { decoder.decode(rest).ok() }?;
+            let data = if let Event::Data(data) = piece.event { data } else { 0..0 };
+            Some((piece.consumed, data))
+        });
+        self.measured = Some(length);
+        self.source.body = self.whole_body();
     }
 
     /// Sets how the endpoint learns where the body ends, for the tries to come.
@@ -107,6 +196,6 @@ impl<'a> ReceivedRequest<'a> {
     }
 
     fn whole_body(&self) -> RelayedBody {
-        RelayedBody::new(self.head.framing(), self.form)
+        RelayedBody::new(self.framing(), self.form)
     }
 }

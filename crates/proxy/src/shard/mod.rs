@@ -82,6 +82,8 @@ pub(crate) struct Shard {
     pub(crate) timers: Rc<Timers>,
     /// Memory for requests.
     pub(crate) store: Store,
+    /// Bytes that it holds of bodies which are read before their requests are sent.
+    pub(crate) ahead: Cell<usize>,
     /// Memory for data on its way to clients over HTTP/2.
     pub(crate) blocks: Rc<Blocks>,
     /// Connections to endpoints over HTTP/1, and how endpoints are chosen.
@@ -128,6 +130,7 @@ impl Shard {
             common,
             timers: Timers::new(),
             store: Store::default(),
+            ahead: Cell::new(0),
             encoders: Rc::default(),
             blocks: Rc::default(),
             http2: Rc::default(),

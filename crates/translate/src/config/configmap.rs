@@ -22,11 +22,15 @@ use crate::snippet::{self, HttpSnippet, LocationSnippet, MainSnippet, ServerSnip
 use crate::value::{
     AccessList, BlockedValues, BrotliLevel, CommaList, CookieRewrite, ErrorStatus, FieldCount, GoDuration, GzipLevel,
     HeaderBuffers, HeaderName, HeaderNames, HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream,
-    NginxTime, ObjectRef, RedirectPart, ReplacedStatuses, RiskLevel, Seconds, SessionTicketKey, Size, Text, TlsCiphers,
-    TlsGroups, TlsProtocols, UriPatterns, UserAgents, Value, WorkerProcesses,
+    NginxTime, ObjectRef, RedirectPart, ReplacedStatuses, RiskLevel, Seconds, SessionTicketKey, Size, Switch, Text,
+    TlsCiphers, TlsGroups, TlsProtocols, UriPatterns, UserAgents, Value, WorkerProcesses,
 };
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
+
+/// How `proxy-request-buffering` differs, annotation and key.
+pub(crate) const REQUEST_BUFFERING: &str = "no temporary files: a body that exceeds 8 MiB, or comes when a worker holds 16 MiB of others, is \
+    streamed from there on, and so are calls of gRPC";
 
 /// How `proxy-next-upstream` differs, annotation and key.
 pub(crate) const CONNECT_RETRIED: &str =
@@ -257,6 +261,10 @@ configmap! {
         "proxy-read-timeout" => proxy_read_timeout: Seconds = "60";
         /// Largest request body; 0 means no limit.
         "proxy-body-size" => proxy_body_size: Size = "1m";
+        /// With `on`, the body of a request that has no Content-Length is read before an endpoint is chosen, and sent with one. Other
+        /// bodies are streamed, unless the annotation of the same name asks for more. With `off`, all bodies are streamed.
+        "proxy-request-buffering" => proxy_request_buffering: Switch = "on", [Differs(REQUEST_BUFFERING)],
+            same if |_, value| value.trim() == "off";
         /// Largest head of a response; larger ones become 502.
         "proxy-buffer-size" => proxy_buffer_size: Size = "4k", [Differs(RESPONSE_HEAD)], same if |_, value| fits(value);
         /// Restricts the annotations `proxy-ssl-*` to the paths of their own Ingress; otherwise they apply to the host.

@@ -27,7 +27,7 @@ pub use table::{
 
 use crate::limit;
 use crate::snippet;
-use crate::value::{BackendProtocol, ConnectionHeader, CookieRewrite, RedirectPart, RiskLevel, Size, Value};
+use crate::value::{BackendProtocol, ConnectionHeader, CookieRewrite, RedirectPart, RiskLevel, Size, Switch, Value};
 use crate::verdict::{Verdict, looks_like, same_words};
 
 /// The prefix unless `--annotations-prefix` sets another.
@@ -101,6 +101,7 @@ fn is_same(name: &str, value: &str) -> bool {
         "proxy-redirect-from" | "proxy-redirect-to" => RedirectPart::parse(value).is_some(),
         "proxy-cookie-domain" | "proxy-cookie-path" => CookieRewrite::parse(value).is_some(),
         "limit-rps" | "limit-rpm" | "limit-connections" => i64::parse(value).is_some_and(|limit| limit <= 0),
+        "proxy-request-buffering" => Switch::parse(value) == Some(Switch::Off),
         "proxy-buffer-size" => Size::parse(value).is_some_and(|size| (1..=limit::RESPONSE_HEAD).contains(&size.0)),
         _ => false,
     }

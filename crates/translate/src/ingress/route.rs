@@ -8,8 +8,8 @@ use std::time::Duration;
 use fairway_model::{
     AccessList, Action, BackendName, Backends, Bandwidth, BasicAuth, Body, ByteLimit, ClientLimits, Cors, ErrorPages,
     FieldBlock, Filter, Forward, ForwardPolicy, HostPattern, HttpsRedirect, Location, Origins, PathMatch, Redirect,
-    RedirectBase, Refusal, Replacement, RequestRate, Respond, ResponseRewrites, Retry, RetryOn, Rewrite, Route,
-    Template, UpstreamProtocol, UpstreamTls,
+    RedirectBase, Refusal, Replacement, RequestBuffering, RequestRate, Respond, ResponseRewrites, Retry, RetryOn,
+    Rewrite, Route, Template, UpstreamProtocol, UpstreamTls,
 };
 
 use super::backend_tls::BackendTls;
@@ -21,7 +21,9 @@ use crate::engine::shared::Shared;
 use crate::limit;
 use crate::options::Options;
 use crate::snippet::{Effect, HostLevels};
-use crate::value::{self, BackendProtocol, ConnectionHeader, RedirectUrl, RetryCondition, RewriteTarget, Satisfy};
+use crate::value::{
+    self, BackendProtocol, ConnectionHeader, RedirectUrl, RetryCondition, RewriteTarget, Satisfy, Switch,
+};
 
 /// Properties common to all routes of one host.
 pub(crate) struct HostScope<'a> {
@@ -620,6 +622,11 @@ fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPol
         send_timeout: seconds(proxying.send_timeout, config.proxy_send_timeout),
         read_timeout: seconds(proxying.read_timeout, config.proxy_read_timeout),
         max_body: proxying.body_size.unwrap_or(config.proxy_body_size).limit().map_or(ByteLimit::NONE, ByteLimit::of),
+        request_buffering: match (proxying.request_buffering, config.proxy_request_buffering) {
+            (Some(Switch::On), _) => RequestBuffering::All,
+            (None, Switch::On) => RequestBuffering::Unmeasured,
+            (Some(Switch::Off), _) | (None, Switch::Off) => RequestBuffering::Off,
+        },
         max_response_head: Some(response_head).filter(|bytes| *bytes > RESPONSE_HEAD),
         retry: Retry {
             on: retry,

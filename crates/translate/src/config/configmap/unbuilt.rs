@@ -180,8 +180,6 @@ unbuilt! {
     };
     /// Disk space for a response.
     "proxy-max-temp-file-size" = "1024m": BUFFERS;
-    /// Reads the whole request before a backend gets any of it.
-    "proxy-request-buffering" = "on": NotYet("request bodies are streamed, as with off"); neutral "off";
     /// Uses one listening socket per worker.
     "reuse-port" = "true": Harmless("each worker always has its own listening socket");
     /// Hash tuning.

@@ -4,7 +4,7 @@
 use fairway_model::NetworkSet;
 
 use super::{Meanwhile, OnInvalid, Scope, Spec, annotations};
-use crate::configmap::{CONNECT_RETRIED, ERROR_PAGES, RESPONSE_HEAD, REWRITE, TRIES};
+use crate::configmap::{CONNECT_RETRIED, ERROR_PAGES, REQUEST_BUFFERING, RESPONSE_HEAD, REWRITE, TRIES};
 use crate::snippet::{AuthSnippet, LocationSnippet, ServerSnippet};
 use crate::value::{
     AffinityKind, AffinityMode, AppRoot, AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthSecretType, AuthType,
@@ -260,6 +260,10 @@ annotations! {
         "proxy-read-timeout" => read_timeout: Seconds [Location, Low, Default];
         /// Largest request body; larger ones get 413. 0 means no limit.
         "proxy-body-size" => body_size: Size [Location, Medium, Default];
+        /// Reads the whole body of a request before an endpoint is chosen, so that it can be sent to another one after a failure, and so
+        /// that the endpoint always gets a Content-Length. Without the annotation, the ConfigMap's `on` does so for bodies that have no
+        /// Content-Length themselves; others are streamed. Calls of gRPC are always streamed.
+        "proxy-request-buffering" => request_buffering: Switch [Location, Low, Default] = Differs(REQUEST_BUFFERING);
         /// Largest head of a response; larger ones become 502.
         "proxy-buffer-size" => buffer_size: Size [Location, Low, Default] = Differs(RESPONSE_HEAD);
         /// With `close`, a connection to an endpoint ends with its request.

@@ -102,6 +102,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("proxy-send-timeout", "60", "1m"),
     ("proxy-read-timeout", "3600", "-1"),
     ("proxy-body-size", "8m", "8mb"),
+    ("proxy-request-buffering", "on", "true"),
     ("proxy-buffer-size", "128k", "128kb"),
     ("proxy-ssl-secret", "shop/ca", "shop/ca;"),
     ("proxy-ssl-verify", "on", "true"),
@@ -471,7 +472,7 @@ fn verdicts_follow_the_values() {
     let passing = Rules { ssl_passthrough: true, ..Rules::default() };
     for (rules, all, label) in [
         (&plain, &[("proxy-request-buffering", "off")][..], "same"),
-        (&plain, &[("proxy-request-buffering", "on")], "not yet"),
+        (&plain, &[("proxy-request-buffering", "on")], "differs"),
         (&plain, &[("proxy-buffer-size", "16k")], "same"),
         (&plain, &[("proxy-buffer-size", "64K")], "same"),
         (&plain, &[("proxy-buffer-size", "128k")], "same"),

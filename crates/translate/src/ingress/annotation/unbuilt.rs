@@ -78,9 +78,6 @@ unbuilt! {
         reason: "HTTP/1.0 has no way to send a request of unknown length, or to upgrade a connection",
         instead: "nothing, since servers of HTTP/1.0 answer requests of HTTP/1.1; connection-proxy-header: close keeps no connection",
     }, neutral "1.1";
-    /// Reads the whole request before the backend gets any of it.
-    "proxy-request-buffering": "`on` or `off`" [Location, Low] SERVE,
-        NotYet("request bodies are streamed, as with off"), neutral "off";
     /// Reads responses ahead of the client.
     "proxy-buffering": "`on` or `off`" [Location, Low] SERVE, NotYet("responses are streamed, as with off"), neutral "off";
     /// Number of buffers for a response.

@@ -1,0 +1,90 @@
+//! Reads the body of a request before an endpoint is chosen, within bounds. A body that exceeds them is streamed from there on, as if
+//! it had not been waited for.
+//!
+//! Many servers take a request without a Content-Length for one without a body, so a body of unknown length is measured in this way.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use fairway_model::RequestBuffering;
+
+use super::side::Ahead;
+use super::transfer::Gaps;
+use super::{Exchange, grpc};
+use crate::error::Failure;
+use crate::http::{Framing, RequestHead, Spanned};
+use crate::limit::{BODIES_AHEAD, BODY_AHEAD};
+use crate::work::LEAST_READ;
+
+impl Exchange<'_> {
+    /// Whether the body is read first.
+    pub(super) fn reads_ahead(&self, buffering: RequestBuffering) -> bool {
+        let wanted = !self.bodiless
+            && match (buffering, self.client.framing()) {
+                (RequestBuffering::Off, _) | (_, Framing::None | Framing::Length(0) | Framing::UntilClose) => false,
+                (RequestBuffering::All, Framing::Length(length)) => length <= BODY_AHEAD as u64,
+                (RequestBuffering::All, Framing::Chunked) => true,
+                // Frames show where a body ends.
+                (RequestBuffering::Unmeasured, Framing::Chunked) => !self.endpoint.is_http2(),
+                (RequestBuffering::Unmeasured, Framing::Length(_)) => false,
+            };
+        // What a call sends may depend on the answer so far, and so does what follows a request for another protocol.
+        let waits =
+            |head: Spanned<'_, RequestHead>| !grpc::is_call(head) && head.parsed.asked_protocols(head.bytes).is_none();
+        wanted && self.client.head().is_some_and(waits)
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// The client sent no whole body, or one that is malformed or too large.
+    pub(super) async fn read_ahead(&mut self) -> Result<(), Failure> {
+        poll_fn(|cx| self.poll_ahead(cx)).await?;
+        self.limits = Gaps::NONE;
+        // Times of tries do not include the wait for the client.
+        self.dispatched = Instant::now();
+        Ok(())
+    }
+
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        loop {
+            let ahead = self.client.look_ahead().map_err(Failure::RequestBody)?;
+            if !self.allowance.max_body.admits(self.client.data_ahead()) {
+                return Poll::Ready(Err(Failure::BodyTooLarge));
+            }
+            if ahead == Ahead::Whole {
+                self.client.measure();
+                return Poll::Ready(Ok(()));
+            }
+            if !self.may_read_ahead() {
+                return Poll::Ready(Ok(()));
+            }
+            // Permission to send may not be written yet.
+            if let Poll::Ready(Err(failure)) = self.poll_write_client(cx) {
+                return Poll::Ready(Err(failure));
+            }
+            match self.poll_receive(cx) {
+                Poll::Ready(received) => received?,
+                Poll::Pending => return self.poll_limits().map(Err),
+            }
+        }
+    }
+
+    /// Counts what is held of the body. Whether there is memory for more of it.
+    fn may_read_ahead(&mut self) -> bool {
+        let held = self.client.held_ahead();
+        let total = &self.facts.shard.ahead;
+        total.set(total.get() - self.ahead + held);
+        self.ahead = held;
+        held + LEAST_READ <= BODY_AHEAD && total.get() + LEAST_READ <= BODIES_AHEAD
+    }
+
+    /// Counts what is held no more.
+    pub(super) fn release_ahead(&mut self) {
+        if self.ahead > 0 {
+            let total = &self.facts.shard.ahead;
+            total.set(total.get() - std::mem::take(&mut self.ahead));
+        }
+    }
+}
