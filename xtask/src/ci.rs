@@ -6,7 +6,7 @@ use crate::console::{Mark, duration};
 use crate::outcome::Outcome;
 use crate::totals::Totals;
 use crate::workspace::Workspace;
-use crate::{alerts, bench, cargo, chart, e2e, fuzz, generated, image, needs, rules, words};
+use crate::{alerts, bench, cargo, chart, e2e, framing, fuzz, generated, grpc, h2spec, image, needs, rules, words};
 
 type Step = (&'static str, fn(&Workspace) -> anyhow::Result<Outcome>);
 
@@ -21,6 +21,9 @@ const STEPS: &[Step] = &[
     ("gen", generated::check),
     ("chart", chart::check::run),
     ("alerts", alerts::run),
+    ("h2spec", h2spec::run),
+    ("grpc", grpc::run),
+    ("framing", framing::smoke),
     ("fuzz", fuzz::smoke),
     ("image", image::run),
     ("bench", bench::run),

@@ -12,15 +12,19 @@ mod cluster;
 mod conformance;
 mod console;
 mod e2e;
+mod framing;
 mod fuzz;
 mod generated;
 mod graph;
+mod grpc;
+mod h2spec;
 mod image;
 mod licence;
 mod lock;
 mod needs;
 mod outcome;
 mod rules;
+mod serving;
 mod shell;
 mod tools;
 mod totals;
@@ -47,6 +51,10 @@ Tasks:
   test                All tests, documentation examples included
   image [--build]     Builds target/image/rootfs, what the container image is made of, and runs it (or only builds it)
   chart               Renders the Helm chart with every value, and with values files of users
+  h2spec              The conformance suite of HTTP/2, in the clear and over TLS
+  grpc                The interoperability cases of gRPC, in the clear and over TLS
+  framing [--requests N]
+                      N generated requests (500 by default) to four parsers: all see the same ones
   cluster [--help]    A real control plane and two Nodes in network namespaces: up, status, exec, down
   e2e [NAME...] [--keep]
                       End-to-end tests on such a cluster, all or those with NAME in theirs; --keep leaves it running
@@ -107,6 +115,10 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
         ["image", "--build"] => step(image::build),
         ["chart"] => step(chart::check::run),
         ["alerts"] => step(alerts::run),
+        ["framing"] => step(framing::smoke),
+        ["framing", "--requests", count] => workspace.console.finish(framing::run(&workspace, count.parse()?)),
+        ["grpc"] => step(grpc::run),
+        ["h2spec"] => step(h2spec::run),
         ["cluster", words @ ..] => cluster::run(&workspace, words)?,
         ["e2e", options @ ..] => {
             let options = e2e::Options::parse(options)?;

@@ -24,6 +24,8 @@ pub(crate) enum Use {
     Image,
     /// The programs of a control plane, above all helm.
     Tools,
+    /// Parsers of HTTP to compare with.
+    Framing,
     /// Running a cluster and its tests.
     Cluster,
 }
@@ -36,6 +38,9 @@ const TASKS: &[(&str, &[Use])] = &[
     ("image", &[Use::Build, Use::Image]),
     ("chart", &[Use::Build, Use::Tools]),
     ("alerts", &[Use::Build, Use::Tools]),
+    ("grpc", &[Use::Build, Use::Tools, Use::Cluster]),
+    ("framing", &[Use::Build, Use::Tools, Use::Framing]),
+    ("h2spec", &[Use::Build, Use::Tools]),
     ("cluster", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
     ("e2e", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
     ("conformance", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
@@ -75,6 +80,9 @@ const PACKAGES: &[(&str, &str, &str, Use)] = &[
     ("nft", "nftables", "for kube-proxy", Use::Cluster),
     // The path at which a pod finds it, which sees no other places.
     ("/usr/bin/python3", "python3", "for a server in the tests of the cluster", Use::Cluster),
+    ("nginx", "nginx", "to see how it reads requests", Use::Framing),
+    ("node", "nodejs", "to see how it reads requests", Use::Framing),
+    ("python3", "python3", "to see how it reads requests", Use::Framing),
     ("ps", "procps", "for the tests of the cluster", Use::Cluster),
 ];
 

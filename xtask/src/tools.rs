@@ -56,6 +56,15 @@ struct Build {
 /// The Go module of the tools that read metrics.
 const PROMETHEUS: &str = "prometheus";
 
+/// The Go module of the conformance suite of HTTP/2.
+const H2SPEC: &str = "h2spec";
+
+/// The Go module of the interoperability cases of gRPC.
+const GRPC: &str = "grpc";
+
+/// The modules of programs that no cluster needs.
+const APART: [&str; 3] = [PROMETHEUS, H2SPEC, GRPC];
+
 const MODULES: &[Module] = &[
     Module {
         name: "etcd",
@@ -82,6 +91,21 @@ const MODULES: &[Module] = &[
         make: Make::Build,
     },
     Module {
+        name: H2SPEC,
+        pinned: "github.com/summerwind/h2spec",
+        programs: &[("h2spec", "github.com/summerwind/h2spec/cmd/h2spec")],
+        make: Make::Build,
+    },
+    Module {
+        name: GRPC,
+        pinned: "google.golang.org/grpc",
+        programs: &[
+            ("grpc-client", "google.golang.org/grpc/interop/client"),
+            ("grpc-server", "google.golang.org/grpc/interop/server"),
+        ],
+        make: Make::Build,
+    },
+    Module {
         name: PROMETHEUS,
         pinned: "github.com/prometheus/prometheus",
         programs: &[
@@ -94,12 +118,22 @@ const MODULES: &[Module] = &[
 
 /// Builds missing programs of a cluster and prints how long each took; about ten minutes on two cores for all.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    build_of(workspace, |module| module.name != PROMETHEUS)
+    build_of(workspace, |module| !APART.contains(&module.name))
 }
 
 /// Builds Prometheus and its tool if they are missing; two to three minutes on two cores.
 pub(crate) fn build_for_alerts(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |module| module.name == PROMETHEUS)
+}
+
+/// Builds h2spec if it is missing; a quarter of a minute.
+pub(crate) fn build_h2spec(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    build_of(workspace, |module| module.name == H2SPEC)
+}
+
+/// Builds client and server of gRPC's interoperability cases if they are missing; a minute.
+pub(crate) fn build_grpc(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    build_of(workspace, |module| module.name == GRPC)
 }
 
 /// Builds helm if missing: the chart is rendered without a cluster and so without the cluster's programs.

@@ -1,0 +1,94 @@
+//! A `fairway dev` on free ports, for suites that test it from outside.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use anyhow::Context;
+
+use crate::outcome::Outcome;
+use crate::shell;
+use crate::workspace::Workspace;
+
+/// A Fairway that serves manifests. It ends when it is dropped.
+pub(crate) struct Serving {
+    fairway: Program,
+    pub(crate) http: SocketAddr,
+    pub(crate) https: SocketAddr,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+/// A program that ends when it is dropped.
+pub(crate) struct Program(Child);
+
+impl Serving {
+    /// Builds the binary and serves the manifests in a folder, with more options.
+    pub(crate) fn start(
+        workspace: &Workspace,
+        folder: &Path,
+        options: &[String],
+    ) -> anyhow::Result<Result<Self, Outcome>> {
+        let mut command = workspace.cargo();
+        // With the whole workspace: dependencies built for one package alone have other features, and would be built twice.
+        command.args(["build", "--locked", "--workspace", "--bin", "fairway"]);
+        let finished = shell::run(&workspace.console, &mut command, |_| false)?;
+        if !finished.success {
+            return Ok(Err(Outcome { failure: Some(finished.output), ..Outcome::default() }));
+        }
+        let mut command = Command::new(workspace.target_folder()?.join("debug/fairway"));
+        command.arg("dev").arg(folder).args(["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"]).args(options);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut fairway = Program::start(&mut command)?;
+        let mut lines = BufReader::new(fairway.stdout()?).lines();
+        let (mut http, mut https) = (None, None);
+        let addresses = loop {
+            let line = lines.next().context("fairway ended before it listened")??;
+            match line.split_once(" on ").map(|(scheme, address)| (scheme.trim(), address.trim())) {
+                Some(("http", address)) => http = Some(address.parse()?),
+                Some(("https", address)) => https = Some(address.parse()?),
+                _ => {}
+            }
+            if let Some(addresses) = http.zip(https) {
+                break addresses;
+            }
+        };
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let keep = kept.clone();
+        // A full pipe would stop it.
+        thread::spawn(move || lines.map_while(Result::ok).for_each(|line| keep.lock().expect("no panic").push(line)));
+        let (http, https) = addresses;
+        Ok(Ok(Self { fairway, http, https, lines: kept }))
+    }
+
+    /// What it has printed since it listens.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("no panic").clone()
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&mut self) -> anyhow::Result<bool> {
+        Ok(self.fairway.0.try_wait()?.is_none())
+    }
+}
+
+impl Program {
+    pub(crate) fn start(command: &mut Command) -> anyhow::Result<Self> {
+        let name = shell::display(command);
+        Ok(Self(command.spawn().with_context(|| format!("starting `{name}`"))?))
+    }
+
+    /// What it prints, if that is a pipe.
+    pub(crate) fn stdout(&mut self) -> anyhow::Result<ChildStdout> {
+        self.0.stdout.take().context("its output is no pipe")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
