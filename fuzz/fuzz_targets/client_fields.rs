@@ -44,7 +44,10 @@ fuzz_target!(|data: (u8, u8, Vec<u8>, Vec<u8>)| {
             append: policy & 4 != 0,
             address_field: NAMES[usize::from(*name) % NAMES.len()].into(),
             host_field: "x-forwarded-host".into(),
-            trusted: if policy & 8 != 0 { "10.0.0.0/8,::/0" } else { "0.0.0.0/0" }.parse().unwrap_or_default(),
+            trusted: [if policy & 8 != 0 { "10.0.0.0/9" } else { "0.0.0.0/0" }]
+                .into_iter()
+                .map(|network| network.parse().expect("a network"))
+                .collect(),
         },
         ..Settings::default()
     };
