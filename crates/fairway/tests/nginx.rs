@@ -105,16 +105,19 @@ const SERVER: &[&str] = &[
     "return 410;",
 ];
 
-/// Method, target and fields.
-const REQUESTS: &[(&str, &str, &[(&str, &str)])] = &[
-    ("GET", "/page", &[]),
-    ("GET", "/old/a/b?q=1", &[("X-Tenant", "client")]),
-    ("GET", "/moved/a?q=2", &[("Cookie", "a=b; beta=1")]),
-    ("POST", "/page", &[("X-Tenant", "client")]),
-    ("GET", "/style.css", &[("User-Agent", "Some Bot 1.0")]),
-    ("GET", "/missing", &[]),
-    ("GET", "/again/z?q=1", &[("X-Blocked", "1")]),
-    ("DELETE", "/old/c%20d/e", &[]),
+/// A request: its method, target and fields.
+#[derive(Debug)]
+struct Asked(&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const REQUESTS: &[Asked] = &[
+    Asked("GET", "/page", &[]),
+    Asked("GET", "/old/a/b?q=1", &[("X-Tenant", "client")]),
+    Asked("GET", "/moved/a?q=2", &[("Cookie", "a=b; beta=1")]),
+    Asked("POST", "/page", &[("X-Tenant", "client")]),
+    Asked("GET", "/style.css", &[("User-Agent", "Some Bot 1.0")]),
+    Asked("GET", "/missing", &[]),
+    Asked("GET", "/again/z?q=1", &[("X-Blocked", "1")]),
+    Asked("DELETE", "/old/c%20d/e", &[]),
 ];
 
 /// Fields that are about the connection, the server or the time.
@@ -287,12 +290,8 @@ fn page(request: &Request) -> Reply {
 }
 
 /// What is compared of an answer.
-async fn answer(
-    address: SocketAddr,
-    host: &str,
-    request: &(&str, &str, &[(&str, &str)]),
-) -> (u16, Vec<String>, String) {
-    let (method, target, fields) = *request;
+async fn answer(address: SocketAddr, host: &str, request: &Asked) -> (u16, Vec<String>, String) {
+    let Asked(method, target, fields) = *request;
     let fields: Vec<(&str, &str)> = [("Host", host), ("Connection", "close")].iter().chain(fields).copied().collect();
     let body: &[u8] = if method == "POST" { b"body" } else { b"" };
     let response = Client::connect(address).await.request(method, target, &fields, body).await;
@@ -310,7 +309,7 @@ async fn answer(
         })
         .collect();
     told.sort();
-    let text = response.text().to_string();
+    let text = response.text();
     let text = if text.contains("<hr><center>") { String::new() } else { text };
     (response.status, told, text)
 }
