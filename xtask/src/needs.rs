@@ -10,8 +10,6 @@ use crate::workspace::Workspace;
 pub(crate) enum Use {
     /// Compiling anything.
     Build,
-    /// The tests that compare with other programs.
-    Test,
     /// Linting.
     Lint,
     /// Running the tests.
@@ -52,7 +50,6 @@ const TASKS: &[(&str, &[Use])] = &[
 /// A program, the Debian package that contains it, its purpose, and its use.
 const PACKAGES: &[(&str, &str, &str, Use)] = &[
     ("cc", "gcc", "to compile aws-lc", Use::Build),
-    ("/usr/sbin/nginx", "nginx", "to compare snippets with", Use::Test),
     (
         "/usr/lib/nginx/modules/ngx_http_headers_more_filter_module.so",
         "libnginx-mod-http-headers-more-filter",
