@@ -63,7 +63,7 @@ async fn the_echo_answers_tls_that_passes_through() {
     write(folder.path(), "a.yaml", &manifest);
     let dev = Dev::start(["--enable-ssl-passthrough".as_ref(), folder.path().as_os_str()]);
     let mut client = TlsClient::unverified("a.example").connect(dev.https).await;
-    let text = client.get("a.example", "/x").await.text().to_owned();
+    let text = client.get("a.example", "/x").await.text();
     assert!(text.starts_with("Service behind TLS for a.example\n\nGET /x HTTP/1.1\n"), "{text}");
 }
 
