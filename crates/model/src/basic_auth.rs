@@ -14,6 +14,9 @@ pub struct BasicAuth {
     pub realm: Box<str>,
     /// Who is admitted.
     pub users: Users,
+    /// Whether an authentication service that is asked next may admit others too, and does not decide about the users.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub or_service: bool,
 }
 
 /// Users and the hashes of their passwords. Cloning copies a pointer.

@@ -154,6 +154,8 @@ pub struct Plan<'s> {
     guarded_by: Option<&'s ExternalAuth>,
     /// Whether the request needs no authentication any more.
     exempt: bool,
+    /// Whether the request lacks a password that would have admitted it.
+    lacks_password: bool,
     /// Whether the backend must not get the client's credentials.
     hides_credentials: bool,
 }
@@ -331,6 +333,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
                 allowed_by: None,
                 guarded_by: None,
                 exempt: false,
+                lacks_password: false,
                 hides_credentials: false,
             };
             match find(snapshot, received, facts, scratch, &mut plan) {
@@ -737,6 +740,11 @@ fn apply<'s, 'a, F: Fields<'a>>(
 fn answered<'s>(answer: AuthAnswer, plan: &mut Plan<'s>) -> Option<Step<'s>> {
     let auth = match plan.ended_by() {
         Some(Filter::ExternalAuth(auth)) => Some(auth),
+        Some(Filter::BasicAuth(auth)) if auth.or_service => {
+            plan.exempt = answer == AuthAnswer::Allowed;
+            plan.lacks_password = !plan.exempt;
+            return None;
+        }
         Some(Filter::BasicAuth(_)) => None,
         _ => return Some(Step::Fail(Failure::Authentication)),
     };
@@ -747,6 +755,8 @@ fn answered<'s>(answer: AuthAnswer, plan: &mut Plan<'s>) -> Option<Step<'s>> {
         }
         AuthAnswer::Unauthorized if auth.is_some_and(|auth| auth.sign_in.is_some()) => Some(Step::Redirect(302)),
         AuthAnswer::Unauthorized => Some(Step::Respond(&UNAUTHORIZED)),
+        // As in nginx, where one of two ways in is enough, the wish for a password comes before a refusal.
+        AuthAnswer::Forbidden if plan.lacks_password => Some(Step::Respond(&UNAUTHORIZED)),
         AuthAnswer::Forbidden => Some(Step::Respond(&FORBIDDEN)),
         AuthAnswer::Failed => Some(Step::Fail(Failure::Authentication)),
     }

@@ -1,6 +1,8 @@
 //! External authentication: another service allows or denies each request, by the status of its answer to a request
 //! without a body (`auth-url` of ingress-nginx, nginx's `auth_request`).
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::field::is_same_field;
@@ -31,9 +33,39 @@ pub struct ExternalAuth {
     /// not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copied: Vec<ConfiguredName>,
+    /// How long answers are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<AuthCache>,
     /// Whether the client gets the service's cookies with every status, not just with those of success and redirects.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub always_set_cookie: bool,
+}
+
+/// For which requests an answer is kept, and how long.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct AuthCache {
+    /// Requests to a path with the same value share an answer.
+    pub key: Template,
+    /// How long answers are kept, by status; the first rule with the status counts.
+    pub rules: Vec<AuthCacheRule>,
+}
+
+/// How long answers with certain statuses are kept.
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
+pub struct AuthCacheRule {
+    /// The statuses; none for all.
+    pub statuses: Vec<u16>,
+    /// How long.
+    pub lasts: Duration,
+}
+
+impl AuthCache {
+    /// How long an answer with this status is kept; zero for not at all. What means nothing is never kept.
+    pub fn lasts(&self, status: u16) -> Duration {
+        let is_for = |rule: &&AuthCacheRule| rule.statuses.is_empty() || rule.statuses.contains(&status);
+        let rule = self.rules.iter().find(is_for).filter(|_| AuthAnswer::of_status(status) != AuthAnswer::Failed);
+        rule.map_or(Duration::ZERO, |rule| rule.lasts)
+    }
 }
 
 impl ExternalAuth {
@@ -84,6 +116,11 @@ pub struct AuthGiven {
 }
 
 impl AuthGiven {
+    /// The memory that it takes.
+    pub fn size(&self) -> usize {
+        self.text.len() + self.copied.len() * size_of::<(usize, usize)>()
+    }
+
     /// Adds the value of a name in [`ExternalAuth::copied`]: all lines of the field, joined. Cookies can't be joined (RFC
     /// 6265 3), so their lines stay apart.
     pub fn push<'a>(&mut self, auth: &ExternalAuth, place: usize, lines: impl Iterator<Item = &'a [u8]>) {

@@ -82,7 +82,7 @@ pub use cors::{Cors, OriginPattern, Origins};
 pub use edit::{Change, FieldEdit, FieldRules, NameSet};
 pub use endpoint::{Endpoint, EndpointSet, EndpointState, Endpoints};
 pub use error_pages::{ErrorPages, ErrorResponse};
-pub use external_auth::{AuthAnswer, AuthGiven, ExternalAuth};
+pub use external_auth::{AuthAnswer, AuthCache, AuthCacheRule, AuthGiven, ExternalAuth};
 pub use field::{ConfiguredName, FieldName, InvalidName};
 pub use field_block::{BlockedValue, FieldBlock};
 pub use filter::{AccessList, Filter, HttpsRedirect, PathReplacement, Refusal, Rewrite};

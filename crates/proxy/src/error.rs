@@ -80,6 +80,8 @@ pub(crate) enum Failure {
     InvalidTls(InvalidTls),
     /// The authentication service could not be asked, for this reason, or its answer means nothing.
     Authentication(Option<Reason>),
+    /// Too many passwords are being checked.
+    PasswordsBusy,
     /// A request can't be written as HTTP.
     Unwritable,
     /// The process is ending.
@@ -188,6 +190,10 @@ impl Failure {
             Self::ClientCertificate(Uncertified::Refused) => CauseDetail::Text("the certificate could not be verified"),
             Self::ClientCertificate(Uncertified::Subject) => CauseDetail::Text("the subject is not admitted"),
             Self::Authentication(Some(reason)) => CauseDetail::Text(reason.as_str()),
+            Self::Authentication(None) => {
+                CauseDetail::Text("the service answered with a status other than 2xx, 401 and 403")
+            }
+            Self::PasswordsBusy => CauseDetail::Text("too many passwords are being checked"),
             Self::TooLong => CauseDetail::Text("a template makes more of it than a head may hold"),
             _ => CauseDetail::None,
         };
@@ -227,7 +233,7 @@ impl Failure {
             Self::ResponseBody(_) => Reason::BadResponseBody,
             Self::Handshake => Reason::TlsHandshake,
             Self::InvalidTls(_) => Reason::Misconfigured,
-            Self::Authentication(_) => Reason::Authentication,
+            Self::Authentication(_) | Self::PasswordsBusy => Reason::Authentication,
             Self::Unwritable => Reason::Unwritable,
             Self::Shutdown => Reason::Shutdown,
             Self::Misdirected => Reason::Misdirected,
@@ -263,7 +269,7 @@ impl Failure {
             | Self::InterimResponses
             | Self::Upgrade
             | Self::ResponseBody(_) => 502,
-            Self::Unwritable | Self::NoShare | Self::Authentication(_) => 500,
+            Self::Unwritable | Self::NoShare | Self::Authentication(_) | Self::PasswordsBusy => 500,
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod admin;
+mod auth_cache;
 pub mod balance;
 pub mod http;
 pub mod http1;

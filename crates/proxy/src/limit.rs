@@ -183,6 +183,10 @@ fairway_model::limits! {
             PASSWORD_THREADS: usize = 2, Count, "Others wait.", "";
             /// Passwords that a worker remembers as right.
             PASSWORDS_KNOWN: usize = 4096, Count, "All are forgotten, and checked again.", "";
+            /// Answers of authentication services that a worker keeps (`auth-cache-key`).
+            AUTH_ANSWERS: usize = 16_384, Count, "Those that are out of date are forgotten, then all, and the services are asked again.", "";
+            /// Memory for these.
+            AUTH_ANSWERS_BYTES: usize = 8 << 20, Bytes, "The same.", "";
             /// Endpoints of an authentication service that are tried for one request, each only if connecting to the one before failed.
             AUTH_TRIES: u32 = 3, Count, "500.", "`authentication`";
             /// Largest body of a response that is dropped: the answer of an authentication service, an error that is replaced.

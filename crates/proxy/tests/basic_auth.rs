@@ -30,7 +30,11 @@ impl Guarded {
     fn start() -> Self {
         let web = Origin::start("web");
         let auth = |users: &[(&str, &str)]| {
-            Filter::BasicAuth(Box::new(BasicAuth { realm: "who".into(), users: users.iter().copied().collect() }))
+            Filter::BasicAuth(Box::new(BasicAuth {
+                realm: "who".into(),
+                users: users.iter().copied().collect(),
+                or_service: false,
+            }))
         };
         let allow = NetworkSet::from_iter(["127.0.0.0/8".parse().expect("a network")]);
         let local = Filter::AccessListOrAuth(AccessList { deny: NetworkSet::default(), allow: Some(allow) });

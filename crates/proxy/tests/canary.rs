@@ -190,7 +190,7 @@ async fn log_and_metrics_name_the_canary_beside_its_main_backend() {
     origin(&mut client, &[]).await;
     origin(&mut client, &[("X-Canary", "always")]).await;
     let lines = lines.after(2).await;
-    assert_eq!(lines, ["default-web-80 [-] web", "default-web-80 [default-next-80] web"]);
+    assert_eq!(lines, ["default-web-80 [] web", "default-web-80 [default-next-80] web"]);
     let address = proxy.proxy.admin_address().expect("an admin server");
     eventually("both counts", || {
         // Boxed: a client is too large for the stack of nested futures in a debug build.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessList, Action, ExternalAuth, FieldEdit, Filter, Forward, ForwardPolicy, NetworkSet, Template, UpstreamTls,
+    AccessList, Action, AuthCache, AuthCacheRule, BasicAuth, ExternalAuth, FieldEdit, Filter, Forward, ForwardPolicy,
+    NetworkSet, Template, UpstreamTls,
 };
 use fairway_testkit::{Ca, Fault, Gate, Origin, Reply, Request, Response};
 use support::{HOST, TestProxy, backend, endpoints, filtered, forward, host, route};
@@ -24,6 +25,7 @@ fn auth() -> ExternalAuth {
         fields: Vec::new(),
         sign_in: None,
         copied: Vec::new(),
+        cache: None,
         always_set_cookie: false,
     }
 }
@@ -57,6 +59,11 @@ impl Guarded {
         let mut all = vec![("host", HOST)];
         all.extend(fields);
         self.proxy.connect().await.request("GET", "/a%20b?c=d", &all, b"").await
+    }
+
+    /// The connection on which the service is being asked.
+    async fn asked_on(&self) -> u64 {
+        self.service.next_head().await.connection
     }
 
     fn asked(&self) -> Request {
@@ -362,4 +369,105 @@ async fn hints_of_the_service_do_not_reach_the_client() {
     client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
     let response = client.read_response().await;
     assert_eq!((response.status, response.interim.len()), (200, 0));
+}
+
+/// Keeps answers for requests with the same field X-User.
+fn cached(rules: &[(&[u16], u64)]) -> ExternalAuth {
+    let rule = |&(statuses, seconds): &(&[u16], u64)| AuthCacheRule {
+        statuses: statuses.into(),
+        lasts: Duration::from_secs(seconds),
+    };
+    let cache = AuthCache { key: Template::parse("$http_x_user"), rules: rules.iter().map(rule).collect() };
+    ExternalAuth { cache: Some(cache), copied: vec![name("X-Given")], ..auth() }
+}
+
+/// One worker, so that all requests meet the same answers.
+fn guarded_by_one(service: Origin, filters: Vec<Filter>) -> Guarded {
+    let web = Origin::start("web");
+    let mut resources = backend("web", &[web.address()]);
+    resources.extend(backend("auth", &[service.address()]));
+    let to = || forward("web", ForwardPolicy::default());
+    resources
+        .push(host(HOST, vec![filtered(route("/", to()), filters.clone()), filtered(route("/other", to()), filters)]));
+    let config = fairway_proxy::ProxyConfig { workers: std::num::NonZeroUsize::new(1), ..support::config() };
+    Guarded { proxy: TestProxy::start_with(resources, config), service, web }
+}
+
+#[tokio::test]
+async fn an_answer_is_kept_for_requests_with_the_same_key_on_the_same_path() {
+    let service = Origin::new("auth").reply(Reply::ok().header("X-Given", "g")).start();
+    let guarded = guarded_by_one(service, vec![filter(cached(&[(&[200, 401], 60)]))]);
+    for (user, asked) in [("a", 1), ("a", 1), ("b", 2), ("a", 2), ("b", 2)] {
+        let response = guarded.get(&[("x-user", user), ("x-given", "spoofed")]).await;
+        assert_eq!((response.status, response.echo().headers.all("x-given")), (200, vec!["g"]));
+        assert_eq!(guarded.service.requests(), asked, "{user}");
+    }
+    let mut client = guarded.proxy.connect().await;
+    client.request("GET", "/other", &[("host", HOST), ("x-user", "a")], b"").await;
+    assert_eq!(guarded.service.requests(), 3);
+    // A denial is kept with its challenge.
+    guarded.service.set_reply(Reply::status(401).header("WWW-Authenticate", "Bearer"));
+    for _ in 0..2 {
+        let response = guarded.get(&[("x-user", "c")]).await;
+        assert_eq!((response.status, response.header("www-authenticate")), (401, Some("Bearer")));
+        assert_eq!(guarded.service.requests(), 4);
+    }
+    assert_eq!(guarded.get(&[("x-user", "a")]).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_must_not_be_kept_is_asked_about_again() {
+    for (reply, rules) in [
+        (Reply::status(202), &[(&[200][..], 60)][..]),
+        (Reply::ok(), &[(&[200], 0)]),
+        (Reply::ok().header("Set-Cookie", "a=b"), &[(&[], 60)]),
+        (Reply::ok().header("Cache-Control", "max-age=60, private"), &[(&[], 60)]),
+        (Reply::ok().header("Cache-Control", "max-age=0"), &[(&[], 60)]),
+        (Reply::ok().header("cache-control", "No-Store"), &[(&[], 60)]),
+        (Reply::status(500), &[(&[], 60)]),
+        (Reply::status(302), &[(&[302], 60)]),
+    ] {
+        let service = Origin::new("auth").reply(reply).start();
+        let guarded = guarded_by_one(service, vec![filter(cached(rules))]);
+        for asked in 1..=2 {
+            guarded.get(&[("x-user", "a")]).await;
+            assert_eq!(guarded.service.requests(), asked, "{rules:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_password_or_the_service_may_be_enough() {
+    let users = [("bob", "{PLAIN}b:c")].into_iter().collect();
+    let password = Filter::BasicAuth(Box::new(BasicAuth { realm: "who".into(), users, or_service: true }));
+    let service = Origin::new("auth").reply(Reply::status(403)).start();
+    let guarded = guarded_by_one(service, vec![password, filter(auth())]);
+    let bob = [("authorization", "Basic Ym9iOmI6Yw==")];
+    let response = guarded.get(&bob).await;
+    assert_eq!((response.status, response.echo().header("authorization")), (200, None));
+    assert_eq!(guarded.service.requests(), 0);
+    // The wish for a password comes before the refusal.
+    let response = guarded.get(&[]).await;
+    assert_eq!((response.status, response.header("www-authenticate")), (401, Some("Basic realm=\"who\"")));
+    guarded.service.set_reply(Reply::ok());
+    assert_eq!(guarded.get(&[]).await.status, 200);
+    guarded.service.set_reply(Reply::status(500));
+    assert_eq!(guarded.get(&[]).await.status, 500);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_its_body_is_read_ends_the_wait() {
+    let gate = Gate::new();
+    let service = Origin::new("auth").reply(Reply::ok().held_by(&gate)).start();
+    let mut asks = auth();
+    asks.forward.policy =
+        Arc::new(ForwardPolicy { read_timeout: Duration::from_secs(3600), ..ForwardPolicy::default() });
+    let guarded = Guarded::by_origin(service, asks);
+    let mut client = guarded.proxy.connect().await;
+    client.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 100\r\n\r\nabc")).await;
+    gate.reached(1).await;
+    let connection = guarded.asked_on().await;
+    client.reset();
+    // Nobody waits for the answer any more.
+    guarded.service.ended(connection).await;
 }

@@ -211,6 +211,7 @@ async fn what_the_authentication_service_says() {
             fields: Vec::new(),
             sign_in: None,
             copied: Vec::new(),
+            cache: None,
             always_set_cookie: false,
         };
         let mut resources = backend("auth", &[service.address()]);
@@ -221,7 +222,8 @@ async fn what_the_authentication_service_says() {
     let service = Origin::new("a").replies([Reply::status(401), Reply::status(403), Reply::status(404)]).start();
     assert_eq!(ask(&service).await, "401 unauthenticated downstream (-) -");
     assert_eq!(ask(&service).await, "403 unauthenticated downstream (-) -");
-    assert_eq!(ask(&service).await, "500 authentication internal (-) -");
+    let other = "the service answered with a status other than 2xx, 401 and 403";
+    assert_eq!(ask(&service).await, format!("500 authentication internal ({other}) -"));
     let refusing = Origin::new("a").fault(Fault::Refuse).start();
     assert_eq!(ask(&refusing).await, "500 authentication internal (connect_refused) -");
 }

@@ -251,6 +251,7 @@ impl Translator {
         let (dirty, out) = (&mut dirty, &mut out);
         secrets.pass_time(now, dirty);
         global.settle(global::GlobalInputs { objects, options, table }, dirty, out);
+        global.settle_auth(options, backends, dirty);
         let config = &global.config;
         streams.settle(streams::StreamInputs { objects, config, options }, backends, dirty, out);
         let inputs = reader::IngressInputs { objects, rules: &global.rules, options };
@@ -266,6 +267,7 @@ impl Translator {
             config,
             secrets,
             default_backend: self.default_backend.as_ref(),
+            global_auth: global.auth_backend.as_ref(),
             table,
             annotations_prefix: &options.annotations_prefix,
             ports: RedirectPorts::new(options),

@@ -6,7 +6,7 @@ mod backend_tls;
 mod canary;
 mod class;
 mod client_auth;
-mod external_auth;
+pub(crate) mod external_auth;
 mod guard;
 pub(crate) mod hosts;
 mod inspect;

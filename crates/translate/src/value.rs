@@ -20,7 +20,8 @@ mod tls;
 mod tests;
 
 pub use auth::{
-    AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthUrl, CopiedFields, InvalidAuthUrl, RedirectParam, SignInUrl,
+    AuthCacheDuration, AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthUrl, CopiedFields, GlobalAuthUrl,
+    InvalidAuthUrl, RedirectParam, SignInUrl,
 };
 pub use choice::{
     AffinityKind, AffinityMode, AuthSecretType, AuthType, BackendProtocol, CanaryBehavior, ErrorStatus,

@@ -132,6 +132,9 @@ const VALUES: &[(&[&str], &[&str])] = &[
     (&["auth-response-headers"], &["X-None, X-Tenant", "Cookie", "a b"]),
     (&["auth-request-redirect"], &["$escaped_request_uri", "/a b"]),
     (&["auth-always-set-cookie"], &["true", "x"]),
+    // A key that no two requests share: `explain` tells of a service that is asked.
+    (&["auth-cache-key"], &["$req_id$msec$connection", "$nothing", "a b"]),
+    (&["auth-cache-duration"], &["200 1m", "x"]),
     (&["auth-snippet"], &["proxy_set_header X-Forwarded-Method $request_method;", "return 200;"]),
     (
         &["configuration-snippet"],
@@ -204,6 +207,12 @@ const KEYS: &[(&str, &[&str])] = &[
     ("denylist-source-range", &["127.0.0.3", "192.0.2.0/24"]),
     ("block-cidrs", &["127.0.0.3", "192.0.2.0/24"]),
     ("block-user-agents", &["bad-agent"]),
+    (
+        "global-auth-url",
+        &["http://first.ns.svc.cluster.local:8081/global", "http://empty.ns.svc:80/", "https://$host/", "ftp://x/"],
+    ),
+    ("global-auth-response-headers", &["X-None", "X-Tenant, a b"]),
+    ("no-auth-locations", &["/a", "/"]),
     ("custom-http-errors", &["503,400", "403,404,413", "302"]),
     ("disable-proxy-intercept-errors", &["true"]),
     ("generate-request-id", &["false"]),

@@ -267,6 +267,7 @@ fn edits_are_data() {
         allowed_by: None,
         guarded_by: None,
         exempt: false,
+        lacks_password: false,
         hides_credentials: false,
     };
     let lines = [("x-global", "1"), ("X-Own", "2"), ("vary", "a"), ("x-gone", "3"), ("Server", "x"), ("x-kept", "4")]

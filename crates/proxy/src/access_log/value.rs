@@ -8,7 +8,8 @@ use fairway_model::{Action, HostPattern, LogEscape, Scheme, Variable};
 
 use super::{LogClock, escape};
 use crate::balance::cookie;
-use crate::http::{Fields, KnownField};
+use crate::http::{Fields, FieldsView, KnownField};
+use crate::password::credentials;
 use crate::reason::CauseDetail;
 use crate::record::{RequestRecord, Try};
 use fairway_model::decimal::{display, ip, number};
@@ -146,7 +147,12 @@ fn plain(
     match variable {
         Variable::RemoteAddr => out.extend_from_slice(client.address_text()),
         Variable::RemotePort => number(client.port().into(), out),
-        Variable::RemoteUser if record.user.is_empty() => return None,
+        Variable::RemoteUser if record.user.is_empty() => {
+            // As in nginx, the name that the client sends, whether or not it is checked.
+            let head = record.head?;
+            let (user, _) = credentials(FieldsView { fields: head.parsed.fields(), bytes: head.bytes })?;
+            text(user.as_bytes(), out);
+        }
         Variable::RemoteUser => text(record.user, out),
         Variable::PeerAddr => ip(record.peer.ip(), out),
         Variable::ProxyProtocolAddr => ip(record.proxied?.source.ip(), out),
@@ -258,7 +264,10 @@ fn plain(
             (None, Some(Action::Forward(forward))) => display(&forward.backends, out),
             (None, _) => out.push(b'-'),
         },
-        Variable::AlternativeUpstreamName => text(record.alternative?.upstream_name.as_bytes(), out),
+        // Without a canary it is empty, not absent.
+        Variable::AlternativeUpstreamName => {
+            text(record.alternative.map_or(&b""[..], |backend| backend.upstream_name.as_bytes()), out);
+        }
         Variable::ProxyAddXForwardedFor => {
             let received = client.received_forwarded_for();
             if !received.is_empty() {

@@ -4,14 +4,15 @@
 //! Everything that goes wrong denies.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fairway_model::decision::{self, Forwarding, Plan, Start, Step, Wait};
-use fairway_model::{AuthAnswer, AuthGiven, BasicAuth, ByteLimit, ConfiguredName, ExternalAuth, Fields};
+use fairway_model::{AuthAnswer, AuthCache, AuthGiven, BasicAuth, ByteLimit, ConfiguredName, ExternalAuth, Fields};
 
 use super::transfer::Gaps;
 use super::tries::Attempt;
 use super::{Allowance, Exchange};
+use crate::auth_cache::{AuthKey, KeptAnswer};
 use crate::balance::{Ask, TryOutcome};
 use crate::error::{Failure, Side};
 use crate::http::{FieldsView, KnownField, Method};
@@ -32,6 +33,7 @@ impl<'a> Exchange<'a> {
                 Step::Wait(Wait::Password(auth)) => Ok(self.check_password(auth).await),
                 _ => return Err(Failure::Authentication(None)),
             };
+            let busy = asked == Ok(AuthAnswer::Failed) && matches!(plan.step, Step::Wait(Wait::Password(_)));
             let (answer, failure) = match asked {
                 Ok(answer) => (answer, None),
                 Err(failure) if failure.side() == Side::Downstream || failure == Failure::Shutdown => {
@@ -44,6 +46,7 @@ impl<'a> Exchange<'a> {
             self.plan = Some(plan);
             match plan.step {
                 Step::Wait(_) => {}
+                Step::Fail(decision::Failure::Authentication) if busy => return Err(Failure::PasswordsBusy),
                 Step::Fail(decision::Failure::Authentication) => return Err(Failure::Authentication(failure)),
                 step => return Ok((step, service)),
             }
@@ -78,7 +81,9 @@ impl<'a> Exchange<'a> {
     /// If it can't be asked, or the client has gone meanwhile.
     async fn ask(&mut self, auth: &'a ExternalAuth) -> Result<AuthAnswer, Failure> {
         (self.asks, self.bodiless) = (Some(auth), true);
-        let answer = self.ask_endpoints(auth).await;
+        self.client.leave_body(true);
+        let answer = self.ask_or_remember(auth).await;
+        self.client.leave_body(false);
         (self.asks, self.bodiless) = (None, false);
         // Nothing of this may be taken for a try that concerns the client's request.
         self.endpoint.begin();
@@ -114,7 +119,43 @@ impl<'a> Exchange<'a> {
         })
     }
 
-    async fn ask_endpoints(&mut self, auth: &'a ExternalAuth) -> Result<AuthAnswer, Failure> {
+    /// What the service says, or has said about a request with the same key.
+    async fn ask_or_remember(&mut self, auth: &'a ExternalAuth) -> Result<AuthAnswer, Failure> {
+        let Some(cache) = &auth.cache else { return self.ask_endpoints(auth).await.map(|(answer, _)| answer) };
+        let key = self.cache_key(auth, cache)?;
+        let shard = &self.facts.shard;
+        if let Some(kept) = shard.auth_answers.find(&key, shard.timers.now()) {
+            let KeptAnswer { answer, given, challenge } = kept;
+            self.scratch.decision.given = given;
+            self.scratch.challenge.extend(challenge);
+            return Ok(answer);
+        }
+        let before = self.scratch.challenge.len();
+        let (answer, lasts) = self.ask_endpoints(auth).await?;
+        if !lasts.is_zero() {
+            let given = self.scratch.decision.given.clone().filter(|_| answer == AuthAnswer::Allowed);
+            let challenge = self.scratch.challenge[before..].to_vec();
+            let (now, until) = (shard.timers.now(), shard.timers.after(lasts));
+            shard.auth_answers.keep(key, KeptAnswer { answer, given, challenge }, now, until);
+        }
+        Ok(answer)
+    }
+
+    /// What requests have in common that share an answer: host, path of the rule, service, and the value of the key.
+    fn cache_key(&self, auth: &ExternalAuth, cache: &AuthCache) -> Result<AuthKey, Failure> {
+        let mut value = Vec::new();
+        self.expand_template(&cache.key, &mut value)?;
+        let host = self.plan.and_then(|plan| plan.host).map(|host| host.pattern().to_string()).unwrap_or_default();
+        let rule = self.route().map(|route| route.rule.clone()).unwrap_or_default();
+        let service = auth.forward.backends.to_string();
+        let (target, method) = (auth.target.text(), auth.method.as_deref().unwrap_or_default());
+        let copied = auth.copied.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(",");
+        let texts = [&host, &*rule, &service, &auth.host, target, method, &copied].map(str::as_bytes);
+        Ok(AuthKey::of(texts.into_iter().chain([&value[..]])))
+    }
+
+    /// What the service says, and how long that may be kept.
+    async fn ask_endpoints(&mut self, auth: &'a ExternalAuth) -> Result<(AuthAnswer, Duration), Failure> {
         let policy = &*auth.forward.policy;
         self.allowance = Allowance {
             send: policy.send_timeout,
@@ -139,10 +180,39 @@ impl<'a> Exchange<'a> {
             }
         }
         let answer = AuthAnswer::of_status(self.endpoint.status());
+        let lasts = self.may_last(auth);
         self.take_from_answer(auth, answer);
         let method = auth.method.as_ref().and_then(|method| Method::parse(method.as_bytes()).ok()).unwrap_or_default();
         self.discard_response(method).await?;
-        Ok(answer)
+        Ok((answer, lasts))
+    }
+
+    /// How long the answer may be kept: not at all if it sets a cookie or forbids it (RFC 9111 5.2.2), which comes first in nginx too, and
+    /// never longer than the route says.
+    fn may_last(&self, auth: &ExternalAuth) -> Duration {
+        let Some(cache) = &auth.cache else { return Duration::ZERO };
+        let response = self.endpoint.response();
+        let fields = FieldsView { fields: response.parsed.fields(), bytes: response.bytes };
+        let mut lasts = cache.lasts(self.endpoint.status());
+        if fields.all(KnownField::SetCookie).next().is_some() {
+            return Duration::ZERO;
+        }
+        let directives = fields
+            .lines()
+            .filter(|line| line.is(b"Cache-Control"))
+            .flat_map(|line| line.value.split(|&byte| byte == b','));
+        for directive in directives.filter_map(|directive| std::str::from_utf8(directive.trim_ascii()).ok()) {
+            let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+            match name.to_ascii_lowercase().as_str() {
+                "no-store" | "no-cache" | "private" => return Duration::ZERO,
+                "max-age" | "s-maxage" => {
+                    let seconds = value.trim_matches('"').parse().unwrap_or(0);
+                    lasts = lasts.min(Duration::from_secs(seconds));
+                }
+                _ => {}
+            }
+        }
+        lasts
     }
 
     /// Asks one endpoint, up to the head of its answer.

@@ -27,8 +27,10 @@ impl<'a> Exchange<'a> {
         let (before, service) = (self.plan.replace(plan), self.service.take());
         self.scratch.tried.clear();
         self.bodiless = true;
+        self.client.leave_body(true);
         let answered = self.forward(forwarding, None).await;
         self.bodiless = false;
+        self.client.leave_body(false);
         let Err(failure) = answered else { return true };
         tracing::debug!(failure_reason = failure.reason().as_str(), "the service for error pages failed");
         self.endpoint.disconnect();

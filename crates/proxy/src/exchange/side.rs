@@ -230,6 +230,13 @@ impl<'a> ClientSide<'a> {
         }
     }
 
+    /// Says whether the request body is left unread for now. A stream that is reset is noticed in any case.
+    pub(super) fn leave_body(&mut self, leaves: bool) {
+        if let Self::Http1(client) = self {
+            client.leave_body(leaves);
+        }
+    }
+
     pub(super) fn forgo_linger(&mut self) {
         if let Self::Http1(client) = self {
             client.forgo_linger();

@@ -97,7 +97,7 @@ impl Exchange<'_> {
             self.endpoint.speak_http2(memory, &shard.store, time.map_or(NEVER, |time| shard.timers.after(time)));
             self.client.set_form(BodyForm::Frames);
         }
-        if self.reads_ahead(policy.request_buffering) {
+        if !self.bodiless && self.reads_ahead(policy.request_buffering) {
             // Boxed: it is rarely needed and would otherwise take room in every connection.
             Box::pin(self.read_ahead()).await?;
             service.refresh(&shard.running());

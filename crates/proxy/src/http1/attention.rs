@@ -18,13 +18,15 @@ use crate::timer::{Millis, NEVER, Timers};
 pub(super) struct Attention {
     /// The client sends nothing more.
     ended: bool,
+    /// Nobody reads the body for now, so that reading it would not show that the client is gone.
+    pub(super) leaves_body: bool,
     /// When to check again; [`NEVER`] while a read would show that the client is gone.
     pub(super) look: Millis,
 }
 
 impl Attention {
     pub(super) fn new() -> Self {
-        Self { ended: false, look: NEVER }
+        Self { ended: false, leaves_body: false, look: NEVER }
     }
 
     /// Whether the client has ended its sending side.
@@ -40,7 +42,7 @@ impl Attention {
         stream: &mut Downstream,
         timers: &Timers,
     ) -> Poll<Failure> {
-        if !source.body.has_ended() {
+        if !source.body.has_ended() && !self.leaves_body {
             // Reading the body would notice it anyway.
             return Poll::Pending;
         }

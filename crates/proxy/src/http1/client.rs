@@ -110,6 +110,11 @@ impl<'a> Http1Client<'a> {
         self.attention.poll_gone(cx, &mut self.request.source, self.stream, timers)
     }
 
+    /// Says whether the body is left unread for now.
+    pub(crate) fn leave_body(&mut self, leaves: bool) {
+        self.attention.leaves_body = leaves;
+    }
+
     /// The latest time for the next call of [`poll_gone`](Self::poll_gone).
     pub(crate) fn next_look(&self) -> Millis {
         self.attention.look

@@ -20,6 +20,7 @@ pub(crate) use self::admission::{Admission, while_admitted};
 pub(crate) use self::client_count::ClientCounts;
 use self::place::Places;
 use crate::access_log::{Format, LogClock, LogHandle, LogWriter, StreamRecord};
+use crate::auth_cache::AuthAnswers;
 use crate::encode::Encoders;
 use crate::http2::{Blocks, Http2Pool};
 use crate::ledger::ClientLedger;
@@ -92,6 +93,8 @@ pub(crate) struct Shard {
     pub(crate) http2: Rc<Http2Pool>,
     /// Encoders of compressed bodies.
     pub(crate) encoders: Rc<Encoders>,
+    /// Answers of authentication services.
+    pub(crate) auth_answers: AuthAnswers,
     /// Passwords of basic authentication.
     pub(crate) passwords: Passwords,
     /// The value of Date.
@@ -134,6 +137,7 @@ impl Shard {
             encoders: Rc::default(),
             blocks: Rc::default(),
             http2: Rc::default(),
+            auth_answers: AuthAnswers::default(),
             passwords: Passwords::default(),
             clock: DateClock::default(),
             formats: RefCell::default(),

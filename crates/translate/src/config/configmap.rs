@@ -20,10 +20,11 @@ use crate::diagnostic::{Diagnostic, Reason, Severity, bounded};
 use crate::limit;
 use crate::snippet::{self, HttpSnippet, LocationSnippet, MainSnippet, ServerSnippet};
 use crate::value::{
-    AccessList, BlockedValues, BrotliLevel, CommaList, CookieRewrite, ErrorStatus, FieldCount, GoDuration, GzipLevel,
-    HeaderBuffers, HeaderName, HeaderNames, HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream,
-    NginxTime, ObjectRef, RedirectPart, ReplacedStatuses, RiskLevel, Seconds, SessionTicketKey, Size, Switch, Text,
-    TlsCiphers, TlsGroups, TlsProtocols, UriPatterns, UserAgents, Value, WorkerProcesses,
+    AccessList, AuthCacheDuration, AuthMethod, AuthRedirect, BlockedValues, BrotliLevel, CommaList, CookieRewrite,
+    ErrorStatus, FieldCount, GlobalAuthUrl, GoDuration, GzipLevel, HashKey, HeaderBuffers, HeaderName, HeaderNames,
+    HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream, NginxTime, ObjectRef, RedirectParam,
+    RedirectPart, ReplacedStatuses, RiskLevel, Seconds, SessionTicketKey, SignInUrl, Size, Switch, TlsCiphers,
+    TlsGroups, TlsProtocols, UriPatterns, UserAgents, Value, WorkerProcesses,
 };
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
@@ -41,6 +42,9 @@ pub(crate) const TRIES: &str = "there are 32 tries at most, where ingress-nginx 
 
 /// How `proxy-buffer-size` differs, annotation and key.
 pub(crate) const RESPONSE_HEAD: &str = "heads of up to 128 KiB pass whatever is set, and none above 1 MiB";
+
+/// How `auth-cache-key` differs, annotation and key.
+pub(crate) const AUTH_CACHE: &str = "each worker keeps answers of its own";
 
 /// How `custom-http-errors` differs, annotation and key.
 pub(crate) const ERROR_PAGES: &str = "the default backend is asked with GET, or HEAD, and without the request's body; where it has no endpoint, or fails, \
@@ -75,7 +79,7 @@ const BROTLI_TYPES: &str = "application/xml+rss application/atom+xml application
     application/xml font/opentype image/svg+xml image/x-icon text/css text/javascript text/plain text/x-component";
 
 /// Keys that close paths when they can't be read.
-const DENYING: [&str; 3] = ["whitelist-source-range", "denylist-source-range", "block-cidrs"];
+const DENYING: [&str; 4] = ["global-auth-url", "whitelist-source-range", "denylist-source-range", "block-cidrs"];
 
 /// What there is to know about one key.
 #[derive(Debug)]
@@ -219,8 +223,26 @@ configmap! {
         /// Rule paths that begin with one of these need no authentication.
         "no-auth-locations" => no_auth_locations: CommaList = "/.well-known/acme-challenge";
         /// External authentication for all paths.
-        "global-auth-url" => global_auth_url: Option<Text> = "",
-            [Differs("not built yet: paths that it would guard answer 503, except below no-auth-locations and with enable-global-auth false")];
+        /// For all paths without `auth-url`, except those with `enable-global-auth: "false"`.
+        "global-auth-url" => global_auth_url: GlobalAuthUrl = "",
+            [Differs("$host doesn't work in its host, and a value that can't be read guards as well: the paths answer 503")], same if KeySpec::is_neutral,
+            else GlobalAuthUrl::Unreadable, "paths that it would guard answer 503";
+        /// See the annotation auth-method.
+        "global-auth-method" => global_auth_method: Option<AuthMethod> = "";
+        /// See the annotation auth-signin.
+        "global-auth-signin" => global_auth_signin: Option<SignInUrl> = "";
+        /// See the annotation auth-signin-redirect-param.
+        "global-auth-signin-redirect-param" => global_auth_signin_redirect_param: Option<RedirectParam> = "rd";
+        /// See the annotation auth-response-headers.
+        "global-auth-response-headers" => global_auth_response_headers: HeaderNames = "";
+        /// See the annotation auth-request-redirect.
+        "global-auth-request-redirect" => global_auth_request_redirect: Option<AuthRedirect> = "";
+        /// See the annotation auth-always-set-cookie.
+        "global-auth-always-set-cookie" => global_auth_always_set_cookie: bool = "false";
+        /// See the annotation auth-cache-key.
+        "global-auth-cache-key" => global_auth_cache_key: Option<HashKey> = "", [Differs(AUTH_CACHE)], same if KeySpec::is_neutral;
+        /// See the annotation auth-cache-duration.
+        "global-auth-cache-duration" => global_auth_cache_duration: Option<AuthCacheDuration> = AuthCacheDuration::DEFAULT;
 
         /// Adds Strict-Transport-Security to https responses.
         "hsts" => hsts: bool = "true";

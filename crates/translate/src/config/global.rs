@@ -14,8 +14,11 @@ use crate::diagnostic::Diagnostic;
 use crate::engine::dirty::{Dirty, Output};
 use crate::engine::service_of;
 use crate::gateway::PortInUse;
+use crate::ingress::external_auth;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
+use crate::resource::Backends;
+use crate::resource::backend::BackendKey;
 use crate::value::ObjectRef;
 
 /// The global configuration.
@@ -24,6 +27,8 @@ pub(crate) struct Global {
     key: Option<ObjectKey>,
     pub(crate) config: GlobalConfig,
     pub(crate) rules: Rules,
+    /// The service of `global-auth-url`.
+    pub(crate) auth_backend: Option<BackendKey>,
     add_headers: Option<ObjectKey>,
     proxy_set_headers: Option<ObjectKey>,
     /// The last version of each ConfigMap in use: a deleted one stays in force.
@@ -51,6 +56,7 @@ impl Global {
             key,
             rules: config.annotation_rules(options.ssl_passthrough),
             config,
+            auth_backend: None,
             add_headers: None,
             proxy_set_headers: None,
             retained: BTreeMap::new(),
@@ -131,6 +137,29 @@ impl Global {
         }
         self.publish_settings(found, inputs, dirty, out);
         dirty.listeners = true;
+    }
+
+    /// Keeps the backend of the service of `global-auth-url`, whose findings are about the ConfigMap.
+    pub(crate) fn settle_auth(&mut self, options: &Options, pins: &mut Backends, dirty: &mut Dirty) {
+        let backend = external_auth::global_backend(&self.config, options);
+        if backend == self.auth_backend {
+            return;
+        }
+        if let Some(before) = &self.auth_backend {
+            pins.pin(before, None, dirty);
+        }
+        if let (Some(backend), Some(key)) = (&backend, &self.key) {
+            pins.pin(backend, Some(key.clone()), dirty);
+        }
+        dirty.reports.extend(self.key.clone());
+        self.auth_backend = backend;
+    }
+
+    /// The finding about the service of `global-auth-url`.
+    pub(crate) fn report_auth(&self, key: &ObjectKey, backends: &Backends) -> Option<Diagnostic> {
+        let backend = self.auth_backend.as_ref().filter(|_| self.key.as_ref() == Some(key))?;
+        let problem = backends.problem(backend)?;
+        Some(problem.diagnostic(&key.origin(), "data[\"global-auth-url\"]", backend))
     }
 
     fn publish_settings(

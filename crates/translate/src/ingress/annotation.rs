@@ -143,6 +143,9 @@ fn without_effect(name: &str, others: &Annotations<'_>, rules: &Rules) -> Option
         {
             Some(Verdict::Harmless("without auth-url it has no effect, as in ingress-nginx"))
         }
+        "auth-cache-duration" if others.value("auth-cache-key").is_none() => {
+            Some(Verdict::Harmless("without auth-cache-key it has no effect, as in ingress-nginx"))
+        }
         "auth-secret" | "auth-secret-type" | "auth-realm" if others.value("auth-type").is_none() => {
             Some(Verdict::Harmless("without auth-type it has no effect, as in ingress-nginx"))
         }

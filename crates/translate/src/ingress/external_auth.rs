@@ -3,12 +3,15 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use fairway_model::{ConfiguredName, ExternalAuth, Filter, Forward, ForwardPolicy, HostPattern, Template, UpstreamTls};
+use fairway_model::{
+    AuthCache, ConfiguredName, ExternalAuth, Filter, Forward, ForwardPolicy, HostPattern, Template, UpstreamTls,
+};
 
 use crate::annotation::ExternalAuthentication;
+use crate::configmap::GlobalConfig;
 use crate::options::Options;
 use crate::resource::backend::{BackendKey, BackendPort, Layer};
-use crate::value::AuthUrl;
+use crate::value::{AuthCacheDuration, AuthUrl, CopiedFields, GlobalAuthUrl, Value};
 
 /// The host of the service for requests to a host; `None` if the URL has `$host` and the host has more than one name.
 fn host<'a>(url: &'a AuthUrl, pattern: &'a HostPattern) -> Option<Cow<'a, str>> {
@@ -57,13 +60,21 @@ pub(super) fn filter(
     policy: Arc<ForwardPolicy>,
 ) -> Result<Filter, Box<str>> {
     let redirect = annotations.request_redirect.as_ref().map(|to| Template::parse(to.as_str()));
-    for (name, template) in [("auth-url", Some(&url.target)), ("auth-request-redirect", redirect.as_ref())] {
+    let cache = cache(annotations);
+    let key = cache.as_ref().map(|cache| &cache.key);
+    // A key without its variable would let everyone share the answer for the first.
+    let texts =
+        [("auth-url", Some(&url.target)), ("auth-request-redirect", redirect.as_ref()), ("auth-cache-key", key)];
+    for (name, template) in texts {
         if let Some(variable) = template.and_then(|template| template.unknown().next()) {
             return Err(format!("{name} has the variable ${variable}, which has no value").into());
         }
     }
-    let (Some(host), Some(backend)) = (host(url, pattern), backend) else {
+    let Some(host) = host(url, pattern) else {
         return Err(format!("auth-url has $host, and {pattern} is no single name").into());
+    };
+    let Some(backend) = backend else {
+        return Err(format!("the service of auth-url, {host}, is not known for {pattern}").into());
     };
     let param = annotations.redirect_param.as_ref().map_or("rd", |param| param.as_str());
     let copied = annotations.response_headers.iter().flat_map(|names| &names.0);
@@ -77,6 +88,38 @@ pub(super) fn filter(
         fields: annotations.snippet.as_ref().map(|snippet| snippet.0.clone()).unwrap_or_default(),
         sign_in: annotations.sign_in.as_ref().map(|url| url.with_redirect(param)),
         copied: copied.collect(),
+        cache,
         always_set_cookie: annotations.always_set_cookie == Some(true),
     })))
+}
+
+/// Which answers are kept.
+fn cache(annotations: &ExternalAuthentication) -> Option<AuthCache> {
+    let key = Template::parse(annotations.cache_key.as_ref()?.as_str());
+    let duration = annotations.cache_duration.clone().or_else(|| AuthCacheDuration::parse(AuthCacheDuration::DEFAULT));
+    Some(AuthCache { key, rules: duration.map(|duration| duration.0).unwrap_or_default() })
+}
+
+/// The backend of the service that the ConfigMap names for all paths.
+pub(crate) fn global_backend(config: &GlobalConfig, options: &Options) -> Option<BackendKey> {
+    match &config.global_auth_url {
+        GlobalAuthUrl::Url(url) => backend(url, &HostPattern::Any, options),
+        GlobalAuthUrl::Unset | GlobalAuthUrl::Unreadable => None,
+    }
+}
+
+/// What the ConfigMap says about the service for all paths, as annotations would.
+pub(super) fn global(config: &GlobalConfig) -> ExternalAuthentication {
+    let names = &config.global_auth_response_headers.names;
+    ExternalAuthentication {
+        method: config.global_auth_method,
+        sign_in: config.global_auth_signin.clone(),
+        redirect_param: config.global_auth_signin_redirect_param.clone(),
+        response_headers: (!names.is_empty()).then(|| CopiedFields(names.clone())),
+        request_redirect: config.global_auth_request_redirect.clone(),
+        always_set_cookie: Some(config.global_auth_always_set_cookie),
+        cache_key: config.global_auth_cache_key.clone(),
+        cache_duration: config.global_auth_cache_duration.clone(),
+        ..ExternalAuthentication::default()
+    }
 }

@@ -21,6 +21,7 @@ use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::{Dirty, Output, compact};
 use crate::engine::part::{Extent, portion};
 use crate::objects::ObjectKey;
+use crate::resource::backend::BackendKey;
 use crate::resource::{Age, ByAge, Secrets};
 
 /// All names that may be served.
@@ -41,6 +42,8 @@ pub(crate) struct HostInputs<'a> {
     pub(crate) secrets: &'a Secrets,
     /// `--default-backend-service`.
     pub(crate) default_backend: Option<&'a BackendName>,
+    /// The service of `global-auth-url`.
+    pub(crate) global_auth: Option<&'a BackendKey>,
     pub(crate) table: &'a TableName,
     pub(crate) annotations_prefix: &'a str,
     pub(crate) ports: RedirectPorts,
@@ -275,6 +278,7 @@ impl Hosts {
             ports: inputs.ports,
             config: inputs.config,
             default_backend: inputs.default_backend,
+            global_auth: inputs.global_auth,
         };
         merge(&input, &mut self.policies)
     }

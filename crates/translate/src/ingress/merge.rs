@@ -48,6 +48,8 @@ pub(crate) struct HostInput<'a> {
     pub(crate) config: &'a GlobalConfig,
     /// `--default-backend-service`.
     pub(crate) default_backend: Option<&'a BackendName>,
+    /// The service of `global-auth-url`.
+    pub(crate) global_auth: Option<&'a BackendKey>,
 }
 
 /// A host, merged.
@@ -96,6 +98,7 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
         regex,
         pattern: input.pattern,
         default_backend: input.default_backend,
+        global_auth: input.global_auth,
         backend_tls: if config.proxy_ssl_location_only { None } else { of_host() },
         snippets: HostLevels::new(
             config,
@@ -358,7 +361,8 @@ impl<'a> Merging<'a> {
                 || access.deny.is_some()
                 || part.annotations.external_auth.url.is_some()
                 || part.annotations.user_auth.kind.is_some()
-                || part.annotations.snippets.configuration.as_ref().is_some_and(LocationSnippet::restricts);
+                || part.annotations.snippets.configuration.as_ref().is_some_and(LocationSnippet::restricts)
+                || common.is_guarded();
             let strict = restricts || part.annotations.denial != Denial::None;
             let mut add = |text: Cow<'a, str>, path: Result<PathRegex, String>| match path {
                 Ok(regex) => {
@@ -458,7 +462,8 @@ impl<'a> Merging<'a> {
             self.routes.push(common.catch_all(path, own(part)));
             return;
         }
-        let mut filters = built_in_gate(self.input.config, self.input.default_backend, policies);
+        let mut filters =
+            built_in_gate(self.input.config, self.input.default_backend, self.input.global_auth, policies);
         let action = match self.input.default_backend {
             Some(backend) => {
                 filters.push(Filter::NotFoundWithoutEndpoints);

@@ -20,9 +20,10 @@ use crate::configmap::GlobalConfig;
 use crate::engine::shared::Shared;
 use crate::limit;
 use crate::options::Options;
+use crate::resource::backend::BackendKey;
 use crate::snippet::{Effect, HostLevels};
 use crate::value::{
-    self, BackendProtocol, ConnectionHeader, RedirectUrl, RetryCondition, RewriteTarget, Satisfy, Switch,
+    self, BackendProtocol, ConnectionHeader, GlobalAuthUrl, RedirectUrl, RetryCondition, RewriteTarget, Satisfy, Switch,
 };
 
 /// Properties common to all routes of one host.
@@ -39,6 +40,8 @@ pub(crate) struct HostScope<'a> {
     pub(crate) pattern: &'a HostPattern,
     /// `--default-backend-service`.
     pub(crate) default_backend: Option<&'a BackendName>,
+    /// The service of `global-auth-url`.
+    pub(crate) global_auth: Option<&'a BackendKey>,
     /// TLS to backends, from the first Ingress with a Secret for it; `None` if each Ingress decides for itself.
     pub(crate) backend_tls: Option<BackendTls>,
     /// What snippets of the host and of the ConfigMap say.
@@ -81,6 +84,8 @@ pub(crate) struct Common<'a> {
     authentication: Option<Filter>,
     /// What snippets make of the paths.
     effect: Option<Box<Effect>>,
+    /// That of the ConfigMap, or why it can't be put in force; none where the Ingress has its own, or is exempt.
+    global: Option<Result<Filter, Box<str>>>,
     denied: Option<Box<str>>,
 }
 
@@ -163,6 +168,7 @@ impl<'a> Common<'a> {
             password: None,
             authentication,
             effect,
+            global: global_authentication(part, scope, policies),
             denied: own_denial
                 .or_else(|| scope.denied.clone())
                 .or(unreadable)
@@ -259,7 +265,7 @@ impl<'a> Common<'a> {
         filters.extend(self.error_pages.clone());
         filters.push(Filter::StrictTransportSecurity);
         filters.extend(block(self.scope.config));
-        match self.denied.clone().or_else(|| self.global_authentication(rule)) {
+        match self.denied.clone().or_else(|| self.unguarded(rule)) {
             Some(reason) => filters.push(Filter::Refuse(Refusal { reason })),
             // Before redirects and all checks: browsers send preflights without credentials, and follow no redirect.
             None => {
@@ -270,14 +276,10 @@ impl<'a> Common<'a> {
         filters
     }
 
-    fn global_authentication(&self, rule: &str) -> Option<Box<str>> {
-        let config = self.scope.config;
-        config.global_auth_url.as_ref()?;
-        // The annotation of a path comes first.
-        let exempt = self.part.annotations.external_auth.url.is_some()
-            || self.part.annotations.access.global_auth == Some(false)
-            || starts_with_any(rule, &config.no_auth_locations.0);
-        (!exempt).then(|| "global-auth-url of the ConfigMap can't be put in force".into())
+    /// Why paths are denied that the service of the ConfigMap would guard.
+    fn unguarded(&self, rule: &str) -> Option<Box<str>> {
+        let why = self.global.as_ref()?.as_ref().err()?;
+        (!starts_with_any(rule, &self.scope.config.no_auth_locations.0)).then(|| why.clone())
     }
 
     fn https_redirect(&self, rule: &str) -> Option<Filter> {
@@ -384,13 +386,20 @@ impl<'a> Common<'a> {
     /// Who may send requests: by number, by address, by authentication, or by one of the last two.
     fn checks(&self, rule: &str) -> impl Iterator<Item = Filter> {
         let exempt = starts_with_any(rule, &self.scope.config.no_auth_locations.0);
-        let authentication = self.authentication.clone().filter(|_| !exempt);
+        let global = || self.global.as_ref()?.as_ref().ok();
+        let authentication = self.authentication.as_ref().or_else(global).cloned().filter(|_| !exempt);
         let password = self.password.clone().filter(|_| !exempt);
         let authenticates = authentication.is_some() || password.is_some();
         let level = self.effect.as_ref().map(|effect| &effect.level);
         let any = level.and_then(|level| level.satisfies_any());
         let any = any.unwrap_or(self.part.annotations.access.satisfy == Some(Satisfy::Any));
         let either = any && authenticates;
+        let password = password.map(|password| match password {
+            Filter::BasicAuth(auth) if either && authentication.is_some() => {
+                Filter::BasicAuth(Box::new(BasicAuth { or_service: true, ..*auth }))
+            }
+            password => password,
+        });
         let list = match &self.access {
             Some(Filter::AccessList(list)) => Some(list),
             _ => None,
@@ -402,6 +411,11 @@ impl<'a> Common<'a> {
             access => access,
         });
         self.limits.clone().into_iter().chain(access).chain(password).chain(authentication)
+    }
+
+    /// Whether the service of the ConfigMap guards the paths.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.global.is_some()
     }
 
     /// Whether the routes of this host match by regular expressions.
@@ -439,6 +453,39 @@ fn error_filter(
         policy: policy(),
     };
     Some(Filter::ErrorPages(Arc::new(ErrorPages { statuses: statuses.to_vec(), only_own, forward })))
+}
+
+/// Authentication by the service of the ConfigMap, for an Ingress without its own.
+fn global_authentication(
+    part: &Part,
+    scope: &HostScope<'_>,
+    policies: &mut Policies,
+) -> Option<Result<Filter, Box<str>>> {
+    let annotations = &part.annotations;
+    if annotations.external_auth.url.is_some() || annotations.access.global_auth == Some(false) {
+        return None;
+    }
+    global_filter(scope.config, scope.pattern, scope.global_auth, policies)
+}
+
+/// Authentication by the service of the ConfigMap, or why it can't be put in force.
+fn global_filter(
+    config: &GlobalConfig,
+    pattern: &HostPattern,
+    backend: Option<&BackendKey>,
+    policies: &mut Policies,
+) -> Option<Result<Filter, Box<str>>> {
+    let told = |why: &str| format!("global-auth-url of the ConfigMap can't be put in force: {why}").into();
+    match &config.global_auth_url {
+        GlobalAuthUrl::Unset => None,
+        GlobalAuthUrl::Unreadable => Some(Err(told("it can't be read"))),
+        GlobalAuthUrl::Url(url) => {
+            let tls = external_auth::tls(url, pattern);
+            let policy = policies.of(&IngressAnnotations::default(), config, UpstreamProtocol::Http1, tls);
+            let global = external_auth::global(config);
+            Some(external_auth::filter(&global, url, pattern, backend, policy).map_err(|why| told(&why)))
+        }
+    }
 }
 
 /// The filter for cross-origin requests. A list in which no origin is left admits none, and then preflights aren't answered either.
@@ -542,6 +589,7 @@ fn bandwidth(annotations: &IngressAnnotations, config: &GlobalConfig) -> Option<
 pub(crate) fn built_in_gate(
     config: &GlobalConfig,
     default_backend: Option<&BackendName>,
+    global_auth: Option<&BackendKey>,
     policies: &mut Policies,
 ) -> Vec<Filter> {
     let (statuses, pass) = (&config.custom_http_errors.statuses, config.disable_proxy_intercept_errors);
@@ -559,6 +607,9 @@ pub(crate) fn built_in_gate(
             filters.push(Filter::Refuse(Refusal { reason }));
         }
     }
+    // Without a default backend there is nothing to guard but a page that says so.
+    let guarded = default_backend.and_then(|_| global_filter(config, &HostPattern::Any, global_auth, policies));
+    filters.extend(guarded.map(|guarded| guarded.unwrap_or_else(|reason| Filter::Refuse(Refusal { reason }))));
     filters
 }
 

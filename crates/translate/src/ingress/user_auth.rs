@@ -27,7 +27,7 @@ pub(super) fn build(annotations: &UserAuthentication, key: &ObjectKey, secret: O
     let entries = entries(annotations, secret);
     let users = entries.into_iter().filter(|(_, hash)| is_checkable(hash)).collect();
     let realm = annotations.realm.as_ref().map_or("", |realm| realm.as_str()).into();
-    let auth = BasicAuth { realm, users };
+    let auth = BasicAuth { realm, users, or_service: false };
     if auth.users.is_empty() {
         return Err(format!("Secret {namespace}/{name}: expected users with hashes that can be checked").into());
     }

@@ -94,6 +94,7 @@ impl ReportInputs<'_> {
             Kind::ConfigMap => {
                 let mut found = self.global.diagnostics.get(key).cloned().unwrap_or_default();
                 found.extend(self.streams.report(key, self.backends));
+                found.extend(self.global.report_auth(key, self.backends));
                 found
             }
             Kind::Secret => self.default_certificate(key).into_iter().collect(),

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use fairway_model::{KnownField, KnownSet, Template};
+use fairway_model::{AuthCacheRule, KnownField, KnownSet, Template};
 
 use super::text::{all, texts};
-use super::{HeaderName, Value, digits};
+use super::{HeaderName, NginxTime, Value, digits};
 
 /// ingress-nginx's `URLWithNginxVariableRegex`, and what else occurs in URLs. Nothing that ends a field or a request line.
 fn is_url(byte: u8) -> bool {
@@ -115,6 +115,62 @@ impl Value for AuthMethod {
     fn parse(text: &str) -> Option<Self> {
         let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
         known.into_iter().find(|known| *known == text).map(Self)
+    }
+}
+
+/// The URL of the authentication service for all paths.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum GlobalAuthUrl {
+    /// There is none.
+    Unset,
+    /// This one.
+    Url(AuthUrl),
+    /// The value is invalid: paths that it would guard answer 503.
+    Unreadable,
+}
+
+impl Value for GlobalAuthUrl {
+    const SYNTAX: &'static str =
+        "an http or https URL, whose host is a name or an address, and whose path may hold nginx variables";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.trim().is_empty() {
+            return Some(Self::Unset);
+        }
+        // `$host` would be another service for each host.
+        AuthUrl::parse(text).filter(|url| !url.is_of_request()).map(Self::Url)
+    }
+}
+
+/// How long answers of an authentication service are kept.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct AuthCacheDuration(pub Vec<AuthCacheRule>);
+
+impl AuthCacheDuration {
+    /// What holds where a key is set and this is not.
+    pub const DEFAULT: &str = "200 202 401 5m";
+}
+
+impl Value for AuthCacheDuration {
+    const SYNTAX: &'static str = "rules separated by commas, each a time such as `5m` after the statuses that it is for, such as `200 202 401 5m`";
+
+    fn parse(text: &str) -> Option<Self> {
+        let rule = |text: &str| {
+            let (statuses, lasts) = text.rsplit_once(' ').unwrap_or(("", text));
+            let lasts = NginxTime::parse(lasts)?.0;
+            let statuses = match statuses.trim() {
+                // As in nginx: 200, 301 and 302 without any, and all of them by name.
+                "" => vec![200, 301, 302],
+                "any" => Vec::new(),
+                listed => {
+                    let status = |word: &str| word.parse().ok().filter(|status| (100..=599).contains(status));
+                    listed.split_ascii_whitespace().map(status).collect::<Option<_>>()?
+                }
+            };
+            Some(AuthCacheRule { statuses, lasts })
+        };
+        let rules = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+        rules.map(rule).collect::<Option<Vec<_>>>().filter(|rules| !rules.is_empty()).map(Self)
     }
 }
 

@@ -19,7 +19,6 @@ const GONE: Verdict = Harmless("ingress-nginx documents it and doesn't know it a
 const LOG_FILE: Verdict = Harmless("logs go to standard output and standard error");
 const GEO: Verdict = NotYet("there are no geographic variables yet; they are empty");
 const TRACING: Verdict = NotYet("tracing isn't built yet");
-const GLOBAL_AUTH: Verdict = NotYet("global authentication isn't built yet: with global-auth-url paths answer 503");
 const SYSLOG: Verdict = NotYet("logs go to standard output and standard error only");
 
 /// A row is `"key" = "default": verdict`, and `restricts` where the key keeps requests out.
@@ -64,7 +63,7 @@ unbuilt! {
     /// Writes files asynchronously.
     "enable-aio-write" = "true": NGINX_ONLY;
     /// Logs requests to the authentication service.
-    "enable-auth-access-log" = "false": GLOBAL_AUTH;
+    "enable-auth-access-log" = "false": NotYet("requests to the authentication service aren't logged");
     /// Runs ModSecurity everywhere.
     "enable-modsecurity" = "false": WAF;
     /// Accepts several connections at a time.
@@ -89,22 +88,6 @@ unbuilt! {
     "geoip2-autoreload-in-minutes" = "0": GEO;
     /// Headers that `custom-headers` may set.
     "global-allowed-response-headers" = "": NotYet("the annotation custom-headers isn't built yet");
-    /// See the annotation auth-always-set-cookie.
-    "global-auth-always-set-cookie" = "false": GLOBAL_AUTH;
-    /// See the annotation auth-cache-duration.
-    "global-auth-cache-duration" = "200 202 401 5m": GLOBAL_AUTH;
-    /// See the annotation auth-cache-key.
-    "global-auth-cache-key" = "": GLOBAL_AUTH;
-    /// See the annotation auth-method.
-    "global-auth-method" = "": GLOBAL_AUTH;
-    /// See the annotation auth-request-redirect.
-    "global-auth-request-redirect" = "": GLOBAL_AUTH;
-    /// See the annotation auth-response-headers.
-    "global-auth-response-headers" = "": GLOBAL_AUTH;
-    /// See the annotation auth-signin.
-    "global-auth-signin" = "": GLOBAL_AUTH;
-    /// See the annotation auth-signin-redirect-param.
-    "global-auth-signin-redirect-param" = "rd": GLOBAL_AUTH;
     /// Raw nginx text for global authentication.
     "global-auth-snippet" = "": SNIPPET;
     /// Buffer for gRPC responses.

@@ -10,7 +10,7 @@ use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::limit;
 use crate::report::external_dns;
 use crate::snippet::{self, LocationSnippet};
-use crate::value::{AuthType, AuthUrl, BackendProtocol, ObjectRef, RiskLevel, Satisfy, Switch, Value};
+use crate::value::{AuthType, AuthUrl, BackendProtocol, ObjectRef, RiskLevel, Switch, Value};
 use crate::verdict::{Verdict, nearest};
 
 /// The annotations of one Ingress, parsed.
@@ -423,7 +423,6 @@ impl Reading<'_> {
         let users = &self.out.user_auth;
         let Some(kind) = users.kind else { return };
         let secret = users.secret.as_ref().map(|secret| secret.as_str().to_owned());
-        let both = self.out.access.satisfy == Some(Satisfy::Any) && self.out.external_auth.url.is_some();
         let namespace = &self.annotations.origin().namespace;
         let text =
             secret.as_ref().map(|name| if name.contains('/') { name.clone() } else { format!("{namespace}/{name}") });
@@ -431,11 +430,6 @@ impl Reading<'_> {
             (AuthType::Digest, _) => {
                 ("auth-type", "digest", (Reason::UnsupportedAnnotation, "digest authentication isn't built"))
             }
-            _ if both => (
-                "satisfy",
-                "any",
-                (Reason::UnsupportedAnnotation, "one of auth-type and auth-url as enough isn't built; expected all"),
-            ),
             (_, None) => {
                 ("auth-type", kind.as_str(), (Reason::AnnotationParsingFailed, "expected auth-secret beside it"))
             }

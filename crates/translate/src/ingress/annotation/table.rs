@@ -4,16 +4,16 @@
 use fairway_model::NetworkSet;
 
 use super::{Meanwhile, OnInvalid, Scope, Spec, annotations};
-use crate::configmap::{CONNECT_RETRIED, ERROR_PAGES, REQUEST_BUFFERING, RESPONSE_HEAD, REWRITE, TRIES};
+use crate::configmap::{AUTH_CACHE, CONNECT_RETRIED, ERROR_PAGES, REQUEST_BUFFERING, RESPONSE_HEAD, REWRITE, TRIES};
 use crate::snippet::{AuthSnippet, LocationSnippet, ServerSnippet};
 use crate::value::{
-    AffinityKind, AffinityMode, AppRoot, AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthSecretType, AuthType,
-    AuthUrl, BackendProtocol, CanaryBehavior, CanaryHeader, CanaryPattern, CertificatePage, CommonName,
-    ConnectionHeader, CookieDomain, CookieName, CookiePath, CookieRewrite, CopiedFields, CorsExposed, CorsHeaders,
-    CorsMethods, CorsOrigins, ErrorStatuses, ForwardedPrefix, HashKey, HeaderName, HostAliases, LoadBalance,
-    NextUpstream, RedirectParam, RedirectPart, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy, Seconds,
-    SecretName, ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch, TlsProtocols, Value, VerifyClient,
-    Vhost,
+    AffinityKind, AffinityMode, AppRoot, AuthCacheDuration, AuthMethod, AuthRealm, AuthRedirect, AuthSecret,
+    AuthSecretType, AuthType, AuthUrl, BackendProtocol, CanaryBehavior, CanaryHeader, CanaryPattern, CertificatePage,
+    CommonName, ConnectionHeader, CookieDomain, CookieName, CookiePath, CookieRewrite, CopiedFields, CorsExposed,
+    CorsHeaders, CorsMethods, CorsOrigins, ErrorStatuses, ForwardedPrefix, HashKey, HeaderName, HostAliases,
+    LoadBalance, NextUpstream, RedirectParam, RedirectPart, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy,
+    Seconds, SecretName, ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch, TlsProtocols, Value,
+    VerifyClient, Vhost,
 };
 use crate::verdict::Verdict::{self, Differs};
 
@@ -90,8 +90,7 @@ annotations! {
         /// Client networks that get 403. Takes precedence over the allowlist, and replaces the ConfigMap's list.
         "denylist-source-range" => deny: NetworkSet [Location, Medium, Deny];
         /// False exempts the paths from the ConfigMap's `global-auth-url`.
-        "enable-global-auth" => global_auth: bool [Location, Low, Default]
-            = Differs("global authentication isn't built: paths that it would guard answer 503, and false exempts from that");
+        "enable-global-auth" => global_auth: bool [Location, Low, Default];
         /// With `any`, a client that the address list admits need not authenticate, and one that authenticates may have any address.
         "satisfy" => satisfy: Satisfy [Location, Low, Default];
     }
@@ -164,6 +163,11 @@ annotations! {
         "auth-response-headers" => response_headers: CopiedFields [Location, Medium, Deny];
         /// Value of X-Auth-Request-Redirect for the service; the target of the request by default.
         "auth-request-redirect" => request_redirect: AuthRedirect [Location, Medium, Deny];
+        /// Keeps answers for requests with the same value of this text, for the same host and path. Answers that set a cookie, or that
+        /// Cache-Control forbids to keep, are not kept.
+        "auth-cache-key" => cache_key: HashKey [Location, Medium, Drop] = Differs(AUTH_CACHE);
+        /// How long they are kept, by status; `200 202 401 5m` by default. Only those that allow a request or answer 401 or 403 are kept.
+        "auth-cache-duration" => cache_duration: AuthCacheDuration [Location, Medium, Deny];
         /// Sets the service's cookies on every response, not just on those of success and redirects.
         "auth-always-set-cookie" => always_set_cookie: bool [Location, Low, Deny];
         /// Headers for the service, as nginx text.

@@ -64,6 +64,8 @@ const CASES: &[(&str, &str, &str)] = &[
     ("auth-response-headers", "X-User, X_Groups", "X-User: a"),
     ("auth-request-redirect", "$escaped_request_uri", "/a b"),
     ("auth-always-set-cookie", "true", "yes"),
+    ("auth-cache-key", "$http_authorization$cookie_session", "a;b"),
+    ("auth-cache-duration", "200 202 5m, 401 10s", "200 soon"),
     ("auth-snippet", "proxy_set_header X-Forwarded-Method $request_method;", "return 200;"),
     ("connection-proxy-header", "close", "Close"),
     ("proxy-redirect-from", "http://web/", "~^http"),

@@ -10,8 +10,6 @@ const SERVE: Meanwhile = Meanwhile::Serve;
 const DENY: Meanwhile = Meanwhile::Deny(Denial::Locations);
 const SNIPPET: Meanwhile = Meanwhile::DenySnippet(Denial::Locations);
 
-const AUTH_CACHE: Verdict =
-    NotYet("decisions of the authentication service aren't cached: it is asked about each request");
 const AUTH_KEEPALIVE: Verdict =
     Harmless("connections to the authentication service are always kept, as upstream-keepalive-* of the ConfigMap say");
 const FAST_CGI: Verdict = NotYet("it belongs to the backend protocol FCGI, which isn't built yet");
@@ -57,10 +55,6 @@ unbuilt! {
     /// Headers for the authentication service.
     "auth-proxy-set-headers": "a ConfigMap, `namespace/name`" [Location, Medium] DENY,
         NotYet("the service would decide without these headers");
-    /// Caches decisions under this key.
-    "auth-cache-key": "text with nginx variables" [Location, Medium] SERVE, AUTH_CACHE;
-    /// How long decisions are cached.
-    "auth-cache-duration": "statuses and a time, separated by commas" [Location, Medium] SERVE, AUTH_CACHE;
     /// Idle connections to the service.
     "auth-keepalive": "a whole number" [Location, Low] SERVE, AUTH_KEEPALIVE, neutral "0";
     /// Requests on one connection to the service.
