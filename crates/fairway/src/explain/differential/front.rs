@@ -124,7 +124,7 @@ async fn pass_on(
     let is_empty = response.body.is_empty();
     let mut stream = respond.send_response(answer, is_empty)?;
     if !is_empty {
-        stream.send_data(Bytes::from(response.body.clone()), true)?;
+        stream.send_data(Bytes::from(response.body), true)?;
     }
     Ok(())
 }
