@@ -8,6 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
+use crate::decimal::AddressText;
 use crate::{
     FieldLine, FieldName, FieldSink, Fields, ForwardedHeaders, KnownField, KnownSet, NetworkSet, RequestView, Scheme,
     Settings, decimal,
@@ -60,7 +61,6 @@ pub struct ClientView {
     forwarded_port: u16,
     trust: PeerTrust,
     text: Vec<u8>,
-    address_text: Range<usize>,
     host: Range<usize>,
     request_id: Range<usize>,
     forwarded_for: Range<usize>,
@@ -105,9 +105,6 @@ impl ClientView {
             (self.scheme, self.named_scheme) = (Scheme::Https, 0..0);
         }
         self.host = self.push_host(request, rules);
-        if self.address != arrival.peer.ip().to_canonical() {
-            self.address_text = self.push_address(self.address);
-        }
         self.forwarded_for = self.push_joined(fields, Named::Known(KnownField::XForwardedFor));
         self.full_forwarded_for = if self.is_trusted() && rules.append && !self.forwarded_for.is_empty() {
             let from = self.forwarded_for.clone();
@@ -118,7 +115,7 @@ impl ClientView {
         } else if self.is_trusted() && rules.append {
             self.push_address(arrival.peer.ip())
         } else {
-            self.address_text.clone()
+            0..0
         };
         self.original_for = match address_field {
             Named::Known(KnownField::XForwardedFor) => self.forwarded_for.clone(),
@@ -136,9 +133,10 @@ impl ClientView {
         self.address
     }
 
-    /// The address as text, without brackets.
-    pub fn address_text(&self) -> &[u8] {
-        &self.text[self.address_text.clone()]
+    /// The address as text, without brackets. Made anew at each call: most requests need none, because the fields that hold it
+    /// are the same for all requests on a connection.
+    pub fn address_text(&self) -> AddressText {
+        AddressText::of(self.address)
     }
 
     /// Whether to believe what the peer says beyond the address.
@@ -186,9 +184,9 @@ impl ClientView {
         &self.text[self.request_id.clone()]
     }
 
-    /// Value of X-Forwarded-For for the endpoint.
-    pub fn forwarded_for(&self) -> &[u8] {
-        &self.text[self.full_forwarded_for.clone()]
+    /// Value of X-Forwarded-For for the endpoint, if it is not just the [`address_text`](Self::address_text).
+    pub fn forwarded_list(&self) -> Option<&[u8]> {
+        Some(&self.text[self.full_forwarded_for.clone()]).filter(|list| !list.is_empty())
     }
 
     /// The X-Forwarded-For that the client itself sent.
@@ -236,14 +234,14 @@ impl ClientView {
 
     /// Writes the fields of address, scheme and port, without `except`.
     pub fn write_family<F, S: FieldSink<F>>(&self, sink: &mut S, except: KnownSet) {
-        let scheme = self.told_scheme();
+        let (scheme, address) = (self.told_scheme(), self.address_text());
         let mut field = |known, name, value: &[u8]| {
             if !value.is_empty() && !except.contains(known) {
                 sink.field(name, value);
             }
         };
-        field(KnownField::XRealIp, X_REAL_IP, self.address_text());
-        field(KnownField::XForwardedFor, X_FORWARDED_FOR, self.forwarded_for());
+        field(KnownField::XRealIp, X_REAL_IP, &address);
+        field(KnownField::XForwardedFor, X_FORWARDED_FOR, self.forwarded_list().unwrap_or(&address));
         field(KnownField::XForwardedProto, X_FORWARDED_PROTO, scheme);
         field(KnownField::XForwardedScheme, X_FORWARDED_SCHEME, scheme);
         field(KnownField::XScheme, X_SCHEME, scheme);
@@ -263,8 +261,6 @@ impl ClientView {
             Scheme::Http => arrival.local.port(),
             Scheme::Https => HTTPS_PORT,
         };
-        self.address_text = self.push_address(self.address);
-        self.full_forwarded_for = self.address_text.clone();
     }
 
     fn believe_scheme_and_port<'a>(&mut self, fields: impl Fields<'a>) {
@@ -301,6 +297,11 @@ impl ClientView {
 
     fn push_joined<'a>(&mut self, fields: impl Fields<'a>, name: Named<'_>) -> Range<usize> {
         let start = self.text.len();
+        if let Named::Known(field) = name
+            && !fields.present().contains(field)
+        {
+            return start..start;
+        }
         let text = &mut self.text;
         name.each(fields, |value| {
             if text.len() > start && !value.is_empty() {
@@ -345,7 +346,6 @@ impl Default for ClientView {
             trust: PeerTrust::None,
             named_scheme: 0..0,
             text: Vec::new(),
-            address_text: 0..0,
             host: 0..0,
             request_id: 0..0,
             forwarded_for: 0..0,

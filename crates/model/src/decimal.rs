@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::io::Write;
 use std::net::IpAddr;
+use std::ops::Deref;
 
 /// Appends a number.
 pub fn number(value: u64, out: &mut Vec<u8>) {
@@ -23,22 +24,54 @@ pub fn number(value: u64, out: &mut Vec<u8>) {
 
 /// Appends an address without brackets. An IPv4 address mapped into IPv6 is an IPv4 address.
 pub fn ip(address: IpAddr, out: &mut Vec<u8>) {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            let (mut text, mut len) = ([b'.'; 16], 0);
-            for octet in v4.octets() {
-                for (least, unit) in [(100, 100), (10, 10), (0, 1)] {
-                    if octet >= least {
-                        text[len] = b'0' + octet / unit % 10;
-                        len += 1;
+    out.extend_from_slice(&AddressText::of(address));
+}
+
+/// An address as text, without brackets.
+#[derive(Clone, Copy, Debug)]
+pub struct AddressText {
+    text: [u8; Self::CAPACITY],
+    len: usize,
+}
+
+impl AddressText {
+    /// Eight groups of four digits with colons between them; one byte more than the longest needs.
+    // No limit: what the text takes at most.
+    const CAPACITY: usize = 40;
+
+    /// The text of an address. An IPv4 address mapped into IPv6 is an IPv4 address.
+    pub fn of(address: IpAddr) -> Self {
+        let (mut text, mut len) = ([b'.'; Self::CAPACITY], 0);
+        match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                for octet in v4.octets() {
+                    for (least, unit) in [(100, 100), (10, 10), (0, 1)] {
+                        if octet >= least {
+                            text[len] = b'0' + octet / unit % 10;
+                            len += 1;
+                        }
                     }
+                    // The dot behind it is there already.
+                    len += 1;
                 }
-                // The dot behind it is there already.
-                len += 1;
+                len -= 1;
             }
-            out.extend_from_slice(&text[..len - 1]);
+            IpAddr::V6(v6) => {
+                let mut rest = &mut text[..];
+                let written = write!(rest, "{v6}");
+                debug_assert!(written.is_ok(), "an address that is not a mapped one has at most 39 bytes");
+                len = Self::CAPACITY - rest.len();
+            }
         }
-        IpAddr::V6(v6) => display(&v6, out),
+        Self { text, len }
+    }
+}
+
+impl Deref for AddressText {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.text[..self.len]
     }
 }
 

@@ -534,6 +534,11 @@ impl<'s> Plan<'s> {
         })
     }
 
+    /// Whether the route may edit the response.
+    fn edits_response(&self) -> bool {
+        self.edits_response || self.cors.is_some() || self.snippet().is_some()
+    }
+
     /// The edits that the route's filters make to the request, in order.
     pub fn request_edits(&self) -> impl Iterator<Item = &'s FieldEdit> {
         self.passed_filters(self.edits_request)
@@ -665,7 +670,12 @@ fn apply<'s, 'a, F: Fields<'a>>(
             plan.edits_request = true;
             None
         }
-        Filter::StrictTransportSecurity | Filter::EditResponse(_) | Filter::RewriteResponse(_) => {
+        Filter::StrictTransportSecurity => {
+            // Nearly every route has it, and it says nothing in the clear (RFC 6797 7.2).
+            plan.edits_response |= plan.scheme == Scheme::Https;
+            None
+        }
+        Filter::EditResponse(_) | Filter::RewriteResponse(_) => {
             plan.edits_response = true;
             None
         }

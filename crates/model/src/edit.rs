@@ -141,6 +141,8 @@ pub struct FieldRules {
     pub response: Vec<FieldEdit>,
     /// Fields that these edits replace, and hidden fields.
     pub replaced_in_response: NameSet,
+    /// Whether one of these has a value with variables.
+    pub response_varies: bool,
     /// Strict-Transport-Security, for routes that ask for it.
     pub strict_transport_security: Option<FieldEdit>,
     /// The value of Server in every response. Hiding the field affects only that of endpoints, as in nginx.
@@ -177,6 +179,7 @@ impl FieldRules {
             server: (settings.server_tokens && !own_server).then_some(b"fairway"),
             server_passes: settings.server_tokens && settings.allow_backend_server_header,
             original_uri: settings.original_uri_header,
+            response_varies: response.iter().filter_map(FieldEdit::value).any(|value| value.literal().is_none()),
             request,
             response,
         }

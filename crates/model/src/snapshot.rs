@@ -375,7 +375,8 @@ struct HostTable {
 
 impl HostTable {
     fn find(&self, host: &[u8]) -> Option<&Arc<Host>> {
-        self.patterns(host).next().or(self.any.as_ref())
+        // Most requests are for a host with exactly their name.
+        lookup(&self.exact, host).or_else(|| self.inexact(host).next()).or(self.any.as_ref())
     }
 
     /// The hosts whose pattern matches the name, in order of precedence.
@@ -402,8 +403,12 @@ impl HostTable {
 
     /// The hosts whose pattern matches the name, in order of precedence, without the catch-all.
     fn patterns<'a>(&'a self, host: &[u8]) -> impl Iterator<Item = &'a Arc<Host>> {
+        lookup(&self.exact, host).into_iter().chain(self.inexact(host))
+    }
+
+    /// The same without the host of exactly this name.
+    fn inexact<'a>(&'a self, host: &[u8]) -> impl Iterator<Item = &'a Arc<Host>> {
         let dots = move || memchr::memchr_iter(b'.', host);
-        let exact = lookup(&self.exact, host);
         let subdomains = (self.subdomains.len() > 0)
             .then(|| dots().filter_map(|dot| lookup(&self.subdomains, &host[dot + 1..])))
             .into_iter()
@@ -417,7 +422,7 @@ impl HostTable {
             HostPattern::Regex(regex) if !host.is_empty() && regex.is_match(host) => Some(found),
             _ => None,
         });
-        exact.into_iter().chain(subdomains).chain(any_suffix).chain(label).chain(regex)
+        subdomains.chain(any_suffix).chain(label).chain(regex)
     }
 
     fn insert(&mut self, host: Arc<Host>) {

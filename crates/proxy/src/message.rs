@@ -87,8 +87,7 @@ impl Evaluated {
         edits: &ResponseEdits<'_, '_>,
         mut append: impl FnMut(&Template, &mut Vec<u8>) -> Result<(), TooLong>,
     ) {
-        self.text.clear();
-        self.ends.clear();
+        self.clear();
         for template in edits.edits().filter_map(|edit| edit.value()).filter(|value| value.literal().is_none()) {
             let before = self.text.len();
             if append(template, &mut self.text).is_err() {
@@ -96,6 +95,12 @@ impl Evaluated {
             }
             self.ends.push(self.text.len());
         }
+    }
+
+    /// Forgets the values of the last response.
+    pub(crate) fn clear(&mut self) {
+        self.text.clear();
+        self.ends.clear();
     }
 
     /// Reads the values in that order.

@@ -1,11 +1,13 @@
 //! Responses that the proxy makes itself: error pages, redirects, and the Date field.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fairway_model::{Body, ConfiguredName, FieldLine, KnownField};
 
 use crate::http::reason;
+use crate::timer::{Millis, NEVER, Timers};
 
 /// nginx's message to a client that sent plain HTTP to a TLS port.
 pub(crate) const PLAIN_ON_TLS: &str = "The plain HTTP request was sent to HTTPS port";
@@ -151,21 +153,39 @@ impl Page {
     }
 }
 
-/// The current date in HTTP's format (RFC 9110 5.6.7), formatted once a second.
-#[derive(Debug, Default)]
+/// The current date in HTTP's format (RFC 9110 5.6.7), formatted once a second. The time is read once in a tick of the worker's
+/// clock, because reading it costs as much as writing the field.
+#[derive(Debug)]
 pub(crate) struct DateClock {
+    timers: Rc<Timers>,
+    /// The tick of the last reading.
+    read: Cell<Millis>,
     second: Cell<u64>,
     text: RefCell<[u8; 29]>,
 }
 
 impl DateClock {
+    /// The date of a worker.
+    pub(crate) fn new(timers: Rc<Timers>) -> Self {
+        Self { timers, read: Cell::new(NEVER), second: Cell::new(0), text: RefCell::new(date(0)) }
+    }
+
     /// Passes the date to `write`.
     pub(crate) fn read<T>(&self, write: impl FnOnce(&[u8; 29]) -> T) -> T {
-        let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        if self.second.replace(second) != second {
-            *self.text.borrow_mut() = date(second);
+        let now = self.timers.now();
+        if self.read.replace(now) != now {
+            let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            if self.second.replace(second) != second {
+                *self.text.borrow_mut() = date(second);
+            }
         }
         write(&self.text.borrow())
+    }
+}
+
+impl Default for DateClock {
+    fn default() -> Self {
+        Self::new(Timers::new())
     }
 }
 

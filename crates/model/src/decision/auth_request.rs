@@ -73,8 +73,9 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         }
         put(X_ORIGINAL_METHOD, head.method);
         put(X_SENT_FROM, b"nginx-ingress-controller");
-        put(X_REAL_IP, client.address_text());
-        put(X_FORWARDED_FOR, client.forwarded_for());
+        let address = client.address_text();
+        put(X_REAL_IP, &address);
+        put(X_FORWARDED_FOR, client.forwarded_list().unwrap_or(&address));
         if let Some(template) = &auth.request_redirect {
             value_of(template, expand, value)?;
             put(X_AUTH_REQUEST_REDIRECT, value);

@@ -147,7 +147,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         }
         let in_place = error.is_some() || self.forwarding.in_place_of.is_some();
         let replaces = |edit: &FieldEdit| edit.replaces() && edit.is_allowed();
-        let edited = self.plan.request_edits().any(replaces);
+        let edited = self.plan.edits_request && self.plan.request_edits().any(replaces);
         // Whether fields have to be looked at by name, which most requests are spared.
         let guarded_by = self.plan.guarded_by;
         let by_name = edited
@@ -176,8 +176,13 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
                 }
             }
         }
-        for edit in rules.request.iter().chain(self.plan.request_edits()) {
+        for edit in &rules.request {
             write_edit(edit, sink, value, expand)?;
+        }
+        if self.plan.edits_request {
+            for edit in self.plan.request_edits() {
+                write_edit(edit, sink, value, expand)?;
+            }
         }
         for (name, text) in &backend.request_fields {
             if let Ok(name) = FieldName::try_from(name.as_bytes()) {
@@ -279,6 +284,12 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         self.plan.and_then(Plan::snippet).map_or(&[], |edits| &edits.response)
     }
 
+    /// Whether the value of an edit has variables, which most responses are spared to look for.
+    pub fn has_variables(&self) -> bool {
+        let varies = |edit: &FieldEdit| edit.value().is_some_and(|value| value.literal().is_none());
+        self.rules.response_varies || self.plan.is_some_and(Plan::edits_response) && self.edits().any(varies)
+    }
+
     /// Writes all fields except those of framing and of the connection and those in `drop`.
     ///
     /// # Errors
@@ -317,10 +328,13 @@ impl<'a, 's> ResponseEdits<'a, 's> {
             own.chain(of_snippet.iter().filter(applies).map(|own| &own.edit))
         };
         let mut others = false;
-        for edit in of_route().filter(|edit| edit.replaces() && edit.is_allowed()) {
-            match edit.known() {
-                Some(known) => dropped = dropped.with(known),
-                None => others = true,
+        let edited = self.plan.is_some_and(Plan::edits_response);
+        if edited {
+            for edit in of_route().filter(|edit| edit.replaces() && edit.is_allowed()) {
+                match edit.known() {
+                    Some(known) => dropped = dropped.with(known),
+                    None => others = true,
+                }
             }
         }
         let rewrites = self.plan.and_then(Plan::response_rewrites);
@@ -346,8 +360,10 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         }
         let mut result = Ok(());
         if of_snippet.is_empty() {
-            for edit in self.edits() {
-                result = result.and(write_edit(edit, sink, value, expand));
+            if edited || !rules.response.is_empty() {
+                for edit in self.edits() {
+                    result = result.and(write_edit(edit, sink, value, expand));
+                }
             }
             return result;
         }

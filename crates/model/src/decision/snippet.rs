@@ -299,7 +299,7 @@ impl<'s, 'a, F: Fields<'a>> Run<'_, 's, 'a, F> {
         };
         match variable {
             Variable::Unknown(name) => put(self.variables.get(name).unwrap_or_default()),
-            Variable::RemoteAddr => put(client.address_text()),
+            Variable::RemoteAddr => put(&client.address_text()),
             Variable::RemotePort => {
                 let len = digits(client.port().into());
                 put(&number[..len])

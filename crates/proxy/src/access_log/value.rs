@@ -145,7 +145,7 @@ fn plain(
     let text = |value: &[u8], out: &mut Vec<u8>| escape::append(value, escape, out);
     let route = record.route;
     match variable {
-        Variable::RemoteAddr => out.extend_from_slice(client.address_text()),
+        Variable::RemoteAddr => out.extend_from_slice(&client.address_text()),
         Variable::RemotePort => number(client.port().into(), out),
         Variable::RemoteUser if record.user.is_empty() => {
             // As in nginx, the name that the client sends, whether or not it is checked.
@@ -274,7 +274,7 @@ fn plain(
                 text(received, out);
                 out.extend_from_slice(b", ");
             }
-            out.extend_from_slice(client.address_text());
+            out.extend_from_slice(&client.address_text());
         }
         Variable::FailureReason => out.extend_from_slice(record.cause?.reason.as_str().as_bytes()),
         Variable::FailureSide => out.extend_from_slice(record.cause?.reason.side().as_str().as_bytes()),

@@ -170,9 +170,13 @@ impl Exchange<'_> {
 
     /// Evaluates templates in fields of the response, while the whole request is still available.
     pub(super) fn evaluate_response(&mut self) {
-        let mut values = std::mem::take(&mut self.scratch.response_values);
         let rules = &self.live.prepared.fields;
         let edits = ResponseEdits::unconditional(self.plan.as_ref(), rules);
+        if !edits.has_variables() {
+            self.scratch.response_values.clear();
+            return;
+        }
+        let mut values = std::mem::take(&mut self.scratch.response_values);
         values.fill(&edits, |template, out| self.expand_template(template, out));
         self.scratch.response_values = values;
     }

@@ -73,20 +73,24 @@ static HOST_CLASS: [u8; 256] = {
 
 /// Length of the name or IPv4 address at the start of `text`, up to a colon or the end, and the classes of its bytes.
 fn name_len(text: &[u8]) -> Result<(usize, u8), HeadError> {
-    let mut before = DOT;
-    let mut seen = 0;
-    let mut len = 0;
-    for &byte in text {
+    // The classes that two adjacent bytes have in common: a dot among them ends an empty label.
+    let (mut before, mut twice) = (DOT, 0);
+    let (mut seen, mut len) = (0, 0);
+    while let Some(&byte) = text.get(len) {
         let class = HOST_CLASS[usize::from(byte)];
-        if class & before & DOT != 0 || class == OTHER {
+        if class == OTHER {
             return Err(HeadError::InvalidHost);
         }
         if class == COLON {
             break;
         }
+        twice |= before & class;
         before = class;
         seen |= class;
         len += 1;
+    }
+    if twice & DOT != 0 {
+        return Err(HeadError::InvalidHost);
     }
     // RFC 1035 3.1: at most 253 characters and a trailing dot.
     if len == 0 || len > 254 { Err(HeadError::InvalidHost) } else { Ok((len, seen)) }

@@ -6,7 +6,7 @@ pub(crate) const UNDERSCORE: u8 = 1;
 pub(crate) const ODD_TOKEN: u8 = 2;
 /// A visible byte or obs-text that is not allowed in a token.
 pub(crate) const NOT_TOKEN: u8 = 4;
-/// The colon that ends a field name.
+/// The colon that ends a field name. It and what is above it occur in no name.
 pub(crate) const COLON: u8 = 8;
 /// White space, a control byte, DEL: never allowed in a name.
 pub(crate) const FATAL: u8 = 16;

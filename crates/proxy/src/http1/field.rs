@@ -3,7 +3,7 @@
 use fairway_model::KnownField;
 
 use super::line::HeadLine;
-use crate::http::byte_class::{COLON, FATAL, NAME_CLASS, is_value};
+use crate::http::byte_class::{COLON, NAME_CLASS, is_value};
 use crate::http::{Field, Fields, HeadError, HeadLimits, LineEnd, NameRules};
 
 impl Fields {
@@ -30,16 +30,18 @@ impl Fields {
 /// Parses one line that ends (without CRLF) at the end of `buf`. `None` if the field is dropped.
 pub(super) fn parse_line(buf: &[u8], start: usize, rules: NameRules) -> Result<Option<Field>, HeadError> {
     let line = &buf[start..];
-    let mut seen = 0;
-    let end = line.iter().position(|&byte| {
+    let (mut seen, mut name_len) = (0, 0);
+    loop {
+        let Some(&byte) = line.get(name_len) else {
+            return Err(HeadError::InvalidFieldName); // no colon
+        };
         let class = NAME_CLASS[usize::from(byte)];
+        if class >= COLON {
+            break;
+        }
         seen |= class;
-        class & (COLON | FATAL) != 0
-    });
-    let Some(name_len) = end else {
-        return Err(HeadError::InvalidFieldName); // no colon
-    };
-    seen &= !(COLON | FATAL);
+        name_len += 1;
+    }
     if line[name_len] != b':' || name_len == 0 {
         let folded = name_len == 0 && matches!(line[0], b' ' | b'\t');
         return Err(if folded { HeadError::ObsoleteFold } else { HeadError::InvalidFieldName });

@@ -124,6 +124,7 @@ pub(crate) struct Shard {
 impl Shard {
     /// Creates a shard that serves a snapshot.
     pub(crate) fn new(common: Arc<Common>, live: Arc<Live>) -> Rc<Self> {
+        let timers = Timers::new();
         Rc::new(Self {
             log: common.log.as_ref().map(LogHandle::writer),
             metrics: RefCell::new(WorkerMetrics::new(common.metrics.clone())),
@@ -131,7 +132,6 @@ impl Shard {
             log_clock: RefCell::new(LogClock::new()),
             upstreams: Upstreams::new(common.health.clone()),
             common,
-            timers: Timers::new(),
             store: Store::default(),
             ahead: Cell::new(0),
             encoders: Rc::default(),
@@ -139,7 +139,8 @@ impl Shard {
             http2: Rc::default(),
             auth_answers: AuthAnswers::default(),
             passwords: Passwords::default(),
-            clock: DateClock::default(),
+            clock: DateClock::new(timers.clone()),
+            timers,
             formats: RefCell::default(),
             rng: RefCell::new(Rng::from_os()),
             running: RefCell::new(Rc::new(InForce(live))),

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -38,18 +38,14 @@ impl UpstreamConnection {
 
     /// Whether the peer has closed it or sent unsolicited data. Costs a system call only if something has happened.
     fn is_stale(&mut self) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
         let mut byte = [0; 1];
         match &mut self.stream {
-            Upstream::Plain(tcp) => match tcp.poll_read_ready(&mut context) {
-                Poll::Pending => false,
-                Poll::Ready(_) => {
-                    // Readiness may be left over from the last response: only the kernel knows.
-                    !matches!(tcp.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-                }
-            },
+            // Asks the kernel only if the event loop has seen something. That may be left over from the last response.
+            Upstream::Plain(tcp) => {
+                !matches!(tcp.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
             // TLS's own messages, such as tickets, are consumed; any data byte or the end shows up.
-            tls @ Upstream::Tls(_) => tls.poll_read_into(&mut context, &mut byte).is_ready(),
+            tls @ Upstream::Tls(_) => tls.poll_read_into(&mut Context::from_waker(Waker::noop()), &mut byte).is_ready(),
         }
     }
 }

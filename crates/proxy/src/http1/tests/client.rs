@@ -125,15 +125,16 @@ fn the_full_list_is_kept_only_where_asked() {
     let mut all = trusting(&["0.0.0.0/0"]);
     all.forwarded.append = true;
     let fields = "Host: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\n";
+    let told = |view: &ClientView| view.forwarded_list().map_or_else(|| view.address_text().to_vec(), <[u8]>::to_vec);
     let view = decided(fields, &arrival(PEER, Scheme::Http), &all);
-    assert_eq!(view.forwarded_for(), b"1.1.1.1, 2.2.2.2, 10.9.9.9");
+    assert_eq!(told(&view), b"1.1.1.1, 2.2.2.2, 10.9.9.9");
     assert_eq!(view.received_forwarded_for(), b"1.1.1.1, 2.2.2.2");
     assert_eq!(line(&sent(&view), "X-Original-Forwarded-For"), Some("1.1.1.1, 2.2.2.2"));
     let none = decided("Host: a\r\n", &arrival(PEER, Scheme::Http), &all);
-    assert_eq!(none.forwarded_for(), b"10.9.9.9");
+    assert_eq!(told(&none), b"10.9.9.9");
     let mut some = all;
     some.forwarded.trusted = ["127.0.0.0/8".parse().unwrap()].into_iter().collect();
-    assert_eq!(decided(fields, &arrival(PEER, Scheme::Http), &some).forwarded_for(), b"10.9.9.9");
+    assert_eq!(told(&decided(fields, &arrival(PEER, Scheme::Http), &some)), b"10.9.9.9");
 }
 
 #[test]
@@ -144,7 +145,7 @@ fn real_ip_alone_trusts_the_address_only() {
     });
     let fields = "Host: a\r\nX-Client: 4.4.4.4\r\nX-Forwarded-For: 5.5.5.5\r\nX-Forwarded-Proto: https\r\n";
     let view = decided(fields, &arrival(PEER, Scheme::Http), &real_ip);
-    assert_eq!(view.address_text(), b"4.4.4.4");
+    assert_eq!(&*view.address_text(), b"4.4.4.4");
     assert_eq!(view.scheme(), Scheme::Http);
     assert_eq!(line(&sent(&view), "X-Original-Forwarded-For"), Some("4.4.4.4"));
 }
