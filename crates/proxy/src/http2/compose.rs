@@ -60,16 +60,15 @@ impl<'a> FieldGatherer<'a> {
         context.clock.read(|date| self.add(DATE.as_bytes(), date));
     }
 
-    /// The fields, and their size without compression; `None` if there are more than a map can hold.
-    pub(super) fn finish(self) -> Option<(HeaderMap, u64)> {
+    /// The fields, and their size without compression; `None` if there are more than a map can hold. Those that are `sensitive` stay
+    /// out of the table that the messages of a connection share.
+    fn finish(self, sensitive: impl Fn(&HeaderName) -> bool) -> Option<(HeaderMap, u64)> {
         let mut map = HeaderMap::try_with_capacity(self.lines.len()).ok()?;
         let text = Bytes::copy_from_slice(self.text);
         for (name, range) in self.lines.drain(..) {
             // Checked when it was added.
             if let Ok(mut value) = HeaderValue::from_maybe_shared(text.slice(range)) {
-                // Not for the table that all requests of a connection share: gRPC's C core keeps a failure to read such a value there,
-                // and fails the calls of others by it.
-                value.set_sensitive(name == "grpc-timeout" || name.as_str().ends_with("-bin"));
+                value.set_sensitive(sensitive(&name));
                 map.try_append(name, value).ok()?;
             }
         }
@@ -189,12 +188,18 @@ pub(super) fn request(
     *head.method_mut() = Method::from_bytes(request.method).map_err(|_| unwritable)?;
     *head.uri_mut() = Uri::from_parts(uri).map_err(|_| unwritable)?;
     *head.version_mut() = version;
-    let (mut fields, fields_size) = fields.finish().ok_or(unwritable)?;
+    let (mut fields, fields_size) = fields.finish(is_poison).ok_or(unwritable)?;
     // Trailers always find their way to the client, or to its end of the connection. Some servers of gRPC insist.
     fields.try_append(TE, HeaderValue::from_static("trailers")).map_err(|_| unwritable)?;
     *head.headers_mut() = fields;
     // What the pseudo-headers take.
     Ok((head, size as u64 + fields_size + 40))
+}
+
+/// Whether one client's value of a field of a request can harm others on the same connection: gRPC's C core keeps a failure to read it in
+/// the connection's table of fields, and fails other calls by it.
+fn is_poison(name: &HeaderName) -> bool {
+    name == "grpc-timeout" || name.as_str().ends_with("-bin")
 }
 
 /// The target of a request. The bytes that no URI may have, which HTTP/1 lets pass, are encoded.
@@ -222,7 +227,7 @@ fn head(status: u16, gathered: FieldGatherer<'_>) -> Head {
     *response.version_mut() = Version::HTTP_2;
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     // The number of fields of a response has a limit far below.
-    let (fields, size) = gathered.finish().unwrap_or_default();
+    let (fields, size) = gathered.finish(|_| false).unwrap_or_default();
     *response.headers_mut() = fields;
     // What `:status` takes.
     (response, size + 10)
