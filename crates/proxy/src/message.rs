@@ -64,11 +64,14 @@ impl<'a> UpstreamRequest<'a> {
         }
     }
 
-    /// The request about it to an authentication service: without its body, and without the wish for another protocol.
-    pub(crate) fn asking(self, auth: &'a ExternalAuth, target: &'a [u8]) -> Self {
-        let method = auth.method.as_ref().map_or(&b"GET"[..], |method| method.as_bytes());
-        let edits = RequestEdits { auth: Some(auth), ..self.edits };
-        Self { method, target, framing: Framing::None, measured: None, edits, upgrade: None, close: self.close }
+    /// Makes it the request about itself to an authentication service: without its body, and without the wish for another protocol.
+    pub(crate) fn turn_to(&mut self, auth: &'a ExternalAuth, target: &'a [u8]) {
+        self.method = auth.method.as_ref().map_or(&b"GET"[..], |method| method.as_bytes());
+        self.target = target;
+        self.framing = Framing::None;
+        self.measured = None;
+        self.edits.auth = Some(auth);
+        self.upgrade = None;
     }
 }
 

@@ -147,7 +147,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         }
         let in_place = error.is_some() || self.forwarding.in_place_of.is_some();
         let replaces = |edit: &FieldEdit| edit.replaces() && edit.is_allowed();
-        let edited = self.plan.edits_request && self.plan.request_edits().any(replaces);
+        let edited = self.plan.edits_request() && self.plan.request_edits().any(replaces);
         // Whether fields have to be looked at by name, which most requests are spared.
         let guarded_by = self.plan.guarded_by;
         let by_name = edited
@@ -179,7 +179,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         for edit in &rules.request {
             write_edit(edit, sink, value, expand)?;
         }
-        if self.plan.edits_request {
+        if self.plan.edits_request() {
             for edit in self.plan.request_edits() {
                 write_edit(edit, sink, value, expand)?;
             }

@@ -11,6 +11,7 @@ use fairway_model::RequestBuffering;
 
 use super::side::Ahead;
 use super::transfer::Gaps;
+use super::tries::Serves;
 use super::{Exchange, grpc};
 use crate::error::Failure;
 use crate::http::{Framing, RequestHead, Spanned};
@@ -19,8 +20,8 @@ use crate::work::LEAST_READ;
 
 impl Exchange<'_> {
     /// Whether the body is read first.
-    pub(super) fn reads_ahead(&self, buffering: RequestBuffering) -> bool {
-        let wanted = !self.bodiless
+    pub(super) fn reads_ahead(&self, serves: Serves<'_>, buffering: RequestBuffering) -> bool {
+        let wanted = !serves.is_bodiless()
             && match (buffering, self.client.framing()) {
                 (RequestBuffering::Off, _) | (_, Framing::None | Framing::Length(0) | Framing::UntilClose) => false,
                 (RequestBuffering::All, Framing::Length(length)) => length <= BODY_AHEAD as u64,

@@ -10,10 +10,10 @@ use fairway_model::decision::{self, Forwarding, Plan, Start, Step, Wait};
 use fairway_model::{AuthAnswer, AuthCache, AuthGiven, BasicAuth, ByteLimit, ConfiguredName, ExternalAuth, Fields};
 
 use super::transfer::Gaps;
-use super::tries::Attempt;
+use super::tries::{Attempt, Serves};
 use super::{Allowance, Exchange};
 use crate::auth_cache::{AuthKey, KeptAnswer};
-use crate::balance::{Ask, TryOutcome};
+use crate::balance::Ask;
 use crate::error::{Failure, Side};
 use crate::http::{FieldsView, KnownField, Method};
 use crate::limit::AUTH_TRIES;
@@ -80,11 +80,9 @@ impl<'a> Exchange<'a> {
     /// # Errors
     /// If it can't be asked, or the client has gone meanwhile.
     async fn ask(&mut self, auth: &'a ExternalAuth) -> Result<AuthAnswer, Failure> {
-        (self.asks, self.bodiless) = (Some(auth), true);
         self.client.leave_body(true);
         let answer = self.ask_or_remember(auth).await;
         self.client.leave_body(false);
-        (self.asks, self.bodiless) = (None, false);
         // Nothing of this may be taken for a try that concerns the client's request.
         self.endpoint.begin();
         self.scratch.tried.clear();
@@ -93,7 +91,7 @@ impl<'a> Exchange<'a> {
         if let (AuthAnswer::Unauthorized, Some(sign_in)) = (answer, &auth.sign_in) {
             let mut location = std::mem::take(&mut self.scratch.decision.location);
             location.clear();
-            let expanded = self.expand_template(sign_in, &mut location);
+            let expanded = self.expand_template(Serves::Request, sign_in, &mut location);
             self.scratch.decision.location = location;
             expanded?;
         }
@@ -144,7 +142,7 @@ impl<'a> Exchange<'a> {
     /// What requests have in common that share an answer: host, path of the rule, service, and the value of the key.
     fn cache_key(&self, auth: &ExternalAuth, cache: &AuthCache) -> Result<AuthKey, Failure> {
         let mut value = Vec::new();
-        self.expand_template(&cache.key, &mut value)?;
+        self.expand_template(Serves::Authentication(auth), &cache.key, &mut value)?;
         let host = self.plan.and_then(|plan| plan.host).map(|host| host.pattern().to_string()).unwrap_or_default();
         let rule = self.route().map(|route| route.rule.clone()).unwrap_or_default();
         let service = auth.forward.backends.to_string();
@@ -171,7 +169,7 @@ impl<'a> Exchange<'a> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.ask_endpoint(&forwarding, &service, &way).await {
+            match self.ask_endpoint(auth, &forwarding, &service, &way).await {
                 Ok(()) => break,
                 Err(failure) if failure.is_connect() && tries < AUTH_TRIES => {
                     service.refresh(&self.facts.shard.running());
@@ -216,28 +214,30 @@ impl<'a> Exchange<'a> {
     }
 
     /// Asks one endpoint, up to the head of its answer.
-    async fn ask_endpoint(&mut self, forwarding: &Forwarding<'_>, service: &Service, way: &Way) -> Result<(), Failure> {
+    async fn ask_endpoint(
+        &mut self,
+        auth: &'a ExternalAuth,
+        forwarding: &Forwarding<'_>,
+        service: &Service,
+        way: &Way,
+    ) -> Result<(), Failure> {
+        let serves = Serves::Authentication(auth);
         let tried = &self.scratch.tried;
         let ask = Ask { session: None, hash_key: b"", tried, ejected: &[], now: Instant::now() };
         let pick = service.pick(|_| ask).ok_or(Failure::NoEndpoint)?;
         let mut attempt = Attempt::new(pick, Instant::now());
-        let mut asked = self.attempt(forwarding, service, way, &mut attempt, false).await;
+        let mut asked = self.attempt(serves, forwarding, service, way, &mut attempt, false).await;
         if attempt.kept && asked.is_err_and(Failure::is_closed) {
             // The idle connection had been closed: nobody has read the request.
-            asked = self.attempt(forwarding, service, way, &mut attempt, true).await;
+            asked = self.attempt(serves, forwarding, service, way, &mut attempt, true).await;
         }
-        let now = Instant::now();
-        let outcome = match asked {
-            Ok(()) => TryOutcome::Answered(attempt.begun().elapsed()),
-            Err(failure) if failure.side() == Side::Upstream => TryOutcome::Failed,
-            Err(_) => TryOutcome::Abandoned,
+        let (status, reason) = match asked {
+            Ok(()) => (self.endpoint.status(), None),
+            Err(failure) => (failure.status(), Some(failure.reason())),
         };
-        if service.done(&attempt.pick, outcome, now) {
-            self.facts.shard.metrics.borrow_mut().upstream.ejected += 1;
-        }
+        self.end_try(serves, service, &attempt, status, reason);
         if asked.is_err() {
             self.endpoint.disconnect();
-            self.scratch.tried.push(attempt.pick.endpoint);
         }
         asked
     }

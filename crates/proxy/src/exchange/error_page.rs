@@ -8,6 +8,8 @@ use fairway_model::ErrorResponse;
 use fairway_model::decision::{Plan, Step};
 
 use super::authenticate::challenges;
+use super::progress::RequestProgress;
+use super::tries::Serves;
 use super::{Exchange, grpc};
 use crate::error::{CLIENT_CLOSED, Failure, Side};
 use crate::http::{BodyForm, FieldsView, Method};
@@ -26,10 +28,8 @@ impl<'a> Exchange<'a> {
         let Step::Forward(forwarding) = plan.step else { return false };
         let (before, service) = (self.plan.replace(plan), self.service.take());
         self.scratch.tried.clear();
-        self.bodiless = true;
         self.client.leave_body(true);
-        let answered = self.forward(forwarding, None).await;
-        self.bodiless = false;
+        let answered = self.forward(Serves::ErrorPage, forwarding, None).await;
         self.client.leave_body(false);
         let Err(failure) = answered else { return true };
         tracing::debug!(failure_reason = failure.reason().as_str(), "the service for error pages failed");
@@ -84,10 +84,8 @@ impl<'a> Exchange<'a> {
         self.limits.read = self.after_gap(DISCARDED_BODY_WAIT);
         let whole = poll_fn(|cx| self.poll_discard(cx)).await?;
         let shard = &self.facts.shard;
-        if whole
-            && let Some(up) = self.endpoint.take_reusable(method)
-            && !shard.is_draining()
-        {
+        let kept = whole && self.request == RequestProgress::Sent && !shard.is_draining();
+        if let Some(up) = self.endpoint.take_reusable(method).filter(|_| kept) {
             shard.upstreams.pool.borrow_mut().put(up, shard.timers.now(), &self.live.prepared.pool);
         }
         Ok(())

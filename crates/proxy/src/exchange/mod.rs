@@ -11,6 +11,8 @@ mod error_page;
 mod facts;
 mod grpc;
 mod patience;
+mod progress;
+mod reach;
 mod response;
 mod retry;
 mod side;
@@ -24,16 +26,17 @@ use std::time::{Duration, Instant};
 
 use fairway_model::decision::{Plan, Start, Step};
 use fairway_model::{
-    Action, Backend, Bandwidth, ByteLimit, Compressing, ErrorResponse, Excess, ExternalAuth, Filter, HostPattern,
-    Respond, Route,
+    Action, Backend, Bandwidth, ByteLimit, Compressing, ErrorResponse, Excess, Filter, HostPattern, Respond, Route,
 };
 
 use self::compressed::CompressedBody;
 pub(crate) use self::facts::ConnectionFacts;
 use self::patience::Patience;
+use self::progress::RequestProgress;
 pub(crate) use self::side::{After, Sides, parse_http1, write_http1_answer, write_http1_request};
 use self::side::{ClientSide, EndpointSide};
 use self::transfer::Gaps;
+use self::tries::Serves;
 use crate::buffer::Buffer;
 use crate::error::{CLIENT_CLOSED, Failure, Side, Uncertified};
 use crate::http::Spanned;
@@ -71,10 +74,8 @@ pub(crate) struct Exchange<'a> {
     /// The decision about the request; `None` before it is made, or if the request could not be read.
     plan: Option<Plan<'a>>,
     service: Option<Rc<Service>>,
-    /// The authentication service that is being asked.
-    asks: Option<&'a ExternalAuth>,
-    /// Whether the endpoint gets a request of the proxy's own about the client's, without its body.
-    bodiless: bool,
+    /// How far the request of the current try has come.
+    request: RequestProgress,
     /// Number of the request on its connection, from 1.
     number: u64,
     pipelined: bool,
@@ -145,8 +146,7 @@ impl<'a> Exchange<'a> {
             live,
             plan: None,
             service: None,
-            asks: None,
-            bodiless: false,
+            request: RequestProgress::default(),
             number: facts.next_request(),
             pipelined,
             begun,
@@ -187,7 +187,7 @@ impl<'a> Exchange<'a> {
         };
         match step {
             Ok((Step::Forward(forwarding), service)) => {
-                match self.forward(forwarding, service).await {
+                match self.forward(Serves::Request, forwarding, service).await {
                     Ok(None) => {}
                     Ok(Some(status)) => {
                         let error = ErrorResponse { status, of_endpoint: true };
@@ -331,7 +331,7 @@ impl<'a> Exchange<'a> {
                 identity: scratch.decision.identity.as_deref(),
                 variables: scratch.decision.variables.as_deref(),
                 path: &scratch.decision.matched,
-                judged_path: self.asks.map(|_| &*scratch.decision.target),
+                judged_path: None,
                 user: &[],
                 host: self.plan.and_then(|plan| plan.host),
                 route: self.route(),

@@ -7,7 +7,8 @@ use fairway_model::decision::ResponseEdits;
 use fairway_model::{Compressing, Fields, Forward, Substitution, Uncompressed};
 
 use super::compressed::CompressedBody;
-use super::tries::Attempt;
+use super::progress::RequestProgress;
+use super::tries::{Attempt, Serves};
 use super::{Exchange, Pace};
 use crate::encode::Encoder;
 use crate::error::{Failure, Side};
@@ -23,6 +24,7 @@ impl Exchange<'_> {
     /// Forwards the response to the client.
     pub(super) async fn respond(
         &mut self,
+        serves: Serves<'_>,
         forward: &Forward,
         service: &Service,
         attempt: &Attempt,
@@ -45,7 +47,7 @@ impl Exchange<'_> {
         self.add_auth_cookies();
         if status == 101 {
             let tunnelled = self.tunnel().await;
-            self.end_try(service, attempt, status, tunnelled.err().map(Failure::reason));
+            self.end_try(serves, service, attempt, status, tunnelled.err().map(Failure::reason));
             return tunnelled;
         }
         self.write_response();
@@ -60,9 +62,9 @@ impl Exchange<'_> {
             Some(left) if left > 0 && left <= ORDINARY as u64 => self.after_gap(Duration::ZERO),
             _ => NEVER,
         };
-        let relayed = poll_fn(|cx| self.poll_response_body(cx)).await;
+        let relayed = poll_fn(|cx| self.poll_response_body(cx, serves)).await;
         let reason = relayed.err().map(Failure::reason).or((status >= 500).then_some(Reason::Upstream5xx));
-        self.ended = Some(self.end_try(service, attempt, status, reason));
+        self.ended = Some(self.end_try(serves, service, attempt, status, reason));
         if let Err(failure) = relayed {
             if failure.side() == Side::Upstream && self.client.take_back() {
                 // Not a byte of it was written: the client gets an answer that names the failure.
@@ -73,12 +75,9 @@ impl Exchange<'_> {
         if self.client.body_has_ended() && !self.endpoint.has_unsent() {
             self.client.forgo_linger();
             let shard = &self.facts.shard;
-            if let Some(up) = self.endpoint.take_reusable(method)
-                && !shard.is_draining()
-                && !forward.policy.close
-            {
-                let limits = &self.live.prepared.pool;
-                shard.upstreams.pool.borrow_mut().put(up, shard.timers.now(), limits);
+            let kept = self.request == RequestProgress::Sent && !shard.is_draining() && !forward.policy.close;
+            if let Some(up) = self.endpoint.take_reusable(method).filter(|_| kept) {
+                shard.upstreams.pool.borrow_mut().put(up, shard.timers.now(), &self.live.prepared.pool);
             }
         } else {
             // The endpoint responded before it had the whole request.
@@ -141,7 +140,7 @@ impl Exchange<'_> {
         let pairs = found.pairs.iter().map(|(from, to)| {
             let mut text = Vec::new();
             // A value that would be too long is left out.
-            let _ = self.expand_template(to, &mut text);
+            let _ = self.expand_template(Serves::Request, to, &mut text);
             (from.as_bytes().to_vec(), text)
         });
         Substituter::new(pairs.collect(), found.once)
@@ -177,7 +176,7 @@ impl Exchange<'_> {
             return;
         }
         let mut values = std::mem::take(&mut self.scratch.response_values);
-        values.fill(&edits, |template, out| self.expand_template(template, out));
+        values.fill(&edits, |template, out| self.expand_template(Serves::Request, template, out));
         self.scratch.response_values = values;
     }
 

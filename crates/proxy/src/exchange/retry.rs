@@ -3,7 +3,7 @@
 use fairway_model::{Retry, RetryOn};
 
 use super::Exchange;
-use super::tries::Attempt;
+use super::tries::{Attempt, Serves};
 use crate::error::{Failure, Side};
 use crate::http::Method;
 use crate::limit::TRIES;
@@ -11,24 +11,24 @@ use crate::limit::TRIES;
 impl Exchange<'_> {
     /// Whether a failed try used a connection that existed before and nothing came back, or the endpoint takes no more streams on it:
     /// most likely the endpoint was closing it, and gets the request again on a new one.
-    pub(super) fn was_stale(&self, retry: &Retry, attempt: &Attempt, failure: Failure) -> bool {
+    pub(super) fn was_stale(&self, serves: Serves<'_>, retry: &Retry, attempt: &Attempt, failure: Failure) -> bool {
         let unprocessed = failure == Failure::Unprocessed;
         let silent = failure.is_closed() && self.endpoint.received() == 0;
-        attempt.kept && (silent || unprocessed) && self.may_send_again(retry, unprocessed)
+        attempt.kept && (silent || unprocessed) && self.may_send_again(serves, retry, unprocessed)
     }
 
     /// Whether a failure leads to another try.
-    pub(super) fn retries_failure(&self, retry: &Retry, tries: u32, failure: Failure) -> bool {
+    pub(super) fn retries_failure(&self, serves: Serves<'_>, retry: &Retry, tries: u32, failure: Failure) -> bool {
         failure.side() == Side::Upstream
             && covers(&retry.on, failure)
-            && self.may_retry(retry, tries, failure.is_connect())
+            && self.may_retry(serves, retry, tries, failure.is_connect())
             // A try that could not connect was no load for anyone.
             && (failure.is_connect() || self.is_in_budget())
     }
 
     /// Whether the status of a response leads to another try.
-    pub(super) fn retries_status(&self, retry: &Retry, tries: u32, status: u16) -> bool {
-        retry.on.statuses.contains(&status) && self.may_retry(retry, tries, false) && self.is_in_budget()
+    pub(super) fn retries_status(&self, serves: Serves<'_>, retry: &Retry, tries: u32, status: u16) -> bool {
+        retry.on.statuses.contains(&status) && self.may_retry(serves, retry, tries, false) && self.is_in_budget()
     }
 
     /// Takes a retry out of the backend's budget; `false` if it is used up.
@@ -41,15 +41,15 @@ impl Exchange<'_> {
     }
 
     /// Whether the policy allows another try. `unprocessed` says that the last one did nothing at its endpoint.
-    fn may_retry(&self, retry: &Retry, tries: u32, unprocessed: bool) -> bool {
+    fn may_retry(&self, serves: Serves<'_>, retry: &Retry, tries: u32, unprocessed: bool) -> bool {
         tries < retry.tries.unwrap_or(TRIES).min(TRIES)
             && retry.within.is_none_or(|within| self.dispatched.elapsed() < within)
-            && self.may_send_again(retry, unprocessed)
+            && self.may_send_again(serves, retry, unprocessed)
     }
 
     /// Whether the request itself may be sent again.
-    fn may_send_again(&self, retry: &Retry, unprocessed: bool) -> bool {
-        if self.bodiless {
+    fn may_send_again(&self, serves: Serves<'_>, retry: &Retry, unprocessed: bool) -> bool {
+        if serves.is_bodiless() {
             return !self.client.is_answered();
         }
         let safe = unprocessed || self.endpoint.sent() == 0 || self.is_idempotent() || retry.on.non_idempotent;

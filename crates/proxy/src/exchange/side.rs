@@ -331,8 +331,6 @@ pub(super) fn poll_down(
 
 impl<'a> EndpointSide<'a> {
     delegate! { endpoint:
-        fn request_is_over(&self) -> bool;
-        fn has_sent_all(&self) -> bool;
         fn has_unsent(&self) -> bool;
         fn sent(&self) -> u64;
         fn received(&self) -> u64;
@@ -346,8 +344,6 @@ impl<'a> EndpointSide<'a> {
         fn disconnect(&mut self);
         fn take_output(&mut self) -> Vec<u8>;
         fn take_body(&mut self, from: &mut BodySource<'_>) -> Result<bool, BodyError>;
-        fn end_request(&mut self);
-        fn break_request(&mut self);
         fn drop_unsent(&mut self);
         fn poll_head(&mut self, cx: &mut Context<'_>, store: &Store, limits: &HeadLimits) -> Poll<Result<ResponsePart, Failure>>;
         fn drop_interim(&mut self);
@@ -383,7 +379,8 @@ impl<'a> EndpointSide<'a> {
         }
     }
 
-    /// The connection, if it is to be kept after the complete response to a request with `method`. One of HTTP/2 stays where it is.
+    /// The connection, if it is to be kept after the complete response to a whole request with `method`. One of HTTP/2 stays where it
+    /// is.
     pub(super) fn take_reusable(&mut self, method: Method) -> Option<UpstreamConnection> {
         match self {
             Self::Http1(endpoint) => endpoint.take_reusable(method),

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::Exchange;
 use super::compressed::CompressedBody;
+use super::progress::RequestProgress;
 use super::side::{BodySource, EndpointSide, ResponsePart};
+use super::tries::Serves;
 use crate::error::Failure;
 use crate::http::BodyError;
 use crate::limit::CLIENT_SEND_TIMEOUT;
@@ -43,13 +45,14 @@ impl Gaps {
 
 impl Exchange<'_> {
     /// Sends the request until the head of the response is complete.
-    pub(super) fn poll_response_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    pub(super) fn poll_response_head(&mut self, cx: &mut Context<'_>, serves: Serves<'_>) -> Poll<Result<(), Failure>> {
+        let asks = matches!(serves, Serves::Authentication(_));
         loop {
             // A `100 Continue` or an interim response. If it can't be written now, everything else continues.
             if let Poll::Ready(Err(failure)) = self.poll_write_client(cx) {
                 return Poll::Ready(Err(failure));
             }
-            if let Poll::Ready(sent) = self.poll_send(cx) {
+            if let Poll::Ready(sent) = self.poll_send(cx, serves.is_bodiless()) {
                 sent?;
                 if self.limits.read == NEVER {
                     self.limits.read = self.after_gap(self.allowance.read);
@@ -74,7 +77,7 @@ impl Exchange<'_> {
                         self.limits.read = self.after_gap(self.allowance.read);
                     }
                     if part == ResponsePart::Interim {
-                        if self.asks.is_none() {
+                        if !asks {
                             self.client.write_interim(&self.endpoint);
                         }
                         self.endpoint.drop_interim();
@@ -87,9 +90,9 @@ impl Exchange<'_> {
     }
 
     /// Forwards the response until the client's kernel has all of it, while the rest of the request is still sent.
-    pub(super) fn poll_response_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    pub(super) fn poll_response_body(&mut self, cx: &mut Context<'_>, serves: Serves<'_>) -> Poll<Result<(), Failure>> {
         loop {
-            if let Poll::Ready(sent) = self.poll_send(cx) {
+            if let Poll::Ready(sent) = self.poll_send(cx, serves.is_bodiless()) {
                 sent?;
             }
             if self.is_ahead() {
@@ -168,10 +171,11 @@ impl Exchange<'_> {
     }
 
     /// Sends the request: bytes already written first, then the body as it arrives. Ready when nothing more is to be sent.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        while !self.endpoint.request_is_over() {
+    ///
+    /// Some services get the request `bodiless`.
+    fn poll_send(&mut self, cx: &mut Context<'_>, bodiless: bool) -> Poll<Result<(), Failure>> {
+        while self.request == RequestProgress::Sending {
             let source = self.client.source();
-            let bodiless = self.bodiless;
             let filled = bodiless || self.endpoint.take_body(source).map_err(Failure::RequestBody)?;
             if !bodiless && !self.allowance.max_body.admits(source.body.data_len()) {
                 return Poll::Ready(Err(Failure::BodyTooLarge));
@@ -180,7 +184,7 @@ impl Exchange<'_> {
             match self.endpoint.poll_write(cx, source) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
-                    self.endpoint.break_request();
+                    self.request = RequestProgress::Broken;
                     break;
                 }
                 Poll::Pending => {
@@ -192,7 +196,7 @@ impl Exchange<'_> {
             }
             self.limits.send = NEVER;
             if bodiless || source.body.has_ended() {
-                self.endpoint.end_request();
+                self.request = RequestProgress::Sent;
                 break;
             }
             if !filled {

@@ -1,38 +1,33 @@
-//! Sends a request to a backend: chooses an endpoint, and tries again.
+//! Sends a request to a backend: chooses an endpoint, and tries again. [`reach`](super::reach) makes the connections.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use fairway_model::decision::{self, Expand, Forwarding};
-use fairway_model::{Backend, Forward, Template, TooLong};
+use fairway_model::{Backend, ExternalAuth, Template, TooLong};
 
 use super::grpc;
-use super::side::Connected;
+use super::progress::RequestProgress;
 use super::transfer::Gaps;
 use super::{Allowance, Exchange};
 use crate::access_log::Format;
 use crate::balance::{Ask, Pick, TryOutcome, cookie};
-use crate::error::{Errno, Failure, Side};
+use crate::error::{Failure, Side};
 use crate::http::{BodyForm, Framing};
-use crate::http2::{self, NewConnection, StreamChoice, StreamPlace};
 use crate::limit::TRIES;
 use crate::message::UpstreamRequest;
 use crate::reason::{Cause, Reason};
-use crate::record::Try;
-use crate::shard::connect::{self, ConnectError};
-use crate::stream::Upstream;
+use crate::record::{RequestRecord, Try};
 use crate::timer::NEVER;
-use crate::upstream::{Service, Target, UpstreamConnection, UpstreamVersion, Way};
+use crate::upstream::{Service, Target, UpstreamVersion, Way};
 
 /// A try in progress.
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) pick: Pick,
     begun: Instant,
-    /// Whether the connection came from the pool.
+    /// Whether the connection existed before.
     pub(super) kept: bool,
     connect: Option<Duration>,
     header: Option<Duration>,
@@ -43,18 +38,43 @@ impl Attempt {
         Self { pick, begun, kept: false, connect: None, header: None }
     }
 
-    /// When it began.
-    pub(super) fn begun(&self) -> Instant {
-        self.begun
+    /// Notes that it uses a connection which existed before.
+    pub(super) fn note_kept(&mut self) {
+        self.kept = true;
+        self.connect = Some(Duration::ZERO);
+    }
+
+    /// Notes that its connection is made.
+    pub(super) fn note_connected(&mut self) {
+        self.connect = Some(self.begun.elapsed());
+    }
+}
+
+/// What a try serves.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Serves<'a> {
+    /// The client's request.
+    Request,
+    /// A question to an authentication service: nothing of the answer is for the client.
+    Authentication(&'a ExternalAuth),
+    /// A request to the service that replaces an error response.
+    ErrorPage,
+}
+
+impl Serves<'_> {
+    /// Whether the endpoint gets a request of the proxy's own about the client's: without its body, and without the wish for another
+    /// protocol.
+    pub(super) fn is_bodiless(self) -> bool {
+        !matches!(self, Self::Request)
     }
 }
 
 /// The source of values for templates: the request of an exchange.
-struct OfExchange<'e, 'a>(&'e Exchange<'a>);
+struct OfExchange<'e, 'a>(&'e Exchange<'a>, Serves<'e>);
 
 impl Expand for OfExchange<'_, '_> {
     fn expand(&mut self, template: &Template, out: &mut Vec<u8>) -> Result<(), TooLong> {
-        self.0.expand_template(template, out)
+        self.0.expand_template(self.1, template, out)
     }
 }
 
@@ -67,6 +87,7 @@ impl Exchange<'_> {
     /// If no endpoint responded, or a response was started but not finished.
     pub(super) async fn forward(
         &mut self,
+        serves: Serves<'_>,
         forwarding: Forwarding<'_>,
         known: Option<Rc<Service>>,
     ) -> Result<Option<u16>, Failure> {
@@ -97,7 +118,7 @@ impl Exchange<'_> {
             self.endpoint.speak_http2(memory, &shard.store, time.map_or(NEVER, |time| shard.timers.after(time)));
             self.client.set_form(BodyForm::Frames);
         }
-        if !self.bodiless && self.reads_ahead(policy.request_buffering) {
+        if self.reads_ahead(serves, policy.request_buffering) {
             // Boxed: it is rarely needed and would otherwise take room in every connection.
             Box::pin(self.read_ahead()).await?;
             service.refresh(&shard.running());
@@ -122,22 +143,22 @@ impl Exchange<'_> {
             };
             let begun = if tries == 1 && !fresh { self.dispatched } else { Instant::now() };
             let mut attempt = Attempt::new(pick, begun);
-            let failure = match self.attempt(&forwarding, &service, &way, &mut attempt, fresh).await {
+            let failure = match self.attempt(serves, &forwarding, &service, &way, &mut attempt, fresh).await {
                 Ok(()) => {
                     let status = self.endpoint.status();
-                    if self.retries_status(&policy.retry, tries, status) {
+                    if self.retries_status(serves, &policy.retry, tries, status) {
                         let reason = (status >= 500).then_some(Reason::Upstream5xx);
-                        self.end_try(&service, &attempt, status, reason);
+                        self.end_try(serves, &service, &attempt, status, reason);
                         continue;
                     }
                     if self.intercepts(status) {
                         let discarded = Box::pin(self.discard_response(self.client.method())).await;
                         let reason = (status >= 500).then_some(Reason::Upstream5xx);
-                        self.end_try(&service, &attempt, status, reason);
+                        self.end_try(serves, &service, &attempt, status, reason);
                         self.cause = reason.map(Cause::from);
                         return discarded.map(|()| Some(status));
                     }
-                    return self.respond(forward, &service, &attempt).await.map(|()| None);
+                    return self.respond(serves, forward, &service, &attempt).await.map(|()| None);
                 }
                 Err(failure) => failure,
             };
@@ -149,12 +170,12 @@ impl Exchange<'_> {
                 // No endpoint was tried.
                 return Err(failure);
             }
-            if self.was_stale(&policy.retry, &attempt, failure) {
+            if self.was_stale(serves, &policy.retry, &attempt, failure) {
                 again = Some(attempt.pick);
                 continue;
             }
-            self.end_try(&service, &attempt, failure.status(), Some(failure.reason()));
-            if !self.retries_failure(&policy.retry, tries, failure) {
+            self.end_try(serves, &service, &attempt, failure.status(), Some(failure.reason()));
+            if !self.retries_failure(serves, &policy.retry, tries, failure) {
                 return Err(failure);
             }
             last = Some(failure);
@@ -179,7 +200,7 @@ impl Exchange<'_> {
         key.clear();
         if let Some(format) = &service.hash_key() {
             // A key that would be too long is cut: equal requests still have equal keys.
-            let _ = self.expand(format, &mut key);
+            let _ = self.expand(Serves::Request, format, &mut key);
         }
         let head = self.client.head();
         let pick = service.pick(|name| Ask {
@@ -198,171 +219,56 @@ impl Exchange<'_> {
     /// One try, up to the head of the response.
     pub(super) async fn attempt(
         &mut self,
+        serves: Serves<'_>,
         forwarding: &Forwarding<'_>,
         service: &Service,
         way: &Way,
         attempt: &mut Attempt,
         fresh: bool,
     ) -> Result<(), Failure> {
-        let shard = &self.facts.shard;
-        self.begin_try();
+        self.begin_try(serves);
         let target = Target { address: attempt.pick.endpoint, way: way.number() };
-        let connected = match way.version() {
-            UpstreamVersion::Http1 => {
-                let certain = !self.is_idempotent();
-                let kept = if fresh { None } else { shard.upstreams.take(&target, certain) };
-                Connected::Http1(match kept {
-                    Some(up) => {
-                        self.note_kept(attempt);
-                        up
-                    }
-                    None => {
-                        let stream = self.connect(forwarding.rule, service, way, target.address).await;
-                        let stream = self.count_connect(stream)?;
-                        attempt.connect = Some(attempt.begun.elapsed());
-                        UpstreamConnection { stream, target, opened: shard.timers.now(), requests: 0 }
-                    }
-                })
-            }
-            // Boxed: it would otherwise take room in every connection of HTTP/1.
-            UpstreamVersion::Http2 => {
-                Connected::Http2(Box::pin(self.place(forwarding, service, way, attempt, target, fresh)).await?)
-            }
+        let poolable = !fresh && way.version() == UpstreamVersion::Http1;
+        let idle = if poolable { self.take_idle(&target, attempt) } else { None };
+        let connected = match idle {
+            Some(connected) => connected,
+            // Boxed: it is rarely needed and would otherwise take room in every connection.
+            None => Box::pin(self.reach(forwarding, service, way, attempt, target, fresh)).await?,
         };
         self.endpoint.connect(connected);
-        self.write_request(service, forwarding)?;
-        poll_fn(|cx| self.poll_response_head(cx)).await?;
+        self.write_request(serves, service, forwarding)?;
+        poll_fn(|cx| self.poll_response_head(cx, serves)).await?;
         attempt.header = Some(attempt.begun.elapsed());
-        let switches = self.endpoint.status() == 101;
-        if self.asks.is_none() && self.client.would_switch_at(self.endpoint.status()) {
-            return Err(Failure::Upgrade);
-        }
-        // Only the client's own request asks for another protocol.
-        if switches
-            && (self.bodiless || !(self.endpoint.has_sent_all() && self.endpoint.agrees_to_switch(&self.client)))
-        {
-            return Err(Failure::Upgrade);
-        }
-        Ok(())
+        let status = self.endpoint.status();
+        let refused = match serves {
+            Serves::Request => self.client.would_switch_at(status) || (status == 101 && !self.may_switch()),
+            Serves::ErrorPage => self.client.would_switch_at(status) || status == 101,
+            Serves::Authentication(_) => status == 101,
+        };
+        if refused { Err(Failure::Upgrade) } else { Ok(()) }
     }
 
-    fn note_kept(&self, attempt: &mut Attempt) {
-        attempt.kept = true;
-        self.facts.shard.metrics.borrow_mut().upstream.reused += 1;
-        attempt.connect = Some(Duration::ZERO);
-    }
-
-    fn count_connect(&self, connected: Result<Upstream, Failure>) -> Result<Upstream, Failure> {
-        let counts = &mut self.facts.shard.metrics.borrow_mut().upstream;
-        let asked = |failure: &Failure| *failure != Failure::NoFile;
-        let connected = connected.inspect_err(|failure| counts.failed += u64::from(asked(failure)))?;
-        counts.connected += 1;
-        Ok(connected)
-    }
-
-    /// A place on a connection of HTTP/2, which exists or is made.
-    async fn place(
-        &mut self,
-        forwarding: &Forwarding<'_>,
-        service: &Service,
-        way: &Way,
-        attempt: &mut Attempt,
-        target: Target,
-        fresh: bool,
-    ) -> Result<StreamPlace, Failure> {
-        let (facts, limits) = (self.facts, self.live.prepared.pool);
-        let (shard, timeout) = (&facts.shard, forwarding.rule.policy.connect_timeout);
-        let end = shard.timers.after(timeout);
-        let mut waited = false;
-        loop {
-            let opening = match shard.http2.place(&target, shard.timers.now(), fresh, &limits) {
-                StreamChoice::Stream(place) => {
-                    if waited {
-                        attempt.connect = Some(attempt.begun.elapsed());
-                    } else {
-                        self.note_kept(attempt);
-                    }
-                    return Ok(place);
-                }
-                StreamChoice::Wait(opening) => opening,
-                StreamChoice::Open(duty) => {
-                    let opening = duty.wait();
-                    let stream = self.connect(forwarding.rule, service, way, target.address).await;
-                    match self.count_connect(stream) {
-                        Ok(stream) => {
-                            let new = NewConnection { target, stream, timeout, limits };
-                            http2::start(new, duty, shard.timers.clone(), shard.blocks.clone());
-                        }
-                        // Others who wait are not to blame for a client that leaves.
-                        Err(failure) if failure.side() == Side::Downstream || failure == Failure::Shutdown => {
-                            return Err(failure);
-                        }
-                        Err(failure) => {
-                            duty.fail(failure);
-                            return Err(failure);
-                        }
-                    }
-                    opening
-                }
-            };
-            waited = true;
-            let (deadline, client) = (self.deadline, &mut self.client);
-            deadline.set(end);
-            let made = poll_fn(|cx| match opening.poll(cx) {
-                Poll::Ready(Err(Some(failure))) => Poll::Ready(Err(failure)),
-                Poll::Ready(Ok(connection)) => Poll::Ready(Ok(Some(connection))),
-                Poll::Ready(Err(None)) => Poll::Ready(Ok(None)),
-                Poll::Pending if shard.is_stopping() => Poll::Ready(Err(Failure::Shutdown)),
-                Poll::Pending if shard.timers.now() >= end => Poll::Ready(Err(Failure::ConnectTimeout)),
-                Poll::Pending => client.poll_gone(cx, &shard.timers).map(Err),
-            })
-            .await?;
-            if let Some(place) = made.and_then(|connection| shard.http2.take(&connection, shard.timers.now())) {
-                attempt.connect = Some(attempt.begun.elapsed());
-                return Ok(place);
-            }
-            if shard.timers.now() >= end {
-                return Err(Failure::ConnectTimeout);
-            }
-        }
-    }
-
-    /// Makes a new connection, while the client waits for it.
-    async fn connect(
-        &mut self,
-        forward: &Forward,
-        service: &Service,
-        way: &Way,
-        endpoint: SocketAddr,
-    ) -> Result<Upstream, Failure> {
-        let (shard, deadline, client) = (&self.facts.shard, self.deadline, &mut self.client);
-        // Boxed: it is rarely needed and would otherwise take room in every connection.
-        let timeout = forward.policy.connect_timeout;
-        let mut opening = Box::pin(connect::open_way(shard, deadline, service, way, endpoint, timeout));
-        let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
-            Poll::Ready(opened) => Poll::Ready(Ok(opened)),
-            Poll::Pending if shard.is_stopping() => Poll::Ready(Err(Failure::Shutdown)),
-            Poll::Pending => client.poll_gone(cx, &shard.timers).map(Err),
-        });
-        opened.await?.map_err(|error| match error {
-            ConnectError::Refused(error) => Failure::Connect(Errno::from(&error)),
-            ConnectError::Gone => Failure::EndpointGone,
-            ConnectError::TimedOut => Failure::ConnectTimeout,
-            ConnectError::Handshake => Failure::Handshake,
-            ConnectError::NoFile => Failure::NoFile,
-        })
+    /// Whether a 101 answers the whole request, and agrees to a protocol that it asks for.
+    fn may_switch(&self) -> bool {
+        self.request == RequestProgress::Sent && self.endpoint.agrees_to_switch(&self.client)
     }
 
     /// Returns everything to its state before the first byte was sent.
-    fn begin_try(&mut self) {
-        if !self.bodiless {
+    fn begin_try(&mut self, serves: Serves<'_>) {
+        if !serves.is_bodiless() {
             self.client.rewind();
         }
         self.endpoint.begin();
+        self.request = RequestProgress::Sending;
         self.limits = Gaps::NONE;
     }
 
-    fn write_request(&mut self, service: &Service, forwarding: &Forwarding<'_>) -> Result<(), Failure> {
+    fn write_request(
+        &mut self,
+        serves: Serves<'_>,
+        service: &Service,
+        forwarding: &Forwarding<'_>,
+    ) -> Result<(), Failure> {
         let Some(head) = self.client.head() else { return Err(Failure::Unwritable) };
         let mut out = self.endpoint.take_output();
         let mut value = std::mem::take(&mut self.scratch.value);
@@ -370,19 +276,20 @@ impl Exchange<'_> {
         self.endpoint.prepare_family(&decision.client, &self.facts.family);
         let Some(plan) = &self.plan else { return Err(Failure::Unwritable) };
         let mut target = Vec::new();
-        if let Some(auth) = self.asks {
-            self.expand_template(&auth.target, &mut target)?;
+        if let Serves::Authentication(auth) = serves {
+            self.expand_template(serves, &auth.target, &mut target)?;
         }
         let written = service.with_backend(|backend| {
-            let request = UpstreamRequest::new(self.live, head, plan, forwarding, backend, decision);
-            let request = match self.asks {
-                Some(auth) => request.asking(auth, &target),
-                None if request.framing == Framing::Chunked => {
-                    UpstreamRequest { measured: self.client.measured(), ..request }
+            let mut request = UpstreamRequest::new(self.live, head, plan, forwarding, backend, decision);
+            match serves {
+                Serves::Authentication(auth) => request.turn_to(auth, &target),
+                Serves::Request | Serves::ErrorPage if request.framing == Framing::Chunked => {
+                    request.measured = self.client.measured();
                 }
-                None => request,
-            };
-            self.endpoint.write_request(&request, &self.facts.family, &mut out, &mut value, &mut OfExchange(self))
+                Serves::Request | Serves::ErrorPage => {}
+            }
+            let mut expand = OfExchange(self, serves);
+            self.endpoint.write_request(&request, &self.facts.family, &mut out, &mut value, &mut expand)
         });
         self.scratch.value = value;
         match written {
@@ -398,19 +305,32 @@ impl Exchange<'_> {
     }
 
     /// Appends the expansion of a template for this request.
-    pub(super) fn expand_template(&self, template: &Template, out: &mut Vec<u8>) -> Result<(), TooLong> {
-        self.expand(&self.facts.shard.format(template), out)
+    pub(super) fn expand_template(
+        &self,
+        serves: Serves<'_>,
+        template: &Template,
+        out: &mut Vec<u8>,
+    ) -> Result<(), TooLong> {
+        self.expand(serves, &self.facts.shard.format(template), out)
     }
 
     /// The same for a compiled template.
-    fn expand(&self, format: &Format, out: &mut Vec<u8>) -> Result<(), TooLong> {
+    fn expand(&self, serves: Serves<'_>, format: &Format, out: &mut Vec<u8>) -> Result<(), TooLong> {
         let limit = self.live.prepared.request.total;
-        self.with_record(|record| format.append(record, &mut self.facts.shard.log_clock.borrow_mut(), limit, out))
+        let clock = &mut *self.facts.shard.log_clock.borrow_mut();
+        self.with_record(|record| match serves {
+            Serves::Request | Serves::ErrorPage => format.append(record, clock, limit, out),
+            Serves::Authentication(_) => {
+                let judged_path = Some(&*self.scratch.decision.target);
+                format.append(&RequestRecord { judged_path, ..*record }, clock, limit, out)
+            }
+        })
     }
 
     /// Records how a try ended.
     pub(super) fn end_try(
         &mut self,
+        serves: Serves<'_>,
         service: &Service,
         attempt: &Attempt,
         status: u16,
@@ -427,8 +347,11 @@ impl Exchange<'_> {
             self.facts.shard.metrics.borrow_mut().upstream.ejected += 1;
         }
         let scratch = &mut *self.scratch;
-        if scratch.tries.len() < TRIES as usize {
+        if scratch.tried.len() < TRIES as usize {
             scratch.tried.push(attempt.pick.endpoint);
+        }
+        // The log tells of the response that the client gets.
+        if !matches!(serves, Serves::Authentication(_)) && scratch.tries.len() < TRIES as usize {
             scratch.tries.push(Try {
                 endpoint: attempt.pick.endpoint,
                 status,

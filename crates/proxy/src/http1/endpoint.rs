@@ -34,17 +34,6 @@ pub(crate) enum ResponsePart {
     Head,
 }
 
-/// How far the request of a try has come.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum RequestProgress {
-    /// Some of it is to be sent.
-    Sending,
-    /// All of it was sent.
-    Sent,
-    /// The endpoint stopped taking it before its end.
-    Broken,
-}
-
 /// An endpoint that gets one request.
 #[derive(Debug)]
 pub(crate) struct Http1Endpoint<'a> {
@@ -56,7 +45,6 @@ pub(crate) struct Http1Endpoint<'a> {
     source: BodySource<'a>,
     /// The framing of the response body.
     declared: Framing,
-    request: RequestProgress,
     /// Bytes sent and received in this try.
     sent: u64,
     received: u64,
@@ -75,7 +63,6 @@ impl<'a> Http1Endpoint<'a> {
             head,
             source: BodySource::new(received),
             declared: Framing::None,
-            request: RequestProgress::Sending,
             sent: 0,
             received: 0,
             interim: 0,
@@ -89,7 +76,7 @@ impl<'a> Http1Endpoint<'a> {
         self.out.clear();
         self.head.clear();
         self.source.buffer.clear();
-        (self.request, self.starved) = (RequestProgress::Sending, true);
+        self.starved = true;
         (self.sent, self.received, self.interim) = (0, 0, 0);
     }
 
@@ -104,9 +91,9 @@ impl<'a> Http1Endpoint<'a> {
         self.connection = None;
     }
 
-    /// The connection, if it can carry another request after the complete response to a request with `method`.
+    /// The connection, if it can carry another request after the complete response to a whole request with `method`.
     pub(crate) fn take_reusable(&mut self, method: Method) -> Option<UpstreamConnection> {
-        let reusable = self.head.allows_reuse(method) && self.has_sent_all() && self.source.buffer.is_empty();
+        let reusable = self.head.allows_reuse(method) && self.source.buffer.is_empty();
         self.connection.take().filter(|_| reusable)
     }
 
@@ -150,26 +137,6 @@ impl<'a> Http1Endpoint<'a> {
             Poll::Ready(Ok(())) => connection.stream.poll_flush_all(cx),
             other => other,
         }
-    }
-
-    /// Reports that the whole request was written.
-    pub(crate) fn end_request(&mut self) {
-        self.request = RequestProgress::Sent;
-    }
-
-    /// Reports that the endpoint reads no more. It may have answered before; reading shows whether it did.
-    pub(crate) fn break_request(&mut self) {
-        self.request = RequestProgress::Broken;
-    }
-
-    /// Whether nothing more will be sent.
-    pub(crate) fn request_is_over(&self) -> bool {
-        self.request != RequestProgress::Sending
-    }
-
-    /// Whether the whole request was sent.
-    pub(crate) fn has_sent_all(&self) -> bool {
-        self.request == RequestProgress::Sent
     }
 
     /// Whether part of the request waits to be written.

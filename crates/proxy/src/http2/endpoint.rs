@@ -27,17 +27,6 @@ use crate::message::UpstreamRequest;
 use crate::timer::Millis;
 use crate::work::{Http2Memory, Store};
 
-/// How far the request of a try has come.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum CallProgress {
-    /// Some of it is to be sent.
-    Sending,
-    /// All of it was sent.
-    Sent,
-    /// The endpoint takes no more of it.
-    Broken,
-}
-
 /// One stream.
 #[derive(Debug)]
 struct Call {
@@ -74,7 +63,6 @@ pub(crate) struct Http2Endpoint<'a> {
     /// The head (held) and the body of the response.
     source: BodySource<'a>,
     declared: Framing,
-    progress: CallProgress,
     sent: u64,
     received: u64,
     interim: u32,
@@ -95,7 +83,6 @@ impl<'a> Http2Endpoint<'a> {
             lines: RefCell::new(lines),
             source: BodySource::new(received),
             declared: Framing::None,
-            progress: CallProgress::Sending,
             sent: 0,
             received: 0,
             interim: 0,
@@ -108,7 +95,6 @@ impl<'a> Http2Endpoint<'a> {
         self.disconnect();
         self.head.clear();
         self.source.buffer.clear();
-        self.progress = CallProgress::Sending;
         (self.sent, self.received, self.interim) = (0, 0, 0);
     }
 
@@ -197,26 +183,6 @@ impl<'a> Http2Endpoint<'a> {
             return Poll::Ready(Err(gone()));
         };
         call.body.poll_write(cx, send, &connection.link, &mut self.sent)
-    }
-
-    /// Reports that the whole request was written.
-    pub(crate) fn end_request(&mut self) {
-        self.progress = CallProgress::Sent;
-    }
-
-    /// Reports that the endpoint takes no more. It may have answered before; reading shows whether it did.
-    pub(crate) fn break_request(&mut self) {
-        self.progress = CallProgress::Broken;
-    }
-
-    /// Whether nothing more will be sent.
-    pub(crate) fn request_is_over(&self) -> bool {
-        self.progress != CallProgress::Sending
-    }
-
-    /// Whether the whole request was sent.
-    pub(crate) fn has_sent_all(&self) -> bool {
-        self.progress == CallProgress::Sent
     }
 
     /// Whether part of the request waits to be written.
