@@ -48,6 +48,8 @@ pub enum Balance {
     RoundRobin,
     /// Peak EWMA with 10 s decay, the better of two at random.
     Ewma,
+    /// The one with fewer requests in progress, of two at random; endpoints that join others start slowly.
+    LeastRequest,
     /// A consistent hash of a value from the request.
     Hash(HashBalance),
 }

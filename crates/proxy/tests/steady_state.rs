@@ -61,7 +61,9 @@ fn choosing_an_endpoint() {
         .collect();
     let key = HashBalance { key: Template::parse("$request_uri"), subset: None };
     let subset = HashBalance { subset: Some(2), ..key.clone() };
-    for balance in [Balance::RoundRobin, Balance::Ewma, Balance::Hash(key), Balance::Hash(subset)] {
+    for balance in
+        [Balance::RoundRobin, Balance::Ewma, Balance::LeastRequest, Balance::Hash(key), Balance::Hash(subset)]
+    {
         for affinity in [None, Some(AffinityMode::Balanced), Some(AffinityMode::Persistent)] {
             let what = format!("{balance:?} {affinity:?}");
             let backend = backend(balance.clone(), affinity);

@@ -107,7 +107,7 @@ const VALUES: &[(&[&str], &[&str])] = &[
     (&["proxy-request-buffering"], &["on", "off", "x"]),
     (&["proxy-next-upstream"], &["error timeout", "off", "http_502 non_idempotent", "bad"]),
     (&["proxy-next-upstream-tries", "proxy-next-upstream-timeout"], &["1", "0", "x"]),
-    (&["load-balance"], &["round_robin", "ewma", "chash", "bad"]),
+    (&["load-balance"], &["round_robin", "ewma", "least_request", "chash", "bad"]),
     (&["upstream-hash-by"], &["$request_uri", "$arg_k", "$http_x_tenant$host", "${x"]),
     (&["upstream-hash-by-subset-size"], &["1", "2", "x"]),
     // The first backend lets everything pass.

@@ -79,6 +79,7 @@ fn choice(backend: &Backend) -> &'static str {
     match backend.balance {
         Balance::RoundRobin => "round robin",
         Balance::Ewma => "the faster of two at random (EWMA)",
+        Balance::LeastRequest => "the one with fewer connections, of two at random",
         Balance::Hash(_) => "by a consistent hash of the client's address",
     }
 }

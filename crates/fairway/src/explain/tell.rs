@@ -456,6 +456,7 @@ impl Teller<'_> {
         match &backend.balance {
             Balance::RoundRobin => "round robin".to_owned(),
             Balance::Ewma => "the faster of two at random (EWMA)".to_owned(),
+            Balance::LeastRequest => "the one with fewer requests in progress, of two at random".to_owned(),
             Balance::Hash(hash) => format!("by a consistent hash of {}", hash.key),
         }
     }

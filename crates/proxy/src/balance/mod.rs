@@ -1,4 +1,4 @@
-//! Chooses an endpoint for a request: session affinity first, then round robin, EWMA or a consistent hash.
+//! Chooses an endpoint for a request: session affinity first, then round robin, EWMA, least requests or a consistent hash.
 //!
 //! A [`Balancer`] belongs to one backend in one worker and is updated on every change of the endpoints. Workers and replicas
 //! share no state, so everything that must map the same way everywhere (session keys, hash rings) depends on names and addresses
@@ -6,6 +6,7 @@
 
 pub mod cookie;
 mod ewma;
+mod least_request;
 mod ring;
 mod round_robin;
 mod session;
@@ -16,11 +17,13 @@ use std::time::{Duration, Instant};
 use fairway_model::{Backend, Balance, Endpoint, EndpointState};
 
 use self::ewma::Ewma;
+use self::least_request::LeastRequest;
 use self::ring::{Ring, Subsets};
 use self::round_robin::RoundRobin;
 use self::session::Sessions;
 use crate::random::Rng;
 
+pub use self::least_request::InProgress;
 pub use self::session::{SessionKey, backend_key};
 
 /// Chooses among the endpoints of one backend, in one worker.
@@ -106,6 +109,7 @@ struct Node {
 enum Choice {
     RoundRobin(RoundRobin),
     Ewma(Ewma),
+    LeastRequest(LeastRequest),
     Hash(Ring),
     Subsets(Subsets),
 }
@@ -139,6 +143,10 @@ impl Balancer {
             (Balance::Ewma, _) => {
                 let known = if let Choice::Ewma(ewma) = before { Some(ewma) } else { None };
                 Choice::Ewma(Ewma::new(known, &previous, &self.nodes, now))
+            }
+            (Balance::LeastRequest, _) => {
+                let known = if let Choice::LeastRequest(loads) = before { Some(loads) } else { None };
+                Choice::LeastRequest(LeastRequest::new(known, &self.nodes, now))
             }
             (Balance::Hash(hash), Some(())) => match hash.subset {
                 Some(size) => Choice::Subsets(Subsets::new(self.open.len(), size)),
@@ -180,6 +188,14 @@ impl Balancer {
         Some(self.picked(node, key))
     }
 
+    /// Counts a request to a chosen endpoint for as long as the result lives; `None` if no choice depends on it.
+    pub fn begin(&self, pick: &Pick) -> Option<InProgress> {
+        match &self.choice {
+            Choice::LeastRequest(loads) => loads.begin(pick.node),
+            _ => None,
+        }
+    }
+
     /// Reports how a try ended.
     pub fn done(&mut self, pick: &Pick, outcome: TryOutcome, now: Instant) {
         if let (Choice::Ewma(ewma), Some(took)) = (&mut self.choice, outcome.time()) {
@@ -201,6 +217,7 @@ impl Balancer {
         match &mut self.choice {
             Choice::RoundRobin(turns) => turns.next(open, may),
             Choice::Ewma(ewma) => ewma.best(open, may, &mut self.rng, ask.now),
+            Choice::LeastRequest(loads) => loads.best(open, may, &mut self.rng, ask.now),
             Choice::Hash(ring) => ring.find_where(ask.hash_key, may),
             Choice::Subsets(subsets) => subsets.find(ask.hash_key, open, may, &mut self.rng),
         }

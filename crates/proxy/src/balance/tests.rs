@@ -93,7 +93,7 @@ fn weights_are_shares_and_turns_are_spread() {
 fn nothing_is_picked_without_endpoints() {
     let mut draining = ready(1);
     draining[0].state = EndpointState::Draining;
-    for balance in [Balance::RoundRobin, Balance::Ewma, hash(None), hash(Some(3))] {
+    for balance in [Balance::RoundRobin, Balance::Ewma, Balance::LeastRequest, hash(None), hash(Some(3))] {
         for affinity in [None, Some((AffinityMode::Balanced, false)), Some((AffinityMode::Persistent, true))] {
             for endpoints in [&[][..], &draining] {
                 let mut balancer = balancer(balance.clone(), affinity, endpoints);
@@ -149,6 +149,61 @@ fn ewma_rates_failures_as_slow_and_new_endpoints_as_average() {
     assert_eq!(share(0), 0, "the worst of three is never the better of two");
     // The new endpoint is the better one in one of the three pairs that can be drawn.
     assert!((60..140).contains(&share(2)));
+}
+
+#[test]
+fn least_request_takes_the_one_with_fewer_in_progress() {
+    let (mut balancer, now) = (balancer(Balance::LeastRequest, None, &ready(3)), Instant::now());
+    let mut held = Vec::new();
+    let mut counts = HashMap::<_, u32>::new();
+    for _ in 0..300 {
+        let pick = balancer.pick(&ask(now)).unwrap();
+        held.push(balancer.begin(&pick).unwrap());
+        *counts.entry(pick.endpoint).or_default() += 1;
+    }
+    assert!(counts.values().all(|count| (98..=102).contains(count)), "{counts:?}");
+    // Two endpoints become free; the third one keeps its requests through an update.
+    balancer.update(&backend(Balance::LeastRequest, None), &ready(3), now);
+    let busy = balancer.pick(&ask(now)).unwrap();
+    let extra: Vec<_> = (0..200).filter_map(|_| balancer.begin(&busy)).collect();
+    let share = |balancer: &mut Balancer| shares(balancer, 300).get(&busy.endpoint).copied().unwrap_or_default();
+    assert_eq!(share(&mut balancer), 0, "the busiest of three is never the better of two");
+    drop(extra);
+    drop(held);
+    assert!((70..130).contains(&share(&mut balancer)));
+}
+
+#[test]
+fn least_request_follows_weights_and_avoids_failures() {
+    let mut endpoints = ready(2);
+    endpoints[0].weight = 4;
+    let mut balancer = balancer(Balance::LeastRequest, None, &endpoints);
+    let mut held = Vec::new();
+    for _ in 0..500 {
+        let pick = balancer.pick(&ask(Instant::now())).unwrap();
+        held.push((pick.endpoint, balancer.begin(&pick)));
+    }
+    let heavy = held.iter().filter(|(endpoint, _)| *endpoint == address(0)).count();
+    assert!((390..=410).contains(&heavy), "{heavy}");
+    let failing = Ask { ejected: &[address(0)], ..ask(Instant::now()) };
+    assert!((0..50).all(|_| balancer.pick(&failing).unwrap().endpoint == address(1)));
+}
+
+#[test]
+fn an_endpoint_that_joins_others_starts_slowly() {
+    let start = Instant::now();
+    let mut balancer = balancer(Balance::LeastRequest, None, &ready(2));
+    let share = |balancer: &mut Balancer, last, after| {
+        let at = ask(start + after);
+        (0..3000).filter(|_| balancer.pick(&at).unwrap().endpoint == address(last)).count()
+    };
+    assert!((1400..1600).contains(&share(&mut balancer, 1, Duration::ZERO)), "the first ones have their full share");
+    balancer.update(&backend(Balance::LeastRequest, None), &ready(3), start);
+    // Shares of one tenth, one half and one, beside two of one.
+    for (after, expected) in [(0, 143), (15, 600), (30, 1000)] {
+        let share = share(&mut balancer, 2, Duration::from_secs(after));
+        assert!((expected * 7 / 10..expected * 13 / 10).contains(&share), "{share} after {after} s");
+    }
 }
 
 #[test]
@@ -243,7 +298,13 @@ fn new_sessions_are_spread() {
 }
 
 fn balances() -> impl Strategy<Value = Balance> {
-    prop_oneof![Just(Balance::RoundRobin), Just(Balance::Ewma), Just(hash(None)), Just(hash(Some(2)))]
+    prop_oneof![
+        Just(Balance::RoundRobin),
+        Just(Balance::Ewma),
+        Just(Balance::LeastRequest),
+        Just(hash(None)),
+        Just(hash(Some(2)))
+    ]
 }
 
 fn affinities() -> impl Strategy<Value = Option<(AffinityMode, bool)>> {

@@ -225,7 +225,7 @@ impl<'a> Exchange<'a> {
         let tried = &self.scratch.tried;
         let ask = Ask { session: None, hash_key: b"", tried, ejected: &[], now: Instant::now() };
         let pick = service.pick(|_| ask).ok_or(Failure::NoEndpoint)?;
-        let mut attempt = Attempt::new(pick, Instant::now());
+        let mut attempt = Attempt::new(service, pick, Instant::now());
         let mut asked = self.attempt(serves, forwarding, service, way, &mut attempt, false).await;
         if attempt.kept && asked.is_err_and(Failure::is_closed) {
             // The idle connection had been closed: nobody has read the request.

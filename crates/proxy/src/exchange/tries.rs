@@ -12,7 +12,7 @@ use super::progress::RequestProgress;
 use super::transfer::Gaps;
 use super::{Allowance, Exchange};
 use crate::access_log::Format;
-use crate::balance::{Ask, Pick, TryOutcome, cookie};
+use crate::balance::{Ask, InProgress, Pick, TryOutcome, cookie};
 use crate::error::{Failure, Side};
 use crate::http::{BodyForm, Framing};
 use crate::limit::TRIES;
@@ -31,11 +31,13 @@ pub(super) struct Attempt {
     pub(super) kept: bool,
     connect: Option<Duration>,
     header: Option<Duration>,
+    /// Counts it at its endpoint.
+    _counted: Option<InProgress>,
 }
 
 impl Attempt {
-    pub(super) fn new(pick: Pick, begun: Instant) -> Self {
-        Self { pick, begun, kept: false, connect: None, header: None }
+    pub(super) fn new(service: &Service, pick: Pick, begun: Instant) -> Self {
+        Self { pick, begun, kept: false, connect: None, header: None, _counted: service.begin(&pick) }
     }
 
     /// Notes that it uses a connection which existed before.
@@ -142,7 +144,7 @@ impl Exchange<'_> {
                 }
             };
             let begun = if tries == 1 && !fresh { self.dispatched } else { Instant::now() };
-            let mut attempt = Attempt::new(pick, begun);
+            let mut attempt = Attempt::new(&service, pick, begun);
             let failure = match self.attempt(serves, &forwarding, &service, &way, &mut attempt, fresh).await {
                 Ok(()) => {
                     let status = self.endpoint.status();

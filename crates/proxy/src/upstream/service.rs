@@ -12,7 +12,7 @@ use fairway_model::{Affinity, Backend, BackendName, Balance, Endpoint, EndpointS
 use super::budget::RetryBudget;
 use super::health::{Health, HealthBoard};
 use crate::access_log::Format;
-use crate::balance::{self, Ask, Balancer, Pick, TryOutcome};
+use crate::balance::{self, Ask, Balancer, InProgress, Pick, TryOutcome};
 use crate::live::Live;
 use crate::random::Rng;
 
@@ -138,6 +138,11 @@ impl Service {
         Some(pick)
     }
 
+    /// Counts a request to a chosen endpoint for as long as the result lives; `None` if no choice depends on it.
+    pub(crate) fn begin(&self, pick: &Pick) -> Option<InProgress> {
+        self.balancer.borrow().begin(pick)
+    }
+
     /// Reports how a try ended; returns whether its endpoint is passed over from now on.
     pub(crate) fn done(&self, pick: &Pick, outcome: TryOutcome, now: Instant) -> bool {
         self.balancer.borrow_mut().done(pick, outcome, now);
@@ -153,7 +158,7 @@ pub(crate) fn endpoints(live: &Live, name: &BackendName) -> Vec<Endpoint> {
 fn hash_key(backend: &Backend) -> Option<Rc<Format>> {
     match &backend.balance {
         Balance::Hash(hash) => Some(Rc::new(Format::plain(&hash.key))),
-        Balance::RoundRobin | Balance::Ewma => None,
+        Balance::RoundRobin | Balance::Ewma | Balance::LeastRequest => None,
     }
 }
 

@@ -322,7 +322,8 @@ configmap! {
         /// Passes errors of backends on unchanged.
         "disable-proxy-intercept-errors" => disable_proxy_intercept_errors: bool = "false";
         /// How endpoints are chosen.
-        "load-balance" => load_balance: LoadBalance = "round_robin";
+        "load-balance" => load_balance: LoadBalance = "round_robin",
+            [Differs("the value least_request is new: of two endpoints at random, the one with fewer requests in progress, and those that join others start slowly")];
         /// Sends to cluster addresses of Services instead of to their endpoints.
         "service-upstream" => service_upstream: bool = "false";
 

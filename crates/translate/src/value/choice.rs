@@ -154,6 +154,8 @@ pub enum LoadBalance {
     RoundRobin,
     /// The faster of two random ones, by recent response times.
     Ewma,
+    /// The one of two random ones with fewer requests in progress.
+    LeastRequest,
 }
 
 impl LoadBalance {
@@ -162,12 +164,13 @@ impl LoadBalance {
         match self {
             Self::RoundRobin => Balance::RoundRobin,
             Self::Ewma => Balance::Ewma,
+            Self::LeastRequest => Balance::LeastRequest,
         }
     }
 }
 
 impl Value for LoadBalance {
-    const SYNTAX: &'static str = "one of `round_robin` `ewma`";
+    const SYNTAX: &'static str = "one of `round_robin` `ewma` `least_request`";
 
     /// ingress-nginx's check also accepts the names of its Lua modules. `upstream-hash-by` and `affinity` select what they do;
     /// without those they mean the default, as an empty ConfigMap key does.
@@ -177,6 +180,7 @@ impl Value for LoadBalance {
                 Some(Self::RoundRobin)
             }
             "ewma" => Some(Self::Ewma),
+            "least_request" => Some(Self::LeastRequest),
             _ => None,
         }
     }

@@ -318,7 +318,7 @@ annotations! {
     pub struct Balancing {
         /// The algorithm. Cookie affinity and `upstream-hash-by` take precedence.
         "load-balance" => algorithm: LoadBalance [Location, Low, Reject]
-            = Differs("the names chash, chashsubset, sticky_balanced and sticky_persistent pass and mean round_robin");
+            = Differs("the names chash, chashsubset, sticky_balanced and sticky_persistent pass and mean round_robin; the value least_request is new: of two endpoints at random, the one with fewer requests in progress, and those that join others start slowly");
         /// Chooses the endpoint by a consistent hash of this text, which may have variables.
         "upstream-hash-by" => hash_by: HashKey [Location, High, Reject];
         /// Lets the hash choose a group of endpoints, of which a random one gets the request.
