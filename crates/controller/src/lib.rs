@@ -55,6 +55,7 @@ pub use connect::{ConnectError, connect};
 pub use controller::FINDINGS;
 pub use controller::{Controller, InvalidConfig, RunError};
 pub use finding::Findings;
+pub use nodes::{NoZone, own_zone};
 pub use publish::Publish;
 pub use read::{Cluster, ReadError, Told, events, read};
 pub use report::{Reporter, Unreachable};

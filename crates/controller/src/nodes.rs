@@ -10,6 +10,9 @@ use crate::address::{self, Addresses};
 use crate::api::{ApiServer, CallError, collection};
 use crate::config;
 
+/// The label of a node that names its zone.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
 /// Labels that differ between two rollouts of the same Deployment, DaemonSet or StatefulSet.
 const ROLLOUT_LABELS: [&str; 4] =
     ["controller-revision-hash", "pod-template-generation", "pod-template-hash", "statefulset.kubernetes.io/pod-name"];
@@ -34,6 +37,35 @@ pub(crate) async fn addresses(api: &ApiServer, pod: &config::Pod, internal: bool
         }
     }
     Ok(addresses)
+}
+
+/// The zone of the node that our pod runs on.
+///
+/// # Errors
+/// If the pod is not known, it or its node can't be read, or the node is in no zone.
+pub async fn own_zone(client: kube::Client, pod: Option<&config::Pod>) -> Result<String, NoZone> {
+    let api = ApiServer::new(client);
+    let zone = match pod {
+        None => Ok(None),
+        Some(pod) => read_zone(&api, pod).await.map_err(|source| NoZone { source: Some(Box::new(source)) }),
+    };
+    zone?.ok_or(NoZone { source: None })
+}
+
+async fn read_zone(api: &ApiServer, pod: &config::Pod) -> Result<Option<String>, CallError> {
+    let pods = collection("v1", "pods", Some(&pod.namespace));
+    let own: Pod = api.call(pods.get(&pod.name, &GetParams::default())).await?;
+    let Some(name) = own.spec.and_then(|spec| spec.node_name) else { return Ok(None) };
+    let node: Node = api.call(collection("v1", "nodes", None).get(&name, &GetParams::default())).await?;
+    Ok(node.metadata.labels.and_then(|mut labels| labels.remove(ZONE_LABEL)))
+}
+
+/// The zone of our own node is not known: its label can't be read, or there is none.
+#[derive(Debug, thiserror::Error)]
+#[error("finding the label {ZONE_LABEL} of the node that POD_NAME in POD_NAMESPACE runs on")]
+pub struct NoZone {
+    #[source]
+    source: Option<Box<CallError>>,
 }
 
 /// Our own pod, and all others with its labels.

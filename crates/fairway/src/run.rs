@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::ArgMatches;
 use fairway_controller::{
-    AddressSource, ApiConfig, ConnectError, Controller, ControllerConfig, Election, Findings, Pod, Reporter,
+    AddressSource, ApiConfig, ConnectError, Controller, ControllerConfig, Election, Findings, NoZone, Pod, Reporter,
     StatusConfig, StatusWriting, Unreachable,
 };
 use fairway_model::Snapshot;
@@ -51,7 +51,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     };
     let read_only = matches.get_flag("read-only");
     let gateway_api = matches.get_flag("gateway-api");
-    let config = ControllerConfig { read_only, gateway_api, ..controller_config(&flags, options) };
+    let mut config = ControllerConfig { read_only, gateway_api, ..controller_config(&flags, options) };
     info!(version = env!("CARGO_PKG_VERSION"), "starting");
     if read_only {
         info!("read-only: no status, Event or Lease is written");
@@ -74,6 +74,10 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         }
         _ => error.into(),
     })?;
+    if flags.bool("enable-topology-aware-routing") {
+        config.options.zone =
+            known(runtime.block_on(fairway_controller::own_zone(client.clone(), config.pod.as_ref())));
+    }
     let (sink, changes) = mpsc::channel(1);
     let controller = Controller::new(client, config.clone(), sink)?;
     let mut proxy_config = wiring::proxy_config(matches, &flags, &config.options, Some(admin_address(&flags)?), log)?;
@@ -116,6 +120,21 @@ fn reported(reporter: Reporter) -> UnreachableSink {
         let endpoints = one.endpoints.into_iter().map(|(address, reason)| (address, reason.as_str())).collect();
         reporter.unreachable(Unreachable { origin: one.origin, backend: one.backend.to_string(), endpoints });
     })
+}
+
+/// The zone of our own node. Without it, endpoints of all zones are used.
+fn known(zone: Result<String, NoZone>) -> Option<String> {
+    match zone {
+        Ok(zone) => {
+            info!(zone, "routing by zone");
+            Some(zone)
+        }
+        Err(error) => {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            warn!(error, "--enable-topology-aware-routing has no effect: endpoints of all zones are used");
+            None
+        }
+    }
 }
 
 /// Makes a port held by another process an error at the start, not in the middle of the first synchronisation.

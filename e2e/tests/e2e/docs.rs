@@ -131,7 +131,7 @@ fn page_migrate_from_ingress_nginx() {
     walk.prepare(
         "helm install ingress-nginx \"$OLD_CHART\" --namespace ingress-nginx --create-namespace --server-side=false \
          --set controller.config.proxy-body-size=8m --set controller.replicaCount=2 \
-         --set controller.enableTopologyAwareRouting=true \
+         --set controller.enableAnnotationValidations=false \
          --set 'controller.service.annotations.external-dns\\.alpha\\.kubernetes\\.io/hostname=shop.example.com' \
          --set 'controller.service.annotations.external-dns\\.kubernetes\\.io/hostname=shop.example.com' \
          --wait --timeout 3m",

@@ -38,6 +38,11 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
         ("the default", json!({}), [cluster(), own.clone()].concat()),
         ("node addresses", elsewhere, [cluster(), of("*", &["get nodes"]), own.clone()].concat()),
         (
+            "routing by zone",
+            json!({"controller": {"enableTopologyAwareRouting": true}}),
+            [cluster(), of("*", &["get nodes"]), own.clone()].concat(),
+        ),
+        (
             "namespaces by label",
             json!({"controller": {"scope": {"namespaceSelector": "team=a"}}}),
             [cluster(), own.clone()].concat(),

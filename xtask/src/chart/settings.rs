@@ -84,11 +84,8 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
         (json!({"controller": {"config": {"use-geoip2": true}}}), vec!["controller.config.use-geoip2"]),
         (json!({"controller": {"config": {"use-geoip2": "", "use-proxy-protocol": true}}}), vec![]),
         (json!({"controller": {"config": {"global-auth-url": "http://a"}}}), vec!["controller.config.global-auth-url"]),
-        (
-            json!({"controller": {"extraArgs": {"enable-topology-aware-routing": ""}}}),
-            vec!["controller.extraArgs.enable-topology-aware-routing"],
-        ),
-        (json!({"controller": {"extraArgs": {"enable-topology-aware-routing": "false", "profiling": false}}}), vec![]),
+        (json!({"controller": {"extraArgs": {"max-buckets": "20"}}}), vec!["controller.extraArgs.max-buckets"]),
+        (json!({"controller": {"extraArgs": {"max-buckets": "100", "profiling": false}}}), vec![]),
         (
             json!({"controller": {"ingressClassResource": {"name": "internal"}}}),
             vec!["controller.ingressClassResource.name"],

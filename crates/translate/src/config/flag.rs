@@ -145,8 +145,9 @@ flags! {
         Refused { reason: "the controller makes no requests to addresses that a certificate names", instead: "Secrets with the whole chain" };
     /// Enable the annotation `ssl-passthrough`.
     "enable-ssl-passthrough" Bool = "false": Same;
-    /// Prefer endpoints of the same zone.
-    "enable-topology-aware-routing" Bool = "false": NotYet("endpoints of all zones are used alike");
+    /// Prefer endpoints for the zone of the own node, for Services with the annotation `service.kubernetes.io/topology-mode: Auto` or `trafficDistribution`.
+    "enable-topology-aware-routing" Bool = "false":
+        Differs("hints count only if all ready endpoints have one; without an endpoint for the zone, all are used");
     /// Leave out these request metrics.
     "exclude-socket-metrics" List = "": Same;
     /// Answer health checks at this path.
@@ -320,10 +321,7 @@ mod tests {
         assert!(notice("enable-annotation-validation", "false").is_some_and(|text| text.contains("always checked")));
         assert_eq!(notice("sync-rate-limit", "0.3"), None);
         assert_eq!(notice("tcp-services-configmap", "a/b"), None);
-        assert!(
-            notice("enable-topology-aware-routing", "true")
-                .is_some_and(|text| text.starts_with("--enable-topology-aware-routing: not yet"))
-        );
+        assert!(notice("max-buckets", "20").is_some_and(|text| text.starts_with("--max-buckets: not yet")));
         assert_eq!(nearest_flag("ingres-class"), Some("ingress-class"));
     }
 }

@@ -57,6 +57,8 @@ pub struct Options {
     pub default_ssl_certificate: Option<(String, String)>,
     /// `--enable-ssl-passthrough`: without it the annotation `ssl-passthrough` has no effect.
     pub ssl_passthrough: bool,
+    /// The zone of our own node, with `--enable-topology-aware-routing`: Services that ask for it are served by endpoints for this zone.
+    pub zone: Option<String>,
     /// `--disable-catch-all`.
     pub disable_catch_all: bool,
     /// `--disable-svc-external-name`.
@@ -202,6 +204,7 @@ impl Default for Options {
             publish_service: None,
             default_ssl_certificate: None,
             ssl_passthrough: false,
+            zone: None,
             disable_catch_all: false,
             disable_external_name: false,
             deep_inspect: true,

@@ -62,6 +62,8 @@ struct Flags {
     development: bool,
     no_echo: bool,
     backend: BTreeMap<String, SocketAddr>,
+    /// The zone of the own node, with `--enable-topology-aware-routing`.
+    zone: Option<String>,
 }
 
 /// A Secret with a self-signed certificate.
@@ -204,6 +206,7 @@ impl Flags {
             https: self.https.unwrap_or(defaults.https),
             allowed_backend_addresses: self.allowed_backend_addresses,
             development,
+            zone: self.zone,
             ..Options::default()
         })
     }

@@ -18,12 +18,14 @@ What the controller may do at the API server: what it does, and nothing else. It
 {{- $status := include "fairway.switch" (dict "flags" $flags "name" "update-status" "default" true) -}}
 {{- $alone := include "fairway.switch" (dict "flags" $flags "name" "disable-leader-election" "default" false) -}}
 {{- $clears := include "fairway.switch" (dict "flags" $flags "name" "update-status-on-shutdown" "default" true) -}}
+{{- $zone := include "fairway.switch" (dict "flags" $flags "name" "enable-topology-aware-routing" "default" false) -}}
 {{- $elsewhere := or (hasKey $flags "publish-service") (hasKey $flags "publish-status-address") -}}
 {{- dict
   "status" (not (empty $status))
   "lease" (and (not (empty $status)) (empty $alone))
   "nodes" (and (not (empty $status)) (not $elsewhere))
   "pods" (and (not (empty $status)) (or (not (empty $clears)) (not $elsewhere)))
+  "zone" (not (empty $zone))
   "clears" (and (not (empty $status)) (not (empty $clears)))
   | toYaml -}}
 {{- end -}}
@@ -49,6 +51,8 @@ the condition of its version.
 {{- $duties := include "fairway.duties" . | fromYaml -}}
 {{- if $duties.pods }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "pods") "verbs" (list "get" "list")) }}
+{{- else if $duties.zone }}
+{{ include "fairway.rule" (dict "group" "" "resources" (list "pods") "verbs" (list "get")) }}
 {{- end }}
 {{- if $duties.clears }}
 {{- /* Whether another replica is to come when one ends. */}}
@@ -70,7 +74,7 @@ the condition of its version.
 {{- if not (hasKey $flags "watch-namespace") }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "namespaces") "verbs" (list "list" "watch")) }}
 {{- end }}
-{{- if $duties.nodes }}
+{{- if or $duties.nodes $duties.zone }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "nodes") "verbs" (list "get")) }}
 {{- end }}
 {{- end -}}

@@ -1,6 +1,6 @@
 //! The endpoints of a backend.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use fairway_model::{Endpoint, EndpointState, Endpoints};
@@ -40,7 +40,7 @@ pub(super) fn find(
         };
     }
     let Some(port) = port else { return Err(port_missing(key, service)) };
-    let endpoints = from_slices(&sources.slices, port, key.layer);
+    let endpoints = from_slices(&sources.slices, port, key.layer, zone(service, options));
     // Manifest files have no endpoints. In a cluster, pods that aren't ready are listed too.
     if endpoints.is_empty() && options.development.is_none() {
         let message = format!(
@@ -57,20 +57,50 @@ fn cluster_address(service: &Service) -> Option<IpAddr> {
     service.spec.as_ref()?.cluster_ip.as_deref()?.parse().ok()
 }
 
-fn from_slices(slices: &[&EndpointSlice], port: &ServicePort, layer: Layer) -> Vec<Endpoint> {
+/// The zone for which endpoints are chosen, if the Service asks for that.
+fn zone<'o>(service: &Service, options: &'o Options) -> Option<&'o str> {
+    let zone = options.zone.as_deref()?;
+    let mode = service.metadata.annotations.as_ref().and_then(|all| all.get("service.kubernetes.io/topology-mode"));
+    let distribution = service.spec.as_ref().and_then(|spec| spec.traffic_distribution.as_deref());
+    (mode.is_some_and(|mode| mode.eq_ignore_ascii_case("auto")) || distribution.is_some()).then_some(zone)
+}
+
+/// Whether an endpoint is meant for a zone; `None` if its hints name none.
+fn is_for(endpoint: &SliceEndpoint, zone: &str) -> Option<bool> {
+    let zones = endpoint.hints.as_ref()?.for_zones.as_ref().filter(|zones| !zones.is_empty())?;
+    Some(zones.iter().any(|hint| hint.name == zone))
+}
+
+fn from_slices(slices: &[&EndpointSlice], port: &ServicePort, layer: Layer, zone: Option<&str>) -> Vec<Endpoint> {
     // An address may be in several slices; if it is ready in one of them, it is ready.
     let mut found: BTreeMap<SocketAddr, EndpointState> = BTreeMap::new();
+    // The ready ones for the zone, as long as each has a hint: otherwise the hints are not complete (as in kube-proxy).
+    let mut near = zone.map(|zone| (zone, BTreeSet::new()));
     for slice in slices {
         let Some(number) = slice_port(slice, port, layer) else { continue };
         for endpoint in slice.endpoints.iter().flatten() {
             let Some(state) = state(endpoint) else { continue };
-            for address in endpoint.addresses.iter().filter_map(|text| address(&slice.address_type, text)) {
+            let addresses = || endpoint.addresses.iter().filter_map(|text| address(&slice.address_type, text));
+            if state == EndpointState::Ready
+                && let Some((zone, chosen)) = &mut near
+            {
+                match is_for(endpoint, zone) {
+                    Some(true) => chosen.extend(addresses().map(|address| SocketAddr::new(address, number))),
+                    Some(false) => {}
+                    None => near = None,
+                }
+            }
+            for address in addresses() {
                 let known = found.entry(SocketAddr::new(address, number)).or_insert(state);
                 if state == EndpointState::Ready {
                     *known = state;
                 }
             }
         }
+    }
+    if let Some((_, chosen)) = near.filter(|(_, chosen)| !chosen.is_empty()) {
+        // Those that are ending keep their sessions.
+        found.retain(|address, state| *state == EndpointState::Draining || chosen.contains(address));
     }
     // Pods that are ending but still serve are better than none, as in kube-proxy (KEP-1669): draining a node may end all of a
     // backend's pods at once.
