@@ -6,6 +6,7 @@ use crate::outcome::Outcome;
 use crate::workspace::Workspace;
 use crate::{image, shell};
 
+mod client;
 mod request;
 
 /// Package and benchmark.

@@ -11,24 +11,20 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+
+use super::client::{Asked, Client, Version};
 
 /// Requests of the short and of the long run, all on one connection, which takes 1,000 by default (`keep-alive-requests`).
 const SHORT: usize = 200;
 const LONG: usize = 900;
 /// The factor by which a cost may grow before the benchmark fails: compilers and processors differ by less.
 const TOLERANCE: f64 = 1.03;
-/// Time limit for the first response of the binary, under callgrind on a busy machine.
-const START: Duration = Duration::from_secs(120);
-
-/// A kind of request: the bytes the client sends on its kept connection, and the end of the whole response.
+/// A kind of request.
 struct Scenario {
     name: &'static str,
-    request: &'static str,
-    /// The start of the response: the status line without its reason.
-    status: &'static str,
+    asked: Asked,
     /// The number of instructions it may need.
     allowed: f64,
 }
@@ -36,21 +32,23 @@ struct Scenario {
 const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "forward",
-        request: "GET /plain/a?b=c HTTP/1.1\r\nHost: bench.example.com\r\nUser-Agent: bench/1\r\nAccept: */*\r\n\r\n",
-        status: "HTTP/1.1 200",
-        allowed: 18_900.0,
+        asked: Asked { version: Version::Http1, path: "/plain/a?b=c", status: 200 },
+        allowed: 18_200.0,
     },
     Scenario {
         name: "rewrite",
-        request: "GET /rewritten/a/b?c=d HTTP/1.1\r\nHost: bench.example.com\r\nUser-Agent: bench/1\r\nAccept: */*\r\n\r\n",
-        status: "HTTP/1.1 200",
-        allowed: 21_200.0,
+        asked: Asked { version: Version::Http1, path: "/rewritten/a/b?c=d", status: 200 },
+        allowed: 20_400.0,
     },
     Scenario {
         name: "redirect",
-        request: "GET /moved HTTP/1.1\r\nHost: bench.example.com\r\nUser-Agent: bench/1\r\nAccept: */*\r\n\r\n",
-        status: "HTTP/1.1 301",
-        allowed: 11_700.0,
+        asked: Asked { version: Version::Http1, path: "/moved", status: 301 },
+        allowed: 10_700.0,
+    },
+    Scenario {
+        name: "forward over HTTP/2",
+        asked: Asked { version: Version::Http2, path: "/plain/a?b=c", status: 200 },
+        allowed: 45_000.0,
     },
 ];
 
@@ -146,9 +144,9 @@ fn count(
         let mut text = String::new();
         stderr.read_to_string(&mut text).map(|_| text)
     });
-    let mut client = connect(http)?;
+    let mut client = Client::connect(http, scenario.asked)?;
     for _ in 0..requests {
-        client.ask(scenario)?;
+        client.ask()?;
     }
     drop(client);
     running.end()?;
@@ -175,51 +173,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
-    }
-}
-
-/// One kept connection.
-struct Client {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-/// Connects as soon as the binary is serving.
-fn connect(address: SocketAddr) -> anyhow::Result<Client> {
-    let begin = Instant::now();
-    loop {
-        if let Ok(stream) = TcpStream::connect(address) {
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(START))?;
-            return Ok(Client { stream, buffer: vec![0; 16 << 10] });
-        }
-        ensure!(begin.elapsed() < START, "nothing listens on {address} after {} s", START.as_secs());
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
-impl Client {
-    /// Sends one request and reads the response.
-    fn ask(&mut self, scenario: &Scenario) -> anyhow::Result<()> {
-        self.stream.write_all(scenario.request.as_bytes()).context("sending a request")?;
-        let mut filled = 0;
-        loop {
-            let read = self.stream.read(&mut self.buffer[filled..]).context("reading an answer")?;
-            ensure!(read > 0, "the connection was closed in the middle of an answer");
-            filled += read;
-            let answer = String::from_utf8_lossy(&self.buffer[..filled]);
-            let Some((head, body)) = answer.split_once("\r\n\r\n") else { continue };
-            if !head.starts_with(scenario.status) {
-                bail!("expected {}, got {head}", scenario.status);
-            }
-            let length = head.lines().find_map(|line| {
-                let (name, value) = line.split_once(':')?;
-                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-            });
-            if body.len() >= length.context("an answer without Content-Length")? {
-                return Ok(());
-            }
-        }
     }
 }
 
