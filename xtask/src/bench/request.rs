@@ -48,7 +48,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "forward over HTTP/2",
         asked: Asked { version: Version::Http2, path: "/plain/a?b=c", status: 200 },
-        allowed: 45_000.0,
+        allowed: 49_600.0,
     },
 ];
 
