@@ -1,4 +1,4 @@
-//! The Gateway API, kept up to date, equals a translation anew after any sequence of changes; and a bad route changes no other.
+//! The Gateway API, kept up to date, equals a translation anew after any sequence of changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

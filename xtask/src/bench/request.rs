@@ -2,8 +2,8 @@
 //! the response.
 //!
 //! The binary runs under callgrind with one worker, in front of an origin that responds at once. A short and a long run
-//! differ only in the number of requests, so the difference excludes the cost of starting and stopping. Counts are the
-//! same on an idle and on a busy machine; they change with the compiler and with the dependencies.
+//! differ only in the number of requests, so the difference excludes the cost of starting and stopping. Counts are nearly the
+//! same on a busy machine, where more ticks of the clock fall into a run; they change with the compiler and with the dependencies.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -17,8 +17,8 @@ use crate::terminal::count;
 /// Connections that fail one after the other before the rest is not tried.
 const FAILURES: usize = 5;
 
-/// How often the old address is asked again because of a difference. Of two pods that answer in turn at random, one answers that
-/// often in a row in 3 of 100 cases.
+/// How often the old address is asked again because of a difference. Of two pods that answer at random, one gives all five
+/// answers in 3 of 100 cases.
 const REPEATS: usize = 4;
 /// After that many requests to a host with the same differences, the next ones are repeated once.
 const CONFIRMED: usize = 3;

@@ -8,7 +8,7 @@ use fairway_model::HostPattern;
 
 use super::api::{GROUP, ParentReference};
 use super::listener::{GatewayPart, ListenerPart, Namespaces, selects};
-use super::status::Fault;
+use super::status::Shortcoming;
 use crate::objects::{Kind, ObjectKey, Objects};
 
 /// A listener, by Gateway and name.
@@ -26,11 +26,11 @@ pub(super) struct Attachment {
     /// The names that both the listener and the route have.
     pub(super) pattern: HostPattern,
     /// The rank of the route's own name among those of the routes of the host.
-    pub(super) rank: Rank,
+    pub(super) rank: NameRank,
 }
 
 /// The precedence of a host name, first the most specific.
-pub(super) type Rank = Reverse<(u8, usize, u8)>;
+pub(super) type NameRank = Reverse<(u8, usize, u8)>;
 
 /// What attaches.
 #[derive(Clone, Copy)]
@@ -55,7 +55,7 @@ pub(super) fn judge(
     route: Attaching<'_>,
     gateways: &BTreeMap<ObjectKey, GatewayPart>,
     objects: &Objects,
-) -> Option<Result<Vec<Attachment>, Fault>> {
+) -> Option<Result<Vec<Attachment>, Shortcoming>> {
     let gateway = gateways.get(&gateway_of(parent, route.namespace)?)?;
     Some(listeners(parent, route, gateway, objects))
 }
@@ -65,7 +65,7 @@ fn listeners(
     route: Attaching<'_>,
     gateway: &GatewayPart,
     objects: &Objects,
-) -> Result<Vec<Attachment>, Fault> {
+) -> Result<Vec<Attachment>, Shortcoming> {
     let name = parent.section_name.as_deref().filter(|name| !name.is_empty());
     let meant = |listener: &&ListenerPart| {
         name.is_none_or(|name| *listener.name == *name)
@@ -75,12 +75,12 @@ fn listeners(
     if left.is_empty() {
         let known: Vec<_> = gateway.listeners.iter().map(|one| format!("{} ({})", one.name, one.port)).collect();
         let message = format!("{} has the listeners {}", gateway.key, known.join(", "));
-        return Err(Fault::new("NoMatchingParent", message));
+        return Err(Shortcoming::new("NoMatchingParent", message));
     }
     left.retain(|listener| listener.kinds.contains(&route.kind));
     if left.is_empty() {
         let message = format!("no listener of {} takes a {}", gateway.key, route.kind);
-        return Err(Fault::new("NotAllowedByListeners", message));
+        return Err(Shortcoming::new("NotAllowedByListeners", message));
     }
     left.retain(|listener| match &listener.namespaces {
         Namespaces::Same => *gateway.key.namespace == *route.namespace,
@@ -93,7 +93,7 @@ fn listeners(
             "no listener of {} takes routes of namespace {} (allowedRoutes.namespaces)",
             gateway.key, route.namespace
         );
-        return Err(Fault::new("NotAllowedByListeners", message));
+        return Err(Shortcoming::new("NotAllowedByListeners", message));
     }
     let mut attached = Vec::new();
     for listener in &left {
@@ -112,7 +112,7 @@ fn listeners(
     if attached.is_empty() {
         let names: Vec<_> = left.iter().map(|one| text(&one.hostname)).collect();
         let message = format!("no hostname of the route is among those of {}: {}", gateway.key, names.join(", "));
-        return Err(Fault::new("NoMatchingListenerHostname", message));
+        return Err(Shortcoming::new("NoMatchingListenerHostname", message));
     }
     Ok(attached)
 }

@@ -8,7 +8,7 @@ use fairway_model::{
 };
 use jiff::Timestamp;
 
-use super::attach::{ListenerId, Rank, is_within};
+use super::attach::{ListenerId, NameRank, is_within};
 use crate::objects::ObjectKey;
 
 /// Which of two routes with equal matches is served: the older one, then the first of the alphabet (Gateway API, HTTPRouteRule).
@@ -64,7 +64,7 @@ pub(super) struct PortTable {
 }
 
 /// The place of a route's rules in a host, by the listener that takes the route.
-type RouteTurn = (Rank, RouteAge, ListenerId);
+type RouteTurn = (NameRank, RouteAge, ListenerId);
 
 /// The host of the Ingresses for the same name, with the age of each of its objects.
 pub(super) struct Beneath<'a> {
@@ -77,7 +77,7 @@ impl PortTable {
     pub(super) fn insert(
         &mut self,
         pattern: &HostPattern,
-        rank: Rank,
+        rank: NameRank,
         age: &RouteAge,
         listener: &ListenerId,
         routes: &Arc<[Route]>,
@@ -86,7 +86,7 @@ impl PortTable {
         self.routes.entry(pattern.clone()).or_default().insert(turn, routes.clone());
     }
 
-    pub(super) fn remove(&mut self, pattern: &HostPattern, rank: Rank, age: &RouteAge, listener: &ListenerId) {
+    pub(super) fn remove(&mut self, pattern: &HostPattern, rank: NameRank, age: &RouteAge, listener: &ListenerId) {
         if let Some(routes) = self.routes.get_mut(pattern) {
             routes.remove(&(rank, age.clone(), listener.clone()));
             if routes.is_empty() {
@@ -136,7 +136,7 @@ impl PortTable {
             .into_iter()
             .flatten()
             .filter(|((_, _, listener), _)| owner.is_some_and(|owner| owner.serves && owner.id == *listener));
-        let mut tiers: BTreeMap<Rank, Vec<(Option<RouteAge>, Route)>> = BTreeMap::new();
+        let mut tiers: BTreeMap<NameRank, Vec<(Option<RouteAge>, Route)>> = BTreeMap::new();
         for ((rank, age, _), routes) in own {
             let routes = routes.iter().map(|route| (Some(age.clone()), self.on_this_port(route)));
             tiers.entry(*rank).or_default().extend(routes);

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::api::{GROUP, Gateway, GatewayListener};
 use super::grant;
-use super::status::Fault;
+use super::status::Shortcoming;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
 use crate::resource::Age;
@@ -24,7 +24,7 @@ pub(super) struct GatewayPart {
     pub(super) age: Age,
     pub(super) listeners: Vec<ListenerPart>,
     /// Why the Gateway as a whole is not accepted.
-    pub(super) fault: Option<Fault>,
+    pub(super) fault: Option<Shortcoming>,
 }
 
 /// One listener.
@@ -41,11 +41,11 @@ pub(super) struct ListenerPart {
     /// The Secrets of its certificates that it may refer to.
     pub(super) secrets: Vec<ObjectKey>,
     /// What keeps it from being accepted.
-    pub(super) fault: Option<Fault>,
+    pub(super) fault: Option<Shortcoming>,
     /// Whether that is a conflict with another listener.
     pub(super) conflicted: bool,
     /// The first reference that can't be followed; those to Secrets as such are judged later.
-    pub(super) unresolved: Option<Fault>,
+    pub(super) unresolved: Option<Shortcoming>,
 }
 
 /// The namespaces whose routes may attach.
@@ -91,14 +91,14 @@ pub(super) fn read(key: &ObjectKey, gateway: &Gateway, age: Age, objects: &Objec
             address.r#type.as_deref().unwrap_or("IPAddress"),
             address.value.as_deref().unwrap_or_default()
         );
-        Fault::new("UnsupportedAddress", message)
+        Shortcoming::new("UnsupportedAddress", message)
     });
     let parameters = gateway.spec.infrastructure.as_ref().and_then(|all| all.parameters_ref.as_ref());
     let fault = fault.or_else(|| {
         let parameters = parameters?;
         let message =
             format!("spec.infrastructure.parametersRef: {} {} is not known", parameters.kind, parameters.name);
-        Some(Fault::new("InvalidParameters", message))
+        Some(Shortcoming::new("InvalidParameters", message))
     });
     let listeners = gateway.spec.listeners.iter().map(|listener| read_listener(key, gateway, listener, objects));
     GatewayPart { key: key.clone(), age, listeners: listeners.collect(), fault }
@@ -111,10 +111,13 @@ fn read_listener(key: &ObjectKey, gateway: &Gateway, listener: &GatewayListener,
         _ => None,
     };
     let mut fault = scheme.is_none().then(|| {
-        Fault::new("UnsupportedProtocol", format!("protocol: expected HTTP or HTTPS, found {}", listener.protocol))
+        Shortcoming::new(
+            "UnsupportedProtocol",
+            format!("protocol: expected HTTP or HTTPS, found {}", listener.protocol),
+        )
     });
     if listener.passes_through() && scheme.is_some() {
-        fault = Some(Fault::new(
+        fault = Some(Shortcoming::new(
             "UnsupportedValue",
             "tls.mode: Passthrough needs the protocol TLS, which is not built yet",
         ));
@@ -122,11 +125,12 @@ fn read_listener(key: &ObjectKey, gateway: &Gateway, listener: &GatewayListener,
     let validation = gateway.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref());
     if scheme == Some(Scheme::Https) && validation.is_some() {
         let message = "spec.tls.frontend: client certificates can't be asked for yet, and nobody is let in without";
-        fault = Some(Fault::new("UnsupportedValue", message));
+        fault = Some(Shortcoming::new("UnsupportedValue", message));
     }
     let port = u16::try_from(listener.port).unwrap_or_default();
     if port == 0 {
-        fault = Some(Fault::new("PortUnavailable", format!("port: expected 1 to 65535, found {}", listener.port)));
+        fault =
+            Some(Shortcoming::new("PortUnavailable", format!("port: expected 1 to 65535, found {}", listener.port)));
     }
     let hostname = match listener.hostname.as_deref().filter(|name| !name.is_empty()) {
         None => Some(HostPattern::Any),
@@ -134,7 +138,7 @@ fn read_listener(key: &ObjectKey, gateway: &Gateway, listener: &GatewayListener,
     };
     if hostname.is_none() {
         let message = format!("hostname: {} is no host name", listener.hostname.as_deref().unwrap_or_default());
-        fault = Some(Fault::new("UnsupportedValue", message));
+        fault = Some(Shortcoming::new("UnsupportedValue", message));
     }
     let mut unresolved = None;
     let asked = listener.allowed_routes.as_ref().map(|allowed| &allowed.kinds[..]).unwrap_or_default();
@@ -148,7 +152,7 @@ fn read_listener(key: &ObjectKey, gateway: &Gateway, listener: &GatewayListener,
         if let Some(unknown) = asked.iter().find(|one| known(one).is_none()) {
             let message =
                 format!("allowedRoutes.kinds: {} can't attach to a listener for {}", unknown.kind, listener.protocol);
-            unresolved = Some(Fault::new("InvalidRouteKinds", message));
+            unresolved = Some(Shortcoming::new("InvalidRouteKinds", message));
         }
         kinds.retain(|kind| asked.iter().filter_map(known).any(|one| one == *kind));
     }
@@ -166,7 +170,7 @@ fn read_listener(key: &ObjectKey, gateway: &Gateway, listener: &GatewayListener,
         let references = listener.tls.as_ref().map(|tls| &tls.certificate_refs[..]).unwrap_or_default();
         if references.is_empty() {
             let fault =
-                Fault::new("InvalidCertificateRef", "tls.certificateRefs: expected a Secret with a certificate");
+                Shortcoming::new("InvalidCertificateRef", "tls.certificateRefs: expected a Secret with a certificate");
             unresolved.get_or_insert(fault);
         }
         for (at, one) in references.iter().enumerate() {
@@ -174,13 +178,13 @@ fn read_listener(key: &ObjectKey, gateway: &Gateway, listener: &GatewayListener,
             let namespace = one.namespace.as_deref().unwrap_or(&key.namespace);
             if !group.is_empty() || kind != "Secret" {
                 let message = format!("tls.certificateRefs[{at}]: expected a Secret, found {kind} {}", one.name);
-                unresolved.get_or_insert(Fault::new("InvalidCertificateRef", message));
+                unresolved.get_or_insert(Shortcoming::new("InvalidCertificateRef", message));
             } else if !grant::permits(objects, (Kind::Gateway, &key.namespace), ("Secret", namespace, &one.name)) {
                 let message = format!(
                     "tls.certificateRefs[{at}]: no ReferenceGrant in namespace {namespace} lets Gateways of {} refer to Secret {}",
                     key.namespace, one.name
                 );
-                unresolved.get_or_insert(Fault::new("RefNotPermitted", message));
+                unresolved.get_or_insert(Shortcoming::new("RefNotPermitted", message));
             } else {
                 secrets.push(ObjectKey::new(Kind::Secret, namespace, &*one.name));
             }
@@ -228,7 +232,7 @@ pub(super) fn arrange(gateways: &mut [GatewayPart], options: &Options, streams: 
                 taken.entry(listener.port).or_insert_with(|| (scheme, gateway.key.clone(), BTreeMap::new()));
             if *theirs != scheme {
                 let message = format!("port {}: {first}, which is older, has another protocol there", listener.port);
-                listener.fault = Some(Fault::new("ProtocolConflict", message));
+                listener.fault = Some(Shortcoming::new("ProtocolConflict", message));
                 listener.conflicted = true;
                 continue;
             }
@@ -237,7 +241,7 @@ pub(super) fn arrange(gateways: &mut [GatewayPart], options: &Options, streams: 
                     "port {}, hostname {}: {other}, which is older, has the same; all Gateways share one address",
                     listener.port, listener.hostname
                 );
-                listener.fault = Some(Fault::new("HostnameConflict", message));
+                listener.fault = Some(Shortcoming::new("HostnameConflict", message));
                 listener.conflicted = true;
                 continue;
             }
@@ -258,11 +262,11 @@ fn conflicts_within(gateway: &mut GatewayPart) {
         let others = || others().filter(|other| other.scheme.is_some());
         if let Some(other) = others().find(|other| other.scheme != one.scheme) {
             let message = format!("port {}: listener {} has another protocol", one.port, other.name);
-            return Some(Fault::new("ProtocolConflict", message));
+            return Some(Shortcoming::new("ProtocolConflict", message));
         }
         let other = others().find(|other| other.hostname == one.hostname)?;
         let message = format!("port {}, hostname {}: listener {} has the same", one.port, one.hostname, other.name);
-        Some(Fault::new("HostnameConflict", message))
+        Some(Shortcoming::new("HostnameConflict", message))
     };
     let found: Vec<_> = listeners.iter().map(|one| one.scheme.and_then(|_| conflict(one))).collect();
     for (listener, fault) in gateway.listeners.iter_mut().zip(found) {
@@ -279,8 +283,8 @@ fn shared(port: u16) -> Option<Scheme> {
 }
 
 /// Why a port can't be opened.
-fn unavailable(port: u16, scheme: Scheme, options: &Options, streams: &BTreeSet<u16>) -> Option<Fault> {
-    let fault = |message: String| Some(Fault::new("PortUnavailable", format!("port {port}: {message}")));
+fn unavailable(port: u16, scheme: Scheme, options: &Options, streams: &BTreeSet<u16>) -> Option<Shortcoming> {
+    let fault = |message: String| Some(Shortcoming::new("PortUnavailable", format!("port {port}: {message}")));
     if let Some(other) = shared(port) {
         let message = || fault(format!("it is open for {other}, which Ingresses use there"));
         return if other == scheme { None } else { message() };

@@ -15,7 +15,7 @@ use super::attach::{self, Attaching, ListenerId, judge};
 use super::host::{Beneath, OpenListener, PortTable, RouteAge, Settled};
 use super::listener::{self, GatewayPart, ListenerPart, PortInUse};
 use super::route::{self, RoutePart, RouteRules, RouteText};
-use super::status::{Condition, FEATURES, Fault, ListenerStatus, ObjectStatus, ParentStatus, SupportedKind};
+use super::status::{Condition, FEATURES, ListenerStatus, ObjectStatus, ParentStatus, Shortcoming, SupportedKind};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::{Dirty, Output};
 use crate::engine::shared::Shared;
@@ -436,7 +436,7 @@ impl Gateways {
         for (at, listener) in part.listeners.iter().enumerate() {
             let field = format!("spec.listeners[{at}]");
             let fault = listener.fault.as_ref().or(part.fault.as_ref());
-            let certificate = certificate_fault(listener, secrets);
+            let certificate = certificate_shortcoming(listener, secrets);
             let resolved = listener.unresolved.as_ref().or(certificate.as_ref());
             let serves = fault.is_none()
                 && (listener.scheme == Some(Scheme::Http)
@@ -462,7 +462,7 @@ impl Gateways {
             unresolved = unresolved.or(resolved.cloned());
             let conflict = listener.fault.as_ref().filter(|_| listener.conflicted);
             let invalid =
-                Fault::new("Invalid", fault.or(resolved).map(|fault| fault.message.clone()).unwrap_or_default());
+                Shortcoming::new("Invalid", fault.or(resolved).map(|fault| fault.message.clone()).unwrap_or_default());
             let mut conditions = vec![
                 Condition::of("Accepted", fault),
                 Condition::of("ResolvedRefs", resolved),
@@ -474,7 +474,7 @@ impl Gateways {
             ];
             conditions.push(match conflict {
                 Some(fault) => Condition::new("Conflicted", true, fault),
-                None => Condition::new("Conflicted", false, &Fault::new("NoConflicts", "")),
+                None => Condition::new("Conflicted", false, &Shortcoming::new("NoConflicts", "")),
             });
             let id = ListenerId { gateway: part.key.clone(), name: listener.name.clone() };
             listeners.push(ListenerStatus {
@@ -494,16 +494,16 @@ impl Gateways {
             None if bad == 0 => Condition::good("Accepted"),
             None => {
                 let refused = part.listeners.iter().all(|listener| listener.fault.is_some());
-                Condition::new("Accepted", !refused, &Fault::new("ListenersNotValid", faults.clone()))
+                Condition::new("Accepted", !refused, &Shortcoming::new("ListenersNotValid", faults.clone()))
             }
         };
-        let invalid = Fault::new("Invalid", faults);
+        let invalid = Shortcoming::new("Invalid", faults);
         let conditions = vec![
             accepted,
             Condition::of("Programmed", (programmed == 0).then_some(&invalid)),
             Condition::of(
                 "ResolvedRefs",
-                unresolved.map(|fault| Fault::new("ListenersNotResolved", fault.message)).as_ref(),
+                unresolved.map(|fault| Shortcoming::new("ListenersNotResolved", fault.message)).as_ref(),
             ),
         ];
         (ObjectStatus::Gateway { conditions, listeners }, findings)
@@ -525,7 +525,7 @@ impl Gateways {
 fn class_status(class: &super::api::GatewayClass) -> ObjectStatus {
     let fault = class.spec.parameters_ref.as_ref().map(|parameters| {
         let message = format!("spec.parametersRef: {} {} is not known", parameters.kind, parameters.name);
-        Fault::new("InvalidParameters", message)
+        Shortcoming::new("InvalidParameters", message)
     });
     ObjectStatus::Class {
         conditions: vec![Condition::of("Accepted", fault.as_ref())],
@@ -534,13 +534,13 @@ fn class_status(class: &super::api::GatewayClass) -> ObjectStatus {
 }
 
 /// Why the first of a listener's certificates that is not in order isn't.
-fn certificate_fault(listener: &ListenerPart, secrets: &Secrets) -> Option<Fault> {
+fn certificate_shortcoming(listener: &ListenerPart, secrets: &Secrets) -> Option<Shortcoming> {
     listener.secrets.iter().find_map(|key| {
         let message = match secrets.standing(key)?.problem? {
             CertificateProblem::Missing => format!("there is no Secret {}/{}", key.namespace, key.name),
             CertificateProblem::Unusable(why) => format!("Secret {}/{}: {why}", key.namespace, key.name),
         };
-        Some(Fault::new("InvalidCertificateRef", message))
+        Some(Shortcoming::new("InvalidCertificateRef", message))
     })
 }
 

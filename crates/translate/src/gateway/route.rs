@@ -11,7 +11,7 @@ use super::api::{GRPCRoute, GRPCRouteMatch, HTTPRoute, HTTPRouteMatch, ParentRef
 use super::attach::Attachment;
 use super::listener;
 use super::rule::{BuiltRule, RuleMatch, RuleReader, RuleText};
-use super::status::{Fault, ParentStatus};
+use super::status::{ParentStatus, Shortcoming};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::shared::Shared;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
@@ -46,9 +46,9 @@ pub(super) struct RouteRules {
     pub(super) routes: Vec<Route>,
     pub(super) backends: Vec<(BackendKey, String)>,
     pub(super) services: BTreeSet<ObjectKey>,
-    pub(super) unresolved: Option<Fault>,
+    pub(super) unresolved: Option<Shortcoming>,
     /// The faults of rules that are not carried out.
-    pub(super) refused: Vec<Fault>,
+    pub(super) refused: Vec<Shortcoming>,
     pub(super) count: usize,
     pub(super) findings: Vec<Diagnostic>,
 }
@@ -164,7 +164,9 @@ impl RouteRules {
             let finding = format!("{message}; the match takes no request");
             let (severity, reason) = (Severity::Error, Reason::InvalidPath);
             built.findings.push(Diagnostic::new(severity, reason, reader.origin, &*field, "", finding));
-            built.refused.get_or_insert(Fault::new("UnsupportedValue", format!("Dropped Rule: {field}: {message}")));
+            built
+                .refused
+                .get_or_insert(Shortcoming::new("UnsupportedValue", format!("Dropped Rule: {field}: {message}")));
         }
         let BuiltRule { routes, backends, services, unresolved, refused, findings } = built;
         self.routes.extend(routes);

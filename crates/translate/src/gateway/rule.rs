@@ -16,7 +16,7 @@ use super::api::{
     BackendReference, HTTPRouteFilter, HeaderModifier, PathModifier, RequestRedirect, RouteRetry, Timeouts, UrlRewrite,
 };
 use super::grant;
-use super::status::Fault;
+use super::status::Shortcoming;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::shared::Shared;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
@@ -63,9 +63,9 @@ pub(super) struct BuiltRule {
     /// The Services that its result depends on.
     pub(super) services: Vec<ObjectKey>,
     /// The first reference that can't be followed.
-    pub(super) unresolved: Option<Fault>,
+    pub(super) unresolved: Option<Shortcoming>,
     /// Why the rule is not carried out.
-    pub(super) refused: Option<Fault>,
+    pub(super) refused: Option<Shortcoming>,
     pub(super) findings: Vec<Diagnostic>,
 }
 
@@ -93,7 +93,7 @@ impl RuleReader<'_> {
         let field = format!("spec.rules[{}]", rule.at);
         self.filters(rule.filters, &format!("{field}.filters"), &mut effects, &mut built);
         if effects.redirect.is_some() && (effects.path.is_some() || effects.host.is_some()) {
-            let fault = Fault::new("IncompatibleFilters", "a rule redirects or rewrites, not both");
+            let fault = Shortcoming::new("IncompatibleFilters", "a rule redirects or rewrites, not both");
             self.refuse(&format!("{field}.filters"), fault, &mut built);
         }
         let action = match effects.redirect.take() {
@@ -109,7 +109,7 @@ impl RuleReader<'_> {
             _ => false,
         };
         if replaces_prefix && !rule.matches.iter().all(|one| prefix_only(&one.path)) {
-            let fault = Fault::new("UnsupportedValue", "ReplacePrefixMatch needs matches of the type PathPrefix");
+            let fault = Shortcoming::new("UnsupportedValue", "ReplacePrefixMatch needs matches of the type PathPrefix");
             self.refuse(&format!("{field}.filters"), fault, &mut built);
         }
         let (filters, action) = match &built.refused {
@@ -133,11 +133,11 @@ impl RuleReader<'_> {
     }
 
     /// Records why the rule is not carried out.
-    pub(super) fn refuse(&self, field: &str, fault: Fault, built: &mut BuiltRule) {
+    pub(super) fn refuse(&self, field: &str, fault: Shortcoming, built: &mut BuiltRule) {
         let message = format!("{}; requests to the rule answer {}", fault.message, self.failure());
         let found = self.finding(Severity::Error, Reason::UnsupportedValue, field, "", message).unserved();
         built.findings.push(found);
-        let fault = Fault::new(fault.reason, format!("Dropped Rule: {field}: {}", fault.message));
+        let fault = Shortcoming::new(fault.reason, format!("Dropped Rule: {field}: {}", fault.message));
         built.refused.get_or_insert(fault);
     }
 
@@ -177,7 +177,7 @@ impl RuleReader<'_> {
                 )),
             };
             if let Err(message) = result {
-                self.refuse(&field, Fault::new("UnsupportedValue", message), built);
+                self.refuse(&field, Shortcoming::new("UnsupportedValue", message), built);
             }
         }
     }
@@ -205,7 +205,7 @@ impl RuleReader<'_> {
                 }
                 Err(fairway_model::InvalidName) => {
                     let message = format!("{name:?} is no name of a field");
-                    self.refuse(&field, Fault::new("UnsupportedValue", message), built);
+                    self.refuse(&field, Shortcoming::new("UnsupportedValue", message), built);
                 }
             }
         }
@@ -222,14 +222,14 @@ impl RuleReader<'_> {
             let found = self.backend(reference, built).and_then(|backend| match valid.first() {
                 Some(first) if first.http2 != backend.http2 => Err((
                     Reason::UnsupportedBackend,
-                    Fault::new("UnsupportedProtocol", "the backends of a rule need the same protocol"),
+                    Shortcoming::new("UnsupportedProtocol", "the backends of a rule need the same protocol"),
                 )),
                 _ => Ok(backend),
             });
             match found {
                 Ok(_) if !only && !reference.filters.is_empty() => {
                     let message = "filters of one backend among several are not built yet";
-                    self.refuse(&format!("{field}.filters"), Fault::new("UnsupportedValue", message), built);
+                    self.refuse(&format!("{field}.filters"), Shortcoming::new("UnsupportedValue", message), built);
                 }
                 Ok(backend) => {
                     if only {
@@ -244,13 +244,13 @@ impl RuleReader<'_> {
                     built
                         .findings
                         .push(self.finding(Severity::Error, reason, &field, &reference.name, message).unserved());
-                    let fault = Fault::new(fault.reason, format!("{field}: {}", fault.message));
+                    let fault = Shortcoming::new(fault.reason, format!("{field}: {}", fault.message));
                     built.unresolved.get_or_insert(fault);
                 }
             }
         }
         if effects.redirect.is_some() {
-            let fault = Fault::new("UnsupportedValue", "a backend can't redirect");
+            let fault = Shortcoming::new("UnsupportedValue", "a backend can't redirect");
             self.refuse(&format!("{field}.backendRefs"), fault, built);
         }
         if rule.backends.is_empty() {
@@ -269,7 +269,7 @@ impl RuleReader<'_> {
         let policy = match self.policy(rule, valid[0].http2, effects) {
             Ok(policy) => policy,
             Err((part, message)) => {
-                self.refuse(&format!("{field}.{part}"), Fault::new("UnsupportedValue", message), built);
+                self.refuse(&format!("{field}.{part}"), Shortcoming::new("UnsupportedValue", message), built);
                 ForwardPolicy::default()
             }
         };
@@ -299,12 +299,12 @@ impl RuleReader<'_> {
     }
 
     /// Follows a reference to a backend: first its kind, then permission, then existence.
-    fn backend(&self, one: &BackendReference, built: &mut BuiltRule) -> Result<ValidBackend, (Reason, Fault)> {
+    fn backend(&self, one: &BackendReference, built: &mut BuiltRule) -> Result<ValidBackend, (Reason, Shortcoming)> {
         let (group, kind) = (one.group.as_deref().unwrap_or_default(), one.kind.as_deref().unwrap_or("Service"));
         if !group.is_empty() || kind != "Service" {
             let group = if group.is_empty() { String::new() } else { format!(" of {group}") };
             let message = format!("expected a Service, found {kind}{group}");
-            return Err((Reason::UnsupportedBackend, Fault::new("InvalidKind", message)));
+            return Err((Reason::UnsupportedBackend, Shortcoming::new("InvalidKind", message)));
         }
         let namespace = one.namespace.as_deref().unwrap_or(&self.key.namespace);
         let from = (self.key.kind, &*self.key.namespace);
@@ -313,12 +313,12 @@ impl RuleReader<'_> {
                 "no ReferenceGrant in namespace {namespace} lets {}s of {} refer to Service {}",
                 self.key.kind, self.key.namespace, one.name
             );
-            return Err((Reason::ForbiddenReference, Fault::new("RefNotPermitted", message)));
+            return Err((Reason::ForbiddenReference, Shortcoming::new("RefNotPermitted", message)));
         }
         let service = ObjectKey::new(Kind::Service, namespace, &*one.name);
         built.services.push(service.clone());
         let Some(port) = one.port else {
-            return Err((Reason::InvalidBackend, Fault::new("InvalidKind", "port: a Service needs a port")));
+            return Err((Reason::InvalidBackend, Shortcoming::new("InvalidKind", "port: a Service needs a port")));
         };
         let key = BackendKey::of_gateway(namespace, &one.name, port);
         let weight = 0;
@@ -332,19 +332,19 @@ impl RuleReader<'_> {
             return if stands_in {
                 Ok(ValidBackend { key, weight, http2 })
             } else {
-                Err((Reason::ServiceNotFound, Fault::new("BackendNotFound", message)))
+                Err((Reason::ServiceNotFound, Shortcoming::new("BackendNotFound", message)))
             };
         };
         let spec = object.spec.as_ref();
         if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
             let message = format!("Service {namespace}/{} is an ExternalName", one.name);
-            return Err((Reason::UnsupportedBackend, Fault::new("InvalidKind", message)));
+            return Err((Reason::UnsupportedBackend, Shortcoming::new("InvalidKind", message)));
         }
         let found = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default().iter().find(|it| it.port == port);
         let http2 = match found.and_then(|port| port.app_protocol.as_deref()) {
             Some("kubernetes.io/wss") => {
                 let message = format!("port {port} of Service {namespace}/{}: kubernetes.io/wss needs TLS", one.name);
-                return Err((Reason::UnsupportedBackend, Fault::new("UnsupportedProtocol", message)));
+                return Err((Reason::UnsupportedBackend, Shortcoming::new("UnsupportedProtocol", message)));
             }
             Some("kubernetes.io/h2c") => true,
             _ => self.key.kind == Kind::GRPCRoute,

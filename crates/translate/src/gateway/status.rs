@@ -24,12 +24,12 @@ pub struct Condition {
 
 /// Why something is not as it should be: the reason of the condition, and a message.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Fault {
+pub(crate) struct Shortcoming {
     pub(crate) reason: &'static str,
     pub(crate) message: String,
 }
 
-impl Fault {
+impl Shortcoming {
     pub(crate) fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
@@ -41,12 +41,12 @@ impl Condition {
         Self { kind, holds: true, reason: kind, message: String::new() }
     }
 
-    pub(crate) fn new(kind: &'static str, holds: bool, fault: &Fault) -> Self {
+    pub(crate) fn new(kind: &'static str, holds: bool, fault: &Shortcoming) -> Self {
         Self { kind, holds, reason: fault.reason, message: fault.message.clone() }
     }
 
     /// A condition that holds unless there is a fault.
-    pub(crate) fn of(kind: &'static str, fault: Option<&Fault>) -> Self {
+    pub(crate) fn of(kind: &'static str, fault: Option<&Shortcoming>) -> Self {
         fault.map_or_else(|| Self::good(kind), |fault| Self::new(kind, false, fault))
     }
 }

@@ -139,7 +139,6 @@ fn verdicts_become_diagnostics() {
     assert_eq!(reasons(&[("main-snippet", "x")]), [(Severity::Error, Reason::RefusedConfiguration)]);
     assert_eq!(reasons(&[("enable-syslog", "true")]), [(Severity::Warning, Reason::UnsupportedConfiguration)]);
     assert_eq!(reasons(&[("enable-syslog", "")]), []);
-    assert_eq!(reasons(&[("block-user-agents", "bot")]), [(Severity::Error, Reason::UnsupportedConfiguration)]);
     assert_eq!(reasons(&[("reuse-port", "true")]), [(Severity::Info, Reason::IneffectiveConfiguration)]);
 }
 
