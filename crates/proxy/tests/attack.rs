@@ -247,7 +247,7 @@ async fn backends_that_lie_about_length_never_meet_another_client() {
         (Reply::raw("HTTP/1.1 200 OK\nContent-Length: 0\nX: a\0b\n\n"), 502),
         (Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: a\rb\r\n\r\n"), 502),
         (Reply::raw("HTTP/1.1 200 OK\r\nX: ").then_close(), 502),
-        (Reply::ok().padding(70 << 10), 502),
+        (Reply::ok().padding(140 << 10), 502),
         (Reply::upgrade("websocket"), 502),
         (Reply::ok().body("abc").stray("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong"), 200),
     ] {

@@ -393,13 +393,13 @@ async fn malformed_heads_are_refused() {
         let status = answered(once(), async |connection, stream| connection.head(stream, END_STREAM, fields).await);
         assert_eq!(status.await.unwrap().0, 502, "{fields:?}");
     }
-    let large = "x".repeat(70_000);
+    let large = "x".repeat(140_000);
     let status = answered(once(), async |connection, stream| {
-        for chunk in 0..5 {
+        for chunk in 0..10 {
             let (kind, flags) = if chunk == 0 { (HEADERS, END_STREAM) } else { (support::http2::CONTINUATION, 0) };
             let block = support::http2::fields(&[(":status", "200"), ("x", &large)]);
-            let flags = if chunk == 4 { flags | support::http2::END_HEADERS } else { flags };
-            let piece: Vec<u8> = block.chunks(block.len() / 5 + 1).nth(chunk).expect("a piece").to_vec();
+            let flags = if chunk == 9 { flags | support::http2::END_HEADERS } else { flags };
+            let piece: Vec<u8> = block.chunks(block.len() / 10 + 1).nth(chunk).expect("a piece").to_vec();
             connection.send(Frame::new(kind, flags, stream, piece)).await;
         }
     });

@@ -10,9 +10,10 @@ const FLAGS: &str = "docs/flags.md";
 const KEYS: &str = "docs/configmap.md";
 
 /// The flags of `fairway run` that ingress-nginx doesn't have, and their argument.
-pub(crate) const OWN_FLAGS: [(&str, &str); 6] = [
+pub(crate) const OWN_FLAGS: [(&str, &str); 7] = [
     ("access-log", "VALUE"),
     ("allow-backend-address", "VALUE"),
+    ("gateway-api", ""),
     ("log-format", "VALUE"),
     ("metrics-detail", "VALUE"),
     ("read-only", ""),
@@ -129,8 +130,15 @@ mod tests {
         let source = include_str!("../../../crates/fairway/src/cli.rs");
         let (_, run) = source.split_once("fn run() -> Command {").expect("the command run");
         let (run, _) = run.split_once("\n}").expect("its end");
-        let arguments =
-            ["access_log()", "\"log-format\"", "\"read-only\"", "workers()", "metrics_detail()", "allow_address()"];
+        let arguments = [
+            "access_log()",
+            "\"log-format\"",
+            "\"gateway-api\"",
+            "\"read-only\"",
+            "workers()",
+            "metrics_detail()",
+            "allow_address()",
+        ];
         for argument in arguments {
             assert!(run.contains(argument), "{argument}");
         }
