@@ -1,6 +1,6 @@
 //! The reader of the Gateway API: classes, Gateways with their listeners, routes, and the grants between namespaces.
 //!
-//! Each object is read by itself ([`listener`], [`route`]); [`attach`] decides which listeners take a route, and [`reader`] keeps all of
+//! Each object is read by itself (`listener`, `route`); `attach` decides which listeners take a route, and `reader` keeps all of
 //! it up to date and turns it into hosts. Each port has a table of hosts of its own. On the ports that Ingresses use, it lies above
 //! that of the Ingresses: of all hosts for a name the most specific takes a request, and a host that both name has the routes of both.
 

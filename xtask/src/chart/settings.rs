@@ -83,7 +83,7 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let cases = [
         (json!({"controller": {"config": {"use-geoip2": true}}}), vec!["controller.config.use-geoip2"]),
         (json!({"controller": {"config": {"use-geoip2": "", "use-proxy-protocol": true}}}), vec![]),
-        (json!({"controller": {"config": {"global-auth-url": "http://a"}}}), vec!["controller.config.global-auth-url"]),
+        (json!({"controller": {"config": {"otel-sampler": "AlwaysOff"}}}), vec!["controller.config.otel-sampler"]),
         (json!({"controller": {"extraArgs": {"max-buckets": "20"}}}), vec!["controller.extraArgs.max-buckets"]),
         (json!({"controller": {"extraArgs": {"max-buckets": "100", "profiling": false}}}), vec![]),
         (
