@@ -713,16 +713,16 @@ fn apply<'s, 'a, F: Fields<'a>>(
         }
         Filter::AccessList(list) => (!list.admits(scratch.client.address())).then_some(Step::Respond(&FORBIDDEN)),
         Filter::AccessListOrAuth(list) => {
-            plan.exempt = list.admits(scratch.client.address());
+            plan.exempt = list.exempts(scratch.client.address());
             None
         }
         Filter::AccessRules(rules) => {
-            let admitted = rules.admits(scratch.client.address(), received.head.method);
+            let verdict = rules.verdict(scratch.client.address(), received.head.method);
             if rules.or_auth {
-                plan.exempt = admitted;
+                plan.exempt = verdict == Some(true);
                 return None;
             }
-            (!admitted).then_some(Step::Respond(&FORBIDDEN))
+            (verdict == Some(false)).then_some(Step::Respond(&FORBIDDEN))
         }
         // It may choose another route, so it is run by the caller.
         Filter::Snippet(_) => None,

@@ -94,6 +94,12 @@ impl AccessList {
     pub fn admits(&self, client: std::net::IpAddr) -> bool {
         !self.deny.contains(client) && self.allow.as_ref().is_none_or(|allow| allow.contains(client))
     }
+
+    /// Whether a client needs no authentication under `satisfy any`. A list without networks to admit says nothing of the clients that
+    /// it doesn't refuse, as in nginx.
+    pub fn exempts(&self, client: std::net::IpAddr) -> bool {
+        self.allow.is_some() && self.admits(client)
+    }
 }
 
 /// Another path for a request. The query stays (Gateway API, HTTPPathModifier).

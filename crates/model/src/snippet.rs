@@ -189,13 +189,14 @@ pub struct MethodRules {
 }
 
 impl AccessRules {
-    /// Whether a client is admitted with a method.
-    pub fn admits(&self, client: IpAddr, method: &[u8]) -> bool {
+    /// Whether a client is admitted with a method; `None` if no rule is about it. Such a client is admitted, but not exempt from
+    /// authentication, as in nginx.
+    pub fn verdict(&self, client: IpAddr, method: &[u8]) -> Option<bool> {
         let rules = match &self.except {
             Some(other) if !other.methods.iter().any(|own| own.as_bytes() == method) => &other.rules,
             _ => &self.rules,
         };
-        rules.iter().find(|(_, networks)| networks.contains(client)).is_none_or(|(allow, _)| *allow)
+        rules.iter().find(|(_, networks)| networks.contains(client)).map(|(allow, _)| *allow)
     }
 }
 
@@ -230,4 +231,25 @@ fn is_listed(types: &[Box<str>], media_type: Option<&[u8]>) -> bool {
 /// A media type without its parameters.
 fn bare(value: &[u8]) -> &[u8] {
     value.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_rule_about_a_client_nothing_is_said_of_it() {
+        let networks = |text: &str| NetworkSet::from_iter([text.parse().expect("a network")]);
+        let except = MethodRules { methods: vec!["GET".into()], rules: vec![(false, networks("0.0.0.0/0"))] };
+        let rules = vec![(false, networks("10.0.0.5/32")), (true, networks("10.0.0.0/8"))];
+        let rules = AccessRules { rules, except: Some(Box::new(except)), or_auth: true };
+        for (client, method, verdict) in [
+            ("10.0.0.5", "GET", Some(false)),
+            ("10.0.0.6", "GET", Some(true)),
+            ("192.0.2.1", "GET", None),
+            ("10.0.0.6", "POST", Some(false)),
+        ] {
+            assert_eq!(rules.verdict(client.parse().unwrap(), method.as_bytes()), verdict, "{client} {method}");
+        }
+    }
 }

@@ -38,6 +38,8 @@ impl Guarded {
         };
         let allow = NetworkSet::from_iter(["127.0.0.0/8".parse().expect("a network")]);
         let local = Filter::AccessListOrAuth(AccessList { deny: NetworkSet::default(), allow: Some(allow) });
+        let remote = NetworkSet::from_iter(["192.0.2.0/24".parse().expect("a network")]);
+        let denies = Filter::AccessListOrAuth(AccessList { deny: remote, allow: None });
         let to = || forward("web", ForwardPolicy::default());
         let mut resources = backend("web", &[web.address()]);
         resources.push(host(
@@ -46,6 +48,7 @@ impl Guarded {
                 filtered(route("/", to()), vec![auth(&USERS)]),
                 filtered(route("/nobody", to()), vec![auth(&[])]),
                 filtered(route("/local", to()), vec![local, auth(&USERS)]),
+                filtered(route("/denies", to()), vec![denies, auth(&USERS)]),
             ],
         ));
         Self { proxy: TestProxy::start(resources), web }
@@ -83,7 +86,9 @@ async fn all_others_are_asked_for_a_password() {
     assert_eq!(guarded.get("/", &[]).await.status, 401);
     assert_eq!(guarded.get("/", &[ALICE, ALICE]).await.status, 401, "two passwords are none");
     assert_eq!(guarded.get("/nobody", &[ALICE]).await.status, 401);
+    assert_eq!(guarded.get("/denies", &[]).await.status, 401, "a list that only refuses exempts no client");
     assert_eq!(guarded.web.requests(), 0);
+    assert_eq!(guarded.get("/denies", &[ALICE]).await.status, 200);
 }
 
 #[tokio::test]

@@ -323,8 +323,10 @@ impl<'s, 'a, F: Fields<'a>> Run<'_, 's, 'a, F> {
             Variable::Scheme => put(client.scheme().as_str().as_bytes()),
             Variable::Https if client.scheme() == crate::Scheme::Https => put(b"on"),
             Variable::Host => {
-                let host = target::without_port(client.host());
-                put(&host.to_ascii_lowercase())
+                // As in nginx: the request's own, whatever a trusted peer says, and without the final dot that routing ignores too.
+                let own = head.authority.map_or(client.host(), |authority| authority.text);
+                let host = target::without_port(own);
+                put(&host.strip_suffix(b".").unwrap_or(host).to_ascii_lowercase())
             }
             Variable::ServerName => match self.plan.host.map(|host| host.pattern().to_string()) {
                 Some(name) => put(name.as_bytes()),
