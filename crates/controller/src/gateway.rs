@@ -4,7 +4,7 @@
 //! what other controllers have written stays byte for byte; a status names the generation that translation has seen, never a newer
 //! one.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use fairway_model::ErrorChain;
@@ -18,11 +18,8 @@ use tracing::{debug, error, warn};
 
 use crate::address::Addresses;
 use crate::api::{ApiServer, CallError, collection};
-use crate::backoff::Backoff;
+use crate::backlog::Backlog;
 use crate::watch::{Identity, SeenStatus, plural};
-
-/// Maximum number of simultaneous writes.
-const CONCURRENT: usize = 8;
 
 /// Most addresses that a Gateway's status may show.
 const ADDRESSES: usize = 16;
@@ -35,11 +32,7 @@ pub(crate) struct GatewayStatus {
     wanted: HashMap<ObjectKey, Arc<ObjectStatus>>,
     addresses: Vec<Value>,
     /// Objects to check.
-    queue: BTreeSet<ObjectKey>,
-    writing: HashSet<ObjectKey>,
-    failed: BTreeSet<ObjectKey>,
-    retry_at: Option<Instant>,
-    backoff: Backoff,
+    backlog: Backlog,
     forbidden: bool,
 }
 
@@ -85,14 +78,13 @@ impl GatewayStatus {
         let before = self.objects.get(key).filter(|before| before.identity.uid == identity.uid);
         let translated = before.and_then(|before| before.translated);
         self.objects.insert(key.clone(), Shown { identity: identity.clone(), generation, translated, status });
-        self.queue.insert(key.clone());
+        self.backlog.add(key.clone());
     }
 
     /// Records that an object is gone.
     pub(crate) fn gone(&mut self, key: &ObjectKey) {
         self.objects.remove(key);
-        self.queue.remove(key);
-        self.failed.remove(key);
+        self.backlog.remove(key);
     }
 
     /// Records what translation says about an object; `None` if it is not ours.
@@ -101,7 +93,7 @@ impl GatewayStatus {
             Some(status) => self.wanted.insert(key.clone(), status),
             None => self.wanted.remove(&key),
         };
-        self.queue.insert(key);
+        self.backlog.add(key);
     }
 
     /// Records that translation has seen the newest version of every object.
@@ -109,7 +101,7 @@ impl GatewayStatus {
         for (key, shown) in &mut self.objects {
             if shown.translated != Some(shown.generation) {
                 shown.translated = Some(shown.generation);
-                self.queue.insert(key.clone());
+                self.backlog.add(key.clone());
             }
         }
     }
@@ -123,23 +115,18 @@ impl GatewayStatus {
         let addresses: Vec<Value> = addresses.iter().take(ADDRESSES).map(entry).collect();
         if addresses != self.addresses {
             self.addresses = addresses;
-            self.queue.extend(self.wanted.keys().filter(|key| key.kind == Kind::Gateway).cloned());
+            self.backlog.extend(self.wanted.keys().filter(|key| key.kind == Kind::Gateway).cloned());
         }
     }
 
     /// Checks every object again.
     pub(crate) fn check(&mut self) {
-        self.queue.extend(self.objects.keys().cloned());
+        self.backlog.extend(self.objects.keys().cloned());
     }
 
     /// The next write, if there is one and not too many are in progress. `now` is the time of conditions that change.
     pub(crate) fn next(&mut self, now: &str) -> Option<GatewayWrite> {
-        while self.writing.len() < CONCURRENT
-            && let Some(key) = self.queue.pop_first()
-        {
-            if self.writing.contains(&key) {
-                continue;
-            }
+        while let Some(key) = self.backlog.next() {
             let Some(shown) = self.objects.get(&key) else { continue };
             let Some(generation) = shown.translated.filter(|generation| *generation == shown.generation) else {
                 continue;
@@ -149,7 +136,7 @@ impl GatewayStatus {
             if status == shown.status || (shown.status.is_null() && status == json!({})) {
                 continue;
             }
-            self.writing.insert(key.clone());
+            self.backlog.begin(key.clone());
             return Some(GatewayWrite { key, identity: shown.identity.clone(), status });
         }
         None
@@ -158,11 +145,10 @@ impl GatewayStatus {
     /// Records the result of a write.
     pub(crate) fn written(&mut self, write: GatewayWrite, result: GatewayWritten) {
         let GatewayWrite { key, identity, status } = write;
-        self.writing.remove(&key);
+        self.backlog.end(&key);
         let (namespace, name, kind) = (&*key.namespace, &*key.name, key.kind);
         match result {
             Ok(version) => {
-                self.backoff.reset();
                 // Unless the watch has delivered a newer version in the meantime, this is the current one.
                 if let Some(shown) = self.objects.get_mut(&key)
                     && shown.identity == identity
@@ -170,7 +156,7 @@ impl GatewayStatus {
                     shown.status = status;
                     shown.identity.version = version;
                 }
-                self.queue.insert(key);
+                self.backlog.succeeded(key);
             }
             Err(error) => match error.code() {
                 Some(404) => (),
@@ -181,12 +167,12 @@ impl GatewayStatus {
                 Some(403) if !self.forbidden => {
                     self.forbidden = true;
                     error!(error = %ErrorChain(&error), "no right to write the status of objects of the Gateway API");
-                    self.try_again(key, &error);
+                    self.backlog.try_again(key, &error);
                 }
                 _ => {
                     debug!(%kind, namespace, name, error = %ErrorChain(&error),
                         "cannot write the status of an object; trying again");
-                    self.try_again(key, &error);
+                    self.backlog.try_again(key, &error);
                 }
             },
         }
@@ -194,26 +180,17 @@ impl GatewayStatus {
 
     /// Records that a write was aborted.
     pub(crate) fn abandoned(&mut self, key: ObjectKey) {
-        self.writing.remove(&key);
-        self.queue.insert(key);
-    }
-
-    fn try_again(&mut self, key: ObjectKey, error: &CallError) {
-        self.failed.insert(key);
-        if self.retry_at.is_none() {
-            self.retry_at = Some(Instant::now() + self.backoff.after(Some(error)));
-        }
+        self.backlog.abandoned(key);
     }
 
     /// When [`retry`](Self::retry) is due.
     pub(crate) fn retry_at(&self) -> Option<Instant> {
-        self.retry_at
+        self.backlog.retry_at()
     }
 
     /// Checks failed objects again.
     pub(crate) fn retry(&mut self) {
-        self.retry_at = None;
-        self.queue.append(&mut self.failed);
+        self.backlog.retry();
     }
 }
 

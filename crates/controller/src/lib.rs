@@ -30,6 +30,7 @@
 
 mod address;
 mod api;
+mod backlog;
 mod backoff;
 mod config;
 mod connect;

@@ -4,7 +4,7 @@
 //! written only while it is ours, we lead, and the addresses are known and differ from those it shows; an empty list is
 //! written only to remove our own addresses during shutdown.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,18 +14,13 @@ use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use crate::address::{Addresses, listed};
-use crate::api::CallError;
-use crate::backoff::Backoff;
+use crate::backlog::Backlog;
 use crate::watch::Identity;
 
 mod write;
 
 use write::Verb;
 pub(crate) use write::{Write, Written};
-
-/// Maximum number of simultaneous writes. After a change of address, many thousands of writes must not use up our whole
-/// share of the API server.
-const CONCURRENT: usize = 8;
 
 /// How often an Ingress is rewritten at once after another writer has replaced our addresses, between two checks of all
 /// Ingresses. Two controllers that claim the same Ingress would otherwise overwrite each other for ever.
@@ -39,12 +34,7 @@ pub(crate) struct Status {
     /// The addresses to show. `None` while unknown.
     addresses: Option<Arc<Addresses>>,
     /// Ingresses to check.
-    queue: BTreeSet<ObjectKey>,
-    writing: HashSet<ObjectKey>,
-    /// Ingresses to check again, and when.
-    failed: BTreeSet<ObjectKey>,
-    retry_at: Option<Instant>,
-    backoff: Backoff,
+    backlog: Backlog,
     leaving: bool,
     /// Whether a missing right to write has been reported.
     forbidden: bool,
@@ -73,22 +63,21 @@ impl Status {
         let is_replaced = was_ours && self.addresses.as_ref() != Some(&shown);
         let replaced = before.map_or(0, |before| before.replaced).saturating_add(is_replaced.into());
         self.ingresses.insert(key.clone(), Entry { identity: identity.clone(), shown, replaced });
-        self.queue.insert(key.clone());
+        self.backlog.add(key.clone());
     }
 
     /// Records that an Ingress is gone.
     pub(crate) fn gone(&mut self, key: &ObjectKey) {
         self.ingresses.remove(key);
         self.served.remove(key);
-        self.queue.remove(key);
-        self.failed.remove(key);
+        self.backlog.remove(key);
     }
 
     /// Records whether an Ingress is ours.
     pub(crate) fn serve(&mut self, key: &ObjectKey, served: bool) {
         if served {
             self.served.insert(key.clone());
-            self.queue.insert(key.clone());
+            self.backlog.add(key.clone());
         } else {
             self.served.remove(key);
         }
@@ -111,7 +100,7 @@ impl Status {
         for entry in self.ingresses.values_mut() {
             entry.replaced = 0;
         }
-        self.queue.extend(self.served.iter().cloned());
+        self.backlog.extend(self.served.iter().cloned());
     }
 
     /// From now on removes our addresses.
@@ -123,11 +112,10 @@ impl Status {
     /// The next write, if there is one and not too many are in progress. The caller must report
     /// [`written`](Self::written) or [`abandoned`](Self::abandoned).
     pub(crate) fn next(&mut self) -> Option<Write> {
-        while self.writing.len() < CONCURRENT
-            && let Some(addresses) = &self.addresses
-            && let Some(key) = self.queue.pop_first()
+        while let Some(addresses) = &self.addresses
+            && let Some(key) = self.backlog.next()
         {
-            if self.writing.contains(&key) || !self.served.contains(&key) {
+            if !self.served.contains(&key) {
                 continue;
             }
             let Some(entry) = self.ingresses.get(&key) else { continue };
@@ -148,7 +136,7 @@ impl Status {
                 }
                 continue;
             }
-            self.writing.insert(key.clone());
+            self.backlog.begin(key.clone());
             return Some(Write { key, identity: entry.identity.clone(), addresses, verb: self.verb });
         }
         None
@@ -157,10 +145,9 @@ impl Status {
     /// Records the result of a write.
     pub(crate) fn written(&mut self, write: Write, result: Written) {
         let Write { key, identity, addresses, .. } = write;
-        self.writing.remove(&key);
+        self.backlog.end(&key);
         match result {
             Ok((version, verb)) => {
-                self.backoff.reset();
                 self.verb = verb;
                 // Unless the watch has delivered a newer version in the meantime, this is the current one.
                 if let Some(entry) = self.ingresses.get_mut(&key)
@@ -169,12 +156,12 @@ impl Status {
                     entry.shown = addresses;
                     entry.identity.version = version;
                 }
-                self.queue.insert(key);
+                self.backlog.succeeded(key);
             }
             Err(error) => match error.code() {
                 Some(404) => (),
                 // A conflict: the version that the watch delivers decides.
-                Some(409) => self.try_again(key, &error),
+                Some(409) => self.backlog.try_again(key, &error),
                 Some(400 | 422) => {
                     warn!(namespace = %key.namespace, name = %key.name, error = %ErrorChain(&error),
                         "the API server refuses the status of this Ingress; it is tried again when the Ingress changes");
@@ -182,12 +169,12 @@ impl Status {
                 Some(403) if !self.forbidden => {
                     self.forbidden = true;
                     error!(error = %ErrorChain(&error), "no right to write the status of Ingresses");
-                    self.try_again(key, &error);
+                    self.backlog.try_again(key, &error);
                 }
                 _ => {
                     debug!(namespace = %key.namespace, name = %key.name, error = %ErrorChain(&error),
                         "cannot write the status of an Ingress; trying again");
-                    self.try_again(key, &error);
+                    self.backlog.try_again(key, &error);
                 }
             },
         }
@@ -195,31 +182,22 @@ impl Status {
 
     /// Records that a write was aborted.
     pub(crate) fn abandoned(&mut self, key: ObjectKey) {
-        self.writing.remove(&key);
-        self.queue.insert(key);
-    }
-
-    fn try_again(&mut self, key: ObjectKey, error: &CallError) {
-        self.failed.insert(key);
-        if self.retry_at.is_none() {
-            self.retry_at = Some(Instant::now() + self.backoff.after(Some(error)));
-        }
+        self.backlog.abandoned(key);
     }
 
     /// When [`retry`](Self::retry) is due.
     pub(crate) fn retry_at(&self) -> Option<Instant> {
-        self.retry_at
+        self.backlog.retry_at()
     }
 
     /// Checks failed Ingresses again.
     pub(crate) fn retry(&mut self) {
-        self.retry_at = None;
-        self.queue.append(&mut self.failed);
+        self.backlog.retry();
     }
 
     /// Whether nothing is in progress or left to do.
     pub(crate) fn is_idle(&self) -> bool {
-        self.writing.is_empty() && self.queue.is_empty() && self.failed.is_empty()
+        self.backlog.is_idle()
     }
 }
 
@@ -233,6 +211,7 @@ pub(crate) fn check_interval(configured: Duration) -> Duration {
 mod tests {
     use super::*;
     use crate::address::Address;
+    use crate::api::CallError;
     use fairway_translate::objects::Kind;
 
     fn key(name: &str) -> ObjectKey {
