@@ -17,13 +17,27 @@ use fairway_proxy::http1::{BodyDecoder, ChunkLimits, Event, HeadLimits, NameRule
 use fairway_proxy::resolve::AddressPolicy;
 use fairway_proxy::{Proxy, ProxyConfig};
 use libfuzzer_sys::fuzz_target;
+use nix::sys::signal::{SigSet, Signal};
 
 /// How long a client waits for what the proxy has to say.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 fn proxy() -> SocketAddr {
     static PROXY: OnceLock<(Proxy, SocketAddr)> = OnceLock::new();
-    PROXY.get_or_init(|| start(origin())).1
+    PROXY
+        .get_or_init(|| {
+            ignore_broken_pipes();
+            start(origin())
+        })
+        .1
+}
+
+/// Keeps a write to a connection that the client has closed from ending the process, without a word, by SIGPIPE. The start of a
+/// Rust program does this; the `main` of libFuzzer is not one. Threads that start later inherit it.
+fn ignore_broken_pipes() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGPIPE);
+    signals.thread_block().expect("a signal mask");
 }
 
 fn start(endpoint: SocketAddr) -> (Proxy, SocketAddr) {

@@ -43,6 +43,10 @@ pub(crate) fn run(console: &Console, command: &mut Command, keep: impl Fn(&str) 
         output.push('\n');
     }
     let status = child.wait().with_context(|| format!("waiting for `{name}`"))?;
+    if status.code().is_none() {
+        // A signal ends a command without a word of its own.
+        output.push_str(&format!("`{name}` ended: {status}\n"));
+    }
     Ok(Finished { success: status.success(), output })
 }
 
@@ -84,6 +88,14 @@ mod tests {
         command.args(["-c", "echo one; echo two >&2; echo three; exit 3"]);
         let finished = run(&console, &mut command, |_| false).unwrap();
         assert_eq!((finished.success, finished.output.as_str()), (false, "one\ntwo\nthree\n"));
+    }
+
+    #[test]
+    fn the_signal_that_ended_a_command_is_named() {
+        let finished =
+            run(&Console::new(false), Command::new("sh").args(["-c", "echo one; kill -PIPE $$"]), |_| false).unwrap();
+        assert!(!finished.success);
+        assert_eq!(finished.output, "one\n`sh -c echo one; kill -PIPE $$` ended: signal: 13 (SIGPIPE)\n");
     }
 
     #[test]
