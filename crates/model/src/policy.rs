@@ -25,6 +25,10 @@ pub struct ForwardPolicy {
     /// Largest response head in bytes, if above the proxy's default; a larger one gets 502.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_response_head: Option<u32>,
+    /// Bytes of a response that may wait for the client, so that the endpoint can send them as fast as it does; `None` if it is read at
+    /// the speed of the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_buffer: Option<u32>,
     /// How fast a response is sent to the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bandwidth>,
@@ -91,6 +95,7 @@ impl Default for ForwardPolicy {
             max_body: ByteLimit::of(1 << 20),
             request_buffering: RequestBuffering::default(),
             max_response_head: None,
+            response_buffer: None,
             bandwidth: None,
             close: false,
             retry: Retry::default(),

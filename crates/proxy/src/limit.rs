@@ -141,6 +141,11 @@ fairway_model::limits! {
             BODY_AHEAD: usize = 8 << 20, Bytes, "The body is streamed, without a Content-Length if the client gave none.", "";
             /// The same, for all requests of a worker.
             BODIES_AHEAD: usize = 16 << 20, Bytes, "As above.", "";
+            /// What is held of a response that is read ahead of its client (`proxy-buffering`), whatever `proxy-buffers-number` and
+            /// `proxy-buffer-size` say.
+            RESPONSE_BUFFERED: usize = 4 << 20, Bytes, "The rest is read at the speed of the client.", "";
+            /// Memory for such responses, in a worker.
+            RESPONSES_BUFFERED: usize = 16 << 20, Bytes, "As above.", "";
             /// The line with the size of a chunk, including extensions.
             CHUNK_LINE: usize = 256, Bytes, "400 from a client, 502 from an endpoint.", "`bad_body`, `bad_response_body`";
             /// All chunk extensions of a message.

@@ -165,6 +165,35 @@ impl Store {
         }
     }
 
+    /// Makes room for more of a body whose recipient is slow: the buffer holds at most `most` bytes besides the held ones, and grows by
+    /// at most `spare`. Returns whether there is room as after [`make_room`](Self::make_room).
+    pub(crate) fn extend(&self, buffer: &mut Buffer, more: Option<u64>, most: usize, spare: usize) -> bool {
+        let more = more.map_or(usize::MAX, |more| usize::try_from(more).unwrap_or(usize::MAX)).max(1);
+        let least = more.min(LEAST_READ);
+        if buffer.room() >= least {
+            return true;
+        }
+        let (size, used, filled) = (buffer.size(), buffer.used(), buffer.filled().len());
+        let consumed = used - buffer.held().len() - filled;
+        // As much is moved as was consumed since the last time, at most.
+        if consumed >= filled.max(least) {
+            buffer.compact();
+            return true;
+        }
+        let largest = (buffer.held().len() + most).min(size.saturating_add(spare));
+        let next = (2 * size).min(used.saturating_add(more)).min(largest);
+        if next >= used + least {
+            let kept = if next == LARGE { self.large.borrow_mut().pop() } else { None };
+            self.keep(buffer.replace_memory(kept.unwrap_or_else(|| vec![0; next])));
+            return true;
+        }
+        let worth = consumed >= least.max(size / 4);
+        if worth {
+            buffer.compact();
+        }
+        worth
+    }
+
     /// Makes room for a head of so many bytes, all of which are at hand.
     pub(crate) fn fit(&self, buffer: &mut Buffer, bytes: usize) {
         if buffer.room() < bytes {
@@ -230,6 +259,39 @@ mod tests {
         assert_eq!(work.from_upstream.size(), ORDINARY);
         assert_eq!((store.large.borrow().len(), store.ordinary.borrow().len()), (1, 0));
         store.give_back(work);
+    }
+
+    #[test]
+    fn a_buffer_for_a_slow_client_grows_within_its_bounds() {
+        let store = Store::default();
+        for (most, spare, at_most) in
+            [(1 << 20, 1 << 30, 1 << 20), (1 << 20, 100_000, ORDINARY + 100_000), (0, 0, ORDINARY)]
+        {
+            let mut buffer = Buffer::with_size(ORDINARY);
+            buffer.fill_with(b'h', 100);
+            buffer.hold(100);
+            buffer.forgo_rewind();
+            let mut left = spare;
+            let mut extend = |buffer: &mut Buffer| {
+                let before = buffer.size();
+                let room = store.extend(buffer, None, most, left);
+                left -= buffer.size() - before;
+                room
+            };
+            while extend(&mut buffer) {
+                let room = buffer.room();
+                buffer.fill_with(b'x', room);
+            }
+            assert!(buffer.size() <= at_most + 100 && buffer.size() + LEAST_READ > at_most, "{}", buffer.size());
+            // What the client has taken makes room again.
+            buffer.consume(buffer.filled().len() / 2);
+            assert!(extend(&mut buffer) && buffer.size() <= at_most + 100);
+            assert!(buffer.held().len() == 100 && buffer.filled().iter().all(|byte| *byte == b'x'));
+        }
+        let mut short = Buffer::with_size(ORDINARY);
+        short.fill_with(b'x', ORDINARY);
+        assert!(store.extend(&mut short, Some(10), 1 << 20, 1 << 20));
+        assert_eq!(short.size(), ORDINARY + 10);
     }
 
     /// Heads and bodies of all sizes around the edges.

@@ -1,15 +1,19 @@
-//! Request bodies that are read before an endpoint is chosen.
+//! Request bodies that are read before an endpoint is chosen, and responses that are read ahead of their clients.
 
 mod support;
 
 use std::time::Duration;
 
+use std::num::{NonZeroU64, NonZeroUsize};
+
 use bytes::Bytes;
-use fairway_model::{ByteLimit, ForwardPolicy, RequestBuffering};
-use fairway_testkit::{Client, Origin, Reply, within};
-use http::{HeaderMap, HeaderValue};
-use support::http2::{H2, post, whole};
-use support::{HOST, TestProxy};
+use fairway_model::{Bandwidth, ByteLimit, ForwardPolicy, RequestBuffering, UpstreamProtocol};
+use fairway_proxy::ProxyConfig;
+use fairway_testkit::{Client, Ended, Origin, Reply, eventually, within};
+use http::{HeaderMap, HeaderValue, Response};
+use support::h2_origin::{Call, H2Origin};
+use support::http2::{H2, get, post, whole};
+use support::{HOST, TestProxy, backend, forward, forwarding, host, route};
 
 /// Long enough for a proxy that streams to show it.
 const A_WHILE: Duration = Duration::from_millis(100);
@@ -202,4 +206,152 @@ async fn a_client_that_asks_for_permission_gets_it_at_once() {
     client.send("abc").await;
     assert_eq!(client.read_response().await.status, 200);
     assert_eq!(origin.next_request().await.body, b"abc");
+}
+
+/// Less than may wait for a client, and more than a window of HTTP/2 and the buffers of a response that is streamed.
+const LONG: usize = 3_000_000;
+
+fn buffered(response_buffer: Option<u32>) -> ForwardPolicy {
+    ForwardPolicy { response_buffer, ..ForwardPolicy::default() }
+}
+
+/// A response after which the proxy closes the connection, when it has all of it.
+fn last() -> Reply {
+    Reply::ok().header("Connection", "close")
+}
+
+/// A client that reads no more than its window of the response before it is asked to.
+async fn ask_and_wait(proxy: &TestProxy) -> (H2, Response<h2::RecvStream>) {
+    let client = H2::connect(proxy.http).await;
+    let (response, _) = client.ready().await.send_request(get("/"), true).expect("a request");
+    let response = within("a response", response).await.expect("a response");
+    (client, response)
+}
+
+async fn endpoint_is_free(origin: &Origin) {
+    eventually("the endpoint is needed no more", || async { origin.requests() > 0 && origin.open_connections() == 0 })
+        .await;
+}
+
+#[tokio::test]
+async fn an_endpoint_is_free_while_its_client_waits() {
+    let body = plain(LONG);
+    for reply in [
+        last().body(&body),
+        last().chunked(body.chunks(70_001)),
+        last().chunked(body.chunks(70_001)).trailer("X-Sum", "1"),
+        last().close_delimited(&body),
+    ] {
+        let origin = Origin::new("a").reply(reply).start();
+        let proxy = TestProxy::with_policy(&[&origin], buffered(Some(4 << 20)));
+        let (_client, response) = ask_and_wait(&proxy).await;
+        endpoint_is_free(&origin).await;
+        assert!(whole(response).await.body == body);
+
+        let mut client = Client::builder().receive_buffer(4096).connect(proxy.http).await;
+        client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+        eventually("the second request", || async { origin.requests() == 2 }).await;
+        endpoint_is_free(&origin).await;
+        assert!(client.read_response().await.body == body);
+    }
+}
+
+#[tokio::test]
+async fn without_buffers_the_endpoint_waits_with_its_client() {
+    let refused = last().header("X-Accel-Buffering", "no").body(plain(LONG));
+    for (reply, policy) in [
+        (last().body(plain(LONG)), buffered(None)),
+        (last().body(plain(LONG)), buffered(Some(64 << 10))),
+        (refused, buffered(Some(4 << 20))),
+    ] {
+        let origin = Origin::new("a").reply(reply).start();
+        let proxy = TestProxy::with_policy(&[&origin], policy);
+        let (_client, response) = ask_and_wait(&proxy).await;
+        tokio::time::sleep(A_WHILE).await;
+        assert_eq!(origin.open_connections(), 1);
+        assert_eq!(response.headers().get("x-accel-buffering"), None);
+        assert!(whole(response).await.body == plain(LONG));
+        endpoint_is_free(&origin).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again_before_its_client_has_the_response() {
+    let origin = Origin::new("a").reply(Reply::ok().body(plain(LONG))).start();
+    let admin = Some(([127, 0, 0, 1], 0).into());
+    let config = ProxyConfig { workers: NonZeroUsize::new(1), admin, ..support::config() };
+    let proxy = TestProxy::start_with(forwarding(&[&origin], buffered(Some(4 << 20))), config);
+    let admin = proxy.proxy.admin_address().expect("an admin listener");
+    let (_client, response) = ask_and_wait(&proxy).await;
+    Box::pin(eventually("an idle connection", || {
+        Box::pin(async {
+            let text = Client::connect(admin).await.get("a", "/metrics").await.text();
+            text.lines().any(|line| line.starts_with("fairway_upstream_connections_idle") && line.ends_with(" 1"))
+        })
+    }))
+    .await;
+    origin.set_reply(Reply::ok().body("second"));
+    assert_eq!(proxy.connect().await.get(HOST, "/").await.body, b"second");
+    assert_eq!(origin.connections(), 1);
+    assert!(whole(response).await.body == plain(LONG));
+}
+
+#[tokio::test]
+async fn what_was_received_before_a_failure_arrives() {
+    let origin = Origin::new("a").reply(last().body(plain(LONG)).cut_body_after(2_500_000).then_close()).start();
+    let proxy = TestProxy::with_policy(&[&origin], buffered(Some(4 << 20)));
+    let mut client = Client::builder().receive_buffer(4096).connect(proxy.http).await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    endpoint_is_free(&origin).await;
+    client.read_head().await;
+    let (body, ended) = client.drain().await;
+    assert_eq!((body.len(), ended), (2_500_000, Ended::Closed));
+}
+
+#[tokio::test]
+async fn a_limited_bandwidth_keeps_no_endpoint() {
+    let origin = Origin::new("a").reply(last().body(plain(LONG))).start();
+    let bandwidth = Some(Bandwidth { rate: NonZeroU64::new(1000).expect("a rate"), after: 0 });
+    let proxy = TestProxy::with_policy(&[&origin], ForwardPolicy { bandwidth, ..buffered(Some(4 << 20)) });
+    let mut client = proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    endpoint_is_free(&origin).await;
+    assert!(client.read_head().await.start.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn all_responses_together_have_a_limit() {
+    let body = plain(4_000_000);
+    let origin = Origin::new("a").reply(last().body(&body)).start();
+    let config = ProxyConfig { workers: NonZeroUsize::new(1), ..support::config() };
+    let proxy = TestProxy::start_with(forwarding(&[&origin], buffered(Some(4 << 20))), config);
+    let mut waiting = Vec::new();
+    for _ in 0..7 {
+        waiting.push(ask_and_wait(&proxy).await);
+    }
+    tokio::time::sleep(A_WHILE).await;
+    // 16 MiB hold four of them.
+    assert!(origin.open_connections() >= 3, "{}", origin.open_connections());
+    for (_, response) in waiting {
+        assert!(whole(response).await.body == body);
+    }
+    endpoint_is_free(&origin).await;
+}
+
+#[tokio::test]
+async fn responses_over_http_2_are_buffered_too() {
+    let origin = H2Origin::start(|call: Call| async move {
+        call.answer(Response::new(()), &String::from_utf8(plain(LONG)).expect("text"));
+    })
+    .await;
+    let policy = ForwardPolicy { protocol: UpstreamProtocol::Http2, ..buffered(Some(4 << 20)) };
+    let mut resources = backend("web", &[origin.address]);
+    resources.push(host(HOST, vec![route("/", forward("web", policy))]));
+    let proxy = TestProxy::start(resources);
+    let (_client, response) = ask_and_wait(&proxy).await;
+    let mut client = Client::builder().receive_buffer(4096).connect(proxy.http).await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    tokio::time::sleep(A_WHILE).await;
+    assert!(whole(response).await.body == plain(LONG));
+    assert!(client.read_response().await.body == plain(LONG));
 }

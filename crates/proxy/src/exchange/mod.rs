@@ -5,6 +5,7 @@
 
 mod ahead;
 mod authenticate;
+mod buffered;
 mod compressed;
 mod cookie;
 mod error_page;
@@ -29,6 +30,7 @@ use fairway_model::{
     Action, Backend, Bandwidth, ByteLimit, Compressing, ErrorResponse, Excess, Filter, HostPattern, Respond, Route,
 };
 
+use self::buffered::BufferedBody;
 use self::compressed::CompressedBody;
 pub(crate) use self::facts::ConnectionFacts;
 use self::patience::Patience;
@@ -95,6 +97,8 @@ pub(crate) struct Exchange<'a> {
     patience: Patience,
     /// Bytes that are held of a body which is read before the request is sent.
     ahead: usize,
+    /// The body of the response, if it is read ahead of the client.
+    buffered: Option<Box<BufferedBody>>,
     /// How fast the body of the response may be sent; boxed, because few routes limit it.
     pace: Option<Box<Pace>>,
 }
@@ -165,6 +169,7 @@ impl<'a> Exchange<'a> {
             patience: Patience::default(),
             pace: None,
             ahead: 0,
+            buffered: None,
         }
     }
 
@@ -375,6 +380,7 @@ impl<'a> Exchange<'a> {
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         self.release_ahead();
+        self.release_buffered();
         if self.status == 0 {
             self.status = CLIENT_CLOSED;
         }

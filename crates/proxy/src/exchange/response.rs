@@ -39,6 +39,7 @@ impl Exchange<'_> {
         // What is compressed is decoded first.
         let form = if self.compressed.is_some() { BodyForm::Frames } else { self.client.body_form() };
         self.endpoint.begin_body(method, form);
+        self.begin_buffering(forward);
         if self.facts.shard.is_leaving() {
             self.client.close();
         }

@@ -17,7 +17,7 @@ use crate::http::{
 };
 pub(crate) use crate::http1::After;
 use crate::http1::{self, AnswerTo, Http1Client, Http1Endpoint, Persistence, PreparedField};
-pub(super) use crate::http1::{Ahead, BodySource, RelayedBody, ResponsePart};
+pub(super) use crate::http1::{Ahead, BodyDecoder, BodySource, ChunkLimits, Event, RelayedBody, ResponsePart};
 use crate::http2::{Http2Client, Http2Endpoint, Http2Stream, Link, RequestTo, StreamPlace};
 use crate::message::{ResponseContext, UpstreamRequest};
 use crate::net::tls;
@@ -384,6 +384,17 @@ impl<'a> EndpointSide<'a> {
     pub(super) fn take_reusable(&mut self, method: Method) -> Option<UpstreamConnection> {
         match self {
             Self::Http1(endpoint) => endpoint.take_reusable(method),
+            Self::Http2(endpoint) => {
+                endpoint.disconnect();
+                None
+            }
+        }
+    }
+
+    /// Ends the try after a response that was received whole, which is still in the buffer. The connection, if it can carry another request.
+    pub(super) fn release(&mut self, method: Method) -> Option<UpstreamConnection> {
+        match self {
+            Self::Http1(endpoint) => endpoint.release(method),
             Self::Http2(endpoint) => {
                 endpoint.disconnect();
                 None

@@ -1,7 +1,7 @@
 //! Moves the bytes of one exchange both ways at the same time, polled by the one task that serves it.
 //!
 //! Each direction repeats three steps: write pending bytes, take more of the body from the buffer, read. So a side that doesn't
-//! read makes the other side wait, and at most one buffer is held.
+//! read makes the other side wait, and at most one buffer is held, unless the response is [`buffered`](super::buffered).
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -96,18 +96,19 @@ impl Exchange<'_> {
                 sent?;
             }
             if self.is_ahead() {
-                match self.poll_write_client(cx) {
-                    Poll::Ready(written) => written?,
-                    Poll::Pending => return self.poll_limits().map(Err),
-                }
-                return self.poll_waiting(cx).map(Err);
+                let written = self.poll_write_client(cx)?;
+                self.read_on(cx);
+                return if written.is_ready() { self.poll_waiting(cx) } else { self.poll_limits() }.map(Err);
             }
             if !self.waits_for_rest() {
                 // Head and body are sent in one write if both are there.
                 let filled = self.take_response_body().map_err(Failure::ResponseBody)?;
                 match self.poll_write_client(cx) {
                     Poll::Ready(written) => written?,
-                    Poll::Pending => return self.poll_limits().map(Err),
+                    Poll::Pending => {
+                        self.read_on(cx);
+                        return self.poll_limits().map(Err);
+                    }
                 }
                 if response_source(&mut self.endpoint, &mut self.compressed).body.has_ended() {
                     return Poll::Ready(Ok(()));
@@ -116,7 +117,7 @@ impl Exchange<'_> {
                     continue;
                 }
             }
-            match self.endpoint.poll_receive(cx, &self.facts.shard.store) {
+            match self.poll_response(cx) {
                 Poll::Ready(Ok(true)) => self.limits.read = NEVER,
                 Poll::Ready(Ok(false)) => {
                     self.client.end_body(self.endpoint.source()).map_err(Failure::ResponseBody)?;

@@ -97,6 +97,11 @@ impl<'a> Http1Endpoint<'a> {
         self.connection.take().filter(|_| reusable)
     }
 
+    /// The same for a response that is still in the buffer.
+    pub(crate) fn release(&mut self, method: Method) -> Option<UpstreamConnection> {
+        self.connection.take().filter(|_| self.head.allows_reuse(method))
+    }
+
     /// The memory for the head of the request; [`set_request`](Self::set_request) takes it back.
     pub(crate) fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out.lead)

@@ -85,6 +85,8 @@ pub(crate) struct Shard {
     pub(crate) store: Store,
     /// Bytes that it holds of bodies which are read before their requests are sent.
     pub(crate) ahead: Cell<usize>,
+    /// Memory that it holds for responses which are read ahead of their clients.
+    pub(crate) buffered: Cell<usize>,
     /// Memory for data on its way to clients over HTTP/2.
     pub(crate) blocks: Rc<Blocks>,
     /// Connections to endpoints over HTTP/1, and how endpoints are chosen.
@@ -134,6 +136,7 @@ impl Shard {
             common,
             store: Store::default(),
             ahead: Cell::new(0),
+            buffered: Cell::new(0),
             encoders: Rc::default(),
             blocks: Rc::default(),
             http2: Rc::default(),

@@ -33,6 +33,10 @@ use crate::verdict::{nearest, same_words};
 pub(crate) const REQUEST_BUFFERING: &str = "no temporary files: a body that exceeds 8 MiB, or comes when a worker holds 16 MiB of others, is \
     streamed from there on, and so are calls of gRPC";
 
+/// How `proxy-buffering` differs, annotation and key.
+pub(crate) const RESPONSE_BUFFERING: &str = "no temporary files: what exceeds the buffers, 4 MiB, or comes when a worker holds 16 MiB of other \
+    responses, is read at the client's speed; what is there is passed on at once, and calls of gRPC are always streamed";
+
 /// How `proxy-next-upstream` differs, annotation and key.
 pub(crate) const CONNECT_RETRIED: &str =
     "where connecting fails nothing was sent, so another endpoint is tried whatever is listed, unless that is `off`";
@@ -289,6 +293,11 @@ configmap! {
             same if |_, value| value.trim() == "off";
         /// Largest head of a response; larger ones become 502.
         "proxy-buffer-size" => proxy_buffer_size: Size = "4k", [Differs(RESPONSE_HEAD)], same if |_, value| fits(value);
+        /// Reads a response as fast as the endpoint sends it while the client takes its time, up to `proxy-buffers-number` times
+        /// `proxy-buffer-size`.
+        "proxy-buffering" => proxy_buffering: Switch = "off", [Differs(RESPONSE_BUFFERING)], same if |_, value| value.trim() == "off";
+        /// How many times `proxy-buffer-size` of a response may wait for its client with `proxy-buffering`.
+        "proxy-buffers-number" => proxy_buffers_number: u32 = "4";
         /// Restricts the annotations `proxy-ssl-*` to the paths of their own Ingress; otherwise they apply to the host.
         "proxy-ssl-location-only" => proxy_ssl_location_only: bool = "false";
         /// The start of URLs in Location and Refresh of backends' responses that `proxy-redirect-to` replaces.

@@ -101,7 +101,7 @@ fn is_same(name: &str, value: &str) -> bool {
         "proxy-redirect-from" | "proxy-redirect-to" => RedirectPart::parse(value).is_some(),
         "proxy-cookie-domain" | "proxy-cookie-path" => CookieRewrite::parse(value).is_some(),
         "limit-rps" | "limit-rpm" | "limit-connections" => i64::parse(value).is_some_and(|limit| limit <= 0),
-        "proxy-request-buffering" => Switch::parse(value) == Some(Switch::Off),
+        "proxy-buffering" | "proxy-request-buffering" => Switch::parse(value) == Some(Switch::Off),
         "proxy-buffer-size" => Size::parse(value).is_some_and(|size| (1..=limit::RESPONSE_HEAD).contains(&size.0)),
         _ => false,
     }

@@ -15,7 +15,7 @@ use fairway_model::{
 use super::backend_tls::BackendTls;
 use super::external_auth;
 use super::part::Part;
-use crate::annotation::{CrossOrigin, Denial, IngressAnnotations};
+use crate::annotation::{CrossOrigin, Denial, IngressAnnotations, Proxying};
 use crate::configmap::GlobalConfig;
 use crate::engine::shared::Shared;
 use crate::limit;
@@ -679,6 +679,7 @@ fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPol
             (Some(Switch::Off), _) | (None, Switch::Off) => RequestBuffering::Off,
         },
         max_response_head: Some(response_head).filter(|bytes| *bytes > RESPONSE_HEAD),
+        response_buffer: response_buffer(proxying, config),
         retry: Retry {
             on: retry,
             tries: Some(tries).filter(|tries| *tries > 0),
@@ -690,6 +691,16 @@ fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPol
         tls: None,
         protocol: UpstreamProtocol::default(),
     }
+}
+
+/// What may wait for the client of a response. The proxy has a limit of its own.
+fn response_buffer(proxying: &Proxying, config: &GlobalConfig) -> Option<u32> {
+    if proxying.buffering.unwrap_or(config.proxy_buffering) == Switch::Off {
+        return None;
+    }
+    let number = proxying.buffers_number.unwrap_or(config.proxy_buffers_number);
+    let size = proxying.buffer_size.unwrap_or(config.proxy_buffer_size).0;
+    Some(u32::try_from(size.saturating_mul(number.into())).unwrap_or(u32::MAX))
 }
 
 fn protocol(annotations: &IngressAnnotations) -> UpstreamProtocol {

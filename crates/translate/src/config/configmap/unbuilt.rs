@@ -146,12 +146,8 @@ unbuilt! {
     "otlp-collector-host" = "": TRACING;
     /// Its port.
     "otlp-collector-port" = "4317": TRACING;
-    /// Reads responses ahead of the client.
-    "proxy-buffering" = "off": NotYet("responses are streamed, as with off");
-    /// Buffers of a response.
-    "proxy-buffers-number" = "4": BUFFERS;
     /// Size of the buffers that may be in use at a time.
-    "proxy-busy-buffers-size" = "": BUFFERS;
+    "proxy-busy-buffers-size" = "": Harmless("all that waits for the client may be on its way to it");
     /// Hash tuning.
     "proxy-headers-hash-bucket-size" = "64": NGINX_ONLY;
     /// Hash tuning.
@@ -162,7 +158,7 @@ unbuilt! {
         instead: "nothing, since servers of HTTP/1.0 answer requests of HTTP/1.1; connection-proxy-header: close keeps no connection",
     };
     /// Disk space for a response.
-    "proxy-max-temp-file-size" = "1024m": BUFFERS;
+    "proxy-max-temp-file-size" = "1024m": Harmless("there are no temporary files: what exceeds the buffers of proxy-buffering waits with the endpoint");
     /// Uses one listening socket per worker.
     "reuse-port" = "true": Harmless("each worker always has its own listening socket");
     /// Hash tuning.

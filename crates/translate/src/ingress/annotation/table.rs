@@ -4,7 +4,9 @@
 use fairway_model::NetworkSet;
 
 use super::{Meanwhile, OnInvalid, Scope, Spec, annotations};
-use crate::configmap::{AUTH_CACHE, CONNECT_RETRIED, ERROR_PAGES, REQUEST_BUFFERING, RESPONSE_HEAD, REWRITE, TRIES};
+use crate::configmap::{
+    AUTH_CACHE, CONNECT_RETRIED, ERROR_PAGES, REQUEST_BUFFERING, RESPONSE_BUFFERING, RESPONSE_HEAD, REWRITE, TRIES,
+};
 use crate::snippet::{AuthSnippet, LocationSnippet, ServerSnippet};
 use crate::value::{
     AffinityKind, AffinityMode, AppRoot, AuthCacheDuration, AuthMethod, AuthRealm, AuthRedirect, AuthSecret,
@@ -270,6 +272,11 @@ annotations! {
         "proxy-request-buffering" => request_buffering: Switch [Location, Low, Default] = Differs(REQUEST_BUFFERING);
         /// Largest head of a response; larger ones become 502.
         "proxy-buffer-size" => buffer_size: Size [Location, Low, Default] = Differs(RESPONSE_HEAD);
+        /// Reads a response as fast as the endpoint sends it while the client takes its time, up to `proxy-buffers-number` times
+        /// `proxy-buffer-size`. A response that is there whole needs its connection to the endpoint no more.
+        "proxy-buffering" => buffering: Switch [Location, Low, Default] = Differs(RESPONSE_BUFFERING);
+        /// How many times `proxy-buffer-size` of a response may wait for its client with `proxy-buffering`.
+        "proxy-buffers-number" => buffers_number: u32 [Location, Low, Default];
         /// With `close`, a connection to an endpoint ends with its request.
         "connection-proxy-header" => connection: ConnectionHeader [Location, Low, Reject]
             = Differs("with close, upgrades such as WebSocket pass all the same");

@@ -106,6 +106,8 @@ const CASES: &[(&str, &str, &str)] = &[
     ("proxy-body-size", "8m", "8mb"),
     ("proxy-request-buffering", "on", "true"),
     ("proxy-buffer-size", "128k", "128kb"),
+    ("proxy-buffering", "on", "true"),
+    ("proxy-buffers-number", "8", "-1"),
     ("proxy-ssl-secret", "shop/ca", "shop/ca;"),
     ("proxy-ssl-verify", "on", "true"),
     ("proxy-ssl-verify-depth", "2", "two"),
@@ -475,6 +477,8 @@ fn verdicts_follow_the_values() {
     for (rules, all, label) in [
         (&plain, &[("proxy-request-buffering", "off")][..], "same"),
         (&plain, &[("proxy-request-buffering", "on")], "differs"),
+        (&plain, &[("proxy-buffering", "off")], "same"),
+        (&plain, &[("proxy-buffering", "on")], "differs"),
         (&plain, &[("proxy-buffer-size", "16k")], "same"),
         (&plain, &[("proxy-buffer-size", "64K")], "same"),
         (&plain, &[("proxy-buffer-size", "128k")], "same"),

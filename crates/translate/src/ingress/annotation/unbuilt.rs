@@ -72,14 +72,12 @@ unbuilt! {
         reason: "HTTP/1.0 has no way to send a request of unknown length, or to upgrade a connection",
         instead: "nothing, since servers of HTTP/1.0 answer requests of HTTP/1.1; connection-proxy-header: close keeps no connection",
     }, neutral "1.1";
-    /// Reads responses ahead of the client.
-    "proxy-buffering": "`on` or `off`" [Location, Low] SERVE, NotYet("responses are streamed, as with off"), neutral "off";
-    /// Number of buffers for a response.
-    "proxy-buffers-number": "a whole number" [Location, Low] SERVE, NO_BUFFERS;
     /// Size of the buffers that may be in use at a time.
-    "proxy-busy-buffers-size": "a size" [Location, Low] SERVE, NO_BUFFERS;
+    "proxy-busy-buffers-size": "a size" [Location, Low] SERVE,
+        Harmless("all that waits for the client may be on its way to it");
     /// Disk space for a response.
-    "proxy-max-temp-file-size": "a size" [Location, Low] SERVE, NO_BUFFERS;
+    "proxy-max-temp-file-size": "a size" [Location, Low] SERVE,
+        Harmless("there are no temporary files: what exceeds the buffers of proxy-buffering waits with the endpoint"), neutral "0";
     /// Memory for a request body.
     "client-body-buffer-size": "a size" [Location, Low] SERVE, NO_BUFFERS;
     /// Sends a copy of each request to a second destination.
