@@ -35,7 +35,7 @@ use crate::ingress::{Hosts, Ingresses, RedirectPorts, hosts, reader};
 use crate::options::Options;
 use crate::report::{Reports, external_dns, reports};
 use crate::resource::backend::{BackendKey, BackendPort};
-use crate::resource::{Backends, Secrets, backends};
+use crate::resource::{Backends, ConfigMaps, Secrets, backends};
 use crate::standing::{LeftOut, Standing};
 use crate::verdict::Verdict;
 
@@ -110,6 +110,7 @@ pub struct Translator {
     streams: Streams,
     ingresses: Ingresses,
     secrets: Secrets,
+    config_maps: ConfigMaps,
     backends: Backends,
     hosts: Hosts,
     gateways: Gateways,
@@ -148,6 +149,7 @@ impl Translator {
             streams,
             ingresses: Ingresses::default(),
             secrets,
+            config_maps: ConfigMaps::default(),
             backends,
             hosts: Hosts::default(),
             gateways: Gateways::default(),
@@ -247,7 +249,7 @@ impl Translator {
     /// Brings all stages up to date, each before the stages that read it.
     fn settle(&mut self, mut dirty: Dirty, mut out: Output, extent: Extent, now: i64) -> Update {
         let Self { options, objects, table, global, streams, ingresses, secrets, backends, .. } = self;
-        let Self { hosts, gateways, reports, .. } = self;
+        let Self { config_maps, hosts, gateways, reports, .. } = self;
         let (dirty, out) = (&mut dirty, &mut out);
         secrets.pass_time(now, dirty);
         global.settle(global::GlobalInputs { objects, options, table }, dirty, out);
@@ -255,17 +257,19 @@ impl Translator {
         let config = &global.config;
         streams.settle(streams::StreamInputs { objects, config, options }, backends, dirty, out);
         let inputs = reader::IngressInputs { objects, rules: &global.rules, options };
-        ingresses.settle(inputs, Owned { hosts, backends, secrets }, dirty, out, extent);
+        ingresses.settle(inputs, Owned { hosts, backends, secrets, config_maps }, dirty, out, extent);
         let stream_ports = streams.tcp_ports();
         let of_gateways = GatewayInputs { objects, options, streams: &stream_ports };
         gateways.read(of_gateways, GatewayOwned { backends, secrets }, dirty, out);
         secrets.settle(objects, dirty, out);
         dirty.gateway_certificates |= dirty.secret_owners.iter().any(|(owner, _)| owner.kind == Kind::Gateway);
-        ingresses.follow_secrets(dirty);
+        config_maps.settle(objects, dirty);
+        ingresses.follow_references(dirty);
         backends.settle(backends::BackendInputs { objects, config, options }, dirty, out, extent);
         let inputs = hosts::HostInputs {
             config,
             secrets,
+            config_maps,
             default_backend: self.default_backend.as_ref(),
             global_auth: global.auth_backend.as_ref(),
             table,
@@ -337,7 +341,7 @@ impl Translator {
     pub fn wants(&self, key: &ObjectKey) -> bool {
         match key.kind {
             Kind::Secret => self.secrets.contains(key),
-            Kind::ConfigMap => self.global.wants(key) || self.streams.wants(key),
+            Kind::ConfigMap => self.global.wants(key) || self.streams.wants(key) || self.config_maps.contains(key),
             _ => true,
         }
     }
@@ -435,6 +439,9 @@ impl Translator {
             Kind::ConfigMap => {
                 dirty.streams |= self.streams.wants(&key);
                 dirty.config |= self.global.update(&key, after.as_ref());
+                if self.config_maps.contains(&key) {
+                    dirty.config_maps.insert(key);
+                }
             }
         }
     }

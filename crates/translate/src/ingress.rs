@@ -8,6 +8,7 @@ mod class;
 mod client_auth;
 pub(crate) mod external_auth;
 mod guard;
+mod headers;
 pub(crate) mod hosts;
 mod inspect;
 mod merge;

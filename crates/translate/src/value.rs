@@ -61,6 +61,20 @@ pub trait Value: Sized {
     }
 }
 
+/// A value that few objects have, and that would take room in all of them.
+impl<T: Value> Value for Box<T> {
+    const SYNTAX: &'static str = T::SYNTAX;
+    const ZERO: &'static str = T::ZERO;
+
+    fn parse(text: &str) -> Option<Self> {
+        T::parse(text).map(Self::new)
+    }
+
+    fn left_out(&self) -> &[String] {
+        (**self).left_out()
+    }
+}
+
 /// Go's `strconv.ParseBool`.
 impl Value for bool {
     const SYNTAX: &'static str = "`true` or `false` (also 1 t T TRUE True, 0 f F FALSE False)";

@@ -24,7 +24,7 @@ const PREFIX: &str = "nginx.ingress.kubernetes.io";
 const SETS: &str = include_str!("usage/sets.tsv");
 
 /// The least number of these objects that get all they ask for. It rises as features are added.
-const SERVED: u32 = 832;
+const SERVED: u32 = 833;
 
 struct Set {
     objects: u32,

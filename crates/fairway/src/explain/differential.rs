@@ -101,6 +101,7 @@ const VALUES: &[(&[&str], &[&str])] = &[
     (&["limit-allowlist"], &["127.0.0.1/32", "x"]),
     (&["default-backend"], &["first", "second", "empty", "missing"]),
     (&["custom-http-errors"], &["403,404,503", "413", "200"]),
+    (&["custom-headers", "auth-proxy-set-headers"], &["ns/headers", "ns/bad", "x"]),
     (&["upstream-vhost"], &["v.example", "$host", "$http_x_tenant", "a b"]),
     (&["proxy-connect-timeout", "proxy-send-timeout", "proxy-read-timeout"], &["5", "60", "x"]),
     (&["proxy-body-size"], &["1", "1k", "8m", "0", "x"]),

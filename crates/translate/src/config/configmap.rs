@@ -422,6 +422,8 @@ configmap! {
         "server-tokens" => server_tokens: bool = "false", [Differs("the name is fairway")];
         /// Passes on the Server header of backends; needs `server-tokens`.
         "allow-backend-server-header" => allow_backend_server_header: bool = "false";
+        /// Headers that the ConfigMaps of the annotation `custom-headers` may set.
+        "global-allowed-response-headers" => global_allowed_response_headers: HeaderNames = "";
         /// Headers to remove from backends' responses.
         "hide-headers" => hide_headers: HeaderNames = "";
         /// A ConfigMap of headers for all responses.

@@ -257,40 +257,40 @@ fn fields(
     let Some((key, data)) = source else { return Vec::new() };
     let mut fields = Vec::new();
     for (name, value) in data {
-        // A block in YAML ends in a line feed that isn't part of the value.
-        let trimmed = value.trim();
-        let visible = trimmed.bytes().all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f));
-        let problem = match HeaderName::parse(name) {
-            None => Some("expected the name of a header; it is ignored"),
-            Some(_) if FRAMING.contains(&name.trim().to_ascii_lowercase().as_str()) => {
-                Some("this header belongs to the proxy; it is ignored")
+        match field(name, value) {
+            Ok(edit) => {
+                let unknown = edit.value().into_iter().flat_map(Template::unknown);
+                diagnose_variables(unknown, edit.name().as_str(), "; it is empty", &key.origin(), diagnostics);
+                fields.push(edit);
             }
-            Some(_) if !visible || trimmed.len() > limit::FIELD_VALUE => {
-                Some("expected one line of at most 8192 bytes; it is ignored")
+            Err(why) => {
+                let field = format!("data[\"{}\"]", crate::diagnostic::bounded(name));
+                let (severity, reason) = (Severity::Error, Reason::InvalidConfiguration);
+                let message = format!("{why}; it is ignored");
+                diagnostics.push(Diagnostic::new(severity, reason, &key.origin(), field, value, message));
             }
-            Some(name) => match FieldEdit::set(name.as_str(), trimmed) {
-                Ok(edit) => {
-                    let unknown = edit.value().into_iter().flat_map(Template::unknown);
-                    diagnose_variables(unknown, edit.name().as_str(), "; it is empty", &key.origin(), diagnostics);
-                    fields.push(edit);
-                    None
-                }
-                Err(_) => Some("expected the name of a header; it is ignored"),
-            },
-        };
-        if let Some(message) = problem {
-            let field = format!("data[\"{}\"]", crate::diagnostic::bounded(name));
-            diagnostics.push(Diagnostic::new(
-                Severity::Error,
-                Reason::InvalidConfiguration,
-                &key.origin(),
-                field,
-                value,
-                message,
-            ));
         }
     }
     fields
+}
+
+/// One edit of a field: sets it, or removes it if the value is empty.
+///
+/// # Errors
+/// What was expected.
+pub(crate) fn field(name: &str, value: &str) -> Result<FieldEdit, &'static str> {
+    const NAME: &str = "expected the name of a header";
+    // A block in YAML ends in a line feed that isn't part of the value.
+    let trimmed = value.trim();
+    let visible = trimmed.bytes().all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f));
+    let name = HeaderName::parse(name).ok_or(NAME)?;
+    if FRAMING.contains(&name.as_str().to_ascii_lowercase().as_str()) {
+        return Err("this header belongs to the proxy");
+    }
+    if !visible || trimmed.len() > limit::FIELD_VALUE {
+        return Err("expected one line of at most 8192 bytes");
+    }
+    FieldEdit::set(name.as_str(), trimmed).map_err(|_| NAME)
 }
 
 /// The listeners: the addresses of the flags, with the ConfigMap's `bind-address` in place of their IP.

@@ -26,6 +26,10 @@ pub(crate) struct Dirty {
     pub(crate) secrets: BTreeSet<ObjectKey>,
     /// Owners of changed Secrets, each with the Secret.
     pub(crate) secret_owners: BTreeSet<(ObjectKey, ObjectKey)>,
+    /// ConfigMaps with another version, or another owner.
+    pub(crate) config_maps: BTreeSet<ObjectKey>,
+    /// Owners of changed ConfigMaps.
+    pub(crate) config_map_owners: BTreeSet<ObjectKey>,
     pub(crate) backends: BTreeSet<BackendKey>,
     /// Hosts whose certificate has to be chosen again.
     pub(crate) certificates: BTreeSet<HostPattern>,

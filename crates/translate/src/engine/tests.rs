@@ -216,6 +216,42 @@ fn secrets_are_wanted_as_long_as_something_refers_to_them() {
     assert_eq!(translator.apply([Change::Remove(key(Kind::Ingress, "j"))], 0).unwanted, [tls]);
 }
 
+#[test]
+fn a_config_map_of_headers_is_followed_as_long_as_an_ingress_names_it() {
+    let map = |name: &str, data: Value| {
+        read::<ConfigMap>(json!({ "metadata": { "namespace": "a", "name": name }, "data": data }))
+    };
+    let allowed = |names: &str| map("global", json!({ "global-allowed-response-headers": names }));
+    let annotations = json!({ "nginx.ingress.kubernetes.io/custom-headers": "a/headers" });
+    let spec = json!({ "rules": [rule("a.example")] });
+    let headers = key(Kind::ConfigMap, "headers");
+    let mut translator = Translator::new(Options { configmap: Some(("a".into(), "global".into())), ..options() });
+    translator.apply([service(), slice(&["10.0.0.1"]), allowed("X-A")], 0);
+    assert!(!translator.wants(&headers));
+    let update = translator.apply([ingress_with("i", annotations, spec)], 0);
+    assert_eq!(update.wanted, std::slice::from_ref(&headers));
+    let found = |update: &Update| {
+        update.diagnostics.iter().flat_map(|(_, all)| all).map(|it| it.message.clone()).collect::<String>()
+    };
+    assert!(found(&update).contains("there is no ConfigMap a/headers; all paths of this Ingress answer 503"));
+    // It comes, changes, becomes forbidden and allowed again, and goes.
+    let text = |update: &Update| serde_json::to_string(&update.delta.upserts).unwrap();
+    let update = translator.apply([map("headers", json!({ "X-A": "one" }))], 0);
+    assert_eq!(names(&update), ["Host a.example"]);
+    assert!(text(&update).contains("one") && update.diagnostics.iter().all(|(_, all)| all.is_empty()), "{update:?}");
+    assert!(text(&translator.apply([map("headers", json!({ "X-A": "two" }))], 0)).contains("two"));
+    let update = translator.apply([allowed("X-B")], 0);
+    assert!(
+        text(&update).contains("data[\\\"X-A\\\"]: expected a name that global-allowed-response-headers"),
+        "{}",
+        text(&update)
+    );
+    assert!(found(&update).contains("global-allowed-response-headers"));
+    assert!(text(&translator.apply([allowed("x-a")], 0)).contains("two"));
+    assert!(translator.apply([Change::Remove(headers.clone())], 0).delta.is_empty(), "the last version stays in force");
+    assert_eq!(translator.apply([Change::Remove(key(Kind::Ingress, "i"))], 0).unwanted, [headers]);
+}
+
 fn secret(names: &[&str]) -> Change {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = rcgen::CertificateParams::new(names).unwrap();

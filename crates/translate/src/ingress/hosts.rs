@@ -22,7 +22,7 @@ use crate::engine::dirty::{Dirty, Output, compact};
 use crate::engine::part::{Extent, portion};
 use crate::objects::ObjectKey;
 use crate::resource::backend::BackendKey;
-use crate::resource::{Age, ByAge, Secrets};
+use crate::resource::{Age, ByAge, ConfigMaps, Secrets};
 
 /// All names that may be served.
 #[derive(Debug)]
@@ -40,6 +40,7 @@ pub(crate) struct Hosts {
 pub(crate) struct HostInputs<'a> {
     pub(crate) config: &'a GlobalConfig,
     pub(crate) secrets: &'a Secrets,
+    pub(crate) config_maps: &'a ConfigMaps,
     /// `--default-backend-service`.
     pub(crate) default_backend: Option<&'a BackendName>,
     /// The service of `global-auth-url`.
@@ -272,6 +273,7 @@ impl Hosts {
             backend_tls: parts.iter().map(|part| part.backend_tls(inputs.secrets)).collect(),
             user_auth: parts.iter().map(|part| part.user_auth(inputs.secrets)).collect(),
             client_auth: parts.iter().map(|part| part.client_auth(inputs.secrets)).collect(),
+            headers: parts.iter().map(|part| part.headers(inputs.config_maps, inputs.config)).collect(),
             parts,
             canaries: canaries.collect(),
             certificate_entry,
@@ -279,6 +281,7 @@ impl Hosts {
             config: inputs.config,
             default_backend: inputs.default_backend,
             global_auth: inputs.global_auth,
+            annotations_prefix: inputs.annotations_prefix,
         };
         merge(&input, &mut self.policies)
     }

@@ -19,6 +19,7 @@ use super::backend_tls::BackendTls;
 use super::canary::{self, Main};
 use super::client_auth::ClientAuth;
 use super::guard::guard;
+use super::headers::PartHeaders;
 use super::part::{Part, PathKind, PathRule, Target};
 use super::route::{Common, HostScope, Leads, Policies, RedirectPorts, block, built_in_gate, denial};
 use super::user_auth::UserAuth;
@@ -43,6 +44,9 @@ pub(crate) struct HostInput<'a> {
     pub(crate) client_auth: Vec<Option<ClientAuth>>,
     /// The users of each of them, if it asks for basic authentication.
     pub(crate) user_auth: Vec<Option<UserAuth>>,
+    /// The headers that each of them takes from ConfigMaps.
+    pub(crate) headers: Vec<PartHeaders>,
+    pub(crate) annotations_prefix: &'a str,
     pub(crate) certificate_entry: bool,
     pub(crate) ports: RedirectPorts,
     pub(crate) config: &'a GlobalConfig,
@@ -105,10 +109,10 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
             input.parts.iter().find_map(|part| part.annotations.snippets.server.as_ref()),
         ),
     };
-    let parts = input.parts.iter().zip(&backend_tls).zip(uncertified).zip(&input.user_auth);
+    let parts = input.parts.iter().zip(&backend_tls).zip(uncertified).zip(&input.user_auth).zip(&input.headers);
     let commons: Vec<Common<'_>> = parts
-        .map(|(((part, own), uncertified), users)| {
-            let common = Common::new(part, &scope, own.as_ref(), policies).refusing(uncertified);
+        .map(|((((part, own), uncertified), users), headers)| {
+            let common = Common::new(part, &scope, own.as_ref(), policies).refusing(uncertified).setting(headers);
             match users {
                 None => common,
                 Some(Ok(users)) => common.demanding(users),
@@ -117,6 +121,7 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
         })
         .collect();
     merging.faults(&commons);
+    merging.header_faults();
     merging.app_root(&locations, &commons);
     if regex {
         merging.regex_mode(&locations);
@@ -531,6 +536,17 @@ impl<'a> Merging<'a> {
             let (severity, reason) = (Severity::Error, Reason::RefusedAnnotation);
             let found = Diagnostic::new(severity, reason, &part.origin, "metadata.annotations", "", message).unserved();
             self.diagnostics.entry(part.owner.key.clone()).or_default().push(found);
+        }
+    }
+
+    /// Headers that can't be set, reported once for an Ingress with several hosts.
+    fn header_faults(&mut self) {
+        let HostInput { parts, headers, pattern, annotations_prefix, .. } = self.input;
+        for (part, headers) in parts.iter().zip(headers) {
+            let found = part.header_faults(headers, annotations_prefix);
+            if !found.is_empty() && part.patterns().next().as_ref() == Some(*pattern) {
+                self.diagnostics.entry(part.owner.key.clone()).or_default().extend(found);
+            }
         }
     }
 

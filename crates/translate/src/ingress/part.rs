@@ -10,6 +10,7 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend,
 use super::backend_tls::{self, BackendTls};
 use super::client_auth::{self, ClientAuth};
 use super::external_auth;
+use super::headers::HeaderMaps;
 use super::inspect::inspect;
 use super::user_auth::{self, UserAuth};
 use super::wishes::wishes;
@@ -47,6 +48,8 @@ pub(crate) struct Part {
     pub(crate) client_secret: Option<Box<ObjectKey>>,
     /// The Secret with the users of basic authentication.
     pub(crate) user_secret: Option<Box<ObjectKey>>,
+    /// The ConfigMaps with its headers.
+    pub(crate) header_maps: Option<Box<HeaderMaps>>,
     /// Names of `server-alias`.
     pub(crate) aliases: Vec<HostPattern>,
     /// All referenced backends, each with the first field that refers to it.
@@ -289,6 +292,7 @@ pub(crate) fn parse(
     let client_secret = annotations.client_secret.as_ref().map(secret);
     Ok(Part {
         owner: Owner { key: key.clone(), age, wishes: wishes(&annotations) }.into(),
+        header_maps: HeaderMaps::of(&annotations),
         annotations,
         hosts,
         default_backend: default_backend.map(Box::new),

@@ -16,7 +16,7 @@ use crate::engine::part::{Extent, portion};
 use crate::engine::shared::Shared;
 use crate::objects::{Kind, Object, ObjectKey, Objects, StoredIngress};
 use crate::options::Options;
-use crate::resource::{Age, Backends, Secrets};
+use crate::resource::{Age, Backends, ConfigMaps, Secrets};
 use crate::standing::{LeftOut, NotOurs, Standing};
 use crate::verdict::Verdict;
 
@@ -60,6 +60,7 @@ pub(crate) struct Owned<'a> {
     pub(crate) hosts: &'a mut Hosts,
     pub(crate) backends: &'a mut Backends,
     pub(crate) secrets: &'a mut Secrets,
+    pub(crate) config_maps: &'a mut ConfigMaps,
 }
 
 impl Ingresses {
@@ -122,8 +123,8 @@ impl Ingresses {
         !self.waiting.is_empty()
     }
 
-    /// Marks the hosts of Ingresses whose Secrets have changed.
-    pub(crate) fn follow_secrets(&self, dirty: &mut Dirty) {
+    /// Marks the hosts of Ingresses whose Secrets or ConfigMaps have changed.
+    pub(crate) fn follow_references(&self, dirty: &mut Dirty) {
         for (owner, secret) in std::mem::take(&mut dirty.secret_owners) {
             let Some(part) = self.part(&owner) else { continue };
             dirty.certificates.extend(part.patterns());
@@ -131,6 +132,9 @@ impl Ingresses {
             if own.into_iter().any(|own| own.as_deref() == Some(&secret)) {
                 dirty.hosts.extend(part.patterns());
             }
+        }
+        for owner in std::mem::take(&mut dirty.config_map_owners) {
+            dirty.hosts.extend(self.part(&owner).into_iter().flat_map(|part| part.patterns()));
         }
     }
 
@@ -259,12 +263,14 @@ fn detach(part: &Part, owned: &mut Owned<'_>, dirty: &mut Dirty, out: &mut Outpu
     part.patterns().for_each(|pattern| owned.hosts.detach(pattern, age, dirty));
     part.backends.iter().for_each(|(backend, _)| owned.backends.detach(backend, age, dirty));
     part.secrets().for_each(|secret| owned.secrets.detach(&secret, age, dirty, out));
+    part.config_maps().for_each(|map| owned.config_maps.detach(map, age, dirty, out));
 }
 
 fn attach(part: &Arc<Part>, owned: &mut Owned<'_>, dirty: &mut Dirty, out: &mut Output) {
     part.patterns().for_each(|pattern| owned.hosts.attach(pattern, part, dirty));
     part.backends.iter().for_each(|(backend, _)| owned.backends.attach(backend, &part.owner, dirty));
     part.secrets().for_each(|secret| owned.secrets.attach(&secret, &part.owner, dirty, out));
+    part.config_maps().for_each(|map| owned.config_maps.attach(map, &part.owner, dirty, out));
 }
 
 /// The findings about an Ingress that isn't ours. There are none if another controller serves its class.

@@ -14,12 +14,14 @@ use fairway_model::{
 
 use super::backend_tls::BackendTls;
 use super::external_auth;
+use super::headers::PartHeaders;
 use super::part::Part;
 use crate::annotation::{CrossOrigin, Denial, IngressAnnotations, Proxying};
 use crate::configmap::GlobalConfig;
 use crate::engine::shared::Shared;
 use crate::limit;
 use crate::options::Options;
+use crate::resource::Owner;
 use crate::resource::backend::BackendKey;
 use crate::snippet::{Effect, HostLevels};
 use crate::value::{
@@ -82,6 +84,8 @@ pub(crate) struct Common<'a> {
     access: Option<Filter>,
     password: Option<Filter>,
     authentication: Option<Filter>,
+    /// Headers of responses.
+    headers: Option<Filter>,
     /// What snippets make of the paths.
     effect: Option<Box<Effect>>,
     /// That of the ConfigMap, or why it can't be put in force; none where the Ingress has its own, or is exempt.
@@ -166,6 +170,7 @@ impl<'a> Common<'a> {
             limits: limits(part, scope.config),
             access,
             password: None,
+            headers: None,
             authentication,
             effect,
             global: global_authentication(part, scope, policies),
@@ -186,6 +191,29 @@ impl<'a> Common<'a> {
     /// The same with its paths open to these users only.
     pub(crate) fn demanding(self, users: &BasicAuth) -> Self {
         Self { password: Some(Filter::BasicAuth(Box::new(users.clone()))), ..self }
+    }
+
+    /// The same with headers from ConfigMaps.
+    pub(crate) fn setting(self, headers: &PartHeaders) -> Self {
+        let mut common = self;
+        let all = [("custom-headers", &headers.responses), ("auth-proxy-set-headers", &headers.authentication)];
+        for (name, headers) in all {
+            let Some(Err(why)) = headers else { continue };
+            let Owner { key, .. } = &*common.part.owner;
+            let why = format!("{name} of Ingress {}/{} can't be put in force: {why}", key.namespace, key.name);
+            common = common.refusing(Some(why.into()));
+        }
+        common.headers = match &headers.responses {
+            Some(Ok(edits)) if !edits.is_empty() => Some(Filter::EditResponse(edits.clone())),
+            _ => None,
+        };
+        if let (Some(Ok(edits)), Some(Filter::ExternalAuth(auth))) =
+            (&headers.authentication, &mut common.authentication)
+        {
+            // Those of a snippet come after them.
+            auth.fields.splice(0..0, edits.iter().cloned());
+        }
+        common
     }
 
     /// The route of a location with path `rule`.
@@ -269,6 +297,7 @@ impl<'a> Common<'a> {
             Some(reason) => filters.push(Filter::Refuse(Refusal { reason })),
             // Before redirects and all checks: browsers send preflights without credentials, and follow no redirect.
             None => {
+                filters.extend(self.headers.clone());
                 filters.extend(cors(&self.part.annotations.cross_origin));
                 filters.extend(self.effect.iter().flat_map(|effect| effect.filters()));
             }

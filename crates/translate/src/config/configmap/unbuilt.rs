@@ -86,8 +86,6 @@ unbuilt! {
     "forwarded-for-proxy-protocol-header" = "X-Forwarded-For-Proxy-Protocol": Harmless("ingress-nginx uses it to hand the address from one of its stages to the next; here none is needed");
     /// How often geographic databases are reloaded.
     "geoip2-autoreload-in-minutes" = "0": GEO;
-    /// Headers that `custom-headers` may set.
-    "global-allowed-response-headers" = "": NotYet("the annotation custom-headers isn't built yet");
     /// Raw nginx text for global authentication.
     "global-auth-snippet" = "": SNIPPET;
     /// Buffer for gRPC responses.

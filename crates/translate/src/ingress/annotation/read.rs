@@ -390,6 +390,7 @@ impl Reading<'_> {
             let origins = origins.left_out().join(", ");
             self.warn("cors-allow-origin", &origins, "expected scheme and host of an origin; these are left out");
         }
+        self.headers_for_service();
         self.backend_tls();
         self.client_certificates();
         self.user_authentication();
@@ -444,6 +445,20 @@ impl Reading<'_> {
         let message = format!("{expected}; all paths of this Ingress answer 503");
         self.deny(Denial::Locations, name, value);
         self.report(Severity::Error, reason, name, value, message).unserved = true;
+    }
+
+    /// The ConfigMap of headers for the authentication service has to lie beside the Ingress.
+    fn headers_for_service(&mut self) {
+        let external = &mut self.out.external_auth;
+        let (own, others) = (&self.annotations.origin().namespace, self.rules.other_namespaces);
+        let Some(map) = external.set_headers.take_if(|map| !others && *map.namespace != **own) else { return };
+        if external.url.is_some() {
+            let (name, value) = ("auth-proxy-set-headers", map.to_string());
+            self.deny(Denial::Locations, name, &value);
+            let message = "expected a ConfigMap of this namespace, as long as allow-cross-namespace-resources is false; all paths of this \
+                           Ingress answer 503";
+            self.report(Severity::Error, Reason::ForbiddenReference, name, &value, message.to_owned()).unserved = true;
+        }
     }
 
     /// Which Secret is meant. One that can't be had closes the hosts: they were to be closed to most.

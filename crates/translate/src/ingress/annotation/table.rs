@@ -13,8 +13,8 @@ use crate::value::{
     AuthSecretType, AuthType, AuthUrl, BackendProtocol, CanaryBehavior, CanaryHeader, CanaryPattern, CertificatePage,
     CommonName, ConnectionHeader, CookieDomain, CookieName, CookiePath, CookieRewrite, CopiedFields, CorsExposed,
     CorsHeaders, CorsMethods, CorsOrigins, ErrorStatuses, ForwardedPrefix, HashKey, HeaderName, HostAliases,
-    LoadBalance, NextUpstream, RedirectParam, RedirectPart, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy,
-    Seconds, SecretName, ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch, TlsProtocols, Value,
+    LoadBalance, NextUpstream, ObjectRef, RedirectParam, RedirectPart, RedirectUrl, RewriteTarget, RiskLevel, SameSite,
+    Satisfy, Seconds, SecretName, ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch, TlsProtocols, Value,
     VerifyClient, Vhost,
 };
 use crate::verdict::Verdict::{self, Differs};
@@ -172,6 +172,8 @@ annotations! {
         "auth-cache-duration" => cache_duration: AuthCacheDuration [Location, Medium, Deny];
         /// Sets the service's cookies on every response, not just on those of success and redirects.
         "auth-always-set-cookie" => always_set_cookie: bool [Location, Low, Deny];
+        /// A ConfigMap of headers for the service. While it is missing, or has one that can't be set, all paths of the Ingress answer 503.
+        "auth-proxy-set-headers" => set_headers: Box<ObjectRef> [Location, Medium, Deny];
         /// Headers for the service, as nginx text.
         "auth-snippet" => snippet: AuthSnippet [Location, Critical, Deny]
             = Differs("only proxy_set_header is read; a snippet with anything else denies, see [snippets](snippets.md)");
@@ -256,6 +258,9 @@ annotations! {
         "custom-http-errors" => http_errors: ErrorStatuses [Location, Low, Reject] = Differs(ERROR_PAGES);
         /// Passes errors of the backend on unchanged; those of Fairway are replaced all the same.
         "disable-proxy-intercept-errors" => pass_errors: bool [Location, Low, Default];
+        /// A ConfigMap of headers for all responses, each of which `global-allowed-response-headers` of the ConfigMap must list, whatever the
+        /// case of its letters. While it is missing, or has one that can't be set, all paths of the Ingress answer 503.
+        "custom-headers" => response_headers: Box<ObjectRef> [Location, Medium, Drop];
         /// The Host header that the endpoints see.
         "upstream-vhost" => vhost: Vhost [Location, Low, Reject];
         /// Time to connect to an endpoint, for each try.

@@ -107,6 +107,8 @@ const CASES: &[(&str, &str, &str)] = &[
     ("proxy-request-buffering", "on", "true"),
     ("proxy-buffer-size", "128k", "128kb"),
     ("proxy-buffering", "on", "true"),
+    ("custom-headers", "shop/headers", "headers"),
+    ("auth-proxy-set-headers", "shop/headers", "headers"),
     ("proxy-buffers-number", "8", "-1"),
     ("proxy-ssl-secret", "shop/ca", "shop/ca;"),
     ("proxy-ssl-verify", "on", "true"),

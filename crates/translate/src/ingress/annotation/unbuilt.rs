@@ -7,7 +7,6 @@ use crate::value::RiskLevel;
 use crate::verdict::Verdict::{self, Harmless, NotYet, Refused};
 
 const SERVE: Meanwhile = Meanwhile::Serve;
-const DENY: Meanwhile = Meanwhile::Deny(Denial::Locations);
 const SNIPPET: Meanwhile = Meanwhile::DenySnippet(Denial::Locations);
 
 const AUTH_KEEPALIVE: Verdict =
@@ -52,9 +51,6 @@ macro_rules! unbuilt {
 }
 
 unbuilt! {
-    /// Headers for the authentication service.
-    "auth-proxy-set-headers": "a ConfigMap, `namespace/name`" [Location, Medium] DENY,
-        NotYet("the service would decide without these headers");
     /// Idle connections to the service.
     "auth-keepalive": "a whole number" [Location, Low] SERVE, AUTH_KEEPALIVE, neutral "0";
     /// Requests on one connection to the service.
@@ -65,8 +61,6 @@ unbuilt! {
     "auth-keepalive-share-vars": "`true` or `false`" [Location, Low] SERVE,
         Harmless("nothing here is shared between requests"), neutral "false";
 
-    /// Headers that are set on responses.
-    "custom-headers": "a ConfigMap, `namespace/name`" [Location, Medium] SERVE, NotYet("no header is added yet");
     /// HTTP version to the backend.
     "proxy-http-version": "`1.0` or `1.1`" [Location, Low] SERVE, Refused {
         reason: "HTTP/1.0 has no way to send a request of unknown length, or to upgrade a connection",

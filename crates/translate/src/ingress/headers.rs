@@ -1,0 +1,107 @@
+//! Headers that an Ingress takes from ConfigMaps: `custom-headers` for responses, `auth-proxy-set-headers` for its authentication service.
+//! With one that can't be set, the paths are denied, as in ingress-nginx.
+
+use fairway_model::{FieldEdit, Template};
+
+use super::part::Part;
+use crate::annotation::IngressAnnotations;
+use crate::config::settings;
+use crate::configmap::GlobalConfig;
+use crate::diagnostic::{Diagnostic, Reason, Severity, bounded};
+use crate::objects::{Kind, ObjectKey};
+use crate::resource::config_maps::ConfigMaps;
+use crate::value::{HeaderName, ObjectRef};
+
+/// What is set, or why it can't be.
+type Headers = Result<Vec<FieldEdit>, Box<str>>;
+
+/// The ConfigMaps that an Ingress names.
+#[derive(Debug)]
+pub(crate) struct HeaderMaps {
+    responses: Option<ObjectKey>,
+    authentication: Option<ObjectKey>,
+}
+
+/// The headers of an Ingress.
+#[derive(Debug, Default)]
+pub(crate) struct PartHeaders {
+    /// Of its responses.
+    pub(crate) responses: Option<Headers>,
+    /// Of requests to its authentication service.
+    pub(crate) authentication: Option<Headers>,
+}
+
+impl HeaderMaps {
+    pub(crate) fn of(annotations: &IngressAnnotations) -> Option<Box<Self>> {
+        let key = |map: &ObjectRef| ObjectKey::new(Kind::ConfigMap, map.namespace.as_str(), map.name.as_str());
+        let external = &annotations.external_auth;
+        let responses = annotations.proxying.response_headers.as_deref().map(key);
+        let authentication = external.url.as_ref().and(external.set_headers.as_deref()).map(key);
+        let any = responses.is_some() || authentication.is_some();
+        any.then(|| Box::new(Self { responses, authentication }))
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.responses.iter().chain(&self.authentication)
+    }
+}
+
+impl Part {
+    /// The ConfigMaps that it refers to.
+    pub(crate) fn config_maps(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.header_maps.iter().flat_map(|maps| maps.keys())
+    }
+
+    /// The headers that it takes from ConfigMaps.
+    pub(crate) fn headers(&self, maps: &ConfigMaps, config: &GlobalConfig) -> PartHeaders {
+        let Some(own) = &self.header_maps else { return PartHeaders::default() };
+        let allowed = &config.global_allowed_response_headers.names;
+        PartHeaders {
+            responses: own.responses.as_ref().map(|key| build(key, maps, Some(allowed))),
+            authentication: own.authentication.as_ref().map(|key| build(key, maps, None)),
+        }
+    }
+
+    /// The findings about these headers.
+    pub(super) fn header_faults(&self, headers: &PartHeaders, annotations_prefix: &str) -> Vec<Diagnostic> {
+        let Some(own) = &self.header_maps else { return Vec::new() };
+        let all = [
+            ("custom-headers", &own.responses, &headers.responses),
+            ("auth-proxy-set-headers", &own.authentication, &headers.authentication),
+        ];
+        let found = all.into_iter().filter_map(|(name, key, headers)| {
+            let (Some(key), Some(Err(why))) = (key, headers) else { return None };
+            let field = format!("metadata.annotations[\"{annotations_prefix}/{name}\"]");
+            let message = format!("{why}; all paths of this Ingress answer 503");
+            let value = format!("{}/{}", key.namespace, key.name);
+            let reason = Reason::InvalidConfiguration;
+            Some(Diagnostic::new(Severity::Error, reason, &self.origin, field, &value, message).unserved())
+        });
+        found.collect()
+    }
+}
+
+/// The headers of a ConfigMap. Without `allowed`, any name may be set.
+fn build(key: &ObjectKey, maps: &ConfigMaps, allowed: Option<&Vec<HeaderName>>) -> Headers {
+    let (namespace, map) = (&key.namespace, &key.name);
+    let Some(data) = maps.data(key) else { return Err(format!("there is no ConfigMap {namespace}/{map}").into()) };
+    let told = |name: &str, why: &str| -> Box<str> {
+        format!("ConfigMap {namespace}/{map}, data[\"{}\"]: {why}", bounded(name)).into()
+    };
+    let mut edits = Vec::with_capacity(data.len());
+    for (name, value) in data {
+        let edit = settings::field(name, value).map_err(|why| told(name, why))?;
+        let named = |allowed: &HeaderName| allowed.as_str().eq_ignore_ascii_case(edit.name().as_str());
+        if allowed.is_some_and(|allowed| !allowed.iter().any(named)) {
+            return Err(told(
+                name,
+                "expected a name that global-allowed-response-headers of the ConfigMap of --configmap lists",
+            ));
+        }
+        if let Some(unknown) = edit.value().and_then(|value: &Template| value.unknown().next()) {
+            return Err(told(name, &format!("the variable ${} has no value", bounded(unknown))));
+        }
+        edits.push(edit);
+    }
+    Ok(edits)
+}
