@@ -8,8 +8,8 @@ use fairway_model::{ForwardPolicy, Settings};
 use fairway_testkit::{Gate, Origin, Reply};
 use h2::Reason;
 use support::http2::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, H2, HEADERS, PING, PRIORITY, RST_STREAM,
-    SETTINGS, WINDOW_UPDATE, fields, get, head, whole,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, H2, HEADERS, PADDED, PING, PRIORITY,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, fields, get, head, whole,
 };
 use support::log::{Lines, logging};
 use support::{HOST, TestProxy, forwarding};
@@ -44,13 +44,16 @@ async fn floods_of_frames_end_the_connection() {
 
 #[tokio::test]
 async fn a_flood_of_empty_data_ends_the_connection() {
-    let origin = Origin::start("a");
-    let proxy = TestProxy::to(&[&origin]);
-    let mut client = Frames::connect(proxy.http).await;
-    client.send(Frame::new(HEADERS, END_HEADERS, 1, head(&[]))).await;
-    client.send_all(vec![Frame::new(DATA, 0, 1, []); 3000]).await;
-    assert_eq!(goaway(&mut client).await, Reason::ENHANCE_YOUR_CALM);
-    assert_eq!(origin.requests(), 0);
+    // Padding alone is no data either.
+    for empty in [Frame::new(DATA, 0, 1, []), Frame::new(DATA, PADDED, 1, [3, 0, 0, 0])] {
+        let origin = Origin::start("a");
+        let proxy = TestProxy::to(&[&origin]);
+        let mut client = Frames::connect(proxy.http).await;
+        client.send(Frame::new(HEADERS, END_HEADERS, 1, head(&[]))).await;
+        client.send_all(vec![empty; 3000]).await;
+        assert_eq!(goaway(&mut client).await, Reason::ENHANCE_YOUR_CALM);
+        assert_eq!(origin.requests(), 0);
+    }
 }
 
 #[tokio::test]
@@ -122,19 +125,59 @@ async fn resets_of_requests_under_way_end_the_connection() {
 /// CVE-2025-8671: frames that make the proxy reset its streams.
 #[tokio::test]
 async fn resets_that_a_client_provokes_end_the_connection() {
-    let gate = Gate::new();
-    let origin = Origin::new("a").reply(Reply::ok().held_by(&gate)).start();
+    for provoke in [
+        |stream| Frame::new(WINDOW_UPDATE, 0, stream, 0x7fff_ffffu32.to_be_bytes()),
+        |stream| Frame::new(WINDOW_UPDATE, 0, stream, [0; 4]),
+        |stream| Frame::new(DATA, 0, stream, *b"after the end"),
+        |stream| Frame::new(HEADERS, END_HEADERS | END_STREAM, stream, head(&[])),
+    ] {
+        let gate = Gate::new();
+        let origin = Origin::new("a").reply(Reply::ok().held_by(&gate)).start();
+        let proxy = TestProxy::to(&[&origin]);
+        let mut client = Frames::connect(proxy.http).await;
+        client
+            .send_all((0..1000u32).flat_map(|at| {
+                let stream = 2 * at + 1;
+                [Frame::new(HEADERS, END_HEADERS | END_STREAM, stream, head(&[])), provoke(stream)]
+            }))
+            .await;
+        let code = goaway(&mut client).await;
+        // Some of them are errors of the connection.
+        assert!(
+            [Reason::ENHANCE_YOUR_CALM, Reason::STREAM_CLOSED, Reason::PROTOCOL_ERROR].contains(&code),
+            "{code:?} {:?}",
+            provoke(1)
+        );
+        assert!(origin.requests() < 300, "{} requests", origin.requests());
+    }
+}
+
+/// Fields in crumbs, and a window that stays closed: nothing is sent to the client, others are served, and the end of the client frees all.
+#[tokio::test]
+async fn a_client_that_never_opens_its_window_holds_up_nobody() {
+    let origin = Origin::new("a").reply(Reply::ok().body(vec![b'x'; 4 << 20])).start();
     let proxy = TestProxy::to(&[&origin]);
+    // SETTINGS_INITIAL_WINDOW_SIZE 0.
     let mut client = Frames::connect(proxy.http).await;
-    client
-        .send_all((0..1000u32).flat_map(|at| {
-            let stream = 2 * at + 1;
-            let ask = Frame::new(HEADERS, END_HEADERS | END_STREAM, stream, head(&[]));
-            [ask, Frame::new(WINDOW_UPDATE, 0, stream, 0x7fff_ffffu32.to_be_bytes())]
-        }))
-        .await;
-    assert_eq!(goaway(&mut client).await, Reason::ENHANCE_YOUR_CALM);
-    assert!(origin.requests() < 300, "{} requests", origin.requests());
+    client.send(Frame::new(SETTINGS, 0, 0, [0, 4, 0, 0, 0, 0])).await;
+    let crumbs = [("cookie", "a=b"); 60];
+    for at in 0..20 {
+        client.ask(2 * at + 1, head(&crumbs)).await;
+    }
+    for _ in 0..20 {
+        let answer = client.next_of(&[HEADERS, DATA, RST_STREAM, GOAWAY]).await;
+        assert_eq!((answer.kind, answer.flags & END_STREAM), (HEADERS, 0));
+    }
+    let other = H2::connect(proxy.http).await;
+    assert_eq!(other.get("/").await.body.len(), 4 << 20);
+    // A byte of window lets a byte through, and no more.
+    client.send(Frame::new(WINDOW_UPDATE, 0, 5, [0, 0, 0, 1])).await;
+    let data = client.next_of(&[HEADERS, DATA, RST_STREAM, GOAWAY]).await;
+    assert_eq!((data.kind, data.stream, data.payload.len()), (DATA, 5, 1));
+    client.send(Frame::new(PING, 0, 0, [7; 8])).await;
+    assert_eq!(client.next_of(&[PING, DATA, RST_STREAM, GOAWAY]).await.kind, PING);
+    client.0.reset();
+    origin.ended(20).await;
 }
 
 #[tokio::test]

@@ -20,6 +20,8 @@ pub(super) struct FrameHeader {
 pub(super) struct Meter {
     /// Bytes until the next header.
     skip: u32,
+    /// The header of a frame of data whose length of padding comes next.
+    padded: Option<FrameHeader>,
     header: [u8; HEADER],
     filled: u8,
     /// Whether the frames of a head have begun and not ended.
@@ -27,19 +29,31 @@ pub(super) struct Meter {
     /// Whether SETTINGS have come, whole or in part.
     settles: bool,
     settled: bool,
+    /// Whether a GOAWAY has begun to come.
+    leaves: bool,
 }
 
 impl FrameHeader {
     /// What a frame costs that brings no request, no data and no response on. A SETTINGS may make every window be computed anew.
     pub(super) fn cost(self) -> u32 {
         match self.kind {
-            DATA if self.length == 0 && self.flags & END_STREAM == 0 => 1,
+            DATA if self.length == 0 => self.empty(),
             DATA | HEADERS => 0,
             SETTINGS | PING if self.flags & ACK != 0 => 0,
             SETTINGS => 10,
             // Those that `h2` skips can be as large as any.
             _ => 1 + self.length / 1024,
         }
+    }
+
+    /// What DATA without data costs.
+    fn empty(self) -> u32 {
+        u32::from(self.flags & END_STREAM == 0)
+    }
+
+    /// Whether the length of padding follows.
+    fn is_padded_data(self) -> bool {
+        self.kind == DATA && self.flags & PADDED != 0 && self.length > 0
     }
 
     /// The header of a frame with a head, or with more of one, and whether that ends it.
@@ -52,8 +66,10 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
+const PADDED: u8 = 8;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -65,13 +81,29 @@ impl Meter {
 
     /// A meter for the bytes of a server, which has no preface but its SETTINGS.
     pub(super) fn of_server() -> Self {
-        Self { skip: 0, header: [0; HEADER], filled: 0, in_head: false, settles: false, settled: false }
+        Self {
+            skip: 0,
+            padded: None,
+            header: [0; HEADER],
+            filled: 0,
+            in_head: false,
+            settles: false,
+            settled: false,
+            leaves: false,
+        }
     }
 
     /// Reads on, and returns what the frames in `bytes` cost.
     pub(super) fn read(&mut self, mut bytes: &[u8]) -> u32 {
         let mut cost = 0u32;
         loop {
+            if let (Some(header), [padding, ..]) = (self.padded, bytes) {
+                // Padding alone is no data (RFC 9113 6.1).
+                if u32::from(*padding) + 1 >= header.length {
+                    cost = cost.saturating_add(header.empty());
+                }
+                self.padded = None;
+            }
             let skipped = bytes.len().min(self.skip as usize);
             self.skip -= skipped as u32;
             bytes = &bytes[skipped..];
@@ -94,7 +126,9 @@ impl Meter {
                 self.in_head = !ended;
             }
             self.settles |= kind == SETTINGS && flags & ACK == 0;
+            self.leaves |= kind == GOAWAY;
             self.skip = header.length;
+            self.padded = header.is_padded_data().then_some(header);
             cost = cost.saturating_add(header.cost());
         }
     }
@@ -102,6 +136,11 @@ impl Meter {
     /// Whether the peer's first SETTINGS have come whole.
     pub(super) fn is_settled(&self) -> bool {
         self.settled
+    }
+
+    /// Whether the peer has announced that it takes no more streams.
+    pub(super) fn leaves(&self) -> bool {
+        self.leaves
     }
 
     /// Whether a frame of a head, or the rest of a head, is still to come.
@@ -142,6 +181,24 @@ mod tests {
             let mut meter = Meter::new();
             assert_eq!(meter.read(super::super::PREFACE), 0);
             assert_eq!(meter.read(&frame(kind, flags, length)), cost, "{kind}");
+        }
+    }
+
+    #[test]
+    fn padding_alone_costs_as_no_data_does() {
+        for (flags, payload, cost) in [
+            (PADDED, &[2, 0, 0][..], 1),
+            (PADDED, &[0], 1),
+            (PADDED, &[1, 7, 0], 0),
+            (PADDED | END_STREAM, &[2, 0, 0], 0),
+            (0, &[2, 0, 0], 0),
+        ] {
+            let mut frame = [&[0, 0, payload.len() as u8, DATA, flags, 0, 0, 0, 1][..], payload].concat();
+            frame.extend_from_within(..);
+            for cut in 1..frame.len() {
+                let mut meter = Meter::of_server();
+                assert_eq!(frame.chunks(cut).map(|piece| meter.read(piece)).sum::<u32>(), 2 * cost, "{payload:?}");
+            }
         }
     }
 
