@@ -168,7 +168,7 @@ fairway_model::limits! {
                 "The client gets the status of the last failure.", "`fairway_upstream_failures_total`";
             "retry-budget": "Retries of requests that a backend may have received, in percent of its requests; 0 for no limit. A try that could \
                 not connect is free.", "The client gets the status of the last failure.", "`fairway_upstream_retries_denied_total`";
-            "upstream-keepalive-connections": "Idle connections to endpoints that each worker keeps.",
+            "upstream-keepalive-connections": "Idle connections to endpoints that each worker keeps over HTTP/1, and as many over HTTP/2.",
                 "The connection that was idle longest is closed.", "`fairway_upstream_connections_idle`";
             "upstream-keepalive-requests": "Requests on one connection to an endpoint.", "The connection is closed.", "";
             "upstream-keepalive-timeout": "How long a connection to an endpoint may be idle.", "The connection is closed.", "";

@@ -7,15 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fairway_model::{ForwardPolicy, UpstreamProtocol, UpstreamTls};
-use fairway_testkit::{Ca, Fault, Gate, Origin, eventually, within};
+use fairway_model::{ForwardPolicy, Settings, UpstreamProtocol, UpstreamTls};
+use fairway_proxy::ProxyConfig;
+use fairway_testkit::{Ca, Client, Fault, Gate, Origin, eventually, within};
 use h2::Reason;
 use h2::server::Builder;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use support::h2_origin::{Call, FrameOrigin, H2Origin};
 use support::http2::{
-    ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, H2, HEADERS, PING, RST_STREAM, WINDOW_UPDATE, body_of, get, head,
-    post, reason, whole,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, H2, HEADERS, PADDED, PING, PRIORITY,
+    PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE, body_of, fields, get, head, post, reason, whole,
 };
 use support::{HOST, TestProxy, backend, forward, host, route};
 
@@ -396,9 +397,9 @@ async fn malformed_heads_are_refused() {
     let large = "x".repeat(140_000);
     let status = answered(once(), async |connection, stream| {
         for chunk in 0..10 {
-            let (kind, flags) = if chunk == 0 { (HEADERS, END_STREAM) } else { (support::http2::CONTINUATION, 0) };
-            let block = support::http2::fields(&[(":status", "200"), ("x", &large)]);
-            let flags = if chunk == 9 { flags | support::http2::END_HEADERS } else { flags };
+            let (kind, flags) = if chunk == 0 { (HEADERS, END_STREAM) } else { (CONTINUATION, 0) };
+            let block = fields(&[(":status", "200"), ("x", &large)]);
+            let flags = if chunk == 9 { flags | END_HEADERS } else { flags };
             let piece: Vec<u8> = block.chunks(block.len() / 10 + 1).nth(chunk).expect("a piece").to_vec();
             connection.send(Frame::new(kind, flags, stream, piece)).await;
         }
@@ -477,9 +478,13 @@ async fn what_comes_after_the_end_reaches_nobody() {
 
 #[tokio::test]
 async fn floods_end_the_connection() {
-    for frame in
-        [Frame::new(PING, 0, 0, [0; 8]), Frame::new(WINDOW_UPDATE, 0, 0, [0, 0, 0, 1]), Frame::new(200, 0, 0, [0])]
-    {
+    for frame in [
+        Frame::new(PING, 0, 0, [0; 8]),
+        Frame::new(SETTINGS, 0, 0, []),
+        Frame::new(PRIORITY, 0, 1, [0, 0, 0, 3, 1]),
+        Frame::new(WINDOW_UPDATE, 0, 0, [0, 0, 0, 1]),
+        Frame::new(200, 0, 0, [0]),
+    ] {
         let status = answered(once(), async |connection, _| {
             let bytes = frame.bytes().repeat(100);
             for _ in 0..1000 {
@@ -493,14 +498,83 @@ async fn floods_end_the_connection() {
     }
     let interim = answered(once(), async |connection, stream| {
         for _ in 0..100 {
-            let block = support::http2::fields(&[(":status", "103")]);
-            if !connection.try_send(&Frame::new(HEADERS, support::http2::END_HEADERS, stream, block).bytes()).await {
+            let block = fields(&[(":status", "103")]);
+            if !connection.try_send(&Frame::new(HEADERS, END_HEADERS, stream, block).bytes()).await {
                 return;
             }
         }
     });
     // The client may have had enough of them as well.
     assert!(interim.await.is_ok_and(|(status, _)| status == 502));
+}
+
+#[tokio::test]
+async fn a_flood_of_empty_data_ends_a_response() {
+    for (flags, payload) in [(0, &[][..]), (PADDED, &[3, 0, 0, 0])] {
+        let cut = answered(once(), async |connection, stream| {
+            connection.head(stream, 0, &[(":status", "200")]).await;
+            let bytes = Frame::new(DATA, flags, stream, payload).bytes().repeat(100);
+            for _ in 0..1000 {
+                if !connection.try_send(&bytes).await {
+                    return;
+                }
+            }
+            while connection.next().await.is_some() {}
+        });
+        // The end of the connection may overtake the head.
+        match cut.await {
+            Ok((status, body)) => assert_eq!(status, 502, "{} bytes", body.len()),
+            Err(error) => assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR)),
+        }
+    }
+}
+
+/// Heads that never end, and those that are small only as long as they are compressed.
+#[tokio::test]
+async fn a_flood_within_a_head_ends_the_connection() {
+    let mut bomb = fields(&[(":status", "200")]);
+    bomb.push(0x40);
+    bomb.extend(&fields(&[("x-a", "y".repeat(3900))])[1..]);
+    bomb.extend(vec![0xbe; 10_000]);
+    let endless = |piece: Vec<u8>| {
+        let mut frames = vec![Frame::new(HEADERS, END_STREAM, 1, fields(&[(":status", "200")]))];
+        frames.extend(vec![Frame::new(CONTINUATION, 0, 1, piece); 3000]);
+        frames
+    };
+    for frames in [
+        vec![Frame::new(HEADERS, END_HEADERS | END_STREAM, 1, bomb)],
+        endless(Vec::new()),
+        endless(fields(&[("x-a", "y".repeat(16_000))])),
+    ] {
+        let status = answered(once(), async |connection, _| {
+            for frame in &frames {
+                if !connection.try_send(&frame.bytes()).await {
+                    return;
+                }
+            }
+        });
+        assert_eq!(status.await.unwrap().0, 502);
+    }
+}
+
+#[tokio::test]
+async fn frames_that_no_endpoint_may_send_fail_the_request() {
+    let pushed = [&[0, 0, 0, 2][..], &head(&[])].concat();
+    for frame in [
+        Frame::new(PUSH_PROMISE, END_HEADERS, 1, pushed),
+        Frame::new(DATA, END_STREAM, 1, *b"before the head"),
+        Frame::new(DATA, END_STREAM, 9, *b"of nobody"),
+        Frame::new(WINDOW_UPDATE, 0, 0, 0x7fff_ffffu32.to_be_bytes()),
+        Frame::new(WINDOW_UPDATE, 0, 0, [0; 4]),
+        Frame::new(CONTINUATION, END_HEADERS, 1, fields(&[(":status", "200")])),
+        // SETTINGS_INITIAL_WINDOW_SIZE and SETTINGS_MAX_FRAME_SIZE that are none.
+        Frame::new(SETTINGS, 0, 0, [0, 4, 0xff, 0xff, 0xff, 0xff]),
+        Frame::new(SETTINGS, 0, 0, [0, 5, 0, 0, 0, 1]),
+        Frame::new(DATA, 0, 1, vec![0; 16_385]),
+    ] {
+        let status = answered(once(), async |connection, _| connection.send(frame.clone()).await);
+        assert_eq!(status.await.unwrap().0, 502, "{frame:?}");
+    }
 }
 
 #[tokio::test]
@@ -566,4 +640,78 @@ async fn the_endpoint_is_told_what_was_reset_and_why() {
         body_of(response.body_mut()).await
     };
     assert_eq!(reason(tokio::join!(serve, ask).1), Reason::INTERNAL_ERROR);
+}
+
+/// Idle connections to endpoints, as the metrics have them.
+async fn kept(proxy: &TestProxy) -> String {
+    let address = proxy.proxy.admin_address().expect("an address");
+    // Boxed: a client is too large for the stack of nested futures in a debug build.
+    let metrics = Box::pin(async { Client::connect(address).await.get("a", "/metrics").await.text() }).await;
+    let line = metrics.lines().find(|line| line.starts_with("fairway_upstream_connections_idle{")).expect("a metric");
+    line.rsplit(' ').next().expect("a value").to_owned()
+}
+
+#[tokio::test]
+async fn an_idle_connection_ends_when_its_endpoint_says_so() {
+    let origin = FrameOrigin::start().await;
+    let mut resources = backend("web", &[origin.address]);
+    resources.push(host(HOST, vec![route("/", forward("web", policy()))]));
+    let config = ProxyConfig { admin: Some(([127, 0, 0, 1], 0).into()), ..support::config() };
+    let proxy = TestProxy::start_with(resources, config);
+    let client = H2::connect(proxy.http).await;
+    let serve = async {
+        let mut connection = origin.accept(&[]).await;
+        let stream = connection.request().await;
+        connection.head(stream, END_STREAM, &[(":status", "201")]).await;
+        connection
+    };
+    let (mut connection, response) = tokio::join!(serve, client.get("/"));
+    assert_eq!(response.status, 201);
+    eventually("an idle connection", async || kept(&proxy).await == "1").await;
+    connection.send(Frame::new(GOAWAY, 0, 0, [0, 0, 0, 1, 0, 0, 0, 0])).await;
+    while connection.next().await.is_some() {}
+    eventually("no idle connection", async || kept(&proxy).await == "0").await;
+}
+
+#[tokio::test]
+async fn only_so_many_connections_are_kept_idle() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origins: Vec<_> = {
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            let held = held.clone();
+            let serve = move |call: Call| {
+                let held = held.clone();
+                async move {
+                    held.pass().await;
+                    call.answer(ok(), "x");
+                }
+            };
+            all.push(H2Origin::start(serve).await);
+        }
+        all
+    };
+    let addresses: Vec<_> = origins.iter().map(|origin| origin.address).collect();
+    let mut resources = backend("web", &addresses);
+    resources.push(host(HOST, vec![route("/", forward("web", policy()))]));
+    let mut settings = Settings::default();
+    settings.upstream_keepalive.connections = 1;
+    resources.push(settings.into());
+    let config = ProxyConfig {
+        admin: Some(([127, 0, 0, 1], 0).into()),
+        workers: std::num::NonZeroUsize::new(1),
+        ..support::config()
+    };
+    let proxy = TestProxy::start_with(resources, config);
+    let client = H2::connect(proxy.http).await;
+    let ask = || async { client.get("/").await.status };
+    let asking = async { tokio::join!(ask(), ask(), ask()) };
+    let release = async {
+        gate.reached(3).await;
+        gate.release();
+    };
+    assert_eq!(tokio::join!(asking, release).0, (200, 200, 200));
+    eventually("one idle connection", async || kept(&proxy).await == "1").await;
+    assert_eq!(ask().await, 200);
 }

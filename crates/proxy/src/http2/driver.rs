@@ -2,6 +2,9 @@
 //!
 //! An endpoint that sends nothing while requests wait is asked with PING whether it is still there. The second PING of a silence
 //! comes late: grpc-go closes a connection on which PINGs are more frequent than its data.
+//!
+//! A connection without requests ends when its endpoint announces that it takes no more (GOAWAY), after its idle time, and when a worker
+//! has too many of them.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -168,6 +171,14 @@ impl EndpointDriver {
             self.idle = if busy { NEVER } else { idle_end(&self.timers, &self.shared.limits) };
             self.ping = if busy { self.timers.after(HTTP2_PING_AFTER) } else { NEVER };
             self.asked = false;
+            if busy {
+                self.pool.note_busy(&self.shared);
+            } else {
+                self.pool.note_idle(&self.shared, self.timers.now());
+            }
+        }
+        if link.peer_leaves() {
+            self.shared.retire();
         }
         if !busy && self.shared.is_retired() {
             return Poll::Ready(false);

@@ -179,6 +179,11 @@ impl Link {
         self.meter.borrow().is_settled()
     }
 
+    /// Whether the peer has announced that it takes no more streams (GOAWAY).
+    pub(super) fn peer_leaves(&self) -> bool {
+        self.meter.borrow().leaves()
+    }
+
     /// Wakes the task that drives the connection.
     pub(crate) fn wake(&self) {
         if let Some(driver) = &*self.driver.borrow() {

@@ -3,6 +3,8 @@
 //! A connection is used as long as the endpoint admits more streams on it; only then is another one made. Requests that come while
 //! one is being made wait for it, as many as it will most likely carry. Invariant: a connection is handed out only after its
 //! endpoint has shown that it speaks HTTP/2, and how many streams it admits: at least one.
+//!
+//! As many may be idle as over HTTP/1; the one that was idle for longest ends for another.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,7 +19,7 @@ use super::link::Link;
 use crate::error::Failure;
 use crate::limit::HTTP2_ENDPOINT_STREAMS;
 use crate::prepared::PoolLimits;
-use crate::timer::Millis;
+use crate::timer::{Millis, NEVER};
 use crate::upstream::Target;
 
 /// A connection to an endpoint. The task that drives it is in `http2/driver.rs`.
@@ -31,6 +33,8 @@ pub(crate) struct EndpointConnection {
     pub(super) opened: Millis,
     pub(super) limits: PoolLimits,
     served: Cell<u64>,
+    /// Since when it has had no requests; [`NEVER`] while it has some, and before its first.
+    idle_since: Cell<Millis>,
     /// Whether it takes no more requests.
     retired: Cell<bool>,
 }
@@ -44,7 +48,17 @@ impl EndpointConnection {
         opened: Millis,
         limits: PoolLimits,
     ) -> Self {
-        Self { target, secure, requests, link, opened, limits, served: Cell::new(0), retired: Cell::new(false) }
+        Self {
+            target,
+            secure,
+            requests,
+            link,
+            opened,
+            limits,
+            served: Cell::new(0),
+            idle_since: Cell::new(NEVER),
+            retired: Cell::new(false),
+        }
     }
 
     /// Lets it take no more requests. It ends after those that it has.
@@ -52,6 +66,11 @@ impl EndpointConnection {
         if !self.retired.replace(true) {
             self.link.wake();
         }
+    }
+
+    /// Whether it is kept without requests.
+    fn is_idle(&self) -> bool {
+        !self.link.is_busy() && !self.is_retired()
     }
 
     /// Whether it takes no more requests.
@@ -229,6 +248,8 @@ impl Default for EndpointConnections {
 #[derive(Debug, Default)]
 pub(crate) struct Http2Pool {
     targets: RefCell<HashMap<Target, EndpointConnections, RandomState>>,
+    /// Connections without requests.
+    idle: Cell<usize>,
 }
 
 impl Http2Pool {
@@ -272,15 +293,44 @@ impl Http2Pool {
     pub(crate) fn close_idle(&self) -> bool {
         let targets = self.targets.borrow();
         let mut all = targets.values().flat_map(|known| &known.open);
-        let idle = all.find(|connection| !connection.link.is_busy() && !connection.is_retired());
+        let idle = all.find(|connection| connection.is_idle());
         idle.is_some_and(|connection| {
             connection.retire();
             true
         })
     }
 
+    /// Number of connections without requests.
+    pub(crate) fn idle(&self) -> usize {
+        self.idle.get()
+    }
+
+    /// Notes that a connection has no requests any more, and lets the one end that was idle for longest if there are too many.
+    pub(super) fn note_idle(&self, connection: &EndpointConnection, now: Millis) {
+        if connection.is_retired() {
+            return;
+        }
+        connection.idle_since.set(now);
+        self.idle.set(self.idle.get() + 1);
+        if self.idle.get() > connection.limits.connections {
+            let targets = self.targets.borrow();
+            let all = targets.values().flat_map(|known| &known.open).filter(|connection| connection.is_idle());
+            if let Some(oldest) = all.min_by_key(|connection| connection.idle_since.get()) {
+                oldest.retire();
+            }
+        }
+    }
+
+    /// Notes that a connection has requests, or is over.
+    pub(super) fn note_busy(&self, connection: &EndpointConnection) {
+        if connection.idle_since.replace(NEVER) != NEVER {
+            self.idle.set(self.idle.get() - 1);
+        }
+    }
+
     /// Removes a connection.
     pub(super) fn remove(&self, gone: &Rc<EndpointConnection>) {
+        self.note_busy(gone);
         self.forget(&gone.target, |known| known.open.retain(|connection| !Rc::ptr_eq(connection, gone)));
     }
 

@@ -263,7 +263,7 @@ impl Shard {
     /// The counts so far.
     pub(crate) fn report(&self, version: u64, live: &LiveRoutes) -> WorkerReport {
         let mut metrics = self.metrics.borrow_mut();
-        metrics.upstream.idle = self.upstreams.pool.borrow().len() as u64;
+        metrics.upstream.idle = (self.upstreams.pool.borrow().len() + self.http2.idle()) as u64;
         metrics.report(version, live)
     }
 
