@@ -21,8 +21,8 @@ use crate::path::{self, InvalidPath};
 use crate::{
     Action, AuthAnswer, AuthGiven, Backend, BackendName, Backends, BasicAuth, CanaryChoice, ClientAuth, ClientIdentity,
     ClientLimits, Cors, ErrorPages, ErrorResponse, Excess, ExternalAuth, FieldEdit, FieldRules, Fields, Filter,
-    Forward, Host, Protocol, Refusal, RequestView, Respond, ResponseRewrites, Route, Scheme, Snapshot, SnippetEdits,
-    TableName, Target, TooLong, UpstreamProtocol, UpstreamTls, canonical_host,
+    Forward, Host, Mirror, Protocol, Refusal, RequestView, Respond, ResponseRewrites, Route, Scheme, Snapshot,
+    SnippetEdits, TableName, Target, TooLong, UpstreamProtocol, UpstreamTls, canonical_host,
 };
 
 pub use self::message::{Expand, RequestEdits, ResponseEdits};
@@ -152,6 +152,8 @@ pub struct Plan<'s> {
     allowed_by: Option<&'s ExternalAuth>,
     /// The service that decides about the route, whether or not it was asked: the client's copies of its fields never pass.
     guarded_by: Option<&'s ExternalAuth>,
+    /// Where a copy of the request goes.
+    mirror: Option<&'s Mirror>,
     /// Whether the request needs no authentication any more.
     exempt: bool,
     /// Whether the request lacks a password that would have admitted it.
@@ -332,6 +334,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
                 snippet: None,
                 allowed_by: None,
                 guarded_by: None,
+                mirror: None,
                 exempt: false,
                 lacks_password: false,
                 hides_credentials: false,
@@ -494,6 +497,14 @@ impl<'s> Plan<'s> {
         Some(Forwarding { rule: &auth.forward, backend, in_place_of: None, open: true, scheme: self.scheme })
     }
 
+    /// Where a copy of the request goes, and how it is forwarded.
+    pub fn mirroring(&self) -> Option<(&'s Mirror, Forwarding<'s>)> {
+        let mirror = self.mirror?;
+        let backend = mirror.forward.backends.names().next()?;
+        let rule = &mirror.forward;
+        Some((mirror, Forwarding { rule, backend, in_place_of: None, open: true, scheme: self.scheme }))
+    }
+
     /// Why all requests are refused, if the answer is a refusal.
     pub fn refusal(&self) -> Option<&'s Refusal> {
         match self.ended_by() {
@@ -646,7 +657,7 @@ fn choose_again<'s, 'a, F: Fields<'a>>(
         None => None,
     };
     (plan.passed, plan.cors, plan.snippet, plan.chosen) = (0, None, None, None);
-    (plan.edits_request, plan.edits_response, plan.errors) = (false, false, None);
+    (plan.edits_request, plan.edits_response, plan.errors, plan.mirror) = (false, false, None, None);
     Ok(plan.route)
 }
 
@@ -733,6 +744,10 @@ fn apply<'s, 'a, F: Fields<'a>>(
         Filter::ExternalAuth(auth) => {
             plan.guarded_by = Some(auth);
             (!plan.exempt).then_some(Step::Wait(Wait::ExternalAuth(auth)))
+        }
+        Filter::Mirror(mirror) => {
+            plan.mirror = Some(mirror);
+            None
         }
         Filter::ReplacePath { with: replacement } => {
             let limit = snapshot.settings().head_buffers.total as usize;

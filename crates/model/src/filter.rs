@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AccessRules, BasicAuth, CaptureTemplate, ClientLimits, Cors, ErrorPages, ExternalAuth, FieldBlock, FieldEdit,
-    NetworkSet, ResponseRewrites, Snippet,
+    Mirror, NetworkSet, ResponseRewrites, Snippet,
 };
 
 /// One step. A route lists its filters in the order in which they run.
@@ -49,6 +49,8 @@ pub enum Filter {
         /// What takes its place.
         with: PathReplacement,
     },
+    /// Sends a copy of the request to a second destination.
+    Mirror(Box<Mirror>),
     /// Rewrites redirects and cookies of the backend.
     RewriteResponse(Box<ResponseRewrites>),
     /// Edits request fields for the backend.

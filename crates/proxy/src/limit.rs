@@ -194,7 +194,13 @@ fairway_model::limits! {
             AUTH_ANSWERS_BYTES: usize = 8 << 20, Bytes, "The same.", "";
             /// Endpoints of an authentication service that are tried for one request, each only if connecting to the one before failed.
             AUTH_TRIES: u32 = 3, Count, "500.", "`authentication`";
-            /// Largest body of a response that is dropped: the answer of an authentication service, an error that is replaced.
+            /// Copies of requests that a worker has under way (`mirror-target`).
+            MIRRORS: usize = 128, Count, "A request is not copied.", "`fairway_mirror_dropped_total`";
+            /// Bytes of the bodies of these.
+            MIRRORED_BYTES: usize = 16 << 20, Bytes, "A request is not copied.", "`fairway_mirror_dropped_total`";
+            /// Time for a copy and its answer, of which nobody takes note.
+            MIRROR_TIME: Duration = Duration::from_secs(30), Time, "The connection is closed.", "`fairway_mirror_failures_total`";
+            /// Largest body of a response that is dropped: the answer of an authentication service or to a copy, an error that is replaced.
             DISCARDED_BODY: u64 = 64 << 10, Bytes, "The connection to the endpoint is closed.", "";
             /// Time for the rest of that body.
             DISCARDED_BODY_WAIT: Duration = Duration::from_millis(100), Time, "The connection to the endpoint is closed.", "";

@@ -58,10 +58,21 @@ impl<'a> UpstreamRequest<'a> {
                 scratch,
                 rules: &live.prepared.fields,
                 auth: None,
+                reframed: false,
             },
             upgrade,
             close: live.prepared.pool.connections == 0 || forwarding.rule.policy.close,
         }
+    }
+
+    /// Makes it a copy for another destination, with a body of this length, or without one.
+    pub(crate) fn turn_into_copy(&mut self, target: &'a [u8], length: Option<u64>) {
+        self.target = target;
+        self.framing = Framing::None;
+        self.measured = length;
+        self.edits.reframed = true;
+        self.upgrade = None;
+        self.close = true;
     }
 
     /// Makes it the request about itself to an authentication service: without its body, and without the wish for another protocol.

@@ -20,6 +20,6 @@ mod user_auth;
 mod wishes;
 
 pub(crate) use hosts::Hosts;
-pub(crate) use part::Part;
+pub(crate) use part::{Part, Referrer};
 pub(crate) use reader::Ingresses;
 pub(crate) use route::RedirectPorts;

@@ -21,7 +21,7 @@ mod tests;
 
 pub use auth::{
     AuthCacheDuration, AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthUrl, CopiedFields, GlobalAuthUrl,
-    InvalidAuthUrl, RedirectParam, SignInUrl,
+    InvalidAuthUrl, MirrorTarget, RedirectParam, SignInUrl,
 };
 pub use choice::{
     AffinityKind, AffinityMode, AuthSecretType, AuthType, BackendProtocol, CanaryBehavior, ErrorStatus,

@@ -102,6 +102,10 @@ const VALUES: &[(&[&str], &[&str])] = &[
     (&["default-backend"], &["first", "second", "empty", "missing"]),
     (&["custom-http-errors"], &["403,404,503", "413", "200"]),
     (&["custom-headers", "auth-proxy-set-headers"], &["ns/headers", "ns/bad", "x"]),
+    // No copy arrives: the backends count their connections.
+    (&["mirror-target"], &["http://missing.ns.svc:80$request_uri", "http://empty.ns.svc:80", "ftp://x/"]),
+    (&["mirror-host"], &["m.example", "a b"]),
+    (&["mirror-request-body"], &["on", "off", "x"]),
     (&["upstream-vhost"], &["v.example", "$host", "$http_x_tenant", "a b"]),
     (&["proxy-connect-timeout", "proxy-send-timeout", "proxy-read-timeout"], &["5", "60", "x"]),
     (&["proxy-body-size"], &["1", "1k", "8m", "0", "x"]),

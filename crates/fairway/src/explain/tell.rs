@@ -352,6 +352,10 @@ impl Teller<'_> {
             Filter::ReplacePath { with: PathReplacement::Prefix(text) } => {
                 ("replace_path", format!("replace the matched prefix of the path with {text:?}"))
             }
+            Filter::Mirror(mirror) => {
+                let body = if mirror.body { "" } else { " without its body" };
+                ("mirror", format!("send a copy{body} to {}, whose answer is dropped", mirror.forward.backends))
+            }
             Filter::RewriteResponse(rewrites) => ("rewrite_response", response_rewrites(rewrites)),
             Filter::EditRequest(edits) => ("edit_request", format!("edit request fields: {}", names(edits))),
             Filter::EditResponse(edits) => ("edit_response", format!("edit response fields: {}", names(edits))),

@@ -88,6 +88,8 @@ pub struct RequestEdits<'a, 's, F> {
     pub rules: &'a FieldRules,
     /// The authentication service, if this is the request to it.
     pub auth: Option<&'a ExternalAuth>,
+    /// Whether the length of the body is not that of the client's request.
+    pub reframed: bool,
 }
 
 impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
@@ -130,7 +132,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
             sink.field(X_ORIGINAL_URI, head.raw_target);
         }
         let mut dropped = DROPPED | client.removed() | replaced;
-        if error.is_some() {
+        if error.is_some() || self.reframed {
             dropped = dropped.with(KnownField::ContentLength);
         }
         if !scratch.prefix.is_empty() {

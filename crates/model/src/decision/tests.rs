@@ -265,6 +265,7 @@ fn edits_are_data() {
         cors: None,
         snippet: None,
         allowed_by: None,
+        mirror: None,
         guarded_by: None,
         exempt: false,
         lacks_password: false,

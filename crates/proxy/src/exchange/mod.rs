@@ -11,6 +11,7 @@ mod cookie;
 mod error_page;
 mod facts;
 mod grpc;
+mod mirror;
 mod patience;
 mod progress;
 mod reach;

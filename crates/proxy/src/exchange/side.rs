@@ -185,6 +185,7 @@ impl<'a> ClientSide<'a> {
         fn measured(&self) -> Option<u64>;
         fn held_ahead(&self) -> usize;
         fn data_ahead(&self) -> u64;
+        fn whole_data(&self) -> Option<Vec<u8>>;
     }
     delegate! { mut request:
         fn source(&mut self) -> &mut BodySource<'a>;

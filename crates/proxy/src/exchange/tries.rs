@@ -72,7 +72,7 @@ impl Serves<'_> {
 }
 
 /// The source of values for templates: the request of an exchange.
-struct OfExchange<'e, 'a>(&'e Exchange<'a>, Serves<'e>);
+pub(super) struct OfExchange<'e, 'a>(pub(super) &'e Exchange<'a>, pub(super) Serves<'e>);
 
 impl Expand for OfExchange<'_, '_> {
     fn expand(&mut self, template: &Template, out: &mut Vec<u8>) -> Result<(), TooLong> {
@@ -120,10 +120,16 @@ impl Exchange<'_> {
             self.endpoint.speak_http2(memory, &shard.store, time.map_or(NEVER, |time| shard.timers.after(time)));
             self.client.set_form(BodyForm::Frames);
         }
-        if self.reads_ahead(serves, policy.request_buffering) {
+        let copied = !serves.is_bodiless() && self.plan.is_some_and(|plan| plan.mirroring().is_some());
+        let buffering =
+            if copied { self.buffering_for_copy(policy.request_buffering) } else { policy.request_buffering };
+        if self.reads_ahead(serves, buffering) {
             // Boxed: it is rarely needed and would otherwise take room in every connection.
             Box::pin(self.read_ahead()).await?;
             service.refresh(&shard.running());
+        }
+        if copied {
+            self.send_copy();
         }
         let mut tries = 0;
         // Set when an idle connection turned out to be closed: its endpoint gets the request again, on a new connection.

@@ -173,6 +173,22 @@ impl<'a> ReceivedRequest<'a> {
         self.source.body = self.whole_body();
     }
 
+    /// The data of the body, if all of it is there.
+    pub(crate) fn whole_data(&self) -> Option<Vec<u8>> {
+        let mut decoder = BodyDecoder::new(self.framing(), ChunkLimits::default());
+        let (mut rest, mut data) = (self.source.buffer.filled(), Vec::new());
+        while !decoder.is_done() {
+            let piece = decoder.decode(rest).ok()?;
+            match piece.event {
+                Event::NeedMore if piece.consumed == 0 => return None,
+                Event::Data(range) => data.extend_from_slice(&rest[range]),
+                Event::NeedMore | Event::Trailer { .. } | Event::End => {}
+            }
+            rest = &rest[piece.consumed..];
+        }
+        Some(data)
+    }
+
     /// Sets how the endpoint learns where the body ends, for the tries to come.
     pub(crate) fn set_form(&mut self, form: BodyForm) {
         self.form = form;

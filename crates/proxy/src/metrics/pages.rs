@@ -466,6 +466,19 @@ impl Pages {
                 "Tries after a failure that the retry budget denied.",
                 upstream.retries_denied as f64,
             ),
+            ("mirror_requests_total", "counter", "Copies of requests that were answered.", upstream.copied as f64),
+            (
+                "mirror_failures_total",
+                "counter",
+                "Copies of requests that could not be sent, or were not answered in time.",
+                upstream.copies_failed as f64,
+            ),
+            (
+                "mirror_dropped_total",
+                "counter",
+                "Requests that were not copied: too many copies were under way, the body was too long, or it had not arrived.",
+                upstream.copies_dropped as f64,
+            ),
             ("upstream_connections_idle", "gauge", "Connections kept to endpoints.", upstream.idle as f64),
             (
                 "access_log_dropped_lines_total",

@@ -107,6 +107,12 @@ pub struct UpstreamCounts {
     pub ejected: u64,
     /// Tries that the retry budget has denied.
     pub retries_denied: u64,
+    /// Copies of requests that were answered.
+    pub copied: u64,
+    /// Copies that were not.
+    pub copies_failed: u64,
+    /// Requests that were not copied, because there was no room for it.
+    pub copies_dropped: u64,
     /// Idle connections.
     pub idle: u64,
 }
@@ -371,6 +377,9 @@ impl UpstreamCounts {
         self.failed += other.failed;
         self.ejected += other.ejected;
         self.retries_denied += other.retries_denied;
+        self.copied += other.copied;
+        self.copies_failed += other.copies_failed;
+        self.copies_dropped += other.copies_dropped;
         self.idle += other.idle;
     }
 }

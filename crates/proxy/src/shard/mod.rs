@@ -87,6 +87,8 @@ pub(crate) struct Shard {
     pub(crate) ahead: Cell<usize>,
     /// Memory that it holds for responses which are read ahead of their clients.
     pub(crate) buffered: Cell<usize>,
+    /// Copies of requests under way, and the bytes of their bodies.
+    pub(crate) copies: Cell<(usize, usize)>,
     /// Memory for data on its way to clients over HTTP/2.
     pub(crate) blocks: Rc<Blocks>,
     /// Connections to endpoints over HTTP/1, and how endpoints are chosen.
@@ -137,6 +139,7 @@ impl Shard {
             store: Store::default(),
             ahead: Cell::new(0),
             buffered: Cell::new(0),
+            copies: Cell::default(),
             encoders: Rc::default(),
             blocks: Rc::default(),
             http2: Rc::default(),

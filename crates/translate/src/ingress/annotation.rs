@@ -143,6 +143,9 @@ fn without_effect(name: &str, others: &Annotations<'_>, rules: &Rules) -> Option
         {
             Some(Verdict::Harmless("without auth-url it has no effect, as in ingress-nginx"))
         }
+        "mirror-host" | "mirror-request-body" if others.value("mirror-target").is_none() => {
+            Some(Verdict::Harmless("without mirror-target it has no effect, as in ingress-nginx"))
+        }
         "auth-cache-duration" if others.value("auth-cache-key").is_none() => {
             Some(Verdict::Harmless("without auth-cache-key it has no effect, as in ingress-nginx"))
         }

@@ -41,6 +41,8 @@ pub(crate) struct Part {
     pub(crate) fallback: Option<Box<BackendKey>>,
     /// The services of `auth-url`, by the host whose requests they are asked about.
     pub(crate) auth_backends: Box<[(HostPattern, BackendKey)]>,
+    /// Where copies of requests go.
+    pub(crate) mirror: Option<Box<BackendKey>>,
     pub(crate) tls: Vec<Tls>,
     /// The Secret for TLS to backends.
     pub(crate) backend_secret: Option<Box<ObjectKey>>,
@@ -102,6 +104,8 @@ pub(crate) enum Referrer {
     Annotation,
     /// The `auth-url` annotation.
     ExternalAuth,
+    /// The `mirror-target` annotation.
+    Mirror,
 }
 
 impl Referrer {
@@ -111,6 +115,7 @@ impl Referrer {
             Self::Path(rule, path) => format!("spec.rules[{rule}].http.paths[{path}].backend.service"),
             Self::DefaultBackend => "spec.defaultBackend.service".to_owned(),
             Self::Annotation => format!("metadata.annotations[\"{annotations_prefix}/default-backend\"]"),
+            Self::Mirror => format!("metadata.annotations[\"{annotations_prefix}/mirror-target\"]"),
             Self::ExternalAuth => format!("metadata.annotations[\"{annotations_prefix}/auth-url\"]"),
         }
     }
@@ -276,6 +281,11 @@ pub(crate) fn parse(
         reading.report(Severity::Warning, Reason::IneffectiveAnnotation, field, "", message);
     }
     let auth_backends = reading.external_auth(&annotations, catch_all, options);
+    let mirror = annotations.proxying.mirror_target.as_deref();
+    let mirror = mirror.and_then(|target| external_auth::backend(&target.0, &HostPattern::Any, options));
+    if let Some(mirror) = &mirror {
+        reading.refer(mirror, Referrer::Mirror);
+    }
     let aliases = reading.aliases(&annotations, &options.annotations_prefix);
     reading.rewrite_variables(&annotations, &options.annotations_prefix);
     reading.variables(&annotations, &options.annotations_prefix);
@@ -299,6 +309,7 @@ pub(crate) fn parse(
         catch_all,
         fallback: fallback.map(Box::new),
         auth_backends,
+        mirror: mirror.map(Box::new),
         tls: spec.tls.iter().flatten().map(Tls::read).collect(),
         backend_secret,
         client_secret,

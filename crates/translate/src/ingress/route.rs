@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use fairway_model::{
     AccessList, Action, BackendName, Backends, Bandwidth, BasicAuth, Body, ByteLimit, ClientLimits, Cors, ErrorPages,
-    FieldBlock, Filter, Forward, ForwardPolicy, HostPattern, HttpsRedirect, Location, Origins, PathMatch, Redirect,
-    RedirectBase, Refusal, Replacement, RequestBuffering, RequestRate, Respond, ResponseRewrites, Retry, RetryOn,
-    Rewrite, Route, Template, UpstreamProtocol, UpstreamTls,
+    FieldBlock, Filter, Forward, ForwardPolicy, HostPattern, HttpsRedirect, Location, Mirror, Origins, PathMatch,
+    Redirect, RedirectBase, Refusal, Replacement, RequestBuffering, RequestRate, Respond, ResponseRewrites, Retry,
+    RetryOn, Rewrite, Route, Template, UpstreamProtocol, UpstreamTls,
 };
 
 use super::backend_tls::BackendTls;
@@ -86,6 +86,7 @@ pub(crate) struct Common<'a> {
     authentication: Option<Filter>,
     /// Headers of responses.
     headers: Option<Filter>,
+    mirror: Option<Filter>,
     /// What snippets make of the paths.
     effect: Option<Box<Effect>>,
     /// That of the ConfigMap, or why it can't be put in force; none where the Ingress has its own, or is exempt.
@@ -171,6 +172,7 @@ impl<'a> Common<'a> {
             access,
             password: None,
             headers: None,
+            mirror: mirror(part, scope.config, policies),
             authentication,
             effect,
             global: global_authentication(part, scope, policies),
@@ -241,6 +243,7 @@ impl<'a> Common<'a> {
             filters.push(Filter::Rewrite(rewrite.into()));
         }
         if matches!(action, Action::Forward(_)) {
+            filters.extend(self.mirror.clone());
             filters.extend(self.response_rewrites());
         }
         filters.shrink_to_fit();
@@ -451,6 +454,19 @@ impl<'a> Common<'a> {
     pub(crate) fn is_regex_host(&self) -> bool {
         self.scope.regex
     }
+}
+
+/// The filter that copies requests.
+fn mirror(part: &Part, config: &GlobalConfig, policies: &mut Policies) -> Option<Filter> {
+    let (own, backend) = (&part.annotations.proxying, part.mirror.as_deref()?);
+    let url = &own.mirror_target.as_deref()?.0;
+    let host = own.mirror_host.as_ref().map_or(&*url.host, |host| host.as_str());
+    let tls = external_auth::tls(url, &HostPattern::Any);
+    let plain = policies.plain(config);
+    let policy = policies.0.of(ForwardPolicy { upstream_host: Some(Template::parse(host)), tls, ..(*plain).clone() });
+    let forward = Forward { backends: backend.name().into(), fallback: None, session_cookie_path: None, policy };
+    let body = own.mirror_body != Some(Switch::Off);
+    Some(Filter::Mirror(Box::new(Mirror { forward, target: url.target.clone(), body })))
 }
 
 /// The filter that replaces errors. A list of the Ingress replaces that of the ConfigMap, and only with such a list does the Service of

@@ -8,7 +8,7 @@ use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::Dirty;
 use crate::engine::part::{Extent, portion};
 use crate::gateway::Gateways;
-use crate::ingress::{Hosts, Ingresses, Part};
+use crate::ingress::{Hosts, Ingresses, Part, Referrer};
 use crate::limit;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
@@ -133,7 +133,10 @@ impl ReportInputs<'_> {
         for (backend, referrer) in &part.backends {
             if let Some(problem) = self.backends.problem(backend) {
                 let field = referrer.field(&self.options.annotations_prefix);
-                found.push(problem.diagnostic(&part.origin, &field, backend));
+                found.push(match referrer {
+                    Referrer::Mirror => problem.of_mirror(&part.origin, &field, backend),
+                    _ => problem.diagnostic(&part.origin, &field, backend),
+                });
             }
         }
         for (at, key) in part.tls_secrets() {

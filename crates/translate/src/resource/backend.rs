@@ -140,6 +140,13 @@ impl Problem {
         Self { severity, reason, message: message.into() }
     }
 
+    /// The fault as a finding about the object whose requests are copied for the backend.
+    pub(crate) fn of_mirror(&self, origin: &Origin, field: &str, backend: &BackendKey) -> Diagnostic {
+        let (value, message) =
+            (format!("{}:{}", backend.service, backend.port), format!("{}; no copies are sent", self.message));
+        Diagnostic::new(self.severity.min(Severity::Warning), self.reason, origin, field, &value, message)
+    }
+
     /// The fault as a finding about the object that refers to the backend.
     pub(crate) fn diagnostic(&self, origin: &Origin, field: &str, backend: &BackendKey) -> Diagnostic {
         let value = match backend.port {

@@ -105,6 +105,26 @@ impl AuthUrl {
     }
 }
 
+/// The URL that copies of requests go to.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct MirrorTarget(pub AuthUrl);
+
+impl Value for MirrorTarget {
+    const SYNTAX: &'static str = "an http or https URL, whose host is a name or an address, and after which nginx variables may follow, such as \
+                                  `https://test.example.com$request_uri`";
+
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let (scheme, rest) = text.split_once("://")?;
+        let (authority, target) = rest.split_at(rest.find(['/', '?', '$']).unwrap_or(rest.len()));
+        let url = AuthUrl::parse(&format!("{scheme}://{authority}"))?;
+        let target = if target.is_empty() { "/".to_owned() } else { all(target, is_url)? };
+        let target = Template::parse(&target);
+        let known = target.unknown().next().is_none();
+        known.then_some(Self(AuthUrl { target, ..url }))
+    }
+}
+
 /// The method of requests to an authentication service. CONNECT and TRACE are methods too, but no such requests are made.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct AuthMethod(pub &'static str);

@@ -13,15 +13,19 @@ use crate::value::{
     AuthSecretType, AuthType, AuthUrl, BackendProtocol, CanaryBehavior, CanaryHeader, CanaryPattern, CertificatePage,
     CommonName, ConnectionHeader, CookieDomain, CookieName, CookiePath, CookieRewrite, CopiedFields, CorsExposed,
     CorsHeaders, CorsMethods, CorsOrigins, ErrorStatuses, ForwardedPrefix, HashKey, HeaderName, HostAliases,
-    LoadBalance, NextUpstream, ObjectRef, RedirectParam, RedirectPart, RedirectUrl, RewriteTarget, RiskLevel, SameSite,
-    Satisfy, Seconds, SecretName, ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch, TlsProtocols, Value,
-    VerifyClient, Vhost,
+    LoadBalance, MirrorTarget, NextUpstream, ObjectRef, RedirectParam, RedirectPart, RedirectUrl, RewriteTarget,
+    RiskLevel, SameSite, Satisfy, Seconds, SecretName, ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch,
+    TlsProtocols, Value, VerifyClient, Vhost,
 };
 use crate::verdict::Verdict::{self, Differs};
 
 /// How `canary` differs.
 const CANARY: &str = "a canary acts on the paths that it has itself, in its own namespace; in ingress-nginx it acts on every path that leads \
      to the same Service; a default backend has no canary";
+
+/// How `mirror-target` differs.
+const MIRROR: &str = "the copy is what the backend gets, with another Host; at most 128 are under way in a worker, with 16 MiB of bodies, and a \
+     request whose body exceeds 8 MiB is not copied";
 
 /// How limits differ.
 const LIMITS: &str = "all replicas share the limit, where each replica of ingress-nginx lets as much through";
@@ -261,6 +265,13 @@ annotations! {
         /// A ConfigMap of headers for all responses, each of which `global-allowed-response-headers` of the ConfigMap must list, whatever the
         /// case of its letters. While it is missing, or has one that can't be set, all paths of the Ingress answer 503.
         "custom-headers" => response_headers: Box<ObjectRef> [Location, Medium, Drop];
+        /// Sends a copy of each request to this URL, with the same method, once it is admitted. The answer is dropped, and nothing that
+        /// becomes of a copy delays or changes that of the backend.
+        "mirror-target" => mirror_target: Box<MirrorTarget> [Ingress, High, Drop] = Differs(MIRROR);
+        /// The Host header of the copies; the host of the URL by default.
+        "mirror-host" => mirror_host: Vhost [Ingress, High, Default];
+        /// Whether the copies have the body. Then it is read before the request is sent to the backend.
+        "mirror-request-body" => mirror_body: Switch [Ingress, Low, Default];
         /// The Host header that the endpoints see.
         "upstream-vhost" => vhost: Vhost [Location, Low, Reject];
         /// Time to connect to an endpoint, for each try.

@@ -12,7 +12,6 @@ const SNIPPET: Meanwhile = Meanwhile::DenySnippet(Denial::Locations);
 const AUTH_KEEPALIVE: Verdict =
     Harmless("connections to the authentication service are always kept, as upstream-keepalive-* of the ConfigMap say");
 const FAST_CGI: Verdict = NotYet("it belongs to the backend protocol FCGI, which isn't built yet");
-const MIRROR: Verdict = NotYet("mirroring isn't built yet: no copies are sent");
 const TRACING: Verdict = NotYet("tracing isn't built yet");
 const NO_BUFFERS: Verdict =
     Harmless("bodies are streamed with bounded memory, there are no such buffers and no temporary files");
@@ -74,13 +73,6 @@ unbuilt! {
         Harmless("there are no temporary files: what exceeds the buffers of proxy-buffering waits with the endpoint"), neutral "0";
     /// Memory for a request body.
     "client-body-buffer-size": "a size" [Location, Low] SERVE, NO_BUFFERS;
-    /// Sends a copy of each request to a second destination.
-    "mirror-target": "a URL" [Ingress, High] SERVE, MIRROR;
-    /// Host header of the copies.
-    "mirror-host": "a host name" [Ingress, High] SERVE, MIRROR;
-    /// Whether the copies have a body.
-    "mirror-request-body": "`on` or `off`" [Ingress, Low] SERVE, MIRROR;
-
     /// The index file of a FastCGI directory.
     "fastcgi-index": "a file name" [Location, Medium] SERVE, FAST_CGI;
     /// Additional FastCGI parameters.

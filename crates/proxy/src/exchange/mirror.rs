@@ -1,0 +1,164 @@
+//! Sends copies of requests to a second destination (`mirror-target`). Each has a task of its own: whatever becomes of it, the request goes its
+//! way.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::time::Instant;
+
+use fairway_model::decision::Forwarding;
+use fairway_model::{Mirror, RequestBuffering};
+
+use super::Exchange;
+use super::side::write_http1_request;
+use super::tries::{OfExchange, Serves};
+use crate::balance::{Ask, TryOutcome};
+use crate::http::Framing;
+use crate::limit::{DISCARDED_BODY, MIRROR_TIME, MIRRORED_BYTES, MIRRORS};
+use crate::message::UpstreamRequest;
+use crate::shard::{Shard, connect};
+use crate::stream::{ReadInto, Upstream, WriteFrom};
+use crate::timer::{Deadline, within};
+use crate::upstream::{Service, UpstreamVersion, Way};
+
+/// Memory for a read of an answer, which is dropped.
+// No limit: it divides the work into steps.
+const STEP: usize = 4 << 10;
+
+/// A place among the copies under way of a worker.
+#[derive(Debug)]
+struct CopyPlace {
+    shard: Rc<Shard>,
+    bytes: usize,
+}
+
+impl CopyPlace {
+    /// A place for a copy with so many bytes, if there is one.
+    fn take(shard: &Rc<Shard>, bytes: usize) -> Option<Self> {
+        let (copies, held) = shard.copies.get();
+        let room = copies < MIRRORS && held + bytes <= MIRRORED_BYTES;
+        room.then(|| {
+            shard.copies.set((copies + 1, held + bytes));
+            Self { shard: shard.clone(), bytes }
+        })
+    }
+}
+
+impl Drop for CopyPlace {
+    fn drop(&mut self) {
+        let (copies, held) = self.shard.copies.get();
+        self.shard.copies.set((copies - 1, held - self.bytes));
+    }
+}
+
+/// A copy on its way.
+#[derive(Debug)]
+struct RequestCopy {
+    place: CopyPlace,
+    head: Vec<u8>,
+    body: Vec<u8>,
+    service: Rc<Service>,
+    way: Way,
+    connect_timeout: std::time::Duration,
+}
+
+impl Exchange<'_> {
+    /// How the body is read before the request is sent: whole, if the copy has it.
+    pub(super) fn buffering_for_copy(&self, own: RequestBuffering) -> RequestBuffering {
+        match self.plan.and_then(|plan| plan.mirroring()) {
+            Some((mirror, _)) if mirror.body => RequestBuffering::All,
+            _ => own,
+        }
+    }
+
+    /// Sends a copy of the request, if there is room for it.
+    pub(super) fn send_copy(&self) {
+        let Some((mirror, forwarding)) = self.plan.and_then(|plan| plan.mirroring()) else { return };
+        match self.copy(mirror, &forwarding) {
+            Some(copy) => drop(tokio::task::spawn_local(send(copy))),
+            None => self.facts.shard.metrics.borrow_mut().upstream.copies_dropped += 1,
+        }
+    }
+
+    fn copy(&self, mirror: &Mirror, forwarding: &Forwarding<'_>) -> Option<RequestCopy> {
+        let (shard, live) = (&self.facts.shard, self.live);
+        let has_body = mirror.body && !matches!(self.client.framing(), Framing::None | Framing::UntilClose);
+        let held = if has_body { self.client.held_ahead() } else { 0 };
+        let place = CopyPlace::take(shard, held)?;
+        let body = if has_body { self.client.whole_data()? } else { Vec::new() };
+        let service = shard.upstreams.service(live, forwarding.backend, &shard.rng)?;
+        let tls = service.with_backend(|backend| forwarding.tls(backend));
+        let way = shard.upstreams.ways.find(live, UpstreamVersion::Http1, tls).ok()?;
+        let mut target = Vec::new();
+        self.expand_template(Serves::Request, &mirror.target, &mut target).ok()?;
+        let (received, plan) = (self.client.head()?, self.plan.as_ref()?);
+        let mut head = Vec::new();
+        let written = service.with_backend(|backend| {
+            let scratch = &self.scratch.decision;
+            let mut request = UpstreamRequest::new(live, received, plan, forwarding, backend, scratch);
+            request.turn_into_copy(&target, has_body.then_some(body.len() as u64));
+            write_http1_request(&request, &mut head, &mut OfExchange(self, Serves::Request))
+        });
+        written.ok()?;
+        let connect_timeout = forwarding.rule.policy.connect_timeout;
+        Some(RequestCopy { place, head, body, service, way, connect_timeout })
+    }
+}
+
+/// Sends a copy, and drops the answer.
+async fn send(copy: RequestCopy) {
+    let sent = deliver(&copy).await.is_some();
+    let counts = &mut copy.place.shard.metrics.borrow_mut().upstream;
+    if sent {
+        counts.copied += 1;
+    } else {
+        counts.copies_failed += 1;
+    }
+}
+
+/// Sends a copy; `None` if no answer to it begins.
+async fn deliver(copy: &RequestCopy) -> Option<()> {
+    let RequestCopy { place, service, way, .. } = copy;
+    let (shard, begun) = (&place.shard, Instant::now());
+    let deadline = Deadline::of_task(shard.timers.clone()).await;
+    let end = shard.timers.after(MIRROR_TIME);
+    let pick = service.pick(|_| Ask { session: None, hash_key: &[], tried: &[], ejected: &[], now: begun })?;
+    let _counted = service.begin(&pick);
+    let opened =
+        connect::open_way(shard, &deadline, service, way, pick.endpoint, copy.connect_timeout.min(MIRROR_TIME)).await;
+    deadline.set(end);
+    let answered = match opened {
+        Ok(mut stream) => {
+            let mut answered = false;
+            // It counts as sent even if the rest of the answer is late.
+            let _ = within(&deadline, converse(&mut stream, copy, &mut answered)).await;
+            answered
+        }
+        Err(_) => false,
+    };
+    let outcome = if answered { TryOutcome::Answered(begun.elapsed()) } else { TryOutcome::Failed };
+    service.done(&pick, outcome, Instant::now());
+    answered.then_some(())
+}
+
+async fn converse(stream: &mut Upstream, copy: &RequestCopy, answered: &mut bool) -> io::Result<()> {
+    for mut rest in [&copy.head[..], &copy.body[..]] {
+        while !rest.is_empty() {
+            let written = poll_fn(|cx| stream.poll_write_from(cx, &[IoSlice::new(rest)])).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            rest = &rest[written..];
+        }
+    }
+    poll_fn(|cx| stream.poll_flush_all(cx)).await?;
+    let (mut room, mut dropped) = (vec![0; STEP], 0);
+    loop {
+        let read = poll_fn(|cx| stream.poll_read_into(cx, &mut room)).await?;
+        *answered |= read > 0;
+        dropped += read as u64;
+        if read == 0 || dropped > DISCARDED_BODY {
+            return Ok(());
+        }
+    }
+}

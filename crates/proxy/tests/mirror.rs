@@ -1,0 +1,149 @@
+//! Copies of requests for a second destination.
+
+mod support;
+
+use std::num::NonZeroUsize;
+
+use fairway_model::{Filter, Forward, ForwardPolicy, Mirror, Resource, Template};
+use fairway_proxy::ProxyConfig;
+use fairway_testkit::{Client, Fault, Origin, Reply, eventually};
+use support::http2::H2;
+use support::{HOST, TestProxy, backend, filtered, forward, host, route};
+
+fn mirrored(web: &Origin, copies: &Origin, body: bool) -> Vec<Resource> {
+    let upstream_host = Some(Template::parse("copies.example"));
+    let mirror = Mirror {
+        forward: Forward {
+            backends: "default/copies:80".into(),
+            fallback: None,
+            session_cookie_path: None,
+            policy: ForwardPolicy { upstream_host, ..ForwardPolicy::default() }.into(),
+        },
+        target: Template::parse("/copy$request_uri"),
+        body,
+    };
+    let filters = vec![Filter::Mirror(Box::new(mirror))];
+    let mut resources = backend("web", &[web.address()]);
+    resources.extend(backend("copies", &[copies.address()]));
+    resources.push(host(HOST, vec![filtered(route("/", forward("web", ForwardPolicy::default())), filters)]));
+    resources
+}
+
+/// One worker, and a page with its counters.
+fn start(resources: Vec<Resource>) -> TestProxy {
+    let admin = Some(([127, 0, 0, 1], 0).into());
+    TestProxy::start_with(resources, ProxyConfig { workers: NonZeroUsize::new(1), admin, ..support::config() })
+}
+
+/// Waits until a counter has a value.
+async fn counts(proxy: &TestProxy, name: &str, value: usize) {
+    let admin = proxy.proxy.admin_address().expect("an admin listener");
+    let (start, end) = (format!("fairway_mirror_{name}_total"), format!(" {value}"));
+    Box::pin(eventually("the counter", || {
+        Box::pin(async {
+            let text = Client::connect(admin).await.get("a", "/metrics").await.text();
+            let found: Vec<String> = text.lines().filter(|line| line.starts_with(&start)).map(str::to_owned).collect();
+            if found.iter().any(|line| line.ends_with(&end)) { Ok(()) } else { Err(found.join(" ")) }
+        })
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_copy_has_all_of_the_request() {
+    let (web, copies) = (Origin::start("web"), Origin::new("copies").reply(Reply::status(500)).start());
+    let proxy = start(mirrored(&web, &copies, true));
+    let mut client = proxy.connect().await;
+    assert_eq!(
+        client
+            .request(
+                "PUT",
+                "/a?b=c",
+                &[("Host", HOST), ("X-Own", "1"), ("Connection", "X-Hop"), ("X-Hop", "1")],
+                b"body"
+            )
+            .await
+            .status,
+        200
+    );
+    let seen = copies.next_request().await;
+    assert_eq!(seen.head.start, "PUT /copy/a?b=c HTTP/1.1");
+    assert_eq!(
+        (seen.header("host"), seen.header("x-own"), seen.header("x-hop")),
+        (Some("copies.example"), Some("1"), None)
+    );
+    assert_eq!((seen.header("content-length"), seen.header("connection")), (Some("4"), Some("close")));
+    assert_eq!(seen.body, b"body");
+    assert_eq!(web.next_request().await.body, b"body");
+
+    client
+        .send(format!(
+            "POST /chunks HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n"
+        ))
+        .await;
+    assert_eq!(client.read_response().await.status, 200);
+    let seen = copies.next_request().await;
+    assert_eq!(
+        (seen.header("content-length"), seen.header("transfer-encoding"), &*seen.body),
+        (Some("3"), None, &b"abc"[..])
+    );
+
+    assert_eq!(client.get(HOST, "/").await.status, 200);
+    assert_eq!(copies.next_request().await.header("content-length"), None);
+    assert_eq!(H2::connect(proxy.http).await.post("/frames", "abcd").await.status, 200);
+    let seen = copies.next_request().await;
+    assert_eq!((&*seen.head.start, &*seen.body), ("POST /copy/frames HTTP/1.1", &b"abcd"[..]));
+    counts(&proxy, "requests", 4).await;
+}
+
+#[tokio::test]
+async fn a_copy_without_a_body_says_so() {
+    let (web, copies) = (Origin::start("web"), Origin::start("copies"));
+    let proxy = start(mirrored(&web, &copies, false));
+    assert_eq!(proxy.connect().await.request("PUT", "/", &[("Host", HOST)], b"body").await.status, 200);
+    let seen = copies.next_request().await;
+    assert_eq!(
+        (&*seen.head.start, seen.header("content-length"), &*seen.body),
+        ("PUT /copy/ HTTP/1.1", None, &b""[..])
+    );
+    assert_eq!(web.next_request().await.body, b"body");
+}
+
+#[tokio::test]
+async fn nothing_that_becomes_of_a_copy_concerns_the_request() {
+    for copies in [
+        Origin::new("refuses").fault(Fault::Refuse).start(),
+        Origin::new("garbage").reply(Reply::garbage()).start(),
+        Origin::new("resets").reply(Reply::nothing().then_reset()).start(),
+        Origin::new("long").reply(Reply::ok().body(vec![b'x'; 1 << 20])).start(),
+    ] {
+        let web = Origin::start("web");
+        let proxy = start(mirrored(&web, &copies, true));
+        let mut client = proxy.connect().await;
+        for _ in 0..3 {
+            assert_eq!(client.request("POST", "/", &[("Host", HOST)], b"body").await.status, 200);
+        }
+        assert_eq!(web.connections(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_destination_that_stalls_holds_a_bounded_number_of_copies() {
+    let (web, copies) = (Origin::start("web"), Origin::new("copies").fault(Fault::Silent).start());
+    let proxy = start(mirrored(&web, &copies, true));
+    let mut client = proxy.connect().await;
+    for _ in 0..200 {
+        assert_eq!(client.request("POST", "/", &[("Host", HOST)], b"body").await.status, 200);
+    }
+    counts(&proxy, "dropped", 200 - 128).await;
+    // A body that is too long for a copy passes all the same.
+    let long = vec![b'x'; 9 << 20];
+    let policy = ForwardPolicy { max_body: fairway_model::ByteLimit::NONE, ..ForwardPolicy::default() };
+    let mut resources = mirrored(&web, &copies, true);
+    let Some(Resource::Host(last)) = resources.pop() else { panic!("the host is last") };
+    let filters = last.routes()[0].filters.clone();
+    resources.push(host(HOST, vec![filtered(route("/", forward("web", policy)), filters)]));
+    proxy.publish(resources).await;
+    assert_eq!(client.request("POST", "/", &[("Host", HOST)], &long).await.status, 200);
+    counts(&proxy, "dropped", 200 - 128 + 1).await;
+}
