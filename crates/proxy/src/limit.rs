@@ -184,6 +184,8 @@ fairway_model::limits! {
             PASSWORD: usize = 1024, Bytes, "401.", "`unauthenticated`";
             /// Passwords that wait to be checked.
             PASSWORD_QUEUE: usize = 64, Count, "500.", "`authentication`";
+            /// Those of one client, or IPv6 network of 64 bits, that wait or are being checked: one that guesses doesn't keep the others out.
+            PASSWORD_SHARE: usize = 16, Count, "500.", "`authentication`";
             /// Threads that check passwords.
             PASSWORD_THREADS: usize = 2, Count, "Others wait.", "";
             /// Passwords that a worker remembers as right.

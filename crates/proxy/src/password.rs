@@ -4,9 +4,11 @@
 //! Anything that can't be checked is wrong: an unknown kind of hash, a password that is too long, a queue that is full.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -17,7 +19,8 @@ use fairway_model::{BasicAuth, ConfiguredName, Fields, KnownField};
 use md5::{Digest, Md5};
 use tokio::sync::oneshot;
 
-use crate::limit::{PASSWORD, PASSWORD_QUEUE, PASSWORD_THREADS, PASSWORDS_KNOWN};
+use crate::ledger::CountedClient;
+use crate::limit::{PASSWORD, PASSWORD_QUEUE, PASSWORD_SHARE, PASSWORD_THREADS, PASSWORDS_KNOWN};
 
 /// What one worker knows to be right.
 #[derive(Debug)]
@@ -36,8 +39,8 @@ impl Default for Passwords {
 }
 
 impl Passwords {
-    /// Whether a password has this hash. `None` if too many others are being checked.
-    pub(crate) async fn check(&self, hash: &Arc<str>, password: &[u8]) -> Option<bool> {
+    /// Whether a password has this hash. `None` if too many others are being checked, or too many of this client.
+    pub(crate) async fn check(&self, client: IpAddr, hash: &Arc<str>, password: &[u8]) -> Option<bool> {
         if password.len() > PASSWORD {
             return Some(false);
         }
@@ -54,8 +57,9 @@ impl Passwords {
         if tag.is_some_and(|tag| self.known.borrow().contains(&tag)) {
             return Some(true);
         }
+        let share = Share::take(client.into())?;
         let (answer, answered) = oneshot::channel();
-        queue().try_send(Job { hash: hash.clone(), password: password.into(), answer }).ok()?;
+        queue().try_send(Job { hash: hash.clone(), password: password.into(), answer, _share: share }).ok()?;
         let right = answered.await.unwrap_or(false);
         if let (true, Some(tag)) = (right, tag) {
             let mut known = self.known.borrow_mut();
@@ -89,6 +93,37 @@ struct Job {
     hash: Arc<str>,
     password: Box<[u8]>,
     answer: oneshot::Sender<bool>,
+    /// Held until it is checked, also for a client that has gone: its passwords are in the queue all the same.
+    _share: Share,
+}
+
+/// One of the passwords of a client that wait or are being checked. All workers count them together, as the queue is that of all.
+struct Share(CountedClient);
+
+/// The passwords of each client; no more clients than the queue has places.
+static SHARES: LazyLock<Mutex<HashMap<CountedClient, usize>>> = LazyLock::new(Mutex::default);
+
+impl Share {
+    fn take(client: CountedClient) -> Option<Self> {
+        let mut shares = SHARES.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = shares.entry(client).or_default();
+        (*held < PASSWORD_SHARE).then(|| {
+            *held += 1;
+            Self(client)
+        })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut shares = SHARES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut held) = shares.entry(self.0) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+    }
 }
 
 /// The way to the threads, which are started for the first password.
@@ -254,11 +289,25 @@ mod tests {
     async fn what_was_right_is_known_and_a_password_that_is_too_long_is_not_checked() {
         let passwords = Passwords::default();
         let hash: Arc<str> = "{PLAIN}a".into();
-        assert_eq!(passwords.check(&hash, b"b").await, Some(false));
+        let client = IpAddr::from([192, 0, 2, 1]);
+        assert_eq!(passwords.check(client, &hash, b"b").await, Some(false));
         assert!(passwords.known.borrow().is_empty());
-        assert_eq!(passwords.check(&hash, b"a").await, Some(true));
+        assert_eq!(passwords.check(client, &hash, b"a").await, Some(true));
         assert_eq!(passwords.known.borrow().len(), 1);
-        assert_eq!(passwords.check(&"{PLAIN}b".into(), b"a").await, Some(false));
-        assert_eq!(passwords.check(&hash, &[b'a'; PASSWORD + 1]).await, Some(false));
+        assert_eq!(passwords.check(client, &"{PLAIN}b".into(), b"a").await, Some(false));
+        assert_eq!(passwords.check(client, &hash, &[b'a'; PASSWORD + 1]).await, Some(false));
+    }
+
+    #[test]
+    fn a_client_has_a_share_of_the_queue() {
+        let of = |text: &str| CountedClient::from(text.parse::<IpAddr>().expect("an address"));
+        let mut shares: Vec<Share> =
+            (0..PASSWORD_SHARE).map(|_| Share::take(of("2001:db8::1")).expect("a share")).collect();
+        assert!(Share::take(of("2001:db8::2")).is_none(), "the same network");
+        assert!(Share::take(of("2001:db8:0:1::1")).is_some() && Share::take(of("198.51.100.7")).is_some());
+        shares.pop();
+        assert!(Share::take(of("2001:db8::2")).is_some());
+        drop(shares);
+        assert!(SHARES.lock().expect("no panic").keys().all(|client| *client != of("2001:db8::1")), "nothing is left");
     }
 }

@@ -57,11 +57,12 @@ impl<'a> Exchange<'a> {
     async fn check_password(&mut self, auth: &BasicAuth) -> AuthAnswer {
         let head = self.client.head();
         let given = head.and_then(|head| credentials(FieldsView { fields: head.parsed.fields(), bytes: head.bytes }));
+        let client = self.scratch.decision.client.address();
         let right = match given {
             None => Some(false),
             Some((user, password)) => match (auth.users.hash_of(&user), auth.users.any_hash()) {
-                (Some(hash), _) => self.facts.shard.passwords.check(hash, &password).await,
-                (None, Some(decoy)) => self.facts.shard.passwords.check(decoy, &password).await.map(|_| false),
+                (Some(hash), _) => self.facts.shard.passwords.check(client, hash, &password).await,
+                (None, Some(decoy)) => self.facts.shard.passwords.check(client, decoy, &password).await.map(|_| false),
                 (None, None) => Some(false),
             },
         };
