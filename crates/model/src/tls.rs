@@ -1,11 +1,13 @@
 //! TLS on connections of clients: what holds for all hosts.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{PrivateKey, TlsVersions};
 
 /// TLS on connections of clients.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct TlsSettings {
     /// Allowed versions (`ssl-protocols`).
     pub versions: TlsVersions,
@@ -13,6 +15,9 @@ pub struct TlsSettings {
     pub ciphers: Vec<TlsCipher>,
     /// Groups for the key exchange, most preferred first; none for all of them (`ssl-ecdh-curve`).
     pub groups: Vec<KeyGroup>,
+    /// How long sessions are remembered; `None` for not at all (`ssl-session-cache`, `ssl-session-timeout`).
+    #[serde(default = "TlsSettings::usually", skip_serializing_if = "TlsSettings::is_usual")]
+    pub remembered: Option<Duration>,
     /// Whether sessions are kept by the clients themselves, in encrypted tickets (`ssl-session-tickets`).
     pub tickets: bool,
     /// The key of the tickets, for all replicas alike (`ssl-session-ticket-key`); `None` for one that the proxy makes.
@@ -20,6 +25,32 @@ pub struct TlsSettings {
     pub ticket_key: Option<TicketKey>,
     /// Whether a handshake that names no host of ours is refused (`ssl-reject-handshake`).
     pub reject_unknown_names: bool,
+}
+
+impl TlsSettings {
+    /// Ten minutes, as in nginx.
+    #[expect(clippy::unnecessary_wraps, reason = "the value of a field")]
+    const fn usually() -> Option<Duration> {
+        Some(Duration::from_secs(600))
+    }
+
+    fn is_usual(remembered: &Option<Duration>) -> bool {
+        *remembered == Self::usually()
+    }
+}
+
+impl Default for TlsSettings {
+    fn default() -> Self {
+        Self {
+            versions: TlsVersions::default(),
+            ciphers: Vec::new(),
+            groups: Vec::new(),
+            remembered: Self::usually(),
+            tickets: false,
+            ticket_key: None,
+            reject_unknown_names: false,
+        }
+    }
 }
 
 /// A secret that the key of session tickets is derived from: 48 or 80 random bytes, of which the first 16 name the key.

@@ -17,29 +17,42 @@ use crate::limit::TICKET_LIFETIME;
 pub(super) struct ScopedSessions {
     pub(super) scope: [u8; 8],
     pub(super) sessions: Arc<dyn StoresServerSessions>,
+    /// Seconds for which a session is remembered; `None` for not at all.
+    pub(super) lifetime: Option<u64>,
 }
 
 impl ScopedSessions {
     fn scoped(&self, key: &[u8]) -> Vec<u8> {
         [&self.scope, key].concat()
     }
+
+    fn put_at(&self, now: u64, key: &[u8], value: &[u8]) -> bool {
+        self.lifetime.is_some() && self.sessions.put(self.scoped(key), [&now.to_be_bytes(), value].concat())
+    }
+
+    /// What is in the store, unless it is too old.
+    fn current(&self, now: u64, stored: &[u8]) -> Option<Vec<u8>> {
+        let (since, value) = stored.split_first_chunk::<ISSUED>()?;
+        let age = now.saturating_sub(u64::from_be_bytes(*since));
+        (age <= self.lifetime?).then(|| value.to_vec())
+    }
 }
 
 impl StoresServerSessions for ScopedSessions {
     fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
-        self.sessions.put(self.scoped(&key), value)
+        self.put_at(now(), &key, &value)
     }
 
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.sessions.get(&self.scoped(key))
+        self.current(now(), &self.sessions.get(&self.scoped(key))?)
     }
 
     fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.sessions.take(&self.scoped(key))
+        self.current(now(), &self.sessions.take(&self.scoped(key))?)
     }
 
     fn can_cache(&self) -> bool {
-        self.sessions.can_cache()
+        self.lifetime.is_some() && self.sessions.can_cache()
     }
 }
 
@@ -191,5 +204,24 @@ mod tests {
         assert!(tickets.decrypt_at(1000 + lifetime, &ticket).is_some());
         assert!(tickets.decrypt_at(1001 + lifetime, &ticket).is_none());
         assert!(tickets.decrypt_at(990, &ticket).is_some(), "another clock");
+    }
+
+    #[test]
+    fn a_session_is_remembered_for_its_time() {
+        let sessions = |lifetime| ScopedSessions {
+            scope: [1; 8],
+            sessions: rustls::server::ServerSessionMemoryCache::new(10),
+            lifetime,
+        };
+        let lasting = sessions(Some(600));
+        assert!(lasting.can_cache() && lasting.put_at(1000, b"key", b"session"));
+        let stored = lasting.sessions.get(&lasting.scoped(b"key")).unwrap();
+        assert_eq!(lasting.current(1600, &stored).as_deref(), Some(&b"session"[..]));
+        assert_eq!(lasting.current(1601, &stored), None);
+        assert!(lasting.put(b"other".to_vec(), b"session".to_vec()) && lasting.get(b"other").is_some());
+        assert!(lasting.take(b"other").is_some() && lasting.get(b"other").is_none());
+        let forgetful = sessions(None);
+        assert!(!forgetful.can_cache() && !forgetful.put(b"key".to_vec(), b"session".to_vec()));
+        assert_eq!(forgetful.get(b"key"), None);
     }
 }

@@ -192,7 +192,8 @@ impl Certificates {
         let mut config = builder.with_cert_resolver(resolver);
         // What was agreed on where other certificates, or none, were asked for is not resumed.
         let scope = self.scopes.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-        config.session_storage = Arc::new(ScopedSessions { scope, sessions: self.sessions.clone() });
+        let (sessions, lifetime) = (self.sessions.clone(), settings.remembered.map(|time| time.as_secs()));
+        config.session_storage = Arc::new(ScopedSessions { scope, sessions, lifetime });
         let tickets = || match &settings.ticket_key {
             Some(key) => {
                 let tickets: Arc<dyn ProducesTickets> = Arc::new(SharedTickets::new(key)?);

@@ -410,6 +410,10 @@ configmap! {
             [Differs("X25519MLKEM768, X25519, prime256v1 and secp384r1 only; any other name is reported and left out")], same if KeySpec::is_neutral;
         /// Refuses handshakes that name no host of an Ingress, or none at all; they get the default certificate otherwise.
         "ssl-reject-handshake" => ssl_reject_handshake: bool = "false";
+        /// Remembers sessions, so that clients can resume them. All workers do so together.
+        "ssl-session-cache" => ssl_session_cache: bool = "true";
+        /// How long a session is remembered.
+        "ssl-session-timeout" => ssl_session_timeout: NginxTime = "10m", [Differs("tickets of ssl-session-tickets are accepted for 12 hours")];
         /// Keeps sessions with the clients, in tickets whose key is the same for all workers and changes every six hours, unless it is set.
         "ssl-session-tickets" => ssl_session_tickets: bool = "false",
             [Differs("without ssl-session-ticket-key a ticket works with the replica that issued it, and its key changes by itself")], same if KeySpec::is_neutral;

@@ -117,6 +117,7 @@ pub(crate) fn settings(
             versions: config.ssl_protocols.0,
             ciphers: config.ssl_ciphers.ciphers.clone(),
             groups: config.ssl_ecdh_curve.groups.clone(),
+            remembered: config.ssl_session_cache.then_some(config.ssl_session_timeout.0),
             tickets: config.ssl_session_tickets,
             ticket_key: config.ssl_session_ticket_key.0.clone(),
             reject_unknown_names: config.ssl_reject_handshake,

@@ -137,7 +137,7 @@ fn verdicts_become_diagnostics() {
     let reasons =
         |data: &[(&str, &str)]| read(data).1.iter().map(|found| (found.severity, found.reason)).collect::<Vec<_>>();
     assert_eq!(reasons(&[("main-snippet", "x")]), [(Severity::Error, Reason::RefusedConfiguration)]);
-    assert_eq!(reasons(&[("enable-syslog", "true")]), [(Severity::Warning, Reason::UnsupportedConfiguration)]);
+    assert_eq!(reasons(&[("enable-syslog", "true")]), [(Severity::Error, Reason::RefusedConfiguration)]);
     assert_eq!(reasons(&[("enable-syslog", "")]), []);
     assert_eq!(reasons(&[("reuse-port", "true")]), [(Severity::Info, Reason::IneffectiveConfiguration)]);
 }

@@ -19,7 +19,10 @@ const GONE: Verdict = Harmless("ingress-nginx documents it and doesn't know it a
 const LOG_FILE: Verdict = Harmless("logs go to standard output and standard error");
 const GEO: Verdict = NotYet("there are no geographic variables yet; they are empty");
 const TRACING: Verdict = NotYet("tracing isn't built yet");
-const SYSLOG: Verdict = NotYet("logs go to standard output and standard error only");
+const SYSLOG: Verdict = Refused {
+    reason: "logs go to standard output and standard error",
+    instead: "a collector that reads the logs of containers and sends them on to syslog",
+};
 
 /// A row is `"key" = "default": verdict`, and `restricts` where the key keeps requests out.
 macro_rules! unbuilt {
@@ -57,13 +60,16 @@ unbuilt! {
     /// Content type of Fairway's own responses.
     "default-type" = "text/html": Harmless("each answer of the proxy itself has the type of its body");
     /// Skips IPv6 addresses in DNS.
-    "disable-ipv6-dns" = "": NotYet("both kinds of addresses are looked up");
+    "disable-ipv6-dns" = "": Harmless("IPv6 addresses of a name are used only if it has none of IPv4");
     /// Logs requests that the built-in default backend answers.
     "enable-access-log-for-default-backend" = "false": Harmless("requests that no host takes are always logged");
     /// Writes files asynchronously.
     "enable-aio-write" = "true": NGINX_ONLY;
     /// Logs requests to the authentication service.
-    "enable-auth-access-log" = "false": NotYet("requests to the authentication service aren't logged");
+    "enable-auth-access-log" = "false": Refused {
+        reason: "the access log has one line for each request of a client",
+        instead: "the log of the authentication service, which gets the same X-Request-ID",
+    };
     /// Runs ModSecurity everywhere.
     "enable-modsecurity" = "false": WAF;
     /// Accepts several connections at a time.
@@ -111,9 +117,12 @@ unbuilt! {
     /// Hash tuning.
     "map-hash-bucket-size" = "64": NGINX_ONLY;
     /// Connections of one worker.
-    "max-worker-connections" = "16384": NotYet("a worker takes 16384 clients, or fewer where the limit of open files is low");
+    "max-worker-connections" = "16384": Refused {
+        reason: "a worker takes 16384 clients, or fewer where the limit of open files is low",
+        instead: "the limit of open files of the container; max-connections-per-client limits each client",
+    }; neutral "0";
     /// Open files of one worker.
-    "max-worker-open-files" = "0": NotYet("the limit of the process holds");
+    "max-worker-open-files" = "0": Harmless("the process raises its limit as far as the system allows");
     /// ModSecurity rules.
     "modsecurity-snippet" = "": WAF;
     /// Clients that may read nginx's status page.
@@ -173,12 +182,8 @@ unbuilt! {
         reason: "whoever records early data can send it again",
         instead: "resumed sessions, which save the same computations",
     };
-    /// Caches sessions.
-    "ssl-session-cache" = "true": NotYet("sessions are always remembered");
     /// Size of the session cache.
-    "ssl-session-cache-size" = "10m": NotYet("the number of remembered sessions is fixed");
-    /// How long sessions are cached.
-    "ssl-session-timeout" = "10m": NotYet("the newest sessions are kept, however old");
+    "ssl-session-cache-size" = "10m": Harmless("20480 sessions are remembered, whatever their size; the client of an older one makes a full handshake");
     /// Access log file for TCP and UDP.
     "stream-access-log-path" = "": LOG_FILE;
     /// Raw nginx text.
@@ -200,7 +205,7 @@ unbuilt! {
     /// Hash tuning.
     "variables-hash-max-size" = "2048": NGINX_ONLY;
     /// Binds workers to processors.
-    "worker-cpu-affinity" = "": NotYet("the system decides where workers run");
+    "worker-cpu-affinity" = "": Harmless("the system decides where workers run: which processors a container has may change");
     /// Geographic databases, older.
     "use-geoip" = "": GONE;
     /// OpenTracing.

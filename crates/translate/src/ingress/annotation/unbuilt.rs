@@ -11,7 +11,14 @@ const SNIPPET: Meanwhile = Meanwhile::DenySnippet(Denial::Locations);
 
 const AUTH_KEEPALIVE: Verdict =
     Harmless("connections to the authentication service are always kept, as upstream-keepalive-* of the ConfigMap say");
-const FAST_CGI: Verdict = NotYet("it belongs to the backend protocol FCGI, which isn't built yet");
+const FAST_CGI: Verdict = Refused {
+    reason: "FastCGI is not spoken to backends",
+    instead: "a web server in front of them, and backend-protocol: HTTP",
+};
+const CIPHERS: Verdict = Refused {
+    reason: "one list of cipher suites holds for all hosts, all of which have ECDHE and AES-GCM or ChaCha20",
+    instead: "the key ssl-ciphers of the ConfigMap",
+};
 const TRACING: Verdict = NotYet("tracing isn't built yet");
 const NO_BUFFERS: Verdict =
     Harmless("bodies are streamed with bounded memory, there are no such buffers and no temporary files");
@@ -79,12 +86,14 @@ unbuilt! {
     "fastcgi-params-configmap": "a ConfigMap" [Location, Medium] SERVE, FAST_CGI;
 
     /// Ciphers for TLS to the backend.
-    "proxy-ssl-ciphers": "OpenSSL names of ciphers" [Ingress, Medium] SERVE, NotYet("one set of safe ciphers holds for all backends"),
-        neutral "DEFAULT";
+    "proxy-ssl-ciphers": "OpenSSL names of ciphers" [Ingress, Medium] SERVE, Refused {
+        reason: "one list of cipher suites holds for all backends, all of which have ECDHE and AES-GCM or ChaCha20",
+        instead: "proxy-ssl-protocols: TLSv1.3, where only its suites are wanted",
+    }, neutral "DEFAULT";
     /// Ciphers for clients of the host.
-    "ssl-ciphers": "OpenSSL names of ciphers" [Ingress, Low] SERVE, NotYet("one set of safe ciphers holds for all hosts");
+    "ssl-ciphers": "OpenSSL names of ciphers" [Ingress, Low] SERVE, CIPHERS;
     /// Whether the server's order of ciphers takes precedence.
-    "ssl-prefer-server-ciphers": "`true` or `false`" [Ingress, Low] SERVE, NotYet("one order holds for all hosts"),
+    "ssl-prefer-server-ciphers": "`true` or `false`" [Ingress, Low] SERVE, CIPHERS,
         neutral "true";
 
     /// Logs each rewrite.
