@@ -254,13 +254,24 @@ async fn an_expectation_is_met_here_and_only_when_the_body_is_wanted() {
 
 #[tokio::test]
 async fn interim_responses_pass_and_a_hundred_does_not() {
-    let reply = Reply::ok().interim(100, &[]).interim(103, &[("link", "</style.css>")]).body("x");
+    let reply = Reply::ok().interim(100, &[]).interim(102, &[("link", "</style.css>")]).body("x");
     let origin = Origin::new("a").reply(reply).start();
     let proxy = TestProxy::to(&[&origin]);
     let response = proxy.connect().await.get(HOST, "/").await;
     assert_eq!(response.interim.len(), 1);
     assert_eq!(response.interim[0].headers.get("link"), Some("</style.css>"));
     assert_eq!(response.text(), "x");
+}
+
+#[tokio::test]
+async fn early_hints_reach_browsers_and_no_program_that_may_take_them_for_the_response() {
+    let origin = Origin::new("a").reply(Reply::ok().interim(103, &[("link", "</style.css>")]).body("x")).start();
+    let proxy = TestProxy::to(&[&origin]);
+    for (mode, hints) in [(None, 0), (Some("cors"), 0), (Some("navigate"), 1)] {
+        let fields: Vec<_> = [("host", HOST)].into_iter().chain(mode.map(|mode| ("Sec-Fetch-Mode", mode))).collect();
+        let response = proxy.connect().await.request("GET", "/", &fields, b"").await;
+        assert_eq!((response.status, response.interim.len(), &*response.text()), (200, hints, "x"), "{mode:?}");
+    }
 }
 
 #[tokio::test]

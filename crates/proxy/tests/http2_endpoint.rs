@@ -121,7 +121,8 @@ async fn trailers_and_interim_responses_pass() {
     let mut client = proxy.connect().await;
     client
         .send(format!(
-            "POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nx-sum: 1\r\n\r\n"
+            "POST / HTTP/1.1\r\nHost: {HOST}\r\nSec-Fetch-Mode: navigate\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\
+             x-sum: 1\r\n\r\n"
         ))
         .await;
     let response = client.read_response_to("POST").await;

@@ -168,10 +168,19 @@ impl<'a> Http1Client<'a> {
     pub(crate) fn write_interim(&mut self, response: Spanned<'_, ResponseHead>) {
         let Spanned { parsed, bytes } = response;
         // A 100 was the proxy's to send: the expectation was not forwarded.
-        if parsed.status() == 100 {
+        if parsed.status() == 100 || (parsed.status() == 103 && !self.navigates()) {
             return;
         }
         self.answered |= compose::write_interim(parsed, bytes, self.request.head.version(), &mut self.out.lead);
+    }
+
+    /// Whether a browser asks for a page. Only these act on early hints, and programs may take them for the response, as Python's
+    /// http.client does (RFC 8297 2 and 3 leave them out for such clients).
+    fn navigates(&self) -> bool {
+        let asked = |head: Spanned<'_, RequestHead>| {
+            head.parsed.fields().named(b"sec-fetch-mode", head.bytes).any(|mode| mode == b"navigate")
+        };
+        self.request.head().is_some_and(asked)
     }
 
     /// Writes the head of the response with all edits applied.
