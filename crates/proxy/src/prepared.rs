@@ -52,7 +52,8 @@ impl Prepared {
         let keepalive = &settings.upstream_keepalive;
         let millis = |duration: Duration| duration.as_millis() as u64;
         let log_template = log_format.map_or(&settings.access_log.format, |(template, _)| template);
-        let of_response = |segment: &Segment| matches!(segment, Segment::Variable(Variable::ResponseField(_)));
+        let of_response =
+            |segment: &Segment| matches!(segment, Segment::Variable(Variable::ResponseField(_) | Variable::GrpcStatus));
         Self {
             log_tells_response: log_template.segments().iter().any(of_response),
             log: LogRules::new(&settings.access_log, log_format),

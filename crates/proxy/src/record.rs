@@ -72,6 +72,8 @@ pub struct RequestRecord<'a> {
     pub upstream_fields: Option<Spanned<'a, Fields>>,
     /// The head of the response as it was sent to the client; empty before that.
     pub sent_head: &'a [u8],
+    /// The status of gRPC in the trailers of the response.
+    pub grpc_status: Option<u16>,
 }
 
 /// What a PROXY header said about a connection.

@@ -405,6 +405,7 @@ impl<'a> Rehearsing<'a, '_> {
             variables: self.scratch.variables.as_deref(),
             path: &self.scratch.matched,
             judged_path: None,
+            grpc_status: None,
             user: b"",
             host: self.plan.and_then(|plan| plan.host),
             route: self.plan.and_then(|plan| plan.route),

@@ -17,6 +17,7 @@ use h2::server::Builder;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use support::h2_origin::{Call, H2Origin};
 use support::http2::{END_STREAM, Frames, H2, HEADERS, Whole, body_of, fields, whole};
+use support::log::{Lines, logging};
 use support::{HOST, TestProxy, backend, endpoints, filtered, forward, host, route};
 
 fn policy() -> ForwardPolicy {
@@ -222,4 +223,35 @@ async fn many_calls_at_once_are_served_over_few_connections() {
     for call in calls {
         assert_eq!(call.await.expect("no panic").expect("trailers")["grpc-status"], "0");
     }
+}
+
+#[tokio::test]
+async fn the_log_tells_the_status_of_calls() {
+    let only_trailers = |mut call: Call| async move {
+        call.body().await;
+        if call.request.uri().path() == "/trailers/only" {
+            let mut response = Response::new(());
+            response.headers_mut().insert("grpc-status", HeaderValue::from_static("5"));
+            return call.answer(response, "");
+        }
+        let Ok(mut send) = call.respond.send_response(Response::new(()), false) else { return };
+        let _ = send.send_data(Bytes::from_static(b"x"), false);
+        let status = (HeaderName::from_static("grpc-status"), HeaderValue::from_static("16"));
+        let _ = send.send_trailers(HeaderMap::from_iter([status]));
+    };
+    let origin = H2Origin::start(only_trailers).await;
+    let mut resources = backend("web", &[origin.address]);
+    resources.extend(backend("none", &[]));
+    resources.push(host(
+        HOST,
+        vec![route("/none", forward("none", policy())), route("/trailers", forward("web", policy()))],
+    ));
+    let lines = Lines::default();
+    let proxy = TestProxy::start_with(resources, logging(&lines, "$status $grpc_status"));
+    let client = H2::connect(proxy.http).await;
+    for path in ["/trailers", "/trailers/only", "/none"] {
+        unary(&client, call_of(path, "application/grpc")).await;
+    }
+    client.get("/nowhere").await;
+    assert_eq!(lines.after(4).await, ["200 16", "200 5", "503 14", "404 -"]);
 }

@@ -147,6 +147,7 @@ fn each_variable_has_its_value() {
         ("cookie_c", "1"),
         ("cookie_e", "-"),
         ("unheard_of", "-"),
+        ("grpc_status", "-"),
         ("failure_reason", "-"),
         ("failure_side", "-"),
         ("failure_detail", "-"),

@@ -276,6 +276,10 @@ fn plain(
             }
             out.extend_from_slice(&client.address_text());
         }
+        Variable::GrpcStatus => match record.grpc_status {
+            Some(status) => number(status.into(), out),
+            None => text(sent_field(record.sent_head, b"grpc-status")?, out),
+        },
         Variable::FailureReason => out.extend_from_slice(record.cause?.reason.as_str().as_bytes()),
         Variable::FailureSide => out.extend_from_slice(record.cause?.reason.side().as_str().as_bytes()),
         Variable::FailureDetail => match record.cause?.detail {

@@ -353,6 +353,7 @@ impl<'a> Exchange<'a> {
                 upstream_fields: (!response.bytes.is_empty())
                     .then(|| Spanned { parsed: response.parsed.fields(), bytes: response.bytes }),
                 sent_head: &scratch.sent_head,
+                grpc_status: self.client.grpc_status(),
             })
         };
         let plan = self.plan.as_ref();

@@ -266,6 +266,14 @@ impl<'a> ClientSide<'a> {
         }
     }
 
+    /// The status of gRPC in the trailers of the response. HTTP/1.1 carries no gRPC.
+    pub(super) fn grpc_status(&self) -> Option<u16> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(client) => client.grpc_status(),
+        }
+    }
+
     pub(super) fn write_interim(&mut self, from: &EndpointSide<'_>) {
         client!(self, side => side.write_interim(from.response()));
     }

@@ -26,6 +26,8 @@ pub(super) struct BodySending {
     data: Vec<u8>,
     at: usize,
     trailers: HeaderMap,
+    /// What the trailers say of a call of gRPC.
+    grpc_status: Option<u16>,
     /// Whether nothing follows the data but the trailers.
     ends: bool,
     /// Whether the end was handed over.
@@ -54,6 +56,9 @@ impl BodySending {
                     if let (Ok(name), Ok(value)) =
                         (HeaderName::from_bytes(&input[name]), HeaderValue::from_bytes(&input[value]))
                     {
+                        if name == "grpc-status" {
+                            self.grpc_status = value.to_str().ok().and_then(|text| text.parse().ok());
+                        }
                         // Their number is bounded by the size of a trailer section.
                         self.trailers.append(name, value);
                     }
@@ -65,6 +70,11 @@ impl BodySending {
         }
         self.ends |= from.body.has_ended();
         Ok(())
+    }
+
+    /// The status of gRPC in the trailers, as far as they have come.
+    pub(super) fn grpc_status(&self) -> Option<u16> {
+        self.grpc_status
     }
 
     /// Memory for more data.

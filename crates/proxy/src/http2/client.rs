@@ -221,6 +221,11 @@ impl<'a> Http2Client<'a> {
         self.stream.sent
     }
 
+    /// The status of gRPC in the trailers of the response.
+    pub(crate) fn grpc_status(&self) -> Option<u16> {
+        self.stream.body.grpc_status()
+    }
+
     /// Bytes sent after the head of the response.
     pub(crate) fn body_sent(&self) -> u64 {
         self.stream.sent.saturating_sub(self.stream.sent_head)

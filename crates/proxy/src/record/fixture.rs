@@ -71,6 +71,7 @@ impl Fixture {
             client: &self.client,
             path: b"/rewritten",
             judged_path: None,
+            grpc_status: None,
             user: b"",
             host: Some(&self.host),
             route: self.host.routes().first(),
