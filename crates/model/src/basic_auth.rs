@@ -1,4 +1,4 @@
-//! Basic authentication (RFC 7617): users and the hashes of their passwords. Hashes never appear in a dump, a log line or
+//! Basic authentication (RFC 7617) and Digest (RFC 7616): users and the hashes of their passwords. Hashes never appear in a dump, a log line or
 //! a golden file.
 
 use std::collections::BTreeMap;
@@ -14,6 +14,10 @@ pub struct BasicAuth {
     pub realm: Box<str>,
     /// Who is admitted.
     pub users: Users,
+    /// Whether the password is proved by a digest instead of sent. The hash of a user is then the MD5 of name, realm and password, in
+    /// hexadecimal digits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub digest: bool,
     /// Whether an authentication service that is asked next may admit others too, and does not decide about the users.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub or_service: bool,

@@ -16,6 +16,7 @@ pub mod rehearsal;
 mod buffer;
 mod config;
 mod connection;
+mod digest;
 mod direction;
 mod encode;
 mod error;

@@ -190,6 +190,8 @@ fairway_model::limits! {
             PASSWORD_THREADS: usize = 2, Count, "Others wait.", "";
             /// Passwords that a worker remembers as right.
             PASSWORDS_KNOWN: usize = 4096, Count, "All are forgotten, and checked again.", "";
+            /// How long a nonce of digest authentication is valid.
+            DIGEST_NONCE: Duration = Duration::from_secs(60), Time, "401 with `stale=true`; the client repeats the request by itself.", "`unauthenticated`";
             /// Answers of authentication services that a worker keeps (`auth-cache-key`).
             AUTH_ANSWERS: usize = 16_384, Count, "Those that are out of date are forgotten, then all, and the services are asked again.", "";
             /// Memory for these.

@@ -21,6 +21,7 @@ use fairway_model::{
 
 use crate::access_log::{Format, LogClock};
 use crate::balance::{Ask, cookie};
+use crate::digest::{self, Proof};
 use crate::error::Failure;
 use crate::exchange::{refused, write_http1_answer, write_http1_request};
 use crate::http::{Method, Parsed, RequestHead, Spanned};
@@ -147,6 +148,12 @@ impl Rehearsal {
                     let mut backends = auth.forward.backends.names();
                     let open = backends.next().is_some_and(|backend| facts().is_open(backend));
                     if open { AuthAnswer::Allowed } else { AuthAnswer::Failed }
+                }
+                Wait::Password(auth) if auth.digest => {
+                    let head = &received.head;
+                    let proof = digest::check(auth, head.fields, head.method, head.raw_target);
+                    fields = digest::challenge(auth, proof == Proof::Stale);
+                    if proof == Proof::Right { AuthAnswer::Allowed } else { AuthAnswer::Unauthorized }
                 }
                 Wait::Password(auth) => {
                     let given = credentials(received.head.fields);

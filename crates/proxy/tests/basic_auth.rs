@@ -1,4 +1,4 @@
-//! Basic authentication over real sockets.
+//! Basic and Digest authentication over real sockets.
 
 mod support;
 
@@ -33,6 +33,7 @@ impl Guarded {
             Filter::BasicAuth(Box::new(BasicAuth {
                 realm: "who".into(),
                 users: users.iter().copied().collect(),
+                digest: false,
                 or_service: false,
             }))
         };
@@ -96,4 +97,59 @@ async fn admitted_addresses_need_no_password_and_still_keep_theirs_from_the_back
     let guarded = Guarded::start();
     let response = guarded.get("/local", &[WRONG[0]]).await;
     assert_eq!((response.status, response.echo().header("authorization")), (200, None));
+}
+
+/// The MD5 of `alice:who:secret`, and the digest of a request for it with a nonce.
+fn digest(nonce: &str, uri: &str, method: &str) -> String {
+    use md5::{Digest, Md5};
+    let hex = |text: String| Md5::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let response = hex(format!("{ALICE_HA1}:{nonce}:00000001:abc:auth:{}", hex(format!("{method}:{uri}"))));
+    format!(
+        "Digest username=\"alice\", realm=\"who\", nonce=\"{nonce}\", uri=\"{uri}\", nc=00000001, cnonce=\"abc\", qop=auth, \
+         response=\"{response}\""
+    )
+}
+
+const ALICE_HA1: &str = "76ef9370073d56b65d9966078f9b6bc0";
+
+#[tokio::test]
+async fn a_digest_proves_a_password_for_one_request_target() {
+    let web = Origin::start("web");
+    let auth = BasicAuth {
+        realm: "who".into(),
+        users: [("alice", ALICE_HA1)].into_iter().collect(),
+        digest: true,
+        or_service: false,
+    };
+    let mut resources = backend("web", &[web.address()]);
+    let to = forward("web", ForwardPolicy::default());
+    resources.push(host(HOST, vec![filtered(route("/", to), vec![Filter::BasicAuth(Box::new(auth))])]));
+    let guarded = Guarded { proxy: TestProxy::start(resources), web };
+    let asked = guarded.get("/a?b", &[]).await;
+    let challenge = asked.header("www-authenticate").expect("a challenge").to_owned();
+    assert!(
+        asked.status == 401 && challenge.starts_with("Digest realm=\"who\", qop=\"auth\", algorithm=MD5, nonce="),
+        "{challenge}"
+    );
+    let nonce = challenge.split("nonce=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a nonce");
+    let response = guarded.get("/a?b", &[&digest(nonce, "/a?b", "GET")]).await;
+    assert_eq!((response.status, response.echo().header("authorization")), (200, None));
+    for wrong in [
+        digest(nonce, "/a", "GET"),
+        digest(nonce, "/a?b", "PUT"),
+        digest(nonce, "/a?b", "GET").replace("username=\"alice\"", "username=\"bob\""),
+        digest(nonce, "/a?b", "GET").replace("realm=\"who\"", "realm=\"other\""),
+        ALICE.to_owned(),
+    ] {
+        let response = guarded.get("/a?b", &[&wrong]).await;
+        assert!(
+            response.status == 401 && !response.header("www-authenticate").expect("a challenge").contains("stale"),
+            "{wrong}"
+        );
+    }
+    let response = guarded.get("/a?b", &[&digest("00000000000003e8", "/a?b", "GET")]).await;
+    assert!(
+        response.status == 401 && response.header("www-authenticate").expect("a challenge").ends_with("stale=true")
+    );
+    assert_eq!(guarded.web.requests(), 1);
 }

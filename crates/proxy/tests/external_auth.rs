@@ -439,7 +439,8 @@ async fn what_must_not_be_kept_is_asked_about_again() {
 #[tokio::test]
 async fn a_password_or_the_service_may_be_enough() {
     let users = [("bob", "{PLAIN}b:c")].into_iter().collect();
-    let password = Filter::BasicAuth(Box::new(BasicAuth { realm: "who".into(), users, or_service: true }));
+    let password =
+        Filter::BasicAuth(Box::new(BasicAuth { realm: "who".into(), users, digest: false, or_service: true }));
     let service = Origin::new("auth").reply(Reply::status(403)).start();
     let guarded = guarded_by_one(service, vec![password, filter(auth())]);
     let bob = [("authorization", "Basic Ym9iOmI6Yw==")];

@@ -338,7 +338,11 @@ impl Teller<'_> {
             }
             Filter::BasicAuth(auth) => (
                 "basic_auth",
-                format!("demand the name and password of one of {} users, answer 401 to others", auth.users.len()),
+                format!(
+                    "demand the name and {} of one of {} users, answer 401 to others",
+                    if auth.digest { "a digest of the password" } else { "password" },
+                    auth.users.len()
+                ),
             ),
             Filter::ExternalAuth(auth) => ("external_auth", self.authentication(auth)),
             Filter::Rewrite(rewrite) => {

@@ -14,6 +14,7 @@ use super::tries::{Attempt, Serves};
 use super::{Allowance, Exchange};
 use crate::auth_cache::{AuthKey, KeptAnswer};
 use crate::balance::Ask;
+use crate::digest::{self, Proof};
 use crate::error::{Failure, Side};
 use crate::http::{FieldsView, KnownField, Method};
 use crate::limit::AUTH_TRIES;
@@ -56,6 +57,17 @@ impl<'a> Exchange<'a> {
     /// Whether the request has the name and the password of a user. An unknown user takes as long as a known one.
     async fn check_password(&mut self, auth: &BasicAuth) -> AuthAnswer {
         let head = self.client.head();
+        if auth.digest {
+            let proof = head.map_or(Proof::Wrong, |head| {
+                let view = head.parsed.view(head.bytes);
+                digest::check(auth, view.fields, view.method, view.raw_target)
+            });
+            if proof == Proof::Right {
+                return AuthAnswer::Allowed;
+            }
+            self.scratch.challenge = digest::challenge(auth, proof == Proof::Stale);
+            return AuthAnswer::Unauthorized;
+        }
         let given = head.and_then(|head| credentials(FieldsView { fields: head.parsed.fields(), bytes: head.bytes }));
         let client = self.scratch.decision.client.address();
         let right = match given {

@@ -27,7 +27,9 @@ pub use table::{
 
 use crate::limit;
 use crate::snippet;
-use crate::value::{BackendProtocol, ConnectionHeader, CookieRewrite, RedirectPart, RiskLevel, Size, Switch, Value};
+use crate::value::{
+    AuthType, BackendProtocol, ConnectionHeader, CookieRewrite, RedirectPart, RiskLevel, Size, Switch, Value,
+};
 use crate::verdict::{Verdict, looks_like, same_words};
 
 /// The prefix unless `--annotations-prefix` sets another.
@@ -96,6 +98,7 @@ fn is_same(name: &str, value: &str) -> bool {
             use BackendProtocol::{AutoHttp, Http, Https};
             matches!(BackendProtocol::parse(value), Some(Http | Https | AutoHttp))
         }
+        "auth-type" => AuthType::parse(value) == Some(AuthType::Basic),
         "canary" | "ssl-passthrough" => bool::parse(value) == Some(false),
         "connection-proxy-header" => ConnectionHeader::parse(value) == Some(ConnectionHeader::KeepAlive),
         "proxy-redirect-from" | "proxy-redirect-to" => RedirectPart::parse(value).is_some(),

@@ -1,4 +1,4 @@
-//! Basic authentication, from the annotations `auth-type`, `auth-secret` and `auth-realm`. Without users, the paths are denied.
+//! Basic and Digest authentication, from the annotations `auth-type`, `auth-secret` and `auth-realm`. Without users, the paths are denied.
 
 use std::str;
 
@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 
 use crate::annotation::UserAuthentication;
 use crate::objects::ObjectKey;
-use crate::value::AuthSecretType;
+use crate::value::{AuthSecretType, AuthType};
 
 /// Who is admitted, or why that isn't known.
 pub(crate) type UserAuth = Result<BasicAuth, Box<str>>;
@@ -24,10 +24,21 @@ pub(super) fn build(annotations: &UserAuthentication, key: &ObjectKey, secret: O
     if is_file && secret.data.as_ref().is_none_or(|data| !data.contains_key("auth")) {
         return Err(format!("Secret {namespace}/{name}: expected the key auth").into());
     }
-    let entries = entries(annotations, secret);
-    let users = entries.into_iter().filter(|(_, hash)| is_checkable(hash)).collect();
-    let realm = annotations.realm.as_ref().map_or("", |realm| realm.as_str()).into();
-    let auth = BasicAuth { realm, users, or_service: false };
+    let digest = annotations.kind == Some(AuthType::Digest);
+    let realm = annotations.realm.as_ref().map_or("", |realm| realm.as_str());
+    let users = if digest {
+        let users: Vec<_> = digests(annotations, secret).filter_map(|(user, hash)| Some((user, hash?))).collect();
+        users.iter().map(|(user, hash)| (*user, &**hash)).collect()
+    } else {
+        entries(annotations, secret).into_iter().filter(|(_, hash)| is_checkable(hash)).collect()
+    };
+    let auth = BasicAuth { realm: realm.into(), users, digest, or_service: false };
+    if digest && auth.users.is_empty() {
+        return Err(format!(
+            "Secret {namespace}/{name}: expected users of the realm \"{realm}\", each with its MD5 (user:realm:MD5)"
+        )
+        .into());
+    }
     if auth.users.is_empty() {
         return Err(format!("Secret {namespace}/{name}: expected users with hashes that can be checked").into());
     }
@@ -36,21 +47,46 @@ pub(super) fn build(annotations: &UserAuthentication, key: &ObjectKey, secret: O
 
 /// How many entries have no hash that can be checked.
 pub(super) fn left_out(annotations: &UserAuthentication, secret: Option<&Secret>) -> usize {
+    if annotations.kind == Some(AuthType::Digest) {
+        let all = secret.into_iter().flat_map(|secret| digests(annotations, secret));
+        return all.filter(|(_, hash)| hash.is_none()).count();
+    }
     let entries = secret.into_iter().flat_map(|secret| entries(annotations, secret));
     entries.filter(|(_, hash)| !is_checkable(hash)).count()
 }
 
+/// Users and the MD5 of user, realm and password: lines of an htdigest file, or the keys of the Secret with the rest of such a line. None
+/// for those of other realms.
+fn digests<'a>(
+    annotations: &'a UserAuthentication,
+    secret: &'a Secret,
+) -> impl Iterator<Item = (&'a str, Option<String>)> {
+    let realm = annotations.realm.as_ref().map_or("", |realm| realm.as_str());
+    let of_realm = move |rest: &str| {
+        let (own, hash) = rest.rsplit_once(':')?;
+        let is_md5 = hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (is_md5 && own == realm).then(|| hash.to_ascii_lowercase())
+    };
+    lines(annotations, secret).into_iter().map(move |(user, rest)| (user, of_realm(rest)))
+}
+
 /// Users and hashes: lines of an htpasswd file, or the keys of the Secret.
 fn entries<'a>(annotations: &UserAuthentication, secret: &'a Secret) -> Vec<(&'a str, &'a str)> {
+    let is_map = annotations.secret_type == Some(AuthSecretType::Map);
+    let all = lines(annotations, secret).into_iter();
+    // What follows a second colon of a line is a comment.
+    all.map(|(user, rest)| (user, if is_map { rest } else { rest.split(':').next().unwrap_or_default() })).collect()
+}
+
+/// Users, and what follows them.
+fn lines<'a>(annotations: &UserAuthentication, secret: &'a Secret) -> Vec<(&'a str, &'a str)> {
     let data = secret.data.iter().flatten().filter_map(|(key, value)| Some((&**key, str::from_utf8(&value.0).ok()?)));
     if annotations.secret_type == Some(AuthSecretType::Map) {
         return data.map(|(key, value)| (key, value.trim())).collect();
     }
     let file = data.filter(|(key, _)| *key == "auth").map(|(_, file)| file);
     let lines = file.flat_map(str::lines).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    // What follows a second colon is a comment.
-    let users = lines.filter_map(|line| line.split_once(':'));
-    let mut found: Vec<_> = users.map(|(user, rest)| (user, rest.split(':').next().unwrap_or_default())).collect();
+    let mut found: Vec<_> = lines.filter_map(|line| line.split_once(':')).collect();
     // The first line about a user counts, and the last one here is collected.
     found.reverse();
     found

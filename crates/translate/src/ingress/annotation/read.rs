@@ -10,7 +10,7 @@ use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::limit;
 use crate::report::external_dns;
 use crate::snippet::{self, LocationSnippet};
-use crate::value::{AuthType, AuthUrl, BackendProtocol, ObjectRef, RiskLevel, Switch, Value};
+use crate::value::{AuthUrl, BackendProtocol, ObjectRef, RiskLevel, Switch, Value};
 use crate::verdict::{Verdict, nearest};
 
 /// The annotations of one Ingress, parsed.
@@ -427,14 +427,9 @@ impl Reading<'_> {
         let namespace = &self.annotations.origin().namespace;
         let text =
             secret.as_ref().map(|name| if name.contains('/') { name.clone() } else { format!("{namespace}/{name}") });
-        let (name, value, (reason, expected)) = match (kind, &text) {
-            (AuthType::Digest, _) => {
-                ("auth-type", "digest", (Reason::UnsupportedAnnotation, "digest authentication isn't built"))
-            }
-            (_, None) => {
-                ("auth-type", kind.as_str(), (Reason::AnnotationParsingFailed, "expected auth-secret beside it"))
-            }
-            (_, Some(text)) => match self.reference(text) {
+        let (name, value, (reason, expected)) = match &text {
+            None => ("auth-type", kind.as_str(), (Reason::AnnotationParsingFailed, "expected auth-secret beside it")),
+            Some(text) => match self.reference(text) {
                 Ok(object) => {
                     self.out.user_secret = Some(object);
                     return;

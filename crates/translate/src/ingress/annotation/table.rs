@@ -133,17 +133,17 @@ annotations! {
 }
 
 annotations! {
-    /// Basic authentication, after redirects and address lists. Backends don't get the credentials. Without `auth-type` the others have
+    /// Basic or digest authentication, after redirects and address lists. Backends don't get the credentials. Without `auth-type` the others have
     /// no effect.
     pub struct UserAuthentication {
         /// Demands a name and a password.
         "auth-type" => kind: AuthType [Location, Low, Reject]
-            = Differs("digest isn't built: with it the paths answer 503");
+            = Differs("with digest, a nonce is valid for 60 seconds in the replica that made it, and how often it is used is not checked");
         /// The Secret with the users. While it is missing, has no users, or is in another namespace without
         /// `allow-cross-namespace-resources`, all paths answer 503.
         "auth-secret" => secret: AuthSecret [Location, Medium, Deny]
             = Differs("of the hashes of crypt(3), those of DES and yescrypt match no password, and neither do bcrypt above cost 14 and SHA above 500000 rounds");
-        /// The layout of the Secret: an htpasswd file under the key `auth`, or a key for each user.
+        /// The layout of the Secret: an htpasswd file (htdigest with `digest`) under the key `auth`, or a key for each user.
         "auth-secret-type" => secret_type: AuthSecretType [Location, Low, Reject];
         /// What browsers show to users.
         "auth-realm" => realm: AuthRealm [Location, Medium, Reject];

@@ -1,0 +1,204 @@
+//! Digest authentication (RFC 7616, with MD5 and `qop=auth` as in nginx's module). A nonce is a time and a proof that this process made it, so
+//! none has to be remembered.
+//!
+//! A request takes two hashes of MD5 to check, so it is checked by the worker itself. Anything that isn't understood is wrong.
+
+use std::fmt::Write;
+use std::sync::LazyLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::{hmac, rand};
+use fairway_model::{BasicAuth, ConfiguredName, Fields, KnownField};
+use md5::{Digest, Md5};
+
+use crate::limit::DIGEST_NONCE;
+
+/// The key of the proofs; none if the system has no random numbers, and then no nonce is right.
+static KEY: LazyLock<Option<hmac::Key>> = LazyLock::new(|| {
+    let mut secret = [0; 32];
+    rand::fill(&mut secret).ok().map(|()| hmac::Key::new(hmac::HMAC_SHA256, &secret))
+});
+
+/// What a request proves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Proof {
+    /// That its client knows the password of a user.
+    Right,
+    /// The same, but with a nonce that is too old or not ours. The client repeats it with another, and asks nobody.
+    Stale,
+    /// Nothing.
+    Wrong,
+}
+
+/// What the request `method` for `target` proves.
+pub(crate) fn check<'a>(auth: &BasicAuth, fields: impl Fields<'a>, method: &[u8], target: &[u8]) -> Proof {
+    check_at(now(), auth, fields, method, target)
+}
+
+fn check_at<'a>(now: u64, auth: &BasicAuth, fields: impl Fields<'a>, method: &[u8], target: &[u8]) -> Proof {
+    let mut lines = fields.all(KnownField::Authorization);
+    let (Some(line), None) = (lines.next(), lines.next()) else { return Proof::Wrong };
+    let Some(given) = Given::read(line) else { return Proof::Wrong };
+    if given.realm != *auth.realm || given.uri.as_bytes() != target {
+        return Proof::Wrong;
+    }
+    let known = auth.users.hash_of(&given.username);
+    let hash = known.or_else(|| auth.users.any_hash()).map_or("", |hash| &**hash);
+    let proves = verify_slices_are_equal(given.expected(hash, method).as_bytes(), given.response.as_bytes()).is_ok();
+    match (proves && known.is_some(), is_fresh(now, &given.nonce)) {
+        (true, true) => Proof::Right,
+        (true, false) => Proof::Stale,
+        (false, _) => Proof::Wrong,
+    }
+}
+
+/// What a client without a proof is told.
+pub(crate) fn challenge(auth: &BasicAuth, stale: bool) -> Vec<(ConfiguredName, Box<str>)> {
+    let (nonce, stale) = (nonce(now()), if stale { ", stale=true" } else { "" });
+    let value = format!("Digest realm=\"{}\", qop=\"auth\", algorithm=MD5, nonce=\"{nonce}\"{stale}", auth.realm);
+    ConfiguredName::try_from("WWW-Authenticate").map(|name| vec![(name, value.into())]).unwrap_or_default()
+}
+
+/// The parameters of an Authorization field.
+#[derive(Debug, Default)]
+struct Given {
+    username: String,
+    realm: String,
+    nonce: String,
+    uri: String,
+    response: String,
+    cnonce: String,
+    nc: String,
+    qop: String,
+    algorithm: String,
+}
+
+impl Given {
+    fn read(line: &[u8]) -> Option<Self> {
+        let (scheme, rest) = std::str::from_utf8(line).ok()?.split_at_checked("Digest ".len())?;
+        let mut given = Self::default();
+        let mut rest = Some(rest).filter(|_| scheme.eq_ignore_ascii_case("Digest "))?.trim();
+        while !rest.is_empty() {
+            let (name, after) = rest.split_once('=')?;
+            let (value, after) = value(after.trim_start())?;
+            let place = match name.trim().to_ascii_lowercase().as_str() {
+                "username" => &mut given.username,
+                "realm" => &mut given.realm,
+                "nonce" => &mut given.nonce,
+                "uri" => &mut given.uri,
+                "response" => &mut given.response,
+                "cnonce" => &mut given.cnonce,
+                "nc" => &mut given.nc,
+                "qop" => &mut given.qop,
+                "algorithm" => &mut given.algorithm,
+                _ => &mut String::new(),
+            };
+            // Two of a kind could be understood in two ways.
+            if !place.is_empty() {
+                return None;
+            }
+            *place = value;
+            let after = after.trim_start();
+            rest = if after.is_empty() { after } else { after.strip_prefix(',')?.trim_start() };
+        }
+        let is_md5 = given.algorithm.is_empty() || given.algorithm.eq_ignore_ascii_case("MD5");
+        let counts = given.nc.len() == 8 && given.nc.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (is_md5 && counts && given.qop == "auth" && !given.cnonce.is_empty()).then_some(given)
+    }
+
+    /// The response of a client that knows the password with this hash.
+    fn expected(&self, hash: &str, method: &[u8]) -> String {
+        let of_request = hex(&Md5::new().chain_update(method).chain_update(b":").chain_update(&self.uri).finalize());
+        let text = [hash, &self.nonce, &self.nc, &self.cnonce, &self.qop, &of_request].join(":");
+        hex(&Md5::digest(text))
+    }
+}
+
+/// A value, quoted or not, and what follows it.
+fn value(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let (value, after) = text.split_at(text.find(',').unwrap_or(text.len()));
+        return Some((value.trim_end().to_owned(), after));
+    };
+    let (mut value, mut characters) = (String::new(), quoted.char_indices());
+    loop {
+        match characters.next()? {
+            (at, '"') => return Some((value, &quoted[at + 1..])),
+            (_, '\\') => value.push(characters.next()?.1),
+            (_, other) => value.push(other),
+        }
+    }
+}
+
+fn nonce(time: u64) -> String {
+    let proof = KEY.as_ref().map(|key| hmac::sign(key, &time.to_be_bytes()));
+    format!("{time:016x}{}", proof.map_or_else(String::new, |proof| hex(&proof.as_ref()[..16])))
+}
+
+/// Whether a nonce is ours and not too old.
+fn is_fresh(now: u64, given: &str) -> bool {
+    let time = given.get(..16).and_then(|time| u64::from_str_radix(time, 16).ok());
+    time.is_some_and(|time| {
+        let ours = KEY.is_some() && verify_slices_are_equal(nonce(time).as_bytes(), given.as_bytes()).is_ok();
+        ours && now.saturating_sub(time) <= DIGEST_NONCE.as_secs()
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of RFC 7616 3.9.1, with MD5.
+    #[test]
+    fn the_example_of_the_specification() {
+        let line = br#"Digest username="Mufasa", realm="http-auth@example.org", uri="/dir/index.html", algorithm=MD5,
+            nonce="7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v", nc=00000001, cnonce="f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ",
+            qop=auth, response="8ca523f5e9506fed4657c9700eebdbec", opaque="FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS""#;
+        let line: Vec<u8> = line.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect();
+        let given = Given::read(&line).expect("a digest");
+        let hash = hex(&Md5::digest("Mufasa:http-auth@example.org:Circle of Life"));
+        assert_eq!(given.expected(&hash, b"GET"), given.response);
+        assert_ne!(given.expected(&hash, b"HEAD"), given.response);
+    }
+
+    #[test]
+    fn a_nonce_is_ours_and_lasts_a_while() {
+        let lasts = DIGEST_NONCE.as_secs();
+        let ours = nonce(1000);
+        assert!(is_fresh(1000, &ours) && is_fresh(1000 + lasts, &ours) && !is_fresh(1001 + lasts, &ours));
+        for other in ["", "x", &ours[1..], &ours[..ours.len() - 1], &format!("{ours}0"), &ours.replacen('0', "1", 1)] {
+            assert!(!is_fresh(1000, other), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_proves_nothing() {
+        for line in [
+            "Digest",
+            "Digest x",
+            "Basic YTpi",
+            r#"Digest username="a", username="a", nc=00000001, cnonce="c", qop=auth"#,
+            r#"Digest username="a", nc=1, cnonce="c", qop=auth"#,
+            r#"Digest username="a", nc=00000001, cnonce="c", qop=auth-int"#,
+            r#"Digest username="a", nc=00000001, cnonce="c", qop=auth, algorithm=SHA-256"#,
+            r#"Digest username="a, nc=00000001, cnonce=c, qop=auth"#,
+            r#"Digest username="a" nc=00000001, cnonce="c", qop=auth"#,
+        ] {
+            assert!(Given::read(line.as_bytes()).is_none(), "{line}");
+        }
+        let given = Given::read(br#"digest username="a\"b\\", nc=00000001 , cnonce="c",qop="auth""#).expect("a digest");
+        assert_eq!((&*given.username, &*given.nc, &*given.qop), ("a\"b\\", "00000001", "auth"));
+    }
+}
