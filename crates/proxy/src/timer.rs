@@ -30,6 +30,9 @@ pub(crate) const NEVER: Millis = Millis::MAX;
 pub(crate) struct Timers {
     start: Instant,
     now: Cell<Millis>,
+    /// What tests have added to the real time.
+    #[cfg(test)]
+    ahead: Cell<Millis>,
     table: RefCell<Table>,
     /// Wakes the ticking task when there is something to tick for.
     busy: Notify,
@@ -51,7 +54,14 @@ struct TimerSlot {
 impl Timers {
     /// A clock that starts now.
     pub(crate) fn new() -> Rc<Self> {
-        Rc::new(Self { start: Instant::now(), now: Cell::new(0), table: RefCell::default(), busy: Notify::new() })
+        Rc::new(Self {
+            start: Instant::now(),
+            now: Cell::new(0),
+            #[cfg(test)]
+            ahead: Cell::new(0),
+            table: RefCell::default(),
+            busy: Notify::new(),
+        })
     }
 
     /// The time at the last tick. The clock stands still while there are no connections.
@@ -62,6 +72,8 @@ impl Timers {
     /// Reads the real clock.
     pub(crate) fn refresh(&self) -> Millis {
         let now = Millis::try_from(self.start.elapsed().as_millis()).unwrap_or(NEVER - 1);
+        #[cfg(test)]
+        let now = now + self.ahead.get();
         self.now.set(now);
         now
     }
@@ -106,6 +118,13 @@ impl Timers {
         let deadline = Deadline::of_task(self.clone()).await;
         deadline.set_after(duration);
         within(&deadline, future).await
+    }
+
+    /// Lets time pass at once.
+    #[cfg(test)]
+    pub(crate) fn pass(&self, time: Duration) {
+        self.ahead.set(self.ahead.get() + time.as_millis() as Millis);
+        self.tick();
     }
 
     /// Wakes every task that has a deadline.

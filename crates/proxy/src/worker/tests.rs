@@ -18,6 +18,7 @@ use fairway_testkit::{Client, Origin, Reply, within};
 use tokio::sync::mpsc;
 
 mod cost;
+mod stall;
 
 use super::*;
 use crate::access_log::{LogHandle, LogSink, LogThread};
