@@ -369,6 +369,8 @@ impl Teller<'_> {
     /// Whom a route asks about a request, and what follows from the answer.
     fn authentication(&self, auth: &ExternalAuth) -> String {
         let backend = auth.forward.backends.to_string();
+        // The name of one outside the cluster begins with two slashes.
+        let backend = backend.trim_start_matches('/');
         let denied = match &auth.sign_in {
             Some(sign_in) => format!("401 redirects to {sign_in}"),
             None => "401".to_owned(),

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use fairway_testkit::{Ca, Client};
@@ -20,6 +21,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 /// Runs until the runtime ends.
 pub(super) struct Front {
     address: SocketAddr,
+    connections: Arc<AtomicU64>,
 }
 
 impl Front {
@@ -39,14 +41,23 @@ impl Front {
                 .expect("a certificate");
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
+        let connections = Arc::new(AtomicU64::new(0));
+        let accepted = Arc::clone(&connections);
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                accepted.fetch_add(1, Ordering::SeqCst);
                 // How the connection ended matters only to its peer.
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move { serve(stream, acceptor, origin).await });
             }
         });
-        Self { address }
+        Self { address, connections }
+    }
+
+    /// The number of connections that it has accepted. It has counted a connection before it sends anything on it.
+    pub(super) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::SeqCst)
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -56,26 +67,28 @@ impl Front {
 
 async fn serve(stream: TcpStream, acceptor: TlsAcceptor, origin: SocketAddr) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    // The origin counts connections, so there is one for each of ours.
-    let mut behind = TcpStream::connect(origin).await?;
-    behind.set_nodelay(true)?;
     let mut start = [0; PREFACE.len()];
     let mut length = stream.peek(&mut start).await?;
     while start[..length] == PREFACE[..length] && length > 0 && length < PREFACE.len() {
         length = stream.peek(&mut start).await?;
     }
     if start.starts_with(HANDSHAKE) {
-        let mut stream = acceptor.accept(stream).await?;
+        let stream = acceptor.accept(stream).await?;
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
             return http2(stream, origin).await;
         }
-        copy_bidirectional(&mut stream, &mut behind).await?;
+        relay(stream, origin).await
     } else if start == PREFACE {
-        return http2(stream, origin).await;
+        http2(stream, origin).await
     } else {
-        let mut stream = stream;
-        copy_bidirectional(&mut stream, &mut behind).await?;
+        relay(stream, origin).await
     }
+}
+
+async fn relay(mut stream: impl AsyncRead + AsyncWrite + Unpin, origin: SocketAddr) -> io::Result<()> {
+    let mut behind = TcpStream::connect(origin).await?;
+    behind.set_nodelay(true)?;
+    copy_bidirectional(&mut stream, &mut behind).await?;
     Ok(())
 }
 
