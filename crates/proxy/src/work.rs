@@ -207,6 +207,20 @@ impl Store {
         }
     }
 
+    /// Takes back the memory that a message needed, if the set stays with its connection for requests that are already received: they
+    /// don't inherit memory that nothing counts. Returns whether what is left is at most [`LARGE`].
+    pub(crate) fn recede(&self, work: &mut Work) -> bool {
+        self.shrink(&mut work.from_upstream);
+        let left = work.inbound.used();
+        if left <= ORDINARY {
+            self.shrink(&mut work.inbound);
+        } else if left <= LARGE && work.inbound.size() > LARGE {
+            let memory = self.large.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE]);
+            self.keep(work.inbound.replace_memory(memory));
+        }
+        left <= LARGE
+    }
+
     /// Gives memory to a buffer that has none.
     pub(crate) fn supply(&self, buffer: &mut Buffer) {
         if buffer.size() == 0 {
@@ -246,6 +260,26 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_that_are_already_received_inherit_no_large_memory() {
+        let store = Store::default();
+        for (left, size, fits) in [
+            (1, ORDINARY, true),
+            (ORDINARY, ORDINARY, true),
+            (ORDINARY + 1, LARGE, true),
+            (LARGE, LARGE, true),
+            (LARGE + 1, 4 << 20, false),
+        ] {
+            let mut work = store.lend();
+            work.from_upstream.replace_memory(vec![0; 4 << 20]);
+            work.inbound.replace_memory(vec![0; 4 << 20]);
+            work.inbound.append(&vec![b'x'; left]);
+            assert_eq!(store.recede(&mut work), fits, "{left}");
+            assert_eq!((work.from_upstream.size(), work.inbound.size()), (ORDINARY, size), "{left}");
+            assert_eq!(work.inbound.filled().len(), left);
+        }
+    }
 
     #[test]
     fn sets_come_back_at_their_first_size_and_nothing_is_allocated_twice() {

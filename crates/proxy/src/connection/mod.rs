@@ -158,8 +158,13 @@ impl ClientConnection {
                     work.to_upstream.clear();
                     if work.inbound.is_empty() {
                         self.facts.shard.store.give_back(work);
-                    } else {
+                    } else if self.facts.shard.store.recede(&mut work) {
                         waiting = Some(work);
+                    } else {
+                        // A client must send again what it sent behind a request and got no response to (RFC 9112, 9.3.2).
+                        self.linger(&mut work).await;
+                        self.facts.shard.store.give_back(work);
+                        break;
                     }
                 }
                 After::Close => {
