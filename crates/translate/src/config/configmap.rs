@@ -144,6 +144,15 @@ fn is_read(spec: &KeySpec, value: &str) -> bool {
     snippet::fault(spec.name, value).is_none()
 }
 
+/// Whether an authentication service can be asked with a method, if ingress-nginx knows it.
+fn is_asked(_: &KeySpec, value: &str) -> bool {
+    !matches!(value, "CONNECT" | "TRACE")
+}
+
+fn has_no_variables(_: &KeySpec, value: &str) -> bool {
+    !value.contains('$')
+}
+
 /// Whether a head of this size can be had.
 fn fits(value: &str) -> bool {
     Size::parse(value).is_some_and(|size| (1..=limit::RESPONSE_HEAD).contains(&size.0))
@@ -232,7 +241,8 @@ configmap! {
             [Differs("$host doesn't work in its host, and a value that can't be read guards as well: the paths answer 503")], same if KeySpec::is_neutral,
             else GlobalAuthUrl::Unreadable, "paths that it would guard answer 503";
         /// See the annotation auth-method.
-        "global-auth-method" => global_auth_method: Option<AuthMethod> = "";
+        "global-auth-method" => global_auth_method: Option<AuthMethod> = "",
+            [Differs("the methods CONNECT and TRACE are ignored: the service is asked with GET")], same if is_asked;
         /// See the annotation auth-signin.
         "global-auth-signin" => global_auth_signin: Option<SignInUrl> = "";
         /// See the annotation auth-signin-redirect-param.
@@ -240,7 +250,9 @@ configmap! {
         /// See the annotation auth-response-headers.
         "global-auth-response-headers" => global_auth_response_headers: HeaderNames = "";
         /// See the annotation auth-request-redirect.
-        "global-auth-request-redirect" => global_auth_request_redirect: Option<AuthRedirect> = "";
+        "global-auth-request-redirect" => global_auth_request_redirect: Option<AuthRedirect> = "",
+            [Differs("variables are replaced; ingress-nginx leaves out the whole authentication for a value that has any")],
+            same if has_no_variables;
         /// See the annotation auth-always-set-cookie.
         "global-auth-always-set-cookie" => global_auth_always_set_cookie: bool = "false";
         /// See the annotation auth-cache-key.

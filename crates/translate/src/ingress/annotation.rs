@@ -98,6 +98,8 @@ fn is_same(name: &str, value: &str) -> bool {
             use BackendProtocol::{AutoHttp, Http, Https};
             matches!(BackendProtocol::parse(value), Some(Http | Https | AutoHttp))
         }
+        "auth-method" => !matches!(value, "CONNECT" | "TRACE"),
+        "auth-request-redirect" => !value.contains('$'),
         "auth-type" => AuthType::parse(value) == Some(AuthType::Basic),
         "canary" | "ssl-passthrough" => bool::parse(value) == Some(false),
         "connection-proxy-header" => ConnectionHeader::parse(value) == Some(ConnectionHeader::KeepAlive),

@@ -153,6 +153,10 @@ fn verdicts_follow_the_values() {
         ("proxy-buffer-size", "1m", "same"),
         ("proxy-buffer-size", "2m", "differs"),
         ("proxy-request-buffering", "off", "same"),
+        ("global-auth-method", "POST", "same"),
+        ("global-auth-method", "TRACE", "differs"),
+        ("global-auth-request-redirect", "/in", "same"),
+        ("global-auth-request-redirect", "$request_uri", "differs"),
         ("custom-http-errors", "", "same"),
         ("custom-http-errors", "404", "differs"),
     ] {

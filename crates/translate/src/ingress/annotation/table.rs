@@ -160,7 +160,8 @@ annotations! {
         "auth-url" => url: AuthUrl [Location, High, Deny]
             = Differs("in the host only $host works, for hosts with a single name, of which aliases use the first; a URL without path asks for /");
         /// Method of the request to the service; GET by default.
-        "auth-method" => method: AuthMethod [Location, Low, Deny];
+        "auth-method" => method: AuthMethod [Location, Low, Deny]
+            = Differs("the methods CONNECT and TRACE are refused: all paths of the Ingress answer 503");
         /// The URL to which 401 redirects, with the URL of the request in the parameter `rd` unless it is there.
         "auth-signin" => sign_in: SignInUrl [Location, High, Drop];
         /// The name of that parameter.
@@ -168,7 +169,8 @@ annotations! {
         /// Headers of the service's answer that the backend gets, in place of the client's.
         "auth-response-headers" => response_headers: CopiedFields [Location, Medium, Deny];
         /// Value of X-Auth-Request-Redirect for the service; the target of the request by default.
-        "auth-request-redirect" => request_redirect: AuthRedirect [Location, Medium, Deny];
+        "auth-request-redirect" => request_redirect: AuthRedirect [Location, Medium, Deny]
+            = Differs("variables are replaced; ingress-nginx leaves out the whole authentication for a value that has any");
         /// Keeps answers for requests with the same value of this text, for the same host and path. Answers that set a cookie, or that
         /// Cache-Control forbids to keep, are not kept.
         "auth-cache-key" => cache_key: HashKey [Location, Medium, Drop] = Differs(AUTH_CACHE);

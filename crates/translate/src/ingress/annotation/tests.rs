@@ -500,6 +500,11 @@ fn verdicts_follow_the_values() {
         (&plain, &[("ssl-passthrough", "true")], "harmless"),
         (&passing, &[("ssl-passthrough", "true")], "differs"),
         (&passing, &[("ssl-passthrough", "false")], "same"),
+        (&plain, &[("auth-method", "POST"), ("auth-url", "http://a.example/")], "same"),
+        (&plain, &[("auth-method", "TRACE"), ("auth-url", "http://a.example/")], "differs"),
+        (&plain, &[("auth-method", "CONNECT"), ("auth-url", "http://a.example/")], "differs"),
+        (&plain, &[("auth-request-redirect", "/in"), ("auth-url", "http://a.example/")], "same"),
+        (&plain, &[("auth-request-redirect", "$request_uri"), ("auth-url", "http://a.example/")], "differs"),
         (&plain, &[("auth-tls-pass-certificate-to-upstream", "False")], "harmless"),
         (&plain, &[("auth-tls-verify-depth", "2"), ("auth-tls-secret", "a/ca")], "same"),
     ] {
