@@ -57,7 +57,10 @@ impl Part {
         let Some(own) = &self.header_maps else { return PartHeaders::default() };
         let allowed = &config.global_allowed_response_headers.names;
         PartHeaders {
-            responses: own.responses.as_ref().map(|key| build(key, maps, Some(allowed))),
+            responses: own.responses.as_ref().map(|key| {
+                let built = build(key, maps, Some(allowed));
+                if *key.namespace == *self.origin.namespace { built } else { built.map_err(|_| discreet(key)) }
+            }),
             authentication: own.authentication.as_ref().map(|key| build(key, maps, None)),
         }
     }
@@ -79,6 +82,16 @@ impl Part {
         });
         found.collect()
     }
+}
+
+/// What the owner of an Ingress may learn about a ConfigMap of another namespace: neither its keys nor whether it exists.
+fn discreet(key: &ObjectKey) -> Box<str> {
+    format!(
+        "expected ConfigMap {}/{}, of another namespace, to exist, with names that global-allowed-response-headers of the ConfigMap of \
+         --configmap lists and with values whose variables exist",
+        key.namespace, key.name
+    )
+    .into()
 }
 
 /// The headers of a ConfigMap. Without `allowed`, any name may be set.
