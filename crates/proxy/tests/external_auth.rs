@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessList, Action, AuthCache, AuthCacheRule, BasicAuth, ExternalAuth, FieldEdit, Filter, Forward, ForwardPolicy,
-    NetworkSet, Template, UpstreamTls,
+    AccessList, Action, AfterChange, AuthCache, AuthCacheRule, BasicAuth, ExternalAuth, FieldEdit, Filter, Forward,
+    ForwardPolicy, NetworkSet, PathChange, Snippet, SnippetEdits, SnippetStep, Template, UpstreamTls,
 };
 use fairway_testkit::{Ca, Fault, Gate, Origin, Reply, Request, Response};
 use support::{HOST, TestProxy, backend, endpoints, filtered, forward, host, route};
@@ -73,6 +73,33 @@ impl Guarded {
 
 fn name(name: &str) -> fairway_model::ConfiguredName {
     name.try_into().expect("a name")
+}
+
+#[tokio::test]
+async fn the_service_judges_the_query_that_the_backend_gets() {
+    let change = PathChange {
+        pattern: "^/a".parse().expect("a pattern"),
+        target: Template::parse("/new?role=user"),
+        keeps_query: false,
+        then: AfterChange::Stay,
+    };
+    let snippet = Snippet {
+        of_host: false,
+        methods: Vec::new(),
+        steps: vec![SnippetStep::Rewrite(Box::new(change))],
+        edits: SnippetEdits::default(),
+    };
+    let (service, web) = (Origin::new("auth").reply(Reply::status(202)).start(), Origin::start("web"));
+    let mut resources = backend("web", &[web.address()]);
+    resources.extend(backend("auth", &[service.address()]));
+    let filters = vec![Filter::Snippet(Arc::new(snippet)), filter(auth())];
+    resources.push(host(HOST, vec![filtered(route("/", forward("web", ForwardPolicy::default())), filters)]));
+    let proxy = TestProxy::start(resources);
+    let response = proxy.connect().await.request("GET", "/a?role=admin", &[("host", HOST)], b"").await;
+    assert_eq!((response.status, response.echo().target.as_str()), (200, "/new?role=user"));
+    let asked = service.seen().pop().expect("the service was asked");
+    assert_eq!(asked.header("x-original-url"), Some("http://app.example/new?role=user"));
+    assert_eq!(asked.header("x-auth-request-redirect"), Some("/new?role=user"));
 }
 
 #[tokio::test]

@@ -58,7 +58,11 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         // The path that is matched and forwarded, not the one received: the service must not judge `/public/../admin` by its start.
         let start = value.len();
         value.extend_from_slice(&scratch.target);
-        if let Some(query) = head.query() {
+        let query = match &scratch.query {
+            Some(query) => Some(&query[..]).filter(|query| !query.is_empty()),
+            None => head.query(),
+        };
+        if let Some(query) = query {
             value.push(b'?');
             value.extend_from_slice(query);
         }
