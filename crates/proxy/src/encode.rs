@@ -104,6 +104,11 @@ impl Encoder {
         self
     }
 
+    /// How much of the body to write at once for some `most` bytes of output.
+    pub(crate) fn step(&self, most: usize) -> usize {
+        self.substituter.as_ref().map_or(most, |substituter| substituter.step(most))
+    }
+
     /// Encodes more of the body.
     pub(crate) fn write(&mut self, data: &[u8]) {
         match self.substituter.take() {

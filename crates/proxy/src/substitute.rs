@@ -12,6 +12,8 @@ pub(crate) struct Substituter {
     /// Bytes that a text begins with.
     starts: [bool; 256],
     once: bool,
+    /// How many bytes may take the place of one.
+    growth: usize,
     /// Whether the rest of the body stays.
     done: bool,
     held: Vec<u8>,
@@ -28,7 +30,14 @@ impl Substituter {
                 starts[usize::from(first.to_ascii_uppercase())] = true;
             }
         }
-        Self { pairs, starts, once, done: false, held: Vec::new() }
+        let growth =
+            pairs.iter().map(|(from, to)| to.len().div_ceil(from.len().max(1))).max().unwrap_or_default().max(1);
+        Self { pairs, starts, once, growth, done: false, held: Vec::new() }
+    }
+
+    /// How much of the body to write at once for some `most` bytes of output.
+    pub(crate) fn step(&self, most: usize) -> usize {
+        if self.done { most } else { (most / self.growth).max(1) }
     }
 
     /// Passes more of the body on.
@@ -118,6 +127,18 @@ mod tests {
             substituter.write(piece.as_bytes(), &mut out);
             assert_eq!(out, so_far.as_bytes());
         }
+    }
+
+    #[test]
+    fn a_step_is_short_where_texts_grow() {
+        let with = |to: usize, once| Substituter::new(vec![(b"ab".to_vec(), vec![b'x'; to])], once);
+        assert_eq!(with(2, false).step(16_384), 16_384);
+        assert_eq!(with(0, false).step(16_384), 16_384);
+        assert_eq!(with(8_000, false).step(16_384), 4);
+        assert_eq!(with(1 << 20, false).step(16_384), 1);
+        let mut once = with(8_000, true);
+        once.write(b"ab", &mut Vec::new());
+        assert_eq!(once.step(16_384), 16_384);
     }
 
     proptest! {

@@ -59,7 +59,8 @@ impl<'a> CompressedBody<'a> {
             if is_due && !pour(encoder.output(), self.source.buffer) {
                 return Ok(false);
             }
-            if from.take_data(STEP, |data| encoder.write(data))? {
+            let step = encoder.step(STEP);
+            if from.take_data(step, |data| encoder.write(data))? {
                 *unflushed = true;
             } else if !from.body.has_ended() {
                 return Ok(false);
