@@ -54,6 +54,8 @@ struct Run<'r, 's, 'a, F> {
     variables: Box<Variables>,
     /// Whether a step has changed the path without a choice of the route since.
     changed: bool,
+    /// Whether a step has changed the path at all.
+    rewritten: bool,
 }
 
 enum Flow<'s> {
@@ -81,10 +83,16 @@ pub(super) fn run<'s, 'a, F: Fields<'a>>(
         scratch.variables = Some(variables);
         return Outcome::Next;
     }
-    let mut run = Run { received, limit, scratch, plan, variables, changed: false };
+    let mut run = Run { received, limit, scratch, plan, variables, changed: false, rewritten: false };
     let flow = run.steps(&snippet.steps);
-    let (changed, mut variables) = (run.changed, run.variables);
-    let chooses = matches!(flow, Ok(Flow::Choose)) || changed && matches!(flow, Ok(Flow::Go));
+    let (changed, rewritten, mut variables) = (run.changed, run.rewritten, run.variables);
+    let chooses = match flow {
+        Ok(Flow::Choose) => true,
+        Ok(Flow::Go) if changed => true,
+        // nginx looks for the location after the steps of the server, however they end.
+        Ok(Flow::Go | Flow::End) => snippet.of_host && rewritten,
+        _ => false,
+    };
     variables.changes += u8::from(chooses);
     let outcome = match flow {
         Ok(Flow::Done(step)) => Outcome::Done(step),
@@ -231,6 +239,7 @@ impl<'s, 'a, F: Fields<'a>> Run<'_, 's, 'a, F> {
         if self.scratch.target.len() > self.limit {
             return Err(TooLong.into());
         }
+        self.rewritten = true;
         Ok(match change.then {
             AfterChange::Stay => {
                 self.changed = false;

@@ -69,8 +69,8 @@ fn blocks(value: &str) -> bool {
 const NO_TRANSFORM: &str = "a response with `Cache-Control: no-transform` stays as it is, which nginx ignores";
 
 /// How snippets differ.
-const SNIPPET: &str =
-    "read as data, see [snippets](snippets.md); with a directive outside the set, nothing of the snippet is in force";
+const SNIPPET: &str = "read as data, see [snippets](snippets.md); with a directive outside the set, nothing of the snippet is in force, and paths answer \
+     503 if it may restrict access";
 
 /// What gzip is used for besides `text/html`.
 const GZIP_TYPES: &str = "application/atom+xml application/javascript application/x-javascript application/json application/rss+xml \
@@ -539,6 +539,17 @@ configmap! {
 }
 
 impl GlobalConfig {
+    /// Lets a snippet that can't be read deny; returns whether the key has one that concerns requests.
+    fn close(&mut self, key: &str, text: &str) -> bool {
+        match key {
+            "http-snippet" => self.http_snippet = HttpSnippet::refused(text),
+            "server-snippet" => self.server_snippet = ServerSnippet::refused(text),
+            "location-snippet" => self.location_snippet = LocationSnippet::refused(text),
+            _ => return false,
+        }
+        true
+    }
+
     /// Reads the data of a ConfigMap over the defaults. Everything that is wrong, unknown or not built is reported against
     /// `origin`.
     pub fn read(origin: &Origin, data: &BTreeMap<String, String>, diagnostics: &mut Vec<Diagnostic>) -> Self {
@@ -576,7 +587,12 @@ impl GlobalConfig {
                         continue;
                     }
                     if let Some(fault) = snippet::fault(key, value) {
-                        let message = format!("refused as a whole: {fault}; nothing of it is in force");
+                        let closes = snippet::may_restrict(value) && config.close(key, value);
+                        let then = match closes {
+                            true => "it may restrict access, so all paths of Ingresses answer 503",
+                            false => "nothing of it is in force",
+                        };
+                        let message = format!("refused as a whole: {fault}; {then}");
                         report(Severity::Error, Reason::RefusedConfiguration, key, "", message);
                         continue;
                     }

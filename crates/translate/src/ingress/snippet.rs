@@ -59,6 +59,24 @@ pub fn fault(name: &str, text: &str) -> Option<Fault> {
     read::read(text, Context::of(name)?).err()
 }
 
+/// Whether a text that can't be read may restrict who has access, by the directives that it names.
+pub(crate) fn may_restrict(text: &str) -> bool {
+    [
+        "allow",
+        "deny",
+        "limit_except",
+        "return",
+        "satisfy",
+        "auth_",
+        "valid_referers",
+        "secure_link",
+        "limit_req",
+        "limit_conn",
+    ]
+    .iter()
+    .any(|word| text.contains(word))
+}
+
 /// Whether a text is a snippet, by the name of its annotation or key, and can be read.
 pub fn is_read(name: &str, text: &str) -> bool {
     Context::of(name).is_some_and(|context| read::read(text, context).is_ok())
@@ -97,9 +115,14 @@ macro_rules! snippets {
                 &self.level
             }
 
-            /// Whether it has rules about clients' addresses.
+            /// Whether it may keep a request from the backend.
             pub fn restricts(&self) -> bool {
-                self.level.has_access_rules()
+                self.level.may_refuse()
+            }
+
+            /// Stands for a text that can't be read and [may restrict access](may_restrict).
+            pub(crate) fn refused(text: &str) -> Self {
+                Self { text: text.into(), level: Arc::new(Level { refused: true, ..Level::default() }) }
             }
         }
 

@@ -67,6 +67,13 @@ impl Effect {
         let missing = missing.into_iter().find_map(|(whose, name)| Some((whose, name?)));
         let fault = missing
             .map(|(whose, name)| format!("{whose} uses the variable ${name}, which no snippet in force sets").into());
+        let twice = own.except.is_some() && global.except.is_some();
+        let twice = twice.then(|| {
+            "limit_except stands in the snippet and in location-snippet of the ConfigMap; nginx has one".into()
+        });
+        let unread = level.refused.then(|| {
+            "a snippet of the ConfigMap that may restrict access can't be read, see the findings about the ConfigMap".into()
+        });
         let trusts = config.use_forwarded_headers || config.enable_real_ip;
         let other_field = level
             .real_ip()
@@ -75,7 +82,7 @@ impl Effect {
         let mut filters = Vec::new();
         filters.extend(host.and_then(|host| host.steps.clone()).map(Filter::Snippet));
         filters.extend(level.snippet(false, http.maps()).map(|snippet| Filter::Snippet(Arc::new(snippet))));
-        Some(Box::new(Self { level, filters, fault: fault.or(other_field) }))
+        Some(Box::new(Self { level, filters, fault: unread.or(fault).or(twice).or(other_field) }))
     }
 
     /// The filters, before redirects and checks.

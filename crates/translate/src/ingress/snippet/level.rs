@@ -30,6 +30,8 @@ pub(crate) struct Level {
     pub(super) steps: Vec<LevelStep>,
     /// `allow` and `deny`.
     pub(super) rules: Vec<(bool, NetworkSet)>,
+    /// Whether this stands for a text that can't be read and may restrict access.
+    pub(super) refused: bool,
     /// `limit_except`.
     pub(super) except: Option<MethodRules>,
     pub(super) substitutes: Vec<(Box<str>, Template)>,
@@ -88,6 +90,7 @@ impl Level {
         all.maps.extend_from_slice(&other.maps);
         all.declares.extend(other.declares.iter().cloned());
         all.needs.extend(other.needs.iter().cloned());
+        all.refused |= other.refused;
         all.inherit_settings(other);
         all
     }
@@ -112,6 +115,9 @@ impl Level {
         if all.substitutes.is_empty() {
             all.substitutes.clone_from(&outer.substitutes);
         }
+        // What is inherited has its variables with it.
+        all.needs.extend(outer.needs.iter().cloned());
+        all.refused |= outer.refused;
         all.inherit_settings(outer);
         all
     }
@@ -288,8 +294,10 @@ impl Level {
         self.real_ip.as_deref()
     }
 
-    pub(crate) fn has_access_rules(&self) -> bool {
-        !self.rules.is_empty() || self.except.is_some()
+    /// Whether it may keep a request from the backend: by rules about addresses, or by steps that do more than set variables.
+    pub(crate) fn may_refuse(&self) -> bool {
+        let acts = |step: &LevelStep| !matches!(step, LevelStep::Plain(SnippetStep::Set(..) | SnippetStep::Map(_)));
+        !self.rules.is_empty() || self.except.is_some() || self.steps.iter().any(acts)
     }
 }
 

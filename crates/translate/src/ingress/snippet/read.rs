@@ -729,7 +729,10 @@ impl One<'_> {
         let template = self.template(bare, true)?;
         let words = match then {
             AfterChange::Redirect(status) => format!("redirect paths that match {pattern} with {status} to {target}"),
-            AfterChange::Stay => format!("paths that match {pattern} become {target} for the backend"),
+            // In a server, nginx looks for the location afterwards, whatever the flag.
+            AfterChange::Stay if matches!(self.context, Context::Location | Context::LocationIf) => {
+                format!("paths that match {pattern} become {target} for the backend")
+            }
             _ => format!("paths that match {pattern} become {target}, and the route is chosen again"),
         };
         self.told(words);
@@ -884,6 +887,10 @@ impl One<'_> {
         if from.is_empty() || from.len() > SEARCHED || from.contains('$') {
             let message = format!("expected a text to search for of at most {SEARCHED} bytes, without variables");
             return Err(self.fault(message));
+        }
+        let others: usize = self.level.substitutes.iter().map(|(from, _)| from.len()).sum();
+        if others + from.len() > SEARCHED {
+            return Err(self.fault(format!("expected at most {SEARCHED} bytes of texts to search for in all")));
         }
         let template = self.template(&to, false)?;
         self.told(format!("replace {from:?} in pages by {to:?}"));
