@@ -50,6 +50,20 @@ async fn counts(proxy: &TestProxy, name: &str, value: usize) {
 }
 
 #[tokio::test]
+async fn a_copy_that_comes_back_is_not_copied_again() {
+    let (web, copies) = (Origin::start("web"), Origin::start("copies"));
+    let proxy = start(mirrored(&web, &copies, false));
+    let mut client = proxy.connect().await;
+    assert_eq!(client.get(HOST, "/first").await.status, 200);
+    let copy = copies.next_request().await;
+    let mark = copy.header("fairway-copy").expect("a mark").to_owned();
+    assert_eq!(client.request("GET", "/back", &[("Host", HOST), ("fairway-copy", &mark)], b"").await.status, 200);
+    assert_eq!(client.get(HOST, "/last").await.status, 200);
+    assert_eq!(copies.next_request().await.head.start, "GET /copy/last HTTP/1.1");
+    counts(&proxy, "dropped", 0).await;
+}
+
+#[tokio::test]
 async fn a_copy_has_all_of_the_request() {
     let (web, copies) = (Origin::start("web"), Origin::new("copies").reply(Reply::status(500)).start());
     let proxy = start(mirrored(&web, &copies, true));

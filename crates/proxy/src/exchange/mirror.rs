@@ -16,7 +16,8 @@ use crate::balance::{Ask, TryOutcome};
 use crate::http::Framing;
 use crate::limit::{DISCARDED_BODY, MIRROR_TIME, MIRRORED_BYTES, MIRRORS};
 use crate::message::UpstreamRequest;
-use crate::shard::{Shard, connect};
+use crate::shard::Shard;
+use crate::shard::connect::{self, ConnectError};
 use crate::stream::{ReadInto, Upstream, WriteFrom};
 use crate::timer::{Deadline, within};
 use crate::upstream::{Service, UpstreamVersion, Way};
@@ -24,6 +25,9 @@ use crate::upstream::{Service, UpstreamVersion, Way};
 /// Memory for a read of an answer, which is dropped.
 // No limit: it divides the work into steps.
 const STEP: usize = 4 << 10;
+
+/// Marks a copy, of which no other is made: a target that leads back here would be sent copies of copies without end.
+const MARK: &[u8] = b"fairway-copy";
 
 /// A place among the copies under way of a worker.
 #[derive(Debug)]
@@ -74,6 +78,9 @@ impl Exchange<'_> {
     /// Sends a copy of the request, if there is room for it.
     pub(super) fn send_copy(&self) {
         let Some((mirror, forwarding)) = self.plan.and_then(|plan| plan.mirroring()) else { return };
+        if self.client.head().is_some_and(|head| head.parsed.fields().named(MARK, head.bytes).next().is_some()) {
+            return;
+        }
         match self.copy(mirror, &forwarding) {
             Some(copy) => drop(tokio::task::spawn_local(send(copy))),
             None => self.facts.shard.metrics.borrow_mut().upstream.copies_dropped += 1,
@@ -100,6 +107,11 @@ impl Exchange<'_> {
             write_http1_request(&request, &mut head, &mut OfExchange(self, Serves::Request))
         });
         written.ok()?;
+        // Before the empty line.
+        head.truncate(head.len().checked_sub(2)?);
+        for part in [MARK, b": 1\r\n\r\n"] {
+            head.extend_from_slice(part);
+        }
         let connect_timeout = forwarding.rule.policy.connect_timeout;
         Some(RequestCopy { place, head, body, service, way, connect_timeout })
     }
@@ -127,16 +139,18 @@ async fn deliver(copy: &RequestCopy) -> Option<()> {
     let opened =
         connect::open_way(shard, &deadline, service, way, pick.endpoint, copy.connect_timeout.min(MIRROR_TIME)).await;
     deadline.set(end);
-    let answered = match opened {
+    let outcome = match opened {
         Ok(mut stream) => {
             let mut answered = false;
             // It counts as sent even if the rest of the answer is late.
             let _ = within(&deadline, converse(&mut stream, copy, &mut answered)).await;
-            answered
+            if answered { TryOutcome::Answered(begun.elapsed()) } else { TryOutcome::Failed }
         }
-        Err(_) => false,
+        // Not the endpoint's fault.
+        Err(ConnectError::NoFile | ConnectError::Gone) => TryOutcome::Abandoned,
+        Err(_) => TryOutcome::Failed,
     };
-    let outcome = if answered { TryOutcome::Answered(begun.elapsed()) } else { TryOutcome::Failed };
+    let answered = matches!(outcome, TryOutcome::Answered(_));
     service.done(&pick, outcome, Instant::now());
     answered.then_some(())
 }

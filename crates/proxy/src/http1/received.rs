@@ -176,7 +176,8 @@ impl<'a> ReceivedRequest<'a> {
     /// The data of the body, if all of it is there.
     pub(crate) fn whole_data(&self) -> Option<Vec<u8>> {
         let mut decoder = BodyDecoder::new(self.framing(), ChunkLimits::default());
-        let (mut rest, mut data) = (self.source.buffer.filled(), Vec::new());
+        let mut rest = self.source.buffer.filled();
+        let mut data = Vec::with_capacity(rest.len());
         while !decoder.is_done() {
             let piece = decoder.decode(rest).ok()?;
             match piece.event {
