@@ -196,32 +196,31 @@ impl Snapshot {
     /// The certificate for a TLS server name: that of the host with exactly that name, else of the wildcard host around
     /// it, else the default one. `None` if there is no default or the snapshot doesn't hold it.
     pub fn certificate_for(&self, table: &TableName, server_name: Option<&[u8]>) -> Option<&Arc<Certificate>> {
-        let own = self.tables.get(table).and_then(|own| {
-            let certificate = |host: &Arc<Host>| self.certificates.get(host.certificate()?);
+        let host = self.tables.get(table).and_then(|own| match server_name {
+            Some(name) => self.certified(own, name),
             // The host for any name has a certificate only if a Gateway's listener has no host.
-            let Some(name) = server_name else { return own.any.as_ref().and_then(certificate) };
-            let found = || own.all(name).find_map(|host| Some((host, certificate(host)?)));
-            match own.beneath().and_then(|table| self.tables.get(table)) {
-                None => found().map(|(_, certificate)| certificate),
-                Some(beneath) => {
-                    let other = beneath.all(name).find_map(|host| Some((host, certificate(host)?)));
-                    let both = found().into_iter().chain(other);
-                    both.min_by_key(|(host, _)| host.pattern().by_precision()).map(|(_, certificate)| certificate)
-                }
-            }
+            None => own.any.as_ref(),
         });
+        let own = host.and_then(|host| self.certificates.get(host.certificate()?));
         own.or_else(|| self.certificates.get(self.settings.default_certificate.as_ref()?))
     }
 
     /// The certificate with another kind of key that the same host has beside [its own](Self::certificate_for).
     pub fn alternative_certificate_for(&self, table: &TableName, server_name: &[u8]) -> Option<&Arc<Certificate>> {
-        let has_own = |host: &&Arc<Host>| host.certificate().is_some_and(|name| self.certificates.get(name).is_some());
-        let own = self.tables.get(table)?;
-        let beneath = own.beneath().and_then(|table| self.tables.get(table));
-        let other = beneath.and_then(|table| table.all(server_name).find(has_own));
-        let both = own.all(server_name).find(has_own).into_iter().chain(other);
-        let host = both.min_by_key(|host| host.pattern().by_precision())?;
+        let host = self.certified(self.tables.get(table)?, server_name)?;
         self.certificates.get(host.alternative_certificate()?)
+    }
+
+    /// The host whose certificate a server name gets; `None` for the default one. That of a table beneath another keeps its names: a
+    /// wider host of the table above has no certificate for them.
+    fn certified<'s>(&'s self, own: &'s HostTable, name: &[u8]) -> Option<&'s Arc<Host>> {
+        let has_own = |host: &&Arc<Host>| host.certificate().is_some_and(|name| self.certificates.get(name).is_some());
+        let found = own.all(name).find(has_own);
+        let Some(beneath) = own.beneath().and_then(|table| self.tables.get(table)) else { return found };
+        let precision = |host: &&Arc<Host>| host.pattern().by_precision();
+        let taken = beneath.find(name).map(|host| precision(&host));
+        let found = found.filter(|host| taken.is_none_or(|taken| precision(host) <= taken));
+        found.into_iter().chain(beneath.all(name).find(has_own)).min_by_key(precision)
     }
 
     /// A backend by name.

@@ -176,8 +176,9 @@ impl PortTable {
         }
         let certificate = owner.and_then(|owner| owner.certificate.clone());
         let alternative = owner.and_then(|owner| owner.alternative.clone());
+        // A host that an Ingress gives a certificate keeps it: no Gateway may replace it.
         let (certificate, alternative) = match below {
-            Some(below) if certificate.is_none() => {
+            Some(below) if certificate.is_none() || below.certificate().is_some() => {
                 (below.certificate().cloned(), below.alternative_certificate().cloned())
             }
             _ => (certificate, alternative),
