@@ -787,6 +787,14 @@ fn answered<'s>(answer: AuthAnswer, plan: &mut Plan<'s>) -> Option<Step<'s>> {
     }
 }
 
+/// The query that goes with the path: the one that a snippet has made of it, if there is any left, or the received one.
+fn query_in_force<'q>(changed: Option<&'q [u8]>, received: Option<&'q [u8]>) -> Option<&'q [u8]> {
+    match changed {
+        Some(query) => Some(query).filter(|query| !query.is_empty()),
+        None => received,
+    }
+}
+
 /// The last step before a request is forwarded.
 fn send<'s, 'a, F: Fields<'a>>(
     forward: &'s Forward,
@@ -798,18 +806,10 @@ fn send<'s, 'a, F: Fields<'a>>(
     if received.head.length.is_some_and(|length| !forward.policy.max_body.admits(length)) {
         return Err(Failure::BodyTooLarge);
     }
-    match &scratch.query {
-        Some(query) if query.is_empty() => {}
-        Some(query) => {
-            scratch.target.push(b'?');
-            scratch.target.extend_from_slice(query);
-        }
-        None => {
-            if let Some(query) = received.head.query().filter(|_| !plan.replaced) {
-                scratch.target.push(b'?');
-                scratch.target.extend_from_slice(query);
-            }
-        }
+    let received_query = received.head.query().filter(|_| !plan.replaced);
+    if let Some(query) = query_in_force(scratch.query.as_deref(), received_query) {
+        scratch.target.push(b'?');
+        scratch.target.extend_from_slice(query);
     }
     choose(forward, &received.head, facts, plan)
 }

@@ -155,7 +155,7 @@ impl Store {
         if buffer.room() < least || (brimful && more > buffer.size() && buffer.size() < LARGE) {
             let needed = buffer.used() + least;
             let memory = if needed <= LARGE {
-                self.large.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE])
+                self.large()
             } else {
                 // Only heads that the configuration allows to be so large come here. The size doubles, so that a growing head is
                 // not copied at each read.
@@ -183,8 +183,8 @@ impl Store {
         let largest = (buffer.held().len() + most).min(size.saturating_add(spare));
         let next = (2 * size).min(used.saturating_add(more)).min(largest);
         if next >= used + least {
-            let kept = if next == LARGE { self.large.borrow_mut().pop() } else { None };
-            self.keep(buffer.replace_memory(kept.unwrap_or_else(|| vec![0; next])));
+            let memory = if next == LARGE { self.large() } else { vec![0; next] };
+            self.keep(buffer.replace_memory(memory));
             return true;
         }
         let worth = consumed >= least.max(size / 4);
@@ -198,11 +198,7 @@ impl Store {
     pub(crate) fn fit(&self, buffer: &mut Buffer, bytes: usize) {
         if buffer.room() < bytes {
             let needed = buffer.used() + bytes;
-            let memory = if needed <= LARGE {
-                self.large.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE])
-            } else {
-                vec![0; needed]
-            };
+            let memory = if needed <= LARGE { self.large() } else { vec![0; needed] };
             self.keep(buffer.replace_memory(memory));
         }
     }
@@ -215,8 +211,7 @@ impl Store {
         if left <= ORDINARY {
             self.shrink(&mut work.inbound);
         } else if left <= LARGE && work.inbound.size() > LARGE {
-            let memory = self.large.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE]);
-            self.keep(work.inbound.replace_memory(memory));
+            self.keep(work.inbound.replace_memory(self.large()));
         }
         left <= LARGE
     }
@@ -236,6 +231,10 @@ impl Store {
 
     fn ordinary(&self) -> Vec<u8> {
         self.ordinary.borrow_mut().pop().unwrap_or_else(|| vec![0; ORDINARY])
+    }
+
+    fn large(&self) -> Vec<u8> {
+        self.large.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE])
     }
 
     fn shrink(&self, buffer: &mut Buffer) {

@@ -2,6 +2,7 @@
 //! what only describes its body or its connection, and those that describe the request.
 
 use super::message::{Expand, RequestEdits, hides, value_of, write_edit};
+use super::query_in_force;
 use crate::client::ClientView;
 use crate::field::is_same_field;
 use crate::{ExternalAuth, FieldName, FieldSink, Fields, Host, KnownField, KnownSet, TooLong};
@@ -58,11 +59,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         // The path that is matched and forwarded, not the one received: the service must not judge `/public/../admin` by its start.
         let start = value.len();
         value.extend_from_slice(&scratch.target);
-        let query = match &scratch.query {
-            Some(query) => Some(&query[..]).filter(|query| !query.is_empty()),
-            None => head.query(),
-        };
-        if let Some(query) = query {
+        if let Some(query) = query_in_force(scratch.query.as_deref(), head.query()) {
             value.push(b'?');
             value.extend_from_slice(query);
         }

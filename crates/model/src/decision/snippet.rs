@@ -52,10 +52,8 @@ struct Run<'r, 's, 'a, F> {
     scratch: &'r mut Scratch,
     plan: &'r mut Plan<'s>,
     variables: Box<Variables>,
-    /// Whether a step has changed the path without a choice of the route since.
+    /// Whether a step has changed the path.
     changed: bool,
-    /// Whether a step has changed the path at all.
-    rewritten: bool,
 }
 
 enum Flow<'s> {
@@ -83,15 +81,15 @@ pub(super) fn run<'s, 'a, F: Fields<'a>>(
         scratch.variables = Some(variables);
         return Outcome::Next;
     }
-    let mut run = Run { received, limit, scratch, plan, variables, changed: false, rewritten: false };
+    let mut run = Run { received, limit, scratch, plan, variables, changed: false };
     let flow = run.steps(&snippet.steps);
-    let (changed, rewritten, mut variables) = (run.changed, run.rewritten, run.variables);
+    let (changed, mut variables) = (run.changed, run.variables);
     let chooses = match flow {
         Ok(Flow::Choose) => true,
-        Ok(Flow::Go) if changed => true,
+        Ok(Flow::Go) => changed,
         // nginx looks for the location after the steps of the server, however they end.
-        Ok(Flow::Go | Flow::End) => snippet.of_host && rewritten,
-        _ => false,
+        Ok(Flow::End) => changed && snippet.of_host,
+        Ok(Flow::Done(_)) | Err(_) => false,
     };
     variables.changes += u8::from(chooses);
     let outcome = match flow {
@@ -239,17 +237,11 @@ impl<'s, 'a, F: Fields<'a>> Run<'_, 's, 'a, F> {
         if self.scratch.target.len() > self.limit {
             return Err(TooLong.into());
         }
-        self.rewritten = true;
+        self.changed = true;
         Ok(match change.then {
-            AfterChange::Stay => {
-                self.changed = false;
-                Flow::End
-            }
+            AfterChange::Stay => Flow::End,
             AfterChange::Choose => Flow::Choose,
-            AfterChange::Continue | AfterChange::Redirect(_) => {
-                self.changed = true;
-                Flow::Go
-            }
+            AfterChange::Continue | AfterChange::Redirect(_) => Flow::Go,
         })
     }
 
