@@ -13,6 +13,7 @@ pub mod reason;
 pub mod record;
 pub mod rehearsal;
 
+mod body;
 mod buffer;
 mod config;
 mod connection;

@@ -15,15 +15,15 @@ use fairway_model::decision::{
 };
 use fairway_model::field::is_same_field;
 use fairway_model::{
-    AuthAnswer, Backend, BackendName, Change, ClientAuth, ClientIdentity, Compressing, Endpoints, ErrorResponse,
-    Respond, Route, Snapshot, TableName, Target, Template, TooLong, path,
+    AuthAnswer, BackendName, Change, ClientAuth, ClientIdentity, Compressing, Endpoints, ErrorResponse, Respond, Route,
+    Snapshot, TableName, Target, Template, TooLong, path,
 };
 
 use crate::access_log::{Format, LogClock};
 use crate::balance::{Ask, cookie};
 use crate::digest::{self, Proof};
 use crate::error::Failure;
-use crate::exchange::{refused, write_http1_answer, write_http1_request};
+use crate::exchange::{refused, write_answer, write_request};
 use crate::http::{Method, Parsed, RequestHead, Spanned};
 use crate::live::Live;
 use crate::message::{Evaluated, ResponseContext, UpstreamRequest};
@@ -33,7 +33,7 @@ use crate::random::Rng;
 use crate::reason::Cause;
 use crate::record::RequestRecord;
 use crate::respond::{Answer, DateClock};
-use crate::upstream::{Service, UpstreamVersion, Upstreams};
+use crate::upstream::{Service, Upstreams};
 
 /// A snapshot to rehearse requests with.
 #[derive(Debug)]
@@ -297,7 +297,7 @@ impl<'a> Rehearsing<'a, '_> {
             added: &[],
             sent_head: &mut sent_head,
         };
-        let status = write_http1_answer(&answer, head_only, &context, &mut response);
+        let status = write_answer(&answer, head_only, &context, &mut response);
         Outcome::Answer { status, response, cause }
     }
 
@@ -310,9 +310,7 @@ impl<'a> Rehearsing<'a, '_> {
         if let Some(affinity) = main.and_then(|main| live.snapshot.backend(main)?.affinity.as_ref()) {
             service.adopt(affinity, live);
         }
-        let way = |backend: &Backend| (UpstreamVersion::of(forwarding, backend), forwarding.tls(backend));
-        let (version, tls) = service.with_backend(way);
-        self.rehearsal.upstreams.ways.find(live, version, tls).map_err(Failure::InvalidTls)?;
+        self.rehearsal.upstreams.ways.for_request(live, forwarding, &service).map_err(Failure::InvalidTls)?;
         let endpoint = match self.rehearsal.is_name(forwarding.backend) {
             true => None,
             false => Some(
@@ -323,7 +321,7 @@ impl<'a> Rehearsing<'a, '_> {
         let mut request = Vec::new();
         service.with_backend(|backend| {
             let upstream = UpstreamRequest::new(live, head, plan, forwarding, backend, self.scratch);
-            write_http1_request(&upstream, &mut request, &mut OfRequest(self))
+            write_request(&upstream, &mut request, &mut OfRequest(self))
         })?;
         Ok(Outcome::Forward { request, endpoint, response: self.changes(plan) })
     }

@@ -190,6 +190,27 @@ mod tests {
     }
 
     #[test]
+    fn only_the_sides_of_an_exchange_may_name_a_version_of_http() {
+        let document = include_str!("../../../ARCHITECTURE.md");
+        for version in ["http1", "http2"] {
+            let named_by = |path: &str| {
+                let modules = rows(document).into_iter().filter(|row| row.name != module(path)[0]);
+                let mut sources: Vec<_> =
+                    modules.map(|row| Source { path: format!("{}.rs", row.name), text: String::new() }).collect();
+                sources.push(Source { path: path.to_owned(), text: format!("use crate::{version}::Thing;") });
+                complaints(document, &sources)
+            };
+            assert_eq!(named_by("exchange/side.rs"), [""; 0]);
+            for path in ["exchange/tries.rs", "exchange/mod.rs", "pipeline.rs", "rehearsal.rs", "admin/server.rs"] {
+                let what =
+                    format!("{path}:1: `{}` names `crate::{version}`, which only exchange/side.rs", module(path)[0]);
+                let complaints = named_by(path);
+                assert!(complaints.len() == 1 && complaints[0].contains(&what), "{complaints:?}");
+            }
+        }
+    }
+
+    #[test]
     fn table_and_modules_agree() {
         assert_eq!(
             with("new.rs", ""),

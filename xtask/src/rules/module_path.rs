@@ -62,6 +62,12 @@ pub(super) fn find(text: &str, depth: usize) -> Named {
     named
 }
 
+/// All words of a file with their lines, except in comments and strings.
+pub(super) fn words(text: &str) -> Vec<(usize, &str)> {
+    let word = |(line, token)| if let Token::Word(word) = token { Some((line, word)) } else { None };
+    tokens(text).into_iter().filter_map(word).collect()
+}
+
 /// Records the name or list of paths after the separator.
 fn name(tokens: &[(usize, Token<'_>)], modules: &mut Vec<(usize, String)>) {
     match tokens.first() {

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use super::connections::{AdminPhase, AdminPlace, Connections};
 use super::{AdminAnswer, AdminBody, AdminPlaces, AdminSource};
-use crate::http::{FieldName, Framing, HeadLimits, Method, Parsed, RequestHead, Version};
-use crate::http1::{ChunkEncoder, HeadWriter};
+use crate::body::ChunkEncoder;
+use crate::http::{FieldName, Framing, HeadLimits, HeadWriter, Method, Parsed, RequestHead, Version};
 use crate::limit::{ACCEPT_PAUSE, ADMIN_HEAD, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE, ADMIN_SEND_TIMEOUT};
 use crate::net::descriptors;
 

@@ -19,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 use super::{ClientConnection, hurried};
 use crate::error::Failure;
 use crate::exchange::{ConnectionFacts, Exchange, Sides};
+pub(super) use crate::http2::Preface;
 use crate::http2::{Block, Http2Io, Http2Stream, Link, TlsFacts, receive_head};
 use crate::limit::{
     CLIENT_SEND_TIMEOUT, HTTP2_ANNOUNCE_AFTER, HTTP2_CONNECTION_WINDOW, HTTP2_ERROR_RESETS, HTTP2_FRAME,
@@ -362,7 +363,7 @@ async fn serve_stream(count: StreamCount, request: Request<RecvStream>, respond:
         work.inbound.hold(length);
     }
     let mut exchange =
-        Exchange::new(facts, &deadline, Sides::http2(link, &mut stream, &mut work), &running, begun, false);
+        Exchange::new(facts, &deadline, Sides::of_stream(link, &mut stream, &mut work), &running, begun, false);
     let _ = match head {
         _ if cut => exchange.refuse(Failure::ClientGone).await,
         Ok(_) => exchange.serve(begun).await,

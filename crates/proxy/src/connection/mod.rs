@@ -16,9 +16,8 @@ use tokio::net::TcpStream;
 
 use self::handshake::{Greeted, Undecrypted};
 use crate::error::Failure;
-use crate::exchange::{After, ConnectionFacts, Exchange, Sides, parse_http1};
-use crate::http::Parsed;
-use crate::http2::Preface;
+use crate::exchange::{ConnectionFacts, Exchange, Sides, parse_head};
+use crate::http::{After, Parsed};
 use crate::l4::{self, tcp::Passed};
 use crate::limit::{FIRST_REQUEST_WHILE_DRAINING, LINGER_GAP};
 use crate::live::Live;
@@ -198,10 +197,10 @@ impl ClientConnection {
             return Some(false);
         }
         loop {
-            match Preface::of(work.inbound.filled()) {
-                Preface::None => return Some(false),
-                Preface::Complete => return Some(true),
-                Preface::Partial => {}
+            match http2::Preface::of(work.inbound.filled()) {
+                http2::Preface::None => return Some(false),
+                http2::Preface::Complete => return Some(true),
+                http2::Preface::Partial => {}
             }
             let read = poll_fn(|cx| work.inbound.poll_fill(&mut self.stream, cx));
             match hurried(&self.facts.shard, &self.admission, &self.deadline, read).await? {
@@ -268,7 +267,7 @@ impl ClientConnection {
     }
 
     fn exchange<'a>(&'a mut self, work: &'a mut Work, live: &'a Live, begun: Instant, pipelined: bool) -> Exchange<'a> {
-        Exchange::new(&self.facts, &self.deadline, Sides::http1(&mut self.stream, work), live, begun, pipelined)
+        Exchange::new(&self.facts, &self.deadline, Sides::of_connection(&mut self.stream, work), live, begun, pipelined)
     }
 
     /// Receives the rest of the head and holds it. Returns whether that took time.
@@ -276,7 +275,7 @@ impl ClientConnection {
         let limits = &live.prepared.request;
         let mut armed = false;
         loop {
-            let started = match parse_http1(work, limits) {
+            let started = match parse_head(work, limits) {
                 Ok(Parsed::Complete { len }) => {
                     work.inbound.hold(len);
                     return Ok(armed);

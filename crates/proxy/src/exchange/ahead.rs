@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use fairway_model::RequestBuffering;
 
-use super::side::Ahead;
+use super::Exchange;
 use super::transfer::Gaps;
 use super::tries::Serves;
-use super::{Exchange, grpc};
+use crate::body::Ahead;
 use crate::error::Failure;
 use crate::http::{Framing, RequestHead, Spanned};
 use crate::limit::{BODIES_AHEAD, BODY_AHEAD};
@@ -26,14 +26,12 @@ impl Exchange<'_> {
                 (RequestBuffering::Off, _) | (_, Framing::None | Framing::Length(0) | Framing::UntilClose) => false,
                 (RequestBuffering::All, Framing::Length(length)) => length <= BODY_AHEAD as u64,
                 (RequestBuffering::All, Framing::Chunked) => true,
-                // Frames show where a body ends.
-                (RequestBuffering::Unmeasured, Framing::Chunked) => !self.endpoint.is_http2(),
+                (RequestBuffering::Unmeasured, Framing::Chunked) => !self.endpoint.shows_end(),
                 (RequestBuffering::Unmeasured, Framing::Length(_)) => false,
             };
         // What a call sends may depend on the answer so far, and so does what follows a request for another protocol.
-        let waits =
-            |head: Spanned<'_, RequestHead>| !grpc::is_call(head) && head.parsed.asked_protocols(head.bytes).is_none();
-        wanted && self.client.head().is_some_and(waits)
+        let waits = |head: Spanned<'_, RequestHead>| head.parsed.asked_protocols(head.bytes).is_none();
+        wanted && !self.client.is_call() && self.client.head().is_some_and(waits)
     }
 
     /// Reads the body.

@@ -20,7 +20,7 @@ use crate::http::{FieldsView, KnownField, Method};
 use crate::limit::AUTH_TRIES;
 use crate::password::{challenge, credentials};
 use crate::pipeline;
-use crate::upstream::{Service, UpstreamVersion, Way};
+use crate::upstream::{Service, Way};
 
 impl<'a> Exchange<'a> {
     /// Asks the services for which the plan waits, one after the other, and decides on with their answers.
@@ -177,8 +177,7 @@ impl<'a> Exchange<'a> {
         let shard = &self.facts.shard;
         let forwarding = self.plan.and_then(|plan| plan.forwarding_to(auth)).ok_or(Failure::NoShare)?;
         let service = shard.upstreams.service(self.live, forwarding.backend, &shard.rng).ok_or(Failure::NoService)?;
-        let tls = service.with_backend(|backend| forwarding.tls(backend));
-        let way = shard.upstreams.ways.find(self.live, UpstreamVersion::Http1, tls).map_err(Failure::InvalidTls)?;
+        let way = shard.upstreams.ways.for_own(self.live, &forwarding, &service).map_err(Failure::InvalidTls)?;
         let mut tries = 0;
         loop {
             tries += 1;

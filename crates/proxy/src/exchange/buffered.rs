@@ -7,9 +7,9 @@ use std::task::{Context, Poll, ready};
 
 use fairway_model::Forward;
 
+use super::Exchange;
 use super::progress::RequestProgress;
-use super::side::{BodyDecoder, ChunkLimits, Event};
-use super::{Exchange, grpc};
+use crate::body::{BodyDecoder, ChunkLimits, Event};
 use crate::error::Failure;
 use crate::http::{BodyError, KnownField, NameRules};
 use crate::limit::{RESPONSE_BUFFERED, RESPONSES_BUFFERED};
@@ -77,7 +77,7 @@ impl Exchange<'_> {
             .fields()
             .get(KnownField::XAccelBuffering, response.bytes)
             .is_some_and(|value| value.eq_ignore_ascii_case(b"no"));
-        if refused || self.client.head().is_some_and(grpc::is_call) {
+        if refused || self.client.is_call() {
             return;
         }
         // It only has to find the end: which trailers are passed on is decided elsewhere.

@@ -3,7 +3,7 @@
 //! What the endpoint has sent is flushed before the proxy waits for more of it, so that a response that comes bit by bit reaches
 //! the client in the same way.
 
-use super::side::{BodySource, RelayedBody};
+use crate::body::{BodySource, RelayedBody};
 use crate::buffer::Buffer;
 use crate::encode::Encoder;
 use crate::http::{BodyError, BodyForm, Framing};

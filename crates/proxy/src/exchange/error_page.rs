@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 use fairway_model::ErrorResponse;
 use fairway_model::decision::{Plan, Step};
 
+use super::Exchange;
 use super::authenticate::challenges;
 use super::progress::RequestProgress;
 use super::tries::Serves;
-use super::{Exchange, grpc};
 use crate::error::{CLIENT_CLOSED, Failure, Side};
 use crate::http::{BodyForm, FieldsView, Method};
 use crate::limit::{DISCARDED_BODY, DISCARDED_BODY_WAIT};
@@ -66,8 +66,8 @@ impl<'a> Exchange<'a> {
     fn plan_in_place_of(&mut self, error: ErrorResponse) -> Option<Plan<'a>> {
         let plan = self.plan.filter(|plan| plan.may_replace(error))?;
         let head = self.client.head()?;
-        // Clients of gRPC read no pages, and an exchange that has spoken HTTP/2 to an endpoint stays with it.
-        if grpc::is_call(head) || self.endpoint.is_http2() {
+        // Clients of gRPC read no pages.
+        if self.client.is_call() || !self.endpoint.can_turn() {
             return None;
         }
         pipeline::replace_error(&self.facts.shard, self.live, head, &plan, error, &mut self.scratch.decision)

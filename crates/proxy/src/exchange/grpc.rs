@@ -6,19 +6,18 @@
 
 use std::time::Duration;
 
-use crate::http::{FieldsView, KnownField, RequestHead, Spanned, Version};
+use crate::http::{FieldsView, KnownField, RequestHead, Spanned};
 use crate::reason::Reason;
 use crate::respond::GrpcStatus;
 use fairway_model::Fields;
 
-/// Whether a request is a call of gRPC (not of gRPC-Web, whose clients read HTTP statuses).
-pub(super) fn is_call(head: Spanned<'_, RequestHead>) -> bool {
+/// Whether a request has the type of a call of gRPC (not of gRPC-Web, whose clients read HTTP statuses).
+pub(super) fn is_typed(head: Spanned<'_, RequestHead>) -> bool {
     let fields = FieldsView { fields: head.parsed.fields(), bytes: head.bytes };
-    head.parsed.version() == Version::Http2
-        && fields.get(KnownField::ContentType).is_some_and(|value| {
-            let (name, rest) = value.split_at(value.len().min(b"application/grpc".len()));
-            name.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
-        })
+    fields.get(KnownField::ContentType).is_some_and(|value| {
+        let (name, rest) = value.split_at(value.len().min(b"application/grpc".len()));
+        name.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+    })
 }
 
 /// The status of gRPC for one of the proxy's own errors.
@@ -64,32 +63,30 @@ mod tests {
     use super::*;
     use crate::http::HeadLimits;
 
-    fn with<T>(field: &str, version: Version, look: impl FnOnce(Spanned<'_, RequestHead>) -> T) -> T {
+    fn with<T>(field: &str, look: impl FnOnce(Spanned<'_, RequestHead>) -> T) -> T {
         let text = format!("POST / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
         let mut head = RequestHead::default();
         head.parse(text.as_bytes(), &HeadLimits::default()).expect("a head");
-        head.version = version;
         look(Spanned { parsed: &head, bytes: text.as_bytes() })
     }
 
     #[test]
     fn calls_are_known_by_their_type() {
-        let is = |value: &str, version| with(&format!("Content-Type: {value}"), version, is_call);
+        let is = |value: &str| with(&format!("Content-Type: {value}"), is_typed);
         for value in
             ["application/grpc", "application/grpc+proto", "Application/gRPC;charset=x", "application/grpc ; x"]
         {
-            assert!(is(value, Version::Http2), "{value}");
-            assert!(!is(value, Version::Http11), "gRPC is spoken over HTTP/2 only");
+            assert!(is(value), "{value}");
         }
         for value in ["application/grpc-web", "application/grpc-web+proto", "application/json", "application/grp", "x"]
         {
-            assert!(!is(value, Version::Http2), "{value}");
+            assert!(!is(value), "{value}");
         }
     }
 
     #[test]
     fn timeouts_have_digits_and_a_unit() {
-        let of = |value: &str| with(&format!("grpc-timeout: {value}"), Version::Http2, timeout);
+        let of = |value: &str| with(&format!("grpc-timeout: {value}"), timeout);
         assert_eq!(of("100m"), Some(Duration::from_millis(100)));
         assert_eq!(of("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
         assert_eq!((of("1S"), of("2M")), (Some(Duration::from_secs(1)), Some(Duration::from_secs(120))));

@@ -10,7 +10,7 @@ use fairway_model::decision::Forwarding;
 use fairway_model::{Mirror, RequestBuffering};
 
 use super::Exchange;
-use super::side::write_http1_request;
+use super::side::write_request;
 use super::tries::{OfExchange, Serves};
 use crate::balance::{Ask, TryOutcome};
 use crate::http::Framing;
@@ -20,7 +20,7 @@ use crate::shard::Shard;
 use crate::shard::connect::{self, ConnectError};
 use crate::stream::{ReadInto, Upstream, WriteFrom};
 use crate::timer::{Deadline, within};
-use crate::upstream::{Service, UpstreamVersion, Way};
+use crate::upstream::{Service, Way};
 
 /// Memory for a read of an answer, which is dropped.
 // No limit: it divides the work into steps.
@@ -94,8 +94,7 @@ impl Exchange<'_> {
         let place = CopyPlace::take(shard, held)?;
         let body = if has_body { self.client.whole_data()? } else { Vec::new() };
         let service = shard.upstreams.service(live, forwarding.backend, &shard.rng)?;
-        let tls = service.with_backend(|backend| forwarding.tls(backend));
-        let way = shard.upstreams.ways.find(live, UpstreamVersion::Http1, tls).ok()?;
+        let way = shard.upstreams.ways.for_own(live, forwarding, &service).ok()?;
         let mut target = Vec::new();
         self.expand_template(Serves::Request, &mirror.target, &mut target).ok()?;
         let (received, plan) = (self.client.head()?, self.plan.as_ref()?);
@@ -104,7 +103,7 @@ impl Exchange<'_> {
             let scratch = &self.scratch.decision;
             let mut request = UpstreamRequest::new(live, received, plan, forwarding, backend, scratch);
             request.turn_into_copy(&target, has_body.then_some(body.len() as u64));
-            write_http1_request(&request, &mut head, &mut OfExchange(self, Serves::Request))
+            write_request(&request, &mut head, &mut OfExchange(self, Serves::Request))
         });
         written.ok()?;
         // Before the empty line.

@@ -14,7 +14,6 @@ mod grpc;
 mod mirror;
 mod patience;
 mod progress;
-mod reach;
 mod response;
 mod retry;
 mod side;
@@ -36,13 +35,13 @@ use self::compressed::CompressedBody;
 pub(crate) use self::facts::ConnectionFacts;
 use self::patience::Patience;
 use self::progress::RequestProgress;
-pub(crate) use self::side::{After, Sides, parse_http1, write_http1_answer, write_http1_request};
 use self::side::{ClientSide, EndpointSide};
+pub(crate) use self::side::{Sides, parse_head, write_answer, write_request};
 use self::transfer::Gaps;
 use self::tries::Serves;
 use crate::buffer::Buffer;
 use crate::error::{CLIENT_CLOSED, Failure, Side, Uncertified};
-use crate::http::Spanned;
+use crate::http::{After, Spanned};
 use crate::limit::CLIENT_SEND_TIMEOUT;
 use crate::live::Live;
 use crate::message::ResponseContext;
@@ -52,7 +51,7 @@ use crate::record::RequestRecord;
 use crate::respond::{Answer, BAD_CERTIFICATE, NO_CERTIFICATE, PLAIN_ON_TLS, WRONG_SUBJECT};
 use crate::timer::{Deadline, Millis};
 use crate::upstream::Service;
-use crate::work::{Http2Memory, Scratch};
+use crate::work::Scratch;
 use fairway_model::client::ClientView;
 
 /// One request in progress. It borrows nothing that another request on the same connection needs, except what never changes.
@@ -65,8 +64,6 @@ pub(crate) struct Exchange<'a> {
     endpoint: EndpointSide<'a>,
     /// Memory for a compressed body, until there is one.
     spare: Option<&'a mut Buffer>,
-    /// Memory for an endpoint that speaks HTTP/2, until there is one.
-    http2: Option<&'a mut Http2Memory>,
     /// The body of the response, if it is compressed.
     compressed: Option<CompressedBody<'a>>,
     compressing: Compressing,
@@ -131,7 +128,7 @@ impl<'a> Exchange<'a> {
         begun: Instant,
         pipelined: bool,
     ) -> Self {
-        let Sides { client, endpoint, compressed, http2, scratch } = sides;
+        let Sides { client, endpoint, compressed, scratch } = sides;
         scratch.tries.clear();
         scratch.tried.clear();
         scratch.sent_head.clear();
@@ -143,7 +140,6 @@ impl<'a> Exchange<'a> {
             client,
             endpoint,
             spare: Some(compressed),
-            http2: Some(http2),
             compressed: None,
             compressing: Compressing::Never,
             substituting: false,
@@ -289,7 +285,7 @@ impl<'a> Exchange<'a> {
             message,
             fields: if respond.status == 401 { challenge } else { &respond.fields },
             location: redirect.then_some(&decision.location[..]),
-            grpc: error.filter(|_| self.client.head().is_some_and(grpc::is_call)),
+            grpc: error.filter(|_| self.client.is_call()),
         };
         let context = ResponseContext {
             live: self.live,

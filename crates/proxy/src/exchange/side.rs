@@ -1,4 +1,7 @@
-//! The two sides of an exchange. Only this module knows which version of HTTP a side speaks.
+//! The two sides of an exchange, the client's and the endpoint's. Only this module knows which version of HTTP a side speaks: the rest
+//! of the exchange asks for what matters of it, such as [`EndpointSide::shows_end`].
+
+mod reach;
 
 use std::cell::OnceCell;
 use std::io;
@@ -8,16 +11,16 @@ use fairway_model::KnownSet;
 use fairway_model::client::ClientView;
 use fairway_model::decision::Expand;
 
+use super::grpc;
+use crate::body::{Ahead, BodySource};
 use crate::buffer::Buffer;
 use crate::direction::Direction;
 use crate::error::Failure;
 use crate::http::{
-    BodyError, BodyForm, FieldsView, Framing, HeadError, HeadLimits, Method, Parsed, Reframed, RequestHead,
-    ResponseHead, Spanned,
+    After, BodyError, BodyForm, FieldsView, Framing, HeadError, HeadLimits, Method, Parsed, PreparedField, Reframed,
+    RequestHead, ResponseHead, ResponsePart, Spanned,
 };
-pub(crate) use crate::http1::After;
-use crate::http1::{self, AnswerTo, Http1Client, Http1Endpoint, Persistence, PreparedField};
-pub(super) use crate::http1::{Ahead, BodyDecoder, BodySource, ChunkLimits, Event, RelayedBody, ResponsePart};
+use crate::http1::{self, AnswerTo, Http1Client, Http1Endpoint, Persistence};
 use crate::http2::{Http2Client, Http2Endpoint, Http2Stream, Link, RequestTo, StreamPlace};
 use crate::message::{ResponseContext, UpstreamRequest};
 use crate::net::tls;
@@ -25,7 +28,7 @@ use crate::record::TlsView;
 use crate::respond::Answer;
 use crate::stream::Downstream;
 use crate::timer::{Millis, NEVER, Timers};
-use crate::upstream::UpstreamConnection;
+use crate::upstream::{UpstreamConnection, Way};
 use crate::work::{Http2Memory, Scratch, Store, Work};
 
 /// What an exchange works with: its sides, and the memory for what it produces.
@@ -34,48 +37,45 @@ pub(crate) struct Sides<'a> {
     pub(super) client: ClientSide<'a>,
     pub(super) endpoint: EndpointSide<'a>,
     pub(super) compressed: &'a mut Buffer,
-    pub(super) http2: &'a mut Http2Memory,
     pub(super) scratch: &'a mut Scratch,
 }
 
 impl<'a> Sides<'a> {
-    /// A client that speaks HTTP/1.
-    pub(crate) fn http1(stream: &'a mut Downstream, work: &'a mut Work) -> Self {
+    /// A client whose connection carries one request at a time, in HTTP/1.
+    pub(crate) fn of_connection(stream: &'a mut Downstream, work: &'a mut Work) -> Self {
         let Work { inbound, head, from_upstream, response, compressed, http2, to_upstream, to_client, scratch, .. } =
             work;
         Self {
             client: ClientSide::Http1(Http1Client::new(stream, inbound, head, to_client)),
-            endpoint: EndpointSide::Http1(Http1Endpoint::new(from_upstream, response, to_upstream)),
+            endpoint: EndpointSide::Http1(Http1Endpoint::new(from_upstream, response, to_upstream), Some(http2)),
             compressed,
-            http2,
             scratch,
         }
     }
 
     /// A client that has sent a request on a stream of HTTP/2. Its head was written to the work's memory.
-    pub(crate) fn http2(link: &'a Link, stream: &'a mut Http2Stream, work: &'a mut Work) -> Self {
+    pub(crate) fn of_stream(link: &'a Link, stream: &'a mut Http2Stream, work: &'a mut Work) -> Self {
         let Work { inbound, head, from_upstream, response, compressed, http2, to_upstream, to_client, lines, scratch } =
             work;
         Self {
             client: ClientSide::Http2(Http2Client::new(link, stream, inbound, head, to_client, lines)),
-            endpoint: EndpointSide::Http1(Http1Endpoint::new(from_upstream, response, to_upstream)),
+            endpoint: EndpointSide::Http1(Http1Endpoint::new(from_upstream, response, to_upstream), Some(http2)),
             compressed,
-            http2,
             scratch,
         }
     }
 }
 
-/// Parses the head of an HTTP/1 request into the same memory.
+/// Parses the head of a request as it comes on a connection that carries one at a time, into the same memory.
 ///
 /// # Errors
 /// See [`RequestHead::parse`].
-pub(crate) fn parse_http1(work: &mut Work, limits: &HeadLimits) -> Result<Parsed, HeadError> {
+pub(crate) fn parse_head(work: &mut Work, limits: &HeadLimits) -> Result<Parsed, HeadError> {
     work.head.parse(work.inbound.filled(), limits)
 }
 
-/// Appends a response of the proxy itself, for a client whose connection is kept, and returns its status.
-pub(crate) fn write_http1_answer(
+/// Appends a response of the proxy itself as text, for a client whose connection is kept, and returns its status.
+pub(crate) fn write_answer(
     answer: &Answer<'_>,
     head_only: bool,
     context: &ResponseContext<'_>,
@@ -85,11 +85,11 @@ pub(crate) fn write_http1_answer(
     http1::write_answer(answer, to, context, out, &mut Vec::new()).0
 }
 
-/// Appends the head of a request as sent to an endpoint.
+/// Appends the head of a request as text, the form in which an endpoint gets it unless the backend asks for another.
 ///
 /// # Errors
 /// If a configured value makes it unwritable.
-pub(crate) fn write_http1_request(
+pub(crate) fn write_request(
     request: &UpstreamRequest<'_>,
     out: &mut Vec<u8>,
     expand: &mut impl Expand,
@@ -121,7 +121,8 @@ pub(super) enum Connected {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "HTTP/1 is the common case, and costs no allocation")]
 pub(super) enum EndpointSide<'a> {
-    Http1(Http1Endpoint<'a>),
+    /// With memory for an endpoint that speaks HTTP/2, in case this one does.
+    Http1(Http1Endpoint<'a>, Option<&'a mut Http2Memory>),
     /// Boxed: it would otherwise take room in every connection of HTTP/1.
     Http2(Box<Http2Endpoint<'a>>),
 }
@@ -157,7 +158,7 @@ macro_rules! client {
 macro_rules! endpoint {
     ($self:expr, $side:ident => $call:expr) => {
         match $self {
-            EndpointSide::Http1($side) => $call,
+            EndpointSide::Http1($side, _) => $call,
             EndpointSide::Http2($side) => $call,
         }
     };
@@ -266,7 +267,15 @@ impl<'a> ClientSide<'a> {
         }
     }
 
-    /// The status of gRPC in the trailers of the response. HTTP/1.1 carries no gRPC.
+    /// Whether the request is a call of gRPC, which HTTP/1.1 carries none of.
+    pub(super) fn is_call(&self) -> bool {
+        match self {
+            Self::Http1(_) => false,
+            Self::Http2(client) => client.request.head().is_some_and(grpc::is_typed),
+        }
+    }
+
+    /// The status of gRPC in the trailers of the response.
     pub(super) fn grpc_status(&self) -> Option<u16> {
         match self {
             Self::Http1(_) => None,
@@ -316,7 +325,7 @@ pub(super) fn poll_up(
     store: &Store,
     count: &mut u64,
 ) -> Poll<Result<(), ()>> {
-    let EndpointSide::Http1(endpoint) = endpoint else { return Poll::Ready(Err(())) };
+    let EndpointSide::Http1(endpoint, _) = endpoint else { return Poll::Ready(Err(())) };
     match client {
         ClientSide::Http1(client) => direction.poll(cx, store, client.stream(), endpoint.stream(), count),
         ClientSide::Http2(client) => direction.poll(cx, store, client, endpoint.stream(), count),
@@ -331,7 +340,7 @@ pub(super) fn poll_down(
     store: &Store,
     count: &mut u64,
 ) -> Poll<Result<(), ()>> {
-    let EndpointSide::Http1(endpoint) = endpoint else { return Poll::Ready(Err(())) };
+    let EndpointSide::Http1(endpoint, _) = endpoint else { return Poll::Ready(Err(())) };
     match client {
         ClientSide::Http1(client) => direction.poll(cx, store, endpoint.stream(), client.stream(), count),
         ClientSide::Http2(client) => direction.poll(cx, store, endpoint.stream(), client, count),
@@ -361,28 +370,48 @@ impl<'a> EndpointSide<'a> {
         fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<bool, Failure>>;
     }
 
-    /// Speaks HTTP/2 from now on. `until` is when the time that the client gives the request has passed.
-    pub(super) fn speak_http2(&mut self, memory: &'a mut Http2Memory, store: &Store, until: Millis) {
-        *self = Self::Http2(Box::new(Http2Endpoint::new(memory, store, until)));
+    /// Speaks the version of HTTP that the way requires. Returns whether it is another one from now on, in which bodies have frames.
+    pub(super) fn follow(&mut self, way: &Way, store: &Store) -> bool {
+        let Self::Http1(_, memory) = self else { return false };
+        let Some(memory) = memory.take_if(|_| !way.is_exclusive()) else { return false };
+        *self = Self::Http2(Box::new(Http2Endpoint::new(memory, store)));
+        true
+    }
+
+    /// Notes when the time that the client gives the request has passed.
+    pub(super) fn set_until(&mut self, until: Millis) {
+        if let Self::Http2(endpoint) = self {
+            endpoint.until = until;
+        }
     }
 
     /// When the time that the client gives the request has passed.
     pub(super) fn until(&self) -> Millis {
         match self {
-            Self::Http1(_) => NEVER,
+            Self::Http1(..) => NEVER,
             Self::Http2(endpoint) => endpoint.until,
         }
     }
 
-    /// Whether the endpoint is spoken to in HTTP/2.
-    pub(super) fn is_http2(&self) -> bool {
+    /// Whether the endpoint sees where a body without a length ends. Many servers of HTTP/1 take it for none.
+    pub(super) fn shows_end(&self) -> bool {
         matches!(self, Self::Http2(_))
+    }
+
+    /// Whether client and endpoint may talk for long before there is a response, as gRPC does.
+    pub(super) fn may_converse(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
+    /// Whether another service, which may speak another version, can be asked next.
+    pub(super) fn can_turn(&self) -> bool {
+        matches!(self, Self::Http1(..))
     }
 
     /// Uses a connection for the try.
     pub(super) fn connect(&mut self, connection: Connected) {
         match (self, connection) {
-            (Self::Http1(endpoint), Connected::Http1(connection)) => endpoint.connect(connection),
+            (Self::Http1(endpoint, _), Connected::Http1(connection)) => endpoint.connect(connection),
             (Self::Http2(endpoint), Connected::Http2(place)) => endpoint.connect(place),
             _ => debug_assert!(false, "the way of the route says which version is spoken"),
         }
@@ -392,7 +421,7 @@ impl<'a> EndpointSide<'a> {
     /// is.
     pub(super) fn take_reusable(&mut self, method: Method) -> Option<UpstreamConnection> {
         match self {
-            Self::Http1(endpoint) => endpoint.take_reusable(method),
+            Self::Http1(endpoint, _) => endpoint.take_reusable(method),
             Self::Http2(endpoint) => {
                 endpoint.disconnect();
                 None
@@ -403,7 +432,7 @@ impl<'a> EndpointSide<'a> {
     /// Ends the try after a response that was received whole, which is still in the buffer. The connection, if it can carry another request.
     pub(super) fn release(&mut self, method: Method) -> Option<UpstreamConnection> {
         match self {
-            Self::Http1(endpoint) => endpoint.release(method),
+            Self::Http1(endpoint, _) => endpoint.release(method),
             Self::Http2(endpoint) => {
                 endpoint.disconnect();
                 None
@@ -414,7 +443,7 @@ impl<'a> EndpointSide<'a> {
     /// Sets the head of the request.
     pub(super) fn set_request(&mut self, memory: Vec<u8>, written: Written) {
         match self {
-            Self::Http1(endpoint) => endpoint.set_request(memory),
+            Self::Http1(endpoint, _) => endpoint.set_request(memory),
             Self::Http2(endpoint) => endpoint.set_request(memory, written),
         }
     }
@@ -422,7 +451,7 @@ impl<'a> EndpointSide<'a> {
     /// Writes pending bytes.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, from: &mut BodySource<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Http1(endpoint) => endpoint.poll_write(cx, from),
+            Self::Http1(endpoint, _) => endpoint.poll_write(cx, from),
             Self::Http2(endpoint) => endpoint.poll_write(cx),
         }
     }
@@ -438,13 +467,13 @@ impl<'a> EndpointSide<'a> {
 
     pub(super) fn split_tunnel(&mut self) -> Direction {
         match self {
-            Self::Http1(endpoint) => endpoint.split_tunnel(),
+            Self::Http1(endpoint, _) => endpoint.split_tunnel(),
             Self::Http2(_) => Direction::default(),
         }
     }
 
     pub(super) fn count_sent(&mut self, count: u64) {
-        if let Self::Http1(endpoint) = self {
+        if let Self::Http1(endpoint, _) = self {
             endpoint.count_sent(count);
         }
     }
@@ -452,7 +481,7 @@ impl<'a> EndpointSide<'a> {
     /// Prepares the fields about a client that every request of its connection carries, if they do not depend on the request.
     pub(super) fn prepare_family(&self, client: &ClientView, family: &FamilyFields) {
         match self {
-            Self::Http1(_) => {
+            Self::Http1(..) => {
                 if family.http1.get().is_none() && client.is_of_connection() {
                     let fields = PreparedField::written_by(|writer| {
                         client.write_family::<FieldsView<'_>, _>(writer, KnownSet::EMPTY);
@@ -478,7 +507,7 @@ impl<'a> EndpointSide<'a> {
         expand: &mut impl Expand,
     ) -> Result<Written, Failure> {
         match self {
-            Self::Http1(endpoint) => {
+            Self::Http1(endpoint, _) => {
                 endpoint.write_request(request, family.http1.get(), out, value, expand).map(|()| None)
             }
             Self::Http2(endpoint) => endpoint.write_request(request, out, value, expand).map(Some),
@@ -487,7 +516,7 @@ impl<'a> EndpointSide<'a> {
 
     pub(super) fn agrees_to_switch(&self, client: &ClientSide<'_>) -> bool {
         match self {
-            Self::Http1(endpoint) => client.head().is_some_and(|request| endpoint.agrees_to_switch(request)),
+            Self::Http1(endpoint, _) => client.head().is_some_and(|request| endpoint.agrees_to_switch(request)),
             Self::Http2(_) => false,
         }
     }

@@ -9,10 +9,11 @@ use std::time::Duration;
 use super::Exchange;
 use super::compressed::CompressedBody;
 use super::progress::RequestProgress;
-use super::side::{BodySource, EndpointSide, ResponsePart};
+use super::side::EndpointSide;
 use super::tries::Serves;
+use crate::body::BodySource;
 use crate::error::Failure;
-use crate::http::BodyError;
+use crate::http::{BodyError, ResponsePart};
 use crate::limit::CLIENT_SEND_TIMEOUT;
 use crate::prepared::response_limits;
 use crate::timer::{Millis, NEVER};
@@ -223,9 +224,8 @@ impl Exchange<'_> {
         } else if self.limits.body == NEVER {
             let settings = self.live.snapshot.settings();
             let mut gap = settings.body_timeout;
-            // Once there is a response, client and endpoint talk to each other, and the pace is up to them. A call of gRPC may be a
-            // long talk to which the only answer comes at the end.
-            if settings.body_rate > 0 && self.status == 0 && !self.endpoint.is_http2() {
+            // Once there is a response, client and endpoint talk to each other, and the pace is up to them.
+            if settings.body_rate > 0 && self.status == 0 && !self.endpoint.may_converse() {
                 let now = self.facts.shard.timers.now();
                 gap = gap.min(self.patience.waits(now, self.client.received(), settings.body_rate));
             }

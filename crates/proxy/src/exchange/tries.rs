@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fairway_model::decision::{self, Expand, Forwarding};
-use fairway_model::{Backend, ExternalAuth, Template, TooLong};
+use fairway_model::{ExternalAuth, Template, TooLong};
 
 use super::grpc;
 use super::progress::RequestProgress;
@@ -20,7 +20,7 @@ use crate::message::UpstreamRequest;
 use crate::reason::{Cause, Reason};
 use crate::record::{RequestRecord, Try};
 use crate::timer::NEVER;
-use crate::upstream::{Service, Target, UpstreamVersion, Way};
+use crate::upstream::{Service, Target, Way};
 
 /// A try in progress.
 #[derive(Debug)]
@@ -110,14 +110,10 @@ impl Exchange<'_> {
         }
         service.budget.note_request(shard.timers.now());
         self.service = Some(service.clone());
-        let way = |backend: &Backend| (UpstreamVersion::of(&forwarding, backend), forwarding.tls(backend));
-        let (version, tls) = service.with_backend(way);
-        let way = shard.upstreams.ways.find(self.live, version, tls).map_err(Failure::InvalidTls)?;
-        if version == UpstreamVersion::Http2
-            && let Some(memory) = self.http2.take()
-        {
-            let time = self.client.head().filter(|head| grpc::is_call(*head)).and_then(grpc::timeout);
-            self.endpoint.speak_http2(memory, &shard.store, time.map_or(NEVER, |time| shard.timers.after(time)));
+        let way = shard.upstreams.ways.for_request(self.live, &forwarding, &service).map_err(Failure::InvalidTls)?;
+        if self.endpoint.follow(&way, &shard.store) {
+            let time = self.client.head().filter(|_| self.client.is_call()).and_then(grpc::timeout);
+            self.endpoint.set_until(time.map_or(NEVER, |time| shard.timers.after(time)));
             self.client.set_form(BodyForm::Frames);
         }
         let copied = !serves.is_bodiless() && self.plan.is_some_and(|plan| plan.mirroring().is_some());
@@ -236,7 +232,7 @@ impl Exchange<'_> {
     ) -> Result<(), Failure> {
         self.begin_try(serves);
         let target = Target { address: attempt.pick.endpoint, way: way.number() };
-        let poolable = !fresh && way.version() == UpstreamVersion::Http1;
+        let poolable = !fresh && way.is_exclusive();
         let idle = if poolable { self.take_idle(&target, attempt) } else { None };
         let connected = match idle {
             Some(connected) => connected,

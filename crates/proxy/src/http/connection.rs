@@ -35,3 +35,17 @@ impl Upgrade {
         asked.split(|&byte| byte == b',').any(|protocol| trim(protocol).eq_ignore_ascii_case(agreed))
     }
 }
+
+/// How the client's connection continues after the exchange.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum After {
+    /// The next request is read from it.
+    Keep,
+    /// It is closed.
+    Close,
+    /// It is closed for writing and read for a while: closing it while the client still sends would make the kernel reset it, and
+    /// the client might never see the response.
+    Linger,
+    /// It is closed with a reset, so that a response that ends with its connection is not mistaken for complete.
+    Reset,
+}

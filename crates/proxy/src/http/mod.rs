@@ -1,5 +1,5 @@
-//! What all versions of HTTP have in common: received heads, and the words in them. Reading and writing them is up to each
-//! version (`http1`).
+//! What all versions of HTTP have in common: received heads, the words in them, and heads as text, which is also how the proxy holds
+//! those of HTTP/2. Reading them from a connection is up to each version.
 //!
 //! A head consists of ranges of its receive buffer; nothing is copied, and a reused head allocates nothing.
 
@@ -8,17 +8,23 @@ pub(crate) mod byte_class;
 mod connection;
 mod error;
 mod field;
+mod field_line;
 mod framing;
 mod head;
 mod request;
 mod response;
+mod sink;
 mod status;
 mod version;
 mod view;
+pub(crate) mod websocket;
+mod write;
 
 pub(crate) use self::byte_class::is_value as is_field_value;
+pub(crate) use self::connection::After;
+pub(crate) use self::field_line::parse_line;
 pub(crate) use self::head::{HeadPart, LineEnd, Progress};
-pub(crate) use self::response::LineEnds;
+pub(crate) use self::response::{LineEnds, ResponsePart};
 
 pub use self::authority::Authority;
 pub use self::connection::{ConnectionOptions, Upgrade};
@@ -31,4 +37,5 @@ pub use self::response::ResponseHead;
 pub use self::status::reason;
 pub use self::version::Version;
 pub use self::view::FieldsView;
+pub use self::write::{CONTINUE, HeadWriter, PreparedField};
 pub use fairway_model::{FieldName, KnownField, KnownSet};

@@ -24,6 +24,17 @@ pub struct ResponseHead {
     pub(crate) line_ends: LineEnds,
 }
 
+/// The part of a response that has arrived.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ResponsePart {
+    /// Not enough for a head.
+    Partial,
+    /// An interim response, which must be dropped before the next part.
+    Interim,
+    /// The head of the response.
+    Head,
+}
+
 /// The line ends seen so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LineEnds {

@@ -7,7 +7,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use super::relay::BodySource;
+use crate::body::BodySource;
 use crate::error::Failure;
 use crate::limit::CLIENT_LOOK;
 use crate::stream::Downstream;

@@ -5,17 +5,14 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::attention::Attention;
-use super::body::BodyDecoder;
-use super::chunk::{ChunkLimits, Event};
 use super::compose::{self, AnswerTo, ClientResponse, Persistence};
-use super::received::ReceivedRequest;
-use super::relay::BodySource;
-use super::write::CONTINUE;
+use crate::body::{BodyDecoder, BodySource, ChunkLimits, Event, ReceivedRequest};
 use crate::buffer::Buffer;
 use crate::direction::Direction;
 use crate::error::Failure;
 use crate::http::{
-    BodyError, BodyForm, Framing, KnownField, Method, Reframed, RequestHead, ResponseHead, Spanned, Version,
+    After, BodyError, BodyForm, CONTINUE, Framing, KnownField, Method, Reframed, RequestHead, ResponseHead, Spanned,
+    Version,
 };
 use crate::message::ResponseContext;
 use crate::outgoing::Outgoing;
@@ -23,20 +20,6 @@ use crate::respond::Answer;
 use crate::stream::{Downstream, WriteFrom};
 use crate::timer::{Millis, Timers};
 use crate::work::Store;
-
-/// How the client's connection continues after the exchange.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum After {
-    /// The next request is read from it.
-    Keep,
-    /// It is closed.
-    Close,
-    /// It is closed for writing and read for a while: closing it while the client still sends would make the kernel reset it, and
-    /// the client might never see the response.
-    Linger,
-    /// It is closed with a reset, so that a response that ends with its connection is not mistaken for complete.
-    Reset,
-}
 
 /// A client that has sent a request, or the beginning of one.
 #[derive(Debug)]

@@ -4,9 +4,10 @@
 use fairway_model::decision::Expand;
 use fairway_model::{Body as OwnBody, KnownField, KnownSet};
 
-use super::write::{HeadWriter, PreparedField};
 use crate::error::Failure;
-use crate::http::{FieldName, FieldsView, Framing, InvalidField, ResponseHead, Version, is_field_value};
+use crate::http::{
+    FieldName, FieldsView, Framing, HeadWriter, InvalidField, PreparedField, ResponseHead, Version, is_field_value,
+};
 use crate::message::{ResponseContext, UpstreamRequest};
 use crate::respond::{Answer, DateClock, Page};
 

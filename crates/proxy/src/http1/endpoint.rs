@@ -6,15 +6,14 @@ use std::task::{Context, Poll, ready};
 
 use fairway_model::decision::Expand;
 
-use super::relay::{BodySource, RelayedBody};
-use super::write::PreparedField;
-use super::{compose, websocket};
+use super::compose;
+use crate::body::{BodySource, RelayedBody};
 use crate::buffer::Buffer;
 use crate::direction::Direction;
 use crate::error::{Errno, Failure};
 use crate::http::{
-    BodyError, BodyForm, Framing, HeadLimits, KnownField, Method, Parsed, Reframed, RequestHead, ResponseHead, Spanned,
-    Upgrade,
+    BodyError, BodyForm, Framing, HeadLimits, KnownField, Method, Parsed, PreparedField, Reframed, RequestHead,
+    ResponseHead, ResponsePart, Spanned, Upgrade, websocket,
 };
 use crate::limit::INTERIM_RESPONSES;
 use crate::message::UpstreamRequest;
@@ -22,17 +21,6 @@ use crate::outgoing::Outgoing;
 use crate::stream::{Upstream, WriteFrom};
 use crate::upstream::UpstreamConnection;
 use crate::work::Store;
-
-/// The part of a response that has arrived.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum ResponsePart {
-    /// Not enough for a head.
-    Partial,
-    /// An interim response, which must be dropped before the next part.
-    Interim,
-    /// The head of the response.
-    Head,
-}
 
 /// An endpoint that gets one request.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! Splits a head into lines as it arrives. Each byte is searched once, however small the pieces.
 
-use crate::http::{HeadError, HeadLimits, LineEnd, Progress};
+use fairway_model::KnownField;
+
+use crate::http::{Fields, HeadError, HeadLimits, LineEnd, NameRules, Progress, parse_line};
 use crate::limit::LARGEST_HEAD;
 
 /// A line without its line end.
@@ -55,5 +57,26 @@ impl Progress {
     /// Where the next line starts.
     pub(super) const fn position(self) -> usize {
         self.line
+    }
+}
+
+impl Fields {
+    /// Adds a line and returns its field; `None` if the rules drop it. Dropped lines count towards the limit too.
+    pub(super) fn push_line(
+        &mut self,
+        buf: &[u8],
+        line: &HeadLine,
+        rules: NameRules,
+        limits: &HeadLimits,
+    ) -> Result<Option<KnownField>, HeadError> {
+        if !self.count(limits.fields) {
+            return Err(HeadError::TooManyFields);
+        }
+        let Some(mut field) = parse_line(&buf[..line.end], line.start, rules)? else {
+            return Ok(None);
+        };
+        field.verbatim &= line.ended_by == LineEnd::Crlf;
+        self.push(field);
+        Ok(Some(field.known))
     }
 }

@@ -1,5 +1,5 @@
-//! HTTP/1.0 and 1.1: the codec, which does no I/O, and on top of it the two sides of an exchange (`client`, `endpoint`). The rest
-//! of the proxy doesn't depend on it, except for the sides of an exchange and the admin server.
+//! HTTP/1.0 and 1.1: the codec, which does no I/O, and on top of it the two sides of an exchange (`client`, `endpoint`). Nothing else
+//! in the proxy names it.
 //!
 //! Heads are parsed into ranges of the receive buffer and edited while they are serialised. One framing decision, taken from the
 //! message alone, delimits each body.
@@ -37,34 +37,23 @@
 //! ```
 
 mod attention;
-mod body;
-mod chunk;
 mod client;
 mod compose;
 mod connection;
 mod endpoint;
-mod field;
 mod framing;
 mod line;
-mod received;
-mod relay;
 mod request;
 mod response;
-mod sink;
-mod websocket;
-mod write;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::client::{After, Http1Client};
+pub(crate) use self::client::Http1Client;
 pub(crate) use self::compose::{AnswerTo, Persistence, write_answer, write_request};
-pub(crate) use self::endpoint::{Http1Endpoint, ResponsePart};
-pub(crate) use self::received::{Ahead, ReceivedRequest};
-pub(crate) use self::relay::{BodySource, RelayedBody};
-pub(crate) use self::websocket::key as websocket_key;
+pub(crate) use self::endpoint::Http1Endpoint;
 
-pub use self::body::BodyDecoder;
-pub use self::chunk::{ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, DecodedPiece, Event, Relay, Relayed};
-pub use self::write::{CONTINUE, HeadWriter, PreparedField};
+pub use crate::body::{
+    BodyDecoder, ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, DecodedPiece, Event, Relay, Relayed,
+};
 pub use crate::http::*;

@@ -10,9 +10,9 @@ use h2::{RecvStream, SendStream};
 
 use super::block::Block;
 use super::link::Link;
+use crate::body::{BodySource, ChunkEncoder, Event};
 use crate::buffer::Buffer;
 use crate::http::BodyError;
-use crate::http1::{BodySource, ChunkEncoder, Event};
 use crate::limit::{HTTP2_BLOCK, TRAILERS};
 
 /// What the chunked coding adds to a piece of data: its length in hexadecimal digits and two line ends.

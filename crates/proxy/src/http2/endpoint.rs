@@ -17,14 +17,15 @@ use super::block::Block;
 use super::body::{BodyReceiving, BodySending, Filled, ReceiveError, gone};
 use super::compose::{self, GatheredField, RequestTo};
 use super::pool::StreamPlace;
+use crate::body::{BodySource, RelayedBody};
 use crate::error::{Errno, Failure};
 use crate::http::{
-    BodyError, BodyForm, Framing, HeadError, HeadLimits, Method, Parsed, Reframed, ResponseHead, Spanned, reason,
+    BodyError, BodyForm, Framing, HeadError, HeadLimits, Method, Parsed, Reframed, ResponseHead, ResponsePart, Spanned,
+    reason,
 };
-use crate::http1::{BodySource, RelayedBody, ResponsePart};
 use crate::limit::INTERIM_RESPONSES;
 use crate::message::UpstreamRequest;
-use crate::timer::Millis;
+use crate::timer::{Millis, NEVER};
 use crate::work::{Http2Memory, Store};
 
 /// One stream.
@@ -72,7 +73,7 @@ pub(crate) struct Http2Endpoint<'a> {
 
 impl<'a> Http2Endpoint<'a> {
     /// Creates the side before an endpoint is chosen.
-    pub(crate) fn new(memory: &'a mut Http2Memory, store: &Store, until: Millis) -> Self {
+    pub(crate) fn new(memory: &'a mut Http2Memory, store: &Store) -> Self {
         let Http2Memory { received, head, text, lines } = memory;
         store.supply(received);
         Self {
@@ -86,7 +87,7 @@ impl<'a> Http2Endpoint<'a> {
             sent: 0,
             received: 0,
             interim: 0,
-            until,
+            until: NEVER,
         }
     }
 

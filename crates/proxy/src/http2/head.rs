@@ -13,9 +13,8 @@ use crate::buffer::Buffer;
 use crate::http::byte_class::{NAME_CLASS, is_target, is_value, trim};
 use crate::http::{
     Authority, ConnectionOptions, Field, Framing, HeadError, HeadLimits, HeadPart, Method, RequestHead, Span, Upgrade,
-    Version,
+    Version, websocket,
 };
-use crate::http1::websocket_key;
 use crate::work::Store;
 
 const VERSION: &[u8] = b" HTTP/2.0\r\n";
@@ -88,7 +87,7 @@ impl ReceivedHead<'_> {
         self.fields(&request.headers, websocket)?;
         if websocket {
             self.field(KnownField::Upgrade, b"upgrade", WEBSOCKET);
-            self.field(KnownField::SecWebSocketKey, b"sec-websocket-key", &websocket_key(random()));
+            self.field(KnownField::SecWebSocketKey, b"sec-websocket-key", &websocket::key(random()));
         }
         self.buffer.append(LINE_END);
         self.conclude(ended, websocket)?;

@@ -25,7 +25,9 @@ pub(crate) use self::health::HealthBoard;
 pub(crate) use self::pool::{Pool, UpstreamConnection};
 pub(crate) use self::service::{Service, endpoints};
 pub(crate) use self::target::{Target, Way, Ways};
-pub(crate) use self::tls::{InvalidTls, UpstreamVersion};
+pub(crate) use self::tls::InvalidTls;
+#[cfg(test)]
+pub(crate) use self::tls::UpstreamVersion;
 
 /// The endpoints of one worker.
 #[derive(Debug, Default)]

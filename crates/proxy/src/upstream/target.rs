@@ -7,10 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
-use fairway_model::{Certificate, UpstreamTls};
+use fairway_model::decision::Forwarding;
+use fairway_model::{Backend, Certificate, UpstreamTls};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
+use super::service::Service;
 use super::tls::{InvalidTls, TlsWay, UpstreamVersion, WayNumber};
 use crate::live::Live;
 
@@ -52,12 +54,13 @@ impl Way {
         }
     }
 
-    /// The version of HTTP.
-    pub(crate) fn version(&self) -> UpstreamVersion {
-        match self {
+    /// Whether a connection carries one request at a time, as over HTTP/1.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        let version = match self {
             Self::Plain(version) => *version,
             Self::Tls(way) => way.version,
-        }
+        };
+        version == UpstreamVersion::Http1
     }
 }
 
@@ -124,16 +127,36 @@ impl Default for Ways {
 }
 
 impl Ways {
-    /// The way that a policy requires.
+    /// The way of clients' requests to a service.
     ///
     /// # Errors
     /// If it can't be built: something that it refers to is missing or unusable.
-    pub(crate) fn find(
+    pub(crate) fn for_request(
         &self,
         live: &Live,
-        version: UpstreamVersion,
-        tls: Option<&Arc<UpstreamTls>>,
+        forwarding: &Forwarding<'_>,
+        service: &Service,
     ) -> Result<Way, InvalidTls> {
+        let policy = |backend: &Backend| (UpstreamVersion::of(forwarding, backend), forwarding.tls(backend));
+        let (version, tls) = service.with_backend(policy);
+        self.find(live, version, tls)
+    }
+
+    /// The way of the proxy's own requests to a service: questions about a client's request, and copies of it.
+    ///
+    /// # Errors
+    /// See [`for_request`](Self::for_request).
+    pub(crate) fn for_own(
+        &self,
+        live: &Live,
+        forwarding: &Forwarding<'_>,
+        service: &Service,
+    ) -> Result<Way, InvalidTls> {
+        self.find(live, UpstreamVersion::Http1, service.with_backend(|backend| forwarding.tls(backend)))
+    }
+
+    /// The way that a policy requires.
+    fn find(&self, live: &Live, version: UpstreamVersion, tls: Option<&Arc<UpstreamTls>>) -> Result<Way, InvalidTls> {
         let Some(tls) = tls else { return Ok(Way::Plain(version)) };
         let certificate = match &tls.client_certificate {
             None => None,

@@ -2,8 +2,8 @@
 
 use fairway_model::{FieldLine, FieldName, FieldSink, KnownField, KnownSet};
 
+use super::view::FieldsView;
 use super::write::{HeadWriter, PreparedField};
-use crate::http::FieldsView;
 
 impl<'a> FieldSink<FieldsView<'a>> for HeadWriter<'_> {
     type Prepared = PreparedField;

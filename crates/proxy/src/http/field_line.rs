@@ -1,34 +1,12 @@
-//! Field lines: their syntax, and which of them are dropped.
+//! The syntax of a field line, and which fields are dropped.
 
-use fairway_model::KnownField;
-
-use super::line::HeadLine;
-use crate::http::byte_class::{COLON, NAME_CLASS, is_value};
-use crate::http::{Field, Fields, HeadError, HeadLimits, LineEnd, NameRules};
-
-impl Fields {
-    /// Adds a line and returns its field; `None` if the rules drop it. Dropped lines count towards the limit too.
-    pub(super) fn push_line(
-        &mut self,
-        buf: &[u8],
-        line: &HeadLine,
-        rules: NameRules,
-        limits: &HeadLimits,
-    ) -> Result<Option<KnownField>, HeadError> {
-        if !self.count(limits.fields) {
-            return Err(HeadError::TooManyFields);
-        }
-        let Some(mut field) = parse_line(&buf[..line.end], line.start, rules)? else {
-            return Ok(None);
-        };
-        field.verbatim &= line.ended_by == LineEnd::Crlf;
-        self.push(field);
-        Ok(Some(field.known))
-    }
-}
+use super::byte_class::{COLON, NAME_CLASS, is_value};
+use super::error::HeadError;
+use super::field::Field;
+use super::head::NameRules;
 
 /// Parses one line that ends (without CRLF) at the end of `buf`. `None` if the field is dropped.
-pub(super) fn parse_line(buf: &[u8], start: usize, rules: NameRules) -> Result<Option<Field>, HeadError> {
+pub(crate) fn parse_line(buf: &[u8], start: usize, rules: NameRules) -> Result<Option<Field>, HeadError> {
     let line = &buf[start..];
     let (mut seen, mut name_len) = (0, 0);
     loop {
@@ -81,6 +59,7 @@ pub(super) fn parse_line(buf: &[u8], start: usize, rules: NameRules) -> Result<O
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fairway_model::KnownField;
 
     #[test]
     fn values_are_trimmed_and_only_plain_lines_are_verbatim() {

@@ -6,9 +6,8 @@
 
 use std::ops::Range;
 
-use super::field::parse_line;
 use crate::http::byte_class::{is_value, trim};
-use crate::http::{BodyError, NameRules};
+use crate::http::{BodyError, NameRules, parse_line};
 use crate::limit::{CHUNK_EXTENSIONS, CHUNK_LINE, TRAILERS};
 use fairway_model::{KnownField, KnownSet};
 

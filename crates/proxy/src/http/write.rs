@@ -3,8 +3,12 @@
 
 use fairway_model::{FieldName, KnownSet};
 
-use crate::http::byte_class::{is_target, is_token, is_value};
-use crate::http::{Field, Fields, Framing, InvalidField, ResponseHead, reason};
+use super::byte_class::{is_target, is_token, is_value};
+use super::error::InvalidField;
+use super::field::{Field, Fields};
+use super::framing::Framing;
+use super::response::ResponseHead;
+use super::status::reason;
 use fairway_model::decimal;
 
 /// The interim response to `Expect: 100-continue`.

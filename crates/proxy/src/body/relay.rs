@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use super::body::BodyDecoder;
 use super::chunk::{ChunkDecoder, ChunkEncoder, ChunkLimits, ChunkRelay, DecodedPiece, Event, Relay};
+use super::decoder::BodyDecoder;
 use crate::buffer::Buffer;
 use crate::http::{BodyError, BodyForm, Framing, NameRules};
 use crate::outgoing::Outgoing;

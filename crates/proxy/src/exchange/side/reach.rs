@@ -7,18 +7,18 @@ use std::task::Poll;
 use fairway_model::Forward;
 use fairway_model::decision::Forwarding;
 
-use super::Exchange;
-use super::side::Connected;
-use super::tries::Attempt;
+use super::super::Exchange;
+use super::super::tries::Attempt;
+use super::Connected;
 use crate::error::{Errno, Failure, Side};
 use crate::http2::{self, NewConnection, StreamChoice, StreamPlace};
 use crate::shard::connect::{self, ConnectError};
 use crate::stream::Upstream;
-use crate::upstream::{Service, Target, UpstreamConnection, UpstreamVersion, Way};
+use crate::upstream::{Service, Target, UpstreamConnection, Way};
 
 impl Exchange<'_> {
     /// Takes an idle connection of HTTP/1, if there is one.
-    pub(super) fn take_idle(&self, target: &Target, attempt: &mut Attempt) -> Option<Connected> {
+    pub(in super::super) fn take_idle(&self, target: &Target, attempt: &mut Attempt) -> Option<Connected> {
         // A request that must not be sent twice needs one that is certainly open.
         let certain = !self.is_idempotent();
         let up = self.facts.shard.upstreams.take(target, certain)?;
@@ -30,7 +30,7 @@ impl Exchange<'_> {
     ///
     /// # Errors
     /// If none could be made, or the client has gone meanwhile.
-    pub(super) async fn reach(
+    pub(in super::super) async fn reach(
         &mut self,
         forwarding: &Forwarding<'_>,
         service: &Service,
@@ -39,7 +39,7 @@ impl Exchange<'_> {
         target: Target,
         fresh: bool,
     ) -> Result<Connected, Failure> {
-        if way.version() == UpstreamVersion::Http2 {
+        if !way.is_exclusive() {
             return self.place(forwarding, service, way, attempt, target, fresh).await.map(Connected::Http2);
         }
         let stream = self.connect(forwarding.rule, service, way, target.address).await;

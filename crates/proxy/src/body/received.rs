@@ -1,7 +1,7 @@
 //! The request of a client, in the form of HTTP/1 whatever the version: its head in the buffer, and its body behind it.
 
-use super::body::BodyDecoder;
 use super::chunk::{ChunkLimits, Event};
+use super::decoder::BodyDecoder;
 use super::relay::{BodySource, RelayedBody};
 use crate::buffer::Buffer;
 use crate::http::{BodyError, BodyForm, Framing, Method, RequestHead, Spanned};
