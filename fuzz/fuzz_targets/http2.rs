@@ -65,6 +65,7 @@ fn start(endpoint: SocketAddr) -> (Proxy, SocketAddr) {
             protocol: Protocol::Http1,
             balance: Balance::RoundRobin,
             affinity: None,
+            health_check: None,
             request_fields: Vec::new(),
         }),
         Resource::from(EndpointSet {

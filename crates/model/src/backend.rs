@@ -1,6 +1,7 @@
 //! How to speak to a Service port.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,9 @@ pub struct Backend {
     /// Session affinity; takes precedence over balancing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
+    /// How endpoints are asked whether they are healthy; `None` if they aren't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<Box<HealthCheck>>,
     /// Fields set on every request to this backend, after all others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub request_fields: Vec<(Box<str>, Box<str>)>,
@@ -116,4 +120,38 @@ pub enum SameSite {
     Lax,
     /// Sent from the same site only.
     Strict,
+}
+
+/// How the endpoints of a backend are asked whether they are healthy.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// The question.
+    pub probe: Probe,
+    /// Whether it is asked over TLS. No certificate is verified.
+    pub tls: bool,
+    /// Time from one question to the next.
+    pub interval: Duration,
+    /// Time for the whole answer.
+    pub timeout: Duration,
+    /// Bad answers in a row after which an endpoint is unhealthy.
+    pub unhealthy_after: u32,
+    /// Good answers in a row after which it is healthy again.
+    pub healthy_after: u32,
+}
+
+/// What an endpoint is asked.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Probe {
+    /// `GET` of this path over HTTP/1.1.
+    Http {
+        /// The path, with a query if there is one.
+        path: Box<str>,
+        /// The statuses of a good answer, as ranges that include both ends.
+        statuses: Vec<(u16, u16)>,
+    },
+    /// `grpc.health.v1.Health/Check` over HTTP/2.
+    Grpc {
+        /// The service; empty for the server as a whole.
+        service: Box<str>,
+    },
 }

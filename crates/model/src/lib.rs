@@ -69,7 +69,9 @@ mod template;
 mod tls;
 mod upstream_tls;
 
-pub use backend::{Affinity, AffinityMode, Backend, Balance, HashBalance, Protocol, SameSite, SessionCookie};
+pub use backend::{
+    Affinity, AffinityMode, Backend, Balance, HashBalance, HealthCheck, Probe, Protocol, SameSite, SessionCookie,
+};
 pub use basic_auth::{BasicAuth, Users};
 pub use canary::{Canary, CanaryBy, CanaryChoice, CanaryField, CanaryValue};
 pub use capture::{CaptureTemplate, TooLong, append_within};

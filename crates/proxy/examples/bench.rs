@@ -71,6 +71,7 @@ fn resources(directory: &str) -> Result<Vec<Resource>, Box<dyn Error>> {
         protocol: Protocol::Http1,
         balance: Balance::RoundRobin,
         affinity: None,
+        health_check: None,
         request_fields: Vec::new(),
     };
     let endpoints = EndpointSet {

@@ -22,6 +22,7 @@ mod direction;
 mod encode;
 mod error;
 mod exchange;
+mod health_check;
 mod http2;
 mod l4;
 mod ledger;

@@ -237,6 +237,14 @@ fairway_model::limits! {
             EJECTION_FIRST: Duration = Duration::from_secs(1), Time, "One request of each worker tries it.", "";
             /// The longest time that it is passed over.
             EJECTION_LONGEST: Duration = Duration::from_secs(30), Time, "One request of each worker tries it.", "";
+            /// Health checks under way at a time (`fairway.dev/health-check`).
+            HEALTH_CHECKS: usize = 64, Count, "Further ones wait.", "`fairway_health_checks_total`";
+            /// Endpoints whose health is checked.
+            HEALTH_CHECKED: usize = 16_384, Count, "Further ones count as healthy.", "`fairway_health_checked_endpoints`";
+            /// The longest that the first check of a new endpoint waits: a rollout is not a burst of checks.
+            HEALTH_FIRST: Duration = Duration::from_secs(1), Time, "It is checked.", "";
+            /// Largest head of an answer to a health check.
+            HEALTH_HEAD: usize = 16 << 10, Bytes, "The answer is bad.", "`fairway_health_check_failures_total`";
             /// Time over which requests and retries are compared for `retry-budget`: such a period and the one before it.
             RETRY_PERIOD: Duration = Duration::from_secs(10), Time, "They no longer count.", "";
             /// Retries to a backend within that time that each worker allows for any number of requests, so that backends with few

@@ -31,6 +31,7 @@ fn backend(balance: Balance, affinity: Option<AffinityMode>) -> Backend {
         protocol: Protocol::Http1,
         balance,
         affinity: affinity.map(|mode| Affinity { mode, cookie: session_cookie(), change_on_failure: true }),
+        health_check: None,
         request_fields: Vec::new(),
     }
 }

@@ -8,6 +8,7 @@ mod auth;
 mod choice;
 mod coding;
 mod cors;
+mod health;
 mod list;
 mod network;
 mod replacement;
@@ -30,6 +31,7 @@ pub use choice::{
 };
 pub use coding::{BrotliLevel, GzipLevel, MediaTypes, UserAgents};
 pub use cors::{CorsExposed, CorsHeaders, CorsMethods, CorsOrigins};
+pub use health::{HealthCount, HealthProbe, HealthSeconds, HealthStatuses};
 pub use list::{
     CommaList, ErrorStatuses, HeaderNames, HostAlias, HostAliases, ReplacedStatuses, UriPattern, UriPatterns,
 };

@@ -47,9 +47,7 @@ pub(super) fn verdicts(reading: &Reading) -> Verdicts {
                 let Some(all) = ingress.read().metadata.annotations else { continue };
                 let annotations = Annotations::new(&origin, prefix, &all);
                 for (name, value) in &all {
-                    let Some(short) = name.strip_prefix(&**prefix).and_then(|rest| rest.strip_prefix('/')) else {
-                        continue;
-                    };
+                    let Some(short) = annotation::short_name(prefix, name) else { continue };
                     let verdict = annotation::spec(short).map(|spec| spec.verdict_of(value, &annotations, &rules));
                     let met = || {
                         Met::new(
@@ -136,14 +134,14 @@ pub(super) struct Ingress<'a> {
 
 /// Verdicts by namespace and name of the Ingress.
 pub(super) fn by_ingress(reading: &Reading) -> Vec<Ingress<'_>> {
-    let prefix = format!("{}/", reading.options.annotations_prefix);
+    let prefix = &reading.options.annotations_prefix;
     let rules = rules(reading);
     let ingresses = reading.objects.of_kind(Kind::Ingress).filter_map(|(key, object)| {
         let Object::Ingress(ingress) = object else { return None };
         let (origin, all) = (key.origin(), ingress.read().metadata.annotations.unwrap_or_default());
-        let annotations = Annotations::new(&origin, &reading.options.annotations_prefix, &all);
+        let annotations = Annotations::new(&origin, prefix, &all);
         let verdict = |(name, value): (&String, &String)| {
-            let short = name.strip_prefix(&prefix)?;
+            let short = annotation::short_name(prefix, name)?;
             let verdict = annotation::spec(short).map(|spec| spec.verdict_of(value, &annotations, &rules));
             Some((short.to_owned(), verdict.map_or("unknown", Verdict::label)))
         };

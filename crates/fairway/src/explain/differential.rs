@@ -9,7 +9,7 @@ use fairway_model::Scheme;
 use fairway_proxy::resolve::AddressPolicy;
 use fairway_proxy::{Proxy, ProxyConfig};
 use fairway_testkit::{Client, Origin, Reply, Response, TlsClient, eventually};
-use fairway_translate::annotation::{DEFAULT_PREFIX, GROUPS};
+use fairway_translate::annotation::{DEFAULT_PREFIX, GROUPS, full_name};
 use fairway_translate::objects::{Object, Objects};
 use fairway_translate::options::Options;
 use fairway_translate::translate;
@@ -114,6 +114,11 @@ const VALUES: &[(&[&str], &[&str])] = &[
     (&["proxy-next-upstream"], &["error timeout", "off", "http_502 non_idempotent", "bad"]),
     (&["proxy-next-upstream-tries", "proxy-next-upstream-timeout"], &["1", "0", "x"]),
     (&["load-balance"], &["round_robin", "ewma", "least_request", "chash", "bad"]),
+    // No endpoint is asked: the backends count their connections.
+    (&["fairway.dev/health-check"], &["x"]),
+    (&["fairway.dev/health-check-interval", "fairway.dev/health-check-timeout"], &["1", "x"]),
+    (&["fairway.dev/health-check-statuses"], &["200-299,401", "x"]),
+    (&["fairway.dev/health-check-unhealthy-after", "fairway.dev/health-check-healthy-after"], &["1", "0"]),
     (&["upstream-hash-by"], &["$request_uri", "$arg_k", "$http_x_tenant$host", "${x"]),
     (&["upstream-hash-by-subset-size"], &["1", "2", "x"]),
     // The first backend lets everything pass.
@@ -239,7 +244,7 @@ const KEYS: &[(&str, &[&str])] = &[
 fn annotations() -> impl Strategy<Value = BTreeMap<String, String>> {
     let names: Vec<_> =
         VALUES.iter().flat_map(|(names, values)| names.iter().map(move |name| (*name, *values))).collect();
-    let one = select(names).prop_flat_map(|(name, values)| (Just(format!("{DEFAULT_PREFIX}/{name}")), select(values)));
+    let one = select(names).prop_flat_map(|(name, values)| (Just(full_name(DEFAULT_PREFIX, name)), select(values)));
     prop::collection::vec(one, 0..5)
         .prop_map(|all| all.into_iter().map(|(name, value)| (name, value.to_owned())).collect())
 }

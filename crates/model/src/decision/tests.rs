@@ -18,6 +18,7 @@ fn backend(name: &str, ready: bool) -> [Resource; 2] {
         protocol: Protocol::Http1,
         balance: Balance::RoundRobin,
         affinity: None,
+        health_check: None,
         request_fields: Vec::new(),
     };
     [backend.into(), EndpointSet { backend: name.into(), endpoints: Endpoints::Addresses(endpoints) }.into()]

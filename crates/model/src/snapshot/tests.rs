@@ -71,6 +71,7 @@ fn resources_are_found_and_removed_by_their_names() {
         protocol: crate::Protocol::Http1,
         balance: crate::Balance::RoundRobin,
         affinity: None,
+        health_check: None,
         request_fields: Vec::new(),
     };
     let settings = Settings { default_certificate: Some("c".into()), ..Settings::default() };

@@ -25,6 +25,7 @@ fn backend(balance: Balance, affinity: Option<(AffinityMode, bool)>) -> Backend 
             },
             change_on_failure,
         }),
+        health_check: None,
         request_fields: Vec::new(),
     }
 }

@@ -490,6 +490,25 @@ impl Pages {
             ("resolver_queries_total", "counter", "Queries for these names.", self.proxy.resolver_queries as f64),
             ("resolver_failures_total", "counter", "Queries that failed.", self.proxy.resolver_failures as f64),
             (
+                "health_checked_endpoints",
+                "gauge",
+                "Endpoints whose health is checked (`fairway.dev/health-check`).",
+                self.proxy.health_checked as f64,
+            ),
+            (
+                "health_unhealthy_endpoints",
+                "gauge",
+                "Endpoints of these that are unhealthy.",
+                self.proxy.health_unhealthy as f64,
+            ),
+            ("health_checks_total", "counter", "Health checks that have ended.", self.proxy.health_checks as f64),
+            (
+                "health_check_failures_total",
+                "counter",
+                "Health checks with a bad answer or none.",
+                self.proxy.health_check_failures as f64,
+            ),
+            (
                 "endpoints_refused_total",
                 "counter",
                 "Endpoints at forbidden addresses.",

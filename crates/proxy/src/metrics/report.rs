@@ -39,6 +39,14 @@ pub struct ProxyFigures {
     pub resolver_queries: u64,
     /// Queries that failed or returned no usable address.
     pub resolver_failures: u64,
+    /// Endpoints whose health is checked.
+    pub health_checked: u64,
+    /// Those of them that are unhealthy.
+    pub health_unhealthy: u64,
+    /// Health checks that have ended.
+    pub health_checks: u64,
+    /// Those of them with a bad answer or none.
+    pub health_check_failures: u64,
     /// Endpoints refused so far because of their address.
     pub refused_endpoints: u64,
 }

@@ -23,6 +23,7 @@ use self::shared::{Shared, locked};
 use crate::access_log::{LogSink, LogThread};
 use crate::admin::{AdminSource, Finding, Lifecycle};
 use crate::config::ProxyConfig;
+use crate::health_check::Prober;
 use crate::limit::LAST_WRITE;
 use crate::live::Live;
 use crate::metrics::{ConfigStatus, MetricOptions};
@@ -32,6 +33,7 @@ use crate::net::resolve::Resolved;
 use crate::net::tls::Certificates;
 use crate::remark::{ACCEL_REDIRECT, ACCEL_REDIRECT_TEXT, Remarks};
 use crate::shard::{ClientCounts, Common};
+use crate::upstream::HealthBoard;
 use crate::worker::{self, Order};
 
 /// Why the proxy did not start.
@@ -135,6 +137,8 @@ impl Proxy {
             sink => Some(Arc::new(LogThread::start(sink).map_err(StartError::Thread)?)),
         };
         let remarks = Remarks::default();
+        let health = Arc::<HealthBoard>::default();
+        let (prober, probing) = Prober::new(health.clone());
         let common = Arc::new(Common {
             clients: ClientCounts::default(),
             ledger: Arc::default(),
@@ -144,7 +148,7 @@ impl Proxy {
             log: log.as_ref().map(|log| log.handle()),
             metrics: metrics.clone(),
             remarks: remarks.clone(),
-            health: Arc::default(),
+            health,
             unreachable,
         });
         let mut senders = Vec::with_capacity(count);
@@ -170,12 +174,15 @@ impl Proxy {
             certificates,
             log_format,
             resolver: control.resolver(),
+            prober,
             status: Mutex::new(ConfigStatus::default()),
             refused_endpoints: AtomicU64::new(0),
         };
         let shared = Arc::new(shared);
         shared.note(fingerprint::whole(&shared.live().snapshot), &[]);
-        shared.announce(&Snapshot::diff(&Snapshot::default(), &shared.live().snapshot), &Snapshot::default());
+        let everything = Snapshot::diff(&Snapshot::default(), &shared.live().snapshot);
+        shared.announce(&everything, &Snapshot::default());
+        shared.prober.look_at(shared.prober.concerned(&everything));
         let lifecycle = Lifecycle::default();
         let source = AdminSource {
             lifecycle: lifecycle.clone(),
@@ -211,7 +218,13 @@ impl Proxy {
         };
         let address = control.admin_address();
         let publisher = Publisher(shared.clone());
-        let control = control.run(source, |changes| publisher.follow(changes)).map_err(StartError::Thread)?;
+        let newest = {
+            let shared = Arc::downgrade(&shared);
+            move || shared.upgrade().map(|shared| shared.live())
+        };
+        let control = control
+            .run(source, |changes| publisher.follow(changes), probing.run(newest))
+            .map_err(StartError::Thread)?;
         Ok(Self { shared, threads, log, lifecycle, admin: address, control: Some(control) })
     }
 
@@ -304,13 +317,14 @@ impl Publisher {
         let mut listening = shared.change.lock().await;
         let current = shared.live();
         shared.announce(&delta, &current.snapshot);
-        let touched = fingerprint::touched(&delta);
+        let (touched, checked) = (fingerprint::touched(&delta), shared.prober.concerned(&delta));
         let live = current.next(current.snapshot.apply(delta), shared.log_format.as_ref());
         let mut listeners = shared.relisten(&mut listening, &live.snapshot);
         let (refused, opened) = (std::mem::take(&mut listeners.refused), std::mem::take(&mut listeners.opened));
         // Handshakes may see it a moment before the requests do.
         shared.certificates.publish(live.snapshot.clone());
         shared.distribute(&live, listeners).await;
+        shared.prober.look_at(checked);
         let before = locked(&shared.status).hash;
         shared.note(fingerprint::next(before, &touched, &current.snapshot, &live.snapshot), &refused);
         Published { version: live.version, hosts: live.snapshot.host_count(), took: begun.elapsed(), refused, opened }
@@ -352,8 +366,10 @@ impl Publisher {
         let _order = shared.change.lock().await;
         let current = shared.live();
         if current.snapshot.endpoint_set(&change.backend).is_some_and(|set| change.is_of(set)) {
+            let checked = shared.prober.checks(&change.backend).then(|| change.backend.clone());
             let live = current.resolved(change);
             shared.distribute(&live, Relisten::default()).await;
+            shared.prober.look_at(checked);
         }
     }
 

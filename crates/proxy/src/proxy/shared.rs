@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::listening::{Listening, RefusedListener, Relisten};
 use crate::access_log::LogThread;
+use crate::health_check::Prober;
 use crate::live::Live;
 use crate::metrics::{ConfigStatus, ProxyFigures};
 use crate::net::resolve::Resolver;
@@ -28,6 +29,7 @@ pub(super) struct Shared {
     pub(super) certificates: Arc<Certificates>,
     pub(super) log_format: Option<LogFormat>,
     pub(super) resolver: Option<Arc<Resolver>>,
+    pub(super) prober: Prober,
     pub(super) status: Mutex<ConfigStatus>,
     /// Number of endpoints refused so far because of their addresses.
     pub(super) refused_endpoints: AtomicU64,
@@ -98,6 +100,7 @@ impl Shared {
     }
 
     pub(super) fn figures(&self, log: Option<&LogThread>) -> ProxyFigures {
+        let health = self.prober.counts();
         let names = self.resolver.as_ref().map(|resolver| resolver.counts()).unwrap_or_default();
         ProxyFigures {
             workers: self.workers.len() as u64,
@@ -105,6 +108,10 @@ impl Shared {
             resolver_names: names.names,
             resolver_queries: names.queries,
             resolver_failures: names.failures,
+            health_checked: health.checked,
+            health_unhealthy: health.unhealthy,
+            health_checks: health.checks,
+            health_check_failures: health.failures,
             refused_endpoints: self.refused_endpoints.load(Ordering::Relaxed),
         }
     }

@@ -114,6 +114,7 @@ pub(crate) fn backend() -> Backend {
         protocol: Protocol::Http1,
         balance: Balance::RoundRobin,
         affinity: None,
+        health_check: None,
         request_fields: Vec::new(),
     }
 }

@@ -1,5 +1,5 @@
-//! Passive health: an endpoint that fails several times in a row is passed over for a while, so that requests do not pay for a
-//! try that is bound to fail.
+//! Health of endpoints. Passive: an endpoint that fails several times in a row is passed over for a while, so that requests do not
+//! pay for a try that is bound to fail. Active: so is one that health checks (`health_check/`) have found unhealthy, as long as they do.
 //!
 //! It is known per Service port, by all routes that lead there and by all workers. A worker reads one number per choice; only a
 //! failed try, or the first success after one, takes a lock. Invariant: health never leaves a request without an endpoint. It
@@ -22,7 +22,7 @@ pub(crate) struct HealthBoard(Mutex<HashMap<BackendName, Weak<SharedHealth>>>);
 
 impl HealthBoard {
     /// The health of one backend's endpoints. Forgotten once no worker uses it.
-    fn of(&self, name: &BackendName) -> Arc<SharedHealth> {
+    pub(crate) fn of(&self, name: &BackendName) -> Arc<SharedHealth> {
         let mut board = locked(&self.0);
         if let Some(shared) = board.get(name).and_then(Weak::upgrade) {
             return shared;
@@ -38,11 +38,29 @@ impl HealthBoard {
 
 /// What all workers know of the endpoints of one backend.
 #[derive(Debug, Default)]
-struct SharedHealth {
-    /// Changes with the list.
+pub(crate) struct SharedHealth {
+    /// Changes with the lists.
     version: AtomicU64,
+    lists: Mutex<HealthLists>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct HealthLists {
     /// Those whose last try failed.
-    failing: Mutex<Vec<Suspect>>,
+    failing: Vec<Suspect>,
+    /// Those that health checks have found unhealthy.
+    unhealthy: Vec<SocketAddr>,
+}
+
+impl SharedHealth {
+    /// Sets which endpoints health checks have found unhealthy.
+    pub(crate) fn set_unhealthy(&self, unhealthy: Vec<SocketAddr>) {
+        let mut lists = locked(&self.lists);
+        if lists.unhealthy != unhealthy {
+            lists.unhealthy = unhealthy;
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
+    }
 }
 
 /// An endpoint whose last try failed.
@@ -80,7 +98,7 @@ impl Suspect {
 pub(crate) struct Health {
     shared: Arc<SharedHealth>,
     version: u64,
-    failing: Vec<Suspect>,
+    lists: HealthLists,
     /// Addresses to pass over now.
     ejected: Vec<SocketAddr>,
 }
@@ -88,17 +106,20 @@ pub(crate) struct Health {
 impl Health {
     /// The view of one backend.
     pub(crate) fn of(board: &HealthBoard, name: &BackendName) -> Self {
-        Self { shared: board.of(name), version: 0, failing: Vec::new(), ejected: Vec::new() }
+        Self { shared: board.of(name), version: 0, lists: HealthLists::default(), ejected: Vec::new() }
     }
 
     /// The endpoints to pass over.
     pub(crate) fn ejected(&mut self, now: Instant) -> &[SocketAddr] {
         self.refresh();
-        if !self.failing.is_empty() {
-            self.ejected.clear();
-            let passed_over = |one: &&Suspect| one.until.is_some_and(|until| now < until);
-            self.ejected.extend(self.failing.iter().filter(passed_over).map(|one| one.address));
+        let HealthLists { failing, unhealthy } = &self.lists;
+        if failing.is_empty() {
+            return unhealthy;
         }
+        self.ejected.clear();
+        let passed_over = |one: &&Suspect| one.until.is_some_and(|until| now < until);
+        self.ejected.extend(failing.iter().filter(passed_over).map(|one| one.address));
+        self.ejected.extend_from_slice(unhealthy);
         &self.ejected
     }
 
@@ -143,32 +164,30 @@ impl Health {
     /// Forgets endpoints that are gone.
     pub(crate) fn keep(&mut self, exists: impl Fn(SocketAddr) -> bool) {
         self.refresh();
-        if !self.failing.iter().all(|one| exists(one.address)) {
+        if !self.lists.failing.iter().all(|one| exists(one.address)) {
             self.change(|failing| failing.retain(|one| exists(one.address)));
         }
     }
 
     fn find(&mut self, address: SocketAddr) -> Option<&mut Suspect> {
-        self.failing.iter_mut().find(|one| one.address == address)
+        self.lists.failing.iter_mut().find(|one| one.address == address)
     }
 
     /// Takes over what other workers have changed.
     fn refresh(&mut self) {
         if self.shared.version.load(Ordering::Acquire) != self.version {
-            let failing = locked(&self.shared.failing);
+            let lists = locked(&self.shared.lists);
             self.version = self.shared.version.load(Ordering::Acquire);
-            self.failing.clone_from(&failing);
-            self.ejected.clear();
+            self.lists.clone_from(&lists);
         }
     }
 
     /// Changes the list for all workers.
     fn change<T>(&mut self, change: impl FnOnce(&mut Vec<Suspect>) -> T) -> T {
-        let mut failing = locked(&self.shared.failing);
-        let result = change(&mut failing);
+        let mut lists = locked(&self.shared.lists);
+        let result = change(&mut lists.failing);
         self.version = self.shared.version.fetch_add(1, Ordering::AcqRel) + 1;
-        self.failing.clone_from(&failing);
-        self.ejected.clear();
+        self.lists.clone_from(&lists);
         result
     }
 }
@@ -261,6 +280,24 @@ mod tests {
         let [mut view] = <[Health; 1]>::try_from(views(1)).unwrap();
         fail(&mut view, 100, now);
         assert!(view.ejected(now + EJECTION_FIRST).is_empty());
+    }
+
+    #[test]
+    fn what_health_checks_find_holds_in_all_workers_whatever_requests_show() {
+        let now = Instant::now();
+        let board = HealthBoard::default();
+        let name = "default/web:80".into();
+        let [mut one, mut other] = [(); 2].map(|()| Health::of(&board, &name));
+        let checks = board.of(&name);
+        checks.set_unhealthy(vec![address(2)]);
+        assert_eq!(one.ejected(now), [address(2)]);
+        fail(&mut one, EJECTION_FAILURES, now);
+        other.done(address(2), ANSWERED, now);
+        assert_eq!(other.ejected(now), [address(1), address(2)]);
+        checks.set_unhealthy(Vec::new());
+        for view in [&mut one, &mut other] {
+            assert_eq!(view.ejected(now), [address(1)]);
+        }
     }
 
     #[test]

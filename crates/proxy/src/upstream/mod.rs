@@ -21,13 +21,13 @@ use crate::live::Live;
 use crate::random::Rng;
 use crate::timer::Millis;
 
-pub(crate) use self::health::HealthBoard;
+pub(crate) use self::health::{HealthBoard, SharedHealth};
 pub(crate) use self::pool::{Pool, UpstreamConnection};
 pub(crate) use self::service::{Service, endpoints};
 pub(crate) use self::target::{Target, Way, Ways};
-pub(crate) use self::tls::InvalidTls;
 #[cfg(test)]
 pub(crate) use self::tls::UpstreamVersion;
+pub(crate) use self::tls::{InvalidTls, unverified};
 
 /// The endpoints of one worker.
 #[derive(Debug, Default)]

@@ -114,6 +114,18 @@ impl TlsWay {
     }
 }
 
+/// How health checks speak TLS: to any certificate, as the probes of Kubernetes do, and with these protocols offered.
+pub(crate) fn unverified(protocols: &[&[u8]]) -> Arc<ClientConfig> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(rustls::ALL_VERSIONS);
+    let Ok(builder) = builder else { unreachable!("aws-lc-rs has cipher suites for TLS 1.2 and 1.3") };
+    let verifier = Arc::new(Anyone(provider));
+    let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    config.enable_sni = false;
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    Arc::new(config)
+}
+
 /// Accepts every certificate. It doesn't even check that the endpoint has the key of its certificate: any certificate is accepted
 /// anyway, and old ones that the library can't parse are in use behind ingress-nginx.
 #[derive(Debug)]

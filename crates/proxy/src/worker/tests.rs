@@ -54,6 +54,7 @@ fn snapshot(origin: SocketAddr, settings: Settings, policy: ForwardPolicy) -> Sn
             protocol: Protocol::Http1,
             balance: Balance::RoundRobin,
             affinity: None,
+            health_check: None,
             request_fields: Vec::new(),
         }),
         Resource::from(EndpointSet {

@@ -147,6 +147,7 @@ pub fn backend_alone(service: &str) -> Backend {
         protocol: Protocol::Http1,
         balance: Balance::RoundRobin,
         affinity: None,
+        health_check: None,
         request_fields: Vec::new(),
     }
 }

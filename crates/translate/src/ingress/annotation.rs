@@ -22,7 +22,7 @@ pub use doc::annotations_markdown;
 pub use read::{IngressAnnotations, Rejected, Rules, read, screen};
 pub use table::{
     Access, Affinity, BackendTls, Balancing, CanaryRelease, ClientCertificates, CrossOrigin, ExternalAuthentication,
-    HostLevel, Logging, Proxying, Redirects, RequestLimits, Rewriting, Snippets, UserAuthentication,
+    HealthChecks, HostLevel, Logging, Proxying, Redirects, RequestLimits, Rewriting, Snippets, UserAuthentication,
 };
 
 use crate::limit;
@@ -35,7 +35,10 @@ use crate::verdict::{Verdict, looks_like, same_words};
 /// The prefix unless `--annotations-prefix` sets another.
 pub const DEFAULT_PREFIX: &str = "nginx.ingress.kubernetes.io";
 
-/// The one annotation outside the prefix: the class, as written before `spec.ingressClassName` existed.
+/// The prefix of annotations that are Fairway's own, whatever `--annotations-prefix` says. In the table it is a part of their names.
+pub const OWN_PREFIX: &str = "fairway.dev/";
+
+/// The one annotation outside these prefixes: the class, as written before `spec.ingressClassName` existed.
 pub const CLASS: &str = "kubernetes.io/ingress.class";
 
 /// The description of one annotation.
@@ -117,7 +120,9 @@ fn without_effect(name: &str, others: &Annotations<'_>, rules: &Rules) -> Option
     let authenticates = || ["auth-url", "auth-type", "auth-tls-secret"].iter().any(|name| others.value(name).is_some());
     let is_canary = others.value("canary").and_then(bool::parse) == Some(true);
     let of_canary = name.starts_with("canary") || name == "affinity-canary-behavior";
-    let of_endpoints = ["load-balance", "service-upstream"].contains(&name) || name.starts_with("upstream-hash-by");
+    let of_endpoints = ["load-balance", "service-upstream"].contains(&name)
+        || name.starts_with("upstream-hash-by")
+        || name.starts_with(OWN_PREFIX);
     let limited = |names: &[&str]| {
         names.iter().any(|name| others.value(name).and_then(i64::parse).is_some_and(|limit| limit > 0))
     };
@@ -147,6 +152,15 @@ fn without_effect(name: &str, others: &Annotations<'_>, rules: &Rules) -> Option
             if others.value("auth-url").is_none() =>
         {
             Some(Verdict::Harmless("without auth-url it has no effect, as in ingress-nginx"))
+        }
+        "fairway.dev/health-check-interval"
+        | "fairway.dev/health-check-timeout"
+        | "fairway.dev/health-check-statuses"
+        | "fairway.dev/health-check-unhealthy-after"
+        | "fairway.dev/health-check-healthy-after"
+            if others.value("fairway.dev/health-check").is_none() =>
+        {
+            Some(Verdict::Harmless("without fairway.dev/health-check it has no effect"))
         }
         "mirror-host" | "mirror-request-body" if others.value("mirror-target").is_none() => {
             Some(Verdict::Harmless("without mirror-target it has no effect, as in ingress-nginx"))
@@ -260,13 +274,15 @@ impl<'a> Annotations<'a> {
         self.origin
     }
 
-    /// Names, without the prefix, and values as written. Annotations of other prefixes cost nothing.
+    /// Names, without the prefix except for those of our own, and values as written. Annotations of other prefixes cost nothing.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        let prefix = self.prefix;
-        self.all
-            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
-            .map_while(move |(key, value)| key.strip_prefix(prefix).map(|rest| (rest, value.as_str())))
-            .filter_map(|(rest, value)| rest.strip_prefix('/').map(|name| (name, value)))
+        let (all, prefix) = (self.all, self.prefix);
+        let from = move |start| all.range::<str, _>((Bound::Included(start), Bound::Unbounded));
+        let own = from(OWN_PREFIX).take_while(|(key, _)| key.starts_with(OWN_PREFIX));
+        from(prefix)
+            .take_while(move |(key, _)| key.starts_with(prefix))
+            .filter_map(move |(key, value)| Some((short_name(prefix, key)?, value.as_str())))
+            .chain(own.map(|(key, value)| (key.as_str(), value.as_str())))
     }
 
     /// Annotations with a known name under a prefix that is nearly ours: prefix and name.
@@ -278,14 +294,28 @@ impl<'a> Annotations<'a> {
 
     /// The value of a name without the prefix; an empty one counts as absent.
     pub fn value(&self, name: &str) -> Option<&'a str> {
-        let value = self.all.get(&format!("{}/{name}", self.prefix))?;
+        let value = self.all.get(&full_name(self.prefix, name))?;
         (!value.is_empty()).then_some(value)
     }
 
     /// The path of an annotation within the object, for diagnostics.
     pub fn field(&self, name: &str) -> String {
-        format!("metadata.annotations[\"{}/{}\"]", self.prefix, crate::diagnostic::bounded(name))
+        format!("metadata.annotations[\"{}\"]", full_name(self.prefix, &crate::diagnostic::bounded(name)))
     }
+}
+
+/// The key of an annotation in an object, from its name in the table.
+pub fn full_name(prefix: &str, name: &str) -> String {
+    if name.starts_with(OWN_PREFIX) { name.to_owned() } else { format!("{prefix}/{name}") }
+}
+
+/// The name in the table of an annotation with this key; `None` if it is of another prefix.
+pub fn short_name<'k>(prefix: &str, key: &'k str) -> Option<&'k str> {
+    if key.starts_with(OWN_PREFIX) {
+        return Some(key);
+    }
+    // The key of an object has one slash at most, so no name can pass for one of our own.
+    key.strip_prefix(prefix)?.strip_prefix('/').filter(|name| !name.starts_with(OWN_PREFIX))
 }
 
 /// A group of annotations, for the reference.
@@ -298,7 +328,7 @@ pub struct Group {
 }
 
 /// The whole table.
-pub static GROUPS: [Group; 17] = [
+pub static GROUPS: [Group; 18] = [
     Group { title: "Matching and rewriting", specs: Rewriting::SPECS },
     Group { title: "Redirects", specs: Redirects::SPECS },
     Group { title: "Hosts", specs: HostLevel::SPECS },
@@ -313,6 +343,7 @@ pub static GROUPS: [Group; 17] = [
     Group { title: "Talking to the backend", specs: Proxying::SPECS },
     Group { title: "TLS to the backend", specs: BackendTls::SPECS },
     Group { title: "Balancing", specs: Balancing::SPECS },
+    Group { title: "Health checks", specs: HealthChecks::SPECS },
     Group { title: "Session affinity", specs: Affinity::SPECS },
     Group { title: "Canaries", specs: CanaryRelease::SPECS },
     Group { title: "Not built, refused, without effect", specs: unbuilt::SPECS },
@@ -322,7 +353,7 @@ pub static GROUPS: [Group; 17] = [
 type Setter = fn(&mut IngressAnnotations, &str, &str) -> bool;
 
 /// In the order of [`GROUPS`].
-const SETTERS: [Setter; 17] = [
+const SETTERS: [Setter; 18] = [
     |all, name, text| all.rewriting.set(name, text),
     |all, name, text| all.redirects.set(name, text),
     |all, name, text| all.hosts.set(name, text),
@@ -337,6 +368,7 @@ const SETTERS: [Setter; 17] = [
     |all, name, text| all.proxying.set(name, text),
     |all, name, text| all.backend_tls.set(name, text),
     |all, name, text| all.balancing.set(name, text),
+    |all, name, text| all.health.set(name, text),
     |all, name, text| all.affinity.set(name, text),
     |all, name, text| all.canary.set(name, text),
     |_, _, _| true,

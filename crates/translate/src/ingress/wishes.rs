@@ -1,12 +1,13 @@
 //! An Ingress's wishes for its backends, from its annotations.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
-use fairway_model::{AffinityMode, Balance, HashBalance, SameSite, SessionCookie, Template};
+use fairway_model::{AffinityMode, Balance, HashBalance, HealthCheck, Probe, SameSite, SessionCookie, Template};
 
-use crate::annotation::{Affinity, IngressAnnotations};
+use crate::annotation::{Affinity, HealthChecks, IngressAnnotations};
 use crate::resource::BackendWishes;
-use crate::value;
+use crate::value::{self, BackendProtocol, HealthCount, HealthProbe, HealthSeconds, HealthStatuses};
 
 /// Most Ingresses have none: those share one value.
 static NOTHING: LazyLock<Arc<BackendWishes>> = LazyLock::new(Arc::default);
@@ -26,9 +27,36 @@ pub(super) fn wishes(annotations: &IngressAnnotations) -> Arc<BackendWishes> {
             value::AffinityMode::Persistent => AffinityMode::Persistent,
             value::AffinityMode::Balanced => AffinityMode::Balanced,
         }),
+        health_check: health_check(&annotations.health, annotations.proxying.protocol),
         affinity: annotations.affinity.kind.filter(|_| !annotations.is_canary()).map(|_| cookie(&annotations.affinity)),
     };
     if wishes == BackendWishes::default() { NOTHING.clone() } else { wishes.into() }
+}
+
+fn health_check(health: &HealthChecks, protocol: Option<BackendProtocol>) -> Option<Box<HealthCheck>> {
+    let probe = match &**health.probe.as_ref()? {
+        HealthProbe::Path(path) => {
+            let HealthStatuses(statuses) = health.statuses.as_deref().cloned().unwrap_or_else(HealthStatuses::usual);
+            Probe::Http { path: path.as_str().into(), statuses }
+        }
+        HealthProbe::Grpc(service) => Probe::Grpc { service: service.as_str().into() },
+    };
+    let seconds = |given: Option<HealthSeconds>, usual| {
+        let HealthSeconds(seconds) = given.unwrap_or(HealthSeconds(usual));
+        Duration::from_secs(seconds.into())
+    };
+    let count = |given: Option<HealthCount>, usual| {
+        let HealthCount(count) = given.unwrap_or(HealthCount(usual));
+        count.into()
+    };
+    Some(Box::new(HealthCheck {
+        probe,
+        tls: matches!(protocol, Some(BackendProtocol::Https | BackendProtocol::Grpcs)),
+        interval: seconds(health.interval, 10),
+        timeout: seconds(health.timeout, 3),
+        unhealthy_after: count(health.unhealthy_after, 3),
+        healthy_after: count(health.healthy_after, 2),
+    }))
 }
 
 fn cookie(affinity: &Affinity) -> (SessionCookie, bool) {

@@ -254,6 +254,7 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
         protocol,
         balance: if of_requests { balance(&sources.owners, config) } else { Balance::RoundRobin },
         affinity: if matches!(key.layer, Layer::Auth | Layer::Name) { None } else { affinity(&sources.owners) },
+        health_check: first.filter(|_| of_requests).and_then(|first| first.wishes.health_check.clone()),
         request_fields,
     };
     let endpoints = endpoints.map(|endpoints| EndpointSet { backend: name, endpoints });

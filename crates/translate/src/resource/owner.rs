@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fairway_model::{AffinityMode, Balance, SessionCookie};
+use fairway_model::{AffinityMode, Balance, HealthCheck, SessionCookie};
 use jiff::Timestamp;
 
 use crate::objects::{Kind, ObjectKey};
@@ -61,6 +61,8 @@ pub(crate) struct BackendWishes {
     pub(crate) by_cluster_address: Option<bool>,
     /// How an endpoint is chosen.
     pub(crate) balance: Option<Balance>,
+    /// How endpoints are asked whether they are healthy.
+    pub(crate) health_check: Option<Box<HealthCheck>>,
     /// How closely a client is tied to its endpoint.
     pub(crate) affinity_mode: Option<AffinityMode>,
     /// The cookie of the session, and whether it may change when the endpoint fails.

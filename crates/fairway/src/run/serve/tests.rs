@@ -29,6 +29,7 @@ fn proxy(origin: &Origin) -> Proxy {
         protocol: Protocol::Http1,
         balance: Balance::RoundRobin,
         affinity: None,
+        health_check: None,
         request_fields: Vec::new(),
     };
     let endpoints = Endpoints::Addresses(vec![Endpoint::ready(origin.address())]);

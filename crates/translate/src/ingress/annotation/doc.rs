@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{CLASS, DEFAULT_PREFIX, GROUPS, Meanwhile, OnInvalid, Scope, Spec};
+use super::{CLASS, DEFAULT_PREFIX, GROUPS, Meanwhile, OWN_PREFIX, OnInvalid, Scope, Spec};
 use crate::verdict::sentence;
 
 /// `docs/annotations.md`.
@@ -11,7 +11,7 @@ pub fn annotations_markdown() -> String {
         "# Annotations\n\nGenerated from the table in `crates/translate/src/ingress/annotation/`; `UPDATE_DOCS=1 cargo test -p \
          fairway-translate --test tables` writes it.\n\n\
          You want to know how Fairway treats an annotation. All names here have the prefix `{DEFAULT_PREFIX}/`, which \
-         `--annotations-prefix` changes. An empty value is the same as none. Fairway also reads `{CLASS}` if \
+         `--annotations-prefix` changes, except for those that begin with `{OWN_PREFIX}`. An empty value is the same as none. Fairway also reads `{CLASS}` if \
          `spec.ingressClassName` is absent; its value must equal `--ingress-class`.\n\n\
          Verdicts: *same* as ingress-nginx; *differs* as stated; *not yet* supported; *refused* for good; *harmless*, without \
          effect or loss. Risk is compared with the ConfigMap key `annotations-risk-level`: an Ingress with an annotation above it is not \

@@ -2,8 +2,8 @@
 
 use super::{
     Access, Affinity, Annotations, BackendTls, Balancing, CanaryRelease, ClientCertificates, CrossOrigin, Denial,
-    ExternalAuthentication, HostLevel, Known, Logging, Meanwhile, OnInvalid, Proxying, Redirects, RequestLimits,
-    Snippets, UserAuthentication,
+    ExternalAuthentication, HealthChecks, HostLevel, Known, Logging, Meanwhile, OnInvalid, Proxying, Redirects,
+    RequestLimits, Snippets, UserAuthentication,
 };
 use super::{Rewriting, known, names};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -50,6 +50,8 @@ pub struct IngressAnnotations {
     pub backend_secret: Option<ObjectRef>,
     /// How an endpoint is chosen.
     pub balancing: Balancing,
+    /// How endpoints are asked whether they are healthy.
+    pub health: HealthChecks,
     /// Session affinity.
     pub affinity: Affinity,
     /// Canaries.
@@ -524,7 +526,7 @@ impl Reading<'_> {
         if denial > self.out.denial {
             self.out.denial = denial;
             let value = crate::diagnostic::bounded(value);
-            self.out.denied_by = Some(format!("{}/{name}: {value}", self.annotations.prefix).into());
+            self.out.denied_by = Some(format!("{}: {value}", super::full_name(self.annotations.prefix, name)).into());
         }
     }
 

@@ -12,12 +12,15 @@ use crate::value::{
     AffinityKind, AffinityMode, AppRoot, AuthCacheDuration, AuthMethod, AuthRealm, AuthRedirect, AuthSecret,
     AuthSecretType, AuthType, AuthUrl, BackendProtocol, CanaryBehavior, CanaryHeader, CanaryPattern, CertificatePage,
     CommonName, ConnectionHeader, CookieDomain, CookieName, CookiePath, CookieRewrite, CopiedFields, CorsExposed,
-    CorsHeaders, CorsMethods, CorsOrigins, ErrorStatuses, ForwardedPrefix, HashKey, HeaderName, HostAliases,
-    LoadBalance, MirrorTarget, NextUpstream, ObjectRef, RedirectParam, RedirectPart, RedirectUrl, RewriteTarget,
-    RiskLevel, SameSite, Satisfy, Seconds, SecretName, ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch,
-    TlsProtocols, Value, VerifyClient, Vhost,
+    CorsHeaders, CorsMethods, CorsOrigins, ErrorStatuses, ForwardedPrefix, HashKey, HeaderName, HealthCount,
+    HealthProbe, HealthSeconds, HealthStatuses, HostAliases, LoadBalance, MirrorTarget, NextUpstream, ObjectRef,
+    RedirectParam, RedirectPart, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy, Seconds, SecretName,
+    ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch, TlsProtocols, Value, VerifyClient, Vhost,
 };
 use crate::verdict::Verdict::{self, Differs};
+
+/// How our own annotations differ.
+const OWN: &str = "an annotation of Fairway's own";
 
 /// How `canary` differs.
 const CANARY: &str = "a canary acts on the paths that it has itself, in its own namespace; in ingress-nginx it acts on every path that leads \
@@ -378,6 +381,26 @@ annotations! {
         "canary-weight-total" => weight_total: i64 [Ingress, Low, Default];
         /// With `sticky`, the session cookie of the other Ingress ties clients to the canary as well; with `legacy` the canary sets none.
         "affinity-canary-behavior" => behavior: CanaryBehavior [Ingress, Low, Default];
+    }
+}
+
+annotations! {
+    /// Active health checks: an endpoint that gives bad answers gets no new requests while the Service has another. The first Ingress that
+    /// refers to a Service port decides. Each replica asks every endpoint once per interval, however many routes and workers there are.
+    pub struct HealthChecks {
+        /// Turns health checks on, and says what endpoints are asked: a path for `GET` over HTTP/1.1, or `grpc` for the health service of gRPC.
+        /// Both are asked over TLS if `backend-protocol` is HTTPS or GRPCS; no certificate is verified.
+        "fairway.dev/health-check" => probe: Box<HealthProbe> [Ingress, Low, Drop] = Differs(OWN);
+        /// Time from one question to the next, 10 s by default. A tenth of it is left to chance.
+        "fairway.dev/health-check-interval" => interval: HealthSeconds [Ingress, Low, Default] = Differs(OWN);
+        /// Time for the whole answer, 3 s by default.
+        "fairway.dev/health-check-timeout" => timeout: HealthSeconds [Ingress, Low, Default] = Differs(OWN);
+        /// The statuses of a good answer to `GET`, `200-399` by default.
+        "fairway.dev/health-check-statuses" => statuses: Box<HealthStatuses> [Ingress, Low, Default] = Differs(OWN);
+        /// Bad answers in a row after which an endpoint is unhealthy, 3 by default. A new endpoint is healthy.
+        "fairway.dev/health-check-unhealthy-after" => unhealthy_after: HealthCount [Ingress, Low, Default] = Differs(OWN);
+        /// Good answers in a row after which it is healthy again, 2 by default.
+        "fairway.dev/health-check-healthy-after" => healthy_after: HealthCount [Ingress, Low, Default] = Differs(OWN);
     }
 }
 

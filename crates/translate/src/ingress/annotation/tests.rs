@@ -5,10 +5,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
-use crate::value::{BackendProtocol, HostAlias, SameSite, Size};
+use crate::value::{BackendProtocol, HealthProbe, HostAlias, SameSite, Size};
 
 fn map(annotations: &[(&str, &str)]) -> BTreeMap<String, String> {
-    annotations.iter().map(|(name, value)| (format!("{DEFAULT_PREFIX}/{name}"), (*value).to_owned())).collect()
+    annotations.iter().map(|(name, value)| (full_name(DEFAULT_PREFIX, name), (*value).to_owned())).collect()
 }
 
 fn read_with(rules: &Rules, annotations: &[(&str, &str)]) -> (Result<IngressAnnotations, Rejected>, Vec<Diagnostic>) {
@@ -135,6 +135,12 @@ const CASES: &[(&str, &str, &str)] = &[
     ("canary-weight", "10", "10%"),
     ("canary-weight-total", "1000", "1k"),
     ("affinity-canary-behavior", "legacy", "loose"),
+    ("fairway.dev/health-check", "grpc:shop.Orders", "healthz"),
+    ("fairway.dev/health-check-interval", "5", "5s"),
+    ("fairway.dev/health-check-timeout", "2", "0"),
+    ("fairway.dev/health-check-statuses", "200-299,401", "2xx"),
+    ("fairway.dev/health-check-unhealthy-after", "3", "-1"),
+    ("fairway.dev/health-check-healthy-after", "2", "101"),
     ("affinity", "cookie", "ip"),
     ("affinity-mode", "persistent", "Persistent"),
     ("session-cookie-name", "route", "a;b"),
@@ -334,7 +340,7 @@ fn limits_are_read_under_their_old_names_too() {
 fn what_has_no_effect_on_a_canary_is_harmless() {
     let all = |canary: &str| {
         [("canary", canary), ("canary-weight", "5"), ("auth-url", "http://a.example/"), ("load-balance", "ewma")]
-            .map(|(name, value)| (format!("{DEFAULT_PREFIX}/{name}"), value.to_owned()))
+            .map(|(name, value)| (full_name(DEFAULT_PREFIX, name), value.to_owned()))
     };
     let labels = |canary| {
         let (origin, all) = (Origin::new("Ingress", "a", "b"), all(canary).into());
@@ -415,6 +421,28 @@ fn only_names_under_the_prefix_count() {
 }
 
 #[test]
+fn our_own_annotations_have_their_own_prefix() {
+    let origin = Origin::new("Ingress", "shop", "web");
+    let all: BTreeMap<String, String> = [
+        ("fairway.dev/health-check", "/healthz"),
+        ("fairway.dev/use-regex", "true"),
+        ("nginx.ingress.kubernetes.io/fairway.dev/health-check", "grpc"),
+        ("other.example/health-check-interval", "5"),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect();
+    for prefix in [DEFAULT_PREFIX, "other.example"] {
+        let mut found = Vec::new();
+        let read = read(&Annotations::new(&origin, prefix, &all), &Rules::default(), &mut found).expect("accepted");
+        assert_eq!(read.health.probe.as_deref(), Some(&HealthProbe::Path("/healthz".to_owned())));
+        assert_eq!((read.rewriting.use_regex, read.health.interval), (None, None));
+        let field = "metadata.annotations[\"fairway.dev/use-regex\"]";
+        assert!(found.iter().any(|one| one.field == field && one.reason == Reason::UnknownAnnotation), "{found:?}");
+    }
+}
+
+#[test]
 fn rules_between_fields() {
     let (out, diagnostics) = read_all(&[("permanent-redirect-code", "309"), ("temporal-redirect-code", "308")]);
     let redirects = out.expect("accepted").redirects;
@@ -466,14 +494,14 @@ fn options_are_small() {
     fn size<T: Debug>() -> usize {
         size_of::<T>()
     }
-    assert!(size::<IngressAnnotations>() <= 1792, "{}", size::<IngressAnnotations>());
+    assert!(size::<IngressAnnotations>() <= 1824, "{}", size::<IngressAnnotations>());
 }
 
 #[test]
 fn verdicts_follow_the_values() {
     let verdict = |rules: &Rules, all: &[(&str, &str)]| {
         let origin = Origin::new("Ingress", "a", "b");
-        let map = all.iter().map(|(name, value)| (format!("{DEFAULT_PREFIX}/{name}"), (*value).to_owned())).collect();
+        let map = all.iter().map(|(name, value)| (full_name(DEFAULT_PREFIX, name), (*value).to_owned())).collect();
         let annotations = Annotations::new(&origin, DEFAULT_PREFIX, &map);
         spec(all[0].0).unwrap().verdict_of(all[0].1, &annotations, rules).label()
     };

@@ -1,0 +1,359 @@
+//! Active health checks: asks the endpoints of backends that want it, at their intervals, and tells all workers which of them are
+//! unhealthy.
+//!
+//! One task on the control thread asks for the whole process, however many workers and routes there are. Invariants: a worker never
+//! waits for a check; of a backend that no longer wants checks, or an endpoint that is gone, nothing is left; an endpoint is healthy until
+//! enough answers in a row were bad, so that a new pod gets requests as soon as Kubernetes calls it ready.
+
+mod ask;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fairway_model::{BackendName, Delta, EndpointState, HealthCheck, Resource, ResourceName};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use self::ask::{Asking, BadAnswer};
+use crate::limit::{HEALTH_CHECKED, HEALTH_CHECKS, HEALTH_FIRST};
+use crate::live::Live;
+use crate::random::Rng;
+use crate::upstream::{HealthBoard, SharedHealth, endpoints};
+
+/// The publisher's side: knows which backends want checks.
+#[derive(Debug)]
+pub(crate) struct Prober {
+    looks: mpsc::UnboundedSender<BackendName>,
+    /// Backends with checks. Most often none, so a change of endpoints costs nothing here.
+    checked: Mutex<HashSet<BackendName>>,
+    counts: Arc<CheckCounts>,
+}
+
+/// The task, before it runs.
+#[derive(Debug)]
+pub(crate) struct Probing {
+    looks: mpsc::UnboundedReceiver<BackendName>,
+    board: Arc<HealthBoard>,
+    counts: Arc<CheckCounts>,
+}
+
+/// Figures for the metrics.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct HealthCounts {
+    /// Endpoints whose health is checked.
+    pub(crate) checked: u64,
+    /// Those that are unhealthy.
+    pub(crate) unhealthy: u64,
+    /// Checks that have ended.
+    pub(crate) checks: u64,
+    /// Those without a good answer.
+    pub(crate) failures: u64,
+}
+
+#[derive(Debug, Default)]
+struct CheckCounts {
+    checked: AtomicU64,
+    unhealthy: AtomicU64,
+    checks: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Prober {
+    /// A prober, and its task.
+    pub(crate) fn new(board: Arc<HealthBoard>) -> (Self, Probing) {
+        let (looks, received) = mpsc::unbounded_channel();
+        let counts = Arc::<CheckCounts>::default();
+        (Self { looks, checked: Mutex::default(), counts: counts.clone() }, Probing { looks: received, board, counts })
+    }
+
+    /// Whether the endpoints of a backend are checked.
+    pub(crate) fn checks(&self, backend: &BackendName) -> bool {
+        locked(&self.checked).contains(backend)
+    }
+
+    /// The backends of a change that have to be looked at once it is in force. Call it for every change.
+    pub(crate) fn concerned(&self, delta: &Delta) -> Vec<BackendName> {
+        let mut checked = locked(&self.checked);
+        let mut concerned = Vec::new();
+        for removed in &delta.removals {
+            match removed {
+                ResourceName::Backend(name) if checked.remove(name) => concerned.push(name.clone()),
+                ResourceName::EndpointSet(name) if checked.contains(name) => concerned.push(name.clone()),
+                _ => {}
+            }
+        }
+        for resource in &delta.upserts {
+            match resource {
+                Resource::Backend(backend) if backend.health_check.is_some() => {
+                    checked.insert(backend.name.clone());
+                    concerned.push(backend.name.clone());
+                }
+                Resource::Backend(backend) if checked.remove(&backend.name) => concerned.push(backend.name.clone()),
+                Resource::EndpointSet(set) if checked.contains(&set.backend) => concerned.push(set.backend.clone()),
+                _ => {}
+            }
+        }
+        concerned
+    }
+
+    /// Makes the task look at these backends in the newest configuration.
+    pub(crate) fn look_at(&self, backends: impl IntoIterator<Item = BackendName>) {
+        for backend in backends {
+            // Without the task, the process is about to end.
+            self.looks.send(backend).ok();
+        }
+    }
+
+    /// The figures.
+    pub(crate) fn counts(&self) -> HealthCounts {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        HealthCounts {
+            checked: read(&self.counts.checked),
+            unhealthy: read(&self.counts.unhealthy),
+            checks: read(&self.counts.checks),
+            failures: read(&self.counts.failures),
+        }
+    }
+}
+
+impl Probing {
+    /// Checks until the publisher is gone. `newest` is the configuration in force.
+    pub(crate) async fn run(self, newest: impl Fn() -> Option<Arc<Live>>) {
+        let mut looks = self.looks;
+        let mut task = CheckTask {
+            board: self.board,
+            counts: self.counts,
+            backends: HashMap::new(),
+            due: BTreeSet::new(),
+            asking: Asking::default(),
+            checks: JoinSet::new(),
+            rng: Rng::from_os(),
+            next_id: 0,
+            endpoints: 0,
+        };
+        loop {
+            let next = task.due.first().map(|(due, ..)| *due);
+            let may_ask = task.checks.len() < HEALTH_CHECKS;
+            tokio::select! {
+                look = looks.recv() => match (look, newest()) {
+                    (Some(backend), Some(live)) => task.look(&live, &backend),
+                    _ => return,
+                },
+                // One that panicked is lost with its endpoint's turn; the next change of the backend brings it back.
+                Some(ended) = task.checks.join_next() => if let Ok(ended) = ended { task.take(ended); },
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if may_ask && next.is_some() => task.ask(),
+            }
+        }
+    }
+}
+
+struct CheckTask {
+    board: Arc<HealthBoard>,
+    counts: Arc<CheckCounts>,
+    backends: HashMap<BackendName, CheckedBackend>,
+    /// Which endpoints are asked next. Those being asked are absent.
+    due: BTreeSet<(Instant, BackendName, SocketAddr)>,
+    asking: Asking,
+    checks: JoinSet<EndedCheck>,
+    rng: Rng,
+    next_id: u64,
+    /// Endpoints of all backends.
+    endpoints: usize,
+}
+
+struct CheckedBackend {
+    check: Arc<HealthCheck>,
+    shared: Arc<SharedHealth>,
+    endpoints: HashMap<SocketAddr, CheckedEndpoint>,
+}
+
+struct CheckedEndpoint {
+    /// Distinguishes it from an earlier one at the same address.
+    id: u64,
+    due: Option<Instant>,
+    healthy: bool,
+    /// Answers in a row that contradict this.
+    against: u32,
+}
+
+struct EndedCheck {
+    backend: BackendName,
+    address: SocketAddr,
+    id: u64,
+    found: Result<(), BadAnswer>,
+}
+
+impl CheckTask {
+    /// Follows the newest configuration of a backend.
+    fn look(&mut self, live: &Live, name: &BackendName) {
+        let check = live.snapshot.backend(name).and_then(|backend| backend.health_check.as_deref());
+        let Some(check) = check else {
+            if let Some(gone) = self.backends.remove(name) {
+                gone.shared.set_unhealthy(Vec::new());
+                self.endpoints -= gone.endpoints.len();
+                for (address, endpoint) in gone.endpoints {
+                    self.forget(name, address, &endpoint);
+                }
+            }
+            self.count();
+            return;
+        };
+        let mut backend = match self.backends.remove(name) {
+            Some(known) if *known.check == *check => known,
+            // Another question: what the old one found says nothing.
+            known => {
+                for (address, endpoint) in known.into_iter().flat_map(|known| known.endpoints) {
+                    self.endpoints -= 1;
+                    self.forget(name, address, &endpoint);
+                }
+                let check = Arc::new(check.clone());
+                CheckedBackend { check, shared: self.board.of(name), endpoints: HashMap::new() }
+            }
+        };
+        let mut gone = std::mem::take(&mut backend.endpoints);
+        let first = backend.check.interval.min(HEALTH_FIRST);
+        for endpoint in endpoints(live, name) {
+            if endpoint.state != EndpointState::Ready {
+                continue;
+            }
+            if let Some(known) = gone.remove(&endpoint.address) {
+                backend.endpoints.insert(endpoint.address, known);
+            } else if self.endpoints < HEALTH_CHECKED {
+                self.endpoints += 1;
+                self.next_id += 1;
+                let due = Instant::now() + part_of(first, &mut self.rng);
+                self.due.insert((due, name.clone(), endpoint.address));
+                let new = CheckedEndpoint { id: self.next_id, due: Some(due), healthy: true, against: 0 };
+                backend.endpoints.insert(endpoint.address, new);
+            }
+        }
+        self.endpoints -= gone.len();
+        for (address, endpoint) in gone {
+            self.forget(name, address, &endpoint);
+        }
+        backend.tell();
+        self.backends.insert(name.clone(), backend);
+        self.count();
+    }
+
+    fn forget(&mut self, name: &BackendName, address: SocketAddr, endpoint: &CheckedEndpoint) {
+        if let Some(due) = endpoint.due {
+            self.due.remove(&(due, name.clone(), address));
+        }
+    }
+
+    /// Begins the check that is due.
+    fn ask(&mut self) {
+        let Some((_, backend, address)) = self.due.pop_first() else { return };
+        let Some(checked) = self.backends.get_mut(&backend) else { return };
+        let Some(endpoint) = checked.endpoints.get_mut(&address) else { return };
+        endpoint.due = None;
+        let (asking, check, id) = (self.asking.clone(), checked.check.clone(), endpoint.id);
+        self.checks.spawn(async move { EndedCheck { found: asking.ask(&check, address).await, backend, address, id } });
+    }
+
+    /// Takes the answer of an endpoint.
+    fn take(&mut self, ended: EndedCheck) {
+        let EndedCheck { backend: name, address, id, found } = ended;
+        self.counts.checks.fetch_add(1, Ordering::Relaxed);
+        self.counts.failures.fetch_add(u64::from(found.is_err()), Ordering::Relaxed);
+        let Some(backend) = self.backends.get_mut(&name) else { return };
+        let Some(endpoint) = backend.endpoints.get_mut(&address).filter(|endpoint| endpoint.id == id) else { return };
+        // Replicas that started together, and endpoints of one rollout, drift apart.
+        let interval = backend.check.interval;
+        let due = Instant::now() + interval * 9 / 10 + part_of(interval / 5, &mut self.rng);
+        endpoint.due = Some(due);
+        self.due.insert((due, name.clone(), address));
+        if !endpoint.turns(&backend.check, found.is_ok()) {
+            return;
+        }
+        match &found {
+            Ok(()) => tracing::info!(backend = %name, upstream.addr = %address, "an endpoint is healthy again"),
+            Err(why) => {
+                tracing::warn!(backend = %name, upstream.addr = %address, error = %why, "an endpoint is unhealthy");
+            }
+        }
+        backend.tell();
+        self.count();
+    }
+
+    fn count(&self) {
+        let unhealthy: usize = self.backends.values().map(|backend| backend.unhealthy().count()).sum();
+        self.counts.checked.store(self.endpoints as u64, Ordering::Relaxed);
+        self.counts.unhealthy.store(unhealthy as u64, Ordering::Relaxed);
+    }
+}
+
+impl CheckedBackend {
+    fn unhealthy(&self) -> impl Iterator<Item = SocketAddr> {
+        self.endpoints.iter().filter(|(_, endpoint)| !endpoint.healthy).map(|(address, _)| *address)
+    }
+
+    /// Tells the workers.
+    fn tell(&self) {
+        let mut unhealthy: Vec<_> = self.unhealthy().collect();
+        unhealthy.sort_unstable();
+        self.shared.set_unhealthy(unhealthy);
+    }
+}
+
+impl CheckedEndpoint {
+    /// CheckCounts an answer; returns whether the endpoint's health changes with it.
+    fn turns(&mut self, check: &HealthCheck, good: bool) -> bool {
+        if good == self.healthy {
+            self.against = 0;
+            return false;
+        }
+        self.against += 1;
+        let enough = if self.healthy { check.unhealthy_after } else { check.healthy_after };
+        let turns = self.against >= enough;
+        if turns {
+            self.healthy = good;
+            self.against = 0;
+        }
+        turns
+    }
+}
+
+/// A random part of a time.
+fn part_of(time: Duration, rng: &mut Rng) -> Duration {
+    Duration::from_millis(rng.below(u32::try_from(time.as_millis()).unwrap_or(u32::MAX)).into())
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairway_model::Probe;
+
+    #[test]
+    fn answers_in_a_row_decide() {
+        let check = HealthCheck {
+            probe: Probe::Grpc { service: "".into() },
+            tls: false,
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(3),
+            unhealthy_after: 3,
+            healthy_after: 2,
+        };
+        let mut endpoint = CheckedEndpoint { id: 1, due: None, healthy: true, against: 0 };
+        let mut after = |answers: &str| {
+            answers.bytes().for_each(|answer| {
+                endpoint.turns(&check, answer == b'+');
+            });
+            endpoint.healthy
+        };
+        assert!(after("--+--"), "never three in a row");
+        assert!(!after("-"));
+        assert!(!after("+-+"), "never two in a row");
+        assert!(after("+"));
+        assert!(after("--"));
+    }
+}
