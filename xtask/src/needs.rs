@@ -63,6 +63,7 @@ const PACKAGES: &[(&str, &str, &str, Use)] = &[
     ("/usr/sbin/nginx", "nginx", "to compare its answers with ours in tests", Use::Test),
     ("curl", "curl", "for the commands in the pages for users", Use::Cluster),
     ("openssl", "openssl", "for the commands in the pages for users", Use::Cluster),
+    ("/usr/bin/openssl", "openssl", "to sign responses of OCSP in tests", Use::Test),
     ("bash", "bash", "for the commands in the pages for users, and in the tests of installing", Use::Cluster),
     ("timeout", "coreutils", "to end the commands of a page that hangs", Use::Cluster),
     ("diff", "diffutils", "for the commands in the pages for users", Use::Cluster),

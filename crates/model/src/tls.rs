@@ -25,6 +25,9 @@ pub struct TlsSettings {
     pub ticket_key: Option<TicketKey>,
     /// Whether a handshake that names no host of ours is refused (`ssl-reject-handshake`).
     pub reject_unknown_names: bool,
+    /// Whether OCSP responses are fetched and stapled (`enable-ocsp`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub staple: bool,
 }
 
 impl TlsSettings {
@@ -49,6 +52,7 @@ impl Default for TlsSettings {
             tickets: false,
             ticket_key: None,
             reject_unknown_names: false,
+            staple: false,
         }
     }
 }

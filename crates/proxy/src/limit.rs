@@ -42,6 +42,24 @@ fairway_model::limits! {
             TLS_SESSIONS: usize = 20_480, Count, "An older session is forgotten; its client makes a full handshake.", "";
             /// How long a session ticket with a key of `ssl-session-ticket-key` is accepted.
             TICKET_LIFETIME: Duration = Duration::from_secs(12 * 3600), Time, "The client makes a full handshake.", "";
+            /// Time to fetch an OCSP response (`enable-ocsp`).
+            OCSP_TIMEOUT: Duration = Duration::from_secs(10), Time, "It is fetched again later.", "`fairway_ocsp_failures_total`";
+            /// OCSP responses that are fetched at a time.
+            OCSP_AT_ONCE: usize = 4, Count, "Further certificates wait.", "";
+            /// Size of an answer with an OCSP response.
+            OCSP_RESPONSE: usize = 64 << 10, Bytes, "It is not stapled.", "`fairway_ocsp_failures_total`";
+            /// Certificates in such a response that may have signed it.
+            OCSP_CERTIFICATES: usize = 4, Count, "Further ones are ignored.", "`fairway_ocsp_failures_total`";
+            /// How far the clock of a responder may be ahead (as in nginx).
+            OCSP_SKEW: Duration = Duration::from_secs(300), Time, "The response is not stapled.", "`fairway_ocsp_failures_total`";
+            /// Shortest time between two fetches for a certificate; each failure doubles it.
+            OCSP_SHORTEST_PAUSE: Duration = Duration::from_secs(30), Time, "", "";
+            /// Longest time between two fetches. A response is fetched again in the middle of the time that it is valid.
+            OCSP_LONGEST_PAUSE: Duration = Duration::from_secs(3600), Time, "It is fetched again.", "`fairway_ocsp_fetches_total`";
+            /// How long a response is stapled that does not say how long it is valid.
+            OCSP_UNDATED: Duration = Duration::from_secs(3600), Time, "It is fetched again.", "";
+            /// Certificates for which responses are fetched.
+            OCSP_KNOWN: usize = 16_384, Count, "Nothing is stapled to further ones.", "`fairway_ocsp_stapled`";
             /// After a refused request or an early response, the longest gap between two reads of discarded bytes (nginx
             /// `lingering_timeout`).
             LINGER_GAP: Duration = Duration::from_secs(5), Time, "The connection is closed.", "";

@@ -490,6 +490,19 @@ impl Pages {
             ("resolver_queries_total", "counter", "Queries for these names.", self.proxy.resolver_queries as f64),
             ("resolver_failures_total", "counter", "Queries that failed.", self.proxy.resolver_failures as f64),
             (
+                "ocsp_stapled",
+                "gauge",
+                "Certificates with a stapled OCSP response (`enable-ocsp`).",
+                self.proxy.ocsp_stapled as f64,
+            ),
+            ("ocsp_fetches_total", "counter", "Requests to OCSP responders.", self.proxy.ocsp_fetches as f64),
+            (
+                "ocsp_failures_total",
+                "counter",
+                "Requests to OCSP responders without a response that can be stapled.",
+                self.proxy.ocsp_failures as f64,
+            ),
+            (
                 "health_checked_endpoints",
                 "gauge",
                 "Endpoints whose health is checked (`fairway.dev/health-check`).",

@@ -39,6 +39,12 @@ pub struct ProxyFigures {
     pub resolver_queries: u64,
     /// Queries that failed or returned no usable address.
     pub resolver_failures: u64,
+    /// Certificates with a stapled OCSP response.
+    pub ocsp_stapled: u64,
+    /// Requests to OCSP responders.
+    pub ocsp_fetches: u64,
+    /// Those without a response that can be stapled.
+    pub ocsp_failures: u64,
     /// Endpoints whose health is checked.
     pub health_checked: u64,
     /// Those of them that are unhealthy.

@@ -7,5 +7,7 @@ pub mod resolve;
 pub(crate) mod client_certificate;
 pub(crate) mod descriptors;
 pub(crate) mod listener;
+mod ocsp;
 pub(crate) mod session;
+pub(crate) mod stapling;
 pub(crate) mod tls;

@@ -19,6 +19,7 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ProtocolVersion, ServerConfig, ServerConnection};
+use tokio::sync::mpsc;
 
 use crate::limit::TLS_SESSIONS;
 use crate::net::client_certificate::ClientPolicy;
@@ -43,6 +44,8 @@ pub(crate) struct Certificates {
     scopes: AtomicU64,
     sessions: Arc<dyn StoresServerSessions>,
     fallback: OnceLock<Option<Arc<CertifiedKey>>>,
+    /// Where certificates that are used for the first time are announced, so that responses can be stapled to them.
+    wanted: OnceLock<mpsc::UnboundedSender<Arc<Certificate>>>,
     /// Encrypts tickets for all workers; the library changes its key every six hours.
     tickets: OnceLock<Option<Arc<dyn ProducesTickets>>>,
 }
@@ -121,6 +124,7 @@ impl Certificates {
             scopes: AtomicU64::new(0),
             sessions: ServerSessionMemoryCache::new(TLS_SESSIONS),
             fallback: OnceLock::new(),
+            wanted: OnceLock::new(),
             tickets: OnceLock::new(),
         })
     }
@@ -130,12 +134,46 @@ impl Certificates {
         locked(&self.parsed).retain(|name, (resource, _)| {
             snapshot.certificate(name).is_some_and(|current| Arc::ptr_eq(current, resource))
         });
-        if snapshot.settings().tls != self.snapshot().settings().tls {
+        let (tls, before) = (&snapshot.settings().tls, self.snapshot());
+        if *tls != before.settings().tls {
             locked(&self.asking).clear();
         }
+        let staples_change = tls.staple != before.settings().tls.staple;
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        if staples_change {
+            // They are announced again, or lose their staples.
+            locked(&self.parsed).clear();
+        }
         // What no host asks for any more is held by nobody else.
         locked(&self.asking).retain(|_, asking| Arc::strong_count(&asking.policy.auth) > 1);
+    }
+
+    /// Where certificates in use are announced from now on. To be called once.
+    pub(crate) fn staple_by(&self) -> mpsc::UnboundedReceiver<Arc<Certificate>> {
+        let (wanted, received) = mpsc::unbounded_channel();
+        let _ = self.wanted.set(wanted);
+        received
+    }
+
+    /// Whether a certificate is in use and current, and wants a staple.
+    pub(crate) fn holds(&self, certificate: &Arc<Certificate>) -> bool {
+        let wants = self.snapshot().settings().tls.staple;
+        wants
+            && locked(&self.parsed)
+                .get(&certificate.name)
+                .is_some_and(|(resource, _)| Arc::ptr_eq(resource, certificate))
+    }
+
+    /// Staples a response to a certificate, or takes the stapled one away; `false` if the certificate is not in use any more.
+    pub(crate) fn staple(&self, certificate: &Arc<Certificate>, response: Option<Vec<u8>>) -> bool {
+        let wants = self.snapshot().settings().tls.staple;
+        match locked(&self.parsed).get_mut(&certificate.name) {
+            Some((resource, Some(key))) if wants && Arc::ptr_eq(resource, certificate) => {
+                *key = Arc::new(CertifiedKey { ocsp: response, ..(**key).clone() });
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The TLS configuration for the listeners that serve a table of hosts.
@@ -254,6 +292,12 @@ impl Certificates {
         }
         let key = key.ok().map(Arc::new);
         parsed.insert(certificate.name.clone(), (certificate.clone(), key.clone()));
+        if let (Some(_), Some(wanted)) = (&key, self.wanted.get())
+            && self.snapshot().settings().tls.staple
+        {
+            // Without the task, the process is about to end.
+            wanted.send(certificate.clone()).ok();
+        }
         key
     }
 }

@@ -1,4 +1,4 @@
-//! The proxy's work besides serving requests: the admin listener, name resolution and health checks, on a dedicated thread.
+//! The proxy's work besides serving requests: the admin listener, name resolution, health checks and stapling, on a dedicated thread.
 
 use std::io;
 use std::net::SocketAddr;
@@ -72,7 +72,7 @@ impl PreparedControl {
         self.resolver.as_ref().map(|(resolver, _)| resolver.clone())
     }
 
-    /// Runs until the result is dropped. `follow` applies the resolved addresses, `probing` checks the health of endpoints.
+    /// Runs until the result is dropped. `follow` applies the resolved addresses, `others` is the rest.
     ///
     /// # Errors
     /// If no thread can be created.
@@ -80,7 +80,7 @@ impl PreparedControl {
         mut self,
         source: AdminSource,
         follow: impl FnOnce(mpsc::Receiver<Resolved>) -> F,
-        probing: impl Future<Output = ()> + Send + 'static,
+        others: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<Control>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -99,7 +99,7 @@ impl PreparedControl {
                 if let Some(following) = following {
                     tokio::spawn(following);
                 }
-                tokio::spawn(probing);
+                tokio::spawn(others);
                 let _ = stopped.await;
             });
             runtime.shutdown_background();

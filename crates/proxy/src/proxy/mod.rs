@@ -30,6 +30,7 @@ use crate::metrics::{ConfigStatus, MetricOptions};
 use crate::net::descriptors;
 use crate::net::listener;
 use crate::net::resolve::Resolved;
+use crate::net::stapling::Stapling;
 use crate::net::tls::Certificates;
 use crate::remark::{ACCEL_REDIRECT, ACCEL_REDIRECT_TEXT, Remarks};
 use crate::shard::{ClientCounts, Common};
@@ -139,6 +140,7 @@ impl Proxy {
         let remarks = Remarks::default();
         let health = Arc::<HealthBoard>::default();
         let (prober, probing) = Prober::new(health.clone());
+        let (stapling, staples) = Stapling::new(&certificates, control.policy());
         let common = Arc::new(Common {
             clients: ClientCounts::default(),
             ledger: Arc::default(),
@@ -175,6 +177,7 @@ impl Proxy {
             log_format,
             resolver: control.resolver(),
             prober,
+            staples,
             status: Mutex::new(ConfigStatus::default()),
             refused_endpoints: AtomicU64::new(0),
         };
@@ -223,7 +226,9 @@ impl Proxy {
             move || shared.upgrade().map(|shared| shared.live())
         };
         let control = control
-            .run(source, |changes| publisher.follow(changes), probing.run(newest))
+            .run(source, |changes| publisher.follow(changes), async {
+                tokio::join!(probing.run(newest), stapling.run());
+            })
             .map_err(StartError::Thread)?;
         Ok(Self { shared, threads, log, lifecycle, admin: address, control: Some(control) })
     }

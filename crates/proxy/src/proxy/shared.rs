@@ -15,6 +15,7 @@ use crate::health_check::Prober;
 use crate::live::Live;
 use crate::metrics::{ConfigStatus, ProxyFigures};
 use crate::net::resolve::Resolver;
+use crate::net::stapling::StapleCounts;
 use crate::net::tls::Certificates;
 use crate::prepared::LogFormat;
 use crate::worker::Order;
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     pub(super) log_format: Option<LogFormat>,
     pub(super) resolver: Option<Arc<Resolver>>,
     pub(super) prober: Prober,
+    pub(super) staples: Arc<StapleCounts>,
     pub(super) status: Mutex<ConfigStatus>,
     /// Number of endpoints refused so far because of their addresses.
     pub(super) refused_endpoints: AtomicU64,
@@ -108,6 +110,9 @@ impl Shared {
             resolver_names: names.names,
             resolver_queries: names.queries,
             resolver_failures: names.failures,
+            ocsp_stapled: self.staples.stapled.load(Ordering::Relaxed),
+            ocsp_fetches: self.staples.fetches.load(Ordering::Relaxed),
+            ocsp_failures: self.staples.failures.load(Ordering::Relaxed),
             health_checked: health.checked,
             health_unhealthy: health.unhealthy,
             health_checks: health.checks,

@@ -33,6 +33,10 @@ use crate::verdict::{nearest, same_words};
 pub(crate) const REQUEST_BUFFERING: &str = "no temporary files: a body that exceeds 8 MiB, or comes when a worker holds 16 MiB of others, is \
     streamed from there on, and so are calls of gRPC";
 
+/// How `enable-ocsp` differs.
+const OCSP: &str = "a response is stapled only if it is good, current and signed by the issuer or its delegate, and until it expires; the issuer's \
+     certificate has to be in the Secret, and the responder at an address that backends may have";
+
 /// How `proxy-buffering` differs, annotation and key.
 pub(crate) const RESPONSE_BUFFERING: &str = "no temporary files: what exceeds the buffers, 4 MiB, or comes when a worker holds 16 MiB of other \
     responses, is read at the client's speed; what is there is passed on at once, and calls of gRPC are always streamed";
@@ -422,6 +426,8 @@ configmap! {
             [Differs("X25519MLKEM768, X25519, prime256v1 and secp384r1 only; any other name is reported and left out")], same if KeySpec::is_neutral;
         /// Refuses handshakes that name no host of an Ingress, or none at all; they get the default certificate otherwise.
         "ssl-reject-handshake" => ssl_reject_handshake: bool = "false";
+        /// Fetches OCSP responses for the certificates in use and staples them.
+        "enable-ocsp" => enable_ocsp: bool = "false", [Differs(OCSP)], same if |_, value| bool::parse(value) == Some(false);
         /// Remembers sessions, so that clients can resume them. All workers do so together.
         "ssl-session-cache" => ssl_session_cache: bool = "true";
         /// How long a session is remembered.

@@ -121,6 +121,7 @@ pub(crate) fn settings(
             tickets: config.ssl_session_tickets,
             ticket_key: config.ssl_session_ticket_key.0.clone(),
             reject_unknown_names: config.ssl_reject_handshake,
+            staple: config.enable_ocsp,
         },
         access_log: access_log(config, sources.origin, diagnostics),
         streams: streams(config, sources.origin, diagnostics),

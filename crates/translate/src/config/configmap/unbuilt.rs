@@ -74,8 +74,6 @@ unbuilt! {
     "enable-modsecurity" = "false": WAF;
     /// Accepts several connections at a time.
     "enable-multi-accept" = "true": NGINX_ONLY;
-    /// Staples OCSP responses.
-    "enable-ocsp" = "false": NotYet("no OCSP answers are stapled");
     /// Traces requests.
     "enable-opentelemetry" = "false": TRACING;
     /// Runs the OWASP rules everywhere.
