@@ -220,6 +220,10 @@ fairway_model::limits! {
             MIRRORS: usize = 128, Count, "A request is not copied.", "`fairway_mirror_dropped_total`";
             /// Bytes of the bodies of these.
             MIRRORED_BYTES: usize = 16 << 20, Bytes, "A request is not copied.", "`fairway_mirror_dropped_total`";
+            /// Copies that a worker has under way to one Service.
+            MIRRORS_EACH: usize = 32, Count, "A request is not copied.", "`fairway_mirror_dropped_total`";
+            /// Bytes of the bodies of these.
+            MIRRORED_BYTES_EACH: usize = 8 << 20, Bytes, "A request is not copied.", "`fairway_mirror_dropped_total`";
             /// Time for a copy and its answer.
             MIRROR_TIME: Duration = Duration::from_secs(30), Time, "The connection is closed.", "`fairway_mirror_failures_total`";
             /// Largest body of a response that is dropped: the answer of an authentication service or to a copy, an error that is replaced.

@@ -10,19 +10,22 @@ use fairway_testkit::{Client, Fault, Origin, Reply, eventually};
 use support::http2::H2;
 use support::{HOST, TestProxy, backend, filtered, forward, host, route};
 
-fn mirrored(web: &Origin, copies: &Origin, body: bool) -> Vec<Resource> {
+fn mirror(backend: &str, body: bool) -> Filter {
     let upstream_host = Some(Template::parse("copies.example"));
-    let mirror = Mirror {
+    Filter::Mirror(Box::new(Mirror {
         forward: Forward {
-            backends: "default/copies:80".into(),
+            backends: backend.into(),
             fallback: None,
             session_cookie_path: None,
             policy: ForwardPolicy { upstream_host, ..ForwardPolicy::default() }.into(),
         },
         target: Template::parse("/copy$request_uri"),
         body,
-    };
-    let filters = vec![Filter::Mirror(Box::new(mirror))];
+    }))
+}
+
+fn mirrored(web: &Origin, copies: &Origin, body: bool) -> Vec<Resource> {
+    let filters = vec![mirror("default/copies:80", body)];
     let mut resources = backend("web", &[web.address()]);
     resources.extend(backend("copies", &[copies.address()]));
     resources.push(host(HOST, vec![filtered(route("/", forward("web", ForwardPolicy::default())), filters)]));
@@ -144,12 +147,20 @@ async fn nothing_that_becomes_of_a_copy_concerns_the_request() {
 #[tokio::test]
 async fn a_destination_that_stalls_holds_a_bounded_number_of_copies() {
     let (web, copies) = (Origin::start("web"), Origin::new("copies").fault(Fault::Silent).start());
-    let proxy = start(mirrored(&web, &copies, true));
+    let other = Origin::start("other");
+    let mut resources = mirrored(&web, &copies, true);
+    resources.extend(backend("other", &[other.address()]));
+    let to_other = vec![mirror("default/other:80", false)];
+    let web_again = route("/", forward("web", ForwardPolicy::default()));
+    resources.push(host("other.example", vec![filtered(web_again, to_other)]));
+    let proxy = start(resources);
     let mut client = proxy.connect().await;
     for _ in 0..200 {
         assert_eq!(client.request("POST", "/", &[("Host", HOST)], b"body").await.status, 200);
     }
-    counts(&proxy, "dropped", 200 - 128).await;
+    counts(&proxy, "dropped", 200 - 32).await;
+    assert_eq!(client.get("other.example", "/b").await.status, 200);
+    assert_eq!(other.next_request().await.head.start, "GET /copy/b HTTP/1.1", "others have room");
     // A body that is too long for a copy passes all the same.
     let long = vec![b'x'; 9 << 20];
     let policy = ForwardPolicy { max_body: fairway_model::ByteLimit::NONE, ..ForwardPolicy::default() };
@@ -159,5 +170,27 @@ async fn a_destination_that_stalls_holds_a_bounded_number_of_copies() {
     resources.push(host(HOST, vec![filtered(route("/", forward("web", policy)), filters)]));
     proxy.publish(resources).await;
     assert_eq!(client.request("POST", "/", &[("Host", HOST)], &long).await.status, 200);
-    counts(&proxy, "dropped", 200 - 128 + 1).await;
+    counts(&proxy, "dropped", 200 - 32 + 1).await;
+}
+
+#[tokio::test]
+async fn failed_copies_do_not_count_against_the_endpoints_of_their_service() {
+    let (web, sound) = (Origin::start("web"), Origin::start("sound"));
+    let failing = Origin::new("failing").reply(Reply::nothing().then_reset()).start();
+    let mut resources = backend("web", &[web.address()]);
+    resources.extend(backend("copies", &[failing.address(), sound.address()]));
+    let both = filtered(route("/", forward("web", ForwardPolicy::default())), vec![mirror("default/copies:80", false)]);
+    resources.push(host(HOST, vec![both, route("/direct", forward("copies", ForwardPolicy::default()))]));
+    let proxy = start(resources);
+    let mut client = proxy.connect().await;
+    for _ in 0..20 {
+        assert_eq!(client.get(HOST, "/").await.status, 200);
+    }
+    // They take turns.
+    counts(&proxy, "failures", 10).await;
+    for _ in 0..4 {
+        assert_eq!(client.get(HOST, "/direct").await.status, 200);
+    }
+    let direct = |request: &fairway_testkit::Request| request.head.start == "GET /direct HTTP/1.1";
+    assert!(failing.seen().iter().any(direct), "the endpoint was not passed over");
 }

@@ -12,12 +12,12 @@ use fairway_model::{Mirror, RequestBuffering};
 use super::Exchange;
 use super::side::write_request;
 use super::tries::{OfExchange, Serves};
-use crate::balance::{Ask, TryOutcome};
+use crate::balance::Ask;
 use crate::http::Framing;
-use crate::limit::{DISCARDED_BODY, MIRROR_TIME, MIRRORED_BYTES, MIRRORS};
+use crate::limit::{DISCARDED_BODY, MIRROR_TIME, MIRRORED_BYTES, MIRRORED_BYTES_EACH, MIRRORS, MIRRORS_EACH};
 use crate::message::UpstreamRequest;
 use crate::shard::Shard;
-use crate::shard::connect::{self, ConnectError};
+use crate::shard::connect;
 use crate::stream::{ReadInto, Upstream, WriteFrom};
 use crate::timer::{Deadline, within};
 use crate::upstream::{Service, Way};
@@ -29,29 +29,33 @@ const STEP: usize = 4 << 10;
 /// Marks a copy, of which no other is made: a target that leads back here would be sent copies of copies without end.
 const MARK: &[u8] = b"fairway-copy";
 
-/// A place among the copies under way of a worker.
+/// A place among the copies under way of a worker, and among those to one Service: one that is slow leaves room for the others.
 #[derive(Debug)]
 struct CopyPlace {
     shard: Rc<Shard>,
+    service: Rc<Service>,
     bytes: usize,
 }
 
 impl CopyPlace {
     /// A place for a copy with so many bytes, if there is one.
-    fn take(shard: &Rc<Shard>, bytes: usize) -> Option<Self> {
-        let (copies, held) = shard.copies.get();
-        let room = copies < MIRRORS && held + bytes <= MIRRORED_BYTES;
+    fn take(shard: &Rc<Shard>, service: &Rc<Service>, bytes: usize) -> Option<Self> {
+        let room = shard.copies.get().admits(bytes, MIRRORS, MIRRORED_BYTES)
+            && service.copies.get().admits(bytes, MIRRORS_EACH, MIRRORED_BYTES_EACH);
         room.then(|| {
-            shard.copies.set((copies + 1, held + bytes));
-            Self { shard: shard.clone(), bytes }
+            for copies in [&shard.copies, &service.copies] {
+                copies.set(copies.get().with(bytes));
+            }
+            Self { shard: shard.clone(), service: service.clone(), bytes }
         })
     }
 }
 
 impl Drop for CopyPlace {
     fn drop(&mut self) {
-        let (copies, held) = self.shard.copies.get();
-        self.shard.copies.set((copies - 1, held - self.bytes));
+        for copies in [&self.shard.copies, &self.service.copies] {
+            copies.set(copies.get().without(self.bytes));
+        }
     }
 }
 
@@ -61,7 +65,6 @@ struct RequestCopy {
     place: CopyPlace,
     head: Vec<u8>,
     body: Vec<u8>,
-    service: Rc<Service>,
     way: Way,
     connect_timeout: std::time::Duration,
 }
@@ -91,9 +94,9 @@ impl Exchange<'_> {
         let (shard, live) = (&self.facts.shard, self.live);
         let has_body = mirror.body && !matches!(self.client.framing(), Framing::None | Framing::UntilClose);
         let held = if has_body { self.client.held_ahead() } else { 0 };
-        let place = CopyPlace::take(shard, held)?;
-        let body = if has_body { self.client.whole_data()? } else { Vec::new() };
         let service = shard.upstreams.service(live, forwarding.backend, &shard.rng)?;
+        let place = CopyPlace::take(shard, &service, held)?;
+        let body = if has_body { self.client.whole_data()? } else { Vec::new() };
         let way = shard.upstreams.ways.for_own(live, forwarding, &service).ok()?;
         let mut target = Vec::new();
         self.expand_template(Serves::Request, &mirror.target, &mut target).ok()?;
@@ -112,7 +115,7 @@ impl Exchange<'_> {
             head.extend_from_slice(part);
         }
         let connect_timeout = forwarding.rule.policy.connect_timeout;
-        Some(RequestCopy { place, head, body, service, way, connect_timeout })
+        Some(RequestCopy { place, head, body, way, connect_timeout })
     }
 }
 
@@ -127,30 +130,21 @@ async fn send(copy: RequestCopy) {
     }
 }
 
-/// Sends a copy; `None` if no answer to it begins.
+/// Sends a copy; `None` if no answer to it begins. What becomes of it says nothing of the Service's health: it may be slower or less
+/// reliable than what serves clients is allowed to be.
 async fn deliver(copy: &RequestCopy) -> Option<()> {
-    let RequestCopy { place, service, way, .. } = copy;
-    let (shard, begun) = (&place.shard, Instant::now());
+    let RequestCopy { place: CopyPlace { shard, service, .. }, way, .. } = copy;
     let deadline = Deadline::of_task(shard.timers.clone()).await;
     let end = shard.timers.after(MIRROR_TIME);
-    let pick = service.pick(|_| Ask { session: None, hash_key: &[], tried: &[], ejected: &[], now: begun })?;
+    let ask = Ask { session: None, hash_key: &[], tried: &[], ejected: &[], now: Instant::now() };
+    let pick = service.pick_for_copy(&ask)?;
     let _counted = service.begin(&pick);
     let opened =
         connect::open_way(shard, &deadline, service, way, pick.endpoint, copy.connect_timeout.min(MIRROR_TIME)).await;
     deadline.set(end);
-    let outcome = match opened {
-        Ok(mut stream) => {
-            let mut answered = false;
-            // It counts as sent even if the rest of the answer is late.
-            let _ = within(&deadline, converse(&mut stream, copy, &mut answered)).await;
-            if answered { TryOutcome::Answered(begun.elapsed()) } else { TryOutcome::Failed }
-        }
-        // Not the endpoint's fault.
-        Err(ConnectError::NoFile | ConnectError::Gone) => TryOutcome::Abandoned,
-        Err(_) => TryOutcome::Failed,
-    };
-    let answered = matches!(outcome, TryOutcome::Answered(_));
-    service.done(&pick, outcome, Instant::now());
+    let mut answered = false;
+    // It counts as sent even if the rest of the answer is late.
+    let _ = within(&deadline, converse(&mut opened.ok()?, copy, &mut answered)).await;
     answered.then_some(())
 }
 

@@ -33,7 +33,7 @@ use crate::remark::Remarks;
 use crate::respond::DateClock;
 use crate::timer::{Beat, Timers};
 use crate::unreachable::{Failing, UnreachableSink};
-use crate::upstream::{HealthBoard, Upstreams};
+use crate::upstream::{Copies, HealthBoard, Upstreams};
 use crate::work::Store;
 
 /// What all workers of the process have in common; nothing in it is written by a request on a route without limits.
@@ -87,8 +87,8 @@ pub(crate) struct Shard {
     pub(crate) ahead: Cell<usize>,
     /// Memory that it holds for responses which are read ahead of their clients.
     pub(crate) buffered: Cell<usize>,
-    /// Copies of requests under way, and the bytes of their bodies.
-    pub(crate) copies: Cell<(usize, usize)>,
+    /// Copies of requests under way.
+    pub(crate) copies: Cell<Copies>,
     /// Memory for data on its way to clients over HTTP/2.
     pub(crate) blocks: Rc<Blocks>,
     /// Connections to endpoints over HTTP/1, and how endpoints are chosen.

@@ -23,7 +23,7 @@ use crate::timer::Millis;
 
 pub(crate) use self::health::{HealthBoard, SharedHealth};
 pub(crate) use self::pool::{Pool, UpstreamConnection};
-pub(crate) use self::service::{Service, endpoints};
+pub(crate) use self::service::{Copies, Service, endpoints};
 pub(crate) use self::target::{Target, Way, Ways};
 #[cfg(test)]
 pub(crate) use self::tls::UpstreamVersion;

@@ -16,6 +16,31 @@ use crate::balance::{self, Ask, Balancer, InProgress, Pick, TryOutcome};
 use crate::live::Live;
 use crate::random::Rng;
 
+/// Copies of requests under way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Copies {
+    count: usize,
+    /// The bytes of their bodies.
+    held: usize,
+}
+
+impl Copies {
+    /// Whether another one with so many bytes is within bounds.
+    pub(crate) fn admits(self, bytes: usize, most: usize, most_bytes: usize) -> bool {
+        self.count < most && self.held + bytes <= most_bytes
+    }
+
+    /// One more.
+    pub(crate) fn with(self, bytes: usize) -> Self {
+        Self { count: self.count + 1, held: self.held + bytes }
+    }
+
+    /// One less.
+    pub(crate) fn without(self, bytes: usize) -> Self {
+        Self { count: self.count - 1, held: self.held - bytes }
+    }
+}
+
 /// A backend, as of the newest snapshot that any request has brought.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -32,6 +57,8 @@ pub(crate) struct Service {
     pub(crate) budget: RetryBudget,
     /// Whether one of its responses had X-Accel-Redirect.
     accel_redirect: Cell<bool>,
+    /// Copies of requests that it is sent.
+    pub(crate) copies: Cell<Copies>,
 }
 
 impl Service {
@@ -50,6 +77,7 @@ impl Service {
             health: RefCell::new(Health::of(board, name)),
             budget: RetryBudget::default(),
             accel_redirect: Cell::new(false),
+            copies: Cell::default(),
         })
     }
 
@@ -136,6 +164,13 @@ impl Service {
         let pick = self.balancer.borrow_mut().pick(&Ask { ejected: health.ejected(now), ..ask })?;
         health.chosen(pick.endpoint, now);
         Some(pick)
+    }
+
+    /// Chooses an endpoint for a copy of a request, which is no trial of one that was failing.
+    pub(crate) fn pick_for_copy(&self, ask: &Ask<'_>) -> Option<Pick> {
+        let mut health = self.health.borrow_mut();
+        let now = ask.now;
+        self.balancer.borrow_mut().pick(&Ask { ejected: health.ejected(now), ..*ask })
     }
 
     /// Counts a request to a chosen endpoint for as long as the result lives; `None` if no choice depends on it.

@@ -27,8 +27,8 @@ const CANARY: &str = "a canary acts on the paths that it has itself, in its own 
      to the same Service; a default backend has no canary";
 
 /// How `mirror-target` differs.
-const MIRROR: &str = "the copy is what the backend gets, with another Host; at most 128 are under way in a worker, with 16 MiB of bodies, and a \
-     request whose body exceeds 8 MiB is not copied; copies have the field fairway-copy, and no copy is made of a request with it";
+const MIRROR: &str = "the copy is what the backend gets, with another Host; at most 32 are under way from a worker to one Service, with 8 MiB of bodies, \
+     and a request whose body exceeds 8 MiB is not copied; copies have the field fairway-copy, and no copy is made of a request with it";
 
 /// How limits differ.
 const LIMITS: &str = "all replicas share the limit, where each replica of ingress-nginx lets as much through";
