@@ -194,11 +194,7 @@ impl<'s, 'a, F: Fields<'a>> Run<'_, 's, 'a, F> {
         if !self.matches(&change.pattern, &matched) {
             return Ok(Flow::Go);
         }
-        let new = self.value(&change.target)?;
-        let (new_path, mut query) = match memchr::memchr(b'?', &new) {
-            Some(at) => (&new[..at], Some(new[at + 1..].to_vec())),
-            None => (&new[..], None),
-        };
+        let (new_path, mut query) = self.rewritten(&change.target)?;
         if change.keeps_query
             && let Some(old) = self.query()
         {
@@ -210,9 +206,10 @@ impl<'s, 'a, F: Fields<'a>> Run<'_, 's, 'a, F> {
         }
         let query = query.filter(|query| !query.is_empty());
         if let AfterChange::Redirect(status) = change.then {
-            let mut to = new_path.to_vec();
+            let mut to = new_path;
             if let Some(query) = &query {
-                to.push(b'?');
+                // The query of a variable such as `$request_uri` is part of the path here.
+                to.push(if to.contains(&b'?') { b'&' } else { b'?' });
                 to.extend_from_slice(query);
             }
             self.redirect(&to);
@@ -220,7 +217,7 @@ impl<'s, 'a, F: Fields<'a>> Run<'_, 's, 'a, F> {
         }
         let Scratch { path, matched, target, .. } = &mut *self.scratch;
         target.clear();
-        path::encode(new_path, target);
+        path::encode(&new_path, target);
         match path::canonicalize(target, path) {
             Ok(path) if path.forwarded == *target => {
                 matched.clear();
@@ -275,6 +272,33 @@ impl<'s, 'a, F: Fields<'a>> Run<'_, 's, 'a, F> {
             }
         }
         Ok(out)
+    }
+
+    /// The path and the query of a rewrite's target. As in nginx, only a `?` of the target itself begins the query, and what a group
+    /// brings into the query is escaped: no part of a request's path becomes a parameter of its own.
+    fn rewritten(&self, target: &Template) -> Result<(Vec<u8>, Option<Vec<u8>>), TooLong> {
+        let (mut path, mut query) = (Vec::new(), None::<Vec<u8>>);
+        for segment in target.segments() {
+            match (segment, &mut query) {
+                (Segment::Literal(text), None) => {
+                    let (before, after) = text.split_once('?').map_or((&**text, None), |(a, b)| (a, Some(b)));
+                    append_within(&mut path, before.as_bytes(), self.limit)?;
+                    query = after.map(|after| after.as_bytes().to_vec());
+                }
+                (Segment::Literal(text), Some(query)) => append_within(query, text.as_bytes(), self.limit)?,
+                (Segment::Variable(variable), None) => self.variable(variable, &mut path)?,
+                (Segment::Variable(variable), Some(query)) if is_group(variable) => {
+                    let mut text = Vec::new();
+                    self.variable(variable, &mut text)?;
+                    for byte in text {
+                        if b" #&+;?".contains(&byte) { percent(byte, query) } else { query.push(byte) }
+                    }
+                    append_within(query, b"", self.limit)?;
+                }
+                (Segment::Variable(variable), Some(query)) => self.variable(variable, query)?,
+            }
+        }
+        Ok((path, query))
     }
 
     /// Appends a value that is known before a response. The reader of snippets lets no other variable in.
@@ -370,6 +394,11 @@ impl<'s, 'a, F: Fields<'a>> Run<'_, 's, 'a, F> {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a variable is a group of the last match.
+fn is_group(variable: &Variable) -> bool {
+    matches!(variable, Variable::Unknown(name) if name.len() == 1 && name.as_bytes()[0].is_ascii_digit())
 }
 
 /// Whether a variable has its value before there is a response, so that steps may use it.

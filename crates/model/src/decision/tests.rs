@@ -1,9 +1,9 @@
 use super::*;
 use crate::{
-    AccessList, Backend, Backends, Balance, Body, Coding, Compressing, Conditions, Delta, Endpoint, EndpointSet,
-    Endpoints, FieldLine, FieldName, FieldSink, Filter, ForwardPolicy, HostPattern, HttpsRedirect, KnownField,
-    KnownSet, Location, NetworkSet, Origin, PathMatch, Protocol, Redirect, RedirectBase, Resource, Rewrite, Settings,
-    Template, WeightedBackend,
+    AccessList, AfterChange, Backend, Backends, Balance, Body, Coding, Compressing, Conditions, Delta, Endpoint,
+    EndpointSet, Endpoints, FieldLine, FieldName, FieldSink, Filter, ForwardPolicy, HostPattern, HttpsRedirect,
+    KnownField, KnownSet, Location, NetworkSet, Origin, PathChange, PathMatch, Protocol, Redirect, RedirectBase,
+    Resource, Rewrite, Settings, Snippet, SnippetEdits, SnippetStep, Template, WeightedBackend,
 };
 
 const TABLE: &str = "ingress";
@@ -107,6 +107,37 @@ fn a_request_goes_where_its_route_says() {
     assert_eq!(asked("/old%2Fa").0, "400 Ambiguous(AmbiguousPath)");
     assert_eq!(asked("/../a").0, "400 Path(AboveRoot)");
     assert_eq!(ask(&snapshot, "/", None, &[], Some(11)).plan, "413 BodyTooLarge");
+}
+
+#[test]
+fn no_part_of_a_path_becomes_a_query_or_a_parameter() {
+    let rewrite = |pattern: &str, target: &str, then| {
+        let (pattern, target) = (pattern.parse().unwrap(), Template::parse(target));
+        SnippetStep::Rewrite(Box::new(PathChange { pattern, target, keeps_query: true, then }))
+    };
+    let steps = vec![
+        rewrite("^/path/(.*)", "/b/$1", AfterChange::Stay),
+        rewrite("^/query/(.*)", "/b?x=$1", AfterChange::Stay),
+        rewrite("^/moved", "https://b.example$request_uri", AfterChange::Redirect(302)),
+    ];
+    let snippet = Snippet { of_host: false, methods: Vec::new(), steps, edits: SnippetEdits::default() };
+    let annotated = Filter::Rewrite(Rewrite { target: "/b/$1".into(), forwarded_prefix: None }.into());
+    let snapshot = snapshot(
+        vec![
+            route(prefix("/"), vec![Filter::Snippet(Arc::new(snippet))], to("web")),
+            route(PathMatch::regex("/annotated/(.*)").unwrap(), vec![annotated], to("web")),
+        ],
+        Settings::default(),
+    );
+    // What nginx 1.22.1 sends for the same requests.
+    for (path, target) in [
+        ("/annotated/a%3Fb%26c=d", "/b/a%3Fb&c=d?q=1"),
+        ("/path/a%3Fb%26c=d", "/b/a%3Fb&c=d?q=1"),
+        ("/query/a%3Fb%26c=d%25f%23g%20h%2Bi%3Bj", "/b?x=a%3Fb%26c=d%25f%23g%20h%2Bi%3Bj&q=1"),
+    ] {
+        assert_eq!(ask(&snapshot, path, Some("q=1"), &[], None).target, target, "{path}");
+    }
+    assert_eq!(ask(&snapshot, "/moved?a", None, &[], None).location, "https://b.example/moved?a");
 }
 
 #[test]
