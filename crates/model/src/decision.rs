@@ -420,6 +420,8 @@ pub fn replace_error<'s, 'a, F: Fields<'a>>(
         edits_response: false,
         cors: None,
         allowed_by: None,
+        // A filter before that of the password may have refused the request. The password is checked here and for nobody else.
+        hides_credentials: plan.hides_credentials || plan.route.is_some_and(checks_password),
         ..*plan
     };
     let chosen = choose(&pages.forward, head, facts, &mut other).ok().filter(|chosen| chosen.open)?;
@@ -432,6 +434,11 @@ pub fn replace_error<'s, 'a, F: Fields<'a>>(
     }
     scratch.prefix.clear();
     Some(other)
+}
+
+/// Whether the proxy itself checks the passwords of a route's clients.
+fn checks_password(route: &Route) -> bool {
+    route.filters.iter().any(|filter| matches!(filter, Filter::BasicAuth(_)))
 }
 
 impl<'s> Plan<'s> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessList, Action, ByteLimit, ErrorPages, Filter, Forward, ForwardPolicy, NetworkSet, Resource, UpstreamProtocol,
+    AccessList, Action, BasicAuth, ByteLimit, ErrorPages, Filter, Forward, ForwardPolicy, NetworkSet, Resource,
+    UpstreamProtocol,
 };
 use fairway_testkit::{Origin, Reply, Response};
 use support::http2::{H2, get, whole};
@@ -135,6 +136,21 @@ async fn errors_of_the_proxy_are_replaced_too() {
     resources.push(host(HOST, vec![filtered(route("/", to), vec![all(), Filter::RequireEndpoints])]));
     let proxy = TestProxy::start(resources);
     assert_eq!(proxy.connect().await.get(HOST, "/").await.echo().header("x-code"), Some("503"));
+}
+
+#[tokio::test]
+async fn the_service_gets_no_password_that_the_proxy_checks() {
+    let nobody = || Filter::AccessList(AccessList { deny: NetworkSet::default(), allow: Some(NetworkSet::default()) });
+    let auth = BasicAuth { realm: "who".into(), users: [].into_iter().collect(), digest: false, or_service: false };
+    let password = Filter::BasicAuth(Box::new(auth));
+    // As in ingress-nginx, other credentials reach it.
+    for (further, seen) in [(vec![nobody(), password], None), (vec![nobody()], Some("Basic YTpi"))] {
+        let filters = std::iter::once(filter(pages(&[403]))).chain(further).collect();
+        let replacing = Replacing::start(Reply::ok(), Origin::start("pages"), filters, ForwardPolicy::default());
+        let fields = [("host", HOST), ("authorization", "Basic YTpi")];
+        let response = replacing.proxy.connect().await.request("GET", "/x", &fields, b"").await;
+        assert_eq!((response.status, response.echo().header("authorization")), (200, seen));
+    }
 }
 
 #[tokio::test]
