@@ -88,7 +88,7 @@ pub use error_pages::{ErrorPages, ErrorResponse};
 pub use external_auth::{AuthAnswer, AuthCache, AuthCacheRule, AuthGiven, ExternalAuth};
 pub use field::{ConfiguredName, FieldName, InvalidName};
 pub use field_block::{BlockedValue, FieldBlock};
-pub use filter::{AccessList, Filter, HttpsRedirect, PathReplacement, Refusal, Rewrite};
+pub use filter::*;
 pub use host::{AmbiguousPath, Host, HostKey, Onward};
 pub use hostname::{HostPattern, Hostname, InvalidHostname, canonical_host};
 pub use known::{KnownField, KnownSet};

@@ -18,8 +18,11 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, TestError, TestRunner};
 use serde_json::{Value, json};
 
+#[path = "../../../translate/src/ingress/annotation/examples.rs"]
+mod examples;
 mod front;
 
+use self::examples::EXAMPLES;
 use self::front::{Front, OVER_HTTP2};
 use super::Request;
 use super::account::{Account, By, FilterEffect, FilterStep, PassedThrough};
@@ -33,7 +36,7 @@ const HOSTS: [&str; 5] = ["a.example", "b.example", "*.wild.example", "www.b.exa
 const SERVICES: [&str; 4] = ["first", "second", "empty", "missing"];
 const PATHS: [&str; 9] = ["/", "/a", "/a/", "/a/b", "/a/(.*)", "/b(/|$)(.*)", "/A", "/[a", "/x%2Fy"];
 
-/// Values of annotations, some of them invalid.
+/// Values of annotations, some of them invalid. Others have their examples.
 const VALUES: &[(&[&str], &[&str])] = &[
     (
         &[
@@ -241,10 +244,20 @@ const KEYS: &[(&str, &[&str])] = &[
     ("upstream-keepalive-connections", &["0"]),
 ];
 
+/// The values that each annotation may get.
+fn values() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut all: Vec<_> =
+        VALUES.iter().flat_map(|(names, values)| names.iter().map(|name| (*name, values.to_vec()))).collect();
+    for (name, valid, invalid) in EXAMPLES {
+        if !all.iter().any(|(known, _)| known == name) {
+            all.push((name, vec![valid, invalid]));
+        }
+    }
+    all
+}
+
 fn annotations() -> impl Strategy<Value = BTreeMap<String, String>> {
-    let names: Vec<_> =
-        VALUES.iter().flat_map(|(names, values)| names.iter().map(move |name| (*name, *values))).collect();
-    let one = select(names).prop_flat_map(|(name, values)| (Just(full_name(DEFAULT_PREFIX, name)), select(values)));
+    let one = select(values()).prop_flat_map(|(name, values)| (Just(full_name(DEFAULT_PREFIX, name)), select(values)));
     prop::collection::vec(one, 0..5)
         .prop_map(|all| all.into_iter().map(|(name, value)| (name, value.to_owned())).collect())
 }
@@ -637,11 +650,10 @@ fn explain_says_what_the_proxy_does() {
     }
 }
 
-/// A new annotation needs values here.
 #[test]
 fn the_grammar_has_all_annotations() {
-    let known: Vec<_> = VALUES.iter().flat_map(|(names, _)| names.iter().copied()).collect();
+    let known: Vec<_> = values().into_iter().map(|(name, _)| name).collect();
     let built = GROUPS.iter().flat_map(|group| group.specs).filter(|spec| spec.verdict.works());
     let missing: Vec<_> = built.map(|spec| spec.name).filter(|name| !known.contains(name)).collect();
-    assert_eq!(missing, [""; 0], "VALUES lacks values of these annotations");
+    assert_eq!(missing, [""; 0], "these annotations have neither examples nor values");
 }

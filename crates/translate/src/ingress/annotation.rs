@@ -10,6 +10,8 @@ mod table;
 mod unbuilt;
 
 #[cfg(test)]
+mod examples;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -31,6 +31,13 @@ pub(crate) struct PartHeaders {
     pub(crate) authentication: Option<Headers>,
 }
 
+impl PartHeaders {
+    /// The headers by the annotation that names their ConfigMap.
+    pub(crate) fn by_name(&self) -> [(&'static str, Option<&Headers>); 2] {
+        [("custom-headers", self.responses.as_ref()), ("auth-proxy-set-headers", self.authentication.as_ref())]
+    }
+}
+
 impl HeaderMaps {
     pub(crate) fn of(annotations: &IngressAnnotations) -> Option<Box<Self>> {
         let key = |map: &ObjectRef| ObjectKey::new(Kind::ConfigMap, map.namespace.as_str(), map.name.as_str());
@@ -68,11 +75,8 @@ impl Part {
     /// The findings about these headers.
     pub(super) fn header_faults(&self, headers: &PartHeaders, annotations_prefix: &str) -> Vec<Diagnostic> {
         let Some(own) = &self.header_maps else { return Vec::new() };
-        let all = [
-            ("custom-headers", &own.responses, &headers.responses),
-            ("auth-proxy-set-headers", &own.authentication, &headers.authentication),
-        ];
-        let found = all.into_iter().filter_map(|(name, key, headers)| {
+        let keys = [&own.responses, &own.authentication];
+        let found = headers.by_name().into_iter().zip(keys).filter_map(|((name, headers), key)| {
             let (Some(key), Some(Err(why))) = (key, headers) else { return None };
             let field = format!("metadata.annotations[\"{annotations_prefix}/{name}\"]");
             let message = format!("{why}; all paths of this Ingress answer 503");

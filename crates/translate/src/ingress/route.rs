@@ -12,7 +12,7 @@ use fairway_model::{
     RetryOn, Rewrite, Route, Template, UpstreamProtocol, UpstreamTls,
 };
 
-use super::backend_tls::BackendTls;
+use super::backend_tls::TlsPolicy;
 use super::external_auth;
 use super::headers::PartHeaders;
 use super::part::Part;
@@ -45,7 +45,7 @@ pub(crate) struct HostScope<'a> {
     /// The service of `global-auth-url`.
     pub(crate) global_auth: Option<&'a BackendKey>,
     /// TLS to backends, from the first Ingress with a Secret for it; `None` if each Ingress decides for itself.
-    pub(crate) backend_tls: Option<BackendTls>,
+    pub(crate) backend_tls: Option<TlsPolicy>,
     /// What snippets of the host and of the ConfigMap say.
     pub(crate) snippets: Option<HostLevels>,
 }
@@ -111,7 +111,7 @@ impl<'a> Common<'a> {
     pub(crate) fn new(
         part: &'a Part,
         scope: &'a HostScope<'a>,
-        own: Option<&BackendTls>,
+        own: Option<&TlsPolicy>,
         policies: &mut Policies,
     ) -> Self {
         let encrypts = part.annotations.proxying.protocol.is_some_and(BackendProtocol::may_encrypt);
@@ -198,8 +198,7 @@ impl<'a> Common<'a> {
     /// The same with headers from ConfigMaps.
     pub(crate) fn setting(self, headers: &PartHeaders) -> Self {
         let mut common = self;
-        let all = [("custom-headers", &headers.responses), ("auth-proxy-set-headers", &headers.authentication)];
-        for (name, headers) in all {
+        for (name, headers) in headers.by_name() {
             let Some(Err(why)) = headers else { continue };
             let Owner { key, .. } = &*common.part.owner;
             let why = format!("{name} of Ingress {}/{} can't be put in force: {why}", key.namespace, key.name);

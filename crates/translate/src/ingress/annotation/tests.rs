@@ -3,6 +3,7 @@ use std::fmt::Debug;
 use fairway_model::NetworkSet;
 use proptest::prelude::*;
 
+use super::examples::EXAMPLES;
 use super::*;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::value::{BackendProtocol, HealthProbe, HostAlias, SameSite, Size};
@@ -30,144 +31,20 @@ fn taken<T>(name: &str, value: &str, field: impl Fn(&IngressAnnotations) -> Opti
     field(&out.expect("accepted")).unwrap_or_else(|| panic!("{name}: {value} is valid"))
 }
 
-/// Each annotation that works: a valid value, an invalid one.
-const CASES: &[(&str, &str, &str)] = &[
-    ("use-regex", "true", "yes"),
-    ("rewrite-target", "/$2", "/a?b=c"),
-    ("x-forwarded-prefix", "/shop", "/a b"),
-    ("ssl-redirect", "false", "off"),
-    ("force-ssl-redirect", "true", "TrUe"),
-    ("preserve-trailing-slash", "1", "2"),
-    ("permanent-redirect", "https://new.example/x?y=z", "https://new.example/{x}"),
-    ("permanent-redirect-code", "308", "moved"),
-    ("temporal-redirect", "https://new.example", "https://new.example/\n"),
-    ("temporal-redirect-code", "307", "3o7"),
-    ("relative-redirects", "true", "relative"),
-    ("use-port-in-redirects", "true", "443"),
-    ("server-alias", "a.example,*.b.example", "a b"),
-    ("app-root", "/app", "https://elsewhere.example/"),
-    ("from-to-www-redirect", "true", "www"),
-    ("ssl-passthrough", "true", "yes"),
-    ("ssl-passthrough-proxy-protocol", "true", "v2"),
-    ("allowlist-source-range", "10.0.0.0/8", "10.0.0.0/33"),
-    ("denylist-source-range", "192.0.2.1, 2001:db8::/32", "192.0.2.1 2001:db8::/32"),
-    ("enable-global-auth", "false", "no"),
-    ("satisfy", "any", "either"),
-    ("auth-type", "basic", "Basic"),
-    ("auth-secret", "shop/users", "shop/users;"),
-    ("auth-secret-type", "auth-map", "file"),
-    ("auth-realm", "Who are you", "a;b"),
-    ("auth-url", "https://auth.example/verify?a=$arg_b", "auth.example"),
-    ("auth-method", "POST", "post"),
-    ("auth-signin", "https://$host/start?rd=$escaped_request_uri", "https://a b/"),
-    ("auth-signin-redirect-param", "to", "to;"),
-    ("auth-response-headers", "X-User, X_Groups", "X-User: a"),
-    ("auth-request-redirect", "$escaped_request_uri", "/a b"),
-    ("auth-always-set-cookie", "true", "yes"),
-    ("auth-cache-key", "$http_authorization$cookie_session", "a;b"),
-    ("auth-cache-duration", "200 202 5m, 401 10s", "200 soon"),
-    ("auth-snippet", "proxy_set_header X-Forwarded-Method $request_method;", "return 200;"),
-    ("connection-proxy-header", "close", "Close"),
-    ("proxy-redirect-from", "http://web/", "~^http"),
-    ("proxy-redirect-to", "off", "$scheme://x/"),
-    ("proxy-cookie-domain", "web shop.example", "web"),
-    ("proxy-cookie-path", "/a/ /", "/ \"/; Secure\""),
-    ("limit-rps", "5", "5.5"),
-    ("limit-rpm", "300", "many"),
-    ("limit-burst-multiplier", "3", "-1"),
-    ("limit-connections", "10", "ten"),
-    ("limit-allowlist", "10.0.0.0/8", "ten"),
-    ("limit-rate", "100", "100k"),
-    ("limit-rate-after", "500", "500k"),
-    ("enable-access-log", "false", "off"),
-    ("configuration-snippet", "more_set_headers 'X-A: b';", "proxy_pass http://a;"),
-    ("server-snippet", "if ($host = a) { return 403; }", "root /;"),
-    ("enable-cors", "true", "on"),
-    ("cors-allow-origin", "https://a.example, https://*.b.example:8443", "https://a.example/"),
-    ("cors-allow-methods", "GET, POST", "GET;"),
-    ("cors-allow-headers", "X-A,X-B", "X-A: b"),
-    ("cors-expose-headers", "*", "X-A;"),
-    ("cors-allow-credentials", "false", "no"),
-    ("cors-max-age", "600", "10m"),
-    ("auth-tls-secret", "shop/ca", "shop/ca;"),
-    ("auth-tls-verify-client", "optional_no_ca", "On"),
-    ("auth-tls-verify-depth", "2", "two"),
-    ("auth-tls-error-page", "https://help.example/a?b=c", "@help"),
-    ("auth-tls-match-cn", "CN=(a|b)", "CN=("),
-    ("auth-tls-pass-certificate-to-upstream", "true", "on"),
-    ("backend-protocol", "http", "SPDY"),
-    ("default-backend", "errors", "other/errors"),
-    ("custom-http-errors", "404,503", "404,200"),
-    ("disable-proxy-intercept-errors", "true", "on"),
-    ("upstream-vhost", "shop.internal", "a b"),
-    ("proxy-connect-timeout", "5", "5s"),
-    ("proxy-send-timeout", "60", "1m"),
-    ("proxy-read-timeout", "3600", "-1"),
-    ("proxy-body-size", "8m", "8mb"),
-    ("proxy-request-buffering", "on", "true"),
-    ("proxy-buffer-size", "128k", "128kb"),
-    ("proxy-buffering", "on", "true"),
-    ("custom-headers", "shop/headers", "headers"),
-    ("mirror-target", "https://test.example.com$request_uri", "https://$host$request_uri"),
-    ("mirror-host", "test.example.com", "a b"),
-    ("mirror-request-body", "off", "no"),
-    ("auth-proxy-set-headers", "shop/headers", "headers"),
-    ("proxy-buffers-number", "8", "-1"),
-    ("proxy-ssl-secret", "shop/ca", "shop/ca;"),
-    ("proxy-ssl-verify", "on", "true"),
-    ("proxy-ssl-verify-depth", "2", "two"),
-    ("proxy-ssl-name", "web.shop.svc", "web.shop.svc;"),
-    ("proxy-ssl-server-name", "on", "true"),
-    ("proxy-ssl-protocols", "TLSv1.1 TLSv1.3", "TLSv1.1"),
-    ("proxy-next-upstream", "error http_502", "error http_501"),
-    ("proxy-next-upstream-tries", "0", "none"),
-    ("proxy-next-upstream-timeout", "10", "10s"),
-    ("load-balance", "ewma", "least_conn"),
-    ("upstream-hash-by", "$request_uri", "$request_uri;"),
-    ("upstream-hash-by-subset", "true", "x"),
-    ("upstream-hash-by-subset-size", "3", "x"),
-    ("service-upstream", "true", "x"),
-    ("canary", "true", "yes"),
-    ("canary-by-header", "X-Canary", "X Canary"),
-    ("canary-by-header-value", "blue", "a b"),
-    ("canary-by-header-pattern", "^(blue|green)$", "a(?=b)"),
-    ("canary-by-cookie", "canary", "a;b"),
-    ("canary-weight", "10", "10%"),
-    ("canary-weight-total", "1000", "1k"),
-    ("affinity-canary-behavior", "legacy", "loose"),
-    ("fairway.dev/health-check", "grpc:shop.Orders", "healthz"),
-    ("fairway.dev/health-check-interval", "5", "5s"),
-    ("fairway.dev/health-check-timeout", "2", "0"),
-    ("fairway.dev/health-check-statuses", "200-299,401", "2xx"),
-    ("fairway.dev/health-check-unhealthy-after", "3", "-1"),
-    ("fairway.dev/health-check-healthy-after", "2", "101"),
-    ("affinity", "cookie", "ip"),
-    ("affinity-mode", "persistent", "Persistent"),
-    ("session-cookie-name", "route", "a;b"),
-    ("session-cookie-path", "/shop", "/shop;"),
-    ("session-cookie-domain", "shop.example", "shop.example\nx"),
-    ("session-cookie-expires", "-172800", "2d"),
-    ("session-cookie-max-age", "172800", "2d"),
-    ("session-cookie-samesite", "Lax", "lax"),
-    ("session-cookie-conditional-samesite-none", "true", "x"),
-    ("session-cookie-secure", "true", "x"),
-    ("session-cookie-change-on-failure", "true", "x"),
-];
-
 /// Annotations that aren't read by themselves: without a Secret nobody is admitted, and snippets have to be allowed.
 const NEEDS_OTHERS: [&str; 4] = ["auth-type", "auth-snippet", "configuration-snippet", "server-snippet"];
 
 #[test]
-fn every_annotation_that_works_has_a_case() {
+fn every_annotation_that_works_has_an_example() {
     let working = GROUPS.iter().flat_map(|group| group.specs).filter(|spec| spec.verdict.works());
     for spec in working {
-        assert!(CASES.iter().any(|(name, ..)| *name == spec.name), "{}", spec.name);
+        assert!(EXAMPLES.iter().any(|(name, ..)| *name == spec.name), "{}", spec.name);
     }
 }
 
 #[test]
 fn valid_values_are_read_without_a_word() {
-    for (name, valid, _) in CASES {
+    for (name, valid, _) in EXAMPLES {
         if NEEDS_OTHERS.contains(name) {
             continue;
         }
@@ -200,7 +77,7 @@ fn the_wrong_part_of_an_authentication_url_is_named() {
 
 #[test]
 fn invalid_values_are_reported_and_end_as_the_table_says() {
-    for (name, _, invalid) in CASES {
+    for (name, _, invalid) in EXAMPLES {
         if NEEDS_OTHERS.contains(name) {
             continue;
         }
