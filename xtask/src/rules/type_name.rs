@@ -8,13 +8,6 @@ use std::path::Path;
 
 use anyhow::Context;
 
-/// Names that two modules of a crate have, and why they keep them.
-const ALLOWED: [(&str, &str, &str); 3] = [
-    ("crates/proxy", "Open", "an open connection for the admin server, and a listener that is to be opened"),
-    ("crates/proxy", "Parsed", "a head and a certificate, each seen in its own module only"),
-    ("crates/translate", "BackendTls", "a table of annotations, which gives it its name, and what is made of them"),
-];
-
 pub(super) fn check(root: &Path) -> anyhow::Result<Vec<String>> {
     let mut packages = vec!["e2e".to_owned(), "xtask".to_owned()];
     for entry in fs::read_dir(root.join("crates")).context("reading crates")? {
@@ -34,18 +27,10 @@ pub(super) fn check(root: &Path) -> anyhow::Result<Vec<String>> {
 type Types = BTreeMap<String, Vec<String>>;
 
 fn judge(package: &str, types: &Types) -> Vec<String> {
-    let allowed = |name: &str| ALLOWED.iter().any(|(of, allowed, _)| *of == package && *allowed == name);
-    let mut complaints: Vec<_> = types
-        .iter()
-        .filter(|(name, places)| places.len() > 1 && !allowed(name))
+    let doubled = types.iter().filter(|(_, places)| places.len() > 1);
+    doubled
         .map(|(name, places)| format!("{package} has {} types `{name}`: {}", places.len(), places.join(", ")))
-        .collect();
-    let unneeded =
-        ALLOWED.iter().filter(|(of, name, _)| *of == package && types.get(*name).is_none_or(|all| all.len() < 2));
-    complaints.extend(
-        unneeded.map(|(_, name, _)| format!("{package} has one type `{name}`: take it off the list of exceptions")),
-    );
-    complaints
+        .collect()
 }
 
 fn read(root: &Path, folder: &str, types: &mut Types) -> anyhow::Result<()> {
@@ -92,13 +77,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_means_two_things_is_a_complaint_unless_it_is_on_the_list() {
+    fn a_name_that_means_two_things_is_a_complaint() {
         let types = |names: &[(&str, usize)]| -> Types {
             names.iter().map(|(name, places)| ((*name).to_owned(), vec!["a.rs:1".to_owned(); *places])).collect()
         };
         let found = judge("crates/model", &types(&[("One", 1), ("Two", 2)]));
         assert_eq!(found, ["crates/model has 2 types `Two`: a.rs:1, a.rs:1"]);
-        assert!(judge("crates/translate", &types(&[("BackendTls", 2)])).is_empty());
-        assert_eq!(judge("crates/translate", &types(&[("BackendTls", 1)])).len(), 1);
     }
 }

@@ -44,6 +44,15 @@ pub(crate) fn receive_head(
     received
 }
 
+/// What follows a head.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Follows {
+    Nothing,
+    Body,
+    /// The bytes of another protocol.
+    Tunnel,
+}
+
 struct ReceivedHead<'a> {
     buffer: &'a mut Buffer,
     head: &'a mut RequestHead,
@@ -90,7 +99,11 @@ impl ReceivedHead<'_> {
             self.field(KnownField::SecWebSocketKey, b"sec-websocket-key", &websocket::key(random()));
         }
         self.buffer.append(LINE_END);
-        self.conclude(ended, websocket)?;
+        self.conclude(match (websocket, ended) {
+            (true, _) => Follows::Tunnel,
+            (false, true) => Follows::Nothing,
+            (false, false) => Follows::Body,
+        })?;
         Ok(self.buffer.filled().len())
     }
 
@@ -225,14 +238,14 @@ impl ReceivedHead<'_> {
     }
 
     /// What follows from all fields together.
-    fn conclude(&mut self, ended: bool, websocket: bool) -> Result<(), HeadError> {
+    fn conclude(&mut self, follows: Follows) -> Result<(), HeadError> {
         let bytes = self.buffer.filled();
         let fields = &self.head.fields;
         let declared = Framing::from_fields(fields, Version::Http2, bytes)?;
-        self.head.framing = match declared {
-            _ if websocket => Framing::None,
-            Framing::None if !ended => Framing::Chunked,
-            declared => declared,
+        self.head.framing = match (follows, declared) {
+            (Follows::Tunnel, _) => Framing::None,
+            (Follows::Body, Framing::None) => Framing::Chunked,
+            (Follows::Body | Follows::Nothing, declared) => declared,
         };
         if let Some(expectation) = fields.get(KnownField::Expect, bytes) {
             let known = expectation.eq_ignore_ascii_case(b"100-continue");
@@ -243,11 +256,12 @@ impl ReceivedHead<'_> {
         }
         self.head.connection = ConnectionOptions {
             keep_alive: true,
-            upgrade: if websocket { Upgrade::Protocol } else { Upgrade::None },
+            upgrade: if follows == Follows::Tunnel { Upgrade::Protocol } else { Upgrade::None },
             te_trailers: fields.present().contains(KnownField::Te),
         };
         debug_assert!(
-            websocket || !fields.present().intersects(KnownSet::of(&[KnownField::Connection, KnownField::Upgrade]))
+            follows == Follows::Tunnel
+                || !fields.present().intersects(KnownSet::of(&[KnownField::Connection, KnownField::Upgrade]))
         );
         Ok(())
     }

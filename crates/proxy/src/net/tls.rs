@@ -36,7 +36,7 @@ const HTTP1: &[u8] = b"http/1.1";
 pub(crate) struct Certificates {
     snapshot: RwLock<Arc<Snapshot>>,
     /// Parsed keys, kept as long as their resource is current.
-    parsed: Mutex<HashMap<CertificateName, Parsed>>,
+    parsed: Mutex<HashMap<CertificateName, UsableKey>>,
     configs: Mutex<HashMap<TableName, Arc<ServerConfigs>>>,
     /// Those of hosts that ask for client certificates, by the address of what they ask for, which they hold.
     asking: Mutex<HashMap<(TableName, usize), Arc<AskingConfigs>>>,
@@ -111,7 +111,7 @@ impl ServerConfigs {
 }
 
 /// A certificate resource with its key; `None` if it can't be used.
-type Parsed = (Arc<Certificate>, Option<Arc<CertifiedKey>>);
+type UsableKey = (Arc<Certificate>, Option<Arc<CertifiedKey>>);
 
 impl Certificates {
     /// Creates the certificates of a snapshot.

@@ -29,7 +29,7 @@ pub(super) struct Refusal {
 }
 
 /// For each worker, the sockets that it opens.
-pub(super) type Open = Vec<Vec<(AnyListener, Bound)>>;
+pub(super) type OpenedListeners = Vec<Vec<(AnyListener, Bound)>>;
 
 /// The listeners of a snapshot, for HTTP and for streams.
 pub(super) fn listeners(snapshot: &Snapshot) -> impl Iterator<Item = AnyListener> {
@@ -41,7 +41,7 @@ pub(super) fn listeners(snapshot: &Snapshot) -> impl Iterator<Item = AnyListener
 #[derive(Debug, Default)]
 pub(super) struct Relisten {
     /// Sockets of new listeners.
-    pub(super) open: Open,
+    pub(super) open: OpenedListeners,
     /// Listeners that stay open with another resource.
     pub(super) change: Vec<AnyListener>,
     /// Listeners that are removed.

@@ -12,10 +12,10 @@ use crate::resource::certificate::{BackendSecret, certificate_name};
 use crate::value::Switch;
 
 /// TLS to backends, or why it is impossible.
-pub(crate) type BackendTls = Result<Arc<UpstreamTls>, Box<str>>;
+pub(crate) type TlsPolicy = Result<Arc<UpstreamTls>, Box<str>>;
 
 /// Combines annotations and Secret.
-pub(super) fn build(annotations: &annotation::BackendTls, key: &ObjectKey, secret: &BackendSecret) -> BackendTls {
+pub(super) fn build(annotations: &annotation::BackendTls, key: &ObjectKey, secret: &BackendSecret) -> TlsPolicy {
     let verify = annotations.verify == Some(Switch::On);
     let trust = match (&secret.authorities, verify) {
         (Some(authorities), true) => Trust::Authorities(authorities.clone()),

@@ -15,7 +15,7 @@ use fairway_model::{
     Location as RedirectLocation, Origin, Passthrough, PathMatch, PathRegex, Redirect, Respond, Route,
 };
 
-use super::backend_tls::BackendTls;
+use super::backend_tls::TlsPolicy;
 use super::canary::{self, Main};
 use super::client_auth::ClientAuth;
 use super::guard::guard;
@@ -39,7 +39,7 @@ pub(crate) struct HostInput<'a> {
     /// The canaries on the host, oldest first.
     pub(crate) canaries: Vec<&'a Part>,
     /// TLS to the backends of each of them, if it names a Secret for it.
-    pub(crate) backend_tls: Vec<Option<BackendTls>>,
+    pub(crate) backend_tls: Vec<Option<TlsPolicy>>,
     /// What each of them asks clients for, if it names a Secret for it.
     pub(crate) client_auth: Vec<Option<ClientAuth>>,
     /// The users of each of them, if it asks for basic authentication.
@@ -84,14 +84,14 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     let denied =
         denied.or_else(|| client_auth.is_none().then(|| uncertified.iter().flatten().next().cloned()).flatten());
     let regex = locations.iter().any(|location| location.part.is_regex(&location.rule.text));
-    let told = |(part, tls): (&&Part, &Option<BackendTls>)| {
+    let told = |(part, tls): (&&Part, &Option<TlsPolicy>)| {
         let key = part.key();
         let told = |why| {
             format!("proxy-ssl-secret of Ingress {}/{} can't be put in force: {why}", key.namespace, key.name).into()
         };
         tls.clone().map(|tls| tls.map_err(told))
     };
-    let backend_tls: Vec<Option<BackendTls>> = input.parts.iter().zip(&input.backend_tls).map(told).collect();
+    let backend_tls: Vec<Option<TlsPolicy>> = input.parts.iter().zip(&input.backend_tls).map(told).collect();
     let of_host = || backend_tls.iter().flatten().next().cloned();
     let HostInput { config, certificate_entry, ports, .. } = *input;
     let scope = HostScope {

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use fairway_model::{HostPattern, Hostname, InvalidPathMatch, Origin, PathRegex, Template};
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressSpec, IngressTLS};
 
-use super::backend_tls::{self, BackendTls};
+use super::backend_tls::{self, TlsPolicy};
 use super::client_auth::{self, ClientAuth};
 use super::external_auth;
 use super::headers::HeaderMaps;
@@ -205,7 +205,7 @@ impl Part {
     }
 
     /// TLS to its backends, if it names a Secret for it.
-    pub(crate) fn backend_tls(&self, secrets: &Secrets) -> Option<BackendTls> {
+    pub(crate) fn backend_tls(&self, secrets: &Secrets) -> Option<TlsPolicy> {
         let key = self.backend_secret.as_deref()?;
         Some(match secrets.for_backends(key) {
             Ok(secret) => backend_tls::build(&self.annotations.backend_tls, key, secret),
