@@ -61,11 +61,11 @@ status below 400, 1 if Fairway answers with an error, 2 for a wrong command line
 const COMPARE_EXAMPLES: &str = "\
 Examples:
   fairway compare 192.0.2.1 192.0.2.2 manifests/
-                                         ask both addresses for each path of the Ingresses
+                                         request each path of the Ingresses from both addresses
   fairway compare 192.0.2.1 192.0.2.2 --context prod
                                          the same for the Ingresses of a cluster
   fairway compare 192.0.2.1 192.0.2.2 manifests/ --log access.log
-                                         send what clients have asked for; the Ingresses tell the hosts
+                                         replay the requests of an access log; the Ingresses supply the hosts
   fairway compare old.example.com new.example.com --requests urls.txt --rate 5
   fairway compare 192.0.2.1 127.0.0.1:8080,8443 manifests/ --output json | jq '.differences[].changes'
 
@@ -73,8 +73,8 @@ OLD and NEW are an address or a name, with other ports than 80 and 443 as ADDRES
 Requests go to these two addresses only, in HTTP/1.1 and without a body. Redirects are not followed. Over TLS the server name is the host
 of the request, and certificates are not verified. FILE of --requests has one request a line, [METHOD] URL.
 
-Compared are status, Location, the other fields and a hash of the body. Not compared are Date, Server, request ids and what else differs
-always (docs/compare.md has the list), and what changes from answer to answer at the old address.
+The comparison covers status, Location, the other fields and a hash of the body. It leaves out Date, Server, request ids and everything else
+that always differs (docs/compare.md has the list), and values that vary between answers of the old address.
 
 Exit status: 0 if all answers are the same, 1 if one differs or an address does not answer, 2 for a wrong command line.
 docs/schema/compare.json is the schema of --output json.";
@@ -96,7 +96,7 @@ Examples:
   kubectl fairway explain GET https://shop.example/order/7
   kubectl fairway check --configmap ingress-nginx/ingress-nginx-controller
 
-To install it, put the binary fairway under the name kubectl-fairway into a folder of PATH: ln -s $(command -v fairway) \
+To install it, put the binary into a folder of PATH under the name kubectl-fairway: ln -s $(command -v fairway) \
 /usr/local/bin/kubectl-fairway";
 
 const COMPLETIONS_EXAMPLES: &str = "\
@@ -233,7 +233,7 @@ fn compare() -> Command {
     let command = Command::new("compare")
         .about("Send the same requests to two addresses, such as ingress-nginx and Fairway, and show what differs")
         .after_help(COMPARE_EXAMPLES)
-        .arg(address("old").value_name("OLD").help("The address that answers rightly: that of ingress-nginx"))
+        .arg(address("old").value_name("OLD").help("The address whose answers are right: that of ingress-nginx"))
         .arg(address("new").value_name("NEW").help("The address that should answer the same: that of Fairway"))
         .arg(
             paths()
@@ -287,7 +287,7 @@ fn compare() -> Command {
             Arg::new("strict")
                 .long("strict")
                 .action(ArgAction::SetTrue)
-                .help("Compare also what is ignored by default, and count documented differences"),
+                .help("Also compare what is ignored by default, and count documented differences"),
         )
         .arg(
             Arg::new("rate")
