@@ -129,9 +129,9 @@ fn without_effect(name: &str, others: &Annotations<'_>, rules: &Rules) -> Option
         names.iter().any(|name| others.value(name).and_then(i64::parse).is_some_and(|limit| limit > 0))
     };
     match name {
-        _ if is_canary && !of_canary && !of_endpoints => Some(Verdict::Harmless(
-            "a canary is served as the Ingress says whose alternative it is, as in ingress-nginx",
-        )),
+        _ if is_canary && !of_canary && !of_endpoints => {
+            Some(Verdict::Harmless("a canary follows the Ingress whose alternative it is, as in ingress-nginx"))
+        }
         _ if !is_canary && of_canary && name != "canary" => {
             Some(Verdict::Harmless("without canary it has no effect, as in ingress-nginx"))
         }

@@ -457,7 +457,7 @@ impl PartReading<'_> {
                 None => {
                     let field = format!("metadata.annotations[\"{prefix}/auth-url\"]");
                     let message = format!(
-                        "$host works only for hosts with a single name, and {pattern} is none; its paths answer 503"
+                        "$host works only for hosts with a single name, and {pattern} is not one; its paths answer 503"
                     );
                     let (severity, reason) = (Severity::Error, Reason::AnnotationParsingFailed);
                     self.report(severity, reason, field, &url.host, &message).unserved = true;

@@ -11,7 +11,7 @@ const WAF: Verdict = Refused {
     reason: "there is no ModSecurity here",
     instead: "a web application firewall in front of, or behind, this proxy",
 };
-const NGINX_ONLY: Verdict = Harmless("it tunes something inside nginx that isn't here");
+const NGINX_ONLY: Verdict = Harmless("it tunes a part of nginx that Fairway doesn't have");
 const BUFFERS: Verdict =
     Harmless("bodies are streamed with bounded memory, there are no such buffers and no temporary files");
 const NEVER_USED: Verdict = Harmless("ingress-nginx accepts and never uses it");
@@ -87,7 +87,7 @@ unbuilt! {
     /// Error log file.
     "error-log-path" = "/var/log/nginx/error.log": LOG_FILE;
     /// The header that holds the client's address with PROXY protocol.
-    "forwarded-for-proxy-protocol-header" = "X-Forwarded-For-Proxy-Protocol": Harmless("ingress-nginx uses it to hand the address from one of its stages to the next; here none is needed");
+    "forwarded-for-proxy-protocol-header" = "X-Forwarded-For-Proxy-Protocol": Harmless("ingress-nginx uses it to pass the address from one of its stages to the next; Fairway has no such stages");
     /// How often geographic databases are reloaded.
     "geoip2-autoreload-in-minutes" = "0": GEO;
     /// Raw nginx text for global authentication.

@@ -27,11 +27,11 @@ const CANARY: &str = "a canary acts on the paths that it has itself, in its own 
      to the same Service; a default backend has no canary";
 
 /// How `mirror-target` differs.
-const MIRROR: &str = "the copy is what the backend gets, with another Host; at most 32 are under way from a worker to one Service, with 8 MiB of bodies, \
+const MIRROR: &str = "the copy has what the backend gets, with another Host; at most 32 are under way from a worker to one Service, with 8 MiB of bodies, \
      and a request whose body exceeds 8 MiB is not copied; copies have the field fairway-copy, and no copy is made of a request with it";
 
 /// How limits differ.
-const LIMITS: &str = "all replicas share the limit, where each replica of ingress-nginx lets as much through";
+const LIMITS: &str = "all replicas share the limit; in ingress-nginx, each replica allows as much by itself";
 
 annotations! {
     /// How paths are matched, and the paths that backends see.
@@ -82,7 +82,7 @@ annotations! {
         /// Redirects the host with or without `www.`, whichever isn't defined, to the one that is.
         "from-to-www-redirect" => www_redirect: bool [Location, Low, Reject];
         /// With `--enable-ssl-passthrough`, passes TLS connections for the host to the Service of its path `/`, undecrypted. For those, all
-        /// other annotations and all other paths are without effect. Plain HTTP is served as usual. Any Ingress of the host turns it on.
+        /// other annotations and all other paths have no effect. Plain HTTP is served as usual. Any Ingress of the host turns it on.
         "ssl-passthrough" => passthrough: bool [Ingress, Low, Reject]
             = Differs("connections go to the Service's endpoints rather than to its cluster IP, and hosts with a wildcard are passed through too");
         /// Begins each connection that `ssl-passthrough` passes to the Service with a PROXY header (version 1) that names the client.
@@ -154,12 +154,12 @@ annotations! {
 }
 
 annotations! {
-    /// External authentication: a service is asked about each request, after redirects and address lists, by a request of its own without
-    /// a body. 2xx lets the request go on, 401 and 403 are answered to the client without the service's page; everything else, and a
-    /// service that can't be asked, is answered with 500. Without `auth-url` the others have no effect.
+    /// External authentication: after redirects and address lists, a service decides about each request. It gets a request without the
+    /// body. 2xx lets the client's request continue; 401 and 403 reach the client without the service's page; anything else, and a service
+    /// that can't be reached, means 500. Without `auth-url` the others have no effect.
     pub struct ExternalAuthentication {
-        /// The service. A Service of the cluster (`NAME.NAMESPACE.svc.cluster.local`) is asked at its endpoints, any other host at the
-        /// addresses that DNS has for it; the certificate of an https service isn't checked.
+        /// The service. Fairway connects to the endpoints of a Service of the cluster (`NAME.NAMESPACE.svc.cluster.local`), and for any
+        /// other host to the addresses that DNS has for it; the certificate of an https service isn't checked.
         "auth-url" => url: AuthUrl [Location, High, Deny]
             = Differs("in the host only $host works, for hosts with a single name, of which aliases use the first; a URL without path asks for /");
         /// Method of the request to the service; GET by default.
@@ -196,8 +196,8 @@ annotations! {
         /// Adds the fields below to each response to an admitted origin, in place of the backend's.
         "enable-cors" => enabled: bool [Ingress, Low, Default];
         /// Admitted origins; all by default. `*` as first label of a host stands for one label. Other origins get no such fields, and
-        /// their preflights go to the backend. An origin must match whole: ingress-nginx takes any text in front of it. As there, Vary
-        /// isn't sent: a cache in front has to keep the responses to each origin apart. An invalid value admits no origin.
+        /// their preflights go to the backend. An origin must match as a whole; ingress-nginx also admits it with any text before it. As
+        /// there, Vary isn't sent: a cache in front must keep the responses to each origin apart. An invalid value admits no origin.
         "cors-allow-origin" => origins: CorsOrigins [Ingress, Medium, Drop]
             = Differs("a value that can't be read admits no origin; ingress-nginx then admits all");
         /// The methods that an origin may use; GET, PUT, POST, DELETE, PATCH and OPTIONS by default.
@@ -223,7 +223,7 @@ annotations! {
         "auth-tls-secret" => secret: SecretName [Location, Medium, Reject]
             = Differs("while the Secret can't be used the answer is 503, not 403; each authority in ca.crt is trusted by itself, also one that another one has signed");
         /// With `on` a client without a good certificate gets 400. With `optional` it may have none, with `optional_no_ca` also one of an
-        /// unknown authority. With `off` none is asked for.
+        /// unknown authority. With `off` Fairway requests none.
         "auth-tls-verify-client" => verify: VerifyClient [Location, Medium, Default];
         /// How many intermediate certificates a chain may have; 0 means 1.
         "auth-tls-verify-depth" => depth: u32 [Location, Low, Default];
@@ -262,8 +262,8 @@ annotations! {
         /// A Service that answers if the rule's own has no ready endpoint.
         "default-backend" => default_backend: ServiceName [Location, Low, Reject];
         /// Errors of the backend and of Fairway that the default backend replaces: the Service of `default-backend`, or that of
-        /// `--default-backend-service`. It is asked for `/` and the query, with X-Code, X-Format, X-Original-URI, X-Namespace,
-        /// X-Ingress-Name, X-Service-Name, X-Service-Port and X-Request-ID, and its status counts. Replaces the ConfigMap's list.
+        /// `--default-backend-service`. It gets a request for `/` and the query, with X-Code, X-Format, X-Original-URI, X-Namespace,
+        /// X-Ingress-Name, X-Service-Name, X-Service-Port and X-Request-ID, and the client gets its status. Replaces the ConfigMap's list.
         "custom-http-errors" => http_errors: ErrorStatuses [Location, Low, Reject] = Differs(ERROR_PAGES);
         /// Passes errors of the backend on unchanged; those of Fairway are replaced all the same.
         "disable-proxy-intercept-errors" => pass_errors: bool [Location, Low, Default];
@@ -271,7 +271,7 @@ annotations! {
         /// case of its letters. While it is missing, or has one that can't be set, all paths of the Ingress answer 503.
         "custom-headers" => response_headers: Box<ObjectRef> [Location, Medium, Drop];
         /// Sends a copy of each request to this URL, with the same method, once it is admitted. The answer is dropped, and nothing that
-        /// becomes of a copy delays or changes that of the backend.
+        /// happens to a copy delays or changes the response of the backend.
         "mirror-target" => mirror_target: Box<MirrorTarget> [Ingress, High, Drop] = Differs(MIRROR);
         /// The Host header of the copies; the host of the URL by default.
         "mirror-host" => mirror_host: Vhost [Ingress, High, Default];
@@ -360,7 +360,7 @@ annotations! {
 
 annotations! {
     /// Canaries: an Ingress whose Service gets some of the requests for paths of another. First the session cookie of the other decides, then
-    /// the header, then the cookie, then chance. What else a canary's annotations say has no effect, except for how endpoints are chosen.
+    /// the header, then the cookie, then chance. A canary's other annotations have no effect, except those that choose endpoints.
     /// Without `canary` the others have no effect.
     pub struct CanaryRelease {
         /// Makes the Ingress an alternative to those of its namespace that have the same hosts, paths and path types. Without such an
