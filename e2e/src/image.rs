@@ -1,7 +1,7 @@
 //! Maps images to programs.
 //!
 //! There is no container runtime and nothing is pulled: the repository of an image's name determines the program to
-//! run. Our own image is a root file system on disk; every other known image is a program over the host's system
+//! run. Our own image and the echo server of the Gateway API are root file systems on disk; every other known image is a program over the host's system
 //! directories.
 
 use std::path::{Path, PathBuf};
@@ -68,6 +68,8 @@ pub fn find(name: &str, image_root: &Path) -> anyhow::Result<Option<Image>> {
         "fairway/fairway" => Some(own(image_root)?),
         // Test programs: any of our subcommands.
         "fairway/cluster" => Some(host("cluster", &["/fairway-cluster"], &[])),
+        // The Gateway API's suite runs with its own echo server.
+        "gateway-api/conformance/echo-basic" => Some(conformance_echo(image_root)?),
         "ingressconformance/echoserver" => Some(host("echo", &["/fairway-cluster", "echo"], &[])),
         _ if last == "echo-basic" => Some(host("echo", &["/fairway-cluster", "echo"], &[])),
         // The image of the chart's `defaultBackend`, on every architecture.
@@ -128,6 +130,23 @@ fn own(root: &Path) -> anyhow::Result<Image> {
     })
 }
 
+/// The echo server of the Gateway API's conformance suite, beside our own image.
+fn conformance_echo(image_root: &Path) -> anyhow::Result<Image> {
+    let root = image_root.with_file_name("echo-basic");
+    if !root.join("echo-basic").is_file() {
+        anyhow::bail!("{} does not exist: `cargo xtask conformance gateway` builds it", root.display());
+    }
+    Ok(Image {
+        root: Root::Directory(root),
+        entrypoint: vec!["/echo-basic".to_owned()],
+        arguments: Vec::new(),
+        environment: Vec::new(),
+        user: (NONROOT, NONROOT),
+        working_directory: "/".to_owned(),
+        id: "local/echo-basic".to_owned(),
+    })
+}
+
 fn user(text: &str) -> Option<(u32, u32)> {
     let (user, group) = text.split_once(':').unwrap_or((text, "0"));
     Some((user.parse().ok()?, group.parse().ok()?))
@@ -166,12 +185,23 @@ mod tests {
         for (name, id) in [
             ("ingressconformance/echoserver:v0.0.1", "local/echo"),
             ("gcr.io/k8s-staging-gateway-api/echo-basic:v20240412-v1.0.0-394-g40c666fd", "local/echo"),
-            ("registry.k8s.io/gateway-api/conformance/echo-basic:v0.2.0", "local/echo"),
             ("registry.k8s.io/defaultbackend-amd64:1.5", "local/defaultbackend"),
         ] {
             let image = find(name, Path::new("/nowhere")).expect("no error").expect(name);
             assert_eq!(image.id, id, "{name}");
         }
+    }
+
+    #[test]
+    fn the_suite_of_the_gateway_api_gets_its_own_echo_server_once_it_is_built() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let find =
+            || find("registry.k8s.io/gateway-api/conformance/echo-basic:v0.2.0", &directory.path().join("rootfs"));
+        let error = find().expect_err("not built");
+        assert!(error.to_string().contains("cargo xtask conformance gateway"), "{error}");
+        std::fs::create_dir(directory.path().join("echo-basic")).expect("a directory");
+        std::fs::write(directory.path().join("echo-basic/echo-basic"), "").expect("a file");
+        assert_eq!(find().expect("an image").expect("known").id, "local/echo-basic");
     }
 
     #[test]

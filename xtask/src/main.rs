@@ -60,6 +60,9 @@ Tasks:
                       End-to-end tests on such a cluster, all or those with NAME in theirs; --keep leaves it running
   conformance ingress --suite FOLDER [--times N] [--keep]
                       The official Ingress conformance suite from a checkout, N times in a row (once by default); takes 15 minutes
+  conformance gateway [TEST...] [--experimental] [--times N] [--keep] [--save]
+                      The official suite of the Gateway API, all tests of the declared features or some by name; --experimental
+                      installs the CRDs of that channel, --save keeps the report in docs/conformance
   tools               Builds etcd, the Kubernetes programs, kubectl and helm, as far as they are missing
   bench [--binary FILE]
                       Counts the instructions of what must stay cheap (valgrind), or of requests to a binary of yours
@@ -96,6 +99,7 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
     // A command to a running cluster, or for help, builds nothing.
     let builds = !matches!(words.as_slice(), ["cluster", first, ..] if *first != "up") && !words.contains(&"--help");
     if let Some(task) = words.first().filter(|_| builds) {
+        let task = if *task == "conformance" { &*words[..words.len().min(2)].join(" ") } else { task };
         let lack = needs::check_for(&workspace, task)?;
         if lack.failure.is_some() {
             return Ok(workspace.console.finish(Ok(lack)));

@@ -26,6 +26,8 @@ pub(crate) enum Use {
     Framing,
     /// Running a cluster and its tests.
     Cluster,
+    /// Building the conformance suite of the Gateway API.
+    GatewaySuite,
 }
 
 /// The tools of each task that builds something. A task that isn't here builds nothing slow.
@@ -41,7 +43,8 @@ const TASKS: &[(&str, &[Use])] = &[
     ("h2spec", &[Use::Build, Use::Tools]),
     ("cluster", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
     ("e2e", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
-    ("conformance", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
+    ("conformance ingress", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
+    ("conformance gateway", &[Use::Build, Use::Image, Use::Tools, Use::Cluster, Use::GatewaySuite]),
     ("tools", &[Use::Tools]),
     ("bench", &[Use::Build, Use::Bench, Use::Image]),
     ("fuzz", &[Use::Build, Use::Fuzz]),
@@ -82,6 +85,7 @@ const PACKAGES: &[(&str, &str, &str, Use)] = &[
     ("node", "nodejs", "to see how it reads requests", Use::Framing),
     ("python3", "python3", "to see how it reads requests", Use::Framing),
     ("ps", "procps", "for the tests of the cluster", Use::Cluster),
+    ("pip3", "python3-pip", "to install the Go release that the suite of the Gateway API needs", Use::GatewaySuite),
 ];
 
 /// Commands that must succeed, and how to install them.
@@ -163,7 +167,7 @@ mod tests {
     #[test]
     fn tasks_that_run_a_cluster_check_its_tools() {
         let uses = |task| TASKS.iter().find(|(name, _)| *name == task).map_or(&[][..], |(_, uses)| uses);
-        for task in ["cluster", "e2e", "conformance"] {
+        for task in ["cluster", "e2e", "conformance ingress", "conformance gateway"] {
             for program in ["nft", "ip", "setcap", "cc"] {
                 let of = PACKAGES.iter().find(|(name, ..)| *name == program).unwrap().3;
                 assert!(uses(task).contains(&of), "{task} asks for {program}");

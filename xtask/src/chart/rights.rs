@@ -25,6 +25,20 @@ const SERVED: [&str; 7] = [
     "patch ingresses/status",
 ];
 
+/// Rights about the Gateway API in every namespace that is served.
+const GATEWAYS: [&str; 7] = [
+    "list watch gateways",
+    "list watch grpcroutes",
+    "list watch httproutes",
+    "list watch referencegrants",
+    "patch gateways/status",
+    "patch grpcroutes/status",
+    "patch httproutes/status",
+];
+
+/// Rights about its classes.
+const CLASSES: [&str; 2] = ["list watch gatewayclasses", "patch gatewayclasses/status"];
+
 /// Complains about rights that differ from this list.
 pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let of = |namespace: &'static str, rights: &[&str]| {
@@ -46,6 +60,23 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
             "namespaces by label",
             json!({"controller": {"scope": {"namespaceSelector": "team=a"}}}),
             [cluster(), own.clone()].concat(),
+        ),
+        (
+            "the Gateway API",
+            json!({"controller": {"gatewayAPI": {"enabled": true}}}),
+            [cluster(), of("*", &GATEWAYS), of("*", &CLASSES), own.clone()].concat(),
+        ),
+        (
+            "the Gateway API in one namespace, by a flag",
+            json!({"controller": {"scope": {"enabled": true}, "extraArgs": {"gateway-api": ""}}}),
+            [
+                of("*", &["list watch ingressclasses"]),
+                of("*", &CLASSES),
+                of("ingress-nginx", &SERVED),
+                of("ingress-nginx", &GATEWAYS),
+                own.clone(),
+            ]
+            .concat(),
         ),
         (
             "no status",

@@ -60,6 +60,7 @@ terminationGracePeriodSeconds. Nothing has to happen between that and the end of
 {{- $port := index $controller.containerPort $name -}}
 {{- if and $port (ne (int $port) $usual) -}}{{- $_ := set $flags (printf "%s-port" $name) (include "fairway.text" $port) -}}{{- end -}}
 {{- end -}}
+{{- if $controller.gatewayAPI.enabled -}}{{- $_ := set $flags "gateway-api" "" -}}{{- end -}}
 {{- if $controller.ingressClassByName -}}{{- $_ := set $flags "ingress-class-by-name" "true" -}}{{- end -}}
 {{- if $controller.watchIngressWithoutClass -}}{{- $_ := set $flags "watch-ingress-without-class" "true" -}}{{- end -}}
 {{- if $controller.enableTopologyAwareRouting -}}{{- $_ := set $flags "enable-topology-aware-routing" "true" -}}{{- end -}}

@@ -27,6 +27,7 @@ What the controller may do at the API server: what it does, and nothing else. It
   "pods" (and (not (empty $status)) (or (not (empty $clears)) (not $elsewhere)))
   "zone" (not (empty $zone))
   "clears" (and (not (empty $status)) (not (empty $clears)))
+  "gateways" (not (empty (include "fairway.switch" (dict "flags" $flags "name" "gateway-api" "default" false))))
   | toYaml -}}
 {{- end -}}
 
@@ -42,6 +43,15 @@ the condition of its version.
 {{ include "fairway.rule" (dict "group" "networking.k8s.io" "resources" (list "ingresses") "verbs" $read) }}
 {{- if $duties.status }}
 {{ include "fairway.rule" (dict "group" "networking.k8s.io" "resources" (list "ingresses/status") "verbs" (list "patch")) }}
+{{- end }}
+{{- if $duties.gateways }}
+{{- $routes := list "httproutes" "grpcroutes" }}
+{{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" (concat (list "gateways") $routes (list "referencegrants")) "verbs" $read) }}
+{{- if $duties.status }}
+{{- $written := list "gateways/status" }}
+{{- range $routes }}{{- $written = append $written (printf "%s/status" .) }}{{- end }}
+{{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" $written "verbs" (list "patch")) }}
+{{- end }}
 {{- end }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "events") "verbs" (list "create")) }}
 {{- end -}}
@@ -71,6 +81,12 @@ the condition of its version.
 {{- $flags := include "fairway.flags" . | fromYaml -}}
 {{- $duties := include "fairway.duties" . | fromYaml -}}
 {{ include "fairway.rule" (dict "group" "networking.k8s.io" "resources" (list "ingressclasses") "verbs" (list "list" "watch")) }}
+{{- if $duties.gateways }}
+{{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" (list "gatewayclasses") "verbs" (list "list" "watch")) }}
+{{- if $duties.status }}
+{{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" (list "gatewayclasses/status") "verbs" (list "patch")) }}
+{{- end }}
+{{- end }}
 {{- if not (hasKey $flags "watch-namespace") }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "namespaces") "verbs" (list "list" "watch")) }}
 {{- end }}

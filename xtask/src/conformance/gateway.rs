@@ -1,0 +1,266 @@
+//! `cargo xtask conformance gateway`: runs the official conformance suite of the Gateway API against Fairway on its own cluster.
+//!
+//! The suite is one Go test with a part for each conformance test. It reads from the status of the GatewayClass which features to test,
+//! reaches each Gateway at the address in its status, and deploys echo servers. Its exit status decides, not our reading of its output.
+
+mod build;
+mod result;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+use self::result::{Results, ended};
+use super::{FOLDER, failed, in_cluster, inside, number, on_cluster};
+use crate::console::duration;
+use crate::outcome::Outcome;
+use crate::shell;
+use crate::totals::Totals;
+use crate::workspace::Workspace;
+
+/// How to call it.
+pub(super) const USAGE: &str =
+    "usage: cargo xtask conformance gateway [TEST...] [--experimental] [--times N] [--keep] [--save]";
+
+const INSTALL: &str = "helm install fairway deploy/helm/fairway --namespace fairway --create-namespace \
+                       --set controller.gatewayAPI.enabled=true --wait --timeout 300s";
+
+/// The GatewayClass that the chart makes.
+const CLASS: &str = "fairway";
+
+/// The profiles, each with the feature that a class must declare to be tested for it.
+const PROFILES: [(&str, &str); 5] = [
+    ("GATEWAY-HTTP", "HTTPRoute"),
+    ("GATEWAY-GRPC", "GRPCRoute"),
+    ("GATEWAY-TLS", "TLSRoute"),
+    ("GATEWAY-TCP", "TCPRoute"),
+    ("GATEWAY-UDP", "UDPRoute"),
+];
+
+/// The implementation, as reports name it.
+const IMPLEMENTATION: [&str; 4] =
+    ["-organization=fairway", "-project=fairway", "-url=https://fairway.dev", "-contact=https://fairway.dev"];
+
+/// A whole run takes about ten minutes on two cores; a suite that hangs is ended after this time.
+const LIMIT: &str = "-test.timeout=60m";
+
+/// An address of the cluster's load balancer for the test of static addresses: its pool grows from the other end.
+const USABLE: &str = "-usable-address=198.19.0.250";
+/// An address that it doesn't have.
+const UNUSABLE: &str = "-unusable-address=198.19.1.1";
+
+/// The options of a run.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct GatewayOptions {
+    /// The names of tests; empty for all tests of the features that the class declares.
+    tests: Vec<String>,
+    channel: Channel,
+    /// How often to run the suite.
+    times: u32,
+    /// Keep the cluster.
+    keep: bool,
+    /// Save the report in the documentation.
+    save: bool,
+}
+
+/// Which CRDs are installed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Channel {
+    Standard,
+    Experimental,
+}
+
+impl Channel {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Experimental => "experimental",
+        }
+    }
+}
+
+impl GatewayOptions {
+    pub(super) fn parse(words: &[&str]) -> anyhow::Result<Self> {
+        let mut options = Self { tests: Vec::new(), channel: Channel::Standard, times: 1, keep: false, save: false };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match *word {
+                "--keep" => options.keep = true,
+                "--save" => options.save = true,
+                "--experimental" => options.channel = Channel::Experimental,
+                "--times" => options.times = number("--times", words.next(), USAGE)?,
+                test if test.chars().all(|symbol| symbol.is_ascii_alphanumeric()) => {
+                    options.tests.push(test.to_owned());
+                }
+                other => bail!("unknown option {other}; {USAGE}"),
+            }
+        }
+        if options.save && !options.tests.is_empty() {
+            bail!("--save is for a report of all tests; {USAGE}");
+        }
+        Ok(options)
+    }
+}
+
+/// Installs the CRDs and Fairway, and runs the suite on a cluster of its own.
+pub(super) fn run(workspace: &Workspace, options: &GatewayOptions) -> anyhow::Result<Outcome> {
+    on_cluster(workspace, options.keep, || build::suite(workspace), || install_and_test(workspace, options))
+}
+
+fn install_and_test(workspace: &Workspace, options: &GatewayOptions) -> anyhow::Result<Outcome> {
+    let console = &workspace.console;
+    console.line(&format!("installing the CRDs, {} channel", options.channel.name()));
+    for path in build::definitions(workspace, options.channel.name())? {
+        // Larger than what fits in the annotation of a client-side apply.
+        let words = ["kubectl", "apply", "--server-side", "--filename", &*path.to_string_lossy()];
+        if let Some(failure) = in_cluster(workspace, &words)? {
+            return Ok(failed(failure));
+        }
+    }
+    let established = "kubectl wait customresourcedefinitions --all --for condition=established --timeout 60s";
+    for line in [established, INSTALL] {
+        console.line(line);
+        let words: Vec<_> = line.split_whitespace().collect();
+        if let Some(failure) = in_cluster(workspace, &words)? {
+            return Ok(failed(failure));
+        }
+    }
+    let features = features(workspace)?;
+    console.line(&format!("the class {CLASS} declares {} features", features.len()));
+    let mut totals = Totals::default();
+    let mut failures = Vec::new();
+    for run in 1..=options.times {
+        let played = play(workspace, options, &features, run)?;
+        totals += played.totals;
+        failures.extend(played.failure);
+    }
+    let note = format!("Gateway API conformance {}, runs: {}; tests: {totals}", build::VERSION, options.times);
+    let failure = (!failures.is_empty()).then(|| format!("{}\n{note}", failures.join("\n")));
+    Ok(Outcome { note: format!("{note}\n{}", build::STAND_IN), failure, totals })
+}
+
+/// The features that the class declares, once its status is there.
+fn features(workspace: &Workspace) -> anyhow::Result<Vec<String>> {
+    let class = format!("gatewayclass/{CLASS}");
+    let accepted = ["kubectl", "wait", &class, "--for", "condition=Accepted", "--timeout", "60s"];
+    if let Some(failure) = in_cluster(workspace, &accepted)? {
+        bail!("the class {CLASS} is not accepted: {failure}");
+    }
+    let names = ["kubectl", "get", &class, "--output", "jsonpath={.status.supportedFeatures[*].name}"];
+    let names = String::from_utf8(shell::read(&mut inside(workspace, &names)?)?).context("names of features")?;
+    Ok(names.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Runs the suite once.
+fn play(workspace: &Workspace, options: &GatewayOptions, features: &[String], run: u32) -> anyhow::Result<Outcome> {
+    let console = &workspace.console;
+    let times = options.times;
+    let channel = options.channel.name();
+    let folder = workspace.root.join(FOLDER).join("gateway");
+    let log = folder.join(format!("{channel}-{run}.log"));
+    let report = folder.join(format!("{channel}-{run}.yaml"));
+    let _ = fs::remove_file(&report);
+    let begin = Instant::now();
+    let mut command = inside(workspace, &[&*build::program(workspace).to_string_lossy()])?;
+    command.current_dir(&folder).args(arguments(options, features, &report));
+    let finished = shell::run(console, &mut command, |line| {
+        if let Some((result, name, took)) = ended(line) {
+            console.line(&format!("{result} {took:>8} {name}"));
+        }
+        false
+    })?;
+    fs::write(&log, &finished.output).with_context(|| format!("writing {}", log.display()))?;
+    let results = Results::of(&finished.output);
+    let totals = results.totals();
+    let took = duration(begin.elapsed());
+    console.line(&format!("run {run} of {times}: {totals} in {took}"));
+    if options.save && report.exists() {
+        console.line(&format!("saved {}", save(workspace, &report, channel)?.display()));
+    }
+    let failure = (!finished.success).then(|| {
+        format!("run {run} of {times}: the suite failed\n{}\nall of it: {}", results.complaints(), log.display())
+    });
+    Ok(Outcome { note: String::new(), failure, totals })
+}
+
+/// The arguments of the suite.
+fn arguments(options: &GatewayOptions, features: &[String], report: &Path) -> Vec<String> {
+    let mut words: Vec<String> = ["-test.v", LIMIT, USABLE, UNUSABLE].iter().map(|&word| word.to_owned()).collect();
+    words.push(format!("-gateway-class={CLASS}"));
+    if options.tests.is_empty() {
+        words.push("-test.run=^TestConformance$".to_owned());
+        let declared = PROFILES.iter().filter(|(_, feature)| features.iter().any(|name| name == feature));
+        let profiles: Vec<_> = declared.map(|(profile, _)| *profile).collect();
+        words.push(format!("-conformance-profiles={}", profiles.join(",")));
+        words.push(format!("-supported-features={}", features.join(",")));
+        words.push(format!("-version=v{}", env!("CARGO_PKG_VERSION")));
+        words.extend(IMPLEMENTATION.iter().map(|&word| word.to_owned()));
+        words.push(format!("-report-output={}", report.display()));
+    } else {
+        // A named test runs whether the class declares its features or not.
+        words.push("-all-features".to_owned());
+        words.push(format!("-test.run=^TestConformance$/^({})$", options.tests.join("|")));
+    }
+    words
+}
+
+/// Copies a report into the documentation, with what it can't say itself. Returns its path.
+fn save(workspace: &Workspace, report: &Path, channel: &str) -> anyhow::Result<PathBuf> {
+    let text = fs::read_to_string(report).with_context(|| format!("reading {}", report.display()))?;
+    let path = Path::new("docs/conformance").join(format!("{channel}-default-report.yaml"));
+    let absolute = workspace.root.join(&path);
+    fs::write(&absolute, format!("# {}\n{text}", build::STAND_IN))
+        .with_context(|| format!("writing {}", absolute.display()))?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(options: &[&str], features: &[&str]) -> Vec<String> {
+        let features: Vec<String> = features.iter().map(|&name| name.to_owned()).collect();
+        arguments(&GatewayOptions::parse(options).unwrap(), &features, Path::new("report.yaml"))
+    }
+
+    #[test]
+    fn all_tests_are_those_of_the_declared_features_and_make_a_report() {
+        let words = words(&[], &["Gateway", "HTTPRoute", "UDPRoute"]);
+        for word in [
+            "-conformance-profiles=GATEWAY-HTTP,GATEWAY-UDP",
+            "-supported-features=Gateway,HTTPRoute,UDPRoute",
+            "-report-output=report.yaml",
+            "-test.run=^TestConformance$",
+        ] {
+            assert!(words.iter().any(|other| other == word), "{word} is among {words:?}");
+        }
+    }
+
+    #[test]
+    fn named_tests_run_even_if_no_feature_is_declared_and_make_no_report() {
+        let words = words(&["HTTPRouteMatching", "HTTPRouteWeight"], &[]);
+        assert!(words.contains(&"-all-features".to_owned()));
+        assert!(words.contains(&"-test.run=^TestConformance$/^(HTTPRouteMatching|HTTPRouteWeight)$".to_owned()));
+        assert!(words.iter().all(|word| !word.starts_with("-report-output")), "{words:?}");
+    }
+
+    #[test]
+    fn options_are_told_from_names_of_tests() {
+        let options = GatewayOptions::parse(&["--experimental", "--keep", "--times", "3", "GRPCRouteWeight"]).unwrap();
+        assert_eq!(
+            options,
+            GatewayOptions {
+                tests: vec!["GRPCRouteWeight".to_owned()],
+                channel: Channel::Experimental,
+                times: 3,
+                keep: true,
+                save: false
+            }
+        );
+        for wrong in [&["--fast"][..], &["--times", "0"], &["--times"], &["A|B"], &["--save", "GRPCRouteWeight"]] {
+            assert!(GatewayOptions::parse(wrong).unwrap_err().to_string().contains("usage: "), "{wrong:?}");
+        }
+    }
+}
