@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FieldEdit, Fields, KnownField, RequestView};
+use crate::{Change, FieldEdit, Fields, KnownField, RequestView, Template, field::is_same_field};
 
 /// Sets the fields of CORS on responses to admitted origins, and answers their preflights.
 ///
@@ -13,6 +13,25 @@ pub struct Cors {
     pub origins: Origins,
     /// The fields of each response to an admitted origin. They replace those of the backend.
     pub fields: Vec<FieldEdit>,
+    /// More fields of answers to preflights, which are the requests that the Fetch standard calls so, whatever their origin; `None` if
+    /// every OPTIONS of an admitted origin is one, as in ingress-nginx.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight: Option<Vec<FieldEdit>>,
+}
+
+/// What the Gateway API says about cross-origin requests (HTTPCORSFilter).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CorsRules<'a> {
+    /// Whether requests may have credentials.
+    pub credentials: bool,
+    /// The methods; `*` for any.
+    pub methods: &'a [String],
+    /// The request fields; `*` for any.
+    pub headers: &'a [String],
+    /// The response fields that scripts may read.
+    pub exposed: &'a [String],
+    /// Seconds for which an answer to a preflight holds.
+    pub max_age: i32,
 }
 
 /// Admitted origins.
@@ -24,7 +43,7 @@ pub enum Origins {
     Listed(Vec<OriginPattern>),
 }
 
-/// An origin, or all origins with one label in place of `*`.
+/// An origin, or all origins with one label in place of `*`, or any number of labels in place of `**`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Box<str>", into = "Box<str>")]
 pub struct OriginPattern {
@@ -44,6 +63,7 @@ impl OriginPattern {
         let Some((start, end)) = self.text.split_once('*') else {
             return origin.eq_ignore_ascii_case(self.text.as_bytes());
         };
+        let (end, deep) = end.strip_prefix('*').map_or((end, false), |end| (end, true));
         let (start, end) = (start.as_bytes(), end.as_bytes());
         let Some(label) = origin.len().checked_sub(start.len() + end.len()).filter(|length| *length > 0) else {
             return false;
@@ -52,7 +72,8 @@ impl OriginPattern {
         let (label, after) = rest.split_at(label);
         before.eq_ignore_ascii_case(start)
             && after.eq_ignore_ascii_case(end)
-            && label.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+            && label.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-' || (deep && *byte == b'.'))
+            && !(deep && (label.starts_with(b".") || label.windows(2).any(|pair| pair == b"..")))
     }
 }
 
@@ -86,9 +107,49 @@ impl Cors {
             ("Access-Control-Expose-Headers", exposed),
             ("Access-Control-Max-Age", &max_age.to_string()),
         ];
-        let set = fields.into_iter().filter(|(_, value)| !value.is_empty());
-        let fields = set.filter_map(|(name, value)| FieldEdit::set(name, value).ok()).collect();
-        Self { origins, fields }
+        Self { origins, fields: sets(&fields), preflight: None }
+    }
+
+    /// CORS as the Gateway API wants it.
+    pub fn of_gateway(origins: Origins, rules: &CorsRules<'_>) -> Self {
+        let CorsRules { credentials, methods, headers, exposed, max_age } = *rules;
+        // With credentials, `*` would be read as a name.
+        let list = |names: &[String], asked: &str| {
+            let any = names.iter().any(|name| name == "*");
+            let names = if any { "*".to_owned() } else { names.join(", ") };
+            if any && credentials { asked.to_owned() } else { names }
+        };
+        let origin = if origins == Origins::Any && !credentials { "*" } else { "$http_origin" };
+        let exposed = exposed.join(", ");
+        let mut fields = sets(&[
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Allow-Credentials", if credentials { "true" } else { "" }),
+            ("Access-Control-Expose-Headers", &exposed),
+        ]);
+        if origin != "*"
+            && let Ok(vary) = "Vary".try_into()
+        {
+            // A cache must not give it to another origin.
+            fields.push(FieldEdit::new(vary, Change::Add(Template::of_literal("Origin"))));
+        }
+        let preflight = sets(&[
+            ("Access-Control-Allow-Methods", &list(methods, "$http_access_control_request_method")),
+            ("Access-Control-Allow-Headers", &list(headers, "$http_access_control_request_headers")),
+            ("Access-Control-Max-Age", &max_age.to_string()),
+        ]);
+        Self { origins, fields, preflight: Some(preflight) }
+    }
+
+    /// Whether a request is a preflight, given whether its origin is admitted.
+    pub fn is_preflight<'a, F: Fields<'a>>(&self, head: &RequestView<'a, F>, admitted: bool) -> bool {
+        head.method == b"OPTIONS"
+            && match self.preflight {
+                None => admitted,
+                Some(_) => {
+                    let asks = |name: &[u8]| is_same_field(name, b"Access-Control-Request-Method");
+                    head.fields.get(KnownField::Origin).is_some() && head.fields.lines().any(|line| asks(line.name))
+                }
+            }
     }
 
     /// Whether the origin of a request is admitted. A request with two origins has none.
@@ -106,9 +167,32 @@ impl Cors {
     }
 }
 
+/// Edits that set these fields; an empty value stands for no field.
+fn sets(fields: &[(&str, &str)]) -> Vec<FieldEdit> {
+    let set = fields.iter().filter(|(_, value)| !value.is_empty());
+    set.filter_map(|(name, value)| FieldEdit::set(name, value).ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_stars_stand_for_any_number_of_labels() {
+        let matches = |origin: &str| OriginPattern::from("https://**.a.example").matches(origin.as_bytes());
+        for origin in ["https://x.a.example", "https://x.y.a.example"] {
+            assert!(matches(origin), "{origin}");
+        }
+        for other in [
+            "https://a.example",
+            "https://.a.example",
+            "https://x..y.a.example",
+            "https://x/.a.example",
+            "https://.y.a.example",
+        ] {
+            assert!(!matches(other), "{other}");
+        }
+    }
 
     #[test]
     fn an_origin_matches_whole_and_a_star_stands_for_one_label() {

@@ -152,8 +152,8 @@ pub struct Plan<'s> {
     allowed_by: Option<&'s ExternalAuth>,
     /// The service that decides about the route, whether or not it was asked: the client's copies of its fields never pass.
     guarded_by: Option<&'s ExternalAuth>,
-    /// Where a copy of the request goes.
-    mirror: Option<&'s Mirror>,
+    /// Whether copies of the request go elsewhere.
+    copies: bool,
     /// Whether the request needs no authentication any more.
     exempt: bool,
     /// Whether the request lacks a password that would have admitted it.
@@ -198,6 +198,8 @@ pub struct Forwarding<'s> {
     /// Whether it had an endpoint for new requests. If not, only a terminating endpoint can take the request, for an
     /// existing session.
     pub open: bool,
+    /// The filters for this backend.
+    filters: &'s [Filter],
     /// The scheme of the client's connection.
     scheme: Scheme,
 }
@@ -334,7 +336,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
                 snippet: None,
                 allowed_by: None,
                 guarded_by: None,
-                mirror: None,
+                copies: false,
                 exempt: false,
                 lacks_password: false,
                 hides_credentials: false,
@@ -376,7 +378,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
         plan.passed += 1;
     }
     plan.step = match &route.action {
-        Action::Forward(forward) => match send(forward, received, facts, scratch, &mut plan) {
+        Action::Forward(forward) => match send((route, forward), snapshot, received, facts, scratch, &mut plan) {
             Ok(forwarding) => Step::Forward(forwarding),
             Err(failure) => Step::Fail(failure),
         },
@@ -501,15 +503,28 @@ impl<'s> Plan<'s> {
     /// How the request to an authentication service is forwarded.
     pub fn forwarding_to(&self, auth: &'s ExternalAuth) -> Option<Forwarding<'s>> {
         let backend = auth.forward.backends.names().next()?;
-        Some(Forwarding { rule: &auth.forward, backend, in_place_of: None, open: true, scheme: self.scheme })
+        Some(self.to(&auth.forward, backend))
     }
 
-    /// Where a copy of the request goes, and how it is forwarded.
-    pub fn mirroring(&self) -> Option<(&'s Mirror, Forwarding<'s>)> {
-        let mirror = self.mirror?;
-        let backend = mirror.forward.backends.names().next()?;
-        let rule = &mirror.forward;
-        Some((mirror, Forwarding { rule, backend, in_place_of: None, open: true, scheme: self.scheme }))
+    /// Where copies of the request may go, and how they are forwarded.
+    pub fn mirroring(&self) -> impl Iterator<Item = (&'s Mirror, Forwarding<'s>)> {
+        self.passed_filters(self.copies).iter().filter_map(|filter| match filter {
+            Filter::Mirror(mirror) => {
+                let backend = mirror.forward.backends.names().next()?;
+                Some((&**mirror, self.to(&mirror.forward, backend)))
+            }
+            _ => None,
+        })
+    }
+
+    /// To a backend beside that of the request.
+    fn to(&self, rule: &'s Forward, backend: &'s BackendName) -> Forwarding<'s> {
+        Forwarding { rule, backend, in_place_of: None, open: true, filters: &[], scheme: self.scheme }
+    }
+
+    /// The filters for the chosen backend.
+    fn of_backend(&self) -> &'s [Filter] {
+        self.chosen.map_or(&[], |chosen| chosen.filters)
     }
 
     /// Why all requests are refused, if the answer is a refusal.
@@ -536,12 +551,20 @@ impl<'s> Plan<'s> {
         's: 'r,
     {
         let encrypted = self.scheme == Scheme::Https;
-        let of_filters = self.passed_filters(self.edits_response).iter().flat_map(move |filter| match filter {
+        let filters = self.passed_filters(self.edits_response).iter().chain(self.of_backend());
+        let of_filters = filters.flat_map(move |filter| match filter {
             Filter::StrictTransportSecurity if encrypted => rules.strict_transport_security.as_slice(),
             Filter::EditResponse(edits) => edits,
             _ => &[],
         });
-        of_filters.chain(self.cors.into_iter().flat_map(|cors| &cors.fields))
+        let is_preflight = self.cors.is_some() && matches!(self.ended_by(), Some(Filter::Cors(_)));
+        let of_preflight = self.cors.filter(|_| is_preflight).and_then(|cors| cors.preflight.as_deref());
+        of_filters.chain(self.cors.into_iter().flat_map(|cors| &cors.fields)).chain(of_preflight.into_iter().flatten())
+    }
+
+    /// Whether the origin of the request is admitted.
+    pub fn admits_origin(&self) -> bool {
+        self.cors.is_some()
     }
 
     /// What the route rewrites in the response of the backend.
@@ -561,6 +584,7 @@ impl<'s> Plan<'s> {
     pub fn request_edits(&self) -> impl Iterator<Item = &'s FieldEdit> {
         self.passed_filters(self.edits_request)
             .iter()
+            .chain(self.of_backend())
             .flat_map(|filter| match filter {
                 Filter::EditRequest(edits) => edits,
                 _ => &[][..],
@@ -664,7 +688,7 @@ fn choose_again<'s, 'a, F: Fields<'a>>(
         None => None,
     };
     (plan.passed, plan.cors, plan.snippet, plan.chosen) = (0, None, None, None);
-    (plan.edits_request, plan.edits_response, plan.errors, plan.mirror) = (false, false, None, None);
+    (plan.edits_request, plan.edits_response, plan.errors, plan.copies) = (false, false, None, false);
     Ok(plan.route)
 }
 
@@ -700,9 +724,7 @@ fn apply<'s, 'a, F: Fields<'a>>(
         Filter::Block(block) => block.refuses(&received.head).then_some(Step::Respond(&FORBIDDEN)),
         Filter::Cors(cors) => {
             plan.cors = cors.admits(&received.head).then_some(cors);
-            // As in ingress-nginx, every OPTIONS is a preflight.
-            let answers = plan.cors.is_some() && received.head.method == b"OPTIONS";
-            answers.then_some(Step::Respond(&NO_CONTENT))
+            cors.is_preflight(&received.head, plan.cors.is_some()).then_some(Step::Respond(&NO_CONTENT))
         }
         Filter::HttpsRedirect(redirect) => scratch.client.is_plain().then(|| {
             target::to_https(redirect, received, scratch);
@@ -752,8 +774,8 @@ fn apply<'s, 'a, F: Fields<'a>>(
             plan.guarded_by = Some(auth);
             (!plan.exempt).then_some(Step::Wait(Wait::ExternalAuth(auth)))
         }
-        Filter::Mirror(mirror) => {
-            plan.mirror = Some(mirror);
+        Filter::Mirror(_) => {
+            plan.copies = true;
             None
         }
         Filter::ReplacePath { with: replacement } => {
@@ -804,7 +826,8 @@ fn query_in_force<'q>(changed: Option<&'q [u8]>, received: Option<&'q [u8]>) -> 
 
 /// The last step before a request is forwarded.
 fn send<'s, 'a, F: Fields<'a>>(
-    forward: &'s Forward,
+    (route, forward): (&'s Route, &'s Forward),
+    snapshot: &Snapshot,
     received: &Received<'a, F>,
     facts: &mut impl Facts,
     scratch: &mut Scratch,
@@ -813,12 +836,23 @@ fn send<'s, 'a, F: Fields<'a>>(
     if received.head.length.is_some_and(|length| !forward.policy.max_body.admits(length)) {
         return Err(Failure::BodyTooLarge);
     }
+    let chosen = choose(forward, &received.head, facts, plan)?;
+    for filter in chosen.filters {
+        match filter {
+            Filter::ReplacePath { with } => {
+                target::replace(with, route, snapshot.settings().head_buffers.total as usize, scratch)?;
+            }
+            Filter::EditRequest(_) => plan.edits_request = true,
+            Filter::EditResponse(_) => plan.edits_response = true,
+            _ => {}
+        }
+    }
     let received_query = received.head.query().filter(|_| !plan.replaced);
     if let Some(query) = query_in_force(scratch.query.as_deref(), received_query) {
         scratch.target.push(b'?');
         scratch.target.extend_from_slice(query);
     }
-    choose(forward, &received.head, facts, plan)
+    Ok(chosen)
 }
 
 /// Chooses the backend once: one of the rule by weight or as its canary says, or the fallback if that one has no endpoint. If neither has
@@ -832,9 +866,9 @@ fn choose<'s, 'a, F: Fields<'a>>(
     if let Some(chosen) = plan.chosen {
         return Ok(chosen);
     }
-    let first = forward.backends.choose(|| facts.random()).ok_or(Failure::NoBackend)?;
+    let (first, filters) = forward.backends.choose(|| facts.random()).ok_or(Failure::NoBackend)?;
     let scheme = plan.scheme;
-    let chosen = |backend, in_place_of, open| Forwarding { rule: forward, backend, in_place_of, open, scheme };
+    let chosen = |backend, in_place_of, open| Forwarding { rule: forward, backend, in_place_of, open, filters, scheme };
     let found = if facts.is_open(first) {
         if let Backends::Canary(canary) = &forward.backends {
             plan.canary = Some(canary.choose(head, facts));

@@ -81,7 +81,7 @@ pub use client_auth::{CertificateErrorPage, ClientAuth, ClientAuthMode, ClientId
 pub use client_limits::{ClientLimits, Excess, RequestRate, SharedRate};
 pub use compression::{Coding, CodingRules, Compressing, Compression, Uncompressed};
 pub use condition::{ArgumentMatch, Conditions, FieldMatch, ValueMatch};
-pub use cors::{Cors, OriginPattern, Origins};
+pub use cors::{Cors, CorsRules, OriginPattern, Origins};
 pub use edit::{Change, FieldEdit, FieldRules, NameSet};
 pub use endpoint::{Endpoint, EndpointSet, EndpointState, Endpoints};
 pub use error_pages::{ErrorPages, ErrorResponse};
@@ -94,7 +94,7 @@ pub use hostname::{HostPattern, Hostname, InvalidHostname, canonical_host};
 pub use known::{KnownField, KnownSet};
 pub use limit::{Amount, Limit, LimitSection};
 pub use listener::{Listener, Scheme};
-pub use mirror::Mirror;
+pub use mirror::{Fraction, Mirror};
 pub use name::{BackendName, CertificateName, ListenerName, TableName};
 pub use network::{NetworkSet, is_special};
 pub use origin::Origin;

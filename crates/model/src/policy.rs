@@ -37,6 +37,10 @@ pub struct ForwardPolicy {
     pub close: bool,
     /// When to try another endpoint.
     pub retry: Retry,
+    /// Time, from the request on, within which a response has to begin, whatever the number of attempts; `None` if each attempt has its own
+    /// limits only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_within: Option<Duration>,
     /// Host field to send to the endpoint in place of the client's (`upstream-vhost`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_host: Option<Template>,
@@ -99,6 +103,7 @@ impl Default for ForwardPolicy {
             bandwidth: None,
             close: false,
             retry: Retry::default(),
+            response_within: None,
             upstream_host: None,
             tls: None,
             protocol: UpstreamProtocol::default(),
@@ -179,6 +184,9 @@ pub struct RetryOn {
     pub invalid_header: bool,
     /// Also retry POST, LOCK and PATCH after the request was sent.
     pub non_idempotent: bool,
+    /// Connecting failed, which every other condition includes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub connect: bool,
     /// Statuses that lead to a retry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub statuses: Vec<u16>,

@@ -415,6 +415,10 @@ pub struct WeightedBackend {
     pub backend: BackendName,
     /// Its share in proportion to the others; 0 for none.
     pub weight: u32,
+    /// What is done with the requests that go there, and with the answers, after the filters of the route: edits of fields, and another
+    /// path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Filter>,
 }
 
 impl Backends {
@@ -429,12 +433,12 @@ impl Backends {
         one.into_iter().chain(list.iter().map(|share| &share.backend)).chain(alternative)
     }
 
-    /// Chooses one of the backends by weight, and the main one of a canary; `random` is called only if there is a
-    /// choice. `None` if all weights are 0, or for the share without a valid backend.
-    pub fn choose(&self, random: impl FnOnce() -> u64) -> Option<&BackendName> {
+    /// Chooses one of the backends by weight, and the main one of a canary, with the filters for it; `random` is called only if there is
+    /// a choice. `None` if all weights are 0, or for the share without a valid backend.
+    pub fn choose(&self, random: impl FnOnce() -> u64) -> Option<(&BackendName, &[Filter])> {
         let (list, invalid) = match self {
-            Self::One(name) => return Some(name),
-            Self::Canary(canary) => return Some(&canary.main),
+            Self::One(name) => return Some((name, &[])),
+            Self::Canary(canary) => return Some((&canary.main, &[])),
             Self::Weighted(list) => (list, 0),
             Self::Partial { valid, invalid } => (valid, *invalid),
         };
@@ -442,7 +446,7 @@ impl Backends {
         let wide = u128::from(random()) * u128::from(total);
         let mut at = (wide >> 64) as u64;
         list.iter().find_map(|share| match at.checked_sub(u64::from(share.weight)) {
-            None => Some(&share.backend),
+            None => Some((&share.backend, &share.filters[..])),
             Some(rest) => {
                 at = rest;
                 None

@@ -4,7 +4,7 @@ mod support;
 
 use std::num::NonZeroUsize;
 
-use fairway_model::{Filter, Forward, ForwardPolicy, Mirror, Resource, Template};
+use fairway_model::{Filter, Forward, ForwardPolicy, Fraction, Mirror, Resource, Template};
 use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Client, Fault, Origin, Reply, eventually};
 use support::http2::H2;
@@ -21,6 +21,7 @@ fn mirror(backend: &str, body: bool) -> Filter {
         },
         target: Template::parse("/copy$request_uri"),
         body,
+        fraction: None,
     }))
 }
 
@@ -193,4 +194,39 @@ async fn failed_copies_do_not_count_against_the_endpoints_of_their_service() {
     }
     let direct = |request: &fairway_testkit::Request| request.head.start == "GET /direct HTTP/1.1";
     assert!(failing.seen().iter().any(direct), "the endpoint was not passed over");
+}
+
+#[tokio::test]
+async fn each_mirror_gets_its_part_of_the_requests() {
+    let (web, copies, others) = (Origin::start("web"), Origin::start("copies"), Origin::start("others"));
+    let mirror = |backend: &str, numerator| {
+        Filter::Mirror(Box::new(Mirror {
+            forward: Forward {
+                backends: backend.into(),
+                fallback: None,
+                session_cookie_path: None,
+                policy: ForwardPolicy::default().into(),
+            },
+            target: Template::parse("$request_uri"),
+            body: true,
+            fraction: Some(Fraction { numerator, denominator: 100 }),
+        }))
+    };
+    let filters =
+        vec![mirror("default/copies:80", 100), mirror("default/copies:80", 0), mirror("default/others:80", 50)];
+    let mut resources = backend("web", &[web.address()]);
+    resources.extend(backend("copies", &[copies.address()]));
+    resources.extend(backend("others", &[others.address()]));
+    resources.push(host(HOST, vec![filtered(route("/", forward("web", ForwardPolicy::default())), filters)]));
+    let proxy = start(resources);
+    let mut client = proxy.connect().await;
+    // That all or none of so many go to the second mirror happens once in 2^63 runs.
+    for _ in 0..64 {
+        assert_eq!(client.request("POST", "/a", &[("Host", HOST)], b"body").await.status, 200);
+        assert_eq!(copies.next_request().await.body, b"body");
+    }
+    assert_eq!(copies.requests(), 64);
+    let some = others.next_request().await;
+    assert_eq!((&*some.head.start, &*some.body), ("POST /a HTTP/1.1", &b"body"[..]));
+    assert!(others.requests() < 64);
 }

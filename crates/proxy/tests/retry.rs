@@ -199,6 +199,31 @@ async fn a_slow_endpoint_is_left_and_the_time_for_tries_is_kept() {
 }
 
 #[tokio::test]
+async fn the_time_for_a_response_is_that_of_all_tries_together() {
+    let busy = Origin::new("busy").reply(Reply::status(503)).start();
+    let silent = Origin::new("silent").fault(Fault::Silent).start();
+    let policy = || ForwardPolicy {
+        response_within: Some(Duration::from_millis(300)),
+        ..on(only(RetryOn { statuses: vec![503], ..RetryOn::default() }))
+    };
+    let proxy = TestProxy::with_policy(&[&busy, &silent], policy());
+    for _ in 0..2 {
+        assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 504);
+    }
+    assert!(busy.requests() > 0, "of two requests one goes there first");
+}
+
+#[tokio::test]
+async fn a_failure_to_connect_alone_can_lead_to_another_try() {
+    let (down, up) = (Origin::new("down").fault(Fault::Refuse).start(), Origin::start("up"));
+    let policy = on(only(RetryOn { connect: true, ..RetryOn::default() }));
+    let proxy = TestProxy::with_policy(&[&down, &up], policy);
+    for _ in 0..4 {
+        assert_eq!(proxy.connect().await.get(HOST, "/").await.echo().origin, "up");
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_retried_once_the_client_has_seen_a_byte() {
     let cut = || Origin::new("cut").reply(Reply::ok().chunked(["abcdef"]).cut_body_after(6).then_close()).start();
     let (a, b) = (cut(), cut());

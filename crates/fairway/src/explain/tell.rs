@@ -195,7 +195,10 @@ impl Teller<'_> {
                 (Some(Filter::Block(_)), ..) => "its User-Agent or Referer is blocked".to_owned(),
                 (Some(Filter::ClientLimits(limits)), ..) => client_limits(limits),
                 (Some(Filter::BasicAuth(_)), ..) => "the request has no name and password of a user".to_owned(),
-                (Some(Filter::Cors(_)), ..) => "it is a preflight of an admitted origin".to_owned(),
+                (Some(Filter::Cors(_)), ..) if plan.admits_origin() => {
+                    "it is a preflight of an admitted origin".to_owned()
+                }
+                (Some(Filter::Cors(_)), ..) => "it is a preflight of an origin that is not admitted".to_owned(),
                 (Some(_), ..) => self.unavailable(plan, cause),
                 (None, None, _) if plan.route.is_none() && self.rehearsed.path.is_none() => {
                     "the request is about the server as a whole".to_owned()
@@ -358,7 +361,10 @@ impl Teller<'_> {
             }
             Filter::Mirror(mirror) => {
                 let body = if mirror.body { "" } else { " without its body" };
-                ("mirror", format!("send a copy{body} to {}, whose answer is dropped", mirror.forward.backends))
+                let part =
+                    mirror.fraction.map(|part| format!(" of {} in {} requests", part.numerator, part.denominator));
+                let part = part.unwrap_or_default();
+                ("mirror", format!("send a copy{body}{part} to {}, whose answer is dropped", mirror.forward.backends))
             }
             Filter::RewriteResponse(rewrites) => ("rewrite_response", response_rewrites(rewrites)),
             Filter::EditRequest(edits) => ("edit_request", format!("edit request fields: {}", names(edits))),

@@ -251,15 +251,20 @@ fn conditions_choose_among_routes_of_a_path() {
 
 #[test]
 fn weights_are_shares() {
-    let list = [("a", 1), ("b", 0), ("c", 3)].map(|(name, weight)| WeightedBackend { backend: name.into(), weight });
+    let list = [("a", 1), ("b", 0), ("c", 3)].map(|(name, weight)| WeightedBackend {
+        backend: name.into(),
+        weight,
+        filters: Vec::new(),
+    });
     let backends = Backends::Weighted(list.to_vec());
-    let chosen = |random: u64| backends.choose(|| random).map(BackendName::as_str);
+    let chosen = |random: u64| backends.choose(|| random).map(|(name, _)| name.as_str());
     let quarter = u64::MAX / 4;
     assert_eq!(
         [chosen(0), chosen(quarter - 1), chosen(quarter + 2), chosen(u64::MAX)].map(Option::unwrap),
         ["a", "a", "c", "c"]
     );
-    assert_eq!(Backends::Weighted(vec![WeightedBackend { backend: "a".into(), weight: 0 }]).choose(|| 7), None);
+    let none = WeightedBackend { backend: "a".into(), weight: 0, filters: Vec::new() };
+    assert_eq!(Backends::Weighted(vec![none]).choose(|| 7), None);
     assert_eq!(Backends::Weighted(Vec::new()).choose(|| 7), None);
 }
 
@@ -297,7 +302,7 @@ fn edits_are_data() {
         cors: None,
         snippet: None,
         allowed_by: None,
-        mirror: None,
+        copies: false,
         guarded_by: None,
         exempt: false,
         lacks_password: false,
@@ -401,4 +406,36 @@ fn preflights_of_admitted_origins_are_answered_before_redirects() {
     assert_eq!(ask(&snapshot, "/", None, &[("Origin", "https://x.a.example")], None).plan, "308");
     let twice = [("(method)", "OPTIONS"), ("Origin", "https://x.a.example"), ("Origin", "https://x.a.example")];
     assert_eq!(ask(&snapshot, "/clear", None, &twice, None).plan, "web None true");
+}
+
+#[test]
+fn of_the_gateway_api_only_what_asks_for_a_method_is_a_preflight() {
+    let origins = crate::Origins::Listed(vec!["https://a.example".into()]);
+    let methods = ["GET".to_owned()];
+    let rules = crate::CorsRules { methods: &methods, max_age: 5, ..crate::CorsRules::default() };
+    let cors = Filter::Cors(Cors::of_gateway(origins, &rules).into());
+    let snapshot = snapshot(vec![route(prefix("/"), vec![cors], to("web"))], Settings::default());
+    let asks = ("Access-Control-Request-Method", "GET");
+    let plan = |fields: &[(&str, &str)]| ask(&snapshot, "/", None, fields, None).plan;
+    for origin in ["https://a.example", "https://other.example"] {
+        assert_eq!(plan(&[("(method)", "OPTIONS"), ("Origin", origin), asks]), "204", "{origin}");
+        assert_eq!(plan(&[("(method)", "OPTIONS"), ("Origin", origin)]), "web None true", "{origin}");
+        assert_eq!(plan(&[("Origin", origin), asks]), "web None true", "{origin}");
+    }
+}
+
+#[test]
+fn the_chosen_backend_has_filters_of_its_own() {
+    let edit = |value: &str| Filter::EditRequest(vec![FieldEdit::set("X-Backend", value).unwrap()]);
+    let share = |name: &str, weight, with: &str| WeightedBackend {
+        backend: name.into(),
+        weight,
+        filters: vec![edit(name), Filter::ReplacePath { with: crate::PathReplacement::Prefix(with.into()) }],
+    };
+    for (weights, expected) in [((1, 0), ("web", "/one/x?q")), ((0, 1), ("fallback", "/two/x?q"))] {
+        let backends = Backends::Weighted(vec![share("web", weights.0, "/one"), share("empty", weights.1, "/two")]);
+        let snapshot = snapshot(vec![route(prefix("/a"), Vec::new(), to(backends))], Settings::default());
+        let asked = ask(&snapshot, "/a/x", Some("q"), &[], None);
+        assert_eq!((asked.plan.split(' ').next().unwrap(), &*asked.target), expected);
+    }
 }

@@ -1,4 +1,4 @@
-//! Sends copies of requests to a second destination (`mirror-target`). Each has a task of its own: whatever becomes of it, the request goes its
+//! Sends copies of requests to other destinations (`mirror-target`, the `RequestMirror` of the Gateway API). Each has a task of its own: whatever becomes of it, the request goes its
 //! way.
 
 use std::future::poll_fn;
@@ -69,25 +69,56 @@ struct RequestCopy {
     connect_timeout: std::time::Duration,
 }
 
+/// Which of the mirrors of a route get a copy of a request, a bit for each. A rule of the Gateway API has 16 filters at most.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Copies(u16);
+
+impl Copies {
+    pub(super) const NONE: Self = Self(0);
+
+    fn has(self, at: usize) -> bool {
+        1u16.checked_shl(at as u32).is_some_and(|bit| self.0 & bit != 0)
+    }
+}
+
 impl Exchange<'_> {
-    /// How the body is read before the request is sent: whole, if the copy has it.
-    pub(super) fn buffering_for_copy(&self, own: RequestBuffering) -> RequestBuffering {
-        match self.plan.and_then(|plan| plan.mirroring()) {
-            Some((mirror, _)) if mirror.body => RequestBuffering::All,
-            _ => own,
+    /// Chooses the mirrors that get a copy.
+    pub(super) fn choose_copies(&self) -> Copies {
+        let mut chosen = Copies::NONE;
+        for (at, (mirror, _)) in self.plan.iter().flat_map(|plan| plan.mirroring()).enumerate() {
+            if mirror.takes(|bound| self.facts.shard.rng.borrow_mut().below(bound)) {
+                chosen.0 |= 1u16.checked_shl(at as u32).unwrap_or_default();
+            }
+        }
+        chosen
+    }
+
+    /// How the body is read before the request is sent: whole, if a copy has it.
+    pub(super) fn buffering_for(&self, copies: Copies, own: RequestBuffering) -> RequestBuffering {
+        if copies != Copies::NONE && self.copied_to(copies).any(|(mirror, _)| mirror.body) {
+            return RequestBuffering::All;
+        }
+        own
+    }
+
+    /// Sends the copies of the request for which there is room.
+    pub(super) fn send(&self, copies: Copies) {
+        if copies == Copies::NONE
+            || self.client.head().is_some_and(|head| head.parsed.fields().named(MARK, head.bytes).next().is_some())
+        {
+            return;
+        }
+        for (mirror, forwarding) in self.copied_to(copies) {
+            match self.copy(mirror, &forwarding) {
+                Some(copy) => drop(tokio::task::spawn_local(send(copy))),
+                None => self.facts.shard.metrics.borrow_mut().upstream.copies_dropped += 1,
+            }
         }
     }
 
-    /// Sends a copy of the request, if there is room for it.
-    pub(super) fn send_copy(&self) {
-        let Some((mirror, forwarding)) = self.plan.and_then(|plan| plan.mirroring()) else { return };
-        if self.client.head().is_some_and(|head| head.parsed.fields().named(MARK, head.bytes).next().is_some()) {
-            return;
-        }
-        match self.copy(mirror, &forwarding) {
-            Some(copy) => drop(tokio::task::spawn_local(send(copy))),
-            None => self.facts.shard.metrics.borrow_mut().upstream.copies_dropped += 1,
-        }
+    fn copied_to(&self, copies: Copies) -> impl Iterator<Item = (&Mirror, Forwarding<'_>)> {
+        let all = self.plan.iter().flat_map(|plan| plan.mirroring()).enumerate();
+        all.filter_map(move |(at, one)| copies.has(at).then_some(one))
     }
 
     fn copy(&self, mirror: &Mirror, forwarding: &Forwarding<'_>) -> Option<RequestCopy> {

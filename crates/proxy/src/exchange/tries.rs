@@ -8,6 +8,7 @@ use fairway_model::decision::{self, Expand, Forwarding};
 use fairway_model::{ExternalAuth, Template, TooLong};
 
 use super::grpc;
+use super::mirror::Copies;
 use super::progress::RequestProgress;
 use super::transfer::Gaps;
 use super::{Allowance, Exchange};
@@ -116,17 +117,14 @@ impl Exchange<'_> {
             self.endpoint.set_until(time.map_or(NEVER, |time| shard.timers.after(time)));
             self.client.set_form(BodyForm::Frames);
         }
-        let copied = !serves.is_bodiless() && self.plan.is_some_and(|plan| plan.mirroring().is_some());
-        let buffering =
-            if copied { self.buffering_for_copy(policy.request_buffering) } else { policy.request_buffering };
+        let copies = if serves.is_bodiless() { Copies::NONE } else { self.choose_copies() };
+        let buffering = self.buffering_for(copies, policy.request_buffering);
         if self.reads_ahead(serves, buffering) {
             // Boxed: it is rarely needed and would otherwise take room in every connection.
             Box::pin(self.read_ahead()).await?;
             service.refresh(&shard.running());
         }
-        if copied {
-            self.send_copy();
-        }
+        self.send(copies);
         let mut tries = 0;
         // Set when an idle connection turned out to be closed: its endpoint gets the request again, on a new connection.
         let mut again = None;
@@ -147,8 +145,14 @@ impl Exchange<'_> {
             };
             let begun = if tries == 1 && !fresh { self.dispatched } else { Instant::now() };
             let mut attempt = Attempt::new(&service, pick, begun);
+            if let Some(whole) = policy.response_within {
+                let left = whole.saturating_sub(self.dispatched.elapsed());
+                (self.allowance.read, self.allowance.send) =
+                    (policy.read_timeout.min(left), policy.send_timeout.min(left));
+            }
             let failure = match self.attempt(serves, &forwarding, &service, &way, &mut attempt, fresh).await {
                 Ok(()) => {
+                    (self.allowance.read, self.allowance.send) = (policy.read_timeout, policy.send_timeout);
                     let status = self.endpoint.status();
                     if self.retries_status(serves, &policy.retry, tries, status) {
                         let reason = (status >= 500).then_some(Reason::Upstream5xx);

@@ -7,13 +7,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use fairway_model::{
-    Action, Backends, ByteLimit, Conditions, FieldEdit, Filter, Forward, ForwardPolicy, Location, Origin, PathMatch,
-    PathReplacement, Redirect, Respond, Retry, RetryOn, Route, Scheme, Template, UpstreamProtocol, UrlParts,
-    WeightedBackend,
+    Action, Backends, ByteLimit, Conditions, Cors, CorsRules, FieldEdit, Filter, Forward, ForwardPolicy, Fraction,
+    Location, Mirror, Origin, Origins, PathMatch, PathReplacement, Redirect, Respond, Retry, RetryOn, Route, Scheme,
+    Template, UpstreamProtocol, UrlParts, WeightedBackend,
 };
 
 use super::api::{
-    BackendReference, HTTPRouteFilter, HeaderModifier, PathModifier, RequestRedirect, RouteRetry, Timeouts, UrlRewrite,
+    BackendReference, CorsFilter, HTTPRouteFilter, HeaderModifier, PathModifier, RequestMirror, RequestRedirect,
+    RouteRetry, Timeouts, UrlRewrite,
 };
 use super::grant;
 use super::status::Shortcoming;
@@ -69,9 +70,11 @@ pub(super) struct BuiltRule {
     pub(super) findings: Vec<Diagnostic>,
 }
 
-/// What the filters of a rule or of its only backend come to.
+/// What the filters of a rule or of one of its backends come to.
 #[derive(Default)]
 struct Effects {
+    cors: Option<Cors>,
+    mirrors: Vec<Mirror>,
     request: Vec<FieldEdit>,
     response: Vec<FieldEdit>,
     path: Option<PathReplacement>,
@@ -84,6 +87,8 @@ struct ValidBackend {
     key: BackendKey,
     weight: u32,
     http2: bool,
+    /// What is done with the requests that go there, if there are others.
+    effects: Effects,
 }
 
 impl RuleReader<'_> {
@@ -100,7 +105,6 @@ impl RuleReader<'_> {
             Some(redirect) => Action::Redirect(redirect),
             None => self.forward(rule, &field, &mut effects, &mut built),
         };
-        let prefix_only = |path: &PathMatch| matches!(path, PathMatch::Prefix(_));
         let replaces_prefix = match (&effects.path, &action) {
             (Some(PathReplacement::Prefix(_)), _) => true,
             (_, Action::Redirect(redirect)) => {
@@ -108,9 +112,8 @@ impl RuleReader<'_> {
             }
             _ => false,
         };
-        if replaces_prefix && !rule.matches.iter().all(|one| prefix_only(&one.path)) {
-            let fault = Shortcoming::new("UnsupportedValue", "ReplacePrefixMatch needs matches of the type PathPrefix");
-            self.refuse(&format!("{field}.filters"), fault, &mut built);
+        if replaces_prefix {
+            self.check_prefixes(rule, &format!("{field}.filters"), &mut built);
         }
         let (filters, action) = match &built.refused {
             Some(_) => (Vec::new(), Action::Respond(Respond::page(self.failure()))),
@@ -125,6 +128,14 @@ impl RuleReader<'_> {
             built.routes.push(Route { conditions: one.conditions.clone(), filters: filters.clone(), ..route });
         }
         built
+    }
+
+    /// A prefix can be replaced only where there is one.
+    fn check_prefixes(&self, rule: &RuleText<'_>, field: &str, built: &mut BuiltRule) {
+        if !rule.matches.iter().all(|one| matches!(one.path, PathMatch::Prefix(_))) {
+            let fault = Shortcoming::new("UnsupportedValue", "ReplacePrefixMatch needs matches of the type PathPrefix");
+            self.refuse(field, fault, built);
+        }
     }
 
     /// The status in place of what can't be served.
@@ -145,7 +156,7 @@ impl RuleReader<'_> {
         Diagnostic::new(severity, reason, self.origin, field, value, message)
     }
 
-    fn filters(&self, filters: &[HTTPRouteFilter], field: &str, effects: &mut Effects, built: &mut BuiltRule) {
+    fn filters(&mut self, filters: &[HTTPRouteFilter], field: &str, effects: &mut Effects, built: &mut BuiltRule) {
         for (at, filter) in filters.iter().enumerate() {
             let field = format!("{field}[{at}]");
             let result = match (&*filter.r#type, filter) {
@@ -161,25 +172,66 @@ impl RuleReader<'_> {
                     redirect_of(redirect).map(|redirect| effects.redirect = Some(redirect))
                 }
                 ("URLRewrite", HTTPRouteFilter { url_rewrite: Some(rewrite), .. }) => effects.rewrite(rewrite),
-                ("RequestMirror", _) => {
-                    let message = "copies of requests are not built yet; the requests themselves are served".to_owned();
-                    built.findings.push(self.finding(
-                        Severity::Warning,
-                        Reason::UnsupportedValue,
-                        &field,
-                        "RequestMirror",
-                        message,
-                    ));
+                ("CORS", HTTPRouteFilter { cors: Some(cors), .. }) => {
+                    effects.cors = Some(cors_of(cors));
+                    Ok(())
+                }
+                ("RequestMirror", HTTPRouteFilter { request_mirror: Some(mirror), .. }) => {
+                    self.mirror(mirror, &format!("{field}.requestMirror"), effects, built);
                     Ok(())
                 }
                 (kind, _) => Err(format!(
-                    "expected RequestHeaderModifier, ResponseHeaderModifier, RequestRedirect or URLRewrite with its settings, found {kind}"
+                    "expected RequestHeaderModifier, ResponseHeaderModifier, RequestRedirect, URLRewrite, RequestMirror or CORS with its \
+                     settings, found {kind}"
                 )),
             };
             if let Err(message) = result {
                 self.refuse(&field, Shortcoming::new("UnsupportedValue", message), built);
             }
         }
+    }
+
+    /// A mirror without a valid backend gets nothing, and the requests are served.
+    fn mirror(&mut self, mirror: &RequestMirror, field: &str, effects: &mut Effects, built: &mut BuiltRule) {
+        let found = self.backend(&mirror.backend_ref, built).and_then(|backend| match backend.http2 {
+            true => Err((
+                Reason::UnsupportedBackend,
+                Shortcoming::new("UnsupportedProtocol", "copies of requests are sent over HTTP/1.1 only"),
+            )),
+            false => Ok(backend.key),
+        });
+        let field = format!("{field}.backendRef");
+        let key = match found {
+            Ok(key) => key,
+            Err((reason, fault)) => {
+                let message = format!("{}; it gets no copies of requests", fault.message);
+                let name = &mirror.backend_ref.name;
+                built.findings.push(self.finding(Severity::Warning, reason, &field, name, message));
+                let fault = Shortcoming::new(fault.reason, format!("{field}: {}", fault.message));
+                built.unresolved.get_or_insert(fault);
+                return;
+            }
+        };
+        let number = |number: i32| u32::try_from(number).unwrap_or_default();
+        let fraction = match (&mirror.fraction, mirror.percent) {
+            (Some(part), _) => Some((number(part.numerator), number(part.denominator.unwrap_or(100)))),
+            (None, Some(percent)) => Some((number(percent), 100)),
+            (None, None) => None,
+        };
+        let policy = ForwardPolicy { max_body: ByteLimit::NONE, ..ForwardPolicy::default() };
+        let forward = Forward {
+            backends: key.name().into(),
+            fallback: None,
+            session_cookie_path: None,
+            policy: self.policies.of(policy),
+        };
+        built.backends.push((key, field));
+        effects.mirrors.push(Mirror {
+            forward,
+            target: Template::parse("$request_uri"),
+            body: true,
+            fraction: fraction.map(|(numerator, denominator)| Fraction { numerator, denominator }),
+        });
     }
 
     fn edits(&self, modifier: &HeaderModifier, field: &str, edits: &mut Vec<FieldEdit>, built: &mut BuiltRule) {
@@ -227,13 +279,16 @@ impl RuleReader<'_> {
                 _ => Ok(backend),
             });
             match found {
-                Ok(_) if !only && !reference.filters.is_empty() => {
-                    let message = "filters of one backend among several are not built yet";
-                    self.refuse(&format!("{field}.filters"), Shortcoming::new("UnsupportedValue", message), built);
-                }
-                Ok(backend) => {
+                Ok(mut backend) => {
+                    let filters = format!("{field}.filters");
                     if only {
-                        self.filters(&reference.filters, &format!("{field}.filters"), effects, built);
+                        self.filters(&reference.filters, &filters, effects, built);
+                    } else {
+                        self.filters(&reference.filters, &filters, &mut backend.effects, built);
+                        if let Some(what) = backend.effects.unsupported_for_one() {
+                            let message = format!("{what} of one backend among several is not built yet");
+                            self.refuse(&filters, Shortcoming::new("UnsupportedValue", message), built);
+                        }
                     }
                     built.backends.push((backend.key.clone(), field));
                     valid.push(ValidBackend { weight, ..backend });
@@ -266,6 +321,15 @@ impl RuleReader<'_> {
         if valid.is_empty() {
             return Action::Respond(Respond::page(self.failure()));
         }
+        if valid.iter().any(|one| one.effects.path.is_some()) {
+            // The path of a backend is in place of that of the rule: both refer to the prefix that the rule matches.
+            let path = effects.path.take();
+            valid.iter_mut().filter(|one| one.effects.path.is_none()).for_each(|one| one.effects.path = path.clone());
+        }
+        let replaces_prefix = |one: &ValidBackend| matches!(one.effects.path, Some(PathReplacement::Prefix(_)));
+        if valid.iter().any(replaces_prefix) {
+            self.check_prefixes(rule, &format!("{field}.backendRefs"), built);
+        }
         let policy = match self.policy(rule, valid[0].http2, effects) {
             Ok(policy) => policy,
             Err((part, message)) => {
@@ -273,21 +337,24 @@ impl RuleReader<'_> {
                 ForwardPolicy::default()
             }
         };
-        let backends = match (&valid[..], invalid) {
-            ([one], 0) if one.weight > 0 => Backends::One(one.key.name()),
-            _ => {
-                let share = |one: &ValidBackend| WeightedBackend { backend: one.key.name(), weight: one.weight };
-                let list: Vec<_> = valid.iter().map(share).collect();
-                match invalid {
-                    0 => Backends::Weighted(list),
-                    // A backend that does not exist answers 503.
-                    _ if self.key.kind == Kind::GRPCRoute => Backends::Weighted(
-                        list.into_iter()
-                            .chain([WeightedBackend { backend: "invalid".into(), weight: invalid }])
-                            .collect(),
-                    ),
-                    _ => Backends::Partial { valid: list, invalid },
+        let backends = if only && valid[0].weight > 0 {
+            Backends::One(valid[0].key.name())
+        } else {
+            let share = |one: ValidBackend| WeightedBackend {
+                backend: one.key.name(),
+                weight: one.weight,
+                filters: one.effects.into_filters(),
+            };
+            let mut list: Vec<_> = valid.into_iter().map(share).collect();
+            match invalid {
+                0 => Backends::Weighted(list),
+                // A backend that does not exist answers 503.
+                _ if self.key.kind == Kind::GRPCRoute => {
+                    let invalid = WeightedBackend { backend: "invalid".into(), weight: invalid, filters: Vec::new() };
+                    list.push(invalid);
+                    Backends::Weighted(list)
                 }
+                _ => Backends::Partial { valid: list, invalid },
             }
         };
         Action::Forward(Forward {
@@ -321,7 +388,7 @@ impl RuleReader<'_> {
             return Err((Reason::InvalidBackend, Shortcoming::new("InvalidKind", "port: a Service needs a port")));
         };
         let key = BackendKey::of_gateway(namespace, &one.name, port);
-        let weight = 0;
+        let (weight, effects) = (0, Effects::default());
         let Some(Object::Service(object)) = self.objects.get(&service) else {
             let stands_in = self.options.development.as_ref().is_some_and(|development| {
                 let replaced = || development.backends.keys().any(|(replaced, _)| *replaced == service);
@@ -330,7 +397,7 @@ impl RuleReader<'_> {
             let http2 = self.key.kind == Kind::GRPCRoute;
             let message = format!("there is no Service {namespace}/{}", one.name);
             return if stands_in {
-                Ok(ValidBackend { key, weight, http2 })
+                Ok(ValidBackend { key, weight, http2, effects })
             } else {
                 Err((Reason::ServiceNotFound, Shortcoming::new("BackendNotFound", message)))
             };
@@ -349,7 +416,7 @@ impl RuleReader<'_> {
             Some("kubernetes.io/h2c") => true,
             _ => self.key.kind == Kind::GRPCRoute,
         };
-        Ok(ValidBackend { key, weight, http2 })
+        Ok(ValidBackend { key, weight, http2, effects })
     }
 
     /// Time limits and retries.
@@ -379,6 +446,7 @@ impl RuleReader<'_> {
                 (policy.read_timeout, policy.send_timeout) = (time, time);
                 policy.connect_timeout = policy.connect_timeout.min(time);
             }
+            policy.response_within = request;
             if let Some(request) = request {
                 policy.retry.within = Some(request);
                 // A second try after a whole period of waiting would end long after the limit.
@@ -396,6 +464,8 @@ impl RuleReader<'_> {
                 on: RetryOn {
                     // A status that the user lists is retried whatever the method.
                     non_idempotent: !statuses.is_empty(),
+                    // Also without codes.
+                    connect: attempts > 0,
                     timeout: policy.retry.on.timeout && rule.timeouts.is_some_and(|it| it.backend_request.is_some()),
                     statuses,
                     ..RetryOn::default()
@@ -422,11 +492,44 @@ impl Effects {
 
     /// In the order in which they act. Edits of the response come first, so that they apply to every answer.
     fn into_filters(self) -> Vec<Filter> {
-        let Self { request, response, path, .. } = self;
+        let Self { cors, mirrors, request, response, path, .. } = self;
         let response = (!response.is_empty()).then_some(Filter::EditResponse(response));
         let request = (!request.is_empty()).then_some(Filter::EditRequest(request));
-        [response, path.map(|with| Filter::ReplacePath { with }), request].into_iter().flatten().collect()
+        let cors = cors.map(|cors| Filter::Cors(cors.into()));
+        let path = path.map(|with| Filter::ReplacePath { with });
+        let mirrors = mirrors.into_iter().map(|mirror| Filter::Mirror(mirror.into()));
+        response.into_iter().chain(cors).chain(mirrors).chain(path).chain(request).collect()
     }
+
+    /// What can be done with the requests to all backends only.
+    fn unsupported_for_one(&self) -> Option<&'static str> {
+        [
+            (self.cors.is_some(), "CORS"),
+            (!self.mirrors.is_empty(), "RequestMirror"),
+            (self.host.is_some(), "urlRewrite.hostname"),
+            (self.redirect.is_some(), "RequestRedirect"),
+        ]
+        .into_iter()
+        .find_map(|(is_there, what)| is_there.then_some(what))
+    }
+}
+
+fn cors_of(cors: &CorsFilter) -> Cors {
+    let is_any = |origin: &String| origin == "*";
+    let origins = if cors.allow_origins.iter().any(is_any) {
+        Origins::Any
+    } else {
+        // A star stands for any number of labels here.
+        Origins::Listed(cors.allow_origins.iter().map(|origin| (&*origin.replace('*', "**")).into()).collect())
+    };
+    let rules = CorsRules {
+        credentials: cors.allow_credentials.unwrap_or_default(),
+        methods: &cors.allow_methods,
+        headers: &cors.allow_headers,
+        exposed: &cors.expose_headers,
+        max_age: cors.max_age.unwrap_or(5),
+    };
+    Cors::of_gateway(origins, &rules)
 }
 
 fn redirect_of(redirect: &RequestRedirect) -> Result<Redirect, String> {

@@ -465,7 +465,7 @@ fn mirror(part: &Part, config: &GlobalConfig, policies: &mut Policies) -> Option
     let policy = policies.0.of(ForwardPolicy { upstream_host: Some(Template::parse(host)), tls, ..(*plain).clone() });
     let forward = Forward { backends: backend.name().into(), fallback: None, session_cookie_path: None, policy };
     let body = own.mirror_body != Some(Switch::Off);
-    Some(Filter::Mirror(Box::new(Mirror { forward, target: url.target.clone(), body })))
+    Some(Filter::Mirror(Box::new(Mirror { forward, target: url.target.clone(), body, fraction: None })))
 }
 
 /// The filter that replaces errors. A list of the Ingress replaces that of the ConfigMap, and only with such a list does the Service of
@@ -702,6 +702,7 @@ fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPol
     let mut retry = RetryOn::default();
     if !has(RetryCondition::Off) {
         retry = RetryOn {
+            connect: false,
             error: has(RetryCondition::Error),
             timeout: has(RetryCondition::Timeout),
             invalid_header: has(RetryCondition::InvalidHeader),
@@ -713,6 +714,7 @@ fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPol
     let tries = proxying.next_upstream_tries.unwrap_or(config.proxy_next_upstream_tries);
     let within = seconds(proxying.next_upstream_timeout, config.proxy_next_upstream_timeout);
     ForwardPolicy {
+        response_within: None,
         connect_timeout: seconds(proxying.connect_timeout, config.proxy_connect_timeout),
         send_timeout: seconds(proxying.send_timeout, config.proxy_send_timeout),
         read_timeout: seconds(proxying.read_timeout, config.proxy_read_timeout),
