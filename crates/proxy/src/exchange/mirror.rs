@@ -1,5 +1,5 @@
-//! Sends copies of requests to other destinations (`mirror-target`, the `RequestMirror` of the Gateway API). Each has a task of its own: whatever becomes of it, the request goes its
-//! way.
+//! Sends copies of requests to other destinations (`mirror-target`, the `RequestMirror` of the Gateway API). Each has a task of its own:
+//! whatever becomes of it, the request goes its way.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
