@@ -71,9 +71,9 @@ struct RequestCopy {
 
 /// Which of the mirrors of a route get a copy of a request, a bit for each. A rule of the Gateway API has 16 filters at most.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Copies(u16);
+pub(super) struct MirrorSet(u16);
 
-impl Copies {
+impl MirrorSet {
     pub(super) const NONE: Self = Self(0);
 
     fn has(self, at: usize) -> bool {
@@ -83,8 +83,8 @@ impl Copies {
 
 impl Exchange<'_> {
     /// Chooses the mirrors that get a copy.
-    pub(super) fn choose_copies(&self) -> Copies {
-        let mut chosen = Copies::NONE;
+    pub(super) fn choose_copies(&self) -> MirrorSet {
+        let mut chosen = MirrorSet::NONE;
         for (at, (mirror, _)) in self.plan.iter().flat_map(|plan| plan.mirroring()).enumerate() {
             if mirror.takes(|bound| self.facts.shard.rng.borrow_mut().below(bound)) {
                 chosen.0 |= 1u16.checked_shl(at as u32).unwrap_or_default();
@@ -94,16 +94,16 @@ impl Exchange<'_> {
     }
 
     /// How the body is read before the request is sent: whole, if a copy has it.
-    pub(super) fn buffering_for(&self, copies: Copies, own: RequestBuffering) -> RequestBuffering {
-        if copies != Copies::NONE && self.copied_to(copies).any(|(mirror, _)| mirror.body) {
+    pub(super) fn buffering_for(&self, copies: MirrorSet, own: RequestBuffering) -> RequestBuffering {
+        if copies != MirrorSet::NONE && self.copied_to(copies).any(|(mirror, _)| mirror.body) {
             return RequestBuffering::All;
         }
         own
     }
 
     /// Sends the copies of the request for which there is room.
-    pub(super) fn send(&self, copies: Copies) {
-        if copies == Copies::NONE
+    pub(super) fn send(&self, copies: MirrorSet) {
+        if copies == MirrorSet::NONE
             || self.client.head().is_some_and(|head| head.parsed.fields().named(MARK, head.bytes).next().is_some())
         {
             return;
@@ -116,7 +116,7 @@ impl Exchange<'_> {
         }
     }
 
-    fn copied_to(&self, copies: Copies) -> impl Iterator<Item = (&Mirror, Forwarding<'_>)> {
+    fn copied_to(&self, copies: MirrorSet) -> impl Iterator<Item = (&Mirror, Forwarding<'_>)> {
         let all = self.plan.iter().flat_map(|plan| plan.mirroring()).enumerate();
         all.filter_map(move |(at, one)| copies.has(at).then_some(one))
     }

@@ -8,7 +8,7 @@ use fairway_model::decision::{self, Expand, Forwarding};
 use fairway_model::{ExternalAuth, Template, TooLong};
 
 use super::grpc;
-use super::mirror::Copies;
+use super::mirror::MirrorSet;
 use super::progress::RequestProgress;
 use super::transfer::Gaps;
 use super::{Allowance, Exchange};
@@ -117,7 +117,7 @@ impl Exchange<'_> {
             self.endpoint.set_until(time.map_or(NEVER, |time| shard.timers.after(time)));
             self.client.set_form(BodyForm::Frames);
         }
-        let copies = if serves.is_bodiless() { Copies::NONE } else { self.choose_copies() };
+        let copies = if serves.is_bodiless() { MirrorSet::NONE } else { self.choose_copies() };
         let buffering = self.buffering_for(copies, policy.request_buffering);
         if self.reads_ahead(serves, buffering) {
             // Boxed: it is rarely needed and would otherwise take room in every connection.
