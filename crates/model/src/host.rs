@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::map::HASHER;
 use crate::path::separated;
 use crate::route::ends_at_segment;
-use crate::{CertificateName, ClientAuth, HostPattern, Passthrough, PathMatch, Route, TableName};
+use crate::{CertificateName, ClientAuth, HostCiphers, HostPattern, Passthrough, PathMatch, Route, TableName};
 
 /// One host of a table: the names it answers for, its certificate and its routes.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,7 @@ pub struct Host {
     certificate: Option<CertificateName>,
     alternative_certificate: Option<CertificateName>,
     client_auth: Option<Arc<ClientAuth>>,
+    ciphers: Option<Arc<HostCiphers>>,
     passthrough: Option<Arc<Passthrough>>,
     onward: Option<Box<Onward>>,
     routes: Arc<Routes>,
@@ -73,6 +74,7 @@ impl Host {
             certificate: None,
             alternative_certificate: None,
             client_auth: None,
+            ciphers: None,
             passthrough: None,
             onward: None,
             routes,
@@ -111,6 +113,12 @@ impl Host {
     #[must_use]
     pub fn with_client_auth(self, client_auth: Option<Arc<ClientAuth>>) -> Self {
         Self { client_auth, ..self }
+    }
+
+    /// Gives it cipher suites of its own.
+    #[must_use]
+    pub fn with_ciphers(self, ciphers: Option<Arc<HostCiphers>>) -> Self {
+        Self { ciphers, ..self }
     }
 
     /// Makes TLS connections for it pass to a backend.
@@ -153,6 +161,11 @@ impl Host {
     /// The client certificates that it asks for.
     pub fn client_auth(&self) -> Option<&Arc<ClientAuth>> {
         self.client_auth.as_ref()
+    }
+
+    /// Its own cipher suites, if it has any.
+    pub fn ciphers(&self) -> Option<&Arc<HostCiphers>> {
+        self.ciphers.as_ref()
     }
 
     /// What TLS connections for it pass to, if TLS does not end at the proxy.
@@ -328,6 +341,8 @@ struct HostData {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_auth: Option<Arc<ClientAuth>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    ciphers: Option<Arc<HostCiphers>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     passthrough: Option<Arc<Passthrough>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     onward: Option<Box<Onward>>,
@@ -338,17 +353,30 @@ impl From<HostData> for Host {
     fn from(data: HostData) -> Self {
         let host = Self::new(data.table, data.host, data.routes);
         let host = host.with_certificate(data.certificate).with_client_auth(data.client_auth);
-        let host = host.with_alternative_certificate(data.alternative_certificate).with_passthrough(data.passthrough);
+        let host = host
+            .with_alternative_certificate(data.alternative_certificate)
+            .with_passthrough(data.passthrough)
+            .with_ciphers(data.ciphers);
         Self { onward: data.onward, ..host }
     }
 }
 
 impl From<Host> for HostData {
     fn from(host: Host) -> Self {
-        let Host { table, pattern, certificate, alternative_certificate, client_auth, passthrough, onward, routes } =
-            host;
+        let Host {
+            table,
+            pattern,
+            certificate,
+            alternative_certificate,
+            client_auth,
+            ciphers,
+            passthrough,
+            onward,
+            routes,
+        } = host;
         let routes = routes.list.clone();
-        Self { table, host: pattern, certificate, alternative_certificate, client_auth, passthrough, onward, routes }
+        let host = pattern;
+        Self { table, host, certificate, alternative_certificate, client_auth, ciphers, passthrough, onward, routes }
     }
 }
 

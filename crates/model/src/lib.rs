@@ -107,7 +107,9 @@ pub use route::{
     Action, Backends, Body, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, RedirectBase, Respond,
     Route, UrlParts, WeightedBackend,
 };
-pub use settings::{AccessLog, ForwardedHeaders, HeadBuffers, Http2Settings, LogEscape, Settings, UpstreamKeepalive};
+pub use settings::{
+    AccessLog, ForwardedHeaders, HeadBuffers, Http2Settings, LogEscape, Settings, Syslog, UpstreamKeepalive,
+};
 pub use snapshot::{Delta, Resource, ResourceName, Snapshot};
 pub use snippet::{
     AccessRules, AfterChange, MapKey, MethodRules, PathChange, ResponseEdit, Snippet, SnippetEdits, SnippetIf,
@@ -117,5 +119,5 @@ pub use stream::{
     StreamListener, StreamLog, StreamRetry, StreamSegment, StreamSettings, StreamTemplate, StreamVariable, Transport,
 };
 pub use template::{Segment, Template, Variable};
-pub use tls::{KeyGroup, TicketKey, TlsCipher, TlsSettings};
+pub use tls::{HostCiphers, KeyGroup, TicketKey, TlsCipher, TlsSettings};
 pub use upstream_tls::{Authority, TlsVersions, Trust, UpstreamTls};

@@ -1,7 +1,7 @@
 //! Settings for the whole proxy. The defaults are those of the ingress-nginx ConfigMap.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +59,9 @@ pub struct Settings {
     pub body_timeout: Duration,
     /// Bytes of a request body that a client must send per second of waiting, beyond a first minute; 0 for no minimum.
     pub body_rate: u32,
+    /// Simultaneous connections per worker (`max-worker-connections`); `None` for as many as the open files allow.
+    #[serde(default = "usual_connections", skip_serializing_if = "are_usual_connections")]
+    pub worker_connections: Option<NonZeroU32>,
     /// Simultaneous connections per client in the whole process; `None` for no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections_per_client: Option<NonZeroU32>,
@@ -108,6 +111,7 @@ impl Default for Settings {
             proxy_header_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(60),
             body_rate: 100,
+            worker_connections: usual_connections(),
             connections_per_client: None,
             compression: Compression::default(),
             head_buffers: HeadBuffers::default(),
@@ -119,6 +123,15 @@ impl Default for Settings {
             workers: None,
         }
     }
+}
+
+/// 16,384, as in ingress-nginx.
+const fn usual_connections() -> Option<NonZeroU32> {
+    NonZeroU32::new(16_384)
+}
+
+fn are_usual_connections(count: &Option<NonZeroU32>) -> bool {
+    *count == usual_connections()
 }
 
 const fn one() -> NonZeroU32 {
@@ -234,6 +247,18 @@ pub struct AccessLog {
     pub escape: LogEscape,
     /// Request targets to omit: exact, or `~pattern`.
     pub skip: Vec<Arc<str>>,
+    /// The server that all access logs go to, those of TCP and UDP services too; `None` for the process's own output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syslog: Option<Syslog>,
+}
+
+/// A syslog server over UDP (`syslog-host`, `syslog-port`).
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Syslog {
+    /// Its name or address.
+    pub host: Box<str>,
+    /// Its port.
+    pub port: NonZeroU16,
 }
 
 /// How to escape values in the access log.
@@ -263,6 +288,7 @@ impl Default for AccessLog {
             format: Template::parse(Self::UPSTREAMINFO),
             escape: LogEscape::Default,
             skip: Vec::new(),
+            syslog: None,
         }
     }
 }

@@ -57,6 +57,17 @@ impl Default for TlsSettings {
     }
 }
 
+/// What one host has instead of the cipher suites that hold for all (`ssl-ciphers`, `ssl-prefer-server-ciphers` of an Ingress).
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct HostCiphers {
+    /// Cipher suites of TLS 1.2, most preferred first; none for those of [`TlsSettings`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ciphers: Vec<TlsCipher>,
+    /// Whether the client's order counts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub client_order: bool,
+}
+
 /// A secret that the key of session tickets is derived from: 48 or 80 random bytes, of which the first 16 name the key.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct TicketKey(PrivateKey);
@@ -79,7 +90,7 @@ impl TicketKey {
 macro_rules! named {
     ($(#[doc = $about:literal] $vis:vis enum $kind:ident { $($variant:ident = $($name:literal)|+,)+ })+) => {$(
         #[doc = $about]
-        #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
         $vis enum $kind { $(#[doc = concat!($("`", $name, "` ",)+)] $variant,)+ }
 
         impl $kind {

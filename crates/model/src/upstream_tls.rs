@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::CertificateName;
+use crate::{CertificateName, TlsCipher};
 
 /// How to speak TLS to endpoints. The default is that of ingress-nginx: no server name and no verification.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Hash, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct UpstreamTls {
     pub client_certificate: Option<CertificateName>,
     /// Allowed versions.
     pub versions: TlsVersions,
+    /// Cipher suites of TLS 1.2, most preferred first; none for all of them (`proxy-ssl-ciphers`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ciphers: Vec<TlsCipher>,
 }
 
 /// Which certificates of endpoints to accept.

@@ -8,7 +8,7 @@ use fairway_model::{LogEscape, Template};
 
 use crate::access_log::LogSink;
 use crate::admin::FindingSource;
-use crate::limit::{ADMIN_PATIENCE, WORKER_CONNECTIONS};
+use crate::limit::ADMIN_PATIENCE;
 use crate::metrics::MetricOptions;
 use crate::net::resolve::AddressPolicy;
 use crate::unreachable::UnreachableSink;
@@ -19,13 +19,12 @@ pub struct ProxyConfig {
     /// Worker threads. `None` for the number in the settings, or, without one, one per core that the process may use (CPU affinity
     /// and cgroup quota are respected).
     pub workers: Option<NonZeroUsize>,
-    /// Maximum number of client connections per worker; further ones wait in the kernel's queue (ingress-nginx
-    /// `max-worker-connections`).
+    /// Maximum number of client connections per worker, besides that of the settings; further ones wait in the kernel's queue.
     ///
     /// All workers together hold at most five sixteenths of the files that the process may open, as of its start: each connection
     /// may need a second file for its endpoint.
     ///
-    /// A worker holds at most as many UDP sessions, and all workers together at most a quarter of the files that the process may
+    /// A worker holds at most as many UDP sessions, and 16,384 in any case, and all workers together at most a quarter of the files that the process may
     /// open, as of its start: the session that was silent longest makes room for a new one.
     pub connections: usize,
     /// The destination of the access log.
@@ -52,7 +51,7 @@ impl Default for ProxyConfig {
     fn default() -> Self {
         Self {
             workers: None,
-            connections: WORKER_CONNECTIONS,
+            connections: usize::MAX,
             log: LogSink::Off,
             log_format: None,
             admin: None,

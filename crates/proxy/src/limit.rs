@@ -14,6 +14,9 @@ fairway_model::limits! {
             "keep-alive": "How long a connection may be idle between two requests; 0 turns keep-alive off.",
                 "The connection is closed.", "";
             "keep-alive-requests": "Requests on one connection.", "The response has `Connection: close`.", "";
+            "max-worker-connections": "Connections of clients in each worker; 0 for no other limit than the open files.", "Connections \
+                without a complete request are closed to make room, then idle ones; after that, new ones wait in the kernel's queue.", "`fairway_connections_shed_without_request_total`, \
+                `fairway_connections_shed_idle_total`";
             "max-connections-per-client": "Connections of one client address, or IPv6 network of 64 bits, in the whole process; 0 for no \
                 limit.", "Further ones are closed at once.", "`fairway_connections_refused_total`";
         }
@@ -24,8 +27,8 @@ fairway_model::limits! {
                 `fairway_connections_shed_idle_total`";
         }
         fixed {
-            /// Client connections per worker.
-            WORKER_CONNECTIONS: usize = 16_384, Count, "As above.", "As above.";
+            /// UDP sessions per worker, as far as the open files allow.
+            WORKER_SESSIONS: usize = 16_384, Count, "The session that was silent longest ends.", "";
             /// How long a new connection may be silent before it has to make room. A client sends its first bytes with the packet that
             /// completes the connection, so this only covers moments when the proxy is busy.
             SILENCE_GRACE: Duration = Duration::from_millis(50), Time, "The connection may be closed to make room.",
@@ -369,6 +372,15 @@ fairway_model::limits! {
             LOG_LARGEST: usize = 256 << 10, Bytes, "Lines are dropped.", "`fairway_access_log_dropped_lines_total`";
             /// Buffers of all workers waiting to be written.
             LOG_QUEUE: usize = 1024, Count, "The workers' own buffers grow.", "";
+            /// Longest datagram to a syslog server: what fits into one of UDP over IPv4.
+            SYSLOG_DATAGRAM: usize = 65_507, Bytes, "The line is cut.", "";
+            /// Time for a datagram to a syslog server to leave.
+            SYSLOG_WAIT: Duration = Duration::from_millis(100), Time, "The line is dropped.",
+                "`fairway_access_log_dropped_lines_total`";
+            /// How long the address of a syslog server is used before its name is looked up again.
+            SYSLOG_RESOLVE: Duration = Duration::from_secs(60), Time, "The name is looked up.", "";
+            /// Pause after a failed lookup of a syslog server.
+            SYSLOG_RETRY: Duration = Duration::from_secs(5), Time, "The name is looked up again.", "";
         }
     }
     "Metrics and administration" {

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -300,9 +301,10 @@ const QUEUED: usize = 300;
 async fn connections_in_the_queue_of_a_draining_listener_are_served() {
     let gate = Gate::new();
     let origin = Origin::new("a").reply(Reply::ok().body("x").held_by(&gate)).start();
-    let resources = support::forwarding(&[&origin], ForwardPolicy::default());
+    let mut resources = support::forwarding(&[&origin], ForwardPolicy::default());
     // The only connection that the worker may have is busy: all others wait.
-    let config = ProxyConfig { connections: 1, workers: std::num::NonZeroUsize::new(1), ..config() };
+    resources.push(Settings { worker_connections: NonZeroU32::new(1), ..Settings::default() }.into());
+    let config = ProxyConfig { workers: std::num::NonZeroUsize::new(1), ..config() };
     let mut proxy = TestProxy::start_with(resources, config);
     let mut busy = proxy.connect().await;
     busy.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;

@@ -2,9 +2,13 @@
 
 mod support;
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
-use fairway_model::{Backend, Balance, Delta, EndpointSet, Endpoints, ForwardPolicy, Resource, ResourceName, Retry};
+use fairway_model::{
+    AccessLog, Backend, Balance, Delta, EndpointSet, Endpoints, ForwardPolicy, Resource, ResourceName, Retry, Settings,
+    Syslog,
+};
 use fairway_proxy::{ProxyConfig, UnreachableSink};
 use fairway_testkit::{Client, Fault, Gate, Origin, Reply, eventually};
 use support::log::{Lines, logging};
@@ -277,4 +281,35 @@ async fn a_backend_whose_endpoints_all_refuse_is_reported_with_each_of_them() {
     expected.sort_unstable();
     assert_eq!(found, expected);
     assert!(told.try_recv().is_err(), "the other one was not reported");
+}
+
+#[tokio::test]
+async fn lines_go_to_a_syslog_server_while_one_is_set() {
+    let (lines, server) = (Lines::default(), tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let origin = Origin::start("a");
+    let to = |host: &str, port| {
+        let syslog = NonZeroU16::new(port).map(|port| Syslog { host: host.into(), port });
+        Resource::from(Settings { access_log: AccessLog { syslog, ..AccessLog::default() }, ..Settings::default() })
+    };
+    let mut resources = forwarding(&[&origin], ForwardPolicy::default());
+    resources.push(to("127.0.0.1", server.local_addr().unwrap().port()));
+    let proxy = TestProxy::start_with(resources, logging(&lines, "$request_uri $status"));
+    let mut client = proxy.connect().await;
+    for path in ["/a", "/b"] {
+        client.get(HOST, path).await;
+        let mut datagram = [0; 2048];
+        let count = server.recv(&mut datagram).await.unwrap();
+        let text = std::str::from_utf8(&datagram[..count]).unwrap();
+        assert!(text.starts_with("<190>") && text.ends_with(&format!(" nginx: {path} 200")), "{text}");
+    }
+    // A server that can't be reached costs lines, and never requests.
+    proxy.publish([to("no-such-host.invalid", 514)]).await;
+    client.get(HOST, "/lost").await;
+    proxy.publish([to("", 0)]).await;
+    eventually("a line in the log", || async {
+        proxy.connect().await.get(HOST, "/c").await;
+        lines.text().contains("/c 200")
+    })
+    .await;
+    assert!(!lines.text().contains("/a"), "{}", lines.text());
 }

@@ -4,7 +4,11 @@
 
 mod support;
 
-use fairway_model::{ForwardPolicy, KeyGroup, Resource, Settings, TlsCipher, TlsSettings, TlsVersions};
+use std::sync::Arc;
+
+use fairway_model::{
+    ForwardPolicy, Host, HostCiphers, HostPattern, KeyGroup, Resource, Settings, TlsCipher, TlsSettings, TlsVersions,
+};
 use fairway_testkit::{Ca, Origin, TlsClient};
 use rustls::{CipherSuite, NamedGroup};
 use support::{HOST, TestProxy, backend, certificate, forward, host_with_certificate, route};
@@ -88,4 +92,35 @@ async fn unknown_names_are_refused_where_that_is_set() {
     assert_eq!(origin.connections(), 1);
     proxy.publish([with(TlsSettings::default())]).await;
     assert_eq!(TlsClient::unverified("unknown.example").connect(proxy.https).await.get(HOST, "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_host_may_have_suites_and_an_order_of_its_own() {
+    const OTHER: &str = "other.example";
+    let (ca, origin) = (Ca::new("root"), Origin::start("a"));
+    let mut resources = backend("web", &[origin.address()]);
+    resources.push(certificate("own", &ca.leaf(&[HOST, OTHER])));
+    let to = || vec![route("/", forward("web", ForwardPolicy::default()))];
+    resources.push(host_with_certificate(OTHER, to(), "own"));
+    let with_ciphers = |ciphers: Vec<TlsCipher>, client_order| {
+        let host = Host::new(support::table(), HostPattern::parse(HOST).unwrap(), to());
+        let own = HostCiphers { ciphers, client_order };
+        Resource::from(host.with_certificate(Some("own".into())).with_ciphers(Some(Arc::new(own))))
+    };
+    resources.push(with_ciphers(vec![TlsCipher::EcdsaChaCha20], false));
+    let ciphers = vec![TlsCipher::EcdsaAes128, TlsCipher::EcdsaChaCha20, TlsCipher::EcdsaAes256];
+    resources.push(with(TlsSettings { ciphers, ..TlsSettings::default() }));
+    let proxy = TestProxy::start(resources);
+    let chosen =
+        async |name: &'static str| TlsClient::unverified(name).only_tls12().connect(proxy.https).await.tls().cipher;
+    assert_eq!(chosen(HOST).await, CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256);
+    assert_eq!(chosen(OTHER).await, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
+    assert_eq!(client().only_tls13().connect(proxy.https).await.get(HOST, "/").await.status, 200);
+    proxy.publish([with_ciphers(Vec::new(), true)]).await;
+    // The client of the tests prefers AES-256.
+    assert_eq!(chosen(HOST).await, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384);
+    // What can't be served on this host is refused there only.
+    proxy.publish([with_ciphers(vec![TlsCipher::RsaAes128], false)]).await;
+    assert!(client().only_tls12().try_connect(proxy.https).await.is_err());
+    assert_eq!(chosen(OTHER).await, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
 }

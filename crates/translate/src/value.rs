@@ -26,8 +26,8 @@ pub use auth::{
 };
 pub use choice::{
     AffinityKind, AffinityMode, AuthSecretType, AuthType, BackendProtocol, CanaryBehavior, ErrorStatus,
-    HttpRedirectCode, LoadBalance, NextUpstream, RetryCondition, RiskLevel, SameSite, Satisfy, Switch, TlsProtocols,
-    VerifyClient, WorkerProcesses,
+    HttpRedirectCode, LoadBalance, NextUpstream, PortNumber, RetryCondition, RiskLevel, SameSite, Satisfy, Switch,
+    TlsProtocols, VerifyClient, WorkerProcesses,
 };
 pub use coding::{BrotliLevel, GzipLevel, MediaTypes, UserAgents};
 pub use cors::{CorsExposed, CorsHeaders, CorsMethods, CorsOrigins};
@@ -44,7 +44,7 @@ pub use text::{
     ServiceName, Text, Vhost,
 };
 pub use time::{GoDuration, NginxTime, Seconds, SignedSeconds};
-pub use tls::{SessionTicketKey, TlsCiphers, TlsGroups};
+pub use tls::{AnyCiphers, SessionTicketKey, TlsCiphers, TlsGroups};
 
 /// A value that users write as text.
 pub trait Value: Sized {

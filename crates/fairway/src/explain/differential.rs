@@ -86,6 +86,11 @@ const VALUES: &[(&[&str], &[&str])] = &[
     (&["proxy-ssl-verify-depth"], &["1", "x"]),
     (&["proxy-ssl-name"], &["web.example", "x y"]),
     (&["proxy-ssl-protocols"], &["TLSv1.2", "x"]),
+    (
+        &["ssl-ciphers", "proxy-ssl-ciphers"],
+        &["ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES128-GCM-SHA256", "HIGH:!aNULL", "x"],
+    ),
+    (&["ssl-prefer-server-ciphers"], &["true", "false", "x"]),
     // The clients here have no certificates; the tests of the proxy have some that do.
     (&["auth-tls-secret"], &["ns/none", "other/none", "none", "b a d"]),
     (&["auth-tls-verify-client"], &["on", "off", "optional", "x"]),

@@ -7,6 +7,7 @@ mod clock;
 mod escape;
 mod format;
 mod stream;
+mod syslog;
 mod value;
 mod writer;
 

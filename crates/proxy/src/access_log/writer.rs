@@ -4,14 +4,16 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Write};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use fairway_model::Syslog;
 use tokio::sync::Notify;
 
+use super::syslog::SyslogSender;
 use super::{Format, LogClock};
 use crate::limit::{LOG_BUFFERS, LOG_FULL, LOG_LARGEST, LOG_OLD, LOG_QUEUE};
 use crate::record::RequestRecord;
@@ -41,6 +43,7 @@ impl fmt::Debug for LogSink {
 #[derive(Debug)]
 pub struct LogThread {
     handle: LogHandle,
+    syslog: Arc<Mutex<Option<Syslog>>>,
 }
 
 /// The handle from which a worker creates its [`LogWriter`].
@@ -84,13 +87,21 @@ impl LogThread {
     pub fn start(sink: LogSink) -> io::Result<Self> {
         let dropped = Arc::default();
         let output: Box<dyn Write + Send> = match sink {
-            LogSink::Off => return Ok(Self { handle: LogHandle { queue: None, dropped } }),
+            LogSink::Off => return Ok(Self { handle: LogHandle { queue: None, dropped }, syslog: Arc::default() }),
             LogSink::Stdout => Box::new(io::stdout()),
             LogSink::Writer(output) => output,
         };
         let (queue, messages) = sync_channel(LOG_QUEUE);
-        thread::Builder::new().name("access-log".into()).spawn(move || write_all(&messages, output))?;
-        Ok(Self { handle: LogHandle { queue: Some(queue), dropped } })
+        let syslog: Arc<Mutex<Option<Syslog>>> = Arc::default();
+        let mut writing =
+            Writing { output, failing: false, wanted: syslog.clone(), syslog: None, dropped: dropped.clone() };
+        thread::Builder::new().name("access-log".into()).spawn(move || writing.all(&messages))?;
+        Ok(Self { handle: LogHandle { queue: Some(queue), dropped }, syslog })
+    }
+
+    /// Sends lines to a syslog server from now on, or with `None` to the sink.
+    pub fn set_syslog(&self, server: Option<&Syslog>) {
+        *self.syslog.lock().unwrap_or_else(PoisonError::into_inner) = server.cloned();
     }
 
     /// Creates a handle for a worker.
@@ -225,27 +236,56 @@ impl Drop for Pending {
     }
 }
 
-/// Writes until all senders are gone. A failing output is not given up: it may be a pipe that recovers.
-fn write_all(messages: &Receiver<LogMessage>, mut output: Box<dyn Write + Send>) {
-    let mut failing = false;
-    while let Ok(message) = messages.recv() {
-        match message {
-            LogMessage::Lines { buffer, home } => {
-                let written = output.write_all(&buffer).and_then(|()| output.flush());
-                match written {
-                    Err(error) if !failing => {
-                        tracing::error!(%error, "cannot write the access log");
-                        failing = true;
-                    }
-                    Err(_) => {}
-                    Ok(()) => failing = false,
+/// The state of the writing thread.
+struct Writing {
+    output: Box<dyn Write + Send>,
+    failing: bool,
+    /// The server that the settings name.
+    wanted: Arc<Mutex<Option<Syslog>>>,
+    syslog: Option<SyslogSender>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Writing {
+    /// Writes until all senders are gone.
+    fn all(&mut self, messages: &Receiver<LogMessage>) {
+        while let Ok(message) = messages.recv() {
+            match message {
+                LogMessage::Lines { buffer, home } => {
+                    self.lines(&buffer);
+                    // A worker that has ended needs no buffer.
+                    home.try_send(buffer).ok();
                 }
-                // A worker that has ended needs no buffer.
-                home.try_send(buffer).ok();
+                LogMessage::Synchronize(done) => {
+                    done.try_send(()).ok();
+                }
             }
-            LogMessage::Synchronize(done) => {
-                done.try_send(()).ok();
+        }
+    }
+
+    fn lines(&mut self, lines: &[u8]) {
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if self.syslog.as_ref().map(SyslogSender::server) != wanted.as_ref() {
+            self.syslog = wanted.map(SyslogSender::new);
+        }
+        match &mut self.syslog {
+            Some(syslog) => {
+                let lost = syslog.send(lines);
+                self.dropped.fetch_add(lost, Ordering::Relaxed);
             }
+            None => self.write(lines),
+        }
+    }
+
+    /// A failing output is not given up: it may be a pipe that recovers.
+    fn write(&mut self, lines: &[u8]) {
+        match self.output.write_all(lines).and_then(|()| self.output.flush()) {
+            Err(error) if !self.failing => {
+                tracing::error!(%error, "cannot write the access log");
+                self.failing = true;
+            }
+            Err(_) => {}
+            Ok(()) => self.failing = false,
         }
     }
 }

@@ -110,13 +110,13 @@ pub(super) async fn accept(
         stream.write_all(&UNRECOGNIZED_NAME).await?;
         return Err(HandshakeError::UnknownName);
     }
-    let asking = configs.asking(server_name.as_bytes());
-    let configs = asking.as_ref().map_or(configs, |asking| &asking.configs);
+    let of_host = configs.of_host(server_name.as_bytes());
+    let configs = of_host.as_ref().map_or(configs, |own| &own.configs);
     let config = configs.choose(hello.client_hello().alpn(), http2).clone();
     let stream = StartHandshake::from_parts(hello, stream).into_stream(config).await?;
-    let asked = asking.map(|asking| {
+    let asked = of_host.and_then(|own| own.policy.clone()).map(|policy| {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        Box::new(Asked::new(asking.policy.clone(), server_name.as_bytes(), chain))
+        Box::new(Asked::new(policy, server_name.as_bytes(), chain))
     });
     Ok(Greeted::Accepted(Box::new(stream), asked))
 }

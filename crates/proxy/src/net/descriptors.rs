@@ -17,8 +17,8 @@ fn limit() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now)
 }
 
-/// How many client connections each of `workers` may have: as many as configured, but no more than can also have a connection to
-/// an endpoint.
+/// How many client connections each of `workers` may have at most: no more than can also have a connection to an endpoint. `told` is
+/// how many it may have by configuration.
 pub(crate) fn most_connections(workers: usize, told: usize) -> usize {
     let limit = limit();
     let most = for_each(workers, limit / 16 * 5);
@@ -29,7 +29,7 @@ pub(crate) fn most_connections(workers: usize, told: usize) -> usize {
             "the limit of open files decides how many connections a worker has"
         );
     }
-    most.min(told).max(1)
+    most.max(1)
 }
 
 /// How many UDP sessions each of `workers` may have, and never more than it may have connections. Datagrams can carry forged

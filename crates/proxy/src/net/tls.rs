@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use fairway_model::{
-    Certificate, CertificateName, ErrorChain, Host, HostPattern, KeyGroup, Origin, Passthrough, Snapshot, TableName,
-    TlsCipher, TlsSettings, TlsVersions,
+    Certificate, CertificateName, ClientAuth, ErrorChain, Host, HostCiphers, HostPattern, KeyGroup, Origin,
+    Passthrough, Snapshot, TableName, TlsCipher, TlsSettings, TlsVersions,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -38,8 +38,8 @@ pub(crate) struct Certificates {
     /// Parsed keys, kept as long as their resource is current.
     parsed: Mutex<HashMap<CertificateName, UsableKey>>,
     configs: Mutex<HashMap<TableName, Arc<ServerConfigs>>>,
-    /// Those of hosts that ask for client certificates, by the address of what they ask for, which they hold.
-    asking: Mutex<HashMap<(TableName, usize), Arc<AskingConfigs>>>,
+    /// Those of hosts that ask for client certificates or have cipher suites of their own, by the addresses of both, which they hold.
+    special: Mutex<HashMap<(TableName, usize, usize), Arc<HostConfigs>>>,
     /// Numbers what sessions belong to.
     scopes: AtomicU64,
     sessions: Arc<dyn StoresServerSessions>,
@@ -62,13 +62,24 @@ pub(crate) struct ServerConfigs {
     certificates: Arc<Certificates>,
 }
 
-/// The TLS configurations for one host of a table that asks for client certificates.
+/// The TLS configurations for one host of a table that asks for client certificates, or has cipher suites of its own.
 #[derive(Debug)]
-pub(crate) struct AskingConfigs {
+pub(crate) struct HostConfigs {
     /// What it asks for.
-    pub(crate) policy: Arc<ClientPolicy>,
+    pub(crate) policy: Option<Arc<ClientPolicy>>,
+    ciphers: Option<Arc<HostCiphers>>,
     /// The configurations.
     pub(crate) configs: ServerConfigs,
+}
+
+impl HostConfigs {
+    /// Whether a host still has what they were made for.
+    fn are_needed(&self) -> bool {
+        // Each host that has it holds it as well.
+        let is_held = |auth: &Arc<ClientAuth>| Arc::strong_count(auth) > 1;
+        self.policy.as_ref().is_none_or(|policy| is_held(&policy.auth))
+            && self.ciphers.as_ref().is_none_or(|ciphers| Arc::strong_count(ciphers) > 1)
+    }
 }
 
 impl ServerConfigs {
@@ -89,9 +100,9 @@ impl ServerConfigs {
         self.certificates.snapshot().passthrough(&self.table, server_name).cloned()
     }
 
-    /// The configurations for clients that name a host which asks for client certificates.
-    pub(crate) fn asking(&self, server_name: &[u8]) -> Option<Arc<AskingConfigs>> {
-        self.certificates.asking(&self.table, server_name)
+    /// The configurations for clients that name a host with its own.
+    pub(crate) fn of_host(&self, server_name: &[u8]) -> Option<Arc<HostConfigs>> {
+        self.certificates.of_host(&self.table, server_name)
     }
 
     /// The configuration for a client that offers these protocols. One that offers only unsupported ones is served as if it had
@@ -120,7 +131,7 @@ impl Certificates {
             snapshot: RwLock::new(snapshot),
             parsed: Mutex::default(),
             configs: Mutex::default(),
-            asking: Mutex::default(),
+            special: Mutex::default(),
             scopes: AtomicU64::new(0),
             sessions: ServerSessionMemoryCache::new(TLS_SESSIONS),
             fallback: OnceLock::new(),
@@ -136,7 +147,7 @@ impl Certificates {
         });
         let (tls, before) = (&snapshot.settings().tls, self.snapshot());
         if *tls != before.settings().tls {
-            locked(&self.asking).clear();
+            locked(&self.special).clear();
         }
         let staples_change = tls.staple != before.settings().tls.staple;
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
@@ -144,8 +155,7 @@ impl Certificates {
             // They are announced again, or lose their staples.
             locked(&self.parsed).clear();
         }
-        // What no host asks for any more is held by nobody else.
-        locked(&self.asking).retain(|_, asking| Arc::strong_count(&asking.policy.auth) > 1);
+        locked(&self.special).retain(|_, configs| configs.are_needed());
     }
 
     /// Where certificates in use are announced from now on. To be called once.
@@ -186,7 +196,7 @@ impl Certificates {
         {
             return made.clone();
         }
-        let made = Arc::new(self.make_configs(table.clone(), settings, None));
+        let made = Arc::new(self.make_configs(table.clone(), settings, None, None));
         configs.insert(table.clone(), made.clone());
         made
     }
@@ -195,18 +205,25 @@ impl Certificates {
         self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The configurations for a host that asks for client certificates. An empty name is that of a client that names none.
-    fn asking(self: &Arc<Self>, table: &TableName, server_name: &[u8]) -> Option<Arc<AskingConfigs>> {
+    /// The configurations for a host with its own. An empty name is that of a client that names none.
+    fn of_host(self: &Arc<Self>, table: &TableName, server_name: &[u8]) -> Option<Arc<HostConfigs>> {
         let snapshot = self.snapshot();
-        let auth = snapshot.host(table, server_name)?.client_auth()?;
-        let mut asking = locked(&self.asking);
-        let key = (table.clone(), Arc::as_ptr(auth) as usize);
+        let host = snapshot.host(table, server_name)?;
+        let (auth, ciphers) = (host.client_auth(), host.ciphers());
+        if auth.is_none() && ciphers.is_none() {
+            return None;
+        }
+        let mut special = locked(&self.special);
+        let auth_address = auth.map_or(0, |auth| Arc::as_ptr(auth) as usize);
+        let key = (table.clone(), auth_address, ciphers.map_or(0, |ciphers| Arc::as_ptr(ciphers) as usize));
         let make = || {
-            let policy = Arc::new(ClientPolicy::new(auth.clone()));
-            let configs = self.make_configs(table.clone(), &snapshot.settings().tls, Some(&policy));
-            Arc::new(AskingConfigs { configs, policy })
+            let policy = auth.map(|auth| Arc::new(ClientPolicy::new(auth.clone())));
+            let ciphers = ciphers.cloned();
+            let settings = &snapshot.settings().tls;
+            let configs = self.make_configs(table.clone(), settings, policy.as_ref(), ciphers.as_deref());
+            Arc::new(HostConfigs { configs, policy, ciphers })
         };
-        Some(asking.entry(key).or_insert_with(make).clone())
+        Some(special.entry(key).or_insert_with(make).clone())
     }
 
     fn make_configs(
@@ -214,13 +231,15 @@ impl Certificates {
         table: TableName,
         settings: &TlsSettings,
         policy: Option<&Arc<ClientPolicy>>,
+        own: Option<&HostCiphers>,
     ) -> ServerConfigs {
+        let ciphers = own.map(|own| &own.ciphers).filter(|own| !own.is_empty()).unwrap_or(&settings.ciphers);
         let resolver = Arc::new(CertificateResolver { certificates: self.clone(), table: table.clone() });
         let builder = |provider: CryptoProvider, versions| {
             ServerConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(versions)
         };
         // Settings that leave nothing for a version, which none of ours do, would count as the default.
-        let chosen = builder(provider(settings), versions(settings.versions))
+        let chosen = builder(provider(ciphers, &settings.groups), versions(settings.versions))
             .or_else(|_| builder(aws_lc_rs::default_provider(), rustls::ALL_VERSIONS));
         let Ok(builder) = chosen else { unreachable!("aws-lc-rs has cipher suites for TLS 1.2 and 1.3") };
         let builder = match policy {
@@ -244,7 +263,7 @@ impl Certificates {
         if let Some((scope, tickets)) = settings.tickets.then(tickets).flatten() {
             config.ticketer = Arc::new(ScopedTickets { scope, tickets });
         }
-        config.ignore_client_order = !settings.ciphers.is_empty();
+        config.ignore_client_order = !ciphers.is_empty() && own.is_none_or(|own| !own.client_order);
         config.max_early_data_size = 0;
         let without_protocol = Arc::new(config.clone());
         config.alpn_protocols = vec![HTTP1.to_vec()];
@@ -352,21 +371,11 @@ fn versions(versions: TlsVersions) -> &'static [&'static rustls::SupportedProtoc
 }
 
 /// The cipher suites and groups that these settings allow.
-fn provider(settings: &TlsSettings) -> CryptoProvider {
-    use aws_lc_rs::{cipher_suite as suite, kx_group as group};
+fn provider(ciphers: &[TlsCipher], groups: &[KeyGroup]) -> CryptoProvider {
+    use aws_lc_rs::kx_group as group;
     let mut provider = aws_lc_rs::default_provider();
-    if !settings.ciphers.is_empty() {
-        provider.cipher_suites.retain(|suite| suite.tls13().is_some());
-        provider.cipher_suites.extend(settings.ciphers.iter().map(|cipher| match cipher {
-            TlsCipher::EcdsaAes128 => suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-            TlsCipher::EcdsaAes256 => suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-            TlsCipher::EcdsaChaCha20 => suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-            TlsCipher::RsaAes128 => suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-            TlsCipher::RsaAes256 => suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-            TlsCipher::RsaChaCha20 => suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-        }));
-    }
-    let groups = if settings.groups.is_empty() { KeyGroup::ALL } else { &settings.groups };
+    restrict(&mut provider, ciphers);
+    let groups = if groups.is_empty() { KeyGroup::ALL } else { groups };
     provider.kx_groups = groups
         .iter()
         .map(|group| match group {
@@ -377,6 +386,22 @@ fn provider(settings: &TlsSettings) -> CryptoProvider {
         })
         .collect();
     provider
+}
+
+/// Leaves only these cipher suites of TLS 1.2, in this order; all of them if none are given.
+pub(crate) fn restrict(provider: &mut CryptoProvider, ciphers: &[TlsCipher]) {
+    use aws_lc_rs::cipher_suite as suite;
+    if !ciphers.is_empty() {
+        provider.cipher_suites.retain(|suite| suite.tls13().is_some());
+        provider.cipher_suites.extend(ciphers.iter().map(|cipher| match cipher {
+            TlsCipher::EcdsaAes128 => suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            TlsCipher::EcdsaAes256 => suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            TlsCipher::EcdsaChaCha20 => suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            TlsCipher::RsaAes128 => suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            TlsCipher::RsaAes256 => suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            TlsCipher::RsaChaCha20 => suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        }));
+    }
 }
 
 struct CertificateResolver {

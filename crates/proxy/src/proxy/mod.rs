@@ -24,7 +24,7 @@ use crate::access_log::{LogSink, LogThread};
 use crate::admin::{AdminSource, Finding, Lifecycle};
 use crate::config::ProxyConfig;
 use crate::health_check::Prober;
-use crate::limit::LAST_WRITE;
+use crate::limit::{LAST_WRITE, WORKER_SESSIONS};
 use crate::live::Live;
 use crate::metrics::{ConfigStatus, MetricOptions};
 use crate::net::descriptors;
@@ -116,7 +116,8 @@ impl Proxy {
         let count = worker_count(workers, &snapshot);
         let undefined_host_limit = metrics.undefined_host_limit.div_ceil(count);
         let metrics = Arc::new(MetricOptions { undefined_host_limit, ..metrics });
-        let connections = descriptors::most_connections(count, connections);
+        let configured = snapshot.settings().worker_connections.map_or(0, |most| most.get() as usize);
+        let connections = descriptors::most_connections(count, configured.min(connections)).min(connections);
         let live = Live::first(snapshot, log_format.as_ref(), control.policy());
         let certificates = Certificates::new(live.snapshot.clone());
         let mut sockets: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
@@ -137,6 +138,9 @@ impl Proxy {
             LogSink::Off => None,
             sink => Some(Arc::new(LogThread::start(sink).map_err(StartError::Thread)?)),
         };
+        if let Some(log) = &log {
+            log.set_syslog(live.snapshot.settings().access_log.syslog.as_ref());
+        }
         let remarks = Remarks::default();
         let health = Arc::<HealthBoard>::default();
         let (prober, probing) = Prober::new(health.clone());
@@ -145,7 +149,7 @@ impl Proxy {
             clients: ClientCounts::default(),
             ledger: Arc::default(),
             connections,
-            datagram_sessions: descriptors::most_sessions(count, connections),
+            datagram_sessions: descriptors::most_sessions(count, connections.min(WORKER_SESSIONS)),
             numbers: AtomicU64::new(1),
             log: log.as_ref().map(|log| log.handle()),
             metrics: metrics.clone(),
@@ -175,6 +179,7 @@ impl Proxy {
             local: Mutex::new(local),
             certificates,
             log_format,
+            log: log.clone(),
             resolver: control.resolver(),
             prober,
             staples,
@@ -324,6 +329,9 @@ impl Publisher {
         shared.announce(&delta, &current.snapshot);
         let (touched, checked) = (fingerprint::touched(&delta), shared.prober.concerned(&delta));
         let live = current.next(current.snapshot.apply(delta), shared.log_format.as_ref());
+        if let Some(log) = &shared.log {
+            log.set_syslog(live.snapshot.settings().access_log.syslog.as_ref());
+        }
         let mut listeners = shared.relisten(&mut listening, &live.snapshot);
         let (refused, opened) = (std::mem::take(&mut listeners.refused), std::mem::take(&mut listeners.opened));
         // Handshakes may see it a moment before the requests do.

@@ -29,6 +29,7 @@ pub(super) struct Shared {
     pub(super) local: Mutex<BTreeMap<ListenerName, SocketAddr>>,
     pub(super) certificates: Arc<Certificates>,
     pub(super) log_format: Option<LogFormat>,
+    pub(super) log: Option<Arc<LogThread>>,
     pub(super) resolver: Option<Arc<Resolver>>,
     pub(super) prober: Prober,
     pub(super) staples: Arc<StapleCounts>,

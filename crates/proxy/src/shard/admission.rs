@@ -38,7 +38,7 @@ impl Shard {
 
     /// Waits until there is room for another connection.
     pub(crate) async fn room(&self) {
-        while self.connections.get() >= self.common.connections {
+        while self.connections.get() >= self.most_connections() {
             match self.make_room() {
                 Room::After(millis) => {
                     self.timers.timeout(Duration::from_millis(millis), self.ended.notified()).await;
@@ -46,6 +46,12 @@ impl Shard {
                 Room::Called | Room::None => self.ended.notified().await,
             }
         }
+    }
+
+    /// How many connections the open files and the settings allow.
+    fn most_connections(&self) -> usize {
+        let configured = self.running().snapshot.settings().worker_connections;
+        configured.map_or(usize::MAX, |most| most.get() as usize).min(self.common.connections)
     }
 
     /// Makes room for a file when the limit of open files is reached. Returns `true` if there is room now; if nothing can be

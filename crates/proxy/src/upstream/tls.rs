@@ -10,6 +10,8 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion, version};
 
+use crate::net::tls::restrict;
+
 /// The name that nginx verifies if none is configured: that of the upstream in the configuration written by ingress-nginx.
 const NAMELESS: &str = "upstream_balancer";
 
@@ -76,7 +78,9 @@ impl TlsWay {
         tls: &UpstreamTls,
         certificate: Option<&Certificate>,
     ) -> Result<Self, InvalidTls> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut provider = aws_lc_rs::default_provider();
+        restrict(&mut provider, &tls.ciphers);
+        let provider = Arc::new(provider);
         let versions: &[&'static SupportedProtocolVersion] = match tls.versions {
             TlsVersions::All => &[&version::TLS13, &version::TLS12],
             TlsVersions::Tls12 => &[&version::TLS12],

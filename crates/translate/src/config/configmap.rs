@@ -22,9 +22,9 @@ use crate::snippet::{self, HttpSnippet, LocationSnippet, MainSnippet, ServerSnip
 use crate::value::{
     AccessList, AuthCacheDuration, AuthMethod, AuthRedirect, BlockedValues, BrotliLevel, CommaList, CookieRewrite,
     ErrorStatus, FieldCount, GlobalAuthUrl, GoDuration, GzipLevel, HashKey, HeaderBuffers, HeaderName, HeaderNames,
-    HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream, NginxTime, ObjectRef, RedirectParam,
-    RedirectPart, ReplacedStatuses, RiskLevel, Seconds, SessionTicketKey, SignInUrl, Size, Switch, TlsCiphers,
-    TlsGroups, TlsProtocols, UriPatterns, UserAgents, Value, WorkerProcesses,
+    HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream, NginxTime, ObjectRef, PortNumber,
+    RedirectParam, RedirectPart, ReplacedStatuses, RiskLevel, Seconds, ServerName, SessionTicketKey, SignInUrl, Size,
+    Switch, TlsCiphers, TlsGroups, TlsProtocols, UriPatterns, UserAgents, Value, WorkerProcesses,
 };
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
@@ -376,6 +376,9 @@ configmap! {
         /// Slower clients get 408.
         "client-body-min-rate" => client_body_min_rate: u32 = "100",
             [Differs("a key of Fairway's own: ingress-nginx waits for a slow body as long as some of it comes")];
+        /// Concurrent connections of clients in each worker; 0 for as many as the limit of open files allows, which holds in any case.
+        "max-worker-connections" => max_worker_connections: u32 = "16384",
+            [Differs("counts connections of clients, where nginx counts those to endpoints as well")], same if KeySpec::is_neutral;
         /// Concurrent connections of one client, an address or an IPv6 network of 64 bits; further ones are closed at once; 0 for no
         /// limit. Peers that are trusted to name the client are not limited.
         "max-connections-per-client" => max_connections_per_client: u32 = "0",
@@ -493,6 +496,14 @@ configmap! {
         "disable-access-log" => disable_access_log: bool = "false";
         /// Writes no access log for HTTP.
         "disable-http-access-log" => disable_http_access_log: bool = "false";
+        /// Sends the access log, also that of TCP and UDP services, to `syslog-host` instead of to standard output: one UDP datagram for
+        /// each line (RFC 3164), with facility local7, severity info and the tag nginx.
+        "enable-syslog" => enable_syslog: bool = "false",
+            [Differs("messages of Fairway itself stay on standard error")], same if |_, value| bool::parse(value) == Some(false);
+        /// The name or address of the syslog server.
+        "syslog-host" => syslog_host: Option<ServerName> = "";
+        /// Its port.
+        "syslog-port" => syslog_port: PortNumber = "514";
         /// Requests that are not logged.
         "skip-access-log-urls" => skip_access_log_urls: UriPatterns = "";
 
@@ -579,6 +590,12 @@ impl GlobalConfig {
                 continue;
             };
             match spec.verdict {
+                Differs(text) if spec.syntax.is_empty() => {
+                    if !spec.is_neutral(value) {
+                        let message = format!("has no effect: {text}");
+                        report(Severity::Warning, Reason::IneffectiveConfiguration, key, value, message);
+                    }
+                }
                 Verdict::Same | Differs(_) => {
                     if let Some(left_out) = config.set(key, value) {
                         for entry in left_out.iter().take(limit::UNKNOWN_NAMES) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use fairway_model::{
     AccessLog, CodingRules, Compression, FieldEdit, ForwardedHeaders, HeadBuffers, Http2Settings, Listener, LogEscape,
-    Origin, Scheme, Settings, StreamLog, StreamRetry, StreamSettings, StreamTemplate, TableName, Template, TlsSettings,
-    UpstreamKeepalive,
+    Origin, Scheme, Settings, StreamLog, StreamRetry, StreamSettings, StreamTemplate, Syslog, TableName, Template,
+    TlsSettings, UpstreamKeepalive,
 };
 use regex::bytes::RegexBuilder;
 
@@ -110,6 +110,7 @@ pub(crate) fn settings(
         proxy_header_timeout: nonzero(config.proxy_protocol_header_timeout.0, 5),
         body_timeout: nonzero(config.client_body_timeout.duration(), 60),
         body_rate: config.client_body_min_rate,
+        worker_connections: NonZeroU32::new(config.max_worker_connections),
         connections_per_client: NonZeroU32::new(config.max_connections_per_client),
         compression: compression(config),
         head_buffers: head_buffers(config),
@@ -204,7 +205,25 @@ fn access_log(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diag
         format,
         escape: escape(config),
         skip,
+        syslog: syslog(config, origin, diagnostics),
     }
+}
+
+/// Where the log goes, if not to standard output.
+fn syslog(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diagnostic>) -> Option<Syslog> {
+    if !config.enable_syslog {
+        return None;
+    }
+    let Some(host) = &config.syslog_host else {
+        let (severity, reason) = (Severity::Error, Reason::InvalidConfiguration);
+        let message = "expected syslog-host as well; the access log stays on standard output";
+        diagnostics.push(Diagnostic::new(severity, reason, origin, "data[\"enable-syslog\"]", "true", message));
+        return None;
+    };
+    let host = host.as_str();
+    // An address of IPv6 may be written as in a URL, as nginx wants it.
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    Some(Syslog { host: host.into(), port: config.syslog_port.0 })
 }
 
 /// Reports each variable without a value, and whether it exists at all.

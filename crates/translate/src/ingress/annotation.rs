@@ -30,7 +30,8 @@ pub use table::{
 use crate::limit;
 use crate::snippet;
 use crate::value::{
-    AuthType, BackendProtocol, ConnectionHeader, CookieRewrite, RedirectPart, RiskLevel, Size, Switch, Value,
+    AnyCiphers, AuthType, BackendProtocol, ConnectionHeader, CookieRewrite, RedirectPart, RiskLevel, Size, Switch,
+    Value,
 };
 use crate::verdict::{Verdict, looks_like, same_words};
 
@@ -108,6 +109,7 @@ fn is_same(name: &str, value: &str) -> bool {
         "auth-type" => AuthType::parse(value) == Some(AuthType::Basic),
         "canary" | "ssl-passthrough" => bool::parse(value) == Some(false),
         "connection-proxy-header" => ConnectionHeader::parse(value) == Some(ConnectionHeader::KeepAlive),
+        "ssl-ciphers" | "proxy-ssl-ciphers" => AnyCiphers::parse(value).is_some_and(|named| named.is_whole()),
         "proxy-redirect-from" | "proxy-redirect-to" => RedirectPart::parse(value).is_some(),
         "proxy-cookie-domain" | "proxy-cookie-path" => CookieRewrite::parse(value).is_some(),
         "limit-rps" | "limit-rpm" | "limit-connections" => i64::parse(value).is_some_and(|limit| limit <= 0),

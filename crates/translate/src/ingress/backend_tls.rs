@@ -32,6 +32,7 @@ pub(super) fn build(annotations: &annotation::BackendTls, key: &ObjectKey, secre
         tls.name = annotations.name.as_ref().map(|name| name.as_str().into());
         tls.sni = tls.name.is_some() && annotations.server_name == Some(Switch::On);
         tls.versions = annotations.protocols.map_or(TlsVersions::Tls12, |protocols| protocols.0);
+        tls.ciphers = annotations.ciphers.as_ref().map(|named| named.ciphers.clone()).unwrap_or_default();
     }
     Ok(tls.into())
 }

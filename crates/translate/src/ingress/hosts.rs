@@ -363,6 +363,7 @@ impl Hosts {
             .with_certificate(state.choice.certificate.clone())
             .with_alternative_certificate(state.choice.alternative.clone())
             .with_client_auth(merged.client_auth)
+            .with_ciphers(merged.ciphers)
             .with_passthrough(merged.passthrough);
         self.publish(pattern, Some(host), turn);
         self.report_claims(pattern, turn);
@@ -411,7 +412,7 @@ impl Hosts {
         }
         let merged = self.merge(primary, entry, inputs);
         let host = Host::new(inputs.table.clone(), pattern.clone(), merged.routes);
-        Some(host.with_certificate(certificate).with_client_auth(merged.client_auth))
+        Some(host.with_certificate(certificate).with_client_auth(merged.client_auth).with_ciphers(merged.ciphers))
     }
 
     /// The sibling of a host with or without `www.`, which redirects all requests to the host.

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 use std::sync::Arc;
 
 use fairway_model::{
-    Action, BackendName, Backends, Canary, Filter, Forward, HostPattern, InvalidPathMatch,
+    Action, BackendName, Backends, Canary, Filter, Forward, HostCiphers, HostPattern, InvalidPathMatch,
     Location as RedirectLocation, Origin, Passthrough, PathMatch, PathRegex, Redirect, Respond, Route,
 };
 
@@ -60,6 +60,7 @@ pub(crate) struct HostInput<'a> {
 pub(crate) struct Merged {
     pub(crate) routes: Vec<Route>,
     pub(crate) client_auth: Option<Arc<fairway_model::ClientAuth>>,
+    pub(crate) ciphers: Option<Arc<HostCiphers>>,
     pub(crate) passthrough: Option<Arc<Passthrough>>,
     /// The Ingress by which the sibling with or without `www.` redirects here.
     pub(crate) www: Option<(Age, ObjectKey)>,
@@ -143,9 +144,20 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
         www: www.map(|location| (location.part.owner.age.clone(), location.part.owner.key.clone())).min(),
         routes: merging.routes,
         client_auth,
+        ciphers: ciphers(&input.parts),
         passthrough,
         diagnostics: merging.diagnostics,
     }
+}
+
+/// The cipher suites of a host: of each annotation the first Ingress that has it decides.
+fn ciphers(parts: &[&Part]) -> Option<Arc<HostCiphers>> {
+    let hosts = || parts.iter().map(|part| &part.annotations.hosts);
+    let named = hosts().find_map(|hosts| hosts.ciphers.as_ref());
+    let server_order = hosts().find_map(|hosts| hosts.server_order);
+    let ciphers = named.map(|named| named.ciphers.clone()).unwrap_or_default();
+    let own = HostCiphers { ciphers, client_order: server_order == Some(false) };
+    (own.client_order || !own.ciphers.is_empty()).then(|| Arc::new(own))
 }
 
 struct Merging<'a> {

@@ -1,6 +1,6 @@
 //! A word of a fixed set, or several of them.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use fairway_model::{Balance, TlsVersions};
 
@@ -195,6 +195,18 @@ impl Value for ErrorStatus {
 
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok().filter(|status| (400..600).contains(status)).map(Self)
+    }
+}
+
+/// A port to send to.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct PortNumber(pub NonZeroU16);
+
+impl Value for PortNumber {
+    const SYNTAX: &'static str = "a port from 1 to 65535";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.trim().parse().ok().map(Self)
     }
 }
 

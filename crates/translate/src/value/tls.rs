@@ -32,6 +32,36 @@ impl Value for TlsCiphers {
     }
 }
 
+/// Cipher suites of TLS 1.2, of which only those that are spoken count; none for all of them.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+pub struct AnyCiphers {
+    /// Most preferred first.
+    pub ciphers: Vec<TlsCipher>,
+    whole: bool,
+}
+
+impl AnyCiphers {
+    /// Whether no name was left out.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+}
+
+impl Value for AnyCiphers {
+    const SYNTAX: &'static str = TlsCiphers::SYNTAX;
+
+    fn parse(text: &str) -> Option<Self> {
+        // These names mean lists of the library.
+        if matches!(text.trim(), "DEFAULT" | "ALL" | "HIGH") {
+            return Some(Self { ciphers: Vec::new(), whole: true });
+        }
+        let TlsCiphers { ciphers, left_out } = TlsCiphers::parse(text)?;
+        // `HIGH` and its kin within a list stand for all that are spoken.
+        let all = left_out.iter().any(|name| matches!(&**name, "DEFAULT" | "ALL" | "HIGH" | "EECDH" | "ECDHE"));
+        Some(Self { ciphers: if all { Vec::new() } else { ciphers }, whole: left_out.is_empty() })
+    }
+}
+
 /// Groups for the key exchange; none for all of them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TlsGroups {

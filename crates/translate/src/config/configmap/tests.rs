@@ -137,8 +137,9 @@ fn verdicts_become_diagnostics() {
     let reasons =
         |data: &[(&str, &str)]| read(data).1.iter().map(|found| (found.severity, found.reason)).collect::<Vec<_>>();
     assert_eq!(reasons(&[("main-snippet", "x")]), [(Severity::Error, Reason::RefusedConfiguration)]);
-    assert_eq!(reasons(&[("enable-syslog", "true")]), [(Severity::Error, Reason::RefusedConfiguration)]);
-    assert_eq!(reasons(&[("enable-syslog", "")]), []);
+    assert_eq!(reasons(&[("enable-syslog", "true")]), []);
+    assert_eq!(reasons(&[("enable-auth-access-log", "true")]), [(Severity::Warning, Reason::IneffectiveConfiguration)]);
+    assert_eq!(reasons(&[("enable-auth-access-log", "false"), ("ssl-early-data", "")]), []);
     assert_eq!(reasons(&[("reuse-port", "true")]), [(Severity::Info, Reason::IneffectiveConfiguration)]);
 }
 
@@ -157,6 +158,9 @@ fn verdicts_follow_the_values() {
         ("global-auth-method", "TRACE", "differs"),
         ("global-auth-request-redirect", "/in", "same"),
         ("global-auth-request-redirect", "$request_uri", "differs"),
+        ("max-worker-connections", "16384", "same"),
+        ("max-worker-connections", "1024", "differs"),
+        ("enable-syslog", "false", "same"),
         ("custom-http-errors", "", "same"),
         ("custom-http-errors", "404", "differs"),
     ] {

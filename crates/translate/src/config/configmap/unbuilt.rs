@@ -1,7 +1,7 @@
 //! The rest of ingress-nginx's keys: not built yet, refused for good, or without effect.
 
 use super::KeySpec;
-use crate::verdict::Verdict::{self, Harmless, NotYet, Refused};
+use crate::verdict::Verdict::{self, Differs, Harmless, NotYet, Refused};
 
 const SNIPPET: Verdict = Refused {
     reason: "there is no nginx here that could run it",
@@ -19,10 +19,6 @@ const GONE: Verdict = Harmless("ingress-nginx documents it and doesn't know it a
 const LOG_FILE: Verdict = Harmless("logs go to standard output and standard error");
 const GEO: Verdict = NotYet("there are no geographic variables yet; they are empty");
 const TRACING: Verdict = NotYet("tracing isn't built yet");
-const SYSLOG: Verdict = Refused {
-    reason: "logs go to standard output and standard error",
-    instead: "a collector that reads the logs of containers and sends them on to syslog",
-};
 
 /// A row is `"key" = "default": verdict`, and `restricts` where the key keeps requests out.
 macro_rules! unbuilt {
@@ -39,7 +35,7 @@ macro_rules! unbuilt {
             doc: concat!($($doc),+),
             verdict: $verdict,
             restricts: [$(stringify!($restricts),)? ""][0].len() > 0,
-            is_same: KeySpec::never,
+            is_same: KeySpec::is_neutral,
             closed: "",
             neutral: &[$($($neutral),+)?],
         },)+];
@@ -66,10 +62,7 @@ unbuilt! {
     /// Writes files asynchronously.
     "enable-aio-write" = "true": NGINX_ONLY;
     /// Logs requests to the authentication service.
-    "enable-auth-access-log" = "false": Refused {
-        reason: "the access log has one line for each request of a client",
-        instead: "the log of the authentication service, which gets the same X-Request-ID",
-    };
+    "enable-auth-access-log" = "false": Differs("the access log has one line for each request of a client; the log of the authentication service has the same X-Request-ID");
     /// Runs ModSecurity everywhere.
     "enable-modsecurity" = "false": WAF;
     /// Accepts several connections at a time.
@@ -80,8 +73,6 @@ unbuilt! {
     "enable-owasp-modsecurity-crs" = "false": WAF;
     /// Reloads one at a time.
     "enable-serial-reloads" = "false": Harmless("there are no reloads");
-    /// Logs to syslog.
-    "enable-syslog" = "false": SYSLOG;
     /// Level of the error log.
     "error-log-level" = "notice": Harmless("the flag --v sets the level");
     /// Error log file.
@@ -104,21 +95,13 @@ unbuilt! {
     /// Obsolete.
     "http2-max-requests" = "0": Harmless("obsolete in nginx; keep-alive-requests took its place");
     /// The variable by which limits are counted.
-    "limit-conn-zone-variable" = "$binary_remote_addr": Refused {
-        reason: "limits are counted by the address of the client",
-        instead: "use-forwarded-headers or enable-real-ip, where another proxy hides that address",
-    }; neutral "$remote_addr";
+    "limit-conn-zone-variable" = "$binary_remote_addr": Differs("limits are counted by the address of the client; use-forwarded-headers or enable-real-ip find it where another proxy hides it"); neutral "$remote_addr";
     /// Raw nginx text.
     /// Memory of Lua.
     "lua-shared-dicts" = "": Harmless("there is no Lua here");
     /// Raw nginx text.
     /// Hash tuning.
     "map-hash-bucket-size" = "64": NGINX_ONLY;
-    /// Connections of one worker.
-    "max-worker-connections" = "16384": Refused {
-        reason: "a worker takes 16384 clients, or fewer where the limit of open files is low",
-        instead: "the limit of open files of the container; max-connections-per-client limits each client",
-    }; neutral "0";
     /// Open files of one worker.
     "max-worker-open-files" = "0": Harmless("the process raises its limit as far as the system allows");
     /// ModSecurity rules.
@@ -158,10 +141,7 @@ unbuilt! {
     /// Hash tuning.
     "proxy-headers-hash-max-size" = "512": NGINX_ONLY;
     /// HTTP version to backends.
-    "proxy-http-version" = "1.1": Refused {
-        reason: "HTTP/1.0 has no way to send a request of unknown length, or to upgrade a connection",
-        instead: "nothing, since servers of HTTP/1.0 answer requests of HTTP/1.1; connection-proxy-header: close keeps no connection",
-    };
+    "proxy-http-version" = "1.1": Differs("requests are HTTP/1.1, which servers of HTTP/1.0 answer as well; connection-proxy-header: close keeps no connection");
     /// Disk space for a response.
     "proxy-max-temp-file-size" = "1024m": Harmless("there are no temporary files: what exceeds the buffers of proxy-buffering waits with the endpoint");
     /// Uses one listening socket per worker.
@@ -176,20 +156,13 @@ unbuilt! {
     /// Diffie-Hellman parameters.
     "ssl-dh-param" = "": Harmless("key exchange is by elliptic curves only");
     /// Early data.
-    "ssl-early-data" = "false": Refused {
-        reason: "whoever records early data can send it again",
-        instead: "resumed sessions, which save the same computations",
-    };
+    "ssl-early-data" = "false": Differs("early data is not accepted, since whoever records it can send it again: clients send the same data after the handshake");
     /// Size of the session cache.
     "ssl-session-cache-size" = "10m": Harmless("20480 sessions are remembered, whatever their size; the client of an older one makes a full handshake");
     /// Access log file for TCP and UDP.
     "stream-access-log-path" = "": LOG_FILE;
     /// Raw nginx text.
     "stream-snippet" = "": SNIPPET;
-    /// The host of syslog.
-    "syslog-host" = "": SYSLOG;
-    /// Its port.
-    "syslog-port" = "514": SYSLOG;
     /// A default of the annotation.
     "upstream-hash-by" = "": NEVER_USED;
     /// A default of the annotation.

@@ -9,13 +9,7 @@ use crate::configmap::{
 };
 use crate::snippet::{AuthSnippet, LocationSnippet, ServerSnippet};
 use crate::value::{
-    AffinityKind, AffinityMode, AppRoot, AuthCacheDuration, AuthMethod, AuthRealm, AuthRedirect, AuthSecret,
-    AuthSecretType, AuthType, AuthUrl, BackendProtocol, CanaryBehavior, CanaryHeader, CanaryPattern, CertificatePage,
-    CommonName, ConnectionHeader, CookieDomain, CookieName, CookiePath, CookieRewrite, CopiedFields, CorsExposed,
-    CorsHeaders, CorsMethods, CorsOrigins, ErrorStatuses, ForwardedPrefix, HashKey, HeaderName, HealthCount,
-    HealthProbe, HealthSeconds, HealthStatuses, HostAliases, LoadBalance, MirrorTarget, NextUpstream, ObjectRef,
-    RedirectParam, RedirectPart, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy, Seconds, SecretName,
-    ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch, TlsProtocols, Value, VerifyClient, Vhost,
+    AffinityKind, AffinityMode, AnyCiphers, AppRoot, AuthCacheDuration, AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthSecretType, AuthType, AuthUrl, BackendProtocol, CanaryBehavior, CanaryHeader, CanaryPattern, CertificatePage, CommonName, ConnectionHeader, CookieDomain, CookieName, CookiePath, CookieRewrite, CopiedFields, CorsExposed, CorsHeaders, CorsMethods, CorsOrigins, ErrorStatuses, ForwardedPrefix, HashKey, HeaderName, HealthCount, HealthProbe, HealthSeconds, HealthStatuses, HostAliases, LoadBalance, MirrorTarget, NextUpstream, ObjectRef, RedirectParam, RedirectPart, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy, Seconds, SecretName, ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch, TlsProtocols, Value, VerifyClient, Vhost,
 };
 use crate::verdict::Verdict::{self, Differs};
 
@@ -29,6 +23,9 @@ const CANARY: &str = "a canary acts on the paths that it has itself, in its own 
 /// How `mirror-target` differs.
 const MIRROR: &str = "the copy has what the backend gets, with another Host; at most 32 are under way from a worker to one Service, with 8 MiB of bodies, \
      and a request whose body exceeds 8 MiB is not copied; copies have the field fairway-copy, and no copy is made of a request with it";
+
+/// How lists of cipher suites differ.
+const CIPHERS: &str = "suites with ECDHE and AES-GCM or ChaCha20 only; other names are left out, and a list of only such names is reported and not used";
 
 /// How limits differ.
 const LIMITS: &str = "all replicas share the limit; in ingress-nginx, each replica allows as much by itself";
@@ -81,6 +78,10 @@ annotations! {
         "app-root" => app_root: AppRoot [Location, Medium, Drop];
         /// Redirects the host with or without `www.`, whichever isn't defined, to the one that is.
         "from-to-www-redirect" => www_redirect: bool [Location, Low, Reject];
+        /// Cipher suites of TLS 1.2 for clients of the host, most preferred first.
+        "ssl-ciphers" => ciphers: AnyCiphers [Ingress, Low, Drop] = Differs(CIPHERS);
+        /// Whether the order of the host's suites counts, or that of the client.
+        "ssl-prefer-server-ciphers" => server_order: bool [Ingress, Low, Default];
         /// With `--enable-ssl-passthrough`, passes TLS connections for the host to the Service of its path `/`, undecrypted. For those, all
         /// other annotations and all other paths have no effect. Plain HTTP is served as usual. Any Ingress of the host turns it on.
         "ssl-passthrough" => passthrough: bool [Ingress, Low, Reject]
@@ -338,6 +339,8 @@ annotations! {
         "proxy-ssl-server-name" => server_name: Switch [Ingress, Low, Default];
         /// TLS versions; 1.2 if none are given.
         "proxy-ssl-protocols" => protocols: TlsProtocols [Ingress, Low, Default];
+        /// Cipher suites of TLS 1.2.
+        "proxy-ssl-ciphers" => ciphers: AnyCiphers [Ingress, Medium, Drop] = Differs(CIPHERS);
     }
 }
 

@@ -15,10 +15,6 @@ const FAST_CGI: Verdict = Refused {
     reason: "FastCGI is not spoken to backends",
     instead: "a web server in front of them, and backend-protocol: HTTP",
 };
-const CIPHERS: Verdict = Refused {
-    reason: "one list of cipher suites holds for all hosts, all of which have ECDHE and AES-GCM or ChaCha20",
-    instead: "the key ssl-ciphers of the ConfigMap",
-};
 const TRACING: Verdict = NotYet("tracing isn't built yet");
 const NO_BUFFERS: Verdict =
     Harmless("bodies are streamed with bounded memory, there are no such buffers and no temporary files");
@@ -68,10 +64,9 @@ unbuilt! {
         Harmless("nothing here is shared between requests"), neutral "false";
 
     /// HTTP version to the backend.
-    "proxy-http-version": "`1.0` or `1.1`" [Location, Low] SERVE, Refused {
-        reason: "HTTP/1.0 has no way to send a request of unknown length, or to upgrade a connection",
-        instead: "nothing, since servers of HTTP/1.0 answer requests of HTTP/1.1; connection-proxy-header: close keeps no connection",
-    }, neutral "1.1";
+    "proxy-http-version": "`1.0` or `1.1`" [Location, Low] SERVE,
+        Harmless("requests are HTTP/1.1, which servers of HTTP/1.0 answer as well; connection-proxy-header: close keeps no connection"),
+        neutral "1.1";
     /// Size of the buffers that may be in use at a time.
     "proxy-busy-buffers-size": "a size" [Location, Low] SERVE,
         Harmless("all that waits for the client may be on its way to it");
@@ -84,17 +79,6 @@ unbuilt! {
     "fastcgi-index": "a file name" [Location, Medium] SERVE, FAST_CGI;
     /// Additional FastCGI parameters.
     "fastcgi-params-configmap": "a ConfigMap" [Location, Medium] SERVE, FAST_CGI;
-
-    /// Ciphers for TLS to the backend.
-    "proxy-ssl-ciphers": "OpenSSL names of ciphers" [Ingress, Medium] SERVE, Refused {
-        reason: "one list of cipher suites holds for all backends, all of which have ECDHE and AES-GCM or ChaCha20",
-        instead: "proxy-ssl-protocols: TLSv1.3, where only its suites are wanted",
-    }, neutral "DEFAULT";
-    /// Ciphers for clients of the host.
-    "ssl-ciphers": "OpenSSL names of ciphers" [Ingress, Low] SERVE, CIPHERS;
-    /// Whether the server's order of ciphers takes precedence.
-    "ssl-prefer-server-ciphers": "`true` or `false`" [Ingress, Low] SERVE, CIPHERS,
-        neutral "true";
 
     /// Logs each rewrite.
     "enable-rewrite-log": "`true` or `false`" [Location, Low] SERVE, Harmless("`fairway explain` shows the rewrite of a request");
