@@ -81,7 +81,7 @@ pub(crate) fn routing_table(
 pub(crate) fn path_kind(path: &PathMatch) -> &'static str {
     match path {
         PathMatch::Exact(_) => " Exact",
-        PathMatch::Prefix(_) => "",
+        PathMatch::Prefix(_) | PathMatch::Start(_) => "",
         PathMatch::Regex(_) => " Regex",
     }
 }
@@ -140,7 +140,9 @@ fn url(host: &Host, route: &Route, doors: &Doors, snapshot: &Snapshot) -> String
     match &route.path {
         // The pattern as written: the paths that match it can't be listed.
         PathMatch::Regex(regex) => path.extend_from_slice(regex.text().as_bytes()),
-        PathMatch::Exact(text) | PathMatch::Prefix(text) => fairway_model::path::encode(text.as_bytes(), &mut path),
+        PathMatch::Exact(text) | PathMatch::Prefix(text) | PathMatch::Start(text) => {
+            fairway_model::path::encode(text.as_bytes(), &mut path);
+        }
     }
     format!("{scheme}://{name}{port}{}", String::from_utf8_lossy(&path))
 }

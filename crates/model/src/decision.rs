@@ -315,6 +315,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
                 plan.step = step;
                 return plan;
             }
+            set_variables(&plan, scratch);
             plan.passed += 1;
             plan
         }
@@ -608,6 +609,18 @@ impl<'s> Plan<'s> {
             Some(route) if needed => &route.filters[..self.passed.min(route.filters.len())],
             _ => &[],
         }
+    }
+}
+
+/// Sets the variables that come from the answer of an authentication service.
+fn set_variables(plan: &Plan<'_>, scratch: &mut Scratch) {
+    let (Some(auth), Some(given)) = (plan.allowed_by, &mut scratch.given) else { return };
+    if auth.sets.is_empty() || given.variables.is_empty() {
+        return;
+    }
+    let variables = scratch.variables.get_or_insert_default();
+    for (variable, value) in auth.sets.iter().zip(std::mem::take(&mut given.variables)) {
+        variables.set(&variable.name, value);
     }
 }
 

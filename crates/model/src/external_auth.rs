@@ -33,12 +33,65 @@ pub struct ExternalAuth {
     /// not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copied: Vec<ConfiguredName>,
+    /// Variables that the service's answer sets (nginx's `auth_request_set`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<AuthVariable>,
     /// How long answers are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<AuthCache>,
     /// Whether the client gets the service's cookies with every status, not just with those of success and redirects.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub always_set_cookie: bool,
+}
+
+/// A variable whose value comes from an answer of the service.
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
+pub struct AuthVariable {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its value, in parts.
+    pub parts: Vec<AuthPart>,
+}
+
+/// A part of the value of an [`AuthVariable`].
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
+pub enum AuthPart {
+    /// A text.
+    Text(Box<str>),
+    /// The lines of a field of the answer, joined.
+    Field(ConfiguredName),
+    /// A cookie that the answer sets.
+    Cookie(Box<str>),
+    /// The status of the answer.
+    Status,
+}
+
+impl AuthVariable {
+    /// Appends the value by an answer with this status. `all` gives the values of a field.
+    pub fn append<'f, I: Iterator<Item = &'f [u8]>>(&self, status: u16, all: impl Fn(&str) -> I, out: &mut Vec<u8>) {
+        for part in &self.parts {
+            match part {
+                AuthPart::Text(text) => out.extend_from_slice(text.as_bytes()),
+                AuthPart::Field(name) => {
+                    for (at, line) in all(name.as_str()).enumerate() {
+                        if at > 0 {
+                            out.extend_from_slice(b", ");
+                        }
+                        out.extend_from_slice(line);
+                    }
+                }
+                AuthPart::Cookie(name) => {
+                    let found = all("Set-Cookie").find_map(|line| {
+                        let (own, rest) = line.split_at_checked(name.len())?;
+                        own.eq_ignore_ascii_case(name.as_bytes()).then(|| rest.strip_prefix(b"="))?
+                    });
+                    let value = found.and_then(|value| value.split(|&byte| byte == b';').next());
+                    out.extend_from_slice(value.unwrap_or_default());
+                }
+                AuthPart::Status => crate::decimal::number(status.into(), out),
+            }
+        }
+    }
 }
 
 /// For which requests an answer is kept, and how long.
@@ -113,12 +166,15 @@ pub struct AuthGiven {
     text: Vec<u8>,
     /// Places in [`ExternalAuth::copied`], and the ends of their values in `text`.
     copied: Vec<(usize, usize)>,
+    /// The values of [`ExternalAuth::sets`].
+    pub variables: Vec<Vec<u8>>,
 }
 
 impl AuthGiven {
     /// The memory that it takes.
     pub fn size(&self) -> usize {
-        self.text.len() + self.copied.len() * size_of::<(usize, usize)>()
+        let variables: usize = self.variables.iter().map(|value| value.len() + size_of::<Vec<u8>>()).sum();
+        self.text.len() + self.copied.len() * size_of::<(usize, usize)>() + variables
     }
 
     /// Adds the value of a name in [`ExternalAuth::copied`]: all lines of the field, joined. Cookies can't be joined (RFC

@@ -226,13 +226,15 @@ struct Routes {
     /// Distinct prefix lengths, longest first: only these are looked up.
     prefix_lengths: Vec<u32>,
     regex: std::ops::Range<u32>,
+    /// Routes by the start of the path, longest first: hosts have few of them.
+    starts: std::ops::Range<u32>,
 }
 
 impl Routes {
     fn new(list: Vec<Route>) -> Self {
         let mut list = sorted(list);
         let (mut exact, mut prefix, mut prefix_lengths) = (HashTable::new(), HashTable::new(), Vec::new());
-        let mut regex = 0..0;
+        let (mut regex, mut starts) = (0..0, 0..0);
         for (at, route) in (0u32..).zip(&list) {
             let rehash = |&at: &u32| hash(list[at as usize].path.text().as_bytes());
             // The first route with this path; the others follow it.
@@ -255,11 +257,17 @@ impl Routes {
                     }
                     regex.end = at + 1;
                 }
+                PathMatch::Start(_) => {
+                    if starts.is_empty() {
+                        starts.start = at;
+                    }
+                    starts.end = at + 1;
+                }
             }
         }
         prefix_lengths.shrink_to_fit();
         list.shrink_to_fit();
-        Self { list, exact, prefix, prefix_lengths, regex }
+        Self { list, exact, prefix, prefix_lengths, regex, starts }
     }
 
     fn find(&self, path: &[u8], admits: &impl Fn(&Route) -> bool) -> Option<&Route> {
@@ -272,13 +280,23 @@ impl Routes {
         if let Some(route) = patterns.iter().find(|route| route.path.matches(path) && admits(route)) {
             return Some(route);
         }
-        self.prefix_lengths.iter().find_map(|&length| {
+        let prefix = self.prefix_lengths.iter().find_map(|&length| {
             let length = length as usize;
             if length > path.len() || !ends_at_segment(path, length) {
                 return None;
             }
             self.lookup(&self.prefix, &path[..length], admits)
-        })
+        });
+        if self.starts.is_empty() {
+            return prefix;
+        }
+        let starts = &self.list[self.starts.start as usize..self.starts.end as usize];
+        let start = starts.iter().find(|route| route.path.matches(path) && admits(route));
+        let length = |route: &Route| route.path.text().len();
+        match (prefix, start) {
+            (Some(prefix), Some(start)) if length(start) > length(prefix) => Some(start),
+            (prefix, start) => prefix.or(start),
+        }
     }
 
     /// The first route with a path whose other conditions are met.

@@ -85,7 +85,7 @@ pub use cors::{Cors, CorsRules, OriginPattern, Origins};
 pub use edit::{Change, FieldEdit, FieldRules, NameSet};
 pub use endpoint::{Endpoint, EndpointSet, EndpointState, Endpoints};
 pub use error_pages::{ErrorPages, ErrorResponse};
-pub use external_auth::{AuthAnswer, AuthCache, AuthCacheRule, AuthGiven, ExternalAuth};
+pub use external_auth::{AuthAnswer, AuthCache, AuthCacheRule, AuthGiven, AuthPart, AuthVariable, ExternalAuth};
 pub use field::{ConfiguredName, FieldName, InvalidName};
 pub use field_block::{BlockedValue, FieldBlock};
 pub use filter::*;
@@ -102,7 +102,7 @@ pub use passthrough::Passthrough;
 pub use pattern::{SearchRegex, ValueRegex};
 pub use policy::{Bandwidth, ByteLimit, ForwardPolicy, RequestBuffering, Retry, RetryOn, UpstreamProtocol};
 pub use request::{FieldLine, FieldSink, Fields, HostAndPort, RequestView, Target};
-pub use response_rewrite::{Replacement, ResponseRewrites};
+pub use response_rewrite::{CookieFlags, Cookies, Replacement, ResponseRewrites};
 pub use route::{
     Action, Backends, Body, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, RedirectBase, Respond,
     Route, UrlParts, WeightedBackend,

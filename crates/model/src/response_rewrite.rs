@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FieldName, FieldSink, Fields, KnownField, KnownSet};
+use crate::{FieldName, FieldSink, Fields, KnownField, KnownSet, SearchRegex};
 
 const LOCATION: FieldName<'_> = FieldName::from_static("Location");
 const REFRESH: FieldName<'_> = FieldName::from_static("Refresh");
@@ -20,6 +20,95 @@ pub struct ResponseRewrites {
     /// The start of the Path of cookies (nginx `proxy_cookie_path`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie_path: Option<Replacement>,
+    /// Attributes of cookies; the first rule for a cookie counts (nginx `proxy_cookie_flags`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cookie_flags: Vec<CookieFlags>,
+}
+
+/// What becomes of the attributes of some cookies.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct CookieFlags {
+    /// The cookies.
+    pub cookies: Cookies,
+    /// Whether Secure is set or removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure: Option<bool>,
+    /// Whether HttpOnly is set or removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_only: Option<bool>,
+    /// The value of SameSite; empty to remove it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_site: Option<Box<str>>,
+}
+
+/// Cookies, by name.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Cookies {
+    /// All of them.
+    #[default]
+    All,
+    /// The one with this name, in any letter case.
+    Named(Box<str>),
+    /// Those with a match of a pattern in their name.
+    Matching(SearchRegex),
+}
+
+impl Cookies {
+    fn contain(&self, name: &[u8]) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(own) => own.as_bytes().eq_ignore_ascii_case(name),
+            Self::Matching(pattern) => pattern.is_match(name),
+        }
+    }
+}
+
+impl CookieFlags {
+    /// Writes a cookie with other attributes.
+    fn write(&self, value: &[u8], out: &mut Vec<u8>) {
+        let (mut secure, mut http_only, mut same_site) = (false, false, false);
+        for (at, part) in value.split(|&byte| byte == b';').enumerate() {
+            let part = part.trim_ascii();
+            let name = part.split(|&byte| byte == b'=').next().unwrap_or_default().trim_ascii();
+            let is = |attribute: &str| at > 0 && name.eq_ignore_ascii_case(attribute.as_bytes());
+            if is("Secure") {
+                secure = true;
+                if self.secure == Some(false) {
+                    continue;
+                }
+            } else if is("HttpOnly") {
+                http_only = true;
+                if self.http_only == Some(false) {
+                    continue;
+                }
+            } else if is("SameSite") && self.same_site.is_some() {
+                if !std::mem::replace(&mut same_site, true) {
+                    self.write_same_site(out);
+                }
+                continue;
+            }
+            if at > 0 {
+                out.extend_from_slice(b"; ");
+            }
+            out.extend_from_slice(part);
+        }
+        if self.secure == Some(true) && !secure {
+            out.extend_from_slice(b"; Secure");
+        }
+        if self.http_only == Some(true) && !http_only {
+            out.extend_from_slice(b"; HttpOnly");
+        }
+        if !same_site {
+            self.write_same_site(out);
+        }
+    }
+
+    fn write_same_site(&self, out: &mut Vec<u8>) {
+        if let Some(value) = self.same_site.as_ref().filter(|value| !value.is_empty()) {
+            out.extend_from_slice(b"; SameSite=");
+            out.extend_from_slice(value.as_bytes());
+        }
+    }
 }
 
 /// A text, and what takes its place.
@@ -43,7 +132,7 @@ impl ResponseRewrites {
         if self.redirect.is_some() {
             fields = fields.with(KnownField::Location).with(KnownField::Refresh);
         }
-        if self.cookie_domain.is_some() || self.cookie_path.is_some() {
+        if self.cookie_domain.is_some() || self.cookie_path.is_some() || !self.cookie_flags.is_empty() {
             fields = fields.with(KnownField::SetCookie);
         }
         fields
@@ -86,6 +175,19 @@ impl ResponseRewrites {
     }
 
     fn cookie(&self, value: &[u8], out: &mut Vec<u8>) {
+        let name = value.split(|&byte| matches!(byte, b'=' | b';')).next().unwrap_or_default().trim_ascii();
+        match self.cookie_flags.iter().find(|flags| flags.cookies.contain(name)) {
+            Some(flags) => {
+                let mut flagged = Vec::new();
+                flags.write(value, &mut flagged);
+                self.scope(&flagged, out);
+            }
+            None => self.scope(value, out),
+        }
+    }
+
+    /// Writes a cookie with another domain and path.
+    fn scope(&self, value: &[u8], out: &mut Vec<u8>) {
         for (at, part) in value.split(|&byte| byte == b';').enumerate() {
             if at > 0 {
                 out.push(b';');
@@ -169,6 +271,33 @@ mod tests {
             ("a=b;Secure;;Expires=Thu, 01 Jan 2026 00:00:00 GMT", "a=b;Secure;;Expires=Thu, 01 Jan 2026 00:00:00 GMT"),
         ] {
             assert_eq!(rewritten(|out| rewrites.cookie(value.as_bytes(), out)), expected);
+        }
+    }
+
+    #[test]
+    fn attributes_are_set_and_removed_and_the_first_rule_counts() {
+        let named = |name: &str| CookieFlags { cookies: Cookies::Named(name.into()), ..CookieFlags::default() };
+        let flags = |own: CookieFlags| ResponseRewrites { cookie_flags: vec![own], ..Default::default() };
+        let both = CookieFlags { secure: Some(true), http_only: Some(true), ..CookieFlags::default() };
+        let first = ResponseRewrites { cookie_flags: vec![named("SID"), both.clone()], ..Default::default() };
+        let lax = CookieFlags { same_site: Some("Lax".into()), ..CookieFlags::default() };
+        let none = CookieFlags {
+            cookies: Cookies::Matching("^s".parse().unwrap()),
+            secure: Some(false),
+            http_only: Some(false),
+            same_site: Some("".into()),
+        };
+        for (rewrites, value, expected) in [
+            (flags(both.clone()), "a=b; Path=/", "a=b; Path=/; Secure; HttpOnly"),
+            (flags(both), "a=b;secure;Path=/;HTTPONLY", "a=b; secure; Path=/; HTTPONLY"),
+            (first.clone(), "sid=b", "sid=b"),
+            (first, "Secure=b", "Secure=b; Secure; HttpOnly"),
+            (flags(lax.clone()), "a=b; SameSite=None; Secure", "a=b; SameSite=Lax; Secure"),
+            (flags(lax), "a=b", "a=b; SameSite=Lax"),
+            (flags(none.clone()), "sid=b; Secure; HttpOnly; SameSite=Strict; Path=/", "sid=b; Path=/"),
+            (flags(none), "a=b; Secure", "a=b; Secure"),
+        ] {
+            assert_eq!(rewritten(|out| rewrites.cookie(value.as_bytes(), out)), expected, "{value}");
         }
     }
 }

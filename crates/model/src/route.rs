@@ -67,7 +67,7 @@ impl Route {
 }
 
 /// How a route selects requests by canonical path. Exact paths take precedence over regular expressions, which are
-/// tried in the order of the host's routes; among prefixes the longest wins.
+/// tried in the order of the host's routes; among prefixes and starts the longest wins, of the same length the prefix.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum PathMatch {
     /// Exactly this path.
@@ -77,6 +77,8 @@ pub enum PathMatch {
     Prefix(Box<str>),
     /// A case-insensitive regular expression, anchored only at the start (ingress-nginx `use-regex`).
     Regex(Box<PathRegex>),
+    /// Every path that starts with this text, whole segment or not (`location` of nginx).
+    Start(Box<str>),
 }
 
 /// Why a configured path can't be matched.
@@ -101,6 +103,11 @@ impl PathMatch {
         Ok(Self::Prefix(canonicalize_configured(text)?.into()))
     }
 
+    /// A match by the start of the path, on the canonical form of the text.
+    pub fn start(text: &str) -> Result<Self, InvalidPathMatch> {
+        Ok(Self::Start(canonicalize_configured(text)?.into()))
+    }
+
     /// A match by regular expression.
     pub fn regex(text: &str) -> Result<Self, InvalidPathMatch> {
         Ok(Self::Regex(Box::new(text.parse()?)))
@@ -109,7 +116,7 @@ impl PathMatch {
     /// The path or pattern as text.
     pub fn text(&self) -> &str {
         match self {
-            Self::Exact(text) | Self::Prefix(text) => text,
+            Self::Exact(text) | Self::Prefix(text) | Self::Start(text) => text,
             Self::Regex(regex) => &regex.text,
         }
     }
@@ -123,6 +130,7 @@ impl PathMatch {
                 path.starts_with(prefix) && ends_at_segment(path, prefix.len())
             }
             Self::Regex(regex) => regex.is_match(path),
+            Self::Start(text) => path.starts_with(text.as_bytes()),
         }
     }
 }
@@ -135,6 +143,7 @@ impl Ord for PathMatch {
             Self::Exact(_) => (0, Reverse(0)),
             Self::Regex(regex) => (1, Reverse(regex.text.len())),
             Self::Prefix(text) => (2, Reverse(text.len())),
+            Self::Start(text) => (3, Reverse(text.len())),
         };
         let text = || match (self, other) {
             (Self::Regex(own), Self::Regex(other)) => other.text.cmp(&own.text),
@@ -156,6 +165,7 @@ impl fmt::Display for PathMatch {
             Self::Exact(_) => "Exact",
             Self::Prefix(_) => "Prefix",
             Self::Regex(_) => "Regex",
+            Self::Start(_) => "Start",
         };
         write!(f, "{kind} {}", self.text())
     }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessList, Action, AfterChange, AuthCache, AuthCacheRule, BasicAuth, ExternalAuth, FieldEdit, Filter, Forward,
-    ForwardPolicy, NetworkSet, PathChange, Snippet, SnippetEdits, SnippetStep, Template, UpstreamTls,
+    AccessList, Action, AfterChange, AuthCache, AuthCacheRule, AuthPart, AuthVariable, BasicAuth, ExternalAuth,
+    FieldEdit, Filter, Forward, ForwardPolicy, NetworkSet, PathChange, ResponseEdit, Snippet, SnippetEdits,
+    SnippetStep, Template, UpstreamTls,
 };
 use fairway_testkit::{Ca, Fault, Gate, Origin, Reply, Request, Response};
 use support::{HOST, TestProxy, backend, endpoints, filtered, forward, host, route};
@@ -25,6 +26,7 @@ fn auth() -> ExternalAuth {
         fields: Vec::new(),
         sign_in: None,
         copied: Vec::new(),
+        sets: Vec::new(),
         cache: None,
         always_set_cookie: false,
     }
@@ -279,6 +281,38 @@ async fn fields_of_the_answer_replace_those_of_the_client() {
     assert_eq!(echo.header("authorization"), None, "the answer has none");
     assert_eq!(echo.headers.all("x-real-ip"), ["127.0.0.1"]);
     assert_eq!(guarded.asked().header("authorization"), Some("Basic x"));
+}
+
+#[tokio::test]
+async fn variables_of_the_answer_reach_both_sides_also_from_a_kept_answer() {
+    let reply = Reply::ok().header("X-User", "ann").header("X-User", "b").header("Max", "1");
+    let service = Origin::new("auth").reply(reply).start();
+    let variable = |name: &str, parts: Vec<AuthPart>| AuthVariable { name: name.into(), parts };
+    let field = |field: &str| AuthPart::Field(name(field));
+    let sets = vec![
+        variable(
+            "user",
+            vec![AuthPart::Text("user:".into()), field("X-User"), AuthPart::Text("/".into()), AuthPart::Status],
+        ),
+        variable("none", vec![field("X-None"), AuthPart::Cookie("sid".into())]),
+    ];
+    let set = |name: &str, value: &str| FieldEdit::set(name, value).unwrap();
+    let response = ResponseEdit { edit: set("X-For-Client", "$user"), statuses: Vec::new(), types: Vec::new() };
+    let edits = SnippetEdits {
+        request: vec![set("X-User", "$user"), set("X-None", "$none")],
+        response: vec![response],
+        ..SnippetEdits::default()
+    };
+    let snippet = Filter::Snippet(Arc::new(Snippet { edits, ..Snippet::default() }));
+    let guarded = guarded_by_one(service, vec![snippet, filter(ExternalAuth { sets, ..cached(&[(&[], 60)]) })]);
+    for _ in 0..2 {
+        let response = guarded.get(&[("x-user", "forged"), ("x-none", "forged")]).await;
+        assert_eq!((response.status, response.header("x-for-client")), (200, Some("user:ann, b/200")));
+        let echo = response.echo();
+        assert_eq!(echo.headers.all("x-user"), ["user:ann, b/200"]);
+        assert_eq!(echo.header("x-none"), None, "the client's own never passes");
+    }
+    assert_eq!(guarded.service.requests(), 1);
 }
 
 #[tokio::test]

@@ -277,7 +277,7 @@ impl Teller<'_> {
             }
             PathMatch::Exact(_) => "an exact path comes before all others",
             PathMatch::Regex(_) => "it is the first pattern that matches; longer ones are tried first",
-            PathMatch::Prefix(_) => "it is the longest prefix",
+            PathMatch::Prefix(_) | PathMatch::Start(_) => "it is the longest prefix",
         };
         let beaten = beaten.iter().take(LISTED).map(|other| self.name(other)).collect();
         ChosenRoute { name: self.name(route), why: why.to_owned(), beaten }

@@ -27,7 +27,7 @@ impl Variables {
         self.values.iter().find(|(own, _)| **own == *name).map(|(_, value)| &value[..])
     }
 
-    fn set(&mut self, name: &str, value: Vec<u8>) {
+    pub(super) fn set(&mut self, name: &str, value: Vec<u8>) {
         match self.values.iter_mut().find(|(own, _)| **own == *name) {
             Some((_, place)) => *place = value,
             None => self.values.push((name.into(), value)),

@@ -62,7 +62,7 @@ fn replaced(replacement: &PathReplacement, route: &Route, matched: &[u8], out: &
         (PathReplacement::Prefix(value), path) => {
             let prefix = match path {
                 PathMatch::Prefix(prefix) => prefix.trim_end_matches('/'),
-                PathMatch::Exact(_) | PathMatch::Regex(_) => "",
+                PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Start(_) => "",
             };
             out.extend_from_slice(value.trim_end_matches('/').as_bytes());
             out.extend_from_slice(matched.strip_prefix(prefix.as_bytes()).unwrap_or(matched));
@@ -84,7 +84,9 @@ fn expand(
 ) -> Result<bool, TooLong> {
     match &route.path {
         PathMatch::Regex(regex) => regex.rewrite(path, template, limit, out),
-        PathMatch::Exact(_) | PathMatch::Prefix(_) => template.expand(|_| &[], limit, out).map(|()| true),
+        PathMatch::Exact(_) | PathMatch::Prefix(_) | PathMatch::Start(_) => {
+            template.expand(|_| &[], limit, out).map(|()| true)
+        }
     }
 }
 

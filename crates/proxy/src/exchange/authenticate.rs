@@ -161,7 +161,8 @@ impl<'a> Exchange<'a> {
         let service = auth.forward.backends.to_string();
         let (target, method) = (auth.target.text(), auth.method.as_deref().unwrap_or_default());
         let copied = auth.copied.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(",");
-        let texts = [&host, &*rule, &service, &auth.host, target, method, &copied].map(str::as_bytes);
+        let sets = if auth.sets.is_empty() { String::new() } else { format!("{:?}", auth.sets) };
+        let texts = [&host, &*rule, &service, &auth.host, target, method, &copied, &sets].map(str::as_bytes);
         Ok(AuthKey::of(texts.into_iter().chain([&value[..]])))
     }
 
@@ -266,8 +267,17 @@ impl<'a> Exchange<'a> {
             cookies.extend_from_slice(cookie);
         }
         match answer {
-            AuthAnswer::Allowed if !auth.copied.is_empty() => {
+            AuthAnswer::Allowed if !(auth.copied.is_empty() && auth.sets.is_empty()) => {
                 let mut given = AuthGiven::default();
+                let all = |name: &str| {
+                    let lines = fields.lines().filter(move |line| line.is(name.as_bytes()));
+                    lines.map(|line| line.value).collect::<Vec<_>>().into_iter()
+                };
+                for variable in &auth.sets {
+                    let mut value = Vec::new();
+                    variable.append(self.endpoint.status(), all, &mut value);
+                    given.variables.push(value);
+                }
                 for (place, name) in auth.copied.iter().enumerate() {
                     let lines = fields.lines().filter(|line| line.is(name.as_str().as_bytes()));
                     given.push(auth, place, lines.map(|line| line.value));

@@ -18,7 +18,7 @@ pub use doc::configmap_markdown;
 use crate::annotation::Rules;
 use crate::diagnostic::{Diagnostic, Reason, Severity, bounded};
 use crate::limit;
-use crate::snippet::{self, HttpSnippet, LocationSnippet, MainSnippet, ServerSnippet};
+use crate::snippet::{self, GlobalAuthSnippet, HttpSnippet, LocationSnippet, MainSnippet, ServerSnippet};
 use crate::value::{
     AccessList, AuthCacheDuration, AuthMethod, AuthRedirect, BlockedValues, BrotliLevel, CommaList, CookieRewrite,
     ErrorStatus, FieldCount, GlobalAuthUrl, GoDuration, GzipLevel, HashKey, HeaderBuffers, HeaderName, HeaderNames,
@@ -259,6 +259,9 @@ configmap! {
             same if has_no_variables;
         /// See the annotation auth-always-set-cookie.
         "global-auth-always-set-cookie" => global_auth_always_set_cookie: bool = "false";
+        /// See the annotation auth-snippet.
+        "global-auth-snippet" => global_auth_snippet: GlobalAuthSnippet = "", [Differs(SNIPPET)], same if is_read,
+            else GlobalAuthSnippet::Unreadable, "paths that global-auth-url would guard answer 503";
         /// See the annotation auth-cache-key.
         "global-auth-cache-key" => global_auth_cache_key: Option<HashKey> = "", [Differs(AUTH_CACHE)], same if KeySpec::is_neutral;
         /// See the annotation auth-cache-duration.
@@ -590,12 +593,6 @@ impl GlobalConfig {
                 continue;
             };
             match spec.verdict {
-                Differs(text) if spec.syntax.is_empty() => {
-                    if !spec.is_neutral(value) {
-                        let message = format!("has no effect: {text}");
-                        report(Severity::Warning, Reason::IneffectiveConfiguration, key, value, message);
-                    }
-                }
                 Verdict::Same | Differs(_) => {
                     if let Some(left_out) = config.set(key, value) {
                         for entry in left_out.iter().take(limit::UNKNOWN_NAMES) {
@@ -612,6 +609,7 @@ impl GlobalConfig {
                     if let Some(fault) = snippet::fault(key, value) {
                         let closes = snippet::may_restrict(value) && config.close(key, value);
                         let then = match closes {
+                            _ if !spec.closed.is_empty() => spec.closed,
                             true => "it may restrict access, so all paths of Ingresses answer 503",
                             false => "nothing of it is in force",
                         };

@@ -11,6 +11,7 @@ use crate::annotation::ExternalAuthentication;
 use crate::configmap::GlobalConfig;
 use crate::options::Options;
 use crate::resource::backend::{BackendKey, BackendPort, Layer};
+use crate::snippet::GlobalAuthSnippet;
 use crate::value::{AuthCacheDuration, AuthUrl, CopiedFields, GlobalAuthUrl, Value};
 
 /// The host of the service for requests to a host; `None` if the URL has `$host` and the host has more than one name.
@@ -88,6 +89,7 @@ pub(super) fn filter(
         fields: annotations.snippet.as_ref().map(|snippet| snippet.0.clone()).unwrap_or_default(),
         sign_in: annotations.sign_in.as_ref().map(|url| url.with_redirect(param)),
         copied: copied.collect(),
+        sets: Vec::new(),
         cache,
         always_set_cookie: annotations.always_set_cookie == Some(true),
     })))
@@ -117,6 +119,10 @@ pub(super) fn global(config: &GlobalConfig) -> ExternalAuthentication {
         redirect_param: config.global_auth_signin_redirect_param.clone(),
         response_headers: (!names.is_empty()).then(|| CopiedFields(names.clone())),
         request_redirect: config.global_auth_request_redirect.clone(),
+        snippet: match &config.global_auth_snippet {
+            GlobalAuthSnippet::Fields(snippet) => Some(snippet.clone()),
+            GlobalAuthSnippet::Unset | GlobalAuthSnippet::Unreadable => None,
+        },
         always_set_cookie: Some(config.global_auth_always_set_cookie),
         cache_key: config.global_auth_cache_key.clone(),
         cache_duration: config.global_auth_cache_duration.clone(),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use fairway_model::{
     Action, BackendName, Backends, Canary, Filter, Forward, HostCiphers, HostPattern, InvalidPathMatch,
-    Location as RedirectLocation, Origin, Passthrough, PathMatch, PathRegex, Redirect, Respond, Route,
+    Location as RedirectLocation, Origin, Passthrough, PathMatch, PathRegex, Redirect, Refusal, Respond, Route,
 };
 
 use super::backend_tls::TlsPolicy;
@@ -124,6 +124,8 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     merging.faults(&commons);
     merging.header_faults();
     merging.app_root(&locations, &commons);
+    // Before all patterns of Ingresses, as in ingress-nginx's configuration.
+    merging.snippet_locations(&scope);
     if regex {
         merging.regex_mode(&locations);
         merging.patterns(&locations, &commons);
@@ -516,6 +518,25 @@ impl<'a> Merging<'a> {
         let action = Action::Redirect(Redirect::new(302, location));
         let filters = block(self.input.config).into_iter().collect();
         self.routes.push(Route { filters, ..Route::new(part.origin.section(section), path, action) });
+    }
+
+    /// The `location` blocks of snippets. What their directives don't answer is 404.
+    fn snippet_locations(&mut self, scope: &HostScope<'_>) {
+        let Some(levels) = &scope.snippets else { return };
+        let own = self.input.parts.iter().find(|part| part.annotations.snippets.server.is_some());
+        let origin =
+            own.map_or_else(|| Origin::built_in("server-snippet"), |part| part.origin.section("server-snippet"));
+        for (path, filters) in levels.locations() {
+            let mut gate = vec![Filter::StrictTransportSecurity];
+            gate.extend(block(self.input.config));
+            match scope.denied.clone().map_or(filters, Err) {
+                Ok(filters) => gate.extend(filters),
+                Err(reason) => gate.push(Filter::Refuse(Refusal { reason })),
+            }
+            let action = Action::Respond(Respond::not_found());
+            let rule = path.text().into();
+            self.routes.push(Route { rule, filters: gate, ..Route::new(origin.clone(), path.clone(), action) });
+        }
     }
 
     /// The health check of cloud load balancers, unless a user has defined the path.

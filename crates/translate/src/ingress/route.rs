@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use fairway_model::{
     AccessList, Action, BackendName, Backends, Bandwidth, BasicAuth, Body, ByteLimit, ClientLimits, Cors, ErrorPages,
-    FieldBlock, Filter, Forward, ForwardPolicy, HostPattern, HttpsRedirect, Location, Mirror, Origins, PathMatch,
-    Redirect, RedirectBase, Refusal, Replacement, RequestBuffering, RequestRate, Respond, ResponseRewrites, Retry,
-    RetryOn, Rewrite, Route, Template, UpstreamProtocol, UpstreamTls,
+    ExternalAuth, FieldBlock, Filter, Forward, ForwardPolicy, HostPattern, HttpsRedirect, Location, Mirror, Origins,
+    PathMatch, Redirect, RedirectBase, Refusal, Replacement, RequestBuffering, RequestRate, Respond, ResponseRewrites,
+    Retry, RetryOn, Rewrite, Route, Template, UpstreamProtocol, UpstreamTls,
 };
 
 use super::backend_tls::TlsPolicy;
@@ -23,7 +23,7 @@ use crate::limit;
 use crate::options::Options;
 use crate::resource::Owner;
 use crate::resource::backend::BackendKey;
-use crate::snippet::{Effect, HostLevels};
+use crate::snippet::{Effect, GlobalAuthSnippet, HostLevels};
 use crate::value::{
     self, BackendProtocol, ConnectionHeader, GlobalAuthUrl, RedirectUrl, RetryCondition, RewriteTarget, Satisfy, Switch,
 };
@@ -266,6 +266,7 @@ impl<'a> Common<'a> {
             redirect: from.zip(to).map(|(from, to)| Replacement { from: from.into(), to: to.into() }),
             cookie_domain: own.cookie_domain.as_ref().unwrap_or(&config.proxy_cookie_domain).replacement(),
             cookie_path: own.cookie_path.as_ref().unwrap_or(&config.proxy_cookie_path).replacement(),
+            cookie_flags: self.effect.iter().flat_map(|effect| effect.level.cookie_flags()).cloned().collect(),
         };
         (!rewrites.is_empty()).then(|| Filter::RewriteResponse(rewrites.into()))
     }
@@ -419,6 +420,13 @@ impl<'a> Common<'a> {
         let exempt = starts_with_any(rule, &self.scope.config.no_auth_locations.0);
         let global = || self.global.as_ref()?.as_ref().ok();
         let authentication = self.authentication.as_ref().or_else(global).cloned().filter(|_| !exempt);
+        let sets = self.effect.as_ref().map_or(&[][..], |effect| effect.level.auth_sets());
+        let authentication = authentication.map(|filter| match filter {
+            Filter::ExternalAuth(auth) if !sets.is_empty() => {
+                Filter::ExternalAuth(Box::new(ExternalAuth { sets: sets.to_vec(), ..*auth }))
+            }
+            filter => filter,
+        });
         let password = self.password.clone().filter(|_| !exempt);
         let authenticates = authentication.is_some() || password.is_some();
         let level = self.effect.as_ref().map(|effect| &effect.level);
@@ -523,6 +531,9 @@ fn global_filter(
     match &config.global_auth_url {
         GlobalAuthUrl::Unset => None,
         GlobalAuthUrl::Unreadable => Some(Err(told("it can't be read"))),
+        GlobalAuthUrl::Url(_) if config.global_auth_snippet == GlobalAuthSnippet::Unreadable => {
+            Some(Err(told("global-auth-snippet can't be read")))
+        }
         GlobalAuthUrl::Url(url) => {
             let tls = external_auth::tls(url, pattern);
             let policy = policies.of(&IngressAnnotations::default(), config, UpstreamProtocol::Http1, tls);

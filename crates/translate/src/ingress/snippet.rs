@@ -182,5 +182,25 @@ impl Value for AuthSnippet {
     }
 }
 
+/// The same for the service of `global-auth-url`.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+pub enum GlobalAuthSnippet {
+    /// There is none.
+    #[default]
+    Unset,
+    /// It can't be read, so that what the service would guard is denied.
+    Unreadable,
+    /// The fields.
+    Fields(AuthSnippet),
+}
+
+impl Value for GlobalAuthSnippet {
+    const SYNTAX: &'static str = AuthSnippet::SYNTAX;
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.trim().is_empty() { Some(Self::Unset) } else { AuthSnippet::parse(text).map(Self::Fields) }
+    }
+}
+
 #[cfg(test)]
 mod tests;

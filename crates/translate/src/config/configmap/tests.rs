@@ -138,8 +138,7 @@ fn verdicts_become_diagnostics() {
         |data: &[(&str, &str)]| read(data).1.iter().map(|found| (found.severity, found.reason)).collect::<Vec<_>>();
     assert_eq!(reasons(&[("main-snippet", "x")]), [(Severity::Error, Reason::RefusedConfiguration)]);
     assert_eq!(reasons(&[("enable-syslog", "true")]), []);
-    assert_eq!(reasons(&[("enable-auth-access-log", "true")]), [(Severity::Warning, Reason::IneffectiveConfiguration)]);
-    assert_eq!(reasons(&[("enable-auth-access-log", "false"), ("ssl-early-data", "")]), []);
+    assert_eq!(reasons(&[("enable-auth-access-log", "true")]), [(Severity::Info, Reason::IneffectiveConfiguration)]);
     assert_eq!(reasons(&[("reuse-port", "true")]), [(Severity::Info, Reason::IneffectiveConfiguration)]);
 }
 

@@ -1,7 +1,7 @@
 //! The rest of ingress-nginx's keys: not built yet, refused for good, or without effect.
 
 use super::KeySpec;
-use crate::verdict::Verdict::{self, Differs, Harmless, NotYet, Refused};
+use crate::verdict::Verdict::{self, Harmless, NotYet, Refused};
 
 const SNIPPET: Verdict = Refused {
     reason: "there is no nginx here that could run it",
@@ -35,7 +35,7 @@ macro_rules! unbuilt {
             doc: concat!($($doc),+),
             verdict: $verdict,
             restricts: [$(stringify!($restricts),)? ""][0].len() > 0,
-            is_same: KeySpec::is_neutral,
+            is_same: KeySpec::never,
             closed: "",
             neutral: &[$($($neutral),+)?],
         },)+];
@@ -62,7 +62,7 @@ unbuilt! {
     /// Writes files asynchronously.
     "enable-aio-write" = "true": NGINX_ONLY;
     /// Logs requests to the authentication service.
-    "enable-auth-access-log" = "false": Differs("the access log has one line for each request of a client; the log of the authentication service has the same X-Request-ID");
+    "enable-auth-access-log" = "false": Harmless("the access log has one line for each request of a client; the log of the authentication service has the same X-Request-ID");
     /// Runs ModSecurity everywhere.
     "enable-modsecurity" = "false": WAF;
     /// Accepts several connections at a time.
@@ -81,8 +81,6 @@ unbuilt! {
     "forwarded-for-proxy-protocol-header" = "X-Forwarded-For-Proxy-Protocol": Harmless("ingress-nginx uses it to pass the address from one of its stages to the next; Fairway has no such stages");
     /// How often geographic databases are reloaded.
     "geoip2-autoreload-in-minutes" = "0": GEO;
-    /// Raw nginx text for global authentication.
-    "global-auth-snippet" = "": SNIPPET;
     /// Buffer for gRPC responses.
     "grpc-buffer-size-kb" = "0": BUFFERS;
     /// Access log file for HTTP.
@@ -95,7 +93,7 @@ unbuilt! {
     /// Obsolete.
     "http2-max-requests" = "0": Harmless("obsolete in nginx; keep-alive-requests took its place");
     /// The variable by which limits are counted.
-    "limit-conn-zone-variable" = "$binary_remote_addr": Differs("limits are counted by the address of the client; use-forwarded-headers or enable-real-ip find it where another proxy hides it"); neutral "$remote_addr";
+    "limit-conn-zone-variable" = "$binary_remote_addr": Harmless("limits are counted by the address of the client; use-forwarded-headers or enable-real-ip find it where another proxy hides it");
     /// Raw nginx text.
     /// Memory of Lua.
     "lua-shared-dicts" = "": Harmless("there is no Lua here");
@@ -141,7 +139,7 @@ unbuilt! {
     /// Hash tuning.
     "proxy-headers-hash-max-size" = "512": NGINX_ONLY;
     /// HTTP version to backends.
-    "proxy-http-version" = "1.1": Differs("requests are HTTP/1.1, which servers of HTTP/1.0 answer as well; connection-proxy-header: close keeps no connection");
+    "proxy-http-version" = "1.1": Harmless("requests are HTTP/1.1, which servers of HTTP/1.0 answer as well; connection-proxy-header: close keeps no connection");
     /// Disk space for a response.
     "proxy-max-temp-file-size" = "1024m": Harmless("there are no temporary files: what exceeds the buffers of proxy-buffering waits with the endpoint");
     /// Uses one listening socket per worker.
@@ -156,7 +154,7 @@ unbuilt! {
     /// Diffie-Hellman parameters.
     "ssl-dh-param" = "": Harmless("key exchange is by elliptic curves only");
     /// Early data.
-    "ssl-early-data" = "false": Differs("early data is not accepted, since whoever records it can send it again: clients send the same data after the handshake");
+    "ssl-early-data" = "false": Harmless("early data is not accepted, since whoever records it can send it again: clients send the same data after the handshake");
     /// Size of the session cache.
     "ssl-session-cache-size" = "10m": Harmless("20480 sessions are remembered, whatever their size; the client of an older one makes a full handshake");
     /// Access log file for TCP and UDP.

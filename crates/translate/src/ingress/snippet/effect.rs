@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fairway_model::{Filter, Snippet};
+use fairway_model::{Filter, PathMatch, Snippet};
 
 use super::{Level, LocationSnippet, ServerSnippet};
 use crate::configmap::GlobalConfig;
@@ -41,6 +41,22 @@ impl HostLevels {
         let server = server.within(&http);
         let steps = server.snippet(true, http.maps()).map(Arc::new);
         Some(Self { http, server, location: config.location_snippet.level.clone(), steps })
+    }
+
+    /// The paths that `location` blocks take: how they are matched, and what is in force there or why they must be denied.
+    pub(crate) fn locations(&self) -> impl Iterator<Item = (&PathMatch, Result<Vec<Filter>, Box<str>>)> {
+        let outer = self.server.for_locations();
+        self.server.locations.iter().map(move |(path, own)| {
+            let level = own.within(&outer);
+            if let Some(name) = level.undeclared(&[&self.http, &self.server]) {
+                let why = format!("location {}: no snippet in force sets the variable ${name}", path.text());
+                return (path, Err(why.into()));
+            }
+            let mut filters: Vec<Filter> = self.steps.iter().cloned().map(Filter::Snippet).collect();
+            filters.extend(level.snippet(false, self.http.maps()).map(|snippet| Filter::Snippet(Arc::new(snippet))));
+            filters.extend(level.access(None, false).map(|rules| Filter::AccessRules(Box::new(rules))));
+            (path, Ok(filters))
+        })
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessRules, Body, ByteLimit, Change, FieldEdit, ForwardPolicy, MapKey, MethodRules, NetworkSet, Respond,
-    ResponseEdit, Snippet, SnippetEdits, SnippetIf, SnippetStep, SnippetTest, Substitution, Template, UpstreamTls,
-    VariableMap,
+    AccessRules, AuthVariable, Body, ByteLimit, Change, CookieFlags, FieldEdit, ForwardPolicy, MapKey, MethodRules,
+    NetworkSet, PathMatch, Respond, ResponseEdit, Snippet, SnippetEdits, SnippetIf, SnippetStep, SnippetTest,
+    Substitution, Template, UpstreamTls, VariableMap,
 };
 
 /// One level: what a snippet says at its top, or in a block of `if`.
@@ -52,6 +52,12 @@ pub(crate) struct Level {
     pub(super) real_ip: Option<Box<str>>,
     /// `map` and `geo`.
     pub(super) maps: Vec<VariableMap>,
+    /// `auth_request_set`.
+    pub(super) auth_sets: Vec<AuthVariable>,
+    /// `proxy_cookie_flags`.
+    pub(super) cookie_flags: Option<Vec<CookieFlags>>,
+    /// `location` blocks of a server.
+    pub(super) locations: Vec<(PathMatch, Box<Self>)>,
     /// Variables that it sets.
     pub(super) declares: BTreeSet<String>,
     /// Variables that it uses and that no text but another snippet can declare.
@@ -88,6 +94,8 @@ impl Level {
         all.rules.extend_from_slice(&other.rules);
         all.substitutes.extend_from_slice(&other.substitutes);
         all.maps.extend_from_slice(&other.maps);
+        all.auth_sets.extend_from_slice(&other.auth_sets);
+        all.locations.extend_from_slice(&other.locations);
         all.declares.extend(other.declares.iter().cloned());
         all.needs.extend(other.needs.iter().cloned());
         all.refused |= other.refused;
@@ -112,6 +120,9 @@ impl Level {
         if all.rules.is_empty() {
             all.rules.clone_from(&outer.rules);
         }
+        if all.auth_sets.is_empty() {
+            all.auth_sets.clone_from(&outer.auth_sets);
+        }
         if all.substitutes.is_empty() {
             all.substitutes.clone_from(&outer.substitutes);
         }
@@ -132,12 +143,12 @@ impl Level {
             };
         }
         inherit!(expires except substitute_once substitute_types substitute_last_modified uncompressed access_log satisfy_any
-            default_type tls_name tls_sni connect_timeout read_timeout send_timeout max_body real_ip);
+            default_type cookie_flags tls_name tls_sni connect_timeout read_timeout send_timeout max_body real_ip);
     }
 
     /// The level of a host for its locations: in ingress-nginx each location sets request fields itself, so that it inherits none.
     pub(crate) fn for_locations(&self) -> Self {
-        Self { set_request: Vec::new(), steps: Vec::new(), ..self.clone() }
+        Self { set_request: Vec::new(), steps: Vec::new(), locations: Vec::new(), ..self.clone() }
     }
 
     /// The names that no other level in force declares.
@@ -278,6 +289,16 @@ impl Level {
         }
     }
 
+    /// The variables that the answer of an authentication service sets.
+    pub(crate) fn auth_sets(&self) -> &[AuthVariable] {
+        &self.auth_sets
+    }
+
+    /// What becomes of the attributes of backends' cookies.
+    pub(crate) fn cookie_flags(&self) -> &[CookieFlags] {
+        self.cookie_flags.as_deref().unwrap_or_default()
+    }
+
     pub(crate) fn maps(&self) -> &[VariableMap] {
         &self.maps
     }
@@ -297,7 +318,7 @@ impl Level {
     /// Whether it may keep a request from the backend: by rules about addresses, or by steps that do more than set variables.
     pub(crate) fn may_refuse(&self) -> bool {
         let acts = |step: &LevelStep| !matches!(step, LevelStep::Plain(SnippetStep::Set(..) | SnippetStep::Map(_)));
-        !self.rules.is_empty() || self.except.is_some() || self.steps.iter().any(acts)
+        !self.rules.is_empty() || self.except.is_some() || !self.locations.is_empty() || self.steps.iter().any(acts)
     }
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use fairway_model::decision::is_early;
 use fairway_model::{
-    AfterChange, ByteLimit, Change, ConfiguredName, FieldEdit, MapKey, MethodRules, NetworkSet, PathChange, Respond,
-    ResponseEdit, SearchRegex, Segment, SnippetStep, SnippetTest, Template, Variable, VariableMap,
+    AfterChange, AuthPart, AuthVariable, ByteLimit, Change, ConfiguredName, CookieFlags, Cookies, FieldEdit, MapKey,
+    MethodRules, NetworkSet, PathChange, PathMatch, Respond, ResponseEdit, SearchRegex, Segment, SnippetStep,
+    SnippetTest, Template, Variable, VariableMap,
 };
 
 use super::Fault;
@@ -40,7 +41,7 @@ impl Context {
             "server-snippet" => Self::Server,
             "http-snippet" => Self::Http,
             "main-snippet" => Self::Main,
-            "auth-snippet" => Self::Auth,
+            "auth-snippet" | "global-auth-snippet" => Self::Auth,
             _ => return None,
         })
     }
@@ -72,6 +73,7 @@ const DIRECTIVES: &[(&str, u8, usize, usize)] = &[
     ("access_log", H | S | L | LI, 1, 1),
     ("add_header", H | S | L | LI, 2, 3),
     ("allow", H | S | L | LE, 1, 1),
+    ("auth_request_set", H | S | L, 2, 2),
     ("break", S | L | SI | LI, 0, 0),
     ("client_max_body_size", H | S | L, 1, 1),
     ("default_type", H | S | L, 1, 1),
@@ -81,12 +83,14 @@ const DIRECTIVES: &[(&str, u8, usize, usize)] = &[
     ("gzip", H | S | L | LI, 1, 1),
     ("if", S | L, 1, 16),
     ("limit_except", L, 1, 16),
+    ("location", S, 1, 2),
     ("map", H, 2, 2),
     ("more_clear_headers", H | S | L | LI, 1, 64),
     ("more_clear_input_headers", H | S | L | LI, 1, 64),
     ("more_set_headers", H | S | L | LI, 1, 64),
     ("more_set_input_headers", H | S | L | LI, 1, 64),
     ("proxy_connect_timeout", H | S | L, 1, 1),
+    ("proxy_cookie_flags", H | S | L, 1, 4),
     ("proxy_hide_header", H | S | L, 1, 1),
     ("proxy_pass_header", H | S | L, 1, 1),
     ("proxy_read_timeout", H | S | L, 1, 1),
@@ -256,7 +260,7 @@ impl One<'_> {
         if !(fewest..=most).contains(&count) {
             return Err(self.fault(format!("expected {fewest} to {most} arguments, not {count}")));
         }
-        if matches!(name, "if" | "limit_except" | "map" | "geo") != self.directive.block.is_some() {
+        if matches!(name, "if" | "limit_except" | "map" | "geo" | "location") != self.directive.block.is_some() {
             return Err(self.fault(if self.directive.block.is_some() {
                 "expected no block"
             } else {
@@ -305,13 +309,16 @@ impl One<'_> {
             "geo" => self.geo(),
             "allow" | "deny" => self.access(&first),
             "limit_except" => self.limit_except(),
+            "location" => self.location(),
+            "auth_request_set" => self.auth_set(),
+            "proxy_cookie_flags" => self.cookie_flags(),
             "sub_filter" => self.substitute(),
             "sub_filter_once" => {
                 let on = self.switch(&first)?;
                 self.told(if on {
-                    "of each text only the first is replaced"
+                    "only the first occurrence of each text is replaced"
                 } else {
-                    "each text is replaced everywhere"
+                    "all occurrences of each text are replaced"
                 });
                 self.level.substitute_once = Some(on);
                 Ok(())
@@ -467,6 +474,9 @@ impl One<'_> {
                     self.expected(known.then_some(()), &format!("a pattern before it with a group for ${name}"))?;
                 }
                 Variable::Unknown(name) if self.reader.declares.contains(&**name) => {}
+                // Only `auth_request_set` has use for it, and says so of any other name.
+                Variable::Unknown(name)
+                    if name.starts_with("upstream_cookie_") && self.directive.name == "auth_request_set" => {}
                 Variable::Unknown(name) if has_no_value(name) => {
                     return Err(self.fault(format!("the variable ${name} of nginx has no value here")));
                 }
@@ -879,6 +889,123 @@ impl One<'_> {
         let block = self.directive.block.as_deref().unwrap_or_default();
         let inner = self.reader.level(block, Context::LimitExcept)?;
         self.level.except = Some(MethodRules { methods, rules: inner.rules });
+        Ok(())
+    }
+
+    /// A `location` of a server. Nothing but its directives is there: what they don't answer is 404, as for a file that nginx lacks.
+    fn location(&mut self) -> Result<(), Fault> {
+        let [first, second] = [self.argument(0).to_owned(), self.argument(1).to_owned()];
+        let (kind, text) = if second.is_empty() { ("", &*first) } else { (&*first, &*second) };
+        // nginx takes the sign and the path as one word, too.
+        let (kind, text) = match (kind, text.strip_prefix('=')) {
+            ("", Some(path)) if path.starts_with('/') => ("=", path),
+            _ => (kind, text),
+        };
+        let is_path = text.starts_with('/');
+        let ignores_case = kind == "~*";
+        let (path, shown) = match kind {
+            "" | "=" if !is_path => return Err(self.fault("expected a path; named locations are not read")),
+            "=" => (PathMatch::exact(text), format!("requests for exactly {text}:")),
+            "" => (PathMatch::start(text), format!("requests for paths that start with {text}:")),
+            "~" | "~*" => {
+                let case = if ignores_case { "i" } else { "-i" };
+                (
+                    PathMatch::regex(&format!("(?s:.*)(?{case}:{text})")),
+                    format!("requests for paths that match {text}:"),
+                )
+            }
+            _ => return Err(self.fault("expected a path, = and a path, or ~ or ~* and a regex; ^~ is not read")),
+        };
+        let path = path.map_err(|why| self.fault(format!("the path can't be matched: {why}")))?;
+        self.told(shown);
+        let had_groups = self.reader.has_groups;
+        let groups = match &path {
+            PathMatch::Regex(_) => {
+                let pattern = self.pattern(text, ignores_case)?;
+                Some(pattern).filter(|pattern| pattern.group_count() > 0)
+            }
+            _ => None,
+        };
+        let block = self.directive.block.as_deref().unwrap_or_default();
+        let mut inner = self.reader.level(block, Context::Location)?;
+        self.reader.has_groups = had_groups;
+        if let Some(pattern) = groups {
+            // The groups of the path count until another pattern matches.
+            let test = SnippetTest::Matches(Template::parse("$uri"), pattern);
+            inner.steps.insert(0, LevelStep::If(test, Box::default()));
+        }
+        self.level.locations.push((path, Box::new(inner)));
+        Ok(())
+    }
+
+    fn auth_set(&mut self) -> Result<(), Fault> {
+        let [name, value] = [self.argument(0).to_owned(), self.argument(1).to_owned()];
+        let name = self.expected(name.strip_prefix('$').map(str::to_owned), "a variable, with `$`")?;
+        let mut parts = Vec::new();
+        for segment in self.template(&value, false)?.segments() {
+            parts.push(match segment {
+                Segment::Literal(text) => AuthPart::Text((&**text).into()),
+                Segment::Variable(Variable::UpstreamField(field)) => {
+                    AuthPart::Field(self.name(&field.replace('_', "-"))?)
+                }
+                Segment::Variable(Variable::UpstreamStatus) => AuthPart::Status,
+                Segment::Variable(Variable::Unknown(name)) if name.starts_with("upstream_cookie_") => {
+                    AuthPart::Cookie(name["upstream_cookie_".len()..].into())
+                }
+                Segment::Variable(_) => {
+                    let message = "expected $upstream_http_... with the name of a field of the authentication's answer, \
+                        $upstream_cookie_... or $upstream_status";
+                    return Err(self.fault(message));
+                }
+            });
+        }
+        let name = self.variable(&name)?;
+        self.told(format!("the variable ${name} is {value} of the authentication's answer"));
+        self.level.auth_sets.retain(|own| own.name != name);
+        self.level.auth_sets.push(AuthVariable { name, parts });
+        Ok(())
+    }
+
+    fn cookie_flags(&mut self) -> Result<(), Fault> {
+        let arguments = self.directive.arguments.clone();
+        let Some((cookies, flags)) = arguments.split_first() else { return Err(self.fault("expected a cookie")) };
+        if cookies == "off" && flags.is_empty() {
+            self.told("the attributes of the backend's cookies stay");
+            self.level.cookie_flags = Some(Vec::new());
+            return Ok(());
+        }
+        self.literal(cookies)?;
+        let mut own = CookieFlags {
+            cookies: match cookies.strip_prefix('~') {
+                Some("") => Cookies::All,
+                Some(pattern) => {
+                    let pattern = format!("(?i){pattern}").parse::<SearchRegex>().ok();
+                    Cookies::Matching(self.expected(pattern, "a regex that runs in linear time after ~")?)
+                }
+                None => Cookies::Named((&**cookies).into()),
+            },
+            ..CookieFlags::default()
+        };
+        for flag in flags {
+            let flag = flag.to_ascii_lowercase();
+            match &*flag {
+                "secure" => own.secure = Some(true),
+                "nosecure" => own.secure = Some(false),
+                "httponly" => own.http_only = Some(true),
+                "nohttponly" => own.http_only = Some(false),
+                "samesite=strict" => own.same_site = Some("Strict".into()),
+                "samesite=lax" => own.same_site = Some("Lax".into()),
+                "samesite=none" => own.same_site = Some("None".into()),
+                "nosamesite" => own.same_site = Some("".into()),
+                _ => {
+                    return Err(self.fault(
+                        "expected secure, httponly, samesite=strict, =lax or =none, or one of them with no in front",
+                    ));
+                }
+            }
+        }
+        self.told(format!("the backend's cookies {cookies} have the attributes {}", flags.join(", ")));
+        self.level.cookie_flags.get_or_insert_default().push(own);
         Ok(())
     }
 
