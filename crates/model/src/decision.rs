@@ -22,7 +22,7 @@ use crate::{
     Action, AuthAnswer, AuthGiven, Backend, BackendName, Backends, BasicAuth, CanaryChoice, ClientAuth, ClientIdentity,
     ClientLimits, Cors, ErrorPages, ErrorResponse, Excess, ExternalAuth, FieldEdit, FieldRules, Fields, Filter,
     Forward, Host, Mirror, Protocol, Refusal, RequestView, Respond, ResponseRewrites, Route, Scheme, Snapshot,
-    SnippetEdits, TableName, Target, TooLong, UpstreamProtocol, UpstreamTls, canonical_host,
+    SnippetEdits, TableName, Target, TooLong, TraceContext, UpstreamProtocol, UpstreamTls, canonical_host,
 };
 
 pub use self::message::{Expand, RequestEdits, ResponseEdits};
@@ -110,6 +110,8 @@ pub struct Scratch {
     pub given: Option<Box<AuthGiven>>,
     /// Variables that snippets have set; boxed because most requests have none.
     pub variables: Option<Box<Variables>>,
+    /// The place of the request in a trace; boxed because most requests have none.
+    pub trace: Option<Box<TraceContext>>,
     /// The query in place of the received one, after a snippet has changed it.
     pub query: Option<Box<[u8]>>,
     path: path::PathScratch,
@@ -353,6 +355,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
         }
     };
     let Some(mut route) = plan.route else { return plan };
+    begin_trace(route, snapshot, received, facts, scratch);
     while let Some(filter) = route.filters.get(plan.passed) {
         let ended = match filter {
             Filter::Snippet(snippet) => {
@@ -363,6 +366,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
                     Outcome::Choose => match choose_again(received, scratch, &mut plan) {
                         Ok(Some(chosen)) => {
                             route = chosen;
+                            begin_trace(route, snapshot, received, facts, scratch);
                             continue;
                         }
                         Ok(None) => Some(Step::Respond(&NOT_FOUND)),
@@ -612,6 +616,21 @@ impl<'s> Plan<'s> {
     }
 }
 
+/// Gives the request its place in a trace, if its route is traced and it has none yet.
+fn begin_trace<'a, F: Fields<'a>>(
+    route: &Route,
+    snapshot: &Snapshot,
+    received: &Received<'a, F>,
+    facts: &mut impl Facts,
+    scratch: &mut Scratch,
+) {
+    if let (Some(rule), None) = (&route.tracing, &scratch.trace) {
+        let tracing = &snapshot.settings().tracing;
+        let context = TraceContext::begin(rule, tracing, received.head.fields, || facts.random());
+        scratch.trace = Some(Box::new(context));
+    }
+}
+
 /// Sets the variables that come from the answer of an authentication service.
 fn set_variables(plan: &Plan<'_>, scratch: &mut Scratch) {
     let (Some(auth), Some(given)) = (plan.allowed_by, &mut scratch.given) else { return };
@@ -637,6 +656,7 @@ fn find<'s, 'a, F: Fields<'a>>(
     scratch.identity = None;
     scratch.given = None;
     scratch.variables = None;
+    scratch.trace = None;
     scratch.query = None;
     scratch.matched.clear();
     scratch.target.clear();

@@ -67,6 +67,7 @@ mod snippet;
 mod stream;
 mod template;
 mod tls;
+mod trace;
 mod upstream_tls;
 
 pub use backend::{
@@ -120,4 +121,5 @@ pub use stream::{
 };
 pub use template::{Segment, Template, Variable};
 pub use tls::{HostCiphers, KeyGroup, TicketKey, TlsCipher, TlsSettings};
+pub use trace::{Collector, Sampler, TraceContext, TraceRule, Tracing, hex};
 pub use upstream_tls::{Authority, TlsVersions, Trust, UpstreamTls};

@@ -13,7 +13,7 @@ use crate::capture::with_groups;
 use crate::path::{InvalidPath, canonicalize_configured};
 use crate::{
     BackendName, Canary, CaptureTemplate, Conditions, ConfiguredName, Fields, Filter, ForwardPolicy, Hostname, Origin,
-    PathReplacement, RequestView, Scheme, TooLong,
+    PathReplacement, RequestView, Scheme, TooLong, TraceRule,
 };
 
 /// One path of an Ingress rule, or a route derived from it (the answer for a missing slash, the implicit `/` of a
@@ -36,13 +36,16 @@ pub struct Route {
     pub action: Action,
     /// Whether requests are written to the access log.
     pub access_log: bool,
+    /// How requests are traced, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<Arc<TraceRule>>,
 }
 
 impl Route {
     /// A logged route without filters, whose rule is the text of its match.
     pub fn new(origin: Origin, path: PathMatch, action: Action) -> Self {
         let rule = path.text().into();
-        Self { origin, rule, path, conditions: None, filters: Vec::new(), action, access_log: true }
+        Self { origin, rule, path, conditions: None, filters: Vec::new(), action, access_log: true, tracing: None }
     }
 
     /// Whether a request meets the conditions other than the path.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CertificateName, Compression, FieldEdit, NetworkSet, StreamSettings, Template, TlsSettings};
+use crate::{CertificateName, Compression, FieldEdit, NetworkSet, StreamSettings, Template, TlsSettings, Tracing};
 
 /// Settings for the whole proxy; a single resource that always exists.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -65,6 +65,9 @@ pub struct Settings {
     /// Simultaneous connections per client in the whole process; `None` for no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections_per_client: Option<NonZeroU32>,
+    /// Wrong passwords of one client in a minute, after which it has no further try; `None` for no limit.
+    #[serde(default = "usual_wrong_passwords", skip_serializing_if = "are_usual_wrong_passwords")]
+    pub wrong_passwords: Option<NonZeroU32>,
     /// Compression of responses.
     #[serde(default, skip_serializing_if = "Compression::is_off")]
     pub compression: Compression,
@@ -75,6 +78,9 @@ pub struct Settings {
     pub tls: TlsSettings,
     /// The access log.
     pub access_log: AccessLog,
+    /// How requests are traced on routes that ask for it.
+    #[serde(default, skip_serializing_if = "is_usual_tracing")]
+    pub tracing: Tracing,
     /// TCP and UDP services.
     pub streams: StreamSettings,
     /// How long connections may continue after the proxy receives the signal to stop (`worker-shutdown-timeout`).
@@ -113,10 +119,12 @@ impl Default for Settings {
             body_rate: 100,
             worker_connections: usual_connections(),
             connections_per_client: None,
+            wrong_passwords: usual_wrong_passwords(),
             compression: Compression::default(),
             head_buffers: HeadBuffers::default(),
             tls: TlsSettings::default(),
             access_log: AccessLog::default(),
+            tracing: Tracing::default(),
             streams: StreamSettings::default(),
             shutdown_timeout: Duration::from_secs(240),
             replicas: NonZeroU32::MIN,
@@ -132,6 +140,18 @@ const fn usual_connections() -> Option<NonZeroU32> {
 
 fn are_usual_connections(count: &Option<NonZeroU32>) -> bool {
     *count == usual_connections()
+}
+
+const fn usual_wrong_passwords() -> Option<NonZeroU32> {
+    NonZeroU32::new(60)
+}
+
+fn are_usual_wrong_passwords(count: &Option<NonZeroU32>) -> bool {
+    *count == usual_wrong_passwords()
+}
+
+fn is_usual_tracing(tracing: &Tracing) -> bool {
+    *tracing == Tracing::default()
 }
 
 const fn one() -> NonZeroU32 {

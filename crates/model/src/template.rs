@@ -262,6 +262,10 @@ variables! {
     ProxyHost = "proxy_host", "Name of the upstream.";
     ProxyAddXForwardedFor = "proxy_add_x_forwarded_for", "X-Forwarded-For with the client address appended.";
     ForwardedPort = "pass_port", "Port told to the backend.";
+    TraceId = "opentelemetry_trace_id", "Id of the trace, in hexadecimal digits.";
+    SpanId = "opentelemetry_span_id", "Id of the span of the request.";
+    TraceSampled = "opentelemetry_sampled", "`1` if the span is recorded, else `0`.";
+    TraceParent = "opentelemetry_context_traceparent", "The trace as the backend gets it, in `traceparent`.";
     GrpcStatus = "grpc_status", "Status of a call of gRPC, from the trailers or the head of the response to a client of HTTP/2.";
     FailureReason = "failure_reason", "Why the request failed, one word such as `connect_refused`; see docs/failure-reasons.md.";
     FailureSide = "failure_side", "Who is at fault: `downstream`, `upstream` or `internal`.";

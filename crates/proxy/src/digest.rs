@@ -1,18 +1,19 @@
-//! Digest authentication (RFC 7616, with MD5 and `qop=auth` as in nginx's module). A nonce is a time and a proof that this process made it, so
-//! none has to be remembered.
+//! Digest authentication (RFC 7616, with MD5 and `qop=auth` as in nginx's module). A nonce is a time, a random number and a proof that
+//! this process made them, so none has to be remembered. The proofs of requests are, as long as their nonces last: a captured request
+//! proves nothing a second time.
 //!
 //! A request takes two hashes of MD5 to check, so it is checked by the worker itself. Anything that isn't understood is wrong.
 
-use std::fmt::Write;
-use std::sync::LazyLock;
+use std::collections::HashSet;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{hmac, rand};
-use fairway_model::{BasicAuth, ConfiguredName, Fields, KnownField};
+use fairway_model::{BasicAuth, ConfiguredName, Fields, KnownField, hex};
 use md5::{Digest, Md5};
 
-use crate::limit::DIGEST_NONCE;
+use crate::limit::{DIGEST_NONCE, DIGEST_PROOFS};
 
 /// The key of the proofs; none if the system has no random numbers, and then no nonce is right.
 static KEY: LazyLock<Option<hmac::Key>> = LazyLock::new(|| {
@@ -20,15 +21,59 @@ static KEY: LazyLock<Option<hmac::Key>> = LazyLock::new(|| {
     rand::fill(&mut secret).ok().map(|()| hmac::Key::new(hmac::HMAC_SHA256, &secret))
 });
 
+/// The proofs of all workers. Its lock is nothing beside the hashes that such a request takes.
+static SEEN: LazyLock<Mutex<Seen>> = LazyLock::new(Mutex::default);
+
+/// Proofs that were right.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Part of all nonces: those of earlier ones are stale.
+    generation: u64,
+    /// When the proofs were last moved.
+    moved: u64,
+    /// Those since then, and those of the time before.
+    proofs: [HashSet<[u8; 16]>; 2],
+}
+
+impl Seen {
+    /// Remembers a proof; `false` if it is known. All proofs that can be right are: when there is no room for more, all nonces become
+    /// stale with them.
+    fn is_new(&mut self, now: u64, proof: [u8; 16]) -> bool {
+        if now.saturating_sub(self.moved) > DIGEST_NONCE.as_secs() {
+            let [current, before] = &mut self.proofs;
+            std::mem::swap(current, before);
+            current.clear();
+            if now.saturating_sub(self.moved) > 2 * DIGEST_NONCE.as_secs() {
+                before.clear();
+            }
+            self.moved = now;
+        }
+        let [current, before] = &mut self.proofs;
+        if current.len() >= DIGEST_PROOFS {
+            self.generation += 1;
+            self.proofs = Default::default();
+            return false;
+        }
+        !before.contains(&proof) && current.insert(proof)
+    }
+}
+
+fn seen() -> MutexGuard<'static, Seen> {
+    SEEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What a request proves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Proof {
     /// That its client knows the password of a user.
     Right,
-    /// The same, but with a nonce that is too old or not ours. The client repeats it with another, and asks nobody.
+    /// The same, but with a nonce that is too old or not ours, or a second time. The client repeats it with another nonce, and asks
+    /// nobody.
     Stale,
-    /// Nothing.
+    /// Nothing, though the request has credentials.
     Wrong,
+    /// Nothing: there are no credentials.
+    Missing,
 }
 
 /// What the request `method` for `target` proves.
@@ -47,7 +92,12 @@ fn check_at<'a>(now: u64, auth: &BasicAuth, fields: impl Fields<'a>, method: &[u
     let hash = known.or_else(|| auth.users.any_hash()).map_or("", |hash| &**hash);
     let proves = verify_slices_are_equal(given.expected(hash, method).as_bytes(), given.response.as_bytes()).is_ok();
     match (proves && known.is_some(), is_fresh(now, &given.nonce)) {
-        (true, true) => Proof::Right,
+        (true, true) => {
+            let mut proof = [0; 16];
+            // Both are 32 hexadecimal digits by now.
+            proof.copy_from_slice(&Md5::digest(&given.response));
+            if seen().is_new(now, proof) { Proof::Right } else { Proof::Stale }
+        }
         (true, false) => Proof::Stale,
         (false, _) => Proof::Wrong,
     }
@@ -55,7 +105,7 @@ fn check_at<'a>(now: u64, auth: &BasicAuth, fields: impl Fields<'a>, method: &[u
 
 /// What a client without a proof is told.
 pub(crate) fn challenge(auth: &BasicAuth, stale: bool) -> Vec<(ConfiguredName, Box<str>)> {
-    let (nonce, stale) = (nonce(now()), if stale { ", stale=true" } else { "" });
+    let (nonce, stale) = (new_nonce(now()), if stale { ", stale=true" } else { "" });
     let value = format!("Digest realm=\"{}\", qop=\"auth\", algorithm=MD5, nonce=\"{nonce}\"{stale}", auth.realm);
     ConfiguredName::try_from("WWW-Authenticate").map(|name| vec![(name, value.into())]).unwrap_or_default()
 }
@@ -109,9 +159,9 @@ impl Given {
 
     /// The response of a client that knows the password with this hash.
     fn expected(&self, hash: &str, method: &[u8]) -> String {
-        let of_request = hex(&Md5::new().chain_update(method).chain_update(b":").chain_update(&self.uri).finalize());
+        let of_request = digits(&Md5::new().chain_update(method).chain_update(b":").chain_update(&self.uri).finalize());
         let text = [hash, &self.nonce, &self.nc, &self.cnonce, &self.qop, &of_request].join(":");
-        hex(&Md5::digest(text))
+        digits(&Md5::digest(text))
     }
 }
 
@@ -131,25 +181,34 @@ fn value(text: &str) -> Option<(String, &str)> {
     }
 }
 
-fn nonce(time: u64) -> String {
-    let proof = KEY.as_ref().map(|key| hmac::sign(key, &time.to_be_bytes()));
-    format!("{time:016x}{}", proof.map_or_else(String::new, |proof| hex(&proof.as_ref()[..16])))
+/// A nonce that no other request gets.
+fn new_nonce(time: u64) -> String {
+    let mut salt = [0; 8];
+    // Without a number nonces of one second are the same, and each serves a client once.
+    let _ = rand::fill(&mut salt);
+    nonce(time, u64::from_be_bytes(salt), seen().generation)
+}
+
+fn nonce(time: u64, salt: u64, generation: u64) -> String {
+    let bytes: Vec<u8> = [time, salt, generation].into_iter().flat_map(u64::to_be_bytes).collect();
+    let proof = KEY.as_ref().map(|key| hmac::sign(key, &bytes));
+    format!("{time:016x}{salt:016x}{}", proof.map_or_else(String::new, |proof| digits(&proof.as_ref()[..16])))
 }
 
 /// Whether a nonce is ours and not too old.
 fn is_fresh(now: u64, given: &str) -> bool {
-    let time = given.get(..16).and_then(|time| u64::from_str_radix(time, 16).ok());
-    time.is_some_and(|time| {
-        let ours = KEY.is_some() && verify_slices_are_equal(nonce(time).as_bytes(), given.as_bytes()).is_ok();
+    let number = |at: std::ops::Range<usize>| u64::from_str_radix(given.get(at)?, 16).ok();
+    number(0..16).zip(number(16..32)).is_some_and(|(time, salt)| {
+        let own = nonce(time, salt, seen().generation);
+        let ours = KEY.is_some() && verify_slices_are_equal(own.as_bytes(), given.as_bytes()).is_ok();
         ours && now.saturating_sub(time) <= DIGEST_NONCE.as_secs()
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+fn digits(bytes: &[u8]) -> String {
+    let mut text = Vec::with_capacity(2 * bytes.len());
+    hex(bytes, &mut text);
+    String::from_utf8(text).unwrap_or_default()
 }
 
 fn now() -> u64 {
@@ -168,7 +227,7 @@ mod tests {
             qop=auth, response="8ca523f5e9506fed4657c9700eebdbec", opaque="FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS""#;
         let line: Vec<u8> = line.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect();
         let given = Given::read(&line).expect("a digest");
-        let hash = hex(&Md5::digest("Mufasa:http-auth@example.org:Circle of Life"));
+        let hash = digits(&Md5::digest("Mufasa:http-auth@example.org:Circle of Life"));
         assert_eq!(given.expected(&hash, b"GET"), given.response);
         assert_ne!(given.expected(&hash, b"HEAD"), given.response);
     }
@@ -176,11 +235,29 @@ mod tests {
     #[test]
     fn a_nonce_is_ours_and_lasts_a_while() {
         let lasts = DIGEST_NONCE.as_secs();
-        let ours = nonce(1000);
+        let ours = nonce(1000, 7, seen().generation);
         assert!(is_fresh(1000, &ours) && is_fresh(1000 + lasts, &ours) && !is_fresh(1001 + lasts, &ours));
         for other in ["", "x", &ours[1..], &ours[..ours.len() - 1], &format!("{ours}0"), &ours.replacen('0', "1", 1)] {
             assert!(!is_fresh(1000, other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_proof_is_good_once_and_too_many_make_all_nonces_stale() {
+        let (mut seen, lasts) = (Seen::default(), DIGEST_NONCE.as_secs());
+        let proof = |number: u64| {
+            let mut proof = [0; 16];
+            proof[..8].copy_from_slice(&number.to_be_bytes());
+            proof
+        };
+        assert!(seen.is_new(1000, proof(1)) && !seen.is_new(1001, proof(1)) && seen.is_new(1000, proof(2)));
+        assert!(!seen.is_new(1000 + lasts, proof(1)), "its nonce may still be good");
+        assert!(!seen.is_new(1001 + lasts, proof(1)), "those of the time before count");
+        assert!(seen.is_new(1003 + 3 * lasts, proof(1)), "no nonce lasts so long");
+        let refused =
+            (0..DIGEST_PROOFS as u64 + 10).filter(|&number| !seen.is_new(2000 + 3 * lasts, proof(number))).count();
+        assert_eq!((refused, seen.generation), (1, 1));
+        assert!(seen.proofs[0].len() <= DIGEST_PROOFS);
     }
 
     #[test]

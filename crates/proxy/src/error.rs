@@ -82,6 +82,8 @@ pub(crate) enum Failure {
     Authentication(Option<Reason>),
     /// Too many passwords are being checked.
     PasswordsBusy,
+    /// The client has had too many wrong passwords.
+    WrongPasswords,
     /// A request can't be written as HTTP.
     Unwritable,
     /// The process is ending.
@@ -194,6 +196,7 @@ impl Failure {
                 CauseDetail::Text("the service answered with a status other than 2xx, 401 and 403")
             }
             Self::PasswordsBusy => CauseDetail::Text("too many passwords are being checked"),
+            Self::WrongPasswords => CauseDetail::Text("too many wrong passwords"),
             Self::TooLong => CauseDetail::Text("a template makes more of it than a head may hold"),
             _ => CauseDetail::None,
         };
@@ -234,6 +237,7 @@ impl Failure {
             Self::Handshake => Reason::TlsHandshake,
             Self::InvalidTls(_) => Reason::Misconfigured,
             Self::Authentication(_) | Self::PasswordsBusy => Reason::Authentication,
+            Self::WrongPasswords => Reason::RateLimit,
             Self::Unwritable => Reason::Unwritable,
             Self::Shutdown => Reason::Shutdown,
             Self::Misdirected => Reason::Misdirected,
@@ -253,6 +257,7 @@ impl Failure {
             Self::RequestBody(BodyError::Incomplete) | Self::ClientGone | Self::Shutdown => CLIENT_CLOSED,
             Self::RequestBody(_) => 400,
             Self::BodyTooLarge => 413,
+            Self::WrongPasswords => 429,
             Self::HeadTimeout | Self::BodyTimeout | Self::ClientStalled => 408,
             Self::NoService | Self::NoEndpoint | Self::NoFile | Self::InvalidTls(_) => 503,
             Self::ConnectTimeout | Self::SendTimeout | Self::ReadTimeout | Self::CallTimeout => 504,

@@ -9,9 +9,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use fairway_model::{ClientLimits, Excess};
+use fairway_model::{ClientLimits, Excess, RequestRate};
 
 use crate::limit::CLIENT_ACCOUNTS;
 
@@ -22,6 +22,14 @@ const PARTS: usize = 64;
 /// Clients of one part.
 // No limit: the share of a limit.
 const PART_ACCOUNTS: usize = CLIENT_ACCOUNTS / PARTS;
+
+/// The scope of wrong passwords: no object has such a name.
+const WRONG_PASSWORDS: &str = "\0wrong passwords";
+
+/// A rate that admits as many at once.
+fn per_minute(most: NonZeroU32) -> RequestRate {
+    RequestRate { requests: most, period: Duration::from_secs(60), burst: most.get() - 1 }
+}
 
 /// What clients have used of their limits.
 #[derive(Debug)]
@@ -114,7 +122,7 @@ impl ClientLedger {
             make_room(&mut part, now);
         }
         let account = part.entry(key).or_default();
-        let take = |rate: Option<fairway_model::RequestRate>, due| match rate {
+        let take = |rate: Option<RequestRate>, due| match rate {
             Some(rate) => rate.shared(replicas).take(due, now).ok_or(Excess::Rate),
             None => Ok(due),
         };
@@ -128,6 +136,26 @@ impl ClientLedger {
         account.open += 1;
         drop(part);
         Ok(Some(OpenRequest { ledger: self.clone(), key }))
+    }
+
+    /// Whether a client may try another password: it has not had more than `most` wrong ones in a minute.
+    pub(crate) fn may_try(&self, client: IpAddr, most: NonZeroU32) -> bool {
+        let now = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let key = self.key(WRONG_PASSWORDS, client.into());
+        let due = self.part(key).get(&key).map_or(0, |account| account.minute);
+        per_minute(most).shared(NonZeroU32::MIN).take(due, now).is_some()
+    }
+
+    /// Counts a wrong password.
+    pub(crate) fn note_wrong(&self, client: IpAddr, most: NonZeroU32) {
+        let now = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let key = self.key(WRONG_PASSWORDS, client.into());
+        let mut part = self.part(key);
+        if part.len() >= PART_ACCOUNTS && !part.contains_key(&key) {
+            make_room(&mut part, now);
+        }
+        let account = part.entry(key).or_default();
+        account.minute = per_minute(most).shared(NonZeroU32::MIN).take(account.minute, now).unwrap_or(account.minute);
     }
 
     fn key(&self, scope: &str, client: CountedClient) -> u128 {
@@ -167,9 +195,7 @@ fn make_room(part: &mut LedgerPart, now: u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use fairway_model::{NetworkSet, RequestRate, Respond};
+    use fairway_model::{NetworkSet, Respond};
 
     use super::*;
 

@@ -37,6 +37,7 @@ mod proxy;
 mod remark;
 mod respond;
 mod shard;
+mod span;
 mod stream;
 mod substitute;
 mod timer;

@@ -189,6 +189,8 @@ fairway_model::limits! {
                 "The client gets the status of the last failure.", "`fairway_upstream_failures_total`";
             "retry-budget": "Retries of requests that a backend may have received, in percent of its requests; 0 for no limit. A try that could \
                 not connect is free.", "The client gets the status of the last failure.", "`fairway_upstream_retries_denied_total`";
+            "auth-failures-per-minute": "Wrong passwords of one client, or IPv6 network of 64 bits, in a minute (`auth-type`); 0 for no limit.",
+                "429, unless the password is known to be right.", "`rate_limit`";
             "upstream-keepalive-connections": "Idle connections to endpoints that each worker keeps over HTTP/1, and as many over HTTP/2.",
                 "The connection that was idle longest is closed.", "`fairway_upstream_connections_idle`";
             "upstream-keepalive-requests": "Requests on one connection to an endpoint.", "The connection is closed.", "";
@@ -213,6 +215,8 @@ fairway_model::limits! {
             PASSWORDS_KNOWN: usize = 4096, Count, "All are forgotten, and checked again.", "";
             /// How long a nonce of digest authentication is valid.
             DIGEST_NONCE: Duration = Duration::from_secs(60), Time, "401 with `stale=true`; the client repeats the request by itself.", "`unauthenticated`";
+            /// Proofs of digest authentication that are remembered, so that none is good twice.
+            DIGEST_PROOFS: usize = 65_536, Count, "All nonces become stale; clients repeat their requests by themselves.", "`unauthenticated`";
             /// Answers of authentication services that a worker keeps (`auth-cache-key`).
             AUTH_ANSWERS: usize = 16_384, Count, "Those that are out of date are forgotten, then all, and the services are asked again.", "";
             /// Memory for these.
@@ -358,8 +362,10 @@ fairway_model::limits! {
             RESOLVE_ADDRESSES: usize = 256, Count, "The rest are ignored.", "";
         }
     }
-    "Access log" {
-        settings {}
+    "Access log and spans" {
+        settings {
+            "otel-max-queuesize": "Spans that wait to be sent, of all workers together.", "Spans are dropped.", "`fairway_spans_dropped_total`";
+        }
         found {}
         fixed {
             /// Size of a worker's lines at which it hands them over.
@@ -372,6 +378,16 @@ fairway_model::limits! {
             LOG_LARGEST: usize = 256 << 10, Bytes, "Lines are dropped.", "`fairway_access_log_dropped_lines_total`";
             /// Buffers of all workers waiting to be written.
             LOG_QUEUE: usize = 1024, Count, "The workers' own buffers grow.", "";
+            /// Spans that wait to be sent, whatever `otel-max-queuesize` says.
+            SPAN_QUEUE: usize = 65_536, Count, "Spans are dropped.", "`fairway_spans_dropped_total`";
+            /// Longest name of a span.
+            SPAN_NAME: usize = 256, Bytes, "The name is cut.", "";
+            /// Spans in one message, whatever `otel-max-export-batch-size` says.
+            SPAN_BATCH: usize = 8_192, Count, "There are more messages.", "";
+            /// Time to send a message of spans and to get its answer.
+            SPAN_TIME: Duration = Duration::from_secs(10), Time, "The spans are dropped.", "`fairway_spans_dropped_total`";
+            /// Bytes that are read of the answer to a message of spans.
+            SPAN_ANSWER: u64 = 64 << 10, Bytes, "The spans count as dropped.", "`fairway_spans_dropped_total`";
             /// Longest datagram to a syslog server: what fits into one of UDP over IPv4.
             SYSLOG_DATAGRAM: usize = 65_507, Bytes, "The line is cut.", "";
             /// Time for a datagram to a syslog server to leave.

@@ -39,8 +39,15 @@ impl Default for Passwords {
 }
 
 impl Passwords {
-    /// Whether a password has this hash. `None` if too many others are being checked, or too many of this client.
-    pub(crate) async fn check(&self, client: IpAddr, hash: &Arc<str>, password: &[u8]) -> Option<bool> {
+    /// Whether a password has this hash. `None` if too many others are being checked, or too many of this client; `may_try` says whether
+    /// it may be checked at all. What is known to be right needs no check.
+    pub(crate) async fn check(
+        &self,
+        client: IpAddr,
+        hash: &Arc<str>,
+        password: &[u8],
+        may_try: impl FnOnce() -> bool,
+    ) -> Option<bool> {
         if password.len() > PASSWORD {
             return Some(false);
         }
@@ -56,6 +63,9 @@ impl Passwords {
         });
         if tag.is_some_and(|tag| self.known.borrow().contains(&tag)) {
             return Some(true);
+        }
+        if !may_try() {
+            return None;
         }
         let share = Share::take(client.into())?;
         let (answer, answered) = oneshot::channel();
@@ -290,12 +300,15 @@ mod tests {
         let passwords = Passwords::default();
         let hash: Arc<str> = "{PLAIN}a".into();
         let client = IpAddr::from([192, 0, 2, 1]);
-        assert_eq!(passwords.check(client, &hash, b"b").await, Some(false));
+        assert_eq!(passwords.check(client, &hash, b"b", || true).await, Some(false));
         assert!(passwords.known.borrow().is_empty());
-        assert_eq!(passwords.check(client, &hash, b"a").await, Some(true));
+        assert_eq!(passwords.check(client, &hash, b"a", || true).await, Some(true));
         assert_eq!(passwords.known.borrow().len(), 1);
-        assert_eq!(passwords.check(client, &"{PLAIN}b".into(), b"a").await, Some(false));
-        assert_eq!(passwords.check(client, &hash, &[b'a'; PASSWORD + 1]).await, Some(false));
+        let hash_of_other: Arc<str> = "{PLAIN}c".into();
+        assert_eq!(passwords.check(client, &hash, b"a", || false).await, Some(true), "it needs no try");
+        assert_eq!(passwords.check(client, &hash_of_other, b"c", || false).await, None);
+        assert_eq!(passwords.check(client, &"{PLAIN}b".into(), b"a", || true).await, Some(false));
+        assert_eq!(passwords.check(client, &hash, &[b'a'; PASSWORD + 1], || true).await, Some(false));
     }
 
     #[test]

@@ -80,7 +80,7 @@ reasons! {
     ClientGone = "client_gone", "499", "The client closed its connection before it had the whole response.";
     ClientStalled = "client_stalled", "408", "The client stopped reading the response.";
     CallTimeout = "call_timeout", "504", "The time that the client itself gave a call of gRPC (`grpc-timeout`) has passed.";
-    RateLimit = "rate_limit", "503", "The client exceeds `limit-rps` or `limit-rpm` of the route; `limit-req-status-code` sets another status.";
+    RateLimit = "rate_limit", "503", "The client exceeds `limit-rps` or `limit-rpm` of the route; `limit-req-status-code` sets another status. Or it has had more wrong passwords than `auth-failures-per-minute`: 429.";
     ConnectionLimit = "connection_limit", "503",
         "The client has as many requests in progress as `limit-connections` of the route allows; `limit-conn-status-code` sets another status.";
     AccessDenied = "access_denied", "403", "The client's address is not allowed by the route, or its User-Agent or Referer is blocked.";

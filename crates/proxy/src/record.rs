@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fairway_model::client::ClientView;
 use fairway_model::decision::Variables;
-use fairway_model::{Backend, ClientIdentity, Host, Route};
+use fairway_model::{Backend, ClientIdentity, Host, Route, TraceContext};
 
 use crate::http::{Fields, RequestHead, Spanned};
 use crate::reason::{Cause, Reason};
@@ -40,6 +40,8 @@ pub struct RequestRecord<'a> {
     pub identity: Option<&'a ClientIdentity>,
     /// The variables that snippets have set.
     pub variables: Option<&'a Variables>,
+    /// The place of the request in a trace, if it is traced.
+    pub trace: Option<&'a TraceContext>,
     /// Canonical path; after a rewrite, the rewritten one.
     pub path: &'a [u8],
     /// The path to show in place of the received one: an authentication service judges what is forwarded.

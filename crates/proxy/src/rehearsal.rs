@@ -408,6 +408,7 @@ impl<'a> Rehearsing<'a, '_> {
             client: &self.scratch.client,
             identity: self.scratch.identity.as_deref(),
             variables: self.scratch.variables.as_deref(),
+            trace: self.scratch.trace.as_deref(),
             path: &self.scratch.matched,
             judged_path: None,
             grpc_status: None,

@@ -2,7 +2,9 @@
 
 mod support;
 
-use fairway_model::{AccessList, BasicAuth, Filter, ForwardPolicy, NetworkSet};
+use std::num::NonZeroU32;
+
+use fairway_model::{AccessList, BasicAuth, Filter, ForwardPolicy, NetworkSet, Resource, Settings};
 use fairway_testkit::{Origin, Response};
 use support::{HOST, TestProxy, backend, filtered, forward, host, route};
 
@@ -93,6 +95,27 @@ async fn all_others_are_asked_for_a_password() {
 }
 
 #[tokio::test]
+async fn a_client_with_too_many_wrong_passwords_has_no_further_try_for_a_while() {
+    let guarded = Guarded::start();
+    let settings = |most| Resource::from(Settings { wrong_passwords: NonZeroU32::new(most), ..Settings::default() });
+    guarded.proxy.publish([settings(3)]).await;
+    let mut client = guarded.proxy.connect().await;
+    let mut get = async |authorization: &str| {
+        client.request("GET", "/", &[("host", HOST), ("authorization", authorization)], b"").await.status
+    };
+    assert_eq!(get(ALICE).await, 200);
+    for _ in 0..3 {
+        assert_eq!(get(WRONG[0]).await, 401);
+    }
+    assert_eq!(get(WRONG[0]).await, 429);
+    assert_eq!(get("Basic Ym9iOmI6Yw==").await, 429, "whether it is right is not told");
+    assert_eq!(get(ALICE).await, 200, "the worker knows it to be right");
+    assert_eq!(guarded.get("/", &[]).await.status, 401, "a request without a password is asked for one");
+    guarded.proxy.publish([settings(0)]).await;
+    assert_eq!(get("Basic Ym9iOmI6Yw==").await, 200);
+}
+
+#[tokio::test]
 async fn admitted_addresses_need_no_password_and_still_keep_theirs_from_the_backend() {
     let guarded = Guarded::start();
     let response = guarded.get("/local", &[WRONG[0]]).await;
@@ -147,6 +170,12 @@ async fn a_digest_proves_a_password_for_one_request_target() {
             "{wrong}"
         );
     }
+    let again = guarded.get("/a?b", &[&digest(nonce, "/a?b", "GET")]).await;
+    let challenge = again.header("www-authenticate").expect("a challenge");
+    assert!(
+        again.status == 401 && challenge.ends_with("stale=true") && !challenge.contains(nonce),
+        "a captured request"
+    );
     let response = guarded.get("/a?b", &[&digest("00000000000003e8", "/a?b", "GET")]).await;
     assert!(
         response.status == 401 && response.header("www-authenticate").expect("a challenge").ends_with("stale=true")

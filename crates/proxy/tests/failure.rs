@@ -211,6 +211,7 @@ async fn what_the_authentication_service_says() {
             fields: Vec::new(),
             sign_in: None,
             copied: Vec::new(),
+            sets: Vec::new(),
             cache: None,
             always_set_cookie: false,
         };

@@ -20,6 +20,7 @@ async fn redirects_and_cookies_of_the_backend_are_rewritten() {
         redirect: pair("http://web.internal/", "https://shop.example/"),
         cookie_domain: pair("web.internal", "shop.example"),
         cookie_path: pair("/app/", "/"),
+        cookie_flags: Vec::new(),
     };
     let to_web = || route("/", forward("web", ForwardPolicy::default()));
     let mut resources = backend("web", &[origin.address()]);

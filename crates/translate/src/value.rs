@@ -26,8 +26,8 @@ pub use auth::{
 };
 pub use choice::{
     AffinityKind, AffinityMode, AuthSecretType, AuthType, BackendProtocol, CanaryBehavior, ErrorStatus,
-    HttpRedirectCode, LoadBalance, NextUpstream, PortNumber, RetryCondition, RiskLevel, SameSite, Satisfy, Switch,
-    TlsProtocols, VerifyClient, WorkerProcesses,
+    HttpRedirectCode, LoadBalance, NextUpstream, OtelSampler, PortNumber, RetryCondition, RiskLevel, SameSite,
+    SamplerRatio, Satisfy, Switch, TlsProtocols, VerifyClient, WorkerProcesses,
 };
 pub use coding::{BrotliLevel, GzipLevel, MediaTypes, UserAgents};
 pub use cors::{CorsExposed, CorsHeaders, CorsMethods, CorsOrigins};
@@ -40,8 +40,8 @@ pub use replacement::{BlockedValues, ConnectionHeader, CookieRewrite, RedirectPa
 pub use size::{FieldCount, HeaderBuffers, Size};
 pub use text::{
     AppRoot, CanaryHeader, CanaryPattern, CertificatePage, CommonName, CookieDomain, CookieName, CookiePath,
-    ForwardedPrefix, HashKey, HeaderName, LogFormat, ObjectRef, RedirectUrl, RewriteTarget, SecretName, ServerName,
-    ServiceName, Text, Vhost,
+    ForwardedPrefix, HashKey, HeaderName, HostOrAddress, LogFormat, ObjectRef, OperationName, RedirectUrl,
+    RewriteTarget, SecretName, ServerName, ServiceName, SpanName, Text, Vhost,
 };
 pub use time::{GoDuration, NginxTime, Seconds, SignedSeconds};
 pub use tls::{AnyCiphers, SessionTicketKey, TlsCiphers, TlsGroups};

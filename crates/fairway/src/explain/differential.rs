@@ -54,6 +54,8 @@ const VALUES: &[(&[&str], &[&str])] = &[
             "session-cookie-secure",
             "session-cookie-change-on-failure",
             "enable-access-log",
+            "enable-opentelemetry",
+            "opentelemetry-trust-incoming-span",
             "disable-proxy-intercept-errors",
             "ssl-passthrough",
             "ssl-passthrough-proxy-protocol",
@@ -106,6 +108,7 @@ const VALUES: &[(&[&str], &[&str])] = &[
     (&["proxy-redirect-from", "proxy-redirect-to"], &["http://web/", "off", "~x"]),
     (&["proxy-cookie-domain", "proxy-cookie-path"], &["/a/ /", "off", "x"]),
     (&["limit-rate"], &["1000000", "x"]),
+    (&["opentelemetry-operation-name"], &["checkout", "a b"]),
     (&["limit-allowlist"], &["127.0.0.1/32", "x"]),
     (&["default-backend"], &["first", "second", "empty", "missing"]),
     (&["custom-http-errors"], &["403,404,503", "413", "200"]),
@@ -601,6 +604,7 @@ fn compare(account: &Account, response: &Response, backends: &Origins, before: [
         .filter(|(name, _)| is_there(name))
         .map(|(field, value)| match field {
             "X-Request-ID" | "x-request-id" if chance(value) => (name(field), "(random)".to_owned()),
+            field if super::tell::is_of_trace(field) => (name(field), "(random)".to_owned()),
             _ => (name(field), value.to_owned()),
         })
         .collect();

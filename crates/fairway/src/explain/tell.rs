@@ -416,7 +416,7 @@ impl Teller<'_> {
         })
     }
 
-    /// Leaves out the field for the echo, and replaces a random request id.
+    /// Leaves out the field for the echo, and replaces what is random: the request id, and the fields of a trace.
     fn without_chance(&self, mut sent: Sent) -> Sent {
         sent.fields.retain(|field| field.name != ECHO_SERVICE_FIELD);
         let own = |field: &&(String, String)| field.0.eq_ignore_ascii_case("x-request-id");
@@ -424,6 +424,8 @@ impl Teller<'_> {
             let ids = sent.fields.iter_mut().filter(|field| field.name.eq_ignore_ascii_case("x-request-id"));
             ids.for_each(|field| "(random)".clone_into(&mut field.value));
         }
+        let traces = sent.fields.iter_mut().filter(|field| is_of_trace(&field.name));
+        traces.for_each(|field| "(random)".clone_into(&mut field.value));
         sent
     }
 
@@ -652,6 +654,12 @@ fn location(response: &[u8]) -> Option<String> {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Whether a field carries the context of a trace, which is new for each request.
+pub(super) fn is_of_trace(name: &str) -> bool {
+    ["traceparent", "b3"].iter().any(|own| own.eq_ignore_ascii_case(name))
+        || name.to_ascii_lowercase().starts_with("x-b3-")
 }
 
 /// Which client certificates a host asks for.

@@ -89,8 +89,12 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         sink.forward(head.fields, dropped, |_, name| {
             OWN.iter().any(|own| is_same_field(own.as_bytes(), name))
                 || replaces(name)
+                || scratch.trace.as_ref().is_some_and(|trace| trace.replaces(name))
                 || rules.client_names.iter().any(|own| hides(own, name, client))
         });
+        if let Some(trace) = &scratch.trace {
+            trace.write(sink, replaces, value);
+        }
         for edit in &auth.fields {
             write_edit(edit, sink, value, expand)?;
         }

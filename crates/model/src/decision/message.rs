@@ -155,6 +155,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         let by_name = edited
             || guarded_by.is_some_and(|auth| !auth.copied.is_empty())
             || in_place
+            || scratch.trace.is_some()
             || rules.replaced_in_request.has_others()
             || !rules.client_names.is_empty()
             || !backend.request_fields.is_empty();
@@ -164,9 +165,15 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
                     || rules.client_names.iter().any(|own| hides(own, name, client))
                     || backend.request_fields.iter().any(|(own, _)| is_same_field(own.as_bytes(), name))
                     || guarded_by.is_some_and(|auth| auth.replaces(name))
+                    || scratch.trace.as_ref().is_some_and(|trace| trace.replaces(name))
                     || (edited && self.plan.request_edits().any(|edit| replaces(edit) && edit.is_about(name)))
                     || (in_place && FALLBACK.iter().any(|own| is_same_field(own.as_bytes(), name))))
         });
+        if let Some(trace) = &scratch.trace {
+            let set =
+                |name: &[u8]| edited && self.plan.request_edits().any(|edit| replaces(edit) && edit.is_about(name));
+            trace.write(sink, set, value);
+        }
         if in_place && let Some(route) = self.plan.route {
             self.tell_fallback(route, error, sink);
         }

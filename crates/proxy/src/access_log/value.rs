@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use fairway_model::{Action, HostPattern, LogEscape, Scheme, Variable};
+use fairway_model::{Action, HostPattern, LogEscape, Scheme, Variable, hex};
 
 use super::{LogClock, escape};
 use crate::balance::cookie;
@@ -276,6 +276,10 @@ fn plain(
             }
             out.extend_from_slice(&client.address_text());
         }
+        Variable::TraceId => hex(&record.trace?.trace, out),
+        Variable::SpanId => hex(&record.trace?.span, out),
+        Variable::TraceSampled => out.push(if record.trace?.sampled { b'1' } else { b'0' }),
+        Variable::TraceParent => record.trace?.append_traceparent(out),
         Variable::GrpcStatus => match record.grpc_status {
             Some(status) => number(status.into(), out),
             None => text(sent_field(record.sent_head, b"grpc-status")?, out),

@@ -31,15 +31,14 @@ impl<'a> Exchange<'a> {
         loop {
             let asked = match plan.step {
                 Step::Wait(Wait::ExternalAuth(auth)) => self.ask(auth).await,
-                Step::Wait(Wait::Password(auth)) => Ok(self.check_password(auth).await),
+                Step::Wait(Wait::Password(auth)) => self.check_password(auth).await,
                 _ => return Err(Failure::Authentication(None)),
             };
             let busy = asked == Ok(AuthAnswer::Failed) && matches!(plan.step, Step::Wait(Wait::Password(_)));
             let (answer, failure) = match asked {
                 Ok(answer) => (answer, None),
-                Err(failure) if failure.side() == Side::Downstream || failure == Failure::Shutdown => {
-                    return Err(failure);
-                }
+                Err(failure @ (Failure::Shutdown | Failure::WrongPasswords)) => return Err(failure),
+                Err(failure) if failure.side() == Side::Downstream => return Err(failure),
                 Err(failure) => (AuthAnswer::Failed, Some(failure.reason())),
             };
             let service;
@@ -54,37 +53,57 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Whether the request has the name and the password of a user. An unknown user takes as long as a known one.
-    async fn check_password(&mut self, auth: &BasicAuth) -> AuthAnswer {
+    /// Whether the request has the name and the password of a user. An unknown user takes as long as a known one. A client with too many
+    /// wrong passwords has no further try for a while, but what a worker knows to be right passes.
+    async fn check_password(&mut self, auth: &BasicAuth) -> Result<AuthAnswer, Failure> {
+        let client = self.scratch.decision.client.address();
+        let most = self.live.snapshot.settings().wrong_passwords;
+        let shard = &self.facts.shard;
+        let may_try = || most.is_none_or(|most| shard.common.ledger.may_try(client, most));
         let head = self.client.head();
         if auth.digest {
-            let proof = head.map_or(Proof::Wrong, |head| {
-                let view = head.parsed.view(head.bytes);
-                digest::check(auth, view.fields, view.method, view.raw_target)
+            let given = head.filter(|head| {
+                let fields = FieldsView { fields: head.parsed.fields(), bytes: head.bytes };
+                fields.all(KnownField::Authorization).next().is_some()
             });
+            let proof = match given {
+                None => Proof::Missing,
+                Some(_) if !may_try() => return Err(Failure::WrongPasswords),
+                Some(head) => {
+                    let view = head.parsed.view(head.bytes);
+                    digest::check(auth, view.fields, view.method, view.raw_target)
+                }
+            };
+            if let (Proof::Wrong, Some(most)) = (proof, most) {
+                shard.common.ledger.note_wrong(client, most);
+            }
             if proof == Proof::Right {
-                return AuthAnswer::Allowed;
+                return Ok(AuthAnswer::Allowed);
             }
             self.scratch.challenge = digest::challenge(auth, proof == Proof::Stale);
-            return AuthAnswer::Unauthorized;
+            return Ok(AuthAnswer::Unauthorized);
         }
         let given = head.and_then(|head| credentials(FieldsView { fields: head.parsed.fields(), bytes: head.bytes }));
-        let client = self.scratch.decision.client.address();
-        let right = match given {
+        let passwords = &shard.passwords;
+        let right = match &given {
             None => Some(false),
-            Some((user, password)) => match (auth.users.hash_of(&user), auth.users.any_hash()) {
-                (Some(hash), _) => self.facts.shard.passwords.check(client, hash, &password).await,
-                (None, Some(decoy)) => self.facts.shard.passwords.check(client, decoy, &password).await.map(|_| false),
+            Some((user, password)) => match (auth.users.hash_of(user), auth.users.any_hash()) {
+                (Some(hash), _) => passwords.check(client, hash, password, &may_try).await,
+                (None, Some(decoy)) => passwords.check(client, decoy, password, &may_try).await.map(|_| false),
                 (None, None) => Some(false),
             },
         };
+        if let (Some(false), Some(_), Some(most)) = (right, &given, most) {
+            shard.common.ledger.note_wrong(client, most);
+        }
         match right {
-            Some(true) => AuthAnswer::Allowed,
+            Some(true) => Ok(AuthAnswer::Allowed),
             Some(false) => {
                 self.scratch.challenge = challenge(auth);
-                AuthAnswer::Unauthorized
+                Ok(AuthAnswer::Unauthorized)
             }
-            None => AuthAnswer::Failed,
+            None if !may_try() => Err(Failure::WrongPasswords),
+            None => Ok(AuthAnswer::Failed),
         }
     }
 

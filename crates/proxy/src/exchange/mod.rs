@@ -221,6 +221,7 @@ impl<'a> Exchange<'a> {
     pub(crate) async fn refuse(&mut self, failure: Failure) -> After {
         self.scratch.decision.client = ClientView::of_connection(&self.facts.arrival);
         self.scratch.decision.identity = None;
+        self.scratch.decision.trace = None;
         self.fail(failure).await;
         self.complete = true;
         self.client.after()
@@ -332,6 +333,7 @@ impl<'a> Exchange<'a> {
                 client: &scratch.decision.client,
                 identity: scratch.decision.identity.as_deref(),
                 variables: scratch.decision.variables.as_deref(),
+                trace: scratch.decision.trace.as_deref(),
                 path: &scratch.decision.matched,
                 judged_path: None,
                 user: &[],

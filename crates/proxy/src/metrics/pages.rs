@@ -486,6 +486,13 @@ impl Pages {
                 "Lines dropped because the output was too slow.",
                 self.proxy.log_lines_dropped as f64,
             ),
+            ("spans_sent_total", "counter", "Spans that the collector has taken.", self.proxy.spans_sent as f64),
+            (
+                "spans_dropped_total",
+                "counter",
+                "Spans that had no room in the queue, or could not be sent.",
+                self.proxy.spans_dropped as f64,
+            ),
             ("resolver_names", "gauge", "Names of Services that are resolved.", self.proxy.resolver_names as f64),
             ("resolver_queries_total", "counter", "Queries for these names.", self.proxy.resolver_queries as f64),
             ("resolver_failures_total", "counter", "Queries that failed.", self.proxy.resolver_failures as f64),

@@ -33,6 +33,10 @@ pub struct ProxyFigures {
     pub workers: u64,
     /// Lines of the access log that were dropped.
     pub log_lines_dropped: u64,
+    /// Spans that a collector has taken.
+    pub spans_sent: u64,
+    /// Spans that were dropped, or could not be sent.
+    pub spans_dropped: u64,
     /// Names currently being resolved.
     pub resolver_names: u64,
     /// Queries for names so far.

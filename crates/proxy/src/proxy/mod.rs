@@ -34,6 +34,7 @@ use crate::net::stapling::Stapling;
 use crate::net::tls::Certificates;
 use crate::remark::{ACCEL_REDIRECT, ACCEL_REDIRECT_TEXT, Remarks};
 use crate::shard::{ClientCounts, Common};
+use crate::span::Spans;
 use crate::upstream::HealthBoard;
 use crate::worker::{self, Order};
 
@@ -141,6 +142,8 @@ impl Proxy {
         if let Some(log) = &log {
             log.set_syslog(live.snapshot.settings().access_log.syslog.as_ref());
         }
+        let spans = Spans::new(count);
+        spans.configure(&live.snapshot.settings().tracing);
         let remarks = Remarks::default();
         let health = Arc::<HealthBoard>::default();
         let (prober, probing) = Prober::new(health.clone());
@@ -152,6 +155,7 @@ impl Proxy {
             datagram_sessions: descriptors::most_sessions(count, connections.min(WORKER_SESSIONS)),
             numbers: AtomicU64::new(1),
             log: log.as_ref().map(|log| log.handle()),
+            spans: spans.clone(),
             metrics: metrics.clone(),
             remarks: remarks.clone(),
             health,
@@ -180,6 +184,7 @@ impl Proxy {
             certificates,
             log_format,
             log: log.clone(),
+            spans,
             resolver: control.resolver(),
             prober,
             staples,
@@ -310,6 +315,7 @@ impl Proxy {
         if let Some(log) = self.log.take() {
             log.synchronize(LAST_WRITE);
         }
+        self.shared.spans.stop(LAST_WRITE);
     }
 }
 
@@ -331,6 +337,9 @@ impl Publisher {
         let live = current.next(current.snapshot.apply(delta), shared.log_format.as_ref());
         if let Some(log) = &shared.log {
             log.set_syslog(live.snapshot.settings().access_log.syslog.as_ref());
+        }
+        if live.snapshot.settings().tracing != current.snapshot.settings().tracing {
+            shared.spans.configure(&live.snapshot.settings().tracing);
         }
         let mut listeners = shared.relisten(&mut listening, &live.snapshot);
         let (refused, opened) = (std::mem::take(&mut listeners.refused), std::mem::take(&mut listeners.opened));

@@ -18,6 +18,7 @@ use crate::net::resolve::Resolver;
 use crate::net::stapling::StapleCounts;
 use crate::net::tls::Certificates;
 use crate::prepared::LogFormat;
+use crate::span::Spans;
 use crate::worker::Order;
 
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     pub(super) certificates: Arc<Certificates>,
     pub(super) log_format: Option<LogFormat>,
     pub(super) log: Option<Arc<LogThread>>,
+    pub(super) spans: Arc<Spans>,
     pub(super) resolver: Option<Arc<Resolver>>,
     pub(super) prober: Prober,
     pub(super) staples: Arc<StapleCounts>,
@@ -104,10 +106,13 @@ impl Shared {
 
     pub(super) fn figures(&self, log: Option<&LogThread>) -> ProxyFigures {
         let health = self.prober.counts();
+        let (spans_sent, spans_dropped) = self.spans.counts();
         let names = self.resolver.as_ref().map(|resolver| resolver.counts()).unwrap_or_default();
         ProxyFigures {
             workers: self.workers.len() as u64,
             log_lines_dropped: log.map_or(0, LogThread::dropped),
+            spans_sent,
+            spans_dropped,
             resolver_names: names.names,
             resolver_queries: names.queries,
             resolver_failures: names.failures,

@@ -56,6 +56,7 @@ impl Fixture {
             proxied: None,
             identity: None,
             variables: None,
+            trace: None,
             local: "127.0.0.1:8080".parse().unwrap(),
             tls: Some(TlsView {
                 protocol: "TLSv1.3",

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use fairway_model::Template;
+use fairway_model::{Template, TraceContext};
 use tokio::sync::Notify;
 
 pub(crate) use self::admission::{Admission, while_admitted};
@@ -24,6 +24,7 @@ use crate::auth_cache::AuthAnswers;
 use crate::encode::Encoders;
 use crate::http2::{Blocks, Http2Pool};
 use crate::ledger::ClientLedger;
+use crate::limit::SPAN_NAME;
 use crate::live::{InForce, Live};
 use crate::metrics::{LiveRoutes, MetricOptions, WorkerMetrics, WorkerReport};
 use crate::password::Passwords;
@@ -31,6 +32,7 @@ use crate::random::Rng;
 use crate::record::RequestRecord;
 use crate::remark::Remarks;
 use crate::respond::DateClock;
+use crate::span::{SpanBuffer, Spans};
 use crate::timer::{Beat, Timers};
 use crate::unreachable::{Failing, UnreachableSink};
 use crate::upstream::{Copies, HealthBoard, Upstreams};
@@ -51,6 +53,8 @@ pub(crate) struct Common {
     pub(crate) numbers: AtomicU64,
     /// The access log, if there is one.
     pub(crate) log: Option<LogHandle>,
+    /// Spans that wait to be sent.
+    pub(crate) spans: Arc<Spans>,
     /// What is counted, and with which labels.
     pub(crate) metrics: Arc<MetricOptions>,
     /// What responses have shown; written at most once per backend.
@@ -105,6 +109,8 @@ pub(crate) struct Shard {
     pub(crate) clock: DateClock,
     /// The access log, if there is one.
     log: Option<LogWriter>,
+    /// This worker's spans.
+    spans: Arc<SpanBuffer>,
     /// The counters.
     pub(crate) metrics: RefCell<WorkerMetrics>,
     /// Endpoints that can't be connected to.
@@ -131,6 +137,7 @@ impl Shard {
         let timers = Timers::new();
         Rc::new(Self {
             log: common.log.as_ref().map(LogHandle::writer),
+            spans: common.spans.buffer(),
             metrics: RefCell::new(WorkerMetrics::new(common.metrics.clone())),
             failing: RefCell::new(Failing::new(common.unreachable.clone())),
             log_clock: RefCell::new(LogClock::new()),
@@ -245,12 +252,33 @@ impl Shard {
         if Failing::concerns(record) {
             self.failing.borrow_mut().note(&self.running(), record, Instant::now());
         }
+        if let Some(context) = record.trace {
+            self.record_span(live, context, record);
+        }
         if let Some(log) = &self.log
             && live.prepared.log.admits(record)
         {
             // Escaping turns one byte into up to four.
             log.log(live.prepared.log.format(), record, 4 * live.prepared.request.total);
         }
+    }
+
+    /// Keeps the span of a request, if it is sampled and somebody receives it.
+    fn record_span(&self, live: &Live, context: &TraceContext, record: &RequestRecord<'_>) {
+        let tracing = &live.snapshot.settings().tracing;
+        if !context.sampled || tracing.collector.is_none() {
+            return;
+        }
+        let rule = record.route.and_then(|route| route.tracing.as_ref());
+        let mut name = Vec::new();
+        match rule.and_then(|rule| rule.operation.as_ref()) {
+            Some(operation) => {
+                // What doesn't fit is left out.
+                let _ = self.format(operation).append(record, &mut self.log_clock.borrow_mut(), SPAN_NAME, &mut name);
+            }
+            None => name.extend_from_slice(record.route.map_or(b"", |route| route.rule.as_bytes())),
+        }
+        self.common.spans.record(&self.spans, tracing, context, record, &name);
     }
 
     /// Writes a line about a stream that has ended.

@@ -373,6 +373,7 @@ fn common(log: Option<LogHandle>) -> Arc<Common> {
         datagram_sessions: 100,
         numbers: AtomicU64::new(1),
         log,
+        spans: crate::span::Spans::new(1),
         metrics: Arc::default(),
         remarks: Remarks::default(),
     })

@@ -22,9 +22,10 @@ use crate::snippet::{self, GlobalAuthSnippet, HttpSnippet, LocationSnippet, Main
 use crate::value::{
     AccessList, AuthCacheDuration, AuthMethod, AuthRedirect, BlockedValues, BrotliLevel, CommaList, CookieRewrite,
     ErrorStatus, FieldCount, GlobalAuthUrl, GoDuration, GzipLevel, HashKey, HeaderBuffers, HeaderName, HeaderNames,
-    HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream, NginxTime, ObjectRef, PortNumber,
-    RedirectParam, RedirectPart, ReplacedStatuses, RiskLevel, Seconds, ServerName, SessionTicketKey, SignInUrl, Size,
-    Switch, TlsCiphers, TlsGroups, TlsProtocols, UriPatterns, UserAgents, Value, WorkerProcesses,
+    HostOrAddress, HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream, NginxTime, ObjectRef,
+    OtelSampler, PortNumber, RedirectParam, RedirectPart, ReplacedStatuses, RiskLevel, SamplerRatio, Seconds,
+    SessionTicketKey, SignInUrl, Size, SpanName, Switch, TlsCiphers, TlsGroups, TlsProtocols, UriPatterns, UserAgents,
+    Value, WorkerProcesses,
 };
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
@@ -386,6 +387,10 @@ configmap! {
         /// limit. Peers that are trusted to name the client are not limited.
         "max-connections-per-client" => max_connections_per_client: u32 = "0",
             [Differs("a key of Fairway's own: ingress-nginx has no such limit")];
+        /// Wrong passwords of one client, an address or an IPv6 network of 64 bits, in a minute, with `auth-type`; after them its
+        /// requests with a password get 429 until time has passed, unless a worker knows the password to be right; 0 for no limit.
+        "auth-failures-per-minute" => auth_failures_per_minute: u32 = "60",
+            [Differs("a key of Fairway's own: ingress-nginx has no such limit")];
         /// The buffer for request heads of usual size.
         "client-header-buffer-size" => client_header_buffer_size: Size = "1k",
             [Differs("buffers grow as needed within large-client-header-buffers, so this sets no limit")];
@@ -504,11 +509,38 @@ configmap! {
         "enable-syslog" => enable_syslog: bool = "false",
             [Differs("messages of Fairway itself stay on standard error")], same if |_, value| bool::parse(value) == Some(false);
         /// The name or address of the syslog server.
-        "syslog-host" => syslog_host: Option<ServerName> = "";
+        "syslog-host" => syslog_host: Option<HostOrAddress> = "";
         /// Its port.
         "syslog-port" => syslog_port: PortNumber = "514";
         /// Requests that are not logged.
         "skip-access-log-urls" => skip_access_log_urls: UriPatterns = "";
+
+        /// Traces all paths, except those with `enable-opentelemetry: "false"`: the context goes on in `traceparent`, and in the fields of B3
+        /// for a client that sends those.
+        "enable-opentelemetry" => enable_opentelemetry: bool = "false";
+        /// Continues the trace of the client, if it has one; otherwise its fields are removed.
+        "opentelemetry-trust-incoming-span" => opentelemetry_trust_incoming_span: bool = "true";
+        /// The name of spans, with variables; the path of the rule if it is empty.
+        "opentelemetry-operation-name" => opentelemetry_operation_name: Option<SpanName> = "";
+        /// The host that receives spans by OTLP, every few seconds; without it none are sent, and the context goes on all the same.
+        "otlp-collector-host" => otlp_collector_host: Option<HostOrAddress> = "";
+        /// Its port. Spans are sent over gRPC without TLS, to port 4318 over HTTP.
+        "otlp-collector-port" => otlp_collector_port: PortNumber = "4317",
+            [Differs("port 4318, which is that of OTLP over HTTP, is spoken to so")], same if |_, value| value.trim() != "4318";
+        /// `service.name` of spans.
+        "otel-service-name" => otel_service_name: SpanName = "nginx";
+        /// Which traces are recorded.
+        "otel-sampler" => otel_sampler: OtelSampler = "AlwaysOn";
+        /// The share of traces that `TraceIdRatioBased` records, from 0 to 1.
+        "otel-sampler-ratio" => otel_sampler_ratio: SamplerRatio = "0.01";
+        /// Follows the decision of the client, if it has made one.
+        "otel-sampler-parent-based" => otel_sampler_parent_based: bool = "true";
+        /// Spans that wait to be sent; more are dropped.
+        "otel-max-queuesize" => otel_max_queuesize: u32 = "2048";
+        /// Spans that are sent at a time.
+        "otel-max-export-batch-size" => otel_max_export_batch_size: u32 = "512";
+        /// Milliseconds after which spans are sent at the latest.
+        "otel-schedule-delay-millis" => otel_schedule_delay_millis: u32 = "5000";
 
         /// Longest silence of both sides of a TCP connection or UDP session.
         "proxy-stream-timeout" => proxy_stream_timeout: NginxTime = "600s";

@@ -6,9 +6,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessLog, CodingRules, Compression, FieldEdit, ForwardedHeaders, HeadBuffers, Http2Settings, Listener, LogEscape,
-    Origin, Scheme, Settings, StreamLog, StreamRetry, StreamSettings, StreamTemplate, Syslog, TableName, Template,
-    TlsSettings, UpstreamKeepalive,
+    AccessLog, CodingRules, Collector, Compression, FieldEdit, ForwardedHeaders, HeadBuffers, Http2Settings, Listener,
+    LogEscape, Origin, Sampler, Scheme, Settings, StreamLog, StreamRetry, StreamSettings, StreamTemplate, Syslog,
+    TableName, Template, TlsSettings, Tracing, UpstreamKeepalive,
 };
 use regex::bytes::RegexBuilder;
 
@@ -20,7 +20,7 @@ use crate::limit;
 use crate::objects::{Kind, ObjectKey};
 use crate::options::Options;
 use crate::resource::certificate::certificate_name;
-use crate::value::{HeaderName, UriPattern, Value, WorkerProcesses};
+use crate::value::{HeaderName, OtelSampler, UriPattern, Value, WorkerProcesses};
 
 /// Fields that the proxy sets itself: setting them by a ConfigMap would break the framing of messages (RFC 9112).
 const FRAMING: [&str; 6] = ["connection", "content-length", "host", "keep-alive", "transfer-encoding", "upgrade"];
@@ -112,6 +112,7 @@ pub(crate) fn settings(
         body_rate: config.client_body_min_rate,
         worker_connections: NonZeroU32::new(config.max_worker_connections),
         connections_per_client: NonZeroU32::new(config.max_connections_per_client),
+        wrong_passwords: NonZeroU32::new(config.auth_failures_per_minute),
         compression: compression(config),
         head_buffers: head_buffers(config),
         tls: TlsSettings {
@@ -125,6 +126,7 @@ pub(crate) fn settings(
             staple: config.enable_ocsp,
         },
         access_log: access_log(config, sources.origin, diagnostics),
+        tracing: tracing(config),
         streams: streams(config, sources.origin, diagnostics),
         shutdown_timeout: config.worker_shutdown_timeout.0,
         replicas: NonZeroU32::MIN,
@@ -220,10 +222,30 @@ fn syslog(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diagnost
         diagnostics.push(Diagnostic::new(severity, reason, origin, "data[\"enable-syslog\"]", "true", message));
         return None;
     };
-    let host = host.as_str();
-    // An address of IPv6 may be written as in a URL, as nginx wants it.
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    Some(Syslog { host: host.into(), port: config.syslog_port.0 })
+    Some(Syslog { host: host.as_str().into(), port: config.syslog_port.0 })
+}
+
+/// How requests are traced.
+fn tracing(config: &GlobalConfig) -> Tracing {
+    const HTTP: u16 = 4318;
+    let port = config.otlp_collector_port.0;
+    Tracing {
+        collector: config.otlp_collector_host.as_ref().map(|host| Collector {
+            host: host.as_str().into(),
+            port,
+            http: port.get() == HTTP,
+        }),
+        service: config.otel_service_name.as_str().into(),
+        sampler: match config.otel_sampler {
+            OtelSampler::Always => Sampler::Always,
+            OtelSampler::Never => Sampler::Never,
+            OtelSampler::Ratio => config.otel_sampler_ratio.0,
+        },
+        follows_parent: config.otel_sampler_parent_based,
+        batch: config.otel_max_export_batch_size,
+        queue: config.otel_max_queuesize,
+        delay: nonzero(Duration::from_millis(config.otel_schedule_delay_millis.into()), 5),
+    }
 }
 
 /// Reports each variable without a value, and whether it exists at all.

@@ -24,7 +24,8 @@ pub use doc::annotations_markdown;
 pub use read::{IngressAnnotations, Rejected, Rules, read, screen};
 pub use table::{
     Access, Affinity, BackendTls, Balancing, CanaryRelease, ClientCertificates, CrossOrigin, ExternalAuthentication,
-    HealthChecks, HostLevel, Logging, Proxying, Redirects, RequestLimits, Rewriting, Snippets, UserAuthentication,
+    HealthChecks, HostLevel, Logging, Proxying, Redirects, RequestLimits, Rewriting, Snippets, Traces,
+    UserAuthentication,
 };
 
 use crate::limit;
@@ -332,13 +333,14 @@ pub struct Group {
 }
 
 /// The whole table.
-pub static GROUPS: [Group; 18] = [
+pub static GROUPS: [Group; 19] = [
     Group { title: "Matching and rewriting", specs: Rewriting::SPECS },
     Group { title: "Redirects", specs: Redirects::SPECS },
     Group { title: "Hosts", specs: HostLevel::SPECS },
     Group { title: "Access", specs: Access::SPECS },
     Group { title: "Limits for clients", specs: RequestLimits::SPECS },
     Group { title: "Logs", specs: Logging::SPECS },
+    Group { title: "Traces", specs: Traces::SPECS },
     Group { title: "Basic authentication", specs: UserAuthentication::SPECS },
     Group { title: "External authentication", specs: ExternalAuthentication::SPECS },
     Group { title: "Cross-origin requests", specs: CrossOrigin::SPECS },
@@ -357,13 +359,14 @@ pub static GROUPS: [Group; 18] = [
 type Setter = fn(&mut IngressAnnotations, &str, &str) -> bool;
 
 /// In the order of [`GROUPS`].
-const SETTERS: [Setter; 18] = [
+const SETTERS: [Setter; 19] = [
     |all, name, text| all.rewriting.set(name, text),
     |all, name, text| all.redirects.set(name, text),
     |all, name, text| all.hosts.set(name, text),
     |all, name, text| all.access.set(name, text),
     |all, name, text| all.limits.set(name, text),
     |all, name, text| all.logging.set(name, text),
+    |all, name, text| all.traces.set(name, text),
     |all, name, text| all.user_auth.set(name, text),
     |all, name, text| all.external_auth.set(name, text),
     |all, name, text| all.cross_origin.set(name, text),

@@ -526,7 +526,7 @@ impl<'a> Merging<'a> {
         let own = self.input.parts.iter().find(|part| part.annotations.snippets.server.is_some());
         let origin =
             own.map_or_else(|| Origin::built_in("server-snippet"), |part| part.origin.section("server-snippet"));
-        for (path, filters) in levels.locations() {
+        for (location, filters) in levels.locations() {
             let mut gate = vec![Filter::StrictTransportSecurity];
             gate.extend(block(self.input.config));
             match scope.denied.clone().map_or(filters, Err) {
@@ -534,8 +534,8 @@ impl<'a> Merging<'a> {
                 Err(reason) => gate.push(Filter::Refuse(Refusal { reason })),
             }
             let action = Action::Respond(Respond::not_found());
-            let rule = path.text().into();
-            self.routes.push(Route { rule, filters: gate, ..Route::new(origin.clone(), path.clone(), action) });
+            let route = Route::new(origin.clone(), location.path.clone(), action);
+            self.routes.push(Route { rule: location.text.clone(), filters: gate, ..route });
         }
     }
 

@@ -9,7 +9,7 @@ use fairway_model::{
     AccessList, Action, BackendName, Backends, Bandwidth, BasicAuth, Body, ByteLimit, ClientLimits, Cors, ErrorPages,
     ExternalAuth, FieldBlock, Filter, Forward, ForwardPolicy, HostPattern, HttpsRedirect, Location, Mirror, Origins,
     PathMatch, Redirect, RedirectBase, Refusal, Replacement, RequestBuffering, RequestRate, Respond, ResponseRewrites,
-    Retry, RetryOn, Rewrite, Route, Template, UpstreamProtocol, UpstreamTls,
+    Retry, RetryOn, Rewrite, Route, Template, TraceRule, UpstreamProtocol, UpstreamTls,
 };
 
 use super::backend_tls::TlsPolicy;
@@ -89,6 +89,7 @@ pub(crate) struct Common<'a> {
     mirror: Option<Filter>,
     /// What snippets make of the paths.
     effect: Option<Box<Effect>>,
+    tracing: Option<Arc<TraceRule>>,
     /// That of the ConfigMap, or why it can't be put in force; none where the Ingress has its own, or is exempt.
     global: Option<Result<Filter, Box<str>>>,
     denied: Option<Box<str>>,
@@ -175,6 +176,7 @@ impl<'a> Common<'a> {
             mirror: mirror(part, scope.config, policies),
             authentication,
             effect,
+            tracing: tracing(&part.annotations, scope.config),
             global: global_authentication(part, scope, policies),
             denied: own_denial
                 .or_else(|| scope.denied.clone())
@@ -247,7 +249,13 @@ impl<'a> Common<'a> {
         }
         filters.shrink_to_fit();
         let access_log = self.is_logged();
-        Route { rule: rule.into(), filters, access_log, ..Route::new(self.part.origin.section(section), path, action) }
+        Route {
+            rule: rule.into(),
+            filters,
+            access_log,
+            tracing: self.tracing.clone(),
+            ..Route::new(self.part.origin.section(section), path, action)
+        }
     }
 
     /// The route of the catch-all's default backend, to which redirects, rewrites and TLS redirects don't apply.
@@ -255,7 +263,13 @@ impl<'a> Common<'a> {
         let mut filters = self.gate("/");
         let action = self.answer("/", leads, &mut filters);
         let origin = self.part.origin.section("defaultBackend");
-        Route { rule: "/".into(), filters, access_log: self.is_logged(), ..Route::new(origin, path, action) }
+        Route {
+            rule: "/".into(),
+            filters,
+            access_log: self.is_logged(),
+            tracing: self.tracing.clone(),
+            ..Route::new(origin, path, action)
+        }
     }
 
     fn response_rewrites(&self) -> Option<Filter> {
@@ -505,6 +519,19 @@ fn error_filter(
         policy: policy(),
     };
     Some(Filter::ErrorPages(Arc::new(ErrorPages { statuses: statuses.to_vec(), only_own, forward })))
+}
+
+/// How the paths of an Ingress are traced, if they are.
+fn tracing(annotations: &IngressAnnotations, config: &GlobalConfig) -> Option<Arc<TraceRule>> {
+    let own = &annotations.traces;
+    own.enabled.unwrap_or(config.enable_opentelemetry).then(|| {
+        let global = config.opentelemetry_operation_name.as_ref().map(|name| name.as_str());
+        let operation = own.operation.as_ref().map(|name| name.as_str()).or(global);
+        Arc::new(TraceRule {
+            trusts: own.trusts.unwrap_or(config.opentelemetry_trust_incoming_span),
+            operation: operation.map(Template::parse),
+        })
+    })
 }
 
 /// Authentication by the service of the ConfigMap, for an Ingress without its own.

@@ -2,7 +2,7 @@
 
 use std::num::{NonZeroU16, NonZeroU32};
 
-use fairway_model::{Balance, TlsVersions};
+use fairway_model::{Balance, Sampler, TlsVersions};
 
 use super::{Value, is_multi_line};
 
@@ -47,6 +47,16 @@ choices! {
         "auth-file" => File,
         /// Each key is a user, and its value the hash.
         "auth-map" => Map,
+    }
+
+    /// Which traces are recorded.
+    OtelSampler {
+        /// All of them.
+        "AlwaysOn" => Always,
+        /// None.
+        "AlwaysOff" => Never,
+        /// A share of them.
+        "TraceIdRatioBased" => Ratio,
     }
 
     /// How address lists and authentication combine.
@@ -195,6 +205,19 @@ impl Value for ErrorStatus {
 
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok().filter(|status| (400..600).contains(status)).map(Self)
+    }
+}
+
+/// A share of all traces.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SamplerRatio(pub Sampler);
+
+impl Value for SamplerRatio {
+    const SYNTAX: &'static str = "a number from 0 to 1";
+
+    fn parse(text: &str) -> Option<Self> {
+        let ratio: f64 = text.trim().parse().ok()?;
+        (0.0..=1.0).contains(&ratio).then(|| Self(Sampler::share(ratio)))
     }
 }
 

@@ -136,6 +136,23 @@ texts! {
     ServerName("a host name or an address"):
         |text| all(text.trim(), |byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte));
 
+    /// The name or address of a host that something is sent to; an address of IPv6 may be in brackets.
+    HostOrAddress("a host name or an address"): |text| {
+        let text = text.trim();
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        all(bare, |byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte))
+    };
+
+    /// The name of a span.
+    OperationName("letters, digits, `_` and `-`"):
+        |text| all(text.trim(), |byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+
+    /// The name of spans or of the service that they belong to.
+    SpanName("one line of at most 256 bytes"): |text| {
+        let text = text.trim();
+        (!text.is_empty() && text.len() <= 256 && !text.contains(char::is_control)).then(|| text.to_owned())
+    };
+
     /// The name of a header, as written.
     HeaderName("the name of a header"): |text| all(text.trim(), is_token);
 

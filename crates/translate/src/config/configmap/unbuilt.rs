@@ -18,7 +18,6 @@ const NEVER_USED: Verdict = Harmless("ingress-nginx accepts and never uses it");
 const GONE: Verdict = Harmless("ingress-nginx documents it and doesn't know it any more");
 const LOG_FILE: Verdict = Harmless("logs go to standard output and standard error");
 const GEO: Verdict = NotYet("there are no geographic variables yet; they are empty");
-const TRACING: Verdict = NotYet("tracing isn't built yet");
 
 /// A row is `"key" = "default": verdict`, and `restricts` where the key keeps requests out.
 macro_rules! unbuilt {
@@ -67,8 +66,6 @@ unbuilt! {
     "enable-modsecurity" = "false": WAF;
     /// Accepts several connections at a time.
     "enable-multi-accept" = "true": NGINX_ONLY;
-    /// Traces requests.
-    "enable-opentelemetry" = "false": TRACING;
     /// Runs the OWASP rules everywhere.
     "enable-owasp-modsecurity-crs" = "false": WAF;
     /// Reloads one at a time.
@@ -110,28 +107,6 @@ unbuilt! {
     "nginx-status-ipv6-whitelist" = "::1": Harmless("there is no such page; metrics have a listener of their own");
     /// A file of nginx's tracing module.
     "opentelemetry-config" = "/etc/ingress-controller/telemetry/opentelemetry.toml": NGINX_ONLY;
-    /// Name of the span.
-    "opentelemetry-operation-name" = "": TRACING;
-    /// Continues clients' traces.
-    "opentelemetry-trust-incoming-span" = "true": TRACING;
-    /// Spans sent at a time.
-    "otel-max-export-batch-size" = "512": TRACING;
-    /// Spans that wait to be sent.
-    "otel-max-queuesize" = "2048": TRACING;
-    /// Which requests are traced.
-    "otel-sampler" = "AlwaysOn": TRACING;
-    /// Follows the sampling decision of the client.
-    "otel-sampler-parent-based" = "true": TRACING;
-    /// Share of requests that are traced.
-    "otel-sampler-ratio" = "0.01": TRACING;
-    /// How often spans are sent.
-    "otel-schedule-delay-millis" = "5000": TRACING;
-    /// Name of the service in traces.
-    "otel-service-name" = "nginx": TRACING;
-    /// The host that receives traces.
-    "otlp-collector-host" = "": TRACING;
-    /// Its port.
-    "otlp-collector-port" = "4317": TRACING;
     /// Size of the buffers that may be in use at a time.
     "proxy-busy-buffers-size" = "": Harmless("all that waits for the client may be on its way to it");
     /// Hash tuning.

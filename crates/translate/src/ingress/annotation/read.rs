@@ -3,7 +3,7 @@
 use super::{
     Access, Affinity, Annotations, BackendTls, Balancing, CanaryRelease, ClientCertificates, CrossOrigin, Denial,
     ExternalAuthentication, HealthChecks, HostLevel, Known, Logging, Meanwhile, OnInvalid, Proxying, Redirects,
-    RequestLimits, Snippets, UserAuthentication,
+    RequestLimits, Snippets, Traces, UserAuthentication,
 };
 use super::{Rewriting, known, names};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -28,6 +28,8 @@ pub struct IngressAnnotations {
     pub limits: RequestLimits,
     /// The access log.
     pub logging: Logging,
+    /// Traces.
+    pub traces: Traces,
     /// Basic authentication.
     pub user_auth: UserAuthentication,
     /// The Secret with its users, if there may be one.

@@ -9,7 +9,14 @@ use crate::configmap::{
 };
 use crate::snippet::{AuthSnippet, LocationSnippet, ServerSnippet};
 use crate::value::{
-    AffinityKind, AffinityMode, AnyCiphers, AppRoot, AuthCacheDuration, AuthMethod, AuthRealm, AuthRedirect, AuthSecret, AuthSecretType, AuthType, AuthUrl, BackendProtocol, CanaryBehavior, CanaryHeader, CanaryPattern, CertificatePage, CommonName, ConnectionHeader, CookieDomain, CookieName, CookiePath, CookieRewrite, CopiedFields, CorsExposed, CorsHeaders, CorsMethods, CorsOrigins, ErrorStatuses, ForwardedPrefix, HashKey, HeaderName, HealthCount, HealthProbe, HealthSeconds, HealthStatuses, HostAliases, LoadBalance, MirrorTarget, NextUpstream, ObjectRef, RedirectParam, RedirectPart, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy, Seconds, SecretName, ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch, TlsProtocols, Value, VerifyClient, Vhost,
+    AffinityKind, AffinityMode, AnyCiphers, AppRoot, AuthCacheDuration, AuthMethod, AuthRealm, AuthRedirect,
+    AuthSecret, AuthSecretType, AuthType, AuthUrl, BackendProtocol, CanaryBehavior, CanaryHeader, CanaryPattern,
+    CertificatePage, CommonName, ConnectionHeader, CookieDomain, CookieName, CookiePath, CookieRewrite, CopiedFields,
+    CorsExposed, CorsHeaders, CorsMethods, CorsOrigins, ErrorStatuses, ForwardedPrefix, HashKey, HeaderName,
+    HealthCount, HealthProbe, HealthSeconds, HealthStatuses, HostAliases, LoadBalance, MirrorTarget, NextUpstream,
+    ObjectRef, OperationName, RedirectParam, RedirectPart, RedirectUrl, RewriteTarget, RiskLevel, SameSite, Satisfy,
+    Seconds, SecretName, ServerName, ServiceName, SignInUrl, SignedSeconds, Size, Switch, TlsProtocols, Value,
+    VerifyClient, Vhost,
 };
 use crate::verdict::Verdict::{self, Differs};
 
@@ -133,6 +140,18 @@ annotations! {
     pub struct Logging {
         /// Whether requests are written to the access log.
         "enable-access-log" => access_log: bool [Location, Low, Default];
+    }
+}
+
+annotations! {
+    /// Traces (OpenTelemetry).
+    pub struct Traces {
+        /// Whether requests are traced.
+        "enable-opentelemetry" => enabled: bool [Location, Low, Default];
+        /// Whether the trace of the client goes on.
+        "opentelemetry-trust-incoming-span" => trusts: bool [Location, Low, Default];
+        /// The name of spans.
+        "opentelemetry-operation-name" => operation: OperationName [Location, Medium, Reject];
     }
 }
 

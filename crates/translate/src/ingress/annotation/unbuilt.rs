@@ -1,10 +1,10 @@
-//! The rest of ingress-nginx's annotations: not built yet, refused for good, or without effect.
+//! The rest of ingress-nginx's annotations: refused for good, or without effect.
 //!
 //! Authentication that isn't built denies. So does a snippet where snippets were allowed, since it may hold a restriction.
 
 use super::{Denial, Meanwhile, OnInvalid, Scope, Spec};
 use crate::value::RiskLevel;
-use crate::verdict::Verdict::{self, Harmless, NotYet, Refused};
+use crate::verdict::Verdict::{self, Harmless, Refused};
 
 const SERVE: Meanwhile = Meanwhile::Serve;
 const SNIPPET: Meanwhile = Meanwhile::DenySnippet(Denial::Locations);
@@ -15,7 +15,6 @@ const FAST_CGI: Verdict = Refused {
     reason: "FastCGI is not spoken to backends",
     instead: "a web server in front of them, and backend-protocol: HTTP",
 };
-const TRACING: Verdict = NotYet("tracing isn't built yet");
 const NO_BUFFERS: Verdict =
     Harmless("bodies are streamed with bounded memory, there are no such buffers and no temporary files");
 const WAF: Verdict = Refused {
@@ -82,12 +81,6 @@ unbuilt! {
 
     /// Logs each rewrite.
     "enable-rewrite-log": "`true` or `false`" [Location, Low] SERVE, Harmless("`fairway explain` shows the rewrite of a request");
-    /// Traces requests.
-    "enable-opentelemetry": "`true` or `false`" [Location, Low] SERVE, TRACING, neutral "false";
-    /// Name of the span.
-    "opentelemetry-operation-name": "a name" [Location, Medium] SERVE, TRACING;
-    /// Whether to continue the client's trace.
-    "opentelemetry-trust-incoming-span": "`true` or `false`" [Location, Low] SERVE, TRACING;
 
     /// Runs ModSecurity over requests.
     "enable-modsecurity": "`true` or `false`" [Ingress, Low] SERVE, WAF, neutral "false";

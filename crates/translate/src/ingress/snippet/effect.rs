@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use fairway_model::{Filter, PathMatch, Snippet};
+use fairway_model::{Filter, Snippet};
 
+use super::level::LocationLevel;
 use super::{Level, LocationSnippet, ServerSnippet};
 use crate::configmap::GlobalConfig;
 
@@ -44,18 +45,18 @@ impl HostLevels {
     }
 
     /// The paths that `location` blocks take: how they are matched, and what is in force there or why they must be denied.
-    pub(crate) fn locations(&self) -> impl Iterator<Item = (&PathMatch, Result<Vec<Filter>, Box<str>>)> {
+    pub(crate) fn locations(&self) -> impl Iterator<Item = (&LocationLevel, Result<Vec<Filter>, Box<str>>)> {
         let outer = self.server.for_locations();
-        self.server.locations.iter().map(move |(path, own)| {
-            let level = own.within(&outer);
+        self.server.locations.iter().map(move |location| {
+            let level = location.level.within(&outer);
             if let Some(name) = level.undeclared(&[&self.http, &self.server]) {
-                let why = format!("location {}: no snippet in force sets the variable ${name}", path.text());
-                return (path, Err(why.into()));
+                let why = format!("location {}: no snippet in force sets the variable ${name}", location.text);
+                return (location, Err(why.into()));
             }
             let mut filters: Vec<Filter> = self.steps.iter().cloned().map(Filter::Snippet).collect();
             filters.extend(level.snippet(false, self.http.maps()).map(|snippet| Filter::Snippet(Arc::new(snippet))));
             filters.extend(level.access(None, false).map(|rules| Filter::AccessRules(Box::new(rules))));
-            (path, Ok(filters))
+            (location, Ok(filters))
         })
     }
 }

@@ -57,13 +57,23 @@ pub(crate) struct Level {
     /// `proxy_cookie_flags`.
     pub(super) cookie_flags: Option<Vec<CookieFlags>>,
     /// `location` blocks of a server.
-    pub(super) locations: Vec<(PathMatch, Box<Self>)>,
+    pub(super) locations: Vec<LocationLevel>,
     /// Variables that it sets.
     pub(super) declares: BTreeSet<String>,
     /// Variables that it uses and that no text but another snippet can declare.
     pub(super) needs: BTreeSet<String>,
     /// What it asks for, in plain words, with lines.
     pub(super) words: Vec<String>,
+}
+
+/// A `location` of a server.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LocationLevel {
+    /// How paths are matched.
+    pub(crate) path: PathMatch,
+    /// The path or pattern as written.
+    pub(crate) text: Box<str>,
+    pub(super) level: Box<Level>,
 }
 
 /// A step, before it is known what its block inherits.

@@ -11,7 +11,7 @@ use fairway_model::{
 
 use super::Fault;
 use super::instead::instead;
-use super::level::{Level, LevelStep, by_precedence, everyone};
+use super::level::{Level, LevelStep, LocationLevel, by_precedence, everyone};
 use super::tree::{self, Directive};
 use crate::value::{NginxTime, Size, Value};
 use crate::variable::has_no_value;
@@ -934,7 +934,7 @@ impl One<'_> {
             let test = SnippetTest::Matches(Template::parse("$uri"), pattern);
             inner.steps.insert(0, LevelStep::If(test, Box::default()));
         }
-        self.level.locations.push((path, Box::new(inner)));
+        self.level.locations.push(LocationLevel { path, text: text.into(), level: Box::new(inner) });
         Ok(())
     }
 

@@ -1,0 +1,127 @@
+//! Sends a message of spans to a collector, over gRPC or HTTP/1.1: one connection for each message, since there is one every few seconds.
+//! Runs on the thread for spans, never on a worker.
+
+use std::io;
+use std::net::ToSocketAddrs;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use fairway_model::Collector;
+use http::Request;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::runtime::Builder;
+use tokio::time::timeout;
+
+use crate::limit::{SPAN_ANSWER, SPAN_TIME};
+
+/// The method that takes spans.
+const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+/// Why spans could not be sent.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExportError {
+    #[error("connecting failed: {0}")]
+    Connect(io::Error),
+    #[error("the connection failed: {0}")]
+    Io(#[from] io::Error),
+    #[error("HTTP/2 failed: {0}")]
+    Http2(#[from] h2::Error),
+    #[error("the collector answered with status {0}")]
+    Status(u16),
+    #[error("the collector answered with status {0} of gRPC")]
+    Grpc(String),
+    #[error("the collector did not answer in time")]
+    Late,
+    #[error("the name of the collector is none")]
+    Name,
+}
+
+/// Sends a message. Blocks.
+///
+/// # Errors
+/// Why that failed.
+pub(super) fn send(collector: &Collector, message: Vec<u8>) -> Result<(), ExportError> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let Collector { host, port, http } = collector;
+    let address = (&**host, port.get()).to_socket_addrs().map_err(ExportError::Connect)?;
+    let address: Vec<_> = address.collect();
+    let host = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    runtime.block_on(async {
+        let sent = async {
+            let stream = TcpStream::connect(&*address).await.map_err(ExportError::Connect)?;
+            if *http { over_http(stream, &host, &message).await } else { over_grpc(stream, &host, message).await }
+        };
+        timeout(SPAN_TIME, sent).await.unwrap_or(Err(ExportError::Late))
+    })
+}
+
+/// OTLP/HTTP with a binary body.
+async fn over_http(mut stream: TcpStream, host: &str, message: &[u8]) -> Result<(), ExportError> {
+    let head = format!(
+        "POST /v1/traces HTTP/1.1\r\nHost: {host}\r\nUser-Agent: fairway/{}\r\nContent-Type: application/x-protobuf\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
+        env!("CARGO_PKG_VERSION"),
+        message.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(message).await?;
+    let mut line = Vec::new();
+    let mut answer = stream.take(SPAN_ANSWER);
+    while !line.contains(&b'\n') {
+        if answer.read_buf(&mut line).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+    }
+    let status = line.split(|&byte| byte == b' ').nth(1).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+    match status.unwrap_or(0) {
+        200..=299 => Ok(()),
+        other => Err(ExportError::Status(other)),
+    }
+}
+
+/// OTLP/gRPC, without TLS.
+async fn over_grpc(stream: TcpStream, host: &str, message: Vec<u8>) -> Result<(), ExportError> {
+    let (mut send, connection) = h2::client::handshake(stream).await?;
+    let request = Request::post(format!("http://{host}{METHOD}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("user-agent", concat!("fairway/", env!("CARGO_PKG_VERSION")))
+        .body(())
+        .map_err(|_| ExportError::Name)?;
+    let mut framed = BytesMut::with_capacity(message.len() + 5);
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    framed.put_slice(&message);
+    let call = async {
+        let (response, mut body) = send.send_request(request, false)?;
+        // The message is bounded, and waits in memory until the collector takes it.
+        body.send_data(Bytes::from(framed), true)?;
+        let (head, mut body) = response.await?.into_parts();
+        if head.status != 200 {
+            return Err(ExportError::Status(head.status.as_u16()));
+        }
+        let mut received = 0;
+        while let Some(data) = body.data().await {
+            let data = data?;
+            received += data.len() as u64;
+            if received > SPAN_ANSWER {
+                return Err(io::Error::from(io::ErrorKind::InvalidData).into());
+            }
+            let _ = body.flow_control().release_capacity(data.len());
+        }
+        // Without data the status stands in the head.
+        let trailers = body.trailers().await?.unwrap_or(head.headers);
+        match trailers.get("grpc-status").map(|status| status.as_bytes()) {
+            Some(b"0") => Ok(()),
+            status => Err(ExportError::Grpc(String::from_utf8_lossy(status.unwrap_or(b"none")).into_owned())),
+        }
+    };
+    tokio::pin!(call);
+    tokio::select! {
+        result = &mut call => result,
+        ended = connection => {
+            ended?;
+            Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+        }
+    }
+}
