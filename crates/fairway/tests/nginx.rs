@@ -73,6 +73,8 @@ const LOCATION: &[&str] = &[
     "deny 192.0.2.0/24; allow all;",
     "limit_except GET { deny all; }",
     "limit_except POST { allow 127.0.0.1; deny all; }",
+    "proxy_cookie_flags ~ secure samesite=lax;",
+    "proxy_cookie_flags sid nosecure httponly;",
     "default_type text/plain;",
     "return 200 'a text';",
     "return 404;",
@@ -103,6 +105,11 @@ const SERVER: &[&str] = &[
     "expires max;",
     "default_type text/x-server;",
     "return 410;",
+    "location /old { deny all; }",
+    "location = /page { return 200 'exact'; }",
+    "location ~ \\.css$ { add_header X-Style 1 always; return 202 'style'; }",
+    "location ~* ^/MOVED/(.*)$ { return 302 https://places.example/$1; }",
+    "location /again/ { rewrite ^/again/(.*)$ /old/$1 last; }",
 ];
 
 /// A request: its method, target and fields.
@@ -286,6 +293,8 @@ fn page(request: &Request) -> Reply {
         .header("X-Powered-By", "php")
         .header("X-Frame-Options", "SAMEORIGIN")
         .header("Cache-Control", "max-age=5")
+        .header("Set-Cookie", "sid=1; Path=/; Secure")
+        .header("Set-Cookie", "other=2; path=/x; HttpOnly; SameSite=None")
         .body(body)
 }
 

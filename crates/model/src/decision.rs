@@ -21,8 +21,8 @@ use crate::path::{self, InvalidPath};
 use crate::{
     Action, AuthAnswer, AuthGiven, Backend, BackendName, Backends, BasicAuth, CanaryChoice, ClientAuth, ClientIdentity,
     ClientLimits, Cors, ErrorPages, ErrorResponse, Excess, ExternalAuth, FieldEdit, FieldRules, Fields, Filter,
-    Forward, Host, Mirror, Protocol, Refusal, RequestView, Respond, ResponseRewrites, Route, Scheme, Snapshot,
-    SnippetEdits, TableName, Target, TooLong, TraceContext, UpstreamProtocol, UpstreamTls, canonical_host,
+    Forward, GeoVariable, Host, Mirror, Protocol, Refusal, RequestView, Respond, ResponseRewrites, Route, Scheme,
+    Snapshot, SnippetEdits, TableName, Target, TooLong, TraceContext, UpstreamProtocol, UpstreamTls, canonical_host,
 };
 
 pub use self::message::{Expand, RequestEdits, ResponseEdits};
@@ -60,6 +60,11 @@ pub trait Facts {
     /// The client's certificate, verified as `wanted`. Asked only over TLS, if the host wants one or the connection was
     /// made for a host that does. `None` if the connection was made for a host that wants something else.
     fn client_identity(&mut self, wanted: Option<&Arc<ClientAuth>>) -> Option<Arc<ClientIdentity>>;
+
+    /// Appends what the geographic databases say about a client; nothing by default.
+    fn geo(&self, variable: GeoVariable, client: IpAddr, out: &mut Vec<u8>) {
+        let _ = (variable, client, out);
+    }
 
     /// Counts a request of a client, and returns the limit that it exceeds. Nothing is counted by default.
     fn count(&mut self, limits: &ClientLimits, client: IpAddr) -> Option<Excess> {
@@ -360,7 +365,8 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
         let ended = match filter {
             Filter::Snippet(snippet) => {
                 let limit = snapshot.settings().head_buffers.total as usize;
-                match snippet::run(snippet, received, limit, scratch, &mut plan) {
+                let geo = |variable, client, out: &mut Vec<u8>| facts.geo(variable, client, out);
+                match snippet::run(snippet, received, limit, &geo, scratch, &mut plan) {
                     Outcome::Next => None,
                     Outcome::Done(step) => Some(step),
                     Outcome::Choose => match choose_again(received, scratch, &mut plan) {

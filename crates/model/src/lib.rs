@@ -45,6 +45,7 @@ mod external_auth;
 pub mod field;
 mod field_block;
 mod filter;
+mod geo;
 mod host;
 mod hostname;
 mod known;
@@ -90,6 +91,7 @@ pub use external_auth::{AuthAnswer, AuthCache, AuthCacheRule, AuthGiven, AuthPar
 pub use field::{ConfiguredName, FieldName, InvalidName};
 pub use field_block::{BlockedValue, FieldBlock};
 pub use filter::*;
+pub use geo::{GeoPlace, GeoSettings, GeoStep, GeoSubject, GeoVariable};
 pub use host::{AmbiguousPath, Host, HostKey, Onward};
 pub use hostname::{HostPattern, Hostname, InvalidHostname, canonical_host};
 pub use known::{KnownField, KnownSet};
@@ -121,5 +123,5 @@ pub use stream::{
 };
 pub use template::{Segment, Template, Variable};
 pub use tls::{HostCiphers, KeyGroup, TicketKey, TlsCipher, TlsSettings};
-pub use trace::{Collector, Sampler, TraceContext, TraceRule, Tracing, hex};
+pub use trace::{Collector, Sampler, TraceContext, TraceRule, Tracing, hex, hex_digest};
 pub use upstream_tls::{Authority, TlsVersions, Trust, UpstreamTls};

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CertificateName, Compression, FieldEdit, NetworkSet, StreamSettings, Template, TlsSettings, Tracing};
+use crate::{
+    CertificateName, Compression, FieldEdit, GeoSettings, NetworkSet, StreamSettings, Template, TlsSettings, Tracing,
+};
 
 /// Settings for the whole proxy; a single resource that always exists.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -81,6 +83,9 @@ pub struct Settings {
     /// How requests are traced on routes that ask for it.
     #[serde(default, skip_serializing_if = "is_usual_tracing")]
     pub tracing: Tracing,
+    /// Geographic databases (`use-geoip2`); `None` for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub geo: Option<GeoSettings>,
     /// TCP and UDP services.
     pub streams: StreamSettings,
     /// How long connections may continue after the proxy receives the signal to stop (`worker-shutdown-timeout`).
@@ -125,6 +130,7 @@ impl Default for Settings {
             tls: TlsSettings::default(),
             access_log: AccessLog::default(),
             tracing: Tracing::default(),
+            geo: None,
             streams: StreamSettings::default(),
             shutdown_timeout: Duration::from_secs(240),
             replicas: NonZeroU32::MIN,

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::GeoVariable;
+
 /// A compiled template. Two are equal if their text is.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Arc<str>", into = "Arc<str>")]
@@ -158,6 +160,8 @@ macro_rules! variables {
             Argument(Box<str>),
             /// `cookie_NAME`: a cookie of the request.
             Cookie(Box<str>),
+            /// `geoip2_NAME`: what a database says about the client's address.
+            Geo(GeoVariable),
             /// An unknown name; it expands to nothing, or to `-` in a log.
             Unknown(Box<str>),
         }
@@ -183,6 +187,8 @@ macro_rules! variables {
                     Self::Argument(name.into())
                 } else if let Some(name) = name.strip_prefix("cookie_") {
                     Self::Cookie(name.into())
+                } else if let Some(geo) = GeoVariable::named(name) {
+                    Self::Geo(geo)
                 } else {
                     Self::Unknown(name.into())
                 }

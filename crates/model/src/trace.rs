@@ -326,9 +326,18 @@ fn unhex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
 
 /// Appends bytes as hexadecimal digits in lower case.
 pub fn hex(bytes: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     out.extend(bytes.iter().flat_map(|&byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]));
 }
+
+/// The same for a digest of 16 bytes, without an allocation.
+pub fn hex_digest(digest: [u8; 16]) -> [u8; 32] {
+    std::array::from_fn(|at| {
+        let byte = digest[at / 2];
+        DIGITS[usize::from(if at % 2 == 0 { byte >> 4 } else { byte & 15 })]
+    })
+}
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@ pub mod access_log;
 pub mod admin;
 mod auth_cache;
 pub mod balance;
+pub mod geo;
 pub mod http;
 pub mod http1;
 pub mod limit;

@@ -362,6 +362,18 @@ fairway_model::limits! {
             RESOLVE_ADDRESSES: usize = 256, Count, "The rest are ignored.", "";
         }
     }
+    "Geographic databases" {
+        settings {}
+        found {}
+        fixed {
+            /// Size of the file of a geographic database, which is kept in memory.
+            GEO_FILE: u64 = 512 << 20, Bytes, "Its variables are empty.", "";
+            /// Pause between two looks at the settings of a proxy without such databases.
+            GEO_SETTINGS: Duration = Duration::from_secs(10), Time, "Files are followed from then on.", "";
+            /// Shortest pause between two looks for new files.
+            GEO_PAUSE: Duration = Duration::from_millis(20), Time, "The files are looked for later.", "";
+        }
+    }
     "Access log and spans" {
         settings {
             "otel-max-queuesize": "Spans that wait to be sent, of all workers together.", "Spans are dropped.", "`fairway_spans_dropped_total`";

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use fairway_model::{BackendName, Snapshot};
 
+use crate::geo::GeoDatabases;
 use crate::net::resolve::{AddressPolicy, Resolved};
 use crate::prepared::{LogFormat, Prepared};
 
@@ -20,6 +21,8 @@ pub(crate) struct Live {
     pub(crate) prepared: Arc<Prepared>,
     /// What the backends that are DNS names resolve to.
     pub(crate) resolved: Arc<HashMap<BackendName, Resolved>>,
+    /// The geographic databases, if any are used.
+    pub(crate) geo: Option<Arc<GeoDatabases>>,
     /// Which addresses endpoints may have; the same in all versions.
     pub(crate) addresses: Arc<AddressPolicy>,
 }
@@ -42,6 +45,7 @@ impl Live {
         let prepared = Arc::new(Prepared::new(snapshot.settings(), log_format));
         Arc::new(Self {
             version: 1,
+            geo: GeoDatabases::read(snapshot.settings().geo.as_ref()),
             snapshot: Arc::new(snapshot),
             prepared,
             resolved: Arc::default(),
@@ -64,6 +68,7 @@ impl Live {
         }
         Arc::new(Self {
             version: self.version + 1,
+            geo: GeoDatabases::follow(self.geo.as_ref(), snapshot.settings().geo.as_ref()),
             snapshot: Arc::new(snapshot),
             prepared,
             resolved,
@@ -77,9 +82,22 @@ impl Live {
         Arc::make_mut(&mut resolved).insert(change.backend.clone(), change);
         Arc::new(Self {
             version: self.version + 1,
+            geo: self.geo.clone(),
             snapshot: self.snapshot.clone(),
             prepared: self.prepared.clone(),
             resolved,
+            addresses: self.addresses.clone(),
+        })
+    }
+
+    /// The next version, with geographic databases that were read again.
+    pub(crate) fn with_geo(&self, geo: Option<Arc<GeoDatabases>>) -> Arc<Self> {
+        Arc::new(Self {
+            version: self.version + 1,
+            geo,
+            snapshot: self.snapshot.clone(),
+            prepared: self.prepared.clone(),
+            resolved: self.resolved.clone(),
             addresses: self.addresses.clone(),
         })
     }

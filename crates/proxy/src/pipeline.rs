@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fairway_model::decision::{self, Facts, Plan, Received, Scratch, Start};
-use fairway_model::{BackendName, ClientAuth, ClientIdentity, ClientLimits, ErrorResponse, Excess, TableName};
+use fairway_model::{
+    BackendName, ClientAuth, ClientIdentity, ClientLimits, ErrorResponse, Excess, GeoVariable, TableName,
+};
 
 use crate::http::RequestHead;
 use crate::http::Spanned;
@@ -56,6 +58,12 @@ impl Facts for WorkerFacts<'_> {
     fn client_identity(&mut self, wanted: Option<&Arc<ClientAuth>>) -> Option<Arc<ClientIdentity>> {
         let origin = self.origin?;
         origin.asked?.identity(&self.live.snapshot, origin.table, wanted)
+    }
+
+    fn geo(&self, variable: GeoVariable, client: IpAddr, out: &mut Vec<u8>) {
+        if let Some(geo) = &self.live.geo {
+            geo.append(variable, client, out);
+        }
     }
 
     fn count(&mut self, limits: &ClientLimits, client: IpAddr) -> Option<Excess> {

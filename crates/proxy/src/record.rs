@@ -10,6 +10,7 @@ use fairway_model::client::ClientView;
 use fairway_model::decision::Variables;
 use fairway_model::{Backend, ClientIdentity, Host, Route, TraceContext};
 
+use crate::geo::GeoDatabases;
 use crate::http::{Fields, RequestHead, Spanned};
 use crate::reason::{Cause, Reason};
 
@@ -42,6 +43,8 @@ pub struct RequestRecord<'a> {
     pub variables: Option<&'a Variables>,
     /// The place of the request in a trace, if it is traced.
     pub trace: Option<&'a TraceContext>,
+    /// The geographic databases, if any are used.
+    pub geo: Option<&'a GeoDatabases>,
     /// Canonical path; after a rewrite, the rewritten one.
     pub path: &'a [u8],
     /// The path to show in place of the received one: an authentication service judges what is forwarded.

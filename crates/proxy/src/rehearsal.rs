@@ -244,6 +244,12 @@ impl Facts for RehearsalFacts<'_> {
         rehearsal.upstreams.has_session(&rehearsal.live, *head, (main, backend), &rehearsal.rng)
     }
 
+    fn geo(&self, variable: fairway_model::GeoVariable, client: std::net::IpAddr, out: &mut Vec<u8>) {
+        if let Some(geo) = &self.rehearsal.live.geo {
+            geo.append(variable, client, out);
+        }
+    }
+
     /// The client of a rehearsal has no certificate.
     fn client_identity(&mut self, _: Option<&Arc<ClientAuth>>) -> Option<Arc<ClientIdentity>> {
         Some(Arc::default())
@@ -409,6 +415,7 @@ impl<'a> Rehearsing<'a, '_> {
             identity: self.scratch.identity.as_deref(),
             variables: self.scratch.variables.as_deref(),
             trace: self.scratch.trace.as_deref(),
+            geo: live.geo.as_deref(),
             path: &self.scratch.matched,
             judged_path: None,
             grpc_status: None,

@@ -83,6 +83,13 @@ impl Reader<'_> {
         else {
             let (severity, message) = match node.text().and_then(advice::encrypted_text) {
                 Some(advice) => (Severity::Error, advice),
+                // Helm's values and Kustomize's patches have neither.
+                None if text("kind").is_some() && node.get("metadata").is_some() => {
+                    (Severity::Error, "expected apiVersion: the API server refuses an object without it; it is ignored")
+                }
+                None if text("apiVersion").is_some() && node.get("metadata").is_some() => {
+                    (Severity::Error, "expected kind: the API server refuses an object without it; it is ignored")
+                }
                 None => (
                     Severity::Info,
                     "not a Kubernetes object: expected a mapping with apiVersion and kind; it is ignored",
@@ -405,6 +412,20 @@ mod tests {
              - apiVersion: networking.k8s.io/v1\n  kind: IngressList\n  items:\n  - metadata: {name: b}\n    spec: {rules: [{}]}\n",
         );
         assert_eq!(keys(&found), ["4 ConfigMap n/a", "8 Ingress default/b"]);
+    }
+
+    #[test]
+    fn an_object_without_its_version_or_kind_is_an_error_and_other_documents_are_not() {
+        for (text, severity, expected) in [
+            ("kind: Ingress\nmetadata: {name: a}\n", Severity::Error, "expected apiVersion"),
+            ("apiVersion: v1\nmetadata: {name: a}\n", Severity::Error, "expected kind"),
+            ("replicas: 2\nkind: x\n", Severity::Info, "not a Kubernetes object"),
+            ("image: {tag: a}\n", Severity::Info, "not a Kubernetes object"),
+        ] {
+            let found = &contents(text).findings[0].1;
+            assert_eq!(found.severity, severity, "{text}");
+            assert!(found.message.starts_with(expected), "{text}");
+        }
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The steps of a snippet, for one request. They may allocate: only routes with a snippet pay for it.
 
+use std::net::IpAddr;
+
 use super::{Failure, Plan, Received, Scratch, Step, target};
 use crate::{
-    AfterChange, Fields, KnownField, MapKey, PathChange, Respond, SearchRegex, Segment, Snippet, SnippetIf,
-    SnippetStep, SnippetTest, Template, TooLong, Variable, VariableMap, append_within, decimal, path,
+    AfterChange, Fields, GeoVariable, KnownField, MapKey, PathChange, Respond, SearchRegex, Segment, Snippet,
+    SnippetIf, SnippetStep, SnippetTest, Template, TooLong, Variable, VariableMap, append_within, decimal, path,
 };
 
 /// How often a path may be changed and a route chosen again, as in nginx.
@@ -49,6 +51,7 @@ pub(super) enum Outcome<'s> {
 struct Run<'r, 's, 'a, F> {
     received: &'r Received<'a, F>,
     limit: usize,
+    geo: &'r dyn Fn(GeoVariable, IpAddr, &mut Vec<u8>),
     scratch: &'r mut Scratch,
     plan: &'r mut Plan<'s>,
     variables: Box<Variables>,
@@ -68,6 +71,7 @@ pub(super) fn run<'s, 'a, F: Fields<'a>>(
     snippet: &'s Snippet,
     received: &Received<'a, F>,
     limit: usize,
+    geo: &dyn Fn(GeoVariable, IpAddr, &mut Vec<u8>),
     scratch: &mut Scratch,
     plan: &mut Plan<'s>,
 ) -> Outcome<'s> {
@@ -81,7 +85,7 @@ pub(super) fn run<'s, 'a, F: Fields<'a>>(
         scratch.variables = Some(variables);
         return Outcome::Next;
     }
-    let mut run = Run { received, limit, scratch, plan, variables, changed: false };
+    let mut run = Run { received, limit, geo, scratch, plan, variables, changed: false };
     let flow = run.steps(&snippet.steps);
     let (changed, mut variables) = (run.changed, run.variables);
     let chooses = match flow {
@@ -324,6 +328,11 @@ impl<'s, 'a, F: Fields<'a>> Run<'_, 's, 'a, F> {
         };
         match variable {
             Variable::Unknown(name) => put(self.variables.get(name).unwrap_or_default()),
+            Variable::Geo(variable) => {
+                let mut text = Vec::new();
+                (self.geo)(*variable, client.address(), &mut text);
+                put(&text)
+            }
             Variable::RemoteAddr => put(&client.address_text()),
             Variable::RemotePort => {
                 let len = digits(client.port().into());
@@ -406,6 +415,7 @@ pub fn is_early(variable: &Variable) -> bool {
     matches!(
         variable,
         Variable::RemoteAddr
+            | Variable::Geo(_)
             | Variable::RemotePort
             | Variable::RequestMethod
             | Variable::RequestUri

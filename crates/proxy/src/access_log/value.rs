@@ -307,6 +307,11 @@ fn plain(
         | Variable::UpstreamField(_)
         | Variable::Argument(_)
         | Variable::Cookie(_) => return None,
+        Variable::Geo(variable) => {
+            let mut value = Vec::new();
+            record.geo?.append(*variable, client.address(), &mut value)?;
+            text(&value, out);
+        }
         Variable::Unknown(name) => text(record.variables?.get(name)?, out),
     }
     Some(())

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use fairway_model::{Affinity, AffinityMode};
+use fairway_model::{Affinity, AffinityMode, hex_digest};
 use md5::{Digest, Md5};
 
 use super::Node;
@@ -53,8 +53,8 @@ impl SessionKey {
 
 /// The second part of a session cookie, md5(md5(name) + name) of the upstream name in hexadecimal.
 pub fn backend_key(upstream_name: &str) -> [u8; 32] {
-    let inner = hex(Md5::digest(upstream_name).into());
-    hex(Md5::new().chain_update(inner).chain_update(upstream_name).finalize().into())
+    let inner = hex_digest(Md5::digest(upstream_name).into());
+    hex_digest(Md5::new().chain_update(inner).chain_update(upstream_name).finalize().into())
 }
 
 /// The sessions of one backend.
@@ -148,15 +148,7 @@ impl Sessions {
 
 /// md5(upstream name + address) in hexadecimal.
 fn endpoint_key(upstream_name: &str, address: SocketAddr) -> [u8; 32] {
-    hex(Md5::new().chain_update(upstream_name).chain_update(address.to_string()).finalize().into())
-}
-
-fn hex(digest: [u8; 16]) -> [u8; 32] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    std::array::from_fn(|at| {
-        let byte = digest[at / 2];
-        DIGITS[usize::from(if at % 2 == 0 { byte >> 4 } else { byte & 15 })]
-    })
+    hex_digest(Md5::new().chain_update(upstream_name).chain_update(address.to_string()).finalize().into())
 }
 
 /// A key with a given text, for tests of how keys are used.
@@ -174,7 +166,7 @@ mod tests {
     #[test]
     fn keys_are_those_of_ingress_nginx() {
         // printf %s web-80 | md5sum, and the result with the name appended, hashed again.
-        assert_eq!(hex(Md5::digest("").into()), *b"d41d8cd98f00b204e9800998ecf8427e");
+        assert_eq!(hex_digest(Md5::digest("").into()), *b"d41d8cd98f00b204e9800998ecf8427e");
         assert_eq!(std::str::from_utf8(&backend_key("default-web-80")).unwrap(), "6cde5721ec2c7e2bce07cff7d0e4ac37");
         let address = "10.184.7.40:8080".parse().unwrap();
         assert_eq!(

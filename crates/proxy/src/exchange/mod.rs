@@ -334,6 +334,7 @@ impl<'a> Exchange<'a> {
                 identity: scratch.decision.identity.as_deref(),
                 variables: scratch.decision.variables.as_deref(),
                 trace: scratch.decision.trace.as_deref(),
+                geo: self.live.geo.as_deref(),
                 path: &scratch.decision.matched,
                 judged_path: None,
                 user: &[],

@@ -23,8 +23,9 @@ use self::shared::{Shared, locked};
 use crate::access_log::{LogSink, LogThread};
 use crate::admin::{AdminSource, Finding, Lifecycle};
 use crate::config::ProxyConfig;
+use crate::geo::GeoDatabases;
 use crate::health_check::Prober;
-use crate::limit::{LAST_WRITE, WORKER_SESSIONS};
+use crate::limit::{GEO_PAUSE, GEO_SETTINGS, LAST_WRITE, WORKER_SESSIONS};
 use crate::live::Live;
 use crate::metrics::{ConfigStatus, MetricOptions};
 use crate::net::descriptors;
@@ -235,9 +236,10 @@ impl Proxy {
             let shared = Arc::downgrade(&shared);
             move || shared.upgrade().map(|shared| shared.live())
         };
+        let geo = publisher.clone().follow_geo();
         let control = control
             .run(source, |changes| publisher.follow(changes), async {
-                tokio::join!(probing.run(newest), stapling.run());
+                tokio::join!(probing.run(newest), stapling.run(), geo);
             })
             .map_err(StartError::Thread)?;
         Ok(Self { shared, threads, log, lifecycle, admin: address, control: Some(control) })
@@ -392,6 +394,28 @@ impl Publisher {
             let live = current.resolved(change);
             shared.distribute(&live, Relisten::default()).await;
             shared.prober.look_at(checked);
+        }
+    }
+
+    /// Reads geographic databases again whose files were replaced. Never ends.
+    async fn follow_geo(self) {
+        loop {
+            let reload = self.0.live().geo.as_ref().and_then(|geo| geo.settings().reload);
+            // Without databases, or a wish to follow them, the settings are looked at now and then.
+            tokio::time::sleep(reload.unwrap_or(GEO_SETTINGS).max(GEO_PAUSE)).await;
+            if reload.is_none() {
+                continue;
+            }
+            let geo = self.0.live().geo.clone();
+            let read = move || geo.filter(|geo| geo.is_outdated()).map(|geo| GeoDatabases::read(Some(geo.settings())));
+            let Ok(Some(geo)) = tokio::task::spawn_blocking(read).await else { continue };
+            let shared = &*self.0;
+            let _order = shared.change.lock().await;
+            let current = shared.live();
+            // The settings may have changed meanwhile.
+            if current.snapshot.settings().geo.as_ref() == geo.as_ref().map(|geo| geo.settings()) {
+                shared.distribute(&current.with_geo(geo), Relisten::default()).await;
+            }
         }
     }
 

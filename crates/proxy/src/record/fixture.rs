@@ -57,6 +57,7 @@ impl Fixture {
             identity: None,
             variables: None,
             trace: None,
+            geo: None,
             local: "127.0.0.1:8080".parse().unwrap(),
             tls: Some(TlsView {
                 protocol: "TLSv1.3",

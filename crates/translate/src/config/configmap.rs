@@ -515,6 +515,14 @@ configmap! {
         /// Requests that are not logged.
         "skip-access-log-urls" => skip_access_log_urls: UriPatterns = "";
 
+        /// Looks addresses of clients up in the databases of `--maxmind-edition-ids` for the variables `$geoip2_*`. Their files have to be in
+        /// `/etc/ingress-controller/geoip`: nothing is downloaded.
+        "use-geoip2" => use_geoip2: bool = "false",
+            [Differs("the files have to be there, on a volume for example; without them the variables are empty, where ingress-nginx ends")],
+            same if |_, value| bool::parse(value) == Some(false);
+        /// How often to look for new files of these databases; 0 for never.
+        "geoip2-autoreload-in-minutes" => geoip2_autoreload: u32 = "0";
+
         /// Traces all paths, except those with `enable-opentelemetry: "false"`: the context goes on in `traceparent`, and in the fields of B3
         /// for a client that sends those.
         "enable-opentelemetry" => enable_opentelemetry: bool = "false";

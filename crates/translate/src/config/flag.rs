@@ -65,7 +65,10 @@ impl Takes {
 
 const TUNING: Verdict = Harmless("it tunes a part of ingress-nginx that Fairway doesn't have");
 const PROFILER: Verdict = Harmless("Fairway has no Go profiler");
-const GEO: Verdict = NotYet("there are no geographic variables yet");
+const DOWNLOAD: Verdict = Refused {
+    reason: "nothing is downloaded",
+    instead: "a volume with the files of the databases in /etc/ingress-controller/geoip, which geoipupdate keeps up to date",
+};
 const LOG_LIBRARY: Verdict = Harmless("Fairway logs lines to standard error, without Go's logging library");
 const ADMISSION: Verdict = NotYet("there is no admission webhook yet; objects are checked when they are read");
 
@@ -174,16 +177,16 @@ flags! {
     "length-buckets" List = "10,20,30,40,50,60,70,80,90,100": Differs(BUCKETS);
     /// Limit a native histogram to this number of buckets.
     "max-buckets" Int = "100": NotYet("there are no native histograms");
-    /// Download these geographic databases.
-    "maxmind-edition-ids" List = "GeoLite2-City,GeoLite2-ASN": GEO;
+    /// Use these geographic databases, with `use-geoip2`.
+    "maxmind-edition-ids" List = "GeoLite2-City,GeoLite2-ASN": Differs("an unknown edition is reported and has no values, where ingress-nginx ends");
     /// Use this key to download them.
-    "maxmind-license-key" Text = "": GEO;
+    "maxmind-license-key" Text = "": DOWNLOAD;
     /// Download them from here.
-    "maxmind-mirror" Text = "": GEO;
+    "maxmind-mirror" Text = "": DOWNLOAD;
     /// Try the download this often.
-    "maxmind-retries-count" Int = "1": GEO;
+    "maxmind-retries-count" Int = "1": Harmless("nothing is downloaded");
     /// Wait this long between two tries.
-    "maxmind-retries-timeout" Duration = "0s": GEO;
+    "maxmind-retries-timeout" Duration = "0s": Harmless("nothing is downloaded");
     /// Count requests by host.
     "metrics-per-host" Bool = "true": Same;
     /// Count requests for hosts that no Ingress names exactly, each under its own host; needs `--metrics-per-host`. The last 10,000 hosts are counted separately, all others as `_`.

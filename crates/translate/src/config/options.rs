@@ -59,6 +59,8 @@ pub struct Options {
     pub ssl_passthrough: bool,
     /// The zone of our own node, with `--enable-topology-aware-routing`: Services that ask for it are served by endpoints for this zone.
     pub zone: Option<String>,
+    /// `--maxmind-edition-ids`: geographic databases, with `use-geoip2`.
+    pub geo_editions: Vec<String>,
     /// `--disable-catch-all`.
     pub disable_catch_all: bool,
     /// `--disable-svc-external-name`.
@@ -205,6 +207,7 @@ impl Default for Options {
             default_ssl_certificate: None,
             ssl_passthrough: false,
             zone: None,
+            geo_editions: vec!["GeoLite2-City".into(), "GeoLite2-ASN".into()],
             disable_catch_all: false,
             disable_external_name: false,
             deep_inspect: true,

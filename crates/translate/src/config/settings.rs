@@ -6,9 +6,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessLog, CodingRules, Collector, Compression, FieldEdit, ForwardedHeaders, HeadBuffers, Http2Settings, Listener,
-    LogEscape, Origin, Sampler, Scheme, Settings, StreamLog, StreamRetry, StreamSettings, StreamTemplate, Syslog,
-    TableName, Template, TlsSettings, Tracing, UpstreamKeepalive,
+    AccessLog, CodingRules, Collector, Compression, FieldEdit, ForwardedHeaders, GeoSettings, HeadBuffers,
+    Http2Settings, Listener, LogEscape, Origin, Sampler, Scheme, Settings, StreamLog, StreamRetry, StreamSettings,
+    StreamTemplate, Syslog, TableName, Template, TlsSettings, Tracing, UpstreamKeepalive,
 };
 use regex::bytes::RegexBuilder;
 
@@ -127,6 +127,7 @@ pub(crate) fn settings(
         },
         access_log: access_log(config, sources.origin, diagnostics),
         tracing: tracing(config),
+        geo: config.use_geoip2.then(|| geo(config, options)),
         streams: streams(config, sources.origin, diagnostics),
         shutdown_timeout: config.worker_shutdown_timeout.0,
         replicas: NonZeroU32::MIN,
@@ -223,6 +224,15 @@ fn syslog(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diagnost
         return None;
     };
     Some(Syslog { host: host.as_str().into(), port: config.syslog_port.0 })
+}
+
+/// The geographic databases.
+fn geo(config: &GlobalConfig, options: &Options) -> GeoSettings {
+    GeoSettings {
+        directory: "/etc/ingress-controller/geoip".into(),
+        editions: options.geo_editions.iter().map(|edition| edition.as_str().into()).collect(),
+        reload: Some(Duration::from_secs(u64::from(config.geoip2_autoreload) * 60)).filter(|time| !time.is_zero()),
+    }
 }
 
 /// How requests are traced.

@@ -1,7 +1,7 @@
-//! The rest of ingress-nginx's keys: not built yet, refused for good, or without effect.
+//! The rest of ingress-nginx's keys: refused for good, or without effect.
 
 use super::KeySpec;
-use crate::verdict::Verdict::{self, Harmless, NotYet, Refused};
+use crate::verdict::Verdict::{self, Harmless, Refused};
 
 const SNIPPET: Verdict = Refused {
     reason: "there is no nginx here that could run it",
@@ -17,7 +17,6 @@ const BUFFERS: Verdict =
 const NEVER_USED: Verdict = Harmless("ingress-nginx accepts and never uses it");
 const GONE: Verdict = Harmless("ingress-nginx documents it and doesn't know it any more");
 const LOG_FILE: Verdict = Harmless("logs go to standard output and standard error");
-const GEO: Verdict = NotYet("there are no geographic variables yet; they are empty");
 
 /// A row is `"key" = "default": verdict`, and `restricts` where the key keeps requests out.
 macro_rules! unbuilt {
@@ -76,8 +75,6 @@ unbuilt! {
     "error-log-path" = "/var/log/nginx/error.log": LOG_FILE;
     /// The header that holds the client's address with PROXY protocol.
     "forwarded-for-proxy-protocol-header" = "X-Forwarded-For-Proxy-Protocol": Harmless("ingress-nginx uses it to pass the address from one of its stages to the next; Fairway has no such stages");
-    /// How often geographic databases are reloaded.
-    "geoip2-autoreload-in-minutes" = "0": GEO;
     /// Buffer for gRPC responses.
     "grpc-buffer-size-kb" = "0": BUFFERS;
     /// Access log file for HTTP.
@@ -142,8 +139,6 @@ unbuilt! {
     "upstream-hash-by-subset" = "": NEVER_USED;
     /// A default of the annotation.
     "upstream-hash-by-subset-size" = "": NEVER_USED;
-    /// Geographic databases.
-    "use-geoip2" = "false": GEO;
     /// Hash tuning.
     "variables-hash-bucket-size" = "256": NGINX_ONLY;
     /// Hash tuning.
