@@ -276,7 +276,9 @@ impl Flags {
             default_backend_service: self.object("default-backend-service"),
             publish_service: self.object("publish-service"),
             default_ssl_certificate: self.object("default-ssl-certificate"),
-            geo_editions: self.list("maxmind-edition-ids"),
+            geo_editions: Some(self.list("maxmind-edition-ids"))
+                .filter(|editions| !editions.is_empty())
+                .unwrap_or_else(|| Options::default().geo_editions),
             ssl_passthrough: self.bool("enable-ssl-passthrough"),
             allowed_backend_addresses: self.allowed.clone(),
             disable_catch_all: self.bool("disable-catch-all"),

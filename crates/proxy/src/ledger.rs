@@ -28,6 +28,7 @@ const WRONG_PASSWORDS: &str = "\0wrong passwords";
 
 /// A rate that admits as many at once.
 fn per_minute(most: NonZeroU32) -> RequestRate {
+    // No limit: the unit of one.
     RequestRate { requests: most, period: Duration::from_secs(60), burst: most.get() - 1 }
 }
 

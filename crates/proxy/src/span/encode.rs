@@ -10,13 +10,15 @@ use crate::http::FieldsView;
 use crate::record::RequestRecord;
 
 /// `SPAN_KIND_SERVER`.
+// No limit: a number of the format, as is the next one.
 const SERVER: u64 = 2;
 
 /// `STATUS_CODE_ERROR`.
+// No limit: see above.
 const ERROR: u64 = 2;
 
 /// Longest text in a span.
-// No limit of its own: the heads of requests are limited, and the rest of a text is left out.
+// No limit: the heads of requests are limited, and the rest of a text is left out.
 const TEXT: usize = 1024;
 
 /// Appends a span as an element of `ScopeSpans.spans`. `end` is the time since 1970.

@@ -3,6 +3,12 @@
 
 /// Each annotation that works: a valid value, an invalid one.
 pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
+    ("ssl-ciphers", "ECDHE-RSA-AES128-GCM-SHA256", "AES128-SHA"),
+    ("ssl-prefer-server-ciphers", "false", "x"),
+    ("proxy-ssl-ciphers", "ECDHE-RSA-AES128-GCM-SHA256", "AES128-SHA"),
+    ("enable-opentelemetry", "true", "x"),
+    ("opentelemetry-trust-incoming-span", "false", "x"),
+    ("opentelemetry-operation-name", "checkout", "a b"),
     ("use-regex", "true", "yes"),
     ("rewrite-target", "/$2", "/a?b=c"),
     ("x-forwarded-prefix", "/shop", "/a b"),
