@@ -213,13 +213,14 @@ impl Writing<'_> {
                 status.insert("conditions".into(), self.conditions(&shown["conditions"], &json!(conditions)));
                 status.insert("supportedFeatures".into(), json!(supported_features));
             }
-            Some(ObjectStatus::Gateway { conditions, listeners }) => {
+            Some(ObjectStatus::Gateway { conditions, listeners, addresses }) => {
                 let mut conditions = json!(conditions);
-                if self.addresses.is_empty() {
+                if addresses.is_none() && self.addresses.is_empty() {
                     unassigned(&mut conditions);
                 }
                 status.insert("conditions".into(), self.conditions(&shown["conditions"], &conditions));
-                status.insert("addresses".into(), json!(self.addresses));
+                let shared = || json!(self.addresses);
+                status.insert("addresses".into(), addresses.as_ref().map_or_else(shared, |own| json!(own)));
                 let merged = listeners.iter().map(|listener| {
                     let mut one = json!(listener);
                     let before = entries(&shown["listeners"]).find(|before| before["name"] == one["name"]);

@@ -40,6 +40,7 @@ mod event;
 mod finding;
 mod gateway;
 mod leader;
+mod made;
 mod nodes;
 mod publish;
 mod read;

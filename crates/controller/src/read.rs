@@ -119,6 +119,7 @@ pub async fn read(client: kube::Client, options: &Options, now: i64) -> Result<C
         snapshot: translator.snapshot().clone(),
         served: translator.served().clone(),
         statuses: translator.statuses().clone(),
+        made: translator.made().clone(),
     };
     let objects = translator.objects().clone();
     Ok(Cluster { objects, translation, unreadable: found.unreadable, addresses: found.addresses })

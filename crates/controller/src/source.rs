@@ -14,7 +14,7 @@ use crate::watch::{Source, Wanted};
 /// namespaces are also watched for that kind.
 pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
     let Options { watch_namespace, default_backend_service, default_ssl_certificate, .. } = &config.options;
-    let Options { configmap, tcp_services, udp_services, .. } = &config.options;
+    let Options { configmap, tcp_services, udp_services, publish_service, .. } = &config.options;
     let namespaces = |named: &[&Option<(String, String)>]| -> Vec<Option<String>> {
         let Some(watched) = watch_namespace else { return vec![None] };
         let named = named.iter().copied().flatten().map(|(namespace, _)| namespace);
@@ -29,7 +29,9 @@ pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
     };
     add(Kind::Ingress, &[], Wanted::Object, false);
     add(Kind::Service, &[default_backend_service], Wanted::Object, false);
-    add(Kind::EndpointSlice, &[default_backend_service], Wanted::Object, false);
+    // Gateways with an address of their own have the endpoints of the proxy's Service.
+    let proxy = if config.gateway_api { publish_service } else { &None };
+    add(Kind::EndpointSlice, &[default_backend_service, proxy], Wanted::Object, false);
     add(Kind::Secret, &[default_ssl_certificate], Wanted::Metadata, false);
     // Without a ConfigMap named by a flag, no right to read any is needed.
     let named = [configmap, tcp_services, udp_services];

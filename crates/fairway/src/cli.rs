@@ -1,6 +1,7 @@
 //! The command line as written, and its help. The module of each command interprets it.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -424,10 +425,39 @@ fn run() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Also serve the Gateway API, as soon as the cluster has its CRDs; see docs/gateway-api.md"),
         )
+        .arg(
+            Arg::new("gateway-address")
+                .long("gateway-address")
+                .value_name("shared|own")
+                .value_parser(["shared", "own"])
+                .default_value("shared")
+                .help("Serve Gateways on the address of Ingresses, or give each a Service of its own; see docs/gateway-api.md"),
+        )
+        .arg(
+            Arg::new("gateway-ports")
+                .long("gateway-ports")
+                .value_name("FIRST-LAST")
+                .value_parser(port_range)
+                .default_value("20000-20499")
+                .help("Ports of the process for Gateways with a Service of their own, one for each of their ports"),
+        )
         .arg(workers())
         .arg(metrics_detail())
         .arg(allow_address());
     flags::add(command, true)
+}
+
+/// Parses `FIRST-LAST`.
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let expected = || "expected FIRST-LAST, two ports from 1 to 65535 in order".to_owned();
+    let (first, last) = text.split_once('-').ok_or_else(expected)?;
+    let (first, last): (u16, u16) = first
+        .parse()
+        .ok()
+        .zip(last.parse().ok())
+        .filter(|(first, last)| (1..=*last).contains(first))
+        .ok_or_else(expected)?;
+    Ok(first..=last)
 }
 
 fn metrics_detail() -> Arg {

@@ -445,8 +445,12 @@ fn is_of_gateway(listener: &Listener) -> bool {
 
 /// Which local port stands for the port of a Gateway.
 fn gateway_line(listener: &Listener, address: SocketAddr) -> String {
-    let port = listener.name.as_str().trim_start_matches("gateway-");
-    format!("{:<5} on {address}, for port {port} of Gateways", listener.scheme)
+    let place = listener.name.as_str().trim_start_matches("gateway-");
+    let of = match place.rsplit_once('-') {
+        Some((gateway, port)) if gateway.contains('/') => format!("port {port} of Gateway {gateway}"),
+        _ => format!("port {place} of Gateways"),
+    };
+    format!("{:<5} on {address}, for {of}", listener.scheme)
 }
 
 fn addresses(doors: &Doors, proxy: &Proxy, snapshot: &Snapshot) -> String {

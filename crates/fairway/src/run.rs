@@ -1,6 +1,7 @@
 //! `fairway run`: controller and proxy in one process, for small installs and for the switch from ingress-nginx.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -43,6 +44,10 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         add_ipv6(&mut options.http);
         add_ipv6(&mut options.https);
         options.stream_addresses.push(Ipv6Addr::UNSPECIFIED.into());
+    }
+    options.gateway_own_address = matches.get_one::<String>("gateway-address").is_some_and(|how| how == "own");
+    if let Some(ports) = matches.get_one::<RangeInclusive<u16>>("gateway-ports") {
+        options.gateway_ports = ports.clone();
     }
     let log = match matches.get_one::<String>("access-log").map(String::as_str) {
         Some("off") => (LogSink::Off, None),

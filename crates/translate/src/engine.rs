@@ -29,7 +29,7 @@ use crate::config::global::{self, Global};
 use crate::config::streams::{self, Streams};
 use crate::diagnostic::Diagnostic;
 use crate::gateway::status::ObjectStatus;
-use crate::gateway::{GatewayInputs, GatewayOwned, Gateways};
+use crate::gateway::{self, GatewayInputs, GatewayOwned, Gateways, Make};
 use crate::ingress::reader::{MANY, Owned};
 use crate::ingress::{Hosts, Ingresses, RedirectPorts, hosts, reader};
 use crate::options::Options;
@@ -55,6 +55,8 @@ pub struct Translation {
     pub left_out: Vec<LeftOut>,
     /// The status of each object of the Gateway API that is ours.
     pub statuses: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
+    /// What has to be done about objects that are made for Gateways.
+    pub made: BTreeMap<ObjectKey, Make>,
 }
 
 /// Translates all objects. Total: bad objects yield diagnostics, never a failure. `now`, in seconds since 1970, is used only for
@@ -66,6 +68,7 @@ pub fn translate(objects: &Objects, options: &Options, now: i64) -> Translation 
         left_out: translator.left_out().collect(),
         served: translator.ingresses.served().clone(),
         statuses: translator.gateways.statuses().clone(),
+        made: translator.gateways.made().clone(),
         diagnostics: translator.reports.into_all().into_values().flatten().collect(),
         snapshot: translator.snapshot,
     }
@@ -84,6 +87,8 @@ pub struct Update {
     pub unserved: Vec<ObjectKey>,
     /// Objects of the Gateway API with another status than before; none means that they are not ours any more.
     pub statuses: Vec<(ObjectKey, Option<Arc<ObjectStatus>>)>,
+    /// Objects that are made for Gateways, each with what has to be done about it now; `None` if it is as it should be.
+    pub made: Vec<(ObjectKey, Option<Make>)>,
     /// Secrets and ConfigMaps that are now needed.
     pub wanted: Vec<ObjectKey>,
     /// Secrets and ConfigMaps that are no longer needed.
@@ -302,6 +307,7 @@ impl Translator {
         }
         update.statuses =
             out.statuses.into_iter().map(|key| (key.clone(), self.gateways.statuses().get(&key).cloned())).collect();
+        update.made = out.made.into_iter().map(|key| (key.clone(), self.gateways.made().get(&key).cloned())).collect();
         for (key, before) in out.wants {
             match (before, self.wants(&key)) {
                 (false, true) => update.wanted.push(key),
@@ -330,6 +336,11 @@ impl Translator {
     /// The status of each object of the Gateway API that is ours.
     pub fn statuses(&self) -> &BTreeMap<ObjectKey, Arc<ObjectStatus>> {
         self.gateways.statuses()
+    }
+
+    /// What has to be done about objects that are made for Gateways.
+    pub fn made(&self) -> &BTreeMap<ObjectKey, Make> {
+        self.gateways.made()
     }
 
     /// The current objects.
@@ -408,6 +419,8 @@ impl Translator {
             Kind::Service => {
                 self.backends.touch_service(&key, dirty);
                 self.gateways.touch_service(&key, dirty);
+                let made = |object: &Object| matches!(object, Object::Service(service) if gateway::is_made(service));
+                self.gateways.touch_made(&key, before.iter().chain(&after).any(made), dirty);
                 let concerns =
                     |object: &Object| matches!(object, Object::Service(service) if external_dns::concerns(service));
                 if before.iter().chain(&after).any(concerns) {
@@ -423,6 +436,7 @@ impl Translator {
                         dirty.config |= self.options.publish_service.as_ref().is_some_and(|(namespace, name)| {
                             *service.namespace == **namespace && *service.name == **name
                         });
+                        self.gateways.touch_slice(&service, &self.options, dirty);
                         self.backends.index_slice(&key, service, there, dirty);
                     }
                 }
@@ -455,7 +469,7 @@ fn means_the_same(before: &Object, after: &Object) -> bool {
             a.spec == b.spec && a.metadata.annotations == b.metadata.annotations
         }
         (Object::Service(a), Object::Service(b)) => {
-            Arc::ptr_eq(a, b) || (a.spec == b.spec && external_dns::alike(a, b))
+            Arc::ptr_eq(a, b) || (a.spec == b.spec && external_dns::alike(a, b) && gateway::alike(a, b))
         }
         (Object::EndpointSlice(a), Object::EndpointSlice(b)) => {
             let label = |slice: &EndpointSlice| {

@@ -1,7 +1,7 @@
 //! The reader of the Gateway API: classes, Gateways with their listeners, routes, and the grants between namespaces.
 //!
 //! Each object is read by itself (`listener`, `route`); `attach` decides which listeners take a route, and `reader` keeps all of
-//! it up to date and turns it into hosts. Each port has a table of hosts of its own. On the ports that Ingresses use, it lies above
+//! it up to date and turns it into hosts. Each port of an address has a table of hosts of its own. On the ports that Ingresses use, it lies above
 //! that of the Ingresses: of all hosts for a name the most specific takes a request, and a host that both name has the routes of both.
 
 pub mod api;
@@ -9,14 +9,18 @@ mod attach;
 mod grant;
 mod host;
 mod listener;
+mod place;
 mod reader;
 mod route;
 mod rule;
+mod service;
 pub mod status;
 
-pub(crate) use listener::PortInUse;
+pub(crate) use place::PortInUse;
 pub(crate) use reader::{GatewayInputs, GatewayOwned, Gateways};
 pub use rule::{duration, is_shorter};
+pub(crate) use service::alike;
+pub use service::{Make, is_made};
 
 /// The name by which a GatewayClass chooses Fairway (`spec.controllerName`).
 pub const CONTROLLER: &str = "fairway.dev/gateway";

@@ -8,6 +8,7 @@ use fairway_translate::gateway::api::{Gateway, GatewayClass, HTTPRoute, Referenc
 use fairway_translate::objects::{Change, Object, ObjectKey, Objects};
 use fairway_translate::{Options, Translator, translate};
 use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -67,8 +68,8 @@ fn route() -> impl Strategy<Value = Object> {
 
 fn other() -> impl Strategy<Value = Object> {
     let listener = (0..3usize, prop::option::of(prop::sample::select(&HOSTS[..])), 0..3usize, any::<bool>());
-    let gateway = (0..2usize, 0..2u32, 0..4u32, prop::collection::vec(listener, 0..4), any::<bool>()).prop_map(
-        |(namespace, name, created, listeners, ours)| {
+    let gateway = (0..2usize, 0..2u32, 0..4u32, prop::collection::vec(listener, 0..4), any::<bool>(), any::<bool>())
+        .prop_map(|(namespace, name, created, listeners, ours, own)| {
             let listeners: Vec<_> = listeners
                 .into_iter()
                 .enumerate()
@@ -84,10 +85,12 @@ fn other() -> impl Strategy<Value = Object> {
             let class = if ours { "fairway" } else { "other" };
             read::<Gateway>(json!({
                 "metadata": metadata(namespace, format!("g{name}"), created),
-                "spec": {"gatewayClassName": class, "listeners": listeners},
+                "spec": {
+                    "gatewayClassName": class, "listeners": listeners,
+                    "infrastructure": {"labels": if own { json!({"a": "b"}) } else { json!({}) }},
+                },
             }))
-        },
-    );
+        });
     let class = any::<bool>().prop_map(|ours| {
         let controller = if ours { "fairway.dev/gateway" } else { "example.com/other" };
         read::<GatewayClass>(json!({"metadata": {"name": "fairway"}, "spec": {"controllerName": controller}}))
@@ -119,7 +122,27 @@ fn other() -> impl Strategy<Value = Object> {
                 "spec": {"ingressClassName": "nginx", "rules": [{"host": HOSTS[host], "http": {"paths": paths}}]},
             }))
         });
-    prop_oneof![3 => gateway, 1 => class, 1 => grant, 1 => namespace, 2 => service, 2 => ingress]
+    // What was made for a Gateway, or looks like it.
+    let made = (0..2usize, 0..2u32, 20000..20003u32, any::<bool>()).prop_map(|(namespace, name, port, address)| {
+        let ingress = if address { json!([{"ip": "192.0.2.1"}]) } else { json!([]) };
+        read::<Service>(json!({
+            "metadata": {
+                "namespace": NAMESPACES[namespace], "name": format!("g{name}-fairway"),
+                "labels": {"app.kubernetes.io/managed-by": "fairway", "gateway.networking.k8s.io/gateway-name": "g"},
+                "annotations": {"fairway.dev/gateway": format!("g{name}")},
+            },
+            "spec": {"type": "LoadBalancer", "ports": [{"port": 80, "targetPort": port}, {"port": 443, "targetPort": 20000}]},
+            "status": {"loadBalancer": {"ingress": ingress}},
+        }))
+    });
+    let slice = (any::<bool>(), 1..4u8).prop_map(|(ours, last)| {
+        let (namespace, service) = if ours { ("a", "s0") } else { ("b", "g0-fairway") };
+        read::<EndpointSlice>(json!({
+            "metadata": {"namespace": namespace, "name": "slice", "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4", "endpoints": [{"addresses": [format!("10.2.0.{last}")]}], "ports": [{"port": 80}],
+        }))
+    });
+    prop_oneof![2 => made, 1 => slice, 3 => gateway, 1 => class, 1 => grant, 1 => namespace, 2 => service, 2 => ingress]
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -143,7 +166,8 @@ proptest! {
 
     #[test]
     fn keeping_up_to_date_equals_starting_anew(batches in prop::collection::vec(prop::collection::vec(change(), 1..4), 1..16)) {
-        let options = Options::default();
+        let publish_service = Some(("a".to_owned(), "s0".to_owned()));
+        let options = Options { publish_service, gateway_ports: 20000..=20003, ..Options::default() };
         let mut translator = Translator::new(options.clone());
         let mut objects: Objects = Objects::default();
         begin().into_iter().for_each(|change| { objects.apply(change); });
@@ -151,6 +175,7 @@ proptest! {
         let mut published = Snapshot::default().apply(first.delta);
         let mut told: BTreeMap<ObjectKey, Arc<_>> =
             first.statuses.into_iter().filter_map(|(key, status)| Some((key, status?))).collect();
+        let mut made: BTreeMap<_, _> = first.made.into_iter().filter_map(|(key, make)| Some((key, make?))).collect();
         for batch in batches {
             for change in &batch {
                 objects.apply(change.clone());
@@ -168,7 +193,14 @@ proptest! {
                     None => prop_assert!(told.remove(&key).is_some(), "never told"),
                 }
             }
+            for (key, make) in update.made {
+                match make {
+                    Some(make) => prop_assert_ne!(made.insert(key, make.clone()), Some(make), "told twice"),
+                    None => prop_assert!(made.remove(&key).is_some(), "never told"),
+                }
+            }
             let anew = translate(&objects, &options, NOW);
+            prop_assert_eq!(&made, &anew.made);
             prop_assert_eq!(&published, &anew.snapshot);
             prop_assert_eq!(&told, &anew.statuses);
             let found: Vec<_> = translator.diagnostics().values().flatten().cloned().collect();

@@ -27,6 +27,7 @@ use crate::event::{Report, Sender, Subject};
 use crate::finding::Findings;
 use crate::gateway::{GatewayStatus, GatewayWrite, GatewayWritten};
 use crate::leader::{Candidate, Term};
+use crate::made::{Made, MakeWrite, Making};
 use crate::publish::Publish;
 use crate::reference::{References, fetch, is_referenced};
 use crate::report::Unreachable;
@@ -49,6 +50,7 @@ pub(super) enum Job {
     Fetched(ObjectKey, Result<Option<Seen>, CallError>),
     Written(Write, Written),
     GatewayWritten(GatewayWrite, GatewayWritten),
+    Made(MakeWrite, Made),
     Nodes(Result<Addresses, CallError>),
     /// With the number of changed resources, the time it was sent, and the Ingresses that are served since.
     Published(Result<(), RunError>, usize, Instant, Vec<ObjectKey>),
@@ -93,6 +95,7 @@ pub(super) struct Running {
     known: Findings,
     status: Status,
     gateways: GatewayStatus,
+    making: Making,
     /// Status writes in progress.
     writes: HashMap<ObjectKey, AbortHandle>,
     term: watch::Receiver<Term>,
@@ -181,6 +184,7 @@ impl Running {
             known,
             status,
             gateways,
+            making: Making::default(),
             writes: HashMap::new(),
             term,
             led: false,
@@ -387,6 +391,10 @@ impl Running {
                 self.writes.remove(&write.key);
                 self.gateways.written(write, result);
             }
+            Job::Made(write, result) => {
+                self.writes.remove(&write.key);
+                self.making.written(write, result);
+            }
             Job::Nodes(result) => {
                 self.looking_up_nodes = false;
                 let retry = match result {
@@ -464,6 +472,7 @@ impl Running {
             self.references.retry_at(),
             self.status.retry_at(),
             self.gateways.retry_at(),
+            self.making.retry_at(),
             leaving.then_some(self.leave_until),
             Some(self.check_at),
         ]
@@ -485,10 +494,14 @@ impl Running {
         if self.gateways.retry_at().is_some_and(|at| at <= now) {
             self.gateways.retry();
         }
+        if self.making.retry_at().is_some_and(|at| at <= now) {
+            self.making.retry();
+        }
         if self.check_at <= now {
             self.check_at = now + check_interval(self.config.status.interval);
             self.status.check();
             self.gateways.check();
+            self.making.check();
             self.look_up_nodes();
             // Only the time has changed, and with it perhaps the validity of a certificate.
             self.debounce.touch(now);

@@ -148,7 +148,12 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(O
         }
         Kind::Service => {
             let mut service: Service = lenient(text)?;
-            service.status = None;
+            // Only the addresses of those that were made for Gateways.
+            if !fairway_translate::gateway::is_made(&service) {
+                service.status = None;
+            } else if let Some(status) = &mut service.status {
+                status.conditions = None;
+            }
             slim(service, hasher)
         }
         Kind::EndpointSlice => {

@@ -315,7 +315,11 @@ impl State {
             }
             ("PUT" | "PATCH", [name, subresource @ ..]) => {
                 let key = key(name);
-                let Some(before) = self.objects.get(&key).cloned() else { return refusal(404, "NotFound") };
+                // Only server-side apply, whose sender names itself, creates what isn't there.
+                let creates = query.contains_key("fieldManager") && subresource.is_empty();
+                let Some(before) = self.objects.get(&key).cloned() else {
+                    return if creates { json_answer(201, &self.store(key, body)) } else { refusal(404, "NotFound") };
+                };
                 for field in ["uid", "resourceVersion"] {
                     let asked = &body["metadata"][field];
                     if !asked.is_null() && *asked != before["metadata"][field] {
@@ -325,12 +329,32 @@ impl State {
                 let mut after = before.clone();
                 match subresource {
                     ["status"] => after["status"] = body["status"].clone(),
+                    // An apply leaves what others have written.
+                    _ if creates => {
+                        for field in body.as_object().into_iter().flatten().map(|(field, _)| field) {
+                            if field != "metadata" {
+                                after[field] = body[field].clone();
+                            }
+                        }
+                        after["metadata"]["labels"] = body["metadata"]["labels"].clone();
+                        after["metadata"]["annotations"] = body["metadata"]["annotations"].clone();
+                    }
                     _ => after = body,
                 }
                 if after == before {
                     return json_answer(200, &before);
                 }
                 json_answer(200, &self.store(key, after))
+            }
+            ("DELETE", [name]) => {
+                let key = key(name);
+                let Some(before) = self.objects.get(&key).cloned() else { return refusal(404, "NotFound") };
+                let asked = &body["preconditions"]["uid"];
+                if !asked.is_null() && *asked != before["metadata"]["uid"] {
+                    return refusal(409, "Conflict");
+                }
+                self.remove(&key);
+                json_answer(200, &before)
             }
             other => panic!("{other:?} is not served here"),
         }

@@ -124,3 +124,71 @@ async fn without_the_flag_nothing_of_it_is_read() {
     assert_eq!(api.asked("GET", "gateway").len(), 0);
     rig.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_with_an_address_of_its_own_gets_a_service_with_one_write_for_each_object() {
+    let api = cluster(&[]);
+    api.put(class());
+    let mut own = gateway();
+    own["spec"]["infrastructure"] = json!({"labels": {"team": "shop"}});
+    api.put(own);
+    api.put(route(1, "a.example.com"));
+    let endpoints = |address: &str| {
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"namespace": "edge", "name": "lb-1", "labels": {"kubernetes.io/service-name": "lb"}},
+            "endpoints": [{"addresses": [address], "conditions": {"ready": true}}], "ports": [{"name": "http", "port": 80}],
+        })
+    };
+    api.put(endpoints("10.0.0.1"));
+    let mut config = gateway_config();
+    config.options.publish_service = Some(("edge".into(), "lb".into()));
+    let mut rig = Rig::start(&api, config);
+    rig.serves(&["a.example.com"]).await;
+    let service = |api: &ApiServer| api.get("services", "shop", "edge-fairway");
+    let slice = |api: &ApiServer| api.get("endpointslices", "shop", "edge-fairway-ipv4");
+    let status = |api: &ApiServer| api.get("gateways", "shop", "edge").unwrap()["status"].clone();
+    let programmed = |api: &ApiServer, expected: &str| conditions(&status(api)).contains(&expected.to_owned());
+    api.until("the Service", |api| service(api).is_some()).await;
+    api.until("the slice", |api| slice(api).is_some()).await;
+    let made = service(&api).unwrap();
+    assert_eq!(made["metadata"]["labels"]["gateway.networking.k8s.io/gateway-name"], "edge");
+    assert_eq!(made["metadata"]["labels"]["team"], "shop");
+    assert_eq!(made["metadata"]["ownerReferences"][0]["name"], "edge");
+    assert_eq!(made["spec"]["ports"][0]["targetPort"], 20000);
+    assert_eq!(slice(&api).unwrap()["endpoints"][0]["addresses"], json!(["10.0.0.1"]));
+    assert_eq!(slice(&api).unwrap()["ports"][0]["port"], 20000);
+    api.until("a status without an address", |api| programmed(api, "Programmed=False@1")).await;
+
+    // A load balancer gives it one, and adds what it likes.
+    let mut given = made.clone();
+    given["status"] = json!({"loadBalancer": {"ingress": [{"ip": "198.51.100.9"}]}});
+    given["metadata"]["annotations"]["example.com/id"] = json!("lb-7");
+    api.put(given.clone());
+    api.until("the address", |api| status(api)["addresses"] == json!([{"type": "IPAddress", "value": "198.51.100.9"}]))
+        .await;
+    api.until("programmed", |api| programmed(api, "Programmed=True@1")).await;
+    let applied = |api: &ApiServer| api.asked("PATCH", "fieldManager=fairway").len();
+    sleep(Duration::from_secs(900)).await;
+    assert_eq!(applied(&api), 2, "one for each object");
+
+    // A rollout of the proxy changes the slice, and nothing else.
+    api.put(endpoints("10.0.0.2"));
+    api.until("the new endpoint", |api| slice(api).unwrap()["endpoints"][0]["addresses"] == json!(["10.0.0.2"])).await;
+    sleep(Duration::from_secs(900)).await;
+    assert_eq!(applied(&api), 3);
+
+    // What others spoil is repaired, and what is not wanted any more is deleted.
+    given["spec"]["ports"][0]["targetPort"] = json!(80);
+    api.put(given);
+    api.until("a repaired Service", |api| service(api).unwrap()["spec"]["ports"][0]["targetPort"] == 20000).await;
+    let mut shared = gateway();
+    shared["metadata"]["generation"] = json!(2);
+    api.put(shared);
+    api.until("no objects of its own", |api| service(api).is_none() && slice(api).is_none()).await;
+    api.until("the shared address", |api| {
+        status(api)["addresses"] == json!([{"type": "IPAddress", "value": "192.0.2.1"}])
+    })
+    .await;
+    rig.stop().await;
+}

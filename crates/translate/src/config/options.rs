@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use crate::objects::ObjectKey;
 
@@ -15,6 +16,10 @@ pub const RESERVED_PORTS: [(u16, &str); 6] = [
     (10247, "stream-port"),
     (10254, "healthz-port"),
 ];
+
+/// The usual ports of the process for Gateways with an address of their own: below those that systems give to outgoing connections
+/// and to NodePorts.
+pub const GATEWAY_PORTS: RangeInclusive<u16> = 20000..=20499;
 
 /// How objects are read. Flag names and meanings are those of ingress-nginx.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -73,6 +78,10 @@ pub struct Options {
     pub http: Vec<SocketAddr>,
     /// See [`http`](Self::http).
     pub https: Vec<SocketAddr>,
+    /// `--gateway-address=own`: each Gateway gets an address of its own. Otherwise only those that ask for it do.
+    pub gateway_own_address: bool,
+    /// `--gateway-ports`: the ports of the process for these addresses.
+    pub gateway_ports: RangeInclusive<u16>,
     /// Loopback, link-local or metadata addresses that ExternalName Services may lead to nevertheless.
     pub allowed_backend_addresses: Vec<IpAddr>,
     /// Answers for Services without endpoints, and local processes in their place (`fairway dev` only).
@@ -214,6 +223,8 @@ impl Default for Options {
             annotation_validation: true,
             http: vec![SocketAddr::from(([0, 0, 0, 0], 80))],
             https: vec![SocketAddr::from(([0, 0, 0, 0], 443))],
+            gateway_own_address: false,
+            gateway_ports: GATEWAY_PORTS,
             allowed_backend_addresses: Vec::new(),
             development: None,
         }

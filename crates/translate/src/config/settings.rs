@@ -370,18 +370,12 @@ pub(crate) fn listeners(config: &GlobalConfig, options: &Options, table: &TableN
 
 /// The listeners of a port that only Gateways use.
 pub(crate) fn listeners_of(port: &PortInUse, config: &GlobalConfig) -> impl Iterator<Item = Listener> {
-    (1..).zip(addresses(&port.addresses, config)).map(|(count, address)| {
-        let name = match count {
-            1 => format!("gateway-{}", port.port),
-            _ => format!("gateway-{}-{count}", port.port),
-        };
-        Listener {
-            name: name.into(),
-            address,
-            scheme: port.scheme,
-            table: port.table(),
-            accept_proxy: config.use_proxy_protocol,
-        }
+    (1..).zip(addresses(&port.addresses, config)).map(|(count, address)| Listener {
+        name: port.listener(count),
+        address,
+        scheme: port.scheme,
+        table: port.table(),
+        accept_proxy: config.use_proxy_protocol,
     })
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct Dirty {
     pub(crate) gateway_routes: BTreeSet<ObjectKey>,
     /// Whether a certificate of a Gateway has changed.
     pub(crate) gateway_certificates: bool,
+    /// Services that are made for Gateways, or the endpoints that they lead to.
+    pub(crate) gateway_services: bool,
     /// Objects of the Gateway API whose status may have changed.
     pub(crate) gateway_statuses: BTreeSet<ObjectKey>,
     /// The open ports for HTTP.
@@ -60,6 +62,8 @@ pub(crate) struct Output {
     pub(crate) served: BTreeMap<ObjectKey, bool>,
     /// Objects of the Gateway API with another status than before.
     pub(crate) statuses: BTreeSet<ObjectKey>,
+    /// Objects that are made for Gateways, with another task than before.
+    pub(crate) made: BTreeSet<ObjectKey>,
 }
 
 /// Packs the nodes of a tree.

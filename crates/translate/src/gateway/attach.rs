@@ -8,6 +8,7 @@ use fairway_model::HostPattern;
 
 use super::api::{GROUP, ParentReference};
 use super::listener::{GatewayPart, ListenerPart, Namespaces, selects};
+use super::place::Place;
 use super::status::Shortcoming;
 use crate::objects::{Kind, ObjectKey, Objects};
 
@@ -22,7 +23,7 @@ pub(super) struct ListenerId {
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Attachment {
     pub(super) listener: ListenerId,
-    pub(super) port: u16,
+    pub(super) place: Place,
     /// The names that both the listener and the route have.
     pub(super) pattern: HostPattern,
     /// The rank of the route's own name among those of the routes of the host.
@@ -102,7 +103,7 @@ fn listeners(
             if let Some(pattern) = intersection(&listener.hostname, own) {
                 attached.push(Attachment {
                     listener: ListenerId { gateway: gateway.key.clone(), name: listener.name.clone() },
-                    port: listener.port,
+                    place: gateway.place(listener.port),
                     pattern,
                     rank: own.by_precision(),
                 });

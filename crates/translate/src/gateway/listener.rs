@@ -1,14 +1,15 @@
 //! Listeners of Gateways: what each one asks for, and which of them can be told apart on the shared address.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use fairway_model::{HostPattern, Scheme, TableName};
+use fairway_model::{HostPattern, Scheme};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::api::{GROUP, Gateway, GatewayListener};
 use super::grant;
+use super::place::{self, Place, SHARED_PORTS};
+use super::service::OwnAddress;
 use super::status::Shortcoming;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
@@ -23,8 +24,17 @@ pub(super) struct GatewayPart {
     pub(super) key: ObjectKey,
     pub(super) age: Age,
     pub(super) listeners: Vec<ListenerPart>,
+    /// What it asks for if the shared address won't do.
+    pub(super) own: Option<OwnAddress>,
     /// Why the Gateway as a whole is not accepted.
     pub(super) fault: Option<Shortcoming>,
+}
+
+impl GatewayPart {
+    /// Where one of its ports is.
+    pub(super) fn place(&self, port: u16) -> Place {
+        Place { gateway: self.own.as_ref().map(|_| self.key.clone()), port }
+    }
 }
 
 /// One listener.
@@ -57,42 +67,9 @@ pub(super) enum Namespaces {
     None,
 }
 
-/// A port that is open for Gateways.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct PortInUse {
-    /// As the Gateways name it.
-    pub(crate) port: u16,
-    pub(crate) scheme: Scheme,
-    /// Where it is open; empty if it is a port of the Ingresses, which is open anyway.
-    pub(crate) addresses: Vec<SocketAddr>,
-}
-
-impl PortInUse {
-    /// The hosts that are served there.
-    pub(crate) fn table(&self) -> TableName {
-        table(self.port)
-    }
-
-    /// Whether Ingresses are served there too.
-    pub(crate) fn is_shared(&self) -> bool {
-        self.addresses.is_empty()
-    }
-}
-
-pub(super) fn table(port: u16) -> TableName {
-    format!("gateway-{port}").as_str().into()
-}
-
 /// Reads a Gateway.
-pub(super) fn read(key: &ObjectKey, gateway: &Gateway, age: Age, objects: &Objects) -> GatewayPart {
-    let fault = gateway.spec.addresses.first().map(|address| {
-        let message = format!(
-            "spec.addresses[0]: addresses can't be asked for yet, found {} {}",
-            address.r#type.as_deref().unwrap_or("IPAddress"),
-            address.value.as_deref().unwrap_or_default()
-        );
-        Shortcoming::new("UnsupportedAddress", message)
-    });
+pub(super) fn read(key: &ObjectKey, gateway: &Gateway, age: Age, objects: &Objects, options: &Options) -> GatewayPart {
+    let (own, fault) = OwnAddress::of(gateway, options);
     let parameters = gateway.spec.infrastructure.as_ref().and_then(|all| all.parameters_ref.as_ref());
     let fault = fault.or_else(|| {
         let parameters = parameters?;
@@ -101,7 +78,7 @@ pub(super) fn read(key: &ObjectKey, gateway: &Gateway, age: Age, objects: &Objec
         Some(Shortcoming::new("InvalidParameters", message))
     });
     let listeners = gateway.spec.listeners.iter().map(|listener| read_listener(key, gateway, listener, objects));
-    GatewayPart { key: key.clone(), age, listeners: listeners.collect(), fault }
+    GatewayPart { key: key.clone(), age, listeners: listeners.collect(), own, fault }
 }
 
 fn read_listener(key: &ObjectKey, gateway: &Gateway, listener: &GatewayListener, objects: &Objects) -> ListenerPart {
@@ -212,24 +189,43 @@ pub(super) fn pattern(name: &str) -> Option<HostPattern> {
     }
 }
 
-/// Decides conflicts, and returns the ports in use. `gateways` are in order of age.
+/// Decides conflicts, and returns the places that listeners have. `gateways` are in order of age.
 ///
-/// Within a Gateway no listener wins a conflict. Between Gateways, which all share the address of the proxy, the older one does, so
-/// that a new Gateway changes nobody's traffic.
-pub(super) fn arrange(gateways: &mut [GatewayPart], options: &Options, streams: &BTreeSet<u16>) -> Vec<PortInUse> {
+/// Within a Gateway no listener wins a conflict. Between Gateways that share an address the older one does, so that a new Gateway
+/// changes nobody's traffic. The same holds when there are too many ports.
+pub(super) fn arrange(
+    gateways: &mut [GatewayPart],
+    options: &Options,
+    streams: &BTreeSet<u16>,
+) -> BTreeMap<Place, Scheme> {
     for gateway in gateways.iter_mut() {
         conflicts_within(gateway);
     }
-    let mut taken: BTreeMap<u16, (Scheme, ObjectKey, BTreeMap<HostPattern, ObjectKey>)> = BTreeMap::new();
+    let most_own = place::pool(options, streams).count();
+    let (mut shared, mut own) = (0, 0);
+    let mut taken: BTreeMap<Place, (Scheme, ObjectKey, BTreeMap<HostPattern, ObjectKey>)> = BTreeMap::new();
     for gateway in gateways.iter_mut().filter(|gateway| gateway.fault.is_none()) {
-        for listener in gateway.listeners.iter_mut().filter(|listener| listener.fault.is_none()) {
+        let places: Vec<_> = gateway.listeners.iter().map(|listener| gateway.place(listener.port)).collect();
+        for (listener, place) in gateway.listeners.iter_mut().zip(places).filter(|(one, _)| one.fault.is_none()) {
             let Some(scheme) = listener.scheme else { continue };
-            if let Some(fault) = unavailable(listener.port, scheme, options, streams) {
+            if let Some(fault) = place.unavailable(scheme, options, streams) {
                 listener.fault = Some(fault);
                 continue;
             }
+            if !taken.contains_key(&place) {
+                let (count, most, whose) = match place.gateway {
+                    Some(_) => (&mut own, most_own, "of their own (--gateway-ports)"),
+                    None => (&mut shared, SHARED_PORTS, "of the shared address"),
+                };
+                if *count >= most {
+                    let message = format!("port {}: Gateways have opened all {most} ports {whose}", listener.port);
+                    listener.fault = Some(Shortcoming::new("PortUnavailable", message));
+                    continue;
+                }
+                *count += 1;
+            }
             let (theirs, first, hosts) =
-                taken.entry(listener.port).or_insert_with(|| (scheme, gateway.key.clone(), BTreeMap::new()));
+                taken.entry(place).or_insert_with(|| (scheme, gateway.key.clone(), BTreeMap::new()));
             if *theirs != scheme {
                 let message = format!("port {}: {first}, which is older, has another protocol there", listener.port);
                 listener.fault = Some(Shortcoming::new("ProtocolConflict", message));
@@ -238,7 +234,7 @@ pub(super) fn arrange(gateways: &mut [GatewayPart], options: &Options, streams: 
             }
             if let Some(other) = hosts.get(&listener.hostname) {
                 let message = format!(
-                    "port {}, hostname {}: {other}, which is older, has the same; all Gateways share one address",
+                    "port {}, hostname {}: {other}, which is older, has the same on the shared address",
                     listener.port, listener.hostname
                 );
                 listener.fault = Some(Shortcoming::new("HostnameConflict", message));
@@ -248,11 +244,7 @@ pub(super) fn arrange(gateways: &mut [GatewayPart], options: &Options, streams: 
             hosts.insert(listener.hostname.clone(), gateway.key.clone());
         }
     }
-    let mut open = BTreeSet::new();
-    let in_use = taken.into_iter().filter(|(_, (_, _, hosts))| !hosts.is_empty());
-    in_use
-        .map(|(port, (scheme, ..))| PortInUse { port, scheme, addresses: addresses(port, options, &mut open) })
-        .collect()
+    taken.into_iter().map(|(place, (scheme, ..))| (place, scheme)).collect()
 }
 
 fn conflicts_within(gateway: &mut GatewayPart) {
@@ -275,55 +267,6 @@ fn conflicts_within(gateway: &mut GatewayPart) {
             listener.conflicted = true;
         }
     }
-}
-
-/// The port of Ingresses, as Gateways name it, for a scheme.
-fn shared(port: u16) -> Option<Scheme> {
-    [Scheme::Http, Scheme::Https].into_iter().find(|scheme| scheme.default_port() == port)
-}
-
-/// Why a port can't be opened.
-fn unavailable(port: u16, scheme: Scheme, options: &Options, streams: &BTreeSet<u16>) -> Option<Shortcoming> {
-    let fault = |message: String| Some(Shortcoming::new("PortUnavailable", format!("port {port}: {message}")));
-    if let Some(other) = shared(port) {
-        let message = || fault(format!("it is open for {other}, which Ingresses use there"));
-        return if other == scheme { None } else { message() };
-    }
-    // On a developer's machine another port stands for it.
-    if options.development.is_some() {
-        return None;
-    }
-    if let Some(flag) = options.reserved_ports.get(&port) {
-        return fault(format!("it is reserved (--{flag})"));
-    }
-    let doors = || options.http.iter().chain(&options.https);
-    if doors().any(|address| address.port() == port) {
-        return fault("it is the port on which the proxy takes the requests for 80 or 443".to_owned());
-    }
-    streams.contains(&port).then(|| fault("a TCP or UDP service has it".to_owned())).flatten()
-}
-
-/// Where a port is open. In a cluster it is the port of the process. On a developer's machine small ports need rights, and ports of
-/// other programs collide: there another one stands for it.
-fn addresses(port: u16, options: &Options, open: &mut BTreeSet<u16>) -> Vec<SocketAddr> {
-    if shared(port).is_some() {
-        return Vec::new();
-    }
-    let doors = || options.http.iter().chain(&options.https);
-    let local = if options.development.is_none() {
-        port
-    } else if options.http.iter().all(|address| address.port() == 0) {
-        // The user asked for free ports.
-        0
-    } else {
-        let is_free = |port: &u16| doors().all(|address| address.port() != *port) && !open.contains(port);
-        let wanted = if port < 1024 { port + 8000 } else { port };
-        let candidates = (0..=60u16).map(|step| wanted.checked_add(step * 1000).unwrap_or(wanted - step));
-        candidates.into_iter().find(is_free).unwrap_or(wanted)
-    };
-    open.insert(local);
-    let hosts: BTreeSet<_> = options.http.iter().map(SocketAddr::ip).collect();
-    hosts.into_iter().map(|ip| SocketAddr::new(ip, local)).collect()
 }
 
 /// Whether a namespace has these labels. Every namespace has its name as one.

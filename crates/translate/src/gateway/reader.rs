@@ -13,8 +13,10 @@ use super::CONTROLLER;
 use super::api::{GROUP, ParentReference};
 use super::attach::{self, Attaching, ListenerId, judge};
 use super::host::{Beneath, OpenListener, PortTable, RouteAge, Settled};
-use super::listener::{self, GatewayPart, ListenerPart, PortInUse};
+use super::listener::{self, GatewayPart, ListenerPart};
+use super::place::{self, Place, PortInUse};
 use super::route::{self, RoutePart, RouteRules, RouteText};
+use super::service::{self, Make, OwnService};
 use super::status::{Condition, FEATURES, ListenerStatus, ObjectStatus, ParentStatus, Shortcoming, SupportedKind};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::{Dirty, Output};
@@ -37,11 +39,19 @@ pub(crate) struct Gateways {
     services: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// How many routes each listener has taken.
     attached: BTreeMap<ListenerId, usize>,
+    /// What listeners have, and what of it is open.
+    places: BTreeMap<Place, Scheme>,
     ports: Vec<PortInUse>,
-    tables: BTreeMap<u16, PortTable>,
+    /// What Gateways with an address of their own have.
+    own: BTreeMap<ObjectKey, OwnService>,
+    /// Services that were made for Gateways, or are to be made.
+    services_made: BTreeSet<ObjectKey>,
+    /// What has to be done about objects that are made for Gateways.
+    made: BTreeMap<ObjectKey, Make>,
+    tables: BTreeMap<Place, PortTable>,
     policies: Shared<ForwardPolicy>,
     /// Names whose hosts have to be built.
-    hosts: BTreeSet<(u16, HostPattern)>,
+    hosts: BTreeSet<(Place, HostPattern)>,
     /// Whether listeners or their certificates have to be judged again.
     judge: bool,
     statuses: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
@@ -72,6 +82,30 @@ impl Gateways {
     /// The ports that are open for Gateways.
     pub(crate) fn ports(&self) -> &[PortInUse] {
         &self.ports
+    }
+
+    /// Marks what depends on a Service that was made for a Gateway, or has the name of one.
+    pub(crate) fn touch_made(&mut self, service: &ObjectKey, is_made: bool, dirty: &mut Dirty) {
+        if is_made {
+            self.services_made.insert(service.clone());
+        }
+        dirty.gateway_services |= self.services_made.contains(service);
+    }
+
+    /// Marks what depends on the endpoints of a Service: those of the proxy's own, and those that were made.
+    pub(crate) fn touch_slice(&self, service: &ObjectKey, options: &Options, dirty: &mut Dirty) {
+        let is_proxy = || {
+            let named = options.publish_service.as_ref();
+            named.is_some_and(|(namespace, name)| {
+                *service.namespace == **namespace && *service.name == **name && !self.own.is_empty()
+            })
+        };
+        dirty.gateway_services |= self.services_made.contains(service) || is_proxy();
+    }
+
+    /// What has to be done about objects that are made for Gateways.
+    pub(crate) fn made(&self) -> &BTreeMap<ObjectKey, Make> {
+        &self.made
     }
 
     /// The status of each object of ours.
@@ -109,6 +143,86 @@ impl Gateways {
         for key in routes {
             self.read_route(key, inputs, &mut owned, dirty);
         }
+        if std::mem::take(&mut dirty.gateway_services) {
+            self.settle_services(inputs, dirty, out);
+        }
+    }
+
+    /// Gives each Gateway with an address of its own ports of the process, decides what is to be made for it, and opens what is
+    /// there.
+    fn settle_services(&mut self, inputs: GatewayInputs<'_>, dirty: &mut Dirty, out: &mut Output) {
+        let GatewayInputs { objects, options, streams } = inputs;
+        let mut ports: BTreeMap<Place, u16> = BTreeMap::new();
+        let mut parts: Vec<_> = self.gateways.values().filter(|part| part.fault.is_none()).collect();
+        parts.sort_by(|one, other| one.age.cmp(&other.age));
+        let with_own = parts.iter().filter_map(|part| Some((*part, part.own.as_ref()?)));
+        let with_own: Vec<_> = with_own.filter(|_| options.development.is_none()).collect();
+        let mut free: BTreeSet<u16> = place::pool(options, streams).collect();
+        // What a Service has stays, unless an older Gateway has it too.
+        for (part, own) in &with_own {
+            let service = match objects.get(&service::key(&part.key, own.class())) {
+                Some(Object::Service(service)) => Some(&**service),
+                _ => None,
+            };
+            for (port, target) in service::held(service.filter(|service| service::is_made(service))) {
+                let place = part.place(port);
+                if self.places.contains_key(&place) && free.remove(&target) {
+                    ports.insert(place, target);
+                }
+            }
+        }
+        for place in self.places.keys().filter(|place| place.gateway.is_some()) {
+            if !ports.contains_key(place)
+                && let Some(port) = free.pop_first()
+            {
+                ports.insert(place.clone(), port);
+            }
+        }
+        let proxy = service::proxy_endpoints(objects, options);
+        let (mut made, mut own) = (BTreeMap::new(), BTreeMap::new());
+        let mut services = BTreeSet::new();
+        for (part, asked) in &with_own {
+            let of_part = ports.iter().filter(|(place, _)| place.gateway.as_ref() == Some(&part.key));
+            let of_part = of_part.map(|(place, port)| (place.port, *port)).collect();
+            let (has, to_make) = service::settle(part, asked, &of_part, proxy.as_ref(), objects);
+            services.insert(service::key(&part.key, asked.class()));
+            made.extend(to_make);
+            own.insert(part.key.clone(), has);
+        }
+        for key in &self.services_made {
+            let Some(Object::Service(found)) = objects.get(key) else { continue };
+            let gateway = service::made_for(found).map(|name| ObjectKey::new(Kind::Gateway, &*key.namespace, name));
+            // A Gateway that is gone takes its Service along; what was made by others is theirs.
+            let still_there = gateway.is_some_and(|gateway| objects.get(&gateway).is_some());
+            if service::is_made(found) && !services.contains(key) && still_there && is_in_scope(key, objects, options) {
+                made.extend(service::leftovers(key, objects));
+            }
+        }
+        self.services_made
+            .retain(|key| matches!(objects.get(key), Some(Object::Service(found)) if service::is_made(found)));
+        self.services_made.extend(services);
+        let mut open = BTreeSet::new();
+        let in_use = self.places.iter().filter_map(|(place, scheme)| {
+            let port = match &place.gateway {
+                _ if place.is_of_ingresses() => None,
+                _ if options.development.is_some() => Some(place::local(place.port, options, &mut open)),
+                None => Some(place.port),
+                Some(gateway) => Some(*own.get(gateway)?.ports.get(&place.port)?),
+            };
+            let addresses = port.map(|port| place::everywhere(port, options)).unwrap_or_default();
+            Some(PortInUse { place: place.clone(), scheme: *scheme, addresses })
+        });
+        let in_use: Vec<_> = in_use.collect();
+        if self.ports != in_use {
+            self.ports = in_use;
+            dirty.listeners = true;
+        }
+        let changed = own.iter().filter(|(key, has)| self.own.get(*key) != Some(*has)).map(|(key, _)| key);
+        dirty.gateway_statuses.extend(changed.cloned());
+        self.own = own;
+        let before = std::mem::replace(&mut self.made, made);
+        let changed = |key: &&ObjectKey| before.get(*key) != self.made.get(*key);
+        out.made.extend(before.keys().chain(self.made.keys()).filter(changed).cloned());
     }
 
     fn read_gateways(
@@ -125,11 +239,11 @@ impl Gateways {
             if !is_ours(&gateway.spec.gateway_class_name, objects, options) || !is_in_scope(key, objects, options) {
                 continue;
             }
-            parts.push(listener::read(key, gateway, age(key, &gateway.metadata, objects), objects));
+            parts.push(listener::read(key, gateway, age(key, &gateway.metadata, objects), objects, options));
         }
         parts.sort_by(|one, other| one.age.cmp(&other.age));
-        self.ports = listener::arrange(&mut parts, options, streams);
-        dirty.listeners = true;
+        self.places = listener::arrange(&mut parts, options, streams);
+        dirty.gateway_services = true;
         for (key, owner) in std::mem::take(&mut self.owners) {
             let secrets = self.gateways.get(&key).into_iter().flat_map(secrets_of).collect::<BTreeSet<_>>();
             secrets.into_iter().for_each(|secret| owned.secrets.detach(secret, &owner.age, dirty, out));
@@ -190,9 +304,9 @@ impl Gateways {
         }
         let mut listeners = BTreeSet::new();
         for one in &part.attachments {
-            let table = self.tables.entry(one.port).or_default();
+            let table = self.tables.entry(one.place.clone()).or_default();
             table.insert(&one.pattern, one.rank, &age, &one.listener, &part.routes);
-            self.hosts.insert((one.port, one.pattern.clone()));
+            self.hosts.insert((one.place.clone(), one.pattern.clone()));
             listeners.insert(&one.listener);
         }
         for listener in listeners {
@@ -218,10 +332,10 @@ impl Gateways {
         }
         let mut listeners = BTreeSet::new();
         for one in &part.attachments {
-            if let (Some(table), Some(age)) = (self.tables.get_mut(&one.port), self.ages.get(key)) {
+            if let (Some(table), Some(age)) = (self.tables.get_mut(&one.place), self.ages.get(key)) {
                 table.remove(&one.pattern, one.rank, age, &one.listener);
             }
-            self.hosts.insert((one.port, one.pattern.clone()));
+            self.hosts.insert((one.place.clone(), one.pattern.clone()));
             listeners.insert(&one.listener);
         }
         for listener in listeners {
@@ -335,7 +449,7 @@ impl Gateways {
             });
             for pattern in changed.chain(gone) {
                 let above = self.tables.iter().filter(|(_, table)| table.shared && table.has(pattern));
-                self.hosts.extend(above.map(|(port, _)| (*port, pattern.clone())));
+                self.hosts.extend(above.map(|(place, _)| (place.clone(), pattern.clone())));
             }
         }
         let age = |origin: &Origin| {
@@ -344,15 +458,15 @@ impl Gateways {
             let sequence = inputs.objects.sequence(&key).unwrap_or(u64::MAX);
             Some(RouteAge::of(&key, object.created(), sequence, false))
         };
-        for (port, pattern) in std::mem::take(&mut self.hosts) {
-            let Some(own) = self.tables.get_mut(&port) else { continue };
+        for (place, pattern) in std::mem::take(&mut self.hosts) {
+            let Some(own) = self.tables.get_mut(&place) else { continue };
             let beneath = Beneath { host: below.published(&pattern), table, age: &age };
-            match own.settle(&listener::table(port), &pattern, &beneath) {
+            match own.settle(&place.table(), &pattern, &beneath) {
                 Settled::Same => {}
                 Settled::Changed(host) => out.upserts.push(Resource::Host(host)),
-                Settled::Gone => out
-                    .removals
-                    .push(ResourceName::Host(fairway_model::HostKey { table: listener::table(port), pattern })),
+                Settled::Gone => {
+                    out.removals.push(ResourceName::Host(fairway_model::HostKey { table: place.table(), pattern }));
+                }
             }
         }
         for key in std::mem::take(&mut dirty.gateway_statuses) {
@@ -375,9 +489,9 @@ impl Gateways {
         }
     }
 
-    /// The listeners that take part in choosing one, port by port.
+    /// The listeners that take part in choosing one, place by place.
     fn open_listeners(&mut self, options: &Options, secrets: &Secrets) {
-        let mut open: BTreeMap<u16, Vec<OpenListener>> = BTreeMap::new();
+        let mut open: BTreeMap<Place, Vec<OpenListener>> = BTreeMap::new();
         let accepted = self.gateways.values().filter(|gateway| gateway.fault.is_none());
         for (gateway, listener) in accepted.flat_map(|gateway| gateway.listeners.iter().map(move |one| (gateway, one)))
         {
@@ -386,7 +500,7 @@ impl Gateways {
             }
             let good: Vec<_> = listener.secrets.iter().filter_map(|secret| secrets.good(secret)).collect();
             let other = good.first().and_then(|first| good.iter().find(|other| other.key_kind != first.key_kind));
-            open.entry(listener.port).or_default().push(OpenListener {
+            open.entry(gateway.place(listener.port)).or_default().push(OpenListener {
                 id: ListenerId { gateway: gateway.key.clone(), name: listener.name.clone() },
                 hostname: listener.hostname.clone(),
                 serves: listener.scheme == Some(Scheme::Http) || !good.is_empty(),
@@ -394,31 +508,24 @@ impl Gateways {
                 alternative: other.map(|good| good.certificate.name.clone()),
             });
         }
-        for port in &self.ports {
-            let table = self.tables.entry(port.port).or_default();
-            table.shared = port.is_shared();
-            let door = match port.scheme {
-                Scheme::Http => options.http.first(),
-                Scheme::Https => options.https.first(),
+        for place in self.places.keys() {
+            self.tables.entry(place.clone()).or_default();
+        }
+        for (place, table) in &mut self.tables {
+            let scheme = self.places.get(place);
+            table.shared = scheme.is_some() && place.is_of_ingresses();
+            let door = match scheme {
+                Some(Scheme::Https) => options.https.first(),
+                _ => options.http.first(),
             };
-            let number = if options.development.is_none() {
-                Some(port.port)
-            } else {
-                port.addresses.first().or(door).map(std::net::SocketAddr::port)
+            let local = || self.ports.iter().find(|open| open.place == *place).and_then(|open| open.addresses.first());
+            let number = match options.development {
+                None => Some(place.port),
+                Some(_) => local().or(door).map(std::net::SocketAddr::port),
             };
             table.named_port = number.filter(|number| *number != 0);
-        }
-        let closed: Vec<u16> =
-            self.tables.keys().filter(|port| self.ports.iter().all(|open| open.port != **port)).copied().collect();
-        for port in closed {
-            if let Some(table) = self.tables.get_mut(&port) {
-                table.shared = false;
-            }
-        }
-        for (port, table) in &mut self.tables {
-            let listeners = open.remove(port).unwrap_or_default();
-            table.listeners = listeners;
-            self.hosts.extend(table.names().into_iter().map(|name| (*port, name)));
+            table.listeners = open.remove(place).unwrap_or_default();
+            self.hosts.extend(table.names().into_iter().map(|name| (place.clone(), name)));
         }
     }
 
@@ -498,15 +605,23 @@ impl Gateways {
             }
         };
         let invalid = Shortcoming::new("Invalid", faults);
+        let own = self.own.get(&part.key);
+        let unreachable = own.and_then(|own| own.fault.as_ref());
+        // An address that is on its way is nothing to complain about.
+        if let Some(fault) = unreachable.filter(|fault| fault.reason != "AddressNotAssigned") {
+            let message = format!("{}; the Gateway can't be reached", fault.message);
+            findings.push(Diagnostic::new(Severity::Error, Reason::UnsupportedValue, &origin, "spec", "", message));
+        }
         let conditions = vec![
             accepted,
-            Condition::of("Programmed", (programmed == 0).then_some(&invalid)),
+            Condition::of("Programmed", (programmed == 0).then_some(&invalid).or(unreachable)),
             Condition::of(
                 "ResolvedRefs",
                 unresolved.map(|fault| Shortcoming::new("ListenersNotResolved", fault.message)).as_ref(),
             ),
         ];
-        (ObjectStatus::Gateway { conditions, listeners }, findings)
+        let addresses = own.map(|own| own.addresses.clone());
+        (ObjectStatus::Gateway { conditions, listeners, addresses }, findings)
     }
 
     fn set_status(&mut self, key: &ObjectKey, status: Option<ObjectStatus>, out: &mut Output) {

@@ -89,12 +89,25 @@ pub enum ObjectStatus {
         conditions: Vec<Condition>,
         /// Its listeners, in the order of the spec.
         listeners: Vec<ListenerStatus>,
+        /// Its own addresses; `None` if it has the shared ones.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        addresses: Option<Vec<StatusAddress>>,
     },
     /// Of a route.
     Route {
         /// Its parents that are ours, in the order of the spec.
         parents: Vec<ParentStatus>,
     },
+}
+
+/// An address of a Gateway.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct StatusAddress {
+    /// `IPAddress` or `Hostname`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The address.
+    pub value: String,
 }
 
 /// A feature of the conformance suite.

@@ -59,6 +59,10 @@ struct Flags {
     http: Option<Vec<SocketAddr>>,
     https: Option<Vec<SocketAddr>>,
     allowed_backend_addresses: Vec<IpAddr>,
+    /// `own`: each Gateway gets an address of its own.
+    gateway_address: Option<String>,
+    /// First and last.
+    gateway_ports: Option<(u16, u16)>,
     development: bool,
     no_echo: bool,
     backend: BTreeMap<String, SocketAddr>,
@@ -201,6 +205,8 @@ impl Flags {
             default_ssl_certificate: pair(self.default_ssl_certificate),
             disable_catch_all: self.disable_catch_all,
             ssl_passthrough: self.enable_ssl_passthrough,
+            gateway_own_address: self.gateway_address.as_deref() == Some("own"),
+            gateway_ports: self.gateway_ports.map_or(defaults.gateway_ports, |(first, last)| first..=last),
             disable_external_name: self.disable_svc_external_name,
             http: self.http.unwrap_or(defaults.http),
             https: self.https.unwrap_or(defaults.https),

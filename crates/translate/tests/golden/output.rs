@@ -10,6 +10,7 @@ use fairway_model::{
     canonical_host,
 };
 use fairway_translate::Translation;
+use fairway_translate::gateway::Make;
 use fairway_translate::gateway::status::{Condition, ObjectStatus};
 use libtest_mimic::Failed;
 use serde::Serialize;
@@ -72,7 +73,17 @@ pub(crate) fn render(case: &Ready, translation: &Translation) -> Result<String, 
     let statuses: Mapping =
         translation.statuses.iter().map(|(key, status)| (key.to_string().into(), lines_of(status).into())).collect();
     section("statuses", statuses.into())?;
+    let made: Mapping = translation.made.iter().map(|(key, make)| (key.to_string().into(), made(make))).collect();
+    section("made", made.into())?;
     Ok(out)
+}
+
+/// An object that is made for a Gateway.
+fn made(make: &Make) -> Value {
+    match make {
+        Make::Apply(object) => serde_norway::to_value(&**object).unwrap_or_default(),
+        Make::Delete => "deleted".into(),
+    }
 }
 
 /// A status, one condition in a line.
@@ -83,8 +94,12 @@ fn lines_of(status: &ObjectStatus) -> Vec<Value> {
     };
     match status {
         ObjectStatus::Class { conditions, .. } => add("", conditions),
-        ObjectStatus::Gateway { conditions, listeners } => {
+        ObjectStatus::Gateway { conditions, listeners, addresses } => {
             add("", conditions);
+            lines.extend(addresses.iter().flatten().map(|address| format!("address {}", address.value)));
+            let mut add = |place: &str, conditions: &[Condition]| {
+                lines.extend(conditions.iter().map(|condition| format!("{place}{condition}")));
+            };
             for listener in listeners {
                 let kinds: Vec<_> = listener.supported_kinds.iter().map(|kind| kind.kind).collect();
                 let place = format!("{} ({}; {} routes) ", listener.name, kinds.join(", "), listener.attached_routes);

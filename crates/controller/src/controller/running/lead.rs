@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fairway_translate::objects::Kind;
 use tokio::time::Instant;
 
 use super::{Job, Running};
@@ -41,6 +42,7 @@ impl Running {
             if leads {
                 self.status.check();
                 self.gateways.check();
+                self.making.check();
                 self.look_up_nodes();
             } else {
                 self.abandon_writes();
@@ -58,6 +60,7 @@ impl Running {
             // Not while the first configuration, or a part of it, is on its way to the workers.
             if *self.ready.borrow() && self.stage == Stage::Working {
                 self.write_gateways();
+                self.make();
             }
         }
         if self.stage == Stage::TakingBack && (!leads || self.status.is_idle()) {
@@ -78,6 +81,18 @@ impl Running {
         }
     }
 
+    /// Starts the due writes of objects that are made for Gateways.
+    fn make(&mut self) {
+        while let Some(write) = self.making.next(|key| self.store.identity(key).map(|identity| &*identity.uid)) {
+            let (api, key) = (self.api.clone(), write.key.clone());
+            let task = self.jobs.spawn(async move {
+                let result = write.run(&api).await;
+                Job::Made(write, result)
+            });
+            self.writes.insert(key, task);
+        }
+    }
+
     /// Aborts the writes in progress. It is unknown whether the API server has carried them out; the watch will tell
     /// what remains to be written.
     pub(super) fn abandon_writes(&mut self) {
@@ -85,6 +100,8 @@ impl Running {
             task.abort();
             if key.kind.is_of_gateway_api() {
                 self.gateways.abandoned(key);
+            } else if matches!(key.kind, Kind::Service | Kind::EndpointSlice) {
+                self.making.abandoned(key);
             } else {
                 self.status.abandoned(key);
             }

@@ -80,9 +80,12 @@ impl Running {
 
     /// Absorbs the result of a translation.
     async fn absorb(&mut self, update: Update) {
-        let Update { delta, diagnostics, served, unserved, statuses, wanted, unwanted } = update;
+        let Update { delta, diagnostics, served, unserved, statuses, made, wanted, unwanted } = update;
         for (key, status) in statuses {
             self.gateways.want(key, status);
+        }
+        for (key, make) in made {
+            self.making.want(key, make);
         }
         if !self.has_more() {
             self.gateways.translated();
@@ -179,6 +182,8 @@ impl Running {
         update.unwanted = contents.filter(|key| !new.wants(key)).cloned().collect();
         let lost = old.statuses().keys().filter(|key| !new.statuses().contains_key(*key));
         update.statuses.extend(lost.map(|key| (key.clone(), None)));
+        let done = old.made().keys().filter(|key| !new.made().contains_key(*key));
+        update.made.extend(done.map(|key| (key.clone(), None)));
         let settled = old.diagnostics().keys().filter(|key| !new.diagnostics().contains_key(*key));
         update.diagnostics.extend(settled.map(|key| (key.clone(), Vec::new())));
         self.translator = Some(new);

@@ -1,0 +1,147 @@
+//! Where listeners of Gateways are open: ports of the address that Gateways share, or of one that a Gateway has for itself.
+//!
+//! One proxy serves all of them. It tells the Gateways apart by the local port of a connection: a port of the shared address is a port
+//! of the process, and each port of an address of its own leads to another port of the process (see `service`).
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+
+use fairway_model::{ListenerName, Scheme, TableName};
+
+use super::status::Shortcoming;
+use crate::objects::ObjectKey;
+use crate::options::Options;
+
+/// Most different ports that Gateways may open on the shared address. Each takes two sockets of every worker.
+pub(super) const SHARED_PORTS: usize = 256;
+
+/// A port, as Gateways name it, of one address.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Place {
+    /// The Gateway whose address it is; `None` for the shared one.
+    pub(super) gateway: Option<ObjectKey>,
+    pub(super) port: u16,
+}
+
+impl Place {
+    /// The hosts that are served there.
+    pub(super) fn table(&self) -> TableName {
+        self.to_string().as_str().into()
+    }
+
+    /// Whether Ingresses are served there too.
+    pub(super) fn is_of_ingresses(&self) -> bool {
+        self.gateway.is_none() && of_ingresses(self.port).is_some()
+    }
+
+    /// Why it can't be opened.
+    pub(super) fn unavailable(
+        &self,
+        scheme: Scheme,
+        options: &Options,
+        streams: &BTreeSet<u16>,
+    ) -> Option<Shortcoming> {
+        let port = self.port;
+        let fault = |message: String| Some(Shortcoming::new("PortUnavailable", format!("port {port}: {message}")));
+        if self.gateway.is_some() {
+            return None;
+        }
+        if let Some(other) = of_ingresses(port) {
+            let message = || fault(format!("it is open for {other}, which Ingresses use there"));
+            return if other == scheme { None } else { message() };
+        }
+        // On a developer's machine another port stands for it.
+        if options.development.is_some() {
+            return None;
+        }
+        if options.gateway_ports.contains(&port) {
+            let (first, last) = (options.gateway_ports.start(), options.gateway_ports.end());
+            return fault(format!("{first} to {last} are for Gateways with an address of their own (--gateway-ports)"));
+        }
+        taken(port, options, streams).and_then(fault)
+    }
+}
+
+/// `gateway-80`, or `gateway-namespace/name-80`.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.gateway {
+            None => write!(f, "gateway-{}", self.port),
+            Some(ObjectKey { namespace, name, .. }) => write!(f, "gateway-{namespace}/{name}-{}", self.port),
+        }
+    }
+}
+
+/// A port that is open for Gateways.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct PortInUse {
+    pub(super) place: Place,
+    pub(crate) scheme: Scheme,
+    /// Where it is open; empty if it is a port of the Ingresses, which is open anyway.
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+impl PortInUse {
+    /// The hosts that are served there.
+    pub(crate) fn table(&self) -> TableName {
+        self.place.table()
+    }
+
+    /// Whether Ingresses are served there too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.place.is_of_ingresses()
+    }
+
+    /// The name of the listener for one of its addresses, counted from 1.
+    pub(crate) fn listener(&self, count: usize) -> ListenerName {
+        match count {
+            1 => self.place.to_string().into(),
+            _ => format!("{}-{count}", self.place).into(),
+        }
+    }
+}
+
+/// The scheme of a port that Ingresses have, as Gateways name it.
+fn of_ingresses(port: u16) -> Option<Scheme> {
+    [Scheme::Http, Scheme::Https].into_iter().find(|scheme| scheme.default_port() == port)
+}
+
+/// What has a port of the process, if Gateways can't.
+fn taken(port: u16, options: &Options, streams: &BTreeSet<u16>) -> Option<String> {
+    if let Some(flag) = options.reserved_ports.get(&port) {
+        return Some(format!("it is reserved (--{flag})"));
+    }
+    let mut doors = options.http.iter().chain(&options.https);
+    if doors.any(|address| address.port() == port) {
+        return Some("it is the port on which the proxy takes the requests for 80 or 443".to_owned());
+    }
+    streams.contains(&port).then(|| "a TCP or UDP service has it".to_owned())
+}
+
+/// The ports of the process that ports of Gateways' own addresses may lead to.
+pub(super) fn pool<'a>(options: &'a Options, streams: &'a BTreeSet<u16>) -> impl Iterator<Item = u16> + 'a {
+    options.gateway_ports.clone().filter(|port| taken(*port, options, streams).is_none())
+}
+
+/// The same port on all addresses of the proxy.
+pub(super) fn everywhere(port: u16, options: &Options) -> Vec<SocketAddr> {
+    let hosts: BTreeSet<_> = options.http.iter().map(SocketAddr::ip).collect();
+    hosts.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
+}
+
+/// The port that stands for that of a Gateway on a developer's machine, where small ports need rights, and ports of other programs
+/// collide. `open` are those in use.
+pub(super) fn local(port: u16, options: &Options, open: &mut BTreeSet<u16>) -> u16 {
+    // The user asked for free ports.
+    if options.http.iter().all(|address| address.port() == 0) {
+        return 0;
+    }
+    let doors = || options.http.iter().chain(&options.https);
+    let is_free = |port: &u16| doors().all(|address| address.port() != *port) && !open.contains(port);
+    let wanted = if port < 1024 { port + 8000 } else { port };
+    let candidates = (0..=60u16).map(|step| wanted.checked_add(step * 1000).unwrap_or(wanted - step));
+    let free = candidates.into_iter().find(is_free).unwrap_or(wanted);
+    open.insert(free);
+    free
+}
